@@ -1,0 +1,62 @@
+# Verbs of the project. `make demo` and `make test` are all that a newcomer needs.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test fmt lint type layers unit golden docs docs-check bench lock all clean
+
+help:  ## show the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## create .venv with the pinned dependencies and this package
+
+# The stamp is made anew when the lock or the package's own metadata changes.
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup  ## profile, plan, serve and replay a burst on this machine, in under 3 minutes
+	$(BIN)/proteus demo build/demo
+
+test: lint type layers docs-check unit  ## everything that CI checks
+
+fmt: setup  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix-only --quiet .
+
+lint: setup  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: setup  ## mypy --strict
+	$(BIN)/mypy
+
+layers: setup  ## imports go one way
+	$(BIN)/lint-imports
+
+unit: setup  ## all tests
+	$(BIN)/pytest
+
+golden: setup  ## rewrite the golden files
+	$(BIN)/pytest -q tests --golden
+
+docs: setup  ## regenerate docs/cli.md from --help
+	$(BIN)/python docs/generate_cli.py
+
+docs-check: setup
+	$(BIN)/python docs/generate_cli.py --check
+
+bench: setup  ## how close the simulator is to the live server, on this machine
+	$(BIN)/python benchmarks/parity.py
+
+lock:  ## renew requirements.lock (needs uv)
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock --upgrade
+
+all: test demo bench  ## everything
+
+clean:  ## remove what the verbs made
+	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

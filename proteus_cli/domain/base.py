@@ -1,0 +1,30 @@
+"""What all artefacts have in common."""
+
+import math
+
+import msgspec
+
+FORMAT = 1
+
+
+class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A frozen value that crosses a file or a process; unknown fields are errors."""
+
+
+class MadeBy(Value, frozen=True):
+    """Who wrote an artefact: program version, host, and time (ISO 8601, UTC)."""
+
+    version: str
+    host: str
+    time: str
+
+
+def require(condition: bool, message: str) -> None:  # noqa: FBT001 - reads as an assertion
+    """Raise `ValueError` with ``message`` unless ``condition``; decoders turn it into an artefact error."""
+    if not condition:
+        raise ValueError(message)
+
+
+def is_amount(value: float) -> bool:
+    """A finite number that is not negative."""
+    return math.isfinite(value) and value >= 0

@@ -1,0 +1,92 @@
+"""Which device hosts which variant, and how each family's queries are shared."""
+
+from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
+
+
+class Placement(Value, frozen=True):
+    """One variant on one device.
+
+    ``rate_qps`` is what the plan sends it, ``share`` the fraction of the family's served queries that this is;
+    ``capacity_qps`` is the most it can take with batches of ``max_batch`` rows.
+    """
+
+    device: str
+    family: str
+    variant: str
+    max_batch: int
+    rate_qps: float
+    share: float
+    capacity_qps: float
+
+    def __post_init__(self) -> None:
+        require(self.max_batch >= 1, f"max_batch of `{self.variant}` on `{self.device}` must be at least 1")
+        require(is_amount(self.rate_qps), f"rate_qps of `{self.variant}` on `{self.device}` must not be negative")
+        require(0 <= self.share <= 1 + 1e-9, f"share of `{self.variant}` on `{self.device}` must be within 0 and 1")
+        require(is_amount(self.capacity_qps), f"capacity_qps of `{self.variant}` must not be negative")
+
+
+class Solver(Value, frozen=True):
+    """How the plan was found: ``status`` of the solver, proven relative ``gap``, seconds it took."""
+
+    name: str
+    status: str
+    gap: float
+    solve_s: float
+
+
+class Plan(Value, frozen=True):
+    """An allocation (``plans/plan.json``); rates in queries per second, accuracies as fractions.
+
+    ``fleet`` lists the device ids by type that the plan may use; ``inputs`` the SHA-256 of what it was made from,
+    by path relative to the workspace.
+    """
+
+    format: int
+    made_by: MadeBy
+    policy: str
+    objective: str
+    headroom: float
+    demand_qps: dict[str, float]
+    served_qps: dict[str, float]
+    unserved_qps: dict[str, float]
+    effective_accuracy: float | None
+    relative_accuracy: float | None
+    solver: Solver
+    fleet: dict[str, tuple[str, ...]]
+    placements: tuple[Placement, ...]
+    inputs: dict[str, str]
+
+    def __post_init__(self) -> None:
+        require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
+        require(is_amount(self.headroom) and self.headroom >= 1, "headroom must be at least 1")
+        for qps in (*self.demand_qps.values(), *self.served_qps.values(), *self.unserved_qps.values()):
+            require(is_amount(qps), "rates must not be negative")
+        for placement in self.placements:
+            require(placement.device in self.devices, f"placement on `{placement.device}`, which is not in the fleet")
+            require(placement.family in self.demand_qps, f"placement of `{placement.family}`, which has no demand")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All device ids that the plan may use."""
+        return tuple(device for ids in self.fleet.values() for device in ids)
+
+    @property
+    def shortfall_qps(self) -> float:
+        """Demand in qps, over all families, that the plan leaves unserved."""
+        return sum(self.unserved_qps.values())
+
+    def capacity_qps(self, family: str) -> float:
+        """The most that the hosted variants of the family can take."""
+        return sum(p.capacity_qps for p in self.placements if p.family == family)
+
+    def hosted(self) -> dict[str, frozenset[tuple[str, str]]]:
+        """(family, variant) pairs by device."""
+        pairs: dict[str, set[tuple[str, str]]] = {device: set() for device in self.devices}
+        for p in self.placements:
+            pairs[p.device].add((p.family, p.variant))
+        return {device: frozenset(hosted) for device, hosted in pairs.items()}
+
+    def swaps_from(self, before: "Plan") -> int:
+        """How many variant loads it takes to come here from ``before``."""
+        old = before.hosted()
+        return sum(len(new - old.get(device, frozenset())) for device, new in self.hosted().items())

@@ -1,0 +1,144 @@
+"""How fast the variants run on a device."""
+
+from collections.abc import Callable, Mapping
+
+from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
+from proteus_cli.domain.device import Device
+
+
+class Backend(Value, frozen=True):
+    """What ran the models: its name and the versions that decide the speed."""
+
+    name: str
+    versions: dict[str, str]
+
+
+class Point(Value, frozen=True):
+    """Latency of one batch size over ``runs`` measured runs, in seconds; ``qps`` is batch / mean."""
+
+    batch: int
+    runs: int
+    mean_s: float
+    p50_s: float
+    p90_s: float
+    p95_s: float
+    p99_s: float
+    qps: float
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 1 and self.runs >= 1, "batch and runs must be at least 1")
+        for latency_s in (self.mean_s, self.p50_s, self.p90_s, self.p95_s, self.p99_s, self.qps):
+            require(is_amount(latency_s) and latency_s > 0, f"latencies of batch {self.batch} must be above zero")
+
+
+class VariantProfile(Value, frozen=True):
+    """One variant on one device. ``engine_digest`` is the content key: model, backend, device type and threads.
+
+    ``accuracy`` is measured on the family's eval split where there is one, else as declared.
+    """
+
+    family: str
+    variant: str
+    accuracy: float
+    model_digest: str
+    engine_digest: str
+    build_s: float
+    load_s: float
+    memory_bytes: int
+    points: tuple[Point, ...]
+
+    def __post_init__(self) -> None:
+        require(0 <= self.accuracy <= 1, f"accuracy of `{self.variant}` must be a fraction from 0 to 1")
+        require(is_amount(self.load_s) and is_amount(self.build_s), f"times of `{self.variant}` must not be negative")
+        require(self.memory_bytes >= 0, f"memory_bytes of `{self.variant}` must not be negative")
+        batches = [point.batch for point in self.points]
+        require(batches == sorted(set(batches)), f"batches of `{self.variant}` must rise")
+
+
+class Profile(Value, frozen=True):
+    """All variants measured on one device (``profiles/<device>.json``).
+
+    ``measured_on`` is the device of the same type whose measurements these are.
+    """
+
+    format: int
+    made_by: MadeBy
+    device: Device
+    measured_on: str
+    backend: Backend
+    variants: tuple[VariantProfile, ...]
+
+    def __post_init__(self) -> None:
+        require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
+        keys = [(v.family, v.variant) for v in self.variants]
+        require(len(keys) == len(set(keys)), "a variant is listed twice")
+
+    def of(self, family: str, variant: str) -> VariantProfile | None:
+        """What was measured of that variant, or None."""
+        return next((v for v in self.variants if v.family == family and v.variant == variant), None)
+
+
+class Capacity(Value, frozen=True):
+    """The best rate of a variant on a device within its SLO, and the batch size that gives it."""
+
+    qps: float
+    max_batch: int
+
+
+NO_CAPACITY = Capacity(qps=0.0, max_batch=0)
+
+
+def capacity(points: tuple[Point, ...], slo_s: float, *, slo_fraction: float = 0.5) -> Capacity:
+    """Best batch / p95 over the batches whose p95 is at most ``slo_fraction`` of the SLO (paper §4).
+
+    Half the SLO, as a query may wait for one whole batch before it runs in the next.
+    """
+    within = [point for point in points if point.p95_s <= slo_s * slo_fraction]
+    if not within:
+        return NO_CAPACITY
+    best = max(within, key=lambda point: point.batch / point.p95_s)
+    return Capacity(qps=best.batch / best.p95_s, max_batch=best.batch)
+
+
+class LatencyTable:
+    """Latency in seconds of every batch size, linear between the measured ones and never falling.
+
+    Beyond the largest measured batch it goes on with the cost per row of that batch.
+    """
+
+    def __init__(self, points: tuple[Point, ...], of: Callable[[Point], float]) -> None:
+        known: dict[int, float] = {}
+        floor_s = 0.0
+        for point in points:
+            floor_s = max(floor_s, of(point))
+            known[point.batch] = floor_s
+        self._by_rows = _interpolated(known)
+        self._per_row_s = self._by_rows[-1] / (len(self._by_rows) - 1)
+
+    def __call__(self, rows: int) -> float:
+        """Seconds that a batch of ``rows`` takes."""
+        table = self._by_rows
+        if rows < len(table):
+            return table[rows]
+        return table[-1] + (rows - len(table) + 1) * self._per_row_s
+
+    def most_rows_within(self, budget_s: float, at_most: int) -> int:
+        """The largest batch of ``at_most`` rows or fewer that takes ``budget_s`` or less; 0 if none does."""
+        rows = at_most
+        while rows > 0 and self(rows) > budget_s:
+            rows -= 1
+        return rows
+
+
+def _interpolated(known: Mapping[int, float]) -> tuple[float, ...]:
+    """Index = rows; index 0 is 0 rows in no time."""
+    require(bool(known), "a latency table needs at least one point")
+    table, (last_rows, last_s) = [0.0], (0, 0.0)
+    first = min(known)
+    for rows, latency_s in sorted(known.items()):
+        for step in range(last_rows + 1, rows + 1):
+            part = (step - last_rows) / (rows - last_rows)
+            # A batch below the first measured one costs what the first one does: it would be padded.
+            table.append(latency_s if rows == first else last_s + (latency_s - last_s) * part)
+        last_rows, last_s = rows, latency_s
+    return tuple(table)

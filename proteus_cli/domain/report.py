@@ -1,0 +1,77 @@
+"""What a replay found (report JSON); rates in queries per second, accuracies as fractions, latencies in seconds."""
+
+from typing import Literal
+
+from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
+
+
+class Latency(Value, frozen=True):
+    """Percentiles over answered queries, in seconds, from the scheduled arrival."""
+
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    max: float
+
+
+class Summary(Value, frozen=True):
+    """The measures of DESIGN §3 over some requests; None where nothing was answered."""
+
+    requests: int
+    served: int
+    late: int
+    dropped: int
+    rejected: int
+    failed: int
+    slo_violation_ratio: float
+    effective_accuracy: float | None
+    relative_accuracy: float | None
+    max_accuracy_drop: float | None
+    throughput_qps: float
+    goodput_qps: float
+    mean_batch: float | None
+    latency_s: Latency | None
+
+
+class Window(Value, frozen=True):
+    """One stretch of the run: offered and answered rates, relative accuracy, SLO violations, all families."""
+
+    start_s: float
+    length_s: float
+    demand_qps: float
+    throughput_qps: float
+    relative_accuracy: float | None
+    violations: int
+
+
+class Replan(Value, frozen=True):
+    """A change of plan: when in the run, why, how long the solver took, how many variants were loaded."""
+
+    at_s: float
+    reason: str
+    solve_s: float
+    swaps: int
+
+
+class Report(Summary, frozen=True):
+    """One policy on one trace. ``windows`` are 10 s long, ``seconds`` 1 s.
+
+    ``generator_lag_s`` is the p99 by which the load generator itself was late; None where nothing generated load.
+    """
+
+    format: int
+    made_by: MadeBy
+    policy: str
+    mode: Literal["live", "simulated"]
+    trace: str
+    duration_s: float
+    slo_s: dict[str, float]
+    families: dict[str, Summary]
+    windows: tuple[Window, ...]
+    seconds: tuple[Window, ...]
+    replans: tuple[Replan, ...]
+    generator_lag_s: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")

@@ -1,0 +1,47 @@
+"""One query on its way through the system, and how it ended."""
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class Outcome(StrEnum):
+    """Every request ends in exactly one."""
+
+    SERVED = "served"  # answered by its deadline
+    LATE = "late"  # answered after its deadline
+    DROPPED = "dropped"  # given up in the queue
+    REJECTED = "rejected"  # refused at the door
+    FAILED = "failed"  # engine or transport error
+
+
+class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """What decisions need to know of a query; times in seconds on the driver's clock.
+
+    ``rows`` is how many rows it brings to a batch. ``payload`` belongs to the driver; nothing in `control` looks at it.
+    """
+
+    id: int
+    family: str
+    arrival_s: float
+    deadline_s: float
+    rows: int = 1
+    payload: Any = None
+
+
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    """The record of one request: ``arrival_s`` as scheduled, relative to the start of the run.
+
+    ``latency_s`` and ``accuracy`` are None unless it was answered; ``batch`` is the rows of the batch that answered
+    it, where known.
+    """
+
+    family: str
+    arrival_s: float
+    outcome: Outcome
+    latency_s: float | None = None
+    accuracy: float | None = None
+    variant: str | None = None
+    device: str | None = None
+    batch: int | None = None

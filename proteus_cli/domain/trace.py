@@ -1,0 +1,58 @@
+"""When queries of which family arrive."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from proteus_cli.domain.base import require
+
+PEAK_WINDOW_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """Arrivals in order: ``arrival_s`` float64 [n], ``family`` int [n] indexes into ``families``.
+
+    ``slo_s`` float64 [n] is a request's own latency target, NaN where the family's holds.
+    """
+
+    name: str
+    families: tuple[str, ...]
+    arrival_s: npt.NDArray[np.float64]
+    family: npt.NDArray[np.int64]
+    slo_s: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        require(len(self.arrival_s) == len(self.family) == len(self.slo_s), "columns must be equally long")
+        require(bool(np.all(np.isfinite(self.arrival_s))), "arrivals must be finite")
+        require(bool(np.all(self.arrival_s >= 0)), "arrivals must not be negative")
+        require(bool(np.all(np.diff(self.arrival_s) >= 0)), "arrivals must be sorted")
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    @property
+    def duration_s(self) -> float:
+        """From 0 to the last arrival."""
+        return float(self.arrival_s[-1]) if len(self) else 0.0
+
+    def counts(self, start_s: float, stop_s: float) -> dict[str, int]:
+        """Arrivals by family from ``start_s`` up to but not including ``stop_s``."""
+        first, last = np.searchsorted(self.arrival_s, (start_s, stop_s))
+        per_family = np.bincount(self.family[first:last], minlength=len(self.families))
+        return {name: int(count) for name, count in zip(self.families, per_family, strict=True)}
+
+    def demand(self, start_s: float, window_s: float) -> dict[str, float]:
+        """Queries per second by family in a window that starts at ``start_s``."""
+        return {name: n / window_s for name, n in self.counts(start_s, start_s + window_s).items()}
+
+    def peak_demand(self, window_s: float = PEAK_WINDOW_S) -> dict[str, float]:
+        """Queries per second by family in the busiest window, found in steps of a tenth of it.
+
+        A trace shorter than the window is taken as one window of its own length, but no less than a second.
+        """
+        window_s = min(window_s, max(self.duration_s, 1.0))
+        starts = np.arange(0.0, max(self.duration_s - window_s, 0.0) + window_s / 20, window_s / 10)
+        totals = np.searchsorted(self.arrival_s, starts + window_s) - np.searchsorted(self.arrival_s, starts)
+        return self.demand(float(starts[int(np.argmax(totals))]), window_s)

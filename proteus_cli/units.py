@@ -1,0 +1,78 @@
+"""Quantities as people write them: ``1200qps``, ``50ms``, ``4GiB`` ↔ numbers in base units."""
+
+import math
+import re
+from collections.abc import Mapping
+
+from proteus_cli.errors import UsageError
+
+_QUANTITY = re.compile(r"\s*([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?|[+-]?nan|[+-]?inf)\s*([A-Za-zµ/]*)\s*", re.IGNORECASE)
+
+_RATES = {"qps": 1.0, "kqps": 1e3, "/s": 1.0, "qpm": 1 / 60}
+_DURATIONS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+_SIZES = {
+    "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
+}  # fmt: skip
+
+
+def parse_rate(text: str) -> float:
+    """``"1200qps"`` → 1200.0 queries per second. Raises `UsageError`."""
+    return _parse(text, _RATES, what="rate", example="1200qps")
+
+
+def parse_duration(text: str) -> float:
+    """``"50ms"`` → 0.05 seconds; zero needs its unit too. Raises `UsageError`."""
+    return _parse(text, _DURATIONS, what="duration", example="50ms")
+
+
+def parse_size(text: str) -> int:
+    """``"4GiB"`` → 4294967296 bytes. Raises `UsageError`."""
+    return round(_parse(text, _SIZES, what="size", example="4GiB"))
+
+
+def _parse(text: str, units: Mapping[str, float], *, what: str, example: str) -> float:
+    match = _QUANTITY.fullmatch(text)
+    hint = f"write a {what} with its unit, like `{example}`; units: {', '.join(units)}"
+    if match is None:
+        raise UsageError(f"`{text}` is not a {what}.", hint=hint)
+    number, unit = match.groups()
+    if unit not in units:
+        problem = f"has an unknown unit `{unit}`" if unit else "has no unit"
+        raise UsageError(f"The {what} `{text}` {problem}.", hint=hint)
+    try:
+        value = float(number) * units[unit]
+    except ValueError:
+        raise UsageError(f"`{text}` is not a {what}.", hint=hint) from None
+    if not math.isfinite(value) or value < 0:
+        raise UsageError(f"The {what} `{text}` must be a finite number that is not negative.", hint=hint)
+    return value
+
+
+def format_rate(qps: float) -> str:
+    """1200.0 → ``"1,200 qps"``, with one decimal below 10."""
+    return f"{qps:,.1f} qps" if 0 < qps < 10 else f"{qps:,.0f} qps"  # noqa: PLR2004
+
+
+def format_duration(seconds: float) -> str:
+    """0.05 → ``"50.0 ms"``; picks µs, ms, s or min by size."""
+    if seconds >= 100:  # noqa: PLR2004
+        return f"{seconds / 60:.1f} min"
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    if seconds >= 1e-3:  # noqa: PLR2004
+        return f"{seconds * 1e3:.1f} ms"
+    return f"{seconds * 1e6:.0f} µs"
+
+
+def format_size(size_bytes: float) -> str:
+    """4294967296 → ``"4.0 GiB"``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024:  # noqa: PLR2004
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"
+
+
+def format_percent(fraction: float) -> str:
+    """0.9731 → ``"97.3 %"``."""
+    return f"{fraction * 100:.1f} %"
