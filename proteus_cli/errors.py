@@ -112,7 +112,11 @@ class NotReady(RequestError):
 
 
 class DeadlineExceeded(RequestError):
-    pass
+    """``is_late``: it ran, but was done too late; else it was given up in the queue."""
+
+    def __init__(self, message: str, *, is_late: bool) -> None:
+        super().__init__(message)
+        self.is_late = is_late
 
 
 class EngineFailed(RequestError):

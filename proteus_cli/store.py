@@ -86,6 +86,17 @@ def digest(path: Path) -> str:
     return hashlib.sha256(read_bytes(path, hint="the file is an input of the plan or profile")).hexdigest()
 
 
+def model_digest(model: Path) -> str:
+    """SHA-256 of an ONNX file and the external data beside it (files whose names start with the model's)."""
+    parts = [model, *sorted(path for path in model.parent.glob(f"{model.name}[._]*") if path.is_file())]
+    hashes = [hashlib.sha256(read_bytes(part, hint=f"`{model}` is named in the catalog")) for part in parts]
+    return (
+        hashes[0].hexdigest()
+        if len(hashes) == 1
+        else hashlib.sha256(b"".join(part.digest() for part in hashes)).hexdigest()
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """A directory with ``engines/``, ``profiles/`` and ``plans/``."""
@@ -173,5 +184,5 @@ def require_current_models(catalog: Catalog, profile: Profile, workspace: Worksp
         variant = family and next((v for v in family.variants if v.name == measured.variant), None)
         if not variant:
             continue  # the catalog no longer offers it: the planner leaves it out
-        if digest(workspace.model_path(variant.onnx)) != measured.model_digest:
+        if model_digest(workspace.model_path(variant.onnx)) != measured.model_digest:
             raise ArtefactError(f"{where} was measured with another `{variant.onnx}`.", hint=hint)

@@ -1,6 +1,6 @@
 """How fast the variants run on a device."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
 from proteus_cli.domain.device import Device
@@ -34,7 +34,8 @@ class Point(Value, frozen=True):
 class VariantProfile(Value, frozen=True):
     """One variant on one device. ``engine_digest`` is the content key: model, backend, device type and threads.
 
-    ``accuracy`` is measured on the family's eval split where there is one, else as declared.
+    ``accuracy`` is measured on the eval split whose digest is ``eval_digest``, or as declared where that is None.
+    Seconds to build and load the engine; ``memory_bytes`` is what a loaded one takes.
     """
 
     family: str
@@ -42,6 +43,7 @@ class VariantProfile(Value, frozen=True):
     accuracy: float
     model_digest: str
     engine_digest: str
+    eval_digest: str | None
     build_s: float
     load_s: float
     memory_bytes: int
@@ -98,6 +100,14 @@ def capacity(points: tuple[Point, ...], slo_s: float, *, slo_fraction: float = 0
         return NO_CAPACITY
     best = max(within, key=lambda point: point.batch / point.p95_s)
     return Capacity(qps=best.batch / best.p95_s, max_batch=best.batch)
+
+
+def best_accuracy(profiles: Iterable[Profile]) -> dict[str, float]:
+    """The accuracy of the most accurate variant of each family, whatever it costs."""
+    best: dict[str, float] = {}
+    for measured in (variant for profile in profiles for variant in profile.variants):
+        best[measured.family] = max(best.get(measured.family, 0.0), measured.accuracy)
+    return best
 
 
 class LatencyTable:

@@ -1,0 +1,1 @@
+"""What builds and runs models: one module per runtime, opened lazily."""

@@ -1,0 +1,63 @@
+"""What every backend offers."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from proteus_cli.domain.profile import Backend as BackendVersions
+
+Arrays = dict[str, npt.NDArray[Any]]
+"""Tensors by name; axis 0 is the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model: ``shape`` without the batch axis; None where an output's size varies."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What goes into a model and what comes out; the variants of a family share one."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def sample(self, rows: int, rng: np.random.Generator) -> Arrays:
+        """Random inputs of so many rows, for measuring: uniform in [0, 1), or small whole numbers."""
+        return {spec.name: _sample(spec, rows, rng) for spec in self.inputs}
+
+
+def _sample(spec: TensorSpec, rows: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+    shape = (rows, *(size or 1 for size in spec.shape))
+    if spec.dtype.kind == "f":
+        return rng.random(shape).astype(spec.dtype)
+    return rng.integers(0, 2, shape).astype(spec.dtype)
+
+
+class Runner(Protocol):
+    """A loaded engine. ``memory_bytes`` is what loading it took, as far as that can be told."""
+
+    signature: Signature
+    memory_bytes: int
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        """Run one batch. Raises `EngineError` where the model fails on it."""
+        ...
+
+
+class Backend(Protocol):
+    """Runs models on one kind of device."""
+
+    versions: BackendVersions
+
+    def runner(self, model: Path) -> AbstractContextManager[Runner]:
+        """Load a model; leaving the context frees it. Raises `EngineError` where it can't be loaded."""
+        ...

@@ -1,0 +1,110 @@
+"""Which devices this machine has."""
+
+import contextlib
+import ctypes
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from proteus_cli.backends.affinity import usable_cores
+from proteus_cli.domain.device import Device
+from proteus_cli.errors import DeviceUnavailable, UsageError
+from proteus_cli.settings import DeviceSettings
+
+CORES_OF_ONE = 4  # up to so many cores, each is a device of its own …
+CORES_PER_GROUP = 4  # … beyond, this many make one
+
+_CUDA_SUCCESS = 0
+_NAME_BYTES = 256
+
+
+def discover(settings: DeviceSettings) -> tuple[Device, ...]:
+    """All devices: groups of the cores that this process may use, then CUDA devices in the driver's order."""
+    return (*cpu_devices(settings), *gpu_devices())
+
+
+def select(devices: Sequence[Device], wanted: str) -> tuple[Device, ...]:
+    """The devices of a comma-separated list of ids, or ``all`` of the CPU. Raises `DeviceUnavailable`."""
+    if wanted == "all":
+        return tuple(device for device in devices if device.kind == "cpu")
+    by_id = {device.id: device for device in devices}
+    chosen = []
+    for name in dict.fromkeys(part.strip() for part in wanted.split(",")):
+        if name not in by_id:
+            raise DeviceUnavailable(f"No device `{name}` here.", hint=f"there are: {', '.join(by_id)}")
+        chosen.append(by_id[name])
+    return tuple(chosen)
+
+
+def cpu_devices(settings: DeviceSettings) -> tuple[Device, ...]:
+    """CPU devices as `proteus.toml` cuts them, else one per core up to 4 cores, else groups of 4.
+
+    Raises `UsageError` where `proteus.toml` names cores that this process may not use.
+    """
+    usable = usable_cores()
+    groups = settings.cpu if settings.cpu is not None else default_groups(usable)
+    for core in (core for group in groups for core in group):
+        if core not in usable:
+            raise UsageError(
+                f"`proteus.toml` gives core {core} to a device, but this process may use only cores {_ranges(usable)}.",
+                hint="change `cpu` in [devices]",
+            )
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return tuple(
+        Device(
+            id=f"cpu{index}",
+            type=f"cpu-{len(group)}c",
+            kind="cpu",
+            name=_cpu_name(),
+            memory_bytes=memory_bytes // len(groups),
+            cores=tuple(group),
+        )
+        for index, group in enumerate(groups)
+    )
+
+
+def default_groups(cores: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """One core each up to 4 cores, else groups of 4; the last group takes what is left over."""
+    if len(cores) <= CORES_OF_ONE:
+        return tuple((core,) for core in cores)
+    groups = [tuple(cores[i : i + CORES_PER_GROUP]) for i in range(0, len(cores), CORES_PER_GROUP)]
+    return tuple(groups)
+
+
+def gpu_devices() -> tuple[Device, ...]:
+    """CUDA devices as the driver lists them (it respects `CUDA_VISIBLE_DEVICES`); none where there is no driver."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return ()
+    count = ctypes.c_int()
+    if cuda.cuInit(0) != _CUDA_SUCCESS or cuda.cuDeviceGetCount(ctypes.byref(count)) != _CUDA_SUCCESS:
+        return ()
+    return tuple(_gpu(cuda, ordinal) for ordinal in range(count.value))
+
+
+def _gpu(cuda: ctypes.CDLL, ordinal: int) -> Device:
+    handle, name, memory = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES), ctypes.c_size_t()
+    for status in (
+        cuda.cuDeviceGet(ctypes.byref(handle), ordinal),
+        cuda.cuDeviceGetName(name, _NAME_BYTES, handle),
+        cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), handle),
+    ):
+        if status != _CUDA_SUCCESS:
+            raise DeviceUnavailable(f"The CUDA driver can't describe gpu{ordinal} (error {status}).")
+    label = name.value.decode(errors="replace")
+    type_ = label.lower().replace("nvidia", "").strip().replace(" ", "-")
+    return Device(id=f"gpu{ordinal}", type=type_, kind="gpu", name=label, memory_bytes=memory.value)
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    return platform.processor() or platform.machine()
+
+
+def _ranges(cores: Sequence[int]) -> str:
+    return ", ".join(str(core) for core in cores)

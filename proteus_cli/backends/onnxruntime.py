@@ -1,0 +1,109 @@
+"""ONNX Runtime on the CPU: the embedded default."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from proteus_cli.backends.base import Arrays, Runner, Signature, TensorSpec
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.profile import Backend as BackendVersions
+from proteus_cli.errors import EngineError
+
+NAME = "onnxruntime"
+
+_DTYPES = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8, "tensor(int16)": np.int16, "tensor(int32)": np.int32, "tensor(int64)": np.int64,
+    "tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16, "tensor(uint32)": np.uint32,
+    "tensor(uint64)": np.uint64, "tensor(bool)": np.bool_,
+}  # fmt: skip
+
+ort.set_default_logger_severity(3)  # errors only: warnings about single nodes are noise on a server's stderr
+
+
+class OnnxRuntime:
+    """Runs ONNX files on a group of cores, with as many threads as it has cores."""
+
+    def __init__(self, device: Device) -> None:
+        self._cores = device.cores
+        self.versions = BackendVersions(name=NAME, versions={"onnxruntime": ort.__version__})
+
+    @contextmanager
+    def runner(self, model: Path) -> Iterator[Runner]:
+        """Load an ONNX file. Raises `EngineError`.
+
+        ONNX Runtime's own threads inherit the cores of the thread that loads: pin it first.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = len(self._cores)
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        before_bytes = _resident_bytes()
+        try:
+            session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions share no base class of their own
+            raise EngineError(
+                f"ONNX Runtime can't load `{model}`: {first_line(error)}",
+                hint="is it a complete ONNX file? `python -m onnx.checker` tells more",
+            ) from error
+        memory_bytes = max(_resident_bytes() - before_bytes, model.stat().st_size)
+        yield _Session(session, _signature(session, model), memory_bytes)
+
+
+class _Session:
+    def __init__(self, session: ort.InferenceSession, signature: Signature, memory_bytes: int) -> None:
+        self._session = session
+        self._outputs = [spec.name for spec in signature.outputs]
+        self.signature = signature
+        self.memory_bytes = memory_bytes
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        try:
+            results = self._session.run(self._outputs, inputs)
+        except Exception as error:
+            raise EngineError(f"the model failed: {first_line(error)}") from error
+        return dict(zip(self._outputs, results, strict=True))
+
+
+def first_line(error: Exception) -> str:
+    """What ONNX Runtime says, without its error code and its paths in C++ sources."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+
+
+def _signature(session: Any, model: Path) -> Signature:
+    inputs = tuple(_spec(value, model, fixed=True) for value in session.get_inputs())
+    outputs = tuple(_spec(value, model, fixed=False) for value in session.get_outputs())
+    return Signature(inputs, outputs)
+
+
+def _spec(value: Any, model: Path, *, fixed: bool) -> TensorSpec:
+    where = f"`{value.name}` of `{model}`"
+    if value.type not in _DTYPES:
+        raise EngineError(f"{where} has type {value.type}, which can't be served.", hint="use a numeric tensor")
+    if not value.shape or isinstance(value.shape[0], int):
+        raise EngineError(
+            f"{where} has no dynamic batch axis (shape {value.shape}).",
+            hint="export the model with axis 0 dynamic, so that queries can be batched",
+        )
+    sizes = tuple(size if isinstance(size, int) else None for size in value.shape[1:])
+    if fixed and None in sizes:
+        raise EngineError(
+            f"{where} has a dynamic axis besides the batch (shape {value.shape}).",
+            hint="give every axis but the first a fixed size, so that queries can share a batch",
+        )
+    return TensorSpec(value.name, np.dtype(_DTYPES[value.type]), sizes)
+
+
+def _resident_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0  # not Linux: the model's size on disk stands in
+    return pages * os.sysconf("SC_PAGE_SIZE")

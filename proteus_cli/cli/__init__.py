@@ -1,0 +1,1 @@
+"""The command line: parse, load, call a stage, save, print. Stages are imported inside command bodies."""

@@ -1,0 +1,132 @@
+"""Where words go: data to stdout, talk to stderr."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from rich.console import Console, RenderableType
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLAIN_LINE_EVERY_S = 10.0
+STDOUT = "-"
+
+
+@dataclass(slots=True)
+class Loudness:
+    """Set once by the global options."""
+
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+
+
+loudness = Loudness()
+
+
+def talk() -> Console:
+    """The console for progress, logs and hints (stderr as it is now)."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """Tell the user what happens, unless quiet."""
+    if not loudness.quiet:
+        talk().print(message, markup=False)
+
+
+def detail(message: str) -> None:
+    """Tell the user more, where they asked for it with ``-v``."""
+    if loudness.verbose:
+        talk().print(message, style="dim", markup=False)
+
+
+def warn(message: str) -> None:
+    """Tell the user of something that they should look at."""
+    console = talk()
+    console.print("warning:", style="bold yellow", end=" ")
+    console.print(message, markup=False)
+
+
+def show(renderable: RenderableType) -> None:
+    """Print data for people on stdout."""
+    Console(highlight=False).print(renderable)
+
+
+def show_json(value: object) -> None:
+    """Print one JSON document on stdout."""
+    from proteus_cli.store import to_json
+
+    sys.stdout.write(to_json(value).decode())
+    sys.stdout.flush()
+
+
+def save(value: object, output: "Path") -> bool:
+    """Write an artefact to a file, or to stdout where ``output`` is ``-``. True where it went to a file."""
+    from proteus_cli.store import write_json
+
+    if str(output) == STDOUT:
+        show_json(value)
+        return False
+    write_json(output, value)
+    return True
+
+
+def report_error(message: str, hint: str) -> None:
+    """``error: what and where``, a blank line, ``hint: what to do``."""
+    console = talk()
+    console.print("error:", style="bold red", end=" ")
+    console.print(message, markup=False)
+    if hint:
+        console.print()
+        console.print("hint:", style="bold cyan", end=" ")
+        console.print(hint, markup=False)
+
+
+Advance = Callable[[str, float], None]
+"""Called with what is done now and how much of the total (0 to 1) is behind."""
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Advance]:
+    """A bar with the time left where stderr is a terminal, else a plain line now and then."""
+    if loudness.quiet:
+        yield lambda _now, _done: None
+    elif talk().is_terminal:
+        with _bar(title) as advance:
+            yield advance
+    else:
+        yield _plain_lines(title)
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Advance]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[now]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=talk(), transient=True) as bar:
+        task = bar.add_task(title, total=1.0, now="")
+
+        def advance(now: str, done: float) -> None:
+            bar.update(task, completed=done, now=now)
+
+        yield advance
+
+
+def _plain_lines(title: str) -> Advance:
+    last_s = monotonic()
+
+    def advance(now: str, done: float) -> None:
+        nonlocal last_s
+        if monotonic() - last_s >= PLAIN_LINE_EVERY_S:
+            last_s = monotonic()
+            say(f"{title}: {done:.0%} {now}")
+
+    return advance

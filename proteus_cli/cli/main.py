@@ -1,0 +1,67 @@
+"""The `proteus` command: global options, and the one place where errors become exit codes."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from proteus_cli import __version__
+from proteus_cli.cli import console, demo, devices, doctor, init, plan, profile, replay, serve, trace
+from proteus_cli.cli.options import is_debug
+from proteus_cli.errors import ProteusError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="proteus",
+    help="Serve ML inference on a fixed set of devices by scaling accuracy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("init")(init.init)
+app.command("devices")(devices.devices)
+app.command("profile")(profile.profile)
+app.command("plan")(plan.plan)
+app.command("serve")(serve.serve)
+app.command("replay")(replay.replay)
+app.add_typer(trace.app, name="trace")
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"proteus {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def global_options(
+    *,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", envvar="PROTEUS_DEBUG")] = False,
+    version: Annotated[  # noqa: ARG001 - acts in its callback
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    console.loudness.quiet, console.loudness.verbose, console.loudness.debug = quiet, verbose, debug
+
+
+def run() -> None:
+    """Run the command line; the one error boundary."""
+    try:
+        app()
+    except ProteusError as error:
+        if console.loudness.debug or is_debug():
+            raise
+        console.report_error(error.message, error.hint)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.say("interrupted")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of our stdout went away, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,73 @@
+"""Options that several commands share, and the defaults from ``proteus.toml`` behind all of them."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from proteus_cli.errors import UsageError
+from proteus_cli.units import parse_duration, parse_rate, parse_size
+
+ENVIRONMENT_PREFIX = "PROTEUS"
+
+
+def _load_defaults(context: typer.Context, workspace: Path) -> Path:
+    """Make the command's section of ``proteus.toml`` the defaults of its other options.
+
+    Runs before the other options are read (eager), so that flag > ``PROTEUS_*`` > ``proteus.toml`` > default.
+    """
+    from proteus_cli.settings import read_settings
+
+    section = (context.info_name or "").replace("-", "_")
+    defaults = read_settings(workspace).options.get(section, {})
+    known = {parameter.name for parameter in context.command.params}
+    for name in defaults:
+        if name not in known:
+            raise UsageError(
+                f"`{workspace / 'proteus.toml'}` sets `{name}` in [{section}], which has no such option.",
+                hint=f"`proteus {section} --help` lists the options",
+            )
+    context.default_map = defaults
+    return workspace
+
+
+def environment(name: str) -> str:
+    """The environment variable behind an option."""
+    return f"{ENVIRONMENT_PREFIX}_{name.upper()}"
+
+
+def _parsed(parse: Any, metavar: str) -> dict[str, Any]:
+    return {"parser": parse, "metavar": metavar}
+
+
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option(
+        "--workspace", "-w", envvar=environment("workspace"), is_eager=True, callback=_load_defaults,
+        help="Directory with engines/, profiles/ and plans/.",
+    ),
+]  # fmt: skip
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the result; `-` is stdout.")]
+HeadroomOption = Annotated[
+    float,
+    typer.Option(min=1.0, envvar=environment("headroom"), help="Plan for this multiple of the demand."),
+]
+PolicyOption = Annotated[
+    str,
+    typer.Option(envvar=environment("policy"), help="How to plan and adapt: proteus, most-accurate or least-accurate."),
+]
+
+DEFAULT_WORKSPACE = Path()
+DEFAULT_HEADROOM = 1.2
+DEFAULT_POLICY = "proteus"
+
+DURATION = _parsed(parse_duration, "DURATION")
+RATE = _parsed(parse_rate, "RATE")
+SIZE = _parsed(parse_size, "SIZE")
+
+
+def is_debug() -> bool:
+    """Tracebacks were asked for in the environment."""
+    return os.environ.get(environment("debug"), "") not in {"", "0"}

@@ -1,0 +1,96 @@
+"""``proteus serve``: run a plan in the foreground."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from proteus_cli.cli import console
+from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, SIZE, WorkspaceOption, environment
+from proteus_cli.errors import ArtefactError, DeviceUnavailable
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.server import Deployment
+
+
+def serve(
+    plan: Annotated[Path, typer.Argument(help="The plan: a path, or a name in plans/.")],
+    *,
+    host: Annotated[str, typer.Option(envvar=environment("host"), help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, envvar=environment("port"), help="HTTP port; 0 picks a free one.")
+    ] = 8000,
+    replan: Annotated[bool, typer.Option("--replan/--no-replan", help="Change the plan as the demand changes.")] = True,
+    max_body: Annotated[float, typer.Option(**SIZE, help="The largest request body.")] = "64MiB",  # type: ignore[assignment]
+    drain_timeout: Annotated[float, typer.Option(**DURATION, help="The longest that draining may take.")] = "10s",  # type: ignore[assignment]
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Serve the plan over HTTP (Open Inference Protocol v2) until SIGTERM or Ctrl-C; a second one ends at once."""
+    from proteus_cli.serving.server import ServerOptions
+    from proteus_cli.serving.server import serve as run_server
+
+    _log_to_stderr()
+    options = ServerOptions(host, port, max_body_bytes=int(max_body), drain_timeout_s=drain_timeout)
+    run_server(_deployment(plan, workspace, replan=replan), options, _announce)
+    console.say("drained, stopped")
+
+
+def _announce(url: str) -> None:
+    sys.stdout.write(f"ready {url}\n")
+    sys.stdout.flush()
+
+
+def _log_to_stderr() -> None:
+    import logging
+
+    level = logging.DEBUG if console.loudness.verbose else logging.WARNING if console.loudness.quiet else logging.INFO
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("proteus").setLevel(level)
+
+
+def _deployment(name: Path, workspace: Path, *, replan: bool) -> "Deployment":
+    """All that serving needs, checked: the plan is current, its devices are here, its models what they were."""
+    from dataclasses import replace
+
+    from proteus_cli.backends.discovery import discover
+    from proteus_cli.cli.planning import planner_for
+    from proteus_cli.control.hosting import measured_for
+    from proteus_cli.control.policies import policy_named
+    from proteus_cli.serving.server import Deployment
+    from proteus_cli.settings import read_settings
+    from proteus_cli.store import Workspace
+
+    place = Workspace(workspace)
+    plan = place.plan(name)
+    place.require_current(plan.inputs)
+    here = {device.id: device for device in discover(read_settings(workspace).devices)}
+    missing = [device for device in plan.devices if device not in here]
+    if missing:
+        raise DeviceUnavailable(
+            f"The plan uses `{missing[0]}`, which is not on this machine (it has {', '.join(here)}).",
+            hint="run `proteus profile` and `proteus plan` here",
+        )
+    catalog = place.catalog()
+    profiles = {device: place.profile(device) for device in plan.devices}
+    for placement in plan.placements:
+        measured_for(placement, profiles)
+        catalog.family(placement.family).variant(placement.variant)
+    policy = policy_named(plan.policy)
+    return Deployment(
+        plan=plan,
+        catalog=catalog,
+        profiles=profiles,
+        devices=[here[device] for device in plan.devices],
+        models={(f.name, v.name): _model(place.model_path(v.onnx)) for f in catalog.families for v in f.variants},
+        policy=policy if replan else replace(policy, replanning=None),
+        replan=planner_for(place, plan.policy, plan.headroom, profiles=profiles),
+    )
+
+
+def _model(path: Path) -> Path:
+    if not path.is_file():
+        raise ArtefactError(f"No model `{path}`.", hint="the catalog names it; put the ONNX file there")
+    return path

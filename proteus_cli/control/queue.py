@@ -1,0 +1,45 @@
+"""The requests of one family that wait, most urgent first."""
+
+from heapq import heappop, heappush
+
+from proteus_cli.domain.request import Request
+
+
+class DeadlineQueue:
+    """Ordered by deadline, then by arrival; ``rows`` counts the rows of all that wait."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Request]] = []
+        self.rows = 0
+
+    def push(self, request: Request) -> bool:
+        """Add a request; True where it is now the most urgent one."""
+        heappush(self._heap, (request.deadline_s, request.id, request))
+        self.rows += request.rows
+        return self._heap[0][2] is request
+
+    def peek(self) -> Request | None:
+        """The most urgent request."""
+        return self._heap[0][2] if self._heap else None
+
+    def pop(self) -> Request:
+        """Remove and return the most urgent request. Raises `IndexError` where there is none."""
+        request = heappop(self._heap)[2]
+        self.rows -= request.rows
+        return request
+
+    def take(self, at_most_rows: int) -> tuple[Request, ...]:
+        """Remove the most urgent requests that fit ``at_most_rows`` together; the first one always fits."""
+        taken = [self.pop()]
+        rows = taken[0].rows
+        while self._heap and rows + self._heap[0][2].rows <= at_most_rows:
+            taken.append(self.pop())
+            rows += taken[-1].rows
+        return tuple(taken)
+
+    def row_counts(self) -> list[int]:
+        """The rows of each request that waits, in no particular order."""
+        return [request.rows for _, _, request in self._heap]
+
+    def __len__(self) -> int:
+        return len(self._heap)

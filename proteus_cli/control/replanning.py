@@ -1,0 +1,68 @@
+"""When the plan no longer fits the demand."""
+
+from dataclasses import dataclass
+
+from proteus_cli.control.demand import DemandEstimator, proven_qps
+from proteus_cli.domain.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Replan:
+    """Ask for a plan of ``demand_qps``, because of ``reason``."""
+
+    demand_qps: dict[str, float]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplanRule:
+    """Re-plan when the demand leaves what the plan can carry, or stays well below what it was made for.
+
+    Up: some window of ``burst_windows_s`` proves (by ``sigmas`` deviations) more than the hosted capacity carries
+    with the plan's headroom. Short windows see a burst early, long ones a slow rise. Down: the busiest second of the
+    last ``calm_s`` is below ``low_water`` of the planned demand, for some family. No family falls below
+    ``floor_qps``, so that each stays hosted where the fleet allows it.
+    """
+
+    every_s: float = 0.2
+    burst_windows_s: tuple[float, ...] = (0.2, 0.5, 2.0)
+    sigmas: float = 2.0
+    calm_s: float = 5.0
+    low_water: float = 0.7
+    floor_qps: float = 1.0
+
+    def decide(self, plan: Plan, demand: DemandEstimator, *, now_s: float, since_s: float) -> Replan | None:
+        """Whether to re-plan at ``now_s``, with a plan that is in force since ``since_s``."""
+        for family in demand.families:
+            seen_qps = self._proven(demand, family, now_s)
+            if seen_qps > self._carried(plan, family):
+                return self._for(demand, now_s, f"{family}: {seen_qps:.0f} qps is more than the plan carries")
+        if now_s - since_s < self.calm_s:
+            return None
+        peaks = {family: self._peak(demand, family, now_s) for family in demand.families}
+        for family, peak_qps in peaks.items():
+            if max(peak_qps, self.floor_qps) < self.low_water * plan.demand_qps.get(family, 0.0):
+                calm = {name: max(qps, self.floor_qps) for name, qps in peaks.items()}
+                return Replan(calm, f"{family}: at most {peak_qps:.0f} qps for {self.calm_s:.0f} s")
+        return None
+
+    def _carried(self, plan: Plan, family: str) -> float:
+        """What the plan carries with its headroom kept; where it was made for more than it can, a tenth above that."""
+        carried_qps = plan.capacity_qps(family) / plan.headroom
+        planned_qps = plan.demand_qps.get(family, 0.0)
+        return max(carried_qps, planned_qps * 1.1, self.floor_qps)
+
+    def _proven(self, demand: DemandEstimator, family: str, now_s: float) -> float:
+        rates = ((demand.rate_qps(family, window_s, now_s), window_s) for window_s in self.burst_windows_s)
+        return max(proven_qps(rate, window_s, self.sigmas) for rate, window_s in rates)
+
+    def _peak(self, demand: DemandEstimator, family: str, now_s: float) -> float:
+        return demand.peak_qps(family, 1.0, self.calm_s, now_s)
+
+    def _for(self, demand: DemandEstimator, now_s: float, reason: str) -> Replan:
+        longest_s = max(self.burst_windows_s)
+        wanted = {
+            family: max(self._proven(demand, family, now_s), demand.rate_qps(family, longest_s, now_s), self.floor_qps)
+            for family in demand.families
+        }
+        return Replan(wanted, reason)

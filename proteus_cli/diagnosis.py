@@ -1,0 +1,90 @@
+"""What is installed, which devices can be used, and how the workspace is."""
+
+import importlib.util
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from proteus_cli import __version__
+from proteus_cli.backends.discovery import discover
+from proteus_cli.domain.base import Value
+from proteus_cli.errors import ProteusError
+from proteus_cli.settings import read_settings
+from proteus_cli.store import Workspace, require_current_models
+
+State = Literal["ok", "missing", "optional"]
+
+NEEDED = ("numpy", "onnxruntime", "cvxpy", "highspy", "msgspec", "uvicorn", "httptools", "aiohttp", "matplotlib")
+OPTIONAL = {"tensorrt": "only for GPUs, which this version does not run yet", "uvloop": "pip install uvloop"}
+
+
+class Finding(Value, frozen=True):
+    """``state`` is `missing` where the main job can't be done without it."""
+
+    what: str
+    state: State
+    found: str
+    hint: str = ""
+
+
+def diagnose(workspace: Path) -> list[Finding]:
+    """Everything worth knowing, in the order in which a user meets it."""
+    return [*_installation(), *_devices(workspace), *_workspace(workspace)]
+
+
+def _installation() -> Iterator[Finding]:
+    yield Finding("proteus", "ok", f"{__version__} on Python {platform.python_version()} ({sys.executable})")
+    for name in NEEDED:
+        found = _version(name)
+        state: State = "ok" if found else "missing"
+        yield Finding(name, state, found or "–", "" if found else "pip install proteus-serving")
+    for name, hint in OPTIONAL.items():
+        found = _version(name)
+        yield Finding(name, "ok" if found else "optional", found or "–", "" if found else hint)
+
+
+def _version(package: str) -> str:
+    if importlib.util.find_spec(package) is None:
+        return ""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "installed"
+
+
+def _devices(workspace: Path) -> Iterator[Finding]:
+    try:
+        devices = discover(read_settings(workspace).devices)
+    except ProteusError as error:
+        yield Finding("devices", "missing", error.message, error.hint)
+        return
+    for device in devices:
+        if device.kind == "cpu":
+            yield Finding(device.id, "ok", f"{len(device.cores)} core(s), {device.name}")
+        else:
+            yield Finding(device.id, "optional", device.name, "this version has no backend for GPUs")
+    if all(device.kind == "cpu" for device in devices):
+        yield Finding("gpu", "optional", "no CUDA driver (libcuda.so.1)", "only where you have an NVIDIA GPU")
+
+
+def _workspace(workspace: Path) -> Iterator[Finding]:
+    place = Workspace(workspace)
+    try:
+        catalog = place.catalog()
+        yield Finding("catalog", "ok", f"{len(catalog.families)} families, {place.catalog_path}")
+        profiles = place.profiles()
+        for profile in profiles.values():
+            require_current_models(catalog, profile, place)
+        yield Finding("profiles", "ok", ", ".join(profiles))
+    except ProteusError as error:
+        yield Finding("workspace", "optional", error.message, error.hint)
+        return
+    for path in sorted(place.plans_dir.glob("*.json")):
+        try:
+            place.require_current(place.plan(path).inputs)
+            yield Finding(path.name, "ok", "plan is current")
+        except ProteusError as error:
+            yield Finding(path.name, "optional", error.message, error.hint)

@@ -1,0 +1,246 @@
+"""All cells of a device: what is to do, and doing it so that it can be interrupted at any time."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from proteus_cli import store
+from proteus_cli.backends.affinity import pinned
+from proteus_cli.backends.base import Backend, Runner
+from proteus_cli.domain.base import FORMAT
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.profile import Point, Profile, VariantProfile
+from proteus_cli.profiling.measure import measure_accuracy, measure_point
+
+CELL_S = 1.0  # a cell takes no longer than this, stable or not
+TYPICAL_CELL_S = 0.25  # for estimates only
+ACCURACY_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One measurement to make."""
+
+    family: str
+    variant: str
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """What a variant still needs: ``known`` is current, ``cells`` may end early where a batch passes the SLO."""
+
+    family: Family
+    variant: Variant
+    model: Path
+    eval: Path | None
+    known: VariantProfile | None
+    model_digest: str
+    engine_digest: str
+    eval_digest: str | None
+    cells: tuple[Cell, ...]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.family.name, self.variant.name
+
+    @property
+    def needs_accuracy(self) -> bool:
+        """There is an eval split, and what is known was not measured on it."""
+        return self.eval is not None and (self.known is None or self.known.eval_digest != self.eval_digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What was just done, and how much of the work is behind (0 to 1)."""
+
+    now: str
+    done_frac: float
+
+
+def todos(workspace: store.Workspace, catalog: Catalog, device: Device, backend: Backend, max_batch: int) -> list[Todo]:
+    """What each variant still needs on a device. Raises `ArtefactError` where a model is missing.
+
+    A cell is current while model, backend, its version, device type and threads are what they were.
+    """
+    path = workspace.profile_path(device.id)
+    known = workspace.profile(device.id) if path.is_file() else None
+    return [
+        _todo(workspace, device, backend, known, family, variant, max_batch)
+        for family in catalog.families
+        for variant in family.variants
+    ]
+
+
+def _todo(
+    workspace: store.Workspace,
+    device: Device,
+    backend: Backend,
+    known: Profile | None,
+    family: Family,
+    variant: Variant,
+    max_batch: int,
+) -> Todo:
+    model, eval_path = workspace.model_path(variant.onnx), workspace.eval_path(family)
+    model_digest = store.model_digest(model)
+    engine_digest = _engine_digest(model_digest, backend, device)
+    found = known.of(family.name, variant.name) if known is not None else None
+    current = found if found is not None and found.engine_digest == engine_digest else None
+    if current is not None and eval_path is None:  # then the catalog's word holds
+        current = msgspec.structs.replace(current, accuracy=variant.accuracy, eval_digest=None)
+    done = current.points if current is not None else ()
+    return Todo(
+        family=family,
+        variant=variant,
+        model=model,
+        eval=eval_path,
+        known=current,
+        model_digest=model_digest,
+        engine_digest=engine_digest,
+        eval_digest=store.digest(eval_path) if eval_path is not None else None,
+        cells=tuple(Cell(family.name, variant.name, batch) for batch in _batches(done, family.slo_s, max_batch)),
+    )
+
+
+def _engine_digest(model_digest: str, backend: Backend, device: Device) -> str:
+    versions = sorted(backend.versions.versions.items())
+    key = (model_digest, backend.versions.name, versions, device.type, device.name, len(device.cores))
+    return hashlib.sha256(repr(key).encode()).hexdigest()
+
+
+def _batches(done: tuple[Point, ...], slo_s: float, max_batch: int) -> Iterator[int]:
+    """1, 2, 4, … after the last one done; none where that one passed the SLO."""
+    if done and done[-1].p95_s > slo_s:
+        return
+    batch = done[-1].batch * 2 if done else 1
+    while batch <= max_batch:
+        yield batch
+        batch *= 2
+
+
+def estimate_s(work: Sequence[Todo], budget_s: float | None) -> float:
+    """Roughly how long the cells will take, in seconds."""
+    guess_s = TYPICAL_CELL_S * sum(len(todo.cells) for todo in work)
+    return guess_s if budget_s is None else min(guess_s, budget_s)
+
+
+class Sweep:
+    """Measures what is to do on one device, and writes the profile after each cell.
+
+    With a budget, the time that is left is shared equally among the cells that are left.
+    """
+
+    def __init__(
+        self,
+        workspace: store.Workspace,
+        device: Device,
+        backend: Backend,
+        work: Sequence[Todo],
+        budget_s: float | None = None,
+    ) -> None:
+        self._workspace, self._device, self._backend, self._work = workspace, device, backend, work
+        self._stop_s = time.perf_counter() + budget_s if budget_s is not None else None
+        self._results = {todo.key: todo.known for todo in work if todo.known is not None}
+        self._cells = sum(len(todo.cells) for todo in work)
+        self._behind = 0
+        self._measured = 0
+
+    @property
+    def measured(self) -> int:
+        """Cells that were measured and not taken over."""
+        return self._measured
+
+    @property
+    def profile(self) -> Profile:
+        """The profile as far as it is known now."""
+        return Profile(
+            format=FORMAT,
+            made_by=store.made_by(),
+            device=self._device,
+            measured_on=self._device.id,
+            backend=self._backend.versions,
+            variants=tuple(self._results[todo.key] for todo in self._work if todo.key in self._results),
+        )
+
+    def run(self) -> Iterator[Progress]:
+        """Yields after each cell. Raises `EngineError` and `ArtefactError`; what was measured before is kept."""
+        with pinned(self._device.cores):
+            for todo in self._work:
+                behind = self._behind
+                if todo.cells or todo.needs_accuracy:
+                    yield from self._run_variant(todo)
+                self._behind = behind + len(todo.cells)  # a sweep that passed its SLO skips the rest
+        self._save()
+
+    def _run_variant(self, todo: Todo) -> Iterator[Progress]:
+        start_s = time.perf_counter()
+        with self._backend.runner(todo.model) as runner:
+            load_s = time.perf_counter() - start_s
+            self._results[todo.key] = self._loaded(todo, runner, load_s)
+            yield self._progress(f"{todo.variant.name}, accuracy")
+            for cell in todo.cells:
+                point = self._point(runner, cell.batch)
+                known = self._results[todo.key]
+                self._results[todo.key] = msgspec.structs.replace(known, points=(*known.points, point))
+                self._behind += 1
+                self._measured += 1
+                self._save()
+                yield self._progress(f"{cell.variant}, batch {cell.batch}")
+                if point.p95_s > todo.family.slo_s:
+                    return
+
+    def _loaded(self, todo: Todo, runner: Runner, load_s: float) -> VariantProfile:
+        accuracy = todo.variant.accuracy
+        if todo.eval is not None:
+            known = None if todo.needs_accuracy else todo.known
+            accuracy = known.accuracy if known is not None else measure_accuracy(runner, todo.eval)
+        return VariantProfile(
+            family=todo.family.name,
+            variant=todo.variant.name,
+            accuracy=accuracy,
+            model_digest=todo.model_digest,
+            engine_digest=todo.engine_digest,
+            eval_digest=todo.eval_digest,
+            build_s=0.0,  # ONNX Runtime builds while it loads
+            load_s=load_s,
+            memory_bytes=runner.memory_bytes,
+            points=todo.known.points if todo.known is not None else (),
+        )
+
+    def _point(self, runner: Runner, batch: int) -> Point:
+        inputs = runner.signature.sample(batch, np.random.default_rng(0))
+        return measure_point(lambda: runner.infer(inputs), batch, self._cell_budget_s())
+
+    def _cell_budget_s(self) -> float:
+        if self._stop_s is None:
+            return CELL_S
+        left_s = max(self._stop_s - time.perf_counter(), 0.0)
+        return min(CELL_S, left_s / max(self._cells - self._behind, 1))
+
+    def _progress(self, now: str) -> Progress:
+        return Progress(now, self._behind / max(self._cells, 1))
+
+    def _save(self) -> None:
+        store.write_json(self._workspace.profile_path(self._device.id), self.profile)
+
+
+def accuracy_warnings(catalog: Catalog, profile: Profile) -> list[str]:
+    """What a user should know where the measured accuracy isn't the declared one."""
+    return [
+        f"{variant.name}: the catalog declares accuracy {variant.accuracy:.4f}, measured is {measured.accuracy:.4f}"
+        for family in catalog.families
+        for variant in family.variants
+        if (measured := profile.of(family.name, variant.name)) is not None
+        and abs(measured.accuracy - variant.accuracy) > ACCURACY_TOLERANCE
+    ]
+
+
+def shared_with(profile: Profile, device: Device) -> Profile:
+    """The same measurements for another device of the same type."""
+    return msgspec.structs.replace(profile, device=device)

@@ -1,0 +1,1 @@
+"""Traces of arrivals, and what sends them: read, made, scaled, replayed."""

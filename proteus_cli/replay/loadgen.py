@@ -1,0 +1,75 @@
+"""Open-loop load: requests leave when the trace says, whether or not earlier ones were answered.
+
+Latency counts from the scheduled arrival, so a generator or server that falls behind can't hide it (no coordinated
+omission).
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter, time
+
+import numpy as np
+
+from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.domain.trace import Trace
+from proteus_cli.replay.target import Target
+
+LEAD_S = 0.2  # from preparing to the first arrival
+PROGRESS_EVERY = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One record per request, the p99 of how late the generator itself sent them (seconds), and the start (unix)."""
+
+    ended: list[Ended]
+    lag_p99_s: float
+    started_unix_s: float
+
+
+async def replay(
+    trace: Trace,
+    target: Target,
+    slo_s: Mapping[str, float],
+    progress: Callable[[float], None] = lambda _done_frac: None,
+) -> Load:
+    """Send the whole trace; returns when every request has ended."""
+    start_s, started_unix_s = perf_counter() + LEAD_S, time() + LEAD_S
+    lags_s = np.zeros(len(trace))
+    jobs: list[asyncio.Task[Ended]] = []
+    for index in range(len(trace)):
+        arrival_s = float(trace.arrival_s[index])
+        delay_s = start_s + arrival_s - perf_counter()
+        if delay_s > 0:
+            await asyncio.sleep(delay_s)
+        lags_s[index] = max(0.0, perf_counter() - start_s - arrival_s)
+        family = trace.families[trace.family[index]]
+        own_slo_s = float(trace.slo_s[index])
+        allowed_s = slo_s[family] if np.isnan(own_slo_s) else own_slo_s
+        jobs.append(asyncio.create_task(_one(target, family, index, start_s, arrival_s, allowed_s)))
+        if index % PROGRESS_EVERY == 0:
+            progress(arrival_s / max(trace.duration_s, 1e-9))
+    ended = await asyncio.gather(*jobs)
+    return Load(ended, float(np.percentile(lags_s, 99)) if len(trace) else 0.0, started_unix_s)
+
+
+async def _one(target: Target, family: str, number: int, start_s: float, arrival_s: float, allowed_s: float) -> Ended:
+    left_s = start_s + arrival_s + allowed_s - perf_counter()
+    if left_s <= 0:  # the generator itself used up the request's time
+        return Ended(family, arrival_s, Outcome.DROPPED)
+    reply = await target.send(family, number, left_s)
+    latency_s = perf_counter() - start_s - arrival_s
+    is_late = reply.outcome is Outcome.SERVED and latency_s > allowed_s
+    outcome = Outcome.LATE if is_late else reply.outcome
+    is_answered = outcome in {Outcome.SERVED, Outcome.LATE}
+    return Ended(
+        family=family,
+        arrival_s=arrival_s,
+        outcome=outcome,
+        latency_s=latency_s if is_answered else None,
+        accuracy=reply.accuracy,
+        variant=reply.variant,
+        device=reply.device,
+        batch=reply.batch,
+    )

@@ -1,0 +1,203 @@
+"""Made-up traces: when queries arrive (a shape) and of which family they are (shares).
+
+Shapes and families are drawn from the generator that is passed in, so a seed means one trace. The Gamma and burst
+shapes and the Zipf shares follow the evaluation of Ahmad et al., *Proteus*, ASPLOS 2024.
+The bundled ``traces/burst.csv`` was made by::
+
+    proteus trace make burst --rate 160qps --peak 1000qps --duration 40s --burst-start 14s --burst-stop 26s \
+        --families digits=0.5,signals=0.5 --seed 7 --per-second -o traces/burst.csv
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from proteus_cli.domain.base import is_amount
+from proteus_cli.domain.trace import Trace
+from proteus_cli.errors import UsageError
+from proteus_cli.replay.trace import LONGEST_S, require_feasible
+
+MIN_GAMMA_SHAPE = 1e-3  # below it, most gaps are too short for a float
+
+Floats = npt.NDArray[np.float64]
+
+
+class Shape(Protocol):
+    """How arrivals spread over time."""
+
+    def arrivals(self, rate_qps: float, duration_s: float, rng: np.random.Generator) -> Floats:
+        """Sorted times from 0 to ``duration_s``. Raises `UsageError` where the shape doesn't fit in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """Evenly spaced."""
+
+    def arrivals(self, rate_qps: float, duration_s: float, rng: np.random.Generator) -> Floats:  # noqa: ARG002 - a Shape
+        return np.arange(round(rate_qps * duration_s)) / rate_qps
+
+
+@dataclass(frozen=True, slots=True)
+class Poisson:
+    """Independent arrivals at one rate."""
+
+    def arrivals(self, rate_qps: float, duration_s: float, rng: np.random.Generator) -> Floats:
+        return np.sort(rng.uniform(0.0, duration_s, rng.poisson(rate_qps * duration_s)))
+
+
+@dataclass(frozen=True, slots=True)
+class Gamma:
+    """Gamma-distributed times between arrivals. ``gamma_shape`` 1 is Poisson, less is burstier: CV = shape^-1/2."""
+
+    gamma_shape: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check(MIN_GAMMA_SHAPE <= self.gamma_shape < math.inf, f"The Gamma shape must be at least {MIN_GAMMA_SHAPE}.")
+
+    def arrivals(self, rate_qps: float, duration_s: float, rng: np.random.Generator) -> Floats:
+        scale_s = 1 / (rate_qps * self.gamma_shape)
+        ends_s = np.zeros(1)
+        while ends_s[-1] < duration_s:
+            chunk = 100 + round(rate_qps * (duration_s - ends_s[-1]))
+            gaps_s = rng.gamma(self.gamma_shape, scale_s, chunk)
+            ends_s = np.concatenate((ends_s, ends_s[-1] + np.cumsum(gaps_s)))
+        return ends_s[1 : np.searchsorted(ends_s, duration_s)]
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Poisson at the rate, but at ``peak_qps`` from ``start_s`` to ``stop_s`` (by default the middle third).
+
+    The rate climbs in the ``ramp_s`` before ``start_s`` and falls in the ``ramp_s`` after ``stop_s``.
+    """
+
+    peak_qps: float
+    start_s: float | None = None
+    stop_s: float | None = None
+    ramp_s: float = 2.0
+
+    def arrivals(self, rate_qps: float, duration_s: float, rng: np.random.Generator) -> Floats:
+        start_s = duration_s / 3 if self.start_s is None else self.start_s
+        stop_s = duration_s * 2 / 3 if self.stop_s is None else self.stop_s
+        _check(start_s < stop_s <= duration_s, "The burst must start before it stops, within the trace.")
+
+        def rate_at(time_s: Floats) -> Floats:
+            away_s = np.maximum(np.maximum(start_s - time_s, time_s - stop_s), 0.0)
+            slope_s = max(self.ramp_s, np.finfo(np.float64).tiny)
+            return rate_qps + (self.peak_qps - rate_qps) * np.maximum(1 - away_s / slope_s, 0.0)
+
+        return _thinned(rate_at, rate_qps, self.peak_qps, duration_s, rng)
+
+
+@dataclass(frozen=True, slots=True)
+class Diurnal:
+    """Poisson along a sinusoid that starts low at the rate and reaches ``peak_qps`` half a period later.
+
+    ``period_s`` is by default the duration.
+    """
+
+    peak_qps: float
+    period_s: float | None = None
+
+    def arrivals(self, rate_qps: float, duration_s: float, rng: np.random.Generator) -> Floats:
+        period_s = duration_s if self.period_s is None else self.period_s
+        _check(period_s > 0, "The period must be above zero.")
+
+        def rate_at(time_s: Floats) -> Floats:
+            return rate_qps + (self.peak_qps - rate_qps) * (1 - np.cos(2 * np.pi * time_s / period_s)) / 2
+
+        return _thinned(rate_at, rate_qps, self.peak_qps, duration_s, rng)
+
+
+SHAPES: Mapping[str, type[Constant | Poisson | Gamma | Burst | Diurnal]] = {
+    "constant": Constant,
+    "poisson": Poisson,
+    "gamma": Gamma,
+    "burst": Burst,
+    "diurnal": Diurnal,
+}
+
+
+def _thinned(
+    rate_at: Callable[[Floats], Floats], rate_qps: float, peak_qps: float, duration_s: float, rng: np.random.Generator
+) -> Floats:
+    """A Poisson process of a varying rate: draw at the peak, keep by the rate (Lewis and Shedler, 1979)."""
+    _check(peak_qps >= rate_qps, "The peak must not be below the rate.")
+    require_feasible(peak_qps * duration_s)
+    drawn_s = Poisson().arrivals(peak_qps, duration_s, rng)
+    return drawn_s[rng.random(len(drawn_s)) * peak_qps < rate_at(drawn_s)]
+
+
+def make_trace(
+    name: str,
+    shape: Shape,
+    *,
+    rate_qps: float,
+    duration_s: float,
+    shares: Mapping[str, float],
+    rng: np.random.Generator,
+) -> Trace:
+    """A trace of a shape whose arrivals each draw their family by the shares, which need not add up to 1.
+
+    Raises `UsageError` where the numbers make no sense or the trace would be empty or too large.
+    """
+    _check(math.isfinite(rate_qps) and rate_qps > 0, "The rate must be above zero.")
+    _check(0 < duration_s <= LONGEST_S, "The duration must be above zero and at most a year.")
+    require_feasible(rate_qps * duration_s)
+    arrival_s = shape.arrivals(rate_qps, duration_s, rng)
+    _check(len(arrival_s) > 0, "The trace has no arrivals at this rate and duration.")
+    families = tuple(sorted(shares))
+    family = _drawn([shares[family] for family in families], len(arrival_s), rng)
+    return Trace(
+        name=name, families=families, arrival_s=arrival_s, family=family, slo_s=np.full(len(arrival_s), math.nan)
+    )
+
+
+def _drawn(shares: Sequence[float], count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    fair = all(is_amount(share) for share in shares) and sum(shares) > 0
+    _check(fair, "Shares of families must not be negative, and one must be above zero.")
+    edges = np.cumsum(shares)
+    return np.searchsorted(edges / edges[-1], rng.random(count), side="right").astype(np.int64)
+
+
+def parse_shares(text: str, zipf: float | None = None) -> dict[str, float]:
+    """``"digits=0.7,signals=0.3"`` → shares by family; ``"a,b,c"`` → equal shares, or by Zipf's law.
+
+    Raises `UsageError` for shares that are no numbers, families named twice, and Zipf's law beside shares.
+    """
+    names, shares = zip(*(_split(part) for part in text.split(",")), strict=True)
+    if len(set(names)) < len(names):
+        raise UsageError(f"The families `{text}` name one twice.", hint="give each family once")
+    if all(share is None for share in shares):
+        return zipf_shares(names, 0.0 if zipf is None else zipf)
+    if zipf is not None or None in shares:
+        hint = "give each family its share, like `digits=0.7,signals=0.3`; or only names, and `--zipf`"
+        raise UsageError(f"The families `{text}` have shares only in part, or beside Zipf's law.", hint=hint)
+    return dict(zip(names, shares, strict=True))
+
+
+def _split(part: str) -> tuple[str, float | None]:
+    name, equals, share = (text.strip() for text in part.partition("="))
+    try:
+        value = float(share) if equals else None
+    except ValueError:
+        value = math.nan
+    if not name or not (value is None or is_amount(value)):
+        hint = "write families like `digits=0.7,signals=0.3` or `digits,signals`"
+        raise UsageError(f"`{part}` is not a family with its share.", hint=hint)
+    return name, value
+
+
+def zipf_shares(names: Sequence[str], exponent: float) -> dict[str, float]:
+    """The k-th name has a share proportional to 1 / k^exponent (Zipf's law). Raises `UsageError`."""
+    _check(is_amount(exponent), "The exponent of Zipf's law must be a number that is not negative.")
+    return {name: rank**-exponent for rank, name in enumerate(names, start=1)}
+
+
+def _check(condition: bool, message: str) -> None:  # noqa: FBT001 - reads as an assertion
+    if not condition:
+        raise UsageError(message, hint="`proteus trace make --help` describes the options")

@@ -1,0 +1,153 @@
+"""What a trace is replayed against: a server that speaks the Open Inference Protocol v2 over HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+import msgspec
+import numpy as np
+
+from proteus_cli.domain.request import Outcome
+from proteus_cli.errors import ServerError
+
+PATIENCE_S = 30.0  # past any deadline: a reply that takes longer counts as failed
+SAMPLE_ROWS = 64  # different rows to send, by family
+_US_PER_S = 1e6
+_JSON_LENGTH = "Inference-Header-Content-Length"
+_NUMPY = {
+    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
+    "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+}  # fmt: skip
+_OF_STATUS = {429: Outcome.REJECTED, 503: Outcome.REJECTED, 504: Outcome.DROPPED}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How a request ended for its client; ``outcome`` SERVED means answered, the caller knows whether in time."""
+
+    outcome: Outcome
+    accuracy: float | None = None
+    variant: str | None = None
+    device: str | None = None
+    batch: int | None = None
+
+
+class Target(Protocol):
+    """Takes requests."""
+
+    async def send(self, family: str, number: int, timeout_s: float) -> Reply:
+        """Send one request that should be answered within ``timeout_s``; ``number`` picks its content."""
+        ...
+
+
+class _Parameters(msgspec.Struct):
+    variant: str | None = None
+    accuracy: float | None = None
+    device: str | None = None
+    batch_size: int | None = None
+
+
+class _Answer(msgspec.Struct):
+    parameters: _Parameters = msgspec.field(default_factory=_Parameters)
+
+
+class ServerStatus(msgspec.Struct):
+    """What ``/proteus/status`` says that a report needs."""
+
+    policy: str
+    slo_s: dict[str, float]
+    best_accuracy: dict[str, float]
+    changes: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A request body in parts: JSON up to the timeout, JSON after it, binary tensors."""
+
+    before: bytes
+    after: bytes
+    binary: bytes
+
+    def body(self, timeout_s: float) -> tuple[bytes, int]:
+        """The body, and the length of its JSON."""
+        json = b"%b%d%b" % (self.before, max(1, round(timeout_s * _US_PER_S)), self.after)
+        return json + self.binary, len(json)
+
+
+class HttpTarget:
+    """A server at ``url``; requests carry one random row and what is left of their time as ``timeout``."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self._url, self._session = url.rstrip("/"), session
+        self._samples: dict[str, list[_Sample]] = {}
+
+    async def prepare(self, families: tuple[str, ...]) -> ServerStatus:
+        """Ask what the families take, and how the server is. Raises `ServerError`."""
+        rng = np.random.default_rng(0)
+        for family in families:
+            metadata = await self._get(f"/v2/models/{family}")
+            self._samples[family] = [_sample(metadata["inputs"], rng) for _ in range(SAMPLE_ROWS)]
+        return await self.status()
+
+    async def status(self) -> ServerStatus:
+        """How the server is. Raises `ServerError`."""
+        try:
+            return msgspec.convert(await self._get("/proteus/status"), ServerStatus)
+        except msgspec.ValidationError as error:
+            raise ServerError(f"`{self._url}/proteus/status` answered something else: {error}.") from None
+
+    async def send(self, family: str, number: int, timeout_s: float) -> Reply:
+        samples = self._samples[family]
+        body, json_length = samples[number % len(samples)].body(timeout_s)
+        headers = {_JSON_LENGTH: str(json_length), "Content-Type": "application/octet-stream"}
+        try:
+            async with self._session.post(f"{self._url}/v2/models/{family}/infer", data=body, headers=headers) as reply:
+                content = await reply.read()
+        except (aiohttp.ClientError, TimeoutError):
+            return Reply(Outcome.FAILED)
+        if reply.status != 200:  # noqa: PLR2004
+            if reply.headers.get("proteus-outcome") == Outcome.LATE:
+                return Reply(Outcome.LATE)
+            return Reply(_OF_STATUS.get(reply.status, Outcome.FAILED))
+        said = msgspec.json.decode(content, type=_Answer).parameters
+        return Reply(Outcome.SERVED, said.accuracy, said.variant, said.device, said.batch_size)
+
+    async def _get(self, path: str) -> Any:
+        try:
+            async with self._session.get(self._url + path) as reply:
+                content = await reply.read()
+                if reply.status != 200:  # noqa: PLR2004
+                    raise ServerError(
+                        f"`{self._url}{path}` answered {reply.status}: {content[:200].decode(errors='replace')}",
+                        hint="does the server serve the families of the trace?",
+                    )
+                return msgspec.json.decode(content)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise ServerError(f"Can't use the server at `{self._url}`: {error}.", hint="is it running?") from error
+
+
+@asynccontextmanager
+async def http_target(url: str) -> AsyncIterator[HttpTarget]:
+    """A target with connections of its own."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+    timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
+        yield HttpTarget(url, session)
+        await asyncio.sleep(0)  # let closed connections say goodbye
+
+
+def _sample(inputs: list[Mapping[str, Any]], rng: np.random.Generator) -> _Sample:
+    tensors, blobs = [], []
+    for spec in inputs:
+        shape = [1, *(abs(size) for size in spec["shape"][1:])]
+        dtype = np.dtype(_NUMPY[spec["datatype"]])
+        values = rng.random(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+        blobs.append(values.astype(dtype).tobytes())
+        size = {"binary_data_size": len(blobs[-1])}
+        tensors.append({"name": spec["name"], "shape": shape, "datatype": spec["datatype"], "parameters": size})
+    head = msgspec.json.encode({"inputs": tensors, "parameters": {"binary_data_output": True, "timeout": 0}})
+    before, _, after = head.rpartition(b'"timeout":0')
+    return _Sample(before + b'"timeout":', after, b"".join(blobs))

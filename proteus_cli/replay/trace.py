@@ -1,0 +1,331 @@
+"""Trace files: read strictly, written whole, scaled to a machine, summed up.
+
+Two CSV forms, in any order of columns, gzipped or not::
+
+    arrival_s,family[,slo_s][,min_accuracy]     one row per arrival, sorted
+    second,family,count                         arrivals counted by second, sorted
+"""
+
+import csv
+import gzip
+import io
+import math
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from proteus_cli import store
+from proteus_cli.domain.base import Value, require
+from proteus_cli.domain.trace import Trace
+from proteus_cli.errors import ArtefactError, UsageError
+
+LONGEST_S = 366 * 24 * 3600
+MOST_ARRIVALS = 50_000_000
+JITTER_S = 0.5
+
+_ARRIVALS = ("arrival_s", "family")
+_OPTIONAL = ("slo_s", "min_accuracy")
+_COUNTS = ("second", "family", "count")
+_GZIP_MAGIC = b"\x1f\x8b"
+_HINT = "docs/formats.md describes trace files; `proteus trace make` writes one"
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+class FamilySummary(Value, frozen=True):
+    """Arrivals of one family, and their fraction of all."""
+
+    count: int
+    share: float
+
+
+class TraceSummary(Value, frozen=True):
+    """What a trace asks for.
+
+    ``peak_qps`` is the busiest 10 s. ``gap_cv`` is the standard deviation of the times between arrivals divided by
+    their mean: 0 evenly spaced, 1 Poisson, above it bursty; None where there are too few. ``peak_to_mean`` compares
+    the busiest second with the average one.
+    """
+
+    trace: str
+    arrivals: int
+    duration_s: float
+    mean_qps: float
+    peak_qps: float
+    gap_cv: float | None
+    peak_to_mean: float
+    families: dict[str, FamilySummary]
+
+
+# --- reading
+
+
+def read_trace(path: Path, *, rng: np.random.Generator | None = None) -> Trace:
+    """Read a trace; families are sorted by name.
+
+    Counted arrivals are spread uniformly over their second, which is a Poisson process given its count, by ``rng``
+    (by default one with seed 0, so that a file always means the same trace). Raises `ArtefactError` with the line.
+    """
+    rows = csv.reader(io.StringIO(_text(path), newline=""), skipinitialspace=True, strict=True)
+    try:
+        return _parse(path.name, rows, rng or np.random.default_rng(0))
+    except (ValueError, csv.Error) as error:
+        raise ArtefactError(f"`{path}`, line {max(rows.line_num, 1)}: {error}.", hint=_HINT) from None
+
+
+def _text(path: Path) -> str:
+    content = store.read_bytes(path, hint=_HINT)
+    try:
+        if content.startswith(_GZIP_MAGIC):
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ArtefactError(f"`{path}`, line {line}: not UTF-8 text.", hint=_HINT) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise ArtefactError(f"`{path}` is not whole gzip data: {error}.", hint="fetch or make the file anew") from None
+
+
+def _parse(name: str, rows: Iterator[list[str]], rng: np.random.Generator) -> Trace:
+    header = [cell.strip() for cell in next(rows, [])]
+    require(len(set(header)) == len(header), "the header names a column twice")
+    if set(header) == set(_COUNTS):
+        return _parse_counts(name, rows, header, rng)
+    known = set(_ARRIVALS) <= set(header) <= {*_ARRIVALS, *_OPTIONAL}
+    shown = ",".join(header)
+    require(known, f"unknown header `{shown}`; it must be `arrival_s,family[,slo_s]` or `second,family,count`")
+    return _parse_arrivals(name, rows, header)
+
+
+class _Indexes(dict[str, int]):
+    """Family name → index in order of first appearance; checks a name once, when it is new."""
+
+    def __missing__(self, name: str) -> int:
+        require(bool(name), "family is empty")
+        require(name == name.strip(), f"family `{name}` has blanks around it")
+        self[name] = len(self)
+        return self[name]
+
+    def sorted(self, family: Sequence[int]) -> tuple[tuple[str, ...], Ints]:
+        """The names in alphabetical order, and ``family`` as indexes into them."""
+        names = tuple(sorted(self))
+        rank = np.empty(len(names), dtype=np.int64)
+        rank[[self[name] for name in names]] = np.arange(len(names))
+        return names, rank[np.array(family)]
+
+
+def _parse_arrivals(name: str, rows: Iterator[list[str]], header: list[str]) -> Trace:
+    arrival_at, family_at = (header.index(column) for column in _ARRIVALS)
+    slo_at, accuracy_at = (header.index(column) if column in header else None for column in _OPTIONAL)
+    arrival_s, slo_s, family, indexes = array("d"), array("d"), array("q"), _Indexes()
+    last_s = 0.0
+    for cells in rows:
+        _require_width(cells, header)
+        now_s = _number("arrival_s", cells[arrival_at])
+        if not last_s <= now_s <= LONGEST_S:
+            _refuse_time(now_s, last_s)
+        last_s = now_s
+        arrival_s.append(now_s)
+        family.append(indexes[cells[family_at]])
+        slo_s.append(math.nan if slo_at is None else _slo(cells[slo_at]))
+        if accuracy_at is not None and cells[accuracy_at]:
+            raise ValueError("min_accuracy is not supported yet; leave the column empty")
+    require(len(arrival_s) > 0, "the trace has no arrivals")
+    names, ranked = indexes.sorted(family)
+    return Trace(name=name, families=names, arrival_s=np.array(arrival_s), family=ranked, slo_s=np.array(slo_s))
+
+
+def _parse_counts(name: str, rows: Iterator[list[str]], header: list[str], rng: np.random.Generator) -> Trace:
+    second_at, family_at, count_at = (header.index(column) for column in _COUNTS)
+    seconds, counts, family, indexes = array("q"), array("q"), array("q"), _Indexes()
+    last, total = 0, 0
+    for cells in rows:
+        _require_width(cells, header)
+        second, count = _whole("second", cells[second_at]), _whole("count", cells[count_at])
+        if not last <= second <= LONGEST_S:
+            _refuse_time(second, last)
+        last, total = second, total + count
+        require(total <= MOST_ARRIVALS, f"more than {MOST_ARRIVALS:,} arrivals")
+        seconds.append(second)
+        counts.append(count)
+        family.append(indexes[cells[family_at]])
+    require(total > 0, "the trace has no arrivals")
+    names, ranked = indexes.sorted(family)
+    arrival_s = np.repeat(np.array(seconds), counts) + rng.random(total)
+    order = np.argsort(arrival_s, kind="stable")
+    return Trace(
+        name=name,
+        families=names,
+        arrival_s=arrival_s[order],
+        family=np.repeat(ranked, counts)[order],
+        slo_s=np.full(total, math.nan),
+    )
+
+
+def _require_width(cells: list[str], header: list[str]) -> None:
+    if len(cells) != len(header):
+        raise ValueError(f"{len(cells)} cells where the header has {len(header)}")
+
+
+def _refuse_time(now_s: float, last_s: float) -> None:
+    if now_s < last_s:
+        raise ValueError(f"{now_s:g} s comes after {last_s:g} s; rows must be sorted by time")
+    raise ValueError(f"{now_s:g} s is more than a year; times count from the start of the trace")
+
+
+def _number(column: str, cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf or "_" in cell:
+        raise ValueError(f"{column} `{cell}` is not a finite number from 0 up")
+    return value
+
+
+def _slo(cell: str) -> float:
+    if not cell:
+        return math.nan
+    slo_s = _number("slo_s", cell)
+    require(slo_s > 0, "slo_s must be above zero")
+    return slo_s
+
+
+def _whole(column: str, cell: str) -> int:
+    if not (cell.isascii() and cell.isdigit()):
+        raise ValueError(f"{column} `{cell}` is not a whole number from 0 up")
+    return int(cell)
+
+
+# --- writing
+
+
+def write_trace(path: Path, trace: Trace, *, per_second: bool = False) -> None:
+    """Write a trace as CSV, atomically; gzipped where the name ends in ``.gz``. The same trace gives the same bytes.
+
+    Raises `ArtefactError` where it can't be written, `UsageError` as `to_csv` does.
+    """
+    content = to_csv(trace, per_second=per_second).encode()
+    store.write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def to_csv(trace: Trace, *, per_second: bool = False) -> str:
+    """A row per arrival, to the microsecond; or, much shorter, arrivals counted by second and family.
+
+    Counts can't hold the latency targets of single requests: `UsageError`.
+    """
+    has_slos = not bool(np.all(np.isnan(trace.slo_s)))
+    if per_second and has_slos:
+        hint = "write the trace with one row per arrival instead"
+        raise UsageError(f"Trace `{trace.name}` has latency targets by request, which counts can't hold.", hint=hint)
+    header = _COUNTS if per_second else (*_ARRIVALS, "slo_s") if has_slos else _ARRIVALS
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(_count_rows(trace) if per_second else _arrival_rows(trace, has_slos=has_slos))
+    return text.getvalue()
+
+
+def _arrival_rows(trace: Trace, *, has_slos: bool) -> Iterable[tuple[str, ...]]:
+    arrivals = map("{:.6f}".format, trace.arrival_s.tolist())
+    families = map(trace.families.__getitem__, trace.family.tolist())
+    if not has_slos:
+        return zip(arrivals, families, strict=True)
+    slos = ("" if math.isnan(slo_s) else repr(slo_s) for slo_s in trace.slo_s.tolist())
+    return zip(arrivals, families, slos, strict=True)
+
+
+def _count_rows(trace: Trace) -> Iterator[tuple[int, str, int]]:
+    cells = trace.arrival_s.astype(np.int64) * len(trace.families) + trace.family
+    for cell, count in zip(*np.unique(cells, return_counts=True), strict=True):
+        second, family = divmod(int(cell), len(trace.families))
+        yield second, trace.families[family], int(count)
+
+
+# --- scaling
+
+
+def scaled(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
+    """The trace with its arrival rate multiplied.
+
+    Each arrival is kept or repeated so that ``factor`` are left of it on average. Copies move by up to half a second,
+    so that they don't come at once; none leaves the trace, which keeps its shape over time. Raises `UsageError` for
+    a factor that is no positive number, or that leaves nothing or more than `MOST_ARRIVALS`.
+    """
+    if not 0 < factor < math.inf:
+        raise UsageError(f"A trace can't be scaled by {factor}.", hint="give a finite factor above zero")
+    require_feasible(len(trace) * factor)
+    whole = math.floor(factor)
+    copies = whole + (rng.random(len(trace)) < factor - whole)
+    source = np.repeat(np.arange(len(trace)), copies)
+    if not len(source):
+        raise UsageError(f"Scaled by {factor:g}, trace `{trace.name}` has no arrivals left.", hint="scale it by more")
+    is_copy = np.diff(source, prepend=-1) == 0
+    moved_s = trace.arrival_s[source] + is_copy * rng.uniform(-JITTER_S, JITTER_S, len(source))
+    arrival_s = _reflected(moved_s, trace.duration_s)
+    order = np.argsort(arrival_s, kind="stable")
+    source = source[order]
+    return Trace(
+        name=trace.name,
+        families=trace.families,
+        arrival_s=arrival_s[order],
+        family=trace.family[source],
+        slo_s=trace.slo_s[source],
+    )
+
+
+def _reflected(arrival_s: Floats, duration_s: float) -> Floats:
+    """Turn back what left the trace, rather than pile it up at the ends."""
+    inside_s: Floats = duration_s - np.abs(duration_s - np.abs(arrival_s))
+    return np.clip(inside_s, 0.0, duration_s)
+
+
+def scaled_to(trace: Trace, peak_qps: float, rng: np.random.Generator) -> Trace:
+    """The trace scaled so that its busiest 10 s, all families together, ask for ``peak_qps``. Raises `UsageError`."""
+    now_qps = sum(trace.peak_demand().values())
+    if now_qps <= 0:
+        raise UsageError(f"Trace `{trace.name}` is too short to scale.", hint="give a trace of some seconds")
+    return scaled(trace, peak_qps / now_qps, rng)
+
+
+def require_feasible(arrivals: float) -> None:
+    """Raise `UsageError` where so many arrivals would not fit in memory."""
+    if not arrivals <= MOST_ARRIVALS:
+        hint = "ask for a lower rate or a shorter time"
+        raise UsageError(
+            f"{arrivals:.3g} arrivals are more than the {MOST_ARRIVALS:,} that a trace may have.", hint=hint
+        )
+
+
+# --- summing up
+
+
+def summary(trace: Trace) -> TraceSummary:
+    """What a trace of at least one arrival asks for."""
+    counts = np.bincount(trace.family, minlength=len(trace.families)).tolist()
+    by_second = np.bincount(trace.arrival_s.astype(np.int64))
+    return TraceSummary(
+        trace=trace.name,
+        arrivals=len(trace),
+        duration_s=trace.duration_s,
+        mean_qps=len(trace) / max(trace.duration_s, 1.0),
+        peak_qps=sum(trace.peak_demand().values()),
+        gap_cv=_gap_cv(trace.arrival_s),
+        peak_to_mean=float(by_second.max() / by_second.mean()),
+        families={
+            name: FamilySummary(count=count, share=count / len(trace))
+            for name, count in zip(trace.families, counts, strict=True)
+        },
+    )
+
+
+def _gap_cv(arrival_s: Floats) -> float | None:
+    gaps_s = np.diff(arrival_s)
+    if len(gaps_s) < 2 or not gaps_s.any():  # noqa: PLR2004 - one gap doesn't vary
+        return None
+    return float(gaps_s.std() / gaps_s.mean())

@@ -1,0 +1,1 @@
+"""What a run found: measures, gates, tables, plots and pages."""

@@ -1,0 +1,216 @@
+"""The measures of a run, live or simulated: what became of its requests, in numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from proteus_cli.domain.base import FORMAT
+from proteus_cli.domain.report import Latency, Replan, Report, Summary, Window
+from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.store import made_by
+
+WINDOW_S = 10.0
+SECOND_S = 1.0
+
+_CODES = {outcome: code for code, outcome in enumerate(Outcome)}
+_NAN = float("nan")
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """Ended requests as arrays of one length; NaN where a value is unknown or the request went unanswered.
+
+    ``family`` indexes into ``families``, ``outcome`` into the members of `Outcome`; ``relative`` is the accuracy
+    divided by the best of the family.
+    """
+
+    families: tuple[str, ...]
+    family: Ints
+    outcome: Ints
+    arrival_s: Floats
+    latency_s: Floats
+    accuracy: Floats
+    relative: Floats
+    batch: Floats
+
+    @classmethod
+    def of(cls, ended: Sequence[Ended], best_accuracy: Mapping[str, float], families: Sequence[str] = ()) -> Self:
+        """One pass over the records; ``families`` come first, others in the order in which they appear."""
+        codes = {name: code for code, name in enumerate(dict.fromkeys((*families, *(e.family for e in ended))))}
+        family = np.array([codes[e.family] for e in ended], dtype=np.int64)
+        best = np.array([best_accuracy.get(name) or _NAN for name in codes], dtype=np.float64)
+        outcome = np.array([_CODES[e.outcome] for e in ended], dtype=np.int64)
+        answered = _answered(outcome)
+        accuracy = _known([e.accuracy for e in ended], answered)
+        return cls(
+            families=tuple(codes),
+            family=family,
+            outcome=outcome,
+            arrival_s=np.array([e.arrival_s for e in ended], dtype=np.float64),
+            latency_s=_known([e.latency_s for e in ended], answered),
+            accuracy=accuracy,
+            relative=accuracy / best[family],
+            batch=_known([e.batch for e in ended], answered),
+        )
+
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    @property
+    def answered(self) -> Mask:
+        return _answered(self.outcome)
+
+    @property
+    def violating(self) -> Mask:
+        return np.not_equal(self.outcome, _CODES[Outcome.SERVED])
+
+    def of_family(self, name: str) -> "Columns":
+        """The requests of one family."""
+        chosen = self.family == self.families.index(name)
+        arrays = (self.family, self.outcome, self.arrival_s, self.latency_s, self.accuracy, self.relative, self.batch)
+        return Columns(self.families, *(column[chosen] for column in arrays))
+
+
+def report(
+    ended: Sequence[Ended],
+    *,
+    policy: str,
+    mode: Literal["live", "simulated"],
+    trace: str,
+    duration_s: float,
+    slo_s: Mapping[str, float],
+    best_accuracy: Mapping[str, float],
+    replans: Sequence[Replan] = (),
+    generator_lag_s: float | None = None,
+) -> Report:
+    """What became of the requests of one run of ``duration_s`` seconds.
+
+    ``best_accuracy`` is that of the best variant by family; relative accuracy is unknown for families it lacks.
+    Families with an SLO are reported even if nobody asked for them.
+    """
+    columns = Columns.of(ended, best_accuracy, families=tuple(slo_s))
+    families = {name: summary(columns.of_family(name), duration_s) for name in columns.families}
+    total = summary(columns, duration_s)
+    return Report(
+        **{name: getattr(total, name) for name in total.__struct_fields__},
+        format=FORMAT,
+        made_by=made_by(),
+        policy=policy,
+        mode=mode,
+        trace=trace,
+        duration_s=float(duration_s),
+        slo_s=dict(slo_s),
+        families=families,
+        windows=windows(columns, duration_s, WINDOW_S),
+        seconds=windows(columns, duration_s, SECOND_S),
+        replans=tuple(replans),
+        generator_lag_s=generator_lag_s,
+    )
+
+
+def summary(columns: Columns, duration_s: float) -> Summary:
+    """The measures over some requests of a run of ``duration_s`` seconds.
+
+    * SLO violation ratio: late, dropped, rejected and failed over all requests; 0 where there were none.
+    * Effective accuracy: mean accuracy of the variants that answered, over answered queries (served or late).
+      Relative accuracy: mean of accuracy / best accuracy of the query's family (the paper's normalised accuracy).
+      Answers of unknown accuracy are left out of both.
+    * Maximum accuracy drop: 100 - the lowest relative accuracy in percent over `windows` of 10 s with answers.
+    * Throughput: answers over duration; goodput: answers on time over duration; 0 for a run of no duration.
+    * Mean batch: over batches, recovered from requests: answers / Σ 1/batch, where each answer brought one row.
+    """
+    counts = np.bincount(columns.outcome, minlength=len(_CODES)).tolist()
+    served, late, dropped, rejected, failed = counts
+    requests = len(columns)
+    return Summary(
+        requests=requests,
+        served=served,
+        late=late,
+        dropped=dropped,
+        rejected=rejected,
+        failed=failed,
+        slo_violation_ratio=(requests - served) / requests if requests else 0.0,
+        effective_accuracy=_mean(columns.accuracy),
+        relative_accuracy=_mean(columns.relative),
+        max_accuracy_drop=_max_accuracy_drop(windows(columns, duration_s, WINDOW_S)),
+        throughput_qps=_rate(served + late, duration_s),
+        goodput_qps=_rate(served, duration_s),
+        mean_batch=_mean_batch(columns.batch),
+        latency_s=_latency(columns.latency_s),
+    )
+
+
+def windows(columns: Columns, duration_s: float, length_s: float) -> tuple[Window, ...]:
+    """The run in stretches of ``length_s``; a request counts where it was scheduled to arrive, whenever it ended.
+
+    The last window ends with the run (or the last arrival) and has its true length; a rest shorter than half a window
+    joins the one before it, so that no rate rests on an instant. A run of no duration has one window if any request.
+    """
+    span_s = max(float(duration_s), float(columns.arrival_s.max(initial=0.0)))
+    if not span_s and not len(columns):
+        return ()
+    count = max(1, math.floor(span_s / length_s + 0.5))
+    starts_s = np.arange(count) * length_s
+    lengths_s = np.diff(starts_s, append=span_s or length_s)
+    index = np.minimum((columns.arrival_s / length_s).astype(np.int64), count - 1)
+
+    def total(chosen: Mask) -> Ints:
+        return np.bincount(index[chosen], minlength=count)
+
+    known = ~np.isnan(columns.relative)
+    sums = np.bincount(index[known], weights=columns.relative[known], minlength=count)
+    rows = zip(
+        starts_s.tolist(),
+        lengths_s.tolist(),
+        (np.bincount(index, minlength=count) / lengths_s).tolist(),
+        (total(columns.answered) / lengths_s).tolist(),
+        _ratios(sums, total(known)),
+        total(columns.violating).tolist(),
+        strict=True,
+    )
+    return tuple(Window(*row) for row in rows)
+
+
+def _answered(outcome: Ints) -> Mask:
+    return np.isin(outcome, (_CODES[Outcome.SERVED], _CODES[Outcome.LATE]))
+
+
+def _known(values: Sequence[float | None], answered: Mask) -> Floats:
+    column = np.array([_NAN if value is None else value for value in values], dtype=np.float64)
+    return np.where(answered, column, _NAN)
+
+
+def _mean(values: Floats) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _ratios(sums: npt.NDArray[np.number], counts: Ints) -> list[float | None]:
+    return [total / n if n else None for total, n in zip(sums.tolist(), counts.tolist(), strict=True)]
+
+
+def _rate(count: int, duration_s: float) -> float:
+    return count / duration_s if duration_s else 0.0
+
+
+def _mean_batch(batch: Floats) -> float | None:
+    known = batch[~np.isnan(batch)]
+    return float(len(known) / np.sum(1 / known)) if len(known) else None
+
+
+def _max_accuracy_drop(over: Sequence[Window]) -> float | None:
+    lowest = min((w.relative_accuracy for w in over if w.relative_accuracy is not None), default=None)
+    return None if lowest is None else max(0.0, 100 - 100 * lowest)
+
+
+def _latency(latency_s: Floats) -> Latency | None:
+    known = latency_s[~np.isnan(latency_s)]
+    return Latency(*np.percentile(known, (50, 90, 95, 99, 100)).tolist()) if len(known) else None

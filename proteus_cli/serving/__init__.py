@@ -1,0 +1,1 @@
+"""The live server: thin drivers of `control` on the real clock."""

@@ -1,0 +1,119 @@
+"""The control loop: demand changes, the plan follows, the data path never waits."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.replanning import Replan
+from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.plan import Plan
+from proteus_cli.errors import ProteusError
+from proteus_cli.serving.fleet import Fleet
+from proteus_cli.serving.lane import Clock
+
+log = logging.getLogger("proteus.adaptation")
+
+Replanner = Callable[[Demand, Plan], Plan]
+
+HISTORY = 1000
+PAUSE_AFTER_FAILURE_S = 5.0
+
+_replan_here: Replanner | None = None  # set in the solver's process only
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of plan that happened: unix time, why, seconds to solve and in all, variants loaded."""
+
+    unix_s: float
+    reason: str
+    solve_s: float
+    total_s: float
+    swaps: int
+
+
+class SolverProcess:
+    """Runs the planner in a process of its own, so that a solve never holds the GIL of the data path."""
+
+    def __init__(self, replan: Replanner) -> None:
+        self._replan = replan
+        self._pool = self._start()
+
+    async def __call__(self, demand: Demand, current: Plan) -> Plan:
+        """Raises `ProteusError` where there is no plan; a process that died is started anew for the next one."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, _replan_in_process, demand, current)
+        except BrokenProcessPool:
+            self._pool = self._start()
+            raise ProteusError("The solver's process died; a new one was started.") from None
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in list((self._pool._processes or {}).values()):  # noqa: SLF001 - a solve may take seconds
+            process.terminate()
+
+    def _start(self) -> ProcessPoolExecutor:
+        # "spawn", as a fork would copy locks that threads of ONNX Runtime hold.
+        return ProcessPoolExecutor(1, get_context("spawn"), _start_process, (self._replan,))
+
+
+def _start_process(replan: Replanner) -> None:
+    global _replan_here  # noqa: PLW0603 - the one way to hand a pool's process something once
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides
+    _replan_here = replan
+
+
+def _replan_in_process(demand: Demand, current: Plan) -> Plan:
+    if _replan_here is None:
+        raise RuntimeError("the process was not started by `_start_process`")
+    return _replan_here(demand, current)
+
+
+class Adaptation:
+    """Asks the controller a few times a second whether the plan still fits, and changes it where it doesn't."""
+
+    def __init__(self, controller: Controller, fleet: Fleet, solver: SolverProcess, clock: Clock) -> None:
+        self._controller, self._fleet, self._solver, self._clock = controller, fleet, solver, clock
+        self.changes: deque[Change] = deque(maxlen=HISTORY)
+
+    async def run(self, every_s: float) -> None:
+        """Until cancelled. A plan that can't be made or loaded is logged, and what serves goes on serving."""
+        while True:
+            await asyncio.sleep(every_s)
+            wanted = self._controller.replan(self._clock())
+            if wanted is None:
+                continue
+            try:
+                await self._change(wanted)
+            except ProteusError as error:
+                log.error("kept the plan: %s", error.message)  # noqa: TRY400 - the message says it all
+                await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+
+    async def warm_up(self) -> None:
+        """Have the solver's process import and compile before it is needed. Raises `ProteusError`."""
+        plan = self._controller.plan
+        await self._solver(plan.demand_qps, plan)
+
+    async def _change(self, wanted: Replan) -> None:
+        start_s = self._clock()
+        before = self._controller.plan
+        plan = await self._solver(wanted.demand_qps, before)
+        await self._fleet.deploy(plan)
+        change = Change(
+            unix_s=time.time(),
+            reason=wanted.reason,
+            solve_s=plan.solver.solve_s,
+            total_s=self._clock() - start_s,
+            swaps=plan.swaps_from(before),
+        )
+        self.changes.append(change)
+        log.info("new plan after %.0f ms, %d loads: %s", change.total_s * 1e3, change.swaps, change.reason)

@@ -1,0 +1,262 @@
+"""One foreground process: opens everything, serves until told to stop, drains, closes in reverse."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from proteus_cli.backends.base import Backend, Signature
+from proteus_cli.backends.opening import open_backend
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.policies import Policy
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile, best_accuracy
+from proteus_cli.errors import ServerError
+from proteus_cli.serving.adaptation import Adaptation, Replanner, SolverProcess
+from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.executor import EngineKey, ThreadExecutor
+from proteus_cli.serving.fleet import Fleet
+from proteus_cli.serving.http import HttpFrontEnd
+from proteus_cli.serving.lifecycle import Event, Lifecycle
+from proteus_cli.serving.status import status
+
+log = logging.getLogger("proteus.server")
+
+# A lane's thread needs the GIL for a moment after each batch; the default of 5 ms is a long wait within an SLO.
+GIL_SWITCH_S = 0.0005
+KEEP_ALIVE_S = 75
+BACKLOG = 2048
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Where to listen (port 0 picks a free one), the largest body, and how long draining may take."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_body_bytes: int = 64 * 2**20
+    drain_timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What to serve: a plan, and all that changes of plan may bring. ``models`` are ONNX files by engine."""
+
+    plan: Plan
+    catalog: Catalog
+    profiles: Mapping[str, Profile]
+    devices: Sequence[Device]
+    models: Mapping[EngineKey, Path]
+    policy: Policy
+    replan: Replanner
+
+
+def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; ``announce`` is told the URL once requests are taken.
+
+    Raises `ServerError` where the port can't be had, `EngineError` where a model can't be loaded.
+    """
+    sys.setswitchinterval(GIL_SWITCH_S)
+    with (
+        contextlib.closing(_listen(options.host, options.port)) as listener,
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
+        runner.run(_serve(deployment, options, listener, announce))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # noqa: PLC0415 - not there on every platform
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    hint = "choose another with `--port` (0 picks a free one) or `--host`"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except (OSError, OverflowError) as error:
+        raise ServerError(f"Can't listen on {host}:{port}: {error}.", hint=hint) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ServerError(f"Can't listen on {host}:{port}: {error.strerror}.", hint=hint) from error
+    return listener
+
+
+async def _serve(
+    deployment: Deployment, options: ServerOptions, listener: socket.socket, announce: Callable[[str], None]
+) -> None:
+    clock = asyncio.get_running_loop().time
+    lifecycle, stop = Lifecycle(), asyncio.Event()
+    controller = Controller(deployment.catalog.names, {d.id: 1 for d in deployment.devices}, deployment.policy)
+    backends = {device.id: open_backend(device) for device in deployment.devices}
+    signatures = _signatures(deployment, next(iter(backends.values())))
+    plane = DataPlane(
+        deployment.catalog,
+        controller,
+        lifecycle,
+        clock,
+        signatures=signatures,
+        most_rows=_most_rows(deployment),
+        best_accuracy=best_accuracy(deployment.profiles.values()),
+    )
+    with _stopping_on_signals(stop):
+        async with (
+            _fleet(deployment, backends, controller, plane) as fleet,
+            _adaptation(deployment, controller, fleet) as adaptation,
+        ):
+            platform = next(iter(backends.values())).versions.name
+            front_end = HttpFrontEnd(
+                plane,
+                platform=platform,
+                max_body_bytes=options.max_body_bytes,
+                status=lambda: status(plane, adaptation),
+            )
+            async with _http(front_end, listener):
+                lifecycle.on(Event.WARMED_UP)
+                host, port = listener.getsockname()[:2]
+                announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+                await stop.wait()
+                lifecycle.on(Event.STOPPED)
+                await _drain(plane, options.drain_timeout_s)
+            lifecycle.on(Event.EMPTIED)
+
+
+@contextlib.contextmanager
+def _stopping_on_signals(stop: asyncio.Event) -> Iterator[None]:
+    """The first SIGTERM or SIGINT sets ``stop``, a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(INTERRUPTED)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _signatures(deployment: Deployment, backend: Backend) -> dict[str, Signature]:
+    """What each family takes and gives, from its first variant; the others are compared when they are loaded."""
+    found = {}
+    for family in deployment.catalog.families:
+        with backend.runner(deployment.models[family.name, family.variants[0].name]) as runner:
+            found[family.name] = runner.signature
+    return found
+
+
+def _most_rows(deployment: Deployment) -> dict[str, int]:
+    """The largest batch that any variant of a family was measured with."""
+    most = dict.fromkeys(deployment.catalog.names, 1)
+    for measured in (variant for profile in deployment.profiles.values() for variant in profile.variants):
+        if measured.family in most and measured.points:
+            most[measured.family] = max(most[measured.family], measured.points[-1].batch)
+    return most
+
+
+@asynccontextmanager
+async def _fleet(
+    deployment: Deployment, backends: Mapping[str, Backend], controller: Controller, plane: DataPlane
+) -> AsyncIterator[Fleet]:
+    fleet = Fleet(
+        controller,
+        {device.id: ThreadExecutor(device, backends[device.id]) for device in deployment.devices},
+        plane,
+        plane.clock,
+        models=deployment.models,
+        profiles=deployment.profiles,
+        signatures=plane.signatures,
+    )
+    plane.lanes = fleet.lanes
+    try:
+        await fleet.deploy(deployment.plan)
+        yield fleet
+    finally:
+        fleet.close()
+
+
+@asynccontextmanager
+async def _adaptation(deployment: Deployment, controller: Controller, fleet: Fleet) -> AsyncIterator[Adaptation | None]:
+    rule = deployment.policy.replanning
+    if rule is None:
+        yield None
+        return
+    with contextlib.closing(SolverProcess(deployment.replan)) as solver:
+        adaptation = Adaptation(controller, fleet, solver, asyncio.get_running_loop().time)
+        await adaptation.warm_up()
+        task = asyncio.create_task(adaptation.run(rule.every_s))
+        task.add_done_callback(_report_crash)
+        try:
+            yield adaptation
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def _report_crash(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("the control loop has a bug; the plan stays as it is", exc_info=task.exception())
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # signals are ours
+
+
+@asynccontextmanager
+async def _http(front_end: HttpFrontEnd, listener: socket.socket) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        front_end,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=1,
+    )
+    server = _Uvicorn(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not task.done():
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def _drain(plane: DataPlane, timeout_s: float) -> None:
+    """Let what is inside end; what is left in the queues after ``timeout_s`` is given up."""
+    log.info("draining: %d requests inside", plane.inside)
+    stop_s = plane.clock() + timeout_s
+    while plane.inside and plane.clock() < stop_s:
+        await asyncio.sleep(0.01)
+    for request in plane.controller.forget_all():
+        plane.dropped(request)

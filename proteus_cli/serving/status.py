@@ -1,0 +1,35 @@
+"""``/proteus/status``: what runs, what is asked for, and how the plan changed."""
+
+from dataclasses import asdict
+from typing import Any
+
+from proteus_cli.control.demand import DemandEstimator
+from proteus_cli.domain.request import Outcome
+from proteus_cli.serving.adaptation import Adaptation
+from proteus_cli.serving.dataplane import DataPlane
+
+DEMAND_WINDOW_S = 1.0
+
+
+def status(plane: DataPlane, adaptation: Adaptation | None) -> dict[str, Any]:
+    """A JSON document for people and for `proteus replay`."""
+    controller = plane.controller
+    return {
+        "state": plane.lifecycle.state.value,
+        "policy": controller.policy.name,
+        "inside": plane.inside,
+        "demand_qps": _demand(controller.demand, plane.clock()),
+        "planned_qps": controller.plan.demand_qps,
+        "slo_s": plane.slo_s,
+        "best_accuracy": plane.best_accuracy,
+        "placements": controller.placements,
+        "outcomes": {
+            family: {outcome.value: counts.of_outcome(outcome) for outcome in Outcome}
+            for family, counts in plane.counts.items()
+        },
+        "changes": [asdict(change) for change in adaptation.changes] if adaptation is not None else [],
+    }
+
+
+def _demand(demand: DemandEstimator, now_s: float) -> dict[str, float]:
+    return {family: demand.rate_qps(family, DEMAND_WINDOW_S, now_s) for family in demand.families}

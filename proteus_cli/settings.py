@@ -1,0 +1,48 @@
+"""``proteus.toml``: how devices are cut, and defaults for the options of the commands."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from proteus_cli.domain.base import Value, require
+from proteus_cli.errors import ArtefactError
+
+FILE_NAME = "proteus.toml"
+
+
+class DeviceSettings(Value, frozen=True):
+    """``cpu`` lists the cores of each CPU device, like ``[[0, 1], [2, 3]]``; None cuts them by the default rule."""
+
+    cpu: tuple[tuple[int, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        cores = [core for group in self.cpu or () for core in group]
+        require(all(core >= 0 for core in cores), "cores must not be negative")
+        require(len(cores) == len(set(cores)), "a core may belong to one device only")
+        require(all(self.cpu or ((0,),)), "a CPU device needs at least one core")
+
+
+class Settings(Value, frozen=True):
+    """``devices``, and by command the defaults of its options."""
+
+    devices: DeviceSettings = DeviceSettings()
+    options: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - msgspec copies mutable defaults
+
+
+def read_settings(workspace: Path) -> Settings:
+    """The settings of a workspace; defaults where there is no file. Raises `ArtefactError`."""
+    path = workspace / FILE_NAME
+    hint = "docs/formats.md describes proteus.toml"
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return Settings()
+    except OSError as error:
+        raise ArtefactError(f"Can't read `{path}`: {error.strerror or error}.", hint=hint) from error
+    try:
+        sections = msgspec.toml.decode(content, type=dict[str, dict[str, Any]])
+        devices = msgspec.convert(sections.pop("devices", {}), DeviceSettings)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"`{path}` is not valid: {error}.", hint=hint) from None
+    return Settings(devices=devices, options=sections)

@@ -1,0 +1,63 @@
+"""Small runs with known answers, for the tests of reports."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from proteus_cli.domain.base import MadeBy
+from proteus_cli.domain.report import Replan, Report
+from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.reporting.measures import report
+
+SLO_S = {"digits": 0.05, "signals": 0.08}
+BEST = {"digits": 0.98, "signals": 0.95}
+MADE_BY = MadeBy(version="1.2.3", host="bench", time="2026-01-02T03:04:05+00:00")
+
+
+def answer(
+    arrival_s: float,
+    *,
+    family: str = "digits",
+    outcome: Outcome = Outcome.SERVED,
+    latency_s: float = 0.01,
+    accuracy: float | None = 0.98,
+    batch: int | None = None,
+) -> Ended:
+    return Ended(family, arrival_s, outcome, latency_s=latency_s, accuracy=accuracy, batch=batch)
+
+
+def reported(
+    ended: Sequence[Ended],
+    *,
+    policy: str = "proteus",
+    trace: str = "t.csv",
+    duration_s: float = 60.0,
+    replans: Sequence[Replan] = (),
+) -> Report:
+    return report(
+        ended,
+        policy=policy,
+        mode="simulated",
+        trace=trace,
+        duration_s=duration_s,
+        slo_s=SLO_S,
+        best_accuracy=BEST,
+        replans=replans,
+    )
+
+
+def burst(policy: str, trace: str = "burst.csv") -> Report:
+    """60 s of 20 qps, 60 qps from 20 to 40 s; then `proteus` lowers accuracy, any other drops every second query."""
+    arrivals = np.concatenate([np.arange(400) / 20, np.arange(1200, 2400) / 60, np.arange(800, 1200) / 20])
+    ended = [_in_burst(policy, place, float(at)) for place, at in enumerate(arrivals)]
+    replans = (Replan(at_s=21.0, reason="burst", solve_s=0.03, swaps=3),) if policy == "proteus" else ()
+    return reported(ended, policy=policy, trace=trace, replans=replans)
+
+
+def _in_burst(policy: str, place: int, at_s: float) -> Ended:
+    family = ("digits", "signals")[place % 2]
+    busy = 20 <= at_s < 40
+    if busy and policy != "proteus" and place % 4 < 2:
+        return Ended(family, at_s, Outcome.DROPPED)
+    accuracy = BEST[family] * (0.9 if busy and policy == "proteus" else 1.0)
+    return answer(at_s, family=family, latency_s=0.03 if busy else 0.02, accuracy=accuracy, batch=4)

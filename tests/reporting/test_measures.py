@@ -1,0 +1,208 @@
+import math
+import time
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_runs import answer, burst, reported
+
+from proteus_cli.domain.report import Latency, Report, Summary
+from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.reporting.measures import Columns, summary, windows
+
+ONE_OF_EACH = [
+    answer(0.0, accuracy=0.98, latency_s=0.010),
+    answer(1.0, family="signals", accuracy=0.76, latency_s=0.020),
+    answer(2.0, outcome=Outcome.LATE, accuracy=0.49, latency_s=0.120),
+    Ended("digits", 3.0, Outcome.DROPPED),
+    Ended("signals", 4.0, Outcome.REJECTED),
+    Ended("digits", 5.0, Outcome.FAILED),
+]
+
+
+def test_counts_everything_but_served_as_a_violation() -> None:
+    """2 served, and one each of late, dropped, rejected and failed: 4 violations of 6 requests."""
+    run = reported(ONE_OF_EACH)
+    assert (run.served, run.late, run.dropped, run.rejected, run.failed) == (2, 1, 1, 1, 1)
+    assert run.requests == 6
+    assert run.slo_violation_ratio == pytest.approx(4 / 6)
+
+
+def test_accuracy_is_the_mean_over_answered_queries_late_ones_included() -> None:
+    """(0.98 + 0.76 + 0.49) / 3 = 0.743…; relative (0.98/0.98 + 0.76/0.95 + 0.49/0.98) / 3 = (1 + 0.8 + 0.5) / 3."""
+    run = reported(ONE_OF_EACH)
+    assert run.effective_accuracy == pytest.approx(2.23 / 3)
+    assert run.relative_accuracy == pytest.approx(2.3 / 3)
+
+
+def test_rates_are_over_the_duration_of_the_run() -> None:
+    """3 answers, 2 of them on time, in 12 s."""
+    run = reported(ONE_OF_EACH, duration_s=12.0)
+    assert run.throughput_qps == pytest.approx(3 / 12)
+    assert run.goodput_qps == pytest.approx(2 / 12)
+
+
+def test_families_add_up_to_the_whole() -> None:
+    """digits: 1 of 4 served; signals: 1 of 2; a family's best accuracy is its own."""
+    run = reported(ONE_OF_EACH)
+    digits, signals = run.families["digits"], run.families["signals"]
+    assert (digits.requests, digits.slo_violation_ratio) == (4, 0.75)
+    assert (signals.requests, signals.slo_violation_ratio) == (2, 0.5)
+    assert digits.relative_accuracy == pytest.approx((1 + 0.5) / 2)
+    assert signals.relative_accuracy == pytest.approx(0.76 / 0.95)
+
+
+def test_the_accuracy_drop_is_that_of_the_worst_ten_seconds() -> None:
+    """0-10 s at 0.98 of 0.98, 10-20 s at (0.98 + 0.49) / 2 of it = 75 %, 20-30 s silent: 100 - 75 = 25 points."""
+    run = reported([answer(1.0), answer(11.0), answer(19.9, accuracy=0.49)], duration_s=30.0)
+    assert run.max_accuracy_drop == pytest.approx(25.0)
+    assert [w.relative_accuracy for w in run.windows] == [pytest.approx(1.0), pytest.approx(0.75), None]
+
+
+def test_batches_weigh_alike_however_many_requests_shared_them() -> None:
+    """One batch of 4 and one of 1: 5 rows in 2 batches are 2.5, though the mean over requests is 17/5 = 3.4."""
+    run = reported([*(answer(0.0, batch=4) for _ in range(4)), answer(1.0, batch=1), answer(2.0, batch=None)])
+    assert run.mean_batch == pytest.approx(2.5)
+
+
+def test_latency_percentiles_are_over_answered_queries() -> None:
+    """1…101 ms evenly: the p-th percentile is p + 1 ms; a drop doesn't count."""
+    run = reported([*(answer(0.0, latency_s=k / 1000) for k in range(1, 102)), Ended("digits", 0.0, Outcome.DROPPED)])
+    assert run.latency_s is not None
+    assert msgspec.structs.astuple(run.latency_s) == pytest.approx((0.051, 0.091, 0.096, 0.100, 0.101))
+
+
+def test_windows_count_requests_where_they_arrive() -> None:
+    """Arrivals at 0, 9.99 and 10 s: two in the first window, one in the second, whenever they were answered."""
+    run = reported([answer(0.0, latency_s=15.0), Ended("digits", 9.99, Outcome.DROPPED), answer(10.0)], duration_s=20.0)
+    first, second = run.windows
+    assert (first.start_s, first.length_s, second.start_s, second.length_s) == (0, 10, 10, 10)
+    assert (first.demand_qps, first.throughput_qps, first.violations) == (0.2, 0.1, 1)
+    assert (second.demand_qps, second.throughput_qps, second.violations) == (0.1, 0.1, 0)
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "lengths_s"),
+    [(10.0, [10]), (26.0, [10, 10, 6]), (23.0, [10, 13]), (4.0, [4]), (60.003, [10, 10, 10, 10, 10, 10.003])],
+)
+def test_the_last_window_has_its_true_length(duration_s: float, lengths_s: list[float]) -> None:
+    """Half a window stands alone; a shorter rest joins the window before it."""
+    run = reported([answer(0.0)], duration_s=duration_s)
+    assert [w.length_s for w in run.windows] == pytest.approx(lengths_s)
+
+
+def test_an_arrival_at_the_very_end_is_in_the_last_window() -> None:
+    run = reported([answer(0.0), answer(20.0)], duration_s=20.0)
+    assert [w.demand_qps for w in run.windows] == [0.1, 0.1]
+
+
+def test_windows_reach_the_last_arrival_of_a_run_called_shorter() -> None:
+    run = reported([answer(35.0)], duration_s=20.0)
+    assert [w.start_s for w in run.windows] == [0, 10, 20, 30]
+
+
+def test_a_run_without_requests_has_no_violations_and_no_accuracy() -> None:
+    run = reported([], duration_s=30.0)
+    assert (run.requests, run.slo_violation_ratio, run.throughput_qps) == (0, 0.0, 0.0)
+    assert (run.effective_accuracy, run.max_accuracy_drop, run.latency_s, run.mean_batch) == (None,) * 4
+    assert list(run.families) == ["digits", "signals"]
+    assert len(run.windows) == 3
+
+
+def test_a_run_of_no_duration_has_no_rates() -> None:
+    run = reported([answer(0.0)], duration_s=0.0)
+    assert (run.requests, run.throughput_qps) == (1, 0.0)
+    assert len(run.windows) == 1
+    assert reported([], duration_s=0.0).windows == ()
+
+
+def test_a_run_of_drops_only_has_no_accuracy() -> None:
+    run = reported([Ended("digits", 1.0, Outcome.DROPPED)])
+    assert run.slo_violation_ratio == 1.0
+    assert (run.effective_accuracy, run.relative_accuracy, run.max_accuracy_drop) == (None, None, None)
+
+
+def test_answers_of_unknown_accuracy_are_left_out_of_it() -> None:
+    run = reported([answer(0.0, accuracy=None), answer(1.0, accuracy=0.49)])
+    assert (run.served, run.effective_accuracy, run.relative_accuracy) == (2, 0.49, 0.5)
+
+
+def test_a_family_without_a_best_accuracy_has_no_relative_accuracy() -> None:
+    run = reported([answer(0.0, family="new", accuracy=0.7)])
+    assert run.families["new"].effective_accuracy == pytest.approx(0.7)
+    assert run.relative_accuracy is None
+
+
+def test_a_report_survives_the_way_through_json() -> None:
+    run = burst("proteus")
+    assert msgspec.json.decode(msgspec.json.encode(run), type=Report) == run
+
+
+def test_a_burst_costs_proteus_accuracy_and_no_violations() -> None:
+    """0.9 of the best during the burst: a drop of 10 points; 1200 of its 2000 requests arrive in it."""
+    run = burst("proteus")
+    assert (run.requests, run.slo_violation_ratio) == (2000, 0.0)
+    assert run.max_accuracy_drop == pytest.approx(10.0)
+    assert run.relative_accuracy == pytest.approx(1 - 0.1 * 1200 / 2000)
+
+
+def test_a_hundred_thousand_requests_take_well_under_a_second() -> None:
+    ended = [answer(k / 2000, batch=8) for k in range(120_000)]
+    start = time.perf_counter()
+    run = reported(ended)
+    assert time.perf_counter() - start < 1.0
+    assert (run.served, run.throughput_qps) == (120_000, 2000.0)
+
+
+outcomes = st.sampled_from(Outcome)
+arrivals = st.floats(0, 100)
+accuracies = st.floats(0.05, 0.9)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Ended:
+    outcome = draw(outcomes)
+    family = draw(st.sampled_from(["digits", "signals"]))
+    if outcome not in (Outcome.SERVED, Outcome.LATE):
+        return Ended(family, draw(arrivals), outcome)
+    return answer(
+        draw(arrivals), family=family, outcome=outcome, accuracy=draw(accuracies), batch=draw(st.integers(1, 64))
+    )
+
+
+@given(st.lists(records(), max_size=60), st.floats(0.5, 120))
+def test_every_request_is_counted_exactly_once(ended: list[Ended], duration_s: float) -> None:
+    run = reported(ended, duration_s=duration_s)
+    assert run.served + run.late + run.dropped + run.rejected + run.failed == run.requests == len(ended)
+    assert sum(family.requests for family in run.families.values()) == len(ended)
+    for stretches in (run.windows, run.seconds):
+        assert sum(w.demand_qps * w.length_s for w in stretches) == pytest.approx(len(ended))
+        assert sum(w.violations for w in stretches) == len(ended) - run.served
+
+
+@given(st.lists(records(), max_size=60), st.floats(0.5, 120))
+def test_measures_stay_within_their_bounds(ended: list[Ended], duration_s: float) -> None:
+    run = reported(ended, duration_s=duration_s)
+    known = [e.accuracy for e in ended if e.accuracy is not None]
+    assert 0 <= run.slo_violation_ratio <= 1
+    assert run.goodput_qps <= run.throughput_qps
+    assert (run.effective_accuracy is None) == (not known)
+    if run.effective_accuracy is not None and run.max_accuracy_drop is not None and run.mean_batch is not None:
+        assert min(known) - 1e-12 <= run.effective_accuracy <= max(known) + 1e-12
+        assert 0 <= run.max_accuracy_drop <= 100
+        assert 1 - 1e-12 <= run.mean_batch <= 64 + 1e-12
+
+
+@given(st.lists(records(), min_size=1, max_size=40))
+def test_numbers_are_plain(ended: list[Ended]) -> None:
+    columns = Columns.of(ended, {"digits": 0.98})
+    for value in (*_numbers(summary(columns, 100.0)), *(n for w in windows(columns, 100.0, 10.0) for n in _numbers(w))):
+        assert type(value) in (int, float)
+        assert math.isfinite(value)
+
+
+def _numbers(value: msgspec.Struct) -> list[float]:
+    found = [n for n in msgspec.structs.astuple(value) if n is not None and not isinstance(n, Latency)]
+    latency = value.latency_s if isinstance(value, Summary) else None
+    return found if latency is None else [*found, *msgspec.structs.astuple(latency)]

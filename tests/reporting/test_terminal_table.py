@@ -1,0 +1,91 @@
+import io
+from collections.abc import Sequence
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+from synthetic_runs import answer, burst, reported
+
+from proteus_cli.domain.report import Report
+from proteus_cli.reporting.table import comparison_table, timeline_table
+
+PAIR = (burst("proteus"), burst("most-accurate"))
+POLICIES = ("proteus", "most-accurate", "fastest", "infaas-accuracy")
+
+
+def printed(table: Table, width: int = 80) -> list[str]:
+    """The lines as they arrive in a pipe."""
+    file = io.StringIO()
+    Console(file=file, width=width, no_color=True).print(table)
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+def row(lines: Sequence[str], label: str) -> str:
+    (found,) = [line for line in lines if line.strip().startswith(label)]
+    return " ".join(found.split())
+
+
+def test_measures_stand_in_rows_and_policies_in_columns() -> None:
+    lines = printed(comparison_table(PAIR))
+    assert lines[0] == "burst.csv · simulated · 60 s"
+    assert lines[1].split() == ["proteus", "most-accurate"]
+    assert row(lines, "requests") == "requests 2,000 2,000"
+    assert row(lines, "replans") == "replans 1 0"
+    assert row(lines, "swaps") == "swaps 3 0"
+
+
+def test_the_best_of_a_row_is_starred_without_colour() -> None:
+    """Dropping every second of 1200 queries in the burst is 600 of 2000; 0.9 of the best during it is 94 % in all."""
+    lines = printed(comparison_table(PAIR))
+    assert row(lines, "SLO violations") == "SLO violations * 0.00 % 30.00 %"
+    assert row(lines, "relative accuracy") == "relative accuracy 94.00 % * 100.00 %"
+    assert row(lines, "latency p50") == "latency p50 30.0 ms * 20.0 ms"
+    assert lines[-1] == "* best of the row"
+
+
+def test_nothing_is_starred_where_all_read_the_same_or_nobody_competes() -> None:
+    alone = printed(comparison_table(PAIR[:1]))
+    same = printed(comparison_table([PAIR[0], PAIR[0]]))
+    assert not any("*" in line for line in alone)
+    assert not any("*" in line for line in same[:-1])
+
+
+@pytest.mark.parametrize("reports", [PAIR[:1], PAIR, tuple(burst(policy) for policy in POLICIES)])
+def test_tables_fit_eighty_columns_with_every_number_whole(reports: tuple[Report, ...]) -> None:
+    for table in (comparison_table(reports), timeline_table(reports)):
+        lines = printed(table)
+        assert max(map(len, lines)) <= 80
+        assert lines == printed(table, width=200)
+        assert not any("…" in line for line in lines)
+
+
+def test_the_timeline_tells_that_accuracy_falls_and_returns() -> None:
+    lines = printed(timeline_table(PAIR))
+    assert len([line for line in lines if "–" in line and line.split()[1] == "s"]) == 12
+    assert row(lines, "15–20 s") == "15–20 s 20 ████▋ 100.0 0.0 100.0 0.0"
+    assert row(lines, "20–25 s") == "20–25 s 60 ██████████████ 90.0 0.0 100.0 50.0"
+    assert row(lines, "40–45 s") == "40–45 s 20 ████▋ 100.0 0.0 100.0 0.0"
+
+
+def test_a_shorter_run_leaves_the_rest_of_its_column_unknown() -> None:
+    short = reported([answer(0.5)], policy="other", duration_s=5.0)
+    lines = printed(timeline_table([PAIR[0], short]))
+    assert row(lines, "55–60 s").endswith("100.0 0.0 –")
+
+
+def test_an_empty_run_prints() -> None:
+    empty = reported([], duration_s=0.0)
+    assert row(printed(comparison_table([empty])), "effective accuracy") == "effective accuracy –"
+    assert printed(timeline_table([empty]))
+
+
+def test_names_are_never_markup() -> None:
+    odd = burst("[red]x[/red]", trace="[bold]")
+    text = "\n".join(printed(comparison_table([odd])) + printed(timeline_table([odd])))
+    assert "[red]x[/red]" in text
+    assert "[bold]" in text
+
+
+def test_reports_of_one_policy_are_told_apart_by_their_place() -> None:
+    heading = printed(comparison_table([PAIR[0], PAIR[0]]))[1].split()
+    assert heading == ["proteus", "(simulated)", "#1", "proteus", "(simulated)", "#2"]
