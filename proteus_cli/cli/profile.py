@@ -94,18 +94,15 @@ def _measure(
     for warning in accuracy_warnings(catalog, sweep.profile):
         console.warn(warning)
     console.say(f"measured {sweep.measured} cells on {device.id} → {place.profile_path(device.id)}")
-    return sweep.profile
+    return place.profile(device.id)
 
 
 def _share(place: "Workspace", measured: "Profile", alike: "Sequence[Device]") -> "list[Profile]":
-    from proteus_cli.profiling.sweep import shared_with
-    from proteus_cli.store import write_json
+    from proteus_cli.profiling.sweep import share
 
-    shared = [shared_with(measured, device) for device in alike]
-    for profile in shared:
-        write_json(place.profile_path(profile.device.id), profile)
-        console.say(f"{profile.device.id} is of the same type and shares it → {place.profile_path(profile.device.id)}")
-    return shared
+    for device in alike:
+        console.say(f"{device.id} is of the same type and shares it → {place.profile_path(device.id)}")
+    return [share(place, measured, device) for device in alike]
 
 
 def _show_cells(device: "Device", work: "list[Todo]", budget_s: float | None, *, json: bool) -> None:

@@ -78,10 +78,10 @@ def replay(
     if sum(option is not None for option in (url, serve, plan)) > 1:
         raise UsageError("Give one of `--url`, `--serve` and `--plan`.", hint="without any, the replay is simulated")
     gates = [parse_gate(text) for text in fail_on or ()]
-    rng = np.random.default_rng(seed)
-    arrivals = read_trace(trace, rng=rng)
+    to_expand, to_scale = np.random.default_rng(seed).spawn(2)
+    arrivals = read_trace(trace, rng=to_expand)
     if scale_to is not None:
-        arrivals = scaled_to(arrivals, scale_to, rng)
+        arrivals = scaled_to(arrivals, scale_to, to_scale)
     place = Workspace(workspace)
     if url is not None:
         reports = [_against(url, arrivals)]

@@ -53,6 +53,8 @@ class Trace:
         A trace shorter than the window is taken as one window of its own length, but no less than a second.
         """
         window_s = min(window_s, max(self.duration_s, 1.0))
-        starts = np.arange(0.0, max(self.duration_s - window_s, 0.0) + window_s / 20, window_s / 10)
+        past_last_s = float(np.nextafter(self.duration_s, np.inf))
+        latest_s = max(past_last_s - window_s, 0.0)
+        starts = np.append(np.arange(0.0, latest_s, window_s / 10), latest_s)
         totals = np.searchsorted(self.arrival_s, starts + window_s) - np.searchsorted(self.arrival_s, starts)
         return self.demand(float(starts[int(np.argmax(totals))]), window_s)

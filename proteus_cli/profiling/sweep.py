@@ -147,6 +147,7 @@ class Sweep:
         self._workspace, self._device, self._backend, self._work = workspace, device, backend, work
         self._stop_s = time.perf_counter() + budget_s if budget_s is not None else None
         self._results = {todo.key: todo.known for todo in work if todo.known is not None}
+        self._before = _variants_on_disk(workspace, device)
         self._cells = sum(len(todo.cells) for todo in work)
         self._behind = 0
         self._measured = 0
@@ -169,14 +170,18 @@ class Sweep:
         )
 
     def run(self) -> Iterator[Progress]:
-        """Yields after each cell. Raises `EngineError` and `ArtefactError`; what was measured before is kept."""
+        """Yields after each cell. Raises `EngineError` and `ArtefactError`; what was measured before is kept.
+
+        Where nothing is to do, the profile stays as it is, to the byte: plans that were made from it stay current.
+        """
         with pinned(self._device.cores):
             for todo in self._work:
                 behind = self._behind
                 if todo.cells or todo.needs_accuracy:
                     yield from self._run_variant(todo)
                 self._behind = behind + len(todo.cells)  # a sweep that passed its SLO skips the rest
-        self._save()
+        if self.profile.variants != self._before:
+            self._save()
 
     def _run_variant(self, todo: Todo) -> Iterator[Progress]:
         start_s = time.perf_counter()
@@ -230,6 +235,11 @@ class Sweep:
         store.write_json(self._workspace.profile_path(self._device.id), self.profile)
 
 
+def _variants_on_disk(workspace: store.Workspace, device: Device) -> tuple[VariantProfile, ...]:
+    is_there = workspace.profile_path(device.id).is_file()
+    return workspace.profile(device.id).variants if is_there else ()
+
+
 def accuracy_warnings(catalog: Catalog, profile: Profile) -> list[str]:
     """What a user should know where the measured accuracy isn't the declared one."""
     return [
@@ -241,6 +251,9 @@ def accuracy_warnings(catalog: Catalog, profile: Profile) -> list[str]:
     ]
 
 
-def shared_with(profile: Profile, device: Device) -> Profile:
-    """The same measurements for another device of the same type."""
-    return msgspec.structs.replace(profile, device=device)
+def share(workspace: store.Workspace, profile: Profile, device: Device) -> Profile:
+    """Write the same measurements for another device of the same type, unless they are there already."""
+    path, shared = workspace.profile_path(device.id), msgspec.structs.replace(profile, device=device)
+    if not path.is_file() or workspace.profile(device.id) != shared:
+        store.write_json(path, shared)
+    return shared

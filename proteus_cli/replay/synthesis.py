@@ -87,7 +87,7 @@ class Burst:
 
         def rate_at(time_s: Floats) -> Floats:
             away_s = np.maximum(np.maximum(start_s - time_s, time_s - stop_s), 0.0)
-            slope_s = max(self.ramp_s, np.finfo(np.float64).tiny)
+            slope_s = max(self.ramp_s, 1e-9)  # none at all is a jump
             return rate_qps + (self.peak_qps - rate_qps) * np.maximum(1 - away_s / slope_s, 0.0)
 
         return _thinned(rate_at, rate_qps, self.peak_qps, duration_s, rng)

@@ -112,7 +112,11 @@ class HttpTarget:
             if reply.headers.get("proteus-outcome") == Outcome.LATE:
                 return Reply(Outcome.LATE)
             return Reply(_OF_STATUS.get(reply.status, Outcome.FAILED))
-        said = msgspec.json.decode(content, type=_Answer).parameters
+        json = content[: int(reply.headers.get(_JSON_LENGTH, len(content)))]
+        try:
+            said = msgspec.json.decode(json, type=_Answer).parameters
+        except msgspec.DecodeError as error:
+            raise ServerError(f"`{self._url}` answered something else than an inference: {error}.") from None
         return Reply(Outcome.SERVED, said.accuracy, said.variant, said.device, said.batch_size)
 
     async def _get(self, path: str) -> Any:

@@ -281,7 +281,8 @@ def scaled(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
 
 def _reflected(arrival_s: Floats, duration_s: float) -> Floats:
     """Turn back what left the trace, rather than pile it up at the ends."""
-    inside_s: Floats = duration_s - np.abs(duration_s - np.abs(arrival_s))
+    inside_s = np.abs(arrival_s)
+    inside_s = np.where(inside_s > duration_s, 2 * duration_s - inside_s, inside_s)
     return np.clip(inside_s, 0.0, duration_s)
 
 

@@ -3,6 +3,7 @@
 Source: the protocol's "HTTP/REST" document, and Triton's "Binary Tensor Data Extension".
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -129,7 +130,7 @@ def _values(tensor: WireTensor, spec: TensorSpec, binary: _Binary) -> npt.NDArra
         values = _from_binary(binary.take(size, name), spec, name)
     else:
         raise BadRequest(f"input `{name}`: binary_data_size must be a whole number, and `data` left out with it")
-    count = int(np.prod([int(size) for size in tensor.shape], dtype=object))
+    count = math.prod(tensor.shape)
     if values.size != count:
         raise BadRequest(f"input `{name}` has {values.size} values; its shape {tensor.shape} needs {count}")
     return values.reshape(tensor.shape)

@@ -238,6 +238,7 @@ async def _http(front_end: HttpFrontEnd, listener: socket.socket) -> AsyncIterat
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,
     )
