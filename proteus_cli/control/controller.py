@@ -59,7 +59,7 @@ class Controller:
         self._lines = {family: _Line() for family in families}
         self._lanes = {device: _Lane(count) for device, count in slots.items()}
         self._plan: Plan | None = None
-        self._since_s = 0.0
+        self._started_s = self._since_s = 0.0
 
     @property
     def plan(self) -> Plan:
@@ -92,6 +92,8 @@ class Controller:
 
         Returns the requests that no lane can answer any more, as the plan hosts nothing of their family: drop them.
         """
+        if self._plan is None:
+            self._started_s = now_s
         self._plan, self._since_s = plan, now_s
         for device, lane in self._lanes.items():
             lane.hosted = tuple(host for host in hosted if host.device == device)
@@ -161,7 +163,7 @@ class Controller:
         rule = self.policy.replanning
         if rule is None:
             return None
-        return rule.decide(self.plan, self.demand, now_s=now_s, since_s=self._since_s)
+        return rule.decide(self.plan, self.demand, now_s=now_s, started_s=self._started_s, since_s=self._since_s)
 
     def _batching(self, line: _Line, hosted: Hosted, now_s: float) -> Start | Hold | Drop | HandOver | None:
         router = self._router(line)

@@ -20,24 +20,28 @@ class ReplanRule:
 
     Up: some window of ``burst_windows_s`` proves (by ``sigmas`` deviations) more than the hosted capacity carries
     with the plan's headroom. Short windows see a burst early, long ones a slow rise. Down: the busiest second of the
-    last ``calm_s`` is below ``low_water`` of the planned demand, for some family. No family falls below
-    ``floor_qps``, so that each stays hosted where the fleet allows it.
+    last ``calm_s`` is below ``low_water`` of the planned demand, for some family, the plan is ``settle_s`` old, and
+    there is accuracy to gain.
+    No family falls below ``floor_qps``, so that each stays hosted where the fleet allows it.
     """
 
     every_s: float = 0.2
     burst_windows_s: tuple[float, ...] = (0.2, 0.5, 2.0)
     sigmas: float = 2.0
     calm_s: float = 5.0
+    settle_s: float = 1.0
     low_water: float = 0.7
     floor_qps: float = 1.0
 
-    def decide(self, plan: Plan, demand: DemandEstimator, *, now_s: float, since_s: float) -> Replan | None:
-        """Whether to re-plan at ``now_s``, with a plan that is in force since ``since_s``."""
+    def decide(
+        self, plan: Plan, demand: DemandEstimator, *, now_s: float, started_s: float, since_s: float
+    ) -> Replan | None:
+        """Whether to re-plan at ``now_s``: serving since ``started_s``, with the plan in force since ``since_s``."""
         for family in demand.families:
             seen_qps = self._proven(demand, family, now_s)
             if seen_qps > self._carried(plan, family):
                 return self._for(demand, now_s, f"{family}: {seen_qps:.0f} qps is more than the plan carries")
-        if now_s - since_s < self.calm_s:
+        if now_s - started_s < self.calm_s or now_s - since_s < self.settle_s or _is_best(plan):
             return None
         peaks = {family: self._peak(demand, family, now_s) for family in demand.families}
         for family, peak_qps in peaks.items():
@@ -66,3 +70,8 @@ class ReplanRule:
             for family in demand.families
         }
         return Replan(wanted, reason)
+
+
+def _is_best(plan: Plan) -> bool:
+    """All queries go to the most accurate variant of their family: less demand can't make it better."""
+    return plan.relative_accuracy is not None and plan.relative_accuracy > 1 - 1e-9

@@ -55,7 +55,14 @@ def solve(model: Model, demand_qps: npt.NDArray[np.float64], time_limit_s: float
 def _optimise(problem: Any, time_limit_s: float) -> tuple[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": a gap remains, and we report it
-        problem.solve(solver=cp.HIGHS, time_limit=time_limit_s, mip_rel_gap=RELATIVE_GAP, parallel="off", random_seed=0)
+        problem.solve(
+            solver=cp.HIGHS,
+            warm_start=False,  # the same demand must give the same plan, whatever was solved before
+            time_limit=time_limit_s,
+            mip_rel_gap=RELATIVE_GAP,
+            parallel="off",
+            random_seed=0,
+        )
     stats = problem.solver_stats.extra_stats
     if getattr(stats, "primal_solution_status", _FEASIBLE_POINT) != _FEASIBLE_POINT or problem.value is None:
         raise NoFeasiblePlan(

@@ -5,7 +5,7 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from proteus_cli.serving.lane import Clock
 log = logging.getLogger("proteus.adaptation")
 
 Replanner = Callable[[Demand, Plan], Plan]
+Solver = Callable[[Demand, Plan], Awaitable[Plan]]
 
 HISTORY = 1000
 PAUSE_AFTER_FAILURE_S = 5.0
@@ -81,7 +82,7 @@ def _replan_in_process(demand: Demand, current: Plan) -> Plan:
 class Adaptation:
     """Asks the controller a few times a second whether the plan still fits, and changes it where it doesn't."""
 
-    def __init__(self, controller: Controller, fleet: Fleet, solver: SolverProcess, clock: Clock) -> None:
+    def __init__(self, controller: Controller, fleet: Fleet, solver: Solver, clock: Clock) -> None:
         self._controller, self._fleet, self._solver, self._clock = controller, fleet, solver, clock
         self.changes: deque[Change] = deque(maxlen=HISTORY)
 

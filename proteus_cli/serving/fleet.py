@@ -14,6 +14,8 @@ from proteus_cli.errors import EngineError
 from proteus_cli.serving.executor import EngineKey, Executor
 from proteus_cli.serving.lane import Clock, Endings, Lane
 
+TIMER_S = 0.001  # uvloop counts in milliseconds
+
 log = logging.getLogger("proteus.fleet")
 
 
@@ -30,13 +32,14 @@ class Fleet:
         models: Mapping[EngineKey, Path],
         profiles: Mapping[str, Profile],
         signatures: Mapping[str, Signature],
+        timer_s: float = TIMER_S,
     ) -> None:
         self._controller, self._endings, self._clock = controller, endings, clock
         self._models, self._profiles, self._signatures = models, profiles, signatures
         self._loaded: set[tuple[str, EngineKey]] = set()
         self.lanes: dict[str, Lane] = {}
         for device, executor in executors.items():
-            self.lanes[device] = Lane(device, controller, executor, endings, clock, self.lanes)
+            self.lanes[device] = Lane(device, controller, executor, endings, clock, self.lanes, timer_s)
 
     async def deploy(self, plan: Plan) -> None:
         """Make before break. Raises `EngineError` where an engine can't be loaded; then nothing has changed."""

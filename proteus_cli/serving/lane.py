@@ -37,7 +37,10 @@ class Endings(Protocol):
 
 
 class Lane:
-    """Drives the decisions of one device on the running event loop; ``clock`` is that of the controller."""
+    """Drives the decisions of one device on the running event loop; ``clock`` is that of the controller.
+
+    ``timer_s`` is the resolution of the loop's timers: shorter waits are rounded up to it, as they would spin.
+    """
 
     def __init__(
         self,
@@ -47,8 +50,10 @@ class Lane:
         endings: Endings,
         clock: Clock,
         others: Mapping[str, "Lane"],
+        timer_s: float,
     ) -> None:
         self.device, self.executor = device, executor
+        self._timer_s = timer_s
         self._controller, self._endings, self._clock, self._others = controller, endings, clock, others
         self._timer: asyncio.TimerHandle | None = None
 
@@ -73,7 +78,7 @@ class Lane:
     def _wake_in(self, delay_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self.ask)
+        self._timer = asyncio.get_running_loop().call_later(max(delay_s, self._timer_s), self.ask)
 
     def _launch(self, launch: Launch, now_s: float) -> None:
         key = (launch.hosted.family, launch.hosted.variant)

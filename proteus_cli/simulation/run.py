@@ -67,7 +67,7 @@ class _Simulation:
         self._profiles, self._replan = profiles, replan
         self._controller = Controller(catalog.names, dict.fromkeys(plan.devices, 1), policy)
         self._events = Events()
-        self._wake_s = dict.fromkeys(plan.devices, NEVER_S)
+        self._timer = dict.fromkeys(plan.devices, 0)
         self._run_s = _mean_latencies(profiles)
         self._arrivals_over = False
         self._adopt(plan, 0.0)
@@ -105,13 +105,10 @@ class _Simulation:
                     return
 
     def _wake(self, device: str, at_s: float) -> None:
-        if at_s < self._wake_s[device]:
-            self._wake_s[device] = at_s
-            self._events.at(at_s, lambda now_s: self._woken(device, now_s))
-
-    def _woken(self, device: str, now_s: float) -> None:
-        self._wake_s[device] = NEVER_S
-        self._ask(device, now_s)
+        """Set the lane's one timer anew; an earlier setting no longer counts."""
+        self._timer[device] += 1
+        setting = self._timer[device]
+        self._events.at(at_s, lambda now_s: self._ask(device, now_s) if self._timer[device] == setting else None)
 
     def _launch(self, launch: Launch, now_s: float) -> None:
         hosted = launch.hosted
@@ -153,7 +150,7 @@ class _Simulation:
         def switch(then_s: float) -> None:
             self.result.replans.append(Replan(then_s, wanted.reason, SOLVE_S, swaps))
             self._adopt(plan, then_s)
-            self._tick(then_s)
+            self._events.at(then_s + self._every_s, self._tick)
 
         self._events.at(now_s + SOLVE_S + load_s, switch)
 

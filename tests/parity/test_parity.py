@@ -1,0 +1,99 @@
+"""One controller, two clocks: the live code and the simulator make the same batches of the same requests."""
+
+import numpy as np
+import pytest
+from virtual_time import run_live
+
+from proteus_cli.control.decision import Launch
+from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.base import FORMAT, MadeBy
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.profile import Backend, Point, Profile, VariantProfile
+from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.trace import Trace
+from proteus_cli.planning.planner import Planner
+from proteus_cli.replay.synthesis import Burst, Poisson, make_trace
+from proteus_cli.simulation.run import simulate
+
+SLO_S = 0.1
+VARIANTS = {"small": (0.8, 0.0004, 0.0001), "medium": (0.9, 0.002, 0.001), "large": (0.99, 0.006, 0.004)}
+
+
+def _points(base_s: float, row_s: float) -> tuple[Point, ...]:
+    points = []
+    for batch in (1, 2, 4, 8, 16, 32):
+        mean_s = base_s + row_s * batch
+        points.append(Point(batch, 50, mean_s, mean_s, mean_s * 1.05, mean_s * 1.1, mean_s * 1.2, batch / mean_s))
+        if mean_s > SLO_S:
+            break
+    return tuple(points)
+
+
+def _world(devices: int) -> tuple[Catalog, dict[str, Profile]]:
+    families = tuple(
+        Family(
+            name,
+            "100ms",
+            tuple(Variant(f"{name}-{size}", f"{name}-{size}.onnx", VARIANTS[size][0]) for size in VARIANTS),
+        )
+        for name in ("a", "b")
+    )
+    measured = tuple(
+        VariantProfile(name, f"{name}-{size}", accuracy, "m", "e", None, 0.0, 0.03, 1000, _points(base_s, row_s))
+        for name in ("a", "b")
+        for size, (accuracy, base_s, row_s) in VARIANTS.items()
+    )
+    made_by = MadeBy("0", "host", "2026-01-01T00:00:00+00:00")
+    profiles = {
+        f"cpu{n}": Profile(
+            FORMAT, made_by, Device(f"cpu{n}", "cpu-1c", "cpu", "cpu", 10**9, (n,)), "cpu0", Backend("b", {}), measured
+        )
+        for n in range(devices)
+    }
+    return Catalog(FORMAT, families), profiles
+
+
+def _trace(kind: str) -> Trace:
+    rng = np.random.default_rng(7)
+    shares = {"a": 0.6, "b": 0.4}
+    if kind == "poisson":
+        return make_trace(kind, Poisson(), rate_qps=200, duration_s=20, shares=shares, rng=rng)
+    return make_trace(kind, Burst(peak_qps=1500), rate_qps=200, duration_s=30, shares=shares, rng=rng)
+
+
+def _batch(launch: Launch) -> tuple[str, str, tuple[int, ...]]:
+    return launch.hosted.device, launch.hosted.variant, tuple(request.id for request in launch.requests)
+
+
+@pytest.mark.parametrize("kind", ["poisson", "burst"])
+@pytest.mark.parametrize("devices", [2, 5])
+@pytest.mark.parametrize("policy_name", ["proteus", "most-accurate"])
+def test_live_lanes_and_simulator_make_the_same_batches(kind: str, devices: int, policy_name: str) -> None:
+    """Same requests, same plan, same engine times: same batches at the same moments, and the same endings."""
+    catalog, profiles = _world(devices)
+    policy, trace = policy_named(policy_name), _trace(kind)
+    planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
+    plan = planner(trace.demand(0.0, 10.0))
+
+    simulated = simulate(trace, plan, catalog, profiles, policy, planner)
+    live = run_live(trace, plan, catalog, profiles, policy, planner)
+
+    assert len(simulated.launches) > 100
+    assert [_batch(launch) for _, launch in live.launches] == [_batch(launch) for _, launch in simulated.launches]
+    assert [at_s for at_s, _ in live.launches] == pytest.approx([at_s for at_s, _ in simulated.launches], abs=1e-6)
+    endings = {outcome: sum(ended.outcome is outcome for ended in simulated.ended) for outcome in Outcome}
+    assert live.outcomes == endings
+    assert live.changes == [(change.reason, change.swaps) for change in simulated.replans]
+
+
+def test_the_burst_makes_both_change_the_plan_down_and_up_again() -> None:
+    """Parity of nothing would prove nothing: the burst must change what is hosted, and its end must change it back."""
+    catalog, profiles = _world(2)
+    policy, trace = policy_named("proteus"), _trace("burst")
+    planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
+    live = run_live(trace, planner(trace.demand(0.0, 10.0)), catalog, profiles, policy, planner)
+    hosted = [launch.hosted.variant for _, launch in live.launches]
+    assert hosted[0].endswith("large")
+    assert any(variant.endswith(("medium", "small")) for variant in hosted)
+    assert hosted[-1].endswith("large")
