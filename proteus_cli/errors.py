@@ -88,7 +88,11 @@ class NotFound(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    pass
+    """``allowed``: the verb that the page takes."""
+
+    def __init__(self, message: str, *, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class BodyTooLarge(RequestError):

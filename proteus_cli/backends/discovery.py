@@ -27,7 +27,10 @@ def discover(settings: DeviceSettings) -> tuple[Device, ...]:
 def select(devices: Sequence[Device], wanted: str) -> tuple[Device, ...]:
     """The devices of a comma-separated list of ids, or ``all`` of the CPU. Raises `DeviceUnavailable`."""
     if wanted == "all":
-        return tuple(device for device in devices if device.kind == "cpu")
+        cpus = tuple(device for device in devices if device.kind == "cpu")
+        if not cpus:
+            raise DeviceUnavailable("No CPU device here.", hint="`cpu` in [devices] of proteus.toml names their cores")
+        return cpus
     by_id = {device.id: device for device in devices}
     chosen = []
     for name in dict.fromkeys(part.strip() for part in wanted.split(",")):

@@ -30,7 +30,7 @@ loudness = Loudness()
 
 def talk() -> Console:
     """The console for progress, logs and hints (stderr as it is now)."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(message: str) -> None:
@@ -54,7 +54,7 @@ def warn(message: str) -> None:
 
 def show(renderable: RenderableType) -> None:
     """Print data for people on stdout."""
-    Console(highlight=False).print(renderable)
+    Console(highlight=False, emoji=False).print(renderable)
 
 
 def show_json(value: object) -> None:

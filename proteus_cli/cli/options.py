@@ -20,7 +20,15 @@ def _load_defaults(context: typer.Context, workspace: Path) -> Path:
     from proteus_cli.settings import read_settings
 
     section = (context.info_name or "").replace("-", "_")
-    defaults = read_settings(workspace).options.get(section, {})
+    options = read_settings(workspace).options
+    commands = _commands_with_defaults(context.find_root().command)
+    for name in options:
+        if name not in commands:
+            raise UsageError(
+                f"`{workspace / 'proteus.toml'}` has a section [{name}], which is no command with defaults.",
+                hint=f"there are: devices, {', '.join(commands)}",
+            )
+    defaults = options.get(section, {})
     known = {parameter.name for parameter in context.command.params}
     for name in defaults:
         if name not in known:
@@ -28,8 +36,24 @@ def _load_defaults(context: typer.Context, workspace: Path) -> Path:
                 f"`{workspace / 'proteus.toml'}` sets `{name}` in [{section}], which has no such option.",
                 hint=f"`proteus {section} --help` lists the options",
             )
-    context.default_map = defaults
+    context.default_map = {name: _as_typed(value) for name, value in defaults.items()}
     return workspace
+
+
+def _commands_with_defaults(command: Any) -> tuple[str, ...]:
+    """The sections that ``proteus.toml`` may have: commands, at any depth, that know their workspace."""
+    if hasattr(command, "commands"):
+        inner = [_commands_with_defaults(each) for each in command.commands.values()]
+        return tuple(name for names in inner for name in names)
+    takes_workspace = any(parameter.name == "workspace" for parameter in command.params)
+    return (command.name.replace("-", "_"),) if takes_workspace else ()
+
+
+def _as_typed(value: Any) -> Any:
+    """A value as if it came from the command line, so that the option's own parser checks it."""
+    if isinstance(value, list):
+        return [str(each) for each in value]
+    return value if isinstance(value, bool) else str(value)
 
 
 def environment(name: str) -> str:

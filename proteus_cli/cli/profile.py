@@ -1,6 +1,6 @@
 """``proteus profile``: measure the variants on the devices."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,19 +51,20 @@ def profile(
     catalog = place.catalog()
     chosen = select(discover(read_settings(workspace).devices), device)
     done: list[Profile] = []
+    planned: list[dict[str, Any]] = []
     for measured, alike in _by_type(chosen, share=device == "all"):
         backend = open_backend(measured)
         work = todos(place, catalog, measured, backend, max_batch)
         if dry_run:
-            _show_cells(measured, work, budget, json=json)
+            planned.append(_planned(measured, work, budget))
+            if not json:
+                _show_cells(measured, work, planned[-1])
             continue
         done.append(_measure(place, catalog, measured, backend, work, budget))
         done += _share(place, done[-1], alike)
-    if dry_run:
-        return
     if json:
-        console.show_json(done)
-    else:
+        console.show_json(planned if dry_run else done)
+    elif not dry_run:
         _show(done, catalog)
 
 
@@ -105,24 +106,26 @@ def _share(place: "Workspace", measured: "Profile", alike: "Sequence[Device]") -
     return [share(place, measured, device) for device in alike]
 
 
-def _show_cells(device: "Device", work: "list[Todo]", budget_s: float | None, *, json: bool) -> None:
-    from rich.table import Table
-
+def _planned(device: "Device", work: "list[Todo]", budget_s: float | None) -> dict[str, Any]:
     from proteus_cli.profiling.sweep import estimate_s
-    from proteus_cli.units import format_duration
 
     cells = [cell for todo in work for cell in todo.cells]
-    if json:
-        console.show_json({"device": device.id, "estimate_s": estimate_s(work, budget_s), "cells": cells})
-        return
+    return {"device": device.id, "estimate_s": estimate_s(work, budget_s), "cells": cells}
+
+
+def _show_cells(device: "Device", work: "list[Todo]", planned: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from proteus_cli.units import format_duration
+
     table = Table("device", "family", "variant", "batch sizes to measure", "current")
     for todo in work:
         batches = " ".join(str(cell.batch) for cell in todo.cells) or "–"
         known = len(todo.known.points) if todo.known is not None else 0
         table.add_row(device.id, todo.family.name, todo.variant.name, batches, f"{known} cells")
     console.show(table)
-    about = format_duration(estimate_s(work, budget_s))
-    console.say(f"{device.id}: at most {len(cells)} cells, about {about}; sweeps end early past their SLO")
+    about = format_duration(planned["estimate_s"])
+    console.say(f"{device.id}: at most {len(planned['cells'])} cells, about {about}; sweeps end early past their SLO")
 
 
 def _show(profiles: "Sequence[Profile]", catalog: "Catalog") -> None:

@@ -11,6 +11,9 @@ from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, SIZE, Workspace
 from proteus_cli.errors import ArtefactError, DeviceUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proteus_cli.domain.device import Device
     from proteus_cli.serving.server import Deployment
 
 
@@ -66,15 +69,11 @@ def _deployment(name: Path, workspace: Path, *, replan: bool) -> "Deployment":
     place = Workspace(workspace)
     plan = place.plan(name)
     place.require_current(plan.inputs)
-    here = {device.id: device for device in discover(read_settings(workspace).devices)}
-    missing = [device for device in plan.devices if device not in here]
-    if missing:
-        raise DeviceUnavailable(
-            f"The plan uses `{missing[0]}`, which is not on this machine (it has {', '.join(here)}).",
-            hint="run `proteus profile` and `proteus plan` here",
-        )
     catalog = place.catalog()
     profiles = {device: place.profile(device) for device in plan.devices}
+    here = {device.id: device for device in discover(read_settings(workspace).devices)}
+    for device, profile in profiles.items():
+        _require_here(profile.device, here)
     for placement in plan.placements:
         measured_for(placement, profiles)
         catalog.family(placement.family).variant(placement.variant)
@@ -88,6 +87,22 @@ def _deployment(name: Path, workspace: Path, *, replan: bool) -> "Deployment":
         policy=policy if replan else replace(policy, replanning=None),
         replan=planner_for(place, plan.policy, plan.headroom, profiles=profiles),
     )
+
+
+def _require_here(measured: "Device", here: "Mapping[str, Device]") -> None:
+    """The device of a profile is on this machine, and is the one that was measured."""
+    hint = "run `proteus profile` and `proteus plan` here"
+    found = here.get(measured.id)
+    if found is None:
+        raise DeviceUnavailable(
+            f"The plan uses `{measured.id}`, which is not on this machine (it has {', '.join(here)}).", hint=hint
+        )
+    if (found.type, found.name) != (measured.type, measured.name):
+        raise DeviceUnavailable(
+            f"The profile of `{measured.id}` is of a {measured.type}, {measured.name}; here it is a {found.type}, "
+            f"{found.name}.",
+            hint=hint,
+        )
 
 
 def _model(path: Path) -> Path:

@@ -47,6 +47,11 @@ class Instance:
     of_group: npt.NDArray[np.float64]
     device_count: npt.NDArray[np.float64]
 
+    @property
+    def most_qps(self) -> npt.NDArray[np.float64]:
+        """More than any plan can serve of each family [F]."""
+        return self.of_family @ (self.capacity_qps * (self.device_count @ self.of_group))
+
 
 def make_instance(catalog: Catalog, profiles: Mapping[str, Profile], rule: VariantRule) -> Instance:
     """The planning instance of profiled devices (by id), with the variants that ``rule`` allows."""

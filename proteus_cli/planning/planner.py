@@ -1,5 +1,6 @@
 """The planner that commands, server and simulator are handed."""
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -40,8 +41,11 @@ class Planner:
         inputs: Mapping[str, str],
         time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
-        if headroom < 1:
-            raise UsageError(f"The headroom {headroom:g} is below 1.", hint="1.2 plans for 20 % more than the demand")
+        if not 1 <= headroom < math.inf:
+            raise UsageError(
+                f"The headroom {headroom:g} is not a finite number from 1 up.",
+                hint="1.2 plans for 20 % more than the demand",
+            )
         self._catalog, self._profiles, self._policy = catalog, dict(profiles), policy
         self._headroom, self._inputs, self._time_limit_s = headroom, dict(inputs), time_limit_s
 
@@ -54,7 +58,9 @@ class Planner:
                 "No variant meets its family's SLO on any profiled device.",
                 hint="loosen `slo` in the catalog, or add faster variants",
             )
-        wanted = np.array(list(demand_qps.values())) * self._headroom
+        wanted = np.array([qps * self._headroom for qps in demand_qps.values()])
+        # No plan serves more than that, and the solver takes very large numbers for infinity.
+        wanted = np.minimum(wanted, self._instance.most_qps)
         solution = solve(self._model, wanted, self._time_limit_s)
         plan = self._plan(demand_qps, placements(self._instance, solution, demand_qps, current), solution.solver)
         check_plan(plan, self._catalog, self._profiles)

@@ -20,6 +20,7 @@ from proteus_cli.serving.oip import InferRequest
 log = logging.getLogger("proteus.dataplane")
 
 _US_PER_S = 1e6
+_LONGEST_US = 2**63 - 1
 
 
 @dataclass(slots=True, eq=False)
@@ -122,7 +123,7 @@ class DataPlane:
         timeout_us = parameters.get("timeout")
         if timeout_us is None or timeout_us == 0:  # 0 is Triton's way to say "none"
             return self.slo_s[family]
-        if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or timeout_us < 0:
+        if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 < timeout_us <= _LONGEST_US:
             raise BadRequest(f"parameter `timeout` must be a whole number of microseconds; got {timeout_us!r}")
         return timeout_us / _US_PER_S
 

@@ -43,6 +43,7 @@ JSON_LENGTH = b"inference-header-content-length"
 OUTCOME = b"proteus-outcome"
 _US_PER_S = 1e6
 _NO_CONTENT = b""
+_MOST_DIGITS = 18
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -171,14 +172,14 @@ def _is_version(parts: list[str]) -> bool:
 
 def _require_method(scope: Scope, method: str) -> None:
     if scope["method"] != method:
-        raise MethodNotAllowed(f"{scope['path']} takes {method}, not {scope['method']}")
+        raise MethodNotAllowed(f"{scope['path']} takes {method}, not {scope['method']}", allowed=method)
 
 
 def _json_length(headers: dict[bytes, bytes]) -> int | None:
     text = headers.get(JSON_LENGTH)
     if text is None:
         return None
-    if not text.isdigit():
+    if not text.isdigit() or len(text) > _MOST_DIGITS:
         raise BadRequest("Inference-Header-Content-Length must be a whole number")
     return int(text)
 
@@ -201,6 +202,8 @@ def _error(error: RequestError) -> Response:
     headers = []
     if isinstance(error, Overloaded | NotReady):
         headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allowed.encode()))
     if isinstance(error, DeadlineExceeded):
         headers.append((OUTCOME, b"late" if error.is_late else b"dropped"))
     status = next(status for kind, status in STATUS.items() if isinstance(error, kind))

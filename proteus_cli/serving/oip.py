@@ -6,7 +6,7 @@ Source: the protocol's "HTTP/REST" document, and Triton's "Binary Tensor Data Ex
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -22,6 +22,8 @@ DATATYPES = {
 }  # fmt: skip
 DATATYPE_OF = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
 
+_LARGEST_INT64 = 2**63 - 1
+
 Parameters = dict[str, str | int | float | bool]
 
 
@@ -29,7 +31,7 @@ class WireTensor(msgspec.Struct):
     """A tensor of a request, as it is on the wire."""
 
     name: str
-    shape: list[int]
+    shape: list[Annotated[int, msgspec.Meta(le=_LARGEST_INT64)]]
     datatype: str
     parameters: dict[str, Any] = {}  # msgspec copies mutable defaults
     data: Any = None
@@ -73,7 +75,7 @@ def decode(body: bytes, json_length: int | None, signature: Signature) -> InferR
         raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes")
     try:
         wire = _wire.decode(body if json_length is None else body[:json_length])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"not a valid inference request: {error}") from None
     binary = _Binary(memoryview(body)[json_length:] if json_length is not None else memoryview(b""))
     tensors = {tensor.name: tensor for tensor in wire.inputs}
