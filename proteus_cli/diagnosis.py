@@ -17,7 +17,7 @@ from proteus_cli.store import Workspace, require_current_models
 
 State = Literal["ok", "missing", "optional"]
 
-NEEDED = ("numpy", "onnxruntime", "cvxpy", "highspy", "msgspec", "uvicorn", "httptools", "aiohttp", "matplotlib")
+NEEDED = ("numpy", "onnxruntime", "cvxpy", "highspy", "msgspec", "uvicorn", "httptools", "matplotlib")
 OPTIONAL = {"tensorrt": "only for GPUs, which this version does not run yet", "uvloop": "pip install uvloop"}
 
 

@@ -41,7 +41,10 @@ def read_settings(workspace: Path) -> Settings:
     except OSError as error:
         raise ArtefactError(f"Can't read `{path}`: {error.strerror or error}.", hint=hint) from error
     try:
-        sections = msgspec.toml.decode(content, type=dict[str, dict[str, Any]])
+        sections = msgspec.toml.decode(content, type=dict[str, Any])
+        stray = next((name for name, section in sections.items() if not isinstance(section, dict)), None)
+        if stray is not None:
+            raise ArtefactError(f"`{path}` is not valid: `{stray}` belongs into a section, like `[plan]`.", hint=hint)
         devices = msgspec.convert(sections.pop("devices", {}), DeviceSettings)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ArtefactError(f"`{path}` is not valid: {error}.", hint=hint) from None

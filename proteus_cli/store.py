@@ -1,6 +1,7 @@
 """Artefacts on disk: written whole or not at all, read strictly, traced by digests of their inputs."""
 
 import contextlib
+import glob
 import hashlib
 import os
 import platform
@@ -98,7 +99,7 @@ def digest(path: Path) -> str:
 
 def model_digest(model: Path) -> str:
     """SHA-256 of an ONNX file and the external data beside it (files whose names start with the model's)."""
-    parts = [model, *sorted(path for path in model.parent.glob(f"{model.name}[._]*") if path.is_file())]
+    parts = [model, *sorted(path for path in model.parent.glob(f"{glob.escape(model.name)}[._]*") if path.is_file())]
     hashes = [hashlib.sha256(read_bytes(part, hint=f"`{model}` is named in the catalog")) for part in parts]
     return (
         hashes[0].hexdigest()
@@ -166,7 +167,7 @@ class Workspace:
     def plan(self, name: Path) -> Plan:
         """A plan by path, here or in ``plans/``, with or without ``.json``. Raises `ArtefactError`."""
         candidates = (name, self.root / name, self.plans_dir / name)
-        named = [path.with_name(path.name + end) for path in candidates for end in ("", ".json")]
+        named = [Path(f"{path}{end}") for path in candidates for end in ("", ".json")]
         found = next((path for path in named if os.path.isfile(path)), name)  # noqa: PTH113 - takes any name
         return read_json(found, Plan, hint="run `proteus plan --demand RATE` to make a plan")
 

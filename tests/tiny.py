@@ -13,15 +13,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from proteus_cli import store
 from proteus_cli.backends.affinity import usable_cores
+from proteus_cli.backends.discovery import discover
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Placement, Plan, Solver
 from proteus_cli.domain.profile import Backend, Point, Profile, VariantProfile, capacity
+from proteus_cli.settings import read_settings
+from proteus_cli.units import parse_duration
 
 INPUTS = 4
 CLASSES = 3
 SLO = "200ms"
-SLO_S = 0.2
 DEVICES = ("cpu0", "cpu1")
 BATCHES = (1, 2, 4, 8)
 MADE_BY = MadeBy(version="0.0.0", host="bench", time="2026-01-02T03:04:05+00:00")
@@ -126,21 +128,9 @@ def mlp(path: Path, *, hidden: int = 8, inputs: int = INPUTS, seed: int = 0) -> 
 
 def passing_on(path: Path) -> Path:
     """A model whose scores are its inputs: it answers with the place of the highest input."""
-    shape = ["n", INPUTS]
     nodes = [helper.make_node("Identity", ["x"], ["scores"])]
-    return save_model(path, nodes, inputs=[tensor("x", shape)], outputs=[tensor("scores", shape)])
-
-
-def doubling(path: Path) -> Path:
-    """Every type of tensor at once is not to be had; two inputs are: ``x`` FP32 [n, 4] and ``k`` INT64 [n, 2]."""
-    nodes = [helper.make_node("Add", ["x", "x"], ["x2"]), helper.make_node("Add", ["k", "k"], ["k2"])]
-    kinds = (("x", 4, TensorProto.FLOAT), ("k", 2, TensorProto.INT64))
-    return save_model(
-        path,
-        nodes,
-        inputs=[tensor(name, ["n", size], kind) for name, size, kind in kinds],
-        outputs=[tensor(f"{name}2", ["n", size], kind) for name, size, kind in kinds],
-    )
+    inputs, outputs = ([tensor(name, ["n", INPUTS])] for name in ("x", "scores"))
+    return save_model(path, nodes, inputs=inputs, outputs=outputs)
 
 
 def save_eval(path: Path, *, rows: int = 32, right: int = 32, inputs: int = INPUTS) -> Path:
@@ -184,8 +174,10 @@ def make_workspace(root: Path, families: Sequence[TinyFamily] = FAMILIES) -> Tin
     return made
 
 
-def device(name: str, core: int = 0) -> Device:
-    return Device(name, "cpu-1c", "cpu", "Tiny CPU", memory_bytes=2**30, cores=(core,))
+def device(made: Tiny, name: str) -> Device:
+    """The device as this machine has it; one made up where it has no such device."""
+    here = {found.id: found for found in discover(read_settings(made.root).devices)}
+    return here.get(name, Device(name, "cpu-1c", "cpu", "Tiny CPU", memory_bytes=2**30, cores=(0,)))
 
 
 def points(first_s: float, row_s: float, batches: Sequence[int] = BATCHES) -> tuple[Point, ...]:
@@ -196,11 +188,10 @@ def points(first_s: float, row_s: float, batches: Sequence[int] = BATCHES) -> tu
 
 def add_profiles(made: Tiny, devices: Sequence[str] = DEVICES) -> None:
     """Profiles as if measured, with the latencies of the variants as they are declared here."""
-    for core, name in enumerate(devices):
+    for name in devices:
         variants = [_measured(made, family, variant) for family in made.families for variant in family.variants]
-        profile = Profile(
-            FORMAT, MADE_BY, device(name, core), devices[0], Backend("onnxruntime", {}), tuple(variants)
-        )
+        backend = Backend("onnxruntime", {})
+        profile = Profile(FORMAT, MADE_BY, device(made, name), devices[0], backend, tuple(variants))
         store.write_json(made.place.profile_path(name), profile)
 
 
@@ -225,7 +216,7 @@ def add_plan(made: Tiny, hosts: Mapping[str, str], *, demand_qps: float = 20.0, 
     placements = []
     for device_id, variant_name in hosts.items():
         family, variant = family_of[variant_name]
-        within = capacity(points(variant.first_s, variant.row_s), SLO_S)
+        within = capacity(points(variant.first_s, variant.row_s), parse_duration(family.slo))
         shared = sum(family_of[other][0] is family for other in hosts.values())
         placements.append(
             Placement(

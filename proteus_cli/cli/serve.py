@@ -72,7 +72,7 @@ def _deployment(name: Path, workspace: Path, *, replan: bool) -> "Deployment":
     catalog = place.catalog()
     profiles = {device: place.profile(device) for device in plan.devices}
     here = {device.id: device for device in discover(read_settings(workspace).devices)}
-    for device, profile in profiles.items():
+    for profile in profiles.values():
         _require_here(profile.device, here)
     for placement in plan.placements:
         measured_for(placement, profiles)

@@ -1,5 +1,6 @@
 """The one controller that two clocks drive: the live server's and the simulator's."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -116,7 +117,9 @@ class Controller:
         waiting_rows, capacity_qps = line.queue.rows, line.capacity_qps
         ahead_rows = waiting_rows + line.running_rows
         budget_s = self.policy.batching.due_s(request) - now_s
-        if line.router is None or not admission.fits(ahead_rows + request.rows, capacity_qps, budget_s):
+        # With nobody ahead it isn't load that makes it late: then a lane says whether it can be answered in time.
+        is_crowded = ahead_rows > 0 and not admission.fits(ahead_rows + request.rows, capacity_qps, budget_s)
+        if line.router is None or is_crowded:
             return Refused(admission.retry_after_s(ahead_rows, capacity_qps))
         first = line.queue.push(request)
         turn = line.router.give(request.rows)
@@ -170,12 +173,19 @@ class Controller:
         batching = self.policy.batching.decide(line.queue, hosted, router.turns_of(hosted), now_s)
         if batching is None or isinstance(batching, Start | Hold):
             return batching
-        rows = self._head(line).rows
-        fastest = router.fastest(rows)
-        if fastest.latency(rows) < hosted.latency(rows):
-            router.pass_on(hosted, fastest, rows)
-            return HandOver(to=fastest.device)
-        return Drop((self._give_up(line),))
+        return self._hopeless_here(line, router, hosted, now_s)
+
+    def _hopeless_here(self, line: _Line, router: Router, hosted: Hosted, now_s: float) -> Hold | Drop | HandOver:
+        """The most urgent request can't be made by ``hosted``: perhaps by the fastest variant, else by none."""
+        head = self._head(line)
+        fastest = router.fastest(head.rows)
+        last_moment_s = self.policy.batching.due_s(head) - fastest.latency(head.rows)
+        if fastest is hosted or last_moment_s < now_s:
+            return Drop((self._give_up(line),))
+        if router.turns_of(fastest) > 0:  # it has a turn for that, and will use it or be too late
+            return Hold(until_s=max(last_moment_s, math.nextafter(now_s, math.inf)))
+        router.pass_on(hosted, fastest, head.rows)
+        return HandOver(to=fastest.device)
 
     def _launch(self, lane: _Lane, hosted: Hosted, rows: int) -> Launch:
         line = self._lines[hosted.family]

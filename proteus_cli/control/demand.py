@@ -21,7 +21,7 @@ class DemandEstimator:
             buckets[-1] = (index, buckets[-1][1] + rows)
             return
         buckets.append((index, rows))
-        while buckets[0][0] <= index - self._keep:
+        while buckets[0][0] < index - self._keep:  # the running bucket comes on top of the horizon
             buckets.popleft()
 
     def rate_qps(self, family: str, window_s: float, now_s: float) -> float:

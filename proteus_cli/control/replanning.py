@@ -19,15 +19,19 @@ class ReplanRule:
     """Re-plan when the demand leaves what the plan can carry, or stays well below what it was made for.
 
     Up: some window of ``burst_windows_s`` proves (by ``sigmas`` deviations) more than the hosted capacity carries
-    with the plan's headroom. Short windows see a burst early, long ones a slow rise. Down: the busiest second of the
-    last ``calm_s`` is below ``low_water`` of the planned demand, for some family, the plan is ``settle_s`` old, and
-    there is accuracy to gain.
+    with the plan's headroom; the new plan is for what a window proves by ``estimate_sigmas``. Short windows see a
+    burst early, long ones a slow rise.
+
+    Down: the busiest second of the last ``calm_s`` is below ``low_water`` of the planned demand, for some family, the
+    plan is ``settle_s`` old, and there is accuracy to gain.
+
     No family falls below ``floor_qps``, so that each stays hosted where the fleet allows it.
     """
 
     every_s: float = 0.2
     burst_windows_s: tuple[float, ...] = (0.2, 0.5, 2.0)
-    sigmas: float = 2.0
+    sigmas: float = 3.0
+    estimate_sigmas: float = 1.0
     calm_s: float = 5.0
     settle_s: float = 1.0
     low_water: float = 0.7
@@ -38,7 +42,7 @@ class ReplanRule:
     ) -> Replan | None:
         """Whether to re-plan at ``now_s``: serving since ``started_s``, with the plan in force since ``since_s``."""
         for family in demand.families:
-            seen_qps = self._proven(demand, family, now_s)
+            seen_qps = self._proven(demand, family, now_s, self.sigmas)
             if seen_qps > self._carried(plan, family):
                 return self._for(demand, now_s, f"{family}: {seen_qps:.0f} qps is more than the plan carries")
         if now_s - started_s < self.calm_s or now_s - since_s < self.settle_s or _is_best(plan):
@@ -56,9 +60,9 @@ class ReplanRule:
         planned_qps = plan.demand_qps.get(family, 0.0)
         return max(carried_qps, planned_qps * 1.1, self.floor_qps)
 
-    def _proven(self, demand: DemandEstimator, family: str, now_s: float) -> float:
+    def _proven(self, demand: DemandEstimator, family: str, now_s: float, sigmas: float) -> float:
         rates = ((demand.rate_qps(family, window_s, now_s), window_s) for window_s in self.burst_windows_s)
-        return max(proven_qps(rate, window_s, self.sigmas) for rate, window_s in rates)
+        return max(proven_qps(rate, window_s, sigmas) for rate, window_s in rates)
 
     def _peak(self, demand: DemandEstimator, family: str, now_s: float) -> float:
         return demand.peak_qps(family, 1.0, self.calm_s, now_s)
@@ -66,7 +70,11 @@ class ReplanRule:
     def _for(self, demand: DemandEstimator, now_s: float, reason: str) -> Replan:
         longest_s = max(self.burst_windows_s)
         wanted = {
-            family: max(self._proven(demand, family, now_s), demand.rate_qps(family, longest_s, now_s), self.floor_qps)
+            family: max(
+                self._proven(demand, family, now_s, self.estimate_sigmas),
+                demand.rate_qps(family, longest_s, now_s),
+                self.floor_qps,
+            )
             for family in demand.families
         }
         return Replan(wanted, reason)

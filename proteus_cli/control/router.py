@@ -9,7 +9,8 @@ class Router:
     """Smooth weighted round-robin over the variants that host one family.
 
     A turn is the right to take one row from the family's queue. Which request a turn takes is bound late, when the
-    lane is free: the most urgent one. Over any stretch each variant gets its share within one turn.
+    lane is free: the most urgent one. All turns together are as many as the rows that wait. Given row by row, no
+    variant is ever a whole turn ahead of its share.
     """
 
     def __init__(self, hosts: Sequence[Hosted]) -> None:
@@ -35,21 +36,42 @@ class Router:
         return self.turns[self._index(host)]
 
     def use(self, host: Hosted, rows: int) -> None:
-        """``host`` took so many rows."""
-        self.turns[self._index(host)] -= rows
+        """``host`` took so many rows; what goes beyond its turns it had from whoever has most, and owes to them.
+
+        So turns never fall below zero: a variant in debt would be given turns that it can't use, and nobody asked.
+        """
+        own = self._index(host)
+        self.turns[own] -= rows
+        while self.turns[own] < 0:
+            most = self._with_most()
+            lent = min(-self.turns[own], self.turns[most])
+            self._move(most, own, lent)
+            self._credit[most] += lent
+            self._credit[own] -= lent
 
     def give_up(self, rows: int) -> None:
         """So many rows left the queue without being taken: whoever has most turns loses them."""
-        self.turns[max(range(len(self.turns)), key=self.turns.__getitem__)] -= rows
+        while rows > 0:
+            most = self._with_most()
+            lost = min(rows, self.turns[most])
+            self.turns[most] -= lost
+            rows -= lost
 
     def pass_on(self, source: Hosted, target: Hosted, rows: int) -> None:
-        """Move turns from one variant to another."""
-        self.turns[self._index(source)] -= rows
-        self.turns[self._index(target)] += rows
+        """Move the turns of so many rows, as far as ``source`` has them, from one variant to another."""
+        index = self._index(source)
+        self._move(index, self._index(target), min(rows, self.turns[index]))
 
     def fastest(self, rows: int) -> Hosted:
         """The variant that answers so many rows first once it is free."""
         return min(self.hosts, key=lambda host: host.latency(rows))
+
+    def _with_most(self) -> int:
+        return max(range(len(self.turns)), key=self.turns.__getitem__)
+
+    def _move(self, source: int, target: int, rows: int) -> None:
+        self.turns[source] -= rows
+        self.turns[target] += rows
 
     def _index(self, host: Hosted) -> int:
         return next(i for i, known in enumerate(self.hosts) if known is host)

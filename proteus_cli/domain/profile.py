@@ -149,6 +149,8 @@ def _interpolated(known: Mapping[int, float]) -> tuple[float, ...]:
         for step in range(last_rows + 1, rows + 1):
             part = (step - last_rows) / (rows - last_rows)
             # A batch below the first measured one costs what the first one does: it would be padded.
-            table.append(latency_s if rows == first else last_s + (latency_s - last_s) * part)
+            # At a measured batch its latency itself, as adding the whole difference may miss it by a rounding.
+            exact = rows in (first, step)
+            table.append(latency_s if exact else last_s + (latency_s - last_s) * part)
         last_rows, last_s = rows, latency_s
     return tuple(table)

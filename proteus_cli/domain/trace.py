@@ -52,9 +52,13 @@ class Trace:
 
         A trace shorter than the window is taken as one window of its own length, but no less than a second.
         """
-        window_s = min(window_s, max(self.duration_s, 1.0))
         past_last_s = float(np.nextafter(self.duration_s, np.inf))
+        window_s = min(window_s, max(past_last_s, 1.0))
         latest_s = max(past_last_s - window_s, 0.0)
         starts = np.append(np.arange(0.0, latest_s, window_s / 10), latest_s)
-        totals = np.searchsorted(self.arrival_s, starts + window_s) - np.searchsorted(self.arrival_s, starts)
-        return self.demand(float(starts[int(np.argmax(totals))]), window_s)
+        stops = starts + window_s
+        stops[-1] = max(stops[-1], past_last_s)  # rounding must not cost the last arrival
+        totals = np.searchsorted(self.arrival_s, stops) - np.searchsorted(self.arrival_s, starts)
+        busiest = int(np.argmax(totals))
+        counts = self.counts(float(starts[busiest]), float(stops[busiest]))
+        return {name: count / window_s for name, count in counts.items()}

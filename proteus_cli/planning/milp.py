@@ -37,6 +37,9 @@ def formulate(instance: Instance) -> Model:
         "nothing_is_negative": [hosts >= 0, rate_qps >= 0, unserved_qps >= 0],
         "each_device_hosts_one_variant": [instance.of_group @ hosts <= instance.device_count],
         "within_capacity": [rate_qps <= cp.multiply(instance.capacity_qps, hosts)],
+        # Says nothing new to whole numbers. But the solver takes a host of 1e-6 for none, which a small demand on a
+        # fast device would slip through; and it tightens the relaxation.
+        "no_host_serves_more_than_is_asked": [rate_qps <= cp.multiply(instance.of_family.T @ demand_qps, hosts)],
         "demand_is_served_or_counted": [instance.of_family @ rate_qps + unserved_qps == demand_qps],
     }
     always = [constraint for group in constraints.values() for constraint in group]

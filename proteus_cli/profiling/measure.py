@@ -4,11 +4,14 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.npyio import NpzFile
 
 from proteus_cli.backends.base import Arrays, Runner, Signature
+from proteus_cli.domain.base import require
 from proteus_cli.domain.profile import Point
 from proteus_cli.errors import ArtefactError
 
@@ -75,15 +78,16 @@ def measure_accuracy(runner: Runner, eval_path: Path) -> float:
 def _load_eval(path: Path, signature: Signature) -> tuple[Arrays, npt.NDArray[np.int64]]:
     hint = "an eval split is an .npz with `y` and one array per input of the model (or `x` for its only one)"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as arrays:
             labels = arrays["y"].astype(np.int64)
             only = len(signature.inputs) == 1 and "x" in arrays
             inputs = {spec.name: arrays["x" if only else spec.name].astype(spec.dtype) for spec in signature.inputs}
-    except (OSError, KeyError, ValueError) as error:
+        require(labels.ndim == 1 and len(labels) > 0, f"`y` must be a list of labels; its shape is {labels.shape}")
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
         raise ArtefactError(f"Can't use the eval split `{path}`: {error}.", hint=hint) from error
     for spec in signature.inputs:
         expected = (len(labels), *spec.shape)
-        if inputs[spec.name].shape != expected or not len(labels):
+        if inputs[spec.name].shape != expected:
             raise ArtefactError(
                 f"The eval split `{path}` has shape {inputs[spec.name].shape} for `{spec.name}`; "
                 f"the model takes {expected}.",

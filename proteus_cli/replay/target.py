@@ -6,17 +6,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import aiohttp
 import msgspec
 import numpy as np
 
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ServerError
+from proteus_cli.replay.client import HttpClient, HttpReply, http_client
 
 PATIENCE_S = 30.0  # past any deadline: a reply that takes longer counts as failed
 SAMPLE_ROWS = 64  # different rows to send, by family
 _US_PER_S = 1e6
-_JSON_LENGTH = "Inference-Header-Content-Length"
+_OK = 200
+_JSON_LENGTH = b"inference-header-content-length"
+_OUTCOME = b"proteus-outcome"
 _NUMPY = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
@@ -80,15 +82,17 @@ class _Sample:
 class HttpTarget:
     """A server at ``url``; requests carry one random row and what is left of their time as ``timeout``."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
-        self._url, self._session = url.rstrip("/"), session
+    def __init__(self, url: str, client: HttpClient) -> None:
+        self._url, self._client = url.rstrip("/"), client
         self._samples: dict[str, list[_Sample]] = {}
+        self._heads: dict[str, bytes] = {}
 
     async def prepare(self, families: tuple[str, ...]) -> ServerStatus:
         """Ask what the families take, and how the server is. Raises `ServerError`."""
         rng = np.random.default_rng(0)
         for family in families:
             metadata = await self._get(f"/v2/models/{family}")
+            self._heads[family] = self._client.head("POST", f"/v2/models/{family}/infer")
             self._samples[family] = [_sample(metadata["inputs"], rng) for _ in range(SAMPLE_ROWS)]
         return await self.status()
 
@@ -102,17 +106,19 @@ class HttpTarget:
     async def send(self, family: str, number: int, timeout_s: float) -> Reply:
         samples = self._samples[family]
         body, json_length = samples[number % len(samples)].body(timeout_s)
-        headers = {_JSON_LENGTH: str(json_length), "Content-Type": "application/octet-stream"}
+        headers = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % json_length
         try:
-            async with self._session.post(f"{self._url}/v2/models/{family}/infer", data=body, headers=headers) as reply:
-                content = await reply.read()
-        except (aiohttp.ClientError, TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                reply = await self._client.post(self._heads[family], headers, body)
+        except OSError:  # TimeoutError is one
             return Reply(Outcome.FAILED)
-        if reply.status != 200:  # noqa: PLR2004
-            if reply.headers.get("proteus-outcome") == Outcome.LATE:
-                return Reply(Outcome.LATE)
-            return Reply(_OF_STATUS.get(reply.status, Outcome.FAILED))
-        json = content[: int(reply.headers.get(_JSON_LENGTH, len(content)))]
+        return self._read(reply)
+
+    def _read(self, reply: HttpReply) -> Reply:
+        if reply.status != _OK:
+            is_late = reply.headers.get(_OUTCOME) == Outcome.LATE.value.encode()
+            return Reply(Outcome.LATE if is_late else _OF_STATUS.get(reply.status, Outcome.FAILED))
+        json = reply.body[: int(reply.headers.get(_JSON_LENGTH, len(reply.body)))]
         try:
             said = msgspec.json.decode(json, type=_Answer).parameters
         except msgspec.DecodeError as error:
@@ -121,26 +127,26 @@ class HttpTarget:
 
     async def _get(self, path: str) -> Any:
         try:
-            async with self._session.get(self._url + path) as reply:
-                content = await reply.read()
-                if reply.status != 200:  # noqa: PLR2004
-                    raise ServerError(
-                        f"`{self._url}{path}` answered {reply.status}: {content[:200].decode(errors='replace')}",
-                        hint="does the server serve the families of the trace?",
-                    )
-                return msgspec.json.decode(content)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise ServerError(f"Can't use the server at `{self._url}`: {error}.", hint="is it running?") from error
+            async with asyncio.timeout(PATIENCE_S):
+                reply = await self._client.get(path)
+        except OSError as error:
+            raise ServerError(f"Can't reach the server at `{self._url}`: {error}.", hint="is it running?") from error
+        if reply.status != _OK:
+            raise ServerError(
+                f"`{self._url}{path}` answered {reply.status}: {reply.body[:200].decode(errors='replace')}",
+                hint="does the server serve the families of the trace?",
+            )
+        try:
+            return msgspec.json.decode(reply.body)
+        except msgspec.DecodeError as error:
+            raise ServerError(f"`{self._url}{path}` answered something else than JSON: {error}.") from None
 
 
 @asynccontextmanager
 async def http_target(url: str) -> AsyncIterator[HttpTarget]:
-    """A target with connections of its own."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-    timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
-        yield HttpTarget(url, session)
-        await asyncio.sleep(0)  # let closed connections say goodbye
+    """A target with connections of its own. Raises `UsageError` where that is no URL."""
+    async with http_client(url) as client:
+        yield HttpTarget(url, client)
 
 
 def _sample(inputs: list[Mapping[str, Any]], rng: np.random.Generator) -> _Sample:

@@ -14,6 +14,7 @@ import numpy as np
 from proteus_cli.backends.affinity import pin_this_thread
 from proteus_cli.backends.base import Arrays, Backend, Runner, Signature
 from proteus_cli.domain.device import Device
+from proteus_cli.errors import EngineError
 
 EngineKey = tuple[str, str]
 """(family, variant)"""
@@ -83,9 +84,20 @@ class ThreadExecutor:
         with ExitStack() as stack:
             runner = stack.enter_context(self._backend.runner(model))
             rng = np.random.default_rng(0)
-            for rows in sorted({1, warm_up_rows}):
-                runner.infer(runner.signature.sample(rows, rng))
+            for rows in sorted({1, 2, warm_up_rows}):
+                outputs = runner.infer(runner.signature.sample(rows, rng))
+                _require_rows(model, outputs, rows)
             return runner, stack.pop_all()
+
+
+def _require_rows(model: Path, outputs: Arrays, rows: int) -> None:
+    """Each row of a batch must have its row in every output, or its answer couldn't be told from the others'."""
+    for name, values in outputs.items():
+        if len(values) != rows:
+            raise EngineError(
+                f"`{name}` of `{model}` has {len(values)} rows for {rows} rows of input.",
+                hint="export the model with axis 0 of every input and output as the batch",
+            )
 
 
 def _infer(runner: Runner, parts: Sequence[Arrays]) -> BatchResult:

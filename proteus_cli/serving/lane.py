@@ -1,6 +1,7 @@
 """The serving side of one device: asks the controller, and obeys."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -56,11 +57,17 @@ class Lane:
         self._timer_s = timer_s
         self._controller, self._endings, self._clock, self._others = controller, endings, clock, others
         self._timer: asyncio.TimerHandle | None = None
+        self._wake_s = math.inf
 
     def ask(self) -> None:
-        """Ask what to do, and do it, until there is nothing more to do now."""
+        """Ask what to do, and do it, until there is nothing more to do now.
+
+        A moment that was waited for is not missed because the timer or the loop is late: it is still asked for then.
+        The margin of each deadline covers that; told the later time, the controller would give the request up.
+        """
+        wake_s, self._wake_s = self._wake_s, math.inf
         while True:
-            now_s = self._clock()
+            now_s = min(self._clock(), wake_s)
             match self._controller.decide(self.device, now_s):
                 case Launch() as launch:
                     self._launch(launch, now_s)
@@ -70,6 +77,7 @@ class Lane:
                 case HandOver(to=other):
                     self._others[other].ask()
                 case WaitUntil(at_s=at_s):
+                    self._wake_s = at_s
                     self._wake_in(at_s - now_s)
                     return
                 case Idle():

@@ -153,6 +153,8 @@ def _from_json(tensor: WireTensor, spec: TensorSpec) -> npt.NDArray[Any]:
         values = np.asarray(tensor.data)
     except (ValueError, OverflowError):
         raise BadRequest(f"input `{tensor.name}`: `data` must be a flat or evenly nested list of numbers") from None
+    if spec.dtype == np.uint64 and values.dtype.kind == "f":
+        values = _whole(tensor.data, values)
     kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[spec.dtype.kind]
     if values.size and values.dtype.kind not in kinds:
         raise BadRequest(f"input `{tensor.name}`: `data` must hold {tensor.datatype} values")
@@ -162,6 +164,13 @@ def _from_json(tensor: WireTensor, spec: TensorSpec) -> npt.NDArray[Any]:
             raise BadRequest(f"input `{tensor.name}`: values don't fit {tensor.datatype}")
     with np.errstate(over="ignore"):  # beyond the range of a float is infinity
         return values.astype(spec.dtype)
+
+
+def _whole(data: list[Any], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Whole numbers on both sides of 2⁶³, for which numpy knows no type but floats; ``values`` where some aren't."""
+    entries = np.asarray(data, dtype=object)
+    is_whole = all(type(entry) is int and 0 <= entry < 2**64 for entry in entries.flat)
+    return entries.astype(np.uint64) if is_whole else values
 
 
 def _wanted_outputs(wire: WireRequest, signature: Signature) -> tuple[tuple[str, bool], ...]:

@@ -1,0 +1,147 @@
+"""A lean HTTP/1.1 client: what the load generator costs, it takes from the server that it measures on one machine."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from proteus_cli.errors import UsageError
+
+
+@dataclass(slots=True)
+class HttpReply:
+    """A whole response; header names are lower-case."""
+
+    status: int = 0
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class _Connection(asyncio.Protocol):
+    """One keep-alive connection with one request at a time."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._future: asyncio.Future[HttpReply] | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._reply = HttpReply()
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def ask(self, request: bytes) -> "asyncio.Future[HttpReply]":
+        """Send a request; raises `OSError` through the future where the connection breaks."""
+        if self._transport is None:
+            raise RuntimeError("not connected yet")
+        self._future = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return self._future
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(ConnectionError(f"not HTTP: {error}"))
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._fail(exc if isinstance(exc, OSError) else ConnectionError("the server closed the connection"))
+
+    # httptools.HttpResponseParser
+
+    def on_message_begin(self) -> None:
+        self._reply = HttpReply()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._reply.headers[name.lower()] = value
+
+    def on_body(self, body: bytes) -> None:
+        self._reply.body += body
+
+    def on_message_complete(self) -> None:
+        self._reply.status = self._parser.get_status_code()
+        if not self._parser.should_keep_alive():
+            self.close()
+        if self._future is not None and not self._future.done():
+            self._future.set_result(self._reply)
+
+    def _fail(self, error: Exception) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_exception(error)
+
+
+class HttpClient:
+    """As many connections to one server as there are requests under way; idle ones are used again, latest first."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or parts.hostname is None:
+            raise UsageError(f"`{url}` is not the URL of a server.", hint="write it like http://127.0.0.1:8000")
+        self._host, self._tls = parts.hostname, parts.scheme == "https"
+        self._port = parts.port or (443 if self._tls else 80)
+        self._prefix = parts.path.rstrip("/")
+        self._netloc = parts.netloc.rpartition("@")[2]
+        self._idle: list[_Connection] = []
+
+    async def get(self, path: str) -> HttpReply:
+        """Raises `OSError` where the server can't be reached."""
+        return await self._ask(b"%b\r\n" % self.head("GET", path))
+
+    async def post(self, head: bytes, headers: bytes, body: bytes) -> HttpReply:
+        """``head`` is from `head`; ``headers`` are whole lines. Raises `OSError`."""
+        return await self._ask(b"%bContent-Length: %d\r\n%b\r\n%b" % (head, len(body), headers, body))
+
+    def head(self, method: str, path: str) -> bytes:
+        """The first lines of a request."""
+        return f"{method} {self._prefix}{path} HTTP/1.1\r\nHost: {self._netloc}\r\n".encode()
+
+    async def _ask(self, request: bytes) -> HttpReply:
+        connection = await self._connection()
+        try:
+            return await connection.ask(request)
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            if connection.is_open:
+                self._idle.append(connection)
+
+    async def _connection(self) -> _Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                return connection
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls or None)
+        return connection
+
+    def close(self) -> None:
+        """Close the connections that are idle; the others close when their requests end."""
+        for connection in self._idle:
+            connection.close()
+
+
+@asynccontextmanager
+async def http_client(url: str) -> AsyncIterator[HttpClient]:
+    """A client with connections of its own. Raises `UsageError` where that is no URL."""
+    client = HttpClient(url)
+    try:
+        yield client
+    finally:
+        client.close()
+        await asyncio.sleep(0)  # let the transports say goodbye

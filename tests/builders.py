@@ -1,0 +1,152 @@
+"""Small values for tests of decisions: catalogs, profiles, plans and requests with latencies that heads can add up."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from proteus_cli.control.decision import Hosted
+from proteus_cli.domain.base import FORMAT, MadeBy
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.plan import Placement, Plan, Solver
+from proteus_cli.domain.profile import Backend, LatencyTable, Point, Profile, VariantProfile
+from proteus_cli.domain.request import Request
+from proteus_cli.domain.trace import Trace
+
+MADE_BY = MadeBy(version="0.0.0", host="bench", time="2026-01-02T03:04:05+00:00")
+SOLVER = Solver(name="by hand", status="optimal", gap=0.0, solve_s=0.0)
+NO_SLO = float("nan")
+
+
+def near(number: float) -> Any:
+    """`pytest.approx`, to stand as a field of a value."""
+    return pytest.approx(number)
+
+
+def make_point(batch: int, latency_s: float) -> Point:
+    """A batch size that always takes ``latency_s``."""
+    return Point(batch, 10, latency_s, latency_s, latency_s, latency_s, latency_s, batch / latency_s)
+
+
+def make_points(latency_s: Mapping[int, float]) -> tuple[Point, ...]:
+    """Latency in seconds by batch size."""
+    return tuple(make_point(batch, seconds) for batch, seconds in latency_s.items())
+
+
+def make_table(latency_s: Mapping[int, float]) -> LatencyTable:
+    return LatencyTable(make_points(latency_s), of=lambda point: point.p95_s)
+
+
+def make_measured(
+    family: str, variant: str, accuracy: float, latency_s: Mapping[int, float], *, load_s: float = 1.0
+) -> VariantProfile:
+    return VariantProfile(
+        family=family,
+        variant=variant,
+        accuracy=accuracy,
+        model_digest="m",
+        engine_digest="e",
+        eval_digest=None,
+        build_s=0.0,
+        load_s=load_s,
+        memory_bytes=1000,
+        points=make_points(latency_s),
+    )
+
+
+def make_profile(device: str, *measured: VariantProfile, device_type: str = "cpu") -> Profile:
+    return Profile(
+        format=FORMAT,
+        made_by=MADE_BY,
+        device=Device(id=device, type=device_type, kind="cpu", name="a test device", memory_bytes=2**30, cores=(0,)),
+        measured_on=device,
+        backend=Backend(name="by hand", versions={}),
+        variants=measured,
+    )
+
+
+def make_family(name: str, accuracies: Mapping[str, float], *, slo: str = "100ms", weight: float = 1.0) -> Family:
+    """A family by the accuracy of each variant."""
+    variants = tuple(Variant(variant, f"{variant}.onnx", accuracy) for variant, accuracy in accuracies.items())
+    return Family(name, slo, variants, weight)
+
+
+def make_catalog(*families: Family) -> Catalog:
+    return Catalog(format=FORMAT, families=families)
+
+
+def make_placement(
+    device: str,
+    family: str,
+    variant: str,
+    *,
+    rate_qps: float = 10.0,
+    share: float = 1.0,
+    capacity_qps: float = 100.0,
+    max_batch: int = 4,
+) -> Placement:
+    return Placement(device, family, variant, max_batch, rate_qps, share, capacity_qps)
+
+
+def make_plan(
+    *placements: Placement,
+    demand_qps: Mapping[str, float] | None = None,
+    served_qps: Mapping[str, float] | None = None,
+    devices: Sequence[str] = (),
+    headroom: float = 1.0,
+) -> Plan:
+    """A plan of ``placements``; without a demand, one for just what is placed."""
+    rates = {p.family: sum(q.rate_qps for q in placements if q.family == p.family) for p in placements}
+    demand = dict(demand_qps) if demand_qps is not None else rates
+    served = dict(served_qps) if served_qps is not None else {f: min(rates.get(f, 0.0), demand[f]) for f in demand}
+    return Plan(
+        format=FORMAT,
+        made_by=MADE_BY,
+        policy="proteus",
+        objective="by hand",
+        headroom=headroom,
+        demand_qps=demand,
+        served_qps=served,
+        unserved_qps={family: demand[family] - served[family] for family in demand},
+        effective_accuracy=None,
+        relative_accuracy=None,
+        solver=SOLVER,
+        fleet={"cpu": tuple(devices) or tuple(dict.fromkeys(p.device for p in placements))},
+        placements=placements,
+        inputs={},
+    )
+
+
+def hosted(
+    device: str = "cpu0",
+    family: str = "a",
+    variant: str = "a-s",
+    *,
+    latency_s: Mapping[int, float],
+    max_batch: int = 4,
+    weight: float = 1.0,
+    capacity_qps: float = 1000.0,
+    accuracy: float = 0.9,
+) -> Hosted:
+    """A loaded variant; ``latency_s`` by rows."""
+    return Hosted(device, family, variant, accuracy, max_batch, weight, capacity_qps, make_table(latency_s))
+
+
+def make_request(
+    number: int = 0, *, family: str = "a", at_s: float = 0.0, slo_s: float = 0.1, rows: int = 1
+) -> Request:
+    return Request(number, family, at_s, at_s + slo_s, rows)
+
+
+def make_trace(*arrivals: tuple[float, str], families: Iterable[str] = (), slo_s: Sequence[float] = ()) -> Trace:
+    """(second, family) pairs in order."""
+    names = tuple(families) or tuple(sorted({family for _, family in arrivals}))
+    return Trace(
+        name="by hand",
+        families=names,
+        arrival_s=np.array([at_s for at_s, _ in arrivals], dtype=np.float64),
+        family=np.array([names.index(family) for _, family in arrivals], dtype=np.int64),
+        slo_s=np.array(slo_s or [NO_SLO] * len(arrivals), dtype=np.float64),
+    )

@@ -1,0 +1,85 @@
+"""Runs commands as a user would, and looks at what came of it."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from proteus_cli.cli.main import run
+
+WITHIN_S = 60
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def refused(self, code: int = 2) -> str:
+        """The message, where the command ended with an error in the form that all errors have."""
+        assert self.code == code, self
+        assert self.stdout == ""
+        match = re.fullmatch(r"error: (.+)\n\nhint: .+\n", self.stderr)
+        assert match is not None, self.stderr
+        return str(match[1])
+
+    def misused(self) -> str:
+        """What was said, where the command line itself made no sense."""
+        assert self.code == 2, self
+        assert self.stdout == ""
+        assert "Traceback" not in self.stderr
+        return self.stderr
+
+    def document(self) -> Any:
+        """The one JSON document on stdout."""
+        assert self.code == 0, self
+        return json.loads(self.stdout)
+
+
+def proteus(*arguments: str | Path) -> Ended:
+    """Run a command in this process."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.object(sys, "argv", ["proteus", *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            run()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "proteus_cli", *map(str, arguments)]
+
+
+def proteus_process(*arguments: str | Path, cwd: Path | None = None) -> Ended:
+    """Run a command in a process of its own."""
+    done = subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WITHIN_S,
+        stdin=subprocess.DEVNULL,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Every file below a directory, hidden ones too, by path."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}

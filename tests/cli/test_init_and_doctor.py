@@ -1,0 +1,127 @@
+"""A workspace from the sample zoo, and what `doctor` and `devices` say of it."""
+
+from pathlib import Path
+
+import pytest
+from cli.command_line import Ended, files, proteus
+from tiny import Tiny, add_plan, mlp
+
+from proteus_cli import diagnosis
+from proteus_cli.store import Workspace
+from proteus_cli.zoo import zoo_files
+
+
+def test_init_makes_a_workspace_that_is_the_sample_zoo(tmp_path: Path) -> None:
+    ended = proteus("init", tmp_path / "ws")
+    assert (ended.code, ended.stdout) == (0, "")
+    assert files(tmp_path / "ws") == {name: path.read_bytes() for name, path in zoo_files().items()}
+
+
+def test_the_sample_zoo_is_whole(tmp_path: Path) -> None:
+    assert proteus("init", tmp_path).code == 0
+    place = Workspace(tmp_path)
+    catalog = place.catalog()
+    assert len(catalog.families) == 2
+    for family in catalog.families:
+        split = place.eval_path(family)
+        assert split is not None
+        assert split.is_file()
+        assert len(family.variants) > 1
+        assert all(place.model_path(variant.onnx).is_file() for variant in family.variants)
+    assert (tmp_path / "traces" / "burst.csv").is_file()
+
+
+def test_init_makes_the_workspace_here_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert proteus("init").code == 0
+    assert (tmp_path / "engines" / "catalog.toml").is_file()
+
+
+def test_init_leaves_a_workspace_that_is_there_alone(tiny: Tiny) -> None:
+    before = files(tiny.root)
+    ended = proteus("init", tiny.root)
+    assert "is there already" in ended.refused()
+    assert "--force" in ended.stderr
+    assert files(tiny.root) == before
+
+
+def test_init_by_force_overwrites_the_files_of_the_zoo_only(tiny: Tiny) -> None:
+    before = files(tiny.root)
+    assert proteus("init", tiny.root, "--force").code == 0
+    zoo = {name: path.read_bytes() for name, path in zoo_files().items()}
+    assert files(tiny.root) == before | zoo
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "a" * 300])
+def test_init_where_no_directory_can_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("in the way")
+    assert "Can't write" in proteus("init", name).refused()
+    assert files(tmp_path) == {"file": b"in the way"}
+
+
+# --- doctor
+
+
+def states(ended: Ended) -> dict[str, str]:
+    return {finding["what"]: finding["state"] for finding in ended.document()}
+
+
+def test_doctor_finds_a_sound_workspace_sound(tiny: Tiny) -> None:
+    add_plan(tiny, {"cpu0": "shapes-l"})
+    found = states(proteus("doctor", "--json", "-w", tiny.root))
+    for what in ("proteus", "numpy", "onnxruntime", "cpu0", "cpu1", "catalog", "profiles", "plan.json"):
+        assert found[what] == "ok"
+    assert "missing" not in found.values()
+
+
+def test_doctor_shows_a_table_to_people(tiny: Tiny) -> None:
+    ended = proteus("doctor", "-w", tiny.root)
+    assert ended.code == 0
+    assert "onnxruntime" in ended.stdout
+    assert ended.stderr == ""
+
+
+def test_doctor_says_how_to_begin_where_there_is_nothing(tmp_path: Path) -> None:
+    ended = proteus("doctor", "--json", "-w", tmp_path)
+    assert states(ended)["workspace"] == "optional"
+    assert "proteus init" in ended.stdout
+
+
+def test_doctor_names_the_plan_that_is_stale(tiny: Tiny) -> None:
+    add_plan(tiny, {"cpu0": "shapes-l"}, name="old")
+    path = tiny.place.profile_path("cpu0")
+    path.write_bytes(path.read_bytes() + b"\n")
+    add_plan(tiny, {"cpu0": "shapes-l"}, name="new")
+    (tiny.place.plans_dir / "broken.json").write_text("{")
+    found = states(proteus("doctor", "--json", "-w", tiny.root))
+    assert (found["old.json"], found["new.json"], found["broken.json"]) == ("optional", "ok", "optional")
+
+
+def test_doctor_names_the_model_that_changed(tiny: Tiny) -> None:
+    mlp(tiny.model("shapes-m"), hidden=5)
+    assert "shapes-m" in proteus("doctor", "--json", "-w", tiny.root).stdout
+
+
+def test_doctor_fails_where_something_that_is_needed_is_missing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "NEEDED", ("numpy", "no_such_package"))
+    ended = proteus("doctor", "-w", tiny.root)
+    assert ended.code == 1
+    assert "MISSING" in ended.stdout
+    assert "pip install" in ended.stdout
+    assert "Traceback" not in ended.stderr
+
+
+# --- devices
+
+
+def test_devices_are_shown_with_whether_they_are_profiled(tiny: Tiny) -> None:
+    tiny.place.profile_path("cpu1").unlink()
+    lines = [line for line in proteus("devices", "-w", tiny.root).stdout.splitlines() if line.startswith("│ cpu")]
+    assert ["yes" in line.split() for line in lines] == [True, False]
+
+
+def test_devices_need_no_workspace(tmp_path: Path) -> None:
+    found = proteus("devices", "--json", "-w", tmp_path / "nowhere").document()
+    assert found[0]["id"] == "cpu0"
+    assert found[0]["kind"] == "cpu"

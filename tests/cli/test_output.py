@@ -1,0 +1,316 @@
+"""Data on stdout, talk on stderr, files whole or not at all."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.command_line import WITHIN_S, command, files, proteus, proteus_process
+from tiny import Tiny
+
+PLAN = ("plan", "--demand", "20qps")
+TOO_MUCH = ("plan", "--demand", "100000qps")
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Half a minute of few requests for both families."""
+    path = tmp_path / "t.csv"
+    rows = [f"{at / 4},{('shapes', 'tones')[at % 2]}\n" for at in range(80)]
+    path.write_text("arrival_s,family\n" + "".join(rows))
+    return path
+
+
+# --- one JSON document on stdout
+
+
+def test_json_is_the_only_thing_on_stdout(tiny: Tiny, trace: Path) -> None:
+    """Whatever the solver's C library has to say, too: that is why these are processes."""
+    there = ("-w", tiny.root)
+    plan = proteus_process(*PLAN, "--json", *there).document()
+    assert {placement["variant"] for placement in plan["placements"]} == {"shapes-l", "tones-l"}
+
+    report = proteus_process("replay", trace, "--json", *there).document()
+    assert (report["requests"], report["served"]) == (80, 80)
+
+
+def test_every_command_that_prints_data_prints_one_document(tiny: Tiny, trace: Path) -> None:
+    there = ("-w", tiny.root)
+    devices = proteus("devices", "--json", *there).document()
+    assert [device["id"] for device in devices if device["kind"] == "cpu"] == ["cpu0", "cpu1"]
+
+    facts = proteus("trace", "info", "--json", trace).document()
+    assert facts["arrivals"] == 80
+
+    findings = proteus("doctor", "--json", *there).document()
+    assert {"proteus", "numpy", "catalog", "profiles"} <= {finding["what"] for finding in findings}
+
+    reports = proteus("replay", trace, "--policy", "proteus,least-accurate", "--json", *there).document()
+    assert [report["policy"] for report in reports] == ["proteus", "least-accurate"]
+
+    profiles = proteus("profile", "--budget", "0s", "--max-batch", "1", "--json", *there).document()
+    assert [profile["device"]["id"] for profile in profiles] == ["cpu0", "cpu1"]
+
+
+@pytest.mark.parametrize("device", ["cpu0", "cpu0,cpu1", "all"])
+def test_a_dry_run_of_any_number_of_devices_is_one_document(tiny: Tiny, device: str) -> None:
+    planned = proteus("profile", "--dry-run", "--device", device, "--json", "-w", tiny.root).document()
+    measured = ["cpu0", "cpu1"] if device == "cpu0,cpu1" else ["cpu0"]
+    assert [each["device"] for each in planned] == measured
+    assert all(each["cells"] and each["estimate_s"] > 0 for each in planned)
+
+
+@pytest.mark.parametrize("extra", [(), ("--json",)])
+def test_a_dash_is_stdout_and_writes_no_file(tiny: Tiny, trace: Path, extra: tuple[str, ...]) -> None:
+    before = files(tiny.root)
+    plan = proteus(*PLAN, "-o", "-", *extra, "-w", tiny.root).document()
+    assert plan["format"] == 1
+    report = proteus("replay", trace, "-o", "-", *extra, "-w", tiny.root).document()
+    assert report["format"] == 1
+    assert files(tiny.root) == before
+
+
+def test_a_trace_goes_to_stdout_as_it_would_into_a_file(tmp_path: Path) -> None:
+    call = ("trace", "make", "poisson", "--rate", "5qps", "--duration", "4s", "--families", "a", "--seed", "3")
+    assert proteus(*call, "-o", tmp_path / "t.csv").stdout == ""
+    assert proteus(*call, "-o", "-").stdout.encode() == (tmp_path / "t.csv").read_bytes()
+
+
+def test_quiet_leaves_only_results_on_stdout(tiny: Tiny) -> None:
+    ended = proteus("-q", *PLAN, "--json", "-w", tiny.root)
+    assert ended.document()["format"] == 1
+    assert ended.stderr == ""
+
+
+def test_tables_for_people_say_where_the_plan_went(tiny: Tiny) -> None:
+    ended = proteus(*PLAN, "-w", tiny.root)
+    assert ended.code == 0
+    assert "shapes-l" in ended.stdout
+    assert str(tiny.place.plans_dir / "plan.json") in ended.stderr
+    assert tiny.place.plan(Path("plan")).served_qps == pytest.approx({"shapes": 10, "tones": 10})
+
+
+# --- too much demand, failed gates
+
+
+def test_a_demand_beyond_the_devices_is_planned_with_a_warning(tiny: Tiny) -> None:
+    ended = proteus(*TOO_MUCH, "-w", tiny.root)
+    assert ended.code == 0
+    assert "warning: " in ended.stderr
+    assert "stay unserved" in ended.stderr
+    assert tiny.place.plan(Path("plan")).shortfall_qps > 90_000
+
+
+def test_strictly_a_demand_beyond_the_devices_makes_no_plan(tiny: Tiny) -> None:
+    before = files(tiny.root)
+    assert "unserved" in proteus(*TOO_MUCH, "--strict", "-w", tiny.root).refused(3)
+    assert files(tiny.root) == before
+
+
+@pytest.mark.parametrize("demand", ["1e20qps", "1.7e308qps", "shapes=1e300qps,tones=1e300qps"])
+def test_an_absurd_demand_is_served_as_far_as_possible(tiny: Tiny, demand: str) -> None:
+    """Whatever the solver takes for infinity."""
+    plan = proteus("plan", "--demand", demand, "-o", "-", "-w", tiny.root).document()
+    assert sum(plan["served_qps"].values()) == pytest.approx(2 * 8 / 0.011)
+
+
+def test_no_demand_is_a_plan_without_a_shortfall(tiny: Tiny) -> None:
+    plan = proteus("plan", "--demand", "0qps", "--strict", "-o", "-", "-w", tiny.root).document()
+    assert plan["unserved_qps"] == {"shapes": 0, "tones": 0}
+
+
+def test_a_gate_that_fails_ends_with_5_after_the_report(tiny: Tiny, trace: Path) -> None:
+    ended = proteus("replay", trace, "--fail-on", "requests>=80", "--json", "-w", tiny.root)
+    assert ended.code == 5
+    assert json.loads(ended.stdout)["requests"] == 80
+    assert "error: Gate `requests>=80`" in ended.stderr
+    assert "\n\nhint: " in ended.stderr
+
+
+def test_gates_that_hold_change_nothing(tiny: Tiny, trace: Path) -> None:
+    gates = ("--fail-on", "requests>80", "--fail-on", "slo_violation_ratio>0")
+    assert proteus("replay", trace, *gates, "-w", tiny.root).code == 0
+
+
+# --- files that can't be written
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full by the time that a file should be on it."""
+
+    def fsync(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize(
+    "call",
+    [
+        PLAN,
+        (*PLAN, "-o", "elsewhere.json"),
+        ("-q", "profile", "--budget", "0s", "--max-batch", "1"),
+        ("trace", "make", "constant", "--rate", "1qps", "--families", "a", "-o", "t.csv"),
+        ("trace", "make", "constant", "--rate", "1qps", "--families", "a", "-o", "t.csv.gz"),
+        ("init", "new"),
+    ],
+    ids=" ".join,
+)
+def test_a_full_disk_is_an_error_and_leaves_no_half_file(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, call: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tiny.root)
+    before = files(tiny.root)
+    assert "No space left on device" in proteus(*call).refused()
+    assert files(tiny.root) == before
+
+
+def test_a_full_disk_keeps_the_plan_that_is_there(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    assert proteus(*PLAN, "-w", tiny.root).code == 0
+    before = files(tiny.root)
+    request.getfixturevalue("full_disk")
+    assert "plan.json" in proteus("plan", "--demand", "30qps", "-w", tiny.root).refused()
+    assert files(tiny.root) == before
+
+
+def test_a_file_where_a_directory_should_be_is_an_error(tiny: Tiny) -> None:
+    tiny.place.plans_dir.write_text("in the way")
+    before = files(tiny.root)
+    assert "Can't write" in proteus(*PLAN, "-w", tiny.root).refused()
+    assert files(tiny.root) == before
+
+
+@pytest.mark.parametrize("output", ["plans", "a" * 300 + ".json", "engines/catalog.toml/p.json"])
+def test_a_place_that_takes_no_file_is_an_error(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    monkeypatch.chdir(tiny.root)
+    tiny.place.plans_dir.mkdir()
+    before = files(tiny.root)
+    assert "Can't write" in proteus(*PLAN, "-o", output).refused()
+    assert files(tiny.root) == before
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tiny: Tiny, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+
+    assert proteus(*PLAN, "-o", pipe, "-w", tiny.root).code == 0
+
+    reader.join(WITHIN_S)
+    assert json.loads(read[0])["format"] == 1
+    assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="this system has no /dev/full")
+def test_a_full_device_is_an_error_and_stays_a_device(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_arguments: Any, **_options: Any) -> None:
+        pytest.fail("a device must not be replaced by a file")
+
+    monkeypatch.setattr("tempfile.mkstemp", never)
+    assert "No space left on device" in proteus(*PLAN, "-o", "/dev/full", "-w", tiny.root).refused()
+    assert Path("/dev/full").is_char_device()
+
+
+def test_a_link_is_followed_and_stays_a_link(tiny: Tiny) -> None:
+    tiny.place.plans_dir.mkdir()
+    link, there = tiny.place.plans_dir / "plan.json", tiny.root / "there.json"
+    link.symlink_to(there)
+    assert proteus(*PLAN, "-w", tiny.root).code == 0
+    assert link.is_symlink()
+    assert tiny.place.plan(there).format == 1
+
+
+# --- the reader of stdout goes away
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        (*PLAN, "--json"),
+        PLAN,
+        ("devices",),
+        ("trace", "make", "constant", "--rate", "1000qps", "--families", "a"),
+        ("--help",),
+    ],
+    ids=" ".join,
+)
+def test_a_reader_that_goes_away_ends_a_command_quietly(tiny: Tiny, call: tuple[str, ...]) -> None:
+    """As in ``| head -0``: nothing on stderr is a traceback."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with open(write_end, "wb") as nobody:  # noqa: PTH123 - it is a pipe
+        done = subprocess.run(
+            command(*call),
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=WITHIN_S,
+            cwd=tiny.root,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+# --- help
+
+COMMANDS = [
+    (), ("init",), ("devices",), ("profile",), ("plan",), ("serve",), ("replay",), ("doctor",), ("demo",),
+    ("trace",), ("trace", "make"), ("trace", "info"),
+]  # fmt: skip
+HELP_OF_ALL = """
+import contextlib, io, json, sys
+from proteus_cli.cli.main import run
+said = []
+for call in json.loads(sys.argv[1]):
+    sys.argv = ["proteus", *call, "--help"]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            run()
+        except SystemExit as end:
+            said.append([end.code, out.getvalue()])
+heavy = [name for name in ("numpy", "cvxpy", "onnxruntime", "matplotlib", "uvicorn", "aiohttp") if name in sys.modules]
+print(json.dumps([said, heavy]))
+"""
+
+
+def test_every_command_has_help_and_loads_nothing_heavy_for_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELP_OF_ALL, json.dumps(COMMANDS)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=WITHIN_S,
+    )
+    said, heavy = json.loads(done.stdout)
+    assert heavy == []
+    assert len(said) == len(COMMANDS)
+    for call, (code, text) in zip(COMMANDS, said, strict=True):
+        assert code == 0
+        assert " ".join(("Usage: proteus", *call)) in text
+
+
+def test_the_list_of_commands_above_is_complete() -> None:
+    listed = proteus("--help").stdout.split("Commands")[1]
+    assert {line.split()[1] for line in listed.splitlines() if line.startswith("│ ") and line[2] != " "} == {
+        call[0] for call in COMMANDS if call
+    }
+
+
+def test_the_version_is_told() -> None:
+    ended = proteus("--version")
+    assert (ended.code, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("proteus ")

@@ -1,0 +1,213 @@
+"""`proteus profile` measures what is not current, keeps what is, and can be interrupted."""
+
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cli.command_line import WITHIN_S, Ended, command, files, proteus
+from tiny import SHAPES, Tiny, TinyFamily, TinyVariant, add_plan, make_workspace, mlp, passing_on, save_eval
+
+from proteus_cli.backends.affinity import usable_cores
+from proteus_cli.domain.profile import Profile
+
+QUICK = ("profile", "--budget", "0s", "--max-batch", "4")
+CELLS = 5 * 3  # five variants, batches 1, 2 and 4
+POLL_S = 0.02
+
+
+def profiled(tiny: Tiny, *arguments: str) -> Ended:
+    ended = proteus(*QUICK, *arguments, "-w", tiny.root)
+    assert ended.code == 0, ended
+    return ended
+
+
+def measured_cells(stderr: str) -> int:
+    """How many cells the command says that it measured."""
+    match = re.search(r"measured (\d+) cells", stderr)
+    assert match is not None, stderr
+    return int(match[1])
+
+
+def batches(profile: Profile) -> dict[str, list[int]]:
+    return {variant.variant: [point.batch for point in variant.points] for variant in profile.variants}
+
+
+def test_a_second_run_measures_nothing_and_changes_no_byte(tiny: Tiny) -> None:
+    assert measured_cells(profiled(tiny).stderr) == CELLS
+    before = files(tiny.root)
+    assert measured_cells(profiled(tiny).stderr) == 0
+    assert files(tiny.root) == before
+
+
+def test_a_plan_stays_current_when_profiling_finds_nothing_to_do(tiny: Tiny) -> None:
+    profiled(tiny)
+    add_plan(tiny, {"cpu0": "shapes-l"})
+    profiled(tiny)
+    tiny.place.require_current(tiny.place.plan(Path("plan")).inputs)
+
+
+def test_a_larger_batch_is_measured_beside_those_that_are_known(tiny: Tiny) -> None:
+    profiled(tiny, "--max-batch", "2")
+    before = tiny.place.profile("cpu0")
+    assert measured_cells(profiled(tiny, "--max-batch", "4").stderr) == 5
+    after = tiny.place.profile("cpu0")
+    assert batches(after)["tones-l"] == [1, 2, 4]
+    assert [v.points[:2] for v in after.variants] == [v.points for v in before.variants]
+
+
+def test_only_the_model_that_changed_is_measured_anew(tiny: Tiny) -> None:
+    profiled(tiny)
+    before = tiny.place.profile("cpu0")
+    mlp(tiny.model("shapes-m"), hidden=5)
+    assert measured_cells(profiled(tiny).stderr) == 3
+    after = tiny.place.profile("cpu0")
+    for old, new in zip(before.variants, after.variants, strict=True):
+        assert (old == new) == (old.variant != "shapes-m")
+
+
+def test_a_variant_that_left_the_catalog_leaves_the_profile(tiny: Tiny) -> None:
+    profiled(tiny)
+    path = tiny.place.catalog_path
+    path.write_text(path.read_text().rpartition("[[family.variant]]")[0])
+    assert measured_cells(profiled(tiny).stderr) == 0
+    assert tiny.place.profile("cpu0").of("tones", "tones-l") is None
+
+
+def test_devices_of_one_type_share_one_measurement(tiny: Tiny) -> None:
+    ended = profiled(tiny)
+    first, second = tiny.place.profile("cpu0"), tiny.place.profile("cpu1")
+    assert "cpu1 is of the same type and shares it" in ended.stderr
+    assert first.variants == second.variants
+    assert (first.measured_on, second.measured_on) == ("cpu0", "cpu0")
+    assert first.device.cores != second.device.cores
+
+
+def test_devices_that_are_named_are_measured_each(tiny: Tiny) -> None:
+    ended = profiled(tiny, "--device", "cpu1,cpu0")
+    assert len(re.findall(r"measured 15 cells", ended.stderr)) == 2
+    assert tiny.place.profile("cpu1").measured_on == "cpu1"
+
+
+def test_a_dry_run_lists_the_cells_and_measures_nothing(tiny: Tiny) -> None:
+    before = files(tiny.root)
+    ended = profiled(tiny, "--dry-run")
+    assert f"at most {CELLS} cells" in ended.stderr
+    assert "shapes-m" in ended.stdout
+    assert "1 2 4" in ended.stdout
+    assert files(tiny.root) == before
+
+
+def test_a_dry_run_after_profiling_has_nothing_to_list(tiny: Tiny) -> None:
+    profiled(tiny)
+    (planned,) = proteus(*QUICK, "--dry-run", "--json", "-w", tiny.root).document()
+    assert planned["cells"] == []
+
+
+# --- accuracy
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Tiny:
+    """One family whose model is right on 24 of 32 rows; the catalog declares something else for one variant."""
+    family = TinyFamily(
+        "shapes",
+        (TinyVariant("honest", 0.75, hidden=4), TinyVariant("boasting", 0.99, hidden=4)),
+        eval="models/shapes/eval.npz",
+    )
+    made = make_workspace(tmp_path / "known", (family,))
+    for variant in family.variants:
+        passing_on(made.model(variant.name))
+    save_eval(made.root / "engines" / "models" / "shapes" / "eval.npz", rows=32, right=24)
+    return made
+
+
+def test_accuracy_is_measured_on_the_eval_split_and_a_wrong_claim_is_told(known: Tiny) -> None:
+    ended = profiled(known)
+    assert [variant.accuracy for variant in known.place.profile("cpu0").variants] == [0.75, 0.75]
+    warnings = [line for line in ended.stderr.splitlines() if line.startswith("warning:")]
+    assert warnings == ["warning: boasting: the catalog declares accuracy 0.9900, measured is 0.7500"]
+
+
+def test_a_new_eval_split_is_measured_without_measuring_latencies_again(known: Tiny) -> None:
+    profiled(known)
+    before = known.place.profile("cpu0")
+    save_eval(known.root / "engines" / "models" / "shapes" / "eval.npz", rows=32, right=16)
+    assert measured_cells(profiled(known).stderr) == 0
+    after = known.place.profile("cpu0")
+    assert [variant.accuracy for variant in after.variants] == [0.5, 0.5]
+    assert [variant.points for variant in after.variants] == [variant.points for variant in before.variants]
+
+
+def test_without_an_eval_split_the_catalog_is_believed(tiny: Tiny) -> None:
+    profiled(tiny)
+    measured = tiny.place.profile("cpu0").of("tones", "tones-l")
+    assert measured is not None
+    assert (measured.accuracy, measured.eval_digest) == (0.95, None)
+
+
+def test_an_accuracy_declared_anew_is_taken_over(tiny: Tiny) -> None:
+    profiled(tiny)
+    path = tiny.place.catalog_path
+    path.write_text(path.read_text().replace("accuracy = 0.95", "accuracy = 0.5"))
+    assert measured_cells(profiled(tiny).stderr) == 0
+    measured = tiny.place.profile("cpu0").of("tones", "tones-l")
+    assert measured is not None
+    assert measured.accuracy == 0.5
+
+
+# --- interruption
+
+
+@pytest.fixture
+def long(tmp_path: Path) -> Tiny:
+    """Enough cells, each slow enough, that a sweep takes some seconds."""
+    variants = tuple(TinyVariant(f"v{number}", 0.5, hidden=64) for number in range(30))
+    made = make_workspace(tmp_path / "long", (TinyFamily(SHAPES.name, variants, slo="10s"),))
+    for variant in variants:
+        mlp(made.model(variant.name), hidden=4096)
+    return made
+
+
+def test_an_interrupted_run_leaves_a_valid_profile_and_the_next_one_goes_on_there(long: Tiny) -> None:
+    process = subprocess.Popen(
+        command("profile", "--device", "cpu0", "-w", long.root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        path, stop_s = long.place.profile_path("cpu0"), time.monotonic() + WITHIN_S
+        while not path.is_file() and time.monotonic() < stop_s:
+            time.sleep(POLL_S)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=WITHIN_S)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    assert not [name for name in files(long.root) if name.endswith(".tmp")]
+
+    kept = long.place.profile("cpu0")
+    known = sum(len(variant.points) for variant in kept.variants)
+    assert 0 < known < 30 * 7
+
+    ended = proteus("profile", "--device", "cpu0", "--budget", "0s", "-w", long.root)
+    assert ended.code == 0
+    assert measured_cells(ended.stderr) == 30 * 7 - known
+    whole = long.place.profile("cpu0")
+    assert set(map(tuple, batches(whole).values())) == {(1, 2, 4, 8, 16, 32, 64)}
+    for variant in kept.variants:
+        after = whole.of(variant.family, variant.variant)
+        assert after is not None
+        assert after.points[: len(variant.points)] == variant.points
+
+
+def test_profiling_runs_on_the_cores_of_the_device_and_gives_them_back(tiny: Tiny) -> None:
+    before = usable_cores()
+    profiled(tiny, "--device", "cpu1")
+    assert usable_cores() == before

@@ -1,0 +1,158 @@
+import pytest
+from builders import hosted, make_request, near
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proteus_cli.control.batcher import HOPELESS, Batching, Hold, ProactiveBatcher, Start
+from proteus_cli.control.decision import Hosted
+from proteus_cli.control.queue import DeadlineQueue
+from proteus_cli.domain.request import Request
+
+LATENCY_S = {1: 0.010, 2: 0.020, 4: 0.040}  # 10 ms a row
+HOST = hosted(latency_s=LATENCY_S, max_batch=4)
+EXACT = ProactiveBatcher(margin_frac=0.0)
+
+
+def queue_of(*requests: Request) -> DeadlineQueue:
+    queue = DeadlineQueue()
+    for request in requests:
+        queue.push(request)
+    return queue
+
+
+def singles(number: int) -> DeadlineQueue:
+    """All arrived at 0 and due at 100 ms."""
+    return queue_of(*(make_request(i) for i in range(number)))
+
+
+def decide(queue: DeadlineQueue, now_s: float, *, turns: int = 99, host: Hosted = HOST) -> Batching | None:
+    return EXACT.decide(queue, host, turns, now_s)
+
+
+def test_a_full_batch_starts_at_once() -> None:
+    assert decide(singles(4), 0.0) == Start(4)
+    assert decide(singles(9), 0.0) == Start(4)
+
+
+def test_a_lone_request_waits_until_the_last_moment_a_batch_of_two_fits() -> None:
+    """Due at 100 ms, two rows take 20 ms: until 80 ms."""
+    assert decide(singles(1), 0.0) == Hold(until_s=near(0.080))
+    assert decide(singles(1), 0.079) == Hold(until_s=near(0.080))
+
+
+def test_three_wait_until_the_last_moment_a_batch_of_four_fits() -> None:
+    """Four rows take 40 ms: until 60 ms."""
+    assert decide(singles(3), 0.0) == Hold(until_s=near(0.060))
+
+
+def test_the_margin_is_a_part_of_the_time_that_the_request_was_given() -> None:
+    """100 ms, a tenth kept back: due at 90 ms, so a lone request waits until 70 ms. Given 200 ms: due at 180 ms."""
+    batcher = ProactiveBatcher(margin_frac=0.1)
+    assert batcher.due_s(make_request()) == pytest.approx(0.090)
+    assert batcher.due_s(make_request(at_s=1.0, slo_s=0.2)) == pytest.approx(1.180)
+    assert batcher.decide(singles(1), HOST, 1, 0.0) == Hold(until_s=near(0.070))
+
+
+def test_once_that_moment_has_passed_it_starts_as_it_is() -> None:
+    assert decide(singles(1), 0.0801) == Start(1)
+    assert decide(singles(3), 0.0601) == Start(3)
+
+
+def test_the_wake_up_that_it_asked_for_starts_it() -> None:
+    """Asked again at exactly the moment that it named, it doesn't wait for ever smaller times."""
+    waiting = decide(singles(1), 0.0)
+    assert isinstance(waiting, Hold)
+    assert decide(singles(1), waiting.until_s) == Start(1)
+
+
+def test_a_batch_that_would_be_late_shrinks_to_what_is_in_time() -> None:
+    """With 25 ms left only 2 rows fit, with 35 ms 3, though 4 wait."""
+    assert decide(singles(4), 0.075) == Start(2)
+    assert decide(singles(4), 0.065) == Start(3)
+    assert decide(singles(4), 0.059) == Start(4)
+
+
+def test_a_request_that_would_be_late_even_alone_is_hopeless() -> None:
+    """One row takes 10 ms: at 89 ms it still fits, at 91 ms not."""
+    assert decide(singles(1), 0.089) == Start(1)
+    assert decide(singles(1), 0.091) is HOPELESS
+    assert decide(singles(4), 0.091) is HOPELESS
+    assert decide(singles(1), 5.0) is HOPELESS
+
+
+def test_the_most_urgent_request_sets_the_time() -> None:
+    """Due at 100 and 50 ms: the pair waits for a third until 50 − 30 = 20 ms."""
+    queue = queue_of(make_request(0), make_request(1, slo_s=0.050))
+    assert decide(queue, 0.0) == Hold(until_s=near(0.020))
+
+
+def test_a_variant_takes_no_more_than_its_turns() -> None:
+    """Four wait, two turns: it holds as if two waited, until 100 − 30 ms, and then starts two."""
+    assert decide(singles(4), 0.0, turns=2) == Hold(until_s=near(0.070))
+    assert decide(singles(4), 0.0701, turns=2) == Start(2)
+    assert decide(singles(9), 0.0, turns=4) == Start(4)
+
+
+@pytest.mark.parametrize("turns", [0, -1])
+def test_without_a_turn_there_is_nothing_to_do(turns: int) -> None:
+    assert decide(singles(4), 0.0, turns=turns) is None
+
+
+def test_without_a_request_there_is_nothing_to_do() -> None:
+    assert decide(DeadlineQueue(), 0.0) is None
+
+
+def test_rows_count_not_requests() -> None:
+    """A request of 3 rows waits until 100 − 40 ms for one more; with another row the batch is full."""
+    assert decide(queue_of(make_request(rows=3)), 0.0) == Hold(until_s=near(0.060))
+    assert decide(queue_of(make_request(0, rows=3), make_request(1)), 0.0) == Start(4)
+
+
+def test_a_request_larger_than_a_batch_runs_alone() -> None:
+    """6 rows at 10 ms each: fits until 40 ms; then hopeless, as it can't be cut."""
+    queue = queue_of(make_request(rows=6))
+    assert decide(queue, 0.0) == Start(6)
+    assert decide(queue, 0.039) == Start(6)
+    assert decide(queue, 0.041) is HOPELESS
+
+
+def test_a_request_of_more_rows_than_turns_is_not_cut() -> None:
+    assert decide(queue_of(make_request(rows=3)), 0.065, turns=1) == Start(3)
+
+
+def test_a_batch_that_must_shrink_keeps_all_rows_of_the_most_urgent() -> None:
+    """35 ms left: the 3 rows of the first fit, the fourth doesn't."""
+    queue = queue_of(make_request(0, rows=3), make_request(1))
+    assert decide(queue, 0.065) == Start(3)
+
+
+def test_a_variant_that_runs_one_at_a_time_never_waits() -> None:
+    assert decide(singles(1), 0.0, host=hosted(latency_s={1: 0.01}, max_batch=1)) == Start(1)
+
+
+@given(
+    waiting=st.integers(1, 12),
+    turns=st.integers(1, 12),
+    now_s=st.floats(0, 0.12),
+    row_s=st.floats(0.0001, 0.03),
+    max_batch=st.integers(1, 8),
+    margin_frac=st.sampled_from([0.0, 0.1, 0.5]),
+)
+def test_what_starts_is_in_time_and_what_waits_can_still_start(
+    waiting: int, turns: int, now_s: float, row_s: float, max_batch: int, margin_frac: float
+) -> None:
+    host = hosted(latency_s={1: row_s, 8: 8 * row_s}, max_batch=max_batch)
+    batcher, queue = ProactiveBatcher(margin_frac), singles(waiting)
+    due_s = batcher.due_s(make_request())
+    match batcher.decide(queue, host, turns, now_s):
+        case Start(rows=rows):
+            assert 1 <= rows <= min(waiting, turns, max_batch)
+            assert now_s + host.latency(rows) <= due_s + 1e-12
+        case Hold(until_s=until_s):
+            assert min(waiting, turns) < max_batch
+            assert until_s > now_s
+            assert until_s + host.latency(min(waiting, turns) + 1) == pytest.approx(due_s)
+            assert batcher.decide(queue, host, turns, until_s) == Start(min(waiting, turns))
+        case verdict:
+            assert verdict is HOPELESS
+            assert now_s + host.latency(1) > due_s - 1e-12

@@ -1,0 +1,94 @@
+import msgspec
+import pytest
+from builders import make_catalog, make_family
+
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.errors import UsageError
+
+SMALL = Variant("a-s", "a-s.onnx", 0.8)
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "-x", "a b", "a/b", "größe", "a" * 101, "a\n"])
+def test_a_name_that_would_break_paths_or_options_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="must be letters"):
+        Variant(name, "a.onnx", 0.5)
+    with pytest.raises(ValueError, match="must be letters"):
+        Family(name, "50ms", (SMALL,))
+
+
+@pytest.mark.parametrize("accuracy", [-0.01, 1.01, 95.0, float("nan"), float("inf")])
+def test_an_accuracy_is_a_fraction(accuracy: float) -> None:
+    with pytest.raises(ValueError, match="accuracy of `a-s`"):
+        Variant("a-s", "a.onnx", accuracy)
+
+
+def test_the_ends_of_the_accuracies_are_allowed() -> None:
+    assert [Variant("v", "v.onnx", accuracy).accuracy for accuracy in (0.0, 1.0)] == [0.0, 1.0]
+
+
+def test_a_variant_needs_a_file() -> None:
+    with pytest.raises(ValueError, match="needs the path"):
+        Variant("a-s", "", 0.5)
+
+
+@pytest.mark.parametrize("slo", ["0ms", "-5ms", "50", "fast", "", "nanms", "infs", "5qps"])
+def test_an_slo_is_a_duration_above_zero(slo: str) -> None:
+    with pytest.raises(ValueError, match="slo of `a`"):
+        Family("a", slo, (SMALL,))
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_is_a_finite_amount(weight: float) -> None:
+    with pytest.raises(ValueError, match="weight of `a`"):
+        Family("a", "50ms", (SMALL,), weight)
+
+
+def test_a_family_needs_variants_that_differ_in_name() -> None:
+    with pytest.raises(ValueError, match="at least one variant"):
+        Family("a", "50ms", ())
+    with pytest.raises(ValueError, match="variant of `a` `a-s` is listed twice"):
+        Family("a", "50ms", (SMALL, Variant("a-s", "other.onnx", 0.9)))
+
+
+def test_a_catalog_needs_families_that_differ_in_name_and_the_right_format() -> None:
+    family = make_family("a", {"a-s": 0.8})
+    with pytest.raises(ValueError, match="at least one"):
+        make_catalog()
+    with pytest.raises(ValueError, match="family `a` is listed twice"):
+        make_catalog(family, make_family("a", {"other": 0.9}))
+    with pytest.raises(ValueError, match="`format` is 2; this version reads 1"):
+        Catalog(format=2, families=(family,))
+
+
+def test_the_same_variant_name_in_two_families_is_fine() -> None:
+    catalog = make_catalog(make_family("a", {"small": 0.8}), make_family("b", {"small": 0.7}, slo="1s"))
+    assert catalog.names == ("a", "b")
+    assert catalog.slo_s() == pytest.approx({"a": 0.1, "b": 1.0})
+    assert catalog.family("b").variant("small").accuracy == 0.7
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    catalog = make_catalog(make_family("a", {"a-s": 0.8, "a-l": 0.9}), make_family("b", {"b-s": 0.7}))
+    with pytest.raises(UsageError, match="No family `c`") as caught:
+        catalog.family("c")
+    assert caught.value.hint == "it has: a, b"
+    with pytest.raises(UsageError, match="no variant `a-m`") as caught:
+        catalog.family("a").variant("a-m")
+    assert caught.value.hint == "it has: a-s, a-l"
+
+
+def test_the_file_says_family_and_variant_as_toml_tables_do() -> None:
+    text = b"""
+        format = 1
+        [[family]]
+        name = "a"
+        slo = "50ms"
+        [[family.variant]]
+        name = "a-s"
+        onnx = "a-s.onnx"
+        accuracy = 0.8
+    """
+    catalog = msgspec.toml.decode(text, type=Catalog)
+    assert catalog == make_catalog(make_family("a", {"a-s": 0.8}, slo="50ms"))
+    with pytest.raises(msgspec.ValidationError, match="unknown field `sloo`"):
+        msgspec.toml.decode(text.replace(b"slo =", b"sloo ="), type=Catalog)

@@ -1,0 +1,87 @@
+import msgspec
+import pytest
+from builders import make_placement, make_plan
+
+from proteus_cli.domain.plan import Placement, Plan
+
+
+def test_hosted_lists_every_device_also_those_that_idle() -> None:
+    plan = make_plan(
+        make_placement("cpu0", "a", "s"), make_placement("cpu1", "b", "s"), devices=("cpu0", "cpu1", "cpu2")
+    )
+    assert plan.hosted() == {"cpu0": {("a", "s")}, "cpu1": {("b", "s")}, "cpu2": frozenset()}
+    assert plan.devices == ("cpu0", "cpu1", "cpu2")
+
+
+def test_swaps_count_the_variants_that_must_be_loaded() -> None:
+    """cpu0 keeps a/s, cpu1 changes to a/l, cpu2 starts b/s and cpu3 falls idle: two loads; three the other way."""
+    devices = ("cpu0", "cpu1", "cpu2", "cpu3")
+    before = make_plan(
+        make_placement("cpu0", "a", "s"),
+        make_placement("cpu1", "a", "s"),
+        make_placement("cpu3", "b", "s"),
+        devices=devices,
+    )
+    after = make_plan(
+        make_placement("cpu0", "a", "s"),
+        make_placement("cpu1", "a", "l"),
+        make_placement("cpu2", "b", "s"),
+        devices=devices,
+    )
+    assert after.swaps_from(before) == 2
+    assert before.swaps_from(after) == 2
+    assert after.swaps_from(after) == 0
+
+
+def test_the_same_variant_name_of_another_family_is_another_load() -> None:
+    assert make_plan(make_placement("cpu0", "a", "s")).swaps_from(make_plan(make_placement("cpu0", "b", "s"))) == 1
+
+
+def test_a_device_that_the_plan_before_did_not_have_loads_what_it_hosts() -> None:
+    assert make_plan(make_placement("cpu9", "a", "s")).swaps_from(make_plan(make_placement("cpu0", "a", "s"))) == 1
+
+
+def test_capacity_and_shortfall_add_up() -> None:
+    plan = make_plan(
+        make_placement("cpu0", "a", "s", rate_qps=30, capacity_qps=40),
+        make_placement("cpu1", "a", "l", rate_qps=10, capacity_qps=15),
+        demand_qps={"a": 50.0, "b": 7.0},
+    )
+    assert (plan.capacity_qps("a"), plan.capacity_qps("b")) == (55.0, 0.0)
+    assert plan.shortfall_qps == pytest.approx(10.0 + 7.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"format": 2}, "`format` is 2"),
+        ({"headroom": 0.9}, "headroom"),
+        ({"headroom": float("nan")}, "headroom"),
+        ({"demand_qps": {"a": -1.0}}, "rates"),
+        ({"served_qps": {"a": float("nan")}}, "rates"),
+        ({"unserved_qps": {"a": float("inf")}}, "rates"),
+        ({"fleet": {"cpu": ("cpu9",)}}, "not in the fleet"),
+        ({"demand_qps": {"b": 1.0}}, "has no demand"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_cannot_exist(change: dict[str, object], problem: str) -> None:
+    plan = make_plan(make_placement("cpu0", "a", "s"))
+    with pytest.raises(ValueError, match=problem):
+        msgspec.structs.replace(plan, **change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"max_batch": 0}, {"rate_qps": -1.0}, {"share": 1.1}, {"share": float("nan")}, {"capacity_qps": float("inf")}],
+)
+def test_a_placement_out_of_range_cannot_exist(change: dict[str, object]) -> None:
+    placement = make_placement("cpu0", "a", "s")
+    with pytest.raises(ValueError, match=next(iter(change))):
+        msgspec.structs.replace(placement, **change)
+
+
+def test_a_plan_survives_json() -> None:
+    plan = make_plan(make_placement("cpu0", "a", "s"), make_placement("cpu1", "b", "s"))
+    again = msgspec.json.decode(msgspec.json.encode(plan), type=Plan)
+    assert again == plan
+    assert isinstance(again.placements[0], Placement)

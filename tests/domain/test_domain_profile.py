@@ -1,0 +1,128 @@
+import pytest
+from builders import make_measured, make_point, make_points, make_profile, make_table, near
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proteus_cli.domain.profile import NO_CAPACITY, Capacity, LatencyTable, Point, best_accuracy, capacity
+
+LATENCIES = st.dictionaries(st.integers(1, 64), st.floats(1e-5, 10.0), min_size=1, max_size=8).map(
+    lambda latency_s: dict(sorted(latency_s.items()))
+)
+
+
+def test_capacity_is_the_best_rate_of_the_batches_within_half_the_slo() -> None:
+    """SLO 100 ms: batches of 1 (10 ms, 100 qps), 4 (20 ms, 200 qps) and 8 (50 ms, 160 qps) are within 50 ms."""
+    points = make_points({1: 0.010, 4: 0.020, 8: 0.050, 16: 0.051})
+    assert capacity(points, 0.1) == Capacity(qps=near(200.0), max_batch=4)
+
+
+def test_a_batch_of_exactly_half_the_slo_counts() -> None:
+    """8 rows in 50 ms are 160 qps; a hair more than 50 ms and only the batch of 1 with 100 qps is left."""
+    assert capacity(make_points({1: 0.010, 8: 0.050}), 0.1).max_batch == 8
+    assert capacity(make_points({1: 0.010, 8: 0.0500001}), 0.1) == Capacity(qps=near(100.0), max_batch=1)
+
+
+def test_where_no_batch_is_fast_enough_there_is_no_capacity() -> None:
+    assert capacity(make_points({1: 0.051}), 0.1) == NO_CAPACITY
+    assert capacity((), 0.1) == NO_CAPACITY
+
+
+def test_capacity_goes_by_the_95th_percentile() -> None:
+    """4 rows: p95 40 ms makes 100 qps, though the mean of 10 ms would make 400."""
+    point = Point(4, 10, 0.010, 0.010, 0.020, 0.040, 0.080, 400.0)
+    assert capacity((point,), 0.1).qps == pytest.approx(100.0)
+
+
+@given(LATENCIES, st.floats(1e-4, 20.0), st.floats(1.0, 4.0))
+def test_a_looser_slo_never_lowers_the_capacity(latency_s: dict[int, float], slo_s: float, factor: float) -> None:
+    points = make_points(latency_s)
+    assert capacity(points, slo_s * factor).qps >= capacity(points, slo_s).qps
+
+
+def test_latency_is_linear_between_the_measured_batches() -> None:
+    """From 10 ms at 1 to 40 ms at 4: 20 ms at 2 and 30 ms at 3. Measured points are met exactly."""
+    table = make_table({1: 0.010, 4: 0.040})
+    assert [table(rows) for rows in (0, 1, 2, 3, 4)] == pytest.approx([0.0, 0.010, 0.020, 0.030, 0.040])
+
+
+def test_below_the_first_measured_batch_latency_is_that_of_the_first() -> None:
+    table = make_table({4: 0.040, 8: 0.080})
+    assert [table(rows) for rows in (1, 3, 4)] == [0.040] * 3
+
+
+def test_beyond_the_last_measured_batch_latency_goes_on_with_its_cost_per_row() -> None:
+    """8 rows in 40 ms are 5 ms a row: 9 take 45 ms, 16 take 80 ms."""
+    table = make_table({1: 0.010, 8: 0.040})
+    assert table(9) == pytest.approx(0.045)
+    assert table(16) == pytest.approx(0.080)
+
+
+@given(LATENCIES)
+def test_latency_never_falls_with_more_rows_however_noisy_the_points(latency_s: dict[int, float]) -> None:
+    table = make_table(latency_s)
+    seen = [table(rows) for rows in range(2 * max(latency_s) + 2)]
+    assert seen == sorted(seen)
+    assert all(table(batch) >= seconds for batch, seconds in latency_s.items())
+
+
+def test_a_noisy_point_is_lifted_to_the_one_before_it() -> None:
+    table = make_table({1: 0.010, 2: 0.008, 4: 0.020})
+    assert [table(rows) for rows in (1, 2, 3, 4)] == pytest.approx([0.010, 0.010, 0.015, 0.020])
+
+
+def test_the_column_of_the_profile_is_the_callers_choice() -> None:
+    point = Point(1, 10, 0.010, 0.011, 0.012, 0.013, 0.014, 100.0)
+    assert LatencyTable((point,), of=lambda p: p.mean_s)(1) == 0.010
+    assert LatencyTable((point,), of=lambda p: p.p95_s)(1) == 0.013
+
+
+def test_a_table_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one point"):
+        LatencyTable((), of=lambda p: p.p95_s)
+
+
+def test_most_rows_within_counts_what_fits_the_budget() -> None:
+    """10 ms a row: 35 ms take 3 rows, 40 ms take 4, 9 ms none; and never more than asked for."""
+    table = make_table({1: 0.010, 2: 0.020, 4: 0.040})
+    assert table.most_rows_within(0.035, at_most=8) == 3
+    assert table.most_rows_within(0.040, at_most=8) == 4
+    assert table.most_rows_within(1.0, at_most=2) == 2
+    assert table.most_rows_within(0.009, at_most=8) == 0
+    assert table.most_rows_within(-1.0, at_most=8) == 0
+
+
+@given(LATENCIES, st.floats(0, 20.0), st.integers(0, 100))
+def test_most_rows_within_is_the_largest_that_fits(latency_s: dict[int, float], budget_s: float, at_most: int) -> None:
+    table = make_table(latency_s)
+    rows = table.most_rows_within(budget_s, at_most)
+    assert 0 <= rows <= at_most
+    assert rows == 0 or table(rows) <= budget_s
+    assert rows == at_most or table(rows + 1) > budget_s
+
+
+@pytest.mark.parametrize("latency_s", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_point_needs_latencies_above_zero(latency_s: float) -> None:
+    with pytest.raises(ValueError, match="batch 2 must be above zero"):
+        Point(2, 10, 0.01, 0.01, 0.01, latency_s, 0.01, 200.0)
+
+
+def test_batches_must_rise() -> None:
+    with pytest.raises(ValueError, match="must rise"):
+        make_measured("a", "a-s", 0.8, {4: 0.04, 1: 0.01})
+    with pytest.raises(ValueError, match="at least 1"):
+        make_point(0, 0.01)
+
+
+def test_a_profile_lists_a_variant_once_and_finds_it_by_both_names() -> None:
+    small, other = make_measured("a", "s", 0.8, {1: 0.01}), make_measured("b", "s", 0.7, {1: 0.01})
+    profile = make_profile("cpu0", small, other)
+    assert profile.of("b", "s") is other
+    assert profile.of("b", "l") is None
+    with pytest.raises(ValueError, match="twice"):
+        make_profile("cpu0", small, make_measured("a", "s", 0.9, {1: 0.02}))
+
+
+def test_the_best_accuracy_of_a_family_is_over_all_devices() -> None:
+    here = make_profile("cpu0", make_measured("a", "s", 0.8, {1: 0.01}), make_measured("b", "s", 0.6, {1: 0.01}))
+    there = make_profile("gpu0", make_measured("a", "l", 0.9, {}))
+    assert best_accuracy([here, there]) == {"a": 0.9, "b": 0.6}

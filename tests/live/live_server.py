@@ -1,0 +1,108 @@
+"""A server in a process of its own, for the length of a test."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from select import select
+from typing import Any
+
+READY_WITHIN_S = 60.0
+ANSWER_WITHIN_S = 60.0
+POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def document(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class LiveServer:
+    """``proteus serve``, ready on ``port`` of the loopback; what it said on stderr is in ``log``."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    log: Path
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        chunked: bool = False,
+    ) -> Reply:
+        """One request on a connection of its own; a ``body`` that isn't bytes, or pieces of them, is sent as JSON."""
+        if body is not None and not isinstance(body, bytes | Iterator):
+            body = json.dumps(body).encode()
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_WITHIN_S)
+        try:
+            connection.request(method, path, body, dict(headers or {}), encode_chunked=chunked)
+            response = connection.getresponse()
+            content = response.read()
+            return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Reply:
+        return self.ask("GET", path)
+
+    def infer(self, family: str, body: Any, headers: Mapping[str, str] | None = None) -> Reply:
+        return self.ask("POST", f"/v2/models/{family}/infer", body, headers)
+
+    def status(self) -> Any:
+        return self.get("/proteus/status").document()
+
+    def until(self, holds: Callable[[Any], bool]) -> Any:
+        """The first status for which that holds."""
+        stop_s = time.monotonic() + ANSWER_WITHIN_S
+        while True:
+            status = self.status()
+            if holds(status):
+                return status
+            assert time.monotonic() < stop_s, status
+            time.sleep(POLL_S)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Tell it to stop, and wait for its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(ANSWER_WITHIN_S)
+
+
+@contextmanager
+def serving(root: Path, plan: Path, *options: str) -> Iterator[LiveServer]:
+    """Start a server on a port of its own choice; whatever happens, it is gone afterwards."""
+    log = root / "server.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "proteus_cli", "serve", str(plan), "--port", "0", "-w", str(root), *options],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            stdin=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if not name.startswith("PROTEUS_")},
+        )
+    try:
+        assert process.stdout is not None
+        readable, _, _ = select([process.stdout], [], [], READY_WITHIN_S)
+        line = process.stdout.readline().decode() if readable else ""
+        assert line.startswith("ready http://127.0.0.1:"), log.read_text()
+        yield LiveServer(process, int(line.rpartition(":")[2]), log)
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

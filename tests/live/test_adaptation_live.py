@@ -1,0 +1,60 @@
+"""More is asked for than the accurate variant can take: the plan changes, and nobody notices but by the accuracy."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live.live_server import Reply, serving
+from tiny import TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
+
+pytestmark = pytest.mark.live
+
+# As profiled, the accurate variant takes 2 queries a second and the fast one 42; in truth both are far faster.
+FAMILY = TinyFamily(
+    "shapes",
+    (
+        TinyVariant("fast", 0.70, hidden=4, first_s=0.05, row_s=0.02),
+        TinyVariant("accurate", 0.90, hidden=16, first_s=0.5, row_s=0.5),
+    ),
+    slo="3s",
+)
+RATE_QPS = 25
+LONGEST_S = 30.0
+X: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.1, 0.2, 0.3, 0.4]}
+
+
+def test_a_burst_lowers_accuracy_and_loses_no_request(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path / "ws", (FAMILY,))
+    add_profiles(made, ("cpu0",))
+    plan = add_plan(made, {"cpu0": "accurate"}, demand_qps=1.0)
+    replies: list[Reply] = []
+
+    def variants() -> list[str]:
+        return [reply.document()["parameters"]["variant"] for reply in replies if reply.status == 200]
+
+    with serving(made.root, plan) as live, ThreadPoolExecutor(5 * RATE_QPS) as pool:
+
+        def ask() -> None:
+            replies.append(live.infer("shapes", {"inputs": [X]}))
+
+        ask()
+        assert variants() == ["accurate"]
+        asked, stop_s = [], time.monotonic() + LONGEST_S
+        while "fast" not in variants() and time.monotonic() < stop_s:
+            asked.append(pool.submit(ask))
+            time.sleep(1 / RATE_QPS)
+        for future in asked:
+            future.result()
+
+        status = live.status()
+        assert "fast" in variants()
+        assert status["changes"][0]["swaps"] == 1
+        assert "shapes" in status["changes"][0]["reason"]
+        assert [placement["variant"] for placement in status["placements"]] == ["fast"]
+        assert {reply.status for reply in replies} == {200}
+        outcomes = status["outcomes"]["shapes"]
+        assert outcomes == dict.fromkeys(outcomes, 0) | {"served": len(replies)}
+        assert live.stop() == 0
+        assert "Traceback" not in live.log.read_text()

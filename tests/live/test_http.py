@@ -1,0 +1,408 @@
+"""The REST API of a running server: what it answers, what it refuses, and that it counts each request once."""
+
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from live.live_server import ANSWER_WITHIN_S, LiveServer, Reply, serving
+from prometheus_client.parser import text_string_to_metric_families
+from tiny import TONES, Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
+
+from proteus_cli.backends.onnxruntime import OnnxRuntime
+from proteus_cli.domain.device import Device
+
+pytestmark = pytest.mark.live
+
+# Batches of one are best here, so that every request starts at once; a deadline is far away on any machine.
+ROOMY = TinyFamily(
+    "shapes",
+    (
+        TinyVariant("shapes-s", 0.70, hidden=4, first_s=0.004, row_s=0.12),
+        TinyVariant("shapes-l", 0.90, hidden=16, first_s=0.008, row_s=0.24),
+    ),
+    slo="60s",
+)
+MOST_ROWS = 8
+MAX_BODY = 64 * 1024
+INFER = "/v2/models/shapes/infer"
+JSON_LENGTH = "inference-header-content-length"
+X: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.1, 0.2, 0.3, 0.4]}
+GOOD = {"inputs": [X]}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    tiny = make_workspace(tmp_path_factory.mktemp("live"), (ROOMY, TONES))
+    add_profiles(tiny)
+    return tiny
+
+
+@pytest.fixture(scope="module")
+def server(made: Tiny) -> Iterator[LiveServer]:
+    """Both devices host `shapes`; nobody hosts `tones`."""
+    plan = add_plan(made, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
+    with serving(made.root, plan, "--no-replan", "--max-body", "64KiB") as live:
+        yield live
+        assert live.stop() == 0, live.log.read_text()
+        assert "Traceback" not in live.log.read_text()
+
+
+def expected(made: Tiny, variant: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    cpu = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
+    with OnnxRuntime(cpu).runner(made.model(variant)) as runner:
+        return runner.infer({"x": rows.astype(np.float32)})["scores"]
+
+
+def outcomes(server: LiveServer) -> dict[str, int]:
+    """How many requests ended how, over all families."""
+    by_family = server.status()["outcomes"]
+    return {name: sum(family[name] for family in by_family.values()) for name in by_family["shapes"]}
+
+
+def answered(made: Tiny, reply: Reply, rows: npt.NDArray[Any]) -> None:
+    """The reply is what one of the variants says to these rows, and says which."""
+    assert reply.status == 200, reply
+    document = reply.document()
+    said = document["parameters"]
+    assert (said["variant"], said["accuracy"], said["device"]) in {
+        ("shapes-s", 0.70, "cpu0"),
+        ("shapes-l", 0.90, "cpu1"),
+    }
+    (scores,) = document["outputs"]
+    assert (scores["name"], scores["datatype"], scores["shape"]) == ("scores", "FP32", [len(rows), 3])
+    found = np.reshape(scores["data"], scores["shape"])
+    np.testing.assert_allclose(found, expected(made, said["variant"], rows), rtol=1e-4, atol=1e-6)
+
+
+# --- pages
+
+
+def test_the_server_says_what_it_is(server: LiveServer) -> None:
+    document = server.get("/v2").document()
+    assert document["name"] == "proteus"
+    assert document["extensions"] == ["binary_tensor_data"]
+    assert server.get("/v2/").document() == document
+
+
+def test_the_server_is_live_and_ready(server: LiveServer) -> None:
+    assert server.get("/v2/health/live").status == 200
+    assert server.get("/v2/health/ready").status == 200
+
+
+@pytest.mark.parametrize("version", ["", "/versions/1"])
+def test_a_family_says_what_it_takes_and_gives(server: LiveServer, version: str) -> None:
+    assert server.get(f"/v2/models/shapes{version}").document() == {
+        "name": "shapes",
+        "versions": ["1"],
+        "platform": "onnxruntime",
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
+        "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 3]}],
+    }
+    assert server.get(f"/v2/models/shapes{version}/ready").status == 200
+
+
+def test_a_family_that_nobody_hosts_is_not_ready_and_refused_with_when_to_ask_again(server: LiveServer) -> None:
+    assert server.get("/v2/models/tones/ready").status == 503
+    before = outcomes(server)
+    reply = server.infer("tones", GOOD)
+    assert (reply.status, reply.headers["retry-after"]) == (429, "1")
+    assert outcomes(server) == before | {"rejected": before["rejected"] + 1}
+
+
+def test_the_status_shows_what_runs(server: LiveServer) -> None:
+    status = server.status()
+    assert (status["state"], status["policy"], status["inside"], status["changes"]) == ("ready", "proteus", 0, [])
+    assert {(p["device"], p["variant"]) for p in status["placements"]} == {("cpu0", "shapes-s"), ("cpu1", "shapes-l")}
+    assert status["slo_s"] == {"shapes": 60.0, "tones": 0.2}
+    assert status["best_accuracy"] == {"shapes": 0.9, "tones": 0.95}
+
+
+# --- answers
+
+
+@pytest.mark.parametrize("data", [[0.1, 0.2, 0.3, 0.4], [[0.1, 0.2, 0.3, 0.4]]])
+@pytest.mark.parametrize("version", ["", "/versions/1"])
+def test_a_row_is_answered(made: Tiny, server: LiveServer, data: Any, version: str) -> None:
+    reply = server.ask("POST", f"/v2/models/shapes{version}/infer", {"inputs": [{**X, "data": data}]})
+    answered(made, reply, np.array([[0.1, 0.2, 0.3, 0.4]]))
+    assert reply.headers["content-type"] == "application/json"
+    assert "id" not in reply.document()
+
+
+def test_rows_of_one_request_are_answered_in_order(made: Tiny, server: LiveServer) -> None:
+    rows = np.random.default_rng(0).random((MOST_ROWS, 4))
+    reply = server.infer("shapes", {"inputs": [{**X, "shape": [MOST_ROWS, 4], "data": rows.tolist()}]})
+    answered(made, reply, rows.astype(np.float32))
+    assert reply.document()["parameters"]["batch_size"] == MOST_ROWS
+
+
+def test_the_id_comes_back(server: LiveServer) -> None:
+    assert server.infer("shapes", {**GOOD, "id": "a-1 ü"}).document()["id"] == "a-1 ü"
+
+
+def test_outputs_can_be_chosen(server: LiveServer) -> None:
+    document = server.infer("shapes", {**GOOD, "outputs": [{"name": "scores"}]}).document()
+    assert [output["name"] for output in document["outputs"]] == ["scores"]
+
+
+@pytest.mark.parametrize("pad", range(8))
+def test_tensors_come_and_go_in_binary(made: Tiny, server: LiveServer, pad: int) -> None:
+    """However long the JSON before them is, so that they begin at any address."""
+    rows = np.random.default_rng(pad).random((2, 4)).astype(np.float32)
+    tensor = {"name": "x", "shape": [2, 4], "datatype": "FP32", "parameters": {"binary_data_size": rows.nbytes}}
+    head = json.dumps({"inputs": [tensor], "id": "i" * pad, "parameters": {"binary_data_output": True}}).encode()
+    reply = server.infer("shapes", head + rows.tobytes(), {JSON_LENGTH: str(len(head))})
+    assert reply.status == 200
+    assert reply.headers["content-type"] == "application/octet-stream"
+    length = int(reply.headers[JSON_LENGTH])
+    document = json.loads(reply.body[:length])
+    assert document["outputs"][0]["parameters"] == {"binary_data_size": 24}
+    scores = np.frombuffer(reply.body[length:], "<f4").reshape(2, 3)
+    np.testing.assert_allclose(scores, expected(made, document["parameters"]["variant"], rows), rtol=1e-4, atol=1e-6)
+
+
+def test_binary_may_go_in_and_json_come_out_and_the_other_way_round(made: Tiny, server: LiveServer) -> None:
+    rows = np.array([[1, 2, 3, 4]], np.float32)
+    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    reply = server.infer("shapes", head + rows.tobytes(), {JSON_LENGTH: str(len(head))})
+    answered(made, reply, rows)
+    assert JSON_LENGTH not in reply.headers
+
+    outputs = [{"name": "scores", "parameters": {"binary_data": True}}]
+    reply = server.infer("shapes", {**GOOD, "outputs": outputs})
+    assert reply.status == 200
+    assert len(reply.body) - int(reply.headers[JSON_LENGTH]) == 12
+
+
+def test_the_length_of_the_json_may_be_all_of_it(made: Tiny, server: LiveServer) -> None:
+    body = json.dumps(GOOD).encode()
+    answered(made, server.infer("shapes", body, {JSON_LENGTH: str(len(body))}), np.array([X["data"]]))
+
+
+@pytest.mark.parametrize("timeout", [0, 60_000_000, 2**63 - 1])
+def test_a_deadline_of_its_own_is_taken(made: Tiny, server: LiveServer, timeout: int) -> None:
+    answered(made, server.infer("shapes", {**GOOD, "parameters": {"timeout": timeout}}), np.array([X["data"]]))
+
+
+def test_a_body_may_come_in_pieces(made: Tiny, server: LiveServer) -> None:
+    body = json.dumps(GOOD).encode()
+    pieces = iter([body[:10], body[10:11], body[11:]])
+    reply = server.ask("POST", INFER, pieces, {"transfer-encoding": "chunked"}, chunked=True)
+    answered(made, reply, np.array([X["data"]]))
+
+
+def test_one_connection_carries_good_and_bad_requests(server: LiveServer) -> None:
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=ANSWER_WITHIN_S)
+    statuses = []
+    try:
+        for body in [json.dumps(GOOD), "{", json.dumps(GOOD), "", json.dumps(GOOD)]:
+            connection.request("POST", INFER, body)
+            response = connection.getresponse()
+            response.read()
+            statuses.append(response.status)
+    finally:
+        connection.close()
+    assert statuses == [200, 400, 200, 400, 200]
+
+
+# --- refusals: (method, path, headers, body) → status
+
+
+def infers(body: Any, status: int = 400, name: str = "", **headers: str) -> Any:
+    named = {header.replace("_", "-"): value for header, value in headers.items()}
+    return pytest.param("POST", INFER, named, body, status, id=name or str(body)[:60])
+
+
+def tensor(**fields: Any) -> Any:
+    return infers({"inputs": [{**X, **fields}]}, name=str(fields)[:60])
+
+
+def binary(size: object, content: bytes, name: str) -> Any:
+    described = {"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": size}}
+    head = json.dumps({"inputs": [described]}).encode()
+    return infers(head + content, name=name, inference_header_content_length=str(len(head)))
+
+
+def pages(method: str, path: str, status: int) -> Any:
+    return pytest.param(method, path, {}, None, status, id=f"{method} {path}")
+
+
+NINES = 10**400
+WRONG = [
+    infers(b"", name="empty"),
+    infers(b"{", name="half an object"),
+    infers(b"\xff\xfe\x00", name="not text"),
+    infers(b"[" * 50_000, name="deep"),
+    infers(b'{"inputs":[{"data":' + b"[" * 50_000, name="deep data"),
+    infers(b'{"parameters":' + b'{"a":' * 10_000, name="deep parameters"),
+    infers([], name="a list"),
+    infers({}),
+    infers({"inputs": []}),
+    infers({"inputs": [X, X]}, name="twice"),
+    infers({"inputs": [X], "id": 3}, name="id"),
+    infers({"inputs": [X], "outputs": [{"name": "nothing"}]}, name="no such output"),
+    tensor(name="y"),
+    tensor(datatype="FP64"),
+    tensor(datatype="BYTES"),
+    tensor(shape=[4]),
+    tensor(shape=[1, 5]),
+    tensor(shape=[0, 4], data=[]),
+    tensor(shape=[-1, 4]),
+    tensor(shape=[1, -4]),
+    tensor(shape=[2**62, 4]),
+    tensor(shape=[NINES, 4]),
+    tensor(shape=[1e18, 4]),
+    tensor(shape=["1", 4]),
+    tensor(data=[1, 2, 3]),
+    tensor(data=[1, 2, 3, 4, 5]),
+    tensor(data=[[1, 2], [3]]),
+    tensor(data=["1", "2", "3", "4"]),
+    tensor(data=[1, 2, None, 4]),
+    tensor(data=[True, True, True, True]),
+    tensor(data=None),
+    tensor(data={"a": 1}),
+    tensor(data=[NINES, 2, 3, 4]),
+    tensor(shape=[MOST_ROWS + 1, 4], data=[0] * 4 * (MOST_ROWS + 1)),
+    binary(16, bytes(15), "binary: cut off"),
+    binary(16, bytes(17), "binary: more than claimed"),
+    binary(12, bytes(12), "binary: too few values"),
+    binary(20, bytes(20), "binary: too many values"),
+    binary(15, bytes(15), "binary: half a value"),
+    binary(-16, bytes(16), "binary: negative"),
+    binary("16", bytes(16), "binary: text"),
+    binary(1.5, bytes(16), "binary: a fraction"),
+    *(
+        infers(GOOD, name=f"JSON length {length[:9]}", inference_header_content_length=length)
+        for length in ("-1", "ten", "", "1.5", "0", "5", "99999", "9" * 18, "9" * 5000, "0x10", "1_0")
+    ),
+    infers(GOOD, name="gzip", content_encoding="gzip"),
+    infers(GOOD, name="identity", content_encoding="br"),
+    *(
+        infers({**GOOD, "parameters": {"timeout": timeout}}, name=f"timeout {str(timeout)[:9]}")
+        for timeout in ("soon", "1000", -1, 1.5, True, [1], {"us": 1}, NINES, 2**63, 1e30)
+    ),
+    infers({**GOOD, "parameters": {"timeout": 1}}, 504, name="timeout 1"),
+    infers({**GOOD, "parameters": {"timeout": 3999}}, 504, name="timeout 3999"),
+    infers({**GOOD, "parameters": {"min_accuracy": 0.9}}, name="min_accuracy"),
+    infers({**GOOD, "parameters": {"min_accuracy": None}}, name="min_accuracy null"),
+    infers(bytes(MAX_BODY + 1), 413, name="too large"),
+    pages("POST", "/v2/models/nobody/infer", 404),
+    pages("POST", "/v2/models//infer", 404),
+    pages("POST", "/v2/models/shapes%00/infer", 404),
+    pages("POST", "/v2/models/shapes/versions/2/infer", 404),
+    pages("POST", "/v2/models/shapes/versions/infer", 404),
+    pages("GET", "/v2/models/nobody", 404),
+    pages("GET", "/v2/models/nobody/ready", 404),
+    pages("GET", "/v2/models/shapes/versions/2", 404),
+    pages("GET", "/v2/models/shapes/versions/2/ready", 404),
+    pages("GET", "/v2/models", 404),
+    pages("GET", "/", 404),
+    pages("GET", "/v3", 404),
+    pages("GET", "/v2/health", 404),
+    pages("GET", "/proteus", 404),
+    pages("GET", "/%F0%9F%90%88", 404),
+    pages("GET", INFER, 405),
+    pages("PUT", INFER, 405),
+    pages("DELETE", "/v2/models/shapes", 405),
+    pages("POST", "/v2", 405),
+    pages("POST", "/metrics", 405),
+    pages("POST", "/proteus/status", 405),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "body", "status"), WRONG)
+def test_what_is_wrong_is_refused_and_the_next_request_is_answered(
+    made: Tiny, server: LiveServer, method: str, path: str, headers: Mapping[str, str], body: Any, status: int
+) -> None:
+    before = outcomes(server)
+    reply = server.ask(method, path, body, headers)
+    assert reply.status == status, reply
+    assert reply.headers["content-type"] == "application/json"
+    assert list(reply.document()) == ["error"]
+    assert len(reply.document()["error"]) > 10
+    assert "internal error" not in reply.document()["error"]
+    if status == 405:
+        assert reply.headers["allow"] == ("POST" if path == INFER else "GET")
+
+    answered(made, server.infer("shapes", GOOD), np.array([X["data"]]))
+    ends = {"served": before["served"] + 1, "dropped": before["dropped"] + (status == 504)}
+    assert outcomes(server) == before | ends  # what never came in isn't counted, the rest once
+
+
+def test_a_deadline_that_cannot_be_met_is_told_as_dropped(server: LiveServer) -> None:
+    reply = server.infer("shapes", {**GOOD, "parameters": {"timeout": 1}})
+    assert (reply.status, reply.headers["proteus-outcome"]) == (504, "dropped")
+
+
+def test_a_body_in_pieces_that_grows_too_large_is_refused(made: Tiny, server: LiveServer) -> None:
+    pieces = (b" " * 16_384 for _ in range(5))
+    reply = server.ask("POST", INFER, pieces, {"transfer-encoding": "chunked"}, chunked=True)
+    assert reply.status == 413
+    answered(made, server.infer("shapes", GOOD), np.array([X["data"]]))
+
+
+def test_a_body_of_the_largest_size_is_taken(made: Tiny, server: LiveServer) -> None:
+    body = json.dumps(GOOD).encode()
+    answered(made, server.infer("shapes", body.ljust(MAX_BODY)), np.array([X["data"]]))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"\x16\x03\x01\x02\x00",
+        b"GET /v2 HTTP/9.9\r\n\r\n",
+        b"POST " + INFER.encode() + b" HTTP/1.1\r\ncontent-length: 1000\r\n\r\n{",
+        b"POST " + INFER.encode() + b" HTTP/1.1\r\ncontent-length: many\r\n\r\n{}",
+        b"POST " + INFER.encode() + b" HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    ],
+    ids=["nothing", "TLS", "version", "half a body", "length", "chunk"],
+)
+def test_a_client_that_talks_nonsense_or_goes_away_harms_nobody(made: Tiny, server: LiveServer, sent: bytes) -> None:
+    before = outcomes(server)
+    with socket.create_connection(("127.0.0.1", server.port), ANSWER_WITHIN_S) as client:
+        client.sendall(sent)
+    answered(made, server.infer("shapes", GOOD), np.array([X["data"]]))
+    assert outcomes(server) == before | {"served": before["served"] + 1}
+
+
+# --- metrics
+
+NAMES = {
+    "nv_inference_request_success", "nv_inference_request_failure", "nv_inference_count", "nv_inference_exec_count",
+    "nv_inference_request_duration_us", "nv_inference_queue_duration_us", "nv_inference_compute_infer_duration_us",
+    "nv_inference_pending_request_count", "proteus_requests_total", "proteus_request_latency_seconds_bucket",
+    "proteus_request_latency_seconds_sum", "proteus_batch_size_bucket", "proteus_effective_accuracy",
+    "proteus_demand_qps", "proteus_plan_info",
+}  # fmt: skip
+
+
+def test_metrics_are_prometheus_text_with_the_names_that_dashboards_expect(server: LiveServer) -> None:
+    server.infer("shapes", GOOD)
+    server.infer("shapes", {**GOOD, "parameters": {"timeout": 1}})
+    server.infer("tones", GOOD)
+    reply = server.get("/metrics")
+    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
+    samples = [s for family in text_string_to_metric_families(reply.body.decode()) for s in family.samples]
+    assert {sample.name for sample in samples} >= NAMES
+
+    by_family = server.status()["outcomes"]
+    counted = {family: dict.fromkeys(found, 0) for family, found in by_family.items()}
+    for sample in samples:
+        if sample.name == "proteus_requests_total":
+            assert set(sample.labels) == {"family", "variant", "device", "outcome"}
+            counted[sample.labels["family"]][sample.labels["outcome"]] += int(sample.value)
+    assert counted == by_family
+
+    of = {(s.name, s.labels.get("model"), s.labels.get("reason")): s.value for s in samples}
+    assert of["nv_inference_request_success", "shapes", None] == by_family["shapes"]["served"]
+    assert of["nv_inference_request_failure", "shapes", "TIMEOUT"] == by_family["shapes"]["dropped"]
+    assert of["nv_inference_request_failure", "tones", "REJECTED"] == by_family["tones"]["rejected"]
+    assert of["nv_inference_pending_request_count", "shapes", None] == 0
+    assert of["nv_inference_count", "shapes", None] >= of["nv_inference_exec_count", "shapes", None] > 0

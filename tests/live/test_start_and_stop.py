@@ -1,0 +1,172 @@
+"""How a server starts, or says why it doesn't, and how it stops without losing what is inside."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.command_line import Ended, command, proteus_process
+from live.live_server import ANSWER_WITHIN_S, LiveServer, Reply, serving
+from onnx import helper
+from tiny import SHAPES, TONES, Tiny, TinyFamily, add_plan, add_profiles, make_workspace, mlp, save_model, tensor
+
+pytestmark = pytest.mark.live
+
+X: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.1, 0.2, 0.3, 0.4]}
+# A request waits for others to share its batch until shortly before its deadline: time to do something meanwhile.
+PATIENT = TinyFamily("shapes", SHAPES.variants, slo="3s")
+WITHIN_LONG = {"parameters": {"timeout": 60_000_000}}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Tiny:
+    tiny = make_workspace(tmp_path / "ws", (PATIENT, TONES))
+    add_profiles(tiny)
+    add_plan(tiny, {"cpu0": "shapes-s"})
+    return tiny
+
+
+def start(made: Tiny) -> Ended:
+    """A server that doesn't get ready, in a process of its own."""
+    return proteus_process("serve", "plan", "--port", "0", "--no-replan", "-w", made.root)
+
+
+def send(pool: ThreadPoolExecutor, live: LiveServer, **more: Any) -> "Future[Reply]":
+    return pool.submit(live.infer, "shapes", {"inputs": [X], **more})
+
+
+# --- stopping
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_inside_is_answered_before_the_server_stops(made: Tiny, number: int) -> None:
+    with serving(made.root, Path("plan"), "--no-replan") as live, ThreadPoolExecutor(3) as pool:
+        inside = [send(pool, live) for _ in range(3)]
+        live.until(lambda status: status["inside"] == 3)
+
+        live.process.send_signal(number)
+        status = live.until(lambda status: status["state"] == "draining")
+        assert status["inside"] == 3
+        refused = live.infer("shapes", {"inputs": [X]})
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert live.get("/v2/health/ready").status == 503
+        assert live.get("/v2/models/shapes/ready").status == 503
+        assert live.get("/v2/health/live").status == 200
+
+        assert [future.result().status for future in inside] == [200, 200, 200]
+        assert live.process.wait(ANSWER_WITHIN_S) == 0
+        assert "drained, stopped" in live.log.read_text()
+
+
+def test_what_takes_longer_than_draining_may_is_given_up_with_an_answer(made: Tiny) -> None:
+    options = ("--no-replan", "--drain-timeout", "200ms")
+    with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(1) as pool:
+        inside = send(pool, live, **WITHIN_LONG)
+        live.until(lambda status: status["inside"] == 1)
+        assert live.stop() == 0
+        assert (inside.result().status, inside.result().headers["proteus-outcome"]) == (504, "dropped")
+
+
+@pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)])
+def test_a_second_signal_ends_at_once(made: Tiny, first: int, second: int) -> None:
+    options = ("--no-replan", "--drain-timeout", "60s")
+    with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(1) as pool:
+        inside = send(pool, live, **WITHIN_LONG)
+        live.until(lambda status: status["inside"] == 1)
+        live.process.send_signal(first)
+        live.until(lambda status: status["state"] == "draining")
+        assert live.stop(second) == 130
+        with pytest.raises((ConnectionError, HTTPException)):
+            inside.result()
+
+
+def test_a_client_that_goes_away_while_it_waits_is_counted_once(made: Tiny) -> None:
+    body = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
+    head = b"POST /v2/models/shapes/infer HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with serving(made.root, Path("plan"), "--no-replan") as live:
+        with socket.create_connection(("127.0.0.1", live.port), ANSWER_WITHIN_S) as client:
+            client.sendall(head + body)
+            live.until(lambda status: status["inside"] == 1)
+        status = live.until(lambda status: status["inside"] == 0)
+        assert sum(status["outcomes"]["shapes"].values()) == 1
+        assert live.stop() == 0
+        assert "Traceback" not in live.log.read_text()
+
+
+# --- starting
+
+
+def test_a_port_that_is_taken_is_an_error(made: Tiny) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = proteus_process("serve", "plan", "--port", port, "--no-replan", "-w", made.root)
+    assert ended.refused(1) == f"Can't listen on 127.0.0.1:{port}: Address already in use."
+    assert "--port" in ended.stderr
+
+
+def test_an_address_that_is_not_ours_is_an_error(made: Tiny) -> None:
+    ended = proteus_process("serve", "plan", "--port", "0", "--host", "192.0.2.1", "-w", made.root)
+    assert ended.refused(1).startswith("Can't listen on 192.0.2.1:0: ")
+
+
+def other_inputs(made: Tiny) -> None:
+    mlp(made.model("shapes-s"), inputs=5)
+
+
+def other_outputs(made: Tiny) -> None:
+    node = helper.make_node("Identity", ["x"], ["scores"])
+    ends = [[tensor(name, ["n", 4])] for name in ("x", "scores")]
+    save_model(made.model("shapes-s"), [node], inputs=ends[0], outputs=ends[1])
+
+
+def rows_of_its_own(made: Tiny) -> None:
+    """All variants, as they must take and give the same."""
+    for variant in PATIENT.variants:
+        node = helper.make_node("Concat", ["x", "x"], ["scores"], axis=0)
+        ends = [tensor("x", ["n", 4])], [tensor("scores", ["m", 4])]
+        save_model(made.model(variant.name), [node], inputs=ends[0], outputs=ends[1])
+
+
+def garbage(made: Tiny) -> None:
+    made.model("shapes-s").write_bytes(b"not a model")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "variant", "problem"),
+    [
+        (other_inputs, "shapes-l", "takes or gives other tensors than the rest of family `shapes`"),
+        (other_outputs, "shapes-l", "takes or gives other tensors than the rest of family `shapes`"),
+        (rows_of_its_own, "shapes-s", "has 2 rows for 1 rows of input"),
+        (garbage, "shapes-s", "can't load"),
+    ],
+)
+def test_models_that_cannot_be_served_together_are_refused(
+    made: Tiny, break_it: Callable[[Tiny], None], variant: str, problem: str
+) -> None:
+    break_it(made)
+    add_profiles(made)
+    add_plan(made, {"cpu0": variant})
+    assert problem in start(made).refused(1)
+
+
+def test_a_server_whose_stdout_is_closed_ends_quietly(made: Tiny) -> None:
+    """Nobody can be told that it is ready."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with open(write_end, "wb") as nobody:  # noqa: PTH123 - it is a pipe
+        done = subprocess.run(
+            command("serve", "plan", "--port", "0", "-w", made.root),
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=ANSWER_WITHIN_S,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr

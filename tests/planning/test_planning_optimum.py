@@ -1,0 +1,78 @@
+"""The planner against trying everything, and against itself with more to choose from."""
+
+from dataclasses import replace
+
+import pytest
+from builders import make_catalog, make_family, make_measured, make_profile
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from tiny_fleets import TYPES, Tiny, Worth, by_brute_force, tinies
+
+from proteus_cli.control.policies import policy_named
+from proteus_cli.errors import NoFeasiblePlan
+from proteus_cli.planning.planner import Planner
+from proteus_cli.planning.solve import RELATIVE_GAP
+
+
+def worth(tiny: Tiny) -> Worth:
+    try:
+        return Worth.of(tiny.planned(), tiny)
+    except NoFeasiblePlan:
+        return Worth(0.0, 0.0)
+
+
+@given(tinies())
+@settings(max_examples=150, deadline=None)
+def test_no_placement_at_all_beats_the_plan(tiny: Tiny) -> None:
+    best, found = by_brute_force(tiny), worth(tiny)
+    assert found.served_qps == pytest.approx(best.served_qps, rel=1e-6, abs=1e-5)
+    assert found.accuracy_qps == pytest.approx(best.accuracy_qps, rel=1.5 * RELATIVE_GAP, abs=1e-5)
+
+
+def assert_no_worse(more: Worth, less: Worth) -> None:
+    tolerance_qps = 1e-5 * max(less.served_qps, 1.0)
+    assert more.served_qps >= less.served_qps - tolerance_qps
+    if more.served_qps <= less.served_qps + tolerance_qps:
+        assert more.accuracy_qps >= less.accuracy_qps * (1 - 2 * RELATIVE_GAP) - tolerance_qps
+
+
+@given(tinies(), st.sampled_from(TYPES))
+@settings(max_examples=40, deadline=None)
+def test_one_more_device_never_makes_the_plan_worse(tiny: Tiny, kind: str) -> None:
+    assert_no_worse(worth(tiny.with_more(kind)), worth(tiny))
+
+
+@given(tinies(), st.integers(101, 400))
+@settings(max_examples=40, deadline=None)
+def test_a_looser_slo_never_makes_the_plan_worse(tiny: Tiny, slo_ms: int) -> None:
+    assert_no_worse(worth(replace(tiny, slo_ms=slo_ms)), worth(tiny))
+
+
+@given(tinies())
+@settings(max_examples=40, deadline=None)
+def test_the_same_input_gives_the_same_placements(tiny: Tiny) -> None:
+    assume(by_brute_force(tiny).served_qps > 0)
+    assert tiny.planned().placements == tiny.planned().placements
+
+
+@given(tinies())
+@settings(max_examples=40, deadline=None)
+def test_to_plan_again_for_the_same_demand_swaps_nothing(tiny: Tiny) -> None:
+    assume(by_brute_force(tiny).served_qps > 0)
+    planner = Planner(tiny.catalog, tiny.profiles, policy_named("proteus"), headroom=1.2, inputs={})
+    first = planner(tiny.demand_qps)
+    again = planner(tiny.demand_qps, first)
+    assert again.swaps_from(first) == 0
+
+
+@pytest.mark.parametrize("latency_s", [0.01, 2e-5, 1e-7])
+@pytest.mark.parametrize("qps", [1e-5, 1e-3, 0.05, 1.0, 1e5, 1e9, 1e15, 1e300])
+def test_a_rate_however_tiny_or_huge_is_served_as_far_as_it_goes(qps: float, latency_s: float) -> None:
+    """Two devices, one variant for each of two families; the second asks for a tenth of the first."""
+    catalog = make_catalog(make_family("a", {"a": 0.9}), make_family("b", {"b": 0.7}))
+    measured = [make_measured(name, name, 0.9, {1: latency_s}) for name in ("a", "b")]
+    profiles = {device: make_profile(device, *measured) for device in ("cpu0", "cpu1")}
+    plan = Planner(catalog, profiles, policy_named("proteus"), headroom=1.0, inputs={})({"a": qps, "b": qps / 10})
+    one_qps = 1 / latency_s
+    most_qps = max(min(qps, one_qps) + min(qps / 10, one_qps), min(qps, 2 * one_qps))
+    assert sum(plan.served_qps.values()) == pytest.approx(most_qps, rel=1e-6, abs=1e-8)

@@ -1,0 +1,98 @@
+"""Accuracy is what a model gets right on its eval split."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from onnx import TensorProto, helper
+from tiny import INPUTS, passing_on, save_eval, save_model, tensor
+
+from proteus_cli.backends.onnxruntime import OnnxRuntime
+from proteus_cli.domain.device import Device
+from proteus_cli.errors import ArtefactError
+from proteus_cli.profiling.measure import measure_accuracy
+
+CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
+
+
+def accuracy(model: Path, split: Path) -> float:
+    with OnnxRuntime(CPU).runner(model) as runner:
+        return measure_accuracy(runner, split)
+
+
+@pytest.mark.parametrize(("rows", "right"), [(1, 0), (1, 1), (64, 48), (65, 1), (200, 133)])
+def test_accuracy_is_the_fraction_that_is_right(tmp_path: Path, rows: int, right: int) -> None:
+    """Also where the rows are more than one batch, or not a whole number of them."""
+    model, split = passing_on(tmp_path / "m.onnx"), save_eval(tmp_path / "e.npz", rows=rows, right=right)
+    assert accuracy(model, split) == right / rows
+
+
+def test_the_arrays_of_a_model_with_two_inputs_go_by_name(tmp_path: Path) -> None:
+    node = helper.make_node("Add", ["a", "b"], ["scores"])
+    model = save_model(
+        tmp_path / "m.onnx",
+        [node],
+        inputs=[tensor("a", ["n", 3]), tensor("b", ["n", 3])],
+        outputs=[tensor("scores", ["n", 3])],
+    )
+    a = np.eye(3, dtype=np.float32)
+    np.savez(tmp_path / "e.npz", a=a, b=2 * np.roll(a, 1, axis=1), y=[1, 2, 1])
+    assert accuracy(model, tmp_path / "e.npz") == pytest.approx(2 / 3)
+
+
+def test_values_of_another_type_are_converted(tmp_path: Path) -> None:
+    node = helper.make_node("Identity", ["k"], ["scores"])
+    ends = [[tensor(name, ["n", 2], TensorProto.INT64)] for name in ("k", "scores")]
+    model = save_model(tmp_path / "m.onnx", [node], inputs=ends[0], outputs=ends[1])
+    np.savez(tmp_path / "e.npz", x=np.array([[1.0, 2.0], [4.0, 3.0]]), y=np.array([1.0, 0.0]))
+    assert accuracy(model, tmp_path / "e.npz") == 1.0
+
+
+GOOD_X = np.zeros((2, INPUTS), np.float32)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"x": GOOD_X},
+        {"y": [0, 1]},
+        {"inputs": GOOD_X, "y": [0, 1]},
+        {"x": GOOD_X[:, 1:], "y": [0, 1]},
+        {"x": GOOD_X, "y": [0, 1, 2]},
+        {"x": GOOD_X[:0], "y": np.zeros(0)},
+        {"x": GOOD_X, "y": ["cat", "dog"]},
+        {"x": np.array([["1", "a", "b", "c"]] * 2), "y": [0, 1]},
+        {"x": GOOD_X, "y": 1},
+        {"x": GOOD_X, "y": [[0], [1]]},
+        {"x": np.array([{"pickled": 1}] * 2, dtype=object), "y": [0, 1]},
+    ],
+    ids=lambda arrays: " ".join(f"{name}{np.shape(value)}" for name, value in arrays.items()),
+)
+def test_an_eval_split_that_does_not_fit_is_refused(
+    tmp_path: Path, arrays: Mapping[str, npt.NDArray[Any] | list[Any]]
+) -> None:
+    model, split = passing_on(tmp_path / "m.onnx"), tmp_path / "e.npz"
+    np.savez(split, allow_pickle=True, **{name: np.asarray(value) for name, value in arrays.items()})
+    with pytest.raises(ArtefactError) as refused:
+        accuracy(model, split)
+    assert str(split) in refused.value.message
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"hello", b"\x93NUMPY\x01\x00"])
+def test_what_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
+    model, split = passing_on(tmp_path / "m.onnx"), tmp_path / "e.npz"
+    split.write_bytes(content)
+    with pytest.raises(ArtefactError):
+        accuracy(model, split)
+
+
+def test_a_lone_array_is_no_eval_split(tmp_path: Path) -> None:
+    model, split = passing_on(tmp_path / "m.onnx"), tmp_path / "e.npz"
+    with split.open("wb") as file:
+        np.save(file, GOOD_X)
+    with pytest.raises(ArtefactError):
+        accuracy(model, split)

@@ -1,0 +1,241 @@
+"""Cells, budgets and what is kept, with a backend and a clock that the tests wind themselves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import CLASSES, INPUTS, Tiny, device
+
+from proteus_cli.backends.base import Arrays, Runner, Signature, TensorSpec
+from proteus_cli.domain.profile import Backend, Profile
+from proteus_cli.errors import EngineError
+from proteus_cli.profiling import measure, sweep
+from proteus_cli.profiling.measure import FEWEST_RUNS, WARM_UP_RUNS
+from proteus_cli.profiling.sweep import CELL_S, Sweep, estimate_s, share, todos
+
+VARIANTS = 5
+STABLE_RUNS = 60  # three rounds: two moves of the p95, both none at all
+
+
+class Clock:
+    """Stands still but for the runs."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+
+class FakeRunner:
+    """Takes ``row_s`` of the clock for each row."""
+
+    signature = Signature(
+        (TensorSpec("x", np.dtype(np.float32), (INPUTS,)),), (TensorSpec("scores", np.dtype(np.float32), (CLASSES,)),)
+    )
+    memory_bytes = 1000
+
+    def __init__(self, backend: "FakeBackend", model: Path) -> None:
+        self._backend, self._model = backend, model
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        rows = len(inputs["x"])
+        self._backend.runs.append((self._model.stem, rows))
+        if (self._model.stem, rows) == self._backend.fails_at:
+            raise EngineError("the model failed")
+        self._backend.clock.now_s += self._backend.row_s.get(self._model.stem, 0.001) * rows
+        return {"scores": np.zeros((rows, CLASSES), np.float32)}
+
+
+class FakeBackend:
+    """``runs`` are (variant, rows) in order; ``fails_at`` is such a pair."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.versions = Backend("fake", {"fake": "1"})
+        self.row_s: dict[str, float] = {}
+        self.runs: list[tuple[str, int]] = []
+        self.fails_at: tuple[str, int] | None = None
+
+    @contextmanager
+    def runner(self, model: Path) -> Iterator[Runner]:
+        yield FakeRunner(self, model)
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    clock = Clock()
+    monkeypatch.setattr(measure, "time", clock)
+    monkeypatch.setattr(sweep, "time", clock)
+    return FakeBackend(clock)
+
+
+@pytest.fixture
+def bare(tiny: Tiny) -> Tiny:
+    """The workspace without profiles."""
+    for path in tiny.place.profiles_dir.iterdir():
+        path.unlink()
+    return tiny
+
+
+def swept(
+    made: Tiny, backend: FakeBackend, *, budget_s: float | None = None, max_batch: int = 64, name: str = "cpu0"
+) -> Sweep:
+    on = device(made, name)
+    work = todos(made.place, made.place.catalog(), on, backend, max_batch)
+    done = Sweep(made.place, on, backend, work, budget_s)
+    for _ in done.run():
+        pass
+    return done
+
+
+def cells(profile: Profile) -> dict[str, list[int]]:
+    return {variant.variant: [point.batch for point in variant.points] for variant in profile.variants}
+
+
+def runs(profile: Profile) -> list[int]:
+    return [point.runs for variant in profile.variants for point in variant.points]
+
+
+def test_batches_double_and_end_with_the_first_that_passes_the_slo(bare: Tiny, backend: FakeBackend) -> None:
+    backend.row_s = {"shapes-m": 0.030, "shapes-l": 0.201, "tones-l": 0.050}
+    swept(bare, backend)
+    assert cells(bare.place.profile("cpu0")) == {
+        "shapes-s": [1, 2, 4, 8, 16, 32, 64],
+        "shapes-m": [1, 2, 4, 8],  # 240 ms
+        "shapes-l": [1],
+        "tones-s": [1, 2, 4, 8, 16, 32, 64],
+        "tones-l": [1, 2, 4, 8],  # a batch of 4 takes 200 ms to the point and is in
+    }
+
+
+@pytest.mark.parametrize(("most", "batches"), [(1, [1]), (2, [1, 2]), (5, [1, 2, 4]), (64, [1, 2, 4, 8, 16, 32, 64])])
+def test_no_batch_is_larger_than_the_largest_to_try(
+    bare: Tiny, backend: FakeBackend, most: int, batches: list[int]
+) -> None:
+    swept(bare, backend, max_batch=most)
+    assert set(map(tuple, cells(bare.place.profile("cpu0")).values())) == {tuple(batches)}
+
+
+def test_what_was_measured_is_what_the_clock_says(bare: Tiny, backend: FakeBackend) -> None:
+    backend.row_s = {"shapes-s": 0.002}
+    swept(bare, backend, max_batch=2)
+    measured = bare.place.profile("cpu0").of("shapes", "shapes-s")
+    assert measured is not None
+    one, two = measured.points
+    assert (one.p50_s, one.p95_s, one.p99_s, one.mean_s) == pytest.approx((0.002, 0.002, 0.002, 0.002))
+    assert (one.qps, two.qps) == pytest.approx((500, 500))
+    assert two.p95_s == pytest.approx(0.004)
+    assert one.runs == STABLE_RUNS
+
+
+def test_a_sweep_that_found_the_slo_is_not_taken_up_again(bare: Tiny, backend: FakeBackend) -> None:
+    backend.row_s = {"shapes-l": 0.201}
+    swept(bare, backend)
+    assert swept(bare, backend).measured == 0
+
+
+def test_a_noisy_cell_ends_after_its_time(bare: Tiny, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The p95 never settles where each run takes longer than the one before."""
+    costs_s = iter(np.linspace(0.001, 0.05, 10_000))
+    clock = backend.clock
+
+    def run() -> None:
+        clock.now_s += float(next(costs_s))
+
+    point = measure.measure_point(run, 1, CELL_S)
+    assert point.runs > STABLE_RUNS
+    assert clock.now_s < CELL_S + 0.05
+
+
+# --- budgets: how many runs, as time is the fake clock's
+
+
+def test_without_any_budget_left_each_cell_gets_the_fewest_runs(bare: Tiny, backend: FakeBackend) -> None:
+    swept(bare, backend, budget_s=0.0, max_batch=4)
+    assert runs(bare.place.profile("cpu0")) == [FEWEST_RUNS] * VARIANTS * 3
+    of_eval = sum(rows == 32 for _, rows in backend.runs)
+    assert len(backend.runs) - of_eval == VARIANTS * 3 * (WARM_UP_RUNS + FEWEST_RUNS)
+
+
+def test_a_budget_bounds_what_a_device_takes(bare: Tiny, backend: FakeBackend) -> None:
+    budget_s = 10.0
+    free = swept(bare, backend)
+    without_s, most = backend.clock.now_s, runs(free.profile)
+    bare.place.profile_path("cpu0").unlink()
+
+    backend.clock.now_s = 0.0
+    within = runs(swept(bare, backend, budget_s=budget_s).profile)
+    assert without_s > 2 * budget_s
+    assert backend.clock.now_s < 1.5 * budget_s
+    assert sum(within) < sum(most)
+    assert min(within) >= FEWEST_RUNS
+
+
+def test_a_generous_budget_changes_nothing(bare: Tiny, backend: FakeBackend) -> None:
+    within = runs(swept(bare, backend, budget_s=10_000.0, max_batch=4).profile)
+    assert within == [STABLE_RUNS] * VARIANTS * 3
+
+
+def test_an_estimate_is_no_more_than_the_budget(bare: Tiny, backend: FakeBackend) -> None:
+    work = todos(bare.place, bare.place.catalog(), device(bare, "cpu0"), backend, 64)
+    assert estimate_s(work, 2.0) == 2.0
+    assert estimate_s(work, None) > 2.0
+    assert estimate_s([], None) == 0.0
+
+
+# --- what is kept
+
+
+def test_an_engine_that_fails_keeps_what_was_measured_before(bare: Tiny, backend: FakeBackend) -> None:
+    backend.fails_at = ("shapes-m", 4)
+    with pytest.raises(EngineError, match="the model failed"):
+        swept(bare, backend, max_batch=4)
+    assert cells(bare.place.profile("cpu0")) == {"shapes-s": [1, 2, 4], "shapes-m": [1, 2]}
+
+    backend.fails_at = None
+    before = len(backend.runs)
+    assert swept(bare, backend, max_batch=4).measured == 1 + 3 * 3
+    assert ("shapes-s", 1) not in backend.runs[before:]
+
+
+@pytest.mark.parametrize("change", ["version", "name"])
+def test_another_backend_means_measuring_anew(bare: Tiny, backend: FakeBackend, change: str) -> None:
+    swept(bare, backend, max_batch=1)
+    backend.versions = Backend("fake", {"fake": "2"}) if change == "version" else Backend("other", {"fake": "1"})
+    assert swept(bare, backend, max_batch=1).measured == VARIANTS
+
+
+def test_another_type_of_device_means_measuring_anew(bare: Tiny, backend: FakeBackend) -> None:
+    swept(bare, backend, max_batch=1)
+    path = bare.place.profile_path("cpu0")
+    here = device(bare, "cpu0")
+    text = path.read_text()
+    elsewhere = bare.place.profile_path("cpu9")
+    elsewhere.write_text(text.replace('"cpu0"', '"cpu9"'))
+    assert here.id == "cpu0"
+    assert swept(bare, backend, max_batch=1, name="cpu9").measured == VARIANTS  # its name and cores are made up
+
+
+def test_progress_never_falls_and_ends_at_one(bare: Tiny, backend: FakeBackend) -> None:
+    backend.row_s = {"shapes-m": 0.030, "shapes-l": 0.201}
+    on = device(bare, "cpu0")
+    work = todos(bare.place, bare.place.catalog(), on, backend, 64)
+    steps = [step.done_frac for step in Sweep(bare.place, on, backend, work).run()]
+    assert steps == sorted(steps)
+    assert steps[0] == 0.0
+    assert steps[-1] == 1.0
+
+
+def test_a_shared_profile_is_written_once(bare: Tiny, backend: FakeBackend) -> None:
+    made = swept(bare, backend, max_batch=1).profile
+    shared = share(bare.place, made, device(bare, "cpu1"))
+    path = bare.place.profile_path("cpu1")
+    before = path.stat().st_mtime_ns
+    assert bare.place.profile("cpu1") == shared
+    assert shared.device.id == "cpu1"
+    assert shared.measured_on == "cpu0"
+    share(bare.place, made, device(bare, "cpu1"))
+    assert path.stat().st_mtime_ns == before

@@ -1,0 +1,246 @@
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+
+import msgspec
+import pytest
+from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile, make_trace, near
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proteus_cli.control.batcher import ProactiveBatcher
+from proteus_cli.control.policies import Policy, policy_named
+from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.domain.trace import Trace
+from proteus_cli.errors import ArtefactError
+from proteus_cli.planning.planner import Planner
+from proteus_cli.simulation.run import SOLVE_S, Simulated, simulate
+
+EXACT = Policy("test", "all", ProactiveBatcher(margin_frac=0.0), None)
+PROTEUS = policy_named("proteus")
+LARGE_QPS, SMALL_QPS = 20.0, 200.0  # within half of 100 ms: 1 in 50 ms, 4 in 20 ms
+
+
+def never(_demand: Demand, _plan: Plan) -> Plan:
+    raise AssertionError("this policy never re-plans")
+
+
+def one_device(
+    trace: Trace, latency_s: Mapping[int, float], *, max_batch: int, slow_by: float = 1.0, policy: Policy = EXACT
+) -> Simulated:
+    """A device that always hosts one variant; a batch really takes ``slow_by`` × what its p95 promises."""
+    measured = make_measured("a", "s", 0.8, latency_s)
+    points = tuple(msgspec.structs.replace(point, mean_s=point.mean_s * slow_by) for point in measured.points)
+    profile = make_profile("cpu0", msgspec.structs.replace(measured, points=points))
+    capacity_qps = max_batch / latency_s[max_batch]
+    plan = make_plan(make_placement("cpu0", "a", "s", capacity_qps=capacity_qps, max_batch=max_batch))
+    catalog = make_catalog(make_family("a", {"s": 0.8}, slo="105ms"))
+    return simulate(trace, plan, catalog, {"cpu0": profile}, policy, never)
+
+
+def at_once(number: int) -> Trace:
+    return make_trace(*[(0.0, "a")] * number)
+
+
+def outcomes(simulated: Simulated) -> dict[str, int]:
+    return dict(Counter(ended.outcome.value for ended in simulated.ended))
+
+
+def latencies(simulated: Simulated) -> list[float]:
+    return [ended.latency_s for ended in simulated.ended if ended.latency_s is not None]
+
+
+def test_a_single_request_waits_for_a_second_as_long_as_it_can_and_is_served_alone() -> None:
+    """It comes at 1 s and is due at 1.105 s; two rows take 20 ms, so it starts at 1.085 and ends at 1.095 s."""
+    run = one_device(make_trace((1.0, "a")), {1: 0.010, 2: 0.020}, max_batch=2)
+    assert run.launches[0][0] == pytest.approx(1.085)
+    assert run.ended == [
+        Ended("a", 1.0, Outcome.SERVED, near(0.095), accuracy=0.8, variant="s", device="cpu0", batch=1)
+    ]
+
+
+def test_the_margin_makes_it_start_earlier() -> None:
+    """A tenth of 105 ms is kept back: due at 94.5 ms, started at 74.5, ended at 84.5 ms."""
+    policy = replace(EXACT, batching=ProactiveBatcher(margin_frac=0.1))
+    run = one_device(make_trace((0.0, "a")), {1: 0.010, 2: 0.020}, max_batch=2, policy=policy)
+    assert latencies(run) == pytest.approx([0.0845])
+
+
+def test_two_requests_fill_a_batch_of_two_and_start_at_once() -> None:
+    """The second comes at 1.02 s; together they take 20 ms, until 1.04 s."""
+    run = one_device(make_trace((1.0, "a"), (1.02, "a")), {1: 0.010, 2: 0.020}, max_batch=2)
+    assert [at_s for at_s, _ in run.launches] == [1.02]
+    assert latencies(run) == pytest.approx([0.04, 0.02])
+    assert [ended.batch for ended in run.ended] == [2, 2]
+
+
+def test_a_batch_takes_the_mean_time_though_decisions_go_by_the_95th_percentile() -> None:
+    """Started at 85 ms as the p95 of two is 20 ms; the mean of one is half of its 10 ms."""
+    run = one_device(at_once(1), {1: 0.010, 2: 0.020}, max_batch=2, slow_by=0.5)
+    assert latencies(run) == pytest.approx([0.090])
+
+
+def test_more_than_fits_the_slo_is_rejected_at_the_door() -> None:
+    """10 ms each: 10 of 30 fit 105 ms, one after the other; the rest is told at once."""
+    run = one_device(at_once(30), {1: 0.010}, max_batch=1)
+    assert outcomes(run) == {"served": 10, "rejected": 20}
+    assert latencies(run) == pytest.approx([0.01 * n for n in range(1, 11)])
+
+
+def test_what_can_no_longer_be_in_time_is_dropped() -> None:
+    """10 of 30 get in, but take 20 ms each: 5 end by 100 ms; then 5 ms are left, too few for the others."""
+    run = one_device(at_once(30), {1: 0.010}, max_batch=1, slow_by=2.0)
+    assert outcomes(run) == {"served": 5, "dropped": 5, "rejected": 20}
+
+
+def test_what_started_in_time_but_ended_late_counts_as_late() -> None:
+    """30 ms each: three end by 90 ms; the fourth starts then, with 15 ms left, and ends at 120 ms."""
+    run = one_device(at_once(30), {1: 0.010}, max_batch=1, slow_by=3.0)
+    assert outcomes(run) == {"served": 3, "late": 1, "dropped": 6, "rejected": 20}
+    assert max(latencies(run)) == pytest.approx(0.120)
+
+
+def test_the_own_slo_of_a_request_holds_instead_of_its_familys() -> None:
+    """Due after 50 ms, so it starts at 30; the next, without one of its own, at 1.085 s."""
+    trace = make_trace((0.0, "a"), (1.0, "a"), slo_s=(0.05, float("nan")))
+    run = one_device(trace, {1: 0.010, 2: 0.020}, max_batch=2)
+    assert [at_s for at_s, _ in run.launches] == pytest.approx([0.03, 1.085])
+
+
+def test_an_empty_trace_ends_at_once() -> None:
+    assert one_device(make_trace(families=("a",)), {1: 0.01}, max_batch=1).ended == []
+
+
+def test_a_plan_of_what_was_never_profiled_is_refused() -> None:
+    catalog = make_catalog(make_family("a", {"s": 0.8}))
+    with pytest.raises(ArtefactError, match="never profiled"):
+        simulate(at_once(1), make_plan(make_placement("cpu0", "a", "s")), catalog, {}, EXACT, never)
+
+
+# Changes of plan
+
+CATALOG = make_catalog(make_family("a", {"small": 0.6, "large": 1.0}))
+
+
+def profiles(load_s: float = 1.0) -> dict[str, Profile]:
+    measured = (
+        make_measured("a", "small", 0.6, {1: 0.008, 4: 0.020}, load_s=load_s),
+        make_measured("a", "large", 1.0, {1: 0.050}, load_s=load_s),
+    )
+    return {"cpu0": make_profile("cpu0", *measured)}
+
+
+def burst() -> Trace:
+    """10 qps, 100 qps from 8 to 16 s, and 10 qps again until 36 s; evenly."""
+    slow = [i / 10 + 0.05 for i in range(80)]
+    fast = [8 + i / 100 for i in range(800)]
+    after = [16 + i / 10 for i in range(200)]
+    return make_trace(*((at_s, "a") for at_s in [*slow, *fast, *after]))
+
+
+def played(policy: Policy, *, load_s: float = 1.0) -> Simulated:
+    planner = Planner(CATALOG, profiles(load_s), policy, headroom=1.0, inputs={})
+    return simulate(burst(), planner({"a": 10.0}), CATALOG, profiles(load_s), policy, planner)
+
+
+def variants(simulated: Simulated, start_s: float, stop_s: float) -> set[str | None]:
+    """Who answered what was launched then."""
+    return {launch.hosted.variant for at_s, launch in simulated.launches if start_s <= at_s < stop_s}
+
+
+def test_a_burst_makes_proteus_change_to_a_faster_variant_and_back() -> None:
+    """Of 100 qps, 20 in 0.2 s prove 100 − 2·√500 = 55: more than the 22 that are allowed for. The plan is there after
+    0.05 s and its variant loaded after 1 s more. Back at the latest when the last 5 s are all calm, with 1.05 s on top;
+    a plan made while the burst still shows in them may change nothing.
+    """
+    run = played(PROTEUS)
+    up, down = (replan for replan in run.replans if replan.swaps > 0)
+    assert len(run.replans) <= 3
+    assert up.at_s == pytest.approx(8.2 + SOLVE_S + 1.0, abs=0.21)
+    assert "more than the plan carries" in up.reason
+    assert 20.5 < down.at_s < 16 + 5 + 2 * (SOLVE_S + 0.2) + 1.0 + 1.0
+    assert [up.swaps, down.swaps] == [1, 1]
+    assert variants(run, 0, up.at_s) == {"large"}
+    assert variants(run, up.at_s, down.at_s) == {"small"}
+    assert variants(run, down.at_s, 99) == {"large"}
+
+
+def test_the_most_accurate_never_change_and_lose_the_burst_instead() -> None:
+    fixed, adapting = played(policy_named("most-accurate")), played(PROTEUS)
+    assert fixed.replans == []
+    assert variants(fixed, 0, 99) == {"large"}
+    assert outcomes(fixed)["served"] < 0.55 * len(burst())
+    assert outcomes(adapting)["served"] > 0.9 * len(burst())
+
+
+@pytest.mark.parametrize("load_s", [0.0, 0.5, 3.0])
+def test_loading_delays_the_switch_while_the_old_variant_goes_on(load_s: float) -> None:
+    """Make before break: the lane is never idle for a load."""
+    run, at_once = played(PROTEUS, load_s=load_s), played(PROTEUS, load_s=0.0)
+    assert run.replans[0].at_s == pytest.approx(at_once.replans[0].at_s + load_s)
+    switch_s = run.replans[0].at_s
+    assert variants(run, 8.0, switch_s) == {"large"}
+    starts = [at_s for at_s, _ in run.launches if 8.0 <= at_s < switch_s + 1]
+    assert max((later - earlier for earlier, later in pairwise(starts)), default=0.0) < 0.15
+
+
+@pytest.mark.parametrize("policy", ["proteus", "most-accurate", "least-accurate"])
+def test_each_request_of_the_burst_ends_once_and_the_same_way_each_time(policy: str) -> None:
+    first, second = played(policy_named(policy)), played(policy_named(policy))
+    assert len(first.ended) == len(burst())
+    assert sorted(ended.arrival_s for ended in first.ended) == burst().arrival_s.tolist()
+    assert first.ended == second.ended
+    assert [(at_s, launch.requests[0].id) for at_s, launch in first.launches] == [
+        (at_s, launch.requests[0].id) for at_s, launch in second.launches
+    ]
+    assert first.replans == second.replans
+
+
+def test_what_waits_for_a_family_that_the_next_plan_leaves_out_is_dropped() -> None:
+    """100 at once, 50 ms each; the plan after 0.25 s hosts another family, so of the 100 only those that run till
+    then are answered.
+    """
+    catalog = make_catalog(make_family("a", {"s": 0.8}, slo="10s"), make_family("b", {"s": 0.8}))
+    measured = (make_measured(family, "s", 0.8, {1: 0.05}, load_s=0.0) for family in ("a", "b"))
+    of_a = make_placement("cpu0", "a", "s", capacity_qps=20.0, max_batch=1)
+    of_b = make_placement("cpu0", "b", "s", capacity_qps=20.0, max_batch=1)
+    before, after = make_plan(of_a), make_plan(of_b)
+    trace = make_trace(*[(0.0, "a")] * 100, (0.2, "a"), families=("a", "b"))
+    policy = replace(EXACT, replanning=PROTEUS.replanning)
+    run = simulate(trace, before, catalog, {"cpu0": make_profile("cpu0", *measured)}, policy, lambda *_: after)
+    assert [replan.at_s for replan in run.replans] == pytest.approx([0.25])
+    counts = outcomes(run)
+    assert sum(counts.values()) == len(trace)
+    assert counts["served"] in (5, 6)
+    assert counts["dropped"] == len(trace) - counts["served"]
+
+
+@given(
+    gaps=st.lists(st.floats(0, 0.3) | st.just(0.0), min_size=1, max_size=60),
+    slo_s=st.sampled_from([0.02, 0.1, 0.5, float("nan")]),
+    load_s=st.sampled_from([0.0, 0.7]),
+)
+@settings(max_examples=40, deadline=None)
+def test_each_request_of_any_trace_ends_once(gaps: list[float], slo_s: float, load_s: float) -> None:
+    arrivals, now_s = [], 0.0
+    for gap_s in gaps:
+        now_s += gap_s
+        arrivals.append((now_s, "a"))
+    trace = make_trace(*arrivals, slo_s=[slo_s] * len(arrivals))
+    planner = Planner(CATALOG, profiles(load_s), PROTEUS, headroom=1.0, inputs={})
+    run = simulate(trace, planner({"a": 5.0}), CATALOG, profiles(load_s), PROTEUS, planner)
+    assert sorted(ended.arrival_s for ended in run.ended) == [at_s for at_s, _ in arrivals]
+    answered = [ended for ended in run.ended if ended.latency_s is not None]
+    assert len(answered) == sum(len(launch.requests) for _, launch in run.launches)
+    assert all(ended.outcome in (Outcome.SERVED, Outcome.LATE) for ended in answered)
+
+
+def test_progress_rises_from_nothing_and_stays_below_all() -> None:
+    trace, told = make_trace(*((i / 100, "a") for i in range(2500))), list[float]()
+    planner = Planner(CATALOG, profiles(), EXACT, headroom=1.0, inputs={})
+    simulate(trace, planner({"a": 100.0}), CATALOG, profiles(), EXACT, never, progress=told.append)
+    assert told == [0.0, 0.4, 0.8]
