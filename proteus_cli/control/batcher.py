@@ -47,19 +47,24 @@ class ProactiveBatcher:
         """When the batch of this request should be done."""
         return request.deadline_s - self.margin_frac * (request.deadline_s - request.arrival_s)
 
-    def decide(self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float) -> Batching | None:
-        """What ``hosted`` should do with the ``turns`` rows that are its to take; None where there are none."""
+    def decide(
+        self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float, pace: float = 1.0
+    ) -> Batching | None:
+        """What ``hosted`` should do with the ``turns`` rows that are its to take; None where there are none.
+
+        Batches take ``pace`` times what was profiled.
+        """
         head = queue.peek()
         if head is None or turns <= 0:
             return None
         due_s = self.due_s(head)
         budget_s = due_s - now_s
-        if hosted.latency(head.rows) > budget_s:
+        if pace * hosted.latency(head.rows) > budget_s:
             return HOPELESS
         waiting = max(min(queue.rows, turns), head.rows)
         if waiting < hosted.max_batch:
-            last_moment_s = due_s - hosted.latency(waiting + 1)
+            last_moment_s = due_s - pace * hosted.latency(waiting + 1)
             if last_moment_s > now_s:
                 return Hold(until_s=last_moment_s)
         most = max(min(waiting, hosted.max_batch), head.rows)
-        return Start(rows=max(hosted.latency.most_rows_within(budget_s, most), head.rows))
+        return Start(rows=max(hosted.latency.most_rows_within(budget_s / pace, most), head.rows))

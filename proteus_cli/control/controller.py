@@ -8,6 +8,7 @@ from proteus_cli.control import admission
 from proteus_cli.control.batcher import Hold, Start
 from proteus_cli.control.decision import IDLE, Decision, Drop, HandOver, Hosted, Launch, WaitUntil
 from proteus_cli.control.demand import DemandEstimator
+from proteus_cli.control.pace import Pace
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.queue import DeadlineQueue
 from proteus_cli.control.replanning import Replan
@@ -33,6 +34,7 @@ class Refused:
 @dataclass(slots=True)
 class _Lane:
     slots: int
+    pace: Pace = field(default_factory=Pace)
     busy: int = 0
     hosted: tuple[Hosted, ...] = ()
 
@@ -43,7 +45,6 @@ class _Line:
 
     queue: DeadlineQueue = field(default_factory=DeadlineQueue)
     router: Router | None = None
-    capacity_qps: float = 0.0
     running_rows: int = 0
 
 
@@ -88,6 +89,10 @@ class Controller:
         router = self._lines[family].router
         return router.hosts if router is not None else ()
 
+    def pace_of(self, device: str) -> float:
+        """How many times longer than profiled the batches of a device take."""
+        return self._lanes[device].pace.factor
+
     def adopt(self, plan: Plan, hosted: Sequence[Hosted], now_s: float) -> tuple[Request, ...]:
         """From now on lanes host ``hosted`` (all of it is loaded); what waits is shared anew. Ask all lanes next.
 
@@ -102,7 +107,6 @@ class Controller:
         for family, line in self._lines.items():
             hosts = [host for host in hosted if host.family == family]
             line.router = Router(hosts) if hosts else None
-            line.capacity_qps = sum(host.capacity_qps for host in hosts)
             if line.router is None:
                 orphans += self._empty(line)
             else:
@@ -114,7 +118,7 @@ class Controller:
         """Take a request in, or refuse it where the plan can't carry it in time."""
         self.demand.arrived(request.family, request.rows, now_s)
         line = self._lines[request.family]
-        waiting_rows, capacity_qps = line.queue.rows, line.capacity_qps
+        waiting_rows, capacity_qps = line.queue.rows, self._capacity_qps(line)
         ahead_rows = waiting_rows + line.running_rows
         budget_s = self.policy.batching.due_s(request) - now_s
         # With nobody ahead it isn't load that makes it late: then a lane says whether it can be answered in time.
@@ -152,9 +156,12 @@ class Controller:
             return self._launch(lane, launch[1], launch[2])
         return WaitUntil(wake_s) if wake_s < float("inf") else IDLE
 
-    def finished(self, launch: Launch) -> None:
-        """That batch is done, well or badly: a slot of its lane is free. Ask the lane next."""
-        self._lanes[launch.hosted.device].busy -= 1
+    def finished(self, launch: Launch, took_s: float | None) -> None:
+        """That batch is done in ``took_s``, or failed (None): a slot of its lane is free. Ask the lane next."""
+        lane = self._lanes[launch.hosted.device]
+        lane.busy -= 1
+        if took_s is not None:
+            lane.pace.ran(took_s=took_s, profiled_s=launch.hosted.latency(launch.rows))
         self._lines[launch.hosted.family].running_rows -= launch.rows
 
     def forget_all(self) -> tuple[Request, ...]:
@@ -166,11 +173,22 @@ class Controller:
         rule = self.policy.replanning
         if rule is None:
             return None
-        return rule.decide(self.plan, self.demand, now_s=now_s, started_s=self._started_s, since_s=self._since_s)
+        pace = {family: self._pace_of(line) for family, line in self._lines.items()}
+        return rule.decide(self.plan, self.demand, pace, now_s=now_s, started_s=self._started_s, since_s=self._since_s)
+
+    def _capacity_qps(self, line: _Line) -> float:
+        """What the lanes that host a family carry at their pace."""
+        hosts = line.router.hosts if line.router is not None else ()
+        return sum(host.capacity_qps / self.pace_of(host.device) for host in hosts)
+
+    def _pace_of(self, line: _Line) -> float:
+        hosts = line.router.hosts if line.router is not None else ()
+        return sum(host.capacity_qps for host in hosts) / self._capacity_qps(line) if hosts else 1.0
 
     def _batching(self, line: _Line, hosted: Hosted, now_s: float) -> Start | Hold | Drop | HandOver | None:
         router = self._router(line)
-        batching = self.policy.batching.decide(line.queue, hosted, router.turns_of(hosted), now_s)
+        pace = self.pace_of(hosted.device)
+        batching = self.policy.batching.decide(line.queue, hosted, router.turns_of(hosted), now_s, pace)
         if batching is None or isinstance(batching, Start | Hold):
             return batching
         return self._hopeless_here(line, router, hosted, now_s)
@@ -179,7 +197,8 @@ class Controller:
         """The most urgent request can't be made by ``hosted``: perhaps by the fastest variant, else by none."""
         head = self._head(line)
         fastest = router.fastest(head.rows)
-        last_moment_s = self.policy.batching.due_s(head) - fastest.latency(head.rows)
+        needs_s = fastest.latency(head.rows) * self.pace_of(fastest.device)
+        last_moment_s = self.policy.batching.due_s(head) - needs_s
         if fastest is hosted or last_moment_s < now_s:
             return Drop((self._give_up(line),))
         if router.turns_of(fastest) > 0:  # it has a turn for that, and will use it or be too late

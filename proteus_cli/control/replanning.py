@@ -1,9 +1,12 @@
 """When the plan no longer fits the demand."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proteus_cli.control.demand import DemandEstimator, proven_qps
 from proteus_cli.domain.plan import Plan
+
+NOTABLE_PACE = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class ReplanRule:
     Down: the busiest second of the last ``calm_s`` is below ``low_water`` of the planned demand, for some family, the
     plan is ``settle_s`` old, and there is accuracy to gain.
 
-    No family falls below ``floor_qps``, so that each stays hosted where the fleet allows it.
+    Where devices are slower than profiled, all rates count for ``pace`` times as many queries, as plans are made with
+    profiled times. No family falls below ``floor_qps``, so that each stays hosted where the fleet allows it.
     """
 
     every_s: float = 0.2
@@ -38,16 +42,25 @@ class ReplanRule:
     floor_qps: float = 1.0
 
     def decide(
-        self, plan: Plan, demand: DemandEstimator, *, now_s: float, started_s: float, since_s: float
+        self,
+        plan: Plan,
+        demand: DemandEstimator,
+        pace: Mapping[str, float],
+        *,
+        now_s: float,
+        started_s: float,
+        since_s: float,
     ) -> Replan | None:
         """Whether to re-plan at ``now_s``: serving since ``started_s``, with the plan in force since ``since_s``."""
         for family in demand.families:
             seen_qps = self._proven(demand, family, now_s, self.sigmas)
-            if seen_qps > self._carried(plan, family):
-                return self._for(demand, now_s, f"{family}: {seen_qps:.0f} qps is more than the plan carries")
+            if seen_qps * pace[family] > self._carried(plan, family):
+                slower = f" at {pace[family]:.1f} × the profiled times" if pace[family] > NOTABLE_PACE else ""
+                reason = f"{family}: {seen_qps:.0f} qps{slower} is more than the plan carries"
+                return Replan(self._needed(demand, pace, now_s), reason)
         if now_s - started_s < self.calm_s or now_s - since_s < self.settle_s or _is_best(plan):
             return None
-        peaks = {family: self._peak(demand, family, now_s) for family in demand.families}
+        peaks = {family: self._peak(demand, family, now_s) * pace[family] for family in demand.families}
         for family, peak_qps in peaks.items():
             if max(peak_qps, self.floor_qps) < self.low_water * plan.demand_qps.get(family, 0.0):
                 calm = {name: max(qps, self.floor_qps) for name, qps in peaks.items()}
@@ -67,17 +80,15 @@ class ReplanRule:
     def _peak(self, demand: DemandEstimator, family: str, now_s: float) -> float:
         return demand.peak_qps(family, 1.0, self.calm_s, now_s)
 
-    def _for(self, demand: DemandEstimator, now_s: float, reason: str) -> Replan:
+    def _needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
+        """The demand to plan for, in queries at profiled speed."""
         longest_s = max(self.burst_windows_s)
-        wanted = {
-            family: max(
-                self._proven(demand, family, now_s, self.estimate_sigmas),
-                demand.rate_qps(family, longest_s, now_s),
-                self.floor_qps,
-            )
-            for family in demand.families
-        }
-        return Replan(wanted, reason)
+        needed = {}
+        for family in demand.families:
+            proven = self._proven(demand, family, now_s, self.estimate_sigmas)
+            seen_qps = max(proven, demand.rate_qps(family, longest_s, now_s))
+            needed[family] = max(seen_qps * pace[family], self.floor_qps)
+        return needed
 
 
 def _is_best(plan: Plan) -> bool:

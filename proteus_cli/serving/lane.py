@@ -94,8 +94,8 @@ class Lane:
         future.add_done_callback(partial(self._finished, launch, now_s))
 
     def _finished(self, launch: Launch, started_s: float, future: "asyncio.Future[BatchResult]") -> None:
-        self._controller.finished(launch)
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        self._controller.finished(launch, self._clock() - started_s if error is None else None)
         if error is not None:
             for request in launch.requests:
                 self._endings.failed(request, error)

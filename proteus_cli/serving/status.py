@@ -23,6 +23,7 @@ def status(plane: DataPlane, adaptation: Adaptation | None) -> dict[str, Any]:
         "slo_s": plane.slo_s,
         "best_accuracy": plane.best_accuracy,
         "placements": controller.placements,
+        "pace": {device: controller.pace_of(device) for device in controller.plan.devices},
         "outcomes": {
             family: {outcome.value: counts.of_outcome(outcome) for outcome in Outcome}
             for family, counts in plane.counts.items()

@@ -114,10 +114,10 @@ class _Simulation:
         hosted = launch.hosted
         self.result.launches.append((now_s, launch))
         run_s = self._run_s[hosted.device, hosted.family, hosted.variant](launch.rows)
-        self._events.at(now_s + run_s, lambda end_s: self._finished(launch, end_s))
+        self._events.at(now_s + run_s, lambda end_s: self._finished(launch, run_s, end_s))
 
-    def _finished(self, launch: Launch, now_s: float) -> None:
-        self._controller.finished(launch)
+    def _finished(self, launch: Launch, took_s: float, now_s: float) -> None:
+        self._controller.finished(launch, took_s)
         for request in launch.requests:
             outcome = Outcome.SERVED if now_s <= request.deadline_s else Outcome.LATE
             self.result.ended.append(

@@ -6,9 +6,23 @@ import subprocess
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from cli.command_line import WITHIN_S, Ended, command, files, proteus
-from tiny import SHAPES, Tiny, TinyFamily, TinyVariant, add_plan, make_workspace, mlp, passing_on, save_eval
+from tiny import (
+    DEVICES,
+    MADE_BY,
+    SHAPES,
+    Tiny,
+    TinyFamily,
+    TinyVariant,
+    add_plan,
+    change_json,
+    make_workspace,
+    mlp,
+    passing_on,
+    save_eval,
+)
 
 from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.domain.profile import Profile
@@ -37,6 +51,8 @@ def batches(profile: Profile) -> dict[str, list[int]]:
 
 def test_a_second_run_measures_nothing_and_changes_no_byte(tiny: Tiny) -> None:
     assert measured_cells(profiled(tiny).stderr) == CELLS
+    for device in DEVICES:  # as if made long ago
+        change_json(tiny.place.profile_path(device), made_by=msgspec.to_builtins(MADE_BY))
     before = files(tiny.root)
     assert measured_cells(profiled(tiny).stderr) == 0
     assert files(tiny.root) == before

@@ -45,7 +45,7 @@ def test_a_request_waits_is_launched_and_ends_with_the_lane_free_again() -> None
     launch = launched(controller, "cpu0", 0.0881)
     assert launch == Launch(FAST, (request,))
     assert (launch.rows, controller.waiting) == (1, 0)
-    controller.finished(launch)
+    controller.finished(launch, None)
     assert controller.decide("cpu0", 0.1) == IDLE
 
 
@@ -63,7 +63,7 @@ def test_a_lane_runs_as_many_batches_as_it_has_slots(slots: int) -> None:
         controller.offer(make_request(number), 0.0)
     launches = [launched(controller, "cpu0", 0.0) for _ in range(slots)]
     assert controller.decide("cpu0", 0.0) == IDLE
-    controller.finished(launches[0])
+    controller.finished(launches[0], None)
     assert launched(controller, "cpu0", 0.016).rows == 4
 
 
@@ -94,7 +94,7 @@ def test_what_runs_counts_as_ahead() -> None:
         controller.offer(make_request(number), 0.0)
     launch = launched(controller, "cpu0", 0.0)
     assert isinstance(controller.offer(make_request(25), 0.0), Refused)
-    controller.finished(launch)
+    controller.finished(launch, None)
     answers = [controller.offer(make_request(number), 0.0) for number in range(26, 31)]
     assert [isinstance(answer, Admitted) for answer in answers] == [True] * 4 + [False]
 
@@ -168,7 +168,7 @@ def test_of_two_families_on_a_device_the_more_urgent_starts() -> None:
     controller.offer(make_request(1, family="b", slo_s=0.05), 0.0)
     launch = launched(controller, "cpu0", 0.0)
     assert launch.hosted is both[1]
-    controller.finished(launch)
+    controller.finished(launch, None)
     assert launched(controller, "cpu0", 0.01).hosted is both[0]
 
 
@@ -192,7 +192,7 @@ def test_a_request_of_many_rows_is_not_left_waiting_for_a_lane_in_debt() -> None
     assert [request.id for request in launches[0].requests] == [1]
     launches.append(launched(controller, "cpu1", 0.19))
     for launch in launches:
-        controller.finished(launch)
+        controller.finished(launch, None)
     answer = controller.offer(make_request(2, at_s=0.3), 0.3)
     assert isinstance(answer, Admitted)
     assert [launched(controller, device, 0.389).requests[0].id for device in answer.devices] == [2]
@@ -229,7 +229,7 @@ def test_a_batch_that_runs_through_a_change_of_plan_frees_its_slot_when_it_ends(
     again = hosted("cpu0", "a", "a-m", latency_s={1: 0.02}, max_batch=1, capacity_qps=50.0)
     controller.adopt(plan_of([again]), [again], 0.0)
     assert controller.decide("cpu0", 0.0) == IDLE
-    controller.finished(launch)
+    controller.finished(launch, None)
     assert launched(controller, "cpu0", 0.016).hosted is again
 
 

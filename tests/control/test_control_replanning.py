@@ -43,7 +43,13 @@ def poisson(qps: float, length_s: float, seed: int) -> list[float]:
 
 
 def asked(
-    plan: Plan, arrivals: Sequence[float], *, until_s: float, since_s: float = 0.0, rule: ReplanRule = RULE
+    plan: Plan,
+    arrivals: Sequence[float],
+    *,
+    until_s: float,
+    since_s: float = 0.0,
+    rule: ReplanRule = RULE,
+    pace: float = 1.0,
 ) -> list[tuple[float, Replan]]:
     """What the rule says each 0.2 s, with the plan left as it is."""
     demand, wanted, coming = DemandEstimator(tuple(plan.demand_qps)), [], list(reversed(arrivals))
@@ -51,7 +57,9 @@ def asked(
         now_s = tick * rule.every_s + 0.01  # past the edge of a bucket, whatever the rounding
         while coming and coming[-1] <= now_s:
             demand.arrived("a", 1, coming.pop())
-        decided = rule.decide(plan, demand, now_s=now_s, started_s=0.0, since_s=since_s)
+        decided = rule.decide(
+            plan, demand, dict.fromkeys(plan.demand_qps, pace), now_s=now_s, started_s=0.0, since_s=since_s
+        )
         if decided is not None:
             wanted.append((now_s, decided))
     return wanted
@@ -157,3 +165,17 @@ def test_a_family_that_was_not_planned_for_is_a_reason_once_it_asks() -> None:
     wanted = asked(plan, evenly((20.0, 3.0)), until_s=3.0)
     assert wanted[0][0] < 1.5
     assert wanted[0][1].reason.startswith("a: ")
+
+
+def test_a_device_slower_than_profiled_carries_less() -> None:
+    """2000 qps of a plan that carries 2640: fine at the profiled times, too much at 1.5 times those.
+
+    3·√(2000/2) = 95 leaves 1905 qps proven, × 1.5 = 2857 > 2640. The plan asked for is for 2000 × 1.5.
+    """
+    plan = plan_for(2400.0)
+    arrivals = evenly((2000.0, 10.0))
+    assert asked(plan, arrivals, until_s=4.0) == []
+    wanted = asked(plan, arrivals, until_s=4.0, pace=1.5)
+    assert wanted
+    assert wanted[-1][1].demand_qps == {"a": pytest.approx(3000.0, rel=0.02)}
+    assert "1.5 × the profiled times" in wanted[-1][1].reason

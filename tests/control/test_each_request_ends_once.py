@@ -122,7 +122,7 @@ class Driver:
 
     def _finished(self, launch: Launch, now_s: float) -> None:
         self._busy[launch.hosted.device] -= 1
-        self.controller.finished(launch)
+        self.controller.finished(launch, None)
         self.ended.update(request.id for request in launch.requests)
         self._ask(launch.hosted.device, now_s)
 

@@ -1,0 +1,52 @@
+import pytest
+from builders import hosted, make_request, near
+
+from proteus_cli.control.batcher import Hold, ProactiveBatcher, Start
+from proteus_cli.control.pace import FORGETTING, MEANINGFUL_S, Pace
+from proteus_cli.control.queue import DeadlineQueue
+
+
+def paced(ratio: float, batches: int) -> float:
+    pace = Pace()
+    for _ in range(batches):
+        pace.ran(took_s=0.010 * ratio, profiled_s=0.010)
+    return pace.factor
+
+
+def test_a_device_as_fast_as_profiled_or_faster_has_pace_one() -> None:
+    assert paced(1.0, 100) == pytest.approx(1.0)
+    assert paced(0.5, 100) == 1.0
+
+
+def test_the_pace_comes_to_what_batches_take() -> None:
+    """After n batches at twice the profile it is 2 − (1 − f)ⁿ."""
+    assert paced(2.0, 1) == pytest.approx(1 + FORGETTING)
+    assert paced(2.0, 50) == pytest.approx(2 - (1 - FORGETTING) ** 50)
+    assert paced(2.0, 500) == pytest.approx(2.0, abs=0.001)
+
+
+def test_one_hiccup_hardly_moves_it() -> None:
+    pace = Pace()
+    pace.ran(took_s=0.050, profiled_s=0.010)
+    assert pace.factor == pytest.approx(1 + 4 * FORGETTING)
+
+
+def test_batches_too_short_to_tell_are_not_learned_from() -> None:
+    pace = Pace()
+    pace.ran(took_s=1.0, profiled_s=MEANINGFUL_S / 2)
+    assert pace.factor == 1.0
+
+
+def test_a_slow_pace_starts_batches_earlier_and_smaller() -> None:
+    """Two rows take 20 ms, at pace 2 40 ms: the lone request waits until 60 ms instead of 80 ms.
+
+    At 30 ms before its end a batch of two (40 ms) is too long, one row (20 ms) fits.
+    """
+    batcher, queue = ProactiveBatcher(margin_frac=0.0), DeadlineQueue()
+    host = hosted(latency_s={1: 0.010, 2: 0.020}, max_batch=2)
+    queue.push(make_request(0))
+    assert batcher.decide(queue, host, 1, 0.0) == Hold(until_s=near(0.080))
+    assert batcher.decide(queue, host, 1, 0.0, pace=2.0) == Hold(until_s=near(0.060))
+    queue.push(make_request(1))
+    assert batcher.decide(queue, host, 2, 0.070) == Start(rows=2)
+    assert batcher.decide(queue, host, 2, 0.070, pace=2.0) == Start(rows=1)
