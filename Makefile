@@ -42,7 +42,7 @@ unit: setup  ## all tests
 	$(BIN)/pytest
 
 golden: setup  ## rewrite the golden files
-	$(BIN)/pytest -q tests --golden
+	$(BIN)/pytest tests/golden --golden
 
 docs: setup  ## regenerate docs/cli.md from --help
 	$(BIN)/python docs/generate_cli.py

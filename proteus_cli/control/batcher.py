@@ -47,6 +47,10 @@ class ProactiveBatcher:
         """When the batch of this request should be done."""
         return request.deadline_s - self.margin_frac * (request.deadline_s - request.arrival_s)
 
+    def wanted_s(self, request: Request) -> float:
+        """When it should be done if it waits for company: nobody is kept past the SLO for the sake of a batch."""
+        return min(self.due_s(request), request.arrival_s + (1 - self.margin_frac) * request.patience_s)
+
     def decide(
         self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float, pace: float = 1.0
     ) -> Batching | None:
@@ -57,13 +61,12 @@ class ProactiveBatcher:
         head = queue.peek()
         if head is None or turns <= 0:
             return None
-        due_s = self.due_s(head)
-        budget_s = due_s - now_s
+        budget_s = self.due_s(head) - now_s
         if pace * hosted.latency(head.rows) > budget_s:
             return HOPELESS
         waiting = max(min(queue.rows, turns), head.rows)
         if waiting < hosted.max_batch:
-            last_moment_s = due_s - pace * hosted.latency(waiting + 1)
+            last_moment_s = self.wanted_s(head) - pace * hosted.latency(waiting + 1)
             if last_moment_s > now_s:
                 return Hold(until_s=last_moment_s)
         most = max(min(waiting, hosted.max_batch), head.rows)

@@ -1,5 +1,6 @@
 """One query on its way through the system, and how it ended."""
 
+import math
 from enum import StrEnum
 from typing import Any
 
@@ -20,6 +21,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
     """What decisions need to know of a query; times in seconds on the driver's clock.
 
     ``rows`` is how many rows it brings to a batch. ``payload`` belongs to the driver; nothing in `control` looks at it.
+    ``patience_s`` is how long it may be made to wait for company, where its deadline allows more than its SLO.
     """
 
     id: int
@@ -28,6 +30,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
     deadline_s: float
     rows: int = 1
     payload: Any = None
+    patience_s: float = math.inf
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):

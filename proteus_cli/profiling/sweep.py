@@ -11,11 +11,12 @@ import numpy as np
 
 from proteus_cli import store
 from proteus_cli.backends.affinity import pinned
-from proteus_cli.backends.base import Backend, Runner
+from proteus_cli.backends.base import Backend, Runner, Signature
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
+from proteus_cli.errors import EngineError
 from proteus_cli.profiling.measure import measure_accuracy, measure_point
 
 CELL_S = 1.0  # a cell takes no longer than this, stable or not
@@ -149,6 +150,7 @@ class Sweep:
         self._results = {todo.key: todo.known for todo in work if todo.known is not None}
         self._before = _variants_on_disk(workspace, device)
         self._cells = sum(len(todo.cells) for todo in work)
+        self._signatures: dict[str, tuple[str, Signature]] = {}
         self._behind = 0
         self._measured = 0
 
@@ -187,6 +189,7 @@ class Sweep:
         start_s = time.perf_counter()
         with self._backend.runner(todo.model) as runner:
             load_s = time.perf_counter() - start_s
+            self._require_same_tensors(todo, runner.signature)
             self._results[todo.key] = self._loaded(todo, runner, load_s)
             yield self._progress(f"{todo.variant.name}, accuracy")
             for cell in todo.cells:
@@ -199,6 +202,16 @@ class Sweep:
                 yield self._progress(f"{cell.variant}, batch {cell.batch}")
                 if point.p95_s > todo.family.slo_s:
                     return
+
+    def _require_same_tensors(self, todo: Todo, signature: Signature) -> None:
+        """Variants that were loaded in this sweep; the server compares all of them."""
+        first, expected = self._signatures.setdefault(todo.family.name, (todo.variant.name, signature))
+        if signature != expected:
+            raise EngineError(
+                f"`{todo.variant.name}` takes or gives other tensors than `{first}` of the same family "
+                f"`{todo.family.name}`.",
+                hint="queries of a family must fit each of its variants; make it a family of its own",
+            )
 
     def _loaded(self, todo: Todo, runner: Runner, load_s: float) -> VariantProfile:
         accuracy = todo.variant.accuracy

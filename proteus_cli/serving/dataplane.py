@@ -69,7 +69,9 @@ class DataPlane:
         self._require_rows(family, infer_request.rows)
         future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         pending = Pending(infer_request.inputs, future)
-        request = Request(next(self._ids), family, now_s, deadline_s, infer_request.rows, pending)
+        request = Request(
+            next(self._ids), family, now_s, deadline_s, infer_request.rows, pending, patience_s=self.slo_s[family]
+        )
         match self.controller.offer(request, now_s):
             case Refused(retry_after_s=retry_after_s):
                 self.counts[family].ended(Outcome.REJECTED)

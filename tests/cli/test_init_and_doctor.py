@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from cli.command_line import Ended, files, proteus
+from command_line import Ended, files, proteus
 from tiny import Tiny, add_plan, mlp
 
 from proteus_cli import diagnosis

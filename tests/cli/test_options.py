@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from cli.command_line import Ended, files, proteus
+from command_line import Ended, files, proteus
 from tiny import Tiny, add_plan
 
 PLAN = ("plan", "--demand", "20qps")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.command_line import WITHIN_S, command, files, proteus, proteus_process
+from command_line import WITHIN_S, command, files, proteus, proteus_process
 from tiny import Tiny
 
 PLAN = ("plan", "--demand", "20qps")

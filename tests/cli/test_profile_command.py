@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cli.command_line import WITHIN_S, Ended, command, files, proteus
+from command_line import WITHIN_S, Ended, command, files, proteus
 from tiny import (
     DEVICES,
     MADE_BY,

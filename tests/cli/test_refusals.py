@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli.command_line import files, proteus
+from command_line import files, proteus
 from onnx import TensorProto, helper
 from tiny import (
     SHAPES,
@@ -133,6 +133,14 @@ def test_a_model_that_cannot_be_served_is_named_when_it_is_profiled(tiny: Tiny, 
     message = ended.refused(1)
     assert problem in message
     assert "shapes-m.onnx" in message
+
+
+def test_variants_of_one_family_must_take_and_give_the_same(tiny: Tiny) -> None:
+    node = helper.make_node("Identity", ["x"], ["scores"])
+    ends = ([tensor(name, ["n", 7])] for name in ("x", "scores"))
+    save_model(tiny.model("tones-l"), [node], inputs=next(ends), outputs=next(ends))
+    ended = proteus("-q", "profile", "--device", "cpu0", "--budget", "0s", "--max-batch", "1", "-w", tiny.root)
+    assert "`tones-l` takes or gives other tensors than `tones-s`" in ended.refused(1)
 
 
 def test_what_was_measured_before_a_bad_model_is_kept(tiny: Tiny) -> None:

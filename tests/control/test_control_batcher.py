@@ -156,3 +156,16 @@ def test_what_starts_is_in_time_and_what_waits_can_still_start(
         case verdict:
             assert verdict is HOPELESS
             assert now_s + host.latency(1) > due_s - 1e-12
+
+
+def test_nobody_waits_for_company_past_the_slo_however_late_the_deadline() -> None:
+    """A timeout of 10 s with an SLO of 100 ms, two rows take 12 ms: it waits until 88 ms, not until 9.988 s.
+
+    Past that moment, behind a busy lane, it still starts: its own deadline decides whether it is hopeless.
+    """
+    host = hosted(latency_s={1: 0.010, 4: 0.016}, max_batch=4)
+    batcher, queue = ProactiveBatcher(margin_frac=0.0), DeadlineQueue()
+    queue.push(Request(0, "a", 0.0, 10.0, patience_s=0.1))
+    assert batcher.decide(queue, host, 1, 0.0) == Hold(until_s=near(0.088))
+    assert batcher.decide(queue, host, 1, 0.5) == Start(rows=1)
+    assert batcher.decide(queue, host, 1, 9.995) == HOPELESS

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live.live_server import Reply, serving
+from live_server import Reply, serving
 from tiny import TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
 
 pytestmark = pytest.mark.live

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from live.live_server import ANSWER_WITHIN_S, LiveServer, Reply, serving
+from live_server import ANSWER_WITHIN_S, LiveServer, Reply, serving
 from prometheus_client.parser import text_string_to_metric_families
 from tiny import TONES, Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.command_line import Ended, command, proteus_process
-from live.live_server import ANSWER_WITHIN_S, LiveServer, Reply, serving
+from command_line import Ended, command, proteus_process
+from live_server import ANSWER_WITHIN_S, LiveServer, Reply, serving
 from onnx import helper
 from tiny import SHAPES, TONES, Tiny, TinyFamily, add_plan, add_profiles, make_workspace, mlp, save_model, tensor
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from live.live_server import serving
+from live_server import serving
 from tiny import TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
 
 from proteus_cli.backends.onnxruntime import OnnxRuntime
