@@ -92,11 +92,13 @@ def _demand(text: str | None, trace: Path | None, catalog: "Catalog") -> dict[st
 
 
 def _show(made: "Plan") -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from proteus_cli.units import format_percent, format_rate
 
-    table = Table("device", "family", "variant", "rate", "of its capacity", "share of family", "max. batch")
+    table = Table(
+        "device", "family", Column("variant", no_wrap=True), "rate", "of its capacity", "share of family", "max. batch"
+    )
     for p in made.placements:
         busy = format_percent(p.rate_qps / p.capacity_qps)
         table.add_row(

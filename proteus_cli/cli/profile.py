@@ -129,12 +129,14 @@ def _show_cells(device: "Device", work: "list[Todo]", planned: dict[str, Any]) -
 
 
 def _show(profiles: "Sequence[Profile]", catalog: "Catalog") -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from proteus_cli.domain.profile import capacity
-    from proteus_cli.units import format_duration, format_rate
+    from proteus_cli.units import format_duration
 
-    table = Table("device", "variant", "accuracy", "batch 1, p95", "capacity", "at batch", "load")
+    table = Table(
+        "device", Column("variant", no_wrap=True), "accuracy", "p95 of 1", "capacity, qps", "at batch", "load"
+    )
     for profile in (p for p in profiles if p.measured_on == p.device.id):
         for measured in (v for v in profile.variants if v.family in catalog.names and v.points):
             within = capacity(measured.points, catalog.family(measured.family).slo_s)
@@ -143,7 +145,7 @@ def _show(profiles: "Sequence[Profile]", catalog: "Catalog") -> None:
                 measured.variant,
                 f"{measured.accuracy:.4f}",
                 format_duration(measured.points[0].p95_s),
-                format_rate(within.qps) if within.qps else "misses SLO",
+                f"{within.qps:,.0f}" if within.qps else "misses its SLO",
                 str(within.max_batch) if within.qps else "–",
                 format_duration(measured.load_s),
             )
