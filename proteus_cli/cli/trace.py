@@ -171,5 +171,5 @@ def _sparkline(trace: "Trace") -> str:
 
     width = min(_SPARKLINE_WIDTH, int(trace.duration_s) + 1)
     counts, _ = np.histogram(trace.arrival_s, bins=width, range=(0.0, max(trace.duration_s, 1.0)))
-    levels = np.rint(counts / counts.max() * (len(_BARS) - 1)).astype(int)
+    levels = np.rint(counts / np.max(counts) * (len(_BARS) - 1)).astype(int)
     return "".join(_BARS[level] for level in levels)

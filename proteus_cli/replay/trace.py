@@ -317,7 +317,7 @@ def summary(trace: Trace) -> TraceSummary:
         mean_qps=len(trace) / max(trace.duration_s, 1.0),
         peak_qps=sum(trace.peak_demand().values()),
         gap_cv=_gap_cv(trace.arrival_s),
-        peak_to_mean=float(by_second.max() / by_second.mean()),
+        peak_to_mean=float(np.max(by_second) / np.mean(by_second)),
         families={
             name: FamilySummary(count=count, share=count / len(trace))
             for name, count in zip(trace.families, counts, strict=True)

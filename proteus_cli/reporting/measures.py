@@ -154,7 +154,7 @@ def windows(columns: Columns, duration_s: float, length_s: float) -> tuple[Windo
     The last window ends with the run (or the last arrival) and has its true length; a rest shorter than half a window
     joins the one before it, so that no rate rests on an instant. A run of no duration has one window if any request.
     """
-    span_s = max(float(duration_s), float(columns.arrival_s.max(initial=0.0)))
+    span_s = max(float(duration_s), float(np.max(columns.arrival_s, initial=0.0)))
     if not span_s and not len(columns):
         return ()
     count = max(1, math.floor(span_s / length_s + 0.5))

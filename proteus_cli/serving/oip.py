@@ -160,7 +160,7 @@ def _from_json(tensor: WireTensor, spec: TensorSpec) -> npt.NDArray[Any]:
         raise BadRequest(f"input `{tensor.name}`: `data` must hold {tensor.datatype} values")
     if spec.dtype.kind in "iu" and values.size:
         limits = np.iinfo(spec.dtype)
-        if values.min() < limits.min or values.max() > limits.max:
+        if np.min(values) < limits.min or np.max(values) > limits.max:
             raise BadRequest(f"input `{tensor.name}`: values don't fit {tensor.datatype}")
     with np.errstate(over="ignore"):  # beyond the range of a float is infinity
         return values.astype(spec.dtype)
