@@ -69,19 +69,13 @@ def replay(
 
     Requests leave when the trace says, answered or not, and latency counts from then.
     """
-    import numpy as np
-
-    from proteus_cli.replay.trace import read_trace, scaled_to
     from proteus_cli.reporting.gate import parse_gate
     from proteus_cli.store import Workspace
 
     if sum(option is not None for option in (url, serve, plan)) > 1:
         raise UsageError("Give one of `--url`, `--serve` and `--plan`.", hint="without any, the replay is simulated")
     gates = [parse_gate(text) for text in fail_on or ()]
-    to_expand, to_scale = np.random.default_rng(seed).spawn(2)
-    arrivals = read_trace(trace, rng=to_expand)
-    if scale_to is not None:
-        arrivals = scaled_to(arrivals, scale_to, to_scale)
+    arrivals = _arrivals(trace, scale_to, seed)
     place = Workspace(workspace)
     if url is not None:
         reports = [_against(url, arrivals)]
@@ -93,6 +87,16 @@ def replay(
     for gate in gates:
         for each in reports:
             gate.check(each)
+
+
+def _arrivals(path: Path, peak_qps: float | None, seed: int) -> "Trace":
+    import numpy as np
+
+    from proteus_cli.replay.trace import read_trace, scaled_to
+
+    to_expand, to_scale = np.random.default_rng(seed).spawn(2)
+    arrivals = read_trace(path, rng=to_expand)
+    return arrivals if peak_qps is None else scaled_to(arrivals, peak_qps, to_scale)
 
 
 def _simulated(

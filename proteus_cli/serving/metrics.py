@@ -25,9 +25,9 @@ _TRITON_SUMS: tuple[tuple[str, str, Callable[[FamilyCounts], float]], ...] = (
 
 def exposition(plane: DataPlane) -> bytes:
     """All metrics as they are now."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot(plane))
-    return generate_latest(registry)
+    collected = CollectorRegistry(auto_describe=False)
+    collected.register(_Snapshot(plane))
+    return generate_latest(collected)
 
 
 class _Snapshot(Collector):
