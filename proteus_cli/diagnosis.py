@@ -17,7 +17,17 @@ from proteus_cli.store import Workspace, require_current_models
 
 State = Literal["ok", "missing", "optional"]
 
-NEEDED = ("numpy", "onnxruntime", "cvxpy", "highspy", "msgspec", "uvicorn", "httptools", "matplotlib")
+NEEDED = (
+    "numpy",
+    "onnxruntime",
+    "cvxpy",
+    "highspy",
+    "msgspec",
+    "uvicorn",
+    "httptools",
+    "matplotlib",
+    "prometheus_client",
+)
 OPTIONAL = {"tensorrt": "only for GPUs, which this version does not run yet", "uvloop": "pip install uvloop"}
 
 

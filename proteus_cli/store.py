@@ -187,7 +187,7 @@ class Workspace:
 
 
 def require_current_models(catalog: Catalog, profile: Profile, workspace: Workspace) -> None:
-    """Raise `ArtefactError` where a model or the catalog changed after it was profiled."""
+    """Raise `ArtefactError` where a model, its eval split or its declared accuracy changed after it was profiled."""
     hint = f"run `proteus profile --device {profile.device.id}`; it measures only what changed"
     for measured in profile.variants:
         where = f"`{measured.family}/{measured.variant}` in the profile of `{profile.device.id}`"
@@ -197,3 +197,8 @@ def require_current_models(catalog: Catalog, profile: Profile, workspace: Worksp
             continue  # the catalog no longer offers it: the planner leaves it out
         if model_digest(workspace.model_path(variant.onnx)) != measured.model_digest:
             raise ArtefactError(f"{where} was measured with another `{variant.onnx}`.", hint=hint)
+        eval_path = workspace.eval_path(family) if family is not None else None
+        if measured.eval_digest != (digest(eval_path) if eval_path is not None else None):
+            raise ArtefactError(f"The accuracy of {where} is not that of the eval split in the catalog.", hint=hint)
+        if eval_path is None and measured.accuracy != variant.accuracy:
+            raise ArtefactError(f"The accuracy of {where} is not the one that the catalog declares.", hint=hint)

@@ -196,13 +196,14 @@ def add_profiles(made: Tiny, devices: Sequence[str] = DEVICES) -> None:
 
 
 def _measured(made: Tiny, family: TinyFamily, variant: TinyVariant) -> VariantProfile:
+    eval_path = made.place.eval_path(made.place.catalog().family(family.name))
     return VariantProfile(
         family=family.name,
         variant=variant.name,
         accuracy=variant.accuracy,
         model_digest=store.model_digest(made.model(variant.name)),
         engine_digest="by hand",
-        eval_digest=None,
+        eval_digest=store.digest(eval_path) if eval_path is not None else None,
         build_s=0.0,
         load_s=0.01,
         memory_bytes=2**20,

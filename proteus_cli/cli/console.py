@@ -39,12 +39,6 @@ def say(message: str) -> None:
         talk().print(message, markup=False)
 
 
-def detail(message: str) -> None:
-    """Tell the user more, where they asked for it with ``-v``."""
-    if loudness.verbose:
-        talk().print(message, style="dim", markup=False)
-
-
 def warn(message: str) -> None:
     """Tell the user of something that they should look at."""
     console = talk()

@@ -41,7 +41,7 @@ def _version(wanted: bool) -> None:
 def global_options(
     *,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more while serving.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", envvar="PROTEUS_DEBUG")] = False,
     version: Annotated[  # noqa: ARG001 - acts in its callback
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)

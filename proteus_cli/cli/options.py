@@ -73,7 +73,6 @@ WorkspaceOption = Annotated[
     ),
 ]  # fmt: skip
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the result; `-` is stdout.")]
 HeadroomOption = Annotated[
     float,
     typer.Option(min=1.0, envvar=environment("headroom"), help="Plan for this multiple of the demand."),

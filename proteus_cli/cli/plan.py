@@ -97,7 +97,13 @@ def _show(made: "Plan") -> None:
     from proteus_cli.units import format_percent, format_rate
 
     table = Table(
-        "device", "family", Column("variant", no_wrap=True), "rate", "of its capacity", "share of family", "max. batch"
+        "device",
+        "family",
+        Column("variant", no_wrap=True),
+        Column("rate", no_wrap=True, min_width=9),
+        "of its capacity",
+        "share of family",
+        "max. batch",
     )
     for p in made.placements:
         busy = format_percent(p.rate_qps / p.capacity_qps)

@@ -80,9 +80,10 @@ def replay(
     if url is not None:
         reports = [_against(url, arrivals)]
     elif serve is not None:
-        reports = list(_served(arrivals, place, place.plan(serve), policy))
+        reports = list(_served(arrivals, place, _current(place, serve), policy))
     else:
-        reports = list(_simulated(arrivals, place, place.plan(plan) if plan is not None else None, policy, headroom))
+        given = _current(place, plan) if plan is not None else None
+        reports = list(_simulated(arrivals, place, given, policy, headroom))
     _deliver(reports, output=output, page=report, png=png, json=json)
     for gate in gates:
         for each in reports:
@@ -99,6 +100,12 @@ def _arrivals(path: Path, peak_qps: float | None, seed: int) -> "Trace":
     return arrivals if peak_qps is None else scaled_to(arrivals, peak_qps, to_scale)
 
 
+def _current(place: "Workspace", name: Path) -> "Plan":
+    plan = place.plan(name)
+    place.require_current(plan.inputs)
+    return plan
+
+
 def _simulated(
     arrivals: "Trace", place: "Workspace", given: "Plan | None", policies: str, headroom: float
 ) -> "Iterator[Report]":
@@ -109,7 +116,8 @@ def _simulated(
     from proteus_cli.reporting.measures import report
     from proteus_cli.simulation.run import simulate
 
-    catalog, profiles = place.catalog(), place.profiles()
+    catalog = place.catalog()
+    profiles = place.profiles() if given is None else {device: place.profile(device) for device in given.devices}
     check_demand(arrivals.demand(0.0, FIRST_SECONDS), catalog)
     for rule in [policy_named(name.strip()) for name in policies.split(",")]:
         planner = planner_for(place, rule.name, given.headroom if given is not None else headroom, profiles=profiles)

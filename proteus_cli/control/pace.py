@@ -1,6 +1,6 @@
 """How a device really runs, against its profile."""
 
-MEANINGFUL_S = 0.001  # shorter batches say more about threads and timers than about the device
+MEANINGFUL_S = 0.001  # shorter batches that are slow say more about threads and timers than about the device
 FORGETTING = 0.03  # weight of the newest batch
 
 
@@ -21,5 +21,6 @@ class Pace:
 
     def ran(self, *, took_s: float, profiled_s: float) -> None:
         """Learn from one batch."""
-        if profiled_s >= MEANINGFUL_S:
-            self._ratio += FORGETTING * (took_s / profiled_s - self._ratio)
+        ratio = took_s / profiled_s
+        if profiled_s >= MEANINGFUL_S or ratio < self._ratio:
+            self._ratio += FORGETTING * (ratio - self._ratio)

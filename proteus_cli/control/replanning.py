@@ -29,7 +29,8 @@ class ReplanRule:
     plan is ``settle_s`` old, and there is accuracy to gain.
 
     Where devices are slower than profiled, all rates count for ``pace`` times as many queries, as plans are made with
-    profiled times. No family falls below ``floor_qps``, so that each stays hosted where the fleet allows it.
+    profiled times. No family falls below ``floor_qps``, and one that the plan left out is
+    planned for once it is asked for, so that each is hosted where the fleet allows it.
     """
 
     every_s: float = 0.2
@@ -53,6 +54,9 @@ class ReplanRule:
     ) -> Replan | None:
         """Whether to re-plan at ``now_s``: serving since ``started_s``, with the plan in force since ``since_s``."""
         for family in demand.families:
+            is_unplanned = plan.demand_qps.get(family, 0.0) < self.floor_qps
+            if is_unplanned and demand.rate_qps(family, max(self.burst_windows_s), now_s) > 0:
+                return Replan(self._needed(demand, pace, now_s), f"{family}: asked for, and not planned for")
             seen_qps = self._proven(demand, family, now_s, self.sigmas)
             if seen_qps * pace[family] > self._carried(plan, family):
                 slower = f" at {pace[family]:.1f} × the profiled times" if pace[family] > NOTABLE_PACE else ""

@@ -5,6 +5,8 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,7 +20,7 @@ from proteus_cli.domain.plan import Solver
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.milp import Model
 
-RELATIVE_GAP = 1e-4
+RELATIVE_GAP = 1e-6  # a gap of 1e-4 let a family of few queries do without the accuracy that an idle device offered
 SLACK = 1e-7  # what a level may give up of the one before it, relative: the solver's own tolerance
 _FEASIBLE_POINT = 2  # HiGHS's primal_solution_status
 
@@ -53,7 +55,7 @@ def solve(model: Model, demand_qps: npt.NDArray[np.float64], time_limit_s: float
 
 
 def _optimise(problem: Any, time_limit_s: float) -> tuple[str, float]:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _solver_errors_are_ours():
         warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": a gap remains, and we report it
         problem.solve(
             solver=cp.HIGHS,
@@ -71,6 +73,14 @@ def _optimise(problem: Any, time_limit_s: float) -> tuple[str, float]:
         )
     gap = max(float(getattr(stats, "mip_gap", 0.0)), 0.0)
     return str(problem.status), gap if np.isfinite(gap) else 0.0
+
+
+@contextmanager
+def _solver_errors_are_ours() -> Iterator[None]:
+    try:
+        yield
+    except cp.error.SolverError as error:
+        raise NoFeasiblePlan(f"The solver failed: {error}", hint="try again with another demand or headroom") from error
 
 
 @cache

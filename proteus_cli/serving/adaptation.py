@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
+import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.replanning import Replan
@@ -26,6 +29,8 @@ Solver = Callable[[Demand, Plan], Awaitable[Plan]]
 
 HISTORY = 1000
 PAUSE_AFTER_FAILURE_S = 5.0
+TRIES = 2
+WITHIN_S = 30.0  # far beyond a solve's own time limit: only a process that hangs takes longer
 
 _replan_here: Replanner | None = None  # set in the solver's process only
 
@@ -49,18 +54,27 @@ class SolverProcess:
         self._pool = self._start()
 
     async def __call__(self, demand: Demand, current: Plan) -> Plan:
-        """Raises `ProteusError` where there is no plan; a process that died is started anew for the next one."""
+        """Raises `ProteusError` where there is no plan. A process that died is started anew, and asked once more."""
         loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._pool, _replan_in_process, demand, current)
-        except BrokenProcessPool:
-            self._pool = self._start()
-            raise ProteusError("The solver's process died; a new one was started.") from None
+        for _ in range(TRIES):
+            try:
+                async with asyncio.timeout(WITHIN_S):
+                    return await loop.run_in_executor(self._pool, _replan_in_process, demand, current)
+            except BrokenProcessPool:
+                log.warning("the solver's process died; starting another")
+                self._pool = self._start()
+            except TimeoutError:
+                self.close()
+                self._pool = self._start()
+                raise ProteusError(f"The solver did not answer within {WITHIN_S:g} s; started another.") from None
+        raise ProteusError(f"The solver's process died {TRIES} times in a row.")
 
     def close(self) -> None:
+        """End the process at once, whatever it does."""
+        processes = list((self._pool._processes or {}).values())  # noqa: SLF001 - before the pool forgets them
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((self._pool._processes or {}).values()):  # noqa: SLF001 - a solve may take seconds
-            process.terminate()
+        for process in processes:
+            process.kill()
 
     def _start(self) -> ProcessPoolExecutor:
         # "spawn", as a fork would copy locks that threads of ONNX Runtime hold.
@@ -71,6 +85,15 @@ def _start_process(replan: Replanner) -> None:
     global _replan_here  # noqa: PLW0603 - the one way to hand a pool's process something once
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides
     _replan_here = replan
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A server that is killed can't stop this process: it would wait for its next task for good."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _replan_in_process(demand: Demand, current: Plan) -> Plan:
@@ -97,6 +120,9 @@ class Adaptation:
                 await self._change(wanted)
             except ProteusError as error:
                 log.error("kept the plan: %s", error.message)  # noqa: TRY400 - the message says it all
+                await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+            except Exception:  # a bug of ours must not end adaptation for the life of the server
+                log.exception("kept the plan, because of a bug")
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
 
     async def warm_up(self) -> None:

@@ -104,4 +104,7 @@ def _infer(runner: Runner, parts: Sequence[Arrays]) -> BatchResult:
     start_s = perf_counter()
     inputs = parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     outputs = runner.infer(inputs)
+    rows = len(next(iter(inputs.values())))
+    if any(len(values) != rows for values in outputs.values()):
+        raise EngineError(f"the model gave other rows than the {rows} that it got")
     return BatchResult(outputs, perf_counter() - start_s)

@@ -90,7 +90,13 @@ class Lane:
 
     def _launch(self, launch: Launch, now_s: float) -> None:
         key = (launch.hosted.family, launch.hosted.variant)
-        future = self.executor.submit(key, [request.payload.inputs for request in launch.requests])
+        try:
+            future = self.executor.submit(key, [request.payload.inputs for request in launch.requests])
+        except (RuntimeError, KeyError) as error:  # closed, or not loaded: the batch must end all the same
+            self._controller.finished(launch, None)
+            for request in launch.requests:
+                self._endings.failed(request, error)
+            return
         future.add_done_callback(partial(self._finished, launch, now_s))
 
     def _finished(self, launch: Launch, started_s: float, future: "asyncio.Future[BatchResult]") -> None:

@@ -149,6 +149,12 @@ def _from_binary(content: memoryview, spec: TensorSpec, name: str) -> npt.NDArra
 def _from_json(tensor: WireTensor, spec: TensorSpec) -> npt.NDArray[Any]:
     if not isinstance(tensor.data, list):
         raise BadRequest(f"input `{tensor.name}` needs `data`: a list of numbers")
+    # Told by its length before it is converted: what doesn't fit must cost nothing.
+    if len(tensor.data) > math.prod(tensor.shape):
+        raise BadRequest(
+            f"input `{tensor.name}` has {len(tensor.data)} values; its shape {tensor.shape} needs "
+            f"{math.prod(tensor.shape)}"
+        )
     try:
         values = np.asarray(tensor.data)
     except (ValueError, OverflowError):
@@ -181,6 +187,8 @@ def _wanted_outputs(wire: WireRequest, signature: Signature) -> tuple[tuple[str,
     for output in wire.outputs:
         if output.name not in names:
             raise BadRequest(f"no output `{output.name}`; there are: {', '.join(names)}")
+    if len({output.name for output in wire.outputs}) != len(wire.outputs):
+        raise BadRequest("an output may be asked for once")
     return tuple((o.name, o.parameters.get("binary_data", by_default) is True) for o in wire.outputs)
 
 

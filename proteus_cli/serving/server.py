@@ -213,8 +213,7 @@ async def _adaptation(deployment: Deployment, controller: Controller, fleet: Fle
             yield adaptation
         finally:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.gather(task, return_exceptions=True)  # `_report_crash` has told of any bug
 
 
 def _report_crash(task: "asyncio.Task[None]") -> None:

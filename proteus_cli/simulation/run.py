@@ -52,7 +52,7 @@ def simulate(
         arrival_s, family = float(trace.arrival_s[index]), trace.families[trace.family[index]]
         own_slo_s = float(trace.slo_s[index])
         allowed_s = slo_s[family] if own_slo_s != own_slo_s else own_slo_s  # noqa: PLR0124 - NaN: the family's holds
-        simulation.arrive(Request(index, family, arrival_s, arrival_s + allowed_s))
+        simulation.arrive(Request(index, family, arrival_s, arrival_s + allowed_s, patience_s=slo_s[family]))
         if index % 1000 == 0:
             progress(index / len(trace))
     simulation.finish()
@@ -118,6 +118,7 @@ class _Simulation:
 
     def _finished(self, launch: Launch, took_s: float, now_s: float) -> None:
         self._controller.finished(launch, took_s)
+        rows = launch.rows
         for request in launch.requests:
             outcome = Outcome.SERVED if now_s <= request.deadline_s else Outcome.LATE
             self.result.ended.append(
@@ -129,7 +130,7 @@ class _Simulation:
                     accuracy=launch.hosted.accuracy,
                     variant=launch.hosted.variant,
                     device=launch.hosted.device,
-                    batch=launch.rows,
+                    batch=rows,
                 )
             )
         self._ask(launch.hosted.device, now_s)

@@ -262,10 +262,28 @@ def test_a_plan_whose_name_is_too_long_for_a_file_is_not_there(tiny: Tiny) -> No
 
 
 @pytest.mark.parametrize("name", ["engines/catalog.toml", "profiles/cpu1.json"])
-def test_a_plan_is_stale_once_what_it_was_made_from_has_changed(planned: Tiny, name: str) -> None:
-    path = planned.root / name
+@pytest.mark.parametrize("how", ["serve", "replay --plan", "replay --serve"])
+def test_a_plan_is_stale_once_what_it_was_made_from_has_changed(
+    planned: Tiny, tmp_path: Path, name: str, how: str
+) -> None:
+    path, trace = planned.root / name, tmp_path / "t.csv"
     path.write_bytes(path.read_bytes() + b"\n")
-    assert f"`{name}` has changed since" in refused(planned, *SERVE)
+    trace.write_text("arrival_s,family\n0.1,shapes\n", encoding="utf-8")
+    command = SERVE if how == "serve" else ("replay", trace, how.split()[1], "plan")
+    assert f"`{name}` has changed since" in refused(planned, *command)
+
+
+def test_an_accuracy_that_is_not_the_catalogs_is_stale(tiny: Tiny) -> None:
+    """`tones` has no eval split, so its accuracies are as declared; `shapes` has one."""
+    catalog = tiny.place.catalog_path
+    before = catalog.read_text(encoding="utf-8")
+    declared = next(v.accuracy for family in tiny.families if family.name == "tones" for v in family.variants)
+    catalog.write_text(before.replace(f"accuracy = {declared}", "accuracy = 0.1234"), encoding="utf-8")
+    assert "not the one that the catalog declares" in refused(tiny, *PLAN)
+    catalog.write_text(before, encoding="utf-8")
+    split = tiny.place.model_path("models/shapes/eval.npz")
+    split.write_bytes(split.read_bytes() + b" ")
+    assert "not that of the eval split" in refused(tiny, *PLAN)
 
 
 def test_a_plan_is_stale_once_what_it_was_made_from_is_gone(planned: Tiny) -> None:

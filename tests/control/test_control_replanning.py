@@ -179,3 +179,11 @@ def test_a_device_slower_than_profiled_carries_less() -> None:
     assert wanted
     assert wanted[-1][1].demand_qps == {"a": pytest.approx(3000.0, rel=0.02)}
     assert "1.5 × the profiled times" in wanted[-1][1].reason
+
+
+def test_a_family_that_the_plan_left_out_is_planned_for_once_it_is_asked_for() -> None:
+    """One query in two seconds proves nothing about a rate, but the family must be hosted to answer it at all."""
+    wanted = asked(plan_for(0.0, capacity_qps=0.0, b=100.0), [0.5], until_s=1.0)
+    assert wanted
+    assert wanted[0][1].demand_qps["a"] == 1.0
+    assert wanted[0][1].reason == "a: asked for, and not planned for"

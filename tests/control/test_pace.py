@@ -50,3 +50,14 @@ def test_a_slow_pace_starts_batches_earlier_and_smaller() -> None:
     queue.push(make_request(1))
     assert batcher.decide(queue, host, 2, 0.070) == Start(rows=2)
     assert batcher.decide(queue, host, 2, 0.070, pace=2.0) == Start(rows=1)
+
+
+def test_short_batches_tell_when_a_device_is_fast_again() -> None:
+    """After a slow neighbour has gone, a variant of short batches must not keep the pace that it left behind."""
+    pace = Pace()
+    for _ in range(200):
+        pace.ran(took_s=0.030, profiled_s=0.010)
+    assert pace.factor > 2.9
+    for _ in range(500):
+        pace.ran(took_s=MEANINGFUL_S / 4, profiled_s=MEANINGFUL_S / 4)
+    assert pace.factor == pytest.approx(1.0, abs=0.001)

@@ -215,7 +215,8 @@ def test_inputs_that_do_not_belong_together_are_refused(inputs: list[Json], prob
     "more",
     [
         {"id": 3}, {"id": ["a"]}, {"parameters": []}, {"parameters": "a"}, {"outputs": 3}, {"outputs": [{}]},
-        {"outputs": [{"name": "nothing"}]}, {"outputs": ["y"]}, {"outputs": [{"name": "y", "parameters": 1}]},
+        {"outputs": [{"name": "nothing"}]},
+        {"outputs": [{"name": "y"}, {"name": "y"}]}, {"outputs": ["y"]}, {"outputs": [{"name": "y", "parameters": 1}]},
     ],
     ids=str,
 )  # fmt: skip

@@ -111,6 +111,12 @@ def test_the_own_slo_of_a_request_holds_instead_of_its_familys() -> None:
     assert [at_s for at_s, _ in run.launches] == pytest.approx([0.03, 1.085])
 
 
+def test_an_own_slo_beyond_its_familys_does_not_make_a_request_wait_longer() -> None:
+    """As live: company is waited for within the family's 105 ms, two rows take 20: it starts at 85 ms, not at 980."""
+    run = one_device(make_trace((0.0, "a"), slo_s=(1.0,)), {1: 0.010, 2: 0.020}, max_batch=2)
+    assert [at_s for at_s, _ in run.launches] == pytest.approx([0.085])
+
+
 def test_an_empty_trace_ends_at_once() -> None:
     assert one_device(make_trace(families=("a",)), {1: 0.01}, max_batch=1).ended == []
 

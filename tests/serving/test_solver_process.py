@@ -1,0 +1,104 @@
+"""The planner in a process of its own: it dies, hangs, and ends, and the server is none the worse."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from builders import make_placement, make_plan
+
+from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.plan import Plan
+from proteus_cli.serving.adaptation import SolverProcess
+
+PLAN = make_plan(make_placement("cpu0", "a", "a-s"), demand_qps={"a": 1.0}, devices=("cpu0",))
+SOON_S = 20.0
+
+
+def answer(demand: Demand, current: Plan) -> Plan:
+    return current
+
+
+def never(started: Path, demand: Demand, current: Plan) -> Plan:
+    started.touch()
+    time.sleep(600)
+    return current
+
+
+def _children(solver: SolverProcess) -> list[int]:
+    return list(solver._pool._processes or {})
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def _gone_soon(process: int) -> bool:
+    stop_s = time.monotonic() + SOON_S
+    while _is_alive(process) and time.monotonic() < stop_s:
+        time.sleep(0.05)
+    return not _is_alive(process)
+
+
+def test_a_process_that_died_is_replaced_and_the_question_is_answered() -> None:
+    async def run() -> Plan:
+        solver = SolverProcess(answer)
+        try:
+            await solver({"a": 1.0}, PLAN)
+            (first,) = _children(solver)
+            os.kill(first, signal.SIGKILL)
+            return await solver({"a": 1.0}, PLAN)
+        finally:
+            solver.close()
+
+    assert asyncio.run(run()) == PLAN
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_closing_ends_a_process_that_is_busy_or_stopped(tmp_path: Path, *, is_stopped: bool) -> None:
+    started = tmp_path / "started"
+
+    async def run() -> int:
+        solver = SolverProcess(partial(never, started))
+        question = asyncio.ensure_future(solver({"a": 1.0}, PLAN))
+        while not started.exists():
+            await asyncio.sleep(0.05)
+        (process,) = _children(solver)
+        if is_stopped:
+            os.kill(process, signal.SIGSTOP)
+        question.cancel()
+        solver.close()
+        await asyncio.gather(question, return_exceptions=True)
+        return process
+
+    assert _gone_soon(asyncio.run(run()))
+
+
+def test_the_process_ends_with_a_server_that_is_killed() -> None:
+    script = (
+        "import asyncio, os\n"
+        "from test_solver_process import PLAN, SolverProcess, answer\n"
+        "async def run():\n"
+        "    solver = SolverProcess(answer)\n"
+        "    await solver({'a': 1.0}, PLAN)\n"
+        "    print(*solver._pool._processes, flush=True)\n"
+        "    os._exit(1)\n"
+        "if __name__ == '__main__':\n"
+        "    asyncio.run(run())\n"
+    )
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout, done.stderr
+    assert _gone_soon(int(done.stdout))
