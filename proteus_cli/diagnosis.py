@@ -11,6 +11,7 @@ from typing import Literal
 from proteus_cli import __version__
 from proteus_cli.backends.discovery import discover
 from proteus_cli.domain.base import Value
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.errors import ProteusError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, require_current_models
@@ -80,11 +81,19 @@ def _devices(workspace: Path) -> Iterator[Finding]:
         yield Finding("gpu", "optional", "no CUDA driver (libcuda.so.1)", "only where you have an NVIDIA GPU")
 
 
+def _without_models(catalog: Catalog) -> Iterator[Finding]:
+    without = [variant.name for family in catalog.families for variant in family.variants if variant.onnx is None]
+    if without:
+        found = f"{len(without)} variants have no ONNX file: {', '.join(without)}"
+        yield Finding("models", "optional", found, "they can be planned and simulated, not measured or served")
+
+
 def _workspace(workspace: Path) -> Iterator[Finding]:
     place = Workspace(workspace)
     try:
         catalog = place.catalog()
         yield Finding("catalog", "ok", f"{len(catalog.families)} families, {place.catalog_path}")
+        yield from _without_models(catalog)
         profiles = place.profiles()
         for profile in profiles.values():
             require_current_models(catalog, profile, place)

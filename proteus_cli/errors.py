@@ -5,7 +5,8 @@
     ProteusError                      the user can act on it; carries a hint and an exit code
     ├── UsageError            exit 2  a quantity, name or option that makes no sense
     │   └── ArtefactError     exit 2  a file that is missing, broken, stale or can't be written
-    ├── NoFeasiblePlan        exit 3  the demand or the constraints can't be met
+    ├── NoFeasiblePlan        exit 3  the demand can't be met
+    │   └── RulesConflict             … or what the rules ask for can't be met together
     ├── DeviceUnavailable     exit 4  a device that isn't here
     │   └── BackendUnavailable        … or whose toolchain isn't installed
     ├── GateFailed            exit 5  a measured value broke a gate that the user set
@@ -49,6 +50,10 @@ class ArtefactError(UsageError):
 
 class NoFeasiblePlan(ProteusError):
     exit_code = 3
+
+
+class RulesConflict(NoFeasiblePlan):
+    pass
 
 
 class DeviceUnavailable(ProteusError):

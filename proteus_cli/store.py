@@ -1,12 +1,15 @@
 """Artefacts on disk: written whole or not at all, read strictly, traced by digests of their inputs."""
 
 import contextlib
+import errno
 import glob
+import gzip
 import hashlib
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +19,17 @@ import msgspec
 
 from proteus_cli import __version__
 from proteus_cli.domain.base import MadeBy
-from proteus_cli.domain.catalog import Catalog, Family
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.fleet import as_device, namesake, of_type, stand_in
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 
 T = TypeVar("T")
+
+ACCURACY_TOLERANCE = 0.01  # by so much a measured accuracy may miss the declared one
+
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 def made_by() -> MadeBy:
@@ -40,12 +48,37 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     A link is followed. A device or a pipe, like `/dev/stdout`, is written to and never replaced.
     """
-    try:
+    with _saying_where(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file() and not path.is_dir():
             path.write_bytes(content)
-        else:
-            _replace(path.resolve(), content)
+            return
+        with _beside(path.resolve(), content) as temporary:
+            temporary.replace(path.resolve())
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several files or none: all contents are on the disk before the first file is replaced.
+
+    Raises `ArtefactError` as `write_bytes` does.
+    """
+    with contextlib.ExitStack() as stack:
+        written: list[tuple[Path, Path]] = []
+        for path, content in contents.items():
+            with _saying_where(path):
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                written.append((path, stack.enter_context(_beside(path.resolve(), content))))
+        for path, temporary in written:
+            with _saying_where(path):
+                temporary.replace(path.resolve())
+
+
+@contextlib.contextmanager
+def _saying_where(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ArtefactError(
             f"Can't write `{path}`: {error.strerror or error}.",
@@ -53,24 +86,32 @@ def write_bytes(path: Path, content: bytes) -> None:
         ) from error
 
 
-def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+@contextlib.contextmanager
+def _beside(path: Path, content: bytes) -> Iterator[Path]:
+    """A file with the content beside ``path``, on the disk; gone afterwards unless it was renamed."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
+        temporary.chmod(0o644)
+        yield temporary
+    finally:
         with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:
     """Write an artefact as JSON, atomically. Raises `ArtefactError`."""
     write_bytes(path, to_json(value))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as `write_bytes` does; gzipped where the name ends in ``.gz``. The same text gives the same bytes."""
+    content = text.encode()
+    write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def read_bytes(path: Path, *, hint: str) -> bytes:
@@ -81,6 +122,24 @@ def read_bytes(path: Path, *, hint: str) -> bytes:
         raise ArtefactError(f"No file `{path}`.", hint=hint) from None
     except OSError as error:
         raise ArtefactError(f"Can't read `{path}`: {error.strerror or error}.", hint=hint) from error
+
+
+def read_text(path: Path, *, hint: str) -> str:
+    """The UTF-8 text of a file, gzipped or not. Raises `ArtefactError` as `read_bytes` and `text_of` do."""
+    return text_of(read_bytes(path, hint=hint), str(path), hint=hint)
+
+
+def text_of(content: bytes, name: str, *, hint: str) -> str:
+    """``content`` as UTF-8 text, unpacked where it is gzipped. Raises `ArtefactError`; ``name`` says of what."""
+    try:
+        if content.startswith(_GZIP_MAGIC):
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ArtefactError(f"`{name}`, line {line}: not UTF-8 text.", hint=hint) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise ArtefactError(f"`{name}` is not whole gzip data: {error}.", hint="fetch or make the file anew") from None
 
 
 def read_json(path: Path, kind: type[T], *, hint: str) -> T:
@@ -108,6 +167,15 @@ def model_digest(model: Path) -> str:
     )
 
 
+def parse_catalog(content: bytes, path: Path) -> Catalog:
+    """A catalog from TOML, strictly. Raises `ArtefactError`; ``path`` says where it stands."""
+    try:
+        return msgspec.toml.decode(content, type=Catalog)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        hint = "docs/formats.md describes the catalog; `proteus init` writes an example"
+        raise ArtefactError(f"`{path}` is not a valid catalog: {error}.", hint=hint) from None
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """A directory with ``engines/``, ``profiles/`` and ``plans/``."""
@@ -131,13 +199,8 @@ class Workspace:
 
     def catalog(self) -> Catalog:
         """Read ``engines/catalog.toml``. Raises `ArtefactError`."""
-        path = self.catalog_path
-        content = read_bytes(path, hint="run `proteus init` to make a workspace, or name one with `--workspace`")
-        try:
-            return msgspec.toml.decode(content, type=Catalog)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            hint = "docs/formats.md describes the catalog; `proteus init` writes an example"
-            raise ArtefactError(f"`{path}` is not a valid catalog: {error}.", hint=hint) from None
+        hint = "run `proteus init` to make a workspace, or name one with `--workspace`"
+        return parse_catalog(read_bytes(self.catalog_path, hint=hint), self.catalog_path)
 
     def model_path(self, onnx: str) -> Path:
         """Where a path of the catalog leads: relative to the catalog."""
@@ -164,6 +227,50 @@ class Workspace:
             )
         return profile
 
+    def profiles_of(self, plan: Plan) -> dict[str, Profile]:
+        """The profiles of a plan's devices by id, also of the made-up ones of a what-if fleet.
+
+        Raises `ArtefactError` where a device has no profile and no device of its type has one, `UsageError` where
+        those of its type differ.
+        """
+        types = {device: device_type for device_type, devices in plan.fleet.items() for device in devices}
+        return {device: as_device(profile, device) for device, profile in self._stand_ins(types).items()}
+
+    def sources(self, profiles: Mapping[str, Profile]) -> list[Profile]:
+        """The profiles on the disk that those (by device id, perhaps made up) came from, each once.
+
+        Raises as `profiles_of` does.
+        """
+        types = {device: profile.device.type for device, profile in profiles.items()}
+        found = {profile.device.id: profile for profile in self._stand_ins(types).values()}
+        return list(found.values())
+
+    def profile_paths(self, profiles: Mapping[str, Profile]) -> list[Path]:
+        """The files that those profiles (by device id, perhaps made up) came from, each once. Raises as `sources`."""
+        return [self.profile_path(profile.device.id) for profile in self.sources(profiles)]
+
+    def _stand_ins(self, types: Mapping[str, str]) -> dict[str, Profile]:
+        """The profile on the disk of each device, or else of what it is like; ``types``: device type by id.
+
+        Reads only what the ids name where that is enough, so that a broken profile of another device is no matter.
+        """
+        here = {path.stem for path in self.profiles_dir.glob("*.json")}
+        names = dict.fromkeys(name for device in types for name in (device, namesake(device)) if name in here)
+        named = {name: self.profile(name) for name in names}
+        found = {device: stand_in(device, device_type, named) for device, device_type in types.items()}
+        missing = {types[device]: device for device, profile in found.items() if profile is None}
+        by_type = {device_type: self._of_type(device_type, device) for device_type, device in missing.items()}
+        return {device: profile if profile is not None else by_type[types[device]] for device, profile in found.items()}
+
+    def _of_type(self, device_type: str, device: str) -> Profile:
+        profile = of_type(device_type, self.profiles())
+        if profile is None:
+            raise ArtefactError(
+                f"No profile of `{device}`, nor of any `{device_type}`, in `{self.profiles_dir}`.",
+                hint=f"measure it with `proteus profile --device {device}`, or import profiles with `--from-csv`",
+            )
+        return profile
+
     def plan(self, name: Path) -> Plan:
         """A plan by path, here or in ``plans/``, with or without ``.json``. Raises `ArtefactError`."""
         candidates = (name, self.root / name, self.plans_dir / name)
@@ -187,18 +294,48 @@ class Workspace:
 
 
 def require_current_models(catalog: Catalog, profile: Profile, workspace: Workspace) -> None:
-    """Raise `ArtefactError` where a model, its eval split or its declared accuracy changed after it was profiled."""
-    hint = f"run `proteus profile --device {profile.device.id}`; it measures only what changed"
+    """Raise `ArtefactError` where a model, its eval split or its declared accuracy changed after it was profiled.
+
+    Without an ONNX file in the catalog, or with an imported profile, there is no model to compare, only an accuracy.
+    """
     for measured in profile.variants:
-        where = f"`{measured.family}/{measured.variant}` in the profile of `{profile.device.id}`"
         family = next((f for f in catalog.families if f.name == measured.family), None)
         variant = family and next((v for v in family.variants if v.name == measured.variant), None)
-        if not variant:
+        if not family or not variant:
             continue  # the catalog no longer offers it: the planner leaves it out
-        if model_digest(workspace.model_path(variant.onnx)) != measured.model_digest:
-            raise ArtefactError(f"{where} was measured with another `{variant.onnx}`.", hint=hint)
-        eval_path = workspace.eval_path(family) if family is not None else None
-        if measured.eval_digest != (digest(eval_path) if eval_path is not None else None):
-            raise ArtefactError(f"The accuracy of {where} is not that of the eval split in the catalog.", hint=hint)
-        if eval_path is None and measured.accuracy != variant.accuracy:
-            raise ArtefactError(f"The accuracy of {where} is not the one that the catalog declares.", hint=hint)
+        where = f"`{measured.family}/{measured.variant}` in the profile of `{profile.device.id}`"
+        if measured.model_digest is None:
+            _require_declared(measured, family, variant, where)
+        else:
+            hint = f"run `proteus profile --device {profile.device.id}`; it measures only what changed"
+            _require_measured(measured, family, variant, workspace, where, hint)
+
+
+def _require_declared(measured: VariantProfile, family: Family, variant: Variant, where: str) -> None:
+    if not is_as_declared(measured.accuracy, family, variant):
+        raise ArtefactError(
+            f"The accuracy of {where} is {measured.accuracy}; the catalog declares {variant.accuracy}.",
+            hint="correct the one that is wrong; a file is imported again with `proteus profile --from-csv`",
+        )
+
+
+def _require_measured(
+    measured: VariantProfile, family: Family, variant: Variant, workspace: Workspace, where: str, hint: str
+) -> None:
+    if variant.onnx is not None and model_digest(workspace.model_path(variant.onnx)) != measured.model_digest:
+        raise ArtefactError(f"{where} was measured with another `{variant.onnx}`.", hint=hint)
+    eval_path = workspace.eval_path(family)
+    if measured.eval_digest != (digest(eval_path) if eval_path is not None else None):
+        raise ArtefactError(f"The accuracy of {where} is not that of the eval split in the catalog.", hint=hint)
+    if eval_path is None and measured.accuracy != variant.accuracy:
+        raise ArtefactError(f"The accuracy of {where} is not the one that the catalog declares.", hint=hint)
+
+
+def is_as_declared(accuracy: float, family: Family, variant: Variant) -> bool:
+    """Whether an imported accuracy is that of the catalog.
+
+    Where the family has an eval split it was probably measured on one like it, so that the declared one is near.
+    """
+    if family.eval is None:
+        return accuracy == variant.accuracy
+    return abs(accuracy - variant.accuracy) <= ACCURACY_TOLERANCE

@@ -13,6 +13,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Placement, Plan, Solver
 from proteus_cli.domain.profile import Backend, LatencyTable, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Request
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 
 MADE_BY = MadeBy(version="0.0.0", host="bench", time="2026-01-02T03:04:05+00:00")
@@ -40,7 +41,14 @@ def make_table(latency_s: Mapping[int, float]) -> LatencyTable:
 
 
 def make_measured(
-    family: str, variant: str, accuracy: float, latency_s: Mapping[int, float], *, load_s: float = 1.0
+    family: str,
+    variant: str,
+    accuracy: float,
+    latency_s: Mapping[int, float],
+    *,
+    load_s: float = 1.0,
+    memory_bytes: int = 1000,
+    power_w: float | None = None,
 ) -> VariantProfile:
     return VariantProfile(
         family=family,
@@ -51,16 +59,19 @@ def make_measured(
         eval_digest=None,
         build_s=0.0,
         load_s=load_s,
-        memory_bytes=1000,
+        memory_bytes=memory_bytes,
         points=make_points(latency_s),
+        power_w=power_w,
     )
 
 
-def make_profile(device: str, *measured: VariantProfile, device_type: str = "cpu") -> Profile:
+def make_profile(
+    device: str, *measured: VariantProfile, device_type: str = "cpu", memory_bytes: int = 2**30
+) -> Profile:
     return Profile(
         format=FORMAT,
         made_by=MADE_BY,
-        device=Device(id=device, type=device_type, kind="cpu", name="a test device", memory_bytes=2**30, cores=(0,)),
+        device=Device(device, device_type, "cpu", "a test device", memory_bytes, cores=(0,)),
         measured_on=device,
         backend=Backend(name="by hand", versions={}),
         variants=measured,
@@ -69,7 +80,7 @@ def make_profile(device: str, *measured: VariantProfile, device_type: str = "cpu
 
 def make_family(name: str, accuracies: Mapping[str, float], *, slo: str = "100ms", weight: float = 1.0) -> Family:
     """A family by the accuracy of each variant."""
-    variants = tuple(Variant(variant, f"{variant}.onnx", accuracy) for variant, accuracy in accuracies.items())
+    variants = tuple(Variant(variant, accuracy, f"{variant}.onnx") for variant, accuracy in accuracies.items())
     return Family(name, slo, variants, weight)
 
 
@@ -106,6 +117,7 @@ def make_plan(
         made_by=MADE_BY,
         policy="proteus",
         objective="by hand",
+        rules=Rules(),
         headroom=headroom,
         demand_qps=demand,
         served_qps=served,

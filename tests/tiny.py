@@ -18,6 +18,7 @@ from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Placement, Plan, Solver
 from proteus_cli.domain.profile import Backend, Point, Profile, VariantProfile, capacity
+from proteus_cli.domain.rules import Rules
 from proteus_cli.settings import read_settings
 from proteus_cli.units import parse_duration
 
@@ -238,6 +239,7 @@ def add_plan(made: Tiny, hosts: Mapping[str, str], *, demand_qps: float = 20.0, 
         made_by=MADE_BY,
         policy="proteus",
         objective="by hand",
+        rules=Rules(),
         headroom=1.2,
         demand_qps=demand,
         served_qps=demand,

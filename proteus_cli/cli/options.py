@@ -56,6 +56,13 @@ def _as_typed(value: Any) -> Any:
     return value if isinstance(value, bool) else str(value)
 
 
+def flags(context: typer.Context) -> set[str]:
+    """The long options that were given on the command line itself, not by the environment or ``proteus.toml``."""
+    sources = ((parameter, context.get_parameter_source(parameter.name or "")) for parameter in context.command.params)
+    given = (parameter for parameter, source in sources if source is not None and source.name == "COMMANDLINE")
+    return {option for parameter in given for option in parameter.opts if option.startswith("--")}
+
+
 def environment(name: str) -> str:
     """The environment variable behind an option."""
     return f"{ENVIRONMENT_PREFIX}_{name.upper()}"

@@ -1,11 +1,14 @@
-"""``proteus profile``: measure the variants on the devices."""
+"""``proteus profile``: measure the variants on the devices, or import and export what was measured."""
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, JsonOption, WorkspaceOption, environment
+from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, JsonOption, WorkspaceOption, environment, flags
+from proteus_cli.errors import ArtefactError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +20,12 @@ if TYPE_CHECKING:
     from proteus_cli.profiling.sweep import Todo
     from proteus_cli.store import Workspace
 
+MEASURING = {"--device", "--budget", "--max-batch", "--dry-run"}
+IMPORTING = {"--slo", "--force"}
+
 
 def profile(
+    context: typer.Context,
     *,
     device: Annotated[
         str, typer.Option(help="Device ids, comma-separated, or `all`: one device of each type is measured for all.")
@@ -34,6 +41,23 @@ def profile(
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="The largest batch size to try.")] = 64,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the cells and an estimate.")] = False,
+    from_csv: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Import profiles by device type instead; needs no models. `-` is stdin."),
+    ] = None,
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="With --from-csv, where there is no catalog yet: `300ms`, or by family: `bert=300ms,yolo=100ms`.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --from-csv: overwrite profiles that were measured.")
+    ] = False,
+    to_csv: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Export the workspace's profiles instead. `-` is stdout.")
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     json: JsonOption = False,
 ) -> None:
@@ -41,31 +65,103 @@ def profile(
 
     What is current is not measured again, so an interrupted run goes on where it was.
     """
+    from proteus_cli.store import Workspace
+
+    given = flags(context)
+    _require_one_task(given, from_csv, to_csv)
+    place = Workspace(workspace)
+    if to_csv is not None:
+        _export(place, to_csv)
+    elif from_csv is not None:
+        # A default in proteus.toml is for workspaces that have no catalog yet; a flag is meant for this one.
+        has_slos = place.catalog_path.exists() and "--slo" not in given
+        _import(place, from_csv, None if has_slos else slo, force=force, json=json)
+    else:
+        _measure_all(place, device, budget, max_batch, dry_run=dry_run, json=json)
+
+
+def _require_one_task(given: set[str], from_csv: Path | None, to_csv: Path | None) -> None:
+    """Raise `UsageError` where flags belong to another task than the one that was asked for."""
+    if from_csv is not None and to_csv is not None:
+        raise UsageError("Give one of `--from-csv` and `--to-csv`.", hint="without any, the devices are measured")
+    if to_csv is not None:
+        task, strange = "with `--to-csv`", MEASURING | IMPORTING | {"--json"}
+    elif from_csv is not None:
+        task, strange = "with `--from-csv`", MEASURING
+    else:
+        task, strange = "without `--from-csv`", IMPORTING
+    if stray := sorted(given & strange):
+        raise UsageError(f"`{stray[0]}` makes no sense {task}.", hint=f"leave out {', '.join(stray)}")
+
+
+def _measure_all(
+    place: "Workspace", device: str, budget_s: float | None, max_batch: int, *, dry_run: bool, json: bool
+) -> None:
     from proteus_cli.backends.discovery import discover, select
     from proteus_cli.backends.opening import open_backend
     from proteus_cli.profiling.sweep import todos
     from proteus_cli.settings import read_settings
-    from proteus_cli.store import Workspace
 
-    place = Workspace(workspace)
     catalog = place.catalog()
-    chosen = select(discover(read_settings(workspace).devices), device)
+    chosen = select(discover(read_settings(place.root).devices), device)
     done: list[Profile] = []
     planned: list[dict[str, Any]] = []
     for measured, alike in _by_type(chosen, share=device == "all"):
         backend = open_backend(measured)
         work = todos(place, catalog, measured, backend, max_batch)
         if dry_run:
-            planned.append(_planned(measured, work, budget))
+            planned.append(_planned(measured, work, budget_s))
             if not json:
                 _show_cells(measured, work, planned[-1])
             continue
-        done.append(_measure(place, catalog, measured, backend, work, budget))
+        done.append(_measure(place, catalog, measured, backend, work, budget_s))
         done += _share(place, done[-1], alike)
     if json:
         console.show_json(planned if dry_run else done)
     elif not dry_run:
         _show(done, catalog)
+
+
+def _import(place: "Workspace", path: Path, slo: str | None, *, force: bool, json: bool) -> None:
+    from proteus_cli.profiling.csv_files import parse_rows
+    from proteus_cli.profiling.importing import import_rows, parse_slos
+
+    slos = parse_slos(slo) if slo is not None else None
+    text, name = _read(path)
+    done = import_rows(place, parse_rows(text, name), slos, name=name, force=force)
+    for each in done:
+        points = sum(len(variant.points) for variant in each.variants)
+        console.say(f"imported {points} points of {each.device.type} → {place.profile_path(each.device.id)}")
+    if json:
+        console.show_json(done)
+    else:
+        _show(done, place.catalog())
+
+
+def _read(path: Path) -> tuple[str, str]:
+    """The text of a file, or of stdin where ``path`` is ``-``, and what to call it."""
+    from proteus_cli.profiling.csv_files import HINT
+    from proteus_cli.store import read_text, text_of
+
+    if str(path) == console.STDOUT:
+        return text_of(sys.stdin.buffer.read(), "stdin", hint=HINT), "stdin"
+    return read_text(path, hint=HINT), str(path)
+
+
+def _export(place: "Workspace", path: Path) -> None:
+    from proteus_cli.profiling.csv_files import parse_rows, to_csv
+    from proteus_cli.store import write_text
+
+    text = to_csv(place.profiles().values())
+    if str(path) == console.STDOUT:
+        typer.echo(text, nl=False)
+    else:
+        write_text(path, text)
+        console.say(f"wrote {path}")
+    try:
+        parse_rows(text, str(path))
+    except ArtefactError as error:  # such as accuracies that were measured to differ between types
+        console.warn(f"`proteus profile --from-csv` will refuse it: {error.message}")
 
 
 def _by_type(devices: "Sequence[Device]", *, share: bool) -> "list[tuple[Device, list[Device]]]":
@@ -144,9 +240,9 @@ def _show(profiles: "Sequence[Profile]", catalog: "Catalog") -> None:
                 profile.device.id,
                 measured.variant,
                 f"{measured.accuracy:.4f}",
-                format_duration(measured.points[0].p95_s),
+                format_duration(one.p95_s) if (one := measured.points[0]).batch == 1 else "–",
                 f"{within.qps:,.0f}" if within.qps else "misses its SLO",
                 str(within.max_batch) if within.qps else "–",
-                format_duration(measured.load_s),
+                format_duration(measured.load_s) if measured.load_s else "–",
             )
     console.show(table)

@@ -15,13 +15,15 @@ from proteus_cli.cli.options import (
     JsonOption,
     WorkspaceOption,
     environment,
+    flags,
 )
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from proteus_cli.domain.plan import Plan
+    from proteus_cli.domain.profile import Profile
     from proteus_cli.domain.report import Report
     from proteus_cli.domain.trace import Trace
     from proteus_cli.planning.planner import Planner
@@ -32,6 +34,7 @@ LAG_WARN_S = 0.005
 
 
 def replay(
+    context: typer.Context,
     trace: Annotated[Path, typer.Argument(help="The trace: CSV, plain or .gz.")],
     *,
     url: Annotated[str | None, typer.Option(help="Replay against the server at this URL.")] = None,
@@ -41,6 +44,14 @@ def replay(
     plan: Annotated[
         Path | None,
         typer.Option(metavar="PLAN", help="Simulate from this plan.", show_default="a plan for the trace's first 10 s"),
+    ] = None,
+    fleet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE:COUNT,…",
+            help="Simulate on such devices: `cpu:20,v100:10`, by type or like a profiled device.",
+            show_default="the profiled devices",
+        ),
     ] = None,
     policy: Annotated[
         str,
@@ -69,11 +80,19 @@ def replay(
 
     Requests leave when the trace says, answered or not, and latency counts from then.
     """
+    from proteus_cli.domain.fleet import parse_fleet
     from proteus_cli.reporting.gate import parse_gate
     from proteus_cli.store import Workspace
 
     if sum(option is not None for option in (url, serve, plan)) > 1:
         raise UsageError("Give one of `--url`, `--serve` and `--plan`.", hint="without any, the replay is simulated")
+    has_devices = any(option is not None for option in (url, serve, plan))
+    if has_devices and "--fleet" in flags(context):
+        raise UsageError(
+            "`--fleet` makes no sense with `--url`, `--serve` or `--plan`, which have their devices.",
+            hint="a plan for a fleet is made by `proteus plan --fleet`, and simulated with `--plan`",
+        )
+    counts = parse_fleet(fleet) if fleet is not None and not has_devices else None
     gates = [parse_gate(text) for text in fail_on or ()]
     arrivals = _arrivals(trace, scale_to, seed)
     place = Workspace(workspace)
@@ -83,7 +102,7 @@ def replay(
         reports = list(_served(arrivals, place, _current(place, serve), policy))
     else:
         given = _current(place, plan) if plan is not None else None
-        reports = list(_simulated(arrivals, place, given, policy, headroom))
+        reports = list(_simulated(arrivals, place, given, counts, policy, headroom))
     _deliver(reports, output=output, page=report, png=png, json=json)
     for gate in gates:
         for each in reports:
@@ -107,7 +126,12 @@ def _current(place: "Workspace", name: Path) -> "Plan":
 
 
 def _simulated(
-    arrivals: "Trace", place: "Workspace", given: "Plan | None", policies: str, headroom: float
+    arrivals: "Trace",
+    place: "Workspace",
+    given: "Plan | None",
+    fleet: "Mapping[str, int] | None",
+    policies: str,
+    headroom: float,
 ) -> "Iterator[Report]":
     from proteus_cli.cli.planning import planner_for
     from proteus_cli.control.policies import policy_named
@@ -117,7 +141,7 @@ def _simulated(
     from proteus_cli.simulation.run import simulate
 
     catalog = place.catalog()
-    profiles = place.profiles() if given is None else {device: place.profile(device) for device in given.devices}
+    profiles = _profiles(place, given, fleet)
     check_demand(arrivals.demand(0.0, FIRST_SECONDS), catalog)
     for rule in [policy_named(name.strip()) for name in policies.split(",")]:
         planner = planner_for(place, rule.name, given.headroom if given is not None else headroom, profiles=profiles)
@@ -134,6 +158,16 @@ def _simulated(
             best_accuracy=best_accuracy(profiles.values()),
             replans=found.replans,
         )
+
+
+def _profiles(place: "Workspace", given: "Plan | None", fleet: "Mapping[str, int] | None") -> "Mapping[str, Profile]":
+    """By device id: those of the plan, or of a fleet that is made up, or of the workspace."""
+    from proteus_cli.domain.fleet import what_if
+
+    if given is not None:
+        return place.profiles_of(given)
+    profiles = place.profiles()
+    return what_if(fleet, profiles) if fleet is not None else profiles
 
 
 def _start(planner: "Planner", given: "Plan | None", policy: str, arrivals: "Trace") -> "Plan":
@@ -153,7 +187,7 @@ def _served(arrivals: "Trace", place: "Workspace", given: "Plan", policies: str)
     from proteus_cli.replay.own_server import own_server
     from proteus_cli.store import write_json
 
-    profiles = {device: place.profile(device) for device in given.devices}
+    profiles = place.profiles_of(given)
     for rule in [policy_named(name.strip()) for name in policies.split(",")]:
         planner = planner_for(place, rule.name, given.headroom, profiles=profiles)
         plan = _start(planner, given, rule.name, arrivals)

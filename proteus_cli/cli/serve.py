@@ -13,8 +13,10 @@ from proteus_cli.errors import ArtefactError, DeviceUnavailable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from proteus_cli.domain.catalog import Family, Variant
     from proteus_cli.domain.device import Device
     from proteus_cli.serving.server import Deployment
+    from proteus_cli.store import Workspace
 
 
 def serve(
@@ -70,7 +72,7 @@ def _deployment(name: Path, workspace: Path, *, replan: bool) -> "Deployment":
     plan = place.plan(name)
     place.require_current(plan.inputs)
     catalog = place.catalog()
-    profiles = {device: place.profile(device) for device in plan.devices}
+    profiles = place.profiles_of(plan)
     here = {device.id: device for device in discover(read_settings(workspace).devices)}
     for profile in profiles.values():
         _require_here(profile.device, here)
@@ -83,7 +85,7 @@ def _deployment(name: Path, workspace: Path, *, replan: bool) -> "Deployment":
         catalog=catalog,
         profiles=profiles,
         devices=[here[device] for device in plan.devices],
-        models={(f.name, v.name): _model(place.model_path(v.onnx)) for f in catalog.families for v in f.variants},
+        models={(f.name, v.name): _model(place, f, v) for f in catalog.families for v in f.variants},
         policy=policy if replan else replace(policy, replanning=None),
         replan=planner_for(place, plan.policy, plan.headroom, profiles=profiles),
     )
@@ -91,7 +93,7 @@ def _deployment(name: Path, workspace: Path, *, replan: bool) -> "Deployment":
 
 def _require_here(measured: "Device", here: "Mapping[str, Device]") -> None:
     """The device of a profile is on this machine, and is the one that was measured."""
-    hint = "run `proteus profile` and `proteus plan` here"
+    hint = "run `proteus profile` and `proteus plan` here; plans for a `--fleet` are for simulation"
     found = here.get(measured.id)
     if found is None:
         raise DeviceUnavailable(
@@ -105,7 +107,13 @@ def _require_here(measured: "Device", here: "Mapping[str, Device]") -> None:
         )
 
 
-def _model(path: Path) -> Path:
+def _model(place: "Workspace", family: "Family", variant: "Variant") -> Path:
+    if variant.onnx is None:
+        raise ArtefactError(
+            f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to run.",
+            hint="set `onnx` in engines/catalog.toml, then `proteus profile` and `proteus plan` again",
+        )
+    path = place.model_path(variant.onnx)
     if not path.is_file():
         raise ArtefactError(f"No model `{path}`.", hint="the catalog names it; put the ONNX file there")
     return path

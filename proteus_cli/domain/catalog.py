@@ -12,31 +12,47 @@ _LONGEST_NAME = 100
 
 
 class Variant(Value, frozen=True):
-    """One model of a family. ``onnx`` is a path relative to the catalog; ``accuracy`` a fraction, as declared."""
+    """One model of a family. ``onnx`` is a path relative to the catalog; ``accuracy`` a fraction, as declared.
+
+    Without ``onnx`` it can be planned and simulated from imported profiles, not measured or served. ``banned`` and
+    ``pinned`` are devices (ids or types) that may not, or must, host it.
+    """
 
     name: str
-    onnx: str
     accuracy: float
+    onnx: str | None = None
+    banned: tuple[str, ...] = ()
+    pinned: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require(_is_name(self.name), f"variant name `{self.name}` must be letters, digits, `.`, `_`, `-`")
+        require(is_name(self.name), f"variant name `{self.name}` must be letters, digits, `.`, `_`, `-`")
         require(0 <= self.accuracy <= 1, f"accuracy of `{self.name}` must be a fraction from 0 to 1")
-        require(bool(self.onnx), f"variant `{self.name}` needs the path of its ONNX file")
+        require(self.onnx is None or bool(self.onnx), f"onnx of `{self.name}` must be the path of its ONNX file")
 
 
 class Family(Value, frozen=True):
-    """One query type with one SLO. ``weight`` is its share where a demand gives only a total."""
+    """One query type with one SLO. ``weight`` is its share where a demand gives only a total.
+
+    Limits for its plans: the least accurate variant that may answer (``min_accuracy``), the largest part of its
+    demand on any one device (``max_share``), devices (ids or types) that nobody else may use (``reserved``).
+    """
 
     name: str
     slo: str
     variants: tuple[Variant, ...] = msgspec.field(name="variant")
     weight: float = 1.0
     eval: str | None = None
+    min_accuracy: float | None = None
+    max_share: float | None = None
+    reserved: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require(_is_name(self.name), f"family name `{self.name}` must be letters, digits, `.`, `_`, `-`")
+        require(is_name(self.name), f"family name `{self.name}` must be letters, digits, `.`, `_`, `-`")
         require(self.slo_s > 0, f"slo of `{self.name}` must be above zero")
         require(is_amount(self.weight), f"weight of `{self.name}` must be a number that is not negative")
+        floor, share = self.min_accuracy, self.max_share
+        require(floor is None or 0 <= floor <= 1, f"min_accuracy of `{self.name}` must be a fraction from 0 to 1")
+        require(share is None or 0 < share <= 1, f"max_share of `{self.name}` must be above 0 and at most 1")
         require(bool(self.variants), f"family `{self.name}` needs at least one variant")
         _require_unique([v.name for v in self.variants], f"variant of `{self.name}`")
 
@@ -58,12 +74,18 @@ class Family(Value, frozen=True):
 
 
 class Catalog(Value, frozen=True):
-    """All families of a workspace (``engines/catalog.toml``)."""
+    """All families of a workspace (``engines/catalog.toml``).
+
+    ``price_per_hour``: what a device in use costs, by id or type, in any one currency.
+    """
 
     format: int
     families: tuple[Family, ...] = msgspec.field(name="family")
+    price_per_hour: dict[str, float] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for device, price in self.price_per_hour.items():
+            require(is_amount(price), f"price_per_hour of `{device}` must be a number that is not negative")
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
         require(bool(self.families), "it needs at least one [[family]]")
         _require_unique([f.name for f in self.families], "family")
@@ -85,7 +107,8 @@ class Catalog(Value, frozen=True):
         return {family.name: family.slo_s for family in self.families}
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
+    """Letters, digits, `.`, `_` and `-`, of which the first is none of the last three: safe in paths and options."""
     plain = all(c.isascii() and (c.isalnum() or c in "._-") for c in text)
     return 0 < len(text) <= _LONGEST_NAME and plain and text[0].isalnum()
 

@@ -1,13 +1,15 @@
 """Which device hosts which variant, and how each family's queries are shared."""
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
+from proteus_cli.domain.rules import Rules
 
 
 class Placement(Value, frozen=True):
     """One variant on one device.
 
     ``rate_qps`` is what the plan sends it, ``share`` the fraction of the family's served queries that this is;
-    ``capacity_qps`` is the most it can take with batches of ``max_batch`` rows.
+    ``capacity_qps`` is the most it can take with batches of ``max_batch`` rows; where the device holds several
+    variants, the most while the others grow with it.
     """
 
     device: str
@@ -26,7 +28,10 @@ class Placement(Value, frozen=True):
 
 
 class Solver(Value, frozen=True):
-    """How the plan was found: ``status`` of the solver, proven relative ``gap``, seconds it took."""
+    """How the plan was found: ``optimal`` or ``time limit``, in how many seconds.
+
+    ``gap``: no plan that obeys the same rules is better in the last aim that was reached by more than this part of it.
+    """
 
     name: str
     status: str
@@ -45,6 +50,7 @@ class Plan(Value, frozen=True):
     made_by: MadeBy
     policy: str
     objective: str
+    rules: Rules
     headroom: float
     demand_qps: dict[str, float]
     served_qps: dict[str, float]
@@ -61,8 +67,9 @@ class Plan(Value, frozen=True):
         require(is_amount(self.headroom) and self.headroom >= 1, "headroom must be at least 1")
         for qps in (*self.demand_qps.values(), *self.served_qps.values(), *self.unserved_qps.values()):
             require(is_amount(qps), "rates must not be negative")
+        devices = set(self.devices)
         for placement in self.placements:
-            require(placement.device in self.devices, f"placement on `{placement.device}`, which is not in the fleet")
+            require(placement.device in devices, f"placement on `{placement.device}`, which is not in the fleet")
             require(placement.family in self.demand_qps, f"placement of `{placement.family}`, which has no demand")
 
     @property

@@ -1,9 +1,14 @@
 """How fast the variants run on a device."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
 from proteus_cli.domain.device import Device
+
+
+Latency = Literal["mean", "p50", "p95", "p99"]
+"""Which of a point's latencies is meant."""
 
 
 class Backend(Value, frozen=True):
@@ -30,26 +35,34 @@ class Point(Value, frozen=True):
         for latency_s in (self.mean_s, self.p50_s, self.p90_s, self.p95_s, self.p99_s, self.qps):
             require(is_amount(latency_s) and latency_s > 0, f"latencies of batch {self.batch} must be above zero")
 
+    def latency_s(self, of: Latency) -> float:
+        """One of its latencies, in seconds."""
+        return {"mean": self.mean_s, "p50": self.p50_s, "p95": self.p95_s, "p99": self.p99_s}[of]
+
 
 class VariantProfile(Value, frozen=True):
     """One variant on one device. ``engine_digest`` is the content key: model, backend, device type and threads.
 
     ``accuracy`` is measured on the eval split whose digest is ``eval_digest``, or as declared where that is None.
-    Seconds to build and load the engine; ``memory_bytes`` is what a loaded one takes.
+    ``model_digest`` is None where the numbers were imported and no model is known.
+    Seconds to build and load the engine; ``memory_bytes`` is what a loaded one takes (0: unknown), ``power_w`` what
+    the device draws while it runs, where that was measured.
     """
 
     family: str
     variant: str
     accuracy: float
-    model_digest: str
+    model_digest: str | None
     engine_digest: str
     eval_digest: str | None
     build_s: float
     load_s: float
     memory_bytes: int
     points: tuple[Point, ...]
+    power_w: float | None = None
 
     def __post_init__(self) -> None:
+        require(self.power_w is None or is_amount(self.power_w), f"power_w of `{self.variant}` must not be negative")
         require(0 <= self.accuracy <= 1, f"accuracy of `{self.variant}` must be a fraction from 0 to 1")
         require(is_amount(self.load_s) and is_amount(self.build_s), f"times of `{self.variant}` must not be negative")
         require(self.memory_bytes >= 0, f"memory_bytes of `{self.variant}` must not be negative")
@@ -90,24 +103,41 @@ class Capacity(Value, frozen=True):
 NO_CAPACITY = Capacity(qps=0.0, max_batch=0)
 
 
-def capacity(points: tuple[Point, ...], slo_s: float, *, slo_fraction: float = 0.5) -> Capacity:
-    """Best batch / p95 over the batches whose p95 is at most ``slo_fraction`` of the SLO (paper §4).
+def capacity(points: tuple[Point, ...], slo_s: float, *, of: Latency = "p95", slo_fraction: float = 0.5) -> Capacity:
+    """Best batch / latency over the batches whose latency is at most ``slo_fraction`` of the SLO (paper §4).
 
     Half the SLO, as a query may wait for one whole batch before it runs in the next.
     """
-    within = [point for point in points if point.p95_s <= slo_s * slo_fraction]
+    within = [point for point in points if point.latency_s(of) <= slo_s * slo_fraction]
     if not within:
         return NO_CAPACITY
-    best = max(within, key=lambda point: point.batch / point.p95_s)
-    return Capacity(qps=best.batch / best.p95_s, max_batch=best.batch)
+    best = max(within, key=lambda point: point.batch / point.latency_s(of))
+    return Capacity(qps=best.batch / best.latency_s(of), max_batch=best.batch)
 
 
 def best_accuracy(profiles: Iterable[Profile]) -> dict[str, float]:
     """The accuracy of the most accurate variant of each family, whatever it costs."""
     best: dict[str, float] = {}
-    for measured in (variant for profile in profiles for variant in profile.variants):
+    distinct = {id(profile.variants): profile.variants for profile in profiles}  # like devices share theirs
+    for measured in (variant for variants in distinct.values() for variant in variants):
         best[measured.family] = max(best.get(measured.family, 0.0), measured.accuracy)
     return best
+
+
+def accuracies(profiles: Mapping[str, Profile]) -> Callable[[str, str, str], float]:
+    """The accuracy of a variant by device id, family and variant; raises `KeyError` where it was never profiled.
+
+    Devices that share one profile share the work.
+    """
+    known: dict[int, dict[tuple[str, str], float]] = {}
+
+    def accuracy(device: str, family: str, variant: str) -> float:
+        variants = profiles[device].variants
+        if id(variants) not in known:
+            known[id(variants)] = {(v.family, v.variant): v.accuracy for v in variants}
+        return known[id(variants)][family, variant]
+
+    return accuracy
 
 
 class LatencyTable:

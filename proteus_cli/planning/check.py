@@ -1,13 +1,14 @@
 """A plan against the profiles, by other means than the model: a wrong answer of the solver must never become a plan."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile, capacity
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Capacity, Profile, VariantProfile, capacity
+from proteus_cli.domain.rules import Resource, selects
 
-_REL = 1e-6
+_REL = 1e-5
 
 
 class PlanCheckError(RuntimeError):
@@ -15,28 +16,135 @@ class PlanCheckError(RuntimeError):
 
 
 def check_plan(plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> None:
-    """Raise `PlanCheckError` unless devices, capacities, shares and totals of the plan add up."""
-    used = [placement.device for placement in plan.placements]
-    _require(len(used) == len(set(used)), "a device hosts two variants")
+    """Raise `PlanCheckError` unless devices, capacities, shares, totals and the rules of the plan hold."""
+    for problem in _problems(_Plan(plan, catalog, profiles)):
+        raise PlanCheckError(f"the plan contradicts its inputs: {problem}")
+
+
+class _Plan:
+    """A plan, and all that is known of what it places."""
+
+    def __init__(self, plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> None:
+        self.plan, self.rules, self.catalog, self.profiles = plan, plan.rules, catalog, profiles
+        self.slo_s = catalog.slo_s()
+        self.by_device: dict[str, list[Placement]] = {}
+        self.by_family: dict[str, list[Placement]] = {family: [] for family in plan.demand_qps}
+        for placement in plan.placements:
+            self.by_device.setdefault(placement.device, []).append(placement)
+            self.by_family[placement.family].append(placement)
+        self._known: dict[tuple[int, str, str], tuple[VariantProfile | None, Capacity]] = {}
+
+    def measured(self, placement: Placement) -> VariantProfile | None:
+        return self._of(placement)[0]
+
+    def capacity(self, placement: Placement) -> Capacity:
+        return self._of(placement)[1]
+
+    def _of(self, placement: Placement) -> tuple[VariantProfile | None, Capacity]:
+        profile = self.profiles[placement.device]
+        key = (id(profile.variants), placement.family, placement.variant)
+        if key not in self._known:
+            measured = profile.of(placement.family, placement.variant)
+            points = measured.points if measured is not None else ()
+            within = capacity(
+                points, self.slo_s[placement.family], of=self.rules.capacity, slo_fraction=self.rules.slo_fraction
+            )
+            self._known[key] = measured, within
+        return self._known[key]
+
+
+def _problems(given: _Plan) -> Iterator[str]:
+    for placement in given.plan.placements:
+        yield from _problems_of_placement(given, placement)
+    for device, residents in given.by_device.items():
+        yield from _problems_of_device(given, device, residents)
+    for family, hosts in given.by_family.items():
+        yield from _problems_of_family(given, family, hosts)
+    yield from _problems_of_pins(given)
+    yield from _problems_of_budgets(given)
+
+
+def _problems_of_placement(given: _Plan, placement: Placement) -> Iterator[str]:
+    where = f"{placement.variant} on {placement.device}"
+    measured, within = given.measured(placement), given.capacity(placement)
+    device, rules = given.profiles[placement.device].device, given.rules
+    if measured is None:
+        yield f"{placement.variant} was never profiled on {placement.device}"
+        return
+    if placement.rate_qps > within.qps * (1 + _REL) or placement.capacity_qps > within.qps * (1 + _REL):
+        yield f"{where} gets more than it can take"
+    if placement.max_batch != within.max_batch:
+        yield f"{where} has a batch size of its own"
+    if measured.accuracy < rules.min_accuracy.get(placement.family, 0.0):
+        yield f"{where} is less accurate than the rules allow"
+    if placement.rate_qps > rules.max_share.get(placement.family, 1.0) * given.plan.demand_qps[placement.family] * (
+        1 + _REL
+    ):
+        yield f"{where} gets a larger share than the rules allow"
+    named = {(p.family, p.variant) for p in rules.banned if selects(p.device, device)}
+    if (placement.family, placement.variant) in named:
+        yield f"{where} is banned"
+    holders = [each.family for each in rules.reserved if selects(each.device, device)]
+    if holders and (None in holders or placement.family not in holders):
+        yield f"{where} is on a device that is reserved"
+
+
+def _problems_of_device(given: _Plan, device: str, residents: Sequence[Placement]) -> Iterator[str]:
+    keys = [(placement.family, placement.variant) for placement in residents]
+    if len(keys) != len(set(keys)):
+        yield f"{device} hosts a variant twice"
+    if given.rules.residency != "memory" and len(keys) > given.rules.residency:
+        yield f"{device} hosts {len(keys)} variants"
+    memory_bytes = given.profiles[device].device.memory_bytes
+    needed_bytes = sum(m.memory_bytes for m in map(given.measured, residents) if m is not None)
+    if memory_bytes > 0 and needed_bytes > memory_bytes * (1 + _REL):
+        yield f"{device} hosts more than its memory holds"
+    if sum(p.rate_qps / given.capacity(p).qps for p in residents if given.capacity(p).qps > 0) > 1 + _REL:
+        yield f"{device} is busy for more than all of its time"
+
+
+def _problems_of_family(given: _Plan, family: str, hosts: Sequence[Placement]) -> Iterator[str]:
+    demand_qps, served_qps = given.plan.demand_qps[family], given.plan.served_qps[family]
+    if not _close(served_qps + given.plan.unserved_qps[family], demand_qps):
+        yield f"{family}: served and unserved aren't the demand"
+    if not _close(sum(p.rate_qps for p in hosts), served_qps):
+        yield f"{family}: rates don't add up to what is served"
+    if any(p.rate_qps > 0 for p in hosts) and not _close(sum(p.share for p in hosts), 1.0):
+        yield f"{family}: shares don't add up to one"
+    if given.rules.survive and hosts:
+        capacities = [given.capacity(p).qps for p in hosts]
+        if sum(capacities) - max(capacities) < served_qps * (1 - _REL):
+            yield f"{family}: what is served would not survive the loss of a device"
+
+
+def _problems_of_pins(given: _Plan) -> Iterator[str]:
+    for pair in given.rules.pinned:
+        for device_id, profile in given.profiles.items():
+            residents = given.by_device.get(device_id, ())
+            is_hosted = any((p.family, p.variant) == (pair.family, pair.variant) for p in residents)
+            if selects(pair.device, profile.device) and not is_hosted:
+                yield f"{pair.variant} is pinned to {device_id} and not hosted there"
+
+
+def _problems_of_budgets(given: _Plan) -> Iterator[str]:
+    for resource, budget in given.rules.budgets.items():
+        needed = spent(given.plan, given.catalog, given.profiles)[resource]
+        if needed > budget * (1 + _REL):
+            yield f"it needs {needed:g} of a budget of {budget:g} for {resource}"
+
+
+def spent(plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> dict[Resource, float]:
+    """What the devices in use cost per hour, and draw in watts while busy; unknown prices and powers count as 0."""
+    power_w: dict[str, float] = {}
     for placement in plan.placements:
         measured = profiles[placement.device].of(placement.family, placement.variant)
-        _require(measured is not None, f"{placement.variant} was never profiled on {placement.device}")
-        assert measured is not None  # noqa: S101 - told to the type checker
-        within = capacity(measured.points, catalog.family(placement.family).slo_s)
-        _require(placement.rate_qps <= within.qps * (1 + _REL), f"{placement.device} gets more than it can take")
-        _require(placement.max_batch == within.max_batch, f"{placement.device} has a batch size of its own")
-    for family, demand_qps in plan.demand_qps.items():
-        hosts = [placement for placement in plan.placements if placement.family == family]
-        served_qps, unserved_qps = plan.served_qps[family], plan.unserved_qps[family]
-        _require(_close(served_qps + unserved_qps, demand_qps), f"{family}: served and unserved aren't the demand")
-        _require(_close(sum(p.rate_qps for p in hosts), served_qps), f"{family}: rates don't add up to what is served")
-        _require(not hosts or _close(sum(p.share for p in hosts), 1.0), f"{family}: shares don't add up to one")
+        draw_w = measured.power_w if measured is not None else None
+        power_w[placement.device] = max(power_w.get(placement.device, 0.0), draw_w or 0.0)
+    prices = catalog.price_per_hour
+    used = [profiles[device].device for device in power_w]
+    cost = sum(prices.get(device.id, prices.get(device.type, 0.0)) for device in used)
+    return {"cost": cost, "power": sum(power_w.values())}
 
 
 def _close(left: float, right: float) -> bool:
     return math.isclose(left, right, rel_tol=_REL, abs_tol=1e-5)
-
-
-def _require(condition: bool, problem: str) -> None:  # noqa: FBT001 - reads as an assertion
-    if not condition:
-        raise PlanCheckError(f"the plan contradicts its inputs: {problem}")

@@ -1,60 +1,96 @@
-"""From arrays back to names: counts per group become placements on devices."""
+"""From arrays back to names: bundles of variants become placements on devices, which keep what they host."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
 
-from proteus_cli.domain.plan import Placement, Plan
-from proteus_cli.planning.instance import Instance
-from proteus_cli.planning.solve import Solution
-
-NEGLIGIBLE_QPS = 1e-6
+from proteus_cli.domain.plan import Placement
+from proteus_cli.planning.instance import NOTHING, Floats, Hosted, Instance, Key
+from proteus_cli.planning.pack import Bundle, Packed
 
 
 def placements(
-    instance: Instance, solution: Solution, demand_qps: Mapping[str, float], current: Plan | None
+    instance: Instance, packed: Packed, demand_qps: Mapping[str, float], hosted: Hosted, devices: Iterable[str]
 ) -> tuple[Placement, ...]:
-    """Placements by device, where each keeps what it hosts in ``current`` as far as the counts allow.
+    """Placements in the order of ``devices``; ``demand_qps`` is without headroom, ``hosted`` what devices hold now."""
+    on_device = {
+        device: bundle
+        for group, bundles in zip(instance.groups, packed.bundles, strict=True)
+        for device, bundle in _matched(instance, group.devices, bundles, hosted)
+    }
+    answered_qps = np.zeros(len(instance.families))
+    for bundle in on_device.values():
+        for c, rate_qps in bundle.items():
+            answered_qps[instance.choices[c].family] += rate_qps
+    return tuple(
+        _placement(instance, device, c, on_device[device], answered_qps, demand_qps)
+        for device in devices
+        if device in on_device
+        for c in sorted(on_device[device])
+    )
 
-    ``demand_qps`` is without headroom. What hosts nothing of the solution's rate is left out.
+
+def _placement(
+    instance: Instance,
+    device: str,
+    c: int,
+    bundle: Bundle,
+    answered_qps: Floats,
+    demand_qps: Mapping[str, float],
+) -> Placement:
+    choice = instance.choices[c]
+    family = instance.families[choice.family]
+    all_qps = float(answered_qps[choice.family])
+    share = bundle[c] / all_qps if all_qps > 0 else 0.0
+    rate_qps = share * min(demand_qps[family], all_qps)
+    return Placement(
+        device=device,
+        family=family,
+        variant=choice.measured.variant,
+        max_batch=choice.capacity.max_batch,
+        rate_qps=rate_qps,
+        share=share,
+        capacity_qps=_capacity_qps(instance, c, bundle),
+    )
+
+
+def _capacity_qps(instance: Instance, c: int, bundle: Bundle) -> float:
+    """The most that a variant can take if all on its device grow alike until the device is always busy."""
+    busy = sum(rate_qps / float(instance.capacity_qps[other]) for other, rate_qps in bundle.items())
+    alone_qps = float(instance.capacity_qps[c])
+    return alone_qps if len(bundle) == 1 or busy == 0 else min(bundle[c] / busy, alone_qps)
+
+
+def _matched(
+    instance: Instance, devices: Sequence[str], bundles: Sequence[Bundle], hosted: Hosted
+) -> Iterator[tuple[str, Bundle]]:
+    """Give each bundle a device so that the fewest variants must be loaded.
+
+    Devices that hold just what a bundle is are taken first: by the triangle inequality of "loads from one set to
+    another" no better matching breaks such a pair. The rest is an assignment problem.
     """
-    hosts = np.where(solution.rate_qps > NEGLIGIBLE_QPS, solution.hosts, 0)
-    rate_of_family = instance.of_family @ solution.rate_qps
-    found = []
-    for device, choice_index in _assigned(instance, hosts, current):
-        choice = instance.choices[choice_index]
-        family = instance.families[choice.family]
-        rate_qps = float(solution.rate_qps[choice_index] / hosts[choice_index])
-        share = rate_qps / float(rate_of_family[choice.family])
-        served_qps = min(demand_qps[family], float(rate_of_family[choice.family]))
-        found.append(
-            Placement(
-                device=device,
-                family=family,
-                variant=choice.measured.variant,
-                max_batch=choice.capacity.max_batch,
-                rate_qps=share * served_qps,
-                share=share,
-                capacity_qps=choice.capacity.qps,
-            )
-        )
-    order = {device: position for position, device in enumerate(d for group in instance.groups for d in group.devices)}
-    return tuple(sorted(found, key=lambda placement: order[placement.device]))
+    holding: dict[frozenset[Key], list[str]] = {}
+    for device in reversed(devices):
+        holding.setdefault(hosted.get(device, NOTHING), []).append(device)
+    taken: set[str] = set()
+    waiting: list[Bundle] = []
+    for bundle in bundles:
+        same = holding.get(_keys(instance, bundle))
+        if same:
+            taken.add(same[-1])
+            yield same.pop(), bundle
+        else:
+            waiting.append(bundle)
+    free = [device for device in devices if device not in taken]
+    if len(holding) == 1:  # all host the same: it makes no difference which is taken
+        yield from zip(free, waiting, strict=False)
+    elif waiting:
+        wanted = [_keys(instance, bundle) for bundle in waiting]
+        loads = np.array([[len(keys - hosted.get(device, NOTHING)) for keys in wanted] for device in free])
+        for d, b in zip(*linear_sum_assignment(loads), strict=True):
+            yield free[d], waiting[b]
 
 
-def _assigned(instance: Instance, hosts: npt.NDArray[np.int64], current: Plan | None) -> Iterator[tuple[str, int]]:
-    """(device, choice index) pairs. With one variant per device, keeping all that can be kept is a best matching."""
-    hosted = current.hosted() if current is not None else {}
-    for g, group in enumerate(instance.groups):
-        left = {c: int(hosts[c]) for c, choice in enumerate(instance.choices) if choice.group == g and hosts[c] > 0}
-        free = list(group.devices)
-        for c in left:
-            name = (instance.families[instance.choices[c].family], instance.choices[c].measured.variant)
-            for device in [d for d in free if name in hosted.get(d, ())][: left[c]]:
-                free.remove(device)
-                left[c] -= 1
-                yield device, c
-        for c, count in left.items():
-            for _ in range(count):
-                yield free.pop(0), c
+def _keys(instance: Instance, bundle: Bundle) -> frozenset[Key]:
+    return frozenset(instance.choices[c].key for c in bundle)

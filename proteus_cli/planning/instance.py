@@ -1,23 +1,51 @@
 """From names to arrays: everything that the model needs, and nothing else."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.profile import Capacity, Profile, VariantProfile, capacity
+from proteus_cli.domain.catalog import Catalog, Family
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.profile import Capacity, Profile, VariantProfile, best_accuracy, capacity
+from proteus_cli.domain.rules import Rules, selects
+from proteus_cli.errors import UsageError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Key = tuple[str, str]  # (family, variant)
+Hosted = Mapping[str, frozenset[Key]]
+
+NOTHING: frozenset[Key] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the rules say of a device. ``reserved_for``: the only families that may use it, or None."""
+
+    pinned: frozenset[Key]
+    banned: frozenset[Key]
+    reserved_for: frozenset[str] | None
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceGroup:
-    """Devices that perform alike: same type, same measurements."""
+    """Devices that are alike in all that matters: type, measurements, limits, price, what they host.
+
+    ``price_per_hour`` is None where it is unknown; ``hosted`` is empty where it makes no difference.
+    """
 
     type: str
     devices: tuple[str, ...]
     profile: Profile
+    price_per_hour: float | None
+    limits: Limits
+    hosted: frozenset[Key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,66 +57,221 @@ class Choice:
     measured: VariantProfile
     capacity: Capacity
 
+    @property
+    def key(self) -> Key:
+        return self.measured.family, self.measured.variant
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, eq=False)
 class Instance:
-    """``F`` families, ``G`` device groups, ``C`` choices.
+    """``F`` families, ``G`` device groups, ``C`` choices, ``L`` steps of accuracy.
 
-    ``capacity_qps`` and ``accuracy`` [C]; ``of_family`` [F, C] and ``of_group`` [G, C] are 0/1; ``device_count`` [G].
-    Only choices that can meet their SLO are in.
+    Per choice: ``capacity_qps``, ``accuracy``, ``power_w``, ``pinned`` (devices that must host it), and ``memory_frac``
+    of its group's device. ``of_family`` [F, C] and ``of_group`` [G, C] are 0/1, ``device_count`` [G].
+
+    The steps of a family are its accuracies, falling; a family without choices has one, of 0. ``up_to_step`` [L, C] is
+    1 where the choice is at least as accurate as the step, ``step_family`` [L] its family, ``step_loss`` [L] by how
+    much the next step (or not being served) is worse, ``last_step`` [F] the index of each family's last.
+
+    Only choices that can meet their SLO, fit the device and are allowed are in. ``unplaceable`` are pins that aren't.
     """
 
     families: tuple[str, ...]
     groups: tuple[DeviceGroup, ...]
     choices: tuple[Choice, ...]
-    capacity_qps: npt.NDArray[np.float64]
-    accuracy: npt.NDArray[np.float64]
-    of_family: npt.NDArray[np.float64]
-    of_group: npt.NDArray[np.float64]
-    device_count: npt.NDArray[np.float64]
+    capacity_qps: Floats
+    accuracy: Floats
+    power_w: Floats
+    pinned: Floats
+    memory_frac: Floats
+    of_family: sp.csr_array
+    of_group: sp.csr_array
+    device_count: Floats
+    up_to_step: sp.csr_array
+    step_family: Ints
+    step_loss: Floats
+    last_step: Ints
+    best_accuracy: Floats
+    max_share: Floats
+    unplaceable: tuple[str, ...]
 
-    @property
-    def most_qps(self) -> npt.NDArray[np.float64]:
+    @cached_property
+    def price_per_hour(self) -> Floats:
+        """Of a device of each group [G]; 0 where it is unknown."""
+        return np.array([group.price_per_hour or 0.0 for group in self.groups])
+
+    @cached_property
+    def top_accuracy(self) -> Floats:
+        """Of each family's most accurate choice [F]; 0 where it has none."""
+        top: Floats = np.zeros(len(self.families))
+        np.maximum.at(top, self.family_of, self.accuracy)
+        return top
+
+    @cached_property
+    def of_step_family(self) -> sp.csr_array:
+        """0/1 [F, L]."""
+        steps = [np.flatnonzero(self.step_family == f).tolist() for f in range(len(self.families))]
+        return _members(steps, len(self.step_family))
+
+    def group_family_pairs(self) -> tuple[int, sp.csr_array, Ints, Ints]:
+        """The P pairs of a group and a family with choices there: P, 0/1 [P, C], and group and family of each [P]."""
+        pairs: dict[tuple[int, int], list[int]] = {}
+        for c, choice in enumerate(self.choices):
+            pairs.setdefault((choice.group, choice.family), []).append(c)
+        groups, families = (np.array([pair[i] for pair in pairs], dtype=np.int64) for i in (0, 1))
+        return len(pairs), _members(list(pairs.values()), len(self.choices)), groups, families
+
+    @cached_property
+    def rivals(self) -> tuple[Ints, ...]:
+        """The choices of the same family on the same group, for each of them."""
+        of_pair = self.group_family_pairs()[1]
+        return tuple(row.astype(np.int64) for row in np.split(of_pair.indices, of_pair.indptr[1:-1]))
+
+    @cached_property
+    def group_of(self) -> Ints:
+        """Index of the group of each choice [C]."""
+        return np.array([choice.group for choice in self.choices], dtype=np.int64)
+
+    @cached_property
+    def family_of(self) -> Ints:
+        """Index of the family of each choice [C]."""
+        return np.array([choice.family for choice in self.choices], dtype=np.int64)
+
+    @cached_property
+    def most_qps(self) -> Floats:
         """More than any plan can serve of each family [F]."""
-        return self.of_family @ (self.capacity_qps * (self.device_count @ self.of_group))
+        most: Floats = self.of_family @ (self.capacity_qps * (self.device_count @ self.of_group))
+        return most
 
 
-def make_instance(catalog: Catalog, profiles: Mapping[str, Profile], rule: VariantRule) -> Instance:
-    """The planning instance of profiled devices (by id), with the variants that ``rule`` allows."""
-    groups = _groups(profiles)
-    choices = tuple(_choices(catalog, groups, rule))
+def make_instance(
+    catalog: Catalog,
+    profiles: Mapping[str, Profile],
+    variants: VariantRule,
+    rules: Rules,
+    *,
+    hosted: Hosted | None = None,
+    alone: AbstractSet[str] = frozenset(),
+) -> Instance:
+    """The planning instance of profiled devices (by id).
+
+    ``hosted`` tells devices apart that host different variants now; the ids in ``alone`` are groups of their own.
+    Raises `UsageError` where the rules need a power, price or memory that nobody knows.
+    """
+    groups = tuple(_groups(catalog, profiles, rules, hosted or {}, alone))
+    choices = tuple(_choices(catalog, groups, variants, rules))
+    _require_known(groups, choices, rules)
+    steps = list(_steps(catalog, choices))
+    best = best_accuracy(profiles.values())
+    placeable = {(choice.group, choice.key) for choice in choices}
     return Instance(
         families=catalog.names,
         groups=groups,
         choices=choices,
         capacity_qps=np.array([choice.capacity.qps for choice in choices]),
         accuracy=np.array([choice.measured.accuracy for choice in choices]),
-        of_family=_members([choice.family for choice in choices], len(catalog.families)),
-        of_group=_members([choice.group for choice in choices], len(groups)),
+        power_w=np.array([choice.measured.power_w or 0.0 for choice in choices]),
+        pinned=np.array(
+            [len(groups[c.group].devices) * float(c.key in groups[c.group].limits.pinned) for c in choices]
+        ),
+        memory_frac=np.array([_memory_frac(groups[c.group].profile.device, c.measured) for c in choices]),
+        of_family=_members(
+            [[c for c, x in enumerate(choices) if x.family == f] for f in range(len(catalog.families))], len(choices)
+        ),
+        of_group=_members(
+            [[c for c, x in enumerate(choices) if x.group == g] for g in range(len(groups))], len(choices)
+        ),
         device_count=np.array([float(len(group.devices)) for group in groups]),
+        up_to_step=_members([step.choices for step in steps], len(choices)),
+        step_family=np.array([step.family for step in steps]),
+        step_loss=np.array([step.loss for step in steps]),
+        last_step=np.array([s for s, step in enumerate(steps) if step.is_last]),
+        best_accuracy=np.array([best.get(name, 0.0) for name in catalog.names]),
+        max_share=np.array([rules.max_share.get(name, 1.0) for name in catalog.names]),
+        unplaceable=tuple(
+            f"{group.devices[0]}:{'/'.join(key)}"
+            for g, group in enumerate(groups)
+            for key in sorted(group.limits.pinned)
+            if (g, key) not in placeable
+        ),
     )
 
 
-def _choices(catalog: Catalog, groups: Sequence[DeviceGroup], rule: VariantRule) -> Iterator[Choice]:
+def _groups(
+    catalog: Catalog, profiles: Mapping[str, Profile], rules: Rules, hosted: Hosted, alone: AbstractSet[str]
+) -> Iterator[DeviceGroup]:
+    measurements: list[tuple[VariantProfile, ...]] = []
+    limits: dict[tuple[str, str], Limits] = {}
+    named = {each.device for each in (*rules.pinned, *rules.banned, *rules.reserved)}
+    alike: dict[object, DeviceGroup] = {}
+    devices: dict[object, list[str]] = {}
+    for device_id, profile in profiles.items():
+        device = profile.device
+        who = (device.id if device.id in named else "", device.type)  # devices that no rule names share their limits
+        if who not in limits:
+            limits[who] = _limits(device, rules)
+        group = DeviceGroup(
+            type=device.type,
+            devices=(),
+            profile=profile,
+            price_per_hour=catalog.price_per_hour.get(device.id, catalog.price_per_hour.get(device.type)),
+            limits=limits[who],
+            hosted=hosted.get(device_id, NOTHING),
+        )
+        number = _number(measurements, profile.variants)
+        key = (number, device.type, device.memory_bytes, group.price_per_hour, group.limits, group.hosted)
+        key_alone = (key, device_id if device_id in alone else None)
+        alike.setdefault(key_alone, group)
+        devices.setdefault(key_alone, []).append(device_id)
+    return (replace(group, devices=tuple(devices[key])) for key, group in alike.items())
+
+
+def _number(known: list[tuple[VariantProfile, ...]], measured: tuple[VariantProfile, ...]) -> int:
+    """Equal measurements have equal numbers; devices that share one profile are told by identity, which is fast."""
+    for number, each in enumerate(known):
+        if each is measured or each == measured:
+            return number
+    known.append(measured)
+    return len(known) - 1
+
+
+def _limits(device: Device, rules: Rules) -> Limits:
+    holders = [each.family for each in rules.reserved if selects(each.device, device)]
+    families = frozenset(name for name in holders if name is not None and None not in holders)
+    return Limits(
+        pinned=frozenset((pair.family, pair.variant) for pair in rules.pinned if selects(pair.device, device)),
+        banned=frozenset((pair.family, pair.variant) for pair in rules.banned if selects(pair.device, device)),
+        reserved_for=families if holders else None,
+    )
+
+
+def _choices(catalog: Catalog, groups: Sequence[DeviceGroup], variants: VariantRule, rules: Rules) -> Iterator[Choice]:
+    capacities: dict[int, Capacity] = {}
     for g, group in enumerate(groups):
+        measured_of = {(measured.family, measured.variant): measured for measured in group.profile.variants}
         for f, family in enumerate(catalog.families):
-            found = [group.profile.of(family.name, variant.name) for variant in family.variants]
-            for measured in _allowed([variant for variant in found if variant is not None], rule):
-                within = capacity(measured.points, family.slo_s)
-                if within.qps > 0:
-                    yield Choice(group=g, family=f, measured=measured, capacity=within)
+            found = [measured_of.get((family.name, variant.name)) for variant in family.variants]
+            for measured in _allowed([each for each in found if each is not None], variants):
+                if id(measured) not in capacities:
+                    capacities[id(measured)] = capacity(
+                        measured.points, family.slo_s, of=rules.capacity, slo_fraction=rules.slo_fraction
+                    )
+                if capacities[id(measured)].qps > 0 and _may_host(group, family, measured, rules):
+                    yield Choice(group=g, family=f, measured=measured, capacity=capacities[id(measured)])
 
 
-def _groups(profiles: Mapping[str, Profile]) -> tuple[DeviceGroup, ...]:
-    alike: list[tuple[Profile, list[str]]] = []
-    for device, profile in profiles.items():
-        for known, devices in alike:
-            if (known.device.type, known.variants) == (profile.device.type, profile.variants):
-                devices.append(device)
-                break
-        else:
-            alike.append((profile, [device]))
-    return tuple(DeviceGroup(profile.device.type, tuple(devices), profile) for profile, devices in alike)
+def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, rules: Rules) -> bool:
+    return (
+        (measured.family, measured.variant) not in group.limits.banned
+        and (group.limits.reserved_for is None or family.name in group.limits.reserved_for)
+        and measured.accuracy >= rules.min_accuracy.get(family.name, 0.0)
+        and _memory_frac(group.profile.device, measured) <= 1
+    )
+
+
+def _memory_frac(device: Device, measured: VariantProfile) -> float:
+    """The part of a device's memory that a variant takes; 0 where that of either is unknown."""
+    return measured.memory_bytes / device.memory_bytes if device.memory_bytes > 0 else 0.0
 
 
 def _allowed(measured: Sequence[VariantProfile], rule: VariantRule) -> Sequence[VariantProfile]:
@@ -98,7 +281,48 @@ def _allowed(measured: Sequence[VariantProfile], rule: VariantRule) -> Sequence[
     return [pick(measured, key=lambda variant: variant.accuracy)]
 
 
-def _members(index_of: Sequence[int], size: int) -> npt.NDArray[np.float64]:
-    members = np.zeros((size, len(index_of)))
-    members[list(index_of), np.arange(len(index_of))] = 1.0
-    return members
+def _require_known(groups: Sequence[DeviceGroup], choices: Sequence[Choice], rules: Rules) -> None:
+    if rules.budget_cost is not None or rules.minimize == "cost":
+        unpriced = dict.fromkeys(group.type for group in groups if group.price_per_hour is None)
+        if unpriced:
+            raise UsageError(
+                f"No price per hour is known of {', '.join(f'`{name}`' for name in unpriced)}.",
+                hint="the table [price_per_hour] of the catalog gives it by device type or id",
+            )
+    for choice in choices:
+        group, measured = groups[choice.group], choice.measured
+        where = f"`{measured.variant}` on `{group.type}`"
+        if (rules.budget_w is not None or rules.minimize == "power") and measured.power_w is None:
+            raise UsageError(f"The profile knows no power of {where}.", hint="give `power_w` in an imported profile")
+        is_unknown = measured.memory_bytes == 0 or group.profile.device.memory_bytes == 0
+        if rules.residency == "memory" and is_unknown:
+            raise UsageError(
+                f"The profile doesn't say how much memory {where} takes, or has.",
+                hint="import `memory_bytes` and `device_memory_bytes`, or give a number: `--residency 2`",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    family: int
+    choices: list[int]
+    loss: float
+    is_last: bool
+
+
+def _steps(catalog: Catalog, choices: Sequence[Choice]) -> Iterator[_Step]:
+    by_family: list[list[int]] = [[] for _ in catalog.families]
+    for c, choice in enumerate(choices):
+        by_family[choice.family].append(c)
+    for f, mine in enumerate(by_family):
+        accuracies = sorted({choices[c].measured.accuracy for c in mine}, reverse=True) or [0.0]
+        for accuracy, worse in zip(accuracies, [*accuracies[1:], None], strict=True):
+            at_least = [c for c in mine if choices[c].measured.accuracy >= accuracy]
+            yield _Step(f, at_least, accuracy - (worse or 0.0), worse is None)
+
+
+def _members(rows: Sequence[Sequence[int]], size: int) -> sp.csr_array:
+    """A 0/1 matrix with a row for each list of column indices."""
+    columns = np.array([column for row in rows for column in row], dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    return sp.csr_array((np.ones(len(columns)), columns, starts), shape=(len(rows), size))

@@ -1,8 +1,10 @@
 """The planner that commands, server and simulator are handed."""
 
 import math
+import time
 from collections.abc import Mapping
-from functools import cached_property
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,16 +14,36 @@ from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.plan import Placement, Plan, Solver
-from proteus_cli.domain.profile import Profile, best_accuracy
-from proteus_cli.errors import NoFeasiblePlan, UsageError
-from proteus_cli.planning.check import check_plan
+from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, capacity
+from proteus_cli.domain.rules import Rules, in_words, with_catalog
+from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
+from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.decode import placements
-from proteus_cli.planning.instance import Instance, make_instance
+from proteus_cli.planning.instance import Hosted, Instance, Ints, make_instance
+from proteus_cli.planning.lexicographic import Infeasible, Solution, Wanted, optimise
 from proteus_cli.planning.milp import Model, formulate
-from proteus_cli.planning.solve import solve
+from proteus_cli.planning.pack import pack, serves_all
+from proteus_cli.planning.solve import OutOfTime
 
-OBJECTIVE = "serve the most demand, then the highest mean accuracy over queries"
 TIME_LIMIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Detail:
+    """How far devices are told apart: by what they host now, and some one by one."""
+
+    hosted: tuple[tuple[str, frozenset[tuple[str, str]]], ...] | None = None
+    alone: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A solution with names. ``too_coarse``: devices for which the counts promised more than could be placed."""
+
+    solution: Solution
+    placements: tuple[Placement, ...]
+    serves_all: bool
+    too_coarse: frozenset[str]
 
 
 class Planner:
@@ -39,6 +61,7 @@ class Planner:
         *,
         headroom: float,
         inputs: Mapping[str, str],
+        rules: Rules | None = None,
         time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
         if not 1 <= headroom < math.inf:
@@ -46,56 +69,152 @@ class Planner:
                 f"The headroom {headroom:g} is not a finite number from 1 up.",
                 hint="1.2 plans for 20 % more than the demand",
             )
-        self._catalog, self._profiles, self._policy = catalog, dict(profiles), policy
-        self._headroom, self._inputs, self._time_limit_s = headroom, dict(inputs), time_limit_s
+        self.catalog, self.profiles, self.policy = catalog, dict(profiles), policy
+        self.rules = with_catalog(rules or Rules(), catalog)
+        self.headroom, self.inputs, self.time_limit_s = headroom, dict(inputs), time_limit_s
+        self._compiled: dict[_Detail, tuple[Instance, Model]] = {}
 
     def __call__(self, demand: Demand, current: Plan | None = None) -> Plan:
-        """The best plan for a demand. Raises `UsageError` and `NoFeasiblePlan`."""
-        check_demand(demand, self._catalog)
-        demand_qps = {name: float(demand.get(name, 0.0)) for name in self._catalog.names}
-        if len(self._instance.choices) == 0:
+        """The best plan for a demand. Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict`."""
+        start_s = time.perf_counter()
+        check_demand(demand, self.catalog)
+        demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
+        self._require_some_choice()
+        try:
+            answer = self._answer(demand_qps, _hosted(current, self.profiles), start_s + self.time_limit_s)
+        except OutOfTime:
             raise NoFeasiblePlan(
-                "No variant meets its family's SLO on any profiled device.",
-                hint="loosen `slo` in the catalog, or add faster variants",
-            )
-        wanted = np.array([qps * self._headroom for qps in demand_qps.values()])
-        # No plan serves more than that, and the solver takes very large numbers for infinity.
-        wanted = np.minimum(wanted, self._instance.most_qps)
-        solution = solve(self._model, wanted, self._time_limit_s)
-        plan = self._plan(demand_qps, placements(self._instance, solution, demand_qps, current), solution.solver)
-        check_plan(plan, self._catalog, self._profiles)
+                f"The solver found no plan within {self.time_limit_s:g} s.",
+                hint="give it more time with `--time-limit`",
+            ) from None
+        except Infeasible:
+            raise RulesConflict(
+                "No plan obeys all rules at this demand.",
+                hint="`proteus plan` with the same demand and rules names the smallest set that conflicts",
+            ) from None
+        solver = Solver(
+            name="HiGHS",
+            status="time limit" if answer.solution.is_limited else "optimal",
+            gap=answer.solution.gap,
+            solve_s=time.perf_counter() - start_s,
+        )
+        plan = self._plan(demand_qps, answer.placements, solver)
+        check_plan(plan, self.catalog, self.profiles)
         return plan
 
+    def with_changes(
+        self,
+        *,
+        rules: Rules | None = None,
+        profiles: Mapping[str, Profile] | None = None,
+        headroom: float | None = None,
+    ) -> "Planner":
+        """The same planner but for these, to ask "what if"; the catalog's own rules aren't added again."""
+        other = copy(self)
+        other.headroom = self.headroom if headroom is None else headroom
+        other.rules = self.rules if rules is None else rules
+        other.profiles = self.profiles if profiles is None else dict(profiles)
+        if rules is not None or profiles is not None:
+            other._compiled = {}  # noqa: SLF001 - of another planner of ours
+        return other
+
+    def capacity_qps(self, placement: Placement) -> float:
+        """What a placement's variant carries when it has its device to itself."""
+        measured = self.profiles[placement.device].of(placement.family, placement.variant)
+        points = measured.points if measured is not None else ()
+        slo_s = self.catalog.family(placement.family).slo_s
+        return capacity(points, slo_s, of=self.rules.capacity, slo_fraction=self.rules.slo_fraction).qps
+
+    def spent(self, plan: Plan) -> float:
+        """What a plan costs per hour, or draws in watts, whichever is minimised; 0 where neither is."""
+        if self.rules.minimize is None:
+            return 0.0
+        return spent(plan, self.catalog, self.profiles)[self.rules.minimize]
+
+    def can_serve_all(self, demand: Demand) -> bool:
+        """Whether some plan serves all of a demand, with headroom; no, where the time limit leaves that open."""
+        demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
+        try:
+            return self._answer(demand_qps, None, time.perf_counter() + self.time_limit_s).serves_all
+        except (Infeasible, OutOfTime):
+            return False
+
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name not in {"_model", "_instance"}}
+        return {**vars(self), "_compiled": {}}
 
-    @cached_property
-    def _instance(self) -> Instance:
-        return make_instance(self._catalog, self._profiles, self._policy.variants)
+    def _answer(self, demand_qps: Mapping[str, float], hosted: Hosted | None, deadline_s: float) -> _Answer:
+        """Solve for groups of like devices; where their sums promise too much, tell devices apart and solve again.
 
-    @cached_property
-    def _model(self) -> Model:
-        return formulate(self._instance)
+        Each round is a relaxation of the next, so an answer that can be placed as it stands is optimal. At the latest
+        it can when each device is a group of its own.
+        """
+        detail = _Detail(hosted=_frozen(hosted) if hosted is not None and self.rules.is_resident_set else None)
+        while True:
+            answer = self._solved(detail, demand_qps, hosted, deadline_s)
+            if not answer.too_coarse:
+                return answer
+            if time.perf_counter() > deadline_s:
+                return replace(answer, solution=replace(answer.solution, is_limited=True))
+            if detail.hosted is None and hosted is not None:
+                detail = replace(detail, hosted=_frozen(hosted))
+            else:
+                detail = replace(detail, alone=detail.alone | answer.too_coarse)
+
+    def _solved(
+        self, detail: _Detail, demand_qps: Mapping[str, float], hosted: Hosted | None, deadline_s: float
+    ) -> _Answer:
+        instance, model = self._model(detail)
+        wanted = Wanted.of(instance, np.array([qps * self.headroom for qps in demand_qps.values()]))
+        if instance.unplaceable or (self.rules.must_serve_all and wanted.is_beyond_all):
+            raise Infeasible
+        current = _counts(instance, hosted) if hosted is not None else None
+        solution = optimise(model, instance, self.rules, wanted, current, deadline_s)
+        packed = pack(instance, solution, self.rules, wanted)
+        placed = placements(instance, packed, demand_qps, hosted or {}, self.profiles)
+        too_coarse = {device for g in packed.left for device in instance.groups[g].devices}
+        if current is not None and hosted is not None:
+            too_coarse |= _loading_more(instance, solution, current, placed, hosted)
+        return _Answer(solution, placed, serves_all(instance, packed, wanted), frozenset(too_coarse))
+
+    def _model(self, detail: _Detail) -> tuple[Instance, Model]:
+        if detail not in self._compiled:
+            if len(self._compiled) > 1:  # keep the first, which most solves need, and the last
+                self._compiled.pop(next(reversed(self._compiled)))
+            hosted = dict(detail.hosted) if detail.hosted is not None else None
+            instance = make_instance(
+                self.catalog, self.profiles, self.policy.variants, self.rules, hosted=hosted, alone=detail.alone
+            )
+            self._compiled[detail] = instance, formulate(instance, self.rules)
+        return self._compiled[detail]
+
+    def _require_some_choice(self) -> None:
+        if not self._model(_Detail())[0].choices:
+            raise NoFeasiblePlan(
+                "No variant meets its family's SLO on any profiled device, within the rules.",
+                hint="loosen `slo` in the catalog or the rules, or add faster variants",
+            )
 
     def _plan(self, demand_qps: Mapping[str, float], placed: tuple[Placement, ...], solver: Solver) -> Plan:
-        rate_of = {name: sum(p.rate_qps for p in placed if p.family == name) for name in demand_qps}
+        rate_of = dict.fromkeys(demand_qps, 0.0)
+        for placement in placed:
+            rate_of[placement.family] += placement.rate_qps
         served_qps = {name: min(qps, rate_of[name]) for name, qps in demand_qps.items()}
-        best = best_accuracy(self._profiles.values())
         return Plan(
             format=FORMAT,
             made_by=store.made_by(),
-            policy=self._policy.name,
-            objective=OBJECTIVE,
-            headroom=self._headroom,
+            policy=self.policy.name,
+            objective=in_words(self.rules),
+            rules=self.rules,
+            headroom=self.headroom,
             demand_qps=dict(demand_qps),
             served_qps=served_qps,
             unserved_qps={name: qps - served_qps[name] for name, qps in demand_qps.items()},
             effective_accuracy=self._mean(placed, dict.fromkeys(demand_qps, 1.0)),
-            relative_accuracy=self._mean(placed, best),
+            relative_accuracy=self._mean(placed, best_accuracy(self.profiles.values())),
             solver=solver,
-            fleet=_fleet(self._profiles),
+            fleet=_fleet(self.profiles),
             placements=placed,
-            inputs=self._inputs,
+            inputs=self.inputs,
         )
 
     def _mean(self, placed: tuple[Placement, ...], per: Mapping[str, float]) -> float | None:
@@ -103,16 +222,49 @@ class Planner:
         total_qps = sum(p.rate_qps for p in placed)
         if total_qps <= 0:
             return None
-        accuracy = {
-            (device, v.family, v.variant): v.accuracy
-            for device, profile in self._profiles.items()
-            for v in profile.variants
-        }
-        return sum(p.rate_qps * accuracy[p.device, p.family, p.variant] / per[p.family] for p in placed) / total_qps
+        accuracy = accuracies(self.profiles)
+        return sum(p.rate_qps * accuracy(p.device, p.family, p.variant) / per[p.family] for p in placed) / total_qps
 
 
 def _fleet(profiles: Mapping[str, Profile]) -> dict[str, tuple[str, ...]]:
-    fleet: dict[str, tuple[str, ...]] = {}
+    fleet: dict[str, list[str]] = {}
     for device, profile in profiles.items():
-        fleet[profile.device.type] = (*fleet.get(profile.device.type, ()), device)
-    return fleet
+        fleet.setdefault(profile.device.type, []).append(device)
+    return {kind: tuple(devices) for kind, devices in fleet.items()}
+
+
+def _hosted(current: Plan | None, profiles: Mapping[str, Profile]) -> Hosted | None:
+    """What the devices that are here host in the plan in force; None where there is none."""
+    if current is None:
+        return None
+    return {device: keys for device, keys in current.hosted().items() if device in profiles}
+
+
+def _frozen(hosted: Hosted) -> tuple[tuple[str, frozenset[tuple[str, str]]], ...]:
+    return tuple(sorted(hosted.items()))
+
+
+def _counts(instance: Instance, hosted: Hosted) -> Ints:
+    """How many devices of its group host each choice now [C]."""
+    return np.array(
+        [sum(c.key in hosted.get(device, ()) for device in instance.groups[c.group].devices) for c in instance.choices],
+        dtype=np.int64,
+    )
+
+
+def _loading_more(
+    instance: Instance, solution: Solution, current: Ints, placed: tuple[Placement, ...], hosted: Hosted
+) -> frozenset[str]:
+    """The devices of groups where more must be loaded than the counts say."""
+    promised = np.bincount(
+        instance.group_of, np.maximum(solution.hosts - current, 0), minlength=len(instance.groups)
+    )  # fmt: skip
+    loads: dict[str, int] = {}
+    for p in placed:
+        loads[p.device] = loads.get(p.device, 0) + ((p.family, p.variant) not in hosted.get(p.device, ()))
+    return frozenset(
+        device
+        for g, group in enumerate(instance.groups)
+        if sum(loads.get(each, 0) for each in group.devices) > promised[g]
+        for device in group.devices
+    )

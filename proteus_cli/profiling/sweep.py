@@ -16,12 +16,11 @@ from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
-from proteus_cli.errors import EngineError
+from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.profiling.measure import measure_accuracy, measure_point
 
 CELL_S = 1.0  # a cell takes no longer than this, stable or not
 TYPICAL_CELL_S = 0.25  # for estimates only
-ACCURACY_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class Progress:
 
 
 def todos(workspace: store.Workspace, catalog: Catalog, device: Device, backend: Backend, max_batch: int) -> list[Todo]:
-    """What each variant still needs on a device. Raises `ArtefactError` where a model is missing.
+    """What each variant still needs on a device. Raises `ArtefactError` where a model is missing or not named.
 
     A cell is current while model, backend, its version, device type and threads are what they were.
     """
@@ -88,6 +87,11 @@ def _todo(
     variant: Variant,
     max_batch: int,
 ) -> Todo:
+    if variant.onnx is None:
+        raise ArtefactError(
+            f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to measure.",
+            hint="set `onnx` in engines/catalog.toml, or import what was measured elsewhere with `--from-csv`",
+        )
     model, eval_path = workspace.model_path(variant.onnx), workspace.eval_path(family)
     model_digest = store.model_digest(model)
     engine_digest = _engine_digest(model_digest, backend, device)
@@ -260,7 +264,7 @@ def accuracy_warnings(catalog: Catalog, profile: Profile) -> list[str]:
         for family in catalog.families
         for variant in family.variants
         if (measured := profile.of(family.name, variant.name)) is not None
-        and abs(measured.accuracy - variant.accuracy) > ACCURACY_TOLERANCE
+        and abs(measured.accuracy - variant.accuracy) > store.ACCURACY_TOLERANCE
     ]
 
 

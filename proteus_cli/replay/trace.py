@@ -7,10 +7,8 @@ Two CSV forms, in any order of columns, gzipped or not::
 """
 
 import csv
-import gzip
 import io
 import math
-import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,7 +28,6 @@ JITTER_S = 0.5
 _ARRIVALS = ("arrival_s", "family")
 _OPTIONAL = ("slo_s", "min_accuracy")
 _COUNTS = ("second", "family", "count")
-_GZIP_MAGIC = b"\x1f\x8b"
 _HINT = "docs/formats.md describes trace files; `proteus trace make` writes one"
 
 Floats = npt.NDArray[np.float64]
@@ -71,24 +68,11 @@ def read_trace(path: Path, *, rng: np.random.Generator | None = None) -> Trace:
     Counted arrivals are spread uniformly over their second, which is a Poisson process given its count, by ``rng``
     (by default one with seed 0, so that a file always means the same trace). Raises `ArtefactError` with the line.
     """
-    rows = csv.reader(io.StringIO(_text(path), newline=""), skipinitialspace=True, strict=True)
+    rows = csv.reader(io.StringIO(store.read_text(path, hint=_HINT), newline=""), skipinitialspace=True, strict=True)
     try:
         return _parse(path.name, rows, rng or np.random.default_rng(0))
     except (ValueError, csv.Error) as error:
         raise ArtefactError(f"`{path}`, line {max(rows.line_num, 1)}: {error}.", hint=_HINT) from None
-
-
-def _text(path: Path) -> str:
-    content = store.read_bytes(path, hint=_HINT)
-    try:
-        if content.startswith(_GZIP_MAGIC):
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ArtefactError(f"`{path}`, line {line}: not UTF-8 text.", hint=_HINT) from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise ArtefactError(f"`{path}` is not whole gzip data: {error}.", hint="fetch or make the file anew") from None
 
 
 def _parse(name: str, rows: Iterator[list[str]], rng: np.random.Generator) -> Trace:
@@ -210,8 +194,7 @@ def write_trace(path: Path, trace: Trace, *, per_second: bool = False) -> None:
 
     Raises `ArtefactError` where it can't be written, `UsageError` as `to_csv` does.
     """
-    content = to_csv(trace, per_second=per_second).encode()
-    store.write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    store.write_text(path, to_csv(trace, per_second=per_second))
 
 
 def to_csv(trace: Trace, *, per_second: bool = False) -> str:

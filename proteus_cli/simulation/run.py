@@ -170,9 +170,16 @@ class _Simulation:
 
 
 def _mean_latencies(profiles: Mapping[str, Profile]) -> dict[tuple[str, str, str], LatencyTable]:
+    """By device, family and variant; devices that share their measurements share the tables."""
+    measured = {id(variant): variant for profile in profiles.values() for variant in profile.variants}
+    tables = {
+        key: LatencyTable(variant.points, of=lambda point: point.mean_s)
+        for key, variant in measured.items()
+        if variant.points
+    }
     return {
-        (device, measured.family, measured.variant): LatencyTable(measured.points, of=lambda point: point.mean_s)
+        (device, variant.family, variant.variant): tables[id(variant)]
         for device, profile in profiles.items()
-        for measured in profile.variants
-        if measured.points
+        for variant in profile.variants
+        if variant.points
     }

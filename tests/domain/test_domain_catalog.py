@@ -5,13 +5,13 @@ from builders import make_catalog, make_family
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.errors import UsageError
 
-SMALL = Variant("a-s", "a-s.onnx", 0.8)
+SMALL = Variant("a-s", 0.8, "a-s.onnx")
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "-x", "a b", "a/b", "größe", "a" * 101, "a\n"])
 def test_a_name_that_would_break_paths_or_options_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="must be letters"):
-        Variant(name, "a.onnx", 0.5)
+        Variant(name, 0.5, "a.onnx")
     with pytest.raises(ValueError, match="must be letters"):
         Family(name, "50ms", (SMALL,))
 
@@ -19,16 +19,17 @@ def test_a_name_that_would_break_paths_or_options_is_refused(name: str) -> None:
 @pytest.mark.parametrize("accuracy", [-0.01, 1.01, 95.0, float("nan"), float("inf")])
 def test_an_accuracy_is_a_fraction(accuracy: float) -> None:
     with pytest.raises(ValueError, match="accuracy of `a-s`"):
-        Variant("a-s", "a.onnx", accuracy)
+        Variant("a-s", accuracy, "a.onnx")
 
 
 def test_the_ends_of_the_accuracies_are_allowed() -> None:
-    assert [Variant("v", "v.onnx", accuracy).accuracy for accuracy in (0.0, 1.0)] == [0.0, 1.0]
+    assert [Variant("v", accuracy, "v.onnx").accuracy for accuracy in (0.0, 1.0)] == [0.0, 1.0]
 
 
-def test_a_variant_needs_a_file() -> None:
-    with pytest.raises(ValueError, match="needs the path"):
-        Variant("a-s", "", 0.5)
+def test_a_variant_has_the_path_of_a_file_or_none() -> None:
+    assert Variant("a-s", 0.5).onnx is None
+    with pytest.raises(ValueError, match="onnx of `a-s` must be the path"):
+        Variant("a-s", 0.5, "")
 
 
 @pytest.mark.parametrize("slo", ["0ms", "-5ms", "50", "fast", "", "nanms", "infs", "5qps"])
@@ -47,7 +48,7 @@ def test_a_family_needs_variants_that_differ_in_name() -> None:
     with pytest.raises(ValueError, match="at least one variant"):
         Family("a", "50ms", ())
     with pytest.raises(ValueError, match="variant of `a` `a-s` is listed twice"):
-        Family("a", "50ms", (SMALL, Variant("a-s", "other.onnx", 0.9)))
+        Family("a", "50ms", (SMALL, Variant("a-s", 0.9, "other.onnx")))
 
 
 def test_a_catalog_needs_families_that_differ_in_name_and_the_right_format() -> None:

@@ -35,7 +35,7 @@ def _world(devices: int) -> tuple[Catalog, dict[str, Profile]]:
         Family(
             name,
             "100ms",
-            tuple(Variant(f"{name}-{size}", f"{name}-{size}.onnx", VARIANTS[size][0]) for size in VARIANTS),
+            tuple(Variant(f"{name}-{size}", VARIANTS[size][0], f"{name}-{size}.onnx") for size in VARIANTS),
         )
         for name in ("a", "b")
     )

@@ -45,7 +45,7 @@ def test_a_device_that_gets_more_than_it_can_take_is_found() -> None:
 
 
 def test_two_variants_on_a_device_are_found() -> None:
-    assert "hosts two variants" in refused(doctored(1, device="cpu0"))
+    assert "cpu0 hosts 2 variants" in refused(doctored(1, device="cpu0"))
 
 
 @pytest.mark.parametrize("share", [0.5, 0.7])

@@ -1,0 +1,139 @@
+"""What a user asks of every plan besides the demand: aims, limits on devices and variants, budgets."""
+
+from typing import Literal
+
+import msgspec
+
+from proteus_cli.domain.base import Value, is_amount, require
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.profile import Latency
+
+Resource = Literal["cost", "power"]
+Residency = int | Literal["memory"]
+
+
+class Pair(Value, frozen=True, order=True):
+    """One variant on some devices. ``device`` is an id, or a type and then means all devices of that type."""
+
+    device: str
+    family: str
+    variant: str
+
+    def __str__(self) -> str:
+        return f"{self.device}:{self.family}/{self.variant}"
+
+
+class Reserved(Value, frozen=True, order=True):
+    """Devices (an id or a type) that only ``family`` may use; nobody where that is None.
+
+    A device that several families reserve is theirs together.
+    """
+
+    device: str
+    family: str | None = None
+
+
+class Rules(Value, frozen=True):
+    """How to plan, whatever the demand; part of each plan, so that a re-plan obeys them too.
+
+    - ``capacity``, ``slo_fraction``: a variant's capacity is its best batch whose latency of that kind is at most
+      this part of the SLO;
+    - ``fairness``: serve the largest total, or first make the worst-served family's part as large as possible, then
+      the next one's, and so on;
+    - ``objective``: the highest mean accuracy over queries, or first the highest of the worst family (relative to the
+      best variant of each, as accuracies of unlike tasks don't compare), then the mean;
+    - ``minimize``: instead serve all demand at the lowest price per hour, or power, and only then accurately;
+    - ``residency``: how many variants a device may hold at a time; ``memory``: as many as fit;
+    - ``survive``: how many devices may be lost, any of them, without losing capacity for what is served (0 or 1);
+    - ``pack``: use as few devices as the rest allows;
+    - ``min_accuracy``: by family, the least accurate variant that may answer (a fraction);
+    - ``max_share``: by family, the largest part of its demand that one device may get;
+    - ``budget_w``, ``budget_cost``: the most that the devices in use may draw (watts), or cost per hour.
+    """
+
+    capacity: Latency = "p95"
+    slo_fraction: float = 0.5
+    fairness: Literal["total", "maxmin"] = "total"
+    objective: Literal["mean", "min-family"] = "mean"
+    minimize: Resource | None = None
+    residency: Residency = 1
+    survive: int = 0
+    pack: bool = False
+    min_accuracy: dict[str, float] = msgspec.field(default_factory=dict)
+    max_share: dict[str, float] = msgspec.field(default_factory=dict)
+    reserved: tuple[Reserved, ...] = ()
+    banned: tuple[Pair, ...] = ()
+    pinned: tuple[Pair, ...] = ()
+    budget_w: float | None = None
+    budget_cost: float | None = None
+
+    def __post_init__(self) -> None:
+        require(0 < self.slo_fraction <= 1, "slo_fraction must be above 0 and at most 1")
+        require(self.residency == "memory" or self.residency >= 1, "residency must be at least 1, or `memory`")
+        require(self.survive in {0, 1}, "survive must be 0 or 1")
+        for family, accuracy in self.min_accuracy.items():
+            require(0 <= accuracy <= 1, f"min_accuracy of `{family}` must be a fraction from 0 to 1")
+        for family, share in self.max_share.items():
+            require(0 < share <= 1, f"max_share of `{family}` must be above 0 and at most 1")
+        for budget in (self.budget_w, self.budget_cost):
+            require(budget is None or is_amount(budget), "a budget must not be negative")
+        # With several variants per device a loss takes capacity from all of them, and each loss asks for another plan.
+        require(not self.survive or self.residency == 1, "survive takes one variant per device (residency 1)")
+
+    @property
+    def is_resident_set(self) -> bool:
+        """Devices may hold more than one variant at a time."""
+        return self.residency != 1
+
+    @property
+    def budgets(self) -> dict[Resource, float]:
+        """The budgets that are set."""
+        both: dict[Resource, float | None] = {"cost": self.budget_cost, "power": self.budget_w}
+        return {name: budget for name, budget in both.items() if budget is not None}
+
+    @property
+    def resources(self) -> frozenset[Resource]:
+        """What plans must be counted in, besides devices."""
+        return frozenset(self.budgets) | ({self.minimize} if self.minimize is not None else set())
+
+    @property
+    def must_serve_all(self) -> bool:
+        """Leaving demand unserved is no option, as doing nothing would be cheapest."""
+        return self.minimize is not None
+
+
+def selects(selector: str, device: Device) -> bool:
+    """Whether ``selector`` (an id or a type) means this device."""
+    return selector in {device.id, device.type}
+
+
+def with_catalog(rules: Rules, catalog: Catalog) -> Rules:
+    """``rules`` with what the catalog asks for besides; where both speak of the same, ``rules`` win."""
+    floors = {f.name: f.min_accuracy for f in catalog.families if f.min_accuracy is not None}
+    shares = {f.name: f.max_share for f in catalog.families if f.max_share is not None}
+    reserved = [Reserved(device, f.name) for f in catalog.families for device in f.reserved]
+    variants = [(f.name, v) for f in catalog.families for v in f.variants]
+    banned = [Pair(device, family, v.name) for family, v in variants for device in v.banned]
+    pinned = [Pair(device, family, v.name) for family, v in variants for device in v.pinned]
+    return msgspec.structs.replace(
+        rules,
+        min_accuracy={**floors, **rules.min_accuracy},
+        max_share={**shares, **rules.max_share},
+        reserved=tuple(dict.fromkeys((*rules.reserved, *reserved))),
+        banned=tuple(dict.fromkeys((*rules.banned, *banned))),
+        pinned=tuple(dict.fromkeys((*rules.pinned, *pinned))),
+    )
+
+
+def in_words(rules: Rules) -> str:
+    """The aims in their order, as a sentence for people."""
+    serve = "serve the most demand"
+    if rules.fairness == "maxmin":
+        serve = "serve the largest part of each family's demand, the worst-served first"
+    accuracy = "the highest mean accuracy over queries"
+    if rules.objective == "min-family":
+        accuracy = "the highest accuracy of the worst family, then over queries"
+    first = serve if rules.minimize is None else f"serve all demand at the lowest {rules.minimize}"
+    last = ", then the fewest devices" if rules.pack else ""
+    return f"{first}, then {accuracy}, then the fewest loads{last}"

@@ -1,0 +1,122 @@
+"""Why there is no plan: the smallest set of wishes that can't be met together."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import combinations
+
+import msgspec
+
+from proteus_cli.domain.rules import Rules
+from proteus_cli.planning.planner import Planner
+from proteus_cli.units import format_percent, format_rate
+
+Question = Callable[[frozenset[int]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """One thing that was asked for: in words, as fields of `Rules`, or as a family whose demand is to be served."""
+
+    text: str
+    rules: dict[str, object]
+    family: str | None = None
+
+
+def smallest_conflict(planner: Planner, demand_qps: Mapping[str, float]) -> tuple[str, ...]:
+    """The fewest of the demands and rules that can't be met together, in words; empty where all can be.
+
+    Demands count as wishes: all of each family's, with the planner's headroom, must be served.
+    """
+    wishes = [*_demands(planner, demand_qps), *_rules(planner.rules)]
+
+    def can_be_met(chosen: frozenset[int]) -> bool:
+        asked = [wishes[i] for i in sorted(chosen)]
+        families = {wish.family for wish in asked if wish.family is not None}
+        demand = {name: qps if name in families else 0.0 for name, qps in demand_qps.items()}
+        return planner.with_changes(rules=_asking(planner.rules, asked)).can_serve_all(demand)
+
+    return tuple(wishes[i].text for i in sorted(smallest_infeasible_subset(len(wishes), can_be_met)))
+
+
+def without_each(rules: Rules) -> Iterator[tuple[str, Rules]]:
+    """For each thing that the rules ask for: in words, and the rules without it."""
+    wishes = list(_rules(rules))
+    for left_out in wishes:
+        asked = _asking(rules, [wish for wish in wishes if wish is not left_out])
+        limits = {name: getattr(asked, name) for wish in wishes for name in wish.rules}
+        yield left_out.text, msgspec.structs.replace(rules, **limits)
+
+
+def smallest_infeasible_subset(size: int, is_feasible: Question) -> frozenset[int]:
+    """The smallest subset of ``range(size)`` that is infeasible; empty where the whole set is feasible.
+
+    Feasibility must be monotone. Any infeasible subset hits the complement of each feasible one, so a smallest set that
+    hits all complements known is either infeasible, and then smallest, or teaches another complement (Ignatiev et al.,
+    "Smallest MUS extraction with minimal hitting set dualization", 2015).
+    """
+    everything = frozenset(range(size))
+    if is_feasible(everything):
+        return frozenset()
+    complements: list[frozenset[int]] = []
+    while True:
+        candidate = _smallest_hitting_set(size, complements)
+        if not is_feasible(candidate):
+            return candidate
+        complements.append(everything - _grown(candidate, everything, is_feasible))
+
+
+def _grown(subset: frozenset[int], everything: frozenset[int], is_feasible: Question) -> frozenset[int]:
+    for each in sorted(everything - subset):
+        if is_feasible(subset | {each}):
+            subset |= {each}
+    return subset
+
+
+def _smallest_hitting_set(size: int, sets: Sequence[AbstractSet[int]]) -> frozenset[int]:
+    for count in range(size + 1):
+        for chosen in combinations(range(size), count):
+            if all(not each.isdisjoint(chosen) for each in sets):
+                return frozenset(chosen)
+    raise AssertionError("the whole set hits every set that isn't empty")
+
+
+def _demands(planner: Planner, demand_qps: Mapping[str, float]) -> Iterator[_Wish]:
+    room = f" with a headroom of {planner.headroom:g}" if planner.headroom > 1 else ""
+    for family, qps in demand_qps.items():
+        if qps > 0:
+            yield _Wish(f"{family}: serve {format_rate(qps)}{room}", {}, family)
+
+
+def _rules(rules: Rules) -> Iterator[_Wish]:
+    for family, accuracy in rules.min_accuracy.items():
+        yield _Wish(f"{family}: only variants of accuracy {accuracy:g} or more", {"min_accuracy": {family: accuracy}})
+    for family, share in rules.max_share.items():
+        text = f"{family}: at most {format_percent(share)} of its demand on one device"
+        yield _Wish(text, {"max_share": {family: share}})
+    for reserved in rules.reserved:
+        yield _Wish(f"{reserved.device}: reserved for {reserved.family or 'nobody'}", {"reserved": (reserved,)})
+    for pair in rules.banned:
+        yield _Wish(f"{pair.device}: {pair.variant} is banned", {"banned": (pair,)})
+    for pair in rules.pinned:
+        yield _Wish(f"{pair.device}: {pair.variant} is pinned", {"pinned": (pair,)})
+    if rules.survive:
+        yield _Wish("any one device may be lost", {"survive": rules.survive})
+    if rules.budget_w is not None:
+        yield _Wish(f"at most {rules.budget_w:g} W", {"budget_w": rules.budget_w})
+    if rules.budget_cost is not None:
+        yield _Wish(f"at most {rules.budget_cost:g} per hour", {"budget_cost": rules.budget_cost})
+
+
+def _asking(rules: Rules, wishes: Sequence[_Wish]) -> Rules:
+    """Rules that ask for these wishes and nothing else."""
+    nothing = Rules(capacity=rules.capacity, slo_fraction=rules.slo_fraction, residency=rules.residency)
+    asked = nothing
+    for wish in wishes:
+        for name, value in wish.rules.items():
+            known = getattr(asked, name)
+            both = (
+                {**known, **value} if isinstance(value, dict) else known + value if isinstance(value, tuple) else value
+            )
+            asked = msgspec.structs.replace(asked, **{name: both})
+    return asked

@@ -1,0 +1,191 @@
+"""Why a plan is as it is: what limits it, and what each limit costs. Prices are found by planning again without it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import msgspec
+
+from proteus_cli.domain.base import Value
+from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Profile, best_accuracy
+from proteus_cli.errors import NoFeasiblePlan
+from proteus_cli.planning.conflict import without_each
+from proteus_cli.planning.planner import Planner
+from proteus_cli.units import format_rate
+
+MORE_FRAC = 0.1  # of a family's demand: how much more is tried
+MULTIPLE_STEPS = 12  # halvings: the multiple is exact to a few thousandths
+NOTABLE_POINTS, NOTABLE_QPS, NOTABLE_SPENT = 0.005, 1e-3, 1e-6  # smaller changes are rounding
+
+
+class FamilyAnswer(Value, frozen=True):
+    """What a plan means for one family; accuracies are None where nothing is served.
+
+    ``variants``: how many devices host each. ``best_accuracy``: of its best variant, whatever it costs.
+    """
+
+    family: str
+    demand_qps: float
+    served_qps: float
+    unserved_qps: float
+    capacity_qps: float
+    variants: dict[str, int]
+    effective_accuracy: float | None
+    best_accuracy: float
+    relative_accuracy: float | None
+
+
+class DeviceAnswer(Value, frozen=True):
+    """What like devices host, and for which part of their time they are busy at the planned demand."""
+
+    devices: tuple[str, ...]
+    type: str
+    hosts: tuple[str, ...]
+    busy: float
+
+
+class Price(Value, frozen=True):
+    """What would change if one thing were otherwise: ``what``, a ``demand``, ``device`` or ``rule``.
+
+    ``accuracy_points``: of relative accuracy, None where either plan serves nothing. ``unserved_qps``: more of it.
+    ``spent``: more of what is minimised (per hour, or watts), None where nothing is. ``is_possible``: there is a plan.
+    """
+
+    what: str
+    kind: Literal["demand", "device", "rule"]
+    is_possible: bool
+    accuracy_points: float | None = None
+    unserved_qps: float = 0.0
+    spent: float | None = None
+
+    @property
+    def is_notable(self) -> bool:
+        """It changes more than rounding does."""
+        changes = (abs(self.accuracy_points or 0.0) >= NOTABLE_POINTS, abs(self.unserved_qps) >= NOTABLE_QPS)
+        return not self.is_possible or any(changes) or abs(self.spent or 0.0) >= NOTABLE_SPENT
+
+
+class Explanation(Value, frozen=True):
+    """``most_multiple``: the largest multiple of the demand that could be served, without headroom (0: not any)."""
+
+    families: tuple[FamilyAnswer, ...]
+    devices: tuple[DeviceAnswer, ...]
+    prices: tuple[Price, ...]
+    most_multiple: float
+
+
+def explain(planner: Planner, plan: Plan) -> Explanation:
+    """Explain a plan that ``planner`` made. Takes a solve for each family, device type and rule."""
+    return Explanation(
+        families=tuple(_families(planner, plan)),
+        devices=tuple(_devices(planner, plan)),
+        prices=tuple(price for price in _prices(planner, plan) if price.is_notable),
+        most_multiple=most_multiple(planner, plan.demand_qps),
+    )
+
+
+def most_multiple(planner: Planner, demand_qps: Demand) -> float:
+    """The largest multiple of a demand that could be served, without headroom; 0 where there is none.
+
+    Exact to a few thousandths; infinite where nothing is asked for.
+    """
+    if sum(demand_qps.values()) <= 0:
+        return float("inf")
+    bare = planner.with_changes(headroom=1.0)
+
+    def fits(multiple: float) -> bool:
+        return bare.can_serve_all({name: qps * multiple for name, qps in demand_qps.items()})
+
+    low, high = 0.0, 1.0
+    while fits(high):
+        low, high = high, 2 * high
+    if low == 0.0:
+        while high > MORE_FRAC**6 and not fits(high / 2):
+            high /= 2
+        low = high / 2 if fits(high / 2) else 0.0
+    for _ in range(MULTIPLE_STEPS if low > 0 else 0):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _families(planner: Planner, plan: Plan) -> Iterator[FamilyAnswer]:
+    best = best_accuracy(planner.profiles.values())
+    for family, demand_qps in plan.demand_qps.items():
+        hosts = [placement for placement in plan.placements if placement.family == family]
+        variants: dict[str, int] = {}
+        for placement in hosts:
+            variants[placement.variant] = variants.get(placement.variant, 0) + 1
+        accuracy = _accuracy(planner.profiles, hosts)
+        yield FamilyAnswer(
+            family=family,
+            demand_qps=demand_qps,
+            served_qps=plan.served_qps[family],
+            unserved_qps=plan.unserved_qps[family],
+            capacity_qps=plan.capacity_qps(family),
+            variants=variants,
+            effective_accuracy=accuracy,
+            best_accuracy=best.get(family, 0.0),
+            relative_accuracy=accuracy / best[family] if accuracy is not None else None,
+        )
+
+
+def _accuracy(profiles: Mapping[str, Profile], hosts: list[Placement]) -> float | None:
+    total_qps = sum(p.rate_qps for p in hosts)
+    if total_qps <= 0:
+        return None
+    found = ((p, profiles[p.device].of(p.family, p.variant)) for p in hosts)
+    return sum(p.rate_qps * measured.accuracy for p, measured in found if measured is not None) / total_qps
+
+
+def _devices(planner: Planner, plan: Plan) -> Iterator[DeviceAnswer]:
+    """Like devices together: same type, same variants, equally busy."""
+    residents: dict[str, list[Placement]] = {device: [] for device in plan.devices}
+    for placement in plan.placements:
+        residents[placement.device].append(placement)
+    alike: dict[tuple[str, tuple[str, ...], float], list[str]] = {}
+    for device, placements in residents.items():
+        busy = sum(p.rate_qps / planner.capacity_qps(p) for p in placements)
+        hosts = tuple(p.variant for p in placements)
+        alike.setdefault((planner.profiles[device].device.type, hosts, round(busy, 6)), []).append(device)
+    for (kind, hosts, busy), devices in alike.items():
+        yield DeviceAnswer(devices=tuple(devices), type=kind, hosts=hosts, busy=busy)
+
+
+def _prices(planner: Planner, plan: Plan) -> Iterator[Price]:
+    for family, qps in plan.demand_qps.items():
+        if qps > 0:
+            more_qps = _rounded(qps * MORE_FRAC)
+            demand = {**plan.demand_qps, family: qps + more_qps}
+            yield _price(f"{format_rate(more_qps)} more of {family}", "demand", planner, plan, demand)
+    for kind, devices in plan.fleet.items():
+        like = planner.profiles[devices[0]]
+        another = msgspec.structs.replace(like, device=msgspec.structs.replace(like.device, id=f"{kind}+1"))
+        richer = planner.with_changes(profiles={**planner.profiles, another.device.id: another})
+        yield _price(f"one more {kind}", "device", richer, plan, plan.demand_qps)
+    for text, rules in without_each(planner.rules):
+        yield _price(f"without “{text}”", "rule", planner.with_changes(rules=rules), plan, plan.demand_qps)
+
+
+def _price(
+    what: str, kind: Literal["demand", "device", "rule"], other: Planner, plan: Plan, demand_qps: Demand
+) -> Price:
+    try:
+        changed = other(demand_qps)
+    except NoFeasiblePlan:
+        return Price(what=what, kind=kind, is_possible=False)
+    before, after = plan.relative_accuracy, changed.relative_accuracy
+    return Price(
+        what=what,
+        kind=kind,
+        is_possible=True,
+        accuracy_points=100 * (after - before) if before is not None and after is not None else None,
+        unserved_qps=changed.shortfall_qps - plan.shortfall_qps,
+        spent=other.spent(changed) - other.spent(plan) if plan.rules.minimize is not None else None,
+    )
+
+
+def _rounded(qps: float) -> float:
+    """To one significant digit."""
+    return float(f"{qps:.0e}")

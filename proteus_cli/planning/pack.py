@@ -1,0 +1,148 @@
+"""From counts per group to what each device holds: which variants together, and how much each answers."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from proteus_cli.domain.rules import Rules
+from proteus_cli.planning.instance import Instance, Ints
+from proteus_cli.planning.lexicographic import ALMOST_NOTHING, Solution, Wanted
+
+NEGLIGIBLE = 1e-9  # a part of a device, or of its time
+
+Bundle = dict[int, float]
+"""What one device holds: queries per second, with headroom, by choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A bundle for each device in use, by group. ``left`` are groups where something found no place."""
+
+    bundles: tuple[tuple[Bundle, ...], ...]
+    left: frozenset[int]
+
+
+def pack(instance: Instance, solution: Solution, rules: Rules, wanted: Wanted) -> Packed:
+    """Spread each group's rates over its devices.
+
+    With one variant per device that is a division. With several it is bin packing, in time and memory, where work may
+    be split but memory not: tried in several orders. Where something finds no place, the group's sums were too
+    optimistic, and its devices must be planned one by one.
+    """
+    if not rules.is_resident_set:
+        return Packed(
+            tuple(tuple(_divided(instance, solution, rules, g)) for g in range(len(instance.groups))), frozenset()
+        )
+    packer = _Packer(instance, solution, rules, wanted)
+    packed = [packer.pack(g) for g in range(len(instance.groups))]
+    return Packed(
+        tuple(bundles for bundles, _ in packed), frozenset(g for g, (_, left) in enumerate(packed) if left > NEGLIGIBLE)
+    )
+
+
+def serves_all(instance: Instance, packed: Packed, wanted: Wanted) -> bool:
+    """Whether the bundles answer all that is wanted."""
+    answered_qps = np.zeros(len(instance.families))
+    for c, rate_qps in (item for bundles in packed.bundles for bundle in bundles for item in bundle.items()):
+        answered_qps[instance.choices[c].family] += rate_qps
+    return not wanted.is_beyond_all and bool(np.all(answered_qps >= wanted.qps * (1 - ALMOST_NOTHING)))
+
+
+def _divided(instance: Instance, solution: Solution, rules: Rules, group: int) -> Iterator[Bundle]:
+    """One choice per device, all hosts alike. Spares that answer nothing are left out, unless they are asked for."""
+    for c in np.flatnonzero(instance.group_of == group).tolist():
+        hosts, rate_qps = int(solution.hosts[c]), float(solution.rate_qps[c])
+        needed = hosts if rate_qps > 0 or rules.survive else int(instance.pinned[c])
+        for _ in range(needed):
+            yield {c: rate_qps / hosts}
+
+
+@dataclass(slots=True)
+class _Work:
+    """Of one choice: the part of a device's time that is still to be placed, and the memory that each copy takes."""
+
+    choice: int
+    memory: float
+    busy: float
+
+
+@dataclass(slots=True)
+class _Device:
+    memory: float
+    places: float
+    time: float = 1.0
+    busy: dict[int, float] = field(default_factory=dict)
+
+
+_ORDERS: tuple[Callable[[_Work], float], ...] = (
+    lambda work: -work.memory,
+    lambda work: -work.busy,
+    lambda work: -work.memory * work.busy,
+    lambda work: work.busy,
+)
+
+
+class _Packer:
+    def __init__(self, instance: Instance, solution: Solution, rules: Rules, wanted: Wanted) -> None:
+        self._instance, self._solution = instance, solution
+        self._places = float("inf") if rules.residency == "memory" else float(rules.residency)
+        self._most_qps = wanted.share_qps * (1 + NEGLIGIBLE)
+
+    def pack(self, group: int) -> tuple[tuple[Bundle, ...], float]:
+        """Bundles for the devices of a group, and the device time that found no place in the best of them."""
+        mine = np.flatnonzero(self._instance.group_of == group)
+        tries = (self._in_order(group, mine, order) for order in _ORDERS)
+        best = next(tries)
+        for each in tries:
+            if best[1] <= NEGLIGIBLE:
+                break
+            best = min(best, each, key=lambda found: found[1])
+        devices, left = best
+        capacity_qps = self._instance.capacity_qps
+        bundles = ({c: busy * float(capacity_qps[c]) for c, busy in device.busy.items()} for device in devices)
+        return tuple(bundle for bundle in bundles if bundle), left
+
+    def _in_order(self, group: int, mine: Ints, order: Callable[[_Work], float]) -> tuple[list[_Device], float]:
+        count = len(self._instance.groups[group].devices)
+        devices = [_Device(memory=1 + NEGLIGIBLE, places=self._places) for _ in range(count)]
+        for c in mine[self._instance.pinned[mine] > 0].tolist():
+            for device in devices:
+                self._place(device, c, 0.0)
+        busy = self._solution.rate_qps / self._instance.capacity_qps
+        works = [_Work(c, float(self._instance.memory_frac[c]), float(busy[c])) for c in mine.tolist() if busy[c] > 0]
+        return devices, sum(self._place_all(devices, work) for work in sorted(works, key=order))
+
+    def _place_all(self, devices: list[_Device], work: _Work) -> float:
+        """Whole where it fits most tightly, else in pieces, the largest first; returns what is left."""
+        left = work.busy
+        while left > NEGLIGIBLE:
+            rooms = [self._room(device, work.choice) for device in devices]
+            fitting = [i for i, room in enumerate(rooms) if room >= left - NEGLIGIBLE]
+            if fitting:
+                target = min(fitting, key=lambda i: (work.choice not in devices[i].busy, devices[i].time))
+            else:
+                target = max(range(len(devices)), key=lambda i: rooms[i])
+                if rooms[target] <= NEGLIGIBLE:
+                    break
+            piece = min(left, rooms[target])
+            self._place(devices[target], work.choice, piece)
+            left -= piece
+        return left
+
+    def _room(self, device: _Device, choice: int) -> float:
+        """How much of its time a device could give to a choice."""
+        if choice not in device.busy and (device.places < 1 or self._instance.memory_frac[choice] > device.memory):
+            return 0.0
+        instance, family = self._instance, self._instance.choices[choice].family
+        given_qps = sum(
+            busy * instance.capacity_qps[c] for c, busy in device.busy.items() if instance.choices[c].family == family
+        )
+        return min(device.time, float((self._most_qps[family] - given_qps) / instance.capacity_qps[choice]))
+
+    def _place(self, device: _Device, choice: int, busy: float) -> None:
+        if choice not in device.busy:
+            device.memory -= float(self._instance.memory_frac[choice])
+            device.places -= 1
+        device.busy[choice] = device.busy.get(choice, 0.0) + busy
+        device.time -= busy

@@ -1,0 +1,270 @@
+"""Profiles as CSV, one row per batch size, columns in any order::
+
+    device_type,family,variant,accuracy,batch,latency_ms[,p50_ms][,p90_ms][,p95_ms][,p99_ms]
+    [,load_s][,memory_bytes][,power_w][,device_memory_bytes]
+
+An empty cell is unknown. Numbers are kept to the last digit, so that an export that is imported gives the same points.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from proteus_cli.domain.base import FORMAT, MadeBy, require
+from proteus_cli.domain.catalog import is_name
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.profile import Backend, Point, Profile, VariantProfile
+from proteus_cli.errors import ArtefactError, UsageError
+
+IMPORTED = "imported"  # the backend of profiles that came from a file
+MOST_BATCH = 65_536  # tables of latencies have an entry per row
+
+NEEDED = ("device_type", "family", "variant", "accuracy", "batch", "latency_ms")
+PERCENTILES = ("p50_ms", "p90_ms", "p95_ms", "p99_ms")
+OPTIONAL = (*PERCENTILES, "load_s", "memory_bytes", "power_w", "device_memory_bytes")
+HINT = "docs/formats.md describes profile files; `proteus profile --to-csv` writes one"
+
+_MOST_DIGITS = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One batch size of one variant on one type of device; None is unknown.
+
+    ``point`` counts as one run; a percentile that isn't given is the mean.
+    """
+
+    device_type: str
+    family: str
+    variant: str
+    accuracy: float
+    point: Point
+    load_s: float | None = None
+    memory_bytes: int | None = None
+    power_w: float | None = None
+    device_memory_bytes: int | None = None
+
+
+# --- reading
+
+
+def parse_rows(text: str, name: str) -> tuple[Row, ...]:
+    """The rows of a file, in order; one at least, and no two that contradict each other.
+
+    Raises `ArtefactError` with ``name`` and the line.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    rows: list[Row] = []
+    known = _Known()
+    try:
+        header = _header(next(reader, []))
+        for cells in reader:
+            if cells:  # else a blank line
+                require(len(cells) == len(header), f"{len(cells)} cells where the header has {len(header)}")
+                rows.append(_row(dict(zip(header, cells, strict=True))))
+                known.add(rows[-1], reader.line_num)
+        require(bool(rows), "it has no rows")
+    except (ValueError, csv.Error) as error:
+        raise ArtefactError(f"`{name}`, line {max(reader.line_num, 1)}: {error}.", hint=HINT) from None
+    return tuple(rows)
+
+
+def _header(cells: Sequence[str]) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    require(any(header), "it is empty")
+    require(len(set(header)) == len(header), "the header names a column twice")
+    missing = [column for column in NEEDED if column not in header]
+    require(not missing, f"the header lacks {', '.join(missing)}")
+    unknown = [column for column in header if column not in {*NEEDED, *OPTIONAL}]
+    require(not unknown, f"unknown column `{', '.join(unknown)}`; there may be {', '.join((*NEEDED, *OPTIONAL))}")
+    return header
+
+
+def _row(cells: Mapping[str, str]) -> Row:
+    for column in ("device_type", "family", "variant"):
+        require(is_name(cells[column]), f"{column} `{cells[column]}` must be letters, digits, `.`, `_`, `-`")
+    accuracy = _number("accuracy", cells["accuracy"])
+    require(accuracy <= 1, f"accuracy `{cells['accuracy']}` is not a fraction from 0 to 1")
+    known = {column: cells[column] for column in OPTIONAL if cells.get(column, "").strip()}
+    return Row(
+        device_type=cells["device_type"],
+        family=cells["family"],
+        variant=cells["variant"],
+        accuracy=accuracy,
+        point=_point(cells, known),
+        load_s=_number("load_s", known["load_s"]) if "load_s" in known else None,
+        memory_bytes=_whole("memory_bytes", known["memory_bytes"]) if "memory_bytes" in known else None,
+        power_w=_number("power_w", known["power_w"]) if "power_w" in known else None,
+        device_memory_bytes=(
+            _whole("device_memory_bytes", known["device_memory_bytes"]) if "device_memory_bytes" in known else None
+        ),
+    )
+
+
+def _point(cells: Mapping[str, str], known: Mapping[str, str]) -> Point:
+    batch, mean_s = _whole("batch", cells["batch"]), _latency_s("latency_ms", cells["latency_ms"])
+    require(1 <= batch <= MOST_BATCH, f"batch `{batch}` is not from 1 to {MOST_BATCH:,}")
+    p50_s, p90_s, p95_s, p99_s = (_latency_s(name, known[name]) if name in known else mean_s for name in PERCENTILES)
+    return Point(batch, 1, mean_s, p50_s, p90_s, p95_s, p99_s, qps=batch / mean_s)
+
+
+def _number(column: str, cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf or "_" in cell or not cell.isascii():
+        raise ValueError(f"{column} `{cell}` is not a finite number from 0 up")
+    return value
+
+
+def _latency_s(column: str, cell: str) -> float:
+    """Milliseconds → seconds, rounded once: what was exported comes back as the very same number."""
+    require(_number(column, cell) > 0, f"{column} `{cell}` is not above zero")
+    return float(Decimal(cell).scaleb(-3))
+
+
+def _whole(column: str, cell: str) -> int:
+    cell = cell.strip()
+    if not (cell.isascii() and cell.isdigit() and len(cell) <= _MOST_DIGITS):
+        raise ValueError(f"{column} `{cell}` is not a whole number from 0 up")
+    return int(cell)
+
+
+class _Known:
+    """What earlier rows say of the same thing, with their lines."""
+
+    def __init__(self) -> None:
+        self._cells: dict[tuple[str, str, str, int], int] = {}
+        self._accuracy: dict[tuple[str, str], tuple[float, int]] = {}
+        self._memory: dict[str, tuple[int, int]] = {}
+
+    def add(self, row: Row, line: int) -> None:
+        """Raises `ValueError` where the row repeats or contradicts an earlier one."""
+        batch = row.point.batch
+        first = self._cells.setdefault((row.device_type, row.family, row.variant, batch), line)
+        what = f"`{row.family}/{row.variant}`"
+        require(first == line, f"batch {batch} of {what} on `{row.device_type}` stands on line {first} already")
+        accuracy, where = self._accuracy.setdefault((row.family, row.variant), (row.accuracy, line))
+        same = f"the accuracy of {what} is {row.accuracy} here and {accuracy} on line {where}; it is one for all types"
+        require(accuracy == row.accuracy, same)
+        if row.device_memory_bytes is not None:
+            memory, where = self._memory.setdefault(row.device_type, (row.device_memory_bytes, line))
+            same = f"device_memory_bytes of `{row.device_type}` is {row.device_memory_bytes}; on line {where} {memory}"
+            require(memory == row.device_memory_bytes, same)
+
+
+def profiles_from(rows: Iterable[Row], made_by: MadeBy) -> dict[str, Profile]:
+    """A profile per device type, by type, whose device has the type's name as its id.
+
+    Where the rows of a variant give several load times, memories or powers, the largest counts; what none gives is 0,
+    or None for the power.
+    """
+    by_type: dict[str, dict[tuple[str, str], list[Row]]] = {}
+    for row in rows:
+        by_type.setdefault(row.device_type, {}).setdefault((row.family, row.variant), []).append(row)
+    return {
+        device_type: Profile(
+            format=FORMAT,
+            made_by=made_by,
+            device=_device(device_type, (row for group in variants.values() for row in group)),
+            measured_on=device_type,
+            backend=Backend(name=IMPORTED, versions={}),
+            variants=tuple(_variant(group) for group in variants.values()),
+        )
+        for device_type, variants in by_type.items()
+    }
+
+
+def _device(device_type: str, rows: Iterable[Row]) -> Device:
+    memory_bytes = max((row.device_memory_bytes or 0 for row in rows), default=0)
+    kind: Literal["cpu", "gpu"] = "cpu" if device_type.lower().startswith("cpu") else "gpu"
+    return Device(id=device_type, type=device_type, kind=kind, name=device_type, memory_bytes=memory_bytes)
+
+
+def _variant(rows: Sequence[Row]) -> VariantProfile:
+    powers_w = [row.power_w for row in rows if row.power_w is not None]
+    return VariantProfile(
+        family=rows[0].family,
+        variant=rows[0].variant,
+        accuracy=rows[0].accuracy,
+        model_digest=None,
+        engine_digest="",
+        eval_digest=None,
+        build_s=0.0,
+        load_s=max(row.load_s or 0.0 for row in rows),
+        memory_bytes=max(row.memory_bytes or 0 for row in rows),
+        points=tuple(sorted((row.point for row in rows), key=lambda point: point.batch)),
+        power_w=max(powers_w) if powers_w else None,
+    )
+
+
+# --- writing
+
+
+def to_csv(profiles: Iterable[Profile]) -> str:
+    """All points of profiles as CSV, one set of rows per device type.
+
+    Where devices of a type were measured differently, each stands under its id instead. Raises `UsageError` where
+    such an id is the name of another type, or where there is nothing to write.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*NEEDED, *OPTIONAL))
+    count = 0
+    for label, rows in _labelled(profiles).items():
+        count += len(rows)
+        writer.writerows((label, *row) for row in rows)
+    if not count:
+        raise UsageError("The profiles have no measurements to export.", hint="run `proteus profile` to make some")
+    return text.getvalue()
+
+
+Cells = tuple[str, ...]
+
+
+def _labelled(profiles: Iterable[Profile]) -> dict[str, list[Cells]]:
+    """Rows without their first cell, by what stands there."""
+    by_type: dict[str, dict[str, list[Cells]]] = {}
+    for profile in profiles:
+        by_type.setdefault(profile.device.type, {})[profile.device.id] = list(_rows(profile))
+    labelled: dict[str, list[Cells]] = {}
+    for device_type, by_id in by_type.items():
+        first = next(iter(by_id.values()))
+        is_one = all(rows == first for rows in by_id.values())
+        for label, rows in ({device_type: first} if is_one else by_id).items():
+            if label in labelled:
+                raise UsageError(
+                    f"`{label}` would name devices of two types in the file.", hint="take one of them out of profiles/"
+                )
+            labelled[label] = rows
+    return labelled
+
+
+def _rows(profile: Profile) -> Iterator[Cells]:
+    for measured in profile.variants:
+        for point in measured.points:
+            latencies_s = (point.mean_s, point.p50_s, point.p90_s, point.p95_s, point.p99_s)
+            yield (
+                measured.family,
+                measured.variant,
+                repr(measured.accuracy),
+                str(point.batch),
+                *(_milliseconds(seconds) for seconds in latencies_s),
+                _where_known(measured.load_s),
+                _where_known(measured.memory_bytes),
+                _where_known(measured.power_w, unknown=None),
+                _where_known(profile.device.memory_bytes),
+            )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{Decimal(repr(seconds)).scaleb(3).normalize():f}"
+
+
+def _where_known(value: float | None, *, unknown: float | None = 0) -> str:
+    return "" if value == unknown else repr(value)

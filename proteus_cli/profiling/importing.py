@@ -1,0 +1,157 @@
+"""What an imported file of profiles means to a workspace: checked as a whole, then written as a whole."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from proteus_cli import store
+from proteus_cli.domain.base import FORMAT, require
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.profiling.csv_files import IMPORTED, Row, profiles_from
+from proteus_cli.units import parse_duration
+
+Slos = str | Mapping[str, str]
+"""Latency targets as text with their units: one for all families, or by family."""
+
+
+def parse_slos(text: str) -> Slos:
+    """``"300ms"`` or ``"bert=300ms,yolo=100ms"`` → one latency target, or one by family. Raises `UsageError`."""
+    if "=" not in text:
+        return _slo(text)
+    slos: dict[str, str] = {}
+    for part in text.split(","):
+        family, _, slo = part.partition("=")
+        if family.strip() in slos:
+            raise UsageError(f"`--slo` names `{family.strip()}` twice.", hint="give each family once")
+        slos[family.strip()] = _slo(slo)
+    return slos
+
+
+def _slo(text: str) -> str:
+    if parse_duration(text) <= 0:
+        raise UsageError(f"The SLO `{text}` is not above zero.", hint="give a latency target, like `300ms`")
+    return "".join(text.split())
+
+
+def import_rows(
+    place: store.Workspace, rows: Sequence[Row], slos: Slos | None, *, name: str, force: bool
+) -> list[Profile]:
+    """Write a profile per device type of ``rows``, and a catalog where there is none; returns the profiles.
+
+    Nothing is written unless everything can be. A profile that says the same already keeps its file, so that plans
+    made from it stay current. Raises `UsageError` where ``slos`` are missing, or given beside a catalog, and
+    `ArtefactError` where the rows of ``name`` don't fit the catalog, or a measured profile stands in the way.
+    """
+    has_catalog = place.catalog_path.exists()
+    if has_catalog and slos is not None:
+        raise UsageError(
+            f"`{place.catalog_path}` has the SLOs already.", hint="leave out `--slo`, and change `slo` in the catalog"
+        )
+    if has_catalog:
+        _require_in_catalog(place.catalog(), rows, name)
+    made = profiles_from(rows, store.made_by())
+    current = (
+        {} if force else {device: there for device in made if (there := _on_disk(place, made[device])) is not None}
+    )
+    files = {place.profile_path(device): store.to_json(made[device]) for device in made if device not in current}
+    if not has_catalog:
+        files[place.catalog_path] = catalog_toml(new_catalog(rows, slos))
+    store.write_together(files)
+    return list((made | current).values())
+
+
+def _on_disk(place: store.Workspace, profile: Profile) -> Profile | None:
+    """The profile of that name where it says the same. Raises `ArtefactError` where it must not be replaced."""
+    path = place.profile_path(profile.device.id)
+    if not path.exists():
+        return None
+    there = place.profile(profile.device.id)
+    if there.backend.name != IMPORTED:
+        raise ArtefactError(
+            f"`{path}` was measured on that device; importing would overwrite it.",
+            hint="`--force` overwrites it; another device_type in the file keeps both",
+        )
+    return there if msgspec.structs.replace(there, made_by=profile.made_by) == profile else None
+
+
+def _require_in_catalog(catalog: Catalog, rows: Iterable[Row], name: str) -> None:
+    missing = list(dict.fromkeys(_missing(catalog, rows)))
+    if missing:
+        raise ArtefactError(
+            f"`{name}` has what the catalog doesn't have: {', '.join(missing)}.",
+            hint="add it to engines/catalog.toml (a variant needs no `onnx`), or leave out those rows",
+        )
+    for row in rows:
+        family = catalog.family(row.family)
+        variant = family.variant(row.variant)
+        if not store.is_as_declared(row.accuracy, family, variant):
+            raise ArtefactError(
+                f"`{name}` says that the accuracy of `{family.name}/{variant.name}` is {row.accuracy}; the catalog "
+                f"declares {variant.accuracy}.",
+                hint="correct the one that is wrong",
+            )
+
+
+def _missing(catalog: Catalog, rows: Iterable[Row]) -> Iterator[str]:
+    variants = {family.name: {variant.name for variant in family.variants} for family in catalog.families}
+    for row in rows:
+        if row.family not in variants:
+            yield f"family `{row.family}`"
+        elif row.variant not in variants[row.family]:
+            yield f"variant `{row.family}/{row.variant}`"
+
+
+# --- a catalog of what was imported
+
+
+def new_catalog(rows: Iterable[Row], slos: Slos | None) -> Catalog:
+    """Families and variants in order of first appearance, without models. Raises `UsageError` unless all have SLOs."""
+    accuracies: dict[str, dict[str, float]] = {}
+    for row in rows:
+        accuracies.setdefault(row.family, {})[row.variant] = row.accuracy
+    by_family = _by_family(slos, list(accuracies))
+    families = (
+        Family(
+            name=family,
+            slo=by_family[family],
+            variants=tuple(Variant(name=variant, accuracy=accuracy) for variant, accuracy in variants.items()),
+        )
+        for family, variants in accuracies.items()
+    )
+    return Catalog(format=FORMAT, families=tuple(families))
+
+
+def _by_family(slos: Slos | None, families: Sequence[str]) -> Mapping[str, str]:
+    each = ",".join(f"{family}=300ms" for family in families)
+    hint = f"give one for all families, `--slo 300ms`, or each its own: `--slo {each}`"
+    if slos is None:
+        raise UsageError("There is no catalog yet, and a new one needs the families' latency targets.", hint=hint)
+    if isinstance(slos, str):
+        return dict.fromkeys(families, slos)
+    missing = [family for family in families if family not in slos]
+    if missing:
+        raise UsageError(f"`--slo` names no latency target for `{', '.join(missing)}`.", hint=hint)
+    unknown = [family for family in slos if family not in families]
+    if unknown:
+        raise UsageError(f"`--slo` names `{', '.join(unknown)}`, which the file doesn't have.", hint=hint)
+    return slos
+
+
+def catalog_toml(catalog: Catalog) -> bytes:
+    """A catalog of names, SLOs and accuracies as TOML that reads back as the very same catalog."""
+    lines = ["# Made by `proteus profile --from-csv`. docs/formats.md says what else may stand here.", "format = 1"]
+    for family in catalog.families:
+        lines += ["", "[[family]]", f"name = {_string(family.name)}", f"slo = {_string(family.slo)}"]
+        for variant in family.variants:
+            lines += ["", "[[family.variant]]", f"name = {_string(variant.name)}", f"accuracy = {variant.accuracy!r}"]
+    content = ("\n".join(lines) + "\n").encode()
+    require(msgspec.toml.decode(content, type=Catalog) == catalog, "the catalog that was written reads otherwise")
+    return content
+
+
+def _string(text: str) -> str:
+    """A basic string of TOML, whose escapes are those of JSON."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,304 @@
+"""Profiles as CSV: what was written is read back to the last digit, and what makes no sense names its line."""
+
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+from builders import MADE_BY, make_measured, make_point, make_profile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.profile import Point, Profile, VariantProfile
+from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.profiling.csv_files import MOST_BATCH, NEEDED, Row, parse_rows, profiles_from, to_csv
+from proteus_cli.profiling.importing import catalog_toml, new_catalog, parse_slos
+
+HEADER = ",".join(NEEDED)
+ROW = "v100,bert,bert-s,0.8,1,2"
+
+
+def read(text: str) -> dict[str, Profile]:
+    return profiles_from(parse_rows(text, "p.csv"), MADE_BY)
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ArtefactError) as caught:
+        parse_rows(text, "p.csv")
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
+    return caught.value.message
+
+
+def only(profile: Profile) -> VariantProfile:
+    (measured,) = profile.variants
+    return measured
+
+
+# --- reading
+
+
+def test_a_row_is_a_point_whose_percentiles_are_its_latency_unless_given() -> None:
+    profile = read(f"{HEADER},p95_ms,p50_ms\nv100,bert,bert-s,0.8,4,20,25.5,\n")["v100"]
+    assert only(profile).points == (Point(4, 1, 0.02, 0.02, 0.02, 0.0255, 0.02, 200.0),)
+    assert (only(profile).family, only(profile).variant, only(profile).accuracy) == ("bert", "bert-s", 0.8)
+
+
+def test_a_type_is_a_device_of_its_own_name_measured_by_nobody_here() -> None:
+    profile = read(f"{HEADER}\n{ROW}\n")["v100"]
+    assert (profile.device.id, profile.device.type, profile.measured_on) == ("v100", "v100", "v100")
+    assert (profile.backend.name, profile.backend.versions) == ("imported", {})
+    assert (only(profile).model_digest, only(profile).engine_digest, only(profile).eval_digest) == (None, "", None)
+
+
+@pytest.mark.parametrize(
+    ("device_type", "kind"), [("cpu", "cpu"), ("CPU-8c", "cpu"), ("v100", "gpu"), ("my-cpu", "gpu")]
+)
+def test_a_type_that_starts_with_cpu_is_one(device_type: str, kind: str) -> None:
+    assert read(f"{HEADER}\n{device_type},bert,bert-s,0.8,1,2\n")[device_type].device.kind == kind
+
+
+def test_what_is_unknown_is_zero_or_nothing() -> None:
+    profile = read(f"{HEADER},load_s,memory_bytes,power_w,device_memory_bytes\n{ROW},,,,\n")["v100"]
+    measured = only(profile)
+    assert (measured.load_s, measured.memory_bytes, measured.power_w, profile.device.memory_bytes) == (0, 0, None, 0)
+
+
+def test_of_several_load_times_memories_or_powers_the_largest_counts() -> None:
+    extra = "load_s,memory_bytes,power_w,device_memory_bytes"
+    rows = ("v100,a,s,0.8,1,2,0.5,100,,4000", "v100,a,s,0.8,2,3,,300,70.5,", "v100,a,s,0.8,4,5,0.4,200,60,4000")
+    profile = read("\n".join((f"{HEADER},{extra}", *rows)))["v100"]
+    measured = only(profile)
+    assert (measured.load_s, measured.memory_bytes, measured.power_w) == (0.5, 300, 70.5)
+    assert profile.device.memory_bytes == 4000
+
+
+def test_types_variants_and_batches_may_come_in_any_order() -> None:
+    rows = ("v100,b,l,0.9,4,9", "cpu,a,s,0.8,1,2", "v100,a,s,0.8,1,1", "v100,b,l,0.9,1,5")
+    profiles = read("\n".join((HEADER, *rows)))
+    assert list(profiles) == ["v100", "cpu"]
+    assert [variant.variant for variant in profiles["v100"].variants] == ["l", "s"]
+    assert [point.batch for point in profiles["v100"].variants[0].points] == [1, 4]
+
+
+def test_columns_may_come_in_any_order_with_quotes_blanks_and_foreign_line_ends() -> None:
+    text = '"batch", latency_ms ,variant,family,accuracy,device_type\r\n1, 2.5,"s",a,.8,v100\r\n\r\n'
+    assert parse_rows(text, "p.csv") == (Row("v100", "a", "s", 0.8, _point(1, *[0.0025] * 5)),)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "problem"),
+    [
+        ("", 1, "it is empty"),
+        ("\n", 1, "it is empty"),
+        (f"{HEADER}\n", 1, "it has no rows"),
+        ("device_type,family\n", 1, "the header lacks variant, accuracy, batch, latency_ms"),
+        (f"{HEADER},colour\n", 1, "unknown column `colour`"),
+        (f"{HEADER},batch\n", 1, "names a column twice"),
+        (f"{HEADER}\n{ROW},7\n", 2, "7 cells where the header has 6"),
+        (f"{HEADER}\n{ROW}\nv100\n", 3, "1 cells where the header has 6"),
+        (f'{HEADER}\n"{ROW}\n', 2, "unexpected end of data"),
+        (f"{HEADER}\n../v100,a,s,0.8,1,2\n", 2, "device_type `../v100` must be letters"),
+        (f"{HEADER}\n.v100,a,s,0.8,1,2\n", 2, "device_type `.v100`"),
+        (f"{HEADER}\n,a,s,0.8,1,2\n", 2, "device_type ``"),
+        (f"{HEADER}\nv100,a b,s,0.8,1,2\n", 2, "family `a b` must be letters"),
+        (f"{HEADER}\nv100,a,s/2,0.8,1,2\n", 2, "variant `s/2` must be letters"),
+        (f"{HEADER}\nv100,a,{'s' * 101},0.8,1,2\n", 2, "variant `sss"),
+        (f"{HEADER}\nv100,a,s,93,1,2\n", 2, "accuracy `93` is not a fraction"),
+        (f"{HEADER}\nv100,a,s,nan,1,2\n", 2, "accuracy `nan`"),
+        (f"{HEADER}\nv100,a,s,-0.1,1,2\n", 2, "accuracy `-0.1`"),
+        (f"{HEADER}\nv100,a,s,,1,2\n", 2, "accuracy ``"),
+        (f"{HEADER}\nv100,a,s,0.8,0,2\n", 2, "batch `0` is not from 1 to"),
+        (f"{HEADER}\nv100,a,s,0.8,{MOST_BATCH + 1},2\n", 2, "is not from 1 to 65,536"),
+        (f"{HEADER}\nv100,a,s,0.8,1.0,2\n", 2, "batch `1.0` is not a whole number"),
+        (f"{HEADER}\nv100,a,s,0.8,{'9' * 5000},2\n", 2, "is not a whole number"),
+        (f"{HEADER}\nv100,a,s,0.8,1,0\n", 2, "latency_ms `0` is not above zero"),
+        (f"{HEADER}\nv100,a,s,0.8,1,1e-999\n", 2, "latency_ms `1e-999` is not above zero"),
+        (f"{HEADER}\nv100,a,s,0.8,1,\n", 2, "latency_ms ``"),
+        (f"{HEADER}\nv100,a,s,0.8,1,inf\n", 2, "latency_ms `inf`"),
+        (f"{HEADER}\nv100,a,s,0.8,1,1_0\n", 2, "latency_ms `1_0`"),
+        (f"{HEADER}\nv100,a,s,0.8,1,٣\n", 2, "latency_ms `٣`"),
+        (f"{HEADER}\nv100,a,s,0.8,1,5e-320\n", 2, "latencies of batch 1 must be above zero"),
+        (f"{HEADER},p99_ms\n{ROW},slow\n", 2, "p99_ms `slow`"),
+        (f"{HEADER},p50_ms\n{ROW},0\n", 2, "p50_ms `0` is not above zero"),
+        (f"{HEADER},load_s\n{ROW},-1\n", 2, "load_s `-1`"),
+        (f"{HEADER},memory_bytes\n{ROW},4GiB\n", 2, "memory_bytes `4GiB` is not a whole number"),
+        (f"{HEADER},power_w\n{ROW},inf\n", 2, "power_w `inf`"),
+        (f"{HEADER},device_memory_bytes\n{ROW},1e9\n", 2, "device_memory_bytes `1e9` is not a whole number"),
+        (f"{HEADER}\n{ROW}\n{ROW}\n", 3, "batch 1 of `bert/bert-s` on `v100` stands on line 2 already"),
+        (
+            f"{HEADER}\n{ROW}\ncpu,bert,bert-s,0.81,1,9\n",
+            3,
+            "the accuracy of `bert/bert-s` is 0.81 here and 0.8 on line 2",
+        ),
+        (
+            f"{HEADER},device_memory_bytes\n{ROW},100\nv100,a,s,0.5,1,2,\nv100,a,s,0.5,2,2,200\n",
+            4,
+            "device_memory_bytes of `v100` is 200; on line 2 100",
+        ),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_line(text: str, line: int, problem: str) -> None:
+    message = refused(text)
+    assert message.startswith(f"`p.csv`, line {line}: ")
+    assert problem in message
+
+
+@given(st.text(max_size=200))
+def test_garbage_is_refused_and_never_crashes(text: str) -> None:
+    assert refused(text)
+
+
+CELLS = st.sampled_from(["", "0", "1", "-1", "2.5", "1e400", "1e-400", "nan", "x", "9" * 30, " ", "0.5", '"', "é"])
+
+
+@given(st.lists(st.lists(CELLS, min_size=14, max_size=14), min_size=1, max_size=4))
+def test_rows_of_garbage_are_refused_or_make_profiles(rows: list[list[str]]) -> None:
+    header = to_csv([make_profile("cpu0", make_measured("a", "s", 0.5, {1: 0.1}))]).splitlines()[0]
+    try:
+        profiles = read("\n".join((header, *(",".join(row) for row in rows))))
+    except ArtefactError:
+        return
+    assert msgspec.json.decode(msgspec.json.encode(profiles), type=dict[str, Profile]) == profiles
+
+
+# --- writing
+
+SECONDS = st.floats(1e-7, 1e4)
+NAMES = st.text("abcXYZ019", min_size=1, max_size=3)
+ACCURACIES = st.fixed_dictionaries({}, optional={(f, v): st.floats(0, 1) for f in "ab" for v in ("s", "m", "l")})
+BYTES = st.integers(0, 2**50)
+
+
+@st.composite
+def points(draw: st.DrawFn) -> tuple[Point, ...]:
+    batches = sorted(draw(st.sets(st.integers(1, MOST_BATCH), min_size=1, max_size=4)))
+    return tuple(_point(batch, *(draw(SECONDS) for _ in range(5))) for batch in batches)
+
+
+def _point(batch: int, *latencies_s: float) -> Point:
+    mean_s, p50_s, p90_s, p95_s, p99_s = latencies_s
+    return Point(batch, 1, mean_s, p50_s, p90_s, p95_s, p99_s, batch / mean_s)
+
+
+@st.composite
+def workspaces(draw: st.DrawFn) -> list[Profile]:
+    """Profiles of some types, as they are once imported."""
+    accuracies = draw(ACCURACIES.filter(bool))
+    return [
+        msgspec.structs.replace(
+            _as_imported(make_profile(name, device_type=name, memory_bytes=draw(BYTES))),
+            variants=tuple(
+                VariantProfile(
+                    *(*key, accuracies[key], None, "", None, 0.0),
+                    load_s=draw(st.one_of(st.just(0.0), SECONDS)),
+                    memory_bytes=draw(BYTES),
+                    points=draw(points()),
+                    power_w=draw(st.one_of(st.none(), st.floats(0, 1e4))),
+                )
+                for key in draw(st.permutations(sorted(accuracies)))
+            ),
+        )
+        for name in draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
+    ]
+
+
+def _as_imported(profile: Profile) -> Profile:
+    """What a file can say of it: no backend, no runs, no models."""
+    kind = "cpu" if profile.device.type.lower().startswith("cpu") else "gpu"
+    device = msgspec.structs.replace(profile.device, name=profile.device.id, kind=kind, cores=())
+    return msgspec.structs.replace(
+        profile, device=device, backend=msgspec.structs.replace(profile.backend, name="imported")
+    )
+
+
+@given(workspaces())
+def test_an_export_that_is_imported_gives_the_same_profiles(profiles: list[Profile]) -> None:
+    assert list(read(to_csv(profiles)).values()) == profiles
+
+
+@given(workspaces())
+def test_an_export_of_an_import_is_the_same_file(profiles: list[Profile]) -> None:
+    text = to_csv(profiles)
+    assert to_csv(read(text).values()) == text
+
+
+def test_a_file_reads_like_this() -> None:
+    small = make_measured("a", "s", 0.8, {1: 0.0025, 2: 0.004}, load_s=0.5, memory_bytes=0, power_w=70.0)
+    large = make_measured("a", "l", 0.95, {1: 12.0}, load_s=0.0, memory_bytes=3000)
+    assert to_csv([make_profile("v100", small, large, device_type="v100", memory_bytes=8000)]) == (
+        "device_type,family,variant,accuracy,batch,latency_ms,p50_ms,p90_ms,p95_ms,p99_ms,"
+        "load_s,memory_bytes,power_w,device_memory_bytes\n"
+        "v100,a,s,0.8,1,2.5,2.5,2.5,2.5,2.5,0.5,,70.0,8000\n"
+        "v100,a,s,0.8,2,4,4,4,4,4,0.5,,70.0,8000\n"
+        "v100,a,l,0.95,1,12000,12000,12000,12000,12000,,3000,,8000\n"
+    )
+
+
+def types_in(profiles: Iterable[Profile]) -> list[str]:
+    return list(dict.fromkeys(line.partition(",")[0] for line in to_csv(profiles).splitlines()[1:]))
+
+
+def test_devices_of_a_type_that_measured_the_same_are_one_set_of_rows() -> None:
+    measured = make_measured("a", "s", 0.8, {1: 0.01})
+    assert types_in(make_profile(name, measured) for name in ("cpu0", "cpu1")) == ["cpu"]
+
+
+def test_devices_of_a_type_that_measured_otherwise_stand_under_their_ids() -> None:
+    slow, fast = (make_measured("a", "s", 0.8, {1: latency_s}) for latency_s in (0.02, 0.01))
+    mixed = [make_profile("cpu0", slow), make_profile("cpu1", fast), make_profile("v100", fast, device_type="gpu")]
+    assert types_in(mixed) == ["cpu0", "cpu1", "gpu"]
+
+
+def test_an_id_that_is_the_name_of_another_type_can_not_be_exported() -> None:
+    slow, fast = (make_measured("a", "s", 0.8, {1: latency_s}) for latency_s in (0.02, 0.01))
+    mixed = [make_profile("cpu0", slow), make_profile("gpu", fast), make_profile("v100", fast, device_type="gpu")]
+    with pytest.raises(UsageError, match="`gpu` would name devices of two types"):
+        to_csv(mixed)
+
+
+def test_profiles_without_a_point_can_not_be_exported() -> None:
+    with pytest.raises(UsageError, match="no measurements"):
+        to_csv([make_profile("cpu0", make_measured("a", "s", 0.8, {}))])
+
+
+# --- the catalog of an import
+
+
+def test_a_new_catalog_has_families_and_variants_in_order_of_first_appearance() -> None:
+    rows = parse_rows(f"{HEADER}\ncpu,b,l,0.9,1,9\ncpu,a,s,0.8,1,9\nv100,b,l,0.9,1,2\nv100,b,s,0.7,1,1\n", "p.csv")
+    catalog = new_catalog(rows, parse_slos("a=50ms, b = 0.3 s"))
+    assert [(f.name, f.slo, [(v.name, v.accuracy, v.onnx) for v in f.variants]) for f in catalog.families] == [
+        ("b", "0.3s", [("l", 0.9, None), ("s", 0.7, None)]),
+        ("a", "50ms", [("s", 0.8, None)]),
+    ]
+
+
+@given(ACCURACIES.filter(bool), st.sampled_from(["300ms", "1.5 s", "200\tµs", "1e-3s", "2\nmin"]))
+def test_a_catalog_is_written_exactly(accuracies: dict[tuple[str, str], float], slo: str) -> None:
+    rows = [
+        Row("cpu", family, variant, accuracy, make_point(1, 0.01)) for (family, variant), accuracy in accuracies.items()
+    ]
+    catalog = new_catalog(rows, parse_slos(slo))
+    assert msgspec.toml.decode(catalog_toml(catalog), type=Catalog) == catalog
+
+
+@pytest.mark.parametrize(
+    ("slo", "problem"),
+    [
+        ("", "`` is not a duration"),
+        ("300", "has no unit"),
+        ("0ms", "`0ms` is not above zero"),
+        ("a=50ms,a=60ms", "names `a` twice"),
+        ("a=50ms,b=", "`` is not a duration"),
+        ("a=50ms", "no latency target for `b`"),
+        ("a=50ms,b=60ms,c=70ms", "names `c`, which the file doesn't have"),
+        ("=50ms", "no latency target for `a, b`"),
+    ],
+)
+def test_latency_targets_that_make_no_sense_are_refused(slo: str, problem: str) -> None:
+    rows = [Row("cpu", family, "s", 0.5, make_point(1, 0.01)) for family in "ab"]
+    with pytest.raises(UsageError) as caught:
+        new_catalog(rows, parse_slos(slo))
+    assert problem in caught.value.message
+    assert caught.value.hint
