@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proteus_cli import store
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.fleet import what_if
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import ArtefactError
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import Workspace, model_digest, require_current_models
 
 PLAN = make_plan(make_placement("cpu0", "a", "a-s"))
@@ -117,6 +119,60 @@ def test_a_place_that_cannot_be_written_is_an_error_of_the_user(tmp_path: Path) 
     with pytest.raises(ArtefactError, match="Can't write"):
         store.write_bytes(tmp_path / "directory", b"")
     assert names(tmp_path) == ["directory", "file"]
+
+
+def test_files_that_are_written_together_are_all_there(tmp_path: Path) -> None:
+    paths = [tmp_path / "profiles" / "a.json", tmp_path / "profiles" / "b.json", tmp_path / "catalog.toml"]
+    paths[2].write_text("old")
+    store.write_together({path: path.name.encode() for path in paths})
+    assert [path.read_text() for path in paths] == ["a.json", "b.json", "catalog.toml"]
+    assert names(tmp_path) == ["catalog.toml", "profiles"]
+    assert names(tmp_path / "profiles") == ["a.json", "b.json"]
+
+
+def test_files_that_are_written_together_are_none_there_where_one_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full at the last of them."""
+    paths = [tmp_path / name for name in ("a", "b", "c")]
+    paths[0].write_text("old")
+    fsync, room = os.fsync, [2]
+
+    def full_at_the_third(file: int) -> None:
+        room[0] -= 1
+        if room[0] < 0:
+            disk_full(file)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", full_at_the_third)
+    with pytest.raises(ArtefactError, match="No space left on device") as caught:
+        store.write_together(dict.fromkeys(paths, b"new"))
+    assert str(paths[2]) in caught.value.message
+    assert names(tmp_path) == ["a"]
+    assert paths[0].read_text() == "old"
+
+
+def test_files_that_are_written_together_are_none_there_where_one_is_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    with pytest.raises(ArtefactError, match="Is a directory"):
+        store.write_together({tmp_path / "a": b"new", tmp_path / "b": b"new"})
+    assert names(tmp_path) == ["b"]
+
+
+@pytest.mark.parametrize("end", ["csv", "csv.gz"])
+def test_text_is_packed_by_the_end_of_its_name_and_the_same_bytes_each_time(end: str, tmp_path: Path) -> None:
+    first, second = tmp_path / f"1.{end}", tmp_path / f"2.{end}"
+    store.write_text(first, "größe\n" * 1000)
+    store.write_text(second, "größe\n" * 1000)
+    assert first.read_bytes() == second.read_bytes()
+    assert (first.stat().st_size < 1000) == (end == "csv.gz")
+    assert store.read_text(first, hint=HINT) == "größe\n" * 1000
+
+
+def test_text_that_is_none_is_named_with_its_line() -> None:
+    with pytest.raises(ArtefactError, match="`stdin`, line 2: not UTF-8") as caught:
+        store.text_of(b"a\n\xff\n", "stdin", hint=HINT)
+    assert caught.value.hint == HINT
 
 
 # Reading
@@ -251,6 +307,73 @@ def test_a_name_with_a_dot_keeps_it(tmp_path: Path) -> None:
     assert workspace.plan(Path("v1.2")) == PLAN
 
 
+# The profiles of a fleet that isn't here
+
+FAST, SLOW = (make_measured("a", "s", 0.8, {1: latency_s}) for latency_s in (0.01, 0.02))
+
+
+def with_profiles(root: Path, *profiles: Profile) -> Workspace:
+    workspace = Workspace(root)
+    for profile in profiles:
+        store.write_json(workspace.profile_path(profile.device.id), profile)
+    return workspace
+
+
+def plan_for(**fleet: tuple[str, ...]) -> Plan:
+    return msgspec.structs.replace(PLAN, fleet=fleet, placements=())
+
+
+def test_the_profiles_of_a_plan_are_those_of_its_devices(tmp_path: Path) -> None:
+    workspace = with_profiles(tmp_path, make_profile("cpu0", FAST), make_profile("cpu1", SLOW))
+    workspace.profile_path("cpu2").write_text("broken, and no device of the plan")
+    profiles = workspace.profiles_of(plan_for(cpu=("cpu1", "cpu0")))
+    assert profiles == {"cpu1": workspace.profile("cpu1"), "cpu0": workspace.profile("cpu0")}
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu1"])
+def test_made_up_devices_of_a_plan_have_the_profile_that_they_were_made_from(name: str, tmp_path: Path) -> None:
+    """By type, where a fleet is of that type; by device, where it is like that device."""
+    others = (make_profile("v100", SLOW, device_type="v100"),)
+    workspace = with_profiles(tmp_path, make_profile("cpu0", FAST), make_profile("cpu1", FAST), *others)
+    fleet = what_if({name: 3, "v100": 2}, workspace.profiles())
+    plan = plan_for(cpu=tuple(fleet)[:3], v100=tuple(fleet)[3:])
+    assert workspace.profiles_of(plan) == fleet
+
+
+def test_a_device_is_told_apart_from_the_profiles_of_another_type_by_its_type(tmp_path: Path) -> None:
+    """Of two imported types `t` and `t-0`, the first device of the first has the name of the second."""
+    types = [make_profile(name, measured, device_type=name) for name, measured in (("t", FAST), ("t-0", SLOW))]
+    workspace = with_profiles(tmp_path, *types)
+    fleet = what_if({"t": 1, "t-0": 1}, workspace.profiles())
+    assert list(fleet) == ["t-0", "t-0-0"]
+    assert workspace.profiles_of(plan_for(t=("t-0",)))["t-0"].variants == (FAST,)
+    assert workspace.profile_paths(fleet) == [workspace.profile_path("t"), workspace.profile_path("t-0")]
+
+
+def test_a_made_up_device_of_a_type_whose_profiles_differ_is_refused(tmp_path: Path) -> None:
+    workspace = with_profiles(tmp_path, make_profile("cpu0", FAST), make_profile("cpu1", SLOW))
+    with pytest.raises(UsageError, match="type `cpu` have different profiles"):
+        workspace.profiles_of(plan_for(cpu=("cpu-0",)))
+
+
+def test_a_device_without_a_profile_of_its_type_is_refused(tmp_path: Path) -> None:
+    workspace = with_profiles(tmp_path, make_profile("cpu0", FAST))
+    with pytest.raises(ArtefactError, match="No profile of `gpu0`, nor of any `v100`") as caught:
+        workspace.profiles_of(plan_for(v100=("gpu0",)))
+    assert "proteus profile --device gpu0" in caught.value.hint
+
+
+def test_the_files_of_a_large_fleet_are_few(tmp_path: Path) -> None:
+    workspace = with_profiles(
+        tmp_path, make_profile("cpu0", FAST), make_profile("cpu1", FAST), make_profile("v100", SLOW, device_type="v100")
+    )
+    profiles = workspace.profiles()
+    large = what_if({"v100": 10_000, "cpu": 10_000, "cpu1": 10_000}, profiles)
+    assert workspace.profile_paths(large) == [workspace.profile_path(name) for name in ("v100", "cpu0", "cpu1")]
+    assert workspace.sources(large) == [profiles[name] for name in ("v100", "cpu0", "cpu1")]
+    assert workspace.profile_paths(profiles) == [workspace.profile_path(name) for name in profiles]
+
+
 # What it was made from
 
 
@@ -327,3 +450,39 @@ def test_what_the_catalog_no_longer_offers_need_not_be_current(families: tuple[s
     catalog = make_catalog(make_family(family, {variant: 0.8}))
     profile = make_profile("cpu0", make_measured("a", "a-s", 0.8, {1: 0.01}))
     require_current_models(catalog, profile, Workspace(tmp_path))
+
+
+# Where there is no model to compare
+
+
+def imported(accuracy: float) -> VariantProfile:
+    return msgspec.structs.replace(make_measured("a", "s", accuracy, {1: 0.01}), model_digest=None)
+
+
+def catalog_of(accuracy: float, *, onnx: str | None = None, split: str | None = None) -> Catalog:
+    return make_catalog(Family("a", "100ms", (Variant("s", accuracy, onnx),), eval=split))
+
+
+def test_a_variant_without_a_model_is_current_while_its_accuracy_is(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for measured in (imported(0.8), make_measured("a", "s", 0.8, {1: 0.01})):
+        require_current_models(catalog_of(0.8), make_profile("cpu0", measured), workspace)
+        with pytest.raises(ArtefactError, match=r"The accuracy of `a/s` in the profile of `cpu0`"):
+            require_current_models(catalog_of(0.81), make_profile("cpu0", measured), workspace)
+
+
+def test_an_imported_profile_needs_no_model_that_the_catalog_names(tmp_path: Path) -> None:
+    workspace, profile = Workspace(tmp_path), make_profile("v100", imported(0.8))
+    require_current_models(catalog_of(0.8, onnx="gone.onnx"), profile, workspace)
+    with pytest.raises(ArtefactError, match=r"is 0\.8; the catalog declares 0\.9") as caught:
+        require_current_models(catalog_of(0.9, onnx="gone.onnx"), profile, workspace)
+    assert "--from-csv" in caught.value.hint
+
+
+def test_an_imported_accuracy_is_near_the_declared_one_where_accuracies_are_measured(tmp_path: Path) -> None:
+    """It was measured elsewhere, to more digits than people write into a catalog."""
+    workspace, profile = Workspace(tmp_path), make_profile("v100", imported(0.8129629))
+    require_current_models(catalog_of(0.813, split="no.npz"), profile, workspace)
+    for catalog in (catalog_of(0.83, split="no.npz"), catalog_of(0.813)):
+        with pytest.raises(ArtefactError, match="the catalog declares"):
+            require_current_models(catalog, profile, workspace)

@@ -89,6 +89,16 @@ PolicyOption = Annotated[
     typer.Option(envvar=environment("policy"), help="How to plan and adapt: proteus, most-accurate or least-accurate."),
 ]
 
+FleetOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar=environment("fleet"),
+        metavar="TYPE:COUNT,…",
+        help="What if these were the devices: `cpu:20,v100:10`, by profiled type or device.",
+        show_default="the profiled devices",
+    ),
+]
+
 DEFAULT_WORKSPACE = Path()
 DEFAULT_HEADROOM = 1.2
 DEFAULT_POLICY = "proteus"

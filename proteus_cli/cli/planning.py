@@ -6,8 +6,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proteus_cli.domain.profile import Profile
+    from proteus_cli.domain.rules import Rules
     from proteus_cli.planning.planner import Planner
     from proteus_cli.store import Workspace
+
+
+def fleet_of(place: "Workspace", fleet: str | None) -> "dict[str, Profile]":
+    """The profiled devices of a workspace by id, or those of a fleet like ``cpu:20,v100:10``. Raises `UsageError`."""
+    from proteus_cli.domain.fleet import parse_fleet, what_if
+
+    profiles = place.profiles()
+    return profiles if fleet is None else what_if(parse_fleet(fleet), profiles)
 
 
 def planner_for(
@@ -15,18 +24,24 @@ def planner_for(
     policy: str,
     headroom: float,
     *,
-    profiles: "Mapping[str, Profile] | None" = None,
+    profiles: "Mapping[str, Profile]",
+    rules: "Rules | None" = None,
     time_limit_s: float = 5.0,
 ) -> "Planner":
-    """Plans on all profiled devices, or on ``profiles``. Raises `ArtefactError` where one is missing or stale."""
+    """Plans on the devices of ``profiles``. Raises `ArtefactError` where one is missing or stale."""
     from proteus_cli.control.policies import policy_named
     from proteus_cli.planning.planner import Planner
     from proteus_cli.store import require_current_models
 
-    rule = policy_named(policy)
     catalog = place.catalog()
-    fleet = place.profiles() if profiles is None else profiles
-    for profile in fleet.values():
+    for profile in place.sources(profiles):
         require_current_models(catalog, profile, place)
-    inputs = place.digests([place.catalog_path, *(place.profile_path(device) for device in fleet)])
-    return Planner(catalog, fleet, rule, headroom=headroom, inputs=inputs, time_limit_s=time_limit_s)
+    return Planner(
+        catalog,
+        profiles,
+        policy_named(policy),
+        headroom=headroom,
+        inputs=place.digests([place.catalog_path, *place.profile_paths(profiles)]),
+        rules=rules,
+        time_limit_s=time_limit_s,
+    )

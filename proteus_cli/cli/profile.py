@@ -130,8 +130,7 @@ def _import(place: "Workspace", path: Path, slo: str | None, *, force: bool, jso
     text, name = _read(path)
     done = import_rows(place, parse_rows(text, name), slos, name=name, force=force)
     for each in done:
-        points = sum(len(variant.points) for variant in each.variants)
-        console.say(f"imported {points} points of {each.device.type} → {place.profile_path(each.device.id)}")
+        console.say(f"imported {each.device.type} → {place.profile_path(each.device.id)}")
     if json:
         console.show_json(done)
     else:

@@ -11,6 +11,7 @@ from proteus_cli.cli.options import (
     DEFAULT_POLICY,
     DEFAULT_WORKSPACE,
     RATE,
+    FleetOption,
     HeadroomOption,
     JsonOption,
     WorkspaceOption,
@@ -20,10 +21,9 @@ from proteus_cli.cli.options import (
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from proteus_cli.domain.plan import Plan
-    from proteus_cli.domain.profile import Profile
     from proteus_cli.domain.report import Report
     from proteus_cli.domain.trace import Trace
     from proteus_cli.planning.planner import Planner
@@ -45,14 +45,7 @@ def replay(
         Path | None,
         typer.Option(metavar="PLAN", help="Simulate from this plan.", show_default="a plan for the trace's first 10 s"),
     ] = None,
-    fleet: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TYPE:COUNT,…",
-            help="Simulate on such devices: `cpu:20,v100:10`, by type or like a profiled device.",
-            show_default="the profiled devices",
-        ),
-    ] = None,
+    fleet: FleetOption = None,
     policy: Annotated[
         str,
         typer.Option(
@@ -80,7 +73,6 @@ def replay(
 
     Requests leave when the trace says, answered or not, and latency counts from then.
     """
-    from proteus_cli.domain.fleet import parse_fleet
     from proteus_cli.reporting.gate import parse_gate
     from proteus_cli.store import Workspace
 
@@ -92,7 +84,6 @@ def replay(
             "`--fleet` makes no sense with `--url`, `--serve` or `--plan`, which have their devices.",
             hint="a plan for a fleet is made by `proteus plan --fleet`, and simulated with `--plan`",
         )
-    counts = parse_fleet(fleet) if fleet is not None and not has_devices else None
     gates = [parse_gate(text) for text in fail_on or ()]
     arrivals = _arrivals(trace, scale_to, seed)
     place = Workspace(workspace)
@@ -102,7 +93,7 @@ def replay(
         reports = list(_served(arrivals, place, _current(place, serve), policy))
     else:
         given = _current(place, plan) if plan is not None else None
-        reports = list(_simulated(arrivals, place, given, counts, policy, headroom))
+        reports = list(_simulated(arrivals, place, given, fleet, policy, headroom))
     _deliver(reports, output=output, page=report, png=png, json=json)
     for gate in gates:
         for each in reports:
@@ -129,11 +120,11 @@ def _simulated(
     arrivals: "Trace",
     place: "Workspace",
     given: "Plan | None",
-    fleet: "Mapping[str, int] | None",
+    fleet: str | None,
     policies: str,
     headroom: float,
 ) -> "Iterator[Report]":
-    from proteus_cli.cli.planning import planner_for
+    from proteus_cli.cli.planning import fleet_of, planner_for
     from proteus_cli.control.policies import policy_named
     from proteus_cli.domain.demand import check_demand
     from proteus_cli.domain.profile import best_accuracy
@@ -141,10 +132,16 @@ def _simulated(
     from proteus_cli.simulation.run import simulate
 
     catalog = place.catalog()
-    profiles = _profiles(place, given, fleet)
+    profiles = fleet_of(place, fleet) if given is None else place.profiles_of(given)
     check_demand(arrivals.demand(0.0, FIRST_SECONDS), catalog)
     for rule in [policy_named(name.strip()) for name in policies.split(",")]:
-        planner = planner_for(place, rule.name, given.headroom if given is not None else headroom, profiles=profiles)
+        planner = planner_for(
+            place,
+            rule.name,
+            given.headroom if given is not None else headroom,
+            profiles=profiles,
+            rules=given.rules if given is not None else None,
+        )
         plan = _start(planner, given, rule.name, arrivals)
         with console.progress(f"simulating {rule.name}") as advance:
             found = simulate(arrivals, plan, catalog, profiles, rule, planner, progress=lambda done: advance("", done))
@@ -158,16 +155,6 @@ def _simulated(
             best_accuracy=best_accuracy(profiles.values()),
             replans=found.replans,
         )
-
-
-def _profiles(place: "Workspace", given: "Plan | None", fleet: "Mapping[str, int] | None") -> "Mapping[str, Profile]":
-    """By device id: those of the plan, or of a fleet that is made up, or of the workspace."""
-    from proteus_cli.domain.fleet import what_if
-
-    if given is not None:
-        return place.profiles_of(given)
-    profiles = place.profiles()
-    return what_if(fleet, profiles) if fleet is not None else profiles
 
 
 def _start(planner: "Planner", given: "Plan | None", policy: str, arrivals: "Trace") -> "Plan":
@@ -189,7 +176,7 @@ def _served(arrivals: "Trace", place: "Workspace", given: "Plan", policies: str)
 
     profiles = place.profiles_of(given)
     for rule in [policy_named(name.strip()) for name in policies.split(",")]:
-        planner = planner_for(place, rule.name, given.headroom, profiles=profiles)
+        planner = planner_for(place, rule.name, given.headroom, profiles=profiles, rules=given.rules)
         plan = _start(planner, given, rule.name, arrivals)
         with TemporaryDirectory() as directory:
             path = Path(directory) / "plan.json"

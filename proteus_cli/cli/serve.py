@@ -87,7 +87,7 @@ def _deployment(name: Path, workspace: Path, *, replan: bool) -> "Deployment":
         devices=[here[device] for device in plan.devices],
         models={(f.name, v.name): _model(place, f, v) for f in catalog.families for v in f.variants},
         policy=policy if replan else replace(policy, replanning=None),
-        replan=planner_for(place, plan.policy, plan.headroom, profiles=profiles),
+        replan=planner_for(place, plan.policy, plan.headroom, profiles=profiles, rules=plan.rules),
     )
 
 

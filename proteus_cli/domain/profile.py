@@ -6,7 +6,6 @@ from typing import Literal
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
 from proteus_cli.domain.device import Device
 
-
 Latency = Literal["mean", "p50", "p95", "p99"]
 """Which of a point's latencies is meant."""
 

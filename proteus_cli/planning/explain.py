@@ -1,18 +1,20 @@
 """Why a plan is as it is: what limits it, and what each limit costs. Prices are found by planning again without it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal
-
-import msgspec
 
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.fleet import as_device
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.conflict import without_each
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import format_rate
+
+Kind = Literal["demand", "device", "rule"]
 
 MORE_FRAC = 0.1  # of a family's demand: how much more is tried
 MULTIPLE_STEPS = 12  # halvings: the multiple is exact to a few thousandths
@@ -53,7 +55,7 @@ class Price(Value, frozen=True):
     """
 
     what: str
-    kind: Literal["demand", "device", "rule"]
+    kind: Kind
     is_possible: bool
     accuracy_points: float | None = None
     unserved_qps: float = 0.0
@@ -75,12 +77,19 @@ class Explanation(Value, frozen=True):
     most_multiple: float
 
 
-def explain(planner: Planner, plan: Plan) -> Explanation:
+def explain(
+    planner: Planner, plan: Plan, *, progress: Callable[[str, float], None] = lambda _now, _done_frac: None
+) -> Explanation:
     """Explain a plan that ``planner`` made. Takes a solve for each family, device type and rule."""
+    questions = list(_questions(planner, plan))
+    prices = []
+    for number, question in enumerate(questions):
+        progress(question.what, number / (len(questions) + 1))
+        prices.append(_price(question, plan))
     return Explanation(
         families=tuple(_families(planner, plan)),
         devices=tuple(_devices(planner, plan)),
-        prices=tuple(price for price in _prices(planner, plan) if price.is_notable),
+        prices=tuple(price for price in prices if price.is_notable),
         most_multiple=most_multiple(planner, plan.demand_qps),
     )
 
@@ -153,37 +162,59 @@ def _devices(planner: Planner, plan: Plan) -> Iterator[DeviceAnswer]:
         yield DeviceAnswer(devices=tuple(devices), type=kind, hosts=hosts, busy=busy)
 
 
-def _prices(planner: Planner, plan: Plan) -> Iterator[Price]:
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One thing that could be otherwise, and who would plan for what then."""
+
+    what: str
+    kind: Kind
+    planner: Planner
+    demand_qps: Demand
+
+
+def _questions(planner: Planner, plan: Plan) -> Iterator[_Question]:
     for family, qps in plan.demand_qps.items():
         if qps > 0:
             more_qps = _rounded(qps * MORE_FRAC)
             demand = {**plan.demand_qps, family: qps + more_qps}
-            yield _price(f"{format_rate(more_qps)} more of {family}", "demand", planner, plan, demand)
+            yield _Question(f"{format_rate(more_qps)} more of {family}", "demand", planner, demand)
     for kind, devices in plan.fleet.items():
-        like = planner.profiles[devices[0]]
-        another = msgspec.structs.replace(like, device=msgspec.structs.replace(like.device, id=f"{kind}+1"))
+        another = as_device(planner.profiles[devices[0]], f"one more {kind}")
         richer = planner.with_changes(profiles={**planner.profiles, another.device.id: another})
-        yield _price(f"one more {kind}", "device", richer, plan, plan.demand_qps)
+        yield _Question(another.device.id, "device", richer, plan.demand_qps)
     for text, rules in without_each(planner.rules):
-        yield _price(f"without “{text}”", "rule", planner.with_changes(rules=rules), plan, plan.demand_qps)
+        yield _Question(f"without “{text}”", "rule", planner.with_changes(rules=rules), plan.demand_qps)
 
 
-def _price(
-    what: str, kind: Literal["demand", "device", "rule"], other: Planner, plan: Plan, demand_qps: Demand
-) -> Price:
+def _price(question: _Question, plan: Plan) -> Price:
     try:
-        changed = other(demand_qps)
+        changed = question.planner(question.demand_qps)
     except NoFeasiblePlan:
-        return Price(what=what, kind=kind, is_possible=False)
-    before, after = plan.relative_accuracy, changed.relative_accuracy
+        return Price(what=question.what, kind=question.kind, is_possible=False)
+    is_minimised = plan.rules.minimize is not None
+    more_unserved_qps = changed.shortfall_qps - plan.shortfall_qps
     return Price(
-        what=what,
-        kind=kind,
+        what=question.what,
+        kind=question.kind,
         is_possible=True,
-        accuracy_points=100 * (after - before) if before is not None and after is not None else None,
-        unserved_qps=changed.shortfall_qps - plan.shortfall_qps,
-        spent=other.spent(changed) - other.spent(plan) if plan.rules.minimize is not None else None,
+        accuracy_points=_points(plan, changed, is_more=question.kind == "demand"),
+        unserved_qps=more_unserved_qps if abs(more_unserved_qps) >= NOTABLE_QPS else 0.0,
+        spent=question.planner.spent(changed) - question.planner.spent(plan) if is_minimised else None,
     )
+
+
+def _points(before: Plan, after: Plan, *, is_more: bool) -> float | None:
+    """Points of relative accuracy won. For more demand: lost by all queries, old and new, per query before.
+
+    A mean over more queries would also change where the new ones just happen to be of a more accurate family.
+    """
+    if before.relative_accuracy is None or after.relative_accuracy is None:
+        return None
+    if not is_more:
+        return 100 * (after.relative_accuracy - before.relative_accuracy)
+    served_qps, then_qps = sum(before.served_qps.values()), sum(after.served_qps.values())
+    lost_qps, then_lost_qps = (1 - before.relative_accuracy) * served_qps, (1 - after.relative_accuracy) * then_qps
+    return 100 * (lost_qps - then_lost_qps) / served_qps
 
 
 def _rounded(qps: float) -> float:

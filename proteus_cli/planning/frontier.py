@@ -2,25 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 
-from proteus_cli.domain.base import Value
+from proteus_cli.domain.frontier import FrontierPoint
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import parse_rate
 
 MOST_POINTS = 1000
-
-
-class FrontierPoint(Value, frozen=True):
-    """The best plan for one total demand: rates in queries per second, accuracies as fractions over what is served."""
-
-    demand_qps: float
-    served_qps: float
-    unserved_qps: float
-    effective_accuracy: float | None
-    relative_accuracy: float | None
-    devices_used: int
-    gap: float
-    solve_s: float
 
 
 def parse_sweep(text: str) -> tuple[float, ...]:

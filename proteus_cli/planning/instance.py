@@ -202,7 +202,7 @@ def _groups(
 ) -> Iterator[DeviceGroup]:
     measurements: list[tuple[VariantProfile, ...]] = []
     limits: dict[tuple[str, str], Limits] = {}
-    named = {each.device for each in (*rules.pinned, *rules.banned, *rules.reserved)}
+    named = {pair.device for pair in (*rules.pinned, *rules.banned)} | {each.device for each in rules.reserved}
     alike: dict[object, DeviceGroup] = {}
     devices: dict[object, list[str]] = {}
     for device_id, profile in profiles.items():

@@ -22,12 +22,12 @@ from proteus_cli.reporting.rows import headings
 from proteus_cli.reporting.timeline import merged, violation_frac, width_s
 from proteus_cli.store import write_bytes
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _SIZE_INCHES = (5.6, 3.3)
 _PNG_DPI = 160
-_PNG_INK = "#1a1a1a"
+INK = "#1a1a1a"
 _SVG_INK = "#010203"  # stands for the page's own text colour, which it becomes
 _MOST_POINTS = 240
 _MARKS = 12
@@ -72,8 +72,18 @@ def write_png(directory: Path, reports: Sequence[Report]) -> tuple[Path, ...]:
     """Write each of `PLOTS` as ``NAME.png``; returns the paths. Raises `ArtefactError`."""
     paths = tuple(directory / f"{plot.name}.png" for plot in PLOTS)
     for plot, path in zip(PLOTS, paths, strict=True):
-        write_bytes(path, _saved(plot, _runs(reports), _PNG_INK, format="png", dpi=_PNG_DPI, facecolor="white"))
+        write_bytes(path, _saved(plot, _runs(reports), INK, format="png", dpi=_PNG_DPI, facecolor="white"))
     return paths
+
+
+def drawing(draw: Callable[..., None], *, rows: int, size_inches: tuple[float, float], **options: object) -> bytes:
+    """A picture of ``rows`` axes above each other that share their x axis; ``draw`` gets all of them."""
+    with mpl.rc_context(_style("drawing", INK)):
+        figure = Figure(figsize=size_inches, layout="constrained")
+        draw(*figure.subplots(rows, sharex=True))
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=_PNG_DPI, facecolor="white", **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 def _runs(reports: Sequence[Report]) -> list[Run]:
@@ -86,7 +96,7 @@ def _runs(reports: Sequence[Report]) -> list[Run]:
 
 def _look(place: int) -> dict[str, str]:
     return {
-        "color": _COLOURS[place % len(_COLOURS)],
+        "color": COLOURS[place % len(COLOURS)],
         "linestyle": _DASHES[place % len(_DASHES)],
         "marker": _MARKERS[place % len(_MARKERS)],
     }
@@ -248,7 +258,7 @@ def _inline(drawn: str, plot: Plot) -> str:
     body = re.sub(r'\bid="', f'id="{plot.name}-', body)
     body = re.sub(r'\bxlink:href="#', f'href="#{plot.name}-', body).replace("url(#", f"url(#{plot.name}-")
     body = re.sub(r" ?font-family: [^;\"]*;?", "", body).replace(_SVG_INK, "currentColor")
-    for place, colour in enumerate(_COLOURS):
+    for place, colour in enumerate(COLOURS):
         body = body.replace(colour.lower(), f"var(--run{place}, {colour})")
     view = re.search(r'viewBox="[^"]*"', body)
     opening = f'<svg {view[0] if view else ""} role="img" aria-label="{plot.title}"><title>{plot.title}</title>'

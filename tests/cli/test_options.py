@@ -16,6 +16,7 @@ QUANTITIES = [
     (("plan",), "--demand", "qps"),
     (PLAN, "--time-limit", "s"),
     (("profile",), "--budget", "s"),
+    (("profile", "--from-csv", "p.csv"), "--slo", "ms"),
     (("serve", "plan", "--port", "0"), "--max-body", "MiB"),
     (("serve", "plan", "--port", "0"), "--drain-timeout", "s"),
     (("replay", "t.csv"), "--scale-to", "qps"),

@@ -1,15 +1,18 @@
 """Instances small enough to try every placement."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import product
 
+import msgspec
 from builders import make_catalog, make_family, make_measured, make_profile
 from hypothesis import strategies as st
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile, capacity
+from proteus_cli.domain.profile import Latency, Point, Profile, VariantProfile, capacity
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.planner import Planner
 
 FAMILIES = ("a", "b")
@@ -21,32 +24,74 @@ Latencies = dict[tuple[str, str, str], dict[int, float]]
 
 @dataclass(frozen=True)
 class Tiny:
-    """``accuracy`` by family and variant; ``devices`` are the type of each; ``demand_qps`` by family."""
+    """``accuracy`` by family and variant; ``devices`` are the type of each; ``demand_qps`` by family.
+
+    ``memory`` (of variants by name, and of devices by type), ``power_w`` (by device type and variant) and ``price``
+    (by device type) are small whole numbers where rules need them. ``tails``: by variant, how many times the latency
+    its mean, p50, p95 and p99 are.
+    """
 
     accuracy: dict[str, dict[str, float]]
     latency_s: Latencies
     devices: tuple[str, ...]
     demand_qps: dict[str, float]
     slo_ms: int = 100
+    memory: dict[str, int] = field(default_factory=dict)
+    power_w: dict[tuple[str, str], float] = field(default_factory=dict)
+    price: dict[str, float] = field(default_factory=dict)
+    tails: dict[str, Mapping[Latency, float]] = field(default_factory=dict)
+    rules: Rules = Rules()
+    headroom: float = 1.0
+    current: Plan | None = None
 
     @property
     def catalog(self) -> Catalog:
-        return make_catalog(*(make_family(f, dict(v), slo=f"{self.slo_ms}ms") for f, v in self.accuracy.items()))
+        families = (make_family(f, dict(v), slo=f"{self.slo_ms}ms") for f, v in self.accuracy.items())
+        return msgspec.structs.replace(make_catalog(*families), price_per_hour=self.price)
+
+    @property
+    def kind_of(self) -> dict[str, str]:
+        """The type of each device by its id."""
+        return {f"{kind}{i}": kind for i, kind in enumerate(self.devices)}
 
     @property
     def profiles(self) -> dict[str, Profile]:
-        return {f"{kind}{i}": self._profile(f"{kind}{i}", kind) for i, kind in enumerate(self.devices)}
+        return {device: self._profile(device, kind) for device, kind in self.kind_of.items()}
 
     def _profile(self, device: str, kind: str) -> Profile:
         measured = (
-            make_measured(family, variant, accuracy, self.latency_s[kind, family, variant])
+            self._measured(kind, family, variant, accuracy)
             for family, variants in self.accuracy.items()
             for variant, accuracy in variants.items()
         )
-        return make_profile(device, *measured, device_type=kind)
+        return make_profile(device, *measured, device_type=kind, memory_bytes=self.memory.get(kind, 2**30))
+
+    def _measured(self, kind: str, family: str, variant: str, accuracy: float) -> VariantProfile:
+        latency_s = self.latency_s[kind, family, variant]
+        measured = make_measured(
+            family,
+            variant,
+            accuracy,
+            latency_s,
+            memory_bytes=self.memory.get(variant, 1000),
+            power_w=self.power_w.get((kind, variant)),
+        )
+        if variant not in self.tails:
+            return measured
+        times = self.tails[variant]
+        points = (
+            Point(n, 10, s * times["mean"], s * times["p50"], s, s * times["p95"], s * times["p99"], n / s)
+            for n, s in latency_s.items()
+        )
+        return msgspec.structs.replace(measured, points=tuple(points))
+
+    @property
+    def planner(self) -> Planner:
+        proteus = policy_named("proteus")
+        return Planner(self.catalog, self.profiles, proteus, headroom=self.headroom, inputs={}, rules=self.rules)
 
     def planned(self) -> Plan:
-        return Planner(self.catalog, self.profiles, policy_named("proteus"), headroom=1.0, inputs={})(self.demand_qps)
+        return self.planner(self.demand_qps, self.current)
 
     def with_more(self, kind: str) -> "Tiny":
         return replace(self, devices=(*self.devices, kind))

@@ -1,0 +1,189 @@
+"""How plans, their explanations and frontiers look in a terminal."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Column, Table
+
+from proteus_cli.units import format_percent, format_rate
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.frontier import FrontierPoint
+    from proteus_cli.domain.plan import Placement, Plan
+    from proteus_cli.planning.explain import Explanation, Price
+
+_BAR = 20
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def _table(*columns: Column | str, **options: Any) -> Table:
+    """A table that leaves its width to what it says."""
+    return Table(*columns, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False, **options)
+
+
+def _number(header: str) -> Column:
+    return Column(header, justify="right", no_wrap=True, min_width=len(header))
+
+
+def plan_table(plan: "Plan") -> Table:
+    """A row for each variant on each device; devices that do the same share a row."""
+    table = _table(
+        Column("device", no_wrap=True),
+        Column("family", no_wrap=True),
+        Column("variant", no_wrap=True),
+        _number("qps"),
+        _number("busy"),
+        _number("share"),
+        _number("batch"),
+        caption="qps: queries per second to each device · busy: the part of what it can take\n"
+        "share: the part of the family's queries on each · batch: the largest",
+        caption_justify="left",
+    )
+    for kind, devices, placements in _alike(plan):
+        who = named(kind, devices)
+        for p in placements:
+            busy = format_percent(p.rate_qps / p.capacity_qps) if p.capacity_qps > 0 else "–"
+            rate, share = _rate(p.rate_qps), format_percent(p.share)
+            table.add_row(who, p.family, p.variant, rate, busy, share, str(p.max_batch))
+            who = ""
+        if not placements:
+            table.add_row(who, "–", "idle", "–", "–", "–", "–")
+    return table
+
+
+def _rate(qps: float) -> str:
+    return format_rate(qps).removesuffix(" qps")
+
+
+def named(kind: str, devices: Sequence[str]) -> str:
+    """``gpu0``, or of several alike ``10 × v100``."""
+    return devices[0] if len(devices) == 1 else f"{len(devices)} × {kind}"
+
+
+def _alike(plan: "Plan") -> "Iterator[tuple[str, list[str], list[Placement]]]":
+    """Type, ids and placements of devices that do the same; idle ones last."""
+    placed: dict[str, list[Placement]] = {device: [] for device in plan.devices}
+    for placement in plan.placements:
+        placed[placement.device].append(placement)
+    kind_of = {device: kind for kind, devices in plan.fleet.items() for device in devices}
+    groups: dict[object, list[str]] = {}
+    for device, placements in placed.items():
+        does = tuple((p.family, p.variant, round(p.rate_qps, 6)) for p in placements)
+        groups.setdefault((kind_of[device], does), []).append(device)
+    for devices in sorted(groups.values(), key=lambda devices: not placed[devices[0]]):
+        yield kind_of[devices[0]], devices, placed[devices[0]]
+
+
+def explanation_tables(explanation: "Explanation", *, spent_on: str | None) -> RenderableType:
+    """Families, devices, what limits the plan, and how far the demand could grow. ``spent_on``: what is minimised."""
+    return Group(
+        _families_table(explanation),
+        _devices_table(explanation),
+        "",
+        *_limits(explanation, spent_on),
+        _growth(explanation),
+    )
+
+
+def _families_table(explanation: "Explanation") -> Table:
+    table = _table(
+        Column("family", no_wrap=True),
+        _number("demand"),
+        _number("unserved"),
+        _number("capacity"),
+        _number("accuracy"),
+        _number("of best"),
+        Column("hosts", no_wrap=True),
+        caption="demand, unserved, capacity: queries per second",
+        caption_justify="left",
+    )
+    for family in explanation.families:
+        variants = "\n".join(f"{count} × {variant}" for variant, count in family.variants.items()) or "–"
+        accuracy, relative = family.effective_accuracy, family.relative_accuracy
+        table.add_row(
+            family.family,
+            _rate(family.demand_qps),
+            _rate(family.unserved_qps) if family.unserved_qps > 1e-6 else "–",  # noqa: PLR2004 - rounding
+            _rate(family.capacity_qps),
+            f"{accuracy:.4f}" if accuracy is not None else "–",
+            format_percent(relative) if relative is not None else "–",
+            variants,
+        )
+    return table
+
+
+def _devices_table(explanation: "Explanation") -> Table:
+    table = _table(Column("device", no_wrap=True), "hosts", _number("busy"), Column(no_wrap=True, min_width=_BAR))
+    for each in sorted(explanation.devices, key=lambda each: not each.hosts):
+        hosts = ", ".join(each.hosts) or "idle"
+        table.add_row(named(each.type, each.devices), hosts, format_percent(each.busy), bar(each.busy))
+    return table
+
+
+def bar(part: float) -> str:
+    """A bar of a length in proportion to ``part`` (0 to 1)."""
+    eighths = round(max(0.0, min(part, 1.0)) * _BAR * 8)
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+
+
+def _limits(explanation: "Explanation", spent_on: str | None) -> Iterator[RenderableType]:
+    if not explanation.prices:
+        yield "Nothing limits this plan: no device, query or rule more or less would change its accuracy."
+        return
+    table = Table.grid(padding=(0, 2))
+    for price in explanation.prices:
+        table.add_row(price.what, _effect(price, spent_on))
+    yield "What limits this plan, and what each would change:"
+    yield table
+
+
+def _effect(price: "Price", spent_on: str | None) -> str:
+    if not price.is_possible:
+        return "impossible within the rules"
+    parts = []
+    if price.unserved_qps:
+        less_or_more = "more" if price.unserved_qps > 0 else "less"
+        parts.append(f"{format_rate(abs(price.unserved_qps))} {less_or_more} unserved")
+    if price.accuracy_points:
+        parts.append(f"{price.accuracy_points:+.2f} points of relative accuracy")
+    if price.spent:
+        unit = {"cost": "per hour", "power": "W"}[spent_on or "cost"]
+        parts.append(f"{price.spent:+,.2f} {unit}")
+    return ", ".join(parts)
+
+
+def _growth(explanation: "Explanation") -> str:
+    multiple = explanation.most_multiple
+    if multiple == float("inf"):
+        return "\nNothing is asked for."
+    if multiple <= 0:
+        return "\nNo multiple of this demand could be served in full: a family has no variant that may answer it."
+    return f"\nAt most {multiple:.2f} times this demand could be served, without headroom."
+
+
+def frontier_table(points: "Sequence[FrontierPoint]") -> Table:
+    """A row for each total demand, with bars of the accuracy that is kept."""
+    table = _table(
+        _number("demand"),
+        _number("unserved"),
+        _number("accuracy"),
+        _number("of best"),
+        Column(no_wrap=True, min_width=_BAR),
+        _number("devices"),
+    )
+    known = [point.relative_accuracy for point in points if point.relative_accuracy is not None]
+    least = min(known, default=0.0)
+    span = max(1 - least, 1e-9)
+    for point in points:
+        relative, accuracy = point.relative_accuracy, point.effective_accuracy
+        table.add_row(
+            format_rate(point.demand_qps),
+            format_rate(point.unserved_qps) if point.unserved_qps > 1e-6 else "–",  # noqa: PLR2004 - rounding
+            f"{accuracy:.4f}" if accuracy is not None else "–",
+            format_percent(relative) if relative is not None else "–",
+            bar(0.1 + 0.9 * (relative - least) / span) if relative is not None else "",
+            str(point.devices_used),
+        )
+    return table

@@ -1,0 +1,123 @@
+"""From the command line's words to the rules of a plan."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from proteus_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.catalog import Catalog
+    from proteus_cli.domain.profile import Profile
+    from proteus_cli.domain.rules import Pair, Reserved, Rules
+
+
+def parse_by_family(text: str | None, catalog: "Catalog", option: str) -> dict[str, float]:
+    """``"0.9"`` for all families, or ``"bert=0.9,yolo=0.8"`` → a fraction by family. Raises `UsageError`."""
+    if text is None:
+        return {}
+    if "=" not in text:
+        return dict.fromkeys(catalog.names, _fraction(text, option))
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        family = catalog.family(name.strip()).name
+        if family in found:
+            raise UsageError(f"`{option}` names `{family}` twice.", hint="give each family once")
+        found[family] = _fraction(value, option)
+    return found
+
+
+def _fraction(text: str, option: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 1:
+        hint = f"give a fraction from 0 to 1, like `{option} 0.9`, or one for each family: `{option} bert=0.9,yolo=0.8`"
+        raise UsageError(f"`{text.strip()}` is not a fraction.", hint=hint)
+    return value
+
+
+def parse_pairs(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]") -> "tuple[Pair, ...]":
+    """``DEVICE:VARIANT`` or ``DEVICE:FAMILY/VARIANT``, several joined by commas. Raises `UsageError`."""
+    from proteus_cli.domain.rules import Pair
+
+    pairs = []
+    for text in _items(texts):
+        device, colon, name = text.partition(":")
+        if not colon:
+            raise UsageError(f"`{text}` names no variant on a device.", hint="write `gpu0:digits-xl`, or a device type")
+        _require_device(device, profiles)
+        family, variant = _variant(name, catalog)
+        pairs.append(Pair(device, family, variant))
+    return tuple(pairs)
+
+
+def _variant(name: str, catalog: "Catalog") -> tuple[str, str]:
+    if "/" in name:
+        family, _, variant = name.partition("/")
+        return family, catalog.family(family).variant(variant).name
+    found = [(f.name, v.name) for f in catalog.families for v in f.variants if v.name == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        families = ", ".join(f"{family}/{variant}" for family, variant in found)
+        raise UsageError(f"Several families have a variant `{name}`.", hint=f"write one of: {families}")
+    known = ", ".join(v.name for f in catalog.families for v in f.variants)
+    raise UsageError(f"No variant `{name}` in the catalog.", hint=f"it has: {known}")
+
+
+def parse_reserved(
+    texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]"
+) -> "tuple[Reserved, ...]":
+    """``DEVICE`` (for nobody) or ``DEVICE=FAMILY``, several joined by commas. Raises `UsageError`."""
+    from proteus_cli.domain.rules import Reserved
+
+    reserved = []
+    for text in _items(texts):
+        device, is_for, family = text.partition("=")
+        _require_device(device, profiles)
+        reserved.append(Reserved(device, catalog.family(family).name if is_for else None))
+    return tuple(reserved)
+
+
+def parse_residency(text: str) -> "int | str":
+    """``"2"`` or ``"memory"``. Raises `UsageError`."""
+    if text == "memory":
+        return text
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise UsageError(f"`{text}` is not a residency.", hint="give how many variants a device may hold, or `memory`")
+
+
+def made_rules(**fields: object) -> "Rules":
+    """The rules with these fields. Raises `UsageError` where they make no sense."""
+    import msgspec
+
+    from proteus_cli.domain.rules import Rules
+
+    try:
+        return msgspec.convert(fields, Rules)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"The rules make no sense: {error}.", hint="`proteus plan --help` says what each may be"
+        ) from None
+
+
+def unknown_devices(rules: "Rules", profiles: "Mapping[str, Profile]") -> tuple[str, ...]:
+    """Devices that the rules (the catalog's, too) speak of, and that aren't in the fleet."""
+    pairs = (*rules.pinned, *rules.banned)
+    named = dict.fromkeys([*(pair.device for pair in pairs), *(each.device for each in rules.reserved)])
+    known = {profile.device.type for profile in profiles.values()} | set(profiles)
+    return tuple(device for device in named if device not in known)
+
+
+def _require_device(name: str, profiles: "Mapping[str, Profile]") -> None:
+    types = dict.fromkeys(profile.device.type for profile in profiles.values())
+    if name not in types and name not in profiles:
+        few = [*types, *profiles][:20]
+        raise UsageError(f"No device and no device type `{name}`.", hint=f"there are: {', '.join(few)}")
+
+
+def _items(texts: Iterable[str]) -> Sequence[str]:
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()]

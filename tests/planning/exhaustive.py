@@ -1,0 +1,389 @@
+"""The best plan by trying all: what each device may host, and for each such hosting the best way to share queries.
+
+Written from the rules' own words, not from the package's model.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations, product
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.optimize import linprog
+from tiny_fleets import Tiny
+
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import Pair
+from proteus_cli.errors import NoFeasiblePlan, RulesConflict
+
+Floats = npt.NDArray[np.float64]
+Aim = tuple[str, int]
+"""What to make large, and for "least served" of how many families."""
+
+SAME = 1e-9  # hostings that differ less are equally good
+CLOSE = 3e-6  # a plan that is worse by less is as good
+SERVED = 1e-6  # a smaller part of a demand isn't served
+
+
+@dataclass(frozen=True)
+class Host:
+    """One variant on one device: all that decides its worth."""
+
+    device: str
+    family: str
+    variant: str
+    capacity_qps: float
+    accuracy: float
+    memory: int
+    power_w: float
+
+
+Residents = tuple[Host, ...]
+Hosting = tuple[Residents, ...]
+"""What each device holds, in the order of the fleet."""
+
+
+def aims(tiny: Tiny) -> list[Aim]:
+    """What the rules want, in order; all to be made large."""
+    rules, families = tiny.rules, sum(qps > 0 for qps in tiny.demand_qps.values())
+    if rules.minimize is not None:
+        first: list[Aim] = [("all served", 0), (rules.minimize, 0)]
+    elif rules.fairness == "maxmin":
+        first = [*(("least served", k) for k in range(1, families + 1)), ("served", 0)]
+    else:
+        first = [("served", 0)]
+    worst: list[Aim] = [("worst family", 0)] if rules.objective == "min-family" else []
+    loads: list[Aim] = [("loads", 0)] if tiny.current is not None else []
+    pack: list[Aim] = [("devices", 0)] if rules.pack else []
+    return [*first, *worst, ("accuracy", 0), *loads, *pack]
+
+
+def assert_best(tiny: Tiny) -> None:
+    """The plan is one that the rules allow, and in each aim as good as all that are as good in the aims before."""
+    hostings = list(allowed_hostings(tiny))
+    if not any(hosts_of(tiny).values()):
+        with pytest.raises(NoFeasiblePlan):
+            tiny.planned()
+        return
+    remaining = [rated(tiny, hosting) for hosting in _worth_a_try(tiny, hostings)]
+    if not remaining or (tiny.rules.must_serve_all and max(each.reach(("all served", 0)) for each in remaining) < 1):
+        with pytest.raises(RulesConflict):
+            tiny.planned()
+        return
+    plan = tiny.planned()
+    assert plan.solver.status == "optimal"
+    mine = hosting_of(tiny, plan)
+    assert mine in hostings, f"{plan.placements} obey no rules"
+    worths = {"what it hosts": rated(tiny, mine)} | ({"its rates": _Rates(tiny, plan)} if tiny.headroom == 1 else {})
+    for aim in aims(tiny):
+        values = [each.reach(aim) for each in remaining]
+        best = max(values)
+        for what, worth in worths.items():
+            found = worth.reach(aim)
+            assert found >= best - CLOSE, f"{aim}: {what} give {found}, the best {best}; {plan.placements}"
+        remaining = [each for each, value in zip(remaining, values, strict=True) if value >= best - SAME]
+    _assert_rates(tiny, plan, mine)
+
+
+def _assert_rates(tiny: Tiny, plan: Plan, mine: Hosting) -> None:
+    """What the plan says of itself follows from what it hosts."""
+    for family, demand_qps in tiny.demand_qps.items():
+        share_qps = tiny.rules.max_share.get(family, 1.0) * demand_qps * (1 + CLOSE)
+        for device in tiny.kind_of:
+            placed = [p for p in plan.placements if (p.device, p.family) == (device, family)]
+            assert sum(p.rate_qps for p in placed) <= share_qps
+        rates = [(p.share, p.rate_qps) for p in plan.placements if p.family == family]
+        if sum(qps for _, qps in rates) > 0:
+            assert sum(share for share, _ in rates) == pytest.approx(1.0)
+    rate_of = {(p.device, p.family, p.variant): p.rate_qps for p in plan.placements}
+    for residents in mine:
+        busy = sum(rate_of[h.device, h.family, h.variant] / h.capacity_qps for h in residents)
+        assert busy <= 1 + CLOSE
+    if not tiny.rules.is_resident_set:
+        single = _Single(tiny, mine)
+        for family, demand_qps in tiny.demand_qps.items():
+            served_qps = min(demand_qps, single.served_qps[family])
+            assert plan.served_qps[family] == pytest.approx(served_qps, rel=CLOSE, abs=1e-9)
+
+
+# What may be hosted ----------------------------------------------------------------------------------------------
+
+
+def hosts_of(tiny: Tiny) -> dict[str, list[Host]]:
+    """By device, each variant that may be there at all."""
+    return {
+        device: [
+            host
+            for family, variants in tiny.accuracy.items()
+            for variant, accuracy in variants.items()
+            if _is_allowed(tiny, host := _host(tiny, device, kind, family, variant, accuracy))
+        ]
+        for device, kind in tiny.kind_of.items()
+    }
+
+
+def _host(tiny: Tiny, device: str, kind: str, family: str, variant: str, accuracy: float) -> Host:
+    times = tiny.tails.get(variant, {}).get(tiny.rules.capacity, 1.0)
+    latencies = [(batch, seconds * times) for batch, seconds in tiny.latency_s[kind, family, variant].items()]
+    rates = [batch / seconds for batch, seconds in latencies if seconds <= tiny.slo_ms / 1000 * tiny.rules.slo_fraction]
+    return Host(
+        device=device,
+        family=family,
+        variant=variant,
+        capacity_qps=max(rates, default=0.0),
+        accuracy=accuracy,
+        memory=tiny.memory.get(variant, 1000),
+        power_w=tiny.power_w.get((kind, variant), 0.0),
+    )
+
+
+def _is_allowed(tiny: Tiny, host: Host) -> bool:
+    rules, kind = tiny.rules, tiny.kind_of[host.device]
+    holders = {each.family for each in rules.reserved if each.device in {host.device, kind}}
+    return (
+        host.capacity_qps > 0
+        and host.memory <= tiny.memory.get(kind, 2**30)
+        and host.accuracy >= rules.min_accuracy.get(host.family, 0.0)
+        and (not holders or (None not in holders and host.family in holders))
+        and not any(_names(pair, host, kind) for pair in rules.banned)
+    )
+
+
+def _names(pair: Pair, host: Host, kind: str) -> bool:
+    return pair.device in {host.device, kind} and (pair.family, pair.variant) == (host.family, host.variant)
+
+
+def allowed_hostings(tiny: Tiny) -> Iterator[Hosting]:
+    """All that the devices may hold together."""
+    sets = [list(_resident_sets(tiny, device, hosts)) for device, hosts in hosts_of(tiny).items()]
+    for hosting in product(*sets):
+        if all(_spent(tiny, hosting, of) <= budget for of, budget in tiny.rules.budgets.items()):
+            yield hosting
+
+
+def _worth_a_try(tiny: Tiny, hostings: list[Hosting]) -> list[Hosting]:
+    """Without those that hold less than others, where to hold more costs nothing."""
+    rules = tiny.rules
+    if rules.resources or rules.pack or tiny.current is not None:
+        return hostings
+    held = [{frozenset(hosting[i]) for hosting in hostings} for i in range(len(tiny.devices))]
+    most = [{each for each in sets if not any(each < other for other in sets)} for sets in held]
+    return [h for h in hostings if all(frozenset(residents) in sets for residents, sets in zip(h, most, strict=True))]
+
+
+def _resident_sets(tiny: Tiny, device: str, hosts: list[Host]) -> Iterator[Residents]:
+    kind, residency = tiny.kind_of[device], tiny.rules.residency
+    most = len(hosts) if residency == "memory" else int(residency)
+    pins = [pair for pair in tiny.rules.pinned if pair.device in {device, kind}]
+    for size in range(most + 1):
+        for residents in combinations(hosts, size):
+            fits = sum(host.memory for host in residents) <= tiny.memory.get(kind, 2**30)
+            if fits and all(any(_names(pair, host, kind) for host in residents) for pair in pins):
+                yield residents
+
+
+def hosting_of(tiny: Tiny, plan: Plan) -> Hosting:
+    """What a plan hosts."""
+    placed = {(p.device, p.family, p.variant) for p in plan.placements}
+    assert len(placed) == len(plan.placements)
+    every = hosts_of(tiny)
+    found = tuple(tuple(h for h in every[d] if (d, h.family, h.variant) in placed) for d in tiny.kind_of)
+    assert sum(map(len, found)) == len(placed), f"{plan.placements} are not all allowed"
+    return found
+
+
+# What a hosting is worth ------------------------------------------------------------------------------------------
+
+
+def _spent(tiny: Tiny, hosting: Hosting, of: str) -> float:
+    used = [residents for residents in hosting if residents]
+    if of == "power":
+        return sum(max(host.power_w for host in residents) for residents in used)
+    return sum(tiny.price[tiny.kind_of[residents[0].device]] for residents in used)
+
+
+def _loads(tiny: Tiny, hosting: Hosting) -> int:
+    now = tiny.current.hosted() if tiny.current is not None else {}
+    return sum((h.family, h.variant) not in now.get(h.device, ()) for residents in hosting for h in residents)
+
+
+def wanted_qps(tiny: Tiny) -> dict[str, float]:
+    """With headroom."""
+    return {family: qps * tiny.headroom for family, qps in tiny.demand_qps.items()}
+
+
+@dataclass
+class _Worth:
+    """What can be said of a hosting, or of a plan: the parts of the demands that are served, and how accurately."""
+
+    tiny: Tiny
+    hosting: Hosting
+    served_qps: dict[str, float] = field(default_factory=dict)
+    accuracy_qps: dict[str, float] = field(default_factory=dict)
+
+    def reach(self, aim: Aim) -> float:
+        name, number = aim
+        wanted = wanted_qps(self.tiny)
+        parts = {f: self.served_qps[f] / qps for f, qps in wanted.items() if qps > 0}
+        values: Mapping[str, Callable[[], float]] = {
+            "cost": lambda: -_spent(self.tiny, self.hosting, "cost"),
+            "power": lambda: -_spent(self.tiny, self.hosting, "power"),
+            "loads": lambda: -_loads(self.tiny, self.hosting),
+            "devices": lambda: -sum(bool(residents) for residents in self.hosting),
+            "all served": lambda: float(min(parts.values(), default=1.0) >= 1 - SERVED),
+            "least served": lambda: sum(sorted(parts.values())[:number]),
+            "served": lambda: sum(self.served_qps.values()) / (sum(wanted.values()) or 1.0),
+            "accuracy": lambda: sum(self.accuracy_qps.values()) / (sum(wanted.values()) or 1.0),
+            "worst family": lambda: self._worst(parts),
+        }
+        return float(values[name]())
+
+    def _worst(self, parts: Mapping[str, float]) -> float:
+        relative = [
+            self.accuracy_qps[f] / self.served_qps[f] / max(variants.values())
+            for f, variants in self.tiny.accuracy.items()
+            if self.tiny.demand_qps[f] > 0 and parts[f] > SERVED
+        ]
+        return min(relative, default=1.0)
+
+
+class _Rates(_Worth):
+    """A plan as its rates say."""
+
+    def __init__(self, tiny: Tiny, plan: Plan) -> None:
+        super().__init__(tiny, hosting_of(tiny, plan), dict(plan.served_qps))
+        for family, variants in tiny.accuracy.items():
+            placed = [p for p in plan.placements if p.family == family]
+            self.accuracy_qps[family] = sum(p.rate_qps * variants[p.variant] for p in placed)
+
+
+class _Single(_Worth):
+    """One variant per device: families don't compete, and to fill the most accurate first is best."""
+
+    def __init__(self, tiny: Tiny, hosting: Hosting) -> None:
+        super().__init__(tiny, hosting)
+        for family, qps in wanted_qps(tiny).items():
+            share_qps = tiny.rules.max_share.get(family, 1.0) * qps
+            mine = sorted(
+                (host for residents in hosting for host in residents if host.family == family),
+                key=lambda host: -host.accuracy,
+            )
+            rooms = [min(host.capacity_qps, share_qps) for host in mine]
+            lost = max(rooms, default=0.0) if tiny.rules.survive else 0.0
+            left = self.served_qps[family] = min(qps, sum(rooms) - lost)
+            self.accuracy_qps[family] = 0.0
+            for host, room in zip(mine, rooms, strict=True):
+                self.accuracy_qps[family] += min(left, room) * host.accuracy
+                left -= min(left, room)
+
+
+class _Shared(_Worth):
+    """Several variants per device: how best to share its time is a linear program, whose aims are fixed in turn."""
+
+    def __init__(self, tiny: Tiny, hosting: Hosting) -> None:
+        super().__init__(tiny, hosting)
+        self.wanted = {family: qps for family, qps in wanted_qps(tiny).items() if qps > 0}
+        self.hosts = [host for residents in hosting for host in residents if host.family in self.wanted]
+        self.rows: list[tuple[Floats, float]] = []  # coefficients, and the most that they may sum up to
+        self.size = len(self.hosts)
+        for family in self.wanted:
+            self.rows.append((self._sum(lambda h, f=family: float(h.family == f)), 1.0))
+            share = tiny.rules.max_share.get(family, 1.0)
+            for device in tiny.kind_of:
+                self.rows.append(
+                    (self._sum(lambda h, f=family, d=device: float((h.device, h.family) == (d, f))), share)
+                )
+        for device in tiny.kind_of:
+            self.rows.append(
+                (self._sum(lambda h, d=device: (h.device == d) * self.wanted[h.family] / h.capacity_qps), 1.0)
+            )
+
+    def _sum(self, of: Callable[[Host], float]) -> Floats:
+        return np.array([of(host) for host in self.hosts], dtype=np.float64)
+
+    def _part(self, family: str) -> Floats:
+        return self._sum(lambda host: float(host.family == family))
+
+    def reach(self, aim: Aim) -> float:
+        name, number = aim
+        everything = sum(self.wanted.values()) or 1.0
+        if name in {"cost", "power", "loads", "devices"}:
+            return super().reach(aim)
+        if name == "all served":
+            served = self._most(self._sum(lambda host: 1.0)) >= len(self.wanted) * (1 - SAME)
+            if served:
+                self.rows.append((self._sum(lambda host: -1.0), SAME - len(self.wanted)))
+            return float(served)
+        if name == "least served":
+            return self._least(number)
+        if name == "worst family":
+            return self._raised()
+        weigh = {"served": lambda host: 1.0, "accuracy": lambda host: host.accuracy}[name]
+        return self._fix(self._sum(lambda host: weigh(host) * self.wanted[host.family] / everything))
+
+    def _fix(self, row: Floats) -> float:
+        value = self._most(row)
+        self.rows.append((-row, SAME / 10 - value))
+        return value
+
+    def _least(self, number: int) -> float:
+        """The largest sum of the ``number`` smallest parts: ``number · t - Σ max(t - part, 0)`` for the best ``t``."""
+        first = self.size
+        self.size += 1 + len(self.wanted)
+        for i, family in enumerate(self.wanted):
+            row = self._padded(-self._part(family))
+            row[first], row[first + 1 + i] = 1.0, -1.0
+            self.rows.append((row, 0.0))
+        aim = np.zeros(self.size)
+        aim[first], aim[first + 1 :] = number, -1.0
+        return self._fix(aim)
+
+    def _raised(self) -> float:
+        """The worst family's relative accuracy over what is answered: by bisection, as that is a ratio."""
+        low, high = 0.0, 1.0
+        rows = self.rows
+        while high - low > SAME:
+            middle = (low + high) / 2
+            self.rows = [*rows, *self._at_least(middle)]
+            low, high = (middle, high) if self._run(np.zeros(self.size)) is not None else (low, middle)
+        self.rows = [*rows, *self._at_least(low)]
+        return low
+
+    def _at_least(self, floor: float) -> Iterator[tuple[Floats, float]]:
+        for family in self.wanted:
+            best = max(self.tiny.accuracy[family].values())
+            yield (
+                self._sum(lambda h, f=family, a=floor * best: (a - h.accuracy) if h.family == f else 0.0),
+                SAME / 100,
+            )
+
+    def _most(self, row: Floats) -> float:
+        value = self._run(row)
+        assert value is not None
+        return value
+
+    def _run(self, row: Floats) -> float | None:
+        if self.size == 0:
+            return 0.0
+        done = linprog(
+            -self._padded(row),
+            A_ub=np.array([self._padded(each) for each, _ in self.rows]),
+            b_ub=np.array([most for _, most in self.rows]),
+            bounds=(0, None),
+        )
+        assert done.status in {0, 2}, done.message
+        return -float(done.fun) if done.status == 0 else None
+
+    def _padded(self, row: Floats) -> Floats:
+        return np.concatenate([row, np.zeros(self.size - len(row))])
+
+
+def rated(tiny: Tiny, hosting: Hosting) -> _Worth:
+    return _Shared(tiny, hosting) if tiny.rules.is_resident_set else _Single(tiny, hosting)
+
+
+def best_value(tiny: Tiny, aim: Aim) -> float:
+    """The best that any hosting reaches in one aim alone."""
+    return max((rated(tiny, hosting).reach(aim) for hosting in allowed_hostings(tiny)), default=-math.inf)

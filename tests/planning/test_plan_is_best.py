@@ -1,0 +1,20 @@
+"""Whatever the rules ask, no hosting at all beats the plan."""
+
+import pytest
+from exhaustive import assert_best
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_rules import PARTS, ruled, ruled_by_several
+
+
+@pytest.mark.parametrize("part", PARTS)
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_no_hosting_beats_the_plan_where_the_rules_ask_for(part: str, data: st.DataObject) -> None:
+    assert_best(data.draw(ruled(part)))
+
+
+@given(ruled_by_several())
+@settings(max_examples=150, deadline=None)
+def test_no_hosting_beats_the_plan_where_several_are_asked_for(tiny: object) -> None:
+    assert_best(tiny)

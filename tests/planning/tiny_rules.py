@@ -1,0 +1,158 @@
+"""Tiny instances with rules: one part of the rules at a time, or several together."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from builders import make_placement, make_plan
+from hypothesis import strategies as st
+from tiny_fleets import TYPES, Latencies, Tiny
+
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Latency
+from proteus_cli.domain.rules import Pair, Reserved, Rules
+
+CAPACITIES_QPS = (10, 20, 25, 40, 50, 80, 100)  # 10 qps take 100 ms: too slow for half of the SLO
+
+
+@st.composite
+def small_fleets(draw: st.DrawFn, *, families: int = 3, variants: int = 3, devices: int = 3, choices: int = 6) -> Tiny:
+    """Round numbers, so that plans tie; ``choices`` is the most variants of all families together."""
+    accuracy: dict[str, dict[str, float]] = {}
+    left = choices
+    for family in "abc"[: draw(st.integers(1, families))]:
+        grades = draw(st.lists(st.integers(5, 10), min_size=1, max_size=max(1, min(variants, left))))
+        left -= len(grades)
+        accuracy[family] = {f"{family}{i}": grade / 10 for i, grade in enumerate(grades)}
+    kinds = TYPES[: draw(st.integers(1, 2))]
+    latency_s: Latencies = {
+        (kind, family, variant): {1: 1 / draw(st.sampled_from(CAPACITIES_QPS))}
+        for kind in TYPES
+        for family, of in accuracy.items()
+        for variant in of
+    }
+    fleet = tuple(sorted(draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=devices))))
+    rates = st.sampled_from([0.0, 10.0, 20.0, 50.0, 80.0, 120.0, 300.0]) | st.integers(1, 300).map(float)
+    return Tiny(accuracy, latency_s, fleet, {family: draw(rates) for family in accuracy})
+
+
+def _keys(tiny: Tiny) -> st.SearchStrategy[tuple[str, str]]:
+    return st.sampled_from([(f, v) for f, variants in tiny.accuracy.items() for v in variants])
+
+
+def _selectors(tiny: Tiny) -> st.SearchStrategy[str]:
+    return st.sampled_from([*tiny.kind_of, *dict.fromkeys(tiny.devices)])
+
+
+def _pairs(tiny: Tiny) -> st.SearchStrategy[Pair]:
+    return st.builds(lambda device, key: Pair(device, *key), _selectors(tiny), _keys(tiny))
+
+
+def _asking(tiny: Tiny, **rules: Any) -> Tiny:
+    return replace(tiny, rules=msgspec.structs.replace(tiny.rules, **rules))
+
+
+def _priced(draw: st.DrawFn, tiny: Tiny) -> Tiny:
+    return replace(tiny, price={kind: float(draw(st.integers(0, 3))) for kind in TYPES})
+
+
+def _powered(draw: st.DrawFn, tiny: Tiny) -> Tiny:
+    keys = [(kind, variant) for kind, _, variant in tiny.latency_s]
+    return replace(tiny, power_w={key: float(draw(st.integers(0, 10))) for key in keys})
+
+
+def _with_tails(draw: st.DrawFn, tiny: Tiny) -> Tiny:
+    times = st.sampled_from([0.5, 0.8, 1.0, 1.5, 2.0])
+    kinds: tuple[Latency, ...] = ("mean", "p50", "p95", "p99")
+    several = {key: {1: s[1], 4: s[1] * draw(st.sampled_from([1.0, 2.0, 4.0]))} for key, s in tiny.latency_s.items()}
+    variants = [variant for of in tiny.accuracy.values() for variant in of]
+    tails: dict[str, Mapping[Latency, float]] = {v: {kind: draw(times) for kind in kinds} for v in variants}
+    chosen, part = draw(st.sampled_from(kinds)), draw(st.sampled_from([0.2, 0.5, 0.9, 1.0]))
+    return _asking(replace(tiny, latency_s=several, tails=tails), capacity=chosen, slo_fraction=part)
+
+
+def _with_memory(draw: st.DrawFn, tiny: Tiny) -> Tiny:
+    names = [variant for of in tiny.accuracy.values() for variant in of]
+    memory = {name: draw(st.integers(1, 4)) for name in names} | {kind: draw(st.integers(2, 7)) for kind in TYPES}
+    return _asking(replace(tiny, memory=memory), residency=draw(st.sampled_from(["memory", 2, 3])))
+
+
+@st.composite
+def plans_in_force(draw: st.DrawFn, tiny: Tiny, most: int) -> Plan:
+    """Up to ``most`` variants on each device."""
+    devices = list(tiny.kind_of)
+    held = {device: draw(st.sets(_keys(tiny), max_size=most)) for device in devices}
+    placements = [make_placement(device, *key) for device, keys in held.items() for key in sorted(keys)]
+    return make_plan(*placements, devices=devices)
+
+
+def _in_force(draw: st.DrawFn, tiny: Tiny) -> Tiny:
+    return replace(tiny, current=draw(plans_in_force(tiny, draw(st.integers(1, 2)))))
+
+
+def _floors(draw: st.DrawFn, tiny: Tiny) -> Tiny:
+    grades = st.integers(5, 10).map(lambda grade: grade / 10)
+    return _asking(tiny, min_accuracy=draw(st.dictionaries(st.sampled_from(list(tiny.accuracy)), grades, min_size=1)))
+
+
+def _shares(draw: st.DrawFn, tiny: Tiny) -> Tiny:
+    parts = st.sampled_from([0.25, 0.4, 0.5, 0.7, 1.0])
+    return _asking(tiny, max_share=draw(st.dictionaries(st.sampled_from(list(tiny.accuracy)), parts, min_size=1)))
+
+
+def _reserved(draw: st.DrawFn, tiny: Tiny) -> Tiny:
+    holders = st.sampled_from([None, *tiny.accuracy])
+    some = st.lists(st.builds(Reserved, _selectors(tiny), holders), min_size=1, max_size=2, unique=True)
+    return _asking(tiny, reserved=tuple(draw(some)))
+
+
+PARTS: Mapping[str, Callable[[st.DrawFn, Tiny], Tiny]] = {
+    "max-min fairness": lambda draw, tiny: _asking(tiny, fairness="maxmin"),
+    "the worst family": lambda draw, tiny: _asking(tiny, objective="min-family"),
+    "the lowest cost": lambda draw, tiny: _asking(_priced(draw, tiny), minimize="cost"),
+    "the lowest power": lambda draw, tiny: _asking(_powered(draw, tiny), minimize="power"),
+    "the fewest loads": _in_force,
+    "the fewest devices": lambda draw, tiny: _asking(tiny, pack=True),
+    "a budget of cost": lambda draw, tiny: _asking(
+        _priced(draw, tiny), budget_cost=draw(st.integers(0, 6).map(float))
+    ),
+    "a budget of power": lambda draw, tiny: _asking(
+        _powered(draw, tiny), budget_w=draw(st.integers(0, 20).map(float))
+    ),
+    "floors": _floors,
+    "shares": _shares,
+    "reserved devices": _reserved,
+    "bans": lambda draw, tiny: _asking(tiny, banned=tuple(draw(st.lists(_pairs(tiny), min_size=1, max_size=3)))),
+    "pins": lambda draw, tiny: _asking(tiny, pinned=tuple(draw(st.lists(_pairs(tiny), min_size=1, max_size=2)))),
+    "the loss of a device": lambda draw, tiny: _asking(tiny, survive=1),
+    "headroom": lambda draw, tiny: replace(tiny, headroom=draw(st.sampled_from([1.1, 1.5, 2.0]))),
+    "kinds of latency": _with_tails,
+    "resident sets": _with_memory,
+}
+AT_ODDS = [
+    # Rules refuse the first. Of the second nobody says whether the share holds after the loss.
+    {"the loss of a device", "resident sets"},
+    {"the loss of a device", "shares"},
+]
+
+
+@st.composite
+def ruled(draw: st.DrawFn, *parts: str) -> Tiny:
+    """A tiny fleet with these parts of rules."""
+    is_shared = "resident sets" in parts
+    tiny = draw(small_fleets(devices=2, choices=4) if is_shared else small_fleets())
+    for part in parts:
+        tiny = PARTS[part](draw, tiny)
+    return tiny
+
+
+@st.composite
+def ruled_by_several(draw: st.DrawFn) -> Tiny:
+    """With any two or three parts of rules that go together."""
+    parts = draw(st.lists(st.sampled_from(list(PARTS)), min_size=2, max_size=3, unique=True).filter(_agree))
+    return draw(ruled(*parts))
+
+
+def _agree(parts: list[str]) -> bool:
+    return not any(odd <= set(parts) for odd in AT_ODDS)
