@@ -37,8 +37,7 @@ def plan_table(plan: "Plan") -> Table:
         _number("busy"),
         _number("share"),
         _number("batch"),
-        caption="qps: queries per second to each device · busy: the part of what it can take\n"
-        "share: the part of the family's queries on each · batch: the largest",
+        caption="qps: to each device · busy: of what it can take\nshare: of the family's queries · batch: at most",
         caption_justify="left",
     )
     for kind, devices, placements in _alike(plan):

@@ -48,7 +48,7 @@ class Rules(Value, frozen=True):
     - ``survive``: how many devices may be lost, any of them, without losing capacity for what is served (0 or 1);
     - ``pack``: use as few devices as the rest allows;
     - ``min_accuracy``: by family, the least accurate variant that may answer (a fraction);
-    - ``max_share``: by family, the largest part of its demand that one device may get;
+    - ``max_share``: by family, the largest part of its demand (headroom included) that one device may get;
     - ``budget_w``, ``budget_cost``: the most that the devices in use may draw (watts), or cost per hour.
     """
 

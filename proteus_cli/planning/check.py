@@ -77,9 +77,8 @@ def _problems_of_placement(given: _Plan, placement: Placement) -> Iterator[str]:
         yield f"{where} has a batch size of its own"
     if measured.accuracy < rules.min_accuracy.get(placement.family, 0.0):
         yield f"{where} is less accurate than the rules allow"
-    if placement.rate_qps > rules.max_share.get(placement.family, 1.0) * given.plan.demand_qps[placement.family] * (
-        1 + _REL
-    ):
+    asked_qps = given.plan.headroom * given.plan.demand_qps[placement.family]
+    if placement.rate_qps > rules.max_share.get(placement.family, 1.0) * asked_qps * (1 + _REL):
         yield f"{where} gets a larger share than the rules allow"
     named = {(p.family, p.variant) for p in rules.banned if selects(p.device, device)}
     if (placement.family, placement.variant) in named:

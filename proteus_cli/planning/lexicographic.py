@@ -1,6 +1,7 @@
 """One aim after another, each fixed before the next: no weights to tune."""
 
 import math
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,9 +70,8 @@ def optimise(
     Where the deadline (by `time.perf_counter`) comes first, the best point found is returned with its proven gap.
     Raises `Infeasible`; and `OutOfTime` where not one point was found that the rules allow.
     """
-    _set_parameters(model, instance, wanted, current)
-    program = compile_program(model, _most_hosts(model, instance, rules))
-    search = _Search(program, deadline_s)
+    _set_parameters(model, instance, rules, wanted, current)
+    search = _Search(compile_program(model), deadline_s)
     try:
         _reach(search, instance, rules, after_accuracy=_aims_after(rules, current))
     except OutOfTime:
@@ -98,10 +98,15 @@ class _Search:
     gap: float = 0.0
     is_limited: bool = False
 
-    def reach(self, aim: Aim, place: int = 0, *, at_stake: float | None = 1.0) -> bool:
+    def reach(self, aim: Aim, place: int = 0, *, at_stake: float | None = 1.0, point_by_s: float | None = None) -> bool:
         """Make an aim as small as can be and keep it there. False where nothing is feasible."""
         found = minimise(
-            self.program, self.program.aim(aim, place), deadline_s=self.deadline_s, at_stake=at_stake, start=self.best
+            self.program,
+            self.program.aim(aim, place),
+            deadline_s=self.deadline_s,
+            point_by_s=point_by_s,
+            at_stake=at_stake,
+            start=self.best,
         )
         if found is None:
             return False
@@ -158,12 +163,15 @@ def _all_in_use(instance: Instance, rules: Rules) -> float:
 
 
 def _serves_all(search: _Search, unserved: Ints, aim: Aim) -> bool:
-    """Where all can be served, that and the next aim are one solve. Else nothing has changed."""
-    before = search.program
+    """Where all can be served, that and the next aim are one solve. Else nothing has changed but half of the time."""
+    program = search.program
     search.serve_all(unserved)
-    is_feasible = search.reach(aim)
+    try:
+        is_feasible = search.reach(aim, point_by_s=(time.perf_counter() + search.deadline_s) / 2)
+    except OutOfTime:
+        is_feasible = False
     if not is_feasible:
-        search.program = before
+        search.program = program
     return is_feasible
 
 
@@ -203,9 +211,8 @@ def _raise_the_worst(search: _Search, instance: Instance, unserved: Ints) -> Non
 
 
 def _with_floor(program: Program, floor: float) -> Program:
-    program.model.floor.value = floor
-    again = compile_program(program.model, np.zeros(program.model.hosts.size))
-    return replace(again, lower=program.lower, upper=program.upper)
+    program.model.floor.value = floor * program.model.asked.value
+    return replace(compile_program(program.model), lower=program.lower, upper=program.upper)
 
 
 def _worst_accuracy(instance: Instance, program: Program, point: Point, unserved: Ints) -> float:
@@ -221,7 +228,7 @@ def _worst_accuracy(instance: Instance, program: Program, point: Point, unserved
     return float(np.min(reached[is_served] / answered[is_served] / instance.best_accuracy[is_served]))
 
 
-def _set_parameters(model: Model, instance: Instance, wanted: Wanted, current: Ints | None) -> None:
+def _set_parameters(model: Model, instance: Instance, rules: Rules, wanted: Wanted, current: Ints | None) -> None:
     qps = wanted.qps[instance.family_of]
     one_host_qps = np.minimum(instance.capacity_qps, wanted.share_qps[instance.family_of])
     model.asked.value = (wanted.qps > 0).astype(np.float64)
@@ -232,7 +239,8 @@ def _set_parameters(model: Model, instance: Instance, wanted: Wanted, current: I
     model.share.value = np.divide(share_qps, wanted.qps, out=np.zeros_like(share_qps), where=wanted.qps > 0)
     model.busy.value = qps / instance.capacity_qps
     model.current.value = np.zeros(len(instance.choices)) if current is None else current.astype(np.float64)
-    model.floor.value = 0.0
+    model.floor.value = np.zeros(len(wanted.qps))
+    model.most.value = _most_hosts(model, instance, rules)
 
 
 def _most_hosts(model: Model, instance: Instance, rules: Rules) -> Floats:

@@ -33,7 +33,7 @@ class Model:
 
     Parameters: ``asked`` [F] 1 for families with a demand; ``carried`` [C] the part that one host can carry; ``weight``
     [F] the part of the whole demand; ``busy`` [C] devices that answering it all would keep busy; ``current`` [C] hosts
-    now; ``floor`` the relative accuracy that "worst loss" is measured from.
+    now; ``floor`` [F] the relative accuracy that "worst loss" is measured from; ``most`` [C] more hosts are of no use.
     """
 
     problem: Any
@@ -50,6 +50,7 @@ class Model:
     busy: Any
     current: Any
     floor: Any
+    most: Any
 
 
 def formulate(instance: Instance, rules: Rules) -> Model:
@@ -58,7 +59,8 @@ def formulate(instance: Instance, rules: Rules) -> Model:
     asked, weight = cp.Parameter(families, nonneg=True), cp.Parameter(families, nonneg=True)
     carried, current = cp.Parameter(choices, nonneg=True), cp.Parameter(choices, nonneg=True)
     part, share = cp.Parameter(families, nonneg=True), cp.Parameter(families, nonneg=True)
-    busy, floor = cp.Parameter(choices, nonneg=True), cp.Parameter(nonneg=True)
+    busy, most = cp.Parameter(choices, nonneg=True), cp.Parameter(choices, nonneg=True)
+    floor = cp.Parameter(families, nonneg=True)
     hosts = cp.Variable(choices, integer=True)
     below = cp.Variable(len(instance.step_family), nonneg=True)
     served = cp.Variable(choices, nonneg=True) if rules.is_resident_set else None
@@ -77,7 +79,7 @@ def formulate(instance: Instance, rules: Rules) -> Model:
             served <= room, *_share_devices(instance, rules, hosts, served, used, busy, share)
         ]  # fmt: skip
     if rules.survive:
-        constraints["any one device can be lost"] = _survives(instance, hosts, room, carried, asked, unserved)
+        constraints["any one device can be lost"] = _survives(instance, hosts, room, carried, asked, unserved, most)
 
     aims: dict[Aim, list[Any]] = {
         "unserved": [weight @ unserved],
@@ -119,6 +121,7 @@ def formulate(instance: Instance, rules: Rules) -> Model:
         busy=busy,
         current=current,
         floor=floor,
+        most=most,
     )
 
 
@@ -140,12 +143,15 @@ def _share_devices(
     return [*time, *memory, *number, *spread]
 
 
-def _survives(instance: Instance, hosts: Any, room: Any, carried: Any, asked: Any, unserved: Any) -> list[Any]:
-    """What a family's hosts can carry without the largest of them still covers what is served."""
+def _survives(
+    instance: Instance, hosts: Any, room: Any, carried: Any, asked: Any, unserved: Any, most: Any
+) -> list[Any]:
+    """What a family's hosts can carry without the largest of them still covers what is served; so it has two."""
     is_hosted = cp.Variable(len(instance.choices), boolean=True)
     largest = cp.Variable(len(instance.families), nonneg=True)
     return [
-        hosts <= cp.multiply(instance.device_count[instance.group_of], is_hosted),
+        hosts <= cp.multiply(most, is_hosted),
+        instance.of_family @ hosts + 2 * unserved >= 2 * asked,
         largest[instance.family_of] >= cp.multiply(carried, is_hosted),
         instance.of_family @ room - largest + unserved >= asked,
     ]
@@ -166,7 +172,7 @@ def _family_loss(instance: Instance, below: Any, unserved: Any, asked: Any, floo
     top = instance.top_accuracy / best
     lost = (instance.of_step_family @ cp.multiply(instance.step_loss, below)) / best
     idle = 2 * (1 - asked)  # a family that asks for nothing is never the worst
-    return floor * (asked - unserved) - (cp.multiply(top, asked) - lost) - idle
+    return floor - cp.multiply(floor, unserved) - (cp.multiply(top, asked) - lost) - idle
 
 
 def _missed_by_the_worst(missed: Any, families: int) -> tuple[list[Any], list[Any]]:

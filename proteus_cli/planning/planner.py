@@ -76,10 +76,10 @@ class Planner:
 
     def __call__(self, demand: Demand, current: Plan | None = None) -> Plan:
         """The best plan for a demand. Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict`."""
-        start_s = time.perf_counter()
         check_demand(demand, self.catalog)
         demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
         self._require_some_choice()
+        start_s = time.perf_counter()
         try:
             answer = self._answer(demand_qps, _hosted(current, self.profiles), start_s + self.time_limit_s)
         except OutOfTime:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 FIRST_GAP = 1e-6  # of the aim's own value: where little accuracy is lost, the last bit of it is found
+FIRST_ABSOLUTE_GAP = 1e-6  # … but not beyond this part of all that is at stake
 LAST_GAP = 1e-4  # of all that is at stake: enough after so much effort …
 EFFORT = 100  # … counted in the solver's own checks, not in time: the same input must give the same plan
 WHOLE = 0.999  # two whole numbers that are closer are the same
@@ -100,8 +101,8 @@ class Program:
         return self.at_most(self.aim(aim, place), most)
 
 
-def compile_program(model: Model, most_hosts: Floats) -> Program:
-    """The program of a model for the parameters it has now. More than ``most_hosts`` [C] are of no use."""
+def compile_program(model: Model) -> Program:
+    """The program of a model for the parameters it has now."""
     _swallow_banner()
     data = model.problem.get_problem_data(cp.HIGHS)[0]
     size = len(data["c"])
@@ -123,7 +124,7 @@ def compile_program(model: Model, most_hosts: Floats) -> Program:
         first_column=dict(data["param_prob"].var_id_to_col),
     )
     program.lower[program.columns(model.hosts)] = 0.0
-    program.upper[program.columns(model.hosts)] = most_hosts
+    program.upper[program.columns(model.hosts)] = model.most.value
     return program
 
 
@@ -132,28 +133,39 @@ def minimise(
     column: int,
     *,
     deadline_s: float,
+    point_by_s: float | None = None,
     at_stake: float | None = 1.0,
     start: Point | None = None,
 ) -> Point | None:
     """The least value of a column, or None where nothing is feasible.
 
     The gap is measured by ``at_stake``; None says that the value is a whole number. ``deadline_s`` is by
-    `time.perf_counter`; past it the best point found is returned, which is not proven. Raises `OutOfTime` where it
-    passes before there is any.
+    `time.perf_counter`; past it the best point found is returned, which is not proven. Raises `OutOfTime` where it, or
+    ``point_by_s``, passes before there is any.
     """
-    gap = WHOLE if at_stake is None else LAST_GAP * at_stake
+    ask = _Ask(column, WHOLE if at_stake is None else LAST_GAP * at_stake, deadline_s, point_by_s or deadline_s)
     if program.is_whole.sum() > MANY_COLUMNS:
-        return _widening(program, column, gap, deadline_s, start)
-    return _run(program, column, gap, deadline_s, start)
+        return _widening(program, ask, start)
+    return _run(program, ask, start)
 
 
-def _widening(program: Program, column: int, gap: float, deadline_s: float, start: Point | None) -> Point | None:
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """Which column to minimise, to which absolute gap, until when, and when to give up if there is no point yet."""
+
+    column: int
+    gap: float
+    deadline_s: float
+    point_by_s: float
+
+
+def _widening(program: Program, ask: _Ask, start: Point | None) -> Point | None:
     """Of very many choices few matter: those that the relaxation uses, then those that it likes next best.
 
     The part of the model that has only these is solved, with ever more of them, until the relaxation's bound proves
     that it is good enough.
     """
-    relaxed = _run(replace(program, is_whole=np.zeros_like(program.is_whole)), column, gap, deadline_s, None)
+    relaxed = _run(replace(program, is_whole=np.zeros_like(program.is_whole)), ask, None)
     if relaxed is None:
         return None
     hosts = program.columns(program.model.hosts)
@@ -165,14 +177,14 @@ def _widening(program: Program, column: int, gap: float, deadline_s: float, star
         left_out = preference[len(preference) if is_whole_model else int(wider * is_used.sum()) :]
         part = program.at_most(hosts.start + left_out, 0.0)
         try:
-            found = _run(part, column, gap, deadline_s, best)
+            found = _run(part, ask, best)
         except OutOfTime:
             break
         if found is None and is_whole_model:
             return None
         if found is not None and (best is None or found.value <= best.value):
             best = replace(found, bound=max(relaxed.bound, found.bound if is_whole_model else -np.inf))
-        if best is not None and best.value - max(relaxed.bound, best.bound) <= gap:
+        if best is not None and best.value - max(relaxed.bound, best.bound) <= ask.gap:
             return replace(best, is_proven=True)
         if is_whole_model:
             break
@@ -181,25 +193,25 @@ def _widening(program: Program, column: int, gap: float, deadline_s: float, star
     return replace(best, bound=max(relaxed.bound, -np.inf if best is start else best.bound), is_proven=False)
 
 
-def _run(program: Program, column: int, gap: float, deadline_s: float, start: Point | None) -> Point | None:
-    left_s = deadline_s - time.perf_counter()
+def _run(program: Program, ask: _Ask, start: Point | None) -> Point | None:
+    left_s = ask.deadline_s - time.perf_counter()
     if left_s <= 0:
         raise OutOfTime
     highs = highspy.Highs()
     for name, value in _OPTIONS.items():
         _ok(highs.setOptionValue(name, value))
     _ok(highs.setOptionValue("time_limit", left_s))
-    _ok(highs.setOptionValue("mip_abs_gap", min(gap, 1e-6) if gap < WHOLE else gap))
-    _ok(highs.passModel(_lp(program, column)))
+    _ok(highs.setOptionValue("mip_abs_gap", min(ask.gap, FIRST_ABSOLUTE_GAP) if ask.gap < WHOLE else WHOLE))
+    _ok(highs.passModel(_lp(program, ask.column)))
     if start is not None:
         solution = highspy.HighsSolution()
         solution.col_value = start.columns.tolist()
         _ok(highs.setSolution(solution))
     is_mip = bool(program.is_whole.any())
     if is_mip:
-        highs.cbMipInterrupt.subscribe(_enough(gap))
+        highs.cbMipInterrupt.subscribe(_enough(ask))
     highs.run()
-    return _point(highs, is_mip=is_mip, gap=gap)
+    return _point(highs, is_mip=is_mip, gap=ask.gap)
 
 
 def _point(highs: "highspy.Highs", *, is_mip: bool, gap: float) -> Point | None:
@@ -238,14 +250,16 @@ def _lp(program: Program, column: int) -> "highspy.HighsLp":
     return lp
 
 
-def _enough(gap: float) -> "Callable[[highspy.highs.HighsCallbackEvent], None]":
-    """Stop where the gap is small enough for the effort that was made."""
+def _enough(ask: _Ask) -> "Callable[[highspy.highs.HighsCallbackEvent], None]":
+    """Stop where the gap is small enough for the effort that was made, or where there should be a point by now."""
     checks = 0
 
     def check(event: "highspy.highs.HighsCallbackEvent") -> None:
         nonlocal checks
         checks += 1
-        if checks > EFFORT and event.data_out.mip_primal_bound - event.data_out.mip_dual_bound <= gap:
+        value, bound = event.data_out.mip_primal_bound, event.data_out.mip_dual_bound
+        is_good = checks > EFFORT and value - bound <= ask.gap
+        if is_good or (np.isinf(value) and time.perf_counter() > ask.point_by_s):
             event.interrupt()
 
     return check

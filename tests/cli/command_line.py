@@ -29,7 +29,7 @@ class Ended:
         """The message, where the command ended with an error in the form that all errors have."""
         assert self.code == code, self
         assert self.stdout == ""
-        match = re.fullmatch(r"error: (.+)\n\nhint: .+\n", self.stderr)
+        match = re.fullmatch(r"error: (.+)\n\nhint: .+\n", self.stderr, re.DOTALL)
         assert match is not None, self.stderr
         return str(match[1])
 

@@ -226,25 +226,27 @@ class _Worth:
     def reach(self, aim: Aim) -> float:
         name, number = aim
         wanted = wanted_qps(self.tiny)
-        parts = {f: self.served_qps[f] / qps for f, qps in wanted.items() if qps > 0}
         values: Mapping[str, Callable[[], float]] = {
             "cost": lambda: -_spent(self.tiny, self.hosting, "cost"),
             "power": lambda: -_spent(self.tiny, self.hosting, "power"),
             "loads": lambda: -_loads(self.tiny, self.hosting),
             "devices": lambda: -sum(bool(residents) for residents in self.hosting),
-            "all served": lambda: float(min(parts.values(), default=1.0) >= 1 - SERVED),
-            "least served": lambda: sum(sorted(parts.values())[:number]),
+            "all served": lambda: float(min(self._parts().values(), default=1.0) >= 1 - SERVED),
+            "least served": lambda: sum(sorted(self._parts().values())[:number]),
             "served": lambda: sum(self.served_qps.values()) / (sum(wanted.values()) or 1.0),
             "accuracy": lambda: sum(self.accuracy_qps.values()) / (sum(wanted.values()) or 1.0),
-            "worst family": lambda: self._worst(parts),
+            "worst family": self._worst,
         }
         return float(values[name]())
 
-    def _worst(self, parts: Mapping[str, float]) -> float:
+    def _parts(self) -> Mapping[str, float]:
+        return {f: self.served_qps[f] / qps for f, qps in wanted_qps(self.tiny).items() if qps > 0}
+
+    def _worst(self) -> float:
         relative = [
             self.accuracy_qps[f] / self.served_qps[f] / max(variants.values())
             for f, variants in self.tiny.accuracy.items()
-            if self.tiny.demand_qps[f] > 0 and parts[f] > SERVED
+            if self._parts().get(f, 0.0) > SERVED
         ]
         return min(relative, default=1.0)
 
@@ -325,7 +327,7 @@ class _Shared(_Worth):
 
     def _fix(self, row: Floats) -> float:
         value = self._most(row)
-        self.rows.append((-row, SAME / 10 - value))
+        self.rows.append((-row, SAME - value))
         return value
 
     def _least(self, number: int) -> float:
@@ -356,7 +358,7 @@ class _Shared(_Worth):
             best = max(self.tiny.accuracy[family].values())
             yield (
                 self._sum(lambda h, f=family, a=floor * best: (a - h.accuracy) if h.family == f else 0.0),
-                SAME / 100,
+                SAME / 10,
             )
 
     def _most(self, row: Floats) -> float:
@@ -372,6 +374,7 @@ class _Shared(_Worth):
             A_ub=np.array([self._padded(each) for each, _ in self.rows]),
             b_ub=np.array([most for _, most in self.rows]),
             bounds=(0, None),
+            options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
         )
         assert done.status in {0, 2}, done.message
         return -float(done.fun) if done.status == 0 else None

@@ -1,0 +1,241 @@
+"""`proteus plan` as a user types it, on imported profiles that heads can add up.
+
+SLO 100 ms, so a batch may take 50 ms. A small device does one query of `a-s` (accuracy 0.8) in 10 ms = 100 qps, of
+`a-l` (1.0) in 50 ms = 20 qps, and of `b-s` (0.5, the only one of `b`) in 20 ms = 50 qps; a big one is twice as fast.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Ended, proteus
+
+from proteus_cli.cli.planning import planner_for
+from proteus_cli.domain.frontier import FrontierPoint
+from proteus_cli.domain.plan import Plan
+from proteus_cli.planning.explain import Explanation
+from proteus_cli.store import Workspace, read_json
+
+CSV = """device_type,family,variant,accuracy,batch,latency_ms,power_w,memory_bytes,device_memory_bytes
+small,a,a-s,0.8,1,10,10,1000,3000
+small,a,a-l,1.0,1,50,30,2000,3000
+small,b,b-s,0.5,1,20,20,1000,3000
+big,a,a-s,0.8,1,5,40,1000,6000
+big,a,a-l,1.0,1,25,100,2000,6000
+big,b,b-s,0.5,1,10,60,1000,6000
+"""
+PRICES = "\n[price_per_hour]\nsmall = 1.0\nbig = 1.5\n"
+FLEET = ("--fleet", "small:2,big:1")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    (tmp_path / "profiles.csv").write_text(CSV)
+    ended = proteus("profile", "--from-csv", tmp_path / "profiles.csv", "--slo", "100ms", "-w", tmp_path)
+    assert ended.code == 0, ended.stderr
+    return tmp_path
+
+
+def plan(workspace: Path, *arguments: str | Path) -> Ended:
+    return proteus("plan", *FLEET, "--headroom", "1", *arguments, "-w", workspace)
+
+
+def planned(workspace: Path, *arguments: str | Path) -> Plan:
+    ended = plan(workspace, *arguments)
+    assert ended.code == 0, ended.stderr
+    return read_json(workspace / "plans" / "plan.json", Plan, hint="written just now")
+
+
+def placed(made: Plan) -> dict[str, str]:
+    return {p.device: p.variant for p in made.placements}
+
+
+def test_a_plan_for_a_fleet_uses_made_up_devices_of_the_profiled_types(workspace: Path) -> None:
+    """60 qps of a-l: 20 on each small device, 40 on the big one."""
+    made = planned(workspace, "--demand", "a=80qps")
+    assert made.fleet == {"small": ("small-0", "small-1"), "big": ("big-0",)}
+    assert placed(made) == {"small-0": "a-l", "small-1": "a-l", "big-0": "a-l"}
+    assert set(made.inputs) == {"engines/catalog.toml", "profiles/small.json", "profiles/big.json"}
+
+
+def test_like_devices_share_a_row(workspace: Path) -> None:
+    ended = plan(workspace, "--demand", "a=80qps")
+    assert "2 × small" in ended.stdout
+    assert "big-0" in ended.stdout
+
+
+def test_rules_are_kept_in_the_plan_so_that_a_re_plan_obeys_them(workspace: Path) -> None:
+    arguments = ("--pin", "big:a-s", "--ban", "small-0:a/a-l", "--reserve", "small-1=b", "--min-accuracy", "b=0.5")
+    made = planned(workspace, "--demand", "a=10qps,b=10qps", *arguments)
+    assert placed(made) == {"big-0": "a-s", "small-1": "b-s"}
+    assert [str(pair) for pair in made.rules.pinned] == ["big:a/a-s"]
+    assert [str(pair) for pair in made.rules.banned] == ["small-0:a/a-l"]
+    assert made.rules.min_accuracy == {"b": 0.5}
+    assert placed(re_planned(workspace)) == placed(made)
+
+
+def re_planned(workspace: Path) -> Plan:
+    """The plan for the same demand that a planner makes from what stands in the plan."""
+    place = Workspace(workspace)
+    made = place.plan(Path("plan"))
+    planner = planner_for(place, made.policy, made.headroom, profiles=place.profiles_of(made), rules=made.rules)
+    return planner(made.demand_qps, made)
+
+
+def test_limits_can_stand_in_the_catalog(workspace: Path) -> None:
+    catalog = workspace / "engines" / "catalog.toml"
+    text = catalog.read_text().replace('name = "a"', 'name = "a"\nmin_accuracy = 0.9\nreserved = ["big"]', 1)
+    catalog.write_text(text)
+    made = planned(workspace, "--demand", "a=10qps,b=10qps")
+    assert made.rules.min_accuracy == {"a": 0.9}
+    assert {p.family for p in made.placements if p.device == "big-0"} <= {"a"}
+    assert {p.variant for p in made.placements if p.family == "a"} == {"a-l"}
+
+
+def test_the_command_line_wins_over_the_catalog(workspace: Path) -> None:
+    catalog = workspace / "engines" / "catalog.toml"
+    catalog.write_text(catalog.read_text().replace('name = "a"', 'name = "a"\nmin_accuracy = 0.9', 1))
+    assert planned(workspace, "--demand", "a=10qps", "--min-accuracy", "a=0.7").rules.min_accuracy == {"a": 0.7}
+
+
+def test_a_catalog_may_speak_of_devices_that_are_not_in_the_fleet(workspace: Path) -> None:
+    catalog = workspace / "engines" / "catalog.toml"
+    catalog.write_text(catalog.read_text().replace('name = "a"', 'name = "a"\nreserved = ["gpu0"]', 1))
+    ended = plan(workspace, "--demand", "a=10qps")
+    assert ended.code == 0
+    assert "the catalog speaks of gpu0, which isn't in this fleet" in ended.stderr
+
+
+def test_what_stays_unserved_is_said_with_the_multiple_that_fits(workspace: Path) -> None:
+    """Two small and a big one carry 100 + 100 + 200 = 400 qps of a-s: half of 800."""
+    ended = plan(workspace, "--demand", "a=800qps")
+    assert ended.code == 0
+    assert "400 qps of the demand stay unserved" in ended.stderr
+    assert "all of 0.50 times this demand could be served" in ended.stderr
+
+
+def test_strictly_the_smallest_conflict_is_named(workspace: Path) -> None:
+    """b needs little; a with its floor can't have 100 qps, as a-l carries 80 in all."""
+    message = plan(workspace, "--demand", "a=100qps,b=5qps", "--min-accuracy", "a=0.9", "--strict").refused(3)
+    assert message.splitlines()[1:] == ["  - a: serve 100 qps", "  - a: only variants of accuracy 0.9 or more"]
+
+
+def test_rules_that_conflict_are_named(workspace: Path) -> None:
+    message = plan(workspace, "--demand", "a=1qps", "--pin", "small:a-l", "--ban", "small-1:a-l").refused(3)
+    assert message.splitlines()[1:] == ["  - small-1: a-l is banned", "  - small: a-l is pinned"]
+    assert not (workspace / "plans").exists()
+
+
+def test_the_cheapest_plan_serves_all_above_the_floor(workspace: Path) -> None:
+    """35 qps of a-l need two small devices at 2.0 per hour, or the big one at 1.5."""
+    catalog = workspace / "engines" / "catalog.toml"
+    catalog.write_text(catalog.read_text() + PRICES)
+    made = planned(workspace, "--demand", "a=35qps", "--minimize", "cost", "--min-accuracy", "0.9")
+    assert placed(made) == {"big-0": "a-l"}
+    message = plan(workspace, "--demand", "a=81qps", "--minimize", "cost", "--min-accuracy", "0.9").refused(3)
+    assert "a: serve 81 qps" in message
+
+
+def test_a_budget_in_watts_is_kept(workspace: Path) -> None:
+    """All of 80 qps at 1.0 draws 160 W; with 70 W two small ones do 40 qps of a-l, or one of them and more of a-s."""
+    made = planned(workspace, "--demand", "a=80qps", "--budget-w", "70")
+    assert sum(made.served_qps.values()) == pytest.approx(80.0)
+    assert placed(made)["small-0"] == "a-l" or placed(made)["small-1"] == "a-l"
+    assert "big-0" not in placed(made) or placed(made)["big-0"] == "a-s"
+
+
+def test_devices_hold_as_many_variants_as_fit_their_memory(workspace: Path) -> None:
+    """One small device: 3000 bytes hold a-l and b-s, whose 10 and 20 qps keep it busy for 0.5 + 0.4 of its time."""
+    arguments = ("--demand", "a=10qps,b=20qps", "--headroom", "1", "-w", workspace, "--fleet", "small:1")
+    assert proteus("plan", *arguments, "--residency", "memory").code == 0
+    made = read_json(workspace / "plans" / "plan.json", Plan, hint="")
+    assert {(p.device, p.variant) for p in made.placements} == {("small-0", "a-l"), ("small-0", "b-s")}
+    assert {p.variant: p.capacity_qps for p in made.placements} == pytest.approx({"a-l": 10 / 0.9, "b-s": 20 / 0.9})
+    assert proteus("plan", *arguments, "--strict").code == 3
+
+
+def test_a_plan_comes_from_the_current_one_with_the_fewest_loads(workspace: Path) -> None:
+    first = planned(workspace, "--demand", "a=10qps")
+    kept = workspace / "kept.json"
+    kept.write_bytes((workspace / "plans" / "plan.json").read_bytes())
+    second = planned(workspace, "--demand", "a=10qps,b=10qps", "--current", kept, "--pack")
+    assert second.swaps_from(first) == 1
+
+
+def explained(workspace: Path, *arguments: str) -> tuple[Plan, dict[str, Any]]:
+    document = plan(workspace, *arguments, "--explain", "--json").document()
+    return read_json(workspace / "plans" / "plan.json", Plan, hint=""), document
+
+
+def test_an_explanation_prices_what_limits_the_plan(workspace: Path) -> None:
+    """120 qps: 40 on a-l of the big one, or 20 + 20 of the small ones; more of anything changes the mix."""
+    made, document = explained(workspace, "--demand", "a=120qps")
+    assert document["plan"]["demand_qps"] == made.demand_qps
+    explanation = document["explanation"]
+    (family,) = (each for each in explanation["families"] if each["family"] == "a")
+    assert family["effective_accuracy"] == pytest.approx(made.effective_accuracy)
+    prices = {price["what"]: price for price in explanation["prices"]}
+    assert prices["10 qps more of a"]["accuracy_points"] < 0
+    assert prices["one more big"]["accuracy_points"] > prices["one more small"]["accuracy_points"] > 0
+    assert explanation["most_multiple"] == pytest.approx(400 / 120, rel=0.005)
+
+
+def test_an_explanation_can_be_read(workspace: Path) -> None:
+    ended = plan(workspace, "--demand", "a=120qps", "--min-accuracy", "b=0.4", "--explain")
+    assert ended.code == 0, ended.stderr
+    assert "What limits this plan, and what each would change:" in ended.stdout
+    assert "one more big" in ended.stdout
+    assert "At most 3.33 times this demand could be served" in ended.stdout
+    easy = plan(workspace, "--demand", "a=1qps", "--explain")
+    assert "Nothing limits this plan" in easy.stdout
+
+
+def test_a_sweep_is_a_table_a_document_and_a_picture(workspace: Path) -> None:
+    sweep = ("--demand", "a=1qps", "--sweep", "40qps:440qps:200qps")
+    table = plan(workspace, *sweep, "--plot", workspace / "frontier.svg", "-o", workspace / "frontier.json")
+    assert table.code == 0, table.stderr
+    assert [line.split()[0] for line in table.stdout.splitlines() if "qps" in line] == ["40", "240", "440"]
+    points = plan(workspace, *sweep, "--json").document()
+    assert [point["demand_qps"] for point in points] == [40.0, 240.0, 440.0]
+    assert [point["relative_accuracy"] for point in points] == sorted(
+        (point["relative_accuracy"] for point in points), reverse=True
+    )
+    assert points[2]["unserved_qps"] == pytest.approx(40.0)
+    assert [p["served_qps"] for p in json.loads((workspace / "frontier.json").read_text())] == [
+        pytest.approx(point["served_qps"]) for point in points
+    ]
+    assert (workspace / "frontier.svg").read_text().lstrip().startswith("<?xml")
+    assert not (workspace / "plans").exists()
+    assert set(FrontierPoint.__struct_fields__) == set(points[0])
+    assert set(Explanation.__struct_fields__) == {"families", "devices", "prices", "most_multiple"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--pin", "nowhere:a-s"), "No device and no device type `nowhere`."),
+        (("--pin", "small"), "`small` names no variant on a device."),
+        (("--ban", "small:zzz"), "No variant `zzz` in the catalog."),
+        (("--reserve", "small=zzz"), "No family `zzz` in the catalog."),
+        (("--min-accuracy", "1.1"), "`1.1` is not a fraction."),
+        (("--min-accuracy", "a=0.9,a=0.8"), "`--min-accuracy` names `a` twice."),
+        (("--max-share", "zzz=0.5"), "No family `zzz` in the catalog."),
+        (("--max-share", "0"), "The rules make no sense: max_share of `a` must be above 0 and at most 1"),
+        (("--residency", "0"), "`0` is not a residency."),
+        (("--residency", "2", "--survive", "1"), "The rules make no sense: survive takes one variant per device"),
+        (("--fairness", "none"), "The rules make no sense: Invalid enum value 'none'"),
+        (("--slo-fraction", "0"), "The rules make no sense: slo_fraction must be above 0 and at most 1"),
+        (("--budget-w", "-1"), "The rules make no sense: a budget must not be negative"),
+        (("--minimize", "cost"), "No price per hour is known of `small`, `big`."),
+        (("--plot", "f.png"), "`--plot` draws a sweep."),
+        (("--sweep", "1qps:2qps:1qps", "--plot", "f.gif"), "`f.gif` is neither .png nor .svg."),
+        (("--sweep", "1qps:2qps:1qps", "--explain"), "`--explain`, `--strict` and `--current` are for one plan."),
+        (("--sweep", "2qps:1qps:1qps"), "The sweep `2qps:1qps:1qps` has no points."),
+        (("--sweep", "1qps:2qps"), "`1qps:2qps` is not a sweep."),
+        (("--current", "nothing.json"), "No file `nothing.json`."),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(workspace: Path, arguments: tuple[str, ...], message: str) -> None:
+    assert plan(workspace, "--demand", "10qps", *arguments).refused().startswith(message)
+    assert not (workspace / "plans").exists()
