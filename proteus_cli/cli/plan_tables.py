@@ -42,8 +42,8 @@ def plan_table(plan: "Plan") -> Table:
     )
     for kind, devices, placements in _alike(plan):
         who = named(kind, devices)
-        for p in placements:
-            busy = format_percent(p.rate_qps / p.capacity_qps) if p.capacity_qps > 0 else "–"
+        for p in placements:  # each of a device's variants grows with the others, so all are equally near their limit
+            busy = format_percent(p.rate_qps / p.capacity_qps) if who and p.capacity_qps > 0 else ""
             rate, share = _rate(p.rate_qps), format_percent(p.share)
             table.add_row(who, p.family, p.variant, rate, busy, share, str(p.max_batch))
             who = ""
