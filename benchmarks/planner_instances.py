@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -95,23 +96,26 @@ def of_size(fleet: Fleet, devices: int) -> Fleet:
     return replace(fleet, counts=counts)
 
 
-def with_memory(fleet: Fleet) -> Fleet:
-    """Memory, of which the paper's data say nothing: a variant takes 4 GB times its batch-1 latency on the CPU over the
-    slowest variant's, but at least 0.1 GB, on every type; CPUs and V100s have 16 GB, the GTX 1080 Ti 11 GB.
+def with_memory(fleet: Fleet, of_it: float = 1.0) -> Fleet:
+    """With memory, of which the paper's data say nothing, so this is assumed.
+
+    CPUs and V100s have 16 GB, the GTX 1080 Ti 11 GB, or a part ``of_it``. What a variant takes is the same on all types
+    and rises with its batch-1 latency on the CPU, both on a logarithmic scale: from 0.1 GB for the fastest to 4 GB for
+    the slowest.
     """
     on_cpu_s = {(v.family, v.variant): v.points[0].p50_s for v in fleet.types["cpu"].variants}
-    slowest_s = max(on_cpu_s.values())
+    fastest_s, slowest_s = min(on_cpu_s.values()), max(on_cpu_s.values())
 
     def sized(measured: VariantProfile) -> VariantProfile:
-        part = on_cpu_s[measured.family, measured.variant] / slowest_s
-        return msgspec.structs.replace(measured, memory_bytes=int(max(LEAST_BYTES, part * MOST_BYTES)))
+        place = math.log(on_cpu_s[measured.family, measured.variant] / fastest_s) / math.log(slowest_s / fastest_s)
+        return msgspec.structs.replace(measured, memory_bytes=round(LEAST_BYTES * (MOST_BYTES / LEAST_BYTES) ** place))
 
     return replace(
         fleet,
         types={
             kind: msgspec.structs.replace(
                 profile,
-                device=msgspec.structs.replace(profile.device, memory_bytes=MEMORY_BYTES[kind]),
+                device=msgspec.structs.replace(profile.device, memory_bytes=round(of_it * MEMORY_BYTES[kind])),
                 variants=tuple(map(sized, profile.variants)),
             )
             for kind, profile in fleet.types.items()
@@ -120,9 +124,9 @@ def with_memory(fleet: Fleet) -> Fleet:
 
 
 def with_variants(fleet: Fleet, count: int, rng: np.random.Generator) -> Fleet:
-    """So many variants: the new ones lie between two neighbours of a family, in accuracy and (geometrically) in latency.
+    """So many variants: the new ones lie between two neighbours of a family, in accuracy and in the log of latency.
 
-    Where between is drawn; each latency is then off by up to 5 %.
+    Where between is drawn; on each type, latencies are then off by up to 5 %.
     """
     pairs = [
         (family.name, *pair)
@@ -141,9 +145,7 @@ def with_variants(fleet: Fleet, count: int, rng: np.random.Generator) -> Fleet:
         for kind, profile in fleet.types.items():
             both = profile.of(family, low.name), profile.of(family, high.name)
             off_by = float(rng.uniform(0.95, 1.05))
-            measured[kind].append(
-                _measured(family, variant, dict(_between(both[0], both[1], place, off_by)))
-            )
+            measured[kind].append(_measured(family, variant, dict(_between(both[0], both[1], place, off_by))))
     families = (
         msgspec.structs.replace(family, variants=(*family.variants, *added.get(family.name, ())))
         for family in fleet.catalog.families
@@ -199,15 +201,15 @@ def _slower(measured: VariantProfile, factor: float) -> VariantProfile:
 def synthetic_fleet(families: int, variants: int, types: int, devices: int, rng: np.random.Generator) -> Fleet:
     """Types differ in speed up to 16-fold; a family's variants up to 60-fold, from 0.55 of its accuracy to all of it.
 
-    The best variant of the median family takes 40 ms for one query on a type of speed 1; SLOs are from 100 to 500 ms. One variant
-    in ten doesn't run on a type, and latencies are off by up to 30 %.
+    The best variant of the median family takes 40 ms for one query on a type of speed 1; SLOs are from 100 to 500 ms.
+    Latencies are off by up to 30 %, and one variant in ten doesn't run on a type.
     """
     speeds = rng.uniform(0.5, 8, types)
     made = [_synthetic_family(f"family{f}", variants, rng) for f in range(families)]
     measured: dict[str, list[VariantProfile]] = {f"type{t}": [] for t in range(types)}
     for family in made:
         best_s = float(rng.lognormal(np.log(0.04), 0.7))
-        lighter = np.sort(rng.uniform(1, 60, variants))[::-1] / 1.0
+        lighter = np.sort(rng.uniform(1, 60, variants))[::-1]
         lighter[-1] = 1.0
         for kind, speed in zip(measured, speeds, strict=True):
             for variant, by in zip(family.variants, lighter, strict=True):

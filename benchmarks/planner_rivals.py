@@ -97,21 +97,24 @@ def most_multiple_of(choices: Choices, mix: Mapping[str, float]) -> float:
 def objection(choices: Choices, plan: Plan, *, shares_devices: bool, time_limit_s: float) -> tuple[str, bool]:
     """What an independent solve has against a plan without headroom, "" where they agree; and whether it was proven.
 
-    The plan must serve the most, and no other that serves as much may be more accurate. Where the independent solve
-    takes too long, the plan must lie between the best that was found and the bound. Where devices hold several
-    variants, it must lie between the optimum with one and what devices could do that can be divided at will.
+    The plan must serve the most, and no other that serves as much may be more accurate, by more than its gap. Where the
+    independent solve takes too long, the plan must lie between the best that was found and the bound. Where devices
+    hold several variants, it must lie between the optimum with one and what devices could do that can be divided at
+    will. A plan that ran into its time limit promises nothing, but can't be better than the bound either.
     """
     program = _Program(choices, choices.array(plan.demand_qps), time_limit_s)
     demand_qps = sum(plan.demand_qps.values())
     served_qps = sum(p.rate_qps for p in plan.placements)
     missed = 1 - served_qps / demand_qps
+    promises = plan.solver.status == "optimal"
     best, bound = program.least_missed(is_divisible=shares_devices)
-    if not bound - ROUNDING <= missed <= best + LESS_SERVED:
+    if missed < bound - ROUNDING or (promises and missed > best + LESS_SERVED):
         return f"misses {missed:.6f} of the demand, where from {bound:.6f} to {best:.6f} is right", True
     accuracy_of = {(f.name, v.name): v.accuracy for f in choices.fleet.catalog.families for v in f.variants}
     accuracy = sum(p.rate_qps * accuracy_of[p.family, p.variant] for p in plan.placements) / demand_qps
     best, bound = program.most_accurate(missed, is_divisible=shares_devices)
-    if not best - LESS_ACCURATE - EXACT_GAP <= accuracy <= bound + ROUNDING:
+    less = max(plan.solver.gap, LESS_ACCURATE) + EXACT_GAP
+    if accuracy > bound + ROUNDING or (promises and accuracy < best - less):
         return f"reaches {accuracy:.6f} of accuracy, where from {best:.6f} to {bound:.6f} is right", True
     return "", bound - best <= LESS_ACCURATE
 

@@ -128,6 +128,17 @@ class Instance:
         return tuple(row.astype(np.int64) for row in np.split(of_pair.indices, of_pair.indptr[1:-1]))
 
     @cached_property
+    def cases(self) -> tuple[Ints, Ints]:
+        """All pairs of a choice and one of its family that carries no more, itself among them: [K] and [K]."""
+        pairs = []
+        for f in range(len(self.families)):
+            mine = np.flatnonzero(self.family_of == f)
+            falling = mine[np.argsort(-self.capacity_qps[mine], kind="stable")].tolist()
+            pairs += [(case, other) for place, case in enumerate(falling) for other in falling[place:]]
+        both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        return both[:, 0], both[:, 1]
+
+    @cached_property
     def group_of(self) -> Ints:
         """Index of the group of each choice [C]."""
         return np.array([choice.group for choice in self.choices], dtype=np.int64)

@@ -136,7 +136,7 @@ def _reach(search: _Search, instance: Instance, rules: Rules, after_accuracy: li
         search.serve_all(unserved)
         _must(search.reach(rules.minimize, at_stake=_all_in_use(instance, rules)))
     elif not _serves_all(search, unserved, accuracy[0]):
-        _serve_most(search, instance, rules)
+        _serve_most(search, instance, rules, unserved)
         if accuracy[0] == "worst loss":
             _raise_the_worst(search, instance, unserved)
         accuracy = ["loss"]
@@ -175,7 +175,7 @@ def _serves_all(search: _Search, unserved: Ints, aim: Aim) -> bool:
     return is_feasible
 
 
-def _serve_most(search: _Search, instance: Instance, rules: Rules) -> None:
+def _serve_most(search: _Search, instance: Instance, rules: Rules, unserved: Ints) -> None:
     if rules.fairness == "maxmin":
         before = 0.0
         for place in range(len(instance.families)):
@@ -186,6 +186,8 @@ def _serve_most(search: _Search, instance: Instance, rules: Rules) -> None:
                 break
             before = missed
     _must(search.reach("unserved", at_stake=UNSERVED_AT_STAKE))
+    if search.best is not None and search.best.value < ALMOST_NOTHING:
+        search.serve_all(unserved)
 
 
 def _raise_the_worst(search: _Search, instance: Instance, unserved: Ints) -> None:

@@ -23,7 +23,7 @@ from proteus_cli.planning.instance import Hosted, Instance, Ints, make_instance
 from proteus_cli.planning.lexicographic import Infeasible, Solution, Wanted, optimise
 from proteus_cli.planning.milp import Model, formulate
 from proteus_cli.planning.pack import pack, serves_all
-from proteus_cli.planning.solve import OutOfTime
+from proteus_cli.planning.solve import OutOfTime, prepare
 
 TIME_LIMIT_S = 5.0
 
@@ -184,7 +184,9 @@ class Planner:
             instance = make_instance(
                 self.catalog, self.profiles, self.policy.variants, self.rules, hosted=hosted, alone=detail.alone
             )
-            self._compiled[detail] = instance, formulate(instance, self.rules)
+            model = formulate(instance, self.rules)
+            prepare(model)
+            self._compiled[detail] = instance, model
         return self._compiled[detail]
 
     def _require_some_choice(self) -> None:

@@ -30,8 +30,9 @@ FIRST_ABSOLUTE_GAP = 1e-6  # … but not beyond this part of all that is at stak
 LAST_GAP = 1e-4  # of all that is at stake: enough after so much effort …
 EFFORT = 100  # … counted in the solver's own checks, not in time: the same input must give the same plan
 WHOLE = 0.999  # two whole numbers that are closer are the same
-TOLERANCE = 1e-7  # what a later aim may take from an earlier one: the solver's own tolerance
+TOLERANCE = 1e-6  # what a later aim may take from an earlier one: the solver's own tolerance for whole numbers
 MANY_COLUMNS = 1500  # from here on, first solve the part that matters
+MANY_GAP = 2.5e-4  # and take this gap: the last bit would cost ten times the time
 WIDER = (1.0, 1.5, 2.0, 4.0, np.inf)  # how many times the columns of the relaxation that part has
 
 _OPTIONS = {
@@ -101,6 +102,13 @@ class Program:
         return self.at_most(self.aim(aim, place), most)
 
 
+def prepare(model: Model) -> None:
+    """Let CVXPY do now what it does once per model, so that it isn't part of the first solve's time."""
+    for parameter in model.problem.parameters():
+        parameter.value = np.zeros(parameter.shape)
+    compile_program(model)
+
+
 def compile_program(model: Model) -> Program:
     """The program of a model for the parameters it has now."""
     _swallow_banner()
@@ -145,7 +153,7 @@ def minimise(
     """
     ask = _Ask(column, WHOLE if at_stake is None else LAST_GAP * at_stake, deadline_s, point_by_s or deadline_s)
     if program.is_whole.sum() > MANY_COLUMNS:
-        return _widening(program, ask, start)
+        return _widening(program, replace(ask, gap=max(ask.gap, MANY_GAP * (at_stake or 0.0))), start)
     return _run(program, ask, start)
 
 

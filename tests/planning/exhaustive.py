@@ -3,10 +3,9 @@
 Written from the rules' own words, not from the package's model.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +89,7 @@ def assert_best(tiny: Tiny) -> None:
 def _assert_rates(tiny: Tiny, plan: Plan, mine: Hosting) -> None:
     """What the plan says of itself follows from what it hosts."""
     for family, demand_qps in tiny.demand_qps.items():
-        share_qps = tiny.rules.max_share.get(family, 1.0) * demand_qps * (1 + CLOSE)
+        share_qps = tiny.rules.max_share.get(family, 1.0) * demand_qps * tiny.headroom * (1 + CLOSE)
         for device in tiny.kind_of:
             placed = [p for p in plan.placements if (p.device, p.family) == (device, family)]
             assert sum(p.rate_qps for p in placed) <= share_qps
@@ -164,13 +163,21 @@ def allowed_hostings(tiny: Tiny) -> Iterator[Hosting]:
 
 
 def _worth_a_try(tiny: Tiny, hostings: list[Hosting]) -> list[Hosting]:
-    """Without those that hold less than others, where to hold more costs nothing."""
+    """Without those that hold less than others, where to hold more costs nothing; of mirror images only one."""
     rules = tiny.rules
+    named = {pair.device for pair in (*rules.pinned, *rules.banned)} | {each.device for each in rules.reserved}
+    if tiny.current is None and named.isdisjoint(tiny.kind_of):
+        hostings = [hosting for hosting in hostings if _is_in_order(tiny, hosting)]
     if rules.resources or rules.pack or tiny.current is not None:
         return hostings
     held = [{frozenset(hosting[i]) for hosting in hostings} for i in range(len(tiny.devices))]
     most = [{each for each in sets if not any(each < other for other in sets)} for sets in held]
     return [h for h in hostings if all(frozenset(residents) in sets for residents, sets in zip(h, most, strict=True))]
+
+
+def _is_in_order(tiny: Tiny, hosting: Hosting) -> bool:
+    held = [(kind, [h.variant for h in residents]) for kind, residents in zip(tiny.devices, hosting, strict=True)]
+    return all(left[0] != right[0] or left[1] <= right[1] for left, right in pairwise(held))
 
 
 def _resident_sets(tiny: Tiny, device: str, hosts: list[Host]) -> Iterator[Residents]:
@@ -287,26 +294,19 @@ class _Shared(_Worth):
     def __init__(self, tiny: Tiny, hosting: Hosting) -> None:
         super().__init__(tiny, hosting)
         self.wanted = {family: qps for family, qps in wanted_qps(tiny).items() if qps > 0}
-        self.hosts = [host for residents in hosting for host in residents if host.family in self.wanted]
+        hosts = [host for residents in hosting for host in residents if host.family in self.wanted]
+        self.size = len(hosts)
+        self.wanted_qps = np.array([self.wanted[host.family] for host in hosts])
+        self.accuracy = np.array([host.accuracy for host in hosts])
+        self.part_of = {f: np.array([float(host.family == f) for host in hosts]) for f in self.wanted}
         self.rows: list[tuple[Floats, float]] = []  # coefficients, and the most that they may sum up to
-        self.size = len(self.hosts)
-        for family in self.wanted:
-            self.rows.append((self._sum(lambda h, f=family: float(h.family == f)), 1.0))
-            share = tiny.rules.max_share.get(family, 1.0)
-            for device in tiny.kind_of:
-                self.rows.append(
-                    (self._sum(lambda h, f=family, d=device: float((h.device, h.family) == (d, f))), share)
-                )
+        busy = self.wanted_qps / np.array([host.capacity_qps for host in hosts])
         for device in tiny.kind_of:
-            self.rows.append(
-                (self._sum(lambda h, d=device: (h.device == d) * self.wanted[h.family] / h.capacity_qps), 1.0)
-            )
-
-    def _sum(self, of: Callable[[Host], float]) -> Floats:
-        return np.array([of(host) for host in self.hosts], dtype=np.float64)
-
-    def _part(self, family: str) -> Floats:
-        return self._sum(lambda host: float(host.family == family))
+            is_here = np.array([float(host.device == device) for host in hosts])
+            self.rows.append((is_here * busy, 1.0))
+            shares = [(part * is_here, tiny.rules.max_share.get(f, 1.0)) for f, part in self.part_of.items()]
+            self.rows.extend(shares)
+        self.rows.extend((part, 1.0) for part in self.part_of.values())
 
     def reach(self, aim: Aim) -> float:
         name, number = aim
@@ -314,16 +314,17 @@ class _Shared(_Worth):
         if name in {"cost", "power", "loads", "devices"}:
             return super().reach(aim)
         if name == "all served":
-            served = self._most(self._sum(lambda host: 1.0)) >= len(self.wanted) * (1 - SAME)
-            if served:
-                self.rows.append((self._sum(lambda host: -1.0), SAME - len(self.wanted)))
-            return float(served)
+            everyone = np.ones(self.size)
+            is_served = self._most(everyone) >= len(self.wanted) * (1 - SAME)
+            if is_served:
+                self.rows.append((-everyone, SAME - len(self.wanted)))
+            return float(is_served)
         if name == "least served":
             return self._least(number)
         if name == "worst family":
             return self._raised()
-        weigh = {"served": lambda host: 1.0, "accuracy": lambda host: host.accuracy}[name]
-        return self._fix(self._sum(lambda host: weigh(host) * self.wanted[host.family] / everything))
+        each = self.accuracy if name == "accuracy" else 1.0
+        return self._fix(self._padded(each * self.wanted_qps / everything))
 
     def _fix(self, row: Floats) -> float:
         value = self._most(row)
@@ -334,8 +335,8 @@ class _Shared(_Worth):
         """The largest sum of the ``number`` smallest parts: ``number · t - Σ max(t - part, 0)`` for the best ``t``."""
         first = self.size
         self.size += 1 + len(self.wanted)
-        for i, family in enumerate(self.wanted):
-            row = self._padded(-self._part(family))
+        for i, part in enumerate(self.part_of.values()):
+            row = self._padded(-part)
             row[first], row[first + 1 + i] = 1.0, -1.0
             self.rows.append((row, 0.0))
         aim = np.zeros(self.size)
@@ -354,12 +355,9 @@ class _Shared(_Worth):
         return low
 
     def _at_least(self, floor: float) -> Iterator[tuple[Floats, float]]:
-        for family in self.wanted:
+        for family, part in self.part_of.items():
             best = max(self.tiny.accuracy[family].values())
-            yield (
-                self._sum(lambda h, f=family, a=floor * best: (a - h.accuracy) if h.family == f else 0.0),
-                SAME / 10,
-            )
+            yield part * (floor * best - self.accuracy), SAME / 10
 
     def _most(self, row: Floats) -> float:
         value = self._run(row)
@@ -385,8 +383,3 @@ class _Shared(_Worth):
 
 def rated(tiny: Tiny, hosting: Hosting) -> _Worth:
     return _Shared(tiny, hosting) if tiny.rules.is_resident_set else _Single(tiny, hosting)
-
-
-def best_value(tiny: Tiny, aim: Aim) -> float:
-    """The best that any hosting reaches in one aim alone."""
-    return max((rated(tiny, hosting).reach(aim) for hosting in allowed_hostings(tiny)), default=-math.inf)

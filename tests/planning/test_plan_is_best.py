@@ -4,7 +4,8 @@ import pytest
 from exhaustive import assert_best
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_rules import PARTS, ruled, ruled_by_several
+from tiny_fleets import Tiny
+from tiny_rules import PARTS, SHARED, crowded, ruled, ruled_by_several
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -14,7 +15,16 @@ def test_no_hosting_beats_the_plan_where_the_rules_ask_for(part: str, data: st.D
     assert_best(data.draw(ruled(part)))
 
 
+@pytest.mark.parametrize("part", SHARED)
+@given(st.data())
+@settings(max_examples=15, deadline=None)
+def test_no_hosting_beats_the_plan_where_devices_are_shared_and_the_rules_ask_for(
+    part: str, data: st.DataObject
+) -> None:
+    assert_best(data.draw(crowded(part)))
+
+
 @given(ruled_by_several())
 @settings(max_examples=150, deadline=None)
-def test_no_hosting_beats_the_plan_where_several_are_asked_for(tiny: object) -> None:
+def test_no_hosting_beats_the_plan_where_several_are_asked_for(tiny: Tiny) -> None:
     assert_best(tiny)

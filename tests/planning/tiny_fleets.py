@@ -40,7 +40,7 @@ class Tiny:
     power_w: dict[tuple[str, str], float] = field(default_factory=dict)
     price: dict[str, float] = field(default_factory=dict)
     tails: dict[str, Mapping[Latency, float]] = field(default_factory=dict)
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     headroom: float = 1.0
     current: Plan | None = None
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from builders import make_placement, make_plan
@@ -10,19 +10,21 @@ from hypothesis import strategies as st
 from tiny_fleets import TYPES, Latencies, Tiny
 
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Latency
-from proteus_cli.domain.rules import Pair, Reserved, Rules
+from proteus_cli.domain.rules import Pair, Reserved
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.profile import Latency
 
 CAPACITIES_QPS = (10, 20, 25, 40, 50, 80, 100)  # 10 qps take 100 ms: too slow for half of the SLO
 
 
 @st.composite
-def small_fleets(draw: st.DrawFn, *, families: int = 3, variants: int = 3, devices: int = 3, choices: int = 6) -> Tiny:
+def small_fleets(draw: st.DrawFn, *, devices: int = 3, choices: int = 6) -> Tiny:
     """Round numbers, so that plans tie; ``choices`` is the most variants of all families together."""
     accuracy: dict[str, dict[str, float]] = {}
     left = choices
-    for family in "abc"[: draw(st.integers(1, families))]:
-        grades = draw(st.lists(st.integers(5, 10), min_size=1, max_size=max(1, min(variants, left))))
+    for family in "abc"[: draw(st.integers(1, 3))]:
+        grades = draw(st.lists(st.integers(5, 10), min_size=1, max_size=max(1, min(3, left))))
         left -= len(grades)
         accuracy[family] = {f"{family}{i}": grade / 10 for i, grade in enumerate(grades)}
     kinds = TYPES[: draw(st.integers(1, 2))]
@@ -33,8 +35,28 @@ def small_fleets(draw: st.DrawFn, *, families: int = 3, variants: int = 3, devic
         for variant in of
     }
     fleet = tuple(sorted(draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=devices))))
-    rates = st.sampled_from([0.0, 10.0, 20.0, 50.0, 80.0, 120.0, 300.0]) | st.integers(1, 300).map(float)
-    return Tiny(accuracy, latency_s, fleet, {family: draw(rates) for family in accuracy})
+    rates = st.sampled_from([0, 10, 20, 50, 80, 120, 300]) | st.integers(1, 300)
+    return Tiny(accuracy, latency_s, fleet, {family: float(draw(rates)) for family in accuracy})
+
+
+@st.composite
+def crowded_fleets(draw: st.DrawFn) -> Tiny:
+    """Three families, none of which needs a whole device: who shares one with whom is what matters."""
+    accuracy = {
+        f: {f"{f}{i}": draw(st.integers(5, 10)) / 10 for i in range(n)} for f, n in (("a", 2), ("b", 1), ("c", 1))
+    }
+    latency_s: Latencies = {
+        (kind, family, variant): {1: 1 / draw(st.sampled_from([80, 100, 100]))}
+        for kind in TYPES
+        for family, of in accuracy.items()
+        for variant in of
+    }
+    fleet = draw(st.sampled_from([("cpu", "cpu"), ("cpu", "cpu", "cpu"), ("cpu", "gpu"), ("cpu", "cpu", "gpu")]))
+    rates = st.sampled_from([30, 50, 60, 60, 66, 70])
+    memory = {v: draw(st.integers(1, 2)) for of in accuracy.values() for v in of}
+    memory |= {kind: draw(st.integers(2, 4)) for kind in TYPES}
+    tiny = Tiny(accuracy, latency_s, fleet, {family: float(draw(rates)) for family in accuracy}, memory=memory)
+    return _asking(tiny, residency=draw(st.sampled_from([2, 2, 3, "memory"])))
 
 
 def _keys(tiny: Tiny) -> st.SearchStrategy[tuple[str, str]]:
@@ -114,12 +136,8 @@ PARTS: Mapping[str, Callable[[st.DrawFn, Tiny], Tiny]] = {
     "the lowest power": lambda draw, tiny: _asking(_powered(draw, tiny), minimize="power"),
     "the fewest loads": _in_force,
     "the fewest devices": lambda draw, tiny: _asking(tiny, pack=True),
-    "a budget of cost": lambda draw, tiny: _asking(
-        _priced(draw, tiny), budget_cost=draw(st.integers(0, 6).map(float))
-    ),
-    "a budget of power": lambda draw, tiny: _asking(
-        _powered(draw, tiny), budget_w=draw(st.integers(0, 20).map(float))
-    ),
+    "a budget of cost": lambda draw, tiny: _asking(_priced(draw, tiny), budget_cost=draw(st.integers(0, 6).map(float))),
+    "a budget of power": lambda draw, tiny: _asking(_powered(draw, tiny), budget_w=draw(st.integers(0, 20).map(float))),
     "floors": _floors,
     "shares": _shares,
     "reserved devices": _reserved,
@@ -130,6 +148,7 @@ PARTS: Mapping[str, Callable[[st.DrawFn, Tiny], Tiny]] = {
     "kinds of latency": _with_tails,
     "resident sets": _with_memory,
 }
+SHARED = [part for part in PARTS if part not in {"the loss of a device", "resident sets"}]
 AT_ODDS = [
     # Rules refuse the first. Of the second nobody says whether the share holds after the loss.
     {"the loss of a device", "resident sets"},
@@ -145,6 +164,12 @@ def ruled(draw: st.DrawFn, *parts: str) -> Tiny:
     for part in parts:
         tiny = PARTS[part](draw, tiny)
     return tiny
+
+
+@st.composite
+def crowded(draw: st.DrawFn, part: str) -> Tiny:
+    """Devices that are shared, under one more part of rules."""
+    return PARTS[part](draw, draw(crowded_fleets()))
 
 
 @st.composite
