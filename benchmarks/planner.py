@@ -56,10 +56,10 @@ from proteus_cli.planning.solve import minimise
 
 LEGEND = """\
 A time is that of one whole call of a `Planner`, from demand to checked plan, once the model is compiled ("first": with
-that). "its CPU": CPU time of the worst, to tell a busy machine from a hard demand. "solving": the median of what plans say
-that they took, which leaves out the check. "gap": the largest that plans report. "late": plans that ran into the time limit.
-10,000 devices: 8 types, 100 families × 10 variants, a time limit of 1 s; load: of what could be served if devices could be
-divided at will."""
+that). "its CPU": CPU time of the worst, to tell a busy machine from a hard demand. "solving": the median of what plans
+say that they took, which leaves out the check. "gap": the largest that plans report. "late": plans that ran into the
+time limit. 10,000 devices: 8 types, 100 families × 10 variants, a time limit of 1 s; load: of what could be served if
+devices could be divided at will."""
 HEADROOM = 1.2
 SEED = 2024
 ANY = float("inf")
@@ -169,7 +169,7 @@ def main() -> None:
         machine=_machine(),
         versions={name: version(name) for name in ("highspy", "cvxpy", "scipy", "numpy")},
         rows=tuple(_all_rows(_tasks(has_paper=has_paper, quick=options.quick), options.rounds)),
-        over_demand=tuple(_over_demand(MULTIPLES[::3] if options.quick else MULTIPLES)) if has_paper else (),
+        over_demand=tuple(_over_demand(MULTIPLES[3::2] if options.quick else MULTIPLES)) if has_paper else (),
     )
     if options.json is not None:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(done)))

@@ -78,7 +78,7 @@ class Planner:
         """The best plan for a demand. Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict`."""
         check_demand(demand, self.catalog)
         demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
-        self._require_some_choice()
+        self._model(_Detail())  # compiling it isn't part of the solve's time
         start_s = time.perf_counter()
         try:
             answer = self._answer(demand_qps, _hosted(current, self.profiles), start_s + self.time_limit_s)
@@ -136,7 +136,7 @@ class Planner:
         demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
         try:
             return self._answer(demand_qps, None, time.perf_counter() + self.time_limit_s).serves_all
-        except (Infeasible, OutOfTime):
+        except (Infeasible, OutOfTime, NoFeasiblePlan):
             return False
 
     def __getstate__(self) -> dict[str, object]:
@@ -184,17 +184,15 @@ class Planner:
             instance = make_instance(
                 self.catalog, self.profiles, self.policy.variants, self.rules, hosted=hosted, alone=detail.alone
             )
+            if not instance.choices:
+                raise NoFeasiblePlan(
+                    "No variant meets its family's SLO on any profiled device, within the rules.",
+                    hint="loosen `slo` in the catalog or the rules, or add faster variants",
+                )
             model = formulate(instance, self.rules)
             prepare(model)
             self._compiled[detail] = instance, model
         return self._compiled[detail]
-
-    def _require_some_choice(self) -> None:
-        if not self._model(_Detail())[0].choices:
-            raise NoFeasiblePlan(
-                "No variant meets its family's SLO on any profiled device, within the rules.",
-                hint="loosen `slo` in the catalog or the rules, or add faster variants",
-            )
 
     def _plan(self, demand_qps: Mapping[str, float], placed: tuple[Placement, ...], solver: Solver) -> Plan:
         rate_of = dict.fromkeys(demand_qps, 0.0)
