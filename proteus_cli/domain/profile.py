@@ -114,6 +114,11 @@ def capacity(points: tuple[Point, ...], slo_s: float, *, of: Latency = "p95", sl
     return Capacity(qps=best.batch / best.latency_s(of), max_batch=best.batch)
 
 
+def relative(accuracy: float, best: float) -> float:
+    """``accuracy`` as a part of the best; the whole where even the best is 0."""
+    return accuracy / best if best > 0 else 1.0
+
+
 def best_accuracy(profiles: Iterable[Profile]) -> dict[str, float]:
     """The accuracy of the most accurate variant of each family, whatever it costs."""
     best: dict[str, float] = {}

@@ -8,7 +8,7 @@ from proteus_cli.domain.base import Value
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.fleet import as_device
 from proteus_cli.domain.plan import Placement, Plan
-from proteus_cli.domain.profile import Profile, best_accuracy
+from proteus_cli.domain.profile import Profile, best_accuracy, relative
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.conflict import without_each
 from proteus_cli.planning.planner import Planner
@@ -136,7 +136,7 @@ def _families(planner: Planner, plan: Plan) -> Iterator[FamilyAnswer]:
             variants=variants,
             effective_accuracy=accuracy,
             best_accuracy=best.get(family, 0.0),
-            relative_accuracy=accuracy / best[family] if accuracy is not None else None,
+            relative_accuracy=relative(accuracy, best[family]) if accuracy is not None else None,
         )
 
 

@@ -20,11 +20,15 @@ HALVINGS = 20  # of the interval in which the worst family's accuracy lies, wher
 class Solution:
     """``hosts`` int [C] and ``rate_qps`` [C]; rates have the headroom in them.
 
-    ``gap``: the largest proven one of the aims, each relative. ``is_limited``: time was over before all was proven.
+    ``used`` int [G] devices in use, and ``draw_w`` [G] what they draw where devices are shared and power matters: no
+    more is needed by the counts. ``gap``: the largest proven one of the aims, each relative. ``is_limited``: time was
+    over before all was proven.
     """
 
     hosts: Ints
     rate_qps: Floats
+    used: Ints | None
+    draw_w: Floats | None
     gap: float
     is_limited: bool
 
@@ -79,8 +83,15 @@ def optimise(
         if search.best is None:
             raise
     assert search.best is not None  # noqa: S101 - else `_reach` has raised
-    hosts = search.program.hosts(search.best)
-    return Solution(hosts, _rates(model, instance, search, hosts, wanted), search.gap, search.is_limited)
+    hosts = search.program.whole(search.best, model.hosts)
+    return Solution(
+        hosts=hosts,
+        rate_qps=_rates(model, instance, search, hosts, rules, wanted),
+        used=search.program.whole(search.best, model.used) if rules.is_resident_set else None,
+        draw_w=search.best.columns[search.program.columns(model.draw)] if model.draw is not None else None,
+        gap=search.gap,
+        is_limited=search.is_limited,
+    )
 
 
 def _aims_after(rules: Rules, current: Ints | None) -> list[Aim]:
@@ -224,7 +235,7 @@ def _worst_accuracy(instance: Instance, program: Program, point: Point, unserved
     answered = asked - point.columns[unserved]
     lost = instance.of_step_family @ (instance.step_loss * below)
     reached = instance.top_accuracy * asked - lost
-    is_served = answered > ALMOST_NOTHING
+    is_served = (answered > ALMOST_NOTHING) & (instance.best_accuracy > 0)
     if not is_served.any():
         return 0.0
     return float(np.min(reached[is_served] / answered[is_served] / instance.best_accuracy[is_served]))
@@ -246,12 +257,16 @@ def _set_parameters(model: Model, instance: Instance, rules: Rules, wanted: Want
 
 
 def _most_hosts(model: Model, instance: Instance, rules: Rules) -> Floats:
-    """More hosts than carry all of a family's demand are useless; so is what another choice of the group beats."""
+    """More hosts than carry all of a family's demand are useless; so is what another choice of the group beats.
+
+    But a spare, which answers nothing, best stays what it is.
+    """
     carried = model.carried.value
     with np.errstate(divide="ignore"):
         enough = np.where(carried > 0, np.ceil(1 / carried - ALMOST_NOTHING) + rules.survive, 0.0)
     most = np.minimum(enough, instance.device_count[instance.group_of])
-    most[_beaten(instance, rules, carried)] = 0.0
+    stays = model.current.value > 0 if rules.survive else np.zeros(len(carried), dtype=bool)
+    most[_beaten(instance, rules, carried) & ~stays] = 0.0
     return np.maximum(most, instance.pinned)
 
 
@@ -269,7 +284,7 @@ def _beaten(instance: Instance, rules: Rules, carried: Floats) -> "np.ndarray[tu
     return beaten
 
 
-def _rates(model: Model, instance: Instance, search: _Search, hosts: Ints, wanted: Wanted) -> Floats:
+def _rates(model: Model, instance: Instance, search: _Search, hosts: Ints, rules: Rules, wanted: Wanted) -> Floats:
     """Queries per second that each choice answers: the most accurate are filled first."""
     assert search.best is not None  # noqa: S101 - the caller has it
     if model.served is None:
@@ -278,6 +293,10 @@ def _rates(model: Model, instance: Instance, search: _Search, hosts: Ints, wante
         part = search.best.columns[search.program.columns(model.served)]
         part = np.where(part > ALMOST_NOTHING, part, 0.0)
     rates, left = np.zeros(len(hosts)), np.ones(len(wanted.qps))
+    if rules.survive:
+        largest = np.zeros(len(wanted.qps))
+        np.maximum.at(largest, instance.family_of, model.carried.value * (hosts > 0))
+        left = np.minimum(left, instance.of_family @ part - largest)
     for c in np.argsort(-instance.accuracy, kind="stable"):
         family = instance.choices[c].family
         answered = min(left[family], part[c])

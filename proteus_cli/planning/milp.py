@@ -32,7 +32,8 @@ class Model:
 
     Variables: ``hosts`` [C] devices of the choice's group that host it; ``below`` [L] as above; ``aims`` [A], each to
     be made small in turn (``aim_index``: which is which; "worst served" has one for each number of families);
-    ``served`` [C], the part of the demand that a choice answers, or None where it follows from ``hosts``.
+    ``served`` [C], the part of the demand that a choice answers, or None where it follows from ``hosts``; ``used`` [G]
+    devices in use; ``draw`` [G], the watts they draw, where devices are shared and power matters, else None.
 
     Parameters: ``asked`` [F] 1 for families with a demand; ``carried`` [C] the part that one host can carry; ``weight``
     [F] the part of the whole demand; ``busy`` [C] devices that answering it all would keep busy; ``current`` [C] hosts
@@ -43,6 +44,8 @@ class Model:
     hosts: Any
     below: Any
     served: Any
+    used: Any
+    draw: Any
     aims: Any
     aim_index: Mapping[Aim, tuple[int, ...]]
     asked: Any
@@ -82,7 +85,10 @@ def formulate(instance: Instance, rules: Rules) -> Model:
             served <= room, *_share_devices(instance, rules, hosts, served, used, busy, share)
         ]  # fmt: skip
     if rules.survive:
-        constraints["any one device can be lost"] = _survives(instance, hosts, carried, asked, unserved, most)
+        constraints["any one device can be lost"] = [
+            below >= unserved[instance.step_family],  # spares answer nothing
+            *_survives(instance, hosts, carried, asked, unserved, most),
+        ]
 
     aims: dict[Aim, list[Any]] = {
         "unserved": [weight @ unserved],
@@ -93,9 +99,11 @@ def formulate(instance: Instance, rules: Rules) -> Model:
     aims["loads"], constraints["what wasn't hosted is loaded"] = [cp.sum(loads)], [loads >= hosts - current]
     if "cost" in rules.resources:
         aims["cost"] = [instance.price_per_hour @ used]
+    draw = cp.Variable(groups, nonneg=True) if rules.is_resident_set and "power" in rules.resources else None
+    if draw is not None:
+        constraints["devices draw power"] = _draws(instance, hosts, served, busy, draw)
     if "power" in rules.resources:
-        drawn, constraints["devices draw power"] = _power(instance, hosts, served, busy)
-        aims["power"] = [drawn]
+        aims["power"] = [instance.power_w @ hosts if draw is None else cp.sum(draw)]
     constraints["budgets are kept"] = [aims[name][0] <= budget for name, budget in rules.budgets.items()]
     if rules.objective == "min-family":
         worst = cp.Variable()
@@ -114,6 +122,8 @@ def formulate(instance: Instance, rules: Rules) -> Model:
         hosts=hosts,
         below=below,
         served=served,
+        used=used,
+        draw=draw,
         aims=values,
         aim_index={aim: tuple(i for i, (name, _) in enumerate(order) if name == aim) for aim in aims},
         asked=asked,
@@ -181,13 +191,10 @@ def _rows(row_of: Ints, rows: int) -> sp.csr_array:
     return sp.csr_array((np.ones(len(row_of)), (row_of, np.arange(len(row_of)))), shape=(rows, len(row_of)))
 
 
-def _power(instance: Instance, hosts: Any, served: Any, busy: Any) -> tuple[Any, list[Any]]:
-    """Watts that the used devices draw while they are busy. One that holds several variants draws its hungriest's."""
-    if served is None:
-        return instance.power_w @ hosts, []
-    draw = cp.Variable(len(instance.groups), nonneg=True)
+def _draws(instance: Instance, hosts: Any, served: Any, busy: Any, draw: Any) -> list[Any]:
+    """Watts that a group's used devices draw while they are busy, each its hungriest variant's; at least."""
     mean = instance.of_group @ cp.multiply(instance.power_w, cp.multiply(busy, served))
-    return cp.sum(draw), [draw >= mean, draw[instance.group_of] >= cp.multiply(instance.power_w, hosts)]
+    return [draw >= mean, draw[instance.group_of] >= cp.multiply(instance.power_w, hosts)]
 
 
 def _family_loss(instance: Instance, below: Any, unserved: Any, asked: Any, floor: Any) -> Any:

@@ -9,7 +9,7 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.instance import Instance, Ints
 from proteus_cli.planning.lexicographic import ALMOST_NOTHING, Solution, Wanted
 
-NEGLIGIBLE = 1e-9  # a part of a device, or of its time
+ROUNDING = 2e-6  # a part of a device, or of its time, that is the solver's rounding
 
 Bundle = dict[int, float]
 """What one device holds: queries per second, with headroom, by choice."""
@@ -17,10 +17,14 @@ Bundle = dict[int, float]
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A bundle for each device in use, by group. ``left`` are groups where something found no place."""
+    """A bundle for each device in use, by group.
+
+    ``left`` are groups where something found no place, ``hungrier`` those that draw more power than their sums said.
+    """
 
     bundles: tuple[tuple[Bundle, ...], ...]
-    left: frozenset[int]
+    left: frozenset[int] = frozenset()
+    hungrier: frozenset[int] = frozenset()
 
 
 def pack(instance: Instance, solution: Solution, rules: Rules, wanted: Wanted) -> Packed:
@@ -31,13 +35,14 @@ def pack(instance: Instance, solution: Solution, rules: Rules, wanted: Wanted) -
     optimistic, and its devices must be planned one by one.
     """
     if not rules.is_resident_set:
-        return Packed(
-            tuple(tuple(_divided(instance, solution, rules, g)) for g in range(len(instance.groups))), frozenset()
-        )
+        return Packed(tuple(tuple(_divided(instance, solution, rules, g)) for g in range(len(instance.groups))))
     packer = _Packer(instance, solution, rules, wanted)
-    packed = [packer.pack(g) for g in range(len(instance.groups))]
+    tries = [packer.pack(g) for g in range(len(instance.groups))]
+    several = [g for g, count in enumerate(instance.device_count) if count > 1]  # the sums of one device are its own
     return Packed(
-        tuple(bundles for bundles, _ in packed), frozenset(g for g, (_, left) in enumerate(packed) if left > NEGLIGIBLE)
+        bundles=tuple(each.bundles for each in tries),
+        left=frozenset(g for g in several if tries[g].left > ROUNDING),
+        hungrier=frozenset(g for g in several if tries[g].excess_w > 0),
     )
 
 
@@ -60,19 +65,33 @@ def _divided(instance: Instance, solution: Solution, rules: Rules, group: int) -
 
 @dataclass(slots=True)
 class _Work:
-    """Of one choice: the part of a device's time that is still to be placed, and the memory that each copy takes."""
+    """Of one choice: the part of a device's time that is to be placed, and the memory and power that each copy takes."""
 
     choice: int
-    memory: float
     busy: float
+    memory: float
+    power_w: float
 
 
 @dataclass(slots=True)
 class _Device:
-    memory: float
     places: float
-    time: float = 1.0
+    memory: float = 1 + ROUNDING
+    time: float = 1 + ROUNDING
     busy: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """Bundles, the part of device time that found no place, and the power that is drawn above what was promised."""
+
+    bundles: tuple[Bundle, ...]
+    left: float
+    excess_w: float
+
+    @property
+    def misses(self) -> tuple[float, float]:
+        return (self.left if self.left > ROUNDING else 0.0, self.excess_w)
 
 
 _ORDERS: tuple[Callable[[_Work], float], ...] = (
@@ -80,6 +99,7 @@ _ORDERS: tuple[Callable[[_Work], float], ...] = (
     lambda work: -work.busy,
     lambda work: -work.memory * work.busy,
     lambda work: work.busy,
+    lambda work: -work.power_w,
 )
 
 
@@ -87,43 +107,65 @@ class _Packer:
     def __init__(self, instance: Instance, solution: Solution, rules: Rules, wanted: Wanted) -> None:
         self._instance, self._solution = instance, solution
         self._places = float("inf") if rules.residency == "memory" else float(rules.residency)
-        self._most_qps = wanted.share_qps * (1 + NEGLIGIBLE)
+        self._most_qps = wanted.share_qps * (1 + ROUNDING)
+        self._is_counted = rules.pack or "cost" in rules.resources
 
-    def pack(self, group: int) -> tuple[tuple[Bundle, ...], float]:
-        """Bundles for the devices of a group, and the device time that found no place in the best of them."""
+    def pack(self, group: int) -> _Try:
+        """The first order that misses nothing, else the best."""
         mine = np.flatnonzero(self._instance.group_of == group)
-        tries = (self._in_order(group, mine, order) for order in _ORDERS)
-        best = next(tries)
-        for each in tries:
-            if best[1] <= NEGLIGIBLE:
+        best: _Try | None = None
+        for order in _ORDERS:
+            each = self._in_order(group, mine, order)
+            if best is None or each.misses < best.misses:
+                best = each
+            if best.misses == (0.0, 0.0):
                 break
-            best = min(best, each, key=lambda found: found[1])
-        devices, left = best
-        capacity_qps = self._instance.capacity_qps
-        bundles = ({c: busy * float(capacity_qps[c]) for c, busy in device.busy.items()} for device in devices)
-        return tuple(bundle for bundle in bundles if bundle), left
+        assert best is not None  # noqa: S101 - there are orders
+        return best
 
-    def _in_order(self, group: int, mine: Ints, order: Callable[[_Work], float]) -> tuple[list[_Device], float]:
-        count = len(self._instance.groups[group].devices)
-        devices = [_Device(memory=1 + NEGLIGIBLE, places=self._places) for _ in range(count)]
-        for c in mine[self._instance.pinned[mine] > 0].tolist():
+    def _in_order(self, group: int, mine: Ints, order: Callable[[_Work], float]) -> _Try:
+        instance, solution = self._instance, self._solution
+        used = solution.used if self._is_counted else None
+        count = len(instance.groups[group].devices) if used is None else int(used[group])
+        devices = [_Device(places=self._places) for _ in range(count)]
+        for c in mine[instance.pinned[mine] > 0].tolist():
             for device in devices:
                 self._place(device, c, 0.0)
-        busy = self._solution.rate_qps / self._instance.capacity_qps
-        works = [_Work(c, float(self._instance.memory_frac[c]), float(busy[c])) for c in mine.tolist() if busy[c] > 0]
-        return devices, sum(self._place_all(devices, work) for work in sorted(works, key=order))
+        busy = solution.rate_qps / instance.capacity_qps
+        works = [
+            _Work(c, float(busy[c]), float(instance.memory_frac[c]), float(instance.power_w[c]))
+            for c in mine.tolist()
+            if busy[c] > 0
+        ]
+        left = sum(self._place_all(devices, work) for work in sorted(works, key=order))
+        return _Try(
+            bundles=tuple(
+                {c: busy * float(instance.capacity_qps[c]) for c, busy in device.busy.items()}
+                for device in devices
+                if device.busy
+            ),
+            left=left,
+            excess_w=self._excess_w(group, devices),
+        )
+
+    def _excess_w(self, group: int, devices: list[_Device]) -> float:
+        if self._solution.draw_w is None:
+            return 0.0
+        draw_w = sum(max(float(self._instance.power_w[c]) for c in device.busy) for device in devices if device.busy)
+        promised_w = float(self._solution.draw_w[group])
+        return max(draw_w - promised_w * (1 + ROUNDING) - ROUNDING, 0.0)
 
     def _place_all(self, devices: list[_Device], work: _Work) -> float:
         """Whole where it fits most tightly, else in pieces, the largest first; returns what is left."""
         left = work.busy
-        while left > NEGLIGIBLE:
+        while left > 0:
             rooms = [self._room(device, work.choice) for device in devices]
-            fitting = [i for i, room in enumerate(rooms) if room >= left - NEGLIGIBLE]
+            fitting = [i for i, room in enumerate(rooms) if room >= left]
             if fitting:
                 target = min(fitting, key=lambda i: (work.choice not in devices[i].busy, devices[i].time))
             else:
                 target = max(range(len(devices)), key=lambda i: rooms[i])
-                if rooms[target] <= NEGLIGIBLE:
+                if rooms[target] <= 0:
                     break
             piece = min(left, rooms[target])
             self._place(devices[target], work.choice, piece)

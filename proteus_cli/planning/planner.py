@@ -14,7 +14,7 @@ from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.plan import Placement, Plan, Solver
-from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, capacity
+from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, capacity, relative
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
@@ -44,6 +44,7 @@ class _Answer:
     placements: tuple[Placement, ...]
     serves_all: bool
     too_coarse: frozenset[str]
+    is_over_budget: bool
 
 
 class Planner:
@@ -154,6 +155,8 @@ class Planner:
             if not answer.too_coarse:
                 return answer
             if time.perf_counter() > deadline_s:
+                if answer.is_over_budget:
+                    raise OutOfTime
                 return replace(answer, solution=replace(answer.solution, is_limited=True))
             if detail.hosted is None and hosted is not None:
                 detail = replace(detail, hosted=_frozen(hosted))
@@ -171,10 +174,11 @@ class Planner:
         solution = optimise(model, instance, self.rules, wanted, current, deadline_s)
         packed = pack(instance, solution, self.rules, wanted)
         placed = placements(instance, packed, demand_qps, hosted or {}, self.profiles)
-        too_coarse = {device for g in packed.left for device in instance.groups[g].devices}
+        too_coarse = {device for g in packed.left | packed.hungrier for device in instance.groups[g].devices}
         if current is not None and hosted is not None:
             too_coarse |= _loading_more(instance, solution, current, placed, hosted)
-        return _Answer(solution, placed, serves_all(instance, packed, wanted), frozenset(too_coarse))
+        is_over_budget = "power" in self.rules.budgets and bool(packed.hungrier)
+        return _Answer(solution, placed, serves_all(instance, packed, wanted), frozenset(too_coarse), is_over_budget)
 
     def _model(self, detail: _Detail) -> tuple[Instance, Model]:
         if detail not in self._compiled:
@@ -223,7 +227,10 @@ class Planner:
         if total_qps <= 0:
             return None
         accuracy = accuracies(self.profiles)
-        return sum(p.rate_qps * accuracy(p.device, p.family, p.variant) / per[p.family] for p in placed) / total_qps
+        return (
+            sum(p.rate_qps * relative(accuracy(p.device, p.family, p.variant), per[p.family]) for p in placed)
+            / total_qps
+        )
 
 
 def _fleet(profiles: Mapping[str, Profile]) -> dict[str, tuple[str, ...]]:

@@ -30,7 +30,8 @@ FIRST_ABSOLUTE_GAP = 1e-6  # … but not beyond this part of all that is at stak
 LAST_GAP = 1e-4  # of all that is at stake: enough after so much effort …
 EFFORT = 100  # … counted in the solver's own checks, not in time: the same input must give the same plan
 WHOLE = 0.999  # two whole numbers that are closer are the same
-TOLERANCE = 1e-6  # what a later aim may take from an earlier one: the solver's own tolerance for whole numbers
+TOLERANCE = 1e-6  # what a later aim may take from an earlier one; above the solver's own tolerance
+ROUNDING = 1e-5  # what no sound answer is off by
 MANY_COLUMNS = 1500  # from here on, first solve the part that matters
 MANY_GAP = 2.5e-4  # and take this gap: the last bit would cost ten times the time
 WIDER = (1.0, 1.5, 2.0, 4.0, np.inf)  # how many times the columns of the relaxation that part has
@@ -41,10 +42,13 @@ _OPTIONS = {
     "threads": 1,
     "random_seed": 0,
     "mip_rel_gap": FIRST_GAP,
+    "mip_feasibility_tolerance": TOLERANCE / 10,  # else what an aim leaves to the next is as thin as rounding
     # Measured on the paper's cluster: without both, the hardest of 300 demands takes 76 instead of 176 ms.
     "mip_allow_restart": False,
     "mip_heuristic_run_feasibility_jump": False,
 }
+_NO_POINT = {highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible}
+_ENDED = {highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kInterrupt, highspy.HighsModelStatus.kTimeLimit}
 
 
 class OutOfTime(Exception):
@@ -87,9 +91,16 @@ class Program:
         """The column of an aim."""
         return int(self.columns(self.model.aims).start + self.model.aim_index[aim][place])
 
-    def hosts(self, point: Point) -> npt.NDArray[np.int64]:
-        """``hosts`` [C] at a point."""
-        return np.rint(point.columns[self.columns(self.model.hosts)]).astype(np.int64)
+    def whole(self, point: Point, variable: "cp.Variable") -> npt.NDArray[np.int64]:
+        """The value of a variable of whole numbers at a point."""
+        return np.rint(point.columns[self.columns(variable)]).astype(np.int64)
+
+    def holds(self, point: Point, column: int) -> bool:
+        """Whether a point is what it says: within all bounds, and of that value in the column."""
+        rows, columns = self.matrix @ point.columns, point.columns
+        outside = (self.row_lower - rows, rows - self.row_upper, self.lower - columns, columns - self.upper)
+        is_feasible = all(np.max(by, initial=0.0) <= ROUNDING for by in outside)
+        return is_feasible and abs(float(columns[column]) - point.value) <= ROUNDING * max(1.0, abs(point.value))
 
     def at_most(self, columns: "npt.NDArray[np.int64] | int", most: float) -> "Program":
         """The same, where those columns are ``most`` at most."""
@@ -202,12 +213,30 @@ def _widening(program: Program, ask: _Ask, start: Point | None) -> Point | None:
 
 
 def _run(program: Program, ask: _Ask, start: Point | None) -> Point | None:
+    """Solve; where HiGHS contradicts itself or gives up, again without the starting point, then without presolve.
+
+    It does so on tiny models: seen were a start that came back with the value of a better point, and "Solve error".
+    """
+    starts = (start, None) if start is not None else (None,)
+    for given, presolve in (*((given, "choose") for given in starts), (None, "off")):
+        highs = _solved(program, ask, given, presolve)
+        if highs.getModelStatus() in _NO_POINT:
+            return None
+        if highs.getModelStatus() in _ENDED:
+            point = _point(highs, ask, is_mip=bool(program.is_whole.any()))
+            if program.holds(point, ask.column):
+                return point
+    raise RuntimeError(f"HiGHS ended with no sound answer, but {highs.modelStatusToString(highs.getModelStatus())}")
+
+
+def _solved(program: Program, ask: _Ask, start: Point | None, presolve: str) -> "highspy.Highs":
     left_s = ask.deadline_s - time.perf_counter()
     if left_s <= 0:
         raise OutOfTime
     highs = highspy.Highs()
     for name, value in _OPTIONS.items():
         _ok(highs.setOptionValue(name, value))
+    _ok(highs.setOptionValue("presolve", presolve))
     _ok(highs.setOptionValue("time_limit", left_s))
     _ok(highs.setOptionValue("mip_abs_gap", min(ask.gap, FIRST_ABSOLUTE_GAP) if ask.gap < WHOLE else WHOLE))
     _ok(highs.passModel(_lp(program, ask.column)))
@@ -215,20 +244,14 @@ def _run(program: Program, ask: _Ask, start: Point | None) -> Point | None:
         solution = highspy.HighsSolution()
         solution.col_value = start.columns.tolist()
         _ok(highs.setSolution(solution))
-    is_mip = bool(program.is_whole.any())
-    if is_mip:
+    if program.is_whole.any():
         highs.cbMipInterrupt.subscribe(_enough(ask))
     highs.run()
-    return _point(highs, is_mip=is_mip, gap=ask.gap)
+    return highs
 
 
-def _point(highs: "highspy.Highs", *, is_mip: bool, gap: float) -> Point | None:
-    status, info = highs.getModelStatus(), highs.getInfo()
-    statuses = highspy.HighsModelStatus
-    if status in {statuses.kInfeasible, statuses.kUnboundedOrInfeasible}:
-        return None
-    if status not in {statuses.kOptimal, statuses.kInterrupt, statuses.kTimeLimit}:
-        raise RuntimeError(f"HiGHS ended with the status {highs.modelStatusToString(status)}")
+def _point(highs: "highspy.Highs", ask: _Ask, *, is_mip: bool) -> Point:
+    info = highs.getInfo()
     if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
         raise OutOfTime
     solution, value = highs.getSolution(), float(info.objective_function_value)
@@ -237,7 +260,7 @@ def _point(highs: "highspy.Highs", *, is_mip: bool, gap: float) -> Point | None:
         columns=np.array(solution.col_value),
         value=value,
         bound=bound,
-        is_proven=status == statuses.kOptimal or value - bound <= gap,
+        is_proven=highs.getModelStatus() == highspy.HighsModelStatus.kOptimal or value - bound <= ask.gap,
         reduced_costs=np.array(solution.col_dual) if not is_mip else np.zeros(0),
     )
 
