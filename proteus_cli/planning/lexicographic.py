@@ -251,12 +251,12 @@ def _set_parameters(model: Model, instance: Instance, rules: Rules, wanted: Want
     share_qps = np.minimum(wanted.share_qps, wanted.qps)
     model.share.value = np.divide(share_qps, wanted.qps, out=np.zeros_like(share_qps), where=wanted.qps > 0)
     model.busy.value = qps / instance.capacity_qps
-    model.current.value = np.zeros(len(instance.choices)) if current is None else current.astype(np.float64)
     model.floor.value = np.zeros(len(wanted.qps))
-    model.most.value = _most_hosts(model, instance, rules)
+    model.most.value = most = _most_hosts(model, instance, rules, current)
+    model.current.value = most if current is None else current.astype(np.float64)
 
 
-def _most_hosts(model: Model, instance: Instance, rules: Rules) -> Floats:
+def _most_hosts(model: Model, instance: Instance, rules: Rules, current: Ints | None) -> Floats:
     """More hosts than carry all of a family's demand are useless; so is what another choice of the group beats.
 
     But a spare, which answers nothing, best stays what it is.
@@ -265,8 +265,10 @@ def _most_hosts(model: Model, instance: Instance, rules: Rules) -> Floats:
     with np.errstate(divide="ignore"):
         enough = np.where(carried > 0, np.ceil(1 / carried - ALMOST_NOTHING) + rules.survive, 0.0)
     most = np.minimum(enough, instance.device_count[instance.group_of])
-    stays = model.current.value > 0 if rules.survive else np.zeros(len(carried), dtype=bool)
-    most[_beaten(instance, rules, carried) & ~stays] = 0.0
+    useless = _beaten(instance, rules, carried)
+    if rules.survive and current is not None:
+        useless &= current == 0
+    most[useless] = 0.0
     return np.maximum(most, instance.pinned)
 
 

@@ -33,11 +33,13 @@ class Model:
     Variables: ``hosts`` [C] devices of the choice's group that host it; ``below`` [L] as above; ``aims`` [A], each to
     be made small in turn (``aim_index``: which is which; "worst served" has one for each number of families);
     ``served`` [C], the part of the demand that a choice answers, or None where it follows from ``hosts``; ``used`` [G]
-    devices in use; ``draw`` [G], the watts they draw, where devices are shared and power matters, else None.
+    devices in use; ``draw`` [G], the watts they draw, where devices are shared and power matters, else None;
+    ``loads`` [C] hosts that aren't there yet.
 
     Parameters: ``asked`` [F] 1 for families with a demand; ``carried`` [C] the part that one host can carry; ``weight``
     [F] the part of the whole demand; ``busy`` [C] devices that answering it all would keep busy; ``current`` [C] hosts
-    now; ``floor`` [F] the relative accuracy that "worst loss" is measured from; ``most`` [C] more hosts are of no use.
+    that need no load; ``floor`` [F] the relative accuracy that "worst loss" is measured from; ``most`` [C] hosts, more
+    are of no use.
     """
 
     problem: Any
@@ -46,6 +48,7 @@ class Model:
     served: Any
     used: Any
     draw: Any
+    loads: Any
     aims: Any
     aim_index: Mapping[Aim, tuple[int, ...]]
     asked: Any
@@ -95,7 +98,7 @@ def formulate(instance: Instance, rules: Rules) -> Model:
         "loss": [instance.step_loss @ cp.multiply(weight[instance.step_family], below)],
         "devices": [cp.sum(used)],
     }
-    loads = cp.Variable(choices, nonneg=True)
+    loads = cp.Variable(choices, nonneg=True, name="loads")
     aims["loads"], constraints["what wasn't hosted is loaded"] = [cp.sum(loads)], [loads >= hosts - current]
     if "cost" in rules.resources:
         aims["cost"] = [instance.price_per_hour @ used]
@@ -124,6 +127,7 @@ def formulate(instance: Instance, rules: Rules) -> Model:
         served=served,
         used=used,
         draw=draw,
+        loads=loads,
         aims=values,
         aim_index={aim: tuple(i for i, (name, _) in enumerate(order) if name == aim) for aim in aims},
         asked=asked,

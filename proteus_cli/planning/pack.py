@@ -65,7 +65,7 @@ def _divided(instance: Instance, solution: Solution, rules: Rules, group: int) -
 
 @dataclass(slots=True)
 class _Work:
-    """Of one choice: the part of a device's time that is to be placed, and the memory and power that each copy takes."""
+    """The part of a device's time that is to be placed of a choice, and the memory and power that each copy takes."""
 
     choice: int
     busy: float

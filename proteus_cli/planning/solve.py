@@ -34,7 +34,8 @@ TOLERANCE = 1e-6  # what a later aim may take from an earlier one; above the sol
 ROUNDING = 1e-5  # what no sound answer is off by
 MANY_COLUMNS = 1500  # from here on, first solve the part that matters
 MANY_GAP = 2.5e-4  # and take this gap: the last bit would cost ten times the time
-WIDER = (1.0, 1.5, 2.0, 4.0, np.inf)  # how many times the columns of the relaxation that part has
+PART = 4  # a part is left for a wider one when at most a PARTth of what may be won in all is still to be won in it
+WIDER = (1.5, 2.0, 4.0, np.inf)  # how many times the columns of the relaxation that part has
 
 _OPTIONS = {
     "output_flag": False,
@@ -115,7 +116,7 @@ class Program:
 
 def prepare(model: Model) -> None:
     """Let CVXPY do now what it does once per model, so that it isn't part of the first solve's time."""
-    for parameter in model.problem.parameters():
+    for parameter in (*model.problem.parameters(), model.most):
         parameter.value = np.zeros(parameter.shape)
     compile_program(model)
 
@@ -144,6 +145,7 @@ def compile_program(model: Model) -> Program:
     )
     program.lower[program.columns(model.hosts)] = 0.0
     program.upper[program.columns(model.hosts)] = model.most.value
+    program.upper[program.columns(model.loads)] = np.maximum(model.most.value - model.current.value, 0.0)
     return program
 
 
@@ -170,46 +172,60 @@ def minimise(
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
-    """Which column to minimise, to which absolute gap, until when, and when to give up if there is no point yet."""
+    """Which column to minimise, to which absolute gap, until when, and when to give up if there is no point yet.
+
+    ``whole_bound``: where this is a part of a model, a bound of the whole.
+    """
 
     column: int
     gap: float
     deadline_s: float
     point_by_s: float
+    whole_bound: float = -np.inf
+
+    def is_good(self, value: float, bound: float, checks: int) -> bool:
+        """Enough for the effort that was made; or, in a part, there is more to win elsewhere."""
+        if np.isinf(value):
+            return False
+        gap = value - bound
+        return (checks > EFFORT and gap <= self.gap) or PART * gap <= value - self.whole_bound < np.inf
 
 
 def _widening(program: Program, ask: _Ask, start: Point | None) -> Point | None:
     """Of very many choices few matter: those that the relaxation uses, then those that it likes next best.
 
-    The part of the model that has only these is solved, with ever more of them, until the relaxation's bound proves
-    that it is good enough.
+    The part of the model that has only these is solved, with ever more of them. A choice that is left out costs at
+    least its reduced cost above the relaxation, so each part proves a bound of the whole.
     """
     relaxed = _run(replace(program, is_whole=np.zeros_like(program.is_whole)), ask, None)
     if relaxed is None:
         return None
     hosts = program.columns(program.model.hosts)
     is_used = relaxed.columns[hosts] > TOLERANCE
-    preference = np.argsort(np.where(is_used, -np.inf, relaxed.reduced_costs[hosts]), kind="stable")
-    best = start
+    costs = np.where(is_used, -np.inf, relaxed.reduced_costs[hosts])
+    preference = np.argsort(np.where(program.upper[hosts] > 0, costs, np.inf), kind="stable")
+    count = int(np.count_nonzero(program.upper[hosts] > 0))
+    best, bound = start, relaxed.bound
     for wider in WIDER:
-        is_whole_model = wider * is_used.sum() >= len(preference)
-        left_out = preference[len(preference) if is_whole_model else int(wider * is_used.sum()) :]
-        part = program.at_most(hosts.start + left_out, 0.0)
+        size = int(min(wider * is_used.sum(), count))
         try:
-            found = _run(part, ask, best)
+            part = program.at_most(hosts.start + preference[size:], 0.0)
+            found = _run(part, replace(ask, whole_bound=bound if size < count else -np.inf), best)
         except OutOfTime:
             break
-        if found is None and is_whole_model:
-            return None
         if found is not None and (best is None or found.value <= best.value):
-            best = replace(found, bound=max(relaxed.bound, found.bound if is_whole_model else -np.inf))
-        if best is not None and best.value - max(relaxed.bound, best.bound) <= ask.gap:
-            return replace(best, is_proven=True)
-        if is_whole_model:
+            best = found
+        of_others = relaxed.bound + max(costs[preference[size]], 0.0) if size < count else np.inf
+        bound = max(bound, min(of_others, np.inf if found is None else found.bound))
+        if best is not None and best.value - bound <= ask.gap:
+            return replace(best, bound=min(bound, best.value), is_proven=True)
+        if size == count:
+            if best is None:
+                return None
             break
     if best is None:
         raise OutOfTime
-    return replace(best, bound=max(relaxed.bound, -np.inf if best is start else best.bound), is_proven=False)
+    return replace(best, bound=bound, is_proven=False)
 
 
 def _run(program: Program, ask: _Ask, start: Point | None) -> Point | None:
@@ -217,19 +233,55 @@ def _run(program: Program, ask: _Ask, start: Point | None) -> Point | None:
 
     It does so on tiny models: seen were a start that came back with the value of a better point, and "Solve error".
     """
-    starts = (start, None) if start is not None else (None,)
+    free = _Free.of(program)
+    if not free.is_feasible:
+        return None
+    ended, starts = "", (start, None) if start is not None else (None,)
     for given, presolve in (*((given, "choose") for given in starts), (None, "off")):
-        highs = _solved(program, ask, given, presolve)
+        highs = _solved(free, ask, given, presolve)
         if highs.getModelStatus() in _NO_POINT:
             return None
         if highs.getModelStatus() in _ENDED:
-            point = _point(highs, ask, is_mip=bool(program.is_whole.any()))
+            point = _point(highs, free, ask)
             if program.holds(point, ask.column):
                 return point
-    raise RuntimeError(f"HiGHS ended with no sound answer, but {highs.modelStatusToString(highs.getModelStatus())}")
+        ended = highs.modelStatusToString(highs.getModelStatus())
+    raise RuntimeError(f"HiGHS ended with no sound answer, but {ended}")
 
 
-def _solved(program: Program, ask: _Ask, start: Point | None, presolve: str) -> "highspy.Highs":
+@dataclass(frozen=True, slots=True, eq=False)
+class _Free:
+    """The columns of a program that aren't fixed, and the rows that have any of them: most have none."""
+
+    program: Program
+    columns: npt.NDArray[np.bool_]
+    matrix: sp.csc_array
+    row_lower: Floats
+    row_upper: Floats
+    is_feasible: bool
+
+    @classmethod
+    def of(cls, program: Program) -> "_Free":
+        columns = program.lower < program.upper
+        fixed = program.matrix @ np.where(columns, 0.0, program.lower)
+        matrix = program.matrix[:, columns]
+        rows = np.bincount(matrix.indices, minlength=len(fixed)) > 0
+        row_lower, row_upper = program.row_lower - fixed, program.row_upper - fixed
+        is_feasible = bool(np.all((rows | (row_lower <= ROUNDING)) & (rows | (row_upper >= -ROUNDING))))
+        return cls(program, columns, sp.csc_array(matrix[rows]), row_lower[rows], row_upper[rows], is_feasible)
+
+    @property
+    def is_mip(self) -> bool:
+        return bool(self.program.is_whole[self.columns].any())
+
+    def whole(self, values: Floats) -> Floats:
+        """All columns, from those that are free."""
+        everything = self.program.lower.copy()
+        everything[self.columns] = values
+        return everything
+
+
+def _solved(free: _Free, ask: _Ask, start: Point | None, presolve: str) -> "highspy.Highs":
     left_s = ask.deadline_s - time.perf_counter()
     if left_s <= 0:
         raise OutOfTime
@@ -239,45 +291,49 @@ def _solved(program: Program, ask: _Ask, start: Point | None, presolve: str) -> 
     _ok(highs.setOptionValue("presolve", presolve))
     _ok(highs.setOptionValue("time_limit", left_s))
     _ok(highs.setOptionValue("mip_abs_gap", min(ask.gap, FIRST_ABSOLUTE_GAP) if ask.gap < WHOLE else WHOLE))
-    _ok(highs.passModel(_lp(program, ask.column)))
+    _ok(highs.passModel(_lp(free, ask.column)))
     if start is not None:
         solution = highspy.HighsSolution()
-        solution.col_value = start.columns.tolist()
+        solution.col_value = start.columns[free.columns].tolist()
         _ok(highs.setSolution(solution))
-    if program.is_whole.any():
+    if free.is_mip:
         highs.cbMipInterrupt.subscribe(_enough(ask))
     highs.run()
     return highs
 
 
-def _point(highs: "highspy.Highs", ask: _Ask, *, is_mip: bool) -> Point:
+def _point(highs: "highspy.Highs", free: _Free, ask: _Ask) -> Point:
     info = highs.getInfo()
     if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
         raise OutOfTime
     solution, value = highs.getSolution(), float(info.objective_function_value)
-    bound = float(info.mip_dual_bound) if is_mip else value
+    bound = float(info.mip_dual_bound) if free.is_mip else value
+    reduced_costs = np.zeros(len(free.columns))
+    if not free.is_mip:
+        reduced_costs[free.columns] = solution.col_dual
     return Point(
-        columns=np.array(solution.col_value),
+        columns=free.whole(np.array(solution.col_value)),
         value=value,
         bound=bound,
         is_proven=highs.getModelStatus() == highspy.HighsModelStatus.kOptimal or value - bound <= ask.gap,
-        reduced_costs=np.array(solution.col_dual) if not is_mip else np.zeros(0),
+        reduced_costs=reduced_costs,
     )
 
 
-def _lp(program: Program, column: int) -> "highspy.HighsLp":
+def _lp(free: _Free, column: int) -> "highspy.HighsLp":
+    program, lower, upper = free.program, free.program.lower[free.columns], free.program.upper[free.columns]
     cost = np.zeros(len(program.lower))
     cost[column] = 1.0
     lp = highspy.HighsLp()
-    lp.num_col_, lp.num_row_ = len(program.lower), len(program.row_lower)
-    lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, program.lower, program.upper
-    lp.row_lower_, lp.row_upper_ = program.row_lower, program.row_upper
+    lp.num_col_, lp.num_row_ = len(lower), len(free.row_lower)
+    lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost[free.columns], lower, upper
+    lp.row_lower_, lp.row_upper_ = free.row_lower, free.row_upper
     lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_, lp.a_matrix_.index_ = program.matrix.indptr, program.matrix.indices
-    lp.a_matrix_.value_ = program.matrix.data
-    if program.is_whole.any():
+    lp.a_matrix_.start_, lp.a_matrix_.index_ = free.matrix.indptr, free.matrix.indices
+    lp.a_matrix_.value_ = free.matrix.data
+    if free.is_mip:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
-        lp.integrality_ = [kinds[whole] for whole in program.is_whole.tolist()]
+        lp.integrality_ = [kinds[whole] for whole in program.is_whole[free.columns].tolist()]
     return lp
 
 
@@ -289,8 +345,7 @@ def _enough(ask: _Ask) -> "Callable[[highspy.highs.HighsCallbackEvent], None]":
         nonlocal checks
         checks += 1
         value, bound = event.data_out.mip_primal_bound, event.data_out.mip_dual_bound
-        is_good = checks > EFFORT and value - bound <= ask.gap
-        if is_good or (np.isinf(value) and time.perf_counter() > ask.point_by_s):
+        if ask.is_good(value, bound, checks) or (np.isinf(value) and time.perf_counter() > ask.point_by_s):
             event.interrupt()
 
     return check

@@ -6,7 +6,7 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_profile
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tiny_fleets import TYPES, Tiny, Worth, by_brute_force, tinies
+from tiny_fleets import TYPES, Tiny, Worth, by_brute_force, latencies, tinies
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.errors import NoFeasiblePlan
@@ -46,6 +46,27 @@ def test_one_more_device_never_makes_the_plan_worse(tiny: Tiny, kind: str) -> No
 @settings(max_examples=40, deadline=None)
 def test_a_looser_slo_never_makes_the_plan_worse(tiny: Tiny, slo_ms: int) -> None:
     assert_no_worse(worth(replace(tiny, slo_ms=slo_ms)), worth(tiny))
+
+
+@given(tinies(), st.data())
+@settings(max_examples=40, deadline=None)
+def test_one_more_variant_never_makes_the_plan_worse(tiny: Tiny, data: st.DataObject) -> None:
+    family = data.draw(st.sampled_from(list(tiny.accuracy)))
+    accuracy = {**tiny.accuracy, family: {**tiny.accuracy[family], "new": data.draw(st.integers(50, 100)) / 100}}
+    latency_s = {(kind, family, "new"): data.draw(latencies()) for kind in TYPES}
+    richer = replace(tiny, accuracy=accuracy, latency_s={**tiny.latency_s, **latency_s})
+    assert_no_worse(worth(richer), worth(tiny))
+
+
+@given(tinies(), st.integers(2, 4))
+@settings(max_examples=40, deadline=None)
+def test_so_many_times_the_devices_carry_so_many_times_the_demand(tiny: Tiny, times: int) -> None:
+    """At least: more devices can be divided more finely among families."""
+    larger = replace(
+        tiny, devices=tiny.devices * times, demand_qps={f: qps * times for f, qps in tiny.demand_qps.items()}
+    )
+    one = worth(tiny)
+    assert_no_worse(worth(larger), Worth(one.served_qps * times, one.accuracy_qps * times))
 
 
 @given(tinies())
