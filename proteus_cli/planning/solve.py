@@ -5,6 +5,7 @@ around each solve, and gives what it hides: bounds of single columns, starting p
 """
 
 import ctypes
+import math
 import os
 import sys
 import time
@@ -215,8 +216,8 @@ def _widening(program: Program, ask: _Ask, start: Point | None) -> Point | None:
             break
         if found is not None and (best is None or found.value <= best.value):
             best = found
-        of_others = relaxed.bound + max(costs[preference[size]], 0.0) if size < count else np.inf
-        bound = max(bound, min(of_others, np.inf if found is None else found.bound))
+        of_others = relaxed.bound + max(float(costs[preference[size]]), 0.0) if size < count else math.inf
+        bound = max(bound, min(of_others, math.inf if found is None else found.bound))
         if best is not None and best.value - bound <= ask.gap:
             return replace(best, bound=min(bound, best.value), is_proven=True)
         if size == count:

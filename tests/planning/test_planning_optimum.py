@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from builders import make_catalog, make_family, make_measured, make_profile
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tiny_fleets import TYPES, Tiny, Worth, by_brute_force, latencies, tinies
 
 from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import NoFeasiblePlan
+from proteus_cli.planning import solve
+from proteus_cli.planning.lexicographic import UNSERVED_AT_STAKE
 from proteus_cli.planning.planner import Planner
 from proteus_cli.planning.solve import FIRST_GAP
 
@@ -27,6 +31,22 @@ def test_no_placement_at_all_beats_the_plan(tiny: Tiny) -> None:
     best, found = by_brute_force(tiny), worth(tiny)
     assert found.served_qps == pytest.approx(best.served_qps, rel=1e-6, abs=1e-5)
     assert found.accuracy_qps == pytest.approx(best.accuracy_qps, rel=1.5 * FIRST_GAP, abs=1e-5)
+
+
+@given(tinies())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_model_that_is_solved_in_parts_proves_how_good_the_plan_is(
+    monkeypatch: pytest.MonkeyPatch, tiny: Tiny
+) -> None:
+    """As models with very many choices are."""
+    monkeypatch.setattr(solve, "MANY_COLUMNS", 0)
+    best, found = by_brute_force(tiny), worth(tiny)
+    assert found.served_qps == pytest.approx(best.served_qps, rel=1e-5, abs=1e-5)
+    assert found.accuracy_qps >= best.accuracy_qps - 1.5 * solve.MANY_GAP * sum(tiny.demand_qps.values()) - 1e-5
+    if best.served_qps > 0:
+        plan = tiny.planned()
+        assert plan.solver.gap <= solve.MANY_GAP / UNSERVED_AT_STAKE
+        assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
 
 
 def assert_no_worse(more: Worth, less: Worth) -> None:
