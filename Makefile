@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint type layers unit golden docs docs-check bench lock all clean
+.PHONY: help setup demo test fmt lint type layers unit golden docs docs-check bench bench-planner lock all clean
 
 help:  ## show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ docs-check: setup
 
 bench: setup  ## how close the simulator is to the live server, on this machine
 	$(BIN)/python benchmarks/parity.py
+
+bench-planner: setup  ## how fast the planner is, and how good; 3.5 minutes
+	$(BIN)/python benchmarks/planner.py
 
 lock:  ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock --upgrade
