@@ -114,6 +114,9 @@ def plan(
     pack: Annotated[
         bool, typer.Option("--pack", help="Then use as few devices as can be.", rich_help_panel=_AIMS)
     ] = False,
+    spares: Annotated[
+        bool, typer.Option("--spares", help="Let devices that would be idle stand by.", rich_help_panel=_AIMS)
+    ] = False,
     min_accuracy: Annotated[
         str | None,
         typer.Option(
@@ -172,6 +175,7 @@ def plan(
     """
     from proteus_cli.cli.planning import fleet_of, planner_for
     from proteus_cli.cli.rules import made_rules, parse_by_family, parse_pairs, parse_reserved, parse_residency
+    from proteus_cli.control.policies import live_policy_named
     from proteus_cli.store import Workspace
 
     place = Workspace(workspace)
@@ -194,7 +198,15 @@ def plan(
         budget_w=budget_w,
         budget_cost=budget_cost,
     )
-    planner = planner_for(place, policy, headroom, profiles=profiles, rules=rules, time_limit_s=time_limit)
+    planner = planner_for(
+        place,
+        live_policy_named(policy),
+        headroom,
+        profiles=profiles,
+        rules=rules,
+        time_limit_s=time_limit,
+        spares=spares,
+    )
     _warn_of_what_is_left_out(planner)
     if sweep is not None:
         _sweep(planner, sweep, _mix(demand, from_trace, catalog), output=output, plot=plot, json=json)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from proteus_cli.control.policies import Policy
     from proteus_cli.domain.profile import Profile
     from proteus_cli.domain.rules import Rules
     from proteus_cli.planning.planner import Planner
@@ -21,27 +22,30 @@ def fleet_of(place: "Workspace", fleet: str | None) -> "dict[str, Profile]":
 
 def planner_for(
     place: "Workspace",
-    policy: str,
+    policy: "Policy",
     headroom: float,
     *,
     profiles: "Mapping[str, Profile]",
     rules: "Rules | None" = None,
     time_limit_s: float = 5.0,
+    spares: bool | None = None,
 ) -> "Planner":
-    """Plans on the devices of ``profiles``. Raises `ArtefactError` where one is missing or stale."""
-    from proteus_cli.control.policies import policy_named
+    """Plans on the devices of ``profiles``, as a policy does. Raises `ArtefactError` where one is missing or stale."""
+    from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner
     from proteus_cli.planning.planner import Planner
     from proteus_cli.store import require_current_models
 
     catalog = place.catalog()
     for profile in place.sources(profiles):
         require_current_models(catalog, profile, place)
-    return Planner(
+    kind = {"infaas": InfaasPlanner, "sommelier": SommelierPlanner}.get(policy.plans, Planner)
+    return kind(
         catalog,
         profiles,
-        policy_named(policy),
-        headroom=headroom,
+        policy,
+        headroom=policy.headroom or headroom,
         inputs=place.digests([place.catalog_path, *place.profile_paths(profiles)]),
         rules=rules,
         time_limit_s=time_limit_s,
+        spares=policy.spares if spares is None else spares,
     )

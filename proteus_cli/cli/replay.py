@@ -10,6 +10,7 @@ from proteus_cli.cli.options import (
     DEFAULT_HEADROOM,
     DEFAULT_POLICY,
     DEFAULT_WORKSPACE,
+    DURATION,
     RATE,
     FleetOption,
     HeadroomOption,
@@ -21,15 +22,15 @@ from proteus_cli.cli.options import (
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator, Sequence
 
+    from proteus_cli.control.policies import Policy
     from proteus_cli.domain.plan import Plan
     from proteus_cli.domain.report import Report
     from proteus_cli.domain.trace import Trace
-    from proteus_cli.planning.planner import Planner
+    from proteus_cli.simulation.conditions import Conditions
     from proteus_cli.store import Workspace
 
-FIRST_SECONDS = 10.0
 LAG_WARN_S = 0.005
 
 
@@ -50,14 +51,36 @@ def replay(
         str,
         typer.Option(
             envvar=environment("policy"),
-            help="Policies to compare, comma-separated: proteus, most-accurate, least-accurate.",
+            help="Policies to compare, comma-separated, or `all`; docs/policies.md says which there are.",
         ),
     ] = DEFAULT_POLICY,
     headroom: HeadroomOption = DEFAULT_HEADROOM,
+    batching: Annotated[
+        str | None,
+        typer.Option(help="Form batches by another rule: proteus, aimd, nexus, greedy, or static-N. Simulation only."),
+    ] = None,
+    load_time: Annotated[
+        float | None,
+        typer.Option(
+            **DURATION,
+            help="A device serves nothing for so long when it loads a variant. Simulation only.",
+            show_default="as profiled, beside serving",
+        ),
+    ] = None,
+    jitter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="p90|p95|p99", help="Batch times scatter as profiled, up to that percentile. Simulation only."
+        ),
+    ] = None,
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DEVICE@FROM..TO", help="Lose a device for some time, like v100-3@60s..120s. Repeatable."),
+    ] = None,
     scale_to: Annotated[
         float | None, typer.Option(**RATE, help="Scale the trace so that its busiest 10 s have this rate.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="For traces that are expanded or scaled.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="For traces that are expanded or scaled, and jitter.")] = 0,
     fail_on: Annotated[
         list[str] | None, typer.Option(metavar="GATE", help="Exit 5 where true: `slo_violation_ratio>0.01`.")
     ] = None,
@@ -73,6 +96,8 @@ def replay(
 
     Requests leave when the trace says, answered or not, and latency counts from then.
     """
+    from proteus_cli.cli.planning import fleet_of
+    from proteus_cli.cli.simulating import Setting, simulated
     from proteus_cli.reporting.gate import parse_gate
     from proteus_cli.store import Workspace
 
@@ -84,8 +109,9 @@ def replay(
             "`--fleet` makes no sense with `--url`, `--serve` or `--plan`, which have their devices.",
             hint="a plan for a fleet is made by `proteus plan --fleet`, and simulated with `--plan`",
         )
+    _require_simulation(context, url, serve)
     gates = [parse_gate(text) for text in fail_on or ()]
-    arrivals = _arrivals(trace, scale_to, seed)
+    arrivals, is_interrupted = _arrivals(trace, scale_to, seed), False
     place = Workspace(workspace)
     if url is not None:
         reports = [_against(url, arrivals)]
@@ -93,11 +119,64 @@ def replay(
         reports = list(_served(arrivals, place, _current(place, serve), policy))
     else:
         given = _current(place, plan) if plan is not None else None
-        reports = list(_simulated(arrivals, place, given, fleet, policy, headroom))
+        profiles = fleet_of(place, fleet) if given is None else place.profiles_of(given)
+        conditions = _conditions(load_time, jitter, fail or (), profiles)
+        setting = Setting(place, profiles, arrivals, given, headroom, conditions, seed)
+        reports, is_interrupted = _until_interrupted(simulated(setting, _policies(policy, batching)))
     _deliver(reports, output=output, page=report, png=png, json=json)
+    if is_interrupted:
+        raise KeyboardInterrupt
     for gate in gates:
         for each in reports:
             gate.check(each)
+
+
+_SIMULATED_ONLY = {"--batching", "--load-time", "--jitter", "--fail"}
+
+
+def _require_simulation(context: typer.Context, url: str | None, serve: Path | None) -> None:
+    only = sorted(_SIMULATED_ONLY & flags(context))
+    if only and (url is not None or serve is not None):
+        raise UsageError(
+            f"`{only[0]}` is for simulated replays.", hint="leave out `--url` or `--serve`, or leave out the option"
+        )
+
+
+def _policies(names: str, batching: str | None) -> "Sequence[Policy]":
+    from dataclasses import replace
+
+    from proteus_cli.control.policies import batcher_named, policies_named
+
+    policies = policies_named(names)
+    if batching is None:
+        return policies
+    return [replace(policy, batching=batcher_named(batching)) for policy in policies]
+
+
+def _conditions(
+    load_time_s: float | None, jitter: str | None, failures: "Sequence[str]", devices: "Container[str]"
+) -> "Conditions":
+    from proteus_cli.simulation.conditions import JITTERS, Conditions, parse_failure
+
+    if jitter is not None and jitter not in JITTERS:
+        raise UsageError(f"No jitter `{jitter}`.", hint=f"there are: {', '.join(JITTERS)}")
+    return Conditions(
+        load_time_s=load_time_s,
+        jitter=JITTERS[jitter] if jitter is not None else None,
+        failures=tuple(parse_failure(text, devices) for text in failures),
+    )
+
+
+def _until_interrupted(reports: "Iterator[Report]") -> "tuple[list[Report], bool]":
+    """The reports, and whether Ctrl-C came before the last; where it came before the first, it goes on."""
+    done: list[Report] = []
+    try:
+        done.extend(reports)
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        return done, True
+    return done, False
 
 
 def _arrivals(path: Path, peak_qps: float | None, seed: int) -> "Trace":
@@ -116,68 +195,19 @@ def _current(place: "Workspace", name: Path) -> "Plan":
     return plan
 
 
-def _simulated(
-    arrivals: "Trace",
-    place: "Workspace",
-    given: "Plan | None",
-    fleet: str | None,
-    policies: str,
-    headroom: float,
-) -> "Iterator[Report]":
-    from proteus_cli.cli.planning import fleet_of, planner_for
-    from proteus_cli.control.policies import policy_named
-    from proteus_cli.domain.demand import check_demand
-    from proteus_cli.domain.profile import best_accuracy
-    from proteus_cli.reporting.measures import report
-    from proteus_cli.simulation.run import simulate
-
-    catalog = place.catalog()
-    profiles = fleet_of(place, fleet) if given is None else place.profiles_of(given)
-    check_demand(arrivals.demand(0.0, FIRST_SECONDS), catalog)
-    for rule in [policy_named(name.strip()) for name in policies.split(",")]:
-        planner = planner_for(
-            place,
-            rule.name,
-            given.headroom if given is not None else headroom,
-            profiles=profiles,
-            rules=given.rules if given is not None else None,
-        )
-        plan = _start(planner, given, rule.name, arrivals)
-        with console.progress(f"simulating {rule.name}") as advance:
-            found = simulate(arrivals, plan, catalog, profiles, rule, planner, progress=lambda done: advance("", done))
-        yield report(
-            found.ended,
-            policy=rule.name,
-            mode="simulated",
-            trace=arrivals.name,
-            duration_s=arrivals.duration_s,
-            slo_s=catalog.slo_s(),
-            best_accuracy=best_accuracy(profiles.values()),
-            replans=found.replans,
-        )
-
-
-def _start(planner: "Planner", given: "Plan | None", policy: str, arrivals: "Trace") -> "Plan":
-    """The plan to start from: as given, or for the same demand by another policy, or for the trace's first seconds."""
-    if given is not None and given.policy == policy:
-        return given
-    if given is not None:
-        return planner(given.demand_qps)
-    return planner(arrivals.demand(0.0, min(FIRST_SECONDS, max(arrivals.duration_s, 1.0))))
-
-
 def _served(arrivals: "Trace", place: "Workspace", given: "Plan", policies: str) -> "Iterator[Report]":
     from tempfile import TemporaryDirectory
 
     from proteus_cli.cli.planning import planner_for
-    from proteus_cli.control.policies import policy_named
+    from proteus_cli.cli.simulating import starting_plan
+    from proteus_cli.control.policies import live_policy_named
     from proteus_cli.replay.own_server import own_server
     from proteus_cli.store import write_json
 
     profiles = place.profiles_of(given)
-    for rule in [policy_named(name.strip()) for name in policies.split(",")]:
-        planner = planner_for(place, rule.name, given.headroom, profiles=profiles, rules=given.rules)
-        plan = _start(planner, given, rule.name, arrivals)
+    for rule in [live_policy_named(name.strip()) for name in policies.split(",")]:
+        planner = planner_for(place, rule, given.headroom, profiles=profiles, rules=given.rules)
+        plan = starting_plan(planner, rule, given, arrivals)
         with TemporaryDirectory() as directory:
             path = Path(directory) / "plan.json"
             write_json(path, plan)

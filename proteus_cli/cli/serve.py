@@ -63,7 +63,7 @@ def _deployment(name: Path, workspace: Path, *, replan: bool) -> "Deployment":
     from proteus_cli.backends.discovery import discover
     from proteus_cli.cli.planning import planner_for
     from proteus_cli.control.hosting import measured_for
-    from proteus_cli.control.policies import policy_named
+    from proteus_cli.control.policies import live_policy_named
     from proteus_cli.serving.server import Deployment
     from proteus_cli.settings import read_settings
     from proteus_cli.store import Workspace
@@ -79,7 +79,7 @@ def _deployment(name: Path, workspace: Path, *, replan: bool) -> "Deployment":
     for placement in plan.placements:
         measured_for(placement, profiles)
         catalog.family(placement.family).variant(placement.variant)
-    policy = policy_named(plan.policy)
+    policy = live_policy_named(plan.policy)
     return Deployment(
         plan=plan,
         catalog=catalog,
@@ -87,7 +87,7 @@ def _deployment(name: Path, workspace: Path, *, replan: bool) -> "Deployment":
         devices=[here[device] for device in plan.devices],
         models={(f.name, v.name): _model(place, f, v) for f in catalog.families for v in f.variants},
         policy=policy if replan else replace(policy, replanning=None),
-        replan=planner_for(place, plan.policy, plan.headroom, profiles=profiles, rules=plan.rules),
+        replan=planner_for(place, policy, plan.headroom, profiles=profiles, rules=plan.rules),
     )
 
 

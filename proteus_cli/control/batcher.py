@@ -1,6 +1,7 @@
-"""When to launch how large a batch (paper §5)."""
+"""When to launch how large a batch: the paper's rule (§5), and two simple ones."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from proteus_cli.control.decision import Hosted
 from proteus_cli.control.queue import DeadlineQueue
@@ -30,26 +31,16 @@ Batching = Start | Hold | Hopeless
 HOPELESS = Hopeless()
 
 
-@dataclass(frozen=True, slots=True)
-class ProactiveBatcher:
-    """The paper's batching: proactive and non-work-conserving.
+class Batcher(Protocol):
+    """A rule for batches. Where it learns, each controller has a `fresh` one of its own."""
 
-    A full batch starts at once. A smaller one waits for one more query until the last moment at which a batch with
-    that query would still let the oldest meet its deadline, then starts as it is.
-
-    ``margin_frac`` of the time that a request was given is kept back for what is not inference: timers, threads, and
-    the answer's way home.
-    """
-
-    margin_frac: float = 0.1
+    def fresh(self) -> "Batcher":
+        """One that has learned nothing yet."""
+        ...
 
     def due_s(self, request: Request) -> float:
         """When the batch of this request should be done."""
-        return request.deadline_s - self.margin_frac * (request.deadline_s - request.arrival_s)
-
-    def wanted_s(self, request: Request) -> float:
-        """When it should be done if it waits for company: nobody is kept past the SLO for the sake of a batch."""
-        return min(self.due_s(request), request.arrival_s + (1 - self.margin_frac) * request.patience_s)
+        ...
 
     def decide(
         self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float, pace: float = 1.0
@@ -58,6 +49,59 @@ class ProactiveBatcher:
 
         Batches take ``pace`` times what was profiled.
         """
+        ...
+
+    def ran(self, hosted: Hosted, rows: int, *, is_late: bool) -> None:
+        """A batch is done; ``is_late``: after the deadline of one of its requests."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Timely:
+    """What rules that go by the profiled times have in common.
+
+    ``answer_frac`` of the time that a request was given is kept back for the answer's way home.
+    """
+
+    answer_frac: float = 0.02
+
+    def due_s(self, request: Request) -> float:
+        """When the batch of this request should be done."""
+        return request.deadline_s - self.answer_frac * (request.deadline_s - request.arrival_s)
+
+    def ran(self, hosted: Hosted, rows: int, *, is_late: bool) -> None:
+        """Nothing is learned."""
+
+    def _start(self, hosted: Hosted, head: Request, waiting: int, budget_s: float) -> Start:
+        """As many of those that wait as a batch may have and the most urgent one has time for."""
+        most = max(min(waiting, hosted.max_batch), head.rows)
+        return Start(rows=max(hosted.latency.most_rows_within(budget_s, most), head.rows))
+
+
+@dataclass(frozen=True, slots=True)
+class ProactiveBatcher(_Timely):
+    """The paper's batching: proactive and non-work-conserving.
+
+    A full batch starts at once. A smaller one waits for one more query until the last moment at which a batch with
+    that query would still let the oldest meet its deadline, then starts as it is.
+
+    ``margin_frac`` of the time that a request was given is kept back from that waiting, for what is not inference:
+    timers and threads.
+    """
+
+    margin_frac: float = 0.1
+
+    def fresh(self) -> "ProactiveBatcher":
+        return self
+
+    def wanted_s(self, request: Request) -> float:
+        """When it should be done if it waits for company: nobody is kept past the SLO for the sake of a batch."""
+        given_s = request.deadline_s - request.arrival_s
+        return request.arrival_s + (1 - self.margin_frac) * min(given_s, request.patience_s)
+
+    def decide(
+        self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float, pace: float = 1.0
+    ) -> Batching | None:
         head = queue.peek()
         if head is None or turns <= 0:
             return None
@@ -69,5 +113,48 @@ class ProactiveBatcher:
             last_moment_s = self.wanted_s(head) - pace * hosted.latency(waiting + 1)
             if last_moment_s > now_s:
                 return Hold(until_s=last_moment_s)
-        most = max(min(waiting, hosted.max_batch), head.rows)
-        return Start(rows=max(hosted.latency.most_rows_within(budget_s / pace, most), head.rows))
+        return self._start(hosted, head, waiting, budget_s / pace)
+
+
+@dataclass(frozen=True, slots=True)
+class GreedyBatcher(_Timely):
+    """Work-conserving: a free lane takes at once what waits, as far as the most urgent request has time for."""
+
+    def fresh(self) -> "GreedyBatcher":
+        return self
+
+    def decide(
+        self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float, pace: float = 1.0
+    ) -> Batching | None:
+        head = queue.peek()
+        if head is None or turns <= 0:
+            return None
+        budget_s = (self.due_s(head) - now_s) / pace
+        if hosted.latency(head.rows) > budget_s:
+            return HOPELESS
+        return self._start(hosted, head, max(min(queue.rows, turns), head.rows), budget_s)
+
+
+@dataclass(frozen=True, slots=True)
+class StaticBatcher(_Timely):
+    """Batches of ``rows``: waits until there are so many, at most until the most urgent one must start."""
+
+    rows: int = 1
+
+    def fresh(self) -> "StaticBatcher":
+        return self
+
+    def decide(
+        self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float, pace: float = 1.0
+    ) -> Batching | None:
+        head = queue.peek()
+        if head is None or turns <= 0:
+            return None
+        due_s, most = self.due_s(head), min(self.rows, hosted.max_batch)
+        if pace * hosted.latency(head.rows) > due_s - now_s:
+            return HOPELESS
+        waiting = max(min(queue.rows, turns), head.rows)
+        last_moment_s = due_s - pace * hosted.latency(most)
+        if waiting < most and last_moment_s > now_s:
+            return Hold(until_s=last_moment_s)
+        return self._start(hosted, head, min(waiting, most), (due_s - now_s) / pace)

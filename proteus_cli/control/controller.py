@@ -1,18 +1,17 @@
 """The one controller that two clocks drive: the live server's and the simulator's."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from proteus_cli.control import admission
 from proteus_cli.control.batcher import Hold, Start
 from proteus_cli.control.decision import IDLE, Decision, Drop, HandOver, Hosted, Launch, WaitUntil
 from proteus_cli.control.demand import DemandEstimator
+from proteus_cli.control.line import EarlyLine, LateLine, Line
 from proteus_cli.control.pace import Pace
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.queue import DeadlineQueue
 from proteus_cli.control.replanning import Replan
-from proteus_cli.control.router import Router
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Request
 
@@ -33,19 +32,18 @@ class Refused:
 
 @dataclass(slots=True)
 class _Lane:
-    slots: int
+    """``free`` slots; ``factor``: its pace; ``calls``: lanes that should be asked, as this one leaves them work.
+
+    A lane that is ``away`` has no free slots; ``held`` are those that it will have again.
+    """
+
+    free: int
+    held: int = 0
+    is_away: bool = False
     pace: Pace = field(default_factory=Pace)
-    busy: int = 0
+    factor: float = 1.0
     hosted: tuple[Hosted, ...] = ()
-
-
-@dataclass(slots=True)
-class _Line:
-    """What waits for one family, and who hosts it."""
-
-    queue: DeadlineQueue = field(default_factory=DeadlineQueue)
-    router: Router | None = None
-    running_rows: int = 0
+    calls: list[str] = field(default_factory=list)
 
 
 class Controller:
@@ -58,8 +56,13 @@ class Controller:
     def __init__(self, families: Sequence[str], slots: Mapping[str, int], policy: Policy) -> None:
         self.policy = policy
         self.demand = DemandEstimator(families)
-        self._lines = {family: _Line() for family in families}
+        self._batcher = policy.batching.fresh()
+        self._lines: dict[str, Line] = {family: _line(policy) for family in families}
+        self._running_rows = dict.fromkeys(families, 0)
+        self._capacity_qps = dict.fromkeys(families, 0.0)
         self._lanes = {device: _Lane(count) for device, count in slots.items()}
+        self._lost: frozenset[str] = frozenset()
+        self._came_or_went = ""
         self._plan: Plan | None = None
         self._started_s = self._since_s = 0.0
 
@@ -78,158 +81,221 @@ class Controller:
     @property
     def waiting(self) -> int:
         """Requests in all queues."""
-        return sum(len(line.queue) for line in self._lines.values())
+        return sum(len(line) for line in self._lines.values())
 
     def waiting_of(self, family: str) -> int:
         """Requests of one family that wait."""
-        return len(self._lines[family].queue)
+        return len(self._lines[family])
 
     def hosting(self, family: str) -> tuple[Hosted, ...]:
         """The variants that answer a family now."""
-        router = self._lines[family].router
-        return router.hosts if router is not None else ()
+        return self._lines[family].hosts
 
     def pace_of(self, device: str) -> float:
         """How many times longer than profiled the batches of a device take."""
-        return self._lanes[device].pace.factor
+        return self._lanes[device].factor
 
-    def adopt(self, plan: Plan, hosted: Sequence[Hosted], now_s: float) -> tuple[Request, ...]:
-        """From now on lanes host ``hosted`` (all of it is loaded); what waits is shared anew. Ask all lanes next.
+    def adopt(
+        self, plan: Plan, hosted: Sequence[Hosted], now_s: float, loading: Container[str] = ()
+    ) -> tuple[Request, ...]:
+        """From now on lanes host ``hosted``; what waits is shared anew. Ask all lanes next.
 
+        All of it is loaded, but on the devices that are ``loading``: they take nothing until they are `loaded`.
         Returns the requests that no lane can answer any more, as the plan hosts nothing of their family: drop them.
         """
         if self._plan is None:
             self._started_s = now_s
         self._plan, self._since_s = plan, now_s
         for device, lane in self._lanes.items():
-            lane.hosted = tuple(host for host in hosted if host.device == device)
+            lane.hosted, lane.calls = tuple(host for host in hosted if host.device == device), []
+            self._set_away(device, device in loading or device in self._lost)
         orphans: list[Request] = []
         for family, line in self._lines.items():
-            hosts = [host for host in hosted if host.family == family]
-            line.router = Router(hosts) if hosts else None
-            if line.router is None:
-                orphans += self._empty(line)
-            else:
-                for rows in line.queue.row_counts():
-                    line.router.give(rows)
+            orphans += line.rehost([host for host in hosted if host.family == family])
+            self._capacity_qps[family] = self._carried_qps(line)
         return tuple(orphans)
+
+    def loaded(self, device: str) -> None:
+        """A device that was loading can run what it hosts. Ask it next."""
+        self._set_away(device, device in self._lost)
+
+    def lost(self, device: str, running: Sequence[Launch]) -> None:
+        """A device is gone, and with it the batches that it ran: their requests wait again. Ask all lanes next."""
+        self._lost |= {device}
+        self._came_or_went = f"{device} was lost"
+        self._set_away(device, True)
+        for launch in running:
+            self.finished(launch, None)
+            for request in launch.requests:
+                self._lines[request.family].push(request)
+
+    def returned(self, device: str) -> None:
+        """A device that was lost is there again, with nothing loaded: `adopt` a plan next."""
+        self._lost -= {device}
+        self._came_or_went = f"{device} is back"
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused:
         """Take a request in, or refuse it where the plan can't carry it in time."""
         self.demand.arrived(request.family, request.rows, now_s)
         line = self._lines[request.family]
-        waiting_rows, capacity_qps = line.queue.rows, self._capacity_qps(line)
-        ahead_rows = waiting_rows + line.running_rows
-        budget_s = self.policy.batching.due_s(request) - now_s
-        # With nobody ahead it isn't load that makes it late: then a lane says whether it can be answered in time.
-        is_crowded = ahead_rows > 0 and not admission.fits(ahead_rows + request.rows, capacity_qps, budget_s)
-        if line.router is None or is_crowded:
-            return Refused(admission.retry_after_s(ahead_rows, capacity_qps))
-        first = line.queue.push(request)
-        turn = line.router.give(request.rows)
-        # Only who got the turn has something new to do, unless the request overtook others.
-        overtook = first and waiting_rows > 0
-        return Admitted(tuple(host.device for host in line.router.hosts) if overtook else (turn.device,))
+        if not line.hosts:
+            return Refused(admission.retry_after_s(0, 0.0))
+        if self.policy.admits == "timely":
+            ahead_rows = line.rows + self._running_rows[request.family]
+            capacity_qps, budget_s = self._capacity_qps[request.family], self._batcher.due_s(request) - now_s
+            # With nobody ahead it isn't load that makes it late: then a lane says whether it can be answered in time.
+            if ahead_rows > 0 and not admission.fits(ahead_rows + request.rows, capacity_qps, budget_s):
+                return Refused(admission.retry_after_s(ahead_rows, capacity_qps))
+        owner, overtook = line.push(request)
+        # Only whose turn it is has something new to do, unless the request overtook others, or others may help.
+        if overtook or not self._lanes[owner.device].free:
+            return Admitted(tuple(host.device for host in line.hosts if self._lanes[host.device].free))
+        return Admitted((owner.device,))
 
     def decide(self, device: str, now_s: float) -> Decision:
         """What the lane of ``device`` should do now."""
         lane = self._lanes[device]
-        if lane.busy >= lane.slots:
+        if lane.calls:
+            return HandOver(lane.calls.pop())
+        if not lane.free:
             return IDLE
         launch: tuple[float, Hosted, int] | None = None
-        wake_s = float("inf")
+        wake_s = math.inf
         for hosted in lane.hosted:
             line = self._lines[hosted.family]
             batching = self._batching(line, hosted, now_s)
             match batching:
+                case None:
+                    pass
                 case Start(rows=rows):
-                    head_s = self._head(line).deadline_s
-                    if launch is None or head_s < launch[0]:
-                        launch = (head_s, hosted, rows)
+                    head = line.queue_of(hosted).peek()
+                    if head is not None and (launch is None or head.deadline_s < launch[0]):
+                        launch = (head.deadline_s, hosted, rows)
                 case Hold(until_s=until_s):
                     wake_s = min(wake_s, until_s)
                 case Drop() | HandOver():
                     return batching
-                case None:
-                    pass
         if launch is not None:
-            return self._launch(lane, launch[1], launch[2])
-        return WaitUntil(wake_s) if wake_s < float("inf") else IDLE
+            return self._launch(lane, launch[1], launch[2], now_s)
+        return WaitUntil(wake_s) if wake_s < math.inf else IDLE
 
     def finished(self, launch: Launch, took_s: float | None) -> None:
         """That batch is done in ``took_s``, or failed (None): a slot of its lane is free. Ask the lane next."""
-        lane = self._lanes[launch.hosted.device]
-        lane.busy -= 1
+        lane, rows = self._lanes[launch.hosted.device], launch.rows
+        if lane.is_away:
+            lane.held += 1
+        else:
+            lane.free += 1
+        self._running_rows[launch.hosted.family] -= rows
         if took_s is not None:
-            lane.pace.ran(took_s=took_s, profiled_s=launch.hosted.latency(launch.rows))
-        self._lines[launch.hosted.family].running_rows -= launch.rows
+            lane.pace.ran(took_s=took_s, profiled_s=launch.hosted.latency(rows))
+            if lane.pace.factor != lane.factor:
+                lane.factor = lane.pace.factor
+                for family in {host.family for host in lane.hosted}:
+                    self._capacity_qps[family] = self._carried_qps(self._lines[family])
+            is_late = launch.at_s + took_s > min(request.deadline_s for request in launch.requests)
+            self._batcher.ran(launch.hosted, rows, is_late=is_late)
 
     def forget_all(self) -> tuple[Request, ...]:
         """Empty all queues and return what was in them, for a driver that stops."""
-        return tuple(request for line in self._lines.values() for request in self._empty(line))
+        return tuple(request for line in self._lines.values() for request in line.drain())
 
     def replan(self, now_s: float) -> Replan | None:
         """Whether the plan should change, and for which demand."""
         rule = self.policy.replanning
         if rule is None:
             return None
-        pace = {family: self._pace_of(line) for family, line in self._lines.items()}
-        return rule.decide(self.plan, self.demand, pace, now_s=now_s, started_s=self._started_s, since_s=self._since_s)
+        pace = {family: self._pace_of(family) for family in self._lines}
+        if self._came_or_went:
+            wanted: Replan | None = Replan(rule.needed(self.demand, pace, now_s), self._came_or_went)
+            self._came_or_went = ""
+        else:
+            wanted = rule.decide(
+                self.plan, self.demand, pace, now_s=now_s, started_s=self._started_s, since_s=self._since_s
+            )
+        return None if wanted is None else replace(wanted, without=self._lost)
 
-    def _capacity_qps(self, line: _Line) -> float:
-        """What the lanes that host a family carry at their pace."""
-        hosts = line.router.hosts if line.router is not None else ()
-        return sum(host.capacity_qps / self.pace_of(host.device) for host in hosts)
+    def _set_away(self, device: str, is_away: bool) -> None:  # noqa: FBT001 - reads as a setter
+        lane = self._lanes[device]
+        if is_away and not lane.is_away:
+            lane.held, lane.free = lane.free, 0
+        elif lane.is_away and not is_away:
+            lane.free = lane.held
+        lane.is_away = is_away
+        for family in {host.family for host in lane.hosted}:
+            self._capacity_qps[family] = self._carried_qps(self._lines[family])
 
-    def _pace_of(self, line: _Line) -> float:
-        hosts = line.router.hosts if line.router is not None else ()
-        return sum(host.capacity_qps for host in hosts) / self._capacity_qps(line) if hosts else 1.0
+    def _carried_qps(self, line: Line) -> float:
+        """What the lanes that host a family, and are there, carry at their pace."""
+        lanes = ((host, self._lanes[host.device]) for host in line.hosts)
+        return sum(host.capacity_qps / lane.factor for host, lane in lanes if not lane.is_away)
 
-    def _batching(self, line: _Line, hosted: Hosted, now_s: float) -> Start | Hold | Drop | HandOver | None:
-        router = self._router(line)
-        pace = self.pace_of(hosted.device)
-        batching = self.policy.batching.decide(line.queue, hosted, router.turns_of(hosted), now_s, pace)
+    def _pace_of(self, family: str) -> float:
+        hosts = [host for host in self._lines[family].hosts if not self._lanes[host.device].is_away]
+        return sum(host.capacity_qps for host in hosts) / self._capacity_qps[family] if hosts else 1.0
+
+    def _batching(self, line: Line, hosted: Hosted, now_s: float) -> Start | Hold | Drop | HandOver | None:
+        turns = line.turns_of(hosted)
+        if turns <= 0:
+            return self._help(line, hosted, now_s) if isinstance(line, LateLine) and line.queue.rows > 0 else None
+        batching = self._batcher.decide(line.queue_of(hosted), hosted, turns, now_s, self.pace_of(hosted.device))
         if batching is None or isinstance(batching, Start | Hold):
             return batching
-        return self._hopeless_here(line, router, hosted, now_s)
+        if isinstance(line, LateLine):
+            return self._hopeless_here(line, hosted, now_s)
+        return Drop((line.give_up(hosted),))
 
-    def _hopeless_here(self, line: _Line, router: Router, hosted: Hosted, now_s: float) -> Hold | Drop | HandOver:
+    def _help(self, line: LateLine, hosted: Hosted, now_s: float) -> Start | Hold | None:
+        """What a free lane without a turn does for lanes that are busy.
+
+        It takes at once what loses no accuracy with it; of more accurate lanes only what would otherwise be late, at
+        the last moment at which it still can: until then they may become free.
+        """
+        head = line.queue.peek()
+        assert head is not None and line.router is not None  # noqa: S101, PT018 - something waits
+        equal_rows, better_rows = 0, 0
+        for host, turns in zip(line.router.hosts, line.router.turns, strict=True):
+            if turns > 0 and not self._lanes[host.device].free:
+                if host.accuracy <= hosted.accuracy:
+                    equal_rows += turns
+                else:
+                    better_rows += turns
+        pace = self.pace_of(hosted.device)
+        last_moment_s = self._batcher.due_s(head) - pace * hosted.latency(head.rows)
+        if last_moment_s < now_s or equal_rows + better_rows == 0:
+            return None
+        if equal_rows == 0 and now_s < last_moment_s:
+            return Hold(last_moment_s)
+        budget_s = (self._batcher.due_s(head) - now_s) / pace
+        most = max(min(equal_rows or better_rows, hosted.max_batch), head.rows)
+        return Start(max(hosted.latency.most_rows_within(budget_s, most), head.rows))
+
+    def _hopeless_here(self, line: LateLine, hosted: Hosted, now_s: float) -> Hold | Drop | HandOver:
         """The most urgent request can't be made by ``hosted``: perhaps by the fastest variant, else by none."""
-        head = self._head(line)
+        head, router = line.queue.peek(), line.router
+        assert head is not None and router is not None  # noqa: S101, PT018 - something waits, and has hosts
         fastest = router.fastest(head.rows)
         needs_s = fastest.latency(head.rows) * self.pace_of(fastest.device)
-        last_moment_s = self.policy.batching.due_s(head) - needs_s
+        last_moment_s = self._batcher.due_s(head) - needs_s
         if fastest is hosted or last_moment_s < now_s:
-            return Drop((self._give_up(line),))
+            return Drop((line.give_up(hosted),))
         if router.turns_of(fastest) > 0:  # it has a turn for that, and will use it or be too late
             return Hold(until_s=max(last_moment_s, math.nextafter(now_s, math.inf)))
         router.pass_on(hosted, fastest, head.rows)
         return HandOver(to=fastest.device)
 
-    def _launch(self, lane: _Lane, hosted: Hosted, rows: int) -> Launch:
+    def _launch(self, lane: _Lane, hosted: Hosted, rows: int, now_s: float) -> Launch:
         line = self._lines[hosted.family]
-        launch = Launch(hosted, line.queue.take(rows))
-        self._router(line).use(hosted, launch.rows)
-        lane.busy += 1
-        line.running_rows += launch.rows
+        launch = Launch(hosted, *line.take(hosted, rows), now_s)
+        lane.free -= 1
+        self._running_rows[hosted.family] += launch.rows
+        if not lane.free and self.policy.assignment == "late":
+            for each in lane.hosted:
+                others = self._lines[each.family]
+                if others.rows and others.turns_of(each) > 0:
+                    lane.calls += [host.device for host in others.hosts if self._lanes[host.device].free]
         return launch
 
-    def _give_up(self, line: _Line) -> Request:
-        request = line.queue.pop()
-        if line.router is not None:
-            line.router.give_up(request.rows)
-        return request
 
-    def _empty(self, line: _Line) -> list[Request]:
-        return [self._give_up(line) for _ in range(len(line.queue))]
-
-    @staticmethod
-    def _head(line: _Line) -> Request:
-        head = line.queue.peek()
-        assert head is not None  # noqa: S101 - only asked where something waits
-        return head
-
-    @staticmethod
-    def _router(line: _Line) -> Router:
-        assert line.router is not None  # noqa: S101 - a lane hosts only what has a router
-        return line.router
+def _line(policy: Policy) -> Line:
+    return LateLine() if policy.assignment == "late" else EarlyLine(uniform=policy.assignment == "uniform")

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from proteus_cli.domain.profile import LatencyTable
 from proteus_cli.domain.request import Request
 
@@ -23,16 +25,13 @@ class Hosted:
     latency: LatencyTable
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """Run these requests as one batch now."""
+class Launch(msgspec.Struct, frozen=True, gc=False):
+    """Run these requests, of so many ``rows`` together, as one batch now, ``at_s``."""
 
     hosted: Hosted
     requests: tuple[Request, ...]
-
-    @property
-    def rows(self) -> int:
-        return sum(request.rows for request in self.requests)
+    rows: int
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True)

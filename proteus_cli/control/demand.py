@@ -1,7 +1,6 @@
 """How much is being asked for."""
 
 import math
-from collections import deque
 from collections.abc import Iterable
 
 
@@ -11,32 +10,52 @@ class DemandEstimator:
     def __init__(self, families: Iterable[str], *, bucket_s: float = 0.1, horizon_s: float = 10.0) -> None:
         self.families = tuple(families)
         self._bucket_s = bucket_s
-        self._keep = round(horizon_s / bucket_s)
-        self._buckets: dict[str, deque[tuple[int, int]]] = {family: deque() for family in self.families}
+        size = round(horizon_s / bucket_s) + 2  # the running bucket, and its end, come on top of the horizon
+        self._counts = {family: _Counts(size) for family in self.families}
 
     def arrived(self, family: str, rows: int, now_s: float) -> None:
         """Count the rows of one request."""
-        buckets, index = self._buckets[family], int(now_s / self._bucket_s)
-        if buckets and buckets[-1][0] == index:
-            buckets[-1] = (index, buckets[-1][1] + rows)
-            return
-        buckets.append((index, rows))
-        while buckets[0][0] < index - self._keep:  # the running bucket comes on top of the horizon
-            buckets.popleft()
+        self._counts[family].add(int(now_s / self._bucket_s), rows)
 
     def rate_qps(self, family: str, window_s: float, now_s: float) -> float:
         """Mean rate over the last ``window_s`` (whole buckets, the running one left out)."""
-        running = int(now_s / self._bucket_s)
-        return self._rows(family, running - round(window_s / self._bucket_s), running) / window_s
+        running, counts = int(now_s / self._bucket_s), self._counts[family]
+        return (counts.before(running) - counts.before(running - round(window_s / self._bucket_s))) / window_s
 
     def peak_qps(self, family: str, window_s: float, over_s: float, now_s: float) -> float:
         """The highest rate of any window of ``window_s`` in the last ``over_s``, in steps of a bucket."""
         running, width = int(now_s / self._bucket_s), round(window_s / self._bucket_s)
-        starts = range(running - round(over_s / self._bucket_s), running - width + 1)
-        return max(self._rows(family, start, start + width) for start in starts) / window_s
+        counts = self._counts[family]
+        totals = [counts.before(i) for i in range(running - round(over_s / self._bucket_s), running + 1)]
+        return max(late - early for early, late in zip(totals, totals[width:], strict=False)) / window_s
 
-    def _rows(self, family: str, first: int, stop: int) -> int:
-        return sum(rows for index, rows in self._buckets[family] if first <= index < stop)
+
+class _Counts:
+    """How many rows came before each of the last ``size`` buckets."""
+
+    __slots__ = ("_before", "_last", "_total")
+
+    def __init__(self, size: int) -> None:
+        self._before = [0] * size
+        self._last = self._total = 0
+
+    def add(self, bucket: int, rows: int) -> None:
+        if bucket > self._last:
+            self._advance(bucket)
+        self._total += rows
+
+    def before(self, bucket: int) -> int:
+        """Rows before the start of a bucket; of what is forgotten, all."""
+        if bucket > self._last:
+            return self._total
+        size = len(self._before)
+        return self._before[max(bucket, self._last - size + 1, 0) % size]
+
+    def _advance(self, bucket: int) -> None:
+        size = len(self._before)
+        for each in range(max(self._last + 1, bucket - size + 1), bucket + 1):
+            self._before[each % size] = self._total
+        self._last = bucket
 
 
 def proven_qps(rate_qps: float, window_s: float, sigmas: float) -> float:

@@ -1,33 +1,79 @@
-"""Policies: which variants may be planned × how batches form × when to re-plan."""
+"""Policies: how plans are made × how queries are assigned × how batches form × when to re-plan."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from proteus_cli.control.batcher import ProactiveBatcher
-from proteus_cli.control.replanning import ReplanRule
+from proteus_cli.control.aimd import AimdBatcher
+from proteus_cli.control.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
+from proteus_cli.control.nexus import NexusBatcher
+from proteus_cli.control.replanning import PeriodicRule, ReplanRule, Rule
 from proteus_cli.errors import UsageError
 
 VariantRule = Literal["all", "most-accurate", "least-accurate"]
+Assignment = Literal["late", "early", "uniform"]
+PlanRule = Literal["optimal", "frozen", "infaas", "sommelier", "oracle"]
+
+EXACT = 0.02  # margin of batches in the published systems, which know no live server's jitter
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """``replanning`` is None where the first plan stays for good."""
+    """``replanning`` is None where the first plan stays for good.
+
+    - ``variants``: which ones may be planned;
+    - ``assignment``: a query is bound to a device ``late``, when one is free, or ``early``, when it arrives, by the
+      plan's shares; ``uniform`` is early, too, but to all alike;
+    - ``admits``: refuse at the door what can't be ``timely``, or let in ``all``;
+    - ``plans``: ``optimal`` ones, or with the devices ``frozen`` to the families of the first plan, or by the rules of
+      thumb of other systems; the ``oracle`` knows the future;
+    - ``spares``: devices that the plan leaves idle stand by;
+    - ``headroom``: that of its plans, where it has a number of its own.
+    """
 
     name: str
     variants: VariantRule
-    batching: ProactiveBatcher
-    replanning: ReplanRule | None
+    batching: Batcher
+    replanning: Rule | None
+    assignment: Assignment = "late"
+    admits: Literal["timely", "all"] = "timely"
+    plans: PlanRule = "optimal"
+    spares: bool = False
+    headroom: float | None = None
 
+
+PROTEUS = Policy("proteus", "all", GreedyBatcher(), ReplanRule(), spares=True)
+_PAPER = Policy(
+    "proteus-paper",
+    "all",
+    ProactiveBatcher(margin_frac=EXACT),
+    PeriodicRule(),
+    assignment="early",
+    admits="all",
+    headroom=1.0,
+)
+_STATIC = replace(_PAPER, batching=AimdBatcher(), replanning=None)
 
 POLICIES = {
     policy.name: policy
     for policy in (
-        Policy("proteus", "all", ProactiveBatcher(), ReplanRule()),
-        Policy("most-accurate", "most-accurate", ProactiveBatcher(), None),
-        Policy("least-accurate", "least-accurate", ProactiveBatcher(), None),
+        PROTEUS,
+        _PAPER,
+        replace(_STATIC, name="clipper-ha", variants="most-accurate"),
+        replace(_STATIC, name="clipper-ht", variants="least-accurate"),
+        replace(_PAPER, name="sommelier", plans="sommelier", assignment="uniform"),
+        replace(_PAPER, name="infaas-accuracy", plans="infaas", batching=GreedyBatcher(), replanning=ReplanRule()),
+        replace(_PAPER, name="no-model-selection", variants="most-accurate"),
+        replace(_PAPER, name="no-model-placement", plans="frozen"),
+        replace(_PAPER, name="no-query-assignment", assignment="uniform"),
+        replace(_PAPER, name="no-adaptive-batching", batching=StaticBatcher(rows=1)),
+        replace(PROTEUS, name="most-accurate", variants="most-accurate", replanning=None),
+        replace(PROTEUS, name="least-accurate", variants="least-accurate", replanning=None),
+        replace(PROTEUS, name="oracle", plans="oracle", headroom=1.0),
     )
 }
+ALL = "all"
+LIVE = ("proteus", "most-accurate", "least-accurate")
+"""What a server can run: the others are to be compared with, in simulation."""
 
 
 def policy_named(name: str) -> Policy:
@@ -36,3 +82,34 @@ def policy_named(name: str) -> Policy:
         return POLICIES[name]
     except KeyError:
         raise UsageError(f"No policy `{name}`.", hint=f"there are: {', '.join(POLICIES)}") from None
+
+
+def live_policy_named(name: str) -> Policy:
+    """The policy of that name, which a server can run. Raises `UsageError`."""
+    if name not in LIVE:
+        problem = f"The policy `{name}` can only be simulated." if name in POLICIES else f"No policy `{name}`."
+        raise UsageError(problem, hint=f"for plans and servers there are: {', '.join(LIVE)}")
+    return POLICIES[name]
+
+
+def policies_named(names: str) -> tuple[Policy, ...]:
+    """``"proteus,clipper-ha"`` or ``"all"`` → policies. Raises `UsageError`."""
+    if names.strip() == ALL:
+        return tuple(POLICIES.values())
+    return tuple(policy_named(name.strip()) for name in names.split(","))
+
+
+def batcher_named(name: str) -> Batcher:
+    """``proteus`` (the paper's rule), ``aimd``, ``nexus``, ``greedy`` or ``static-N``. Raises `UsageError`."""
+    rules: dict[str, Batcher] = {
+        "proteus": ProactiveBatcher(margin_frac=EXACT),
+        "aimd": AimdBatcher(),
+        "nexus": NexusBatcher(),
+        "greedy": GreedyBatcher(),
+    }
+    if name in rules:
+        return rules[name]
+    kind, _, rows = name.partition("-")
+    if kind == "static" and rows.isdecimal() and int(rows) > 0:
+        return StaticBatcher(rows=int(rows))
+    raise UsageError(f"No batching `{name}`.", hint=f"there are: {', '.join(rules)}, and static-N for batches of N")

@@ -37,6 +37,10 @@ class DeadlineQueue:
             rows += taken[-1].rows
         return tuple(taken)
 
+    def drain(self) -> list[Request]:
+        """Remove all, most urgent first."""
+        return [self.pop() for _ in range(len(self._heap))]
+
     def row_counts(self) -> list[int]:
         """The rows of each request that waits, in no particular order."""
         return [request.rows for _, _, request in self._heap]

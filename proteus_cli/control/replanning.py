@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from proteus_cli.control.demand import DemandEstimator, proven_qps
 from proteus_cli.domain.plan import Plan
@@ -11,10 +12,74 @@ NOTABLE_PACE = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Replan:
-    """Ask for a plan of ``demand_qps``, because of ``reason``."""
+    """Ask for a plan of ``demand_qps``, because of ``reason``; ``without`` the devices that are lost."""
 
     demand_qps: dict[str, float]
     reason: str
+    without: frozenset[str] = frozenset()
+
+
+class Rule(Protocol):
+    """When to re-plan. It is asked every ``every_s``."""
+
+    @property
+    def every_s(self) -> float: ...
+
+    def decide(
+        self,
+        plan: Plan,
+        demand: DemandEstimator,
+        pace: Mapping[str, float],
+        *,
+        now_s: float,
+        started_s: float,
+        since_s: float,
+    ) -> Replan | None:
+        """Whether to re-plan at ``now_s``: serving since ``started_s``, with the plan in force since ``since_s``.
+
+        Devices take ``pace`` times what was profiled, by family.
+        """
+        ...
+
+    def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
+        """The demand to plan for now, in queries at profiled speed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodicRule:
+    """The paper's: every ``period_s``, and at once in a burst, when a second brings more than the plan was made for.
+
+    The demand to plan for is the mean of the last ``window_s``, or that second's where it is more.
+    """
+
+    period_s: float = 30.0
+    window_s: float = 10.0
+    every_s: float = 1.0
+
+    def decide(
+        self,
+        plan: Plan,
+        demand: DemandEstimator,
+        pace: Mapping[str, float],
+        *,
+        now_s: float,
+        started_s: float,
+        since_s: float,
+    ) -> Replan | None:
+        del started_s
+        for family in demand.families:
+            seen_qps = demand.rate_qps(family, 1.0, now_s)
+            if seen_qps > max(plan.capacity_qps(family), plan.demand_qps.get(family, 0.0)):
+                return Replan(self.needed(demand, pace, now_s), f"{family}: a burst of {seen_qps:.0f} qps")
+        if now_s - since_s >= self.period_s:
+            return Replan(self.needed(demand, pace, now_s), f"{self.period_s:.0f} s have passed")
+        return None
+
+    def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
+        del pace
+        windows_s = (self.window_s, 1.0)
+        return {f: max(demand.rate_qps(f, window_s, now_s) for window_s in windows_s) for f in demand.families}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +117,25 @@ class ReplanRule:
         started_s: float,
         since_s: float,
     ) -> Replan | None:
-        """Whether to re-plan at ``now_s``: serving since ``started_s``, with the plan in force since ``since_s``."""
         for family in demand.families:
             is_unplanned = plan.demand_qps.get(family, 0.0) < self.floor_qps
             if is_unplanned and demand.rate_qps(family, max(self.burst_windows_s), now_s) > 0:
-                return Replan(self._needed(demand, pace, now_s), f"{family}: asked for, and not planned for")
+                return Replan(self.needed(demand, pace, now_s), f"{family}: asked for, and not planned for")
             seen_qps = self._proven(demand, family, now_s, self.sigmas)
             if seen_qps * pace[family] > self._carried(plan, family):
                 slower = f" at {pace[family]:.1f} × the profiled times" if pace[family] > NOTABLE_PACE else ""
                 reason = f"{family}: {seen_qps:.0f} qps{slower} is more than the plan carries"
-                return Replan(self._needed(demand, pace, now_s), reason)
+                return Replan(self.needed(demand, pace, now_s), reason)
         if now_s - started_s < self.calm_s or now_s - since_s < self.settle_s or _is_best(plan):
             return None
-        peaks = {family: self._peak(demand, family, now_s) * pace[family] for family in demand.families}
-        for family, peak_qps in peaks.items():
-            if max(peak_qps, self.floor_qps) < self.low_water * plan.demand_qps.get(family, 0.0):
+        for family in demand.families:
+            low_qps = self.low_water * plan.demand_qps.get(family, 0.0)
+            mean_qps = demand.rate_qps(family, self.calm_s, now_s) * pace[family]
+            if max(mean_qps, self.floor_qps) >= low_qps:  # the busiest second is no less
+                continue
+            peak_qps = self._peak(demand, family, now_s) * pace[family]
+            if max(peak_qps, self.floor_qps) < low_qps:
+                peaks = {name: self._peak(demand, name, now_s) * pace[name] for name in demand.families}
                 calm = {name: max(qps, self.floor_qps) for name, qps in peaks.items()}
                 return Replan(calm, f"{family}: at most {peak_qps:.0f} qps for {self.calm_s:.0f} s")
         return None
@@ -84,8 +153,7 @@ class ReplanRule:
     def _peak(self, demand: DemandEstimator, family: str, now_s: float) -> float:
         return demand.peak_qps(family, 1.0, self.calm_s, now_s)
 
-    def _needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
-        """The demand to plan for, in queries at profiled speed."""
+    def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
         longest_s = max(self.burst_windows_s)
         needed = {}
         for family in demand.families:

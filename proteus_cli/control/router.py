@@ -5,42 +5,60 @@ from collections.abc import Sequence
 from proteus_cli.control.decision import Hosted
 
 
-class Router:
+class SharedTurns:
     """Smooth weighted round-robin over the variants that host one family.
 
-    A turn is the right to take one row from the family's queue. Which request a turn takes is bound late, when the
-    lane is free: the most urgent one. All turns together are as many as the rows that wait. Given row by row, no
-    variant is ever a whole turn ahead of its share.
+    Given row by row, no variant is ever a whole row ahead of its share. ``uniform``: equal shares, whatever the plan.
     """
 
-    def __init__(self, hosts: Sequence[Hosted]) -> None:
+    def __init__(self, hosts: Sequence[Hosted], *, uniform: bool = False) -> None:
         self.hosts = tuple(hosts)
-        self.turns = [0] * len(self.hosts)
-        total = sum(host.weight for host in self.hosts)
+        total = 0.0 if uniform else sum(host.weight for host in self.hosts)
         # A plan may send nothing to what it hosts (no demand was expected): then all take equal turns.
         self._weights = [host.weight / total if total > 0 else 1 / len(self.hosts) for host in self.hosts]
         self._credit = [0.0] * len(self.hosts)
+        self._place = {id(host): place for place, host in enumerate(self.hosts)}
+
+    def next(self, rows: int) -> Hosted:
+        """The variant that is furthest behind its share, which so many rows go to."""
+        return self.hosts[self._next(rows)]
+
+    def _next(self, rows: int) -> int:
+        credit, best = self._credit, 0
+        for place, weight in enumerate(self._weights):
+            credit[place] += weight * rows
+            if credit[place] > credit[best]:
+                best = place
+        credit[best] -= rows
+        return best
+
+
+class Router(SharedTurns):
+    """Turns of the variants that host one family.
+
+    A turn is the right to take one row from the family's queue. Which request a turn takes is bound late, when the
+    lane is free: the most urgent one. All turns together are as many as the rows that wait.
+    """
+
+    def __init__(self, hosts: Sequence[Hosted]) -> None:
+        super().__init__(hosts)
+        self.turns = [0] * len(self.hosts)
 
     def give(self, rows: int) -> Hosted:
         """Give the turns of one request to the variant that is furthest behind its share."""
-        best = 0
-        for index, weight in enumerate(self._weights):
-            self._credit[index] += weight * rows
-            if self._credit[index] > self._credit[best]:
-                best = index
-        self._credit[best] -= rows
+        best = self._next(rows)
         self.turns[best] += rows
         return self.hosts[best]
 
     def turns_of(self, host: Hosted) -> int:
-        return self.turns[self._index(host)]
+        return self.turns[self._place[id(host)]]
 
     def use(self, host: Hosted, rows: int) -> None:
         """``host`` took so many rows; what goes beyond its turns it had from whoever has most, and owes to them.
 
         So turns never fall below zero: a variant in debt would be given turns that it can't use, and nobody asked.
         """
-        own = self._index(host)
+        own = self._place[id(host)]
         self.turns[own] -= rows
         while self.turns[own] < 0:
             most = self._with_most()
@@ -59,8 +77,8 @@ class Router:
 
     def pass_on(self, source: Hosted, target: Hosted, rows: int) -> None:
         """Move the turns of so many rows, as far as ``source`` has them, from one variant to another."""
-        index = self._index(source)
-        self._move(index, self._index(target), min(rows, self.turns[index]))
+        index = self._place[id(source)]
+        self._move(index, self._place[id(target)], min(rows, self.turns[index]))
 
     def fastest(self, rows: int) -> Hosted:
         """The variant that answers so many rows first once it is free."""
@@ -72,6 +90,3 @@ class Router:
     def _move(self, source: int, target: int, rows: int) -> None:
         self.turns[source] -= rows
         self.turns[target] += rows
-
-    def _index(self, host: Hosted) -> int:
-        return next(i for i, known in enumerate(self.hosts) if known is host)

@@ -24,6 +24,7 @@ from proteus_cli.planning.lexicographic import Infeasible, Solution, Wanted, opt
 from proteus_cli.planning.milp import Model, formulate
 from proteus_cli.planning.pack import pack, serves_all
 from proteus_cli.planning.solve import OutOfTime, prepare
+from proteus_cli.planning.spares import with_spares
 
 TIME_LIMIT_S = 5.0
 SEARCH_FRAC = 0.75  # of the time limit; the rest is for what follows the search: to place 10,000 devices takes 0.1 s
@@ -51,6 +52,7 @@ class _Answer:
 class Planner:
     """Plans for one set of profiled devices (by id). The model is compiled once; each demand only re-solves it.
 
+    ``spares``: devices that would be idle stand by, unless the rules ask for few devices, or count what they cost.
     Calling it with a demand and the plan in force makes the next plan: the `replan` that serving and simulation take.
     It can be pickled, so that it runs in another process.
     """
@@ -65,6 +67,7 @@ class Planner:
         inputs: Mapping[str, str],
         rules: Rules | None = None,
         time_limit_s: float = TIME_LIMIT_S,
+        spares: bool = False,
     ) -> None:
         if not 1 <= headroom < math.inf:
             raise UsageError(
@@ -74,10 +77,17 @@ class Planner:
         self.catalog, self.profiles, self.policy = catalog, dict(profiles), policy
         self.rules = with_catalog(rules or Rules(), catalog)
         self.headroom, self.inputs, self.time_limit_s = headroom, dict(inputs), time_limit_s
+        self.spares = spares
         self._compiled: dict[_Detail, tuple[Instance, Model]] = {}
 
-    def __call__(self, demand: Demand, current: Plan | None = None) -> Plan:
-        """The best plan for a demand. Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict`."""
+    def __call__(self, demand: Demand, current: Plan | None = None, without: frozenset[str] = frozenset()) -> Plan:
+        """The best plan for a demand, on the devices that aren't lost.
+
+        Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict`.
+        """
+        if without:
+            left = {device: profile for device, profile in self.profiles.items() if device not in without}
+            return self.with_changes(profiles=left)(demand, current)
         check_demand(demand, self.catalog)
         demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
         self._model(_Detail())  # compiling it isn't part of the solve's time
@@ -100,7 +110,7 @@ class Planner:
             gap=answer.solution.gap,
             solve_s=time.perf_counter() - start_s,
         )
-        plan = self._plan(demand_qps, answer.placements, solver)
+        plan = self.plan_of(demand_qps, self._with_spares(answer.placements, demand_qps, current), solver)
         check_plan(plan, self.catalog, self.profiles)
         return plan
 
@@ -185,6 +195,14 @@ class Planner:
         is_over_budget = "power" in self.rules.budgets and bool(packed.hungrier)
         return _Answer(solution, placed, serves_all(instance, packed, wanted), frozenset(too_coarse), is_over_budget)
 
+    def _with_spares(
+        self, placed: tuple[Placement, ...], demand_qps: Mapping[str, float], current: Plan | None
+    ) -> tuple[Placement, ...]:
+        if not self.spares or self.rules.pack or self.rules.resources:
+            return placed
+        instance = self._model(_Detail())[0]
+        return placed + with_spares(instance, placed, demand_qps, _hosted(current, self.profiles) or {})
+
     def _model(self, detail: _Detail) -> tuple[Instance, Model]:
         if detail not in self._compiled:
             if len(self._compiled) > 1:  # keep the first, which most solves need, and the last
@@ -203,7 +221,7 @@ class Planner:
             self._compiled[detail] = instance, model
         return self._compiled[detail]
 
-    def _plan(self, demand_qps: Mapping[str, float], placed: tuple[Placement, ...], solver: Solver) -> Plan:
+    def plan_of(self, demand_qps: Mapping[str, float], placed: tuple[Placement, ...], solver: Solver) -> Plan:
         rate_of = dict.fromkeys(demand_qps, 0.0)
         for placement in placed:
             rate_of[placement.family] += placement.rate_qps

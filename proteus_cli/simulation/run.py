@@ -3,32 +3,41 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from proteus_cli.control.controller import Controller, Refused
-from proteus_cli.control.decision import Drop, HandOver, Idle, Launch, WaitUntil
+from proteus_cli.control.decision import Drop, HandOver, Hosted, Idle, Launch, WaitUntil
 from proteus_cli.control.hosting import hosted_by
 from proteus_cli.control.policies import Policy
+from proteus_cli.control.transition import Station, keys, next_to_load
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import LatencyTable, Profile
 from proteus_cli.domain.report import Replan
 from proteus_cli.domain.request import Ended, Outcome, Request
 from proteus_cli.domain.trace import Trace
+from proteus_cli.simulation.conditions import Conditions, Failure, Scatter
 from proteus_cli.simulation.events import Events
 
 SOLVE_S = 0.05  # virtual time from asking for a plan to having it: what a solve in another process takes
 NEVER_S = float("inf")
+PROGRESS_EVERY = 1000
 
-Replanner = Callable[[Demand, Plan], Plan]
+Replanner = Callable[..., Plan]
+"""Called with a demand, the plan in force, and, where some are, the devices that are lost."""
 
 
 @dataclass(slots=True)
 class Simulated:
-    """What happened: one record per request, in the order in which they ended, and the changes of plan."""
+    """What happened: one record per request, in the order in which they ended, and the changes of plan.
+
+    ``interrupted_s``: where Ctrl-C ended the run, in virtual time; what was waiting or running then has no record.
+    """
 
     ended: list[Ended] = field(default_factory=list)
     replans: list[Replan] = field(default_factory=list)
     launches: list[tuple[float, Launch]] = field(default_factory=list)
+    interrupted_s: float | None = None
 
 
 def simulate(
@@ -39,41 +48,76 @@ def simulate(
     policy: Policy,
     replan: Replanner,
     *,
+    conditions: Conditions = Conditions(),  # noqa: B008 - frozen
+    rng: np.random.Generator | None = None,
     progress: Callable[[float], None] = lambda _done_frac: None,
 ) -> Simulated:
     """Replay a trace on the devices of a plan. A batch takes the mean time that the profile says of its size.
 
     New variants are loaded beside the old ones in the profile's load time, then all lanes switch at once, as in the
-    live server. Raises `ArtefactError` where the plan hosts what was never profiled.
+    live server; ``conditions`` may say otherwise. ``rng`` is needed where they have jitter. Raises `ArtefactError`
+    where the plan hosts what was never profiled.
     """
-    simulation = _Simulation(plan, catalog, profiles, policy, replan)
+    simulation = _Simulation(plan, catalog, profiles, policy, replan, conditions, rng)
     slo_s = catalog.slo_s()
-    for index in range(len(trace)):
-        arrival_s, family = float(trace.arrival_s[index]), trace.families[trace.family[index]]
-        own_slo_s = float(trace.slo_s[index])
-        allowed_s = slo_s[family] if own_slo_s != own_slo_s else own_slo_s  # noqa: PLR0124 - NaN: the family's holds
-        simulation.arrive(Request(index, family, arrival_s, arrival_s + allowed_s, patience_s=slo_s[family]))
-        if index % 1000 == 0:
-            progress(index / len(trace))
-    simulation.finish()
+    rows = zip(trace.arrival_s.tolist(), trace.family.tolist(), trace.slo_s.tolist(), strict=True)
+    now_s = 0.0
+    try:
+        for index, (arrival_s, family_index, own_slo_s) in enumerate(rows):
+            family, now_s = trace.families[family_index], arrival_s
+            # NaN, which differs from itself: the family's holds
+            allowed_s = slo_s[family] if own_slo_s != own_slo_s else own_slo_s  # noqa: PLR0124
+            simulation.arrive(Request(index, family, arrival_s, arrival_s + allowed_s, 1, None, slo_s[family]))
+            if index % PROGRESS_EVERY == 0:
+                progress(index / len(trace))
+        simulation.finish()
+    except KeyboardInterrupt:
+        simulation.result.interrupted_s = now_s
     return simulation.result
+
+
+@dataclass(slots=True)
+class _Device:
+    """``running`` are its batches.
+
+    ``timer``, ``load`` and ``life`` number the settings of its timer, its loads and its lives: what refers to an old
+    one is void.
+    """
+
+    station: Station = field(default_factory=Station)
+    running: dict[int, Launch] = field(default_factory=dict)
+    busy_until_s: float = 0.0
+    timer: int = 0
+    load: int = 0
+    life: int = 0
 
 
 class _Simulation:
     def __init__(
-        self, plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile], policy: Policy, replan: Replanner
+        self,
+        plan: Plan,
+        catalog: Catalog,
+        profiles: Mapping[str, Profile],
+        policy: Policy,
+        replan: Replanner,
+        conditions: Conditions,
+        rng: np.random.Generator | None,
     ) -> None:
         self.result = Simulated()
-        self._profiles, self._replan = profiles, replan
+        self._profiles, self._replan, self._rule, self._conditions = profiles, replan, policy.replanning, conditions
         self._controller = Controller(catalog.names, dict.fromkeys(plan.devices, 1), policy)
         self._events = Events()
-        self._timer = dict.fromkeys(plan.devices, 0)
-        self._run_s = _mean_latencies(profiles)
+        self._run_s = _latencies(profiles, conditions, rng)
         self._arrivals_over = False
+        self._devices = {device: _Device() for device in plan.devices}
+        self._stations = {device: state.station for device, state in self._devices.items()}
+        for host in hosted_by(plan, profiles):
+            self._stations[host.device].now += (host,)
         self._adopt(plan, 0.0)
-        if policy.replanning is not None:
-            self._every_s = policy.replanning.every_s
-            self._events.at(self._every_s, self._tick)
+        if self._rule is not None:
+            self._events.at(self._rule.every_s, self._tick)
+        for failure in conditions.failures:
+            self._schedule(failure)
 
     def arrive(self, request: Request) -> None:
         now_s = request.arrival_s
@@ -86,80 +130,129 @@ class _Simulation:
                     self._ask(device, now_s)
 
     def finish(self) -> None:
+        """Let everything end; what nobody will ever take is given up."""
         self._arrivals_over = True
         self._events.run_until(NEVER_S)
+        self._end(self._controller.forget_all(), Outcome.DROPPED)
 
     def _ask(self, device: str, now_s: float) -> None:
         while True:
             match self._controller.decide(device, now_s):
+                case Idle():
+                    return
                 case Launch() as launch:
                     self._launch(launch, now_s)
-                case Drop(requests=requests):
-                    self._end(requests, Outcome.DROPPED)
-                case HandOver(to=other):
-                    self._ask(other, now_s)
                 case WaitUntil(at_s=at_s):
                     self._wake(device, at_s)
                     return
-                case Idle():
-                    return
+                case HandOver(to=other):
+                    self._ask(other, now_s)
+                case Drop(requests=requests):
+                    self._end(requests, Outcome.DROPPED)
+
+    def _ask_all(self, now_s: float) -> None:
+        for device in self._devices:
+            self._ask(device, now_s)
 
     def _wake(self, device: str, at_s: float) -> None:
         """Set the lane's one timer anew; an earlier setting no longer counts."""
-        self._timer[device] += 1
-        setting = self._timer[device]
-        self._events.at(at_s, lambda now_s: self._ask(device, now_s) if self._timer[device] == setting else None)
+        state = self._devices[device]
+        state.timer += 1
+        setting = state.timer
+        self._events.at(at_s, lambda now_s: self._ask(device, now_s) if state.timer == setting else None)
 
     def _launch(self, launch: Launch, now_s: float) -> None:
         hosted = launch.hosted
         self.result.launches.append((now_s, launch))
         run_s = self._run_s[hosted.device, hosted.family, hosted.variant](launch.rows)
-        self._events.at(now_s + run_s, lambda end_s: self._finished(launch, run_s, end_s))
+        state, end_s = self._devices[hosted.device], now_s + run_s
+        state.running[id(launch)] = launch
+        state.busy_until_s = max(state.busy_until_s, end_s)
+        life = state.life
+        self._events.at(end_s, lambda at_s: self._finished(launch, run_s, at_s) if state.life == life else None)
 
     def _finished(self, launch: Launch, took_s: float, now_s: float) -> None:
+        hosted, rows = launch.hosted, launch.rows
+        del self._devices[hosted.device].running[id(launch)]
         self._controller.finished(launch, took_s)
-        rows = launch.rows
-        for request in launch.requests:
-            outcome = Outcome.SERVED if now_s <= request.deadline_s else Outcome.LATE
-            self.result.ended.append(
-                Ended(
-                    family=request.family,
-                    arrival_s=request.arrival_s,
-                    outcome=outcome,
-                    latency_s=now_s - request.arrival_s,
-                    accuracy=launch.hosted.accuracy,
-                    variant=launch.hosted.variant,
-                    device=launch.hosted.device,
-                    batch=rows,
-                )
+        self.result.ended += [
+            Ended(
+                r.family,
+                r.arrival_s,
+                Outcome.SERVED if now_s <= r.deadline_s else Outcome.LATE,
+                now_s - r.arrival_s,
+                hosted.accuracy,
+                hosted.variant,
+                hosted.device,
+                rows,
             )
-        self._ask(launch.hosted.device, now_s)
+            for r in launch.requests
+        ]
+        self._ask(hosted.device, now_s)
 
     def _end(self, requests: Iterable[Request], outcome: Outcome) -> None:
-        self.result.ended += (Ended(r.family, r.arrival_s, outcome) for r in requests)
+        self.result.ended += [Ended(r.family, r.arrival_s, outcome) for r in requests]
 
     def _tick(self, now_s: float) -> None:
-        if self._arrivals_over:
+        if self._arrivals_over or self._rule is None:
             return
+        every_s = self._rule.every_s
         wanted = self._controller.replan(now_s)
         if wanted is None:
-            self._events.at(now_s + self._every_s, self._tick)
+            self._events.at(now_s + every_s, self._tick)
             return
-        plan = self._replan(wanted.demand_qps, self._controller.plan)
-        swaps, load_s = plan.swaps_from(self._controller.plan), self._load_s(plan)
+        lost = (wanted.without,) if wanted.without else ()
+        plan = self._replan(wanted.demand_qps, self._controller.plan, *lost)
+        swaps = plan.swaps_from(self._controller.plan)
 
         def switch(then_s: float) -> None:
             self.result.replans.append(Replan(then_s, wanted.reason, SOLVE_S, swaps))
             self._adopt(plan, then_s)
-            self._events.at(then_s + self._every_s, self._tick)
+            self._events.at(then_s + every_s, self._tick)
 
-        self._events.at(now_s + SOLVE_S + load_s, switch)
+        beside_s = self._load_s(plan) if self._conditions.load_time_s is None else 0.0
+        self._events.at(now_s + SOLVE_S + beside_s, switch)
 
     def _adopt(self, plan: Plan, now_s: float) -> None:
-        orphans = self._controller.adopt(plan, hosted_by(plan, self._profiles), now_s)
-        self._end(orphans, Outcome.DROPPED)
-        for device in plan.devices:
-            self._ask(device, now_s)
+        """Host what a plan wants, step by step where devices must load for that."""
+        wanted: dict[str, tuple[Hosted, ...]] = dict.fromkeys(self._devices, ())
+        for host in hosted_by(plan, self._profiles):
+            wanted[host.device] += (host,)
+        for device, station in self._stations.items():
+            if station.is_loading and keys(station.next) != keys(wanted[device]):
+                station.is_loading, station.now = False, ()
+                self._devices[device].load += 1
+            station.next = wanted[device]
+        self._advance(plan, now_s)
+
+    def _advance(self, plan: Plan, now_s: float) -> None:
+        load_s = self._conditions.load_time_s or 0.0
+        for device in next_to_load(self._stations, plan.demand_qps) if load_s else self._devices:
+            if load_s:
+                self._load(device, load_s, now_s)
+            else:
+                self._stations[device].now = self._stations[device].next
+        for station in self._stations.values():
+            if not station.is_loading and station.is_there:
+                station.now = station.next
+        hosted = [host for station in self._stations.values() for host in station.hosted]
+        loading = [device for device, station in self._stations.items() if station.is_loading]
+        self._end(self._controller.adopt(plan, hosted, now_s, loading), Outcome.DROPPED)
+        self._ask_all(now_s)
+
+    def _load(self, device: str, load_s: float, now_s: float) -> None:
+        """Load what the device should host, once what runs has ended."""
+        state = self._devices[device]
+        state.station.is_loading = True
+        state.load += 1
+        load = state.load
+
+        def loaded(then_s: float) -> None:
+            if state.load == load:
+                state.station.now, state.station.is_loading = state.station.next, False
+                self._advance(self._controller.plan, then_s)
+
+        self._events.at(max(now_s, state.busy_until_s) + load_s, loaded)
 
     def _load_s(self, plan: Plan) -> float:
         """Seconds until the last device has loaded what it doesn't host yet."""
@@ -168,15 +261,37 @@ class _Simulation:
         measured = (self._profiles[p.device].of(p.family, p.variant) for p in new)
         return max((variant.load_s for variant in measured if variant is not None), default=0.0)
 
+    def _schedule(self, failure: Failure) -> None:
+        state = self._devices[failure.device]
 
-def _mean_latencies(profiles: Mapping[str, Profile]) -> dict[tuple[str, str, str], LatencyTable]:
-    """By device, family and variant; devices that share their measurements share the tables."""
-    measured = {id(variant): variant for profile in profiles.values() for variant in profile.variants}
-    tables = {
-        key: LatencyTable(variant.points, of=lambda point: point.mean_s)
-        for key, variant in measured.items()
-        if variant.points
-    }
+        def lose(now_s: float) -> None:
+            running = tuple(state.running.values())
+            state.life, state.load = state.life + 1, state.load + 1
+            state.running, state.busy_until_s = {}, 0.0
+            state.station.now, state.station.is_loading = (), False
+            self._controller.lost(failure.device, running)
+            self._ask_all(now_s)
+
+        def bring_back(now_s: float) -> None:
+            self._controller.returned(failure.device)
+            self._adopt(self._controller.plan, now_s)
+
+        self._events.at(failure.from_s, lose)
+        if failure.until_s < NEVER_S:
+            self._events.at(failure.until_s, bring_back)
+
+
+def _latencies(
+    profiles: Mapping[str, Profile], conditions: Conditions, rng: np.random.Generator | None
+) -> dict[tuple[str, str, str], Callable[[int], float]]:
+    """Seconds by rows, by device, family and variant; devices that share their measurements share the tables."""
+    measured = {id(variant): variant for profile in profiles.values() for variant in profile.variants if variant.points}
+    tables: dict[int, Callable[[int], float]] = {}
+    for key, variant in measured.items():
+        if conditions.jitter is None:
+            tables[key] = LatencyTable(variant.points, of=lambda point: point.mean_s)
+        else:
+            tables[key] = Scatter(variant, conditions.jitter, rng or np.random.default_rng(0))
     return {
         (device, variant.family, variant.variant): tables[id(variant)]
         for device, profile in profiles.items()

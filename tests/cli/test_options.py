@@ -20,6 +20,7 @@ QUANTITIES = [
     (("serve", "plan", "--port", "0"), "--max-body", "MiB"),
     (("serve", "plan", "--port", "0"), "--drain-timeout", "s"),
     (("replay", "t.csv"), "--scale-to", "qps"),
+    (("replay", "t.csv"), "--load-time", "s"),
     (("trace", "make", "poisson", "--families", "a"), "--rate", "qps"),
     ((*MAKE[:-1],), "--peak", "qps"),
     (MAKE, "--duration", "s"),
@@ -108,15 +109,18 @@ def test_a_command_line_that_makes_no_sense_is_refused(call: tuple[str, ...]) ->
     assert "--help" in said or "-h" in said
 
 
-@pytest.mark.parametrize("call", [PLAN, ("replay", "t.csv")])
+@pytest.mark.parametrize(
+    ("call", "known"),
+    [(PLAN, "proteus, most-accurate, least-accurate"), (("replay", "t.csv"), "proteus, proteus-paper, clipper-ha")],
+)
 def test_a_policy_that_is_unknown_is_refused_with_those_that_are_known(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: tuple[str, ...]
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: tuple[str, ...], known: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("t.csv").write_text("arrival_s,family\n0,shapes\n")
     ended = proteus(*call, "--policy", "clairvoyant", "-w", tiny.root)
     assert ended.refused() == "No policy `clairvoyant`."
-    assert "proteus, most-accurate, least-accurate" in ended.stderr
+    assert known in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from command_line import Ended, proteus
 
 from proteus_cli.cli.planning import planner_for
+from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.frontier import FrontierPoint
 from proteus_cli.domain.plan import Plan
 from proteus_cli.planning.explain import Explanation
@@ -79,7 +80,8 @@ def re_planned(workspace: Path) -> Plan:
     """The plan for the same demand that a planner makes from what stands in the plan."""
     place = Workspace(workspace)
     made = place.plan(Path("plan"))
-    planner = planner_for(place, made.policy, made.headroom, profiles=place.profiles_of(made), rules=made.rules)
+    policy, profiles = policy_named(made.policy), place.profiles_of(made)
+    planner = planner_for(place, policy, made.headroom, profiles=profiles, rules=made.rules, spares=False)
     return planner(made.demand_qps, made)
 
 

@@ -10,7 +10,7 @@ from proteus_cli.domain.request import Request
 
 LATENCY_S = {1: 0.010, 2: 0.020, 4: 0.040}  # 10 ms a row
 HOST = hosted(latency_s=LATENCY_S, max_batch=4)
-EXACT = ProactiveBatcher(margin_frac=0.0)
+EXACT = ProactiveBatcher(answer_frac=0.0, margin_frac=0.0)
 
 
 def queue_of(*requests: Request) -> DeadlineQueue:
@@ -46,11 +46,22 @@ def test_three_wait_until_the_last_moment_a_batch_of_four_fits() -> None:
 
 
 def test_the_margin_is_a_part_of_the_time_that_the_request_was_given() -> None:
-    """100 ms, a tenth kept back: due at 90 ms, so a lone request waits until 70 ms. Given 200 ms: due at 180 ms."""
-    batcher = ProactiveBatcher(margin_frac=0.1)
-    assert batcher.due_s(make_request()) == pytest.approx(0.090)
-    assert batcher.due_s(make_request(at_s=1.0, slo_s=0.2)) == pytest.approx(1.180)
+    """100 ms, a tenth kept back from waiting: a lone request waits until 70 ms, as two rows take 20. Given 200 ms:
+    until 160 ms.
+    """
+    batcher = ProactiveBatcher(answer_frac=0.0, margin_frac=0.1)
     assert batcher.decide(singles(1), HOST, 1, 0.0) == Hold(until_s=near(0.070))
+    assert batcher.decide(queue_of(make_request(slo_s=0.2)), HOST, 1, 0.0) == Hold(until_s=near(0.160))
+    assert batcher.decide(singles(1), HOST, 1, 0.089) == Start(1)
+
+
+def test_the_way_home_is_a_part_of_the_time_that_the_request_was_given() -> None:
+    """100 ms, a fiftieth kept back: due at 98 ms, so one that takes 10 ms must start by 88 ms. Given 200 ms: 196 ms."""
+    batcher = ProactiveBatcher(answer_frac=0.02, margin_frac=0.1)
+    assert batcher.due_s(make_request()) == pytest.approx(0.098)
+    assert batcher.due_s(make_request(at_s=1.0, slo_s=0.2)) == pytest.approx(1.196)
+    assert batcher.decide(singles(1), HOST, 1, 0.0879) == Start(1)
+    assert batcher.decide(singles(1), HOST, 1, 0.0881) is HOPELESS
 
 
 def test_once_that_moment_has_passed_it_starts_as_it_is() -> None:
@@ -142,8 +153,8 @@ def test_what_starts_is_in_time_and_what_waits_can_still_start(
     waiting: int, turns: int, now_s: float, row_s: float, max_batch: int, margin_frac: float
 ) -> None:
     host = hosted(latency_s={1: row_s, 8: 8 * row_s}, max_batch=max_batch)
-    batcher, queue = ProactiveBatcher(margin_frac), singles(waiting)
-    due_s = batcher.due_s(make_request())
+    batcher, queue = ProactiveBatcher(answer_frac=margin_frac / 2, margin_frac=margin_frac), singles(waiting)
+    due_s, wanted_s = batcher.due_s(make_request()), batcher.wanted_s(make_request())
     match batcher.decide(queue, host, turns, now_s):
         case Start(rows=rows):
             assert 1 <= rows <= min(waiting, turns, max_batch)
@@ -151,7 +162,7 @@ def test_what_starts_is_in_time_and_what_waits_can_still_start(
         case Hold(until_s=until_s):
             assert min(waiting, turns) < max_batch
             assert until_s > now_s
-            assert until_s + host.latency(min(waiting, turns) + 1) == pytest.approx(due_s)
+            assert until_s + host.latency(min(waiting, turns) + 1) == pytest.approx(wanted_s)
             assert batcher.decide(queue, host, turns, until_s) == Start(min(waiting, turns))
         case verdict:
             assert verdict is HOPELESS
@@ -164,7 +175,7 @@ def test_nobody_waits_for_company_past_the_slo_however_late_the_deadline() -> No
     Past that moment, behind a busy lane, it still starts: its own deadline decides whether it is hopeless.
     """
     host = hosted(latency_s={1: 0.010, 4: 0.016}, max_batch=4)
-    batcher, queue = ProactiveBatcher(margin_frac=0.0), DeadlineQueue()
+    batcher, queue = ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), DeadlineQueue()
     queue.push(Request(0, "a", 0.0, 10.0, patience_s=0.1))
     assert batcher.decide(queue, host, 1, 0.0) == Hold(until_s=near(0.088))
     assert batcher.decide(queue, host, 1, 0.5) == Start(rows=1)

@@ -10,7 +10,7 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning import Replan, ReplanRule
 from proteus_cli.domain.plan import Plan
 
-EXACT = Policy("test", "all", ProactiveBatcher(margin_frac=0.0), None)
+EXACT = Policy("test", "all", ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), None)
 FAST = hosted("cpu0", "a", "a-s", latency_s={1: 0.010, 4: 0.016}, max_batch=4, capacity_qps=250.0)
 SLOW = hosted("cpu1", "a", "a-l", latency_s={1: 0.040, 2: 0.050}, max_batch=2, capacity_qps=40.0)
 
@@ -43,7 +43,7 @@ def test_a_request_waits_is_launched_and_ends_with_the_lane_free_again() -> None
     assert controller.waiting == controller.waiting_of("a") == 1
     assert controller.decide("cpu0", 0.0) == WaitUntil(near(0.088))
     launch = launched(controller, "cpu0", 0.0881)
-    assert launch == Launch(FAST, (request,))
+    assert launch == Launch(FAST, (request,), rows=1, at_s=0.0881)
     assert (launch.rows, controller.waiting) == (1, 0)
     controller.finished(launch, None)
     assert controller.decide("cpu0", 0.1) == IDLE

@@ -56,8 +56,11 @@ def test_the_whole_horizon_counts_while_the_next_bucket_fills() -> None:
 
 
 def test_what_is_older_than_the_horizon_is_forgotten() -> None:
-    demand = seen(*(0.05 + i / 10 for i in range(1000)))
-    assert len(demand._buckets["a"]) <= 102
+    """However much came before, memory stays the same, and only the last 10 s count: here one arrival in each."""
+    demand = seen(*[0.05] * 500, *(0.05 + i for i in range(1, 100)))
+    assert len(demand._counts["a"]._before) == 102
+    assert demand.rate_qps("a", 10.0, now_s=100.0) == pytest.approx(1.0)
+    assert demand.peak_qps("a", 1.0, 10.0, now_s=100.0) == pytest.approx(1.0)
 
 
 @given(st.lists(st.floats(0, 20.0), max_size=60).map(sorted), st.sampled_from([0.2, 0.5, 1.0, 2.0]))

@@ -2,8 +2,11 @@ import msgspec
 import pytest
 from builders import make_measured, make_placement, make_plan, make_profile
 
+from proteus_cli.control.aimd import AimdBatcher
+from proteus_cli.control.batcher import Batcher, GreedyBatcher, StaticBatcher
 from proteus_cli.control.hosting import hosted_by
-from proteus_cli.control.policies import POLICIES, policy_named
+from proteus_cli.control.nexus import NexusBatcher
+from proteus_cli.control.policies import POLICIES, batcher_named, live_policy_named, policies_named, policy_named
 from proteus_cli.domain.profile import Point
 from proteus_cli.errors import ArtefactError, UsageError
 
@@ -33,8 +36,40 @@ def test_policies_are_found_by_name() -> None:
     assert all(policy_named(name).name == name for name in POLICIES)
     with pytest.raises(UsageError, match="No policy `greedy`") as caught:
         policy_named("greedy")
-    assert "proteus, most-accurate, least-accurate" in caught.value.hint
+    assert "proteus, proteus-paper, clipper-ha" in caught.value.hint
 
 
-def test_only_proteus_re_plans() -> None:
-    assert [name for name, policy in POLICIES.items() if policy.replanning is not None] == ["proteus"]
+def test_several_policies_are_named_at_once_or_all() -> None:
+    assert [policy.name for policy in policies_named("oracle, proteus")] == ["oracle", "proteus"]
+    assert policies_named("all") == tuple(POLICIES.values())
+
+
+def test_a_server_runs_only_what_is_made_for_it() -> None:
+    assert live_policy_named("proteus") is POLICIES["proteus"]
+    with pytest.raises(UsageError, match="`clipper-ha` can only be simulated"):
+        live_policy_named("clipper-ha")
+
+
+def test_static_policies_never_re_plan() -> None:
+    static = {name for name, policy in POLICIES.items() if policy.replanning is None}
+    assert static == {"clipper-ha", "clipper-ht", "most-accurate", "least-accurate"}
+
+
+@pytest.mark.parametrize(
+    ("name", "batcher"),
+    [
+        ("aimd", AimdBatcher()),
+        ("nexus", NexusBatcher()),
+        ("greedy", GreedyBatcher()),
+        ("static-8", StaticBatcher(rows=8)),
+    ],
+)
+def test_batching_rules_are_found_by_name(name: str, batcher: Batcher) -> None:
+    assert batcher_named(name) == batcher
+
+
+@pytest.mark.parametrize("name", ["", "static", "static-0", "static--1", "static-x", "clever"])
+def test_a_batching_rule_that_does_not_exist_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="No batching") as caught:
+        batcher_named(name)
+    assert "static-N" in caught.value.hint

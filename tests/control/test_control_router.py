@@ -134,5 +134,5 @@ def test_the_fastest_is_so_for_the_rows_in_question() -> None:
 
 
 def test_a_variant_that_is_not_routed_to_has_no_turns_to_ask_for() -> None:
-    with pytest.raises(StopIteration):
+    with pytest.raises(KeyError):
         router_of(1).turns_of(hosted(latency_s={1: 0.01}))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from proteus_cli.control.batcher import ProactiveBatcher
 from proteus_cli.control.controller import Controller, Refused
 from proteus_cli.control.decision import Drop, HandOver, Hosted, Idle, Launch, WaitUntil
+from proteus_cli.control.line import LateLine
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
 
@@ -136,6 +137,7 @@ class Driver:
     def _check_turns(self) -> None:
         for family in FAMILIES:
             line = self.controller._lines[family]
+            assert isinstance(line, LateLine)
             rows = sum(request.rows for request in self.waiting.values() if request.family == family)
             turns = line.router.turns if line.router is not None else [0]
             assert line.queue.rows == rows == sum(turns)
@@ -181,7 +183,7 @@ def play(
     margin_frac: float,
 ) -> Driver:
     """Offer all, changing the plan at even distances; then let everything end."""
-    policy = Policy("test", "all", ProactiveBatcher(margin_frac=margin_frac), None)
+    policy = Policy("test", "all", ProactiveBatcher(answer_frac=margin_frac / 2, margin_frac=margin_frac), None)
     driver = Driver(Controller(FAMILIES, slots, policy), slots, pace)
     now_s, coming = 0.0, list(plans)
     driver.adopt(coming.pop(0), now_s)

@@ -20,7 +20,7 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.run import SOLVE_S, Simulated, simulate
 
-EXACT = Policy("test", "all", ProactiveBatcher(margin_frac=0.0), None)
+EXACT = Policy("test", "all", ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), None)
 PROTEUS = policy_named("proteus")
 LARGE_QPS, SMALL_QPS = 20.0, 200.0  # within half of 100 ms: 1 in 50 ms, 4 in 20 ms
 

@@ -1,0 +1,37 @@
+"""Early drop, as in Nexus."""
+
+from dataclasses import dataclass
+
+from proteus_cli.control.batcher import HOPELESS, Batching, Start
+from proteus_cli.control.decision import Hosted
+from proteus_cli.control.queue import DeadlineQueue
+from proteus_cli.domain.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class NexusBatcher:
+    """Work-conserving batches of the planned size; whoever stands in the way of one is dropped.
+
+    A window of that size slides along the queue up to the first request that has time for the whole window; those
+    before it are dropped (Shen et al., "Nexus", SOSP 2019, §4.3). Where fewer wait, the window is what waits.
+    """
+
+    def fresh(self) -> "NexusBatcher":
+        return self
+
+    def due_s(self, request: Request) -> float:
+        return request.deadline_s
+
+    def decide(
+        self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float, pace: float = 1.0
+    ) -> Batching | None:
+        head = queue.peek()
+        if head is None or turns <= 0:
+            return None
+        rows = max(min(queue.rows, turns, hosted.max_batch), head.rows)
+        if now_s + pace * hosted.latency(rows) > head.deadline_s:
+            return HOPELESS
+        return Start(rows)
+
+    def ran(self, hosted: Hosted, rows: int, *, is_late: bool) -> None:
+        """Nothing is learned."""

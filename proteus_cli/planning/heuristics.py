@@ -1,0 +1,187 @@
+"""Planners of other systems, to compare with: what they do instead of solving a program."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from proteus_cli.domain.demand import Demand, check_demand
+from proteus_cli.domain.plan import Placement, Plan, Solver
+from proteus_cli.domain.rules import Reserved, Rules
+from proteus_cli.planning.instance import Choice, make_instance
+from proteus_cli.planning.planner import Planner
+
+DEVICE_BY_DEVICE = "device by device"
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """A variant on a device: what it carries, and by how much it is worse than the best of its family."""
+
+    choice: Choice
+    capacity_qps: float
+    drop: float
+
+    @property
+    def family(self) -> str:
+        return self.choice.measured.family
+
+
+Hosting = dict[str, _Option]
+"""What each device hosts; idle ones are left out."""
+
+
+class _Heuristic(Planner):
+    """Plans by a rule of thumb: `_hosting` says which device hosts what; queries are shared by what each carries."""
+
+    def __call__(self, demand: Demand, current: Plan | None = None, without: frozenset[str] = frozenset()) -> Plan:
+        check_demand(demand, self.catalog)
+        start_s = time.perf_counter()
+        demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
+        asked_qps = {name: qps * self.headroom for name, qps in demand_qps.items()}
+        options = {device: found for device, found in self._options().items() if device not in without}
+        hosting = self._hosting(options, asked_qps, _now(options, current))
+        placed = tuple(_placements(hosting, demand_qps, self._shares(hosting)))
+        solver = Solver(DEVICE_BY_DEVICE, "heuristic", 1.0, time.perf_counter() - start_s)
+        return self.plan_of(demand_qps, placed, solver)
+
+    def _options(self) -> dict[str, list[_Option]]:
+        """What each device may host, most accurate first."""
+        instance = make_instance(self.catalog, self.profiles, self.policy.variants, self.rules)
+        found: dict[int, list[_Option]] = {}
+        for c, choice in enumerate(instance.choices):
+            drop = float(instance.best_accuracy[choice.family] - instance.accuracy[c])
+            found.setdefault(choice.group, []).append(_Option(choice, float(instance.capacity_qps[c]), drop))
+        ordered = {g: sorted(options, key=lambda o: (o.drop, -o.capacity_qps)) for g, options in found.items()}
+        return {device: ordered.get(g, []) for g, group in enumerate(instance.groups) for device in group.devices}
+
+    def _hosting(self, options: Mapping[str, list[_Option]], asked_qps: Mapping[str, float], now: Hosting) -> Hosting:
+        raise NotImplementedError
+
+    def _shares(self, hosting: Hosting) -> dict[str, float]:
+        """The part of its family's queries that each device gets."""
+        carried = _carried_qps(hosting)
+        return {device: option.capacity_qps / carried[option.family] for device, option in hosting.items()}
+
+
+class InfaasPlanner(_Heuristic):
+    """INFaaS with accuracy for cost, on a fixed fleet (Romero et al., ATC 2021; the paper's "INFaaS-Accuracy").
+
+    Family by family: while its variants carry less than is asked, the cheapest step that adds capacity is taken, where
+    a step is a variant on an idle device or a faster one on a device that the family has, and its cost the accuracy
+    that is lost. Where they carry more, devices are given up, then variants replaced by more accurate ones.
+    """
+
+    def _hosting(self, options: Mapping[str, list[_Option]], asked_qps: Mapping[str, float], now: Hosting) -> Hosting:
+        hosting = dict(now)
+        for family, qps in asked_qps.items():
+            _give_up(hosting, family, qps)
+        for family, qps in asked_qps.items():
+            _improve(hosting, options, family, qps)
+            while _carried_qps(hosting).get(family, 0.0) < qps:
+                steps = list(_steps(hosting, options, family))
+                if not steps:
+                    break
+                _, _, device, option = min(steps, key=lambda step: step[:2])
+                hosting[device] = option
+        return hosting
+
+
+def _give_up(hosting: Hosting, family: str, asked_qps: float) -> None:
+    """Devices without which the family is still served, the least accurate first."""
+    mine = sorted((d for d, o in hosting.items() if o.family == family), key=lambda d: -hosting[d].drop)
+    for device in mine:
+        if _carried_qps(hosting)[family] - hosting[device].capacity_qps >= asked_qps:
+            del hosting[device]
+
+
+def _improve(hosting: Hosting, options: Mapping[str, list[_Option]], family: str, asked_qps: float) -> None:
+    """A more accurate variant on each device of the family, as far as what is asked is still carried."""
+    for device in [d for d, o in hosting.items() if o.family == family]:
+        spare_qps = _carried_qps(hosting)[family] - hosting[device].capacity_qps - asked_qps
+        for option in options[device]:
+            if option.drop >= hosting[device].drop:
+                break
+            if option.family == family and option.capacity_qps + spare_qps >= 0:
+                hosting[device] = option
+                break
+
+
+def _steps(
+    hosting: Hosting, options: Mapping[str, list[_Option]], family: str
+) -> Iterator[tuple[float, float, str, _Option]]:
+    """All that adds capacity: by how much accuracy drops, less capacity, device and variant."""
+    for device, found in options.items():
+        held = hosting.get(device)
+        if held is not None and held.family != family:
+            continue
+        for option in found:
+            if option.family == family and (held is None or option.capacity_qps > held.capacity_qps):
+                before = held.drop if held is not None else 0.0
+                yield option.drop - before, -option.capacity_qps, device, option
+
+
+class SommelierPlanner(_Heuristic):
+    """Each device keeps the family of the first plan and switches among its variants (Guo et al., SIGMOD 2022).
+
+    A family's queries are shared among its devices alike, and each hosts the most accurate variant that carries its
+    share, or the fastest. Idle devices stay idle.
+    """
+
+    def _hosting(self, options: Mapping[str, list[_Option]], asked_qps: Mapping[str, float], now: Hosting) -> Hosting:
+        hosting: Hosting = {}
+        devices = {family: [d for d, option in now.items() if option.family == family] for family in asked_qps}
+        for family, qps in asked_qps.items():
+            for device in devices[family]:
+                mine = [option for option in options[device] if option.family == family]
+                enough = [option for option in mine if option.capacity_qps >= qps / len(devices[family])]
+                hosting[device] = enough[0] if enough else max(mine, key=lambda option: option.capacity_qps)
+        return hosting
+
+    def _shares(self, hosting: Hosting) -> dict[str, float]:
+        count: dict[str, int] = {}
+        for option in hosting.values():
+            count[option.family] = count.get(option.family, 0) + 1
+        return {device: 1 / count[option.family] for device, option in hosting.items()}
+
+
+def frozen_to(planner: Planner, plan: Plan) -> Planner:
+    """The same planner, but each device goes on with the family that it has in ``plan``, or stays idle."""
+    family_of = {placement.device: placement.family for placement in plan.placements}
+    reserved = tuple(Reserved(device, family_of.get(device)) for device in plan.devices)
+    return planner.with_changes(rules=_with_reserved(planner.rules, reserved))
+
+
+def _with_reserved(rules: Rules, reserved: tuple[Reserved, ...]) -> Rules:
+    return Rules(**{name: getattr(rules, name) for name in rules.__struct_fields__} | {"reserved": reserved})
+
+
+def _now(options: Mapping[str, list[_Option]], current: Plan | None) -> Hosting:
+    hosted = current.hosted() if current is not None else {}
+    return {
+        device: option
+        for device, keys in hosted.items()
+        for option in options.get(device, [])
+        if option.choice.key in keys
+    }
+
+
+def _carried_qps(hosting: Hosting) -> dict[str, float]:
+    carried: dict[str, float] = {}
+    for option in hosting.values():
+        carried[option.family] = carried.get(option.family, 0.0) + option.capacity_qps
+    return carried
+
+
+def _placements(hosting: Hosting, demand_qps: Mapping[str, float], shares: Mapping[str, float]) -> Iterator[Placement]:
+    carried = _carried_qps(hosting)
+    for device, option in sorted(hosting.items()):
+        served_qps = min(demand_qps[option.family], carried[option.family])
+        yield Placement(
+            device=device,
+            family=option.family,
+            variant=option.choice.measured.variant,
+            max_batch=option.choice.capacity.max_batch,
+            rate_qps=min(shares[device] * served_qps, option.capacity_qps),
+            share=shares[device] if served_qps > 0 else 0.0,
+            capacity_qps=option.capacity_qps,
+        )

@@ -1,0 +1,114 @@
+"""Work for devices that a plan leaves idle: standing by for the family that has the least room."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from proteus_cli.domain.plan import Placement
+from proteus_cli.planning.instance import NOTHING, Floats, Hosted, Instance
+
+ENOUGH_SIGMAS = 10.0  # of a second's Poisson arrivals: more room than that does nothing
+LEAST_QPS = 1.0  # a family that nobody asks for is one that somebody may ask for
+
+
+def with_spares(
+    instance: Instance, placements: Collection[Placement], demand_qps: Mapping[str, float], hosted: Hosted
+) -> tuple[Placement, ...]:
+    """Placements without a rate of their own on idle devices, where the plan's rules allow them.
+
+    They take only what others can't answer in time, so they cost no accuracy that matters and save what would be late.
+    One after another, the family whose capacity is the fewest standard deviations above its demand gets an idle device:
+    best with a variant as accurate as those that serve it, that the device hosts already, and that carries the most.
+    A device that hosts something goes on with it before it stays idle.
+    """
+    asked_qps = np.maximum([demand_qps[name] for name in instance.families], LEAST_QPS)
+    room = _Room(instance, _capacity_qps(instance, placements), asked_qps, _least_accurate(instance, placements))
+    busy = {placement.device for placement in placements}
+    idle = [[device for device in group.devices if device not in busy] for group in instance.groups]
+    spares: list[Placement] = []
+    while (choice := room.next_choice(_holding(instance, idle, hosted), np.array([bool(left) for left in idle]))) >= 0:
+        spares.append(_spare(instance, choice, _take(instance, choice, idle, hosted)))
+        room.capacity_qps[instance.family_of[choice]] += instance.capacity_qps[choice]
+    spares += _staying(instance, idle, hosted)
+    return tuple(spares)
+
+
+@dataclass(slots=True, eq=False)
+class _Room:
+    """How much more than is asked for each family could be carried [F]; ``least``: the accuracy that it has now."""
+
+    instance: Instance
+    capacity_qps: Floats
+    asked_qps: Floats
+    least: Floats
+
+    def next_choice(self, is_held: "np.ndarray[tuple[int], np.dtype[np.bool_]]", has_idle: Floats) -> int:
+        """The choice [C] to add next; -1 where nothing is left to add, or worth it."""
+        instance = self.instance
+        sigmas = (self.capacity_qps - self.asked_qps) / np.sqrt(self.asked_qps)
+        for family in np.argsort(sigmas, kind="stable").tolist():
+            if sigmas[family] >= ENOUGH_SIGMAS:
+                return -1
+            mine = np.flatnonzero((instance.family_of == family) & has_idle[instance.group_of])
+            if len(mine):
+                is_less = instance.accuracy[mine] < self.least[family] - 1e-9
+                order = np.lexsort((-instance.capacity_qps[mine], ~is_held[mine], is_less))
+                return int(mine[order[0]])
+        return -1
+
+
+def _capacity_qps(instance: Instance, placements: Collection[Placement]) -> Floats:
+    place = {name: f for f, name in enumerate(instance.families)}
+    capacity_qps: Floats = np.zeros(len(place))
+    for placement in placements:
+        capacity_qps[place[placement.family]] += placement.capacity_qps
+    return capacity_qps
+
+
+def _least_accurate(instance: Instance, placements: Collection[Placement]) -> Floats:
+    """The accuracy of the least accurate variant that serves each family [F]."""
+    in_use = {(placement.family, placement.variant) for placement in placements if placement.rate_qps > 0}
+    least: Floats = np.full(len(instance.families), np.inf)
+    for c, choice in enumerate(instance.choices):
+        if choice.key in in_use:
+            least[choice.family] = min(least[choice.family], instance.accuracy[c])
+    return np.where(np.isinf(least), 0.0, least)
+
+
+def _holding(instance: Instance, idle: list[list[str]], hosted: Hosted) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """Whether an idle device of its group hosts a choice now [C]."""
+    held = [{key for device in left for key in hosted.get(device, NOTHING)} for left in idle]
+    return np.array([choice.key in held[choice.group] for choice in instance.choices], dtype=bool)
+
+
+def _take(instance: Instance, choice: int, idle: list[list[str]], hosted: Hosted) -> str:
+    """An idle device for a choice: one that hosts it, else one that hosts nothing, else any."""
+    left, key = idle[int(instance.group_of[choice])], instance.choices[choice].key
+    device: str = min(left, key=lambda each: (key not in hosted.get(each, NOTHING), bool(hosted.get(each, NOTHING))))
+    left.remove(device)
+    return device
+
+
+def _staying(instance: Instance, idle: list[list[str]], hosted: Hosted) -> list[Placement]:
+    choice_of = {(choice.group, choice.key): c for c, choice in enumerate(instance.choices)}
+    return [
+        _spare(instance, choice_of[g, key], device)
+        for g, left in enumerate(idle)
+        for device in left
+        for key in sorted(hosted.get(device, NOTHING))[:1]
+        if (g, key) in choice_of
+    ]
+
+
+def _spare(instance: Instance, choice: int, device: str) -> Placement:
+    family, variant = instance.choices[choice].key
+    return Placement(
+        device=device,
+        family=family,
+        variant=variant,
+        max_batch=instance.choices[choice].capacity.max_batch,
+        rate_qps=0.0,
+        share=0.0,
+        capacity_qps=float(instance.capacity_qps[choice]),
+    )

@@ -1,0 +1,73 @@
+"""What a simulated fleet is like: how long variants take to load, how batches scatter, which devices fail."""
+
+import math
+from collections.abc import Container
+from dataclasses import dataclass
+
+import numpy as np
+
+from proteus_cli.domain.profile import Point, VariantProfile
+from proteus_cli.errors import UsageError
+from proteus_cli.units import parse_duration
+
+JITTERS = {"p90": 0.90, "p95": 0.95, "p99": 0.99}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A device that is lost from ``from_s`` until ``until_s``, which may be infinite."""
+
+    device: str
+    from_s: float
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """``load_time_s``: a device serves nothing for so long when it loads; None: as the profile says, beside serving.
+
+    ``jitter``: batches scatter between the profile's percentiles, up to that fraction; None: they take the mean.
+    """
+
+    load_time_s: float | None = None
+    jitter: float | None = None
+    failures: tuple[Failure, ...] = ()
+
+
+def parse_failure(text: str, devices: Container[str]) -> Failure:
+    """``"v100-3@60s..120s"``, or without an end. Raises `UsageError`."""
+    hint = "say which device is lost when, like `v100-3@60s..120s`, or `v100-3@60s..` for good"
+    device, at, times = text.partition("@")
+    first, dots, last = times.partition("..")
+    if not (device and at and first and dots):
+        raise UsageError(f"`{text}` is no failure.", hint=hint)
+    if device not in devices:
+        raise UsageError(f"`{text}` names `{device}`, which is not in the fleet.", hint=hint)
+    failure = Failure(device, parse_duration(first), parse_duration(last) if last else math.inf)
+    if failure.until_s <= failure.from_s:
+        raise UsageError(f"`{text}` ends before it starts.", hint=hint)
+    return failure
+
+
+class Scatter:
+    """Latencies of one variant that scatter as its profile says: between batch sizes linear, as the mean is."""
+
+    def __init__(self, measured: VariantProfile, most_frac: float, rng: np.random.Generator) -> None:
+        self._rng, self._most_frac = rng, most_frac
+        self._batches = np.array([point.batch for point in measured.points], dtype=np.float64)
+        self._quantiles_s = np.array([_quantiles_s(point) for point in measured.points])
+
+    def __call__(self, rows: int) -> float:
+        """Seconds that this batch of ``rows`` takes."""
+        at = self._rng.uniform(0.0, self._most_frac)
+        drawn_s = [np.interp(at, _LEVELS, quantiles) for quantiles in self._quantiles_s]
+        per_row = max(1.0, rows / float(self._batches[-1]))
+        return float(np.interp(rows, self._batches, drawn_s)) * per_row
+
+
+_LEVELS = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0)
+
+
+def _quantiles_s(point: Point) -> tuple[float, ...]:
+    """Below the median a batch takes the median: profiles say nothing of that half."""
+    return (point.p50_s, point.p50_s, point.p90_s, point.p95_s, point.p99_s, point.p99_s)
