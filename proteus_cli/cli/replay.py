@@ -153,6 +153,7 @@ def _simulated(
             duration_s=arrivals.duration_s,
             slo_s=catalog.slo_s(),
             best_accuracy=best_accuracy(profiles.values()),
+            devices=plan.devices,
             replans=found.replans,
         )
 
@@ -220,6 +221,7 @@ def _against(url: str, arrivals: "Trace") -> "Report":
         duration_s=arrivals.duration_s,
         slo_s=status.slo_s,
         best_accuracy=status.best_accuracy,
+        devices=list(status.pace),
         replans=[Replan(at_s, c["reason"], c["solve_s"], c["swaps"]) for at_s, c in changes if at_s >= 0],
         generator_lag_s=load.lag_p99_s,
     )
