@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgba
 
 from proteus_cli.reporting.devices import kinds
 from proteus_cli.reporting.lines import Run
+from proteus_cli.reporting.rows import UNKNOWN
 from proteus_cli.reporting.style import COLOURS
 
 _MOST_NUMBERED = 12  # columns; more leave a number no room
@@ -32,7 +33,7 @@ def family_violations(axes: Axes, runs: Sequence[Run], ink: str) -> None:
     """The share of each family's requests that missed their SLO."""
     cells = _by_family(runs, lambda run, family: 100 * run.report.families[family].slo_violation_ratio)
     _draw(axes, runs, _families(runs), cells, strength=cells, colour=COLOURS[1], ink=ink)
-    axes.set_xlabel("SLO violations (% of the family's requests); the stronger the colour, the more")
+    axes.set_xlabel("SLO violations (% of requests)\nthe stronger the colour, the more")
 
 
 def family_accuracy(axes: Axes, runs: Sequence[Run], ink: str) -> None:
@@ -44,7 +45,7 @@ def family_accuracy(axes: Axes, runs: Sequence[Run], ink: str) -> None:
 
     cells = _by_family(runs, percent)
     _draw(axes, runs, _families(runs), cells, strength=100 - cells, colour=COLOURS[0], ink=ink)
-    axes.set_xlabel("relative accuracy (%); the stronger the colour, the more is lost")
+    axes.set_xlabel("relative accuracy (%)\nthe stronger the colour, the more is lost")
 
 
 def device_rates(axes: Axes, runs: Sequence[Run], ink: str) -> None:
@@ -56,9 +57,9 @@ def device_rates(axes: Axes, runs: Sequence[Run], ink: str) -> None:
     if is_fine and len(members) <= _MOST_NUMBERED:
         columns = [_Column(devices[0]) for devices in members]
     else:
-        columns = [_Column(kind.label, len(kind.devices) if is_fine else 1) for kind in groups]
-    _draw(axes, runs, columns, cells, strength=cells, colour=COLOURS[2], ink=ink)
-    axes.set_xlabel(f"answers per second and device; the stronger the colour, the more (at most {_most(cells):.3g})")
+        columns = [_Column(kind.label.replace(" × ", " ×\n"), len(kind.devices) if is_fine else 1) for kind in groups]
+    _draw(axes, runs, columns, cells, strength=np.sqrt(cells), colour=COLOURS[2], ink=ink)
+    axes.set_xlabel(f"answers per second and device\nthe stronger the colour, the more; at most {_most(cells):.3g}")
 
 
 def _by_family(runs: Sequence[Run], value: Callable[[Run, str], float]) -> Cells:
@@ -91,8 +92,8 @@ def _draw(
     if across:
         axes.pcolormesh(np.arange(across + 1), np.arange(rows + 1), shades)
     if across <= _MOST_NUMBERED:
-        for row, column in np.argwhere(~np.isnan(cells)).tolist():
-            number = f"{cells[row, column]:.1f}"
+        for (row, column), value in np.ndenumerate(cells):
+            number = UNKNOWN if np.isnan(value) else f"{value:.1f}"
             axes.text(column + 0.5, row + 0.5, number, ha="center", va="center", fontsize=_NUMBER_POINTS)
     ends = np.cumsum([0, *(column.width for column in columns)])
     for end in ends[1:-1].tolist():

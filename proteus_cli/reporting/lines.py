@@ -22,7 +22,7 @@ _MARKS = 12
 _MARKS_OF_MANY = 6
 _LONGEST_NAME = 12
 _LINEAR_POINTS = 10.0  # a loss beyond this is drawn on a scale that still tells small losses apart
-_LOSSES = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 50, 75, 100)  # ticks of that scale
+_LOSSES = (0, 1, 5, 10, 20, 30, 50, 75, 100)  # ticks of that scale
 _LINEAR_RATIO = 50.0  # latencies that differ by more are drawn on a logarithmic scale
 _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
@@ -74,13 +74,13 @@ def demand(axes: Axes, runs: Sequence[Run], ink: str) -> None:
 
 
 def accuracy(axes: Axes, runs: Sequence[Run], _ink: str) -> None:
-    """Relative accuracy, and below it a tick for each change of plan."""
+    """Relative accuracy, and below it, where it can be told of a few runs, a tick for each change of plan."""
     lost = 1.0
     for run in runs:
         percents = [_percent(window.relative_accuracy) for window in run.windows]
         lost = max([lost, *(100 - percent for percent in percents if not math.isnan(percent))])
         _plot(axes, run, run.middles_s, percents)
-    _scale(axes, lost, at_top=True, room_frac=_changes(axes, runs))
+    _scale(axes, lost, at_top=True, room_frac=_changes(axes, runs) if len(runs) <= _MANY else 0.0)
     _over_time(axes, runs, "relative accuracy (%)")
 
 
@@ -117,7 +117,7 @@ def latency_cdf(axes: Axes, runs: Sequence[Run], ink: str) -> None:
 
 
 def _plot(axes: Axes, run: Run, x: Sequence[float], y: Sequence[float]) -> None:
-    every = max(1, len(y) // (_MARKS if run.look["zorder"] > 2 and run.start == 0 else _MARKS_OF_MANY))
+    every = max(1, len(y) // (_MARKS_OF_MANY if run.start else _MARKS))
     axes.plot(x, y, markevery=(int(run.start * every), every), **run.look)
 
 
@@ -127,8 +127,7 @@ def _percent(fraction: float | None) -> float:
 
 def _changes(axes: Axes, runs: Sequence[Run]) -> float:
     """Ticks where the plans of runs changed, a row for each such run; the part of the axes that they take."""
-    changed = [run for run in runs if run.report.replans]
-    height = min(0.05, 0.25 / max(1, len(changed)))
+    changed, height = [run for run in runs if run.report.replans], 0.05
     for row, run in enumerate(reversed(changed)):
         axes.vlines(
             [replan.at_s for replan in run.report.replans],
@@ -144,22 +143,26 @@ def _changes(axes: Axes, runs: Sequence[Run]) -> float:
 def _scale(axes: Axes, lost: float, *, at_top: bool, room_frac: float = 0.0) -> None:
     """A percent axis from no loss, at 100 or at 0, to ``lost`` points; large losses leave room for small ones."""
     is_root = lost > _LINEAR_POINTS
-    to_place = np.sqrt if is_root else np.asarray
-    to_loss = np.square if is_root else np.asarray
-    end = to_loss(to_place(lost * 1.04) / (1 - room_frac))
+    to_place, to_loss = (_root, _square) if is_root else (np.asarray, np.asarray)
+    nothing = float(to_loss(-0.025 * to_place(lost)))
+    end = float(to_loss(to_place(1.04 * lost) / (1 - room_frac)))
     if is_root and at_top:
-        axes.set_yscale("function", functions=(lambda y: -_root(100 - y), lambda place: 100 - np.square(place)))
-        axes.yaxis.set_major_locator(FixedLocator([100 - loss for loss in (0, *_LOSSES) if loss <= end]))
+        axes.set_yscale("function", functions=(lambda y: -_root(100 - y), lambda place: 100 - _square(-place)))
     elif is_root:
-        axes.set_yscale("function", functions=(_root, np.square))
-        axes.yaxis.set_major_locator(FixedLocator([loss for loss in (0, *_LOSSES) if loss <= end]))
+        axes.set_yscale("function", functions=(_root, _square))
+    if is_root:
+        axes.yaxis.set_major_locator(FixedLocator([100 - loss if at_top else loss for loss in _LOSSES if loss <= lost]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(_PLAIN)
-    axes.set_ylim(*((100 - end, 100 + 0.0) if at_top else (0.0, end)))
+    axes.set_ylim(*((100 - end, 100 - nothing) if at_top else (nothing, end)))
 
 
 def _root(values: Any) -> Any:
-    return np.sqrt(np.maximum(values, 0.0))
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _square(values: Any) -> Any:
+    return np.sign(values) * np.square(values)
 
 
 def _over_time(axes: Axes, runs: Sequence[Run], ylabel: str) -> None:

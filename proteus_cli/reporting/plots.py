@@ -1,8 +1,10 @@
 """Plots of reports of one trace, as inline SVG or PNG; importing this loads matplotlib."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -12,38 +14,42 @@ from proteus_cli.domain.report import Report
 from proteus_cli.reporting import grids, lines
 from proteus_cli.reporting.lines import Run
 from proteus_cli.reporting.style import INK, PNG_DPI, saved, settings
-from proteus_cli.reporting.svg import SVG_INK, inline
+from proteus_cli.reporting.svg import SVG_INK, inline, symbol
 from proteus_cli.store import write_bytes
 
 _WIDTH_INCHES = 5.6
 _LINES_INCHES = 2.95
 _LEGEND_ROW_INCHES = 0.24
-_GRID_INCHES = 1.35
-_GRID_ROW_INCHES = 0.25
+_CELLS_INCHES = 1.35
+_CELL_INCHES = 0.25
 _LEGEND_CHARACTERS = 66
 _SMALL_LEGEND_CHARACTERS = 84
 _SMALL_LEGEND_FROM = 5
 _SMALL_POINTS = 9
+_KEY_INCHES = (0.48, 0.16)
+_SVG: dict[str, Any] = {"format": "svg", "transparent": True, "metadata": {"Date": None}}
 
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A kind of plot: how it is called, what it shows, how it is drawn, and whether its runs need a legend."""
+    """A kind of plot: how it is called, what it shows, how it is drawn, and whether that is a line for each run."""
 
     name: str
     title: str
     about: str
     draw: Callable[[Axes, Sequence[Run], str], None]
-    has_legend: bool = True
+    has_lines: bool = True
 
 
 OVER_TIME = (
-    Plot("demand", "Demand and throughput", "Queries that arrived (area) and those answered, by arrival.", lines.demand),
+    Plot(
+        "demand", "Demand and throughput", "Queries that arrived (area) and those answered, by arrival.", lines.demand
+    ),
     Plot(
         "accuracy",
         "Relative accuracy",
-        "Ticks at the bottom: the plan of the run of that colour changed. Where much is lost, the scale is wider "
-        "near 100 %.",
+        "Ticks at the bottom, where there are few runs: the plan of the run of that colour changed. Where much is "
+        "lost, the scale is wider near 100 %.",
         lines.accuracy,
     ),
     Plot(
@@ -72,9 +78,15 @@ PLOTS = (*OVER_TIME, *LATENCY, *FAMILIES, *DEVICES)
 
 
 def svgs(reports: Sequence[Report]) -> dict[str, str]:
-    """Each of `PLOTS` by name as an SVG element for HTML: no fixed size, text in the page's font and colour."""
+    """Each of `PLOTS` by name as an SVG element for HTML: no fixed size, no legend, font and ink of the page."""
     runs = Run.all_of(reports)
     return {plot.name: _svg(plot, runs) for plot in PLOTS}
+
+
+def keys(reports: Sequence[Report]) -> str:
+    """An SVG element that shows nothing: symbols ``key0``, ``key1``, … of how each run is drawn, for a legend."""
+    symbols = (symbol(_key(run), name=f"key{place}") for place, run in enumerate(Run.all_of(reports)))
+    return f'<svg class="keys" aria-hidden="true">{"".join(symbols)}</svg>'
 
 
 def write_png(directory: Path, reports: Sequence[Report]) -> tuple[Path, ...]:
@@ -82,35 +94,44 @@ def write_png(directory: Path, reports: Sequence[Report]) -> tuple[Path, ...]:
     runs = Run.all_of(reports)
     paths = tuple(directory / f"{plot.name}.png" for plot in PLOTS)
     for plot, path in zip(PLOTS, paths, strict=True):
-        write_bytes(path, _drawn(plot, runs, INK, format="png", dpi=PNG_DPI, facecolor="white"))
+        write_bytes(
+            path, _drawn(plot, runs, INK, has_legend=plot.has_lines, format="png", dpi=PNG_DPI, facecolor="white")
+        )
     return paths
 
 
 def _svg(plot: Plot, runs: Sequence[Run]) -> str:
-    document = _drawn(plot, runs, SVG_INK, format="svg", transparent=True, metadata={"Date": None}).decode()
+    document = _drawn(plot, runs, SVG_INK, has_legend=False, **_SVG).decode()
     return inline(document, name=plot.name, title=plot.title)
 
 
-def _drawn(plot: Plot, runs: Sequence[Run], ink: str, **options: object) -> bytes:
+def _key(run: Run) -> str:
+    with mpl.rc_context(settings("key", SVG_INK)):
+        figure = Figure(figsize=_KEY_INCHES)
+        line = run.line()
+        line.set_data([0.06, 0.5, 0.94], [0.5, 0.5, 0.5])
+        line.set_markevery([1])
+        figure.add_artist(line)
+        return saved(figure, **_SVG).decode()
+
+
+def _drawn(plot: Plot, runs: Sequence[Run], ink: str, *, has_legend: bool, **options: object) -> bytes:
+    columns = _legend_columns(runs)
+    legend_rows = math.ceil((len(runs) + 1) / columns) if has_legend else 0
+    height = _LINES_INCHES if plot.has_lines else _CELLS_INCHES + _CELL_INCHES * len(runs)
     with mpl.rc_context(settings(plot.name, ink)):
-        figure = Figure(figsize=(_WIDTH_INCHES, _height_inches(plot, runs)), layout="constrained")
+        figure = Figure(figsize=(_WIDTH_INCHES, height + _LEGEND_ROW_INCHES * legend_rows), layout="constrained")
         axes = figure.add_subplot()
         plot.draw(axes, runs, ink)
-        if plot.has_legend:
-            _legend(figure, axes, runs)
+        if has_legend:
+            _legend(figure, axes, runs, columns)
         return saved(figure, **options)
 
 
-def _height_inches(plot: Plot, runs: Sequence[Run]) -> float:
-    if not plot.has_legend:
-        return _GRID_INCHES + _GRID_ROW_INCHES * len(runs)
-    return _LINES_INCHES + _LEGEND_ROW_INCHES * -(-len(runs) // _legend_columns(runs))
-
-
-def _legend(figure: Figure, axes: Axes, runs: Sequence[Run]) -> None:
+def _legend(figure: Figure, axes: Axes, runs: Sequence[Run], columns: int) -> None:
     handles = [*(run.line() for run in runs), *axes.get_legend_handles_labels()[0]]
     size = _SMALL_POINTS if len(runs) >= _SMALL_LEGEND_FROM else None
-    figure.legend(handles=handles, loc="outside upper left", ncols=_legend_columns(runs), fontsize=size)
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=size)
 
 
 def _legend_columns(runs: Sequence[Run]) -> int:
