@@ -17,6 +17,7 @@ _MOST_NUMBERED = 12  # columns; more leave a number no room
 _MOST_COLUMNS = 64
 _STRONGEST = 0.6  # of a colour behind a number in ink
 _NUMBER_POINTS = 9
+_LARGE_LOSS = 5.0  # points; smaller ones stay pale even where none is larger
 
 Cells = npt.NDArray[np.float64]
 
@@ -32,7 +33,7 @@ class _Column:
 def family_violations(axes: Axes, runs: Sequence[Run], ink: str) -> None:
     """The share of each family's requests that missed their SLO."""
     cells = _by_family(runs, lambda run, family: 100 * run.report.families[family].slo_violation_ratio)
-    _draw(axes, runs, _families(runs), cells, strength=cells, colour=COLOURS[1], ink=ink)
+    _draw(axes, runs, _families(runs), cells, strength=_part(cells, of=_LARGE_LOSS), colour=COLOURS[1], ink=ink)
     axes.set_xlabel("SLO violations (% of requests)\nthe stronger the colour, the more")
 
 
@@ -44,7 +45,7 @@ def family_accuracy(axes: Axes, runs: Sequence[Run], ink: str) -> None:
         return np.nan if relative is None else 100 * relative
 
     cells = _by_family(runs, percent)
-    _draw(axes, runs, _families(runs), cells, strength=100 - cells, colour=COLOURS[0], ink=ink)
+    _draw(axes, runs, _families(runs), cells, strength=_part(100 - cells, of=_LARGE_LOSS), colour=COLOURS[0], ink=ink)
     axes.set_xlabel("relative accuracy (%)\nthe stronger the colour, the more is lost")
 
 
@@ -58,7 +59,7 @@ def device_rates(axes: Axes, runs: Sequence[Run], ink: str) -> None:
         columns = [_Column(devices[0]) for devices in members]
     else:
         columns = [_Column(kind.label.replace(" × ", " ×\n"), len(kind.devices) if is_fine else 1) for kind in groups]
-    _draw(axes, runs, columns, cells, strength=np.sqrt(cells), colour=COLOURS[2], ink=ink)
+    _draw(axes, runs, columns, cells, strength=np.sqrt(_part(cells)), colour=COLOURS[2], ink=ink)
     axes.set_xlabel(f"answers per second and device\nthe stronger the colour, the more; at most {_most(cells):.3g}")
 
 
@@ -81,16 +82,23 @@ def _most(cells: Cells) -> float:
     return float(np.max(cells, initial=0.0, where=~np.isnan(cells)))
 
 
+def _part(cells: Cells, *, of: float = 0.0) -> Cells:
+    """``cells`` from 0 to 1, where 1 is the most of them, and at least ``of``."""
+    return cells / (max(_most(cells), of) or 1.0)
+
+
 def _draw(
     axes: Axes, runs: Sequence[Run], columns: Sequence[_Column], cells: Cells, *, strength: Cells, colour: str, ink: str
 ) -> None:
-    """Cells coloured by ``strength`` (0 is none, the most is all), runs from top to bottom, numbers where they fit."""
+    """Cells coloured by ``strength`` (0 is none, 1 is all), runs from top to bottom, numbers where they fit."""
     rows, across = cells.shape
     shades = np.empty((rows, across, 4))
     shades[...] = to_rgba(colour)
-    shades[..., 3] = _STRONGEST * np.nan_to_num(strength) / max(_most(strength), 1e-9)
+    shades[..., 3] = _STRONGEST * np.nan_to_num(strength)
     if across:
         axes.pcolormesh(np.arange(across + 1), np.arange(rows + 1), shades)
+    else:
+        axes.text(0.5, rows / 2, "none is known", ha="center", va="center")
     if across <= _MOST_NUMBERED:
         for (row, column), value in np.ndenumerate(cells):
             number = UNKNOWN if np.isnan(value) else f"{value:.1f}"

@@ -88,6 +88,10 @@ def _grid(plots: Sequence[Plot], drawn: Mapping[str, str], legend: str) -> str:
     return "\n".join(('<div class="plots">', *figures, "</div>"))
 
 
+def _beside(*parts: str) -> str:
+    return f'<div class="beside">{"".join(parts)}</div>'
+
+
 def _terms() -> str:
     terms = "\n".join(
         f"<div><dt>{escape(term)}</dt><dd>{escape(meaning)}</dd></div>" for term, meaning in TERMS.items()

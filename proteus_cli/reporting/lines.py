@@ -24,6 +24,8 @@ _LONGEST_NAME = 12
 _LINEAR_POINTS = 10.0  # a loss beyond this is drawn on a scale that still tells small losses apart
 _LOSSES = (0, 1, 5, 10, 20, 30, 50, 75, 100)  # ticks of that scale
 _LINEAR_RATIO = 50.0  # latencies that differ by more are drawn on a logarithmic scale
+_LONG_RATIO = 200.0  # beyond this a logarithmic axis has room for decades only
+_MIDDLE = 0.5
 _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
@@ -104,13 +106,12 @@ def latency_cdf(axes: Axes, runs: Sequence[Run], ink: str) -> None:
         quantiles_s = run.report.latency_quantiles_s
         percents = 100 * run.answered_frac * np.linspace(0, 1, len(quantiles_s))
         _plot(axes, run, [*(1e3 * s for s in quantiles_s), end_ms], [*percents.tolist(), 100 * run.answered_frac])
-    _slo_lines(axes, runs, ink)
     tenths_ms = [1e3 * run.report.latency_quantiles_s[len(run.report.latency_quantiles_s) // 10] for run in answered]
     if 0 < min(tenths_ms, default=0) < end_ms / _LINEAR_RATIO:
-        _logarithmic(axes)
-        axes.set_xlim(min(tenths_ms) / 2, end_ms)
+        _logarithmic(axes, min(tenths_ms) / 2, end_ms)
     else:
         axes.set_xlim(0, end_ms)
+    _slo_lines(axes, runs, ink)
     axes.set_ylim(0, 101)
     axes.set_xlabel("latency (ms)")
     axes.set_ylabel("answered by then\n(% of all requests)")
@@ -174,20 +175,28 @@ def _over_time(axes: Axes, runs: Sequence[Run], ylabel: str) -> None:
     axes.xaxis.set_major_formatter(_PLAIN)
 
 
-def _logarithmic(axes: Axes) -> None:
+def _logarithmic(axes: Axes, start: float, end: float) -> None:
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.set_xlim(start, end)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if end < _LONG_RATIO * start else (1,)))
     axes.xaxis.set_major_formatter(_PLAIN)
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _slo_lines(axes: Axes, runs: Sequence[Run], ink: str) -> None:
-    """The lowest and the highest latency target, named above the axes, away from each other."""
+    """The lowest and the highest latency target, named above the axes, one above the other."""
     slos = {family: slo_s for run in runs for family, slo_s in run.report.slo_s.items()}
-    ends = sorted({min(slos.values()), max(slos.values())}) if slos else []
-    for slo_s, side in zip(ends, ("right", "left") if len(ends) > 1 else ("center",), strict=False):
+    for row, slo_s in enumerate(sorted({min(slos.values()), max(slos.values())}) if slos else []):
         axes.axvline(1e3 * slo_s, color=ink, linewidth=1, linestyle=(0, (1, 2)))
-        axes.text(1e3 * slo_s, 1.01, _slo_name(slo_s, slos), transform=axes.get_xaxis_transform(), ha=side)
+        (across, _) = axes.transAxes.inverted().transform(axes.transData.transform((1e3 * slo_s, 0)))
+        axes.annotate(
+            _slo_name(slo_s, slos),
+            (1e3 * slo_s, 1),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(0, 3 + 13 * row),
+            textcoords="offset points",
+            ha="right" if across > _MIDDLE else "left",
+        )
 
 
 def _slo_name(slo_s: float, slos: Mapping[str, float]) -> str:

@@ -128,6 +128,8 @@ def families(reports: Sequence[Report]) -> str:
 def devices(reports: Sequence[Report]) -> str:
     """What each device answered: like ones together, and each alone where that isn't the same."""
     groups = kinds(reports)
+    if not groups:
+        return "<p>No device is known.</p>"
     together = _devices("Devices", groups, reports)
     each = [Kind(device, (device,)) for kind in groups for device in kind.devices]
     if len(each) == len(groups):
