@@ -231,7 +231,7 @@ def _show(profiles: "Sequence[Profile]", catalog: "Catalog") -> None:
     def number(*lines: str) -> Column:
         return Column("\n".join(lines), justify="right", no_wrap=True)
 
-    numbers = (number("", "accuracy"), number("p95", "of 1"), number("capacity", "qps"), number("", "at"))
+    numbers = (number("", "acc."), number("p95", "of 1"), number("capacity", "qps"), number("", "at"))
     table = Table(
         Column("\ndevice", overflow="fold"),
         Column("\nvariant", overflow="fold"),
@@ -247,7 +247,7 @@ def _show(profiles: "Sequence[Profile]", catalog: "Catalog") -> None:
             table.add_row(profile.device.id, measured.variant, *_numbers(measured, catalog.family(measured.family)))
     console.show(table)
     console.show(
-        "p95 of 1: of a batch of one · at: the batch size that gives the capacity\n"
+        "acc.: accuracy · p95 of 1: of a batch of one · at: batch size of the capacity\n"
         "–: not known, or no batch size is fast enough for the SLO"
     )
 

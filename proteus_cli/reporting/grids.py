@@ -17,6 +17,7 @@ _MOST_NUMBERED = 12  # columns; more leave a number no room
 _MOST_COLUMNS = 64
 _STRONGEST = 0.6  # of a colour behind a number in ink
 _NUMBER_POINTS = 9
+_CHARACTERS = 40  # that fit below all columns
 _LARGE_LOSS = 5.0  # points; smaller ones stay pale even where none is larger
 
 Cells = npt.NDArray[np.float64]
@@ -106,12 +107,12 @@ def _draw(
     ends = np.cumsum([0, *(column.width for column in columns)])
     for end in ends[1:-1].tolist():
         axes.axvline(end, color=ink, linewidth=0.6, alpha=0.35)
-    many = len(columns) > 1 and any(column.width == 1 for column in columns)
+    is_tight = any(max(map(len, c.label.split("\n"))) * across > _CHARACTERS * c.width for c in columns)
     axes.set_xticks(
         (ends[:-1] + ends[1:]) / 2,
         [column.label for column in columns],
-        rotation=35 if many else 0,
-        ha="right" if many else "center",
+        rotation=35 if is_tight else 0,
+        ha="right" if is_tight else "center",
         rotation_mode="anchor",
     )
     axes.set_yticks(np.arange(rows) + 0.5, [run.heading for run in runs])

@@ -13,7 +13,8 @@ MANY = tuple(
     burst(policy)
     for policy in (
         "proteus", "proteus-paper", "clipper-ha", "clipper-ht", "sommelier", "infaas-accuracy", "no-model-selection",
-        "no-model-placement", "no-query-assignment", "no-adaptive-batching", "oracle", "most-accurate", "least-accurate",
+        "no-model-placement", "no-query-assignment", "no-adaptive-batching", "oracle", "most-accurate",
+        "least-accurate",
     )
 )  # fmt: skip
 
