@@ -6,7 +6,7 @@ STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --soft: #57606a; --rule: #d5dae0; --best: #e8f2ec; }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #14171b; --ink: #e4e8ec; --soft: #9aa4af; --rule: #343b43; --best: #1d3328;
-    --run0: #2f8fd6; --run5: #9ad8ff; --run6: #a0a0a0; }
+    --run0: #2f8fd6; --run2: #2cc596; --run5: #9ad8ff; --run6: #a0a0a0; }
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1rem 3rem; background: var(--paper); color: var(--ink);

@@ -28,6 +28,7 @@ from proteus_cli.units import format_duration, format_percent
 
 _MOST_WINDOWS = 200
 _MOST_DEVICES = 256
+_LEAST_SHARE = 0.001
 _PARTS = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
 
 
@@ -153,7 +154,7 @@ def _devices(label: str, groups: Sequence[Kind], reports: Sequence[Report]) -> s
 
 
 def _device_cells(found: DeviceSummary, report: Report) -> list[str]:
-    variants = " · ".join(f"{variant} {format_percent(share)}" for variant, share in shares(found))
+    variants = " · ".join(f"{variant} {_share(share)}" for variant, share in shares(found))
     return [
         cell(count(found.answers)),
         cell(f"{found.answers / report.duration_s:,.1f}" if report.duration_s else UNKNOWN),
@@ -162,6 +163,10 @@ def _device_cells(found: DeviceSummary, report: Report) -> list[str]:
         cell(_percentage(found.relative_accuracy)),
         text(variants or UNKNOWN, "wide"),
     ]
+
+
+def _share(share: float) -> str:
+    return format_percent(share) if share >= _LEAST_SHARE else f"< {format_percent(_LEAST_SHARE)}"
 
 
 def replans(reports: Sequence[Report]) -> str:

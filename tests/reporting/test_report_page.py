@@ -118,6 +118,14 @@ def test_devices_stand_together_by_kind_and_each_alone() -> None:
     assert "<summary>Each of the 3 devices</summary>" in PAGE
 
 
+def test_hundreds_of_devices_are_shown_by_kind_only() -> None:
+    ended = [answer(0.0, device=f"{name}-{number}") for name in ("cpu", "v100") for number in range(150)]
+    text = page([reported(ended)])
+    assert "Each of the 300 devices is in the JSON report." in text
+    assert "cpu-149" not in text
+    assert Reader(text).rows.count(["150 × v100", "150", "2.5", "–", "–", "100.00", "–"]) == 1
+
+
 def test_one_run_has_a_row_for_each_family_and_device() -> None:
     rows = Reader(page([burst("proteus")])).rows
     assert [row[1] for row in rows if row[0] == "signals"] == ["1,000"]
