@@ -11,17 +11,18 @@ from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, JsonOption, Wor
 from proteus_cli.errors import ArtefactError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from proteus_cli.backends.base import Backend
-    from proteus_cli.domain.catalog import Catalog
+    from proteus_cli.domain.catalog import Catalog, Family
     from proteus_cli.domain.device import Device
-    from proteus_cli.domain.profile import Profile
+    from proteus_cli.domain.profile import Profile, VariantProfile
     from proteus_cli.profiling.sweep import Todo
     from proteus_cli.store import Workspace
 
 MEASURING = {"--device", "--budget", "--max-batch", "--dry-run"}
 IMPORTING = {"--slo", "--force"}
+UNKNOWN = "–"
 
 
 def profile(
@@ -224,24 +225,40 @@ def _show_cells(device: "Device", work: "list[Todo]", planned: dict[str, Any]) -
 
 
 def _show(profiles: "Sequence[Profile]", catalog: "Catalog") -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Column, Table
 
-    from proteus_cli.domain.profile import capacity
-    from proteus_cli.units import format_duration
+    def number(*lines: str) -> Column:
+        return Column("\n".join(lines), justify="right", no_wrap=True)
 
+    numbers = (number("", "acc."), number("p95", "of 1"), number("capacity", "qps"), number("", "at"))
     table = Table(
-        "device", Column("variant", no_wrap=True), "accuracy", "p95 of 1", "capacity, qps", "at batch", "load"
+        Column("\ndevice", overflow="fold"),
+        Column("\nvariant", overflow="fold"),
+        *numbers,
+        number("", "load"),
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        show_edge=False,
     )
     for profile in (p for p in profiles if p.measured_on == p.device.id):
         for measured in (v for v in profile.variants if v.family in catalog.names and v.points):
-            within = capacity(measured.points, catalog.family(measured.family).slo_s)
-            table.add_row(
-                profile.device.id,
-                measured.variant,
-                f"{measured.accuracy:.4f}",
-                format_duration(one.p95_s) if (one := measured.points[0]).batch == 1 else "–",
-                f"{within.qps:,.0f}" if within.qps else "misses its SLO",
-                str(within.max_batch) if within.qps else "–",
-                format_duration(measured.load_s) if measured.load_s else "–",
-            )
+            table.add_row(profile.device.id, measured.variant, *_numbers(measured, catalog.family(measured.family)))
     console.show(table)
+    console.show(
+        "acc.: accuracy · p95 of 1: of a batch of one · at: batch size of the capacity\n"
+        "–: not known, or no batch size is fast enough for the SLO"
+    )
+
+
+def _numbers(measured: "VariantProfile", family: "Family") -> "Iterator[str]":
+    from proteus_cli.domain.profile import capacity
+    from proteus_cli.units import format_duration
+
+    one, within = measured.points[0], capacity(measured.points, family.slo_s)
+    yield f"{measured.accuracy:.4f}"
+    yield format_duration(one.p95_s) if one.batch == 1 else UNKNOWN
+    yield f"{within.qps:,.0f}" if within.qps else UNKNOWN
+    yield str(within.max_batch) if within.qps else UNKNOWN
+    yield format_duration(measured.load_s) if measured.load_s else UNKNOWN

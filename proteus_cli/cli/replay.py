@@ -250,6 +250,7 @@ def _against(url: str, arrivals: "Trace") -> "Report":
         duration_s=arrivals.duration_s,
         slo_s=status.slo_s,
         best_accuracy=status.best_accuracy,
+        devices=list(status.pace),
         replans=[Replan(at_s, c["reason"], c["solve_s"], c["swaps"]) for at_s, c in changes if at_s >= 0],
         generator_lag_s=load.lag_p99_s,
     )

@@ -53,6 +53,7 @@ def simulated(setting: Setting, policies: "Sequence[Policy]") -> "Iterator[Repor
             duration_s=arrivals.duration_s if until_s is None else until_s,
             slo_s=catalog.slo_s(),
             best_accuracy=best_accuracy(setting.profiles.values()),
+            devices=tuple(setting.profiles),
             replans=replans,
         )
         if until_s is not None:

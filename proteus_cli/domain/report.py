@@ -4,6 +4,9 @@ from typing import Literal
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
 
+QUANTILES = 201
+"""How many quantiles of the latency a report has: every half percent, both ends included."""
+
 
 class Latency(Value, frozen=True):
     """Percentiles over answered queries, in seconds, from the scheduled arrival."""
@@ -45,6 +48,20 @@ class Window(Value, frozen=True):
     violations: int
 
 
+class DeviceSummary(Value, frozen=True):
+    """What one device answered; None where nothing is known of it.
+
+    ``answers_by_variant`` counts by family and variant. ``batches`` are recovered from the answers, as those of the
+    mean batch are.
+    """
+
+    answers: int
+    batches: int | None
+    mean_batch: float | None
+    relative_accuracy: float | None
+    answers_by_variant: dict[str, dict[str, int]]
+
+
 class Replan(Value, frozen=True):
     """A change of plan: when in the run, why, how long the solver took, how many variants were loaded."""
 
@@ -57,6 +74,8 @@ class Replan(Value, frozen=True):
 class Report(Summary, frozen=True):
     """One policy on one trace. ``windows`` are 10 s long, ``seconds`` 1 s.
 
+    ``latency_quantiles_s`` are `QUANTILES` latencies, in seconds and rising: those that 0, 0.5, 1, … 100 % of the
+    answered queries had at most. None are there where nothing was answered.
     ``generator_lag_s`` is the p99 by which the load generator itself was late; None where nothing generated load.
     """
 
@@ -67,7 +86,9 @@ class Report(Summary, frozen=True):
     trace: str
     duration_s: float
     slo_s: dict[str, float]
+    latency_quantiles_s: tuple[float, ...]
     families: dict[str, Summary]
+    devices: dict[str, DeviceSummary]
     windows: tuple[Window, ...]
     seconds: tuple[Window, ...]
     replans: tuple[Replan, ...]
@@ -75,3 +96,6 @@ class Report(Summary, frozen=True):
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
+        quantiles = self.latency_quantiles_s
+        require(len(quantiles) in {0, QUANTILES}, f"latency_quantiles_s must have {QUANTILES} numbers, or none")
+        require(list(quantiles) == sorted(quantiles), "latency_quantiles_s must rise")

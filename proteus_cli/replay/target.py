@@ -57,11 +57,12 @@ class _Answer(msgspec.Struct):
 
 
 class ServerStatus(msgspec.Struct):
-    """What ``/proteus/status`` says that a report needs."""
+    """What ``/proteus/status`` says that a report needs; ``pace`` is by device."""
 
     policy: str
     slo_s: dict[str, float]
     best_accuracy: dict[str, float]
+    pace: dict[str, float]
     changes: list[dict[str, Any]]
 
 

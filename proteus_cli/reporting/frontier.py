@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from proteus_cli.domain.frontier import FrontierPoint
-from proteus_cli.reporting.plots import COLOURS, INK, drawing
+from proteus_cli.reporting.style import COLOURS, INK, drawing
 from proteus_cli.store import write_bytes
 
 _SIZE_INCHES = (5.6, 4.4)

@@ -1,15 +1,15 @@
 """The measures of a run, live or simulated: what became of its requests, in numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.report import Latency, Replan, Report, Summary, Window
+from proteus_cli.domain.report import QUANTILES, DeviceSummary, Latency, Replan, Report, Summary, Window
 from proteus_cli.domain.request import Ended, Outcome
 from proteus_cli.store import made_by
 
@@ -18,6 +18,7 @@ SECOND_S = 1.0
 
 _CODES = {outcome: code for code, outcome in enumerate(Outcome)}
 _NAN = float("nan")
+_NOBODY = -1
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -28,12 +29,16 @@ Mask = npt.NDArray[np.bool_]
 class Columns:
     """Ended requests as arrays of one length; NaN where a value is unknown or the request went unanswered.
 
-    ``family`` indexes into ``families``, ``outcome`` into the members of `Outcome`; ``relative`` is the accuracy
-    divided by the best of the family.
+    ``family`` indexes into ``families``, ``device`` into ``devices``, ``variant`` into ``variants`` (-1: unknown),
+    ``outcome`` into the members of `Outcome`; ``relative`` is the accuracy divided by the best of the family.
     """
 
     families: tuple[str, ...]
+    devices: tuple[str, ...]
+    variants: tuple[str, ...]
     family: Ints
+    device: Ints
+    variant: Ints
     outcome: Ints
     arrival_s: Floats
     latency_s: Floats
@@ -42,17 +47,29 @@ class Columns:
     batch: Floats
 
     @classmethod
-    def of(cls, ended: Sequence[Ended], best_accuracy: Mapping[str, float], families: Sequence[str] = ()) -> Self:
-        """One pass over the records; ``families`` come first, others in the order in which they appear."""
-        codes = {name: code for code, name in enumerate(dict.fromkeys((*families, *(e.family for e in ended))))}
-        family = np.array([codes[e.family] for e in ended], dtype=np.int64)
-        best = np.array([best_accuracy.get(name) or _NAN for name in codes], dtype=np.float64)
+    def of(
+        cls,
+        ended: Sequence[Ended],
+        best_accuracy: Mapping[str, float],
+        *,
+        families: Sequence[str] = (),
+        devices: Sequence[str] = (),
+    ) -> Self:
+        """``families`` and ``devices`` come first, others in the order in which they appear."""
+        names, family = _coded([e.family for e in ended], families)
+        hosts, device = _coded([e.device for e in ended], devices)
+        variants, variant = _coded([e.variant for e in ended])
+        best = np.array([best_accuracy.get(name) or _NAN for name in names], dtype=np.float64)
         outcome = np.array([_CODES[e.outcome] for e in ended], dtype=np.int64)
         answered = _answered(outcome)
         accuracy = _known([e.accuracy for e in ended], answered)
         return cls(
-            families=tuple(codes),
+            families=names,
+            devices=hosts,
+            variants=variants,
             family=family,
+            device=np.where(answered, device, _NOBODY),
+            variant=np.where(answered, variant, _NOBODY),
             outcome=outcome,
             arrival_s=np.array([e.arrival_s for e in ended], dtype=np.float64),
             latency_s=_known([e.latency_s for e in ended], answered),
@@ -74,9 +91,21 @@ class Columns:
 
     def of_family(self, name: str) -> "Columns":
         """The requests of one family."""
-        chosen = self.family == self.families.index(name)
-        arrays = (self.family, self.outcome, self.arrival_s, self.latency_s, self.accuracy, self.relative, self.batch)
-        return Columns(self.families, *(column[chosen] for column in arrays))
+        return self._only(self.family == self.families.index(name))
+
+    def by_device(self) -> Iterator[tuple[str, "Columns"]]:
+        """Each device, and the requests that it answered."""
+        order = np.argsort(self.device, kind="stable")
+        ends = np.searchsorted(self.device[order], np.arange(len(self.devices)), side="right")
+        starts = np.searchsorted(self.device[order], np.arange(len(self.devices)), side="left")
+        for name, start, end in zip(self.devices, starts.tolist(), ends.tolist(), strict=True):
+            yield name, self._only(order[start:end])
+
+    def _only(self, chosen: Mask | Ints) -> "Columns":
+        columns: dict[str, Any] = {
+            name: column[chosen] for name in self.__slots__ if isinstance(column := getattr(self, name), np.ndarray)
+        }
+        return replace(self, **columns)
 
 
 def report(
@@ -88,15 +117,16 @@ def report(
     duration_s: float,
     slo_s: Mapping[str, float],
     best_accuracy: Mapping[str, float],
+    devices: Sequence[str] = (),
     replans: Sequence[Replan] = (),
     generator_lag_s: float | None = None,
 ) -> Report:
     """What became of the requests of one run of ``duration_s`` seconds.
 
     ``best_accuracy`` is that of the best variant by family; relative accuracy is unknown for families it lacks.
-    Families with an SLO are reported even if nobody asked for them.
+    Families with an SLO are reported even if nobody asked for them, ``devices`` even if they answered nothing.
     """
-    columns = Columns.of(ended, best_accuracy, families=tuple(slo_s))
+    columns = Columns.of(ended, best_accuracy, families=tuple(slo_s), devices=devices)
     families = {name: summary(columns.of_family(name), duration_s) for name in columns.families}
     total = summary(columns, duration_s)
     return Report(
@@ -108,7 +138,9 @@ def report(
         trace=trace,
         duration_s=float(duration_s),
         slo_s=dict(slo_s),
+        latency_quantiles_s=_quantiles(columns.latency_s),
         families=families,
+        devices={name: device_summary(of_device) for name, of_device in columns.by_device()},
         windows=windows(columns, duration_s, WINDOW_S),
         seconds=windows(columns, duration_s, SECOND_S),
         replans=tuple(replans),
@@ -148,6 +180,23 @@ def summary(columns: Columns, duration_s: float) -> Summary:
     )
 
 
+def device_summary(columns: Columns) -> DeviceSummary:
+    """What became of the requests that one device answered; batches as for `summary`, rounded."""
+    pairs, counts = np.unique(np.stack((columns.family, columns.variant)), axis=1, return_counts=True)
+    by_variant: dict[str, dict[str, int]] = {}
+    for family, variant, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
+        if variant != _NOBODY:
+            by_variant.setdefault(columns.families[family], {})[columns.variants[variant]] = count
+    batches = _batches(columns.batch)
+    return DeviceSummary(
+        answers=len(columns),
+        batches=None if batches is None else round(batches),
+        mean_batch=_mean_batch(columns.batch),
+        relative_accuracy=_mean(columns.relative),
+        answers_by_variant=by_variant,
+    )
+
+
 def windows(columns: Columns, duration_s: float, length_s: float) -> tuple[Window, ...]:
     """The run in stretches of ``length_s``; a request counts where it was scheduled to arrive, whenever it ended.
 
@@ -183,6 +232,13 @@ def _answered(outcome: Ints) -> Mask:
     return np.isin(outcome, (_CODES[Outcome.SERVED], _CODES[Outcome.LATE]))
 
 
+def _coded(names: Sequence[str | None], first: Sequence[str] = ()) -> tuple[tuple[str, ...], Ints]:
+    """Different names, those of ``first`` before others, and for each of ``names`` its place in them."""
+    different = tuple(name for name in dict.fromkeys((*first, *names)) if name is not None)
+    codes = {name: code for code, name in enumerate(different)}
+    return different, np.array([_NOBODY if name is None else codes[name] for name in names], dtype=np.int64)
+
+
 def _known(values: Sequence[float | None], answered: Mask) -> Floats:
     column = np.array([_NAN if value is None else value for value in values], dtype=np.float64)
     return np.where(answered, column, _NAN)
@@ -201,9 +257,14 @@ def _rate(count: int, duration_s: float) -> float:
     return count / duration_s if duration_s else 0.0
 
 
-def _mean_batch(batch: Floats) -> float | None:
+def _batches(batch: Floats) -> float | None:
     known = batch[~np.isnan(batch)]
-    return float(len(known) / np.sum(1 / known)) if len(known) else None
+    return float(np.sum(1 / known)) if len(known) else None
+
+
+def _mean_batch(batch: Floats) -> float | None:
+    batches = _batches(batch)
+    return None if batches is None else int(np.count_nonzero(~np.isnan(batch))) / batches
 
 
 def _max_accuracy_drop(over: Sequence[Window]) -> float | None:
@@ -214,3 +275,8 @@ def _max_accuracy_drop(over: Sequence[Window]) -> float | None:
 def _latency(latency_s: Floats) -> Latency | None:
     known = latency_s[~np.isnan(latency_s)]
     return Latency(*np.percentile(known, (50, 90, 95, 99, 100)).tolist()) if len(known) else None
+
+
+def _quantiles(latency_s: Floats) -> tuple[float, ...]:
+    known = latency_s[~np.isnan(latency_s)]
+    return tuple(np.percentile(known, np.linspace(0, 100, QUANTILES)).tolist()) if len(known) else ()

@@ -10,42 +10,80 @@ from proteus_cli.domain.report import Report, Summary
 from proteus_cli.units import format_duration, format_rate
 
 UNKNOWN = "–"
+MOST_BESIDE = 3  # runs that have a column each; more have a row each
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measure of several runs; ``best`` holds the columns of the best values, none where all read the same."""
+    """One measure of several runs; ``best`` holds the places of the best values, none where all read the same.
+
+    ``cells`` are for a row, where each names its unit; ``plain`` for a column, where ``unit`` stands in its heading.
+    ``short`` is a name for narrow columns.
+    """
 
     label: str
     cells: tuple[str, ...]
     best: frozenset[int] = frozenset()
+    plain: tuple[str, ...] = ()
+    unit: str = ""
+    short: str = ""
+
+    @property
+    def heading(self) -> str:
+        """What to call it above a column: ``"throughput (qps)"``."""
+        return self.label.strip() + (f" ({self.unit})" if self.unit else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How one number of a summary is named, found and written, and which direction is better, if any is."""
+    """How one number of a summary is named, found and written, and which direction is better, if any is.
+
+    ``plain`` writes it in ``unit``; ``text`` where it is written otherwise than with that unit behind it.
+    """
 
     label: str
     value: Callable[[Summary], float | None]
-    text: Callable[[float], str]
+    plain: Callable[[float], str]
+    unit: str = ""
     better: Literal["higher", "lower"] | None = None
+    short: str = ""
+    text: Callable[[float], str] | None = None
 
     def row(self, summaries: Sequence[Summary]) -> Row:
+        """The measure of each of ``summaries``."""
         values = [self.value(summary) for summary in summaries]
-        cells = tuple(UNKNOWN if value is None else self.text(value) for value in values)
-        return Row(self.label, cells, self._best(values, cells))
+        cells, plain = self._written(values, self._text), self._written(values, self.plain)
+        return Row(self.label, cells, self._best(values), plain, self.unit, self.short or self.label.strip())
 
-    def _best(self, values: Sequence[float | None], cells: Sequence[str]) -> frozenset[int]:
+    def _text(self, value: float) -> str:
+        return self.text(value) if self.text else f"{self.plain(value)} {self.unit}".rstrip()
+
+    @staticmethod
+    def _written(values: Sequence[float | None], write: Callable[[float], str]) -> tuple[str, ...]:
+        return tuple(UNKNOWN if value is None else write(value) for value in values)
+
+    def _best(self, values: Sequence[float | None]) -> frozenset[int]:
         known = [value for value in values if value is not None]
+        cells = self._written(values, self._text)
         if self.better is None or not known or len(set(cells)) == 1:
             return frozenset()
-        best = self.text(max(known) if self.better == "higher" else min(known))
-        return frozenset(column for column, cell in enumerate(cells) if cell == best)
+        best = self._text(max(known) if self.better == "higher" else min(known))
+        return frozenset(place for place, cell in enumerate(cells) if cell == best)
 
 
 def percent(fraction: float) -> str:
     """0.97314 → ``"97.31 %"``: one digit more than elsewhere, since differences matter here."""
-    return f"{fraction * 100:.2f} %"
+    return f"{hundredths(fraction)} %"
+
+
+def hundredths(fraction: float) -> str:
+    """0.97314 → ``"97.31"``."""
+    return f"{fraction * 100:.2f}"
+
+
+def milliseconds(seconds: float) -> str:
+    """0.0123 → ``"12.3"``, with more digits below 1."""
+    return f"{seconds * 1e3:,.1f}" if seconds >= 1e-3 or not seconds else f"{seconds * 1e3:.3f}"  # noqa: PLR2004
 
 
 def count(number: float) -> str:
@@ -66,45 +104,74 @@ def _latency(name: str) -> Measure:
     def value(summary: Summary) -> float | None:
         return None if summary.latency_s is None else float(getattr(summary.latency_s, name))
 
-    return Measure(f"latency {name}", value, format_duration, "lower")
+    return Measure(f"latency {name}", value, milliseconds, "ms", "lower", name, format_duration)
+
+
+def _rate(qps: float) -> str:
+    return format_rate(qps).removesuffix(" qps")
+
+
+def _points(points: float) -> str:
+    return f"{points:.2f}"
 
 
 OUTCOMES = (
     Measure("requests", attrgetter("requests"), count),
-    Measure("SLO violations", attrgetter("slo_violation_ratio"), percent, "lower"),
+    Measure("SLO violations", attrgetter("slo_violation_ratio"), hundredths, "%", "lower", "viol."),
     Measure("  late", attrgetter("late"), count),
     Measure("  dropped", attrgetter("dropped"), count),
     Measure("  rejected", attrgetter("rejected"), count),
     Measure("  failed", attrgetter("failed"), count),
 )
 ACCURACY = (
-    Measure("effective accuracy", attrgetter("effective_accuracy"), percent, "higher"),
-    Measure("relative accuracy", attrgetter("relative_accuracy"), percent, "higher"),
-    Measure("max accuracy drop", attrgetter("max_accuracy_drop"), lambda points: f"{points:.2f} pts", "lower"),
+    Measure("effective accuracy", attrgetter("effective_accuracy"), hundredths, "%", "higher", "eff."),
+    Measure("relative accuracy", attrgetter("relative_accuracy"), hundredths, "%", "higher", "rel."),
+    Measure("max accuracy drop", attrgetter("max_accuracy_drop"), _points, "pts", "lower", "drop"),
 )
 RATES = (
-    Measure("throughput", attrgetter("throughput_qps"), format_rate, "higher"),
-    Measure("goodput", attrgetter("goodput_qps"), format_rate, "higher"),
-    Measure("mean batch", attrgetter("mean_batch"), lambda rows: f"{rows:.1f}"),
+    Measure("throughput", attrgetter("throughput_qps"), _rate, "qps", "higher"),
+    Measure("goodput", attrgetter("goodput_qps"), _rate, "qps", "higher"),
 )
+BATCHES = (Measure("mean batch", attrgetter("mean_batch"), lambda rows: f"{rows:.1f}", short="batch"),)
 PERCENTILES = tuple(_latency(name) for name in ("p50", "p90", "p95", "p99", "max"))
-MEASURES = (*OUTCOMES, *ACCURACY, *RATES, *PERCENTILES)
+MEASURES = (*OUTCOMES, *ACCURACY, *RATES, *BATCHES, *PERCENTILES)
 
 
 def comparison(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[Row, ...]:
     """The measures of whole runs, one cell per report."""
-    wanted = {f"latency {name}" for name in percentiles}
-    measures = (*OUTCOMES, *ACCURACY, *RATES, *(m for m in PERCENTILES if m.label in wanted))
+    measures = (*OUTCOMES, *ACCURACY, *RATES, *BATCHES, *_latencies(percentiles))
     return (*(measure.row(reports) for measure in measures), *_run_rows(reports))
 
 
+def how_answered(reports: Sequence[Report]) -> tuple[Row, ...]:
+    """That part of a comparison which says what became of the requests."""
+    return tuple(measure.row(reports) for measure in (*OUTCOMES, *RATES))
+
+
+def how_well(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[Row, ...]:
+    """The rest of a comparison: accuracy, batches, latency, changes of plan."""
+    measures = (*ACCURACY, *BATCHES, *_latencies(percentiles))
+    return (*(measure.row(reports) for measure in measures), *_run_rows(reports))
+
+
+def _latencies(percentiles: Iterable[str]) -> list[Measure]:
+    wanted = set(percentiles)
+    return [measure for measure in PERCENTILES if measure.short in wanted]
+
+
 def _run_rows(reports: Sequence[Report]) -> Iterable[Row]:
-    yield Row("replans", tuple(count(len(report.replans)) for report in reports))
-    yield Row("swaps", tuple(count(sum(replan.swaps for replan in report.replans)) for report in reports))
+    yield _counted("replans", [len(report.replans) for report in reports])
+    yield _counted("swaps", [sum(replan.swaps for replan in report.replans) for report in reports])
     lags = [report.generator_lag_s for report in reports]
     if any(lag is not None for lag in lags):
-        cells = (UNKNOWN if lag is None else format_duration(lag) for lag in lags)
-        yield Row("generator lag p99", tuple(cells))
+        cells = tuple(UNKNOWN if lag is None else format_duration(lag) for lag in lags)
+        plain = tuple(UNKNOWN if lag is None else milliseconds(lag) for lag in lags)
+        yield Row("generator lag p99", cells, plain=plain, unit="ms", short="lag p99")
+
+
+def _counted(label: str, numbers: Sequence[int]) -> Row:
+    cells = tuple(count(number) for number in numbers)
+    return Row(label, cells, plain=cells, short=label)
 
 
 def headings(reports: Sequence[Report]) -> tuple[str, ...]:

@@ -120,6 +120,22 @@ def test_an_import_makes_a_workspace_of_profiles_and_a_catalog(root: Path, csv: 
     assert {name: len(profile.variants) for name, profile in place.profiles().items()} == {"cpu": 2, "v100": 3}
 
 
+def test_eighty_columns_show_every_name_and_number_whole(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """300 ms leave 150 ms for a batch: the second variant takes 304 ms and has no capacity, the first 8 / 0.1307."""
+    names = "gtx1080ti-rev2", "prajjwal1_bert-medium"
+    rows = f"{names[0]},bert,{names[1]},0.8,8,130.7,0.1205", f"{names[0]},bert,bert-xl,0.9,1,304,"
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = import_into(root, a_file(tmp_path / "wide.csv", *rows), "--slo", "300ms").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split() for line in lines if line.startswith(names[0])] == [
+        [*names, "0.8000", "–", "61", "8", "120.5", "ms"],
+        [names[0], "bert-xl", "0.9000", "304.0", "ms", "–", "–", "–"],
+    ]
+    assert lines[-1].startswith("–: ")
+
+
 def test_one_latency_target_is_that_of_all_families(root: Path, csv: Path) -> None:
     assert import_into(root, csv, "--slo", "300 ms").code == 0
     assert [family.slo for family in Workspace(root).catalog().families] == ["300ms", "300ms"]
@@ -369,6 +385,19 @@ def test_a_plan_of_imported_profiles_stays_current_when_they_are_imported_again(
     assert import_into(imported.root, csv).code == 0
     report = proteus("replay", trace, "--plan", "plan", "--json", *there).document()
     assert (report["requests"], report["served"]) == (200, 200)
+
+
+def test_a_replay_tells_of_every_device_in_json_on_a_page_and_in_pictures(imported: Workspace, trace: Path) -> None:
+    page, pictures = imported.root / "out.html", imported.root / "png"
+    call = ("replay", trace, "--fleet", "cpu:2,v100:3", "--policy", "proteus,most-accurate", "-w", imported.root)
+    reports = proteus(*call, "--json", "--report", page, "--png", pictures).document()
+    for report in reports:
+        assert list(report["devices"]) == ["cpu-0", "cpu-1", "v100-0", "v100-1", "v100-2"]
+        answers = sum(device["answers"] for device in report["devices"].values())
+        assert answers == report["served"] + report["late"] > 0
+        assert report["latency_quantiles_s"][-1] == report["latency_s"]["max"]
+    assert "3 × v100" in page.read_text(encoding="utf-8")
+    assert {"latency.png", "devices.png", "family-violations.png"} <= {path.name for path in pictures.iterdir()}
 
 
 def test_a_replay_is_simulated_on_a_fleet_that_is_not_here(imported: Workspace, trace: Path) -> None:

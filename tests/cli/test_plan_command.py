@@ -69,7 +69,8 @@ def test_like_devices_share_a_row(workspace: Path) -> None:
 def test_rules_are_kept_in_the_plan_so_that_a_re_plan_obeys_them(workspace: Path) -> None:
     arguments = ("--pin", "big:a-s", "--ban", "small-0:a/a-l", "--reserve", "small-1=b", "--min-accuracy", "b=0.5")
     made = planned(workspace, "--demand", "a=10qps,b=10qps", *arguments)
-    assert placed(made) == {"big-0": "a-s", "small-1": "b-s"}
+    assert placed(made) in ({"big-0": "a-s", "small-0": "b-s"}, {"big-0": "a-s", "small-1": "b-s"})  # equally good
+    assert [str(reserved) for reserved in made.rules.reserved if reserved.device == "small-1"]
     assert [str(pair) for pair in made.rules.pinned] == ["big:a/a-s"]
     assert [str(pair) for pair in made.rules.banned] == ["small-0:a/a-l"]
     assert made.rules.min_accuracy == {"b": 0.5}

@@ -10,6 +10,7 @@ from proteus_cli.domain.request import Ended, Outcome
 from proteus_cli.reporting.measures import report
 
 SLO_S = {"digits": 0.05, "signals": 0.08}
+DEVICES = ("cpu0", "gpu-0", "gpu-1")
 BEST = {"digits": 0.98, "signals": 0.95}
 MADE_BY = MadeBy(version="1.2.3", host="bench", time="2026-01-02T03:04:05+00:00")
 
@@ -21,9 +22,11 @@ def answer(
     outcome: Outcome = Outcome.SERVED,
     latency_s: float = 0.01,
     accuracy: float | None = 0.98,
+    variant: str | None = None,
+    device: str | None = None,
     batch: int | None = None,
 ) -> Ended:
-    return Ended(family, arrival_s, outcome, latency_s=latency_s, accuracy=accuracy, batch=batch)
+    return Ended(family, arrival_s, outcome, latency_s, accuracy, variant, device, batch)
 
 
 def reported(
@@ -32,6 +35,7 @@ def reported(
     policy: str = "proteus",
     trace: str = "t.csv",
     duration_s: float = 60.0,
+    devices: Sequence[str] = (),
     replans: Sequence[Replan] = (),
 ) -> Report:
     return report(
@@ -42,16 +46,20 @@ def reported(
         duration_s=duration_s,
         slo_s=SLO_S,
         best_accuracy=BEST,
+        devices=devices,
         replans=replans,
     )
 
 
 def burst(policy: str, trace: str = "burst.csv") -> Report:
-    """60 s of 20 qps, 60 qps from 20 to 40 s; then `proteus` lowers accuracy, any other drops every second query."""
+    """60 s of 20 qps, 60 qps from 20 to 40 s; then `proteus` lowers accuracy, any other drops every second query.
+
+    Each family has a device of its own; a third, the second of its kind, is idle.
+    """
     arrivals = np.concatenate([np.arange(400) / 20, np.arange(1200, 2400) / 60, np.arange(800, 1200) / 20])
     ended = [_in_burst(policy, place, float(at)) for place, at in enumerate(arrivals)]
     replans = (Replan(at_s=21.0, reason="burst", solve_s=0.03, swaps=3),) if policy == "proteus" else ()
-    return reported(ended, policy=policy, trace=trace, replans=replans)
+    return reported(ended, policy=policy, trace=trace, devices=DEVICES, replans=replans)
 
 
 def _in_burst(policy: str, place: int, at_s: float) -> Ended:
@@ -59,5 +67,13 @@ def _in_burst(policy: str, place: int, at_s: float) -> Ended:
     busy = 20 <= at_s < 40
     if busy and policy != "proteus" and place % 4 < 2:
         return Ended(family, at_s, Outcome.DROPPED)
-    accuracy = BEST[family] * (0.9 if busy and policy == "proteus" else 1.0)
-    return answer(at_s, family=family, latency_s=0.03 if busy else 0.02, accuracy=accuracy, batch=4)
+    is_smaller = busy and policy == "proteus"
+    return answer(
+        at_s,
+        family=family,
+        latency_s=0.03 if busy else 0.02,
+        accuracy=BEST[family] * (0.9 if is_smaller else 1.0),
+        variant=f"{family}-s" if is_smaller else f"{family}-l",
+        device={"digits": "cpu0", "signals": "gpu-0"}[family],
+        batch=4,
+    )

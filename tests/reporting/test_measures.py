@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_runs import answer, burst, reported
 
-from proteus_cli.domain.report import Latency, Report, Summary
+from proteus_cli.domain.report import QUANTILES, DeviceSummary, Latency, Report, Summary
 from proteus_cli.domain.request import Ended, Outcome
 from proteus_cli.reporting.measures import Columns, summary, windows
 
@@ -71,6 +71,48 @@ def test_latency_percentiles_are_over_answered_queries() -> None:
     run = reported([*(answer(0.0, latency_s=k / 1000) for k in range(1, 102)), Ended("digits", 0.0, Outcome.DROPPED)])
     assert run.latency_s is not None
     assert msgspec.structs.astuple(run.latency_s) == pytest.approx((0.051, 0.091, 0.096, 0.100, 0.101))
+
+
+def test_latency_quantiles_are_every_half_percent_of_the_answers() -> None:
+    """201 answers in 1…201 ms: the k-th of 201 quantiles is k + 1 ms; a drop doesn't count."""
+    ended = [*(answer(0.0, latency_s=k / 1000) for k in range(201, 0, -1)), Ended("digits", 0.0, Outcome.DROPPED)]
+    assert reported(ended).latency_quantiles_s == pytest.approx([k / 1000 for k in range(1, 202)])
+
+
+def test_nothing_answered_has_no_latency_quantiles() -> None:
+    assert reported([Ended("digits", 0.0, Outcome.REJECTED)]).latency_quantiles_s == ()
+
+
+@pytest.mark.parametrize("quantiles", [(0.1,) * (QUANTILES - 1), tuple(range(QUANTILES, 0, -1))])
+def test_a_report_with_other_quantiles_is_refused(quantiles: tuple[float, ...]) -> None:
+    document = msgspec.to_builtins(burst("proteus")) | {"latency_quantiles_s": quantiles}
+    with pytest.raises(msgspec.ValidationError, match="latency_quantiles_s"):
+        msgspec.convert(document, Report)
+
+
+def test_devices_tell_what_they_answered_and_idle_ones_that_they_did_not() -> None:
+    """gpu0: a batch of 2 and one of 1, three answers in two batches, at (1 + 1 + 0.5) / 3 of the best."""
+    run = reported(
+        [
+            answer(0.0, variant="l", device="gpu0", batch=2),
+            answer(0.1, variant="l", device="gpu0", batch=2, outcome=Outcome.LATE),
+            answer(0.2, variant="s", device="gpu0", batch=1, accuracy=0.49),
+            answer(0.3, variant="s", device="gpu1", family="signals", accuracy=0.95),
+            Ended("digits", 0.4, Outcome.DROPPED, device="gpu1"),
+        ],
+        devices=("cpu0", "gpu0"),
+    )
+    assert list(run.devices) == ["cpu0", "gpu0", "gpu1"]
+    assert run.devices["cpu0"] == DeviceSummary(0, None, None, None, {})
+    gpu0, gpu1 = run.devices["gpu0"], run.devices["gpu1"]
+    assert (gpu0.answers, gpu0.batches, gpu0.mean_batch) == (3, 2, 1.5)
+    assert gpu0.relative_accuracy == pytest.approx(2.5 / 3)
+    assert gpu0.answers_by_variant == {"digits": {"l": 2, "s": 1}}
+    assert (gpu1.answers, gpu1.batches, gpu1.answers_by_variant) == (1, None, {"signals": {"s": 1}})
+
+
+def test_answers_of_unknown_devices_belong_to_none() -> None:
+    assert reported([answer(0.0)]).devices == {}
 
 
 def test_windows_count_requests_where_they_arrive() -> None:
@@ -167,7 +209,14 @@ def records(draw: st.DrawFn) -> Ended:
     if outcome not in (Outcome.SERVED, Outcome.LATE):
         return Ended(family, draw(arrivals), outcome)
     return answer(
-        draw(arrivals), family=family, outcome=outcome, accuracy=draw(accuracies), batch=draw(st.integers(1, 64))
+        draw(arrivals),
+        family=family,
+        outcome=outcome,
+        latency_s=draw(st.floats(0, 1)),
+        accuracy=draw(accuracies),
+        variant=draw(st.sampled_from(["s", "l", None])),
+        device=draw(st.sampled_from(["cpu0", "cpu1", None])),
+        batch=draw(st.integers(1, 64)),
     )
 
 
@@ -192,6 +241,27 @@ def test_measures_stay_within_their_bounds(ended: list[Ended], duration_s: float
         assert min(known) - 1e-12 <= run.effective_accuracy <= max(known) + 1e-12
         assert 0 <= run.max_accuracy_drop <= 100
         assert 1 - 1e-12 <= run.mean_batch <= 64 + 1e-12
+
+
+@given(st.lists(records(), max_size=60))
+def test_devices_add_up_to_the_answers_that_name_one(ended: list[Ended]) -> None:
+    run = reported(ended)
+    named = [e for e in ended if e.device is not None]
+    assert sum(device.answers for device in run.devices.values()) == len(named)
+    counted = sum(
+        n for d in run.devices.values() for variants in d.answers_by_variant.values() for n in variants.values()
+    )
+    assert counted == sum(e.variant is not None for e in named)
+
+
+@given(st.lists(records(), max_size=60))
+def test_quantiles_rise_from_the_fastest_to_the_slowest_answer(ended: list[Ended]) -> None:
+    latencies_s = [e.latency_s for e in ended if e.latency_s is not None]
+    quantiles_s = reported(ended).latency_quantiles_s
+    assert list(quantiles_s) == sorted(quantiles_s)
+    assert len(quantiles_s) == (QUANTILES if latencies_s else 0)
+    if latencies_s:
+        assert (quantiles_s[0], quantiles_s[-1]) == pytest.approx((min(latencies_s), max(latencies_s)))
 
 
 @given(st.lists(records(), min_size=1, max_size=40))

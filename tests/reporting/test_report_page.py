@@ -4,16 +4,21 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import msgspec
+import numpy as np
 import pytest
-from synthetic_runs import MADE_BY, burst, reported
+from matplotlib.figure import Figure
+from synthetic_runs import MADE_BY, answer, burst, reported
 
 from proteus_cli.domain.report import Report
 from proteus_cli.errors import ArtefactError
 from proteus_cli.reporting.html import page, write_html
-from proteus_cli.reporting.plots import PLOTS, svgs, write_png
+from proteus_cli.reporting.lines import Run, accuracy, latency_cdf
+from proteus_cli.reporting.plots import PLOTS, Plot, svgs, write_png
+from proteus_cli.reporting.style import look
 
 VOID = {"meta", "link", "br", "hr", "img"}
 PAIR = (burst("proteus"), burst("most-accurate"))
+MANY = tuple(burst(policy) for policy in ("proteus", *(f"policy-{number}" for number in range(2, 14))))
 PAGE = page(PAIR)
 
 
@@ -63,7 +68,9 @@ def test_the_page_nests_and_is_ready_for_phones_and_screen_readers() -> None:
     assert ("name", "viewport") in reader.attributes
     assert {"header", "main", "section", "figure", "figcaption", "footer"} <= set(reader.tags)
     assert "prefers-color-scheme: dark" in PAGE
-    assert reader.tags.count("svg") == PAGE.count('role="img"') == len(PLOTS)
+    assert PAGE.count('role="img"') == len(PLOTS)
+    drawn = [plot for plot in PLOTS if plot.has_lines]
+    assert PAGE.count('<use href="#key0"/></svg>proteus') == PAGE.count("</svg>most-accurate") == len(drawn)
 
 
 def test_ids_are_unique_and_every_reference_leads_somewhere() -> None:
@@ -80,11 +87,57 @@ def test_tables_hold_the_numbers() -> None:
     rows = Reader(PAGE).rows
     assert ["SLO violations", "* 0.00 %", "30.00 %"] in rows
     assert ["latency p90", "30.0 ms", "30.0 ms"] in rows
-    assert ["20–30 s", "60.0", "60.0", "90.00 %", "0 (0.00 %)", "30.0", "100.00 %", "300 (50.00 %)"] in rows
+    assert ["20–30 s", "60.0", "60.0", "90.00", "0.00", "30.0", "100.00", "50.00"] in rows
     assert ["proteus", "21.0 s", "burst", "30.0 ms", "3"] in rows
-    assert [row[:4] for row in rows if row[:2] == ["signals", "most-accurate"]] == [
-        ["signals", "most-accurate", "1,000", "30.00 %"]
+    signals = rows.index(["signals", ""])
+    assert [row[:3] for row in rows[signals + 1 : signals + 3]] == [
+        ["proteus", "1,000", "* 0.00"],
+        ["most-accurate", "1,000", "30.00"],
     ]
+
+
+def test_latencies_are_those_of_all_requests() -> None:
+    """800 of 2000 are answered in 20 ms; `most-accurate` answers 600 more in 30 ms, and the rest never."""
+    rows = Reader(PAGE).rows
+    (head,) = [row for row in rows if "answered at all (%)" in row]
+    found = {row[0]: dict(zip(head, row, strict=True)) for row in rows if len(row) == len(head)}
+    assert found["proteus"]["25 % (ms)"] == found["most-accurate"]["25 % (ms)"] == "20.0"
+    assert (found["proteus"]["99.5 % (ms)"], found["proteus"]["answered at all (%)"]) == ("30.0", "100.00")
+    assert (found["most-accurate"]["75 % (ms)"], found["most-accurate"]["answered at all (%)"]) == ("–", "70.00")
+    assert found["most-accurate"]["50 % (ms)"] == "30.0"
+
+
+def test_devices_stand_together_by_kind_and_each_alone() -> None:
+    """`proteus` answers 400 signals off the burst with the large variant and 600 in it with the small one."""
+    rows = Reader(PAGE).rows
+    busy = ["proteus", "1,000", "16.7", "250", "4.0", "94.00", "signals-s 60.0 % · signals-l 40.0 %"]
+    idle = ["proteus", "0", "0.0", "–", "–", "–", "–"]
+    for name, expected in {"2 × gpu": busy, "gpu-0": busy, "gpu-1": idle}.items():
+        (place,) = [place for place, row in enumerate(rows) if row[0] == name]
+        assert rows[place + 1] == expected
+    assert "<summary>Each of the 3 devices</summary>" in PAGE
+
+
+def test_hundreds_of_devices_are_shown_by_kind_only() -> None:
+    ended = [answer(0.0, device=f"{name}-{number}") for name in ("cpu", "v100") for number in range(150)]
+    text = page([reported(ended)])
+    assert "Each of the 300 devices is in the JSON report." in text
+    assert "cpu-149" not in text
+    assert Reader(text).rows.count(["150 × v100", "150", "2.5", "–", "–", "100.00", "–"]) == 1
+
+
+def test_one_run_has_a_row_for_each_family_and_device() -> None:
+    rows = Reader(page([burst("proteus")])).rows
+    assert [row[1] for row in rows if row[0] == "signals"] == ["1,000"]
+    assert [row[1] for row in rows if row[0] == "cpu0"] == ["1,000", "1,000"]
+
+
+def test_many_policies_have_a_row_each() -> None:
+    rows = Reader(page(MANY)).rows
+    (head,) = [row for row in rows if "goodput (qps)" in row and row[0] == "policy"]
+    place = rows.index(head)
+    assert [row[0] for row in rows[place + 1 : place + 1 + len(MANY)]] == [run.policy for run in MANY]
+    assert dict(zip(head, rows[place + 1], strict=True))["SLO violations (%)"] == "* 0.00"
 
 
 def test_says_of_what_it_is_and_who_made_it() -> None:
@@ -141,21 +194,66 @@ def test_plots_take_font_ink_and_size_from_the_page() -> None:
         assert root.get("viewBox")
         assert "currentColor" in svg
         assert "font-family" not in svg
-        assert {"proteus", "most-accurate"} <= {element.text for element in root.iter("text")}, name
+        texts = {element.text for element in root.iter("text")}
+        assert plot_named(name).has_lines != ({"proteus", "most-accurate"} <= texts), name
+
+
+def plot_named(name: str) -> Plot:
+    (found,) = [plot for plot in PLOTS if plot.name == name]
+    return found
 
 
 def test_axes_are_labelled_with_units() -> None:
     drawn = svgs(PAIR)
-    labels = {"demand": "queries per second", "accuracy": "(%)", "violations": "(%)", "latency": "(ms)"}
+    labels = {
+        "demand": ("queries per second", "time since start (s)"),
+        "accuracy": ("relative accuracy (%)", "time since start (s)"),
+        "violations": ("violations (%)", "time since start (s)"),
+        "latency": ("latency (ms)", "(% of all requests)"),
+        "family-accuracy": ("relative accuracy (%)", "94.0"),
+        "family-violations": ("SLO violations (% of requests)", "30.0"),
+        "devices": ("answers per second and device", "16.7"),
+    }
     assert list(drawn) == list(labels) == [plot.name for plot in PLOTS]
-    for name, label in labels.items():
-        assert label in drawn[name]
-        assert name == "latency" or "time since start (s)" in drawn[name]
+    for name, texts in labels.items():
+        assert all(f">{text}" in drawn[name] for text in texts), name
+
+
+def test_the_latency_curve_ends_at_what_was_answered_at_all() -> None:
+    """`most-accurate` drops 600 of 2000."""
+    axes = Figure().add_subplot()
+    latency_cdf(axes, Run.all_of(PAIR), "black")
+    ends = [float(np.asarray(line.get_ydata())[-1]) for line in axes.lines[:2]]
+    assert ends == pytest.approx([100.0, 70.0])
+    assert [text.get_text() for text in axes.texts] == ["SLO digits 50 ms", "SLO signals 80 ms"]
+
+
+def test_a_slo_of_all_families_has_no_names() -> None:
+    run = msgspec.structs.replace(PAIR[0], slo_s={"digits": 0.3, "signals": 0.3})
+    axes = Figure().add_subplot()
+    latency_cdf(axes, Run.all_of([run]), "black")
+    assert [text.get_text() for text in axes.texts] == ["SLO 300 ms"]
+    assert "300.0 ms for all families" in page([run])
+
+
+def test_twenty_eight_runs_look_different_and_the_first_stands_out() -> None:
+    looks = [look(place, among=28) for place in range(28)]
+    assert len({(each["color"], each["linestyle"]) for each in looks}) == 28
+    assert looks[0]["linewidth"] > max(each["linewidth"] for each in looks[1:])
+
+
+def test_small_losses_stay_apart_beside_large_ones() -> None:
+    """Between 100 and 99 % there is more room than a hundredth of the axis, where a run lost half."""
+    ended = [answer(k / 10, accuracy=0.49) for k in range(100)]
+    axes = Figure().add_subplot()
+    accuracy(axes, Run.all_of([reported(ended, duration_s=10.0)]), "black")
+    at_99, at_100 = (axes.transAxes.inverted().transform(axes.transData.transform((0, y)))[1] for y in (99, 100))
+    assert at_100 - at_99 > 0.1
 
 
 def test_pngs_hold_the_same_plots(tmp_path: Path) -> None:
     paths = write_png(tmp_path / "plots", PAIR)
-    assert [path.name for path in paths] == ["demand.png", "accuracy.png", "violations.png", "latency.png"]
+    assert [path.name for path in paths] == [f"{plot.name}.png" for plot in PLOTS]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 

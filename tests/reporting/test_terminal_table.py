@@ -2,18 +2,24 @@ import io
 from collections.abc import Sequence
 
 import pytest
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 from synthetic_runs import answer, burst, reported
 
 from proteus_cli.domain.report import Report
 from proteus_cli.reporting.table import comparison_table, timeline_table
 
 PAIR = (burst("proteus"), burst("most-accurate"))
-POLICIES = ("proteus", "most-accurate", "fastest", "infaas-accuracy")
+MANY = tuple(
+    burst(policy)
+    for policy in (
+        "proteus", "proteus-paper", "clipper-ha", "clipper-ht", "sommelier", "infaas-accuracy", "no-model-selection",
+        "no-model-placement", "no-query-assignment", "no-adaptive-batching", "oracle", "most-accurate",
+        "least-accurate",
+    )
+)  # fmt: skip
 
 
-def printed(table: Table, width: int = 80) -> list[str]:
+def printed(table: RenderableType, width: int = 80) -> list[str]:
     """The lines as they arrive in a pipe."""
     file = io.StringIO()
     Console(file=file, width=width, no_color=True).print(table)
@@ -50,13 +56,50 @@ def test_nothing_is_starred_where_all_read_the_same_or_nobody_competes() -> None
     assert not any("*" in line for line in same[:-1])
 
 
-@pytest.mark.parametrize("reports", [PAIR[:1], PAIR, tuple(burst(policy) for policy in POLICIES)])
+@pytest.mark.parametrize("reports", [PAIR[:1], PAIR, MANY[:3], MANY[:4], MANY])
 def test_tables_fit_eighty_columns_with_every_number_whole(reports: tuple[Report, ...]) -> None:
     for table in (comparison_table(reports), timeline_table(reports)):
         lines = printed(table)
         assert max(map(len, lines)) <= 80
         assert lines == printed(table, width=200)
         assert not any("…" in line for line in lines)
+
+
+def test_many_policies_have_a_row_each_and_the_best_of_a_column_is_starred() -> None:
+    """As above; 2000 answers of `proteus` in 60 s, 1400 of any other."""
+    lines = printed(comparison_table(MANY))
+    assert lines[0] == "burst.csv · simulated · 60 s · 2,000 requests"
+    answered, well = [" ".join(line.split()) for line in lines if line.startswith("clipper-ha ")]
+    assert answered == "clipper-ha 30.00 0 600 0 0 23 23"
+    assert well == "clipper-ha *96.50 *100.00 *0.00 4.0 *20.0 30.0 0 0"
+    assert [" ".join(line.split()) for line in lines if line.startswith("proteus ")] == [
+        "proteus *0.00 0 0 0 0 *33 *33",
+        "proteus 90.71 94.00 10.00 4.0 30.0 30.0 1 3",
+    ]
+
+
+def test_runs_of_many_policies_that_were_asked_differently_say_how_much() -> None:
+    other = reported([answer(1.0)], policy="other", duration_s=60.0)
+    lines = printed(comparison_table([*MANY[:4], other]))
+    assert "requests" not in lines[0]
+    assert [line.split()[:2] for line in lines if line.startswith(("proteus ", "other "))][:2] == [
+        ["proteus", "2,000"],
+        ["other", "1"],
+    ]
+
+
+def test_timelines_of_many_policies_have_a_row_each() -> None:
+    lines = [" ".join(line.split()) for line in printed(timeline_table(MANY))]
+    assert "from (s) 0 10 20 30 40 50" in lines
+    assert "demand (qps) 20 20 60 60 20 20" in lines
+    assert "proteus 100.0 100.0 90.0 90.0 100.0 100.0" in lines
+    assert "oracle 0.0 0.0 50.0 50.0 0.0 0.0" in lines
+
+
+def test_a_long_title_stands_on_one_line_above_a_narrow_table() -> None:
+    alone = burst("p", trace="a-trace-with-quite-a-long-name-of-its-own.csv.gz")
+    assert printed(comparison_table([alone]))[0] == f"{alone.trace} · simulated · 60 s"
+    assert printed(timeline_table([alone]))[-1].startswith("acc.: relative accuracy · viol.: share of requests that")
 
 
 def test_the_timeline_tells_that_accuracy_falls_and_returns() -> None:
