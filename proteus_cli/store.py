@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 ACCURACY_TOLERANCE = 0.01  # by so much a measured accuracy may miss the declared one
 
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_LEVEL = 6  # 9 takes three times as long for a twentieth less
 
 
@@ -163,7 +163,7 @@ def read_text(path: Path, *, hint: str) -> str:
 def text_of(content: bytes, name: str, *, hint: str) -> str:
     """``content`` as UTF-8 text, unpacked where it is gzipped. Raises `ArtefactError`; ``name`` says of what."""
     try:
-        if content.startswith(_GZIP_MAGIC):
+        if content.startswith(GZIP_MAGIC):
             content = gzip.decompress(content)
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -195,9 +195,7 @@ def scaled(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
     so that they don't come at once; none leaves the trace, which keeps its shape over time. Raises `UsageError` for
     a factor that is no positive number, or that leaves nothing or more than `MOST_ARRIVALS`.
     """
-    if not 0 < factor < math.inf:
-        raise UsageError(f"A trace can't be scaled by {factor}.", hint="give a finite factor above zero")
-    require_feasible(len(trace) * factor)
+    require_scalable(len(trace), factor)
     arrival_s, source = repeated(trace.arrival_s, factor, trace.duration_s, rng)
     if not len(source):
         raise UsageError(f"Scaled by {factor:g}, trace `{trace.name}` has no arrivals left.", hint="scale it by more")
@@ -235,6 +233,13 @@ def scaled_to(trace: Trace, peak_qps: float, rng: np.random.Generator) -> Trace:
     if now_qps <= 0:
         raise UsageError(f"Trace `{trace.name}` is too short to scale.", hint="give a trace of some seconds")
     return scaled(trace, peak_qps / now_qps, rng)
+
+
+def require_scalable(arrivals: int, factor: float) -> None:
+    """Raise `UsageError` where so many arrivals can't be scaled by ``factor``."""
+    if not 0 < factor < math.inf:
+        raise UsageError(f"A trace can't be scaled by {factor}.", hint="give a finite factor above zero")
+    require_feasible(arrivals * factor)
 
 
 def require_feasible(arrivals: float) -> None:
