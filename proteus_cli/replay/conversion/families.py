@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.domain.base import require
 from proteus_cli.errors import UsageError
 from proteus_cli.replay.cells import FamilyIndex
-from proteus_cli.replay.conversion.table import Cells, Table
+from proteus_cli.replay.conversion.table import Cells, Table, picker
 from proteus_cli.replay.synthesis import drawn, require_fair
 
 MOST_FAMILIES = 10_000
@@ -101,7 +100,8 @@ class Families:
 
     def _named(self, name: str) -> int:
         index = self._index[name]
-        require(index < MOST_FAMILIES, f"more than {MOST_FAMILIES:,} families; spread them with --family-from hash=")
+        if index >= MOST_FAMILIES:
+            raise ValueError(f"more than {MOST_FAMILIES:,} families; spread rows over some with --family-from hash=…")
         return index
 
     def _hashing(self, at: Sequence[int]) -> Callable[[Cells], int]:
@@ -110,12 +110,13 @@ class Families:
         edges = list(accumulate(shares))
 
         @lru_cache(HASHES_KEPT)
-        def family(*values: str) -> int:
+        def family(values: tuple[str, ...]) -> int:
             digest = blake2b("\0".join(values).encode(), digest_size=8).digest()
             share = int.from_bytes(digest, "big") / 2**64 * edges[-1]
             return int(indexes[min(bisect_right(edges, share), len(edges) - 1)])
 
-        return lambda cells: family(*(cells[cell_at] for cell_at in at))
+        pick = picker(at)
+        return lambda cells: family(pick(cells))
 
 
 def _stem(name: str) -> str:

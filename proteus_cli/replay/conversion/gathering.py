@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from proteus_cli.domain.base import require
 from proteus_cli.errors import ArtefactError
 from proteus_cli.replay.conversion.families import Families, FamilyRule
 from proteus_cli.replay.conversion.formats import Format
@@ -39,19 +38,14 @@ class Gatherer:
             table = Table(lines, wanted)
             chosen = rule_for(table, rule)
             tell(lines.name, table.format, chosen)
-            for records in self._chunks(self._events(table, chosen), table.format.spread_us):
+            for records in self._chunks(self._events(table, chosen), table):
                 self._keep(records)
                 progress(lines.name, lines.done_frac)
             self._days += table.format.by_minute
 
     def _events(self, table: Table, rule: FamilyRule) -> Iterator[Event]:
-        arrivals = 0
         try:
-            for event in events(table, rule, self._families, day=self._days, window=self._window):
-                arrivals += event.arrivals
-                few = arrivals <= MOST_ARRIVALS or not table.format.spread_us
-                require(few, f"more than {MOST_ARRIVALS:,} arrivals up to here, more than a trace may have")
-                yield event
+            yield from events(table, rule, self._families, day=self._days, window=self._window)
         except (ValueError, csv.Error) as error:
             raise table.lines.error(error) from None
 
@@ -64,22 +58,26 @@ class Gatherer:
                 hint="20 bytes are needed per arrival; set TMPDIR to a place with more room",
             ) from error
 
-    def _chunks(self, rows: Iterator[Event], spread_us: int) -> Iterator[Records]:
-        time_us, slo_s, family, counts = array("q"), array("d"), array("i"), array("q")
-        pending = 0
-        for event in rows:
-            left = event.arrivals
+    def _chunks(self, rows: Iterator[Event], table: Table) -> Iterator[Records]:
+        """The arrivals of the rows, `CHUNK` of them at a time; a row that counts more goes into several chunks."""
+        spread_us = table.format.spread_us
+        times_us, slos_s, families, counts = array("q"), array("d"), array("i"), array("q")
+        pending = total = 0
+        for time_us, family, slo_s, arrivals in rows:
+            left, total = arrivals, total + arrivals
+            if spread_us and total > MOST_ARRIVALS:
+                raise table.lines.error(f"more than {MOST_ARRIVALS:,} arrivals up to here, more than a trace may have")
             while left:
                 part = min(left, CHUNK - pending)
-                time_us.append(event.time_us)
-                slo_s.append(event.slo_s)
-                family.append(event.family)
+                times_us.append(time_us)
+                slos_s.append(slo_s)
+                families.append(family)
                 counts.append(part)
                 left, pending = left - part, pending + part
                 if pending == CHUNK:
-                    yield self._records(time_us, slo_s, family, counts, spread_us)
-                    time_us, slo_s, family, counts, pending = array("q"), array("d"), array("i"), array("q"), 0
-        yield self._records(time_us, slo_s, family, counts, spread_us)
+                    yield self._records(times_us, slos_s, families, counts, spread_us)
+                    times_us, slos_s, families, counts, pending = array("q"), array("d"), array("i"), array("q"), 0
+        yield self._records(times_us, slos_s, families, counts, spread_us)
 
     def _records(
         self,

@@ -28,21 +28,10 @@ class Lines:
     def __init__(self, name: str, file: io.BufferedReader, size_bytes: int = 0) -> None:
         self.name, self.number = name, 0
         self._file, self._size_bytes = file, size_bytes
-        self._pushed: list[str] = []
         self._decoded = self._decode()
 
     def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._pushed.pop() if self._pushed else next(self._decoded)
-        self.number += 1
-        return line
-
-    def push_back(self, line: str) -> None:
-        """Let the next line be ``line``, the last one that was taken."""
-        self._pushed.append(line)
-        self.number -= 1
+        return self._decoded
 
     @property
     def done_frac(self) -> float:
@@ -58,13 +47,12 @@ class Lines:
         try:
             readline = self._unpacked().readline
             while line := readline(LONGEST_LINE_BYTES):
+                self.number += 1
                 if len(line) == LONGEST_LINE_BYTES:
-                    self.number += 1
                     raise self.error("longer than 1 MiB, so no row of a trace")
                 yield line.decode(encoding)
                 encoding = "utf-8"
         except UnicodeDecodeError:
-            self.number += 1
             raise self.error("not UTF-8 text") from None
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             message = f"`{self.name}` is not whole gzip data: {error}."

@@ -4,27 +4,23 @@ import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count
-from typing import NamedTuple
 
-from proteus_cli.domain.base import require
 from proteus_cli.replay.cells import number, slo, whole
 from proteus_cli.replay.conversion.families import Families, FamilyRule, parse_rule
 from proteus_cli.replay.conversion.formats import DAY_US, MINUTE_US, SECOND_US, Column, is_number
 from proteus_cli.replay.conversion.table import Table
 from proteus_cli.replay.conversion.window import Window
 
-LATEST_S = 1e11  # so that microseconds stay exact
+LATEST_US = 1e17  # so that microseconds stay whole numbers
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
-class Event(NamedTuple):
-    """As many arrivals of a family from ``time_us`` on; ``slo_s`` is NaN where the family's holds."""
+Event = tuple[int, int, float, int]
+"""Time in microseconds, index of the family, latency target in seconds (NaN: the family's), how many arrivals.
 
-    time_us: int
-    family: int
-    slo_s: float
-    arrivals: int
+A plain tuple, as there is one per row.
+"""
 
 
 def rule_for(table: Table, wanted: FamilyRule | None) -> FamilyRule:
@@ -68,7 +64,7 @@ def _by_row(table: Table, rule: FamilyRule, families: Families) -> Iterator[Even
         arrivals = whole(form.count, cells[count_at]) if form.count else 1
         if blank_at and cells[blank_at]:
             raise ValueError(f"{form.blank} is not supported yet; leave the column empty")
-        yield Event(time_us, family_of(cells), slo_s, arrivals)
+        yield time_us, family_of(cells), slo_s, arrivals
 
 
 def _by_minute(table: Table, rule: FamilyRule, families: Families, base_us: int, window: Window) -> Iterator[Event]:
@@ -81,7 +77,7 @@ def _by_minute(table: Table, rule: FamilyRule, families: Families, base_us: int,
         family = family_of(cells)
         for name, cell in zip(inside, cells[skipped:], strict=True):
             if cell != "0":
-                yield Event(starts_us[name], family, math.nan, whole(f"minute {name}", cell))
+                yield starts_us[name], family, math.nan, whole(name, cell)
 
 
 class _Columns:
@@ -110,7 +106,8 @@ def _microseconds(column: Column) -> Callable[[str], int]:
 
     def read(cell: str) -> int:
         time_us = number(name, cell) * unit_us
-        require(time_us <= LATEST_S * SECOND_US, f"{name} `{cell}` is no time")
+        if time_us > LATEST_US:
+            raise ValueError(f"{name} `{cell}` is no time")
         return round(time_us)
 
     return read

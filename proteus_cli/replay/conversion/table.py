@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from operator import itemgetter
 
 import msgspec
@@ -27,8 +28,7 @@ class Table:
         self._is_json = first.lstrip().startswith("{")
         cells = list(_record(lines, first)) if self._is_json else _cells(lines, first)
         self._is_named = self._is_json or not is_number(cells[0])
-        if self._is_json or not self._is_named:
-            lines.push_back(first)
+        self._content = chain([first], lines) if self._is_json or not self._is_named else iter(lines)
         told = wanted or (fitting(cells) if self._is_named else fitting_unnamed(cells))
         if told is None:
             shown = ",".join(cells[:8]) + (",…" if len(cells) > 8 else "")  # noqa: PLR2004
@@ -52,8 +52,8 @@ class Table:
                 raise self.lines.error(f"no column `{column}`; there are: {there}")
 
     def _csv_rows(self, columns: Sequence[str]) -> Iterator[Cells]:
-        pick = _picker([self.columns.index(column) for column in columns])
-        for cells in csv.reader(self.lines, skipinitialspace=True, strict=True):
+        pick = picker([self.columns.index(column) for column in columns])
+        for cells in csv.reader(self._content, skipinitialspace=True, strict=True):
             if self._is_blank(cells):
                 continue
             require_width(cells, self.columns)
@@ -66,7 +66,7 @@ class Table:
         return not self._is_named and cells[0].startswith(COMMENT)
 
     def _json_rows(self, columns: Sequence[str]) -> Iterator[Cells]:
-        for line in self.lines:
+        for line in self._content:
             if line.isspace():
                 continue
             record = _record(self.lines, line)
@@ -100,8 +100,9 @@ def _record(lines: Lines, line: str) -> dict[str, object]:
         raise lines.error(f"not a JSON object: {error}") from None
 
 
-def _picker(at: Sequence[int]) -> Callable[[Cells], Cells]:
+def picker(at: Sequence[int]) -> Callable[[Sequence[str]], tuple[str, ...]]:
+    """What takes the cells at these places out of a row, in this order."""
     if len(at) == 1:
         return lambda cells: (cells[at[0]],)
-    pick: Callable[[Cells], Cells] = itemgetter(*at)
+    pick: Callable[[Sequence[str]], tuple[str, ...]] = itemgetter(*at)
     return pick
