@@ -30,7 +30,7 @@ T = TypeVar("T")
 ACCURACY_TOLERANCE = 0.01  # by so much a measured accuracy may miss the declared one
 
 GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_LEVEL = 6  # 9 takes three times as long for a twentieth less
+_GZIP_LEVEL = 6  # 9 makes a trace 0.4 % smaller, in four times the time
 
 
 def made_by() -> MadeBy:

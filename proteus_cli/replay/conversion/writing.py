@@ -29,44 +29,44 @@ def csv_pieces(blocks: Blocks, names: Sequence[str], *, has_slos: bool, per_seco
     first = next(full, None)
     if first is None:
         raise UsageError("Scaled so far down, the trace has no arrivals left.", hint="scale it to more")
-    cells = [_cell(name) for name in names]
     whole = chain([first], full)
-    return _counts(whole, cells) if per_second else _arrivals(whole, cells, has_slos=has_slos)
+    return _counts(whole, names) if per_second else _arrivals(whole, names, has_slos=has_slos)
 
 
 def _arrivals(blocks: Blocks, names: Sequence[str], *, has_slos: bool) -> Iterator[str]:
     yield "arrival_s,family,slo_s\n" if has_slos else "arrival_s,family\n"
+    cells = [_cell(name) for name in names]
     for block in blocks:
         arrivals = zip((block["time_us"] / SECOND_US).tolist(), block["family"].tolist(), strict=True)
         if has_slos:
             slos = ("" if math.isnan(slo_s) else repr(slo_s) for slo_s in block["slo_s"].tolist())
             rows = zip(arrivals, slos, strict=True)
-            yield "".join([f"{arrival_s:.6f},{names[family]},{slo_s}\n" for (arrival_s, family), slo_s in rows])
+            yield "".join([f"{arrival_s:.6f},{cells[family]},{slo_s}\n" for (arrival_s, family), slo_s in rows])
         else:
-            yield "".join([f"{arrival_s:.6f},{names[family]}\n" for arrival_s, family in arrivals])
+            yield "".join([f"{arrival_s:.6f},{cells[family]}\n" for arrival_s, family in arrivals])
 
 
 def _counts(blocks: Blocks, names: Sequence[str]) -> Iterator[str]:
-    """Keeps the last second of a block back: the next one may add to it."""
+    """Keeps the last second of a block back, as the next one may add to it."""
     yield "second,family,count\n"
     order = sorted(range(len(names)), key=names.__getitem__)
-    rank = np.empty(len(names), dtype=np.int64)
-    rank[order] = np.arange(len(names))
-    cells, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    cells = [_cell(names[family]) for family in order]
+    rank = np.argsort(order)
+    slots, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)  # a slot is a second of a family
     for block in blocks:
         new = block["time_us"] // SECOND_US * len(names) + rank[block["family"]]
-        cells, inverse = np.unique(np.concatenate([cells, new]), return_inverse=True)
+        slots, inverse = np.unique(np.concatenate([slots, new]), return_inverse=True)
         weights = np.concatenate([counts, np.ones(len(new), dtype=np.int64)])
         counts = np.bincount(inverse, weights=weights).astype(np.int64)
-        done = int(np.searchsorted(cells, cells[-1] // len(names) * len(names)))
-        yield _count_rows(cells[:done], counts[:done], [names[index] for index in order])
-        cells, counts = cells[done:], counts[done:]
-    yield _count_rows(cells, counts, [names[index] for index in order])
+        done = int(np.searchsorted(slots, slots[-1] // len(names) * len(names)))
+        yield _count_rows(slots[:done], counts[:done], cells)
+        slots, counts = slots[done:], counts[done:]
+    yield _count_rows(slots, counts, cells)
 
 
-def _count_rows(cells: Ints, counts: Ints, names: Sequence[str]) -> str:
-    rows = zip(cells.tolist(), counts.tolist(), strict=True)
-    return "".join([f"{cell // len(names)},{names[cell % len(names)]},{count}\n" for cell, count in rows])
+def _count_rows(slots: Ints, counts: Ints, cells: Sequence[str]) -> str:
+    rows = zip(slots.tolist(), counts.tolist(), strict=True)
+    return "".join([f"{slot // len(cells)},{cells[slot % len(cells)]},{count}\n" for slot, count in rows])
 
 
 def _cell(text: str) -> str:
