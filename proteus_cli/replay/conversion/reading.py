@@ -55,12 +55,12 @@ def _by_row(table: Table, rule: FamilyRule, families: Families) -> Iterator[Even
         return
     time_of = _clock(form.time, first[time_at] if form.time else "")
     duration_of = _microseconds(form.duration) if form.duration else None
-    slo_unit_s = slo_column.unit_us / SECOND_US if slo_column else 1.0
+    slo_per_s = SECOND_US / slo_column.unit_us if slo_column else 1.0
     for cells in chain([first], rows):
         time_us = time_of(cells[time_at])
         if duration_of:
             time_us -= duration_of(cells[duration_at])
-        slo_s = slo(cells[slo_at], slo_column.name) * slo_unit_s if slo_column else math.nan
+        slo_s = slo(cells[slo_at], slo_column.name) / slo_per_s if slo_column else math.nan
         arrivals = whole(form.count, cells[count_at]) if form.count else 1
         if blank_at and cells[blank_at]:
             raise ValueError(f"{form.blank} is not supported yet; leave the column empty")

@@ -63,10 +63,10 @@ def survey(blocks: Blocks) -> Survey:
     arrivals, last_us, has_slos, most = 0, 0, False, 0
     seconds, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     for block in blocks:
+        near = seconds > last_us // SECOND_US - PEAK_SECONDS  # from there on windows may not be full yet
         arrivals += len(block)
         last_us = int(block["time_us"][-1])
         has_slos = has_slos or not bool(np.isnan(block["slo_s"]).all())
-        near = seconds > seconds[-1:].max(initial=0) - PEAK_SECONDS
         every = np.concatenate([seconds[near], block["time_us"] // SECOND_US])
         weights = np.concatenate([counts[near], np.ones(len(block), dtype=np.int64)])
         seconds, inverse = np.unique(every, return_inverse=True)
