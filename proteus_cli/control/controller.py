@@ -119,15 +119,24 @@ class Controller:
         """A device that was loading can run what it hosts. Ask it next."""
         self._set_away(device, device in self._lost)
 
-    def lost(self, device: str, running: Sequence[Launch]) -> None:
-        """A device is gone, and with it the batches that it ran: their requests wait again. Ask all lanes next."""
+    def lost(self, device: str, running: Sequence[Launch]) -> tuple[Request, ...]:
+        """A device is gone, and with it the batches that it ran: their requests wait again. Ask all lanes next.
+
+        Returns those that no lane can answer any more, as the plan hosts nothing of their family: drop them.
+        """
         self._lost |= {device}
         self._came_or_went = f"{device} was lost"
         self._set_away(device, True)
+        orphans: list[Request] = []
         for launch in running:
             self.finished(launch, None)
+            line = self._lines[launch.hosted.family]
             for request in launch.requests:
-                self._lines[request.family].push(request)
+                if line.hosts:
+                    line.push(request)
+                else:
+                    orphans.append(request)
+        return tuple(orphans)
 
     def returned(self, device: str) -> None:
         """A device that was lost is there again, with nothing loaded: `adopt` a plan next."""

@@ -269,7 +269,7 @@ class _Simulation:
             state.life, state.load = state.life + 1, state.load + 1
             state.running, state.busy_until_s = {}, 0.0
             state.station.now, state.station.is_loading = (), False
-            self._controller.lost(failure.device, running)
+            self._end(self._controller.lost(failure.device, running), Outcome.DROPPED)
             self._ask_all(now_s)
 
         def bring_back(now_s: float) -> None:
