@@ -126,6 +126,26 @@ def test_a_lane_too_slow_for_the_most_urgent_leaves_it_to_the_busy_one() -> None
     assert ids(launched(controller, "cpu0", 0.075)) == [0]
 
 
+def test_what_no_lane_can_make_any_more_does_not_keep_others_from_being_helped() -> None:
+    """The first is due at 100 ms; at 95 not even cpu0 could make it, which is busy. The second has time until 1 s."""
+    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
+    offered(controller, make_request(9, slo_s=2.0))
+    launched(controller, "cpu0", 0.0)
+    hopeless, other = make_request(0), make_request(1, slo_s=1.0)
+    offered(controller, hopeless, other)
+    assert controller.decide("cpu1", 0.095) == Drop((hopeless,))
+    assert ids(launched(controller, "cpu1", 0.095)) == [1]
+
+
+def test_while_the_fastest_lane_loads_what_only_it_could_make_does_not_keep_others_waiting() -> None:
+    """cpu1 needs 40 of the 20 ms that the first has left; cpu0 would need 10, and isn't there. The second is timely."""
+    controller = controller_of(fast("cpu0"), slow("cpu1", weight=1.0), loading=("cpu0",))
+    hopeless, other = make_request(0, slo_s=0.020), make_request(1, slo_s=1.0)
+    offered(controller, hopeless, other)
+    assert controller.decide("cpu1", 0.0) == Drop((hopeless,))
+    assert ids(launched(controller, "cpu1", 0.0)) == [1]
+
+
 def test_a_lane_that_launches_calls_the_free_ones_for_the_turns_that_it_leaves() -> None:
     """Five wait for cpu0, which takes four: it says that cpu1 should be asked, once; cpu1 takes the fifth."""
     controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
