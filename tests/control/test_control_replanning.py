@@ -6,7 +6,7 @@ import pytest
 from builders import make_placement, make_plan
 
 from proteus_cli.control.demand import DemandEstimator
-from proteus_cli.control.replanning import Replan, ReplanRule
+from proteus_cli.control.replanning import PeriodicRule, Replan, ReplanRule
 from proteus_cli.domain.plan import Plan
 
 RULE = ReplanRule()
@@ -187,3 +187,65 @@ def test_a_family_that_the_plan_left_out_is_planned_for_once_it_is_asked_for() -
     assert wanted
     assert wanted[0][1].demand_qps["a"] == 1.0
     assert wanted[0][1].reason == "a: asked for, and not planned for"
+
+
+# --- the paper's rule: every 30 s, and in a burst
+
+PERIODIC = PeriodicRule()
+
+
+def periodic(
+    plan: Plan, arrivals: Sequence[float], *, now_s: float, since_s: float = 0.0, pace: float = 1.0
+) -> Replan | None:
+    demand = DemandEstimator(tuple(plan.demand_qps))
+    for at_s in arrivals:
+        demand.arrived("a", 1, at_s)
+    paces = dict.fromkeys(plan.demand_qps, pace)
+    return PERIODIC.decide(plan, demand, paces, now_s=now_s, started_s=0.0, since_s=since_s)
+
+
+def test_every_thirty_seconds_it_plans_for_the_mean_of_the_last_ten() -> None:
+    """50 qps from 20 to 30 s: 500 in 10 s. At 29 s the plan is too young, and at 30 one made at 1 s is."""
+    load = evenly((100.0, 20.0), (50.0, 10.0))
+    wanted = periodic(plan_for(100.0), load, now_s=30.01)
+    assert wanted is not None
+    assert wanted.demand_qps == {"a": pytest.approx(50.0)}
+    assert wanted.reason == "30 s have passed"
+    assert periodic(plan_for(100.0), load, now_s=29.01) is None
+    assert periodic(plan_for(100.0), load, now_s=30.01, since_s=1.0) is None
+
+
+def test_a_second_that_brings_more_than_the_plan_carries_is_a_burst() -> None:
+    """The plan was made for 100 qps and carries 120; 121 in a second are more, 119 are not."""
+    wanted = periodic(plan_for(100.0), evenly((100.0, 5.0), (121.0, 1.0)), now_s=6.01)
+    assert wanted is not None
+    assert wanted.reason == "a: a burst of 121 qps"
+    assert periodic(plan_for(100.0), evenly((100.0, 5.0), (119.0, 1.0)), now_s=6.01) is None
+
+
+def test_a_burst_is_planned_for_what_it_brings_though_the_mean_is_less() -> None:
+    """(5 · 100 + 300) / 10 = 80 qps over ten seconds, 300 in the last."""
+    wanted = periodic(plan_for(100.0), evenly((100.0, 5.0), (300.0, 1.0)), now_s=6.01)
+    assert wanted is not None
+    assert wanted.demand_qps == {"a": pytest.approx(300.0)}
+
+
+def test_after_a_burst_the_mean_is_planned_for() -> None:
+    """(1 · 300 + 9 · 10) / 10 = 39 qps, 10 in the last second."""
+    wanted = periodic(plan_for(100.0), evenly((10.0, 20.0), (300.0, 1.0), (10.0, 9.0)), now_s=30.01)
+    assert wanted is not None
+    assert wanted.demand_qps == {"a": pytest.approx(39.0)}
+
+
+def test_a_plan_that_can_not_carry_what_it_was_made_for_is_no_burst_again() -> None:
+    """Made for 1000 qps of which 200 are carried."""
+    plan = plan_for(1000.0, capacity_qps=200.0)
+    assert periodic(plan, evenly((1000.0, 5.0)), now_s=5.01) is None
+    assert periodic(plan, evenly((1000.0, 5.0), (1001.0, 1.0)), now_s=6.01) is not None
+
+
+def test_it_knows_neither_floor_nor_pace() -> None:
+    """The published system plans for what it sees: a family that is not asked for gets nothing."""
+    wanted = periodic(plan_for(100.0, b=50.0), evenly((10.0, 30.0)), now_s=30.01, pace=2.0)
+    assert wanted is not None
+    assert wanted.demand_qps == {"a": pytest.approx(10.0), "b": 0.0}
