@@ -93,6 +93,17 @@ def test_infaas_replaces_what_is_faster_than_it_must_be() -> None:
     assert where(infaas(1)({"a": 81.0}, current("a-s"))) == {"cpu0": "a-s"}
 
 
+def test_infaas_counts_what_a_step_costs_from_what_the_device_hosts_now() -> None:
+    """150 qps; a-m and a-l carry 100. From a-m to an a-s of 0.75 costs 0.05, though that is 0.25 below a-l; from a-l to
+    a-m costs 0.2.
+    """
+    catalog = make_catalog(make_family("a", {"a-s": 0.75, "a-m": 0.8, "a-l": 1.0}))
+    measured = (make_measured("a", "a-s", 0.75, {1: 0.008, 4: 0.020}), *MEASURED[1:3])
+    profiles = {f"cpu{i}": make_profile(f"cpu{i}", *measured) for i in range(2)}
+    planner = InfaasPlanner(catalog, profiles, policy_named("infaas-accuracy"), headroom=1.0, inputs={})
+    assert where(planner({"a": 150.0}, current("a-m", "a-l"))) == {"cpu0": "a-s", "cpu1": "a-l"}
+
+
 def test_infaas_keeps_a_device_for_the_family_that_has_it() -> None:
     """`a` would need a second device, but cpu1 is `b`'s: a-s on the first instead."""
     assert where(infaas(2)({"a": 100.0, "b": 10.0}, current("a-l", "b-s"))) == {"cpu0": "a-s", "cpu1": "b-s"}
@@ -146,6 +157,17 @@ def test_sommelier_takes_the_fastest_where_none_carries_its_share() -> None:
     assert where(plan) == {"cpu0": "a-s", "cpu1": "a-s", "cpu2": "b-s"}
     assert plan.served_qps["a"] == pytest.approx(400.0)
     assert [p.share for p in plan.placements if p.family == "a"] == pytest.approx([0.5, 0.5])
+
+
+def test_sommelier_shares_alike_though_one_device_carries_more() -> None:
+    """An old device takes twice as long: a-m 33 qps, a-s 100. Of 100 qps each gets 50: a-m here, a-s there."""
+    old = (make_measured("a", "a-s", 0.6, {1: 0.016, 4: 0.040}), make_measured("a", "a-m", 0.8, {1: 0.030}))
+    profiles = {**fleet(1), "old0": make_profile("old0", *old, device_type="old")}
+    planner = SommelierPlanner(CATALOG, profiles, policy_named("sommelier"), headroom=1.0, inputs={})
+    first = make_plan(make_placement("cpu0", "a", "a-m"), make_placement("old0", "a", "a-m"))
+    plan = frozen_to(planner, first)({"a": 100.0}, first)
+    assert where(plan) == {"cpu0": "a-m", "old0": "a-s"}
+    assert [p.rate_qps for p in plan.placements] == pytest.approx([50.0, 50.0])
 
 
 def test_sommelier_keeps_each_device_with_its_family_whatever_is_asked() -> None:
