@@ -62,6 +62,10 @@ def run() -> None:
     except KeyboardInterrupt:
         console.say("interrupted")
         sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what typer makes of an interrupt within a command
+            console.say("interrupted")
+        raise
     except BrokenPipeError:  # the reader of our stdout went away, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -114,16 +114,19 @@ def replay(
     arrivals, is_interrupted = _arrivals(trace, scale_to, seed), False
     place = Workspace(workspace)
     if url is not None:
-        reports = [_against(url, arrivals)]
+        reports, is_list = [_against(url, arrivals)], False
     elif serve is not None:
         reports = list(_served(arrivals, place, _current(place, serve), policy))
+        is_list = len(reports) > 1
     else:
         given = _current(place, plan) if plan is not None else None
         profiles = fleet_of(place, fleet) if given is None else place.profiles_of(given)
         conditions = _conditions(load_time, jitter, fail or (), profiles)
         setting = Setting(place, profiles, arrivals, given, headroom, conditions, seed)
-        reports, is_interrupted = _until_interrupted(simulated(setting, _policies(policy, batching)))
-    _deliver(reports, output=output, page=report, png=png, json=json)
+        policies = _policies(policy, batching)
+        reports, is_interrupted = _until_interrupted(simulated(setting, policies))
+        is_list = len(policies) > 1
+    _deliver(reports, is_list=is_list, output=output, page=report, png=png, json=json)
     if is_interrupted:
         raise KeyboardInterrupt
     for gate in gates:
@@ -256,8 +259,11 @@ def _against(url: str, arrivals: "Trace") -> "Report":
     )
 
 
-def _deliver(reports: "list[Report]", *, output: Path | None, page: Path | None, png: Path | None, json: bool) -> None:
-    document = reports[0] if len(reports) == 1 else reports
+def _deliver(
+    reports: "list[Report]", *, is_list: bool, output: Path | None, page: Path | None, png: Path | None, json: bool
+) -> None:
+    """``is_list``: several were asked for, however many there are."""
+    document = reports if is_list else reports[0]
     is_on_stdout = False
     if output is not None:
         is_on_stdout = not console.save(document, output)

@@ -134,6 +134,5 @@ def _prepared(planner: "Planner", policy: "Policy", setting: Setting) -> "tuple[
     demand = first_demand(setting.arrivals)
     multiple = most_multiple(whole, demand)
     all_in_use = whole({family: qps * max(multiple, 1.0) for family, qps in demand.items()})
-    if policy.plans == "frozen":
-        planner = frozen_to(planner, all_in_use)
+    planner = frozen_to(planner, all_in_use)
     return planner, planner(demand, all_in_use)

@@ -5,13 +5,14 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from proteus_cli.control import admission
-from proteus_cli.control.batcher import Hold, Start
+from proteus_cli.control.batcher import Hold, Hopeless, Start
 from proteus_cli.control.decision import IDLE, Decision, Drop, HandOver, Hosted, Launch, WaitUntil
 from proteus_cli.control.demand import DemandEstimator
 from proteus_cli.control.line import EarlyLine, LateLine, Line
 from proteus_cli.control.pace import Pace
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning import Replan
+from proteus_cli.control.router import Router
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Request
 
@@ -120,15 +121,24 @@ class Controller:
         """A device that was loading can run what it hosts. Ask it next."""
         self._set_away(device, device in self._lost)
 
-    def lost(self, device: str, running: Sequence[Launch]) -> None:
-        """A device is gone, and with it the batches that it ran: their requests wait again. Ask all lanes next."""
+    def lost(self, device: str, running: Sequence[Launch]) -> tuple[Request, ...]:
+        """A device is gone, and with it the batches that it ran: their requests wait again. Ask all lanes next.
+
+        Returns those that no lane can answer any more, as the plan hosts nothing of their family: drop them.
+        """
         self._lost |= {device}
         self._came_or_went = f"{device} was lost"
         self._set_away(device, True)
+        orphans: list[Request] = []
         for launch in running:
             self.finished(launch, None)
+            line = self._lines[launch.hosted.family]
             for request in launch.requests:
-                self._lines[request.family].push(request)
+                if line.hosts:
+                    line.push(request)
+                else:
+                    orphans.append(request)
+        return tuple(orphans)
 
     def returned(self, device: str) -> None:
         """A device that was lost is there again, with nothing loaded: `adopt` a plan next."""
@@ -246,11 +256,12 @@ class Controller:
             return self._hopeless_here(line, hosted, now_s)
         return Drop((line.give_up(hosted),))
 
-    def _help(self, line: LateLine, hosted: Hosted, now_s: float) -> Start | Hold | None:
+    def _help(self, line: LateLine, hosted: Hosted, now_s: float) -> Start | Hold | Drop | None:
         """What a free lane without a turn does for lanes that are busy.
 
         It takes at once what loses no accuracy with it; of more accurate lanes only what would otherwise be late, at
-        the last moment at which it still can: until then they may become free.
+        the last moment at which it still can: until then they may become free. What nobody can make any more it
+        drops, as others wait behind it.
         """
         head = line.queue.peek()
         assert head is not None and line.router is not None  # noqa: S101, PT018 - something waits
@@ -263,8 +274,10 @@ class Controller:
                     better_rows += turns
         pace = self.pace_of(hosted.device)
         last_moment_s = self._batcher.due_s(head) - pace * hosted.latency(head.rows)
-        if last_moment_s < now_s or equal_rows + better_rows == 0:
+        if equal_rows + better_rows == 0:
             return None
+        if last_moment_s < now_s:
+            return Drop((line.give_up(hosted),)) if self._is_hopeless(line, head, now_s) else None
         if equal_rows == 0 and now_s < last_moment_s:
             return Hold(last_moment_s)
         budget_s = (self._batcher.due_s(head) - now_s) / pace
@@ -275,7 +288,7 @@ class Controller:
         """The most urgent request can't be made by ``hosted``: perhaps by the fastest variant, else by none."""
         head, router = line.queue.peek(), line.router
         assert head is not None and router is not None  # noqa: S101, PT018 - something waits, and has hosts
-        fastest = router.fastest(head.rows)
+        fastest = self._fastest(router, head.rows)
         needs_s = fastest.latency(head.rows) * self.pace_of(fastest.device)
         last_moment_s = self._batcher.due_s(head) - needs_s
         if fastest is hosted or last_moment_s < now_s:
@@ -284,6 +297,16 @@ class Controller:
             return Hold(until_s=max(last_moment_s, math.nextafter(now_s, math.inf)))
         router.pass_on(hosted, fastest, head.rows)
         return HandOver(to=fastest.device)
+
+    def _is_hopeless(self, line: LateLine, head: Request, now_s: float) -> bool:
+        """Not even the fastest variant can make the most urgent request."""
+        assert line.router is not None  # noqa: S101 - something hosts the family
+        fastest = self._fastest(line.router, head.rows)
+        verdict = self._batcher.decide(line.queue, fastest, head.rows, now_s, self.pace_of(fastest.device))
+        return isinstance(verdict, Hopeless)
+
+    def _fastest(self, router: Router, rows: int) -> Hosted:
+        return router.fastest(rows, lambda host: not self._lanes[host.device].is_away)
 
     def _launch(self, lane: _Lane, hosted: Hosted, rows: int, now_s: float) -> Launch:
         line = self._lines[hosted.family]

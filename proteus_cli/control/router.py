@@ -1,6 +1,6 @@
 """Which lane's turn it is: the plan's shares, exactly and without randomness."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from proteus_cli.control.decision import Hosted
 
@@ -80,9 +80,10 @@ class Router(SharedTurns):
         index = self._place[id(source)]
         self._move(index, self._place[id(target)], min(rows, self.turns[index]))
 
-    def fastest(self, rows: int) -> Hosted:
-        """The variant that answers so many rows first once it is free."""
-        return min(self.hosts, key=lambda host: host.latency(rows))
+    def fastest(self, rows: int, is_there: Callable[[Hosted], bool] = lambda _host: True) -> Hosted:
+        """The variant that answers so many rows first once it is free, of those there; of all where none is."""
+        there = [host for host in self.hosts if is_there(host)] or self.hosts
+        return min(there, key=lambda host: host.latency(rows))
 
     def _with_most(self) -> int:
         return max(range(len(self.turns)), key=self.turns.__getitem__)

@@ -65,7 +65,7 @@ class _Capacity:
         there: dict[str, float] = {}
         whole: dict[str, float] = {}
         for station in stations:
-            for host in station.now:
+            for host in station.now if station.is_loading else station.hosted:
                 whole[host.family] = whole.get(host.family, 0.0) + host.capacity_qps
                 there[host.family] = there.get(host.family, 0.0) + host.capacity_qps * (not station.is_loading)
         return cls(there, whole, asked)

@@ -121,20 +121,20 @@ def _steps(
 
 
 class SommelierPlanner(_Heuristic):
-    """Each device keeps the family of the first plan and switches among its variants (Guo et al., SIGMOD 2022).
+    """Each device keeps the family that it is `frozen_to` and switches among its variants (Guo et al., SIGMOD 2022).
 
     A family's queries are shared among its devices alike, and each hosts the most accurate variant that carries its
     share, or the fastest. Idle devices stay idle.
     """
 
     def _hosting(self, options: Mapping[str, list[_Option]], asked_qps: Mapping[str, float], now: Hosting) -> Hosting:
+        del now
         hosting: Hosting = {}
-        devices = {family: [d for d, option in now.items() if option.family == family] for family in asked_qps}
         for family, qps in asked_qps.items():
-            for device in devices[family]:
-                mine = [option for option in options[device] if option.family == family]
-                enough = [option for option in mine if option.capacity_qps >= qps / len(devices[family])]
-                hosting[device] = enough[0] if enough else max(mine, key=lambda option: option.capacity_qps)
+            mine = {device: found for device, found in options.items() if {each.family for each in found} == {family}}
+            for device, found in mine.items():
+                enough = [option for option in found if option.capacity_qps >= qps / len(mine)]
+                hosting[device] = enough[0] if enough else max(found, key=lambda option: option.capacity_qps)
         return hosting
 
     def _shares(self, hosting: Hosting) -> dict[str, float]:

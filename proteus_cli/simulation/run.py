@@ -11,11 +11,12 @@ from proteus_cli.control.hosting import hosted_by
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.transition import Station, keys, next_to_load
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import LatencyTable, Profile
 from proteus_cli.domain.report import Replan
 from proteus_cli.domain.request import Ended, Outcome, Request
 from proteus_cli.domain.trace import Trace
+from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.simulation.conditions import Conditions, Failure, Scatter
 from proteus_cli.simulation.events import Events
 
@@ -78,7 +79,7 @@ def simulate(
 
 @dataclass(slots=True)
 class _Device:
-    """``running`` are its batches.
+    """``running`` are its batches; it is lost until ``lost_until_s``.
 
     ``timer``, ``load`` and ``life`` number the settings of its timer, its loads and its lives: what refers to an old
     one is void.
@@ -87,6 +88,7 @@ class _Device:
     station: Station = field(default_factory=Station)
     running: dict[int, Launch] = field(default_factory=dict)
     busy_until_s: float = 0.0
+    lost_until_s: float = 0.0
     timer: int = 0
     load: int = 0
     life: int = 0
@@ -202,7 +204,11 @@ class _Simulation:
             self._events.at(now_s + every_s, self._tick)
             return
         lost = (wanted.without,) if wanted.without else ()
-        plan = self._replan(wanted.demand_qps, self._controller.plan, *lost)
+        try:
+            plan = self._replan(wanted.demand_qps, self._controller.plan, *lost)
+        except NoFeasiblePlan:  # what serves goes on serving, as in the live server
+            self._events.at(now_s + every_s, self._tick)
+            return
         swaps = plan.swaps_from(self._controller.plan)
 
         def switch(then_s: float) -> None:
@@ -227,11 +233,12 @@ class _Simulation:
 
     def _advance(self, plan: Plan, now_s: float) -> None:
         load_s = self._conditions.load_time_s or 0.0
-        for device in next_to_load(self._stations, plan.demand_qps) if load_s else self._devices:
+        there = {device: state.station for device, state in self._devices.items() if state.lost_until_s <= now_s}
+        for device in next_to_load(there, plan.demand_qps) if load_s else there:
             if load_s:
                 self._load(device, load_s, now_s)
-            else:
-                self._stations[device].now = self._stations[device].next
+            elif not there[device].is_loading:
+                there[device].now = there[device].next
         for station in self._stations.values():
             if not station.is_loading and station.is_there:
                 station.now = station.next
@@ -257,8 +264,10 @@ class _Simulation:
     def _load_s(self, plan: Plan) -> float:
         """Seconds until the last device has loaded what it doesn't host yet."""
         hosted = self._controller.plan.hosted()
-        new = (p for p in plan.placements if (p.family, p.variant) not in hosted.get(p.device, ()))
-        measured = (self._profiles[p.device].of(p.family, p.variant) for p in new)
+        return self._slowest_s(p for p in plan.placements if (p.family, p.variant) not in hosted.get(p.device, ()))
+
+    def _slowest_s(self, new: Iterable[Placement | Hosted]) -> float:
+        measured = (self._profiles[each.device].of(each.family, each.variant) for each in new)
         return max((variant.load_s for variant in measured if variant is not None), default=0.0)
 
     def _schedule(self, failure: Failure) -> None:
@@ -268,12 +277,17 @@ class _Simulation:
             running = tuple(state.running.values())
             state.life, state.load = state.life + 1, state.load + 1
             state.running, state.busy_until_s = {}, 0.0
+            state.lost_until_s = max(state.lost_until_s, failure.until_s)
             state.station.now, state.station.is_loading = (), False
-            self._controller.lost(failure.device, running)
+            self._end(self._controller.lost(failure.device, running), Outcome.DROPPED)
             self._ask_all(now_s)
 
         def bring_back(now_s: float) -> None:
+            if now_s < state.lost_until_s:  # another failure goes on
+                return
             self._controller.returned(failure.device)
+            if self._conditions.load_time_s is None and state.station.next:  # nothing serves beside this load
+                self._load(failure.device, self._slowest_s(state.station.next), now_s)
             self._adopt(self._controller.plan, now_s)
 
         self._events.at(failure.from_s, lose)

@@ -3,7 +3,15 @@ from builders import hosted, make_request, near
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.batcher import HOPELESS, Batching, Hold, ProactiveBatcher, Start
+from proteus_cli.control.batcher import (
+    HOPELESS,
+    Batching,
+    GreedyBatcher,
+    Hold,
+    ProactiveBatcher,
+    Start,
+    StaticBatcher,
+)
 from proteus_cli.control.decision import Hosted
 from proteus_cli.control.queue import DeadlineQueue
 from proteus_cli.domain.request import Request
@@ -180,3 +188,80 @@ def test_nobody_waits_for_company_past_the_slo_however_late_the_deadline() -> No
     assert batcher.decide(queue, host, 1, 0.0) == Hold(until_s=near(0.088))
     assert batcher.decide(queue, host, 1, 0.5) == Start(rows=1)
     assert batcher.decide(queue, host, 1, 9.995) == HOPELESS
+
+
+# --- greedy and static
+
+
+def greedy(queue: DeadlineQueue, now_s: float, *, turns: int = 99, pace: float = 1.0) -> Batching | None:
+    return GreedyBatcher(answer_frac=0.0).decide(queue, HOST, turns, now_s, pace)
+
+
+def test_greedy_takes_at_once_what_waits() -> None:
+    assert [greedy(singles(n), 0.0) for n in (1, 3, 4, 9)] == [Start(1), Start(3), Start(4), Start(4)]
+    assert greedy(singles(9), 0.0, turns=2) == Start(2)
+    assert greedy(singles(9), 0.0, turns=0) is None
+    assert greedy(DeadlineQueue(), 0.0) is None
+
+
+def test_greedy_takes_no_more_than_the_most_urgent_has_time_for() -> None:
+    """With 35 ms left 3 rows of 10 ms fit, with 9 ms none. At twice the profiled times 35 ms are enough for one."""
+    assert greedy(singles(4), 0.065) == Start(3)
+    assert greedy(singles(4), 0.091) is HOPELESS
+    assert greedy(singles(4), 0.065, pace=2.0) == Start(1)
+    assert greedy(singles(4), 0.081, pace=2.0) is HOPELESS
+
+
+def test_greedy_cuts_no_request() -> None:
+    """6 rows take 60 ms; behind 3 rows of which the time is enough for 3, nothing is added."""
+    assert greedy(queue_of(make_request(rows=6)), 0.039) == Start(6)
+    assert greedy(queue_of(make_request(rows=6)), 0.041) is HOPELESS
+    assert greedy(queue_of(make_request(0, rows=3), make_request(1)), 0.065) == Start(3)
+
+
+def test_greedy_keeps_a_fiftieth_for_the_way_home() -> None:
+    """Due at 98 of 100 ms: one row must start by 88."""
+    batcher = GreedyBatcher()
+    assert batcher.decide(singles(1), HOST, 1, 0.0879) == Start(1)
+    assert batcher.decide(singles(1), HOST, 1, 0.0881) is HOPELESS
+
+
+def static(
+    rows: int, queue: DeadlineQueue, now_s: float, *, turns: int = 99, pace: float = 1.0, host: Hosted = HOST
+) -> Batching | None:
+    return StaticBatcher(answer_frac=0.0, rows=rows).decide(queue, host, turns, now_s, pace)
+
+
+def test_static_starts_just_so_many_once_they_wait() -> None:
+    assert static(3, singles(3), 0.0) == Start(3)
+    assert static(3, singles(9), 0.0) == Start(3)
+    assert static(1, singles(9), 0.0) == Start(1)
+
+
+def test_static_waits_until_the_most_urgent_must_start_with_a_full_batch() -> None:
+    """Three rows take 30 ms: two wait until 70 ms and then start as they are. At twice the times until 40 ms."""
+    assert static(3, singles(2), 0.0) == Hold(until_s=near(0.070))
+    assert static(3, singles(2), 0.0701) == Start(2)
+    assert static(3, singles(2), 0.0, pace=2.0) == Hold(until_s=near(0.040))
+
+
+def test_static_asks_for_no_more_than_the_variant_takes() -> None:
+    """Batches of 8 of a variant that takes 4."""
+    assert static(8, singles(3), 0.0) == Hold(until_s=near(0.060))
+    assert static(8, singles(9), 0.0) == Start(4)
+
+
+def test_static_shrinks_and_gives_up_like_the_others() -> None:
+    """25 ms left: two of three rows; 9 ms: none."""
+    assert static(3, singles(3), 0.075) == Start(2)
+    assert static(3, singles(3), 0.091) is HOPELESS
+    assert static(3, singles(9), 0.0, turns=2) == Hold(until_s=near(0.070))
+    assert static(3, singles(9), 0.0, turns=0) is None
+    assert static(1, queue_of(make_request(rows=3)), 0.0) == Start(3)
+
+
+def test_these_rules_learn_nothing() -> None:
+    for batcher in (GreedyBatcher(), StaticBatcher(rows=3), ProactiveBatcher()):
+        before = batcher.decide(singles(2), HOST, 2, 0.0)
+        batcher.ran(HOST, 2, is_late=True)
+        assert batcher.fresh().decide(singles(2), HOST, 2, 0.0) == before

@@ -6,7 +6,7 @@ import pytest
 from builders import make_placement, make_plan
 
 from proteus_cli.control.demand import DemandEstimator
-from proteus_cli.control.replanning import Replan, ReplanRule
+from proteus_cli.control.replanning import PeriodicRule, Replan, ReplanRule
 from proteus_cli.domain.plan import Plan
 
 RULE = ReplanRule(room_sigmas=0.0)
@@ -187,3 +187,111 @@ def test_a_family_that_the_plan_left_out_is_planned_for_once_it_is_asked_for() -
     assert wanted
     assert wanted[0][1].demand_qps["a"] == 1.0
     assert wanted[0][1].reason == "a: asked for, and not planned for"
+
+
+# --- the paper's rule: every 30 s, and in a burst
+
+PERIODIC = PeriodicRule()
+
+
+def periodic(
+    plan: Plan, arrivals: Sequence[float], *, now_s: float, since_s: float = 0.0, pace: float = 1.0
+) -> Replan | None:
+    demand = DemandEstimator(dict.fromkeys(plan.demand_qps, 0.1))
+    for at_s in arrivals:
+        demand.arrived("a", 1, at_s)
+    paces = dict.fromkeys(plan.demand_qps, pace)
+    return PERIODIC.decide(plan, demand, paces, now_s=now_s, started_s=0.0, since_s=since_s)
+
+
+def test_every_thirty_seconds_it_plans_for_the_mean_of_the_last_ten() -> None:
+    """50 qps from 20 to 30 s: 500 in 10 s. At 29 s the plan is too young, and at 30 one made at 1 s is."""
+    load = evenly((100.0, 20.0), (50.0, 10.0))
+    wanted = periodic(plan_for(100.0), load, now_s=30.01)
+    assert wanted is not None
+    assert wanted.demand_qps == {"a": pytest.approx(50.0)}
+    assert wanted.reason == "30 s have passed"
+    assert periodic(plan_for(100.0), load, now_s=29.01) is None
+    assert periodic(plan_for(100.0), load, now_s=30.01, since_s=1.0) is None
+
+
+def test_a_second_that_brings_more_than_the_plan_carries_is_a_burst() -> None:
+    """The plan was made for 100 qps and carries 120; 121 in a second are more, 119 are not."""
+    wanted = periodic(plan_for(100.0), evenly((100.0, 5.0), (121.0, 1.0)), now_s=6.01)
+    assert wanted is not None
+    assert wanted.reason == "a: a burst of 121 qps"
+    assert periodic(plan_for(100.0), evenly((100.0, 5.0), (119.0, 1.0)), now_s=6.01) is None
+
+
+def test_a_burst_is_planned_for_what_it_brings_though_the_mean_is_less() -> None:
+    """(5 · 100 + 300) / 10 = 80 qps over ten seconds, 300 in the last."""
+    wanted = periodic(plan_for(100.0), evenly((100.0, 5.0), (300.0, 1.0)), now_s=6.01)
+    assert wanted is not None
+    assert wanted.demand_qps == {"a": pytest.approx(300.0)}
+
+
+def test_after_a_burst_the_mean_is_planned_for() -> None:
+    """(1 · 300 + 9 · 10) / 10 = 39 qps, 10 in the last second."""
+    wanted = periodic(plan_for(100.0), evenly((10.0, 20.0), (300.0, 1.0), (10.0, 9.0)), now_s=30.01)
+    assert wanted is not None
+    assert wanted.demand_qps == {"a": pytest.approx(39.0)}
+
+
+def test_a_plan_that_can_not_carry_what_it_was_made_for_is_no_burst_again() -> None:
+    """Made for 1000 qps of which 200 are carried."""
+    plan = plan_for(1000.0, capacity_qps=200.0)
+    assert periodic(plan, evenly((1000.0, 5.0)), now_s=5.01) is None
+    assert periodic(plan, evenly((1000.0, 5.0), (1001.0, 1.0)), now_s=6.01) is not None
+
+
+def test_it_knows_neither_floor_nor_pace() -> None:
+    """The published system plans for what it sees: a family that is not asked for gets nothing."""
+    wanted = periodic(plan_for(100.0, b=50.0), evenly((10.0, 30.0)), now_s=30.01, pace=2.0)
+    assert wanted is not None
+    assert wanted.demand_qps == {"a": pytest.approx(10.0), "b": 0.0}
+
+
+# --- room for bursts
+
+
+def test_a_plan_has_room_for_what_comes_within_an_slo() -> None:
+    """With an SLO of 100 ms, 40 qps: 40 + √(40/0.1) = 60; 4,000: 4,000 + √40,000 = 4,200. Nothing becomes the floor."""
+    first = ReplanRule().first({"a": 40.0, "b": 4000.0}, {"a": 0.1, "b": 0.1, "c": 0.1})
+    assert first == {"a": pytest.approx(60.0), "b": pytest.approx(4200.0), "c": 1.0}
+
+
+def test_the_room_grows_with_the_scatter_that_was_measured() -> None:
+    """100 qps for 10 s, evenly, or all of each second at once.
+
+    Evenly counts as Poisson: 100 + √(100/0.1). At once: of ten windows of 0.1 s one has 100 arrivals. The 99 steps
+    between neighbours are 100 or 0, two in ten of them 100: a variance of about 0.2 · 100² / 2 = 1,000 over a mean of
+    10 is a scatter of about 100, so 100 + √(100 · 100 / 0.1).
+    """
+    rule = ReplanRule()
+    for arrivals, room_qps in (
+        (evenly((100.0, 10.0)), 31.6),
+        ([s + 0.05 for s in range(10) for _ in range(100)], 316.0),
+    ):
+        demand = DemandEstimator({"a": 0.1})
+        for at_s in arrivals:
+            demand.arrived("a", 1, at_s)
+        seen_qps = rule.needed(demand, {"a": 1.0}, 10.01)["a"] - room_qps
+        assert seen_qps == pytest.approx(100.0, rel=0.25)
+
+
+def test_a_demand_that_rises_is_no_scatter() -> None:
+    demand = DemandEstimator({"a": 0.1})
+    for at_s in evenly(*((50.0 * step, 1.0) for step in range(1, 11))):
+        demand.arrived("a", 1, at_s)
+    assert demand.dispersion("a", 10.0, 10.01) == 1.0
+
+
+def test_a_spare_of_another_variant_carries_nothing_that_counts() -> None:
+    """110 qps with their room need 110 + √1,100 = 143: the 150 of the host that serves, but not of a spare."""
+    serves = make_placement("cpu0", "a", "s", rate_qps=100.0, capacity_qps=150.0)
+    spare = make_placement("cpu1", "a", "t", rate_qps=0.0, capacity_qps=1000.0)
+    enough = make_plan(serves, spare, demand_qps={"a": 100.0})
+    less = make_plan(msgspec.structs.replace(serves, capacity_qps=120.0), spare, demand_qps={"a": 100.0})
+    rule = ReplanRule(sigmas=0.0)
+    assert asked(enough, evenly((110.0, 3.0)), until_s=3.0, rule=rule) == []
+    assert asked(less, evenly((110.0, 3.0)), until_s=3.0, rule=rule) != []

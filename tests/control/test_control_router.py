@@ -133,6 +133,13 @@ def test_the_fastest_is_so_for_the_rows_in_question() -> None:
     assert router.fastest(4) is wide
 
 
+def test_the_fastest_is_one_that_is_there_where_any_is() -> None:
+    nimble, wide = hosted("cpu0", latency_s={1: 0.010}), hosted("cpu1", latency_s={1: 0.012})
+    router = Router([nimble, wide])
+    assert router.fastest(1, lambda host: host is wide) is wide
+    assert router.fastest(1, lambda _host: False) is nimble
+
+
 def test_a_variant_that_is_not_routed_to_has_no_turns_to_ask_for() -> None:
     with pytest.raises(KeyError):
         router_of(1).turns_of(hosted(latency_s={1: 0.01}))

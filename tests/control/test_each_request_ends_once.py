@@ -1,4 +1,4 @@
-"""The rules that hold for whatever arrives, however long batches take, and through changes of plan."""
+"""The rules that hold for whatever arrives, however long batches take, and through changes of plan and lost devices."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,15 +10,18 @@ from builders import hosted, make_placement, make_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proteus_cli.control.batcher import ProactiveBatcher
+from proteus_cli.control.aimd import AimdBatcher
+from proteus_cli.control.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
 from proteus_cli.control.controller import Controller, Refused
 from proteus_cli.control.decision import Drop, HandOver, Hosted, Idle, Launch, WaitUntil
 from proteus_cli.control.line import LateLine
+from proteus_cli.control.nexus import NexusBatcher
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
 
 FAMILIES = ("a", "b")
 DEVICES = ("cpu0", "cpu1", "cpu2")
+LOAD_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -29,35 +32,95 @@ class Query:
     rows: int
 
 
+@dataclass(frozen=True)
+class Adopt:
+    """From now on these; what is on devices that are ``loading`` only after a while."""
+
+    hosts: Sequence[Hosted]
+    loading: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Lose:
+    device: str
+
+
+@dataclass(frozen=True)
+class Return:
+    device: str
+
+
+Change = Adopt | Lose | Return
+
+
 @dataclass
 class Driver:
-    """Obeys a controller on a virtual clock, and checks each of its decisions. A batch takes ``pace`` × its latency."""
+    """Obeys a controller on a virtual clock, and checks each of its decisions.
+
+    A batch takes ``pace`` × its latency, and the controller is told so where it is ``measured``.
+    """
 
     controller: Controller
     slots: dict[str, int]
     pace: Callable[[], float]
+    measured: bool = False
     ended: Counter[int] = field(default_factory=Counter)
     waiting: dict[int, Request] = field(default_factory=dict)
     hosted: Sequence[Hosted] = ()
     launches: int = 0
-    _busy: Counter[str] = field(default_factory=Counter)
+    _away: set[str] = field(default_factory=set)
+    _lost: set[str] = field(default_factory=set)
+    _running: dict[str, list[Launch]] = field(default_factory=lambda: {device: [] for device in DEVICES})
     _timer: Counter[str] = field(default_factory=Counter)
+    _load: Counter[str] = field(default_factory=Counter)
     _heap: list[tuple[float, int, Callable[[float], None]]] = field(default_factory=list)
     _order: "count[int]" = field(default_factory=count)
 
-    def adopt(self, hosts: Sequence[Hosted], now_s: float) -> None:
+    def change(self, change: Change, now_s: float) -> None:
+        match change:
+            case Adopt(hosts=hosts, loading=loading):
+                self._adopt(hosts, loading, now_s)
+            case Lose(device=device) if device not in self._lost:
+                self._lose(device, now_s)
+            case Return(device=device) if device in self._lost:
+                self._lost.remove(device)
+                self.controller.returned(device)
+                self._adopt(self.hosted, frozenset({device}), now_s)
+
+    def _adopt(self, hosts: Sequence[Hosted], loading: frozenset[str], now_s: float) -> None:
         plan = make_plan(
             *(make_placement(h.device, h.family, h.variant) for h in hosts),
             demand_qps=dict.fromkeys(FAMILIES, 1000.0),
             devices=DEVICES,
         )
         self.hosted = hosts
-        for request in self.controller.adopt(plan, hosts, now_s):
-            assert not any(host.family == request.family for host in hosts)
-            self._end(request)
-        self._check_turns()
+        self._end_unhosted(self.controller.adopt(plan, hosts, now_s, loading))
+        self._away = self._lost | loading
         for device in DEVICES:
-            self._ask(device, now_s)
+            self._load[device] += 1
+            if device in loading - self._lost:
+                self._loads(device, now_s)
+        self._ask_all(now_s)
+
+    def _loads(self, device: str, now_s: float) -> None:
+        number = self._load[device]
+
+        def loaded(then_s: float) -> None:
+            if self._load[device] == number:
+                self._away.remove(device)
+                self.controller.loaded(device)
+                self._ask_all(then_s)
+
+        self._at(now_s + LOAD_S, loaded)
+
+    def _lose(self, device: str, now_s: float) -> None:
+        self._lost.add(device)
+        self._away.add(device)
+        self._load[device] += 1
+        running, self._running[device] = self._running[device], []
+        self.waiting |= {request.id: request for launch in running for request in launch.requests}
+        self._end_unhosted(self.controller.lost(device, running))
+        self._ask_all(now_s)
 
     def offer(self, request: Request) -> None:
         now_s = request.arrival_s
@@ -71,11 +134,26 @@ class Driver:
         self._check_turns()
         for device in answer.devices:
             self._ask(device, now_s)
+        self._check_nobody_idles(now_s)
 
     def run_until(self, time_s: float) -> None:
         while self._heap and self._heap[0][0] <= time_s:
             due_s, _, action = heappop(self._heap)
             action(due_s)
+            self._check_nobody_idles(due_s)
+
+    def stop(self) -> None:
+        """Let everything end; what waits for a device that never comes back is given up."""
+        self.run_until(float("inf"))
+        for request in self.controller.forget_all():
+            assert self._away
+            self._end(request)
+
+    def _ask_all(self, now_s: float) -> None:
+        self._check_turns()
+        for device in DEVICES:
+            self._ask(device, now_s)
+        self._check_nobody_idles(now_s)
 
     def _ask(self, device: str, now_s: float) -> None:
         while True:
@@ -106,30 +184,42 @@ class Driver:
     def _launch(self, device: str, launch: Launch, now_s: float) -> None:
         host = launch.hosted
         assert host.device == device
+        assert device not in self._away
         assert any(host is loaded for loaded in self.hosted)
-        assert self._busy[device] < self.slots[device]
+        assert len(self._running[device]) < self.slots[device]
         assert launch.rows <= host.max_batch or len(launch.requests) == 1
+        assert launch.rows == sum(request.rows for request in launch.requests)
         assert all(request.family == host.family for request in launch.requests)
-        stays = [r for r in self.waiting.values() if r.family == host.family and r not in launch.requests]
-        latest_s = max(request.deadline_s for request in launch.requests)
-        assert all(latest_s <= request.deadline_s for request in stays)
-        most_urgent = min(launch.requests, key=lambda request: request.deadline_s)
-        assert now_s + host.latency(launch.rows) <= most_urgent.deadline_s + 1e-9
-        self._busy[device] += 1
+        next_one = self.controller._lines[host.family].queue_of(host).peek()
+        assert next_one is None or max(r.deadline_s for r in launch.requests) <= next_one.deadline_s
+        takes_s = self.controller.pace_of(device) * host.latency(launch.rows)
+        if isinstance(self.controller.policy.batching, AimdBatcher):
+            takes_s = 0.0  # it knows no latencies: it only gives up what is late already
+        assert now_s + takes_s <= min(request.deadline_s for request in launch.requests) + 1e-9
+        self._running[device].append(launch)
         self.launches += 1
         for request in launch.requests:
             del self.waiting[request.id]
-        self._at(now_s + self.pace() * host.latency(launch.rows), lambda end_s: self._finished(launch, end_s))
+        run_s = self.pace() * host.latency(launch.rows)
+        self._at(now_s + run_s, lambda end_s: self._finished(launch, run_s, end_s))
 
-    def _finished(self, launch: Launch, now_s: float) -> None:
-        self._busy[launch.hosted.device] -= 1
-        self.controller.finished(launch, None)
+    def _finished(self, launch: Launch, took_s: float, now_s: float) -> None:
+        device = launch.hosted.device
+        if not any(launch is running for running in self._running[device]):
+            return  # lost with its device
+        self._running[device].remove(launch)
+        self.controller.finished(launch, took_s if self.measured else None)
         self.ended.update(request.id for request in launch.requests)
-        self._ask(launch.hosted.device, now_s)
+        self._ask(device, now_s)
 
     def _end(self, request: Request) -> None:
         del self.waiting[request.id]
         self.ended[request.id] += 1
+
+    def _end_unhosted(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            assert not any(host.family == request.family for host in self.hosted)
+            self._end(request)
 
     def _at(self, time_s: float, action: Callable[[float], None]) -> None:
         heappush(self._heap, (time_s, next(self._order), action))
@@ -137,12 +227,26 @@ class Driver:
     def _check_turns(self) -> None:
         for family in FAMILIES:
             line = self.controller._lines[family]
-            assert isinstance(line, LateLine)
             rows = sum(request.rows for request in self.waiting.values() if request.family == family)
-            turns = line.router.turns if line.router is not None else [0]
-            assert line.queue.rows == rows == sum(turns)
+            turns = [line.turns_of(host) for host in line.hosts] or [0]
+            assert line.rows == rows == sum(turns)
             assert min(turns) >= 0
             assert self.controller.waiting_of(family) == sum(r.family == family for r in self.waiting.values())
+
+    def _check_nobody_idles(self, now_s: float) -> None:
+        """Work-conserving batches: a free lane has nothing to take, or what is most urgent can't be made there."""
+        rule = self.controller.policy.batching
+        if not isinstance(rule, GreedyBatcher) and rule != AimdBatcher(timeout_s=0.0):
+            return
+        for host in self.hosted:
+            line = self.controller._lines[host.family]
+            is_free = host.device not in self._away and len(self._running[host.device]) < self.slots[host.device]
+            if is_free and line.turns_of(host) > 0:
+                head = line.queue_of(host).peek()
+                assert head is not None
+                assert isinstance(line, LateLine)
+                assert isinstance(rule, GreedyBatcher)
+                assert now_s + self.controller.pace_of(host.device) * host.latency(head.rows) > rule.due_s(head) - 1e-9
 
 
 @st.composite
@@ -177,50 +281,94 @@ def queries(most_rows: int) -> st.SearchStrategy[list[Query]]:
 
 def play(
     load: Sequence[Query],
-    plans: Sequence[Sequence[Hosted]],
+    changes: Sequence[Change],
     slots: dict[str, int],
     pace: Callable[[], float],
-    margin_frac: float,
+    policy: Policy,
+    *,
+    measured: bool = False,
 ) -> Driver:
-    """Offer all, changing the plan at even distances; then let everything end."""
-    policy = Policy("test", "all", ProactiveBatcher(answer_frac=margin_frac / 2, margin_frac=margin_frac), None)
-    driver = Driver(Controller(dict.fromkeys(FAMILIES, 0.1), slots, policy), slots, pace)
-    now_s, coming = 0.0, list(plans)
-    driver.adopt(coming.pop(0), now_s)
-    every = -(-len(load) // len(plans))
+    """Offer all, with changes at even distances; then let everything end."""
+    driver = Driver(Controller(dict.fromkeys(FAMILIES, 0.1), slots, policy), slots, pace, measured)
+    now_s, coming = 0.0, list(changes)
+    driver.change(coming.pop(0), now_s)
+    every = -(-len(load) // len(changes))
     for number, query in enumerate(load):
         now_s += query.gap_s
         if number and number % every == 0 and coming:
             driver.run_until(now_s)
-            driver.adopt(coming.pop(0), now_s)
+            driver.change(coming.pop(0), now_s)
         driver.offer(Request(number, query.family, now_s, now_s + query.slo_s, query.rows))
-    driver.run_until(float("inf"))
+    driver.stop()
     return driver
 
 
+def proactive(margin_frac: float) -> Policy:
+    return Policy("test", "all", ProactiveBatcher(answer_frac=margin_frac / 2, margin_frac=margin_frac), None)
+
+
 SLOTS = st.fixed_dictionaries({device: st.integers(1, 2) for device in DEVICES})
-PLANS = st.lists(hosting(), min_size=1, max_size=3)
-MARGINS = st.sampled_from([0.0, 0.1, 0.5])
+ADOPT = st.builds(Adopt, hosting())
+PLANS = st.lists(ADOPT, min_size=1, max_size=3)
+POLICIES = st.sampled_from([0.0, 0.1, 0.5]).map(proactive)
+PACES = st.lists(st.floats(0.2, 3.0), min_size=1, max_size=5)
+
+BATCHERS: tuple[Batcher, ...] = (
+    ProactiveBatcher(),
+    GreedyBatcher(),
+    AimdBatcher(),
+    AimdBatcher(timeout_s=0.02),
+    NexusBatcher(),
+    StaticBatcher(rows=3),
+)
+OTHER_POLICIES = st.builds(
+    Policy,
+    name=st.just("test"),
+    variants=st.just("all"),
+    batching=st.sampled_from(BATCHERS),
+    replanning=st.none(),
+    assignment=st.sampled_from(["late", "late", "early", "uniform"]),
+    admits=st.sampled_from(["timely", "all"]),
+)
+CHANGES = st.lists(
+    st.builds(Adopt, hosting(), st.frozensets(st.sampled_from(DEVICES)))
+    | st.builds(Lose, st.sampled_from(DEVICES))
+    | st.builds(Return, st.sampled_from(DEVICES)),
+    max_size=6,
+)
 
 
-@given(queries(1), PLANS, SLOTS, st.data(), MARGINS)
+def in_turn(paces: Sequence[float]) -> Callable[[], float]:
+    turn = count()
+    return lambda: paces[next(turn) % len(paces)]
+
+
+@given(queries(1), PLANS, SLOTS, PACES, POLICIES)
 @settings(max_examples=150, deadline=None)
 def test_single_rows_end_once_in_deadline_order_within_slots_and_batch_sizes(
-    load: list[Query], plans: list[list[Hosted]], slots: dict[str, int], data: st.DataObject, margin_frac: float
+    load: list[Query], plans: list[Adopt], slots: dict[str, int], paces: list[float], policy: Policy
 ) -> None:
-    paces = data.draw(st.lists(st.floats(0.2, 3.0), min_size=1, max_size=5))
-    turn = count()
-    driver = play(load, plans, slots, lambda: paces[next(turn) % len(paces)], margin_frac)
+    driver = play(load, plans, slots, in_turn(paces), policy)
     assert driver.ended == Counter(range(len(load)))
     assert driver.controller.waiting == 0
 
 
-@given(queries(6), PLANS, SLOTS, MARGINS)
+@given(queries(6), PLANS, SLOTS, POLICIES)
 @settings(max_examples=150, deadline=None)
 def test_requests_of_many_rows_end_once_in_deadline_order_within_slots_and_batch_sizes(
-    load: list[Query], plans: list[list[Hosted]], slots: dict[str, int], margin_frac: float
+    load: list[Query], plans: list[Adopt], slots: dict[str, int], policy: Policy
 ) -> None:
-    driver = play(load, plans, slots, lambda: 1.0, margin_frac)
+    driver = play(load, plans, slots, lambda: 1.0, policy)
+    assert driver.ended == Counter(range(len(load)))
+    assert driver.controller.waiting == 0
+
+
+@given(queries(3), ADOPT, CHANGES, SLOTS, PACES, OTHER_POLICIES)
+@settings(max_examples=400, deadline=None)
+def test_all_rules_hold_for_any_batching_and_assignment_while_devices_load_are_lost_and_return(
+    load: list[Query], first: Adopt, changes: list[Change], slots: dict[str, int], paces: list[float], policy: Policy
+) -> None:
+    driver = play(load, [first, *changes], slots, in_turn(paces), policy, measured=True)
     assert driver.ended == Counter(range(len(load)))
     assert driver.controller.waiting == 0
 
@@ -230,6 +378,7 @@ def test_the_rules_are_tested_on_runs_that_launch_and_change_plans() -> None:
     host = hosted("cpu0", "a", latency_s={1: 0.01, 4: 0.02}, capacity_qps=200.0)
     other = hosted("cpu1", "a", latency_s={1: 0.01, 4: 0.02}, capacity_qps=200.0)
     load = [Query(0.01, "a", 0.2, 1)] * 40
-    driver = play(load, [[host], [other], [host, other]], dict.fromkeys(DEVICES, 1), lambda: 1.0, 0.0)
+    plans = [Adopt([host]), Adopt([other]), Adopt([host, other])]
+    driver = play(load, plans, dict.fromkeys(DEVICES, 1), lambda: 1.0, proactive(0.0))
     assert driver.launches >= 10
     assert driver.ended == Counter(range(40))

@@ -1,0 +1,279 @@
+"""`proteus replay` in simulation: policies, other batching, loads, jitter, failures, and Ctrl-C."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from command_line import WITHIN_S, command, proteus
+from tiny import DEVICES, Tiny, change_json
+
+from proteus_cli.control.policies import POLICIES
+
+OUTCOMES = ("served", "late", "dropped", "rejected", "failed")
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """40 qps for ten seconds, 200 qps for five, and 40 qps again for five; two of three for `shapes`, evenly."""
+    gaps = [0.025] * 400 + [0.005] * 1000 + [0.025] * 200
+    rows, now_s = [], 0.0
+    for number, gap_s in enumerate(gaps):
+        rows.append(f"{now_s:.3f},{'tones' if number % 3 == 0 else 'shapes'}\n")
+        now_s += gap_s
+    path = tmp_path / "t.csv"
+    path.write_text("arrival_s,family\n" + "".join(rows))
+    return path
+
+
+@pytest.fixture
+def scattering(tiny: Tiny) -> Tiny:
+    """Profiles with a tail: p90, p95 and p99 are 1.2, 1.4 and 2 times the median."""
+    for device in DEVICES:
+        path = tiny.place.profile_path(device)
+        variants = msgspec.json.decode(path.read_bytes())["variants"]
+        for point in (point for variant in variants for point in variant["points"]):
+            for name, times in (("p90_s", 1.2), ("p95_s", 1.4), ("p99_s", 2.0)):
+                point[name] = point["p50_s"] * times
+        change_json(path, variants=variants)
+    return tiny
+
+
+def replayed(tiny: Tiny, trace: Path, *options: str) -> Any:
+    """The report, or reports, without what differs from run to run."""
+    document = proteus("replay", trace, *options, "--json", "-w", tiny.root).document()
+    for report in document if isinstance(document, list) else [document]:
+        del report["made_by"]
+    return document
+
+
+# --- policies and batching
+
+
+def test_all_policies_are_compared_in_one_list_and_lose_no_request(tiny: Tiny, trace: Path) -> None:
+    reports = replayed(tiny, trace, "--policy", "all")
+    assert [report["policy"] for report in reports] == list(POLICIES)
+    for report in reports:
+        assert report["mode"] == "simulated"
+        assert sum(report[outcome] for outcome in OUTCOMES) == report["requests"] == 1600
+    by_name = {report["policy"]: report for report in reports}
+    assert by_name["clipper-ha"]["replans"] == by_name["most-accurate"]["replans"] == []
+    assert by_name["least-accurate"]["effective_accuracy"] < by_name["proteus"]["effective_accuracy"]
+    assert all(report["served"] <= by_name["oracle"]["served"] for report in reports)
+
+
+def test_several_policies_come_in_the_order_in_which_they_were_asked_for(tiny: Tiny, trace: Path) -> None:
+    reports = replayed(tiny, trace, "--policy", "clipper-ht, proteus-paper,oracle")
+    assert [report["policy"] for report in reports] == ["clipper-ht", "proteus-paper", "oracle"]
+
+
+def test_an_unknown_policy_among_others_is_refused(tiny: Tiny, trace: Path) -> None:
+    for names in ("proteus,clipper", "all,proteus", "proteus,", ""):
+        ended = proteus("replay", trace, "--policy", names, "-w", tiny.root)
+        assert ended.refused().startswith("No policy `")
+        assert "infaas-accuracy" in ended.stderr
+
+
+def test_all_policies_can_be_simulated_but_not_served(tiny: Tiny, trace: Path) -> None:
+    assert proteus("plan", "--demand", "10qps", "-o", tiny.place.plans_dir / "p.json", "-w", tiny.root).code == 0
+    ended = proteus("replay", trace, "--serve", "p", "--policy", "clipper-ha", "-w", tiny.root)
+    assert ended.refused() == "The policy `clipper-ha` can only be simulated."
+
+
+@pytest.mark.parametrize("batching", ["proteus", "aimd", "nexus", "greedy", "static-1", "static-4"])
+@pytest.mark.parametrize("policy", ["proteus", "proteus-paper"])
+def test_any_policy_takes_any_batching(tiny: Tiny, trace: Path, policy: str, batching: str) -> None:
+    report = replayed(tiny, trace, "--policy", policy, "--batching", batching)
+    assert report["policy"] == policy
+    assert sum(report[outcome] for outcome in OUTCOMES) == 1600
+    assert report["served"] > 0
+    assert (report["mean_batch"] == 1.0) == (batching == "static-1")
+
+
+def test_a_rule_that_waits_makes_larger_batches_than_one_that_does_not(tiny: Tiny, trace: Path) -> None:
+    waits, greedy = (replayed(tiny, trace, "--batching", name) for name in ("proteus", "greedy"))
+    assert waits["mean_batch"] > greedy["mean_batch"]
+    assert waits["latency_s"]["p50"] > greedy["latency_s"]["p50"]
+
+
+@pytest.mark.parametrize(
+    "batching", ["", "fast", "static", "static-", "static-0", "static-x", "static--1", "static-1.5"]
+)
+def test_a_batching_that_is_not_there_is_refused(tiny: Tiny, trace: Path, batching: str) -> None:
+    ended = proteus("replay", trace, f"--batching={batching}", "-w", tiny.root)
+    assert ended.refused() == f"No batching `{batching}`."
+    assert "static-N" in ended.stderr
+
+
+# --- loads, jitter, failures
+
+
+def test_the_longer_loads_take_the_more_a_burst_costs(tiny: Tiny, trace: Path) -> None:
+    """A device that loads for 3 s of a burst of 5 serves nothing meanwhile."""
+    free, some, long = (replayed(tiny, trace, "--load-time", t)["slo_violation_ratio"] for t in ("0s", "300ms", "3s"))
+    assert free <= some < long
+
+
+@pytest.mark.parametrize("load_time", ["2", "-1s", "soon", "inf s", ""])
+def test_a_load_time_is_a_duration(tiny: Tiny, trace: Path, load_time: str) -> None:
+    assert "uration" in proteus("replay", trace, f"--load-time={load_time}", "-w", tiny.root).refused()
+
+
+def test_jitter_scatters_batches_by_the_seed(scattering: Tiny, trace: Path) -> None:
+    still = replayed(scattering, trace, "--jitter", "p95", "--seed", "1")
+    assert replayed(scattering, trace, "--jitter", "p95", "--seed", "1") == still
+    assert replayed(scattering, trace, "--jitter", "p95", "--seed", "2") != still
+    steady, wild = (replayed(scattering, trace, *options) for options in ((), ("--jitter", "p99")))
+    assert len(set(steady["latency_quantiles_s"])) < len(set(wild["latency_quantiles_s"]))
+    assert steady["latency_s"]["p99"] < wild["latency_s"]["p99"]
+
+
+@pytest.mark.parametrize("jitter", ["p50", "95", "P95", "yes", ""])
+def test_a_jitter_is_one_of_three_percentiles(tiny: Tiny, trace: Path, jitter: str) -> None:
+    ended = proteus("replay", trace, f"--jitter={jitter}", "-w", tiny.root)
+    assert ended.refused() == f"No jitter `{jitter}`."
+    assert "p90, p95, p99" in ended.stderr
+
+
+def test_a_lost_device_answers_nothing_and_the_plans_say_why_they_changed(tiny: Tiny, trace: Path) -> None:
+    whole = replayed(tiny, trace)
+    fails = replayed(tiny, trace, "--fail", "cpu1@2s..8s")
+    reasons = [replan["reason"] for replan in fails["replans"]]
+    assert reasons[0] == "cpu1 was lost"
+    assert "cpu1 is back" in reasons
+    assert 0 < fails["devices"]["cpu1"]["answers"] < whole["devices"]["cpu1"]["answers"]
+    assert sum(fails[outcome] for outcome in OUTCOMES) == 1600
+
+
+def test_a_device_can_be_lost_for_good_and_so_can_all(tiny: Tiny, trace: Path) -> None:
+    """From the start cpu0 alone; from 5 s on, after 200 requests, nothing at all."""
+    alone = replayed(tiny, trace, "--fail", "cpu1@0s..")
+    assert alone["devices"]["cpu1"]["answers"] == 0
+    assert alone["served"] > 0
+    nothing = replayed(tiny, trace, "--fail", "cpu0@5s..", "--fail", "cpu1@5s..")
+    assert 150 <= nothing["served"] <= 200
+    assert sum(nothing[outcome] for outcome in OUTCOMES) == 1600
+
+
+def test_under_all_conditions_together_the_same_seed_gives_the_same_reports(scattering: Tiny, trace: Path) -> None:
+    conditions = ("--jitter", "p99", "--load-time", "500ms", "--fail", "cpu0@3s..6s", "--fail", "cpu1@12s..13s")
+    first, second = (replayed(scattering, trace, "--policy", "all", *conditions, "--seed", "5") for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("failure", "problem"),
+    [
+        ("cpu7@1s..2s", "`cpu7`, which is not in the fleet"),
+        ("cpu1", "is no failure"),
+        ("cpu1@1s", "is no failure"),
+        ("cpu1@..2s", "is no failure"),
+        ("@1s..2s", "is no failure"),
+        ("", "is no failure"),
+        ("cpu1@2s..1s", "ends before it starts"),
+        ("cpu1@1s..1s", "ends before it starts"),
+        ("cpu1@1..2", "has no unit"),
+        ("cpu1@-1s..2s", "must be a finite number that is not negative"),
+        ("cpu1@soon..", "is not a duration"),
+    ],
+)
+def test_a_failure_that_makes_no_sense_is_refused(tiny: Tiny, trace: Path, failure: str, problem: str) -> None:
+    assert problem in proteus("replay", trace, f"--fail={failure}", "-w", tiny.root).refused()
+
+
+def test_a_failure_is_of_a_device_of_the_plan_or_fleet_that_is_simulated(tiny: Tiny, trace: Path) -> None:
+    assert proteus("plan", "--demand", "10qps", "-o", tiny.place.plans_dir / "p.json", "-w", tiny.root).code == 0
+    assert replayed(tiny, trace, "--plan", "p", "--fail", "cpu1@1s..2s")["requests"] == 1600
+    ended = proteus("replay", trace, "--plan", "p", "--fail", "gpu0@1s..2s", "-w", tiny.root)
+    assert "not in the fleet" in ended.refused()
+
+
+@pytest.mark.parametrize("target", ["--url=http://127.0.0.1:1", "--serve=plan"])
+@pytest.mark.parametrize("option", ["--batching=greedy", "--load-time=1s", "--jitter=p95", "--fail=cpu0@1s..2s"])
+def test_conditions_are_for_simulations_only(tiny: Tiny, target: str, option: str) -> None:
+    """Refused before the trace is read or anybody is asked."""
+    ended = proteus("replay", "nowhere.csv", target, option, "-w", tiny.root)
+    assert ended.refused() == f"`{option.partition('=')[0]}` is for simulated replays."
+
+
+# --- Ctrl-C
+
+
+@pytest.fixture
+def long_trace(tmp_path: Path) -> Path:
+    """Far more than is simulated in the time it takes to interrupt it: 1.2 million queries."""
+    path = tmp_path / "long.csv"
+    path.write_text("second,family,count\n" + "".join(f"{second},shapes,500\n" for second in range(2400)))
+    return path
+
+
+def interrupted(arguments: Sequence[str | Path], *, title: str) -> tuple[int, str, str]:
+    """Code, stdout and stderr of a replay that gets SIGINT once its progress bar says that it is under way."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=theirs, stdin=subprocess.DEVNULL, text=True,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"},
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        said = ""
+        while not re.search(rf"{title} .*[1-9]\d*%", said):
+            said += os.read(ours, 4096).decode(errors="replace")
+        process.send_signal(signal.SIGINT)
+        while chunk := _read_to_the_end(ours):
+            said += chunk
+        stdout, _ = process.communicate(timeout=WITHIN_S)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    return process.returncode, stdout, said
+
+
+def _read_to_the_end(terminal: int) -> str:
+    try:
+        return os.read(terminal, 4096).decode(errors="replace")
+    except OSError:  # a terminal that nobody writes to any more can't be read, on Linux
+        return ""
+
+
+def test_ctrl_c_prints_what_is_known_so_far_and_ends_with_130(tiny: Tiny, long_trace: Path) -> None:
+    call = ("replay", long_trace, "--json", "-w", tiny.root)
+    code, stdout, stderr = interrupted(call, title="simulating proteus")
+    assert code == 130
+    report = json.loads(stdout)
+    assert 0 < report["requests"] < 1_200_000
+    assert report["requests"] == sum(report[outcome] for outcome in OUTCOMES)
+    assert 0 < report["duration_s"] < 2400
+    assert report["requests"] == pytest.approx(500 * report["duration_s"], rel=0.1)
+    assert f"interrupted after {report['duration_s']:.1f} s of the trace" in " ".join(stderr.split())
+    assert stderr.rstrip().endswith("interrupted")
+    assert "Traceback" not in stderr
+
+
+def test_ctrl_c_in_the_second_of_three_policies_keeps_the_first_and_what_is_known_of_the_second(
+    tiny: Tiny, long_trace: Path, tmp_path: Path
+) -> None:
+    """As tables, and in the file that was asked for."""
+    path = tmp_path / "out.json"
+    long_trace.write_text("second,family,count\n" + "".join(f"{s},shapes,20\n" for s in range(6000)))
+    call = ("replay", long_trace, "--policy", "clipper-ht,proteus,clipper-ha", "-o", path, "-w", tiny.root)
+    code, stdout, _ = interrupted(call, title="simulating proteus")
+    assert code == 130
+    assert [report["policy"] for report in json.loads(path.read_text())] == ["clipper-ht", "proteus"]
+    assert "clipper-ht" in stdout
+    assert "SLO violations" in stdout
+
+
+def test_ctrl_c_in_the_first_of_two_policies_still_gives_a_list(tiny: Tiny, long_trace: Path) -> None:
+    call = ("replay", long_trace, "--policy", "proteus,clipper-ha", "--json", "-w", tiny.root)
+    code, stdout, _ = interrupted(call, title="simulating proteus")
+    assert code == 130
+    assert [report["policy"] for report in json.loads(stdout)] == ["proteus"]

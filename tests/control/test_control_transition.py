@@ -1,0 +1,178 @@
+"""From what devices host to what a plan wants: who may leave its family, who waits, and who goes where all wait."""
+
+from builders import hosted
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proteus_cli.control.decision import Hosted
+from proteus_cli.control.transition import Station, keys, next_to_load
+
+
+def host(family: str, capacity_qps: float = 100.0, variant: str = "s") -> Hosted:
+    return hosted("any", family, f"{family}-{variant}", latency_s={1: 0.01}, capacity_qps=capacity_qps)
+
+
+def on_the_way(now: Hosted | None, wanted: Hosted | None, *, is_loading: bool = False) -> Station:
+    return Station(() if now is None else (now,), () if wanted is None else (wanted,), is_loading)
+
+
+def stays(what: Hosted) -> Station:
+    return Station((what,), (what,))
+
+
+def test_a_device_that_hosts_nothing_starts_at_once() -> None:
+    assert next_to_load({"d0": on_the_way(None, host("a"))}, {"a": 1000.0}) == ["d0"]
+
+
+def test_who_has_all_it_should_has_nothing_to_load() -> None:
+    """Also where it should have less, or nothing, or is loading already."""
+    both = Station((host("a"), host("b")), (host("b"),))
+    stations = {
+        "d0": stays(host("a")),
+        "d1": both,
+        "d2": on_the_way(host("a"), None),
+        "d3": on_the_way(host("a"), host("b"), is_loading=True),
+    }
+    assert next_to_load(stations, {"a": 1.0, "b": 1.0}) == []
+
+
+def test_a_device_leaves_only_where_the_others_carry_its_demand() -> None:
+    """Two of 100 qps serve `a`. Of 100 qps one may go to `b`; of 101 none may, and as `b` waits for nobody else, the
+    deadlock lets one go.
+    """
+    stations = {"d0": on_the_way(host("a"), host("b")), "d1": stays(host("a")), "d2": stays(host("b"))}
+    assert next_to_load(stations, {"a": 100.0, "b": 150.0}) == ["d0"]
+    stations["d3"] = on_the_way(None, host("b"), is_loading=True)
+    assert next_to_load(stations, {"a": 100.0, "b": 150.0}) == ["d0"]
+    assert next_to_load(stations, {"a": 101.0, "b": 150.0}) == []
+
+
+def test_what_one_device_takes_away_the_next_can_no_longer_count_on() -> None:
+    """Three of 100 qps for 150: one may leave, which leaves 200; without another it would be 100."""
+    stations = {f"d{n}": on_the_way(host("a"), host("b")) for n in range(3)}
+    assert next_to_load(stations, {"a": 150.0, "b": 10.0}) == ["d0"]
+    assert next_to_load(stations, {"a": 100.0, "b": 10.0}) == ["d0", "d1"]
+    assert next_to_load(stations, {"a": 0.0, "b": 10.0}) == ["d0", "d1", "d2"]
+
+
+def test_what_loads_serves_nothing_so_nobody_counts_on_it() -> None:
+    """d1 will serve `a` again; until then d0 is all that `a` has."""
+    stations = {
+        "d0": on_the_way(host("a"), host("b")),
+        "d1": on_the_way(host("b"), host("a"), is_loading=True),
+        "d2": stays(host("b")),
+    }
+    assert next_to_load(stations, {"a": 50.0, "b": 50.0}) == []
+    stations["d1"] = stays(host("a"))
+    assert next_to_load(stations, {"a": 50.0, "b": 50.0}) == ["d0"]
+
+
+def test_first_those_whose_family_has_the_least_of_what_it_needs() -> None:
+    """`b` has 50 of 100 qps, `c` 20 of 100: of `a`'s two devices, of which one may go, that for `c` goes first."""
+    stations = {
+        "d0": on_the_way(host("a"), host("b")),
+        "d1": on_the_way(host("a"), host("c")),
+        "d2": stays(host("a")),
+        "d3": stays(host("b", 50.0)),
+        "d4": stays(host("c", 20.0)),
+    }
+    assert next_to_load(stations, {"a": 150.0, "b": 100.0, "c": 100.0}) == ["d1"]
+    assert next_to_load(stations, {"a": 150.0, "b": 300.0, "c": 100.0}) == ["d0"]
+
+
+def test_where_all_wait_for_each_other_the_one_that_is_missed_least_goes() -> None:
+    """Each device is the only one of its family. Without d0 `a` has nothing of its 90 qps; without d1 `b` has 30 of 40,
+    from d2.
+    """
+    stations = {
+        "d0": on_the_way(host("a"), host("b")),
+        "d1": on_the_way(host("b"), host("a")),
+        "d2": stays(host("b", 30.0)),
+    }
+    assert next_to_load(stations, {"a": 90.0, "b": 40.0}) == ["d1"]
+
+
+def test_nobody_is_let_go_for_that_while_another_still_loads() -> None:
+    """What it loads may be what the others wait for."""
+    stations = {
+        "d0": on_the_way(host("a"), host("b")),
+        "d1": on_the_way(host("b"), host("a")),
+        "d2": on_the_way(None, host("b"), is_loading=True),
+    }
+    assert next_to_load(stations, {"a": 90.0, "b": 40.0}) == []
+
+
+def test_another_variant_of_the_family_is_a_load_too() -> None:
+    stations = {"d0": on_the_way(host("a"), host("a", variant="l")), "d1": stays(host("a"))}
+    assert next_to_load(stations, {"a": 100.0}) == ["d0"]
+    assert next_to_load(stations | {"d2": Station(is_loading=True)}, {"a": 101.0}) == []
+
+
+def test_the_more_is_missing_the_more_may_be_on_their_way() -> None:
+    """Four of 100 qps, each to be replaced by a faster one. Of 800 qps half is missing, so half of the four may go; of
+    500 a fifth is missing, and one of four is more than that: all wait for each other, and so one goes.
+    """
+    stations = {f"d{n}": on_the_way(host("a"), host("a", 200.0, "l")) for n in range(4)}
+    assert next_to_load(stations, {"a": 800.0}) == ["d0", "d1"]
+    assert next_to_load(stations, {"a": 500.0}) == ["d0"]
+    stations["d0"].is_loading = True
+    assert next_to_load(stations, {"a": 800.0}) == ["d1"]
+    assert next_to_load(stations, {"a": 500.0}) == []
+
+
+def test_a_device_of_several_variants_is_missed_by_the_worst_off_of_its_families() -> None:
+    """Others carry all of `a`, but nothing of `b`."""
+    stations = {
+        "d0": Station((host("a"), host("b")), (host("c"),)),
+        "d1": stays(host("a")),
+        "d2": Station(is_loading=True),
+    }
+    assert next_to_load(stations, {"a": 100.0, "b": 1.0, "c": 1.0}) == []
+    assert next_to_load(stations, {"a": 100.0, "b": 0.0, "c": 1.0}) == ["d0"]
+
+
+def test_queries_are_for_what_comes_while_it_loads_and_for_what_is_there_before() -> None:
+    now, wanted = host("a"), host("b")
+    assert on_the_way(now, wanted).hosted == (now,)
+    assert on_the_way(now, wanted, is_loading=True).hosted == (wanted,)
+    assert stays(now).hosted == (now,)
+    less = Station((now, wanted), (wanted,))
+    assert (less.is_there, less.hosted) == (True, (wanted,))
+    assert keys(less.now) == {("a", "a-s"), ("b", "b-s")}
+
+
+HOSTS = st.sampled_from([None, host("a"), host("b", 50.0), host("b", 150.0, "l"), host("c", 10.0)])
+
+
+@given(
+    st.lists(st.tuples(HOSTS, HOSTS), min_size=1, max_size=6),
+    st.fixed_dictionaries({family: st.sampled_from([0.0, 1.0, 60.0, 100.0, 250.0]) for family in "abc"}),
+)
+def test_step_by_step_all_get_there_and_no_family_that_had_enough_falls_below_unless_all_wait(
+    pairs: list[tuple[Hosted | None, Hosted | None]], demand_qps: dict[str, float]
+) -> None:
+    stations = {f"d{n}": on_the_way(now, wanted) for n, (now, wanted) in enumerate(pairs)}
+    for _ in range(len(stations)):
+        before = carried_qps(stations)
+        starting = next_to_load(stations, demand_qps)
+        if not starting:
+            break
+        for device in starting:
+            stations[device].is_loading = True
+        if len(starting) > 1:  # a single one may be what a deadlock lets go
+            after = carried_qps(stations)
+            for family, asked_qps in demand_qps.items():
+                # What doesn't suffice may fall by as large a part as is missing.
+                least_qps = asked_qps if before[family] >= asked_qps else before[family] ** 2 / asked_qps
+                assert after[family] >= least_qps - 1e-9
+        for device in starting:
+            stations[device] = Station(stations[device].next, stations[device].next)
+    assert all(station.is_there for station in stations.values())
+
+
+def carried_qps(stations: dict[str, Station]) -> dict[str, float]:
+    there = dict.fromkeys("abc", 0.0)
+    for station in stations.values():
+        for each in station.hosted if not station.is_loading else ():
+            there[each.family] += each.capacity_qps
+    return there
