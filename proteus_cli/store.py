@@ -9,11 +9,11 @@ import os
 import platform
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import msgspec
 
@@ -29,7 +29,8 @@ T = TypeVar("T")
 
 ACCURACY_TOLERANCE = 0.01  # by so much a measured accuracy may miss the declared one
 
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_LEVEL = 6  # 9 makes a trace 0.4 % smaller, in four times the time
 
 
 def made_by() -> MadeBy:
@@ -48,13 +49,37 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     A link is followed. A device or a pipe, like `/dev/stdout`, is written to and never replaced.
     """
+    with writing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write ``path`` through, piece by piece; whole or not at all, as `write_bytes` does.
+
+    Where the block raises, ``path`` stays what it was, unless it is a device or a pipe.
+    """
     with _saying_where(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file() and not path.is_dir():
-            path.write_bytes(content)
+            with path.open("wb") as device:
+                yield device
             return
-        with _beside(path.resolve(), content) as temporary:
+        with _beside(path.resolve()) as (file, temporary):
+            yield file
+            _settle(file)
             temporary.replace(path.resolve())
+
+
+@contextlib.contextmanager
+def writing_text(path: Path) -> Iterator[Callable[[str], object]]:
+    """What writes text to ``path`` as `writing` does; gzipped where the name ends in ``.gz``, always the same way."""
+    with writing(path) as file:
+        if path.suffix != ".gz":
+            yield lambda text: file.write(text.encode())
+            return
+        with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=_GZIP_LEVEL) as packed:
+            yield lambda text: packed.write(text.encode())
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
@@ -69,7 +94,10 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
                 if path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 path.parent.mkdir(parents=True, exist_ok=True)
-                written.append((path, stack.enter_context(_beside(path.resolve(), content))))
+                file, temporary = stack.enter_context(_beside(path.resolve()))
+                file.write(content)
+                _settle(file)
+                written.append((path, temporary))
         for path, temporary in written:
             with _saying_where(path):
                 temporary.replace(path.resolve())
@@ -87,20 +115,23 @@ def _saying_where(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _beside(path: Path, content: bytes) -> Iterator[Path]:
-    """A file with the content beside ``path``, on the disk; gone afterwards unless it was renamed."""
+def _beside(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """An open file beside ``path``, and its name; gone afterwards unless it was renamed."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        yield temporary
+            yield file, temporary
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _settle(file: IO[bytes]) -> None:
+    """All that was written is on the disk, for anyone to read."""
+    file.flush()
+    os.fsync(file.fileno())
+    os.fchmod(file.fileno(), 0o644)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -110,8 +141,8 @@ def write_json(path: Path, value: object) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text as `write_bytes` does; gzipped where the name ends in ``.gz``. The same text gives the same bytes."""
-    content = text.encode()
-    write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    with writing_text(path) as write:
+        write(text)
 
 
 def read_bytes(path: Path, *, hint: str) -> bytes:
@@ -132,7 +163,7 @@ def read_text(path: Path, *, hint: str) -> str:
 def text_of(content: bytes, name: str, *, hint: str) -> str:
     """``content`` as UTF-8 text, unpacked where it is gzipped. Raises `ArtefactError`; ``name`` says of what."""
     try:
-        if content.startswith(_GZIP_MAGIC):
+        if content.startswith(GZIP_MAGIC):
             content = gzip.decompress(content)
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

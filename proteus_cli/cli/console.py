@@ -4,16 +4,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 PLAIN_LINE_EVERY_S = 10.0
 STDOUT = "-"
+TO_STDOUT = Path(STDOUT)
 
 
 @dataclass(slots=True)
@@ -59,7 +57,7 @@ def show_json(value: object) -> None:
     sys.stdout.flush()
 
 
-def save(value: object, output: "Path") -> bool:
+def save(value: object, output: Path) -> bool:
     """Write an artefact to a file, or to stdout where ``output`` is ``-``. True where it went to a file."""
     from proteus_cli.store import write_json
 

@@ -98,6 +98,12 @@ FleetOption = Annotated[
         show_default="the profiled devices",
     ),
 ]
+FamiliesOption = Annotated[
+    str | None,
+    typer.Option(help="Shares, like digits=0.7,signals=0.3, or names. Default: the catalog's, by weight."),
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="The same seed makes the same trace.")]
+TraceOutputOption = Annotated[Path, typer.Option("--output", "-o", help="File, gzipped if *.gz; - is stdout.")]
 
 DEFAULT_WORKSPACE = Path()
 DEFAULT_HEADROOM = 1.2
@@ -106,6 +112,23 @@ DEFAULT_POLICY = "proteus"
 DURATION = _parsed(parse_duration, "DURATION")
 RATE = _parsed(parse_rate, "RATE")
 SIZE = _parsed(parse_size, "SIZE")
+
+
+def family_shares(families: str | None, zipf: float | None, workspace: Path) -> dict[str, float]:
+    """Shares by family: those given, or the catalog's; by Zipf's law where ``zipf`` is given. Raises `UsageError`."""
+    from proteus_cli.replay.synthesis import parse_shares, zipf_shares
+    from proteus_cli.store import Workspace
+
+    if families is not None:
+        return parse_shares(families, zipf)
+    place = Workspace(workspace)
+    if not place.catalog_path.exists():
+        hint = "name them, like `--families digits=0.7,signals=0.3`, or a workspace with `--workspace`"
+        raise UsageError(f"No file `{place.catalog_path}` to take the families from.", hint=hint)
+    catalog = place.catalog()
+    if zipf is not None:
+        return zipf_shares(catalog.names, zipf)
+    return {family.name: family.weight for family in catalog.families}
 
 
 def is_debug() -> bool:

@@ -1,4 +1,4 @@
-"""`proteus trace`: make traces, and look into them."""
+"""`proteus trace`: make traces, convert them, and look into them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, RATE, JsonOption, WorkspaceOption
+from proteus_cli.cli.convert import convert
+from proteus_cli.cli.options import (
+    DEFAULT_WORKSPACE,
+    DURATION,
+    RATE,
+    FamiliesOption,
+    JsonOption,
+    SeedOption,
+    TraceOutputOption,
+    WorkspaceOption,
+    family_shares,
+)
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +28,6 @@ if TYPE_CHECKING:
     from proteus_cli.replay.trace import TraceSummary
 
 _DEFAULT_DURATION: Any = "60s"  # the option's parser reads it
-_TO_STDOUT = Path(console.STDOUT)
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARKLINE_WIDTH = 50
 _FLAGS = {
@@ -29,7 +39,8 @@ _FLAGS = {
     "stop_s": "--burst-stop",
 }
 
-app = typer.Typer(help="Make traces of arrivals, and look into them.", no_args_is_help=True)
+app = typer.Typer(help="Make or convert traces of arrivals, and look into them.", no_args_is_help=True)
+app.command()(convert)
 
 
 @app.command()
@@ -39,10 +50,7 @@ def make(
     rate: Annotated[float, typer.Option(**RATE, help="Arrivals per second; outside the peak, where there is one.")],
     peak: Annotated[float | None, typer.Option(**RATE, help="Highest rate (burst, diurnal).")] = None,
     duration: Annotated[float, typer.Option(**DURATION, help="Length of the trace.")] = _DEFAULT_DURATION,
-    families: Annotated[
-        str | None,
-        typer.Option(help="Shares, like digits=0.7,signals=0.3, or names. Default: the catalog's, by weight."),
-    ] = None,
+    families: FamiliesOption = None,
     zipf: Annotated[float | None, typer.Option(help="Share the k-th family by 1/k^ZIPF.")] = None,
     gamma_shape: Annotated[
         float | None, typer.Option(help="Shape of the Gamma distribution, 1 is Poisson. Default: 0.05 (gamma).")
@@ -59,11 +67,11 @@ def make(
     burst_stop: Annotated[
         float | None, typer.Option(**DURATION, help="Peak until here. Default: two thirds in (burst).")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same trace.")] = 0,
+    seed: SeedOption = 0,
     per_second: Annotated[
         bool, typer.Option("--per-second", help="Write counts by second and family; much shorter.")
     ] = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File, gzipped if *.gz; - is stdout.")] = _TO_STDOUT,
+    output: TraceOutputOption = console.TO_STDOUT,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Make a trace and write it as CSV."""
@@ -76,7 +84,7 @@ def make(
         "start_s": burst_start, "stop_s": burst_stop,
     }  # fmt: skip
     chosen = _shape(shape, {name: value for name, value in options.items() if value is not None})
-    shares = _shares(families, zipf, workspace)
+    shares = family_shares(families, zipf, workspace)
     rng = np.random.default_rng(seed)
     trace = make_trace(shape, chosen, rate_qps=rate, duration_s=duration, shares=shares, rng=rng)
     _save(trace, output, per_second=per_second)
@@ -119,22 +127,10 @@ def _shape(name: str, given: dict[str, float]) -> "Shape":
     return SHAPES[name](**given)
 
 
-def _shares(families: str | None, zipf: float | None, workspace: Path) -> dict[str, float]:
-    from proteus_cli.replay.synthesis import parse_shares, zipf_shares
-    from proteus_cli.store import Workspace
-
-    if families is not None:
-        return parse_shares(families, zipf)
-    catalog = Workspace(workspace).catalog()
-    if zipf is not None:
-        return zipf_shares(catalog.names, zipf)
-    return {family.name: family.weight for family in catalog.families}
-
-
 def _save(trace: "Trace", output: Path, *, per_second: bool) -> None:
     from proteus_cli.replay.trace import to_csv, write_trace
 
-    if output == _TO_STDOUT:
+    if output == console.TO_STDOUT:
         typer.echo(to_csv(trace, per_second=per_second), nl=False)
         return
     write_trace(output, trace, per_second=per_second)

@@ -151,17 +151,23 @@ def make_trace(
     arrival_s = shape.arrivals(rate_qps, duration_s, rng)
     _check(len(arrival_s) > 0, "The trace has no arrivals at this rate and duration.")
     families = tuple(sorted(shares))
-    family = _drawn([shares[family] for family in families], len(arrival_s), rng)
+    family = drawn([shares[family] for family in families], len(arrival_s), rng)
     return Trace(
         name=name, families=families, arrival_s=arrival_s, family=family, slo_s=np.full(len(arrival_s), math.nan)
     )
 
 
-def _drawn(shares: Sequence[float], count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    fair = all(is_amount(share) for share in shares) and sum(shares) > 0
-    _check(fair, "Shares of families must not be negative, and one must be above zero.")
+def drawn(shares: Sequence[float], count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Indexes into ``shares``, each drawn with its probability. Raises `UsageError` as `require_fair` does."""
+    require_fair(shares)
     edges = np.cumsum(shares)
     return np.searchsorted(edges / edges[-1], rng.random(count), side="right").astype(np.int64)
+
+
+def require_fair(shares: Sequence[float]) -> None:
+    """Raise `UsageError` where nothing can be spread by the shares."""
+    fair = all(is_amount(share) for share in shares) and sum(shares) > 0
+    _check(fair, "Shares of families must not be negative, and one must be above zero.")
 
 
 def parse_shares(text: str, zipf: float | None = None) -> dict[str, float]:

@@ -10,7 +10,7 @@ import csv
 import io
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from proteus_cli import store
 from proteus_cli.domain.base import Value, require
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.replay.cells import FamilyIndex, number, require_width, slo, whole
 
 LONGEST_S = 366 * 24 * 3600
 MOST_ARRIVALS = 50_000_000
@@ -86,37 +87,20 @@ def _parse(name: str, rows: Iterator[list[str]], rng: np.random.Generator) -> Tr
     return _parse_arrivals(name, rows, header)
 
 
-class _Indexes(dict[str, int]):
-    """Family name → index in order of first appearance; checks a name once, when it is new."""
-
-    def __missing__(self, name: str) -> int:
-        require(bool(name), "family is empty")
-        require(name == name.strip(), f"family `{name}` has blanks around it")
-        self[name] = len(self)
-        return self[name]
-
-    def sorted(self, family: Sequence[int]) -> tuple[tuple[str, ...], Ints]:
-        """The names in alphabetical order, and ``family`` as indexes into them."""
-        names = tuple(sorted(self))
-        rank = np.empty(len(names), dtype=np.int64)
-        rank[[self[name] for name in names]] = np.arange(len(names))
-        return names, rank[np.array(family)]
-
-
 def _parse_arrivals(name: str, rows: Iterator[list[str]], header: list[str]) -> Trace:
     arrival_at, family_at = (header.index(column) for column in _ARRIVALS)
     slo_at, accuracy_at = (header.index(column) if column in header else None for column in _OPTIONAL)
-    arrival_s, slo_s, family, indexes = array("d"), array("d"), array("q"), _Indexes()
+    arrival_s, slo_s, family, indexes = array("d"), array("d"), array("q"), FamilyIndex()
     last_s = 0.0
     for cells in rows:
-        _require_width(cells, header)
-        now_s = _number("arrival_s", cells[arrival_at])
+        require_width(cells, header)
+        now_s = number("arrival_s", cells[arrival_at])
         if not last_s <= now_s <= LONGEST_S:
             _refuse_time(now_s, last_s)
         last_s = now_s
         arrival_s.append(now_s)
         family.append(indexes[cells[family_at]])
-        slo_s.append(math.nan if slo_at is None else _slo(cells[slo_at]))
+        slo_s.append(math.nan if slo_at is None else slo(cells[slo_at]))
         if accuracy_at is not None and cells[accuracy_at]:
             raise ValueError("min_accuracy is not supported yet; leave the column empty")
     require(len(arrival_s) > 0, "the trace has no arrivals")
@@ -126,11 +110,11 @@ def _parse_arrivals(name: str, rows: Iterator[list[str]], header: list[str]) -> 
 
 def _parse_counts(name: str, rows: Iterator[list[str]], header: list[str], rng: np.random.Generator) -> Trace:
     second_at, family_at, count_at = (header.index(column) for column in _COUNTS)
-    seconds, counts, family, indexes = array("q"), array("q"), array("q"), _Indexes()
+    seconds, counts, family, indexes = array("q"), array("q"), array("q"), FamilyIndex()
     last, total = 0, 0
     for cells in rows:
-        _require_width(cells, header)
-        second, count = _whole("second", cells[second_at]), _whole("count", cells[count_at])
+        require_width(cells, header)
+        second, count = whole("second", cells[second_at]), whole("count", cells[count_at])
         if not last <= second <= LONGEST_S:
             _refuse_time(second, last)
         last, total = second, total + count
@@ -151,39 +135,10 @@ def _parse_counts(name: str, rows: Iterator[list[str]], header: list[str], rng: 
     )
 
 
-def _require_width(cells: list[str], header: list[str]) -> None:
-    if len(cells) != len(header):
-        raise ValueError(f"{len(cells)} cells where the header has {len(header)}")
-
-
 def _refuse_time(now_s: float, last_s: float) -> None:
     if now_s < last_s:
         raise ValueError(f"{now_s:g} s comes after {last_s:g} s; rows must be sorted by time")
     raise ValueError(f"{now_s:g} s is more than a year; times count from the start of the trace")
-
-
-def _number(column: str, cell: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf or "_" in cell:
-        raise ValueError(f"{column} `{cell}` is not a finite number from 0 up")
-    return value
-
-
-def _slo(cell: str) -> float:
-    if not cell:
-        return math.nan
-    slo_s = _number("slo_s", cell)
-    require(slo_s > 0, "slo_s must be above zero")
-    return slo_s
-
-
-def _whole(column: str, cell: str) -> int:
-    if not (cell.isascii() and cell.isdigit()):
-        raise ValueError(f"{column} `{cell}` is not a whole number from 0 up")
-    return int(cell)
 
 
 # --- writing
@@ -240,26 +195,29 @@ def scaled(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
     so that they don't come at once; none leaves the trace, which keeps its shape over time. Raises `UsageError` for
     a factor that is no positive number, or that leaves nothing or more than `MOST_ARRIVALS`.
     """
-    if not 0 < factor < math.inf:
-        raise UsageError(f"A trace can't be scaled by {factor}.", hint="give a finite factor above zero")
-    require_feasible(len(trace) * factor)
-    whole = math.floor(factor)
-    copies = whole + (rng.random(len(trace)) < factor - whole)
-    source = np.repeat(np.arange(len(trace)), copies)
+    require_scalable(len(trace), factor)
+    arrival_s, source = repeated(trace.arrival_s, factor, trace.duration_s, rng)
     if not len(source):
         raise UsageError(f"Scaled by {factor:g}, trace `{trace.name}` has no arrivals left.", hint="scale it by more")
-    is_copy = np.diff(source, prepend=-1) == 0
-    moved_s = trace.arrival_s[source] + is_copy * rng.uniform(-JITTER_S, JITTER_S, len(source))
-    arrival_s = _reflected(moved_s, trace.duration_s)
-    order = np.argsort(arrival_s, kind="stable")
-    source = source[order]
     return Trace(
         name=trace.name,
         families=trace.families,
-        arrival_s=arrival_s[order],
+        arrival_s=arrival_s,
         family=trace.family[source],
         slo_s=trace.slo_s[source],
     )
+
+
+def repeated(arrival_s: Floats, factor: float, duration_s: float, rng: np.random.Generator) -> tuple[Floats, Ints]:
+    """Arrivals [m], sorted, as `scaled` makes them of ``arrival_s`` [n], and of which one each is."""
+    whole_copies = math.floor(factor)
+    copies = whole_copies + (rng.random(len(arrival_s)) < factor - whole_copies)
+    source = np.repeat(np.arange(len(arrival_s)), copies)
+    is_copy = np.diff(source, prepend=-1) == 0
+    moved_s = arrival_s[source] + is_copy * rng.uniform(-JITTER_S, JITTER_S, len(source))
+    scaled_s = _reflected(moved_s, duration_s)
+    order = np.argsort(scaled_s, kind="stable")
+    return scaled_s[order], source[order]
 
 
 def _reflected(arrival_s: Floats, duration_s: float) -> Floats:
@@ -275,6 +233,13 @@ def scaled_to(trace: Trace, peak_qps: float, rng: np.random.Generator) -> Trace:
     if now_qps <= 0:
         raise UsageError(f"Trace `{trace.name}` is too short to scale.", hint="give a trace of some seconds")
     return scaled(trace, peak_qps / now_qps, rng)
+
+
+def require_scalable(arrivals: int, factor: float) -> None:
+    """Raise `UsageError` where so many arrivals can't be scaled by ``factor``."""
+    if not 0 < factor < math.inf:
+        raise UsageError(f"A trace can't be scaled by {factor}.", hint="give a finite factor above zero")
+    require_feasible(arrivals * factor)
 
 
 def require_feasible(arrivals: float) -> None:

@@ -13,6 +13,7 @@ import pytest
 from command_line import WITHIN_S, command, files, proteus, proteus_process
 from tiny import Tiny
 
+BURST = str(Path(__file__).parents[2] / "traces" / "burst.csv")
 PLAN = ("plan", "--demand", "20qps")
 TOO_MUCH = ("plan", "--demand", "100000qps")
 
@@ -159,6 +160,8 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         ("-q", "profile", "--budget", "0s", "--max-batch", "1"),
         ("trace", "make", "constant", "--rate", "1qps", "--families", "a", "-o", "t.csv"),
         ("trace", "make", "constant", "--rate", "1qps", "--families", "a", "-o", "t.csv.gz"),
+        ("-q", "trace", "convert", BURST, "-o", "t.csv"),
+        ("-q", "trace", "convert", BURST, "-o", "t.csv.gz"),
         ("init", "new"),
     ],
     ids=" ".join,
@@ -241,6 +244,7 @@ def test_a_link_is_followed_and_stays_a_link(tiny: Tiny) -> None:
         PLAN,
         ("devices",),
         ("trace", "make", "constant", "--rate", "1000qps", "--families", "a"),
+        ("trace", "convert", BURST),
         ("--help",),
     ],
     ids=" ".join,
@@ -268,7 +272,7 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(tiny: Tiny, call: tuple[
 
 COMMANDS = [
     (), ("init",), ("devices",), ("profile",), ("plan",), ("serve",), ("replay",), ("doctor",), ("demo",),
-    ("trace",), ("trace", "make"), ("trace", "info"),
+    ("trace",), ("trace", "make"), ("trace", "convert"), ("trace", "info"),
 ]  # fmt: skip
 HELP_OF_ALL = """
 import contextlib, io, json, sys

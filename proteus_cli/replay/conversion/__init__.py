@@ -1,0 +1,1 @@
+"""Traces of others, and in other forms, made into our arrivals: in one stream, sorted outside of memory."""

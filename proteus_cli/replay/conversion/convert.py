@@ -1,0 +1,111 @@
+"""Traces in any known format → one trace of ours, in a stream."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from proteus_cli.errors import UsageError
+from proteus_cli.replay.conversion import stream
+from proteus_cli.replay.conversion.families import Families, FamilyRule, Shares
+from proteus_cli.replay.conversion.formats import SECOND_US, Format
+from proteus_cli.replay.conversion.gathering import Gatherer, Progress, Tell
+from proteus_cli.replay.conversion.reading import EPOCH
+from proteus_cli.replay.conversion.spool import Spool
+from proteus_cli.replay.conversion.window import ALL, Window
+from proteus_cli.replay.conversion.writing import csv_pieces
+from proteus_cli.replay.trace import LONGEST_S, require_scalable
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to convert; ``format`` and ``rule`` None: as the source tells.
+
+    First the window is cut, then the trace sped up, then scaled so that its busiest 10 s have ``scale_to_qps``.
+    """
+
+    format: Format | None = None
+    rule: FamilyRule | None = None
+    window: Window = ALL
+    speedup: float = 1.0
+    scale_to_qps: float | None = None
+    keeps_slos: bool = True
+    per_second: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What the sources hold, and the trace as pieces of CSV, which can be taken once.
+
+    ``found`` is before scaling. ``began`` is the date of the trace's zero, where the sources have dates.
+    """
+
+    found: stream.Survey
+    families: tuple[str, ...]
+    began: str | None
+    pieces: Iterator[str]
+
+
+def convert(
+    sources: Sequence[Path],
+    options: Options,
+    shares: Callable[[], Shares],
+    room: IO[bytes],
+    *,
+    tell: Tell = lambda _name, _format, _rule: None,
+    progress: Progress = lambda _now, _done_frac: None,
+) -> Conversion:
+    """Read all sources, and be ready to write them as one trace.
+
+    ``shares`` by family are asked for where rows are spread over families; ``room`` is an empty file for what memory
+    should not hold, 20 bytes per arrival. Raises `ArtefactError` with the line that is wrong, `UsageError`.
+    """
+    # Counts are spread as `read_trace` would do it; the other draws must not depend on how many those are.
+    spreading = np.random.default_rng(options.seed)
+    drawing, scaling = (np.random.default_rng([options.seed, purpose]) for purpose in (1, 2))
+    families, spool = Families(shares, drawing), Spool(room)
+    gatherer = Gatherer(spool, families, spreading, options.window)
+    for path in sources:
+        gatherer.read(path, options.format, options.rule, tell=tell, progress=progress)
+    origin_us = _origin_us(spool, options)
+
+    def blocks() -> stream.Blocks:
+        cut = stream.cut(spool.merged(), options.window, origin_us=origin_us, speedup=options.speedup)
+        return cut if options.keeps_slos else stream.without_slos(cut)
+
+    found = stream.survey(blocks())
+    if not found.arrivals:
+        raise UsageError("The window has no arrivals.", hint="choose another --window")
+    factor = options.scale_to_qps / found.peak_qps if options.scale_to_qps is not None else 1.0
+    require_scalable(found.arrivals, factor)
+    result = blocks() if factor == 1 else stream.scaled(blocks(), factor, found.duration_s, scaling)
+    return Conversion(
+        found=found,
+        families=families.names,
+        began=_date(origin_us + options.window.start_us) if origin_us > 0 else None,
+        pieces=csv_pieces(result, families.names, has_slos=found.has_slos, per_second=options.per_second),
+    )
+
+
+def _origin_us(spool: Spool, options: Options) -> int:
+    """Where the trace begins. Raises `UsageError` where it has no arrivals, or would last more than a year."""
+    if spool.ends_us is None:
+        raise UsageError("The sources have no arrivals.", hint="look into them, and at the --window")
+    if not 0 < options.speedup < math.inf:
+        hint = "give a finite number above zero"
+        raise UsageError(f"A trace can't be {options.speedup} times as fast.", hint=hint)
+    first_us, last_us = spool.ends_us
+    origin_us = stream.origin_us(first_us)
+    lasts_us = min(options.window.stop_us, last_us - origin_us) - options.window.start_us
+    if lasts_us / SECOND_US / options.speedup > LONGEST_S:
+        raise UsageError("The trace would last more than a year.", hint="take a part of it with --window")
+    return origin_us
+
+
+def _date(time_us: int) -> str:
+    return f"{EPOCH + timedelta(microseconds=time_us):%Y-%m-%d %H:%M:%S.%f} UTC"

@@ -1,0 +1,127 @@
+"""How rows of a source become queries of our families."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from hashlib import blake2b
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from proteus_cli.errors import UsageError
+from proteus_cli.replay.cells import FamilyIndex
+from proteus_cli.replay.conversion.table import Cells, Table, picker
+from proteus_cli.replay.synthesis import drawn, require_fair
+
+MOST_FAMILIES = 10_000
+DRAWN = -1  # in place of an index: to be drawn by the shares
+HASHES_KEPT = 1 << 16
+HOWS = "column=NAME, hash=NAME[+NAME…], name=FAMILY, file or weights"
+
+Shares = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyRule:
+    """``how`` is column, hash, name, file or weights; ``columns`` are those that it reads, ``name`` is for name."""
+
+    how: str
+    columns: tuple[str, ...] = ()
+    name: str = ""
+
+    def __str__(self) -> str:
+        what = "+".join(self.columns) or self.name
+        return f"{self.how}={what}" if what else self.how
+
+
+def parse_rule(text: str) -> FamilyRule:
+    """``"column=Model"``, ``"hash=app+func"``, ``"name=bert"``, ``"file"``, ``"weights"``. Raises `UsageError`."""
+    how, equals, what = text.partition("=")
+    if how in {"file", "weights"} and not equals:
+        return FamilyRule(how)
+    if how == "name" and what:
+        return FamilyRule(how, name=what)
+    if how in {"column", "hash"} and what:
+        columns = (what,) if how == "column" else tuple(what.split("+"))
+        return FamilyRule(how, columns)
+    raise UsageError(f"`{text}` says not where families come from.", hint=f"use one of: {HOWS}")
+
+
+class Families:
+    """Gives every row the index of its family; ``names`` grows as families appear.
+
+    ``shares`` by family are asked for when a rule spreads rows over them.
+    """
+
+    def __init__(self, shares: Callable[[], Shares], rng: np.random.Generator) -> None:
+        self._ask_shares, self._rng = shares, rng
+        self._index = FamilyIndex()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._index)
+
+    def reader(self, rule: FamilyRule, table: Table, at: Sequence[int]) -> Callable[[Cells], int]:
+        """What finds the index of a row's family, or `DRAWN`; the rule's columns stand ``at`` these cells.
+
+        The function raises `ValueError`.
+        """
+        match rule.how:
+            case "column":
+                (cell_at,) = at
+                return lambda cells: self._named(cells[cell_at])
+            case "hash":
+                return self._hashing(at)
+            case "weights":
+                self._shared  # noqa: B018 - asks now, before the rows are read
+                return lambda _cells: DRAWN
+            case _:
+                index = self._named(rule.name or _stem(table.lines.name))
+                return lambda _cells: index
+
+    def draw(self, family: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """The same indexes [n], with those that are `DRAWN` now drawn by the shares."""
+        is_open = family == DRAWN
+        if is_open.any():
+            indexes, shares = self._shared
+            family[is_open] = indexes[drawn(shares, int(is_open.sum()), self._rng)]
+        return family
+
+    @cached_property
+    def _shared(self) -> tuple[npt.NDArray[np.int32], list[float]]:
+        """The indexes of the families to spread over, in order of their names, and their shares."""
+        shares = self._ask_shares()
+        names = sorted(shares)
+        require_fair([shares[name] for name in names])
+        return np.array([self._named(name) for name in names], dtype=np.int32), [shares[name] for name in names]
+
+    def _named(self, name: str) -> int:
+        index = self._index[name]
+        if index >= MOST_FAMILIES:
+            raise ValueError(f"more than {MOST_FAMILIES:,} families; spread rows over some with --family-from hash=…")
+        return index
+
+    def _hashing(self, at: Sequence[int]) -> Callable[[Cells], int]:
+        """The same values give the same family, whatever stands before them, here and on any machine."""
+        indexes, shares = self._shared
+        edges = list(accumulate(shares))
+
+        @lru_cache(HASHES_KEPT)
+        def family(values: tuple[str, ...]) -> int:
+            digest = blake2b("\0".join(values).encode(), digest_size=8).digest()
+            share = int.from_bytes(digest, "big") / 2**64 * edges[-1]
+            return int(indexes[min(bisect_right(edges, share), len(edges) - 1)])
+
+        pick = picker(at)
+        return lambda cells: family(pick(cells))
+
+
+def _stem(name: str) -> str:
+    """``traces/bert.txt.gz`` → ``bert``. Raises `UsageError` for stdin."""
+    if name == "stdin":
+        raise UsageError("Families can't come from the name of stdin.", hint="add `--family-from name=FAMILY`")
+    path = Path(name.removesuffix(".gz"))
+    return path.stem
