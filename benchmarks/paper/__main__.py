@@ -66,9 +66,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", type=_names, default=tuple(EXPERIMENTS), metavar="NAME,…", help=", ".join(EXPERIMENTS)
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="parts of traces, and fewer: a minute, to see that it runs"
-    )
+    parser.add_argument("--quick", action="store_true", help="parts of traces, and fewer of them: about a minute")
     parser.add_argument("--json", action="store_true", help="print what was found as one JSON document")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write paper.json, the page, its tables and picture")
     parser.add_argument("--docs", action="store_true", help="write docs/paper.md")
@@ -100,7 +98,11 @@ def _measured(lab: Lab, names: tuple[str, ...]) -> Benchmark:
         seconds=time.perf_counter() - start_s,
         sections=sections,
         runs=tuple(figures for _, figures in lab.done.values()),
-        skipped=tuple(f"Skipped {name}: there is no {PAPER}." for name in names if name not in possible),
+        skipped=tuple(
+            f"Skipped {name}: its data, ../shared/data/proteus-asplos24, isn't there."
+            for name in names
+            if name not in possible
+        ),
     )
 
 

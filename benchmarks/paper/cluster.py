@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from benchmarks.planner_instances import PAPER, Fleet, paper_fleet, synthetic_fleet
+from benchmarks.planner_instances import Fleet, paper_fleet, synthetic_fleet
 from proteus_cli.cli.planning import fleet_of, planner_for
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.profile import Profile
@@ -41,11 +41,10 @@ class Cluster:
         return most_multiple(self.planner(policy_named("proteus"), 1.0), shares) * sum(shares.values())
 
 
-def cluster_at(directory: Path, *, slo: str | None = None) -> Cluster:
+def cluster_at(directory: Path, *, is_paper: bool, slo: str | None = None) -> Cluster:
     """The paper's cluster as a workspace in ``directory``, or a made-up one; with one SLO for all, or its own."""
-    has_paper = PAPER.is_dir()
-    name = "the paper's cluster" if has_paper else "a made-up cluster"
-    fleet = paper_fleet() if has_paper else synthetic_fleet(9, 5, 3, 40, np.random.default_rng(SEED))
+    name = "the paper's cluster" if is_paper else "a made-up cluster"
+    fleet = paper_fleet() if is_paper else synthetic_fleet(9, 5, 3, 40, np.random.default_rng(SEED))
     catalog = fleet.catalog
     if slo is not None:
         families = tuple(msgspec.structs.replace(family, slo=slo) for family in catalog.families)

@@ -15,17 +15,13 @@ RULES = ("proteus", "aimd", "nexus", "greedy", "static-1", "static-4", "static-8
 ARRIVALS: dict[str, Shape] = {"uniform": Constant(), "Poisson": Poisson(), "Gamma (0.05)": Gamma(0.05)}
 IMAGES = ("densenet", "efficientnet", "mobilenet", "resnest", "resnet")
 LOAD, HEADROOM = 0.4, 1.2
-TEXT = (
-    f"Five families of image classifiers, asked for alike, at {LOAD:.0%} of the most that the fleet can carry of them; "
-    f"one plan for just that demand with a headroom of {HEADROOM:g}, which stays. Only the rule for batches differs: "
-    "once with queries bound to a device when they arrive, as in the paper, and once bound late, as in `proteus`.",
-    "**Where this differs from the published shape.** Published is a clear win of the paper's rule over AIMD and Nexus "
-    "for all three. With early binding it does best here, too, but for the fully greedy rules' advantage under calm "
-    "arrivals, and AIMD and Nexus come closer, as they don't wait for full batches here. With late binding, a greedy "
-    "rule loses nothing to it: a free lane is the best sign that nobody else can use the time, and a query that waits "
-    "for company waits while a lane is idle. That is why `proteus` is greedy. Batches of one waste what batches gain, and "
-    "large fixed ones wait for company that doesn't come.",
-)
+TEXT = f"""\
+Five families of image classifiers, asked for alike, at {LOAD:.0%} of the most that the fleet can carry of them; one
+plan for just that demand, with a headroom of {HEADROOM:g}, which stays. Only the rule for batches differs: once with queries
+bound to a device when they arrive, as in the paper, and once bound late, as in `proteus`.
+
+XXX
+"""
 
 
 def measure(lab: Lab) -> Section:

@@ -23,17 +23,15 @@ IDEAS = {
     "batches as in the paper": replace(PROTEUS, batching=batcher_named("proteus")),
     "without headroom": replace(PROTEUS, headroom=1.0),
 }
-TEXT = (
-    "First the paper's ablation: `proteus-paper` with the most accurate variants only, with devices that keep their "
-    "family, with queries shared alike, and with batches of one.",
-    "**Where this differs from the published shape.** Published is that each part is needed, and that is so here. "
-    "Without model selection, queries are lost and accuracy is full; the devices and the demand would allow neither "
-    "more nor less. Without placement, mostly accuracy is lost, as variants may still change on each device. What "
-    "the shares are worth is small beside that, and smaller than published systems suggest, as here the planner gives a "
-    "device that is slow for a family rarely to it.",
-    "Then ours: `proteus` without one idea at a time. On traces it wasn't tuned on, the figures are means over the "
-    "made-up ones at the middle load.",
-)
+TEXT = """\
+First the paper's ablation: `proteus-paper` with the most accurate variants only, with devices that keep their family,
+with queries shared alike, and with batches of one.
+
+XXX
+
+Then ours: `proteus` without one idea at a time. On traces it wasn't tuned on, the figures are means over the made-up
+ones at the middle load.
+"""
 
 
 def measure(lab: Lab) -> Section:
@@ -41,7 +39,7 @@ def measure(lab: Lab) -> Section:
     parts = tuple(measures(name, lab.named(name, lab.shared)) for name in PARTS)
     ideas = tuple(_idea(lab, name) for name in IDEAS)
     columns = ("proteus", "loads free", "on time", "max drop", "1 s to load", "on time", "made up", "on time")
-    note = "Loads free, 1 s to load: on the paper's trace, violations / relative accuracy, in percent. Made up: free loads."
+    note = "Violations / relative accuracy, in percent: on the paper's trace, and on made-up ones with loads free."
     tables = (
         Table("The paper's Proteus without each of its parts", ("policy", *MEASURES), parts, MEASURES_NOTE),
         Table("Ours without each of its ideas", columns, ideas, note),

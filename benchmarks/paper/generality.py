@@ -1,20 +1,20 @@
 """Traces that nothing was tuned on: where `proteus` wins, by how much, and where it does worst."""
 
-from benchmarks.paper.lab import MAIN, Lab
+from benchmarks.paper.lab import Lab
 from benchmarks.paper.results import SHORT_NOTE, Figures, Section, Table, beside, number, percent
 
-OURS = MAIN[0]
+OURS = "proteus"
 LOAD_TIMES_S = (0.0, 1.0)
-TEXT = (
-    "Made-up traces of a minute: Poisson at a flat rate, a day as a sinusoid, bursts from 35 % of their height that "
-    "come and go at once, and Gamma-distributed times between arrivals (shape 0.05), each at three loads, and each "
-    "with a mix of families of its own. The load is the highest rate that a trace aims for, as a part of the most that "
-    "the fleet can carry of that mix with whatever accuracy; the paper's trace reaches 50 % in its busiest second. "
-    "Everything is seeded.",
-    "Policies trade accuracy for violations, so they are compared by their relative accuracy on time: per query, with 0 "
-    "for one that missed its SLO. A policy is *better in both* where it has no more violations and no less accuracy, "
-    "and is ahead in one.",
-)
+TEXT = """\
+Made-up traces of a minute: Poisson at a flat rate, a day as a sinusoid, bursts that come and go at once, from 35 % of
+their height, and Gamma-distributed times between arrivals (shape 0.05), each at three loads, and each with a mix of
+families of its own. The load is the highest rate that a trace aims for, as a part of the most that the fleet can carry
+of that mix with whatever accuracy; the paper's trace reaches 50 % in its busiest second. Everything is seeded.
+
+Policies trade accuracy for violations, so they are compared by their relative accuracy on time: per query, with 0 for
+one that missed its SLO. A policy is *better in both* where it has no more violations and no less accuracy, and is ahead
+in one.
+"""
 
 
 def measure(lab: Lab) -> Section:
@@ -23,11 +23,11 @@ def measure(lab: Lab) -> Section:
     for load_time_s in LOAD_TIMES_S:
         when = "loads free" if not load_time_s else f"{load_time_s:g} s to load a variant"
         runs = {
-            trace.name: {name: lab.named(name, trace, load_time_s=load_time_s) for name in MAIN}
+            trace.name: {name: lab.named(name, trace, load_time_s=load_time_s) for name in lab.size.policies}
             for trace in lab.made_up
         }
         rows = tuple(beside((name,), tuple(of.values())) for name, of in runs.items())
-        tables.append(Table(f"Made-up traces, {when}", ("trace", *MAIN), rows, SHORT_NOTE))
+        tables.append(Table(f"Made-up traces, {when}", ("trace", *lab.size.policies), rows, SHORT_NOTE))
         tables.append(_against_each(runs, when))
         remarks.append(_remark(runs, when))
     return Section("generality", "Traces that nothing was tuned on", TEXT, tuple(tables), tuple(remarks))
@@ -35,7 +35,7 @@ def measure(lab: Lab) -> Section:
 
 def _against_each(runs: dict[str, dict[str, Figures]], when: str) -> Table:
     rows = []
-    for other in MAIN[1:]:
+    for other in _others(runs):
         margins = {trace: _margin(of, other) for trace, of in runs.items()}
         worst = min(margins, key=margins.__getitem__)
         rows.append(
@@ -52,6 +52,10 @@ def _against_each(runs: dict[str, dict[str, Figures]], when: str) -> Table:
     return Table(f"`proteus` against each, {when}", columns, tuple(rows), note)
 
 
+def _others(runs: dict[str, dict[str, Figures]]) -> list[str]:
+    return [name for name in next(iter(runs.values())) if name != OURS]
+
+
 def _margin(of: dict[str, Figures], other: str) -> float:
     return of[OURS].accuracy_on_time - of[other].accuracy_on_time
 
@@ -63,7 +67,7 @@ def _is_better_in_both(one: Figures, other: Figures) -> bool:
 
 def _remark(runs: dict[str, dict[str, Figures]], when: str) -> str:
     """The worst case, by margin and by violations."""
-    margins = {(trace, other): _margin(of, other) for trace, of in runs.items() for other in MAIN[1:]}
+    margins = {(trace, other): _margin(of, other) for trace, of in runs.items() for other in _others(runs)}
     trace, other = min(margins, key=margins.__getitem__)
     most = max(runs, key=lambda name: runs[name][OURS].slo_violation_ratio)
     ours = runs[most][OURS]

@@ -25,8 +25,12 @@ MAIN = ("proteus", "proteus-paper", "infaas-accuracy", "sommelier", "clipper-ha"
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much of everything is run; ``window_s``: which part of the paper's trace, None for all."""
+    """How much of everything is run; ``window_s``: which part of the paper's trace, None for all.
 
+    ``policies`` are compared where not all are, the first with each of the others.
+    """
+
+    policies: tuple[str, ...]
     window_s: tuple[float, float] | None
     multiples: tuple[float, ...]
     kinds: tuple[str, ...]
@@ -37,8 +41,8 @@ class Size:
 
 
 KINDS = ("flat", "diurnal", "bursty", "Gamma")
-FULL = Size(None, (1.0, 1.5, 2.0, 2.5, 3.0, 3.5), KINDS, (0.2, 0.4, 0.7), 60.0, 160.0, 30.0)
-QUICK = Size((100.0, 130.0), (1.0, 2.0, 3.5), KINDS[1:3], (0.4,), 20.0, 40.0, 6.0)
+FULL = Size(MAIN, None, (1.0, 1.5, 2.0, 2.5, 3.0, 3.5), KINDS, (0.2, 0.4, 0.7), 60.0, 160.0, 30.0)
+QUICK = Size(MAIN[:3], (100.0, 120.0), (1.0, 2.0), KINDS[1:3], (0.4,), 15.0, 24.0, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Lab:
     directory: Path
     size: Size
     progress: Callable[[str], None]
+    has_paper: bool = field(default_factory=PAPER.is_dir)
     clusters: dict[str | None, Cluster] = field(default_factory=dict)
     traces: dict[str, Trace] = field(default_factory=dict)
     done: dict[Case, tuple[Report, Figures]] = field(default_factory=dict)
@@ -76,14 +81,10 @@ class Lab:
         """Traces that nothing was tuned on."""
         return made_up(self.cluster(), self.size.kinds, self.size.loads, self.size.made_up_s)
 
-    @property
-    def has_paper(self) -> bool:
-        return PAPER.is_dir()
-
     def cluster(self, slo: str | None = None) -> Cluster:
         """The cluster with one SLO for all families, or with its own."""
         if slo not in self.clusters:
-            self.clusters[slo] = cluster_at(self.directory / (slo or "own"), slo=slo)
+            self.clusters[slo] = cluster_at(self.directory / (slo or "own"), is_paper=self.has_paper, slo=slo)
         return self.clusters[slo]
 
     def named(self, policy: str, trace: Trace, *, load_time_s: float = 0.0, slo: str | None = None) -> Figures:

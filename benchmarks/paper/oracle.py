@@ -4,12 +4,12 @@ from benchmarks.paper.lab import Lab
 from benchmarks.paper.results import UNKNOWN, Figures, Section, Table, percent
 from proteus_cli.domain.trace import Trace
 
-TEXT = (
-    "`oracle` knows what each second will bring, swaps for free, has no queues, and may use all of the SLO for one "
-    "batch: no policy can be more accurate and serve as much. The gap is what it is more accurate by than `proteus`, "
-    "in points, and that as a part of what lies between it and `least-accurate`, which serves everything as fast as it "
-    "can. Where `proteus` loses queries, the others may be more accurate for it, so violations stand beside it.",
-)
+TEXT = """\
+`oracle` knows what each second will bring, swaps for free, has no queues, and may use all of the SLO for one batch: no
+policy can serve as much more accurately. The gap is by how many points it is more accurate than `proteus`; that is also
+given as a part of what lies between it and `least-accurate`, which serves everything as fast as it can. Where
+`proteus` loses queries, it may be more accurate for it, so violations stand beside it.
+"""
 
 
 def measure(lab: Lab) -> Section:

@@ -13,14 +13,14 @@ from benchmarks.paper.results import Aim, Benchmark, Section, Table
 INTRODUCTION = """\
 # The paper's experiments, and ours beside them
 
-This page is written by the command below: run it again after a change, and everything on it is new. Each run goes
-through the functions of `proteus replay`, in simulation, and it is checked that every query of a trace ended exactly once. Violations are
-always counted at the SLO: late, dropped, refused and failed queries over all.
+This page is written by the command below: run it again after a change, and all figures on it are new. Each run goes
+through the functions of `proteus replay`, in simulation, and is checked for that every query ended exactly once.
+Violations are always counted at the SLO: late, dropped, refused and failed queries over all.
 
 The paper is Ahmad et al., *Proteus: A High-Throughput Inference-Serving System with Accuracy Scaling*, ASPLOS 2024.
-`docs/design.md` says what the policies do. The paper's profiles and trace aren't part of this repository; they are read from
-`../shared/data/proteus-asplos24` beside it, and without them the made-up traces are run on a made-up cluster. Of the
-paper's figures 5 to 8 only plots were published, so that for these only shapes can be compared.
+`docs/design.md` says what the policies do. The paper's profiles and trace aren't part of this repository: they are read
+from `../shared/data/proteus-asplos24` beside it, and without them made-up traces are run on a made-up cluster. Of
+figures 5 to 8 there are only plots, so that for these only shapes can be compared.
 """
 
 
@@ -54,15 +54,14 @@ def _made(done: Benchmark) -> Iterator[str]:
     runs, queries = len(done.runs), sum(run.requests for run in done.runs)
     yield f"    {done.command}"
     yield ""
-    yield f"{runs} runs of {queries:,} queries altogether on {done.cluster}, in {done.seconds:,.0f} s on {done.machine};"
+    yield f"{runs} runs of {queries:,} queries together, on {done.cluster}; {done.seconds:,.0f} s on {done.machine};"
     yield f"{_versions(done)}; {done.made_by.time[:10]}."
     for text in done.skipped:
         yield f"\n**{text}**"
 
 
 def _section(section: Section) -> Iterator[str]:
-    for paragraph in section.text:
-        yield from (paragraph, "")
+    yield from (section.text.rstrip(), "")
     if section.picture:
         yield from (f"![{section.title}]({section.picture})", "")
     for table in section.tables:

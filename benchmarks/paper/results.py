@@ -78,7 +78,7 @@ class Section(Value, frozen=True):
 
     name: str
     title: str
-    text: tuple[str, ...]
+    text: str
     tables: tuple[Table, ...]
     remarks: tuple[str, ...] = ()
     aims: tuple[Aim, ...] = ()

@@ -71,7 +71,7 @@ def _shaped(kind: str, top_qps: float, duration_s: float) -> tuple[Shape, float]
     if kind == "bursty":
         starts_s = np.arange(BURST_EVERY_S / 2, duration_s - BURST_S, BURST_EVERY_S).tolist()
         return Bursts(tuple((start_s, start_s + BURST_S, top_qps) for start_s in starts_s)), BURSTY_LOW * top_qps
-    return {"flat": Poisson(), "Gamma": Gamma(0.05)}[kind], top_qps
+    return (Gamma(0.05) if kind == "Gamma" else Poisson()), top_qps
 
 
 def macro_bursts(cluster: Cluster, shares: Mapping[str, float], duration_s: float) -> Trace:
