@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 
 from benchmarks.planner_instances import Fleet, paper_fleet, synthetic_fleet
+from benchmarks.planner_rivals import Choices, most_multiple_of
 from proteus_cli.cli.planning import fleet_of, planner_for
-from proteus_cli.control.policies import Policy, policy_named
+from proteus_cli.control.policies import Policy
 from proteus_cli.domain.profile import Profile
-from proteus_cli.planning.explain import most_multiple
 from proteus_cli.planning.planner import Planner
 from proteus_cli.profiling.importing import catalog_toml
 from proteus_cli.store import Workspace, to_json, write_together
@@ -37,8 +37,12 @@ class Cluster:
         return planner_for(self.place, policy, headroom, profiles=self.profiles)
 
     def most_qps(self, shares: Mapping[str, float]) -> float:
-        """The most that can be carried of a mix, whatever the accuracy: queries per second, all families together."""
-        return most_multiple(self.planner(policy_named("proteus"), 1.0), shares) * sum(shares.values())
+        """The most that could be carried of a mix, whatever the accuracy, if devices could be divided at will.
+
+        Queries per second, all families together, for the SLOs of the fleet's own catalog.
+        """
+        mix = {family: shares.get(family, 0.0) for family in self.families}
+        return most_multiple_of(Choices.of(self.fleet), mix) * sum(mix.values())
 
 
 def cluster_at(directory: Path, *, is_paper: bool, slo: str | None = None) -> Cluster:

@@ -17,8 +17,8 @@ IMAGES = ("densenet", "efficientnet", "mobilenet", "resnest", "resnet")
 LOAD, HEADROOM = 0.4, 1.2
 TEXT = f"""\
 Five families of image classifiers, asked for alike, at {LOAD:.0%} of the most that the fleet can carry of them; one
-plan for just that demand, with a headroom of {HEADROOM:g}, which stays. Only the rule for batches differs: once with queries
-bound to a device when they arrive, as in the paper, and once bound late, as in `proteus`.
+plan for just that demand, with a headroom of {HEADROOM:g}, which stays. Only the rule for batches differs: once with
+queries bound to a device when they arrive, as in the paper, and once bound late, as in `proteus`.
 
 XXX
 """
