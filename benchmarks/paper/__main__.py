@@ -5,7 +5,6 @@ beside the repository is left out without it, and the rest runs on a made-up clu
 """
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -88,10 +87,10 @@ def _names(text: str) -> tuple[str, ...]:
 def _measured(lab: Lab, names: tuple[str, ...]) -> Benchmark:
     start_s = time.perf_counter()
     possible = [name for name in names if lab.has_paper or not EXPERIMENTS[name].needs_paper]
-    sections = tuple(EXPERIMENTS[name].measure(lab) for name in possible)
+    sections = tuple(_section(lab, name) for name in possible)
     return Benchmark(
         made_by=made_by(),
-        command=shlex.join(("python", "-m", "benchmarks.paper", *sys.argv[1:])),
+        command=_command(names, is_quick=lab.size is QUICK),
         machine=machine(),
         versions={name: version(name) for name in ("proteus-serving", "highspy", "cvxpy", "numpy")},
         cluster=lab.cluster().name,
@@ -104,6 +103,19 @@ def _measured(lab: Lab, names: tuple[str, ...]) -> Benchmark:
             if name not in possible
         ),
     )
+
+
+def _section(lab: Lab, name: str) -> Section:
+    start_s = time.perf_counter()
+    section = EXPERIMENTS[name].measure(lab)
+    print(f"{name}: {time.perf_counter() - start_s:.0f} s", file=sys.stderr)
+    return section
+
+
+def _command(names: tuple[str, ...], *, is_quick: bool) -> str:
+    """What measures this again, wherever it is to be written."""
+    only = () if names == tuple(EXPERIMENTS) else ("--only", ",".join(names))
+    return " ".join(("python -m benchmarks.paper", *(["--quick"] if is_quick else []), *only))
 
 
 def _deliver(done: Benchmark, pictures: Mapping[str, bytes], options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from proteus_cli.replay.synthesis import Constant, Gamma, Poisson, Shape, make_t
 RULES = ("proteus", "aimd", "nexus", "greedy", "static-1", "static-4", "static-8")
 ARRIVALS: dict[str, Shape] = {"uniform": Constant(), "Poisson": Poisson(), "Gamma (0.05)": Gamma(0.05)}
 IMAGES = ("densenet", "efficientnet", "mobilenet", "resnest", "resnet")
-LOAD, HEADROOM = 0.4, 1.2
+LOAD, HEADROOM = 0.7, 1.1
 TEXT = f"""\
 Five families of image classifiers, asked for alike, at {LOAD:.0%} of the most that the fleet can carry of them; one
 plan for just that demand, with a headroom of {HEADROOM:g}, which stays. Only the rule for batches differs: once with

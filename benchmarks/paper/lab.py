@@ -41,7 +41,7 @@ class Size:
 
 
 KINDS = ("flat", "diurnal", "bursty", "Gamma")
-FULL = Size(MAIN, None, (1.0, 1.5, 2.0, 2.5, 3.0, 3.5), KINDS, (0.2, 0.4, 0.7), 60.0, 160.0, 30.0)
+FULL = Size(MAIN, None, (1.0, 1.5, 2.0, 2.5, 3.5), KINDS, (0.2, 0.4, 0.7), 45.0, 96.0, 20.0)
 QUICK = Size(MAIN[:3], (100.0, 120.0), (1.0, 2.0), KINDS[1:3], (0.4,), 15.0, 24.0, 3.0)
 
 

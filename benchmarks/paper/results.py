@@ -6,6 +6,7 @@ from proteus_cli.domain.base import MadeBy, Value
 from proteus_cli.domain.report import Report
 
 UNKNOWN = "–"
+MARK_DIGITS = 4  # what is as good in all digits that are shown is as good
 
 
 class Figures(Value, frozen=True):
@@ -123,8 +124,10 @@ SHORT_NOTE = "Violations / relative accuracy, in percent; `*` is the row's best 
 
 def beside(names: tuple[str, ...], runs: tuple[Figures, ...]) -> tuple[str, ...]:
     """A row of runs beside each other, the one that is most accurate on time marked."""
-    best = max(run.accuracy_on_time for run in runs)
-    return *names, *(f"{short(run)} *" if run.accuracy_on_time == best else short(run) for run in runs)
+    found = [round(run.accuracy_on_time, MARK_DIGITS) for run in runs]
+    return *names, *(
+        f"{short(run)} *" if each == max(found) else short(run) for run, each in zip(runs, found, strict=True)
+    )
 
 
 MEASURES = ("violations", "relative accuracy", "max drop", "on time", "throughput", "mean batch", "re-plans", "swaps")
