@@ -6,11 +6,11 @@ from benchmarks.paper.results import SHORT_NOTE, Figures, Section, Table, beside
 OURS = "proteus"
 LOAD_TIMES_S = (0.0, 1.0)
 TEXT = """\
-Made-up traces of three quarters of a minute: Poisson at a flat rate, a day as a sinusoid, bursts that come and go at once, from 35 % of
-their height, and Gamma-distributed times between arrivals (shape 0.05), each at three loads, and each with a mix of
-families of its own. The load is the highest rate that a trace aims for, as a part of the most that the fleet could
-carry of that mix, with whatever accuracy and if devices could be divided at will; the paper's trace reaches 50 % in its
-busiest second. Everything is seeded.
+Made-up traces of three quarters of a minute: Poisson at a flat rate, a day as a sinusoid, bursts that come and go at
+once, from 35 % of their height, and Gamma-distributed times between arrivals (shape 0.05), each at three loads, and
+each with a mix of families of its own. The load is the highest rate that a trace aims for, as a part of the most that
+the fleet could carry of that mix, with whatever accuracy and if devices could be divided at will; the paper's trace
+reaches 50 % in its busiest second. Everything is seeded.
 
 Policies trade accuracy for violations, so they are compared by their relative accuracy on time: per query, with 0 for
 one that missed its SLO. A policy is *better in both* where it has no more violations and no less accuracy, and is ahead
