@@ -35,12 +35,14 @@ system loses fewer queries here than published. The last table changes back, one
 
 - *Starting plans.* The artifact's Clipper runs from plans that come with it as files; that of Clipper-HA has mobilenet
   on 22 of 40 devices. Here a policy that never re-plans starts from a plan for the trace's busiest 10 s. That plan is
-  made for just this demand, with the fewest devices, as the paper's planner knows no headroom; one for as much as the
-  fleet carries is better still, and the second row shows it.
+  made for just this demand, with the fewest devices, as the paper's planner knows no headroom; one for as
+  much as the fleet carries costs `clipper-ht` nothing and saves all that it loses, as the last table shows.
 - *Shares.* The artifact's router sends queries to all devices of a family alike, whatever its MILP says. Here the
   plan's shares hold, but where a policy is defined otherwise.
 - *Waiting for batches.* The artifact's AIMD, Nexus and INFaaS wait for full batches while a lane is free. Here they are
   work-conserving, as in the systems that they are named after.
+- *Sommelier* keeps the devices of a first plan that uses all of them, so that each family has room to spare; what it
+  can't do is move devices to the families that grow, and that costs accuracy.
 - *INFaaS* re-plans every 10 s in the artifact. It is a greedy rule that takes milliseconds, so here it follows the
   demand by the rule of `proteus`, which looks five times a second.
 - *Time to plan.* The paper's solver takes 4.2 s on average, ours milliseconds (50 ms are simulated). `proteus-paper`

@@ -16,12 +16,13 @@ TEXT = """\
 A trace of our own making: a load of 20 % of the most that the fleet can carry of this mix, and four bursts to 40, 60,
 80 and 95 %, each of them from one moment to the next. All families are asked for alike.
 
-**Where this differs from the published shape, and why.** Published is that Proteus gives up accuracy in a burst and has
-it back afterwards, while systems that don't scale accuracy lose queries. That holds here, for every policy that
-re-plans. What differs is where they lose: `proteus-paper` in the first second or two of each burst, as it looks once
-a second and then has a plan at once, where the authors' solver takes 4.2 s more; and all the while near the top, as it
-knows no headroom. `clipper-ha` and `clipper-ht` start from a plan for the largest burst, and lose what its most
-accurate variants, or its fewest devices, can't carry.
+**Where this differs from the published shape, and why.** Published is that Proteus gives up accuracy in a burst and
+has it back afterwards, while systems that don't scale accuracy lose queries. That holds here for the policies that
+re-plan. `proteus-paper` loses queries all through a burst, as it re-plans for the mean of the seconds before and
+knows no headroom, and stays inaccurate for long afterwards, as it waits for its period. `clipper-ha` and `clipper-ht`
+start from a plan for the largest burst and lose what its most accurate variants, or its fewest devices, can't carry.
+With 1 s to load a variant, changing plans in a burst costs capacity just when it is needed: then those lose least
+that change least.
 """
 
 
