@@ -7,7 +7,6 @@ import typer
 
 from proteus_cli.cli import console
 from proteus_cli.cli.options import (
-    DEFAULT_HEADROOM,
     DEFAULT_POLICY,
     DEFAULT_WORKSPACE,
     DURATION,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from proteus_cli.store import Workspace
 
 LAG_WARN_S = 0.005
+NO_HEADROOM = 1.0  # policies that re-plan keep room for bursts by themselves
 
 
 def replay(
@@ -54,7 +54,7 @@ def replay(
             help="Policies to compare, comma-separated, or `all`; docs/policies.md says which there are.",
         ),
     ] = DEFAULT_POLICY,
-    headroom: HeadroomOption = DEFAULT_HEADROOM,
+    headroom: HeadroomOption = NO_HEADROOM,
     batching: Annotated[
         str | None,
         typer.Option(help="Form batches by another rule: proteus, aimd, nexus, greedy, or static-N. Simulation only."),

@@ -27,6 +27,13 @@ def serve(
         int, typer.Option(min=0, max=65535, envvar=environment("port"), help="HTTP port; 0 picks a free one.")
     ] = 8000,
     replan: Annotated[bool, typer.Option("--replan/--no-replan", help="Change the plan as the demand changes.")] = True,
+    batching: Annotated[
+        str | None,
+        typer.Option(
+            help="How batches form: greedy; proteus: wait for company while the SLO allows; aimd; nexus; static-N.",
+            show_default="greedy",
+        ),
+    ] = None,
     max_body: Annotated[float, typer.Option(**SIZE, help="The largest request body.")] = "64MiB",  # type: ignore[assignment]
     drain_timeout: Annotated[float, typer.Option(**DURATION, help="The longest that draining may take.")] = "10s",  # type: ignore[assignment]
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -37,7 +44,7 @@ def serve(
 
     _log_to_stderr()
     options = ServerOptions(host, port, max_body_bytes=int(max_body), drain_timeout_s=drain_timeout)
-    run_server(_deployment(plan, workspace, replan=replan), options, _announce)
+    run_server(_deployment(plan, workspace, replan=replan, batching=batching), options, _announce)
     console.say("drained, stopped")
 
 
@@ -56,14 +63,14 @@ def _log_to_stderr() -> None:
     logging.getLogger("proteus").setLevel(level)
 
 
-def _deployment(name: Path, workspace: Path, *, replan: bool) -> "Deployment":
+def _deployment(name: Path, workspace: Path, *, replan: bool, batching: str | None) -> "Deployment":
     """All that serving needs, checked: the plan is current, its devices are here, its models what they were."""
     from dataclasses import replace
 
     from proteus_cli.backends.discovery import discover
     from proteus_cli.cli.planning import planner_for
     from proteus_cli.control.hosting import measured_for
-    from proteus_cli.control.policies import live_policy_named
+    from proteus_cli.control.policies import batcher_named, live_policy_named
     from proteus_cli.serving.server import Deployment
     from proteus_cli.settings import read_settings
     from proteus_cli.store import Workspace
@@ -80,6 +87,8 @@ def _deployment(name: Path, workspace: Path, *, replan: bool) -> "Deployment":
         measured_for(placement, profiles)
         catalog.family(placement.family).variant(placement.variant)
     policy = live_policy_named(plan.policy)
+    if batching is not None:
+        policy = replace(policy, batching=batcher_named(batching))
     return Deployment(
         plan=plan,
         catalog=catalog,

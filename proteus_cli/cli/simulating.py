@@ -74,7 +74,9 @@ def starting_plan(planner: "Planner", policy: "Policy", given: "Plan | None", ar
     """
     if given is not None:
         return given if given.policy == policy.name else planner(given.demand_qps)
-    return planner(first_demand(arrivals) if policy.replanning is not None else arrivals.peak_demand())
+    if policy.replanning is None:
+        return planner(arrivals.peak_demand())
+    return planner(policy.replanning.first(first_demand(arrivals), planner.catalog.slo_s()))
 
 
 def _run(

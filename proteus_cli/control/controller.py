@@ -53,9 +53,10 @@ class Controller:
     request, a finished batch, a timer, a new plan. Asking once too often is harmless.
     """
 
-    def __init__(self, families: Sequence[str], slots: Mapping[str, int], policy: Policy) -> None:
+    def __init__(self, slo_s: Mapping[str, float], slots: Mapping[str, int], policy: Policy) -> None:
         self.policy = policy
-        self.demand = DemandEstimator(families)
+        families = tuple(slo_s)
+        self.demand = DemandEstimator(slo_s)
         self._batcher = policy.batching.fresh()
         self._lines: dict[str, Line] = {family: _line(policy) for family in families}
         self._running_rows = dict.fromkeys(families, 0)

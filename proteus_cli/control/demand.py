@@ -1,14 +1,18 @@
 """How much is being asked for."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
+from itertools import pairwise
 
 
 class DemandEstimator:
-    """Counts arrivals of each family in buckets of ``bucket_s`` and keeps ``horizon_s`` of them."""
+    """Counts arrivals of each family in buckets of ``bucket_s`` and keeps ``horizon_s`` of them.
 
-    def __init__(self, families: Iterable[str], *, bucket_s: float = 0.1, horizon_s: float = 10.0) -> None:
-        self.families = tuple(families)
+    ``slo_s`` has the latency target of each family.
+    """
+
+    def __init__(self, slo_s: Mapping[str, float], *, bucket_s: float = 0.1, horizon_s: float = 10.0) -> None:
+        self.families, self.slo_s = tuple(slo_s), slo_s
         self._bucket_s = bucket_s
         size = round(horizon_s / bucket_s) + 2  # the running bucket, and its end, come on top of the horizon
         self._counts = {family: _Counts(size) for family in self.families}
@@ -28,6 +32,21 @@ class DemandEstimator:
         counts = self._counts[family]
         totals = [counts.before(i) for i in range(running - round(over_s / self._bucket_s), running + 1)]
         return max(late - early for early, late in zip(totals, totals[width:], strict=False)) / window_s
+
+    def dispersion(self, family: str, over_s: float, now_s: float) -> float:
+        """Variance over mean of the arrivals in windows as long as the SLO in the last ``over_s``; 1 is Poisson.
+
+        From the differences of neighbouring windows (Allan's variance), so that a rising demand is no scatter. Never
+        less than 1: what looks regular for some seconds need not stay so. 1 also where nothing arrived.
+        """
+        running, width = int(now_s / self._bucket_s), max(1, round(self.slo_s[family] / self._bucket_s))
+        counts = self._counts[family]
+        totals = [counts.before(end) for end in range(running - round(over_s / self._bucket_s), running + 1, width)]
+        arrivals = [late - early for early, late in pairwise(totals)]
+        if len(arrivals) < 2 or totals[-1] == totals[0]:  # noqa: PLR2004 - no neighbours
+            return 1.0
+        steps = sum((late - early) ** 2 for early, late in pairwise(arrivals)) / (2 * (len(arrivals) - 1))
+        return max(1.0, steps / (sum(arrivals) / len(arrivals)))
 
 
 class _Counts:

@@ -1,5 +1,6 @@
 """When the plan no longer fits the demand."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,6 +46,10 @@ class Rule(Protocol):
         """The demand to plan for now, in queries at profiled speed."""
         ...
 
+    def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
+        """The demand to plan for at the start, where that much is expected; ``slo_s`` by family."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PeriodicRule:
@@ -81,17 +86,25 @@ class PeriodicRule:
         windows_s = (self.window_s, 1.0)
         return {f: max(demand.rate_qps(f, window_s, now_s) for window_s in windows_s) for f in demand.families}
 
+    def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
+        return {family: demand_qps.get(family, 0.0) for family in slo_s}
+
 
 @dataclass(frozen=True, slots=True)
 class ReplanRule:
     """Re-plan when the demand leaves what the plan can carry, or stays well below what it was made for.
 
-    Up: some window of ``burst_windows_s`` proves (by ``sigmas`` deviations) more than the hosted capacity carries
-    with the plan's headroom; the new plan is for what a window proves by ``estimate_sigmas``. Short windows see a
-    burst early, long ones a slow rise.
+    Plans have *room*: beyond the mean demand what ``room_sigmas`` standard deviations of the arrivals in a window as
+    long as the SLO add to it, since what comes within such a window can't be put off. For Poisson arrivals that is much
+    for a family that is asked seldom, and little for one that is asked often; where arrivals scatter more than that, as
+    measured over ``scatter_s``, it grows with them.
 
-    Down: the busiest second of the last ``calm_s`` is below ``low_water`` of the planned demand, for some family, the
-    plan is ``settle_s`` old, and there is accuracy to gain.
+    Up: some window of ``burst_windows_s`` proves (by ``sigmas`` deviations) a demand that, with its room, is more than
+    the hosts that serve can carry with the plan's headroom; spares don't count. The new plan is for what a window
+    proves by ``estimate_sigmas``. Short windows see a burst early, long ones a slow rise.
+
+    Down: the mean demand of the last ``calm_s`` with its room, and their busiest second, are below ``low_water`` of the
+    planned demand, for some family, the plan is ``settle_s`` old, and there is accuracy to gain.
 
     Where devices are slower than profiled, all rates count for ``pace`` times as many queries, as plans are made with
     profiled times. No family falls below ``floor_qps``, and one that the plan left out is
@@ -102,6 +115,8 @@ class ReplanRule:
     burst_windows_s: tuple[float, ...] = (0.2, 0.5, 2.0)
     sigmas: float = 3.0
     estimate_sigmas: float = 1.0
+    room_sigmas: float = 1.0
+    scatter_s: float = 10.0
     calm_s: float = 5.0
     settle_s: float = 1.0
     low_water: float = 0.7
@@ -122,45 +137,76 @@ class ReplanRule:
             if is_unplanned and demand.rate_qps(family, max(self.burst_windows_s), now_s) > 0:
                 return Replan(self.needed(demand, pace, now_s), f"{family}: asked for, and not planned for")
             seen_qps = self._proven(demand, family, now_s, self.sigmas)
-            if seen_qps * pace[family] > self._carried(plan, family):
+            if self._with_room(seen_qps, demand.slo_s[family]) * pace[family] > self._carried(plan, family):
                 slower = f" at {pace[family]:.1f} × the profiled times" if pace[family] > NOTABLE_PACE else ""
                 reason = f"{family}: {seen_qps:.0f} qps{slower} is more than the plan carries"
                 return Replan(self.needed(demand, pace, now_s), reason)
         if now_s - started_s < self.calm_s or now_s - since_s < self.settle_s or _is_best(plan):
             return None
+        return self._down(plan, demand, pace, now_s)
+
+    def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
+        longest_s = max(self.burst_windows_s)
+        return {
+            family: self._planned(
+                demand,
+                family,
+                max(
+                    self._proven(demand, family, now_s, self.estimate_sigmas),
+                    demand.rate_qps(family, longest_s, now_s),
+                ),
+                pace[family],
+                now_s,
+            )
+            for family in demand.families
+        }
+
+    def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
+        """The demand to plan for before anything was seen: arrivals are taken to be Poisson."""
+        return {
+            family: max(self._with_room(demand_qps.get(family, 0.0), target_s), self.floor_qps)
+            for family, target_s in slo_s.items()
+        }
+
+    def _down(self, plan: Plan, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> Replan | None:
         for family in demand.families:
             low_qps = self.low_water * plan.demand_qps.get(family, 0.0)
-            mean_qps = demand.rate_qps(family, self.calm_s, now_s) * pace[family]
-            if max(mean_qps, self.floor_qps) >= low_qps:  # the busiest second is no less
+            mean_qps = demand.rate_qps(family, self.calm_s, now_s)
+            if mean_qps * pace[family] >= low_qps:  # the busiest second is no less
                 continue
-            peak_qps = self._peak(demand, family, now_s) * pace[family]
-            if max(peak_qps, self.floor_qps) < low_qps:
-                peaks = {name: self._peak(demand, name, now_s) * pace[name] for name in demand.families}
-                calm = {name: max(qps, self.floor_qps) for name, qps in peaks.items()}
-                return Replan(calm, f"{family}: at most {peak_qps:.0f} qps for {self.calm_s:.0f} s")
+            if self._calm(demand, family, pace[family], now_s) < low_qps:
+                calm = {name: self._calm(demand, name, pace[name], now_s) for name in demand.families}
+                return Replan(calm, f"{family}: {mean_qps:.0f} qps for {self.calm_s:.0f} s")
         return None
 
+    def _calm(self, demand: DemandEstimator, family: str, pace: float, now_s: float) -> float:
+        """What a plan for the last seconds must carry: their mean with its room, and their busiest second."""
+        mean_qps = demand.rate_qps(family, self.calm_s, now_s)
+        peak_qps = demand.peak_qps(family, 1.0, self.calm_s, now_s)
+        return max(self._planned(demand, family, mean_qps, pace, now_s), peak_qps * pace)
+
+    def _planned(self, demand: DemandEstimator, family: str, mean_qps: float, pace: float, now_s: float) -> float:
+        """Queries per second at profiled speed that a plan for a mean demand must carry."""
+        scatter = demand.dispersion(family, self.scatter_s, now_s)
+        return max(self._with_room(mean_qps, demand.slo_s[family], scatter) * pace, self.floor_qps)
+
+    def _with_room(self, mean_qps: float, slo_s: float, scatter: float = 1.0) -> float:
+        return mean_qps + self.room_sigmas * math.sqrt(mean_qps * scatter / slo_s)
+
     def _carried(self, plan: Plan, family: str) -> float:
-        """What the plan carries with its headroom kept; where it was made for more than it can, a tenth above that."""
-        carried_qps = plan.capacity_qps(family) / plan.headroom
+        """What the hosts that serve carry with the plan's headroom kept; where it was made for more, a tenth above.
+
+        Spares of the same variant serve, too.
+        """
+        mine = [placement for placement in plan.placements if placement.family == family]
+        serving = {placement.variant for placement in mine if placement.rate_qps > 0}
+        carried_qps = sum(placement.capacity_qps for placement in mine if placement.variant in serving)
         planned_qps = plan.demand_qps.get(family, 0.0)
-        return max(carried_qps, planned_qps * 1.1, self.floor_qps)
+        return max(carried_qps / plan.headroom, planned_qps * 1.1, self.floor_qps)
 
     def _proven(self, demand: DemandEstimator, family: str, now_s: float, sigmas: float) -> float:
         rates = ((demand.rate_qps(family, window_s, now_s), window_s) for window_s in self.burst_windows_s)
         return max(proven_qps(rate, window_s, sigmas) for rate, window_s in rates)
-
-    def _peak(self, demand: DemandEstimator, family: str, now_s: float) -> float:
-        return demand.peak_qps(family, 1.0, self.calm_s, now_s)
-
-    def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
-        longest_s = max(self.burst_windows_s)
-        needed = {}
-        for family in demand.families:
-            proven = self._proven(demand, family, now_s, self.estimate_sigmas)
-            seen_qps = max(proven, demand.rate_qps(family, longest_s, now_s))
-            needed[family] = max(seen_qps * pace[family], self.floor_qps)
-        return needed
 
 
 def _is_best(plan: Plan) -> bool:

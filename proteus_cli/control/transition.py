@@ -1,5 +1,6 @@
 """From what devices host to what a plan wants, without a family losing what it needs on the way."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,49 +35,61 @@ def next_to_load(stations: Mapping[str, Station], demand_qps: Mapping[str, float
     """The devices that should start to load now.
 
     First those whose family has the least of what it needs. A device leaves a family only where the others that are
-    there carry its demand; where all wait for each other, the one that is missed least goes.
+    there carry its demand. Where not even all carry it, the change is what helps: the more is missing, the larger the
+    part of the family's capacity that may be on its way at once. Where all wait for each other, the one that is missed
+    least goes.
     """
-    there = _capacity_qps(stations.values())
+    capacity = _Capacity.of(stations.values(), demand_qps)
     coming = [device for device, station in stations.items() if not station.is_there and not station.is_loading]
-    coming.sort(key=lambda device: min(_ratio(there, demand_qps, host.family) for host in stations[device].next))
+    coming.sort(key=lambda device: min(capacity.ratio(host.family) for host in stations[device].next))
     starting = []
     for device in coming:
-        if _is_spared(stations[device], there, demand_qps):
+        if all(capacity.spares(host) for host in stations[device].now):
             starting.append(device)
-            _leave(there, stations[device])
+            capacity.leave(stations[device])
     if not starting and coming and not any(station.is_loading for station in stations.values()):
-        starting = [max(coming, key=lambda device: _left_ratio(stations[device], there, demand_qps))]
+        starting = [max(coming, key=lambda device: capacity.ratio_without(stations[device]))]
     return starting
 
 
-def _capacity_qps(stations: Iterable[Station]) -> dict[str, float]:
-    there: dict[str, float] = {}
-    for station in stations:
-        if not station.is_loading:
-            for host in station.hosted:
-                there[host.family] = there.get(host.family, 0.0) + host.capacity_qps
-    return there
+@dataclass(slots=True)
+class _Capacity:
+    """By family in queries per second: what is ``there``, what would be if nobody were on the way, what is asked."""
 
+    there: dict[str, float]
+    whole: dict[str, float]
+    asked: Mapping[str, float]
 
-def _ratio(there: Mapping[str, float], demand_qps: Mapping[str, float], family: str) -> float:
-    asked_qps = demand_qps.get(family, 0.0)
-    return there.get(family, 0.0) / asked_qps if asked_qps > 0 else float("inf")
+    @classmethod
+    def of(cls, stations: Iterable[Station], asked: Mapping[str, float]) -> "_Capacity":
+        there: dict[str, float] = {}
+        whole: dict[str, float] = {}
+        for station in stations:
+            for host in station.now:
+                whole[host.family] = whole.get(host.family, 0.0) + host.capacity_qps
+                there[host.family] = there.get(host.family, 0.0) + host.capacity_qps * (not station.is_loading)
+        return cls(there, whole, asked)
 
+    def ratio(self, family: str, without_qps: float = 0.0) -> float:
+        """The part of what is asked of a family that is there."""
+        asked_qps = self.asked.get(family, 0.0)
+        return (self.there.get(family, 0.0) - without_qps) / asked_qps if asked_qps > 0 else math.inf
 
-def _left_ratio(station: Station, there: Mapping[str, float], demand_qps: Mapping[str, float]) -> float:
-    """What is left of what the worst off of its families needs, when the device leaves them."""
-    without = dict(there)
-    _leave(without, station)
-    return min((_ratio(without, demand_qps, host.family) for host in station.now), default=float("inf"))
+    def ratio_without(self, station: Station) -> float:
+        """What is left of what the worst off of a device's families needs, when it leaves them."""
+        return min((self.ratio(host.family, host.capacity_qps) for host in station.now), default=math.inf)
 
+    def spares(self, host: Hosted) -> bool:
+        """Whether its family can do without it for a while, or is better off if it goes soon."""
+        if self.ratio(host.family, host.capacity_qps) >= 1:
+            return True
+        whole_qps = self.whole[host.family]
+        served_frac = whole_qps / self.asked[host.family]
+        return served_frac < 1 and self.there[host.family] - host.capacity_qps >= served_frac * whole_qps
 
-def _is_spared(station: Station, there: Mapping[str, float], demand_qps: Mapping[str, float]) -> bool:
-    return _left_ratio(station, there, demand_qps) >= 1.0
-
-
-def _leave(there: dict[str, float], station: Station) -> None:
-    for host in station.now:
-        there[host.family] -= host.capacity_qps
+    def leave(self, station: Station) -> None:
+        for host in station.now:
+            self.there[host.family] -= host.capacity_qps
 
 
 def keys(hosted: Sequence[Hosted]) -> frozenset[Key]:

@@ -106,7 +106,7 @@ async def _serve(
 ) -> None:
     clock = asyncio.get_running_loop().time
     lifecycle, stop = Lifecycle(), asyncio.Event()
-    controller = Controller(deployment.catalog.names, {d.id: 1 for d in deployment.devices}, deployment.policy)
+    controller = Controller(deployment.catalog.slo_s(), {d.id: 1 for d in deployment.devices}, deployment.policy)
     backends = {device.id: open_backend(device) for device in deployment.devices}
     signatures = _signatures(deployment, next(iter(backends.values())))
     plane = DataPlane(

@@ -105,7 +105,7 @@ class _Simulation:
     ) -> None:
         self.result = Simulated()
         self._profiles, self._replan, self._rule, self._conditions = profiles, replan, policy.replanning, conditions
-        self._controller = Controller(catalog.names, dict.fromkeys(plan.devices, 1), policy)
+        self._controller = Controller(catalog.slo_s(), dict.fromkeys(plan.devices, 1), policy)
         self._events = Events()
         self._run_s = _latencies(profiles, conditions, rng)
         self._arrivals_over = False

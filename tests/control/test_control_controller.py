@@ -24,7 +24,7 @@ def plan_of(hosts: Sequence[Hosted]) -> Plan:
 
 
 def controller_of(*hosts: Hosted, slots: int = 1, policy: Policy = EXACT) -> Controller:
-    controller = Controller(("a", "b"), {"cpu0": slots, "cpu1": slots}, policy)
+    controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": slots, "cpu1": slots}, policy)
     assert controller.adopt(plan_of(hosts), hosts, 0.0) == ()
     return controller
 
@@ -245,7 +245,7 @@ def test_forgetting_all_empties_every_queue_once() -> None:
 
 
 def test_before_the_first_plan_there_is_nothing_to_look_at() -> None:
-    controller = Controller(("a",), {"cpu0": 1}, EXACT)
+    controller = Controller({"a": 0.1}, {"cpu0": 1}, EXACT)
     assert controller.placements == ()
     assert controller.decide("cpu0", 0.0) == IDLE
     assert isinstance(controller.offer(make_request(), 0.0), Refused)
@@ -262,7 +262,7 @@ def test_a_policy_without_a_rule_never_asks_for_another_plan() -> None:
 
 def test_a_policy_with_a_rule_asks_for_a_plan_of_what_it_saw() -> None:
     """1000 qps for a second, where the plan carries 250."""
-    controller = controller_of(FAST, policy=Policy("test", "all", ProactiveBatcher(), ReplanRule()))
+    controller = controller_of(FAST, policy=Policy("test", "all", ProactiveBatcher(), ReplanRule(room_sigmas=0.0)))
     for number in range(1000):
         controller.offer(make_request(number, at_s=number / 1000), number / 1000)
     wanted = controller.replan(1.01)

@@ -6,7 +6,7 @@ from proteus_cli.control.demand import DemandEstimator, proven_qps
 
 
 def seen(*seconds: float, rows: int = 1) -> DemandEstimator:
-    demand = DemandEstimator(("a", "b"))
+    demand = DemandEstimator({"a": 0.3, "b": 0.3})
     for at_s in seconds:
         demand.arrived("a", rows, at_s)
     return demand

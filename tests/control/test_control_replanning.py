@@ -9,7 +9,7 @@ from proteus_cli.control.demand import DemandEstimator
 from proteus_cli.control.replanning import Replan, ReplanRule
 from proteus_cli.domain.plan import Plan
 
-RULE = ReplanRule()
+RULE = ReplanRule(room_sigmas=0.0)
 
 
 def plan_for(demand_qps: float, *, capacity_qps: float | None = None, **others_qps: float) -> Plan:
@@ -52,7 +52,7 @@ def asked(
     pace: float = 1.0,
 ) -> list[tuple[float, Replan]]:
     """What the rule says each 0.2 s, with the plan left as it is."""
-    demand, wanted, coming = DemandEstimator(tuple(plan.demand_qps)), [], list(reversed(arrivals))
+    demand, wanted, coming = DemandEstimator(dict.fromkeys(plan.demand_qps, 0.1)), [], list(reversed(arrivals))
     for tick in range(1, round(until_s / rule.every_s) + 1):
         now_s = tick * rule.every_s + 0.01  # past the edge of a bucket, whatever the rounding
         while coming and coming[-1] <= now_s:

@@ -184,7 +184,7 @@ def play(
 ) -> Driver:
     """Offer all, changing the plan at even distances; then let everything end."""
     policy = Policy("test", "all", ProactiveBatcher(answer_frac=margin_frac / 2, margin_frac=margin_frac), None)
-    driver = Driver(Controller(FAMILIES, slots, policy), slots, pace)
+    driver = Driver(Controller(dict.fromkeys(FAMILIES, 0.1), slots, policy), slots, pace)
     now_s, coming = 0.0, list(plans)
     driver.adopt(coming.pop(0), now_s)
     every = -(-len(load) // len(plans))

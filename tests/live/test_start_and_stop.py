@@ -19,7 +19,8 @@ from tiny import SHAPES, TONES, Tiny, TinyFamily, add_plan, add_profiles, make_w
 pytestmark = pytest.mark.live
 
 X: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.1, 0.2, 0.3, 0.4]}
-# A request waits for others to share its batch until shortly before its deadline: time to do something meanwhile.
+# Batched so, a request waits for others until shortly before its deadline: time to do something meanwhile.
+WAITING = ("--no-replan", "--batching", "proteus")
 PATIENT = TinyFamily("shapes", SHAPES.variants, slo="3s")
 WITHIN_LONG = {"parameters": {"timeout": 60_000_000}}
 
@@ -46,7 +47,7 @@ def send(pool: ThreadPoolExecutor, live: LiveServer, **more: Any) -> "Future[Rep
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_is_inside_is_answered_before_the_server_stops(made: Tiny, number: int) -> None:
-    with serving(made.root, Path("plan"), "--no-replan") as live, ThreadPoolExecutor(3) as pool:
+    with serving(made.root, Path("plan"), *WAITING) as live, ThreadPoolExecutor(3) as pool:
         inside = [send(pool, live) for _ in range(3)]
         live.until(lambda status: status["inside"] == 3)
 
@@ -65,7 +66,7 @@ def test_what_is_inside_is_answered_before_the_server_stops(made: Tiny, number: 
 
 
 def test_what_takes_longer_than_draining_may_is_given_up_with_an_answer(made: Tiny) -> None:
-    options = ("--no-replan", "--drain-timeout", "200ms")
+    options = (*WAITING, "--drain-timeout", "200ms")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(1) as pool:
         inside = send(pool, live, **WITHIN_LONG)
         live.until(lambda status: status["inside"] == 1)
@@ -75,7 +76,7 @@ def test_what_takes_longer_than_draining_may_is_given_up_with_an_answer(made: Ti
 
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)])
 def test_a_second_signal_ends_at_once(made: Tiny, first: int, second: int) -> None:
-    options = ("--no-replan", "--drain-timeout", "60s")
+    options = (*WAITING, "--drain-timeout", "60s")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(1) as pool:
         inside = send(pool, live, **WITHIN_LONG)
         live.until(lambda status: status["inside"] == 1)
@@ -89,7 +90,7 @@ def test_a_second_signal_ends_at_once(made: Tiny, first: int, second: int) -> No
 def test_a_client_that_goes_away_while_it_waits_is_counted_once(made: Tiny) -> None:
     body = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
     head = b"POST /v2/models/shapes/infer HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n" % len(body)
-    with serving(made.root, Path("plan"), "--no-replan") as live:
+    with serving(made.root, Path("plan"), *WAITING) as live:
         with socket.create_connection(("127.0.0.1", live.port), ANSWER_WITHIN_S) as client:
             client.sendall(head + body)
             live.until(lambda status: status["inside"] == 1)

@@ -82,8 +82,8 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class RecordingController(Controller):
-    def __init__(self, families: Sequence[str], slots: Mapping[str, int], policy: Policy) -> None:
-        super().__init__(families, slots, policy)
+    def __init__(self, slo_s: Mapping[str, float], slots: Mapping[str, int], policy: Policy) -> None:
+        super().__init__(slo_s, slots, policy)
         self.launches: list[tuple[float, Launch]] = []
 
     def decide(self, device: str, now_s: float) -> Decision:
@@ -143,7 +143,7 @@ async def _run(
     trace: Trace, plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile], policy: Policy, replan: Replanner
 ) -> LiveRun:
     loop = asyncio.get_running_loop()
-    controller = RecordingController(catalog.names, dict.fromkeys(plan.devices, 1), policy)
+    controller = RecordingController(catalog.slo_s(), dict.fromkeys(plan.devices, 1), policy)
     lifecycle = Lifecycle()
     plane = DataPlane(
         catalog,
