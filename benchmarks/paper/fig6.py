@@ -25,8 +25,9 @@ under all three arrivals. Here that holds for AIMD under Gamma arrivals only: it
 so one late batch makes the next ones late. Under calm arrivals AIMD and Nexus lose less than the paper's rule,
 because here they start whatever waits when a lane is free, where the artifact's wait for full batches. The paper's
 rule holds a batch back until its last moment although the lane is idle, and near the fleet's limit that idle time is
-missing afterwards. With late binding the differences nearly vanish, as any free lane takes what is most urgent, and
-what can't be in time is refused at once. Batches of one can't carry this load, nor can batches of four.
+missing afterwards. Under calm arrivals and late binding the differences nearly vanish, as any free lane takes what is
+most urgent, and what can't be in time is refused at once. Batches of one can't carry this load, nor can batches of
+four.
 """
 
 
