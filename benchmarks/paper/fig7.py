@@ -5,7 +5,7 @@ from dataclasses import replace
 from benchmarks.paper.lab import Case, Lab
 from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Figures, Section, Table, measures, percent, short
 from proteus_cli.control.policies import PROTEUS, batcher_named
-from proteus_cli.control.replanning import PeriodicRule
+from proteus_cli.control.replanning import PeriodicRule, ReplanRule
 
 PARTS = (
     "proteus-paper",
@@ -21,6 +21,7 @@ IDEAS = {
     "re-planned as in the paper": replace(PROTEUS, replanning=PeriodicRule()),
     "without admission": replace(PROTEUS, admits="all"),
     "batches as in the paper": replace(PROTEUS, batching=batcher_named("proteus")),
+    "without room for bursts": replace(PROTEUS, replanning=ReplanRule(room_sigmas=0.0)),
     "without headroom": replace(PROTEUS, headroom=1.0),
 }
 TEXT = """\
