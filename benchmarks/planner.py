@@ -9,8 +9,6 @@ Rows of the paper's cluster need `../shared/data/proteus-asplos24` beside the re
 
 import argparse
 import gc
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +26,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the two modules beside this one, however it is started
 
+from benchmarks.machine import machine
 from benchmarks.planner_instances import (
     PAPER,
     Fleet,
@@ -166,7 +165,7 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 144)
     has_paper = PAPER.is_dir()
     done = Benchmark(
-        machine=_machine(),
+        machine=machine(),
         versions={name: version(name) for name in ("highspy", "cvxpy", "scipy", "numpy")},
         rows=tuple(_all_rows(_tasks(has_paper=has_paper, quick=options.quick), options.rounds)),
         over_demand=tuple(_over_demand(MULTIPLES[3::2] if options.quick else MULTIPLES)) if has_paper else (),
@@ -474,15 +473,6 @@ def _ms(seconds: float) -> str:
 
 def _gap(gap: float) -> str:
     return f"{gap:.0e}" if gap >= 1e-9 else "0"
-
-
-def _machine() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

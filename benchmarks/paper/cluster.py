@@ -1,0 +1,60 @@
+"""The workspaces that are simulated: the paper's cluster, or a made-up one where its data is absent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks.planner_instances import Fleet, paper_fleet, synthetic_fleet
+from benchmarks.planner_rivals import Choices, most_multiple_of
+from proteus_cli.cli.planning import fleet_of, planner_for
+from proteus_cli.control.policies import Policy
+from proteus_cli.domain.profile import Profile
+from proteus_cli.planning.planner import Planner
+from proteus_cli.profiling.importing import catalog_toml
+from proteus_cli.store import Workspace, to_json, write_together
+
+SEED = 2024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cluster:
+    """A workspace on disk, and the fleet in it: profiles by device id."""
+
+    name: str
+    place: Workspace
+    profiles: Mapping[str, Profile]
+    fleet: Fleet
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return tuple(self.fleet.catalog.names)
+
+    def planner(self, policy: Policy, headroom: float) -> Planner:
+        """The planner that the command line would use."""
+        return planner_for(self.place, policy, headroom, profiles=self.profiles)
+
+    def most_qps(self, shares: Mapping[str, float]) -> float:
+        """The most that could be carried of a mix, whatever the accuracy, if devices could be divided at will.
+
+        Queries per second, all families together, for the SLOs of the fleet's own catalog.
+        """
+        mix = {family: shares.get(family, 0.0) for family in self.families}
+        return most_multiple_of(Choices.of(self.fleet), mix) * sum(mix.values())
+
+
+def cluster_at(directory: Path, *, is_paper: bool, slo: str | None = None) -> Cluster:
+    """The paper's cluster as a workspace in ``directory``, or a made-up one; with one SLO for all, or its own."""
+    name = "the paper's cluster" if is_paper else "a made-up cluster"
+    fleet = paper_fleet() if is_paper else synthetic_fleet(9, 5, 3, 40, np.random.default_rng(SEED))
+    catalog = fleet.catalog
+    if slo is not None:
+        families = tuple(msgspec.structs.replace(family, slo=slo) for family in catalog.families)
+        catalog = msgspec.structs.replace(catalog, families=families)
+    place = Workspace(directory)
+    files = {place.profile_path(kind): to_json(profile) for kind, profile in fleet.types.items()}
+    write_together({**files, place.catalog_path: catalog_toml(catalog)})
+    counts = ",".join(f"{kind}:{count}" for kind, count in fleet.counts.items())
+    return Cluster(f"{name} ({counts})", place, fleet_of(place, counts), fleet)

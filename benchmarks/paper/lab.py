@@ -1,0 +1,138 @@
+"""Where experiments run: each case once, through the functions of ``proteus replay``."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.paper.cluster import Cluster, cluster_at
+from benchmarks.paper.results import Figures
+from benchmarks.paper.traces import made_up, shared_trace
+from benchmarks.planner_instances import PAPER
+from proteus_cli.cli.options import DEFAULT_HEADROOM
+from proteus_cli.cli.simulating import Setting, simulated
+from proteus_cli.control.policies import Policy, policy_named
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.report import Report
+from proteus_cli.domain.trace import Trace
+from proteus_cli.simulation.conditions import Conditions
+
+MAIN = ("proteus", "proteus-paper", "infaas-accuracy", "sommelier", "clipper-ha", "clipper-ht")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of everything is run; ``window_s``: which part of the paper's trace, None for all.
+
+    ``policies`` are compared where not all are, the first with each of the others.
+    """
+
+    policies: tuple[str, ...]
+    window_s: tuple[float, float] | None
+    multiples: tuple[float, ...]
+    kinds: tuple[str, ...]
+    loads: tuple[float, ...]
+    made_up_s: float
+    bursts_s: float
+    batching_s: float
+
+
+KINDS = ("flat", "diurnal", "bursty", "Gamma")
+FULL = Size(MAIN, None, (1.0, 1.5, 2.0, 2.5, 3.5), KINDS, (0.2, 0.4, 0.7), 45.0, 96.0, 20.0)
+QUICK = Size(MAIN[:3], (100.0, 120.0), (1.0, 2.0), KINDS[1:3], (0.4,), 15.0, 24.0, 3.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run. ``slo``: one for all families, None for those of the cluster.
+
+    ``planned_for``: the demand that the first plan is made for, None for what `proteus replay` does.
+    """
+
+    policy: Policy
+    trace: Trace
+    load_time_s: float = 0.0
+    slo: str | None = None
+    planned_for: tuple[tuple[str, float], ...] | None = None
+
+
+@dataclass
+class Lab:
+    """Runs cases and remembers them, so that no two experiments pay for the same run."""
+
+    directory: Path
+    size: Size
+    progress: Callable[[str], None]
+    has_paper: bool = field(default_factory=PAPER.is_dir)
+    clusters: dict[str | None, Cluster] = field(default_factory=dict)
+    traces: dict[str, Trace] = field(default_factory=dict)
+    done: dict[Case, tuple[Report, Figures]] = field(default_factory=dict)
+
+    @cached_property
+    def shared(self) -> Trace:
+        """The paper's trace."""
+        return shared_trace(self.size.window_s)
+
+    @cached_property
+    def made_up(self) -> tuple[Trace, ...]:
+        """Traces that nothing was tuned on."""
+        return made_up(self.cluster(), self.size.kinds, self.size.loads, self.size.made_up_s)
+
+    def cluster(self, slo: str | None = None) -> Cluster:
+        """The cluster with one SLO for all families, or with its own."""
+        if slo not in self.clusters:
+            self.clusters[slo] = cluster_at(self.directory / (slo or "own"), is_paper=self.has_paper, slo=slo)
+        return self.clusters[slo]
+
+    def named(self, policy: str, trace: Trace, *, load_time_s: float = 0.0, slo: str | None = None) -> Figures:
+        """The figures of one of `POLICIES`."""
+        return self.run(Case(policy_named(policy), trace, load_time_s, slo))
+
+    def run(self, case: Case) -> Figures:
+        """The figures of a case."""
+        return self._done(case)[1]
+
+    def report(self, case: Case) -> Report:
+        """The report of a case."""
+        return self._done(case)[0]
+
+    def _done(self, case: Case) -> tuple[Report, Figures]:
+        if case.policy.replanning is None or case.policy.plans == "oracle":
+            case = replace(case, load_time_s=0.0)  # it never loads anything
+        if case not in self.done:
+            self.progress(f"{case.trace.name}: {case.policy.name}")
+            start_s = time.perf_counter()
+            report = self._simulated(case)
+            wall_s = time.perf_counter() - start_s
+            self.done[case] = report, Figures.of(report, load_time_s=case.load_time_s, wall_s=wall_s)
+        return self.done[case]
+
+    def _simulated(self, case: Case) -> Report:
+        cluster = self.cluster(case.slo)
+        given = None if case.planned_for is None else _given(cluster, case.policy, dict(case.planned_for))
+        conditions = Conditions(load_time_s=case.load_time_s)
+        setting = Setting(cluster.place, cluster.profiles, case.trace, given, DEFAULT_HEADROOM, conditions, seed=0)
+        [report] = simulated(setting, [case.policy])
+        check(report, case.trace)
+        return report
+
+
+def _given(cluster: Cluster, policy: Policy, demand_qps: Mapping[str, float]) -> Plan:
+    return cluster.planner(policy, DEFAULT_HEADROOM)(demand_qps)
+
+
+def check(report: Report, trace: Trace) -> None:
+    """Every request of the trace ended, and none twice: in each family, and in each stretch of the run."""
+    found = {name: summary.requests for name, summary in report.families.items() if summary.requests}
+    wanted = {name: count for name, count in trace.counts(0.0, np.inf).items() if count}
+    assert found == wanted, f"{report.policy} on {trace.name}: {found} requests ended of {wanted}"
+    ends = (report.served, report.late, report.dropped, report.rejected, report.failed)
+    assert sum(ends) == report.requests == len(trace), f"{report.policy} on {trace.name}: {ends} of {len(trace)}"
+    for window in report.windows[:-1]:  # the last one also has what a rounded end leaves over
+        arrived = sum(trace.counts(window.start_s, window.start_s + window.length_s).values())
+        ended = round(window.demand_qps * window.length_s)
+        assert ended == arrived, f"{report.policy} on {trace.name}: {ended} of {arrived} from {window.start_s:g} s"
+    assert report.failed == 0, "nothing fails in simulation"

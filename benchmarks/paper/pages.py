@@ -1,0 +1,109 @@
+"""What was found, for the terminal and as Markdown."""
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.markdown import Markdown
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from benchmarks.paper.results import Aim, Benchmark, Section, Table
+
+INTRODUCTION = """\
+# The paper's experiments, and ours beside them
+
+This page is written by the command below: run it again after a change, and all figures on it are new. Each run goes
+through the functions of `proteus replay`, in simulation, and is checked for that every query ended exactly once.
+Violations are always counted at the SLO: late, dropped, refused and failed queries over all.
+
+The paper is Ahmad et al., *Proteus: A High-Throughput Inference-Serving System with Accuracy Scaling*, ASPLOS 2024.
+`docs/design.md` says what the policies do. The paper's profiles and trace aren't part of this repository: they are read
+from `../shared/data/proteus-asplos24` beside it, and without them made-up traces are run on a made-up cluster. Of
+figures 5 to 8 there are only plots, so that for these only shapes can be compared.
+"""
+
+
+def shown(done: Benchmark) -> RenderableType:
+    """Tables and remarks for the terminal; the prose is for the page."""
+    parts: list[RenderableType] = []
+    for section in done.sections:
+        parts.append(Text(f"\n{section.title}", style="bold underline"))
+        parts += [_rich(table) for table in section.tables]
+        parts += [Markdown(remark) for remark in section.remarks]
+        parts += [Text(_aim(aim), style="green" if aim.is_reached else "red") for aim in section.aims]
+    parts += [Text(text, style="yellow") for text in done.skipped]
+    parts.append(Text(f"\n{len(done.runs)} runs in {done.seconds:.0f} s; {done.machine}; {_versions(done)}"))
+    return Group(*parts)
+
+
+def markdown(done: Benchmark) -> str:
+    """The whole page; pictures lie beside it."""
+    lines = [INTRODUCTION, *_made(done)]
+    for section in done.sections:
+        lines += ["", f"## {section.title}", "", *_section(section)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def tables(done: Benchmark) -> str:
+    """All tables and nothing else."""
+    return "\n".join(line for section in done.sections for table in section.tables for line in _table(table)) + "\n"
+
+
+def _made(done: Benchmark) -> Iterator[str]:
+    runs, queries = len(done.runs), sum(run.requests for run in done.runs)
+    yield f"    {done.command}"
+    yield ""
+    yield f"{runs} runs of {queries:,} queries together, on {done.cluster}; {done.seconds:,.0f} s on {done.machine};"
+    yield f"{_versions(done)}; {done.made_by.time[:10]}."
+    for text in done.skipped:
+        yield f"\n**{text}**"
+
+
+def _section(section: Section) -> Iterator[str]:
+    yield from (section.text.rstrip(), "")
+    if section.picture:
+        yield from (f"![{section.title}]({section.picture})", "")
+    for table in section.tables:
+        yield from _table(table)
+    for remark in section.remarks:
+        yield from (remark, "")
+    if section.aims:
+        yield from ("To be reached:", "")
+        yield from (f"- {_aim(aim)}" for aim in section.aims)
+        yield ""
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield f"**{table.title}**"
+    yield ""
+    yield _row(table.columns)
+    yield _row(("---", *("---:" for _ in table.columns[1:])))
+    yield from (_row(row) for row in table.rows)
+    yield ""
+    if table.note:
+        yield from (table.note, "")
+
+
+def _row(cells: Sequence[str]) -> str:
+    escaped = (cell.replace("*", "\\*") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+def _aim(aim: Aim) -> str:
+    sign, mark = ("≤" if aim.is_most else "≥"), ("✓" if aim.is_reached else "✗")
+    return f"{mark} {aim.what}: {aim.measured:.2f} {aim.unit} (to reach: {sign} {aim.limit:g})"
+
+
+def _versions(done: Benchmark) -> str:
+    return ", ".join(f"{name} {version}" for name, version in done.versions.items())
+
+
+def _rich(table: Table) -> RichTable:
+    drawn = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, caption=table.note or None)
+    drawn.caption_justify = "left"
+    for place, column in enumerate(table.columns):
+        drawn.add_column(column, justify="right" if place else "left")
+    for row in table.rows:
+        drawn.add_row(*(Text(cell, style="bold" if cell.endswith("*") else "") for cell in row))
+    return drawn
