@@ -22,7 +22,7 @@ IDEAS = {
     "without admission": replace(PROTEUS, admits="all"),
     "batches as in the paper": replace(PROTEUS, batching=batcher_named("proteus")),
     "without room for bursts": replace(PROTEUS, replanning=ReplanRule(room_sigmas=0.0)),
-    "without headroom": replace(PROTEUS, headroom=1.0),
+    "a headroom of 1.2 for room": replace(PROTEUS, replanning=ReplanRule(room_sigmas=0.0), headroom=1.2),
 }
 TEXT = """\
 First the paper's ablation: `proteus-paper` with the most accurate variants only, with devices that keep their family,

@@ -12,7 +12,7 @@ from benchmarks.paper.cluster import Cluster, cluster_at
 from benchmarks.paper.results import Figures
 from benchmarks.paper.traces import made_up, shared_trace
 from benchmarks.planner_instances import PAPER
-from proteus_cli.cli.options import DEFAULT_HEADROOM
+from proteus_cli.cli.options import REPLAY_HEADROOM
 from proteus_cli.cli.simulating import Setting, simulated
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.plan import Plan
@@ -114,14 +114,14 @@ class Lab:
         cluster = self.cluster(case.slo)
         given = None if case.planned_for is None else _given(cluster, case.policy, dict(case.planned_for))
         conditions = Conditions(load_time_s=case.load_time_s)
-        setting = Setting(cluster.place, cluster.profiles, case.trace, given, DEFAULT_HEADROOM, conditions, seed=0)
+        setting = Setting(cluster.place, cluster.profiles, case.trace, given, REPLAY_HEADROOM, conditions, seed=0)
         [report] = simulated(setting, [case.policy])
         check(report, case.trace)
         return report
 
 
 def _given(cluster: Cluster, policy: Policy, demand_qps: Mapping[str, float]) -> Plan:
-    return cluster.planner(policy, DEFAULT_HEADROOM)(demand_qps)
+    return cluster.planner(policy, REPLAY_HEADROOM)(demand_qps)
 
 
 def check(report: Report, trace: Trace) -> None:

@@ -107,6 +107,7 @@ TraceOutputOption = Annotated[Path, typer.Option("--output", "-o", help="File, g
 
 DEFAULT_WORKSPACE = Path()
 DEFAULT_HEADROOM = 1.2
+REPLAY_HEADROOM = 1.0  # policies that re-plan keep room for bursts by themselves
 DEFAULT_POLICY = "proteus"
 
 DURATION = _parsed(parse_duration, "DURATION")

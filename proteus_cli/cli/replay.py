@@ -11,6 +11,7 @@ from proteus_cli.cli.options import (
     DEFAULT_WORKSPACE,
     DURATION,
     RATE,
+    REPLAY_HEADROOM,
     FleetOption,
     HeadroomOption,
     JsonOption,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from proteus_cli.store import Workspace
 
 LAG_WARN_S = 0.005
-NO_HEADROOM = 1.0  # policies that re-plan keep room for bursts by themselves
 
 
 def replay(
@@ -54,7 +54,7 @@ def replay(
             help="Policies to compare, comma-separated, or `all`; docs/policies.md says which there are.",
         ),
     ] = DEFAULT_POLICY,
-    headroom: HeadroomOption = NO_HEADROOM,
+    headroom: HeadroomOption = REPLAY_HEADROOM,
     batching: Annotated[
         str | None,
         typer.Option(help="Form batches by another rule: proteus, aimd, nexus, greedy, or static-N. Simulation only."),
