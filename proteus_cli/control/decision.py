@@ -26,7 +26,7 @@ class Hosted:
 
 
 class Launch(msgspec.Struct, frozen=True, gc=False):
-    """Run these requests, of so many ``rows`` together, as one batch now, ``at_s``."""
+    """Run these requests, most urgent first, of so many ``rows`` together, as one batch now, ``at_s``."""
 
     hosted: Hosted
     requests: tuple[Request, ...]
@@ -34,8 +34,7 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class WaitUntil:
+class WaitUntil(msgspec.Struct, frozen=True, gc=False):
     """Ask again at that time, or when something changes."""
 
     at_s: float

@@ -12,6 +12,10 @@ class DeadlineQueue:
         self._heap: list[tuple[float, int, Request]] = []
         self.rows = 0
 
+    def is_before(self, other: "DeadlineQueue") -> bool:
+        """The most urgent request is due before that of another queue; in both, some wait."""
+        return self._heap[0][0] < other._heap[0][0]
+
     def push(self, request: Request) -> bool:
         """Add a request; True where it is now the most urgent one."""
         heappush(self._heap, (request.deadline_s, request.id, request))
@@ -30,9 +34,9 @@ class DeadlineQueue:
 
     def take(self, at_most_rows: int) -> tuple[Request, ...]:
         """Remove the most urgent requests that fit ``at_most_rows`` together; the first one always fits."""
-        taken = [self.pop()]
-        rows = taken[0].rows
-        while self._heap and rows + self._heap[0][2].rows <= at_most_rows:
+        heap, first = self._heap, self.pop()
+        taken, rows = [first], first.rows
+        while heap and rows + heap[0][2].rows <= at_most_rows:
             taken.append(self.pop())
             rows += taken[-1].rows
         return tuple(taken)

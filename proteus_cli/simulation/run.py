@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from proteus_cli.control.controller import Controller, Refused
+from proteus_cli.control.controller import Admitted, Controller, Refused
 from proteus_cli.control.decision import Drop, HandOver, Hosted, Idle, Launch, WaitUntil
 from proteus_cli.control.hosting import hosted_by
 from proteus_cli.control.policies import Policy
@@ -123,11 +123,11 @@ class _Simulation:
         now_s = request.arrival_s
         self._events.run_until(now_s)
         match self._controller.offer(request, now_s):
+            case Admitted(devices=devices):
+                for device in devices:
+                    self._ask(device, now_s)
             case Refused():
                 self._end((request,), Outcome.REJECTED)
-            case admitted:
-                for device in admitted.devices:
-                    self._ask(device, now_s)
 
     def finish(self) -> None:
         """Let everything end; what nobody will ever take is given up."""
@@ -136,8 +136,9 @@ class _Simulation:
         self._end(self._controller.forget_all(), Outcome.DROPPED)
 
     def _ask(self, device: str, now_s: float) -> None:
+        decide = self._controller.decide
         while True:
-            match self._controller.decide(device, now_s):
+            match decide(device, now_s):
                 case Idle():
                     return
                 case Launch() as launch:
@@ -158,8 +159,11 @@ class _Simulation:
         """Set the lane's one timer anew; an earlier setting no longer counts."""
         state = self._devices[device]
         state.timer += 1
-        setting = state.timer
-        self._events.at(at_s, lambda now_s: self._ask(device, now_s) if state.timer == setting else None)
+        self._events.at(at_s, self._woken, device, state.timer)
+
+    def _woken(self, now_s: float, device: str, setting: int) -> None:
+        if self._devices[device].timer == setting:
+            self._ask(device, now_s)
 
     def _launch(self, launch: Launch, now_s: float) -> None:
         hosted = launch.hosted
@@ -167,28 +171,25 @@ class _Simulation:
         run_s = self._run_s[hosted.device, hosted.family, hosted.variant](launch.rows)
         state, end_s = self._devices[hosted.device], now_s + run_s
         state.running[id(launch)] = launch
-        state.busy_until_s = max(state.busy_until_s, end_s)
-        life = state.life
-        self._events.at(end_s, lambda at_s: self._finished(launch, run_s, at_s) if state.life == life else None)
+        if end_s > state.busy_until_s:
+            state.busy_until_s = end_s
+        self._events.at(end_s, self._finished, launch, run_s, state.life)
 
-    def _finished(self, launch: Launch, took_s: float, now_s: float) -> None:
+    def _finished(self, now_s: float, launch: Launch, took_s: float, life: int) -> None:
         hosted, rows = launch.hosted, launch.rows
-        del self._devices[hosted.device].running[id(launch)]
+        device, accuracy, variant = hosted.device, hosted.accuracy, hosted.variant
+        state = self._devices[device]
+        if state.life != life:
+            return
+        del state.running[id(launch)]
         self._controller.finished(launch, took_s)
-        self.result.ended += [
-            Ended(
-                r.family,
-                r.arrival_s,
-                Outcome.SERVED if now_s <= r.deadline_s else Outcome.LATE,
-                now_s - r.arrival_s,
-                hosted.accuracy,
-                hosted.variant,
-                hosted.device,
-                rows,
+        for r in launch.requests:
+            outcome = Outcome.SERVED if now_s <= r.deadline_s else Outcome.LATE
+            waited_s = now_s - r.arrival_s
+            self.result.ended.append(
+                Ended(r.family, r.arrival_s, outcome, waited_s, accuracy, variant, device, rows)
             )
-            for r in launch.requests
-        ]
-        self._ask(hosted.device, now_s)
+        self._ask(device, now_s)
 
     def _end(self, requests: Iterable[Request], outcome: Outcome) -> None:
         self.result.ended += [Ended(r.family, r.arrival_s, outcome) for r in requests]

@@ -139,7 +139,7 @@ class Driver:
             line = self.controller._lines[family]
             assert isinstance(line, LateLine)
             rows = sum(request.rows for request in self.waiting.values() if request.family == family)
-            turns = line.router.turns if line.router is not None else [0]
+            turns = line.router.turns or [0]
             assert line.queue.rows == rows == sum(turns)
             assert min(turns) >= 0
             assert self.controller.waiting_of(family) == sum(r.family == family for r in self.waiting.values())
