@@ -1,7 +1,7 @@
 """The one controller that two clocks drive: the live server's and the simulator's."""
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -55,6 +55,10 @@ class _Lane:
     seats: tuple[_Seat, ...] = ()
     calls: list[str] = field(default_factory=list)
 
+    @property
+    def families(self) -> frozenset[str]:
+        return frozenset(seat.hosted.family for seat in self.seats)
+
 
 class Controller:
     """Routes, batches and admits requests, and says when the plan no longer fits.
@@ -70,7 +74,7 @@ class Controller:
         self._is_late, self._is_choosy = policy.assignment == "late", policy.admits == "timely"
         self._lines: dict[str, Line] = {family: _line(policy) for family in families}
         self._running_rows = dict.fromkeys(families, 0)
-        self._capacity_qps = dict.fromkeys(families, 0.0)
+        self._capacity_qps, self._paces = dict.fromkeys(families, 0.0), dict.fromkeys(families, 1.0)
         self._lanes = {device: _Lane(count) for device, count in slots.items()}
         self._teams: dict[str, tuple[tuple[Hosted, _Lane], ...]] = dict.fromkeys(families, ())
         self._lost: frozenset[str] = frozenset()
@@ -125,7 +129,7 @@ class Controller:
         for device, lane in self._lanes.items():
             lane.seats, lane.calls = tuple(self._seat(host) for host in hosted if host.device == device), []
             self._set_away(device, device in loading or device in self._lost)
-        self._capacity_qps = {family: self._carried_qps(family) for family in self._lines}
+        self._count_capacity(self._lines)
         return tuple(orphans)
 
     def loaded(self, device: str) -> None:
@@ -202,7 +206,7 @@ class Controller:
         self._running_rows[hosted.family] -= rows
         if took_s is not None:
             if lane.pace.ran(took_s=took_s, profiled_s=hosted.latency(rows)):
-                self._count_capacity(lane)
+                self._count_capacity(lane.families)
             most_urgent = launch.requests[0]
             self._batcher.ran(hosted, rows, is_late=launch.at_s + took_s > most_urgent.deadline_s)
 
@@ -215,13 +219,12 @@ class Controller:
         rule = self.policy.replanning
         if rule is None:
             return None
-        pace = {family: self._pace_of(family) for family in self._lines}
         if self._came_or_went:
-            wanted: Replan | None = Replan(rule.needed(self.demand, pace, now_s), self._came_or_went)
+            wanted: Replan | None = Replan(rule.needed(self.demand, self._paces, now_s), self._came_or_went)
             self._came_or_went = ""
         else:
             wanted = rule.decide(
-                self.plan, self.demand, pace, now_s=now_s, started_s=self._started_s, since_s=self._since_s
+                self.plan, self.demand, self._paces, now_s=now_s, started_s=self._started_s, since_s=self._since_s
             )
         return None if wanted is None else replace(wanted, without=self._lost)
 
@@ -232,7 +235,7 @@ class Controller:
         elif lane.is_away and not is_away:
             lane.free = lane.held
         lane.is_away = is_away
-        self._count_capacity(lane)
+        self._count_capacity(lane.families)
 
     def _seat(self, hosted: Hosted) -> _Seat:
         line = self._lines[hosted.family]
@@ -242,18 +245,13 @@ class Controller:
         """The lanes with a free slot that host a family."""
         return [host.device for host, lane in self._teams[family] if lane.free]
 
-    def _count_capacity(self, lane: _Lane) -> None:
-        """Count anew what the families that ``lane`` hosts can rely on."""
-        for family in {seat.hosted.family for seat in lane.seats}:
-            self._capacity_qps[family] = self._carried_qps(family)
-
-    def _carried_qps(self, family: str) -> float:
-        """What the lanes that host a family, and are there, carry at their pace."""
-        return sum(host.capacity_qps / lane.pace.factor for host, lane in self._teams[family] if not lane.is_away)
-
-    def _pace_of(self, family: str) -> float:
-        hosts = [host for host, lane in self._teams[family] if not lane.is_away]
-        return sum(host.capacity_qps for host in hosts) / self._capacity_qps[family] if hosts else 1.0
+    def _count_capacity(self, families: Iterable[str]) -> None:
+        """Count anew what the lanes that host a family, and are there, carry at their pace, and what pace that is."""
+        for family in families:
+            there = [(host.capacity_qps, lane.pace.factor) for host, lane in self._teams[family] if not lane.is_away]
+            carried_qps = sum(qps / factor for qps, factor in there)
+            self._capacity_qps[family] = carried_qps
+            self._paces[family] = sum(qps for qps, _ in there) / carried_qps if carried_qps > 0 else 1.0
 
     def _batching(self, lane: _Lane, seat: _Seat, now_s: float) -> Start | Hold | Drop | HandOver | None:
         """What a lane with a free slot should do for one of its seats, in whose queue someone waits."""

@@ -1,7 +1,8 @@
 """How much is being asked for."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import sub
 
 
 class DemandEstimator:
@@ -25,19 +26,18 @@ class DemandEstimator:
     def peak_qps(self, family: str, window_s: float, over_s: float, now_s: float) -> float:
         """The highest rate of any window of ``window_s`` in the last ``over_s``, in steps of a bucket."""
         running, width = int(now_s / self._bucket_s), round(window_s / self._bucket_s)
-        counts = self._counts[family]
-        totals = [counts.before(i) for i in range(running - round(over_s / self._bucket_s), running + 1)]
-        return max(late - early for early, late in zip(totals, totals[width:], strict=False)) / window_s
+        totals = self._counts[family].before_each(range(running - round(over_s / self._bucket_s), running + 1))
+        return max(map(sub, totals[width:], totals)) / window_s
 
 
 class _Counts:
     """How many rows came before each of the last ``size`` buckets."""
 
-    __slots__ = ("_before", "_last", "_total")
+    __slots__ = ("_before", "_last", "_oldest", "_total")
 
     def __init__(self, size: int) -> None:
         self._before = [0] * size
-        self._last = self._total = 0
+        self._last = self._oldest = self._total = 0
 
     def add(self, bucket: int, rows: int) -> None:
         if bucket > self._last:
@@ -48,14 +48,22 @@ class _Counts:
         """Rows before the start of a bucket; of what is forgotten, all."""
         if bucket > self._last:
             return self._total
-        size = len(self._before)
-        return self._before[max(bucket, self._last - size + 1, 0) % size]
+        if bucket < self._oldest:
+            bucket = self._oldest
+        return self._before[bucket % len(self._before)]
+
+    def before_each(self, buckets: range) -> Sequence[int]:
+        """Rows before the start of each of these buckets, which follow one another."""
+        ring, size, oldest = self._before, len(self._before), self._oldest
+        known = range(buckets.start, min(buckets.stop, self._last + 1))
+        counts = [ring[max(bucket, oldest) % size] for bucket in known]
+        return counts + [self._total] * (len(buckets) - len(counts))
 
     def _advance(self, bucket: int) -> None:
         size = len(self._before)
         for each in range(max(self._last + 1, bucket - size + 1), bucket + 1):
             self._before[each % size] = self._total
-        self._last = bucket
+        self._last, self._oldest = bucket, max(bucket - size + 1, 0)
 
 
 def proven_qps(rate_qps: float, window_s: float, sigmas: float) -> float:

@@ -122,7 +122,7 @@ class ReplanRule:
             if is_unplanned and demand.rate_qps(family, max(self.burst_windows_s), now_s) > 0:
                 return Replan(self.needed(demand, pace, now_s), f"{family}: asked for, and not planned for")
             seen_qps = self._proven(demand, family, now_s, self.sigmas)
-            if seen_qps * pace[family] > self._carried(plan, family):
+            if not self._is_carried(seen_qps * pace[family], plan, family):
                 slower = f" at {pace[family]:.1f} × the profiled times" if pace[family] > NOTABLE_PACE else ""
                 reason = f"{family}: {seen_qps:.0f} qps{slower} is more than the plan carries"
                 return Replan(self.needed(demand, pace, now_s), reason)
@@ -140,15 +140,16 @@ class ReplanRule:
                 return Replan(calm, f"{family}: at most {peak_qps:.0f} qps for {self.calm_s:.0f} s")
         return None
 
-    def _carried(self, plan: Plan, family: str) -> float:
-        """What the plan carries with its headroom kept; where it was made for more than it can, a tenth above that."""
-        carried_qps = plan.capacity_qps(family) / plan.headroom
+    def _is_carried(self, asked_qps: float, plan: Plan, family: str) -> bool:
+        """Within what the plan was made for and a tenth, or within what it carries with its headroom kept."""
         planned_qps = plan.demand_qps.get(family, 0.0)
-        return max(carried_qps, planned_qps * 1.1, self.floor_qps)
+        if asked_qps <= max(planned_qps * 1.1, self.floor_qps):
+            return True
+        return asked_qps <= plan.capacity_qps(family) / plan.headroom
 
     def _proven(self, demand: DemandEstimator, family: str, now_s: float, sigmas: float) -> float:
-        rates = ((demand.rate_qps(family, window_s, now_s), window_s) for window_s in self.burst_windows_s)
-        return max(proven_qps(rate, window_s, sigmas) for rate, window_s in rates)
+        windows_s = self.burst_windows_s
+        return max([proven_qps(demand.rate_qps(family, length, now_s), length, sigmas) for length in windows_s])
 
     def _peak(self, demand: DemandEstimator, family: str, now_s: float) -> float:
         return demand.peak_qps(family, 1.0, self.calm_s, now_s)

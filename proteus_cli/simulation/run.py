@@ -21,6 +21,7 @@ from proteus_cli.simulation.events import Events
 
 SOLVE_S = 0.05  # virtual time from asking for a plan to having it: what a solve in another process takes
 NEVER_S = float("inf")
+SERVED, LATE = Outcome.SERVED, Outcome.LATE  # to find a member of an enum takes as long as to make an `Ended`
 PROGRESS_EVERY = 1000
 
 Replanner = Callable[..., Plan]
@@ -184,7 +185,7 @@ class _Simulation:
         del state.running[id(launch)]
         self._controller.finished(launch, took_s)
         for r in launch.requests:
-            outcome = Outcome.SERVED if now_s <= r.deadline_s else Outcome.LATE
+            outcome = SERVED if now_s <= r.deadline_s else LATE
             waited_s = now_s - r.arrival_s
             self.result.ended.append(
                 Ended(r.family, r.arrival_s, outcome, waited_s, accuracy, variant, device, rows)
