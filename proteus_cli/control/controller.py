@@ -183,14 +183,15 @@ class Controller:
         for seat in lane.seats:
             if not seat.queue.rows:
                 continue
-            match self._batching(lane, seat, now_s):
-                case Start(rows=rows):
-                    if first is None or seat.queue.is_before(first.queue):
-                        first, most_rows = seat, rows
-                case Hold(until_s=until_s):
-                    wake_s = min(wake_s, until_s)
-                case Drop() | HandOver() as decision:
-                    return decision
+            batching = self._batching(lane, seat, now_s)
+            # Not `match`: class patterns take twice as long, which is 4 % of a simulation.
+            if isinstance(batching, Start):
+                if first is None or seat.queue.is_before(first.queue):
+                    first, most_rows = seat, batching.rows
+            elif isinstance(batching, Hold):
+                wake_s = min(wake_s, batching.until_s)
+            elif batching is not None:
+                return batching
         if first is not None:
             return self._launch(lane, first, most_rows, now_s)
         return WaitUntil(wake_s) if wake_s < math.inf else IDLE
@@ -289,8 +290,12 @@ class Controller:
     def _rows_of_busy(self, line: LateLine, hosted: Hosted) -> tuple[int, int]:
         """Turns of lanes that are busy, with variants that are no more accurate than ``hosted``, and of the others."""
         equal_rows = better_rows = 0
-        for (host, lane), turns in zip(self._teams[hosted.family], line.router.turns, strict=True):
-            if turns and not lane.free:
+        team = self._teams[hosted.family]
+        for place, turns in enumerate(line.router.turns):
+            if turns:
+                host, lane = team[place]
+                if lane.free:
+                    continue
                 if host.accuracy <= hosted.accuracy:
                     equal_rows += turns
                 else:

@@ -16,7 +16,10 @@ class DemandEstimator:
 
     def arrived(self, family: str, rows: int, now_s: float) -> None:
         """Count the rows of one request."""
-        self._counts[family].add(int(now_s / self._bucket_s), rows)
+        counts, bucket = self._counts[family], int(now_s / self._bucket_s)
+        if bucket > counts.last:
+            counts.advance(bucket)
+        counts.total += rows
 
     def rate_qps(self, family: str, window_s: float, now_s: float) -> float:
         """Mean rate over the last ``window_s`` (whole buckets, the running one left out)."""
@@ -31,23 +34,18 @@ class DemandEstimator:
 
 
 class _Counts:
-    """How many rows came before each of the last ``size`` buckets."""
+    """How many rows came before each of the last ``size`` buckets, of which ``last`` is running, and in ``total``."""
 
-    __slots__ = ("_before", "_last", "_oldest", "_total")
+    __slots__ = ("_before", "_oldest", "last", "total")
 
     def __init__(self, size: int) -> None:
         self._before = [0] * size
-        self._last = self._oldest = self._total = 0
-
-    def add(self, bucket: int, rows: int) -> None:
-        if bucket > self._last:
-            self._advance(bucket)
-        self._total += rows
+        self.last = self._oldest = self.total = 0
 
     def before(self, bucket: int) -> int:
         """Rows before the start of a bucket; of what is forgotten, all."""
-        if bucket > self._last:
-            return self._total
+        if bucket > self.last:
+            return self.total
         if bucket < self._oldest:
             bucket = self._oldest
         return self._before[bucket % len(self._before)]
@@ -55,15 +53,15 @@ class _Counts:
     def before_each(self, buckets: range) -> Sequence[int]:
         """Rows before the start of each of these buckets, which follow one another."""
         ring, size, oldest = self._before, len(self._before), self._oldest
-        known = range(buckets.start, min(buckets.stop, self._last + 1))
+        known = range(buckets.start, min(buckets.stop, self.last + 1))
         counts = [ring[max(bucket, oldest) % size] for bucket in known]
-        return counts + [self._total] * (len(buckets) - len(counts))
+        return counts + [self.total] * (len(buckets) - len(counts))
 
-    def _advance(self, bucket: int) -> None:
+    def advance(self, bucket: int) -> None:
         size = len(self._before)
-        for each in range(max(self._last + 1, bucket - size + 1), bucket + 1):
-            self._before[each % size] = self._total
-        self._last, self._oldest = bucket, max(bucket - size + 1, 0)
+        for each in range(max(self.last + 1, bucket - size + 1), bucket + 1):
+            self._before[each % size] = self.total
+        self.last, self._oldest = bucket, max(bucket - size + 1, 0)
 
 
 def proven_qps(rate_qps: float, window_s: float, sigmas: float) -> float:

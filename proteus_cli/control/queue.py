@@ -18,9 +18,10 @@ class DeadlineQueue:
 
     def push(self, request: Request) -> bool:
         """Add a request; True where it is now the most urgent one."""
-        heappush(self._heap, (request.deadline_s, request.id, request))
+        heap = self._heap
+        heappush(heap, (request.deadline_s, request.id, request))
         self.rows += request.rows
-        return self._heap[0][2] is request
+        return heap[0][2] is request
 
     def peek(self) -> Request | None:
         """The most urgent request."""
@@ -34,11 +35,13 @@ class DeadlineQueue:
 
     def take(self, at_most_rows: int) -> tuple[Request, ...]:
         """Remove the most urgent requests that fit ``at_most_rows`` together; the first one always fits."""
-        heap, first = self._heap, self.pop()
-        taken, rows = [first], first.rows
+        heap = self._heap
+        taken = [heappop(heap)[2]]
+        rows = taken[0].rows
         while heap and rows + heap[0][2].rows <= at_most_rows:
-            taken.append(self.pop())
+            taken.append(heappop(heap)[2])
             rows += taken[-1].rows
+        self.rows -= rows
         return tuple(taken)
 
     def drain(self) -> list[Request]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from proteus_cli.control.controller import Admitted, Controller, Refused
-from proteus_cli.control.decision import Drop, HandOver, Hosted, Idle, Launch, WaitUntil
+from proteus_cli.control.controller import Controller, Refused
+from proteus_cli.control.decision import HandOver, Hosted, Idle, Launch, WaitUntil
 from proteus_cli.control.hosting import hosted_by
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.transition import Station, keys, next_to_load
@@ -123,12 +123,12 @@ class _Simulation:
     def arrive(self, request: Request) -> None:
         now_s = request.arrival_s
         self._events.run_until(now_s)
-        match self._controller.offer(request, now_s):
-            case Admitted(devices=devices):
-                for device in devices:
-                    self._ask(device, now_s)
-            case Refused():
-                self._end((request,), Outcome.REJECTED)
+        answer = self._controller.offer(request, now_s)
+        if isinstance(answer, Refused):
+            self._end((request,), Outcome.REJECTED)
+            return
+        for device in answer.devices:
+            self._ask(device, now_s)
 
     def finish(self) -> None:
         """Let everything end; what nobody will ever take is given up."""
@@ -139,18 +139,19 @@ class _Simulation:
     def _ask(self, device: str, now_s: float) -> None:
         decide = self._controller.decide
         while True:
-            match decide(device, now_s):
-                case Idle():
-                    return
-                case Launch() as launch:
-                    self._launch(launch, now_s)
-                case WaitUntil(at_s=at_s):
-                    self._wake(device, at_s)
-                    return
-                case HandOver(to=other):
-                    self._ask(other, now_s)
-                case Drop(requests=requests):
-                    self._end(requests, Outcome.DROPPED)
+            decision = decide(device, now_s)
+            # Not `match`, as in the live lane: class patterns take twice as long, which is 4 % of a simulation.
+            if isinstance(decision, Idle):
+                return
+            if isinstance(decision, Launch):
+                self._launch(decision, now_s)
+            elif isinstance(decision, WaitUntil):
+                self._wake(device, decision.at_s)
+                return
+            elif isinstance(decision, HandOver):
+                self._ask(decision.to, now_s)
+            else:
+                self._end(decision.requests, Outcome.DROPPED)
 
     def _ask_all(self, now_s: float) -> None:
         for device in self._devices:
