@@ -73,7 +73,7 @@ class Controller:
         self._batcher = policy.batching.fresh()
         self._is_late, self._is_choosy = policy.assignment == "late", policy.admits == "timely"
         self._lines: dict[str, Line] = {family: _line(policy) for family in families}
-        self._running_rows = dict.fromkeys(families, 0)
+        self._rows = dict.fromkeys(families, 0)  # that wait or run
         self._capacity_qps, self._paces = dict.fromkeys(families, 0.0), dict.fromkeys(families, 1.0)
         self._lanes = {device: _Lane(count) for device, count in slots.items()}
         self._teams: dict[str, tuple[tuple[Hosted, _Lane], ...]] = dict.fromkeys(families, ())
@@ -130,7 +130,7 @@ class Controller:
             lane.seats, lane.calls = tuple(self._seat(host) for host in hosted if host.device == device), []
             self._set_away(device, device in loading or device in self._lost)
         self._count_capacity(self._lines)
-        return tuple(orphans)
+        return self._left(orphans)
 
     def loaded(self, device: str) -> None:
         """A device that was loading can run what it hosts. Ask it next."""
@@ -144,6 +144,7 @@ class Controller:
         for launch in running:
             self.finished(launch, None)
             for request in launch.requests:
+                self._rows[request.family] += request.rows
                 self._lines[request.family].push(request)
 
     def returned(self, device: str) -> None:
@@ -159,12 +160,13 @@ class Controller:
         if not line.hosts:
             return Refused(admission.retry_after_s(0, 0.0))
         if self._is_choosy:
-            ahead_rows = line.rows + self._running_rows[family]
+            ahead_rows = self._rows[family]
             # With nobody ahead it isn't load that makes it late: then a lane says whether it can be answered in time.
             if ahead_rows > 0:
                 capacity_qps, budget_s = self._capacity_qps[family], self._batcher.due_s(request) - now_s
                 if not admission.fits(ahead_rows + request.rows, capacity_qps, budget_s):
                     return Refused(admission.retry_after_s(ahead_rows, capacity_qps))
+        self._rows[family] += request.rows
         owner, overtook = line.push(request)
         # Only whose turn it is has something new to do, unless the request overtook others, or others may help.
         if overtook or not self._lanes[owner.device].free:
@@ -204,7 +206,7 @@ class Controller:
             lane.held += 1
         else:
             lane.free += 1
-        self._running_rows[hosted.family] -= rows
+        self._rows[hosted.family] -= rows
         if took_s is not None:
             if lane.pace.ran(took_s=took_s, profiled_s=hosted.latency(rows)):
                 self._count_capacity(lane.families)
@@ -213,7 +215,7 @@ class Controller:
 
     def forget_all(self) -> tuple[Request, ...]:
         """Empty all queues and return what was in them, for a driver that stops."""
-        return tuple(request for line in self._lines.values() for request in line.drain())
+        return self._left([request for line in self._lines.values() for request in line.drain()])
 
     def replan(self, now_s: float) -> Replan | None:
         """Whether the plan should change, and for which demand."""
@@ -265,7 +267,16 @@ class Controller:
             return batching
         if isinstance(line, LateLine):
             return self._hopeless_here(line, hosted, now_s)
-        return Drop((line.give_up(hosted),))
+        return self._drop(line, hosted)
+
+    def _drop(self, line: Line, hosted: Hosted) -> Drop:
+        return Drop(self._left([line.give_up(hosted)]))
+
+    def _left(self, requests: Sequence[Request]) -> tuple[Request, ...]:
+        """These don't wait any more, and will not run."""
+        for request in requests:
+            self._rows[request.family] -= request.rows
+        return tuple(requests)
 
     def _help(self, line: LateLine, hosted: Hosted, pace: float, now_s: float) -> Start | Hold | None:
         """What a free lane without a turn does for lanes that are busy.
@@ -310,7 +321,7 @@ class Controller:
         needs_s = fastest.latency(head.rows) * self.pace_of(fastest.device)
         last_moment_s = self._batcher.due_s(head) - needs_s
         if fastest is hosted or last_moment_s < now_s:
-            return Drop((line.give_up(hosted),))
+            return self._drop(line, hosted)
         if router.turns_of(fastest) > 0:  # it has a turn for that, and will use it or be too late
             return Hold(until_s=max(last_moment_s, math.nextafter(now_s, math.inf)))
         router.pass_on(hosted, fastest, head.rows)
@@ -320,12 +331,11 @@ class Controller:
         hosted = seat.hosted
         requests, rows = seat.line.take(hosted, most_rows)
         lane.free -= 1
-        self._running_rows[hosted.family] += rows
         if self._is_late and not lane.free:
             for each in lane.seats:
                 if each.queue.rows and each.line.turns_of(each.hosted) > 0:
                     lane.calls += self._free(each.hosted.family)
-        return Launch(hosted, requests, rows, now_s)
+        return Launch(hosted, requests, rows, now_s, is_more_to_do=lane.free > 0 or bool(lane.calls))
 
 
 def _line(policy: Policy) -> Line:

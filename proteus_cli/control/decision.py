@@ -26,12 +26,16 @@ class Hosted:
 
 
 class Launch(msgspec.Struct, frozen=True, gc=False):
-    """Run these requests, most urgent first, of so many ``rows`` together, as one batch now, ``at_s``."""
+    """Run these requests, most urgent first, of so many ``rows`` together, as one batch now, ``at_s``.
+
+    Unless there ``is_more_to_do``, a driver need not ask again before something changes.
+    """
 
     hosted: Hosted
     requests: tuple[Request, ...]
     rows: int
     at_s: float
+    is_more_to_do: bool = False
 
 
 class WaitUntil(msgspec.Struct, frozen=True, gc=False):

@@ -18,11 +18,6 @@ class Line(Protocol):
     @property
     def hosts(self) -> tuple[Hosted, ...]: ...
 
-    @property
-    def rows(self) -> int:
-        """Rows of all that wait."""
-        ...
-
     def __len__(self) -> int: ...
 
     def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
@@ -61,10 +56,6 @@ class LateLine:
         self.hosts: tuple[Hosted, ...] = ()
         self.queue = DeadlineQueue()
         self.router = Router(())
-
-    @property
-    def rows(self) -> int:
-        return self.queue.rows
 
     def __len__(self) -> int:
         return len(self.queue)
@@ -113,10 +104,6 @@ class EarlyLine:
         self._is_uniform = uniform
         self._shares = SharedTurns(())
         self._queues: dict[Hosted, DeadlineQueue] = {}
-
-    @property
-    def rows(self) -> int:
-        return sum(queue.rows for queue in self._queues.values())
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues.values())

@@ -1,6 +1,6 @@
 """One trace through the controller in virtual time."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,21 +60,26 @@ def simulate(
     where the plan hosts what was never profiled.
     """
     simulation = _Simulation(plan, catalog, profiles, policy, replan, conditions, rng)
-    slo_s = catalog.slo_s()
-    rows = zip(trace.arrival_s.tolist(), trace.family.tolist(), trace.slo_s.tolist(), strict=True)
-    now_s = 0.0
+    request: Request | None = None
     try:
-        for index, (arrival_s, family_index, own_slo_s) in enumerate(rows):
-            family, now_s = trace.families[family_index], arrival_s
-            # NaN, which differs from itself: the family's holds
-            allowed_s = slo_s[family] if own_slo_s != own_slo_s else own_slo_s  # noqa: PLR0124
-            simulation.arrive(Request(index, family, arrival_s, arrival_s + allowed_s, 1, None, slo_s[family]))
-            if index % PROGRESS_EVERY == 0:
-                progress(index / len(trace))
+        for request in _requests(trace, catalog.slo_s()):
+            simulation.arrive(request)
+            if request.id % PROGRESS_EVERY == 0:
+                progress(request.id / len(trace))
         simulation.finish()
     except KeyboardInterrupt:
-        simulation.result.interrupted_s = now_s
+        simulation.result.interrupted_s = request.arrival_s if request is not None else 0.0
     return simulation.result
+
+
+def _requests(trace: Trace, slo_s: Mapping[str, float]) -> Iterator[Request]:
+    """One after another, numbered in order. Where a request has no SLO of its own, its family's holds."""
+    patience_s = np.array([slo_s.get(family, np.nan) for family in trace.families])[trace.family]
+    deadline_s = trace.arrival_s + np.where(np.isnan(trace.slo_s), patience_s, trace.slo_s)
+    families = map(trace.families.__getitem__, trace.family.tolist())
+    arrivals = zip(families, trace.arrival_s.tolist(), deadline_s.tolist(), patience_s.tolist(), strict=True)
+    for number, (family, arrival_s, due_s, patient_s) in enumerate(arrivals):
+        yield Request(number, family, arrival_s, due_s, 1, None, patient_s)
 
 
 @dataclass(slots=True)
@@ -145,6 +150,8 @@ class _Simulation:
                 return
             if isinstance(decision, Launch):
                 self._launch(decision, now_s)
+                if not decision.is_more_to_do:
+                    return
             elif isinstance(decision, WaitUntil):
                 self._wake(device, decision.at_s)
                 return
@@ -185,12 +192,10 @@ class _Simulation:
             return
         del state.running[id(launch)]
         self._controller.finished(launch, took_s)
+        ended = self.result.ended
         for r in launch.requests:
             outcome = SERVED if now_s <= r.deadline_s else LATE
-            waited_s = now_s - r.arrival_s
-            self.result.ended.append(
-                Ended(r.family, r.arrival_s, outcome, waited_s, accuracy, variant, device, rows)
-            )
+            ended.append(Ended(r.family, r.arrival_s, outcome, now_s - r.arrival_s, accuracy, variant, device, rows))
         self._ask(device, now_s)
 
     def _end(self, requests: Iterable[Request], outcome: Outcome) -> None:
