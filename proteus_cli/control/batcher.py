@@ -74,9 +74,9 @@ class _Timely:
 
     def _start(self, hosted: Hosted, head: Request, waiting: int, budget_s: float) -> Start:
         """As many of those that wait as a batch may have and the most urgent one has time for."""
-        most = min(waiting, hosted.max_batch)
-        if most <= head.rows:
+        if waiting <= head.rows or hosted.max_batch <= head.rows:
             return Start(head.rows)
+        most = min(waiting, hosted.max_batch)
         return Start(max(hosted.latency.most_rows_within(budget_s, most), head.rows))
 
 

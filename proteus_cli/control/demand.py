@@ -23,8 +23,13 @@ class DemandEstimator:
 
     def rate_qps(self, family: str, window_s: float, now_s: float) -> float:
         """Mean rate over the last ``window_s`` (whole buckets, the running one left out)."""
-        running, counts = int(now_s / self._bucket_s), self._counts[family]
-        return (counts.before(running) - counts.before(running - round(window_s / self._bucket_s))) / window_s
+        return self.rates_qps(family, (window_s,), now_s)[0]
+
+    def rates_qps(self, family: str, windows_s: Sequence[float], now_s: float) -> list[float]:
+        """The mean rates over several windows up to now."""
+        running, counts, bucket_s = int(now_s / self._bucket_s), self._counts[family], self._bucket_s
+        so_far, before = counts.before(running), counts.before
+        return [(so_far - before(running - round(window_s / bucket_s))) / window_s for window_s in windows_s]
 
     def peak_qps(self, family: str, window_s: float, over_s: float, now_s: float) -> float:
         """The highest rate of any window of ``window_s`` in the last ``over_s``, in steps of a bucket."""

@@ -68,7 +68,7 @@ class LateLine:
         return orphans
 
     def push(self, request: Request) -> tuple[Hosted, bool]:
-        overtook = self.queue.push(request) and len(self.queue) > 1
+        overtook = self.queue.push(request)
         return self.router.give(request.rows), overtook
 
     def queue_of(self, host: Hosted) -> DeadlineQueue:  # noqa: ARG002 - all share one
@@ -78,9 +78,7 @@ class LateLine:
         return self.router.turns_of(host)
 
     def take(self, host: Hosted, at_most_rows: int) -> tuple[tuple[Request, ...], int]:
-        before = self.queue.rows
-        taken = self.queue.take(at_most_rows)
-        rows = before - self.queue.rows
+        taken, rows = self.queue.take(at_most_rows)
         self.router.use(host, rows)
         return taken, rows
 
@@ -137,9 +135,7 @@ class EarlyLine:
         return self._queues[host].rows
 
     def take(self, host: Hosted, at_most_rows: int) -> tuple[tuple[Request, ...], int]:
-        queue = self._queues[host]
-        before = queue.rows
-        return queue.take(at_most_rows), before - queue.rows
+        return self._queues[host].take(at_most_rows)
 
     def give_up(self, host: Hosted) -> Request:
         return self._queues[host].pop()

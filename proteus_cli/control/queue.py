@@ -17,11 +17,11 @@ class DeadlineQueue:
         return self._heap[0][0] < other._heap[0][0]
 
     def push(self, request: Request) -> bool:
-        """Add a request; True where it is now the most urgent one."""
+        """Add a request; True where it is now the most urgent of several."""
         heap = self._heap
         heappush(heap, (request.deadline_s, request.id, request))
         self.rows += request.rows
-        return heap[0][2] is request
+        return heap[0][2] is request and len(heap) > 1
 
     def peek(self) -> Request | None:
         """The most urgent request."""
@@ -33,8 +33,8 @@ class DeadlineQueue:
         self.rows -= request.rows
         return request
 
-    def take(self, at_most_rows: int) -> tuple[Request, ...]:
-        """Remove the most urgent requests that fit ``at_most_rows`` together; the first one always fits."""
+    def take(self, at_most_rows: int) -> tuple[tuple[Request, ...], int]:
+        """Remove the most urgent requests that fit so many rows together, and say how many; the first always fits."""
         heap = self._heap
         taken = [heappop(heap)[2]]
         rows = taken[0].rows
@@ -42,7 +42,7 @@ class DeadlineQueue:
             taken.append(heappop(heap)[2])
             rows += taken[-1].rows
         self.rows -= rows
-        return tuple(taken)
+        return tuple(taken), rows
 
     def drain(self) -> list[Request]:
         """Remove all, most urgent first."""

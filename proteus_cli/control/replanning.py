@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Protocol
 
 from proteus_cli.control.demand import DemandEstimator, proven_qps
@@ -148,8 +149,8 @@ class ReplanRule:
         return asked_qps <= plan.capacity_qps(family) / plan.headroom
 
     def _proven(self, demand: DemandEstimator, family: str, now_s: float, sigmas: float) -> float:
-        windows_s = self.burst_windows_s
-        return max([proven_qps(demand.rate_qps(family, length, now_s), length, sigmas) for length in windows_s])
+        rates_qps = demand.rates_qps(family, self.burst_windows_s, now_s)
+        return max(map(proven_qps, rates_qps, self.burst_windows_s, repeat(sigmas)))
 
     def _peak(self, demand: DemandEstimator, family: str, now_s: float) -> float:
         return demand.peak_qps(family, 1.0, self.calm_s, now_s)

@@ -59,11 +59,11 @@ class Router(SharedTurns):
 
         So turns never fall below zero: a variant in debt would be given turns that it can't use, and nobody asked.
         """
-        own = self._place[host]
-        self.turns[own] -= rows
-        while self.turns[own] < 0:
+        own, turns = self._place[host], self.turns
+        turns[own] -= rows
+        while turns[own] < 0:
             most = self._with_most()
-            lent = min(-self.turns[own], self.turns[most])
+            lent = min(-turns[own], turns[most])
             self._move(most, own, lent)
             self._credit[most] += lent
             self._credit[own] -= lent

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count, repeat
 
 import numpy as np
 
@@ -77,9 +78,8 @@ def _requests(trace: Trace, slo_s: Mapping[str, float]) -> Iterator[Request]:
     patience_s = np.array([slo_s.get(family, np.nan) for family in trace.families])[trace.family]
     deadline_s = trace.arrival_s + np.where(np.isnan(trace.slo_s), patience_s, trace.slo_s)
     families = map(trace.families.__getitem__, trace.family.tolist())
-    arrivals = zip(families, trace.arrival_s.tolist(), deadline_s.tolist(), patience_s.tolist(), strict=True)
-    for number, (family, arrival_s, due_s, patient_s) in enumerate(arrivals):
-        yield Request(number, family, arrival_s, due_s, 1, None, patient_s)
+    times = trace.arrival_s.tolist(), deadline_s.tolist()
+    return map(Request, count(), families, *times, repeat(1), repeat(None), patience_s.tolist())
 
 
 @dataclass(slots=True)
