@@ -35,7 +35,7 @@ class DemandEstimator:
         """The highest rate of any window of ``window_s`` in the last ``over_s``, in steps of a bucket."""
         running, width = int(now_s / self._bucket_s), round(window_s / self._bucket_s)
         totals = self._counts[family].before_each(range(running - round(over_s / self._bucket_s), running + 1))
-        return max(map(sub, totals[width:], totals)) / window_s
+        return float(max(map(sub, totals[width:], totals))) / window_s
 
 
 class _Counts:
@@ -51,8 +51,7 @@ class _Counts:
         """Rows before the start of a bucket; of what is forgotten, all."""
         if bucket > self.last:
             return self.total
-        if bucket < self._oldest:
-            bucket = self._oldest
+        bucket = max(bucket, self._oldest)
         return self._before[bucket % len(self._before)]
 
     def before_each(self, buckets: range) -> Sequence[int]:

@@ -14,7 +14,7 @@ class DeadlineQueue:
 
     def is_before(self, other: "DeadlineQueue") -> bool:
         """The most urgent request is due before that of another queue; in both, some wait."""
-        return self._heap[0][0] < other._heap[0][0]
+        return self._heap[0][0] < other._heap[0][0]  # noqa: SLF001 - of its own kind
 
     def push(self, request: Request) -> bool:
         """Add a request; True where it is now the most urgent of several."""

@@ -180,8 +180,7 @@ class _Simulation:
         run_s = self._run_s[hosted.device, hosted.family, hosted.variant](launch.rows)
         state, end_s = self._devices[hosted.device], now_s + run_s
         state.running[id(launch)] = launch
-        if end_s > state.busy_until_s:
-            state.busy_until_s = end_s
+        state.busy_until_s = max(state.busy_until_s, end_s)
         self._events.at(end_s, self._finished, launch, run_s, state.life)
 
     def _finished(self, now_s: float, launch: Launch, took_s: float, life: int) -> None:
