@@ -140,6 +140,7 @@ def _time(
         again = _simulated(world, policy, plan, next_plan and (lambda *_, give=next_plan: give()))
         walls_s.append(time.perf_counter() - wall_s)
         cpus_s.append(time.process_time() - cpu_s)
+        _check(world, again)
         assert again.ended == first.ended, "the same plans must give the same run"
     count, wall_s, cpu_s = len(world.trace), min(walls_s), min(cpus_s)
     rates = (f"{wall_s:.2f}", f"{count / wall_s:,.0f}", f"{cpu_s:.2f}", f"{count / cpu_s:,.0f}")
@@ -160,6 +161,7 @@ def _every_second(world: World) -> None:
 
     run = _simulated(world, policy, planner(world.trace.demand(0.0, 10.0)), plan_anew)
     wall_s = time.perf_counter() - start_s
+    _check(world, run)
     assert len(run.replans) >= 0.9 * world.trace.duration_s / 1.05, "a plan every second, which takes 0.05 s to make"
     print(
         f"{world.trace.name} with {len(run.replans)} changes of plan, one every second: {wall_s:.1f} s "
@@ -168,12 +170,14 @@ def _every_second(world: World) -> None:
 
 
 def _simulated(world: World, policy: Policy, plan: Plan, replan: Callable[..., Plan] | None) -> Simulated:
-    """A run, in which each request must have ended once."""
-    run = simulate(world.trace, plan, world.catalog, world.profiles, policy, replan or _never)
+    return simulate(world.trace, plan, world.catalog, world.profiles, policy, replan or _never)
+
+
+def _check(world: World, run: Simulated) -> None:
+    """Each request ended, and once."""
     names = world.trace.families
     arrived = Counter(zip(world.trace.arrival_s.tolist(), map(names.__getitem__, world.trace.family), strict=True))
     assert Counter((ended.arrival_s, ended.family) for ended in run.ended) == arrived, "each request must end once"
-    return run
 
 
 def _never(*_asked: object) -> Plan:
