@@ -5,7 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint type layers unit golden docs docs-check bench bench-planner bench-paper lock all clean
+.PHONY: help setup demo test fmt lint type layers unit golden docs docs-check
+.PHONY: bench bench-planner bench-simulator bench-paper lock all clean
 
 help:  ## show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +56,9 @@ bench: setup  ## how close the simulator is to the live server, on this machine
 
 bench-planner: setup  ## how fast the planner is, and how good; 3.5 minutes
 	$(BIN)/python benchmarks/planner.py
+
+bench-simulator: setup  ## how many queries per second the simulator plays; 2 minutes
+	$(BIN)/python benchmarks/simulator.py
 
 bench-paper: setup  ## the paper's experiments, and ours beside them; about 10 minutes
 	$(BIN)/python -m benchmarks.paper

@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from proteus_cli.control.decision import Hosted
 from proteus_cli.control.queue import DeadlineQueue
 from proteus_cli.domain.request import Request
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True, gc=False):
     """Launch a batch of up to so many rows now."""
 
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True, gc=False):
     """Wait for one more query until then."""
 
     until_s: float
@@ -74,8 +74,10 @@ class _Timely:
 
     def _start(self, hosted: Hosted, head: Request, waiting: int, budget_s: float) -> Start:
         """As many of those that wait as a batch may have and the most urgent one has time for."""
-        most = max(min(waiting, hosted.max_batch), head.rows)
-        return Start(rows=max(hosted.latency.most_rows_within(budget_s, most), head.rows))
+        if waiting <= head.rows or hosted.max_batch <= head.rows:
+            return Start(head.rows)
+        most = min(waiting, hosted.max_batch)
+        return Start(max(hosted.latency.most_rows_within(budget_s, most), head.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class GreedyBatcher(_Timely):
         budget_s = (self.due_s(head) - now_s) / pace
         if hosted.latency(head.rows) > budget_s:
             return HOPELESS
-        return self._start(hosted, head, max(min(queue.rows, turns), head.rows), budget_s)
+        return self._start(hosted, head, min(queue.rows, turns), budget_s)
 
 
 @dataclass(frozen=True, slots=True)

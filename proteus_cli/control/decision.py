@@ -26,16 +26,19 @@ class Hosted:
 
 
 class Launch(msgspec.Struct, frozen=True, gc=False):
-    """Run these requests, of so many ``rows`` together, as one batch now, ``at_s``."""
+    """Run these requests, most urgent first, of so many ``rows`` together, as one batch now, ``at_s``.
+
+    Unless there ``is_more_to_do``, a driver need not ask again before something changes.
+    """
 
     hosted: Hosted
     requests: tuple[Request, ...]
     rows: int
     at_s: float
+    is_more_to_do: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WaitUntil:
+class WaitUntil(msgspec.Struct, frozen=True, gc=False):
     """Ask again at that time, or when something changes."""
 
     at_s: float

@@ -1,8 +1,9 @@
 """How much is being asked for."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from operator import sub
 
 
 class DemandEstimator:
@@ -19,19 +20,26 @@ class DemandEstimator:
 
     def arrived(self, family: str, rows: int, now_s: float) -> None:
         """Count the rows of one request."""
-        self._counts[family].add(int(now_s / self._bucket_s), rows)
+        counts, bucket = self._counts[family], int(now_s / self._bucket_s)
+        if bucket > counts.last:
+            counts.advance(bucket)
+        counts.total += rows
 
     def rate_qps(self, family: str, window_s: float, now_s: float) -> float:
         """Mean rate over the last ``window_s`` (whole buckets, the running one left out)."""
-        running, counts = int(now_s / self._bucket_s), self._counts[family]
-        return (counts.before(running) - counts.before(running - round(window_s / self._bucket_s))) / window_s
+        return self.rates_qps(family, (window_s,), now_s)[0]
+
+    def rates_qps(self, family: str, windows_s: Sequence[float], now_s: float) -> list[float]:
+        """The mean rates over several windows up to now."""
+        running, counts, bucket_s = int(now_s / self._bucket_s), self._counts[family], self._bucket_s
+        so_far, before = counts.before(running), counts.before
+        return [(so_far - before(running - round(window_s / bucket_s))) / window_s for window_s in windows_s]
 
     def peak_qps(self, family: str, window_s: float, over_s: float, now_s: float) -> float:
         """The highest rate of any window of ``window_s`` in the last ``over_s``, in steps of a bucket."""
         running, width = int(now_s / self._bucket_s), round(window_s / self._bucket_s)
-        counts = self._counts[family]
-        totals = [counts.before(i) for i in range(running - round(over_s / self._bucket_s), running + 1)]
-        return max(late - early for early, late in zip(totals, totals[width:], strict=False)) / window_s
+        totals = self._counts[family].before_each(range(running - round(over_s / self._bucket_s), running + 1))
+        return float(max(map(sub, totals[width:], totals))) / window_s
 
     def dispersion(self, family: str, over_s: float, now_s: float) -> float:
         """Variance over mean of the arrivals in windows as long as the SLO in the last ``over_s``; 1 is Poisson.
@@ -50,31 +58,33 @@ class DemandEstimator:
 
 
 class _Counts:
-    """How many rows came before each of the last ``size`` buckets."""
+    """How many rows came before each of the last ``size`` buckets, of which ``last`` is running, and in ``total``."""
 
-    __slots__ = ("_before", "_last", "_total")
+    __slots__ = ("_before", "_oldest", "last", "total")
 
     def __init__(self, size: int) -> None:
         self._before = [0] * size
-        self._last = self._total = 0
-
-    def add(self, bucket: int, rows: int) -> None:
-        if bucket > self._last:
-            self._advance(bucket)
-        self._total += rows
+        self.last = self._oldest = self.total = 0
 
     def before(self, bucket: int) -> int:
         """Rows before the start of a bucket; of what is forgotten, all."""
-        if bucket > self._last:
-            return self._total
-        size = len(self._before)
-        return self._before[max(bucket, self._last - size + 1, 0) % size]
+        if bucket > self.last:
+            return self.total
+        bucket = max(bucket, self._oldest)
+        return self._before[bucket % len(self._before)]
 
-    def _advance(self, bucket: int) -> None:
+    def before_each(self, buckets: range) -> Sequence[int]:
+        """Rows before the start of each of these buckets, which follow one another."""
+        ring, size, oldest = self._before, len(self._before), self._oldest
+        known = range(buckets.start, min(buckets.stop, self.last + 1))
+        counts = [ring[max(bucket, oldest) % size] for bucket in known]
+        return counts + [self.total] * (len(buckets) - len(counts))
+
+    def advance(self, bucket: int) -> None:
         size = len(self._before)
-        for each in range(max(self._last + 1, bucket - size + 1), bucket + 1):
-            self._before[each % size] = self._total
-        self._last = bucket
+        for each in range(max(self.last + 1, bucket - size + 1), bucket + 1):
+            self._before[each % size] = self.total
+        self.last, self._oldest = bucket, max(bucket - size + 1, 0)
 
 
 def proven_qps(rate_qps: float, window_s: float, sigmas: float) -> float:

@@ -18,11 +18,6 @@ class Line(Protocol):
     @property
     def hosts(self) -> tuple[Hosted, ...]: ...
 
-    @property
-    def rows(self) -> int:
-        """Rows of all that wait."""
-        ...
-
     def __len__(self) -> int: ...
 
     def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
@@ -34,7 +29,7 @@ class Line(Protocol):
         ...
 
     def queue_of(self, host: Hosted) -> DeadlineQueue:
-        """Where a host takes its requests from."""
+        """Where a host takes its requests from, until the next `rehost`."""
         ...
 
     def turns_of(self, host: Hosted) -> int:
@@ -58,44 +53,33 @@ class LateLine:
     """One queue for all hosts. Turns say how many rows each may take; which ones is bound when it is free."""
 
     def __init__(self) -> None:
+        self.hosts: tuple[Hosted, ...] = ()
         self.queue = DeadlineQueue()
-        self.router: Router | None = None
-
-    @property
-    def hosts(self) -> tuple[Hosted, ...]:
-        return self.router.hosts if self.router is not None else ()
-
-    @property
-    def rows(self) -> int:
-        return self.queue.rows
+        self.router = Router(())
 
     def __len__(self) -> int:
         return len(self.queue)
 
     def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
-        if not hosts:
-            self.router = None
-            return self.drain()
-        self.router = Router(hosts)
+        orphans = [] if hosts else self.drain()
+        self.hosts, self.router = tuple(hosts), Router(hosts)
         for rows in self.queue.row_counts():
             self.router.give(rows)
-        return []
+        return orphans
 
     def push(self, request: Request) -> tuple[Hosted, bool]:
-        overtook = self.queue.push(request) and len(self.queue) > 1
-        return self._router.give(request.rows), overtook
+        overtook = self.queue.push(request)
+        return self.router.give(request.rows), overtook
 
     def queue_of(self, host: Hosted) -> DeadlineQueue:  # noqa: ARG002 - all share one
         return self.queue
 
     def turns_of(self, host: Hosted) -> int:
-        return self._router.turns_of(host)
+        return self.router.turns_of(host)
 
     def take(self, host: Hosted, at_most_rows: int) -> tuple[tuple[Request, ...], int]:
-        before = self.queue.rows
-        taken = self.queue.take(at_most_rows)
-        rows = before - self.queue.rows
-        self._router.use(host, rows)
+        taken, rows = self.queue.take(at_most_rows)
+        self.router.use(host, rows)
         return taken, rows
 
     def give_up(self, host: Hosted) -> Request:  # noqa: ARG002 - all share one queue
@@ -104,15 +88,9 @@ class LateLine:
     def drain(self) -> list[Request]:
         return [self._give_up() for _ in range(len(self.queue))]
 
-    @property
-    def _router(self) -> Router:
-        assert self.router is not None  # noqa: S101 - only asked where something hosts the family
-        return self.router
-
     def _give_up(self) -> Request:
         request = self.queue.pop()
-        if self.router is not None:
-            self.router.give_up(request.rows)
+        self.router.give_up(request.rows)
         return request
 
 
@@ -120,27 +98,20 @@ class EarlyLine:
     """A queue for each host. A request is bound when it arrives, by the plan's shares or to all hosts alike."""
 
     def __init__(self, *, uniform: bool) -> None:
+        self.hosts: tuple[Hosted, ...] = ()
         self._is_uniform = uniform
-        self._shares: SharedTurns | None = None
-        self._queues: dict[int, DeadlineQueue] = {}
-
-    @property
-    def hosts(self) -> tuple[Hosted, ...]:
-        return self._shares.hosts if self._shares is not None else ()
-
-    @property
-    def rows(self) -> int:
-        return sum(queue.rows for queue in self._queues.values())
+        self._shares = SharedTurns(())
+        self._queues: dict[Hosted, DeadlineQueue] = {}
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues.values())
 
     def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
         """What waits for a device that goes on hosting the family stays there; the rest is bound anew."""
-        before = [(host.device, self._queues[id(host)]) for host in self.hosts]
-        self._queues = {id(host): DeadlineQueue() for host in hosts}
-        self._shares = SharedTurns(hosts, uniform=self._is_uniform) if hosts else None
-        on_device = {host.device: self._queues[id(host)] for host in hosts}
+        before = [(host.device, queue) for host, queue in self._queues.items()]
+        self.hosts, self._queues = tuple(hosts), {host: DeadlineQueue() for host in hosts}
+        self._shares = SharedTurns(hosts, uniform=self._is_uniform)
+        on_device = {host.device: queue for host, queue in self._queues.items()}
         orphans = []
         for device, queue in before:
             for request in queue.drain():
@@ -153,24 +124,21 @@ class EarlyLine:
         return orphans
 
     def push(self, request: Request) -> tuple[Hosted, bool]:
-        assert self._shares is not None  # noqa: S101 - only asked where something hosts the family
         host = self._shares.next(request.rows)
-        self._queues[id(host)].push(request)
+        self._queues[host].push(request)
         return host, False
 
     def queue_of(self, host: Hosted) -> DeadlineQueue:
-        return self._queues[id(host)]
+        return self._queues[host]
 
     def turns_of(self, host: Hosted) -> int:
-        return self._queues[id(host)].rows
+        return self._queues[host].rows
 
     def take(self, host: Hosted, at_most_rows: int) -> tuple[tuple[Request, ...], int]:
-        queue = self._queues[id(host)]
-        before = queue.rows
-        return queue.take(at_most_rows), before - queue.rows
+        return self._queues[host].take(at_most_rows)
 
     def give_up(self, host: Hosted) -> Request:
-        return self._queues[id(host)].pop()
+        return self._queues[host].pop()
 
     def drain(self) -> list[Request]:
         return [request for queue in self._queues.values() for request in queue.drain()]

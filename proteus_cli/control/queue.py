@@ -12,11 +12,16 @@ class DeadlineQueue:
         self._heap: list[tuple[float, int, Request]] = []
         self.rows = 0
 
+    def is_before(self, other: "DeadlineQueue") -> bool:
+        """The most urgent request is due before that of another queue; in both, some wait."""
+        return self._heap[0][0] < other._heap[0][0]  # noqa: SLF001 - of its own kind
+
     def push(self, request: Request) -> bool:
-        """Add a request; True where it is now the most urgent one."""
-        heappush(self._heap, (request.deadline_s, request.id, request))
+        """Add a request; True where it is now the most urgent of several."""
+        heap = self._heap
+        heappush(heap, (request.deadline_s, request.id, request))
         self.rows += request.rows
-        return self._heap[0][2] is request
+        return heap[0][2] is request and len(heap) > 1
 
     def peek(self) -> Request | None:
         """The most urgent request."""
@@ -28,14 +33,16 @@ class DeadlineQueue:
         self.rows -= request.rows
         return request
 
-    def take(self, at_most_rows: int) -> tuple[Request, ...]:
-        """Remove the most urgent requests that fit ``at_most_rows`` together; the first one always fits."""
-        taken = [self.pop()]
+    def take(self, at_most_rows: int) -> tuple[tuple[Request, ...], int]:
+        """Remove the most urgent requests that fit so many rows together, and say how many; the first always fits."""
+        heap = self._heap
+        taken = [heappop(heap)[2]]
         rows = taken[0].rows
-        while self._heap and rows + self._heap[0][2].rows <= at_most_rows:
-            taken.append(self.pop())
+        while heap and rows + heap[0][2].rows <= at_most_rows:
+            taken.append(heappop(heap)[2])
             rows += taken[-1].rows
-        return tuple(taken)
+        self.rows -= rows
+        return tuple(taken), rows
 
     def drain(self) -> list[Request]:
         """Remove all, most urgent first."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Protocol
 
 from proteus_cli.control.demand import DemandEstimator, proven_qps
@@ -137,7 +138,8 @@ class ReplanRule:
             if is_unplanned and demand.rate_qps(family, max(self.burst_windows_s), now_s) > 0:
                 return Replan(self.needed(demand, pace, now_s), f"{family}: asked for, and not planned for")
             seen_qps = self._proven(demand, family, now_s, self.sigmas)
-            if self._with_room(seen_qps, demand.slo_s[family]) * pace[family] > self._carried(plan, family):
+            asked_qps = self._with_room(seen_qps, demand.slo_s[family]) * pace[family]
+            if not self._is_carried(asked_qps, plan, family):
                 slower = f" at {pace[family]:.1f} × the profiled times" if pace[family] > NOTABLE_PACE else ""
                 reason = f"{family}: {seen_qps:.0f} qps{slower} is more than the plan carries"
                 return Replan(self.needed(demand, pace, now_s), reason)
@@ -193,20 +195,22 @@ class ReplanRule:
     def _with_room(self, mean_qps: float, slo_s: float, scatter: float = 1.0) -> float:
         return mean_qps + self.room_sigmas * math.sqrt(mean_qps * scatter / slo_s)
 
-    def _carried(self, plan: Plan, family: str) -> float:
-        """What the hosts that serve carry with the plan's headroom kept; where it was made for more, a tenth above.
+    def _is_carried(self, asked_qps: float, plan: Plan, family: str) -> bool:
+        """Within what the plan was made for and a tenth, or within what those who serve carry with its headroom kept.
 
         Spares of the same variant serve, too.
         """
+        planned_qps = plan.demand_qps.get(family, 0.0)
+        if asked_qps <= max(planned_qps * 1.1, self.floor_qps):
+            return True
         mine = [placement for placement in plan.placements if placement.family == family]
         serving = {placement.variant for placement in mine if placement.rate_qps > 0}
         carried_qps = sum(placement.capacity_qps for placement in mine if placement.variant in serving)
-        planned_qps = plan.demand_qps.get(family, 0.0)
-        return max(carried_qps / plan.headroom, planned_qps * 1.1, self.floor_qps)
+        return asked_qps <= carried_qps / plan.headroom
 
     def _proven(self, demand: DemandEstimator, family: str, now_s: float, sigmas: float) -> float:
-        rates = ((demand.rate_qps(family, window_s, now_s), window_s) for window_s in self.burst_windows_s)
-        return max(proven_qps(rate, window_s, sigmas) for rate, window_s in rates)
+        rates_qps = demand.rates_qps(family, self.burst_windows_s, now_s)
+        return max(map(proven_qps, rates_qps, self.burst_windows_s, repeat(sigmas)))
 
 
 def _is_best(plan: Plan) -> bool:

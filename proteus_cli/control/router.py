@@ -1,5 +1,6 @@
 """Which lane's turn it is: the plan's shares, exactly and without randomness."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from proteus_cli.control.decision import Hosted
@@ -17,19 +18,19 @@ class SharedTurns:
         # A plan may send nothing to what it hosts (no demand was expected): then all take equal turns.
         self._weights = [host.weight / total if total > 0 else 1 / len(self.hosts) for host in self.hosts]
         self._credit = [0.0] * len(self.hosts)
-        self._place = {id(host): place for place, host in enumerate(self.hosts)}
+        self._place = {host: place for place, host in enumerate(self.hosts)}
 
     def next(self, rows: int) -> Hosted:
         """The variant that is furthest behind its share, which so many rows go to."""
         return self.hosts[self._next(rows)]
 
     def _next(self, rows: int) -> int:
-        credit, best = self._credit, 0
+        credit, best, most = self._credit, 0, -math.inf
         for place, weight in enumerate(self._weights):
-            credit[place] += weight * rows
-            if credit[place] > credit[best]:
-                best = place
-        credit[best] -= rows
+            credit[place] = now = credit[place] + weight * rows
+            if now > most:
+                best, most = place, now
+        credit[best] = most - rows
         return best
 
 
@@ -51,18 +52,18 @@ class Router(SharedTurns):
         return self.hosts[best]
 
     def turns_of(self, host: Hosted) -> int:
-        return self.turns[self._place[id(host)]]
+        return self.turns[self._place[host]]
 
     def use(self, host: Hosted, rows: int) -> None:
         """``host`` took so many rows; what goes beyond its turns it had from whoever has most, and owes to them.
 
         So turns never fall below zero: a variant in debt would be given turns that it can't use, and nobody asked.
         """
-        own = self._place[id(host)]
-        self.turns[own] -= rows
-        while self.turns[own] < 0:
+        own, turns = self._place[host], self.turns
+        turns[own] -= rows
+        while turns[own] < 0:
             most = self._with_most()
-            lent = min(-self.turns[own], self.turns[most])
+            lent = min(-turns[own], turns[most])
             self._move(most, own, lent)
             self._credit[most] += lent
             self._credit[own] -= lent
@@ -77,8 +78,8 @@ class Router(SharedTurns):
 
     def pass_on(self, source: Hosted, target: Hosted, rows: int) -> None:
         """Move the turns of so many rows, as far as ``source`` has them, from one variant to another."""
-        index = self._place[id(source)]
-        self._move(index, self._place[id(target)], min(rows, self.turns[index]))
+        index = self._place[source]
+        self._move(index, self._place[target], min(rows, self.turns[index]))
 
     def fastest(self, rows: int, is_there: Callable[[Hosted], bool] = lambda _host: True) -> Hosted:
         """The variant that answers so many rows first once it is free, of those there; of all where none is."""
@@ -86,7 +87,7 @@ class Router(SharedTurns):
         return min(there, key=lambda host: host.latency(rows))
 
     def _with_most(self) -> int:
-        return max(range(len(self.turns)), key=self.turns.__getitem__)
+        return self.turns.index(max(self.turns))
 
     def _move(self, source: int, target: int, rows: int) -> None:
         self.turns[source] -= rows

@@ -161,10 +161,10 @@ class LatencyTable:
 
     def __call__(self, rows: int) -> float:
         """Seconds that a batch of ``rows`` takes."""
-        table = self._by_rows
-        if rows < len(table):
-            return table[rows]
-        return table[-1] + (rows - len(table) + 1) * self._per_row_s
+        try:
+            return self._by_rows[rows]
+        except IndexError:
+            return self._by_rows[-1] + (rows - len(self._by_rows) + 1) * self._per_row_s
 
     def most_rows_within(self, budget_s: float, at_most: int) -> int:
         """The largest batch of ``at_most`` rows or fewer that takes ``budget_s`` or less; 0 if none does."""

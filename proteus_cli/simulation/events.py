@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
+from typing import Any, TypeVarTuple
 
+Given = TypeVarTuple("Given")
 Action = Callable[[float], None]
 """Told the virtual time in seconds."""
 
@@ -12,16 +14,17 @@ class Events:
     """Actions to come."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Action]] = []
+        # Time, sequence, action, and what it is given besides the time: a closure for each would take longer to make.
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = count()
 
-    def at(self, time_s: float, action: Action) -> None:
+    def at(self, time_s: float, action: Callable[[float, *Given], None], *given: *Given) -> None:
         """Schedule an action; those at the same time run in the order in which they were scheduled."""
-        heappush(self._heap, (time_s, next(self._sequence), action))
+        heappush(self._heap, (time_s, next(self._sequence), action, given))
 
     def run_until(self, time_s: float) -> None:
         """Run all actions up to and including ``time_s``, also those that they schedule themselves."""
         heap = self._heap
         while heap and heap[0][0] <= time_s:
-            due_s, _, action = heappop(heap)
-            action(due_s)
+            due_s, _, action, given = heappop(heap)
+            action(due_s, *given)

@@ -42,7 +42,7 @@ def test_queries_are_bound_by_the_plans_shares() -> None:
     line = line_of(host("cpu0", 20.0), host("cpu1", 10.0), host("cpu2", 10.0))
     assert Counter(bound(line, 8)) == {"0": 4, "1": 2, "2": 2}
     assert [line.turns_of(each) for each in line.hosts] == [4, 2, 2]
-    assert (line.rows, len(line)) == (8, 8)
+    assert len(line) == 8
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 40))
@@ -106,7 +106,7 @@ def test_without_a_device_nothing_can_wait() -> None:
     line = line_of(host("cpu0"), host("cpu1"))
     bound(line, 5)
     assert sorted(request.id for request in line.rehost([])) == [0, 1, 2, 3, 4]
-    assert (line.hosts, len(line), line.rows) == ((), 0, 0)
+    assert (line.hosts, len(line)) == ((), 0)
 
 
 def test_two_variants_on_one_device_are_two_queues() -> None:

@@ -1,0 +1,265 @@
+"""How fast the simulator is: queries per second of wall time and of CPU time, without planning.
+
+Planning is left out by running twice: the first run plans and keeps its plans, the second, which is timed, is handed
+them one after another. It must end each request once, and each as in the first. A synthetic trace on devices and a plan
+written down here needs no planner at all, and its outcomes are known. At last the whole paper trace with a plan made
+anew every second, solves included.
+
+The paper's trace is in `../shared/data/proteus-asplos24` beside the repository, and left out without it.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the module beside this one, however it is started
+
+from benchmarks.planner_instances import NOBODY, PAPER, paper_fleet
+from proteus_cli.control.demand import DemandEstimator
+from proteus_cli.control.policies import POLICIES, Policy, policies_named, policy_named
+from proteus_cli.control.replanning import Replan
+from proteus_cli.domain.base import FORMAT
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.plan import Placement, Plan, Solver
+from proteus_cli.domain.profile import Backend, Point, Profile, VariantProfile
+from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.trace import Trace
+from proteus_cli.planning.planner import Planner
+from proteus_cli.replay.synthesis import Burst, make_trace
+from proteus_cli.replay.trace import read_trace
+from proteus_cli.simulation.run import Simulated, simulate
+
+HEADROOM = 1.2
+MOST_S = 15.0  # the whole paper trace, a plan every second
+SIMPLY_PLANNED = ",".join(policy.name for policy in POLICIES.values() if policy.plans == "optimal")
+SYNTHETIC = {  # outcomes of the synthetic trace, by policy
+    "proteus": {"served": 100411},
+    "proteus-paper": {"served": 97830, "dropped": 2581},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a trace is simulated on."""
+
+    trace: Trace
+    catalog: Catalog
+    profiles: Mapping[str, Profile]
+
+
+@dataclass(frozen=True, slots=True)
+class EverySecond:
+    """Re-plans each second, whatever happened, for what the last one asked for."""
+
+    every_s: float = 1.0
+    floor_qps: float = 1.0
+
+    def decide(
+        self,
+        plan: Plan,
+        demand: DemandEstimator,
+        pace: Mapping[str, float],
+        *,
+        now_s: float,
+        started_s: float,
+        since_s: float,
+    ) -> Replan:
+        del plan, started_s, since_s
+        return Replan(self.needed(demand, pace, now_s), "a second has passed")
+
+    def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
+        del pace
+        return {f: max(demand.rate_qps(f, self.every_s, now_s), self.floor_qps) for f in demand.families}
+
+    def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
+        return {f: max(demand_qps.get(f, 0.0), self.floor_qps) for f in slo_s}
+
+
+def main() -> None:
+    """Run the benchmark and print its tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policies", default=SIMPLY_PLANNED, help="those to time on the paper's trace")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the fastest counts")
+    options = parser.parse_args()
+    table = Table("trace", "policy", "queries", "wall s", "per wall s", "CPU s", "per CPU s", box=box.SIMPLE)
+    for name, expected in SYNTHETIC.items():
+        _synthetic(table, name, expected, options.rounds)
+    paper = _paper()
+    if paper is not None:
+        for policy in policies_named(options.policies):
+            _planned(table, paper, policy, options.rounds)
+    Console().print(table)
+    if paper is None:
+        print(f"no {PAPER}: the paper's trace is left out")
+    else:
+        _every_second(paper)
+
+
+def _planned(table: Table, world: World, policy: Policy, rounds: int) -> None:
+    """Time a policy with the plans that it makes."""
+    planner = _planner(world, policy)
+    start, plans = planner(world.trace.demand(0.0, 10.0)), list[Plan]()
+
+    def plan_anew(*asked: object) -> Plan:
+        plans.append(planner(*asked))  # type: ignore[arg-type] # as a simulation asks
+        return plans[-1]
+
+    first = _simulated(world, policy, start, plan_anew)
+    _time(table, world, policy, first, rounds, lambda: (start, iter(plans).__next__))
+
+
+def _synthetic(table: Table, name: str, expected: Mapping[str, int], rounds: int) -> None:
+    """Time how a policy assigns and batches, with one plan for good."""
+    world, plan = _made_up()
+    policy = replace(policy_named(name), replanning=None)
+    first = _simulated(world, policy, plan, None)
+    outcomes = Counter(ended.outcome.value for ended in first.ended)
+    assert outcomes == expected, f"{name} ended {dict(outcomes)}, not {expected}"
+    _time(table, world, policy, first, rounds, lambda: (plan, None))
+
+
+def _time(
+    table: Table,
+    world: World,
+    policy: Policy,
+    first: Simulated,
+    rounds: int,
+    planned: Callable[[], tuple[Plan, Callable[[], Plan] | None]],
+) -> None:
+    walls_s, cpus_s = [], []
+    for _ in range(rounds):
+        plan, next_plan = planned()
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        again = _simulated(world, policy, plan, next_plan and (lambda *_, give=next_plan: give()))
+        walls_s.append(time.perf_counter() - wall_s)
+        cpus_s.append(time.process_time() - cpu_s)
+        _check(world, again)
+        assert again.ended == first.ended, "the same plans must give the same run"
+    count, wall_s, cpu_s = len(world.trace), min(walls_s), min(cpus_s)
+    rates = (f"{wall_s:.2f}", f"{count / wall_s:,.0f}", f"{cpu_s:.2f}", f"{count / cpu_s:,.0f}")
+    table.add_row(world.trace.name, policy.name, f"{count:,}", *rates)
+
+
+def _every_second(world: World) -> None:
+    policy = replace(policy_named("proteus"), replanning=EverySecond())
+    planner = _planner(world, policy)
+    start_s, solving_s = time.perf_counter(), 0.0
+
+    def plan_anew(*asked: object) -> Plan:
+        nonlocal solving_s
+        before_s = time.perf_counter()
+        plan = planner(*asked)  # type: ignore[arg-type] # as a simulation asks
+        solving_s += time.perf_counter() - before_s
+        return plan
+
+    run = _simulated(world, policy, planner(world.trace.demand(0.0, 10.0)), plan_anew)
+    wall_s = time.perf_counter() - start_s
+    _check(world, run)
+    assert len(run.replans) >= 0.9 * world.trace.duration_s / 1.05, "a plan every second, which takes 0.05 s to make"
+    print(
+        f"{world.trace.name} with {len(run.replans)} changes of plan, one every second: {wall_s:.1f} s "
+        f"(at most {MOST_S:.0f}), of which {solving_s:.1f} s planning"
+    )
+
+
+def _simulated(world: World, policy: Policy, plan: Plan, replan: Callable[..., Plan] | None) -> Simulated:
+    return simulate(world.trace, plan, world.catalog, world.profiles, policy, replan or _never)
+
+
+def _check(world: World, run: Simulated) -> None:
+    """Each request ended, and once."""
+    names = world.trace.families
+    arrived = Counter(zip(world.trace.arrival_s.tolist(), map(names.__getitem__, world.trace.family), strict=True))
+    assert Counter((ended.arrival_s, ended.family) for ended in run.ended) == arrived, "each request must end once"
+
+
+def _never(*_asked: object) -> Plan:
+    raise AssertionError("a policy without a rule must not re-plan")
+
+
+def _planner(world: World, policy: Policy) -> Planner:
+    headroom = policy.headroom or HEADROOM
+    return Planner(world.catalog, world.profiles, policy, headroom=headroom, inputs={}, spares=policy.spares)
+
+
+def _paper() -> World | None:
+    if not PAPER.exists():
+        return None
+    fleet = paper_fleet()
+    trace = replace(read_trace(PAPER / "medium-normal_load.csv.gz"), name="the paper's")
+    return World(trace, fleet.catalog, fleet.profiles())
+
+
+def _made_up() -> tuple[World, Plan]:
+    """Two families on eight devices: a fast variant on five, an accurate one on three, a burst beyond both."""
+    latencies = {"small": (0.9, 0.004, 0.001), "large": (1.0, 0.010, 0.005)}  # accuracy, seconds per batch and per row
+    families = tuple(
+        Family(name, "100ms", tuple(Variant(size, latencies[size][0], f"{size}.onnx") for size in latencies))
+        for name in ("a", "b")
+    )
+    measured = tuple(
+        VariantProfile(name, size, accuracy, None, "", None, 0.0, 0.0, 0, _points(batch_s, row_s))
+        for name in ("a", "b")
+        for size, (accuracy, batch_s, row_s) in latencies.items()
+    )
+    devices = tuple(f"cpu{number}" for number in range(8))
+    profiles = {
+        device: Profile(FORMAT, NOBODY, Device(device, "cpu", "cpu", "", 0, (0,)), "cpu0", Backend("", {}), measured)
+        for device in devices
+    }
+    hosted = [(device, "ab"[index % 2], "large" if index < 3 else "small") for index, device in enumerate(devices)]
+    trace = make_trace(
+        "synthetic",
+        Burst(peak_qps=3000.0),
+        rate_qps=900.0,
+        duration_s=60.0,
+        shares={"a": 0.5, "b": 0.5},
+        rng=np.random.default_rng(2024),
+    )
+    return World(trace, Catalog(FORMAT, families), profiles), _plan(hosted, devices)
+
+
+def _points(batch_s: float, row_s: float) -> tuple[Point, ...]:
+    times_s = {batch: batch_s + row_s * batch for batch in (1, 2, 4, 8)}
+    return tuple(Point(batch, 1, s, s, s, s, s, batch / s) for batch, s in times_s.items())
+
+
+def _plan(hosted: list[tuple[str, str, str]], devices: tuple[str, ...]) -> Plan:
+    """Each hosted variant takes what it can in batches of eight."""
+    capacity_qps = {"small": 8 / 0.012, "large": 8 / 0.050}
+    placements = tuple(
+        Placement(device, family, size, 8, capacity_qps[size], 0.25, capacity_qps[size])
+        for device, family, size in hosted
+    )
+    served = {name: sum(p.rate_qps for p in placements if p.family == name) for name in ("a", "b")}
+    return Plan(
+        format=FORMAT,
+        made_by=NOBODY,
+        policy="proteus",
+        objective="by hand",
+        rules=Rules(),
+        headroom=1.0,
+        demand_qps=served,
+        served_qps=served,
+        unserved_qps=dict.fromkeys(served, 0.0),
+        effective_accuracy=None,
+        relative_accuracy=None,
+        solver=Solver("by hand", "optimal", 0.0, 0.0),
+        fleet={"cpu": devices},
+        placements=placements,
+        inputs={},
+    )
+
+
+if __name__ == "__main__":
+    main()
