@@ -16,12 +16,12 @@ TEXT = """\
 A trace of our own making: a load of 20 % of the most that the fleet can carry of this mix, and four bursts to 40, 60,
 80 and 95 %, each of them from one moment to the next. All families are asked for alike.
 
-**Where this differs from the published shape, and why.** Published is that Proteus gives up accuracy in a burst and
-has it back afterwards, while systems that don't scale accuracy lose queries. That holds here for the policies that
-re-plan. `proteus-paper` loses queries all through a burst: without headroom, its burst trigger fires nearly each
-second, each time for what the last one brought. It has its accuracy back late, when its period is over. `clipper-ha`
-and `clipper-ht` start from a plan for the largest burst and lose what its most accurate variants, or its fewest
-devices, can't carry. With 1 s to load a variant, changing plans in a burst costs capacity just when it is needed:
+**Where this differs from the published shape, and why.** The paper's claim is, in short, that Proteus gives up
+accuracy in a burst and has it back afterwards, while systems that don't scale accuracy lose queries. That holds
+here for the policies that re-plan. `proteus-paper` loses queries all through a burst: without headroom, its burst
+trigger fires nearly each second, each time for what the last one brought. It has its accuracy back late, when its
+period is over. `clipper-ha` and `clipper-ht` start from a plan for the mix of the largest burst and lose what their
+variants can't carry. With 1 s to load a variant, changing plans in a burst costs capacity just when it is needed:
 then those lose least that change least.
 """
 

@@ -28,10 +28,10 @@ TEXT = """\
 First the paper's ablation: `proteus-paper` with the most accurate variants only, with devices that keep their family,
 with queries shared alike, and with batches of one.
 
-**Where this differs from the published shape, and why.** Published is that each part is needed, and so it is here.
-Without model selection queries are lost instead of accuracy; without placement mostly accuracy is, as each device can
-still change variants, and families of the first seconds keep their devices. Without adaptive batches the plan's
-capacities, which count on full ones, aren't there. Sharing queries alike costs the least.
+**Where this differs from the published shape, and why.** The paper's claim is, in short, that each part is needed,
+and so it is here. Without model selection queries are lost instead of accuracy; without placement mostly accuracy
+is, as each device can still change variants, and families of the first seconds keep their devices. Without adaptive
+batches the plan's capacities, which count on full ones, aren't there. Sharing queries alike costs the least.
 
 Then ours: `proteus` without one idea at a time. On traces it wasn't tuned on, the figures are means over the made-up
 ones at the middle load.

@@ -14,11 +14,12 @@ TEXT = f"""\
 The paper's trace with SLOs of 1 to 3.5 times {BASE_MS} ms, the same for all families, variants loaded for free; 2 times
 is the SLO of the other experiments.
 
-**Where this differs from the published shape, and why.** Published is that violations fall as the SLO is loosened,
-with Proteus ahead. For `proteus` both hold. Where the SLO is tight, most of what all policies lose is what no plan
-can serve: the planner admits only variants that take at most half the SLO, as in the paper, and for some families
-there is none. `proteus-paper` needn't lose less with a looser SLO: its plan has no headroom, and a looser SLO lets it
-choose more accurate variants and larger batches for the same demand, so that as little room is left as before.
+**Where this differs from the published shape, and why.** The paper's claim is, in short, that violations fall as
+the SLO is loosened, with Proteus ahead. For `proteus` both hold. Where the SLO is tight, most of what all policies
+lose is what no plan can serve: the planner admits only variants that take at most half the SLO, as in the paper,
+and for some families there is none. `proteus-paper` needn't lose less with a looser SLO: its plan has no headroom,
+and a looser SLO lets it choose more accurate variants and larger batches for the same demand, so that as little
+room is left as before.
 """
 
 

@@ -70,12 +70,16 @@ def starting_plan(planner: "Planner", policy: "Policy", given: "Plan | None", ar
     """The plan to start from.
 
     As given, or for the same demand by another policy. Else for the trace's first seconds; where the policy never
-    re-plans, for its busiest ones.
+    re-plans, for its busiest ones, or for as much of their mix as the devices carry.
     """
+    from proteus_cli.planning.explain import most_multiple
+
     if given is not None:
         return given if given.policy == policy.name else planner(given.demand_qps)
     if policy.replanning is None:
-        return planner(arrivals.peak_demand())
+        peak = arrivals.peak_demand()
+        multiple = max(most_multiple(planner, peak), 1.0)
+        return planner({family: qps * multiple / planner.headroom for family, qps in peak.items()})
     return planner(policy.replanning.first(first_demand(arrivals), planner.catalog.slo_s()))
 
 
