@@ -175,5 +175,6 @@ def test_with_spares_a_plan_is_still_one_that_keeps_to_its_inputs(tiny: Tiny) ->
         reject()
     check_plan(plan, tiny.catalog, tiny.profiles)
     assert max(Counter(p.device for p in plan.placements).values(), default=0) <= 1
-    again = planner(tiny.demand_qps, plan)
-    assert again.swaps_from(plan) == 0
+    # Of plans that are equally good one may use a device that a re-plan finds idle, and gives to a family without room.
+    settled = planner(tiny.demand_qps, plan)
+    assert planner(tiny.demand_qps, settled).swaps_from(settled) == 0
