@@ -4,9 +4,11 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.plan import Placement, Plan, Solver
-from proteus_cli.domain.rules import Reserved, Rules
+from proteus_cli.domain.rules import Reserved
 from proteus_cli.planning.instance import Choice, make_instance
 from proteus_cli.planning.planner import Planner
 
@@ -148,11 +150,7 @@ def frozen_to(planner: Planner, plan: Plan) -> Planner:
     """The same planner, but each device goes on with the family that it has in ``plan``, or stays idle."""
     family_of = {placement.device: placement.family for placement in plan.placements}
     reserved = tuple(Reserved(device, family_of.get(device)) for device in plan.devices)
-    return planner.with_changes(rules=_with_reserved(planner.rules, reserved))
-
-
-def _with_reserved(rules: Rules, reserved: tuple[Reserved, ...]) -> Rules:
-    return Rules(**{name: getattr(rules, name) for name in rules.__struct_fields__} | {"reserved": reserved})
+    return planner.with_changes(rules=msgspec.structs.replace(planner.rules, reserved=reserved))
 
 
 def _now(options: Mapping[str, list[_Option]], current: Plan | None) -> Hosting:
