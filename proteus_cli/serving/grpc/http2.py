@@ -370,6 +370,7 @@ class Http2Connection(asyncio.Protocol):
     def _close_if_done(self) -> None:
         if not self._streams and not self.is_closing:
             self.is_closing, self._closing_s = True, self.connections.now_s
+            self.outlet.flush()
             self._transport.close()
 
     def _fail(self, fault: ConnectionFault) -> None:
@@ -379,6 +380,7 @@ class Http2Connection(asyncio.Protocol):
         self.is_closing, self._closing_s = True, self.connections.now_s
         self._cancel_all()
         self.outlet.control(frames.goaway(self._last_stream, fault.code, fault.message))
+        self.outlet.flush()
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:

@@ -23,10 +23,13 @@ from proteus_cli.serving.grpc.frames import (
     StreamFault,
 )
 
+from proteus_cli.serving.grpc.limits import KIB
+
 if TYPE_CHECKING:
     from proteus_cli.serving.grpc.http2 import Http2Connection
 
 _TABLE_OF_SIZE_0 = b"\x20"
+_MOST_UNSENT = 64 * KIB
 
 
 class Call(Protocol):
@@ -92,10 +95,25 @@ class Outlet:
         self.is_paused = False
         self.waiting: dict[int, Stream] = {}
         self._table_update = b""
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
 
     def control(self, content: bytes) -> None:
-        """Frames that no window holds back."""
-        self._transport.write(content)
+        """Send frames that no window holds back.
+
+        What is sent in one turn of the loop leaves together: a system call costs more than the rest of an answer.
+        """
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._unsent.append(content)
+        self._unsent_bytes += len(content)
+        if self._unsent_bytes > _MOST_UNSENT:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._unsent:
+            content, self._unsent, self._unsent_bytes = b"".join(self._unsent), [], 0
+            self._transport.write(content)
 
     def send(self, stream: Stream, head: bytes, body: bytes, trailers: bytes) -> None:
         size = len(body)
@@ -118,7 +136,7 @@ class Outlet:
             parts += (pack(size >> 8, size & 0xFF, DATA, 0, stream_id), body)
         if trailers:
             parts += (_headers(len(trailers), stream_id, END_HEADERS | END_STREAM), trailers)
-        self._transport.write(b"".join(parts))
+        self.control(b"".join(parts))
         if trailers:
             self._finished(stream)
 
@@ -136,7 +154,7 @@ class Outlet:
     def _send_headers(self, stream_id: int, block: bytes, flags: int) -> None:
         """Our compression table is always empty; if the peer wants it smaller than usual, it is told so once."""
         block, self._table_update = self._table_update + block, b""
-        self._transport.write(_headers(len(block), stream_id, flags) + block)
+        self.control(_headers(len(block), stream_id, flags) + block)
 
     def pump(self) -> None:
         """Send what waits: a frame of each stream in turn, until nothing more may be sent."""
@@ -159,7 +177,7 @@ class Outlet:
         if size > 0:
             self.sendable -= size
             stream.sendable -= size
-            self._transport.write(HEAD.pack(size >> 8, size & 0xFF, DATA, 0, stream.id) + queue[:size])
+            self.control(HEAD.pack(size >> 8, size & 0xFF, DATA, 0, stream.id) + queue[:size])
             del queue[:size]
             stream.waits_since_s = stream.connection.connections.now_s
         if queue:
