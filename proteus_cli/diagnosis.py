@@ -24,7 +24,6 @@ NEEDED = (
     "cvxpy",
     "highspy",
     "msgspec",
-    "uvicorn",
     "httptools",
     "matplotlib",
     "prometheus_client",

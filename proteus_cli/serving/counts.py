@@ -1,7 +1,8 @@
 """What the server counts on its way; `metrics` shows it."""
 
+from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proteus_cli.domain.request import Outcome
@@ -22,12 +23,15 @@ class Histogram:
     def __post_init__(self) -> None:
         self.counts = [0] * (len(self.bounds) + 1)
 
-    def add(self, value: float) -> None:
-        index = 0
-        while index < len(self.bounds) and value > self.bounds[index]:
-            index += 1
-        self.counts[index] += 1
-        self.total += value
+    def add(self, value: float, times: int = 1) -> None:
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+    def add_all(self, values: Sequence[float]) -> None:
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
 
 
 @dataclass(slots=True)
@@ -44,17 +48,42 @@ class FamilyCounts:
     compute_s: float = 0.0
     recent_accuracy: deque[tuple[int, int, float]] = field(default_factory=deque)  # (second, answers, sum)
 
-    def ended(self, outcome: Outcome, variant: str = "", device: str = "") -> None:
-        self.outcomes[variant, device, outcome] += 1
+    def ended(self, outcome: Outcome, variant: str = "", device: str = "", requests: int = 1) -> None:
+        if requests:
+            self.outcomes[variant, device, outcome] += requests
 
-    def answered(self, accuracy: float, now_s: float) -> None:
+    def ran(
+        self,
+        latencies_s: Sequence[float],
+        queued_s: float,
+        *,
+        rows: int,
+        batch_rows: int,
+        compute_s: float,
+        accuracy: float,
+        now_s: float,
+    ) -> None:
+        """A batch of ``batch_rows`` has answered requests of so many ``rows``, which waited ``queued_s`` in all."""
+        requests = len(latencies_s)
+        if not requests:
+            return
+        self.latency.add_all(latencies_s)
+        self.batch.add(batch_rows, requests)
+        self.rows += rows
+        self.batches += rows / batch_rows
+        self.request_s += sum(latencies_s)
+        self.queue_s += queued_s
+        self.compute_s += compute_s * requests
+        self._remember(accuracy, requests, now_s)
+
+    def _remember(self, accuracy: float, answers: int, now_s: float) -> None:
         """Count into the effective accuracy of the last `ACCURACY_WINDOW_S`."""
         second, recent = int(now_s), self.recent_accuracy
         if recent and recent[-1][0] == second:
-            _, answers, total = recent[-1]
-            recent[-1] = (second, answers + 1, total + accuracy)
+            _, before, total = recent[-1]
+            recent[-1] = (second, before + answers, total + accuracy * answers)
         else:
-            recent.append((second, 1, accuracy))
+            recent.append((second, answers, accuracy * answers))
         while recent[0][0] <= second - ACCURACY_WINDOW_S:
             recent.popleft()
 

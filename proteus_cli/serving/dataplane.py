@@ -1,38 +1,35 @@
-"""The one door: every front end calls `DataPlane.infer`, and every request ends here, exactly once."""
+"""The one door: every front end calls `DataPlane.submit`, and every request ends here, exactly once."""
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import Any
 
-from proteus_cli.backends.base import Arrays, Signature
+import numpy as np
+import numpy.typing as npt
+
+from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller, Refused
+from proteus_cli.control.decision import Launch
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.errors import BadRequest, DeadlineExceeded, EngineFailed, Overloaded, UnknownModel
 from proteus_cli.serving.counts import family_counts
-from proteus_cli.serving.lane import Answered, Clock, Lane
+from proteus_cli.serving.deadlines import Deadlines
+from proteus_cli.serving.executor import BatchResult
+from proteus_cli.serving.lane import Clock, Lane
 from proteus_cli.serving.lifecycle import Lifecycle
-from proteus_cli.serving.oip import InferRequest
+from proteus_cli.serving.oip import Query, is_finite
+from proteus_cli.serving.pending import Answered, AnsweredBatch, Done, Ending, Pending
 
 log = logging.getLogger("proteus.dataplane")
 
-_US_PER_S = 1e6
-_LONGEST_US = 2**63 - 1
-
-
-@dataclass(slots=True, eq=False)
-class Pending:
-    """What the door keeps of a request while it is inside."""
-
-    inputs: Arrays
-    future: "asyncio.Future[Answered]"
-
 
 class DataPlane:
-    """Checks, admits, waits, accounts. Raises the `RequestError` of how a request ended unless it was served."""
+    """Checks, admits, waits, accounts.
+
+    ``refuses_non_finite``: NaN and infinity are an error in a request and in an answer; else they pass through.
+    """
 
     def __init__(
         self,
@@ -44,15 +41,18 @@ class DataPlane:
         signatures: Mapping[str, Signature],
         most_rows: Mapping[str, int],
         best_accuracy: Mapping[str, float],
+        refuses_non_finite: bool = False,
     ) -> None:
         self.signatures, self.lifecycle, self.controller = signatures, lifecycle, controller
         self.clock = clock
-        self.slo_s, self.best_accuracy = catalog.slo_s(), best_accuracy
+        self.slo_s, self.best_accuracy, self.most_rows = catalog.slo_s(), best_accuracy, most_rows
         self.counts = family_counts(self.slo_s)
         self.inside = 0
         self.lanes: Mapping[str, Lane] = {}  # set once the fleet exists
-        self._most_rows = most_rows
+        self._refuses_non_finite = refuses_non_finite
         self._ids = count()
+        self._deadlines = Deadlines(clock, self._expired)
+        self._to_ask: dict[str, None] = {}
 
     def require_family(self, name: str) -> Signature:
         """What the family takes and gives. Raises `UnknownModel`."""
@@ -61,74 +61,152 @@ class DataPlane:
         except KeyError:
             raise UnknownModel(f"no model `{name}`; there are: {', '.join(self.signatures)}") from None
 
-    async def infer(self, family: str, infer_request: InferRequest) -> Answered:
-        """Answer one request by its deadline, or raise how it ended."""
-        self.lifecycle.require_ready()
-        now_s = self.clock()
-        deadline_s = now_s + self._allowed_s(family, infer_request.parameters)
-        self._require_rows(family, infer_request.rows)
-        future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
-        pending = Pending(infer_request.inputs, future)
-        request = Request(
-            next(self._ids), family, now_s, deadline_s, infer_request.rows, pending, patience_s=self.slo_s[family]
-        )
-        match self.controller.offer(request, now_s):
-            case Refused(retry_after_s=retry_after_s):
-                self.counts[family].ended(Outcome.REJECTED)
-                raise Overloaded(f"more queries for `{family}` than the plan can carry", retry_after_s=retry_after_s)
-            case admitted:
-                self.inside += 1
-                for device in admitted.devices:
-                    self.lanes[device].ask()
-        return await future
+    async def infer(self, family: str, query: Query) -> Answered:
+        """Answer one request by its deadline. Raises the `RequestError` of how it ended."""
+        ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        pending = self.submit(family, query, ended.set_result)
+        try:
+            ending = await ended
+        except asyncio.CancelledError:
+            self.cancel(pending)
+            raise
+        if isinstance(ending, Exception):
+            raise ending
+        return ending
 
-    def answered(self, request: Request, answer: Answered) -> None:
-        now_s, counts = self.clock(), self.counts[request.family]
-        outcome = Outcome.SERVED if now_s <= request.deadline_s else Outcome.LATE
-        counts.ended(outcome, answer.hosted.variant, answer.hosted.device)
-        counts.latency.add(now_s - request.arrival_s)
-        counts.batch.add(answer.batch_rows)
-        counts.answered(answer.hosted.accuracy, now_s)
-        counts.rows += request.rows
-        counts.batches += request.rows / answer.batch_rows
-        counts.request_s += now_s - request.arrival_s
-        counts.queue_s += answer.started_s - request.arrival_s
-        counts.compute_s += answer.compute_s
-        if outcome is Outcome.SERVED:
-            self._leave(request, answer)
-        else:
-            self._leave(request, DeadlineExceeded("the deadline passed while the batch was running", is_late=True))
+    def submit(self, family: str, query: Query, done: Done) -> Pending:
+        """Take a request in; ``done`` is told its ending, never before this returns.
+
+        Raises the `RequestError` of a request that does not come in.
+        """
+        self.lifecycle.require_ready()
+        rows, options = query.rows, query.options
+        if rows > self.most_rows[family]:
+            raise BadRequest(f"`{family}` takes at most {self.most_rows[family]} rows a request; got {rows}")
+        if self._refuses_non_finite and not is_finite(query.inputs, self.signatures[family].inputs):
+            raise BadRequest("the inputs hold NaN or infinity, which this server refuses")
+        now_s, slo_s = self.clock(), self.slo_s[family]
+        deadline_s = now_s + (slo_s if options.timeout_s is None else options.timeout_s)
+        pending = Pending(query.inputs, done, deadline_s)
+        request = Request(next(self._ids), family, now_s, deadline_s, rows, pending, slo_s)
+        offered = self.controller.offer(request, now_s)
+        if isinstance(offered, Refused):
+            self.counts[family].ended(Outcome.REJECTED)
+            raise Overloaded(
+                f"more queries for `{family}` than the plan can carry", retry_after_s=offered.retry_after_s
+            )
+        pending.request = request
+        self.inside += 1
+        self._deadlines.watch(pending, now_s)
+        # Lanes are asked once all that has arrived by now is here, so that it may share a batch.
+        if not self._to_ask:
+            asyncio.get_running_loop().call_soon(self._ask)
+        for device in offered.devices:
+            self._to_ask[device] = None
+        return pending
+
+    def cancel(self, pending: Pending) -> None:
+        """Nobody waits for this request any more: it is not run, unless it runs already. Harmless once it has ended."""
+        if pending.has_ended:
+            return
+        assert pending.request is not None  # noqa: S101 - it has not ended
+        self.counts[pending.request.family].ended(Outcome.DROPPED)
+        self.inside -= 1
+        pending.end()
+
+    def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
+        """A batch is done."""
+        now_s, hosted = self.clock(), launch.hosted
+        batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s)
+        broken = self._broken_rows(result)
+        told: list[tuple[Done, Ending]] = []
+        served = rows_served = late = first = 0
+        latencies_s: list[float] = []
+        queued_s = 0.0
+        for place, request in enumerate(launch.requests):
+            pending: Pending = request.payload
+            last = first + request.rows
+            if pending.has_ended:
+                pass
+            elif place in result.failures or (broken is not None and broken[first:last].any()):
+                self._failed(request, result.failures.get(place))
+            else:
+                waited_s = started_s - request.arrival_s
+                latencies_s.append(now_s - request.arrival_s)
+                queued_s += waited_s
+                rows_served += request.rows
+                if now_s <= request.deadline_s:
+                    served += 1
+                    told.append((pending.end(), Answered(batch, first, request.rows, waited_s)))
+                else:
+                    late += 1
+                    told.append((pending.end(), _late()))
+            first = last
+        self.inside -= len(told)
+        counts = self.counts[hosted.family]
+        counts.ended(Outcome.SERVED, hosted.variant, hosted.device, served)
+        counts.ended(Outcome.LATE, hosted.variant, hosted.device, late)
+        counts.ran(
+            latencies_s, queued_s, rows=rows_served, batch_rows=launch.rows, compute_s=result.compute_s,
+            accuracy=hosted.accuracy, now_s=now_s,
+        )  # fmt: skip
+        log.debug("%s on %s: %d rows, %.3f ms", hosted.variant, hosted.device, launch.rows, result.compute_s * 1e3)
+        for done, ending in told:
+            done(ending)
 
     def dropped(self, request: Request) -> None:
-        self.counts[request.family].ended(Outcome.DROPPED)
-        self._leave(request, DeadlineExceeded("no variant that is loaded could answer by the deadline", is_late=False))
+        """The controller has given a request up."""
+        pending: Pending = request.payload
+        if not pending.has_ended:
+            self.counts[request.family].ended(Outcome.DROPPED)
+            self._leave(pending, _dropped())
+            pending.inputs = ()
 
-    def failed(self, request: Request, error: BaseException) -> None:
-        log.error("a batch of %s failed: %s", request.family, error)
-        self.counts[request.family].ended(Outcome.FAILED)
-        self._leave(request, EngineFailed("the model failed on this batch"))
+    def failed(self, requests: Sequence[Request], error: Exception) -> None:
+        """A whole batch failed."""
+        for request in requests:
+            if not request.payload.has_ended:
+                self._failed(request, error)
 
-    def _leave(self, request: Request, ending: Answered | Exception) -> None:
-        self.inside -= 1
-        future: asyncio.Future[Answered] = request.payload.future
-        if future.done():  # whoever waited for it has gone away
-            return
-        if isinstance(ending, Exception):
-            future.set_exception(ending)
+    def _ask(self) -> None:
+        asked, self._to_ask = self._to_ask, {}
+        for device in asked:
+            self.lanes[device].ask()
+
+    def _broken_rows(self, result: BatchResult) -> npt.NDArray[np.bool_] | None:
+        """Rows whose outputs must not be sent; None where all may."""
+        if not self._refuses_non_finite:
+            return None
+        floats = [values for values in result.outputs if values.dtype.kind == "f"]
+        broken = np.zeros(len(result.outputs[0]), np.bool_)
+        for values in floats:
+            broken |= ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        return broken
+
+    def _failed(self, request: Request, error: Exception | None) -> None:
+        if error is not None:
+            log.error("a request for %s failed: %s", request.family, error)
+            ending = EngineFailed("the model failed on this request")
         else:
-            future.set_result(ending)
+            ending = EngineFailed("the answer holds NaN or infinity, which this server refuses")
+        self.counts[request.family].ended(Outcome.FAILED)
+        self._leave(request.payload, ending)
 
-    def _allowed_s(self, family: str, parameters: Mapping[str, Any]) -> float:
-        """The family's SLO, or the request's own ``timeout`` in microseconds."""
-        if "min_accuracy" in parameters:
-            raise BadRequest("parameter `min_accuracy` is not supported by this version")
-        timeout_us = parameters.get("timeout")
-        if timeout_us is None or timeout_us == 0:  # 0 is Triton's way to say "none"
-            return self.slo_s[family]
-        if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 < timeout_us <= _LONGEST_US:
-            raise BadRequest(f"parameter `timeout` must be a whole number of microseconds; got {timeout_us!r}")
-        return timeout_us / _US_PER_S
+    def _expired(self, pending: Pending) -> None:
+        """The deadline of a request has passed; it may still wait or run, but nobody waits for it."""
+        assert pending.request is not None  # noqa: S101 - it has not ended
+        is_late = pending.is_running
+        self.counts[pending.request.family].ended(Outcome.LATE if is_late else Outcome.DROPPED)
+        self._leave(pending, _late() if is_late else _dropped())
 
-    def _require_rows(self, family: str, rows: int) -> None:
-        if rows > self._most_rows[family]:
-            raise BadRequest(f"`{family}` takes at most {self._most_rows[family]} rows a request; got {rows}")
+    def _leave(self, pending: Pending, ending: Ending) -> None:
+        self.inside -= 1
+        pending.end()(ending)
+
+
+def _dropped() -> DeadlineExceeded:
+    return DeadlineExceeded("no variant that is loaded could answer by the deadline", is_late=False)
+
+
+def _late() -> DeadlineExceeded:
+    return DeadlineExceeded("the deadline passed while the batch was running", is_late=True)

@@ -1,35 +1,54 @@
-"""Where batches run: one seam, ``submit(engine, parts) → future``, so that threads and others interchange."""
+"""Where batches run: one seam, ``submit(batch, done)``, so that threads and others interchange."""
 
 import asyncio
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from proteus_cli.backends.affinity import pin_this_thread
-from proteus_cli.backends.base import Arrays, Backend, Runner, Signature
+from proteus_cli.backends.base import Backend, Runner, Signature
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import EngineError
+from proteus_cli.serving.oip import Buffer
 
 EngineKey = tuple[str, str]
 """(family, variant)"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BatchResult:
-    """``outputs`` of all rows in the order of the parts, and the seconds that the batch took."""
+class Batch:
+    """What to run: an engine, and of each request its rows and its inputs, in the order of the signature."""
 
-    outputs: Arrays
+    key: EngineKey
+    parts: Sequence[tuple[int, tuple[Buffer, ...]]]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchResult:
+    """``outputs`` of all rows in the order of the parts, and the seconds that the batch took.
+
+    Parts in ``failures`` (by place) failed, each by itself; their rows in ``outputs`` mean nothing.
+    """
+
+    outputs: tuple[npt.NDArray[Any], ...]
     compute_s: float
+    failures: Mapping[int, Exception] = field(default_factory=dict)
+
+
+Done = Callable[[BatchResult | Exception], None]
 
 
 class Executor(Protocol):
-    """Loads engines on one device and runs batches on them."""
+    """Loads engines on one device and runs batches on them, one at a time."""
 
     async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:
         """Load and warm up an engine beside those that are loaded. Raises `EngineError`."""
@@ -39,13 +58,93 @@ class Executor(Protocol):
         """Free an engine once what was submitted before has run."""
         ...
 
-    def submit(self, key: EngineKey, parts: Sequence[Arrays]) -> asyncio.Future[BatchResult]:
-        """Run one batch made of the rows of all parts, in order."""
+    def run(self, batch: Batch) -> BatchResult:
+        """Run a batch on this thread, while nothing that was submitted runs. Raises `EngineError`."""
+        ...
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        """Run a batch elsewhere; ``done`` is told on the running loop. Raises `RuntimeError` once closed."""
         ...
 
     def close(self) -> None:
         """Wait for what was submitted, then free everything."""
         ...
+
+
+class Engine:
+    """A loaded model with the buffers that its batches are put together in, which are made once and used again."""
+
+    def __init__(self, runner: Runner, stack: ExitStack, rows: int) -> None:
+        self.runner, self._stack = runner, stack
+        self._room = 0
+        self._reserve(rows)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def run(self, parts: Sequence[tuple[int, tuple[Buffer, ...]]], rows: int) -> BatchResult:
+        """Run parts as one batch; where it fails, halves of it, until those that fail alone are found."""
+        start_s = perf_counter()
+        try:
+            outputs = self._run(parts, rows)
+        except EngineError as error:
+            if len(parts) == 1:
+                raise
+            failures: dict[int, Exception] = {}
+            outputs = self._split(parts, 0, failures)
+            if len(failures) == len(parts):
+                raise EngineError(error.message) from error
+            return BatchResult(outputs, perf_counter() - start_s, failures)
+        return BatchResult(outputs, perf_counter() - start_s)
+
+    def _split(
+        self, parts: Sequence[tuple[int, tuple[Buffer, ...]]], first: int, failures: dict[int, Exception]
+    ) -> tuple[npt.NDArray[Any], ...]:
+        """Outputs of a batch that failed, from its halves; zeros for parts that fail alone, told in ``failures``."""
+        middle = len(parts) // 2
+        halves = []
+        for half, at in ((parts[:middle], first), (parts[middle:], first + middle)):
+            rows = sum(part[0] for part in half)
+            try:
+                halves.append(self._run(half, rows))
+            except EngineError as error:
+                if len(half) == 1:
+                    failures[at] = error
+                    halves.append(self._blank(rows))
+                else:
+                    halves.append(self._split(half, at, failures))
+        return tuple(np.concatenate(pair) for pair in zip(*halves, strict=True))
+
+    def _blank(self, rows: int) -> tuple[npt.NDArray[Any], ...]:
+        return tuple(
+            np.zeros((rows, *(size or 0 for size in spec.shape)), spec.dtype) for spec in self.runner.signature.outputs
+        )
+
+    def _run(self, parts: Sequence[tuple[int, tuple[Buffer, ...]]], rows: int) -> tuple[npt.NDArray[Any], ...]:
+        if rows > self._room:
+            self._reserve(rows)
+        inputs = {}
+        for place, (spec, row_bytes, view, values) in enumerate(self._inputs):
+            first = 0
+            for part_rows, buffers in parts:
+                last = first + part_rows * row_bytes
+                view[first:last] = buffers[place]
+                first = last
+            inputs[spec.name] = values[:rows]
+        outputs = tuple(self.runner.infer(inputs).values())
+        for values in outputs:
+            if len(values) != rows:
+                raise EngineError(f"the model gave {len(values)} rows for the {rows} that it got")
+        return outputs
+
+    def _reserve(self, rows: int) -> None:
+        """Make room for batches of so many rows."""
+        self._room = rows
+        self._inputs = []
+        for spec in self.runner.signature.inputs:
+            values = np.zeros((rows, *(size or 1 for size in spec.shape)), spec.dtype)
+            view = values.reshape(-1).view(np.uint8).data
+            self._inputs.append((spec, values.nbytes // rows, view, values))
 
 
 class ThreadExecutor:
@@ -55,56 +154,93 @@ class ThreadExecutor:
     """
 
     def __init__(self, device: Device, backend: Backend) -> None:
-        self._backend = backend
-        self._engines: dict[EngineKey, tuple[Runner, ExitStack]] = {}
-        self._run, self._load = (
-            ThreadPoolExecutor(1, f"{device.id}-{role}", pin_this_thread, (device.cores,)) for role in ("run", "load")
-        )
+        self._backend, self._device = backend, device
+        self._engines: dict[EngineKey, Engine] = {}
+        self._loop = asyncio.get_running_loop()
+        self._is_closed = False
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._loads: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, args=(jobs,), name=f"{device.id}-{role}", daemon=True)
+            for role, jobs in (("run", self._jobs), ("load", self._loads))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:
-        runner, stack = await asyncio.get_running_loop().run_in_executor(self._load, self._open, model, warm_up_rows)
-        self._engines[key] = (runner, stack)
-        return runner.signature
+        loaded: asyncio.Future[Engine] = self._loop.create_future()
+
+        def open_it() -> None:
+            try:
+                engine = self._open(model, warm_up_rows)
+            except BaseException as error:  # noqa: BLE001 - it is raised again, where it is waited for
+                self._loop.call_soon_threadsafe(_settle, loaded, error)
+            else:
+                self._loop.call_soon_threadsafe(_settle, loaded, engine)
+
+        self._loads.put(open_it)
+        engine = self._engines[key] = await loaded
+        return engine.runner.signature
 
     def unload(self, key: EngineKey) -> None:
-        _, stack = self._engines.pop(key)
-        self._run.submit(stack.close)
+        self._jobs.put(self._engines.pop(key).close)
 
-    def submit(self, key: EngineKey, parts: Sequence[Arrays]) -> asyncio.Future[BatchResult]:
-        runner = self._engines[key][0]
-        return asyncio.get_running_loop().run_in_executor(self._run, _infer, runner, parts)
+    def run(self, batch: Batch) -> BatchResult:
+        return self._engines[batch.key].run(batch.parts, batch.rows)
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        if self._is_closed:
+            raise RuntimeError(f"{self._device.id} is closed")
+        engine = self._engines[batch.key]
+
+        def run_it() -> None:
+            try:
+                result: BatchResult | Exception = engine.run(batch.parts, batch.rows)
+            except Exception as error:  # noqa: BLE001 - it is told to whoever waits
+                result = error
+            self._loop.call_soon_threadsafe(done, result)
+
+        self._jobs.put(run_it)
 
     def close(self) -> None:
         for key in list(self._engines):
             self.unload(key)
-        self._load.shutdown()
-        self._run.shutdown()
+        self._is_closed = True
+        self._loads.put(None)
+        self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
 
-    def _open(self, model: Path, warm_up_rows: int) -> tuple[Runner, ExitStack]:
+    def _work(self, jobs: "SimpleQueue[Callable[[], None] | None]") -> None:
+        pin_this_thread(self._device.cores)
+        while (job := jobs.get()) is not None:
+            job()
+
+    def _open(self, model: Path, warm_up_rows: int) -> Engine:
         with ExitStack() as stack:
             runner = stack.enter_context(self._backend.runner(model))
             rng = np.random.default_rng(0)
             for rows in sorted({1, 2, warm_up_rows}):
                 outputs = runner.infer(runner.signature.sample(rows, rng))
-                _require_rows(model, outputs, rows)
-            return runner, stack.pop_all()
+                for name, values in outputs.items():
+                    _require_rows(model, name, values, rows)
+            return Engine(runner, stack.pop_all(), warm_up_rows)
 
 
-def _require_rows(model: Path, outputs: Arrays, rows: int) -> None:
+def _settle(loaded: "asyncio.Future[Engine]", result: Engine | BaseException) -> None:
+    if loaded.done():  # nobody waits any more
+        if isinstance(result, Engine):
+            result.close()
+    elif isinstance(result, Engine):
+        loaded.set_result(result)
+    else:
+        loaded.set_exception(result)
+
+
+def _require_rows(model: Path, name: str, values: npt.NDArray[Any], rows: int) -> None:
     """Each row of a batch must have its row in every output, or its answer couldn't be told from the others'."""
-    for name, values in outputs.items():
-        if len(values) != rows:
-            raise EngineError(
-                f"`{name}` of `{model}` has {len(values)} rows for {rows} rows of input.",
-                hint="export the model with axis 0 of every input and output as the batch",
-            )
-
-
-def _infer(runner: Runner, parts: Sequence[Arrays]) -> BatchResult:
-    start_s = perf_counter()
-    inputs = parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-    outputs = runner.infer(inputs)
-    rows = len(next(iter(inputs.values())))
-    if any(len(values) != rows for values in outputs.values()):
-        raise EngineError(f"the model gave other rows than the {rows} that it got")
-    return BatchResult(outputs, perf_counter() - start_s)
+    if len(values) != rows:
+        raise EngineError(
+            f"`{name}` of `{model}` has {len(values)} rows for {rows} rows of input.",
+            hint="export the model with axis 0 of every input and output as the batch",
+        )

@@ -2,39 +2,29 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from proteus_cli.backends.base import Arrays
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Drop, HandOver, Hosted, Idle, Launch, WaitUntil
+from proteus_cli.control.decision import Drop, HandOver, Idle, Launch, WaitUntil
 from proteus_cli.domain.request import Request
-from proteus_cli.serving.executor import BatchResult, Executor
+from proteus_cli.serving.executor import Batch, BatchResult, Executor
 
 Clock = Callable[[], float]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answered:
-    """One request's rows of a batch: the outputs, who made them, when they started and how long that took."""
-
-    hosted: Hosted
-    outputs: Arrays
-    batch_rows: int
-    started_s: float
-    compute_s: float
+# Waking a thread, and the loop again, takes about as long; a batch that takes no longer runs at once, on the loop.
+INLINE_S = 50e-6
 
 
 class Endings(Protocol):
     """Where requests end."""
 
-    def answered(self, request: Request, answer: Answered) -> None: ...
+    def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None: ...
 
     def dropped(self, request: Request) -> None: ...
 
-    def failed(self, request: Request, error: BaseException) -> None: ...
+    def failed(self, requests: Sequence[Request], error: Exception) -> None: ...
 
 
 class Lane:
@@ -89,31 +79,28 @@ class Lane:
         self._timer = asyncio.get_running_loop().call_later(max(delay_s, self._timer_s), self.ask)
 
     def _launch(self, launch: Launch, now_s: float) -> None:
-        key = (launch.hosted.family, launch.hosted.variant)
+        """Start a batch; a short one is done when this returns."""
+        hosted = launch.hosted
+        parts = [(request.rows, request.payload.run()) for request in launch.requests]
+        batch = Batch((hosted.family, hosted.variant), parts, launch.rows)
         try:
-            future = self.executor.submit(key, [request.payload.inputs for request in launch.requests])
-        except (RuntimeError, KeyError) as error:  # closed, or not loaded: the batch must end all the same
-            self._controller.finished(launch, None)
-            for request in launch.requests:
-                self._endings.failed(request, error)
-            return
-        future.add_done_callback(partial(self._finished, launch, now_s))
+            if hosted.latency(launch.rows) * self._controller.pace_of(self.device) <= INLINE_S:
+                self._end(launch, now_s, self.executor.run(batch))
+            else:
+                self.executor.submit(batch, partial(self._finished, launch, now_s))
+        except Exception as error:  # noqa: BLE001 - closed, not loaded, a model that fails: its requests must end
+            self._end(launch, now_s, error)
 
-    def _finished(self, launch: Launch, started_s: float, future: "asyncio.Future[BatchResult]") -> None:
-        error = asyncio.CancelledError() if future.cancelled() else future.exception()
-        self._controller.finished(launch, self._clock() - started_s if error is None else None)
-        if error is not None:
-            for request in launch.requests:
-                self._endings.failed(request, error)
-        else:
-            self._answer(launch, started_s, future.result())
+    def _finished(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:
+        self._end(launch, started_s, result)
         self.ask()
 
-    def _answer(self, launch: Launch, started_s: float, result: BatchResult) -> None:
-        first = 0
-        for request in launch.requests:
-            rows = slice(first, first + request.rows)
-            outputs = {name: values[rows] for name, values in result.outputs.items()}
-            answer = Answered(launch.hosted, outputs, launch.rows, started_s, result.compute_s)
-            self._endings.answered(request, answer)
-            first += request.rows
+    def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:
+        if isinstance(result, Exception):
+            self._controller.finished(launch, None)
+            self._endings.failed(launch.requests, result)
+        else:
+            # One that had to be split says nothing about the pace of the device.
+            took_s = None if result.failures else self._clock() - started_s
+            self._controller.finished(launch, took_s)
+            self._endings.answered(launch, started_s, result)

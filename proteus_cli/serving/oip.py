@@ -1,18 +1,16 @@
-"""Open Inference Protocol v2 over REST: bytes ↔ values. JSON and the binary tensor extension.
+"""Open Inference Protocol v2: the values that its REST and gRPC forms have in common, and the checks.
 
-Source: the protocol's "HTTP/REST" document, and Triton's "Binary Tensor Data Extension".
+Source: the protocol's "HTTP/REST" and "gRPC" documents, and Triton's documents on its extensions.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from proteus_cli.backends.base import Arrays, Signature, TensorSpec
+from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
 
 DATATYPES = {
@@ -21,202 +19,133 @@ DATATYPES = {
     "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
 }  # fmt: skip
 DATATYPE_OF = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
+VERSION = "1"
+"""The one version of every model: what changes behind it is the variant, which the answer names."""
 
-_LARGEST_INT64 = 2**63 - 1
+Buffer = bytes | bytearray | memoryview
+"""The values of a tensor: row-major, little-endian, without gaps."""
 
-Parameters = dict[str, str | int | float | bool]
+Parameter = str | int | float | bool
+Parameters = dict[str, Parameter]
 
-
-class WireTensor(msgspec.Struct):
-    """A tensor of a request, as it is on the wire."""
-
-    name: str
-    shape: list[Annotated[int, msgspec.Meta(le=_LARGEST_INT64)]]
-    datatype: str
-    parameters: dict[str, Any] = {}  # msgspec copies mutable defaults
-    data: Any = None
+_US_PER_S = 1e6
+_LONGEST_US = 2**63 - 1
+LOWEST_PRIORITY = 2**31 - 1
 
 
-class WireOutput(msgspec.Struct):
-    name: str
-    parameters: dict[str, Any] = {}
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request may ask for beside its tensors; None and 0 stand for the family's own."""
+
+    timeout_s: float | None = None
+    priority: int = 0
+    min_accuracy: float | None = None
 
 
-class WireRequest(msgspec.Struct):
-    """The JSON part of a request."""
-
-    inputs: list[WireTensor]
-    id: str | None = None
-    parameters: dict[str, Any] = {}
-    outputs: list[WireOutput] | None = None
+DEFAULTS = Options()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class InferRequest:
-    """A decoded request: ``inputs`` by name with ``rows`` rows each; ``outputs`` are (name, as binary) in order."""
+class Query:
+    """A request that was checked: ``inputs`` of ``rows`` rows each, in the order of the family's signature.
 
-    id: str | None
-    inputs: Arrays
-    rows: int
-    parameters: Mapping[str, Any]
-    outputs: tuple[tuple[str, bool], ...]
-
-
-_wire = msgspec.json.Decoder(WireRequest)
-
-
-def decode(body: bytes, json_length: int | None, signature: Signature) -> InferRequest:
-    """Decode and check a request against what its family takes.
-
-    ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
-    Raises `BadRequest`.
+    ``outputs`` are (place in the signature, as binary) in the order in which they are wanted.
     """
-    if json_length is not None and not 0 <= json_length <= len(body):
-        raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes")
-    try:
-        wire = _wire.decode(body if json_length is None else body[:json_length])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"not a valid inference request: {error}") from None
-    binary = _Binary(memoryview(body)[json_length:] if json_length is not None else memoryview(b""))
-    tensors = {tensor.name: tensor for tensor in wire.inputs}
-    names = [spec.name for spec in signature.inputs]
-    if sorted(tensor.name for tensor in wire.inputs) != sorted(names):
-        raise BadRequest(f"inputs must be {', '.join(names)}; got {', '.join(t.name for t in wire.inputs) or 'none'}")
-    # Binary tensors follow each other in the order of the request.
-    values = {tensor.name: _values(tensor, _spec(signature.inputs, tensor.name), binary) for tensor in wire.inputs}
-    binary.require_used_up()
-    rows = {len(value) for value in values.values()}
-    if len(rows) != 1:
-        raise BadRequest(f"all inputs must have as many rows; got {sorted(rows)}")
-    return InferRequest(
-        id=wire.id,
-        inputs={name: values[tensors[name].name] for name in names},
-        rows=rows.pop(),
-        parameters=wire.parameters,
-        outputs=_wanted_outputs(wire, signature),
-    )
+
+    inputs: tuple[Buffer, ...]
+    rows: int
+    outputs: tuple[tuple[int, bool], ...]
+    options: Options = DEFAULTS
+    id: str | None = None
 
 
-def _spec(specs: tuple[TensorSpec, ...], name: str) -> TensorSpec:
-    return next(spec for spec in specs if spec.name == name)
+def options(parameters: Mapping[str, Any]) -> Options:
+    """Read ``timeout`` (µs), ``priority`` and ``min_accuracy``; others are passed over. Raises `BadRequest`."""
+    if not parameters:
+        return DEFAULTS
+    return Options(_timeout_s(parameters), _priority(parameters), _min_accuracy(parameters))
 
 
-class _Binary:
-    """The bytes behind the JSON, handed out in order."""
-
-    def __init__(self, rest: memoryview) -> None:
-        self._rest = rest
-
-    def take(self, size: int, name: str) -> memoryview:
-        if size < 0 or size > len(self._rest):
-            raise BadRequest(f"input `{name}` claims {size} bytes of binary data; {len(self._rest)} are left")
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return taken
-
-    def require_used_up(self) -> None:
-        if len(self._rest):
-            raise BadRequest(f"{len(self._rest)} bytes of binary data belong to no input")
+def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
+    timeout_us = parameters.get("timeout")
+    if timeout_us is None or timeout_us == 0:  # 0 is Triton's way to say "none"
+        return None
+    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 < timeout_us <= _LONGEST_US:
+        raise BadRequest(f"parameter `timeout` must be a whole number of microseconds; got {timeout_us!r}")
+    return timeout_us / _US_PER_S
 
 
-def _values(tensor: WireTensor, spec: TensorSpec, binary: _Binary) -> npt.NDArray[Any]:
-    name, expected = tensor.name, DATATYPE_OF[spec.dtype]
-    if tensor.datatype != expected:
-        raise BadRequest(f"input `{name}` must have datatype {expected}; got {tensor.datatype}")
-    if tuple(tensor.shape[1:]) != spec.shape or len(tensor.shape) != len(spec.shape) + 1 or tensor.shape[0] < 1:
+def _priority(parameters: Mapping[str, Any]) -> int:
+    priority = parameters.get("priority", 0)
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= LOWEST_PRIORITY:
+        raise BadRequest(f"parameter `priority` must be a whole number, 1 the highest; got {priority!r}")
+    return priority
+
+
+def _min_accuracy(parameters: Mapping[str, Any]) -> float | None:
+    accuracy = parameters.get("min_accuracy")
+    if accuracy is None:
+        return None
+    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1:
+        raise BadRequest(f"parameter `min_accuracy` must be a fraction from 0 to 1; got {accuracy!r}")
+    return float(accuracy)
+
+
+def in_order(signature: Signature, names: Sequence[str]) -> tuple[int, ...]:
+    """Where each input of the signature stands among ``names``. Raises `BadRequest` where they aren't the same."""
+    expected = [spec.name for spec in signature.inputs]
+    if sorted(names) != sorted(expected):
+        raise BadRequest(f"inputs must be {', '.join(expected)}; got {', '.join(names) or 'none'}")
+    return tuple(names.index(name) for name in expected)
+
+
+def rows_of(name: str, datatype: str, shape: Sequence[int], spec: TensorSpec) -> int:
+    """Check an input's type and shape, and say how many rows it has. Raises `BadRequest`."""
+    expected = DATATYPE_OF[spec.dtype]
+    if datatype != expected:
+        raise BadRequest(f"input `{name}` must have datatype {expected}; got {datatype}")
+    if tuple(shape[1:]) != spec.shape or len(shape) != len(spec.shape) + 1 or shape[0] < 1:
         sizes = ", ".join(["rows", *(str(size) for size in spec.shape)])
-        raise BadRequest(f"input `{name}` must have shape [{sizes}] with rows ≥ 1; got {tensor.shape}")
-    size = tensor.parameters.get("binary_data_size")
-    if size is None:
-        values = _from_json(tensor, spec)
-    elif isinstance(size, int) and not isinstance(size, bool) and tensor.data is None:
-        values = _from_binary(binary.take(size, name), spec, name)
-    else:
-        raise BadRequest(f"input `{name}`: binary_data_size must be a whole number, and `data` left out with it")
-    count = math.prod(tensor.shape)
-    if values.size != count:
-        raise BadRequest(f"input `{name}` has {values.size} values; its shape {tensor.shape} needs {count}")
-    return values.reshape(tensor.shape)
+        raise BadRequest(f"input `{name}` must have shape [{sizes}] with rows ≥ 1; got {list(shape)}")
+    return shape[0]
 
 
-def _from_binary(content: memoryview, spec: TensorSpec, name: str) -> npt.NDArray[Any]:
-    if len(content) % spec.dtype.itemsize:
-        raise BadRequest(
-            f"input `{name}`: {len(content)} bytes aren't a whole number of {spec.dtype.itemsize}-byte values"
-        )
-    return np.frombuffer(content, dtype=spec.dtype.newbyteorder("<"))
+def require_bytes(name: str, size: int, rows: int, spec: TensorSpec) -> None:
+    """A tensor in bytes has as many as its shape needs. Raises `BadRequest`."""
+    needed = rows * math.prod(size or 0 for size in spec.shape) * spec.dtype.itemsize  # inputs have fixed shapes
+    if size != needed:
+        raise BadRequest(f"input `{name}` has {size} bytes of data; its type and shape need {needed}")
 
 
-def _from_json(tensor: WireTensor, spec: TensorSpec) -> npt.NDArray[Any]:
-    if not isinstance(tensor.data, list):
-        raise BadRequest(f"input `{tensor.name}` needs `data`: a list of numbers")
-    # Told by its length before it is converted: what doesn't fit must cost nothing.
-    if len(tensor.data) > math.prod(tensor.shape):
-        raise BadRequest(
-            f"input `{tensor.name}` has {len(tensor.data)} values; its shape {tensor.shape} needs "
-            f"{math.prod(tensor.shape)}"
-        )
-    try:
-        values = np.asarray(tensor.data)
-    except (ValueError, OverflowError):
-        raise BadRequest(f"input `{tensor.name}`: `data` must be a flat or evenly nested list of numbers") from None
-    if spec.dtype == np.uint64 and values.dtype.kind == "f":
-        values = _whole(tensor.data, values)
-    kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[spec.dtype.kind]
-    if values.size and values.dtype.kind not in kinds:
-        raise BadRequest(f"input `{tensor.name}`: `data` must hold {tensor.datatype} values")
-    if spec.dtype.kind in "iu" and values.size:
-        limits = np.iinfo(spec.dtype)
-        if np.min(values) < limits.min or np.max(values) > limits.max:
-            raise BadRequest(f"input `{tensor.name}`: values don't fit {tensor.datatype}")
-    with np.errstate(over="ignore"):  # beyond the range of a float is infinity
-        return values.astype(spec.dtype)
+def require_same(rows: Sequence[int]) -> int:
+    """The rows that all inputs have. Raises `BadRequest` where they differ."""
+    if len(set(rows)) != 1:
+        raise BadRequest(f"all inputs must have as many rows; got {sorted(set(rows))}")
+    return rows[0]
 
 
-def _whole(data: list[Any], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Whole numbers on both sides of 2⁶³, for which numpy knows no type but floats; ``values`` where some aren't."""
-    entries = np.asarray(data, dtype=object)
-    is_whole = all(type(entry) is int and 0 <= entry < 2**64 for entry in entries.flat)
-    return entries.astype(np.uint64) if is_whole else values
-
-
-def _wanted_outputs(wire: WireRequest, signature: Signature) -> tuple[tuple[str, bool], ...]:
-    by_default = wire.parameters.get("binary_data_output", False) is True
+def outputs_by_name(signature: Signature, wanted: Sequence[tuple[str, bool]]) -> tuple[tuple[int, bool], ...]:
+    """The places of the outputs that are wanted. Raises `BadRequest` where there is none of that name."""
     names = [spec.name for spec in signature.outputs]
-    if wire.outputs is None:
-        return tuple((name, by_default) for name in names)
-    for output in wire.outputs:
-        if output.name not in names:
-            raise BadRequest(f"no output `{output.name}`; there are: {', '.join(names)}")
-    if len({output.name for output in wire.outputs}) != len(wire.outputs):
+    for name, _ in wanted:
+        if name not in names:
+            raise BadRequest(f"no output `{name}`; there are: {', '.join(names)}")
+    if len({name for name, _ in wanted}) != len(wanted):
         raise BadRequest("an output may be asked for once")
-    return tuple((o.name, o.parameters.get("binary_data", by_default) is True) for o in wire.outputs)
+    return tuple((names.index(name), as_binary) for name, as_binary in wanted)
 
 
-def encode(model: str, request: InferRequest, outputs: Arrays, parameters: Parameters) -> tuple[bytes, int | None]:
-    """The body of a response, and the length of its JSON part where binary tensors follow."""
-    tensors: list[dict[str, Any]] = []
-    blobs: list[bytes] = []
-    for name, as_binary in request.outputs:
-        values = outputs[name]
-        tensor: dict[str, Any] = {"name": name, "datatype": DATATYPE_OF[values.dtype], "shape": list(values.shape)}
-        if as_binary:
-            blobs.append(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
-            tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
-        else:
-            tensor["data"] = values.ravel().tolist()
-        tensors.append(tensor)
-    head: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": tensors, "parameters": parameters}
-    if request.id is not None:
-        head["id"] = request.id
-    body = msgspec.json.encode(head)
-    return (b"".join((body, *blobs)), len(body)) if blobs else (body, None)
+def is_finite(inputs: Sequence[Buffer], specs: Sequence[TensorSpec]) -> bool:
+    """No input holds NaN or infinity."""
+    floats = ((buffer, spec.dtype) for buffer, spec in zip(inputs, specs, strict=True) if spec.dtype.kind == "f")
+    return all(bool(np.isfinite(np.frombuffer(buffer, dtype)).all()) for buffer, dtype in floats)
 
 
 def metadata(model: str, platform: str, signature: Signature) -> dict[str, Any]:
     """Model metadata as the protocol names it; -1 stands for sizes that vary."""
     return {
         "name": model,
-        "versions": ["1"],
+        "versions": [VERSION],
         "platform": platform,
         "inputs": [_tensor_metadata(spec) for spec in signature.inputs],
         "outputs": [_tensor_metadata(spec) for spec in signature.outputs],

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -11,8 +12,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import uvicorn
 
 from proteus_cli.backends.base import Backend, Signature
 from proteus_cli.backends.opening import open_backend
@@ -24,10 +23,13 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.errors import ServerError
 from proteus_cli.serving.adaptation import Adaptation, Replanner, SolverProcess
+from proteus_cli.serving.connections import LEAVING, Connections
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.executor import EngineKey, ThreadExecutor
 from proteus_cli.serving.fleet import Fleet
-from proteus_cli.serving.http import HttpFrontEnd
+from proteus_cli.serving.http.connection import HttpConnection, HttpLimits
+from proteus_cli.serving.http.front_end import HttpFrontEnd
+from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.lifecycle import Event, Lifecycle
 from proteus_cli.serving.status import status
 
@@ -35,19 +37,26 @@ log = logging.getLogger("proteus.server")
 
 # A lane's thread needs the GIL for a moment after each batch; the default of 5 ms is a long wait within an SLO.
 GIL_SWITCH_S = 0.0005
-KEEP_ALIVE_S = 75
 BACKLOG = 2048
+BODIES = 16  # large bodies of the largest size that may be in memory at once
+OWN_FILES = 128 + LEAVING  # what the process has open besides connections that it serves
+GOODBYE_S = 2.0
 INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Where to listen (port 0 picks a free one), the largest body, and how long draining may take."""
+    """Where to listen (port 0 picks a free one), limits on clients, and how long draining may take.
+
+    ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
     max_body_bytes: int = 64 * 2**20
+    max_connections: int = 4096
     drain_timeout_s: float = 10.0
+    refuses_non_finite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +126,7 @@ async def _serve(
         signatures=signatures,
         most_rows=_most_rows(deployment),
         best_accuracy=best_accuracy(deployment.profiles.values()),
+        refuses_non_finite=options.refuses_non_finite,
     )
     with _stopping_on_signals(stop):
         async with (
@@ -124,13 +134,10 @@ async def _serve(
             _adaptation(deployment, controller, fleet) as adaptation,
         ):
             platform = next(iter(backends.values())).versions.name
-            front_end = HttpFrontEnd(
-                plane,
-                platform=platform,
-                max_body_bytes=options.max_body_bytes,
-                status=lambda: status(plane, adaptation),
-            )
-            async with _http(front_end, listener):
+            pages = Pages(plane, platform=platform, status=lambda: status(plane, adaptation))
+            front_end = HttpFrontEnd(plane, pages, max_body_bytes=options.max_body_bytes)
+            limits = HttpLimits(body_bytes=options.max_body_bytes)
+            async with _connections(options) as connections, _http(front_end, listener, connections, limits):
                 lifecycle.on(Event.WARMED_UP)
                 host, port = listener.getsockname()[:2]
                 announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -221,35 +228,46 @@ def _report_crash(task: "asyncio.Task[None]") -> None:
         log.critical("the control loop has a bug; the plan stays as it is", exc_info=task.exception())
 
 
-class _Uvicorn(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield  # signals are ours
-
-
 @asynccontextmanager
-async def _http(front_end: HttpFrontEnd, listener: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(
-        front_end,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=1,
-    )
-    server = _Uvicorn(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started and not task.done():
-        await asyncio.sleep(0.01)
+async def _http(
+    front_end: HttpFrontEnd, listener: socket.socket, connections: Connections, limits: HttpLimits
+) -> AsyncIterator[None]:
+    """Take connections; leaving takes no more."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: HttpConnection(front_end, limits, connections), sock=listener)
     try:
         yield
     finally:
-        server.should_exit = True
-        await task
+        server.close()
+
+
+@asynccontextmanager
+async def _connections(options: ServerOptions) -> AsyncIterator[Connections]:
+    """Look after connections; leaving lets their clients read their answers, then closes them."""
+    connections = Connections(
+        most=_most_connections(options.max_connections), most_body_bytes=BODIES * options.max_body_bytes
+    )
+    watch = asyncio.create_task(connections.watch())
+    watch.add_done_callback(_report_crash)
+    try:
+        yield connections
+    finally:
+        await connections.close(GOODBYE_S)
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)  # `_report_crash` has told of any bug
+
+
+def _most_connections(wanted: int) -> int:
+    """As many as are wanted and as the system lets a process have, which is raised to what may be had."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + OWN_FILES
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    most = min(wanted, max(1, soft - OWN_FILES))
+    if most < wanted:
+        log.warning("at most %d connections, as this process may open %d files", most, soft)
+    return most
 
 
 async def _drain(plane: DataPlane, timeout_s: float) -> None:

@@ -3,18 +3,23 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from builders import make_table
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proteus_cli.backends.base import Arrays, Signature, TensorSpec
+from proteus_cli.control.decision import Hosted
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving import oip
-from proteus_cli.serving.oip import DATATYPE_OF, DATATYPES, InferRequest
+from proteus_cli.serving.http.codec import Codec
+from proteus_cli.serving.oip import DATATYPE_OF, DATATYPES, Options, Query
+from proteus_cli.serving.pending import Answered, AnsweredBatch
 
 FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
 TWO = Signature(
@@ -26,12 +31,34 @@ K: dict[str, Any] = {"name": "k", "shape": [1, 2], "datatype": "INT64", "data": 
 Json = Mapping[str, Any]
 
 
+@dataclass
+class Seen:
+    """A decoded request as a test looks at it: its inputs as arrays, its outputs by name."""
+
+    inputs: Arrays
+    query: Query
+    outputs: list[tuple[str, bool]]
+
+    @property
+    def rows(self) -> int:
+        return self.query.rows
+
+
+def decode(content: bytes, length: int | None, signature: Signature) -> Seen:
+    query = Codec("m", signature).decode(content, length)
+    inputs = {
+        spec.name: np.frombuffer(values, spec.dtype).reshape(query.rows, *(size or 0 for size in spec.shape))
+        for spec, values in zip(signature.inputs, query.inputs, strict=True)
+    }
+    return Seen(inputs, query, [(signature.outputs[place].name, as_binary) for place, as_binary in query.outputs])
+
+
 def body(*inputs: Json, **more: Any) -> bytes:
     return json.dumps({"inputs": inputs, **more}).encode()
 
 
-def decoded(*inputs: Json, **more: Any) -> InferRequest:
-    return oip.decode(body(*inputs, **more), None, TWO)
+def decoded(*inputs: Json, **more: Any) -> Seen:
+    return decode(body(*inputs, **more), None, TWO)
 
 
 def with_binary(*tensors: tuple[Json, bytes], **more: Any) -> tuple[bytes, int]:
@@ -47,7 +74,7 @@ def with_binary(*tensors: tuple[Json, bytes], **more: Any) -> tuple[bytes, int]:
 XS, KS = np.array([[1, 2.5, -3, 4e5]], FLOAT), np.array([[7, -8]], LONG)
 
 
-def require_xk(request: InferRequest) -> None:
+def require_xk(request: Seen) -> None:
     np.testing.assert_array_equal(request.inputs["x"], XS)
     np.testing.assert_array_equal(request.inputs["k"], KS)
     assert (request.inputs["x"].dtype, request.inputs["k"].dtype) == (FLOAT, LONG)
@@ -69,14 +96,14 @@ def test_inputs_may_come_in_any_order() -> None:
 
 def test_tensors_may_follow_in_binary_in_the_order_of_the_request() -> None:
     content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()))
-    require_xk(oip.decode(content, length, TWO))
+    require_xk(decode(content, length, TWO))
 
 
 def test_json_and_binary_tensors_may_be_mixed() -> None:
     binary = {**X, "parameters": {"binary_data_size": 16}}
     del binary["data"]
     head = body(K, binary)
-    require_xk(oip.decode(head + XS.tobytes(), len(head), TWO))
+    require_xk(decode(head + XS.tobytes(), len(head), TWO))
 
 
 def test_several_rows_stay_in_order() -> None:
@@ -88,9 +115,9 @@ def test_several_rows_stay_in_order() -> None:
 
 def test_id_and_parameters_come_through() -> None:
     request = decoded(X, K, id="a-1", parameters={"timeout": 5, "other": [1]})
-    assert request.id == "a-1"
-    assert request.parameters == {"timeout": 5, "other": [1]}
-    assert decoded(X, K).id is None
+    assert request.query.id == "a-1"
+    assert request.query.options == Options(timeout_s=5e-6)
+    assert decoded(X, K).query.id is None
 
 
 def test_fields_that_the_protocol_may_get_one_day_are_passed_over() -> None:
@@ -125,7 +152,7 @@ NO_DATA = {name: value for name, value in X.items() if name != "data"}
 )  # fmt: skip
 def test_what_is_no_request_is_refused(content: bytes) -> None:
     with pytest.raises(BadRequest):
-        oip.decode(content, None, TWO)
+        decode(content, None, TWO)
 
 
 @pytest.mark.parametrize(
@@ -229,27 +256,27 @@ def test_the_rest_of_a_request_is_checked_too(more: Json) -> None:
 def test_a_length_of_the_json_that_is_wrong_is_refused(length: int) -> None:
     content, _ = with_binary((X, XS.tobytes()), (K, KS.tobytes()))
     with pytest.raises(BadRequest):
-        oip.decode(content, length, TWO)
+        decode(content, length, TWO)
 
 
 @pytest.mark.parametrize("extra", [b"\x00", b"0" * 16])
 def test_binary_data_that_is_too_long_is_refused(extra: bytes) -> None:
     content, length = with_binary((X, XS.tobytes()), (K, KS.tobytes()))
     with pytest.raises(BadRequest, match="belong to no input"):
-        oip.decode(content + extra, length, TWO)
+        decode(content + extra, length, TWO)
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 17, 32])
 def test_binary_data_of_another_size_than_the_shape_is_refused(size: int) -> None:
     content, length = with_binary((X, bytes(size)), (K, KS.tobytes()))
     with pytest.raises(BadRequest, match="`x`"):
-        oip.decode(content, length, TWO)
+        decode(content, length, TWO)
 
 
 def test_binary_data_that_was_cut_off_is_refused() -> None:
     content, length = with_binary((X, XS.tobytes()), (K, KS.tobytes()))
     with pytest.raises(BadRequest, match="are left"):
-        oip.decode(content[:-1], length, TWO)
+        decode(content[:-1], length, TWO)
 
 
 # --- whatever comes
@@ -267,7 +294,7 @@ DEEP = 100_000
 @example(b'{"inputs":[' + b'{"name":"x","shape":[' + b"9" * 5000 + b"]}]}", None)
 def test_garbage_is_a_bad_request_and_never_a_crash(content: bytes, length: int | None) -> None:
     with pytest.raises(BadRequest):
-        oip.decode(content, length, TWO)
+        decode(content, length, TWO)
 
 
 VALID, VALID_LENGTH = with_binary((X, XS.tobytes()), (K, KS.tobytes()), id="a", outputs=[{"name": "y"}])
@@ -292,7 +319,7 @@ def mutated(draw: st.DrawFn) -> tuple[bytes, int | None]:
 def test_a_request_with_wrong_bytes_is_decoded_or_refused(request: tuple[bytes, int | None]) -> None:
     content, length = request
     try:
-        found = oip.decode(content, length, TWO)
+        found = decode(content, length, TWO)
     except BadRequest:
         return
     assert {name: (value.dtype, value.shape) for name, value in found.inputs.items()} == {
@@ -309,7 +336,7 @@ ANYTHING = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.d
 def test_a_field_of_any_type_is_decoded_or_refused(field: str, value: Any) -> None:
     content = body({**X, field: value}, K)
     try:
-        found = oip.decode(content, None, TWO)
+        found = decode(content, None, TWO)
     except BadRequest:
         return
     assert found.inputs["x"].shape == (1, 4)
@@ -322,16 +349,14 @@ def test_a_field_of_any_type_is_decoded_or_refused(field: str, value: Any) -> No
 def test_large_whole_numbers_may_stand_beside_small_ones(data: list[Any]) -> None:
     signature = Signature((TensorSpec("u", np.dtype(np.uint64), (2,)),), ())
     content = body({"name": "u", "shape": [1, 2], "datatype": "UINT64", "data": data})
-    assert (
-        oip.decode(content, None, signature).inputs["u"].ravel().tolist() == np.ravel(np.array(data, object)).tolist()
-    )
+    assert decode(content, None, signature).inputs["u"].ravel().tolist() == np.ravel(np.array(data, object)).tolist()
 
 
 @pytest.mark.parametrize("data", [[2**63, -1], [2**63, 0.5], [2**64, 0], [2**63, 1.0], [-1, 0]])
 def test_large_whole_numbers_that_do_not_fit_are_refused(data: list[Any]) -> None:
     signature = Signature((TensorSpec("u", np.dtype(np.uint64), (2,)),), ())
     with pytest.raises(BadRequest, match="`u`"):
-        oip.decode(body({"name": "u", "shape": [1, 2], "datatype": "UINT64", "data": data}), None, signature)
+        decode(body({"name": "u", "shape": [1, 2], "datatype": "UINT64", "data": data}), None, signature)
 
 
 @st.composite
@@ -346,17 +371,28 @@ def tensors(draw: st.DrawFn) -> npt.NDArray[Any]:
     return np.frombuffer(content, dtype).reshape(shape)
 
 
+HOSTED = Hosted("cpu0", "digits", "digits-s", 0.9, 8, 1.0, 1.0, make_table({1: 0.01}))
+
+
+def encoded(
+    signature: Signature, outputs: tuple[npt.NDArray[Any], ...], wanted: tuple[tuple[int, bool], ...], name: str | None
+) -> tuple[Any, bytes]:
+    """The JSON of an answer with all rows of a batch, and what follows it."""
+    batch = AnsweredBatch(HOSTED, len(outputs[0]), outputs, compute_s=0.002)
+    query = Query((), batch.rows, wanted, id=name)
+    head, blobs = Codec("digits", signature).encode(query, Answered(batch, 0, batch.rows, queue_s=0.001))
+    return json.loads(head), b"".join(blobs)
+
+
 def there_and_back(values: npt.NDArray[Any], *, as_binary: bool) -> Arrays:
     """An answer with ``values``, taken for a request."""
-    signature = Signature((TensorSpec("t", values.dtype, values.shape[1:]),), ())
-    asked = InferRequest(None, {}, len(values), {}, (("t", as_binary),))
-    content, length = oip.encode("m", asked, {"t": values}, {})
-    head = json.loads(content[:length])
+    spec = TensorSpec("t", values.dtype, values.shape[1:])
+    signature = Signature((spec,), (spec,))
+    head, blobs = encoded(signature, (values,), ((0, as_binary),), None)
     head["inputs"] = head.pop("outputs")
+    head["parameters"] = {}
     request = json.dumps(head).encode()
-    if length is None:
-        return oip.decode(request, None, signature).inputs
-    return oip.decode(request + content[length:], len(request), signature).inputs
+    return decode(request + blobs, len(request) if as_binary else None, signature).inputs
 
 
 @given(tensors())
@@ -387,21 +423,81 @@ def test_tensors_that_are_not_in_order_in_memory_are_sent_in_order() -> None:
 
 
 def test_an_answer_says_who_gave_it() -> None:
-    asked = InferRequest("a-1", {}, 1, {}, (("z", False), ("y", True)))
-    outputs: Arrays = {"y": np.array([[1, 2, 3]], FLOAT), "z": np.array([9], LONG)}
-    content, length = oip.encode("digits", asked, outputs, {"variant": "digits-s", "accuracy": 0.9})
-    assert length is not None
-    assert json.loads(content[:length]) == {
+    y, z = np.array([[1, 2, 3]], FLOAT), np.array([9], LONG)
+    head, blobs = encoded(TWO, (y, z), ((1, False), (0, True)), "a-1")
+    assert head == {
         "model_name": "digits",
         "model_version": "1",
         "id": "a-1",
-        "parameters": {"variant": "digits-s", "accuracy": 0.9},
+        "parameters": {
+            "variant": "digits-s", "accuracy": 0.9, "device": "cpu0", "batch_size": 1, "compute_us": 2000,
+            "queue_us": 1000,
+        },
         "outputs": [
             {"name": "z", "datatype": "INT64", "shape": [1], "data": [9]},
             {"name": "y", "datatype": "FP32", "shape": [1, 3], "parameters": {"binary_data_size": 12}},
         ],
-    }
-    assert content[length:] == outputs["y"].tobytes()
+    }  # fmt: skip
+    assert blobs == y.tobytes()
+
+
+@pytest.mark.parametrize("as_binary", [True, False])
+@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5), data=st.data())
+def test_each_request_of_a_batch_gets_its_own_rows(*, sizes: list[int], as_binary: bool, data: st.DataObject) -> None:
+    """Answers of one batch share what they have in common, and nothing else."""
+    values = np.random.default_rng(0).random((sum(sizes), 3), np.float32)
+    spec = TensorSpec("100%s", FLOAT, (3,))
+    codec, batch = Codec("digits", Signature((spec,), (spec,))), AnsweredBatch(HOSTED, sum(sizes), (values,), 0.0)
+    first = 0
+    for size in sizes:
+        name = data.draw(st.none() | st.text(max_size=5))
+        head, blobs = codec.encode(Query((), size, ((0, as_binary),), id=name), Answered(batch, first, size, 0.0))
+        found, (output,) = json.loads(head), json.loads(head)["outputs"]
+        assert (found.get("id"), output["name"], output["shape"]) == (name, "100%s", [size, 3])
+        got = np.frombuffer(b"".join(blobs), FLOAT) if as_binary else np.array(output["data"], FLOAT)
+        np.testing.assert_array_equal(got.reshape(size, 3), values[first : first + size])
+        first += size
+
+
+ONE = Signature((TensorSpec("x", FLOAT, (4,)),), (TensorSpec("y", FLOAT, (3,)),))
+
+
+@given(
+    st.lists(st.integers() | st.floats() | st.booleans() | st.none() | st.just(1e300), max_size=9), st.integers(0, 3)
+)
+@example([1, 2.5, -3, 1e300], 1)
+@example([1, 2.5, -3, True], 1)
+def test_the_short_way_takes_and_refuses_what_the_general_one_does(data: list[Any], rows: int) -> None:
+    """One flat list of floats has a way of its own; nested, the same values take the general one."""
+    tensor = {"name": "x", "shape": [rows, 4], "datatype": "FP32"}
+    flat, nested = (body({**tensor, "data": values}) for values in (data, [[value] for value in data]))
+    try:
+        expected = decode(nested, None, ONE).inputs["x"]
+    except BadRequest:
+        with pytest.raises(BadRequest):
+            decode(flat, None, ONE)
+    else:
+        np.testing.assert_array_equal(decode(flat, None, ONE).inputs["x"], expected)
+
+
+def test_a_head_that_is_known_is_checked_against_what_follows_it() -> None:
+    codec = Codec("m", TWO)
+    content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id="a")
+    for _ in range(2):
+        query = codec.decode(content, length)
+        assert [bytes(values) for values in query.inputs] == [XS.tobytes(), KS.tobytes()]
+        assert query.id == "a"
+        for wrong in (content[:-1], content + b"0"):
+            with pytest.raises(BadRequest):
+                codec.decode(wrong, length)
+
+
+def test_heads_are_not_remembered_for_ever() -> None:
+    codec = Codec("m", TWO)
+    for number in range(1000):
+        content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id=str(number))
+        assert codec.decode(content, length).id == str(number)
+    assert len(codec._forms) <= 256
 
 
 def test_metadata_names_what_varies_with_minus_one() -> None:

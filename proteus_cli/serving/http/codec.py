@@ -1,0 +1,314 @@
+"""Bytes of REST requests and answers ↔ values. JSON and the binary tensor extension.
+
+Source: the protocol's "HTTP/REST" document, and Triton's "Binary Tensor Data Extension".
+
+What most requests look like (one flat list of numbers, or bytes) takes a short way; all else a general one.
+"""
+
+import math
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.errors import BadRequest
+from proteus_cli.serving import oip
+from proteus_cli.serving.oip import Buffer, Query
+from proteus_cli.serving.pending import Answered, AnsweredBatch
+
+_LARGEST_INT64 = 2**63 - 1
+_KNOWN_HEADS = 256  # JSON before binary tensors, remembered by family
+_LONGEST_KNOWN_HEAD = 2048
+_US_PER_S = 1e6
+
+
+class WireTensor(msgspec.Struct):
+    """A tensor of a request, as it is on the wire."""
+
+    name: str
+    shape: list[Annotated[int, msgspec.Meta(le=_LARGEST_INT64)]]
+    datatype: str
+    parameters: dict[str, Any] | None = None
+    data: Any = None
+
+
+class WireOutput(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] = {}  # msgspec copies mutable defaults
+
+
+class WireRequest(msgspec.Struct):
+    """The JSON part of a request."""
+
+    inputs: list[WireTensor]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[WireOutput] | None = None
+
+
+class _FlatTensor(WireTensor):
+    data: list[float] | None = None
+
+
+class _FlatRequest(WireRequest):
+    inputs: list[_FlatTensor]  # type: ignore[assignment]
+
+
+class _Form(msgspec.Struct, frozen=True):
+    """What the JSON before binary tensors says: the sizes of the blobs as they follow, and where each belongs."""
+
+    sizes: tuple[int, ...]
+    order: tuple[int, ...]
+    query: Query
+
+
+_general = msgspec.json.Decoder(WireRequest)
+_flat = msgspec.json.Decoder(_FlatRequest)
+_encode = msgspec.json.Encoder().encode
+
+
+class Codec:
+    """The requests and answers of one family."""
+
+    def __init__(self, family: str, signature: Signature) -> None:
+        self._signature = signature
+        self._family = _encode(family)
+        self._forms: dict[bytes, _Form] = {}
+        self._all_outputs = tuple((place, False) for place in range(len(signature.outputs)))
+        only = signature.inputs[0]
+        self._is_flat = len(signature.inputs) == 1 and only.dtype == np.float32
+
+    def decode(self, body: bytes | bytearray, json_length: int | None) -> Query:
+        """Decode and check a request.
+
+        ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
+        Raises `BadRequest`.
+        """
+        if json_length is not None:
+            return self._decode_binary(body, json_length)
+        if self._is_flat:
+            query = self._decode_flat(body)
+            if query is not None:
+                return query
+        return self._decode_any(_parsed(body), memoryview(b""))
+
+    def _decode_flat(self, body: bytes | bytearray) -> Query | None:
+        """A request whose one input is a flat list of floats; None where it is another, or wrong."""
+        try:
+            wire = _flat.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if len(wire.inputs) != 1 or wire.inputs[0].parameters:
+            return None
+        tensor, data, spec = wire.inputs[0], wire.inputs[0].data, self._signature.inputs[0]
+        if tensor.name != spec.name or data is None:
+            return None
+        rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
+        _require_count(tensor, len(data))
+        try:
+            packed = _floats(len(data)).pack(*data)
+        except OverflowError:  # beyond the range of a float is infinity: the general way knows
+            return None
+        return Query((packed,), rows, self._outputs(wire), oip.options(wire.parameters or {}), wire.id)
+
+    def _decode_binary(self, body: bytes | bytearray, json_length: int) -> Query:
+        if not 0 <= json_length <= len(body):
+            raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes")
+        head = bytes(body[:json_length])
+        form = self._forms.get(head)
+        rest = memoryview(body)[json_length:]
+        if form is None:
+            wire = _parsed(head)
+            query = self._decode_any(wire, rest)
+            self._remember(head, wire, query)
+            return query
+        blobs = _Binary(rest)
+        taken = [blobs.take(size, "") for size in form.sizes]
+        blobs.require_used_up()
+        known = form.query
+        return Query(tuple(taken[place] for place in form.order), known.rows, known.outputs, known.options, known.id)
+
+    def _remember(self, head: bytes, wire: WireRequest, query: Query) -> None:
+        """The next request with this head is known by it, where all its tensors are in bytes."""
+        if len(head) > _LONGEST_KNOWN_HEAD or any(tensor.data is not None for tensor in wire.inputs):
+            return
+        if len(self._forms) >= _KNOWN_HEADS:
+            self._forms.clear()
+        order = oip.in_order(self._signature, [tensor.name for tensor in wire.inputs])
+        sizes = tuple((tensor.parameters or {})["binary_data_size"] for tensor in wire.inputs)
+        self._forms[head] = _Form(sizes, order, Query((), query.rows, query.outputs, query.options, query.id))
+
+    def _decode_any(self, wire: WireRequest, rest: memoryview) -> Query:
+        order = oip.in_order(self._signature, [tensor.name for tensor in wire.inputs])
+        specs = {spec.name: spec for spec in self._signature.inputs}
+        blobs = _Binary(rest)
+        # Binary tensors follow each other in the order of the request.
+        decoded = [_tensor(tensor, specs[tensor.name], blobs) for tensor in wire.inputs]
+        blobs.require_used_up()
+        rows = oip.require_same([rows for rows, _ in decoded])
+        inputs = tuple(decoded[place][1] for place in order)
+        return Query(inputs, rows, self._outputs(wire), oip.options(wire.parameters or {}), wire.id)
+
+    def _outputs(self, wire: WireRequest) -> tuple[tuple[int, bool], ...]:
+        by_default = (wire.parameters or {}).get("binary_data_output", False) is True
+        if wire.outputs is None:
+            if not by_default:
+                return self._all_outputs
+            return tuple((place, True) for place, _ in self._all_outputs)
+        return oip.outputs_by_name(
+            self._signature,
+            [(output.name, output.parameters.get("binary_data", by_default) is True) for output in wire.outputs],
+        )
+
+    def encode(self, query: Query, answer: Answered) -> tuple[bytes, list[Buffer]]:
+        """The JSON of an answer, and the binary tensors that follow it."""
+        batch = answer.batch
+        try:
+            start = batch.memo["rest"]
+        except KeyError:
+            start = batch.memo["rest"] = self._start(batch)
+        texts, blobs = [], list[Buffer]()
+        for place, as_binary in query.outputs:
+            if as_binary:
+                blob = _blob(batch, place, answer)
+                blobs.append(blob)
+                texts.append(self._described(place, answer) % (b'"parameters":{"binary_data_size":%d}' % len(blob)))
+            else:
+                texts.append(self._described(place, answer) % (b'"data":' + _numbers(batch, place, answer)))
+        name = b'"id":%b,' % _encode(query.id) if query.id is not None else b""
+        return b'%b%d},%b"outputs":[%b]}' % (start, answer.queue_s * _US_PER_S, name, b",".join(texts)), blobs
+
+    def _start(self, batch: AnsweredBatch) -> bytes:
+        hosted = batch.hosted
+        return (
+            b'{"model_name":%b,"model_version":"%b","parameters":{"variant":%b,"accuracy":%b,"device":%b,'
+            b'"batch_size":%d,"compute_us":%d,"queue_us":'
+        ) % (
+            self._family, oip.VERSION.encode(), _encode(hosted.variant), _encode(hosted.accuracy),
+            _encode(hosted.device), batch.rows, batch.compute_s * _US_PER_S,
+        )  # fmt: skip
+
+    def _described(self, place: int, answer: Answered) -> bytes:
+        """Name, type and shape of an output, with a ``%b`` for its values; shared by all answers of so many rows."""
+        memo = answer.batch.memo
+        key = (place, answer.rows)
+        try:
+            described: bytes = memo[key]
+        except KeyError:
+            values, spec = answer.batch.outputs[place], self._signature.outputs[place]
+            head = {
+                "name": spec.name,
+                "datatype": oip.DATATYPE_OF[values.dtype],
+                "shape": [answer.rows, *values.shape[1:]],
+            }
+            described = memo[key] = _encode(head)[:-1].replace(b"%", b"%%") + b",%b}"
+        return described
+
+
+def _numbers(batch: AnsweredBatch, place: int, answer: Answered) -> bytes:
+    """The values of an answer's rows as one flat list."""
+    key = ("list", place)
+    try:
+        rows = batch.memo[key]
+    except KeyError:
+        values = batch.outputs[place]
+        rows = batch.memo[key] = values.reshape(len(values), -1).tolist()
+    if answer.rows == 1:
+        return _encode(rows[answer.first])
+    return _encode([value for row in rows[answer.first : answer.first + answer.rows] for value in row])
+
+
+def _blob(batch: AnsweredBatch, place: int, answer: Answered) -> memoryview:
+    """The values of an answer's rows in bytes."""
+    key = ("bytes", place)
+    try:
+        content, row_bytes = batch.memo[key]
+    except KeyError:
+        values = np.ascontiguousarray(batch.outputs[place])
+        content, row_bytes = values.reshape(-1).view(np.uint8).data, values.nbytes // len(values)
+        batch.memo[key] = content, row_bytes
+    blob: memoryview = content[answer.first * row_bytes : (answer.first + answer.rows) * row_bytes]
+    return blob
+
+
+@lru_cache(maxsize=64)
+def _floats(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}f")
+
+
+def _parsed(content: bytes | bytearray) -> WireRequest:
+    try:
+        return _general.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"not a valid inference request: {error}") from None
+
+
+class _Binary:
+    """The bytes behind the JSON, handed out in order."""
+
+    def __init__(self, rest: memoryview) -> None:
+        self._rest = rest
+
+    def take(self, size: int, name: str) -> memoryview:
+        if size < 0 or size > len(self._rest):
+            raise BadRequest(f"input `{name}` claims {size} bytes of binary data; {len(self._rest)} are left")
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return taken
+
+    def require_used_up(self) -> None:
+        if len(self._rest):
+            raise BadRequest(f"{len(self._rest)} bytes of binary data belong to no input")
+
+
+def _tensor(tensor: WireTensor, spec: TensorSpec, blobs: _Binary) -> tuple[int, Buffer]:
+    """An input's rows, and their values in bytes."""
+    rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
+    size = (tensor.parameters or {}).get("binary_data_size")
+    if size is None:
+        return rows, _from_json(tensor, spec)
+    if not isinstance(size, int) or isinstance(size, bool) or tensor.data is not None:
+        raise BadRequest(f"input `{tensor.name}`: binary_data_size must be a whole number, and `data` left out with it")
+    values = blobs.take(size, tensor.name)
+    oip.require_bytes(tensor.name, size, rows, spec)
+    return rows, values
+
+
+def _from_json(tensor: WireTensor, spec: TensorSpec) -> bytes:
+    if not isinstance(tensor.data, list):
+        raise BadRequest(f"input `{tensor.name}` needs `data`: a list of numbers")
+    # Told by its length before it is converted: what doesn't fit must cost nothing.
+    if len(tensor.data) > math.prod(tensor.shape):
+        _require_count(tensor, len(tensor.data))
+    try:
+        values = np.asarray(tensor.data)
+    except (ValueError, OverflowError):
+        raise BadRequest(f"input `{tensor.name}`: `data` must be a flat or evenly nested list of numbers") from None
+    if spec.dtype == np.uint64 and values.dtype.kind == "f":
+        values = _whole(tensor.data, values)
+    kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[spec.dtype.kind]
+    if values.size and values.dtype.kind not in kinds:
+        raise BadRequest(f"input `{tensor.name}`: `data` must hold {tensor.datatype} values")
+    if spec.dtype.kind in "iu" and values.size:
+        limits = np.iinfo(spec.dtype)
+        if np.min(values) < limits.min or np.max(values) > limits.max:
+            raise BadRequest(f"input `{tensor.name}`: values don't fit {tensor.datatype}")
+    _require_count(tensor, values.size)
+    with np.errstate(over="ignore"):  # beyond the range of a float is infinity
+        return values.astype(spec.dtype).tobytes()
+
+
+def _require_count(tensor: WireTensor, count: int) -> None:
+    needed = math.prod(tensor.shape)
+    if count != needed:
+        raise BadRequest(f"input `{tensor.name}` has {count} values; its shape {tensor.shape} needs {needed}")
+
+
+def _whole(data: Sequence[Any], values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Whole numbers on both sides of 2⁶³, for which numpy knows no type but floats; ``values`` where some aren't."""
+    entries = np.asarray(data, dtype=object)
+    is_whole = all(type(entry) is int and 0 <= entry < 2**64 for entry in entries.flat)
+    return entries.astype(np.uint64) if is_whole else values

@@ -1,0 +1,150 @@
+"""The REST front end: only translates, between exchanges and the data plane."""
+
+import logging
+import math
+import zlib
+from functools import partial
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from proteus_cli.backends.base import Signature
+from proteus_cli.errors import (
+    BadRequest,
+    BodyTooLarge,
+    DeadlineExceeded,
+    EngineFailed,
+    MethodNotAllowed,
+    NotFound,
+    NotReady,
+    Overloaded,
+    RequestError,
+    UnknownModel,
+)
+from proteus_cli.serving import oip
+from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.http.codec import Codec
+from proteus_cli.serving.http.connection import JSON, Exchange
+from proteus_cli.serving.http.pages import Pages
+from proteus_cli.serving.pending import Ending
+
+log = logging.getLogger("proteus.http")
+
+STATUS = {
+    BadRequest: 400,
+    UnknownModel: 404,
+    NotFound: 404,
+    MethodNotAllowed: 405,
+    BodyTooLarge: 413,
+    Overloaded: 429,
+    EngineFailed: 500,
+    NotReady: 503,
+    DeadlineExceeded: 504,
+}
+OCTETS = b"application/octet-stream"
+JSON_LENGTH = b"inference-header-content-length"
+OUTCOME = b"proteus-outcome"
+_OK = 200
+_MOST_DIGITS = 18
+_POST = b"POST"
+_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+
+
+class HttpFrontEnd:
+    """Open Inference Protocol v2; ``pages`` answer all but inference. Bodies unpack to ``max_body_bytes`` at most."""
+
+    def __init__(self, plane: DataPlane, pages: Pages, *, max_body_bytes: int) -> None:
+        self._plane, self._pages, self._max_body_bytes = plane, pages, max_body_bytes
+        self._families: dict[bytes, tuple[str, Codec]] = {}
+        for family, signature in plane.signatures.items():
+            self._add(family, signature)
+
+    def _add(self, family: str, signature: Signature) -> None:
+        known = (family, Codec(family, signature))
+        for version in ("", f"/versions/{oip.VERSION}"):
+            self._families[f"/v2/models/{family}{version}/infer".encode()] = known
+
+    # Handler
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer a request, now or later."""
+        try:
+            known = self._families.get(exchange.target)
+            if known is not None and exchange.method == _POST:
+                self._infer(exchange, *known)
+            else:
+                self._other(exchange)
+        except RequestError as error:
+            refuse(exchange, error)
+        except Exception:
+            log.exception("a bug while handling %r %r", exchange.method, exchange.target)
+            exchange.respond(500, JSON, [b'{"error":"internal error"}'])
+
+    def abandoned(self, exchange: Exchange) -> None:
+        """The client is gone: so is its request."""
+        if exchange.pending is not None:
+            self._plane.cancel(exchange.pending)
+
+    def _other(self, exchange: Exchange) -> None:
+        """A page, or an inference whose path is written in another way."""
+        path = unquote_to_bytes(exchange.target.partition(b"?")[0])
+        known = self._families.get(path)
+        if known is not None and exchange.method == _POST:
+            self._infer(exchange, *known)
+        else:
+            self._pages.answer(exchange, path.decode(errors="replace"))
+
+    def _infer(self, exchange: Exchange, family: str, codec: Codec) -> None:
+        headers, body = exchange.headers, exchange.body
+        if b"content-encoding" in headers:
+            body = unpacked(body, headers[b"content-encoding"], self._max_body_bytes)
+        length = headers.get(JSON_LENGTH)
+        query = codec.decode(body, None if length is None else _whole_number(length))
+        exchange.pending = self._plane.submit(family, query, partial(self._ended, exchange, codec, query))
+
+    def _ended(self, exchange: Exchange, codec: Codec, query: oip.Query, ending: Ending) -> None:
+        if isinstance(ending, RequestError):
+            refuse(exchange, ending)
+            return
+        json, blobs = codec.encode(query, ending)
+        if blobs:
+            exchange.respond(_OK, OCTETS, [json, *blobs], b"%b: %d\r\n" % (JSON_LENGTH, len(json)))
+        else:
+            exchange.respond(_OK, JSON, [json])
+
+
+def refuse(exchange: Exchange, error: RequestError) -> None:
+    """Answer with an error."""
+    headers = b""
+    if isinstance(error, Overloaded | NotReady):
+        headers = b"retry-after: %d\r\n" % math.ceil(error.retry_after_s)
+    elif isinstance(error, MethodNotAllowed):
+        headers = b"allow: %b\r\n" % error.allowed.encode()
+    elif isinstance(error, DeadlineExceeded):
+        headers = b"%b: %b\r\n" % (OUTCOME, b"late" if error.is_late else b"dropped")
+    exchange.respond(STATUS[type(error)], JSON, [msgspec.json.encode({"error": error.message})], headers)
+
+
+def unpacked(body: bytes | bytearray, encoding: bytes, most_bytes: int) -> bytes | bytearray:
+    """A body without its ``Content-Encoding``. Raises `BadRequest`, `BodyTooLarge`."""
+    name = encoding.strip().lower()
+    if name == b"identity":
+        return body
+    if name not in {b"gzip", b"x-gzip", b"deflate"}:
+        raise BadRequest("bodies may be compressed with gzip or deflate")
+    unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
+    try:
+        content = unpacker.decompress(body, most_bytes + 1)
+    except zlib.error as error:
+        raise BadRequest(f"the body is not what its Content-Encoding says: {error}") from None
+    if len(content) > most_bytes:
+        raise BodyTooLarge(f"the body unpacks to more than {most_bytes} bytes")
+    if not unpacker.eof or unpacker.unused_data:
+        raise BadRequest("the compressed body is cut off, or has something behind it")
+    return content
+
+
+def _whole_number(text: bytes) -> int:
+    if not text.isdigit() or len(text) > _MOST_DIGITS:
+        raise BadRequest("Inference-Header-Content-Length must be a whole number")
+    return int(text)

@@ -1,0 +1,106 @@
+"""Everything that REST offers besides inference."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from proteus_cli import __version__
+from proteus_cli.errors import MethodNotAllowed, NotFound, UnknownModel
+from proteus_cli.serving import metrics, oip
+from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.http.connection import JSON, Exchange
+from proteus_cli.serving.lifecycle import State
+
+PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
+INFER = "/v2/models/{model}/infer"
+INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer."""
+
+    status: int
+    body: bytes = b""
+    content_type: bytes = JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a page is asked for: ``values`` of the ``{}`` in its path, and the body."""
+
+    values: Mapping[str, str]
+    body: bytes | bytearray
+
+
+Handler = Callable[[Asked], Page]
+
+
+class Pages:
+    """Answers by path. ``platform`` names the backend in models' metadata."""
+
+    def __init__(self, plane: DataPlane, *, platform: str, status: Callable[[], dict[str, Any]]) -> None:
+        self._plane, self._platform, self._status = plane, platform, status
+        self._routes: dict[str, dict[str, Handler]] = {
+            "/v2": {"GET": self._server},
+            "/v2/health/live": {"GET": lambda _: Page(200)},
+            "/v2/health/ready": {"GET": lambda _: Page(200 if self._is_ready() else 503)},
+            "/metrics": {"GET": lambda _: Page(200, metrics.exposition(plane), PROMETHEUS)},
+            "/proteus/status": {"GET": lambda _: _json(self._status())},
+            "/v2/models/{model}": {"GET": self._metadata},
+            "/v2/models/{model}/versions/{version}": {"GET": self._metadata},
+            "/v2/models/{model}/ready": {"GET": self._model_ready},
+            "/v2/models/{model}/versions/{version}/ready": {"GET": self._model_ready},
+            INFER: {"POST": self._no_such_model},  # of the models that there are, the front end takes care
+            INFER_VERSION: {"POST": self._no_such_model},
+        }
+        self._templates = {template: template.split("/") for template in self._routes}
+
+    def answer(self, exchange: Exchange, path: str) -> None:
+        """Answer a request that is no inference. Raises `RequestError`."""
+        methods, values = self._find(path)
+        method = exchange.method.decode()
+        handler = methods.get("GET" if method == "HEAD" else method)
+        if handler is None:
+            allowed = ", ".join(methods)
+            raise MethodNotAllowed(f"{path} takes {allowed}, not {method}", allowed=allowed)
+        page = handler(Asked(values, exchange.body))
+        exchange.respond(page.status, page.content_type, [page.body])
+
+    def _find(self, path: str) -> tuple[dict[str, Handler], dict[str, str]]:
+        parts = path.rstrip("/").split("/")
+        for template, wanted in self._templates.items():
+            if len(wanted) == len(parts) and all(w[:1] == "{" or w == p for w, p in zip(wanted, parts, strict=True)):
+                values = {w[1:-1]: p for w, p in zip(wanted, parts, strict=True) if w[:1] == "{"}
+                return self._routes[template], values
+        raise NotFound("no such page; the API is described at GET /v2 and in the Open Inference Protocol v2")
+
+    def _model(self, asked: Asked) -> str:
+        name, version = asked.values["model"], asked.values.get("version", oip.VERSION)
+        self._plane.require_family(name)
+        if version != oip.VERSION:
+            raise UnknownModel(f"`{name}` has no version `{version}`; there is `{oip.VERSION}`")
+        return name
+
+    def _server(self, _: Asked) -> Page:
+        return _json({"name": "proteus", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+    def _metadata(self, asked: Asked) -> Page:
+        name = self._model(asked)
+        return _json(oip.metadata(name, self._platform, self._plane.require_family(name)))
+
+    def _model_ready(self, asked: Asked) -> Page:
+        is_hosted = bool(self._plane.controller.hosting(self._model(asked)))
+        return Page(200 if is_hosted and self._is_ready() else 503)
+
+    def _no_such_model(self, asked: Asked) -> Page:
+        raise UnknownModel(f"no model `{self._model(asked)}` of that version")
+
+    def _is_ready(self) -> bool:
+        return self._plane.lifecycle.state is State.READY
+
+
+def _json(value: object, status: int = 200) -> Page:
+    return Page(status, msgspec.json.encode(value))

@@ -1,0 +1,75 @@
+"""What the door keeps of a request while it is inside, and how that ends."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from proteus_cli.control.decision import Hosted
+from proteus_cli.errors import RequestError
+from proteus_cli.serving.oip import Buffer
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.request import Request
+
+
+class AnsweredBatch:
+    """A batch that ran: who answered, the outputs of all rows, and what it took (seconds).
+
+    ``memo`` is for what its answers have in common, so that a front end makes it once.
+    """
+
+    __slots__ = ("compute_s", "hosted", "memo", "outputs", "rows")
+
+    def __init__(self, hosted: Hosted, rows: int, outputs: tuple[npt.NDArray[Any], ...], compute_s: float) -> None:
+        self.hosted, self.rows, self.outputs, self.compute_s = hosted, rows, outputs, compute_s
+        self.memo: dict[Any, Any] = {}
+
+
+class Answered:
+    """One request's rows of a batch: ``rows`` from ``first`` on; it waited ``queue_s`` before that ran."""
+
+    __slots__ = ("batch", "first", "queue_s", "rows")
+
+    def __init__(self, batch: AnsweredBatch, first: int, rows: int, queue_s: float) -> None:
+        self.batch, self.first, self.rows, self.queue_s = batch, first, rows, queue_s
+
+    @property
+    def outputs(self) -> tuple[npt.NDArray[Any], ...]:
+        """This request's rows of each output, in the order of the signature."""
+        return tuple(values[self.first : self.first + self.rows] for values in self.batch.outputs)
+
+
+Ending = Answered | RequestError
+Done = Callable[[Ending], None]
+
+
+class Pending:
+    """A request that is inside. ``done`` is told its ending, once, unless the client is gone by then.
+
+    Its deadline may pass, or its client vanish, while it still waits or runs: it has ended then all the same.
+    """
+
+    __slots__ = ("deadline_s", "done", "has_ended", "inputs", "is_running", "request")
+
+    def __init__(self, inputs: tuple[Buffer, ...], done: Done, deadline_s: float) -> None:
+        self.inputs, self.done, self.deadline_s = inputs, done, deadline_s
+        self.has_ended = self.is_running = False
+        self.request: Request | None = None
+
+    def end(self) -> Done:
+        """It has ended, and whom to tell. Lets go of the request, which the garbage collector doesn't see."""
+        done, self.done = self.done, _nobody
+        self.has_ended, self.request = True, None
+        if self.is_running:  # the batch has what it needs; else it may still be launched, and answered to nobody
+            self.inputs = ()
+        return done
+
+    def run(self) -> tuple[Buffer, ...]:
+        """It runs from now on: its inputs."""
+        self.is_running = True
+        return self.inputs
+
+
+def _nobody(_ending: Ending) -> None:
+    """The client is gone, or has been told already."""
