@@ -40,6 +40,7 @@ class GrpcCall:
     """A call. Subclasses take each message, and the end of all; `answer`, `send` and `fail` are theirs."""
 
     __slots__ = ("_buffer", "_has_begun", "_is_over", "_reserved", "request", "stream")
+    may_idle = True  # between messages
 
     def __init__(self, request: Request, stream: Stream) -> None:
         self.request, self.stream = request, stream
@@ -60,7 +61,7 @@ class GrpcCall:
 
     # Call
 
-    def received(self, content: bytes, *, ended: bool) -> None:
+    def received(self, content: Buffer, *, ended: bool) -> None:
         if not self._is_over:
             self.settle(lambda: self._take(content, ended=ended))
 
@@ -80,15 +81,15 @@ class GrpcCall:
 
     # Messages
 
-    def _take(self, content: bytes, *, ended: bool) -> None:
+    def _take(self, content: Buffer, *, ended: bool) -> None:
         self._read(content)
         if ended:
             if self._buffer is not None:
                 raise CallError(Status.INTERNAL, "a message that is cut off")
             self.ended()
 
-    def _read(self, content: bytes) -> None:
-        data: bytes | bytearray = content
+    def _read(self, content: Buffer) -> None:
+        data: Buffer = content
         if self._buffer is not None:
             self._reserve(len(content))
             self._buffer += content
@@ -101,8 +102,9 @@ class GrpcCall:
             if stop > size:
                 break
             # A large message is not copied, and what holds it not changed any more.
-            source = data if stop - at < _LARGE else memoryview(data)
-            message: Buffer = source[at + PREFIX : stop]
+            message: Buffer = memoryview(data)[at + PREFIX : stop]
+            if stop - at < _LARGE:
+                message = bytes(message)
             self.message(self._unpacked(message, data[at]) if data[at] else message)
             at = stop
         if at or self._buffer is None:
@@ -117,7 +119,7 @@ class GrpcCall:
             since_s = stream.waits_since_s
             now_s = self._connections.now_s
             stream.waits_since_s = now_s if since_s is None else min(since_s + size / _SLOWEST_BYTES_PER_S, now_s)
-        elif stream.queue is None:
+        elif self.may_idle and stream.queue is None:
             stream.waits_since_s = None
 
     def _reserve(self, size: int) -> None:
@@ -182,6 +184,7 @@ class UnaryCall(GrpcCall):
     """A call of one message, which `handle` answers, now or later."""
 
     __slots__ = ("_only",)
+    may_idle = False
 
     def __init__(self, request: Request, stream: Stream) -> None:
         super().__init__(request, stream)

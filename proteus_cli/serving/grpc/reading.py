@@ -15,6 +15,7 @@ from proteus_cli.serving.grpc.frames import (
 
 _HEAD_BYTES = 9
 _STREAM = 0x7FFFFFFF
+_LARGE = 4096  # bytes of data from which on a view costs less than a copy
 
 
 class Frames(Protocol):
@@ -22,7 +23,7 @@ class Frames(Protocol):
 
     is_closing: bool
 
-    def took(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None: ...
+    def took(self, kind: int, flags: int, stream_id: int, payload: bytes | memoryview) -> None: ...
 
 
 class FrameReader:
@@ -55,6 +56,9 @@ class FrameReader:
             data, self.partial = bytes(self.partial), bytearray()
         at, end = 0, len(data)
         if not self._has_preface:
+            if len(data) < len(PREFACE) and PREFACE.startswith(data):
+                self.partial += data
+                return
             at = self._read_preface(data)
         elif self._left:
             at = self._read_data(data, 0)
@@ -66,7 +70,8 @@ class FrameReader:
                 self._refuse(kind, size)
             if start + size <= end:
                 at = start + size
-                self._frames.took(kind, flags, stream_id & _STREAM, data[start:at])
+                piece = data[start:at] if kind != DATA or size < _LARGE else memoryview(data)[start:at]
+                self._frames.took(kind, flags, stream_id & _STREAM, piece)
             elif kind == DATA and not flags & PADDED:
                 self._data, self._left = (flags, stream_id & _STREAM), size
                 at = self._read_data(data, start)
@@ -79,16 +84,13 @@ class FrameReader:
             self.partial += data[at:]
 
     def _read_preface(self, data: bytes) -> int:
-        if not PREFACE.startswith(data[: len(PREFACE)]):
+        if not data.startswith(PREFACE):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "this port speaks HTTP/2 with prior knowledge only")
-        if len(data) < len(PREFACE):
-            self._needed = len(PREFACE)
-            return 0
         self._has_preface = True
         return len(PREFACE)
 
     def _read_data(self, data: bytes, at: int) -> int:
-        piece = data[at : at + self._left]
+        piece = memoryview(data)[at : at + self._left]
         self._left -= len(piece)
         flags, stream_id = self._data
         if piece:

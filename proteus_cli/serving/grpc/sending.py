@@ -24,6 +24,7 @@ from proteus_cli.serving.grpc.frames import (
 )
 
 from proteus_cli.serving.grpc.limits import KIB
+from proteus_cli.serving.oip import Buffer
 
 if TYPE_CHECKING:
     from proteus_cli.serving.grpc.http2 import Http2Connection
@@ -35,7 +36,7 @@ _MOST_UNSENT = 64 * KIB
 class Call(Protocol):
     """Who handles a request."""
 
-    def received(self, content: bytes, *, ended: bool) -> None:
+    def received(self, content: Buffer, *, ended: bool) -> None:
         """The next bytes of the request's body; ``ended``: there are no more."""
         ...
 

@@ -243,7 +243,7 @@ class _Refused(GrpcCall):
 
     __slots__ = ()
 
-    def received(self, content: bytes, *, ended: bool) -> None: ...
+    def received(self, content: Buffer, *, ended: bool) -> None: ...
 
 
 def _refused(error: CallError, request: Request, stream: Stream) -> GrpcCall:
