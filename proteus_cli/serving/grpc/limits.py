@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from proteus_cli.serving.grpc.frames import DEFAULT_FRAME, DEFAULT_WINDOW
+
 KIB, MIB = 2**10, 2**20
 
 
@@ -14,7 +16,6 @@ class Limits:
     message or header that has begun may take to come in, and a piece of an answer to be taken.
     """
 
-    message_bytes: int = 64 * MIB
     streams: int = 256
     header_list_bytes: int = 16 * KIB
     header_block_bytes: int = 32 * KIB
@@ -27,3 +28,8 @@ class Limits:
     request_s: float = 30.0
     idle_s: float = 600.0
     linger_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        """HTTP/2 knows no smaller frames, and no smaller window of a connection to begin with."""
+        if self.frame_bytes < DEFAULT_FRAME or self.connection_window_bytes < DEFAULT_WINDOW:
+            raise ValueError(self)

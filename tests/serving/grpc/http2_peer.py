@@ -49,7 +49,7 @@ class EchoCall:
     def __init__(self, application: "Echo", request: Fields, stream: Stream) -> None:
         self.application, self.request, self.stream = application, request, stream
         self.body = bytearray()
-        self.is_gone = False
+        self.is_gone = self.is_answered = False
 
     def received(self, content: Buffer, *, ended: bool) -> None:
         self.body += content
@@ -57,9 +57,12 @@ class EchoCall:
             self.answer()
 
     def answer(self) -> None:
+        assert not self.is_gone
+        self.is_answered = True
         self.stream.send(b"\x88", bytes(self.body), frames.field(b"done", b"yes"))
 
     def cancelled(self) -> None:
+        assert not self.is_gone
         self.is_gone = True
 
 
