@@ -48,7 +48,10 @@ def serve(
     drain_timeout: Annotated[float, typer.Option(**DURATION, help="The longest that draining may take.")] = "10s",  # type: ignore[assignment]
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Serve the plan over HTTP and gRPC (Open Inference Protocol v2) until SIGTERM or Ctrl-C; a second one ends at once."""
+    """Serve the plan over HTTP, and gRPC where asked (Open Inference Protocol v2), until SIGTERM or Ctrl-C.
+
+    A second signal ends at once.
+    """
     from proteus_cli.serving.server import ServerOptions
     from proteus_cli.serving.server import serve as run_server
 

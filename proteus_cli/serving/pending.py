@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.control.decision import Hosted
@@ -23,6 +24,18 @@ class AnsweredBatch:
     def __init__(self, hosted: Hosted, rows: int, outputs: tuple[npt.NDArray[Any], ...], compute_s: float) -> None:
         self.hosted, self.rows, self.outputs, self.compute_s = hosted, rows, outputs, compute_s
         self.memo: dict[Any, Any] = {}
+
+    def content(self, place: int, first: int, rows: int) -> memoryview:
+        """The bytes of some rows of an output, in the place where they are."""
+        key = ("bytes", place)
+        try:
+            content, row_bytes = self.memo[key]
+        except KeyError:
+            values = np.ascontiguousarray(self.outputs[place])
+            content, row_bytes = values.reshape(-1).view(np.uint8).data, values.nbytes // len(values)
+            self.memo[key] = content, row_bytes
+        part: memoryview = content[first * row_bytes : (first + rows) * row_bytes]
+        return part
 
 
 class Answered(msgspec.Struct, frozen=True, eq=False):

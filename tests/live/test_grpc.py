@@ -129,7 +129,9 @@ def require_types(result: Any) -> None:
 # --- what it is
 
 
-def test_the_server_and_its_families_say_what_they_are(client: triton.InferenceServerClient, server: LiveServer) -> None:
+def test_the_server_and_its_families_say_what_they_are(
+    client: triton.InferenceServerClient, server: LiveServer
+) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("types")

@@ -4,6 +4,8 @@ import struct
 from collections.abc import Mapping
 from enum import IntEnum
 
+from proteus_cli.serving.oip import Buffer
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD = struct.Struct(">HBBBL")
 """Length (upper 16 and lower 8 bits), kind, flags, stream."""
@@ -22,7 +24,8 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX
 DEFAULT_WINDOW = 65_535
 DEFAULT_FRAME = 16_384
 LARGEST_FRAME = 2**24 - 1
-LARGEST_WINDOW = LAST_STREAM = 2**31 - 1
+LARGEST_WINDOW = 2**31 - 1
+_PREFIX, _MORE = 0x7F, 0x80
 
 
 class Code(IntEnum):
@@ -78,7 +81,7 @@ def goaway(last_stream_id: int, code: Code, message: str) -> bytes:
     return frame(GOAWAY, 0, 0, struct.pack(">LL", last_stream_id, code) + message.encode())
 
 
-def unpadded(payload: bytes) -> bytes:
+def unpadded(payload: Buffer) -> Buffer:
     """The payload of a frame with the flag `PADDED`, without its padding."""
     padding = payload[0] if payload else 0
     if padding >= len(payload):
@@ -92,13 +95,14 @@ def field(name: bytes, value: bytes) -> bytes:
 
 
 def _string(text: bytes) -> bytes:
-    size, encoded = len(text), bytearray()
-    if size < 0x7F:
+    """With its length in front: an integer with a prefix of seven bits (RFC 7541 §5.1)."""
+    size = len(text)
+    if size < _PREFIX:
         return bytes((size,)) + text
-    encoded.append(0x7F)
-    size -= 0x7F
-    while size >= 0x80:
-        encoded.append(size & 0x7F | 0x80)
+    size -= _PREFIX
+    encoded = bytearray((_PREFIX,))
+    while size > _PREFIX:
+        encoded.append(size & _PREFIX | _MORE)
         size >>= 7
     encoded.append(size)
     return bytes(encoded) + text

@@ -30,8 +30,8 @@ class MalformedRequest(Exception):
 class HeaderBlocks(Generic[T]):
     """Decodes the header blocks of one connection; ``read`` makes of a request's fields what is known of it.
 
-    What a block says, and how it changes the compression table, depends on its bytes and the table alone (RFC 7541 §2.2).
-    So as long as no block changes the table, the same bytes say the same, and need not be decoded again.
+    What a block says, and how it changes the compression table, depends on its bytes and the table alone (RFC 7541
+    §2.2). So as long as no block changes the table, the same bytes say the same, and need not be decoded again.
     """
 
     def __init__(self, limits: Limits, read: Callable[[Fields], T]) -> None:

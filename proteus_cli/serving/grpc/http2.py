@@ -5,10 +5,8 @@ It takes bytes as they come, in any pieces, and calls an `Application`. Whatever
 """
 
 import asyncio
-import ssl
 import struct
-from collections import deque
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.grpc import frames
@@ -28,10 +26,15 @@ from proteus_cli.serving.grpc.headers import Fields, HeaderBlocks, MalformedRequ
 from proteus_cli.serving.grpc.limits import Limits
 from proteus_cli.serving.grpc.reading import FrameReader
 from proteus_cli.serving.grpc.sending import Call, Outlet, Stream
+from proteus_cli.serving.oip import Buffer
 
-_SETTING_BYTES = 6
-_PRIORITY_BYTES = 5
-_GOAWAY_BYTES = 8
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+_SIZES = {frames.PRIORITY: 5, frames.RST_STREAM: 4, frames.PING: 8, frames.WINDOW_UPDATE: 4}
+_OF_CONNECTION = {SETTINGS, frames.PING, frames.GOAWAY}
+_SETTING_BYTES, _PRIORITY_BYTES, _GOAWAY_BYTES = 6, 5, 8
 _MOST_SETTINGS = 100
 _SMALL_INCREMENT = 256
 _REMEMBERED_RESETS = 256
@@ -59,11 +62,11 @@ class Http2Connection(asyncio.Protocol):
         self._block = bytearray()
         self._block_of = self._block_flags = self._continuations = 0
         self._last_stream = 0
-        self._resets = deque[int](maxlen=_REMEMBERED_RESETS)
+        self._resets: dict[int, None] = {}  # the last streams that ended from this side
         self._receivable = limits.connection_window_bytes
         self._goodwill = float(limits.goodwill)
         self._looked_s = self._seen_s = self._whole_s = self._paused_s = self._closing_s = connections.now_s
-        self._handlers = (
+        self._handlers: tuple[Callable[[int, int, Any], None], ...] = (
             self._on_data, self._on_headers, self._on_priority, self._on_rst_stream, self._on_settings,
             self._on_push_promise, self._on_ping, self._on_goaway, self._on_window_update, self._on_continuation,
         )  # fmt: skip
@@ -149,21 +152,38 @@ class Http2Connection(asyncio.Protocol):
 
     # Frames
 
-    def took(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+    def took(self, kind: int, flags: int, stream_id: int, payload: Buffer) -> None:
         try:
+            if kind > frames.HEADERS:
+                self._check(kind, stream_id, len(payload))
             if kind <= CONTINUATION:
                 self._handlers[kind](flags, stream_id, payload)
-            else:  # of an extension
-                self._spend()
         except StreamFault as fault:
             self._spend()
             self._reset(fault.stream_id, fault.code)
+
+    def _check(self, kind: int, stream_id: int, size: int) -> None:
+        """What holds for all frames of a kind. Most of those that are no request ask for nothing."""
+        if kind not in {frames.WINDOW_UPDATE, CONTINUATION}:
+            self._spend()
+        if (kind in _OF_CONNECTION) != (stream_id == 0) and kind <= CONTINUATION and kind != frames.WINDOW_UPDATE:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, f"a frame of kind {kind} on stream {stream_id}")
+        if size != _SIZES.get(kind, size):
+            if kind == frames.PRIORITY:
+                raise StreamFault(stream_id, Code.FRAME_SIZE_ERROR)
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"a frame of kind {kind} and {size} bytes")
+
+    def _spend(self) -> None:
+        """The peer sent a frame that asks for nothing."""
+        self._goodwill -= 1.0
+        if self._goodwill < 0.0:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not stream_id & 1:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a request on a stream that isn't the client's")
         if flags & PADDED:
-            payload = frames.unpadded(payload)
+            payload = bytes(frames.unpadded(payload))
         if flags & HAS_PRIORITY:
             if len(payload) < _PRIORITY_BYTES:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a priority that is cut off")
@@ -216,7 +236,7 @@ class Http2Connection(asyncio.Protocol):
                 raise StreamFault(stream_id, Code.PROTOCOL_ERROR)
             _end(stream, b"")
 
-    def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def _on_data(self, flags: int, stream_id: int, payload: Buffer) -> None:
         size = len(payload)
         self._receivable -= size
         if self._receivable < self._limits.connection_window_bytes >> 1:
@@ -242,82 +262,64 @@ class Http2Connection(asyncio.Protocol):
 
     def _open_stream(self, stream_id: int) -> Stream | None:
         """The stream that may still get something; None where what comes for it came too late to matter."""
-        if stream_id == 0 or stream_id > self._last_stream:
-            if self._is_leaving and stream_id & 1:
-                return None
-            raise ConnectionFault(Code.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which is not open")
+        self._require_begun(stream_id)
         stream = self._streams.get(stream_id)
-        if stream is None and stream_id in self._resets:
+        if stream is None and (stream_id in self._resets or stream_id > self._last_stream):
             return None
         if stream is None or stream.has_ended:
             raise StreamFault(stream_id, Code.STREAM_CLOSED)
         return stream
 
-    def _on_rst_stream(self, _: int, stream_id: int, payload: bytes) -> None:
-        _require_size(payload, 4)
+    def _require_begun(self, stream_id: int) -> None:
+        """The stream is one that the client has opened; of those that were not taken in any more, nothing is known."""
         if stream_id == 0 or (stream_id > self._last_stream and not self._is_leaving):
-            raise ConnectionFault(Code.PROTOCOL_ERROR, f"a reset of stream {stream_id}, which is not open")
-        self._spend()
+            raise ConnectionFault(Code.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which is not open")
+
+    def _on_rst_stream(self, _: int, stream_id: int, __: bytes) -> None:
+        self._require_begun(stream_id)
         self._drop(stream_id)
 
-    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._spend()
-        if stream_id:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "settings on a stream")
-        if flags & ACK:
-            _require_size(payload, 0)
-            return
-        if len(payload) % _SETTING_BYTES:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "settings that are cut off")
+    def _on_settings(self, flags: int, _: int, payload: bytes) -> None:
+        if len(payload) % _SETTING_BYTES or (flags & ACK and payload):
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"settings of {len(payload)} bytes")
         if len(payload) > _MOST_SETTINGS * _SETTING_BYTES:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many settings")
+        if flags & ACK:
+            return
         for name, value in dict(struct.iter_unpack(">HL", payload)).items():  # of several values the last counts
             self.outlet.set(name, value, self._streams.values())
         self.outlet.control(frames.frame(SETTINGS, ACK, 0, b""))
         self._reader.only = None
         self.outlet.pump()
 
-    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._spend()
-        if stream_id:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "a ping on a stream")
-        _require_size(payload, 8)
+    def _on_ping(self, flags: int, _: int, payload: bytes) -> None:
         if not flags & ACK:
             self.outlet.control(frames.frame(frames.PING, ACK, 0, payload))
 
-    def _on_goaway(self, _: int, stream_id: int, payload: bytes) -> None:
+    def _on_goaway(self, _: int, __: int, payload: bytes) -> None:
         """The client opens no more streams."""
-        if stream_id:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "a goaway on a stream")
         if len(payload) < _GOAWAY_BYTES:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a goaway that is cut off")
-        self._spend()
         self.drain()
 
     def _on_window_update(self, _: int, stream_id: int, payload: bytes) -> None:
-        _require_size(payload, 4)
         increment = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW
         if increment < _SMALL_INCREMENT:
             self._spend()
-        stream = self._streams.get(stream_id)
         if stream_id == 0:
             if increment == 0:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "a window that grows by nothing")
             self.outlet.widen(increment, None)
-        elif stream_id > self._last_stream and not self._is_leaving:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, f"a window of stream {stream_id}, which is not open")
-        elif stream is not None:
+            return
+        self._require_begun(stream_id)
+        stream = self._streams.get(stream_id)
+        if stream is not None:
             if increment == 0:
                 raise StreamFault(stream_id, Code.PROTOCOL_ERROR)
             self.outlet.widen(increment, stream)
 
-    def _on_priority(self, _: int, stream_id: int, payload: bytes) -> None:
+    def _on_priority(self, *_: object) -> None:
         """Deprecated, and ignored."""
-        self._spend()
-        if stream_id == 0:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "a priority of nothing")
-        if len(payload) != _PRIORITY_BYTES:
-            raise StreamFault(stream_id, Code.FRAME_SIZE_ERROR)
 
     def _on_push_promise(self, *_: object) -> None:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "a client can't push")
@@ -343,15 +345,19 @@ class Http2Connection(asyncio.Protocol):
         del self._streams[stream.id]
         self._goodwill += 1.0
         if not stream.has_ended:  # the answer doesn't need the rest of the request
-            self._resets.append(stream.id)
-            self.outlet.control(frames.rst_stream(stream.id, Code.NO_ERROR))
+            self._say_reset(stream.id, Code.NO_ERROR)
         if self._is_leaving:
             self._close_if_done()
 
     def _reset(self, stream_id: int, code: Code) -> None:
-        self._resets.append(stream_id)
-        self.outlet.control(frames.rst_stream(stream_id, code))
+        self._say_reset(stream_id, code)
         self._drop(stream_id)
+
+    def _say_reset(self, stream_id: int, code: Code) -> None:
+        self._resets[stream_id] = None
+        if len(self._resets) > _REMEMBERED_RESETS:
+            del self._resets[next(iter(self._resets))]
+        self.outlet.control(frames.rst_stream(stream_id, code))
 
     def _drop(self, stream_id: int) -> None:
         stream = self._streams.pop(stream_id, None)
@@ -360,12 +366,6 @@ class Http2Connection(asyncio.Protocol):
             stream.call.cancelled()
         if self._is_leaving:
             self._close_if_done()
-
-    def _spend(self) -> None:
-        """The peer sent a frame that asks for nothing."""
-        self._goodwill -= 1.0
-        if self._goodwill < 0.0:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
 
     def _close_if_done(self) -> None:
         if not self._streams and not self.is_closing:
@@ -393,12 +393,7 @@ class Http2Connection(asyncio.Protocol):
             stream.call.cancelled()
 
 
-def _end(stream: Stream, payload: bytes) -> None:
+def _end(stream: Stream, payload: Buffer) -> None:
     """The client has sent all it has to send."""
     stream.has_ended, stream.waits_since_s = True, None
     stream.call.received(payload, ended=True)
-
-
-def _require_size(payload: bytes, size: int) -> None:
-    if len(payload) != size:
-        raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"{len(payload)} bytes where {size} must be")

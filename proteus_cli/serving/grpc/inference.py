@@ -1,7 +1,7 @@
-"""`ModelInfer` between bytes and values: the protobuf encoding of what comes with every request is done here.
+"""`ModelInfer` between messages and values.
 
-A client's requests differ in their tensors and little else. So the bytes of the tensors and the id are told apart by
-the tags before them, and what the rest says is remembered by its bytes; protobuf decodes only what wasn't seen before.
+A client's requests differ in their tensors and little else. So what the rest of a request says is remembered by its
+bytes, and protobuf decodes only what wasn't seen before.
 """
 
 import math
@@ -10,19 +10,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.control.decision import Hosted
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving import oip
 from proteus_cli.serving.dataplane import DataPlane
-from proteus_cli.serving.grpc.messages import ModelInferRequest, ModelInferResponse
+from proteus_cli.serving.grpc.messages import ModelInferResponse
+from proteus_cli.serving.grpc.wire import parsed, split, varint, whole_number
 from proteus_cli.serving.oip import DATATYPE_OF, Buffer, Options, Query
 from proteus_cli.serving.pending import Answered
 
-_LENGTH_DELIMITED = 2
-_ID, _RAW_INPUT, _RAW_OUTPUT = 0x1A, 0x3A, 0x32  # tags of fields 3 and 7 of a request, and 6 of an answer
-_MORE = 0x80
+_ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
 _MOST_KNOWN, _LARGEST_KNOWN = 1024, 1024
 _US_PER_S = 1e6
 _CONTENTS = {
@@ -57,10 +56,10 @@ class Codec:
 
     def decode(self, message: Buffer, timeout_s: float | None) -> tuple[str, Query]:
         """The family and what is asked of it; ``timeout_s`` is the call's own. Raises `BadRequest`, `UnknownModel`."""
-        rest, request_id, raw = _split(message)
+        rest, request_id, raw = split(message)
         head = self._known.get(rest)
         if head is None:
-            decoded = _parse(rest)
+            decoded = parsed(rest)
             if not raw:
                 return self._typed(decoded, request_id, timeout_s)
             if any(tensor.HasField("contents") for tensor in decoded.inputs):
@@ -114,86 +113,36 @@ class Codec:
 
     def encode(self, query: Query, answered: Answered) -> bytes:
         """The answer, serialized."""
-        batch = answered.batch
-        values = answered.outputs
-        key = (batch.hosted, query.outputs, *[output.shape for output in values])
-        head = self._heads.get(key)
+        batch, first, rows = answered.batch, answered.first, answered.rows
+        key = ("grpc", query.outputs, rows)
+        head = batch.memo.get(key)
         if head is None:
-            if len(self._heads) >= _MOST_KNOWN:
-                self._heads.clear()
-            self._heads[key] = head = _answer_head(self._plane, query, answered)
-        parts = [
-            head,
-            _whole("batch_size", batch.rows),
-            _whole("queue_us", round(answered.queue_s * _US_PER_S)),
-            _whole("compute_us", round(batch.compute_s * _US_PER_S)),
-        ]
+            head = batch.memo[key] = self._answer_head(query, answered)
+        parts: list[Buffer] = [head, whole_number("queue_us", round(answered.queue_s * _US_PER_S))]
         if query.id is not None:
             encoded = query.id.encode()
-            parts += (bytes((_ID,)), _varint(len(encoded)), encoded)
+            parts += (_ID, varint(len(encoded)), encoded)
         for place, _ in query.outputs:
-            content = values[place].tobytes()
-            parts += (bytes((_RAW_OUTPUT,)), _varint(len(content)), content)
+            content = batch.content(place, first, rows)
+            parts += (_RAW_OUTPUT, varint(len(content)), content)
         return b"".join(parts)
 
-
-def _split(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
-    """All but id and raw tensors; these two. Raises `BadRequest`."""
-    rest: list[Buffer] = []
-    raw: list[Buffer] = []
-    request_id = None
-    at, end = 0, len(message)
-    try:
-        while at < end:
-            first, tag = at, message[at]
-            size = message[at + 1]
-            at += 2
-            if tag & 7 != _LENGTH_DELIMITED or tag >= _MORE:  # no field of a request: left to protobuf, which knows
-                return _split_parsed(message)
-            if size >= _MORE:
-                size, at = _long_varint(message, at - 1)
-            first_of_value, at = at, at + size
-            if at > end:
-                raise IndexError  # noqa: TRY301 - as where a length is cut off
-            if tag == _RAW_INPUT:
-                raw.append(message[first_of_value:at])
-            elif tag == _ID:
-                request_id = str(message[first_of_value:at], "utf-8") or None
-            else:
-                rest.append(message[first:at])
-    except IndexError:
-        raise BadRequest("the message is cut off") from None
-    except UnicodeDecodeError:
-        raise BadRequest("the id is not valid UTF-8") from None
-    return b"".join(rest), request_id, raw
-
-
-def _split_parsed(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
-    request = _parse(message)
-    raw, request_id = list(request.raw_input_contents), request.id or None
-    request.ClearField("raw_input_contents")
-    request.ClearField("id")
-    return request.SerializeToString(deterministic=True), request_id, raw
-
-
-def _long_varint(message: Buffer, at: int) -> tuple[int, int]:
-    """A length of more than one byte, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = message[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < _MORE:
-            return value, at
-        if shift > 28:  # noqa: PLR2004 - no message is longer than 2³² bytes
-            raise BadRequest("a length in the message makes no sense")
-
-
-def _parse(message: Buffer) -> Any:
-    try:
-        return ModelInferRequest.FromString(message)
-    except DecodeError:
-        raise BadRequest("the message is not a ModelInferRequest") from None
+    def _answer_head(self, query: Query, answered: Answered) -> bytes:
+        """What answers of one batch with as many rows share."""
+        batch = answered.batch
+        shapes = [(answered.rows, *batch.outputs[place].shape[1:]) for place, _ in query.outputs]
+        key = (batch.hosted, query.outputs, *shapes)
+        known = self._heads.get(key)
+        if known is None:
+            if len(self._heads) >= _MOST_KNOWN:
+                self._heads.clear()
+            specs = self._plane.signatures[batch.hosted.family].outputs
+            known = self._heads[key] = _described(batch.hosted, [specs[place] for place, _ in query.outputs], shapes)
+        return (
+            known
+            + whole_number("batch_size", batch.rows)
+            + whole_number("compute_us", round(batch.compute_s * _US_PER_S))
+        )
 
 
 def _sooner(options: Options, timeout_s: float | None) -> Options:
@@ -244,48 +193,12 @@ def _contents(tensor: Any, spec: TensorSpec, rows: int) -> bytes:
     return values.tobytes()
 
 
-# --- the answer's bytes
-
-
-def _answer_head(plane: DataPlane, query: Query, answered: Answered) -> bytes:
-    """All that answers of the same variant and shapes have in common."""
-    hosted, specs = answered.batch.hosted, plane.signatures[answered.batch.hosted.family].outputs
+def _described(hosted: Hosted, specs: Sequence[TensorSpec], shapes: Sequence[Sequence[int]]) -> bytes:
+    """What answers of one variant with outputs of the same shapes share."""
     head = ModelInferResponse(model_name=hosted.family, model_version=oip.VERSION)
     head.parameters["variant"].string_param = hosted.variant
     head.parameters["accuracy"].double_param = hosted.accuracy
     head.parameters["device"].string_param = hosted.device
-    for place, _ in query.outputs:
-        values = answered.outputs[place]
-        head.outputs.add(name=specs[place].name, datatype=DATATYPE_OF[values.dtype], shape=values.shape)
+    for spec, shape in zip(specs, shapes, strict=True):
+        head.outputs.add(name=spec.name, datatype=DATATYPE_OF[spec.dtype], shape=shape)
     return bytes(head.SerializeToString(deterministic=True))
-
-
-def _whole(name: str, value: int) -> bytes:
-    """One entry of `parameters` with a whole number: {1: name, 2: {2: value}} in field 4."""
-    number = _varint(value)
-    return _ENTRIES[name][len(number)] + number
-
-
-def _varint(value: int) -> bytes:
-    if value < _MORE:
-        return bytes((value,))
-    encoded = bytearray()
-    while value >= _MORE:
-        encoded.append(value & 0x7F | _MORE)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def _entry_prefix(name: str, size: int) -> bytes:
-    """All of such an entry before a number of ``size`` bytes."""
-    key = b"\x0a" + bytes((len(name),)) + name.encode()
-    entry = key + b"\x12" + bytes((size + 1,)) + b"\x10"
-    return b"\x22" + bytes((len(entry) + size,)) + entry
-
-
-_LONGEST_VARINT = 10
-_ENTRIES: Mapping[str, Sequence[bytes]] = {
-    name: [_entry_prefix(name, size) for size in range(_LONGEST_VARINT + 1)]
-    for name in ("batch_size", "queue_us", "compute_us")
-}

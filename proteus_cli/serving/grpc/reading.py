@@ -12,6 +12,7 @@ from proteus_cli.serving.grpc.frames import (
     Code,
     ConnectionFault,
 )
+from proteus_cli.serving.oip import Buffer
 
 _HEAD_BYTES = 9
 _STREAM = 0x7FFFFFFF
@@ -23,7 +24,7 @@ class Frames(Protocol):
 
     is_closing: bool
 
-    def took(self, kind: int, flags: int, stream_id: int, payload: bytes | memoryview) -> None: ...
+    def took(self, kind: int, flags: int, stream_id: int, payload: Buffer) -> None: ...
 
 
 class FrameReader:
@@ -54,14 +55,17 @@ class FrameReader:
             if len(self.partial) < self._needed:
                 return
             data, self.partial = bytes(self.partial), bytearray()
-        at, end = 0, len(data)
-        if not self._has_preface:
-            if len(data) < len(PREFACE) and PREFACE.startswith(data):
-                self.partial += data
-                return
-            at = self._read_preface(data)
-        elif self._left:
-            at = self._read_data(data, 0)
+        if not self._has_preface and len(data) < len(PREFACE) and PREFACE.startswith(data):
+            self.partial += data
+            return
+        at = self._read_preface(data) if not self._has_preface else self._read_data(data, 0) if self._left else 0
+        at = self._read_frames(data, at)
+        if at < len(data):
+            self.partial += data[at:]
+
+    def _read_frames(self, data: bytes, at: int) -> int:
+        """All that are complete, and DATA as far as it is there; where the next one begins."""
+        end, self._needed = len(data), _HEAD_BYTES
         while end - at >= _HEAD_BYTES and not self._frames.is_closing:
             upper, lower, kind, flags, stream_id = HEAD.unpack_from(data, at)
             size = upper << 8 | lower
@@ -78,10 +82,7 @@ class FrameReader:
             else:
                 self._needed = _HEAD_BYTES + size
                 break
-        else:
-            self._needed = _HEAD_BYTES
-        if at < end:
-            self.partial += data[at:]
+        return at
 
     def _read_preface(self, data: bytes) -> int:
         if not data.startswith(PREFACE):

@@ -22,7 +22,6 @@ from proteus_cli.serving.grpc.frames import (
     ConnectionFault,
     StreamFault,
 )
-
 from proteus_cli.serving.grpc.limits import KIB
 from proteus_cli.serving.oip import Buffer
 
@@ -114,7 +113,8 @@ class Outlet:
     def flush(self) -> None:
         if self._unsent:
             content, self._unsent, self._unsent_bytes = b"".join(self._unsent), [], 0
-            self._transport.write(content)
+            if not self._transport.is_closing():
+                self._transport.write(content)
 
     def send(self, stream: Stream, head: bytes, body: bytes, trailers: bytes) -> None:
         size = len(body)
@@ -192,6 +192,7 @@ class Outlet:
 
     def forget(self, stream: Stream) -> None:
         self.waiting.pop(stream.id, None)
+        stream.queue = None
 
     def widen(self, increment: int, stream: Stream | None) -> None:
         """The peer takes so many bytes more: on the connection, or on a stream. Raises where that is too many."""

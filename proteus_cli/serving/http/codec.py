@@ -189,7 +189,7 @@ class Codec:
         text = start % (answer.queue_s * _US_PER_S)
         for described, place, as_binary in outputs:
             if as_binary:
-                blob = _blob(batch, place, answer)
+                blob = batch.content(place, answer.first, answer.rows)
                 blobs.append(blob)
                 text += b"%b%d}}" % (described, len(blob))
             else:
@@ -228,19 +228,6 @@ def _numbers(batch: AnsweredBatch, place: int, answer: Answered) -> bytes:
     if answer.rows == 1:
         return _encode(rows[answer.first])
     return _encode([value for row in rows[answer.first : answer.first + answer.rows] for value in row])
-
-
-def _blob(batch: AnsweredBatch, place: int, answer: Answered) -> memoryview:
-    """The values of an answer's rows in bytes."""
-    key = ("bytes", place)
-    try:
-        content, row_bytes = batch.memo[key]
-    except KeyError:
-        values = np.ascontiguousarray(batch.outputs[place])
-        content, row_bytes = values.reshape(-1).view(np.uint8).data, values.nbytes // len(values)
-        batch.memo[key] = content, row_bytes
-    blob: memoryview = content[answer.first * row_bytes : (answer.first + answer.rows) * row_bytes]
-    return blob
 
 
 def _parsed(content: bytes | bytearray) -> WireRequest:

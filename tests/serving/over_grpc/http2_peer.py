@@ -4,7 +4,7 @@ import asyncio
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from hpack import Encoder
 
@@ -96,6 +96,9 @@ class Transport(asyncio.Transport):
         if self.is_full:
             self.protocol.pause_writing()
 
+    def is_closing(self) -> bool:
+        return self.is_closed
+
     def can_write_eof(self) -> bool:
         return True
 
@@ -184,7 +187,7 @@ def in_loop(scene: Callable[[], T]) -> T:
     async def play() -> T:
         return scene()
 
-    return cast("T", _runner.run(play()))
+    return _runner.run(play())
 
 
 def play(*pieces: bytes, limits: Limits | None = None, waits: bool = False) -> Peer:

@@ -45,7 +45,9 @@ def test_settings_are_sent_first_and_acknowledged() -> None:
 
 
 def test_bytes_may_come_one_by_one() -> None:
-    conversation = START + headers() + data(1, b"hello") + data(1, b"", ended=True) + frame(frames.PING, 0, 0, b"8 bytes!")
+    conversation = (
+        START + headers() + data(1, b"hello") + data(1, b"", ended=True) + frame(frames.PING, 0, 0, b"8 bytes!")
+    )
     whole, pieces = play(conversation), play(*(bytes((byte,)) for byte in conversation))
     assert whole.body() == pieces.body() == b"hello"
     assert whole.got == pieces.got
@@ -53,7 +55,9 @@ def test_bytes_may_come_one_by_one() -> None:
 
 def test_padding_and_priority_are_passed_over() -> None:
     padded = frame(frames.DATA, frames.PADDED | frames.END_STREAM, 1, b"\x03hello\0\0\0")
-    with_both = headers(1, frames.END_HEADERS | frames.PADDED | frames.HAS_PRIORITY, b"\x02\0\0\0\0\x10" + REQUEST + b"\0\0")
+    with_both = headers(
+        1, frames.END_HEADERS | frames.PADDED | frames.HAS_PRIORITY, b"\x02\0\0\0\0\x10" + REQUEST + b"\0\0"
+    )
     peer = play(START + frame(frames.PRIORITY, 0, 3, b"\0\0\0\0\x10") + with_both + padded)
     assert peer.body() == b"hello"
 
@@ -98,7 +102,9 @@ def test_equal_header_blocks_say_the_same_only_while_the_table_is_the_same() -> 
 
 
 def test_a_smaller_compression_table_is_acknowledged_in_the_next_header_block() -> None:
-    peer = play(START + settings(frames.HEADER_TABLE_SIZE, 0) + GET + headers(3, frames.END_HEADERS | frames.END_STREAM))
+    peer = play(
+        START + settings(frames.HEADER_TABLE_SIZE, 0) + GET + headers(3, frames.END_HEADERS | frames.END_STREAM)
+    )
     assert [f.payload[:1] for f in peer.of_kind(frames.HEADERS)] == [b"\x20", b"\0", b"\x88", b"\0"]
 
 
@@ -163,7 +169,7 @@ def test_room_is_given_back_as_data_is_taken() -> None:
         peer.feed(START + headers())
         for _ in range(100):
             peer.feed(data(1, b"x" * 3_000))
-        given = {stream: 0 for stream in (0, 1)}
+        given = dict.fromkeys((0, 1), 0)
         for update in peer.of_kind(frames.WINDOW_UPDATE):
             given[update.stream] += int.from_bytes(update.payload, "big")
         assert 300_000 - 5_000 <= given[1] + 10_000 <= 300_000 + 10_000
