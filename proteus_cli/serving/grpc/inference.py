@@ -6,10 +6,11 @@ bytes, and protobuf decodes only what wasn't seen before.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.decision import Hosted

@@ -24,7 +24,10 @@ def message(name: str) -> Any:
 
 def file_of(symbol: str) -> str:
     """The name of the file that defines a symbol. Raises `KeyError`."""
-    return str(_pool.FindFileContainingSymbol(symbol).name)
+    try:
+        return str(_pool.FindFileContainingSymbol(symbol).name)
+    except KeyError:
+        return str(_pool.FindMethodByName(symbol).containing_service.file.name)
 
 
 def services() -> list[str]:

@@ -108,8 +108,8 @@ class GrpcFrontEnd:
             "ModelConfig": lambda asked: {"config": self._managed().config(_family(self.plane, asked))},
             "ModelStatistics": self._statistics,
             "RepositoryIndex": lambda asked: {"models": self._managed().index(only_ready=asked.ready)},
-            "RepositoryModelLoad": lambda asked: _done(self._managed().load(asked.model_name)),
-            "RepositoryModelUnload": lambda asked: _done(self._managed().unload(asked.model_name)),
+            "RepositoryModelLoad": lambda asked: _done(self._managed().load, asked.model_name),
+            "RepositoryModelUnload": lambda asked: _done(self._managed().unload, asked.model_name),
         }
         table: dict[str, Callable[[Request, Stream], GrpcCall]] = {
             f"/{SERVICE}/{name}": partial(
@@ -266,6 +266,6 @@ def _family(plane: DataPlane, asked: Any) -> str:
     return str(asked.name)
 
 
-async def _done(work: Awaitable[None]) -> dict[str, Any]:
-    await work
+async def _done(work: Callable[[str], Awaitable[None]], name: str) -> dict[str, Any]:
+    await work(name)
     return {}

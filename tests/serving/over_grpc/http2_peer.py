@@ -122,7 +122,7 @@ class Transport(asyncio.Transport):
 class Peer:
     """A client's end. Only within a running loop."""
 
-    def __init__(self, application: Echo, limits: Limits | None = None, connections: Connections | None = None) -> None:
+    def __init__(self, application: Any, limits: Limits | None = None, connections: Connections | None = None) -> None:
         self.application = application
         self.connections = Connections(most=10, most_body_bytes=2**24) if connections is None else connections
         self.connection = Http2Connection(application, limits or Limits(), self.connections)
