@@ -12,6 +12,8 @@ from proteus_cli.domain.request import Request
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.oip import Buffer
 
+_SMALL_BYTES = 16 * 1024
+
 
 class AnsweredBatch:
     """A batch that ran: who answered, the outputs of all rows, and what it took (seconds).
@@ -25,17 +27,17 @@ class AnsweredBatch:
         self.hosted, self.rows, self.outputs, self.compute_s = hosted, rows, outputs, compute_s
         self.memo: dict[Any, Any] = {}
 
-    def content(self, place: int, first: int, rows: int) -> memoryview:
-        """The bytes of some rows of an output, in the place where they are."""
-        key = ("bytes", place)
+    def content(self, place: int) -> tuple[Buffer, int]:
+        """The bytes of an output, of all rows, and how many a row has. Those of a small one may be cut for less."""
+        key = ("content", place)
         try:
-            content, row_bytes = self.memo[key]
+            found: tuple[Buffer, int] = self.memo[key]
         except KeyError:
             values = np.ascontiguousarray(self.outputs[place])
-            content, row_bytes = values.reshape(-1).view(np.uint8).data, values.nbytes // len(values)
-            self.memo[key] = content, row_bytes
-        part: memoryview = content[first * row_bytes : (first + rows) * row_bytes]
-        return part
+            flat = values.reshape(-1).view(np.uint8)
+            content = flat.tobytes() if flat.nbytes <= _SMALL_BYTES else flat.data
+            found = self.memo[key] = content, values.nbytes // len(values)
+        return found
 
 
 class Answered(msgspec.Struct, frozen=True, eq=False):

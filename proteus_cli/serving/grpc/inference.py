@@ -124,8 +124,8 @@ class Codec:
             encoded = query.id.encode()
             parts += (_ID, varint(len(encoded)), encoded)
         for place, _ in query.outputs:
-            content = batch.content(place, first, rows)
-            parts += (_RAW_OUTPUT, varint(len(content)), content)
+            content, row_bytes = batch.content(place)
+            parts += (_RAW_OUTPUT, varint(rows * row_bytes), content[first * row_bytes : (first + rows) * row_bytes])
         return b"".join(parts)
 
     def _answer_head(self, query: Query, answered: Answered) -> bytes:
