@@ -302,16 +302,32 @@ def test_a_client_of_another_library_is_answered(server: LiveServer) -> None:
     assert refused.status.name == "NOT_FOUND"
 
 
+def test_a_client_may_go_on_for_long(server: LiveServer, stub: Any) -> None:
+    """What it sends besides requests, to give its windows back, to measure the link, is no attack."""
+    for _ in range(3_000):
+        assert stub.ServerLive(service_pb2.ServerLiveRequest()).live
+    request = wide_request()
+    for _ in range(100):
+        stub.ModelInfer(request)
+
+    async def ask() -> None:
+        async with triton_aio.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client:
+            for _ in range(10):
+                await asyncio.gather(*(client.is_server_live() for _ in range(400)))
+
+    asyncio.run(ask())
+
+
 # --- streams
 
 
 def test_a_stream_is_answered_in_order_and_goes_on_after_errors(client: triton.InferenceServerClient) -> None:
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
     client.start_stream(lambda result, error: answers.put((result, error)))
-    for number in range(40):
+    for number in range(400):
         model = "nobody" if number % 10 == 3 else "types"
         client.async_stream_infer(model, inputs_of(triton, VALUES), request_id=str(number))
-    for number in range(40):
+    for number in range(400):
         result, error = answers.get(timeout=ANSWER_WITHIN_S)
         if number % 10 == 3:
             assert "no model `nobody`" in str(error)

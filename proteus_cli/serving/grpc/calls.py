@@ -20,6 +20,8 @@ log = logging.getLogger("proteus.grpc")
 
 PREFIX = 5
 _LARGE = 64 * KIB
+_PART_BYTES = 64  # what a part costs besides its content
+_MOST_WASTE = 4
 _SLOWEST_BYTES_PER_S = 64 * KIB
 _GZIP = zlib.MAX_WBITS | 16
 _NONE = b""
@@ -39,12 +41,13 @@ class Request:
 class GrpcCall:
     """A call. Subclasses take each message, and the end of all; `answer`, `send` and `fail` are theirs."""
 
-    __slots__ = ("_buffer", "_has_begun", "_is_over", "_reserved", "request", "stream")
+    __slots__ = ("_has_begun", "_is_over", "_kept", "_needed", "_parts", "_reserved", "request", "stream")
     may_idle = True  # between messages
 
     def __init__(self, request: Request, stream: Stream) -> None:
         self.request, self.stream = request, stream
-        self._buffer: bytearray | None = None
+        self._parts: list[Buffer] = []  # of a message that is coming in: so much of what is needed
+        self._kept = self._needed = 0
         self._has_begun = self._is_over = False
         self._reserved = 0  # bytes of the message that is coming in, or is being answered
 
@@ -84,48 +87,58 @@ class GrpcCall:
     def _take(self, content: Buffer, *, ended: bool) -> None:
         self._read(content)
         if ended:
-            if self._buffer is not None:
+            if self._parts:
                 raise CallError(Status.INTERNAL, "a message that is cut off")
             self.ended()
 
     def _read(self, content: Buffer) -> None:
-        data: Buffer = content
-        if self._buffer is not None:
-            self._reserve(len(content))
-            self._buffer += content
-            data = self._buffer
-        at, size = 0, len(data)
+        data = content
+        if self._parts:
+            self._keep(content)
+            if self._kept < self._needed:
+                self._wait(len(content))
+                return
+            data, self._parts, self._kept = b"".join(self._parts), [], 0
+            if self.may_idle:
+                self._free()
+        at, stop, size = 0, PREFIX, len(data)
         while size - at >= PREFIX:
             stop = at + PREFIX + int.from_bytes(data[at + 1 : at + PREFIX], "big")
             if stop - at - PREFIX > self.request.message_bytes:
                 raise BodyTooLarge(f"the message is larger than {self.request.message_bytes} bytes")
             if stop > size:
                 break
-            # A large message is not copied, and what holds it not changed any more.
             message: Buffer = memoryview(data)[at + PREFIX : stop]
             if stop - at < _LARGE:
                 message = bytes(message)
             self.message(self._unpacked(message, data[at]) if data[at] else message)
-            at = stop
-        if at or self._buffer is None:
-            self._buffer = bytearray(memoryview(data)[at:]) if at < size else None
+            at, stop = stop, stop + PREFIX
+        if at < size:
+            self._needed = stop - at
+            self._keep(memoryview(data)[at:])
         if not self.stream.has_ended:
             self._wait(len(content))
+
+    def _keep(self, content: Buffer) -> None:
+        """A part of a message that is not complete: as it is, unless it would keep much more in memory than it is."""
+        size = len(content) + _PART_BYTES
+        if not self._connections.reserve(size):
+            raise CallError(Status.RESOURCE_EXHAUSTED, "too many large messages are coming in; try again")
+        self._reserved += size
+        self._kept += len(content)
+        if isinstance(content, memoryview) and len(content) * _MOST_WASTE < len(content.obj):  # type: ignore[arg-type]
+            content = bytes(content)
+        self._parts.append(content)
 
     def _wait(self, size: int) -> None:
         """Note since when the client has been at a message, as it may not take forever: longer where it sends much."""
         stream = self.stream
-        if self._buffer is not None:
+        if self._parts:
             since_s = stream.waits_since_s
             now_s = self._connections.now_s
             stream.waits_since_s = now_s if since_s is None else min(since_s + size / _SLOWEST_BYTES_PER_S, now_s)
         elif self.may_idle and stream.queue is None:
             stream.waits_since_s = None
-
-    def _reserve(self, size: int) -> None:
-        if not self._connections.reserve(size):
-            raise CallError(Status.RESOURCE_EXHAUSTED, "too many large messages are coming in; try again")
-        self._reserved += size
 
     def _free(self) -> None:
         if self._reserved:

@@ -36,7 +36,7 @@ _SIZES = {frames.PRIORITY: 5, frames.RST_STREAM: 4, frames.PING: 8, frames.WINDO
 _OF_CONNECTION = {SETTINGS, frames.PING, frames.GOAWAY}
 _SETTING_BYTES, _PRIORITY_BYTES, _GOAWAY_BYTES = 6, 5, 8
 _MOST_SETTINGS = 100
-_SMALL_INCREMENT = 256
+_MOST_UPDATES_DUE = 10_000
 _REMEMBERED_RESETS = 256
 
 
@@ -123,6 +123,7 @@ class Http2Connection(asyncio.Protocol):
         limits, reader = self._limits, self._reader
         gained = (now_s - self._looked_s) * limits.goodwill_per_s
         self._goodwill, self._looked_s = min(self._goodwill + gained, limits.goodwill), now_s
+        self.outlet.updates_due = max(0, min(self.outlet.updates_due, _MOST_UPDATES_DUE))
         if not reader.waits:
             self._whole_s = now_s
         if self.is_closing:
@@ -304,7 +305,8 @@ class Http2Connection(asyncio.Protocol):
 
     def _on_window_update(self, _: int, stream_id: int, payload: bytes) -> None:
         increment = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW
-        if increment < _SMALL_INCREMENT:
+        self.outlet.updates_due -= 1
+        if self.outlet.updates_due < 0:
             self._spend()
         if stream_id == 0:
             if increment == 0:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _TABLE_OF_SIZE_0 = b"\x20"
 _MOST_UNSENT = 64 * KIB
+_UPDATES_PER_FRAME = 4
+_DRIBBLE_BYTES = 256
 
 
 class Call(Protocol):
@@ -95,6 +97,7 @@ class Outlet:
         self.is_paused = False
         self.waiting: dict[int, Stream] = {}
         self._table_update = b""
+        self.updates_due = 0  # window updates that the peer may send for what it got; a few bytes aren't worth any
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
 
@@ -134,6 +137,7 @@ class Outlet:
         if head:
             parts += (pack(0, len(head), HEADERS, END_HEADERS, stream_id), head)
         if size:
+            self.updates_due += _UPDATES_PER_FRAME
             parts += (pack(size >> 8, size & 0xFF, DATA, 0, stream_id), body)
         if trailers:
             parts += (_headers(len(trailers), stream_id, END_HEADERS | END_STREAM), trailers)
@@ -180,6 +184,8 @@ class Outlet:
             stream.sendable -= size
             self.control(HEAD.pack(size >> 8, size & 0xFF, DATA, 0, stream.id) + queue[:size])
             del queue[:size]
+            if size >= _DRIBBLE_BYTES or not queue:
+                self.updates_due += _UPDATES_PER_FRAME
             stream.waits_since_s = stream.connection.connections.now_s
         if queue:
             return size > 0

@@ -187,7 +187,7 @@ def test_a_compressed_message_is_unpacked_and_no_bomb() -> None:
 def test_messages_that_are_coming_in_share_a_limit() -> None:
     async def play() -> None:
         client = Client()
-        client.peer.connections._most_body_bytes = 60_000
+        client.peer.connections._most_body_bytes = 61_000
         part = b"\0" + (40_000).to_bytes(4, "big")
         pieces = (part, *[b"x" * 10_000] * 3)
         first, second = client.call(INFER, *pieces, ended=False), client.call(INFER, *pieces, ended=False)
@@ -196,6 +196,22 @@ def test_messages_that_are_coming_in_share_a_limit() -> None:
         assert client.peer.resets == {third: frames.Code.NO_ERROR}
         client.peer.feed(frames.rst_stream(first, frames.Code.CANCEL), frames.rst_stream(second, frames.Code.CANCEL))
         assert client.peer.connections._body_bytes == 0
+
+    scene(play)
+
+
+def test_the_messages_of_a_stream_do_not_add_up() -> None:
+    async def play() -> None:
+        client, message = Client(), infer_message(2.0)
+        stream = client.call(STREAM, ended=False)
+        for _ in range(5):
+            client.peer.feed(*(data(stream, piece) for piece in (message[:3], message[3:20], message[20:])))
+            assert client.peer.connections._body_bytes == 0
+        client.peer.feed(data(stream, message + message[:20]), data(stream, message[20:], ended=True))
+        await turns()
+        assert client.peer.connections._body_bytes == 0
+        assert client.status(stream) is Status.OK
+        assert len(client.messages(stream)) == 7
 
     scene(play)
 

@@ -369,7 +369,7 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "empty data": lambda: headers() + data(1, b"") * 100,
     "priorities": lambda: frame(frames.PRIORITY, 0, 1, b"\0" * 5) * 100,
     "unknown frames": lambda: frame(0xEE, 0, 0, b"") * 100,
-    "tiny windows": lambda: frames.window_update(0, 1) * 100,
+    "window updates for nothing": lambda: frames.window_update(0, 1) * 100,
     "endless continuations": lambda: headers(1, 0) + frame(frames.CONTINUATION, 0, 1, b"") * 100,
     "a large header block": lambda: headers(1, 0) + frame(frames.CONTINUATION, 0, 1, b"x" * 40_000),
     "many settings in one": lambda: frame(frames.SETTINGS, 0, 0, struct.pack(">HL", 4, 1) * 1000),
@@ -382,6 +382,27 @@ def test_an_attack_ends_the_connection(attack: Callable[[], bytes]) -> None:
     peer = play(START + attack(), limits=SMALL, waits=True)
     assert peer.goaway is Code.ENHANCE_YOUR_CALM
     assert all(call.is_gone for call in peer.application.calls)
+
+
+def test_a_client_that_takes_its_answer_byte_by_byte_is_cut_off() -> None:
+    shut = START + settings(frames.INITIAL_WINDOW_SIZE, 0) + headers() + data(1, b"x" * 500, ended=True)
+    peer = play(shut + frames.window_update(1, 1) * 100, limits=SMALL)
+    assert 0 < len(peer.body()) < 100
+    assert peer.goaway is Code.ENHANCE_YOUR_CALM
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3])
+def test_a_client_may_give_its_windows_back_after_each_answer(updates: int) -> None:
+    """As grpcio does, in a few bytes at a time."""
+
+    def scene() -> None:
+        peer = Peer(Echo(), SMALL)
+        peer.feed(START)
+        for stream in range(1, 1001, 2):
+            peer.feed(headers(stream) + data(stream, b"x" * 9, ended=True) + frames.window_update(0, 3) * updates)
+        assert peer.goaway is None
+
+    in_loop(scene)
 
 
 def test_answers_and_time_give_goodwill_back() -> None:
