@@ -281,7 +281,10 @@ class Controller:
 
     def _launch(self, lane: Lane, seat: Seat, most_rows: int, now_s: float) -> Launch:
         hosted = seat.hosted
-        requests, rows = self._seating.gather(lane, seat, most_rows, now_s)
+        if seat.is_only:
+            requests, rows = seat.line.take(hosted, most_rows)
+        else:
+            requests, rows = self._seating.gather(lane, seat, most_rows, now_s)
         self._families[hosted.family].running[hosted.device] += rows
         lane.free -= 1
         if self._is_late and not lane.free:

@@ -52,23 +52,24 @@ class DeadlineQueue:
 
     def pop(self) -> Request:
         """Remove and return the most urgent request. Raises `IndexError` where there is none."""
-        request = self._requests[0]
-        self._remove_first(1)
+        request = self._requests.pop(0)
+        del self._deadlines_s[0]
         self.rows -= request.rows
         return request
 
     def take(self, at_most_rows: int) -> tuple[tuple[Request, ...], int]:
         """Remove the most urgent requests that fit so many rows together, and say how many; the first always fits."""
         requests = self._requests
-        if self.rows == len(requests):  # a row each
-            rows = count = min(max(at_most_rows, 1), len(requests))
+        waiting = len(requests)
+        if self.rows == waiting:  # a row each
+            rows = count = at_most_rows if at_most_rows < waiting else waiting
         else:
             rows, count = requests[0].rows, 1
-            while count < len(requests) and rows + requests[count].rows <= at_most_rows:
+            while count < waiting and rows + requests[count].rows <= at_most_rows:
                 rows += requests[count].rows
                 count += 1
         taken = tuple(requests[:count])
-        self._remove_first(count)
+        del requests[:count], self._deadlines_s[:count]
         self.rows -= rows
         return taken, rows
 
@@ -99,9 +100,6 @@ class DeadlineQueue:
         first = bisect_left(self._deadlines_s, request.deadline_s)
         last = bisect_right(self._deadlines_s, request.deadline_s, first)
         return bisect_left(self._requests, request.id, first, last, key=_ID)
-
-    def _remove_first(self, count: int) -> None:
-        del self._requests[:count], self._deadlines_s[:count]
 
 
 class LevelQueues:

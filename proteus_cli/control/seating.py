@@ -33,13 +33,11 @@ class Seating:
         return self._hopeless_here(seat, line, now_s) if isinstance(line, LateLine) else _drop(seat)
 
     def gather(self, lane: Lane, seat: Seat, most_rows: int, now_s: float) -> tuple[tuple[Request, ...], int]:
-        """Remove the requests of a batch that starts at a seat, of up to so many rows, and say how many.
+        """Remove the requests of a batch that starts at a seat, of all levels there, of up to so many rows; how many.
 
         Those of a higher priority go first and the others follow, each level as far as the batch is in time for it.
         """
         line, hosted = seat.line, seat.hosted
-        if seat.is_only:
-            return line.take(hosted, most_rows)
         taken: list[Request] = []
         rows = 0
         for level, queue in line.queues_of(hosted).items():

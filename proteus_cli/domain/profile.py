@@ -173,7 +173,7 @@ class LatencyTable:
         rows = at_most
         while rows > measured and self(rows) > budget_s:
             rows -= 1
-        return rows if rows > measured else max(bisect_right(self._by_rows, budget_s, 0, rows + 1) - 1, 0)
+        return rows if rows > measured else bisect_right(self._by_rows, budget_s, 1, rows + 1) - 1
 
 
 def _interpolated(known: Mapping[int, float]) -> tuple[float, ...]:
