@@ -62,7 +62,7 @@ class DeadlineQueue:
         requests = self._requests
         waiting = len(requests)
         if self.rows == waiting:  # a row each
-            rows = count = at_most_rows if at_most_rows < waiting else waiting
+            rows = count = min(at_most_rows, waiting)
         else:
             rows, count = requests[0].rows, 1
             while count < waiting and rows + requests[count].rows <= at_most_rows:
