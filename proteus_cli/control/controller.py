@@ -150,13 +150,13 @@ class Controller:
         family.counts.arrived(rows, now_s)
         if not desk.team:
             return Refused(admission.retry_after_s(0, 0.0))
-        if self._is_choosy:
-            before_rows = family.rows if family.is_plain else family.rows_before(request, desk)
-            # With nobody before it it isn't load that makes it late: then a lane says if it can be answered in time.
-            if before_rows and not admission.fits(
-                before_rows + rows, desk.capacity_qps, self._batcher.due_s(request) - now_s
-            ):
-                return Refused(admission.retry_after_s(before_rows, desk.capacity_qps))
+        # With nobody before it it isn't load that makes it late: then a lane says whether it can be answered in time.
+        if self._is_choosy and family.rows:
+            capacity_qps, budget_s = desk.capacity_qps, self._batcher.due_s(request) - now_s
+            if not admission.fits(family.rows + rows, capacity_qps, budget_s):
+                before_rows = family.rows_before(request, desk)  # which is no more, but takes longer to count
+                if before_rows and not admission.fits(before_rows + rows, capacity_qps, budget_s):
+                    return Refused(admission.retry_after_s(before_rows, capacity_qps))
         family.rows += rows
         owner, overtook = desk.line.push(request)
         # Only whose turn it is has something new to do, unless the request overtook others, or others may help.

@@ -7,24 +7,22 @@ from proteus_cli.control.decision import Hosted
 from proteus_cli.control.demand import Counts
 from proteus_cli.control.lanes import Desk, Lane
 from proteus_cli.control.line import Line
-from proteus_cli.domain.request import USUAL_LEVEL, Request
+from proteus_cli.domain.request import Request
 
 
 class Family:
     """A desk for what any variant may answer, and one for each part of them that only the more accurate make up.
 
     These are opened when they are first needed: a minimum between two accuracies means the same as the higher one, so
-    there are no more desks than accuracies. ``rows`` wait or run. Where it is ``plain``, all that waits is at one desk,
-    and of the usual priority.
+    there are no more desks than accuracies. ``rows`` wait or run, ``running`` of them on each device.
     """
 
     def __init__(self, counts: Counts, new_line: Callable[[], Line]) -> None:
         self.counts = counts
         self.rows = 0
         self.whole = Desk(new_line())
-        self.is_plain = True
         self._new_line = new_line
-        self.running: dict[str, int] = {}  # rows by device
+        self.running: dict[str, int] = {}
         self._accuracies: list[float] = []  # of its hosts, each once, rising
         self._desks: list[Desk | None] = [self.whole]  # by the least accuracy of those who take from it
 
@@ -68,7 +66,6 @@ class Family:
                 desk.line.push(request)
             else:
                 orphans.append(request)
-        self.is_plain = self._is_plain()
         return orphans
 
     def open(self, request: Request, lanes: Mapping[str, Lane]) -> bool:
@@ -85,9 +82,7 @@ class Family:
             desk.team = _team(hosts, lanes)
             desk.count_capacity()
             self._desks[place] = desk
-        is_new = desk.line.open(request.level) or is_new
-        self.is_plain = self._is_plain()
-        return is_new
+        return desk.line.open(request.level) or is_new
 
     def desk_of(self, request: Request) -> Desk | None:
         """Where a request waits or would wait; None where nobody who hosts the family is accurate enough."""
@@ -119,9 +114,6 @@ class Family:
             turns = sum(each.line.turns_of(host) for host in desk.line.hosts if host in each.line.hosts)
             rows += min(turns, each.line.rows_up_to(request.level))
         return rows
-
-    def _is_plain(self) -> bool:
-        return len(self.desks) == 1 and self.whole.line.levels == (USUAL_LEVEL,)
 
 
 def _team(hosts: Sequence[Hosted], lanes: Mapping[str, Lane]) -> tuple[tuple[Hosted, Lane], ...]:
