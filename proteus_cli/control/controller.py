@@ -252,14 +252,12 @@ class Controller:
 
     def _seat_all(self) -> None:
         """Each lane has a seat at each level of each desk that it takes from."""
+        seats: dict[str, list[Seat]] = {device: [] for device in self._lanes}
+        for host in self._hosted:
+            for desk in self._families[host.family].desks_for(host):
+                seats[host.device] += seats_of(host, desk)
         for device, lane in self._lanes.items():
-            lane.seats = tuple(
-                seat
-                for host in self._hosted
-                if host.device == device
-                for desk in self._families[host.family].desks_for(host)
-                for seat in seats_of(host, desk)
-            )
+            lane.seats = tuple(seats[device])
 
     def _paces(self) -> dict[str, float]:
         """By family, how many times longer than profiled the batches of its lanes take."""

@@ -1,6 +1,6 @@
 """All that waits for one family, apart by how accurate an answer must be."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 
 from proteus_cli.control.decision import Hosted
@@ -91,7 +91,7 @@ class Family:
 
     def desks_for(self, host: Hosted) -> list[Desk]:
         """Those that a host takes from."""
-        return [desk for desk in self.desks if host in desk.line.hosts]
+        return [desk for desk in self._desks[: bisect_right(self._accuracies, host.accuracy)] if desk is not None]
 
     def count_capacity(self) -> None:
         """Count anew what the lanes that are there carry at their pace."""
