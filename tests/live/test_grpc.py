@@ -381,6 +381,9 @@ def test_what_is_wrong_has_its_status(stub: Any, channel: grpc.Channel) -> None:
     odd = wide_request()
     odd.parameters["timeout"].string_param = "soon"
     assert "`timeout` must be a whole number" in str(refused(infer, odd).details())
+    choosy = wide_request()
+    choosy.parameters["min_accuracy"].double_param = 0.9
+    assert refused(infer, choosy).code() is code.INVALID_ARGUMENT
     garbage = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
     assert refused(garbage, b"\xff\xff").code() is code.INVALID_ARGUMENT
     assert refused(garbage, b"\x0a\x05ab").code() is code.INVALID_ARGUMENT

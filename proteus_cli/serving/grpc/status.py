@@ -8,6 +8,7 @@ from proteus_cli.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     EngineFailed,
+    NotAccurateEnough,
     NotFound,
     NotReady,
     Overloaded,
@@ -35,6 +36,7 @@ class Status(IntEnum):
 
 STATUS = {
     BadRequest: Status.INVALID_ARGUMENT,
+    NotAccurateEnough: Status.INVALID_ARGUMENT,
     UnknownModel: Status.NOT_FOUND,
     NotFound: Status.NOT_FOUND,
     BodyTooLarge: Status.RESOURCE_EXHAUSTED,
@@ -73,7 +75,7 @@ def trailers_of(error: RequestError | CallError) -> bytes:
 def status_of(error: RequestError | CallError) -> Status:
     if isinstance(error, CallError):
         return error.status
-    return next(status for kind, status in STATUS.items() if isinstance(error, kind))
+    return STATUS[type(error)]
 
 
 def plain_http(status: int) -> bytes:

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from small_plane import FLOAT, LONG, SmallPlane
 from tritonclient.grpc import service_pb2
 
-from proteus_cli.errors import UnknownModel
+from proteus_cli.errors import MethodNotAllowed, RequestError, UnknownModel
 from proteus_cli.serving.grpc import frames, messages
 from proteus_cli.serving.grpc.calls import framed
 from proteus_cli.serving.grpc.limits import Limits
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
-from proteus_cli.serving.grpc.status import Status
+from proteus_cli.serving.grpc.status import STATUS, Status
 from proteus_cli.serving.lifecycle import Event
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -265,6 +265,11 @@ def test_calls_without_a_valid_token_are_turned_away() -> None:
 
 
 # --- methods
+
+
+def test_every_error_of_a_request_has_a_status() -> None:
+    """But for the verb, which gRPC doesn't have."""
+    assert set(STATUS) == set(RequestError.__subclasses__()) - {MethodNotAllowed}
 
 
 def test_a_model_that_fails_and_a_server_that_is_not_ready_have_their_status() -> None:
