@@ -60,7 +60,7 @@ class GrpcCall:
         raise NotImplementedError
 
     def gone(self) -> None:
-        """Nobody waits for the answer any more."""
+        """Nobody waits for the answer any more: whatever is still under way for it is to be given up."""
 
     # Call
 
@@ -182,7 +182,7 @@ class GrpcCall:
     def fail(self, error: RequestError | CallError) -> None:
         """End the call with an error."""
         self._is_over = True
-        self._free()
+        self.cancelled()
         if self._has_begun:
             self.stream.send(_NONE, _NONE, trailers_of(error))
         else:

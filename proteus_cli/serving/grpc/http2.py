@@ -383,6 +383,8 @@ class Http2Connection(asyncio.Protocol):
         self._cancel_all()
         self.outlet.control(frames.goaway(self._last_stream, fault.code, fault.message))
         self.outlet.flush()
+        if self._transport.is_closing():  # there were too many to tell
+            return
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:

@@ -351,6 +351,19 @@ def test_a_stream_that_is_cancelled_cancels_what_it_has_inside() -> None:
     scene(play)
 
 
+def test_a_stream_that_fails_gives_up_what_it_has_inside() -> None:
+    async def play() -> None:
+        client = Client()
+        stream = client.call(STREAM, infer_message(), b"\0" + (MOST + 1).to_bytes(4, "big"), ended=False)
+        assert client.status(stream) is Status.RESOURCE_EXHAUSTED
+        assert len(client.plane.cancelled) == 1
+        sent = client.peer.got
+        await turns()
+        assert client.peer.got == sent
+
+    scene(play)
+
+
 def test_a_watcher_is_told_of_each_change() -> None:
     async def play() -> None:
         client = Client()

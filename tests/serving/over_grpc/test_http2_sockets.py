@@ -122,6 +122,35 @@ def test_a_client_that_did_not_choose_http2_in_the_handshake_is_told(
     run(scene)
 
 
+def test_a_flood_of_connections_is_refused_and_leaves_nothing_behind() -> None:
+    """The first of them are told, the rest only closed."""
+
+    async def scene() -> None:
+        connections = Connections(most=1, most_body_bytes=0)
+        application = Echo()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Http2Connection(application, Limits(), connections), "127.0.0.1", 0
+        )
+        port = server.sockets[0].getsockname()[1]
+        opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(400)]
+        answers = []
+        for reader, _ in opened[1:]:
+            try:
+                answers.append(await reader.read())
+            except ConnectionResetError:
+                answers.append(b"")
+        told = sum(b"too many connections" in answer for answer in answers)
+        assert 200 <= told < len(answers)
+        assert len(connections) == 1
+        for _, writer in opened:
+            writer.close()
+        server.close()
+        await connections.close(1.0)
+        assert len(connections) == 0
+
+    run(scene)
+
+
 def test_a_client_that_still_sends_can_read_why_it_is_cut_off() -> None:
     async def scene() -> None:
         async with listening() as port:
