@@ -1,0 +1,78 @@
+"""A server that reads nothing and answers at once: what the clients themselves can do. ``PORT`` is for HTTP, +1 gRPC."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+import uvloop
+
+from benchmarks.serving.connections import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES,
+    HEADERS,
+    PREFACE,
+    SETTINGS,
+    frame,
+    frames,
+)
+
+ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 160\r\n\r\n{"y": [' + b"1.2345678, " * 13 + b"1.234567]}"
+_MESSAGE = b"\0\0\0\0\x3c" + 60 * b"x"
+_STATUS_200, _GRPC_STATUS_0 = b"\x88", b"\x00\x0bgrpc-status\x010"
+
+
+class NullHttp(asyncio.Protocol):
+    """Answers once so many bytes came as the first request has."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport, self._size, self._got = transport, 0, 0
+
+    def data_received(self, data: bytes) -> None:
+        if not self._size:
+            head, _, _ = data.partition(b"\r\n\r\n")
+            self._size = len(head) + 4 + int(head.lower().partition(b"content-length:")[2].split(b"\r")[0])
+        self._got += len(data)
+        if self._got >= self._size:
+            self._got -= self._size
+            self._transport.write(ANSWER)
+
+
+class NullGrpc(asyncio.Protocol):
+    """Answers each stream as it ends, and opens all windows wide."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport, self._buffer = transport, b""
+        window = (2**31 - 1 - 65_535).to_bytes(4, "big")
+        transport.write(frame(SETTINGS, 0, 0, b"") + frame(8, 0, 0, window))
+
+    def data_received(self, data: bytes) -> None:
+        buffer, out, end = (self._buffer + data).removeprefix(PREFACE), b"", 0
+        if len(buffer) < FRAME_BYTES:
+            self._buffer = buffer
+            return
+        for kind, flags, stream, _, next_at in frames(buffer):
+            end = next_at
+            if kind == SETTINGS and not flags & 1:
+                out += frame(SETTINGS, 1, 0, b"")
+            elif kind == DATA and flags & END_STREAM:
+                out += frame(HEADERS, END_HEADERS, stream, _STATUS_200) + frame(DATA, 0, stream, _MESSAGE)
+                out += frame(HEADERS, END_HEADERS | END_STREAM, stream, _GRPC_STATUS_0)
+        self._buffer = buffer[end:]
+        if out:
+            self._transport.write(out)
+
+
+async def _serve(port: int) -> None:
+    loop = asyncio.get_running_loop()
+    protocols: tuple[Callable[[], asyncio.Protocol], ...] = (NullHttp, NullGrpc)
+    for offset, protocol in enumerate(protocols):
+        await loop.create_server(protocol, "127.0.0.1", port + offset, backlog=1024)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(int(sys.argv[1])))
