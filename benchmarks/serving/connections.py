@@ -65,17 +65,34 @@ class Http1:
         if end < 0:
             return ()
         head = buffer[:end]
-        _, found, rest = head.lower().partition(b"content-length:")
-        if not found:
-            raise Broken(f"no Content-Length: {head[:200]!r}")
-        size = end + 4 + int(rest.split(b"\r", 1)[0])
-        if len(buffer) < size:
+        body, size = _body(head.lower(), buffer, end + 4)
+        if body is None:
             return ()
         self._buffer, self.in_flight = buffer[size:], 0
-        return (Reply(self._index, int(buffer[9:12]), head, buffer[end + 4 : size]),)
+        return (Reply(self._index, int(buffer[9:12]), head, body),)
 
     def unanswered(self) -> Sequence[int]:
         return (self._index,) if self.in_flight else ()
+
+
+def _body(head: bytes, buffer: bytes, start: int) -> tuple[bytes | None, int]:
+    """The body that starts there and where it ends; None while some of it is missing."""
+    _, has_length, rest = head.partition(b"\r\ncontent-length:")
+    if has_length:
+        end = start + int(rest.split(b"\r", 1)[0])
+        return (buffer[start:end], end) if end <= len(buffer) else (None, 0)
+    if b"\r\ntransfer-encoding: chunked" not in head:
+        raise Broken(f"no length: {head[:200]!r}")
+    chunks = []
+    while (line_end := buffer.find(b"\r\n", start)) >= 0:
+        size = int(buffer[start:line_end].split(b";")[0], 16)
+        start = line_end + 2 + size + 2
+        if start > len(buffer):
+            break
+        if not size:
+            return b"".join(chunks), start
+        chunks.append(buffer[line_end + 2 : start - 2])
+    return None, 0
 
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6, 7, 9

@@ -13,7 +13,7 @@ from benchmarks.serving.programs.models import MAX_BATCH, SHAPES
 from benchmarks.serving.server import Lab
 from benchmarks.serving.venvs import ROOT
 
-SLO_S = {"tiny": 0.05, "cnn": 0.1, "image": 0.1}
+SLO_S = dict.fromkeys(SHAPES, 0.1)
 PROFILE_BUDGET = "20s"
 ALL_QPS = 1_000_000  # more than can be served: the plan gives the family all of every device
 SHARED_QPS = 100

@@ -33,7 +33,7 @@ class NullHttp(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._size:
             head, _, _ = data.partition(b"\r\n\r\n")
-            self._size = len(head) + 4 + int(head.lower().partition(b"content-length:")[2].split(b"\r")[0])
+            self._size = len(head) + 4 + int(head.lower().partition(b"\r\ncontent-length:")[2].split(b"\r")[0])
         self._got += len(data)
         if self._got >= self._size:
             self._got -= self._size

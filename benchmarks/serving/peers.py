@@ -55,6 +55,7 @@ class Site:
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
             "HOME": str(self.directory),
+            "PATH": f"{self.python.parent}:{os.environ['PATH']}",
             "BENCH_MODELS": str(self.models),
             "BENCH_ROUTES": ",".join(f"{family}:{kind}" for family, kind in self.routes),
             "BENCH_INSTANCES": str(self.instances),
@@ -92,6 +93,8 @@ def free_ports() -> tuple[int, int, int]:
 
 # --- how each is started
 
+_LIBPYTHON = str(sysconfig.get_config_var("LIBDIR"))  # the stub of Triton's backend links with it
+
 
 def _proteus(site: Site) -> Command:
     plan = site.families[0] if len(site.families) == 1 else "all"
@@ -110,10 +113,14 @@ def _mosec(site: Site) -> Command:
 
 
 def _triton(site: Site) -> Command:
-    """The server that PyTriton's wheel carries, with the stub of this Python beside its backend."""
-    packages = Path(sysconfig.get_path("purelib", vars={"base": str(site.python.parents[1])}))
+    """The server that PyTriton's wheel carries, with the stub of this Python beside its backend.
+
+    The stub ignores ``PYTHONPATH``; it finds packages by the first ``python3`` of ``PATH``, and us in the current directory.
+    """
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    packages = site.python.parents[1] / "lib" / f"python{python}" / "site-packages"
     server, repository, backends = packages / "pytriton" / "tritonserver", site.directory / "models", Path("backends")
-    stub = server / "python_backend_stubs" / f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = server / "python_backend_stubs" / python
     python_backend = site.directory / backends / "python"
     python_backend.mkdir(parents=True)
     for file in [*(server / "backends" / "python").iterdir(), stub / "triton_python_backend_stub"]:
@@ -122,18 +129,13 @@ def _triton(site: Site) -> Command:
         _triton_model(repository / family, family, site.instances)
     ports = {"http": site.http_port, "grpc": site.grpc_port, "metrics": site.metrics_port}
     listening = [part for what, port in ports.items() for part in (f"--{what}-address=127.0.0.1", f"--{what}-port={port}")]
-    libraries = (packages / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR"))
     command = (
         server / "bin" / "tritonserver",
         f"--model-repository={repository}",
         f"--backend-directory={site.directory / backends}",
         *listening,
     )
-    paths = {
-        "LD_LIBRARY_PATH": ":".join(str(path) for path in libraries),
-        "PYTHONPATH": f"{ROOT}:{packages}",
-    }
-    return command, paths
+    return command, {"LD_LIBRARY_PATH": f"{packages / 'nvidia_pytriton.libs'}:{_LIBPYTHON}"}
 
 
 def _triton_model(directory: Path, family: str, instances: int) -> None:
@@ -151,6 +153,11 @@ def _triton_model(directory: Path, family: str, instances: int) -> None:
         f"dynamic_batching {{ max_queue_delay_microseconds: {round(1e6 * DELAY_S)} }}\n",
         encoding="utf-8",
     )
+
+
+def _pytriton(site: Site) -> Command:
+    command, _ = _program("pytriton_server")(site)
+    return command, {"LD_LIBRARY_PATH": _LIBPYTHON}
 
 
 def _mlserver(site: Site) -> Command:
@@ -172,14 +179,14 @@ def _mlserver(site: Site) -> Command:
         }
         (site.directory / family).mkdir()
         (site.directory / family / "model-settings.json").write_bytes(msgspec.json.encode(model))
-    return (site.python, "-m", "mlserver.cli.main", "start", str(site.directory)), {}
+    return (site.python.with_name("mlserver"), "start", site.directory), {}
 
 
 def _bentoml(site: Site) -> Command:
     service = "benchmarks.serving.programs.bentoml_service:Classifiers"
     listening = ("--host", "127.0.0.1", "--port", str(site.http_port))
     variables = {"BENTOML_HOME": str(site.directory), "BENTOML_DO_NOT_TRACK": "True"}
-    command = (site.python, "-m", "bentoml", "serve", service, *listening, "--working-dir", str(ROOT))
+    command = (site.python.with_name("bentoml"), "serve", service, *listening, "--working-dir", str(ROOT))
     return command, variables
 
 
@@ -206,10 +213,10 @@ PEERS = (
         _OIP | _OIP_GRPC,
         remark="the server of the `nvidia-pytriton` wheel, started as it is, with its python backend",
     ),
-    Peer("pytriton", _TRITON, _program("pytriton_server"), _OIP | _OIP_GRPC),
+    Peer("pytriton", _TRITON, _pytriton, _OIP | _OIP_GRPC),
     Peer(
         "mlserver",
-        ("mlserver==1.7.1", ONNXRUNTIME),
+        ("mlserver==1.7.1", "uvloop==0.21.0", ONNXRUNTIME),
         _mlserver,
         {"json": _OIP["json"]} | _OIP_GRPC,
         {"binary": "its REST has no binary tensors"},

@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 MARK = "BENCH_MARK"  # in the environment of a server and of all that it starts
-STOPPED_WITHIN_S = 15.0
+STOPPED_WITHIN_S = 5.0
 _PARENT, _TIMES, _THREADS, _STARTED = 1, slice(11, 15), 17, 19  # where what stands, counted from the state
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -85,8 +85,10 @@ class Process:
 
 
 @contextmanager
-def running(command: Sequence[str | Path], environment: Mapping[str, str], log: Path) -> Iterator[Process]:
-    """A process with all that it starts, all of which is gone on the way out.
+def running(
+    command: Sequence[str | Path], environment: Mapping[str, str], *, log: Path, directory: Path
+) -> Iterator[Process]:
+    """A process, started in a directory, with all that it starts; all of it is gone on the way out.
 
     It is in a session of its own: Ctrl-C is for the benchmark, which ends it in its own time.
     """
@@ -98,6 +100,7 @@ def running(command: Sequence[str | Path], environment: Mapping[str, str], log: 
             stdout=output,
             stderr=subprocess.STDOUT,
             env=dict(environment) | {MARK: mark},
+            cwd=directory,
             start_new_session=True,
         )
     tree = Tree(popen.pid, mark)
