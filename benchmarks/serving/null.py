@@ -1,8 +1,9 @@
-"""A server that reads nothing and answers at once: what the clients themselves can do. ``PORT`` is for HTTP, +1 gRPC."""
+"""A server that reads nothing and answers at once: what the clients themselves can do. Ports: HTTP, gRPC."""
 
 import asyncio
+import struct
 import sys
-from collections.abc import Callable
+from typing import cast
 
 import uvloop
 
@@ -18,8 +19,10 @@ from benchmarks.serving.connections import (
     frames,
 )
 
-ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 160\r\n\r\n{"y": [' + b"1.2345678, " * 13 + b"1.234567]}"
-_MESSAGE = b"\0\0\0\0\x3c" + 60 * b"x"
+_BODY = b'{"y": [' + b"1.0, " * 9 + b"1.0]}"
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(_BODY) + _BODY
+_SCORES = b"\x32\x28" + struct.pack("<10f", *[1.0] * 10)  # raw_output_contents of a ModelInferResponse
+_MESSAGE = b"\0\0\0\0" + bytes([len(_SCORES)]) + _SCORES
 _STATUS_200, _GRPC_STATUS_0 = b"\x88", b"\x00\x0bgrpc-status\x010"
 
 
@@ -27,8 +30,7 @@ class NullHttp(asyncio.Protocol):
     """Answers once so many bytes came as the first request has."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport, self._size, self._got = transport, 0, 0
+        self._transport, self._size, self._got = cast("asyncio.Transport", transport), 0, 0
 
     def data_received(self, data: bytes) -> None:
         if not self._size:
@@ -37,17 +39,16 @@ class NullHttp(asyncio.Protocol):
         self._got += len(data)
         if self._got >= self._size:
             self._got -= self._size
-            self._transport.write(ANSWER)
+            self._transport.write(_ANSWER)
 
 
 class NullGrpc(asyncio.Protocol):
     """Answers each stream as it ends, and opens all windows wide."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport, self._buffer = transport, b""
+        self._transport, self._buffer = cast("asyncio.Transport", transport), b""
         window = (2**31 - 1 - 65_535).to_bytes(4, "big")
-        transport.write(frame(SETTINGS, 0, 0, b"") + frame(8, 0, 0, window))
+        self._transport.write(frame(SETTINGS, 0, 0, b"") + frame(8, 0, 0, window))
 
     def data_received(self, data: bytes) -> None:
         buffer, out, end = (self._buffer + data).removeprefix(PREFACE), b"", 0
@@ -66,13 +67,12 @@ class NullGrpc(asyncio.Protocol):
             self._transport.write(out)
 
 
-async def _serve(port: int) -> None:
+async def _serve(http_port: int, grpc_port: int) -> None:
     loop = asyncio.get_running_loop()
-    protocols: tuple[Callable[[], asyncio.Protocol], ...] = (NullHttp, NullGrpc)
-    for offset, protocol in enumerate(protocols):
-        await loop.create_server(protocol, "127.0.0.1", port + offset, backlog=1024)
+    await loop.create_server(NullHttp, "127.0.0.1", http_port, backlog=1024)
+    await loop.create_server(NullGrpc, "127.0.0.1", grpc_port, backlog=1024)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(int(sys.argv[1])))
+    uvloop.run(_serve(*(int(port) for port in sys.argv[1:])))

@@ -116,6 +116,12 @@ OIP_GRPC = Dialect(_grpc, _from_grpc, over_http2=True)
 PLAIN_JSON = Dialect(_plain_json, _from_plain_json)
 ROWS_JSON = Dialect(_rows_json, _from_rows_json)
 RAW = Dialect(_raw, _from_raw)
+TO_NULL = {
+    "json": Dialect(_oip_json, _from_plain_json),
+    "binary": Dialect(_oip_binary, _from_plain_json),
+    "grpc": OIP_GRPC,
+}
+"""By kind, what is sent to the server that reads nothing, and what it answers."""
 
 
 def objection(dialect: Dialect, head: bytes, body: bytes, expected: Floats) -> str:

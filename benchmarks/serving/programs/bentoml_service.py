@@ -21,6 +21,10 @@ class Classifiers:
     def cnn(self, x: np.ndarray) -> np.ndarray:
         return self._scores("cnn", x)
 
+    @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=LONGEST_MS)
+    def image(self, x: np.ndarray) -> np.ndarray:
+        return self._scores("image", x)
+
     def _scores(self, family: str, rows: np.ndarray) -> Floats:
         model = self.models[family]
         return model(rows.astype(np.float32).reshape(-1, *model.shape))

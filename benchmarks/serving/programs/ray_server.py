@@ -45,7 +45,12 @@ def main() -> None:
         _temp_dir=os.environ["BENCH_DIRECTORY"],
     )
     serve.start(http_options={"host": "127.0.0.1", "port": port()})
-    deployment = serve.deployment(Classifier, num_replicas=instances(), max_ongoing_requests=1000)
+    deployment = serve.deployment(
+        Classifier,
+        num_replicas=instances(),
+        max_ongoing_requests=1000,
+        ray_actor_options={"num_cpus": 0},  # or fewer replicas than there are families start on two cores
+    )
     for family in families():
         bound = deployment.options(name=family).bind(family)
         serve.run(bound, name=family, route_prefix=f"/{family}")
