@@ -47,7 +47,9 @@ def markdown(done: Benchmark) -> str:
 
 def tables(done: Benchmark) -> str:
     """All tables and nothing else."""
-    return "\n".join(line for section in done.sections for table in section.tables for line in table_lines(table)) + "\n"
+    return (
+        "\n".join(line for section in done.sections for table in section.tables for line in table_lines(table)) + "\n"
+    )
 
 
 def _made(done: Benchmark) -> Iterator[str]:

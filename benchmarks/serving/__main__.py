@@ -11,28 +11,25 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 from rich.console import Console
 
 from benchmarks.machine import machine
-from benchmarks.serving import clients, idle, overload, pages
+from benchmarks.serving import clients, pages
 from benchmarks.serving.aims import aims
+from benchmarks.serving.extras import EXTRAS, Extras, Size
 from benchmarks.serving.lab import laboratory
-from benchmarks.serving.load import LoadFailed
 from benchmarks.serving.peers import ONNXRUNTIME, PEERS, Peer
 from benchmarks.serving.processes import NotStarted
-from benchmarks.serving.results import Benchmark, Client, Crowd, Failure, Footprint, IdleConnections, Overload, Workload
-from benchmarks.serving.rounds import OURS, RIVALS, Rounds
-from benchmarks.serving.server import Lab, python_of
+from benchmarks.serving.results import Benchmark, Client, Failure, Workload
+from benchmarks.serving.rounds import OURS, Rounds
+from benchmarks.serving.server import python_of
 from benchmarks.serving.venvs import ROOT
 from proteus_cli.store import made_by, to_json, write_bytes, write_text
-
-T = TypeVar("T")
 
 PAGE = ROOT / "docs" / "performance.md"
 WORKLOADS = tuple(
@@ -46,15 +43,13 @@ WORKLOADS = tuple(
         ("image", "binary"),
     )
 )
-EXTRAS = ("footprint", "idle", "crowd", "overload")
-IDLE_CONNECTIONS, CROWD_CONNECTIONS = 1_000, 10_000
-SPARE_FILES = 500  # what a process opens besides connections
+OVERLOAD_S = 2.0
 CLIENT_S = 0.7
 CLIENT_FRACTION = 0.7  # of the Poisson arrivals that the client can make, it is asked at most this part
 
 
 def main() -> None:
-    """Measure, deliver, and exit with 1 where an answer was wrong, or proteus failed, or an aim matters and is missed."""
+    """Measure and deliver; exit with 1 where an answer was wrong, proteus failed, or an aim matters and is missed."""
     options = _options()
     _require_tools()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -113,19 +108,9 @@ def _require_tools() -> None:
             raise SystemExit(f"error: no `{tool}` here\n\nhint: apt-get install {package}")
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     """SIGTERM ends it as Ctrl-C does: whatever runs is ended on the way out."""
     raise KeyboardInterrupt
-
-
-@dataclass
-class _Extras:
-    """What doesn't go in rounds."""
-
-    footprints: list[Footprint] = field(default_factory=list)
-    idle: list[IdleConnections] = field(default_factory=list)
-    crowds: list[Crowd] = field(default_factory=list)
-    overloads: list[Overload] = field(default_factory=list)
 
 
 def _measured(options: argparse.Namespace, say: Callable[[str], None]) -> Benchmark:
@@ -141,8 +126,13 @@ def _measured(options: argparse.Namespace, say: Callable[[str], None]) -> Benchm
         rounds = Rounds(lab, options.seconds, limits, say, failures=failures)
         for number in range(options.rounds):
             rounds.run(number, peers, workloads)
-        extras = _extras(peers, lab, options, failures, say)
+        extras = Extras(lab, _size(options), say, failures)
+        extras.run(peers, options.extras)
     return _benchmark(options, peers, workloads, able, rounds, extras, time.perf_counter() - start_s)
+
+
+def _size(options: argparse.Namespace) -> Size:
+    return Size(3.0, 1, OVERLOAD_S) if options.quick else Size(10.0, options.rounds, OVERLOAD_S)
 
 
 def _installed(peers: Sequence[Peer], failures: list[Failure], say: Callable[[str], None]) -> list[Peer]:
@@ -158,58 +148,13 @@ def _installed(peers: Sequence[Peer], failures: list[Failure], say: Callable[[st
     return there
 
 
-def _extras(
-    peers: Sequence[Peer],
-    lab: Lab,
-    options: argparse.Namespace,
-    failures: list[Failure],
-    say: Callable[[str], None],
-) -> _Extras:
-    """Each on a server of its own; what fails is noted."""
-    found = _Extras()
-    window_s = 3.0 if options.quick else 10.0
-    json, cnn = WORKLOADS[0], WORKLOADS[4]
-    crowd_size = min(CROWD_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)
-
-    def note(peer: Peer, name: str, measure: Callable[[], T], into: Callable[[T], object]) -> None:
-        say(f"{name}: {peer.name}")
-        try:
-            into(measure())
-        except (LoadFailed, NotStarted, OSError) as error:
-            failures.append(Failure(peer.name, name, str(error)))
-
-    for peer in peers:
-        if "footprint" in options.extras:
-            note(peer, "footprint", lambda peer=peer: idle.footprint(peer, lab), found.footprints.append)
-        if peer.name not in {OURS, *RIVALS}:
-            continue
-        if "idle" in options.extras:
-            note(
-                peer,
-                "idle connections",
-                lambda peer=peer: idle.idle_connections(peer, lab, json, count=IDLE_CONNECTIONS, window_s=window_s),
-                found.idle.append,
-            )
-        if "crowd" in options.extras:
-            note(peer, "crowd", lambda peer=peer: idle.crowd(peer, lab, json, count=crowd_size), found.crowds.append)
-        if "overload" in options.extras and peer.name == OURS:
-            rounds, load_s = (1, 2.0) if options.quick else (options.rounds, 2.0)
-            note(
-                peer,
-                "overload",
-                lambda peer=peer: list(overload.overload(peer, lab, cnn, rounds=rounds, load_s=load_s)),
-                found.overloads.extend,
-            )
-    return found
-
-
 def _benchmark(
     options: argparse.Namespace,
     peers: Sequence[Peer],
     workloads: tuple[Workload, ...],
     able: Sequence[Client],
     rounds: Rounds,
-    extras: _Extras,
+    extras: Extras,
     seconds: float,
 ) -> Benchmark:
     return Benchmark(
@@ -252,7 +197,11 @@ def _command(options: argparse.Namespace) -> str:
     parts = ["python -m benchmarks.serving"]
     if options.quick:
         parts.append("--quick")
-    for name, whole in (("peers", [peer.name for peer in PEERS]), ("workloads", [workload.name for workload in WORKLOADS]), ("extras", EXTRAS)):
+    for name, whole in (
+        ("peers", [peer.name for peer in PEERS]),
+        ("workloads", [workload.name for workload in WORKLOADS]),
+        ("extras", EXTRAS),
+    ):
         if tuple(getattr(options, name)) != tuple(whole):
             parts.append(f"--{name} {','.join(getattr(options, name))}")
     if options.instances != 1:

@@ -52,9 +52,7 @@ def _against_rivals(done: Benchmark) -> Iterator[Aim]:
 
 
 def _ratio(done: Benchmark, workload: str, rival: str, value: Callable[[Load], float]) -> float | None:
-    ours, theirs = (
-        median(value(load) for load in done.loads_of(peer, workload)) for peer in (OURS, rival)
-    )
+    ours, theirs = (median(value(load) for load in done.loads_of(peer, workload)) for peer in (OURS, rival))
     return ours / theirs if ours is not None and theirs is not None else None
 
 

@@ -8,9 +8,9 @@ OK = 200
 
 
 class Reply(NamedTuple):
-    """An answer to request number ``index``. ``status`` is HTTP's; of gRPC it is 200, or the gRPC status."""
+    """An answer to a request. ``status`` is HTTP's; of gRPC it is 200, or the gRPC status."""
 
-    index: int
+    number: int
     status: int
     head: bytes
     body: bytes
@@ -21,7 +21,7 @@ class Broken(Exception):
 
 
 class Connection(Protocol):
-    """``greeting`` is sent first; ``most`` requests may be in flight; ``echo`` is to be sent back (acknowledgements)."""
+    """``greeting`` is sent first; ``most`` requests may be in flight; ``echo`` (acknowledgements) is to be sent."""
 
     greeting: bytes
     most: int
@@ -83,7 +83,7 @@ def _body(head: bytes, buffer: bytes, start: int) -> tuple[bytes | None, int]:
         return (buffer[start:end], end) if end <= len(buffer) else (None, 0)
     if b"\r\ntransfer-encoding: chunked" not in head:
         raise Broken(f"no length: {head[:200]!r}")
-    chunks = []
+    chunks: list[bytes] = []
     while (line_end := buffer.find(b"\r\n", start)) >= 0:
         size = int(buffer[start:line_end].split(b";")[0], 16)
         start = line_end + 2 + size + 2
@@ -203,5 +203,5 @@ def _request_headers(path: str) -> bytes:
 def _grpc_status(trailers: bytes) -> int:
     from hpack import Decoder  # noqa: PLC0415
 
-    headers = dict(Decoder().decode(trailers)) if trailers else {}
-    return int(headers.get("grpc-status", -1))
+    headers = dict(Decoder().decode(trailers, raw=True)) if trailers else {}
+    return int(headers.get(b"grpc-status", -1))

@@ -85,9 +85,7 @@ def crowd(peer: Peer, lab: Lab, workload: Workload, *, count: int) -> Crowd:
         beside = others.result()
     answered = statuses.count("200")
     silent = statuses.count("")
-    return Crowd(
-        peer.name, count, answered, count - answered - silent, silent, (alone.rps, beside.rps), beside.failed
-    )
+    return Crowd(peer.name, count, answered, count - answered - silent, silent, (alone.rps, beside.rps), beside.failed)
 
 
 def _crowd_statuses(target: Target, count: int, stop_s: float) -> list[str]:

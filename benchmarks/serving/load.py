@@ -79,7 +79,7 @@ class Heard:
     @property
     def answered(self) -> npt.NDArray[np.bool_]:
         """Which were."""
-        return self.status == OK
+        return np.equal(self.status, OK)
 
     def percentile_ms(self, part: float) -> float:
         """Of the latency of those that were answered; NaN where none was."""
@@ -87,7 +87,9 @@ class Heard:
         return 1000 * float(np.percentile(answered, part)) if len(answered) else float("nan")
 
 
-def play(target: Target, rate_qps: float, duration_s: float, *, seed: int, connections: int = OPEN_CONNECTIONS) -> Heard:
+def play(
+    target: Target, rate_qps: float, duration_s: float, *, seed: int, connections: int = OPEN_CONNECTIONS
+) -> Heard:
     """Poisson arrivals at that rate."""
     with _playing(target, rate_qps, duration_s, seed=seed, connections=connections, keep=KEEP) as process:
         return _heard(target, process, duration_s)
@@ -187,7 +189,7 @@ def _wrk(target: Target, duration_s: float, connections: int) -> tuple[int, floa
     file = target.directory / f"{target.family}.requests"
     file.write_bytes(b"".join(b"%d\n" % len(request) + request for request in target.requests))
     longest_s = int(duration_s + _SLACK_S)
-    command = ("wrk", f"-t1", f"-c{connections}", f"-d{longest_s}s", "--timeout", "10s", "-s", str(LUA))
+    command = ("wrk", "-t1", f"-c{connections}", f"-d{longest_s}s", "--timeout", "10s", "-s", str(LUA))
     arguments = (f"http://127.0.0.1:{target.port}", "--", str(file))
     with _ended((*command, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         time.sleep(duration_s)

@@ -27,18 +27,17 @@ _STATUS_200, _GRPC_STATUS_0 = b"\x88", b"\x00\x0bgrpc-status\x010"
 
 
 class NullHttp(asyncio.Protocol):
-    """Answers once so many bytes came as the first request has."""
+    """Answers once the bytes are there that a request says it has."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport, self._size, self._got = cast("asyncio.Transport", transport), 0, 0
+        self._transport, self._missing = cast("asyncio.Transport", transport), 0
 
     def data_received(self, data: bytes) -> None:
-        if not self._size:
-            head, _, _ = data.partition(b"\r\n\r\n")
-            self._size = len(head) + 4 + int(head.lower().partition(b"\r\ncontent-length:")[2].split(b"\r")[0])
-        self._got += len(data)
-        if self._got >= self._size:
-            self._got -= self._size
+        if not self._missing:
+            start = data.index(b"\r\nContent-Length: ") + 18
+            self._missing = data.index(b"\r\n\r\n", start) + 4 + int(data[start : data.index(b"\r", start)])
+        self._missing -= len(data)
+        if not self._missing:
             self._transport.write(_ANSWER)
 
 

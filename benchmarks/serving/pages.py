@@ -25,8 +25,7 @@ Each cell is the median of the rounds (lowest–highest); the order of servers a
 def shown(done: Benchmark) -> RenderableType:
     """For the terminal."""
     parts: list[RenderableType] = [rich_table(table) for table in tables(done)]
-    for aim in aims(done):
-        parts.append(Text(aim_line(aim), style="green" if aim.is_reached else "red"))
+    parts += [Text(aim_line(aim), style="green" if aim.is_reached else "red") for aim in aims(done)]
     parts += [Markdown(f"- {remark}") for remark in remarks(done)]
     parts.append(Text(_made(done)))
     return Group(*parts)
@@ -56,9 +55,9 @@ def put_into(page: str, text: str) -> str:
 def tables(done: Benchmark) -> Iterator[Table]:
     """One for each workload, then what doesn't depend on it."""
     for workload in done.workloads:
-        yield _workload_table(done, workload)
-    if any(each.of != each.peer for each in done.latencies):
-        yield _same_rate_table(done)
+        if any(load.workload == workload.name for load in done.loads):
+            yield _workload_table(done, workload)
+    yield from _same_rate_table(done)
     yield Table(
         "the clients themselves, on a server that reads nothing",
         ("workload", "requests/s", "client's CPU µs", "Poisson/s"),
@@ -100,7 +99,7 @@ def _rate(latencies: Sequence[Latency]) -> str:
     return spread(rates[-1:], "{:,.0f}".format) + star
 
 
-def _same_rate_table(done: Benchmark) -> Table:
+def _same_rate_table(done: Benchmark) -> Iterator[Table]:
     rows = []
     for workload in done.workloads:
         for rival in RIVALS:
@@ -114,7 +113,8 @@ def _same_rate_table(done: Benchmark) -> Table:
                 ]
                 rows.append((f"{workload.name}, {rival}'s half", _rate(ours), *cells))
     columns = ("", "requests/s", "their p50 ms", "our p50 ms", "their p99 ms", "our p99 ms")
-    return Table("proteus at the rate that is half of another's", columns, tuple(rows))
+    if rows:
+        yield Table("proteus at the rate that is half of another's", columns, tuple(rows))
 
 
 def _p50(latency: Latency) -> float:
@@ -190,7 +190,9 @@ def remarks(done: Benchmark) -> Iterator[str]:
     """What a reader should know of the peers, what they can't, and what went wrong."""
     yield from (f"{peer}: {remark}." for peer, remark in done.remarks.items())
     yield from (f"{each.peer}, {each.workload}: not asked, {each.error}." for each in done.lacks)
-    yield from (f"**{each.peer}{f', {each.workload}' if each.workload else ''} failed**: {each.error}" for each in done.failures)
+    yield from (
+        f"**{each.peer}{f', {each.workload}' if each.workload else ''} failed**: {each.error}" for each in done.failures
+    )
 
 
 def spread(values: Sequence[float], text: Callable[[float], str]) -> str:

@@ -5,6 +5,7 @@ import socket
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -84,11 +85,9 @@ class Peer:
 
 def free_ports() -> tuple[int, int, int]:
     """Three ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = tuple(each.getsockname()[1] for each in sockets)
-    for each in sockets:
-        each.close()
-    return ports  # type: ignore[return-value]
+    with ExitStack() as stack:
+        one, two, three = (stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3))
+        return one.getsockname()[1], two.getsockname()[1], three.getsockname()[1]
 
 
 # --- how each is started
@@ -100,22 +99,22 @@ def _proteus(site: Site) -> Command:
     plan = site.families[0] if len(site.families) == 1 else "all"
     place = ("--no-replan", "--port", "0", "--workspace", str(site.workspace))
     grpc = ("--grpc-port", str(site.grpc_port)) if any(kind == "grpc" for _, kind in site.routes) else ()
-    return (site.python, "-m", "proteus_cli", "serve", plan, *place, *grpc), {}
+    return [site.python, "-m", "proteus_cli", "serve", plan, *place, *grpc], {}
 
 
-def _program(name: str, *arguments: str) -> Callable[[Site], Command]:
-    return lambda site: ((site.python, "-m", f"benchmarks.serving.programs.{name}", *arguments), {})
+def _program(name: str) -> Callable[[Site], Command]:
+    return lambda site: ([site.python, "-m", f"benchmarks.serving.programs.{name}"], {})
 
 
 def _mosec(site: Site) -> Command:
     command, _ = _program("mosec_server")(site)
-    return (*command, "--address", "127.0.0.1", "--port", str(site.http_port), "--timeout", "30000"), {}
+    return [*command, "--address", "127.0.0.1", "--port", str(site.http_port), "--timeout", "30000"], {}
 
 
 def _triton(site: Site) -> Command:
     """The server that PyTriton's wheel carries, with the stub of this Python beside its backend.
 
-    The stub ignores ``PYTHONPATH``; it finds packages by the first ``python3`` of ``PATH``, and us in the current directory.
+    The stub ignores ``PYTHONPATH``: it finds packages by the first ``python3`` of ``PATH``, and us where it starts.
     """
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     packages = site.python.parents[1] / "lib" / f"python{python}" / "site-packages"
@@ -128,7 +127,9 @@ def _triton(site: Site) -> Command:
     for family in site.families:
         _triton_model(repository / family, family, site.instances)
     ports = {"http": site.http_port, "grpc": site.grpc_port, "metrics": site.metrics_port}
-    listening = [part for what, port in ports.items() for part in (f"--{what}-address=127.0.0.1", f"--{what}-port={port}")]
+    listening = [
+        part for what, port in ports.items() for part in (f"--{what}-address=127.0.0.1", f"--{what}-port={port}")
+    ]
     command = (
         server / "bin" / "tritonserver",
         f"--model-repository={repository}",

@@ -186,7 +186,7 @@ class Player:
             self._free.append(line)
 
     def _note(self, reply: Reply, now_s: float) -> None:
-        index = reply.index
+        index = reply.number
         self._status[index], self._latency_s[index] = reply.status, now_s - self._due_s[index]
         self._ended += 1
         if index % self._job.keep == 0:

@@ -1,7 +1,7 @@
 """Rounds over all peers and workloads, in turns: saturation, then latency at half of it."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -54,7 +54,8 @@ class Rounds:
                     self.say(f"round {number + 1}: {peer.name}, {workload.name}")
                     self._measure_or_note(number, server, workload)
         except NotStarted as error:
-            self.failures.append(Failure(peer.name, workloads[0].name if peer.alone else "", str(error)))
+            names = [workload.name for workload in workloads] if peer.alone else [""]
+            self.failures += [Failure(peer.name, name, str(error)) for name in names]
 
     def _measure_or_note(self, number: int, server: Server, workload: Workload) -> None:
         try:
@@ -67,9 +68,7 @@ class Rounds:
         peer, target = server.peer.name, server.target(workload.route)
         load.saturate(target, WARM_UP_S)
         found = load.saturate(target, self.load_s)
-        self.loads.append(
-            Load(peer, workload.name, number, found.rps, found.cpu_us, found.client_cpu_us, found.failed)
-        )
+        self.loads.append(Load(peer, workload.name, number, found.rps, found.cpu_us, found.client_cpu_us, found.failed))
         self._rps[peer, workload.name].append(found.rps)
         for of in (peer, *(RIVALS if peer == OURS else ())):
             capacity_qps = self.capacity_qps(of, workload.name)
@@ -98,10 +97,9 @@ class Rounds:
         )
 
 
-def groups(peer: Peer, workloads: Sequence[Workload]) -> Iterator[list[Workload]]:
-    """What one start of the peer serves: all workloads, or those of one family."""
-    families = dict.fromkeys(workload.family for workload in workloads)
-    if not peer.alone:
-        families = {"": None} if workloads else {}
-    for family in families:
-        yield [workload for workload in workloads if family in {"", workload.family}]
+def groups(peer: Peer, workloads: Sequence[Workload]) -> list[list[Workload]]:
+    """What one start of the peer serves: all workloads, or those of one family, and gRPC by itself."""
+    together: dict[tuple[str, bool], list[Workload]] = defaultdict(list)
+    for workload in workloads:
+        together[(workload.family, workload.kind == "grpc") if peer.alone else ("", False)].append(workload)
+    return list(together.values())

@@ -13,15 +13,15 @@ class Classifiers:
     def __init__(self) -> None:
         self.models = {family: Model(family) for family in ("tiny", "cnn", "image")}
 
-    @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=LONGEST_MS)
+    @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=LONGEST_MS)  # type: ignore[untyped-decorator]
     def tiny(self, x: np.ndarray) -> np.ndarray:
         return self._scores("tiny", x)
 
-    @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=LONGEST_MS)
+    @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=LONGEST_MS)  # type: ignore[untyped-decorator]
     def cnn(self, x: np.ndarray) -> np.ndarray:
         return self._scores("cnn", x)
 
-    @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=LONGEST_MS)
+    @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=LONGEST_MS)  # type: ignore[untyped-decorator]
     def image(self, x: np.ndarray) -> np.ndarray:
         return self._scores("image", x)
 

@@ -19,13 +19,13 @@ class Answer(BaseModel):
     y: list[float]
 
 
-@app.post("/{family}/json")
+@app.post("/{family}/json")  # type: ignore[untyped-decorator]
 def from_json(family: str, query: Query) -> Answer:
     model = models[family]
     return Answer(y=model(model.row(query.x)[None])[0].tolist())
 
 
-@app.post("/{family}/binary")
+@app.post("/{family}/binary")  # type: ignore[untyped-decorator]
 async def from_binary(family: str, request: Request) -> Response:
     model = models[family]
     row = model.raw_row(await request.body())

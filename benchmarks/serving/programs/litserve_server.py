@@ -29,9 +29,7 @@ class Classifier(litserve.LitAPI):  # type: ignore[misc]
 
 
 def main() -> None:
-    apis = [
-        Classifier(max_batch_size=MAX_BATCH, batch_timeout=DELAY_S, api_path=f"/{family}") for family in families()
-    ]
+    apis = [Classifier(max_batch_size=MAX_BATCH, batch_timeout=DELAY_S, api_path=f"/{family}") for family in families()]
     server = litserve.LitServer(apis, accelerator="cpu", workers_per_device=instances())
     server.run(host="127.0.0.1", port=port(), num_api_servers=1, generate_client_file=False, log_level="warning")
 
