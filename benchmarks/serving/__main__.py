@@ -77,7 +77,7 @@ def _options() -> argparse.Namespace:
         "--extras", type=_some(EXTRAS), default=EXTRAS, metavar="A,B", help=f"{', '.join(EXTRAS)}; or an empty list"
     )
     parser.add_argument("--rounds", type=int, default=5, help="5, each in the other order than the one before")
-    parser.add_argument("--seconds", type=float, default=1.5, help="for each load: 1.5")
+    parser.add_argument("--seconds", type=float, default=1.3, help="for each load: 1.3")
     parser.add_argument("--instances", type=int, default=1, help="copies of each model: 1 (for proteus, devices)")
     parser.add_argument("--quick", action="store_true", help="one round of 1 s, short extras: 4 minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
@@ -88,6 +88,9 @@ def _options() -> argparse.Namespace:
         options.rounds, options.seconds = 1, 1.0
     if options.rounds < 1 or options.seconds <= 0 or options.instances < 1:
         parser.error("--rounds, --seconds and --instances must be above 0")
+    is_whole = all(getattr(options, name) == parser.get_default(name) for name in ("peers", "workloads", "extras"))
+    if options.docs and (options.quick or not is_whole):
+        parser.error("--docs takes a full run: without --quick, --peers, --workloads and --extras")
     return options
 
 

@@ -1,6 +1,7 @@
 """The servers that are compared: what each is made of, how it is started, and what it can be asked."""
 
 import os
+import signal
 import socket
 import sys
 import sysconfig
@@ -71,7 +72,7 @@ class Site:
 class Peer:
     """``speaks``: dialect and path (with ``{family}``) by kind; ``lacks``: why it isn't asked the other kinds.
 
-    ``alone``: it serves one family at a time. ``remark``: what a reader of its figures should know.
+    ``warm_up_s`` of load come before each measurement. ``alone``: it serves one family at a time. ``stop``: the signal that ends it in order. ``remark``: what a reader of its figures should know.
     """
 
     name: str
@@ -79,7 +80,9 @@ class Peer:
     command: Callable[[Site], Command]
     speaks: Mapping[str, tuple[Dialect, str]]
     lacks: Mapping[str, str] = field(default_factory=dict)
+    warm_up_s: float = 0.3
     alone: bool = False
+    stop: signal.Signals = signal.SIGTERM
     remark: str = ""
 
 
@@ -108,7 +111,7 @@ def _program(name: str) -> Callable[[Site], Command]:
 
 def _mosec(site: Site) -> Command:
     command, _ = _program("mosec_server")(site)
-    return [*command, "--address", "127.0.0.1", "--port", str(site.http_port), "--timeout", "30000"], {}
+    return [*command, "--address", "127.0.0.1", "--port", str(site.http_port)], {}
 
 
 def _triton(site: Site) -> Command:
@@ -130,12 +133,8 @@ def _triton(site: Site) -> Command:
     listening = [
         part for what, port in ports.items() for part in (f"--{what}-address=127.0.0.1", f"--{what}-port={port}")
     ]
-    command = (
-        server / "bin" / "tritonserver",
-        f"--model-repository={repository}",
-        f"--backend-directory={site.directory / backends}",
-        *listening,
-    )
+    where = (f"--model-repository={repository}", f"--backend-directory={site.directory / backends}")
+    command: list[str | Path] = [server / "bin" / "tritonserver", *where, *listening]
     return command, {"LD_LIBRARY_PATH": f"{packages / 'nvidia_pytriton.libs'}:{_LIBPYTHON}"}
 
 
@@ -214,7 +213,7 @@ PEERS = (
         _OIP | _OIP_GRPC,
         remark="the server of the `nvidia-pytriton` wheel, started as it is, with its python backend",
     ),
-    Peer("pytriton", _TRITON, _pytriton, _OIP | _OIP_GRPC),
+    Peer("pytriton", _TRITON, _pytriton, _OIP | _OIP_GRPC, stop=signal.SIGINT),
     Peer(
         "mlserver",
         ("mlserver==1.7.1", "uvloop==0.21.0", ONNXRUNTIME),
@@ -243,6 +242,7 @@ PEERS = (
         _ray,
         {"json": (PLAIN_JSON, "/{family}"), "binary": (RAW, "/{family}")},
         _NO_GRPC,
+        warm_up_s=1.0,  # it is slow at first
     ),
     Peer(
         "fastapi",

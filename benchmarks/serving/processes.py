@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 MARK = "BENCH_MARK"  # in the environment of a server and of all that it starts
-STOPPED_WITHIN_S = 5.0
+STOPPED_WITHIN_S = 10.0
 _PARENT, _TIMES, _THREADS, _STARTED = 1, slice(11, 15), 17, 19  # where what stands, counted from the state
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -86,9 +86,16 @@ class Process:
 
 @contextmanager
 def running(
-    command: Sequence[str | Path], environment: Mapping[str, str], *, log: Path, directory: Path
+    command: Sequence[str | Path],
+    environment: Mapping[str, str],
+    *,
+    log: Path,
+    directory: Path,
+    stop: signal.Signals = signal.SIGTERM,
 ) -> Iterator[Process]:
     """A process, started in a directory, with all that it starts; all of it is gone on the way out.
+
+    ``stop`` is what asks it to end: one that isn't given time to leaves shared memory behind.
 
     It is in a session of its own: Ctrl-C is for the benchmark, which ends it in its own time.
     """
@@ -107,13 +114,13 @@ def running(
     try:
         yield Process(popen, tree, log)
     finally:
-        _stop(popen, tree)
+        _end(popen, tree, stop)
 
 
-def _stop(popen: "subprocess.Popen[bytes]", tree: Tree) -> None:
+def _end(popen: "subprocess.Popen[bytes]", tree: Tree, stop: signal.Signals) -> None:
     """Ask, wait, then end what is left, each by its id."""
     before = tree.members()
-    popen.terminate()
+    popen.send_signal(stop)
     with suppress(subprocess.TimeoutExpired):
         popen.wait(STOPPED_WITHIN_S)
     for pid in before.keys() | tree.members().keys():

@@ -14,7 +14,6 @@ from benchmarks.serving.processes import NotStarted
 from benchmarks.serving.results import Failure, Latency, Load, Workload
 from benchmarks.serving.server import Lab, Server, serving
 
-WARM_UP_S = 0.3
 RIVALS = ("mosec", "triton")  # at half of what these take, proteus is measured too
 OURS = "proteus"
 
@@ -66,7 +65,7 @@ class Rounds:
 
     def _measure(self, number: int, server: Server, workload: Workload) -> None:
         peer, target = server.peer.name, server.target(workload.route)
-        load.saturate(target, WARM_UP_S)
+        load.saturate(target, server.peer.warm_up_s)
         found = load.saturate(target, self.load_s)
         self.loads.append(Load(peer, workload.name, number, found.rps, found.cpu_us, found.client_cpu_us, found.failed))
         self._rps[peer, workload.name].append(found.rps)

@@ -84,7 +84,8 @@ def serving(peer: Peer, routes: Sequence[Route], lab: Lab) -> Iterator[Server]:
     command, more = peer.command(site)
     log = directory / "log"
     try:
-        with running(command, site.environment() | dict(more), log=log, directory=venvs.ROOT) as process:
+        environment = site.environment() | dict(more)
+        with running(command, environment, log=log, directory=venvs.ROOT, stop=peer.stop) as process:
             port = _announced_port(process, log) if peer.alone else site.http_port
             yield Server(peer, process, port, site.grpc_port, lab, directory)
     finally:
