@@ -72,7 +72,8 @@ class Site:
 class Peer:
     """``speaks``: dialect and path (with ``{family}``) by kind; ``lacks``: why it isn't asked the other kinds.
 
-    ``warm_up_s`` of load come before each measurement. ``alone``: it serves one family at a time. ``stop``: the signal that ends it in order. ``remark``: what a reader of its figures should know.
+    ``warm_up_s`` of load come before each measurement. ``alone``: it serves one family at a time, on a port that it
+    announces. ``stop``: the signal that ends it in order. ``remark``: what a reader of its figures should know.
     """
 
     name: str
