@@ -57,7 +57,7 @@ class Extras:
                 try:
                     measure(peer)
                 except (LoadFailed, NotStarted, OSError) as error:
-                    self.failures.append(Failure(peer.name, name, str(error)))
+                    self.failures.append(Failure.of(peer.name, name, error))
 
     def _footprint(self, peer: Peer) -> None:
         self.footprints.append(idle.footprint(peer, self.lab))

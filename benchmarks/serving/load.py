@@ -35,7 +35,14 @@ _SLACK_S = 30.0
 
 
 class LoadFailed(Exception):
-    """A load that couldn't be put on the server, or answers that are wrong."""
+    """A load that couldn't be put on the server."""
+
+
+class WrongAnswer(LoadFailed):
+    """Scores that aren't those of ONNX Runtime: no speed makes up for it."""
+
+    def __init__(self, when: str, objection: str) -> None:
+        super().__init__(f"an answer {when} {objection}")
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ def saturate(target: Target, duration_s: float, *, connections: int | None = Non
         cpu_s, client_s = target.tree.cpu_s() - cpu_s, _children_cpu_s() - client_s
         heard = _heard(target, checks, duration_s)
     if heard.wrong:
-        raise LoadFailed(f"an answer under load {heard.wrong[0]}")
+        raise WrongAnswer("at saturation", heard.wrong[0])
     failed += int(np.sum(~heard.answered))
     requests += int(np.sum(heard.answered))
     if not requests:
@@ -117,7 +124,7 @@ def saturate(target: Target, duration_s: float, *, connections: int | None = Non
 def first_objection(target: Target) -> str:
     """Ask each sample once, in turn, on one connection: nothing where all is right, else why it isn't served (yet).
 
-    Raises `LoadFailed` where an answer is wrong.
+    Raises `WrongAnswer`.
     """
     connection: Connection = Grpc(GRPC_INFER) if target.dialect.over_http2 else Http1()
     try:
@@ -129,7 +136,7 @@ def first_objection(target: Target) -> str:
                 if reply.status != OK:
                     return f"status {reply.status}: {reply.body[:300].decode(errors='replace')}"
                 if wrong := objection(target.dialect, reply.head, reply.body, scores):
-                    raise LoadFailed(f"an answer {wrong}")
+                    raise WrongAnswer("without load", wrong)
     except (OSError, Broken) as error:
         return f"no answer: {error}"
     return ""
@@ -164,7 +171,7 @@ def _playing(
 
 
 def _heard(target: Target, process: "subprocess.Popen[bytes]", duration_s: float) -> Heard:
-    output, said = process.communicate(timeout=duration_s + _SLACK_S)
+    output, said = _said(process, duration_s + _SLACK_S)
     if process.returncode:
         raise LoadFailed(f"the Poisson client failed: {said.decode(errors='replace')[-500:]}")
     played = msgspec.msgpack.decode(output, type=Played)
@@ -194,7 +201,7 @@ def _wrk(target: Target, duration_s: float, connections: int) -> tuple[int, floa
     with _ended((*command, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         time.sleep(duration_s)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=_SLACK_S)[0].decode(errors="replace")
+        said = _said(process, _SLACK_S)[0].decode(errors="replace")
     try:
         done = msgspec.json.decode(said.strip().splitlines()[-1])
         failed = sum(done[what] for what in ("status", "connect", "read", "write", "timeout"))
@@ -211,7 +218,7 @@ def _h2load(target: Target, duration_s: float) -> tuple[int, float, int]:
     headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
     arguments = (*headers, "-d", str(file), f"http://127.0.0.1:{target.port}{GRPC_INFER}")
     with _ended((*command, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        said = process.communicate(timeout=duration_s + _SLACK_S)[0].decode(errors="replace")
+        said = _said(process, duration_s + _SLACK_S)[0].decode(errors="replace")
     counts = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", said)
     data = re.search(r"traffic: .*\((\d+)\) data", said)
     if counts is None or data is None:
@@ -232,6 +239,14 @@ def _ended(command: Sequence[str], **streams: Any) -> Iterator["subprocess.Popen
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def _said(process: "subprocess.Popen[bytes]", within_s: float) -> tuple[bytes, bytes]:
+    """Standard output and error of a client that comes to its end."""
+    try:
+        return process.communicate(timeout=within_s)
+    except subprocess.TimeoutExpired:
+        raise LoadFailed(f"a client didn't end within {within_s:.0f} s") from None
 
 
 def _children_cpu_s() -> float:

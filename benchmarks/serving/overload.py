@@ -34,7 +34,7 @@ def overload(peer: Peer, lab: Lab, workload: Workload, *, rounds: int, load_s: f
 def _at(target: Target, times: float, rate_qps: float, number: int, load_s: float) -> Overload:
     heard = load.play(target, rate_qps, load_s, seed=number, connections=CONNECTIONS)
     if heard.wrong:
-        raise load.LoadFailed(f"an answer under overload {heard.wrong[0]}")
+        raise load.WrongAnswer("under overload", heard.wrong[0])
     on_time = heard.answered & (heard.latency_s <= SLO_S[target.family])
     refused = heard.status == REFUSED
     took_ms = 1000 * (heard.latency_s - heard.lag_s)[refused]

@@ -2,7 +2,9 @@
 
 import statistics
 from collections.abc import Iterable
+from typing import Self
 
+from benchmarks.serving.load import WrongAnswer
 from proteus_cli.domain.base import MadeBy, Value
 
 
@@ -50,11 +52,17 @@ class Latency(Value, frozen=True):
 
 
 class Failure(Value, frozen=True):
-    """What a peer couldn't do; ``workload`` is empty where it is the peer itself."""
+    """What a peer couldn't do, or isn't asked; ``workload`` is empty where it is the peer itself."""
 
     peer: str
     workload: str
     error: str
+    is_wrong: bool = False
+
+    @classmethod
+    def of(cls, peer: str, workload: str, error: Exception) -> Self:
+        """What was raised."""
+        return cls(peer, workload, str(error), is_wrong=isinstance(error, WrongAnswer))
 
 
 class Client(Value, frozen=True):

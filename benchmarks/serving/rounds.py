@@ -54,14 +54,14 @@ class Rounds:
                     self._measure_or_note(number, server, workload)
         except NotStarted as error:
             names = [workload.name for workload in workloads] if peer.alone else [""]
-            self.failures += [Failure(peer.name, name, str(error)) for name in names]
+            self.failures += [Failure.of(peer.name, name, error) for name in names]
 
     def _measure_or_note(self, number: int, server: Server, workload: Workload) -> None:
         try:
             server.require_right(workload.route)
             self._measure(number, server, workload)
         except LoadFailed as error:
-            self.failures.append(Failure(server.peer.name, workload.name, str(error)))
+            self.failures.append(Failure.of(server.peer.name, workload.name, error))
 
     def _measure(self, number: int, server: Server, workload: Workload) -> None:
         peer, target = server.peer.name, server.target(workload.route)
@@ -78,7 +78,7 @@ class Rounds:
         possible_qps = min(rate_qps, self.client_qps.get(workload, rate_qps))
         heard = load.play(target, possible_qps, self.load_s, seed=number)
         if heard.wrong:
-            raise LoadFailed(f"an answer at half load {heard.wrong[0]}")
+            raise load.WrongAnswer("at half load", heard.wrong[0])
         if not heard.answered.any():
             raise LoadFailed(f"no answer at half load, {possible_qps:.0f}/s")
         return Latency(

@@ -97,7 +97,7 @@ def test_a_wrong_answer_is_noticed(null_server: tuple[Process, int, int], tmp_pa
     _target(null_server, "json", 1.0, tmp_path)
     strange = _target(null_server, "json", 2.0, tmp_path)
     assert "is wrong" in load.play(strange, 200.0, 0.3, seed=1).wrong[0]
-    with pytest.raises(load.LoadFailed, match="is wrong"):
+    with pytest.raises(load.WrongAnswer, match="is wrong"):
         load.first_objection(strange)
 
 
