@@ -10,6 +10,7 @@ from proteus_cli import __version__
 from proteus_cli.errors import BadRequest, MethodNotAllowed, NotFound, UnknownModel
 from proteus_cli.serving import metrics, oip
 from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.http.compression import packed
 from proteus_cli.serving.http.connection import JSON, Exchange
 from proteus_cli.serving.lifecycle import State
 from proteus_cli.serving.models import EXTENSIONS, Models
@@ -89,7 +90,11 @@ class Pages:
             allowed = ", ".join(methods)
             raise MethodNotAllowed(f"{path} takes {allowed}, not {method}", allowed=allowed)
         page = handler(Asked(values, exchange.body))
-        exchange.respond(page.status, page.content_type, page.body)
+        body, headers = page.body, b""
+        # Triton's asyncio client asks for compression, but reads these pages as they come.
+        if not path.startswith("/v2/"):
+            body, _, headers = packed(exchange.headers, body, [])
+        exchange.respond(page.status, page.content_type, body, headers=headers)
 
     def _find(self, path: str) -> tuple[dict[str, Handler], dict[str, str]]:
         parts = path.rstrip("/").split("/")
