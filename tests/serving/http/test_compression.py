@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.serving.http.compression import LARGEST_BYTES, SMALLEST_BYTES, packed, preferred
-from proteus_cli.serving.oip import Buffer
 
 UNPACK: dict[bytes, Callable[[bytes], bytes]] = {b"gzip": gzip.decompress, b"deflate": zlib.decompress}
 VARY = b"vary: accept-encoding\r\n"
@@ -56,7 +55,7 @@ def test_whatever_a_client_says_is_understood_or_taken_as_no_wish(accepted: byte
 @pytest.mark.parametrize("size", [SMALLEST_BYTES, SMALLEST_BYTES + 1, LARGEST_BYTES])
 def test_an_answer_and_its_tensors_unpack_to_what_they_were(encoding: bytes, size: int) -> None:
     json = b"j" * 1000
-    blobs: list[Buffer] = [b"a" * 10, memoryview(b"b" * (size - 1010))]
+    blobs: list[bytes | bytearray | memoryview] = [b"a" * 10, memoryview(b"b" * (size - 1010))]
     body, more, headers = packed({b"accept-encoding": encoding}, json, blobs)
     assert UNPACK[encoding](body) == json + b"".join(blobs)
     assert not more
@@ -77,5 +76,5 @@ def test_an_answer_and_its_tensors_unpack_to_what_they_were(encoding: bytes, siz
 )
 def test_what_would_not_pay_stays_as_it_is(accepted: bytes | None, body: bytes, headers: bytes) -> None:
     asked = {b"accept-encoding": accepted} if accepted is not None else {}
-    blobs: list[Buffer] = [body[1:]]
+    blobs: list[bytes | bytearray | memoryview] = [body[1:]]
     assert packed(asked, body[:1], blobs) == (body[:1], blobs, headers)
