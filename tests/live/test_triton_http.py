@@ -1,6 +1,7 @@
 """Triton's own HTTP clients, as they are, against a running server: the same calls from the one and the asyncio one."""
 
 import asyncio
+import gzip
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
 from proteus_cli import __version__
+from proteus_cli.serving.http.compression import SMALLEST_BYTES
 from proteus_cli.serving.oip import DATATYPES
 
 pytestmark = pytest.mark.live
@@ -196,6 +198,17 @@ def test_an_answer_that_is_compressed_is_smaller_and_says_so(server: LiveServer)
         content_encoding="gzip",
     )
     np.testing.assert_array_equal(result.as_numpy("y"), np.zeros((1, WIDTH)))
+
+
+def test_pages_are_compressed_but_for_those_that_tritons_client_reads_as_they_come(server: LiveServer) -> None:
+    asked = {"accept-encoding": "gzip, deflate"}
+    packed = server.ask("GET", "/metrics", headers=asked)
+    assert (packed.headers["content-encoding"], packed.headers["vary"]) == ("gzip", "accept-encoding")
+    assert b"proteus_requests_total" in gzip.decompress(packed.body)
+    plain = server.get("/metrics")
+    assert ("content-encoding" in plain.headers, plain.headers["vary"]) == (False, "accept-encoding")
+    statistics = server.ask("GET", "/v2/models/stats", headers=asked)
+    assert (len(statistics.body) > SMALLEST_BYTES, "content-encoding" in statistics.headers) == (True, False)
 
 
 def test_requests_at_once_each_get_their_own_answer(server: LiveServer) -> None:

@@ -26,7 +26,9 @@ class IndexRequest(msgspec.Struct):
     ready: bool = False
 
 
-class LoadRequest(msgspec.Struct):
+class RepositoryRequest(msgspec.Struct):
+    """What `load` and `unload` may be told."""
+
     parameters: dict[str, Any] = {}  # msgspec copies mutable defaults
 
 
@@ -47,7 +49,7 @@ class Asked:
     body: bytes | bytearray
 
 
-Request = TypeVar("Request", IndexRequest, LoadRequest)
+Request = TypeVar("Request", IndexRequest, RepositoryRequest)
 Handler = Callable[[Asked], Page]
 
 
@@ -131,10 +133,11 @@ class Pages:
         return _json(self._models.index(only_ready=_read(asked.body, IndexRequest).ready))
 
     def _load(self, asked: Asked) -> Page:
-        self._models.load(asked.values["model"], _read(asked.body, LoadRequest).parameters)
+        self._models.load(asked.values["model"], _read(asked.body, RepositoryRequest).parameters)
         return Page(200)
 
     def _unload(self, asked: Asked) -> Page:
+        _read(asked.body, RepositoryRequest)  # nothing in it matters here
         self._models.unload(asked.values["model"])
         return Page(200)
 
