@@ -107,7 +107,7 @@ def rows_of_x(rows: int = 1, seed: int = 0) -> npt.NDArray[np.float32]:
 
 def of_every_type(rows: int) -> dict[str, npt.NDArray[Any]]:
     """The ends of the range of each type, in every row."""
-    found = {}
+    found: dict[str, npt.NDArray[Any]] = {}
     for name, dtype in DATATYPES.items():
         if name == "BOOL":
             ends: Sequence[Any] = [True, False]
