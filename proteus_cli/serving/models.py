@@ -42,7 +42,8 @@ class Models:
         devices: Iterable[Device],
         unix_s: Callable[[], float] = time.time,
     ) -> None:
-        self._plane, self._platform, self._unix_s = plane, platform, unix_s
+        self._plane, self._platform = plane, platform
+        self._epoch_s = unix_s() - plane.clock()
         self._devices = {device.id: device for device in devices}
 
     def config(self, family: str) -> Document:
@@ -115,11 +116,10 @@ class Models:
     def _statistics(self, family: str) -> Document:
         counts = self._plane.counts[family]
         served = counts.of_outcome(Outcome.SERVED)
-        ago_s = None if counts.last_s is None else self._plane.clock() - counts.last_s
         return {
             "name": family,
             "version": VERSION,
-            "last_inference": 0 if ago_s is None else round((self._unix_s() - ago_s) * 1e3),  # ms
+            "last_inference": 0 if counts.last_s is None else round((self._epoch_s + counts.last_s) * 1e3),  # ms
             "inference_count": counts.rows,
             "execution_count": sum(of.batches for of in counts.executions.values()),
             "inference_stats": {

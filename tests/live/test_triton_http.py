@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from google.protobuf.json_format import ParseDict
 from live_server import LiveServer, serving
 from onnx import TensorProto, helper
 from tiny import TONES, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace, save_model, tensor
 from tritonclient import http
+from tritonclient.grpc import service_pb2
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
@@ -207,8 +210,8 @@ def test_pages_are_compressed_but_for_those_that_tritons_client_reads_as_they_co
     assert b"proteus_requests_total" in gzip.decompress(packed.body)
     plain = server.get("/metrics")
     assert ("content-encoding" in plain.headers, plain.headers["vary"]) == (False, "accept-encoding")
-    statistics = server.ask("GET", "/v2/models/stats", headers=asked)
-    assert (len(statistics.body) > SMALLEST_BYTES, "content-encoding" in statistics.headers) == (True, False)
+    config = server.ask("GET", "/v2/models/types/config", headers=asked)
+    assert (len(config.body) > SMALLEST_BYTES, "content-encoding" in config.headers) == (True, False)
 
 
 def test_requests_at_once_each_get_their_own_answer(server: LiveServer) -> None:
@@ -267,6 +270,17 @@ def test_metadata_and_configuration_agree(ask: Ask) -> None:
                 (t["name"], t["data_type"], [-1, *t["dims"]]) for t in described
             ]
         assert config["instance_group"] == [{"name": "types-s on cpu0", "kind": "KIND_CPU", "count": 1, "gpus": []}]
+
+
+def test_documents_are_tritons_own_messages(ask: Ask) -> None:
+    """Parsing is strict: a field that Triton doesn't have, or of another type, would raise."""
+    config = ParseDict(ask("get_model_config", "types"), ModelConfig())
+    assert [DataType.Name(given.data_type) for given in config.input] == [f"TYPE_{name}" for name in ONNX_TYPES]
+    assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
+    assert config.instance_group[0].kind == ModelInstanceGroup.KIND_CPU
+    ask("infer", "wide", [given("x", rows_of_x(2))])
+    statistics = ParseDict(ask("get_inference_statistics"), service_pb2.ModelStatisticsResponse())
+    assert {each.batch_size for each in statistics.model_stats[1].batch_stats} >= {2}
 
 
 def test_statistics_count_what_was_asked(ask: Ask) -> None:
