@@ -1,6 +1,7 @@
 """``proteus serve``: run a plan in the foreground."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from proteus_cli.domain.device import Device
     from proteus_cli.serving.server import Deployment
     from proteus_cli.store import Workspace
+
+
+class NonFinite(StrEnum):
+    """What becomes of NaN and infinity."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    REFUSE = "refuse"
 
 
 def serve(
@@ -45,6 +53,10 @@ def serve(
         ),
     ] = None,
     max_body: Annotated[float, typer.Option(**SIZE, help="The largest request body.")] = "64MiB",  # type: ignore[assignment]
+    non_finite: Annotated[
+        NonFinite,
+        typer.Option(envvar=environment("non_finite"), help="NaN and infinity in tensors: answered, or errors."),
+    ] = NonFinite.PASS,
     drain_timeout: Annotated[float, typer.Option(**DURATION, help="The longest that draining may take.")] = "10s",  # type: ignore[assignment]
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
@@ -56,7 +68,14 @@ def serve(
     from proteus_cli.serving.server import serve as run_server
 
     _log_to_stderr()
-    options = ServerOptions(host, port, grpc_port, max_body_bytes=int(max_body), drain_timeout_s=drain_timeout)
+    options = ServerOptions(
+        host,
+        port,
+        grpc_port,
+        max_body_bytes=int(max_body),
+        drain_timeout_s=drain_timeout,
+        refuses_non_finite=non_finite is NonFinite.REFUSE,
+    )
     run_server(_deployment(plan, workspace, replan=replan, batching=batching), options, _announce)
     console.say("drained, stopped")
 

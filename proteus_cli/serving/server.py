@@ -34,6 +34,7 @@ from proteus_cli.serving.http.connection import HttpConnection, HttpLimits
 from proteus_cli.serving.http.front_end import HttpFrontEnd
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.lifecycle import Event, Lifecycle
+from proteus_cli.serving.models import Models
 from proteus_cli.serving.status import status
 
 log = logging.getLogger("proteus.server")
@@ -143,7 +144,8 @@ async def _serve(
             _adaptation(deployment, controller, fleet) as adaptation,
         ):
             platform = next(iter(backends.values())).versions.name
-            pages = Pages(plane, platform=platform, status=lambda: status(plane, adaptation))
+            models = Models(plane, platform=platform, devices=deployment.devices)
+            pages = Pages(plane, models, platform=platform, status=lambda: status(plane, adaptation))
             front_end = HttpFrontEnd(plane, pages, max_body_bytes=options.max_body_bytes)
             limits = HttpLimits(body_bytes=options.max_body_bytes)
             grpc = GrpcFrontEnd(plane, platform=platform, max_message_bytes=options.max_body_bytes)
