@@ -19,6 +19,7 @@ DATATYPES = {
     "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
 }  # fmt: skip
 DATATYPE_OF = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
+STRINGS = "BYTES"
 VERSION = "1"
 """The one version of every model: what changes behind it is the variant, which the answer names."""
 
@@ -100,6 +101,8 @@ def in_order(signature: Signature, names: Sequence[str]) -> tuple[int, ...]:
 def rows_of(name: str, datatype: str, shape: Sequence[int], spec: TensorSpec) -> int:
     """Check an input's type and shape, and say how many rows it has. Raises `BadRequest`."""
     expected = DATATYPE_OF[spec.dtype]
+    if datatype == STRINGS:
+        raise BadRequest(f"tensors of strings (BYTES) are not served; input `{name}` must have datatype {expected}")
     if datatype != expected:
         raise BadRequest(f"input `{name}` must have datatype {expected}; got {datatype}")
     if tuple(shape[1:]) != spec.shape or len(shape) != len(spec.shape) + 1 or shape[0] < 1:

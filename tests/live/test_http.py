@@ -1,5 +1,6 @@
 """The REST API of a running server: what it answers, what it refuses, and that it counts each request once."""
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator, Mapping
@@ -291,11 +292,12 @@ WRONG = [
     infers({**GOOD, "parameters": {"timeout": 3999}}, 504, name="timeout 3999"),
     infers({**GOOD, "parameters": {"min_accuracy": 0.9}}, name="min_accuracy"),
     infers(bytes(MAX_BODY + 1), 413, name="too large"),
+    infers(gzip.compress(bytes(MAX_BODY + 1)), 413, name="too large once unpacked", content_encoding="gzip"),
     pages("POST", "/v2/models/nobody/infer", 404),
     pages("POST", "/v2/models//infer", 404),
     pages("POST", "/v2/models/shapes%00/infer", 404),
     pages("POST", "/v2/models/shapes/versions/2/infer", 404),
-    pages("POST", "/v2/models/shapes/versions/infer", 404),
+    pages("POST", "/v2/models/shapes/versions/infer", 405),
     pages("GET", "/v2/models/nobody", 404),
     pages("GET", "/v2/models/nobody/ready", 404),
     pages("GET", "/v2/models/shapes/versions/2", 404),

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.errors import BadRequest
+from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving import oip
 from proteus_cli.serving.oip import Buffer, Query
 from proteus_cli.serving.pending import Answered, AnsweredBatch
@@ -25,6 +25,8 @@ _KNOWN_HEADS = 256  # JSON before binary tensors, remembered by family
 _LONGEST_KNOWN_HEAD = 2048
 _SMALL_BYTES = 64 * 1024
 _US_PER_S = 1e6
+VALUE_BYTES = 40  # of a number in JSON, with what may stand around it: the longest has 25
+OTHER_BYTES = 64 * 1024  # of all else in a request
 
 
 class WireTensor(msgspec.Struct):
@@ -87,11 +89,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Codec:
-    """The requests and answers of one family."""
+    """The requests and answers of one family, of ``most_rows`` rows at most.
 
-    def __init__(self, family: str, signature: Signature) -> None:
+    ``most_bytes``: more can't be needed for that many rows, so a larger body is refused before it is looked at. Without
+    this, JSON could hold the event loop as long as the server's largest body takes to decode.
+    """
+
+    def __init__(self, family: str, signature: Signature, most_rows: int) -> None:
         self._signature = signature
         self._family = family
+        row_values = sum(math.prod(size or 0 for size in spec.shape) for spec in signature.inputs)
+        self.most_bytes = most_rows * row_values * VALUE_BYTES + OTHER_BYTES
         self._forms: dict[bytes, _Form] = {}
         self._all_outputs = tuple((place, False) for place in range(len(signature.outputs)))
         self._one_row = _OneRow(signature.inputs[0])
@@ -101,8 +109,13 @@ class Codec:
         """Decode and check a request.
 
         ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
-        Raises `BadRequest`.
+        Raises `BadRequest`, `BodyTooLarge`.
         """
+        if len(body) > self.most_bytes:
+            raise BodyTooLarge(
+                f"a request for `{self._family}` needs at most {self.most_bytes} bytes; got {len(body)}"
+                " (binary tensors are smaller than JSON, see Inference-Header-Content-Length)"
+            )
         if json_length is not None:
             return self._decode_binary(body, json_length)
         if self._is_flat:
