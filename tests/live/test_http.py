@@ -313,7 +313,7 @@ WRONG = [
     pages("POST", "/v2/models//infer", 404),
     pages("POST", "/v2/models/shapes%00/infer", 404),
     pages("POST", "/v2/models/shapes/versions/2/infer", 404),
-    pages("POST", "/v2/models/shapes/versions/infer", 405),
+    pages("POST", "/v2/models/shapes/versions/infer", 404),
     pages("GET", "/v2/models/nobody", 404),
     pages("GET", "/v2/models/nobody/ready", 404),
     pages("GET", "/v2/models/shapes/versions/2", 404),

@@ -187,14 +187,14 @@ class Codec:
         return Query(inputs, rows, self._outputs(wire), oip.options(wire.parameters or {}), wire.id)
 
     def _outputs(self, wire: WireRequest) -> tuple[tuple[int, bool], ...]:
-        by_default = (wire.parameters or {}).get("binary_data_output", False) is True
-        if wire.outputs is None:
+        by_default = _flag(wire.parameters or {}, "binary_data_output", default=False)
+        if not wire.outputs:
             if not by_default:
                 return self._all_outputs
             return tuple((place, True) for place, _ in self._all_outputs)
         return oip.outputs_by_name(
             self._signature,
-            [(output.name, output.parameters.get("binary_data", by_default) is True) for output in wire.outputs],
+            [(output.name, _flag(output.parameters, "binary_data", default=by_default)) for output in wire.outputs],
         )
 
     def encode(self, query: Query, answer: Answered) -> tuple[bytes, list[Buffer]]:
@@ -264,6 +264,13 @@ def _bytes(batch: AnsweredBatch, place: int) -> Buffer:
         batch.memo[key] = content.tobytes() if content.nbytes <= _SMALL_BYTES else content.data
     found: Buffer = batch.memo[key]
     return found
+
+
+def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise BadRequest(f"parameter `{name}` must be true or false; got {value!r}")
+    return value
 
 
 def _parsed(content: bytes | bytearray) -> WireRequest:
