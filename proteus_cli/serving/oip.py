@@ -66,7 +66,7 @@ def options(parameters: Mapping[str, Any]) -> Options:
 
 
 def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
-    timeout_us = parameters.get("timeout")
+    timeout_us = _whole(parameters.get("timeout"))
     if timeout_us is None or timeout_us == 0:  # 0 is Triton's way to say "none"
         return None
     if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 < timeout_us <= _LONGEST_US:
@@ -75,10 +75,15 @@ def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
 
 
 def _priority(parameters: Mapping[str, Any]) -> int:
-    priority = parameters.get("priority", 0)
+    priority = _whole(parameters.get("priority", 0))
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= LOWEST_PRIORITY:
         raise BadRequest(f"parameter `priority` must be a whole number, 1 the highest; got {priority!r}")
     return priority
+
+
+def _whole(value: Any) -> Any:
+    """A whole number that is written as 1000.0 or 1e3 as what it is; all else untouched."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _min_accuracy(parameters: Mapping[str, Any]) -> float:
