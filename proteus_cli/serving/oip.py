@@ -67,11 +67,11 @@ def options(parameters: Mapping[str, Any]) -> Options:
 
 def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
     timeout_us = _whole(parameters.get("timeout"))
-    if timeout_us is None or timeout_us == 0:  # 0 is Triton's way to say "none"
+    if timeout_us is None:
         return None
-    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 < timeout_us <= _LONGEST_US:
+    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 <= timeout_us <= _LONGEST_US:
         raise BadRequest(f"parameter `timeout` must be a whole number of microseconds; got {timeout_us!r}")
-    return timeout_us / _US_PER_S
+    return timeout_us / _US_PER_S if timeout_us else None  # 0 is Triton's way to say "none"
 
 
 def _priority(parameters: Mapping[str, Any]) -> int:

@@ -85,7 +85,7 @@ _INPUT = _object(
         "datatype": _DATATYPE,
     },
     {
-        "parameters": _or_null(_object({}, {"binary_data_size": _COUNT})),
+        "parameters": _or_null(_object({}, {"binary_data_size": _or_null(_COUNT)})),
         "data": {"anyOf": [ref("Values"), {"type": "null"}]},
     },
     text=(

@@ -1,5 +1,6 @@
 """The OpenAPI document describes the routes that there are, all of them, and refers to nothing that isn't there."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -8,11 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import make_catalog, make_family
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema_rs import validator_for
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
+from proteus_cli.errors import BadRequest
 from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.http.codec import Codec
 from proteus_cli.serving.http.front_end import STATUS
 from proteus_cli.serving.http.openapi import OPERATIONS, document
 from proteus_cli.serving.http.pages import Pages
@@ -95,3 +101,60 @@ def test_families_are_named_and_small_ones_have_an_example() -> None:
             ]
         }
     }
+
+
+# --- a request with something in the place of one of its parts
+
+RIGHT: dict[str, Any] = {
+    "inputs": [
+        {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2.5, 3, 4], "parameters": {"more": 1}},
+        {"name": "on", "shape": [1], "datatype": "BOOL", "data": [True]},
+    ],
+    "id": "a",
+    "parameters": {"timeout": 1000, "priority": 1, "min_accuracy": 0.5, "binary_data_output": True, "more": {}},
+    "outputs": [{"name": "y", "parameters": {"binary_data": False}}],
+}
+PLACES: list[tuple[str | int, ...]] = [
+    (), ("inputs",), ("id",), ("parameters",), ("outputs",),
+    *(("parameters", name) for name in ("timeout", "priority", "min_accuracy", "binary_data_output")),
+    ("outputs", 0), ("outputs", 0, "name"), ("outputs", 0, "parameters"), ("outputs", 0, "parameters", "binary_data"),
+    *(("inputs", 0, name) for name in ("name", "shape", "datatype", "data", "parameters")),
+    ("inputs", 0), ("inputs", 0, "shape", 0), ("inputs", 0, "data", 0), ("inputs", 0, "parameters", "binary_data_size"),
+]  # fmt: skip
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "data", "a"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+REQUESTS = validator_for({**document(FAMILIES), "$ref": "#/components/schemas/InferRequest"})
+
+
+def with_other(place: tuple[str | int, ...], value: Any) -> Any:
+    if not place:
+        return value
+    request = copy.deepcopy(RIGHT)
+    *way, last = place
+    inside: Any = request
+    for step in way:
+        inside = inside[step]
+    inside[last] = value
+    return request
+
+
+def test_a_right_request_is_right() -> None:
+    assert REQUESTS.is_valid(RIGHT)
+    assert Codec("small", SMALL, 8).decode(json.dumps(RIGHT).encode(), None).rows == 1
+
+
+@settings(max_examples=1000)
+@given(st.sampled_from(PLACES), ANYTHING)
+def test_what_the_document_does_not_allow_is_refused(place: tuple[str | int, ...], value: Any) -> None:
+    request = with_other(place, value)
+    content = json.dumps(request).encode()
+    try:
+        Codec("small", SMALL, 8).decode(content, None)
+    except BadRequest:
+        return
+    assert REQUESTS.is_valid(json.loads(content)), request
