@@ -17,6 +17,7 @@ from proteus_cli.errors import (
     BadRequest,
     DeadlineExceeded,
     EngineFailed,
+    NotAccurateEnough,
     Overloaded,
     RequestError,
     UnknownModel,
@@ -177,13 +178,13 @@ class DataPlane:
                 self._failed(request, error)
 
     def _refused(self, family: str, min_accuracy: float, offered: Refused | Unfit) -> RequestError:
+        self.counts[family].ended(Outcome.REJECTED)
         if isinstance(offered, Refused):
-            self.counts[family].ended(Outcome.REJECTED)
             return Overloaded(
                 f"more queries for `{family}` than the plan can carry", retry_after_s=offered.retry_after_s
             )
         available = ", ".join(f"{variant} ({accuracy:g})" for variant, accuracy in offered.available.items())
-        return BadRequest(
+        return NotAccurateEnough(
             f"no variant of `{family}` that is planned has an accuracy of {min_accuracy:g} or more; available: "
             f"{available or 'none'}"
         )
