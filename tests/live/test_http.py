@@ -1,5 +1,6 @@
 """The REST API of a running server: what it answers, what it refuses, and that it counts each request once."""
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator, Mapping
@@ -185,7 +186,7 @@ def test_the_length_of_the_json_may_be_all_of_it(made: Tiny, server: LiveServer)
     answered(made, server.infer("shapes", body, {JSON_LENGTH: str(len(body))}), np.array([X["data"]]))
 
 
-@pytest.mark.parametrize("timeout", [0, 60_000_000, 2**63 - 1])
+@pytest.mark.parametrize("timeout", [0, 60_000_000, 6e7, 2**63 - 1])
 def test_a_deadline_of_its_own_is_taken(made: Tiny, server: LiveServer, timeout: int) -> None:
     answered(made, server.infer("shapes", {**GOOD, "parameters": {"timeout": timeout}}), np.array([X["data"]]))
 
@@ -311,6 +312,7 @@ WRONG = [
     infers({**GOOD, "parameters": {"priority": -1}}, name="priority below zero"),
     infers({**GOOD, "parameters": {"priority": 1.5}}, name="priority in between"),
     infers(bytes(MAX_BODY + 1), 413, name="too large"),
+    infers(gzip.compress(bytes(MAX_BODY + 1)), 413, name="too large once unpacked", content_encoding="gzip"),
     pages("POST", "/v2/models/nobody/infer", 404),
     pages("POST", "/v2/models//infer", 404),
     pages("POST", "/v2/models/shapes%00/infer", 404),

@@ -1,10 +1,9 @@
 """The services: each method translates between messages and the data plane, and nothing more."""
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
@@ -22,6 +21,7 @@ from proteus_cli.serving.grpc.sending import Stream
 from proteus_cli.serving.grpc.status import CallError, Status, plain_http
 from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
 from proteus_cli.serving.lifecycle import State
+from proteus_cli.serving.models import EXTENSIONS, Models
 from proteus_cli.serving.oip import Buffer
 from proteus_cli.serving.pending import Ending, Pending
 
@@ -33,26 +33,6 @@ _GRPC = re.compile(rb"application/grpc(\+proto)?(;.*)?")
 Headers = Mapping[bytes, bytes]
 
 
-class Management(Protocol):
-    """Triton's extensions, in the form of their JSON documents. All raise `UnknownModel` where there is none."""
-
-    def config(self, family: str) -> Mapping[str, Any]:
-        """The model configuration."""
-        ...
-
-    def statistics(self, family: str | None) -> Sequence[Mapping[str, Any]]:
-        """What stands in `model_stats`: of one family, or of all."""
-        ...
-
-    def index(self, *, only_ready: bool) -> Sequence[Mapping[str, Any]]:
-        """What is in the repository: name, version, state, reason."""
-        ...
-
-    async def load(self, name: str) -> None: ...
-
-    async def unload(self, name: str) -> None: ...
-
-
 class GrpcFrontEnd:
     """The application on top of HTTP/2. ``authorized`` is asked for each call; None lets everybody in."""
 
@@ -61,12 +41,12 @@ class GrpcFrontEnd:
         plane: DataPlane,
         *,
         platform: str,
-        management: Management | None = None,
+        models: Models,
         authorized: Callable[[Headers], bool] | None = None,
         max_message_bytes: int,
     ) -> None:
         self.plane, self.codec = plane, Codec(plane)
-        self._platform, self._management, self._authorized = platform, management, authorized
+        self._platform, self._models, self._authorized = platform, models, authorized
         self._max_message_bytes = max_message_bytes
         self._methods = {path.encode(): open_call for path, open_call in self._table().items()}
 
@@ -99,17 +79,17 @@ class GrpcFrontEnd:
 
     def _table(self) -> dict[str, Callable[[Request, Stream], GrpcCall]]:
         """Who handles which path."""
-        plain: dict[str, Callable[[Any], dict[str, Any] | Awaitable[dict[str, Any]]]] = {
+        plain: dict[str, Callable[[Any], dict[str, Any]]] = {
             "ServerLive": lambda _: {"live": True},
             "ServerReady": lambda _: {"ready": self.is_ready()},
             "ModelReady": lambda asked: {"ready": self.is_model_ready(_family(self.plane, asked))},
             "ServerMetadata": lambda _: self._metadata(),
             "ModelMetadata": self._model_metadata,
-            "ModelConfig": lambda asked: {"config": self._managed().config(_family(self.plane, asked))},
+            "ModelConfig": lambda asked: {"config": self._models.config(_family(self.plane, asked))},
             "ModelStatistics": self._statistics,
-            "RepositoryIndex": lambda asked: {"models": self._managed().index(only_ready=asked.ready)},
-            "RepositoryModelLoad": lambda asked: _done(self._managed().load, asked.model_name),
-            "RepositoryModelUnload": lambda asked: _done(self._managed().unload, asked.model_name),
+            "RepositoryIndex": lambda asked: {"models": self._models.index(only_ready=asked.ready)},
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
         }
         table: dict[str, Callable[[Request, Stream], GrpcCall]] = {
             f"/{SERVICE}/{name}": partial(
@@ -134,7 +114,7 @@ class GrpcFrontEnd:
         return self.plane.lifecycle.state is State.READY
 
     def is_model_ready(self, family: str) -> bool:
-        return self.is_ready() and bool(self.plane.controller.hosting(family))
+        return self.plane.why_unavailable(family) is None
 
     def is_serving(self, service: str) -> bool | None:
         """Whether a service of the health protocol serves: all (empty), this one, or a family; None: there is none."""
@@ -159,57 +139,36 @@ class GrpcFrontEnd:
 
     def _statistics(self, asked: Any) -> dict[str, Any]:
         family = _family(self.plane, asked) if asked.name else None
-        return {"model_stats": self._managed().statistics(family)}
+        return {"model_stats": self._models.statistics(family)}
 
-    def _managed(self) -> Management:
-        if self._management is None:
-            raise CallError(Status.UNIMPLEMENTED, "this server does not offer that extension")
-        return self._management
+    def _load(self, asked: Any) -> dict[str, Any]:
+        self._models.load(asked.model_name, asked.parameters)
+        return {}
 
-
-EXTENSIONS = ["model_configuration", "model_repository", "statistics"]
+    def _unload(self, asked: Any) -> dict[str, Any]:
+        self._models.unload(asked.model_name)
+        return {}
 
 
 class PlainCall(UnaryCall):
-    """Decodes the message, and answers with the message that the handler's document stands for, now or later."""
+    """Decodes the message, and answers with the message that the handler's document stands for."""
 
-    __slots__ = ("_answer", "_ask", "_handler", "_task")
+    __slots__ = ("_answer", "_ask", "_handler")
 
     def __init__(
-        self,
-        ask: Any,
-        answer: Any,
-        handler: Callable[[Any], Mapping[str, Any] | Awaitable[Mapping[str, Any]]],
-        request: Request,
-        stream: Stream,
+        self, ask: Any, answer: Any, handler: Callable[[Any], Mapping[str, Any]], request: Request, stream: Stream
     ) -> None:
         super().__init__(request, stream)
         self._ask, self._answer, self._handler = ask, answer, handler
-        self._task: asyncio.Future[Mapping[str, Any]] | None = None
 
     def handle(self, message: Buffer) -> None:
         try:
             asked = self._ask.FromString(message)
         except DecodeError:
             raise BadRequest("the message is not what this method takes") from None
-        document = self._handler(asked)
-        if isinstance(document, Mapping):
-            self._reply(document)
-        else:
-            self._task = asyncio.ensure_future(document)
-            self._task.add_done_callback(self._finished)
-
-    def gone(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    def _finished(self, task: "asyncio.Future[Mapping[str, Any]]") -> None:
-        if not task.cancelled():
-            self.settle(lambda: self._reply(task.result()))
-
-    def _reply(self, document: Mapping[str, Any]) -> None:
         # Of Triton's documents, parts may be missing here.
-        self.answer(ParseDict(dict(document), self._answer(), ignore_unknown_fields=True).SerializeToString())
+        document = ParseDict(dict(self._handler(asked)), self._answer(), ignore_unknown_fields=True)
+        self.answer(document.SerializeToString())
 
 
 class InferCall(UnaryCall):
@@ -264,8 +223,3 @@ def _family(plane: DataPlane, asked: Any) -> str:
     if asked.version not in {"", oip.VERSION}:
         raise UnknownModel(f"`{asked.name}` has no version `{asked.version}`; there is `{oip.VERSION}`")
     return str(asked.name)
-
-
-async def _done(work: Callable[[str], Awaitable[None]], name: str) -> dict[str, Any]:
-    await work(name)
-    return {}

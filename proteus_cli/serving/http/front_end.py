@@ -62,7 +62,7 @@ class HttpFrontEnd:
             self._add(family, signature)
 
     def _add(self, family: str, signature: Signature) -> None:
-        known = (family, Codec(family, signature))
+        known = (family, Codec(family, signature, self._plane.most_rows[family]))
         for version in ("", f"/versions/{oip.VERSION}"):
             self._families[f"/v2/models/{family}{version}/infer".encode()] = known
 
@@ -99,7 +99,7 @@ class HttpFrontEnd:
     def _infer(self, exchange: Exchange, family: str, codec: Codec) -> None:
         headers, body = exchange.headers, exchange.body
         if b"content-encoding" in headers:
-            body = unpacked(body, headers[b"content-encoding"], self._max_body_bytes)
+            body = unpacked(body, headers[b"content-encoding"], min(self._max_body_bytes, codec.most_bytes))
         length = headers.get(JSON_LENGTH)
         query = codec.decode(body, None if length is None else _whole_number(length))
         exchange.pending = self._plane.submit(family, query, partial(self._ended, exchange, codec, query))

@@ -12,6 +12,7 @@ from proteus_cli.serving import metrics, oip
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.http.compression import packed
 from proteus_cli.serving.http.connection import JSON, Exchange
+from proteus_cli.serving.http.openapi import document
 from proteus_cli.serving.lifecycle import State
 from proteus_cli.serving.models import EXTENSIONS, Models
 
@@ -60,7 +61,9 @@ class Pages:
         self, plane: DataPlane, models: Models, *, platform: str, status: Callable[[], dict[str, Any]]
     ) -> None:
         self._plane, self._models, self._platform, self._status = plane, models, platform, status
+        described = _json(document(plane.signatures))
         self._routes: dict[str, dict[str, Handler]] = {
+            "/openapi.json": {"GET": lambda _: described},
             "/v2": {"GET": self._server},
             "/v2/health/live": {"GET": lambda _: Page(200)},
             "/v2/health/ready": {"GET": lambda _: Page(200 if self._is_ready() else 503)},
@@ -82,6 +85,11 @@ class Pages:
             INFER_VERSION: {"POST": self._no_such_model},
         }
         self._templates = {template: template.split("/") for template in self._routes}
+
+    @property
+    def routes(self) -> dict[str, set[str]]:
+        """The verbs of each path; HEAD goes without saying where there is GET."""
+        return {template: set(methods) for template, methods in self._routes.items()}
 
     def answer(self, exchange: Exchange, path: str) -> None:
         """Answer a request that is no inference. Raises `RequestError`."""
@@ -106,7 +114,7 @@ class Pages:
             if len(wanted) == len(parts) and all(w[:1] == "{" or w == p for w, p in zip(wanted, parts, strict=True)):
                 values = {w[1:-1]: p for w, p in zip(wanted, parts, strict=True) if w[:1] == "{"}
                 return self._routes[template], values
-        raise NotFound("no such page; the API is described at GET /v2 and in the Open Inference Protocol v2")
+        raise NotFound("no such page; those that there are, GET /openapi.json describes")
 
     def _model(self, asked: Asked) -> str:
         name = asked.values["model"]

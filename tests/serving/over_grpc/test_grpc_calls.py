@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from small_plane import FLOAT, LONG, SmallPlane
 from tritonclient.grpc import service_pb2
 
-from proteus_cli.errors import MethodNotAllowed, RequestError, UnknownModel
+from proteus_cli.errors import MethodNotAllowed, RequestError
 from proteus_cli.serving.grpc import frames, messages
 from proteus_cli.serving.grpc.calls import framed
 from proteus_cli.serving.grpc.limits import Limits
@@ -35,7 +35,9 @@ class Client:
 
     def __init__(self, limits: Limits | None = None, **options: Any) -> None:
         self.plane: Any = cast("Any", SmallPlane())
-        front_end = GrpcFrontEnd(self.plane, platform="numpy", max_message_bytes=MOST, **options)
+        front_end = GrpcFrontEnd(
+            self.plane, models=cast("Any", None), platform="numpy", max_message_bytes=MOST, **options
+        )
         self.peer = Peer(front_end, limits)
         self.peer.feed(START)
         self.streams = 0
@@ -402,90 +404,5 @@ def test_reflection_answers_in_both_versions() -> None:
                 Status.NOT_FOUND,
                 Status.UNIMPLEMENTED,
             ]
-
-    scene(play)
-
-
-# --- what manages models
-
-
-class Management:
-    """Triton's extensions, as their documents have it."""
-
-    def __init__(self) -> None:
-        self.loaded: list[str] = []
-
-    def config(self, family: str) -> Mapping[str, Any]:
-        return {
-            "name": family,
-            "max_batch_size": 8,
-            "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [2]}],
-            "instance_group": [{"name": "cpu0", "kind": "KIND_CPU", "count": 1}],
-            "dynamic_batching": {},
-            "parameters": {"variants": {"string_value": "two-s"}},
-            "optimization": {"priority": "PRIORITY_DEFAULT"},
-        }
-
-    def statistics(self, family: str | None) -> Sequence[Mapping[str, Any]]:
-        duration = {"count": 3, "ns": 5_000_000_000}
-        return [
-            {"name": family or "all", "version": "1", "inference_count": 3, "inference_stats": {"success": duration}}
-        ]
-
-    def index(self, *, only_ready: bool) -> Sequence[Mapping[str, Any]]:
-        return [{"name": "two", "version": "1", "state": "READY" if only_ready else "UNAVAILABLE", "reason": ""}]
-
-    async def load(self, name: str) -> None:
-        await asyncio.sleep(0)
-        if name == "nobody":
-            raise UnknownModel("no model `nobody`")
-        self.loaded.append(name)
-
-    async def unload(self, name: str) -> None:
-        self.loaded.remove(name)
-
-
-def ask(client: Client, method: str, **fields: Any) -> int:
-    message = getattr(service_pb2, f"{method}Request")(**fields).SerializeToString()
-    return client.call(f"/inference.GRPCInferenceService/{method}", framed(message))
-
-
-def test_the_extensions_are_answered_with_their_documents() -> None:
-    async def play() -> None:
-        management = Management()
-        client = Client(management=management)
-        config = service_pb2.ModelConfigResponse.FromString(client.messages(ask(client, "ModelConfig", name="two"))[0])
-        assert (config.config.name, config.config.max_batch_size) == ("two", 8)
-        assert config.config.input[0].data_type == 11
-        assert config.config.HasField("dynamic_batching")
-        for name, family in (("two", "two"), ("", "all")):
-            (answer,) = client.messages(ask(client, "ModelStatistics", name=name))
-            (statistics,) = service_pb2.ModelStatisticsResponse.FromString(answer).model_stats
-            assert (statistics.name, statistics.inference_stats.success.ns) == (family, 5_000_000_000)
-        (answer,) = client.messages(ask(client, "RepositoryIndex", ready=True))
-        assert service_pb2.RepositoryIndexResponse.FromString(answer).models[0].state == "READY"
-        loads = [ask(client, "RepositoryModelLoad", model_name=name) for name in ("two-s", "nobody")]
-        await turns()
-        assert [client.status(stream) for stream in loads] == [Status.OK, Status.NOT_FOUND]
-        assert management.loaded == ["two-s"]
-        unload = ask(client, "RepositoryModelUnload", model_name="two-s")
-        await turns()
-        assert client.status(unload) is Status.OK
-        assert management.loaded == []
-        gone = ask(client, "RepositoryModelLoad", model_name="two-s")
-        client.peer.feed(frames.rst_stream(gone, frames.Code.CANCEL))
-        await turns()
-        assert management.loaded == []
-
-    scene(play)
-
-
-def test_extensions_that_are_not_offered_are_unimplemented() -> None:
-    async def play() -> None:
-        client = Client()
-        for method in ("ModelConfig", "ModelStatistics"):
-            assert client.status(ask(client, method, name="two")) is Status.UNIMPLEMENTED
-            assert client.status(ask(client, method, name="nobody")) in {Status.NOT_FOUND, Status.UNIMPLEMENTED}
-        assert client.status(ask(client, "RepositoryIndex")) is Status.UNIMPLEMENTED
 
     scene(play)
