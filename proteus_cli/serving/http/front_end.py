@@ -25,6 +25,7 @@ from proteus_cli.errors import (
 from proteus_cli.serving import oip
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.http.codec import Codec
+from proteus_cli.serving.http.compression import packed
 from proteus_cli.serving.http.connection import JSON, OCTETS, Exchange
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.pending import Ending
@@ -107,11 +108,14 @@ class HttpFrontEnd:
         if isinstance(ending, RequestError):
             refuse(exchange, ending)
             return
-        json, blobs = codec.encode(query, ending)
-        if blobs:
-            exchange.respond(_OK, OCTETS, json, blobs, b"%b: %d\r\n" % (JSON_LENGTH, len(json)))
-        else:
-            exchange.respond(_OK, JSON, json)
+        body, tensors = codec.encode(query, ending)
+        content_type, headers = JSON, b""
+        if tensors:
+            content_type, headers = OCTETS, b"%b: %d\r\n" % (JSON_LENGTH, len(body))
+        if b"accept-encoding" in exchange.headers:
+            body, tensors, more = packed(exchange.headers, body, tensors)
+            headers += more
+        exchange.respond(_OK, content_type, body, tensors, headers)
 
 
 def refuse(exchange: Exchange, error: RequestError) -> None:

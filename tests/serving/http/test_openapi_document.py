@@ -23,6 +23,7 @@ from proteus_cli.serving.http.front_end import STATUS
 from proteus_cli.serving.http.openapi import OPERATIONS, document
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.models import Models
 
 FLOAT, BOOL = np.dtype(np.float32), np.dtype(np.bool_)
 SMALL = Signature((TensorSpec("x", FLOAT, (4,)), TensorSpec("on", BOOL, ())), (TensorSpec("y", FLOAT, (3,)),))
@@ -42,7 +43,7 @@ def pages() -> Pages:
         catalog, controller, Lifecycle(), lambda: 0.0, signatures={"small": SMALL}, most_rows={"small": 8},
         best_accuracy={"small": 0.9},
     )  # fmt: skip
-    return Pages(plane, platform="onnxruntime", status=dict)
+    return Pages(plane, Models(plane, platform="onnxruntime", devices=()), platform="onnxruntime", status=dict)
 
 
 def test_each_route_is_described_and_each_description_has_a_route() -> None:
