@@ -20,8 +20,6 @@ SHAPES = TinyFamily(
     "shapes", (TinyVariant("shapes-s", 0.7, hidden=4), TinyVariant("shapes-m", 0.8, hidden=8)), slo="60s"
 )
 WITHIN_S = 60
-GRPC = "tritonclient.grpc"
-HAS_GRPC = "--grpc-port" in PAGE.with_name("cli.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,7 @@ def examples() -> list[Example]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     tiny = make_workspace(tmp_path_factory.mktemp("live"), (SHAPES,))
     add_profiles(tiny)
-    options = ["--no-replan", *(["--grpc-port", "0"] if HAS_GRPC else [])]
-    with serving(tiny.root, add_plan(tiny, {"cpu0": "shapes-m"}), *options) as live:
+    with serving(tiny.root, add_plan(tiny, {"cpu0": "shapes-m"}), "--no-replan", "--grpc-port", "0") as live:
         yield live
 
 
@@ -64,21 +61,14 @@ def test_all_code_of_the_page_is_an_example_that_says_what_it_prints() -> None:
 @pytest.mark.timeout(2 * WITHIN_S)
 def test_the_examples_print_what_the_page_says(server: LiveServer, tmp_path: Path) -> None:
     for example in examples():
-        if GRPC not in example.code:
-            check(example, server, tmp_path)
-
-
-@pytest.mark.skipif(not HAS_GRPC, reason="the server has no gRPC")
-def test_the_example_over_grpc_prints_what_the_page_says(server: LiveServer, tmp_path: Path) -> None:
-    (example,) = (example for example in examples() if GRPC in example.code)
-    check(example, server, tmp_path)
+        check(example, server, tmp_path)
 
 
 def check(example: Example, server: LiveServer, place: Path) -> None:
     """The examples follow each other in one directory, and use what those before have left there."""
     here = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
-    code = example.code.replace("8000", str(server.port)).replace("8001", str(getattr(server, "grpc_port", 0)))
+    code = example.code.replace("8000", str(server.port)).replace("8001", str(server.grpc_port))
     done = subprocess.run(
         [*PROGRAMS[example.language], code],
         cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=WITHIN_S,

@@ -70,6 +70,9 @@ _RESPONSES: dict[str, Json] = {
     "BadRequest": _answer(
         "Malformed; or no variant that is planned is as accurate as is asked for, and the error names those there are.",
         "Error",
+        proteus_outcome=_header(
+            "`rejected` in the second case.", {"type": "string", "enum": ["rejected"]}, required=False
+        ),
     ),
     "NoToken": _answer(
         "This server asks for a bearer token.", "Error", WWW_Authenticate=_header("`Bearer`", {"type": "string"})
@@ -82,7 +85,9 @@ _RESPONSES: dict[str, Json] = {
     "Overloaded": _answer("More queries than the plan can carry.", "Error", Retry_After=_SECONDS),
     "Failed": _answer("The model failed on this request, or the server has a bug.", "Error"),
     "NotReady": _answer(
-        "Starting, draining, or out of connections or of memory for bodies.", "Error", Retry_After=_SECONDS
+        "Starting, draining, out of connections or of memory for bodies; or the model was unloaded.",
+        "Error",
+        Retry_After=_SECONDS,
     ),
     "Deadline": _answer(
         "The deadline passed, in the queue or while it ran, or can't be met.",
@@ -132,8 +137,20 @@ _INFER = Operation(
 )
 _METADATA = Operation("What a model takes and gives", {200: _answer("Its metadata.", "Model")})
 _READY = Operation(
-    "Whether a model is ready", {200: _answer("It is."), 503: _answer("No variant of it is hosted, or as below.")}
+    "Whether a model is ready",
+    {
+        200: _answer("It is."),
+        503: _answer("No variant of it is hosted, or it was unloaded; or the server is not ready."),
+    },
 )
+
+_CONFIG = Operation("A model's configuration", {200: _answer("In Triton's words.", "Config")})
+_STATISTICS = Operation("What was counted of a model", {200: _answer("In Triton's words.", "Statistics")})
+
+
+def _body(schema: str) -> Json:
+    return {"required": False, "content": {_JSON: {"schema": ref(schema)}}}
+
 
 OPERATIONS: dict[str, dict[str, Operation]] = {
     "/v2": {"GET": Operation("What the server is", {200: _answer("Its name, version and extensions.", "Server")})},
@@ -151,6 +168,28 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
     "/v2/models/{model}/versions/{version}/ready": {"GET": _READY},
     "/v2/models/{model}/infer": {"POST": _INFER},
     "/v2/models/{model}/versions/{version}/infer": {"POST": _INFER},
+    "/v2/models/{model}/config": {"GET": _CONFIG},
+    "/v2/models/{model}/versions/{version}/config": {"GET": _CONFIG},
+    "/v2/models/{model}/stats": {"GET": _STATISTICS},
+    "/v2/models/{model}/versions/{version}/stats": {"GET": _STATISTICS},
+    "/v2/models/stats": {
+        "GET": Operation("What was counted of all models", {200: _answer("In Triton's words.", "Statistics")})
+    },
+    "/v2/repository/index": {
+        "POST": Operation(
+            "All models, and whether they take requests",
+            {200: _answer("They are.", "Index")},
+            body=_body("IndexRequest"),
+        )
+    },
+    "/v2/repository/models/{model}/load": {
+        "POST": Operation("Let a model take requests again", {200: _answer("It does.")}, body=_body("LoadRequest"))
+    },
+    "/v2/repository/models/{model}/unload": {
+        "POST": Operation(
+            "Let a model take no more requests", {200: _answer("Those inside are answered, others get 503.")}
+        )
+    },
     "/metrics": {
         "GET": Operation(
             "Counters and histograms",
@@ -195,7 +234,7 @@ def _operation(
 ) -> Json:
     answers = {status: _response(name) for status, name in _EVERYWHERE.items()}
     in_path = re.findall(r"{(\w+)}", path)
-    if in_path:
+    if path.startswith("/v2/models/{"):
         answers[404] = _response("NotFound")
     if needs_token and not operation.is_open:
         answers[401] = _response("NoToken")
@@ -209,7 +248,7 @@ def _operation(
     if parameters:
         found["parameters"] = parameters
     if operation.body is not None:
-        found["requestBody"] = _with_examples(operation.body, signatures)
+        found["requestBody"] = _with_examples(operation.body, signatures) if operation is _INFER else operation.body
     if needs_token and operation.is_open:
         found["security"] = []
     return found

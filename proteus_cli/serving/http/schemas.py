@@ -158,6 +158,85 @@ _STATUS = _object(
     }
 )
 
+_INSTANCE = _object(
+    {
+        "name": _TEXT,
+        "kind": {"type": "string", "enum": ["KIND_CPU", "KIND_GPU"]},
+        "count": _COUNT,
+        "gpus": _list(_COUNT),
+    },
+    closed=True,
+    text="A device that hosts a variant of it now.",
+)
+
+_CONFIG_TENSOR = _object(
+    {
+        "name": _TEXT,
+        "data_type": {"type": "string", "enum": [f"TYPE_{name}" for name in oip.DATATYPES]},
+        "dims": _list({"type": "integer", "minimum": -1}),
+    },
+    closed=True,
+    text="Without the axis of the batch.",
+)
+
+_CONFIG = _object(
+    {
+        "name": _TEXT,
+        "platform": _TEXT,
+        "backend": _TEXT,
+        "version_policy": {"type": "object"},
+        "max_batch_size": _COUNT | {"description": "The most rows of a request."},
+        "input": _list(_CONFIG_TENSOR),
+        "output": _list(_CONFIG_TENSOR),
+        "instance_group": _list(_INSTANCE),
+        "dynamic_batching": {"type": "object"},
+        "model_transaction_policy": {"type": "object"},
+        "parameters": _by(_object({"string_value": _TEXT}), "`slo_us`: the family's SLO in microseconds."),
+    },
+    closed=True,
+    text="As Triton's `ModelConfig` in JSON.",
+)
+
+_DURATION = _object({"count": _COUNT, "ns": _COUNT}, closed=True)
+_COMPUTE: Json = dict.fromkeys(("compute_input", "compute_infer", "compute_output"), _DURATION)
+
+_MODEL_STATISTICS = _object(
+    {
+        "name": _TEXT,
+        "version": _TEXT,
+        "last_inference": _COUNT | {"description": "Milliseconds since 1970; 0: none yet."},
+        "inference_count": _COUNT | {"description": "Rows."},
+        "execution_count": _COUNT | {"description": "Batches."},
+        "inference_stats": _object(
+            {**dict.fromkeys(("success", "fail", "queue"), _DURATION), **_COMPUTE},
+            {"cache_hit": _DURATION, "cache_miss": _DURATION},
+        ),
+        "batch_stats": _list(_object({"batch_size": _COUNT, **_COMPUTE}, closed=True)),
+    },
+    text="Since the server started.",
+)
+
+_STATISTICS = _object({"model_stats": _list(ref("ModelStatistics"))}, closed=True)
+
+_INDEX = _list(
+    _object(
+        {
+            "name": _TEXT,
+            "version": _TEXT,
+            "state": {"type": "string", "enum": ["READY", "UNAVAILABLE"]},
+            "reason": _TEXT,
+            "variants": _list(
+                _object({"variant": _TEXT, "accuracy": _FRACTION, "device": _TEXT}, closed=True)
+            ),
+        },
+        closed=True,
+    )
+)  # fmt: skip
+
+_INDEX_REQUEST = _object({}, {"ready": {"type": "boolean", "description": "Only models that take requests."}})
+
+_LOAD_REQUEST = _object({}, {"parameters": {"type": "object", "description": "No `config`, and no files."}})
+
 _DOCUMENT = _object({"openapi": _TEXT, "info": {"type": "object"}, "paths": {"type": "object"}})
 
 SCHEMAS: Json = {
@@ -174,5 +253,11 @@ SCHEMAS: Json = {
     "AnswerParameters": _ANSWER_PARAMETERS,
     "Output": _OUTPUT,
     "Status": _STATUS,
+    "Config": _CONFIG,
+    "ModelStatistics": _MODEL_STATISTICS,
+    "Statistics": _STATISTICS,
+    "Index": _INDEX,
+    "IndexRequest": _INDEX_REQUEST,
+    "LoadRequest": _LOAD_REQUEST,
     "Document": _DOCUMENT,
 }
