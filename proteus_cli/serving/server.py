@@ -27,8 +27,9 @@ from proteus_cli.serving.connections import LEAVING, Connections
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.executor import EngineKey, ThreadExecutor
 from proteus_cli.serving.fleet import Fleet
-from proteus_cli.serving.http.connection import HttpConnection, HttpLimits
+from proteus_cli.serving.http.connection import HttpConnection
 from proteus_cli.serving.http.front_end import HttpFrontEnd
+from proteus_cli.serving.http.limits import HttpLimits
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.lifecycle import Event, Lifecycle
 from proteus_cli.serving.status import status

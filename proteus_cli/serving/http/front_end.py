@@ -24,7 +24,7 @@ from proteus_cli.errors import (
 from proteus_cli.serving import oip
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.http.codec import Codec
-from proteus_cli.serving.http.connection import JSON, OCTETS, Exchange
+from proteus_cli.serving.http.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.pending import Ending
 
@@ -105,7 +105,12 @@ class HttpFrontEnd:
         if isinstance(ending, RequestError):
             refuse(exchange, ending)
             return
-        json, blobs = codec.encode(query, ending)
+        try:
+            json, blobs = codec.encode(query, ending)
+        except Exception:  # the others of its batch must have their answers
+            log.exception("a bug while encoding an answer")
+            exchange.respond(500, JSON, b'{"error":"internal error"}')
+            return
         if blobs:
             exchange.respond(_OK, OCTETS, json, blobs, b"%b: %d\r\n" % (JSON_LENGTH, len(json)))
         else:

@@ -10,7 +10,7 @@ from proteus_cli import __version__
 from proteus_cli.errors import MethodNotAllowed, NotFound, UnknownModel
 from proteus_cli.serving import metrics, oip
 from proteus_cli.serving.dataplane import DataPlane
-from proteus_cli.serving.http.connection import JSON, Exchange
+from proteus_cli.serving.http.exchange import JSON, Exchange
 from proteus_cli.serving.lifecycle import State
 
 PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
