@@ -47,6 +47,11 @@ class Connections:
     def __len__(self) -> int:
         return len(self._all)
 
+    @property
+    def body_bytes(self) -> int:
+        """Of large bodies, in memory now."""
+        return self._body_bytes
+
     def take(self, connection: Connection) -> bool:
         """Let a new connection in. One that isn't may say why, and must close."""
         if len(self._all) < self._most:

@@ -7,10 +7,12 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from proteus_cli.backends.base import Backend, Signature
@@ -21,6 +23,7 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, best_accuracy
+from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ServerError
 from proteus_cli.serving.adaptation import Adaptation, Replanner, SolverProcess
 from proteus_cli.serving.connections import LEAVING, Connections
@@ -33,6 +36,8 @@ from proteus_cli.serving.http.limits import HttpLimits
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.lifecycle import Event, Lifecycle
 from proteus_cli.serving.status import status
+from proteus_cli.serving.tls import accepting
+from proteus_cli.serving.tokens import Tokens
 
 log = logging.getLogger("proteus.server")
 
@@ -43,13 +48,16 @@ BODIES = 16  # large bodies of the largest size that may be in memory at once
 OWN_FILES = 128 + LEAVING  # what the process has open besides connections that it serves
 GOODBYE_S = 2.0
 INTERRUPTED = 130
+OPEN = frozenset({b"/v2/health/live", b"/v2/health/ready"})
+"""Whoever watches the server may ask these without a token."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """Where to listen (port 0 picks a free one), limits on clients, and how long draining may take.
 
-    ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
+    ``refuses_non_finite``: requests and answers with NaN or infinity are errors. With ``tls``, nothing else is spoken;
+    with ``tokens``, all but `OPEN` needs one.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +66,8 @@ class ServerOptions:
     max_connections: int = 4096
     drain_timeout_s: float = 10.0
     refuses_non_finite: bool = False
+    tls: ssl.SSLContext | None = None
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +148,21 @@ async def _serve(
             pages = Pages(plane, platform=platform, status=lambda: status(plane, adaptation))
             front_end = HttpFrontEnd(plane, pages, max_body_bytes=options.max_body_bytes)
             limits = HttpLimits(body_bytes=options.max_body_bytes)
-            async with _connections(options) as connections, _http(front_end, listener, connections, limits):
-                lifecycle.on(Event.WARMED_UP)
-                host, port = listener.getsockname()[:2]
-                announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-                await stop.wait()
-                lifecycle.on(Event.STOPPED)
-                await _drain(plane, options.drain_timeout_s)
+            async with _connections(options) as connections:
+                admits = partial(_admits, options.tokens) if options.tokens is not None else None
+                async with accepting(
+                    listener, lambda: HttpConnection(front_end, limits, connections, admits), options.tls
+                ):
+                    lifecycle.on(Event.WARMED_UP)
+                    announce(_url(listener, options.tls))
+                    await stop.wait()
+                    stop_s = clock() + options.drain_timeout_s
+                    lifecycle.on(Event.STOPPED)
+                    connections.is_draining = True
+                    await _drain(plane, stop_s)
+                await connections.close(max(GOODBYE_S, stop_s - clock()))
             lifecycle.on(Event.EMPTIED)
+            log.info("requests by how they ended: %s", _endings(plane))
 
 
 @contextlib.contextmanager
@@ -229,22 +246,18 @@ def _report_crash(task: "asyncio.Task[None]") -> None:
         log.critical("the control loop has a bug; the plan stays as it is", exc_info=task.exception())
 
 
-@asynccontextmanager
-async def _http(
-    front_end: HttpFrontEnd, listener: socket.socket, connections: Connections, limits: HttpLimits
-) -> AsyncIterator[None]:
-    """Take connections; leaving takes no more."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: HttpConnection(front_end, limits, connections), sock=listener)
-    try:
-        yield
-    finally:
-        server.close()
+def _admits(tokens: Tokens, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
+    return target in OPEN or tokens.authorized(headers.get(b"authorization"))
+
+
+def _url(listener: socket.socket, tls: ssl.SSLContext | None) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{'http' if tls is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @asynccontextmanager
 async def _connections(options: ServerOptions) -> AsyncIterator[Connections]:
-    """Look after connections; leaving lets their clients read their answers, then closes them."""
+    """Look after connections; leaving closes them."""
     connections = Connections(
         most=_most_connections(options.max_connections), most_body_bytes=BODIES * options.max_body_bytes
     )
@@ -253,7 +266,7 @@ async def _connections(options: ServerOptions) -> AsyncIterator[Connections]:
     try:
         yield connections
     finally:
-        await connections.close(GOODBYE_S)
+        await connections.close(0.0)
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)  # `_report_crash` has told of any bug
 
@@ -271,11 +284,15 @@ def _most_connections(wanted: int) -> int:
     return most
 
 
-async def _drain(plane: DataPlane, timeout_s: float) -> None:
-    """Let what is inside end; what is left in the queues after ``timeout_s`` is given up."""
+async def _drain(plane: DataPlane, stop_s: float) -> None:
+    """Let what is inside end; what is left in the queues at ``stop_s`` is given up."""
     log.info("draining: %d requests inside", plane.inside)
-    stop_s = plane.clock() + timeout_s
     while plane.inside and plane.clock() < stop_s:
         await asyncio.sleep(0.01)
     for request in plane.controller.forget_all():
         plane.dropped(request)
+
+
+def _endings(plane: DataPlane) -> str:
+    counts = plane.counts.values()
+    return ", ".join(f"{sum(family.of_outcome(outcome) for family in counts)} {outcome}" for outcome in Outcome)

@@ -42,6 +42,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self, handler: Handler, limits: HttpLimits, connections: Connections, admits: Admits | None = None
     ) -> None:
         self._handler, self._limits, self._connections, self._admits = handler, limits, connections, admits
+        self._uncounted_bytes = min(UNCOUNTED_BYTES, limits.body_bytes)
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._inside: deque[Exchange] = deque()  # handed on
@@ -112,7 +113,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if len(message) != end + known.body_bytes:
             return False
         self._since_s = self._connections.now_s
-        if known.body_bytes > UNCOUNTED_BYTES:
+        if known.body_bytes > self._uncounted_bytes:
             self._count_body(known.body_bytes)
         reserved, self._reserved = self._reserved, 0
         self._take(Exchange(self, known.method, known.target, known.headers, message[end:], True, reserved))
@@ -195,14 +196,14 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._method, self._keeps_alive = parser.get_method(), parser.should_keep_alive()
         if self._admits is not None and not self._admits(self._target, headers):
             raise Refusal(401, "a bearer token is needed", b"www-authenticate: Bearer\r\n")
-        if not self._keeps_alive or b"connection" in headers:
+        if not self._keeps_alive or b"connection" in headers or self._method == b"CONNECT":
             self._look_closer()
             if self._wants_upgrade:
                 return
         if b"transfer-encoding" in headers and headers[b"transfer-encoding"].strip().lower() != b"chunked":
             raise Refusal(501, "bodies may be sent in chunks, and in no other transfer encoding")
         length = int(headers.get(b"content-length", 0))  # llhttp has checked it
-        if length > UNCOUNTED_BYTES or length > self._limits.body_bytes:
+        if length > self._uncounted_bytes:
             self._count_body(length)
             if length > CHUNK_BYTES:
                 self._large = bytearray(length)
@@ -219,7 +220,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._large is not None:
             self._large[first : self._body_bytes] = body
             return
-        if self._body_bytes > self._reserved and self._body_bytes > UNCOUNTED_BYTES:  # in chunks
+        if self._body_bytes > self._reserved and self._body_bytes > self._uncounted_bytes:  # in chunks
             self._count_body(self._body_bytes)
         if not first:
             self._body = body
@@ -257,13 +258,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         return self._limits.request_s + moved_bytes / SLOWEST_BYTES_PER_S
 
     def drain(self) -> None:
-        if self._transport is None or self._inside or self._has_begun or self._is_leaving:
-            return
-        self._leave()
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
+        if self._transport is not None and not (self._inside or self._has_begun or self._is_leaving):
+            self._last_answer_sent()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -385,14 +381,14 @@ class HttpConnection(asyncio.BufferedProtocol):
         exchange.respond(refusal.status, JSON, msgspec.json.encode({"error": refusal.text}), headers=retry)
 
     def _last_answer_sent(self) -> None:
-        """Close; but data that nobody has read would take the answer with it, so then the client is listened out."""
+        """Close; but data that nobody reads would take the answer with it, so the client is listened out."""
         assert self._transport is not None  # noqa: S101 - it was just written to
         self._leave()
-        if not (self._has_more or self._connections.is_draining):
-            self._transport.close()
-            return
         if self._transport.can_write_eof():
             self._transport.write_eof()
+        elif not self._has_more:  # TLS, where only a client that is at fault is listened out
+            self._transport.close()
+            return
         if self._is_reading_paused:
             self._transport.resume_reading()
             self._is_reading_paused = False
