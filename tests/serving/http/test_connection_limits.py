@@ -82,8 +82,8 @@ def test_what_stands_around_a_body_has_an_end(before: bytes, endless: bytes) -> 
 
 
 def test_there_may_be_so_many_headers_and_no_more() -> None:
-    for count, status in ((128, 200), (129, 431)):
-        lines = b"".join(b"x%d: y\r\n" % number for number in range(count))
+    for headers, status in ((128, 200), (129, 431)):
+        lines = b"".join(b"x%d: y\r\n" % number for number in range(headers))
         assert talk(b"GET /a HTTP/1.1\r\n" + lines + b"\r\n" + BYE)[0][0] == status
 
 
