@@ -77,6 +77,12 @@ class LiveServer:
             assert time.monotonic() < stop_s, status
             time.sleep(POLL_S)
 
+    def ended(self) -> dict[str, int]:
+        """How many requests ended how, as the server says when it has stopped."""
+        (line,) = [line for line in self.log.read_text().splitlines() if "requests by how they ended" in line]
+        counts = line.rpartition(": ")[2].split(", ")
+        return {outcome: int(number) for number, outcome in (count.split() for count in counts)}
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Tell it to stop, and wait for its exit code."""
         self.process.send_signal(number)
@@ -99,8 +105,8 @@ def serving(root: Path, plan: Path, *options: str) -> Iterator[LiveServer]:
         assert process.stdout is not None
         readable, _, _ = select([process.stdout], [], [], READY_WITHIN_S)
         line = process.stdout.readline().decode() if readable else ""
-        assert line.startswith("ready http://127.0.0.1:"), log.read_text()
-        yield LiveServer(process, int(line.rpartition(":")[2]), log)
+        assert line.startswith(("ready http://127.0.0.1:", "ready https://127.0.0.1:")), log.read_text()
+        yield LiveServer(process, int(line.split()[1].rpartition(":")[2]), log)
     finally:
         process.kill()
         process.wait()
