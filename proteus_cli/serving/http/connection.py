@@ -13,7 +13,7 @@ import msgspec
 
 from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.http.exchange import JSON, Exchange, Handler
-from proteus_cli.serving.http.heads import KnownHead, head_bytes
+from proteus_cli.serving.http.heads import END_OF_HEAD, KnownHead
 from proteus_cli.serving.http.limits import (
     CHUNK_BYTES,
     HELD,
@@ -104,7 +104,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
         What a head means depends on nothing else, so it need not be parsed again.
         """
-        end = head_bytes(message)
+        end = message.find(END_OF_HEAD) + len(END_OF_HEAD)
         head = message[:end]
         known = self._connections.heads.get(head)
         if known is None:

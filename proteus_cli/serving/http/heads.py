@@ -4,7 +4,7 @@ import msgspec
 
 KNOWN_HEADS = 1024
 LONGEST_KNOWN_HEAD = 2048
-_END = b"\r\n\r\n"
+END_OF_HEAD = b"\r\n\r\n"
 
 
 class KnownHead(msgspec.Struct, frozen=True):
@@ -16,12 +16,6 @@ class KnownHead(msgspec.Struct, frozen=True):
     body_bytes: int
 
 
-def head_bytes(message: bytes) -> int:
-    """How many bytes of a message are its head; 0 where its end isn't there yet."""
-    found = message.find(_END)
-    return found + len(_END) if found > 0 else 0
-
-
 class KnownHeads:
     """What a head means depends on nothing but its bytes, all of them."""
 
@@ -30,9 +24,12 @@ class KnownHeads:
         self.get = self._known.get
 
     def remember(self, head: bytes, known: KnownHead) -> None:
-        """``head`` has just been parsed, and stands for the same request when it comes again."""
-        begins_with_request = head.startswith(known.method + b" ")  # and not with empty lines before it
-        if not begins_with_request or len(head) > LONGEST_KNOWN_HEAD:
+        """``head`` has just been parsed, and stands for the same request when it comes again.
+
+        But not where only a part of it was there, or empty lines before it: those may belong to any request.
+        """
+        is_whole = head.startswith(known.method + b" ") and head.endswith(END_OF_HEAD)
+        if not is_whole or len(head) > LONGEST_KNOWN_HEAD:
             return
         if len(self._known) >= KNOWN_HEADS:
             self._known.clear()
