@@ -15,6 +15,7 @@ from proteus_cli.errors import (
     DeadlineExceeded,
     EngineFailed,
     MethodNotAllowed,
+    NotAccurateEnough,
     NotFound,
     NotReady,
     Overloaded,
@@ -32,6 +33,7 @@ log = logging.getLogger("proteus.http")
 
 STATUS = {
     BadRequest: 400,
+    NotAccurateEnough: 400,
     UnknownModel: 404,
     NotFound: 404,
     MethodNotAllowed: 405,
@@ -124,6 +126,8 @@ def refuse(exchange: Exchange, error: RequestError) -> None:
         headers = b"retry-after: %d\r\n" % math.ceil(error.retry_after_s)
     elif isinstance(error, MethodNotAllowed):
         headers = b"allow: %b\r\n" % error.allowed.encode()
+    elif isinstance(error, NotAccurateEnough):
+        headers = b"%b: rejected\r\n" % OUTCOME  # unlike other bad requests, it has ended as one of the outcomes
     elif isinstance(error, DeadlineExceeded):
         headers = b"%b: %b\r\n" % (OUTCOME, b"late" if error.is_late else b"dropped")
     exchange.respond(STATUS[type(error)], JSON, msgspec.json.encode({"error": error.message}), headers=headers)
