@@ -10,7 +10,7 @@ from pathlib import Path
 
 from proteus_cli.errors import ArtefactError
 
-HANDSHAKES = 256  # at once; who comes then is turned away
+HANDSHAKES = 256  # at once; for one more, the one that takes longest is given up
 HANDSHAKE_S = 10.0
 SHUTDOWN_S = 2.0  # how long a client may take to say goodbye, too
 ACCEPTED_AT_ONCE = 64
@@ -74,7 +74,7 @@ class _Door:
     def __init__(self, listener: socket.socket, factory: Factory, tls: ssl.SSLContext) -> None:
         self._listener, self._factory, self._tls = listener, factory, tls
         self._loop = asyncio.get_running_loop()
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes: dict[asyncio.Task[None], None] = {}  # in the order in which they began
         self._is_open = False
 
     def open(self) -> None:
@@ -102,11 +102,12 @@ class _Door:
                 self._loop.call_later(PAUSE_S, self._go_on)
                 return
             if len(self._handshakes) >= HANDSHAKES:
-                client.close()
-                continue
+                oldest = next(iter(self._handshakes))
+                del self._handshakes[oldest]
+                oldest.cancel()
             task = self._loop.create_task(self._shake_hands(client))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            self._handshakes[task] = None
+            task.add_done_callback(lambda task: self._handshakes.pop(task, None))
 
     def _go_on(self) -> None:
         if self._is_open:
