@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 
 from proteus_cli.backends.base import Backend, Signature
@@ -154,6 +155,8 @@ async def _serve(
                     listener, lambda: HttpConnection(front_end, limits, connections, admits), options.tls
                 ):
                     lifecycle.on(Event.WARMED_UP)
+                    if options.tokens is None and not _is_local(listener):
+                        log.warning("whoever reaches this machine may ask; `--auth-tokens` keeps strangers out")
                     announce(_url(listener, options.tls))
                     await stop.wait()
                     stop_s = clock() + options.drain_timeout_s
@@ -248,6 +251,10 @@ def _report_crash(task: "asyncio.Task[None]") -> None:
 
 def _admits(tokens: Tokens, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
     return target in OPEN or tokens.authorized(headers.get(b"authorization"))
+
+
+def _is_local(listener: socket.socket) -> bool:
+    return ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _url(listener: socket.socket, tls: ssl.SSLContext | None) -> str:

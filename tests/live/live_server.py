@@ -105,7 +105,7 @@ def serving(root: Path, plan: Path, *options: str) -> Iterator[LiveServer]:
         assert process.stdout is not None
         readable, _, _ = select([process.stdout], [], [], READY_WITHIN_S)
         line = process.stdout.readline().decode() if readable else ""
-        assert line.startswith(("ready http://127.0.0.1:", "ready https://127.0.0.1:")), log.read_text()
+        assert line.startswith(("ready http://", "ready https://")), log.read_text()
         yield LiveServer(process, int(line.split()[1].rpartition(":")[2]), log)
     finally:
         process.kill()

@@ -116,6 +116,16 @@ def test_a_server_with_tokens_answers_only_who_has_one(tiny: Tiny, tokens: Path)
         assert TOKEN not in live.log.read_text()
 
 
+@pytest.mark.live
+@pytest.mark.parametrize("has_tokens", [False, True])
+def test_a_server_that_others_can_reach_without_a_token_says_so(tiny: Tiny, tokens: Path, *, has_tokens: bool) -> None:
+    plan = add_plan(tiny, {"cpu0": "shapes-s"})
+    options = ("--auth-tokens", str(tokens)) if has_tokens else ()
+    with serving(tiny.root, plan, "--no-replan", "--host", "0.0.0.0", *options) as live:  # noqa: S104 - that is meant
+        assert ("whoever reaches this machine may ask" in live.log.read_text()) is not has_tokens
+        assert live.stop() == 0
+
+
 # --- TLS
 
 

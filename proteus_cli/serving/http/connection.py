@@ -164,6 +164,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._handler.abandoned(exchange)
         self._inside.clear()
         self._held.clear()
+        self._parser = None  # which knows us: no work for the garbage collector
 
     def pause_writing(self) -> None:
         self._is_writing_paused, self._since_s, self._most_to_write = True, self._connections.now_s, 0
