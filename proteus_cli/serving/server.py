@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import resource
 import signal
@@ -46,6 +47,8 @@ log = logging.getLogger("proteus.server")
 GIL_SWITCH_S = 0.0005
 BACKLOG = 2048
 BODIES = 16  # large bodies of the largest size that may be in memory at once
+SMALL_BODY = 2**20  # bodies up to here are taken where none of that size makes sense, too
+BYTES_PER_VALUE = 64  # in JSON, with its digits, brackets and indentation
 OWN_FILES = 128 + LEAVING  # what the process has open besides connections that it serves
 GOODBYE_S = 2.0
 INTERRUPTED = 130
@@ -147,8 +150,9 @@ async def _serve(
         ):
             platform = next(iter(backends.values())).versions.name
             pages = Pages(plane, platform=platform, status=lambda: status(plane, adaptation))
-            front_end = HttpFrontEnd(plane, pages, max_body_bytes=options.max_body_bytes)
-            limits = HttpLimits(body_bytes=options.max_body_bytes)
+            body_bytes = min(options.max_body_bytes, _largest_body(plane))
+            front_end = HttpFrontEnd(plane, pages, max_body_bytes=body_bytes)
+            limits = HttpLimits(body_bytes=body_bytes)
             async with _connections(options) as connections:
                 admits = partial(_admits, options.tokens) if options.tokens is not None else None
                 async with accepting(
@@ -203,6 +207,15 @@ def _most_rows(deployment: Deployment) -> dict[str, int]:
         if measured.family in most and measured.points:
             most[measured.family] = max(most[measured.family], measured.points[-1].batch)
     return most
+
+
+def _largest_body(plane: DataPlane) -> int:
+    """What the largest request that any family takes may need, however widely its JSON is set."""
+    values = max(
+        plane.most_rows[family] * sum(math.prod(size or 1 for size in spec.shape) for spec in signature.inputs)
+        for family, signature in plane.signatures.items()
+    )
+    return SMALL_BODY + values * BYTES_PER_VALUE
 
 
 @asynccontextmanager

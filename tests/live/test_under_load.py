@@ -1,5 +1,6 @@
 """A running server under load: what it refuses, what a bad request costs the others, and how it stops."""
 
+import gzip
 import signal
 import threading
 import time
@@ -52,6 +53,22 @@ def test_a_poisoned_request_hurts_nobody_else_of_its_batch(tmp_path: Path) -> No
         ]  # fmt: skip
         assert "99" not in replies[2].document()["error"]  # what the model said is for the log
         assert live.status()["outcomes"]["shapes"]["failed"] == 1
+        assert live.stop() == 0
+
+
+# --- large bodies
+
+
+def test_a_body_larger_than_any_request_can_be_is_refused_whatever_may_be_sent(tmp_path: Path) -> None:
+    """Reading JSON takes the others' time, and eight rows of four numbers need no megabytes."""
+    made = workspace(tmp_path / "ws", "3s")
+    with serving(made.root, Path("plan"), "--no-replan", "--max-body", "64MiB") as live:
+        assert live.infer("shapes", body().ljust(2**20)).status == 200
+        assert live.infer("shapes", body().ljust(2**20 + 2**12)).status == 413
+        bomb = gzip.compress(body().ljust(2**20 + 2**12))
+        assert live.infer("shapes", bomb, {"content-encoding": "gzip"}).status == 413
+        fits = gzip.compress(body().ljust(2**20))
+        assert live.infer("shapes", fits, {"content-encoding": "gzip"}).status == 200
         assert live.stop() == 0
 
 

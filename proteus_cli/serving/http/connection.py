@@ -41,7 +41,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def __init__(
         self, handler: Handler, limits: HttpLimits, connections: Connections, admits: Admits | None = None
     ) -> None:
-        self._handler, self._limits, self._connections, self._admits = handler, limits, connections, admits
+        self._handler, self._limits, self.connections, self._admits = handler, limits, connections, admits
         self._uncounted_bytes = min(UNCOUNTED_BYTES, limits.body_bytes)
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
@@ -66,14 +66,14 @@ class HttpConnection(asyncio.BufferedProtocol):
     @property
     def is_at_its_end(self) -> bool:
         """The server drains, and nobody stands behind the request that is answered now."""
-        return self._connections.is_draining and len(self._inside) == 1 and not self._held
+        return self.connections.is_draining and len(self._inside) == 1 and not self._held
 
     # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._since_s = self._connections.now_s
-        if not self._connections.take(self) and not transport.is_closing():
+        self._since_s = self.connections.now_s
+        if not self.connections.take(self) and not transport.is_closing():
             self._fail(Refusal(503, "too many connections"))
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - we know better
@@ -106,13 +106,13 @@ class HttpConnection(asyncio.BufferedProtocol):
         """
         end = message.find(END_OF_HEAD) + len(END_OF_HEAD)
         head = message[:end]
-        known = self._connections.heads.get(head)
+        known = self.connections.heads.get(head)
         if known is None:
             self._new_head = head
             return False
         if len(message) != end + known.body_bytes:
             return False
-        self._since_s = self._connections.now_s
+        self._since_s = self.connections.now_s
         if known.body_bytes > self._uncounted_bytes:
             self._count_body(known.body_bytes)
         reserved, self._reserved = self._reserved, 0
@@ -155,10 +155,10 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - how makes no difference
         self._transport, self._is_deaf = None, True
-        self._connections.release(self)
-        self._connections.free(self._reserved)
+        self.connections.release(self)
+        self.connections.free(self._reserved)
         for exchange in (*self._inside, *self._held):
-            self._connections.free(exchange.reserved)
+            self.connections.free(exchange.reserved)
         for exchange in self._inside:
             if exchange.answer is None:
                 self._handler.abandoned(exchange)
@@ -167,11 +167,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._parser = None  # which knows us: no work for the garbage collector
 
     def pause_writing(self) -> None:
-        self._is_writing_paused, self._since_s, self._most_to_write = True, self._connections.now_s, 0
+        self._is_writing_paused, self._since_s, self._most_to_write = True, self.connections.now_s, 0
         self._throttle()
 
     def resume_writing(self) -> None:
-        self._is_writing_paused, self._since_s = False, self._connections.now_s
+        self._is_writing_paused, self._since_s = False, self.connections.now_s
         self._hand_on()
 
     # httptools.HttpRequestParser
@@ -179,7 +179,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def on_message_begin(self) -> None:
         if self._is_deaf:
             raise Refusal(400, "something follows the last request")
-        self._has_begun, self._since_s = True, self._connections.now_s
+        self._has_begun, self._since_s = True, self.connections.now_s
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -212,7 +212,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._continue(headers[b"expect"])
         elif self._new_head and self._keeps_alive and length < CHUNK_BYTES and b"transfer-encoding" not in headers:
             known = KnownHead(self._method, self._target, headers, length)
-            self._connections.heads.remember(self._new_head, known)
+            self.connections.heads.remember(self._new_head, known)
         self._new_head = b""
 
     def on_body(self, body: bytes) -> None:
@@ -276,7 +276,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         while inside and inside[0].answer is not None:
             done = inside.popleft()
             if done.reserved:
-                self._connections.free(done.reserved)
+                self.connections.free(done.reserved)
             answer = done.answer
             assert answer is not None  # noqa: S101 - checked above
             if len(answer) == 1:
@@ -287,7 +287,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._last_answer_sent()
                 return
         if not inside and not self._has_begun:
-            self._since_s = self._connections.now_s
+            self._since_s = self.connections.now_s
         if self._is_reading_paused:
             self._hand_on()
 
@@ -299,7 +299,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _take(self, exchange: Exchange) -> None:
         if self._is_reading_paused and len(self._held) >= HELD:
-            self._connections.free(exchange.reserved)
+            self.connections.free(exchange.reserved)
             raise Refusal(503, "too many requests at once on one connection")
         self._is_deaf = not exchange.keeps_alive
         if not self._is_reading_paused:
@@ -364,7 +364,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """A large body needs room in memory, of which there is an end."""
         if size > self._limits.body_bytes:
             raise Refusal(413, f"the body is larger than {self._limits.body_bytes} bytes")
-        if not self._connections.reserve(size - self._reserved):
+        if not self.connections.reserve(size - self._reserved):
             raise Refusal(503, "too many large requests at once")
         self._reserved = size
 
@@ -373,7 +373,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._has_more = True
         if self._is_deaf:  # it was told, or has told us, that nothing comes behind
             return
-        self._connections.free(self._reserved)
+        self.connections.free(self._reserved)
         self._expect_message()
         self._is_deaf = True
         exchange = Exchange(self, b"", b"", {}, b"", keeps_alive=False)
@@ -396,4 +396,4 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _leave(self) -> None:
         self._is_deaf = self._is_leaving = True
-        self._since_s, self._most_to_write = self._connections.now_s, 0
+        self._since_s, self._most_to_write = self.connections.now_s, 0

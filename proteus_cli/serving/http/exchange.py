@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.oip import Buffer
 
 JSON = b"application/json"
@@ -20,6 +21,8 @@ _STARTS = {
 
 class Client(Protocol):
     """The connection that a request came by."""
+
+    connections: Connections
 
     @property
     def is_at_its_end(self) -> bool:
@@ -41,6 +44,13 @@ class Exchange(msgspec.Struct, eq=False):
     reserved: int = 0
     answer: tuple[Buffer, ...] | None = None
     pending: Any = None
+
+    def takes(self, body_bytes: int) -> bool:
+        """Whether its body may be so large, now that it is unpacked."""
+        if not self.connection.connections.reserve(body_bytes):
+            return False
+        self.reserved += body_bytes
+        return True
 
     def respond(
         self, status: int, content_type: bytes, body: bytes, blobs: Sequence[Buffer] = (), headers: bytes = b""

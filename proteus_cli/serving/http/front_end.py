@@ -99,6 +99,8 @@ class HttpFrontEnd:
         headers, body = exchange.headers, exchange.body
         if b"content-encoding" in headers:
             body = unpacked(body, headers[b"content-encoding"], self._max_body_bytes)
+            if not exchange.takes(len(body)):
+                raise NotReady("too many large requests at once")
         length = headers.get(JSON_LENGTH)
         query = codec.decode(body, None if length is None else _whole_number(length))
         exchange.pending = self._plane.submit(family, query, partial(self._ended, exchange, codec, query))

@@ -146,6 +146,27 @@ def test_bodies_of_a_few_kilobytes_are_counted_too(*, known: bool) -> None:
     run(conversation, most_body_bytes=20_000)
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_a_body_unpacks_to_is_counted_until_it_is_answered(*, leaves: bool) -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(post(b"/later", b"packed"))
+        await until(lambda: len(world.parrot.waiting) == 1)
+        (exchange,) = world.parrot.waiting
+        assert exchange.takes(1000)
+        assert not exchange.takes(2**30)
+        assert world.connections.body_bytes == 1000
+        if leaves:
+            client.reset()
+        else:
+            world.parrot.release()
+            await client.until_has(b"/later")
+            client.close()
+        await until(lambda: world.connections.body_bytes == 0)
+
+    run(conversation)
+
+
 # --- too much at once
 
 
