@@ -264,3 +264,26 @@ def test_too_many_rows_and_too_many_requests_are_refused_at_the_door() -> None:
         world.executor.release()
 
     run(refused)
+
+
+def test_a_front_end_with_a_bug_keeps_no_answer_from_others(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither those of its batch, nor those whose time is over in the same round."""
+
+    def broken(ending: Ending) -> None:
+        raise RuntimeError("a bug of ours")
+
+    async def answering(world: World) -> None:
+        content = np.array([9, 9], FLOAT).tobytes()
+        for timeout_s in (60.0, 0.03):
+            options = Options(timeout_s=timeout_s)
+            world.plane.submit("f", Query((content,), 1, ((0, False),), options), broken)
+            world.submit(1, 2, options=options)
+            await asyncio.sleep(0.01)
+        world.executor.release()  # the first two
+        assert [outputs(ending) for ending in world.endings] == [[2, 4]]
+        await asyncio.sleep(0.1)
+        assert len(world.endings) == 2
+        assert caplog.text.count("a bug in a front end") == 2
+        world.executor.release()
+
+    run(answering)

@@ -111,7 +111,7 @@ class HttpFrontEnd:
             return
         try:
             json, blobs = codec.encode(query, ending)
-        except Exception:  # the others of its batch must have their answers
+        except Exception:  # the client must have an answer
             log.exception("a bug while encoding an answer")
             exchange.respond(500, JSON, b'{"error":"internal error"}')
             return
