@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+DURATION ?= 60s
 STAMP  := $(VENV)/.installed
 
 PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint type layers unit golden proto docs docs-check
+.PHONY: help setup demo test fmt lint type layers unit chaos golden proto docs docs-check
 .PHONY: bench bench-planner bench-simulator bench-paper bench-serving lock all clean
 
 help:  ## show the verbs
@@ -43,6 +44,9 @@ layers: setup  ## imports go one way
 
 unit: setup  ## all tests
 	$(BIN)/pytest
+
+chaos: setup  ## bad clients of every kind against a server; DURATION=60s
+	$(BIN)/pytest tests/live/test_chaos.py -s --chaos $(DURATION)
 
 golden: setup  ## rewrite the golden files
 	$(BIN)/pytest tests/golden --golden

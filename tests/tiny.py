@@ -134,6 +134,18 @@ def passing_on(path: Path) -> Path:
     return save_model(path, nodes, inputs=inputs, outputs=outputs)
 
 
+def looking_up(path: Path) -> Path:
+    """A model that looks up the largest input in a table of ten rows, and fails on one that is 10 or more."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], axes=[1], keepdims=0),
+        helper.make_node("Cast", ["most"], ["place"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "place"], ["scores"]),
+    ]
+    table = np.arange(10 * CLASSES, dtype=np.float32).reshape(10, CLASSES)
+    ends = [tensor("x", ["n", INPUTS])], [tensor("scores", ["n", CLASSES])]
+    return save_model(path, nodes, inputs=ends[0], outputs=ends[1], weights={"table": table})
+
+
 def save_eval(path: Path, *, rows: int = 32, right: int = 32, inputs: int = INPUTS) -> Path:
     """Inputs whose highest entry is the label in the first ``right`` rows, and is not in the others."""
     rng = np.random.default_rng(1)

@@ -22,6 +22,7 @@ from proteus_cli.cli.options import (
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Container, Iterator, Sequence
 
     from proteus_cli.control.policies import Policy
@@ -39,6 +40,9 @@ def replay(
     trace: Annotated[Path, typer.Argument(help="The trace: CSV, plain or .gz.")],
     *,
     url: Annotated[str | None, typer.Option(help="Replay against the server at this URL.")] = None,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Trust servers whose certificate is signed by this one (PEM).")
+    ] = None,
     serve: Annotated[
         Path | None, typer.Option(metavar="PLAN", help="Replay against this plan, served for the length of the replay.")
     ] = None,
@@ -94,7 +98,8 @@ def replay(
 ) -> None:
     """Replay a trace: in simulation (default), against a running server, or against a plan that is served for it.
 
-    Requests leave when the trace says, answered or not, and latency counts from then.
+    Requests leave when the trace says, answered or not, and latency counts from then. The environment variable
+    PROTEUS_TOKEN holds the token for a server that wants one.
     """
     from proteus_cli.cli.planning import fleet_of
     from proteus_cli.cli.simulating import Setting, simulated
@@ -114,9 +119,9 @@ def replay(
     arrivals, is_interrupted = _arrivals(trace, scale_to, seed), False
     place = Workspace(workspace)
     if url is not None:
-        reports, is_list = [_against(url, arrivals)], False
+        reports, is_list = [_against(url, arrivals, ca)], False
     elif serve is not None:
-        reports = list(_served(arrivals, place, _current(place, serve), policy))
+        reports = list(_served(arrivals, place, _current(place, serve), policy, ca))
         is_list = len(reports) > 1
     else:
         given = _current(place, plan) if plan is not None else None
@@ -198,7 +203,7 @@ def _current(place: "Workspace", name: Path) -> "Plan":
     return plan
 
 
-def _served(arrivals: "Trace", place: "Workspace", given: "Plan", policies: str) -> "Iterator[Report]":
+def _served(arrivals: "Trace", place: "Workspace", given: "Plan", policies: str, ca: Path | None) -> "Iterator[Report]":
     from tempfile import TemporaryDirectory
 
     from proteus_cli.cli.planning import planner_for
@@ -216,11 +221,12 @@ def _served(arrivals: "Trace", place: "Workspace", given: "Plan", policies: str)
             write_json(path, plan)
             console.say(f"serving {rule.name} …")
             with own_server(path, place.root) as url:
-                yield _against(url, arrivals)
+                yield _against(url, arrivals, ca)
 
 
-def _against(url: str, arrivals: "Trace") -> "Report":
+def _against(url: str, arrivals: "Trace", ca: Path | None) -> "Report":
     import asyncio
+    import os
 
     import uvloop
 
@@ -231,7 +237,8 @@ def _against(url: str, arrivals: "Trace") -> "Report":
     from proteus_cli.units import format_duration
 
     async def run() -> tuple[Load, ServerStatus]:
-        async with http_target(url) as target:
+        token = os.environ.get(environment("token"))
+        async with http_target(url, token, _trusting(ca)) as target:
             before = await target.prepare(arrivals.families)
             with console.progress(f"replaying against {before.policy}") as advance:
                 load = await replay(arrivals, target, before.slo_s, lambda done: advance("", done))
@@ -257,6 +264,17 @@ def _against(url: str, arrivals: "Trace") -> "Report":
         replans=[Replan(at_s, c["reason"], c["solve_s"], c["swaps"]) for at_s, c in changes if at_s >= 0],
         generator_lag_s=load.lag_p99_s,
     )
+
+
+def _trusting(ca: Path | None) -> "ssl.SSLContext | None":
+    import ssl
+
+    if ca is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:  # also where it is no certificate
+        raise UsageError(f"`{ca}` holds no certificate that can be read: {error}.", hint="it must be PEM") from error
 
 
 def _deliver(

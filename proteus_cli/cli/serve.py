@@ -9,14 +9,16 @@ import typer
 
 from proteus_cli.cli import console
 from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, SIZE, WorkspaceOption, environment
-from proteus_cli.errors import ArtefactError, DeviceUnavailable
+from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import ssl
+    from collections.abc import Callable, Mapping, Sequence
 
     from proteus_cli.domain.catalog import Family, Variant
     from proteus_cli.domain.device import Device
     from proteus_cli.serving.server import Deployment
+    from proteus_cli.serving.tokens import Tokens
     from proteus_cli.store import Workspace
 
 
@@ -57,6 +59,17 @@ def serve(
         NonFinite,
         typer.Option(envvar=environment("non_finite"), help="NaN and infinity in tensors: answered, or errors."),
     ] = NonFinite.PASS,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="The most connections; others are told to come back.")
+    ] = 4096,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Speak TLS only, with this certificate (PEM); needs --tls-key.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The key of that certificate (PEM).")] = None,
+    auth_tokens: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Answer only who has a bearer token of this file; one a line, # comments."),
+    ] = None,
     drain_timeout: Annotated[float, typer.Option(**DURATION, help="The longest that draining may take.")] = "10s",  # type: ignore[assignment]
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
@@ -73,11 +86,33 @@ def serve(
         port,
         grpc_port,
         max_body_bytes=int(max_body),
+        max_connections=max_connections,
         drain_timeout_s=drain_timeout,
         refuses_non_finite=non_finite is NonFinite.REFUSE,
+        tls=_tls(tls_cert, tls_key),
+        tokens=_tokens(auth_tokens),
     )
     run_server(_deployment(plan, workspace, replan=replan, batching=batching), options, _announce)
     console.say("drained, stopped")
+
+
+def _tls(certificate: Path | None, key: Path | None) -> "Callable[[Sequence[str]], ssl.SSLContext] | None":
+    from functools import partial
+
+    from proteus_cli.serving.tls import tls_context
+
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise UsageError("`--tls-cert` and `--tls-key` go together.", hint="give both, or neither")
+    tls_context(certificate, key, ())  # say at once what is wrong with them
+    return partial(tls_context, certificate, key)
+
+
+def _tokens(path: Path | None) -> "Tokens | None":
+    from proteus_cli.serving.tokens import read_tokens
+
+    return read_tokens(path) if path is not None else None
 
 
 def _announce(urls: str) -> None:

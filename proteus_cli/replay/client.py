@@ -1,6 +1,7 @@
 """A lean HTTP/1.1 client: what the load generator costs, it takes from the server that it measures on one machine."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -86,14 +87,21 @@ class _Connection(asyncio.Protocol):
 
 
 class HttpClient:
-    """As many connections to one server as there are requests under way; idle ones are used again, latest first."""
+    """As many connections to one server as there are requests under way; idle ones are used again, latest first.
 
-    def __init__(self, url: str) -> None:
+    ``token`` is sent with every request; ``tls`` says whom to trust, the system's authorities by default.
+    """
+
+    def __init__(self, url: str, token: str | None = None, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or parts.hostname is None:
             raise UsageError(f"`{url}` is not the URL of a server.", hint="write it like http://127.0.0.1:8000")
-        self._host, self._tls = parts.hostname, parts.scheme == "https"
-        self._port = parts.port or (443 if self._tls else 80)
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise UsageError("The token can't be sent: it holds other characters than ASCII.")
+        self._host, is_tls = parts.hostname, parts.scheme == "https"
+        self._tls = (tls or ssl.create_default_context()) if is_tls else None
+        self._port = parts.port or (443 if is_tls else 80)
+        self._authorization = f"Authorization: Bearer {token}\r\n" if token is not None else ""
         self._prefix = parts.path.rstrip("/")
         self._netloc = parts.netloc.rpartition("@")[2]
         self._idle: list[_Connection] = []
@@ -108,7 +116,7 @@ class HttpClient:
 
     def head(self, method: str, path: str) -> bytes:
         """The first lines of a request."""
-        return f"{method} {self._prefix}{path} HTTP/1.1\r\nHost: {self._netloc}\r\n".encode()
+        return f"{method} {self._prefix}{path} HTTP/1.1\r\nHost: {self._netloc}\r\n{self._authorization}".encode()
 
     async def _ask(self, request: bytes) -> HttpReply:
         connection = await self._connection()
@@ -127,7 +135,7 @@ class HttpClient:
             if connection.is_open:
                 return connection
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls or None)
+        _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
         return connection
 
     def close(self) -> None:
@@ -137,9 +145,11 @@ class HttpClient:
 
 
 @asynccontextmanager
-async def http_client(url: str) -> AsyncIterator[HttpClient]:
+async def http_client(
+    url: str, token: str | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[HttpClient]:
     """A client with connections of its own. Raises `UsageError` where that is no URL."""
-    client = HttpClient(url)
+    client = HttpClient(url, token, tls)
     try:
         yield client
     finally:

@@ -1,6 +1,7 @@
 """What a trace is replayed against: a server that speaks the Open Inference Protocol v2 over HTTP."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ PATIENCE_S = 30.0  # past any deadline: a reply that takes longer counts as fail
 SAMPLE_ROWS = 64  # different rows to send, by family
 _US_PER_S = 1e6
 _OK = 200
+_UNAUTHORIZED = 401
 _JSON_LENGTH = b"inference-header-content-length"
 _OUTCOME = b"proteus-outcome"
 _NUMPY = {
@@ -140,7 +142,9 @@ class HttpTarget:
         if reply.status != _OK:
             raise ServerError(
                 f"`{self._url}{path}` answered {reply.status}: {reply.body[:200].decode(errors='replace')}",
-                hint="does the server serve the families of the trace?",
+                hint="set PROTEUS_TOKEN to a token that the server takes"
+                if reply.status == _UNAUTHORIZED
+                else "does the server serve the families of the trace?",
             )
         try:
             return msgspec.json.decode(reply.body)
@@ -149,9 +153,11 @@ class HttpTarget:
 
 
 @asynccontextmanager
-async def http_target(url: str) -> AsyncIterator[HttpTarget]:
+async def http_target(
+    url: str, token: str | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[HttpTarget]:
     """A target with connections of its own. Raises `UsageError` where that is no URL."""
-    async with http_client(url) as client:
+    async with http_client(url, token, tls) as client:
         yield HttpTarget(url, client)
 
 

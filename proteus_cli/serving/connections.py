@@ -1,9 +1,15 @@
 """All connections of the server: how many there may be, how long they may take, and that they close in the end."""
 
 import asyncio
-from typing import Any, Protocol
+import logging
+from typing import Protocol
+
+from proteus_cli.serving.http.heads import KnownHeads
+
+log = logging.getLogger("proteus.connections")
 
 LOOK_EVERY_S = 1.0
+QUIET_S = 0.1
 LEAVING = 256  # connections that were refused may, so many at once, still be read an answer
 
 
@@ -36,10 +42,15 @@ class Connections:
         self._body_bytes = 0
         self.now_s = asyncio.get_running_loop().time()
         self.is_draining = False
-        self.heads: dict[bytes, Any] = {}  # of requests, as an HTTP connection has parsed them
+        self.heads = KnownHeads()
 
     def __len__(self) -> int:
         return len(self._all)
+
+    @property
+    def body_bytes(self) -> int:
+        """Of large bodies, in memory now."""
+        return self._body_bytes
 
     def take(self, connection: Connection) -> bool:
         """Let a new connection in. One that isn't may say why, and must close."""
@@ -67,22 +78,30 @@ class Connections:
     def free(self, body_bytes: int) -> None:
         self._body_bytes -= body_bytes
 
-    async def watch(self) -> None:
+    async def watch(self, every_s: float = LOOK_EVERY_S) -> None:
         """Until cancelled, look after connections whose clients take too long."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(every_s)
             self.now_s = loop.time()
             for connection in [*self._all, *self._refused]:
-                connection.look(self.now_s)
+                try:
+                    connection.look(self.now_s)
+                except Exception:
+                    log.exception("a bug in a connection, which is closed")
+                    connection.abort()
 
     async def close(self, within_s: float) -> None:
-        """Let all finish what they are at, for so long; then close them."""
+        """Let all finish what they are at, for so long; then close them.
+
+        A request may still be on its way on a connection that seems idle, so those are closed a little later.
+        """
         self.is_draining = True
-        for connection in list(self._all):
-            connection.drain()
         loop = asyncio.get_running_loop()
         stop_s = loop.time() + within_s
+        await asyncio.sleep(min(QUIET_S, within_s))
+        for connection in list(self._all):
+            connection.drain()
         while self._all and loop.time() < stop_s:
             await asyncio.sleep(0.01)
         for connection in [*self._all, *self._refused]:

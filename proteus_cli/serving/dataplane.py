@@ -178,7 +178,7 @@ class DataPlane:
         counts.executed(launch.rows, result.compute_s, now_s)
         log.debug("%s on %s: %d rows, %.3f ms", hosted.variant, hosted.device, launch.rows, result.compute_s * 1e3)
         for done, ending in told:
-            done(ending)
+            _tell(done, ending)
 
     def dropped(self, request: Request) -> None:
         """The controller has given a request up."""
@@ -249,7 +249,7 @@ class DataPlane:
         assert request is not None  # noqa: S101 - it has not ended
         self.counts[request.family].failed_s += self.clock() - request.arrival_s
         self.inside -= 1
-        pending.end()(ending)
+        _tell(pending.end(), ending)
 
 
 def _dropped() -> DeadlineExceeded:
@@ -258,3 +258,10 @@ def _dropped() -> DeadlineExceeded:
 
 def _late() -> DeadlineExceeded:
     return DeadlineExceeded("the deadline passed while the batch was running", is_late=True)
+
+
+def _tell(done: Done, ending: Ending) -> None:
+    try:
+        done(ending)
+    except Exception:  # the others of its batch, and those whose time is over, must be told all the same
+        log.exception("a bug in a front end")

@@ -3,14 +3,18 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 
 from proteus_cli.backends.base import Backend, Signature
@@ -21,6 +25,7 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, best_accuracy
+from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ServerError
 from proteus_cli.serving.adaptation import Adaptation, Replanner, SolverProcess
 from proteus_cli.serving.connections import LEAVING, Connections
@@ -30,12 +35,15 @@ from proteus_cli.serving.fleet import Fleet
 from proteus_cli.serving.grpc.http2 import Http2Connection
 from proteus_cli.serving.grpc.limits import Limits
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
-from proteus_cli.serving.http.connection import HttpConnection, HttpLimits
+from proteus_cli.serving.http.connection import HttpConnection
 from proteus_cli.serving.http.front_end import HttpFrontEnd
+from proteus_cli.serving.http.limits import HttpLimits
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.lifecycle import Event, Lifecycle
 from proteus_cli.serving.models import Models
 from proteus_cli.serving.status import status
+from proteus_cli.serving.tls import accepting
+from proteus_cli.serving.tokens import Tokens
 
 log = logging.getLogger("proteus.server")
 
@@ -43,17 +51,31 @@ log = logging.getLogger("proteus.server")
 GIL_SWITCH_S = 0.0005
 BACKLOG = 2048
 BODIES = 16  # large bodies of the largest size that may be in memory at once
+SMALL_BODY = 2**20  # bodies up to here are taken where none of that size makes sense, too
+BYTES_PER_VALUE = 64  # in JSON, with its digits, brackets and indentation
 OWN_FILES = 128 + LEAVING  # what the process has open besides connections that it serves
 GOODBYE_S = 2.0
 INTERRUPTED = 130
+OPEN = frozenset(
+    {
+        b"/v2/health/live",
+        b"/v2/health/ready",
+        b"/inference.GRPCInferenceService/ServerLive",
+        b"/inference.GRPCInferenceService/ServerReady",
+        b"/grpc.health.v1.Health/Check",
+        b"/grpc.health.v1.Health/Watch",
+    }
+)
+"""Whoever watches the server may ask these without a token."""
+ALPN = {"http": ("http/1.1",), "grpc": ("h2",)}
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """Where to listen (port 0 picks a free one), limits on clients, and how long draining may take.
 
-    ``grpc_port``: None is no gRPC.
-    ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
+    ``grpc_port``: None is no gRPC. ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
+    With ``tls``, nothing else is spoken; with ``tokens``, all but `OPEN` needs one.
     """
 
     host: str = "127.0.0.1"
@@ -63,6 +85,8 @@ class ServerOptions:
     max_connections: int = 4096
     drain_timeout_s: float = 10.0
     refuses_non_finite: bool = False
+    tls: Callable[[Sequence[str]], ssl.SSLContext] | None = None  # by the protocols that it offers
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,22 +170,38 @@ async def _serve(
             platform = next(iter(backends.values())).versions.name
             models = Models(plane, platform=platform, devices=deployment.devices)
             pages = Pages(plane, models, platform=platform, status=lambda: status(plane, adaptation))
-            front_end = HttpFrontEnd(plane, pages, max_body_bytes=options.max_body_bytes)
-            limits = HttpLimits(body_bytes=options.max_body_bytes)
-            grpc = GrpcFrontEnd(plane, models=models, platform=platform, max_message_bytes=options.max_body_bytes)
-            async with _connections(options) as connections, AsyncExitStack() as stack:
+            body_bytes = min(options.max_body_bytes, _largest_body(plane))
+            front_end, limits = HttpFrontEnd(plane, pages, max_body_bytes=body_bytes), HttpLimits(body_bytes=body_bytes)
+            grpc = GrpcFrontEnd(
+                plane,
+                models=models,
+                platform=platform,
+                max_message_bytes=body_bytes,
+                authorized=partial(_admits_call, options.tokens) if options.tokens is not None else None,
+            )
+            admits = partial(_admits, options.tokens) if options.tokens is not None else None
+            async with _connections(options) as connections:
                 protocols: dict[str, Callable[[], asyncio.BaseProtocol]] = {
-                    "http": lambda: HttpConnection(front_end, limits, connections),
+                    "http": lambda: HttpConnection(front_end, limits, connections, admits),
                     "grpc": lambda: Http2Connection(grpc, Limits(), connections),
                 }
-                for name, listener in listeners.items():
-                    await stack.enter_async_context(_accepting(protocols[name], listener))
-                lifecycle.on(Event.WARMED_UP)
-                announce(" ".join(_url(name, listener) for name, listener in listeners.items()))
-                await stop.wait()
-                lifecycle.on(Event.STOPPED)
-                await _drain(plane, options.drain_timeout_s)
+                async with AsyncExitStack() as stack:
+                    for name, listener in listeners.items():
+                        tls = options.tls(ALPN[name]) if options.tls is not None else None
+                        await stack.enter_async_context(accepting(listener, protocols[name], tls))
+                    lifecycle.on(Event.WARMED_UP)
+                    if options.tokens is None and not all(map(_is_local, listeners.values())):
+                        log.warning("whoever reaches this machine may ask; `--auth-tokens` keeps strangers out")
+                    is_safe = options.tls is not None
+                    announce(" ".join(_url(name, listener, is_safe=is_safe) for name, listener in listeners.items()))
+                    await stop.wait()
+                    stop_s = clock() + options.drain_timeout_s
+                    lifecycle.on(Event.STOPPED)
+                    connections.is_draining = True
+                    await _drain(plane, stop_s)
+                await connections.close(max(GOODBYE_S, stop_s - clock()))
             lifecycle.on(Event.EMPTIED)
+            log.info("requests by how they ended: %s", _endings(plane))
 
 
 @contextlib.contextmanager
@@ -199,6 +239,15 @@ def _most_rows(deployment: Deployment) -> dict[str, int]:
         if measured.family in most and measured.points:
             most[measured.family] = max(most[measured.family], measured.points[-1].batch)
     return most
+
+
+def _largest_body(plane: DataPlane) -> int:
+    """What the largest request that any family takes may need, however widely its JSON is set."""
+    values = max(
+        plane.most_rows[family] * sum(math.prod(size or 1 for size in spec.shape) for spec in signature.inputs)
+        for family, signature in plane.signatures.items()
+    )
+    return SMALL_BODY + values * BYTES_PER_VALUE
 
 
 @asynccontextmanager
@@ -245,24 +294,26 @@ def _report_crash(task: "asyncio.Task[None]") -> None:
         log.critical("the control loop has a bug; the plan stays as it is", exc_info=task.exception())
 
 
-@asynccontextmanager
-async def _accepting(protocol: Callable[[], asyncio.BaseProtocol], listener: socket.socket) -> AsyncIterator[None]:
-    """Take connections; leaving takes no more."""
-    server = await asyncio.get_running_loop().create_server(protocol, sock=listener)
-    try:
-        yield
-    finally:
-        server.close()
+def _admits(tokens: Tokens, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
+    return target in OPEN or tokens.authorized(headers.get(b"authorization"))
 
 
-def _url(scheme: str, listener: socket.socket) -> str:
+def _admits_call(tokens: Tokens, fields: Mapping[bytes, bytes]) -> bool:
+    return fields.get(b":path") in OPEN or tokens.authorized(fields.get(b"authorization"))
+
+
+def _is_local(listener: socket.socket) -> bool:
+    return ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def _url(scheme: str, listener: socket.socket, *, is_safe: bool) -> str:
     host, port = listener.getsockname()[:2]
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}{'s' if is_safe else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @asynccontextmanager
 async def _connections(options: ServerOptions) -> AsyncIterator[Connections]:
-    """Look after connections; leaving lets their clients read their answers, then closes them."""
+    """Look after connections; leaving closes them."""
     connections = Connections(
         most=_most_connections(options.max_connections), most_body_bytes=BODIES * options.max_body_bytes
     )
@@ -271,7 +322,7 @@ async def _connections(options: ServerOptions) -> AsyncIterator[Connections]:
     try:
         yield connections
     finally:
-        await connections.close(GOODBYE_S)
+        await connections.close(0.0)
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)  # `_report_crash` has told of any bug
 
@@ -289,11 +340,15 @@ def _most_connections(wanted: int) -> int:
     return most
 
 
-async def _drain(plane: DataPlane, timeout_s: float) -> None:
-    """Let what is inside end; what is left in the queues after ``timeout_s`` is given up."""
+async def _drain(plane: DataPlane, stop_s: float) -> None:
+    """Let what is inside end; what is left in the queues at ``stop_s`` is given up."""
     log.info("draining: %d requests inside", plane.inside)
-    stop_s = plane.clock() + timeout_s
     while plane.inside and plane.clock() < stop_s:
         await asyncio.sleep(0.01)
     for request in plane.controller.forget_all():
         plane.dropped(request)
+
+
+def _endings(plane: DataPlane) -> str:
+    counts = plane.counts.values()
+    return ", ".join(f"{sum(family.of_outcome(outcome) for family in counts)} {outcome}" for outcome in Outcome)

@@ -81,6 +81,12 @@ class LiveServer:
             assert time.monotonic() < stop_s, status
             time.sleep(POLL_S)
 
+    def ended(self) -> dict[str, int]:
+        """How many requests ended how, as the server says when it has stopped."""
+        (line,) = [line for line in self.log.read_text().splitlines() if "requests by how they ended" in line]
+        counts = line.rpartition(": ")[2].split(", ")
+        return {outcome: int(number) for number, outcome in (count.split() for count in counts)}
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Tell it to stop, and wait for its exit code."""
         self.process.send_signal(number)
@@ -103,7 +109,7 @@ def serving(root: Path, plan: Path, *options: str) -> Iterator[LiveServer]:
         assert process.stdout is not None
         readable, _, _ = select([process.stdout], [], [], READY_WITHIN_S)
         line = process.stdout.readline().decode() if readable else ""
-        assert line.startswith("ready http://127.0.0.1:"), log.read_text()
+        assert line.startswith(("ready http://", "ready https://")), log.read_text()
         ports = [int(url.rpartition(":")[2]) for url in line.split()[1:]]
         yield LiveServer(process, ports[0], log, *ports[1:])
     finally:

@@ -4,13 +4,13 @@ import asyncio
 
 import numpy as np
 import pytest
-from one_device import AT_ONCE_S, SLO_S, World, outputs, run
+from one_device import AT_ONCE_S, FLOAT, SLO_S, World, outputs, run
 
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, DeadlineExceeded, EngineError, EngineFailed, Overloaded
 from proteus_cli.serving.executor import BatchResult
-from proteus_cli.serving.oip import Options
-from proteus_cli.serving.pending import Answered
+from proteus_cli.serving.oip import Options, Query
+from proteus_cli.serving.pending import Answered, Ending
 
 
 def test_what_arrives_together_shares_a_batch_and_gets_its_own_rows() -> None:
@@ -167,3 +167,26 @@ def test_too_many_rows_and_too_many_requests_are_refused_at_the_door() -> None:
         world.executor.release()
 
     run(refused)
+
+
+def test_a_front_end_with_a_bug_keeps_no_answer_from_others(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither those of its batch, nor those whose time is over in the same round."""
+
+    def broken(ending: Ending) -> None:
+        raise RuntimeError("a bug of ours")
+
+    async def answering(world: World) -> None:
+        content = np.array([9, 9], FLOAT).tobytes()
+        for timeout_s in (60.0, 0.03):
+            options = Options(timeout_s=timeout_s)
+            world.plane.submit("f", Query((content,), 1, ((0, False),), options), broken)
+            world.submit(1, 2, options=options)
+            await asyncio.sleep(0.01)
+        world.executor.release()  # the first two
+        assert [outputs(ending) for ending in world.endings] == [[2, 4]]
+        await asyncio.sleep(0.1)
+        assert len(world.endings) == 2
+        assert caplog.text.count("a bug in a front end") == 2
+        world.executor.release()
+
+    run(answering)

@@ -26,7 +26,7 @@ from proteus_cli.serving import oip
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.http.codec import Codec
 from proteus_cli.serving.http.compression import packed
-from proteus_cli.serving.http.connection import JSON, OCTETS, Exchange
+from proteus_cli.serving.http.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.pending import Ending
 
@@ -100,6 +100,8 @@ class HttpFrontEnd:
         headers, body = exchange.headers, exchange.body
         if b"content-encoding" in headers:
             body = unpacked(body, headers[b"content-encoding"], min(self._max_body_bytes, codec.most_bytes))
+            if not exchange.takes(len(body)):
+                raise NotReady("too many large requests at once")
         length = headers.get(JSON_LENGTH)
         query = codec.decode(body, None if length is None else _whole_number(length))
         exchange.pending = self._plane.submit(family, query, partial(self._ended, exchange, codec, query))
@@ -108,7 +110,12 @@ class HttpFrontEnd:
         if isinstance(ending, RequestError):
             refuse(exchange, ending)
             return
-        body, tensors = codec.encode(query, ending)
+        try:
+            body, tensors = codec.encode(query, ending)
+        except Exception:  # the client must have an answer
+            log.exception("a bug while encoding an answer")
+            exchange.respond(500, JSON, b'{"error":"internal error"}')
+            return
         content_type, headers = JSON, b""
         if tensors:
             content_type, headers = OCTETS, b"%b: %d\r\n" % (JSON_LENGTH, len(body))

@@ -11,7 +11,7 @@ from proteus_cli.errors import BadRequest, MethodNotAllowed, NotFound, UnknownMo
 from proteus_cli.serving import metrics, oip
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.http.compression import packed
-from proteus_cli.serving.http.connection import JSON, Exchange
+from proteus_cli.serving.http.exchange import JSON, Exchange
 from proteus_cli.serving.http.openapi import document
 from proteus_cli.serving.lifecycle import State
 from proteus_cli.serving.models import EXTENSIONS, Models

@@ -1,0 +1,59 @@
+"""Who may ask: bearer tokens, kept as digests and compared in constant time."""
+
+import hmac
+import logging
+import stat
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+
+from proteus_cli.errors import ArtefactError
+
+SHORTEST_TOKEN = 16
+_HINT = "one token a line, as from `openssl rand -hex 32`; lines that begin with # are comments"
+
+log = logging.getLogger("proteus.tokens")
+
+
+class Tokens:
+    """Any of these tokens is enough."""
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        self._digests = [sha256(token.encode()).digest() for token in tokens]
+
+    def authorized(self, header: bytes | None) -> bool:
+        """Whether an ``Authorization`` header carries a token that is known. How long that takes tells nothing."""
+        scheme, _, token = (header or b"").partition(b" ")
+        digest, is_known = sha256(token.strip()).digest(), False
+        for known in self._digests:
+            is_known |= hmac.compare_digest(known, digest)
+        return is_known and scheme.lower() == b"bearer"
+
+
+def read_tokens(path: Path) -> Tokens:
+    """Read a file of tokens, one a line. Raises `ArtefactError`, which never quotes one."""
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ArtefactError(f"Can't read `{path}`: {error.strerror}.", hint=_HINT) from error
+    except UnicodeDecodeError as error:
+        raise ArtefactError(f"`{path}` holds something else than ASCII.", hint=_HINT) from error
+    tokens = []
+    for number, line in enumerate(lines, 1):
+        token = line.strip()
+        if not token or token.startswith("#"):
+            continue
+        if len(token.split()) > 1 or not token.isprintable():
+            raise ArtefactError(f"`{path}`, line {number}: a token has no spaces in it.", hint=_HINT)
+        if len(token) < SHORTEST_TOKEN:
+            raise ArtefactError(
+                f"`{path}`, line {number}: a token of fewer than {SHORTEST_TOKEN} characters can be guessed.",
+                hint=_HINT,
+            )
+        tokens.append(token)
+    if not tokens:
+        raise ArtefactError(f"`{path}` has no token, so nobody could ask.", hint=_HINT)
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        log.warning("`%s` can be read by others than its owner; `chmod 600` keeps the tokens secret", path)
+    return Tokens(tokens)

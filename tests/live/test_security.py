@@ -1,0 +1,236 @@
+"""Who may ask a running server, and by what: bearer tokens and TLS."""
+
+import json
+import ssl
+from collections.abc import Callable
+from http.client import HTTPSConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from command_line import proteus, proteus_process
+from live_server import ANSWER_WITHIN_S, serving
+from tiny import Tiny, add_plan
+
+from proteus_cli.errors import ArtefactError
+from proteus_cli.serving.tokens import Tokens, read_tokens
+
+TOKEN, OTHER = "f00d" * 8, "cafe" * 8
+GOOD = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens"
+    path.write_text(f"# of the team\n\n{OTHER}\n  {TOKEN}  \n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Certificate, key, and the authority that it is signed by."""
+    authority = trustme.CA()
+    made = authority.issue_cert("127.0.0.1", "localhost")
+    paths = tmp_path / "server.pem", tmp_path / "server.key", tmp_path / "ca.pem"
+    made.cert_chain_pems[0].write_to_path(paths[0])
+    made.private_key_pem.write_to_path(paths[1])
+    authority.cert_pem.write_to_path(paths[2])
+    return paths
+
+
+# --- tokens
+
+
+@pytest.mark.parametrize(
+    ("header", "is_authorized"),
+    [
+        (f"Bearer {TOKEN}", True),
+        (f"bearer  {OTHER} ", True),
+        (f"Basic {TOKEN}", False),
+        (f"Bearer {TOKEN}x", False),
+        (f"Bearer {TOKEN[:-1]}", False),
+        (f"Bearer {TOKEN} {OTHER}", False),
+        ("Bearer # of the team", False),
+        ("Bearer ", False),
+        ("Bearer", False),
+        (TOKEN, False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_a_token_of_the_file_is_enough_and_nothing_else(tokens: Path, header: str | None, is_authorized: bool) -> None:  # noqa: FBT001
+    assert read_tokens(tokens).authorized(header.encode() if header is not None else None) is is_authorized
+
+
+def test_a_header_of_any_bytes_is_refused() -> None:
+    assert not Tokens([TOKEN]).authorized(b"Bearer \xff\x00\xfe")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "has no token, so nobody could ask"),
+        (b"# only a comment\n", "has no token, so nobody could ask"),
+        (b"\n" + TOKEN[:15].encode() + b"\n", "line 2: a token of fewer than 16 characters can be guessed"),
+        (TOKEN.encode() + b" " + OTHER.encode(), "line 1: a token has no spaces in it"),
+        ("ü".encode() * 20, "something else than ASCII"),
+    ],
+)
+def test_a_file_of_tokens_that_makes_no_sense_is_refused_without_quoting_it(
+    tmp_path: Path, content: bytes, problem: str
+) -> None:
+    path = tmp_path / "tokens"
+    path.write_bytes(content)
+    with pytest.raises(ArtefactError) as refused:
+        read_tokens(path)
+    assert problem in refused.value.message
+    assert TOKEN[:15] not in refused.value.message + refused.value.hint
+    assert "openssl" in refused.value.hint
+
+
+def test_a_file_of_tokens_that_others_can_read_is_warned_of(tokens: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read_tokens(tokens)
+    assert caplog.text == ""
+    tokens.chmod(0o640)
+    read_tokens(tokens)
+    assert "can be read by others" in caplog.text
+
+
+@pytest.mark.live
+def test_a_server_with_tokens_answers_only_who_has_one(tiny: Tiny, tokens: Path) -> None:
+    plan = add_plan(tiny, {"cpu0": "shapes-s"})
+    with serving(tiny.root, plan, "--no-replan", "--auth-tokens", str(tokens)) as live:
+        known = {"Authorization": f"Bearer {TOKEN}"}
+        assert live.infer("shapes", GOOD, known).status == 200
+        assert live.ask("GET", "/metrics", headers=known).status == 200
+        for headers in ({}, {"Authorization": "Bearer " + "0" * 32}):
+            for path in ("/v2", "/metrics", "/proteus/status", "/v2/models/shapes", "/v2/health/live/", "/nothing"):
+                reply = live.ask("GET", path, headers=headers)
+                assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
+            assert live.infer("shapes", GOOD, headers).status == 401
+        assert live.get("/v2/health/live").status == 200
+        assert live.get("/v2/health/ready").status == 200
+        assert live.stop() == 0
+        assert TOKEN not in live.log.read_text()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("has_tokens", [False, True])
+def test_a_server_that_others_can_reach_without_a_token_says_so(tiny: Tiny, tokens: Path, *, has_tokens: bool) -> None:
+    plan = add_plan(tiny, {"cpu0": "shapes-s"})
+    options = ("--auth-tokens", str(tokens)) if has_tokens else ()
+    with serving(tiny.root, plan, "--no-replan", "--host", "0.0.0.0", *options) as live:  # noqa: S104 - that is meant
+        assert ("whoever reaches this machine may ask" in live.log.read_text()) is not has_tokens
+        assert live.stop() == 0
+
+
+# --- TLS
+
+
+@pytest.mark.live
+def test_a_server_with_tls_speaks_nothing_else_and_is_replayed_against(
+    tiny: Tiny,
+    tokens: Path,
+    certificate: tuple[Path, Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = add_plan(tiny, {"cpu0": "shapes-s"})
+    cert, key, ca = certificate
+    options = ("--no-replan", "--tls-cert", str(cert), "--tls-key", str(key), "--auth-tokens", str(tokens))
+    trace = tmp_path / "t.csv"
+    trace.write_text("arrival_s,family\n" + "".join(f"{number / 50},shapes\n" for number in range(20)))
+    with serving(tiny.root, plan, *options) as live:
+        url = f"https://127.0.0.1:{live.port}"
+        connection = HTTPSConnection(
+            "127.0.0.1", live.port, timeout=ANSWER_WITHIN_S, context=ssl.create_default_context(cafile=ca)
+        )
+        known = {"Authorization": f"Bearer {TOKEN}"}
+        for _ in range(2):
+            connection.request("POST", "/v2/models/shapes/infer", json.dumps(GOOD), known)
+            response = connection.getresponse()
+            assert (response.status, bool(response.read())) == (200, True)
+        connection.close()
+        with pytest.raises((ConnectionError, OSError)):
+            live.get("/v2")
+
+        def replayed(*arguments: str | Path) -> Any:
+            return proteus("replay", trace, "--url", url, "-w", tiny.root, "--json", *arguments)
+
+        assert "certificate" in replayed().refused(1)
+        refused = replayed("--ca", ca)
+        assert "401" in refused.refused(1)
+        assert "PROTEUS_TOKEN" in refused.stderr
+        monkeypatch.setenv("PROTEUS_TOKEN", TOKEN)
+        ended = replayed("--ca", ca)
+        assert ended.document()["served"] == 20
+        assert TOKEN not in ended.stdout + ended.stderr
+        assert live.stop() == 0
+        assert "Traceback" not in live.log.read_text()
+
+
+def garbage(certificate: Path, key: Path) -> None:
+    certificate.write_text("nonsense")
+
+
+def no_key(certificate: Path, key: Path) -> None:
+    key.unlink()
+
+
+def of_another(certificate: Path, key: Path) -> None:
+    trustme.CA().issue_cert("127.0.0.1").private_key_pem.write_to_path(key)
+
+
+def swapped(certificate: Path, key: Path) -> None:
+    contents = certificate.read_bytes(), key.read_bytes()
+    key.write_bytes(contents[0])
+    certificate.write_bytes(contents[1])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "problem"),
+    [
+        (garbage, "can't be used: "),
+        (no_key, "server.key`: No such file or directory."),
+        (of_another, "can't be used: key values mismatch."),
+        (swapped, "can't be used: "),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_is_refused(
+    tiny: Tiny, certificate: tuple[Path, Path, Path], break_it: Callable[[Path, Path], None], problem: str
+) -> None:
+    cert, key, _ = certificate
+    break_it(cert, key)
+    add_plan(tiny, {"cpu0": "shapes-s"})
+    ended = proteus("serve", "plan", "--port", "0", "--tls-cert", cert, "--tls-key", key, "-w", tiny.root)
+    assert problem in ended.refused(2)
+
+
+def test_a_certificate_needs_its_key(tiny: Tiny, certificate: tuple[Path, Path, Path]) -> None:
+    ended = proteus_process("serve", "plan", "--tls-cert", certificate[0], "-w", tiny.root)
+    assert ended.refused(2) == "`--tls-cert` and `--tls-key` go together."
+
+
+def test_a_key_with_a_passphrase_is_not_asked_for(tiny: Tiny, certificate: tuple[Path, Path, Path]) -> None:
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - only here
+
+    cert, key, _ = certificate
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    secret = serialization.BestAvailableEncryption(b"secret")
+    key.write_bytes(
+        loaded.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, secret)
+    )
+    add_plan(tiny, {"cpu0": "shapes-s"})
+    ended = proteus("serve", "plan", "--port", "0", "--tls-cert", cert, "--tls-key", key, "-w", tiny.root)
+    assert "can't be used" in ended.refused(2)
+    assert "passphrase" in ended.stderr
+
+
+def test_a_certificate_to_trust_that_is_none_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    trace, ca = tmp_path / "t.csv", tmp_path / "ca.pem"
+    trace.write_text("arrival_s,family\n0,shapes\n")
+    ca.write_text("nonsense")
+    ended = proteus("replay", trace, "--url", "https://127.0.0.1:1", "--ca", ca, "-w", tiny.root)
+    assert "holds no certificate" in ended.refused(2)

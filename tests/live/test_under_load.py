@@ -1,0 +1,170 @@
+"""A running server under load: what it refuses, what a bad request costs the others, and how it stops."""
+
+import gzip
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from live_server import ANSWER_WITHIN_S, LiveServer, serving
+from tiny import TONES, Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, looking_up, make_workspace
+
+pytestmark = pytest.mark.live
+
+POISON = 99.0
+INFER = "/v2/models/shapes/infer"
+OF_STATUS = {200: "served", 429: "rejected", 500: "failed"}
+
+
+def workspace(root: Path, slo: str, *, first_s: float = 0.004, row_s: float = 0.001) -> Tiny:
+    """One family whose model fails on inputs of 10 and more."""
+    variant = TinyVariant("shapes-s", 0.70, hidden=4, first_s=first_s, row_s=row_s)
+    made = make_workspace(root, (TinyFamily("shapes", (variant,), slo=slo), TONES))
+    looking_up(made.model("shapes-s"))
+    add_profiles(made)
+    add_plan(made, {"cpu0": "shapes-s"})
+    return made
+
+
+def body(value: float = 1.0, **more: Any) -> bytes:
+    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [value] * 4}
+    return msgspec.json.encode({"inputs": [tensor], **more})
+
+
+# --- poison
+
+
+def test_a_poisoned_request_hurts_nobody_else_of_its_batch(tmp_path: Path) -> None:
+    made = workspace(tmp_path / "ws", "3s")
+    options = ("--no-replan", "--batching", "proteus")
+    with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda value: live.infer("shapes", body(value)), [1.0, 2.0, POISON, *[3.0] * 5]))
+        assert [reply.status for reply in replies] == [200, 200, 500, *[200] * 5]
+        assert [reply.document()["parameters"]["batch_size"] for reply in replies if reply.status == 200] == [8] * 7
+        assert [reply.document()["outputs"][0]["data"][0] for reply in replies if reply.status == 200] == [
+            3.0, 6.0, *[9.0] * 5,
+        ]  # fmt: skip
+        assert "99" not in replies[2].document()["error"]  # what the model said is for the log
+        assert live.status()["outcomes"]["shapes"]["failed"] == 1
+        assert live.stop() == 0
+
+
+# --- large bodies
+
+
+def test_a_body_larger_than_any_request_can_be_is_refused_whatever_may_be_sent(tmp_path: Path) -> None:
+    """Reading JSON takes the others' time, and eight rows of four numbers need no megabytes."""
+    made = workspace(tmp_path / "ws", "3s")
+    with serving(made.root, Path("plan"), "--no-replan", "--max-body", "64MiB") as live:
+        assert live.infer("shapes", body().ljust(2**20)).status == 200
+        assert live.infer("shapes", body().ljust(2**20 + 2**12)).status == 413
+        bomb = gzip.compress(body().ljust(2**20 + 2**12))
+        assert live.infer("shapes", bomb, {"content-encoding": "gzip"}).status == 413
+        fits = gzip.compress(body().ljust(2**20))
+        assert live.infer("shapes", fits, {"content-encoding": "gzip"}).status == 200
+        assert live.stop() == 0
+
+
+# --- stopping
+
+
+class Hammer:
+    """Clients that ask as fast as they are answered, on connections of their own, until nobody answers."""
+
+    def __init__(self, live: LiveServer, clients: int, statuses: Callable[[int, Any], None]) -> None:
+        self._port, self._told = live.port, statuses
+        self.lost = 0
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(ANSWER_WITHIN_S)
+            assert not thread.is_alive()
+
+    def _ask(self) -> None:
+        connection, content = HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_WITHIN_S), body()
+        while True:
+            try:
+                if connection.sock is None:
+                    connection.connect()
+            except OSError:
+                return  # nobody listens any more
+            try:
+                connection.request("POST", INFER, content)
+                response = connection.getresponse()
+                response.read()
+            except (OSError, HTTPException):
+                self.lost += 1
+                connection.close()
+                continue
+            self._told(response.status, response)
+
+
+def test_stopping_under_full_load_loses_no_request_that_came_in(tmp_path: Path) -> None:
+    """Each that was counted was answered, as it was counted; the others were told to go elsewhere, or not let in."""
+    made = workspace(tmp_path / "ws", "200ms")
+    statuses: Counter[str] = Counter()
+    with serving(made.root, Path("plan"), "--no-replan") as live:
+
+        def told(status: int, response: Any) -> None:
+            outcome = response.getheader("proteus-outcome")
+            statuses[outcome or OF_STATUS.get(status, str(status))] += 1
+
+        hammer = Hammer(live, 8, told)
+        hammer.start()
+        time.sleep(1.0)
+        live.process.send_signal(signal.SIGTERM)
+        assert live.process.wait(ANSWER_WITHIN_S) == 0
+        hammer.join()
+        counted = live.ended()
+        assert "Traceback" not in live.log.read_text()
+    refused = statuses.pop("503", 0)
+    assert {outcome: number for outcome, number in counted.items() if number} == dict(statuses)
+    assert counted["served"] > 100
+    assert refused > 0
+    assert hammer.lost <= 8  # at most one per client, on its way when the door was shut
+
+
+# --- more than can be carried
+
+
+def test_three_times_what_can_be_carried_is_refused_quickly_and_what_is_accepted_in_time(tmp_path: Path) -> None:
+    """A batch takes 20 ms by its profile, one row at a time: 50 qps are carried, and about 150 asked for."""
+    made = workspace(tmp_path / "ws", "100ms", first_s=0.02, row_s=0.02)
+    with serving(made.root, Path("plan"), "--no-replan") as live:
+        carried = ask_in_bursts(live, bursts=20, size=15)
+        assert live.stop() == 0
+    statuses = Counter(status for status, _, _ in carried)
+    assert statuses[429] > 0
+    assert statuses[200] > 0.9 * (len(carried) - statuses[429])
+    assert all(retry is not None and int(retry) >= 1 for status, _, retry in carried if status == 429)
+    took_s = sorted(took_s for status, took_s, _ in carried if status == 429)
+    assert took_s[len(took_s) // 2] < 0.02  # far less than it takes to be answered
+
+
+def ask_in_bursts(live: LiveServer, bursts: int, size: int) -> list[tuple[int, float, str | None]]:
+    """Status, seconds, and Retry-After of each; a burst every 100 ms, in one write per client."""
+    found = []
+
+    def ask(_: int) -> tuple[int, float, str | None]:
+        start_s = time.perf_counter()
+        reply = live.infer("shapes", body())
+        return reply.status, time.perf_counter() - start_s, reply.headers.get("retry-after")
+
+    with ThreadPoolExecutor(size) as pool:
+        start_s = time.perf_counter()
+        for number in range(bursts):
+            time.sleep(max(0.0, start_s + number * 0.1 - time.perf_counter()))
+            found += list(pool.map(ask, range(size)))
+    return found
