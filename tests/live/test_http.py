@@ -146,8 +146,9 @@ def test_the_id_comes_back(server: LiveServer) -> None:
     assert server.infer("shapes", {**GOOD, "id": "a-1 ü"}).document()["id"] == "a-1 ü"
 
 
-def test_outputs_can_be_chosen(server: LiveServer) -> None:
-    document = server.infer("shapes", {**GOOD, "outputs": [{"name": "scores"}]}).document()
+@pytest.mark.parametrize("outputs", [[{"name": "scores"}], [], None])
+def test_outputs_can_be_chosen(server: LiveServer, outputs: Any) -> None:
+    document = server.infer("shapes", {**GOOD, "outputs": outputs}).document()
     assert [output["name"] for output in document["outputs"]] == ["scores"]
 
 
@@ -310,6 +311,9 @@ WRONG = [
     infers({**GOOD, "parameters": {"min_accuracy": 90}}, name="min_accuracy in percent"),
     infers({**GOOD, "parameters": {"min_accuracy": "0.9"}}, name="min_accuracy as text"),
     infers({**GOOD, "parameters": {"priority": -1}}, name="priority below zero"),
+    infers({**GOOD, "parameters": {"timeout": False}}, name="timeout false"),
+    infers({**GOOD, "parameters": {"binary_data_output": 1}}, name="binary_data_output as a number"),
+    infers({**GOOD, "outputs": [{"name": "scores", "parameters": {"binary_data": "no"}}]}, name="binary_data as text"),
     infers({**GOOD, "parameters": {"priority": 1.5}}, name="priority in between"),
     infers(bytes(MAX_BODY + 1), 413, name="too large"),
     infers(gzip.compress(bytes(MAX_BODY + 1)), 413, name="too large once unpacked", content_encoding="gzip"),
