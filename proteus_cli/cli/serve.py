@@ -34,6 +34,16 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, envvar=environment("port"), help="HTTP port; 0 picks a free one.")
     ] = 8000,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            envvar=environment("grpc_port"),
+            help="gRPC port; 0 picks a free one.",
+            show_default="no gRPC",
+        ),
+    ] = None,
     replan: Annotated[bool, typer.Option("--replan/--no-replan", help="Change the plan as the demand changes.")] = True,
     batching: Annotated[
         str | None,
@@ -50,7 +60,10 @@ def serve(
     drain_timeout: Annotated[float, typer.Option(**DURATION, help="The longest that draining may take.")] = "10s",  # type: ignore[assignment]
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Serve the plan over HTTP (Open Inference Protocol v2) until SIGTERM or Ctrl-C; a second one ends at once."""
+    """Serve the plan over HTTP, and gRPC where asked (Open Inference Protocol v2), until SIGTERM or Ctrl-C.
+
+    A second signal ends at once.
+    """
     from proteus_cli.serving.server import ServerOptions
     from proteus_cli.serving.server import serve as run_server
 
@@ -58,6 +71,7 @@ def serve(
     options = ServerOptions(
         host,
         port,
+        grpc_port,
         max_body_bytes=int(max_body),
         drain_timeout_s=drain_timeout,
         refuses_non_finite=non_finite is NonFinite.REFUSE,
@@ -66,8 +80,8 @@ def serve(
     console.say("drained, stopped")
 
 
-def _announce(url: str) -> None:
-    sys.stdout.write(f"ready {url}\n")
+def _announce(urls: str) -> None:
+    sys.stdout.write(f"ready {urls}\n")
     sys.stdout.flush()
 
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,9 @@ from proteus_cli.serving.connections import LEAVING, Connections
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.executor import EngineKey, ThreadExecutor
 from proteus_cli.serving.fleet import Fleet
+from proteus_cli.serving.grpc.http2 import Http2Connection
+from proteus_cli.serving.grpc.limits import Limits
+from proteus_cli.serving.grpc.service import GrpcFrontEnd
 from proteus_cli.serving.http.connection import HttpConnection, HttpLimits
 from proteus_cli.serving.http.front_end import HttpFrontEnd
 from proteus_cli.serving.http.pages import Pages
@@ -49,11 +52,13 @@ INTERRUPTED = 130
 class ServerOptions:
     """Where to listen (port 0 picks a free one), limits on clients, and how long draining may take.
 
+    ``grpc_port``: None is no gRPC.
     ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_port: int | None = None
     max_body_bytes: int = 64 * 2**20
     max_connections: int = 4096
     drain_timeout_s: float = 10.0
@@ -74,16 +79,17 @@ class Deployment:
 
 
 def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``announce`` is told the URL once requests are taken.
+    """Serve until SIGTERM or SIGINT; ``announce`` is told the URLs, HTTP first, once requests are taken.
 
-    Raises `ServerError` where the port can't be had, `EngineError` where a model can't be loaded.
+    Raises `ServerError` where a port can't be had, `EngineError` where a model can't be loaded.
     """
     sys.setswitchinterval(GIL_SWITCH_S)
-    with (
-        contextlib.closing(_listen(options.host, options.port)) as listener,
-        asyncio.Runner(loop_factory=_loop_factory()) as runner,
-    ):
-        runner.run(_serve(deployment, options, listener, announce))
+    with contextlib.ExitStack() as stack:
+        listeners = {"http": stack.enter_context(contextlib.closing(_listen(options.host, options.port)))}
+        if options.grpc_port is not None:
+            listeners["grpc"] = stack.enter_context(contextlib.closing(_listen(options.host, options.grpc_port)))
+        runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+        runner.run(_serve(deployment, options, listeners, announce))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -95,7 +101,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    hint = "choose another with `--port` (0 picks a free one) or `--host`"
+    hint = "choose another with `--port` or `--grpc-port` (0 picks a free one), or with `--host`"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -112,7 +118,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(
-    deployment: Deployment, options: ServerOptions, listener: socket.socket, announce: Callable[[str], None]
+    deployment: Deployment,
+    options: ServerOptions,
+    listeners: Mapping[str, socket.socket],
+    announce: Callable[[str], None],
 ) -> None:
     clock = asyncio.get_running_loop().time
     lifecycle, stop = Lifecycle(), asyncio.Event()
@@ -139,10 +148,16 @@ async def _serve(
             pages = Pages(plane, models, platform=platform, status=lambda: status(plane, adaptation))
             front_end = HttpFrontEnd(plane, pages, max_body_bytes=options.max_body_bytes)
             limits = HttpLimits(body_bytes=options.max_body_bytes)
-            async with _connections(options) as connections, _http(front_end, listener, connections, limits):
+            grpc = GrpcFrontEnd(plane, platform=platform, max_message_bytes=options.max_body_bytes)
+            async with _connections(options) as connections, AsyncExitStack() as stack:
+                protocols: dict[str, Callable[[], asyncio.BaseProtocol]] = {
+                    "http": lambda: HttpConnection(front_end, limits, connections),
+                    "grpc": lambda: Http2Connection(grpc, Limits(), connections),
+                }
+                for name, listener in listeners.items():
+                    await stack.enter_async_context(_accepting(protocols[name], listener))
                 lifecycle.on(Event.WARMED_UP)
-                host, port = listener.getsockname()[:2]
-                announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+                announce(" ".join(_url(name, listener) for name, listener in listeners.items()))
                 await stop.wait()
                 lifecycle.on(Event.STOPPED)
                 await _drain(plane, options.drain_timeout_s)
@@ -231,16 +246,18 @@ def _report_crash(task: "asyncio.Task[None]") -> None:
 
 
 @asynccontextmanager
-async def _http(
-    front_end: HttpFrontEnd, listener: socket.socket, connections: Connections, limits: HttpLimits
-) -> AsyncIterator[None]:
+async def _accepting(protocol: Callable[[], asyncio.BaseProtocol], listener: socket.socket) -> AsyncIterator[None]:
     """Take connections; leaving takes no more."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: HttpConnection(front_end, limits, connections), sock=listener)
+    server = await asyncio.get_running_loop().create_server(protocol, sock=listener)
     try:
         yield
     finally:
         server.close()
+
+
+def _url(scheme: str, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @asynccontextmanager
