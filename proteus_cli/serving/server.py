@@ -148,7 +148,7 @@ async def _serve(
             pages = Pages(plane, models, platform=platform, status=lambda: status(plane, adaptation))
             front_end = HttpFrontEnd(plane, pages, max_body_bytes=options.max_body_bytes)
             limits = HttpLimits(body_bytes=options.max_body_bytes)
-            grpc = GrpcFrontEnd(plane, platform=platform, max_message_bytes=options.max_body_bytes)
+            grpc = GrpcFrontEnd(plane, platform=platform, management=models, max_message_bytes=options.max_body_bytes)
             async with _connections(options) as connections, AsyncExitStack() as stack:
                 protocols: dict[str, Callable[[], asyncio.BaseProtocol]] = {
                     "http": lambda: HttpConnection(front_end, limits, connections),

@@ -1,8 +1,7 @@
 """The services: each method translates between messages and the data plane, and nothing more."""
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ from proteus_cli.serving.grpc.sending import Stream
 from proteus_cli.serving.grpc.status import CallError, Status, plain_http
 from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
 from proteus_cli.serving.lifecycle import State
+from proteus_cli.serving.models import EXTENSIONS
 from proteus_cli.serving.oip import Buffer
 from proteus_cli.serving.pending import Ending, Pending
 
@@ -48,9 +48,11 @@ class Management(Protocol):
         """What is in the repository: name, version, state, reason."""
         ...
 
-    async def load(self, name: str) -> None: ...
+    def load(self, name: str, parameters: Mapping[str, Any]) -> None:
+        """Take requests for a family again. Raises `BadRequest`, as does `unload`."""
+        ...
 
-    async def unload(self, name: str) -> None: ...
+    def unload(self, name: str) -> None: ...
 
 
 class GrpcFrontEnd:
@@ -99,7 +101,7 @@ class GrpcFrontEnd:
 
     def _table(self) -> dict[str, Callable[[Request, Stream], GrpcCall]]:
         """Who handles which path."""
-        plain: dict[str, Callable[[Any], dict[str, Any] | Awaitable[dict[str, Any]]]] = {
+        plain: dict[str, Callable[[Any], dict[str, Any]]] = {
             "ServerLive": lambda _: {"live": True},
             "ServerReady": lambda _: {"ready": self.is_ready()},
             "ModelReady": lambda asked: {"ready": self.is_model_ready(_family(self.plane, asked))},
@@ -108,8 +110,8 @@ class GrpcFrontEnd:
             "ModelConfig": lambda asked: {"config": self._managed().config(_family(self.plane, asked))},
             "ModelStatistics": self._statistics,
             "RepositoryIndex": lambda asked: {"models": self._managed().index(only_ready=asked.ready)},
-            "RepositoryModelLoad": lambda asked: _done(self._managed().load, asked.model_name),
-            "RepositoryModelUnload": lambda asked: _done(self._managed().unload, asked.model_name),
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
         }
         table: dict[str, Callable[[Request, Stream], GrpcCall]] = {
             f"/{SERVICE}/{name}": partial(
@@ -134,7 +136,7 @@ class GrpcFrontEnd:
         return self.plane.lifecycle.state is State.READY
 
     def is_model_ready(self, family: str) -> bool:
-        return self.is_ready() and bool(self.plane.controller.hosting(family))
+        return self.plane.why_unavailable(family) is None
 
     def is_serving(self, service: str) -> bool | None:
         """Whether a service of the health protocol serves: all (empty), this one, or a family; None: there is none."""
@@ -151,7 +153,7 @@ class GrpcFrontEnd:
         return {"status": serving_status(is_serving=is_serving)}
 
     def _metadata(self) -> dict[str, Any]:
-        return {"name": "proteus", "version": __version__, "extensions": EXTENSIONS}
+        return {"name": "proteus", "version": __version__, "extensions": list(EXTENSIONS)}
 
     def _model_metadata(self, asked: Any) -> dict[str, Any]:
         family = _family(self.plane, asked)
@@ -161,55 +163,44 @@ class GrpcFrontEnd:
         family = _family(self.plane, asked) if asked.name else None
         return {"model_stats": self._managed().statistics(family)}
 
+    def _load(self, asked: Any) -> dict[str, Any]:
+        self._managed().load(asked.model_name, asked.parameters)
+        return {}
+
+    def _unload(self, asked: Any) -> dict[str, Any]:
+        self._managed().unload(asked.model_name)
+        return {}
+
     def _managed(self) -> Management:
         if self._management is None:
             raise CallError(Status.UNIMPLEMENTED, "this server does not offer that extension")
         return self._management
 
 
-EXTENSIONS = ["model_configuration", "model_repository", "statistics"]
-
-
 class PlainCall(UnaryCall):
-    """Decodes the message, and answers with the message that the handler's document stands for, now or later."""
+    """Decodes the message, and answers with the message that the handler's document stands for."""
 
-    __slots__ = ("_answer", "_ask", "_handler", "_task")
+    __slots__ = ("_answer", "_ask", "_handler")
 
     def __init__(
         self,
         ask: Any,
         answer: Any,
-        handler: Callable[[Any], Mapping[str, Any] | Awaitable[Mapping[str, Any]]],
+        handler: Callable[[Any], Mapping[str, Any]],
         request: Request,
         stream: Stream,
     ) -> None:
         super().__init__(request, stream)
         self._ask, self._answer, self._handler = ask, answer, handler
-        self._task: asyncio.Future[Mapping[str, Any]] | None = None
 
     def handle(self, message: Buffer) -> None:
         try:
             asked = self._ask.FromString(message)
         except DecodeError:
             raise BadRequest("the message is not what this method takes") from None
-        document = self._handler(asked)
-        if isinstance(document, Mapping):
-            self._reply(document)
-        else:
-            self._task = asyncio.ensure_future(document)
-            self._task.add_done_callback(self._finished)
-
-    def gone(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    def _finished(self, task: "asyncio.Future[Mapping[str, Any]]") -> None:
-        if not task.cancelled():
-            self.settle(lambda: self._reply(task.result()))
-
-    def _reply(self, document: Mapping[str, Any]) -> None:
+        document = dict(self._handler(asked))
         # Of Triton's documents, parts may be missing here.
-        self.answer(ParseDict(dict(document), self._answer(), ignore_unknown_fields=True).SerializeToString())
+        self.answer(ParseDict(document, self._answer(), ignore_unknown_fields=True).SerializeToString())
 
 
 class InferCall(UnaryCall):
@@ -264,8 +255,3 @@ def _family(plane: DataPlane, asked: Any) -> str:
     if asked.version not in {"", oip.VERSION}:
         raise UnknownModel(f"`{asked.name}` has no version `{asked.version}`; there is `{oip.VERSION}`")
     return str(asked.name)
-
-
-async def _done(work: Callable[[str], Awaitable[None]], name: str) -> dict[str, Any]:
-    await work(name)
-    return {}

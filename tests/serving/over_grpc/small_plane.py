@@ -10,7 +10,7 @@ from builders import make_table
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.decision import Hosted
 from proteus_cli.errors import EngineFailed, NotReady, UnknownModel
-from proteus_cli.serving.lifecycle import Event, Lifecycle
+from proteus_cli.serving.lifecycle import Event, Lifecycle, State
 from proteus_cli.serving.oip import Query
 from proteus_cli.serving.pending import Answered, AnsweredBatch, Ending
 
@@ -35,6 +35,9 @@ class SmallPlane:
 
     def hosting(self, family: str) -> list[Hosted]:
         return [HOSTED] if family == "two" else []
+
+    def why_unavailable(self, family: str) -> str | None:
+        return None if self.lifecycle.state is State.READY and self.hosting(family) else "away"
 
     def require_family(self, name: str) -> Signature:
         if name not in self.signatures:
