@@ -182,6 +182,16 @@ def test_binary_may_go_in_and_json_come_out_and_the_other_way_round(made: Tiny, 
     assert len(reply.body) - int(reply.headers[JSON_LENGTH]) == 12
 
 
+def test_what_is_not_a_number_passes_through(server: LiveServer) -> None:
+    """Unless `--non-finite refuse` says otherwise, which other tests do."""
+    rows = np.array([[np.nan, 1, 2, np.inf]], np.float32)
+    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    reply = server.infer("shapes", head + rows.tobytes(), {JSON_LENGTH: str(len(head))})
+    assert reply.status == 200
+    assert np.isnan(np.frombuffer(reply.body[int(reply.headers[JSON_LENGTH]) :], "<f4")).any()
+
+
 def test_the_length_of_the_json_may_be_all_of_it(made: Tiny, server: LiveServer) -> None:
     body = json.dumps(GOOD).encode()
     answered(made, server.infer("shapes", body, {JSON_LENGTH: str(len(body))}), np.array([X["data"]]))
