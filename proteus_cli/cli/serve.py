@@ -9,6 +9,7 @@ import typer
 from proteus_cli.cli import console
 from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, SIZE, WorkspaceOption, environment
 from proteus_cli.errors import ArtefactError, DeviceUnavailable
+from proteus_cli.serving.logs import LogFormat, LogLevel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,16 +37,27 @@ def serve(
     ] = None,
     max_body: Annotated[float, typer.Option(**SIZE, help="The largest request body.")] = "64MiB",  # type: ignore[assignment]
     drain_timeout: Annotated[float, typer.Option(**DURATION, help="The longest that draining may take.")] = "10s",  # type: ignore[assignment]
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar=environment("log_format"), help="How lines on stderr are written.")
+    ] = LogFormat.TEXT,
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option(
+            envvar=environment("log_level"),
+            help="What is logged; debug has a line for each batch.",
+            show_default="info; debug with -v, warning with -q",
+        ),
+    ] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Serve the plan over HTTP (Open Inference Protocol v2) until SIGTERM or Ctrl-C; a second one ends at once."""
+    from proteus_cli.serving.logs import set_up
     from proteus_cli.serving.server import ServerOptions
     from proteus_cli.serving.server import serve as run_server
 
-    _log_to_stderr()
+    set_up(log_level or _usual_level(), log_format, sys.stderr)
     options = ServerOptions(host, port, max_body_bytes=int(max_body), drain_timeout_s=drain_timeout)
     run_server(_deployment(plan, workspace, replan=replan, batching=batching), options, _announce)
-    console.say("drained, stopped")
 
 
 def _announce(url: str) -> None:
@@ -53,14 +65,9 @@ def _announce(url: str) -> None:
     sys.stdout.flush()
 
 
-def _log_to_stderr() -> None:
-    import logging
-
-    level = logging.DEBUG if console.loudness.verbose else logging.WARNING if console.loudness.quiet else logging.INFO
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("proteus").setLevel(level)
+def _usual_level() -> LogLevel:
+    """What ``-v`` and ``-q`` ask for."""
+    return LogLevel.DEBUG if console.loudness.verbose else LogLevel.WARNING if console.loudness.quiet else LogLevel.INFO
 
 
 def _deployment(name: Path, workspace: Path, *, replan: bool, batching: str | None) -> "Deployment":

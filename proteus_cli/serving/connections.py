@@ -34,17 +34,24 @@ class Connections:
         self._all: set[Connection] = set()
         self._refused: set[Connection] = set()
         self._body_bytes = 0
+        self.turned_away = 0
         self.now_s = asyncio.get_running_loop().time()
         self.is_draining = False
 
     def __len__(self) -> int:
         return len(self._all)
 
+    @property
+    def body_bytes(self) -> int:
+        """What large bodies take in memory."""
+        return self._body_bytes
+
     def take(self, connection: Connection) -> bool:
         """Let a new connection in. One that isn't may say why, and must close."""
         if len(self._all) < self._most:
             self._all.add(connection)
             return True
+        self.turned_away += 1
         if len(self._refused) < LEAVING:
             self._refused.add(connection)
         else:

@@ -66,7 +66,15 @@ class FamilyCounts:
         self.latency.total += all_waited_s + took_s * len(waited_s)
 
     def served(
-        self, requests: int, *, rows: int, waited_s: float, took_s: float, compute_s: float, accuracy: float, now_s: float
+        self,
+        requests: int,
+        *,
+        rows: int,
+        waited_s: float,
+        took_s: float,
+        compute_s: float,
+        accuracy: float,
+        now_s: float,
     ) -> None:
         """A batch has answered so many requests on time; they had ``waited_s`` in all."""
         self.rows += rows

@@ -8,11 +8,14 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from proteus_cli import __version__
 from proteus_cli.backends.base import Backend, Signature
 from proteus_cli.backends.opening import open_backend
 from proteus_cli.control.controller import Controller
@@ -22,7 +25,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.errors import ServerError
-from proteus_cli.serving.adaptation import Adaptation, Replanner, SolverProcess
+from proteus_cli.serving.adaptation import Adaptation, ChangeTotals, Replanner, SolverProcess, hosts
 from proteus_cli.serving.connections import LEAVING, Connections
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.executor import EngineKey, ThreadExecutor
@@ -30,7 +33,11 @@ from proteus_cli.serving.fleet import Fleet
 from proteus_cli.serving.http.connection import HttpConnection, HttpLimits
 from proteus_cli.serving.http.front_end import HttpFrontEnd
 from proteus_cli.serving.http.pages import Pages
+from proteus_cli.serving.lag import LoopLag
+from proteus_cli.serving.lane import Clock
 from proteus_cli.serving.lifecycle import Event, Lifecycle
+from proteus_cli.serving.logs import fields
+from proteus_cli.serving.metrics import Metrics
 from proteus_cli.serving.status import status
 
 log = logging.getLogger("proteus.server")
@@ -83,6 +90,7 @@ def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[st
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
         runner.run(_serve(deployment, options, listener, announce))
+    log.info("drained, stopped")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -113,8 +121,9 @@ def _listen(host: str, port: int) -> socket.socket:
 async def _serve(
     deployment: Deployment, options: ServerOptions, listener: socket.socket, announce: Callable[[str], None]
 ) -> None:
-    clock = asyncio.get_running_loop().time
-    lifecycle, stop = Lifecycle(), asyncio.Event()
+    clock = time.monotonic  # of the loop's kind, but finer: uvloop's counts in milliseconds
+    lifecycle, stop, lag = Lifecycle(), asyncio.Event(), LoopLag()
+    log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     controller = Controller(deployment.catalog.slo_s(), {d.id: 1 for d in deployment.devices}, deployment.policy)
     backends = {device.id: open_backend(device) for device in deployment.devices}
     signatures = _signatures(deployment, next(iter(backends.values())))
@@ -131,16 +140,22 @@ async def _serve(
     with _stopping_on_signals(stop):
         async with (
             _fleet(deployment, backends, controller, plane) as fleet,
-            _adaptation(deployment, controller, fleet) as adaptation,
+            _adaptation(deployment, controller, fleet, clock) as adaptation,
         ):
             platform = next(iter(backends.values())).versions.name
-            pages = Pages(plane, platform=platform, status=lambda: status(plane, adaptation))
-            front_end = HttpFrontEnd(plane, pages, max_body_bytes=options.max_body_bytes)
+            changes = adaptation.totals if adaptation is not None else ChangeTotals()
             limits = HttpLimits(body_bytes=options.max_body_bytes)
-            async with _connections(options) as connections, _http(front_end, listener, connections, limits):
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(_watching(lag.watch()))
+                connections = await stack.enter_async_context(_connections(options))
+                metrics = Metrics(plane, connections, lag, changes)
+                pages = Pages(plane, metrics, platform=platform, status=lambda: status(plane, adaptation))
+                front_end = HttpFrontEnd(plane, pages, max_body_bytes=options.max_body_bytes)
+                await stack.enter_async_context(_http(front_end, listener, connections, limits))
                 lifecycle.on(Event.WARMED_UP)
-                host, port = listener.getsockname()[:2]
-                announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+                url = _url(listener)
+                log.info("ready at %s", url, extra=fields(url=url, hosts=hosts(controller.plan)))
+                announce(url)
                 await stop.wait()
                 lifecycle.on(Event.STOPPED)
                 await _drain(plane, options.drain_timeout_s)
@@ -184,6 +199,11 @@ def _most_rows(deployment: Deployment) -> dict[str, int]:
     return most
 
 
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 @asynccontextmanager
 async def _fleet(
     deployment: Deployment, backends: Mapping[str, Backend], controller: Controller, plane: DataPlane
@@ -206,26 +226,35 @@ async def _fleet(
 
 
 @asynccontextmanager
-async def _adaptation(deployment: Deployment, controller: Controller, fleet: Fleet) -> AsyncIterator[Adaptation | None]:
+async def _adaptation(
+    deployment: Deployment, controller: Controller, fleet: Fleet, clock: Clock
+) -> AsyncIterator[Adaptation | None]:
     rule = deployment.policy.replanning
     if rule is None:
         yield None
         return
     with contextlib.closing(SolverProcess(deployment.replan)) as solver:
-        adaptation = Adaptation(controller, fleet, solver, asyncio.get_running_loop().time)
+        adaptation = Adaptation(controller, fleet, solver, clock)
         await adaptation.warm_up()
-        task = asyncio.create_task(adaptation.run(rule.every_s))
-        task.add_done_callback(_report_crash)
-        try:
+        async with _watching(adaptation.run(rule.every_s)):
             yield adaptation
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)  # `_report_crash` has told of any bug
+
+
+@asynccontextmanager
+async def _watching(watch: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have something run beside, until leaving."""
+    task = asyncio.create_task(watch)
+    task.add_done_callback(_report_crash)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)  # `_report_crash` has told of any bug
 
 
 def _report_crash(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and task.exception() is not None:
-        log.critical("the control loop has a bug; the plan stays as it is", exc_info=task.exception())
+        log.critical("a bug has ended %s", task.get_coro(), exc_info=task.exception())
 
 
 @asynccontextmanager
@@ -247,14 +276,11 @@ async def _connections(options: ServerOptions) -> AsyncIterator[Connections]:
     connections = Connections(
         most=_most_connections(options.max_connections), most_body_bytes=BODIES * options.max_body_bytes
     )
-    watch = asyncio.create_task(connections.watch())
-    watch.add_done_callback(_report_crash)
-    try:
-        yield connections
-    finally:
-        await connections.close(GOODBYE_S)
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)  # `_report_crash` has told of any bug
+    async with _watching(connections.watch()):
+        try:
+            yield connections
+        finally:
+            await connections.close(GOODBYE_S)
 
 
 def _most_connections(wanted: int) -> int:
@@ -272,7 +298,7 @@ def _most_connections(wanted: int) -> int:
 
 async def _drain(plane: DataPlane, timeout_s: float) -> None:
     """Let what is inside end; what is left in the queues after ``timeout_s`` is given up."""
-    log.info("draining: %d requests inside", plane.inside)
+    log.info("draining: %d requests inside", plane.inside, extra=fields(inside=plane.inside))
     stop_s = plane.clock() + timeout_s
     while plane.inside and plane.clock() < stop_s:
         await asyncio.sleep(0.01)

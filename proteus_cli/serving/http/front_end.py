@@ -75,6 +75,7 @@ class HttpFrontEnd:
             else:
                 self._other(exchange)
         except RequestError as error:
+            self._plane.refused[type(error).__name__] += 1
             refuse(exchange, error)
         except Exception:
             log.exception("a bug while handling %r %r", exchange.method, exchange.target)

@@ -8,12 +8,12 @@ import msgspec
 
 from proteus_cli import __version__
 from proteus_cli.errors import MethodNotAllowed, NotFound, UnknownModel
-from proteus_cli.serving import metrics, oip
+from proteus_cli.serving import oip
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.http.connection import JSON, Exchange
 from proteus_cli.serving.lifecycle import State
+from proteus_cli.serving.metrics import Metrics
 
-PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 INFER = "/v2/models/{model}/infer"
 INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
 
@@ -29,10 +29,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a page is asked for: ``values`` of the ``{}`` in its path, and the body."""
+    """What a page is asked for: ``values`` of the ``{}`` in its path, the body, and what the client takes."""
 
     values: Mapping[str, str]
     body: bytes | bytearray
+    accept: bytes = b""
 
 
 Handler = Callable[[Asked], Page]
@@ -41,13 +42,15 @@ Handler = Callable[[Asked], Page]
 class Pages:
     """Answers by path. ``platform`` names the backend in models' metadata."""
 
-    def __init__(self, plane: DataPlane, *, platform: str, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, plane: DataPlane, metrics: Metrics, *, platform: str, status: Callable[[], dict[str, Any]]
+    ) -> None:
         self._plane, self._platform, self._status = plane, platform, status
         self._routes: dict[str, dict[str, Handler]] = {
             "/v2": {"GET": self._server},
             "/v2/health/live": {"GET": lambda _: Page(200)},
             "/v2/health/ready": {"GET": lambda _: Page(200 if self._is_ready() else 503)},
-            "/metrics": {"GET": lambda _: Page(200, metrics.exposition(plane), PROMETHEUS)},
+            "/metrics": {"GET": lambda asked: Page(200, *metrics.page(asked.accept))},
             "/proteus/status": {"GET": lambda _: _json(self._status())},
             "/v2/models/{model}": {"GET": self._metadata},
             "/v2/models/{model}/versions/{version}": {"GET": self._metadata},
@@ -66,7 +69,7 @@ class Pages:
         if handler is None:
             allowed = ", ".join(methods)
             raise MethodNotAllowed(f"{path} takes {allowed}, not {method}", allowed=allowed)
-        page = handler(Asked(values, exchange.body))
+        page = handler(Asked(values, exchange.body, exchange.headers.get(b"accept", b"")))
         exchange.respond(page.status, page.content_type, [page.body])
 
     def _find(self, path: str) -> tuple[dict[str, Handler], dict[str, str]]:
