@@ -1,7 +1,7 @@
 """All connections of the server: how many there may be, how long they may take, and that they close in the end."""
 
 import asyncio
-from typing import Protocol
+from typing import Any, Protocol
 
 LOOK_EVERY_S = 1.0
 LEAVING = 256  # connections that were refused may, so many at once, still be read an answer
@@ -37,6 +37,7 @@ class Connections:
         self.turned_away = 0
         self.now_s = asyncio.get_running_loop().time()
         self.is_draining = False
+        self.heads: dict[bytes, Any] = {}  # of requests, as an HTTP connection has parsed them
 
     def __len__(self) -> int:
         return len(self._all)

@@ -5,9 +5,9 @@ Source: the protocol's "HTTP/REST" and "gRPC" documents, and Triton's documents 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import Signature, TensorSpec
@@ -33,8 +33,7 @@ _LONGEST_US = 2**63 - 1
 LOWEST_PRIORITY = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True, gc=False):
     """What a request may ask for beside its tensors; None and 0 stand for the family's own."""
 
     timeout_s: float | None = None
@@ -45,8 +44,7 @@ class Options:
 DEFAULTS = Options()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Query:
+class Query(msgspec.Struct, frozen=True, eq=False):
     """A request that was checked: ``inputs`` of ``rows`` rows each, in the order of the family's signature.
 
     ``outputs`` are (place in the signature, as binary) in the order in which they are wanted.

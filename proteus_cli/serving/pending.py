@@ -1,16 +1,15 @@
 """What the door keeps of a request while it is inside, and how that ends."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import msgspec
 import numpy.typing as npt
 
 from proteus_cli.control.decision import Hosted
+from proteus_cli.domain.request import Request
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.oip import Buffer
-
-if TYPE_CHECKING:
-    from proteus_cli.domain.request import Request
 
 
 class AnsweredBatch:
@@ -26,13 +25,13 @@ class AnsweredBatch:
         self.memo: dict[Any, Any] = {}
 
 
-class Answered:
+class Answered(msgspec.Struct, frozen=True, eq=False):
     """One request's rows of a batch: ``rows`` from ``first`` on; it waited ``queue_s`` before that ran."""
 
-    __slots__ = ("batch", "first", "queue_s", "rows")
-
-    def __init__(self, batch: AnsweredBatch, first: int, rows: int, queue_s: float) -> None:
-        self.batch, self.first, self.rows, self.queue_s = batch, first, rows, queue_s
+    batch: AnsweredBatch
+    first: int
+    rows: int
+    queue_s: float
 
     @property
     def outputs(self) -> tuple[npt.NDArray[Any], ...]:
@@ -44,18 +43,18 @@ Ending = Answered | RequestError
 Done = Callable[[Ending], None]
 
 
-class Pending:
+class Pending(msgspec.Struct, eq=False):
     """A request that is inside. ``done`` is told its ending, once, unless the client is gone by then.
 
     Its deadline may pass, or its client vanish, while it still waits or runs: it has ended then all the same.
     """
 
-    __slots__ = ("deadline_s", "done", "has_ended", "inputs", "is_running", "request")
-
-    def __init__(self, inputs: tuple[Buffer, ...], done: Done, deadline_s: float) -> None:
-        self.inputs, self.done, self.deadline_s = inputs, done, deadline_s
-        self.has_ended = self.is_running = False
-        self.request: Request | None = None
+    inputs: tuple[Buffer, ...]
+    done: Done
+    deadline_s: float
+    request: Request | None = None
+    has_ended: bool = False
+    is_running: bool = False
 
     def end(self) -> Done:
         """It has ended, and whom to tell. Lets go of the request, which the garbage collector doesn't see."""

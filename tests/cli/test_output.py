@@ -286,7 +286,8 @@ for call in json.loads(sys.argv[1]):
             run()
         except SystemExit as end:
             said.append([end.code, out.getvalue()])
-heavy = [name for name in ("numpy", "cvxpy", "onnxruntime", "matplotlib", "hpack", "google.protobuf") if name in sys.modules]
+names = ("numpy", "cvxpy", "onnxruntime", "matplotlib", "hpack", "google.protobuf")
+heavy = [name for name in names if name in sys.modules]
 print(json.dumps([said, heavy]))
 """
 

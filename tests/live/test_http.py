@@ -290,7 +290,6 @@ WRONG = [
     infers({**GOOD, "parameters": {"timeout": 1}}, 504, name="timeout 1"),
     infers({**GOOD, "parameters": {"timeout": 3999}}, 504, name="timeout 3999"),
     infers({**GOOD, "parameters": {"min_accuracy": 0.9}}, name="min_accuracy"),
-    infers({**GOOD, "parameters": {"min_accuracy": None}}, name="min_accuracy null"),
     infers(bytes(MAX_BODY + 1), 413, name="too large"),
     pages("POST", "/v2/models/nobody/infer", 404),
     pages("POST", "/v2/models//infer", 404),

@@ -8,7 +8,6 @@ What most requests look like (one flat list of numbers, or bytes) takes a short 
 import math
 import struct
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -66,6 +65,15 @@ class _Form(msgspec.Struct, frozen=True):
     query: Query
 
 
+class _OneRow:
+    """What a request of one row looks like in JSON, for an input of floats."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        sizes = [size or 0 for size in spec.shape]  # inputs have fixed shapes
+        self.shape, self.count = [1, *sizes], math.prod(sizes)
+        self.pack = struct.Struct(f"<{self.count}f").pack
+
+
 _general = msgspec.json.Decoder(WireRequest)
 _flat = msgspec.json.Decoder(_FlatRequest)
 _encode = msgspec.json.Encoder().encode
@@ -76,11 +84,11 @@ class Codec:
 
     def __init__(self, family: str, signature: Signature) -> None:
         self._signature = signature
-        self._family = _encode(family)
+        self._family = family
         self._forms: dict[bytes, _Form] = {}
         self._all_outputs = tuple((place, False) for place in range(len(signature.outputs)))
-        only = signature.inputs[0]
-        self._is_flat = len(signature.inputs) == 1 and only.dtype == np.float32
+        self._one_row = _OneRow(signature.inputs[0])
+        self._is_flat = len(signature.inputs) == 1 and signature.inputs[0].dtype == np.float32
 
     def decode(self, body: bytes | bytearray, json_length: int | None) -> Query:
         """Decode and check a request.
@@ -102,18 +110,25 @@ class Codec:
             wire = _flat.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        if len(wire.inputs) != 1 or wire.inputs[0].parameters:
+        if len(wire.inputs) != 1:
             return None
-        tensor, data, spec = wire.inputs[0], wire.inputs[0].data, self._signature.inputs[0]
-        if tensor.name != spec.name or data is None:
+        tensor = wire.inputs[0]
+        data, spec = tensor.data, self._signature.inputs[0]
+        if data is None or tensor.parameters or tensor.name != spec.name:
             return None
-        rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
-        _require_count(tensor, len(data))
+        if tensor.shape == self._one_row.shape and tensor.datatype == "FP32" and len(data) == self._one_row.count:
+            rows, pack = 1, self._one_row.pack
+        else:
+            rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
+            _require_count(tensor, len(data))
+            pack = struct.Struct(f"<{len(data)}f").pack
         try:
-            packed = _floats(len(data)).pack(*data)
+            packed = pack(*data)
         except OverflowError:  # beyond the range of a float is infinity: the general way knows
             return None
-        return Query((packed,), rows, self._outputs(wire), oip.options(wire.parameters or {}), wire.id)
+        parameters = wire.parameters
+        outputs = self._all_outputs if parameters is None and wire.outputs is None else self._outputs(wire)
+        return Query((packed,), rows, outputs, oip.options(parameters) if parameters else oip.DEFAULTS, wire.id)
 
     def _decode_binary(self, body: bytes | bytearray, json_length: int) -> Query:
         if not 0 <= json_length <= len(body):
@@ -166,47 +181,40 @@ class Codec:
 
     def encode(self, query: Query, answer: Answered) -> tuple[bytes, list[Buffer]]:
         """The JSON of an answer, and the binary tensors that follow it."""
-        batch = answer.batch
+        batch, blobs = answer.batch, list[Buffer]()
         try:
-            start = batch.memo["rest"]
+            start, outputs = batch.memo[query.outputs, answer.rows]
         except KeyError:
-            start = batch.memo["rest"] = self._start(batch)
-        texts, blobs = [], list[Buffer]()
-        for place, as_binary in query.outputs:
+            start, outputs = batch.memo[query.outputs, answer.rows] = self._described(query, answer)
+        text = start % (answer.queue_s * _US_PER_S)
+        for described, place, as_binary in outputs:
             if as_binary:
                 blob = _blob(batch, place, answer)
                 blobs.append(blob)
-                texts.append(self._described(place, answer) % (b'"parameters":{"binary_data_size":%d}' % len(blob)))
+                text += b"%b%d}}" % (described, len(blob))
             else:
-                texts.append(self._described(place, answer) % (b'"data":' + _numbers(batch, place, answer)))
-        name = b'"id":%b,' % _encode(query.id) if query.id is not None else b""
-        return b'%b%d},%b"outputs":[%b]}' % (start, answer.queue_s * _US_PER_S, name, b",".join(texts)), blobs
+                text += b"%b%b}" % (described, _numbers(batch, place, answer))
+        if query.id is not None:
+            return b'%b],"id":%b}' % (text, _encode(query.id)), blobs
+        return text + b"]}", blobs
 
-    def _start(self, batch: AnsweredBatch) -> bytes:
-        hosted = batch.hosted
-        return (
-            b'{"model_name":%b,"model_version":"%b","parameters":{"variant":%b,"accuracy":%b,"device":%b,'
-            b'"batch_size":%d,"compute_us":%d,"queue_us":'
-        ) % (
-            self._family, oip.VERSION.encode(), _encode(hosted.variant), _encode(hosted.accuracy),
-            _encode(hosted.device), batch.rows, batch.compute_s * _US_PER_S,
-        )  # fmt: skip
-
-    def _described(self, place: int, answer: Answered) -> bytes:
-        """Name, type and shape of an output, with a ``%b`` for its values; shared by all answers of so many rows."""
-        memo = answer.batch.memo
-        key = (place, answer.rows)
-        try:
-            described: bytes = memo[key]
-        except KeyError:
-            values, spec = answer.batch.outputs[place], self._signature.outputs[place]
-            head = {
-                "name": spec.name,
-                "datatype": oip.DATATYPE_OF[values.dtype],
-                "shape": [answer.rows, *values.shape[1:]],
-            }
-            described = memo[key] = _encode(head)[:-1].replace(b"%", b"%%") + b",%b}"
-        return described
+    def _described(self, query: Query, answer: Answered) -> tuple[bytes, list[tuple[bytes, int, bool]]]:
+        """What answers of one batch with as many rows share: all but the time in the queue, the values and the id."""
+        batch, hosted = answer.batch, answer.batch.hosted
+        parameters = {
+            "variant": hosted.variant, "accuracy": hosted.accuracy, "device": hosted.device,
+            "batch_size": batch.rows, "compute_us": round(batch.compute_s * _US_PER_S),
+        }  # fmt: skip
+        head = {"model_name": self._family, "model_version": oip.VERSION, "parameters": parameters}
+        start = _encode(head)[:-2].replace(b"%", b"%%") + b',"queue_us":%d},"outputs":['
+        outputs: list[tuple[bytes, int, bool]] = []
+        for place, as_binary in query.outputs:
+            values, spec = batch.outputs[place], self._signature.outputs[place]
+            shape = [answer.rows, *values.shape[1:]]
+            tensor = {"name": spec.name, "datatype": oip.DATATYPE_OF[values.dtype], "shape": shape}
+            rest = b',"parameters":{"binary_data_size":' if as_binary else b',"data":'
+            outputs.append(((b"," if outputs else b"") + _encode(tensor)[:-1] + rest, place, as_binary))
+        return start, outputs
 
 
 def _numbers(batch: AnsweredBatch, place: int, answer: Answered) -> bytes:
@@ -233,11 +241,6 @@ def _blob(batch: AnsweredBatch, place: int, answer: Answered) -> memoryview:
         batch.memo[key] = content, row_bytes
     blob: memoryview = content[answer.first * row_bytes : (answer.first + answer.rows) * row_bytes]
     return blob
-
-
-@lru_cache(maxsize=64)
-def _floats(count: int) -> struct.Struct:
-    return struct.Struct(f"<{count}f")
 
 
 def _parsed(content: bytes | bytearray) -> WireRequest:

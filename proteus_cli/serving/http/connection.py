@@ -5,6 +5,7 @@ Written for few instructions per request: no task, no future, one write. Parsing
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -16,14 +17,21 @@ from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.oip import Buffer
 
 JSON = b"application/json"
+OCTETS = b"application/octet-stream"
 CHUNK_BYTES = 64 * 1024
 SLOWEST_BYTES_PER_S = 64 * 1024
 LINGER_S = 2.0
+KNOWN_HEADS = 1024
+LONGEST_KNOWN_HEAD = 2048
 PIPELINED = 32  # requests of one connection that may be inside; reading pauses beyond
 JOINED_BYTES = 16 * 1024  # answers up to here are sent as one piece
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
-_HEADS = {(200, JSON): b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"}
+_STARTS = {
+    (200, content_type): b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: " % content_type
+    for content_type in (JSON, OCTETS)
+}
 _UNAVAILABLE = 503
+_END_OF_HEAD = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # Each read is handled before the next one, of whichever connection, so one buffer does for all of them.
@@ -44,48 +52,51 @@ class HttpLimits:
     keep_alive_s: float = 75.0
 
 
-class Exchange:
+class KnownHead(msgspec.Struct, frozen=True):
+    """The head of a request, as it was parsed; ``headers`` are shared by all requests that have it."""
+
+    method: bytes
+    target: bytes
+    headers: dict[bytes, bytes]
+    body_bytes: int
+
+
+class Exchange(msgspec.Struct, eq=False):
     """A request, and its answer once there is one. ``pending`` belongs to the handler."""
 
-    __slots__ = ("_connection", "answer", "body", "headers", "keeps_alive", "method", "pending", "reserved", "target")
+    connection: "HttpConnection"
+    method: bytes
+    target: bytes
+    headers: dict[bytes, bytes]
+    body: bytes | bytearray
+    keeps_alive: bool
+    reserved: int = 0
+    answer: tuple[Buffer, ...] | None = None
+    pending: Any = None
 
-    def __init__(
-        self,
-        connection: "HttpConnection",
-        method: bytes,
-        target: bytes,
-        headers: dict[bytes, bytes],
-        body: bytes | bytearray,
-        keeps_alive: bool,  # noqa: FBT001 - once, and often
-        reserved: int,
+    def respond(
+        self, status: int, content_type: bytes, body: bytes, blobs: Sequence[Buffer] = (), headers: bytes = b""
     ) -> None:
-        self._connection = connection
-        self.method, self.target, self.headers, self.body = method, target, headers, body
-        self.keeps_alive, self.reserved = keeps_alive, reserved
-        self.answer: list[Buffer] | None = None
-        self.pending: Any = None
-
-    def respond(self, status: int, content_type: bytes, parts: list[Buffer], headers: bytes = b"") -> None:
-        """Answer with the bytes of all ``parts``; ``headers`` are whole lines. Without effect if the client is gone."""
-        size = 0
-        for part in parts:
-            size += len(part)
-        try:
-            start = _HEADS[status, content_type]
-        except KeyError:
-            start = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\n" % (status, _REASONS[status], content_type)
-        if self._connection.is_at_its_end:
+        """Answer with ``body`` and what follows it; ``headers`` are whole lines. In vain if the client is gone."""
+        size = len(body)
+        for blob in blobs:
+            size += len(blob)
+        start = _STARTS.get((status, content_type)) or _start(status, content_type)
+        if not self.keeps_alive or self.connection.is_at_its_end:
             self.keeps_alive = False
-        close = b"" if self.keeps_alive else b"connection: close\r\n"
-        head = b"%bcontent-length: %d\r\n%b%b\r\n" % (start, size, headers, close)
+            headers += b"connection: close\r\n"
         if self.method == b"HEAD":
-            self.answer = [head]
+            self.answer = (b"%b%d\r\n%b\r\n" % (start, size, headers),)
         elif size <= JOINED_BYTES:
-            self.answer = [b"".join((head, *parts))]
+            self.answer = (b"%b%d\r\n%b\r\n%b%b" % (start, size, headers, body, b"".join(blobs)),)
         else:
-            self.answer = [head, *parts]
+            self.answer = (b"%b%d\r\n%b\r\n" % (start, size, headers), body, *blobs)
         self.pending = None
-        self._connection.answered(self)
+        self.connection.answered(self)
+
+
+def _start(status: int, content_type: bytes) -> bytes:
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (status, _REASONS[status], content_type)
 
 
 class Handler(Protocol):
@@ -108,6 +119,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._inside: deque[Exchange] = deque()
         self._since_s = 0.0  # when the client began what it is at: a request, reading an answer, or nothing
         self._is_closing = self._is_writing_paused = self._is_reading_paused = False
+        self._new_head = b""
         self._expect_message()
 
     def _expect_message(self) -> None:
@@ -145,10 +157,14 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._parser = httptools.HttpRequestParser(self)  # the old one still waits for that body
                 self._complete(self._large)
             return
+        if self._has_begun or not self._is_known(bytes(_read[:nbytes])):
+            self._parse(_read[:nbytes])
+
+    def _parse(self, content: memoryview) -> None:
         try:
-            self._parser.feed_data(_read[:nbytes])
+            self._parser.feed_data(content)
             if self._has_begun and not self._has_headers:
-                self._count_headers(nbytes)
+                self._count_headers(len(content))
         except _Refusal as refusal:
             self._fail(refusal)
         except httptools.HttpParserUpgrade:
@@ -181,6 +197,32 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._is_writing_paused, self._since_s = False, self._connections.now_s
         self._throttle()
 
+    def _is_known(self, message: bytes) -> bool:
+        """Take a whole request whose head was seen before, to the byte: clients repeat themselves.
+
+        What a head means depends on nothing else, so it need not be parsed again.
+        """
+        end = message.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+        head = message[:end]
+        known = self._connections.heads.get(head)
+        if known is None:
+            self._new_head = head
+            return False
+        if len(message) != end + known.body_bytes:
+            return False
+        self._since_s = self._connections.now_s
+        self._take(Exchange(self, known.method, known.target, known.headers, message[end:], keeps_alive=True))
+        return True
+
+    def _remember(self, head: bytes) -> None:
+        """A head that has just been parsed stands for the same request when it comes again."""
+        heads, length = self._connections.heads, int(self._headers.get(b"content-length", 0))
+        is_plain = b"transfer-encoding" not in self._headers and b"expect" not in self._headers
+        if self._keeps_alive and is_plain and length < CHUNK_BYTES and 0 < len(head) <= LONGEST_KNOWN_HEAD:
+            if len(heads) >= KNOWN_HEADS:
+                heads.clear()
+            heads[head] = KnownHead(self._method, self._target, self._headers, length)
+
     # httptools.HttpRequestParser
 
     def on_message_begin(self) -> None:
@@ -195,7 +237,8 @@ class HttpConnection(asyncio.BufferedProtocol):
     def on_headers_complete(self) -> None:
         self._has_headers = True
         self._method, self._keeps_alive = self._parser.get_method(), self._parser.should_keep_alive()
-        headers = self._headers
+        headers, head, self._new_head = self._headers, self._new_head, b""
+        self._remember(head)
         if b"expect" in headers:
             self._continue(headers[b"expect"])
         length = int(headers.get(b"content-length", 0))  # llhttp has checked it
@@ -270,8 +313,11 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _complete(self, body: bytes | bytearray) -> None:
         """A whole request is here."""
         exchange = Exchange(self, self._method, self._target, self._headers, body, self._keeps_alive, self._reserved)
-        self._inside.append(exchange)
         self._expect_message()
+        self._take(exchange)
+
+    def _take(self, exchange: Exchange) -> None:
+        self._inside.append(exchange)
         if len(self._inside) > PIPELINED:
             self._throttle()
         self._handler.handle(exchange)
@@ -315,7 +361,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         exchange = Exchange(self, b"", b"", {}, b"", False, 0)
         self._inside.append(exchange)
         retry = b"retry-after: 1\r\n" if refusal.status == _UNAVAILABLE else b""
-        exchange.respond(refusal.status, JSON, [msgspec.json.encode({"error": refusal.text})], retry)
+        exchange.respond(refusal.status, JSON, msgspec.json.encode({"error": refusal.text}), headers=retry)
 
     def _last_answer_sent(self) -> None:
         """Close; but data that nobody has read would take the answer with it, so then the client is listened out."""

@@ -24,7 +24,7 @@ from proteus_cli.errors import (
 from proteus_cli.serving import oip
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.http.codec import Codec
-from proteus_cli.serving.http.connection import JSON, Exchange
+from proteus_cli.serving.http.connection import JSON, OCTETS, Exchange
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.pending import Ending
 
@@ -41,7 +41,6 @@ STATUS = {
     NotReady: 503,
     DeadlineExceeded: 504,
 }
-OCTETS = b"application/octet-stream"
 JSON_LENGTH = b"inference-header-content-length"
 OUTCOME = b"proteus-outcome"
 _OK = 200
@@ -79,7 +78,7 @@ class HttpFrontEnd:
             refuse(exchange, error)
         except Exception:
             log.exception("a bug while handling %r %r", exchange.method, exchange.target)
-            exchange.respond(500, JSON, [b'{"error":"internal error"}'])
+            exchange.respond(500, JSON, b'{"error":"internal error"}')
 
     def abandoned(self, exchange: Exchange) -> None:
         """The client is gone: so is its request."""
@@ -109,9 +108,9 @@ class HttpFrontEnd:
             return
         json, blobs = codec.encode(query, ending)
         if blobs:
-            exchange.respond(_OK, OCTETS, [json, *blobs], b"%b: %d\r\n" % (JSON_LENGTH, len(json)))
+            exchange.respond(_OK, OCTETS, json, blobs, b"%b: %d\r\n" % (JSON_LENGTH, len(json)))
         else:
-            exchange.respond(_OK, JSON, [json])
+            exchange.respond(_OK, JSON, json)
 
 
 def refuse(exchange: Exchange, error: RequestError) -> None:
@@ -123,7 +122,7 @@ def refuse(exchange: Exchange, error: RequestError) -> None:
         headers = b"allow: %b\r\n" % error.allowed.encode()
     elif isinstance(error, DeadlineExceeded):
         headers = b"%b: %b\r\n" % (OUTCOME, b"late" if error.is_late else b"dropped")
-    exchange.respond(STATUS[type(error)], JSON, [msgspec.json.encode({"error": error.message})], headers)
+    exchange.respond(STATUS[type(error)], JSON, msgspec.json.encode({"error": error.message}), headers=headers)
 
 
 def unpacked(body: bytes | bytearray, encoding: bytes, most_bytes: int) -> bytes | bytearray:

@@ -70,7 +70,7 @@ class Pages:
             allowed = ", ".join(methods)
             raise MethodNotAllowed(f"{path} takes {allowed}, not {method}", allowed=allowed)
         page = handler(Asked(values, exchange.body, exchange.headers.get(b"accept", b"")))
-        exchange.respond(page.status, page.content_type, [page.body])
+        exchange.respond(page.status, page.content_type, page.body)
 
     def _find(self, path: str) -> tuple[dict[str, Handler], dict[str, str]]:
         parts = path.rstrip("/").split("/")

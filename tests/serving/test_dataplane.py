@@ -1,0 +1,266 @@
+"""Every request ends exactly once, by its deadline, whatever becomes of its batch and its client."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
+
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.policies import live_policy_named
+from proteus_cli.domain.request import Outcome
+from proteus_cli.errors import BadRequest, DeadlineExceeded, EngineError, EngineFailed, Overloaded
+from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.executor import Batch, BatchResult, Done, EngineKey
+from proteus_cli.serving.fleet import Fleet
+from proteus_cli.serving.lifecycle import Event, Lifecycle
+from proteus_cli.serving.oip import Options, Query
+from proteus_cli.serving.pending import Answered, Ending
+
+FLOAT = np.dtype(np.float32)
+TWICE = Signature((TensorSpec("x", FLOAT, (2,)),), (TensorSpec("y", FLOAT, (2,)),))
+SLO_S = 0.1
+AT_ONCE_S, SLOW_S = 10e-6, 0.01
+
+
+class HeldExecutor:
+    """Doubles its inputs: at once where it is asked to run on the loop, else when it is told to."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[Batch, Done]] = []
+        self.runs: list[int] = []
+
+    async def load(self, key: EngineKey, model: object, warm_up_rows: int) -> Signature:
+        return TWICE
+
+    def unload(self, key: EngineKey) -> None:
+        pass
+
+    def run(self, batch: Batch) -> BatchResult:
+        self.runs.append(batch.rows)
+        rows = np.frombuffer(b"".join(bytes(inputs[0]) for _, inputs in batch.parts), FLOAT).reshape(batch.rows, 2)
+        with np.errstate(over="ignore"):
+            return BatchResult((rows * 2,), 0.001)
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        self.held.append((batch, done))
+
+    def release(self, result: BatchResult | Exception | None = None) -> None:
+        batch, done = self.held.pop(0)
+        done(self.run(batch) if result is None else result)
+
+    def close(self) -> None:
+        pass
+
+
+class World:
+    """A plane with one device, whose batches take ``latency_s`` by its profile."""
+
+    def __init__(self, latency_s: float, *, refuses_non_finite: bool = False) -> None:
+        catalog = make_catalog(make_family("f", {"v": 0.9}, slo="100ms"))
+        profile = make_profile("cpu0", make_measured("f", "v", 0.9, dict.fromkeys((1, 2, 4, 8), latency_s)))
+        self.plan = make_plan(make_placement("cpu0", "f", "v", max_batch=8, rate_qps=10, capacity_qps=8 / latency_s))
+        clock = asyncio.get_running_loop().time
+        controller, self.lifecycle = Controller(catalog.slo_s(), {"cpu0": 1}, live_policy_named("proteus")), Lifecycle()
+        self.plane = DataPlane(
+            catalog, controller, self.lifecycle, clock, signatures={"f": TWICE}, most_rows={"f": 8},
+            best_accuracy={"f": 0.9}, refuses_non_finite=refuses_non_finite,
+        )  # fmt: skip
+        self.executor = HeldExecutor()
+        models: Any = {("f", "v"): None}
+        self.fleet = Fleet(
+            controller, {"cpu0": self.executor}, self.plane, clock, models=models, profiles={"cpu0": profile},
+            signatures={"f": TWICE},
+        )  # fmt: skip
+        self.plane.lanes = self.fleet.lanes
+        self.endings: list[Ending] = []
+
+    async def start(self) -> None:
+        await self.fleet.deploy(self.plan)
+        self.lifecycle.on(Event.WARMED_UP)
+
+    def submit(self, *values: float, options: Options | None = None) -> Any:
+        content = np.array(values, FLOAT).tobytes()
+        query = Query((content,), len(values) // 2, ((0, False),), options or Options())
+        return self.plane.submit("f", query, self.endings.append)
+
+    @property
+    def counted(self) -> dict[Outcome, int]:
+        counts = self.plane.counts["f"]
+        return {outcome: counts.of_outcome(outcome) for outcome in Outcome if counts.of_outcome(outcome)}
+
+
+def run(test: Callable[[World], Awaitable[None]], latency_s: float = SLOW_S, **options: bool) -> None:
+    async def in_loop() -> None:
+        world = World(latency_s, **options)
+        await world.start()
+        await test(world)
+        assert world.plane.inside == 0
+        assert sum(world.counted.values()) >= len(world.endings)
+
+    asyncio.run(in_loop())
+
+
+def outputs(ending: Ending) -> list[float]:
+    assert isinstance(ending, Answered), ending
+    found: list[float] = ending.outputs[0].ravel().tolist()
+    return found
+
+
+def test_what_arrives_together_shares_a_batch_and_gets_its_own_rows() -> None:
+    async def together(world: World) -> None:
+        world.submit(1, 2)
+        world.submit(3, 4, 5, 6)
+        assert world.endings == []  # never before `submit` returns
+        await asyncio.sleep(0.01)
+        assert world.executor.runs == [3]
+        assert [outputs(ending) for ending in world.endings] == [[2, 4], [6, 8, 10, 12]]
+        assert world.counted == {Outcome.SERVED: 2}
+
+    run(together, AT_ONCE_S)
+
+
+def test_a_deadline_passes_while_the_batch_runs() -> None:
+    """The client is told at its deadline; the batch may end when it likes, and counts nothing any more."""
+
+    async def late(world: World) -> None:
+        world.submit(1, 2)
+        await asyncio.sleep(SLO_S + 0.05)
+        (ending,) = world.endings
+        assert isinstance(ending, DeadlineExceeded)
+        assert ending.is_late
+        world.executor.release()
+        await asyncio.sleep(0.01)
+        assert world.counted == {Outcome.LATE: 1}
+
+    run(late)
+
+
+def test_a_deadline_passes_in_the_queue() -> None:
+    async def dropped(world: World) -> None:
+        world.submit(1, 2, options=Options(timeout_s=60.0))
+        await asyncio.sleep(0.01)
+        world.submit(3, 4)  # the one lane is busy until it is released
+        await asyncio.sleep(SLO_S + 0.05)
+        (ending,) = world.endings
+        assert isinstance(ending, DeadlineExceeded)
+        assert not ending.is_late
+        world.executor.release()
+        await asyncio.sleep(0.05)
+        assert world.executor.held == []  # it is not run any more
+        assert world.counted == {Outcome.SERVED: 1, Outcome.DROPPED: 1}
+
+    run(dropped)
+
+
+def test_a_timeout_of_its_own_is_a_deadline_before_the_slo() -> None:
+    async def short(world: World) -> None:
+        world.submit(1, 2, options=Options(timeout_s=0.02))
+        await asyncio.sleep(0.05)
+        (ending,) = world.endings
+        assert isinstance(ending, DeadlineExceeded)
+        world.executor.release()
+
+    run(short)
+
+
+def test_a_client_that_goes_while_it_waits_is_not_told() -> None:
+    async def gone(world: World) -> None:
+        world.submit(1, 2, options=Options(timeout_s=60.0))
+        await asyncio.sleep(0.01)
+        waiting = world.submit(3, 4, options=Options(timeout_s=60.0))
+        world.plane.cancel(waiting)
+        world.plane.cancel(waiting)
+        world.executor.release()
+        await asyncio.sleep(0.05)
+        assert [outputs(ending) for ending in world.endings] == [[2, 4]]
+        assert world.executor.held == []
+        assert world.executor.runs == [1]
+        assert world.counted == {Outcome.SERVED: 1, Outcome.DROPPED: 1}
+
+    run(gone)
+
+
+def test_a_client_that_goes_while_it_runs_is_not_told() -> None:
+    async def gone(world: World) -> None:
+        running = world.submit(1, 2)
+        await asyncio.sleep(0.01)
+        world.plane.cancel(running)
+        world.executor.release()
+        world.plane.cancel(running)
+        assert world.endings == []
+        assert world.counted == {Outcome.DROPPED: 1}
+
+    run(gone)
+
+
+def test_a_batch_that_fails_ends_its_requests_and_the_next_one_runs() -> None:
+    async def failing(world: World) -> None:
+        world.submit(1, 2)
+        world.submit(3, 4)
+        await asyncio.sleep(0.01)
+        world.executor.release(EngineError("it broke"))
+        assert [type(ending) for ending in world.endings] == [EngineFailed, EngineFailed]
+        world.submit(5, 6)
+        await asyncio.sleep(0.01)
+        world.executor.release()
+        assert outputs(world.endings[2]) == [10, 12]
+        assert world.counted == {Outcome.FAILED: 2, Outcome.SERVED: 1}
+
+    run(failing)
+
+
+def test_a_request_that_fails_alone_hurts_nobody_else() -> None:
+    async def poisoned(world: World) -> None:
+        for value in (1, 2, 3):
+            world.submit(value, value)
+        await asyncio.sleep(0.01)
+        batch, _ = world.executor.held[0]
+        good = world.executor.run(batch)
+        world.executor.release(BatchResult(good.outputs, 0.001, {1: EngineError("poison")}))
+        assert [type(ending) for ending in world.endings if not isinstance(ending, Answered)] == [EngineFailed]
+        assert [outputs(ending) for ending in world.endings if isinstance(ending, Answered)] == [[2, 2], [6, 6]]
+        assert world.counted == {Outcome.SERVED: 2, Outcome.FAILED: 1}
+
+    run(poisoned)
+
+
+def test_nan_passes_through_unless_it_is_refused() -> None:
+    async def passes(world: World) -> None:
+        world.submit(float("nan"), 1)
+        await asyncio.sleep(0.01)
+        assert np.isnan(outputs(world.endings[0])[0])
+
+    async def is_refused(world: World) -> None:
+        for value in (float("nan"), float("inf"), -float("inf")):
+            with pytest.raises(BadRequest, match="NaN or infinity"):
+                world.submit(value, 1)
+        world.submit(3e38, 1)  # twice that is infinity
+        world.submit(1, 2)
+        await asyncio.sleep(0.01)
+        assert [type(ending) for ending in world.endings if not isinstance(ending, Answered)] == [EngineFailed]
+        assert [outputs(ending) for ending in world.endings if isinstance(ending, Answered)] == [[2, 4]]
+
+    run(passes, AT_ONCE_S)
+    run(is_refused, AT_ONCE_S, refuses_non_finite=True)
+
+
+def test_too_many_rows_and_too_many_requests_are_refused_at_the_door() -> None:
+    async def refused(world: World) -> None:
+        with pytest.raises(BadRequest, match="at most 8 rows"):
+            world.submit(*range(18))
+        admitted = 0
+        while world.counted.get(Outcome.REJECTED, 0) == 0:
+            try:
+                world.submit(1, 2)
+                admitted += 1
+            except Overloaded:
+                continue
+        await asyncio.sleep(SLO_S + 0.05)
+        assert len(world.endings) == admitted
+        world.executor.release()
+
+    run(refused)
