@@ -48,6 +48,23 @@ def serve(
             show_default="info; debug with -v, warning with -q",
         ),
     ] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar=environment("otlp"),
+            help="Send traces to this collector (OTLP over HTTP), like http://127.0.0.1:4318.",
+        ),
+    ] = None,
+    otlp_sample: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            envvar=environment("otlp_sample"),
+            help="Fraction of requests to trace, of those whose `traceparent` doesn't decide it.",
+        ),
+    ] = 0.01,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Serve the plan over HTTP (Open Inference Protocol v2) until SIGTERM or Ctrl-C; a second one ends at once."""
@@ -56,7 +73,9 @@ def serve(
     from proteus_cli.serving.server import serve as run_server
 
     set_up(log_level or _usual_level(), log_format, sys.stderr)
-    options = ServerOptions(host, port, max_body_bytes=int(max_body), drain_timeout_s=drain_timeout)
+    options = ServerOptions(
+        host, port, max_body_bytes=int(max_body), drain_timeout_s=drain_timeout, otlp=otlp, otlp_sample=otlp_sample
+    )
     run_server(_deployment(plan, workspace, replan=replan, batching=batching), options, _announce)
 
 

@@ -10,10 +10,10 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proteus_cli import __version__
 from proteus_cli.backends.base import Backend, Signature
@@ -24,7 +24,7 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, best_accuracy
-from proteus_cli.errors import ServerError
+from proteus_cli.errors import BackendUnavailable, ServerError
 from proteus_cli.serving.adaptation import Adaptation, ChangeTotals, Replanner, SolverProcess, hosts
 from proteus_cli.serving.connections import LEAVING, Connections
 from proteus_cli.serving.dataplane import DataPlane
@@ -39,6 +39,9 @@ from proteus_cli.serving.lifecycle import Event, Lifecycle
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.metrics import Metrics
 from proteus_cli.serving.status import status
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.tracing import Tracing
 
 log = logging.getLogger("proteus.server")
 
@@ -55,7 +58,8 @@ INTERRUPTED = 130
 class ServerOptions:
     """Where to listen (port 0 picks a free one), limits on clients, and how long draining may take.
 
-    ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
+    ``refuses_non_finite``: requests and answers with NaN or infinity are errors. Traces go to the URL ``otlp``, of
+    ``otlp_sample`` (a fraction) of the requests that bring no decision about it.
     """
 
     host: str = "127.0.0.1"
@@ -64,6 +68,8 @@ class ServerOptions:
     max_connections: int = 4096
     drain_timeout_s: float = 10.0
     refuses_non_finite: bool = False
+    otlp: str | None = None
+    otlp_sample: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +88,31 @@ class Deployment:
 def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; ``announce`` is told the URL once requests are taken.
 
-    Raises `ServerError` where the port can't be had, `EngineError` where a model can't be loaded.
+    Raises `ServerError` where the port can't be had, `EngineError` where a model can't be loaded, `BackendUnavailable`
+    where traces are wanted without OpenTelemetry.
     """
     sys.setswitchinterval(GIL_SWITCH_S)
     with (
+        _tracing(options) as tracing,
         contextlib.closing(_listen(options.host, options.port)) as listener,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
-        runner.run(_serve(deployment, options, listener, announce))
+        runner.run(_serve(deployment, options, listener, announce, tracing))
     log.info("drained, stopped")
+
+
+def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]:
+    if options.otlp is None:
+        return contextlib.nullcontext()
+    try:
+        from proteus_cli.serving.tracing import tracing_to  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        raise BackendUnavailable(
+            "Traces need OpenTelemetry, which is not installed.", hint="pip install 'proteus-serving[otlp]'"
+        ) from error
+    return tracing_to(options.otlp, options.otlp_sample)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -119,7 +141,11 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(
-    deployment: Deployment, options: ServerOptions, listener: socket.socket, announce: Callable[[str], None]
+    deployment: Deployment,
+    options: ServerOptions,
+    listener: socket.socket,
+    announce: Callable[[str], None],
+    tracing: "Tracing | None",
 ) -> None:
     clock = time.monotonic  # of the loop's kind, but finer: uvloop's counts in milliseconds
     lifecycle, stop, lag = Lifecycle(), asyncio.Event(), LoopLag()
@@ -150,7 +176,7 @@ async def _serve(
                 connections = await stack.enter_async_context(_connections(options))
                 metrics = Metrics(plane, connections, lag, changes)
                 pages = Pages(plane, metrics, platform=platform, status=lambda: status(plane, adaptation))
-                front_end = HttpFrontEnd(plane, pages, max_body_bytes=options.max_body_bytes)
+                front_end = HttpFrontEnd(plane, pages, max_body_bytes=options.max_body_bytes, tracing=tracing)
                 await stack.enter_async_context(_http(front_end, listener, connections, limits))
                 lifecycle.on(Event.WARMED_UP)
                 url = _url(listener)

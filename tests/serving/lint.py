@@ -4,37 +4,26 @@ import re
 
 from prometheus_client.metrics_core import Metric
 
-BASE_UNITS = ("seconds", "bytes", "ratio", "info", "qps")
-OTHER_UNITS = ("milliseconds", "ms", "us", "microseconds", "minutes", "kilobytes", "megabytes", "mib", "percent")
+BASE_UNITS = {"seconds", "bytes", "ratio", "info", "qps"}
+OTHER_UNITS = {"milliseconds", "ms", "us", "microseconds", "minutes", "kilobytes", "megabytes", "mib", "percent"}
 RESERVED = {"le", "quantile", "job", "instance"}
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def problems(metric: Metric, *, is_counter_named: bool) -> list[str]:
     """Complaints about a parsed family of metrics; ``is_counter_named``: its samples end in ``_total``."""
-    name, found = metric.name, []
-    if not metric.documentation:
-        found.append("no help text")
-    if not NAME.fullmatch(name):
-        found.append("not snake_case")
-    if metric.type == "counter" and not is_counter_named:
-        found.append("a counter should end in _total")
-    if metric.type != "counter" and name.endswith("_total"):
-        found.append("only counters should end in _total")
-    if metric.type != "histogram" and name.endswith(("_count", "_sum", "_bucket")):
-        found.append("only histograms should have such suffixes")
-    if any(part in OTHER_UNITS for part in name.split("_")):
-        found.append("not in base units")
-    if name.endswith(("_counter", "_gauge", "_histogram")):
-        found.append("the type does not belong in the name")
-    units = [part for part in name.split("_") if part in BASE_UNITS]
-    if units and not name.endswith(units[-1]):
-        found.append("the unit should be at the end")
-    for sample in metric.samples:
-        named = set(sample.labels) - ({"le"} if metric.type == "histogram" else set())
-        if named & RESERVED or not all(NAME.fullmatch(label) for label in named):
-            found.append(f"labels {sorted(named)}")
-            break
-    if len({(s.name, *sorted(s.labels.items())) for s in metric.samples}) != len(metric.samples):
-        found.append("the same sample twice")
-    return found
+    name, kind, parts = metric.name, metric.type, metric.name.split("_")
+    samples = [(sample.name, *sorted(sample.labels.items())) for sample in metric.samples]
+    labels = {label for sample in metric.samples for label in sample.labels} - {"le" if kind == "histogram" else ""}
+    complaints = {
+        "no help text": not metric.documentation,
+        "not snake_case": not all(NAME.fullmatch(each) for each in (name, *labels)),
+        "counters, and only they, should end in _total": (kind == "counter") != is_counter_named,
+        "only histograms have such suffixes": kind != "histogram" and name.endswith(("_count", "_sum", "_bucket")),
+        "not in base units": bool(OTHER_UNITS & set(parts)),
+        "the type does not belong in the name": name.endswith(("_counter", "_gauge", "_histogram")),
+        "the unit should be at the end": bool(BASE_UNITS & set(parts[:-1])) and parts[-1] not in BASE_UNITS,
+        "labels that Prometheus sets itself": bool(labels & RESERVED),
+        "the same sample twice": len(set(samples)) != len(samples),
+    }
+    return [complaint for complaint, holds in complaints.items() if holds]
