@@ -59,7 +59,9 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         named = "".join(f" {name}={_shown(value)}" for name, value in getattr(record, "fields", {}).items())
-        message = record.getMessage().replace("\n", "\\n")
+        message = record.getMessage()
+        if not message.isprintable():  # one line, whatever it quotes
+            message = message.encode("unicode_escape").decode()
         line = f"{_time(record)} {record.levelname} {record.name}: {message}{named}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 

@@ -46,6 +46,7 @@ from proteus_cli.serving.pending import Answered, AnsweredBatch, Done, Ending, P
 PATH = "/v1/traces"
 EXPORT_S = 5.0  # the longest that sending may take, also at the end
 _PARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_LENGTH, _NOT_SAMPLED = 55, b"-00"  # what most that is not sampled looks like
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NO_PARENT = Context()
 _NS_PER_S = 1e9
@@ -108,6 +109,8 @@ class Traces:
 
     def begin(self, family: str, traceparent: bytes | None, tracestate: bytes | None) -> "Trace | None":
         """The trace of a request that has just come in with these headers, or metadata; None: it is not sampled."""
+        if traceparent is not None and traceparent.endswith(_NOT_SAMPLED) and len(traceparent) == _LENGTH:
+            return None
         parent = None if traceparent is None else _PARENT.fullmatch(traceparent)
         if parent is not None and _is_valid(parent):
             if not int(parent[4], 16) & TraceFlags.SAMPLED:
