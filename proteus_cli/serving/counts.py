@@ -9,6 +9,7 @@ from proteus_cli.domain.request import Outcome
 
 ACCURACY_WINDOW_S = 10
 _PARTS_OF_SLO = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.5, 2.0, 5.0)
+_NOTHING_YET = {("", "", outcome): 0 for outcome in Outcome}  # so that rates can be asked for from the start
 
 
 @dataclass(slots=True)
@@ -32,15 +33,15 @@ class FamilyCounts:
     """One family's numbers since the start; times in seconds.
 
     ``latency`` is of requests that a batch answered, on time or not, ``queue`` what they waited before; ``compute`` and
-    ``batch`` (rows) are of batches. ``cancelled`` requests, whose clients have gone, are among the dropped.
-    The sums from ``rows`` on are of requests that were served.
+    ``batch`` (rows) are of batches. ``outcomes`` are by (variant, device, outcome). ``cancelled`` requests, whose
+    clients have gone, are among the dropped. The sums from ``rows`` on are of requests that were served.
     """
 
     latency: Histogram
     queue: Histogram
     compute: Histogram
     batch: Histogram
-    outcomes: Counter[tuple[str, str, Outcome]] = field(default_factory=Counter)  # by (variant, device, outcome)
+    outcomes: Counter[tuple[str, str, Outcome]] = field(default_factory=lambda: Counter(_NOTHING_YET))
     cancelled: int = 0
     rows: int = 0
     request_s: float = 0.0

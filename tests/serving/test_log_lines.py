@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 from typing import Any
 
 from hypothesis import given
@@ -12,12 +11,7 @@ from proteus_cli.serving.logs import JsonLines, Seldom, TextLines, fields
 
 
 def record(message: str, *, error: bool = False, **named: Any) -> logging.LogRecord:
-    info: Any = None
-    if error:
-        try:
-            raise ValueError(message)
-        except ValueError:
-            info = sys.exc_info()
+    info: Any = (ValueError, ValueError(message), None) if error else None
     made = logging.LogRecord("proteus.test", logging.WARNING, __file__, 1, "%s", (message,), info)
     made.__dict__.update(fields(**named))
     return made
