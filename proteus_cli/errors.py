@@ -14,6 +14,7 @@
     ├── ServerError           exit 1  a server that can't start or can't be reached
     └── RequestError                  one request went wrong; front ends map it to their codes
         ├── BadRequest                malformed, wrong shape or type
+        ├── NotAccurateEnough         no variant that is planned is as accurate as it asks for
         ├── UnknownModel              no such family or version
         ├── NotFound                  no such page
         ├── MethodNotAllowed          the page exists, the verb doesn't fit
@@ -81,6 +82,10 @@ class RequestError(ProteusError):
 
 
 class BadRequest(RequestError):
+    pass
+
+
+class NotAccurateEnough(RequestError):
     pass
 
 

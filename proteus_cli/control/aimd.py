@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 
 from proteus_cli.control.batcher import HOPELESS, Batching, Hold, Start
-from proteus_cli.control.decision import Hosted
-from proteus_cli.control.queue import DeadlineQueue
+from proteus_cli.control.decision import Hosted, Launch
 from proteus_cli.domain.request import Request
 
 STEP = 1.0
@@ -29,26 +28,22 @@ class AimdBatcher:
     def due_s(self, request: Request) -> float:
         return request.deadline_s
 
-    def decide(
-        self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float, pace: float = 1.0
-    ) -> Batching | None:
+    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
         del pace  # it feels it
-        head = queue.peek()
-        if head is None or turns <= 0:
-            return None
         if now_s > head.deadline_s:
             return HOPELESS
         most = min(int(self._size.get(_key(hosted), 1.0)), hosted.max_batch)
-        waiting = max(min(queue.rows, turns), head.rows)
+        waiting = max(waiting, head.rows)
         if waiting < most and head.arrival_s + self.timeout_s > now_s:
             return Hold(until_s=head.arrival_s + self.timeout_s)
         return Start(rows=max(min(waiting, most), head.rows))
 
-    def ran(self, hosted: Hosted, rows: int, *, is_late: bool) -> None:
+    def ran(self, launch: Launch, took_s: float) -> None:
+        hosted, end_s = launch.hosted, launch.at_s + took_s
         size = self._size.get(_key(hosted), 1.0)
-        if is_late:
+        if any(end_s > request.deadline_s for request in launch.requests):
             self._size[_key(hosted)] = max(1.0, size * BACKOFF)
-        elif rows >= int(size):
+        elif launch.rows >= int(size):
             self._size[_key(hosted)] = min(size + STEP, float(hosted.max_batch))
 
 

@@ -5,8 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from proteus_cli.control.decision import Hosted
-from proteus_cli.control.queue import DeadlineQueue
+from proteus_cli.control.decision import Hosted, Launch
 from proteus_cli.domain.request import Request
 
 
@@ -42,17 +41,15 @@ class Batcher(Protocol):
         """When the batch of this request should be done."""
         ...
 
-    def decide(
-        self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float, pace: float = 1.0
-    ) -> Batching | None:
-        """What ``hosted`` should do with the ``turns`` rows that are its to take; None where there are none.
+    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
+        """What ``hosted`` should do with the ``waiting`` rows that it may take, of which ``head`` is the most urgent.
 
         Batches take ``pace`` times what was profiled.
         """
         ...
 
-    def ran(self, hosted: Hosted, rows: int, *, is_late: bool) -> None:
-        """A batch is done; ``is_late``: after the deadline of one of its requests."""
+    def ran(self, launch: Launch, took_s: float) -> None:
+        """A batch is done."""
         ...
 
 
@@ -69,7 +66,7 @@ class _Timely:
         """When the batch of this request should be done."""
         return request.deadline_s - self.answer_frac * (request.deadline_s - request.arrival_s)
 
-    def ran(self, hosted: Hosted, rows: int, *, is_late: bool) -> None:
+    def ran(self, launch: Launch, took_s: float) -> None:
         """Nothing is learned."""
 
     def _start(self, hosted: Hosted, head: Request, waiting: int, budget_s: float) -> Start:
@@ -101,16 +98,11 @@ class ProactiveBatcher(_Timely):
         given_s = request.deadline_s - request.arrival_s
         return request.arrival_s + (1 - self.margin_frac) * min(given_s, request.patience_s)
 
-    def decide(
-        self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float, pace: float = 1.0
-    ) -> Batching | None:
-        head = queue.peek()
-        if head is None or turns <= 0:
-            return None
+    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
         budget_s = self.due_s(head) - now_s
         if pace * hosted.latency(head.rows) > budget_s:
             return HOPELESS
-        waiting = max(min(queue.rows, turns), head.rows)
+        waiting = max(waiting, head.rows)
         if waiting < hosted.max_batch:
             last_moment_s = self.wanted_s(head) - pace * hosted.latency(waiting + 1)
             if last_moment_s > now_s:
@@ -125,16 +117,11 @@ class GreedyBatcher(_Timely):
     def fresh(self) -> "GreedyBatcher":
         return self
 
-    def decide(
-        self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float, pace: float = 1.0
-    ) -> Batching | None:
-        head = queue.peek()
-        if head is None or turns <= 0:
-            return None
+    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
         budget_s = (self.due_s(head) - now_s) / pace
         if hosted.latency(head.rows) > budget_s:
             return HOPELESS
-        return self._start(hosted, head, min(queue.rows, turns), budget_s)
+        return self._start(hosted, head, waiting, budget_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +133,11 @@ class StaticBatcher(_Timely):
     def fresh(self) -> "StaticBatcher":
         return self
 
-    def decide(
-        self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float, pace: float = 1.0
-    ) -> Batching | None:
-        head = queue.peek()
-        if head is None or turns <= 0:
-            return None
+    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
         due_s, most = self.due_s(head), min(self.rows, hosted.max_batch)
         if pace * hosted.latency(head.rows) > due_s - now_s:
             return HOPELESS
-        waiting = max(min(queue.rows, turns), head.rows)
+        waiting = max(waiting, head.rows)
         last_moment_s = due_s - pace * hosted.latency(most)
         if waiting < most and last_moment_s > now_s:
             return Hold(until_s=last_moment_s)

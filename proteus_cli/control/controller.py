@@ -2,28 +2,23 @@
 
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-
-import msgspec
+from dataclasses import dataclass, replace
+from functools import partial
 
 from proteus_cli.control import admission
-from proteus_cli.control.batcher import Hold, Hopeless, Start
+from proteus_cli.control.batcher import Hold, Start
 from proteus_cli.control.decision import IDLE, Decision, Drop, HandOver, Hosted, Launch, WaitUntil
 from proteus_cli.control.demand import DemandEstimator
+from proteus_cli.control.family import Family
+from proteus_cli.control.lanes import Admitted, Desk, Lane, Seat, seats_of
 from proteus_cli.control.line import EarlyLine, LateLine, Line
-from proteus_cli.control.pace import Pace
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.queue import DeadlineQueue
 from proteus_cli.control.replanning import Replan
-from proteus_cli.control.router import Router
+from proteus_cli.control.seating import Seating
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Request
 
-
-class Admitted(msgspec.Struct, frozen=True, gc=False):
-    """The request waits now; ask these lanes what to do."""
-
-    devices: tuple[str, ...]
+__all__ = ["Admitted", "Controller", "Refused", "Unfit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +29,10 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seat:
-    """A variant that a lane hosts, the line that it serves, and the queue that it takes from there."""
+class Unfit:
+    """No variant that the plan hosts is as accurate as asked; ``available`` are those, the most accurate first."""
 
-    hosted: Hosted
-    line: Line
-    queue: DeadlineQueue
-
-
-@dataclass(slots=True)
-class _Lane:
-    """``free`` slots; ``calls``: lanes that should be asked, as this one leaves them work.
-
-    A lane that is ``away`` has no free slots; ``held`` are those that it will have again.
-    """
-
-    free: int
-    held: int = 0
-    is_away: bool = False
-    pace: Pace = field(default_factory=Pace)
-    seats: tuple[_Seat, ...] = ()
-    calls: list[str] = field(default_factory=list)
-
-    @property
-    def families(self) -> frozenset[str]:
-        return frozenset(seat.hosted.family for seat in self.seats)
+    available: Mapping[str, float]
 
 
 class Controller:
@@ -70,15 +44,13 @@ class Controller:
 
     def __init__(self, slo_s: Mapping[str, float], slots: Mapping[str, int], policy: Policy) -> None:
         self.policy = policy
-        families = tuple(slo_s)
         self.demand = DemandEstimator(slo_s)
         self._batcher = policy.batching.fresh()
         self._is_late, self._is_choosy = policy.assignment == "late", policy.admits == "timely"
-        self._lines: dict[str, Line] = {family: _line(policy) for family in families}
-        self._rows = dict.fromkeys(families, 0)  # that wait or run
-        self._capacity_qps, self._paces = dict.fromkeys(families, 0.0), dict.fromkeys(families, 1.0)
-        self._lanes = {device: _Lane(count) for device, count in slots.items()}
-        self._teams: dict[str, tuple[tuple[Hosted, _Lane], ...]] = dict.fromkeys(families, ())
+        self._families = {name: Family(self.demand.counts_of(name), partial(_line, policy)) for name in slo_s}
+        self._lanes = {device: Lane(count, Admitted((device,))) for device, count in slots.items()}
+        self._seating = Seating(self._batcher, self._lanes)
+        self._hosted: tuple[Hosted, ...] = ()
         self._lost: frozenset[str] = frozenset()
         self._came_or_went = ""
         self._plan: Plan | None = None
@@ -99,15 +71,15 @@ class Controller:
     @property
     def waiting(self) -> int:
         """Requests in all queues."""
-        return sum(len(line) for line in self._lines.values())
+        return sum(map(len, self._families.values()))
 
     def waiting_of(self, family: str) -> int:
         """Requests of one family that wait."""
-        return len(self._lines[family])
+        return len(self._families[family])
 
     def hosting(self, family: str) -> tuple[Hosted, ...]:
         """The variants that answer a family now."""
-        return self._lines[family].hosts
+        return self._families[family].hosts
 
     def pace_of(self, device: str) -> float:
         """How many times longer than profiled the batches of a device take."""
@@ -119,19 +91,22 @@ class Controller:
         """From now on lanes host ``hosted``; what waits is shared anew. Ask all lanes next.
 
         All of it is loaded, but on the devices that are ``loading``: they take nothing until they are `loaded`.
-        Returns the requests that no lane can answer any more, as the plan hosts nothing of their family: drop them.
+        Returns the requests that no lane can answer any more, as the plan hosts nothing of their family that is
+        accurate enough: drop them.
         """
         if self._plan is None:
             self._started_s = now_s
         self._plan, self._since_s = plan, now_s
+        self._hosted = tuple(hosted)
         orphans: list[Request] = []
-        for family, line in self._lines.items():
-            orphans += line.rehost([host for host in hosted if host.family == family])
-            self._teams[family] = tuple((host, self._lanes[host.device]) for host in line.hosts)
+        for name, family in self._families.items():
+            orphans += family.rehost([host for host in hosted if host.family == name], self._lanes)
+        self._seat_all()
         for device, lane in self._lanes.items():
-            lane.seats, lane.calls = tuple(self._seat(host) for host in hosted if host.device == device), []
+            lane.calls = []
             self._set_away(device, device in loading or device in self._lost)
-        self._count_capacity(self._lines)
+        for family in self._families.values():
+            family.count_capacity()
         return self._left(orphans)
 
     def loaded(self, device: str) -> None:
@@ -141,7 +116,8 @@ class Controller:
     def lost(self, device: str, running: Sequence[Launch]) -> tuple[Request, ...]:
         """A device is gone, and with it the batches that it ran: their requests wait again. Ask all lanes next.
 
-        Returns those that no lane can answer any more, as the plan hosts nothing of their family: drop them.
+        Returns those that no lane can answer any more, as the plan hosts nothing of their family that is accurate
+        enough: drop them.
         """
         self._lost |= {device}
         self._came_or_went = f"{device} was lost"
@@ -149,11 +125,12 @@ class Controller:
         orphans: list[Request] = []
         for launch in running:
             self.finished(launch, None)
-            line = self._lines[launch.hosted.family]
+            family = self._families[launch.hosted.family]
             for request in launch.requests:
-                if line.hosts:
-                    self._rows[request.family] += request.rows
-                    line.push(request)
+                desk = self._desk_for(family, request)
+                if desk is not None and desk.team:
+                    family.rows += request.rows
+                    desk.line.push(request)
                 else:
                     orphans.append(request)
         return tuple(orphans)
@@ -163,26 +140,41 @@ class Controller:
         self._lost -= {device}
         self._came_or_went = f"{device} is back"
 
-    def offer(self, request: Request, now_s: float) -> Admitted | Refused:
-        """Take a request in, or refuse it where the plan can't carry it in time."""
-        family = request.family
-        self.demand.arrived(family, request.rows, now_s)
-        line = self._lines[family]
-        if not line.hosts:
+    def offer(self, request: Request, now_s: float) -> Admitted | Refused | Unfit:
+        """Take a request in, or refuse it where the plan can't carry it in time, or hosts nothing so accurate."""
+        family, rows = self._families[request.family], request.rows
+        is_usual = not request.priority and not request.min_accuracy
+        desk = family.whole if is_usual else self._desk_for(family, request)
+        if desk is None:
+            return Unfit(family.available)  # and no demand: no plan is made for minima of single requests
+        family.counts.arrived(rows, now_s)
+        if not desk.team:
             return Refused(admission.retry_after_s(0, 0.0))
-        if self._is_choosy:
-            ahead_rows = self._rows[family]
-            # With nobody ahead it isn't load that makes it late: then a lane says whether it can be answered in time.
-            if ahead_rows > 0:
-                capacity_qps, budget_s = self._capacity_qps[family], self._batcher.due_s(request) - now_s
-                if not admission.fits(ahead_rows + request.rows, capacity_qps, budget_s):
-                    return Refused(admission.retry_after_s(ahead_rows, capacity_qps))
-        self._rows[family] += request.rows
-        owner, overtook = line.push(request)
+        # With nobody before it it isn't load that makes it late: then a lane says whether it can be answered in time.
+        if self._is_choosy and family.rows:
+            capacity_qps, budget_s = desk.capacity_qps, self._batcher.due_s(request) - now_s
+            if not admission.fits(family.rows + rows, capacity_qps, budget_s):
+                before_rows = family.rows_before(request, desk)  # which is no more, but takes longer to count
+                if before_rows and not admission.fits(before_rows + rows, capacity_qps, budget_s):
+                    return Refused(admission.retry_after_s(before_rows, capacity_qps))
+        family.rows += rows
+        owner, overtook = desk.line.push(request)
         # Only whose turn it is has something new to do, unless the request overtook others, or others may help.
-        if overtook or not self._lanes[owner.device].free:
-            return Admitted(tuple(self._free(family)))
-        return Admitted((owner.device,))
+        lane = self._lanes[owner.device]
+        return lane.alone if lane.free and not overtook else desk.ask_free()
+
+    def cancel(self, request: Request) -> bool:
+        """Nobody wants the answer any more, or it can't come in time: if the request waits, it no longer does.
+
+        False where it doesn't wait: it runs, or has ended. What stood behind it may now be done: ask the lanes that
+        host its family next.
+        """
+        family = self._families[request.family]
+        desk = family.desk_of(request)
+        if desk is None or not desk.line.remove(request):
+            return False
+        family.rows -= request.rows
+        return True
 
     def decide(self, device: str, now_s: float) -> Decision:
         """What the lane of ``device`` should do now."""
@@ -191,20 +183,20 @@ class Controller:
             return HandOver(lane.calls.pop())
         if not lane.free:
             return IDLE
-        first: _Seat | None = None
-        most_rows, wake_s = 0, math.inf
+        first: Seat | None = None
+        most_rows, wake_s, decide_at = 0, math.inf, self._seating.decide
         for seat in lane.seats:
             if not seat.queue.rows:
                 continue
-            batching = self._batching(lane, seat, now_s)
+            batching = decide_at(lane, seat, now_s)
             # Not `match`: class patterns take twice as long, which is 4 % of a simulation.
             if isinstance(batching, Start):
-                if first is None or seat.queue.is_before(first.queue):
+                if first is None or seat.is_before(first):
                     first, most_rows = seat, batching.rows
             elif isinstance(batching, Hold):
                 wake_s = min(wake_s, batching.until_s)
             elif batching is not None:
-                return batching
+                return self._dropped(batching) if isinstance(batching, Drop) else batching
         if first is not None:
             return self._launch(lane, first, most_rows, now_s)
         return WaitUntil(wake_s) if wake_s < math.inf else IDLE
@@ -217,16 +209,17 @@ class Controller:
             lane.held += 1
         else:
             lane.free += 1
-        self._rows[hosted.family] -= rows
+        family = self._families[hosted.family]
+        family.rows -= rows
+        family.running[hosted.device] -= rows
         if took_s is not None:
             if lane.pace.ran(took_s=took_s, profiled_s=hosted.latency(rows)):
                 self._count_capacity(lane.families)
-            most_urgent = launch.requests[0]
-            self._batcher.ran(hosted, rows, is_late=launch.at_s + took_s > most_urgent.deadline_s)
+            self._batcher.ran(launch, took_s)
 
     def forget_all(self) -> tuple[Request, ...]:
         """Empty all queues and return what was in them, for a driver that stops."""
-        return self._left([request for line in self._lines.values() for request in line.drain()])
+        return self._left([request for family in self._families.values() for request in family.drain()])
 
     def replan(self, now_s: float) -> Replan | None:
         """Whether the plan should change, and for which demand."""
@@ -234,11 +227,11 @@ class Controller:
         if rule is None:
             return None
         if self._came_or_went:
-            wanted: Replan | None = Replan(rule.needed(self.demand, self._paces, now_s), self._came_or_went)
+            wanted: Replan | None = Replan(rule.needed(self.demand, self._paces(), now_s), self._came_or_went)
             self._came_or_went = ""
         else:
             wanted = rule.decide(
-                self.plan, self.demand, self._paces, now_s=now_s, started_s=self._started_s, since_s=self._since_s
+                self.plan, self.demand, self._paces(), now_s=now_s, started_s=self._started_s, since_s=self._since_s
             )
         return None if wanted is None else replace(wanted, without=self._lost)
 
@@ -251,111 +244,51 @@ class Controller:
         lane.is_away = is_away
         self._count_capacity(lane.families)
 
-    def _seat(self, hosted: Hosted) -> _Seat:
-        line = self._lines[hosted.family]
-        return _Seat(hosted, line, line.queue_of(hosted))
+    def _desk_for(self, family: Family, request: Request) -> Desk | None:
+        """Where a request of any minimum and priority is to wait, made where there was none; None: it is unfit."""
+        if family.open(request, self._lanes):
+            self._seat_all()
+        return family.desk_of(request)
 
-    def _free(self, family: str) -> list[str]:
-        """The lanes with a free slot that host a family."""
-        return [host.device for host, lane in self._teams[family] if lane.free]
+    def _seat_all(self) -> None:
+        """Each lane has a seat at each level of each desk that it takes from."""
+        seats: dict[str, list[Seat]] = {device: [] for device in self._lanes}
+        for host in self._hosted:
+            for desk in self._families[host.family].desks_for(host):
+                seats[host.device] += seats_of(host, desk)
+        for device, lane in self._lanes.items():
+            lane.seats = tuple(seats[device])
+
+    def _paces(self) -> dict[str, float]:
+        """By family, how many times longer than profiled the batches of its lanes take."""
+        return {name: family.whole.pace for name, family in self._families.items()}
 
     def _count_capacity(self, families: Iterable[str]) -> None:
-        """Count anew what the lanes that host a family, and are there, carry at their pace, and what pace that is."""
-        for family in families:
-            there = [(host.capacity_qps, lane.pace.factor) for host, lane in self._teams[family] if not lane.is_away]
-            carried_qps = sum(qps / factor for qps, factor in there)
-            self._capacity_qps[family] = carried_qps
-            self._paces[family] = sum(qps for qps, _ in there) / carried_qps if carried_qps > 0 else 1.0
+        for name in families:
+            self._families[name].count_capacity()
 
-    def _batching(self, lane: _Lane, seat: _Seat, now_s: float) -> Start | Hold | Drop | HandOver | None:
-        """What a lane with a free slot should do for one of its seats, in whose queue someone waits."""
-        hosted, line, pace = seat.hosted, seat.line, lane.pace.factor
-        turns = line.turns_of(hosted)
-        if turns <= 0:
-            return self._help(line, hosted, pace, now_s) if isinstance(line, LateLine) else None
-        batching = self._batcher.decide(seat.queue, hosted, turns, now_s, pace)
-        if not isinstance(batching, Hopeless):
-            return batching
-        if isinstance(line, LateLine):
-            return self._hopeless_here(line, hosted, now_s)
-        return self._drop(line, hosted)
-
-    def _drop(self, line: Line, hosted: Hosted) -> Drop:
-        return Drop(self._left([line.give_up(hosted)]))
+    def _dropped(self, drop: Drop) -> Drop:
+        self._left(drop.requests)
+        return drop
 
     def _left(self, requests: Sequence[Request]) -> tuple[Request, ...]:
         """These don't wait any more, and will not run."""
         for request in requests:
-            self._rows[request.family] -= request.rows
+            self._families[request.family].rows -= request.rows
         return tuple(requests)
 
-    def _help(self, line: LateLine, hosted: Hosted, pace: float, now_s: float) -> Start | Hold | Drop | None:
-        """What a free lane without a turn does for lanes that are busy.
-
-        It takes at once what loses no accuracy with it; of more accurate lanes only what would otherwise be late, at
-        the last moment at which it still can: until then they may become free. What nobody can make any more it
-        drops, as others wait behind it.
-        """
-        head = line.queue.peek()
-        assert head is not None  # noqa: S101 - something waits
-        due_s = self._batcher.due_s(head)
-        last_moment_s = due_s - pace * hosted.latency(head.rows)
-        equal_rows, better_rows = self._rows_of_busy(line, hosted)
-        if equal_rows + better_rows == 0:
-            return None
-        if last_moment_s < now_s:
-            return self._drop(line, hosted) if self._is_hopeless(line, head, now_s) else None
-        if equal_rows == 0 and now_s < last_moment_s:
-            return Hold(last_moment_s)
-        most = max(min(equal_rows or better_rows, hosted.max_batch), head.rows)
-        return Start(max(hosted.latency.most_rows_within((due_s - now_s) / pace, most), head.rows))
-
-    def _rows_of_busy(self, line: LateLine, hosted: Hosted) -> tuple[int, int]:
-        """Turns of lanes that are busy, with variants that are no more accurate than ``hosted``, and of the others."""
-        equal_rows = better_rows = 0
-        team = self._teams[hosted.family]
-        for place, turns in enumerate(line.router.turns):
-            if turns:
-                host, lane = team[place]
-                if lane.free:
-                    continue
-                if host.accuracy <= hosted.accuracy:
-                    equal_rows += turns
-                else:
-                    better_rows += turns
-        return equal_rows, better_rows
-
-    def _hopeless_here(self, line: LateLine, hosted: Hosted, now_s: float) -> Hold | Drop | HandOver:
-        """The most urgent request can't be made by ``hosted``: perhaps by the fastest variant, else by none."""
-        head, router = line.queue.peek(), line.router
-        assert head is not None  # noqa: S101 - something waits
-        fastest = self._fastest(router, head.rows)
-        needs_s = fastest.latency(head.rows) * self.pace_of(fastest.device)
-        last_moment_s = self._batcher.due_s(head) - needs_s
-        if fastest is hosted or last_moment_s < now_s:
-            return self._drop(line, hosted)
-        if router.turns_of(fastest) > 0:  # it has a turn for that, and will use it or be too late
-            return Hold(until_s=max(last_moment_s, math.nextafter(now_s, math.inf)))
-        router.pass_on(hosted, fastest, head.rows)
-        return HandOver(to=fastest.device)
-
-    def _is_hopeless(self, line: LateLine, head: Request, now_s: float) -> bool:
-        """Not even the fastest variant can make the most urgent request."""
-        fastest = self._fastest(line.router, head.rows)
-        verdict = self._batcher.decide(line.queue, fastest, head.rows, now_s, self.pace_of(fastest.device))
-        return isinstance(verdict, Hopeless)
-
-    def _fastest(self, router: Router, rows: int) -> Hosted:
-        return router.fastest(rows, lambda host: not self._lanes[host.device].is_away)
-
-    def _launch(self, lane: _Lane, seat: _Seat, most_rows: int, now_s: float) -> Launch:
+    def _launch(self, lane: Lane, seat: Seat, most_rows: int, now_s: float) -> Launch:
         hosted = seat.hosted
-        requests, rows = seat.line.take(hosted, most_rows)
+        if seat.is_only:
+            requests, rows = seat.line.take(hosted, most_rows)
+        else:
+            requests, rows = self._seating.gather(lane, seat, most_rows, now_s)
+        self._families[hosted.family].running[hosted.device] += rows
         lane.free -= 1
         if self._is_late and not lane.free:
             for each in lane.seats:
                 if each.queue.rows and each.line.turns_of(each.hosted) > 0:
-                    lane.calls += self._free(each.hosted.family)
+                    lane.calls += each.desk.free()
         return Launch(hosted, requests, rows, now_s, is_more_to_do=lane.free > 0 or bool(lane.calls))
 
 

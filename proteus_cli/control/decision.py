@@ -26,7 +26,9 @@ class Hosted:
 
 
 class Launch(msgspec.Struct, frozen=True, gc=False):
-    """Run these requests, most urgent first, of so many ``rows`` together, as one batch now, ``at_s``.
+    """Run these requests, of so many ``rows`` together, as one batch now, ``at_s``.
+
+    Those of the highest priority come first, and of each the most urgent.
 
     Unless there ``is_more_to_do``, a driver need not ask again before something changes.
     """

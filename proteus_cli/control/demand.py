@@ -16,14 +16,15 @@ class DemandEstimator:
         self.families, self.slo_s = tuple(slo_s), slo_s
         self._bucket_s = bucket_s
         size = round(horizon_s / bucket_s) + 2  # the running bucket, and its end, come on top of the horizon
-        self._counts = {family: _Counts(size) for family in self.families}
+        self._counts = {family: Counts(size, bucket_s) for family in self.families}
 
     def arrived(self, family: str, rows: int, now_s: float) -> None:
         """Count the rows of one request."""
-        counts, bucket = self._counts[family], int(now_s / self._bucket_s)
-        if bucket > counts.last:
-            counts.advance(bucket)
-        counts.total += rows
+        self._counts[family].arrived(rows, now_s)
+
+    def counts_of(self, family: str) -> "Counts":
+        """Where the arrivals of a family are counted."""
+        return self._counts[family]
 
     def rate_qps(self, family: str, window_s: float, now_s: float) -> float:
         """Mean rate over the last ``window_s`` (whole buckets, the running one left out)."""
@@ -57,14 +58,20 @@ class DemandEstimator:
         return max(1.0, steps / (sum(arrivals) / len(arrivals)))
 
 
-class _Counts:
+class Counts:
     """How many rows came before each of the last ``size`` buckets, of which ``last`` is running, and in ``total``."""
 
-    __slots__ = ("_before", "_oldest", "last", "total")
+    __slots__ = ("_before", "_bucket_s", "_ends_s", "_oldest", "last", "total")
 
-    def __init__(self, size: int) -> None:
-        self._before = [0] * size
+    def __init__(self, size: int, bucket_s: float) -> None:
+        self._before, self._bucket_s, self._ends_s = [0] * size, bucket_s, 0.0
         self.last = self._oldest = self.total = 0
+
+    def arrived(self, rows: int, now_s: float) -> None:
+        """Count the rows of one request."""
+        if now_s >= self._ends_s:  # of the running bucket: the division is left out where it would say the same
+            self._advance(int(now_s / self._bucket_s))
+        self.total += rows
 
     def before(self, bucket: int) -> int:
         """Rows before the start of a bucket; of what is forgotten, all."""
@@ -80,11 +87,14 @@ class _Counts:
         counts = [ring[max(bucket, oldest) % size] for bucket in known]
         return counts + [self.total] * (len(buckets) - len(counts))
 
-    def advance(self, bucket: int) -> None:
+    def _advance(self, bucket: int) -> None:
+        if bucket <= self.last:
+            return
         size = len(self._before)
         for each in range(max(self.last + 1, bucket - size + 1), bucket + 1):
             self._before[each % size] = self.total
         self.last, self._oldest = bucket, max(bucket - size + 1, 0)
+        self._ends_s = (bucket + 1) * self._bucket_s * (1 - 1e-12)  # never late by a rounding; if early, it is divided
 
 
 def proven_qps(rate_qps: float, window_s: float, sigmas: float) -> float:

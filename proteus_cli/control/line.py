@@ -1,24 +1,41 @@
-"""What waits for one family, and which of the lanes that host it may take what.
+"""What waits together, and which of the lanes that host it may take what.
 
 Queries are assigned late, when a lane is free (`LateLine`), or early, when they arrive (`EarlyLine`, the paper's).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Protocol
 
 from proteus_cli.control.decision import Hosted
-from proteus_cli.control.queue import DeadlineQueue
+from proteus_cli.control.queue import DeadlineQueue, LevelQueues
 from proteus_cli.control.router import Router, SharedTurns
-from proteus_cli.domain.request import Request
+from proteus_cli.domain.request import USUAL_LEVEL, Request
 
 
 class Line(Protocol):
-    """The requests of one family. ``hosts`` are the variants that may take them; without any, nothing waits."""
+    """Requests that the same variants may answer, its ``hosts``; without any, nothing waits.
+
+    There are queues for the usual level of priority, and for others once they are opened.
+    """
 
     @property
     def hosts(self) -> tuple[Hosted, ...]: ...
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Those that are open, highest first."""
+        ...
+
     def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Request]:
+        """All that waits."""
+        ...
+
+    def open(self, level: int) -> bool:
+        """Make room for a level of priority; False where there is already."""
+        ...
 
     def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
         """From now on these take what waits, shared anew; returns what nobody can take any more."""
@@ -28,20 +45,28 @@ class Line(Protocol):
         """Add a request: whose it is to take, and whether it overtook others that wait."""
         ...
 
-    def queue_of(self, host: Hosted) -> DeadlineQueue:
-        """Where a host takes its requests from, until the next `rehost`."""
+    def remove(self, request: Request) -> bool:
+        """Remove a request; False where it doesn't wait here."""
+        ...
+
+    def queues_of(self, host: Hosted) -> dict[int, DeadlineQueue]:
+        """Where a host takes its requests from by level, highest first, until the next `rehost` or `open`."""
         ...
 
     def turns_of(self, host: Hosted) -> int:
-        """How many rows are the host's to take."""
+        """How many rows are the host's to take, of all levels."""
         ...
 
-    def take(self, host: Hosted, at_most_rows: int) -> tuple[tuple[Request, ...], int]:
+    def rows_up_to(self, level: int) -> int:
+        """Rows that wait with that priority or a higher one."""
+        ...
+
+    def take(self, host: Hosted, at_most_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
         """Remove the most urgent requests that fit so many rows together, and say how many; the first always fits."""
         ...
 
-    def give_up(self, host: Hosted) -> Request:
-        """Remove the most urgent request that a host could take."""
+    def give_up(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:
+        """Remove the most urgent request of a level that a host could take."""
         ...
 
     def drain(self) -> list[Request]:
@@ -54,67 +79,102 @@ class LateLine:
 
     def __init__(self) -> None:
         self.hosts: tuple[Hosted, ...] = ()
-        self.queue = DeadlineQueue()
         self.router = Router(())
+        self._queues = LevelQueues()
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        return tuple(self._queues.by_level)
 
     def __len__(self) -> int:
-        return len(self.queue)
+        return len(self._queues)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self._queues)
+
+    def open(self, level: int) -> bool:
+        return self._queues.open(level)
 
     def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
         orphans = [] if hosts else self.drain()
         self.hosts, self.router = tuple(hosts), Router(hosts)
-        for rows in self.queue.row_counts():
-            self.router.give(rows)
+        self._queues.close_empty()
+        for request in self._queues:
+            self.router.give(request.rows)
         return orphans
 
     def push(self, request: Request) -> tuple[Hosted, bool]:
-        overtook = self.queue.push(request)
+        overtook = self._queues.push(request)
         return self.router.give(request.rows), overtook
 
-    def queue_of(self, host: Hosted) -> DeadlineQueue:  # noqa: ARG002 - all share one
-        return self.queue
+    def remove(self, request: Request) -> bool:
+        if not self._queues.remove(request):
+            return False
+        self.router.give_up(request.rows)
+        return True
+
+    def queues_of(self, host: Hosted) -> dict[int, DeadlineQueue]:  # noqa: ARG002 - all share them
+        return self._queues.by_level
 
     def turns_of(self, host: Hosted) -> int:
         return self.router.turns_of(host)
 
-    def take(self, host: Hosted, at_most_rows: int) -> tuple[tuple[Request, ...], int]:
-        taken, rows = self.queue.take(at_most_rows)
+    def rows_up_to(self, level: int) -> int:
+        return sum(queue.rows for each, queue in self._queues.by_level.items() if each <= level)
+
+    def take(self, host: Hosted, at_most_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
+        taken, rows = self._queues.by_level[level].take(at_most_rows)
         self.router.use(host, rows)
         return taken, rows
 
-    def give_up(self, host: Hosted) -> Request:  # noqa: ARG002 - all share one queue
-        return self._give_up()
-
-    def drain(self) -> list[Request]:
-        return [self._give_up() for _ in range(len(self.queue))]
-
-    def _give_up(self) -> Request:
-        request = self.queue.pop()
+    def give_up(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:  # noqa: ARG002 - all share the queues
+        request = self._queues.by_level[level].pop()
         self.router.give_up(request.rows)
         return request
 
+    def drain(self) -> list[Request]:
+        self.router.give_up(self._queues.rows)
+        return self._queues.drain()
+
 
 class EarlyLine:
-    """A queue for each host. A request is bound when it arrives, by the plan's shares or to all hosts alike."""
+    """Queues for each host. A request is bound when it arrives, by the plan's shares or to all hosts alike."""
 
     def __init__(self, *, uniform: bool) -> None:
         self.hosts: tuple[Hosted, ...] = ()
         self._is_uniform = uniform
         self._shares = SharedTurns(())
-        self._queues: dict[Hosted, DeadlineQueue] = {}
+        self._levels = {USUAL_LEVEL}
+        self._queues: dict[Hosted, LevelQueues] = {}
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        return tuple(sorted(self._levels))
 
     def __len__(self) -> int:
-        return sum(len(queue) for queue in self._queues.values())
+        return sum(map(len, self._queues.values()))
+
+    def __iter__(self) -> Iterator[Request]:
+        return chain.from_iterable(self._queues.values())
+
+    def open(self, level: int) -> bool:
+        if level in self._levels:
+            return False
+        self._levels.add(level)
+        for queues in self._queues.values():
+            queues.open(level)
+        return True
 
     def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
         """What waits for a device that goes on hosting the family stays there; the rest is bound anew."""
-        before = [(host.device, queue) for host, queue in self._queues.items()]
-        self.hosts, self._queues = tuple(hosts), {host: DeadlineQueue() for host in hosts}
+        before = [(host.device, queues) for host, queues in self._queues.items()]
+        self._levels = {USUAL_LEVEL}.union(request.level for request in self)
+        self.hosts, self._queues = tuple(hosts), {host: self._opened() for host in hosts}
         self._shares = SharedTurns(hosts, uniform=self._is_uniform)
-        on_device = {host.device: queue for host, queue in self._queues.items()}
+        on_device = {host.device: queues for host, queues in self._queues.items()}
         orphans = []
-        for device, queue in before:
-            for request in queue.drain():
+        for device, queues in before:
+            for request in queues.drain():
                 if device in on_device:
                     on_device[device].push(request)
                 elif hosts:
@@ -128,17 +188,30 @@ class EarlyLine:
         self._queues[host].push(request)
         return host, False
 
-    def queue_of(self, host: Hosted) -> DeadlineQueue:
-        return self._queues[host]
+    def remove(self, request: Request) -> bool:
+        return any(queues.remove(request) for queues in self._queues.values())
+
+    def queues_of(self, host: Hosted) -> dict[int, DeadlineQueue]:
+        return self._queues[host].by_level
 
     def turns_of(self, host: Hosted) -> int:
         return self._queues[host].rows
 
-    def take(self, host: Hosted, at_most_rows: int) -> tuple[tuple[Request, ...], int]:
-        return self._queues[host].take(at_most_rows)
+    def rows_up_to(self, level: int) -> int:
+        by_level = (queues.by_level.items() for queues in self._queues.values())
+        return sum(queue.rows for each, queue in chain.from_iterable(by_level) if each <= level)
 
-    def give_up(self, host: Hosted) -> Request:
-        return self._queues[host].pop()
+    def take(self, host: Hosted, at_most_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
+        return self._queues[host].by_level[level].take(at_most_rows)
+
+    def give_up(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:
+        return self._queues[host].by_level[level].pop()
 
     def drain(self) -> list[Request]:
-        return [request for queue in self._queues.values() for request in queue.drain()]
+        return [request for queues in self._queues.values() for request in queues.drain()]
+
+    def _opened(self) -> LevelQueues:
+        queues = LevelQueues()
+        for level in self._levels:
+            queues.open(level)
+        return queues

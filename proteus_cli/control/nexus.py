@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from proteus_cli.control.batcher import HOPELESS, Batching, Start
-from proteus_cli.control.decision import Hosted
-from proteus_cli.control.queue import DeadlineQueue
+from proteus_cli.control.decision import Hosted, Launch
 from proteus_cli.domain.request import Request
 
 
@@ -22,16 +21,11 @@ class NexusBatcher:
     def due_s(self, request: Request) -> float:
         return request.deadline_s
 
-    def decide(
-        self, queue: DeadlineQueue, hosted: Hosted, turns: int, now_s: float, pace: float = 1.0
-    ) -> Batching | None:
-        head = queue.peek()
-        if head is None or turns <= 0:
-            return None
-        rows = max(min(queue.rows, turns, hosted.max_batch), head.rows)
+    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
+        rows = max(min(waiting, hosted.max_batch), head.rows)
         if now_s + pace * hosted.latency(rows) > head.deadline_s:
             return HOPELESS
         return Start(rows)
 
-    def ran(self, hosted: Hosted, rows: int, *, is_late: bool) -> None:
+    def ran(self, launch: Launch, took_s: float) -> None:
         """Nothing is learned."""

@@ -1,56 +1,148 @@
-"""The requests of one family that wait, most urgent first."""
+"""Requests that wait, most urgent first."""
 
-from heapq import heappop, heappush
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from itertools import chain
+from operator import attrgetter
 
-from proteus_cli.domain.request import Request
+from proteus_cli.domain.request import USUAL_LEVEL, Request
+
+_ID = attrgetter("id")
 
 
 class DeadlineQueue:
-    """Ordered by deadline, then by arrival; ``rows`` counts the rows of all that wait."""
+    """Ordered by deadline, then by arrival; ``rows`` counts the rows of all that wait.
+
+    Two sorted lists, of deadlines and of requests: what arrives is mostly the last to be due, what is taken comes first
+    and all at once, and what is cancelled is found by bisection. A heap does each of these more slowly, and can't let
+    go of what is in its middle.
+    """
+
+    __slots__ = ("_deadlines_s", "_requests", "rows")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Request]] = []
+        self._deadlines_s: list[float] = []
+        self._requests: list[Request] = []
         self.rows = 0
 
     def is_before(self, other: "DeadlineQueue") -> bool:
         """The most urgent request is due before that of another queue; in both, some wait."""
-        return self._heap[0][0] < other._heap[0][0]  # noqa: SLF001 - of its own kind
+        return self._deadlines_s[0] < other._deadlines_s[0]  # noqa: SLF001 - of its own kind
 
     def push(self, request: Request) -> bool:
         """Add a request; True where it is now the most urgent of several."""
-        heap = self._heap
-        heappush(heap, (request.deadline_s, request.id, request))
+        deadline_s, deadlines_s = request.deadline_s, self._deadlines_s
         self.rows += request.rows
-        return heap[0][2] is request and len(heap) > 1
+        if not deadlines_s or deadline_s > deadlines_s[-1]:
+            deadlines_s.append(deadline_s)
+            self._requests.append(request)
+            return False
+        place = self._place(request)
+        deadlines_s.insert(place, deadline_s)
+        self._requests.insert(place, request)
+        return place == 0
 
     def peek(self) -> Request | None:
         """The most urgent request."""
-        return self._heap[0][2] if self._heap else None
+        return self._requests[0] if self._requests else None
+
+    def head(self) -> Request:
+        """The most urgent request, where it is known that some wait. Raises `IndexError`."""
+        return self._requests[0]
 
     def pop(self) -> Request:
         """Remove and return the most urgent request. Raises `IndexError` where there is none."""
-        request = heappop(self._heap)[2]
+        request = self._requests.pop(0)
+        del self._deadlines_s[0]
         self.rows -= request.rows
         return request
 
     def take(self, at_most_rows: int) -> tuple[tuple[Request, ...], int]:
         """Remove the most urgent requests that fit so many rows together, and say how many; the first always fits."""
-        heap = self._heap
-        taken = [heappop(heap)[2]]
-        rows = taken[0].rows
-        while heap and rows + heap[0][2].rows <= at_most_rows:
-            taken.append(heappop(heap)[2])
-            rows += taken[-1].rows
+        requests = self._requests
+        waiting = len(requests)
+        if self.rows == waiting:  # a row each
+            rows = count = min(at_most_rows, waiting)
+        else:
+            rows, count = requests[0].rows, 1
+            while count < waiting and rows + requests[count].rows <= at_most_rows:
+                rows += requests[count].rows
+                count += 1
+        taken = tuple(requests[:count])
+        del requests[:count], self._deadlines_s[:count]
         self.rows -= rows
-        return tuple(taken), rows
+        return taken, rows
+
+    def remove(self, request: Request) -> bool:
+        """Remove a request from wherever it stands; False where it doesn't wait here."""
+        place = self._place(request)
+        if place == len(self._requests) or self._requests[place] is not request:
+            return False
+        del self._requests[place], self._deadlines_s[place]
+        self.rows -= request.rows
+        return True
 
     def drain(self) -> list[Request]:
         """Remove all, most urgent first."""
-        return [self.pop() for _ in range(len(self._heap))]
+        drained = self._requests
+        self._requests, self._deadlines_s, self.rows = [], [], 0
+        return drained
 
-    def row_counts(self) -> list[int]:
-        """The rows of each request that waits, in no particular order."""
-        return [request.rows for _, _, request in self._heap]
+    def __iter__(self) -> Iterator[Request]:
+        """Most urgent first."""
+        return iter(self._requests)
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._requests)
+
+    def _place(self, request: Request) -> int:
+        """Where a request stands, or would."""
+        first = bisect_left(self._deadlines_s, request.deadline_s)
+        last = bisect_right(self._deadlines_s, request.deadline_s, first)
+        return bisect_left(self._requests, request.id, first, last, key=_ID)
+
+
+class LevelQueues:
+    """A queue for each level of priority, the highest first; the others are there once they are opened."""
+
+    def __init__(self) -> None:
+        self.usual = DeadlineQueue()
+        self.by_level: dict[int, DeadlineQueue] = {USUAL_LEVEL: self.usual}
+
+    @property
+    def rows(self) -> int:
+        """Rows of all levels."""
+        return sum(queue.rows for queue in self.by_level.values()) if len(self.by_level) > 1 else self.usual.rows
+
+    def open(self, level: int) -> bool:
+        """Make room for a level; False where there is already."""
+        if level in self.by_level:
+            return False
+        self.by_level = dict(sorted({**self.by_level, level: DeadlineQueue()}.items()))
+        return True
+
+    def close_empty(self) -> None:
+        """Forget the levels in which nobody waits, but for the usual one."""
+        self.by_level = {level: queue for level, queue in self.by_level.items() if len(queue) or queue is self.usual}
+
+    def push(self, request: Request) -> bool:
+        """Add a request, whose level must be open; True where others that wait may come after it."""
+        if not request.priority:
+            return self.usual.push(request)
+        self.by_level[request.level].push(request)
+        return True
+
+    def remove(self, request: Request) -> bool:
+        """Remove a request; False where it doesn't wait here."""
+        queue = self.by_level.get(request.level)
+        return queue is not None and queue.remove(request)
+
+    def drain(self) -> list[Request]:
+        """Remove all, most urgent first within each level."""
+        return [request for queue in self.by_level.values() for request in queue.drain()]
+
+    def __iter__(self) -> Iterator[Request]:
+        return chain.from_iterable(self.by_level.values())
+
+    def __len__(self) -> int:
+        return sum(map(len, self.by_level.values()))

@@ -47,7 +47,7 @@ class Router(SharedTurns):
 
     def give(self, rows: int) -> Hosted:
         """Give the turns of one request to the variant that is furthest behind its share."""
-        best = self._next(rows)
+        best = self._next(rows) if len(self.turns) > 1 else 0
         self.turns[best] += rows
         return self.hosts[best]
 

@@ -1,5 +1,6 @@
 """How fast the variants run on a device."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
@@ -168,10 +169,11 @@ class LatencyTable:
 
     def most_rows_within(self, budget_s: float, at_most: int) -> int:
         """The largest batch of ``at_most`` rows or fewer that takes ``budget_s`` or less; 0 if none does."""
+        measured = len(self._by_rows) - 1
         rows = at_most
-        while rows > 0 and self(rows) > budget_s:
+        while rows > measured and self(rows) > budget_s:
             rows -= 1
-        return rows
+        return rows if rows > measured else bisect_right(self._by_rows, budget_s, 1, rows + 1) - 1
 
 
 def _interpolated(known: Mapping[int, float]) -> tuple[float, ...]:

@@ -17,11 +17,17 @@ class Outcome(StrEnum):
     FAILED = "failed"  # engine or transport error
 
 
+USUAL_LEVEL = 2
+LOWEST_LEVEL = 8
+
+
 class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
     """What decisions need to know of a query; times in seconds on the driver's clock.
 
     ``rows`` is how many rows it brings to a batch. ``payload`` belongs to the driver; nothing in `control` looks at it.
     ``patience_s`` is how long it may be made to wait for company, where its deadline allows more than its SLO.
+    ``priority``: 1 is the highest and larger is lower; 0 means that it asks for none, which is the same as 2.
+    ``min_accuracy``: only variants that are at least so accurate may answer.
     """
 
     id: int
@@ -31,6 +37,13 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
     rows: int = 1
     payload: Any = None
     patience_s: float = math.inf
+    priority: int = 0
+    min_accuracy: float = 0.0
+
+    @property
+    def level(self) -> int:
+        """Its priority as a level from 1, the highest, to 8, which all lower ones share."""
+        return min(max(self.priority, 1), LOWEST_LEVEL) if self.priority else USUAL_LEVEL
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):

@@ -1,6 +1,6 @@
 """When queries of which family arrive."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ PEAK_WINDOW_S = 10.0
 class Trace:
     """Arrivals in order: ``arrival_s`` float64 [n], ``family`` int [n] indexes into ``families``.
 
-    ``slo_s`` float64 [n] is a request's own latency target, NaN where the family's holds.
+    ``slo_s`` float64 [n] is a request's own latency target, NaN where the family's holds. ``min_accuracy`` float64 [n]
+    is how accurate the variant that answers it must be at least, 0 where any may; without the column, any may.
     """
 
     name: str
@@ -22,9 +23,14 @@ class Trace:
     arrival_s: npt.NDArray[np.float64]
     family: npt.NDArray[np.int64]
     slo_s: npt.NDArray[np.float64]
+    min_accuracy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
-        require(len(self.arrival_s) == len(self.family) == len(self.slo_s), "columns must be equally long")
+        if not len(self.min_accuracy):
+            object.__setattr__(self, "min_accuracy", np.zeros(len(self.arrival_s)))
+        columns = (self.arrival_s, self.family, self.slo_s, self.min_accuracy)
+        require(len(set(map(len, columns))) == 1, "columns must be equally long")
+        require(bool(np.all((self.min_accuracy >= 0) & (self.min_accuracy <= 1))), "minima must be fractions")
         require(bool(np.all(np.isfinite(self.arrival_s))), "arrivals must be finite")
         require(bool(np.all(self.arrival_s >= 0)), "arrivals must not be negative")
         require(bool(np.all(np.diff(self.arrival_s) >= 0)), "arrivals must be sorted")

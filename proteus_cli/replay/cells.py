@@ -38,6 +38,13 @@ def slo(cell: str, column: str = "slo_s") -> float:
     return value
 
 
+def fraction(column: str, cell: str) -> float:
+    """A fraction from 0 to 1; 0 where the cell is empty."""
+    value = number(column, cell) if cell else 0.0
+    require(value <= 1, f"{column} must be a fraction from 0 to 1")
+    return value
+
+
 def require_width(cells: Sequence[str], header: Sequence[str]) -> None:
     """A row must have as many cells as the header."""
     if len(cells) != len(header):

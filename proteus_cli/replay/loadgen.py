@@ -47,18 +47,21 @@ async def replay(
         family = trace.families[trace.family[index]]
         own_slo_s = float(trace.slo_s[index])
         allowed_s = slo_s[family] if np.isnan(own_slo_s) else own_slo_s
-        jobs.append(asyncio.create_task(_one(target, family, index, start_s, arrival_s, allowed_s)))
+        minimum = float(trace.min_accuracy[index])
+        jobs.append(asyncio.create_task(_one(target, family, index, start_s, arrival_s, allowed_s, minimum)))
         if index % PROGRESS_EVERY == 0:
             progress(arrival_s / max(trace.duration_s, 1e-9))
     ended = await asyncio.gather(*jobs)
     return Load(ended, float(np.percentile(lags_s, 99)) if len(trace) else 0.0, started_unix_s)
 
 
-async def _one(target: Target, family: str, number: int, start_s: float, arrival_s: float, allowed_s: float) -> Ended:
+async def _one(
+    target: Target, family: str, number: int, start_s: float, arrival_s: float, allowed_s: float, min_accuracy: float
+) -> Ended:
     left_s = start_s + arrival_s + allowed_s - perf_counter()
     if left_s <= 0:  # the generator itself used up the request's time
         return Ended(family, arrival_s, Outcome.DROPPED)
-    reply = await target.send(family, number, left_s)
+    reply = await target.send(family, number, left_s, min_accuracy)
     latency_s = perf_counter() - start_s - arrival_s
     is_late = reply.outcome is Outcome.SERVED and latency_s > allowed_s
     outcome = Outcome.LATE if is_late else reply.outcome

@@ -23,6 +23,7 @@ _NUMPY = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
+_OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome if outcome is not Outcome.SERVED}
 _OF_STATUS = {429: Outcome.REJECTED, 503: Outcome.REJECTED, 504: Outcome.DROPPED}
 
 
@@ -40,8 +41,11 @@ class Reply:
 class Target(Protocol):
     """Takes requests."""
 
-    async def send(self, family: str, number: int, timeout_s: float) -> Reply:
-        """Send one request that should be answered within ``timeout_s``; ``number`` picks its content."""
+    async def send(self, family: str, number: int, timeout_s: float, min_accuracy: float) -> Reply:
+        """Send one request that should be answered within ``timeout_s``, by a variant at least that accurate.
+
+        ``number`` picks its content; with 0, any variant will do.
+        """
         ...
 
 
@@ -74,9 +78,10 @@ class _Sample:
     after: bytes
     binary: bytes
 
-    def body(self, timeout_s: float) -> tuple[bytes, int]:
+    def body(self, timeout_s: float, min_accuracy: float) -> tuple[bytes, int]:
         """The body, and the length of its JSON."""
-        json = b"%b%d%b" % (self.before, max(1, round(timeout_s * _US_PER_S)), self.after)
+        minimum = b',"min_accuracy":%r' % min_accuracy if min_accuracy > 0 else b""
+        json = b"%b%d%b%b" % (self.before, max(1, round(timeout_s * _US_PER_S)), minimum, self.after)
         return json + self.binary, len(json)
 
 
@@ -104,9 +109,9 @@ class HttpTarget:
         except msgspec.ValidationError as error:
             raise ServerError(f"`{self._url}/proteus/status` answered something else: {error}.") from None
 
-    async def send(self, family: str, number: int, timeout_s: float) -> Reply:
+    async def send(self, family: str, number: int, timeout_s: float, min_accuracy: float) -> Reply:
         samples = self._samples[family]
-        body, json_length = samples[number % len(samples)].body(timeout_s)
+        body, json_length = samples[number % len(samples)].body(timeout_s, min_accuracy)
         headers = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % json_length
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -117,8 +122,8 @@ class HttpTarget:
 
     def _read(self, reply: HttpReply) -> Reply:
         if reply.status != _OK:
-            is_late = reply.headers.get(_OUTCOME) == Outcome.LATE.value.encode()
-            return Reply(Outcome.LATE if is_late else _OF_STATUS.get(reply.status, Outcome.FAILED))
+            told = _OUTCOMES.get(reply.headers.get(_OUTCOME, b""))
+            return Reply(told or _OF_STATUS.get(reply.status, Outcome.FAILED))
         json = reply.body[: int(reply.headers.get(_JSON_LENGTH, len(reply.body)))]
         try:
             said = msgspec.json.decode(json, type=_Answer).parameters

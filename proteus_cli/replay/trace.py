@@ -9,8 +9,9 @@ Two CSV forms, in any order of columns, gzipped or not::
 import csv
 import io
 import math
+import operator
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,14 @@ from proteus_cli import store
 from proteus_cli.domain.base import Value, require
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.replay.cells import FamilyIndex, number, require_width, slo, whole
+from proteus_cli.replay.cells import FamilyIndex, fraction, number, require_width, slo, whole
 
 LONGEST_S = 366 * 24 * 3600
 MOST_ARRIVALS = 50_000_000
 JITTER_S = 0.5
 
+OPTIONAL = ("slo_s", "min_accuracy")
 _ARRIVALS = ("arrival_s", "family")
-_OPTIONAL = ("slo_s", "min_accuracy")
 _COUNTS = ("second", "family", "count")
 _HINT = "docs/formats.md describes trace files; `proteus trace make` writes one"
 
@@ -81,16 +82,20 @@ def _parse(name: str, rows: Iterator[list[str]], rng: np.random.Generator) -> Tr
     require(len(set(header)) == len(header), "the header names a column twice")
     if set(header) == set(_COUNTS):
         return _parse_counts(name, rows, header, rng)
-    known = set(_ARRIVALS) <= set(header) <= {*_ARRIVALS, *_OPTIONAL}
+    known = set(_ARRIVALS) <= set(header) <= {*_ARRIVALS, *OPTIONAL}
     shown = ",".join(header)
-    require(known, f"unknown header `{shown}`; it must be `arrival_s,family[,slo_s]` or `second,family,count`")
+    require(
+        known,
+        f"unknown header `{shown}`; it must be `arrival_s,family[,slo_s][,min_accuracy]` or `second,family,count`",
+    )
     return _parse_arrivals(name, rows, header)
 
 
 def _parse_arrivals(name: str, rows: Iterator[list[str]], header: list[str]) -> Trace:
     arrival_at, family_at = (header.index(column) for column in _ARRIVALS)
-    slo_at, accuracy_at = (header.index(column) if column in header else None for column in _OPTIONAL)
-    arrival_s, slo_s, family, indexes = array("d"), array("d"), array("q"), FamilyIndex()
+    slo_at, accuracy_at = (header.index(column) if column in header else None for column in OPTIONAL)
+    arrival_s, slo_s, minima = array("d"), array("d"), array("d")
+    family, indexes = array("q"), FamilyIndex()
     last_s = 0.0
     for cells in rows:
         require_width(cells, header)
@@ -101,11 +106,10 @@ def _parse_arrivals(name: str, rows: Iterator[list[str]], header: list[str]) -> 
         arrival_s.append(now_s)
         family.append(indexes[cells[family_at]])
         slo_s.append(math.nan if slo_at is None else slo(cells[slo_at]))
-        if accuracy_at is not None and cells[accuracy_at]:
-            raise ValueError("min_accuracy is not supported yet; leave the column empty")
+        minima.append(0.0 if accuracy_at is None else fraction("min_accuracy", cells[accuracy_at]))
     require(len(arrival_s) > 0, "the trace has no arrivals")
     names, ranked = indexes.sorted(family)
-    return Trace(name=name, families=names, arrival_s=np.array(arrival_s), family=ranked, slo_s=np.array(slo_s))
+    return Trace(name, names, np.array(arrival_s), ranked, np.array(slo_s), np.array(minima))
 
 
 def _parse_counts(name: str, rows: Iterator[list[str]], header: list[str], rng: np.random.Generator) -> Trace:
@@ -155,27 +159,41 @@ def write_trace(path: Path, trace: Trace, *, per_second: bool = False) -> None:
 def to_csv(trace: Trace, *, per_second: bool = False) -> str:
     """A row per arrival, to the microsecond; or, much shorter, arrivals counted by second and family.
 
-    Counts can't hold the latency targets of single requests: `UsageError`.
+    Counts can't hold what single requests ask for: `UsageError`.
     """
-    has_slos = not bool(np.all(np.isnan(trace.slo_s)))
-    if per_second and has_slos:
-        hint = "write the trace with one row per arrival instead"
-        raise UsageError(f"Trace `{trace.name}` has latency targets by request, which counts can't hold.", hint=hint)
-    header = _COUNTS if per_second else (*_ARRIVALS, "slo_s") if has_slos else _ARRIVALS
+    own = own_columns(trace.slo_s, trace.min_accuracy)
+    if per_second:
+        require_countable(own, f"Trace `{trace.name}`", hint="write the trace with one row per arrival instead")
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(_count_rows(trace) if per_second else _arrival_rows(trace, has_slos=has_slos))
+    writer.writerow(_COUNTS if per_second else (*_ARRIVALS, *own))
+    writer.writerows(_count_rows(trace) if per_second else _arrival_rows(trace, own))
     return text.getvalue()
 
 
-def _arrival_rows(trace: Trace, *, has_slos: bool) -> Iterable[tuple[str, ...]]:
+def own_columns(slo_s: Floats, min_accuracy: Floats) -> tuple[str, ...]:
+    """The optional columns that these requests need, of those with what they ask for themselves."""
+    has_slos, has_minima = not bool(np.all(np.isnan(slo_s))), bool(np.any(min_accuracy))
+    return tuple(name for name, is_needed in zip(OPTIONAL, (has_slos, has_minima), strict=True) if is_needed)
+
+
+def require_countable(own: Sequence[str], what: str, *, hint: str) -> None:
+    """Raise `UsageError` where requests ask for something themselves, in these columns: counts can't hold it."""
+    for column, name in zip(OPTIONAL, ("latency targets", "minimum accuracies"), strict=True):
+        if column in own:
+            raise UsageError(f"{what} has {name} by request, which counts can't hold.", hint=hint)
+
+
+def own_cells(column: str, values: Iterable[float]) -> Iterator[str]:
+    """What stands in an optional column: nothing where a request asks for nothing."""
+    unset = math.isnan if column == "slo_s" else operator.not_
+    return ("" if unset(value) else repr(value) for value in values)
+
+
+def _arrival_rows(trace: Trace, own: Sequence[str]) -> Iterable[tuple[str, ...]]:
     arrivals = map("{:.6f}".format, trace.arrival_s.tolist())
     families = map(trace.families.__getitem__, trace.family.tolist())
-    if not has_slos:
-        return zip(arrivals, families, strict=True)
-    slos = ("" if math.isnan(slo_s) else repr(slo_s) for slo_s in trace.slo_s.tolist())
-    return zip(arrivals, families, slos, strict=True)
+    return zip(arrivals, families, *(own_cells(name, getattr(trace, name).tolist()) for name in own), strict=True)
 
 
 def _count_rows(trace: Trace) -> Iterator[tuple[int, str, int]]:
@@ -205,6 +223,7 @@ def scaled(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
         arrival_s=arrival_s,
         family=trace.family[source],
         slo_s=trace.slo_s[source],
+        min_accuracy=trace.min_accuracy[source],
     )
 
 

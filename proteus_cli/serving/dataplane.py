@@ -10,11 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.control.controller import Controller, Refused
+from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
 from proteus_cli.control.decision import Hosted, Launch
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.request import Outcome, Request
-from proteus_cli.errors import BadRequest, DeadlineExceeded, EngineFailed, Overloaded, UnknownModel
+from proteus_cli.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    EngineFailed,
+    NotAccurateEnough,
+    Overloaded,
+    RequestError,
+    UnknownModel,
+)
 from proteus_cli.serving.counts import family_counts
 from proteus_cli.serving.deadlines import Deadlines
 from proteus_cli.serving.executor import BatchResult
@@ -52,7 +60,7 @@ class DataPlane:
         self.clock = clock
         self.slo_s, self.best_accuracy, self.most_rows = catalog.slo_s(), best_accuracy, most_rows
         self.counts = family_counts(self.slo_s, most_rows)
-        self.refused: Counter[str] = Counter()  # requests that did not come in, by error
+        self.refusals: Counter[str] = Counter()  # requests that did not come in, by error
         self._seldom = Seldom(clock)
         self.inside = 0
         self.lanes: Mapping[str, Lane] = {}  # set once the fleet exists
@@ -95,34 +103,34 @@ class DataPlane:
         now_s, slo_s = self.clock(), self.slo_s[family]
         deadline_s = now_s + (slo_s if options.timeout_s is None else options.timeout_s)
         pending = Pending(query.inputs, done, deadline_s)
-        request = Request(next(self._ids), family, now_s, deadline_s, rows, pending, slo_s)
+        request = Request(
+            next(self._ids), family, now_s, deadline_s, rows, pending, slo_s, options.priority, options.min_accuracy
+        )
         offered = self.controller.offer(request, now_s)
-        if isinstance(offered, Refused):
-            self.counts[family].ended(Outcome.REJECTED)
-            self._warn(family, REFUSING)
-            raise Overloaded(
-                f"more queries for `{family}` than the plan can carry", retry_after_s=offered.retry_after_s
-            )
+        if not isinstance(offered, Admitted):
+            raise self._refused(family, options.min_accuracy, offered)
         pending.request = request
         self.inside += 1
         self._deadlines.watch(pending, now_s)
-        # Lanes are asked once all that has arrived by now is here, so that it may share a batch.
-        if not self._to_ask:
-            asyncio.get_running_loop().call_soon(self._ask)
         for device in offered.devices:
-            self._to_ask[device] = None
+            self._ask_later(device)
         return pending
 
     def cancel(self, pending: Pending) -> None:
         """Nobody waits for this request any more: it is not run, unless it runs already. Harmless once it has ended."""
         if pending.has_ended:
             return
-        assert pending.request is not None  # noqa: S101 - it has not ended
-        counts = self.counts[pending.request.family]
+        request = pending.request
+        assert request is not None  # noqa: S101 - it has not ended
+        counts = self.counts[request.family]
         counts.ended(Outcome.DROPPED)
         counts.cancelled += 1
         self.inside -= 1
         pending.end()
+        if self.controller.cancel(request):
+            pending.inputs = ()
+            for host in self.controller.hosting(request.family):  # what stood behind it may now be done
+                self._ask_later(host.device)
 
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch is done."""
@@ -180,6 +188,25 @@ class DataPlane:
         for request in launch.requests:
             if not request.payload.has_ended:
                 self._failed(request, launch.hosted, error)
+
+    def _refused(self, family: str, min_accuracy: float, offered: Refused | Unfit) -> RequestError:
+        self.counts[family].ended(Outcome.REJECTED)
+        if isinstance(offered, Refused):
+            self._warn(family, REFUSING)
+            return Overloaded(
+                f"more queries for `{family}` than the plan can carry", retry_after_s=offered.retry_after_s
+            )
+        available = ", ".join(f"{variant} ({accuracy:g})" for variant, accuracy in offered.available.items())
+        return NotAccurateEnough(
+            f"no variant of `{family}` that is planned has an accuracy of {min_accuracy:g} or more; available: "
+            f"{available or 'none'}"
+        )
+
+    def _ask_later(self, device: str) -> None:
+        """Ask a lane once all that has arrived by now is here, so that it may share a batch."""
+        if not self._to_ask:
+            asyncio.get_running_loop().call_soon(self._ask)
+        self._to_ask[device] = None
 
     def _ask(self) -> None:
         asked, self._to_ask = self._to_ask, {}

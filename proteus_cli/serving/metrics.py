@@ -180,7 +180,7 @@ class Metrics:
         exposition.add(BUILD, [((__version__, platform.python_version()), 1)])
         exposition.add(READY, [((), int(plane.lifecycle.state is State.READY))])
         exposition.add(INSIDE, [((), plane.inside)])
-        exposition.add(REFUSED, [((error,), number) for error, number in plane.refused.items()])
+        exposition.add(REFUSED, [((error,), number) for error, number in plane.refusals.items()])
         exposition.add(CONNECTIONS, [((), len(connections))])
         exposition.add(TURNED_AWAY, [((), connections.turned_away)])
         exposition.add(BODIES, [((), connections.body_bytes)])

@@ -38,7 +38,7 @@ class Options(msgspec.Struct, frozen=True, gc=False):
 
     timeout_s: float | None = None
     priority: int = 0
-    min_accuracy: float | None = None
+    min_accuracy: float = 0.0
 
 
 DEFAULTS = Options()
@@ -80,10 +80,10 @@ def _priority(parameters: Mapping[str, Any]) -> int:
     return priority
 
 
-def _min_accuracy(parameters: Mapping[str, Any]) -> float | None:
+def _min_accuracy(parameters: Mapping[str, Any]) -> float:
     accuracy = parameters.get("min_accuracy")
     if accuracy is None:
-        return None
+        return 0.0
     if isinstance(accuracy, bool) or not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1:
         raise BadRequest(f"parameter `min_accuracy` must be a fraction from 0 to 1; got {accuracy!r}")
     return float(accuracy)

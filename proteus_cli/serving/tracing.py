@@ -36,6 +36,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import (
     DeadlineExceeded,
     EngineFailed,
+    NotAccurateEnough,
     NotReady,
     Overloaded,
     RequestError,
@@ -246,7 +247,7 @@ def _outcome(error: Exception) -> Outcome | None:
     match error:
         case DeadlineExceeded():
             return Outcome.LATE if error.is_late else Outcome.DROPPED
-        case Overloaded():
+        case Overloaded() | NotAccurateEnough():
             return Outcome.REJECTED
         case EngineFailed():
             return Outcome.FAILED

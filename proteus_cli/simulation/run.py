@@ -6,7 +6,7 @@ from itertools import count, repeat
 
 import numpy as np
 
-from proteus_cli.control.controller import Controller, Refused
+from proteus_cli.control.controller import Admitted, Controller
 from proteus_cli.control.decision import HandOver, Hosted, Idle, Launch, WaitUntil
 from proteus_cli.control.hosting import hosted_by
 from proteus_cli.control.policies import Policy
@@ -80,7 +80,8 @@ def _requests(trace: Trace, slo_s: Mapping[str, float]) -> Iterator[Request]:
     deadline_s = trace.arrival_s + np.where(np.isnan(trace.slo_s), patience_s, trace.slo_s)
     families = map(trace.families.__getitem__, trace.family.tolist())
     times = trace.arrival_s.tolist(), deadline_s.tolist()
-    return map(Request, count(), families, *times, repeat(1), repeat(None), patience_s.tolist())
+    minima = trace.min_accuracy.tolist()
+    return map(Request, count(), families, *times, repeat(1), repeat(None), patience_s.tolist(), repeat(0), minima)
 
 
 @dataclass(slots=True)
@@ -131,11 +132,11 @@ class _Simulation:
         now_s = request.arrival_s
         self._events.run_until(now_s)
         answer = self._controller.offer(request, now_s)
-        if isinstance(answer, Refused):
+        if isinstance(answer, Admitted):
+            for device in answer.devices:
+                self._ask(device, now_s)
+        else:
             self._end((request,), Outcome.REJECTED)
-            return
-        for device in answer.devices:
-            self._ask(device, now_s)
 
     def finish(self) -> None:
         """Let everything end; what nobody will ever take is given up."""

@@ -388,7 +388,7 @@ HEAD_2021 = "app,func,end_timestamp,duration\n"
         ("arrival_s,family\n1,a\n2\n", 3, "1 cells where the header has 2"),
         ('arrival_s,family\n1,"a\n', 2, "unexpected end of data"),
         ("arrival_s,family,slo_s\n1,a,0\n", 2, "slo_s must be above zero"),
-        ("arrival_s,family,min_accuracy\n1,a,\n1,a,0.9\n", 3, "min_accuracy is not supported yet"),
+        ("arrival_s,family,min_accuracy\n1,a,\n1,a,9\n", 3, "min_accuracy must be a fraction"),
         ("second,family,count\n1,a,1.5\n", 2, "count `1.5`"),
         ("second,family,count\n1,a,50000001\n", 2, "more than 50,000,000 arrivals"),
         ("second,family,count\n1,a,1\n2,a,50000000\n", 3, "more than 50,000,000 arrivals"),
@@ -481,6 +481,20 @@ def test_counts_refuse_to_lose_latency_targets_unless_they_are_to_be_left_out(tm
     assert ended.code == 2
     assert "--without-slo" in ended.stderr
     assert rows(convert(tmp_path, text, "--per-second", "--without-slo"))[1:] == ["1,a,1"]
+
+
+def test_minima_and_latency_targets_stay_with_their_requests(tmp_path: Path) -> None:
+    text = "family,min_accuracy,arrival_s,slo_s\nb,0.9,2,\na,,0.5,0.05\n"
+    expected = ["arrival_s,family,slo_s,min_accuracy", "0.500000,a,0.05,", "2.000000,b,,0.9"]
+    assert rows(convert(tmp_path, text)) == expected
+    expected = ["arrival_s,family,min_accuracy", "0.500000,a,", "2.000000,b,0.9"]
+    assert rows(convert(tmp_path, text, "--without-slo")) == expected
+
+
+def test_counts_refuse_to_lose_minima(tmp_path: Path) -> None:
+    ended = convert(tmp_path, "arrival_s,family,min_accuracy\n1,a,0.9\n", "--per-second")
+    assert ended.code == 2
+    assert "minimum accuracies by request" in ended.stderr
 
 
 def test_too_many_families_are_refused(tmp_path: Path) -> None:

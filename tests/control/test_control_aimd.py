@@ -4,31 +4,27 @@ from builders import hosted, make_request, near
 
 from proteus_cli.control.aimd import AimdBatcher
 from proteus_cli.control.batcher import HOPELESS, Batching, Hold, Start
-from proteus_cli.control.decision import Hosted
-from proteus_cli.control.queue import DeadlineQueue
+from proteus_cli.control.decision import Hosted, Launch
 
 HOST = hosted(latency_s={1: 0.010, 8: 0.080}, max_batch=8)
 
 
-def singles(number: int) -> DeadlineQueue:
-    """All arrived at 0 and due at 100 ms."""
-    queue = DeadlineQueue()
-    for each in range(number):
-        queue.push(make_request(each))
-    return queue
+def decide(batcher: AimdBatcher, waiting: int, now_s: float = 0.0, *, host: Hosted = HOST) -> Batching:
+    """So many wait, all arrived at 0 and due at 100 ms."""
+    return batcher.decide(make_request(), waiting, host, now_s)
 
 
-def decide(
-    batcher: AimdBatcher, waiting: int, now_s: float = 0.0, *, turns: int = 99, host: Hosted = HOST
-) -> Batching | None:
-    return batcher.decide(singles(waiting), host, turns, now_s)
+def ran(batcher: AimdBatcher, rows: int, *, is_late: bool = False) -> None:
+    """A batch of so many rows started at 0; its last request is due at 100 ms."""
+    requests = (make_request(0, slo_s=0.3), make_request(1, rows=rows - 1)) if rows > 1 else (make_request(),)
+    batcher.ran(Launch(HOST, requests, rows, 0.0), 0.101 if is_late else 0.1)
 
 
 def grown(rows: int) -> AimdBatcher:
     """One whose batches have grown to so many rows."""
     batcher = AimdBatcher()
     for each in range(1, rows):
-        batcher.ran(HOST, each, is_late=False)
+        ran(batcher, each)
     return batcher
 
 
@@ -43,16 +39,16 @@ def test_each_full_batch_in_time_adds_a_row() -> None:
         start = decide(batcher, 20)
         assert isinstance(start, Start)
         sizes.append(start.rows)
-        batcher.ran(HOST, start.rows, is_late=False)
+        ran(batcher, start.rows)
     assert sizes == [1, 2, 3, 4, 5, 6, 7, 8, 8, 8]
 
 
 def test_a_batch_that_was_not_full_teaches_nothing() -> None:
     """Three of four rows were in time: that says nothing of four."""
     batcher = grown(4)
-    batcher.ran(HOST, 3, is_late=False)
+    ran(batcher, 3)
     assert decide(batcher, 20) == Start(4)
-    batcher.ran(HOST, 4, is_late=False)
+    ran(batcher, 4)
     assert decide(batcher, 20) == Start(5)
 
 
@@ -60,24 +56,24 @@ def test_each_late_batch_takes_a_tenth_off() -> None:
     """8 → 7.2 → 6.48 → 5.832; whole rows of that are 7, 6, 5. Then a full batch of 5 makes 6.832, so 6."""
     batcher, sizes = grown(8), []
     for _ in range(3):
-        batcher.ran(HOST, 8, is_late=True)
+        ran(batcher, 8, is_late=True)
         sizes.append(decide(batcher, 20))
     assert sizes == [Start(7), Start(6), Start(5)]
-    batcher.ran(HOST, 5, is_late=False)
+    ran(batcher, 5)
     assert decide(batcher, 20) == Start(6)
 
 
 def test_a_late_batch_counts_whether_it_was_full_or_not() -> None:
     """4 → 3.6."""
     batcher = grown(4)
-    batcher.ran(HOST, 1, is_late=True)
+    ran(batcher, 1, is_late=True)
     assert decide(batcher, 20) == Start(3)
 
 
 def test_batches_never_fall_below_a_row() -> None:
     batcher = AimdBatcher()
     for _ in range(5):
-        batcher.ran(HOST, 1, is_late=True)
+        ran(batcher, 1, is_late=True)
     assert decide(batcher, 20) == Start(1)
 
 
@@ -89,7 +85,7 @@ def test_with_a_timeout_it_waits_so_long_for_company_after_the_arrival() -> None
     """Four would fit, three wait: until 20 ms after their arrival."""
     batcher = AimdBatcher(timeout_s=0.020)
     for rows in (1, 2, 3):
-        batcher.ran(HOST, rows, is_late=False)
+        ran(batcher, rows)
     assert decide(batcher, 3, 0.015) == Hold(until_s=near(0.020))
     assert decide(batcher, 3, 0.020) == Start(3)
     assert decide(batcher, 4, 0.015) == Start(4)
@@ -103,12 +99,8 @@ def test_only_what_is_late_already_is_given_up() -> None:
 
 
 def test_it_takes_no_more_than_its_turns_and_cuts_no_request() -> None:
-    assert decide(grown(4), 8, turns=2) == Start(2)
-    assert decide(grown(4), 8, turns=0) is None
-    assert decide(grown(4), 0) is None
-    queue = DeadlineQueue()
-    queue.push(make_request(rows=3))
-    assert AimdBatcher().decide(queue, HOST, 1, 0.0) == Start(3)
+    assert decide(grown(4), 2) == Start(2)
+    assert AimdBatcher().decide(make_request(rows=3), 1, HOST, 0.0) == Start(3)
 
 
 def test_each_variant_on_each_device_learns_for_itself() -> None:
@@ -120,7 +112,7 @@ def test_each_variant_on_each_device_learns_for_itself() -> None:
 
 def test_a_fresh_one_has_learned_nothing_and_waits_as_long() -> None:
     batcher = AimdBatcher(timeout_s=0.020)
-    batcher.ran(HOST, 1, is_late=False)
+    ran(batcher, 1)
     assert decide(batcher, 20) == Start(2)
     fresh = batcher.fresh()
     assert decide(fresh, 20) == Start(1)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.batcher import (
     HOPELESS,
+    Batcher,
     Batching,
     GreedyBatcher,
     Hold,
@@ -12,7 +13,7 @@ from proteus_cli.control.batcher import (
     Start,
     StaticBatcher,
 )
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Hosted, Launch
 from proteus_cli.control.queue import DeadlineQueue
 from proteus_cli.domain.request import Request
 
@@ -33,8 +34,17 @@ def singles(number: int) -> DeadlineQueue:
     return queue_of(*(make_request(i) for i in range(number)))
 
 
-def decide(queue: DeadlineQueue, now_s: float, *, turns: int = 99, host: Hosted = HOST) -> Batching | None:
-    return EXACT.decide(queue, host, turns, now_s)
+def asked(
+    batcher: Batcher, queue: DeadlineQueue, host: Hosted, turns: int, now_s: float, pace: float = 1.0
+) -> Batching:
+    """As a lane asks that has so many turns."""
+    head = queue.peek()
+    assert head is not None
+    return batcher.decide(head, min(queue.rows, turns), host, now_s, pace)
+
+
+def decide(queue: DeadlineQueue, now_s: float, *, turns: int = 99, host: Hosted = HOST) -> Batching:
+    return asked(EXACT, queue, host, turns, now_s)
 
 
 def test_a_full_batch_starts_at_once() -> None:
@@ -58,9 +68,9 @@ def test_the_margin_is_a_part_of_the_time_that_the_request_was_given() -> None:
     until 160 ms.
     """
     batcher = ProactiveBatcher(answer_frac=0.0, margin_frac=0.1)
-    assert batcher.decide(singles(1), HOST, 1, 0.0) == Hold(until_s=near(0.070))
-    assert batcher.decide(queue_of(make_request(slo_s=0.2)), HOST, 1, 0.0) == Hold(until_s=near(0.160))
-    assert batcher.decide(singles(1), HOST, 1, 0.089) == Start(1)
+    assert asked(batcher, singles(1), HOST, 1, 0.0) == Hold(until_s=near(0.070))
+    assert asked(batcher, queue_of(make_request(slo_s=0.2)), HOST, 1, 0.0) == Hold(until_s=near(0.160))
+    assert asked(batcher, singles(1), HOST, 1, 0.089) == Start(1)
 
 
 def test_the_way_home_is_a_part_of_the_time_that_the_request_was_given() -> None:
@@ -68,8 +78,8 @@ def test_the_way_home_is_a_part_of_the_time_that_the_request_was_given() -> None
     batcher = ProactiveBatcher(answer_frac=0.02, margin_frac=0.1)
     assert batcher.due_s(make_request()) == pytest.approx(0.098)
     assert batcher.due_s(make_request(at_s=1.0, slo_s=0.2)) == pytest.approx(1.196)
-    assert batcher.decide(singles(1), HOST, 1, 0.0879) == Start(1)
-    assert batcher.decide(singles(1), HOST, 1, 0.0881) is HOPELESS
+    assert asked(batcher, singles(1), HOST, 1, 0.0879) == Start(1)
+    assert asked(batcher, singles(1), HOST, 1, 0.0881) is HOPELESS
 
 
 def test_once_that_moment_has_passed_it_starts_as_it_is() -> None:
@@ -110,15 +120,6 @@ def test_a_variant_takes_no_more_than_its_turns() -> None:
     assert decide(singles(4), 0.0, turns=2) == Hold(until_s=near(0.070))
     assert decide(singles(4), 0.0701, turns=2) == Start(2)
     assert decide(singles(9), 0.0, turns=4) == Start(4)
-
-
-@pytest.mark.parametrize("turns", [0, -1])
-def test_without_a_turn_there_is_nothing_to_do(turns: int) -> None:
-    assert decide(singles(4), 0.0, turns=turns) is None
-
-
-def test_without_a_request_there_is_nothing_to_do() -> None:
-    assert decide(DeadlineQueue(), 0.0) is None
 
 
 def test_rows_count_not_requests() -> None:
@@ -163,7 +164,7 @@ def test_what_starts_is_in_time_and_what_waits_can_still_start(
     host = hosted(latency_s={1: row_s, 8: 8 * row_s}, max_batch=max_batch)
     batcher, queue = ProactiveBatcher(answer_frac=margin_frac / 2, margin_frac=margin_frac), singles(waiting)
     due_s, wanted_s = batcher.due_s(make_request()), batcher.wanted_s(make_request())
-    match batcher.decide(queue, host, turns, now_s):
+    match asked(batcher, queue, host, turns, now_s):
         case Start(rows=rows):
             assert 1 <= rows <= min(waiting, turns, max_batch)
             assert now_s + host.latency(rows) <= due_s + 1e-12
@@ -171,7 +172,7 @@ def test_what_starts_is_in_time_and_what_waits_can_still_start(
             assert min(waiting, turns) < max_batch
             assert until_s > now_s
             assert until_s + host.latency(min(waiting, turns) + 1) == pytest.approx(wanted_s)
-            assert batcher.decide(queue, host, turns, until_s) == Start(min(waiting, turns))
+            assert asked(batcher, queue, host, turns, until_s) == Start(min(waiting, turns))
         case verdict:
             assert verdict is HOPELESS
             assert now_s + host.latency(1) > due_s - 1e-12
@@ -185,23 +186,21 @@ def test_nobody_waits_for_company_past_the_slo_however_late_the_deadline() -> No
     host = hosted(latency_s={1: 0.010, 4: 0.016}, max_batch=4)
     batcher, queue = ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), DeadlineQueue()
     queue.push(Request(0, "a", 0.0, 10.0, patience_s=0.1))
-    assert batcher.decide(queue, host, 1, 0.0) == Hold(until_s=near(0.088))
-    assert batcher.decide(queue, host, 1, 0.5) == Start(rows=1)
-    assert batcher.decide(queue, host, 1, 9.995) == HOPELESS
+    assert asked(batcher, queue, host, 1, 0.0) == Hold(until_s=near(0.088))
+    assert asked(batcher, queue, host, 1, 0.5) == Start(rows=1)
+    assert asked(batcher, queue, host, 1, 9.995) == HOPELESS
 
 
 # --- greedy and static
 
 
-def greedy(queue: DeadlineQueue, now_s: float, *, turns: int = 99, pace: float = 1.0) -> Batching | None:
-    return GreedyBatcher(answer_frac=0.0).decide(queue, HOST, turns, now_s, pace)
+def greedy(queue: DeadlineQueue, now_s: float, *, turns: int = 99, pace: float = 1.0) -> Batching:
+    return asked(GreedyBatcher(answer_frac=0.0), queue, HOST, turns, now_s, pace)
 
 
 def test_greedy_takes_at_once_what_waits() -> None:
     assert [greedy(singles(n), 0.0) for n in (1, 3, 4, 9)] == [Start(1), Start(3), Start(4), Start(4)]
     assert greedy(singles(9), 0.0, turns=2) == Start(2)
-    assert greedy(singles(9), 0.0, turns=0) is None
-    assert greedy(DeadlineQueue(), 0.0) is None
 
 
 def test_greedy_takes_no_more_than_the_most_urgent_has_time_for() -> None:
@@ -222,14 +221,14 @@ def test_greedy_cuts_no_request() -> None:
 def test_greedy_keeps_a_fiftieth_for_the_way_home() -> None:
     """Due at 98 of 100 ms: one row must start by 88."""
     batcher = GreedyBatcher()
-    assert batcher.decide(singles(1), HOST, 1, 0.0879) == Start(1)
-    assert batcher.decide(singles(1), HOST, 1, 0.0881) is HOPELESS
+    assert asked(batcher, singles(1), HOST, 1, 0.0879) == Start(1)
+    assert asked(batcher, singles(1), HOST, 1, 0.0881) is HOPELESS
 
 
 def static(
     rows: int, queue: DeadlineQueue, now_s: float, *, turns: int = 99, pace: float = 1.0, host: Hosted = HOST
-) -> Batching | None:
-    return StaticBatcher(answer_frac=0.0, rows=rows).decide(queue, host, turns, now_s, pace)
+) -> Batching:
+    return asked(StaticBatcher(answer_frac=0.0, rows=rows), queue, host, turns, now_s, pace)
 
 
 def test_static_starts_just_so_many_once_they_wait() -> None:
@@ -256,12 +255,11 @@ def test_static_shrinks_and_gives_up_like_the_others() -> None:
     assert static(3, singles(3), 0.075) == Start(2)
     assert static(3, singles(3), 0.091) is HOPELESS
     assert static(3, singles(9), 0.0, turns=2) == Hold(until_s=near(0.070))
-    assert static(3, singles(9), 0.0, turns=0) is None
     assert static(1, queue_of(make_request(rows=3)), 0.0) == Start(3)
 
 
 def test_these_rules_learn_nothing() -> None:
     for batcher in (GreedyBatcher(), StaticBatcher(rows=3), ProactiveBatcher()):
-        before = batcher.decide(singles(2), HOST, 2, 0.0)
-        batcher.ran(HOST, 2, is_late=True)
-        assert batcher.fresh().decide(singles(2), HOST, 2, 0.0) == before
+        before = asked(batcher, singles(2), HOST, 2, 0.0)
+        batcher.ran(Launch(HOST, (make_request(),), 1, 0.0), 9.0)
+        assert asked(batcher.fresh(), singles(2), HOST, 2, 0.0) == before

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.decision import Hosted
 from proteus_cli.control.line import EarlyLine
+from proteus_cli.control.queue import DeadlineQueue
+from proteus_cli.domain.request import USUAL_LEVEL
 
 
 def host(device: str, weight: float = 1.0, variant: str = "a-s") -> Hosted:
@@ -21,6 +23,10 @@ def line_of(*hosts: Hosted, uniform: bool = False) -> EarlyLine:
     return line
 
 
+def queue_of(line: EarlyLine, host: Hosted) -> DeadlineQueue:
+    return line.queues_of(host)[USUAL_LEVEL]
+
+
 def bound(line: EarlyLine, number: int) -> str:
     """The devices that so many requests are bound to, by their last letter."""
     return "".join(line.push(make_request(n))[0].device[-1] for n in range(number))
@@ -30,10 +36,10 @@ def waits(line: EarlyLine) -> dict[str, list[int]]:
     """Ids in order, by device; nothing is taken."""
     found = {}
     for each in line.hosts:
-        requests = line.queue_of(each).drain()
+        requests = queue_of(line, each).drain()
         found[each.device] = [request.id for request in requests]
         for request in requests:
-            line.queue_of(each).push(request)
+            queue_of(line, each).push(request)
     return found
 
 

@@ -7,17 +7,15 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Drop, Launch
 from proteus_cli.control.nexus import NexusBatcher
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.queue import DeadlineQueue
 from proteus_cli.domain.request import Request
 
 HOST = hosted(latency_s={1: 0.010, 4: 0.040}, max_batch=4)  # 10 ms a row
 
 
-def decide(*requests: Request, now_s: float = 0.0, turns: int = 99, pace: float = 1.0) -> Batching | None:
-    queue = DeadlineQueue()
-    for request in requests:
-        queue.push(request)
-    return NexusBatcher().decide(queue, HOST, turns, now_s, pace)
+def decide(*requests: Request, now_s: float = 0.0, turns: int = 99, pace: float = 1.0) -> Batching:
+    """The first is the most urgent."""
+    waiting = min(sum(request.rows for request in requests), turns)
+    return NexusBatcher().decide(requests[0], waiting, HOST, now_s, pace)
 
 
 def due(*deadlines_s: float) -> list[Request]:
@@ -28,8 +26,6 @@ def test_what_waits_starts_at_once_up_to_the_planned_size() -> None:
     assert decide(*due(0.1)) == Start(1)
     assert decide(*due(*[0.1] * 3)) == Start(3)
     assert decide(*due(*[0.1] * 9)) == Start(4)
-    assert decide() is None
-    assert decide(*due(0.1), turns=0) is None
     assert decide(*due(*[0.1] * 9), turns=2) == Start(2)
 
 

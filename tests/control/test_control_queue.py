@@ -37,7 +37,7 @@ def test_push_says_whether_the_request_overtook_others() -> None:
 def test_an_empty_queue_has_no_head_and_nothing_to_take() -> None:
     queue = DeadlineQueue()
     assert queue.peek() is None
-    assert (len(queue), queue.rows, queue.row_counts()) == (0, 0, [])
+    assert (len(queue), queue.rows, list(queue)) == (0, 0, [])
     with pytest.raises(IndexError):
         queue.pop()
 
@@ -71,5 +71,9 @@ def test_everything_is_taken_once_in_order_and_rows_add_up(load: list[tuple[floa
             assert rows == sum(request.rows for request in batch)
             assert len(batch) == 1 or rows <= bite
             taken += batch
-        assert queue.rows == sum(queue.row_counts()) == sum(rows for _, rows in load) - sum(r.rows for r in taken)
+        assert (
+            queue.rows
+            == sum(request.rows for request in queue)
+            == sum(rows for _, rows in load) - sum(r.rows for r in taken)
+        )
     assert [(r.deadline_s, r.id) for r in taken] == sorted((slo_s, number) for number, (slo_s, _) in enumerate(load))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
+from typing import Any
 
 from builders import hosted, make_placement, make_plan
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.aimd import AimdBatcher
 from proteus_cli.control.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
-from proteus_cli.control.controller import Controller, Refused
+from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
 from proteus_cli.control.decision import Drop, HandOver, Hosted, Idle, Launch, WaitUntil
 from proteus_cli.control.line import LateLine
 from proteus_cli.control.nexus import NexusBatcher
@@ -30,6 +31,9 @@ class Query:
     family: str
     slo_s: float
     rows: int
+    priority: int = 0
+    min_accuracy: float = 0.0
+    cancelled_after_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,15 +130,34 @@ class Driver:
         now_s = request.arrival_s
         self.run_until(now_s)
         answer = self.controller.offer(request, now_s)
+        fit = [host for host in self._hosting(request.family) if host.accuracy >= request.min_accuracy]
+        if isinstance(answer, Unfit):
+            assert not fit
+            assert max(answer.available.values()) == max(host.accuracy for host in self._hosting(request.family))
         if isinstance(answer, Refused):
             assert answer.retry_after_s >= 1
+        if not isinstance(answer, Admitted):
             self.ended[request.id] += 1
             return
+        assert fit
         self.waiting[request.id] = request
         self._check_turns()
         for device in answer.devices:
             self._ask(device, now_s)
         self._check_nobody_idles(now_s)
+
+    def cancel_at(self, request: Request, time_s: float) -> None:
+        """Its client vanishes then, or its deadline passes."""
+
+        def cancel(now_s: float) -> None:
+            waits = request.id in self.waiting
+            assert self.controller.cancel(request) is waits
+            assert not self.controller.cancel(request)
+            if waits:
+                self._end(request)
+                self._ask_all(now_s)
+
+        self._at(time_s, cancel)
 
     def run_until(self, time_s: float) -> None:
         while self._heap and self._heap[0][0] <= time_s:
@@ -190,8 +213,14 @@ class Driver:
         assert launch.rows <= host.max_batch or len(launch.requests) == 1
         assert launch.rows == sum(request.rows for request in launch.requests)
         assert all(request.family == host.family for request in launch.requests)
-        next_one = self.controller._lines[host.family].queue_of(host).peek()
-        assert next_one is None or max(r.deadline_s for r in launch.requests) <= next_one.deadline_s
+        assert all(request.min_accuracy <= host.accuracy for request in launch.requests)
+        assert list(launch.requests) == sorted(launch.requests, key=lambda r: (r.level, r.deadline_s, r.id))
+        desk = self.controller._families[host.family].desk_of(launch.requests[0])
+        assert desk is not None
+        for level in {request.level for request in launch.requests}:
+            next_one = desk.line.queues_of(host)[level].peek()
+            mine = [request.deadline_s for request in launch.requests if request.level == level]
+            assert next_one is None or max(mine) <= next_one.deadline_s
         takes_s = self.controller.pace_of(device) * host.latency(launch.rows)
         if isinstance(self.controller.policy.batching, AimdBatcher):
             takes_s = 0.0  # it knows no latencies: it only gives up what is late already
@@ -218,20 +247,30 @@ class Driver:
 
     def _end_unhosted(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            assert not any(host.family == request.family for host in self.hosted)
+            assert all(host.accuracy < request.min_accuracy for host in self._hosting(request.family))
             self._end(request)
 
     def _at(self, time_s: float, action: Callable[[float], None]) -> None:
         heappush(self._heap, (time_s, next(self._order), action))
 
+    def _hosting(self, family: str) -> list[Hosted]:
+        return [host for host in self.hosted if host.family == family]
+
     def _check_turns(self) -> None:
-        for family in FAMILIES:
-            line = self.controller._lines[family]
-            rows = sum(request.rows for request in self.waiting.values() if request.family == family)
-            turns = [line.turns_of(host) for host in line.hosts] or [0]
-            assert sum(line.queue_of(host).rows for host in line.hosts) >= rows == sum(turns)
-            assert min(turns) >= 0
-            assert self.controller.waiting_of(family) == sum(r.family == family for r in self.waiting.values())
+        for name in FAMILIES:
+            family = self.controller._families[name]
+            mine = [request for request in self.waiting.values() if request.family == name]
+            for desk in family.desks:
+                line = desk.line
+                rows = sum(request.rows for request in mine if family.desk_of(request) is desk)
+                turns = [line.turns_of(host) for host in line.hosts] or [0]
+                queues = {id(q): q for host in line.hosts for q in line.queues_of(host).values()}.values()
+                assert sum(queue.rows for queue in queues) == rows == sum(turns) == sum(r.rows for r in line)
+                assert min(turns) >= 0
+                assert all(host.accuracy >= request.min_accuracy for host in line.hosts for request in line)
+            assert self.controller.waiting_of(name) == len(mine)
+            running = [launch.rows for ran in self._running.values() for launch in ran if launch.hosted.family == name]
+            assert family.rows == sum(request.rows for request in mine) + sum(running)
 
     def _check_nobody_idles(self, now_s: float) -> None:
         """Work-conserving batches: a free lane has nothing to take, or what is most urgent can't be made there."""
@@ -239,18 +278,20 @@ class Driver:
         if not isinstance(rule, GreedyBatcher) and rule != AimdBatcher(timeout_s=0.0):
             return
         for host in self.hosted:
-            line = self.controller._lines[host.family]
             is_free = host.device not in self._away and len(self._running[host.device]) < self.slots[host.device]
-            if is_free and line.turns_of(host) > 0:
-                head = line.queue_of(host).peek()
-                assert head is not None
-                assert isinstance(line, LateLine)
+            for desk in self.controller._families[host.family].desks_for(host):
+                heads = [queue.peek() for queue in desk.line.queues_of(host).values()]
+                if not is_free or desk.line.turns_of(host) <= 0:
+                    continue
+                assert isinstance(desk.line, LateLine)
                 assert isinstance(rule, GreedyBatcher)
-                assert now_s + self.controller.pace_of(host.device) * host.latency(head.rows) > rule.due_s(head) - 1e-9
+                for head in filter(None, heads):
+                    takes_s = self.controller.pace_of(host.device) * host.latency(head.rows)
+                    assert now_s + takes_s > rule.due_s(head) - 1e-9
 
 
 @st.composite
-def hosting(draw: st.DrawFn) -> list[Hosted]:
+def hosting(draw: st.DrawFn, accuracies: Sequence[float] = (0.9,)) -> list[Hosted]:
     """One or two variants on each device, or none."""
     found = []
     for device in DEVICES:
@@ -262,19 +303,26 @@ def hosting(draw: st.DrawFn) -> list[Hosted]:
             weight = draw(st.sampled_from([0.0, 1.0, 3.7]))
             found.append(
                 hosted(
-                    device, family, latency_s=latency_s, max_batch=max_batch, weight=weight, capacity_qps=capacity_qps
+                    device,
+                    family,
+                    latency_s=latency_s,
+                    max_batch=max_batch,
+                    weight=weight,
+                    capacity_qps=capacity_qps,
+                    accuracy=draw(st.sampled_from(accuracies)),
                 )
             )
     return found
 
 
-def queries(most_rows: int) -> st.SearchStrategy[list[Query]]:
+def queries(most_rows: int, **special: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Query]]:
     one = st.builds(
         Query,
         gap_s=st.sampled_from([0.0, 0.001, 0.01, 0.05]) | st.floats(0, 0.1),
         family=st.sampled_from(FAMILIES),
         slo_s=st.sampled_from([0.05, 0.1, 0.3]) | st.floats(0.001, 1.0),
         rows=st.integers(1, most_rows),
+        **special,
     )
     return st.lists(one, min_size=1, max_size=40)
 
@@ -298,7 +346,18 @@ def play(
         if number and number % every == 0 and coming:
             driver.run_until(now_s)
             driver.change(coming.pop(0), now_s)
-        driver.offer(Request(number, query.family, now_s, now_s + query.slo_s, query.rows))
+        request = Request(
+            number,
+            query.family,
+            now_s,
+            now_s + query.slo_s,
+            query.rows,
+            priority=query.priority,
+            min_accuracy=query.min_accuracy,
+        )
+        if query.cancelled_after_s is not None:
+            driver.cancel_at(request, now_s + query.cancelled_after_s)
+        driver.offer(request)
     driver.stop()
     return driver
 
@@ -368,6 +427,34 @@ def test_requests_of_many_rows_end_once_in_deadline_order_within_slots_and_batch
 def test_all_rules_hold_for_any_batching_and_assignment_while_devices_load_are_lost_and_return(
     load: list[Query], first: Adopt, changes: list[Change], slots: dict[str, int], paces: list[float], policy: Policy
 ) -> None:
+    driver = play(load, [first, *changes], slots, in_turn(paces), policy, measured=True)
+    assert driver.ended == Counter(range(len(load)))
+    assert driver.controller.waiting == 0
+
+
+ACCURACIES = (0.7, 0.8, 0.9)
+PRIORITIES = st.sampled_from([0, 0, 1, 2, 3, 99])
+MINIMA = st.sampled_from([0.0, 0.0, 0.7, 0.75, 0.9, 0.95])
+CANCELLED = st.none() | st.sampled_from([0.0, 0.01, 0.05]) | st.floats(0, 0.2)
+UNEQUAL = st.builds(Adopt, hosting(ACCURACIES), st.frozensets(st.sampled_from(DEVICES)))
+UNEQUAL_CHANGES = st.lists(
+    UNEQUAL | st.builds(Lose, st.sampled_from(DEVICES)) | st.builds(Return, st.sampled_from(DEVICES)), max_size=6
+)
+
+
+@given(
+    queries(3, priority=PRIORITIES, min_accuracy=MINIMA, cancelled_after_s=CANCELLED),
+    UNEQUAL,
+    UNEQUAL_CHANGES,
+    SLOTS,
+    PACES,
+    OTHER_POLICIES,
+)
+@settings(max_examples=400, deadline=None)
+def test_all_rules_hold_for_any_priorities_minima_and_cancellations(
+    load: list[Query], first: Adopt, changes: list[Change], slots: dict[str, int], paces: list[float], policy: Policy
+) -> None:
+    """Nothing is answered by a less accurate variant than it asked for, and nobody is forgotten."""
     driver = play(load, [first, *changes], slots, in_turn(paces), policy, measured=True)
     assert driver.ended == Counter(range(len(load)))
     assert driver.controller.waiting == 0

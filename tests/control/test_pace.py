@@ -3,7 +3,6 @@ from builders import hosted, make_request, near
 
 from proteus_cli.control.batcher import Hold, ProactiveBatcher, Start
 from proteus_cli.control.pace import FORGETTING, MEANINGFUL_S, Pace
-from proteus_cli.control.queue import DeadlineQueue
 
 
 def paced(ratio: float, batches: int) -> float:
@@ -42,14 +41,12 @@ def test_a_slow_pace_starts_batches_earlier_and_smaller() -> None:
 
     At 30 ms before its end a batch of two (40 ms) is too long, one row (20 ms) fits.
     """
-    batcher, queue = ProactiveBatcher(margin_frac=0.0), DeadlineQueue()
+    batcher, head = ProactiveBatcher(margin_frac=0.0), make_request()
     host = hosted(latency_s={1: 0.010, 2: 0.020}, max_batch=2)
-    queue.push(make_request(0))
-    assert batcher.decide(queue, host, 1, 0.0) == Hold(until_s=near(0.080))
-    assert batcher.decide(queue, host, 1, 0.0, pace=2.0) == Hold(until_s=near(0.060))
-    queue.push(make_request(1))
-    assert batcher.decide(queue, host, 2, 0.070) == Start(rows=2)
-    assert batcher.decide(queue, host, 2, 0.070, pace=2.0) == Start(rows=1)
+    assert batcher.decide(head, 1, host, 0.0) == Hold(until_s=near(0.080))
+    assert batcher.decide(head, 1, host, 0.0, pace=2.0) == Hold(until_s=near(0.060))
+    assert batcher.decide(head, 2, host, 0.070) == Start(rows=2)
+    assert batcher.decide(head, 2, host, 0.070, pace=2.0) == Start(rows=1)
 
 
 def test_short_batches_tell_when_a_device_is_fast_again() -> None:

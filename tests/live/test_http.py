@@ -190,6 +190,19 @@ def test_a_deadline_of_its_own_is_taken(made: Tiny, server: LiveServer, timeout:
     answered(made, server.infer("shapes", {**GOOD, "parameters": {"timeout": timeout}}), np.array([X["data"]]))
 
 
+def test_only_variants_that_are_accurate_enough_answer(made: Tiny, server: LiveServer) -> None:
+    body = {**GOOD, "parameters": {"min_accuracy": 0.8, "priority": 1}}
+    replies = [server.infer("shapes", body).document() for _ in range(6)]
+    assert {reply["parameters"]["variant"] for reply in replies} == {"shapes-l"}
+
+
+def test_a_minimum_that_nobody_has_is_refused_with_what_there_is(server: LiveServer) -> None:
+    reply = server.infer("shapes", {**GOOD, "parameters": {"min_accuracy": 0.95}})
+    assert reply.status == 400
+    assert reply.headers["proteus-outcome"] == "rejected"
+    assert "shapes-l (0.9), shapes-s (0.7)" in reply.document()["error"]
+
+
 def test_a_body_may_come_in_pieces(made: Tiny, server: LiveServer) -> None:
     body = json.dumps(GOOD).encode()
     pieces = iter([body[:10], body[10:11], body[11:]])
@@ -289,7 +302,10 @@ WRONG = [
     ),
     infers({**GOOD, "parameters": {"timeout": 1}}, 504, name="timeout 1"),
     infers({**GOOD, "parameters": {"timeout": 3999}}, 504, name="timeout 3999"),
-    infers({**GOOD, "parameters": {"min_accuracy": 0.9}}, name="min_accuracy"),
+    infers({**GOOD, "parameters": {"min_accuracy": 90}}, name="min_accuracy in percent"),
+    infers({**GOOD, "parameters": {"min_accuracy": "0.9"}}, name="min_accuracy as text"),
+    infers({**GOOD, "parameters": {"priority": -1}}, name="priority below zero"),
+    infers({**GOOD, "parameters": {"priority": 1.5}}, name="priority in between"),
     infers(bytes(MAX_BODY + 1), 413, name="too large"),
     pages("POST", "/v2/models/nobody/infer", 404),
     pages("POST", "/v2/models//infer", 404),

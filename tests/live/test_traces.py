@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tiny import TONES, TinyFamily, TinyVariant, add_plan, add_profiles, make_wo
 
 pytestmark = pytest.mark.live
 
-ROOMY = TinyFamily("shapes", (TinyVariant("shapes-s", 0.70, hidden=4, first_s=0.004, row_s=0.001),), slo="5s")
+ROOMY = TinyFamily("shapes", (TinyVariant("shapes-s", 0.70, hidden=4, first_s=0.004, row_s=0.001),), slo="60s")
 X: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.1, 0.2, 0.3, 0.4]}
 GOOD = {"inputs": [X]}
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -39,18 +40,33 @@ def collector() -> Iterator[Collector]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[LiveServer]:
-    """Only what clients ask for is sampled; requests wait for company. Nobody hosts `tones`."""
-    made = make_workspace(tmp_path_factory.mktemp("traced"), (ROOMY, TONES))
+@contextmanager
+def traced(root: Path, collector: Collector, *options: str, sample: str = "0") -> Iterator[LiveServer]:
+    """Nobody hosts `tones`."""
+    made = make_workspace(root, (ROOMY, TONES))
     add_profiles(made)
-    options = ("--no-replan", "--batching", "proteus", "--otlp", collector.url, "--otlp-sample", "0")
+    plan = add_plan(made, {"cpu0": "shapes-s"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        with serving(made.root, add_plan(made, {"cpu0": "shapes-s"}), *options) as live:
+        sampled = ("--otlp", collector.url, "--otlp-sample", sample)
+        with serving(made.root, plan, "--no-replan", *sampled, *options) as live:
             yield live
             assert live.stop() == 0
             assert "Traceback" not in live.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[LiveServer]:
+    """Only what clients ask for is sampled."""
+    with traced(tmp_path_factory.mktemp("traced"), collector) as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[LiveServer]:
+    """The same, but requests wait until their batch is full, of 8 rows."""
+    with traced(tmp_path_factory.mktemp("patient"), collector, "--batching", "proteus") as live:
+        yield live
 
 
 def spans_of(collector: Collector, number: int) -> dict[str, Span]:
@@ -90,16 +106,17 @@ def test_a_request_is_a_span_of_its_clients_trace_with_what_answered_it(
     assert collector.paths == {"/v1/traces"}
 
 
-def test_requests_of_one_batch_link_to_its_span(server: LiveServer, collector: Collector) -> None:
+def test_requests_of_one_batch_link_to_its_span(patient: LiveServer, collector: Collector) -> None:
+    four = {"inputs": [{**X, "shape": [4, 4], "data": X["data"] * 4}]}
     with ThreadPoolExecutor(2) as pool:
-        replies = list(pool.map(lambda number: server.infer("shapes", GOOD, parent(number)), (2, 3)))
-    assert [reply.document()["parameters"]["batch_size"] for reply in replies] == [2, 2]
+        replies = list(pool.map(lambda number: patient.infer("shapes", four, parent(number)), (2, 3)))
+    assert [reply.document()["parameters"]["batch_size"] for reply in replies] == [8, 8]
     (link,), (other,) = (spans_of(collector, number)["compute"].links for number in (2, 3))
     assert (link.trace_id, link.span_id) == (other.trace_id, other.span_id)
     spans = collector.until(lambda spans: any(span.span_id == link.span_id for span in spans))
     (batch,) = [span for span in spans if span.span_id == link.span_id]
     assert (batch.name, batch.parent_span_id, batch.trace_id) == ("batch", b"", link.trace_id)
-    assert named(batch.attributes)["proteus.batch_size"] == 2
+    assert named(batch.attributes)["proteus.batch_size"] == 8
 
 
 WRONG: list[Any] = [
@@ -121,12 +138,12 @@ def test_what_goes_wrong_is_told(
     assert request.status.code == (Status.STATUS_CODE_ERROR if status >= 500 else Status.STATUS_CODE_UNSET)
 
 
-def test_a_client_that_goes_away_is_told(server: LiveServer, collector: Collector) -> None:
+def test_a_client_that_goes_away_is_told(patient: LiveServer, collector: Collector) -> None:
     body = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
     head = b"POST /v2/models/shapes/infer HTTP/1.1\r\nhost: here\r\ntraceparent: %b\r\ncontent-length: %d\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), ANSWER_WITHIN_S) as client:
+    with socket.create_connection(("127.0.0.1", patient.port), ANSWER_WITHIN_S) as client:
         client.sendall(head % (parent(20)["traceparent"].encode(), len(body)) + body)
-        server.until(lambda status: status["inside"] == 1)
+        patient.until(lambda status: status["inside"] == 1)
     request = spans_of(collector, 20)["POST /v2/models/{model}/infer"]
     assert [event.name for event in request.events] == ["cancelled"]
     assert named(request.attributes)["proteus.outcome"] == "dropped"
@@ -168,13 +185,7 @@ def test_a_version_to_come_is_read_as_far_as_it_is_known(server: LiveServer, col
 
 
 def test_a_share_of_what_nobody_decided_on_is_sampled_and_sent_before_the_server_ends(tmp_path: Path) -> None:
-    made = make_workspace(tmp_path, (ROOMY,))
-    add_profiles(made, ("cpu0",))
-    plan = add_plan(made, {"cpu0": "shapes-s"})
-    with (
-        collecting() as found,
-        serving(made.root, plan, "--no-replan", "--otlp", found.url, "--otlp-sample", "1") as live,
-    ):
+    with collecting() as found, traced(tmp_path, found, sample="1") as live:
         replies = [live.infer("shapes", GOOD) for _ in range(3)]
         assert live.stop() == 0
         requests = [span for span in found.spans if span.kind == Span.SPAN_KIND_SERVER]
@@ -185,13 +196,10 @@ def test_a_share_of_what_nobody_decided_on_is_sampled_and_sent_before_the_server
 
 
 def test_a_collector_that_is_not_there_hurts_nobody(tmp_path: Path) -> None:
-    made = make_workspace(tmp_path, (ROOMY,))
-    add_profiles(made, ("cpu0",))
-    plan = add_plan(made, {"cpu0": "shapes-s"})
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        with serving(made.root, plan, "--no-replan", "--otlp", url, "--otlp-sample", "1") as live:
+        nobody = Collector(f"http://127.0.0.1:{unused.getsockname()[1]}")
+        with traced(tmp_path, nobody, sample="1") as live:
             assert [live.infer("shapes", GOOD).status for _ in range(3)] == [200, 200, 200]
             start_s = time.monotonic()
             assert live.stop() == 0

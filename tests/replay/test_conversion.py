@@ -28,7 +28,9 @@ from proteus_cli.replay.trace import to_csv
 
 NAMES = st.text("abXY01._-,\" '", min_size=1, max_size=6).filter(lambda name: name == name.strip())
 TIMES_US = st.integers(0, 60_000_000)
-ROWS = st.lists(st.tuples(TIMES_US, NAMES, st.one_of(st.just(math.nan), st.floats(1e-6, 1e3))), min_size=1, max_size=60)
+SLOS = st.one_of(st.just(math.nan), st.floats(1e-6, 1e3))
+ROWS = st.lists(st.tuples(TIMES_US, NAMES, SLOS), min_size=1, max_size=60)
+FULL_ROWS = st.lists(st.tuples(TIMES_US, NAMES, SLOS, st.just(0.0) | st.floats(0, 1)), min_size=1, max_size=60)
 
 
 @contextmanager
@@ -43,18 +45,23 @@ def small_chunks(size: int) -> Iterator[None]:
         yield
 
 
-def a_trace(rows: Sequence[tuple[int, str, float]]) -> Trace:
-    families = tuple(sorted({name for _, name, _ in rows}))
+Rows = Sequence[tuple[int, str, float]] | Sequence[tuple[int, str, float, float]]
+
+
+def a_trace(rows: Rows) -> Trace:
+    """Rows of time in microseconds, family, latency target, and minimum accuracy where they have one."""
+    families = tuple(sorted({name for _, name, *_ in rows}))
     return Trace(
         name="t.csv",
         families=families,
-        arrival_s=np.array([us / 1e6 for us, _, _ in rows]),
-        family=np.array([families.index(name) for _, name, _ in rows]),
-        slo_s=np.array([slo_s for _, _, slo_s in rows]),
+        arrival_s=np.array([us / 1e6 for us, *_ in rows]),
+        family=np.array([families.index(name) for _, name, *_ in rows]),
+        slo_s=np.array([slo_s for _, _, slo_s, *_ in rows]),
+        min_accuracy=np.array([sum(minimum) for _, _, _, *minimum in rows], dtype=np.float64),
     )
 
 
-def text_of(rows: Sequence[tuple[int, str, float]]) -> str:
+def text_of(rows: Rows) -> str:
     return to_csv(a_trace(rows))
 
 
@@ -107,8 +114,8 @@ def test_a_sorted_source_is_read_back_in_as_few_blocks_as_chunks() -> None:
 # --- conversion
 
 
-@given(ROWS, st.integers(1, 9))
-def test_our_own_form_comes_back_byte_for_byte(rows: list[tuple[int, str, float]], size: int) -> None:
+@given(FULL_ROWS, st.integers(1, 9))
+def test_our_own_form_comes_back_byte_for_byte(rows: list[tuple[int, str, float, float]], size: int) -> None:
     text = text_of(sorted(rows, key=lambda row: row[0]))
     with small_chunks(size):
         assert converted(text)[1] == text

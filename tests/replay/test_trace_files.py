@@ -1,5 +1,6 @@
 import gzip
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from proteus_cli.replay.trace import MOST_ARRIVALS, read_trace, summary, to_csv,
 NAMES = st.text("abcXYZ0189._-", min_size=1, max_size=8)
 MICROSECONDS = st.integers(0, 10**10)
 SLOS = st.one_of(st.just(math.nan), st.floats(1e-6, 1e3))
-ROWS = st.lists(st.tuples(MICROSECONDS, NAMES, SLOS), min_size=1, max_size=30)
+MINIMA = st.one_of(st.just(0.0), st.floats(0, 1))
+ROWS = st.lists(st.tuples(MICROSECONDS, NAMES, SLOS, MINIMA), min_size=1, max_size=30)
 
 
 def a_trace(*rows: tuple[float, str], slo_s: float = math.nan) -> Trace:
@@ -36,17 +38,18 @@ def a_file(directory: Path, text: str) -> Path:
 
 @given(rows=ROWS, end=st.sampled_from(["csv", "csv.gz"]))
 def test_what_was_written_is_read_back(
-    rows: list[tuple[int, str, float]], end: str, tmp_path_factory: pytest.TempPathFactory
+    rows: list[tuple[int, str, float, float]], end: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     rows.sort(key=lambda row: row[0])
-    families = tuple(sorted({name for _, name, _ in rows}))
+    families = tuple(sorted({name for _, name, _, _ in rows}))
     path = tmp_path_factory.mktemp("traces") / f"t.{end}"
     written = Trace(
         name=path.name,
         families=families,
-        arrival_s=np.array([us / 1e6 for us, _, _ in rows]),
-        family=np.array([families.index(name) for _, name, _ in rows]),
-        slo_s=np.array([slo_s for _, _, slo_s in rows]),
+        arrival_s=np.array([us / 1e6 for us, _, _, _ in rows]),
+        family=np.array([families.index(name) for _, name, _, _ in rows]),
+        slo_s=np.array([slo_s for _, _, slo_s, _ in rows]),
+        min_accuracy=np.array([minimum for _, _, _, minimum in rows]),
     )
 
     write_trace(path, written)
@@ -56,6 +59,7 @@ def test_what_was_written_is_read_back(
     np.testing.assert_array_equal(read.arrival_s, written.arrival_s)
     np.testing.assert_array_equal(read.family, written.family)
     np.testing.assert_array_equal(read.slo_s, written.slo_s)
+    np.testing.assert_array_equal(read.min_accuracy, written.min_accuracy)
 
 
 @given(st.lists(st.tuples(st.floats(0, 50), NAMES), min_size=1, max_size=50))
@@ -93,6 +97,15 @@ def test_counted_arrivals_mean_the_same_trace_each_time_unless_another_generator
 def test_arrivals_have_six_decimals_and_slos_only_where_one_is_set() -> None:
     assert to_csv(a_trace((0.1, "a"), (2.0, "b"))) == "arrival_s,family\n0.100000,a\n2.000000,b\n"
     assert to_csv(a_trace((0.1, "a"), slo_s=0.05)) == "arrival_s,family,slo_s\n0.100000,a,0.05\n"
+
+
+def test_minima_stand_in_a_column_of_their_own_where_one_is_set() -> None:
+    trace = replace(a_trace((0.1, "a"), (0.2, "a")), min_accuracy=np.array([0.0, 0.9]))
+    assert to_csv(trace) == "arrival_s,family,min_accuracy\n0.100000,a,\n0.200000,a,0.9\n"
+    both = replace(trace, slo_s=np.array([0.05, math.nan]))
+    assert to_csv(both) == "arrival_s,family,slo_s,min_accuracy\n0.100000,a,0.05,\n0.200000,a,,0.9\n"
+    with pytest.raises(UsageError, match="minimum accuracies"):
+        to_csv(trace, per_second=True)
 
 
 def test_columns_may_come_in_any_order_with_quotes_spaces_a_byte_order_mark_and_foreign_line_ends(
@@ -149,7 +162,8 @@ def test_counts_refuse_to_lose_latency_targets() -> None:
         ('arrival_s,family\n1,"a\n', 2, "unexpected end of data"),
         ("arrival_s,family,slo_s\n1,a,0\n", 2, "slo_s must be above zero"),
         ("arrival_s,family,slo_s\n1,a,nan\n", 2, "slo_s `nan`"),
-        ("arrival_s,family,min_accuracy\n1,a,\n1,a,0.9\n", 3, "min_accuracy is not supported yet"),
+        ("arrival_s,family,min_accuracy\n1,a,\n1,a,1.1\n", 3, "min_accuracy must be a fraction"),
+        ("arrival_s,family,min_accuracy\n1,a,-0.1\n", 2, "min_accuracy `-0.1`"),
         ("second,family,count\n", 1, "has no arrivals"),
         ("second,family,count\n1,a,0\n", 2, "has no arrivals"),
         ("second,family,count\n2,a,1\n1,a,1\n", 3, "1 s comes after 2 s"),

@@ -51,6 +51,7 @@ def test_copies_stay_near_their_arrival_and_keep_its_latency_target() -> None:
         arrival_s=np.array([2.0, 8.0]),
         family=np.array([1, 0]),
         slo_s=np.array([0.1, math.nan]),
+        min_accuracy=np.array([0.0, 0.9]),
     )
 
     many = scaled(trace, 50.0, rng())
@@ -60,6 +61,7 @@ def test_copies_stay_near_their_arrival_and_keep_its_latency_target() -> None:
     assert np.all(np.abs(many.arrival_s[50:] - 8.0) <= 0.5)
     assert many.family.tolist() == [1] * 50 + [0] * 50
     assert many.slo_s[:50].tolist() == [0.1] * 50
+    assert many.min_accuracy.tolist() == [0.0] * 50 + [0.9] * 50
     assert len(np.unique(many.arrival_s)) == 100
 
 

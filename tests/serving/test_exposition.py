@@ -63,7 +63,7 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
                 counts.served(1, rows=1, waited_s=0.001, took_s=0.01, compute_s=0.009, accuracy=0.9, now_s=1.0)
     for number in range(50):
         controller.offer(make_request(number, family=names[0]), 1.0)
-    plane.refused["BadRequest"] += 1
+    plane.refusals["BadRequest"] += 1
     return Metrics(plane, Connections(most=9, most_body_bytes=9), LoopLag(), ChangeTotals())
 
 

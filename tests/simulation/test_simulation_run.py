@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import msgspec
+import numpy as np
 import pytest
 from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile, make_trace, near
 from hypothesis import given, settings
@@ -115,6 +116,23 @@ def test_an_own_slo_beyond_its_familys_does_not_make_a_request_wait_longer() -> 
     """As live: company is waited for within the family's 105 ms, two rows take 20: it starts at 85 ms, not at 980."""
     run = one_device(make_trace((0.0, "a"), slo_s=(1.0,)), {1: 0.010, 2: 0.020}, max_batch=2)
     assert [at_s for at_s, _ in run.launches] == pytest.approx([0.085])
+
+
+def test_a_request_is_answered_by_a_variant_as_accurate_as_it_asks_for_or_rejected_where_none_is_hosted() -> None:
+    """One of 0.8 on cpu0 and one of 0.9 on cpu1: who asks for more than 0.9 is rejected."""
+    measured = {"cpu0": make_measured("a", "s", 0.8, {1: 0.010}), "cpu1": make_measured("a", "l", 0.9, {1: 0.010})}
+    profiles = {device: make_profile(device, variant) for device, variant in measured.items()}
+    plan = make_plan(*(make_placement(device, "a", variant.variant) for device, variant in measured.items()))
+    minima = [0.0, 0.9, 0.85, 0.95] * 10
+    trace = make_trace(*((0.1 * n, "a") for n in range(40)))
+    trace = replace(trace, min_accuracy=np.array(minima))
+    catalog = make_catalog(make_family("a", {"s": 0.8, "l": 0.9}))
+    run = simulate(trace, plan, catalog, profiles, EXACT, never)
+    ended = sorted(run.ended, key=lambda each: each.arrival_s)
+    for each, minimum in zip(ended, minima, strict=True):
+        assert each.outcome is (Outcome.REJECTED if minimum > 0.9 else Outcome.SERVED)
+        assert (each.accuracy or 1.0) >= minimum
+    assert {each.variant for each in ended} == {"s", "l", None}
 
 
 def test_an_empty_trace_ends_at_once() -> None:

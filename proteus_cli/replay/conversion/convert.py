@@ -63,7 +63,7 @@ def convert(
     """Read all sources, and be ready to write them as one trace.
 
     ``shares`` by family are asked for where rows are spread over families; ``room`` is an empty file for what memory
-    should not hold, 20 bytes per arrival. Raises `ArtefactError` with the line that is wrong, `UsageError`.
+    should not hold, 28 bytes per arrival. Raises `ArtefactError` with the line that is wrong, `UsageError`.
     """
     # Counts are spread as `read_trace` would do it; the other draws must not depend on how many those are.
     spreading = np.random.default_rng(options.seed)
@@ -88,7 +88,7 @@ def convert(
         found=found,
         families=families.names,
         began=_date(origin_us + options.window.start_us) if origin_us > 0 else None,
-        pieces=csv_pieces(result, families.names, has_slos=found.has_slos, per_second=options.per_second),
+        pieces=csv_pieces(result, families.names, own=found.own_columns, per_second=options.per_second),
     )
 
 

@@ -28,8 +28,8 @@ class Format:
 
     ``needs`` must be there and ``allows`` may (None: any other, which are left out). ``time`` is a number or a date;
     None where the n-th row is the n-th second. The row began ``duration`` before. ``count`` arrivals are spread over
-    the second after the time; without it a row is one arrival. ``blank`` must be empty. ``by_minute``: columns 1, 2, …
-    count by minute. ``families`` are the rules to get families, of which the first whose columns are there holds.
+    the second after the time; without it a row is one arrival. ``min_accuracy`` is its own. ``by_minute``: columns
+    1, 2, … count by minute. ``families`` are the rules to get families; the first whose columns are there holds.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Format:
     duration: Column | None = None
     slo: Column | None = None
     count: str | None = None
-    blank: str | None = None
+    min_accuracy: str | None = None
     by_minute: bool = False
     families: tuple[str, ...] = (WEIGHTS,)
     unnamed: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ FORMATS: tuple[Format, ...] = (
         allows=("slo_s", "min_accuracy"),
         time=Column("arrival_s"),
         slo=Column("slo_s"),
-        blank="min_accuracy",
+        min_accuracy="min_accuracy",
         families=("column=family",),
     ),
     Format(

@@ -3,7 +3,7 @@
 import csv
 import tempfile
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,9 @@ from proteus_cli.replay.trace import MOST_ARRIVALS
 Tell = Callable[[str, Format, FamilyRule], None]
 """Called with the name of each source, its format, and where its families come from."""
 Progress = Callable[[str, float], None]
+
+_Columns = tuple["array[int]", "array[int]", "array[float]", "array[float]", "array[int]"]
+"""Of rows: times, families, latency targets, minimum accuracies, and how many arrivals each is."""
 
 
 class Gatherer:
@@ -55,43 +58,44 @@ class Gatherer:
         except OSError as error:
             raise ArtefactError(
                 f"Can't keep arrivals aside in `{tempfile.gettempdir()}`: {error.strerror or error}.",
-                hint="20 bytes are needed per arrival; set TMPDIR to a place with more room",
+                hint="28 bytes are needed per arrival; set TMPDIR to a place with more room",
             ) from error
 
     def _chunks(self, rows: Iterator[Event], table: Table) -> Iterator[Records]:
         """The arrivals of the rows, `CHUNK` of them at a time; a row that counts more goes into several chunks."""
         spread_us = table.format.spread_us
-        times_us, slos_s, families, counts = array("q"), array("d"), array("i"), array("q")
+        columns = times_us, families, slos_s, minima, counts = _columns()
         pending = total = 0
-        for time_us, family, slo_s, arrivals in rows:
+        for time_us, family, slo_s, min_accuracy, arrivals in rows:
             left, total = arrivals, total + arrivals
             if spread_us and total > MOST_ARRIVALS:
                 raise table.lines.error(f"more than {MOST_ARRIVALS:,} arrivals up to here, more than a trace may have")
             while left:
                 part = min(left, CHUNK - pending)
                 times_us.append(time_us)
-                slos_s.append(slo_s)
                 families.append(family)
+                slos_s.append(slo_s)
+                minima.append(min_accuracy)
                 counts.append(part)
                 left, pending = left - part, pending + part
                 if pending == CHUNK:
-                    yield self._records(times_us, slos_s, families, counts, spread_us)
-                    times_us, slos_s, families, counts, pending = array("q"), array("d"), array("i"), array("q"), 0
-        yield self._records(times_us, slos_s, families, counts, spread_us)
+                    yield self._records(columns, spread_us)
+                    columns = times_us, families, slos_s, minima, counts = _columns()
+                    pending = 0
+        yield self._records(columns, spread_us)
 
-    def _records(
-        self,
-        time_us: Sequence[int],
-        slo_s: Sequence[float],
-        family: Sequence[int],
-        counts: Sequence[int],
-        spread_us: int,
-    ) -> Records:
-        source = np.repeat(np.arange(len(counts)), np.array(counts, dtype=np.int64))
+    def _records(self, columns: _Columns, spread_us: int) -> Records:
+        time_us, family, slo_s, min_accuracy, counts = map(np.array, columns)
+        source = np.repeat(np.arange(len(counts)), counts)
         records = np.empty(len(source), dtype=RECORD)
-        records["time_us"] = np.array(time_us, dtype=np.int64)[source]
-        records["slo_s"] = np.array(slo_s)[source]
-        records["family"] = self._families.draw(np.array(family, dtype=np.int32)[source])
+        records["time_us"] = time_us[source]
+        records["slo_s"] = slo_s[source]
+        records["min_accuracy"] = min_accuracy[source]
+        records["family"] = self._families.draw(family[source])
         if spread_us:
             records["time_us"] += (self._rng.random(len(records)) * spread_us).astype(np.int64)
         return records
+
+
+def _columns() -> _Columns:
+    return array("q"), array("i"), array("d"), array("d"), array("q")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count
 
-from proteus_cli.replay.cells import number, slo, whole
+from proteus_cli.replay.cells import fraction, number, slo, whole
 from proteus_cli.replay.conversion.families import Families, FamilyRule, parse_rule
 from proteus_cli.replay.conversion.formats import DAY_US, MINUTE_US, SECOND_US, Column, is_number
 from proteus_cli.replay.conversion.table import Table
@@ -16,8 +16,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
-Event = tuple[int, int, float, int]
-"""Time in microseconds, index of the family, latency target in seconds (NaN: the family's), how many arrivals.
+Event = tuple[int, int, float, float, int]
+"""Time in microseconds, index of the family, latency target in seconds (NaN: the family's), how accurate an answer must
+be (0: at all), how many arrivals.
 
 A plain tuple, as there is one per row.
 """
@@ -47,7 +48,8 @@ def _by_row(table: Table, rule: FamilyRule, families: Families) -> Iterator[Even
     time_at, slo_at = columns.add(form.time), columns.add(slo_column)
     duration_at = columns.add(form.duration)
     count_at = columns.add(Column(form.count) if form.count else None)
-    blank_at = columns.add(Column(form.blank) if form.blank and table.has([form.blank]) else None)
+    accuracy_name = form.min_accuracy if form.min_accuracy and table.has([form.min_accuracy]) else None
+    accuracy_at = columns.add(Column(accuracy_name) if accuracy_name else None)
 
     rows = table.rows(columns.names)
     first = next(rows, None)
@@ -62,9 +64,8 @@ def _by_row(table: Table, rule: FamilyRule, families: Families) -> Iterator[Even
             time_us -= duration_of(cells[duration_at])
         slo_s = slo(cells[slo_at], slo_column.name) / slo_per_s if slo_column else math.nan
         arrivals = whole(form.count, cells[count_at]) if form.count else 1
-        if blank_at and cells[blank_at]:
-            raise ValueError(f"{form.blank} is not supported yet; leave the column empty")
-        yield time_us, family_of(cells), slo_s, arrivals
+        min_accuracy = fraction(accuracy_name, cells[accuracy_at]) if accuracy_name else 0.0
+        yield time_us, family_of(cells), slo_s, min_accuracy, arrivals
 
 
 def _by_minute(table: Table, rule: FamilyRule, families: Families, base_us: int, window: Window) -> Iterator[Event]:
@@ -77,7 +78,7 @@ def _by_minute(table: Table, rule: FamilyRule, families: Families, base_us: int,
         family = family_of(cells)
         for name, cell in zip(inside, cells[skipped:], strict=True):
             if cell != "0":
-                yield starts_us[name], family, math.nan, whole(name, cell)
+                yield starts_us[name], family, math.nan, 0.0, whole(name, cell)
 
 
 class _Columns:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 CHUNK = 1 << 16  # arrivals in memory at once, several times over
 SMALLEST_BLOCK = 1 << 9
-RECORD = np.dtype([("time_us", "<i8"), ("slo_s", "<f8"), ("family", "<i4")])
+RECORD = np.dtype([("time_us", "<i8"), ("slo_s", "<f8"), ("min_accuracy", "<f8"), ("family", "<i4")])
 
 Records = npt.NDArray[np.void]
 

@@ -10,7 +10,7 @@ from proteus_cli.domain.trace import PEAK_WINDOW_S
 from proteus_cli.replay.conversion.formats import SECOND_US
 from proteus_cli.replay.conversion.spool import CHUNK, Records
 from proteus_cli.replay.conversion.window import Window
-from proteus_cli.replay.trace import JITTER_S, LONGEST_S, repeated
+from proteus_cli.replay.trace import JITTER_S, LONGEST_S, OPTIONAL, own_columns, repeated
 
 Blocks = Iterator[Records]
 PEAK_SECONDS = int(PEAK_WINDOW_S)
@@ -46,11 +46,14 @@ def without_slos(blocks: Blocks) -> Blocks:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a stream holds. ``peak_qps`` is over the busiest 10 s that begin with a second, or over all if shorter."""
+    """What a stream holds. ``peak_qps`` is over the busiest 10 s that begin with a second, or over all if shorter.
+
+    ``own_columns`` hold what single arrivals ask for.
+    """
 
     arrivals: int
     last_us: int
-    has_slos: bool
+    own_columns: tuple[str, ...]
     peak_qps: float
 
     @property
@@ -60,13 +63,13 @@ class Survey:
 
 def survey(blocks: Blocks) -> Survey:
     """Look through a stream once."""
-    arrivals, last_us, has_slos, most = 0, 0, False, 0
+    arrivals, last_us, own, most = 0, 0, set[str](), 0
     seconds, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     for block in blocks:
         near = seconds > last_us // SECOND_US - PEAK_SECONDS  # from there on windows may not be full yet
         arrivals += len(block)
         last_us = int(block["time_us"][-1])
-        has_slos = has_slos or not bool(np.isnan(block["slo_s"]).all())
+        own.update(own_columns(block["slo_s"], block["min_accuracy"]))
         every = np.concatenate([seconds[near], block["time_us"] // SECOND_US])
         weights = np.concatenate([counts[near], np.ones(len(block), dtype=np.int64)])
         seconds, inverse = np.unique(every, return_inverse=True)
@@ -76,7 +79,8 @@ def survey(blocks: Blocks) -> Survey:
         most = max(most, int((up_to[stops] - up_to[:-1]).max()))
     duration_s = last_us / SECOND_US
     length_s = PEAK_WINDOW_S if duration_s >= PEAK_WINDOW_S else max(duration_s, 1.0)
-    return Survey(arrivals, last_us, has_slos, (most if duration_s >= PEAK_WINDOW_S else arrivals) / length_s)
+    columns = tuple(name for name in OPTIONAL if name in own)
+    return Survey(arrivals, last_us, columns, (most if duration_s >= PEAK_WINDOW_S else arrivals) / length_s)
 
 
 def scaled(blocks: Blocks, factor: float, duration_s: float, rng: np.random.Generator) -> Blocks:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
@@ -12,36 +11,36 @@ import numpy.typing as npt
 from proteus_cli.errors import UsageError
 from proteus_cli.replay.conversion.formats import SECOND_US
 from proteus_cli.replay.conversion.stream import Blocks
+from proteus_cli.replay.trace import own_cells, require_countable
 
 Ints = npt.NDArray[np.int64]
 
 
-def csv_pieces(blocks: Blocks, names: Sequence[str], *, has_slos: bool, per_second: bool) -> Iterator[str]:
-    """Pieces of CSV; ``names`` are those of the families.
+def csv_pieces(blocks: Blocks, names: Sequence[str], *, own: Sequence[str], per_second: bool) -> Iterator[str]:
+    """Pieces of CSV; ``names`` are those of the families, ``own`` the columns with what single arrivals ask for.
 
-    Raises `UsageError` before the first piece where there is nothing to write, or latency targets of single arrivals
-    that counts can't hold.
+    Raises `UsageError` before the first piece where there is nothing to write, or something that counts can't hold.
     """
-    if per_second and has_slos:
-        hint = "leave them out with `--without-slo`, or write one row per arrival"
-        raise UsageError("The trace has latency targets by request, which counts can't hold.", hint=hint)
+    if per_second:
+        hint = "write one row per arrival; `--without-slo` leaves latency targets out"
+        require_countable(own, "The trace", hint=hint)
     full = (block for block in blocks if len(block))
     first = next(full, None)
     if first is None:
         raise UsageError("Scaled so far down, the trace has no arrivals left.", hint="scale it to more")
     whole = chain([first], full)
-    return _counts(whole, names) if per_second else _arrivals(whole, names, has_slos=has_slos)
+    return _counts(whole, names) if per_second else _arrivals(whole, names, own)
 
 
-def _arrivals(blocks: Blocks, names: Sequence[str], *, has_slos: bool) -> Iterator[str]:
-    yield "arrival_s,family,slo_s\n" if has_slos else "arrival_s,family\n"
+def _arrivals(blocks: Blocks, names: Sequence[str], own: Sequence[str]) -> Iterator[str]:
+    yield ",".join(("arrival_s", "family", *own)) + "\n"
     cells = [_cell(name) for name in names]
     for block in blocks:
         arrivals = zip((block["time_us"] / SECOND_US).tolist(), block["family"].tolist(), strict=True)
-        if has_slos:
-            slos = ("" if math.isnan(slo_s) else repr(slo_s) for slo_s in block["slo_s"].tolist())
-            rows = zip(arrivals, slos, strict=True)
-            yield "".join([f"{arrival_s:.6f},{cells[family]},{slo_s}\n" for (arrival_s, family), slo_s in rows])
+        if own:
+            asked = map(",".join, zip(*(own_cells(name, block[name].tolist()) for name in own), strict=True))
+            rows = zip(arrivals, asked, strict=True)
+            yield "".join([f"{arrival_s:.6f},{cells[family]},{more}\n" for (arrival_s, family), more in rows])
         else:
             yield "".join([f"{arrival_s:.6f},{cells[family]}\n" for arrival_s, family in arrivals])
 

@@ -8,6 +8,7 @@ What most requests look like (one flat list of numbers, or bytes) takes a short 
 import math
 import struct
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Annotated, Any
 
 import msgspec
@@ -22,6 +23,7 @@ from proteus_cli.serving.pending import Answered, AnsweredBatch
 _LARGEST_INT64 = 2**63 - 1
 _KNOWN_HEADS = 256  # JSON before binary tensors, remembered by family
 _LONGEST_KNOWN_HEAD = 2048
+_SMALL_BYTES = 64 * 1024
 _US_PER_S = 1e6
 
 
@@ -58,11 +60,16 @@ class _FlatRequest(WireRequest):
 
 
 class _Form(msgspec.Struct, frozen=True):
-    """What the JSON before binary tensors says: the sizes of the blobs as they follow, and where each belongs."""
+    """What the JSON before binary tensors says: how many bytes follow, and from where to where each input has them."""
 
-    sizes: tuple[int, ...]
-    order: tuple[int, ...]
+    size: int
+    parts: tuple[tuple[int, int], ...]
     query: Query
+
+    def inputs(self, body: bytes | bytearray, first: int) -> tuple[Buffer, ...]:
+        """The inputs in a body, behind ``first`` bytes of JSON; not copied where they are large."""
+        content: Buffer = memoryview(body) if self.size > _SMALL_BYTES else body
+        return tuple([content[first + start : first + end] for start, end in self.parts])
 
 
 class _OneRow:
@@ -135,17 +142,13 @@ class Codec:
             raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes")
         head = bytes(body[:json_length])
         form = self._forms.get(head)
-        rest = memoryview(body)[json_length:]
-        if form is None:
-            wire = _parsed(head)
-            query = self._decode_any(wire, rest)
-            self._remember(head, wire, query)
-            return query
-        blobs = _Binary(rest)
-        taken = [blobs.take(size, "") for size in form.sizes]
-        blobs.require_used_up()
-        known = form.query
-        return Query(tuple(taken[place] for place in form.order), known.rows, known.outputs, known.options, known.id)
+        if form is not None and len(body) == json_length + form.size:
+            known = form.query
+            return Query(form.inputs(body, json_length), known.rows, known.outputs, known.options, known.id)
+        wire = _parsed(head)
+        query = self._decode_any(wire, memoryview(body)[json_length:])
+        self._remember(head, wire, query)
+        return query
 
     def _remember(self, head: bytes, wire: WireRequest, query: Query) -> None:
         """The next request with this head is known by it, where all its tensors are in bytes."""
@@ -154,8 +157,10 @@ class Codec:
         if len(self._forms) >= _KNOWN_HEADS:
             self._forms.clear()
         order = oip.in_order(self._signature, [tensor.name for tensor in wire.inputs])
-        sizes = tuple((tensor.parameters or {})["binary_data_size"] for tensor in wire.inputs)
-        self._forms[head] = _Form(sizes, order, Query((), query.rows, query.outputs, query.options, query.id))
+        ends = list(accumulate((tensor.parameters or {})["binary_data_size"] for tensor in wire.inputs))
+        parts = tuple((start, end) for start, end in zip([0, *ends], ends, strict=False))
+        known = Query((), query.rows, query.outputs, query.options, query.id)
+        self._forms[head] = _Form(ends[-1], tuple(parts[place] for place in order), known)
 
     def _decode_any(self, wire: WireRequest, rest: memoryview) -> Query:
         order = oip.in_order(self._signature, [tensor.name for tensor in wire.inputs])
@@ -181,25 +186,31 @@ class Codec:
 
     def encode(self, query: Query, answer: Answered) -> tuple[bytes, list[Buffer]]:
         """The JSON of an answer, and the binary tensors that follow it."""
-        batch, blobs = answer.batch, list[Buffer]()
+        memo, rows, first = answer.batch.memo, answer.rows, answer.first
         try:
-            start, outputs = batch.memo[query.outputs, answer.rows]
+            start, outputs = memo[query.outputs, rows]
         except KeyError:
-            start, outputs = batch.memo[query.outputs, answer.rows] = self._described(query, answer)
-        text = start % (answer.queue_s * _US_PER_S)
-        for described, place, as_binary in outputs:
-            if as_binary:
-                blob = _blob(batch, place, answer)
-                blobs.append(blob)
-                text += b"%b%d}}" % (described, len(blob))
+            start, outputs = memo[query.outputs, rows] = self._shared(query, answer)
+        text, blobs = start % (answer.queue_s * _US_PER_S), list[Buffer]()
+        for described, values, row_bytes in outputs:
+            if row_bytes >= 0:
+                blobs.append(values[first * row_bytes : (first + rows) * row_bytes])
+                text += described
+            elif rows == 1:
+                text += b"%b%b}" % (described, _encode(values[first]))
             else:
-                text += b"%b%b}" % (described, _numbers(batch, place, answer))
+                flat = [value for row in values[first : first + rows] for value in row]
+                text += b"%b%b}" % (described, _encode(flat))
         if query.id is not None:
             return b'%b],"id":%b}' % (text, _encode(query.id)), blobs
         return text + b"]}", blobs
 
-    def _described(self, query: Query, answer: Answered) -> tuple[bytes, list[tuple[bytes, int, bool]]]:
-        """What answers of one batch with as many rows share: all but the time in the queue, the values and the id."""
+    def _shared(self, query: Query, answer: Answered) -> tuple[bytes, list[tuple[bytes, Any, int]]]:
+        """What answers of one batch with as many rows share: all but the time in the queue, the id, and whose rows.
+
+        The JSON up to the time in the queue, and of each output its JSON up to the values, the values of all rows, in
+        bytes or as lists, and the bytes of a row, -1 for lists.
+        """
         batch, hosted = answer.batch, answer.batch.hosted
         parameters = {
             "variant": hosted.variant, "accuracy": hosted.accuracy, "device": hosted.device,
@@ -207,40 +218,39 @@ class Codec:
         }  # fmt: skip
         head = {"model_name": self._family, "model_version": oip.VERSION, "parameters": parameters}
         start = _encode(head)[:-2].replace(b"%", b"%%") + b',"queue_us":%d},"outputs":['
-        outputs: list[tuple[bytes, int, bool]] = []
+        outputs: list[tuple[bytes, Any, int]] = []
         for place, as_binary in query.outputs:
             values, spec = batch.outputs[place], self._signature.outputs[place]
             shape = [answer.rows, *values.shape[1:]]
-            tensor = {"name": spec.name, "datatype": oip.DATATYPE_OF[values.dtype], "shape": shape}
-            rest = b',"parameters":{"binary_data_size":' if as_binary else b',"data":'
-            outputs.append(((b"," if outputs else b"") + _encode(tensor)[:-1] + rest, place, as_binary))
+            tensor: dict[str, Any] = {"name": spec.name, "datatype": oip.DATATYPE_OF[values.dtype], "shape": shape}
+            comma = b"," if outputs else b""
+            if as_binary:
+                row_bytes = values.nbytes // len(values)
+                tensor["parameters"] = {"binary_data_size": row_bytes * answer.rows}
+                outputs.append((comma + _encode(tensor), _bytes(batch, place), row_bytes))
+            else:
+                outputs.append((comma + _encode(tensor)[:-1] + b',"data":', _lists(batch, place), -1))
         return start, outputs
 
 
-def _numbers(batch: AnsweredBatch, place: int, answer: Answered) -> bytes:
-    """The values of an answer's rows as one flat list."""
-    key = ("list", place)
-    try:
-        rows = batch.memo[key]
-    except KeyError:
+def _lists(batch: AnsweredBatch, place: int) -> list[list[Any]]:
+    """Each row of an output as a flat list; made once for a batch."""
+    key = ("lists", place)
+    if key not in batch.memo:
         values = batch.outputs[place]
-        rows = batch.memo[key] = values.reshape(len(values), -1).tolist()
-    if answer.rows == 1:
-        return _encode(rows[answer.first])
-    return _encode([value for row in rows[answer.first : answer.first + answer.rows] for value in row])
+        batch.memo[key] = values.reshape(len(values), -1).tolist()
+    found: list[list[Any]] = batch.memo[key]
+    return found
 
 
-def _blob(batch: AnsweredBatch, place: int, answer: Answered) -> memoryview:
-    """The values of an answer's rows in bytes."""
+def _bytes(batch: AnsweredBatch, place: int) -> Buffer:
+    """All rows of an output in bytes; made once for a batch, and large ones without a copy."""
     key = ("bytes", place)
-    try:
-        content, row_bytes = batch.memo[key]
-    except KeyError:
-        values = np.ascontiguousarray(batch.outputs[place])
-        content, row_bytes = values.reshape(-1).view(np.uint8).data, values.nbytes // len(values)
-        batch.memo[key] = content, row_bytes
-    blob: memoryview = content[answer.first * row_bytes : (answer.first + answer.rows) * row_bytes]
-    return blob
+    if key not in batch.memo:
+        content = np.ascontiguousarray(batch.outputs[place]).reshape(-1).view(np.uint8)
+        batch.memo[key] = content.tobytes() if content.nbytes <= _SMALL_BYTES else content.data
+    found: Buffer = batch.memo[key]
+    return found
 
 
 def _parsed(content: bytes | bytearray) -> WireRequest:

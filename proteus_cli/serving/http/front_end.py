@@ -16,6 +16,7 @@ from proteus_cli.errors import (
     DeadlineExceeded,
     EngineFailed,
     MethodNotAllowed,
+    NotAccurateEnough,
     NotFound,
     NotReady,
     Overloaded,
@@ -36,6 +37,7 @@ log = logging.getLogger("proteus.http")
 
 STATUS = {
     BadRequest: 400,
+    NotAccurateEnough: 400,
     UnknownModel: 404,
     NotFound: 404,
     MethodNotAllowed: 405,
@@ -84,7 +86,7 @@ class HttpFrontEnd:
             else:
                 self._other(exchange)
         except RequestError as error:
-            self._plane.refused[type(error).__name__] += 1
+            self._plane.refusals[type(error).__name__] += 1
             refuse(exchange, error)
         except Exception:
             log.exception("a bug while handling %r %r", exchange.method, exchange.target)
@@ -151,6 +153,8 @@ def refuse(exchange: Exchange, error: RequestError, headers: bytes = b"") -> Non
         headers += b"retry-after: %d\r\n" % math.ceil(error.retry_after_s)
     elif isinstance(error, MethodNotAllowed):
         headers += b"allow: %b\r\n" % error.allowed.encode()
+    elif isinstance(error, NotAccurateEnough):
+        headers += b"%b: rejected\r\n" % OUTCOME  # unlike other bad requests, it has ended as one of the outcomes
     elif isinstance(error, DeadlineExceeded):
         headers += b"%b: %b\r\n" % (OUTCOME, b"late" if error.is_late else b"dropped")
     exchange.respond(STATUS[type(error)], JSON, msgspec.json.encode({"error": error.message}), headers=headers)

@@ -64,6 +64,8 @@ class Pages:
     def answer(self, exchange: Exchange, path: str) -> None:
         """Answer a request that is no inference. Raises `RequestError`."""
         methods, values = self._find(path)
+        if values.get("version", oip.VERSION) != oip.VERSION:
+            raise UnknownModel(f"no version `{values['version']}` of any model; there is `{oip.VERSION}`")
         method = exchange.method.decode()
         handler = methods.get("GET" if method == "HEAD" else method)
         if handler is None:
@@ -81,10 +83,8 @@ class Pages:
         raise NotFound("no such page; the API is described at GET /v2 and in the Open Inference Protocol v2")
 
     def _model(self, asked: Asked) -> str:
-        name, version = asked.values["model"], asked.values.get("version", oip.VERSION)
+        name = asked.values["model"]
         self._plane.require_family(name)
-        if version != oip.VERSION:
-            raise UnknownModel(f"`{name}` has no version `{version}`; there is `{oip.VERSION}`")
         return name
 
     def _server(self, _: Asked) -> Page:

@@ -1,0 +1,90 @@
+"""Lanes, and the desks at which they take what waits."""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from proteus_cli.control.decision import Hosted
+from proteus_cli.control.line import Line
+from proteus_cli.control.pace import Pace
+from proteus_cli.control.queue import DeadlineQueue
+
+
+class Admitted(msgspec.Struct, frozen=True, gc=False):
+    """The request waits now; ask these lanes what to do."""
+
+    devices: tuple[str, ...]
+
+
+NOBODY = Admitted(())
+
+
+@dataclass(slots=True, eq=False)
+class Desk:
+    """A line and the lanes that take from it, in the order of its hosts. Those there carry ``capacity_qps`` together.
+
+    ``pace``: how many times longer than profiled their batches take.
+    """
+
+    line: Line
+    team: tuple[tuple[Hosted, "Lane"], ...] = ()
+    capacity_qps: float = 0.0
+    pace: float = 1.0
+
+    def free(self) -> list[str]:
+        """The lanes with a free slot."""
+        return [host.device for host, lane in self.team if lane.free]
+
+    def ask_free(self) -> Admitted:
+        """Its lanes with a free slot are to be asked."""
+        free = self.free()
+        return Admitted(tuple(free)) if free else NOBODY
+
+    def count_capacity(self) -> None:
+        """Count anew what the lanes that are there carry at their pace."""
+        there = [(host.capacity_qps, lane.pace.factor) for host, lane in self.team if not lane.is_away]
+        self.capacity_qps = sum(qps / factor for qps, factor in there)
+        self.pace = sum(qps for qps, _ in there) / self.capacity_qps if self.capacity_qps > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seat:
+    """A variant that a lane hosts, a desk that it takes from, and one of its queues there, or the only one."""
+
+    hosted: Hosted
+    desk: Desk
+    line: Line
+    level: int
+    queue: DeadlineQueue
+    is_only: bool
+
+    def is_before(self, other: "Seat") -> bool:
+        """Its first request goes before that of another seat; at both, some wait."""
+        return self.level < other.level or (self.level == other.level and self.queue.is_before(other.queue))
+
+
+def seats_of(hosted: Hosted, desk: Desk) -> list[Seat]:
+    """One at each level."""
+    queues, line = desk.line.queues_of(hosted), desk.line
+    return [Seat(hosted, desk, line, level, queue, is_only=len(queues) == 1) for level, queue in queues.items()]
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """``free`` slots; ``calls``: lanes that should be asked, as this one leaves them work.
+
+    A lane that is ``away`` has no free slots; ``held`` are those that it will have again. ``alone``: only it is to be
+    asked.
+    """
+
+    free: int
+    alone: Admitted
+    held: int = 0
+    is_away: bool = False
+    pace: Pace = field(default_factory=Pace)
+    seats: tuple[Seat, ...] = ()
+    calls: list[str] = field(default_factory=list)
+
+    @property
+    def families(self) -> frozenset[str]:
+        return frozenset(seat.hosted.family for seat in self.seats)

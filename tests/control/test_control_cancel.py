@@ -1,0 +1,197 @@
+"""Requests that nobody wants any more leave before they are batched."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from builders import hosted, make_placement, make_plan, make_request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proteus_cli.control.batcher import GreedyBatcher
+from proteus_cli.control.controller import Admitted, Controller, Refused
+from proteus_cli.control.decision import IDLE, Hosted, Launch
+from proteus_cli.control.line import EarlyLine, LateLine, Line
+from proteus_cli.control.policies import Policy
+from proteus_cli.control.queue import DeadlineQueue
+from proteus_cli.domain.request import Request
+
+ASSIGNMENTS = ("late", "early")
+
+
+def controller_of(assignment: str = "late") -> Controller:
+    """One row in 10 ms, four in 16: 250 qps."""
+    host = hosted(latency_s={1: 0.010, 4: 0.016}, capacity_qps=250.0)
+    policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None, assignment=assignment)  # type: ignore[arg-type]
+    controller = Controller({"a": 0.1}, {"cpu0": 1}, policy)
+    assert controller.adopt(make_plan(make_placement("cpu0", "a", "a-s")), [host], 0.0) == ()
+    return controller
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+@pytest.mark.parametrize("priority", [0, 1])
+def test_what_waits_leaves_once_and_what_runs_or_has_ended_does_not(assignment: str, priority: int) -> None:
+    controller = controller_of(assignment)
+    requests = [Request(n, "a", 0.0, 0.1, priority=priority) for n in range(6)]
+    for request in requests:
+        controller.offer(request, 0.0)
+    launch = controller.decide("cpu0", 0.0)
+    assert isinstance(launch, Launch)
+    assert [controller.cancel(request) for request in requests] == [False] * 4 + [True] * 2
+    assert [controller.cancel(request) for request in requests] == [False] * 6
+    assert controller.waiting == 0
+    controller.finished(launch, None)
+    assert [controller.cancel(request) for request in requests] == [False] * 6
+    assert controller.decide("cpu0", 0.0) == IDLE
+
+
+def test_what_was_never_offered_does_not_wait() -> None:
+    controller = controller_of()
+    assert not controller.cancel(make_request())
+    assert not controller.cancel(Request(1, "a", 0.0, 0.1, priority=5))
+    assert not controller.cancel(Request(2, "a", 0.0, 0.1, min_accuracy=0.99))
+
+
+def test_others_go_on_waiting_in_their_order() -> None:
+    controller = controller_of()
+    requests = [make_request(n) for n in range(5)]
+    for request in requests:
+        controller.offer(request, 0.0)
+    assert controller.cancel(requests[0])
+    assert controller.cancel(requests[2])
+    launch = controller.decide("cpu0", 0.0)
+    assert isinstance(launch, Launch)
+    assert [request.id for request in launch.requests] == [1, 3, 4]
+
+
+def test_whoever_leaves_makes_room_at_the_door() -> None:
+    """25 rows are all that 250 qps answer in 100 ms."""
+    controller = controller_of()
+    requests = [make_request(n) for n in range(25)]
+    assert all(isinstance(controller.offer(request, 0.0), Admitted) for request in requests)
+    assert isinstance(controller.offer(make_request(25), 0.0), Refused)
+    assert controller.cancel(requests[7])
+    assert isinstance(controller.offer(make_request(26), 0.0), Admitted)
+    assert isinstance(controller.offer(make_request(27), 0.0), Refused)
+
+
+# --- queues and lines, whatever is done with them
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(["push", "push", "push", "take", "pop", "remove"]),
+        st.sampled_from([0.1, 0.2, 0.3]),
+        st.integers(1, 5),
+    ),
+    max_size=60,
+)
+
+
+@given(MOVES)
+def test_a_queue_is_a_sorted_list(moves: list[tuple[str, float, int]]) -> None:
+    """Against a list that is sorted after each step."""
+    queue, model, known = DeadlineQueue(), list[Request](), list[Request]()
+    for move, slo_s, number in moves:
+        match move:
+            case "push":
+                request = make_request(len(known), slo_s=slo_s, rows=number)
+                known.append(request)
+                overtook = queue.push(request)
+                model = sorted([*model, request], key=lambda r: (r.deadline_s, r.id))
+                assert overtook == (model[0] is request and len(model) > 1)
+            case "take" if model:
+                taken, rows = queue.take(number)
+                assert list(taken) == model[: len(taken)]
+                assert rows == sum(request.rows for request in taken)
+                assert len(taken) == 1 or rows <= number
+                model = model[len(taken) :]
+                assert not model or rows + model[0].rows > number
+            case "pop" if model:
+                assert queue.pop() is model.pop(0)
+            case "remove" if known:
+                request = known[number * 7 % len(known)]
+                assert queue.remove(request) is (request in model)
+                model = [each for each in model if each is not request]
+        assert list(queue) == model
+        assert (len(queue), queue.rows) == (len(model), sum(request.rows for request in model))
+        assert queue.peek() is (model[0] if model else None)
+
+
+HOSTS = [hosted(f"cpu{n}", latency_s={1: 0.01}, weight=weight) for n, weight in enumerate((1.0, 2.0, 0.0))]
+LINE_MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(["push", "push", "push", "take", "give_up", "remove", "rehost"]),
+        st.sampled_from([0, 0, 1, 3, 99]),
+        st.integers(1, 6),
+    ),
+    max_size=60,
+)
+
+
+@given(LINE_MOVES, st.sampled_from([LateLine, lambda: EarlyLine(uniform=True), lambda: EarlyLine(uniform=False)]))
+def test_a_line_has_as_many_turns_as_rows_and_each_request_leaves_once(
+    moves: list[tuple[str, int, int]], new: type[LateLine]
+) -> None:
+    line: Line = new()
+    line.rehost(HOSTS)
+    left, known = Counter[int](), list[Request]()
+    for move, priority, number in moves:
+        host = line.hosts[number % len(line.hosts)] if line.hosts else None
+        match move:
+            case "push" if host:
+                request = Request(len(known), "a", 0.0, number / 10, number, priority=priority)
+                known.append(request)
+                line.open(request.level)
+                line.push(request)
+            case "take" | "give_up" if host:
+                left.update(_removed(line, host, number if move == "take" else 0))
+            case "remove" if known:
+                request = known[number * 7 % len(known)]
+                waited = not left[request.id]
+                assert line.remove(request) is waited
+                left[request.id] = 1
+            case "rehost":
+                left.update(request.id for request in line.rehost(HOSTS[: number % 4]))
+        _agrees(line, [request for request in known if not left[request.id]])
+    assert max(left.values(), default=0) <= 1
+
+
+def _removed(line: Line, host: Hosted, most_rows: int) -> list[int]:
+    """What a host takes of each level, or gives up where it may have no rows."""
+    removed = []
+    for level, queue in line.queues_of(host).items():
+        if len(queue) and most_rows:
+            taken, rows = line.take(host, most_rows, level)
+            assert rows == sum(request.rows for request in taken)
+            removed += [request.id for request in taken]
+        elif len(queue):
+            removed.append(line.give_up(host, level).id)
+    return removed
+
+
+def _agrees(line: Line, waiting: Sequence[Request]) -> None:
+    turns = [line.turns_of(host) for host in line.hosts] or [0]
+    assert sum(turns) == sum(request.rows for request in waiting)
+    assert min(turns) >= 0
+    assert len(line) == len(waiting)
+    assert {request.id for request in line} == {request.id for request in waiting}
+    for level in (1, 2, 3, 8):
+        assert line.rows_up_to(level) == sum(request.rows for request in waiting if request.level <= level)
+
+
+def test_a_host_is_told_by_identity() -> None:
+    """Two variants may look the same; turns are one's own."""
+    line, twin = LateLine(), hosted("cpu0", latency_s={1: 0.01}, weight=1.0)
+    line.rehost([HOSTS[0], twin])
+    line.push(make_request())
+    assert sorted([line.turns_of(HOSTS[0]), line.turns_of(twin)]) == [0, 1]
+
+
+def test_equal_deadlines_are_found_among_many() -> None:
+    queue = DeadlineQueue()
+    requests = [make_request(n) for n in range(1000)]
+    for request in reversed(requests):
+        queue.push(request)
+    assert list(queue) == requests
+    assert all(queue.remove(request) for request in requests[::2])
+    assert list(queue) == requests[1::2]
