@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit golden docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-paper lock all clean
+.PHONY: bench bench-planner bench-simulator bench-paper bench-serving lock all clean
 
 help:  ## show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ bench-simulator: setup  ## how many queries per second the simulator plays; 2 mi
 
 bench-paper: setup  ## the paper's experiments, and ours beside them; about 10 minutes
 	$(BIN)/python -m benchmarks.paper
+
+bench-serving: setup  ## proteus beside mosec, Triton and others; 25 minutes; needs wrk and nghttp2-client
+	$(BIN)/python -m benchmarks.serving
 
 lock:  ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock --upgrade

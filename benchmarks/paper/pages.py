@@ -29,9 +29,9 @@ def shown(done: Benchmark) -> RenderableType:
     parts: list[RenderableType] = []
     for section in done.sections:
         parts.append(Text(f"\n{section.title}", style="bold underline"))
-        parts += [_rich(table) for table in section.tables]
+        parts += [rich_table(table) for table in section.tables]
         parts += [Markdown(remark) for remark in section.remarks]
-        parts += [Text(_aim(aim), style="green" if aim.is_reached else "red") for aim in section.aims]
+        parts += [Text(aim_line(aim), style="green" if aim.is_reached else "red") for aim in section.aims]
     parts += [Text(text, style="yellow") for text in done.skipped]
     parts.append(Text(f"\n{len(done.runs)} runs in {done.seconds:.0f} s; {done.machine}; {_versions(done)}"))
     return Group(*parts)
@@ -47,7 +47,9 @@ def markdown(done: Benchmark) -> str:
 
 def tables(done: Benchmark) -> str:
     """All tables and nothing else."""
-    return "\n".join(line for section in done.sections for table in section.tables for line in _table(table)) + "\n"
+    return (
+        "\n".join(line for section in done.sections for table in section.tables for line in table_lines(table)) + "\n"
+    )
 
 
 def _made(done: Benchmark) -> Iterator[str]:
@@ -65,16 +67,17 @@ def _section(section: Section) -> Iterator[str]:
     if section.picture:
         yield from (f"![{section.title}]({section.picture})", "")
     for table in section.tables:
-        yield from _table(table)
+        yield from table_lines(table)
     for remark in section.remarks:
         yield from (remark, "")
     if section.aims:
         yield from ("To be reached:", "")
-        yield from (f"- {_aim(aim)}" for aim in section.aims)
+        yield from (f"- {aim_line(aim)}" for aim in section.aims)
         yield ""
 
 
-def _table(table: Table) -> Iterator[str]:
+def table_lines(table: Table) -> Iterator[str]:
+    """As Markdown."""
     yield f"**{table.title}**"
     yield ""
     yield _row(table.columns)
@@ -90,7 +93,8 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
-def _aim(aim: Aim) -> str:
+def aim_line(aim: Aim) -> str:
+    """In one line, with a mark."""
     sign, mark = ("≤" if aim.is_most else "≥"), ("✓" if aim.is_reached else "✗")
     return f"{mark} {aim.what}: {aim.measured:.2f} {aim.unit} (to reach: {sign} {aim.limit:g})"
 
@@ -99,7 +103,8 @@ def _versions(done: Benchmark) -> str:
     return ", ".join(f"{name} {version}" for name, version in done.versions.items())
 
 
-def _rich(table: Table) -> RichTable:
+def rich_table(table: Table) -> RichTable:
+    """For the terminal; a row that ends in a star is bold."""
     drawn = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, caption=table.note or None)
     drawn.caption_justify = "left"
     for place, column in enumerate(table.columns):

@@ -1,0 +1,71 @@
+"""What was to be reached, as far as it was measured."""
+
+from collections.abc import Callable, Iterator
+
+from benchmarks.paper.results import Aim
+from benchmarks.serving.results import Benchmark, Load, median
+from benchmarks.serving.rounds import OURS, RIVALS
+
+CPU_AT_MOST = {  # of a rival's CPU per request, by workload
+    "tiny-json": {"mosec": 0.75, "triton": 0.6},
+    "tiny-binary": {"mosec": 0.6, "triton": 0.6},
+    "cnn-binary": {"mosec": 1.0, "triton": 1.0},
+    "tiny-grpc": {"triton": 1.0},
+}
+THROUGHPUT_ABOVE = ("tiny-json", "tiny-binary", "cnn-binary")
+P99_BELOW = ("tiny-json", "tiny-binary")
+GRPC_CPU_US = 60.0
+GOODPUT_KEPT, REFUSED_WITHIN_MS = 0.95, 1.0
+IDLE_CPU_MS = 20.0  # in the window of 10 s: two ticks of the clock that counts CPU
+
+
+def aims(done: Benchmark) -> Iterator[Aim]:
+    """Each beside what was measured; those for which something is missing are left out."""
+    yield from _against_rivals(done)
+    grpc_us = median(load.cpu_us for load in done.loads_of(OURS, "tiny-grpc"))
+    if grpc_us is not None:
+        yield Aim("tiny-grpc, CPU per request", grpc_us, GRPC_CPU_US, "µs", is_most=True)
+    for each in done.idle:
+        if each.peer == OURS:
+            more_ms = 1000 * (each.cpu_s[1] - each.cpu_s[0])
+            yield Aim(f"CPU of {each.connections:,} idle connections", more_ms, IDLE_CPU_MS, "ms", is_most=True)
+    yield from _overload(done)
+
+
+def _against_rivals(done: Benchmark) -> Iterator[Aim]:
+    for workload, limits in CPU_AT_MOST.items():
+        for rival, limit in limits.items():
+            ratio = _ratio(done, workload, rival, lambda load: load.cpu_us)
+            if ratio is not None:
+                yield Aim(f"{workload}, CPU per request", ratio, limit, f"of {rival}'s", is_most=True)
+    for workload in THROUGHPUT_ABOVE:
+        for rival in RIVALS:
+            ratio = _ratio(done, workload, rival, lambda load: load.rps)
+            if ratio is not None:
+                yield Aim(f"{workload}, requests/s", ratio, 1.0, f"of {rival}'s", is_most=False)
+    for workload in P99_BELOW:
+        for rival in RIVALS:
+            ours = median(each.p99_ms for each in done.latencies_of(OURS, workload, rival))
+            theirs = median(each.p99_ms for each in done.latencies_of(rival, workload, rival))
+            if ours is not None and theirs is not None:
+                yield Aim(f"{workload}, p99 at {rival}'s half load", ours / theirs, 1.0, f"of {rival}'s", is_most=True)
+
+
+def _ratio(done: Benchmark, workload: str, rival: str, value: Callable[[Load], float]) -> float | None:
+    ours, theirs = (median(value(load) for load in done.loads_of(peer, workload)) for peer in (OURS, rival))
+    return ours / theirs if ours is not None and theirs is not None else None
+
+
+def _overload(done: Benchmark) -> Iterator[Aim]:
+    if not done.overloads:
+        return
+    least, most = (end(each.times for each in done.overloads) for end in (min, max))
+    at_least, at_most = (
+        median(each.goodput_qps for each in done.overloads if each.times == times) for times in (least, most)
+    )
+    if at_least and at_most is not None:
+        what = f"goodput at {most:g}× capacity"
+        yield Aim(what, at_most / at_least, GOODPUT_KEPT, f"of that at {least:g}×", is_most=False)
+    refused_ms = median(each.refused_p50_ms for each in done.overloads if each.times == most and each.refused)
+    if refused_ms is not None:
+        yield Aim("429 at that load, median", refused_ms, REFUSED_WITHIN_MS, "ms", is_most=True)
