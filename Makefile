@@ -4,8 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+PROTOCOL := proteus_cli/serving/grpc/protocol
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint type layers unit golden docs docs-check
+.PHONY: help setup demo test fmt lint type layers unit golden proto docs docs-check
 .PHONY: bench bench-planner bench-simulator bench-paper bench-serving lock all clean
 
 help:  ## show the verbs
@@ -44,6 +46,10 @@ unit: setup  ## all tests
 
 golden: setup  ## rewrite the golden files
 	$(BIN)/pytest tests/golden --golden
+
+proto: setup  ## compile gRPC's .proto files into the descriptors that the server loads
+	$(BIN)/python -m grpc_tools.protoc --proto_path=$(PROTOCOL) --descriptor_set_out=$(PROTOCOL)/descriptors.binpb \
+		$(notdir $(sort $(wildcard $(PROTOCOL)/*.proto)))
 
 docs: setup  ## regenerate docs/cli.md from --help
 	$(BIN)/python docs/generate_cli.py

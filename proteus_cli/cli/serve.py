@@ -1,6 +1,7 @@
 """``proteus serve``: run a plan in the foreground."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from proteus_cli.store import Workspace
 
 
+class NonFinite(StrEnum):
+    """What becomes of NaN and infinity."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    REFUSE = "refuse"
+
+
 def serve(
     plan: Annotated[Path, typer.Argument(help="The plan: a path, or a name in plans/.")],
     *,
@@ -27,6 +35,16 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, envvar=environment("port"), help="HTTP port; 0 picks a free one.")
     ] = 8000,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            envvar=environment("grpc_port"),
+            help="gRPC port; 0 picks a free one.",
+            show_default="no gRPC",
+        ),
+    ] = None,
     replan: Annotated[bool, typer.Option("--replan/--no-replan", help="Change the plan as the demand changes.")] = True,
     batching: Annotated[
         str | None,
@@ -36,6 +54,10 @@ def serve(
         ),
     ] = None,
     max_body: Annotated[float, typer.Option(**SIZE, help="The largest request body.")] = "64MiB",  # type: ignore[assignment]
+    non_finite: Annotated[
+        NonFinite,
+        typer.Option(envvar=environment("non_finite"), help="NaN and infinity in tensors: answered, or errors."),
+    ] = NonFinite.PASS,
     drain_timeout: Annotated[float, typer.Option(**DURATION, help="The longest that draining may take.")] = "10s",  # type: ignore[assignment]
     log_format: Annotated[
         LogFormat, typer.Option(envvar=environment("log_format"), help="How lines on stderr are written.")
@@ -67,20 +89,30 @@ def serve(
     ] = 0.01,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Serve the plan over HTTP (Open Inference Protocol v2) until SIGTERM or Ctrl-C; a second one ends at once."""
+    """Serve the plan over HTTP, and gRPC where asked (Open Inference Protocol v2), until SIGTERM or Ctrl-C.
+
+    A second signal ends at once.
+    """
     from proteus_cli.serving.logs import set_up
     from proteus_cli.serving.server import ServerOptions
     from proteus_cli.serving.server import serve as run_server
 
     set_up(log_level or _usual_level(), log_format, sys.stderr)
     options = ServerOptions(
-        host, port, max_body_bytes=int(max_body), drain_timeout_s=drain_timeout, otlp=otlp, otlp_sample=otlp_sample
+        host,
+        port,
+        grpc_port,
+        max_body_bytes=int(max_body),
+        drain_timeout_s=drain_timeout,
+        refuses_non_finite=non_finite is NonFinite.REFUSE,
+        otlp=otlp,
+        otlp_sample=otlp_sample,
     )
     run_server(_deployment(plan, workspace, replan=replan, batching=batching), options, _announce)
 
 
-def _announce(url: str) -> None:
-    sys.stdout.write(f"ready {url}\n")
+def _announce(urls: str) -> None:
+    sys.stdout.write(f"ready {urls}\n")
     sys.stdout.flush()
 
 

@@ -29,12 +29,22 @@ class Histogram:
 
 
 @dataclass(slots=True)
+class Executions:
+    """Batches that ran, and how long."""
+
+    batches: int = 0
+    compute_s: float = 0.0
+
+
+@dataclass(slots=True)
 class FamilyCounts:
     """One family's numbers since the start; times in seconds.
 
     ``latency`` is of requests that a batch answered, on time or not, ``queue`` what they waited before; ``compute`` and
     ``batch`` (rows) are of batches. ``outcomes`` are by (variant, device, outcome). ``cancelled`` requests, whose
-    clients have gone, are among the dropped. The sums from ``rows`` on are of requests that were served.
+    clients have gone, are among the dropped. The sums from ``rows`` to ``accuracy`` are of requests that were served,
+    ``failed_s`` is what others took that came in. ``executions`` are by the rows of the batch, the last of them ended
+    at ``last_s`` (None: none yet).
     """
 
     latency: Histogram
@@ -48,16 +58,25 @@ class FamilyCounts:
     queue_s: float = 0.0
     compute_s: float = 0.0
     accuracy: float = 0.0
+    executions: dict[int, Executions] = field(default_factory=dict)
+    last_s: float | None = None
+    failed_s: float = 0.0
     recent_accuracy: deque[tuple[int, int, float]] = field(default_factory=deque)  # (second, answers, sum)
 
     def ended(self, outcome: Outcome, variant: str = "", device: str = "", requests: int = 1) -> None:
         if requests:
             self.outcomes[variant, device, outcome] += requests
 
-    def ran(self, waited_s: Sequence[float], took_s: float, *, rows: int, compute_s: float) -> None:
+    def ran(self, waited_s: Sequence[float], took_s: float, *, rows: int, compute_s: float, now_s: float) -> None:
         """A batch of ``rows`` is done ``took_s`` after its start; its requests that still count had ``waited_s``."""
         self.batch.add(rows)
         self.compute.add(compute_s)
+        found = self.executions.get(rows)
+        if found is None:
+            found = self.executions[rows] = Executions()
+        found.batches += 1
+        found.compute_s += compute_s
+        self.last_s = now_s
         queue, latency, bounds = self.queue.counts, self.latency.counts, self.latency.bounds
         for each_s in waited_s:
             queue[bisect_left(bounds, each_s)] += 1

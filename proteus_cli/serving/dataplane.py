@@ -19,6 +19,7 @@ from proteus_cli.errors import (
     DeadlineExceeded,
     EngineFailed,
     NotAccurateEnough,
+    NotReady,
     Overloaded,
     RequestError,
     UnknownModel,
@@ -27,7 +28,7 @@ from proteus_cli.serving.counts import family_counts
 from proteus_cli.serving.deadlines import Deadlines
 from proteus_cli.serving.executor import BatchResult
 from proteus_cli.serving.lane import Clock, Lane
-from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.lifecycle import Lifecycle, State
 from proteus_cli.serving.logs import Seldom, fields
 from proteus_cli.serving.oip import Query, is_finite
 from proteus_cli.serving.pending import Answered, AnsweredBatch, Done, Ending, Pending
@@ -41,6 +42,7 @@ MISSING = "some queries miss their deadline"
 class DataPlane:
     """Checks, admits, waits, accounts.
 
+    Families in ``unloaded`` take no requests; nothing else about them changes, so they may leave it at any time.
     ``refuses_non_finite``: NaN and infinity are an error in a request and in an answer; else they pass through.
     """
 
@@ -63,6 +65,7 @@ class DataPlane:
         self.refusals: Counter[str] = Counter()  # requests that did not come in, by error
         self._seldom = Seldom(clock)
         self.inside = 0
+        self.unloaded: set[str] = set()
         self.lanes: Mapping[str, Lane] = {}  # set once the fleet exists
         self._refuses_non_finite = refuses_non_finite
         self._ids = count()
@@ -75,6 +78,14 @@ class DataPlane:
             return self.signatures[name]
         except KeyError:
             raise UnknownModel(f"no model `{name}`; there are: {', '.join(self.signatures)}") from None
+
+    def why_unavailable(self, family: str) -> str | None:
+        """Why a family can't be asked for answers now; None where it can."""
+        if self.lifecycle.state is not State.READY:
+            return f"the server is {self.lifecycle.state}"
+        if family in self.unloaded:
+            return "unloaded"
+        return None if self.controller.hosting(family) else "the plan in force hosts no variant of it"
 
     async def infer(self, family: str, query: Query) -> Answered:
         """Answer one request by its deadline. Raises the `RequestError` of how it ended."""
@@ -95,6 +106,8 @@ class DataPlane:
         Raises the `RequestError` of a request that does not come in.
         """
         self.lifecycle.require_ready()
+        if family in self.unloaded:
+            raise NotReady(f"`{family}` is unloaded")
         rows, options = query.rows, query.options
         if rows > self.most_rows[family]:
             raise BadRequest(f"`{family}` takes at most {self.most_rows[family]} rows a request; got {rows}")
@@ -125,6 +138,7 @@ class DataPlane:
         counts = self.counts[request.family]
         counts.ended(Outcome.DROPPED)
         counts.cancelled += 1
+        counts.failed_s += self.clock() - request.arrival_s
         self.inside -= 1
         pending.end()
         if self.controller.cancel(request):
@@ -157,13 +171,14 @@ class DataPlane:
                     served_waited_s += waited_s
                     told.append((pending.end(), Answered(batch, first, request.rows, waited_s)))
                 else:
+                    self.counts[hosted.family].failed_s += now_s - request.arrival_s
                     told.append((pending.end(), _late()))
             first = last
         self.inside -= len(told)
         counts, took_s = self.counts[hosted.family], now_s - started_s
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device, served)
         counts.ended(Outcome.LATE, hosted.variant, hosted.device, len(told) - served)
-        counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s)
+        counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s)
         if served:
             counts.served(
                 served, rows=rows_served, waited_s=served_waited_s, took_s=took_s, compute_s=result.compute_s,
@@ -250,7 +265,11 @@ class DataPlane:
         self._warn(request.family, MISSING)
         self._leave(pending, _late() if is_late else _dropped())
 
-    def _leave(self, pending: Pending, ending: Ending) -> None:
+    def _leave(self, pending: Pending, ending: RequestError) -> None:
+        """A request that came in ends unanswered."""
+        request = pending.request
+        assert request is not None  # noqa: S101 - it has not ended
+        self.counts[request.family].failed_s += self.clock() - request.arrival_s
         self.inside -= 1
         pending.end()(ending)
 

@@ -30,6 +30,9 @@ from proteus_cli.serving.connections import LEAVING, Connections
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.executor import EngineKey, ThreadExecutor
 from proteus_cli.serving.fleet import Fleet
+from proteus_cli.serving.grpc.http2 import Http2Connection
+from proteus_cli.serving.grpc.limits import Limits
+from proteus_cli.serving.grpc.service import GrpcFrontEnd
 from proteus_cli.serving.http.connection import HttpConnection, HttpLimits
 from proteus_cli.serving.http.front_end import HttpFrontEnd
 from proteus_cli.serving.http.pages import Pages
@@ -38,6 +41,7 @@ from proteus_cli.serving.lane import Clock
 from proteus_cli.serving.lifecycle import Event, Lifecycle
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.metrics import Metrics
+from proteus_cli.serving.models import Models
 from proteus_cli.serving.status import status
 
 if TYPE_CHECKING:
@@ -58,12 +62,13 @@ INTERRUPTED = 130
 class ServerOptions:
     """Where to listen (port 0 picks a free one), limits on clients, and how long draining may take.
 
-    ``refuses_non_finite``: requests and answers with NaN or infinity are errors. Traces go to the URL ``otlp``, of
-    ``otlp_sample`` (a fraction) of the requests that bring no decision about it.
+    ``grpc_port``: None is no gRPC. ``refuses_non_finite``: requests and answers with NaN or infinity are errors. Traces
+    go to the URL ``otlp``, of ``otlp_sample`` (a fraction) of the requests that bring no decision about it.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_port: int | None = None
     max_body_bytes: int = 64 * 2**20
     max_connections: int = 4096
     drain_timeout_s: float = 10.0
@@ -86,18 +91,19 @@ class Deployment:
 
 
 def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``announce`` is told the URL once requests are taken.
+    """Serve until SIGTERM or SIGINT; ``announce`` is told the URLs, HTTP first, once requests are taken.
 
-    Raises `ServerError` where the port can't be had, `EngineError` where a model can't be loaded, `BackendUnavailable`
+    Raises `ServerError` where a port can't be had, `EngineError` where a model can't be loaded, `BackendUnavailable`
     where traces are wanted without OpenTelemetry.
     """
     sys.setswitchinterval(GIL_SWITCH_S)
-    with (
-        _tracing(options) as tracing,
-        contextlib.closing(_listen(options.host, options.port)) as listener,
-        asyncio.Runner(loop_factory=_loop_factory()) as runner,
-    ):
-        runner.run(_serve(deployment, options, listener, announce, tracing))
+    with contextlib.ExitStack() as stack:
+        tracing = stack.enter_context(_tracing(options))
+        listeners = {"http": stack.enter_context(contextlib.closing(_listen(options.host, options.port)))}
+        if options.grpc_port is not None:
+            listeners["grpc"] = stack.enter_context(contextlib.closing(_listen(options.host, options.grpc_port)))
+        runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+        runner.run(_serve(deployment, options, listeners, announce, tracing))
     log.info("drained, stopped")
 
 
@@ -124,7 +130,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    hint = "choose another with `--port` (0 picks a free one) or `--host`"
+    hint = "choose another with `--port` or `--grpc-port` (0 picks a free one), or with `--host`"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -143,7 +149,7 @@ def _listen(host: str, port: int) -> socket.socket:
 async def _serve(
     deployment: Deployment,
     options: ServerOptions,
-    listener: socket.socket,
+    listeners: Mapping[str, socket.socket],
     announce: Callable[[str], None],
     tracing: "Tracing | None",
 ) -> None:
@@ -169,23 +175,44 @@ async def _serve(
             _adaptation(deployment, controller, fleet, clock) as adaptation,
         ):
             platform = next(iter(backends.values())).versions.name
+            models = Models(plane, platform=platform, devices=deployment.devices)
             changes = adaptation.totals if adaptation is not None else ChangeTotals()
-            limits = HttpLimits(body_bytes=options.max_body_bytes)
-            async with AsyncExitStack() as stack:
-                await stack.enter_async_context(_watching(lag.watch()))
-                connections = await stack.enter_async_context(_connections(options))
+            async with (
+                _watching(lag.watch()),
+                _connections(options) as connections,
+                AsyncExitStack() as stack,
+            ):
                 metrics = Metrics(plane, connections, lag, changes)
-                pages = Pages(plane, metrics, platform=platform, status=lambda: status(plane, adaptation))
-                front_end = HttpFrontEnd(plane, pages, max_body_bytes=options.max_body_bytes, tracing=tracing)
-                await stack.enter_async_context(_http(front_end, listener, connections, limits))
+                pages = Pages(plane, models, metrics, platform=platform, status=lambda: status(plane, adaptation))
+                protocols = _protocols(plane, pages, options, connections, platform, tracing)
+                for name, listener in listeners.items():
+                    await stack.enter_async_context(_accepting(protocols[name], listener))
                 lifecycle.on(Event.WARMED_UP)
-                url = _url(listener)
-                log.info("ready at %s", url, extra=fields(url=url, hosts=hosts(controller.plan)))
-                announce(url)
+                urls = " ".join(_url(name, listener) for name, listener in listeners.items())
+                log.info("ready at %s", urls, extra=fields(urls=urls.split(), hosts=hosts(controller.plan)))
+                announce(urls)
                 await stop.wait()
                 lifecycle.on(Event.STOPPED)
                 await _drain(plane, options.drain_timeout_s)
             lifecycle.on(Event.EMPTIED)
+
+
+def _protocols(
+    plane: DataPlane,
+    pages: Pages,
+    options: ServerOptions,
+    connections: Connections,
+    platform: str,
+    tracing: "Tracing | None",
+) -> dict[str, Callable[[], asyncio.BaseProtocol]]:
+    """What makes a connection, by the scheme of its URL."""
+    http = HttpFrontEnd(plane, pages, max_body_bytes=options.max_body_bytes, tracing=tracing)
+    grpc = GrpcFrontEnd(plane, platform=platform, max_message_bytes=options.max_body_bytes, tracing=tracing)
+    limits = HttpLimits(body_bytes=options.max_body_bytes)
+    return {
+        "http": lambda: HttpConnection(http, limits, connections),
+        "grpc": lambda: Http2Connection(grpc, Limits(), connections),
+    }
 
 
 @contextlib.contextmanager
@@ -223,11 +250,6 @@ def _most_rows(deployment: Deployment) -> dict[str, int]:
         if measured.family in most and measured.points:
             most[measured.family] = max(most[measured.family], measured.points[-1].batch)
     return most
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @asynccontextmanager
@@ -284,16 +306,18 @@ def _report_crash(task: "asyncio.Task[None]") -> None:
 
 
 @asynccontextmanager
-async def _http(
-    front_end: HttpFrontEnd, listener: socket.socket, connections: Connections, limits: HttpLimits
-) -> AsyncIterator[None]:
+async def _accepting(protocol: Callable[[], asyncio.BaseProtocol], listener: socket.socket) -> AsyncIterator[None]:
     """Take connections; leaving takes no more."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: HttpConnection(front_end, limits, connections), sock=listener)
+    server = await asyncio.get_running_loop().create_server(protocol, sock=listener)
     try:
         yield
     finally:
         server.close()
+
+
+def _url(scheme: str, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @asynccontextmanager

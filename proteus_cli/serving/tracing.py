@@ -108,7 +108,7 @@ class Traces:
         self._tracing, self._span, self._attributes = tracing, span, attributes
         self._code, self._codes = code, codes
 
-    def begin(self, family: str, traceparent: bytes | None, tracestate: bytes | None) -> "Trace | None":
+    def begin(self, traceparent: bytes | None, tracestate: bytes | None) -> "Trace | None":
         """The trace of a request that has just come in with these headers, or metadata; None: it is not sampled."""
         if traceparent is not None and traceparent.endswith(_NOT_SAMPLED) and len(traceparent) == _LENGTH:
             return None
@@ -116,10 +116,10 @@ class Traces:
         if parent is not None and _is_valid(parent):
             if not int(parent[4], 16) & TraceFlags.SAMPLED:
                 return None
-            return self._begin(family, _remote(parent, tracestate))
+            return self._begin(_remote(parent, tracestate))
         if self._tracing.chance() >= self._tracing.share:
             return None
-        return self._begin(family, _NO_PARENT)
+        return self._begin(_NO_PARENT)
 
     def abandoned(self, pending: Pending) -> None:
         """The client of a request is gone. Say so before it is cancelled."""
@@ -135,8 +135,8 @@ class Traces:
         outcome = _outcome(ending)
         return found if outcome is None else {**found, "proteus.outcome": outcome.value}
 
-    def _begin(self, family: str, parent: Context) -> "Trace":
-        return Trace(self, self._tracing.tracer, self._span, {**self._attributes, "proteus.family": family}, parent)
+    def _begin(self, parent: Context) -> "Trace":
+        return Trace(self, self._tracing.tracer, self._span, self._attributes, parent)
 
 
 class Trace:
@@ -158,6 +158,10 @@ class Trace:
     def traceparent(self) -> bytes:
         context = self._span.get_span_context()
         return b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, context.trace_flags)
+
+    def asks(self, family: str) -> None:
+        """What it asks is known."""
+        self._span.set_attribute("proteus.family", family)
 
     def then(self, done: Done) -> "Trace":
         """The request is read and goes in; ``done`` will be told its ending."""

@@ -85,7 +85,7 @@ def answered(made: Tiny, reply: Reply, rows: npt.NDArray[Any]) -> None:
 def test_the_server_says_what_it_is(server: LiveServer) -> None:
     document = server.get("/v2").document()
     assert document["name"] == "proteus"
-    assert document["extensions"] == ["binary_tensor_data"]
+    assert document["extensions"][0] == "binary_tensor_data"
     assert server.get("/v2/").document() == document
 
 
@@ -242,6 +242,10 @@ def binary(size: object, content: bytes, name: str) -> Any:
     return infers(head + content, name=name, inference_header_content_length=str(len(head)))
 
 
+def posts(path: str, body: Any) -> Any:
+    return pytest.param("POST", path, {}, body, 400, id=f"{path} {str(body)[:30]}")
+
+
 def pages(method: str, path: str, status: int) -> Any:
     return pytest.param(method, path, {}, None, status, id=f"{method} {path}")
 
@@ -317,6 +321,18 @@ WRONG = [
     pages("GET", "/v2/models/shapes/versions/2", 404),
     pages("GET", "/v2/models/shapes/versions/2/ready", 404),
     pages("GET", "/v2/models", 404),
+    pages("GET", "/v2/models/nobody/config", 404),
+    pages("GET", "/v2/models/nobody/stats", 404),
+    pages("GET", "/v2/models/shapes/versions/2/config", 404),
+    pages("GET", "/v2/models/shapes/versions/2/stats", 404),
+    pages("GET", "/v2/repository", 404),
+    posts("/v2/repository/models/nobody/load", None),
+    posts("/v2/repository/models/nobody/unload", None),
+    posts("/v2/repository/models/shapes/load", b"{"),
+    posts("/v2/repository/models/shapes/load", {"parameters": {"config": "{}"}}),
+    posts("/v2/repository/models/shapes/unload", b"\xff"),
+    posts("/v2/repository/index", b"[" * 50_000),
+    posts("/v2/repository/index", {"ready": 1}),
     pages("GET", "/", 404),
     pages("GET", "/v3", 404),
     pages("GET", "/v2/health", 404),

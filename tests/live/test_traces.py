@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc as grpcclient
 from collector import Collector, collecting, named
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tiny import TONES, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
+from tritonclient.utils import InferenceServerException
 
 pytestmark = pytest.mark.live
 
@@ -48,7 +51,7 @@ def traced(root: Path, collector: Collector, *options: str, sample: str = "0") -
     plan = add_plan(made, {"cpu0": "shapes-s"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        sampled = ("--otlp", collector.url, "--otlp-sample", sample)
+        sampled = ("--grpc-port", "0", "--otlp", collector.url, "--otlp-sample", sample)
         with serving(made.root, plan, "--no-replan", *sampled, *options) as live:
             yield live
             assert live.stop() == 0
@@ -104,6 +107,28 @@ def test_a_request_is_a_span_of_its_clients_trace_with_what_answered_it(
     assert ends[2] - starts[2] == pytest.approx(parameters["compute_us"] * 1000, abs=1000)
     assert {resource["service.name"] for resource in collector.resources} == {"proteus"}
     assert collector.paths == {"/v1/traces"}
+
+
+def test_a_call_over_grpc_is_traced_the_same(server: LiveServer, collector: Collector) -> None:
+    with grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client:
+        x = grpcclient.InferInput("x", [1, 4], "FP32")
+        x.set_data_from_numpy(np.ones((1, 4), np.float32))
+        client.infer("shapes", [x], headers=parent(50))
+        with pytest.raises(InferenceServerException, match="INVALID_ARGUMENT"):
+            client.infer("shapes", [], headers=parent(51))
+        client.infer("shapes", [x], headers=parent(52, "00"))
+    name = "inference.GRPCInferenceService/ModelInfer"
+    spans = spans_of(collector, 50)
+    assert set(spans) == {name, "queue", "compute"}
+    assert spans[name].parent_span_id == bytes.fromhex(PARENT)
+    answered, refused = (named(spans_of(collector, number)[name].attributes) for number in (50, 51))
+    of_grpc = {"rpc.system": "grpc", "rpc.service": "inference.GRPCInferenceService", "rpc.method": "ModelInfer"}
+    assert answered == of_grpc | {
+        "rpc.grpc.status_code": 0, "proteus.family": "shapes", "proteus.variant": "shapes-s", "proteus.accuracy": 0.7,
+        "proteus.device": "cpu0", "proteus.batch_size": 1, "proteus.rows": 1, "proteus.outcome": "served",
+    }  # fmt: skip
+    assert refused == of_grpc | {"rpc.grpc.status_code": 3, "error.type": "BadRequest"}
+    assert all(span.trace_id != trace_id(52) for span in collector.spans)
 
 
 def test_requests_of_one_batch_link_to_its_span(patient: LiveServer, collector: Collector) -> None:

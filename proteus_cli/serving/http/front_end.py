@@ -26,6 +26,7 @@ from proteus_cli.errors import (
 from proteus_cli.serving import oip
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.http.codec import Codec
+from proteus_cli.serving.http.compression import packed
 from proteus_cli.serving.http.connection import JSON, OCTETS, Exchange
 from proteus_cli.serving.http.pages import INFER, Pages
 from proteus_cli.serving.pending import Ending
@@ -111,7 +112,7 @@ class HttpFrontEnd:
     def _infer(self, exchange: Exchange, family: str, codec: Codec) -> None:
         if self._traces is not None:
             headers = exchange.headers
-            trace = self._traces.begin(family, headers.get(b"traceparent"), headers.get(b"tracestate"))
+            trace = self._traces.begin(headers.get(b"traceparent"), headers.get(b"tracestate"))
             if trace is not None:
                 self._infer_traced(exchange, family, codec, trace)
                 return
@@ -120,6 +121,7 @@ class HttpFrontEnd:
 
     def _infer_traced(self, exchange: Exchange, family: str, codec: Codec, trace: "Trace") -> None:
         """The same, with a trace; the answer tells which."""
+        trace.asks(family)
         try:
             query = self._query(exchange, codec)
             header = b"traceparent: %b\r\n" % trace.traceparent
@@ -140,11 +142,15 @@ class HttpFrontEnd:
         if isinstance(ending, RequestError):
             refuse(exchange, ending, headers)
             return
-        json, blobs = codec.encode(query, ending)
-        if blobs:
-            exchange.respond(_OK, OCTETS, json, blobs, b"%b%b: %d\r\n" % (headers, JSON_LENGTH, len(json)))
-        else:
-            exchange.respond(_OK, JSON, json, headers=headers)
+        body, tensors = codec.encode(query, ending)
+        content_type = JSON
+        if tensors:
+            content_type = OCTETS
+            headers += b"%b: %d\r\n" % (JSON_LENGTH, len(body))
+        if b"accept-encoding" in exchange.headers:
+            body, tensors, more = packed(exchange.headers, body, tensors)
+            headers += more
+        exchange.respond(_OK, content_type, body, tensors, headers)
 
 
 def refuse(exchange: Exchange, error: RequestError, headers: bytes = b"") -> None:
