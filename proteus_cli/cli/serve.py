@@ -10,6 +10,7 @@ import typer
 from proteus_cli.cli import console
 from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, SIZE, WorkspaceOption, environment
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
+from proteus_cli.serving.logs import LogFormat, LogLevel
 
 if TYPE_CHECKING:
     import ssl
@@ -71,16 +72,45 @@ def serve(
         typer.Option(metavar="FILE", help="Answer only who has a bearer token of this file; one a line, # comments."),
     ] = None,
     drain_timeout: Annotated[float, typer.Option(**DURATION, help="The longest that draining may take.")] = "10s",  # type: ignore[assignment]
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar=environment("log_format"), help="How lines on stderr are written.")
+    ] = LogFormat.TEXT,
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option(
+            envvar=environment("log_level"),
+            help="What is logged; debug has a line for each batch.",
+            show_default="info; debug with -v, warning with -q",
+        ),
+    ] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar=environment("otlp"),
+            help="Send traces to this collector (OTLP over HTTP), like http://127.0.0.1:4318.",
+        ),
+    ] = None,
+    otlp_sample: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            envvar=environment("otlp_sample"),
+            help="Fraction of requests to trace, of those whose `traceparent` doesn't decide it.",
+        ),
+    ] = 0.01,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Serve the plan over HTTP, and gRPC where asked (Open Inference Protocol v2), until SIGTERM or Ctrl-C.
 
     A second signal ends at once.
     """
+    from proteus_cli.serving.logs import set_up
     from proteus_cli.serving.server import ServerOptions
     from proteus_cli.serving.server import serve as run_server
 
-    _log_to_stderr()
+    set_up(log_level or _usual_level(), log_format, sys.stderr)
     options = ServerOptions(
         host,
         port,
@@ -91,9 +121,10 @@ def serve(
         refuses_non_finite=non_finite is NonFinite.REFUSE,
         tls=_tls(tls_cert, tls_key),
         tokens=_tokens(auth_tokens),
+        otlp=otlp,
+        otlp_sample=otlp_sample,
     )
     run_server(_deployment(plan, workspace, replan=replan, batching=batching), options, _announce)
-    console.say("drained, stopped")
 
 
 def _tls(certificate: Path | None, key: Path | None) -> "Callable[[Sequence[str]], ssl.SSLContext] | None":
@@ -120,14 +151,9 @@ def _announce(urls: str) -> None:
     sys.stdout.flush()
 
 
-def _log_to_stderr() -> None:
-    import logging
-
-    level = logging.DEBUG if console.loudness.verbose else logging.WARNING if console.loudness.quiet else logging.INFO
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("proteus").setLevel(level)
+def _usual_level() -> LogLevel:
+    """What ``-v`` and ``-q`` ask for."""
+    return LogLevel.DEBUG if console.loudness.verbose else LogLevel.WARNING if console.loudness.quiet else LogLevel.INFO
 
 
 def _deployment(name: Path, workspace: Path, *, replan: bool, batching: str | None) -> "Deployment":

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 
@@ -21,6 +21,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.fleet import Fleet
 from proteus_cli.serving.lane import Clock
+from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.adaptation")
 
@@ -44,6 +45,25 @@ class Change:
     solve_s: float
     total_s: float
     swaps: int
+
+
+@dataclass(slots=True)
+class ChangeTotals:
+    """All changes of plan since the start, and when the plan in force was adopted (unix time)."""
+
+    made: int = 0
+    failed: int = 0
+    swaps: int = 0
+    solve_s: float = 0.0
+    total_s: float = 0.0
+    unix_s: float = field(default_factory=time.time)
+
+    def add(self, change: Change) -> None:
+        self.made += 1
+        self.swaps += change.swaps
+        self.solve_s += change.solve_s
+        self.total_s += change.total_s
+        self.unix_s = change.unix_s
 
 
 class SolverProcess:
@@ -108,6 +128,7 @@ class Adaptation:
     def __init__(self, controller: Controller, fleet: Fleet, solver: Solver, clock: Clock) -> None:
         self._controller, self._fleet, self._solver, self._clock = controller, fleet, solver, clock
         self.changes: deque[Change] = deque(maxlen=HISTORY)
+        self.totals = ChangeTotals()
 
     async def run(self, every_s: float) -> None:
         """Until cancelled. A plan that can't be made or loaded is logged, and what serves goes on serving."""
@@ -119,9 +140,11 @@ class Adaptation:
             try:
                 await self._change(wanted)
             except ProteusError as error:
+                self.totals.failed += 1
                 log.error("kept the plan: %s", error.message)  # noqa: TRY400 - the message says it all
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
             except Exception:  # a bug of ours must not end adaptation for the life of the server
+                self.totals.failed += 1
                 log.exception("kept the plan, because of a bug")
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
 
@@ -143,4 +166,19 @@ class Adaptation:
             swaps=plan.swaps_from(before),
         )
         self.changes.append(change)
-        log.info("new plan after %.0f ms, %d loads: %s", change.total_s * 1e3, change.swaps, change.reason)
+        self.totals.add(change)
+        log.info(
+            "new plan after %.0f ms, %d loads: %s", change.total_s * 1e3, change.swaps, change.reason,
+            extra=fields(
+                reason=change.reason, solve_s=change.solve_s, total_s=round(change.total_s, 6), swaps=change.swaps,
+                hosts=hosts(plan),
+            ),
+        )  # fmt: skip
+
+
+def hosts(plan: Plan) -> dict[str, list[str]]:
+    """The variants on each device."""
+    found: dict[str, list[str]] = {}
+    for placement in plan.placements:
+        found.setdefault(placement.device, []).append(placement.variant)
+    return found

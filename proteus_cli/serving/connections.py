@@ -40,6 +40,7 @@ class Connections:
         self._all: set[Connection] = set()
         self._refused: set[Connection] = set()
         self._body_bytes = 0
+        self.turned_away = 0
         self.now_s = asyncio.get_running_loop().time()
         self.is_draining = False
         self.heads = KnownHeads()
@@ -49,7 +50,7 @@ class Connections:
 
     @property
     def body_bytes(self) -> int:
-        """Of large bodies, in memory now."""
+        """What large bodies take in memory."""
         return self._body_bytes
 
     def take(self, connection: Connection) -> bool:
@@ -57,6 +58,7 @@ class Connections:
         if len(self._all) < self._most:
             self._all.add(connection)
             return True
+        self.turned_away += 1
         if len(self._refused) < LEAVING:
             self._refused.add(connection)
         else:

@@ -1,4 +1,4 @@
-"""What the server counts on its way; `metrics` shows it."""
+"""What the server counts on its way; `metrics` shows it. Little is done per request, most per batch."""
 
 from bisect import bisect_left
 from collections import Counter, deque
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from proteus_cli.domain.request import Outcome
 
 ACCURACY_WINDOW_S = 10
-BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
-_BOUNDS_OF_SLO = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.5, 2.0, 5.0)
+_PARTS_OF_SLO = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.5, 2.0, 5.0)
+_NOTHING_YET = {("", "", outcome): 0 for outcome in Outcome}  # so that rates can be asked for from the start
 
 
 @dataclass(slots=True)
@@ -23,15 +23,9 @@ class Histogram:
     def __post_init__(self) -> None:
         self.counts = [0] * (len(self.bounds) + 1)
 
-    def add(self, value: float, times: int = 1) -> None:
-        self.counts[bisect_left(self.bounds, value)] += times
-        self.total += value * times
-
-    def add_all(self, values: Sequence[float]) -> None:
-        bounds, counts = self.bounds, self.counts
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-        self.total += sum(values)
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
 
 
 @dataclass(slots=True)
@@ -46,18 +40,24 @@ class Executions:
 class FamilyCounts:
     """One family's numbers since the start; times in seconds.
 
-    ``executions`` are by the rows of the batch, the last of them ended at ``last_s`` (None: none yet); ``failed_s`` is
-    what requests took that came in and ended otherwise than served.
+    ``latency`` is of requests that a batch answered, on time or not, ``queue`` what they waited before; ``compute`` and
+    ``batch`` (rows) are of batches. ``outcomes`` are by (variant, device, outcome). ``cancelled`` requests, whose
+    clients have gone, are among the dropped. The sums from ``rows`` to ``accuracy`` are of requests that were served,
+    ``failed_s`` is what others took that came in. ``executions`` are by the rows of the batch, the last of them ended
+    at ``last_s`` (None: none yet).
     """
 
     latency: Histogram
-    batch: Histogram = field(default_factory=lambda: Histogram(BATCH_BOUNDS))
-    outcomes: Counter[tuple[str, str, Outcome]] = field(default_factory=Counter)  # by (variant, device, outcome)
+    queue: Histogram
+    compute: Histogram
+    batch: Histogram
+    outcomes: Counter[tuple[str, str, Outcome]] = field(default_factory=lambda: Counter(_NOTHING_YET))
+    cancelled: int = 0
     rows: int = 0
-    batches: float = 0.0  # each answer adds its part of the batch that it was in
     request_s: float = 0.0
     queue_s: float = 0.0
     compute_s: float = 0.0
+    accuracy: float = 0.0
     executions: dict[int, Executions] = field(default_factory=dict)
     last_s: float | None = None
     failed_s: float = 0.0
@@ -67,38 +67,42 @@ class FamilyCounts:
         if requests:
             self.outcomes[variant, device, outcome] += requests
 
-    def ran(
-        self,
-        latencies_s: Sequence[float],
-        queued_s: float,
-        *,
-        rows: int,
-        batch_rows: int,
-        compute_s: float,
-        accuracy: float,
-        now_s: float,
-    ) -> None:
-        """A batch of ``batch_rows`` has answered requests of so many ``rows``, which waited ``queued_s`` in all."""
-        requests = len(latencies_s)
-        if not requests:
-            return
-        self.latency.add_all(latencies_s)
-        self.batch.add(batch_rows, requests)
-        self.rows += rows
-        self.batches += rows / batch_rows
-        self.request_s += sum(latencies_s)
-        self.queue_s += queued_s
-        self.compute_s += compute_s * requests
-        self._remember(accuracy, requests, now_s)
-
-    def executed(self, rows: int, compute_s: float, now_s: float) -> None:
-        """A batch of so many rows has run."""
+    def ran(self, waited_s: Sequence[float], took_s: float, *, rows: int, compute_s: float, now_s: float) -> None:
+        """A batch of ``rows`` is done ``took_s`` after its start; its requests that still count had ``waited_s``."""
+        self.batch.add(rows)
+        self.compute.add(compute_s)
         found = self.executions.get(rows)
         if found is None:
             found = self.executions[rows] = Executions()
         found.batches += 1
         found.compute_s += compute_s
         self.last_s = now_s
+        queue, latency, bounds = self.queue.counts, self.latency.counts, self.latency.bounds
+        for each_s in waited_s:
+            queue[bisect_left(bounds, each_s)] += 1
+            latency[bisect_left(bounds, each_s + took_s)] += 1
+        all_waited_s = sum(waited_s)
+        self.queue.total += all_waited_s
+        self.latency.total += all_waited_s + took_s * len(waited_s)
+
+    def served(
+        self,
+        requests: int,
+        *,
+        rows: int,
+        waited_s: float,
+        took_s: float,
+        compute_s: float,
+        accuracy: float,
+        now_s: float,
+    ) -> None:
+        """A batch has answered so many requests on time; they had ``waited_s`` in all."""
+        self.rows += rows
+        self.request_s += waited_s + took_s * requests
+        self.queue_s += waited_s
+        self.compute_s += compute_s * requests
+        self.accuracy += accuracy * requests
+        self._remember(accuracy, requests, now_s)
 
     def _remember(self, accuracy: float, answers: int, now_s: float) -> None:
         """Count into the effective accuracy of the last `ACCURACY_WINDOW_S`."""
@@ -121,9 +125,12 @@ class FamilyCounts:
         return sum(count for (_, _, ended), count in self.outcomes.items() if ended is outcome)
 
 
-def family_counts(slo_s: Mapping[str, float]) -> dict[str, FamilyCounts]:
-    """Empty counts by family, with latency buckets around each SLO."""
-    return {
-        family: FamilyCounts(Histogram(tuple(round(slo * part, 6) for part in _BOUNDS_OF_SLO)))
-        for family, slo in slo_s.items()
-    }
+def family_counts(slo_s: Mapping[str, float], most_rows: Mapping[str, int]) -> dict[str, FamilyCounts]:
+    """Empty counts by family, with buckets around each SLO, and for batches of up to ``most_rows``."""
+    return {family: _empty(slo, most_rows[family]) for family, slo in slo_s.items()}
+
+
+def _empty(slo_s: float, most_rows: int) -> FamilyCounts:
+    times_s = tuple(float(f"{slo_s * part:.6g}") for part in _PARTS_OF_SLO)
+    sizes = tuple(float(2**power) for power in range((most_rows - 1).bit_length() + 1))
+    return FamilyCounts(Histogram(times_s), Histogram(times_s), Histogram(times_s), Histogram(sizes))

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from itertools import count
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
-from proteus_cli.control.decision import Launch
+from proteus_cli.control.decision import Hosted, Launch
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.errors import (
@@ -28,10 +29,14 @@ from proteus_cli.serving.deadlines import Deadlines
 from proteus_cli.serving.executor import BatchResult
 from proteus_cli.serving.lane import Clock, Lane
 from proteus_cli.serving.lifecycle import Lifecycle, State
+from proteus_cli.serving.logs import Seldom, fields
 from proteus_cli.serving.oip import Query, is_finite
 from proteus_cli.serving.pending import Answered, AnsweredBatch, Done, Ending, Pending
 
 log = logging.getLogger("proteus.dataplane")
+
+REFUSING = "more queries than the plan can carry, some are refused"
+MISSING = "some queries miss their deadline"
 
 
 class DataPlane:
@@ -56,7 +61,9 @@ class DataPlane:
         self.signatures, self.lifecycle, self.controller = signatures, lifecycle, controller
         self.clock = clock
         self.slo_s, self.best_accuracy, self.most_rows = catalog.slo_s(), best_accuracy, most_rows
-        self.counts = family_counts(self.slo_s)
+        self.counts = family_counts(self.slo_s, most_rows)
+        self.refusals: Counter[str] = Counter()  # requests that did not come in, by error
+        self._seldom = Seldom(clock)
         self.inside = 0
         self.unloaded: set[str] = set()
         self.lanes: Mapping[str, Lane] = {}  # set once the fleet exists
@@ -130,6 +137,7 @@ class DataPlane:
         assert request is not None  # noqa: S101 - it has not ended
         counts = self.counts[request.family]
         counts.ended(Outcome.DROPPED)
+        counts.cancelled += 1
         counts.failed_s += self.clock() - request.arrival_s
         self.inside -= 1
         pending.end()
@@ -144,39 +152,40 @@ class DataPlane:
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s)
         broken = self._broken_rows(result)
         told: list[tuple[Done, Ending]] = []
-        served = rows_served = late = first = 0
-        latencies_s: list[float] = []
-        queued_s = 0.0
+        served = rows_served = first = 0
+        waits_s: list[float] = []
+        served_waited_s = 0.0
         for place, request in enumerate(launch.requests):
             pending: Pending = request.payload
             last = first + request.rows
             if pending.has_ended:
                 pass
             elif place in result.failures or (broken is not None and broken[first:last].any()):
-                self._failed(request, result.failures.get(place))
+                self._failed(request, hosted, result.failures.get(place))
             else:
                 waited_s = started_s - request.arrival_s
-                latencies_s.append(now_s - request.arrival_s)
-                queued_s += waited_s
-                rows_served += request.rows
+                waits_s.append(waited_s)
                 if now_s <= request.deadline_s:
                     served += 1
+                    rows_served += request.rows
+                    served_waited_s += waited_s
                     told.append((pending.end(), Answered(batch, first, request.rows, waited_s)))
                 else:
-                    late += 1
                     self.counts[hosted.family].failed_s += now_s - request.arrival_s
                     told.append((pending.end(), _late()))
             first = last
         self.inside -= len(told)
-        counts = self.counts[hosted.family]
+        counts, took_s = self.counts[hosted.family], now_s - started_s
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device, served)
-        counts.ended(Outcome.LATE, hosted.variant, hosted.device, late)
-        counts.ran(
-            latencies_s, queued_s, rows=rows_served, batch_rows=launch.rows, compute_s=result.compute_s,
-            accuracy=hosted.accuracy, now_s=now_s,
-        )  # fmt: skip
-        counts.executed(launch.rows, result.compute_s, now_s)
-        log.debug("%s on %s: %d rows, %.3f ms", hosted.variant, hosted.device, launch.rows, result.compute_s * 1e3)
+        counts.ended(Outcome.LATE, hosted.variant, hosted.device, len(told) - served)
+        counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s)
+        if served:
+            counts.served(
+                served, rows=rows_served, waited_s=served_waited_s, took_s=took_s, compute_s=result.compute_s,
+                accuracy=hosted.accuracy, now_s=now_s,
+            )  # fmt: skip
+        if log.isEnabledFor(logging.DEBUG):
+            _log_batch(launch, started_s, result.compute_s)
         for done, ending in told:
             _tell(done, ending)
 
@@ -185,18 +194,20 @@ class DataPlane:
         pending: Pending = request.payload
         if not pending.has_ended:
             self.counts[request.family].ended(Outcome.DROPPED)
+            self._warn(request.family, MISSING)
             self._leave(pending, _dropped())
             pending.inputs = ()
 
-    def failed(self, requests: Sequence[Request], error: Exception) -> None:
+    def failed(self, launch: Launch, error: Exception) -> None:
         """A whole batch failed."""
-        for request in requests:
+        for request in launch.requests:
             if not request.payload.has_ended:
-                self._failed(request, error)
+                self._failed(request, launch.hosted, error)
 
     def _refused(self, family: str, min_accuracy: float, offered: Refused | Unfit) -> RequestError:
         self.counts[family].ended(Outcome.REJECTED)
         if isinstance(offered, Refused):
+            self._warn(family, REFUSING)
             return Overloaded(
                 f"more queries for `{family}` than the plan can carry", retry_after_s=offered.retry_after_s
             )
@@ -227,20 +238,31 @@ class DataPlane:
             broken |= ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
         return broken
 
-    def _failed(self, request: Request, error: Exception | None) -> None:
+    def _warn(self, family: str, problem: str) -> None:
+        if times := self._seldom.times((problem, family)):
+            log.warning("%s: %s", family, problem, extra=fields(family=family, requests=times))
+
+    def _failed(self, request: Request, hosted: Hosted, error: Exception | None) -> None:
         if error is not None:
-            log.error("a request for %s failed: %s", request.family, error)
             ending = EngineFailed("the model failed on this request")
         else:
             ending = EngineFailed("the answer holds NaN or infinity, which this server refuses")
-        self.counts[request.family].ended(Outcome.FAILED)
+        if times := self._seldom.times(("failed", hosted.variant, hosted.device)):
+            log.error(
+                "%s failed on %s: %s", hosted.variant, hosted.device, error or ending,
+                extra=fields(family=hosted.family, variant=hosted.variant, device=hosted.device, requests=times),
+            )  # fmt: skip
+        self.counts[request.family].ended(Outcome.FAILED, hosted.variant, hosted.device)
         self._leave(request.payload, ending)
 
     def _expired(self, pending: Pending) -> None:
         """The deadline of a request has passed; it may still wait or run, but nobody waits for it."""
         assert pending.request is not None  # noqa: S101 - it has not ended
-        is_late = pending.is_running
-        self.counts[pending.request.family].ended(Outcome.LATE if is_late else Outcome.DROPPED)
+        is_late, request = pending.is_running, pending.request
+        self.counts[request.family].ended(Outcome.LATE if is_late else Outcome.DROPPED)
+        if is_late:
+            self.counts[request.family].latency.add(self.clock() - request.arrival_s)
+        self._warn(request.family, MISSING)
         self._leave(pending, _late() if is_late else _dropped())
 
     def _leave(self, pending: Pending, ending: RequestError) -> None:
@@ -250,6 +272,19 @@ class DataPlane:
         self.counts[request.family].failed_s += self.clock() - request.arrival_s
         self.inside -= 1
         _tell(pending.end(), ending)
+
+
+def _log_batch(launch: Launch, started_s: float, compute_s: float) -> None:
+    """One line for a batch."""
+    hosted, requests = launch.hosted, launch.requests
+    longest_s = started_s - min(request.arrival_s for request in requests)
+    log.debug(
+        "batch on %s", hosted.device,
+        extra=fields(
+            family=hosted.family, variant=hosted.variant, device=hosted.device, rows=launch.rows,
+            requests=len(requests), queue_ms=round(longest_s * 1e3, 3), compute_ms=round(compute_s * 1e3, 3),
+        ),
+    )  # fmt: skip
 
 
 def _dropped() -> DeadlineExceeded:

@@ -13,6 +13,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.executor import EngineKey, Executor
 from proteus_cli.serving.lane import Clock, Endings, Lane
+from proteus_cli.serving.logs import fields
 
 TIMER_S = 0.001  # uvloop counts in milliseconds
 
@@ -76,7 +77,10 @@ class Fleet:
                 f"`{placement.variant}` takes or gives other tensors than the rest of family `{placement.family}`.",
                 hint="queries of a family must fit each of its variants",
             )
-        log.info("loaded %s on %s", placement.variant, placement.device)
+        log.info(
+            "loaded %s on %s", placement.variant, placement.device,
+            extra=fields(family=placement.family, variant=placement.variant, device=placement.device),
+        )  # fmt: skip
 
     def _unload(self, keys: Iterable[tuple[str, EngineKey]]) -> None:
         for device, key in keys:

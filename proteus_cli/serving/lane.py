@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -24,7 +24,7 @@ class Endings(Protocol):
 
     def dropped(self, request: Request) -> None: ...
 
-    def failed(self, requests: Sequence[Request], error: Exception) -> None: ...
+    def failed(self, launch: Launch, error: Exception) -> None: ...
 
 
 class Lane:
@@ -44,6 +44,7 @@ class Lane:
         timer_s: float,
     ) -> None:
         self.device, self.executor = device, executor
+        self.busy_s = 0.0  # in batches that have ended
         self._timer_s = timer_s
         self._controller, self._endings, self._clock, self._others = controller, endings, clock, others
         self._timer: asyncio.TimerHandle | None = None
@@ -96,11 +97,12 @@ class Lane:
         self.ask()
 
     def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:
+        took_s = self._clock() - started_s
+        self.busy_s += took_s
         if isinstance(result, Exception):
             self._controller.finished(launch, None)
-            self._endings.failed(launch.requests, result)
+            self._endings.failed(launch, result)
         else:
             # One that had to be split says nothing about the pace of the device.
-            took_s = None if result.failures else self._clock() - started_s
-            self._controller.finished(launch, took_s)
+            self._controller.finished(launch, None if result.failures else took_s)
             self._endings.answered(launch, started_s, result)

@@ -1,99 +1,207 @@
-"""``/metrics`` in Prometheus's text format: Triton's names for dashboards that exist, ours beside them."""
+"""``/metrics``: Triton's names for dashboards that exist, ours beside them. `docs/observability.md` lists them all."""
 
-from collections.abc import Callable, Iterator
-from itertools import accumulate
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
 from proteus_cli import __version__
 from proteus_cli.domain.request import Outcome
+from proteus_cli.serving import oip
+from proteus_cli.serving.adaptation import ChangeTotals
+from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.counts import FamilyCounts, Histogram
 from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.exposition import OPENMETRICS, TEXT, Described, Exposition, Kind, wants_openmetrics
+from proteus_cli.serving.lag import LoopLag
+from proteus_cli.serving.lifecycle import State
 
 DEMAND_WINDOW_S = 1.0
-_FAILURES = {Outcome.REJECTED: "REJECTED", Outcome.DROPPED: "TIMEOUT", Outcome.LATE: "LATE", Outcome.FAILED: "BACKEND"}
-_TRITON_SUMS: tuple[tuple[str, str, Callable[[FamilyCounts], float]], ...] = (
-    ("nv_inference_count", "Rows answered.", lambda counts: counts.rows),
-    ("nv_inference_exec_count", "Batches run.", lambda counts: round(counts.batches)),
-    ("nv_inference_request_duration_us", "Time from arrival to answer.", lambda counts: counts.request_s * 1e6),
-    ("nv_inference_queue_duration_us", "Time waited.", lambda counts: counts.queue_s * 1e6),
-    ("nv_inference_compute_infer_duration_us", "Time in batches.", lambda counts: counts.compute_s * 1e6),
+
+Samples = Iterable[tuple[Sequence[str], float]]
+
+
+def _counter(name: str, text: str, *labels: str) -> Described:
+    return Described(name, Kind.COUNTER, text, labels)
+
+
+def _gauge(name: str, text: str, *labels: str) -> Described:
+    return Described(name, Kind.GAUGE, text, labels)
+
+
+def _histogram(name: str, text: str, *labels: str) -> Described:
+    return Described(name, Kind.HISTOGRAM, text, labels)
+
+
+# --- by family
+
+REQUESTS = _counter(
+    "proteus_requests_total", "Requests by how they ended.", "family", "variant", "device", "outcome"
+)  # fmt: skip
+_COUNTERS: tuple[tuple[Described, Callable[[FamilyCounts], float]], ...] = (
+    (
+        _counter("proteus_cancelled_requests_total", "Dropped requests whose clients had gone.", "family"),
+        lambda counts: counts.cancelled,
+    ),
+    (
+        _counter("proteus_accuracy_total", "Accuracy of what answered, summed over served requests.", "family"),
+        lambda counts: counts.accuracy,
+    ),
+)
+_HISTOGRAMS: tuple[tuple[Described, Callable[[FamilyCounts], Histogram]], ...] = (
+    (
+        _histogram("proteus_request_latency_seconds", "Time from arrival to the end of the batch.", "family"),
+        lambda counts: counts.latency,
+    ),
+    (
+        _histogram("proteus_queue_duration_seconds", "Time from arrival to the start of the batch.", "family"),
+        lambda counts: counts.queue,
+    ),
+    (
+        _histogram("proteus_compute_duration_seconds", "Time that batches ran.", "family"),
+        lambda counts: counts.compute,
+    ),
+    (_histogram("proteus_batch_size", "Rows of batches.", "family"), lambda counts: counts.batch),
+)
+_GAUGES: tuple[tuple[Described, Callable[[DataPlane, str, float], float | None]], ...] = (
+    (
+        _gauge("proteus_effective_accuracy", "Mean accuracy of what answered in the last 10 s.", "family"),
+        lambda plane, family, now_s: plane.counts[family].effective_accuracy(now_s),
+    ),
+    (
+        _gauge("proteus_best_accuracy", "Accuracy of the best variant.", "family"),
+        lambda plane, family, _: plane.best_accuracy.get(family),
+    ),
+    (
+        _gauge("proteus_slo_seconds", "Latency that requests should be answered within.", "family"),
+        lambda plane, family, _: plane.slo_s[family],
+    ),
+    (
+        _gauge("proteus_demand_qps", "Rows that arrived in the last second.", "family"),
+        lambda plane, family, now_s: plane.controller.demand.rate_qps(family, DEMAND_WINDOW_S, now_s),
+    ),
+    (
+        _gauge("proteus_planned_demand_qps", "Demand that the plan in force was made for.", "family"),
+        lambda plane, family, _: plane.controller.plan.demand_qps.get(family, 0.0),
+    ),
+    (
+        _gauge("proteus_queue_depth", "Requests that wait.", "family"),
+        lambda plane, family, _: plane.controller.waiting_of(family),
+    ),
 )
 
+# --- Triton's. A request that misses its deadline is "rejected" in the queue there, and nothing while it runs.
 
-def exposition(plane: DataPlane) -> bytes:
-    """All metrics as they are now."""
-    collected = CollectorRegistry(auto_describe=False)
-    collected.register(_Snapshot(plane))
-    return generate_latest(collected)
+_FAILURE = _counter("nv_inference_request_failure", "Requests that ended otherwise.", "model", "version", "reason")
+_PENDING = _gauge("nv_inference_pending_request_count", "Requests that wait.", "model", "version")
+_REASONS: tuple[tuple[str, Callable[[FamilyCounts], float]], ...] = (
+    (
+        "REJECTED",
+        lambda of: of.of_outcome(Outcome.REJECTED) + of.of_outcome(Outcome.DROPPED) - of.cancelled,
+    ),
+    ("CANCELED", lambda of: of.cancelled),
+    ("BACKEND", lambda of: of.of_outcome(Outcome.FAILED)),
+    ("OTHER", lambda of: of.of_outcome(Outcome.LATE)),
+)
+_TRITON: tuple[tuple[str, str, Callable[[FamilyCounts], float]], ...] = (
+    ("nv_inference_request_success", "Requests answered in time.", lambda of: of.of_outcome(Outcome.SERVED)),
+    ("nv_inference_count", "Rows of requests answered in time.", lambda of: of.rows),
+    ("nv_inference_exec_count", "Batches run.", lambda of: sum(of.batch.counts)),
+    ("nv_inference_request_duration_us", "From arrival to answer, of successes.", lambda of: round(of.request_s * 1e6)),
+    ("nv_inference_queue_duration_us", "Waited before the batch, of successes.", lambda of: round(of.queue_s * 1e6)),
+    ("nv_inference_compute_infer_duration_us", "In batches, of successes.", lambda of: round(of.compute_s * 1e6)),
+)
+
+# --- by device, of plans, of the server
+
+BUSY = _counter("proteus_device_busy_seconds_total", "Time that the device ran batches.", "device")
+PACE = _gauge("proteus_device_pace", "How many times longer than profiled batches take.", "device")
+PLAN = _gauge("proteus_plan_info", "What the plan in force hosts.", "device", "family", "variant")
+_CHANGES: tuple[tuple[Described, Callable[[ChangeTotals], float]], ...] = (
+    (_counter("proteus_plan_changes_total", "Changes of plan."), lambda changes: changes.made),
+    (_counter("proteus_plan_failures_total", "Changes of plan that failed."), lambda changes: changes.failed),
+    (_counter("proteus_plan_swaps_total", "Variants loaded by changes of plan."), lambda changes: changes.swaps),
+    (_counter("proteus_plan_solve_seconds_total", "Time spent on solving."), lambda changes: changes.solve_s),
+    (_counter("proteus_plan_change_seconds_total", "Time from wish to switch."), lambda changes: changes.total_s),
+    (_gauge("proteus_plan_timestamp_seconds", "When the plan in force was adopted."), lambda changes: changes.unix_s),
+)
+BUILD = _gauge("proteus_build_info", "What runs.", "version", "python")
+READY = _gauge("proteus_ready", "1 while requests are taken.")
+INSIDE = _gauge("proteus_requests_in_flight", "Requests that wait or run.")
+REFUSED = _counter("proteus_refused_requests_total", "Requests answered with an error at the door.", "error")
+CONNECTIONS = _gauge("proteus_connections", "Open connections.")
+TURNED_AWAY = _counter("proteus_refused_connections_total", "Connections refused, as there were too many.")
+BODIES = _gauge("proteus_open_body_bytes", "Memory held for large bodies that come in or are inside.")
+LAG = _histogram("proteus_event_loop_lag_seconds", "How late the event loop runs what is due.")
 
 
-class _Snapshot(Collector):
-    def __init__(self, plane: DataPlane) -> None:
-        self._plane = plane
+class Metrics:
+    """All that the server counts, shown as it is when asked for."""
 
-    def collect(self) -> Iterator[Metric]:
-        yield from self._ours()
-        yield from self._tritons()
+    def __init__(self, plane: DataPlane, connections: Connections, lag: LoopLag, changes: ChangeTotals) -> None:
+        self._plane, self._connections, self._lag, self._changes = plane, connections, lag, changes
+        registry = CollectorRegistry()
+        self._collectors = ProcessCollector(registry=registry), GCCollector(registry=registry)
 
-    def _ours(self) -> Iterator[Metric]:
-        plane, now_s = self._plane, self._plane.clock()
-        requests = CounterMetricFamily(
-            "proteus_requests", "Requests by how they ended.", labels=("family", "variant", "device", "outcome")
+    def page(self, accept: bytes) -> tuple[bytes, bytes]:
+        """The metrics, and the content type of what they are written in; ``accept`` is what the client takes."""
+        openmetrics = wants_openmetrics(accept)
+        exposition = Exposition(openmetrics=openmetrics)
+        for write in (self._families, self._devices, self._plans, self._server, self._triton):
+            write(exposition)
+        for collector in self._collectors:
+            for metric in collector.collect():
+                exposition.add_foreign(metric)
+        return exposition.finished(), OPENMETRICS if openmetrics else TEXT
+
+    def _families(self, exposition: Exposition) -> None:
+        plane, counts, now_s = self._plane, self._plane.counts, self._plane.clock()
+        exposition.add(REQUESTS, _outcomes(counts))
+        for metric, count in _COUNTERS:
+            exposition.add(metric, [((family,), count(of)) for family, of in counts.items()])
+        for metric, histogram in _HISTOGRAMS:
+            exposition.add_histograms(metric, [((family,), histogram(of)) for family, of in counts.items()])
+        for metric, level in _GAUGES:
+            levels = ((family, level(plane, family, now_s)) for family in counts)
+            exposition.add(metric, [((family,), value) for family, value in levels if value is not None])
+
+    def _devices(self, exposition: Exposition) -> None:
+        lanes, controller = self._plane.lanes, self._plane.controller
+        exposition.add(BUSY, [((device,), lane.busy_s) for device, lane in lanes.items()])
+        exposition.add(PACE, [((device,), controller.pace_of(device)) for device in lanes])
+        exposition.add(PLAN, [((p.device, p.family, p.variant), 1) for p in controller.placements])
+
+    def _plans(self, exposition: Exposition) -> None:
+        for metric, value in _CHANGES:
+            exposition.add(metric, [((), value(self._changes))])
+
+    def _server(self, exposition: Exposition) -> None:
+        plane, connections = self._plane, self._connections
+        exposition.add(BUILD, [((__version__, platform.python_version()), 1)])
+        exposition.add(READY, [((), int(plane.lifecycle.state is State.READY))])
+        exposition.add(INSIDE, [((), plane.inside)])
+        exposition.add(REFUSED, [((error,), number) for error, number in plane.refusals.items()])
+        exposition.add(CONNECTIONS, [((), len(connections))])
+        exposition.add(TURNED_AWAY, [((), connections.turned_away)])
+        exposition.add(BODIES, [((), connections.body_bytes)])
+        exposition.add_histograms(LAG, [((), self._lag.late_s)])
+
+    def _triton(self, exposition: Exposition) -> None:
+        counts = self._plane.counts
+        for name, text, value in _TRITON:
+            exposition.add(
+                _counter(name, text, "model", "version"),
+                [((family, oip.VERSION), value(of)) for family, of in counts.items()],
+            )
+        exposition.add(
+            _FAILURE,
+            [((family, oip.VERSION, reason), of(counts[family])) for family in counts for reason, of in _REASONS],
         )
-        latency = HistogramMetricFamily(
-            "proteus_request_latency_seconds", "Latency of answered requests.", labels=("family",)
-        )
-        batch = HistogramMetricFamily(
-            "proteus_batch_size", "Rows of the batch that answered a request.", labels=("family",)
-        )
-        accuracy = GaugeMetricFamily(
-            "proteus_effective_accuracy", "Mean accuracy of the answers of the last 10 s.", labels=("family",)
-        )
-        demand = GaugeMetricFamily("proteus_demand_qps", "Arrivals of the last second.", labels=("family",))
-        for family, counts in plane.counts.items():
-            for (variant, device, outcome), number in counts.outcomes.items():
-                requests.add_metric((family, variant, device, outcome.value), number)
-            latency.add_metric((family,), _buckets(counts.latency), counts.latency.total)
-            batch.add_metric((family,), _buckets(counts.batch), counts.batch.total)
-            effective = counts.effective_accuracy(now_s)
-            if effective is not None:
-                accuracy.add_metric((family,), effective)
-            demand.add_metric((family,), plane.controller.demand.rate_qps(family, DEMAND_WINDOW_S, now_s))
-        yield from (requests, latency, batch, accuracy, demand, self._plan_info())
-
-    def _plan_info(self) -> Metric:
-        info = GaugeMetricFamily(
-            "proteus_plan_info", "What the plan in force hosts.", labels=("device", "family", "variant", "program")
-        )
-        for placement in self._plane.controller.placements:
-            info.add_metric((placement.device, placement.family, placement.variant, __version__), 1)
-        return info
-
-    def _tritons(self) -> Iterator[Metric]:
-        """Untyped, as this library would end the names of counters in ``_total``, which dashboards don't expect."""
-        success = Metric("nv_inference_request_success", "Requests answered by their deadline.", "unknown")
-        failure = Metric("nv_inference_request_failure", "Requests that ended otherwise.", "unknown")
-        for family, counts in self._plane.counts.items():
-            labels = {"model": family, "version": "1"}
-            success.add_sample(success.name, labels, counts.of_outcome(Outcome.SERVED))
-            for outcome, reason in _FAILURES.items():
-                failure.add_sample(failure.name, {**labels, "reason": reason}, counts.of_outcome(outcome))
-        yield from (success, failure)
-        for name, text, value in _TRITON_SUMS:
-            metric = Metric(name, text, "unknown")
-            for family, counts in self._plane.counts.items():
-                metric.add_sample(name, {"model": family, "version": "1"}, value(counts))
-            yield metric
-        pending = Metric("nv_inference_pending_request_count", "Requests that wait.", "gauge")
-        for family in self._plane.counts:
-            waiting = self._plane.controller.waiting_of(family)
-            pending.add_sample(pending.name, {"model": family, "version": "1"}, waiting)
-        yield pending
+        waiting = self._plane.controller.waiting_of
+        exposition.add(_PENDING, [((family, oip.VERSION), waiting(family)) for family in counts])
 
 
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    bounds = (*(str(float(bound)) for bound in histogram.bounds), "+Inf")
-    return list(zip(bounds, accumulate(histogram.counts), strict=True))
+def _outcomes(counts: Mapping[str, FamilyCounts]) -> Iterator[tuple[Sequence[str], float]]:
+    for family, of in counts.items():
+        for (variant, device, outcome), number in of.outcomes.items():
+            yield (family, variant, device, outcome), number

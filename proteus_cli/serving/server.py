@@ -10,13 +10,16 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from proteus_cli import __version__
 from proteus_cli.backends.base import Backend, Signature
 from proteus_cli.backends.opening import open_backend
 from proteus_cli.control.controller import Controller
@@ -26,8 +29,8 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import ServerError
-from proteus_cli.serving.adaptation import Adaptation, Replanner, SolverProcess
+from proteus_cli.errors import BackendUnavailable, ServerError
+from proteus_cli.serving.adaptation import Adaptation, ChangeTotals, Replanner, SolverProcess, hosts
 from proteus_cli.serving.connections import LEAVING, Connections
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.executor import EngineKey, ThreadExecutor
@@ -39,11 +42,18 @@ from proteus_cli.serving.http.connection import HttpConnection
 from proteus_cli.serving.http.front_end import HttpFrontEnd
 from proteus_cli.serving.http.limits import HttpLimits
 from proteus_cli.serving.http.pages import Pages
+from proteus_cli.serving.lag import LoopLag
+from proteus_cli.serving.lane import Clock
 from proteus_cli.serving.lifecycle import Event, Lifecycle
+from proteus_cli.serving.logs import fields
+from proteus_cli.serving.metrics import Metrics
 from proteus_cli.serving.models import Models
 from proteus_cli.serving.status import status
 from proteus_cli.serving.tls import accepting
 from proteus_cli.serving.tokens import Tokens
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.tracing import Tracing
 
 log = logging.getLogger("proteus.server")
 
@@ -75,7 +85,8 @@ class ServerOptions:
     """Where to listen (port 0 picks a free one), limits on clients, and how long draining may take.
 
     ``grpc_port``: None is no gRPC. ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
-    With ``tls``, nothing else is spoken; with ``tokens``, all but `OPEN` needs one.
+    With ``tls``, nothing else is spoken; with ``tokens``, all but `OPEN` needs one. Traces go to the URL ``otlp``, of
+    ``otlp_sample`` (a fraction) of the requests that bring no decision about it.
     """
 
     host: str = "127.0.0.1"
@@ -87,6 +98,8 @@ class ServerOptions:
     refuses_non_finite: bool = False
     tls: Callable[[Sequence[str]], ssl.SSLContext] | None = None  # by the protocols that it offers
     tokens: Tokens | None = None
+    otlp: str | None = None
+    otlp_sample: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +118,32 @@ class Deployment:
 def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; ``announce`` is told the URLs, HTTP first, once requests are taken.
 
-    Raises `ServerError` where a port can't be had, `EngineError` where a model can't be loaded.
+    Raises `ServerError` where a port can't be had, `EngineError` where a model can't be loaded, `BackendUnavailable`
+    where traces are wanted without OpenTelemetry.
     """
     sys.setswitchinterval(GIL_SWITCH_S)
     with contextlib.ExitStack() as stack:
+        tracing = stack.enter_context(_tracing(options))
         listeners = {"http": stack.enter_context(contextlib.closing(_listen(options.host, options.port)))}
         if options.grpc_port is not None:
             listeners["grpc"] = stack.enter_context(contextlib.closing(_listen(options.host, options.grpc_port)))
         runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
-        runner.run(_serve(deployment, options, listeners, announce))
+        runner.run(_serve(deployment, options, listeners, announce, tracing))
+    log.info("drained, stopped")
+
+
+def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]:
+    if options.otlp is None:
+        return contextlib.nullcontext()
+    try:
+        from proteus_cli.serving.tracing import tracing_to  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        raise BackendUnavailable(
+            "Traces need OpenTelemetry, which is not installed.", hint="pip install 'proteus-serving[otlp]'"
+        ) from error
+    return tracing_to(options.otlp, options.otlp_sample)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -146,9 +176,11 @@ async def _serve(
     options: ServerOptions,
     listeners: Mapping[str, socket.socket],
     announce: Callable[[str], None],
+    tracing: "Tracing | None",
 ) -> None:
-    clock = asyncio.get_running_loop().time
-    lifecycle, stop = Lifecycle(), asyncio.Event()
+    clock = time.monotonic  # of the loop's kind, but finer: uvloop's counts in milliseconds
+    lifecycle, stop, lag = Lifecycle(), asyncio.Event(), LoopLag()
+    log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     controller = Controller(deployment.catalog.slo_s(), {d.id: 1 for d in deployment.devices}, deployment.policy)
     backends = {device.id: open_backend(device) for device in deployment.devices}
     signatures = _signatures(deployment, next(iter(backends.values())))
@@ -165,41 +197,27 @@ async def _serve(
     with _stopping_on_signals(stop):
         async with (
             _fleet(deployment, backends, controller, plane) as fleet,
-            _adaptation(deployment, controller, fleet) as adaptation,
+            _adaptation(deployment, controller, fleet, clock) as adaptation,
         ):
             platform = next(iter(backends.values())).versions.name
             models = Models(plane, platform=platform, devices=deployment.devices)
-            pages = Pages(
-                plane,
-                models,
-                platform=platform,
-                status=lambda: status(plane, adaptation),
-                needs_token=options.tokens is not None,
-            )
-            body_bytes = min(options.max_body_bytes, _largest_body(plane))
-            front_end, limits = HttpFrontEnd(plane, pages, max_body_bytes=body_bytes), HttpLimits(body_bytes=body_bytes)
-            grpc = GrpcFrontEnd(
-                plane,
-                models=models,
-                platform=platform,
-                max_message_bytes=body_bytes,
-                authorized=partial(_admits_call, options.tokens) if options.tokens is not None else None,
-            )
-            admits = partial(_admits, options.tokens) if options.tokens is not None else None
-            async with _connections(options) as connections:
-                protocols: dict[str, Callable[[], asyncio.BaseProtocol]] = {
-                    "http": lambda: HttpConnection(front_end, limits, connections, admits),
-                    "grpc": lambda: Http2Connection(grpc, Limits(), connections),
-                }
+            changes = adaptation.totals if adaptation is not None else ChangeTotals()
+            async with _watching(lag.watch()), _connections(options) as connections:
+                pages = Pages(
+                    plane,
+                    models,
+                    Metrics(plane, connections, lag, changes),
+                    platform=platform,
+                    status=lambda: status(plane, adaptation),
+                    needs_token=options.tokens is not None,
+                )
+                protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
                 async with AsyncExitStack() as stack:
                     for name, listener in listeners.items():
                         tls = options.tls(ALPN[name]) if options.tls is not None else None
                         await stack.enter_async_context(accepting(listener, protocols[name], tls))
                     lifecycle.on(Event.WARMED_UP)
-                    if options.tokens is None and not all(map(_is_local, listeners.values())):
-                        log.warning("whoever reaches this machine may ask; `--auth-tokens` keeps strangers out")
-                    is_safe = options.tls is not None
-                    announce(" ".join(_url(name, listener, is_safe=is_safe) for name, listener in listeners.items()))
+                    _say_ready(listeners, options, controller.plan, announce)
                     await stop.wait()
                     stop_s = clock() + options.drain_timeout_s
                     lifecycle.on(Event.STOPPED)
@@ -208,6 +226,43 @@ async def _serve(
                 await connections.close(max(GOODBYE_S, stop_s - clock()))
             lifecycle.on(Event.EMPTIED)
             log.info("requests by how they ended: %s", _endings(plane))
+
+
+def _protocols(
+    plane: DataPlane,
+    models: Models,
+    pages: Pages,
+    options: ServerOptions,
+    connections: Connections,
+    platform: str,
+    tracing: "Tracing | None",
+) -> dict[str, Callable[[], asyncio.BaseProtocol]]:
+    """What makes a connection, by the scheme of its URL."""
+    body_bytes, tokens = min(options.max_body_bytes, _largest_body(plane)), options.tokens
+    http = HttpFrontEnd(plane, pages, max_body_bytes=body_bytes, tracing=tracing)
+    grpc = GrpcFrontEnd(
+        plane,
+        models=models,
+        platform=platform,
+        max_message_bytes=body_bytes,
+        authorized=partial(_admits_call, tokens) if tokens is not None else None,
+        tracing=tracing,
+    )
+    limits, admits = HttpLimits(body_bytes=body_bytes), partial(_admits, tokens) if tokens is not None else None
+    return {
+        "http": lambda: HttpConnection(http, limits, connections, admits),
+        "grpc": lambda: Http2Connection(grpc, Limits(), connections),
+    }
+
+
+def _say_ready(
+    listeners: Mapping[str, socket.socket], options: ServerOptions, plan: Plan, announce: Callable[[str], None]
+) -> None:
+    if options.tokens is None and not all(map(_is_local, listeners.values())):
+        log.warning("whoever reaches this machine may ask; `--auth-tokens` keeps strangers out")
+    urls = [_url(name, listener, is_safe=options.tls is not None) for name, listener in listeners.items()]
+    log.info("ready at %s", " ".join(urls), extra=fields(urls=urls, hosts=hosts(plan)))
+    announce(" ".join(urls))
 
 
 @contextlib.contextmanager
@@ -278,26 +333,35 @@ async def _fleet(
 
 
 @asynccontextmanager
-async def _adaptation(deployment: Deployment, controller: Controller, fleet: Fleet) -> AsyncIterator[Adaptation | None]:
+async def _adaptation(
+    deployment: Deployment, controller: Controller, fleet: Fleet, clock: Clock
+) -> AsyncIterator[Adaptation | None]:
     rule = deployment.policy.replanning
     if rule is None:
         yield None
         return
     with contextlib.closing(SolverProcess(deployment.replan)) as solver:
-        adaptation = Adaptation(controller, fleet, solver, asyncio.get_running_loop().time)
+        adaptation = Adaptation(controller, fleet, solver, clock)
         await adaptation.warm_up()
-        task = asyncio.create_task(adaptation.run(rule.every_s))
-        task.add_done_callback(_report_crash)
-        try:
+        async with _watching(adaptation.run(rule.every_s)):
             yield adaptation
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)  # `_report_crash` has told of any bug
+
+
+@asynccontextmanager
+async def _watching(watch: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have something run beside, until leaving."""
+    task = asyncio.create_task(watch)
+    task.add_done_callback(_report_crash)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)  # `_report_crash` has told of any bug
 
 
 def _report_crash(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and task.exception() is not None:
-        log.critical("the control loop has a bug; the plan stays as it is", exc_info=task.exception())
+        log.critical("a bug has ended %s", task.get_coro(), exc_info=task.exception())
 
 
 def _admits(tokens: Tokens, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
@@ -323,14 +387,11 @@ async def _connections(options: ServerOptions) -> AsyncIterator[Connections]:
     connections = Connections(
         most=_most_connections(options.max_connections), most_body_bytes=BODIES * options.max_body_bytes
     )
-    watch = asyncio.create_task(connections.watch())
-    watch.add_done_callback(_report_crash)
-    try:
-        yield connections
-    finally:
-        await connections.close(0.0)
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)  # `_report_crash` has told of any bug
+    async with _watching(connections.watch()):
+        try:
+            yield connections
+        finally:
+            await connections.close(0.0)
 
 
 def _most_connections(wanted: int) -> int:
@@ -348,7 +409,7 @@ def _most_connections(wanted: int) -> int:
 
 async def _drain(plane: DataPlane, stop_s: float) -> None:
     """Let what is inside end; what is left in the queues at ``stop_s`` is given up."""
-    log.info("draining: %d requests inside", plane.inside)
+    log.info("draining: %d requests inside", plane.inside, extra=fields(inside=plane.inside))
     while plane.inside and plane.clock() < stop_s:
         await asyncio.sleep(0.01)
     for request in plane.controller.forget_all():

@@ -1,5 +1,6 @@
 """More is asked for than the accurate variant can take: the plan changes, and nobody notices but by the accuracy."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +35,7 @@ def test_a_burst_lowers_accuracy_and_loses_no_request(tmp_path: Path) -> None:
     def variants() -> list[str]:
         return [reply.document()["parameters"]["variant"] for reply in replies if reply.status == 200]
 
-    with serving(made.root, plan) as live, ThreadPoolExecutor(5 * RATE_QPS) as pool:
+    with serving(made.root, plan, "--log-format", "json") as live, ThreadPoolExecutor(5 * RATE_QPS) as pool:
 
         def ask() -> None:
             replies.append(live.infer("shapes", {"inputs": [X]}))
@@ -57,4 +58,9 @@ def test_a_burst_lowers_accuracy_and_loses_no_request(tmp_path: Path) -> None:
         outcomes = status["outcomes"]["shapes"]
         assert outcomes == dict.fromkeys(outcomes, 0) | {"served": len(replies)}
         assert live.stop() == 0
-        assert "Traceback" not in live.log.read_text()
+        lines = [json.loads(line) for line in live.log.read_text().splitlines()]
+        assert not any("exception" in line for line in lines)
+        change = next(line for line in lines if line["message"].startswith("new plan"))
+        assert (change["level"], change["swaps"], change["hosts"]) == ("info", 1, {"cpu0": ["fast"]})
+        assert change["reason"] == status["changes"][0]["reason"]
+        assert 0 < change["solve_s"] < change["total_s"]

@@ -35,7 +35,7 @@ def made(tmp_path: Path) -> Tiny:
 
 def start(made: Tiny) -> Ended:
     """A server that doesn't get ready, in a process of its own."""
-    return proteus_process("serve", "plan", "--port", "0", "--no-replan", "-w", made.root)
+    return proteus_process("serve", "plan", "--port", "0", "--no-replan", "--log-level", "warning", "-w", made.root)
 
 
 def send(pool: ThreadPoolExecutor, live: LiveServer, **more: Any) -> "Future[Reply]":

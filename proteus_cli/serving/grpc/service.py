@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
@@ -18,12 +18,15 @@ from proteus_cli.serving.grpc.inference import Codec
 from proteus_cli.serving.grpc.messages import message
 from proteus_cli.serving.grpc.reflection import ReflectionCall
 from proteus_cli.serving.grpc.sending import Stream
-from proteus_cli.serving.grpc.status import CallError, Status, plain_http
+from proteus_cli.serving.grpc.status import STATUS, CallError, Status, plain_http
 from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
 from proteus_cli.serving.lifecycle import State
 from proteus_cli.serving.models import EXTENSIONS, Models
 from proteus_cli.serving.oip import Buffer
-from proteus_cli.serving.pending import Ending, Pending
+from proteus_cli.serving.pending import Done, Ending, Pending
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.tracing import Trace, Traces, Tracing
 
 SERVICE = "inference.GRPCInferenceService"
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
@@ -44,10 +47,11 @@ class GrpcFrontEnd:
         models: Models,
         authorized: Callable[[Headers], bool] | None = None,
         max_message_bytes: int,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.plane, self.codec = plane, Codec(plane)
         self._platform, self._models, self._authorized = platform, models, authorized
-        self._max_message_bytes = max_message_bytes
+        self._max_message_bytes, self._tracing = max_message_bytes, tracing
         self._methods = {path.encode(): open_call for path, open_call in self._table().items()}
 
     # Application
@@ -97,7 +101,7 @@ class GrpcFrontEnd:
             )
             for name, handler in plain.items()
         }
-        table[f"/{SERVICE}/ModelInfer"] = partial(InferCall, self.plane, self.codec)
+        table[f"/{SERVICE}/ModelInfer"] = self._infer_call()
         table[f"/{SERVICE}/ModelStreamInfer"] = partial(StreamInferCall, self.plane, self.codec)
         health, answer = message("grpc.health.v1.HealthCheckRequest"), message("grpc.health.v1.HealthCheckResponse")
         table["/grpc.health.v1.Health/Check"] = partial(PlainCall, health, answer, self._check)
@@ -105,6 +109,15 @@ class GrpcFrontEnd:
         for version in ("v1", "v1alpha"):
             table[f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"] = ReflectionCall
         return table
+
+    def _infer_call(self) -> Callable[[Request, Stream], GrpcCall]:
+        if self._tracing is None:
+            return partial(InferCall, self.plane, self.codec)
+        traces = self._tracing.of_protocol(
+            f"{SERVICE}/ModelInfer", {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": "ModelInfer"},
+            code="rpc.grpc.status_code", ok=Status.OK, codes=STATUS,
+        )  # fmt: skip
+        return partial(TracedInferCall, traces, self.plane, self.codec)
 
     def _unknown(self, request: Request, stream: Stream) -> GrpcCall:
         path = request.fields[b":path"].decode(errors="replace")
@@ -182,8 +195,19 @@ class InferCall(UnaryCall):
         self._pending: Pending | None = None
 
     def handle(self, message: Buffer) -> None:
-        family, self._query = self._codec.decode(message, self.request.timeout_s)
-        self._pending = self._plane.submit(family, self._query, self._done)
+        self._submit(message, None)
+
+    def _submit(self, message: Buffer, trace: "Trace | None") -> None:
+        try:
+            family, self._query = self._codec.decode(message, self.request.timeout_s)
+            done: Done = self._done
+            if trace is not None:
+                trace.asks(family)
+                done = trace.then(done)
+            self._pending = self._plane.submit(family, self._query, done)
+        except RequestError as error:
+            self._plane.refusals[type(error).__name__] += 1
+            raise
 
     def gone(self) -> None:
         if self._pending is not None:
@@ -195,6 +219,31 @@ class InferCall(UnaryCall):
             self.fail(ending)
         else:
             self.answer(self._codec.encode(self._query, ending))
+
+
+class TracedInferCall(InferCall):
+    """The same, where some are traced: those whose metadata, or chance, says so."""
+
+    __slots__ = ("_traces",)
+
+    def __init__(self, traces: "Traces", plane: DataPlane, codec: Codec, request: Request, stream: Stream) -> None:
+        super().__init__(plane, codec, request, stream)
+        self._traces = traces
+
+    def handle(self, message: Buffer) -> None:
+        fields = self.request.fields
+        trace = self._traces.begin(fields.get(b"traceparent"), fields.get(b"tracestate"))
+        try:
+            self._submit(message, trace)
+        except Exception as error:
+            if trace is not None:
+                trace.refused(error)
+            raise
+
+    def gone(self) -> None:
+        if self._pending is not None:
+            self._traces.abandoned(self._pending)
+        super().gone()
 
 
 class _Refused(GrpcCall):

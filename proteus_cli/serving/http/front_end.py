@@ -4,6 +4,7 @@ import logging
 import math
 import zlib
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -27,8 +28,11 @@ from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.http.codec import Codec
 from proteus_cli.serving.http.compression import packed
 from proteus_cli.serving.http.exchange import JSON, OCTETS, Exchange
-from proteus_cli.serving.http.pages import Pages
+from proteus_cli.serving.http.pages import INFER, Pages
 from proteus_cli.serving.pending import Ending
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.tracing import Trace, Tracing
 
 log = logging.getLogger("proteus.http")
 
@@ -55,8 +59,14 @@ _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 class HttpFrontEnd:
     """Open Inference Protocol v2; ``pages`` answer all but inference. Bodies unpack to ``max_body_bytes`` at most."""
 
-    def __init__(self, plane: DataPlane, pages: Pages, *, max_body_bytes: int) -> None:
+    def __init__(
+        self, plane: DataPlane, pages: Pages, *, max_body_bytes: int, tracing: "Tracing | None" = None
+    ) -> None:
         self._plane, self._pages, self._max_body_bytes = plane, pages, max_body_bytes
+        self._traces = None if tracing is None else tracing.of_protocol(
+            f"POST {INFER}", {"http.request.method": "POST", "http.route": INFER},
+            code="http.response.status_code", ok=_OK, codes=STATUS,
+        )  # fmt: skip
         self._families: dict[bytes, tuple[str, Codec]] = {}
         for family, signature in plane.signatures.items():
             self._add(family, signature)
@@ -77,6 +87,7 @@ class HttpFrontEnd:
             else:
                 self._other(exchange)
         except RequestError as error:
+            self._plane.refusals[type(error).__name__] += 1
             refuse(exchange, error)
         except Exception:
             log.exception("a bug while handling %r %r", exchange.method, exchange.target)
@@ -85,6 +96,8 @@ class HttpFrontEnd:
     def abandoned(self, exchange: Exchange) -> None:
         """The client is gone: so is its request."""
         if exchange.pending is not None:
+            if self._traces is not None:
+                self._traces.abandoned(exchange.pending)
             self._plane.cancel(exchange.pending)
 
     def _other(self, exchange: Exchange) -> None:
@@ -97,18 +110,39 @@ class HttpFrontEnd:
             self._pages.answer(exchange, path.decode(errors="replace"))
 
     def _infer(self, exchange: Exchange, family: str, codec: Codec) -> None:
+        if self._traces is not None:
+            headers = exchange.headers
+            trace = self._traces.begin(headers.get(b"traceparent"), headers.get(b"tracestate"))
+            if trace is not None:
+                self._infer_traced(exchange, family, codec, trace)
+                return
+        query = self._query(exchange, codec)
+        exchange.pending = self._plane.submit(family, query, partial(self._ended, exchange, codec, query, b""))
+
+    def _infer_traced(self, exchange: Exchange, family: str, codec: Codec, trace: "Trace") -> None:
+        """The same, with a trace; the answer tells which."""
+        trace.asks(family)
+        try:
+            query = self._query(exchange, codec)
+            header = b"traceparent: %b\r\n" % trace.traceparent
+            done = trace.then(partial(self._ended, exchange, codec, query, header))
+            exchange.pending = self._plane.submit(family, query, done)
+        except Exception as error:
+            trace.refused(error)
+            raise
+
+    def _query(self, exchange: Exchange, codec: Codec) -> oip.Query:
         headers, body = exchange.headers, exchange.body
         if b"content-encoding" in headers:
             body = unpacked(body, headers[b"content-encoding"], min(self._max_body_bytes, codec.most_bytes))
             if not exchange.takes(len(body)):
                 raise NotReady("too many large requests at once")
         length = headers.get(JSON_LENGTH)
-        query = codec.decode(body, None if length is None else _whole_number(length))
-        exchange.pending = self._plane.submit(family, query, partial(self._ended, exchange, codec, query))
+        return codec.decode(body, None if length is None else _whole_number(length))
 
-    def _ended(self, exchange: Exchange, codec: Codec, query: oip.Query, ending: Ending) -> None:
+    def _ended(self, exchange: Exchange, codec: Codec, query: oip.Query, headers: bytes, ending: Ending) -> None:
         if isinstance(ending, RequestError):
-            refuse(exchange, ending)
+            refuse(exchange, ending, headers)
             return
         try:
             body, tensors = codec.encode(query, ending)
@@ -116,26 +150,26 @@ class HttpFrontEnd:
             log.exception("a bug while encoding an answer")
             exchange.respond(500, JSON, b'{"error":"internal error"}')
             return
-        content_type, headers = JSON, b""
+        content_type = JSON
         if tensors:
-            content_type, headers = OCTETS, b"%b: %d\r\n" % (JSON_LENGTH, len(body))
+            content_type = OCTETS
+            headers += b"%b: %d\r\n" % (JSON_LENGTH, len(body))
         if b"accept-encoding" in exchange.headers:
             body, tensors, more = packed(exchange.headers, body, tensors)
             headers += more
         exchange.respond(_OK, content_type, body, tensors, headers)
 
 
-def refuse(exchange: Exchange, error: RequestError) -> None:
-    """Answer with an error."""
-    headers = b""
+def refuse(exchange: Exchange, error: RequestError, headers: bytes = b"") -> None:
+    """Answer with an error; ``headers`` are lines for its answer."""
     if isinstance(error, Overloaded | NotReady):
-        headers = b"retry-after: %d\r\n" % math.ceil(error.retry_after_s)
+        headers += b"retry-after: %d\r\n" % math.ceil(error.retry_after_s)
     elif isinstance(error, MethodNotAllowed):
-        headers = b"allow: %b\r\n" % error.allowed.encode()
+        headers += b"allow: %b\r\n" % error.allowed.encode()
     elif isinstance(error, NotAccurateEnough):
-        headers = b"%b: rejected\r\n" % OUTCOME  # unlike other bad requests, it has ended as one of the outcomes
+        headers += b"%b: rejected\r\n" % OUTCOME  # unlike other bad requests, it has ended as one of the outcomes
     elif isinstance(error, DeadlineExceeded):
-        headers = b"%b: %b\r\n" % (OUTCOME, b"late" if error.is_late else b"dropped")
+        headers += b"%b: %b\r\n" % (OUTCOME, b"late" if error.is_late else b"dropped")
     exchange.respond(STATUS[type(error)], JSON, msgspec.json.encode({"error": error.message}), headers=headers)
 
 

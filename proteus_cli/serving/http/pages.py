@@ -8,15 +8,15 @@ import msgspec
 
 from proteus_cli import __version__
 from proteus_cli.errors import BadRequest, MethodNotAllowed, NotFound, UnknownModel
-from proteus_cli.serving import metrics, oip
+from proteus_cli.serving import oip
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.http.compression import packed
 from proteus_cli.serving.http.exchange import JSON, Exchange
 from proteus_cli.serving.http.openapi import document
 from proteus_cli.serving.lifecycle import State
+from proteus_cli.serving.metrics import Metrics
 from proteus_cli.serving.models import EXTENSIONS, Models
 
-PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 INFER = "/v2/models/{model}/infer"
 INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
 
@@ -44,10 +44,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a page is asked for: ``values`` of the ``{}`` in its path, and the body."""
+    """What a page is asked for: ``values`` of the ``{}`` in its path, the body, and what the client takes."""
 
     values: Mapping[str, str]
     body: bytes | bytearray
+    accept: bytes = b""
 
 
 Request = TypeVar("Request", IndexRequest, RepositoryRequest)
@@ -61,6 +62,7 @@ class Pages:
         self,
         plane: DataPlane,
         models: Models,
+        metrics: Metrics,
         *,
         platform: str,
         status: Callable[[], dict[str, Any]],
@@ -73,7 +75,7 @@ class Pages:
             "/v2": {"GET": self._server},
             "/v2/health/live": {"GET": lambda _: Page(200)},
             "/v2/health/ready": {"GET": lambda _: Page(200 if self._is_ready() else 503)},
-            "/metrics": {"GET": lambda _: Page(200, metrics.exposition(plane), PROMETHEUS)},
+            "/metrics": {"GET": lambda asked: Page(200, *metrics.page(asked.accept))},
             "/proteus/status": {"GET": lambda _: _json(self._status())},
             "/v2/models/stats": {"GET": lambda _: self._statistics(None)},
             "/v2/models/{model}": {"GET": self._metadata},
@@ -107,7 +109,7 @@ class Pages:
         if handler is None:
             allowed = ", ".join(methods)
             raise MethodNotAllowed(f"{path} takes {allowed}, not {method}", allowed=allowed)
-        page = handler(Asked(values, exchange.body))
+        page = handler(Asked(values, exchange.body, exchange.headers.get(b"accept", b"")))
         body, headers = page.body, b""
         # Triton's asyncio client asks for compression, but reads these pages as they come.
         if not path.startswith("/v2/"):

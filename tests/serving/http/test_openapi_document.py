@@ -4,7 +4,7 @@ import copy
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -43,7 +43,8 @@ def pages() -> Pages:
         catalog, controller, Lifecycle(), lambda: 0.0, signatures={"small": SMALL}, most_rows={"small": 8},
         best_accuracy={"small": 0.9},
     )  # fmt: skip
-    return Pages(plane, Models(plane, platform="onnxruntime", devices=()), platform="onnxruntime", status=dict)
+    models, no_metrics = Models(plane, platform="onnxruntime", devices=()), cast("Any", None)
+    return Pages(plane, models, no_metrics, platform="onnxruntime", status=dict)
 
 
 def test_each_route_is_described_and_each_description_has_a_route() -> None:

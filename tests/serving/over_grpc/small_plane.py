@@ -1,6 +1,7 @@
 """A plane of one family that doubles its inputs, for tests of what stands in front of it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ class SmallPlane:
     """Answers each request alone, in the next turn of the loop; fails those whose first number is not one."""
 
     def __init__(self) -> None:
+        self.refusals: Counter[str] = Counter()
         self.signatures = {"two": TWO}
         self.lifecycle = Lifecycle()
         self.lifecycle.on(Event.WARMED_UP)

@@ -1,0 +1,97 @@
+"""What the server logs: a message and fields, a line each, as text or as JSON. Nothing of what is in requests."""
+
+import logging
+import math
+from collections.abc import Callable, Hashable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TextIO
+
+import msgspec
+
+SELDOM_S = 10.0
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def set_up(level: LogLevel, style: LogFormat, stream: TextIO) -> None:
+    """Log to ``stream`` from now on: of ours what is at least ``level``, of libraries warnings and errors."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines() if style is LogFormat.JSON else TextLines())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
+    logging.getLogger("proteus").setLevel(level.upper())
+
+
+def fields(**named: Any) -> dict[str, Any]:
+    """The ``extra`` of a log call whose line has these fields."""
+    return {"fields": named}
+
+
+class JsonLines(logging.Formatter):
+    """``ts`` (RFC 3339), ``level``, ``logger``, ``message``, the fields, and ``exception`` where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "ts": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+class TextLines(logging.Formatter):
+    """The same for people: ``time LEVEL logger: message name=value …``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        named = "".join(f" {name}={_shown(value)}" for name, value in getattr(record, "fields", {}).items())
+        message = record.getMessage()
+        if not message.isprintable():  # one line, whatever it quotes
+            message = message.encode("unicode_escape").decode()
+        line = f"{_time(record)} {record.levelname} {record.name}: {message}{named}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class Seldom:
+    """Keeps what may happen often from being said often: each kind once in ``every_s``.
+
+    There must be few kinds, as all are remembered.
+    """
+
+    def __init__(self, clock: Callable[[], float], every_s: float = SELDOM_S) -> None:
+        self._clock, self._every_s = clock, every_s
+        self._known: dict[Hashable, tuple[float, int]] = {}  # from when on it may be said again, times unsaid
+
+    def times(self, kind: Hashable) -> int:
+        """It has happened: how many times since it was last said, if it should be said now; else 0."""
+        now_s = self._clock()
+        due_s, unsaid = self._known.get(kind, (-math.inf, 0))
+        if now_s < due_s:
+            self._known[kind] = due_s, unsaid + 1
+            return 0
+        self._known[kind] = now_s + self._every_s, 0
+        return unsaid + 1
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str) and value.isprintable() and not set(value) & set(' "='):
+        return value
+    return msgspec.json.encode(value, enc_hook=str).decode()

@@ -1,0 +1,151 @@
+"""The documents on what a server shows say what it shows: the table of metrics, and the dashboard."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eventful import eventful
+from live_server import LiveServer
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as untyped_parse
+
+from proteus_cli.serving.exposition import OPENMETRICS
+
+pytestmark = pytest.mark.live
+
+parse: Callable[[str], Iterable[Metric]] = untyped_parse
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "observability.md").read_text(encoding="utf-8")
+DASHBOARD = json.loads((DOCS / "grafana-dashboard.json").read_text(encoding="utf-8"))
+OF_SCRAPING = {"job", "instance"}  # labels that Prometheus adds
+COLUMNS = 24
+
+NAME = re.compile(r"\b(?:proteus|nv|process|python)_\w+")
+SELECTOR = re.compile(r"(\w+)\{([^}]*)\}")
+MATCHER = re.compile(r'(\w+)(=~|=|!=)"([^"]*)"')
+GROUPING = re.compile(r"\b(?:by|on) \(([^)]*)\)")
+LEGEND = re.compile(r"\{\{(\w+)\}\}")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with eventful(tmp_path_factory.mktemp("observed") / "ws") as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def text(server: LiveServer) -> str:
+    return server.get("/metrics").body.decode()
+
+
+@pytest.fixture(scope="module")
+def seen(text: str) -> dict[str, dict[str, set[str]]]:
+    """Values by label by name of sample."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, _, rest = line.rpartition(" ")[0].partition("{")
+            labels = found.setdefault(name, {})
+            for label, _, value in MATCHER.findall(rest):
+                labels.setdefault(label, set()).add(value)
+    return found
+
+
+def described(text: str, seen: dict[str, dict[str, set[str]]]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Type and labels by name of metric."""
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    samples = {name: f"{name}_count" if kind == "histogram" else name for name, kind in kinds.items()}
+    return {name: (kind, tuple(seen[samples[name]])) for name, kind in kinds.items()}
+
+
+def test_the_table_lists_all_metrics_and_no_others(text: str, seen: dict[str, dict[str, set[str]]]) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) \| (.*?) \| .+ \|$", PAGE, re.MULTILINE)
+    documented = {name: (kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    assert len(rows) == len(documented)
+    assert documented == described(text, seen)
+
+
+def test_openmetrics_is_there_for_who_asks(server: LiveServer, text: str) -> None:
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+    reply = server.ask("GET", "/metrics", headers={"accept": accept})
+    assert reply.headers["content-type"] == OPENMETRICS.decode()
+    names = {family.name for family in parse(reply.body.decode())}
+    in_text = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
+    assert names == {name.removesuffix("_total") for name in in_text}
+
+
+# --- the dashboard
+
+EXPRESSIONS: list[Any] = [
+    pytest.param(target["expr"], target["legendFormat"], id=f"{panel['title']} {target['refId']}")
+    for panel in DASHBOARD["panels"]
+    for target in panel.get("targets", ())
+]
+
+
+@pytest.mark.parametrize(("expression", "legend"), EXPRESSIONS)
+def test_a_panel_asks_for_what_there_is(expression: str, legend: str, seen: dict[str, dict[str, set[str]]]) -> None:
+    names = set(NAME.findall(expression))
+    assert names
+    assert names <= set(seen)
+    for name, matchers in SELECTOR.findall(expression):
+        for label, _, value in MATCHER.findall(matchers):
+            assert label in seen[name].keys() | OF_SCRAPING
+            assert value.startswith("$") or value in seen[name][label]
+    groups = {label.strip() for inside in GROUPING.findall(expression) for label in inside.split(",")}
+    assert groups <= {label for name in names for label in seen[name]}
+    shown = set(LEGEND.findall(legend))
+    assert shown <= (groups or {label for name in names for label in seen[name]} | OF_SCRAPING)
+    assert "rate(" not in expression or "[$__rate_interval]" in expression
+
+
+def test_the_rules_on_the_page_ask_for_what_there_is(seen: dict[str, dict[str, set[str]]]) -> None:
+    rules = re.findall(r"^ +expr: (.+)$", PAGE, re.MULTILINE)
+    assert len(rules) == 4
+    for rule in rules:
+        assert set(NAME.findall(rule)) <= set(seen)
+        for name, matchers in SELECTOR.findall(rule):
+            assert all(value in seen[name][label] for label, _, value in MATCHER.findall(matchers))
+
+
+def test_what_it_lets_choose_and_marks_is_there(seen: dict[str, dict[str, set[str]]]) -> None:
+    variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
+    used = {name for expression in EXPRESSIONS for name in re.findall(r"\$(?!__)(\w+)", expression.values[0])}
+    assert used == variables.keys() - {"datasource"}
+    for name in used:
+        metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variables[name]["definition"]).groups()  # type: ignore[union-attr]
+        assert label in seen[metric].keys() | OF_SCRAPING
+    marks = [mark for mark in DASHBOARD["annotations"]["list"] if "expr" in mark]
+    assert [set(NAME.findall(mark["expr"])) <= set(seen) for mark in marks] == [True]
+
+
+def test_every_metric_of_ours_that_has_a_place_in_it_is_on_it() -> None:
+    """All of ours but what only names things, or is better shown by another."""
+    shown = {name for expression in EXPRESSIONS for name in NAME.findall(expression.values[0])}
+    shown |= {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
+    ours = set(re.findall(r"^\| `(proteus_\w+)`", PAGE, re.MULTILINE))
+    elsewhere = {
+        "proteus_build_info", "proteus_demand_qps", "proteus_effective_accuracy", "proteus_plan_timestamp_seconds",
+    }  # fmt: skip
+    assert ours - shown == elsewhere
+
+
+def test_its_panels_have_places_of_their_own() -> None:
+    panels = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len({panel["title"] for panel in panels}) == len(panels)
+    places = [panel["gridPos"] for panel in panels]
+    assert all(place["x"] >= 0 and place["x"] + place["w"] <= COLUMNS for place in places)
+    for one, other in combinations(places, 2):
+        apart = any(a[at] + a[size] <= b[at] for a, b in ((one, other), (other, one)) for at, size in ("xw", "yh"))
+        assert apart, (one, other)
+    for panel in panels:
+        assert panel["type"] in {"row", "stat", "timeseries", "state-timeline"}
+        targets = panel.get("targets", ())
+        assert len({target["refId"] for target in targets}) == len(targets)
+        assert all(target["datasource"]["uid"] == "${datasource}" for target in targets)

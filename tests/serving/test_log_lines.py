@@ -1,0 +1,44 @@
+"""Lines of the log, whatever is in them."""
+
+import json
+import logging
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proteus_cli.serving.logs import JsonLines, Seldom, TextLines, fields
+
+
+def record(message: str, *, error: bool = False, **named: Any) -> logging.LogRecord:
+    info: Any = (ValueError, ValueError(message), None) if error else None
+    made = logging.LogRecord("proteus.test", logging.WARNING, __file__, 1, "%s", (message,), info)
+    made.__dict__.update(fields(**named))
+    return made
+
+
+@given(st.text(), st.dictionaries(st.sampled_from("abc"), st.text() | st.integers(-9, 9) | st.lists(st.text())))
+def test_a_json_line_is_one_line_that_says_what_was_said(message: str, named: dict[str, Any]) -> None:
+    line = JsonLines().format(record(message, error=True, **named))
+    assert "\n" not in line
+    assert "\r" not in line
+    read = json.loads(line)
+    assert (read["message"], read["level"]) == (message, "warning")
+    assert {name: read[name] for name in named} == named
+    assert "ValueError" in read["exception"]
+
+
+def test_a_text_line_is_one_line_whatever_comes_from_outside() -> None:
+    line = TextLines().format(record("first\nsecond", who="a b\nc", n=3, plain="cpu0"))
+    assert line.endswith(r'WARNING proteus.test: first\nsecond who="a b\nc" n=3 plain=cpu0')
+
+
+def test_what_happens_often_is_said_once_in_a_while_with_how_often_it_was() -> None:
+    now_s = 0.0
+    seldom = Seldom(lambda: now_s, every_s=10.0)
+    assert [seldom.times("a") for _ in range(4)] == [1, 0, 0, 0]
+    assert seldom.times("b") == 1
+    now_s = 9.9
+    assert seldom.times("a") == 0
+    now_s = 10.0
+    assert [seldom.times("a") for _ in range(2)] == [5, 0]
