@@ -5,8 +5,10 @@ BIN    := $(VENV)/bin
 DURATION ?= 60s
 STAMP  := $(VENV)/.installed
 
+PROTOCOL := proteus_cli/serving/grpc/protocol
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint type layers unit chaos golden docs docs-check
+.PHONY: help setup demo test fmt lint type layers unit chaos golden proto docs docs-check
 .PHONY: bench bench-planner bench-simulator bench-paper bench-serving lock all clean
 
 help:  ## show the verbs
@@ -48,6 +50,10 @@ chaos: setup  ## bad clients of every kind against a server; DURATION=60s
 
 golden: setup  ## rewrite the golden files
 	$(BIN)/pytest tests/golden --golden
+
+proto: setup  ## compile gRPC's .proto files into the descriptors that the server loads
+	$(BIN)/python -m grpc_tools.protoc --proto_path=$(PROTOCOL) --descriptor_set_out=$(PROTOCOL)/descriptors.binpb \
+		$(notdir $(sort $(wildcard $(PROTOCOL)/*.proto)))
 
 docs: setup  ## regenerate docs/cli.md from --help
 	$(BIN)/python docs/generate_cli.py

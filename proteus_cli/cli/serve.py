@@ -1,6 +1,7 @@
 """``proteus serve``: run a plan in the foreground."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +13,20 @@ from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from proteus_cli.domain.catalog import Family, Variant
     from proteus_cli.domain.device import Device
     from proteus_cli.serving.server import Deployment
     from proteus_cli.serving.tokens import Tokens
     from proteus_cli.store import Workspace
+
+
+class NonFinite(StrEnum):
+    """What becomes of NaN and infinity."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    REFUSE = "refuse"
 
 
 def serve(
@@ -28,6 +36,16 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, envvar=environment("port"), help="HTTP port; 0 picks a free one.")
     ] = 8000,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            envvar=environment("grpc_port"),
+            help="gRPC port; 0 picks a free one.",
+            show_default="no gRPC",
+        ),
+    ] = None,
     replan: Annotated[bool, typer.Option("--replan/--no-replan", help="Change the plan as the demand changes.")] = True,
     batching: Annotated[
         str | None,
@@ -37,6 +55,10 @@ def serve(
         ),
     ] = None,
     max_body: Annotated[float, typer.Option(**SIZE, help="The largest request body.")] = "64MiB",  # type: ignore[assignment]
+    non_finite: Annotated[
+        NonFinite,
+        typer.Option(envvar=environment("non_finite"), help="NaN and infinity in tensors: answered, or errors."),
+    ] = NonFinite.PASS,
     max_connections: Annotated[
         int, typer.Option(min=1, help="The most connections; others are told to come back.")
     ] = 4096,
@@ -51,7 +73,10 @@ def serve(
     drain_timeout: Annotated[float, typer.Option(**DURATION, help="The longest that draining may take.")] = "10s",  # type: ignore[assignment]
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Serve the plan over HTTP (Open Inference Protocol v2) until SIGTERM or Ctrl-C; a second one ends at once."""
+    """Serve the plan over HTTP, and gRPC where asked (Open Inference Protocol v2), until SIGTERM or Ctrl-C.
+
+    A second signal ends at once.
+    """
     from proteus_cli.serving.server import ServerOptions
     from proteus_cli.serving.server import serve as run_server
 
@@ -59,9 +84,11 @@ def serve(
     options = ServerOptions(
         host,
         port,
+        grpc_port,
         max_body_bytes=int(max_body),
         max_connections=max_connections,
         drain_timeout_s=drain_timeout,
+        refuses_non_finite=non_finite is NonFinite.REFUSE,
         tls=_tls(tls_cert, tls_key),
         tokens=_tokens(auth_tokens),
     )
@@ -69,14 +96,17 @@ def serve(
     console.say("drained, stopped")
 
 
-def _tls(certificate: Path | None, key: Path | None) -> "ssl.SSLContext | None":
+def _tls(certificate: Path | None, key: Path | None) -> "Callable[[Sequence[str]], ssl.SSLContext] | None":
+    from functools import partial
+
     from proteus_cli.serving.tls import tls_context
 
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
         raise UsageError("`--tls-cert` and `--tls-key` go together.", hint="give both, or neither")
-    return tls_context(certificate, key)
+    tls_context(certificate, key, ())  # say at once what is wrong with them
+    return partial(tls_context, certificate, key)
 
 
 def _tokens(path: Path | None) -> "Tokens | None":
@@ -85,8 +115,8 @@ def _tokens(path: Path | None) -> "Tokens | None":
     return read_tokens(path) if path is not None else None
 
 
-def _announce(url: str) -> None:
-    sys.stdout.write(f"ready {url}\n")
+def _announce(urls: str) -> None:
+    sys.stdout.write(f"ready {urls}\n")
     sys.stdout.flush()
 
 

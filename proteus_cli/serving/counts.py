@@ -35,8 +35,20 @@ class Histogram:
 
 
 @dataclass(slots=True)
+class Executions:
+    """Batches that ran, and how long."""
+
+    batches: int = 0
+    compute_s: float = 0.0
+
+
+@dataclass(slots=True)
 class FamilyCounts:
-    """One family's numbers since the start; times in seconds."""
+    """One family's numbers since the start; times in seconds.
+
+    ``executions`` are by the rows of the batch, the last of them ended at ``last_s`` (None: none yet); ``failed_s`` is
+    what requests took that came in and ended otherwise than served.
+    """
 
     latency: Histogram
     batch: Histogram = field(default_factory=lambda: Histogram(BATCH_BOUNDS))
@@ -46,6 +58,9 @@ class FamilyCounts:
     request_s: float = 0.0
     queue_s: float = 0.0
     compute_s: float = 0.0
+    executions: dict[int, Executions] = field(default_factory=dict)
+    last_s: float | None = None
+    failed_s: float = 0.0
     recent_accuracy: deque[tuple[int, int, float]] = field(default_factory=deque)  # (second, answers, sum)
 
     def ended(self, outcome: Outcome, variant: str = "", device: str = "", requests: int = 1) -> None:
@@ -75,6 +90,15 @@ class FamilyCounts:
         self.queue_s += queued_s
         self.compute_s += compute_s * requests
         self._remember(accuracy, requests, now_s)
+
+    def executed(self, rows: int, compute_s: float, now_s: float) -> None:
+        """A batch of so many rows has run."""
+        found = self.executions.get(rows)
+        if found is None:
+            found = self.executions[rows] = Executions()
+        found.batches += 1
+        found.compute_s += compute_s
+        self.last_s = now_s
 
     def _remember(self, accuracy: float, answers: int, now_s: float) -> None:
         """Count into the effective accuracy of the last `ACCURACY_WINDOW_S`."""

@@ -18,6 +18,7 @@ from proteus_cli.errors import (
     DeadlineExceeded,
     EngineFailed,
     NotAccurateEnough,
+    NotReady,
     Overloaded,
     RequestError,
     UnknownModel,
@@ -26,7 +27,7 @@ from proteus_cli.serving.counts import family_counts
 from proteus_cli.serving.deadlines import Deadlines
 from proteus_cli.serving.executor import BatchResult
 from proteus_cli.serving.lane import Clock, Lane
-from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.lifecycle import Lifecycle, State
 from proteus_cli.serving.oip import Query, is_finite
 from proteus_cli.serving.pending import Answered, AnsweredBatch, Done, Ending, Pending
 
@@ -36,6 +37,7 @@ log = logging.getLogger("proteus.dataplane")
 class DataPlane:
     """Checks, admits, waits, accounts.
 
+    Families in ``unloaded`` take no requests; nothing else about them changes, so they may leave it at any time.
     ``refuses_non_finite``: NaN and infinity are an error in a request and in an answer; else they pass through.
     """
 
@@ -56,6 +58,7 @@ class DataPlane:
         self.slo_s, self.best_accuracy, self.most_rows = catalog.slo_s(), best_accuracy, most_rows
         self.counts = family_counts(self.slo_s)
         self.inside = 0
+        self.unloaded: set[str] = set()
         self.lanes: Mapping[str, Lane] = {}  # set once the fleet exists
         self._refuses_non_finite = refuses_non_finite
         self._ids = count()
@@ -68,6 +71,14 @@ class DataPlane:
             return self.signatures[name]
         except KeyError:
             raise UnknownModel(f"no model `{name}`; there are: {', '.join(self.signatures)}") from None
+
+    def why_unavailable(self, family: str) -> str | None:
+        """Why a family can't be asked for answers now; None where it can."""
+        if self.lifecycle.state is not State.READY:
+            return f"the server is {self.lifecycle.state}"
+        if family in self.unloaded:
+            return "unloaded"
+        return None if self.controller.hosting(family) else "the plan in force hosts no variant of it"
 
     async def infer(self, family: str, query: Query) -> Answered:
         """Answer one request by its deadline. Raises the `RequestError` of how it ended."""
@@ -88,6 +99,8 @@ class DataPlane:
         Raises the `RequestError` of a request that does not come in.
         """
         self.lifecycle.require_ready()
+        if family in self.unloaded:
+            raise NotReady(f"`{family}` is unloaded")
         rows, options = query.rows, query.options
         if rows > self.most_rows[family]:
             raise BadRequest(f"`{family}` takes at most {self.most_rows[family]} rows a request; got {rows}")
@@ -115,7 +128,9 @@ class DataPlane:
             return
         request = pending.request
         assert request is not None  # noqa: S101 - it has not ended
-        self.counts[request.family].ended(Outcome.DROPPED)
+        counts = self.counts[request.family]
+        counts.ended(Outcome.DROPPED)
+        counts.failed_s += self.clock() - request.arrival_s
         self.inside -= 1
         pending.end()
         if self.controller.cancel(request):
@@ -149,6 +164,7 @@ class DataPlane:
                     told.append((pending.end(), Answered(batch, first, request.rows, waited_s)))
                 else:
                     late += 1
+                    self.counts[hosted.family].failed_s += now_s - request.arrival_s
                     told.append((pending.end(), _late()))
             first = last
         self.inside -= len(told)
@@ -159,6 +175,7 @@ class DataPlane:
             latencies_s, queued_s, rows=rows_served, batch_rows=launch.rows, compute_s=result.compute_s,
             accuracy=hosted.accuracy, now_s=now_s,
         )  # fmt: skip
+        counts.executed(launch.rows, result.compute_s, now_s)
         log.debug("%s on %s: %d rows, %.3f ms", hosted.variant, hosted.device, launch.rows, result.compute_s * 1e3)
         for done, ending in told:
             _tell(done, ending)
@@ -226,7 +243,11 @@ class DataPlane:
         self.counts[pending.request.family].ended(Outcome.LATE if is_late else Outcome.DROPPED)
         self._leave(pending, _late() if is_late else _dropped())
 
-    def _leave(self, pending: Pending, ending: Ending) -> None:
+    def _leave(self, pending: Pending, ending: RequestError) -> None:
+        """A request that came in ends unanswered."""
+        request = pending.request
+        assert request is not None  # noqa: S101 - it has not ended
+        self.counts[request.family].failed_s += self.clock() - request.arrival_s
         self.inside -= 1
         _tell(pending.end(), ending)
 

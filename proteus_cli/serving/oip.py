@@ -19,6 +19,7 @@ DATATYPES = {
     "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
 }  # fmt: skip
 DATATYPE_OF = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
+STRINGS = "BYTES"
 VERSION = "1"
 """The one version of every model: what changes behind it is the variant, which the answer names."""
 
@@ -65,19 +66,24 @@ def options(parameters: Mapping[str, Any]) -> Options:
 
 
 def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
-    timeout_us = parameters.get("timeout")
-    if timeout_us is None or timeout_us == 0:  # 0 is Triton's way to say "none"
+    timeout_us = _whole(parameters.get("timeout"))
+    if timeout_us is None:
         return None
-    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 < timeout_us <= _LONGEST_US:
+    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 <= timeout_us <= _LONGEST_US:
         raise BadRequest(f"parameter `timeout` must be a whole number of microseconds; got {timeout_us!r}")
-    return timeout_us / _US_PER_S
+    return timeout_us / _US_PER_S if timeout_us else None  # 0 is Triton's way to say "none"
 
 
 def _priority(parameters: Mapping[str, Any]) -> int:
-    priority = parameters.get("priority", 0)
+    priority = _whole(parameters.get("priority", 0))
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= LOWEST_PRIORITY:
         raise BadRequest(f"parameter `priority` must be a whole number, 1 the highest; got {priority!r}")
     return priority
+
+
+def _whole(value: Any) -> Any:
+    """A whole number that is written as 1000.0 or 1e3 as what it is; all else untouched."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _min_accuracy(parameters: Mapping[str, Any]) -> float:
@@ -100,6 +106,8 @@ def in_order(signature: Signature, names: Sequence[str]) -> tuple[int, ...]:
 def rows_of(name: str, datatype: str, shape: Sequence[int], spec: TensorSpec) -> int:
     """Check an input's type and shape, and say how many rows it has. Raises `BadRequest`."""
     expected = DATATYPE_OF[spec.dtype]
+    if datatype == STRINGS:
+        raise BadRequest(f"tensors of strings (BYTES) are not served; input `{name}` must have datatype {expected}")
     if datatype != expected:
         raise BadRequest(f"input `{name}` must have datatype {expected}; got {datatype}")
     if tuple(shape[1:]) != spec.shape or len(shape) != len(spec.shape) + 1 or shape[0] < 1:

@@ -4,12 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.control.decision import Hosted
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.oip import Buffer
+
+_SMALL_BYTES = 16 * 1024
 
 
 class AnsweredBatch:
@@ -23,6 +26,18 @@ class AnsweredBatch:
     def __init__(self, hosted: Hosted, rows: int, outputs: tuple[npt.NDArray[Any], ...], compute_s: float) -> None:
         self.hosted, self.rows, self.outputs, self.compute_s = hosted, rows, outputs, compute_s
         self.memo: dict[Any, Any] = {}
+
+    def content(self, place: int) -> tuple[Buffer, int]:
+        """The bytes of an output, of all rows, and how many a row has. Those of a small one may be cut for less."""
+        key = ("content", place)
+        try:
+            found: tuple[Buffer, int] = self.memo[key]
+        except KeyError:
+            values = np.ascontiguousarray(self.outputs[place])
+            flat = values.reshape(-1).view(np.uint8)
+            content = flat.tobytes() if flat.nbytes <= _SMALL_BYTES else flat.data
+            found = self.memo[key] = content, values.nbytes // len(values)
+        return found
 
 
 class Answered(msgspec.Struct, frozen=True, eq=False):

@@ -11,7 +11,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
@@ -32,11 +32,15 @@ from proteus_cli.serving.connections import LEAVING, Connections
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.executor import EngineKey, ThreadExecutor
 from proteus_cli.serving.fleet import Fleet
+from proteus_cli.serving.grpc.http2 import Http2Connection
+from proteus_cli.serving.grpc.limits import Limits
+from proteus_cli.serving.grpc.service import GrpcFrontEnd
 from proteus_cli.serving.http.connection import HttpConnection
 from proteus_cli.serving.http.front_end import HttpFrontEnd
 from proteus_cli.serving.http.limits import HttpLimits
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.lifecycle import Event, Lifecycle
+from proteus_cli.serving.models import Models
 from proteus_cli.serving.status import status
 from proteus_cli.serving.tls import accepting
 from proteus_cli.serving.tokens import Tokens
@@ -52,25 +56,36 @@ BYTES_PER_VALUE = 64  # in JSON, with its digits, brackets and indentation
 OWN_FILES = 128 + LEAVING  # what the process has open besides connections that it serves
 GOODBYE_S = 2.0
 INTERRUPTED = 130
-OPEN = frozenset({b"/v2/health/live", b"/v2/health/ready"})
+OPEN = frozenset(
+    {
+        b"/v2/health/live",
+        b"/v2/health/ready",
+        b"/inference.GRPCInferenceService/ServerLive",
+        b"/inference.GRPCInferenceService/ServerReady",
+        b"/grpc.health.v1.Health/Check",
+        b"/grpc.health.v1.Health/Watch",
+    }
+)
 """Whoever watches the server may ask these without a token."""
+ALPN = {"http": ("http/1.1",), "grpc": ("h2",)}
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """Where to listen (port 0 picks a free one), limits on clients, and how long draining may take.
 
-    ``refuses_non_finite``: requests and answers with NaN or infinity are errors. With ``tls``, nothing else is spoken;
-    with ``tokens``, all but `OPEN` needs one.
+    ``grpc_port``: None is no gRPC. ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
+    With ``tls``, nothing else is spoken; with ``tokens``, all but `OPEN` needs one.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_port: int | None = None
     max_body_bytes: int = 64 * 2**20
     max_connections: int = 4096
     drain_timeout_s: float = 10.0
     refuses_non_finite: bool = False
-    tls: ssl.SSLContext | None = None
+    tls: Callable[[Sequence[str]], ssl.SSLContext] | None = None  # by the protocols that it offers
     tokens: Tokens | None = None
 
 
@@ -88,16 +103,17 @@ class Deployment:
 
 
 def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``announce`` is told the URL once requests are taken.
+    """Serve until SIGTERM or SIGINT; ``announce`` is told the URLs, HTTP first, once requests are taken.
 
-    Raises `ServerError` where the port can't be had, `EngineError` where a model can't be loaded.
+    Raises `ServerError` where a port can't be had, `EngineError` where a model can't be loaded.
     """
     sys.setswitchinterval(GIL_SWITCH_S)
-    with (
-        contextlib.closing(_listen(options.host, options.port)) as listener,
-        asyncio.Runner(loop_factory=_loop_factory()) as runner,
-    ):
-        runner.run(_serve(deployment, options, listener, announce))
+    with contextlib.ExitStack() as stack:
+        listeners = {"http": stack.enter_context(contextlib.closing(_listen(options.host, options.port)))}
+        if options.grpc_port is not None:
+            listeners["grpc"] = stack.enter_context(contextlib.closing(_listen(options.host, options.grpc_port)))
+        runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+        runner.run(_serve(deployment, options, listeners, announce))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -109,7 +125,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    hint = "choose another with `--port` (0 picks a free one) or `--host`"
+    hint = "choose another with `--port` or `--grpc-port` (0 picks a free one), or with `--host`"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -126,7 +142,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(
-    deployment: Deployment, options: ServerOptions, listener: socket.socket, announce: Callable[[str], None]
+    deployment: Deployment,
+    options: ServerOptions,
+    listeners: Mapping[str, socket.socket],
+    announce: Callable[[str], None],
 ) -> None:
     clock = asyncio.get_running_loop().time
     lifecycle, stop = Lifecycle(), asyncio.Event()
@@ -149,19 +168,32 @@ async def _serve(
             _adaptation(deployment, controller, fleet) as adaptation,
         ):
             platform = next(iter(backends.values())).versions.name
-            pages = Pages(plane, platform=platform, status=lambda: status(plane, adaptation))
+            models = Models(plane, platform=platform, devices=deployment.devices)
+            pages = Pages(plane, models, platform=platform, status=lambda: status(plane, adaptation))
             body_bytes = min(options.max_body_bytes, _largest_body(plane))
-            front_end = HttpFrontEnd(plane, pages, max_body_bytes=body_bytes)
-            limits = HttpLimits(body_bytes=body_bytes)
+            front_end, limits = HttpFrontEnd(plane, pages, max_body_bytes=body_bytes), HttpLimits(body_bytes=body_bytes)
+            grpc = GrpcFrontEnd(
+                plane,
+                models=models,
+                platform=platform,
+                max_message_bytes=body_bytes,
+                authorized=partial(_admits_call, options.tokens) if options.tokens is not None else None,
+            )
+            admits = partial(_admits, options.tokens) if options.tokens is not None else None
             async with _connections(options) as connections:
-                admits = partial(_admits, options.tokens) if options.tokens is not None else None
-                async with accepting(
-                    listener, lambda: HttpConnection(front_end, limits, connections, admits), options.tls
-                ):
+                protocols: dict[str, Callable[[], asyncio.BaseProtocol]] = {
+                    "http": lambda: HttpConnection(front_end, limits, connections, admits),
+                    "grpc": lambda: Http2Connection(grpc, Limits(), connections),
+                }
+                async with AsyncExitStack() as stack:
+                    for name, listener in listeners.items():
+                        tls = options.tls(ALPN[name]) if options.tls is not None else None
+                        await stack.enter_async_context(accepting(listener, protocols[name], tls))
                     lifecycle.on(Event.WARMED_UP)
-                    if options.tokens is None and not _is_local(listener):
+                    if options.tokens is None and not all(map(_is_local, listeners.values())):
                         log.warning("whoever reaches this machine may ask; `--auth-tokens` keeps strangers out")
-                    announce(_url(listener, options.tls))
+                    is_safe = options.tls is not None
+                    announce(" ".join(_url(name, listener, is_safe=is_safe) for name, listener in listeners.items()))
                     await stop.wait()
                     stop_s = clock() + options.drain_timeout_s
                     lifecycle.on(Event.STOPPED)
@@ -266,13 +298,17 @@ def _admits(tokens: Tokens, target: bytes, headers: Mapping[bytes, bytes]) -> bo
     return target in OPEN or tokens.authorized(headers.get(b"authorization"))
 
 
+def _admits_call(tokens: Tokens, fields: Mapping[bytes, bytes]) -> bool:
+    return fields.get(b":path") in OPEN or tokens.authorized(fields.get(b"authorization"))
+
+
 def _is_local(listener: socket.socket) -> bool:
     return ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
-def _url(listener: socket.socket, tls: ssl.SSLContext | None) -> str:
+def _url(scheme: str, listener: socket.socket, *, is_safe: bool) -> str:
     host, port = listener.getsockname()[:2]
-    return f"{'http' if tls is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}{'s' if is_safe else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @asynccontextmanager

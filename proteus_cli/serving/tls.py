@@ -21,7 +21,7 @@ log = logging.getLogger("proteus.tls")
 Factory = Callable[[], asyncio.BaseProtocol]
 
 
-def tls_context(certificate: Path, key: Path, protocols: Sequence[str] = ()) -> ssl.SSLContext:
+def tls_context(certificate: Path, key: Path, protocols: Sequence[str]) -> ssl.SSLContext:
     """The server's side of TLS 1.2 and 1.3, from PEM files; ``protocols`` are offered by ALPN.
 
     Raises `ArtefactError` where the files aren't a certificate and its key.

@@ -31,11 +31,15 @@ class Reply:
 
 @dataclass
 class LiveServer:
-    """``proteus serve``, ready on ``port`` of the loopback; what it said on stderr is in ``log``."""
+    """``proteus serve``, ready on ``port`` of the loopback; what it said on stderr is in ``log``.
+
+    With the option ``--grpc-port 0`` it speaks gRPC on ``grpc_port``; else that is 0.
+    """
 
     process: "subprocess.Popen[bytes]"
     port: int
     log: Path
+    grpc_port: int = 0
 
     def ask(
         self,
@@ -106,7 +110,8 @@ def serving(root: Path, plan: Path, *options: str) -> Iterator[LiveServer]:
         readable, _, _ = select([process.stdout], [], [], READY_WITHIN_S)
         line = process.stdout.readline().decode() if readable else ""
         assert line.startswith(("ready http://", "ready https://")), log.read_text()
-        yield LiveServer(process, int(line.split()[1].rpartition(":")[2]), log)
+        ports = [int(url.rpartition(":")[2]) for url in line.split()[1:]]
+        yield LiveServer(process, ports[0], log, *ports[1:])
     finally:
         process.kill()
         process.wait()

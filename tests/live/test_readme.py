@@ -47,7 +47,7 @@ def _unused_port() -> int:
 @pytest.mark.live
 @pytest.mark.timeout(PATIENCE_S)
 def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
-    script = _script(_tour()).replace("8000", str(_unused_port()))
+    script = _script(_tour()).replace("8000", str(_unused_port())).replace("8001", str(_unused_port()))
     assert "proteus profile" in script
     assert "proteus replay" in script
     here = str(Path(sys.executable).parent)

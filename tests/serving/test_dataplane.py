@@ -1,113 +1,16 @@
 """Every request ends exactly once, by its deadline, whatever becomes of its batch and its client."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
+from one_device import AT_ONCE_S, FLOAT, SLO_S, World, outputs, run
 
-from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.control.controller import Controller
-from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, DeadlineExceeded, EngineError, EngineFailed, Overloaded
-from proteus_cli.serving.dataplane import DataPlane
-from proteus_cli.serving.executor import Batch, BatchResult, Done, EngineKey
-from proteus_cli.serving.fleet import Fleet
-from proteus_cli.serving.lifecycle import Event, Lifecycle
+from proteus_cli.serving.executor import BatchResult
 from proteus_cli.serving.oip import Options, Query
 from proteus_cli.serving.pending import Answered, Ending
-
-FLOAT = np.dtype(np.float32)
-TWICE = Signature((TensorSpec("x", FLOAT, (2,)),), (TensorSpec("y", FLOAT, (2,)),))
-SLO_S = 0.1
-AT_ONCE_S, SLOW_S = 10e-6, 0.01
-
-
-class HeldExecutor:
-    """Doubles its inputs: at once where it is asked to run on the loop, else when it is told to."""
-
-    def __init__(self) -> None:
-        self.held: list[tuple[Batch, Done]] = []
-        self.runs: list[int] = []
-
-    async def load(self, key: EngineKey, model: object, warm_up_rows: int) -> Signature:
-        return TWICE
-
-    def unload(self, key: EngineKey) -> None:
-        pass
-
-    def run(self, batch: Batch) -> BatchResult:
-        self.runs.append(batch.rows)
-        rows = np.frombuffer(b"".join(bytes(inputs[0]) for _, inputs in batch.parts), FLOAT).reshape(batch.rows, 2)
-        with np.errstate(over="ignore"):
-            return BatchResult((rows * 2,), 0.001)
-
-    def submit(self, batch: Batch, done: Done) -> None:
-        self.held.append((batch, done))
-
-    def release(self, result: BatchResult | Exception | None = None) -> None:
-        batch, done = self.held.pop(0)
-        done(self.run(batch) if result is None else result)
-
-    def close(self) -> None:
-        pass
-
-
-class World:
-    """A plane with one device, whose batches take ``latency_s`` by its profile."""
-
-    def __init__(self, latency_s: float, *, refuses_non_finite: bool = False) -> None:
-        catalog = make_catalog(make_family("f", {"v": 0.9}, slo="100ms"))
-        profile = make_profile("cpu0", make_measured("f", "v", 0.9, dict.fromkeys((1, 2, 4, 8), latency_s)))
-        self.plan = make_plan(make_placement("cpu0", "f", "v", max_batch=8, rate_qps=10, capacity_qps=8 / latency_s))
-        clock = asyncio.get_running_loop().time
-        controller, self.lifecycle = Controller(catalog.slo_s(), {"cpu0": 1}, live_policy_named("proteus")), Lifecycle()
-        self.plane = DataPlane(
-            catalog, controller, self.lifecycle, clock, signatures={"f": TWICE}, most_rows={"f": 8},
-            best_accuracy={"f": 0.9}, refuses_non_finite=refuses_non_finite,
-        )  # fmt: skip
-        self.executor = HeldExecutor()
-        models: Any = {("f", "v"): None}
-        self.fleet = Fleet(
-            controller, {"cpu0": self.executor}, self.plane, clock, models=models, profiles={"cpu0": profile},
-            signatures={"f": TWICE},
-        )  # fmt: skip
-        self.plane.lanes = self.fleet.lanes
-        self.endings: list[Ending] = []
-
-    async def start(self) -> None:
-        await self.fleet.deploy(self.plan)
-        self.lifecycle.on(Event.WARMED_UP)
-
-    def submit(self, *values: float, options: Options | None = None) -> Any:
-        content = np.array(values, FLOAT).tobytes()
-        query = Query((content,), len(values) // 2, ((0, False),), options or Options())
-        return self.plane.submit("f", query, self.endings.append)
-
-    @property
-    def counted(self) -> dict[Outcome, int]:
-        counts = self.plane.counts["f"]
-        return {outcome: counts.of_outcome(outcome) for outcome in Outcome if counts.of_outcome(outcome)}
-
-
-def run(test: Callable[[World], Awaitable[None]], latency_s: float = SLOW_S, **options: bool) -> None:
-    async def in_loop() -> None:
-        world = World(latency_s, **options)
-        await world.start()
-        await test(world)
-        assert world.plane.inside == 0
-        assert sum(world.counted.values()) >= len(world.endings)
-
-    asyncio.run(in_loop())
-
-
-def outputs(ending: Ending) -> list[float]:
-    assert isinstance(ending, Answered), ending
-    found: list[float] = ending.outputs[0].ravel().tolist()
-    return found
 
 
 def test_what_arrives_together_shares_a_batch_and_gets_its_own_rows() -> None:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.errors import BadRequest
+from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving import oip
 from proteus_cli.serving.oip import Buffer, Query
 from proteus_cli.serving.pending import Answered, AnsweredBatch
@@ -25,6 +25,8 @@ _KNOWN_HEADS = 256  # JSON before binary tensors, remembered by family
 _LONGEST_KNOWN_HEAD = 2048
 _SMALL_BYTES = 64 * 1024
 _US_PER_S = 1e6
+VALUE_BYTES = 40  # of a number in JSON, with what may stand around it: the longest has 25
+OTHER_BYTES = 64 * 1024  # of all else in a request
 
 
 class WireTensor(msgspec.Struct):
@@ -87,11 +89,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Codec:
-    """The requests and answers of one family."""
+    """The requests and answers of one family, of ``most_rows`` rows at most.
 
-    def __init__(self, family: str, signature: Signature) -> None:
+    ``most_bytes``: more can't be needed for that many rows, so a larger body is refused before it is looked at. Without
+    this, JSON could hold the event loop as long as the server's largest body takes to decode.
+    """
+
+    def __init__(self, family: str, signature: Signature, most_rows: int) -> None:
         self._signature = signature
         self._family = family
+        row_values = sum(math.prod(size or 0 for size in spec.shape) for spec in signature.inputs)
+        self.most_bytes = most_rows * row_values * VALUE_BYTES + OTHER_BYTES
         self._forms: dict[bytes, _Form] = {}
         self._all_outputs = tuple((place, False) for place in range(len(signature.outputs)))
         self._one_row = _OneRow(signature.inputs[0])
@@ -101,8 +109,13 @@ class Codec:
         """Decode and check a request.
 
         ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
-        Raises `BadRequest`.
+        Raises `BadRequest`, `BodyTooLarge`.
         """
+        if len(body) > self.most_bytes:
+            raise BodyTooLarge(
+                f"a request for `{self._family}` needs at most {self.most_bytes} bytes; got {len(body)}"
+                " (binary tensors are smaller than JSON, see Inference-Header-Content-Length)"
+            )
         if json_length is not None:
             return self._decode_binary(body, json_length)
         if self._is_flat:
@@ -174,14 +187,14 @@ class Codec:
         return Query(inputs, rows, self._outputs(wire), oip.options(wire.parameters or {}), wire.id)
 
     def _outputs(self, wire: WireRequest) -> tuple[tuple[int, bool], ...]:
-        by_default = (wire.parameters or {}).get("binary_data_output", False) is True
-        if wire.outputs is None:
+        by_default = _flag(wire.parameters or {}, "binary_data_output", default=False)
+        if not wire.outputs:
             if not by_default:
                 return self._all_outputs
             return tuple((place, True) for place, _ in self._all_outputs)
         return oip.outputs_by_name(
             self._signature,
-            [(output.name, output.parameters.get("binary_data", by_default) is True) for output in wire.outputs],
+            [(output.name, _flag(output.parameters, "binary_data", default=by_default)) for output in wire.outputs],
         )
 
     def encode(self, query: Query, answer: Answered) -> tuple[bytes, list[Buffer]]:
@@ -251,6 +264,13 @@ def _bytes(batch: AnsweredBatch, place: int) -> Buffer:
         batch.memo[key] = content.tobytes() if content.nbytes <= _SMALL_BYTES else content.data
     found: Buffer = batch.memo[key]
     return found
+
+
+def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise BadRequest(f"parameter `{name}` must be true or false; got {value!r}")
+    return value
 
 
 def _parsed(content: bytes | bytearray) -> WireRequest:

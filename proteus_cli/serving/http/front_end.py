@@ -25,6 +25,7 @@ from proteus_cli.errors import (
 from proteus_cli.serving import oip
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.http.codec import Codec
+from proteus_cli.serving.http.compression import packed
 from proteus_cli.serving.http.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.pending import Ending
@@ -61,7 +62,7 @@ class HttpFrontEnd:
             self._add(family, signature)
 
     def _add(self, family: str, signature: Signature) -> None:
-        known = (family, Codec(family, signature))
+        known = (family, Codec(family, signature, self._plane.most_rows[family]))
         for version in ("", f"/versions/{oip.VERSION}"):
             self._families[f"/v2/models/{family}{version}/infer".encode()] = known
 
@@ -98,7 +99,7 @@ class HttpFrontEnd:
     def _infer(self, exchange: Exchange, family: str, codec: Codec) -> None:
         headers, body = exchange.headers, exchange.body
         if b"content-encoding" in headers:
-            body = unpacked(body, headers[b"content-encoding"], self._max_body_bytes)
+            body = unpacked(body, headers[b"content-encoding"], min(self._max_body_bytes, codec.most_bytes))
             if not exchange.takes(len(body)):
                 raise NotReady("too many large requests at once")
         length = headers.get(JSON_LENGTH)
@@ -110,15 +111,18 @@ class HttpFrontEnd:
             refuse(exchange, ending)
             return
         try:
-            json, blobs = codec.encode(query, ending)
+            body, tensors = codec.encode(query, ending)
         except Exception:  # the client must have an answer
             log.exception("a bug while encoding an answer")
             exchange.respond(500, JSON, b'{"error":"internal error"}')
             return
-        if blobs:
-            exchange.respond(_OK, OCTETS, json, blobs, b"%b: %d\r\n" % (JSON_LENGTH, len(json)))
-        else:
-            exchange.respond(_OK, JSON, json)
+        content_type, headers = JSON, b""
+        if tensors:
+            content_type, headers = OCTETS, b"%b: %d\r\n" % (JSON_LENGTH, len(body))
+        if b"accept-encoding" in exchange.headers:
+            body, tensors, more = packed(exchange.headers, body, tensors)
+            headers += more
+        exchange.respond(_OK, content_type, body, tensors, headers)
 
 
 def refuse(exchange: Exchange, error: RequestError) -> None:

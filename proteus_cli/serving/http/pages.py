@@ -2,20 +2,35 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from proteus_cli import __version__
-from proteus_cli.errors import MethodNotAllowed, NotFound, UnknownModel
+from proteus_cli.errors import BadRequest, MethodNotAllowed, NotFound, UnknownModel
 from proteus_cli.serving import metrics, oip
 from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.http.compression import packed
 from proteus_cli.serving.http.exchange import JSON, Exchange
+from proteus_cli.serving.http.openapi import document
 from proteus_cli.serving.lifecycle import State
+from proteus_cli.serving.models import EXTENSIONS, Models
 
 PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 INFER = "/v2/models/{model}/infer"
 INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
+
+
+class IndexRequest(msgspec.Struct):
+    """``ready``: only of families that take requests."""
+
+    ready: bool = False
+
+
+class RepositoryRequest(msgspec.Struct):
+    """What `load` and `unload` may be told."""
+
+    parameters: dict[str, Any] = {}  # msgspec copies mutable defaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +50,46 @@ class Asked:
     body: bytes | bytearray
 
 
+Request = TypeVar("Request", IndexRequest, RepositoryRequest)
 Handler = Callable[[Asked], Page]
 
 
 class Pages:
     """Answers by path. ``platform`` names the backend in models' metadata."""
 
-    def __init__(self, plane: DataPlane, *, platform: str, status: Callable[[], dict[str, Any]]) -> None:
-        self._plane, self._platform, self._status = plane, platform, status
+    def __init__(
+        self, plane: DataPlane, models: Models, *, platform: str, status: Callable[[], dict[str, Any]]
+    ) -> None:
+        self._plane, self._models, self._platform, self._status = plane, models, platform, status
+        described = _json(document(plane.signatures))
         self._routes: dict[str, dict[str, Handler]] = {
+            "/openapi.json": {"GET": lambda _: described},
             "/v2": {"GET": self._server},
             "/v2/health/live": {"GET": lambda _: Page(200)},
             "/v2/health/ready": {"GET": lambda _: Page(200 if self._is_ready() else 503)},
             "/metrics": {"GET": lambda _: Page(200, metrics.exposition(plane), PROMETHEUS)},
             "/proteus/status": {"GET": lambda _: _json(self._status())},
+            "/v2/models/stats": {"GET": lambda _: self._statistics(None)},
             "/v2/models/{model}": {"GET": self._metadata},
             "/v2/models/{model}/versions/{version}": {"GET": self._metadata},
             "/v2/models/{model}/ready": {"GET": self._model_ready},
             "/v2/models/{model}/versions/{version}/ready": {"GET": self._model_ready},
+            "/v2/models/{model}/config": {"GET": self._config},
+            "/v2/models/{model}/versions/{version}/config": {"GET": self._config},
+            "/v2/models/{model}/stats": {"GET": lambda asked: self._statistics(self._model(asked))},
+            "/v2/models/{model}/versions/{version}/stats": {"GET": lambda asked: self._statistics(self._model(asked))},
+            "/v2/repository/index": {"POST": self._index},
+            "/v2/repository/models/{model}/load": {"POST": self._load},
+            "/v2/repository/models/{model}/unload": {"POST": self._unload},
             INFER: {"POST": self._no_such_model},  # of the models that there are, the front end takes care
             INFER_VERSION: {"POST": self._no_such_model},
         }
         self._templates = {template: template.split("/") for template in self._routes}
+
+    @property
+    def routes(self) -> dict[str, set[str]]:
+        """The verbs of each path; HEAD goes without saying where there is GET."""
+        return {template: set(methods) for template, methods in self._routes.items()}
 
     def answer(self, exchange: Exchange, path: str) -> None:
         """Answer a request that is no inference. Raises `RequestError`."""
@@ -69,7 +102,11 @@ class Pages:
             allowed = ", ".join(methods)
             raise MethodNotAllowed(f"{path} takes {allowed}, not {method}", allowed=allowed)
         page = handler(Asked(values, exchange.body))
-        exchange.respond(page.status, page.content_type, page.body)
+        body, headers = page.body, b""
+        # Triton's asyncio client asks for compression, but reads these pages as they come.
+        if not path.startswith("/v2/"):
+            body, _, headers = packed(exchange.headers, body, [])
+        exchange.respond(page.status, page.content_type, body, headers=headers)
 
     def _find(self, path: str) -> tuple[dict[str, Handler], dict[str, str]]:
         parts = path.rstrip("/").split("/")
@@ -77,7 +114,7 @@ class Pages:
             if len(wanted) == len(parts) and all(w[:1] == "{" or w == p for w, p in zip(wanted, parts, strict=True)):
                 values = {w[1:-1]: p for w, p in zip(wanted, parts, strict=True) if w[:1] == "{"}
                 return self._routes[template], values
-        raise NotFound("no such page; the API is described at GET /v2 and in the Open Inference Protocol v2")
+        raise NotFound("no such page; those that there are, GET /openapi.json describes")
 
     def _model(self, asked: Asked) -> str:
         name = asked.values["model"]
@@ -85,21 +122,46 @@ class Pages:
         return name
 
     def _server(self, _: Asked) -> Page:
-        return _json({"name": "proteus", "version": __version__, "extensions": ["binary_tensor_data"]})
+        return _json({"name": "proteus", "version": __version__, "extensions": ["binary_tensor_data", *EXTENSIONS]})
 
     def _metadata(self, asked: Asked) -> Page:
         name = self._model(asked)
         return _json(oip.metadata(name, self._platform, self._plane.require_family(name)))
 
     def _model_ready(self, asked: Asked) -> Page:
-        is_hosted = bool(self._plane.controller.hosting(self._model(asked)))
-        return Page(200 if is_hosted and self._is_ready() else 503)
+        return Page(200 if self._plane.why_unavailable(self._model(asked)) is None else 503)
+
+    def _config(self, asked: Asked) -> Page:
+        return _json(self._models.config(self._model(asked)))
+
+    def _statistics(self, family: str | None) -> Page:
+        return _json({"model_stats": self._models.statistics(family)})
+
+    def _index(self, asked: Asked) -> Page:
+        return _json(self._models.index(only_ready=_read(asked.body, IndexRequest).ready))
+
+    def _load(self, asked: Asked) -> Page:
+        self._models.load(asked.values["model"], _read(asked.body, RepositoryRequest).parameters)
+        return Page(200)
+
+    def _unload(self, asked: Asked) -> Page:
+        _read(asked.body, RepositoryRequest)  # nothing in it matters here
+        self._models.unload(asked.values["model"])
+        return Page(200)
 
     def _no_such_model(self, asked: Asked) -> Page:
         raise UnknownModel(f"no model `{self._model(asked)}` of that version")
 
     def _is_ready(self) -> bool:
         return self._plane.lifecycle.state is State.READY
+
+
+def _read(body: bytes | bytearray, kind: type[Request]) -> Request:
+    """What a page is told in a JSON object, which may be left out. Raises `BadRequest`."""
+    try:
+        return msgspec.json.decode(body or b"{}", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the body is not what this page takes: {error}") from None
 
 
 def _json(value: object, status: int = 200) -> Page:

@@ -1,0 +1,205 @@
+"""`ModelInfer` between messages and values.
+
+A client's requests differ in their tensors and little else. So what the rest of a request says is remembered by its
+bytes, and protobuf decodes only what wasn't seen before.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from msgspec.structs import replace
+
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.control.decision import Hosted
+from proteus_cli.errors import BadRequest, UnknownModel
+from proteus_cli.serving import oip
+from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.grpc.messages import ModelInferResponse
+from proteus_cli.serving.grpc.wire import parsed, split, varint, whole_number
+from proteus_cli.serving.oip import DATATYPE_OF, Buffer, Options, Query
+from proteus_cli.serving.pending import Answered
+
+_ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
+_MOST_KNOWN, _LARGEST_KNOWN = 1024, 1024
+_US_PER_S = 1e6
+_CONTENTS = {
+    "BOOL": "bool_contents", "FP32": "fp32_contents", "FP64": "fp64_contents",
+    "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents", "INT64": "int64_contents",
+    "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents", "UINT64": "uint64_contents",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A request but for its tensors and id: ``places[i]`` is where input i of the signature stands among the tensors.
+
+    ``sizes`` are the bytes of each, in the order of the signature.
+    """
+
+    family: str
+    places: tuple[int, ...]
+    sizes: tuple[int, ...]
+    rows: int
+    outputs: tuple[tuple[int, bool], ...]
+    options: Options
+
+
+class Codec:
+    """Decodes requests for the families of a data plane, and encodes their answers."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+        self._known: dict[bytes, Head] = {}
+        self._heads: dict[Any, bytes] = {}
+
+    def decode(self, message: Buffer, timeout_s: float | None) -> tuple[str, Query]:
+        """The family and what is asked of it; ``timeout_s`` is the call's own. Raises `BadRequest`, `UnknownModel`."""
+        rest, request_id, raw = split(message)
+        head = self._known.get(rest)
+        if head is None:
+            decoded = parsed(rest)
+            if not raw:
+                return self._typed(decoded, request_id, timeout_s)
+            if any(tensor.HasField("contents") for tensor in decoded.inputs):
+                raise BadRequest("tensors come either all in raw_input_contents, or all in contents")
+            head = self._head(decoded)
+            self._remember(rest, head)
+        if len(raw) != len(head.places):
+            raise BadRequest(f"raw_input_contents must hold {len(head.places)} tensors; got {len(raw)}")
+        if len(raw) == 1:
+            inputs: tuple[Buffer, ...] = (raw[0],)
+        else:
+            inputs = tuple([raw[place] for place in head.places])
+        for at, size in enumerate(head.sizes):
+            if len(inputs[at]) != size:
+                spec = self._plane.signatures[head.family].inputs[at]
+                oip.require_bytes(spec.name, len(inputs[at]), head.rows, spec)
+        return head.family, Query(inputs, head.rows, head.outputs, _sooner(head.options, timeout_s), request_id)
+
+    def _remember(self, rest: bytes, head: Head) -> None:
+        if len(rest) <= _LARGEST_KNOWN:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[rest] = head
+
+    def _typed(self, request: Any, request_id: str | None, timeout_s: float | None) -> tuple[str, Query]:
+        """A request whose tensors are in `contents`."""
+        head = self._head(request)
+        specs = self._plane.signatures[head.family].inputs
+        inputs = tuple(
+            _contents(request.inputs[place], spec, head.rows) for place, spec in zip(head.places, specs, strict=True)
+        )
+        return head.family, Query(inputs, head.rows, head.outputs, _sooner(head.options, timeout_s), request_id)
+
+    def _head(self, request: Any) -> Head:
+        signature = self._plane.require_family(request.model_name)
+        if request.model_version not in {"", oip.VERSION}:
+            raise UnknownModel(
+                f"`{request.model_name}` has no version `{request.model_version}`; there is `{oip.VERSION}`"
+            )
+        tensors = request.inputs
+        places = oip.in_order(signature, [tensor.name for tensor in tensors])
+        rows = oip.require_same(
+            [
+                oip.rows_of(spec.name, tensors[place].datatype, tensors[place].shape, spec)
+                for place, spec in zip(places, signature.inputs, strict=True)
+            ]
+        )
+        sizes = tuple([rows * _row_bytes(spec) for spec in signature.inputs])
+        outputs = _outputs(request, signature)
+        return Head(request.model_name, places, sizes, rows, outputs, oip.options(_parameters(request.parameters)))
+
+    def encode(self, query: Query, answered: Answered) -> bytes:
+        """The answer, serialized."""
+        batch, first, rows = answered.batch, answered.first, answered.rows
+        key = ("grpc", query.outputs, rows)
+        head = batch.memo.get(key)
+        if head is None:
+            head = batch.memo[key] = self._answer_head(query, answered)
+        parts: list[Buffer] = [head, whole_number("queue_us", round(answered.queue_s * _US_PER_S))]
+        if query.id is not None:
+            encoded = query.id.encode()
+            parts += (_ID, varint(len(encoded)), encoded)
+        for place, _ in query.outputs:
+            content, row_bytes = batch.content(place)
+            parts += (_RAW_OUTPUT, varint(rows * row_bytes), content[first * row_bytes : (first + rows) * row_bytes])
+        return b"".join(parts)
+
+    def _answer_head(self, query: Query, answered: Answered) -> bytes:
+        """What answers of one batch with as many rows share."""
+        batch = answered.batch
+        shapes = [(answered.rows, *batch.outputs[place].shape[1:]) for place, _ in query.outputs]
+        key = (batch.hosted, query.outputs, *shapes)
+        known = self._heads.get(key)
+        if known is None:
+            if len(self._heads) >= _MOST_KNOWN:
+                self._heads.clear()
+            specs = self._plane.signatures[batch.hosted.family].outputs
+            known = self._heads[key] = _described(batch.hosted, [specs[place] for place, _ in query.outputs], shapes)
+        return (
+            known
+            + whole_number("batch_size", batch.rows)
+            + whole_number("compute_us", round(batch.compute_s * _US_PER_S))
+        )
+
+
+def _sooner(options: Options, timeout_s: float | None) -> Options:
+    """With the call's own deadline, where that comes first."""
+    if timeout_s is None or (options.timeout_s is not None and options.timeout_s <= timeout_s):
+        return options
+    return replace(options, timeout_s=timeout_s)
+
+
+def _row_bytes(spec: TensorSpec) -> int:
+    return math.prod(size for size in spec.shape if size is not None) * spec.dtype.itemsize  # inputs' are all fixed
+
+
+def _outputs(request: Any, signature: Signature) -> tuple[tuple[int, bool], ...]:
+    names = [output.name for output in request.outputs] or [spec.name for spec in signature.outputs]
+    return oip.outputs_by_name(signature, [(name, True) for name in names])
+
+
+def _parameters(entries: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, parameter in entries.items():
+        kind = parameter.WhichOneof("parameter_choice")
+        if kind is not None:
+            found[name] = getattr(parameter, kind)
+    return found
+
+
+def _contents(tensor: Any, spec: TensorSpec, rows: int) -> bytes:
+    """The values of a tensor that come as numbers. Raises `BadRequest`."""
+    name = _CONTENTS.get(tensor.datatype)
+    if name is None:
+        raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} has no typed contents; use raw_input_contents")
+    present = [field.name for field, _ in tensor.contents.ListFields()]
+    if present not in ([name], []):
+        raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} comes as {name}, not {', '.join(present)}")
+    numbers = getattr(tensor.contents, name)
+    needed = rows * _row_bytes(spec) // spec.dtype.itemsize
+    if len(numbers) != needed:
+        raise BadRequest(f"input `{tensor.name}` has {len(numbers)} values; its shape needs {needed}")
+    values = np.array(
+        numbers, np.int64 if name == "int_contents" else np.uint64 if name == "uint_contents" else spec.dtype
+    )
+    if name in {"int_contents", "uint_contents"}:
+        limits = np.iinfo(spec.dtype)
+        if values.size and (values.min() < limits.min or values.max() > limits.max):
+            raise BadRequest(f"input `{tensor.name}`: values don't fit {tensor.datatype}")
+        values = values.astype(spec.dtype)
+    return values.tobytes()
+
+
+def _described(hosted: Hosted, specs: Sequence[TensorSpec], shapes: Sequence[Sequence[int]]) -> bytes:
+    """What answers of one variant with outputs of the same shapes share."""
+    head = ModelInferResponse(model_name=hosted.family, model_version=oip.VERSION)
+    head.parameters["variant"].string_param = hosted.variant
+    head.parameters["accuracy"].double_param = hosted.accuracy
+    head.parameters["device"].string_param = hosted.device
+    for spec, shape in zip(specs, shapes, strict=True):
+        head.outputs.add(name=spec.name, datatype=DATATYPE_OF[spec.dtype], shape=shape)
+    return bytes(head.SerializeToString(deterministic=True))

@@ -1,0 +1,51 @@
+"""Server reflection: what services there are, and the files that describe them."""
+
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from proteus_cli.errors import BadRequest
+from proteus_cli.serving.grpc.calls import GrpcCall
+from proteus_cli.serving.grpc.messages import FILES, ReflectionRequest, ReflectionResponse, file_of, services
+from proteus_cli.serving.grpc.status import Status
+from proteus_cli.serving.oip import Buffer
+
+_FILES = {file.name: file.SerializeToString() for file in FILES}
+
+
+class ReflectionCall(GrpcCall):
+    """`ServerReflectionInfo`: an answer to each question of a stream."""
+
+    __slots__ = ()
+
+    def message(self, message: Buffer) -> None:
+        try:
+            asked = ReflectionRequest.FromString(message)
+        except DecodeError:
+            raise BadRequest("the message is not what this method takes") from None
+        answer = ReflectionResponse(valid_host=asked.host, original_request=asked)
+        _answer(asked, answer)
+        self.send(answer.SerializeToString())
+
+    def ended(self) -> None:
+        self.finish()
+
+
+def _answer(asked: Any, answer: Any) -> None:
+    kind = asked.WhichOneof("message_request")
+    try:
+        match kind:
+            case "list_services":
+                for name in services():
+                    answer.list_services_response.service.add(name=name)
+            case "file_by_filename":
+                answer.file_descriptor_response.file_descriptor_proto.append(_FILES[asked.file_by_filename])
+            case "file_containing_symbol":
+                name = file_of(asked.file_containing_symbol)
+                answer.file_descriptor_response.file_descriptor_proto.append(_FILES[name])
+            case _:  # the protocol has no extensions
+                answer.error_response.error_code = Status.UNIMPLEMENTED
+                answer.error_response.error_message = "no extensions here"
+    except KeyError:
+        answer.error_response.error_code = Status.NOT_FOUND
+        answer.error_response.error_message = "not found"

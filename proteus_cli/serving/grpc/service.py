@@ -1,0 +1,225 @@
+"""The services: each method translates between messages and the data plane, and nothing more."""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import DecodeError
+
+from proteus_cli import __version__
+from proteus_cli.errors import BadRequest, RequestError, UnknownModel
+from proteus_cli.serving import oip
+from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
+from proteus_cli.serving.grpc.headers import Fields
+from proteus_cli.serving.grpc.inference import Codec
+from proteus_cli.serving.grpc.messages import message
+from proteus_cli.serving.grpc.reflection import ReflectionCall
+from proteus_cli.serving.grpc.sending import Stream
+from proteus_cli.serving.grpc.status import CallError, Status, plain_http
+from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
+from proteus_cli.serving.lifecycle import State
+from proteus_cli.serving.models import EXTENSIONS, Models
+from proteus_cli.serving.oip import Buffer
+from proteus_cli.serving.pending import Ending, Pending
+
+SERVICE = "inference.GRPCInferenceService"
+_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
+_UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_GRPC = re.compile(rb"application/grpc(\+proto)?(;.*)?")
+
+Headers = Mapping[bytes, bytes]
+
+
+class GrpcFrontEnd:
+    """The application on top of HTTP/2. ``authorized`` is asked for each call; None lets everybody in."""
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        *,
+        platform: str,
+        models: Models,
+        authorized: Callable[[Headers], bool] | None = None,
+        max_message_bytes: int,
+    ) -> None:
+        self.plane, self.codec = plane, Codec(plane)
+        self._platform, self._models, self._authorized = platform, models, authorized
+        self._max_message_bytes = max_message_bytes
+        self._methods = {path.encode(): open_call for path, open_call in self._table().items()}
+
+    # Application
+
+    def request(self, fields: Fields) -> Request:
+        open_call, timeout_s = self._methods.get(fields[b":path"], self._unknown), None
+        if fields[b":method"] != b"POST":
+            open_call = partial(_refused_http, 405)
+        elif not _GRPC.fullmatch(fields.get(b"content-type", b"")):
+            open_call = partial(_refused_http, 415)
+        encoding = fields.get(b"grpc-encoding", b"identity")
+        if encoding not in {b"identity", b"gzip"}:
+            text = f"grpc-encoding is {encoding.decode(errors='replace')}; identity and gzip are understood"
+            open_call = partial(_refused, CallError(Status.UNIMPLEMENTED, text))
+        if b"grpc-timeout" in fields:
+            parsed = _TIMEOUT.fullmatch(fields[b"grpc-timeout"])
+            if parsed is None:
+                open_call = partial(_refused, CallError(Status.INTERNAL, "grpc-timeout makes no sense"))
+            else:
+                timeout_s = int(parsed[1]) * _UNIT_S[parsed[2]]
+        return Request(open_call, fields, timeout_s, encoding == b"gzip", self._max_message_bytes)
+
+    def open(self, request: Request, stream: Stream) -> GrpcCall:
+        if self._authorized is not None and not self._authorized(request.fields):
+            return _refused(CallError(Status.UNAUTHENTICATED, "no valid token"), request, stream)
+        return request.open_call(request, stream)
+
+    # Methods
+
+    def _table(self) -> dict[str, Callable[[Request, Stream], GrpcCall]]:
+        """Who handles which path."""
+        plain: dict[str, Callable[[Any], dict[str, Any]]] = {
+            "ServerLive": lambda _: {"live": True},
+            "ServerReady": lambda _: {"ready": self.is_ready()},
+            "ModelReady": lambda asked: {"ready": self.is_model_ready(_family(self.plane, asked))},
+            "ServerMetadata": lambda _: self._metadata(),
+            "ModelMetadata": self._model_metadata,
+            "ModelConfig": lambda asked: {"config": self._models.config(_family(self.plane, asked))},
+            "ModelStatistics": self._statistics,
+            "RepositoryIndex": lambda asked: {"models": self._models.index(only_ready=asked.ready)},
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+        }
+        table: dict[str, Callable[[Request, Stream], GrpcCall]] = {
+            f"/{SERVICE}/{name}": partial(
+                PlainCall, message(f"inference.{name}Request"), message(f"inference.{name}Response"), handler
+            )
+            for name, handler in plain.items()
+        }
+        table[f"/{SERVICE}/ModelInfer"] = partial(InferCall, self.plane, self.codec)
+        table[f"/{SERVICE}/ModelStreamInfer"] = partial(StreamInferCall, self.plane, self.codec)
+        health, answer = message("grpc.health.v1.HealthCheckRequest"), message("grpc.health.v1.HealthCheckResponse")
+        table["/grpc.health.v1.Health/Check"] = partial(PlainCall, health, answer, self._check)
+        table["/grpc.health.v1.Health/Watch"] = partial(WatchCall, self.is_serving)
+        for version in ("v1", "v1alpha"):
+            table[f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"] = ReflectionCall
+        return table
+
+    def _unknown(self, request: Request, stream: Stream) -> GrpcCall:
+        path = request.fields[b":path"].decode(errors="replace")
+        return _refused(CallError(Status.UNIMPLEMENTED, f"no method {path}"), request, stream)
+
+    def is_ready(self) -> bool:
+        return self.plane.lifecycle.state is State.READY
+
+    def is_model_ready(self, family: str) -> bool:
+        return self.plane.why_unavailable(family) is None
+
+    def is_serving(self, service: str) -> bool | None:
+        """Whether a service of the health protocol serves: all (empty), this one, or a family; None: there is none."""
+        if service in {"", SERVICE}:
+            return self.is_ready()
+        if service in self.plane.signatures:
+            return self.is_model_ready(service)
+        return None
+
+    def _check(self, asked: Any) -> dict[str, Any]:
+        is_serving = self.is_serving(asked.service)
+        if is_serving is None:
+            raise CallError(Status.NOT_FOUND, "no such service")
+        return {"status": serving_status(is_serving=is_serving)}
+
+    def _metadata(self) -> dict[str, Any]:
+        return {"name": "proteus", "version": __version__, "extensions": EXTENSIONS}
+
+    def _model_metadata(self, asked: Any) -> dict[str, Any]:
+        family = _family(self.plane, asked)
+        return oip.metadata(family, self._platform, self.plane.require_family(family))
+
+    def _statistics(self, asked: Any) -> dict[str, Any]:
+        family = _family(self.plane, asked) if asked.name else None
+        return {"model_stats": self._models.statistics(family)}
+
+    def _load(self, asked: Any) -> dict[str, Any]:
+        self._models.load(asked.model_name, asked.parameters)
+        return {}
+
+    def _unload(self, asked: Any) -> dict[str, Any]:
+        self._models.unload(asked.model_name)
+        return {}
+
+
+class PlainCall(UnaryCall):
+    """Decodes the message, and answers with the message that the handler's document stands for."""
+
+    __slots__ = ("_answer", "_ask", "_handler")
+
+    def __init__(
+        self, ask: Any, answer: Any, handler: Callable[[Any], Mapping[str, Any]], request: Request, stream: Stream
+    ) -> None:
+        super().__init__(request, stream)
+        self._ask, self._answer, self._handler = ask, answer, handler
+
+    def handle(self, message: Buffer) -> None:
+        try:
+            asked = self._ask.FromString(message)
+        except DecodeError:
+            raise BadRequest("the message is not what this method takes") from None
+        # Of Triton's documents, parts may be missing here.
+        document = ParseDict(dict(self._handler(asked)), self._answer(), ignore_unknown_fields=True)
+        self.answer(document.SerializeToString())
+
+
+class InferCall(UnaryCall):
+    """`ModelInfer`."""
+
+    __slots__ = ("_codec", "_pending", "_plane", "_query")
+
+    def __init__(self, plane: DataPlane, codec: Codec, request: Request, stream: Stream) -> None:
+        super().__init__(request, stream)
+        self._plane, self._codec = plane, codec
+        self._pending: Pending | None = None
+
+    def handle(self, message: Buffer) -> None:
+        family, self._query = self._codec.decode(message, self.request.timeout_s)
+        self._pending = self._plane.submit(family, self._query, self._done)
+
+    def gone(self) -> None:
+        if self._pending is not None:
+            self._plane.cancel(self._pending)
+
+    def _done(self, ending: Ending) -> None:
+        self._pending = None
+        if isinstance(ending, RequestError):
+            self.fail(ending)
+        else:
+            self.answer(self._codec.encode(self._query, ending))
+
+
+class _Refused(GrpcCall):
+    """A call that ended when it began: nobody reads it."""
+
+    __slots__ = ()
+
+    def received(self, content: Buffer, *, ended: bool) -> None: ...
+
+
+def _refused(error: CallError, request: Request, stream: Stream) -> GrpcCall:
+    call = _Refused(request, stream)
+    call.fail(error)
+    return call
+
+
+def _refused_http(status: int, request: Request, stream: Stream) -> GrpcCall:
+    """What is no gRPC call is answered in HTTP."""
+    stream.send(b"", b"", plain_http(status))
+    return _Refused(request, stream)
+
+
+def _family(plane: DataPlane, asked: Any) -> str:
+    """The family that a request names. Raises `UnknownModel`."""
+    plane.require_family(asked.name)
+    if asked.version not in {"", oip.VERSION}:
+        raise UnknownModel(f"`{asked.name}` has no version `{asked.version}`; there is `{oip.VERSION}`")
+    return str(asked.name)

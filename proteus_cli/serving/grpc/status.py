@@ -1,0 +1,88 @@
+"""How a call ends: gRPC's status codes, and the header blocks that carry them."""
+
+from enum import IntEnum
+from urllib.parse import quote_from_bytes
+
+from proteus_cli.errors import (
+    BadRequest,
+    BodyTooLarge,
+    DeadlineExceeded,
+    EngineFailed,
+    NotAccurateEnough,
+    NotFound,
+    NotReady,
+    Overloaded,
+    RequestError,
+    UnknownModel,
+)
+from proteus_cli.serving.grpc.frames import field
+
+_LONGEST_MESSAGE = 1024
+_AS_IT_IS = bytes(range(0x20, 0x7F)).replace(b"%", b"")
+_MS_PER_S = 1e3
+
+
+class Status(IntEnum):
+    OK = 0
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
+STATUS = {
+    BadRequest: Status.INVALID_ARGUMENT,
+    NotAccurateEnough: Status.INVALID_ARGUMENT,
+    UnknownModel: Status.NOT_FOUND,
+    NotFound: Status.NOT_FOUND,
+    BodyTooLarge: Status.RESOURCE_EXHAUSTED,
+    Overloaded: Status.RESOURCE_EXHAUSTED,
+    EngineFailed: Status.INTERNAL,
+    NotReady: Status.UNAVAILABLE,
+    DeadlineExceeded: Status.DEADLINE_EXCEEDED,
+}
+
+_STATUS_200 = b"\x88"  # indexed in HPACK's static table
+HEAD = (
+    _STATUS_200 + field(b"content-type", b"application/grpc+proto") + field(b"grpc-accept-encoding", b"identity,gzip")
+)
+"""The header block of every answer."""
+TRAILERS_OK = field(b"grpc-status", b"0")
+
+
+class CallError(Exception):
+    """A call ends with this status."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+def trailers_of(error: RequestError | CallError) -> bytes:
+    """The trailers of a call that failed, with when to try again, or whether it was late, where that is known."""
+    trailers = field(b"grpc-status", b"%d" % status_of(error)) + field(b"grpc-message", _encoded(error.message))
+    if isinstance(error, Overloaded | NotReady):
+        trailers += field(b"grpc-retry-pushback-ms", b"%d" % max(error.retry_after_s * _MS_PER_S, 1))
+    if isinstance(error, DeadlineExceeded):
+        trailers += field(b"proteus-outcome", b"late" if error.is_late else b"dropped")
+    return trailers
+
+
+def status_of(error: RequestError | CallError) -> Status:
+    if isinstance(error, CallError):
+        return error.status
+    return STATUS[type(error)]
+
+
+def plain_http(status: int) -> bytes:
+    """The header block of an answer to what is no gRPC call."""
+    return field(b":status", b"%d" % status)
+
+
+def _encoded(message: str) -> bytes:
+    """Percent-encoded, as gRPC wants it, and not longer than a header should be."""
+    return quote_from_bytes(message[:_LONGEST_MESSAGE].encode(errors="replace"), safe=_AS_IT_IS).encode()

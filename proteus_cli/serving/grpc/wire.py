@@ -1,0 +1,107 @@
+"""Protobuf's wire format, as far as it is read and written here: what differs with each request and answer.
+
+Source: "Encoding" in protobuf's documentation. Fields may come in any order; unknown ones are passed over.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from proteus_cli.errors import BadRequest
+from proteus_cli.serving.grpc.messages import ModelInferRequest
+from proteus_cli.serving.oip import Buffer
+
+_LENGTH_DELIMITED = 2
+_ID, _RAW_INPUT = 0x1A, 0x3A  # tags of fields 3 and 7 of a request
+_MORE = 0x80
+
+
+def split(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
+    """All but id and raw tensors; these two. Raises `BadRequest`."""
+    rest: list[Buffer] = []
+    raw: list[Buffer] = []
+    request_id = None
+    at, end = 0, len(message)
+    try:
+        while at < end:
+            first, tag = at, message[at]
+            size = message[at + 1]
+            at += 2
+            if tag & 7 != _LENGTH_DELIMITED or tag >= _MORE:  # no field of a request: left to protobuf, which knows
+                return _split_parsed(message)
+            if size >= _MORE:
+                size, at = _long_varint(message, at - 1)
+            first_of_value, at = at, at + size
+            if at > end:
+                raise IndexError  # noqa: TRY301 - as where a length is cut off
+            if tag == _RAW_INPUT:
+                raw.append(message[first_of_value:at])
+            elif tag == _ID:
+                request_id = str(message[first_of_value:at], "utf-8") or None
+            else:
+                rest.append(message[first:at])
+    except IndexError:
+        raise BadRequest("the message is cut off") from None
+    except UnicodeDecodeError:
+        raise BadRequest("the id is not valid UTF-8") from None
+    return b"".join(rest), request_id, raw
+
+
+def _split_parsed(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
+    request = parsed(message)
+    raw, request_id = list(request.raw_input_contents), request.id or None
+    request.ClearField("raw_input_contents")
+    request.ClearField("id")
+    return request.SerializeToString(deterministic=True), request_id, raw
+
+
+def _long_varint(message: Buffer, at: int) -> tuple[int, int]:
+    """A length of more than one byte, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < _MORE:
+            return value, at
+        if shift > 28:  # noqa: PLR2004 - no message is longer than 2³² bytes
+            raise BadRequest("a length in the message makes no sense")
+
+
+def parsed(message: Buffer) -> Any:
+    try:
+        return ModelInferRequest.FromString(message)
+    except DecodeError:
+        raise BadRequest("the message is not a ModelInferRequest") from None
+
+
+def whole_number(name: str, value: int) -> bytes:
+    """One entry of `parameters` with a whole number: {1: name, 2: {2: value}} in field 4."""
+    number = varint(value)
+    return _ENTRIES[name][len(number)] + number
+
+
+def varint(value: int) -> bytes:
+    if value < _MORE:
+        return bytes((value,))
+    encoded = bytearray()
+    while value >= _MORE:
+        encoded.append(value & 0x7F | _MORE)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _entry_prefix(name: str, size: int) -> bytes:
+    """All of such an entry before a number of ``size`` bytes."""
+    key = b"\x0a" + bytes((len(name),)) + name.encode()
+    entry = key + b"\x12" + bytes((size + 1,)) + b"\x10"
+    return b"\x22" + bytes((len(entry) + size,)) + entry
+
+
+_LONGEST_VARINT = 10
+_ENTRIES: Mapping[str, Sequence[bytes]] = {
+    name: [_entry_prefix(name, size) for size in range(_LONGEST_VARINT + 1)]
+    for name in ("batch_size", "queue_us", "compute_us")
+}

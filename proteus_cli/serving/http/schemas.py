@@ -1,0 +1,263 @@
+"""What bodies of REST requests and answers look like, as JSON Schema (the dialect of OpenAPI 3.1)."""
+
+from typing import Any
+
+from proteus_cli.serving import oip
+from proteus_cli.serving.lifecycle import State
+
+Json = dict[str, Any]
+
+_TEXT: Json = {"type": "string"}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_NUMBER: Json = {"type": "number"}
+_FRACTION: Json = {"type": "number", "minimum": 0, "maximum": 1}
+_DATATYPE: Json = {"type": "string", "enum": list(oip.DATATYPES)}
+_LARGEST = 2**63 - 1
+
+
+def ref(schema: str) -> Json:
+    """A schema of `SCHEMAS`, by name."""
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _object(required: Json, optional: Json | None = None, *, closed: bool = False, text: str = "") -> Json:
+    """An object with these properties; others may be there unless it is ``closed``."""
+    found: Json = {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required)}
+    if closed:
+        found["additionalProperties"] = False
+    return found | ({"description": text} if text else {})
+
+
+def _list(items: Json, **limits: int) -> Json:
+    return {"type": "array", "items": items, **limits}
+
+
+def _by(values: Json, text: str) -> Json:
+    return {"type": "object", "additionalProperties": values, "description": text}
+
+
+def _or_null(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+_ERROR = _object({"error": _TEXT}, closed=True, text="What is wrong, for people.")
+
+_SERVER = _object({"name": _TEXT, "version": _TEXT, "extensions": _list(_TEXT)}, closed=True)
+
+_TENSOR_METADATA = _object(
+    {"name": _TEXT, "datatype": _DATATYPE, "shape": _list({"type": "integer", "minimum": -1})},
+    closed=True,
+    text="The first size is the number of rows; -1 stands for sizes that vary.",
+)
+
+_MODEL = _object(
+    {
+        "name": _TEXT,
+        "versions": _list(_TEXT),
+        "platform": _TEXT,
+        "inputs": _list(ref("TensorMetadata")),
+        "outputs": _list(ref("TensorMetadata")),
+    },
+    closed=True,
+)
+
+_REQUEST_PARAMETERS = _object(
+    {},
+    {
+        "timeout": _or_null({
+            "type": "integer", "minimum": 0, "maximum": _LARGEST,
+            "description": "Microseconds until the answer is no longer wanted; 0 or nothing: the family's SLO.",
+        }),
+        "priority": {
+            "type": "integer", "minimum": 0, "maximum": oip.LOWEST_PRIORITY,
+            "description": "1 is the highest, larger is lower; 0 is the same as 2.",
+        },
+        "min_accuracy": _or_null(_FRACTION | {"description": "Only variants at least so accurate may answer."}),
+        "binary_data_output": {"type": "boolean", "description": "All outputs as binary tensors."},
+    },
+    text="Others are passed over.",
+)  # fmt: skip
+
+_INPUT = _object(
+    {
+        "name": _TEXT,
+        "shape": _list({"type": "integer", "minimum": 1, "maximum": _LARGEST}, minItems=1),
+        "datatype": _DATATYPE,
+    },
+    {
+        "parameters": _or_null(_object({}, {"binary_data_size": _or_null(_COUNT)})),
+        "data": {"anyOf": [ref("Values"), {"type": "null"}]},
+    },
+    text=(
+        "As the model's metadata says. The values are in `data`, or are as many bytes behind the JSON as "
+        "`binary_data_size` says."
+    ),
+)
+
+_VALUES = _list({"anyOf": [_NUMBER, {"type": "boolean"}, ref("Values")]}) | {
+    "description": "Row-major, flat or nested as the shape is. JSON has neither NaN nor infinity."
+}
+
+_WANTED = _object({"name": _TEXT}, {"parameters": _object({}, {"binary_data": {"type": "boolean"}})})
+
+_INFER_REQUEST = _object(
+    {"inputs": _list(ref("Input"), minItems=1)},
+    {
+        "id": _or_null(_TEXT | {"description": "Comes back with the answer."}),
+        "parameters": _or_null(ref("RequestParameters")),
+        "outputs": _or_null(_list(ref("Wanted")) | {"description": "The outputs that are wanted; nothing: all."}),
+    },
+)
+
+_ANSWER_PARAMETERS = _object(
+    {
+        "variant": _TEXT | {"description": "Which variant of the family answered …"},
+        "accuracy": _FRACTION | {"description": "… how accurate it is …"},
+        "device": _TEXT | {"description": "… and where it ran."},
+        "batch_size": {"type": "integer", "minimum": 1, "description": "Rows of the batch that it was part of."},
+        "queue_us": _COUNT | {"description": "Microseconds from its arrival until the batch ran."},
+        "compute_us": _COUNT | {"description": "Microseconds that the batch took."},
+    },
+    closed=True,
+)
+
+_OUTPUT = _object(
+    {"name": _TEXT, "datatype": _DATATYPE, "shape": _list(_COUNT)},
+    {
+        "parameters": _object({"binary_data_size": _COUNT}, closed=True),
+        "data": _list({"type": ["number", "boolean", "null"]})
+        | {"description": "Row-major and flat; null stands for NaN and the infinities."},
+    },
+    closed=True,
+)
+
+_INFER_ANSWER = _object(
+    {
+        "model_name": _TEXT,
+        "model_version": _TEXT,
+        "parameters": ref("AnswerParameters"),
+        "outputs": _list(ref("Output")),
+    },
+    {"id": _TEXT},
+    closed=True,
+)
+
+_STATUS = _object(
+    {
+        "state": {"type": "string", "enum": [state.value for state in State]},
+        "policy": _TEXT,
+        "inside": _COUNT | {"description": "Requests that wait or run."},
+        "demand_qps": _by(_NUMBER, "Queries per second over the last second, by family."),
+        "planned_qps": _by(_NUMBER, "The demand that the plan in force is for, by family."),
+        "slo_s": _by(_NUMBER, "By family."),
+        "best_accuracy": _by(_FRACTION, "By family."),
+        "placements": _list(_object({"device": _TEXT, "family": _TEXT, "variant": _TEXT})),
+        "pace": _by(_NUMBER, "What batches take over what was profiled, by device."),
+        "outcomes": _by(_by(_COUNT, "Requests by outcome."), "By family."),
+        "changes": _list({"type": "object"}) | {"description": "Changes of plan so far."},
+    }
+)
+
+_INSTANCE = _object(
+    {
+        "name": _TEXT,
+        "kind": {"type": "string", "enum": ["KIND_CPU", "KIND_GPU"]},
+        "count": _COUNT,
+        "gpus": _list(_COUNT),
+    },
+    closed=True,
+    text="A device that hosts a variant of it now.",
+)
+
+_CONFIG_TENSOR = _object(
+    {
+        "name": _TEXT,
+        "data_type": {"type": "string", "enum": [f"TYPE_{name}" for name in oip.DATATYPES]},
+        "dims": _list({"type": "integer", "minimum": -1}),
+    },
+    closed=True,
+    text="Without the axis of the batch.",
+)
+
+_CONFIG = _object(
+    {
+        "name": _TEXT,
+        "platform": _TEXT,
+        "backend": _TEXT,
+        "version_policy": {"type": "object"},
+        "max_batch_size": _COUNT | {"description": "The most rows of a request."},
+        "input": _list(_CONFIG_TENSOR),
+        "output": _list(_CONFIG_TENSOR),
+        "instance_group": _list(_INSTANCE),
+        "dynamic_batching": {"type": "object"},
+        "model_transaction_policy": {"type": "object"},
+        "parameters": _by(_object({"string_value": _TEXT}), "`slo_us`: the family's SLO in microseconds."),
+    },
+    closed=True,
+    text="As Triton's `ModelConfig` in JSON.",
+)
+
+_DURATION = _object({"count": _COUNT, "ns": _COUNT}, closed=True)
+_COMPUTE: Json = dict.fromkeys(("compute_input", "compute_infer", "compute_output"), _DURATION)
+
+_MODEL_STATISTICS = _object(
+    {
+        "name": _TEXT,
+        "version": _TEXT,
+        "last_inference": _COUNT | {"description": "Milliseconds since 1970; 0: none yet."},
+        "inference_count": _COUNT | {"description": "Rows."},
+        "execution_count": _COUNT | {"description": "Batches."},
+        "inference_stats": _object(
+            {**dict.fromkeys(("success", "fail", "queue"), _DURATION), **_COMPUTE},
+            {"cache_hit": _DURATION, "cache_miss": _DURATION},
+        ),
+        "batch_stats": _list(_object({"batch_size": _COUNT, **_COMPUTE}, closed=True)),
+    },
+    text="Since the server started.",
+)
+
+_STATISTICS = _object({"model_stats": _list(ref("ModelStatistics"))}, closed=True)
+
+_INDEX = _list(
+    _object(
+        {
+            "name": _TEXT,
+            "version": _TEXT,
+            "state": {"type": "string", "enum": ["READY", "UNAVAILABLE"]},
+            "reason": _TEXT,
+            "variants": _list(
+                _object({"variant": _TEXT, "accuracy": _FRACTION, "device": _TEXT}, closed=True)
+            ),
+        },
+        closed=True,
+    )
+)  # fmt: skip
+
+_INDEX_REQUEST = _object({}, {"ready": {"type": "boolean", "description": "Only models that take requests."}})
+
+_LOAD_REQUEST = _object({}, {"parameters": {"type": "object", "description": "No `config`, and no files."}})
+
+_DOCUMENT = _object({"openapi": _TEXT, "info": {"type": "object"}, "paths": {"type": "object"}})
+
+SCHEMAS: Json = {
+    "Error": _ERROR,
+    "Server": _SERVER,
+    "Model": _MODEL,
+    "TensorMetadata": _TENSOR_METADATA,
+    "InferRequest": _INFER_REQUEST,
+    "RequestParameters": _REQUEST_PARAMETERS,
+    "Input": _INPUT,
+    "Values": _VALUES,
+    "Wanted": _WANTED,
+    "InferAnswer": _INFER_ANSWER,
+    "AnswerParameters": _ANSWER_PARAMETERS,
+    "Output": _OUTPUT,
+    "Status": _STATUS,
+    "Config": _CONFIG,
+    "ModelStatistics": _MODEL_STATISTICS,
+    "Statistics": _STATISTICS,
+    "Index": _INDEX,
+    "IndexRequest": _INDEX_REQUEST,
+    "LoadRequest": _LOAD_REQUEST,
+    "Document": _DOCUMENT,
+}

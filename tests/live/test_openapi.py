@@ -1,0 +1,119 @@
+"""The server does what its OpenAPI document says, to good requests and to bad ones."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_server import LiveServer, serving
+from tiny import TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
+
+pytestmark = pytest.mark.live
+
+# A deadline is far away on any machine.
+ROOMY = TinyFamily(
+    "shapes", (TinyVariant("shapes-s", 0.7, hidden=4), TinyVariant("shapes-l", 0.9, hidden=16)), slo="60s"
+)
+WITHIN_S = 90
+LARGEST = 3e38
+INFER_ONLY = ("--include-path-regex", "infer$")
+# That the values of a tensor are as many as its shape says, no schema can say: such requests are right, and refused.
+ALSO_REFUSED = '["2xx", 400, 504]'
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    tiny = make_workspace(tmp_path_factory.mktemp("live"), (ROOMY,))
+    add_profiles(tiny)
+    plan = add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
+    with serving(tiny.root, plan, "--no-replan") as live:
+        yield live
+        assert live.stop() == 0, live.log.read_text()
+        assert "Traceback" not in live.log.read_text()
+
+
+def run_schemathesis(server: LiveServer, place: Path, document: Any, accepted: str, *options: str) -> int:
+    """Check the server against the document; how many requests that took."""
+    settings = f"[checks]\npositive_data_acceptance.expected-statuses = {accepted}\n"
+    (place / "schemathesis.toml").write_text(settings)
+    (place / "openapi.json").write_text(json.dumps(document))
+    program = str(Path(sys.executable).parent / "schemathesis")
+    command = [
+        program, "run", "openapi.json", "--url", f"http://127.0.0.1:{server.port}", "--checks", "all",
+        "--generation-deterministic", "--continue-on-failure", "--no-color", *options,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, timeout=WITHIN_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
+    assert found is not None, done.stdout
+    assert found[1] == found[2]
+    return int(found[1])
+
+
+@pytest.mark.timeout(WITHIN_S + 30)
+def test_the_server_does_what_its_document_says_to_good_requests_and_bad_ones(
+    server: LiveServer, tmp_path: Path
+) -> None:
+    document = server.get("/openapi.json").document()
+    options = ("--phases", "examples,coverage,fuzzing", "--max-examples", "25")
+    but_unload = (*options, "--exclude-path-regex", "unload$")  # after which others fail, as they must
+    assert run_schemathesis(server, tmp_path, document, ALSO_REFUSED, *but_unload) > 500
+    unload = (*options, "--include-path-regex", "unload$")
+    assert run_schemathesis(server, tmp_path, document, ALSO_REFUSED, *unload) > 10
+    assert server.get("/v2/models/shapes/ready").status == 503
+    assert server.ask("POST", "/v2/repository/models/shapes/load").status == 200
+
+
+@pytest.mark.timeout(WITHIN_S + 30)
+def test_requests_that_fit_a_model_are_answered(server: LiveServer, tmp_path: Path) -> None:
+    """The document with what else holds of this one family, so that a request that it allows has to be answered."""
+    document = json_only(server.get("/openapi.json").document())
+    document["components"]["schemas"] |= only_of_shapes(document["components"]["schemas"])
+    options = ("--phases", "fuzzing", "--mode", "positive", "--max-examples", "100", *INFER_ONLY)
+    assert run_schemathesis(server, tmp_path, document, '["2xx"]', *options) > 100
+
+
+def json_only(document: Any) -> Any:
+    """The document without binary tensors."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["parameters"] = [one for one in operation.get("parameters", ()) if one["in"] == "path"]
+            operation.get("requestBody", {"content": {}})["content"].pop("application/octet-stream", None)
+    return document
+
+
+def only_of_shapes(schemas: Any) -> Any:
+    """Schemas of requests that are right for `shapes`, in JSON, and can be answered in time."""
+    request, asked = schemas["InferRequest"], schemas["RequestParameters"]
+    numbers = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
+    fields = {
+        "name": {"const": "x"}, "shape": {"const": [1, 4]}, "datatype": {"const": "FP32"},
+        "parameters": {"type": "null"},
+        "data": {"type": "array", "minItems": 4, "maxItems": 4, "items": numbers},
+    }  # fmt: skip
+    inputs = {"type": "array", "minItems": 1, "maxItems": 1, "items": {"$ref": "#/components/schemas/Input"}}
+    outputs = {"type": "array", "maxItems": 1, "items": {"$ref": "#/components/schemas/Wanted"}}
+    in_time = {"type": "integer", "minimum": 10**7, "maximum": 10**9}
+    return {
+        "Input": {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False},
+        "Wanted": schemas["Wanted"] | {"properties": schemas["Wanted"]["properties"] | {"name": {"const": "scores"}}},
+        "InferRequest": request | {"properties": request["properties"] | {"inputs": inputs, "outputs": outputs}},
+        "RequestParameters": asked
+        | {"properties": asked["properties"] | {"timeout": in_time, "min_accuracy": {"enum": [0, 0.9]}}},
+    }
+
+
+def test_the_documents_examples_are_answered(server: LiveServer) -> None:
+    document = server.get("/openapi.json").document()
+    body = document["paths"]["/v2/models/{model}/infer"]["post"]["requestBody"]
+    (example,) = body["content"]["application/json"]["examples"].values()
+    reply = server.infer("shapes", example["value"])
+    assert reply.status == 200
+    assert set(reply.document()["parameters"]) == set(
+        document["components"]["schemas"]["AnswerParameters"]["properties"]
+    )
+    assert json.loads(server.get("/openapi.json").body) == document

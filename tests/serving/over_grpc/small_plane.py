@@ -1,0 +1,64 @@
+"""A plane of one family that doubles its inputs, for tests of what stands in front of it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from builders import make_table
+
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.control.decision import Hosted
+from proteus_cli.errors import EngineFailed, NotReady, UnknownModel
+from proteus_cli.serving.lifecycle import Event, Lifecycle, State
+from proteus_cli.serving.oip import Query
+from proteus_cli.serving.pending import Answered, AnsweredBatch, Ending
+
+FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
+TWO = Signature(
+    (TensorSpec("x", FLOAT, (2,)), TensorSpec("k", LONG, (1,))),
+    (TensorSpec("y", FLOAT, (2,)), TensorSpec("m", LONG, (1,))),
+)
+HOSTED = Hosted("cpu0", "two", "two-s", 0.75, 8, 1.0, 1.0, make_table({1: 0.001}))
+
+
+class SmallPlane:
+    """Answers each request alone, in the next turn of the loop; fails those whose first number is not one."""
+
+    def __init__(self) -> None:
+        self.signatures = {"two": TWO}
+        self.lifecycle = Lifecycle()
+        self.lifecycle.on(Event.WARMED_UP)
+        self.controller = self
+        self.cancelled: list[Any] = []
+        self.queries: list[Query] = []
+
+    def hosting(self, family: str) -> list[Hosted]:
+        return [HOSTED] if family == "two" else []
+
+    def why_unavailable(self, family: str) -> str | None:
+        return None if family == "two" and self.lifecycle.state is State.READY else "it is away"
+
+    def require_family(self, name: str) -> Signature:
+        if name not in self.signatures:
+            raise UnknownModel(f"no model `{name}`")
+        return self.signatures[name]
+
+    def submit(self, family: str, query: Query, done: Callable[[Ending], None]) -> asyncio.Handle:
+        if query.rows > 8:
+            raise NotReady("too many")
+        self.queries.append(query)
+        return asyncio.get_running_loop().call_soon(self._answer, query, done)
+
+    def cancel(self, pending: asyncio.Handle) -> None:
+        pending.cancel()
+        self.cancelled.append(pending)
+
+    def _answer(self, query: Query, done: Callable[[Ending], None]) -> None:
+        x = np.frombuffer(query.inputs[0], FLOAT).reshape(query.rows, 2)
+        k = np.frombuffer(query.inputs[1], LONG).reshape(query.rows, 1)
+        if np.isnan(x[0, 0]):
+            done(EngineFailed("it failed"))
+        else:
+            with np.errstate(over="ignore"):
+                done(Answered(AnsweredBatch(HOSTED, query.rows, (x * 2, k * 2), 0.25), 0, query.rows, 0.001))

@@ -1,0 +1,408 @@
+"""gRPC's framing over HTTP/2, and the methods: messages in any pieces, statuses in trailers."""
+
+import asyncio
+import gzip
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from grpc_reflection.v1alpha import reflection_pb2
+from hpack import Decoder
+from http2_peer import START, Peer, data
+from hypothesis import given
+from hypothesis import strategies as st
+from small_plane import FLOAT, LONG, SmallPlane
+from tritonclient.grpc import service_pb2
+
+from proteus_cli.errors import MethodNotAllowed, RequestError
+from proteus_cli.serving.grpc import frames, messages
+from proteus_cli.serving.grpc.calls import framed
+from proteus_cli.serving.grpc.limits import Limits
+from proteus_cli.serving.grpc.service import GrpcFrontEnd
+from proteus_cli.serving.grpc.status import STATUS, Status
+from proteus_cli.serving.lifecycle import Event
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
+LIVE = "/inference.GRPCInferenceService/ServerLive"
+MOST = 50_000
+
+
+class Client:
+    """A gRPC client, frame by frame. Only within a running loop."""
+
+    def __init__(self, limits: Limits | None = None, **options: Any) -> None:
+        self.plane: Any = cast("Any", SmallPlane())
+        front_end = GrpcFrontEnd(
+            self.plane, models=cast("Any", None), platform="numpy", max_message_bytes=MOST, **options
+        )
+        self.peer = Peer(front_end, limits)
+        self.peer.feed(START)
+        self.streams = 0
+
+    def call(self, path: str, *pieces: bytes, ended: bool = True, **metadata: str) -> int:
+        """Open a stream, send the pieces, and end it; its number."""
+        stream, self.streams = 2 * self.streams + 1, self.streams + 1
+        fields = {
+            ":method": "POST", ":scheme": "http", ":path": path, ":authority": "here", "te": "trailers",
+            "content-type": "application/grpc", **{name.replace("_", "-"): value for name, value in metadata.items()},
+        }  # fmt: skip
+        self.peer.feed(self.peer.request(stream, fields=fields.items()))
+        self.peer.feed(*(data(stream, piece) for piece in pieces))
+        if ended:
+            self.peer.feed(data(stream, b"", ended=True))
+        return stream
+
+    def fields(self, stream: int) -> dict[str, str]:
+        """All header fields and trailers of an answer."""
+        decoder, found = Decoder(), dict[str, str]()
+        for frame in self.peer.of_kind(frames.HEADERS):
+            decoded = decoder.decode(frame.payload, raw=True)
+            if frame.stream == stream:
+                found |= {name.decode(): value.decode() for name, value in decoded}
+        return found
+
+    def status(self, stream: int) -> Status:
+        assert self.peer.is_answered(stream)
+        return Status(int(self.fields(stream)["grpc-status"]))
+
+    def messages(self, stream: int) -> list[bytes]:
+        body, found = self.peer.body(stream), []
+        while body:
+            size = int.from_bytes(body[1:5], "big")
+            assert body[0] == 0
+            found.append(body[5 : 5 + size])
+            body = body[5 + size :]
+        return found
+
+
+def scene(play: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(play())
+
+
+async def turns(count: int = 3) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def request(first: float = 1.0, rows: int = 1, **more: Any) -> Any:
+    made = service_pb2.ModelInferRequest(model_name="two", **more)
+    made.inputs.add(name="x", datatype="FP32", shape=[rows, 2])
+    made.inputs.add(name="k", datatype="INT64", shape=[rows, 1])
+    made.raw_input_contents.append(np.full((rows, 2), first, FLOAT).tobytes())
+    made.raw_input_contents.append(np.full(rows, 3, LONG).tobytes())
+    return made
+
+
+def infer_message(first: float = 1.0, rows: int = 1, **more: Any) -> bytes:
+    return framed(request(first, rows, **more).SerializeToString())
+
+
+def require_doubled(message: bytes, first: float = 1.0) -> None:
+    answer = service_pb2.ModelInferResponse.FromString(message)
+    assert np.frombuffer(answer.raw_output_contents[0], FLOAT)[0] == first * 2
+
+
+# --- messages in their pieces
+
+
+@given(st.lists(st.integers(1, 200), max_size=4), st.booleans())
+def test_a_message_may_come_in_any_pieces(cuts: list[int], ends_at_once: bool) -> None:  # noqa: FBT001
+    async def play() -> None:
+        client, message = Client(), infer_message(5.0, id="a")
+        edges = [0, *sorted(cut % len(message) for cut in cuts), len(message)]
+        pieces = [message[start:stop] for start, stop in pairwise(edges) if start < stop]
+        stream = client.call(INFER, *pieces[: -1 if ends_at_once else None], ended=not ends_at_once)
+        if ends_at_once:
+            client.peer.feed(data(stream, pieces[-1], ended=True))
+        await turns()
+        assert client.status(stream) is Status.OK
+        require_doubled(client.messages(stream)[0], 5.0)
+
+    scene(play)
+
+
+def test_an_answer_has_the_fields_that_grpc_wants() -> None:
+    async def play() -> None:
+        client = Client()
+        stream = client.call(LIVE, framed(b""))
+        assert client.fields(stream) == {
+            ":status": "200", "content-type": "application/grpc+proto", "grpc-accept-encoding": "identity,gzip",
+            "grpc-status": "0",
+        }  # fmt: skip
+
+    scene(play)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status", "text"),
+    [
+        ((), Status.UNIMPLEMENTED, "there was none"),
+        ((framed(b""), framed(b"")), Status.UNIMPLEMENTED, "one message"),
+        ((framed(b"")[:3],), Status.INTERNAL, "cut off"),
+        ((infer_message()[:-1],), Status.INTERNAL, "cut off"),
+        ((b"\0" + (MOST + 1).to_bytes(4, "big"),), Status.RESOURCE_EXHAUSTED, "50000 bytes"),
+        ((b"\x01\0\0\0\x01x",), Status.INTERNAL, "without a grpc-encoding"),
+        ((b"\x02\0\0\0\x01x",), Status.INTERNAL, "without a grpc-encoding"),
+    ],
+)
+def test_messages_that_are_not_one_message_are_refused(pieces: Sequence[bytes], status: Status, text: str) -> None:
+    async def play() -> None:
+        client = Client()
+        stream = client.call(LIVE, *pieces)
+        assert client.status(stream) is status
+        assert text in client.fields(stream)["grpc-message"].replace("%20", " ")
+
+    scene(play)
+
+
+def compressed(message: bytes) -> bytes:
+    packed = gzip.compress(message)
+    return b"\x01" + len(packed).to_bytes(4, "big") + packed
+
+
+def test_a_compressed_message_is_unpacked_and_no_bomb() -> None:
+    async def play() -> None:
+        client = Client()
+        good = client.call(INFER, compressed(request(2.0).SerializeToString()), grpc_encoding="gzip")
+        await turns()
+        require_doubled(client.messages(good)[0], 2.0)
+        packed = gzip.compress(b"x")
+        cut = b"\x01" + (len(packed) - 4).to_bytes(4, "big") + packed[:-4]
+        garbage = b"\x01\0\0\0\x04what"
+        for message, status in (
+            (compressed(bytes(MOST + 1)), Status.RESOURCE_EXHAUSTED),
+            (garbage, Status.INTERNAL),
+            (cut, Status.INTERNAL),
+        ):
+            stream = client.call(INFER, message, grpc_encoding="gzip")
+            assert client.status(stream) is status
+        unknown = client.call(INFER, infer_message(), grpc_encoding="zstd")
+        assert client.status(unknown) is Status.UNIMPLEMENTED
+        assert client.fields(unknown)["grpc-accept-encoding"] == "identity,gzip"
+
+    scene(play)
+
+
+def test_messages_that_are_coming_in_share_a_limit() -> None:
+    async def play() -> None:
+        client = Client()
+        client.peer.connections._most_body_bytes = 61_000
+        part = b"\0" + (40_000).to_bytes(4, "big")
+        pieces = (part, *[b"x" * 10_000] * 3)
+        first, second = client.call(INFER, *pieces, ended=False), client.call(INFER, *pieces, ended=False)
+        third = client.call(INFER, *pieces, ended=False)
+        assert client.status(third) is Status.RESOURCE_EXHAUSTED
+        assert client.peer.resets == {third: frames.Code.NO_ERROR}
+        client.peer.feed(frames.rst_stream(first, frames.Code.CANCEL), frames.rst_stream(second, frames.Code.CANCEL))
+        assert client.peer.connections._body_bytes == 0
+
+    scene(play)
+
+
+def test_the_messages_of_a_stream_do_not_add_up() -> None:
+    async def play() -> None:
+        client, message = Client(), infer_message(2.0)
+        stream = client.call(STREAM, ended=False)
+        for _ in range(5):
+            client.peer.feed(*(data(stream, piece) for piece in (message[:3], message[3:20], message[20:])))
+            assert client.peer.connections._body_bytes == 0
+        client.peer.feed(data(stream, message + message[:20]), data(stream, message[20:], ended=True))
+        await turns()
+        assert client.peer.connections._body_bytes == 0
+        assert client.status(stream) is Status.OK
+        assert len(client.messages(stream)) == 7
+
+    scene(play)
+
+
+def test_a_call_that_fails_early_ends_though_its_client_still_sends() -> None:
+    async def play() -> None:
+        client = Client()
+        stream = client.call("/nowhere", ended=False)
+        assert client.status(stream) is Status.UNIMPLEMENTED
+        assert client.peer.resets == {stream: frames.Code.NO_ERROR}
+        client.peer.feed(data(stream, framed(b"late"), ended=True))
+        assert client.status(client.call(LIVE, framed(b""))) is Status.OK
+
+    scene(play)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "timeout_s"), [("1H", 3600), ("2M", 120), ("3S", 3), ("4m", 4e-3), ("5u", 5e-6), ("6n", 6e-9)]
+)
+def test_the_timeout_of_a_call_is_a_deadline(timeout: str, timeout_s: float) -> None:
+    async def play() -> None:
+        client = Client()
+        client.call(INFER, infer_message(), grpc_timeout=timeout)
+        assert client.plane.queries[0].options.timeout_s == pytest.approx(timeout_s)
+
+    scene(play)
+
+
+@pytest.mark.parametrize("timeout", ["", "5", "S", "123456789S", "-1S", "1.5S", "1s"])
+def test_a_timeout_that_makes_no_sense_is_refused(timeout: str) -> None:
+    async def play() -> None:
+        client = Client()
+        assert client.status(client.call(INFER, infer_message(), grpc_timeout=timeout)) is Status.INTERNAL
+
+    scene(play)
+
+
+def test_calls_without_a_valid_token_are_turned_away() -> None:
+    """Before anything of them is read."""
+
+    async def play() -> None:
+        def authorized(headers: Mapping[bytes, bytes]) -> bool:
+            return headers.get(b"authorization") == b"Bearer let-me-in"
+
+        client = Client(authorized=authorized)
+        assert client.status(client.call(LIVE, framed(b""))) is Status.UNAUTHENTICATED
+        assert client.status(client.call(LIVE, framed(b""), authorization="Bearer guess")) is Status.UNAUTHENTICATED
+        assert client.status(client.call(LIVE, framed(b""), authorization="Bearer let-me-in")) is Status.OK
+
+    scene(play)
+
+
+# --- methods
+
+
+def test_every_error_of_a_request_has_a_status() -> None:
+    """But for the verb, which gRPC doesn't have."""
+    assert set(STATUS) == set(RequestError.__subclasses__()) - {MethodNotAllowed}
+
+
+def test_a_model_that_fails_and_a_server_that_is_not_ready_have_their_status() -> None:
+    async def play() -> None:
+        client = Client()
+        failing, refused = client.call(INFER, infer_message(np.nan)), client.call(INFER, infer_message(rows=9))
+        await turns()
+        assert client.status(failing) is Status.INTERNAL
+        assert client.status(refused) is Status.UNAVAILABLE
+        assert client.fields(refused)["grpc-retry-pushback-ms"] == "1000"
+
+    scene(play)
+
+
+def test_a_bug_is_an_internal_error_that_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def play() -> None:
+        client = Client()
+        client.plane.submit = None
+        stream = client.call(INFER, infer_message())
+        assert client.status(stream) is Status.INTERNAL
+        assert client.fields(stream)["grpc-message"] == "internal error"
+
+    scene(play)
+    assert "a bug in a call of b'/inference.GRPCInferenceService/ModelInfer'" in caplog.text
+
+
+def test_a_stream_answers_in_order_and_survives_what_is_wrong() -> None:
+    async def play() -> None:
+        client = Client()
+        bad = framed(service_pb2.ModelInferRequest(model_name="nobody", id="b").SerializeToString())
+        stream = client.call(
+            STREAM, infer_message(1, id="a") + bad + infer_message(np.nan, id="c") + infer_message(4, id="d")[:9],
+            infer_message(4, id="d")[9:],
+        )  # fmt: skip
+        await turns()
+        assert client.status(stream) is Status.OK
+        answers = [service_pb2.ModelStreamInferResponse.FromString(m) for m in client.messages(stream)]
+        assert [answer.error_message for answer in answers] == ["", "no model `nobody`", "it failed", ""]
+        assert [answer.infer_response.id for answer in answers] == ["a", "", "c", "d"]
+        require_doubled(answers[3].infer_response.SerializeToString(), 4)
+
+    scene(play)
+
+
+def test_a_stream_that_is_far_ahead_of_its_answers_gets_no_more_room() -> None:
+    async def play() -> None:
+        client = Client(Limits(window_bytes=20_000))
+        stream, message, sent = client.call(STREAM, ended=False), infer_message(), 0
+
+        def room() -> int:
+            updates = (frame for frame in client.peer.of_kind(frames.WINDOW_UPDATE) if frame.stream)
+            return 20_000 + sum(int.from_bytes(update.payload, "big") for update in updates) - sent
+
+        while room() >= len(message):
+            client.peer.feed(data(stream, message))
+            sent += len(message)
+        assert 256 <= len(client.plane.queries) <= 256 + 20_000 // len(message)
+        await turns()
+        assert room() > 10_000
+        client.peer.feed(frames.window_update(0, 2**20), frames.window_update(stream, 2**20))
+        client.peer.feed(data(stream, b"", ended=True))
+        assert client.status(stream) is Status.OK
+
+    scene(play)
+
+
+def test_a_stream_that_is_cancelled_cancels_what_it_has_inside() -> None:
+    async def play() -> None:
+        client = Client()
+        stream = client.call(STREAM, infer_message() * 3, ended=False)
+        single = client.call(INFER, infer_message())
+        client.peer.feed(frames.rst_stream(stream, frames.Code.CANCEL))
+        assert len(client.plane.cancelled) == 3
+        client.peer.transport.close()
+        assert len(client.plane.cancelled) == 4
+        await turns()
+        assert not client.peer.is_answered(single)
+
+    scene(play)
+
+
+def test_a_stream_that_fails_gives_up_what_it_has_inside() -> None:
+    async def play() -> None:
+        client = Client()
+        stream = client.call(STREAM, infer_message(), b"\0" + (MOST + 1).to_bytes(4, "big"), ended=False)
+        assert client.status(stream) is Status.RESOURCE_EXHAUSTED
+        assert len(client.plane.cancelled) == 1
+        sent = client.peer.got
+        await turns()
+        assert client.peer.got == sent
+
+    scene(play)
+
+
+def test_a_watcher_is_told_of_each_change() -> None:
+    async def play() -> None:
+        client = Client()
+        asked = framed(messages.HealthCheckRequest(service="two").SerializeToString())
+        stream = client.call("/grpc.health.v1.Health/Watch", asked)
+        client.plane.lifecycle.on(Event.STOPPED)
+        await asyncio.sleep(0.6)
+        told = [messages.HealthCheckResponse.FromString(message).status for message in client.messages(stream)]
+        assert told == [1, 2]
+        assert not client.peer.is_answered(stream)
+        client.peer.transport.close()
+
+    scene(play)
+
+
+def test_reflection_answers_in_both_versions() -> None:
+    async def play() -> None:
+        client = Client()
+        questions = [
+            reflection_pb2.ServerReflectionRequest(list_services="*"),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol="grpc.health.v1.Health.Watch"),
+            reflection_pb2.ServerReflectionRequest(file_by_filename="nothing.proto"),
+            reflection_pb2.ServerReflectionRequest(all_extension_numbers_of_type="x"),
+        ]
+        for version in ("v1", "v1alpha"):
+            stream = client.call(
+                f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+                *(framed(question.SerializeToString()) for question in questions),
+            )
+            assert client.status(stream) is Status.OK
+            answers = [reflection_pb2.ServerReflectionResponse.FromString(m) for m in client.messages(stream)]
+            assert [answer.original_request for answer in answers] == questions
+            assert len(answers[0].list_services_response.service) == 4
+            assert len(answers[1].file_descriptor_response.file_descriptor_proto) == 1
+            assert [answer.error_response.error_code for answer in answers[2:]] == [
+                Status.NOT_FOUND,
+                Status.UNIMPLEMENTED,
+            ]
+
+    scene(play)

@@ -1,0 +1,277 @@
+"""`ModelInfer` messages: what is read here and what protobuf reads is the same; garbage is a bad request."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_tools import protoc
+from http2_peer import in_loop
+from hypothesis import given
+from hypothesis import strategies as st
+from small_plane import FLOAT, HOSTED, LONG, TWO, SmallPlane
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.errors import BadRequest, UnknownModel
+from proteus_cli.serving.grpc import messages
+from proteus_cli.serving.grpc.inference import Codec
+from proteus_cli.serving.grpc.wire import split, varint, whole_number
+from proteus_cli.serving.oip import Options, Query
+from proteus_cli.serving.pending import Answered, AnsweredBatch
+
+names = st.text(max_size=6)
+parameters = st.one_of(
+    st.booleans().map(lambda value: ("bool_param", value)),
+    st.integers(-(2**63), 2**63 - 1).map(lambda value: ("int64_param", value)),
+    st.text(max_size=5).map(lambda value: ("string_param", value)),
+    st.floats(allow_nan=False).map(lambda value: ("double_param", value)),
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Any:
+    """Any message of a client, most of them for a family that there is."""
+    request = service_pb2.ModelInferRequest(
+        model_name=draw(st.just("two") | names), model_version=draw(st.sampled_from(["", "1", "2"])), id=draw(names)
+    )
+    rows = draw(st.integers(1, 3))
+    for name, datatype, width in draw(st.permutations([("x", "FP32", 2), ("k", "INT64", 1)])):
+        shape = draw(st.just([rows, width]) | st.lists(st.integers(-1, 3), max_size=3))
+        request.inputs.add(name=name, datatype=datatype, shape=shape)
+        size = rows * width * (4 if datatype == "FP32" else 8)
+        request.raw_input_contents.append(draw(st.binary(min_size=size, max_size=size) | st.binary(max_size=200)))
+    for name in draw(st.lists(st.sampled_from(["y", "m", "other"]), max_size=2)):
+        request.outputs.add(name=name)
+    for name, (kind, value) in draw(st.dictionaries(names, parameters, max_size=2)).items():
+        setattr(request.parameters[name], kind, value)
+    return request
+
+
+def plane() -> Any:
+    return SmallPlane()
+
+
+def good_request(rows: int = 1, **more: Any) -> Any:
+    request = service_pb2.ModelInferRequest(model_name="two", **more)
+    request.inputs.add(name="x", datatype="FP32", shape=[rows, 2])
+    request.inputs.add(name="k", datatype="INT64", shape=[rows, 1])
+    request.raw_input_contents.append(np.arange(2 * rows, dtype=FLOAT).tobytes())
+    request.raw_input_contents.append(np.arange(rows, dtype=LONG).tobytes())
+    return request
+
+
+def decoded(message: bytes, *, timeout_s: float | None = None) -> Query:
+    family, query = Codec(plane()).decode(message, timeout_s)
+    assert family == "two"
+    return query
+
+
+# --- the wire format
+
+
+@given(requests(), st.randoms(use_true_random=False))
+def test_a_message_is_split_as_protobuf_reads_it(request: Any, random: Any) -> None:
+    """In whatever order its fields come."""
+    fields = []
+    for descriptor, _ in request.ListFields():
+        alone = service_pb2.ModelInferRequest()
+        if descriptor.is_repeated and descriptor.message_type is None:
+            for value in getattr(request, descriptor.name):
+                alone = service_pb2.ModelInferRequest()
+                getattr(alone, descriptor.name).append(value)
+                fields.append(alone.SerializeToString())
+        else:
+            alone.MergeFrom(request)
+            for other, _ in request.ListFields():
+                if other.name != descriptor.name:
+                    alone.ClearField(other.name)
+            fields.append(alone.SerializeToString())
+    order = list(range(len(fields)))
+    random.shuffle(order)
+    message = b"".join(fields[place] for place in order)
+    reference = service_pb2.ModelInferRequest.FromString(message)
+    for form in (message, bytearray(message), memoryview(message)):
+        rest, request_id, raw = split(form)
+        assert (request_id or "") == reference.id
+        assert [bytes(content) for content in raw] == list(reference.raw_input_contents)
+        read = service_pb2.ModelInferRequest.FromString(rest)
+        assert not read.id
+        assert not read.raw_input_contents
+        read.id = reference.id
+        read.raw_input_contents.extend(reference.raw_input_contents)
+        assert read == reference
+
+
+def test_fields_of_other_versions_are_passed_over() -> None:
+    message = good_request(id="a").SerializeToString() + b"\x98\x06\x05" + b"\xa2\x06\x02hi" + b"\xad\x06abcd"
+    query = decoded(message)
+    assert (query.id, query.rows) == ("a", 1)
+    assert bytes(query.inputs[1]) == np.arange(1, dtype=LONG).tobytes()
+
+
+@given(st.binary(max_size=80))
+def test_garbage_is_a_bad_request(garbage: bytes) -> None:
+    try:
+        Codec(plane()).decode(garbage, None)
+    except (BadRequest, UnknownModel):
+        pass
+    else:
+        pytest.fail("garbage was taken for a request")
+
+
+@given(requests(), st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), max_size=4))
+def test_a_message_with_mistakes_is_a_bad_request_or_one_that_protobuf_reads_too(
+    request: Any, mistakes: Sequence[tuple[int, int]]
+) -> None:
+    message = bytearray(request.SerializeToString())
+    for place, value in mistakes:
+        message[place % len(message)] = value
+    try:
+        _, query = Codec(plane()).decode(bytes(message), None)
+    except (BadRequest, UnknownModel):
+        return
+    read = service_pb2.ModelInferRequest.FromString(bytes(message))
+    by_name = {given.name: read.raw_input_contents[place] for place, given in enumerate(read.inputs)}
+    assert [bytes(content) for content in query.inputs] == [by_name["x"], by_name["k"]]
+    assert (query.id or "") == read.id
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_numbers_are_written_as_protobuf_writes_them(number: int) -> None:
+    answer = service_pb2.ModelInferResponse()
+    answer.parameters["queue_us"].int64_param = number
+    assert whole_number("queue_us", number) == answer.SerializeToString()
+    assert varint(number) == service_pb2.InferParameter(uint64_param=number).SerializeToString()[1:] or number == 0
+
+
+# --- requests
+
+
+def test_what_a_request_says_is_remembered_but_for_its_tensors_and_id() -> None:
+    codec = Codec(plane())
+    first, second = good_request(2, id="a"), good_request(2, id="b")
+    second.raw_input_contents[1] = np.array([7, 8], LONG).tobytes()
+    for request in (first, second, first):
+        _, query = codec.decode(request.SerializeToString(), None)
+        assert [bytes(content) for content in query.inputs] == list(request.raw_input_contents)
+        assert query.id == request.id
+    assert len(codec._known) == 1
+
+
+def test_tensors_may_come_in_any_order() -> None:
+    request = good_request(2)
+    swapped = service_pb2.ModelInferRequest(model_name="two", inputs=reversed(request.inputs))
+    swapped.raw_input_contents.extend(reversed(request.raw_input_contents))
+    for message in (request, swapped):
+        assert [bytes(content) for content in decoded(message.SerializeToString()).inputs] == list(
+            request.raw_input_contents
+        )
+
+
+def test_options_are_read() -> None:
+    request = good_request()
+    request.parameters["timeout"].int64_param = 250_000
+    request.parameters["priority"].uint64_param = 1
+    request.parameters["min_accuracy"].double_param = 0.5
+    request.parameters["something"].string_param = "else"
+    message = request.SerializeToString()
+    assert decoded(message).options == Options(0.25, 1, 0.5)
+    assert decoded(message, timeout_s=0.1).options == Options(0.1, 1, 0.5)
+    assert decoded(message, timeout_s=9).options == Options(0.25, 1, 0.5)
+    assert decoded(good_request().SerializeToString(), timeout_s=9).options == Options(9)
+
+
+@pytest.mark.parametrize(
+    ("rows", "count", "problem"), [(1, 1, "hold 2 tensors; got 1"), (1, 3, "hold 2 tensors; got 3"), (2, 2, "16")]
+)
+def test_raw_tensors_must_be_those_of_the_signature(rows: int, count: int, problem: str) -> None:
+    request = good_request(rows)
+    if rows == 2:
+        request.raw_input_contents[0] = b"x" * 15
+    while len(request.raw_input_contents) > count:
+        request.raw_input_contents.pop()
+    while len(request.raw_input_contents) < count:
+        request.raw_input_contents.append(b"")
+    codec = Codec(plane())
+    codec.decode(good_request(rows).SerializeToString(), None)  # its head is known then
+    with pytest.raises(BadRequest, match=problem):
+        codec.decode(request.SerializeToString(), None)
+
+
+def test_numbers_that_do_not_fit_are_refused() -> None:
+    """The narrow types travel as 32 bits."""
+    narrow = plane()
+    narrow.signatures = {"two": Signature((TensorSpec("x", np.dtype(np.int8), (2,)),), TWO.outputs)}
+    request = service_pb2.ModelInferRequest(model_name="two")
+    given_input = request.inputs.add(name="x", datatype="INT8", shape=[1, 2])
+    given_input.contents.int_contents.extend([-128, 127])
+    _, query = Codec(narrow).decode(request.SerializeToString(), None)
+    assert bytes(query.inputs[0]) == bytes([0x80, 0x7F])
+    given_input.contents.int_contents[0] = -129
+    with pytest.raises(BadRequest, match="don't fit INT8"):
+        Codec(narrow).decode(request.SerializeToString(), None)
+
+
+# --- answers
+
+
+@given(st.integers(1, 4), st.integers(0, 3), st.sampled_from([(0, 1), (1, 0), (1,)]), names)
+def test_an_answer_is_what_protobuf_reads(rows: int, first: int, wanted: tuple[int, ...], request_id: str) -> None:
+    y, m = np.random.default_rng(rows).random((8, 2)).astype(FLOAT), np.arange(8, dtype=LONG).reshape(8, 1)
+    batch = AnsweredBatch(HOSTED, 8, (y, m), 0.5)
+    query = Query((), rows, tuple((place, True) for place in wanted), id=request_id or None)
+    codec = Codec(plane())
+    codec.encode(query, Answered(batch, 0, rows, 0.5))  # what they have in common is known then
+    answer = service_pb2.ModelInferResponse.FromString(codec.encode(query, Answered(batch, first, rows, 1.5)))
+    assert (answer.model_name, answer.model_version, answer.id) == ("two", "1", request_id)
+    found = {name: getattr(p, p.WhichOneof("parameter_choice")) for name, p in answer.parameters.items()}
+    assert found == {
+        "variant": "two-s", "accuracy": 0.75, "device": "cpu0", "batch_size": 8, "queue_us": 1_500_000,
+        "compute_us": 500_000,
+    }  # fmt: skip
+    values = [(y, m)[place][first : first + rows] for place in wanted]
+    assert [(o.name, o.datatype, list(o.shape)) for o in answer.outputs] == [
+        (("y", "m")[place], ("FP32", "INT64")[place], [rows, 2 - place]) for place in wanted
+    ]
+    assert list(answer.raw_output_contents) == [array.tobytes() for array in values]
+
+
+# --- the protocol
+
+
+def test_the_descriptors_are_those_of_the_proto_files(tmp_path: Path) -> None:
+    """``make proto`` writes them."""
+    folder, written = messages.DESCRIPTORS.parent, tmp_path / "descriptors.binpb"
+    sources = sorted(path.name for path in folder.glob("*.proto"))
+    assert protoc.main(["protoc", f"--proto_path={folder}", f"--descriptor_set_out={written}", *sources]) == 0
+    assert descriptor_pb2.FileDescriptorSet.FromString(written.read_bytes()).file == list(messages.FILES)
+
+
+def fields(descriptor: Any) -> dict[str, tuple[int, int, bool, str | None]]:
+    return {
+        field.name: (field.number, field.type, field.is_repeated, field.message_type and field.message_type.full_name)
+        for field in descriptor.fields
+    }
+
+
+def test_the_messages_are_those_of_triton() -> None:
+    """Each field that is here has the number and type of theirs; of what comes with requests none is missing."""
+    theirs = {**service_pb2.DESCRIPTOR.message_types_by_name, **model_config_pb2.DESCRIPTOR.message_types_by_name}
+    (ours,) = (file for file in messages.FILES if file.package == "inference")
+
+    def compare(mine: Any, other: Any) -> None:
+        assert fields(mine).items() <= fields(other).items(), mine.full_name
+        for nested in mine.nested_types:
+            compare(nested, other.nested_types_by_name[nested.name])
+
+    for message in ours.message_type:
+        compare(messages.message(f"inference.{message.name}").DESCRIPTOR, theirs[message.name])
+    for name in ("ModelInferRequest", "ModelInferResponse", "InferTensorContents", "ModelStatistics"):
+        assert fields(messages.message(f"inference.{name}").DESCRIPTOR) == fields(theirs[name])
+
+
+def test_another_copy_of_the_protocol_is_no_conflict() -> None:
+    assert in_loop(lambda: messages.ModelInferRequest is not service_pb2.ModelInferRequest)
