@@ -169,7 +169,13 @@ async def _serve(
         ):
             platform = next(iter(backends.values())).versions.name
             models = Models(plane, platform=platform, devices=deployment.devices)
-            pages = Pages(plane, models, platform=platform, status=lambda: status(plane, adaptation))
+            pages = Pages(
+                plane,
+                models,
+                platform=platform,
+                status=lambda: status(plane, adaptation),
+                needs_token=options.tokens is not None,
+            )
             body_bytes = min(options.max_body_bytes, _largest_body(plane))
             front_end, limits = HttpFrontEnd(plane, pages, max_body_bytes=body_bytes), HttpLimits(body_bytes=body_bytes)
             grpc = GrpcFrontEnd(

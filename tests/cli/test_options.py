@@ -93,6 +93,7 @@ def test_a_headroom_is_a_finite_number_from_one_up(tiny: Tiny, headroom: str) ->
         ("serve", "plan", "--port", "99999"),
         ("serve", "plan", "--port", "-1"),
         ("serve", "plan", "--port", "http"),
+        ("serve", "plan", "--non-finite", "maybe"),
         ("serve",),
         ("replay",),
         ("profile", "--max-batch", "0"),

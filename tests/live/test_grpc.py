@@ -250,39 +250,6 @@ def test_outputs_may_be_chosen_and_ordered(client: triton.InferenceServerClient)
     assert len(response.raw_output_contents) == 2
 
 
-def test_configuration_and_statistics_are_those_of_rest(
-    client: triton.InferenceServerClient, server: LiveServer
-) -> None:
-    config = client.get_model_config("types", as_json=True)["config"]
-    told = server.get("/v2/models/types/config").document()
-    assert (config["name"], config["max_batch_size"]) == (told["name"], told["max_batch_size"])
-    assert [tensor["data_type"] for tensor in config["input"]] == [tensor["data_type"] for tensor in told["input"]]
-    assert "dynamic_batching" in config
-    statistics = client.get_inference_statistics("types", as_json=True)["model_stats"][0]
-    assert statistics["name"] == "types"
-    assert int(statistics["inference_count"]) > 0
-    assert {entry["name"] for entry in client.get_inference_statistics(as_json=True)["model_stats"]} == {
-        "types",
-        "wide",
-    }
-    with pytest.raises(InferenceServerException, match="NOT_FOUND"):
-        client.get_model_config("nobody")
-
-
-def test_a_family_may_be_unloaded_and_loaded_again(client: triton.InferenceServerClient) -> None:
-    client.unload_model("wide")
-    states = {model["name"]: model for model in client.get_model_repository_index(as_json=True)["models"]}
-    assert (states["wide"]["state"], states["wide"]["reason"]) == ("UNAVAILABLE", "unloaded")
-    assert not client.is_model_ready("wide")
-    assert client.is_model_ready("types")
-    client.load_model("wide")
-    assert client.is_model_ready("wide")
-    with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT.*no such model"):
-        client.load_model("nobody")
-    with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT.*what the catalog says"):
-        client.load_model("wide", config="{}")
-
-
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_an_image_is_answered(client: triton.InferenceServerClient, compression: str | None) -> None:
     _, inputs = wide_input()

@@ -146,8 +146,9 @@ def test_the_id_comes_back(server: LiveServer) -> None:
     assert server.infer("shapes", {**GOOD, "id": "a-1 ü"}).document()["id"] == "a-1 ü"
 
 
-def test_outputs_can_be_chosen(server: LiveServer) -> None:
-    document = server.infer("shapes", {**GOOD, "outputs": [{"name": "scores"}]}).document()
+@pytest.mark.parametrize("outputs", [[{"name": "scores"}], [], None])
+def test_outputs_can_be_chosen(server: LiveServer, outputs: Any) -> None:
+    document = server.infer("shapes", {**GOOD, "outputs": outputs}).document()
     assert [output["name"] for output in document["outputs"]] == ["scores"]
 
 
@@ -179,6 +180,16 @@ def test_binary_may_go_in_and_json_come_out_and_the_other_way_round(made: Tiny, 
     reply = server.infer("shapes", {**GOOD, "outputs": outputs})
     assert reply.status == 200
     assert len(reply.body) - int(reply.headers[JSON_LENGTH]) == 12
+
+
+def test_what_is_not_a_number_passes_through(server: LiveServer) -> None:
+    """Unless `--non-finite refuse` says otherwise, which other tests do."""
+    rows = np.array([[np.nan, 1, 2, np.inf]], np.float32)
+    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    reply = server.infer("shapes", head + rows.tobytes(), {JSON_LENGTH: str(len(head))})
+    assert reply.status == 200
+    assert np.isnan(np.frombuffer(reply.body[int(reply.headers[JSON_LENGTH]) :], "<f4")).any()
 
 
 def test_the_length_of_the_json_may_be_all_of_it(made: Tiny, server: LiveServer) -> None:
@@ -310,6 +321,9 @@ WRONG = [
     infers({**GOOD, "parameters": {"min_accuracy": 90}}, name="min_accuracy in percent"),
     infers({**GOOD, "parameters": {"min_accuracy": "0.9"}}, name="min_accuracy as text"),
     infers({**GOOD, "parameters": {"priority": -1}}, name="priority below zero"),
+    infers({**GOOD, "parameters": {"timeout": False}}, name="timeout false"),
+    infers({**GOOD, "parameters": {"binary_data_output": 1}}, name="binary_data_output as a number"),
+    infers({**GOOD, "outputs": [{"name": "scores", "parameters": {"binary_data": "no"}}]}, name="binary_data as text"),
     infers({**GOOD, "parameters": {"priority": 1.5}}, name="priority in between"),
     infers(bytes(MAX_BODY + 1), 413, name="too large"),
     infers(gzip.compress(bytes(MAX_BODY + 1)), 413, name="too large once unpacked", content_encoding="gzip"),

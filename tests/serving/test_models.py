@@ -10,7 +10,7 @@ from one_device import AT_ONCE_S, SLO_S, World, outputs, run
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import BadRequest, EngineError, NotReady, UnknownModel
+from proteus_cli.errors import BadRequest, EngineError, NotReady, Overloaded, UnknownModel
 from proteus_cli.serving.lifecycle import Event
 from proteus_cli.serving.models import Models
 from proteus_cli.serving.oip import DATATYPES, Options
@@ -163,6 +163,29 @@ def test_an_unloaded_family_finishes_what_is_inside_takes_nothing_and_comes_back
         assert [outputs(ending) for ending in world.endings] == [[2, 4], [10, 12]]
 
     run(away_and_back)
+
+
+def test_only_what_a_loaded_family_is_asked_is_demand() -> None:
+    """Also where nobody hosts it: so the planner gives it no place while it is unloaded, and one when it is back."""
+
+    async def demanded(world: World) -> None:
+        kept, controller = models(world), world.plane.controller
+        await world.fleet.deploy(make_plan(demand_qps={"f": 0.0}, devices=["cpu0"]))
+        for act, error, has_demand in ((kept.unload, NotReady, False), (kept.load, Overloaded, True)):
+            act("f")
+            for _ in range(10):
+                with pytest.raises(error):
+                    world.submit(1, 2)
+            await asyncio.sleep(0.12)  # what is counted is known a tenth of a second later
+            assert (controller.demand.rate_qps("f", 1.0, world.plane.clock()) > 0) is has_demand
+        await world.fleet.deploy(world.plan)
+        world.submit(1, 2)
+        await asyncio.sleep(0.01)
+        world.executor.release()
+        await asyncio.sleep(0.01)
+        assert [outputs(ending) for ending in world.endings] == [[2, 4]]
+
+    run(demanded)
 
 
 def test_loading_and_unloading_twice_is_as_good_as_once() -> None:

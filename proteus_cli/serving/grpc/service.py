@@ -131,7 +131,7 @@ class GrpcFrontEnd:
         return {"status": serving_status(is_serving=is_serving)}
 
     def _metadata(self) -> dict[str, Any]:
-        return {"name": "proteus", "version": __version__, "extensions": EXTENSIONS}
+        return {"name": "proteus", "version": __version__, "extensions": list(EXTENSIONS)}
 
     def _model_metadata(self, asked: Any) -> dict[str, Any]:
         family = _family(self.plane, asked)

@@ -82,6 +82,8 @@ _RESPONSES: dict[str, Json] = {
     "TooLarge": _answer("The body is larger than the server takes, or than any request for this family.", "Error"),
     "Expectation": _answer("An `Expect` other than `100-continue`.", "Error"),
     "HeadersTooLarge": _answer("The headers are too many, or too large; the connection closes.", "Error"),
+    "NoSuchEncoding": _answer("A transfer encoding other than `chunked`; the connection closes.", "Error"),
+    "NoSuchVersion": _answer("An HTTP version other than 1.0 and 1.1; the connection closes.", "Error"),
     "Overloaded": _answer("More queries than the plan can carry.", "Error", Retry_After=_SECONDS),
     "Failed": _answer("The model failed on this request, or the server has a bug.", "Error"),
     "NotReady": _answer(
@@ -99,7 +101,7 @@ _RESPONSES: dict[str, Json] = {
 }  # fmt: skip
 _EVERYWHERE = {
     400: "BadRequest", 408: "TooSlow", 413: "TooLarge", 417: "Expectation", 431: "HeadersTooLarge", 500: "Failed",
-    503: "NotReady",
+    501: "NoSuchEncoding", 503: "NotReady", 505: "NoSuchVersion",
 }  # fmt: skip
 
 

@@ -58,10 +58,16 @@ class Pages:
     """Answers by path. ``platform`` names the backend in models' metadata."""
 
     def __init__(
-        self, plane: DataPlane, models: Models, *, platform: str, status: Callable[[], dict[str, Any]]
+        self,
+        plane: DataPlane,
+        models: Models,
+        *,
+        platform: str,
+        status: Callable[[], dict[str, Any]],
+        needs_token: bool = False,
     ) -> None:
         self._plane, self._models, self._platform, self._status = plane, models, platform, status
-        described = _json(document(plane.signatures))
+        described = _json(document(plane.signatures, needs_token=needs_token))
         self._routes: dict[str, dict[str, Handler]] = {
             "/openapi.json": {"GET": lambda _: described},
             "/v2": {"GET": self._server},
