@@ -173,7 +173,7 @@ class Chaos:
         def told(status: int, took_s: float) -> None:
             assert status in {0, 200, 413, 429, 503, 504}
 
-        self._keeps_asking(0.05, lambda: body().ljust(rng.choice([70_000, MOST_BODY, MOST_BODY + 1])), told)
+        self._keeps_asking(0.05, lambda: body().ljust(rng.choice([66_000, MOST_BODY, MOST_BODY + 1])), told)
 
     def _sends_garbage(self, rng: random.Random) -> None:
         good = request(body())

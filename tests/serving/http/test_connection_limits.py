@@ -208,6 +208,26 @@ def test_a_client_that_asks_for_far_too_much_at_once_is_refused_behind_what_it_i
     run(conversation)
 
 
+@pytest.mark.parametrize("waiting", [0, 250, 256])
+def test_bodies_that_were_read_but_not_taken_in_are_freed_when_their_client_goes(waiting: int) -> None:
+    """With 256 that wait, the next one is refused; its body is freed, too."""
+
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        sent = post(b"/later", b"") * (PIPELINED + waiting) + post(b"/later", bytes(5000))
+        assert len(sent) < CHUNK_BYTES
+        await client.send(sent)
+        await until(lambda: world.made[-1].read_bytes == len(sent))
+        assert world.connections.body_bytes == (5000 if waiting < 256 else 0)
+        client.reset()
+        while world.parrot.waiting:
+            world.parrot.release()
+        await until(lambda: len(world.connections) == 0)
+        assert world.connections.body_bytes == 0
+
+    run(conversation)
+
+
 def test_a_client_that_reads_no_answers_is_asked_no_more_and_then_closed() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
@@ -250,7 +270,8 @@ def test_a_request_that_does_not_come_to_its_end_is_refused(sent: bytes, context
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(sent)
-        assert [status for status, _ in answers(await client.until_has(b"}"))] == [408]
+        async with asyncio.timeout(5.0):  # however much was announced
+            assert [status for status, _ in answers(await client.until_has(b"}"))] == [408]
         assert world.connections.body_bytes == 0
         client.close()
 
