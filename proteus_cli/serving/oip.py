@@ -33,6 +33,9 @@ _US_PER_S = 1e6
 _LONGEST_US = 2**63 - 1
 LOWEST_PRIORITY = 2**31 - 1
 
+VALUE_BYTES = 64  # of a number in JSON, with its brackets and indentation; its digits are 25 at most
+OTHER_BYTES = 64 * 1024  # of all else in a request
+
 
 class Options(msgspec.Struct, frozen=True, gc=False):
     """What a request may ask for beside its tensors; None and 0 stand for the family's own."""
@@ -56,6 +59,12 @@ class Query(msgspec.Struct, frozen=True, eq=False):
     outputs: tuple[tuple[int, bool], ...]
     options: Options = DEFAULTS
     id: str | None = None
+
+
+def most_bytes(signature: Signature, rows: int) -> int:
+    """What a request of so many rows may need, however widely its JSON is set; in binary it needs less."""
+    row_values = sum(math.prod(size or 0 for size in spec.shape) for spec in signature.inputs)  # of fixed shapes
+    return rows * row_values * VALUE_BYTES + OTHER_BYTES
 
 
 def options(parameters: Mapping[str, Any]) -> Options:

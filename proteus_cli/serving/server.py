@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import resource
 import signal
@@ -30,6 +29,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BackendUnavailable, ServerError
+from proteus_cli.serving import oip
 from proteus_cli.serving.adaptation import Adaptation, ChangeTotals, Replanner, SolverProcess, hosts
 from proteus_cli.serving.connections import LEAVING, Connections
 from proteus_cli.serving.dataplane import DataPlane
@@ -62,7 +62,6 @@ GIL_SWITCH_S = 0.0005
 BACKLOG = 2048
 BODIES = 16  # large bodies of the largest size that may be in memory at once
 SMALL_BODY = 2**20  # bodies up to here are taken where none of that size makes sense, too
-BYTES_PER_VALUE = 64  # in JSON, with its digits, brackets and indentation
 OWN_FILES = 128 + LEAVING  # what the process has open besides connections that it serves
 GOODBYE_S = 2.0
 INTERRUPTED = 130
@@ -303,12 +302,9 @@ def _most_rows(deployment: Deployment) -> dict[str, int]:
 
 
 def _largest_body(plane: DataPlane) -> int:
-    """What the largest request that any family takes may need, however widely its JSON is set."""
-    values = max(
-        plane.most_rows[family] * sum(math.prod(size or 1 for size in spec.shape) for spec in signature.inputs)
-        for family, signature in plane.signatures.items()
-    )
-    return SMALL_BODY + values * BYTES_PER_VALUE
+    """What the largest request of any family may need."""
+    needed = (oip.most_bytes(signature, plane.most_rows[family]) for family, signature in plane.signatures.items())
+    return max(SMALL_BODY, *needed)
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from live_server import LiveServer, serving
-from tiny import TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
+from tiny import Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
 
 pytestmark = pytest.mark.live
 
@@ -20,17 +20,23 @@ ROOMY = TinyFamily(
 )
 WITHIN_S = 90
 LARGEST = 3e38
+TOKEN = "f00d" * 8
 INFER_ONLY = ("--include-path-regex", "infer$")
 # That the values of a tensor are as many as its shape says, no schema can say: such requests are right, and refused.
 ALSO_REFUSED = '["2xx", 400, 504]'
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     tiny = make_workspace(tmp_path_factory.mktemp("live"), (ROOMY,))
     add_profiles(tiny)
-    plan = add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
-    with serving(tiny.root, plan, "--no-replan") as live:
+    add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
+    return tiny
+
+
+@pytest.fixture(scope="module")
+def server(made: Tiny) -> Iterator[LiveServer]:
+    with serving(made.root, made.place.plans_dir / "plan.json", "--no-replan") as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
         assert "Traceback" not in live.log.read_text()
@@ -75,6 +81,20 @@ def test_requests_that_fit_a_model_are_answered(server: LiveServer, tmp_path: Pa
     document["components"]["schemas"] |= only_of_shapes(document["components"]["schemas"])
     options = ("--phases", "fuzzing", "--mode", "positive", "--max-examples", "100", *INFER_ONLY)
     assert run_schemathesis(server, tmp_path, document, '["2xx"]', *options) > 100
+
+
+@pytest.mark.timeout(WITHIN_S + 30)
+def test_a_server_with_tokens_does_what_its_document_says(made: Tiny, tmp_path: Path) -> None:
+    """Also that nothing but what is open answers without the token that the document asks for."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text(TOKEN)
+    tokens.chmod(0o600)
+    header = {"Authorization": f"Bearer {TOKEN}"}
+    with serving(made.root, made.place.plans_dir / "plan.json", "--no-replan", "--auth-tokens", str(tokens)) as live:
+        document = live.ask("GET", "/openapi.json", headers=header).document()
+        options = ("--phases", "fuzzing", "--max-examples", "5", "--exclude-path-regex", "unload$")
+        with_token = ("--header", f"Authorization: Bearer {TOKEN}", *options)
+        assert run_schemathesis(live, tmp_path, document, ALSO_REFUSED, *with_token) > 50
 
 
 def json_only(document: Any) -> Any:

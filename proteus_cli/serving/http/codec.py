@@ -25,8 +25,6 @@ _KNOWN_HEADS = 256  # JSON before binary tensors, remembered by family
 _LONGEST_KNOWN_HEAD = 2048
 _SMALL_BYTES = 64 * 1024
 _US_PER_S = 1e6
-VALUE_BYTES = 40  # of a number in JSON, with what may stand around it: the longest has 25
-OTHER_BYTES = 64 * 1024  # of all else in a request
 
 
 class WireTensor(msgspec.Struct):
@@ -98,8 +96,7 @@ class Codec:
     def __init__(self, family: str, signature: Signature, most_rows: int) -> None:
         self._signature = signature
         self._family = family
-        row_values = sum(math.prod(size or 0 for size in spec.shape) for spec in signature.inputs)
-        self.most_bytes = most_rows * row_values * VALUE_BYTES + OTHER_BYTES
+        self.most_bytes = oip.most_bytes(signature, most_rows)
         self._forms: dict[bytes, _Form] = {}
         self._all_outputs = tuple((place, False) for place in range(len(signature.outputs)))
         self._one_row = _OneRow(signature.inputs[0])

@@ -27,7 +27,7 @@ _BINARY_REQUEST = """\
 JSON, or JSON and binary tensors behind it: then `Inference-Header-Content-Length` is the length of the JSON, each input
 whose values follow has `parameters.binary_data_size` instead of `data`, and the values follow in the order of the
 inputs: row-major, little-endian, without gaps, BOOL as one byte. The body may be compressed, with `Content-Encoding:
-gzip` or `deflate`. It may be no larger than the family's largest request needs: 40 bytes for each value of its most
+gzip` or `deflate`. It may be no larger than the family's largest request needs: 64 bytes for each value of its most
 rows, and 64 KiB.
 """
 _BINARY_ANSWER = """\
