@@ -12,6 +12,8 @@ import httptools
 
 from proteus_cli.errors import UsageError
 
+GOODBYE_S = 2.0
+
 
 @dataclass(slots=True)
 class HttpReply:
@@ -30,6 +32,7 @@ class _Connection(asyncio.Protocol):
         self._future: asyncio.Future[HttpReply] | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._reply = HttpReply()
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done once it is closed
 
     @property
     def is_open(self) -> bool:
@@ -61,6 +64,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self.lost.set_result(None)
         self._fail(exc if isinstance(exc, OSError) else ConnectionError("the server closed the connection"))
 
     # httptools.HttpResponseParser
@@ -104,6 +108,7 @@ class HttpClient:
         self._authorization = f"Authorization: Bearer {token}\r\n" if token is not None else ""
         self._prefix = parts.path.rstrip("/")
         self._netloc = parts.netloc.rpartition("@")[2]
+        self._all: set[_Connection] = set()
         self._idle: list[_Connection] = []
 
     async def get(self, path: str) -> HttpReply:
@@ -136,12 +141,17 @@ class HttpClient:
                 return connection
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
+        self._all.add(connection)
+        connection.lost.add_done_callback(lambda _: self._all.discard(connection))
         return connection
 
-    def close(self) -> None:
-        """Close the connections that are idle; the others close when their requests end."""
-        for connection in self._idle:
+    async def close(self) -> None:
+        """Close all connections, and wait until they are: with TLS both sides say goodbye."""
+        closing = list(self._all)
+        for connection in closing:
             connection.close()
+        if closing:
+            await asyncio.wait([connection.lost for connection in closing], timeout=GOODBYE_S)
 
 
 @asynccontextmanager
@@ -153,5 +163,4 @@ async def http_client(
     try:
         yield client
     finally:
-        client.close()
-        await asyncio.sleep(0)  # let the transports say goodbye
+        await client.close()

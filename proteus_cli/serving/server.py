@@ -224,7 +224,7 @@ async def _serve(
                     await _drain(plane, stop_s)
                 await connections.close(max(GOODBYE_S, stop_s - clock()))
             lifecycle.on(Event.EMPTIED)
-            log.info("requests by how they ended: %s", _endings(plane))
+            _say_endings(plane)
 
 
 def _protocols(
@@ -412,6 +412,8 @@ async def _drain(plane: DataPlane, stop_s: float) -> None:
         plane.dropped(request)
 
 
-def _endings(plane: DataPlane) -> str:
+def _say_endings(plane: DataPlane) -> None:
     counts = plane.counts.values()
-    return ", ".join(f"{sum(family.of_outcome(outcome) for family in counts)} {outcome}" for outcome in Outcome)
+    ended = {str(outcome): sum(family.of_outcome(outcome) for family in counts) for outcome in Outcome}
+    told = ", ".join(f"{requests} {outcome}" for outcome, requests in ended.items())
+    log.info("requests by how they ended: %s", told, extra=fields(**ended))
