@@ -105,7 +105,8 @@ class DataPlane:
 
         Raises the `RequestError` of a request that does not come in.
         """
-        self.lifecycle.require_ready()
+        if self.lifecycle.state is not State.READY:
+            self.lifecycle.require_ready()
         if family in self.unloaded:
             raise NotReady(f"`{family}` is unloaded")
         rows, options = query.rows, query.options

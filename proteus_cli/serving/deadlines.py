@@ -26,9 +26,9 @@ class Deadlines:
 
     def _put(self, pending: Pending) -> None:
         due = min(int(pending.deadline_s / ROUND_S) + 1, self._done + FURTHEST)
-        try:
+        if due in self._rounds:
             self._rounds[due].append(pending)
-        except KeyError:
+        else:
             self._rounds[due] = [pending]
 
     def _look(self) -> None:

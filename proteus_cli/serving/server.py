@@ -60,6 +60,7 @@ log = logging.getLogger("proteus.server")
 
 # A lane's thread needs the GIL for a moment after each batch; the default of 5 ms is a long wait within an SLO.
 GIL_SWITCH_S = 0.0005
+GARBAGE_OBJECTS = 20_000
 BACKLOG = 2048
 BODIES = 16  # large bodies of the largest size that may be in memory at once
 SMALL_BODY = 2**20  # bodies up to here are taken where none of that size makes sense, too
@@ -257,9 +258,13 @@ def _protocols(
 
 
 def _keep_what_is_loaded() -> None:
-    """Leave all that is there out of garbage collections: looking at it took 60 ms, in which nobody is answered."""
+    """Leave all that is there out of garbage collections: looking at it took 60 ms, in which nobody is answered.
+
+    Requests leave no cycles behind, so the rest may be looked at seldom.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS, 10, 10)
 
 
 def _say_ready(

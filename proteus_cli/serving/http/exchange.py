@@ -57,8 +57,8 @@ class Exchange(msgspec.Struct, eq=False):
     ) -> None:
         """Answer with ``body`` and what follows it; ``headers`` are whole lines. In vain if the client is gone."""
         size = len(body)
-        for blob in blobs:
-            size += len(blob)
+        if blobs:
+            size += sum(map(len, blobs))
         start = _STARTS.get((status, content_type)) or _start(status, content_type)
         if not self.keeps_alive or self.connection.is_at_its_end:
             self.keeps_alive = False
@@ -66,7 +66,7 @@ class Exchange(msgspec.Struct, eq=False):
         if self.method == b"HEAD":
             self.answer = (b"%b%d\r\n%b\r\n" % (start, size, headers),)
         elif size <= JOINED_BYTES:
-            self.answer = (b"%b%d\r\n%b\r\n%b%b" % (start, size, headers, body, b"".join(blobs)),)
+            self.answer = (b"%b%d\r\n%b\r\n%b" % (start, size, headers, b"".join((body, *blobs)) if blobs else body),)
         else:
             self.answer = (b"%b%d\r\n%b\r\n" % (start, size, headers), body, *blobs)
         self.pending = None
