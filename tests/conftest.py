@@ -17,7 +17,7 @@ settings.load_profile("shared machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--chaos", default="10s", help="how long the chaos lasts")
+    parser.addoption("--chaos", default="6s", help="how long the chaos lasts")
     parser.addoption("--golden", action="store_true", help="rewrite the golden files instead of comparing with them")
 
 

@@ -84,8 +84,8 @@ class LiveServer:
     def ended(self) -> dict[str, int]:
         """How many requests ended how, as the server says when it has stopped."""
         (line,) = [line for line in self.log.read_text().splitlines() if "requests by how they ended" in line]
-        counts = line.rpartition(": ")[2].split(", ")
-        return {outcome: int(number) for number, outcome in (count.split() for count in counts)}
+        counts = line.rpartition("how they ended ")[2].split()
+        return {outcome: int(number) for outcome, number in (count.split("=") for count in counts)}
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Tell it to stop, and wait for its exit code."""

@@ -62,6 +62,9 @@ class GrpcCall:
     def gone(self) -> None:
         """Nobody waits for the answer any more: whatever is still under way for it is to be given up."""
 
+    def drain(self) -> None:
+        """The server stops: nothing to do for a call that ends with its answer."""
+
     # Call
 
     def received(self, content: Buffer, *, ended: bool) -> None:

@@ -143,10 +143,15 @@ class Http2Connection(asyncio.Protocol):
                     self._reset(stream.id, Code.CANCEL)
 
     def drain(self) -> None:
-        if not self._is_leaving and not self.is_closing:
+        if self.is_closing:
+            return
+        if not self._is_leaving:
             self._is_leaving = True
             self.outlet.control(frames.goaway(self._last_stream, Code.NO_ERROR, ""))
-            self._close_if_done()
+        if self.connections.is_draining:
+            for stream in list(self._streams.values()):
+                stream.call.drain()
+        self._close_if_done()
 
     def abort(self) -> None:
         self._transport.abort()

@@ -45,6 +45,10 @@ class Call(Protocol):
         """Nobody waits for the answer any more; nothing may be sent."""
         ...
 
+    def drain(self) -> None:
+        """The server stops. What would not end by itself is to end now."""
+        ...
+
 
 class Stream:
     """One request and its answer. ``sendable`` and ``receivable`` are what its two windows have left, in bytes."""

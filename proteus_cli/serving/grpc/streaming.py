@@ -18,6 +18,7 @@ from proteus_cli.serving.grpc.messages import (
     ModelStreamInferResponse,
 )
 from proteus_cli.serving.grpc.sending import Stream
+from proteus_cli.serving.grpc.status import CallError, Status
 from proteus_cli.serving.oip import Buffer, Query
 from proteus_cli.serving.pending import Ending, Pending
 
@@ -74,6 +75,9 @@ class StreamInferCall(GrpcCall):
         self._has_ended = True
         self.send_ready()
 
+    def drain(self) -> None:
+        self.ended()
+
     def gone(self) -> None:
         for turn in self._turns:
             if turn.pending is not None:
@@ -127,11 +131,20 @@ class WatchCall(UnaryCall):
             raise BadRequest("the message is not what this method takes") from None
         self._look()
 
-    def _look(self) -> None:
+    def drain(self) -> None:
+        if self._told:
+            self._tell()
+        self.gone()
+        self.fail(CallError(Status.UNAVAILABLE, "the server stops"))
+
+    def _tell(self) -> None:
         status = serving_status(is_serving=self._is_serving(self._service))
         if status != self._told and not self.stream.backlog:
             self._told = status
             self.send(HealthCheckResponse(status=status).SerializeToString())
+
+    def _look(self) -> None:
+        self._tell()
         self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
 
     def gone(self) -> None:

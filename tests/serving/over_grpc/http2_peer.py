@@ -61,6 +61,9 @@ class EchoCall:
         self.is_answered = True
         self.stream.send(b"\x88", bytes(self.body), frames.field(b"done", b"yes"))
 
+    def drain(self) -> None:
+        """It ends by itself."""
+
     def cancelled(self) -> None:
         assert not self.is_gone
         self.is_gone = True
