@@ -123,6 +123,30 @@ def test_the_status_shows_what_runs(server: LiveServer) -> None:
     assert status["best_accuracy"] == {"shapes": 0.9, "tones": 0.95}
 
 
+@pytest.mark.parametrize("path", [f"{INFER}/", "/v2/models/shapes/versions/1/infer/", f"http://anywhere{INFER}"])
+def test_a_path_may_end_in_a_slash_or_name_the_server(made: Tiny, server: LiveServer, path: str) -> None:
+    answered(made, server.ask("POST", path, GOOD), np.array([X["data"]]))
+    assert server.get("http://anywhere/v2/").document() == server.get("/v2").document()
+
+
+def test_a_head_is_what_a_page_says_without_saying_it(server: LiveServer) -> None:
+    paths = server.get("/openapi.json").document()["paths"]
+    pages = {path.format(model="shapes", version="1") for path, verbs in paths.items() if "get" in verbs}
+    assert len(pages) > 10
+    for path in pages:
+        head, page = server.ask("HEAD", path), server.get(path)
+        assert (head.status, head.body) == (page.status, b"")
+        assert head.headers["content-type"] == page.headers["content-type"]
+        if path not in {"/metrics", "/proteus/status"}:  # which change
+            assert head.headers == page.headers
+
+
+def test_a_repository_may_be_told_no_parameters(server: LiveServer) -> None:
+    bodies: list[Any] = [None, {}, {"parameters": None}, {"parameters": {}}]
+    for body in bodies:
+        assert server.ask("POST", "/v2/repository/models/shapes/load", body).status == 200
+
+
 # --- answers
 
 

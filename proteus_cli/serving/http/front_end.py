@@ -102,7 +102,7 @@ class HttpFrontEnd:
 
     def _other(self, exchange: Exchange) -> None:
         """A page, or an inference whose path is written in another way."""
-        path = unquote_to_bytes(exchange.target.partition(b"?")[0])
+        path = path_of(exchange.target)
         known = self._families.get(path)
         if known is not None and exchange.method == _POST:
             self._infer(exchange, *known)
@@ -171,6 +171,17 @@ def refuse(exchange: Exchange, error: RequestError, headers: bytes = b"") -> Non
     elif isinstance(error, DeadlineExceeded):
         headers += b"%b: %b\r\n" % (OUTCOME, b"late" if error.is_late else b"dropped")
     exchange.respond(STATUS[type(error)], JSON, msgspec.json.encode({"error": error.message}), headers=headers)
+
+
+def path_of(target: bytes) -> bytes:
+    """The path that a request is for: without query and slashes at its end, unquoted.
+
+    A client that takes this server for a proxy names it too (RFC 9112, 3.2.2).
+    """
+    if not target.startswith(b"/"):
+        _, _, named = target.partition(b"://")
+        target = b"/" + named.partition(b"/")[2]
+    return unquote_to_bytes(target.partition(b"?")[0]).rstrip(b"/")
 
 
 def unpacked(body: bytes | bytearray, encoding: bytes, most_bytes: int) -> bytes | bytearray:

@@ -42,7 +42,6 @@ class Operation:
 
     summary: str
     answers: Mapping[int, Json]
-    text: str = ""
     parameters: tuple[Json, ...] = ()
     body: Json | None = None
     is_open: bool = False

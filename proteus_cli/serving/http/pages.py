@@ -30,7 +30,7 @@ class IndexRequest(msgspec.Struct):
 class RepositoryRequest(msgspec.Struct):
     """What `load` and `unload` may be told."""
 
-    parameters: dict[str, Any] = {}  # msgspec copies mutable defaults
+    parameters: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Pages:
         exchange.respond(page.status, page.content_type, body, headers=headers)
 
     def _find(self, path: str) -> tuple[dict[str, Handler], dict[str, str]]:
-        parts = path.rstrip("/").split("/")
+        parts = path.split("/")
         for template, wanted in self._templates.items():
             if len(wanted) == len(parts) and all(w[:1] == "{" or w == p for w, p in zip(wanted, parts, strict=True)):
                 values = {w[1:-1]: p for w, p in zip(wanted, parts, strict=True) if w[:1] == "{"}

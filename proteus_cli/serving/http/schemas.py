@@ -235,7 +235,7 @@ _INDEX = _list(
 
 _INDEX_REQUEST = _object({}, {"ready": {"type": "boolean", "description": "Only models that take requests."}})
 
-_LOAD_REQUEST = _object({}, {"parameters": {"type": "object", "description": "No `config`, and no files."}})
+_LOAD_REQUEST = _object({}, {"parameters": _or_null({"type": "object", "description": "No `config`, and no files."})})
 
 _DOCUMENT = _object({"openapi": _TEXT, "info": {"type": "object"}, "paths": {"type": "object"}})
 
