@@ -5,7 +5,6 @@ import contextlib
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import ssl
@@ -15,7 +14,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +27,10 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import BackendUnavailable, ServerError
+from proteus_cli.errors import BackendUnavailable
 from proteus_cli.serving import oip
 from proteus_cli.serving.adaptation import Adaptation, ChangeTotals, Replanner, SolverProcess, hosts
-from proteus_cli.serving.connections import LEAVING, Connections
+from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.executor import EngineKey, ThreadExecutor
 from proteus_cli.serving.fleet import Fleet
@@ -46,6 +44,7 @@ from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.lag import LoopLag
 from proteus_cli.serving.lane import Clock
 from proteus_cli.serving.lifecycle import Event, Lifecycle
+from proteus_cli.serving.listening import ALPN, admits, admits_call, is_local, listen, most_connections, url_of
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.metrics import Metrics
 from proteus_cli.serving.models import Models
@@ -61,24 +60,10 @@ log = logging.getLogger("proteus.server")
 # A lane's thread needs the GIL for a moment after each batch; the default of 5 ms is a long wait within an SLO.
 GIL_SWITCH_S = 0.0005
 GARBAGE_OBJECTS = 20_000
-BACKLOG = 2048
 BODIES = 16  # large bodies of the largest size that may be in memory at once
 SMALL_BODY = 2**20  # bodies up to here are taken where none of that size makes sense, too
-OWN_FILES = 128 + LEAVING  # what the process has open besides connections that it serves
 GOODBYE_S = 2.0
 INTERRUPTED = 130
-OPEN = frozenset(
-    {
-        b"/v2/health/live",
-        b"/v2/health/ready",
-        b"/inference.GRPCInferenceService/ServerLive",
-        b"/inference.GRPCInferenceService/ServerReady",
-        b"/grpc.health.v1.Health/Check",
-        b"/grpc.health.v1.Health/Watch",
-    }
-)
-"""Whoever watches the server may ask these without a token."""
-ALPN = {"http": ("http/1.1",), "grpc": ("h2",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +110,9 @@ def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[st
     sys.setswitchinterval(GIL_SWITCH_S)
     with contextlib.ExitStack() as stack:
         tracing = stack.enter_context(_tracing(options))
-        listeners = {"http": stack.enter_context(contextlib.closing(_listen(options.host, options.port)))}
+        listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
         if options.grpc_port is not None:
-            listeners["grpc"] = stack.enter_context(contextlib.closing(_listen(options.host, options.grpc_port)))
+            listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
         runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
         runner.run(_serve(deployment, options, listeners, announce, tracing))
     log.info("drained, stopped")
@@ -153,23 +138,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    hint = "choose another with `--port` or `--grpc-port` (0 picks a free one), or with `--host`"
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError) as error:
-        raise ServerError(f"Can't listen on {host}:{port}: {error}.", hint=hint) from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ServerError(f"Can't listen on {host}:{port}: {error.strerror}.", hint=hint) from error
-    return listener
 
 
 async def _serve(
@@ -247,12 +215,13 @@ def _protocols(
         models=models,
         platform=platform,
         max_message_bytes=body_bytes,
-        authorized=partial(_admits_call, tokens) if tokens is not None else None,
+        authorized=partial(admits_call, tokens) if tokens is not None else None,
         tracing=tracing,
     )
-    limits, admits = HttpLimits(body_bytes=body_bytes), partial(_admits, tokens) if tokens is not None else None
+    limits = HttpLimits(body_bytes=body_bytes)
+    lets_in = partial(admits, tokens) if tokens is not None else None
     return {
-        "http": lambda: HttpConnection(http, limits, connections, admits),
+        "http": lambda: HttpConnection(http, limits, connections, lets_in),
         "grpc": lambda: Http2Connection(grpc, Limits(), connections),
     }
 
@@ -270,9 +239,9 @@ def _keep_what_is_loaded() -> None:
 def _say_ready(
     listeners: Mapping[str, socket.socket], options: ServerOptions, plan: Plan, announce: Callable[[str], None]
 ) -> None:
-    if options.tokens is None and not all(map(_is_local, listeners.values())):
+    if options.tokens is None and not all(map(is_local, listeners.values())):
         log.warning("whoever reaches this machine may ask; `--auth-tokens` keeps strangers out")
-    urls = [_url(name, listener, is_safe=options.tls is not None) for name, listener in listeners.items()]
+    urls = [url_of(name, listener, is_safe=options.tls is not None) for name, listener in listeners.items()]
     log.info("ready at %s", " ".join(urls), extra=fields(urls=urls, hosts=hosts(plan)))
     announce(" ".join(urls))
 
@@ -373,47 +342,17 @@ def _report_crash(task: "asyncio.Task[None]") -> None:
         log.critical("a bug has ended %s", task.get_coro(), exc_info=task.exception())
 
 
-def _admits(tokens: Tokens, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
-    return target in OPEN or tokens.authorized(headers.get(b"authorization"))
-
-
-def _admits_call(tokens: Tokens, fields: Mapping[bytes, bytes]) -> bool:
-    return fields.get(b":path") in OPEN or tokens.authorized(fields.get(b"authorization"))
-
-
-def _is_local(listener: socket.socket) -> bool:
-    return ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
-
-
-def _url(scheme: str, listener: socket.socket, *, is_safe: bool) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"{scheme}{'s' if is_safe else ''}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
 @asynccontextmanager
 async def _connections(options: ServerOptions) -> AsyncIterator[Connections]:
     """Look after connections; leaving closes them."""
     connections = Connections(
-        most=_most_connections(options.max_connections), most_body_bytes=BODIES * options.max_body_bytes
+        most=most_connections(options.max_connections), most_body_bytes=BODIES * options.max_body_bytes
     )
     async with _watching(connections.watch()):
         try:
             yield connections
         finally:
             await connections.close(0.0)
-
-
-def _most_connections(wanted: int) -> int:
-    """As many as are wanted and as the system lets a process have, which is raised to what may be had."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + OWN_FILES
-    if soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    most = min(wanted, max(1, soft - OWN_FILES))
-    if most < wanted:
-        log.warning("at most %d connections, as this process may open %d files", most, soft)
-    return most
 
 
 async def _drain(plane: DataPlane, stop_s: float) -> None:

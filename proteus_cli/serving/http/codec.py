@@ -235,9 +235,9 @@ class Codec:
             tensor: dict[str, Any] = {"name": spec.name, "datatype": oip.DATATYPE_OF[values.dtype], "shape": shape}
             comma = b"," if outputs else b""
             if as_binary:
-                row_bytes = values.nbytes // len(values)
+                content, row_bytes = batch.content(place)
                 tensor["parameters"] = {"binary_data_size": row_bytes * answer.rows}
-                outputs.append((comma + _encode(tensor), _bytes(batch, place), row_bytes))
+                outputs.append((comma + _encode(tensor), content, row_bytes))
             else:
                 outputs.append((comma + _encode(tensor)[:-1] + b',"data":', _lists(batch, place), -1))
         return start, outputs
@@ -250,16 +250,6 @@ def _lists(batch: AnsweredBatch, place: int) -> list[list[Any]]:
         values = batch.outputs[place]
         batch.memo[key] = values.reshape(len(values), -1).tolist()
     found: list[list[Any]] = batch.memo[key]
-    return found
-
-
-def _bytes(batch: AnsweredBatch, place: int) -> Buffer:
-    """All rows of an output in bytes; made once for a batch, and large ones without a copy."""
-    key = ("bytes", place)
-    if key not in batch.memo:
-        content = np.ascontiguousarray(batch.outputs[place]).reshape(-1).view(np.uint8)
-        batch.memo[key] = content.tobytes() if content.nbytes <= _SMALL_BYTES else content.data
-    found: Buffer = batch.memo[key]
     return found
 
 
