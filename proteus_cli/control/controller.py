@@ -10,6 +10,7 @@ from proteus_cli.control.batcher import Hold, Start
 from proteus_cli.control.decision import IDLE, Decision, Drop, HandOver, Hosted, Launch, WaitUntil
 from proteus_cli.control.demand import DemandEstimator
 from proteus_cli.control.family import Family
+from proteus_cli.control.flight import Flight
 from proteus_cli.control.lanes import Admitted, Desk, Lane, Seat, seats_of
 from proteus_cli.control.line import EarlyLine, LateLine, Line
 from proteus_cli.control.policies import Policy
@@ -40,15 +41,24 @@ class Controller:
 
     The driver tells it the time with each call, does what it is told, and asks again after each change: a new
     request, a finished batch, a timer, a new plan. Asking once too often is harmless.
+
+    ``runway_s``: so long before a device of one slot is free, the next batch may stand behind the one that runs, if it
+    is full. A driver that needs time to hand batches over would leave the device idle meanwhile.
     """
 
-    def __init__(self, slo_s: Mapping[str, float], slots: Mapping[str, int], policy: Policy) -> None:
+    def __init__(
+        self, slo_s: Mapping[str, float], slots: Mapping[str, int], policy: Policy, *, runway_s: float = 0.0
+    ) -> None:
         self.policy = policy
+        self._runway_s = runway_s
         self.demand = DemandEstimator(slo_s)
         self._batcher = policy.batching.fresh()
         self._is_late, self._is_choosy = policy.assignment == "late", policy.admits == "timely"
         self._families = {name: Family(self.demand.counts_of(name), partial(_line, policy)) for name in slo_s}
-        self._lanes = {device: Lane(count, Admitted((device,))) for device, count in slots.items()}
+        self._lanes = {
+            device: Lane(count, Admitted((device,)), flight=Flight() if runway_s and count == 1 else None)
+            for device, count in slots.items()
+        }
         self._seating = Seating(self._batcher, self._lanes)
         self._hosted: tuple[Hosted, ...] = ()
         self._lost: frozenset[str] = frozenset()
@@ -161,7 +171,7 @@ class Controller:
         owner, overtook = desk.line.push(request)
         # Only whose turn it is has something new to do, unless the request overtook others, or others may help.
         lane = self._lanes[owner.device]
-        return lane.alone if lane.free and not overtook else desk.ask_free()
+        return lane.alone if lane.free > 0 and not overtook else desk.ask_free()
 
     def cancel(self, request: Request) -> bool:
         """Nobody wants the answer any more, or it can't come in time: if the request waits, it no longer does.
@@ -181,8 +191,8 @@ class Controller:
         lane = self._lanes[device]
         if lane.calls:
             return HandOver(lane.calls.pop())
-        if not lane.free:
-            return IDLE
+        if lane.free <= 0:
+            return IDLE if lane.flight is None or lane.is_away else self._ahead(lane, lane.flight, now_s)
         first: Seat | None = None
         most_rows, wake_s, decide_at = 0, math.inf, self._seating.decide
         for seat in lane.seats:
@@ -209,11 +219,13 @@ class Controller:
             lane.held += 1
         else:
             lane.free += 1
+        if lane.flight is not None:
+            lane.flight.ended()
         family = self._families[hosted.family]
         family.rows -= rows
         family.running[hosted.device] -= rows
         if took_s is not None:
-            if lane.pace.ran(took_s=took_s, profiled_s=hosted.latency(rows)):
+            if lane.pace.ran(took_s=took_s, profiled_s=hosted.latency(rows), is_busy=launch.is_ahead):
                 self._count_capacity(lane.families)
             self._batcher.ran(launch, took_s)
 
@@ -277,19 +289,31 @@ class Controller:
             self._families[request.family].rows -= request.rows
         return tuple(requests)
 
-    def _launch(self, lane: Lane, seat: Seat, most_rows: int, now_s: float) -> Launch:
+    def _ahead(self, lane: Lane, flight: Flight, now_s: float) -> Decision:
+        """A full batch that is to follow, shortly before a busy lane is free."""
+        start_s = flight.until_s(now_s)
+        if start_s - self._runway_s > now_s:
+            return WaitUntil(start_s - self._runway_s)
+        seat = self._seating.full(lane, start_s)
+        return IDLE if seat is None else self._launch(lane, seat, seat.hosted.max_batch, start_s, is_ahead=True)
+
+    def _launch(self, lane: Lane, seat: Seat, most_rows: int, start_s: float, *, is_ahead: bool = False) -> Launch:
         hosted = seat.hosted
         if seat.is_only:
             requests, rows = seat.line.take(hosted, most_rows)
         else:
-            requests, rows = self._seating.gather(lane, seat, most_rows, now_s)
+            requests, rows = self._seating.gather(lane, seat, most_rows, start_s)
         self._families[hosted.family].running[hosted.device] += rows
         lane.free -= 1
-        if self._is_late and not lane.free:
+        if lane.flight is not None:
+            lane.flight.add(hosted.latency(rows) * lane.pace.factor, start_s)
+        if self._is_late and lane.free == 0:
             for each in lane.seats:
                 if each.queue.rows and each.line.turns_of(each.hosted) > 0:
                     lane.calls += each.desk.free()
-        return Launch(hosted, requests, rows, now_s, is_more_to_do=lane.free > 0 or bool(lane.calls))
+        return Launch(
+            hosted, requests, rows, start_s, is_more_to_do=lane.free > 0 or bool(lane.calls), is_ahead=is_ahead
+        )
 
 
 def _line(policy: Policy) -> Line:

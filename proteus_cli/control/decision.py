@@ -30,7 +30,8 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
 
     Those of the highest priority come first, and of each the most urgent.
 
-    Unless there ``is_more_to_do``, a driver need not ask again before something changes.
+    Unless there ``is_more_to_do``, a driver need not ask again before something changes. One that ``is_ahead`` stands
+    behind what runs on the device, and is to start when that ends.
     """
 
     hosted: Hosted
@@ -38,6 +39,7 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
     rows: int
     at_s: float
     is_more_to_do: bool = False
+    is_ahead: bool = False
 
 
 class WaitUntil(msgspec.Struct, frozen=True, gc=False):

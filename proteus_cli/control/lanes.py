@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from proteus_cli.control.decision import Hosted
+from proteus_cli.control.flight import Flight
 from proteus_cli.control.line import Line
 from proteus_cli.control.pace import Pace
 from proteus_cli.control.queue import DeadlineQueue
@@ -21,7 +22,7 @@ NOBODY = Admitted(())
 
 @dataclass(slots=True, eq=False)
 class Desk:
-    """A line and the lanes that take from it, in the order of its hosts. Those there carry ``capacity_qps`` together.
+    """A line and the lanes that take from it, in the order of its hosts. Those there surely carry ``capacity_qps``.
 
     ``pace``: how many times longer than profiled their batches take.
     """
@@ -33,7 +34,7 @@ class Desk:
 
     def free(self) -> list[str]:
         """The lanes with a free slot."""
-        return [host.device for host, lane in self.team if lane.free]
+        return [host.device for host, lane in self.team if lane.free > 0]
 
     def ask_free(self) -> Admitted:
         """Its lanes with a free slot are to be asked."""
@@ -42,9 +43,10 @@ class Desk:
 
     def count_capacity(self) -> None:
         """Count anew what the lanes that are there carry at their pace."""
-        there = [(host.capacity_qps, lane.pace.factor) for host, lane in self.team if not lane.is_away]
-        self.capacity_qps = sum(qps / factor for qps, factor in there)
-        self.pace = sum(qps for qps, _ in there) / self.capacity_qps if self.capacity_qps > 0 else 1.0
+        there = [(host.capacity_qps, lane.pace) for host, lane in self.team if not lane.is_away]
+        self.capacity_qps = sum(qps / pace.cautious for qps, pace in there)
+        usual_qps = sum(qps / pace.factor for qps, pace in there)
+        self.pace = sum(qps for qps, _ in there) / usual_qps if usual_qps > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,10 +73,11 @@ def seats_of(hosted: Hosted, desk: Desk) -> list[Seat]:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """``free`` slots; ``calls``: lanes that should be asked, as this one leaves them work.
+    """What is known of a device; ``free`` are its slots, below 0 where batches stand behind the one that runs.
 
-    A lane that is ``away`` has no free slots; ``held`` are those that it will have again. ``alone``: only it is to be
-    asked.
+    ``calls``: lanes that should be asked, as this one leaves them work. One that is ``away`` has no free slots;
+    ``held`` are those that it will have again. ``alone``: only it is to be asked. ``flight`` is kept where the next
+    batch may stand behind the one that runs.
     """
 
     free: int
@@ -84,6 +87,7 @@ class Lane:
     pace: Pace = field(default_factory=Pace)
     seats: tuple[Seat, ...] = ()
     calls: list[str] = field(default_factory=list)
+    flight: Flight | None = None
 
     @property
     def families(self) -> frozenset[str]:

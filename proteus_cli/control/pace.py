@@ -1,26 +1,33 @@
 """How a device really runs, against its profile."""
 
-MEANINGFUL_S = 0.001  # shorter batches that are slow say more about threads and timers than about the device
+MEANINGFUL_S = 0.001  # shorter batches that are slow say more about threads, unless one follows another
 FORGETTING = 0.03  # weight of the newest batch
 
 
 class Pace:
-    """Measured time of batches over their profiled p95, as a running mean.
+    """Measured time of batches over their profiled p95, as a running mean, and how far they are from it.
 
-    ``factor``: batches take this many times what was profiled; never below 1.
+    ``factor``: batches take this many times what was profiled; never below 1. ``cautious``: what to count on where
+    nothing makes up for batches that take longer than usual; the mean, and the mean distance from it on top.
 
     Something else may run on the cores that were profiled: the front end, a neighbour. Then the device is slower than
     its profile, and carries less than the plan says.
     """
 
     def __init__(self) -> None:
-        self._ratio = self.factor = 1.0
+        self._ratio = self.factor = self.cautious = 1.0
+        self._distance = 0.0
 
-    def ran(self, *, took_s: float, profiled_s: float) -> bool:
-        """Learn from one batch; whether the factor is another now."""
+    def ran(self, *, took_s: float, profiled_s: float, is_busy: bool = False) -> bool:
+        """Learn from one batch, which followed another at once where the device ``is_busy``.
+
+        Returns whether something is another now.
+        """
         ratio = took_s / profiled_s
-        if ratio == self._ratio or (ratio > self._ratio and profiled_s < MEANINGFUL_S):
+        if ratio == self._ratio or (ratio > self._ratio and profiled_s < MEANINGFUL_S and not is_busy):
             return False
+        self._distance += FORGETTING * (abs(ratio - self._ratio) - self._distance)
         self._ratio += FORGETTING * (ratio - self._ratio)
-        before, self.factor = self.factor, max(1.0, self._ratio)
-        return self.factor != before
+        before = self.factor, self.cautious
+        self.factor, self.cautious = max(1.0, self._ratio), max(1.0, self._ratio + self._distance)
+        return before != (self.factor, self.cautious)

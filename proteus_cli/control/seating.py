@@ -32,6 +32,18 @@ class Seating:
             return batching
         return self._hopeless_here(seat, line, now_s) if isinstance(line, LateLine) else _drop(seat)
 
+    def full(self, lane: Lane, start_s: float) -> Seat | None:
+        """The seat whose turn it is once the lane is free, then, if a full batch of those that wait will be in time."""
+        first: Seat | None = None
+        for seat in lane.seats:
+            if seat.queue.rows and seat.line.turns_of(seat.hosted) > 0 and (first is None or seat.is_before(first)):
+                first = seat
+        if first is None or first.line.turns_of(first.hosted) < first.hosted.max_batch:
+            return None
+        hosted = first.hosted
+        batching = self._batcher.decide(first.queue.head(), hosted.max_batch, hosted, start_s, lane.pace.factor)
+        return first if isinstance(batching, Start) and batching.rows >= hosted.max_batch else None
+
     def gather(self, lane: Lane, seat: Seat, most_rows: int, now_s: float) -> tuple[tuple[Request, ...], int]:
         """Remove the requests of a batch that starts at a seat, of all levels there, of up to so many rows; how many.
 
@@ -114,7 +126,7 @@ def _rows_of_busy(seat: Seat, turns_of: Sequence[int]) -> tuple[int, int]:
     for place, turns in enumerate(turns_of):
         if turns:
             host, lane = team[place]
-            if lane.free:
+            if lane.free > 0:
                 continue
             if host.accuracy <= accuracy:
                 equal_rows += turns

@@ -16,6 +16,9 @@ Clock = Callable[[], float]
 # Waking a thread, and the loop again, takes about as long; a batch that takes no longer runs at once, on the loop.
 INLINE_S = 50e-6
 
+# Under load the loop comes round this late, or later: so much work is given to a device before it needs it.
+RUNWAY_S = 2e-3
+
 
 class Endings(Protocol):
     """Where requests end."""
@@ -45,6 +48,8 @@ class Lane:
     ) -> None:
         self.device, self.executor = device, executor
         self.busy_s = 0.0  # in batches that have ended
+        self._running = 0
+        self._ended_s = 0.0
         self._timer_s = timer_s
         self._controller, self._endings, self._clock, self._others = controller, endings, clock, others
         self._timer: asyncio.TimerHandle | None = None
@@ -85,24 +90,37 @@ class Lane:
         parts = [(request.rows, request.payload.run()) for request in launch.requests]
         batch = Batch((hosted.family, hosted.variant), parts, launch.rows)
         try:
-            if hosted.latency(launch.rows) * self._controller.pace_of(self.device) <= INLINE_S:
+            if not self._running and hosted.latency(launch.rows) * self._controller.pace_of(self.device) <= INLINE_S:
                 self._end(launch, now_s, self.executor.run(batch))
             else:
                 self.executor.submit(batch, partial(self._finished, launch, now_s))
+                self._running += 1
         except Exception as error:  # noqa: BLE001 - closed, not loaded, a model that fails: its requests must end
             self._end(launch, now_s, error)
 
     def _finished(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:
-        self._end(launch, started_s, result)
+        self._running -= 1
+        self._end(launch, self._ended_s if launch.is_ahead else started_s, result)
         self.ask()
 
     def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:
-        took_s = self._clock() - started_s
+        self._ended_s = self._clock()
+        took_s = self._ended_s - started_s
         self.busy_s += took_s
         if isinstance(result, Exception):
             self._controller.finished(launch, None)
             self._endings.failed(launch, result)
         else:
-            # One that had to be split says nothing about the pace of the device.
-            self._controller.finished(launch, None if result.failures else took_s)
+            self._controller.finished(launch, _service_s(launch, took_s, result))
             self._endings.answered(launch, started_s, result)
+
+
+def _service_s(launch: Launch, took_s: float, result: BatchResult) -> float | None:
+    """What a batch says of the pace of its device.
+
+    Nothing where it had to be split. Behind another, all the time since that ended; else what the model took, as a
+    late loop says nothing about the device.
+    """
+    if result.failures:
+        return None
+    return took_s if launch.is_ahead else result.compute_s

@@ -12,7 +12,7 @@ from proteus_cli.serving.tokens import Tokens
 
 log = logging.getLogger("proteus.server")
 
-BACKLOG = 2048
+BACKLOG = 4096  # as many as Linux lets wait to be accepted
 OWN_FILES = 128 + LEAVING  # what the process has open besides connections that it serves
 OPEN = frozenset(
     {

@@ -42,7 +42,7 @@ from proteus_cli.serving.http.front_end import HttpFrontEnd
 from proteus_cli.serving.http.limits import HttpLimits
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.lag import LoopLag
-from proteus_cli.serving.lane import Clock
+from proteus_cli.serving.lane import RUNWAY_S, Clock
 from proteus_cli.serving.lifecycle import Event, Lifecycle
 from proteus_cli.serving.listening import ALPN, admits, admits_call, is_local, listen, most_connections, url_of
 from proteus_cli.serving.logs import fields
@@ -150,7 +150,8 @@ async def _serve(
     clock = time.monotonic  # of the loop's kind, but finer: uvloop's counts in milliseconds
     lifecycle, stop, lag = Lifecycle(), asyncio.Event(), LoopLag()
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
-    controller = Controller(deployment.catalog.slo_s(), {d.id: 1 for d in deployment.devices}, deployment.policy)
+    slots = {device.id: 1 for device in deployment.devices}
+    controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, runway_s=RUNWAY_S)
     backends = {device.id: open_backend(device) for device in deployment.devices}
     signatures = _signatures(deployment, next(iter(backends.values())))
     plane = DataPlane(

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from proteus_cli.errors import ArtefactError
+from proteus_cli.serving.listening import BACKLOG
 
 HANDSHAKES = 256  # at once; for one more, the one that takes longest is given up
 HANDSHAKE_S = 10.0
@@ -61,7 +62,7 @@ async def accepting(
         finally:
             await door.close()
         return
-    server = await asyncio.get_running_loop().create_server(factory, sock=listener)
+    server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=BACKLOG)
     try:
         yield
     finally:

@@ -61,17 +61,21 @@ Change = Adopt | Lose | Return
 class Driver:
     """Obeys a controller on a virtual clock, and checks each of its decisions.
 
-    A batch takes ``pace`` × its latency, and the controller is told so where it is ``measured``.
+    A batch takes ``pace`` × its latency, and the controller is told so where it is ``measured``. One that is launched
+    ahead begins when the one before it ends.
     """
 
     controller: Controller
     slots: dict[str, int]
     pace: Callable[[], float]
     measured: bool = False
+    runway_s: float = 0.0
     ended: Counter[int] = field(default_factory=Counter)
     waiting: dict[int, Request] = field(default_factory=dict)
     hosted: Sequence[Hosted] = ()
     launches: int = 0
+    ahead: int = 0
+    _busy_until_s: dict[str, float] = field(default_factory=dict)
     _away: set[str] = field(default_factory=set)
     _lost: set[str] = field(default_factory=set)
     _running: dict[str, list[Launch]] = field(default_factory=lambda: {device: [] for device in DEVICES})
@@ -209,7 +213,16 @@ class Driver:
         assert host.device == device
         assert device not in self._away
         assert any(host is loaded for loaded in self.hosted)
-        assert len(self._running[device]) < self.slots[device]
+        start_s = launch.at_s
+        if launch.is_ahead:
+            assert self.slots[device] == 1
+            assert self._running[device]
+            assert now_s <= start_s <= now_s + self.runway_s + 1e-9
+            assert launch.rows >= host.max_batch or len(launch.requests) < host.max_batch
+            self.ahead += 1
+        else:
+            assert len(self._running[device]) < self.slots[device]
+            assert start_s == now_s
         assert launch.rows <= host.max_batch or len(launch.requests) == 1
         assert launch.rows == sum(request.rows for request in launch.requests)
         assert all(request.family == host.family for request in launch.requests)
@@ -224,13 +237,15 @@ class Driver:
         takes_s = self.controller.pace_of(device) * host.latency(launch.rows)
         if isinstance(self.controller.policy.batching, AimdBatcher):
             takes_s = 0.0  # it knows no latencies: it only gives up what is late already
-        assert now_s + takes_s <= min(request.deadline_s for request in launch.requests) + 1e-9
+        assert start_s + takes_s <= min(request.deadline_s for request in launch.requests) + 1e-9
         self._running[device].append(launch)
         self.launches += 1
         for request in launch.requests:
             del self.waiting[request.id]
         run_s = self.pace() * host.latency(launch.rows)
-        self._at(now_s + run_s, lambda end_s: self._finished(launch, run_s, end_s))
+        begins_s = max(now_s, self._busy_until_s.get(device, 0.0)) if launch.is_ahead else now_s
+        self._busy_until_s[device] = begins_s + run_s
+        self._at(begins_s + run_s, lambda end_s: self._finished(launch, run_s, end_s))
 
     def _finished(self, launch: Launch, took_s: float, now_s: float) -> None:
         device = launch.hosted.device
@@ -335,9 +350,11 @@ def play(
     policy: Policy,
     *,
     measured: bool = False,
+    runway_s: float = 0.0,
 ) -> Driver:
     """Offer all, with changes at even distances; then let everything end."""
-    driver = Driver(Controller(dict.fromkeys(FAMILIES, 0.1), slots, policy), slots, pace, measured)
+    controller = Controller(dict.fromkeys(FAMILIES, 0.1), slots, policy, runway_s=runway_s)
+    driver = Driver(controller, slots, pace, measured, runway_s)
     now_s, coming = 0.0, list(changes)
     driver.change(coming.pop(0), now_s)
     every = -(-len(load) // len(changes))
@@ -360,6 +377,9 @@ def play(
         driver.offer(request)
     driver.stop()
     return driver
+
+
+GREEDY = Policy("test", "all", GreedyBatcher(), None)
 
 
 def proactive(margin_frac: float) -> Policy:
@@ -435,6 +455,7 @@ def test_all_rules_hold_for_any_batching_and_assignment_while_devices_load_are_l
 ACCURACIES = (0.7, 0.8, 0.9)
 PRIORITIES = st.sampled_from([0, 0, 1, 2, 3, 99])
 MINIMA = st.sampled_from([0.0, 0.0, 0.7, 0.75, 0.9, 0.95])
+RUNWAYS = st.sampled_from([0.0, 0.002, 0.1])
 CANCELLED = st.none() | st.sampled_from([0.0, 0.01, 0.05]) | st.floats(0, 0.2)
 UNEQUAL = st.builds(Adopt, hosting(ACCURACIES), st.frozensets(st.sampled_from(DEVICES)))
 UNEQUAL_CHANGES = st.lists(
@@ -449,13 +470,20 @@ UNEQUAL_CHANGES = st.lists(
     SLOTS,
     PACES,
     OTHER_POLICIES,
+    RUNWAYS,
 )
 @settings(max_examples=400, deadline=None)
-def test_all_rules_hold_for_any_priorities_minima_and_cancellations(
-    load: list[Query], first: Adopt, changes: list[Change], slots: dict[str, int], paces: list[float], policy: Policy
+def test_all_rules_hold_for_any_priorities_minima_cancellations_and_runways(
+    load: list[Query],
+    first: Adopt,
+    changes: list[Change],
+    slots: dict[str, int],
+    paces: list[float],
+    policy: Policy,
+    runway_s: float,
 ) -> None:
     """Nothing is answered by a less accurate variant than it asked for, and nobody is forgotten."""
-    driver = play(load, [first, *changes], slots, in_turn(paces), policy, measured=True)
+    driver = play(load, [first, *changes], slots, in_turn(paces), policy, measured=True, runway_s=runway_s)
     assert driver.ended == Counter(range(len(load)))
     assert driver.controller.waiting == 0
 
@@ -468,4 +496,12 @@ def test_the_rules_are_tested_on_runs_that_launch_and_change_plans() -> None:
     plans = [Adopt([host]), Adopt([other]), Adopt([host, other])]
     driver = play(load, plans, dict.fromkeys(DEVICES, 1), lambda: 1.0, proactive(0.0))
     assert driver.launches >= 10
+    assert driver.ended == Counter(range(40))
+
+
+def test_the_rules_are_tested_on_runs_that_launch_ahead() -> None:
+    host = hosted("cpu0", "a", latency_s={1: 0.01, 4: 0.02}, max_batch=4, capacity_qps=200.0)
+    load = [Query(0.001, "a", 1.0, 1)] * 40
+    driver = play(load, [Adopt([host])], dict.fromkeys(DEVICES, 1), lambda: 1.0, GREEDY, runway_s=0.005)
+    assert driver.ahead >= 5
     assert driver.ended == Counter(range(40))

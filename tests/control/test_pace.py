@@ -58,3 +58,20 @@ def test_short_batches_tell_when_a_device_is_fast_again() -> None:
     for _ in range(500):
         pace.ran(took_s=MEANINGFUL_S / 4, profiled_s=MEANINGFUL_S / 4)
     assert pace.factor == pytest.approx(1.0, abs=0.001)
+
+
+def test_batches_that_follow_another_at_once_tell_however_short_they_are() -> None:
+    pace = Pace()
+    assert pace.ran(took_s=MEANINGFUL_S, profiled_s=MEANINGFUL_S / 2, is_busy=True)
+    assert pace.factor == pytest.approx(1 + FORGETTING)
+
+
+def test_caution_grows_with_how_unlike_batches_are() -> None:
+    """Batches that take 1 and 3 times the profile in turn: twice on the average, and once more or less."""
+    pace, steady = Pace(), Pace()
+    for number in range(1000):
+        pace.ran(took_s=0.010 * (1 + 2 * (number % 2)), profiled_s=0.010)
+        steady.ran(took_s=0.020, profiled_s=0.010)
+    assert pace.factor == pytest.approx(2.0, abs=0.05)
+    assert pace.cautious == pytest.approx(3.0, abs=0.1)
+    assert steady.cautious == pytest.approx(steady.factor, abs=0.001)

@@ -4,8 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from proteus_cli.control.decision import IDLE, Decision, WaitUntil
-from proteus_cli.serving.lane import Lane
+from builders import hosted, make_request, near
+
+from proteus_cli.control.decision import IDLE, Decision, Launch, WaitUntil
+from proteus_cli.domain.request import Request
+from proteus_cli.serving.executor import Batch, BatchResult, Done
+from proteus_cli.serving.lane import INLINE_S, Lane
+from proteus_cli.serving.pending import Pending
 
 
 class ScriptedController:
@@ -13,10 +18,17 @@ class ScriptedController:
 
     def __init__(self, script: Sequence[Decision]) -> None:
         self.script, self.asked_s = list(script), list[float]()
+        self.took_s: list[float | None] = []
 
     def decide(self, device: str, now_s: float) -> Decision:
         self.asked_s.append(now_s)
         return self.script.pop(0) if self.script else IDLE
+
+    def pace_of(self, device: str) -> float:
+        return 1.0
+
+    def finished(self, launch: Launch, took_s: float | None) -> None:
+        self.took_s.append(took_s)
 
 
 class Clock:
@@ -53,3 +65,60 @@ def test_a_lane_that_is_woken_early_says_so() -> None:
 def test_a_moment_that_is_over_is_forgotten() -> None:
     assert asked([WaitUntil(5.0)], [1.0, 5.3, 5.4]) == [1.0, 5.0, 5.4]
     assert asked([WaitUntil(5.0), IDLE], [1.0, 2.0, 9.0]) == [1.0, 2.0, 9.0]
+
+
+class SlowExecutor:
+    """Batches that were submitted end when the test says so, after 5 ms in the model; nothing may run inline."""
+
+    def __init__(self) -> None:
+        self.submitted: list[Done] = []
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        self.submitted.append(done)
+
+    def end_first(self) -> None:
+        self.submitted.pop(0)(BatchResult((), compute_s=0.005))
+
+
+class Endings:
+    """Notes when each batch started."""
+
+    def __init__(self) -> None:
+        self.started_s: list[float] = []
+
+    def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
+        self.started_s.append(started_s)
+
+
+def double(of: Any) -> Any:
+    return of
+
+
+def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_the_loop() -> None:
+    """A launch at 1 s and, behind it, one of so few microseconds that it would else run on the loop.
+
+    They end at 1.010 and 1.013 s. The first says that it took 5 ms, as long as the model; the second 3 ms.
+    """
+
+    def request() -> Request:
+        made = make_request()
+        pending = Pending((), lambda _: None, 2.0)
+        return Request(made.id, "a", 0.0, 2.0, 1, pending)
+
+    async def run() -> tuple[list[float], list[float | None]]:
+        long, short = hosted(latency_s={1: 0.01}), hosted(latency_s={1: INLINE_S / 2})
+        script = [Launch(long, (request(),), 1, 1.0), Launch(short, (request(),), 1, 1.01, is_ahead=True)]
+        clock, executor, endings = Clock(), SlowExecutor(), Endings()
+        controller: Any = ScriptedController(script)
+        lane = Lane("cpu0", controller, double(executor), double(endings), clock, {}, 3600.0)
+        clock.now_s = 1.0
+        lane.ask()
+        assert len(executor.submitted) == 2
+        for ends_s in (1.010, 1.013):
+            clock.now_s = ends_s
+            executor.end_first()
+        return endings.started_s, controller.took_s
+
+    started_s, took_s = asyncio.run(run())
+    assert started_s == [1.0, 1.010]
+    assert took_s == [0.005, near(0.003)]

@@ -1,0 +1,121 @@
+"""Full batches stand behind the one that runs, shortly before it ends."""
+
+import pytest
+from builders import hosted, make_placement, make_plan, make_request, near
+
+from proteus_cli.control.batcher import GreedyBatcher
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import IDLE, Hosted, Launch, WaitUntil
+from proteus_cli.control.flight import Flight
+from proteus_cli.control.policies import Policy
+
+RUNWAY_S = 0.005
+POLICY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None, admits="all")
+A = hosted("cpu0", "a", latency_s={1: 0.010, 4: 0.016}, max_batch=4, capacity_qps=250.0)
+SHORT = hosted("cpu0", "a", latency_s={1: 0.001, 4: 0.002}, max_batch=4, capacity_qps=2000.0)
+B = hosted("cpu0", "b", latency_s={1: 0.010, 4: 0.016}, max_batch=4, capacity_qps=250.0)
+
+
+def controller_of(*hosts: Hosted, slots: int = 1, runway_s: float = RUNWAY_S) -> Controller:
+    controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": slots}, POLICY, runway_s=runway_s)
+    plan = make_plan(
+        *(make_placement(host.device, host.family, host.variant) for host in hosts),
+        demand_qps={"a": 100.0, "b": 100.0},
+        devices=("cpu0",),
+    )
+    controller.adopt(plan, hosts, 0.0)
+    return controller
+
+
+def offer(controller: Controller, numbers: range, *, family: str = "a", slo_s: float = 0.1) -> None:
+    for number in numbers:
+        controller.offer(make_request(number, family=family, slo_s=slo_s), 0.0)
+
+
+def launched(controller: Controller, now_s: float) -> Launch:
+    decision = controller.decide("cpu0", now_s)
+    assert isinstance(decision, Launch)
+    return decision
+
+
+def test_a_full_batch_is_launched_when_the_one_before_is_nearly_done() -> None:
+    """The first takes 16 ms; from 11 ms on, the next may stand behind it, and starts at 16 ms."""
+    controller = controller_of(A)
+    offer(controller, range(8))
+    assert not launched(controller, 0.0).is_ahead
+    assert controller.decide("cpu0", 0.0) == WaitUntil(near(0.011))
+    ahead = launched(controller, 0.012)
+    assert (ahead.is_ahead, ahead.rows, ahead.at_s) == (True, 4, near(0.016))
+    assert controller.decide("cpu0", 0.012) == WaitUntil(near(0.027))
+
+
+def test_what_fills_no_batch_waits_for_company_until_the_device_is_free() -> None:
+    controller = controller_of(A)
+    offer(controller, range(7))
+    first = launched(controller, 0.0)
+    assert controller.decide("cpu0", 0.012) == IDLE
+    controller.finished(first, 0.016)
+    last = launched(controller, 0.016)
+    assert (last.is_ahead, last.rows) == (False, 3)
+
+
+def test_short_batches_stand_in_line_as_far_as_the_runway_goes() -> None:
+    """2 ms each: with 5 ms of runway there are three at a time, and one more as soon as one ends."""
+    controller = controller_of(SHORT)
+    offer(controller, range(40))
+    launches = [launched(controller, 0.0) for _ in range(3)]
+    assert [launch.at_s for launch in launches] == [0.0, near(0.002), near(0.004)]
+    assert controller.decide("cpu0", 0.0) == WaitUntil(near(0.001))
+    controller.finished(launches[0], 0.002)
+    assert launched(controller, 0.002).at_s == near(0.006)
+
+
+def test_a_batch_that_would_be_late_behind_another_is_not_made_smaller_ahead_of_time() -> None:
+    """Due at 30 ms: behind the first, which ends at 16 ms, there is time for one row or two, not for four."""
+    controller = controller_of(A)
+    offer(controller, range(8), slo_s=0.030)
+    launched(controller, 0.0)
+    assert controller.decide("cpu0", 0.012) == IDLE
+
+
+def test_whoever_is_more_urgent_is_not_overtaken_by_a_full_batch() -> None:
+    controller = controller_of(A, B)
+    offer(controller, range(4))
+    first = launched(controller, 0.0)
+    offer(controller, range(10, 14))
+    offer(controller, range(20, 21), family="b", slo_s=0.05)
+    assert controller.decide("cpu0", 0.012) == IDLE
+    controller.finished(first, 0.016)
+    assert launched(controller, 0.016).hosted is B
+
+
+@pytest.mark.parametrize(("slots", "runway_s"), [(1, 0.0), (2, RUNWAY_S)])
+def test_without_a_runway_or_with_several_slots_nothing_is_launched_ahead(slots: int, runway_s: float) -> None:
+    controller = controller_of(SHORT, slots=slots, runway_s=runway_s)
+    offer(controller, range(40))
+    assert not any(launched(controller, 0.0).is_ahead for _ in range(slots))
+    assert controller.decide("cpu0", 0.0) == IDLE
+
+
+def test_a_device_that_is_lost_gives_back_what_stood_in_line() -> None:
+    controller = controller_of(SHORT)
+    offer(controller, range(12))
+    launches = [launched(controller, 0.0) for _ in range(3)]
+    assert controller.lost("cpu0", launches) == ()
+    assert controller.waiting == 12
+    assert controller.decide("cpu0", 0.0) == IDLE
+    controller.returned("cpu0")
+    controller.adopt(controller.plan, [SHORT], 1.0)
+    assert controller.decide("cpu0", 0.0) != IDLE
+
+
+def test_what_takes_longer_than_it_should_is_taken_to_end_any_moment() -> None:
+    flight = Flight()
+    assert flight.until_s(3.0) == 3.0
+    flight.add(0.5, 1.0)
+    flight.add(0.25, 1.5)
+    assert flight.until_s(1.1) == near(1.75)
+    assert flight.until_s(9.0) == near(9.25)
+    flight.ended()
+    assert flight.until_s(9.0) == near(9.25)
+    assert flight.until_s(9.2) == near(9.25)
