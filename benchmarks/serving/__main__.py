@@ -43,6 +43,7 @@ WORKLOADS = tuple(
         ("image", "binary"),
     )
 )
+ROUNDS, LOAD_S, INSTANCES = 5, 1.3, 1
 OVERLOAD_S = 2.0
 CLIENT_S = 0.7
 CLIENT_FRACTION = 0.7  # of the Poisson arrivals that the client can make, it is asked at most this part
@@ -76,9 +77,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--extras", type=_some(EXTRAS), default=EXTRAS, metavar="A,B", help=f"{', '.join(EXTRAS)}; or an empty list"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="5, each in the other order than the one before")
-    parser.add_argument("--seconds", type=float, default=1.3, help="for each load: 1.3")
-    parser.add_argument("--instances", type=int, default=1, help="copies of each model: 1 (for proteus, devices)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="5, each in the other order than the one before")
+    parser.add_argument("--seconds", type=float, default=LOAD_S, help="for each load: 1.3")
+    parser.add_argument(
+        "--instances", type=int, default=INSTANCES, help="copies of each model: 1 (for proteus, devices)"
+    )
     parser.add_argument("--quick", action="store_true", help="one round of 1 s, short extras: 6 minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--docs", action="store_true", help="write the tables into docs/performance.md")
@@ -207,8 +210,10 @@ def _command(options: argparse.Namespace) -> str:
     ):
         if tuple(getattr(options, name)) != tuple(whole):
             parts.append(f"--{name} {','.join(getattr(options, name))}")
-    if options.instances != 1:
-        parts.append(f"--instances {options.instances}")
+    usual = {"instances": INSTANCES} if options.quick else {"rounds": ROUNDS, "seconds": LOAD_S, "instances": INSTANCES}
+    parts += [
+        f"--{name} {getattr(options, name):g}" for name, value in usual.items() if getattr(options, name) != value
+    ]
     return " ".join(parts)
 
 

@@ -57,15 +57,15 @@ def _ratio(done: Benchmark, workload: str, rival: str, value: Callable[[Load], f
 
 
 def _overload(done: Benchmark) -> Iterator[Aim]:
-    if not done.overloads:
-        return
-    least, most = (end(each.times for each in done.overloads) for end in (min, max))
-    at_least, at_most = (
-        median(each.goodput_qps for each in done.overloads if each.times == times) for times in (least, most)
-    )
-    if at_least and at_most is not None:
-        what = f"goodput at {most:g}× capacity"
-        yield Aim(what, at_most / at_least, GOODPUT_KEPT, f"of that at {least:g}×", is_most=False)
-    refused_ms = median(each.refused_p50_ms for each in done.overloads if each.times == most and each.refused)
-    if refused_ms is not None:
-        yield Aim("429 at that load, median", refused_ms, REFUSED_WITHIN_MS, "ms", is_most=True)
+    for workload in dict.fromkeys(each.workload for each in done.overloads):
+        found = [each for each in done.overloads if each.workload == workload]
+        least, most = (end(each.times for each in found) for end in (min, max))
+        at_least, at_most = (
+            median(each.goodput_qps for each in found if each.times == times) for times in (least, most)
+        )
+        if at_least and at_most is not None:
+            what = f"{workload}, goodput at {most:g}× capacity"
+            yield Aim(what, at_most / at_least, GOODPUT_KEPT, f"of that at {least:g}×", is_most=False)
+        refused_ms = median(each.refused_p50_ms for each in found if each.times == most and each.refused)
+        if refused_ms is not None:
+            yield Aim(f"{workload}, 429 at that load, median", refused_ms, REFUSED_WITHIN_MS, "ms", is_most=True)

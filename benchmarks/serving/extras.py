@@ -17,7 +17,7 @@ EXTRAS = ("footprint", "idle", "crowd", "overload")
 IDLE_CONNECTIONS, CROWD_CONNECTIONS = 1_000, 10_000
 SPARE_FILES = 500  # what a process opens besides connections
 TINY = Workload("tiny-json", "tiny", "json")
-CNN = Workload("cnn-binary", "cnn", "binary")
+OVERLOADED = (Workload("wide-binary", "wide", "binary"), Workload("cnn-binary", "cnn", "binary"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +72,5 @@ class Extras:
 
     def _overload(self, peer: Peer) -> None:
         size = self.size
-        self.overloads += overload(peer, self.lab, CNN, rounds=size.overload_rounds, load_s=size.overload_s)
+        for workload in OVERLOADED:
+            self.overloads += overload(peer, self.lab, workload, rounds=size.overload_rounds, load_s=size.overload_s)

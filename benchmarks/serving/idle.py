@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from benchmarks.serving import load
+from benchmarks.serving.lab import HOSTED
 from benchmarks.serving.load import Target
 from benchmarks.serving.peers import Peer
-from benchmarks.serving.programs.models import SHAPES
 from benchmarks.serving.results import Crowd, Footprint, IdleConnections, Workload
 from benchmarks.serving.server import Lab, serving
 
@@ -23,7 +23,7 @@ CLOSED = "closed"
 
 def footprint(peer: Peer, lab: Lab) -> Footprint:
     """All three families hosted, each on one route, and nothing asked but one round of samples."""
-    routes = [(family, "binary" if "binary" in peer.speaks else "json") for family in SHAPES]
+    routes = [(family, "binary" if "binary" in peer.speaks else "json") for family in HOSTED]
     with serving(peer, routes, lab) as server:
         for route in routes:
             server.require_right(route)

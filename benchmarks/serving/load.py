@@ -27,7 +27,7 @@ from benchmarks.serving.wire import GRPC_INFER, Dialect, objection
 LUA = Path(__file__).with_name("saturation.lua")
 CHECKS_QPS = 20.0  # requests that are compared while the server is saturated
 KEEP = 16  # of Poisson arrivals, every so many answers are compared
-CONNECTIONS = {"tiny": 128, "cnn": 64, "image": 32}
+CONNECTIONS = {"tiny": 128, "cnn": 64, "image": 32, "wide": 32}
 GRPC_CONNECTIONS, GRPC_STREAMS = 8, 16
 OPEN_CONNECTIONS = 128
 FIRST_WITHIN_S = 30.0

@@ -1,7 +1,8 @@
-"""The three models, made from a seed, and rows with the scores that ONNX Runtime gives them."""
+"""The models, made from a seed, and rows with the scores that ONNX Runtime gives them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from benchmarks.serving.programs.models import SCORES, SHAPES, Floats, Model
 SEED = 64
 SAMPLES = 16  # different rows of each family, so that answers that were mixed up are noticed
 CNN_WIDTHS, CNN_KERNEL = (1, 16, 48, 96), 3  # 0.35–0.6 ms a row
+WIDE_WIDTHS = (1, 32, 80, 160)  # 1 ms
 PIXELS = 224  # of a side of an image
 
 
@@ -26,10 +28,11 @@ class Samples:
 
 
 def make_models(directory: Path) -> None:
-    """Write ``tiny.onnx`` (MLP 64→32→10), ``cnn.onnx`` (64×64 in) and ``image.onnx`` (3×224×224 in)."""
+    """Write ``tiny.onnx`` (MLP 64→32→10), ``cnn.onnx``, ``wide.onnx`` (64×64 in) and ``image.onnx`` (3×224×224 in)."""
     rng = np.random.default_rng(SEED)
-    for family, layers in (("tiny", _tiny(rng)), ("cnn", _cnn(rng)), ("image", _image(rng))):
-        onnx.save(_model(family, *layers), directory / f"{family}.onnx")
+    cnn, wide = partial(_cnn, CNN_WIDTHS), partial(_cnn, WIDE_WIDTHS)
+    for family, layers in (("tiny", _tiny), ("cnn", cnn), ("image", _image), ("wide", wide)):
+        onnx.save(_model(family, *layers(rng)), directory / f"{family}.onnx")
 
 
 def make_samples(family: str) -> Samples:
@@ -53,10 +56,10 @@ def _tiny(rng: np.random.Generator) -> Layers:
     return nodes, weights
 
 
-def _cnn(rng: np.random.Generator) -> Layers:
+def _cnn(widths: Sequence[int], rng: np.random.Generator) -> Layers:
     """Three convolutions at 64×64, 32×32 and 16×16."""
-    kernels = (_weights(rng, wide, narrow, CNN_KERNEL, CNN_KERNEL) for narrow, wide in pairwise(CNN_WIDTHS))
-    weights = {f"k{i}": kernel for i, kernel in enumerate(kernels)} | {"w": _weights(rng, CNN_WIDTHS[-1], SCORES)}
+    kernels = (_weights(rng, wide, narrow, CNN_KERNEL, CNN_KERNEL) for narrow, wide in pairwise(widths))
+    weights = {f"k{i}": kernel for i, kernel in enumerate(kernels)} | {"w": _weights(rng, widths[-1], SCORES)}
     nodes, last = [], "x"
     for i in range(3):
         nodes += [

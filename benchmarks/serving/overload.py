@@ -27,11 +27,11 @@ def overload(peer: Peer, lab: Lab, workload: Workload, *, rounds: int, load_s: f
         capacity_qps = load.saturate(target, load_s).rps
         for number in range(rounds):
             for times in TIMES if number % 2 == 0 else reversed(TIMES):
-                yield _at(target, times, capacity_qps * times, number, load_s)
+                yield _at(target, workload, times, capacity_qps * times, number, load_s)
                 time.sleep(SETTLED_S)
 
 
-def _at(target: Target, times: float, rate_qps: float, number: int, load_s: float) -> Overload:
+def _at(target: Target, workload: Workload, times: float, rate_qps: float, number: int, load_s: float) -> Overload:
     heard = load.play(target, rate_qps, load_s, seed=number, connections=CONNECTIONS)
     if heard.wrong:
         raise load.WrongAnswer("under overload", heard.wrong[0])
@@ -40,6 +40,7 @@ def _at(target: Target, times: float, rate_qps: float, number: int, load_s: floa
     took_ms = 1000 * (heard.latency_s - heard.lag_s)[refused]
     p50_ms, p99_ms = np.percentile(took_ms, (50, 99)) if len(took_ms) else (0.0, 0.0)
     return Overload(
+        workload.name,
         times,
         number,
         rate_qps=rate_qps,

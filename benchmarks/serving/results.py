@@ -112,6 +112,7 @@ class Crowd(Value, frozen=True):
 class Overload(Value, frozen=True):
     """Poisson arrivals at a multiple of the capacity; ``refused`` with 429, and how long that took from sent."""
 
+    workload: str
     times: float
     round: int
     rate_qps: float

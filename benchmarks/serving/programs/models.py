@@ -13,7 +13,12 @@ MAX_BATCH = 32
 DELAY_S = 0.002
 Floats = npt.NDArray[np.float32]
 
-SHAPES: Mapping[str, tuple[int, ...]] = {"tiny": (64,), "cnn": (1, 64, 64), "image": (3, 224, 224)}
+SHAPES: Mapping[str, tuple[int, ...]] = {
+    "tiny": (64,),
+    "cnn": (1, 64, 64),
+    "image": (3, 224, 224),
+    "wide": (1, 64, 64),
+}
 """The shape of one row of each family's input ``x``; the output ``y`` is 10 scores."""
 SCORES = 10
 
