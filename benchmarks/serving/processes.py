@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from uuid import uuid4
 
 MARK = "BENCH_MARK"  # in the environment of a server and of all that it starts
 STOPPED_WITHIN_S = 10.0
+KILLED_WITHIN_S = 5.0  # what is killed may go on until the system comes to it
 _PARENT, _TIMES, _THREADS, _STARTED = 1, slice(11, 15), 17, 19  # where what stands, counted from the state
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -128,3 +130,6 @@ def _end(popen: "subprocess.Popen[bytes]", tree: Tree, stop: signal.Signals) -> 
             if pid not in before or _stat(pid)[_STARTED] == before[pid][_STARTED]:  # not another with its number
                 os.kill(pid, signal.SIGKILL)
     popen.wait()
+    stop_s = time.monotonic() + KILLED_WITHIN_S
+    while tree.members() and time.monotonic() < stop_s:
+        time.sleep(0.01)
