@@ -42,8 +42,9 @@ type: setup  ## mypy --strict
 layers: setup  ## imports go one way
 	$(BIN)/lint-imports
 
-unit: setup  ## all tests
-	$(BIN)/pytest
+unit: setup  ## all tests: those that start no server on all cores, then the others one by one
+	$(BIN)/pytest -m "not live" -n auto --dist loadfile
+	$(BIN)/pytest -m live
 
 chaos: setup  ## bad clients of every kind against a server; DURATION=60s
 	$(BIN)/pytest tests/live/test_chaos.py -s --chaos $(DURATION)
