@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 from clusters import ACCURACY, make_cluster
+from collector import Collector, collecting, named
 from command_line import proteus_process
 from live_server import LiveServer, Reply, serving
 
@@ -30,10 +31,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def server(cluster: Workspace) -> Iterator[LiveServer]:
-    """The cluster with a device more than the plan knows, which stays as it is planned."""
-    options = ("--emulate", "--fleet", "a:4,b:2,c:3", "--no-replan", "--grpc-port", "0")
-    with serving(cluster.root, Path("plan"), *options) as live:
+def collector() -> Iterator[Collector]:
+    with collecting() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def server(cluster: Workspace, collector: Collector) -> Iterator[LiveServer]:
+    """The cluster with a device more than the plan knows, which stays as it is planned; all requests are traced."""
+    emulated = ("--emulate", "--fleet", "a:4,b:2,c:3", "--no-replan", "--grpc-port", "0")
+    with serving(cluster.root, Path("plan"), *emulated, "--otlp", collector.url, "--otlp-sample", "1") as live:
         yield live
 
 
@@ -99,6 +106,13 @@ def test_it_is_marked_over_grpc_too(server: LiveServer) -> None:
         answer = client.infer("image", [x])
         assert answer.get_response().parameters["emulated"].bool_param is True
         assert answer.as_numpy("y").shape == (2, 10)
+
+
+def test_its_traces_are_marked(server: LiveServer, collector: Collector) -> None:
+    assert ask(server, "text", 0.5).status == 200
+    spans = collector.until(lambda spans: {"batch", "compute"} <= {span.name for span in spans})
+    batches = [named(span.attributes) for span in spans if span.name == "batch"]
+    assert all(batch["proteus.emulated"] is True for batch in batches)
 
 
 @pytest.fixture(scope="module")
