@@ -21,7 +21,7 @@ from proteus_cli.store import Workspace
 
 pytestmark = pytest.mark.live
 
-CALM_QPS, PEAK_QPS = 100, 600
+CALM_QPS, PEAK_QPS = 30, 200  # the most accurate variants carry 115
 OUTCOMES = ("served", "late", "dropped", "rejected", "failed")
 
 
@@ -42,6 +42,8 @@ def server(cluster: Workspace, collector: Collector) -> Iterator[LiveServer]:
     emulated = ("--emulate", "--fleet", "a:4,b:2,c:3", "--no-replan", "--grpc-port", "0")
     with serving(cluster.root, Path("plan"), *emulated, "--otlp", collector.url, "--otlp-sample", "1") as live:
         yield live
+        assert live.stop() == 0
+        assert "Traceback" not in live.log.read_text()
 
 
 def ask(live: LiveServer, family: str, value: float) -> Reply:
@@ -51,10 +53,10 @@ def ask(live: LiveServer, family: str, value: float) -> Reply:
 
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Evenly, of both families: 2 s of calm, 4 s of six times as much, and calm again."""
+    """Evenly, of both families: 2 s of calm, 5 s of more than the best can take, and calm again."""
     path = tmp_path_factory.mktemp("trace") / "rise.csv"
     arrivals, now_s = list[str](), 0.0
-    for until_s, qps in ((2.0, CALM_QPS), (6.0, PEAK_QPS), (8.0, CALM_QPS)):
+    for until_s, qps in ((2.0, CALM_QPS), (7.0, PEAK_QPS), (9.0, CALM_QPS)):
         while now_s < until_s:
             arrivals.append(f"{now_s:.4f},{('text', 'image')[len(arrivals) % 2]}\n")
             now_s += 1 / qps
@@ -124,14 +126,14 @@ def emulated(cluster: Workspace, trace: Path) -> Any:
 
 def test_a_rise_of_demand_changes_the_plan_and_each_request_ends_once(emulated: Any) -> None:
     assert emulated["mode"] == "emulated"
-    assert emulated["requests"] == sum(emulated[outcome] for outcome in OUTCOMES) > 2500
+    assert emulated["requests"] == sum(emulated[outcome] for outcome in OUTCOMES) > 1000
     assert emulated["failed"] == 0
     assert sum(change["swaps"] for change in emulated["replans"]) >= 1
     answered = Counter[str]()
     for device in emulated["devices"].values():
         for variants in device["answers_by_variant"].values():
             answered.update(variants)
-    assert answered.total() == emulated["served"] + emulated["late"]
+    assert emulated["served"] <= answered.total() <= emulated["served"] + emulated["late"]  # 504 names no variant
     assert any(answered[f"{family}-{size}"] for family in ACCURACY for size in "sm")
     assert all(answered[f"{family}-l"] for family in ACCURACY)
 
