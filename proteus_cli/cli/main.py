@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from proteus_cli import __version__
-from proteus_cli.cli import console, demo, devices, doctor, init, plan, profile, replay, serve, trace
+from proteus_cli.cli import catalog, console, demo, devices, doctor, init, plan, profile, replay, serve, trace
 from proteus_cli.cli.options import is_debug
 from proteus_cli.errors import ProteusError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.command("devices")(devices.devices)
+app.add_typer(catalog.app, name="catalog")
 app.command("profile")(profile.profile)
 app.command("plan")(plan.plan)
 app.command("serve")(serve.serve)

@@ -46,6 +46,9 @@ def replay(
     serve: Annotated[
         Path | None, typer.Option(metavar="PLAN", help="Replay against this plan, served for the length of the replay.")
     ] = None,
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="With --serve: emulate the plan's devices, by their profiles.")
+    ] = False,
     plan: Annotated[
         Path | None,
         typer.Option(metavar="PLAN", help="Simulate from this plan.", show_default="a plan for the trace's first 10 s"),
@@ -114,6 +117,11 @@ def replay(
             "`--fleet` makes no sense with `--url`, `--serve` or `--plan`, which have their devices.",
             hint="a plan for a fleet is made by `proteus plan --fleet`, and simulated with `--plan`",
         )
+    if emulate and serve is None:
+        raise UsageError(
+            "`--emulate` is for a server that is started for the replay.",
+            hint="give its plan with `--serve`; a server at `--url` says itself whether its devices are emulated",
+        )
     _require_simulation(context, url, serve)
     gates = [parse_gate(text) for text in fail_on or ()]
     arrivals, is_interrupted = _arrivals(trace, scale_to, seed), False
@@ -121,7 +129,7 @@ def replay(
     if url is not None:
         reports, is_list = [_against(url, arrivals, ca)], False
     elif serve is not None:
-        reports = list(_served(arrivals, place, _current(place, serve), policy, ca))
+        reports = list(_served(arrivals, place, _current(place, serve), policy, ca, emulate=emulate))
         is_list = len(reports) > 1
     else:
         given = _current(place, plan) if plan is not None else None
@@ -203,7 +211,9 @@ def _current(place: "Workspace", name: Path) -> "Plan":
     return plan
 
 
-def _served(arrivals: "Trace", place: "Workspace", given: "Plan", policies: str, ca: Path | None) -> "Iterator[Report]":
+def _served(
+    arrivals: "Trace", place: "Workspace", given: "Plan", policies: str, ca: Path | None, *, emulate: bool
+) -> "Iterator[Report]":
     from tempfile import TemporaryDirectory
 
     from proteus_cli.cli.planning import planner_for
@@ -220,7 +230,7 @@ def _served(arrivals: "Trace", place: "Workspace", given: "Plan", policies: str,
             path = Path(directory) / "plan.json"
             write_json(path, plan)
             console.say(f"serving {rule.name} …")
-            with own_server(path, place.root) as url:
+            with own_server(path, place.root, emulate=emulate) as url:
                 yield _against(url, arrivals, ca)
 
 
@@ -255,7 +265,7 @@ def _against(url: str, arrivals: "Trace", ca: Path | None) -> "Report":
     return report(
         load.ended,
         policy=status.policy,
-        mode="live",
+        mode="emulated" if status.emulated else "live",
         trace=arrivals.name,
         duration_s=arrivals.duration_s,
         slo_s=status.slo_s,

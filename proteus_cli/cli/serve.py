@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, SIZE, WorkspaceOption, environment
-from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
+from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, SIZE, WorkspaceOption, environment, flags
+from proteus_cli.errors import UsageError
 from proteus_cli.serving.logs import LogFormat, LogLevel
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from proteus_cli.domain.catalog import Family, Variant
-    from proteus_cli.domain.device import Device
-    from proteus_cli.serving.server import Deployment
+    from proteus_cli.cli.deploying import Emulation
     from proteus_cli.serving.tokens import Tokens
-    from proteus_cli.store import Workspace
 
 
 class NonFinite(StrEnum):
@@ -31,6 +28,7 @@ class NonFinite(StrEnum):
 
 
 def serve(
+    context: typer.Context,
     plan: Annotated[Path, typer.Argument(help="The plan: a path, or a name in plans/.")],
     *,
     host: Annotated[str, typer.Option(envvar=environment("host"), help="Address to listen on.")] = "127.0.0.1",
@@ -48,6 +46,21 @@ def serve(
         ),
     ] = None,
     replan: Annotated[bool, typer.Option("--replan/--no-replan", help="Change the plan as the demand changes.")] = True,
+    emulate: Annotated[
+        bool,
+        typer.Option(
+            "--emulate",
+            help="Emulate the devices: batches take profiled times, answers are made up. Needs no models.",
+        ),
+    ] = False,
+    fleet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE:COUNT,…",
+            help="Emulate these devices: `cpu:20,v100:10`, by profiled type or device.",
+            show_default="those of the plan",
+        ),
+    ] = None,
     batching: Annotated[
         str | None,
         typer.Option(
@@ -106,10 +119,13 @@ def serve(
 
     A second signal ends at once.
     """
+    from proteus_cli.cli.deploying import deployment_of
     from proteus_cli.serving.logs import set_up
     from proteus_cli.serving.server import ServerOptions
     from proteus_cli.serving.server import serve as run_server
+    from proteus_cli.store import Workspace
 
+    emulation = _emulation(context, fleet, emulate=emulate)
     set_up(log_level or _usual_level(), log_format, sys.stderr)
     options = ServerOptions(
         host,
@@ -124,7 +140,19 @@ def serve(
         otlp=otlp,
         otlp_sample=otlp_sample,
     )
-    run_server(_deployment(plan, workspace, replan=replan, batching=batching), options, _announce)
+    place = Workspace(workspace)
+    deployment = deployment_of(plan, place, replan=replan, batching=batching, emulation=emulation)
+    run_server(deployment, options, _announce_emulated if emulate else _announce)
+
+
+def _emulation(context: typer.Context, fleet: str | None, *, emulate: bool) -> "Emulation | None":
+    from proteus_cli.cli.deploying import Emulation
+
+    if emulate:
+        return Emulation(fleet)
+    if "--fleet" in flags(context):
+        raise UsageError("`--fleet` is for devices that are emulated.", hint="add `--emulate`, or leave out `--fleet`")
+    return None
 
 
 def _tls(certificate: Path | None, key: Path | None) -> "Callable[[Sequence[str]], ssl.SSLContext] | None":
@@ -151,71 +179,10 @@ def _announce(urls: str) -> None:
     sys.stdout.flush()
 
 
+def _announce_emulated(urls: str) -> None:
+    _announce(f"{urls} emulated")
+
+
 def _usual_level() -> LogLevel:
     """What ``-v`` and ``-q`` ask for."""
     return LogLevel.DEBUG if console.loudness.verbose else LogLevel.WARNING if console.loudness.quiet else LogLevel.INFO
-
-
-def _deployment(name: Path, workspace: Path, *, replan: bool, batching: str | None) -> "Deployment":
-    """All that serving needs, checked: the plan is current, its devices are here, its models what they were."""
-    from dataclasses import replace
-
-    from proteus_cli.backends.discovery import discover
-    from proteus_cli.cli.planning import planner_for
-    from proteus_cli.control.hosting import measured_for
-    from proteus_cli.control.policies import batcher_named, live_policy_named
-    from proteus_cli.serving.server import Deployment
-    from proteus_cli.settings import read_settings
-    from proteus_cli.store import Workspace
-
-    place = Workspace(workspace)
-    plan = place.plan(name)
-    place.require_current(plan.inputs)
-    catalog = place.catalog()
-    profiles = place.profiles_of(plan)
-    here = {device.id: device for device in discover(read_settings(workspace).devices)}
-    for profile in profiles.values():
-        _require_here(profile.device, here)
-    for placement in plan.placements:
-        measured_for(placement, profiles)
-        catalog.family(placement.family).variant(placement.variant)
-    policy = live_policy_named(plan.policy)
-    if batching is not None:
-        policy = replace(policy, batching=batcher_named(batching))
-    return Deployment(
-        plan=plan,
-        catalog=catalog,
-        profiles=profiles,
-        devices=[here[device] for device in plan.devices],
-        models={(f.name, v.name): _model(place, f, v) for f in catalog.families for v in f.variants},
-        policy=policy if replan else replace(policy, replanning=None),
-        replan=planner_for(place, policy, plan.headroom, profiles=profiles, rules=plan.rules),
-    )
-
-
-def _require_here(measured: "Device", here: "Mapping[str, Device]") -> None:
-    """The device of a profile is on this machine, and is the one that was measured."""
-    hint = "run `proteus profile` and `proteus plan` here; plans for a `--fleet` are for simulation"
-    found = here.get(measured.id)
-    if found is None:
-        raise DeviceUnavailable(
-            f"The plan uses `{measured.id}`, which is not on this machine (it has {', '.join(here)}).", hint=hint
-        )
-    if (found.type, found.name) != (measured.type, measured.name):
-        raise DeviceUnavailable(
-            f"The profile of `{measured.id}` is of a {measured.type}, {measured.name}; here it is a {found.type}, "
-            f"{found.name}.",
-            hint=hint,
-        )
-
-
-def _model(place: "Workspace", family: "Family", variant: "Variant") -> Path:
-    if variant.onnx is None:
-        raise ArtefactError(
-            f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to run.",
-            hint="set `onnx` in engines/catalog.toml, then `proteus profile` and `proteus plan` again",
-        )
-    path = place.model_path(variant.onnx)
-    if not path.is_file():
-        raise ArtefactError(f"No model `{path}`.", hint="the catalog names it; put the ONNX file there")
-    return path

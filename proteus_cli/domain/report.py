@@ -4,6 +4,9 @@ from typing import Literal
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
 
+Mode = Literal["live", "emulated", "simulated"]
+"""A server's run, on devices or on emulated ones, or one in virtual time."""
+
 QUANTILES = 201
 """How many quantiles of the latency a report has: every half percent, both ends included."""
 
@@ -82,7 +85,7 @@ class Report(Summary, frozen=True):
     format: int
     made_by: MadeBy
     policy: str
-    mode: Literal["live", "simulated"]
+    mode: Mode
     trace: str
     duration_s: float
     slo_s: dict[str, float]

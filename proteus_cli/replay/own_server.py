@@ -17,12 +17,13 @@ _LOG_TAIL = 2000
 
 
 @contextmanager
-def own_server(plan: Path, workspace: Path) -> Iterator[str]:
+def own_server(plan: Path, workspace: Path, *, emulate: bool = False) -> Iterator[str]:
     """Start the plan on a free port and yield the URL; stop it (SIGTERM, drains) on the way out.
 
-    Raises `ServerError` with what the server said where it doesn't get ready.
+    ``emulate``: its devices are emulated. Raises `ServerError` with what the server said where it doesn't get ready.
     """
     command = [sys.executable, "-m", "proteus_cli", "serve", str(plan), "--port", "0", "--workspace", str(workspace)]
+    command += ["--emulate"] if emulate else []
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
         try:

@@ -63,13 +63,17 @@ class _Answer(msgspec.Struct):
 
 
 class ServerStatus(msgspec.Struct):
-    """What ``/proteus/status`` says that a report needs; ``pace`` is by device."""
+    """What ``/proteus/status`` says that a report needs; ``pace`` is by device.
+
+    ``emulated``: its devices are, so that nothing it says was measured.
+    """
 
     policy: str
     slo_s: dict[str, float]
     best_accuracy: dict[str, float]
     pace: dict[str, float]
     changes: list[dict[str, Any]]
+    emulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.report import QUANTILES, DeviceSummary, Latency, Replan, Report, Summary, Window
+from proteus_cli.domain.report import QUANTILES, DeviceSummary, Latency, Mode, Replan, Report, Summary, Window
 from proteus_cli.domain.request import Ended, Outcome
 from proteus_cli.store import made_by
 
@@ -112,7 +112,7 @@ def report(
     ended: Sequence[Ended],
     *,
     policy: str,
-    mode: Literal["live", "simulated"],
+    mode: Mode,
     trace: str,
     duration_s: float,
     slo_s: Mapping[str, float],

@@ -44,6 +44,7 @@ class DataPlane:
 
     Families in ``unloaded`` take no requests; nothing else about them changes, so they may leave it at any time.
     ``refuses_non_finite``: NaN and infinity are an error in a request and in an answer; else they pass through.
+    ``is_emulated``: nothing runs, so that times and answers are made up, which all that is said of them must say.
     """
 
     def __init__(
@@ -57,9 +58,10 @@ class DataPlane:
         most_rows: Mapping[str, int],
         best_accuracy: Mapping[str, float],
         refuses_non_finite: bool = False,
+        is_emulated: bool = False,
     ) -> None:
         self.signatures, self.lifecycle, self.controller = signatures, lifecycle, controller
-        self.clock = clock
+        self.clock, self.is_emulated = clock, is_emulated
         self.slo_s, self.best_accuracy, self.most_rows = catalog.slo_s(), best_accuracy, most_rows
         self.counts = family_counts(self.slo_s, most_rows)
         self.refusals: Counter[str] = Counter()  # requests that did not come in, by error
@@ -150,7 +152,7 @@ class DataPlane:
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch is done."""
         now_s, hosted = self.clock(), launch.hosted
-        batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s)
+        batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self.is_emulated)
         broken = self._broken_rows(result)
         told: list[tuple[Done, Ending]] = []
         served = rows_served = first = 0

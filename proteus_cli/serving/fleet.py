@@ -12,7 +12,7 @@ from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.executor import EngineKey, Executor
-from proteus_cli.serving.lane import Clock, Endings, Lane
+from proteus_cli.serving.lane import INLINE_S, Clock, Endings, Lane
 from proteus_cli.serving.logs import fields
 
 TIMER_S = 0.001  # uvloop counts in milliseconds
@@ -34,13 +34,14 @@ class Fleet:
         profiles: Mapping[str, Profile],
         signatures: Mapping[str, Signature],
         timer_s: float = TIMER_S,
+        inline_s: float = INLINE_S,
     ) -> None:
         self._controller, self._endings, self._clock = controller, endings, clock
         self._models, self._profiles, self._signatures = models, profiles, signatures
         self._loaded: set[tuple[str, EngineKey]] = set()
         self.lanes: dict[str, Lane] = {}
         for device, executor in executors.items():
-            self.lanes[device] = Lane(device, controller, executor, endings, clock, self.lanes, timer_s)
+            self.lanes[device] = Lane(device, controller, executor, endings, clock, self.lanes, timer_s, inline_s)
 
     async def deploy(self, plan: Plan) -> None:
         """Make before break. Raises `EngineError` where an engine can't be loaded; then nothing has changed."""

@@ -34,6 +34,7 @@ class Lane:
     """Drives the decisions of one device on the running event loop; ``clock`` is that of the controller.
 
     ``timer_s`` is the resolution of the loop's timers: shorter waits are rounded up to it, as they would spin.
+    Batches that should take ``inline_s`` at most run at once, on the loop.
     """
 
     def __init__(
@@ -45,12 +46,13 @@ class Lane:
         clock: Clock,
         others: Mapping[str, "Lane"],
         timer_s: float,
+        inline_s: float = INLINE_S,
     ) -> None:
         self.device, self.executor = device, executor
         self.busy_s = 0.0  # in batches that have ended
         self._running = 0
         self._ended_s = 0.0
-        self._timer_s = timer_s
+        self._timer_s, self._inline_s = timer_s, inline_s
         self._controller, self._endings, self._clock, self._others = controller, endings, clock, others
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s = math.inf
@@ -90,7 +92,8 @@ class Lane:
         parts = [(request.rows, request.payload.run()) for request in launch.requests]
         batch = Batch((hosted.family, hosted.variant), parts, launch.rows)
         try:
-            if not self._running and hosted.latency(launch.rows) * self._controller.pace_of(self.device) <= INLINE_S:
+            pace_of = self._controller.pace_of
+            if not self._running and hosted.latency(launch.rows) * pace_of(self.device) <= self._inline_s:
                 self._end(launch, now_s, self.executor.run(batch))
             else:
                 self.executor.submit(batch, partial(self._finished, launch, now_s))

@@ -126,6 +126,7 @@ _CHANGES: tuple[tuple[Described, Callable[[ChangeTotals], float]], ...] = (
     (_gauge("proteus_plan_timestamp_seconds", "When the plan in force was adopted."), lambda changes: changes.unix_s),
 )
 BUILD = _gauge("proteus_build_info", "What runs.", "version", "python")
+EMULATED = _gauge("proteus_emulated", "1 where devices are emulated: then no time here was measured.")
 READY = _gauge("proteus_ready", "1 while requests are taken.")
 INSIDE = _gauge("proteus_requests_in_flight", "Requests that wait or run.")
 REFUSED = _counter("proteus_refused_requests_total", "Requests answered with an error at the door.", "error")
@@ -178,6 +179,7 @@ class Metrics:
     def _server(self, exposition: Exposition) -> None:
         plane, connections = self._plane, self._connections
         exposition.add(BUILD, [((__version__, platform.python_version()), 1)])
+        exposition.add(EMULATED, [((), int(plane.is_emulated))])
         exposition.add(READY, [((), int(plane.lifecycle.state is State.READY))])
         exposition.add(INSIDE, [((), plane.inside)])
         exposition.add(REFUSED, [((error,), number) for error, number in plane.refusals.items()])

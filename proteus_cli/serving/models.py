@@ -5,7 +5,7 @@ server doesn't have. Source: Triton's documents on its model configuration, stat
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from proteus_cli.backends.base import TensorSpec
@@ -31,7 +31,7 @@ Document = dict[str, Any]
 class Models:
     """The families of the catalog as Triton would see them: each a model of one version.
 
-    ``platform`` names the backend; ``unix_s`` tells the time of day.
+    ``platform`` names the backend; ``stubs`` are families whose signature is made up; ``unix_s`` tells the time of day.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class Models:
         *,
         platform: str,
         devices: Iterable[Device],
+        stubs: Container[str] = (),
         unix_s: Callable[[], float] = time.time,
     ) -> None:
-        self._plane, self._platform = plane, platform
+        self._plane, self._platform, self._stubs = plane, platform, stubs
         self._epoch_s = unix_s() - plane.clock()
         self._devices = {device.id: device for device in devices}
 
     def config(self, family: str) -> Document:
         """A family's configuration, with an instance for each device that hosts it now. Raises `UnknownModel`."""
         signature = self._plane.require_family(family)
-        slo_us = round(self._plane.slo_s[family] * _US_PER_S)
         return {
             "name": family,
             "platform": self._platform,
@@ -61,7 +61,7 @@ class Models:
             "instance_group": [self._instance(hosted) for hosted in self._plane.controller.hosting(family)],
             "dynamic_batching": {"preserve_ordering": False},
             "model_transaction_policy": {"decoupled": False},
-            "parameters": {"slo_us": {"string_value": str(slo_us)}},
+            "parameters": {name: {"string_value": text} for name, text in self._parameters(family).items()},
         }
 
     def statistics(self, family: str | None = None) -> list[Document]:
@@ -108,9 +108,18 @@ class Models:
             ],
         }
 
+    def _parameters(self, family: str) -> dict[str, str]:
+        found = {"slo_us": str(round(self._plane.slo_s[family] * _US_PER_S))}
+        if self._plane.is_emulated:
+            found["emulated"] = "true"
+        if family in self._stubs:
+            found["signature"] = "stub"
+        return found
+
     def _instance(self, hosted: Hosted) -> Document:
         device = self._devices[hosted.device]
-        gpus = [int(device.id.removeprefix("gpu"))] if device.kind == "gpu" else []
+        is_here = device.kind == "gpu" and not self._plane.is_emulated
+        gpus = [int(device.id.removeprefix("gpu"))] if is_here else []
         return {"name": f"{hosted.variant} on {device.id}", "kind": _KINDS[device.kind], "count": 1, "gpus": gpus}
 
     def _statistics(self, family: str) -> Document:

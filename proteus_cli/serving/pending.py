@@ -18,13 +18,23 @@ _SMALL_BYTES = 16 * 1024
 class AnsweredBatch:
     """A batch that ran: who answered, the outputs of all rows, and what it took (seconds).
 
+    Where it ``is_emulated``, both are made up.
     ``memo`` is for what its answers have in common, so that a front end makes it once.
     """
 
-    __slots__ = ("compute_s", "hosted", "memo", "outputs", "rows")
+    __slots__ = ("compute_s", "hosted", "is_emulated", "memo", "outputs", "rows")
 
-    def __init__(self, hosted: Hosted, rows: int, outputs: tuple[npt.NDArray[Any], ...], compute_s: float) -> None:
+    def __init__(
+        self,
+        hosted: Hosted,
+        rows: int,
+        outputs: tuple[npt.NDArray[Any], ...],
+        compute_s: float,
+        *,
+        is_emulated: bool = False,
+    ) -> None:
         self.hosted, self.rows, self.outputs, self.compute_s = hosted, rows, outputs, compute_s
+        self.is_emulated = is_emulated
         self.memo: dict[Any, Any] = {}
 
     def content(self, place: int) -> tuple[Buffer, int]:

@@ -11,15 +11,13 @@ import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proteus_cli import __version__
-from proteus_cli.backends.base import Backend, Signature
-from proteus_cli.backends.opening import open_backend
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import Catalog
@@ -32,11 +30,12 @@ from proteus_cli.serving import oip
 from proteus_cli.serving.adaptation import Adaptation, ChangeTotals, Replanner, SolverProcess, hosts
 from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.dataplane import DataPlane
-from proteus_cli.serving.executor import EngineKey, ThreadExecutor
+from proteus_cli.serving.executor import EngineKey
 from proteus_cli.serving.fleet import Fleet
 from proteus_cli.serving.grpc.http2 import Http2Connection
 from proteus_cli.serving.grpc.limits import Limits
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
+from proteus_cli.serving.hardware import Hardware, made_up, of_this_machine
 from proteus_cli.serving.http.connection import HttpConnection
 from proteus_cli.serving.http.front_end import HttpFrontEnd
 from proteus_cli.serving.http.limits import HttpLimits
@@ -90,7 +89,10 @@ class ServerOptions:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What to serve: a plan, and all that changes of plan may bring. ``models`` are ONNX files by engine."""
+    """What to serve: a plan, and all that changes of plan may bring. ``models`` are ONNX files by engine.
+
+    Where devices are ``emulated``, only those of the models that are there; none is run.
+    """
 
     plan: Plan
     catalog: Catalog
@@ -99,6 +101,7 @@ class Deployment:
     models: Mapping[EngineKey, Path]
     policy: Policy
     replan: Replanner
+    emulated: bool = False
 
 
 def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
@@ -120,7 +123,7 @@ def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[st
 
 def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]:
     if options.otlp is None:
-        return contextlib.nullcontext()
+        return nullcontext()
     try:
         from proteus_cli.serving.tracing import tracing_to  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
@@ -147,30 +150,50 @@ async def _serve(
     announce: Callable[[str], None],
     tracing: "Tracing | None",
 ) -> None:
+    with _hardware(deployment) as hardware:
+        await _serve_on(hardware, deployment, options, listeners, announce, tracing)
+
+
+def _hardware(deployment: Deployment) -> AbstractContextManager[Hardware]:
+    catalog, models = deployment.catalog, deployment.models
+    if deployment.emulated:
+        return made_up(deployment.profiles, catalog, models)
+    return nullcontext(of_this_machine({device.id: device for device in deployment.devices}, catalog, models))
+
+
+async def _serve_on(
+    hardware: Hardware,
+    deployment: Deployment,
+    options: ServerOptions,
+    listeners: Mapping[str, socket.socket],
+    announce: Callable[[str], None],
+    tracing: "Tracing | None",
+) -> None:
     clock = time.monotonic  # of the loop's kind, but finer: uvloop's counts in milliseconds
     lifecycle, stop, lag = Lifecycle(), asyncio.Event(), LoopLag()
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     slots = {device.id: 1 for device in deployment.devices}
     controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, runway_s=RUNWAY_S)
-    backends = {device.id: open_backend(device) for device in deployment.devices}
-    signatures = _signatures(deployment, next(iter(backends.values())))
+    if hardware.is_emulated:
+        log.warning("devices are emulated: batches take profiled times, answers are made up, nothing is measured")
     plane = DataPlane(
         deployment.catalog,
         controller,
         lifecycle,
         clock,
-        signatures=signatures,
+        signatures=hardware.signatures,
         most_rows=_most_rows(deployment),
         best_accuracy=best_accuracy(deployment.profiles.values()),
         refuses_non_finite=options.refuses_non_finite,
+        is_emulated=hardware.is_emulated,
     )
     with _stopping_on_signals(stop):
         async with (
-            _fleet(deployment, backends, controller, plane) as fleet,
+            _fleet(deployment, hardware, controller, plane) as fleet,
             _adaptation(deployment, controller, fleet, clock) as adaptation,
         ):
-            platform = next(iter(backends.values())).versions.name
-            models = Models(plane, platform=platform, devices=deployment.devices)
+            platform = hardware.platform
+            models = Models(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
             changes = adaptation.totals if adaptation is not None else ChangeTotals()
             async with _watching(lag.watch()), _connections(options) as connections:
                 pages = Pages(
@@ -266,15 +289,6 @@ def _stopping_on_signals(stop: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _signatures(deployment: Deployment, backend: Backend) -> dict[str, Signature]:
-    """What each family takes and gives, from its first variant; the others are compared when they are loaded."""
-    found = {}
-    for family in deployment.catalog.families:
-        with backend.runner(deployment.models[family.name, family.variants[0].name]) as runner:
-            found[family.name] = runner.signature
-    return found
-
-
 def _most_rows(deployment: Deployment) -> dict[str, int]:
     """The largest batch that any variant of a family was measured with."""
     most = dict.fromkeys(deployment.catalog.names, 1)
@@ -292,16 +306,17 @@ def _largest_body(plane: DataPlane) -> int:
 
 @asynccontextmanager
 async def _fleet(
-    deployment: Deployment, backends: Mapping[str, Backend], controller: Controller, plane: DataPlane
+    deployment: Deployment, hardware: Hardware, controller: Controller, plane: DataPlane
 ) -> AsyncIterator[Fleet]:
     fleet = Fleet(
         controller,
-        {device.id: ThreadExecutor(device, backends[device.id]) for device in deployment.devices},
+        {device.id: hardware.executor(device) for device in deployment.devices},
         plane,
         plane.clock,
-        models=deployment.models,
+        models=hardware.models,
         profiles=deployment.profiles,
         signatures=plane.signatures,
+        inline_s=hardware.inline_s,
     )
     plane.lanes = fleet.lanes
     try:

@@ -17,6 +17,7 @@ def status(plane: DataPlane, adaptation: Adaptation | None) -> dict[str, Any]:
     return {
         "state": plane.lifecycle.state.value,
         "policy": controller.policy.name,
+        "emulated": plane.is_emulated,
         "inside": plane.inside,
         "demand_qps": _demand(controller.demand, plane.clock()),
         "planned_qps": controller.plan.demand_qps,

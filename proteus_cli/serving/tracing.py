@@ -244,6 +244,7 @@ def _of_batch(batch: AnsweredBatch) -> dict[str, Any]:
         "proteus.accuracy": hosted.accuracy,
         "proteus.device": hosted.device,
         "proteus.batch_size": batch.rows,
+        **({"proteus.emulated": True} if batch.is_emulated else {}),
     }
 
 

@@ -31,8 +31,9 @@ class Reply:
 
 @dataclass
 class LiveServer:
-    """``proteus serve``, ready on ``port`` of the loopback; what it said on stderr is in ``log``.
+    """``proteus serve``, ready on ``port`` of the loopback.
 
+    What it said on stdout when it was ready is in ``said``, what it said on stderr in ``log``.
     With the option ``--grpc-port 0`` it speaks gRPC on ``grpc_port``; else that is 0.
     """
 
@@ -40,6 +41,7 @@ class LiveServer:
     port: int
     log: Path
     grpc_port: int = 0
+    said: str = ""
 
     def ask(
         self,
@@ -110,8 +112,8 @@ def serving(root: Path, plan: Path, *options: str) -> Iterator[LiveServer]:
         readable, _, _ = select([process.stdout], [], [], READY_WITHIN_S)
         line = process.stdout.readline().decode() if readable else ""
         assert line.startswith(("ready http://", "ready https://")), log.read_text()
-        ports = [int(url.rpartition(":")[2]) for url in line.split()[1:]]
-        yield LiveServer(process, ports[0], log, *ports[1:])
+        ports = [int(url.rpartition(":")[2]) for url in line.split() if "://" in url]
+        yield LiveServer(process, ports[0], log, ports[1] if len(ports) > 1 else 0, line)
     finally:
         process.kill()
         process.wait()

@@ -1,4 +1,4 @@
-"""The README's tour, run as it stands, in an empty directory."""
+"""The tours of the README and of the page on emulated devices, run as they stand, in an empty directory."""
 
 import os
 import re
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
-SHORTER = {"--budget 60s": "--budget 6s"}  # the same commands in a test's time
+ROOT = Path(__file__).parents[2]
+SHORTER = {"--budget 60s": "--budget 6s", "--duration 30s": "--duration 6s"}  # the same commands in a test's time
 PATIENCE_S = 120
 
 
-def _tour() -> list[str]:
-    """The `sh` blocks of the tour, in order."""
-    tour = README.read_text(encoding="utf-8").split("## A tour")[1].split("## Your own models")[0]
+def _tour(page: Path, title: str) -> list[str]:
+    """The `sh` blocks of a section, in order."""
+    tour = page.read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
     return re.findall(r"```sh\n(.*?)```", tour, flags=re.DOTALL)
 
 
@@ -44,19 +44,34 @@ def _unused_port() -> int:
         return port
 
 
-@pytest.mark.live
-@pytest.mark.timeout(PATIENCE_S)
-def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
-    script = _script(_tour()).replace("8000", str(_unused_port())).replace("8001", str(_unused_port()))
+def _said(script: str, place: Path) -> str:
+    """What the script of a tour prints; it must end well."""
+    script = script.replace("8000", str(_unused_port())).replace("8001", str(_unused_port()))
     assert "proteus profile" in script
     assert "proteus replay" in script
     here = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=110
+        ["bash", "-c", script], cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=110
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '"variant":"signals-' in done.stdout
-    assert "proteus_plan_info{" in done.stdout
-    assert "SLO violations" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.live
+@pytest.mark.timeout(PATIENCE_S)
+def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
+    said = _said(_script(_tour(ROOT / "README.md", "A tour")), tmp_path)
+    assert '"variant":"signals-' in said
+    assert "proteus_plan_info{" in said
+    assert "SLO violations" in said
     assert (tmp_path / "ws" / "plans" / "plan.json").is_file()
+
+
+@pytest.mark.live
+@pytest.mark.timeout(PATIENCE_S)
+def test_the_tour_of_emulated_devices_runs_as_it_stands(tmp_path: Path) -> None:
+    said = _said(_script(_tour(ROOT / "docs" / "emulation.md", "Try it")), tmp_path)
+    assert '"emulated":true' in said
+    assert "burst.csv · emulated · 6 s" in said
+    assert (tmp_path / "rehearsal" / "ready.txt").read_text().endswith("emulated\n")

@@ -15,13 +15,13 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import LatencyTable, Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.adaptation import Adaptation, Replanner
 from proteus_cli.serving.dataplane import DataPlane
-from proteus_cli.serving.executor import Batch, BatchResult, Done, EngineKey
+from proteus_cli.serving.emulation import EmulatedExecutor
 from proteus_cli.serving.fleet import Fleet
 from proteus_cli.serving.lifecycle import Event, Lifecycle
 from proteus_cli.serving.oip import Query
@@ -93,35 +93,6 @@ class RecordingController(Controller):
         return decision
 
 
-class ProfiledExecutor:
-    """Takes the mean time that a profile says, on the loop's clock."""
-
-    def __init__(self, profile: Profile) -> None:
-        self._profile = profile
-
-    async def load(self, key: EngineKey, model: object, warm_up_rows: int) -> Signature:
-        measured = self._profile.of(*key)
-        assert measured is not None
-        if asyncio.get_running_loop().time() > 0:  # the first plan is there when the trace starts, as simulated
-            await asyncio.sleep(measured.load_s)
-        return NOTHING
-
-    def unload(self, key: EngineKey) -> None:
-        pass
-
-    def run(self, batch: Batch) -> BatchResult:
-        raise NotImplementedError("profiled times are all too long to run on the loop")
-
-    def submit(self, batch: Batch, done: Done) -> None:
-        measured = self._profile.of(*batch.key)
-        assert measured is not None
-        run_s = LatencyTable(measured.points, of=lambda point: point.mean_s)(batch.rows)
-        asyncio.get_running_loop().call_later(run_s, done, BatchResult((), run_s))
-
-    def close(self) -> None:
-        pass
-
-
 class LiveRun:
     """What the live code did with a trace."""
 
@@ -143,6 +114,10 @@ async def _run(
     trace: Trace, plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile], policy: Policy, replan: Replanner
 ) -> LiveRun:
     loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    # The first plan is there when the trace starts, as simulated.
+    loop.now_s = -max(variant.load_s for profile in profiles.values() for variant in profile.variants)
+    signatures = dict.fromkeys(catalog.names, NOTHING)
     controller = RecordingController(catalog.slo_s(), dict.fromkeys(plan.devices, 1), policy)
     lifecycle = Lifecycle()
     plane = DataPlane(
@@ -150,14 +125,14 @@ async def _run(
         controller,
         lifecycle,
         loop.time,
-        signatures=dict.fromkeys(catalog.names, NOTHING),
+        signatures=signatures,
         most_rows=dict.fromkeys(catalog.names, 64),
         best_accuracy={},
     )
     models: Any = {(family.name, variant.name): None for family in catalog.families for variant in family.variants}
     fleet = Fleet(
         controller,
-        {device: ProfiledExecutor(profiles[device]) for device in plan.devices},
+        {device: EmulatedExecutor(profiles[device], signatures, loop.time, loop.call_at) for device in plan.devices},
         plane,
         loop.time,
         models=models,

@@ -57,7 +57,9 @@ class HeldExecutor:
 class World:
     """A plane with one device, whose batches take ``latency_s`` by its profile."""
 
-    def __init__(self, latency_s: float, *, device: str = "cpu0", refuses_non_finite: bool = False) -> None:
+    def __init__(
+        self, latency_s: float, *, device: str = "cpu0", refuses_non_finite: bool = False, is_emulated: bool = False
+    ) -> None:
         catalog = make_catalog(make_family("f", {"v": 0.9}, slo="100ms"))
         profile = make_profile(device, make_measured("f", "v", 0.9, dict.fromkeys((1, 2, 4, 8), latency_s)))
         self.plan = make_plan(make_placement(device, "f", "v", max_batch=8, rate_qps=10, capacity_qps=8 / latency_s))
@@ -65,7 +67,7 @@ class World:
         controller, self.lifecycle = Controller(catalog.slo_s(), {device: 1}, live_policy_named("proteus")), Lifecycle()
         self.plane = DataPlane(
             catalog, controller, self.lifecycle, clock, signatures={"f": TWICE}, most_rows={"f": 8},
-            best_accuracy={"f": 0.9}, refuses_non_finite=refuses_non_finite,
+            best_accuracy={"f": 0.9}, refuses_non_finite=refuses_non_finite, is_emulated=is_emulated,
         )  # fmt: skip
         self.executor = HeldExecutor()
         models: Any = {("f", "v"): None}

@@ -55,6 +55,25 @@ def test_instances_on_a_gpu_say_which() -> None:
     run(says, device="gpu3")
 
 
+def test_what_is_emulated_says_so_and_has_no_ordinals() -> None:
+    async def says(world: World) -> None:
+        v100 = Device("v100-3", "v100", "gpu", "a GPU elsewhere", 2**30)
+        found = Models(world.plane, platform="proteus_emulated", devices=[v100], stubs={"f"}).config("f")
+        assert found["platform"] == found["backend"] == "proteus_emulated"
+        assert found["instance_group"] == [{"name": "v on v100-3", "kind": "KIND_GPU", "count": 1, "gpus": []}]
+        assert found["parameters"] == {
+            "slo_us": {"string_value": "100000"},
+            "emulated": {"string_value": "true"},
+            "signature": {"string_value": "stub"},
+        }
+        assert (
+            "signature"
+            not in Models(world.plane, platform="proteus_emulated", devices=[v100]).config("f")["parameters"]
+        )
+
+    run(says, device="v100-3", is_emulated=True)
+
+
 def test_every_type_and_sizes_that_vary_have_their_names() -> None:
     async def named(world: World) -> None:
         specs = tuple(TensorSpec(name, np.dtype(dtype), (None, 3)) for name, dtype in DATATYPES.items())

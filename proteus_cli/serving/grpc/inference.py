@@ -137,8 +137,9 @@ class Codec:
         if known is None:
             if len(self._heads) >= _MOST_KNOWN:
                 self._heads.clear()
-            specs = self._plane.signatures[batch.hosted.family].outputs
-            known = self._heads[key] = _described(batch.hosted, [specs[place] for place, _ in query.outputs], shapes)
+            of_family = self._plane.signatures[batch.hosted.family].outputs
+            specs = [of_family[place] for place, _ in query.outputs]
+            known = self._heads[key] = _described(batch.hosted, specs, shapes, is_emulated=batch.is_emulated)
         return (
             known
             + whole_number("batch_size", batch.rows)
@@ -194,12 +195,16 @@ def _contents(tensor: Any, spec: TensorSpec, rows: int) -> bytes:
     return values.tobytes()
 
 
-def _described(hosted: Hosted, specs: Sequence[TensorSpec], shapes: Sequence[Sequence[int]]) -> bytes:
+def _described(
+    hosted: Hosted, specs: Sequence[TensorSpec], shapes: Sequence[Sequence[int]], *, is_emulated: bool
+) -> bytes:
     """What answers of one variant with outputs of the same shapes share."""
     head = ModelInferResponse(model_name=hosted.family, model_version=oip.VERSION)
     head.parameters["variant"].string_param = hosted.variant
     head.parameters["accuracy"].double_param = hosted.accuracy
     head.parameters["device"].string_param = hosted.device
+    if is_emulated:
+        head.parameters["emulated"].bool_param = True
     for spec, shape in zip(specs, shapes, strict=True):
         head.outputs.add(name=spec.name, datatype=DATATYPE_OF[spec.dtype], shape=shape)
     return bytes(head.SerializeToString(deterministic=True))

@@ -225,6 +225,7 @@ class Codec:
         parameters = {
             "variant": hosted.variant, "accuracy": hosted.accuracy, "device": hosted.device,
             "batch_size": batch.rows, "compute_us": round(batch.compute_s * _US_PER_S),
+            **({"emulated": True} if batch.is_emulated else {}),
         }  # fmt: skip
         head = {"model_name": self._family, "model_version": oip.VERSION, "parameters": parameters}
         start = _encode(head)[:-2].replace(b"%", b"%%") + b',"queue_us":%d},"outputs":['

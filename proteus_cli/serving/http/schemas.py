@@ -118,6 +118,7 @@ _ANSWER_PARAMETERS = _object(
         "queue_us": _COUNT | {"description": "Microseconds from its arrival until the batch ran."},
         "compute_us": _COUNT | {"description": "Microseconds that the batch took."},
     },
+    {"emulated": {"type": "boolean", "description": "The device is emulated: times and outputs are made up."}},
     closed=True,
 )
 
@@ -146,6 +147,7 @@ _STATUS = _object(
     {
         "state": {"type": "string", "enum": [state.value for state in State]},
         "policy": _TEXT,
+        "emulated": {"type": "boolean", "description": "The devices are: no time here was measured."},
         "inside": _COUNT | {"description": "Requests that wait or run."},
         "demand_qps": _by(_NUMBER, "Queries per second over the last second, by family."),
         "planned_qps": _by(_NUMBER, "The demand that the plan in force is for, by family."),
@@ -191,7 +193,11 @@ _CONFIG = _object(
         "instance_group": _list(_INSTANCE),
         "dynamic_batching": {"type": "object"},
         "model_transaction_policy": {"type": "object"},
-        "parameters": _by(_object({"string_value": _TEXT}), "`slo_us`: the family's SLO in microseconds."),
+        "parameters": _by(
+            _object({"string_value": _TEXT}),
+            "`slo_us`: the family's SLO in microseconds; `emulated`: `true` where devices are; `signature`: `stub` "
+            "where inputs and outputs are made up.",
+        ),
     },
     closed=True,
     text="As Triton's `ModelConfig` in JSON.",

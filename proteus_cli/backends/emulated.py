@@ -1,0 +1,72 @@
+"""Engines that only pretend: the times that a profile says, and class scores that are made up.
+
+No `Backend` of its own: there is no model to run, only a time to wait, which is up to whoever runs batches.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.domain.profile import LatencyTable, VariantProfile
+from proteus_cli.errors import EngineError
+
+NAME = "proteus_emulated"
+
+STUB = Signature(
+    inputs=(TensorSpec("x", np.dtype(np.float32), (1,)),), outputs=(TensorSpec("y", np.dtype(np.float32), (10,)),)
+)
+"""What a family takes and gives where no ONNX file says it."""
+
+_LOOKED_AT_BYTES = 4096  # of each row and input: enough to tell rows apart, and cheap for large images, too
+_STEP = (math.sqrt(5) - 1) / 2  # spreads the scores of a row evenly
+_SEEDS = 2**32
+
+Part = tuple[int, tuple[bytes | bytearray | memoryview, ...]]
+"""The rows of a request, and its inputs in the order of the signature."""
+
+
+class EmulatedEngine:
+    """A variant on a device, as its profile describes it; ``load_s`` is what loading it takes, in seconds.
+
+    Raises `EngineError` where the profile has no times.
+    """
+
+    def __init__(self, measured: VariantProfile, signature: Signature) -> None:
+        if not measured.points:
+            raise EngineError(
+                f"The profile of `{measured.variant}` has no times to emulate it with.",
+                hint="measure it with `proteus profile`, or import it with `proteus profile --from-csv`",
+            )
+        self.signature = signature
+        self.load_s = measured.load_s
+        self.latency_s = LatencyTable(measured.points, of=lambda point: point.mean_s)
+        self._seed = crc32(measured.variant.encode())
+
+    def scores(self, parts: Sequence[Part]) -> tuple[npt.NDArray[Any], ...]:
+        """Outputs for all rows: always the same for one variant and row, and others for another."""
+        seeds = np.fromiter(chain.from_iterable(self._seeds(*part) for part in parts), np.uint32)
+        return tuple(_made_up(spec, seeds) for spec in self.signature.outputs)
+
+    def _seeds(self, rows: int, inputs: Sequence[bytes | bytearray | memoryview]) -> Iterator[int]:
+        views = [(memoryview(content), len(content) // rows) for content in inputs]
+        for row in range(rows):
+            seed = self._seed
+            for view, size in views:
+                first = row * size
+                seed = crc32(view[first : first + min(size, _LOOKED_AT_BYTES)], seed)
+            yield seed
+
+
+def _made_up(spec: TensorSpec, seeds: npt.NDArray[np.uint32]) -> npt.NDArray[Any]:
+    """Values in [0, 1), or zeros and ones where they are whole numbers; sizes that vary are 1."""
+    shape = tuple(size or 1 for size in spec.shape)
+    values = (seeds[:, np.newaxis] / _SEEDS + np.arange(math.prod(shape)) * _STEP) % 1.0
+    if spec.dtype.kind != "f":
+        values = np.floor(values * 2)
+    return values.astype(spec.dtype).reshape(len(seeds), *shape)

@@ -1,0 +1,207 @@
+"""The same model in FP16, as a variant of its own: precision lives in the ONNX file.
+
+TensorRT 11 is always strongly typed, so an engine is as precise as its file says. ONNX Runtime's own converter makes
+the file (`onnxruntime.transformers.float16`, which comes with it); inputs and outputs keep their types, so that all
+variants of a family still take and give the same tensors.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+import tomlkit
+from tomlkit.items import AoT, Comment, Table, Whitespace
+
+from proteus_cli import store
+from proteus_cli.backends.base import Backend
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.errors import ArtefactError, BackendUnavailable, EngineError, UsageError
+from proteus_cli.profiling.measure import measure_accuracy
+
+SUFFIX = "-fp16"
+DIGITS = 4  # of an accuracy in the catalog
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What was made: accuracies are measured on the family's eval split, sizes are those of the files."""
+
+    family: str
+    variant: str
+    onnx: str
+    accuracy: float
+    accuracy_before: float
+    size_bytes: int
+    size_before_bytes: int
+
+
+def add_fp16(place: store.Workspace, name: str, backend: Backend) -> Converted:
+    """Convert the variant ``name``, or ``family/name``, measure it, and add file and variant to the catalog.
+
+    All is written, or nothing. Raises `UsageError`, `ArtefactError`, `EngineError`, and `BackendUnavailable` where the
+    package `onnx` is missing.
+    """
+    content = store.read_text(place.catalog_path, hint="run `proteus init` to make a workspace")
+    catalog = place.catalog()
+    family, variant = _found(catalog, name)
+    model, eval_path = _model(place, family, variant), _eval(place, family)
+    onnx = _beside(str(variant.onnx))
+    _require_new(place, family, variant.name + SUFFIX, onnx)
+    converted = to_fp16(model)
+    before, after = _accuracies(model, converted, eval_path, backend)
+    added = Variant(variant.name + SUFFIX, round(after, DIGITS), onnx)
+    text = with_variant(content, family.name, variant.name, added)
+    _require_as_meant(text, place, catalog, family, variant, added)
+    store.write_together({place.model_path(onnx): converted, place.catalog_path: text.encode()})
+    return Converted(family.name, added.name, onnx, after, before, len(converted), _size_bytes(model))
+
+
+def to_fp16(model: Path) -> bytes:
+    """An ONNX file's model with what it computes in FP16. Raises `EngineError`, `UsageError`, `BackendUnavailable`."""
+    onnx, convert = _converter()
+    hint = "is it a complete ONNX file? `python -m onnx.checker` tells more"
+    try:
+        loaded = onnx.load(str(model))
+    except Exception as error:  # of protobuf, of onnx, or of the system: they share no base class
+        raise EngineError(f"Can't read `{model}`: {error}", hint=hint) from error
+    if not _has_fp32(onnx, loaded.graph):
+        raise UsageError(f"`{model}` holds no weights in FP32.", hint="name a variant in full precision")
+    try:
+        return bytes(convert(loaded, keep_io_types=True).SerializeToString())
+    except Exception as error:
+        raise EngineError(f"Can't convert `{model}` to FP16: {error}", hint=hint) from error
+
+
+def with_variant(content: str, family: str, after: str, added: Variant) -> str:
+    """A catalog's text with one more variant behind the one named ``after``; all else, comments too, as it was."""
+    document: Any = tomlkit.parse(content)
+    variants = next(each for each in document["family"] if each["name"] == family)["variant"]
+    place = [each["name"] for each in variants].index(after)
+    new = tomlkit.table() if isinstance(variants, AoT) else tomlkit.inline_table()
+    new.update({"name": added.name, "onnx": added.onnx, "accuracy": added.accuracy})
+    if isinstance(new, Table):
+        _move_end(variants[place], new)
+    variants.insert(place + 1, new)
+    return tomlkit.dumps(document)
+
+
+def _move_end(table: Table, new: Table) -> None:
+    """What follows a blank line at the end of a table, such as the comment on the next, comes after the new one."""
+    body = table.value.body
+    last = max(place for place, (key, _) in enumerate(body) if key is not None)
+    blank = next((p for p in range(last + 1, len(body)) if isinstance(body[p][1], Whitespace)), len(body))
+    rest = [item for _, item in body[blank:] if isinstance(item, Comment | Whitespace)]
+    del body[blank:]
+    table.add(tomlkit.nl())
+    for item in rest:
+        new.add(item)
+
+
+def _converter() -> tuple[Any, Callable[..., Any]]:
+    try:
+        import onnx  # noqa: PLC0415 - an extra
+        from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415 - needs onnx
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            f"Converting models needs the package `{error.name}`, which is not installed.",
+            hint="pip install 'proteus-serving[precision]'",
+        ) from error
+    return onnx, convert_float_to_float16
+
+
+def _has_fp32(onnx: Any, graph: Any) -> bool:
+    constants = (a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute if a.name == "value")
+    return any(tensor.data_type == onnx.TensorProto.FLOAT for tensor in (*graph.initializer, *constants))
+
+
+def _found(catalog: Catalog, name: str) -> tuple[Family, Variant]:
+    family_name, _, variant_name = name.rpartition("/")
+    if family_name:
+        family = catalog.family(family_name)
+        return family, family.variant(variant_name)
+    found = [(f, v) for f in catalog.families for v in f.variants if v.name == name]
+    if not found:
+        known = ", ".join(v.name for f in catalog.families for v in f.variants)
+        raise UsageError(f"No variant `{name}` in the catalog.", hint=f"it has: {known}")
+    if len(found) > 1:
+        each = ", ".join(f"{family.name}/{name}" for family, _ in found)
+        raise UsageError(f"Several families have a variant `{name}`.", hint=f"name one of: {each}")
+    return found[0]
+
+
+def _model(place: store.Workspace, family: Family, variant: Variant) -> Path:
+    if variant.onnx is None:
+        raise ArtefactError(
+            f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to convert.",
+            hint="set `onnx` in engines/catalog.toml",
+        )
+    model = place.model_path(variant.onnx)
+    if not model.is_file():
+        raise ArtefactError(f"No model `{model}`.", hint="the catalog names it; put the ONNX file there")
+    return model
+
+
+def _eval(place: store.Workspace, family: Family) -> Path:
+    path = place.eval_path(family)
+    if path is None:
+        raise ArtefactError(
+            f"Family `{family.name}` has no eval split to measure the accuracy on.",
+            hint="set `eval` in engines/catalog.toml; docs/formats.md says what it holds",
+        )
+    return path
+
+
+def _beside(onnx: str) -> str:
+    """The new file's name: ``models/a/b.onnx`` → ``models/a/b-fp16.onnx``."""
+    path = Path(onnx)
+    return path.with_name(f"{path.stem}{SUFFIX}{path.suffix}").as_posix()
+
+
+def _require_new(place: store.Workspace, family: Family, name: str, onnx: str) -> None:
+    if any(variant.name == name for variant in family.variants):
+        raise UsageError(
+            f"Family `{family.name}` has a variant `{name}` already.",
+            hint="to make it anew, take it out of engines/catalog.toml and remove its file first",
+        )
+    if place.model_path(onnx).exists():
+        raise ArtefactError(
+            f"`{place.model_path(onnx)}` is there already.", hint="remove it, or move it out of the way"
+        )
+
+
+def _accuracies(model: Path, converted: bytes, eval_path: Path, backend: Backend) -> tuple[float, float]:
+    """Measured before and after. Raises `EngineError` where the new model can't be run, or has other tensors."""
+    with TemporaryDirectory() as directory, backend.runner(model) as original:
+        path = Path(directory) / model.name
+        path.write_bytes(converted)
+        with backend.runner(path) as runner:
+            if runner.signature != original.signature:
+                raise EngineError(
+                    f"`{model}` takes or gives other tensors once it is converted.",
+                    hint="queries of a family must fit each of its variants; convert it by hand",
+                )
+            return measure_accuracy(original, eval_path), measure_accuracy(runner, eval_path)
+
+
+def _require_as_meant(
+    text: str, place: store.Workspace, catalog: Catalog, family: Family, after: Variant, added: Variant
+) -> None:
+    """Raise `ArtefactError` where the new text says anything else than the catalog with one more variant."""
+    behind = family.variants.index(after) + 1
+    larger = msgspec.structs.replace(family, variants=(*family.variants[:behind], added, *family.variants[behind:]))
+    meant = msgspec.structs.replace(
+        catalog, families=tuple(larger if each is family else each for each in catalog.families)
+    )
+    if store.parse_catalog(text.encode(), place.catalog_path) != meant:
+        raise ArtefactError(
+            f"Can't add a variant to `{place.catalog_path}`, as it is written.",
+            hint="write each variant as a [[family.variant]] of its own",
+        )
+
+
+def _size_bytes(model: Path) -> int:
+    """The file, and its external data."""
+    return sum(path.stat().st_size for path in (model, *model.parent.glob(f"{model.name}[._]*")))
