@@ -1,0 +1,40 @@
+// Errors on demand, and the state that some of them leave behind for good.
+#pragma once
+#include <cuda.h>
+
+#include <atomic>
+
+class Faults {
+ public:
+  // Why the context is lost, or CUDA_SUCCESS. Every call fails with it from then on.
+  CUresult lost() const { return lost_; }
+
+  void lose(CUresult why) {
+    CUresult alive = CUDA_SUCCESS;
+    lost_.compare_exchange_strong(alive, why);  // the first reason stays
+  }
+
+  // The n-th allocation from now on (the next is 1) finds no memory; 0 takes that back.
+  void fail_allocation(int n) { allocations_left_ = n; }
+  bool allocation_fails() { return counts_down_to_zero(allocations_left_); }
+
+  // The n-th launch from now on loses the context, once it would run.
+  void fail_launch(int n, CUresult how) {
+    launch_error_ = how;
+    launches_left_ = n;
+  }
+  CUresult next_launch() { return counts_down_to_zero(launches_left_) ? launch_error_.load() : CUDA_SUCCESS; }
+
+ private:
+  static bool counts_down_to_zero(std::atomic<int>& left) { return left > 0 && --left == 0; }
+
+  std::atomic<CUresult> lost_{CUDA_SUCCESS};
+  std::atomic<int> allocations_left_{0};
+  std::atomic<int> launches_left_{0};
+  std::atomic<CUresult> launch_error_{CUDA_SUCCESS};
+};
+
+inline Faults& faults() {
+  static Faults* const only = new Faults;
+  return *only;
+}
