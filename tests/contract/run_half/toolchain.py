@@ -17,7 +17,7 @@ from contract.downloads import BUILD, locked, target
 
 HEADERS = ("nvidia-cuda-runtime-cu12==12.9.79", "nvidia-cuda-profiler-api-cu12==12.9.79")
 PYCUDA = "pycuda==2026.1"
-PYCUDA_NEEDS = ("pytools==2026.1", "platformdirs==4.5.0", "mako==1.3.10", "siphash24==1.8")
+PYCUDA_NEEDS = ("pytools==2026.1.1", "platformdirs==4.14.8", "mako==1.4.3")
 SOURCES = Path(__file__).parent / "fake_driver"
 NOT_SUPPORTED = 801
 VERSIONS_OF_THE_API = ((), ("-D__CUDA_API_VERSION_INTERNAL",), ("-DCUDA_API_PER_THREAD_DEFAULT_STREAM",))
@@ -30,9 +30,9 @@ def environment() -> dict[str, str]:
     return os.environ | {"LD_LIBRARY_PATH": str(fake_driver()), "PYTHONPATH": os.pathsep.join(filter(None, search))}
 
 
-def headers() -> Path:
-    """The directory of `cuda.h`."""
-    return target("cuda-headers", *HEADERS) / "nvidia" / "include"
+def headers() -> list[Path]:
+    """The directories of `cuda.h` and `cudaProfiler.h`."""
+    return sorted(target("cuda-headers", *HEADERS).glob("nvidia/*/include"))
 
 
 def fake_driver() -> Path:
@@ -43,7 +43,7 @@ def fake_driver() -> Path:
 
     def make(place: Path) -> None:
         compiled, missing = place / "driver.o", place / "missing.c"
-        options = ["-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-pthread", f"-I{headers()}"]
+        options = ["-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-pthread", *_includes()]
         _run("g++", *options, "-c", SOURCES / "driver.cpp", "-o", compiled)
         names = sorted(_entry_points() - _defined_by(compiled))
         missing.write_text("".join(f"int {name}(void) {{ return {NOT_SUPPORTED}; }}\n" for name in names), "utf-8")
@@ -67,7 +67,7 @@ def pycuda() -> Path:
         with tarfile.open(archive) as packed:
             packed.extractall(source, filter="data")
         (tree,) = (path for path in source.iterdir() if path.is_dir())
-        options = [f"--cuda-inc-dir={headers()}", f"--cudadrv-lib-dir={fake_driver()}", "--no-cuda-enable-curand"]
+        options = [f"--cuda-inc-dir={','.join(map(str, headers()))}", f"--cudadrv-lib-dir={fake_driver()}", "--no-cuda-enable-curand"]
         configure = [sys.executable, "configure.py", "--cuda-root=/none", *options, "--cxxflags=-O1,-g0,-w"]
         subprocess.run(configure, cwd=tree, check=True, stdout=subprocess.DEVNULL)
         _pip("install", "--no-deps", "--target", place, tree)
@@ -94,10 +94,14 @@ def _entry_points() -> set[str]:
     source = "#include <cuda.h>\n#include <cudaProfiler.h>\n"
     found: set[str] = set()
     for defines in VERSIONS_OF_THE_API:
-        command = ["gcc", "-E", "-P", f"-I{headers()}", *defines, "-xc", "-"]
+        command = ["gcc", "-E", "-P", *_includes(), *defines, "-xc", "-"]
         text = subprocess.run(command, input=source, text=True, capture_output=True, check=True).stdout
         found.update(re.findall(r"\bCUresult\s+(cu[A-Z]\w*)\s*\(", text))
     return found
+
+
+def _includes() -> list[str]:
+    return [f"-isystem{directory}" for directory in headers()]
 
 
 def _defined_by(compiled: Path) -> set[str]:
