@@ -227,7 +227,9 @@ def run_apart(
         failures = {place: each for place, each in enumerate(found) if isinstance(each, EngineError)}
         if len(failures) == len(parts):
             raise
-    return _joined([each if isinstance(each, tuple) else part[0] for part, each in zip(parts, found, strict=True)]), failures
+    return _joined(
+        [each if isinstance(each, tuple) else part[0] for part, each in zip(parts, found, strict=True)]
+    ), failures
 
 
 def _split(parts: Sequence[Part], run: Callable[[Sequence[Part]], Arrays]) -> list[Arrays | EngineError]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +25,14 @@ def primary_context(ordinal: int) -> PrimaryContext:
 def _retain(ordinal: int) -> cuda.Context:
     try:
         cuda.init()
-        return cuda.Device(ordinal).retain_primary_context()
+        context: cuda.Context = cuda.Device(ordinal).retain_primary_context()
     except cuda.Error as error:
         raise DeviceUnavailable(
             f"The CUDA driver can't open gpu{ordinal}: {error}",
             hint="`nvidia-smi` lists the devices; `CUDA_VISIBLE_DEVICES` hides some",
         ) from error
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))  # as the interpreter ends, pycuda would detach it
+    return context
 
 
 class PrimaryContext:

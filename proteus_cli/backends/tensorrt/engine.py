@@ -139,14 +139,22 @@ def _part(inputs: Arrays, signature: Signature) -> Part:
 
 
 def _layout(engine: trt.ICudaEngine) -> Layout:
-    """The tensors of an engine, in its order. Raises `EngineError` where they can't be served."""
-    names = [str(engine.get_tensor_name(place)) for place in range(engine.num_io_tensors)]
-    inputs = tuple(_spec(engine, name) for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT)
-    outputs = tuple(_spec(engine, name) for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT)
-    most = {int(tuple(engine.get_tensor_profile_shape(spec.name, 0)[2])[0]) for spec in inputs}
+    """The tensors of an engine, in its order. Raises `EngineError` where they can't be served.
+
+    Loops, not generators: those would keep the engine in a cell, which nobody can clear after an error.
+    """
+    inputs, outputs, most = [], [], set()
+    for place in range(engine.num_io_tensors):
+        name = str(engine.get_tensor_name(place))
+        spec = _spec(engine, name)
+        if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT:
+            outputs.append(spec)
+        else:
+            inputs.append(spec)
+            most.add(int(tuple(engine.get_tensor_profile_shape(name, 0)[2])[0]))
     if len(most) != 1:
         raise EngineError(f"the inputs of an engine must have one largest batch, not {sorted(most)}")
-    return Layout(Signature(inputs, outputs), most.pop())
+    return Layout(Signature(tuple(inputs), tuple(outputs)), most.pop())
 
 
 def _spec(engine: trt.ICudaEngine, name: str) -> TensorSpec:
@@ -168,4 +176,3 @@ def _dtype(engine: trt.ICudaEngine, name: str) -> np.dtype[Any]:
             f"`{name}` has type {kind}, which can't be served.",
             hint="cast it to a type that numpy has, within the model",
         ) from error
-

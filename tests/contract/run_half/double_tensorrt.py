@@ -76,7 +76,9 @@ class Runtime:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         try:
-            session = ort.InferenceSession(serialized_engine[HEADER_BYTES:], options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(
+                serialized_engine[HEADER_BYTES:], options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # noqa: BLE001 - TensorRT raises nothing: it logs
             self._logger.log(ILogger.Severity.ERROR, f"not a plan: {type(error).__name__}")
             return None

@@ -39,14 +39,19 @@ def slow_down(*, copies_s: float = 0.0, compute_s: float = 0.0) -> None:
     _driver.fake_set_compute_delay_us(ctypes.c_long(round(compute_s * 1e6)))
 
 
-def fail_allocation(n: int) -> None:
-    """The n-th from now finds no memory; 0 takes it back."""
-    _driver.fake_fail_allocation(n)
+def fail_allocations_from(n: int) -> None:
+    """From the n-th on, which is 1 for the next, there is no memory; 0 takes it back."""
+    _driver.fake_fail_allocations_from(n)
 
 
 def fail_launch(n: int, error: int) -> None:
     """The n-th from now loses the context when it would run."""
     _driver.fake_fail_launch(n, error)
+
+
+def have_pop_fail() -> None:
+    """Once the context is lost, to pop it is an error, too, though it is popped."""
+    _driver.fake_have_pop_fail()
 
 
 def lose_context(error: int) -> None:

@@ -53,8 +53,8 @@ PLANTS = {
     "pageable buffers": Plant([Edit(SLOTS, PINNED, "np.empty(max_rows * each_bytes, np.uint8)"), NO_FREE], "overlap", "no overlap"),
     "reused slot": Plant(
         [
-            Edit(GPU, "        self._flights.put(Flight(", "        engine.give_back(slot)\n        self._flights.put(Flight("),
-            Edit(GPU, "            flight.engine.give_back(flight.slot)\n", ""),
+            Edit(GPU, "        self._flights.put(Flight(", "        engine.give_back(slot)\n        self._room.release()\n        self._flights.put(Flight("),
+            Edit(GPU, "            flight.engine.give_back(flight.slot)\n            self._room.release()\n", ""),
         ],
         "answers", WRONG_ANSWERS,
     ),
@@ -74,14 +74,14 @@ PLANTS = {
         [Edit(ENGINE, "traceback.clear_frames(error.__traceback__)", "pass")], "unservable", "left over"
     ),
     "memory not counted": Plant(
-        [Edit(ENGINE, "            require_memory(slots", "            len(slots"),] , "too_large", "",
+        [Edit(ENGINE, "require_memory(slots * slot_bytes, free_bytes,", "require_memory(0, free_bytes,")], "too_large", "not counted before"
     ),
     "loss not seen": Plant([Edit(CUDA, "            self._note_lost(error)\n\n    def _push", "            pass\n\n    def _push")], "launch_failure", "DeviceLost"),
-    "lost context not let go": Plant([Edit(CUDA, "            self._let_go()\n\n    def _note_lost", "            pass\n\n    def _note_lost")], "launch_failure", "context stack was not empty"),
+    "lost context not let go": Plant([Edit(CUDA, "            self._let_go()\n\n    def _note_lost", "            pass\n\n    def _note_lost")], "lost_context", "context stack was not empty"),
     "nobody told": Plant([Edit(GPU, "        if self._on_lost is not None:", "        if self._on_lost is None:")], "lost_context", "told"),
     "closed before its batches": Plant(
         [Edit(GPU, "        self._jobs.put(lambda: self._loads.put(engine.close))", "        with self._context.current():\n            engine._drop()")],
-        "swap", "",
+        "swap", "illegal memory access",
     ),
 }  # fmt: skip
 

@@ -67,7 +67,11 @@ def pycuda() -> Path:
         with tarfile.open(archive) as packed:
             packed.extractall(source, filter="data")
         (tree,) = (path for path in source.iterdir() if path.is_dir())
-        options = [f"--cuda-inc-dir={','.join(map(str, headers()))}", f"--cudadrv-lib-dir={fake_driver()}", "--no-cuda-enable-curand"]
+        options = [
+            f"--cuda-inc-dir={','.join(map(str, headers()))}",
+            f"--cudadrv-lib-dir={fake_driver()}",
+            "--no-cuda-enable-curand",
+        ]
         configure = [sys.executable, "configure.py", "--cuda-root=/none", *options, "--cxxflags=-O1,-g0,-w"]
         subprocess.run(configure, cwd=tree, check=True, stdout=subprocess.DEVNULL)
         _pip("install", "--no-deps", "--target", place, tree)

@@ -257,13 +257,12 @@ CUresult cuCtxPushCurrent(CUcontext context) {
   return CUDA_SUCCESS;
 }
 
-// Once the context is lost, it pops and fails all the same: the documentation allows that.
 CUresult cuCtxPopCurrent(CUcontext* context) {
   if (pushed.empty()) return CUDA_ERROR_INVALID_CONTEXT;
   *context = pushed.back();
   pushed.pop_back();
   --census().pushed_contexts;
-  return faults().lost();
+  return faults().pop_fails ? faults().lost() : CUDA_SUCCESS;
 }
 
 CUresult cuCtxGetDevice(CUdevice* device) {
@@ -428,7 +427,9 @@ void fake_set_copy_delay_us(long delay_us) {
 
 void fake_set_compute_delay_us(long delay_us) { computes.set_delay_us(delay_us); }
 
-void fake_fail_allocation(int n) { faults().fail_allocation(n); }
+void fake_fail_allocations_from(int n) { faults().fail_allocations_from(n); }
+
+void fake_have_pop_fail() { faults().pop_fails = true; }
 
 void fake_fail_launch(int n, int error) { faults().fail_launch(n, static_cast<CUresult>(error)); }
 

@@ -14,9 +14,17 @@ class Faults {
     lost_.compare_exchange_strong(alive, why);  // the first reason stays
   }
 
-  // The n-th allocation from now on (the next is 1) finds no memory; 0 takes that back.
-  void fail_allocation(int n) { allocations_left_ = n; }
-  bool allocation_fails() { return counts_down_to_zero(allocations_left_); }
+  // From the n-th allocation on (the next is 1) there is no memory; 0 takes that back. One alone would not do: pycuda
+  // tries again.
+  void fail_allocations_from(int n) { allocations_left_ = n; }
+  bool allocation_fails() {
+    if (allocations_left_ == 1) return true;
+    if (allocations_left_ > 1) --allocations_left_;
+    return false;
+  }
+
+  // Whether to pop a lost context is an error, though it is popped: the documentation allows that.
+  std::atomic<bool> pop_fails{false};
 
   // The n-th launch from now on loses the context, once it would run.
   void fail_launch(int n, CUresult how) {
