@@ -108,8 +108,7 @@ class GpuExecutor:
 
     def submit(self, batch: Batch, done: Done) -> None:
         """Raises `DeviceLost` once the context is lost, besides."""
-        if self._is_closed:
-            raise RuntimeError(f"gpu{self._context.ordinal} is closed")
+        self._require_open()
         self._context.require_alive()
         self._jobs.put(partial(self._enqueue, self._engines[batch.key], batch, done))
 
@@ -132,8 +131,7 @@ class GpuExecutor:
         try:
             _require_room(engine, key, warm_up_rows)
             self._warm_up(engine, warm_up_rows)
-            if self._is_closed:
-                raise RuntimeError(f"gpu{self._context.ordinal} was closed while it loaded `{key[1]}`")
+            self._require_open()
         except BaseException:
             engine.close()
             raise
@@ -188,6 +186,10 @@ class GpuExecutor:
             raise
         except EngineError:
             return self._apart(flight.engine, flight.slot, flight.batch)
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError(f"gpu{self._context.ordinal} is closed")
 
     # --- whichever thread has a slot
 

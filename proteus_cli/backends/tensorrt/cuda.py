@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from proteus_cli.backends.tensorrt.binding import cuda
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError, OutOfDeviceMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _retained: dict[int, PrimaryContext] = {}
 _retaining = threading.Lock()

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from proteus_cli.backends.base import Arrays, Part, Signature, TensorSpec
 from proteus_cli.backends.tensorrt.binding import trt
-from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 from proteus_cli.backends.tensorrt.layout import Layout, require_memory
 from proteus_cli.backends.tensorrt.listening import logger_into
 from proteus_cli.backends.tensorrt.slots import BatchTimes, Slot
 from proteus_cli.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 
 DYNAMIC = -1  # a size that TensorRT learns only with the batch
 
@@ -151,7 +154,8 @@ def _layout(engine: trt.ICudaEngine) -> Layout:
             outputs.append(spec)
         else:
             inputs.append(spec)
-            most.add(int(tuple(engine.get_tensor_profile_shape(name, 0)[2])[0]))
+            *_, (rows, *_) = engine.get_tensor_profile_shape(name, 0)
+            most.add(int(rows))
     if len(most) != 1:
         raise EngineError(f"the inputs of an engine must have one largest batch, not {sorted(most)}")
     return Layout(Signature(tuple(inputs), tuple(outputs)), most.pop())
@@ -170,9 +174,10 @@ def _spec(engine: trt.ICudaEngine, name: str) -> TensorSpec:
 def _dtype(engine: trt.ICudaEngine, name: str) -> np.dtype[Any]:
     kind = engine.get_tensor_dtype(name)
     try:
-        return np.dtype(trt.nptype(kind))
+        dtype: np.dtype[Any] = np.dtype(trt.nptype(kind))
     except TypeError as error:
         raise EngineError(
             f"`{name}` has type {kind}, which can't be served.",
             hint="cast it to a type that numpy has, within the model",
         ) from error
+    return dtype

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.backends.base import Part, TensorSpec
 from proteus_cli.backends.tensorrt.binding import cuda, trt
 from proteus_cli.backends.tensorrt.layout import Layout, row_bytes
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proteus_cli.backends.base import Part, TensorSpec
 
 Outputs = tuple[npt.NDArray[Any], ...]
 """In the order of the signature."""
@@ -94,7 +97,7 @@ class Slot:
         )
 
     def close(self) -> None:
-        """Free everything; to be called once nothing runs. Streams, events and contexts go with their last reference."""
+        """Free everything, once nothing runs. Streams, events and contexts go with their last reference."""
         for port in (*self._inputs, *self._outputs):
             port.free()
         self._inputs, self._outputs = [], []

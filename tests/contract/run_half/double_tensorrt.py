@@ -1,4 +1,4 @@
-"""Stands for `tensorrt` at run time: ONNX Runtime behind TensorRT's names, run in the order of a stream of the fake driver.
+"""Stands for `tensorrt` at run time: ONNX Runtime behind TensorRT's names, in the order of the fake driver's streams.
 
 A plan is a number, the largest batch, before an ONNX file (see `make_plan`). What an engine and its contexts would take
 of the device's memory they allocate there. A model that fails while it runs is a kernel that goes astray: the context
@@ -80,7 +80,8 @@ class Runtime:
                 serialized_engine[HEADER_BYTES:], options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # noqa: BLE001 - TensorRT raises nothing: it logs
-            self._logger.log(ILogger.Severity.ERROR, f"not a plan: {type(error).__name__}")
+            why = f"not a plan: {type(error).__name__}"
+            self._logger.log(ILogger.Severity.ERROR, why)
             return None
         return ICudaEngine(session, int.from_bytes(serialized_engine[:HEADER_BYTES], "little"), memory)
 
@@ -88,14 +89,14 @@ class Runtime:
 class ICudaEngine:
     def __init__(self, session: Any, max_rows: int, memory: DeviceMemory) -> None:
         self._session, self._max_rows, self._memory = session, max_rows, memory
-        self._inputs = [value.name for value in session.get_inputs()]
+        self._inputs: list[str] = [value.name for value in session.get_inputs()]
         self._outputs = [value.name for value in session.get_outputs()]
-        self._values = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
+        self._values: dict[str, Any] = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
         self.num_io_tensors = len(self._values)
         self.device_memory_size_v2 = WORKSPACE_BYTES
 
     def get_tensor_name(self, index: int) -> str:
-        return [*self._inputs, *self._outputs][index]
+        return list(self._values)[index]
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
         return TensorIOMode.INPUT if name in self._inputs else TensorIOMode.OUTPUT
@@ -156,10 +157,12 @@ _tickets = count(1)
 _enqueued: dict[int, tuple[IExecutionContext, dict[str, int], dict[str, int]]] = {}
 
 
-@HostFunction
-def _compute(ticket: int) -> None:
+def _run_enqueued(ticket: int) -> None:
     context, rows, addresses = _enqueued.pop(ticket)
     try:
         context.compute(rows, addresses)
     except Exception:  # noqa: BLE001 - no exception gets out of a callback
         driver.fake_lose_context(ILLEGAL_ADDRESS)
+
+
+_compute = HostFunction(_run_enqueued)

@@ -49,9 +49,9 @@ def fail_launch(n: int, error: int) -> None:
     _driver.fake_fail_launch(n, error)
 
 
-def have_pop_fail() -> None:
-    """Once the context is lost, to pop it is an error, too, though it is popped."""
-    _driver.fake_have_pop_fail()
+def have_stack_fail() -> None:
+    """Once the context is lost, to push and to pop it are errors, too, though it is popped."""
+    _driver.fake_have_stack_fail()
 
 
 def lose_context(error: int) -> None:

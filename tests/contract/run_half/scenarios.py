@@ -21,7 +21,9 @@ if __name__ == "__main__" and len(sys.argv) > 2:
     plant(sys.argv[2])
 
 import numpy as np  # noqa: E402 - the double and the plant come first
+import pytest  # noqa: E402
 from contract.run_half import fake, lab  # noqa: E402
+from tiny import INPUTS  # noqa: E402
 
 from proteus_cli.backends.tensorrt.cuda import primary_context  # noqa: E402
 from proteus_cli.backends.tensorrt.engine import LoadedEngine  # noqa: E402
@@ -72,7 +74,7 @@ async def threads() -> str:
         def use(seed: int) -> None:
             rng = np.random.default_rng(seed)
             for _ in range(40):
-                rows = rng.random((int(rng.integers(1, lab.MAX_ROWS + 1)), lab.INPUTS), dtype=np.float32)
+                rows = rng.random((int(rng.integers(1, lab.MAX_ROWS + 1)), INPUTS), dtype=np.float32)
                 found = engine.infer({"x": rows})["scores"]
                 wrong.append(not lab.same(found, device.models.answer(lab.SMALL, rows)))
 
@@ -88,7 +90,7 @@ async def threads() -> str:
 
 @scenario
 async def overlap() -> str:
-    """With two slots, copies overlap computing and each other: three units work at once, where one slot has them wait."""
+    """With two slots copies overlap computing, and each other, where in one slot they wait."""
     took_s = []
     for slots in (1, 2):
         async with lab.opened(slots=slots, leaves_nothing=False) as device:
@@ -175,25 +177,27 @@ async def out_of_memory() -> str:
     async with lab.opened() as device:
         await device.load(lab.SMALL)
         before, failed = fake.census(), 0
-        while True:
-            fake.fail_allocations_from(failed + 1)
-            try:
-                await device.load(lab.LARGE)
-            except EngineError as error:
-                assert isinstance(error, OutOfDeviceMemory) or "can't load" in error.message, error
-                failed += 1
-            else:
-                break
-            now = fake.census()
-            fake.fail_allocations_from(0)
-            assert now == before, f"left over by allocation {failed}: {now}"
+        while (error := await _load_without_memory(device, failed + 1)) is not None:
+            failed += 1
+            assert isinstance(error, OutOfDeviceMemory) or "can't load" in error.message, error
+            assert fake.census() == before, f"left over by allocation {failed}: {fake.census()}"
             await device.check(lab.SMALL, 5)
-        fake.fail_allocations_from(0)
-        assert failed >= 2 + 2 * 2 * 2, (
-            f"only {failed} allocations in a load"
-        )  # weights; per slot a context, 2 tensors twice
+        at_least = 1 + 2 * (1 + 2 * 2)  # weights; in each slot a context, and two tensors on either side
+        assert failed >= at_least, f"only {failed} allocations in a load"
         await device.check(lab.LARGE, 20)
         return f"each of {failed} allocations of a load failed once"
+
+
+async def _load_without_memory(device: "lab.Lab", allocation: int) -> EngineError | None:
+    """Why a load failed for which this allocation, and all after it, find no memory; None where it has fewer."""
+    fake.fail_allocations_from(allocation)
+    try:
+        await device.load(lab.LARGE)
+    except EngineError as error:
+        return error
+    finally:
+        fake.fail_allocations_from(0)
+    return None
 
 
 @scenario
@@ -204,12 +208,9 @@ async def too_large() -> str:
         before = fake.census()
         plan = double_tensorrt.make_plan(device.models.paths[lab.LARGE], 2**26)
         fake.fail_allocations_from(2)  # the first one after the weights would say so itself
-        try:
+        with pytest.raises(OutOfDeviceMemory) as refusal:
             LoadedEngine(plan, primary_context(0), slots=2)
-        except OutOfDeviceMemory as error:
-            assert "2 slots of an engine take" in error.message, f"not counted before: {error}"
-        else:
-            raise AssertionError("loaded")
+        assert "2 slots of an engine take" in str(refusal.value), f"not counted before: {refusal.value}"
         fake.fail_allocations_from(0)
         assert fake.census() == before
         await device.check(lab.SMALL, 5)
@@ -221,17 +222,13 @@ async def unservable() -> str:
     """A plan that can't be served is refused, and nothing of it is left while its error is still held."""
     async with lab.opened() as device:
         before = fake.census()
-        errors = []
-        fixed = device.models.paths[lab.SMALL].with_name("fixed.onnx")
-        lab.with_fixed_batch(fixed)
-        for plan, words in ((b"\x08\0\0\0 garbage", "can't load"), (double_tensorrt.make_plan(fixed, 4), "first axis")):
-            try:
+        fixed = lab.with_fixed_batch(device.models.paths[lab.SMALL].with_name("fixed.onnx"))
+        plans = {b"\x08\0\0\0 garbage": "can't load", double_tensorrt.make_plan(fixed, 4): "first axis"}
+        for plan, words in plans.items():
+            with pytest.raises(EngineError, match=words) as held:
                 LoadedEngine(plan, primary_context(0), slots=2)
-            except EngineError as error:
-                errors.append(error)
-                assert words in error.message, error
-            assert fake.census() == before, f"left over: {fake.census()}"
-        assert len(errors) == 2
+            assert fake.census() == before, f"left over while an error is held: {fake.census()}"
+            del held
         return "2 plans refused"
 
 
@@ -255,14 +252,11 @@ async def refusals() -> str:
     async with lab.opened() as device:
         engine = LoadedEngine(_plan(device), primary_context(0), slots=1)
         fake.fail_launch(1, fake.LAUNCH_FAILED)  # nothing may run
-        too_many = np.zeros((lab.MAX_ROWS + 1, lab.INPUTS), np.float32)
+        too_many = np.zeros((lab.MAX_ROWS + 1, INPUTS), np.float32)
         for rows in (too_many, too_many[:2].astype(np.float64), too_many[:2, :-1], too_many[:0]):
-            try:
+            with pytest.raises(EngineError) as refusal:
                 engine.infer({"x": rows})
-            except EngineError as error:
-                assert not isinstance(error, DeviceLost), f"enqueued: {error}"
-            else:
-                raise AssertionError(f"took {rows.dtype} {rows.shape}")
+            assert not isinstance(refusal.value, DeviceLost), f"enqueued: {refusal.value}"
         fake.fail_launch(0, 0)
         engine.close()
         await device.load(lab.SMALL)
@@ -278,14 +272,14 @@ async def refusals() -> str:
 
 @scenario
 async def launch_failure() -> str:
-    """After a failed launch all batches fail, also those that come later, and the process lives on."""
+    """After a failed launch all batches fail, also later ones, and the process lives, though nothing can be popped."""
+    fake.have_stack_fail()
     return await _lose(lambda: fake.fail_launch(5, fake.LAUNCH_FAILED), "unspecified launch failure")
 
 
 @scenario
 async def lost_context() -> str:
-    """The same where the context is lost by itself, and can't even be popped."""
-    fake.have_pop_fail()
+    """The same where the context is lost by itself, and can still be pushed and popped."""
     return await _lose(lambda: fake.lose_context(fake.UNKNOWN), "unknown error")
 
 
@@ -294,7 +288,7 @@ async def astray() -> str:
     """An input that leads a kernel astray loses the context, too."""
     async with lab.opened(leaves_nothing=False) as device:
         await device.load(lab.TABLE)
-        poison = np.full((1, lab.INPUTS), 99, np.float32)
+        poison = np.full((1, INPUTS), 99, np.float32)
         found = await asyncio.gather(device.submit(lab.TABLE, lab.parts_of(poison)), return_exceptions=True)
         assert isinstance(found[0], DeviceLost), found
         assert "illegal memory access" in found[0].message
@@ -316,24 +310,12 @@ async def _lose(fault: Callable[[], None], words: str) -> str:
         assert isinstance(ended[-1], DeviceLost), "the last batch was answered"
         assert len(device.told) == 1, f"told {len(device.told)} times"
         assert device.executor.is_lost
-        await _expect_lost(device)
+        with pytest.raises(DeviceLost):
+            device.submit(lab.SMALL, lab.parts_of(device.rows()))
+        with pytest.raises(DeviceLost):
+            await device.load(lab.LARGE)
     assert fake.census().pushed_contexts == 0
     return f"{len(lost)} of {len(ended)} batches failed"
-
-
-async def _expect_lost(device: "lab.Lab") -> None:
-    try:
-        device.submit(lab.SMALL, lab.parts_of(device.rows()))
-    except DeviceLost:
-        pass
-    else:
-        raise AssertionError("a lost device took a batch")
-    try:
-        await device.load(lab.LARGE)
-    except DeviceLost:
-        pass
-    else:
-        raise AssertionError("a lost device loaded an engine")
 
 
 def _plan(device: "lab.Lab") -> bytes:

@@ -251,7 +251,7 @@ CUresult cuDevicePrimaryCtxRelease(CUdevice) { return CUDA_SUCCESS; }
 
 CUresult cuCtxPushCurrent(CUcontext context) {
   if (!is_initialized) return CUDA_ERROR_NOT_INITIALIZED;
-  if (faults().lost()) return faults().lost();
+  if (faults().stack_fails && faults().lost()) return faults().lost();
   pushed.push_back(context);
   ++census().pushed_contexts;
   return CUDA_SUCCESS;
@@ -262,7 +262,7 @@ CUresult cuCtxPopCurrent(CUcontext* context) {
   *context = pushed.back();
   pushed.pop_back();
   --census().pushed_contexts;
-  return faults().pop_fails ? faults().lost() : CUDA_SUCCESS;
+  return faults().stack_fails ? faults().lost() : CUDA_SUCCESS;
 }
 
 CUresult cuCtxGetDevice(CUdevice* device) {
@@ -429,7 +429,7 @@ void fake_set_compute_delay_us(long delay_us) { computes.set_delay_us(delay_us);
 
 void fake_fail_allocations_from(int n) { faults().fail_allocations_from(n); }
 
-void fake_have_pop_fail() { faults().pop_fails = true; }
+void fake_have_stack_fail() { faults().stack_fails = true; }
 
 void fake_fail_launch(int n, int error) { faults().fail_launch(n, static_cast<CUresult>(error)); }
 

@@ -23,8 +23,8 @@ class Faults {
     return false;
   }
 
-  // Whether to pop a lost context is an error, though it is popped: the documentation allows that.
-  std::atomic<bool> pop_fails{false};
+  // Whether to push and pop a lost context are errors, though it is popped: the documentation allows both.
+  std::atomic<bool> stack_fails{false};
 
   // The n-th launch from now on loses the context, once it would run.
   void fail_launch(int n, CUresult how) {
