@@ -127,6 +127,7 @@ class GpuExecutor:
 
     def _open(self, key: EngineKey, model: Path, warm_up_rows: int) -> LoadedEngine:
         """Beside what runs: its slots have streams of their own."""
+        self._require_open()
         engine = LoadedEngine(self._read_plan(key, model), self._context, slots=self._slots)
         try:
             _require_room(engine, key, warm_up_rows)

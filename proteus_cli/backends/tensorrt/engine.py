@@ -14,7 +14,7 @@ from proteus_cli.backends.tensorrt.binding import trt
 from proteus_cli.backends.tensorrt.layout import Layout, require_memory
 from proteus_cli.backends.tensorrt.listening import logger_into
 from proteus_cli.backends.tensorrt.slots import BatchTimes, Slot
-from proteus_cli.errors import EngineError
+from proteus_cli.errors import DeviceLost, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,12 +90,12 @@ class LoadedEngine:
         """Wait until all slots are free, then free everything. Nothing may be submitted any more."""
         for _ in self._slots:
             self._free.get()
-        if self._context.is_lost:
+        try:
+            with self._context.current():
+                self._drop()
+        except DeviceLost:
             _abandoned.append(self.__dict__.copy())
             self._slots = []
-            return
-        with self._context.current():
-            self._drop()
 
     def _open(self, plan: bytes, slots: int) -> None:
         before_bytes, total_bytes = self._context.memory_bytes()

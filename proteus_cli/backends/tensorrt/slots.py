@@ -173,5 +173,7 @@ def _port(spec: TensorSpec, max_rows: int) -> Port:
 
 
 def _free_pinned(pinned: npt.NDArray[np.uint8]) -> None:
-    allocation: cuda.PagelockedHostAllocation = pinned.base
+    allocation: object = pinned.base
+    if not isinstance(allocation, cuda.PagelockedHostAllocation):
+        raise TypeError(f"memory of {type(allocation).__name__} is not pinned")
     allocation.free()

@@ -121,6 +121,7 @@ class IExecutionContext:
     def __init__(self, engine: ICudaEngine, memory: DeviceMemory) -> None:
         self._engine, self._memory = engine, memory
         self._rows: dict[str, int] = {}
+        self.shapes_set = 0  # no name of TensorRT's: for tests
         self._addresses: dict[str, int] = {}
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
@@ -128,6 +129,7 @@ class IExecutionContext:
         fits = len(shape) == len(most) and all(a <= b <= c for a, b, c in zip(least, shape, most, strict=True))
         if fits:
             self._rows[name] = shape[0]
+            self.shapes_set += 1
         return fits
 
     def set_tensor_address(self, name: str, memory: int) -> bool:

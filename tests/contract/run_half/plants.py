@@ -32,7 +32,7 @@ class Plant:
 
 WRONG_ANSWERS = "wrong answers"
 PINNED = "cuda.pagelocked_empty(max_rows * each_bytes, np.uint8)"
-NO_FREE = Edit(SLOTS, "    allocation.free()\n", "    del allocation\n")
+NO_FREE = Edit(SLOTS, "    allocation: object = pinned.base\n", "    return\n    allocation: object = pinned.base\n")
 
 PLANTS = {
     "ignored event": Plant([Edit(SLOTS, "self._done.synchronize()", "pass")], "answers", WRONG_ANSWERS),
@@ -79,6 +79,9 @@ PLANTS = {
     ),
     "stale shape": Plant(
         [Edit(SLOTS, "if rows == self._shaped_rows:", "if self._shaped_rows:")], "answers", WRONG_ANSWERS
+    ),
+    "shape told each time": Plant(
+        [Edit(SLOTS, "if rows == self._shaped_rows:", "if False:")], "shapes", "told 6 times"
     ),
     "device buffers not freed": Plant(
         [Edit(SLOTS, "        self.device.free()\n", "")], "leftover_frames", "left over"

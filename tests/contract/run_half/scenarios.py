@@ -134,6 +134,21 @@ async def timed() -> str:
 
 
 @scenario
+async def shapes() -> str:
+    """TensorRT is told the shape of a batch only where it differs from that of the batch before."""
+    async with lab.opened() as device:
+        engine = LoadedEngine(_plan(device), primary_context(0), slots=1)
+        rows = np.zeros((5, INPUTS), np.float32)
+        for most in (5, 5, 5, 2, 2, 5):
+            engine.infer({"x": rows[:most]})
+        with engine.slot() as slot:
+            told = slot._context.shapes_set
+        engine.close()
+        assert told == 3, f"told {told} times"
+        return "told 3 times for 6 batches"
+
+
+@scenario
 async def swap() -> str:
     """A variant is loaded beside one that serves, and that one freed once its batches are done."""
     fake.slow_down(copies_s=0.0005, compute_s=0.0005)
@@ -312,6 +327,7 @@ async def _lose(fault: Callable[[], None], words: str) -> str:
         assert device.executor.is_lost
         with pytest.raises(DeviceLost):
             device.submit(lab.SMALL, lab.parts_of(device.rows()))
+        device.executor.unload(lab.SMALL)
         with pytest.raises(DeviceLost):
             await device.load(lab.LARGE)
     assert fake.census().pushed_contexts == 0
