@@ -11,6 +11,8 @@
     │   └── BackendUnavailable        … or whose toolchain isn't installed
     ├── GateFailed            exit 5  a measured value broke a gate that the user set
     ├── EngineError           exit 1  a model that fails to load or to run
+    │   ├── OutOfDeviceMemory         … for lack of memory on its device
+    │   └── DeviceLost                … as its device is in a state in which nothing runs there any more
     ├── ServerError           exit 1  a server that can't start or can't be reached
     └── RequestError                  one request went wrong; front ends map it to their codes
         ├── BadRequest                malformed, wrong shape or type
@@ -70,6 +72,14 @@ class GateFailed(ProteusError):
 
 
 class EngineError(ProteusError):
+    pass
+
+
+class OutOfDeviceMemory(EngineError):
+    pass
+
+
+class DeviceLost(EngineError):
     pass
 
 

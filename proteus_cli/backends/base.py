@@ -13,6 +13,12 @@ from proteus_cli.domain.profile import Backend as BackendVersions
 Arrays = dict[str, npt.NDArray[Any]]
 """Tensors by name; axis 0 is the batch."""
 
+Buffer = bytes | bytearray | memoryview
+"""The values of a tensor: row-major, little-endian, without gaps."""
+
+Part = tuple[int, tuple[Buffer, ...]]
+"""Some rows of a batch: how many, and their inputs in the order of the signature."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:

@@ -9,16 +9,15 @@ from itertools import accumulate
 from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.backends.affinity import pin_this_thread
-from proteus_cli.backends.base import Backend, Runner, Signature
+from proteus_cli.backends.base import Backend, Part, Runner, Signature
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.oip import Buffer
 
 EngineKey = tuple[str, str]
 """(family, variant)"""
@@ -33,7 +32,7 @@ class Batch:
     """What to run: an engine, and of each request its rows and its inputs, in the order of the signature."""
 
     key: EngineKey
-    parts: Sequence[tuple[int, tuple[Buffer, ...]]]
+    parts: Sequence[Part]
     rows: int
 
 
@@ -88,27 +87,13 @@ class Engine:
     def close(self) -> None:
         self._stack.close()
 
-    def run(self, parts: Sequence[tuple[int, tuple[Buffer, ...]]], rows: int) -> BatchResult:
-        """Run parts as one batch; where it fails, halves of it, until those that fail alone are found.
-
-        A part that fails costs at most twice as many runs as halvings lead to it, and all of them 2n. Where the model
-        fails on anything, that is found out by one run more, and nothing is split.
-        """
+    def run(self, parts: Sequence[Part], rows: int) -> BatchResult:
+        """Run parts as one batch. Raises `EngineError` where all of them fail."""
         start_s = perf_counter()
-        try:
-            outputs = self._run(parts, rows)
-        except EngineError:
-            if len(parts) == 1 or self._fails_anyway():
-                raise
-            found = self._split(parts)
-            failures = {place: each for place, each in enumerate(found) if isinstance(each, EngineError)}
-            if len(failures) == len(parts):
-                raise
-            outputs = _joined(
-                [each if isinstance(each, tuple) else part[0] for part, each in zip(parts, found, strict=True)]
-            )
-            return BatchResult(outputs, perf_counter() - start_s, failures)
-        return BatchResult(outputs, perf_counter() - start_s)
+        if rows > self._room:
+            self._reserve(rows)
+        outputs, failures = run_apart(parts, self._run, self._fails_anyway)
+        return BatchResult(outputs, perf_counter() - start_s, failures)
 
     def _fails_anyway(self) -> bool:
         """The model fails on what it could do when it was loaded."""
@@ -118,25 +103,8 @@ class Engine:
             return True
         return False
 
-    def _split(self, parts: Sequence[tuple[int, tuple[Buffer, ...]]]) -> list[Arrays | EngineError]:
-        """The outputs of each part of a batch that failed, or why it fails alone."""
-        middle = len(parts) // 2
-        found: list[Arrays | EngineError] = []
-        for half in (parts[:middle], parts[middle:]):
-            try:
-                outputs = self._run(half, sum(rows for rows, _ in half))
-            except EngineError as error:
-                found += [error] if len(half) == 1 else self._split(half)
-            else:
-                lasts = accumulate(rows for rows, _ in half)
-                found += [
-                    tuple(v[last - part[0] : last] for v in outputs) for part, last in zip(half, lasts, strict=True)
-                ]
-        return found
-
-    def _run(self, parts: Sequence[tuple[int, tuple[Buffer, ...]]], rows: int) -> Arrays:
-        if rows > self._room:
-            self._reserve(rows)
+    def _run(self, parts: Sequence[Part]) -> Arrays:
+        rows = sum(rows for rows, _ in parts)
         inputs = {}
         for place, (spec, row_bytes, view, values) in enumerate(self._inputs):
             first = 0
@@ -188,9 +156,9 @@ class ThreadExecutor:
             try:
                 engine = self._open(model, warm_up_rows)
             except BaseException as error:  # noqa: BLE001 - it is raised again, where it is waited for
-                self._loop.call_soon_threadsafe(_settle, loaded, error)
+                self._loop.call_soon_threadsafe(settle, loaded, error)
             else:
-                self._loop.call_soon_threadsafe(_settle, loaded, engine)
+                self._loop.call_soon_threadsafe(settle, loaded, engine)
 
         self._loads.put(open_it)
         engine = self._engines[key] = await loaded
@@ -241,6 +209,44 @@ class ThreadExecutor:
             return Engine(runner, stack.pop_all(), warm_up_rows)
 
 
+def run_apart(
+    parts: Sequence[Part], run: Callable[[Sequence[Part]], Arrays], fails_anyway: Callable[[], bool]
+) -> tuple[Arrays, Mapping[int, EngineError]]:
+    """Run parts as one batch; where it fails, halves of it, until those that fail alone are found.
+
+    The outputs of all rows, and by place the parts that failed, whose outputs mean nothing. A part that fails costs at
+    most twice as many runs as halvings lead to it, and all of them 2n. Where the model fails on anything, that is found
+    out by one run more, and nothing is split. Raises `EngineError` where all fail.
+    """
+    try:
+        return run(parts), {}
+    except EngineError:
+        if len(parts) == 1 or fails_anyway():
+            raise
+        found = _split(parts, run)
+        failures = {place: each for place, each in enumerate(found) if isinstance(each, EngineError)}
+        if len(failures) == len(parts):
+            raise
+    return _joined(
+        [each if isinstance(each, tuple) else part[0] for part, each in zip(parts, found, strict=True)]
+    ), failures
+
+
+def _split(parts: Sequence[Part], run: Callable[[Sequence[Part]], Arrays]) -> list[Arrays | EngineError]:
+    """The outputs of each part of a batch that failed, or why it fails alone."""
+    middle = len(parts) // 2
+    found: list[Arrays | EngineError] = []
+    for half in (parts[:middle], parts[middle:]):
+        try:
+            outputs = run(half)
+        except EngineError as error:
+            found += [error] if len(half) == 1 else _split(half, run)
+        else:
+            lasts = accumulate(rows for rows, _ in half)
+            found += [tuple(v[last - part[0] : last] for v in outputs) for part, last in zip(half, lasts, strict=True)]
+    return found
+
+
 def _joined(found: "Sequence[Arrays | int]") -> Arrays:
     """Outputs of parts as those of one batch; zeros for so many rows where there are none."""
     like = next(each for each in found if not isinstance(each, int))
@@ -252,14 +258,22 @@ def _joined(found: "Sequence[Arrays | int]") -> Arrays:
         raise EngineError(f"the sizes of an output depend on the batch: {error}") from error
 
 
-def _settle(loaded: "asyncio.Future[Engine]", result: Engine | BaseException) -> None:
-    if loaded.done():  # nobody waits any more
-        if isinstance(result, Engine):
-            result.close()
-    elif isinstance(result, Engine):
-        loaded.set_result(result)
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+Loaded = TypeVar("Loaded", bound=Closable)
+
+
+def settle(loaded: "asyncio.Future[Loaded]", result: Loaded | BaseException) -> None:
+    """Tell whoever waits for an engine what became of it; where nobody does any more, close it."""
+    if isinstance(result, BaseException):
+        if not loaded.done():
+            loaded.set_exception(result)
+    elif loaded.done():
+        result.close()
     else:
-        loaded.set_exception(result)
+        loaded.set_result(result)
 
 
 def _require_rows(model: Path, name: str, values: npt.NDArray[Any], rows: int) -> None:

@@ -1,0 +1,183 @@
+"""A plan of TensorRT, loaded on its device: the engine and its slots."""
+
+from __future__ import annotations
+
+import traceback
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from proteus_cli.backends.base import Arrays, Part, Signature, TensorSpec
+from proteus_cli.backends.tensorrt.binding import trt
+from proteus_cli.backends.tensorrt.layout import Layout, require_memory
+from proteus_cli.backends.tensorrt.listening import logger_into
+from proteus_cli.backends.tensorrt.slots import BatchTimes, Slot
+from proteus_cli.errors import DeviceLost, EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proteus_cli.backends.tensorrt.cuda import PrimaryContext
+
+DYNAMIC = -1  # a size that TensorRT learns only with the batch
+
+_abandoned: list[object] = []  # what belongs to a lost context can't be freed; TensorRT must not try
+
+
+class LoadedEngine:
+    """An engine with as many slots as batches may be on the device at once.
+
+    It is a `Runner`, too, for one batch at a time. What takes memory is counted before it is allocated; what the device
+    has no room for leaves nothing behind.
+    """
+
+    def __init__(self, plan: bytes, context: PrimaryContext, *, slots: int) -> None:
+        """Raises `EngineError`, `OutOfDeviceMemory` and `DeviceLost`; what was loaded before is not touched."""
+        self._context = context
+        self._slots: list[Slot] = []
+        self._free: SimpleQueue[Slot] = SimpleQueue()
+        self._said: list[str] = []  # TensorRT's errors
+        with context.current():
+            try:
+                self._open(plan, slots)
+            except BaseException as error:
+                traceback.clear_frames(error.__traceback__)  # what they hold must go while the context is current
+                self._drop()
+                raise
+        for slot in self._slots:
+            self._free.put(slot)
+
+    @property
+    def signature(self) -> Signature:
+        return self.layout.signature
+
+    @contextmanager
+    def slot(self) -> Iterator[Slot]:
+        """A slot for one batch, once one is free."""
+        slot = self.take()
+        try:
+            yield slot
+        finally:
+            self.give_back(slot)
+
+    def take(self) -> Slot:
+        """A slot for one batch, once one is free; `give_back` it when the batch has been waited for."""
+        return self._free.get()
+
+    def give_back(self, slot: Slot) -> None:
+        self._free.put(slot)
+
+    def sample(self, rows: int, rng: np.random.Generator) -> Part:
+        """Random inputs of so many rows."""
+        return _part(self.signature.sample(rows, rng), self.signature)
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        """Run one batch. Raises `EngineError` where it doesn't fit or fails, `DeviceLost`."""
+        return self.timed(inputs)[0]
+
+    def timed(self, inputs: Arrays) -> tuple[Arrays, BatchTimes]:
+        """Run one batch, and what the device says that it took. Raises like `infer`."""
+        part = _part(inputs, self.signature)
+        with self.slot() as slot, self._context.current():
+            slot.submit([part])
+            outputs = slot.wait()
+            names = (spec.name for spec in self.signature.outputs)
+            return dict(zip(names, outputs, strict=True)), slot.times()
+
+    def close(self) -> None:
+        """Wait until all slots are free, then free everything. Nothing may be submitted any more."""
+        for _ in self._slots:
+            self._free.get()
+        try:
+            with self._context.current():
+                self._drop()
+        except DeviceLost:
+            _abandoned.append(self.__dict__.copy())
+            self._slots = []
+
+    def _open(self, plan: bytes, slots: int) -> None:
+        before_bytes, total_bytes = self._context.memory_bytes()
+        require_memory(len(plan), before_bytes, total_bytes, what="The weights of an engine")
+        self._runtime = trt.Runtime(logger_into(self._said))
+        self._engine = self._deserialize(plan)
+        self.layout = _layout(self._engine)
+        slot_bytes = int(self._engine.device_memory_size_v2) + self.layout.buffer_bytes
+        free_bytes, _ = self._context.memory_bytes()
+        require_memory(slots * slot_bytes, free_bytes, total_bytes, what=f"{slots} slots of an engine")
+        for _ in range(slots):
+            self._slots.append(Slot(self._engine, self.layout))
+        after_bytes, _ = self._context.memory_bytes()
+        self.memory_bytes = max(before_bytes - after_bytes, len(plan) + slots * slot_bytes)
+
+    def _deserialize(self, plan: bytes) -> trt.ICudaEngine:
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise EngineError(
+                f"TensorRT can't load the engine: {'; '.join(self._said) or 'it does not say why'}",
+                hint="an engine runs only with the version of TensorRT and on the kind of GPU that it was built with",
+            )
+        return engine
+
+    def _drop(self) -> None:
+        """Slots first, as they belong to the engine, and it to the runtime."""
+        for slot in self._slots:
+            slot.close()
+        self._slots = []
+        self.__dict__.pop("_engine", None)
+        self.__dict__.pop("_runtime", None)
+
+
+def _part(inputs: Arrays, signature: Signature) -> Part:
+    """Checked inputs of one batch."""
+    rows = len(inputs[signature.inputs[0].name])
+    for spec in signature.inputs:
+        values = inputs[spec.name]
+        if values.dtype != spec.dtype or values.shape != (rows, *spec.shape):
+            raise EngineError(
+                f"`{spec.name}` is {values.dtype} {list(values.shape)}, not {spec.dtype} {[rows, *spec.shape]}"
+            )
+    return rows, tuple(np.ascontiguousarray(inputs[spec.name]).data for spec in signature.inputs)
+
+
+def _layout(engine: trt.ICudaEngine) -> Layout:
+    """The tensors of an engine, in its order. Raises `EngineError` where they can't be served.
+
+    Loops, not generators: those would keep the engine in a cell, which nobody can clear after an error.
+    """
+    inputs, outputs, most = [], [], set()
+    for place in range(engine.num_io_tensors):
+        name = str(engine.get_tensor_name(place))
+        spec = _spec(engine, name)
+        if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT:
+            outputs.append(spec)
+        else:
+            inputs.append(spec)
+            *_, (rows, *_) = engine.get_tensor_profile_shape(name, 0)
+            most.add(int(rows))
+    if len(most) != 1:
+        raise EngineError(f"the inputs of an engine must have one largest batch, not {sorted(most)}")
+    return Layout(Signature(tuple(inputs), tuple(outputs)), most.pop())
+
+
+def _spec(engine: trt.ICudaEngine, name: str) -> TensorSpec:
+    batch, *shape = tuple(engine.get_tensor_shape(name)) or (0,)
+    if batch != DYNAMIC or DYNAMIC in shape:
+        raise EngineError(
+            f"`{name}` has the shape {[batch, *shape]}, where only the first axis may vary, and must.",
+            hint="export the model with axis 0 of every input and output as the batch, and the others fixed",
+        )
+    return TensorSpec(name, _dtype(engine, name), tuple(int(size) for size in shape))
+
+
+def _dtype(engine: trt.ICudaEngine, name: str) -> np.dtype[Any]:
+    kind = engine.get_tensor_dtype(name)
+    try:
+        dtype: np.dtype[Any] = np.dtype(trt.nptype(kind))
+    except TypeError as error:
+        raise EngineError(
+            f"`{name}` has type {kind}, which can't be served.",
+            hint="cast it to a type that numpy has, within the model",
+        ) from error
+    return dtype

@@ -1,0 +1,53 @@
+"""How the rows of a batch lie in the buffers of an engine."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from proteus_cli.backends.base import Buffer, Part, Signature, TensorSpec
+from proteus_cli.errors import EngineError, OutOfDeviceMemory
+from proteus_cli.units import format_size
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tensors of an engine and the largest batch that it takes. All sizes but the batch are fixed."""
+
+    signature: Signature
+    max_rows: int
+
+    @property
+    def buffer_bytes(self) -> int:
+        """What the buffers of one slot take on the device; as much is pinned on the host."""
+        tensors = (*self.signature.inputs, *self.signature.outputs)
+        return self.max_rows * sum(row_bytes(spec) for spec in tensors)
+
+    def rows_of(self, parts: Sequence[Part]) -> int:
+        """How many rows a batch has. Raises `EngineError` where it does not fit the engine."""
+        for rows, buffers in parts:
+            self._require_fitting(rows, buffers)
+        rows = sum(rows for rows, _ in parts)
+        if not 1 <= rows <= self.max_rows:
+            raise EngineError(f"the engine takes 1 to {self.max_rows} rows, not {rows}")
+        return rows
+
+    def _require_fitting(self, rows: int, buffers: tuple[Buffer, ...]) -> None:
+        for spec, buffer in zip(self.signature.inputs, buffers, strict=True):
+            needed, given = rows * row_bytes(spec), memoryview(buffer).nbytes
+            if given != needed:
+                raise EngineError(f"`{spec.name}` has {given} bytes, where {rows} rows of {spec.dtype} take {needed}")
+
+
+def row_bytes(spec: TensorSpec) -> int:
+    """What one row of a tensor takes."""
+    return spec.dtype.itemsize * math.prod(size or 1 for size in spec.shape)
+
+
+def require_memory(needed_bytes: int, free_bytes: int, total_bytes: int, *, what: str) -> None:
+    """Raises `OutOfDeviceMemory` where that much isn't free."""
+    if needed_bytes > free_bytes:
+        raise OutOfDeviceMemory(
+            f"{what} take {format_size(needed_bytes)} of device memory,"
+            f" and of {format_size(total_bytes)} only {format_size(free_bytes)} are free.",
+            hint="host fewer or smaller variants on the device, or have it use fewer slots",
+        )

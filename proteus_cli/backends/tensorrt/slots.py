@@ -1,0 +1,179 @@
+"""A slot: what one batch needs while it is on the device, made once and used again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from proteus_cli.backends.tensorrt.binding import cuda, trt
+from proteus_cli.backends.tensorrt.layout import Layout, row_bytes
+from proteus_cli.errors import EngineError, OutOfDeviceMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proteus_cli.backends.base import Part, TensorSpec
+
+Outputs = tuple[npt.NDArray[Any], ...]
+"""In the order of the signature."""
+
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda has no name for: don't wait for the default stream
+MS_PER_S = 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """What the device says that a batch took: with its copies, and without."""
+
+    total_s: float
+    compute_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Port:
+    """One tensor of a slot: its largest batch on the device, and pinned on the host, as bytes and as values."""
+
+    spec: TensorSpec
+    row_bytes: int
+    device: cuda.DeviceAllocation
+    pinned: npt.NDArray[np.uint8]
+    view: memoryview
+    values: npt.NDArray[Any]
+
+    def free(self) -> None:
+        """At once, whoever still holds this: errors keep the frames that they came through."""
+        self.view.release()
+        self.device.free()
+        _free_pinned(self.pinned)
+
+
+class Slot:
+    """An execution context, a stream, buffers of the largest batch, and events. For one batch at a time.
+
+    All that it does is done on its own stream, so slots run side by side, and the copies of one while another computes.
+    Every call must be made with the device's context current. Raises `OutOfDeviceMemory` and pycuda's errors; what was
+    allocated until then is freed.
+    """
+
+    def __init__(self, engine: trt.ICudaEngine, layout: Layout) -> None:
+        self._layout = layout
+        self._rows = 0
+        self._shaped_rows = 0  # the batch that the execution context has the shapes of
+        self._inputs: list[Port] = []
+        self._outputs: list[Port] = []
+        try:
+            self._allocate(engine)
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, parts: Sequence[Part]) -> None:
+        """Start a batch: copy in, run, copy out, all behind each other on the device. Returns before that is done.
+
+        The slot must not be used again before `wait` has returned. Raises `EngineError`; then it is free at once.
+        """
+        rows = self._layout.rows_of(parts)
+        self._fill(parts)
+        try:
+            self._enqueue(rows)
+        except BaseException:
+            self._stream.synchronize()  # what was started still uses the buffers
+            raise
+        self._rows = rows
+
+    def wait(self) -> Outputs:
+        """Sleep until the batch is done, without the GIL; then its outputs, in memory of their own."""
+        self._done.synchronize()
+        return tuple(port.values[: self._rows].copy() for port in self._outputs)
+
+    def times(self) -> BatchTimes:
+        """Of the batch that was waited for last."""
+        return BatchTimes(
+            total_s=self._done.time_since(self._started) / MS_PER_S,
+            compute_s=self._computed.time_since(self._copied_in) / MS_PER_S,
+        )
+
+    def close(self) -> None:
+        """Free everything, once nothing runs. Streams, events and contexts go with their last reference."""
+        for port in (*self._inputs, *self._outputs):
+            port.free()
+        self._inputs, self._outputs = [], []
+        for name in ("_context", "_stream", "_started", "_copied_in", "_computed", "_done"):
+            self.__dict__.pop(name, None)
+
+    def _allocate(self, engine: trt.ICudaEngine) -> None:
+        self._context = _execution_context(engine)
+        self._stream = cuda.Stream(NON_BLOCKING)
+        self._started, self._copied_in, self._computed = cuda.Event(), cuda.Event(), cuda.Event()
+        self._done = cuda.Event(cuda.event_flags.BLOCKING_SYNC)  # whoever waits for it sleeps
+        for spec in self._layout.signature.inputs:
+            self._add(self._inputs, spec)
+        for spec in self._layout.signature.outputs:
+            self._add(self._outputs, spec)
+
+    def _add(self, ports: list[Port], spec: TensorSpec) -> None:
+        ports.append(_port(spec, self._layout.max_rows))
+        if not self._context.set_tensor_address(spec.name, int(ports[-1].device)):
+            raise EngineError(f"TensorRT takes no buffer for `{spec.name}`")
+
+    def _fill(self, parts: Sequence[Part]) -> None:
+        for place, port in enumerate(self._inputs):
+            first = 0
+            for rows, buffers in parts:
+                last = first + rows * port.row_bytes
+                port.view[first:last] = memoryview(buffers[place]).cast("B")
+                first = last
+
+    def _enqueue(self, rows: int) -> None:
+        self._set_rows(rows)
+        self._started.record(self._stream)
+        for port in self._inputs:
+            cuda.memcpy_htod_async(port.device, port.pinned[: rows * port.row_bytes], self._stream)
+        self._copied_in.record(self._stream)
+        if not self._context.execute_async_v3(stream_handle=self._stream.handle):
+            raise EngineError(f"TensorRT can't run a batch of {rows} rows")
+        self._computed.record(self._stream)
+        for port in self._outputs:
+            cuda.memcpy_dtoh_async(port.pinned[: rows * port.row_bytes], port.device, self._stream)
+        self._done.record(self._stream)
+
+    def _set_rows(self, rows: int) -> None:
+        if rows == self._shaped_rows:
+            return
+        self._shaped_rows = 0
+        for port in self._inputs:
+            if not self._context.set_input_shape(port.spec.name, (rows, *port.values.shape[1:])):
+                raise EngineError(f"TensorRT refuses {rows} rows of `{port.spec.name}`")
+        self._shaped_rows = rows
+
+
+def _execution_context(engine: trt.ICudaEngine) -> trt.IExecutionContext:
+    context = engine.create_execution_context()
+    if context is None:
+        raise OutOfDeviceMemory(
+            "TensorRT makes no execution context for the engine.",
+            hint="mostly there is too little device memory: host fewer variants, or have the device use fewer slots",
+        )
+    return context
+
+
+def _port(spec: TensorSpec, max_rows: int) -> Port:
+    each_bytes = row_bytes(spec)
+    device = cuda.mem_alloc(max_rows * each_bytes)
+    try:
+        pinned = cuda.pagelocked_empty(max_rows * each_bytes, np.uint8)
+    except BaseException:
+        device.free()
+        raise
+    values = pinned.view(spec.dtype).reshape(max_rows, *(size or 1 for size in spec.shape))
+    return Port(spec, each_bytes, device, pinned, pinned.data, values)
+
+
+def _free_pinned(pinned: npt.NDArray[np.uint8]) -> None:
+    allocation: object = pinned.base
+    if not isinstance(allocation, cuda.PagelockedHostAllocation):
+        raise TypeError(f"memory of {type(allocation).__name__} is not pinned")
+    allocation.free()

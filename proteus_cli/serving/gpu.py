@@ -1,0 +1,241 @@
+"""Runs batches on a GPU: one thread enqueues them, one per slot waits for them, and one loads."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from time import perf_counter
+
+import numpy as np
+
+from proteus_cli.backends.base import Part, Signature
+from proteus_cli.backends.tensorrt.cuda import PrimaryContext
+from proteus_cli.backends.tensorrt.engine import LoadedEngine
+from proteus_cli.backends.tensorrt.slots import Slot
+from proteus_cli.errors import DeviceLost, EngineError
+from proteus_cli.serving.executor import Arrays, Batch, BatchResult, Done, EngineKey, run_apart, settle
+from proteus_cli.serving.logs import fields
+
+log = logging.getLogger("proteus.gpu")
+
+ReadPlan = Callable[[EngineKey, Path], bytes]
+"""The serialized engine of a model; called on the thread that loads. Raises `ProteusError`."""
+
+Jobs = SimpleQueue[Callable[[], None] | None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flight:
+    """A batch on the device, or one that failed to get there, for ``error``."""
+
+    engine: LoadedEngine
+    slot: Slot
+    batch: Batch
+    done: Done
+    started_s: float
+    error: Exception | None
+
+
+class GpuExecutor:
+    """An `Executor` of one CUDA device, with as many batches on it at once as it has slots, in the order of `submit`.
+
+    Where the context is lost, all its batches fail with `DeviceLost`, from then on at once, and ``on_lost`` is told so
+    on the running loop. Only another process can use the device again.
+    """
+
+    def __init__(
+        self,
+        context: PrimaryContext,
+        read_plan: ReadPlan,
+        *,
+        slots: int = 2,
+        on_lost: Callable[[DeviceLost], None] | None = None,
+    ) -> None:
+        self._context, self._read_plan, self._slots, self._on_lost = context, read_plan, slots, on_lost
+        self._engines: dict[EngineKey, LoadedEngine] = {}
+        self._loop = asyncio.get_running_loop()
+        self._is_closed = False
+        self._telling, self._has_told = threading.Lock(), False
+        self._jobs: Jobs = SimpleQueue()
+        self._loads: Jobs = SimpleQueue()
+        self._flights: SimpleQueue[Flight | None] = SimpleQueue()
+        self._room = threading.Semaphore(slots)  # of the device, whichever engines its batches are for
+        name = f"gpu{context.ordinal}"
+        self._owner = _started(f"{name}-run", partial(_work, self._jobs))
+        self._waiters = [_started(f"{name}-wait{place}", self._land) for place in range(slots)]
+        self._loader = _started(f"{name}-load", partial(_work, self._loads))
+
+    @property
+    def is_lost(self) -> bool:
+        return self._context.is_lost
+
+    async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:
+        loaded: asyncio.Future[LoadedEngine] = self._loop.create_future()
+
+        def open_it() -> None:
+            try:
+                engine = self._open(key, model, warm_up_rows)
+            except BaseException as error:  # noqa: BLE001 - it is raised again, where it is waited for
+                self._tell_if_lost()
+                self._loop.call_soon_threadsafe(settle, loaded, error)
+            else:
+                self._loop.call_soon_threadsafe(settle, loaded, engine)
+
+        self._loads.put(open_it)
+        engine = self._engines[key] = await loaded
+        return engine.signature
+
+    def unload(self, key: EngineKey) -> None:
+        engine = self._engines.pop(key)
+        # Once all that was submitted before has its slot, the loader waits until the slots are free again.
+        self._jobs.put(lambda: self._loads.put(engine.close))
+
+    def run(self, batch: Batch) -> BatchResult:
+        self._context.require_alive()
+        engine = self._engines[batch.key]
+        started_s = perf_counter()
+        with engine.slot() as slot:
+            try:
+                outputs, failures = self._apart(engine, slot, batch)
+            except EngineError:
+                self._tell_if_lost()
+                raise
+        return BatchResult(outputs, perf_counter() - started_s, failures)
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        """Raises `DeviceLost` once the context is lost, besides."""
+        self._require_open()
+        self._context.require_alive()
+        self._jobs.put(partial(self._enqueue, self._engines[batch.key], batch, done))
+
+    def close(self) -> None:
+        for key in list(self._engines):
+            self.unload(key)
+        self._is_closed = True
+        self._jobs.put(None)
+        self._owner.join()
+        for _ in self._waiters:
+            self._flights.put(None)
+        for waiter in self._waiters:
+            waiter.join()
+        self._loads.put(None)
+        self._loader.join()
+
+    def _open(self, key: EngineKey, model: Path, warm_up_rows: int) -> LoadedEngine:
+        """Beside what runs: its slots have streams of their own."""
+        self._require_open()
+        engine = LoadedEngine(self._read_plan(key, model), self._context, slots=self._slots)
+        try:
+            _require_room(engine, key, warm_up_rows)
+            self._warm_up(engine, warm_up_rows)
+            self._require_open()
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    def _warm_up(self, engine: LoadedEngine, most_rows: int) -> None:
+        """Run batches on each slot: what TensorRT does late, it does now."""
+        rng = np.random.default_rng(0)
+        parts = [engine.sample(rows, rng) for rows in sorted({1, min(2, most_rows), most_rows})]
+        for _ in range(self._slots):  # the next is always another
+            with engine.slot() as slot:
+                for part in parts:
+                    self._run(slot, [part])
+
+    # --- the thread that owns the device
+
+    def _enqueue(self, engine: LoadedEngine, batch: Batch, done: Done) -> None:
+        self._room.acquire()
+        slot, started_s, failure = engine.take(), perf_counter(), None
+        try:
+            with self._context.current():
+                slot.submit(batch.parts)
+        except Exception as error:  # noqa: BLE001 - it is told to whoever waits for the batch
+            failure = error
+        self._flights.put(Flight(engine, slot, batch, done, started_s, failure))
+
+    # --- the threads that wait
+
+    def _land(self) -> None:
+        while (flight := self._flights.get()) is not None:
+            result = self._result(flight)
+            flight.engine.give_back(flight.slot)
+            self._room.release()
+            self._loop.call_soon_threadsafe(flight.done, result)
+
+    def _result(self, flight: Flight) -> BatchResult | Exception:
+        try:
+            outputs, failures = self._outputs(flight)
+        except Exception as error:  # noqa: BLE001 - it is told to whoever waits for the batch
+            self._tell_if_lost()
+            return error
+        return BatchResult(outputs, perf_counter() - flight.started_s, failures)
+
+    def _outputs(self, flight: Flight) -> tuple[Arrays, Mapping[int, Exception]]:
+        """Of a batch on the device; where it failed, but not for good, of those of its parts that don't fail alone."""
+        try:
+            if flight.error is not None:
+                raise flight.error
+            with self._context.current():
+                return flight.slot.wait(), {}
+        except DeviceLost:
+            raise
+        except EngineError:
+            return self._apart(flight.engine, flight.slot, flight.batch)
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError(f"gpu{self._context.ordinal} is closed")
+
+    # --- whichever thread has a slot
+
+    def _apart(self, engine: LoadedEngine, slot: Slot, batch: Batch) -> tuple[Arrays, Mapping[int, Exception]]:
+        return run_apart(batch.parts, partial(self._run, slot), partial(self._fails_anyway, engine, slot))
+
+    def _run(self, slot: Slot, parts: Sequence[Part]) -> Arrays:
+        with self._context.current():
+            slot.submit(parts)
+            return slot.wait()
+
+    def _fails_anyway(self, engine: LoadedEngine, slot: Slot) -> bool:
+        """The engine fails on what it could do when it was loaded."""
+        try:
+            self._run(slot, [engine.sample(1, np.random.default_rng(0))])
+        except EngineError:
+            return True
+        return False
+
+    def _tell_if_lost(self) -> None:
+        """Once, whichever thread sees it first."""
+        loss = self._context.loss
+        with self._telling:
+            if loss is None or self._has_told:
+                return
+            self._has_told = True
+        log.error("%s", loss, extra=fields(device=f"gpu{self._context.ordinal}"))
+        if self._on_lost is not None:
+            self._loop.call_soon_threadsafe(self._on_lost, loss)
+
+
+def _work(jobs: Jobs) -> None:
+    while (job := jobs.get()) is not None:
+        job()
+
+
+def _started(name: str, target: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _require_room(engine: LoadedEngine, key: EngineKey, rows: int) -> None:
+    if rows > engine.layout.max_rows:
+        raise EngineError(
+            f"The engine of `{key[1]}` takes {engine.layout.max_rows} rows at most, and the plan wants {rows}.",
+            hint="build it anew for the plan's batch",
+        )

@@ -1,0 +1,58 @@
+"""What the fake driver offers to tests, called past pycuda."""
+
+import ctypes
+from dataclasses import dataclass, fields
+
+LAUNCH_FAILED, ILLEGAL_ADDRESS, UNKNOWN = 719, 700, 999
+
+_driver = ctypes.CDLL("libcuda.so.1")
+
+
+@dataclass(frozen=True)
+class Census:
+    """In the order of the driver's own (`census.hpp`): what is alive, then what should not have been done."""
+
+    streams: int
+    events: int
+    device_bytes: int
+    pinned_bytes: int
+    pushed_contexts: int
+    calls_without_context: int
+    pageable_copies: int
+    default_stream_calls: int
+    blocking_streams: int
+    spinning_waits: int
+
+
+CLEAN = Census(*[0] * len(fields(Census)))
+
+
+def census() -> Census:
+    values = (ctypes.c_long * len(fields(Census)))()
+    _driver.fake_census(values)
+    return Census(*values)
+
+
+def slow_down(*, copies_s: float = 0.0, compute_s: float = 0.0) -> None:
+    """From now on each copy and each computation takes so long, one of a kind at a time."""
+    _driver.fake_set_copy_delay_us(ctypes.c_long(round(copies_s * 1e6)))
+    _driver.fake_set_compute_delay_us(ctypes.c_long(round(compute_s * 1e6)))
+
+
+def fail_allocations_from(n: int) -> None:
+    """From the n-th on, which is 1 for the next, there is no memory; 0 takes it back."""
+    _driver.fake_fail_allocations_from(n)
+
+
+def fail_launch(n: int, error: int) -> None:
+    """The n-th from now loses the context when it would run."""
+    _driver.fake_fail_launch(n, error)
+
+
+def have_stack_fail() -> None:
+    """Once the context is lost, to push and to pop it are errors, too, though it is popped."""
+    _driver.fake_have_stack_fail()
+
+
+def lose_context(error: int) -> None:
+    _driver.fake_lose_context(error)

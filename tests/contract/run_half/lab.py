@@ -1,0 +1,115 @@
+"""A device of the fake driver with models that are easy to check, for the scenarios."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from contract.run_half import double_tensorrt, fake
+from onnx import helper
+from tiny import INPUTS, looking_up, mlp, save_model, tensor
+
+from proteus_cli.backends.base import Part
+from proteus_cli.backends.onnxruntime import OnnxRuntime
+from proteus_cli.backends.tensorrt.cuda import primary_context
+from proteus_cli.domain.device import Device
+from proteus_cli.errors import DeviceLost
+from proteus_cli.serving.executor import Batch, BatchResult, EngineKey
+from proteus_cli.serving.gpu import GpuExecutor
+
+MAX_ROWS = 16
+SMALL: EngineKey = ("shapes", "small")
+LARGE: EngineKey = ("shapes", "large")
+TABLE: EngineKey = ("shapes", "table")
+Rows = npt.NDArray[np.float32]
+
+CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
+
+
+class Models:
+    """ONNX files, plans of them, and what they answer on the CPU."""
+
+    def __init__(self, directory: Path) -> None:
+        self.paths = {
+            SMALL: mlp(directory / "small.onnx", hidden=8, seed=0),
+            LARGE: mlp(directory / "large.onnx", hidden=16, seed=1),
+            TABLE: looking_up(directory / "table.onnx"),
+        }
+        self._runners = {key: OnnxRuntime(CPU).runner(path).__enter__() for key, path in self.paths.items()}
+
+    def plan(self, key: EngineKey, model: Path) -> bytes:
+        return double_tensorrt.make_plan(model, MAX_ROWS)
+
+    def answer(self, key: EngineKey, rows: Rows) -> Rows:
+        return self._runners[key].infer({"x": rows})["scores"]
+
+
+@dataclass
+class Lab:
+    executor: GpuExecutor
+    models: Models
+    told: list[DeviceLost] = field(default_factory=list)
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(7))
+
+    async def load(self, key: EngineKey) -> None:
+        await self.executor.load(key, self.models.paths[key], MAX_ROWS)
+
+    def rows(self, most: int = MAX_ROWS) -> Rows:
+        return self.rng.random((int(self.rng.integers(1, most + 1)), INPUTS), dtype=np.float32)
+
+    def submit(self, key: EngineKey, parts: Sequence[Part]) -> "asyncio.Future[BatchResult]":
+        """What comes of a batch; also where it is refused at once."""
+        future: asyncio.Future[BatchResult] = asyncio.get_running_loop().create_future()
+
+        def done(result: BatchResult | Exception) -> None:
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        self.executor.submit(Batch(key, parts, sum(rows for rows, _ in parts)), done)
+        return future
+
+    async def check(self, key: EngineKey, batches: int) -> None:
+        """Submit batches of all sizes at once; each must be answered as on the CPU."""
+        asked = [self.rows() for _ in range(batches)]
+        results = await asyncio.gather(*(self.submit(key, parts_of(rows)) for rows in asked))
+        answered = zip(results, asked, strict=True)
+        wrong = sum(not same(result.outputs[0], self.models.answer(key, rows)) for result, rows in answered)
+        assert not wrong, f"wrong answers: {wrong} of {batches}"
+
+
+def same(found: npt.NDArray[Any], wanted: Rows) -> bool:
+    return found.shape == wanted.shape and np.allclose(found, wanted, atol=1e-5)
+
+
+def parts_of(rows: Rows) -> list[Part]:
+    """The rows as one request for each two of them."""
+    return [(len(some), (some.tobytes(),)) for some in np.split(rows, range(2, len(rows), 2))]
+
+
+def with_fixed_batch(path: Path) -> Path:
+    """A model that always takes two rows."""
+    ends = ([tensor(name, [2, INPUTS])] for name in ("x", "scores"))
+    return save_model(path, [helper.make_node("Identity", ["x"], ["scores"])], inputs=next(ends), outputs=next(ends))
+
+
+@asynccontextmanager
+async def opened(*, slots: int = 2, leaves_nothing: bool = True) -> AsyncIterator[Lab]:
+    """A lab on the one device; nothing of it may be left over."""
+    told: list[DeviceLost] = []
+    with tempfile.TemporaryDirectory() as directory:
+        models = Models(Path(directory))
+        executor = GpuExecutor(primary_context(0), models.plan, slots=slots, on_lost=told.append)
+        try:
+            yield Lab(executor, models, told)
+        finally:
+            executor.close()
+    if leaves_nothing:
+        left = fake.census()
+        assert left == fake.CLEAN, f"left over or done wrong: {left}"

@@ -1,0 +1,173 @@
+"""Wrong adapters, made from the right one by changing its source; the scenarios must find each."""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CUDA, SLOTS, ENGINE, GPU = (
+    "proteus_cli.backends.tensorrt.cuda",
+    "proteus_cli.backends.tensorrt.slots",
+    "proteus_cli.backends.tensorrt.engine",
+    "proteus_cli.serving.gpu",
+)
+
+
+@dataclass(frozen=True)
+class Edit:
+    module: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Plant:
+    """``scenario`` finds it, and says so in these words."""
+
+    edits: Sequence[Edit]
+    scenario: str
+    words: str
+
+
+WRONG_ANSWERS = "wrong answers"
+PINNED = "cuda.pagelocked_empty(max_rows * each_bytes, np.uint8)"
+NO_FREE = Edit(SLOTS, "    allocation: object = pinned.base\n", "    return\n    allocation: object = pinned.base\n")
+
+PLANTS = {
+    "ignored event": Plant([Edit(SLOTS, "self._done.synchronize()", "pass")], "answers", WRONG_ANSWERS),
+    "missing push": Plant(
+        [Edit(CUDA, "self._context.push()", "pass")], "answers", "invalid device context|explicit_context"
+    ),
+    "missing pop": Plant([Edit(CUDA, "cuda.Context.pop()", "pass")], "answers", "context stack was not empty"),
+    "waiter without context": Plant(
+        [
+            Edit(
+                GPU,
+                "            with self._context.current():\n                return flight.slot.wait(), {}",
+                "            return flight.slot.wait(), {}",
+            )
+        ],
+        "answers",
+        "invalid device context",
+    ),
+    "copy in on the default stream": Plant(
+        [Edit(SLOTS, "port.pinned[: rows * port.row_bytes], self._stream)", "port.pinned[: rows * port.row_bytes])")],
+        "answers",
+        WRONG_ANSWERS,
+    ),
+    "copy out on the default stream": Plant(
+        [Edit(SLOTS, "port.device, self._stream)", "port.device)")], "answers", WRONG_ANSWERS
+    ),
+    "pageable buffers": Plant(
+        [Edit(SLOTS, PINNED, "np.empty(max_rows * each_bytes, np.uint8)"), NO_FREE], "overlap", "no overlap"
+    ),
+    "reused slot": Plant(
+        [
+            Edit(
+                GPU,
+                "        self._flights.put(Flight(",
+                "        engine.give_back(slot)\n        self._room.release()\n        self._flights.put(Flight(",
+            ),
+            Edit(GPU, "            flight.engine.give_back(flight.slot)\n            self._room.release()\n", ""),
+        ],
+        "answers",
+        WRONG_ANSWERS,
+    ),
+    "outputs left in pinned memory": Plant(
+        [Edit(SLOTS, "[: self._rows].copy()", "[: self._rows]")], "answers", WRONG_ANSWERS
+    ),
+    "stale shape": Plant(
+        [Edit(SLOTS, "if rows == self._shaped_rows:", "if self._shaped_rows:")], "answers", WRONG_ANSWERS
+    ),
+    "shape told each time": Plant(
+        [Edit(SLOTS, "if rows == self._shaped_rows:", "if False:")], "shapes", "told 6 times"
+    ),
+    "device buffers not freed": Plant(
+        [Edit(SLOTS, "        self.device.free()\n", "")], "leftover_frames", "left over"
+    ),
+    "pinned buffers not freed": Plant([NO_FREE], "leftover_frames", "left over"),
+    "blocking stream": Plant(
+        [Edit(SLOTS, "cuda.Stream(NON_BLOCKING)", "cuda.Stream()")], "answers", "blocking_streams"
+    ),
+    "waiting that spins": Plant(
+        [Edit(SLOTS, "cuda.Event(cuda.event_flags.BLOCKING_SYNC)", "cuda.Event()")], "answers", "spinning_waits"
+    ),
+    "no rollback": Plant(
+        [
+            Edit(
+                ENGINE,
+                "                self._drop()\n                raise",
+                "                _abandoned.append(self)\n                raise",
+            )
+        ],
+        "out_of_memory",
+        "left over",
+    ),
+    "frames of errors keep what they hold": Plant(
+        [Edit(ENGINE, "traceback.clear_frames(error.__traceback__)", "pass")], "unservable", "left over"
+    ),
+    "memory not counted": Plant(
+        [Edit(ENGINE, "require_memory(slots * slot_bytes, free_bytes,", "require_memory(0, free_bytes,")],
+        "too_large",
+        "not counted before",
+    ),
+    "loss not seen": Plant(
+        [Edit(CUDA, "            self._note_lost(error)\n\n    def _push", "            pass\n\n    def _push")],
+        "lost_context",
+        "not DeviceLost",
+    ),
+    "lost context not let go": Plant(
+        [Edit(CUDA, "            self._let_go()\n\n    def _note_lost", "            pass\n\n    def _note_lost")],
+        "launch_failure",
+        "context stack was not empty",
+    ),
+    "nobody told": Plant(
+        [Edit(GPU, "        if self._on_lost is not None:", "        if self._on_lost is None:")],
+        "lost_context",
+        "told",
+    ),
+    "closed before its batches": Plant(
+        [
+            Edit(
+                GPU,
+                "        self._jobs.put(lambda: self._loads.put(engine.close))",
+                "        with self._context.current():\n            engine._drop()",
+            )
+        ],
+        "swap",
+        "illegal memory access|no attribute",
+    ),
+}
+
+
+def plant(name: str) -> None:
+    """Import the changed modules in place of the right ones, before anybody imports those."""
+    changed: dict[str, str] = {}
+    for edit in PLANTS[name].edits:
+        source = changed.get(edit.module) or _source(edit.module)
+        if source.count(edit.old) != 1:
+            raise LookupError(f"`{name}` finds {source.count(edit.old)} times in {edit.module}: {edit.old!r}")
+        changed[edit.module] = source.replace(edit.old, edit.new)
+    for module, source in changed.items():
+        _import_changed(module, source)
+
+
+def _source(module: str) -> str:
+    return Path(_origin(module)).read_text(encoding="utf-8")
+
+
+def _origin(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise LookupError(module)
+    return spec.origin
+
+
+def _import_changed(module: str, source: str) -> None:
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        raise LookupError(module)
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[module] = made
+    exec(compile(source, _origin(module), "exec"), made.__dict__)  # noqa: S102 - our own source, changed

@@ -1,0 +1,342 @@
+"""What the run half must do, on real pycuda over the fake driver. Each scenario needs a process of its own.
+
+``python -m contract.run_half.scenarios NAME [PLANT]`` runs one, on an adapter that is made wrong first where a plant is
+named. It fails with an assertion, and prints figures otherwise.
+"""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from time import perf_counter
+from typing import Any
+
+from contract.run_half import double_tensorrt
+
+sys.modules["tensorrt"] = double_tensorrt
+
+if __name__ == "__main__" and len(sys.argv) > 2:
+    from contract.run_half.plants import plant
+
+    plant(sys.argv[2])
+
+import numpy as np  # noqa: E402 - the double and the plant come first
+import pytest  # noqa: E402
+from contract.run_half import fake, lab  # noqa: E402
+from tiny import INPUTS  # noqa: E402
+
+from proteus_cli.backends.tensorrt.cuda import primary_context  # noqa: E402
+from proteus_cli.backends.tensorrt.engine import LoadedEngine  # noqa: E402
+from proteus_cli.errors import DeviceLost, EngineError, OutOfDeviceMemory  # noqa: E402
+from proteus_cli.serving.executor import Batch  # noqa: E402
+
+DELAY_S = 0.002
+
+Scenario = Callable[[], Coroutine[Any, Any, str]]
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def scenario(function: Scenario) -> Scenario:
+    SCENARIOS[function.__name__] = function
+    return function
+
+
+@scenario
+async def answers() -> str:
+    """Batches of all sizes, more at once than there are slots, are answered as on the CPU."""
+    fake.slow_down(copies_s=0.001, compute_s=0.0002)  # copies last longer, so what doesn't wait for them is too early
+    async with lab.opened(slots=3) as device:
+        await device.load(lab.SMALL)
+        await device.check(lab.SMALL, 300)
+        return "300 batches in 3 slots"
+
+
+@scenario
+async def inline() -> str:
+    """Batches that run on the calling thread are answered the same."""
+    async with lab.opened() as device:
+        await device.load(lab.SMALL)
+        for _ in range(50):
+            rows = device.rows()
+            result = device.executor.run(Batch(lab.SMALL, lab.parts_of(rows), len(rows)))
+            assert lab.same(result.outputs[0], device.models.answer(lab.SMALL, rows))
+        return "50 batches inline"
+
+
+@scenario
+async def threads() -> str:
+    """An engine may be used from several threads: a slot is one thread's at a time."""
+    fake.slow_down(copies_s=0.0003, compute_s=0.0003)
+    async with lab.opened() as device:
+        engine = LoadedEngine(_plan(device), primary_context(0), slots=3)
+        wrong: list[int] = []
+
+        def use(seed: int) -> None:
+            rng = np.random.default_rng(seed)
+            for _ in range(40):
+                rows = rng.random((int(rng.integers(1, lab.MAX_ROWS + 1)), INPUTS), dtype=np.float32)
+                found = engine.infer({"x": rows})["scores"]
+                wrong.append(not lab.same(found, device.models.answer(lab.SMALL, rows)))
+
+        users = [threading.Thread(target=use, args=(seed,)) for seed in range(5)]
+        for user in users:
+            user.start()
+        for user in users:
+            await asyncio.to_thread(user.join)
+        engine.close()
+        assert (len(wrong), sum(wrong)) == (200, 0), f"wrong answers: {sum(wrong)} of {len(wrong)}"
+        return "200 batches from 5 threads in 3 slots"
+
+
+@scenario
+async def overlap() -> str:
+    """With two slots copies overlap computing, and each other, where in one slot they wait."""
+    took_s = []
+    for slots in (1, 2):
+        async with lab.opened(slots=slots, leaves_nothing=False) as device:
+            await device.load(lab.SMALL)
+            fake.slow_down(copies_s=DELAY_S, compute_s=DELAY_S)
+            start_s = perf_counter()
+            await device.check(lab.SMALL, 60)
+            took_s.append(perf_counter() - start_s)
+            fake.slow_down()
+    ratio = took_s[1] / took_s[0]
+    assert ratio < 0.75, f"no overlap: two slots take {ratio:.2f} of the time of one"
+    return f"two slots take {ratio:.2f} of the time of one"
+
+
+@scenario
+async def responsive() -> str:
+    """Whoever waits for the device neither spins nor holds the GIL: the loop goes on meanwhile."""
+    async with lab.opened() as device:
+        await device.load(lab.SMALL)
+        fake.slow_down(compute_s=0.3)
+        running = device.submit(lab.SMALL, lab.parts_of(device.rows()))
+        beats = 0
+        while not running.done():
+            await asyncio.sleep(0.01)
+            beats += 1
+        assert beats >= 3, f"the loop came round {beats} times in 0.3 s"
+        return f"the loop came round {beats} times while a batch ran"
+
+
+@scenario
+async def timed() -> str:
+    """The device's own times: with copies, and without."""
+    async with lab.opened() as device:
+        engine = LoadedEngine(_plan(device), primary_context(0), slots=1)
+        fake.slow_down(copies_s=0.01, compute_s=0.02)
+        times = engine.timed({"x": device.rows()})[1]
+        engine.close()
+        assert times.compute_s >= 0.02
+        assert times.total_s >= times.compute_s + 0.02
+        return f"{times.compute_s * 1e3:.1f} of {times.total_s * 1e3:.1f} ms computing"
+
+
+@scenario
+async def shapes() -> str:
+    """TensorRT is told the shape of a batch only where it differs from that of the batch before."""
+    async with lab.opened() as device:
+        engine = LoadedEngine(_plan(device), primary_context(0), slots=1)
+        rows = np.zeros((5, INPUTS), np.float32)
+        for most in (5, 5, 5, 2, 2, 5):
+            engine.infer({"x": rows[:most]})
+        with engine.slot() as slot:
+            told = slot._context.shapes_set
+        engine.close()
+        assert told == 3, f"told {told} times"
+        return "told 3 times for 6 batches"
+
+
+@scenario
+async def swap() -> str:
+    """A variant is loaded beside one that serves, and that one freed once its batches are done."""
+    fake.slow_down(copies_s=0.0005, compute_s=0.0005)
+    async with lab.opened() as device:
+        await device.load(lab.SMALL)
+        alone = fake.census()
+        for _ in range(3):
+            await asyncio.gather(device.check(lab.SMALL, 60), device.load(lab.LARGE))
+            last = asyncio.gather(device.check(lab.LARGE, 30), device.check(lab.SMALL, 30))
+            await asyncio.sleep(0)  # they are submitted, and run while …
+            device.executor.unload(lab.LARGE)
+            await last
+            while fake.census().device_bytes != alone.device_bytes:
+                await asyncio.sleep(0.005)
+        assert fake.census().streams == alone.streams
+        return "3 swaps, 360 batches meanwhile"
+
+
+@scenario
+async def cancelled_load() -> str:
+    """A load that nobody waits for any more leaves nothing."""
+    async with lab.opened() as device:
+        await device.load(lab.SMALL)
+        before = fake.census()
+        fake.slow_down(compute_s=0.02)
+        load = asyncio.create_task(device.load(lab.LARGE))
+        await asyncio.sleep(0.03)
+        load.cancel()
+        await asyncio.gather(load, return_exceptions=True)
+        while fake.census() == before:  # it may not have begun
+            await asyncio.sleep(0.005)
+        while fake.census() != before:
+            await asyncio.sleep(0.005)
+        await device.check(lab.SMALL, 5)
+        return "a load given up"
+
+
+@scenario
+async def out_of_memory() -> str:
+    """Whichever allocation of a load fails, all that it made is freed, and what served before serves on."""
+    async with lab.opened() as device:
+        await device.load(lab.SMALL)
+        before, failed = fake.census(), 0
+        while (error := await _load_without_memory(device, failed + 1)) is not None:
+            failed += 1
+            assert isinstance(error, OutOfDeviceMemory) or "can't load" in error.message, error
+            assert fake.census() == before, f"left over by allocation {failed}: {fake.census()}"
+            await device.check(lab.SMALL, 5)
+        at_least = 1 + 2 * (1 + 2 * 2)  # weights; in each slot a context, and two tensors on either side
+        assert failed >= at_least, f"only {failed} allocations in a load"
+        await device.check(lab.LARGE, 20)
+        return f"each of {failed} allocations of a load failed once"
+
+
+async def _load_without_memory(device: "lab.Lab", allocation: int) -> EngineError | None:
+    """Why a load failed for which this allocation, and all after it, find no memory; None where it has fewer."""
+    fake.fail_allocations_from(allocation)
+    try:
+        await device.load(lab.LARGE)
+    except EngineError as error:
+        return error
+    finally:
+        fake.fail_allocations_from(0)
+    return None
+
+
+@scenario
+async def too_large() -> str:
+    """What has no room is refused before any of its slots is made."""
+    async with lab.opened() as device:
+        await device.load(lab.SMALL)
+        before = fake.census()
+        plan = double_tensorrt.make_plan(device.models.paths[lab.LARGE], 2**26)
+        fake.fail_allocations_from(2)  # the first one after the weights would say so itself
+        with pytest.raises(OutOfDeviceMemory) as refusal:
+            LoadedEngine(plan, primary_context(0), slots=2)
+        assert "2 slots of an engine take" in str(refusal.value), f"not counted before: {refusal.value}"
+        fake.fail_allocations_from(0)
+        assert fake.census() == before
+        await device.check(lab.SMALL, 5)
+        return "an engine that has no room"
+
+
+@scenario
+async def unservable() -> str:
+    """A plan that can't be served is refused, and nothing of it is left while its error is still held."""
+    async with lab.opened() as device:
+        before = fake.census()
+        fixed = lab.with_fixed_batch(device.models.paths[lab.SMALL].with_name("fixed.onnx"))
+        plans = {b"\x08\0\0\0 garbage": "can't load", double_tensorrt.make_plan(fixed, 4): "first axis"}
+        for plan, words in plans.items():
+            with pytest.raises(EngineError, match=words) as held:
+                LoadedEngine(plan, primary_context(0), slots=2)
+            assert fake.census() == before, f"left over while an error is held: {fake.census()}"
+            del held
+        return "2 plans refused"
+
+
+@scenario
+async def leftover_frames() -> str:
+    """Buffers are freed at once, though an error still holds the frames that knew them."""
+    async with lab.opened() as device:
+        engine = LoadedEngine(_plan(device), primary_context(0), slots=1)
+        slot = engine.take()
+        held = [*slot._inputs, *slot._outputs]
+        engine.give_back(slot)
+        engine.close()
+        now = fake.census()
+        assert (now.device_bytes, now.pinned_bytes) == (0, 0), f"left over: {now}"
+        return f"{len(held)} buffers"
+
+
+@scenario
+async def refusals() -> str:
+    """What doesn't fit is refused before anything is enqueued; of a batch, only those who don't fit."""
+    async with lab.opened() as device:
+        engine = LoadedEngine(_plan(device), primary_context(0), slots=1)
+        fake.fail_launch(1, fake.LAUNCH_FAILED)  # nothing may run
+        too_many = np.zeros((lab.MAX_ROWS + 1, INPUTS), np.float32)
+        for rows in (too_many, too_many[:2].astype(np.float64), too_many[:2, :-1], too_many[:0]):
+            with pytest.raises(EngineError) as refusal:
+                engine.infer({"x": rows})
+            assert not isinstance(refusal.value, DeviceLost), f"enqueued: {refusal.value}"
+        fake.fail_launch(0, 0)
+        engine.close()
+        await device.load(lab.SMALL)
+        rows = device.rows()
+        parts = lab.parts_of(rows)
+        wide = rows[:1].astype(np.float64)
+        result = await device.submit(lab.SMALL, [*parts[:1], (1, (wide.tobytes(),)), *parts[1:]][:4])
+        assert set(result.failures) == {1}, result.failures
+        found = result.outputs[0][: parts[0][0]]
+        assert lab.same(found, device.models.answer(lab.SMALL, rows)[: len(found)])
+        return "4 inputs, and one of a batch"
+
+
+@scenario
+async def launch_failure() -> str:
+    """After a failed launch all batches fail, also later ones, and the process lives, though nothing can be popped."""
+    fake.have_stack_fail()
+    return await _lose(lambda: fake.fail_launch(5, fake.LAUNCH_FAILED), "unspecified launch failure")
+
+
+@scenario
+async def lost_context() -> str:
+    """The same where the context is lost by itself, and can still be pushed and popped."""
+    return await _lose(lambda: fake.lose_context(fake.UNKNOWN), "unknown error")
+
+
+@scenario
+async def astray() -> str:
+    """An input that leads a kernel astray loses the context, too."""
+    async with lab.opened(leaves_nothing=False) as device:
+        await device.load(lab.TABLE)
+        poison = np.full((1, INPUTS), 99, np.float32)
+        found = await asyncio.gather(device.submit(lab.TABLE, lab.parts_of(poison)), return_exceptions=True)
+        assert isinstance(found[0], DeviceLost), found
+        assert "illegal memory access" in found[0].message
+        assert len(device.told) == 1
+        return "an illegal address"
+
+
+async def _lose(fault: Callable[[], None], words: str) -> str:
+    async with lab.opened(slots=2, leaves_nothing=False) as device:
+        await device.load(lab.SMALL)
+        await device.check(lab.SMALL, 10)
+        fake.slow_down(compute_s=0.005)
+        running = [device.submit(lab.SMALL, lab.parts_of(device.rows())) for _ in range(20)]
+        fault()
+        ended = await asyncio.gather(*running, return_exceptions=True)
+        lost = [each for each in ended if isinstance(each, BaseException)]
+        assert lost, "no batch failed"
+        assert all(isinstance(each, DeviceLost) and words in str(each) for each in lost), f"not DeviceLost: {lost}"
+        assert isinstance(ended[-1], DeviceLost), "the last batch was answered"
+        assert len(device.told) == 1, f"told {len(device.told)} times"
+        assert device.executor.is_lost
+        with pytest.raises(DeviceLost):
+            device.submit(lab.SMALL, lab.parts_of(device.rows()))
+        device.executor.unload(lab.SMALL)
+        with pytest.raises(DeviceLost):
+            await device.load(lab.LARGE)
+    assert fake.census().pushed_contexts == 0
+    return f"{len(lost)} of {len(ended)} batches failed"
+
+
+def _plan(device: "lab.Lab") -> bytes:
+    return device.models.plan(lab.SMALL, device.models.paths[lab.SMALL])
+
+
+if __name__ == "__main__":
+    print(asyncio.run(SCENARIOS[sys.argv[1]]()))  # noqa: T201 - the figures of the run

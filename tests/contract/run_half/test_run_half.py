@@ -1,0 +1,69 @@
+"""The run half: real pycuda on a driver in host memory, and wrong adapters that must be found."""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contract import figures
+from contract.run_half import toolchain
+from contract.run_half.plants import PLANTS
+
+ROOT = Path(__file__).parents[3]
+SCENARIOS = (
+    "answers", "inline", "threads", "overlap", "responsive", "timed", "shapes", "swap", "cancelled_load",
+    "out_of_memory", "too_large", "unservable", "leftover_frames", "refusals", "launch_failure",
+    "lost_context", "astray",
+)  # fmt: skip
+TIMEOUT_S = 60.0
+
+done: Counter[str] = Counter()
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    yield toolchain.environment()
+    figures.tell(
+        "run half",
+        f"{toolchain.PYCUDA} on the fake driver: {done['right']} scenarios, {done['wrong']} wrong adapters caught",
+    )
+
+
+def run(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    paths = [str(ROOT / "tests"), str(ROOT), environment["PYTHONPATH"]]
+    command = [sys.executable, "-m", "contract.run_half.scenarios", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment | {"PYTHONPATH": ":".join(paths)}, text=True, timeout=TIMEOUT_S,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.timeout(600)  # the first one builds pycuda
+def test_pycuda_is_the_real_one(environment: dict[str, str]) -> None:
+    probe = "import pycuda.driver as d; d.init(); print(d.get_driver_version(), d.Device(0).name())"
+    found = subprocess.run([sys.executable, "-c", probe], env=environment, text=True, capture_output=True, check=True)
+    assert found.stdout.strip() == "12090 Fake CUDA device (host memory)"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_scenario(environment: dict[str, str], scenario: str) -> None:
+    found = run(environment, scenario)
+    assert found.returncode == 0, found.stdout
+    assert "PyCUDA" not in found.stdout, found.stdout  # it warns of what it can't free
+    done["right"] += 1
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_wrong_adapter_is_caught(environment: dict[str, str], name: str) -> None:
+    found = run(environment, PLANTS[name].scenario, name)
+    assert found.returncode != 0, f"not caught: {found.stdout}"
+    assert re.search(PLANTS[name].words, found.stdout), found.stdout
+    done["wrong"] += 1
+
+
+def test_all_scenarios_are_run() -> None:
+    source = (Path(__file__).parent / "scenarios.py").read_text(encoding="utf-8")
+    assert tuple(re.findall(r"@scenario\nasync def (\w+)", source)) == SCENARIOS
