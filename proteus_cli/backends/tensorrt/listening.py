@@ -1,0 +1,46 @@
+"""What TensorRT calls while it builds, from threads of its own: a logger and a progress monitor.
+
+Nothing here raises: an exception can't pass through TensorRT. The classes are made when they are needed, as their bases are TensorRT's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proteus_cli.backends.tensorrt.binding import trt
+
+if TYPE_CHECKING:
+    from proteus_cli.backends.tensorrt.phases import Phases
+
+
+def logger_into(errors: list[str]) -> trt.ILogger:
+    """A logger that keeps the messages of errors, in order, and nothing else."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]  # a base without stubs
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+            if severity in {trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR}:
+                errors.append(msg)
+
+    return Logger()
+
+
+def monitor_into(phases: Phases) -> trt.IProgressMonitor:
+    """A monitor that tells ``phases`` how far the build is, and the builder whether to go on."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # a base without stubs
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            phases.begin(phase_name, parent_phase, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return phases.complete(phase_name, step)
+
+        def phase_finish(self, phase_name: str) -> None:
+            phases.end(phase_name)
+
+    return Monitor()
