@@ -79,7 +79,6 @@ class EngineKey(Value, frozen=True):
         }
 
 
-
 class BuiltEngine(Value, frozen=True):
     """What lies beside a plan: whose it is, what it was built from, and the SHA-256 of its bytes.
 

@@ -1,4 +1,4 @@
-"""Where TensorRT isn't installed: its modules are imported all the same, and whoever uses one is told what to install."""
+"""Where TensorRT isn't installed: our modules are imported all the same, and who uses one is told what to install."""
 
 import importlib
 import pkgutil

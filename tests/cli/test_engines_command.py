@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from builders import make_key
 from command_line import files, proteus
-from tiny import Tiny, mlp
+from tiny import SHAPES, Tiny, mlp
 
 from proteus_cli import store
 from proteus_cli.backends.tensorrt.cache import EngineFiles, Wanted, ensure, files_of
@@ -17,9 +17,10 @@ CURRENT, OTHER = "shapes-s", "shapes-m"
 
 def add_engine(tiny: Tiny, variant: str = CURRENT, *, family: str = "shapes", device_type: str = TYPE) -> EngineFiles:
     """A plan that isn't one, with a record as it would have."""
-    model = tiny.model(variant) if variant.startswith(family) else tiny.model(CURRENT)
+    known = {each.name for each in SHAPES.variants}
+    model = tiny.model(variant if variant in known else CURRENT)
     wanted = Wanted(device_type, family, variant, make_key(store.model_digest(model)))
-    ensure(tiny.place.built_dir, wanted, lambda: variant.encode(), lambda _: None)
+    ensure(tiny.place.built_dir, wanted, variant.encode, lambda _: None)
     return files_of(tiny.place.built_dir, device_type, family, variant)
 
 
@@ -90,7 +91,9 @@ def test_an_engine_is_an_orphan_where_the_catalog_has_no_model_for_it(tiny: Tiny
     catalog = tiny.place.catalog_path
     catalog.write_text(catalog.read_text().replace('onnx = "models/shapes/shapes-l.onnx"\n', ""))
     add_engine(tiny, "shapes-l")
-    assert states(tiny) == dict.fromkeys(["gone/gone", "shapes/shapes-l", "shapes/shapes-xxl"], "orphan: not in the catalog")
+    assert states(tiny) == dict.fromkeys(
+        ["gone/gone", "shapes/shapes-l", "shapes/shapes-xxl"], "orphan: not in the catalog"
+    )
 
 
 def test_without_a_catalog_no_engine_can_be_judged(tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ def test_every_field_of_a_key_is_tried_here() -> None:
     """So that a new one isn't forgotten: a field that no change names would leave stale engines in use."""
     parts = {"gpu": Gpu, "options": BuildOptions}
     every = {
-        (name, inner) for name in EngineKey.__struct_fields__ for inner in getattr(parts.get(name), "__struct_fields__", [""])
+        (name, inner)
+        for name in EngineKey.__struct_fields__
+        for inner in getattr(parts.get(name), "__struct_fields__", [""])
     }
     tried = {
         (name, inner)

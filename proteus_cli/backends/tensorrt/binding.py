@@ -1,6 +1,7 @@
 """The Python modules of TensorRT and CUDA, imported when they are first used.
 
-So the modules that use them can be imported everywhere, and ``trt.Builder`` reads as it does in NVIDIA's own documentation.
+So the modules that use them can be imported everywhere, and ``trt.Builder`` reads as it does in NVIDIA's own
+documentation.
 """
 
 import importlib

@@ -104,7 +104,7 @@ def _config(
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if options.hardware_compatible:
-        _make_compatible(config)
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
@@ -116,14 +116,6 @@ def _config(
     if config.add_optimization_profile(profile) < 0:
         raise EngineError(f"TensorRT refuses the batch sizes of `{model}`.", hint="is it a model of batches?")
     return config
-
-
-def _make_compatible(config: trt.IBuilderConfig) -> None:
-    if not hasattr(config, "hardware_compatibility_level"):
-        raise EngineError(
-            "This TensorRT builds no hardware-compatible engines.", hint="build without hardware compatibility"
-        )
-    config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
 def _failed(model: Path, errors: Sequence[str]) -> EngineError:

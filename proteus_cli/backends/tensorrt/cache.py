@@ -106,7 +106,7 @@ def _folder(family: str, variant: str) -> str:
 
 
 def building_lock(directory: Path) -> Path:
-    """Held by whoever builds or removes engines of a device type: two builds at once would spoil each other's timings."""
+    """Held by who builds or removes engines of a device type: two builds at once would spoil each other's timings."""
     return directory / _LOCK
 
 

@@ -1,6 +1,7 @@
 """What TensorRT calls while it builds, from threads of its own: a logger and a progress monitor.
 
-Nothing here raises: an exception can't pass through TensorRT. The classes are made when they are needed, as their bases are TensorRT's.
+Nothing here raises: an exception can't pass through TensorRT. The classes are made when they are needed, as their bases
+are TensorRT's.
 """
 
 from __future__ import annotations

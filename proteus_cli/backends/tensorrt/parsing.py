@@ -15,9 +15,21 @@ if TYPE_CHECKING:
 BATCH = -1  # how TensorRT writes an axis that is dynamic
 
 _BROKEN = "is it a complete ONNX file, with its external data beside it? `python -m onnx.checker` tells more"
+_INVALID = "is the model valid? `python -m onnx.checker` tells more"
 _UNSUPPORTED = (
     "export the model with other operators or another opset; which operators TensorRT takes stands in "
     "docs/operators.md of github.com/onnx/onnx-tensorrt"
+)
+
+_HEADING = r"^Invalid Node - |In function \w+:$|^$"
+_NOISE = (
+    r"^\[\d+\] ",  # a code
+    r"^\[[^\]]*::[^\]]*\] ?",  # [file.cpp::function::line]
+    r"^\w+\.cpp:\d+: ",
+    r"^.*Assertion failed: .*?\): ",
+    r'^.* && "|"$',  # condition && "message"
+    r"^\w+::\w+: Error Code \d+: ",
+    r"\.? In \w+ at [^\s:]+:\d+",
 )
 
 
@@ -37,13 +49,17 @@ def parse(parser: trt.OnnxParser, network: trt.INetworkDefinition, model: Path, 
 
 
 def _refused(parser: trt.OnnxParser, model: Path, errors: Sequence[str]) -> EngineError:
-    if parser.num_errors == 0:
+    error = parser.get_error(0) if parser.num_errors else None  # the others follow from it
+    if error is None or not error.node_operator():
         return EngineError(f"TensorRT can't read `{model}`: {reason(errors)}.", hint=_BROKEN)
-    error = parser.get_error(0)  # the others follow from it
     name, operator, what = str(error.node_name()), str(error.node_operator()), tidy(str(error.desc()))
-    if not operator:
-        return EngineError(f"TensorRT can't read `{model}`: {what}.", hint=_BROKEN)
-    return EngineError(f"TensorRT can't take node `{name}` ({operator}) of `{model}`: {what}.", hint=_UNSUPPORTED)
+    node = f"node `{name}`" if name else f"node {error.node()}"
+    why = "it has no such operator" if what == "false" else what
+    is_unsupported = error.code() == trt.ErrorCode.UNSUPPORTED_NODE or "Plugin not found" in what
+    return EngineError(
+        f"TensorRT can't take {node} ({operator}) of `{model}`: {why}.",
+        hint=_UNSUPPORTED if is_unsupported else _INVALID,
+    )
 
 
 def _require_batched(tensor: trt.ITensor, model: Path, *, is_input: bool) -> None:
@@ -68,6 +84,9 @@ def reason(errors: Sequence[str]) -> str:
 
 
 def tidy(message: str) -> str:
-    """A message without places in C++ sources, on one line, without a full stop."""
-    without_place = re.sub(r"^\s*(\[[^\]]*::[^\]]*\]\s*)+", "", " ".join(message.split()))
-    return without_place.rstrip(". ")
+    """What a message says, on one line, without its assertions, places in C++ sources and full stop."""
+    said = [line for line in message.splitlines() if not re.search(_HEADING, line)]
+    text = said[0] if said else " ".join(message.split())
+    for noise in _NOISE:
+        text = re.sub(noise, "", text)
+    return text.strip().rstrip(".? ")

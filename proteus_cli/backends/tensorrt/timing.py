@@ -23,7 +23,7 @@ def timing_path(directory: Path) -> Path:
 
 
 def use_timings(config: trt.IBuilderConfig, path: Path) -> None:
-    """Build with what is known. A file that doesn't fit, or isn't whole, counts as none; it is replaced by `keep_timings`."""
+    """Build with what is known. A file that doesn't fit, or isn't whole, counts as none; `keep_timings` replaces it."""
     if not _use(config, _read(path)):
         _use(config, b"")
 
