@@ -97,7 +97,7 @@ class BuiltEngine(Value, frozen=True):
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
-        require(bool(self.device_type), "a built engine needs the type of its device")
+        require(bool(self.device_type), "device_type must not be empty")
         require(_is_digest(self.plan_digest), "plan_digest must be a SHA-256 in hex")
         require(self.plan_bytes > 0, "plan_bytes must be above zero")
         require(is_amount(self.build_s), "build_s must not be negative")

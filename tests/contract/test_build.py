@@ -4,6 +4,7 @@ Its plans are not TensorRT's, and nothing here runs one.
 """
 
 import ctypes
+import gc
 import importlib
 import signal
 import subprocess
@@ -253,6 +254,17 @@ def test_a_model_that_cannot_take_every_batch_is_refused_with_the_node(tmp_path:
 def test_a_workspace_that_is_too_small_is_named(tmp_path: Path) -> None:
     error = refused(MODELS["digits-l"], tmp_path, BuildOptions(opt_batch=8, max_batch=32, workspace_bytes=1))
     assert error.hint == "allow a larger workspace"
+
+
+def test_an_error_keeps_nothing_of_tensorrt_alive(tmp_path: Path, rtx: ModuleType) -> None:
+    """Its objects would be freed by whoever drops the error, at any time and on any thread; that stopped builds for good.
+
+    The builder keeps its logger, so where no logger is left, nothing is.
+    """
+    for model in (tmp_path / "gone.onnx", MODELS["digits-l"]):
+        error = refused(model, tmp_path, BuildOptions(opt_batch=8, max_batch=32, workspace_bytes=1))
+        assert error.__traceback__ is not None
+        assert [each for each in gc.get_objects() if isinstance(each, rtx.ILogger)] == []
 
 
 # --- cancelling

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
+from traceback import clear_frames
 from typing import TYPE_CHECKING
 
 from proteus_cli import store
@@ -71,22 +72,35 @@ def build(
 
 
 def _plan(model: Path, options: BuildOptions, timings: Path, phases: Phases, on_device: OnDevice) -> bytes:
-    errors: list[str] = []
+    """As `_build`, but TensorRT's objects are freed here in any case: on this thread, while the GPU is current.
+
+    An error would keep them in the frames of its traceback, and whoever drops it would free them at any time, holding
+    Python's lock: perhaps while another build holds a lock of TensorRT's and waits for Python's, to log something.
+    """
     with on_device():
-        logger = logger_into(errors)
-        builder = _builder(logger, errors)
-        network = builder.create_network(flags=1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, logger)  # it owns the weights, so it lives as long as the build
-        parse(parser, network, model, errors)
-        config = _config(builder, network, options, model)
-        use_timings(config, timings)
-        config.progress_monitor = monitor_into(phases)
-        errors.clear()  # what is wrong with the timings is no reason why a build fails
-        plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise _failed(model, errors)
-        keep_timings(config, timings)
-        return bytes(memoryview(plan))
+        try:
+            return _build(model, options, timings, phases)
+        except BaseException as error:
+            clear_frames(error.__traceback__)
+            raise
+
+
+def _build(model: Path, options: BuildOptions, timings: Path, phases: Phases) -> bytes:
+    errors: list[str] = []
+    logger = logger_into(errors)
+    builder = _builder(logger, errors)
+    network = builder.create_network(flags=1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)  # it owns the weights, so it lives as long as the build
+    parse(parser, network, model, errors)
+    config = _config(builder, network, options, model)
+    use_timings(config, timings)
+    config.progress_monitor = monitor_into(phases)
+    errors.clear()  # what is wrong with the timings is no reason why a build fails
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise _failed(model, errors)
+    keep_timings(config, timings)
+    return bytes(memoryview(plan))
 
 
 def _builder(logger: trt.ILogger, errors: Sequence[str]) -> trt.Builder:
