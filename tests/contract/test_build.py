@@ -257,7 +257,7 @@ def test_a_workspace_that_is_too_small_is_named(tmp_path: Path) -> None:
 
 
 def test_an_error_keeps_nothing_of_tensorrt_alive(tmp_path: Path, rtx: ModuleType) -> None:
-    """Its objects would be freed by whoever drops the error, at any time and on any thread; that stopped builds for good.
+    """Its objects would be freed by whoever drops the error, at any time and on any thread, which could stop a build.
 
     The builder keeps its logger, so where no logger is left, nothing is.
     """
