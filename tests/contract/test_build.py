@@ -256,15 +256,21 @@ def test_a_workspace_that_is_too_small_is_named(tmp_path: Path) -> None:
     assert error.hint == "allow a larger workspace"
 
 
+def alive(kind: type) -> list[Any]:
+    return [each for each in gc.get_objects() if isinstance(each, kind)]
+
+
 def test_an_error_keeps_nothing_of_tensorrt_alive(tmp_path: Path, rtx: ModuleType) -> None:
     """Its objects would be freed by whoever drops the error, at any time and on any thread, which could stop a build.
 
     The builder keeps its logger, so where no logger is left, nothing is.
     """
+    assert built(MODELS["digits-xs"], tmp_path)
+    assert alive(rtx.ILogger) == []
     for model in (tmp_path / "gone.onnx", MODELS["digits-l"]):
         error = refused(model, tmp_path, BuildOptions(opt_batch=8, max_batch=32, workspace_bytes=1))
         assert error.__traceback__ is not None
-        assert [each for each in gc.get_objects() if isinstance(each, rtx.ILogger)] == []
+        assert alive(rtx.ILogger) == []
 
 
 # --- cancelling

@@ -34,7 +34,7 @@ ASK_EVERY_S = 0.1
 _HINTS = (
     (r"out ?of ?memory", "free memory of the GPU, or build for smaller batches"),
     (r"workspace", "allow a larger workspace"),
-    (r"profile|reshape|shape", "the model must take every batch up to the largest: is a batch size fixed within it?"),
+    (r"profile|shape", "the model must take every batch up to the largest: is a batch size fixed within it?"),
 )
 _NO_HINT = "`trtexec --onnx=FILE` shows whether TensorRT can build it at all"
 
