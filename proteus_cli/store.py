@@ -218,6 +218,11 @@ class Workspace:
         return self.root / "engines" / "catalog.toml"
 
     @property
+    def built_dir(self) -> Path:
+        """Engines that were built, by device type."""
+        return self.root / "engines" / "built"
+
+    @property
     def profiles_dir(self) -> Path:
         return self.root / "profiles"
 

@@ -10,6 +10,7 @@ from proteus_cli.control.decision import Hosted
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
+from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
 from proteus_cli.domain.plan import Placement, Plan, Solver
 from proteus_cli.domain.profile import Backend, LatencyTable, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Request
@@ -162,3 +163,9 @@ def make_trace(*arrivals: tuple[float, str], families: Iterable[str] = (), slo_s
         family=np.array([names.index(family) for _, family in arrivals], dtype=np.int64),
         slo_s=np.array(slo_s or [NO_SLO] * len(arrivals), dtype=np.float64),
     )
+
+
+def make_key(model_digest: str = "0" * 64, *, tensorrt: str = "10.13.3.9", max_batch: int = 32) -> EngineKey:
+    """What an engine was built from, on a GPU that isn't here."""
+    gpu = Gpu(name="Tesla T4", compute_capability="7.5", multiprocessors=40, driver="550.54")
+    return EngineKey(model_digest, tensorrt, gpu, BuildOptions(opt_batch=8, max_batch=max_batch))

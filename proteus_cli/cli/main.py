@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from proteus_cli import __version__
-from proteus_cli.cli import catalog, console, demo, devices, doctor, init, plan, profile, replay, serve, trace
+from proteus_cli.cli import catalog, console, demo, devices, doctor, engines, init, plan, profile, replay, serve, trace
 from proteus_cli.cli.options import is_debug
 from proteus_cli.errors import ProteusError
 
@@ -28,6 +28,7 @@ app.command("plan")(plan.plan)
 app.command("serve")(serve.serve)
 app.command("replay")(replay.replay)
 app.add_typer(trace.app, name="trace")
+app.add_typer(engines.app, name="engines")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 

@@ -1,0 +1,139 @@
+"""ONNX file → serialized plan.
+
+Precision is what the file says (networks are strongly typed): a variant in FP16 is a file of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
+from traceback import clear_frames
+from typing import TYPE_CHECKING
+
+from proteus_cli import store
+from proteus_cli.backends.tensorrt.binding import tensorrt_version, trt
+from proteus_cli.backends.tensorrt.listening import logger_into, monitor_into
+from proteus_cli.backends.tensorrt.parsing import BATCH, parse, reason
+from proteus_cli.backends.tensorrt.phases import Phases
+from proteus_cli.backends.tensorrt.timing import keep_timings, timing_path, use_timings
+from proteus_cli.domain.engine import EngineKey
+from proteus_cli.errors import DeviceUnavailable, EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from proteus_cli.domain.engine import BuildOptions, Gpu
+
+    Progress = Callable[[str, float], bool]
+    OnDevice = Callable[[], AbstractContextManager[object]]
+
+ASK_EVERY_S = 0.1
+
+_HINTS = (
+    (r"out ?of ?memory", "free memory of the GPU, or build for smaller batches"),
+    (r"workspace", "allow a larger workspace"),
+    (r"profile|shape", "the model must take every batch up to the largest: is a batch size fixed within it?"),
+)
+_NO_HINT = "`trtexec --onnx=FILE` shows whether TensorRT can build it at all"
+
+
+def key_of(model: Path, gpu: Gpu, options: BuildOptions) -> EngineKey:
+    """What an engine built now would be built from. Raises `ArtefactError`, `BackendUnavailable`."""
+    return EngineKey(store.model_digest(model), tensorrt_version(), gpu, options)
+
+
+def build(
+    model: Path, options: BuildOptions, timings_in: Path, progress: Progress, *, on_device: OnDevice = nullcontext
+) -> bytes:
+    """Build the plan of an ONNX file.
+
+    ``timings_in`` is the directory of the device type's timing cache. ``progress`` is told, on this thread, what is
+    done now and how much is behind (0 to 1); it answers whether to go on. The builder has a thread of its own, on which
+    ``on_device`` makes the GPU current. So Ctrl-C is heard; it is raised once the builder has ended.
+
+    Raises `EngineError` where the model can't be built or ``progress`` says no, `BackendUnavailable` without TensorRT.
+    """
+    phases = Phases()
+    with ThreadPoolExecutor(1, thread_name_prefix="build") as thread:
+        plan = thread.submit(_plan, model, options, timing_path(timings_in), phases, on_device)
+        try:
+            while not plan.done():
+                if not progress(phases.now, phases.done_frac):
+                    phases.cancel()
+                wait([plan], ASK_EVERY_S)
+        except BaseException:
+            phases.cancel()
+            raise
+    if phases.is_cancelled:
+        raise EngineError(f"Building `{model}` was cancelled.", hint="nothing was kept; build it again at any time")
+    return plan.result()
+
+
+def _plan(model: Path, options: BuildOptions, timings: Path, phases: Phases, on_device: OnDevice) -> bytes:
+    """As `_build`, but TensorRT's objects are freed here in any case: on this thread, while the GPU is current.
+
+    An error would keep them in the frames of its traceback, and whoever drops it would free them at any time, holding
+    Python's lock: perhaps while another build holds a lock of TensorRT's and waits for Python's, to log something.
+    """
+    with on_device():
+        try:
+            return _build(model, options, timings, phases)
+        except BaseException as error:
+            clear_frames(error.__traceback__)
+            raise
+
+
+def _build(model: Path, options: BuildOptions, timings: Path, phases: Phases) -> bytes:
+    errors: list[str] = []
+    logger = logger_into(errors)
+    builder = _builder(logger, errors)
+    network = builder.create_network(flags=1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)  # it owns the weights, so it lives as long as the build
+    parse(parser, network, model, errors)
+    config = _config(builder, network, options, model)
+    use_timings(config, timings)
+    config.progress_monitor = monitor_into(phases)
+    errors.clear()  # what is wrong with the timings is no reason why a build fails
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise _failed(model, errors)
+    keep_timings(config, timings)
+    return bytes(memoryview(plan))
+
+
+def _builder(logger: trt.ILogger, errors: Sequence[str]) -> trt.Builder:
+    try:
+        return trt.Builder(logger)
+    except (TypeError, RuntimeError) as error:  # what its constructor makes of a null pointer
+        raise DeviceUnavailable(
+            f"TensorRT can't use the GPU: {reason(errors)}.", hint="`proteus devices` lists the GPUs that are here"
+        ) from error
+
+
+def _config(
+    builder: trt.Builder, network: trt.INetworkDefinition, options: BuildOptions, model: Path
+) -> trt.IBuilderConfig:
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    profile = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        smallest, best, largest = (
+            tuple(batch if size == BATCH else int(size) for size in tensor.shape)
+            for batch in (options.min_batch, options.opt_batch, options.max_batch)
+        )
+        profile.set_shape(tensor.name, min=smallest, opt=best, max=largest)
+    if config.add_optimization_profile(profile) < 0:
+        raise EngineError(f"TensorRT refuses the batch sizes of `{model}`.", hint="is it a model of batches?")
+    return config
+
+
+def _failed(model: Path, errors: Sequence[str]) -> EngineError:
+    """The builder says why only in its log, where the node of the ONNX file is named."""
+    why = reason(errors)
+    hint = next((hint for pattern, hint in _HINTS if re.search(pattern, why, re.IGNORECASE)), _NO_HINT)
+    return EngineError(f"TensorRT can't build `{model}`: {why}.", hint=hint)

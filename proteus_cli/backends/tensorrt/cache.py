@@ -1,0 +1,161 @@
+"""Built engines on the disk, laid out as Triton wants a model repository.
+
+::
+
+    engines/built/<device type>/<family>__<variant>/1/model.plan      the engine
+                                                     /model.json      what it was built from (`BuiltEngine`)
+
+They are written together, the plan first: where the record doesn't tell of just this plan, the engine is stale.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from proteus_cli import store
+from proteus_cli.backends.tensorrt.locking import locked
+from proteus_cli.domain.base import FORMAT
+from proteus_cli.domain.catalog import is_name
+from proteus_cli.domain.engine import BuiltEngine, EngineKey
+from proteus_cli.errors import ArtefactError, UsageError
+
+PLAN_NAME = "model.plan"
+RECORD_NAME = "model.json"
+
+_LOCK = ".lock"
+_HINT = "delete it: it is built anew"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFiles:
+    """Where an engine lies; ``directory`` is what Triton takes for the model."""
+
+    directory: Path
+
+    @property
+    def version(self) -> Path:
+        return self.directory / "1"
+
+    @property
+    def plan(self) -> Path:
+        return self.version / PLAN_NAME
+
+    @property
+    def record(self) -> Path:
+        return self.version / RECORD_NAME
+
+    def belong_to(self, device_type: str, family: str, variant: str) -> bool:
+        """Whether they lie where those of that engine do."""
+        return (self.directory.parent.name, self.directory.name) == (device_type, _folder(family, variant))
+
+    def read_record(self) -> BuiltEngine:
+        """What was built. Raises `ArtefactError`."""
+        return store.read_json(self.record, BuiltEngine, hint=_HINT)
+
+    def damage(self, record: BuiltEngine) -> str:
+        """What is wrong with the plan, if it isn't the one of its record; else nothing."""
+        if not self.plan.is_file():
+            return "the plan is missing"
+        is_same = hashlib.sha256(store.read_bytes(self.plan, hint=_HINT)).hexdigest() == record.plan_digest
+        return "" if is_same else "the plan is not the one that was built"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An engine that is needed: whose, and built from what."""
+
+    device_type: str
+    family: str
+    variant: str
+    key: EngineKey
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}/{self.variant}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An engine that is there and current; ``is_new`` where it was built just now."""
+
+    plan: Path
+    record: BuiltEngine
+    is_new: bool
+
+
+def directory_of(built: Path, device_type: str) -> Path:
+    """Where the engines of a device type lie. Raises `UsageError` where its name can't be that of a directory."""
+    if not is_name(device_type):
+        raise UsageError(
+            f"The device type `{device_type}` can't name a directory of engines.",
+            hint="types of GPUs are letters, digits, `.`, `_` and `-`",
+        )
+    return built / device_type
+
+
+def files_of(built: Path, device_type: str, family: str, variant: str) -> EngineFiles:
+    """Where an engine lies, or would. Raises as `directory_of`."""
+    return EngineFiles(directory_of(built, device_type) / _folder(family, variant))
+
+
+def _folder(family: str, variant: str) -> str:
+    """Names of families may hold `__`, too, so the record has the last word on whose engine it is."""
+    return f"{family}__{variant}"
+
+
+def building_lock(directory: Path) -> Path:
+    """Held by who builds or removes engines of a device type: two builds at once would spoil each other's timings."""
+    return directory / _LOCK
+
+
+def ensure(built: Path, wanted: Wanted, build: Callable[[], bytes], say: Callable[[str], None]) -> Found:
+    """The engine as it is wanted: what is there if that is current, else a new one.
+
+    ``build`` makes the plan. ``say`` is told, before, that it is built, and where it replaces one what has changed.
+    Raises what ``build`` raises, and `ArtefactError` where it can't be written; what was there then stays.
+    """
+    files = files_of(built, wanted.device_type, wanted.family, wanted.variant)
+    if not why_stale(files, wanted):
+        return Found(files.plan, files.read_record(), is_new=False)
+    with locked(building_lock(files.directory.parent)):
+        reasons = why_stale(files, wanted)
+        if not reasons:  # another process built it meanwhile
+            return Found(files.plan, files.read_record(), is_new=False)
+        say(f"building {wanted.name} for {wanted.device_type}: {', '.join(reasons)}")
+        start_s = time.perf_counter()
+        plan = build()
+        record = _record(wanted, plan, time.perf_counter() - start_s)
+        store.write_together({files.plan: plan, files.record: store.to_json(record)})
+    return Found(files.plan, record, is_new=True)
+
+
+def why_stale(files: EngineFiles, wanted: Wanted) -> tuple[str, ...]:
+    """Why what is there is not the engine that is wanted, in words; empty where it is."""
+    if not files.record.exists():
+        return ("there is none yet",) if not files.plan.exists() else ("its record is missing",)
+    try:
+        record = files.read_record()
+    except ArtefactError:
+        return ("its record can't be read",)
+    if (record.device_type, record.family, record.variant) != (wanted.device_type, wanted.family, wanted.variant):
+        return (f"what is there is {record.family}/{record.variant} for {record.device_type}",)
+    if changes := wanted.key.changed_from(record.key):
+        return changes
+    damage = files.damage(record)
+    return (damage,) if damage else ()
+
+
+def _record(wanted: Wanted, plan: bytes, build_s: float) -> BuiltEngine:
+    return BuiltEngine(
+        format=FORMAT,
+        made_by=store.made_by(),
+        device_type=wanted.device_type,
+        family=wanted.family,
+        variant=wanted.variant,
+        key=wanted.key,
+        plan_digest=hashlib.sha256(plan).hexdigest(),
+        plan_bytes=len(plan),
+        build_s=build_s,
+    )

@@ -1,0 +1,136 @@
+"""Which engines of a workspace are built, which of them are of use, and removing the others.
+
+Needs neither TensorRT nor a GPU.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from proteus_cli import store
+from proteus_cli.backends.tensorrt.cache import PLAN_NAME, RECORD_NAME, EngineFiles, building_lock
+from proteus_cli.backends.tensorrt.locking import locked
+from proteus_cli.domain.base import Value
+from proteus_cli.domain.engine import BuiltEngine
+from proteus_cli.errors import ArtefactError
+
+State = Literal["current", "stale", "orphan"]
+
+
+class Listed(Value, frozen=True):
+    """One engine on the disk. ``directory`` is relative to the workspace, ``record`` None where it can't be read.
+
+    *Current* is what can be known without a GPU: model and plan are those of the record. An *orphan* is of no variant
+    in the catalog. ``why`` says why it is not current.
+    """
+
+    device_type: str
+    name: str
+    state: State
+    why: str
+    directory: str
+    record: BuiltEngine | None
+
+
+Judge = Callable[[EngineFiles], Listed]
+
+
+def list_engines(place: store.Workspace) -> list[Listed]:
+    """All engines that are built, in order. Raises `ArtefactError` where the catalog or a model of it can't be read."""
+    judge = _judge_of(place)
+    return [judge(files) for directory in _device_types(place) for files in _engines(directory) if _is_engine(files)]
+
+
+def prune(place: store.Workspace, *, dry_run: bool) -> list[Listed]:
+    """Remove the engines that are not current, and what interrupted builds left. Returns those engines.
+
+    Only files that this program writes are removed, and directories that are empty then. Waits for builds that run.
+    Raises as `list_engines`, and where a file can't be removed.
+    """
+    judge = _judge_of(place)
+    removed: list[Listed] = []
+    for directory in _device_types(place):
+        with locked(building_lock(directory)):
+            for files in _engines(directory):
+                found = judge(files) if _is_engine(files) else None
+                waste = found if found is not None and found.state != "current" else None
+                if waste is not None:
+                    removed.append(waste)
+                if not dry_run:
+                    _tidy_up(files, whole=waste is not None)
+    return removed
+
+
+def _judge_of(place: store.Workspace) -> Judge:
+    """What tells the state of an engine; reads the catalog now, and each model once."""
+    models = {
+        (family.name, variant.name): place.model_path(variant.onnx)
+        for family in place.catalog().families
+        for variant in family.variants
+        if variant.onnx is not None
+    }
+    digest_of = cache(store.model_digest)
+
+    def state(files: EngineFiles, record: BuiltEngine) -> tuple[State, str]:
+        model = models.get((record.family, record.variant))
+        if model is None:
+            return "orphan", "not in the catalog"
+        if not files.belong_to(record.device_type, record.family, record.variant):
+            return "stale", f"it was built for {record.device_type}"
+        if digest_of(model) != record.key.model_digest:
+            return "stale", "another model"
+        damage = files.damage(record)
+        return ("stale", damage) if damage else ("current", "")
+
+    def judge(files: EngineFiles) -> Listed:
+        device_type, name = files.directory.parent.name, files.directory.name
+        directory = files.directory.relative_to(place.root).as_posix()
+        try:
+            record = files.read_record()
+        except ArtefactError:
+            why = "its record can't be read" if files.record.exists() else "its record is missing"
+            return Listed(device_type, name, "stale", why, directory, record=None)
+        verdict, why = state(files, record)
+        return Listed(device_type, f"{record.family}/{record.variant}", verdict, why, directory, record)
+
+    return judge
+
+
+def _device_types(place: store.Workspace) -> list[Path]:
+    return _directories(place.built_dir)
+
+
+def _engines(directory: Path) -> list[EngineFiles]:
+    found = [EngineFiles(each) for each in _directories(directory)]
+    return [files for files in found if files.version in _directories(files.directory)]
+
+
+def _directories(path: Path) -> list[Path]:
+    """Those that are really there, in order: what a link leads to is not ours to remove."""
+    if not path.is_dir():
+        return []
+    return sorted(each for each in path.iterdir() if each.is_dir() and not each.is_symlink())
+
+
+def _is_engine(files: EngineFiles) -> bool:
+    return files.plan.exists() or files.record.exists()
+
+
+def _tidy_up(files: EngineFiles, *, whole: bool) -> None:
+    """Remove what interrupted builds left; with ``whole`` the engine, too, the record first: a plan alone is stale."""
+    leftovers = [path for name in (PLAN_NAME, RECORD_NAME) for path in files.version.glob(f".{name}.*.tmp")]
+    for path in [*([files.record, files.plan] if whole else []), *leftovers]:
+        _unlink(path)
+    for directory in (files.version, files.directory):
+        if not any(directory.iterdir()):  # else someone keeps files of their own in it
+            directory.rmdir()
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ArtefactError(
+            f"Can't remove `{path}`: {error.strerror or error}.", hint="may you write to its directory?"
+        ) from error

@@ -1,0 +1,52 @@
+"""How fast layers ran, kept from build to build: it makes the next one several times faster.
+
+One file for each version of TensorRT, in the directory of a device type. What is in it holds for no other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proteus_cli import store
+from proteus_cli.backends.tensorrt.binding import tensorrt_version
+from proteus_cli.backends.tensorrt.locking import locked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from proteus_cli.backends.tensorrt.binding import trt
+
+
+def timing_path(directory: Path) -> Path:
+    """The file for the TensorRT that is installed. Raises `BackendUnavailable`."""
+    return directory / f"timing-{tensorrt_version()}.cache"
+
+
+def use_timings(config: trt.IBuilderConfig, path: Path) -> None:
+    """Build with what is known. A file that doesn't fit, or isn't whole, counts as none; `keep_timings` replaces it."""
+    if not _use(config, _read(path)):
+        _use(config, b"")
+
+
+def keep_timings(config: trt.IBuilderConfig, path: Path) -> None:
+    """Add what a build found to the file, which another build may have added to meanwhile. Raises `ArtefactError`."""
+    cache = config.get_timing_cache()
+    if cache is None:
+        return
+    with locked(path.with_name(f".{path.name}.lock")):
+        before = _read(path)
+        known = config.create_timing_cache(before)
+        if known is not None:
+            cache.combine(known, ignore_mismatch=False)
+        now = bytes(memoryview(cache.serialize()))
+        if now != before:
+            store.write_bytes(path, now)
+
+
+def _use(config: trt.IBuilderConfig, content: bytes) -> bool:
+    cache = config.create_timing_cache(content)
+    return cache is not None and bool(config.set_timing_cache(cache, ignore_mismatch=False))
+
+
+def _read(path: Path) -> bytes:
+    return store.read_bytes(path, hint="delete it: it is made anew") if path.exists() else b""

@@ -1,0 +1,107 @@
+"""Engines that were built: what each was built from, and what came of it."""
+
+from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
+
+_HEX_DIGITS = 64
+_MODEL = "another model"
+
+
+class Gpu(Value, frozen=True):
+    """What decides whether an engine fits a GPU; ``compute_capability`` is like ``8.6``, ``driver`` like ``570.86``.
+
+    ``multiprocessors`` tells slices of one GPU apart, which have the same name.
+    """
+
+    name: str
+    compute_capability: str
+    multiprocessors: int
+    driver: str
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "a GPU needs a name")
+        require(self.multiprocessors >= 1, f"multiprocessors of `{self.name}` must be at least 1")
+
+
+class BuildOptions(Value, frozen=True):
+    """How an engine is built: for batches from ``min_batch`` to ``max_batch``, best at ``opt_batch``.
+
+    ``workspace_bytes`` is the most that a layer may use beside weights and activations. A ``hardware_compatible``
+    engine also runs on other GPUs from Ampere on, perhaps more slowly.
+    """
+
+    opt_batch: int
+    max_batch: int
+    min_batch: int = 1
+    workspace_bytes: int = 2**30
+    hardware_compatible: bool = False
+
+    def __post_init__(self) -> None:
+        rising = 1 <= self.min_batch <= self.opt_batch <= self.max_batch
+        require(rising, f"batches must rise from 1: {self.min_batch}, {self.opt_batch}, {self.max_batch}")
+        require(self.workspace_bytes > 0, "workspace_bytes must be above zero")
+
+
+class EngineKey(Value, frozen=True):
+    """What an engine was built from; where any of it changes, it is built anew.
+
+    ``model_digest`` is that of the ONNX file and its external data, ``tensorrt`` the version of the builder.
+    """
+
+    model_digest: str
+    tensorrt: str
+    gpu: Gpu
+    options: BuildOptions
+
+    def __post_init__(self) -> None:
+        require(_is_digest(self.model_digest), "model_digest must be a SHA-256 in hex")
+        require(bool(self.tensorrt), "the key needs the version of TensorRT")
+
+    def changed_from(self, other: "EngineKey") -> tuple[str, ...]:
+        """What is not as in an older key, in words like ``driver 550.54 → 570.86``; empty where both are the same."""
+        before = other.facts()
+        changes = ((what, before[what], now) for what, now in self.facts().items() if now != before[what])
+        return tuple(what if what == _MODEL else f"{what} {old} → {new}" for what, old, new in changes)
+
+    def facts(self) -> dict[str, str]:
+        """All of it, by what people call it."""
+        return {
+            _MODEL: self.model_digest,
+            "TensorRT": self.tensorrt,
+            "GPU": self.gpu.name,
+            "compute capability": self.gpu.compute_capability,
+            "multiprocessors": str(self.gpu.multiprocessors),
+            "driver": self.gpu.driver,
+            "smallest batch": str(self.options.min_batch),
+            "best batch": str(self.options.opt_batch),
+            "largest batch": str(self.options.max_batch),
+            "workspace": f"{self.options.workspace_bytes:,} bytes",
+            "hardware compatibility": "on" if self.options.hardware_compatible else "off",
+        }
+
+
+class BuiltEngine(Value, frozen=True):
+    """What lies beside a plan: whose it is, what it was built from, and the SHA-256 of its bytes.
+
+    ``build_s``: seconds that building took.
+    """
+
+    format: int
+    made_by: MadeBy
+    device_type: str
+    family: str
+    variant: str
+    key: EngineKey
+    plan_digest: str
+    plan_bytes: int
+    build_s: float
+
+    def __post_init__(self) -> None:
+        require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
+        require(bool(self.device_type), "device_type must not be empty")
+        require(_is_digest(self.plan_digest), "plan_digest must be a SHA-256 in hex")
+        require(self.plan_bytes > 0, "plan_bytes must be above zero")
+        require(is_amount(self.build_s), "build_s must not be negative")
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == _HEX_DIGITS and all(digit in "0123456789abcdef" for digit in text)

@@ -1,0 +1,209 @@
+"""Built engines on the disk: taken as they are while they are current, else built anew; whole or not at all."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import pytest
+from builders import make_key
+
+from proteus_cli import store
+from proteus_cli.backends.tensorrt.cache import Found, Wanted, ensure, files_of, why_stale
+from proteus_cli.domain.engine import EngineKey
+from proteus_cli.errors import ArtefactError, EngineError, UsageError
+
+KEY = make_key()
+OTHER_DIGEST = "f" * 64
+
+
+@dataclass
+class Builder:
+    """Makes plans that differ each time, and counts them."""
+
+    built: Path
+    said: list[str] = field(default_factory=list)
+    plans: int = 0
+
+    def __call__(self) -> bytes:
+        self.plans += 1
+        return b"plan %d" % self.plans
+
+    def ensure(self, key: EngineKey = KEY, build: Callable[[], bytes] | None = None, *, variant: str = "a-s") -> Found:
+        return ensure(self.built, Wanted("tesla-t4", "a", variant, key), build or self, self.said.append)
+
+
+@pytest.fixture
+def builder(tmp_path: Path) -> Builder:
+    return Builder(tmp_path / "built")
+
+
+def test_an_engine_lies_where_triton_looks_for_it(builder: Builder) -> None:
+    found = builder.ensure()
+    assert found.plan == builder.built / "tesla-t4" / "a__a-s" / "1" / "model.plan"
+    assert found.plan.read_bytes() == b"plan 1"
+    assert {path.name for path in found.plan.parent.iterdir()} == {"model.plan", "model.json"}
+
+
+def test_the_record_says_what_was_built_from_what(builder: Builder) -> None:
+    found = builder.ensure()
+    record = files_of(builder.built, "tesla-t4", "a", "a-s").read_record()
+    assert record == found.record
+    assert (record.device_type, record.family, record.variant, record.key) == ("tesla-t4", "a", "a-s", KEY)
+    assert (record.plan_digest, record.plan_bytes) == (store.digest(found.plan), 6)
+    assert record.build_s >= 0
+
+
+def test_what_is_current_is_taken_as_it_is(builder: Builder) -> None:
+    assert [builder.ensure().is_new for _ in range(3)] == [True, False, False]
+    assert builder.plans == 1
+    assert builder.said == ["building a/a-s for tesla-t4: there is none yet"]
+
+
+def test_variants_have_engines_of_their_own(builder: Builder) -> None:
+    builder.ensure(variant="a-s")
+    builder.ensure(variant="a-l")
+    assert not builder.ensure(variant="a-s").is_new
+    assert builder.plans == 2
+
+
+@pytest.mark.parametrize(
+    ("now", "reason"),
+    [
+        (make_key(OTHER_DIGEST), "another model"),
+        (make_key(tensorrt="11.4.0.106"), "TensorRT 10.13.3.9 → 11.4.0.106"),
+        (make_key(OTHER_DIGEST, max_batch=64), "another model, largest batch 32 → 64"),
+    ],
+    ids=str,
+)
+def test_what_changed_is_said_and_the_engine_built_anew(builder: Builder, now: EngineKey, reason: str) -> None:
+    builder.ensure()
+    found = builder.ensure(now)
+    assert found.is_new
+    assert found.plan.read_bytes() == b"plan 2"
+    assert builder.said[1:] == [f"building a/a-s for tesla-t4: {reason}"]
+    assert not builder.ensure(now).is_new
+
+
+def damage_plan(built: Path) -> None:
+    files_of(built, "tesla-t4", "a", "a-s").plan.write_bytes(b"plan X")
+
+
+def remove_plan(built: Path) -> None:
+    files_of(built, "tesla-t4", "a", "a-s").plan.unlink()
+
+
+def remove_record(built: Path) -> None:
+    files_of(built, "tesla-t4", "a", "a-s").record.unlink()
+
+
+def truncate_record(built: Path) -> None:
+    record = files_of(built, "tesla-t4", "a", "a-s").record
+    record.write_bytes(record.read_bytes()[:-20])
+
+
+def empty_record(built: Path) -> None:
+    files_of(built, "tesla-t4", "a", "a-s").record.write_bytes(b"")
+
+
+def change_variant(built: Path) -> None:
+    files = files_of(built, "tesla-t4", "a", "a-s")
+    store.write_json(files.record, msgspec.structs.replace(files.read_record(), family="a__a", variant="s"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (damage_plan, "the plan is not the one that was built"),
+        (remove_plan, "the plan is missing"),
+        (remove_record, "its record is missing"),
+        (truncate_record, "its record can't be read"),
+        (empty_record, "its record can't be read"),
+        (change_variant, "what is there is a__a/s for tesla-t4"),
+    ],
+)
+def test_what_is_not_whole_is_built_anew(builder: Builder, harm: Callable[[Path], None], reason: str) -> None:
+    builder.ensure()
+    harm(builder.built)
+    assert builder.ensure().is_new
+    assert builder.said[1:] == [f"building a/a-s for tesla-t4: {reason}"]
+    assert not builder.ensure().is_new
+
+
+def test_a_build_that_fails_leaves_nothing(builder: Builder) -> None:
+    def fail() -> bytes:
+        raise EngineError("no")
+
+    with pytest.raises(EngineError):
+        builder.ensure(build=fail)
+    assert [path for path in builder.built.rglob("*") if path.is_file() and path.name != ".lock"] == []
+
+
+@pytest.mark.parametrize("error", [EngineError("no"), KeyboardInterrupt()], ids=["failed", "Ctrl-C"])
+def test_a_build_that_fails_leaves_what_was_there(builder: Builder, error: BaseException) -> None:
+    def fail() -> bytes:
+        raise error
+
+    before = builder.ensure()
+    with pytest.raises(type(error)):
+        builder.ensure(make_key(OTHER_DIGEST), fail)
+    assert before.plan.read_bytes() == b"plan 1"
+    assert not builder.ensure().is_new
+
+
+def test_an_engine_that_cannot_be_written_leaves_what_was_there(builder: Builder) -> None:
+    found = builder.ensure()
+    files = files_of(builder.built, "tesla-t4", "a", "a-s")
+    files.plan.unlink()
+    files.plan.mkdir()
+    with pytest.raises(ArtefactError, match="Can't write"):
+        builder.ensure()
+    assert files.read_record() == found.record
+    assert {path.name for path in files.version.iterdir()} == {"model.plan", "model.json"}
+
+
+def test_a_plan_without_its_new_record_is_stale(builder: Builder) -> None:
+    """As after a crash between the two: the record that is left tells of the plan before."""
+    found = builder.ensure()
+    found.plan.write_bytes(b"plan 2")
+    files = files_of(builder.built, "tesla-t4", "a", "a-s")
+    assert why_stale(files, Wanted("tesla-t4", "a", "a-s", KEY)) == ("the plan is not the one that was built",)
+
+
+def test_who_waits_for_the_same_build_takes_its_engine(builder: Builder) -> None:
+    """Two that want one engine: the second finds it current when its turn has come."""
+    may_end, second = threading.Event(), Builder(builder.built)
+
+    def slow() -> bytes:
+        is_building.set()
+        assert may_end.wait(10)
+        return b"plan"
+
+    is_building = threading.Event()
+    found: list[Found] = []
+    first_thread = threading.Thread(target=lambda: found.append(builder.ensure(build=slow)))
+    second_thread = threading.Thread(target=lambda: found.append(second.ensure()))
+    first_thread.start()
+    assert is_building.wait(10)
+    second_thread.start()
+    second_thread.join(0.2)
+    assert second_thread.is_alive()
+    may_end.set()
+    first_thread.join()
+    second_thread.join()
+    assert sorted(each.is_new for each in found) == [False, True]
+    assert second.plans == 0
+
+
+@pytest.mark.parametrize("device_type", ["", "..", ".hidden", "a/b", "tesla t4"])
+def test_a_device_type_that_would_leave_the_directory_is_refused(builder: Builder, device_type: str) -> None:
+    with pytest.raises(UsageError, match="can't name a directory"):
+        ensure(builder.built, Wanted(device_type, "a", "a-s", KEY), builder, builder.said.append)
+    assert not builder.built.exists()
+
+
+def test_an_engine_can_be_asked_for_where_nothing_may_be_written_only_if_it_is_there(tmp_path: Path) -> None:
+    (tmp_path / "built").write_text("in the way")
+    with pytest.raises(ArtefactError, match="Can't make the lock"):
+        Builder(tmp_path / "built").ensure()
