@@ -1,0 +1,89 @@
+"""The contract with one release: what mypy says of our code, of its mutants, and of the mistakes, with its stubs."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from contract.api.checking import Checked, Source, check
+from contract.api.mistakes import MISTAKES, Mistake
+from contract.api.mutants import Mutant, annotations, mutants
+from contract.api.releases import Bindings
+from contract.api.sites import Receiver, Site, Uses, aliases, uses
+from contract.api.sources import ours, sample
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What mypy was given that it should refuse, by the path that it was given under."""
+
+    mutants: Mapping[str, Mutant]
+    mistakes: Mapping[str, Mistake]
+
+
+class Contract:
+    """Checked once, asked often."""
+
+    def __init__(self, bindings: Bindings, stubs: Path, cache: Path) -> None:
+        self.bindings, self._stubs, self._cache = bindings, stubs, cache
+        self.sources = (*ours(), sample())
+
+    @cached_property
+    def right(self) -> Checked:
+        """Our code and the sample as they are."""
+        return self._check(self.sources)
+
+    @cached_property
+    def uses(self) -> Mapping[str, Uses]:
+        """What each module uses, by its path."""
+        return _uses(self.sources, self.right)
+
+    def sites(self) -> set[Site]:
+        """All places where the bindings are touched."""
+        return {site for source in self.sources for site in self._sites(source)}
+
+    @cached_property
+    def wrong(self) -> Wrong:
+        made = [mutant for source in self.sources for mutant in mutants(source.text, self._sites(source))]
+        return Wrong(
+            {f"mutant_{number:04}.py": mutant for number, mutant in enumerate(made)},
+            {f"mistake_{number:02}.py": mistake for number, mistake in enumerate(MISTAKES)},
+        )
+
+    @cached_property
+    def refused(self) -> set[str]:
+        """The paths of all that is wrong and was refused, by mypy or for an override that overrides nothing."""
+        text = sample().text
+        sources = [
+            *(_copy(path, mutant.text) for path, mutant in self.wrong.mutants.items()),
+            *(_copy(path, mistake.made_in(text)) for path, mistake in self.wrong.mistakes.items()),
+        ]
+        checked = self._check(sources)
+        bad = {path for path, used in _uses(sources, checked).items() if any(not o.fits for o in used.overrides)}
+        return bad | set(checked.complaints)
+
+    def _sites(self, source: Source) -> set[Site]:
+        names = aliases(self.right.trees[source.name])
+        return self.uses[source.path].of_bindings() | set(annotations(source.text, names, source.path))
+
+    def _check(self, sources: Iterable[Source]) -> Checked:
+        return check(sources, self._stubs, self._cache)
+
+
+def unchecked(contracts: Iterable[Contract]) -> list[str]:
+    """Uses whose receiver mypy knows in no release, as text."""
+    known: dict[Site, set[Receiver]] = {}
+    for contract in contracts:
+        for used in contract.uses.values():
+            for site, receiver in used.receivers.items():
+                known.setdefault(site, set()).add(receiver)
+    blind = {Receiver.ANY, Receiver.UNSEEN}
+    return [f"{site}: {' / '.join(r.value for r in found)}" for site, found in known.items() if found <= blind]
+
+
+def _uses(sources: Iterable[Source], checked: Checked) -> dict[str, Uses]:
+    return {s.path: uses(s.path, checked.trees[s.name], checked.types) for s in sources}
+
+
+def _copy(path: str, text: str) -> Source:
+    return Source(path.removesuffix(".py"), path, text)

@@ -1,0 +1,28 @@
+"""Run where pycuda can be imported: prints what `pycuda.driver` is like as JSON, for the dotted names on stdin."""
+
+import inspect
+import json
+import sys
+from typing import Any
+
+import pycuda.driver
+
+
+def described(name: str) -> dict[str, Any] | None:
+    found: Any = pycuda.driver
+    for part in name.split("."):
+        if not hasattr(found, part):
+            return None
+        found = getattr(found, part)
+    bases = [base.__name__ for base in found.__mro__] if inspect.isclass(found) else []
+    return {"docstring": found.__doc__ or "", "bases": bases, "parameters": parameters(found)}
+
+
+def parameters(found: Any) -> list[tuple[str, bool]] | None:
+    """Of what is written in Python; None of what is written in C++."""
+    if not inspect.isfunction(found):
+        return None
+    return [(p.name, p.default is not p.empty) for p in inspect.signature(found).parameters.values()]
+
+
+print(json.dumps({name: described(name) for name in json.load(sys.stdin)}))  # noqa: T201

@@ -1,0 +1,66 @@
+"""The releases of the bindings that we promise to work with."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract.api import standins, stubs
+from contract.downloads import BUILD, locked, target
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One release: how it is called here, what pip calls it, and the package that it consists of."""
+
+    name: str
+    distribution: str
+    version: str
+    package: str = "tensorrt_bindings"
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.distribution}=={self.version}"
+
+
+RELEASES = (
+    Release("10.13", "tensorrt-cu12-bindings", "10.13.3.9"),
+    Release("11.4", "tensorrt-cu12-bindings", "11.4.0.106"),
+    Release("RTX 1.7", "tensorrt-rtx-cu12-bindings", "1.7.1.116", "tensorrt_rtx"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bindings:
+    """The real bindings of a release, and what makes them importable here."""
+
+    release: Release
+    installed: Path
+    libraries: Path
+
+    def python(self, *arguments: str | Path) -> str:
+        """What Python says on stdout, with the bindings importable. Raises `CalledProcessError`."""
+        env = os.environ | {"LD_LIBRARY_PATH": str(self.libraries), "PYTHONPATH": str(self.installed)}
+        ended = subprocess.run([sys.executable, *arguments], check=True, env=env, stdout=subprocess.PIPE, text=True)
+        return ended.stdout
+
+
+def install(release: Release) -> Bindings:
+    """Install the real bindings, and make the stand-ins that they import on. Raises `CalledProcessError`."""
+    label = f"{release.package}-{release.version}"
+    installed, libraries = target(label, release.requirement), BUILD / f"standins-{label}"
+    (extension,) = (installed / release.package).glob("tensorrt*.so")
+    with locked(BUILD / f"standins-{label}.lock"):
+        standins.make(extension, libraries)
+    return Bindings(release, installed, libraries)
+
+
+def typed(bindings: Bindings) -> Path:
+    """The directory in which mypy finds ``tensorrt`` as this release has it."""
+    release = bindings.release
+    place = BUILD / f"stubs-{release.package}-{release.version}"
+    with locked(place.with_suffix(".lock")):
+        bindings.python("-m", "pybind11_stubgen", f"{release.package}.tensorrt", "--output-dir", place / "raw")
+        stubs.write(place)
+    return place

@@ -1,0 +1,59 @@
+"""Every name, call and keyword of the bindings that our code uses is one that each release has."""
+
+import re
+
+import pytest
+from contract import figures
+from contract.api.contracts import Contract, unchecked
+from contract.api.mistakes import EVERYWHERE, MISTAKES, Mistake
+from contract.api.sources import ours
+
+
+def test_the_bindings_are_the_real_ones(contract: Contract) -> None:
+    release = contract.bindings.release
+    version = contract.bindings.python("-c", f"import {release.package} as trt; print(trt.__version__)").strip()
+    assert version == release.version
+
+
+def test_our_code_fits_the_release(contract: Contract) -> None:
+    assert contract.right.all_complaints == []
+
+
+def test_overrides_are_called_like_what_they_override(contract: Contract) -> None:
+    overrides = [override for used in contract.uses.values() for override in used.overrides]
+    assert overrides
+    assert [str(override) for override in overrides if not override.fits] == []
+
+
+def test_nothing_is_used_that_mypy_does_not_know(contracts: dict[str, Contract]) -> None:
+    """An `Any` before the dot would let everything pass."""
+    assert unchecked(contracts.values()) == []
+
+
+def test_no_use_is_taken_out_of_the_check() -> None:
+    """Bases of classes have no types without stubs; nothing else needs an exception."""
+    allowed = re.compile(r"^\s*class .*# type: ignore\[misc\]")
+    lines = [(source.path, line) for source in ours() for line in source.text.splitlines() if "type: ignore" in line]
+    assert [place for place in lines if not allowed.match(place[1])] == []
+
+
+def test_each_mutant_is_caught(contract: Contract) -> None:
+    made, refused = contract.wrong.mutants, contract.refused
+    figures.tell(
+        f"tensorrt {contract.bindings.release.version}",
+        f"{len(contract.sites())} uses in {len(contract.sources)} modules; {len(made)} mutants caught",
+    )
+    assert [str(mutant) for path, mutant in made.items() if path not in refused] == []
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_a_mistake_is_refused(mistake: Mistake, contracts: dict[str, Contract]) -> None:
+    """By every release in which it is one: what a release still has is let pass."""
+    (path,) = {p for c in contracts.values() for p, m in c.wrong.mistakes.items() if m is mistake}
+    refused_by = {name for name, contract in contracts.items() if path in contract.refused}
+    assert refused_by == mistake.refused_by
+    figures.tell("mistakes", f"{len(MISTAKES)} known ones refused, of these {_everywhere()} by all releases")
+
+
+def _everywhere() -> int:
+    return sum(mistake.refused_by == EVERYWHERE for mistake in MISTAKES)
