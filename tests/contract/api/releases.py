@@ -39,21 +39,38 @@ class Bindings:
     installed: Path
     libraries: Path
 
+    @property
+    def extension(self) -> Path:
+        """The shared library that Python loads."""
+        (found,) = (self.installed / self.release.package).glob("tensorrt*.so")
+        return found
+
+    @property
+    def module(self) -> str:
+        """What Python calls it."""
+        return f"{self.release.package}.{self.extension.name.split('.')[0]}"
+
     def python(self, *arguments: str | Path) -> str:
         """What Python says on stdout, with the bindings importable. Raises `CalledProcessError`."""
-        env = os.environ | {"LD_LIBRARY_PATH": str(self.libraries), "PYTHONPATH": str(self.installed)}
+        env = os.environ | {
+            "LD_LIBRARY_PATH": _before(self.libraries, "LD_LIBRARY_PATH"),
+            "PYTHONPATH": _before(self.installed, "PYTHONPATH"),
+        }
         ended = subprocess.run([sys.executable, *arguments], check=True, env=env, stdout=subprocess.PIPE, text=True)
         return ended.stdout
+
+
+def _before(path: Path, variable: str) -> str:
+    return os.pathsep.join(filter(None, (str(path), os.environ.get(variable))))
 
 
 def install(release: Release) -> Bindings:
     """Install the real bindings, and make the stand-ins that they import on. Raises `CalledProcessError`."""
     label = f"{release.package}-{release.version}"
-    installed, libraries = target(label, release.requirement), BUILD / f"standins-{label}"
-    (extension,) = (installed / release.package).glob("tensorrt*.so")
+    bindings = Bindings(release, target(label, release.requirement), BUILD / f"standins-{label}")
     with locked(BUILD / f"standins-{label}.lock"):
-        standins.make(extension, libraries)
-    return Bindings(release, installed, libraries)
+        standins.make(bindings.extension, bindings.libraries)
+    return bindings
 
 
 def typed(bindings: Bindings) -> Path:
@@ -61,6 +78,8 @@ def typed(bindings: Bindings) -> Path:
     release = bindings.release
     place = BUILD / f"stubs-{release.package}-{release.version}"
     with locked(place.with_suffix(".lock")):
-        bindings.python("-m", "pybind11_stubgen", f"{release.package}.tensorrt", "--output-dir", place / "raw")
-        stubs.write(place)
+        raw = place / "raw"
+        bindings.python("-m", "pybind11_stubgen", bindings.module, "--output-dir", raw, "--ignore-all-errors")
+        text = (raw / bindings.module.replace(".", "/")).with_suffix(".pyi").read_text(encoding="utf-8")
+        (place / "tensorrt.pyi").write_text(stubs.patched(text), encoding="utf-8")
     return place
