@@ -9,7 +9,7 @@ from contract.api.checking import Checked, Source, check
 from contract.api.mistakes import MISTAKES, Mistake
 from contract.api.mutants import Mutant, annotations, mutants
 from contract.api.releases import Bindings
-from contract.api.sites import Receiver, Site, Uses, aliases, uses
+from contract.api.sites import Override, Receiver, Site, aliases, overrides, receivers
 from contract.api.sources import ours, sample
 
 
@@ -34,9 +34,16 @@ class Contract:
         return self._check(self.sources)
 
     @cached_property
-    def uses(self) -> Mapping[str, Uses]:
-        """What each module uses, by its path."""
-        return _uses(self.sources, self.right)
+    def receivers(self) -> Mapping[Site, Receiver]:
+        """What stands before each dot and each parenthesis of our code."""
+        found: dict[Site, Receiver] = {}
+        for source in self.sources:
+            found |= receivers(source.path, self.right.trees[source.name], self.right.types)
+        return found
+
+    @cached_property
+    def overrides(self) -> list[Override]:
+        return [found for source in self.sources for found in _overrides(source, self.right)]
 
     def sites(self) -> set[Site]:
         """All places where the bindings are touched."""
@@ -54,17 +61,18 @@ class Contract:
     def refused(self) -> set[str]:
         """The paths of all that is wrong and was refused, by mypy or for an override that overrides nothing."""
         text = sample().text
-        sources = [
+        copies = [
             *(_copy(path, mutant.text) for path, mutant in self.wrong.mutants.items()),
             *(_copy(path, mistake.made_in(text)) for path, mistake in self.wrong.mistakes.items()),
         ]
-        checked = self._check(sources)
-        bad = {path for path, used in _uses(sources, checked).items() if any(not o.fits for o in used.overrides)}
-        return bad | set(checked.complaints)
+        checked = self._check(copies)
+        misnamed = {copy.path for copy in copies if any(not found.fits for found in _overrides(copy, checked))}
+        return misnamed | set(checked.complaints)
 
     def _sites(self, source: Source) -> set[Site]:
         names = aliases(self.right.trees[source.name])
-        return self.uses[source.path].of_bindings() | set(annotations(source.text, names, source.path))
+        touching = {s for s, kind in self.receivers.items() if s.module == source.path and kind is Receiver.BINDING}
+        return touching | set(annotations(source.text, names, source.path))
 
     def _check(self, sources: Iterable[Source]) -> Checked:
         return check(sources, self._stubs, self._cache)
@@ -74,15 +82,14 @@ def unchecked(contracts: Iterable[Contract]) -> list[str]:
     """Uses whose receiver mypy knows in no release, as text."""
     known: dict[Site, set[Receiver]] = {}
     for contract in contracts:
-        for used in contract.uses.values():
-            for site, receiver in used.receivers.items():
-                known.setdefault(site, set()).add(receiver)
+        for site, receiver in contract.receivers.items():
+            known.setdefault(site, set()).add(receiver)
     blind = {Receiver.ANY, Receiver.UNSEEN}
     return [f"{site}: {' / '.join(r.value for r in found)}" for site, found in known.items() if found <= blind]
 
 
-def _uses(sources: Iterable[Source], checked: Checked) -> dict[str, Uses]:
-    return {s.path: uses(s.path, checked.trees[s.name], checked.types) for s in sources}
+def _overrides(source: Source, checked: Checked) -> list[Override]:
+    return overrides(source.path, checked.trees[source.name])
 
 
 def _copy(path: str, text: str) -> Source:

@@ -12,12 +12,13 @@ from contract.downloads import BUILD, locked, target
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One release: how it is called here, what pip calls it, and the package that it consists of."""
+    """One release: how it is called here, what pip calls it, its package, and the rules that its stubs don't need."""
 
     name: str
     distribution: str
     version: str
     package: str = "tensorrt_bindings"
+    idle_rules: frozenset[str] = frozenset()
 
     @property
     def requirement(self) -> str:
@@ -25,9 +26,9 @@ class Release:
 
 
 RELEASES = (
-    Release("10.13", "tensorrt-cu12-bindings", "10.13.3.9"),
+    Release("10.13", "tensorrt-cu12-bindings", "10.13.3.9", idle_rules=frozenset({stubs.WHOLE_NUMBERS})),
     Release("11.4", "tensorrt-cu12-bindings", "11.4.0.106"),
-    Release("RTX 1.7", "tensorrt-rtx-cu12-bindings", "1.7.1.116", "tensorrt_rtx"),
+    Release("RTX 1.7", "tensorrt-rtx-cu12-bindings", "1.7.1.116", "tensorrt_rtx_bindings"),
 )
 
 
@@ -81,5 +82,5 @@ def typed(bindings: Bindings) -> Path:
         raw = place / "raw"
         bindings.python("-m", "pybind11_stubgen", bindings.module, "--output-dir", raw, "--ignore-all-errors")
         text = (raw / bindings.module.replace(".", "/")).with_suffix(".pyi").read_text(encoding="utf-8")
-        (place / "tensorrt.pyi").write_text(stubs.patched(text), encoding="utf-8")
+        (place / "tensorrt.pyi").write_text(stubs.patched(text, release.idle_rules), encoding="utf-8")
     return place

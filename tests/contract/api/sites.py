@@ -7,7 +7,7 @@ from typing import Any
 
 from contract.api.checking import BINDINGS
 from mypy.nodes import CallExpr, FuncDef, MemberExpr, MypyFile, RefExpr, TypeInfo
-from mypy.traverser import TraverserVisitor
+from mypy.traverser import NameAndMemberCollector
 from mypy.types import AnyType, CallableType, FunctionLike, Instance, LiteralType, TypeType, UnionType, get_proper_type
 
 Span = tuple[int, int, int, int]
@@ -55,74 +55,53 @@ class Override:
         return f"{self.module}:{self.line} `{self.name}{self.ours}` overrides {self.theirs}"
 
 
-@dataclass(frozen=True, slots=True)
-class Uses:
-    """All attributes and calls of a module with what their receivers are, and its overrides."""
-
-    receivers: Mapping[Site, Receiver]
-    overrides: tuple[Override, ...]
-
-    def of_bindings(self) -> set[Site]:
-        return {site for site, receiver in self.receivers.items() if receiver is Receiver.BINDING}
-
-
 def aliases(tree: MypyFile) -> set[str]:
     """What a module calls the modules of the bindings."""
     modules = ((name, symbol.node) for name, symbol in tree.names.items())
     return {name for name, node in modules if isinstance(node, MypyFile) and _is_binding(node.fullname)}
 
 
-def uses(module: str, tree: MypyFile, types: Mapping[Any, Any]) -> Uses:
-    """What a module that was checked uses."""
-    reader = _Reader(module, types)
-    tree.accept(reader)
-    return Uses(reader.receivers, tuple(reader.overrides))
+def receivers(module: str, tree: MypyFile, types: Mapping[Any, Any]) -> dict[Site, Receiver]:
+    """All attributes and calls of a module that was checked, and what their receivers are."""
+    found = NameAndMemberCollector()
+    tree.accept(found)
+    callees = {*found.name_exprs, *found.member_exprs}
+    calls = [node for node in types if isinstance(node, CallExpr) and node.callee in callees and node.analyzed is None]
+    attributes = {_site(module, node, node.name): _receiver(node, types) for node in found.member_exprs}
+    return attributes | {_site(module, node, node.callee.name): _callee(node.callee, types) for node in calls}
 
 
-class _Reader(TraverserVisitor):  # type: ignore[misc]  # mypy isn't followed when this is checked
-    def __init__(self, module: str, types: Mapping[Any, Any]) -> None:
-        self.module, self.types = module, types
-        self.receivers: dict[Site, Receiver] = {}
-        self.overrides: list[Override] = []
+def overrides(module: str, tree: MypyFile) -> list[Override]:
+    """Public methods of the classes that derive from the bindings, wherever in a module these are."""
+    classes = [symbol.node for symbol in tree.names.values() if isinstance(symbol.node, TypeInfo)]
+    derived = [info for info in classes if info.module_name == tree.fullname and _base_of_bindings(info)]
+    methods = [symbol.node for info in derived for symbol in info.names.values()]
+    return [
+        Override(module, method.line, method.name, tuple(method.arg_names), _parameters(method))
+        for method in methods
+        if isinstance(method, FuncDef) and not method.name.startswith("_")
+    ]
 
-    def visit_block(self, block: Any, /) -> None:
-        if not block.is_unreachable:  # `else` of `if TYPE_CHECKING`, which no release is asked about
-            super().visit_block(block)
 
-    def visit_member_expr(self, o: MemberExpr, /) -> None:
-        self.receivers[self._site(o, o.name, is_call=False)] = self._receiver(o)
-        super().visit_member_expr(o)
+def _site(module: str, node: Any, name: str) -> Site:
+    span = (node.line, node.column, node.end_line, node.end_column)
+    return Site(module, span, isinstance(node, CallExpr), name)
 
-    def visit_call_expr(self, o: CallExpr, /) -> None:
-        if o.analyzed is None:  # no `cast(…)` or other special form, which isn't called
-            name = o.callee.name if isinstance(o.callee, RefExpr) else "expression"
-            self.receivers[self._site(o, name, is_call=True)] = self._callee(o.callee)
-        super().visit_call_expr(o)
 
-    def visit_func_def(self, o: FuncDef, /) -> None:
-        base = _base_of_bindings(o.info) if isinstance(o.info, TypeInfo) and o.info else None
-        if base is not None and not o.name.startswith("_"):
-            self.overrides.append(Override(self.module, o.line, o.name, tuple(o.arg_names), _parameters(o)))
-        super().visit_func_def(o)
+def _receiver(member: MemberExpr, types: Mapping[Any, Any]) -> Receiver:
+    if isinstance(member.expr, RefExpr) and isinstance(member.expr.node, MypyFile):
+        return Receiver.BINDING if _is_binding(member.expr.node.fullname) else Receiver.OTHER
+    if member.expr not in types:
+        return Receiver.UNSEEN
+    return _kind(types[member.expr], member.name)
 
-    def _site(self, node: Any, name: str, *, is_call: bool) -> Site:
-        return Site(self.module, (node.line, node.column, node.end_line, node.end_column), is_call, name)
 
-    def _receiver(self, member: MemberExpr) -> Receiver:
-        if isinstance(member.expr, RefExpr) and isinstance(member.expr.node, MypyFile):
-            return Receiver.BINDING if _is_binding(member.expr.node.fullname) else Receiver.OTHER
-        if member.expr not in self.types:
-            return Receiver.UNSEEN
-        return _kind(self.types[member.expr], member.name)
-
-    def _callee(self, callee: Any) -> Receiver:
-        if callee not in self.types:
-            return Receiver.UNSEEN
-        if isinstance(get_proper_type(self.types[callee]), AnyType):
-            return _kind(self.types[callee], "")
-        if isinstance(callee, MemberExpr):
-            return self._receiver(callee)
-        return _kind(self.types[callee], "")
+def _callee(callee: Any, types: Mapping[Any, Any]) -> Receiver:
+    if callee not in types:
+        return Receiver.UNSEEN
+    if isinstance(callee, MemberExpr) and not isinstance(get_proper_type(types[callee]), AnyType):
+        return _receiver(callee, types)
+    return _kind(types[callee], "")
 
 
 def _kind(kind: Any, attribute: str) -> Receiver:
