@@ -40,7 +40,7 @@ MISTAKES = (
     _line("INT8 asked of the builder", "config.set_flag(trt.BuilderFlag.INT8)", SINCE_ELEVEN),
     _line("workspace as an attribute", "config.max_workspace_size = 1 << 30"),
     _line("batch size of the builder", "builder.max_batch_size = 8"),
-    _line("calibrator", "config.int8_calibrator = None", SINCE_ELEVEN),
+    _line("calibrator", "print(config.int8_calibrator)", SINCE_ELEVEN),
     _line("question about FP16", "print(builder.platform_has_fast_fp16)", SINCE_ELEVEN),
     Mistake("engine instead of plan", "builder.build_serialized_network", "builder.build_engine"),
     Mistake("plan without a configuration", "build_serialized_network(network, config)", "build_serialized_network(network)"),

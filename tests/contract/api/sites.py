@@ -89,8 +89,10 @@ def _site(module: str, node: Any, name: str) -> Site:
 
 
 def _receiver(member: MemberExpr, types: Mapping[Any, Any]) -> Receiver:
-    if isinstance(member.expr, RefExpr) and isinstance(member.expr.node, MypyFile):
-        return Receiver.BINDING if _is_binding(member.expr.node.fullname) else Receiver.OTHER
+    named = member.expr.node if isinstance(member.expr, RefExpr) else None
+    if isinstance(named, MypyFile | TypeInfo):  # modules and classes have no type of their own before a dot
+        module = named.fullname if isinstance(named, MypyFile) else _owner(named, member.name).module_name
+        return Receiver.BINDING if _is_binding(module) else Receiver.OTHER
     if member.expr not in types:
         return Receiver.UNSEEN
     return _kind(types[member.expr], member.name)
@@ -116,8 +118,12 @@ def _kind(kind: Any, attribute: str) -> Receiver:
     info = _class_of(kind)
     if info is None:
         return Receiver.OTHER
-    owner = info.get_containing_type_info(attribute) or info
-    return Receiver.BINDING if _is_binding(owner.module_name) else Receiver.OTHER
+    return Receiver.BINDING if _is_binding(_owner(info, attribute).module_name) else Receiver.OTHER
+
+
+def _owner(info: Any, attribute: str) -> Any:
+    """The class that an attribute is inherited from."""
+    return info.get_containing_type_info(attribute) or info
 
 
 def _class_of(kind: Any) -> Any:

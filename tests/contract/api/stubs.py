@@ -17,7 +17,10 @@ import typing
 import typing_extensions
 import numpy
 _DimsLike = typing.Union["Dims", tuple[int, ...], list[int]]
+__version__: str
+def nptype(trt_type: DataType) -> type[numpy.generic]: ...
 """
+"""Its last two lines are what we use of the part of the bindings that is written in Python."""
 
 NULLABLE = frozenset(
     {

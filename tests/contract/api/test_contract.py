@@ -15,6 +15,11 @@ def test_the_bindings_are_the_real_ones(contract: Contract) -> None:
     assert version == release.version
 
 
+def test_what_is_written_in_python_is_as_the_stubs_say(contract: Contract) -> None:
+    ask = f"import inspect, {contract.bindings.release.package} as trt; print(inspect.signature(trt.nptype))"
+    assert contract.bindings.python("-c", ask).strip() == "(trt_type)"
+
+
 def test_our_code_fits_the_release(contract: Contract) -> None:
     assert contract.right.all_complaints == []
 

@@ -9,7 +9,7 @@ import pytest
 from contract import figures
 from contract.api.boost import Entry, Parameter, entries, fits, signatures
 from contract.api.checking import HAND_WRITTEN
-from contract.api.real_pycuda import environment
+from contract.run_half.toolchain import environment
 
 ENTRIES = tuple(entries(HAND_WRITTEN / "pycuda" / "driver.pyi"))
 DESCRIBE = HAND_WRITTEN.parent / "describe.py"
