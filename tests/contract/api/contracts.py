@@ -1,22 +1,23 @@
 """The contract with one release: what mypy says of our code, of its mutants, and of the mistakes, with its stubs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from contract.api.checking import Checked, Source, check
 from contract.api.mistakes import MISTAKES, Mistake
-from contract.api.mutants import Mutant, annotations, mutants
+from contract.api.mutants import Mutant, annotations, mutants, rewritten
 from contract.api.releases import Bindings
 from contract.api.sites import Override, Receiver, Site, aliases, overrides, receivers
 from contract.api.sources import ours, sample
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
-    """What mypy was given that it should refuse, by the path that it was given under."""
+class Copies:
+    """What mypy is given, by the path that it is given under: copies without a change, and what it should refuse."""
 
+    unchanged: Mapping[str, Source]
     mutants: Mapping[str, Mutant]
     mistakes: Mapping[str, Mistake]
 
@@ -50,24 +51,27 @@ class Contract:
         return {site for source in self.sources for site in self._sites(source)}
 
     @cached_property
-    def wrong(self) -> Wrong:
+    def copies(self) -> Copies:
         made = [mutant for source in self.sources for mutant in mutants(source.text, self._sites(source))]
-        return Wrong(
+        return Copies(
+            {f"unchanged_{number:02}.py": source for number, source in enumerate(self.sources)},
             {f"mutant_{number:04}.py": mutant for number, mutant in enumerate(made)},
             {f"mistake_{number:02}.py": mistake for number, mistake in enumerate(MISTAKES)},
         )
 
     @cached_property
     def refused(self) -> set[str]:
-        """The paths of all that is wrong and was refused, by mypy or for an override that overrides nothing."""
-        text = sample().text
-        copies = [
-            *(_copy(path, mutant.text) for path, mutant in self.wrong.mutants.items()),
-            *(_copy(path, mistake.made_in(text)) for path, mistake in self.wrong.mistakes.items()),
-        ]
-        checked = self._check(copies)
-        misnamed = {copy.path for copy in copies if any(not found.fits for found in _overrides(copy, checked))}
+        """The paths of the copies that were refused, by mypy or for an override that overrides nothing."""
+        given = [_copy(path, text) for path, text in self._texts()]
+        checked = self._check(given)
+        misnamed = {copy.path for copy in given if any(not found.fits for found in _overrides(copy, checked))}
         return misnamed | set(checked.complaints)
+
+    def _texts(self) -> Iterator[tuple[str, str]]:
+        right = sample().text
+        yield from ((path, rewritten(source.text)) for path, source in self.copies.unchanged.items())
+        yield from ((path, mutant.text) for path, mutant in self.copies.mutants.items())
+        yield from ((path, mistake.made_in(right)) for path, mistake in self.copies.mistakes.items())
 
     def _sites(self, source: Source) -> set[Site]:
         names = aliases(self.right.trees[source.name])

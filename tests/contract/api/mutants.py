@@ -34,6 +34,11 @@ def mutants(text: str, sites: Iterable[Site]) -> Iterator[Mutant]:
             yield Mutant(site, change, _changed(text, index, change))
 
 
+def rewritten(text: str) -> str:
+    """The text as a mutant of it is written, without a change."""
+    return ast.unparse(ast.parse(text))
+
+
 def annotations(text: str, aliases: Iterable[str], module: str) -> Iterator[Site]:
     """Attributes of a module of the bindings within annotations: for mypy these are types, not expressions."""
     for node in ast.walk(ast.parse(text)):

@@ -41,8 +41,14 @@ def test_no_use_is_taken_out_of_the_check() -> None:
     assert [place for place in lines if not allowed.match(place[1])] == []
 
 
+def test_copies_without_a_change_pass(contract: Contract) -> None:
+    """So what is refused of a mutant is its change."""
+    unchanged = contract.copies.unchanged
+    assert [source.path for path, source in unchanged.items() if path in contract.refused] == []
+
+
 def test_each_mutant_is_caught(contract: Contract) -> None:
-    made, refused = contract.wrong.mutants, contract.refused
+    made, refused = contract.copies.mutants, contract.refused
     figures.tell(
         f"tensorrt {contract.bindings.release.version}",
         f"{len(contract.sites())} uses in {len(contract.sources)} modules; {len(made)} mutants caught",
@@ -53,7 +59,7 @@ def test_each_mutant_is_caught(contract: Contract) -> None:
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
 def test_a_mistake_is_refused(mistake: Mistake, contracts: dict[str, Contract]) -> None:
     """By every release in which it is one: what a release still has is let pass."""
-    (path,) = {p for c in contracts.values() for p, m in c.wrong.mistakes.items() if m is mistake}
+    (path,) = {p for c in contracts.values() for p, m in c.copies.mistakes.items() if m is mistake}
     refused_by = {name for name, contract in contracts.items() if path in contract.refused}
     assert refused_by == mistake.refused_by
     figures.tell("mistakes", f"{len(MISTAKES)} known ones refused, of these {_everywhere()} by all releases")
