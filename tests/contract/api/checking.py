@@ -52,9 +52,15 @@ class Checked:
         return [str(complaint) for found in self.complaints.values() for complaint in found]
 
 
-def check(sources: Iterable[Source], stubs: Path, cache: Path) -> Checked:
-    """`mypy --strict` as the project sets it up, plus the stubs. Raises `CompileError` where a source isn't Python."""
-    built = build.build([BuildSource(s.path, s.name, s.text) for s in sources], _options(stubs, cache))
+def check(sources: Iterable[Source], stubs: Path, cache: Path, *, keep_trees: bool = True) -> Checked:
+    """`mypy --strict` as the project sets it up, plus the stubs.
+
+    Trees and types are kept where they are asked for; they take a while to be freed. Raises mypy's `CompileError`
+    where a source isn't Python.
+    """
+    options = _options(stubs, cache)
+    options.export_types = options.preserve_asts = keep_trees
+    built = build.build([BuildSource(s.path, s.name, s.text) for s in sources], options)
     complaints: dict[str, list[Complaint]] = defaultdict(list)
     for line in built.errors:
         said = json.loads(line)
@@ -70,5 +76,4 @@ def _options(stubs: Path, cache: Path) -> Options:
     for module in [name for name in options.per_module_options if name.split(".")[0] in BINDINGS]:
         del options.per_module_options[module]  # elsewhere they have no stubs, and so no types
     options.mypy_path = [str(stubs), str(HAND_WRITTEN), str(ROOT)]
-    options.export_types = options.preserve_asts = True
     return options

@@ -1,6 +1,6 @@
 """The contract with one release: what mypy says of our code, of its mutants, and of the mistakes, with its stubs."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,24 +62,25 @@ class Contract:
     @cached_property
     def refused(self) -> set[str]:
         """The paths of the copies that were refused, by mypy or for an override that overrides nothing."""
-        given = [_copy(path, text) for path, text in self._texts()]
-        checked = self._check(given)
-        misnamed = {copy.path for copy in given if any(not found.fits for found in _overrides(copy, checked))}
-        return misnamed | set(checked.complaints)
+        unchanged = [_copy(path, rewritten(source.text)) for path, source in self.copies.unchanged.items()]
+        mutants = [_copy(path, mutant.text) for path, mutant in self.copies.mutants.items()]
+        refused = set(self._check([*unchanged, *mutants], keep_trees=False).complaints)
+        return refused | self._refused_mistakes()
 
-    def _texts(self) -> Iterator[tuple[str, str]]:
+    def _refused_mistakes(self) -> set[str]:
         right = sample().text
-        yield from ((path, rewritten(source.text)) for path, source in self.copies.unchanged.items())
-        yield from ((path, mutant.text) for path, mutant in self.copies.mutants.items())
-        yield from ((path, mistake.made_in(right)) for path, mistake in self.copies.mistakes.items())
+        copies = [_copy(path, mistake.made_in(right)) for path, mistake in self.copies.mistakes.items()]
+        checked = self._check(copies)
+        misnamed = {copy.path for copy in copies if any(not found.fits for found in _overrides(copy, checked))}
+        return misnamed | set(checked.complaints)
 
     def _sites(self, source: Source) -> set[Site]:
         names = aliases(self.right.trees[source.name])
         touching = {s for s, kind in self.receivers.items() if s.module == source.path and kind is Receiver.BINDING}
         return touching | set(annotations(source.text, names, source.path))
 
-    def _check(self, sources: Iterable[Source]) -> Checked:
-        return check(sources, self._stubs, self._cache)
+    def _check(self, sources: Iterable[Source], *, keep_trees: bool = True) -> Checked:
+        return check(sources, self._stubs, self._cache, keep_trees=keep_trees)
 
 
 def unchecked(contracts: Iterable[Contract]) -> list[str]:

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from contract.api.sites import Site, Span
 
@@ -79,6 +80,7 @@ def _changes(node: ast.Attribute | ast.Call) -> Iterator[str]:
             yield f"keyword {keyword.arg} renamed"
 
 
+@cache  # each release asks for the same ones
 def _changed(text: str, index: int, change: str) -> str:
     tree = ast.parse(text)
     node = list(ast.walk(tree))[index]
