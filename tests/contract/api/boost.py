@@ -16,11 +16,19 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class Signature:
+    """How something is called, and the class that comes back: ``object`` where that isn't told."""
+
+    parameters: tuple[Parameter, ...]
+    returns: str = "object"
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """Something that the stubs say there is; ``parameters`` (without `self`) is None where it isn't called."""
+    """Something that the stubs say there is; ``signature`` (without `self`) is None where it isn't called."""
 
     name: str
-    parameters: tuple[Parameter, ...] | None = None
+    signature: Signature | None = None
     takes_self: bool = False
     bases: tuple[str, ...] = ()
 
@@ -54,13 +62,14 @@ def _function(node: ast.FunctionDef, prefix: str, *, in_class: bool) -> Entry:
         Parameter("" if place < len(node.args.posonlyargs) else argument.arg, place >= first_optional)
         for place, argument in enumerate(arguments)
     )
-    return Entry(f"{prefix}{node.name}", parameters[in_class:], in_class)
+    returns = re.split(r"[\[ ]", ast.unparse(node.returns))[0] if node.returns else "object"
+    return Entry(f"{prefix}{node.name}", Signature(parameters[in_class:], returns), in_class)
 
 
-def signatures(docstring: str) -> list[tuple[Parameter, ...]]:
-    """What Boost.Python wrote: ``record( (Event)arg1 [, (object)stream=None]) -> object :`` for each overload."""
-    found = re.findall(r"^\w+\((.*)\) -> .* ?:$", docstring, re.MULTILINE)
-    return [tuple(_parameters(text)) for text in found]
+def signatures(docstring: str) -> list[Signature]:
+    """What Boost.Python wrote: ``record( (Event)arg1 [, (object)stream=None]) -> Event :`` for each overload."""
+    found = re.findall(r"^\w+\((.*)\) -> (.*?) ?:$", docstring, re.MULTILINE)
+    return [Signature(tuple(_parameters(text)), returns) for text, returns in found]
 
 
 def _parameters(text: str) -> Iterator[Parameter]:
@@ -70,13 +79,16 @@ def _parameters(text: str) -> Iterator[Parameter]:
             yield Parameter("" if re.fullmatch(r"arg\d+", name) else name, is_optional)
 
 
-def fits(entry: Entry, real: list[tuple[Parameter, ...]]) -> bool:
+def fits(entry: Entry, real: list[Signature]) -> bool:
     """Whether calls that the stub allows are calls that the real one takes, in one of its forms."""
-    return any(_fits(entry.parameters or (), form[entry.takes_self :]) for form in real)
+    return any(_fits(entry, form) for form in real)
 
 
-def _fits(ours: tuple[Parameter, ...], theirs: tuple[Parameter, ...]) -> bool:
+def _fits(entry: Entry, form: Signature) -> bool:
     """Names may be left out of the stubs, and optional parameters at the end; nothing else."""
+    if entry.signature is None or form.returns not in {"object", entry.signature.returns}:
+        return False
+    ours, theirs = entry.signature.parameters, form.parameters[entry.takes_self :]
     if len(ours) > len(theirs) or not all(parameter.is_optional for parameter in theirs[len(ours) :]):
         return False
-    return all(o.name in ("", t.name) and o.is_optional == t.is_optional for o, t in zip(ours, theirs, strict=False))
+    return all(o.name in {"", t.name} and o.is_optional == t.is_optional for o, t in zip(ours, theirs, strict=False))

@@ -14,7 +14,7 @@ from mypy.options import Options
 
 ROOT = Path(__file__).parents[3]
 BINDINGS = ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "pycuda")
-HAND_WRITTEN = Path(__file__).parent / "stubs"
+HAND_WRITTEN = Path(__file__).parent / "hand_written"
 
 
 @dataclass(frozen=True, slots=True)

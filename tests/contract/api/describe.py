@@ -15,14 +15,7 @@ def described(name: str) -> dict[str, Any] | None:
             return None
         found = getattr(found, part)
     bases = [base.__name__ for base in found.__mro__] if inspect.isclass(found) else []
-    return {"docstring": found.__doc__ or "", "bases": bases, "parameters": parameters(found)}
-
-
-def parameters(found: Any) -> list[tuple[str, bool]] | None:
-    """Of what is written in Python; None of what is written in C++."""
-    if not inspect.isfunction(found):
-        return None
-    return [(p.name, p.default is not p.empty) for p in inspect.signature(found).parameters.values()]
+    return {"docstring": found.__doc__ or "", "bases": bases}
 
 
 print(json.dumps({name: described(name) for name in json.load(sys.stdin)}))  # noqa: T201

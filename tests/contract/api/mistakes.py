@@ -1,4 +1,4 @@
-"""Mistakes that code for other releases makes, or that its author made by heart: each was right once, or looks right."""
+"""Mistakes of code for other releases, or written by heart: each was right once, or looks right."""
 
 from dataclasses import dataclass
 
@@ -43,7 +43,9 @@ MISTAKES = (
     _line("calibrator", "print(config.int8_calibrator)", SINCE_ELEVEN),
     _line("question about FP16", "print(builder.platform_has_fast_fp16)", SINCE_ELEVEN),
     Mistake("engine instead of plan", "builder.build_serialized_network", "builder.build_engine"),
-    Mistake("plan without a configuration", "build_serialized_network(network, config)", "build_serialized_network(network)"),
+    Mistake(
+        "plan without a configuration", "build_serialized_network(network, config)", "build_serialized_network(network)"
+    ),
     Mistake("profile by kinds of shape", "min=(1, *rest), opt=(8, *rest)", "minimum=(1, *rest), optimum=(8, *rest)"),
     Mistake("profile without a maximum", ", max=(32, *rest)", ""),
     Mistake("timing cache without its flag", "(cache, ignore_mismatch=False)", "(cache)"),
@@ -53,7 +55,9 @@ MISTAKES = (
     Mistake("engine that may be None", "        if engine is None:\n            raise ValueError(plan)\n", ""),
     Mistake("bindings counted", "engine.num_io_tensors", "engine.num_bindings"),
     Mistake("binding named", "engine.get_tensor_name(index)", "engine.get_binding_name(index)"),
-    Mistake("mode as a question", "engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT", "engine.binding_is_input(name)"),
+    Mistake(
+        "mode as a question", "engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT", "engine.binding_is_input(name)"
+    ),
     Mistake(
         "context without memory of its own",
         "create_execution_context(strategy=trt.ExecutionContextAllocationStrategy.STATIC)",
@@ -62,15 +66,21 @@ MISTAKES = (
     ),
     Mistake("profile shape from the profile on", "get_tensor_profile_shape(name, 0)", "get_profile_shape(0, name)"),
     Mistake("binding shape", "self.context.set_input_shape(", "self.context.set_binding_shape("),
-    Mistake("execution with bindings", "execute_async_v3(stream_handle=", "execute_async_v2(bindings=[], stream_handle="),
+    Mistake(
+        "execution with bindings", "execute_async_v3(stream_handle=", "execute_async_v2(bindings=[], stream_handle="
+    ),
     Mistake("stream by another keyword", "stream_handle=", "stream="),
     Mistake("stream itself for its handle", "stream_handle=self.stream.handle", "stream_handle=self.stream"),
     Mistake("allocation itself for its address", "int(self.device[name])", "self.device[name]"),
     Mistake("priority of a stream", "cuda.Stream(1)", "cuda.Stream(flags=1, priority=0)"),
     Mistake("flags of a stream", "cuda.Stream(1)", "cuda.Stream(cuda.stream_flags.NON_BLOCKING)"),
-    Mistake("handle of an event", "self.done.record(self.stream)", "self.context.set_input_consumed_event(self.done.handle)"),
+    Mistake(
+        "handle of an event", "self.done.record(self.stream)", "self.context.set_input_consumed_event(self.done.handle)"
+    ),
     Mistake("copy with a size", "self.pinned[into], self.stream)", "self.pinned[into], 0, self.stream)"),
-    Mistake("copy in the wrong direction", "(self.device[into], self.pinned[into]", "(self.pinned[into], self.device[into]"),
+    Mistake(
+        "copy in the wrong direction", "(self.device[into], self.pinned[into]", "(self.pinned[into], self.device[into]"
+    ),
     Mistake("context of an own making", "retain_primary_context()", "make_context(0, 0, 0)"),
     Mistake("parameter of an override", "parent_phase: str", "parent: str"),
     Mistake("override of nothing", "def phase_finish(", "def phase_end("),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pycuda.driver as cuda
+import tensorrt as trt
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import pycuda.driver as cuda
-    import tensorrt as trt
 
 
 class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # a base without stubs
@@ -80,7 +80,7 @@ class Slot:
         cuda.memcpy_dtoh_async(self.pinned[out_of], self.device[out_of], self.stream)
         self.done.record(self.stream)
         self.done.synchronize()
-        return self.done.time_since(self.started)
+        return float(self.done.time_since(self.started))
 
 
 def load(plan: bytes, logger: trt.ILogger) -> Slot:

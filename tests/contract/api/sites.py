@@ -151,4 +151,4 @@ def _parameters(method: FuncDef) -> tuple[str, ...] | None:
 
 
 def _is_binding(module: str) -> bool:
-    return module.split(".")[0] in BINDINGS
+    return module.partition(".")[0] in BINDINGS

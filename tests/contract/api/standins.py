@@ -44,8 +44,8 @@ def make(extension: Path, into: Path) -> Wanted:
     source = into / "standin.c"
     source.write_text(SOURCE.format(symbols="\n".join(f"STAND_IN({name})" for name in missing.symbols)))
     for library in missing.libraries:  # symbols have no home in ELF, so each library may have them all
-        command = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", into / library, source]
-        subprocess.run(command, check=True)
+        options = ["-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", str(into / library)]
+        subprocess.run(["gcc", *options, source], check=True)
     return missing
 
 

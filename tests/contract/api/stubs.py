@@ -1,7 +1,7 @@
 """What pybind11-stubgen wrote, made into stubs that mypy can read and that say what the bindings mean.
 
-Each rule says how many places it changed. Which find nothing is known of each release; anything else is an error, as then
-the bindings are not what the rules were written for.
+Each rule says how many places it changed. Which find nothing is known of each release; anything else is an error, as
+then the bindings are not what the rules were written for.
 """
 
 import ast
@@ -90,7 +90,10 @@ def _split(parameters: str) -> list[str]:
 def _without_docstrings(tree: ast.Module) -> int:
     count = 0
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
             node.body = node.body[1:] or [ast.Expr(ast.Constant(...))]
             count += 1
     return count
@@ -103,9 +106,9 @@ def _replaced(wanted: Callable[[ast.expr], bool], by: str) -> Rule:
         swap = _Swap(wanted, by)
         for node in ast.walk(tree):
             if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
-                node.annotation = swap.visit(node.annotation)
+                node.annotation = swap.swapped(node.annotation)
             if isinstance(node, ast.FunctionDef) and node.returns is not None:
-                node.returns = swap.visit(node.returns)
+                node.returns = swap.swapped(node.returns)
         return swap.count
 
     return rule
@@ -114,6 +117,11 @@ def _replaced(wanted: Callable[[ast.expr], bool], by: str) -> Rule:
 class _Swap(ast.NodeTransformer):
     def __init__(self, wanted: Callable[[ast.expr], bool], by: str) -> None:
         self._wanted, self._by, self.count = wanted, by, 0
+
+    def swapped(self, annotation: ast.expr) -> ast.expr:
+        found = self.visit(annotation)
+        assert isinstance(found, ast.expr)
+        return found
 
     def visit(self, node: ast.AST) -> ast.AST:
         if isinstance(node, ast.expr) and self._wanted(node):
@@ -159,10 +167,12 @@ def _optional_for_none(tree: ast.Module) -> int:
 
 
 def _nullable(tree: ast.Module) -> int:
-    found = [function for function in _functions(tree) if function.name in NULLABLE and function.returns is not None]
-    for function in found:
-        function.returns = _expression(f"{ast.unparse(function.returns)} | None")
-    return len(found)
+    count = 0
+    for function in _functions(tree):
+        if function.name in NULLABLE and function.returns is not None:
+            function.returns = _expression(f"{ast.unparse(function.returns)} | None")
+            count += 1
+    return count
 
 
 def _returns(tree: ast.Module) -> int:

@@ -6,7 +6,7 @@ import pytest
 from contract import figures
 from contract.api.contracts import Contract, unchecked
 from contract.api.mistakes import EVERYWHERE, MISTAKES, Mistake
-from contract.api.sources import ours
+from contract.api.sources import ours, sample
 
 
 def test_the_bindings_are_the_real_ones(contract: Contract) -> None:
@@ -39,6 +39,12 @@ def test_no_use_is_taken_out_of_the_check() -> None:
     allowed = re.compile(r"^\s*class .*# type: ignore\[misc\]")
     lines = [(source.path, line) for source in ours() for line in source.text.splitlines() if "type: ignore" in line]
     assert [place for place in lines if not allowed.match(place[1])] == []
+
+
+def test_what_the_sample_uses_is_found(contract: Contract) -> None:
+    """Each kind of use: enum member, class, method, property, function, what comes out of a container."""
+    names = {site.name for site in contract.sites() if site.module == sample().path}
+    assert names > {"STRONGLY_TYPED", "Builder", "set_shape", "num_io_tensors", "mem_alloc", "execute_async_v3", "desc"}
 
 
 def test_copies_without_a_change_pass(contract: Contract) -> None:

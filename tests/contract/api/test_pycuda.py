@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from contract import figures
-from contract.api.boost import Entry, Parameter, entries, fits, signatures
+from contract.api.boost import Entry, Parameter, Signature, entries, fits, signatures
 from contract.api.checking import HAND_WRITTEN
 from contract.run_half.toolchain import environment
 
@@ -34,26 +34,21 @@ def test_the_stubs_are_like_the_module(entry: Entry, real: dict[str, Any]) -> No
     described = real[entry.name]
     assert described is not None
     assert set(entry.bases) <= set(described["bases"])
-    if entry.parameters is not None:
-        assert fits(entry, _forms(described)), described["docstring"]
+    if entry.signature is not None:
+        assert fits(entry, signatures(described["docstring"])), described["docstring"]
     figures.tell("pycuda.driver", f"{len(ENTRIES)} names of the stubs are those of the real module")
 
 
-def _forms(described: dict[str, Any]) -> list[tuple[Parameter, ...]]:
-    if described["parameters"] is not None:
-        return [tuple(Parameter(name, is_optional) for name, is_optional in described["parameters"])]
-    return signatures(described["docstring"])
+RECORD = "\nrecord( (Event)arg1 [, (object)stream=None]) -> Event :\n\n    C++ signature :\n        boost::python::api"
+STREAM = Parameter("stream", is_optional=True)
 
 
-RECORD = "\nrecord( (Event)arg1 [, (object)stream=None]) -> object :\n\n    C++ signature :\n        boost::python::api"
-
-
-def _record(*parameters: Parameter) -> Entry:
-    return Entry("Event.record", parameters, takes_self=True)
+def _record(*parameters: Parameter, returns: str = "Event") -> Entry:
+    return Entry("Event.record", Signature(parameters, returns), takes_self=True)
 
 
 def test_a_docstring_is_read() -> None:
-    assert signatures(RECORD) == [(Parameter("", is_optional=False), Parameter("stream", is_optional=True))]
+    assert signatures(RECORD) == [Signature((Parameter("", is_optional=False), STREAM), "Event")]
 
 
 @pytest.mark.parametrize(
@@ -61,9 +56,10 @@ def test_a_docstring_is_read() -> None:
     [
         _record(Parameter("queue", is_optional=True)),
         _record(Parameter("stream", is_optional=False)),
-        _record(Parameter("stream", is_optional=True), Parameter("flags", is_optional=True)),
+        _record(STREAM, Parameter("flags", is_optional=True)),
+        _record(STREAM, returns="None"),
     ],
-    ids=["another name", "not optional", "one too many"],
+    ids=["another name", "not optional", "one too many", "returns something else"],
 )
 def test_stubs_that_promise_too_much_are_caught(wrong: Entry) -> None:
     assert not fits(wrong, signatures(RECORD))
