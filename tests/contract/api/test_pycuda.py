@@ -11,6 +11,8 @@ from contract.api.boost import Entry, Parameter, Signature, entries, fits, signa
 from contract.api.checking import HAND_WRITTEN
 from contract.run_half.toolchain import environment
 
+pytestmark = pytest.mark.timeout(600)  # the first run compiles pycuda
+
 ENTRIES = tuple(entries(HAND_WRITTEN / "pycuda" / "driver.pyi"))
 DESCRIBE = HAND_WRITTEN.parent / "describe.py"
 
