@@ -63,8 +63,8 @@ class Contract:
     def refused(self) -> set[str]:
         """The paths of the copies that were refused, by mypy or for an override that overrides nothing."""
         unchanged = [_copy(path, rewritten(source.text)) for path, source in self.copies.unchanged.items()]
-        mutants = [_copy(path, mutant.text) for path, mutant in self.copies.mutants.items()]
-        refused = set(self._check([*unchanged, *mutants], keep_trees=False).complaints)
+        wrong = [_copy(path, mutant.text) for path, mutant in self.copies.mutants.items()]
+        refused = set(self._check([*unchanged, *wrong], keep_trees=False).complaints)
         return refused | self._refused_mistakes()
 
     def _refused_mistakes(self) -> set[str]:
