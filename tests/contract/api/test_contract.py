@@ -64,7 +64,7 @@ def test_copies_without_a_change_pass(contract: Contract) -> None:
 def test_each_mutant_is_caught(contract: Contract) -> None:
     made, refused = contract.copies.mutants, contract.refused
     figures.tell(
-        f"tensorrt {contract.bindings.release.version}",
+        contract.bindings.release.requirement,
         f"{len(contract.sites())} uses in {len(contract.sources)} modules; {len(made)} mutants caught",
     )
     assert [str(mutant) for path, mutant in made.items() if path not in refused] == []
