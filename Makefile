@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint type layers unit chaos golden proto docs docs-check
+.PHONY: help setup demo test fmt lint type layers unit contract chaos golden proto docs docs-check
 .PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-emulation lock all clean
 
 help:  ## show the verbs
@@ -45,6 +45,9 @@ layers: setup  ## imports go one way
 unit: setup  ## all tests: those that start no server on all cores, then the others one by one
 	$(BIN)/pytest -m "not live" -n auto --dist loadfile
 	$(BIN)/pytest -m live
+
+contract: setup  ## what can be verified of GPUs without one
+	$(BIN)/pytest tests/contract
 
 chaos: setup  ## bad clients of every kind against a server; DURATION=60s
 	$(BIN)/pytest tests/live/test_chaos.py -s --chaos $(DURATION)

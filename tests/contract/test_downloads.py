@@ -1,0 +1,45 @@
+"""What can't be had is a failure, and is asked for again the next time."""
+
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+from contract import downloads
+
+
+@pytest.fixture(autouse=True)
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(downloads, "BUILD", tmp_path / "build")
+    return tmp_path / "build"
+
+
+def test_what_pip_can_not_install_fails_each_time(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(subprocess.CalledProcessError):
+            downloads.target("missing", str(tmp_path / "missing-1-py3-none-any.whl"))
+
+
+def test_what_is_there_is_kept_until_something_else_is_asked_for(build: Path, tmp_path: Path) -> None:
+    one, two = _package(tmp_path, "one"), _package(tmp_path, "two")
+    place = downloads.target("kept", str(one))
+    (place / "mark").touch()
+    assert (downloads.target("kept", str(one)) / "mark").exists()
+    assert place == build / "kept"
+    assert not (downloads.target("kept", str(two)) / "mark").exists()
+    assert (place / "two.py").exists()
+
+
+def _package(where: Path, name: str) -> Path:
+    """A wheel with one module, built of nothing but a zip file."""
+    wheel = where / f"{name}-1-py3-none-any.whl"
+    info = f"{name}-1.dist-info"
+    files = {
+        f"{name}.py": "",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, content in {**files, f"{info}/RECORD": "".join(f"{path},,\n" for path in files)}.items():
+            archive.writestr(path, content)
+    return wheel
