@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from proteus_cli.domain.profile import Backend as BackendVersions
 
+ANY_RUNNER_TAKES = 64
+"""Rows of a batch that every runner takes; more depend on how its engine was built."""
+
 Arrays = dict[str, npt.NDArray[Any]]
 """Tensors by name; axis 0 is the batch."""
 

@@ -21,6 +21,9 @@ from proteus_cli.serving.lane import INLINE_S
 
 log = logging.getLogger("proteus.hardware")
 
+REAL = {"onnxruntime", "tensorrt"}
+"""Backends of other names are doubles of these: what is said of their times counts as emulated."""
+
 NO_MODEL = Path()
 """Where the model of an emulated engine is."""
 
@@ -56,6 +59,7 @@ def of_this_machine(devices: Mapping[str, Device], catalog: Catalog, models: Mod
     first = next(iter(backends.values()))
     return Hardware(
         platform=first.versions.name,
+        is_emulated=not {backend.versions.name for backend in backends.values()} <= REAL,
         models=models,
         signatures={f.name: _signature(first, models[f.name, f.variants[0].name]) for f in catalog.families},
         executor=lambda device: _executor(device, backends[device.id]),

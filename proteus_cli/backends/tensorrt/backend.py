@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proteus_cli.backends.base import ANY_RUNNER_TAKES
 from proteus_cli.backends.discovery import describe_gpu, ordinal_of
 from proteus_cli.backends.tensorrt.binding import tensorrt_version, trt
 from proteus_cli.backends.tensorrt.building import build, key_of
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from proteus_cli.backends.base import Runner
     from proteus_cli.domain.device import Device
 
-LARGEST_BATCH = 64
-
 EngineName = tuple[str, str]
 """Family and variant."""
 
@@ -39,14 +38,14 @@ def _say_nothing(_line: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Where engines are kept, whose each model is, and how those that are missing are built.
+    """Where engines are kept, whose each model is, and how those that are missing are built: best at ``best_batch``.
 
     ``say`` is told before one is built, and why; ``progress`` as it is built, and answers whether to go on.
     """
 
     built: Path
     names: Mapping[Path, EngineName]
-    max_batch: int = LARGEST_BATCH
+    best_batch: int = ANY_RUNNER_TAKES
     say: Callable[[str], None] = _say_nothing
     progress: Callable[[str, float], bool] = _go_on
 
@@ -54,7 +53,7 @@ class Engines:
 class TensorRT:
     """Runs engines on a GPU, one batch at a time.
 
-    The backend is named as TensorRT's module names itself, so what stands in for it can't pass for it.
+    The backend is named as TensorRT's module names itself, so what stands in for it doesn't pass for it.
     """
 
     def __init__(self, device: Device, engines: Engines) -> None:
@@ -104,10 +103,12 @@ class TensorRT:
 
     def _options(self, family: str, variant: str) -> BuildOptions:
         """Those of the engine that is there, where it takes batches that are large enough: that one was profiled."""
-        most = self._engines.max_batch
+        best = self._engines.best_batch
         files = files_of(self._engines.built, self._device.type, family, variant)
         try:
             options = files.read_record().key.options if files.record.is_file() else None
         except ArtefactError:
             options = None  # `ensure` says so, and builds it anew
-        return options if options is not None and options.max_batch >= most else BuildOptions(most, most)
+        if options is not None and options.max_batch >= best:
+            return options
+        return BuildOptions(opt_batch=best, max_batch=max(best, ANY_RUNNER_TAKES))
