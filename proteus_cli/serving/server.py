@@ -178,7 +178,7 @@ async def _serve_on(
     slots = {device.id: 1 for device in deployment.devices}
     controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, runway_s=RUNWAY_S)
     if hardware.is_emulated:
-        log.warning("devices are emulated: batches take profiled times, answers are made up, nothing is measured")
+        log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)
     plane = DataPlane(
         deployment.catalog,
         controller,
