@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from proteus_cli.backends.base import Backend
-from proteus_cli.backends.tensorrt.backend import Engines, TensorRT
+from proteus_cli.backends.engines import Engines
 from proteus_cli.domain.device import Device
 
 NO_ENGINES = Engines(Path("engines/built"), {})
@@ -15,6 +15,8 @@ def open_backend(device: Device, engines: Engines = NO_ENGINES) -> Backend:
     Raises `BackendUnavailable` where what it is made of is not installed, `DeviceUnavailable` where a GPU is not here.
     """
     if device.kind == "gpu":
+        from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
+
         return TensorRT(device, engines)
     from proteus_cli.backends.onnxruntime import OnnxRuntime  # noqa: PLC0415 - heavy, so only when needed
 

@@ -99,8 +99,8 @@ def _measure_all(
     place: "Workspace", device: str, budget_s: float | None, max_batch: int, *, dry_run: bool, json: bool
 ) -> None:
     from proteus_cli.backends.discovery import discover, select
+    from proteus_cli.backends.engines import Engines
     from proteus_cli.backends.opening import open_backend
-    from proteus_cli.backends.tensorrt.backend import Engines
     from proteus_cli.profiling.sweep import todos
     from proteus_cli.settings import read_settings
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Backend, Signature
+from proteus_cli.backends.engines import Engines
 from proteus_cli.backends.opening import open_backend
-from proteus_cli.backends.tensorrt.backend import Engines, TensorRT
+from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proteus_cli.backends.base import ANY_RUNNER_TAKES
@@ -18,36 +17,12 @@ from proteus_cli.domain.profile import Backend as BackendVersions
 from proteus_cli.errors import ArtefactError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from proteus_cli.backends.base import Runner
+    from proteus_cli.backends.engines import EngineName, Engines
     from proteus_cli.domain.device import Device
-
-EngineName = tuple[str, str]
-"""Family and variant."""
-
-
-def _go_on(_now: str, _done_frac: float) -> bool:
-    return True
-
-
-def _say_nothing(_line: str) -> None:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Engines:
-    """Where engines are kept, whose each model is, and how those that are missing are built: best at ``best_batch``.
-
-    ``say`` is told before one is built, and why; ``progress`` as it is built, and answers whether to go on.
-    """
-
-    built: Path
-    names: Mapping[Path, EngineName]
-    best_batch: int = ANY_RUNNER_TAKES
-    say: Callable[[str], None] = _say_nothing
-    progress: Callable[[str, float], bool] = _go_on
 
 
 class TensorRT:
