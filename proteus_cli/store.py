@@ -242,6 +242,11 @@ class Workspace:
         """Where a path of the catalog leads: relative to the catalog."""
         return self.catalog_path.parent / onnx
 
+    def model_names(self, catalog: Catalog) -> dict[Path, tuple[str, str]]:
+        """Family and variant by ONNX file."""
+        named = ((family.name, variant) for family in catalog.families for variant in family.variants)
+        return {self.model_path(v.onnx): (family, v.name) for family, v in named if v.onnx is not None}
+
     def eval_path(self, family: Family) -> Path | None:
         return None if family.eval is None else self.model_path(family.eval)
 

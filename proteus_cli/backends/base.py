@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from proteus_cli.domain.profile import Backend as BackendVersions
 
+ANY_RUNNER_TAKES = 64
+"""Rows of a batch that every runner takes; more depend on how its engine was built."""
+
 Arrays = dict[str, npt.NDArray[Any]]
 """Tensors by name; axis 0 is the batch."""
 
@@ -51,8 +54,11 @@ def _sample(spec: TensorSpec, rows: int, rng: np.random.Generator) -> npt.NDArra
 class Runner(Protocol):
     """A loaded engine. ``memory_bytes`` is what loading it took, as far as that can be told."""
 
-    signature: Signature
-    memory_bytes: int
+    @property
+    def signature(self) -> Signature: ...
+
+    @property
+    def memory_bytes(self) -> int: ...
 
     def infer(self, inputs: Arrays) -> Arrays:
         """Run one batch. Raises `EngineError` where the model fails on it."""
@@ -63,6 +69,13 @@ class Backend(Protocol):
     """Runs models on one kind of device."""
 
     versions: BackendVersions
+
+    def prepare(self, model: Path) -> float:
+        """Build what loading a model needs, if it isn't there yet. How many seconds building it took, now or before.
+
+        Raises `EngineError` where it can't be built.
+        """
+        ...
 
     def runner(self, model: Path) -> AbstractContextManager[Runner]:
         """Load a model; leaving the context frees it. Raises `EngineError` where it can't be loaded."""

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proteus_cli.backends.affinity import usable_cores
+from proteus_cli.domain.catalog import is_name
 from proteus_cli.domain.device import Device
+from proteus_cli.domain.engine import Gpu
 from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.settings import DeviceSettings
 
@@ -17,6 +19,8 @@ CORES_PER_GROUP = 4  # … beyond, this many make one
 
 _CUDA_SUCCESS = 0
 _NAME_BYTES = 256
+_MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76  # CU_DEVICE_ATTRIBUTE_…, which never change
+_KERNEL_MODULE = Path("/sys/module/nvidia/version")
 
 
 def discover(settings: DeviceSettings) -> tuple[Device, ...]:
@@ -77,14 +81,40 @@ def default_groups(cores: Sequence[int]) -> tuple[tuple[int, ...], ...]:
 
 def gpu_devices() -> tuple[Device, ...]:
     """CUDA devices as the driver lists them (it respects `CUDA_VISIBLE_DEVICES`); none where there is no driver."""
+    cuda = _driver()
+    count = ctypes.c_int()
+    if cuda is None or cuda.cuDeviceGetCount(ctypes.byref(count)) != _CUDA_SUCCESS:
+        return ()
+    return tuple(_gpu(cuda, ordinal) for ordinal in range(count.value))
+
+
+def ordinal_of(device: Device) -> int:
+    """The number that CUDA has for a GPU."""
+    return int(device.id.removeprefix("gpu"))
+
+
+def describe_gpu(device: Device) -> Gpu:
+    """What decides which engines fit a GPU. Raises `DeviceUnavailable` where the driver doesn't tell."""
+    cuda = _driver()
+    if cuda is None:
+        raise DeviceUnavailable(
+            f"There is no CUDA driver for `{device.id}`.", hint="`nvidia-smi` shows whether it is installed"
+        )
+    handle = ctypes.c_int()
+    _require(cuda.cuDeviceGet(ctypes.byref(handle), ordinal_of(device)), device.id)
+    major, minor, multiprocessors = (
+        _attribute(cuda, handle, which, device.id) for which in (_MAJOR, _MINOR, _MULTIPROCESSORS)
+    )
+    return Gpu(device.name, f"{major}.{minor}", multiprocessors, _driver_version(cuda, device.id))
+
+
+def _driver() -> ctypes.CDLL | None:
+    """The CUDA driver, initialised; None where there is none that works."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return ()
-    count = ctypes.c_int()
-    if cuda.cuInit(0) != _CUDA_SUCCESS or cuda.cuDeviceGetCount(ctypes.byref(count)) != _CUDA_SUCCESS:
-        return ()
-    return tuple(_gpu(cuda, ordinal) for ordinal in range(count.value))
+        return None
+    return cuda if cuda.cuInit(0) == _CUDA_SUCCESS else None
 
 
 def _gpu(cuda: ctypes.CDLL, ordinal: int) -> Device:
@@ -94,11 +124,35 @@ def _gpu(cuda: ctypes.CDLL, ordinal: int) -> Device:
         cuda.cuDeviceGetName(name, _NAME_BYTES, handle),
         cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), handle),
     ):
-        if status != _CUDA_SUCCESS:
-            raise DeviceUnavailable(f"The CUDA driver can't describe gpu{ordinal} (error {status}).")
+        _require(status, f"gpu{ordinal}")
     label = name.value.decode(errors="replace")
-    type_ = label.lower().replace("nvidia", "").strip().replace(" ", "-")
-    return Device(id=f"gpu{ordinal}", type=type_, kind="gpu", name=label, memory_bytes=memory.value)
+    return Device(id=f"gpu{ordinal}", type=_type_of(label), kind="gpu", name=label, memory_bytes=memory.value)
+
+
+def _type_of(label: str) -> str:
+    """``NVIDIA A100-SXM4-40GB`` → ``a100-sxm4-40gb``: it names a directory, so other characters are dashes."""
+    words = "".join(c if is_name(f"a{c}") else " " for c in label.lower().replace("nvidia", "")).split()
+    return "-".join(words) or "gpu"
+
+
+def _attribute(cuda: ctypes.CDLL, handle: ctypes.c_int, which: int, device: str) -> int:
+    value = ctypes.c_int()
+    _require(cuda.cuDeviceGetAttribute(ctypes.byref(value), which, handle), device)
+    return value.value
+
+
+def _driver_version(cuda: ctypes.CDLL, device: str) -> str:
+    """Of the kernel module, like ``570.86``; where that can't be seen, the CUDA that the driver is made for."""
+    with contextlib.suppress(OSError):
+        return _KERNEL_MODULE.read_text(encoding="ascii").strip()
+    version = ctypes.c_int()
+    _require(cuda.cuDriverGetVersion(ctypes.byref(version)), device)
+    return f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def _require(status: int, device: str) -> None:
+    if status != _CUDA_SUCCESS:
+        raise DeviceUnavailable(f"The CUDA driver can't describe {device} (error {status}).")
 
 
 def _cpu_name() -> str:

@@ -34,6 +34,10 @@ class OnnxRuntime:
         self._cores = device.cores
         self.versions = BackendVersions(name=NAME, versions={"onnxruntime": ort.__version__})
 
+    def prepare(self, model: Path) -> float:  # noqa: ARG002 - it is a backend's
+        """Nothing: ONNX Runtime builds while it loads."""
+        return 0.0
+
     @contextmanager
     def runner(self, model: Path) -> Iterator[Runner]:
         """Load an ONNX file. Raises `EngineError`.

@@ -1,17 +1,23 @@
 """The backend for a device, imported only when it is asked for."""
 
+from pathlib import Path
+
 from proteus_cli.backends.base import Backend
+from proteus_cli.backends.engines import Engines
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import BackendUnavailable
+
+NO_ENGINES = Engines(Path("engines/built"), {})
 
 
-def open_backend(device: Device) -> Backend:
-    """The backend that runs models on a device. Raises `BackendUnavailable`."""
+def open_backend(device: Device, engines: Engines = NO_ENGINES) -> Backend:
+    """The backend that runs models on a device; a GPU needs ``engines``.
+
+    Raises `BackendUnavailable` where what it is made of is not installed, `DeviceUnavailable` where a GPU is not here.
+    """
     if device.kind == "gpu":
-        raise BackendUnavailable(
-            f"`{device.id}` ({device.name}) is a GPU, and this version has no backend for GPUs.",
-            hint="use the CPU devices; `proteus devices` lists them",
-        )
+        from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
+
+        return TensorRT(device, engines)
     from proteus_cli.backends.onnxruntime import OnnxRuntime  # noqa: PLC0415 - heavy, so only when needed
 
     return OnnxRuntime(device)

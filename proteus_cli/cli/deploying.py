@@ -63,6 +63,7 @@ def deployment_of(
         models=site.models,
         policy=policy if replan else replace(policy, replanning=None),
         replan=planner_for(place, policy, plan.headroom, profiles=site.profiles, rules=plan.rules),
+        built=place.built_dir,
         emulated=emulation is not None,
     )
 

@@ -99,16 +99,18 @@ def _measure_all(
     place: "Workspace", device: str, budget_s: float | None, max_batch: int, *, dry_run: bool, json: bool
 ) -> None:
     from proteus_cli.backends.discovery import discover, select
+    from proteus_cli.backends.engines import Engines
     from proteus_cli.backends.opening import open_backend
     from proteus_cli.profiling.sweep import todos
     from proteus_cli.settings import read_settings
 
     catalog = place.catalog()
     chosen = select(discover(read_settings(place.root).devices), device)
+    engines = Engines(place.built_dir, place.model_names(catalog), max_batch, console.say)
     done: list[Profile] = []
     planned: list[dict[str, Any]] = []
     for measured, alike in _by_type(chosen, share=device == "all"):
-        backend = open_backend(measured)
+        backend = open_backend(measured, engines)
         work = todos(place, catalog, measured, backend, max_batch)
         if dry_run:
             planned.append(_planned(measured, work, budget_s))

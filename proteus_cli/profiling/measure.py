@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.npyio import NpzFile
 
-from proteus_cli.backends.base import Arrays, Runner, Signature
+from proteus_cli.backends.base import ANY_RUNNER_TAKES, Arrays, Runner, Signature
 from proteus_cli.domain.base import require
 from proteus_cli.domain.profile import Point
 from proteus_cli.errors import ArtefactError
@@ -19,7 +19,7 @@ WARM_UP_RUNS = 3
 FEWEST_RUNS = 5
 ROUND_RUNS = 20
 STABLE_FRAC = 0.03  # the p95 is stable when two rounds in a row move it by no more
-EVAL_BATCH = 64
+EVAL_BATCH = ANY_RUNNER_TAKES
 
 
 def measure_point(run: Callable[[], object], batch: int, budget_s: float) -> Point:

@@ -190,11 +190,12 @@ class Sweep:
             self._save()
 
     def _run_variant(self, todo: Todo) -> Iterator[Progress]:
+        build_s = self._backend.prepare(todo.model)
         start_s = time.perf_counter()
         with self._backend.runner(todo.model) as runner:
             load_s = time.perf_counter() - start_s
             self._require_same_tensors(todo, runner.signature)
-            self._results[todo.key] = self._loaded(todo, runner, load_s)
+            self._results[todo.key] = self._loaded(todo, runner, build_s, load_s)
             yield self._progress(f"{todo.variant.name}, accuracy")
             for cell in todo.cells:
                 point = self._point(runner, cell.batch)
@@ -217,7 +218,7 @@ class Sweep:
                 hint="queries of a family must fit each of its variants; make it a family of its own",
             )
 
-    def _loaded(self, todo: Todo, runner: Runner, load_s: float) -> VariantProfile:
+    def _loaded(self, todo: Todo, runner: Runner, build_s: float, load_s: float) -> VariantProfile:
         accuracy = todo.variant.accuracy
         if todo.eval is not None:
             known = None if todo.needs_accuracy else todo.known
@@ -229,7 +230,7 @@ class Sweep:
             model_digest=todo.model_digest,
             engine_digest=todo.engine_digest,
             eval_digest=todo.eval_digest,
-            build_s=0.0,  # ONNX Runtime builds while it loads
+            build_s=build_s,
             load_s=load_s,
             memory_bytes=runner.memory_bytes,
             points=todo.known.points if todo.known is not None else (),

@@ -1,5 +1,6 @@
 """What batches run on: the devices of this machine, or emulated ones."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,13 +9,21 @@ from pathlib import Path
 
 from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Backend, Signature
+from proteus_cli.backends.engines import Engines
 from proteus_cli.backends.opening import open_backend
+from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.emulation import Alarm, EmulatedExecutor
 from proteus_cli.serving.executor import EngineKey, Executor, ThreadExecutor
+from proteus_cli.serving.gpu import GpuExecutor
 from proteus_cli.serving.lane import INLINE_S
+
+log = logging.getLogger("proteus.hardware")
+
+REAL = {"onnxruntime", "tensorrt"}
+"""Backends of other names are doubles of these: what is said of their times counts as emulated."""
 
 NO_MODEL = Path()
 """Where the model of an emulated engine is."""
@@ -41,15 +50,20 @@ class Hardware:
     stubs: frozenset[str] = frozenset()
 
 
-def of_this_machine(devices: Mapping[str, Device], catalog: Catalog, models: Models) -> Hardware:
-    """The devices that are here, by id. Raises `BackendUnavailable`, and `EngineError` where a model can't be read."""
-    backends = {device: open_backend(found) for device, found in devices.items()}
+def of_this_machine(devices: Mapping[str, Device], catalog: Catalog, models: Models, built: Path) -> Hardware:
+    """The devices that are here, by id; GPUs run the engines in ``built``, which are built where they are missing.
+
+    Raises `BackendUnavailable`, `DeviceUnavailable`, and `EngineError` where a model can't be read or built.
+    """
+    engines = Engines(built, {model: key for key, model in models.items()}, say=log.info)
+    backends = {device: open_backend(found, engines) for device, found in devices.items()}
     first = next(iter(backends.values()))
     return Hardware(
         platform=first.versions.name,
+        is_emulated=not {backend.versions.name for backend in backends.values()} <= REAL,
         models=models,
         signatures={f.name: _signature(first, models[f.name, f.variants[0].name]) for f in catalog.families},
-        executor=lambda device: ThreadExecutor(device, backends[device.id]),
+        executor=lambda device: _executor(device, backends[device.id]),
     )
 
 
@@ -75,6 +89,13 @@ def made_up(profiles: Mapping[str, Profile], catalog: Catalog, models: Models) -
             is_emulated=True,
             stubs=frozenset(catalog.names) - files.keys(),
         )
+
+
+def _executor(device: Device, backend: Backend) -> Executor:
+    """One slot on a GPU, as it was profiled with one."""
+    if isinstance(backend, TensorRT):
+        return GpuExecutor(backend.context, lambda _key, model: backend.plan(model), slots=1)
+    return ThreadExecutor(device, backend)
 
 
 def _signature(backend: Backend, model: Path) -> Signature:

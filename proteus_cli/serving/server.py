@@ -91,7 +91,8 @@ class ServerOptions:
 class Deployment:
     """What to serve: a plan, and all that changes of plan may bring. ``models`` are ONNX files by engine.
 
-    Where devices are ``emulated``, only those of the models that are there; none is run.
+    Where devices are ``emulated``, only those of the models that are there; none is run. ``built`` is where engines
+    for GPUs are kept.
     """
 
     plan: Plan
@@ -101,6 +102,7 @@ class Deployment:
     models: Mapping[EngineKey, Path]
     policy: Policy
     replan: Replanner
+    built: Path
     emulated: bool = False
 
 
@@ -158,7 +160,8 @@ def _hardware(deployment: Deployment) -> AbstractContextManager[Hardware]:
     catalog, models = deployment.catalog, deployment.models
     if deployment.emulated:
         return made_up(deployment.profiles, catalog, models)
-    return nullcontext(of_this_machine({device.id: device for device in deployment.devices}, catalog, models))
+    devices = {device.id: device for device in deployment.devices}
+    return nullcontext(of_this_machine(devices, catalog, models, deployment.built))
 
 
 async def _serve_on(
@@ -175,7 +178,7 @@ async def _serve_on(
     slots = {device.id: 1 for device in deployment.devices}
     controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, runway_s=RUNWAY_S)
     if hardware.is_emulated:
-        log.warning("devices are emulated: batches take profiled times, answers are made up, nothing is measured")
+        log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)
     plane = DataPlane(
         deployment.catalog,
         controller,

@@ -1,5 +1,7 @@
 """Which devices there are, and which of them are meant."""
 
+import sys
+
 import pytest
 
 from proteus_cli.backends import discovery
@@ -68,10 +70,32 @@ def test_all_of_no_cpu_devices_is_refused() -> None:
         select((GPU,), "all")
 
 
-def test_a_gpu_has_no_backend_yet_and_says_so() -> None:
-    with pytest.raises(BackendUnavailable, match="no backend for GPUs") as refused:
+def test_a_gpu_without_tensorrt_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(BackendUnavailable, match="`tensorrt` can't be imported") as refused:
         open_backend(GPU)
     assert refused.value.exit_code == 4
+    assert refused.value.hint == "pip install 'proteus-serving[tensorrt]'"
+
+
+@pytest.mark.parametrize(
+    ("name", "type_"),
+    [
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "a100-sxm4-40gb-mig-1g.5gb"),
+        ("NVIDIA GeForce GTX 1080 Ti", "geforce-gtx-1080-ti"),
+        ("Fake CUDA device (host memory)", "fake-cuda-device-host-memory"),
+        ("(?)", "gpu"),
+    ],
+)
+def test_the_type_of_a_gpu_can_name_a_directory(name: str, type_: str) -> None:
+    assert discovery._type_of(name) == type_
+
+
+def test_a_gpu_without_a_driver_is_not_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "_driver", lambda: None)
+    assert discovery.gpu_devices() == ()
+    with pytest.raises(DeviceUnavailable, match="no CUDA driver for `gpu0`"):
+        discovery.describe_gpu(GPU)
 
 
 def test_a_thread_is_on_the_cores_of_a_device_only_for_a_while() -> None:

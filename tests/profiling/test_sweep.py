@@ -56,8 +56,12 @@ class FakeBackend:
         self.clock = clock
         self.versions = Backend("fake", {"fake": "1"})
         self.row_s: dict[str, float] = {}
+        self.build_s = 0.0
         self.runs: list[tuple[str, int]] = []
         self.fails_at: tuple[str, int] | None = None
+
+    def prepare(self, model: Path) -> float:
+        return self.build_s
 
     @contextmanager
     def runner(self, model: Path) -> Iterator[Runner]:
@@ -97,6 +101,11 @@ def cells(profile: Profile) -> dict[str, list[int]]:
 
 def runs(profile: Profile) -> list[int]:
     return [point.runs for variant in profile.variants for point in variant.points]
+
+
+def test_building_counts_apart_from_loading(bare: Tiny, backend: FakeBackend) -> None:
+    backend.build_s = 12.5
+    assert {variant.build_s for variant in swept(bare, backend).profile.variants} == {12.5}
 
 
 def test_batches_double_and_end_with_the_first_that_passes_the_slo(bare: Tiny, backend: FakeBackend) -> None:

@@ -48,6 +48,16 @@ def test_pycuda_is_the_real_one(environment: dict[str, str]) -> None:
     assert found.stdout.strip() == "12090 Fake CUDA device (host memory)"
 
 
+def test_the_driver_says_what_decides_over_engines(environment: dict[str, str]) -> None:
+    probe = (
+        "from pathlib import Path; from proteus_cli.backends import discovery as d; d._KERNEL_MODULE = Path('none');"
+        "device, = d.gpu_devices(); print(device.id, device.type, d.describe_gpu(device))"
+    )
+    found = subprocess.run([sys.executable, "-c", probe], env=environment, text=True, capture_output=True, check=True)
+    gpu = "name='Fake CUDA device (host memory)', compute_capability='1.1', multiprocessors=1, driver='CUDA 12.9'"
+    assert found.stdout.strip() == f"gpu0 fake-cuda-device-host-memory Gpu({gpu})"
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(environment: dict[str, str], scenario: str) -> None:
     found = run(environment, scenario)

@@ -1,0 +1,89 @@
+"""TensorRT on one GPU: an engine for each model, built where the cache has none that fits."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from proteus_cli.backends.base import ANY_RUNNER_TAKES
+from proteus_cli.backends.discovery import describe_gpu, ordinal_of
+from proteus_cli.backends.tensorrt.binding import tensorrt_version, trt
+from proteus_cli.backends.tensorrt.building import build, key_of
+from proteus_cli.backends.tensorrt.cache import Found, Wanted, directory_of, ensure, files_of
+from proteus_cli.backends.tensorrt.cuda import primary_context
+from proteus_cli.backends.tensorrt.engine import LoadedEngine
+from proteus_cli.domain.engine import BuildOptions
+from proteus_cli.domain.profile import Backend as BackendVersions
+from proteus_cli.errors import ArtefactError, EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from proteus_cli.backends.base import Runner
+    from proteus_cli.backends.engines import EngineName, Engines
+    from proteus_cli.domain.device import Device
+
+
+class TensorRT:
+    """Runs engines on a GPU, one batch at a time.
+
+    The backend is named as TensorRT's module names itself, so what stands in for it doesn't pass for it.
+    """
+
+    def __init__(self, device: Device, engines: Engines) -> None:
+        """Raises `BackendUnavailable` without TensorRT or pycuda, `DeviceUnavailable` without the GPU."""
+        version = tensorrt_version()
+        self._device, self._engines = device, engines
+        self._gpu = describe_gpu(device)
+        self.context = primary_context(ordinal_of(device))
+        self.versions = BackendVersions(str(trt.__name__), {"tensorrt": version, "driver": self._gpu.driver})
+
+    def prepare(self, model: Path) -> float:
+        """Build the engine of a model where there is none that fits; how many seconds building it took."""
+        return self._ensure(model).record.build_s
+
+    def plan(self, model: Path) -> bytes:
+        """The serialized engine of a model, built first if need be. Raises `EngineError`, `ArtefactError`."""
+        return self._ensure(model).plan.read_bytes()
+
+    @contextmanager
+    def runner(self, model: Path) -> Iterator[Runner]:
+        """Load the engine of a model. Raises like `plan`, `OutOfDeviceMemory` and `DeviceLost`."""
+        engine = LoadedEngine(self.plan(model), self.context, slots=1)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+    def _ensure(self, model: Path) -> Found:
+        family, variant = self._name(model)
+        options = self._options(family, variant)
+        wanted = Wanted(self._device.type, family, variant, key_of(model, self._gpu, options))
+        timings = directory_of(self._engines.built, self._device.type)
+
+        def make() -> bytes:
+            return build(model, options, timings, self._engines.progress, on_device=self.context.current)
+
+        return ensure(self._engines.built, wanted, make, self._engines.say)
+
+    def _name(self, model: Path) -> EngineName:
+        try:
+            return self._engines.names[model]
+        except KeyError:
+            raise EngineError(
+                f"`{model}` belongs to no variant of the catalog, so no engine of it can be kept.",
+                hint="add it to engines/catalog.toml",
+            ) from None
+
+    def _options(self, family: str, variant: str) -> BuildOptions:
+        """Those of the engine that is there, where it takes batches that are large enough: that one was profiled."""
+        best = self._engines.best_batch
+        files = files_of(self._engines.built, self._device.type, family, variant)
+        try:
+            options = files.read_record().key.options if files.record.is_file() else None
+        except ArtefactError:
+            options = None  # `ensure` says so, and builds it anew
+        if options is not None and options.max_batch >= best:
+            return options
+        return BuildOptions(opt_batch=best, max_batch=max(best, ANY_RUNNER_TAKES))

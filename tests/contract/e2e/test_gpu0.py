@@ -1,0 +1,130 @@
+"""profile → plan → serve → one inference → replay on `gpu0`, whose driver and whose TensorRT are doubles.
+
+The processes are those that a user starts. pycuda and the builder are real. All that is written says that it comes from
+doubles: no number of it is a measurement of a GPU.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contract import figures
+from contract.downloads import target
+from contract.run_half import toolchain
+from contract.test_build import RELEASE
+from live_server import serving
+from tiny import INPUTS, SHAPES, TONES, Tiny, make_workspace
+
+ROOT = Path(__file__).parents[3]
+TYPE = "fake-cuda-device-host-memory"
+VARIANTS = {(family.name, variant.name) for family in (SHAPES, TONES) for variant in family.variants}
+TIMEOUT_S = 100.0
+
+
+@pytest.fixture(scope="module")
+def doubles() -> dict[str, str]:
+    """The environment of a machine with the fake GPU."""
+    rtx = target("rtx", f"tensorrt-rtx-cu12-bindings=={RELEASE}", f"tensorrt-rtx-cu12-libs=={RELEASE}")
+    environment = toolchain.environment()
+    paths = [Path(__file__).parent / "double", rtx, ROOT / "tests", ROOT]
+    return environment | {"PYTHONPATH": os.pathsep.join([*map(str, paths), environment["PYTHONPATH"]])}
+
+
+@pytest.fixture(scope="module")
+def profiled(doubles: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tiny, str]]:
+    """A workspace whose variants are profiled on `gpu0`, and what was said."""
+    made = make_workspace(tmp_path_factory.mktemp("gpu"))
+    yield made, proteus(doubles, made, "profile", "--device", "gpu0", "--budget", "1s", "--max-batch", "8")
+    figures.tell("profile → plan → serve → replay", "on gpu0 of the fake driver, all of it marked as emulated")
+
+
+def proteus(environment: dict[str, str], made: Tiny, *arguments: str) -> str:
+    """Run a command in the workspace; what it said on both streams."""
+    done = subprocess.run(
+        [sys.executable, "-m", "proteus_cli", *arguments, "-w", str(made.root)],
+        env=environment, text=True, timeout=TIMEOUT_S, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "PyCUDA" not in done.stdout, done.stdout  # it warns of what it can't free
+    return done.stdout
+
+
+def have_changed_driver(made: Tiny) -> None:
+    """As if all engines had been built with another."""
+    for path in made.place.built_dir.glob("*/*/1/model.json"):
+        record = document(path)
+        record["key"]["gpu"]["driver"] = "1.0"
+        path.write_text(json.dumps(record), encoding="utf-8")
+
+
+def document(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.timeout(600)  # the first one builds pycuda
+def test_profiling_builds_an_engine_of_every_variant(profiled: tuple[Tiny, str]) -> None:
+    made, said = profiled
+    profile = document(made.place.profile_path("gpu0"))
+    assert profile["device"]["name"] == "Fake CUDA device (host memory)"
+    assert profile["backend"]["name"] == "tensorrt-double"
+    for variant in profile["variants"]:
+        name = f"{variant['family']}__{variant['variant']}"
+        record = document(made.place.built_dir / TYPE / name / "1" / "model.json")
+        assert variant["build_s"] == record["build_s"] > 0
+        assert record["key"]["tensorrt"].endswith("+double")
+        assert f"building {variant['family']}/{variant['variant']} for {TYPE}: there is none yet" in said
+        assert variant["points"]
+    assert {(v["family"], v["variant"]) for v in profile["variants"]} == VARIANTS
+
+
+def test_what_is_current_is_neither_built_nor_measured_again(
+    profiled: tuple[Tiny, str], doubles: dict[str, str]
+) -> None:
+    made, _ = profiled
+    before = made.place.profile_path("gpu0").read_bytes()
+    said = proteus(doubles, made, "profile", "--device", "gpu0", "--max-batch", "1")
+    assert "building" not in said
+    assert made.place.profile_path("gpu0").read_bytes() == before
+
+
+def test_engines_are_current(profiled: tuple[Tiny, str], doubles: dict[str, str]) -> None:
+    made, _ = profiled
+    said = proteus(doubles, made, "engines", "verify")
+    assert f"{len(VARIANTS)} engines, none of them stale" in said
+
+
+def test_a_plan_for_it_is_served_and_replayed(
+    profiled: tuple[Tiny, str], doubles: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = profiled
+    plan, trace, report = made.root / "plans" / "p.json", made.root / "t.csv", made.root / "r.json"
+    proteus(doubles, made, "plan", "--demand", "shapes=20qps,tones=20qps", "-o", str(plan))
+    assert {placement["device"] for placement in document(plan)["placements"]} == {"gpu0"}
+    assert TYPE in plan.read_text(encoding="utf-8")
+    trace.write_text("arrival_s,family\n" + "".join(f"{n / 40},{('shapes', 'tones')[n % 2]}\n" for n in range(40)))
+    for name, value in doubles.items():
+        monkeypatch.setenv(name, value)
+    have_changed_driver(made)
+    hosted = {placement["family"] for placement in document(plan)["placements"]}
+    with serving(made.root, plan) as server:
+        for family in sorted(hosted):
+            x = {"name": "x", "shape": [1, INPUTS], "datatype": "FP32", "data": [0.5] * INPUTS}
+            answer = server.infer(family, {"inputs": [x]}).document()
+            assert answer["parameters"]["device"] == "gpu0"
+            assert answer["parameters"]["emulated"] is True
+            assert answer["outputs"][0]["shape"] == [1, 3]
+        assert server.status()["emulated"] is True
+        url = f"http://127.0.0.1:{server.port}"
+        proteus(doubles, made, "replay", str(trace), "--url", url, "-o", str(report), "--json")
+        assert server.stop() == 0
+        assert "driver 1.0 → " in server.log.read_text(encoding="utf-8")
+        assert "PyCUDA" not in server.log.read_text(encoding="utf-8")
+    found = document(report)
+    assert found["mode"] == "emulated"
+    assert (found["requests"], found["failed"]) == (40, 0)
+    assert found["served"] > 0
