@@ -28,7 +28,10 @@ def ls(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, json: JsonOption = Fal
     from proteus_cli.backends.tensorrt.inventory import list_engines
     from proteus_cli.store import Workspace
 
-    _show(list_engines(Workspace(workspace)), json=json)
+    found = list_engines(Workspace(workspace))
+    _show(found, json=json)
+    if not found:
+        console.say("no engines are built; `proteus profile` builds them for GPUs")
 
 
 @app.command()

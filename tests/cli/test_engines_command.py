@@ -58,6 +58,7 @@ def test_where_nothing_is_built_nothing_is_listed(tiny: Tiny) -> None:
     assert proteus("engines", "ls", "--json", "-w", tiny.root).document() == []
     ended = proteus("engines", "ls", "-w", tiny.root)
     assert (ended.code, ended.stdout) == (0, "")
+    assert ended.stderr.startswith("no engines are built")
 
 
 def test_an_engine_is_stale_once_its_model_has_changed(tiny: Tiny) -> None:
