@@ -2,6 +2,9 @@
 
 It takes bytes as they come, in any pieces, and calls an `Application`. Whatever the peer sends ends in an answer, a
 `RST_STREAM` or a `GOAWAY` with the code that the RFC names, in bounded memory; no task, timer or lock per request.
+
+Longer than other modules: frames, header blocks, calls and sending are modules of their own, and what is left is one
+state that every kind of frame reads and changes. Cut in two, each half would need all of the other's fields.
 """
 
 import asyncio
