@@ -16,6 +16,7 @@ from proteus_cli.control.line import EarlyLine, LateLine, Line
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning import Replan
 from proteus_cli.control.seating import Seating
+from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Request
 
@@ -24,9 +25,13 @@ __all__ = ["Admitted", "Controller", "Refused", "Unfit"]
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The plan can't carry it; asking again after ``retry_after_s`` may help."""
+    """The plan can't carry it; asking again after ``retry_after_s`` may help.
+
+    ``is_lost``: none of the devices that host its family is there.
+    """
 
     retry_after_s: float
+    is_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,8 @@ class Controller:
         }
         self._seating = Seating(self._batcher, self._lanes)
         self._hosted: tuple[Hosted, ...] = ()
-        self._lost: frozenset[str] = frozenset()
-        self._came_or_went = ""
+        self._out = Outages()
+        self._came_or_went = self._asked_because = ""
         self._plan: Plan | None = None
         self._started_s = self._since_s = 0.0
 
@@ -114,14 +119,14 @@ class Controller:
         self._seat_all()
         for device, lane in self._lanes.items():
             lane.calls = []
-            self._set_away(device, device in loading or device in self._lost)
+            self._set_away(device, device in loading or lane.is_lost)
         for family in self._families.values():
             family.count_capacity()
         return self._left(orphans)
 
     def loaded(self, device: str) -> None:
         """A device that was loading can run what it hosts. Ask it next."""
-        self._set_away(device, device in self._lost)
+        self._set_away(device, self._lanes[device].is_lost)
 
     def lost(self, device: str, running: Sequence[Launch]) -> tuple[Request, ...]:
         """A device is gone, and with it the batches that it ran: their requests wait again. Ask all lanes next.
@@ -129,8 +134,9 @@ class Controller:
         Returns those that no lane can answer any more, as the plan hosts nothing of their family that is accurate
         enough: drop them.
         """
-        self._lost |= {device}
+        self._out = replace(self._out, devices=self._out.devices | {device})
         self._came_or_went = f"{device} was lost"
+        self._lanes[device].is_lost = True
         self._set_away(device, True)
         orphans: list[Request] = []
         for launch in running:
@@ -147,8 +153,19 @@ class Controller:
 
     def returned(self, device: str) -> None:
         """A device that was lost is there again, with nothing loaded: `adopt` a plan next."""
-        self._lost -= {device}
+        self._out = replace(self._out, devices=self._out.devices - {device})
+        self._lanes[device].is_lost = False
         self._came_or_went = f"{device} is back"
+
+    def broke(self, family: str, variant: str) -> None:
+        """An engine can't be loaded, or fails on everything: plans do without it until it is `mended`."""
+        self._out = replace(self._out, engines=self._out.engines | {(family, variant)})
+        self._came_or_went = f"{variant} is broken"
+
+    def mended(self, family: str, variant: str) -> None:
+        """An engine that was broken may be tried again."""
+        self._out = replace(self._out, engines=self._out.engines - {(family, variant)})
+        self._came_or_went = f"{variant} is to be tried again"
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | Unfit:
         """Take a request in, or refuse it where the plan can't carry it in time, or hosts nothing so accurate."""
@@ -158,8 +175,8 @@ class Controller:
         if desk is None:
             return Unfit(family.available)  # and no demand: no plan is made for minima of single requests
         family.counts.arrived(rows, now_s)
-        if not desk.team:
-            return Refused(admission.retry_after_s(0, 0.0))
+        if not desk.team or (self._is_choosy and desk.is_lost):
+            return Refused(admission.retry_after_s(0, 0.0), is_lost=desk.is_lost)
         # With nobody before it it isn't load that makes it late: then a lane says whether it can be answered in time.
         if self._is_choosy and family.rows:
             capacity_qps, budget_s = desk.capacity_qps, self._batcher.due_s(request) - now_s
@@ -240,12 +257,16 @@ class Controller:
             return None
         if self._came_or_went:
             wanted: Replan | None = Replan(rule.needed(self.demand, self._paces(), now_s), self._came_or_went)
-            self._came_or_went = ""
+            self._asked_because, self._came_or_went = self._came_or_went, ""
         else:
             wanted = rule.decide(
                 self.plan, self.demand, self._paces(), now_s=now_s, started_s=self._started_s, since_s=self._since_s
             )
-        return None if wanted is None else replace(wanted, without=self._lost)
+        return None if wanted is None else replace(wanted, without=self._out)
+
+    def kept_plan(self) -> None:
+        """The plan that was asked for last can't be had: where something came or went, ask for one again."""
+        self._came_or_went = self._came_or_went or self._asked_because
 
     def _set_away(self, device: str, is_away: bool) -> None:  # noqa: FBT001 - reads as a setter
         lane = self._lanes[device]

@@ -24,13 +24,14 @@ NOBODY = Admitted(())
 class Desk:
     """A line and the lanes that take from it, in the order of its hosts. Those there surely carry ``capacity_qps``.
 
-    ``pace``: how many times longer than profiled their batches take.
+    ``pace``: how many times longer than profiled their batches take. It ``is_lost`` where all of them are.
     """
 
     line: Line
     team: tuple[tuple[Hosted, "Lane"], ...] = ()
     capacity_qps: float = 0.0
     pace: float = 1.0
+    is_lost: bool = False
 
     def free(self) -> list[str]:
         """The lanes with a free slot."""
@@ -43,6 +44,7 @@ class Desk:
 
     def count_capacity(self) -> None:
         """Count anew what the lanes that are there carry at their pace."""
+        self.is_lost = bool(self.team) and all(lane.is_lost for _, lane in self.team)
         there = [(host.capacity_qps, lane.pace) for host, lane in self.team if not lane.is_away]
         self.capacity_qps = sum(qps / pace.cautious for qps, pace in there)
         usual_qps = sum(qps / pace.factor for qps, pace in there)
@@ -76,14 +78,15 @@ class Lane:
     """What is known of a device; ``free`` are its slots, below 0 where batches stand behind the one that runs.
 
     ``calls``: lanes that should be asked, as this one leaves them work. One that is ``away`` has no free slots;
-    ``held`` are those that it will have again. ``alone``: only it is to be asked. ``flight`` is kept where the next
-    batch may stand behind the one that runs.
+    ``held`` are those that it will have again. While it ``is_lost``, it is away whatever is loaded. ``alone``: only it
+    is to be asked. ``flight`` is kept where the next batch may stand behind the one that runs.
     """
 
     free: int
     alone: Admitted
     held: int = 0
     is_away: bool = False
+    is_lost: bool = False
     pace: Pace = field(default_factory=Pace)
     seats: tuple[Seat, ...] = ()
     calls: list[str] = field(default_factory=list)

@@ -7,6 +7,7 @@ from itertools import repeat
 from typing import Protocol
 
 from proteus_cli.control.demand import DemandEstimator, proven_qps
+from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
 
 NOTABLE_PACE = 1.05
@@ -14,11 +15,11 @@ NOTABLE_PACE = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Replan:
-    """Ask for a plan of ``demand_qps``, because of ``reason``; ``without`` the devices that are lost."""
+    """Ask for a plan of ``demand_qps``, because of ``reason``; ``without`` what can't be used now."""
 
     demand_qps: dict[str, float]
     reason: str
-    without: frozenset[str] = frozenset()
+    without: Outages = NONE_OUT
 
 
 class Rule(Protocol):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from proteus_cli.domain.demand import Demand, check_demand
+from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.plan import Placement, Plan, Solver
 from proteus_cli.domain.rules import Reserved
 from proteus_cli.planning.instance import Choice, make_instance
@@ -35,12 +36,16 @@ Hosting = dict[str, _Option]
 class _Heuristic(Planner):
     """Plans by a rule of thumb: `_hosting` says which device hosts what; queries are shared by what each carries."""
 
-    def __call__(self, demand: Demand, current: Plan | None = None, without: frozenset[str] = frozenset()) -> Plan:
+    def __call__(self, demand: Demand, current: Plan | None = None, without: Outages = NONE_OUT) -> Plan:
         check_demand(demand, self.catalog)
         start_s = time.perf_counter()
         demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
         asked_qps = {name: qps * self.headroom for name, qps in demand_qps.items()}
-        options = {device: found for device, found in self._options().items() if device not in without}
+        options = {
+            device: [option for option in found if option.choice.key not in without.engines]
+            for device, found in self._options().items()
+            if device not in without.devices
+        }
         hosting = self._hosting(options, asked_qps, _now(options, current))
         placed = tuple(_placements(hosting, demand_qps, self._shares(hosting)))
         solver = Solver(DEVICE_BY_DEVICE, "heuristic", 1.0, time.perf_counter() - start_s)

@@ -7,12 +7,14 @@ from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec.structs import replace as replace_fields
 
 from proteus_cli import store
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand, check_demand
+from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.plan import Placement, Plan, Solver
 from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, capacity, relative
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
@@ -80,14 +82,13 @@ class Planner:
         self.spares = spares
         self._compiled: dict[_Detail, tuple[Instance, Model]] = {}
 
-    def __call__(self, demand: Demand, current: Plan | None = None, without: frozenset[str] = frozenset()) -> Plan:
-        """The best plan for a demand, on the devices that aren't lost.
+    def __call__(self, demand: Demand, current: Plan | None = None, without: Outages = NONE_OUT) -> Plan:
+        """The best plan for a demand, with the devices and engines that can be used.
 
         Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict`.
         """
         if without:
-            left = {device: profile for device, profile in self.profiles.items() if device not in without}
-            return self.with_changes(profiles=left)(demand, current)
+            return self.with_changes(profiles=_left(self.profiles, without))(demand, current)
         check_demand(demand, self.catalog)
         demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
         self._model(_Detail())  # compiling it isn't part of the solve's time
@@ -254,6 +255,17 @@ class Planner:
             sum(p.rate_qps * relative(accuracy(p.device, p.family, p.variant), per[p.family]) for p in placed)
             / total_qps
         )
+
+
+def _left(profiles: Mapping[str, Profile], without: Outages) -> dict[str, Profile]:
+    """The devices that can be used, each with what was measured of the engines that can be."""
+    return {
+        device: replace_fields(
+            profile, variants=tuple(v for v in profile.variants if (v.family, v.variant) not in without.engines)
+        )
+        for device, profile in profiles.items()
+        if device not in without.devices
+    }
 
 
 def _fleet(profiles: Mapping[str, Profile]) -> dict[str, tuple[str, ...]]:

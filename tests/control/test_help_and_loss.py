@@ -8,6 +8,7 @@ from proteus_cli.control.controller import Admitted, Controller, Refused
 from proteus_cli.control.decision import IDLE, Drop, HandOver, Hosted, Launch, WaitUntil
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning import PeriodicRule
+from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Request
 
@@ -249,7 +250,7 @@ def test_a_lost_device_carries_nothing_and_is_a_reason_to_plan_without_it() -> N
     assert answers == [False] * 25 + [True]
     wanted = controller.replan(1.0)
     assert wanted is not None
-    assert (wanted.reason, wanted.without) == ("cpu0 was lost", frozenset({"cpu0"}))
+    assert (wanted.reason, wanted.without) == ("cpu0 was lost", Outages(devices=frozenset({"cpu0"})))
     assert wanted.demand_qps == {"a": near(26.0), "b": 0.0}
     assert controller.replan(1.0) is None
 
@@ -257,29 +258,65 @@ def test_a_lost_device_carries_nothing_and_is_a_reason_to_plan_without_it() -> N
 def test_a_device_that_is_back_serves_once_a_plan_is_adopted() -> None:
     host = fast("cpu0")
     controller = controller_of(host)
-    controller.lost("cpu0", [])
     offered(controller, make_request(0))
+    controller.lost("cpu0", [])
     controller.returned("cpu0")
     assert controller.decide("cpu0", 0.01) == IDLE
     controller.adopt(plan_of(host), [host], 0.01)
     assert ids(launched(controller, "cpu0", 0.01)) == [0]
     wanted = controller.replan(0.02)
     assert wanted is not None
-    assert (wanted.reason, wanted.without) == ("cpu0 is back", frozenset())
+    assert (wanted.reason, wanted.without) == ("cpu0 is back", NONE_OUT)
 
 
 @pytest.mark.parametrize("again", ["loaded", "adopted"])
 def test_a_device_that_is_lost_serves_nothing_whatever_is_loaded_or_planned(again: str) -> None:
     host = fast("cpu0")
     controller = controller_of(host, loading=("cpu0",))
+    offered(controller, make_request(0))
     controller.lost("cpu0", [])
     if again == "loaded":
         controller.loaded("cpu0")
     else:
         controller.adopt(plan_of(host), [host], 0.01)
-    offered(controller, make_request(0))
     assert controller.decide("cpu0", 0.01) == IDLE
     assert controller.waiting == 1
+
+
+def test_while_all_devices_of_a_family_are_lost_its_requests_are_refused() -> None:
+    """Of `a`, for which only cpu0 is there; `b` is not hosted at all, which is no loss."""
+    host = fast("cpu0")
+    controller = controller_of(host)
+    controller.lost("cpu0", [])
+    assert controller.offer(make_request(0), 0.0) == Refused(1.0, is_lost=True)
+    assert controller.offer(make_request(1, family="b"), 0.0) == Refused(1.0, is_lost=False)
+    controller.returned("cpu0")
+    controller.adopt(plan_of(host), [host], 0.01)
+    assert offered(controller, make_request(2)) == [("cpu0",)]
+
+
+def test_a_broken_engine_is_planned_around_until_it_is_mended() -> None:
+    controller = controller_of(fast("cpu0"))
+    controller.broke("a", "a-0.9")
+    wanted = controller.replan(0.1)
+    assert wanted is not None
+    assert (wanted.reason, wanted.without) == ("a-0.9 is broken", Outages(engines=frozenset({("a", "a-0.9")})))
+    controller.mended("a", "a-0.9")
+    wanted = controller.replan(0.2)
+    assert wanted is not None
+    assert (wanted.reason, wanted.without) == ("a-0.9 is to be tried again", NONE_OUT)
+
+
+def test_what_came_or_went_is_asked_for_again_where_the_plan_could_not_be_had() -> None:
+    controller = controller_of(fast("cpu0"), fast("cpu1"))
+    controller.kept_plan()
+    assert controller.replan(0.1) is None
+    controller.lost("cpu0", [])
+    assert controller.replan(0.2) is not None
+    controller.kept_plan()
+    wanted = controller.replan(0.3)
+    assert wanted is not None
+    assert wanted.reason == "cpu0 was lost"
 
 
 def test_all_slots_of_a_device_are_there_again_after_its_return() -> None:

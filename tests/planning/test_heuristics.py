@@ -4,6 +4,7 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
 
 from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Pair, Rules
@@ -122,8 +123,8 @@ def test_infaas_counts_headroom_and_keeps_to_rules_and_to_what_is_there() -> Non
     """20 qps with a headroom of 1.5 need 30; where a-l is banned, a-m serves 20; a lost device serves nothing."""
     assert where(infaas(2, headroom=1.5)({"a": 20.0})) == {"cpu0": "a-l", "cpu1": "a-l"}
     assert where(infaas(2, rules=Rules(banned=(Pair("cpu", "a", "a-l"),)))({"a": 20.0})) == {"cpu0": "a-m"}
-    assert where(infaas(2)({"a": 20.0}, current("a-l", ""), frozenset({"cpu0"}))) == {"cpu1": "a-l"}
-    assert where(infaas(1)({"a": 20.0}, None, frozenset({"cpu0"}))) == {}
+    assert where(infaas(2)({"a": 20.0}, current("a-l", ""), Outages(devices=frozenset({"cpu0"})))) == {"cpu1": "a-l"}
+    assert where(infaas(1)({"a": 20.0}, None, Outages(devices=frozenset({"cpu0"})))) == {}
 
 
 def test_infaas_says_how_it_planned_and_refuses_a_demand_of_nobody() -> None:
@@ -179,7 +180,7 @@ def test_sommelier_keeps_each_device_with_its_family_whatever_is_asked() -> None
 def test_sommelier_goes_on_with_a_device_that_was_lost_once_it_is_back() -> None:
     """30 qps: 30 for cpu1 alone, a-m; with both 15 each, a-l."""
     planner = sommelier(FIRST, devices=4)
-    without = planner({"a": 30.0}, FIRST, frozenset({"cpu0"}))
+    without = planner({"a": 30.0}, FIRST, Outages(devices=frozenset({"cpu0"})))
     assert where(without) == {"cpu1": "a-m", "cpu2": "b-s"}
     assert where(planner({"a": 30.0}, without)) == {"cpu0": "a-l", "cpu1": "a-l", "cpu2": "b-s"}
 
@@ -206,7 +207,7 @@ def test_a_frozen_planner_leaves_idle_devices_idle() -> None:
 def test_a_frozen_planner_knows_where_a_lost_device_belonged() -> None:
     first = current("a-l", "a-l", "b-s")
     planner = frozen_to(optimal(3), first)
-    without = planner({"a": 30.0, "b": 10.0}, first, frozenset({"cpu0"}))
+    without = planner({"a": 30.0, "b": 10.0}, first, Outages(devices=frozenset({"cpu0"})))
     assert where(without) == {"cpu1": "a-m", "cpu2": "b-s"}
     assert where(planner({"a": 30.0, "b": 10.0}, without)) == {"cpu0": "a-l", "cpu1": "a-l", "cpu2": "b-s"}
 

@@ -11,6 +11,7 @@ from tiny_fleets import Tiny, tinies
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Pair, Reserved, Rules
@@ -160,7 +161,7 @@ def test_spares_keep_to_the_rules_of_a_plan() -> None:
 
 
 def test_a_lost_device_does_not_stand_by() -> None:
-    plan = planner_of(3)({"a": 20.0}, None, frozenset({"cpu1"}))
+    plan = planner_of(3)({"a": 20.0}, None, Outages(devices=frozenset({"cpu1"})))
     assert set(where(plan)) == {"cpu0", "cpu2"}
 
 

@@ -13,6 +13,7 @@ from proteus_cli.control.batcher import GreedyBatcher
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning import PeriodicRule
 from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Point
 from proteus_cli.domain.request import Outcome
@@ -158,23 +159,23 @@ def test_of_two_failures_at_a_time_the_longer_one_counts(order: int) -> None:
 
 
 def test_the_next_plan_does_without_a_lost_device_and_then_with_it_again() -> None:
-    asked: list[tuple[float, frozenset[str]]] = []
+    asked: list[tuple[float, Outages]] = []
 
-    def replan(demand: Demand, _plan: Plan, without: frozenset[str] = frozenset()) -> Plan:
+    def replan(demand: Demand, _plan: Plan, without: Outages = NONE_OUT) -> Plan:
         asked.append((demand["a"], without))
         return plan_of(cpu0="" if without else "a_s", cpu1="a_l")
 
     policy = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=100.0))
     run = played(evenly(6.0), plan_of(cpu0="a_s", cpu1="a_l"), Failure("cpu0", 1.5, 4.5), policy=policy, replan=replan)
     assert [replan.reason for replan in run.replans] == ["cpu0 was lost", "cpu0 is back"]
-    assert [without for _, without in asked] == [{"cpu0"}, frozenset()]
+    assert [without for _, without in asked] == [Outages(devices=frozenset({"cpu0"})), NONE_OUT]
     assert count(run, Outcome.SERVED) == 60
 
 
 def test_where_no_plan_can_be_made_without_it_the_run_goes_on() -> None:
     """The only device: asked for at 2 s, when it is lost, and again when it is back."""
 
-    def replan(_demand: Demand, _plan: Plan, without: frozenset[str] = frozenset()) -> Plan:
+    def replan(_demand: Demand, _plan: Plan, without: Outages = NONE_OUT) -> Plan:
         if without:
             raise NoFeasiblePlan("No device is left.")
         return plan_of(cpu0="a_s")

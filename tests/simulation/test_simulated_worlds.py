@@ -16,6 +16,7 @@ from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import POLICIES, Policy
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.trace import Trace
@@ -61,7 +62,7 @@ class Recorded:
     planner: Planner
     plans: list[Plan] = field(default_factory=list)
 
-    def __call__(self, demand: Demand, current: Plan, without: frozenset[str] = frozenset()) -> Plan:
+    def __call__(self, demand: Demand, current: Plan, without: Outages = NONE_OUT) -> Plan:
         self.plans.append(self.planner(demand, current, without))
         return self.plans[-1]
 

@@ -1,0 +1,74 @@
+"""Whether a device, or an engine, may be used: a circuit breaker, as a table."""
+
+from enum import StrEnum
+
+FIRST_RETRY_S = 0.5
+LONGEST_RETRY_S = 60.0
+CALM_S = 60.0  # whoever worked for so long is tried again as early as ever
+PATIENCE_MULTIPLE = 10  # a batch that takes so many times longer than profiled …
+LEAST_PATIENCE_S = 0.5  # … and this long does not end any more: shorter pauses are the machine's own
+
+
+class State(StrEnum):
+    """``half-open`` is probation: it is tried out, and nothing depends on it yet."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class Event(StrEnum):
+    DIED = "died"
+    BROKE = "broke"  # it fails on what it could do before
+    HUNG = "hung"
+    RETRIED = "retried"
+    PASSED = "passed"
+
+
+_TROUBLE = dict.fromkeys((Event.DIED, Event.BROKE, Event.HUNG), State.OPEN)
+
+TRANSITIONS: dict[State, dict[Event, State]] = {
+    State.CLOSED: _TROUBLE,
+    State.OPEN: {Event.RETRIED: State.HALF_OPEN},
+    State.HALF_OPEN: {**_TROUBLE, Event.PASSED: State.CLOSED},
+}
+
+
+class Breaker:
+    """Moves along `TRANSITIONS`; a move that isn't there is a bug and raises `KeyError`.
+
+    ``reason``: why it isn't closed. ``opened`` counts how often it left that state. Each time in a row that it fails
+    its probation, or works for less than `CALM_S`, the next is twice as far away.
+    """
+
+    def __init__(self) -> None:
+        self.state = State.CLOSED
+        self.reason: str | None = None
+        self.since_s = 0.0
+        self.opened = 0
+        self._in_a_row = 0
+
+    def on(self, event: Event, now_s: float, reason: str | None = None) -> None:
+        before, self.state = self.state, TRANSITIONS[self.state][event]
+        if self.state is State.OPEN:
+            is_calm = before is State.CLOSED and now_s - self.since_s >= CALM_S
+            self._in_a_row = 1 if is_calm else self._in_a_row + 1
+            self.opened += before is State.CLOSED
+            self.reason = reason
+        elif self.state is State.CLOSED:
+            self.reason = None
+        self.since_s = now_s
+
+    @property
+    def is_closed(self) -> bool:
+        return self.state is State.CLOSED
+
+    @property
+    def retry_s(self) -> float:
+        """When it should be tried again, once it is open."""
+        return self.since_s + min(FIRST_RETRY_S * 2.0 ** min(self._in_a_row - 1, 30), LONGEST_RETRY_S)
+
+
+def patience_s(takes_s: float) -> float:
+    """How long to wait for a batch that should take so long, before its device counts as hung."""
+    return max(PATIENCE_MULTIPLE * takes_s, LEAST_PATIENCE_S)
