@@ -96,6 +96,10 @@ class Controller:
         """The variants that answer a family now."""
         return self._families[family].hosts
 
+    def is_lost(self, family: str) -> bool:
+        """None of the devices that host a family is there."""
+        return self._families[family].whole.is_lost
+
     def pace_of(self, device: str) -> float:
         """How many times longer than profiled the batches of a device take."""
         return self._lanes[device].pace.factor

@@ -42,7 +42,7 @@ class FamilyCounts:
 
     ``latency`` is of requests that a batch answered, on time or not, ``queue`` what they waited before; ``compute`` and
     ``batch`` (rows) are of batches. ``outcomes`` are by (variant, device, outcome). ``cancelled`` requests, whose
-    clients have gone, are among the dropped. The sums from ``rows`` to ``accuracy`` are of requests that were served,
+    clients have gone, are among the dropped; ``retried`` ones ran on a device that was lost. The sums from ``rows`` to ``accuracy`` are of requests that were served,
     ``failed_s`` is what others took that came in. ``executions`` are by the rows of the batch, the last of them ended
     at ``last_s`` (None: none yet).
     """
@@ -53,6 +53,7 @@ class FamilyCounts:
     batch: Histogram
     outcomes: Counter[tuple[str, str, Outcome]] = field(default_factory=lambda: Counter(_NOTHING_YET))
     cancelled: int = 0
+    retried: int = 0
     rows: int = 0
     request_s: float = 0.0
     queue_s: float = 0.0

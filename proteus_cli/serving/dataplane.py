@@ -37,6 +37,8 @@ log = logging.getLogger("proteus.dataplane")
 
 REFUSING = "more queries than the plan can carry, some are refused"
 MISSING = "some queries miss their deadline"
+LOST = "no device that hosts it is there, its queries are refused"
+MOST_RUNS = 2  # of a request, where devices are lost meanwhile
 
 
 class DataPlane:
@@ -87,7 +89,9 @@ class DataPlane:
             return f"the server is {self.lifecycle.state}"
         if family in self.unloaded:
             return "unloaded"
-        return None if self.controller.hosting(family) else "the plan in force hosts no variant of it"
+        if not self.controller.hosting(family):
+            return "the plan in force hosts no variant of it"
+        return "no device that hosts it is there" if self.controller.is_lost(family) else None
 
     async def infer(self, family: str, query: Query) -> Answered:
         """Answer one request by its deadline. Raises the `RequestError` of how it ended."""
@@ -207,9 +211,29 @@ class DataPlane:
             if not request.payload.has_ended:
                 self._failed(request, launch.hosted, error)
 
+    def interrupted(self, request: Request) -> bool:
+        """What ran a request is lost. Whether it may run again: nobody has ended it, and it has done no more harm.
+
+        One that was running on two devices when they were lost may be what they were lost for.
+        """
+        pending: Pending = request.payload
+        if pending.has_ended:
+            return False
+        counts = self.counts[request.family]
+        if pending.runs >= MOST_RUNS:
+            counts.ended(Outcome.FAILED)
+            self._leave(pending, EngineFailed("the devices that ran it were lost"))
+            return False
+        counts.retried += 1
+        pending.wait_again()
+        return True
+
     def _refused(self, family: str, min_accuracy: float, offered: Refused | Unfit) -> RequestError:
         self.counts[family].ended(Outcome.REJECTED)
         if isinstance(offered, Refused):
+            if offered.is_lost:
+                self._warn(family, LOST)
+                return NotReady(f"no device that hosts `{family}` is there", retry_after_s=offered.retry_after_s)
             self._warn(family, REFUSING)
             return Overloaded(
                 f"more queries for `{family}` than the plan can carry", retry_after_s=offered.retry_after_s

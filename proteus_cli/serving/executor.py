@@ -17,7 +17,7 @@ import numpy.typing as npt
 from proteus_cli.backends.affinity import pin_this_thread
 from proteus_cli.backends.base import Backend, Part, Runner, Signature
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import EngineError
+from proteus_cli.errors import DeviceLost, EngineBroken, EngineError
 
 EngineKey = tuple[str, str]
 """(family, variant)"""
@@ -216,12 +216,17 @@ def run_apart(
 
     The outputs of all rows, and by place the parts that failed, whose outputs mean nothing. A part that fails costs at
     most twice as many runs as halvings lead to it, and all of them 2n. Where the model fails on anything, that is found
-    out by one run more, and nothing is split. Raises `EngineError` where all fail.
+    out by one run more, and nothing is split. Raises `EngineError` where all fail, and `EngineBroken` where anything
+    would.
     """
     try:
         return run(parts), {}
-    except EngineError:
-        if len(parts) == 1 or fails_anyway():
+    except DeviceLost:
+        raise
+    except EngineError as error:
+        if fails_anyway():
+            raise EngineBroken(f"it fails on what it could do when it was loaded: {error.message}") from error
+        if len(parts) == 1:
             raise
         found = _split(parts, run)
         failures = {place: each for place, each in enumerate(found) if isinstance(each, EngineError)}

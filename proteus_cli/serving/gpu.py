@@ -206,6 +206,8 @@ class GpuExecutor:
         """The engine fails on what it could do when it was loaded."""
         try:
             self._run(slot, [engine.sample(1, np.random.default_rng(0))])
+        except DeviceLost:
+            raise
         except EngineError:
             return True
         return False

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
+from proteus_cli.control.breaker import Event, patience_s
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Drop, HandOver, Idle, Launch, WaitUntil
 from proteus_cli.domain.request import Request
+from proteus_cli.errors import DeviceLost, EngineBroken
 from proteus_cli.serving.executor import Batch, BatchResult, Executor
 
 Clock = Callable[[], float]
@@ -29,10 +31,22 @@ class Endings(Protocol):
 
     def failed(self, launch: Launch, error: Exception) -> None: ...
 
+    def interrupted(self, request: Request) -> bool:
+        """Its batch came to nothing, as the device is lost. Whether it should be run again."""
+        ...
+
+
+Report = Callable[[str, Event, str], None]
+"""Is told a device, what happened to it, and why."""
+
+_TROUBLE: dict[type[Exception], Event] = {DeviceLost: Event.DIED, EngineBroken: Event.BROKE}
+
 
 class Lane:
     """Drives the decisions of one device on the running event loop; ``clock`` is that of the controller.
 
+    Where a batch says that it isn't the request's fault but the device's, the batch still counts as running, and
+    ``report`` is told: whoever that is can `take_back` what runs.
     ``timer_s`` is the resolution of the loop's timers: shorter waits are rounded up to it, as they would spin.
     Batches that should take ``inline_s`` at most run at once, on the loop.
     """
@@ -45,15 +59,17 @@ class Lane:
         endings: Endings,
         clock: Clock,
         others: Mapping[str, "Lane"],
+        report: Report,
         timer_s: float,
         inline_s: float = INLINE_S,
     ) -> None:
         self.device, self.executor = device, executor
         self.busy_s = 0.0  # in batches that have ended
-        self._running = 0
+        self._running: dict[int, tuple[Launch, float]] = {}  # with the start of each, in order
         self._ended_s = 0.0
         self._timer_s, self._inline_s = timer_s, inline_s
         self._controller, self._endings, self._clock, self._others = controller, endings, clock, others
+        self._report = report
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s = math.inf
 
@@ -81,6 +97,25 @@ class Lane:
                 case Idle():
                     return
 
+    def is_hung(self, now_s: float) -> bool:
+        """The batch that runs should have ended long ago."""
+        if not self._running:
+            return False
+        launch, started_s = next(iter(self._running.values()))
+        takes_s = launch.hosted.latency(launch.rows) * self._controller.pace_of(self.device)
+        return now_s - max(started_s, self._ended_s) > patience_s(takes_s)
+
+    @property
+    def is_busy(self) -> bool:
+        """A batch was submitted that has not ended."""
+        return bool(self._running)
+
+    def take_back(self) -> list[Launch]:
+        """What runs is void: nobody is told of it any more."""
+        launches = [launch for launch, _ in self._running.values()]
+        self._running.clear()
+        return launches
+
     def _wake_in(self, delay_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -96,17 +131,24 @@ class Lane:
             if not self._running and hosted.latency(launch.rows) * pace_of(self.device) <= self._inline_s:
                 self._end(launch, now_s, self.executor.run(batch))
             else:
-                self.executor.submit(batch, partial(self._finished, launch, now_s))
-                self._running += 1
+                self.executor.submit(batch, partial(self._finished, launch))
+                self._running[id(launch)] = launch, now_s
         except Exception as error:  # noqa: BLE001 - closed, not loaded, a model that fails: its requests must end
             self._end(launch, now_s, error)
 
-    def _finished(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:
-        self._running -= 1
-        self._end(launch, self._ended_s if launch.is_ahead else started_s, result)
+    def _finished(self, launch: Launch, result: BatchResult | Exception) -> None:
+        running = self._running.pop(id(launch), None)
+        if running is None:  # it was taken back
+            return
+        self._end(launch, self._ended_s if launch.is_ahead else running[1], result)
         self.ask()
 
     def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:
+        trouble = _TROUBLE.get(type(result)) if isinstance(result, Exception) else None
+        if trouble is not None:
+            self._running[id(launch)] = launch, started_s
+            self._report(self.device, trouble, str(result))
+            return
         self._ended_s = self._clock()
         took_s = self._ended_s - started_s
         self.busy_s += took_s

@@ -80,6 +80,7 @@ class Pending(msgspec.Struct, eq=False):
     request: Request | None = None
     has_ended: bool = False
     is_running: bool = False
+    runs: int = 0
 
     def end(self) -> Done:
         """It has ended, and whom to tell. Lets go of the request, which the garbage collector doesn't see."""
@@ -92,7 +93,12 @@ class Pending(msgspec.Struct, eq=False):
     def run(self) -> tuple[Buffer, ...]:
         """It runs from now on: its inputs."""
         self.is_running = True
+        self.runs += 1
         return self.inputs
+
+    def wait_again(self) -> None:
+        """What ran it is lost."""
+        self.is_running = False
 
 
 def _nobody(_ending: Ending) -> None:
