@@ -41,7 +41,8 @@ class Fleet:
         self._loaded: set[tuple[str, EngineKey]] = set()
         self.lanes: dict[str, Lane] = {}
         for device, executor in executors.items():
-            self.lanes[device] = Lane(device, controller, executor, endings, clock, self.lanes, timer_s, inline_s)
+            on_loop_s = inline_s if executor.pid is None else 0.0
+            self.lanes[device] = Lane(device, controller, executor, endings, clock, self.lanes, timer_s, on_loop_s)
 
     async def deploy(self, plan: Plan) -> None:
         """Make before break. Raises `EngineError` where an engine can't be loaded; then nothing has changed."""
