@@ -17,6 +17,7 @@ from multiprocessing.connection import wait
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.replanning import Replan
 from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.fleet import Fleet
@@ -25,8 +26,8 @@ from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.adaptation")
 
-Replanner = Callable[[Demand, Plan], Plan]
-Solver = Callable[[Demand, Plan], Awaitable[Plan]]
+Replanner = Callable[[Demand, Plan, Outages], Plan]
+Solver = Callable[[Demand, Plan, Outages], Awaitable[Plan]]
 
 HISTORY = 1000
 PAUSE_AFTER_FAILURE_S = 5.0
@@ -73,13 +74,13 @@ class SolverProcess:
         self._replan = replan
         self._pool = self._start()
 
-    async def __call__(self, demand: Demand, current: Plan) -> Plan:
+    async def __call__(self, demand: Demand, current: Plan, without: Outages = NONE_OUT) -> Plan:
         """Raises `ProteusError` where there is no plan. A process that died is started anew, and asked once more."""
         loop = asyncio.get_running_loop()
         for _ in range(TRIES):
             try:
                 async with asyncio.timeout(WITHIN_S):
-                    return await loop.run_in_executor(self._pool, _replan_in_process, demand, current)
+                    return await loop.run_in_executor(self._pool, _replan_in_process, demand, current, without)
             except BrokenProcessPool:
                 log.warning("the solver's process died; starting another")
                 self._pool = self._start()
@@ -116,10 +117,10 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _replan_in_process(demand: Demand, current: Plan) -> Plan:
+def _replan_in_process(demand: Demand, current: Plan, without: Outages) -> Plan:
     if _replan_here is None:
         raise RuntimeError("the process was not started by `_start_process`")
-    return _replan_here(demand, current)
+    return _replan_here(demand, current, without)
 
 
 class Adaptation:
@@ -140,6 +141,7 @@ class Adaptation:
             try:
                 await self._change(wanted)
             except ProteusError as error:
+                self._controller.kept_plan()
                 self.totals.failed += 1
                 log.error("kept the plan: %s", error.message)  # noqa: TRY400 - the message says it all
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
@@ -151,12 +153,12 @@ class Adaptation:
     async def warm_up(self) -> None:
         """Have the solver's process import and compile before it is needed. Raises `ProteusError`."""
         plan = self._controller.plan
-        await self._solver(plan.demand_qps, plan)
+        await self._solver(plan.demand_qps, plan, NONE_OUT)
 
     async def _change(self, wanted: Replan) -> None:
         start_s = self._clock()
         before = self._controller.plan
-        plan = await self._solver(wanted.demand_qps, before)
+        plan = await self._solver(wanted.demand_qps, before, wanted.without)
         await self._fleet.deploy(plan)
         change = Change(
             unix_s=time.time(),

@@ -42,9 +42,9 @@ class FamilyCounts:
 
     ``latency`` is of requests that a batch answered, on time or not, ``queue`` what they waited before; ``compute`` and
     ``batch`` (rows) are of batches. ``outcomes`` are by (variant, device, outcome). ``cancelled`` requests, whose
-    clients have gone, are among the dropped; ``retried`` ones ran on a device that was lost. The sums from ``rows`` to ``accuracy`` are of requests that were served,
-    ``failed_s`` is what others took that came in. ``executions`` are by the rows of the batch, the last of them ended
-    at ``last_s`` (None: none yet).
+    clients have gone, are among the dropped; ``retried`` ones ran on a device that was lost, and then waited again.
+    The sums from ``rows`` to ``accuracy`` are of requests that were served, ``failed_s`` is what others took that came
+    in. ``executions`` are by the rows of the batch, the last of them ended at ``last_s`` (None: none yet).
     """
 
     latency: Histogram

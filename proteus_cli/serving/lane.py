@@ -63,15 +63,21 @@ class Lane:
         timer_s: float,
         inline_s: float = INLINE_S,
     ) -> None:
-        self.device, self.executor = device, executor
+        self.device = device
         self.busy_s = 0.0  # in batches that have ended
         self._running: dict[int, tuple[Launch, float]] = {}  # with the start of each, in order
         self._ended_s = 0.0
-        self._timer_s, self._inline_s = timer_s, inline_s
+        self._timer_s, self._usual_inline_s = timer_s, inline_s
         self._controller, self._endings, self._clock, self._others = controller, endings, clock, others
         self._report = report
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s = math.inf
+        self.use(executor)
+
+    def use(self, executor: Executor) -> None:
+        """Run batches there from now on."""
+        self.executor = executor
+        self._inline_s = self._usual_inline_s if executor.pid is None else 0.0
 
     def ask(self) -> None:
         """Ask what to do, and do it, until there is nothing more to do now.

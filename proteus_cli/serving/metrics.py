@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
 from proteus_cli import __version__
+from proteus_cli.control.breaker import State as BreakerState
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving import oip
 from proteus_cli.serving.adaptation import ChangeTotals
@@ -13,6 +14,7 @@ from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.counts import FamilyCounts, Histogram
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.exposition import OPENMETRICS, TEXT, Described, Exposition, Kind, wants_openmetrics
+from proteus_cli.serving.fleet import Fleet
 from proteus_cli.serving.lag import LoopLag
 from proteus_cli.serving.lifecycle import State
 
@@ -42,6 +44,10 @@ _COUNTERS: tuple[tuple[Described, Callable[[FamilyCounts], float]], ...] = (
     (
         _counter("proteus_cancelled_requests_total", "Dropped requests whose clients had gone.", "family"),
         lambda counts: counts.cancelled,
+    ),
+    (
+        _counter("proteus_retried_requests_total", "Requests run again, as a device was lost that ran them.", "family"),
+        lambda counts: counts.retried,
     ),
     (
         _counter("proteus_accuracy_total", "Accuracy of what answered, summed over served requests.", "family"),
@@ -116,6 +122,9 @@ _TRITON: tuple[tuple[str, str, Callable[[FamilyCounts], float]], ...] = (
 
 BUSY = _counter("proteus_device_busy_seconds_total", "Time that the device ran batches.", "device")
 PACE = _gauge("proteus_device_pace", "How many times longer than profiled batches take.", "device")
+BREAKER = _gauge("proteus_device_breaker", "1 for the state that the device's breaker is in.", "device", "state")
+LOSSES = _counter("proteus_device_losses_total", "How often the device was lost.", "device")
+BROKEN = _gauge("proteus_engine_broken", "1 while plans do without a variant that fails.", "family", "variant")
 PLAN = _gauge("proteus_plan_info", "What the plan in force hosts.", "device", "family", "variant")
 _CHANGES: tuple[tuple[Described, Callable[[ChangeTotals], float]], ...] = (
     (_counter("proteus_plan_changes_total", "Changes of plan."), lambda changes: changes.made),
@@ -139,8 +148,11 @@ LAG = _histogram("proteus_event_loop_lag_seconds", "How late the event loop runs
 class Metrics:
     """All that the server counts, shown as it is when asked for."""
 
-    def __init__(self, plane: DataPlane, connections: Connections, lag: LoopLag, changes: ChangeTotals) -> None:
-        self._plane, self._connections, self._lag, self._changes = plane, connections, lag, changes
+    def __init__(
+        self, plane: DataPlane, fleet: Fleet, connections: Connections, lag: LoopLag, changes: ChangeTotals
+    ) -> None:
+        self._plane, self._fleet, self._connections = plane, fleet, connections
+        self._lag, self._changes = lag, changes
         registry = CollectorRegistry()
         self._collectors = ProcessCollector(registry=registry), GCCollector(registry=registry)
 
@@ -170,6 +182,11 @@ class Metrics:
         lanes, controller = self._plane.lanes, self._plane.controller
         exposition.add(BUSY, [((device,), lane.busy_s) for device, lane in lanes.items()])
         exposition.add(PACE, [((device,), controller.pace_of(device)) for device in lanes])
+        breakers = self._fleet.breakers
+        states = [(device, state) for device in breakers for state in BreakerState]
+        exposition.add(BREAKER, [((device, state), int(breakers[device].state is state)) for device, state in states])
+        exposition.add(LOSSES, [((device,), breaker.opened) for device, breaker in breakers.items()])
+        exposition.add(BROKEN, [(key, int(not breaker.is_closed)) for key, breaker in self._fleet.broken.items()])
         exposition.add(PLAN, [((p.device, p.family, p.variant), 1) for p in controller.placements])
 
     def _plans(self, exposition: Exposition) -> None:

@@ -47,6 +47,7 @@ from proteus_cli.serving.listening import ALPN, admits, admits_call, is_local, l
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.metrics import Metrics
 from proteus_cli.serving.models import Models
+from proteus_cli.serving.recovery import Recovery
 from proteus_cli.serving.status import status
 from proteus_cli.serving.tls import accepting
 from proteus_cli.serving.tokens import Tokens
@@ -202,9 +203,9 @@ async def _serve_on(
                 pages = Pages(
                     plane,
                     models,
-                    Metrics(plane, connections, lag, changes),
+                    Metrics(plane, fleet, connections, lag, changes),
                     platform=platform,
-                    status=lambda: status(plane, adaptation),
+                    status=lambda: status(plane, fleet, adaptation),
                     needs_token=options.tokens is not None,
                 )
                 protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
@@ -322,9 +323,14 @@ async def _fleet(
         inline_s=hardware.inline_s,
     )
     plane.lanes = fleet.lanes
+    devices = {device.id: device for device in deployment.devices}
+    recovery = Recovery(
+        fleet, controller, lambda device: hardware.executor(devices[device]), deployment.profiles, plane.clock
+    )
     try:
         await fleet.deploy(deployment.plan)
-        yield fleet
+        async with _watching(recovery.run()):
+            yield fleet
     finally:
         fleet.close()
 

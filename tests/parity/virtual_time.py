@@ -1,12 +1,10 @@
-"""The live server's own code on a clock that jumps: an event loop without waiting, engines that take profiled time."""
+"""The live server's own code on a clock that jumps, with engines that take profiled time."""
 
 import asyncio
-import heapq
-import itertools
-import math
-import selectors
 from collections.abc import Mapping
 from typing import Any
+
+from virtual_loop import VirtualLoop
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
@@ -14,6 +12,7 @@ from proteus_cli.control.decision import Decision, Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
@@ -28,57 +27,6 @@ from proteus_cli.serving.oip import Query
 from proteus_cli.simulation.run import SOLVE_S
 
 NOTHING = Signature((), ())
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time stands still while anything is ready, then jumps to the next timer.
-
-    Timers of the same moment fire in the order in which they were set, as in the simulator.
-    """
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self.scheduled: list[_Timer] = []
-        super().__init__(_JumpingSelector(self))
-        self._scheduled = self.scheduled
-        self._sequence = itertools.count()
-
-    def time(self) -> float:
-        return self.now_s
-
-    def call_at(  # type: ignore[override]
-        self, when: float, callback: Any, *args: Any, context: Any = None
-    ) -> asyncio.TimerHandle:
-        timer = _Timer(when, callback, args, self, context)
-        timer.sequence = next(self._sequence)
-        heapq.heappush(self.scheduled, timer)
-        timer._scheduled = True  # type: ignore[attr-defined]
-        return timer
-
-    def jump(self) -> None:
-        self.now_s = self.scheduled[0].when()
-        self._clock_resolution = math.ulp(self.now_s)  # fire what is due now, and nothing early
-
-
-class _Timer(asyncio.TimerHandle):
-    sequence = 0
-
-    def __lt__(self, other: object) -> bool:
-        assert isinstance(other, _Timer)
-        return (self.when(), self.sequence) < (other.when(), other.sequence)
-
-
-class _JumpingSelector(selectors.DefaultSelector):
-    def __init__(self, loop: VirtualLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            raise RuntimeError("nothing is scheduled: the test would wait for ever")
-        if timeout > 0:
-            self._loop.jump()
-        return super().select(0)
 
 
 class RecordingController(Controller):
@@ -144,9 +92,9 @@ async def _run(
     await fleet.deploy(plan)
     lifecycle.on(Event.WARMED_UP)
 
-    async def solve(demand: Demand, current: Plan) -> Plan:
+    async def solve(demand: Demand, current: Plan, without: Outages) -> Plan:
         await asyncio.sleep(SOLVE_S)
-        return replan(demand, current)
+        return replan(demand, current, without)
 
     adaptation = Adaptation(controller, fleet, solve, loop.time)
     control = asyncio.create_task(adaptation.run(policy.replanning.every_s)) if policy.replanning else None

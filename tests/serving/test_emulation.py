@@ -271,7 +271,7 @@ def test_a_lane_gives_even_the_shortest_batch_to_the_device() -> None:
             endings: Any = Endings()
             endings.ended = []
             controller: Any = Controller([launch])
-            lane = Lane("v100-0", controller, executor, endings, time.monotonic, {}, 0.001, hardware.inline_s)
+            lane = Lane("v100-0", controller, executor, endings, time.monotonic, {}, print, 0.001, hardware.inline_s)
             lane.ask()
             before = len(endings.ended)
         await asyncio.sleep(0)

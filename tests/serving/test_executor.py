@@ -15,7 +15,7 @@ from tiny import INPUTS, looking_up
 from proteus_cli.backends.base import Runner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import EngineError
+from proteus_cli.errors import EngineBroken, EngineError
 from proteus_cli.serving.executor import Engine
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
@@ -95,7 +95,7 @@ def test_a_model_that_fails_on_anything_is_not_tried_for_each_request(runner: Ru
     counting = Counting(runner)
     counting.is_broken = True
     engine = Engine(counting, ExitStack(), 4)
-    with pytest.raises(EngineError, match="the device is gone"):
+    with pytest.raises(EngineBroken, match="the device is gone"):
         engine.run([part(1)] * 32, 32)
     assert counting.runs == 2
     counting.is_broken = False
@@ -103,10 +103,19 @@ def test_a_model_that_fails_on_anything_is_not_tried_for_each_request(runner: Ru
 
 
 def test_a_request_that_fails_alone_is_not_tried_again(runner: Runner) -> None:
+    """Only what could be done before is, to see whether the request is to blame."""
     counting = Counting(runner)
-    with pytest.raises(EngineError):
+    with pytest.raises(EngineError) as raised:
         Engine(counting, ExitStack(), 4).run([part(POISON)], 1)
-    assert counting.runs == 1
+    assert counting.runs == 2
+    assert not isinstance(raised.value, EngineBroken)
+
+
+def test_a_model_that_fails_on_anything_is_to_blame_also_for_a_single_request(runner: Runner) -> None:
+    counting = Counting(runner)
+    counting.is_broken = True
+    with pytest.raises(EngineBroken):
+        Engine(counting, ExitStack(), 4).run([part(1)], 1)
 
 
 def test_an_answer_with_other_rows_than_its_question_is_a_failure(runner: Runner, tmp_path: Path) -> None:

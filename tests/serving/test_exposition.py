@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import pytest
-from builders import hosted, make_catalog, make_family, make_placement, make_plan, make_request
+from builders import hosted, make_catalog, make_family, make_placement, make_plan, make_profile, make_request
 from hypothesis import given
 from hypothesis import strategies as st
 from lint import problems
@@ -17,17 +17,21 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from proteus_cli.backends.base import Signature
+from proteus_cli.control.breaker import Event
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.request import Outcome
+from proteus_cli.errors import EngineError
 from proteus_cli.serving.adaptation import ChangeTotals
 from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.counts import Histogram
 from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.executor import Losable
 from proteus_cli.serving.exposition import OPENMETRICS, TEXT, Described, Exposition, Kind
+from proteus_cli.serving.fleet import Fleet
 from proteus_cli.serving.lag import LoopLag
-from proteus_cli.serving.lane import Lane
 from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.loading import Failed
 from proteus_cli.serving.metrics import Metrics
 
 Parse = Callable[[str], Iterable[Metric]]
@@ -52,8 +56,15 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
         catalog, controller, Lifecycle(), lambda: 1.0, signatures=dict.fromkeys(names, Signature((), ())),
         most_rows=dict.fromkeys(names, 64), best_accuracy=dict.fromkeys(names, 0.9),
     )  # fmt: skip
-    nothing: Any = None
-    plane.lanes = {device: Lane(device, controller, nothing, plane, plane.clock, {}, 1.0) for device in ids}
+    idle: Any = Losable("none")
+    fleet = Fleet(
+        controller, dict.fromkeys(ids, idle), plane, plane.clock,
+        models={}, profiles={device: make_profile(device) for device in ids}, signatures={},
+    )  # fmt: skip
+    plane.lanes = fleet.lanes
+    if ids:
+        fleet.breakers[ids[0]].on(Event.HUNG, 1.0, "a test")
+        fleet.engine_broke(Failed(ids[0], (names[0], "v0"), EngineError("a test")))
     for counts in plane.counts.values():
         for variant in VARIANTS:
             for device in ids[:run_on]:
@@ -64,7 +75,7 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
     for number in range(50):
         controller.offer(make_request(number, family=names[0]), 1.0)
     plane.refusals["BadRequest"] += 1
-    return Metrics(plane, Connections(most=9, most_body_bytes=9), LoopLag(), ChangeTotals())
+    return Metrics(plane, fleet, Connections(most=9, most_body_bytes=9), LoopLag(), ChangeTotals())
 
 
 def shown(accept: bytes, *size: int) -> tuple[bytes, bytes]:

@@ -45,7 +45,7 @@ def asked(script: Sequence[Decision], times_s: Sequence[float]) -> list[float]:
         controller, clock = ScriptedController(script), Clock()
         asks: Any = controller
         nothing_runs: Any = None
-        lane = Lane("cpu0", asks, nothing_runs, nothing_runs, clock, {}, 3600.0)
+        lane = Lane("cpu0", asks, double(SlowExecutor()), nothing_runs, clock, {}, nothing_runs, 3600.0)
         for now_s in times_s:
             clock.now_s = now_s
             lane.ask()
@@ -69,6 +69,8 @@ def test_a_moment_that_is_over_is_forgotten() -> None:
 
 class SlowExecutor:
     """Batches that were submitted end when the test says so, after 5 ms in the model; nothing may run inline."""
+
+    pid = None
 
     def __init__(self) -> None:
         self.submitted: list[Done] = []
@@ -110,7 +112,7 @@ def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_
         script = [Launch(long, (request(),), 1, 1.0), Launch(short, (request(),), 1, 1.01, is_ahead=True)]
         clock, executor, endings = Clock(), SlowExecutor(), Endings()
         controller: Any = ScriptedController(script)
-        lane = Lane("cpu0", controller, double(executor), double(endings), clock, {}, 3600.0)
+        lane = Lane("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
         clock.now_s = 1.0
         lane.ask()
         assert len(executor.submitted) == 2

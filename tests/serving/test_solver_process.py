@@ -13,6 +13,7 @@ import pytest
 from builders import make_placement, make_plan
 
 from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.adaptation import SolverProcess
 
@@ -20,11 +21,11 @@ PLAN = make_plan(make_placement("cpu0", "a", "a-s"), demand_qps={"a": 1.0}, devi
 SOON_S = 20.0
 
 
-def answer(demand: Demand, current: Plan) -> Plan:
+def answer(demand: Demand, current: Plan, without: Outages) -> Plan:
     return current
 
 
-def never(started: Path, demand: Demand, current: Plan) -> Plan:
+def never(started: Path, demand: Demand, current: Plan, without: Outages) -> Plan:
     started.touch()
     time.sleep(600)
     return current

@@ -105,7 +105,8 @@ async def opened(*, slots: int = 2, leaves_nothing: bool = True) -> AsyncIterato
     told: list[DeviceLost] = []
     with tempfile.TemporaryDirectory() as directory:
         models = Models(Path(directory))
-        executor = GpuExecutor(primary_context(0), models.plan, slots=slots, on_lost=told.append)
+        executor = GpuExecutor(primary_context(0), models.plan, slots=slots)
+        executor.on_lost = told.append
         try:
             yield Lab(executor, models, told)
         finally:

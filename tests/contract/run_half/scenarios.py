@@ -311,6 +311,31 @@ async def astray() -> str:
         return "an illegal address"
 
 
+@scenario
+async def abandoned() -> str:
+    """A device that hangs is given up at once, and nobody is told of its batches; once it goes on, all is freed."""
+    async with lab.opened(slots=2) as device:
+        await device.load(lab.SMALL)
+        fake.slow_down(compute_s=0.5)
+        running = [device.submit(lab.SMALL, lab.parts_of(device.rows())) for _ in range(6)]
+        loading = asyncio.create_task(device.load(lab.LARGE))
+        await asyncio.sleep(0.05)
+        start_s = perf_counter()
+        device.executor.abandon()
+        took_s = perf_counter() - start_s
+        assert took_s < 0.4, f"waited for {took_s:.2f} s"
+        with pytest.raises(DeviceLost):
+            await loading
+        with pytest.raises(DeviceLost):
+            device.submit(lab.SMALL, lab.parts_of(device.rows()))
+        fake.slow_down()
+        while fake.census() != fake.CLEAN:
+            await asyncio.sleep(0.005)
+        assert not [each for each in running if each.done()]
+        assert device.told == []
+        return "6 batches and a load given up"
+
+
 async def _lose(fault: Callable[[], None], words: str) -> str:
     async with lab.opened(slots=2, leaves_nothing=False) as device:
         await device.load(lab.SMALL)
