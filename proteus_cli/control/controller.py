@@ -161,15 +161,15 @@ class Controller:
         self._lanes[device].is_lost = False
         self._came_or_went = f"{device} is back"
 
-    def broke(self, family: str, variant: str) -> None:
-        """An engine can't be loaded, or fails on everything: plans do without it until it is `mended`."""
-        self._out = replace(self._out, engines=self._out.engines | {(family, variant)})
-        self._came_or_went = f"{variant} is broken"
+    def broke(self, device: str, family: str, variant: str) -> None:
+        """An engine can't be loaded there, or fails on everything: plans do without it until it is `mended`."""
+        self._out = replace(self._out, engines=self._out.engines | {(device, family, variant)})
+        self._came_or_went = f"{variant} is broken on {device}"
 
-    def mended(self, family: str, variant: str) -> None:
+    def mended(self, device: str, family: str, variant: str) -> None:
         """An engine that was broken may be tried again."""
-        self._out = replace(self._out, engines=self._out.engines - {(family, variant)})
-        self._came_or_went = f"{variant} is to be tried again"
+        self._out = replace(self._out, engines=self._out.engines - {(device, family, variant)})
+        self._came_or_went = f"{variant} is to be tried again on {device}"
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | Unfit:
         """Take a request in, or refuse it where the plan can't carry it in time, or hosts nothing so accurate."""

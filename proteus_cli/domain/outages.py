@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Outages:
-    """Devices (by id) that are lost, and engines (family, variant) that can't be loaded, or fail on everything."""
+    """Devices (by id) that are lost, and engines (device, family, variant) that can't be loaded or fail on everything."""
 
     devices: frozenset[str] = frozenset()
-    engines: frozenset[tuple[str, str]] = frozenset()
+    engines: frozenset[tuple[str, str, str]] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.devices or self.engines)

@@ -42,7 +42,7 @@ class _Heuristic(Planner):
         demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
         asked_qps = {name: qps * self.headroom for name, qps in demand_qps.items()}
         options = {
-            device: [option for option in found if option.choice.key not in without.engines]
+            device: [option for option in found if (device, *option.choice.key) not in without.engines]
             for device, found in self._options().items()
             if device not in without.devices
         }

@@ -261,7 +261,7 @@ def _left(profiles: Mapping[str, Profile], without: Outages) -> dict[str, Profil
     """The devices that can be used, each with what was measured of the engines that can be."""
     return {
         device: replace_fields(
-            profile, variants=tuple(v for v in profile.variants if (v.family, v.variant) not in without.engines)
+            profile, variants=tuple(v for v in profile.variants if (device, v.family, v.variant) not in without.engines)
         )
         for device, profile in profiles.items()
         if device not in without.devices

@@ -27,7 +27,7 @@ log = logging.getLogger("proteus.fleet")
 class Fleet:
     """The devices of a server, by id, and what they host.
 
-    ``breakers`` say which of them are there, ``broken`` which engines fail wherever they are loaded. Devices that must
+    ``breakers`` say which of them are there, ``broken`` which engines fail on which of them. Devices that must
     free what they have before they can load what comes serve nothing meanwhile: no more of them at a time than
     ``most_away_frac`` of a family's capacity.
     """
@@ -51,7 +51,7 @@ class Fleet:
         self.loader = Loader(models, profiles, signatures)
         self.lanes: dict[str, Lane] = {}
         self.breakers = {device: Breaker() for device in executors}
-        self.broken: dict[EngineKey, Breaker] = {}
+        self.broken: dict[tuple[str, EngineKey], Breaker] = {}
         self._changing = asyncio.Lock()
         self.had: dict[str, tuple[Hosted, ...]] = {}  # when they were lost
         self._stations = {device: Station() for device in executors}
@@ -178,7 +178,7 @@ class Fleet:
             self._endings.dropped(request)
         self._ask_all()
         for host in hosted:
-            breaker = self.broken.get((host.family, host.variant))
+            breaker = self.broken.get((host.device, (host.family, host.variant)))
             if breaker is not None and breaker.state is State.HALF_OPEN:
                 breaker.on(Event.PASSED, self._clock())
 
@@ -222,16 +222,20 @@ class Fleet:
         asyncio.get_running_loop().call_soon(self._ask_all)
 
     def engine_broke(self, failed: Failed) -> None:
-        """An engine can't be loaded, or fails on everything: plans do without it for a while."""
-        (family, variant), now_s = failed.key, self._clock()
-        breaker = self.broken.setdefault(failed.key, Breaker())
-        if breaker.state is State.OPEN:
-            return
-        breaker.on(Event.BROKE, now_s, failed.error.message)
-        self._controller.broke(family, variant)
+        """An engine can't be loaded, or fails on everything: plans do without it for a while.
+
+        On its device, or on all where none has it: then it is the model that is to blame.
+        """
+        key, now_s = failed.key, self._clock()
+        works_elsewhere = any(key in self.loader.loaded(device) for device in self._there() if device != failed.device)
+        for device in [failed.device] if works_elsewhere else list(self.lanes):
+            breaker = self.broken.setdefault((device, key), Breaker())
+            if breaker.state is not State.OPEN:
+                breaker.on(Event.BROKE, now_s, failed.error.message)
+                self._controller.broke(device, *key)
         log.error(
-            "%s is broken: %s", variant, failed.error.message,
-            extra=fields(family=family, variant=variant, device=failed.device),
+            "%s is broken%s: %s", key[1], f" on {failed.device}" if works_elsewhere else "", failed.error.message,
+            extra=fields(family=key[0], variant=key[1], device=failed.device),
         )  # fmt: skip
 
     async def bring_back(self, device: str, executor: Executor) -> None:

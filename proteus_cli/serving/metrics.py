@@ -124,7 +124,9 @@ BUSY = _counter("proteus_device_busy_seconds_total", "Time that the device ran b
 PACE = _gauge("proteus_device_pace", "How many times longer than profiled batches take.", "device")
 BREAKER = _gauge("proteus_device_breaker", "1 for the state that the device's breaker is in.", "device", "state")
 LOSSES = _counter("proteus_device_losses_total", "How often the device was lost.", "device")
-BROKEN = _gauge("proteus_engine_broken", "1 while plans do without a variant that fails.", "family", "variant")
+BROKEN = _gauge(
+    "proteus_engine_broken", "1 while plans do without a variant that fails there.", "device", "family", "variant"
+)
 PLAN = _gauge("proteus_plan_info", "What the plan in force hosts.", "device", "family", "variant")
 _CHANGES: tuple[tuple[Described, Callable[[ChangeTotals], float]], ...] = (
     (_counter("proteus_plan_changes_total", "Changes of plan."), lambda changes: changes.made),
@@ -186,7 +188,10 @@ class Metrics:
         states = [(device, state) for device in breakers for state in BreakerState]
         exposition.add(BREAKER, [((device, state), int(breakers[device].state is state)) for device, state in states])
         exposition.add(LOSSES, [((device,), breaker.opened) for device, breaker in breakers.items()])
-        exposition.add(BROKEN, [(key, int(not breaker.is_closed)) for key, breaker in self._fleet.broken.items()])
+        exposition.add(
+            BROKEN,
+            [((device, *key), int(not breaker.is_closed)) for (device, key), breaker in self._fleet.broken.items()],
+        )
         exposition.add(PLAN, [((p.device, p.family, p.variant), 1) for p in controller.placements])
 
     def _plans(self, exposition: Exposition) -> None:

@@ -61,10 +61,10 @@ class Recovery:
             if breaker.state is State.OPEN and now_s >= breaker.retry_s:
                 breaker.on(Event.RETRIED, now_s)
                 self._start(device)
-        for (family, variant), breaker in self._fleet.broken.items():
+        for (device, key), breaker in self._fleet.broken.items():
             if breaker.state is State.OPEN and now_s >= breaker.retry_s:
                 breaker.on(Event.RETRIED, now_s)
-                self._controller.mended(family, variant)
+                self._controller.mended(device, *key)
 
     def _start(self, device: str) -> None:
         probation = asyncio.create_task(self._on_probation(device))
@@ -114,15 +114,15 @@ class Recovery:
         yield from had.items()
         measured = sorted(self._profiles[device].variants, key=lambda each: each.load_s)
         for each in measured:
-            if each.points and _key(each) not in had and not self._is_out(_key(each)):
+            if each.points and _key(each) not in had and not self._is_out(device, _key(each)):
                 yield _key(each), 1
 
     def _had(self, device: str) -> dict[EngineKey, int]:
         keys = {(host.family, host.variant): host.max_batch for host in self._fleet.had.get(device, ())}
-        return {key: rows for key, rows in keys.items() if not self._is_out(key)}
+        return {key: rows for key, rows in keys.items() if not self._is_out(device, key)}
 
-    def _is_out(self, key: EngineKey) -> bool:
-        breaker = self._fleet.broken.get(key)
+    def _is_out(self, device: str, key: EngineKey) -> bool:
+        breaker = self._fleet.broken.get((device, key))
         return breaker is not None and breaker.state is State.OPEN
 
     def _takes_s(self, device: str, key: EngineKey, rows: int) -> float:

@@ -27,7 +27,11 @@ def status(plane: DataPlane, fleet: Fleet, adaptation: Adaptation | None) -> dic
         "placements": controller.placements,
         "pace": {device: controller.pace_of(device) for device in controller.plan.devices},
         "devices": {device: _device(fleet, device, plane.clock()) for device in fleet.lanes},
-        "broken": {variant: breaker.reason for (_, variant), breaker in fleet.broken.items() if not breaker.is_closed},
+        "broken": [
+            {"device": device, "family": family, "variant": variant, "reason": breaker.reason}
+            for (device, (family, variant)), breaker in fleet.broken.items()
+            if not breaker.is_closed
+        ],
         "outcomes": {
             family: {outcome.value: counts.of_outcome(outcome) for outcome in Outcome}
             for family, counts in plane.counts.items()

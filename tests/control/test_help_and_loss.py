@@ -297,14 +297,15 @@ def test_while_all_devices_of_a_family_are_lost_its_requests_are_refused() -> No
 
 def test_a_broken_engine_is_planned_around_until_it_is_mended() -> None:
     controller = controller_of(fast("cpu0"))
-    controller.broke("a", "a-0.9")
+    controller.broke("cpu0", "a", "a-0.9")
     wanted = controller.replan(0.1)
     assert wanted is not None
-    assert (wanted.reason, wanted.without) == ("a-0.9 is broken", Outages(engines=frozenset({("a", "a-0.9")})))
-    controller.mended("a", "a-0.9")
+    out = Outages(engines=frozenset({("cpu0", "a", "a-0.9")}))
+    assert (wanted.reason, wanted.without) == ("a-0.9 is broken on cpu0", out)
+    controller.mended("cpu0", "a", "a-0.9")
     wanted = controller.replan(0.2)
     assert wanted is not None
-    assert (wanted.reason, wanted.without) == ("a-0.9 is to be tried again", NONE_OUT)
+    assert (wanted.reason, wanted.without) == ("a-0.9 is to be tried again on cpu0", NONE_OUT)
 
 
 def test_what_came_or_went_is_asked_for_again_where_the_plan_could_not_be_had() -> None:

@@ -1,0 +1,203 @@
+"""A server of two devices in virtual time, which the test can kill, stop and break."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import numpy as np
+from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
+from virtual_loop import VirtualLoop
+
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.control.breaker import State
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.policies import PROTEUS
+from proteus_cli.domain.outages import Outages
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import VariantProfile
+from proteus_cli.domain.request import Outcome
+from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestError
+from proteus_cli.planning.planner import Planner
+from proteus_cli.serving.adaptation import Adaptation
+from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.emulation import EmulatedExecutor
+from proteus_cli.serving.executor import Batch, Done, EngineKey
+from proteus_cli.serving.fleet import Fleet
+from proteus_cli.serving.lifecycle import Event, Lifecycle
+from proteus_cli.serving.oip import Options, Query
+from proteus_cli.serving.pending import Answered, Ending, Pending
+from proteus_cli.serving.recovery import Recovery
+
+SIGNATURE = Signature((TensorSpec("x", np.dtype(np.float32), (1,)),), (TensorSpec("y", np.dtype(np.float32), (2,)),))
+SOLVE_S = 0.05
+LOAD_S = 0.2
+
+# By itself a device carries 100 qps of `good`, and 1000 of `fast`.
+VARIANTS = (
+    make_measured("f", "good", 0.9, {1: 0.01, 2: 0.02, 4: 0.04}, load_s=LOAD_S, memory_bytes=600),
+    make_measured("f", "fast", 0.7, {1: 0.001, 2: 0.002, 4: 0.004}, load_s=LOAD_S, memory_bytes=500),
+)
+
+
+class FailingExecutor(EmulatedExecutor):
+    """Takes profiled times; while it ``hangs`` nothing ends, ``broken`` engines fail, ``spoilt`` ones don't load."""
+
+    hangs = False
+
+    def __init__(self, world: "World", device: str) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(world.profiles[device], {"f": SIGNATURE}, loop.time, loop.call_at)
+        self.loads: list[EngineKey] = []
+        self.batches: list[Batch] = []
+        self._world = world
+
+    async def load(self, key: EngineKey, model: Any, warm_up_rows: int) -> Signature:
+        self.loads.append(key)
+        if key in self._world.spoilt:
+            raise EngineError("the file is cut off")
+        return await super().load(key, model, warm_up_rows)
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        self.batches.append(batch)
+        if self.hangs:
+            self._owe(done)
+        elif (self._device_id, batch.key) in self._world.broken:
+            number = self._owe(done)
+            asyncio.get_running_loop().call_soon(lambda: self._end(number, EngineBroken("it fails on anything")))
+        else:
+            super().submit(batch, done)
+
+    def die(self) -> None:
+        self._lose(DeviceLost(f"{self._device_id} was killed"))
+
+
+class World:
+    """``executors`` are those that serve now; a device on which opening fails is in ``shut``."""
+
+    def __init__(
+        self,
+        hosts: Mapping[str, str],
+        *,
+        memory_bytes: int = 0,
+        variants: tuple[VariantProfile, ...] = VARIANTS,
+        replans: bool = True,
+        slo: str = "200ms",
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.catalog = make_catalog(make_family("f", {v.variant: v.accuracy for v in variants}, slo=slo))
+        self.profiles = {
+            device: make_profile(device, *variants, memory_bytes=memory_bytes) for device in ("cpu0", "cpu1")
+        }
+        self.planner = Planner(self.catalog, self.profiles, PROTEUS, headroom=1.0, inputs={}, spares=True)
+        self.spoilt: set[EngineKey] = set()
+        self.broken: set[tuple[str, EngineKey]] = set()
+        self.shut: set[str] = set()
+        self.opened: list[FailingExecutor] = []
+        self.asked: list[Outages] = []
+        self.endings: list[Ending] = []
+        self.controller = Controller(self.catalog.slo_s(), dict.fromkeys(self.profiles, 1), PROTEUS)
+        self.lifecycle = Lifecycle()
+        self.plane = DataPlane(
+            self.catalog, self.controller, self.lifecycle, self.loop.time,
+            signatures={"f": SIGNATURE}, most_rows={"f": 4}, best_accuracy={"f": 0.9},
+        )  # fmt: skip
+        models: Any = {(v.family, v.variant): None for v in variants}
+        self.fleet = Fleet(
+            self.controller, {device: FailingExecutor(self, device) for device in self.profiles}, self.plane,
+            self.loop.time, models=models, profiles=self.profiles, signatures=self.plane.signatures, timer_s=0.0,
+        )  # fmt: skip
+        self.plane.lanes = self.fleet.lanes
+        self.first = self.plan_of(hosts)
+        self.recovery = Recovery(self.fleet, self.controller, self._open, self.profiles, self.loop.time)
+        self.adaptation = Adaptation(self.controller, self.fleet, self._solve, self.loop.time)
+        self.replans = replans
+
+    def plan_of(self, hosts: Mapping[str, str], demand_qps: float = 60.0) -> Plan:
+        """Each device hosts one variant, with an equal share."""
+        capacity = {v.variant: v.points[0].qps for v in VARIANTS}
+        placements = [
+            make_placement(
+                device, "f", variant, max_batch=4, rate_qps=demand_qps / len(hosts), share=1 / len(hosts),
+                capacity_qps=capacity[variant],
+            )
+            for device, variant in hosts.items()
+        ]  # fmt: skip
+        return make_plan(*placements, demand_qps={"f": demand_qps}, devices=tuple(self.profiles))
+
+    def executor(self, device: str) -> FailingExecutor:
+        found = self.fleet.lanes[device].executor
+        assert isinstance(found, FailingExecutor)
+        return found
+
+    def state(self, device: str) -> State:
+        return self.fleet.breakers[device].state
+
+    @property
+    def hosts(self) -> dict[str, set[str]]:
+        """What the devices that are there host."""
+        found: dict[str, set[str]] = {}
+        for host in self.controller.hosting("f"):
+            if self.state(host.device) is State.CLOSED:
+                found.setdefault(host.device, set()).add(host.variant)
+        return found
+
+    @property
+    def counted(self) -> dict[Outcome, int]:
+        counts = self.plane.counts["f"]
+        return {outcome: counts.of_outcome(outcome) for outcome in Outcome if counts.of_outcome(outcome)}
+
+    def submit(self, timeout_s: float | None = None) -> Pending | None:
+        """Ask for one row; None where that is refused, which is an ending as well."""
+        query = Query((b"\0\0\0\0",), 1, ((0, False),), Options(timeout_s=timeout_s))
+        try:
+            return self.plane.submit("f", query, self.endings.append)
+        except RequestError as error:
+            self.endings.append(error)
+            return None
+
+    async def ask(self, rate_qps: float, duration_s: float) -> int:
+        """Ask so often, evenly, for so long; returns how many that were."""
+        count = round(rate_qps * duration_s)
+        for _ in range(count):
+            self.submit()
+            await asyncio.sleep(1 / rate_qps)
+        return count
+
+    def _open(self, device: str) -> FailingExecutor:
+        if device in self.shut:
+            raise DeviceLost(f"{device} can't be opened")
+        self.opened.append(FailingExecutor(self, device))
+        return self.opened[-1]
+
+    async def _solve(self, demand: Mapping[str, float], current: Plan, without: Outages) -> Plan:
+        self.asked.append(without)
+        await asyncio.sleep(SOLVE_S)
+        return self.planner(demand, current, without)
+
+
+def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], **options: Any) -> World:
+    """Run a test in virtual time; at its end every request has ended exactly once."""
+
+    async def run() -> World:
+        world = World(hosts, **options)
+        await world.fleet.deploy(world.first)
+        world.lifecycle.on(Event.WARMED_UP)
+        tasks = [asyncio.create_task(world.recovery.run())]
+        if world.replans:
+            tasks.append(asyncio.create_task(world.adaptation.run(0.1)))
+        await test(world)
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(each, asyncio.CancelledError) for each in ended), ended
+        assert world.plane.inside == 0
+        assert sum(world.counted.values()) == len(world.endings)
+        return world
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(run())
+
+
+def answers(world: World) -> list[str]:
+    """Who answered, in order."""
+    return [ending.batch.hosted.device for ending in world.endings if isinstance(ending, Answered)]
