@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="module")
 def server(made: Tiny) -> Iterator[LiveServer]:
-    with serving(made.root, made.place.plans_dir / "plan.json", "--no-replan") as live:
+    with serving(made.root, made.place.plans_dir / "plan.json", "--replan=off") as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
         assert "Traceback" not in live.log.read_text()
@@ -90,7 +90,7 @@ def test_a_server_with_tokens_does_what_its_document_says(made: Tiny, tmp_path: 
     tokens.write_text(TOKEN)
     tokens.chmod(0o600)
     header = {"Authorization": f"Bearer {TOKEN}"}
-    with serving(made.root, made.place.plans_dir / "plan.json", "--no-replan", "--auth-tokens", str(tokens)) as live:
+    with serving(made.root, made.place.plans_dir / "plan.json", "--replan=off", "--auth-tokens", str(tokens)) as live:
         document = live.ask("GET", "/openapi.json", headers=header).document()
         options = ("--phases", "fuzzing", "--max-examples", "5", "--exclude-path-regex", "unload$")
         with_token = ("--header", f"Authorization: Bearer {TOKEN}", *options)

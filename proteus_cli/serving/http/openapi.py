@@ -197,7 +197,7 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
             {200: {"description": "Prometheus' text.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
         )
     },
-    "/proteus/status": {
+    "/v2/proteus/status": {
         "GET": Operation("What runs now, and how the plan changed", {200: _answer("The status.", "Status")})
     },
     "/openapi.json": {"GET": Operation("This document", {200: _answer("OpenAPI 3.1.", "Document")})},

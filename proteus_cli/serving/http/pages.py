@@ -76,7 +76,7 @@ class Pages:
             "/v2/health/live": {"GET": lambda _: Page(200)},
             "/v2/health/ready": {"GET": lambda _: Page(200 if self._is_ready() else 503)},
             "/metrics": {"GET": lambda asked: Page(200, *metrics.page(asked.accept))},
-            "/proteus/status": {"GET": lambda _: _json(self._status())},
+            "/v2/proteus/status": {"GET": lambda _: _json(self._status())},
             "/v2/models/stats": {"GET": lambda _: self._statistics(None)},
             "/v2/models/{model}": {"GET": self._metadata},
             "/v2/models/{model}/versions/{version}": {"GET": self._metadata},
@@ -111,8 +111,8 @@ class Pages:
             raise MethodNotAllowed(f"{path} takes {allowed}, not {method}", allowed=allowed)
         page = handler(Asked(values, exchange.body, exchange.headers.get(b"accept", b"")))
         body, headers = page.body, b""
-        # Triton's asyncio client asks for compression, but reads these pages as they come.
-        if not path.startswith("/v2/"):
+        # Triton's asyncio client asks for compression, but reads the pages that it knows as they come.
+        if not path.startswith("/v2/") or path.startswith("/v2/proteus/"):
             body, _, headers = packed(exchange.headers, body, [])
         exchange.respond(page.status, page.content_type, body, headers=headers)
 
