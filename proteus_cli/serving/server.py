@@ -29,6 +29,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BackendUnavailable
 from proteus_cli.serving import oip
 from proteus_cli.serving.adaptation import Adaptation, hosts
+from proteus_cli.serving.by_hand import ByHand, PlanSource, Served
 from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.executor import EngineKey
@@ -95,9 +96,10 @@ class ServerOptions:
 class Deployment:
     """What to serve: a plan, and all that changes of plan may bring. ``models`` are ONNX files by engine.
 
-    Where devices are ``emulated``, only those of the models that are there; none is run. ``built`` is where engines
-    for GPUs are kept. ``replanning`` is the re-planning as it was asked for; a solve takes ``solve_limit_s`` at most.
-    ``history`` is None where none is kept. ``origin`` and ``reason`` are those of the plan.
+    Where devices are ``emulated``, only those of the models that are there; none is run. ``source`` is where plans come
+    from that people apply. ``built`` is where engines for GPUs are kept. ``replanning`` is the re-planning as it was
+    asked for; a solve takes ``solve_limit_s`` at most. ``history`` is None where none is kept. ``origin`` and ``reason``
+    are those of the plan.
     """
 
     plan: Plan
@@ -107,6 +109,7 @@ class Deployment:
     models: Mapping[EngineKey, Path]
     policy: Policy
     replan: Replanner
+    source: PlanSource
     built: Path
     emulated: bool = False
     replanning: str = "auto"
@@ -218,12 +221,21 @@ async def _serve_on(
                 history=deployment.history,
             )
             async with _watching(lag.watch()), _watching(recent.watch()), _connections(options) as connections:
+                by_hand = ByHand(
+                    adaptation,
+                    lifecycle,
+                    deployment.source,
+                    Served(deployment.policy.name, deployment.catalog, deployment.profiles, hardware.models),
+                    solver,
+                    is_guarded=options.tokens is not None,
+                )
                 pages = Pages(
                     plane,
                     models,
                     Metrics(server, connections, lag),
                     platform=platform,
                     status=lambda: status(server),
+                    by_hand=by_hand,
                     needs_token=options.tokens is not None,
                 )
                 protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
@@ -231,6 +243,7 @@ async def _serve_on(
                     for name, listener in listeners.items():
                         tls = options.tls(ALPN[name]) if options.tls is not None else None
                         await stack.enter_async_context(accepting(listener, protocols[name], tls))
+                    stack.enter_context(_hanging_up(by_hand.hang_up))
                     _keep_what_is_loaded()
                     lifecycle.on(Event.WARMED_UP)
                     _say_ready(listeners, options, controller.plan, announce)
@@ -309,6 +322,18 @@ def _stopping_on_signals(stop: asyncio.Event) -> Iterator[None]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _hanging_up(told: Callable[[], None]) -> Iterator[None]:
+    """SIGHUP is told, instead of ending the process."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, told)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes while the server drains is too late
 
 
 def _most_rows(deployment: Deployment) -> dict[str, int]:

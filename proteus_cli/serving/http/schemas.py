@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import msgspec
+
+from proteus_cli.domain.plan import Plan
 from proteus_cli.serving import oip
 from proteus_cli.serving.lifecycle import State
 
@@ -204,6 +207,20 @@ _STATUS = _object(
     }
 )
 
+_CHANGE = _object(
+    {
+        "unix_s": _NUMBER,
+        "reason": _TEXT,
+        "solve_s": _NUMBER,
+        "total_s": _NUMBER | {"description": "Seconds from the request until it was in force."},
+        "swaps": _COUNT | {"description": "Variants loaded."},
+        "origin": _TEXT,
+    },
+    closed=True,
+)
+
+_PLAN_PARTS: Json = msgspec.json.schema_components([Plan], ref_template="#/components/schemas/{name}")[1]
+
 _INSTANCE = _object(
     {
         "name": _TEXT,
@@ -303,6 +320,8 @@ SCHEMAS: Json = {
     "AnswerParameters": _ANSWER_PARAMETERS,
     "Output": _OUTPUT,
     "Status": _STATUS,
+    "Change": _CHANGE,
+    **_PLAN_PARTS,
     "Config": _CONFIG,
     "ModelStatistics": _MODEL_STATISTICS,
     "Statistics": _STATISTICS,
