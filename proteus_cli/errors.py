@@ -14,12 +14,16 @@
     │   ├── OutOfDeviceMemory         … for lack of memory on its device
     │   ├── EngineBroken              … on what it could do when it was loaded
     │   └── DeviceLost                … as its device is in a state in which nothing runs there any more
+    ├── SolverLost            exit 1  the solver's process died or hangs
     ├── ServerError           exit 1  a server that can't start or can't be reached
     └── RequestError                  one request went wrong; front ends map it to their codes
         ├── BadRequest                malformed, wrong shape or type
         ├── NotAccurateEnough         no variant that is planned is as accurate as it asks for
         ├── UnknownModel              no such family or version
         ├── NotFound                  no such page
+        ├── Forbidden                 not for this client, or not on this server
+        ├── Conflict                  it can't be done as things stand now
+        ├── Unfitting                 well-formed, but not for what is served here
         ├── MethodNotAllowed          the page exists, the verb doesn't fit
         ├── BodyTooLarge              more bytes than the server takes
         ├── Overloaded                more than the plan can carry
@@ -88,6 +92,10 @@ class DeviceLost(EngineError):
     pass
 
 
+class SolverLost(ProteusError):
+    pass
+
+
 class ServerError(ProteusError):
     pass
 
@@ -109,6 +117,18 @@ class UnknownModel(RequestError):
 
 
 class NotFound(RequestError):
+    pass
+
+
+class Forbidden(RequestError):
+    pass
+
+
+class Conflict(RequestError):
+    pass
+
+
+class Unfitting(RequestError):
     pass
 
 

@@ -230,6 +230,11 @@ class Workspace:
     def plans_dir(self) -> Path:
         return self.root / "plans"
 
+    @property
+    def history_dir(self) -> Path:
+        """The plans that were in force, each with its record."""
+        return self.plans_dir / "history"
+
     def profile_path(self, device: str) -> Path:
         return self.profiles_dir / f"{device}.json"
 
@@ -312,12 +317,15 @@ class Workspace:
             )
         return profile
 
-    def plan(self, name: Path) -> Plan:
-        """A plan by path, here or in ``plans/``, with or without ``.json``. Raises `ArtefactError`."""
-        candidates = (name, self.root / name, self.plans_dir / name)
+    def plan_path(self, name: Path) -> Path:
+        """Where a plan lies: a path, here or in ``plans/`` or its history, with or without ``.json``."""
+        candidates = (name, self.root / name, self.plans_dir / name, self.history_dir / name)
         named = [Path(f"{path}{end}") for path in candidates for end in ("", ".json")]
-        found = next((path for path in named if os.path.isfile(path)), name)  # noqa: PTH113 - takes any name
-        return read_json(found, Plan, hint="run `proteus plan --demand RATE` to make a plan")
+        return next((path for path in named if os.path.isfile(path)), name)  # noqa: PTH113 - takes any name
+
+    def plan(self, name: Path) -> Plan:
+        """The plan at `plan_path`. Raises `ArtefactError`."""
+        return read_json(self.plan_path(name), Plan, hint="run `proteus plan --demand RATE` to make a plan")
 
     def digests(self, paths: Iterable[Path]) -> dict[str, str]:
         """SHA-256 by path relative to the workspace, for a plan's ``inputs``."""

@@ -101,7 +101,7 @@ _LIBPYTHON = str(sysconfig.get_config_var("LIBDIR"))  # the stub of Triton's bac
 
 def _proteus(site: Site) -> Command:
     plan = site.families[0] if len(site.families) == 1 else "all"
-    place = ("--no-replan", "--port", "0", "--workspace", str(site.workspace))
+    place = ("--replan=off", "--port", "0", "--workspace", str(site.workspace))
     grpc = ("--grpc-port", str(site.grpc_port)) if any(kind == "grpc" for _, kind in site.routes) else ()
     return [site.python, "-m", "proteus_cli", "serve", plan, *place, *grpc], {}
 
@@ -259,6 +259,6 @@ PEERS = (
         _proteus,
         _OIP | _OIP_GRPC,
         alone=True,
-        remark="`proteus serve PLAN --no-replan`; a plan for each family, so that no other's share is kept free",
+        remark="`proteus serve PLAN --replan=off`; a plan for each family, so that no other's share is kept free",
     ),
 )

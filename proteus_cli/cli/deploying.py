@@ -1,5 +1,6 @@
 """From a plan to what a server needs: on the devices of this machine, or on emulated ones."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,14 @@ if TYPE_CHECKING:
     from proteus_cli.domain.device import Device
     from proteus_cli.domain.plan import Plan
     from proteus_cli.domain.profile import Profile
+    from proteus_cli.domain.record import Base, Origin
     from proteus_cli.serving.executor import EngineKey
     from proteus_cli.serving.server import Deployment
     from proteus_cli.store import Workspace
+
+log = logging.getLogger("proteus.server")
+
+SOLVE_LIMIT_S = 2.0  # shorter than `proteus plan` takes: a good plan soon beats a better one later
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,36 +42,110 @@ class _Site:
 
 
 def deployment_of(
-    name: Path, place: "Workspace", *, replan: bool, batching: str | None, emulation: Emulation | None = None
+    name: Path,
+    place: "Workspace",
+    *,
+    replan: str,
+    batching: str | None,
+    emulation: Emulation | None = None,
+    resume: bool = True,
+    kept_plans: int = 1000,
 ) -> "Deployment":
     """All that serving needs, checked: the plan is current, its devices here or emulated, its models what they were.
 
+    With ``resume``, where the last server that was started with this plan was killed, the plan is the one that was in
+    force then, if that is current. ``kept_plans``: so many stay in ``plans/history/``; 0: none is written.
     Raises `ArtefactError`, `UsageError` or `DeviceUnavailable`.
     """
     from proteus_cli.cli.planning import planner_for
-    from proteus_cli.control.policies import batcher_named, live_policy_named
+    from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
+    from proteus_cli.domain.record import Base
+    from proteus_cli.serving.by_hand import PlanSource
+    from proteus_cli.serving.plan_history import PlanHistory
     from proteus_cli.serving.server import Deployment
+    from proteus_cli.store import digest
 
-    plan = place.plan(name)
+    is_emulated = emulation is not None
+    base = Base(str(name), digest(place.plan_path(name)))
+    started = place.plan(name)
+    site = _here(place, started) if emulation is None else _emulated(place, started, emulation)
+    first = _first(place, base, site, resume=resume, emulated=is_emulated)
+    plan = first.plan
     place.require_current(plan.inputs)
-    site = _here(place, plan) if emulation is None else _emulated(place, plan, emulation)
     catalog = place.catalog()
     for placement in plan.placements:
         catalog.family(placement.family).variant(placement.variant)
-    policy = live_policy_named(plan.policy)
+    policy = with_replanning(live_policy_named(plan.policy), replan)
     if batching is not None:
         policy = replace(policy, batching=batcher_named(batching))
+    planner = planner_for(
+        place, policy, plan.headroom, profiles=site.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
+    )
     return Deployment(
-        plan=site.plan,
+        plan=plan,
         catalog=catalog,
         profiles=site.profiles,
         devices=site.devices,
         models=site.models,
-        policy=policy if replan else replace(policy, replanning=None),
-        replan=planner_for(place, policy, plan.headroom, profiles=site.profiles, rules=plan.rules),
+        policy=policy,
+        replan=planner,
+        source=PlanSource(
+            reread=lambda: _on_fleet(place.plan(name), site, emulation),
+            require_current=lambda plan: place.require_current(plan.inputs),
+            replanner=lambda plan, profiles: planner.with_changes(
+                rules=plan.rules, headroom=plan.headroom, profiles=profiles
+            ),
+        ),
         built=place.built_dir,
-        emulated=emulation is not None,
+        emulated=is_emulated,
+        replanning=replan if policy.replanning is not None else "off",
+        solve_limit_s=SOLVE_LIMIT_S,
+        history=PlanHistory(place.history_dir, base, emulated=is_emulated, keep=kept_plans) if kept_plans else None,
+        origin=first.origin,
+        reason=first.reason,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _First:
+    """The plan to begin with."""
+
+    plan: "Plan"
+    origin: "Origin"
+    reason: str
+
+
+def _first(place: "Workspace", base: "Base", site: _Site, *, resume: bool, emulated: bool) -> _First:
+    """The plan that the server is started with, or the one that was in force when the last such server was killed."""
+    from proteus_cli.serving.plan_history import claim, left_behind, records
+
+    started = _First(site.plan, "start", "the plan that the server was started with")
+    is_alone = claim(place.history_dir, base)  # also where nothing is resumed, for servers that start later
+    left = left_behind(records(place.history_dir), base, emulated=emulated) if resume and is_alone else None
+    if left is None:
+        return started
+    try:
+        last = place.plan(place.history_dir / left.plan)
+        place.require_current(last.inputs)
+        _require_devices(last, site)
+    except ArtefactError as error:
+        log.warning("a server with this plan was killed; can't go on from `%s`: %s", left.plan, error.message)
+        return started
+    log.warning("a server with this plan was killed; going on from the plan that was in force then, `%s`", left.plan)
+    return _First(last, "resumed", f"a server was killed while `{left.plan}` was in force")
+
+
+def _require_devices(plan: "Plan", site: _Site) -> None:
+    others = set(plan.devices) - set(site.profiles)
+    if others:
+        raise ArtefactError(f"It is for `{min(others)}`, which isn't served.", hint="leave out `--fleet`")
+
+
+def _on_fleet(plan: "Plan", site: _Site, emulation: Emulation | None) -> "Plan":
+    """A plan for the devices of an emulated fleet, where one was given. Raises `UsageError`."""
+    if emulation is None or emulation.fleet is None:
+        return plan
+    return _moved(plan, site.profiles, emulation.fleet)
 
 
 # --- this machine

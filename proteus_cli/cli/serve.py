@@ -45,7 +45,25 @@ def serve(
             show_default="no gRPC",
         ),
     ] = None,
-    replan: Annotated[bool, typer.Option("--replan/--no-replan", help="Change the plan as the demand changes.")] = True,
+    replan: Annotated[
+        str,
+        typer.Option(
+            metavar="off|period=10s|auto",
+            envvar=environment("replan"),
+            help="Change the plan as the demand changes: never, so often, or when it no longer fits.",
+        ),
+    ] = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Where the last server with this plan was killed, go on from the plan that was in force then.",
+        ),
+    ] = True,
+    plan_history: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Keep the last N plans in force in plans/history/; 0 keeps none."),
+    ] = 1000,
     emulate: Annotated[
         bool,
         typer.Option(
@@ -141,7 +159,15 @@ def serve(
         otlp_sample=otlp_sample,
     )
     place = Workspace(workspace)
-    deployment = deployment_of(plan, place, replan=replan, batching=batching, emulation=emulation)
+    deployment = deployment_of(
+        plan,
+        place,
+        replan=replan,
+        batching=batching,
+        emulation=emulation,
+        resume=resume,
+        kept_plans=plan_history,
+    )
     run_server(deployment, options, _announce_emulated if emulate else _announce)
 
 

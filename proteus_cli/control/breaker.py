@@ -2,7 +2,8 @@
 
 from enum import StrEnum
 
-FIRST_RETRY_S = 0.5
+FIRST_RETRY_S = 0.5  # of a device: a process that was killed can be started at once
+FIRST_ENGINE_RETRY_S = 5.0  # a model doesn't mend itself
 LONGEST_RETRY_S = 60.0
 CALM_S = 60.0  # whoever worked for so long is tried again as early as ever
 PATIENCE_MULTIPLE = 10  # a batch that takes so many times longer than profiled …
@@ -38,10 +39,11 @@ class Breaker:
     """Moves along `TRANSITIONS`; a move that isn't there is a bug and raises `KeyError`.
 
     ``reason``: why it isn't closed. ``opened`` counts how often it left that state. Each time in a row that it fails
-    its probation, or works for less than `CALM_S`, the next is twice as far away.
+    its probation, or works for less than `CALM_S`, the next is twice as far away; the first after ``first_retry_s``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first_retry_s: float = FIRST_RETRY_S) -> None:
+        self._first_retry_s = first_retry_s
         self.state = State.CLOSED
         self.reason: str | None = None
         self.since_s = 0.0
@@ -66,7 +68,7 @@ class Breaker:
     @property
     def retry_s(self) -> float:
         """When it should be tried again, once it is open."""
-        return self.since_s + min(FIRST_RETRY_S * 2.0 ** min(self._in_a_row - 1, 30), LONGEST_RETRY_S)
+        return self.since_s + min(self._first_retry_s * 2.0 ** min(self._in_a_row - 1, 30), LONGEST_RETRY_S)
 
 
 def patience_s(takes_s: float) -> float:

@@ -67,7 +67,7 @@ class Controller:
         self._seating = Seating(self._batcher, self._lanes)
         self._hosted: tuple[Hosted, ...] = ()
         self._out = Outages()
-        self._came_or_went = self._asked_because = ""
+        self._came_or_went = ""
         self._plan: Plan | None = None
         self._started_s = self._since_s = 0.0
 
@@ -261,16 +261,12 @@ class Controller:
             return None
         if self._came_or_went:
             wanted: Replan | None = Replan(rule.needed(self.demand, self._paces(), now_s), self._came_or_went)
-            self._asked_because, self._came_or_went = self._came_or_went, ""
+            self._came_or_went = ""
         else:
             wanted = rule.decide(
                 self.plan, self.demand, self._paces(), now_s=now_s, started_s=self._started_s, since_s=self._since_s
             )
         return None if wanted is None else replace(wanted, without=self._out)
-
-    def kept_plan(self) -> None:
-        """The plan that was asked for last can't be had: where something came or went, ask for one again."""
-        self._came_or_went = self._came_or_went or self._asked_because
 
     def _set_away(self, device: str, is_away: bool) -> None:  # noqa: FBT001 - reads as a setter
         lane = self._lanes[device]

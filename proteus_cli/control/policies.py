@@ -6,8 +6,9 @@ from typing import Literal
 from proteus_cli.control.aimd import AimdBatcher
 from proteus_cli.control.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
 from proteus_cli.control.nexus import NexusBatcher
-from proteus_cli.control.replanning import PeriodicRule, ReplanRule, Rule
+from proteus_cli.control.replanning import PeriodicRule, ReplanRule, Rule, TimedRule
 from proteus_cli.errors import UsageError
+from proteus_cli.units import parse_duration
 
 VariantRule = Literal["all", "most-accurate", "least-accurate"]
 Assignment = Literal["late", "early", "uniform"]
@@ -90,6 +91,29 @@ def live_policy_named(name: str) -> Policy:
         problem = f"The policy `{name}` can only be simulated." if name in POLICIES else f"No policy `{name}`."
         raise UsageError(problem, hint=f"for plans and servers there are: {', '.join(LIVE)}")
     return POLICIES[name]
+
+
+def with_replanning(policy: Policy, text: str) -> Policy:
+    """The policy with its re-planning ``off``, at ``period=10s``, or as it is (``auto``). Raises `UsageError`."""
+    kind, is_timed, period = text.partition("=")
+    if text == "auto":
+        return policy
+    if text == "off":
+        return replace(policy, replanning=None)
+    if kind != "period" or not is_timed:
+        raise UsageError(f"`{text}` is no way to re-plan.", hint="there are: off, auto, and period=10s")
+    period_s = parse_duration(period)
+    if policy.replanning is None:
+        raise UsageError(
+            f"The policy `{policy.name}` keeps its first plan, so there is nothing to do every {period}.",
+            hint="leave out `--replan`, or make a plan with `--policy proteus`",
+        )
+    if period_s < policy.replanning.every_s:
+        raise UsageError(
+            f"A period of {period} is too short: the demand is looked at every {policy.replanning.every_s:g} s.",
+            hint="for example `--replan period=10s`",
+        )
+    return replace(policy, replanning=TimedRule(policy.replanning, period_s))
 
 
 def policies_named(names: str) -> tuple[Policy, ...]:

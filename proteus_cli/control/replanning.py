@@ -214,6 +214,39 @@ class ReplanRule:
         return max(map(proven_qps, rates_qps, self.burst_windows_s, repeat(sigmas)))
 
 
+@dataclass(frozen=True, slots=True)
+class TimedRule:
+    """Every ``period_s`` and at no other time, with the demand as another ``rule`` estimates it."""
+
+    rule: Rule
+    period_s: float
+
+    @property
+    def every_s(self) -> float:
+        return min(self.rule.every_s, self.period_s)
+
+    def decide(
+        self,
+        plan: Plan,
+        demand: DemandEstimator,
+        pace: Mapping[str, float],
+        *,
+        now_s: float,
+        started_s: float,
+        since_s: float,
+    ) -> Replan | None:
+        del plan, started_s
+        if now_s - since_s < self.period_s:
+            return None
+        return Replan(self.needed(demand, pace, now_s), f"{self.period_s:g} s have passed")
+
+    def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
+        return self.rule.needed(demand, pace, now_s)
+
+    def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
+        return self.rule.first(demand_qps, slo_s)
+
+
 def _is_best(plan: Plan) -> bool:
     """All queries go to the most accurate variant of their family: less demand can't make it better."""
     return plan.relative_accuracy is not None and plan.relative_accuracy > 1 - 1e-9

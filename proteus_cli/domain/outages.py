@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Outages:
-    """Devices (by id) that are lost, and engines (device, family, variant) that can't be loaded or fail on everything."""
+    """Devices (by id) that are lost, and engines (device, family, variant) that don't load or fail on everything."""
 
     devices: frozenset[str] = frozenset()
     engines: frozenset[tuple[str, str, str]] = frozenset()

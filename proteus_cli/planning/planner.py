@@ -121,9 +121,11 @@ class Planner:
         rules: Rules | None = None,
         profiles: Mapping[str, Profile] | None = None,
         headroom: float | None = None,
+        inputs: Mapping[str, str] | None = None,
     ) -> "Planner":
         """The same planner but for these, to ask "what if"; the catalog's own rules aren't added again."""
         other = copy(self)
+        other.inputs = self.inputs if inputs is None else dict(inputs)
         other.headroom = self.headroom if headroom is None else headroom
         other.rules = self.rules if rules is None else rules
         other.profiles = self.profiles if profiles is None else dict(profiles)

@@ -63,7 +63,7 @@ class _Answer(msgspec.Struct):
 
 
 class ServerStatus(msgspec.Struct):
-    """What ``/proteus/status`` says that a report needs; ``pace`` is by device.
+    """What ``/v2/proteus/status`` says that a report needs; ``pace`` is by device.
 
     ``emulated``: its devices are, so that nothing it says was measured.
     """
@@ -111,9 +111,9 @@ class HttpTarget:
     async def status(self) -> ServerStatus:
         """How the server is. Raises `ServerError`."""
         try:
-            return msgspec.convert(await self._get("/proteus/status"), ServerStatus)
+            return msgspec.convert(await self._get("/v2/proteus/status"), ServerStatus)
         except msgspec.ValidationError as error:
-            raise ServerError(f"`{self._url}/proteus/status` answered something else: {error}.") from None
+            raise ServerError(f"`{self._url}/v2/proteus/status` answered something else: {error}.") from None
 
     async def send(self, family: str, number: int, timeout_s: float, min_accuracy: float) -> Reply:
         samples = self._samples[family]

@@ -2,39 +2,34 @@
 
 import asyncio
 import logging
-import os
-import signal
-import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
 
+from proteus_cli.control.backoff import Backoff
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.replanning import Replan
-from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.outages import NONE_OUT
 from proteus_cli.domain.plan import Plan
-from proteus_cli.errors import ProteusError
+from proteus_cli.domain.record import Origin, Seen
+from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
 from proteus_cli.serving.fleet import Fleet
 from proteus_cli.serving.lane import Clock
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.plan_history import Adopted
 
 log = logging.getLogger("proteus.adaptation")
 
-Replanner = Callable[[Demand, Plan, Outages], Plan]
-Solver = Callable[[Demand, Plan, Outages], Awaitable[Plan]]
+Solver = Callable[[Replan, Plan], Awaitable[Plan]]
+Journal = Callable[[Adopted], None]
+"""Is told of each plan that comes into force."""
 
-HISTORY = 1000
-PAUSE_AFTER_FAILURE_S = 5.0
-TRIES = 2
-WITHIN_S = 30.0  # far beyond a solve's own time limit: only a process that hangs takes longer
-
-_replan_here: Replanner | None = None  # set in the solver's process only
+CHANGES = 1000
+HOLD_S = 60.0
+SEEN_WINDOWS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+CAUSES: dict[type[ProteusError], str] = {SolverLost: "solver", NoFeasiblePlan: "infeasible", EngineError: "engine"}
+OTHER, BUG = "other", "bug"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +41,17 @@ class Change:
     solve_s: float
     total_s: float
     swaps: int
+    origin: Origin = "demand"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A change of plan that was wanted for ``reason`` and failed: unix time, the kind of cause, and what was said."""
+
+    unix_s: float
+    reason: str
+    cause: str
+    message: str
 
 
 @dataclass(slots=True)
@@ -53,11 +59,11 @@ class ChangeTotals:
     """All changes of plan since the start, and when the plan in force was adopted (unix time)."""
 
     made: int = 0
-    failed: int = 0
     swaps: int = 0
     solve_s: float = 0.0
     total_s: float = 0.0
     unix_s: float = field(default_factory=time.time)
+    failed: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*CAUSES.values(), OTHER, BUG), 0)))
 
     def add(self, change: Change) -> None:
         self.made += 1
@@ -67,108 +73,114 @@ class ChangeTotals:
         self.unix_s = change.unix_s
 
 
-class SolverProcess:
-    """Runs the planner in a process of its own, so that a solve never holds the GIL of the data path."""
-
-    def __init__(self, replan: Replanner) -> None:
-        self._replan = replan
-        self._pool = self._start()
-
-    async def __call__(self, demand: Demand, current: Plan, without: Outages = NONE_OUT) -> Plan:
-        """Raises `ProteusError` where there is no plan. A process that died is started anew, and asked once more."""
-        loop = asyncio.get_running_loop()
-        for _ in range(TRIES):
-            try:
-                async with asyncio.timeout(WITHIN_S):
-                    return await loop.run_in_executor(self._pool, _replan_in_process, demand, current, without)
-            except BrokenProcessPool:
-                log.warning("the solver's process died; starting another")
-                self._pool = self._start()
-            except TimeoutError:
-                self.close()
-                self._pool = self._start()
-                raise ProteusError(f"The solver did not answer within {WITHIN_S:g} s; started another.") from None
-        raise ProteusError(f"The solver's process died {TRIES} times in a row.")
-
-    def close(self) -> None:
-        """End the process at once, whatever it does."""
-        processes = list((self._pool._processes or {}).values())  # noqa: SLF001 - before the pool forgets them
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.kill()
-
-    def _start(self) -> ProcessPoolExecutor:
-        # "spawn", as a fork would copy locks that threads of ONNX Runtime hold.
-        return ProcessPoolExecutor(1, get_context("spawn"), _start_process, (self._replan,))
-
-
-def _start_process(replan: Replanner) -> None:
-    global _replan_here  # noqa: PLW0603 - the one way to hand a pool's process something once
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides
-    _replan_here = replan
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A server that is killed can't stop this process: it would wait for its next task for good."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _replan_in_process(demand: Demand, current: Plan, without: Outages) -> Plan:
-    if _replan_here is None:
-        raise RuntimeError("the process was not started by `_start_process`")
-    return _replan_here(demand, current, without)
-
-
 class Adaptation:
-    """Asks the controller a few times a second whether the plan still fits, and changes it where it doesn't."""
+    """Changes the plan in force: a few times a second it asks the controller whether it still fits, and people may.
 
-    def __init__(self, controller: Controller, fleet: Fleet, solver: Solver, clock: Clock) -> None:
-        self._controller, self._fleet, self._solver, self._clock = controller, fleet, solver, clock
-        self.changes: deque[Change] = deque(maxlen=HISTORY)
+    One change at a time; what a person wants goes before what was computed meanwhile, and is left alone for `HOLD_S`,
+    unless devices are lost or come back.
+    """
+
+    def __init__(self, controller: Controller, fleet: Fleet, clock: Clock, journal: Journal | None = None) -> None:
+        self._controller, self._fleet, self._clock = controller, fleet, clock
+        self._journal = journal
+        self._deploying = asyncio.Lock()
+        self._without = NONE_OUT  # what the plan in force was made without
+        self._owed: Replan | None = None
+        self.backoff = Backoff()
+        self.held_until_s = 0.0
+        self.changes: deque[Change] = deque(maxlen=CHANGES)
+        self.failures: deque[Failure] = deque(maxlen=CHANGES)
         self.totals = ChangeTotals()
+        self.origin: Origin = "start"
+        self.reason = ""
 
-    async def run(self, every_s: float) -> None:
+    async def run(self, every_s: float, solver: Solver) -> None:
         """Until cancelled. A plan that can't be made or loaded is logged, and what serves goes on serving."""
         while True:
             await asyncio.sleep(every_s)
-            wanted = self._controller.replan(self._clock())
+            wanted = self._wanted(self._clock())
             if wanted is None:
                 continue
             try:
-                await self._change(wanted)
+                await self._change(wanted, solver)
             except ProteusError as error:
-                self._controller.kept_plan()
-                self.totals.failed += 1
-                log.error("kept the plan: %s", error.message)  # noqa: TRY400 - the message says it all
-                await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+                self._failed(wanted, cause_of(error), error.message)
             except Exception:  # a bug of ours must not end adaptation for the life of the server
-                self.totals.failed += 1
-                log.exception("kept the plan, because of a bug")
-                await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+                log.exception("a bug while changing the plan")
+                self._failed(wanted, BUG, "a bug; the log has its traceback")
 
-    async def warm_up(self) -> None:
-        """Have the solver's process import and compile before it is needed. Raises `ProteusError`."""
-        plan = self._controller.plan
-        await self._solver(plan.demand_qps, plan, NONE_OUT)
+    async def start(self, plan: Plan, origin: Origin, reason: str) -> None:
+        """Put the first plan in force. Raises `EngineError`."""
+        await self._fleet.deploy(plan)
+        self.origin, self.reason = origin, reason
+        self.totals.unix_s = time.time()
+        if self._journal is not None:
+            self._journal(Adopted(plan, origin, reason, self.seen()))
 
-    async def _change(self, wanted: Replan) -> None:
+    async def apply(self, plan: Plan, origin: Origin, reason: str) -> Change:
+        """Put a plan that someone wants in force, once a change that is under way is done. Raises `EngineError`."""
+        start_s = self._clock()
+        async with self._deploying:
+            change = await self._deploy(plan, origin, reason, start_s=start_s)
+        self.held_until_s = self._clock() + HOLD_S
+        self._owed = None
+        return change
+
+    def seen(self) -> Seen:
+        """What decisions are made on, as it is now."""
+        controller, now_s = self._controller, self._clock()
+        return Seen(
+            demand_qps={
+                family: {
+                    f"{window_s:g}s": round(qps, 3)
+                    for window_s, qps in zip(
+                        SEEN_WINDOWS_S, controller.demand.rates_qps(family, SEEN_WINDOWS_S, now_s), strict=True
+                    )
+                }
+                for family in controller.demand.families
+            },
+            pace={device: round(controller.pace_of(device), 4) for device in self._fleet.lanes},
+            lost=tuple(sorted(self._without.devices)),
+        )
+
+    def _wanted(self, now_s: float) -> Replan | None:
+        """The change to try now, if any."""
+        wanted = self._controller.replan(now_s) or self._owed
+        if wanted is None or not self.backoff.allows(wanted, now_s):
+            self._owed = wanted if wanted is not None and wanted.without != self._without else self._owed
+            return None
+        return None if now_s < self.held_until_s and wanted.without == self._without else wanted
+
+    async def _change(self, wanted: Replan, solver: Solver) -> None:
         start_s = self._clock()
         before = self._controller.plan
-        plan = await self._solver(wanted.demand_qps, before, wanted.without)
+        plan = await solver(wanted, before)
+        async with self._deploying:
+            if self._controller.plan is not before:
+                log.info("dropped a plan that was made while another came into force: %s", wanted.reason)
+                return
+            self._without = wanted.without
+            await self._deploy(plan, "demand", wanted.reason, start_s=start_s, solve_s=plan.solver.solve_s)
+        self.backoff.succeeded()
+        self._owed = None
+
+    async def _deploy(self, plan: Plan, origin: Origin, reason: str, *, start_s: float, solve_s: float = 0.0) -> Change:
+        before, seen = self._controller.plan, self.seen()
         await self._fleet.deploy(plan)
         change = Change(
             unix_s=time.time(),
-            reason=wanted.reason,
-            solve_s=plan.solver.solve_s,
+            reason=reason,
+            solve_s=solve_s,
             total_s=self._clock() - start_s,
             swaps=plan.swaps_from(before),
+            origin=origin,
         )
         self.changes.append(change)
         self.totals.add(change)
+        self.origin, self.reason = origin, reason
+        if self._journal is not None:
+            adopted = Adopted(plan, origin, reason, seen, change.solve_s, round(change.total_s, 6), change.swaps)
+            self._journal(adopted)
         log.info(
             "new plan after %.0f ms, %d loads: %s", change.total_s * 1e3, change.swaps, change.reason,
             extra=fields(
@@ -176,6 +188,23 @@ class Adaptation:
                 hosts=hosts(plan),
             ),
         )  # fmt: skip
+        return change
+
+    def _failed(self, wanted: Replan, cause: str, message: str) -> None:
+        now_s = self._clock()
+        self.backoff.failed(wanted, now_s)
+        self._owed = wanted if wanted.without != self._without else None  # a device is lost or back only once
+        self.totals.failed[cause] += 1
+        self.failures.append(Failure(time.time(), wanted.reason, cause, message))
+        log.error(
+            "kept the plan: %s", message,
+            extra=fields(reason=wanted.reason, cause=cause, pause_s=round(self.backoff.until_s - now_s, 3)),
+        )  # fmt: skip
+
+
+def cause_of(error: ProteusError) -> str:
+    """The kind of what made a change fail."""
+    return next((cause for kind, cause in CAUSES.items() if isinstance(error, kind)), OTHER)
 
 
 def hosts(plan: Plan) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import sub
 
 from proteus_cli.domain.request import Outcome
 
@@ -26,6 +27,17 @@ class Histogram:
     def add(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Requests by outcome, in the order of `Outcome`, and the sum of the accuracies of those served."""
+
+    outcomes: tuple[int, ...]
+    accuracy: float
+
+    def __sub__(self, before: "Tally") -> "Tally":
+        return Tally(tuple(map(sub, self.outcomes, before.outcomes)), self.accuracy - before.accuracy)
 
 
 @dataclass(slots=True)
@@ -121,6 +133,13 @@ class FamilyCounts:
         recent = [entry for entry in self.recent_accuracy if entry[0] > now_s - ACCURACY_WINDOW_S]
         answers = sum(entry[1] for entry in recent)
         return sum(entry[2] for entry in recent) / answers if answers else None
+
+    def tally(self) -> Tally:
+        """How requests have ended so far."""
+        ended = dict.fromkeys(Outcome, 0)
+        for (_, _, outcome), count in self.outcomes.items():
+            ended[outcome] += count
+        return Tally(tuple(ended.values()), self.accuracy)
 
     def of_outcome(self, outcome: Outcome) -> int:
         return sum(count for (_, _, ended), count in self.outcomes.items() if ended is outcome)

@@ -24,7 +24,7 @@ from proteus_cli.errors import (
     RequestError,
     UnknownModel,
 )
-from proteus_cli.serving.counts import family_counts
+from proteus_cli.serving.counts import Tally, family_counts
 from proteus_cli.serving.deadlines import Deadlines
 from proteus_cli.serving.executor import BatchResult
 from proteus_cli.serving.lane import Clock, Lane
@@ -92,6 +92,10 @@ class DataPlane:
         if not self.controller.hosting(family):
             return "the plan in force hosts no variant of it"
         return "no device that hosts it is there" if self.controller.is_lost(family) else None
+
+    def tallies(self) -> dict[str, Tally]:
+        """How requests have ended so far, by family."""
+        return {family: counts.tally() for family, counts in self.counts.items()}
 
     async def infer(self, family: str, query: Query) -> Answered:
         """Answer one request by its deadline. Raises the `RequestError` of how it ended."""

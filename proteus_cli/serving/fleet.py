@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.control.breaker import Breaker, Event, State
+from proteus_cli.control.breaker import FIRST_ENGINE_RETRY_S, Breaker, Event, State
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Hosted
 from proteus_cli.control.hosting import hosted_by
@@ -111,7 +111,7 @@ class Fleet:
     async def _load_beside(self, wanted: Mapping[str, tuple[Hosted, ...]], cramped: set[str]) -> set[str]:
         """Load what comes beside what serves; returns the devices that turned out to have no memory for that."""
         hosts = [host for device in self._there() if device not in cramped for host in wanted[device]]
-        failures = self._of_engines(await self.loader.load_all(hosts, self._executors()))
+        failures = self._of_engines(await self.loader.load_all(hosts, self._executors(), self._is_suspect))
         too_full = {failed.device for failed in failures if self._is_too_full(failed)}
         if any(failed.device not in too_full for failed in failures):
             for device in self._there():
@@ -138,7 +138,7 @@ class Fleet:
                 if self.breakers[device].is_closed:
                     self.loader.keep_only(device, self.lanes[device].executor, keys(stations[device].next))
             hosts = [host for device in starting if self.breakers[device].is_closed for host in stations[device].next]
-            failures = self._of_engines(await self.loader.load_all(hosts, self._executors()))
+            failures = self._of_engines(await self.loader.load_all(hosts, self._executors(), self._is_suspect))
             for device in starting:
                 station = stations[device]
                 station.is_loading = False
@@ -178,9 +178,13 @@ class Fleet:
             self._endings.dropped(request)
         self._ask_all()
         for host in hosted:
-            breaker = self.broken.get((host.device, (host.family, host.variant)))
-            if breaker is not None and breaker.state is State.HALF_OPEN:
-                breaker.on(Event.PASSED, self._clock())
+            key = host.family, host.variant
+            if self._is_suspect(host.device, key):
+                self.broken[host.device, key].on(Event.PASSED, self._clock())
+
+    def _is_suspect(self, device: str, key: EngineKey) -> bool:
+        """It was broken there, and is tried again."""
+        return (device, key) in self.broken and self.broken[device, key].state is State.HALF_OPEN
 
     def _there(self) -> list[str]:
         return [device for device, breaker in self.breakers.items() if breaker.is_closed]
@@ -229,7 +233,7 @@ class Fleet:
         key, now_s = failed.key, self._clock()
         works_elsewhere = any(key in self.loader.loaded(device) for device in self._there() if device != failed.device)
         for device in [failed.device] if works_elsewhere else list(self.lanes):
-            breaker = self.broken.setdefault((device, key), Breaker())
+            breaker = self.broken.setdefault((device, key), Breaker(FIRST_ENGINE_RETRY_S))
             if breaker.state is not State.OPEN:
                 breaker.on(Event.BROKE, now_s, failed.error.message)
                 self._controller.broke(device, *key)
@@ -243,7 +247,7 @@ class Fleet:
         async with self._changing:
             plan = self._controller.plan
             wanted = self._by_device(hosted_by(plan, self._profiles))[device]
-            failures = await self.loader.load_all(wanted, {device: executor})
+            failures = await self.loader.load_all(wanted, {device: executor}, self._is_suspect)
             for failed in failures:
                 if isinstance(failed.error, DeviceLost):
                     raise failed.error

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from proteus_cli.backends.base import Part, Signature
+from proteus_cli.control.breaker import patience_s
 from proteus_cli.control.decision import Hosted
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, EngineError
@@ -73,14 +74,25 @@ class Loader:
             )
         log.info("loaded %s on %s", variant, device, extra=fields(family=family, variant=variant, device=device))
 
-    async def load_all(self, hosts: Iterable[Hosted], executors: Mapping[str, Executor]) -> list[Failed]:
-        """Load what isn't loaded, all at once; returns what failed."""
+    async def load_all(
+        self,
+        hosts: Iterable[Hosted],
+        executors: Mapping[str, Executor],
+        is_suspect: Callable[[str, EngineKey], bool],
+    ) -> list[Failed]:
+        """Load what isn't loaded, all at once, and have what is suspect run a batch; returns what failed."""
 
         async def load(host: Hosted) -> Failed | None:
-            key = host.family, host.variant
+            key, executor = (host.family, host.variant), executors[host.device]
             try:
-                await self.load(host.device, executors[host.device], key, host.max_batch)
+                await self.load(host.device, executor, key, host.max_batch)
+                if is_suspect(host.device, key):
+                    await self.prove(executor, key, host.max_batch, patience_s(host.latency(host.max_batch)))
+            except DeviceLost as error:
+                return Failed(host.device, key, error)
             except EngineError as error:
+                if key in self._loaded[host.device]:
+                    self.unload(host.device, executor, key)
                 return Failed(host.device, key, error)
             return None
 

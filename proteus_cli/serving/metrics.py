@@ -14,11 +14,9 @@ from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.counts import FamilyCounts, Histogram
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.exposition import OPENMETRICS, TEXT, Described, Exposition, Kind, wants_openmetrics
-from proteus_cli.serving.fleet import Fleet
 from proteus_cli.serving.lag import LoopLag
 from proteus_cli.serving.lifecycle import State
-
-DEMAND_WINDOW_S = 1.0
+from proteus_cli.serving.status import DEMAND_WINDOW_S, Server
 
 Samples = Iterable[tuple[Sequence[str], float]]
 
@@ -126,16 +124,19 @@ BREAKER = _gauge("proteus_device_breaker", "1 for the state that the device's br
 LOSSES = _counter("proteus_device_losses_total", "How often the device was lost.", "device")
 BROKEN = _gauge(
     "proteus_engine_broken", "1 while plans do without a variant that fails there.", "device", "family", "variant"
-)
+)  # fmt: skip
 PLAN = _gauge("proteus_plan_info", "What the plan in force hosts.", "device", "family", "variant")
 _CHANGES: tuple[tuple[Described, Callable[[ChangeTotals], float]], ...] = (
     (_counter("proteus_plan_changes_total", "Changes of plan."), lambda changes: changes.made),
-    (_counter("proteus_plan_failures_total", "Changes of plan that failed."), lambda changes: changes.failed),
     (_counter("proteus_plan_swaps_total", "Variants loaded by changes of plan."), lambda changes: changes.swaps),
     (_counter("proteus_plan_solve_seconds_total", "Time spent on solving."), lambda changes: changes.solve_s),
     (_counter("proteus_plan_change_seconds_total", "Time from wish to switch."), lambda changes: changes.total_s),
     (_gauge("proteus_plan_timestamp_seconds", "When the plan in force was adopted."), lambda changes: changes.unix_s),
 )
+FAILURES = _counter("proteus_plan_failures_total", "Changes of plan that failed.", "cause")
+SOLVES = _counter("proteus_solver_solves_total", "Questions that the solver was asked.")
+RESTARTS = _counter("proteus_solver_restarts_total", "Processes of the solver that died or hung, and were replaced.")
+HISTORY_FAILURES = _counter("proteus_plan_history_failures_total", "Writes to plans/history/ that failed.")
 BUILD = _gauge("proteus_build_info", "What runs.", "version", "python")
 EMULATED = _gauge("proteus_emulated", "1 where devices are emulated: then no time here was measured.")
 READY = _gauge("proteus_ready", "1 while requests are taken.")
@@ -150,11 +151,8 @@ LAG = _histogram("proteus_event_loop_lag_seconds", "How late the event loop runs
 class Metrics:
     """All that the server counts, shown as it is when asked for."""
 
-    def __init__(
-        self, plane: DataPlane, fleet: Fleet, connections: Connections, lag: LoopLag, changes: ChangeTotals
-    ) -> None:
-        self._plane, self._fleet, self._connections = plane, fleet, connections
-        self._lag, self._changes = lag, changes
+    def __init__(self, server: Server, connections: Connections, lag: LoopLag) -> None:
+        self._server, self._plane, self._connections, self._lag = server, server.plane, connections, lag
         registry = CollectorRegistry()
         self._collectors = ProcessCollector(registry=registry), GCCollector(registry=registry)
 
@@ -162,7 +160,7 @@ class Metrics:
         """The metrics, and the content type of what they are written in; ``accept`` is what the client takes."""
         openmetrics = wants_openmetrics(accept)
         exposition = Exposition(openmetrics=openmetrics)
-        for write in (self._families, self._devices, self._plans, self._server, self._triton):
+        for write in (self._families, self._devices, self._plans, self._process, self._triton):
             write(exposition)
         for collector in self._collectors:
             for metric in collector.collect():
@@ -184,21 +182,29 @@ class Metrics:
         lanes, controller = self._plane.lanes, self._plane.controller
         exposition.add(BUSY, [((device,), lane.busy_s) for device, lane in lanes.items()])
         exposition.add(PACE, [((device,), controller.pace_of(device)) for device in lanes])
-        breakers = self._fleet.breakers
-        states = [(device, state) for device in breakers for state in BreakerState]
-        exposition.add(BREAKER, [((device, state), int(breakers[device].state is state)) for device, state in states])
-        exposition.add(LOSSES, [((device,), breaker.opened) for device, breaker in breakers.items()])
+        fleet = self._server.fleet
+        states = [(device, state) for device in fleet.breakers for state in BreakerState]
         exposition.add(
-            BROKEN,
-            [((device, *key), int(not breaker.is_closed)) for (device, key), breaker in self._fleet.broken.items()],
+            BREAKER, [((device, state), int(fleet.breakers[device].state is state)) for device, state in states]
         )
+        exposition.add(LOSSES, [((device,), breaker.opened) for device, breaker in fleet.breakers.items()])
+        broken = fleet.broken.items()
+        exposition.add(BROKEN, [((device, *key), int(not breaker.is_closed)) for (device, key), breaker in broken])
         exposition.add(PLAN, [((p.device, p.family, p.variant), 1) for p in controller.placements])
 
     def _plans(self, exposition: Exposition) -> None:
+        server = self._server
+        totals = server.adaptation.totals
         for metric, value in _CHANGES:
-            exposition.add(metric, [((), value(self._changes))])
+            exposition.add(metric, [((), value(totals))])
+        exposition.add(FAILURES, [((cause,), number) for cause, number in totals.failed.items()])
+        if server.solver is not None:
+            exposition.add(SOLVES, [((), server.solver.solves)])
+            exposition.add(RESTARTS, [((), server.solver.restarts)])
+        if server.history is not None:
+            exposition.add(HISTORY_FAILURES, [((), server.history.failed)])
 
-    def _server(self, exposition: Exposition) -> None:
+    def _process(self, exposition: Exposition) -> None:
         plane, connections = self._plane, self._connections
         exposition.add(BUILD, [((__version__, platform.python_version()), 1)])
         exposition.add(EMULATED, [((), int(plane.is_emulated))])

@@ -24,10 +24,12 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, best_accuracy
+from proteus_cli.domain.record import Origin
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BackendUnavailable
 from proteus_cli.serving import oip
-from proteus_cli.serving.adaptation import Adaptation, ChangeTotals, Replanner, SolverProcess, hosts
+from proteus_cli.serving.adaptation import Adaptation, hosts
+from proteus_cli.serving.by_hand import ByHand, PlanSource, Served
 from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.executor import EngineKey
@@ -41,14 +43,17 @@ from proteus_cli.serving.http.front_end import HttpFrontEnd
 from proteus_cli.serving.http.limits import HttpLimits
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.lag import LoopLag
-from proteus_cli.serving.lane import RUNWAY_S, Clock
+from proteus_cli.serving.lane import RUNWAY_S
 from proteus_cli.serving.lifecycle import Event, Lifecycle
 from proteus_cli.serving.listening import ALPN, admits, admits_call, is_local, listen, most_connections, url_of
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.metrics import Metrics
 from proteus_cli.serving.models import Models
+from proteus_cli.serving.plan_history import Adopted, PlanHistory
+from proteus_cli.serving.recent import Recent
 from proteus_cli.serving.recovery import Recovery
-from proteus_cli.serving.status import status
+from proteus_cli.serving.solver import Replanner, SolverProcess
+from proteus_cli.serving.status import Server, status
 from proteus_cli.serving.tls import accepting
 from proteus_cli.serving.tokens import Tokens
 
@@ -92,8 +97,10 @@ class ServerOptions:
 class Deployment:
     """What to serve: a plan, and all that changes of plan may bring. ``models`` are ONNX files by engine.
 
-    Where devices are ``emulated``, only those of the models that are there; none is run. ``built`` is where engines
-    for GPUs are kept.
+    Where devices are ``emulated``, only those of the models that are there; none is run. ``source`` is where plans come
+    from that people apply. ``built`` is where engines for GPUs are kept. ``replanning`` is the re-planning as it was
+    asked for; a solve takes ``solve_limit_s`` at most. ``history`` is None where none is kept. ``origin`` and
+    ``reason`` are those of the plan.
     """
 
     plan: Plan
@@ -103,8 +110,14 @@ class Deployment:
     models: Mapping[EngineKey, Path]
     policy: Policy
     replan: Replanner
+    source: PlanSource
     built: Path
     emulated: bool = False
+    replanning: str = "auto"
+    solve_limit_s: float = 2.0
+    history: PlanHistory | None = None
+    origin: Origin = "start"
+    reason: str = "the plan that the server was started with"
 
 
 def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
@@ -194,18 +207,37 @@ async def _serve_on(
     with _stopping_on_signals(stop):
         async with (
             _fleet(deployment, hardware, controller, plane) as fleet,
-            _adaptation(deployment, controller, fleet, clock) as adaptation,
+            _adapting(deployment, plane, fleet) as (adaptation, solver),
         ):
             platform = hardware.platform
             models = Models(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
-            changes = adaptation.totals if adaptation is not None else ChangeTotals()
-            async with _watching(lag.watch()), _connections(options) as connections:
+            recent = Recent(plane.counts, clock)
+            server = Server(
+                plane=plane,
+                fleet=fleet,
+                adaptation=adaptation,
+                devices={device.id: device for device in deployment.devices},
+                recent=recent,
+                replan=deployment.replanning,
+                solver=solver.state if solver is not None else None,
+                history=deployment.history,
+            )
+            async with _watching(lag.watch()), _watching(recent.watch()), _connections(options) as connections:
+                by_hand = ByHand(
+                    adaptation,
+                    lifecycle,
+                    deployment.source,
+                    Served(deployment.policy.name, deployment.catalog, deployment.profiles, hardware.models),
+                    solver,
+                    is_guarded=options.tokens is not None,
+                )
                 pages = Pages(
                     plane,
                     models,
-                    Metrics(plane, fleet, connections, lag, changes),
+                    Metrics(server, connections, lag),
                     platform=platform,
-                    status=lambda: status(plane, fleet, adaptation),
+                    status=lambda: status(server),
+                    by_hand=by_hand,
                     needs_token=options.tokens is not None,
                 )
                 protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
@@ -213,6 +245,7 @@ async def _serve_on(
                     for name, listener in listeners.items():
                         tls = options.tls(ALPN[name]) if options.tls is not None else None
                         await stack.enter_async_context(accepting(listener, protocols[name], tls))
+                    stack.enter_context(_hanging_up(by_hand.hang_up))
                     _keep_what_is_loaded()
                     lifecycle.on(Event.WARMED_UP)
                     _say_ready(listeners, options, controller.plan, announce)
@@ -293,6 +326,18 @@ def _stopping_on_signals(stop: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
+@contextlib.contextmanager
+def _hanging_up(told: Callable[[], None]) -> Iterator[None]:
+    """SIGHUP is told, instead of ending the process."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, told)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes while the server drains is too late
+
+
 def _most_rows(deployment: Deployment) -> dict[str, int]:
     """The largest batch that any variant of a family was measured with."""
     most = dict.fromkeys(deployment.catalog.names, 1)
@@ -328,7 +373,6 @@ async def _fleet(
         fleet, controller, lambda device: hardware.executor(devices[device]), deployment.profiles, plane.clock
     )
     try:
-        await fleet.deploy(deployment.plan)
         async with _watching(recovery.run()):
             yield fleet
     finally:
@@ -336,18 +380,29 @@ async def _fleet(
 
 
 @asynccontextmanager
-async def _adaptation(
-    deployment: Deployment, controller: Controller, fleet: Fleet, clock: Clock
-) -> AsyncIterator[Adaptation | None]:
-    rule = deployment.policy.replanning
-    if rule is None:
-        yield None
-        return
-    with contextlib.closing(SolverProcess(deployment.replan)) as solver:
-        adaptation = Adaptation(controller, fleet, solver, clock)
-        await adaptation.warm_up()
-        async with _watching(adaptation.run(rule.every_s)):
-            yield adaptation
+async def _adapting(
+    deployment: Deployment, plane: DataPlane, fleet: Fleet
+) -> AsyncIterator[tuple[Adaptation, SolverProcess | None]]:
+    """Put the plan in force and let it follow the demand, with a solver that gets ready meanwhile."""
+    rule, history = deployment.policy.replanning, deployment.history
+    async with AsyncExitStack() as stack:
+        solver = None
+        if rule is not None:
+            solver = stack.enter_context(contextlib.closing(SolverProcess(deployment.replan, deployment.solve_limit_s)))
+            solver.warm_up(deployment.plan)
+        adaptation = Adaptation(plane.controller, fleet, plane.clock, _journal(history, plane))
+        await adaptation.start(deployment.plan, deployment.origin, deployment.reason)
+        if history is not None:
+            stack.callback(lambda: history.stopped(plane.tallies()))
+        if rule is not None and solver is not None:
+            await stack.enter_async_context(_watching(adaptation.run(rule.every_s, solver)))
+        yield adaptation, solver
+
+
+def _journal(history: PlanHistory | None, plane: DataPlane) -> Callable[[Adopted], None] | None:
+    if history is None:
+        return None
+    return lambda adopted: history.began(adopted, plane.tallies())
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ def cluster(tmp_path: Path) -> Workspace:
 
 
 def test_the_devices_of_the_plan_are_emulated_without_any_model(cluster: Workspace) -> None:
-    deployment = deployment_of(Path("plan"), cluster, replan=True, batching=None, emulation=Emulation())
+    deployment = deployment_of(Path("plan"), cluster, replan="auto", batching=None, emulation=Emulation())
     assert deployment.emulated
     assert [device.id for device in deployment.devices] == [
         "a-0", "a-1", "a-2", "a-3", "b-0", "b-1", "c-0", "c-1",
@@ -33,7 +33,7 @@ def test_the_devices_of_the_plan_are_emulated_without_any_model(cluster: Workspa
 
 def test_a_fleet_adds_devices_that_the_plan_does_not_know(cluster: Workspace) -> None:
     emulation = Emulation("a:4,b:2,c:5")
-    deployment = deployment_of(Path("plan"), cluster, replan=True, batching=None, emulation=emulation)
+    deployment = deployment_of(Path("plan"), cluster, replan="auto", batching=None, emulation=emulation)
     assert len(deployment.devices) == len(deployment.profiles) == len(deployment.plan.devices) == 11
     assert deployment.plan.fleet["c"] == ("c-0", "c-1", "c-2", "c-3", "c-4")
     assert deployment.plan.placements == cluster.plan(Path("plan")).placements
@@ -46,7 +46,7 @@ def test_a_measured_plan_can_be_emulated_with_the_signatures_of_its_models(tiny:
     catalog = tiny.place.catalog_path
     catalog.write_text(catalog.read_text().replace('onnx = "models/tones/tones-s.onnx"\n', ""))
     add_plan(tiny, {"cpu0": "shapes-l", "cpu1": "tones-l"})
-    deployment = deployment_of(Path("plan"), tiny.place, replan=False, batching=None, emulation=Emulation())
+    deployment = deployment_of(Path("plan"), tiny.place, replan="off", batching=None, emulation=Emulation())
     assert deployment.policy.replanning is None
     assert deployment.models["tones", "tones-l"] == tiny.model("tones-l")
     assert ("tones", "tones-s") not in deployment.models

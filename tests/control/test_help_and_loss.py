@@ -308,18 +308,6 @@ def test_a_broken_engine_is_planned_around_until_it_is_mended() -> None:
     assert (wanted.reason, wanted.without) == ("a-0.9 is to be tried again on cpu0", NONE_OUT)
 
 
-def test_what_came_or_went_is_asked_for_again_where_the_plan_could_not_be_had() -> None:
-    controller = controller_of(fast("cpu0"), fast("cpu1"))
-    controller.kept_plan()
-    assert controller.replan(0.1) is None
-    controller.lost("cpu0", [])
-    assert controller.replan(0.2) is not None
-    controller.kept_plan()
-    wanted = controller.replan(0.3)
-    assert wanted is not None
-    assert wanted.reason == "cpu0 was lost"
-
-
 def test_all_slots_of_a_device_are_there_again_after_its_return() -> None:
     """Two slots, both running when it was lost."""
     host = fast("cpu0")

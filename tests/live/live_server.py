@@ -71,7 +71,7 @@ class LiveServer:
         return self.ask("POST", f"/v2/models/{family}/infer", body, headers)
 
     def status(self) -> Any:
-        return self.get("/proteus/status").document()
+        return self.get("/v2/proteus/status").document()
 
     def until(self, holds: Callable[[Any], bool]) -> Any:
         """The first status for which that holds."""

@@ -33,7 +33,7 @@ def made(tmp_path: Path) -> Tiny:
 @pytest.mark.timeout(0)
 def test_chaos(made: Tiny, request: pytest.FixtureRequest) -> None:
     lasts_s = parse_duration(request.config.getoption("--chaos"))
-    options = ("--no-replan", "--max-body", f"{MOST_BODY}B", "--max-connections", "100")
+    options = ("--replan=off", "--max-body", f"{MOST_BODY}B", "--max-connections", "100")
     with serving(made.root, Path("plan"), *options) as live:
         live.infer("shapes", {})
         before = sample(live.process.pid)

@@ -22,7 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     )
     add_profiles(made)
     plan = add_plan(made, {"cpu0": "shapes-s"})
-    with serving(made.root, plan, "--no-replan", "--grpc-port", "0") as live:
+    with serving(made.root, plan, "--replan=off", "--grpc-port", "0") as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
 

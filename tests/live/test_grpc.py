@@ -73,7 +73,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     mlp(tiny.model("wide-s"), inputs=WIDTH, hidden=2)
     add_profiles(tiny)
     plan = add_plan(tiny, {"cpu0": "types-s", "cpu1": "wide-s"})
-    with serving(tiny.root, plan, "--no-replan", "--grpc-port", "0", "--max-body", "1MiB") as live:
+    with serving(tiny.root, plan, "--replan=off", "--grpc-port", "0", "--max-body", "1MiB") as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
         assert "Traceback" not in live.log.read_text()
@@ -431,7 +431,7 @@ def patient(tmp_path: Path) -> Iterator[tuple[LiveServer, Any]]:
     identity_of_all_types(made.model("types-s"))
     add_profiles(made)
     plan = add_plan(made, {"cpu0": "shapes-s"})
-    options = ("--no-replan", "--batching", "proteus", "--grpc-port", "0", "--drain-timeout", "30s")
+    options = ("--replan=off", "--batching", "proteus", "--grpc-port", "0", "--drain-timeout", "30s")
     with (
         serving(made.root, plan, *options) as live,
         grpc.insecure_channel(f"127.0.0.1:{live.grpc_port}") as channel,

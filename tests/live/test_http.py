@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 def server(made: Tiny) -> Iterator[LiveServer]:
     """Both devices host `shapes`; nobody hosts `tones`."""
     plan = add_plan(made, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
-    with serving(made.root, plan, "--no-replan", "--max-body", "64KiB") as live:
+    with serving(made.root, plan, "--replan=off", "--max-body", "64KiB") as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
         assert "Traceback" not in live.log.read_text()
@@ -137,7 +137,7 @@ def test_a_head_is_what_a_page_says_without_saying_it(server: LiveServer) -> Non
         head, page = server.ask("HEAD", path), server.get(path)
         assert (head.status, head.body) == (page.status, b"")
         assert head.headers["content-type"] == page.headers["content-type"]
-        if path not in {"/metrics", "/proteus/status"}:  # which change
+        if path not in {"/metrics", "/v2/proteus/status"}:  # which change
             assert head.headers == page.headers
 
 
@@ -383,7 +383,7 @@ WRONG = [
     pages("DELETE", "/v2/models/shapes", 405),
     pages("POST", "/v2", 405),
     pages("POST", "/metrics", 405),
-    pages("POST", "/proteus/status", 405),
+    pages("POST", "/v2/proteus/status", 405),
 ]
 
 

@@ -71,7 +71,7 @@ def status_of(made: HTTPConnection) -> int:
 def test_connections_are_served_up_to_the_limit_and_refused_beyond(tiny: Tiny) -> None:
     plan = add_plan(tiny, {"cpu0": "shapes-s"})
     with (
-        serving(tiny.root, plan, "--no-replan", "--max-connections", str(MOST)) as live,
+        serving(tiny.root, plan, "--replan=off", "--max-connections", str(MOST)) as live,
         ExitStack() as stack,
         connection(live) as first,
     ):
@@ -108,7 +108,7 @@ def test_a_server_that_can_open_no_more_files_serves_those_who_are_there(
     plan = add_plan(tiny, {"cpu0": "shapes-s"})
     options, tls = certified(tmp_path) if speaks_tls else ((), None)
     with (
-        serving(tiny.root, plan, "--no-replan", *options) as live,
+        serving(tiny.root, plan, "--replan=off", *options) as live,
         connection(live, tls) as first,
         ExitStack() as stack,
     ):
@@ -135,7 +135,7 @@ def test_a_server_that_can_open_no_more_files_serves_those_who_are_there(
 def test_clients_that_never_shake_hands_keep_nobody_out(tiny: Tiny, tmp_path: Path) -> None:
     plan = add_plan(tiny, {"cpu0": "shapes-s"})
     options, tls = certified(tmp_path)
-    with serving(tiny.root, plan, "--no-replan", *options) as live, ExitStack() as stack:
+    with serving(tiny.root, plan, "--replan=off", *options) as live, ExitStack() as stack:
         with connection(live, tls) as first:
             assert status_of(first) == 200
             before = files(live)

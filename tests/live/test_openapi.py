@@ -23,6 +23,8 @@ LARGEST = 3e38
 TOKEN = "f00d" * 8
 INFER_ONLY = ("--include-path-regex", "infer$")
 # That the values of a tensor are as many as its shape says, no schema can say: such requests are right, and refused.
+NO_PLANS = '["2xx", 400, 403]'  # without tokens
+NOT_THIS_PLAN = '["2xx", 400, 409, 422]'  # nor does a schema know what devices and variants there are
 ALSO_REFUSED = '["2xx", 400, 504]'
 
 
@@ -36,7 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="module")
 def server(made: Tiny) -> Iterator[LiveServer]:
-    with serving(made.root, made.place.plans_dir / "plan.json", "--no-replan") as live:
+    with serving(made.root, made.place.plans_dir / "plan.json", "--replan=off") as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
         assert "Traceback" not in live.log.read_text()
@@ -66,8 +68,10 @@ def test_the_server_does_what_its_document_says_to_good_requests_and_bad_ones(
 ) -> None:
     document = server.get("/openapi.json").document()
     options = ("--phases", "examples,coverage,fuzzing", "--max-examples", "25")
-    but_unload = (*options, "--exclude-path-regex", "unload$")  # after which others fail, as they must
+    but_unload = (*options, "--exclude-path-regex", "unload$|plan$")  # after which others fail, as they must
     assert run_schemathesis(server, tmp_path, document, ALSO_REFUSED, *but_unload) > 500
+    plan = ("--phases", "coverage,fuzzing", "--max-examples", "10", "--include-path-regex", "plan$")
+    assert run_schemathesis(server, tmp_path, document, NO_PLANS, *plan) > 20
     unload = (*options, "--include-path-regex", "unload$")
     assert run_schemathesis(server, tmp_path, document, ALSO_REFUSED, *unload) > 10
     assert server.get("/v2/models/shapes/ready").status == 503
@@ -90,11 +94,13 @@ def test_a_server_with_tokens_does_what_its_document_says(made: Tiny, tmp_path: 
     tokens.write_text(TOKEN)
     tokens.chmod(0o600)
     header = {"Authorization": f"Bearer {TOKEN}"}
-    with serving(made.root, made.place.plans_dir / "plan.json", "--no-replan", "--auth-tokens", str(tokens)) as live:
+    with serving(made.root, made.place.plans_dir / "plan.json", "--replan=off", "--auth-tokens", str(tokens)) as live:
         document = live.ask("GET", "/openapi.json", headers=header).document()
-        options = ("--phases", "fuzzing", "--max-examples", "5", "--exclude-path-regex", "unload$")
-        with_token = ("--header", f"Authorization: Bearer {TOKEN}", *options)
-        assert run_schemathesis(live, tmp_path, document, ALSO_REFUSED, *with_token) > 50
+        options = ("--phases", "fuzzing", "--max-examples", "5", "--exclude-path-regex", "unload$|plan$")
+        with_token = ("--header", f"Authorization: Bearer {TOKEN}")
+        assert run_schemathesis(live, tmp_path, document, ALSO_REFUSED, *with_token, *options) > 50
+        plan = ("--phases", "coverage,fuzzing", "--max-examples", "10", "--include-path-regex", "plan$")
+        assert run_schemathesis(live, tmp_path, document, NOT_THIS_PLAN, *with_token, *plan) > 20
 
 
 def json_only(document: Any) -> Any:

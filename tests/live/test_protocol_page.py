@@ -43,7 +43,7 @@ def examples() -> list[Example]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     tiny = make_workspace(tmp_path_factory.mktemp("live"), (SHAPES,))
     add_profiles(tiny)
-    with serving(tiny.root, add_plan(tiny, {"cpu0": "shapes-m"}), "--no-replan", "--grpc-port", "0") as live:
+    with serving(tiny.root, add_plan(tiny, {"cpu0": "shapes-m"}), "--replan=off", "--grpc-port", "0") as live:
         yield live
 
 

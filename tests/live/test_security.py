@@ -101,12 +101,12 @@ def test_a_file_of_tokens_that_others_can_read_is_warned_of(tokens: Path, caplog
 @pytest.mark.live
 def test_a_server_with_tokens_answers_only_who_has_one(tiny: Tiny, tokens: Path) -> None:
     plan = add_plan(tiny, {"cpu0": "shapes-s"})
-    with serving(tiny.root, plan, "--no-replan", "--auth-tokens", str(tokens)) as live:
+    with serving(tiny.root, plan, "--replan=off", "--auth-tokens", str(tokens)) as live:
         known = {"Authorization": f"Bearer {TOKEN}"}
         assert live.infer("shapes", GOOD, known).status == 200
         assert live.ask("GET", "/metrics", headers=known).status == 200
         for headers in ({}, {"Authorization": "Bearer " + "0" * 32}):
-            for path in ("/v2", "/metrics", "/proteus/status", "/v2/models/shapes", "/v2/health/live/", "/nothing"):
+            for path in ("/v2", "/metrics", "/v2/proteus/status", "/v2/models/shapes", "/v2/health/live/", "/nothing"):
                 reply = live.ask("GET", path, headers=headers)
                 assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
             assert live.infer("shapes", GOOD, headers).status == 401
@@ -121,7 +121,7 @@ def test_a_server_with_tokens_answers_only_who_has_one(tiny: Tiny, tokens: Path)
 def test_a_server_that_others_can_reach_without_a_token_says_so(tiny: Tiny, tokens: Path, *, has_tokens: bool) -> None:
     plan = add_plan(tiny, {"cpu0": "shapes-s"})
     options = ("--auth-tokens", str(tokens)) if has_tokens else ()
-    with serving(tiny.root, plan, "--no-replan", "--host", "0.0.0.0", *options) as live:  # noqa: S104 - that is meant
+    with serving(tiny.root, plan, "--replan=off", "--host", "0.0.0.0", *options) as live:  # noqa: S104 - that is meant
         assert ("whoever reaches this machine may ask" in live.log.read_text()) is not has_tokens
         assert live.stop() == 0
 
@@ -139,7 +139,7 @@ def test_a_server_with_tls_speaks_nothing_else_and_is_replayed_against(
 ) -> None:
     plan = add_plan(tiny, {"cpu0": "shapes-s"})
     cert, key, ca = certificate
-    options = ("--no-replan", "--tls-cert", str(cert), "--tls-key", str(key), "--auth-tokens", str(tokens))
+    options = ("--replan=off", "--tls-cert", str(cert), "--tls-key", str(key), "--auth-tokens", str(tokens))
     trace = tmp_path / "t.csv"
     trace.write_text("arrival_s,family\n" + "".join(f"{number / 50},shapes\n" for number in range(20)))
     with serving(tiny.root, plan, *options) as live:

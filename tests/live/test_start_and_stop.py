@@ -20,7 +20,7 @@ pytestmark = pytest.mark.live
 
 X: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.1, 0.2, 0.3, 0.4]}
 # Batched so, a request waits for others until shortly before its deadline: time to do something meanwhile.
-WAITING = ("--no-replan", "--batching", "proteus")
+WAITING = ("--replan=off", "--batching", "proteus")
 PATIENT = TinyFamily("shapes", SHAPES.variants, slo="3s")
 WITHIN_LONG = {"parameters": {"timeout": 60_000_000}}
 
@@ -35,7 +35,7 @@ def made(tmp_path: Path) -> Tiny:
 
 def start(made: Tiny) -> Ended:
     """A server that doesn't get ready, in a process of its own."""
-    return proteus_process("serve", "plan", "--port", "0", "--no-replan", "--log-level", "warning", "-w", made.root)
+    return proteus_process("serve", "plan", "--port", "0", "--replan=off", "--log-level", "warning", "-w", made.root)
 
 
 def send(pool: ThreadPoolExecutor, live: LiveServer, **more: Any) -> "Future[Reply]":
@@ -106,7 +106,7 @@ def test_a_client_that_goes_away_while_it_waits_is_counted_once(made: Tiny) -> N
 def test_a_port_that_is_taken_is_an_error(made: Tiny) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        ended = proteus_process("serve", "plan", "--port", port, "--no-replan", "-w", made.root)
+        ended = proteus_process("serve", "plan", "--port", port, "--replan=off", "-w", made.root)
     assert ended.refused(1) == f"Can't listen on 127.0.0.1:{port}: Address already in use."
     assert "--port" in ended.stderr
 

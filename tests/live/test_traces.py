@@ -52,7 +52,7 @@ def traced(root: Path, collector: Collector, *options: str, sample: str = "0") -
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
         sampled = ("--grpc-port", "0", "--otlp", collector.url, "--otlp-sample", sample)
-        with serving(made.root, plan, "--no-replan", *sampled, *options) as live:
+        with serving(made.root, plan, "--replan=off", *sampled, *options) as live:
             yield live
             assert live.stop() == 0
             assert "Traceback" not in live.log.read_text()

@@ -43,7 +43,7 @@ def body(value: float = 1.0, **more: Any) -> bytes:
 
 def test_a_poisoned_request_hurts_nobody_else_of_its_batch(tmp_path: Path) -> None:
     made = workspace(tmp_path / "ws", "3s")
-    options = ("--no-replan", "--batching", "proteus")
+    options = ("--replan=off", "--batching", "proteus")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(lambda value: live.infer("shapes", body(value)), [1.0, 2.0, POISON, *[3.0] * 5]))
         assert [reply.status for reply in replies] == [200, 200, 500, *[200] * 5]
@@ -62,7 +62,7 @@ def test_a_poisoned_request_hurts_nobody_else_of_its_batch(tmp_path: Path) -> No
 def test_a_body_larger_than_any_request_can_be_is_refused_whatever_may_be_sent(tmp_path: Path) -> None:
     """Reading JSON takes the others' time, and eight rows of four numbers need no megabytes."""
     made = workspace(tmp_path / "ws", "3s")
-    with serving(made.root, Path("plan"), "--no-replan", "--max-body", "64MiB") as live:
+    with serving(made.root, Path("plan"), "--replan=off", "--max-body", "64MiB") as live:
         assert live.infer("shapes", body().ljust(2**16)).status == 200
         assert live.infer("shapes", body().ljust(2**20)).status == 413
         reply = live.infer("shapes", body().ljust(2**20 + 2**12))
@@ -117,7 +117,7 @@ def test_stopping_under_full_load_loses_no_request_that_came_in(tmp_path: Path) 
     """Each that was counted was answered, as it was counted; the others were told to go elsewhere, or not let in."""
     made = workspace(tmp_path / "ws", "200ms")
     statuses: Counter[str] = Counter()
-    with serving(made.root, Path("plan"), "--no-replan") as live:
+    with serving(made.root, Path("plan"), "--replan=off") as live:
 
         def told(status: int, response: Any) -> None:
             outcome = response.getheader("proteus-outcome")
@@ -144,7 +144,7 @@ def test_stopping_under_full_load_loses_no_request_that_came_in(tmp_path: Path) 
 def test_three_times_what_can_be_carried_is_refused_quickly_and_what_is_accepted_in_time(tmp_path: Path) -> None:
     """A batch takes 20 ms by its profile, one row at a time: 50 qps are carried, and about 150 asked for."""
     made = workspace(tmp_path / "ws", "100ms", first_s=0.02, row_s=0.02)
-    with serving(made.root, Path("plan"), "--no-replan") as live:
+    with serving(made.root, Path("plan"), "--replan=off") as live:
         carried = ask_in_bursts(live, bursts=20, size=15)
         assert live.stop() == 0
     statuses = Counter(status for status, _, _ in carried)

@@ -10,20 +10,20 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Decision, Launch
 from proteus_cli.control.policies import Policy
+from proteus_cli.control.replanning import Replan
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
-from proteus_cli.serving.adaptation import Adaptation, Replanner
+from proteus_cli.serving.adaptation import Adaptation
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.emulation import EmulatedExecutor
 from proteus_cli.serving.fleet import Fleet
 from proteus_cli.serving.lifecycle import Event, Lifecycle
 from proteus_cli.serving.oip import Query
+from proteus_cli.serving.solver import Replanner
 from proteus_cli.simulation.run import SOLVE_S
 
 NOTHING = Signature((), ())
@@ -89,15 +89,15 @@ async def _run(
         timer_s=0.0,
     )
     plane.lanes = fleet.lanes
-    await fleet.deploy(plan)
+    adaptation = Adaptation(controller, fleet, loop.time)
+    await adaptation.start(plan, "start", "the first")
     lifecycle.on(Event.WARMED_UP)
 
-    async def solve(demand: Demand, current: Plan, without: Outages) -> Plan:
+    async def solve(wanted: Replan, current: Plan) -> Plan:
         await asyncio.sleep(SOLVE_S)
-        return replan(demand, current, without)
+        return replan(wanted.demand_qps, current, wanted.without)
 
-    adaptation = Adaptation(controller, fleet, solve, loop.time)
-    control = asyncio.create_task(adaptation.run(policy.replanning.every_s)) if policy.replanning else None
+    control = asyncio.create_task(adaptation.run(policy.replanning.every_s, solve)) if policy.replanning else None
     jobs = []
     for index in range(len(trace)):
         await asyncio.sleep(float(trace.arrival_s[index]) - loop.time())

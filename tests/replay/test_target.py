@@ -12,7 +12,7 @@ from proteus_cli.replay.target import HttpTarget, Reply, http_target
 
 METADATA = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}
 STATUS = {"policy": "proteus", "slo_s": {"a": 0.1}, "best_accuracy": {"a": 0.9}, "pace": {}, "changes": []}
-PAGES = {"/v2/models/a": METADATA, "/proteus/status": STATUS}
+PAGES = {"/v2/models/a": METADATA, "/v2/proteus/status": STATUS}
 
 
 class Server:

@@ -12,6 +12,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.breaker import State
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import PROTEUS
+from proteus_cli.control.replanning import Replan
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import VariantProfile
@@ -93,7 +94,7 @@ class World:
         self.broken: set[tuple[str, EngineKey]] = set()
         self.shut: set[str] = set()
         self.opened: list[FailingExecutor] = []
-        self.asked: list[Outages] = []
+        self.asked = list[Outages]()
         self.endings: list[Ending] = []
         self.controller = Controller(self.catalog.slo_s(), dict.fromkeys(self.profiles, 1), PROTEUS)
         self.lifecycle = Lifecycle()
@@ -109,7 +110,7 @@ class World:
         self.plane.lanes = self.fleet.lanes
         self.first = self.plan_of(hosts)
         self.recovery = Recovery(self.fleet, self.controller, self._open, self.profiles, self.loop.time)
-        self.adaptation = Adaptation(self.controller, self.fleet, self._solve, self.loop.time)
+        self.adaptation = Adaptation(self.controller, self.fleet, self.loop.time)
         self.replans = replans
 
     def plan_of(self, hosts: Mapping[str, str], demand_qps: float = 60.0) -> Plan:
@@ -169,10 +170,10 @@ class World:
         self.opened.append(FailingExecutor(self, device))
         return self.opened[-1]
 
-    async def _solve(self, demand: Mapping[str, float], current: Plan, without: Outages) -> Plan:
-        self.asked.append(without)
+    async def solve(self, wanted: Replan, current: Plan) -> Plan:
+        self.asked.append(wanted.without)
         await asyncio.sleep(SOLVE_S)
-        return self.planner(demand, current, without)
+        return self.planner(wanted.demand_qps, current, wanted.without)
 
 
 def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], **options: Any) -> World:
@@ -180,11 +181,11 @@ def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], *
 
     async def run() -> World:
         world = World(hosts, **options)
-        await world.fleet.deploy(world.first)
+        await world.adaptation.start(world.first, "start", "the first")
         world.lifecycle.on(Event.WARMED_UP)
         tasks = [asyncio.create_task(world.recovery.run())]
         if world.replans:
-            tasks.append(asyncio.create_task(world.adaptation.run(0.1)))
+            tasks.append(asyncio.create_task(world.adaptation.run(0.1, world.solve)))
         await test(world)
         for task in tasks:
             task.cancel()

@@ -22,7 +22,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.adaptation import ChangeTotals
+from proteus_cli.serving.adaptation import Adaptation
 from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.counts import Histogram
 from proteus_cli.serving.dataplane import DataPlane
@@ -33,6 +33,9 @@ from proteus_cli.serving.lag import LoopLag
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.loading import Failed
 from proteus_cli.serving.metrics import Metrics
+from proteus_cli.serving.recent import Recent
+from proteus_cli.serving.solver import SolverState
+from proteus_cli.serving.status import Server
 
 Parse = Callable[[str], Iterable[Metric]]
 FORMATS: list[Any] = [
@@ -75,7 +78,16 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
     for number in range(50):
         controller.offer(make_request(number, family=names[0]), 1.0)
     plane.refusals["BadRequest"] += 1
-    return Metrics(plane, fleet, Connections(most=9, most_body_bytes=9), LoopLag(), ChangeTotals())
+    server = Server(
+        plane,
+        fleet,
+        Adaptation(controller, fleet, plane.clock),
+        {},
+        Recent(plane.counts, plane.clock),
+        "auto",
+        SolverState(),
+    )
+    return Metrics(server, Connections(most=9, most_body_bytes=9), LoopLag())
 
 
 def shown(accept: bytes, *size: int) -> tuple[bytes, bytes]:

@@ -23,10 +23,11 @@ def test_with_one_of_two_devices_lost_at_60_percent_load_few_requests_notice() -
     async def lose_one(world: World) -> None:
         before = await world.ask(RATE_QPS, 2.0)
         assert set(world.counted) == {Outcome.SERVED}
+        asking = asyncio.create_task(world.ask(RATE_QPS, WATCHED_S))
         while not world.fleet.lanes["cpu0"].is_busy:
             await asyncio.sleep(0.001)
         world.executor("cpu0").die()
-        asked = await world.ask(RATE_QPS, WATCHED_S)
+        asked = await asking
         await asyncio.sleep(1.0)
         bad = before + asked - world.counted[Outcome.SERVED]
         assert bad / asked < 0.02
@@ -168,7 +169,7 @@ def test_an_engine_that_fails_on_everything_costs_nobody_an_answer() -> None:
         assert world.hosts == {"cpu0": {"fast"}, "cpu1": {"good"}}
         world.broken.clear()
         await asyncio.sleep(60.0)
-        asked += await world.ask(50.0, 20.0)
+        asked += await world.ask(150.0, 20.0)  # more than one device carries
         await asyncio.sleep(1.0)
         assert world.counted == {Outcome.SERVED: asked}
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
@@ -207,7 +208,7 @@ def test_a_variant_that_can_not_be_loaded_leaves_the_plan_in_force_and_is_planne
         world.spoilt.clear()
         await world.ask(300.0, 20.0)
         assert "fast" in {variant for variants in world.hosts.values() for variant in variants}
-        assert all(breaker.is_closed for breaker in world.fleet.broken.values())
+        assert State.OPEN not in {breaker.state for breaker in world.fleet.broken.values()}
         assert world.counted[Outcome.SERVED] > before + 3000
         await asyncio.sleep(1.0)
 

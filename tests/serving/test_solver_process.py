@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 from builders import make_placement, make_plan
 
+from proteus_cli.control.replanning import Replan
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
-from proteus_cli.serving.adaptation import SolverProcess
+from proteus_cli.serving.solver import SolverProcess
 
 PLAN = make_plan(make_placement("cpu0", "a", "a-s"), demand_qps={"a": 1.0}, devices=("cpu0",))
+ASKED = Replan({"a": 1.0}, "asked")
 SOON_S = 20.0
+LIMIT_S = 2.0
 
 
 def answer(demand: Demand, current: Plan, without: Outages) -> Plan:
@@ -52,12 +55,12 @@ def _gone_soon(process: int) -> bool:
 
 def test_a_process_that_died_is_replaced_and_the_question_is_answered() -> None:
     async def run() -> Plan:
-        solver = SolverProcess(answer)
+        solver = SolverProcess(answer, LIMIT_S)
         try:
-            await solver({"a": 1.0}, PLAN)
+            await solver(ASKED, PLAN)
             (first,) = _children(solver)
             os.kill(first, signal.SIGKILL)
-            return await solver({"a": 1.0}, PLAN)
+            return await solver(ASKED, PLAN)
         finally:
             solver.close()
 
@@ -69,8 +72,8 @@ def test_closing_ends_a_process_that_is_busy_or_stopped(tmp_path: Path, *, is_st
     started = tmp_path / "started"
 
     async def run() -> int:
-        solver = SolverProcess(partial(never, started))
-        question = asyncio.ensure_future(solver({"a": 1.0}, PLAN))
+        solver = SolverProcess(partial(never, started), 600.0)
+        question = asyncio.ensure_future(solver(ASKED, PLAN))
         while not started.exists():
             await asyncio.sleep(0.05)
         (process,) = _children(solver)
@@ -87,10 +90,10 @@ def test_closing_ends_a_process_that_is_busy_or_stopped(tmp_path: Path, *, is_st
 def test_the_process_ends_with_a_server_that_is_killed() -> None:
     script = (
         "import asyncio, os\n"
-        "from test_solver_process import PLAN, SolverProcess, answer\n"
+        "from test_solver_process import ASKED, LIMIT_S, PLAN, SolverProcess, answer\n"
         "async def run():\n"
-        "    solver = SolverProcess(answer)\n"
-        "    await solver({'a': 1.0}, PLAN)\n"
+        "    solver = SolverProcess(answer, LIMIT_S)\n"
+        "    await solver(ASKED, PLAN)\n"
         "    print(*solver._pool._processes, flush=True)\n"
         "    os._exit(1)\n"
         "if __name__ == '__main__':\n"

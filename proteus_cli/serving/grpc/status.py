@@ -6,13 +6,16 @@ from urllib.parse import quote_from_bytes
 from proteus_cli.errors import (
     BadRequest,
     BodyTooLarge,
+    Conflict,
     DeadlineExceeded,
     EngineFailed,
+    Forbidden,
     NotAccurateEnough,
     NotFound,
     NotReady,
     Overloaded,
     RequestError,
+    Unfitting,
     UnknownModel,
 )
 from proteus_cli.serving.grpc.frames import field
@@ -27,7 +30,9 @@ class Status(IntEnum):
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
@@ -39,6 +44,9 @@ STATUS = {
     NotAccurateEnough: Status.INVALID_ARGUMENT,
     UnknownModel: Status.NOT_FOUND,
     NotFound: Status.NOT_FOUND,
+    Forbidden: Status.PERMISSION_DENIED,
+    Conflict: Status.FAILED_PRECONDITION,
+    Unfitting: Status.INVALID_ARGUMENT,
     BodyTooLarge: Status.RESOURCE_EXHAUSTED,
     Overloaded: Status.RESOURCE_EXHAUSTED,
     EngineFailed: Status.INTERNAL,

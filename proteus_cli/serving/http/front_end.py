@@ -1,8 +1,10 @@
 """The REST front end: only translates, between exchanges and the data plane."""
 
+import asyncio
 import logging
 import math
 import zlib
+from collections.abc import Awaitable
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
@@ -13,14 +15,17 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.errors import (
     BadRequest,
     BodyTooLarge,
+    Conflict,
     DeadlineExceeded,
     EngineFailed,
+    Forbidden,
     MethodNotAllowed,
     NotAccurateEnough,
     NotFound,
     NotReady,
     Overloaded,
     RequestError,
+    Unfitting,
     UnknownModel,
 )
 from proteus_cli.serving import oip
@@ -41,8 +46,11 @@ STATUS = {
     NotAccurateEnough: 400,
     UnknownModel: 404,
     NotFound: 404,
+    Forbidden: 403,
     MethodNotAllowed: 405,
+    Conflict: 409,
     BodyTooLarge: 413,
+    Unfitting: 422,
     Overloaded: 429,
     EngineFailed: 500,
     NotReady: 503,
@@ -68,6 +76,7 @@ class HttpFrontEnd:
             code="http.response.status_code", ok=_OK, codes=STATUS,
         )  # fmt: skip
         self._families: dict[bytes, tuple[str, Codec]] = {}
+        self._tasks: set[asyncio.Future[None]] = set()  # the loop alone would let go of them
         for family, signature in plane.signatures.items():
             self._add(family, signature)
 
@@ -107,7 +116,22 @@ class HttpFrontEnd:
         if known is not None and exchange.method == _POST:
             self._infer(exchange, *known)
         else:
-            self._pages.answer(exchange, path.decode(errors="replace"))
+            later = self._pages.answer(exchange, path.decode(errors="replace"))
+            if later is not None:
+                task = asyncio.ensure_future(self._answer(exchange, later))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, exchange: Exchange, later: Awaitable[None]) -> None:
+        """A page that takes time."""
+        try:
+            await later
+        except RequestError as error:
+            self._plane.refusals[type(error).__name__] += 1
+            refuse(exchange, error)
+        except Exception:
+            log.exception("a bug while handling %r %r", exchange.method, exchange.target)
+            exchange.respond(500, JSON, b'{"error":"internal error"}')
 
     def _infer(self, exchange: Exchange, family: str, codec: Codec) -> None:
         if self._traces is not None:

@@ -197,8 +197,21 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
             {200: {"description": "Prometheus' text.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
         )
     },
-    "/proteus/status": {
+    "/v2/proteus/status": {
         "GET": Operation("What runs now, and how the plan changed", {200: _answer("The status.", "Status")})
+    },
+    "/v2/proteus/plan": {
+        "GET": Operation("The plan in force", {200: _answer("As in a plan file.", "Plan")}),
+        "POST": Operation(
+            "Put a plan in force",
+            {
+                200: _answer("It is in force.", "Change"),
+                403: _answer("This server asks for no tokens, and so takes no plans.", "Error"),
+                409: _answer("What the plan was made from has changed since.", "Error"),
+                422: _answer("The plan does not fit what is served here, or can't be loaded.", "Error"),
+            },
+            body={"required": True, "content": {_JSON: {"schema": ref("Plan")}}},
+        ),
     },
     "/openapi.json": {"GET": Operation("This document", {200: _answer("OpenAPI 3.1.", "Document")})},
 }

@@ -1,7 +1,7 @@
 """Everything that REST offers besides inference."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -9,6 +9,7 @@ import msgspec
 from proteus_cli import __version__
 from proteus_cli.errors import BadRequest, MethodNotAllowed, NotFound, UnknownModel
 from proteus_cli.serving import oip
+from proteus_cli.serving.by_hand import ByHand
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.http.compression import packed
 from proteus_cli.serving.http.exchange import JSON, Exchange
@@ -52,7 +53,7 @@ class Asked:
 
 
 Request = TypeVar("Request", IndexRequest, RepositoryRequest)
-Handler = Callable[[Asked], Page]
+Handler = Callable[[Asked], Page | Awaitable[Page]]
 
 
 class Pages:
@@ -66,9 +67,11 @@ class Pages:
         *,
         platform: str,
         status: Callable[[], dict[str, Any]],
+        by_hand: ByHand,
         needs_token: bool = False,
     ) -> None:
         self._plane, self._models, self._platform, self._status = plane, models, platform, status
+        self._by_hand = by_hand
         described = _json(document(plane.signatures, needs_token=needs_token))
         self._routes: dict[str, dict[str, Handler]] = {
             "/openapi.json": {"GET": lambda _: described},
@@ -76,7 +79,8 @@ class Pages:
             "/v2/health/live": {"GET": lambda _: Page(200)},
             "/v2/health/ready": {"GET": lambda _: Page(200 if self._is_ready() else 503)},
             "/metrics": {"GET": lambda asked: Page(200, *metrics.page(asked.accept))},
-            "/proteus/status": {"GET": lambda _: _json(self._status())},
+            "/v2/proteus/status": {"GET": lambda _: _json(self._status())},
+            "/v2/proteus/plan": {"GET": lambda _: _json(plane.controller.plan), "POST": self._apply},
             "/v2/models/stats": {"GET": lambda _: self._statistics(None)},
             "/v2/models/{model}": {"GET": self._metadata},
             "/v2/models/{model}/versions/{version}": {"GET": self._metadata},
@@ -99,8 +103,11 @@ class Pages:
         """The verbs of each path; HEAD goes without saying where there is GET."""
         return {template: set(methods) for template, methods in self._routes.items()}
 
-    def answer(self, exchange: Exchange, path: str) -> None:
-        """Answer a request that is no inference. Raises `RequestError`."""
+    def answer(self, exchange: Exchange, path: str) -> Awaitable[None] | None:
+        """Answer a request that is no inference, at once or, where that takes time, by what is returned.
+
+        Both raise `RequestError`.
+        """
         methods, values = self._find(path)
         if values.get("version", oip.VERSION) != oip.VERSION:
             raise UnknownModel(f"no version `{values['version']}` of any model; there is `{oip.VERSION}`")
@@ -110,11 +117,10 @@ class Pages:
             allowed = ", ".join(methods)
             raise MethodNotAllowed(f"{path} takes {allowed}, not {method}", allowed=allowed)
         page = handler(Asked(values, exchange.body, exchange.headers.get(b"accept", b"")))
-        body, headers = page.body, b""
-        # Triton's asyncio client asks for compression, but reads these pages as they come.
-        if not path.startswith("/v2/"):
-            body, _, headers = packed(exchange.headers, body, [])
-        exchange.respond(page.status, page.content_type, body, headers=headers)
+        if isinstance(page, Page):
+            _respond(exchange, path, page)
+            return None
+        return _respond_later(exchange, path, page)
 
     def _find(self, path: str) -> tuple[dict[str, Handler], dict[str, str]]:
         parts = path.split("/")
@@ -157,11 +163,26 @@ class Pages:
         self._models.unload(asked.values["model"])
         return Page(200)
 
+    async def _apply(self, asked: Asked) -> Page:
+        return _json(asdict(await self._by_hand.from_client(asked.body)))
+
     def _no_such_model(self, asked: Asked) -> Page:
         raise UnknownModel(f"no model `{self._model(asked)}` of that version")
 
     def _is_ready(self) -> bool:
         return self._plane.lifecycle.state is State.READY
+
+
+def _respond(exchange: Exchange, path: str, page: Page) -> None:
+    body, headers = page.body, b""
+    # Triton's asyncio client asks for compression, but reads the pages that it knows as they come.
+    if not path.startswith("/v2/") or path.startswith("/v2/proteus/"):
+        body, _, headers = packed(exchange.headers, body, [])
+    exchange.respond(page.status, page.content_type, body, headers=headers)
+
+
+async def _respond_later(exchange: Exchange, path: str, page: Awaitable[Page]) -> None:
+    _respond(exchange, path, await page)
 
 
 def _read(body: bytes | bytearray, kind: type[Request]) -> Request:

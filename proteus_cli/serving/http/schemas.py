@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import msgspec
+
+from proteus_cli.domain.plan import Plan
 from proteus_cli.serving import oip
 from proteus_cli.serving.lifecycle import State
 
@@ -143,10 +146,46 @@ _INFER_ANSWER = _object(
     closed=True,
 )
 
+_BY_OUTCOME = _by(_COUNT, "Requests by outcome.")
+
+_FAMILY_STATUS = _object(
+    {
+        "demand_qps": _NUMBER | {"description": "Over the last second."},
+        "demand_windows_qps": _by(_NUMBER, "Over windows of several lengths."),
+        "planned_qps": _NUMBER,
+        "capacity_qps": _NUMBER | {"description": "The most that the plan carries."},
+        "throughput_qps": _NUMBER | {"description": "Answers per second, lately."},
+        "outcomes": _BY_OUTCOME,
+        "recent": _object({"seconds": _NUMBER, "outcomes": _BY_OUTCOME}),
+        "effective_accuracy": _or_null(_FRACTION),
+        "best_accuracy": _or_null(_FRACTION),
+        "slo_s": _NUMBER,
+        "p99_s": _or_null(_NUMBER),
+        "waiting": _COUNT,
+        "loaded": {"type": "boolean"},
+    }
+)
+
+_DEVICE_STATUS = _object(
+    {"type": _TEXT, "kind": _TEXT, "variants": _list(_TEXT), "pace": _NUMBER, "busy_s": _NUMBER},
+    {"breaker": {"type": "string", "enum": ["closed", "open", "half-open"]}, "reason": _or_null(_TEXT)},
+)
+
+_PLAN_STATUS = _object(
+    {
+        "id": _or_null(_TEXT) | {"description": "Its name in plans/history/."},
+        "since_unix_s": _NUMBER,
+        "origin": _TEXT,
+        "reason": _TEXT,
+        "held_s": _NUMBER | {"description": "So long it is left alone, as a person asked for it."},
+    }
+)
+
 _STATUS = _object(
     {
         "state": {"type": "string", "enum": [state.value for state in State]},
         "policy": _TEXT,
+        "replan": _TEXT | {"description": "`off`, `auto`, or `period=10s`."},
         "emulated": {"type": "boolean", "description": "The devices are: no time here was measured."},
         "inside": _COUNT | {"description": "Requests that wait or run."},
         "demand_qps": _by(_NUMBER, "Queries per second over the last second, by family."),
@@ -155,10 +194,32 @@ _STATUS = _object(
         "best_accuracy": _by(_FRACTION, "By family."),
         "placements": _list(_object({"device": _TEXT, "family": _TEXT, "variant": _TEXT})),
         "pace": _by(_NUMBER, "What batches take over what was profiled, by device."),
-        "outcomes": _by(_by(_COUNT, "Requests by outcome."), "By family."),
+        "outcomes": _by(_BY_OUTCOME, "By family."),
         "changes": _list({"type": "object"}) | {"description": "Changes of plan so far."},
+        "plan": _PLAN_STATUS,
+        "failures": _object({"total": _by(_COUNT, "By cause."), "last": _list({"type": "object"}), "pause_s": _NUMBER}),
+        "solver": _or_null(_object({"pid": _or_null(_COUNT), "is_busy": {"type": "boolean"}})),
+        "history": _or_null(
+            _object({"directory": _TEXT, "written": _COUNT, "failed": _COUNT, "problem": _or_null(_TEXT)})
+        ),
+        "families": _by(_FAMILY_STATUS, "By family."),
+        "devices": _by(_DEVICE_STATUS, "By device."),
     }
 )
+
+_CHANGE = _object(
+    {
+        "unix_s": _NUMBER,
+        "reason": _TEXT,
+        "solve_s": _NUMBER,
+        "total_s": _NUMBER | {"description": "Seconds from the request until it was in force."},
+        "swaps": _COUNT | {"description": "Variants loaded."},
+        "origin": _TEXT,
+    },
+    closed=True,
+)
+
+_PLAN_PARTS: Json = msgspec.json.schema_components([Plan], ref_template="#/components/schemas/{name}")[1]
 
 _INSTANCE = _object(
     {
@@ -259,6 +320,8 @@ SCHEMAS: Json = {
     "AnswerParameters": _ANSWER_PARAMETERS,
     "Output": _OUTPUT,
     "Status": _STATUS,
+    "Change": _CHANGE,
+    **_PLAN_PARTS,
     "Config": _CONFIG,
     "ModelStatistics": _MODEL_STATISTICS,
     "Statistics": _STATISTICS,

@@ -43,8 +43,8 @@ def pages() -> Pages:
         catalog, controller, Lifecycle(), lambda: 0.0, signatures={"small": SMALL}, most_rows={"small": 8},
         best_accuracy={"small": 0.9},
     )  # fmt: skip
-    models, no_metrics = Models(plane, platform="onnxruntime", devices=()), cast("Any", None)
-    return Pages(plane, models, no_metrics, platform="onnxruntime", status=dict)
+    models, nothing = Models(plane, platform="onnxruntime", devices=()), cast("Any", None)
+    return Pages(plane, models, nothing, platform="onnxruntime", status=dict, by_hand=nothing)
 
 
 def test_each_route_is_described_and_each_description_has_a_route() -> None:

@@ -1,0 +1,81 @@
+"""Why a plan came into force, and what was seen of it while it was."""
+
+from datetime import datetime
+from typing import Literal
+
+from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
+
+Origin = Literal["start", "resumed", "demand", "file", "request"]
+"""What brought a plan: the start of a server, one that goes on after another was killed, the demand, a person."""
+
+Ended = Literal["replaced", "stopped"]
+
+
+class Base(Value, frozen=True):
+    """The plan that a server was started with: as it was named, and the SHA-256 of its file."""
+
+    plan: str
+    sha256: str
+
+
+class Seen(Value, frozen=True):
+    """What the decision was made on: demand in queries per second by family and window, pace by device, lost devices.
+
+    ``pace``: batches take so many times what was profiled.
+    """
+
+    demand_qps: dict[str, dict[str, float]]
+    pace: dict[str, float]
+    lost: tuple[str, ...] = ()
+
+
+class FamilyEffect(Value, frozen=True):
+    """Of one family: requests by outcome, the mean accuracy of those served, and the part that wasn't served in time.
+
+    The latter two are None where there were none.
+    """
+
+    outcomes: dict[str, int]
+    effective_accuracy: float | None
+    slo_violation_ratio: float | None
+
+
+class Effect(Value, frozen=True):
+    """What was seen while a plan was in force, for so many seconds; ``ended`` is when (ISO 8601, UTC) and why."""
+
+    ended: str
+    why: Ended
+    seconds: float
+    families: dict[str, FamilyEffect]
+
+    def __post_init__(self) -> None:
+        require(is_amount(self.seconds), "seconds must not be negative")
+
+
+class PlanRecord(Value, frozen=True):
+    """Beside a plan in ``plans/history/``: ``<plan>.record.json``.
+
+    ``plan`` names it and ``before`` the one that it replaced, without ``.json``; ``began`` is when it came into force
+    (ISO 8601, UTC). Seconds that solving took and the whole change did, and how many variants were loaded. ``effect``
+    is None while it is in force, and for good where the server was killed.
+    """
+
+    format: int
+    made_by: MadeBy
+    plan: str
+    before: str | None
+    base: Base
+    emulated: bool
+    began: str
+    origin: Origin
+    reason: str
+    seen: Seen
+    planned_qps: dict[str, float]
+    solve_s: float
+    total_s: float
+    swaps: int
+    effect: Effect | None
+
+    def __post_init__(self) -> None:
+        require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
+        datetime.fromisoformat(self.began)
