@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,11 @@ class TensorSpec:
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one row; sizes that vary count as 1."""
+        return prod(size or 1 for size in self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
