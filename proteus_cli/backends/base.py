@@ -49,6 +49,18 @@ class Signature:
         """Random inputs of so many rows, for measuring: uniform in [0, 1), or small whole numbers."""
         return {spec.name: _sample(spec, rows, rng) for spec in self.inputs}
 
+    def fits(self, other: "Signature") -> bool:
+        """The same tensors; a size that one of the two doesn't tell may be any."""
+        return _fit(self.inputs, other.inputs) and _fit(self.outputs, other.outputs)
+
+
+def _fit(ours: tuple[TensorSpec, ...], theirs: tuple[TensorSpec, ...]) -> bool:
+    return len(ours) == len(theirs) and all(
+        (one.name, one.dtype, len(one.shape)) == (other.name, other.dtype, len(other.shape))
+        and all(a == b or None in {a, b} for a, b in zip(one.shape, other.shape, strict=True))
+        for one, other in zip(ours, theirs, strict=True)
+    )
+
 
 def _sample(spec: TensorSpec, rows: int, rng: np.random.Generator) -> npt.NDArray[Any]:
     shape = (rows, *(size or 1 for size in spec.shape))

@@ -74,7 +74,7 @@ class Fleet:
         executor = self.lanes[placement.device].executor
         signature = await executor.load(key, self._models[key], placement.max_batch)
         self._loaded.add((placement.device, key))
-        if signature != self._signatures[placement.family]:
+        if not signature.fits(self._signatures[placement.family]):
             raise EngineError(
                 f"`{placement.variant}` takes or gives other tensors than the rest of family `{placement.family}`.",
                 hint="queries of a family must fit each of its variants",

@@ -21,7 +21,7 @@ from proteus_cli.errors import DeviceLost, DeviceUnavailable
 from proteus_cli.serving.executor import Arrays, Batch, BatchResult, Done, EngineKey, Losable
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.process.inner import Inner
-from proteus_cli.serving.process.memory import Slot, offsets
+from proteus_cli.serving.process.memory import CAN_SHARE, Slot, offsets
 from proteus_cli.serving.process.wire import (
     FROM_PROCESS,
     OPENING,
@@ -288,6 +288,8 @@ class ProcessExecutor(Losable):
 
 def _started(device: str) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     """A process, and our end of the socket to it. Raises `DeviceUnavailable` where there can't be one."""
+    if not CAN_SHARE:
+        raise DeviceUnavailable(f"{device} can't have a process of its own on this system.", hint="that takes Linux")
     command = [sys.executable, "-P", "-m", "proteus_cli.serving.process.child"]
     paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # whatever was done to find this package
     try:
