@@ -67,14 +67,10 @@ class Child:
         self._has_ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Until told to end, when all batches have ended."""
+        """Until told to end, when all batches have ended; what is loaded goes with the process."""
         self._executor.on_lost = self._lost
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._channel.fileno(), self._read)
+        asyncio.get_running_loop().add_reader(self._channel.fileno(), self._read)
         await self._has_ended.wait()
-        loop.remove_reader(self._channel.fileno())
-        if not self._loads:  # else it would be waited for them
-            self._executor.close()
 
     def _read(self) -> None:
         try:
@@ -286,4 +282,4 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]))
-    os._exit(0)  # all is freed, and nobody waits for what Python would still tidy up
+    os._exit(0)  # at once, also where a model is being loaded

@@ -269,6 +269,13 @@ class ProcessExecutor(Losable):
         self._channel.close()
         self._process.kill()
         self._reaper.start()
+        self._loop.call_soon(self._free_slots)  # what it said at last may have to be taken out first
+
+    def _free_slots(self) -> None:
+        for slot in self._slots:
+            slot.close()
+        self._slots.clear()
+        self._flights.clear()
 
     def _reap(self) -> None:
         code = self._process.wait()
