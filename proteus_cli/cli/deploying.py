@@ -50,6 +50,7 @@ def deployment_of(
     emulation: Emulation | None = None,
     resume: bool = True,
     kept_plans: int = 1000,
+    in_processes: bool = False,
 ) -> "Deployment":
     """All that serving needs, checked: the plan is current, its devices here or emulated, its models what they were.
 
@@ -103,6 +104,7 @@ def deployment_of(
         history=PlanHistory(place.history_dir, base, emulated=is_emulated, keep=kept_plans) if kept_plans else None,
         origin=first.origin,
         reason=first.reason,
+        in_processes=in_processes,
     )
 
 

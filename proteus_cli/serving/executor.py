@@ -167,6 +167,7 @@ class Losable:
         for loading in self._loading:
             if not loading.done():
                 loading.set_exception(DeviceLost(loss.message, hint=loss.hint))
+                loading.exception()  # it may be that nobody waits
 
     async def _loaded(self, loading: "asyncio.Future[Awaited]") -> Awaited:
         """Wait for an engine, or until the device is lost."""

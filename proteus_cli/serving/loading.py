@@ -66,7 +66,7 @@ class Loader:
         except TimeoutError:
             raise DeviceLost(f"{device} did not load {variant} within {limit_s:.0f} s") from None
         self._loaded[device].add(key)
-        if signature != self._signatures[family]:
+        if not signature.fits(self._signatures[family]):
             self.unload(device, executor, key)
             raise EngineError(
                 f"`{variant}` takes or gives other tensors than the rest of family `{family}`.",

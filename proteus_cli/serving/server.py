@@ -97,10 +97,10 @@ class ServerOptions:
 class Deployment:
     """What to serve: a plan, and all that changes of plan may bring. ``models`` are ONNX files by engine.
 
-    Where devices are ``emulated``, only those of the models that are there; none is run. ``source`` is where plans come
-    from that people apply. ``built`` is where engines for GPUs are kept. ``replanning`` is the re-planning as it was
-    asked for; a solve takes ``solve_limit_s`` at most. ``history`` is None where none is kept. ``origin`` and
-    ``reason`` are those of the plan.
+    Where devices are ``emulated``, only those of the models that are there; none is run. Devices other than GPUs run in
+    threads of the server, or ``in_processes`` of their own. ``source`` is where plans come from that people apply.
+    ``built`` is where engines for GPUs are kept. ``replanning`` is the re-planning as it was asked for; a solve takes
+    ``solve_limit_s`` at most. ``history`` is None where none is kept. ``origin`` and ``reason`` are those of the plan.
     """
 
     plan: Plan
@@ -118,6 +118,7 @@ class Deployment:
     history: PlanHistory | None = None
     origin: Origin = "start"
     reason: str = "the plan that the server was started with"
+    in_processes: bool = False
 
 
 def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
@@ -166,16 +167,21 @@ async def _serve(
     announce: Callable[[str], None],
     tracing: "Tracing | None",
 ) -> None:
-    with _hardware(deployment) as hardware:
+    async with _hardware(deployment) as hardware:
         await _serve_on(hardware, deployment, options, listeners, announce, tracing)
 
 
-def _hardware(deployment: Deployment) -> AbstractContextManager[Hardware]:
-    catalog, models = deployment.catalog, deployment.models
+@asynccontextmanager
+async def _hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
+    catalog, models, in_processes = deployment.catalog, deployment.models, deployment.in_processes
     if deployment.emulated:
-        return made_up(deployment.profiles, catalog, models)
-    devices = {device.id: device for device in deployment.devices}
-    return nullcontext(of_this_machine(devices, catalog, models, deployment.built))
+        with made_up(deployment.profiles, catalog, models, in_processes=in_processes) as hardware:
+            yield hardware
+    else:
+        devices = {device.id: device for device in deployment.devices}
+        built = deployment.built
+        async with of_this_machine(devices, catalog, models, built, in_processes=in_processes) as hardware:
+            yield hardware
 
 
 async def _serve_on(

@@ -128,3 +128,14 @@ def test_a_plan_for_it_is_served_and_replayed(
     assert found["mode"] == "emulated"
     assert (found["requests"], found["failed"]) == (40, 0)
     assert found["served"] > 0
+
+
+def test_a_lost_context_takes_one_process_along_and_a_fresh_one_opens_the_gpu_again(
+    doubles: dict[str, str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "contract.e2e.losing", str(tmp_path)],
+        env=doubles, text=True, timeout=TIMEOUT_S, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "PyCUDA" not in done.stdout, done.stdout

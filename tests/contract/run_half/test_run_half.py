@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 SCENARIOS = (
     "answers", "inline", "threads", "overlap", "responsive", "timed", "shapes", "swap", "cancelled_load",
     "out_of_memory", "too_large", "unservable", "leftover_frames", "refusals", "launch_failure",
-    "lost_context", "astray",
+    "lost_context", "astray", "abandoned",
 )  # fmt: skip
 TIMEOUT_S = 60.0
 
