@@ -51,6 +51,7 @@ def deployment_of(
     resume: bool = True,
     kept_plans: int = 1000,
     in_processes: bool = False,
+    most_away_frac: float = 0.5,
 ) -> "Deployment":
     """All that serving needs, checked: the plan is current, its devices here or emulated, its models what they were.
 
@@ -105,6 +106,7 @@ def deployment_of(
         origin=first.origin,
         reason=first.reason,
         in_processes=in_processes,
+        most_away_frac=most_away_frac,
     )
 
 

@@ -100,6 +100,16 @@ def serve(
             help="Where CPUs run batches: on threads of the server, or each in its own process, as GPUs always do.",
         ),
     ] = Lanes.THREAD,
+    most_away: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="FRACTION",
+            help="The most of a family's capacity that may be away while devices change that have no room to load "
+            "what comes beside what they have.",
+        ),
+    ] = 0.5,
     max_body: Annotated[float, typer.Option(**SIZE, help="The largest request body.")] = "64MiB",  # type: ignore[assignment]
     non_finite: Annotated[
         NonFinite,
@@ -182,6 +192,7 @@ def serve(
         resume=resume,
         kept_plans=plan_history,
         in_processes=lanes is Lanes.PROCESS,
+        most_away_frac=most_away,
     )
     run_server(deployment, options, _announce_emulated if emulate else _announce)
 

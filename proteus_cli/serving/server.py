@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from proteus_cli import __version__
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import Policy
+from proteus_cli.control.transition import MOST_AWAY_FRAC
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
@@ -101,6 +102,7 @@ class Deployment:
     threads of the server, or ``in_processes`` of their own. ``source`` is where plans come from that people apply.
     ``built`` is where engines for GPUs are kept. ``replanning`` is the re-planning as it was asked for; a solve takes
     ``solve_limit_s`` at most. ``history`` is None where none is kept. ``origin`` and ``reason`` are those of the plan.
+    No more of a family's capacity than ``most_away_frac`` is away at once while devices change what they host.
     """
 
     plan: Plan
@@ -119,6 +121,7 @@ class Deployment:
     origin: Origin = "start"
     reason: str = "the plan that the server was started with"
     in_processes: bool = False
+    most_away_frac: float = MOST_AWAY_FRAC
 
 
 def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
@@ -372,6 +375,7 @@ async def _fleet(
         profiles=deployment.profiles,
         signatures=plane.signatures,
         inline_s=hardware.inline_s,
+        most_away_frac=deployment.most_away_frac,
     )
     plane.lanes = fleet.lanes
     devices = {device.id: device for device in deployment.devices}
