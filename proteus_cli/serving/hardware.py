@@ -31,7 +31,9 @@ Models = Mapping[EngineKey, Path]
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """``executor`` opens a device, also again once it was lost; ``platform`` is what the models' metadata says of all.
+    """``executor`` opens a device, also again once it was lost, or raises `DeviceUnavailable`.
+
+    ``platform`` is what the models' metadata says of all.
 
     ``models`` are what executors load, ``signatures`` what each family takes and gives; ``stubs`` are families whose
     signature is made up. Batches that take ``inline_s`` at most may run on the loop.

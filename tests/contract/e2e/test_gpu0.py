@@ -119,6 +119,10 @@ def test_a_plan_for_it_is_served_and_replayed(
             assert answer["parameters"]["emulated"] is True
             assert answer["outputs"][0]["shape"] == [1, 3]
         assert server.status()["emulated"] is True
+        mapped = Path(f"/proc/{server.process.pid}/maps").read_text(encoding="utf-8")
+        assert not [
+            name for name in ("pycuda", "tensorrt") if name in mapped
+        ]  # only the process of the GPU has a context
         url = f"http://127.0.0.1:{server.port}"
         proteus(doubles, made, "replay", str(trace), "--url", url, "-o", str(report), "--json")
         assert server.stop() == 0
