@@ -22,7 +22,7 @@ from proteus_cli.backends.affinity import pin_this_thread
 from proteus_cli.backends.base import Part, Signature
 from proteus_cli.backends.engines import Engines
 from proteus_cli.backends.opening import open_backend
-from proteus_cli.errors import DeviceLost, EngineError, ProteusError
+from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
 from proteus_cli.serving.emulation import Alarm, EmulatedExecutor
 from proteus_cli.serving.executor import Arrays, Batch, BatchResult, Done, EngineKey, Executor, ThreadExecutor
 from proteus_cli.serving.process.inner import Emulated, Inner, OnCpu, OnGpu
@@ -151,7 +151,8 @@ class Child:
         self._running += 1
 
         def done(result: BatchResult | Exception) -> None:
-            if len(run.rows) > 1 and isinstance(result, EngineError) and not isinstance(result, DeviceLost):
+            may_be_one = isinstance(result, EngineError) and not isinstance(result, DeviceLost | EngineBroken)
+            if may_be_one and len(run.rows) > 1:
                 self._start(engine.batch(key, run.rows, inputs), partial(self._done, run.number, engine, slot))
             else:
                 self._done(run.number, engine, slot, result)
