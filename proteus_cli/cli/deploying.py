@@ -120,9 +120,8 @@ def _first(place: "Workspace", base: "Base", site: _Site, *, resume: bool, emula
     from proteus_cli.serving.plan_history import claim, left_behind, records
 
     started = _First(site.plan, "start", "the plan that the server was started with")
-    is_alone = claim(place.history_dir, base)  # also where nothing is resumed, for servers that start later
-    left = left_behind(records(place.history_dir), base, emulated=emulated) if resume and is_alone else None
-    if left is None:
+    left = left_behind(records(place.history_dir), base, emulated=emulated) if resume else None
+    if left is None or not claim(place.history_dir, base):
         return started
     try:
         last = place.plan(place.history_dir / left.plan)

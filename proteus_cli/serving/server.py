@@ -96,10 +96,10 @@ class ServerOptions:
 class Deployment:
     """What to serve: a plan, and all that changes of plan may bring. ``models`` are ONNX files by engine.
 
-    Where devices are ``emulated``, only those of the models that are there; none is run. ``source`` is where plans come
-    from that people apply. ``built`` is where engines for GPUs are kept. ``replanning`` is the re-planning as it was
-    asked for; a solve takes ``solve_limit_s`` at most. ``history`` is None where none is kept. ``origin`` and ``reason``
-    are those of the plan.
+    Where devices are ``emulated``, only those of the models that are there; none is run. ``source`` is where plans
+    come from that people apply. ``built`` is where engines for GPUs are kept. ``replanning`` is the re-planning as it
+    was asked for; a solve takes ``solve_limit_s`` at most. ``history`` is None where none is kept. ``origin`` and
+    ``reason`` are those of the plan.
     """
 
     plan: Plan
@@ -388,6 +388,7 @@ async def _adapting(
         if history is not None:
             stack.callback(lambda: history.stopped(plane.tallies()))
         if rule is not None and solver is not None:
+            await stack.enter_async_context(_watching(solver.watch()))
             await stack.enter_async_context(_watching(adaptation.run(rule.every_s, solver)))
         yield adaptation, solver
 
