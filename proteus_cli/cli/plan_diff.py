@@ -30,10 +30,9 @@ def diff(
         console.show_json(found)
         return
     console.show(difference_tables(found))
-    console.say(
-        f"{found.swaps} load{'s' if found.swaps != 1 else ''}; effective accuracy {_accuracy(found.effective_accuracy)}, of the best "
-        f"{_accuracy(found.relative_accuracy)}"
-    )
+    accuracy, relative = _accuracy(found.effective_accuracy), _accuracy(found.relative_accuracy)
+    loads = f"{found.swaps} load{'s' if found.swaps != 1 else ''}"
+    console.say(f"{loads}; effective accuracy {accuracy}, of the best {relative}")
 
 
 def _accuracy(pair: "Pair") -> str:

@@ -123,6 +123,11 @@ _CHANGES: tuple[tuple[Described, Callable[[ChangeTotals], float]], ...] = (
     (_counter("proteus_plan_change_seconds_total", "Time from wish to switch."), lambda changes: changes.total_s),
     (_gauge("proteus_plan_timestamp_seconds", "When the plan in force was adopted."), lambda changes: changes.unix_s),
 )
+DRIFT = _gauge(
+    "proteus_profile_drift", "What batches take over what the profile says, where that is off.",
+    "device", "family", "variant", "batch",
+)  # fmt: skip
+CORRECTIONS = _counter("proteus_profile_corrections_total", "Variants on a device whose profile was re-estimated.")
 FAILURES = _counter("proteus_plan_failures_total", "Changes of plan that failed.", "cause")
 SOLVES = _counter("proteus_solver_solves_total", "Questions that the solver was asked.")
 RESTARTS = _counter("proteus_solver_restarts_total", "Processes of the solver that died or hung, and were replaced.")
@@ -183,6 +188,12 @@ class Metrics:
         if server.solver is not None:
             exposition.add(SOLVES, [((), server.solver.solves)])
             exposition.add(RESTARTS, [((), server.solver.restarts)])
+        if server.reprofiling is not None:
+            ratios = server.reprofiling.drift.ratios()
+            exposition.add(
+                DRIFT, [((*k, str(each.batch)), each.ratio) for k, found in ratios.items() for each in found]
+            )
+            exposition.add(CORRECTIONS, [((), server.reprofiling.corrections)])
         if server.history is not None:
             exposition.add(HISTORY_FAILURES, [((), server.history.failed)])
 

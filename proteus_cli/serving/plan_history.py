@@ -200,10 +200,12 @@ def records(directory: Path) -> Iterator[PlanRecord]:
             yield store.read_json(directory / f"{name}{RECORD}", PlanRecord, hint="")
 
 
-def left_behind(found: Iterable[PlanRecord], base: Base, *, emulated: bool) -> PlanRecord | None:
+def left_behind(
+    found: Iterable[PlanRecord], base: Base, *, emulated: bool, also_stopped: bool = False
+) -> PlanRecord | None:
     """The newest record of servers that were started with that plan, where the last of them was killed."""
     newest = next((r for r in found if r.base.sha256 == base.sha256 and r.emulated == emulated), None)
-    return newest if newest is not None and newest.effect is None else None
+    return newest if newest is not None and (newest.effect is None or also_stopped) else None
 
 
 def _names(directory: Path) -> set[str]:
