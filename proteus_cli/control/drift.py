@@ -51,10 +51,16 @@ class Correction:
 
 @dataclass(slots=True)
 class _Cell:
-    """One batch size. ``sum`` and ``batches`` are of this window, ``off_*`` of all since it is off in one direction."""
+    """One batch size: ratios of measured to profiled times.
+
+    ``sum`` and ``batches`` are of this window, ``last_*`` of the one before, ``off_*`` of all since it is off in one
+    direction.
+    """
 
     sum: float = 0.0
     batches: int = 0
+    last_sum: float = 0.0
+    last_batches: int = 0
     is_off: bool = False
     is_slow: bool = False
     off_since_s: float = 0.0
@@ -73,6 +79,7 @@ class _Cell:
         self.is_off, self.is_slow, self.is_seen = is_off, ratio > 1, True
         self.off_sum += self.sum
         self.off_batches += self.batches
+        self.last_sum, self.last_batches = self.sum, self.batches
         self.sum, self.batches = 0.0, 0
 
 
@@ -128,7 +135,16 @@ class Drift:
                 found.append(Correction(*key, estimates))
         return tuple(found)
 
-    def ratios(self) -> dict[Key, list[Estimate]]:
+    def ratios(self) -> dict[Key, float]:
+        """What batches took lately over what the profile says, on the average, of all that ran."""
+        found = {}
+        for key, watched in self._watched.items():
+            batches = sum(cell.batches + cell.last_batches for cell in watched.cells)
+            if batches:
+                found[key] = sum(cell.sum + cell.last_sum for cell in watched.cells) / batches
+        return found
+
+    def off(self) -> dict[Key, list[Estimate]]:
         """What batches take over what the profile says, of sizes that are off now."""
         return {
             key: [

@@ -124,8 +124,7 @@ _CHANGES: tuple[tuple[Described, Callable[[ChangeTotals], float]], ...] = (
     (_gauge("proteus_plan_timestamp_seconds", "When the plan in force was adopted."), lambda changes: changes.unix_s),
 )
 DRIFT = _gauge(
-    "proteus_profile_drift", "What batches take over what the profile says, where that is off.",
-    "device", "family", "variant", "batch",
+    "proteus_profile_drift", "What batches lately take over what the profile says.", "device", "family", "variant"
 )  # fmt: skip
 CORRECTIONS = _counter("proteus_profile_corrections_total", "Variants on a device whose profile was re-estimated.")
 FAILURES = _counter("proteus_plan_failures_total", "Changes of plan that failed.", "cause")
@@ -185,14 +184,10 @@ class Metrics:
         for metric, value in _CHANGES:
             exposition.add(metric, [((), value(totals))])
         exposition.add(FAILURES, [((cause,), number) for cause, number in totals.failed.items()])
-        if server.solver is not None:
-            exposition.add(SOLVES, [((), server.solver.solves)])
-            exposition.add(RESTARTS, [((), server.solver.restarts)])
+        exposition.add(SOLVES, [((), server.solver.solves if server.solver is not None else 0)])
+        exposition.add(RESTARTS, [((), server.solver.restarts if server.solver is not None else 0)])
         if server.reprofiling is not None:
-            ratios = server.reprofiling.drift.ratios()
-            exposition.add(
-                DRIFT, [((*k, str(each.batch)), each.ratio) for k, found in ratios.items() for each in found]
-            )
+            exposition.add(DRIFT, server.reprofiling.drift.ratios().items())
             exposition.add(CORRECTIONS, [((), server.reprofiling.corrections)])
         if server.history is not None:
             exposition.add(HISTORY_FAILURES, [((), server.history.failed)])

@@ -144,7 +144,7 @@ def _drift(reprofiling: Reprofiling | None) -> dict[str, Any] | None:
         "problem": reprofiling.problem,
         "points": [
             {"device": device, "family": family, "variant": variant, **asdict(estimate)}
-            for (device, family, variant), estimates in reprofiling.drift.ratios().items()
+            for (device, family, variant), estimates in reprofiling.drift.off().items()
             for estimate in estimates
         ],
         "corrections": reprofiling.corrections,

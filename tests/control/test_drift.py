@@ -115,8 +115,9 @@ def test_a_device_that_recovers_is_corrected_back() -> None:
 
 def test_what_is_off_can_be_seen_before_it_is_corrected() -> None:
     world = World(scaled(1.5)).serve(30.0)
-    (estimates,) = world.drift.ratios().values()
+    (estimates,) = world.drift.off().values()
     assert {each.batch: round(each.ratio, 3) for each in estimates} == {1: 1.5, 8: 1.5}
+    assert world.drift.ratios() == {("cpu0", "a", "a-s"): near(1.5)}
 
 
 def test_rows_between_profiled_sizes_count_with_the_next_and_beyond_the_last_with_that() -> None:
@@ -125,7 +126,7 @@ def test_rows_between_profiled_sizes_count_with_the_next_and_beyond_the_last_wit
         world.drift.ran("cpu0", "a", "a-s", rows=3, took_s=0.022)  # as the table has it between 2 and 4
         world.drift.ran("cpu0", "a", "a-s", rows=16, took_s=0.104)
     assert world.drift.due(1011.0) == ()
-    assert world.drift.ratios() == {("cpu0", "a", "a-s"): []}
+    assert world.drift.off() == {("cpu0", "a", "a-s"): []}
 
 
 def test_a_recorded_profile_says_by_how_much_it_differs_from_what_was_measured() -> None:
