@@ -120,8 +120,13 @@ def _beside(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        file = os.fdopen(handle, "wb")
+        try:
             yield file, temporary
+            file.close()
+        finally:
+            with contextlib.suppress(OSError):  # what could not be written before can't be now: that has been said
+                file.close()
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -336,6 +341,8 @@ class Workspace:
         for name, expected in inputs.items():
             path = self.root / name
             hint = "run `proteus plan` again, so that the plan fits what is here now"
+            if Path(name).is_absolute() or ".." in Path(name).parts:  # a plan may come from a client
+                raise ArtefactError(f"The plan names `{name}`, which is outside of the workspace.", hint=hint)
             if not path.is_file():
                 raise ArtefactError(f"The plan was made from `{name}`, which is gone.", hint=hint)
             if digest(path) != expected:

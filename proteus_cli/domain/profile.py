@@ -4,6 +4,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
+from msgspec import UNSET, UnsetType
+
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
 from proteus_cli.domain.device import Device
 
@@ -40,13 +42,35 @@ class Point(Value, frozen=True):
         return {"mean": self.mean_s, "p50": self.p50_s, "p95": self.p95_s, "p99": self.p99_s}[of]
 
 
+class RecordedPoint(Value, frozen=True):
+    """A batch size that was re-estimated: ``factor`` times what was measured, seen in so many ``batches``.
+
+    0 batches: it wasn't seen, and scaled with sizes that were.
+    """
+
+    batch: int
+    factor: float
+    batches: int
+
+
+class Recorded(Value, frozen=True):
+    """That times were re-estimated while serving, when (ISO 8601, UTC), and by how much since they were measured.
+
+    ``replaces`` is the SHA-256 of the profile that was served with.
+    """
+
+    time: str
+    replaces: str
+    points: tuple[RecordedPoint, ...] = ()
+
+
 class VariantProfile(Value, frozen=True):
     """One variant on one device. ``engine_digest`` is the content key: model, backend, device type and threads.
 
     ``accuracy`` is measured on the eval split whose digest is ``eval_digest``, or as declared where that is None.
     ``model_digest`` is None where the numbers were imported and no model is known.
     Seconds to build and load the engine; ``memory_bytes`` is what a loaded one takes (0: unknown), ``power_w`` what
-    the device draws while it runs, where that was measured.
+    the device draws while it runs, where that was measured. ``recorded``: some points are no longer as measured.
     """
 
     family: str
@@ -60,6 +84,7 @@ class VariantProfile(Value, frozen=True):
     memory_bytes: int
     points: tuple[Point, ...]
     power_w: float | None = None
+    recorded: Recorded | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         require(self.power_w is None or is_amount(self.power_w), f"power_w of `{self.variant}` must not be negative")

@@ -133,6 +133,10 @@ _CHANGES: tuple[tuple[Described, Callable[[ChangeTotals], float]], ...] = (
     (_counter("proteus_plan_change_seconds_total", "Time from wish to switch."), lambda changes: changes.total_s),
     (_gauge("proteus_plan_timestamp_seconds", "When the plan in force was adopted."), lambda changes: changes.unix_s),
 )
+DRIFT = _gauge(
+    "proteus_profile_drift", "What batches lately take over what the profile says.", "device", "family", "variant"
+)  # fmt: skip
+CORRECTIONS = _counter("proteus_profile_corrections_total", "Variants on a device whose profile was re-estimated.")
 FAILURES = _counter("proteus_plan_failures_total", "Changes of plan that failed.", "cause")
 SOLVES = _counter("proteus_solver_solves_total", "Questions that the solver was asked.")
 RESTARTS = _counter("proteus_solver_restarts_total", "Processes of the solver that died or hung, and were replaced.")
@@ -198,9 +202,11 @@ class Metrics:
         for metric, value in _CHANGES:
             exposition.add(metric, [((), value(totals))])
         exposition.add(FAILURES, [((cause,), number) for cause, number in totals.failed.items()])
-        if server.solver is not None:
-            exposition.add(SOLVES, [((), server.solver.solves)])
-            exposition.add(RESTARTS, [((), server.solver.restarts)])
+        exposition.add(SOLVES, [((), server.solver.solves if server.solver is not None else 0)])
+        exposition.add(RESTARTS, [((), server.solver.restarts if server.solver is not None else 0)])
+        if server.reprofiling is not None:
+            exposition.add(DRIFT, server.reprofiling.drift.ratios().items())
+            exposition.add(CORRECTIONS, [((), server.reprofiling.corrections)])
         if server.history is not None:
             exposition.add(HISTORY_FAILURES, [((), server.history.failed)])
 
