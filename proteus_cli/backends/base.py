@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from proteus_cli.domain.profile import Backend as BackendVersions
 
+EngineName = tuple[str, str]
+"""Family and variant."""
+
 ANY_RUNNER_TAKES = 64
 """Rows of a batch that every runner takes; more depend on how its engine was built."""
 
@@ -66,17 +69,17 @@ class Runner(Protocol):
 
 
 class Backend(Protocol):
-    """Runs models on one kind of device."""
+    """Runs models on one kind of device. One that keeps what it builds has to know whose a model is, its ``owner``."""
 
     versions: BackendVersions
 
-    def prepare(self, model: Path) -> float:
+    def prepare(self, model: Path, owner: EngineName | None = None) -> float:
         """Build what loading a model needs, if it isn't there yet. How many seconds building it took, now or before.
 
         Raises `EngineError` where it can't be built.
         """
         ...
 
-    def runner(self, model: Path) -> AbstractContextManager[Runner]:
+    def runner(self, model: Path, owner: EngineName | None = None) -> AbstractContextManager[Runner]:
         """Load a model; leaving the context frees it. Raises `EngineError` where it can't be loaded."""
         ...

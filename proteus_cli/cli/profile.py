@@ -106,7 +106,7 @@ def _measure_all(
 
     catalog = place.catalog()
     chosen = select(discover(read_settings(place.root).devices), device)
-    engines = Engines(place.built_dir, place.model_names(catalog), max_batch, console.say)
+    engines = Engines(place.built_dir, max_batch, console.say)
     done: list[Profile] = []
     planned: list[dict[str, Any]] = []
     for measured, alike in _by_type(chosen, share=device == "all"):

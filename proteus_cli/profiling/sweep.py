@@ -190,9 +190,9 @@ class Sweep:
             self._save()
 
     def _run_variant(self, todo: Todo) -> Iterator[Progress]:
-        build_s = self._backend.prepare(todo.model)
+        build_s = self._backend.prepare(todo.model, todo.key)
         start_s = time.perf_counter()
-        with self._backend.runner(todo.model) as runner:
+        with self._backend.runner(todo.model, todo.key) as runner:
             load_s = time.perf_counter() - start_s
             self._require_same_tensors(todo, runner.signature)
             self._results[todo.key] = self._loaded(todo, runner, build_s, load_s)

@@ -55,14 +55,14 @@ def of_this_machine(devices: Mapping[str, Device], catalog: Catalog, models: Mod
 
     Raises `BackendUnavailable`, `DeviceUnavailable`, and `EngineError` where a model can't be read or built.
     """
-    engines = Engines(built, {model: key for key, model in models.items()}, say=log.info)
+    engines = Engines(built, say=log.info)
     backends = {device: open_backend(found, engines) for device, found in devices.items()}
     first = next(iter(backends.values()))
     return Hardware(
         platform=first.versions.name,
         is_emulated=not {backend.versions.name for backend in backends.values()} <= REAL,
         models=models,
-        signatures={f.name: _signature(first, models[f.name, f.variants[0].name]) for f in catalog.families},
+        signatures={f.name: _signature(first, models, (f.name, f.variants[0].name)) for f in catalog.families},
         executor=lambda device: _executor(device, backends[device.id]),
     )
 
@@ -74,11 +74,11 @@ def made_up(profiles: Mapping[str, Profile], catalog: Catalog, models: Models) -
     A family's signature is that of one of its models, where there is any. Raises `EngineError` where that can't be
     read.
     """
-    files = {family.name: found for family in catalog.families if (found := _any_model(family, models)) is not None}
+    known = {family.name: found for family in catalog.families if (found := _any_model(family, models)) is not None}
     signatures = dict.fromkeys(catalog.names, emulated.STUB)
-    if files:
+    if known:
         backend = open_backend(_READER)
-        signatures |= {family: _signature(backend, model) for family, model in files.items()}
+        signatures |= {family: _signature(backend, models, key) for family, key in known.items()}
     with Alarm() as alarm:
         yield Hardware(
             platform=emulated.NAME,
@@ -87,22 +87,21 @@ def made_up(profiles: Mapping[str, Profile], catalog: Catalog, models: Models) -
             executor=lambda device: EmulatedExecutor(profiles[device.id], signatures, time.monotonic, alarm.at),
             inline_s=0.0,  # one device would hold up all others
             is_emulated=True,
-            stubs=frozenset(catalog.names) - files.keys(),
+            stubs=frozenset(catalog.names) - known.keys(),
         )
 
 
 def _executor(device: Device, backend: Backend) -> Executor:
     """One slot on a GPU, as it was profiled with one."""
     if isinstance(backend, TensorRT):
-        return GpuExecutor(backend.context, lambda _key, model: backend.plan(model), slots=1)
+        return GpuExecutor(backend.context, lambda key, model: backend.plan(model, key), slots=1)
     return ThreadExecutor(device, backend)
 
 
-def _signature(backend: Backend, model: Path) -> Signature:
-    with backend.runner(model) as runner:
+def _signature(backend: Backend, models: Models, key: EngineKey) -> Signature:
+    with backend.runner(models[key], key) as runner:
         return runner.signature
 
 
-def _any_model(family: Family, models: Models) -> Path | None:
-    found = (models.get((family.name, variant.name)) for variant in family.variants)
-    return next((model for model in found if model is not None), None)
+def _any_model(family: Family, models: Models) -> EngineKey | None:
+    return next((key for variant in family.variants if (key := (family.name, variant.name)) in models), None)

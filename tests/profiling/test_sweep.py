@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import CLASSES, INPUTS, Tiny, device
 
-from proteus_cli.backends.base import Arrays, Runner, Signature, TensorSpec
+from proteus_cli.backends.base import Arrays, EngineName, Runner, Signature, TensorSpec
 from proteus_cli.domain.profile import Backend, Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling import measure, sweep
@@ -60,11 +60,11 @@ class FakeBackend:
         self.runs: list[tuple[str, int]] = []
         self.fails_at: tuple[str, int] | None = None
 
-    def prepare(self, model: Path) -> float:
+    def prepare(self, model: Path, owner: EngineName | None = None) -> float:
         return self.build_s
 
     @contextmanager
-    def runner(self, model: Path) -> Iterator[Runner]:
+    def runner(self, model: Path, owner: EngineName | None = None) -> Iterator[Runner]:
         yield FakeRunner(self, model)
 
 

@@ -22,7 +22,10 @@ from tiny import INPUTS, SHAPES, TONES, Tiny, make_workspace
 
 ROOT = Path(__file__).parents[3]
 TYPE = "fake-cuda-device-host-memory"
-VARIANTS = {(family.name, variant.name) for family in (SHAPES, TONES) for variant in family.variants}
+TWIN = ("tones", "tones-twin")
+"""A variant whose file is that of another."""
+VARIANTS = {(family.name, variant.name) for family in (SHAPES, TONES) for variant in family.variants} | {TWIN}
+TONES_L = "models/tones/tones-l.onnx"
 TIMEOUT_S = 100.0
 
 
@@ -39,6 +42,8 @@ def doubles() -> dict[str, str]:
 def profiled(doubles: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tiny, str]]:
     """A workspace whose variants are profiled on `gpu0`, and what was said."""
     made = make_workspace(tmp_path_factory.mktemp("gpu"))
+    with made.place.catalog_path.open("a", encoding="utf-8") as catalog:  # `tones` is its last family
+        catalog.write(f'\n[[family.variant]]\nname = "{TWIN[1]}"\naccuracy = 0.95\nonnx = "{TONES_L}"\n')
     yield made, proteus(doubles, made, "profile", "--device", "gpu0", "--budget", "1s", "--max-batch", "8")
     figures.tell("profile → plan → serve → replay", "on gpu0 of the fake driver, all of it marked as emulated")
 
