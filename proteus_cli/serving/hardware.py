@@ -50,10 +50,13 @@ class Hardware:
     stubs: frozenset[str] = frozenset()
 
 
-def of_this_machine(devices: Mapping[str, Device], catalog: Catalog, models: Models, built: Path) -> Hardware:
+def of_this_machine(
+    devices: Mapping[str, Device], catalog: Catalog, models: Models, built: Path, slots: Mapping[str, int]
+) -> Hardware:
     """The devices that are here, by id; GPUs run the engines in ``built``, which are built where they are missing.
 
-    Raises `BackendUnavailable`, `DeviceUnavailable`, and `EngineError` where a model can't be read or built.
+    ``slots``: how many batches may be on each at once. Raises `BackendUnavailable`, `DeviceUnavailable`, and
+    `EngineError` where a model can't be read or built.
     """
     engines = Engines(built, say=log.info)
     backends = {device: open_backend(found, engines) for device, found in devices.items()}
@@ -63,7 +66,7 @@ def of_this_machine(devices: Mapping[str, Device], catalog: Catalog, models: Mod
         is_emulated=not {backend.versions.name for backend in backends.values()} <= REAL,
         models=models,
         signatures={f.name: _signature(first, models, (f.name, f.variants[0].name)) for f in catalog.families},
-        executor=lambda device: _executor(device, backends[device.id]),
+        executor=lambda device: _executor(device, backends[device.id], slots[device.id]),
     )
 
 
@@ -91,10 +94,9 @@ def made_up(profiles: Mapping[str, Profile], catalog: Catalog, models: Models) -
         )
 
 
-def _executor(device: Device, backend: Backend) -> Executor:
-    """One slot on a GPU, as it was profiled with one."""
+def _executor(device: Device, backend: Backend, slots: int) -> Executor:
     if isinstance(backend, TensorRT):
-        return GpuExecutor(backend.context, lambda key, model: backend.plan(model, key), slots=1)
+        return GpuExecutor(backend.context, lambda key, model: backend.plan(model, key), slots=slots)
     return ThreadExecutor(device, backend)
 
 
