@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from proteus_cli.backends.base import Arrays, EngineName, Runner, Signature, TensorSpec
+from proteus_cli.backends.base import Arrays, EngineName, PowerMeter, Runner, Signature, TensorSpec
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Backend as BackendVersions
 from proteus_cli.errors import EngineError
@@ -29,6 +29,9 @@ ort.set_default_logger_severity(4)  # not even errors: those are raised, and std
 
 class OnnxRuntime:
     """Runs ONNX files on a group of cores, with as many threads as it has cores."""
+
+    most_slots = 1
+    meter: PowerMeter | None = None
 
     def __init__(self, device: Device) -> None:
         self._cores = device.cores

@@ -79,8 +79,9 @@ def _with_slots(profile: Profile, slots: int) -> Profile:
 
 
 def _longer(point: Point, times: float, slots: int) -> Point:
-    seconds = (times * s for s in (point.mean_s, point.p50_s, point.p90_s, point.p95_s, point.p99_s))
-    return Point(point.batch, point.runs, *seconds, qps=slots * point.qps / times, slots=slots)
+    names = ("mean_s", "p50_s", "p90_s", "p95_s", "p99_s")
+    longer = {name: times * getattr(point, name) for name in names}
+    return msgspec.structs.replace(point, **longer, qps=slots * point.qps / times, slots=slots)
 
 
 def _trace(kind: str) -> Trace:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import CLASSES, INPUTS, Tiny, device
 
-from proteus_cli.backends.base import Arrays, EngineName, Runner, Signature, TensorSpec
+from proteus_cli.backends.base import Arrays, EngineName, PowerMeter, Runner, Signature, TensorSpec
 from proteus_cli.domain.profile import Backend, Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling import measure, sweep
@@ -55,6 +55,8 @@ class FakeBackend:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.versions = Backend("fake", {"fake": "1"})
+        self.most_slots = 1
+        self.meter: PowerMeter | None = None
         self.row_s: dict[str, float] = {}
         self.build_s = 0.0
         self.runs: list[tuple[str, int]] = []

@@ -109,7 +109,7 @@ def test_as_many_batches_run_at_once_as_the_device_has_slots() -> None:
     device = loaded(agenda, make_profile("v100-0", measured, slots=2))
     for _ in range(3):
         device.submit(batch(1), lambda _result: None)
-    assert agenda.due_s == near([0.010, 0.015, 0.025])
+    assert agenda.due_s == pytest.approx([0.010, 0.015, 0.025])
     for due_s, end in list(agenda.set):
         agenda.now_s = due_s
         end()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from proteus_cli.backends.base import EngineName, Runner
+    from proteus_cli.backends.base import EngineName, PowerMeter, Runner
     from proteus_cli.backends.engines import Engines
     from proteus_cli.domain.device import Device
 
@@ -30,6 +30,9 @@ class TensorRT:
 
     The backend is named as TensorRT's module names itself, so what stands in for it doesn't pass for it.
     """
+
+    most_slots = 4
+    meter: PowerMeter | None = None
 
     def __init__(self, device: Device, engines: Engines) -> None:
         """Raises `BackendUnavailable` without TensorRT or pycuda, `DeviceUnavailable` without the GPU."""
