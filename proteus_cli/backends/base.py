@@ -111,7 +111,9 @@ class Backend(Protocol):
 
     versions: BackendVersions
     most_slots: int
-    meter: PowerMeter | None
+
+    @property
+    def meter(self) -> PowerMeter | None: ...
 
     def prepare(self, model: Path, owner: EngineName | None = None) -> float:
         """Build what loading a model needs, if it isn't there yet. How many seconds building it took, now or before.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from proteus_cli.backends.base import Arrays, EngineName, PowerMeter, Runner, Signature, TensorSpec
+from proteus_cli.backends.base import Arrays, EngineName, Runner, Signature, TensorSpec
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Backend as BackendVersions
 from proteus_cli.errors import EngineError
@@ -31,7 +31,7 @@ class OnnxRuntime:
     """Runs ONNX files on a group of cores, with as many threads as it has cores."""
 
     most_slots = 1
-    meter: PowerMeter | None = None
+    meter = None
 
     def __init__(self, device: Device) -> None:
         self._cores = device.cores

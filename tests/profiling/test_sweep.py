@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny import CLASSES, INPUTS, Tiny, device
 
-from proteus_cli.backends.base import Arrays, EngineName, PowerMeter, Runner, Signature, TensorSpec
+from proteus_cli.backends.base import Arrays, EngineName, Runner, Signature, TensorSpec
 from proteus_cli.domain.profile import Backend, Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling import measure, sweep
@@ -56,7 +57,7 @@ class FakeBackend:
         self.clock = clock
         self.versions = Backend("fake", {"fake": "1"})
         self.most_slots = 1
-        self.meter: PowerMeter | None = None
+        self.meter: Any = None
         self.row_s: dict[str, float] = {}
         self.build_s = 0.0
         self.runs: list[tuple[str, int]] = []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from proteus_cli.backends.base import ANY_RUNNER_TAKES
 from proteus_cli.backends.discovery import describe_gpu, ordinal_of
+from proteus_cli.backends.nvml import nvml_device
 from proteus_cli.backends.tensorrt.binding import tensorrt_version, trt
 from proteus_cli.backends.tensorrt.building import build, key_of
 from proteus_cli.backends.tensorrt.cache import Found, Wanted, directory_of, ensure, files_of
@@ -32,7 +34,6 @@ class TensorRT:
     """
 
     most_slots = 4
-    meter: PowerMeter | None = None
 
     def __init__(self, device: Device, engines: Engines) -> None:
         """Raises `BackendUnavailable` without TensorRT or pycuda, `DeviceUnavailable` without the GPU."""
@@ -41,6 +42,18 @@ class TensorRT:
         self._gpu = describe_gpu(device)
         self.context = primary_context(ordinal_of(device))
         self.versions = BackendVersions(str(trt.__name__), {"tensorrt": version, "driver": self._gpu.driver})
+
+    @cached_property
+    def meter(self) -> PowerMeter | None:
+        """What tells how much the GPU draws. Where nothing does, that is said once."""
+        facts = self._device.gpu
+        found = (
+            nvml_device(facts.uuid, is_slice=facts.is_slice) if facts is not None else "it isn't known which GPU it is"
+        )
+        if isinstance(found, str):
+            self._engines.say(f"{self._device.id}: what it draws is not measured: {found}")
+            return None
+        return found
 
     def prepare(self, model: Path, owner: EngineName | None = None) -> float:
         """Build the engine of a model where there is none that fits; how many seconds building it took."""
