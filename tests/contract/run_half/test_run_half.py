@@ -14,8 +14,8 @@ from contract.run_half.plants import PLANTS
 
 ROOT = Path(__file__).parents[3]
 SCENARIOS = (
-    "answers", "inline", "threads", "overlap", "responsive", "timed", "shapes", "swap", "cancelled_load",
-    "out_of_memory", "too_large", "unservable", "leftover_frames", "refusals", "launch_failure",
+    "answers", "inline", "threads", "overlap", "responsive", "timed", "slots", "one_slot_more", "shapes", "swap",
+    "cancelled_load", "out_of_memory", "too_large", "unservable", "leftover_frames", "refusals", "launch_failure",
     "lost_context", "astray",
 )  # fmt: skip
 TIMEOUT_S = 60.0
