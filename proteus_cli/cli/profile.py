@@ -246,19 +246,56 @@ def _show(profiles: "Sequence[Profile]", catalog: "Catalog") -> None:
     )
     for profile in (p for p in profiles if p.measured_on == p.device.id):
         for measured in (v for v in profile.variants if v.family in catalog.names and v.points):
-            table.add_row(profile.device.id, measured.variant, *_numbers(measured, catalog.family(measured.family)))
+            table.add_row(
+                profile.device.id, measured.variant, *_numbers(profile, measured, catalog.family(measured.family))
+            )
     console.show(table)
     console.show(
         "acc.: accuracy · p95 of 1: of a batch of one · at: batch size of the capacity\n"
         "–: not known, or no batch size is fast enough for the SLO"
     )
+    for profile in (p for p in profiles if p.measured_on == p.device.id and _has_slots(p)):
+        _show_slots(profile, catalog)
 
 
-def _numbers(measured: "VariantProfile", family: "Family") -> "Iterator[str]":
+def _has_slots(profile: "Profile") -> bool:
+    return any(measured.concurrent for measured in profile.variants)
+
+
+def _show_slots(profile: "Profile", catalog: "Catalog") -> None:
+    """Throughput against the number of batches on the device at once, and what else only GPUs have."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+
+    from proteus_cli.profiling.slots import of_batch
+    from proteus_cli.units import format_duration
+
+    most = max(point.slots for measured in profile.variants for point in measured.concurrent)
+    names = ("batch", "alone", "computing", *(f"qps, {slots} at once" for slots in range(1, most + 1)), "W", "J/query")
+    columns = [Column(name, justify="right") for name in names]
+    table = Table(Column("variant", overflow="fold"), *columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for measured in (each for each in profile.variants if each.family in catalog.names):
+        for point in measured.points:
+            by_slots = {each.slots: each for each in of_batch(measured, point.batch)}
+            served = by_slots.get(profile.slots, point)
+            table.add_row(
+                measured.variant,
+                str(point.batch),
+                format_duration(point.mean_s),
+                UNKNOWN if point.compute_s is None else format_duration(point.compute_s),
+                *(f"{by_slots[n].qps:,.0f}" if n in by_slots else UNKNOWN for n in range(1, most + 1)),
+                UNKNOWN if served.power_w is None else f"{served.power_w:.0f}",
+                UNKNOWN if served.energy_j is None else f"{served.energy_j:.3g}",
+            )
+    console.show(f"\n{profile.device.id}, served with {profile.slots} slots:")
+    console.show(table)
+
+
+def _numbers(profile: "Profile", measured: "VariantProfile", family: "Family") -> "Iterator[str]":
     from proteus_cli.domain.profile import capacity
     from proteus_cli.units import format_duration
 
-    one, within = measured.points[0], capacity(measured.points, family.slo_s)
+    one, within = measured.points[0], capacity(profile.points_of(measured), family.slo_s)
     yield f"{measured.accuracy:.4f}"
     yield format_duration(one.p95_s) if one.batch == 1 else UNKNOWN
     yield f"{within.qps:,.0f}" if within.qps else UNKNOWN

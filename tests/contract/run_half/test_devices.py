@@ -105,3 +105,36 @@ def test_the_table_shows_it(environment: dict[str, str]) -> None:
     said = devices(environment, COLUMNS="200", FAKE_NVML_REASONS="4")
     for words in ("compute 1.1", "70 of 150 W", "1590 MHz", "held down by: power cap"):
         assert words in said
+
+
+PROBE = """
+import time
+from builders import make_point
+from proteus_cli.backends.discovery import gpu_devices
+from proteus_cli.backends.nvml import nvml_device
+from proteus_cli.profiling.power import LEAST_S, drawing
+
+device, = gpu_devices()
+meter = nvml_device(device.gpu.uuid, is_slice=False)
+with drawing(meter) as draw:
+    time.sleep(LEAST_S * 1.2)
+point = draw.of(make_point(4, 0.01))
+print(point.power_w, point.energy_j)
+"""
+
+
+@pytest.mark.parametrize("counts_energy", [True, False])
+def test_power_is_measured_with_the_real_binding(counts_energy: bool, environment: dict[str, str]) -> None:  # noqa: FBT001
+    """80 W of the second card, which is gpu0 here: 0.2 J of each of 400 rows a second, where energy is counted."""
+    variables = {"FAKE_CUDA_CARDS": "2", "CUDA_VISIBLE_DEVICES": "1"} | (
+        {} if counts_energy else {"FAKE_NVML_LACKS": "energy"}
+    )
+    paths = f"{ROOT}:{ROOT / 'tests'}:{environment['PYTHONPATH']}"
+    found = subprocess.run(
+        [sys.executable, "-c", PROBE], env=environment | {"PYTHONPATH": paths} | variables,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    power_w, energy_j = found.stdout.split()
+    assert float(power_w) == pytest.approx(80.0, rel=0.05)
+    assert energy_j == "None" or float(energy_j) == pytest.approx(0.2, rel=0.05)
+    assert (energy_j != "None") is counts_energy
