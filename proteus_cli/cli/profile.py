@@ -64,6 +64,8 @@ def profile(
 ) -> None:
     """Measure latency, load time, memory and accuracy of every variant, for batch sizes 1, 2, 4, … up to its SLO.
 
+    On a GPU also with 2, 3 and 4 batches at once while that brings something, the time of computing alone, and power.
+
     What is current is not measured again, so an interrupted run goes on where it was.
     """
     from proteus_cli.store import Workspace
