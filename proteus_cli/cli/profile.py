@@ -273,8 +273,9 @@ def _show_slots(profile: "Profile", catalog: "Catalog") -> None:
     from proteus_cli.units import format_duration
 
     most = max(point.slots for measured in profile.variants for point in measured.concurrent)
-    names = ("batch", "alone", "computing", *(f"qps, {slots} at once" for slots in range(1, most + 1)), "W", "J/query")
-    columns = [Column(name, justify="right") for name in names]
+    numbers = ("1 slot", *(f"{slots} slots" for slots in range(2, most + 1)))
+    names = ("batch", "alone", "compute", *numbers, "power", "energy")
+    columns = [Column(name, justify="right", no_wrap=True) for name in names]
     table = Table(Column("variant", overflow="fold"), *columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for measured in (each for each in profile.variants if each.family in catalog.names):
         for point in measured.points:
@@ -286,11 +287,15 @@ def _show_slots(profile: "Profile", catalog: "Catalog") -> None:
                 format_duration(point.mean_s),
                 UNKNOWN if point.compute_s is None else format_duration(point.compute_s),
                 *(f"{by_slots[n].qps:,.0f}" if n in by_slots else UNKNOWN for n in range(1, most + 1)),
-                UNKNOWN if served.power_w is None else f"{served.power_w:.0f}",
-                UNKNOWN if served.energy_j is None else f"{served.energy_j:.3g}",
+                UNKNOWN if served.power_w is None else f"{served.power_w:.0f} W",
+                UNKNOWN if served.energy_j is None else f"{served.energy_j:.3g} J",
             )
-    console.show(f"\n{profile.device.id}, served with {profile.slots} slots:")
+    console.show(f"\n{profile.device.id} is served with {profile.slots} slot{'s' if profile.slots > 1 else ''}:")
     console.show(table)
+    console.show(
+        "alone: mean of one batch at a time, copies included; compute: without them, by the device's clock\n"
+        "1 slot, 2 slots, …: queries per second with so many batches at once · energy: of a query"
+    )
 
 
 def _numbers(profile: "Profile", measured: "VariantProfile", family: "Family") -> "Iterator[str]":

@@ -23,7 +23,8 @@ from proteus_cli.profiling.power import LEAST_S, drawing
 from proteus_cli.profiling.slots import best_slots, is_settled, lacking, most_useful, of_batch
 
 CELL_S = 1.0  # a cell takes no longer than this, stable or not
-TYPICAL_CELL_S = 0.25  # for estimates only
+TYPICAL_CELL_S = 0.25  # for estimates only …
+TYPICAL_SLOTS = 3  # … and so many are tried until one more brings nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Todo:
     engine_digest: str
     eval_digest: str | None
     cells: tuple[Cell, ...]
+    most_slots: int = 1
 
     @property
     def key(self) -> tuple[str, str]:
@@ -115,6 +117,7 @@ def _todo(
             Cell(family.name, variant.name, batch)
             for batch in _batches(current, family.slo_s, max_batch, backend.most_slots)
         ),
+        most_slots=backend.most_slots,
     )
 
 
@@ -139,7 +142,7 @@ def _batches(known: VariantProfile | None, slo_s: float, max_batch: int, most_sl
 
 def estimate_s(work: Sequence[Todo], budget_s: float | None) -> float:
     """Roughly how long the cells will take, in seconds."""
-    guess_s = TYPICAL_CELL_S * sum(len(todo.cells) for todo in work)
+    guess_s = TYPICAL_CELL_S * sum(len(todo.cells) * min(todo.most_slots, TYPICAL_SLOTS) for todo in work)
     return guess_s if budget_s is None else min(guess_s, budget_s)
 
 

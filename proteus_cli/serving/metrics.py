@@ -114,7 +114,9 @@ _TRITON: tuple[tuple[str, str, Callable[[FamilyCounts], float]], ...] = (
 
 # --- by device, of plans, of the server
 
-BUSY = _counter("proteus_device_busy_seconds_total", "Time that the device ran batches, one or several at once.", "device")
+BUSY = _counter(
+    "proteus_device_busy_seconds_total", "Time that the device ran batches, one or several at once.", "device"
+)
 PACE = _gauge("proteus_device_pace", "How many times longer than profiled batches take.", "device")
 PLAN = _gauge("proteus_plan_info", "What the plan in force hosts.", "device", "family", "variant")
 _CHANGES: tuple[tuple[Described, Callable[[ChangeTotals], float]], ...] = (

@@ -93,7 +93,7 @@ def test_profiling_builds_an_engine_of_every_variant(profiled: tuple[Tiny, str])
 
 def test_profiling_measures_slots_computing_and_power(profiled: tuple[Tiny, str]) -> None:
     """Ratios of times that are the double's, so nothing of it says anything of a GPU."""
-    made, _ = profiled
+    made, said = profiled
     profile = made.place.profile("gpu0")
     assert 2 <= profile.slots <= 4
     alone_qps = several_qps = 0.0
@@ -107,6 +107,7 @@ def test_profiling_measures_slots_computing_and_power(profiled: tuple[Tiny, str]
         assert variant.slot_bytes > 2**20  # what an execution context of the double takes, and buffers
         assert variant.power_w is None  # cells were too short for a meter
     assert several_qps > 1.2 * alone_qps
+    assert f"gpu0 is served with {profile.slots} slots:" in said
 
 
 def test_a_plan_counts_what_goes_through_all_slots(profiled: tuple[Tiny, str], doubles: dict[str, str]) -> None:
