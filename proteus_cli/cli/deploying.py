@@ -262,9 +262,9 @@ def _moved(plan: "Plan", profiles: "Mapping[str, Profile]", fleet: str) -> "Plan
 
 def _require_times(plan: "Plan", profiles: "Mapping[str, Profile]") -> None:
     for placement in plan.placements:
-        device = profiles[placement.device].device
-        measured = profiles[placement.device].of(placement.family, placement.variant)
-        if measured is None or not measured.points:
+        profile = profiles[placement.device]
+        device, measured = profile.device, profile.of(placement.family, placement.variant)
+        if measured is None or not profile.points_of(measured):
             raise ArtefactError(
                 f"The plan puts `{placement.variant}` on `{device.id}`, and no profile says how long it takes on a "
                 f"`{device.type}`, so that can't be emulated.",

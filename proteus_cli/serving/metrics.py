@@ -118,7 +118,9 @@ _TRITON: tuple[tuple[str, str, Callable[[FamilyCounts], float]], ...] = (
 
 # --- by device, of plans, of the server
 
-BUSY = _counter("proteus_device_busy_seconds_total", "Time that the device ran batches.", "device")
+BUSY = _counter(
+    "proteus_device_busy_seconds_total", "Time that the device ran batches, one or several at once.", "device"
+)
 PACE = _gauge("proteus_device_pace", "How many times longer than profiled batches take.", "device")
 BREAKER = _gauge("proteus_device_breaker", "1 for the state that the device's breaker is in.", "device", "state")
 LOSSES = _counter("proteus_device_losses_total", "How often the device was lost.", "device")

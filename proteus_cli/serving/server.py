@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from proteus_cli import __version__
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.drift import Drift
+from proteus_cli.control.hosting import slots_of
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.transition import MOST_AWAY_FRAC
 from proteus_cli.domain.catalog import Catalog
@@ -188,8 +189,8 @@ async def _hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
             yield hardware
     else:
         devices = {device.id: device for device in deployment.devices}
-        built = deployment.built
-        async with of_this_machine(devices, catalog, models, built, in_processes=in_processes) as hardware:
+        built, slots = deployment.built, slots_of(devices, deployment.profiles)
+        async with of_this_machine(devices, catalog, models, built, slots, in_processes=in_processes) as hardware:
             yield hardware
 
 
@@ -205,7 +206,7 @@ async def _serve_on(
     clock = time.monotonic  # of the loop's kind, but finer: uvloop's counts in milliseconds
     lifecycle, stop, lag = Lifecycle(), asyncio.Event(), LoopLag()
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
-    slots = {device.id: 1 for device in deployment.devices}
+    slots = slots_of((device.id for device in deployment.devices), deployment.profiles)
     controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, runway_s=RUNWAY_S)
     if hardware.is_emulated:
         log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)

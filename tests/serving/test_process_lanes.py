@@ -258,7 +258,7 @@ def test_a_model_that_cannot_be_loaded_is_told_as_it_is_by_a_thread(tmp_path: Pa
 def test_a_device_that_cannot_be_opened_says_why_in_its_own_words() -> None:
     async def test() -> None:
         gpu = Device("gpu0", "t4", "gpu", "a GPU", 2**30)
-        executor = ProcessExecutor(OnGpu(gpu, "built", {}))
+        executor = ProcessExecutor(OnGpu(gpu, "built", slots=1))
         for _ in range(2):
             with pytest.raises(BackendUnavailable) as refusal:
                 await executor.load(KEY, Path("m.onnx"), 4)
@@ -504,7 +504,8 @@ def test_devices_of_this_machine_are_in_processes_where_that_is_wanted_and_can_b
         models = {KEY: mlp(tmp_path / "m.onnx")}
         found: dict[bool, set[int | None]] = {}
         for in_processes in (False, True):
-            here = of_this_machine({"cpu0": one, "cpu1": other}, catalog, models, tmp_path, in_processes=in_processes)
+            devices, slots = {"cpu0": one, "cpu1": other}, {"cpu0": 1, "cpu1": 1}
+            here = of_this_machine(devices, catalog, models, tmp_path, slots, in_processes=in_processes)
             async with here as hardware:
                 assert hardware.platform == "onnxruntime"
                 executors = [hardware.executor(one) for _ in range(2)]  # nobody asks for the other

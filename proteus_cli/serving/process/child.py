@@ -257,9 +257,8 @@ def _opened(inner: Inner, stack: ExitStack) -> tuple[Executor, str]:
             from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
             from proteus_cli.serving.gpu import GpuExecutor  # noqa: PLC0415 - an extra
 
-            names = {Path(model): key for model, key in inner.names.items()}
-            tensorrt = TensorRT(device, Engines(Path(inner.built), names, say=log.info))
-            gpu = GpuExecutor(tensorrt.context, lambda _key, model: tensorrt.plan(model), slots=inner.slots)
+            tensorrt = TensorRT(device, Engines(Path(inner.built), say=log.info))
+            gpu = GpuExecutor(tensorrt.context, lambda key, model: tensorrt.plan(model, key), slots=inner.slots)
             return gpu, tensorrt.versions.name
         case Emulated(profile=profile, signatures=signatures):
             alarm = stack.enter_context(Alarm())
