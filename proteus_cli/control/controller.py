@@ -79,6 +79,11 @@ class Controller:
         return self._plan.placements if self._plan is not None else ()
 
     @property
+    def away(self) -> frozenset[str]:
+        """Devices that are lost."""
+        return self._lost
+
+    @property
     def waiting(self) -> int:
         """Requests in all queues."""
         return sum(map(len, self._families.values()))

@@ -50,6 +50,7 @@ class Lane:
     ) -> None:
         self.device, self.executor = device, executor
         self.busy_s = 0.0  # in batches that have ended
+        self.batches = self.rows = 0  # that were answered
         self._running = 0
         self._ended_s = 0.0
         self._timer_s, self._inline_s = timer_s, inline_s
@@ -114,6 +115,8 @@ class Lane:
             self._controller.finished(launch, None)
             self._endings.failed(launch, result)
         else:
+            self.batches += 1
+            self.rows += launch.rows
             self._controller.finished(launch, _service_s(launch, took_s, result))
             self._endings.answered(launch, started_s, result)
 

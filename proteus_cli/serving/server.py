@@ -36,6 +36,7 @@ from proteus_cli.serving.grpc.http2 import Http2Connection
 from proteus_cli.serving.grpc.limits import Limits
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
 from proteus_cli.serving.hardware import Hardware, made_up, of_this_machine
+from proteus_cli.serving.history import History
 from proteus_cli.serving.http.connection import HttpConnection
 from proteus_cli.serving.http.front_end import HttpFrontEnd
 from proteus_cli.serving.http.limits import HttpLimits
@@ -198,13 +199,16 @@ async def _serve_on(
             platform = hardware.platform
             models = Models(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
             changes = adaptation.totals if adaptation is not None else ChangeTotals()
-            async with _watching(lag.watch()), _connections(options) as connections:
+            told = adaptation.changes if adaptation is not None else ()
+            history = History(plane, clock, told, partial(_breakers, controller))
+            async with _watching(lag.watch()), _watching(history.run()), _connections(options) as connections:
                 pages = Pages(
                     plane,
                     models,
                     Metrics(plane, connections, lag, changes),
                     platform=platform,
                     status=lambda: status(plane, adaptation),
+                    history=history,
                     needs_token=options.tokens is not None,
                 )
                 protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
@@ -251,6 +255,11 @@ def _protocols(
         "http": lambda: HttpConnection(http, limits, connections, lets_in),
         "grpc": lambda: Http2Connection(grpc, Limits(), connections),
     }
+
+
+def _breakers(controller: Controller) -> dict[str, tuple[str, str]]:
+    """The devices that are lost, for `History`."""
+    return dict.fromkeys(controller.away, ("open", ""))
 
 
 def _keep_what_is_loaded() -> None:

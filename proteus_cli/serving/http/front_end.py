@@ -107,7 +107,7 @@ class HttpFrontEnd:
         if known is not None and exchange.method == _POST:
             self._infer(exchange, *known)
         else:
-            self._pages.answer(exchange, path.decode(errors="replace"))
+            self._pages.answer(exchange, path.decode(errors="replace") or "/")
 
     def _infer(self, exchange: Exchange, family: str, codec: Codec) -> None:
         if self._traces is not None:
