@@ -9,7 +9,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -183,7 +183,12 @@ class History:
         self._events: deque[tuple[int, Event]] = deque(maxlen=EVENTS)
         self._last_change: Change | None = None
         self._states: dict[str, str] = {}
-        self.now = self._make_now()
+        self._now = self._make_now()
+
+    @property
+    def now(self) -> Now:
+        """The server at the last sample; its state as it is. May be asked for from any thread."""
+        return replace(self._now, state=self._plane.lifecycle.state.value)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -203,9 +208,9 @@ class History:
         self._note_changes(look.clock_s)
         self._note_breakers(look.clock_s)
         self._taken += 1
-        self.now = self._make_now()
+        self._now = self._make_now()
 
-    def feed(self, since: str = "") -> Document:
+    def feed(self, since: str | None = None) -> Document:
         """What came after ``since``, the cursor of an earlier answer; all where that was another server's.
 
         As much as fits in an answer: unless it is ``complete``, there is more to ask for. What isn't known is NaN in
@@ -223,7 +228,7 @@ class History:
             "every_s": EVERY_S,
             "keeps_s": SAMPLES * EVERY_S,
             "version": __version__,
-            "state": self._plane.lifecycle.state.value,
+            "state": now.state,
             "policy": now.policy,
             "emulated": now.is_emulated,
             "inside": now.inside,
@@ -245,8 +250,8 @@ class History:
         """Memory that the samples take, whatever comes."""
         return self._families.nbytes + self._devices.nbytes + self._at_s.nbytes
 
-    def _number(self, cursor: str) -> int:
-        if not cursor:
+    def _number(self, cursor: str | None) -> int:
+        if cursor is None:
             return 0
         found = re.fullmatch(CURSOR, cursor)
         if found is None:

@@ -43,7 +43,7 @@ def watched(test: Callable[[World, History, Clock], Awaitable[None]], **options:
     run(in_world)
 
 
-def told(history: History, since: str = "") -> Any:
+def told(history: History, since: str | None = None) -> Any:
     """What the feed is in JSON."""
     return json.loads(msgspec.json.encode(history.feed(since)))
 
@@ -135,7 +135,8 @@ def test_memory_has_a_bound_and_the_oldest_samples_go() -> None:
             clock.now_s = float(second)
             history.sample()
         assert history.nbytes == kept == SAMPLES * (COLUMNS * 4 + 8)
-        at_s, cursor = list[float](), ""
+        at_s: list[float] = []
+        cursor: str | None = None
         while True:
             feed = history.feed(cursor)
             at_s += feed["at_s"]
@@ -187,7 +188,9 @@ def test_a_cursor_of_another_server_gets_all() -> None:
     watched(test)
 
 
-@pytest.mark.parametrize("cursor", ["1", "-", "x-1", "0000000-1", "00000000-", "00000000-x", "00000000-1 ", "../x-1"])
+@pytest.mark.parametrize(
+    "cursor", ["", "1", "-", "x-1", "0000000-1", "00000000-", "00000000-x", "00000000-1 ", "../x-1"]
+)
 def test_what_is_no_cursor_is_refused(cursor: str) -> None:
     async def test(world: World, history: History, clock: Clock) -> None:
         with pytest.raises(BadRequest, match="cursor"):

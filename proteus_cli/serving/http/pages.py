@@ -57,16 +57,16 @@ class Asked:
     headers: Mapping[bytes, bytes]
     query: bytes = b""
 
-    def parameter(self, name: str) -> str:
-        """A parameter of the query; nothing where it isn't there. Raises `BadRequest`."""
+    def parameter(self, name: str) -> str | None:
+        """A parameter of the query; None where it isn't there. Raises `BadRequest`."""
         try:
             given = parse_qs(self.query.decode("ascii"), keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
         except ValueError:
             raise BadRequest(f"the query is not ASCII, or has more than {MOST_PARAMETERS} parameters") from None
-        values = given.get(name, [""])
+        values = given.get(name, [])
         if len(values) > 1:
             raise BadRequest(f"`{name}` is there {len(values)} times")
-        return values[0]
+        return values[0] if values else None
 
 
 Request = TypeVar("Request", IndexRequest, RepositoryRequest)
