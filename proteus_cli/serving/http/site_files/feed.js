@@ -1,6 +1,6 @@
 // Asks the server for what is new once a second. Where it is gone, less and less often, until it is back.
 
-const SOONEST_S = 1, LATEST_S = 10, WITHIN_MS = 5000;
+const SOONEST_S = 1, LATEST_S = 5, WITHIN_MS = 5000;
 const KEY = "proteus-token";
 
 export class Feed {

@@ -69,12 +69,13 @@ export function piled(columns) {
   return piles;
 }
 
-// Means of `size` samples each: [{unix_s, values}], oldest first, for tables of what charts show.
+// Means of `size` samples each, of the first row maybe fewer: [{unix_s, values}], oldest first, for tables.
 export function means(unix_s, columns, size) {
   const rows = [];
-  for (let first = unix_s.length % size; first < unix_s.length; first += size) {
+  for (let last = unix_s.length % size || size; last <= unix_s.length; last += size) {
+    const first = Math.max(0, last - size);
     const values = columns.map((column) => {
-      const known = column.slice(first, first + size).filter((value) => value !== null);
+      const known = column.slice(first, last).filter((value) => value !== null);
       return known.length ? known.reduce((total, value) => total + value, 0) / known.length : null;
     });
     rows.push({unix_s: unix_s[first], values});
