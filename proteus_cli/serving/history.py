@@ -317,7 +317,7 @@ class History:
                 for name, rates, p99_s in zip(plane.counts, families, self._p99_s(look), strict=True)
             },
             devices={
-                name: DeviceNow(tuple(hosted.get(name, ())), load, _known(batch), *breakers.get(name, ()))
+                name: DeviceNow(tuple(hosted.get(name, ())), min(1.0, load), _known(batch), *breakers.get(name, ()))
                 for name, (load, batch) in zip(plane.lanes, devices, strict=True)
             },
             flows=[

@@ -2,8 +2,12 @@
 
 import gzip
 import re
+import subprocess
+import sys
+import zipfile
 from hashlib import sha256
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +93,14 @@ def test_scripts_come_from_this_server_only() -> None:
 )  # fmt: skip
 def test_the_page_needs_no_token_and_its_numbers_do(target: bytes, is_open: bool) -> None:  # noqa: FBT001
     assert admits(Tokens(["f00d" * 8]), target, {}) is is_open
+
+
+def test_a_wheel_has_the_files(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    there = {name.rpartition("/")[2] for name in names if "/site_files/" in name}
+    assert there >= {*FILES, "VERSIONS", "LICENSE.uPlot"}
+    assert any("dist-info/licenses" in name and name.endswith("LICENSE.uPlot") for name in names)
