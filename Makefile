@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint type layers unit contract chaos golden proto docs docs-check
+.PHONY: help setup demo test fmt lint type layers unit browser contract chaos golden proto docs docs-check
 .PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-emulation lock all clean
 
 help:  ## show the verbs
@@ -42,9 +42,17 @@ type: setup  ## mypy --strict
 layers: setup  ## imports go one way
 	$(BIN)/lint-imports
 
-unit: setup  ## all tests on all cores, then one by one those that need the machine for themselves
-	$(BIN)/pytest -m "not alone" -n auto --dist loadfile
-	$(BIN)/pytest -m alone
+# WITHOUT_BROWSER=1 leaves out the tests of the page, which need Chromium and its driver.
+BROWSER := $(if $(WITHOUT_BROWSER),--without-browser)
+
+browser:
+	@test -n "$(WITHOUT_BROWSER)" || { command -v chromedriver && { command -v chromium || command -v chromium-browser || \
+		command -v google-chrome; }; } >/dev/null || { echo "The tests of the page need Chromium and its driver:" \
+		"apt-get install chromium chromium-driver; or leave them out: make $(MAKECMDGOALS) WITHOUT_BROWSER=1" >&2; exit 1; }
+
+unit: setup browser  ## all tests on all cores, then one by one those that need the machine for themselves
+	$(BIN)/pytest -m "not alone" -n auto --dist loadfile $(BROWSER)
+	$(BIN)/pytest -m alone $(BROWSER)
 
 contract: setup  ## what can be verified of GPUs without one
 	$(BIN)/pytest tests/contract

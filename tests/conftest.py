@@ -18,6 +18,7 @@ settings.load_profile("shared machine")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos", default="6s", help="how long the chaos lasts")
+    parser.addoption("--without-browser", action="store_true", help="leave out the tests that need Chromium")
     parser.addoption("--golden", action="store_true", help="rewrite the golden files instead of comparing with them")
 
 

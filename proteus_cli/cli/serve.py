@@ -1,5 +1,6 @@
 """``proteus serve``: run a plan in the foreground."""
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from proteus_cli.cli.deploying import Emulation
+    from proteus_cli.cli.live_view import LiveView
+    from proteus_cli.serving.logs import Stream
     from proteus_cli.serving.tokens import Tokens
+
+
+class View(StrEnum):
+    """What stdout shows."""
+
+    AUTO = "auto"
+    LIVE = "live"
+    PLAIN = "plain"
 
 
 class NonFinite(StrEnum):
@@ -160,6 +171,14 @@ def serve(
             help="Fraction of requests to trace, of those whose `traceparent` doesn't decide it.",
         ),
     ] = 0.01,
+    view: Annotated[
+        View,
+        typer.Option(
+            envvar=environment("view"),
+            help="What stdout shows: a live view of families and devices, or the ready line only; auto: live where "
+            "it is a terminal, unless -q.",
+        ),
+    ] = View.AUTO,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Serve the plan over HTTP, and gRPC where asked (Open Inference Protocol v2), until SIGTERM or Ctrl-C.
@@ -174,7 +193,8 @@ def serve(
 
     emulation = _emulation(context, fleet, emulate=emulate)
     _require_recordable(record=record, emulate=emulate, drift_after_s=drift_after)
-    set_up(log_level or _usual_level(), log_format, sys.stderr)
+    stderr, live_view = _streams(view)
+    set_up(log_level or _usual_level(), log_format, stderr)
     options = ServerOptions(
         host,
         port,
@@ -202,7 +222,7 @@ def serve(
         drift_after_s=drift_after,
         record=record,
     )
-    run_server(deployment, options, _announce_emulated if emulate else _announce)
+    run_server(deployment, options, _announce_emulated if emulate else _announce, live_view)
 
 
 def _emulation(context: typer.Context, fleet: str | None, *, emulate: bool) -> "Emulation | None":
@@ -222,6 +242,25 @@ def _require_recordable(*, record: bool, emulate: bool, drift_after_s: float) ->
         )
     if record and not drift_after_s:
         raise UsageError("`--drift-after 0s` leaves nothing to record.", hint="leave out one of both")
+
+
+def _streams(view: View) -> "tuple[Stream, LiveView | None]":
+    """Where lines are logged to, and what draws on stdout."""
+    if view is View.LIVE and not sys.stdout.isatty():
+        raise UsageError("`--view live` needs a terminal on stdout.", hint="leave it out, or look at the page at `/`")
+    if view is View.PLAIN or not sys.stdout.isatty() or (view is View.AUTO and _is_plain()):
+        return sys.stderr, None
+    from proteus_cli.cli.live_view import Held, LiveView
+
+    if not sys.stderr.isatty():
+        return sys.stderr, LiveView(sys.stdout)
+    held = Held(sys.stderr)
+    return held, LiveView(sys.stdout, held)
+
+
+def _is_plain() -> bool:
+    """Little is wanted, or the terminal can't do more."""
+    return console.loudness.quiet or os.environ.get("TERM", "dumb") in {"dumb", "unknown"}
 
 
 def _tls(certificate: Path | None, key: Path | None) -> "Callable[[Sequence[str]], ssl.SSLContext] | None":

@@ -40,6 +40,23 @@ class Tally:
         return Tally(tuple(map(sub, self.outcomes, before.outcomes)), self.accuracy - before.accuracy)
 
 
+def quantile(bounds: Sequence[float], counts: Sequence[float], fraction: float) -> float | None:
+    """What this ``fraction`` of all that was counted doesn't exceed, as Prometheus' ``histogram_quantile`` has it.
+
+    Within a bucket values are taken as spread evenly, so the answer is as exact as the bucket is narrow; beyond the
+    last bound it is that bound. None where nothing was counted.
+    """
+    total = sum(counts)
+    if not total:
+        return None
+    rank, before, lower = fraction * total, 0.0, 0.0
+    for bound, count in zip(bounds, counts, strict=False):  # the last count has no bound
+        if count and before + count >= rank:
+            return lower + (bound - lower) * (rank - before) / count
+        before, lower = before + count, bound
+    return lower
+
+
 @dataclass(slots=True)
 class Executions:
     """Batches that ran, and how long."""

@@ -65,6 +65,7 @@ class Lane:
     ) -> None:
         self.device = device
         self.busy_s = 0.0  # with any batch, as of when the last one ended
+        self.batches = self.rows = 0  # that were answered
         self._running: dict[int, tuple[Launch, float]] = {}  # with the start of each, in order
         self._ended_s = self._counted_s = 0.0
         self._timer_s, self._usual_inline_s = timer_s, inline_s
@@ -165,6 +166,8 @@ class Lane:
             self._controller.finished(launch, None)
             self._endings.failed(launch, result)
         else:
+            self.batches += 1
+            self.rows += launch.rows
             self._controller.finished(launch, _service_s(launch, took_s, result))
             self._endings.answered(launch, started_s, result)
 

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 from proteus_cli.errors import ServerError
 from proteus_cli.serving.connections import LEAVING
+from proteus_cli.serving.http.site import TARGETS
 from proteus_cli.serving.tokens import Tokens
 
 log = logging.getLogger("proteus.server")
@@ -16,6 +17,7 @@ BACKLOG = 4096  # as many as Linux lets wait to be accepted
 OWN_FILES = 128 + LEAVING  # what the process has open besides connections that it serves
 OPEN = frozenset(
     {
+        *(target.encode() for target in TARGETS),  # files that are the same everywhere, and hold no data
         b"/v2/health/live",
         b"/v2/health/ready",
         b"/inference.GRPCInferenceService/ServerLive",
@@ -72,7 +74,7 @@ def most_connections(wanted: int) -> int:
 
 def admits(tokens: Tokens, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
     """Whether an HTTP request may come in."""
-    return target in OPEN or tokens.authorized(headers.get(b"authorization"))
+    return target.partition(b"?")[0] in OPEN or tokens.authorized(headers.get(b"authorization"))
 
 
 def admits_call(tokens: Tokens, fields: Mapping[bytes, bytes]) -> bool:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 import msgspec
 
@@ -24,7 +24,15 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-def set_up(level: LogLevel, style: LogFormat, stream: TextIO) -> None:
+class Stream(Protocol):
+    """Where lines are written to."""
+
+    def write(self, text: str, /) -> Any: ...
+
+    def flush(self) -> Any: ...
+
+
+def set_up(level: LogLevel, style: LogFormat, stream: Stream) -> None:
     """Log to ``stream`` from now on: of ours what is at least ``level``, of libraries warnings and errors."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines() if style is LogFormat.JSON else TextLines())

@@ -41,6 +41,7 @@ from proteus_cli.serving.grpc.http2 import Http2Connection
 from proteus_cli.serving.grpc.limits import Limits
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
 from proteus_cli.serving.hardware import Hardware, made_up, of_this_machine
+from proteus_cli.serving.history import History, Now
 from proteus_cli.serving.http.connection import HttpConnection
 from proteus_cli.serving.http.front_end import HttpFrontEnd
 from proteus_cli.serving.http.limits import HttpLimits
@@ -131,8 +132,16 @@ class Deployment:
     most_away_frac: float = MOST_AWAY_FRAC
 
 
-def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
+View = Callable[[Callable[[], Now]], AbstractContextManager[None]]
+"""Shows what it is handed, from entering to leaving; from another thread, as nothing here may wait for it."""
+
+
+def serve(
+    deployment: Deployment, options: ServerOptions, announce: Callable[[str], None], view: View | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT; ``announce`` is told the URLs, HTTP first, once requests are taken.
+
+    From then on, until all is drained, ``view`` shows what happens.
 
     Raises `ServerError` where a port can't be had, `EngineError` where a model can't be loaded, `BackendUnavailable`
     where traces are wanted without OpenTelemetry.
@@ -144,7 +153,7 @@ def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[st
         if options.grpc_port is not None:
             listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
         runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
-        runner.run(_serve(deployment, options, listeners, announce, tracing))
+        runner.run(_serve(deployment, options, listeners, announce, view, tracing))
     log.info("drained, stopped")
 
 
@@ -175,10 +184,11 @@ async def _serve(
     options: ServerOptions,
     listeners: Mapping[str, socket.socket],
     announce: Callable[[str], None],
+    view: View | None,
     tracing: "Tracing | None",
 ) -> None:
     async with _hardware(deployment) as hardware:
-        await _serve_on(hardware, deployment, options, listeners, announce, tracing)
+        await _serve_on(hardware, deployment, options, listeners, announce, view, tracing)
 
 
 @asynccontextmanager
@@ -200,6 +210,7 @@ async def _serve_on(
     options: ServerOptions,
     listeners: Mapping[str, socket.socket],
     announce: Callable[[str], None],
+    view: View | None,
     tracing: "Tracing | None",
 ) -> None:
     profiles = dict(deployment.profiles)  # as they are known to be now, for all who plan and serve
@@ -241,7 +252,13 @@ async def _serve_on(
                 history=deployment.history,
                 reprofiling=reprofiling,
             )
-            async with _watching(lag.watch()), _watching(recent.watch()), _connections(options) as connections:
+            history = History(plane, clock, adaptation.changes, partial(_breakers, fleet))
+            async with (
+                _watching(lag.watch()),
+                _watching(recent.watch()),
+                _watching(history.run()),
+                _connections(options) as connections,
+            ):
                 by_hand = ByHand(
                     adaptation,
                     lifecycle,
@@ -257,6 +274,7 @@ async def _serve_on(
                     platform=platform,
                     status=lambda: status(server),
                     by_hand=by_hand,
+                    history=history,
                     needs_token=options.tokens is not None,
                 )
                 protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
@@ -268,11 +286,12 @@ async def _serve_on(
                     _keep_what_is_loaded()
                     lifecycle.on(Event.WARMED_UP)
                     _say_ready(listeners, options, controller.plan, announce)
-                    await stop.wait()
-                    stop_s = clock() + options.drain_timeout_s
-                    lifecycle.on(Event.STOPPED)
-                    connections.is_draining = True
-                    await _drain(plane, stop_s)
+                    with view(lambda: history.now) if view is not None else nullcontext():
+                        await stop.wait()
+                        stop_s = clock() + options.drain_timeout_s
+                        lifecycle.on(Event.STOPPED)
+                        connections.is_draining = True
+                        await _drain(plane, stop_s)
                 await connections.close(max(GOODBYE_S, stop_s - clock()))
             lifecycle.on(Event.EMPTIED)
             _say_endings(plane)
@@ -304,6 +323,11 @@ def _protocols(
         "http": lambda: HttpConnection(http, limits, connections, lets_in),
         "grpc": lambda: Http2Connection(grpc, Limits(), connections),
     }
+
+
+def _breakers(fleet: Fleet) -> dict[str, tuple[str, str]]:
+    """State and reason by device, for `History`."""
+    return {device: (breaker.state.value, breaker.reason or "") for device, breaker in fleet.breakers.items()}
 
 
 def _keep_what_is_loaded() -> None:

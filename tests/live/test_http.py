@@ -3,6 +3,7 @@
 import gzip
 import json
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection
 from typing import Any
@@ -131,13 +132,15 @@ def test_a_path_may_end_in_a_slash_or_name_the_server(made: Tiny, server: LiveSe
 
 def test_a_head_is_what_a_page_says_without_saying_it(server: LiveServer) -> None:
     paths = server.get("/openapi.json").document()["paths"]
-    pages = {path.format(model="shapes", version="1") for path, verbs in paths.items() if "get" in verbs}
+    pages = {
+        path.format(model="shapes", version="1", file="page.css") for path, verbs in paths.items() if "get" in verbs
+    }
     assert len(pages) > 10
     for path in pages:
         head, page = server.ask("HEAD", path), server.get(path)
         assert (head.status, head.body) == (page.status, b"")
         assert head.headers["content-type"] == page.headers["content-type"]
-        if path not in {"/metrics", "/v2/proteus/status"}:  # which change
+        if path not in {"/metrics", "/v2/proteus/status", "/v2/proteus/history"}:  # which change
             assert head.headers == page.headers
 
 
@@ -373,7 +376,14 @@ WRONG = [
     posts("/v2/repository/models/shapes/unload", b"\xff"),
     posts("/v2/repository/index", b"[" * 50_000),
     posts("/v2/repository/index", {"ready": 1}),
-    pages("GET", "/", 404),
+    pages("GET", "/ui", 404),
+    pages("GET", "/ui/main.jsx", 404),
+    pages("GET", "/ui/%2e%2e/v2", 404),
+    pages("POST", "/", 405),
+    pages("GET", "/v2/proteus/history?since=now", 400),
+    pages("GET", "/v2/proteus/history?since=0badcafe-1&since=0badcafe-2", 400),
+    pages("GET", "/v2/proteus/history?" + "a&" * 20, 400),
+    pages("GET", "/v2/proteus/history?since=%FF", 400),
     pages("GET", "/v3", 404),
     pages("GET", "/v2/health", 404),
     pages("GET", "/proteus", 404),
@@ -480,3 +490,29 @@ def test_metrics_are_prometheus_text_with_the_names_that_dashboards_expect(serve
     assert of["nv_inference_request_failure", "tones", "REJECTED"] == by_family["tones"]["rejected"]
     assert of["nv_inference_pending_request_count", "shapes", None] == 0
     assert of["nv_inference_count", "shapes", None] >= of["nv_inference_exec_count", "shapes", None] > 0
+
+
+# --- the page that people watch
+
+
+def test_the_page_is_sent_once_and_packed(server: LiveServer) -> None:
+    page = server.ask("GET", "/", headers={"accept-encoding": "gzip"})
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert b"<title>Proteus</title>" in gzip.decompress(page.body)
+    again = server.ask("GET", "/", headers={"accept-encoding": "gzip", "if-none-match": page.headers["etag"]})
+    assert (again.status, again.body) == (304, b"")
+    assert again.headers == page.headers  # of the same length, as it would be
+    assert server.ask("GET", "/", headers={"if-none-match": page.headers["etag"]}).status == 200  # not packed
+
+
+def test_the_history_goes_on_where_it_was_left(server: LiveServer) -> None:
+    first = server.get("/v2/proteus/history").document()
+    while not (then := server.get(f"/v2/proteus/history?since={first['cursor']}").document())["at_s"]:
+        time.sleep(0.1)
+    assert then["server"] == first["server"]
+    assert not set(then["at_s"]) & set(first["at_s"])
+    assert set(then["families"]) == {"shapes", "tones"}
+    assert {name: device["variants"] for name, device in then["devices"].items()} == {
+        "cpu0": ["shapes-s"],
+        "cpu1": ["shapes-l"],
+    }

@@ -11,6 +11,7 @@ from proteus_cli.serving.oip import Buffer
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
+NOT_MODIFIED = 304
 JOINED_BYTES = 16 * 1024  # answers up to here are sent as one piece
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _STARTS = {
@@ -63,7 +64,7 @@ class Exchange(msgspec.Struct, eq=False):
         if not self.keeps_alive or self.connection.is_at_its_end:
             self.keeps_alive = False
             headers += b"connection: close\r\n"
-        if self.method == b"HEAD":
+        if self.method == b"HEAD" or status == NOT_MODIFIED:  # which tell how long the body would have been
             self.answer = (b"%b%d\r\n%b\r\n" % (start, size, headers),)
         elif size <= JOINED_BYTES:
             self.answer = (b"%b%d\r\n%b\r\n%b" % (start, size, headers, b"".join((body, *blobs)) if blobs else body),)

@@ -116,7 +116,7 @@ class HttpFrontEnd:
         if known is not None and exchange.method == _POST:
             self._infer(exchange, *known)
         else:
-            later = self._pages.answer(exchange, path.decode(errors="replace"))
+            later = self._pages.answer(exchange, path.decode(errors="replace") or "/")
             if later is not None:
                 task = asyncio.ensure_future(self._answer(exchange, later))
                 self._tasks.add(task)

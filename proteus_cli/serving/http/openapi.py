@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from proteus_cli import __version__
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.serving import oip
+from proteus_cli.serving.history import CURSOR
 from proteus_cli.serving.http.schemas import SCHEMAS, Json, ref
+from proteus_cli.serving.http.site import AT, FILES
 
 LARGEST_EXAMPLE = 64  # values; families with larger rows have no example
 _JSON = "application/json"
@@ -76,7 +78,7 @@ _RESPONSES: dict[str, Json] = {
     "NoToken": _answer(
         "This server asks for a bearer token.", "Error", WWW_Authenticate=_header("`Bearer`", {"type": "string"})
     ),
-    "NotFound": _answer("There is no such model, or version of it.", "Error"),
+    "NotFound": _answer("There is no such model, version of it, or file.", "Error"),
     "TooSlow": _answer("The request took too long to come in; the connection closes.", "Error"),
     "TooLarge": _answer("The body is larger than the server takes, or than any request for this family.", "Error"),
     "Expectation": _answer("An `Expect` other than `100-continue`.", "Error"),
@@ -145,6 +147,18 @@ _READY = Operation(
     },
 )
 
+_FILE = Operation(
+    "The page that people watch, and what it needs",
+    {
+        200: {
+            "description": "The same for every server of this version: it holds no data.",
+            "headers": {"ETag": _header("For `If-None-Match`.", {"type": "string"})},
+            "content": {kind.partition(";")[0]: {"schema": {"type": "string"}} for kind in sorted(set(FILES.values()))},
+        },
+        304: {"description": "It is what `If-None-Match` names."},
+    },
+    is_open=True,
+)
 _CONFIG = Operation("A model's configuration", {200: _answer("In Triton's words.", "Config")})
 _STATISTICS = Operation("What was counted of a model", {200: _answer("In Triton's words.", "Statistics")})
 
@@ -213,6 +227,22 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
             body={"required": True, "content": {_JSON: {"schema": ref("Plan")}}},
         ),
     },
+    "/v2/proteus/history": {
+        "GET": Operation(
+            "The last 15 minutes, a sample a second",
+            {200: _answer("What came after `since`, and what is now.", "History")},
+            parameters=(
+                {
+                    "name": "since",
+                    "in": "query",
+                    "description": "The `cursor` of an earlier answer; without it, all that is kept is told.",
+                    "schema": {"type": "string", "pattern": f"^{CURSOR}$"},
+                },
+            ),
+        )
+    },
+    "/": {"GET": _FILE},
+    f"{AT}{{file}}": {"GET": _FILE},
     "/openapi.json": {"GET": Operation("This document", {200: _answer("OpenAPI 3.1.", "Document")})},
 }
 
@@ -248,7 +278,7 @@ def _operation(
 ) -> Json:
     answers = {status: _response(name) for status, name in _EVERYWHERE.items()}
     in_path = re.findall(r"{(\w+)}", path)
-    if path.startswith("/v2/models/{"):
+    if in_path and not path.startswith("/v2/repository/"):
         answers[404] = _response("NotFound")
     if needs_token and not operation.is_open:
         answers[401] = _response("NoToken")
@@ -269,7 +299,7 @@ def _operation(
 
 
 def _in_path(name: str, signatures: Mapping[str, Signature]) -> Json:
-    known = {"model": list(signatures), "version": [oip.VERSION]}
+    known = {"model": list(signatures), "version": [oip.VERSION], "file": list(FILES)}
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": known[name]}}
 
 

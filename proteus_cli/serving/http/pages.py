@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -11,15 +12,19 @@ from proteus_cli.errors import BadRequest, MethodNotAllowed, NotFound, UnknownMo
 from proteus_cli.serving import oip
 from proteus_cli.serving.by_hand import ByHand
 from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.history import History
 from proteus_cli.serving.http.compression import packed
-from proteus_cli.serving.http.exchange import JSON, Exchange
+from proteus_cli.serving.http.exchange import JSON, NOT_MODIFIED, Exchange
 from proteus_cli.serving.http.openapi import document
+from proteus_cli.serving.http.site import AT, FILES, INDEX, Site
 from proteus_cli.serving.lifecycle import State
 from proteus_cli.serving.metrics import Metrics
 from proteus_cli.serving.models import EXTENSIONS, Models
 
 INFER = "/v2/models/{model}/infer"
 INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
+MOST_PARAMETERS = 16
+OWN = "/v2/proteus/"
 
 
 class IndexRequest(msgspec.Struct):
@@ -36,20 +41,33 @@ class RepositoryRequest(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer."""
+    """An answer; ``headers`` are whole lines."""
 
     status: int
     body: bytes = b""
     content_type: bytes = JSON
+    headers: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a page is asked for: ``values`` of the ``{}`` in its path, the body, and what the client takes."""
+    """What a page is asked for: ``values`` of the ``{}`` in its path, the body, the headers, the query as it came."""
 
     values: Mapping[str, str]
     body: bytes | bytearray
-    accept: bytes = b""
+    headers: Mapping[bytes, bytes]
+    query: bytes = b""
+
+    def parameter(self, name: str) -> str | None:
+        """A parameter of the query; None where it isn't there. Raises `BadRequest`."""
+        try:
+            given = parse_qs(self.query.decode("ascii"), keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
+        except ValueError:
+            raise BadRequest(f"the query is not ASCII, or has more than {MOST_PARAMETERS} parameters") from None
+        values = given.get(name, [])
+        if len(values) > 1:
+            raise BadRequest(f"`{name}` is there {len(values)} times")
+        return values[0] if values else None
 
 
 Request = TypeVar("Request", IndexRequest, RepositoryRequest)
@@ -68,18 +86,22 @@ class Pages:
         platform: str,
         status: Callable[[], dict[str, Any]],
         by_hand: ByHand,
+        history: History,
         needs_token: bool = False,
     ) -> None:
         self._plane, self._models, self._platform, self._status = plane, models, platform, status
-        self._by_hand = by_hand
+        self._by_hand, self._site = by_hand, Site()
         described = _json(document(plane.signatures, needs_token=needs_token))
         self._routes: dict[str, dict[str, Handler]] = {
+            "/": {"GET": lambda asked: self._file(INDEX, asked)},
+            f"{AT}{{file}}": {"GET": lambda asked: self._file(asked.values["file"], asked)},
             "/openapi.json": {"GET": lambda _: described},
             "/v2": {"GET": self._server},
             "/v2/health/live": {"GET": lambda _: Page(200)},
             "/v2/health/ready": {"GET": lambda _: Page(200 if self._is_ready() else 503)},
-            "/metrics": {"GET": lambda asked: Page(200, *metrics.page(asked.accept))},
+            "/metrics": {"GET": lambda asked: Page(200, *metrics.page(asked.headers.get(b"accept", b"")))},
             "/v2/proteus/status": {"GET": lambda _: _json(self._status())},
+            f"{OWN}history": {"GET": lambda asked: _json(history.feed(asked.parameter("since")))},
             "/v2/proteus/plan": {"GET": lambda _: _json(plane.controller.plan), "POST": self._apply},
             "/v2/models/stats": {"GET": lambda _: self._statistics(None)},
             "/v2/models/{model}": {"GET": self._metadata},
@@ -116,7 +138,7 @@ class Pages:
         if handler is None:
             allowed = ", ".join(methods)
             raise MethodNotAllowed(f"{path} takes {allowed}, not {method}", allowed=allowed)
-        page = handler(Asked(values, exchange.body, exchange.headers.get(b"accept", b"")))
+        page = handler(Asked(values, exchange.body, exchange.headers, exchange.target.partition(b"?")[2]))
         if isinstance(page, Page):
             _respond(exchange, path, page)
             return None
@@ -129,6 +151,14 @@ class Pages:
                 values = {w[1:-1]: p for w, p in zip(wanted, parts, strict=True) if w[:1] == "{"}
                 return self._routes[template], values
         raise NotFound("no such page; those that there are, GET /openapi.json describes")
+
+    def _file(self, name: str, asked: Asked) -> Page:
+        """A file of the page that people watch."""
+        if name not in FILES:
+            raise NotFound(f"no file `{name}`")
+        file = self._site.file(name, asked.headers)
+        is_known = file.is_known_to(asked.headers)
+        return Page(NOT_MODIFIED if is_known else 200, file.body, file.content_type, file.headers)
 
     def _model(self, asked: Asked) -> str:
         name = asked.values["model"]
@@ -174,9 +204,9 @@ class Pages:
 
 
 def _respond(exchange: Exchange, path: str, page: Page) -> None:
-    body, headers = page.body, b""
+    body, headers = page.body, page.headers
     # Triton's asyncio client asks for compression, but reads the pages that it knows as they come.
-    if not path.startswith("/v2/") or path.startswith("/v2/proteus/"):
+    if not headers and (path.startswith(OWN) or not path.startswith("/v2/")):
         body, _, headers = packed(exchange.headers, body, [])
     exchange.respond(page.status, page.content_type, body, headers=headers)
 

@@ -1,11 +1,13 @@
 """What bodies of REST requests and answers look like, as JSON Schema (the dialect of OpenAPI 3.1)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving import oip
+from proteus_cli.serving.history import DEVICE_DIGITS, FAMILY_DIGITS, EventKind
 from proteus_cli.serving.lifecycle import State
 
 Json = dict[str, Any]
@@ -220,7 +222,94 @@ _CHANGE = _object(
     closed=True,
 )
 
+_NUMBERS = _list({"type": ["number", "null"]})
+
+
+def _samples(text: str, columns: Iterable[str]) -> Json:
+    return _object(dict.fromkeys(columns, _NUMBERS), closed=True, text=text)
+
+
+_HISTORY_FAMILY = _object(
+    {
+        "slo_s": _NUMBER,
+        "best_accuracy": _or_null(_FRACTION),
+        "demand_qps": _NUMBER | {"description": "Rows that arrived, per second, as everything here lately: 5 s …"},
+        "throughput_qps": _NUMBER | {"description": "… rows of batches that were answered …"},
+        "goodput_qps": _NUMBER | {"description": "… and those of requests that were answered in time."},
+        "violations": _or_null(_FRACTION | {"description": "Of the requests that ended."}),
+        "accuracy": _or_null(_FRACTION | {"description": "Mean of what answered …"}),
+        "relative_accuracy": _or_null(_NUMBER | {"description": "… over that of the best variant."}),
+        "p99_s": _or_null(
+            _NUMBER | {"description": "Of what a batch answered in 10 s; estimated within the buckets of a histogram."}
+        ),
+        "waiting": _COUNT,
+        "samples": _samples(
+            "A value a sample. `late_qps` and so on are requests per second by how they ended; null: nothing to tell.",
+            FAMILY_DIGITS,
+        ),
+    },
+    closed=True,
+)
+
 _PLAN_PARTS: Json = msgspec.json.schema_components([Plan], ref_template="#/components/schemas/{name}")[1]
+
+_HISTORY_DEVICE = _object(
+    {
+        "variants": _list(_TEXT),
+        "load": _NUMBER | {"description": "Part of the time in which batches ran; they count when they end."},
+        "mean_batch": _or_null(_NUMBER | {"description": "Rows."}),
+        "breaker": {"type": "string", "enum": ["closed", "open", "half-open"]},
+        "reason": _TEXT | {"description": "Why it is not closed."},
+        "samples": _samples("A value a sample.", DEVICE_DIGITS),
+    },
+    closed=True,
+)
+
+_FLOWS = _object(
+    {
+        "device": _list(_TEXT),
+        "family": _list(_TEXT),
+        "variant": _list(_TEXT),
+        "accuracy": _list(_FRACTION),
+        "planned_qps": _list(_NUMBER),
+        "answered_qps": _list(_NUMBER),
+    },
+    closed=True,
+    text="The plan in force, column by column: what each placement is sent by it, and has answered in time lately.",
+)
+
+_HISTORY = _object(
+    {
+        "server": _TEXT | {"description": "Another one after a restart: then samples begin anew."},
+        "cursor": _TEXT | {"description": "For `since`."},
+        "complete": {"type": "boolean", "description": "False: more than fits in an answer; ask on at once."},
+        "every_s": _NUMBER,
+        "keeps_s": _NUMBER,
+        "version": _TEXT,
+        "state": {"type": "string", "enum": [state.value for state in State]},
+        "policy": _TEXT,
+        "emulated": {"type": "boolean", "description": "The devices are: no time here was measured."},
+        "inside": _COUNT | {"description": "Requests that wait or run."},
+        "unix_s": _NUMBER | {"description": "The time of day now …"},
+        "uptime_s": _NUMBER | {"description": "… and now in seconds since the server was ready, as `at_s` has it."},
+        "at_s": _list(_NUMBER) | {"description": "When the samples were taken."},
+        "families": _by(ref("HistoryFamily"), "By family."),
+        "devices": _by(ref("HistoryDevice"), "By device."),
+        "flows": ref("Flows"),
+        "events": _list(
+            _object(
+                {
+                    "at_s": _NUMBER,
+                    "kind": {"type": "string", "enum": [kind.value for kind in EventKind]},
+                    "text": _TEXT,
+                },
+                closed=True,
+            )
+        )
+        | {"description": "Changes of plan, and of devices, among these samples."},
+    },
+    closed=True,
+)
 
 _INSTANCE = _object(
     {
@@ -323,6 +412,10 @@ SCHEMAS: Json = {
     "Status": _STATUS,
     "Change": _CHANGE,
     **_PLAN_PARTS,
+    "History": _HISTORY,
+    "HistoryFamily": _HISTORY_FAMILY,
+    "HistoryDevice": _HISTORY_DEVICE,
+    "Flows": _FLOWS,
     "Config": _CONFIG,
     "ModelStatistics": _MODEL_STATISTICS,
     "Statistics": _STATISTICS,

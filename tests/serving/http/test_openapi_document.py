@@ -18,6 +18,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.history import History
 from proteus_cli.serving.http.codec import Codec
 from proteus_cli.serving.http.front_end import STATUS
 from proteus_cli.serving.http.openapi import OPERATIONS, document
@@ -44,7 +45,8 @@ def pages() -> Pages:
         best_accuracy={"small": 0.9},
     )  # fmt: skip
     models, nothing = Models(plane, platform="onnxruntime", devices=()), cast("Any", None)
-    return Pages(plane, models, nothing, platform="onnxruntime", status=dict, by_hand=nothing)
+    history = History(plane, plane.clock)
+    return Pages(plane, models, nothing, platform="onnxruntime", status=dict, by_hand=nothing, history=history)
 
 
 def test_each_route_is_described_and_each_description_has_a_route() -> None:
@@ -81,7 +83,7 @@ def test_tokens_are_described_where_they_are_asked_for() -> None:
     found = document(FAMILIES, needs_token=True)
     assert found["security"] == [{"token": []}]
     for (path, _), operation in operations(found).items():
-        is_open = path.startswith("/v2/health/")
+        is_open = path.startswith(("/v2/health/", "/ui/")) or path == "/"
         assert ("401" in operation["responses"]) != is_open
         assert (operation.get("security") == []) == is_open
     assert "WWW-Authenticate" in found["components"]["responses"]["NoToken"]["headers"]

@@ -1,0 +1,180 @@
+"""What it costs to be watched: memory and CPU time of the history, of its answers, and of frames in the terminal.
+
+A server of made-up families and devices whose counters move as if it served; nothing listens, and no model runs. Each
+sample must tell just what was counted. Prints medians of CPU time; other load on the machine hardly changes them.
+"""
+
+import argparse
+import io
+import random
+import statistics
+import sys
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the module beside this one, however it is started
+
+from benchmarks.machine import machine
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.cli.live_frames import frame
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Hosted
+from proteus_cli.control.policies import live_policy_named
+from proteus_cli.domain.base import FORMAT, MadeBy
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.plan import Placement, Plan, Solver
+from proteus_cli.domain.profile import LatencyTable, Point
+from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.rules import Rules
+from proteus_cli.serving.dataplane import DataPlane
+from proteus_cli.serving.executor import Losable
+from proteus_cli.serving.history import SAMPLES, History
+from proteus_cli.serving.lane import Lane
+from proteus_cli.serving.lifecycle import Lifecycle
+
+SIZES = ((2, 2), (10, 40), (10, 100))  # families, devices
+REPEATS = 100
+ACCURACY = 0.75
+COLUMNS, LINES = 120, 50
+X = TensorSpec("x", np.dtype(np.float32), (1,))
+
+
+class World:
+    """Counters that move by a second at a time."""
+
+    def __init__(self, families: int, devices: int) -> None:
+        self.now_s, self._random = 0.0, random.Random(7)  # noqa: S311 - no secret
+        names = [f"family-{place}" for place in range(families)]
+        self.hosted = {f"gpu{place}": names[place % families] for place in range(devices)}
+        variants = [Variant(name=f"{name}-l", accuracy=ACCURACY) for name in names]
+        of = tuple(Family(name, "100ms", (variant,)) for name, variant in zip(names, variants, strict=True))
+        catalog = Catalog(format=FORMAT, families=of)
+        controller = Controller(catalog.slo_s(), dict.fromkeys(self.hosted, 1), live_policy_named("proteus"))
+        self.plane = DataPlane(
+            catalog, controller, Lifecycle(), self.clock, signatures=dict.fromkeys(names, Signature((X,), (X,))),
+            most_rows=dict.fromkeys(names, 8), best_accuracy=dict.fromkeys(names, ACCURACY),
+        )  # fmt: skip
+        idle = cast("Any", Losable("none"))
+        lanes: dict[str, Lane] = {}
+        for device in self.hosted:
+            lanes[device] = Lane(device, controller, idle, self.plane, self.clock, lanes, print, 0.001)
+        self.plane.lanes = lanes
+        controller.adopt(self._plan(names), [self._host(device) for device in self.hosted], 0.0)
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def second(self) -> None:
+        """A second's worth of answers."""
+        self.now_s += 1.0
+        for device, family in self.hosted.items():
+            counts, lane, requests = (
+                self.plane.counts[family],
+                self.plane.lanes[device],
+                self._random.randrange(20, 200),
+            )
+            counts.ended(Outcome.SERVED, f"{family}-l", device, requests)
+            counts.ended(Outcome.LATE, f"{family}-l", device, 1)
+            counts.accuracy += ACCURACY * requests
+            counts.rows += requests
+            lane.busy_s, lane.batches, lane.rows = lane.busy_s + 0.5, lane.batches + 10, lane.rows + requests
+            for _ in range(5):
+                counts.latency.add(self._random.uniform(0, 0.12))
+
+    def _host(self, device: str) -> Hosted:
+        family, s = self.hosted[device], 0.01
+        points = tuple(Point(batch, 10, s, s, s, s, s, batch / s) for batch in (1, 8))
+        table = LatencyTable(points, of=lambda point: point.p95_s)
+        return Hosted(device, family, f"{family}-l", ACCURACY, 8, 100.0, 800.0, table)
+
+    def _plan(self, names: list[str]) -> Plan:
+        placements = tuple(
+            Placement(device, family, f"{family}-l", 8, 100.0, 1.0, 800.0) for device, family in self.hosted.items()
+        )
+        nothing = dict.fromkeys(names, 0.0)
+        return Plan(
+            format=FORMAT, made_by=MadeBy(version="0", host="bench", time=""), policy="proteus", objective="",
+            rules=Rules(), headroom=1.0, demand_qps=nothing, served_qps=nothing, unserved_qps=nothing,
+            effective_accuracy=None, relative_accuracy=None, solver=Solver("", "", 0.0, 0.0),
+            fleet={"gpu": tuple(self.hosted)}, placements=placements, inputs={},
+        )  # fmt: skip
+
+
+def cpu_ms(work: Callable[[], Any]) -> float:
+    """Median CPU time of this thread."""
+    took = []
+    for _ in range(REPEATS):
+        start_s = time.thread_time()
+        work()
+        took.append((time.thread_time() - start_s) * 1e3)
+    return statistics.median(took)
+
+
+def measure(families: int, devices: int) -> dict[str, float]:
+    """What it costs with so many."""
+    tracemalloc.start()
+    world = World(families, devices)
+    before = tracemalloc.get_traced_memory()[0]
+    history = History(world.plane, world.clock)
+    for _ in range(SAMPLES + 1):
+        world.second()
+        history.sample()
+    memory = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    check(history)
+    last = f"{history.feed()['server']}-{SAMPLES}"
+    one, most = (msgspec.json.encode(history.feed(since)) for since in (last, None))
+    return {
+        "arrays, bytes": history.nbytes,
+        "in all, bytes": memory,
+        "a sample, ms": cpu_ms(history.sample),
+        "an answer of one sample, ms": cpu_ms(lambda: msgspec.json.encode(history.feed(last))),
+        "its bytes": len(one),
+        "the largest answer, ms": cpu_ms(lambda: msgspec.json.encode(history.feed())),
+        "bytes": len(most),
+        "gzip, ms": cpu_ms(lambda: zlib.compress(most, 1)),
+        "a frame, ms": frame_ms(history),
+    }
+
+
+def check(history: History) -> None:
+    """All that was served is told, none of it twice."""
+    told, cursor = 0, None
+    while True:
+        feed = history.feed(cursor)
+        told += len(feed["at_s"])
+        for family in feed["families"].values():
+            assert all(abs(value - ACCURACY) < 1e-5 for value in family["samples"]["accuracy"])
+        cursor = feed["cursor"]
+        if feed["complete"]:
+            break
+    assert told == SAMPLES
+
+
+def frame_ms(history: History) -> float:
+    """What a frame in the terminal costs."""
+    console = Console(file=io.StringIO(), width=COLUMNS, height=LINES, force_terminal=True, highlight=False)
+    with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
+        return cpu_ms(lambda: live.update(frame(history.now, COLUMNS, LINES), refresh=True))
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    print(machine())
+    for families, devices in SIZES:
+        print(f"\n{families} families, {devices} devices")
+        for what, value in measure(families, devices).items():
+            print(f"  {what:<30}{value:>12,.2f}" if what.endswith("ms") else f"  {what:<30}{value:>12,.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+// Charts over time, drawn by uPlot: what they show, their marks, and the same for who can't see or point.
+
+import * as words from "./words.js";
+import {OUTCOMES, means, piled, scaled} from "./series.js";
+import {drawn, element} from "./tables.js";
+
+const COLOURS = 7, DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
+// One cursor for all charts, by pointer or keys: uPlot's own listeners are left out.
+const UNBOUND = Object.fromEntries(["mousemove", "mouseenter", "mouseleave", "mousedown", "mouseup", "click", "dblclick"].map((name) => [name, () => null]));
+const HEIGHT = 190, LEAST_SPAN_S = 120, SAMPLES_A_ROW = 30;
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+// How the family in that place is drawn, also without colours.
+const look = (place) => ({colour: `line${place % COLOURS}`, dash: DASHES[place % DASHES.length]});
+
+// Each kind of chart: its lines {label, colour, dash, fill, values}, for one family or, where that is "", for all.
+export const KINDS = [
+  {
+    id: "demand", title: "Demand and throughput", unit: "qps", write: words.rate,
+    lines: (series, family) => [
+      {label: "demand", colour: "line6", dash: [], fill: true, values: series.column("demand_qps", family)},
+      {label: "throughput", ...look(0), values: series.column("throughput_qps", family)},
+      {label: "on time", colour: "line2", dash: [7, 4], values: series.column("goodput_qps", family)},
+    ],
+  },
+  {
+    id: "violations", title: "SLO violations", unit: "requests per second, piled up", write: words.rate,
+    lines: (series, family) => {
+      const values = OUTCOMES.map((outcome) => series.column(`${outcome}_qps`, family)), heights = piled(values);
+      return OUTCOMES.map((outcome, place) => (
+        {label: outcome, colour: outcome, dash: DASHES[place], fill: true, values: heights[place], shown: values[place]}
+      ));
+    },
+  },
+  {
+    id: "accuracy", title: "Relative accuracy", unit: "% of the best variant's", write: (value) => words.percent(value === null ? null : value / 100),
+    most: 100,
+    lines: (series, family, told) => chosen(told, family).map(([name, of, place]) => (
+      {label: name, ...look(place), values: scaled(series.families[name].accuracy, 100 / of.best_accuracy)}
+    )),
+  },
+  {
+    id: "p99", title: "p99 against the SLO", unit: (family) => (family ? "ms" : "% of the SLO"),
+    write: (value) => words.decimal(value), least: 0,
+    lines: (series, family, told) => [
+      ...chosen(told, family).map(([name, of, place]) => (
+        {label: name, ...look(place), values: scaled(series.families[name].p99_s, family ? 1000 : 100 / of.slo_s)}
+      )),
+      {
+        label: "SLO", colour: "failed", dash: [2, 3],
+        values: series.unix_s.map(() => (family ? told.families[family].slo_s * 1000 : 100)),
+      },
+    ],
+  },
+];
+
+const chosen = (told, family) => (
+  Object.entries(told.families).map(([name, of], place) => [name, of, place]).filter(([name]) => !family || name === family)
+);
+
+export class Chart {
+  constructor(kind, onCursor) {
+    this.kind = kind;
+    this.onCursor = onCursor;
+    this.plot = null;
+    this.lines = [];
+    const id = `chart-${kind.id}`;
+    this.unit = element("small");
+    this.legend = element("ul", {class: "legend"});
+    this.place = element("div", {class: "plot", role: "img", tabindex: "0", "aria-describedby": `${id}-now`});
+    this.readout = element("p", {class: "readout", id: `${id}-now`, role: "status"});
+    this.table = element("table");
+    this.details = element("details", {}, element("summary", {}, `${kind.title} as a table`),
+      element("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": `${kind.title} as a table`}, this.table));
+    this.figure = element("figure", {class: "chart", id, "aria-labelledby": `${id}-title`},
+      element("h3", {id: `${id}-title`}, `${kind.title} `, this.unit), this.legend, this.place, this.readout, this.details);
+    this.details.addEventListener("toggle", () => this.fillTable());
+    this.place.addEventListener("keydown", (event) => this.onKey(event));
+    this.place.addEventListener("blur", () => this.onCursor(null));
+    new ResizeObserver(() => this.plot?.setSize({width: this.place.clientWidth, height: HEIGHT})).observe(this.place);
+  }
+
+  // Show what `series` has; `told` is the last answer of the feed.
+  show(series, family, told) {
+    this.series = series;
+    this.now_s = told.unix_s;
+    this.span_s = Math.min(told.keeps_s, Math.max(LEAST_SPAN_S, told.uptime_s));
+    this.lines = this.kind.lines(series, family, told);
+    const unit = typeof this.kind.unit === "string" ? this.kind.unit : this.kind.unit(family);
+    const shape = JSON.stringify([unit, this.lines.map(({label, colour: of, dash}) => [label, of, dash])]);
+    if (shape !== this.shape) {
+      this.shape = shape;
+      this.unit.textContent = unit;
+      this.build();
+    }
+    this.plot.setData([series.unix_s, ...this.lines.map(({values}) => values)]);
+    this.place.setAttribute("aria-label", this.summary());
+    this.fillTable();
+  }
+
+  // Draw anew from nothing: lines, or the colours of the page, have changed.
+  build() {
+    this.plot?.destroy();
+    const axis = {
+      stroke: colour("soft"), font: "12px system-ui, sans-serif", ticks: {stroke: colour("rule"), width: 1},
+      grid: {stroke: colour("grid"), width: 1},
+    };
+    const {least, most} = this.kind;
+    this.plot = new uPlot({
+      width: this.place.clientWidth || 300,
+      height: HEIGHT,
+      legend: {show: false},
+      padding: [8, 26, 0, 0],
+      cursor: {drag: {x: false, y: false}, y: false, points: {size: 7}, bind: UNBOUND},
+      scales: {x: {range: () => [this.now_s - this.span_s, this.now_s]}, y: {range: (_, low, high) => ranged(low, high, least, most)}},
+      axes: [
+        {...axis, space: 70, size: 30, values: (_, times) => times.map((time) => words.clock(time).slice(0, this.span_s < 300 ? 8 : 5))},
+        {...axis, size: 52, values: (_, values) => values.map((value) => value.toLocaleString("en"))},
+      ],
+      series: [{}, ...this.lines.map(({label, colour: of, dash, fill}) => ({
+        label, stroke: colour(of), dash, width: fill ? 1 : 2, points: {show: false},
+        ...(fill ? {fill: `${colour(of)}${this.kind.id === "demand" ? "30" : "c0"}`} : {}),
+      }))],
+      hooks: {draw: [(plot) => this.drawMarks(plot)]},
+    }, [[], ...this.lines.map(() => [])], this.place);
+    this.plot.over.addEventListener("pointermove", ({offsetX}) => this.onCursor(this.plot.posToIdx(offsetX)));
+    this.plot.over.addEventListener("pointerleave", () => this.onCursor(null));
+    this.legend.replaceChildren(...this.lines.map(({label, colour: of, dash, fill}) =>
+      element("li", {}, drawn("svg", {viewBox: "0 0 29 12", "aria-hidden": "true"},
+        drawn("line", {x1: 0, x2: 29, y1: 6, y2: 6, stroke: colour(of), "stroke-width": fill ? 8 : 2.5, "stroke-opacity": fill ? 0.6 : 1,
+          "stroke-dasharray": fill ? "" : dash.join(" ")})), label)));
+  }
+
+  drawMarks({ctx, bbox}) {
+    const {left, top, width, height} = bbox, ratio = devicePixelRatio;
+    ctx.save();
+    for (const {unix_s, kind} of this.series?.events ?? []) {
+      const x = Math.round(this.plot.valToPos(unix_s, "x", true));
+      if (x < left || x > left + width) continue;
+      const isPlan = kind === "plan";
+      ctx.strokeStyle = ctx.fillStyle = colour(isPlan ? "mark" : "mark-device");
+      ctx.lineWidth = (isPlan ? 1.25 : 2) * ratio;
+      ctx.setLineDash(isPlan ? [4 * ratio, 3 * ratio] : []);
+      ctx.beginPath();
+      ctx.moveTo(x, top);
+      ctx.lineTo(x, top + height);
+      ctx.stroke();
+      ctx.beginPath();  // a flag for who doesn't tell the colours apart: ▼ a plan, ■ a device
+      const size = 4 * ratio;
+      if (isPlan) { ctx.moveTo(x - size, top - size); ctx.lineTo(x + size, top - size); ctx.lineTo(x, top + size); }
+      else ctx.rect(x - size, top - size, 2 * size, 2 * size);
+      ctx.fill();
+    }
+    ctx.restore();
+  }
+
+  // Show the values at a sample; null: of none.
+  point(at) {
+    this.at = at;
+    if (!this.plot) return;
+    const time_s = at === null ? undefined : this.series.unix_s[at];
+    if (time_s === undefined) {
+      this.readout.textContent = "";
+      this.plot.setCursor({left: -10, top: -10}, false);
+      return;
+    }
+    this.plot.setCursor({left: this.plot.valToPos(time_s, "x"), top: 10}, false);
+    const said = this.lines.map(({label, values, shown}) => `${label} ${this.kind.write((shown ?? values)[at])}`);
+    this.readout.textContent = [words.clock(time_s), ...said].join(" · ");
+  }
+
+  onKey(event) {
+    const last = this.series.unix_s.length - 1, step = event.shiftKey ? 30 : 1, at = this.at ?? last + 1;
+    const to = {ArrowLeft: at - step, ArrowRight: at + step, Home: 0, End: last, Escape: null}[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    this.onCursor(to === null ? null : Math.max(0, Math.min(last, to)));
+  }
+
+  summary() {
+    const said = this.lines.map(({label, values, shown}) => {
+      const known = (shown ?? values).filter((value) => value !== null);
+      if (!known.length) return `${label}: nothing yet`;
+      const [least, most] = known.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+      return `${label}: ${this.kind.write(known.at(-1))} now, between ${this.kind.write(least)} and ${this.kind.write(most)}`;
+    });
+    return `Chart of the last 15 minutes, in ${this.unit.textContent}. ${said.join("; ")}. The table below has the same.`;
+  }
+
+  fillTable() {
+    if (!this.details.open || !this.series) return;
+    const rows = means(this.series.unix_s, this.lines.map(({values, shown}) => shown ?? values), SAMPLES_A_ROW).reverse();
+    const head = ["from", ...this.lines.map(({label}) => label)];
+    this.table.replaceChildren(
+      element("caption", {class: "note"}, `means over ${SAMPLES_A_ROW} s, newest first; ${this.unit.textContent}`),
+      element("thead", {}, element("tr", {}, ...head.map((label) => element("th", {scope: "col"}, label)))),
+      element("tbody", {}, ...rows.map(({unix_s, values}) => element("tr", {},
+        element("th", {scope: "row"}, words.clock(unix_s)),
+        ...values.map((value) => element("td", {}, this.kind.write(value)))))));
+  }
+}
+
+// The range of the y axis: from 0 unless all is close to `most`, with some room.
+function ranged(low, high, least = 0, most = null) {
+  if (low === null) return most === null ? [0, 1] : [most - 1, most];
+  if (most !== null) return [Math.min(low - (most - low) * 0.1, most - 1), most + (most - Math.min(low, most - 1)) * 0.05];
+  return [least, high > least ? high * 1.08 : least + 1];
+}

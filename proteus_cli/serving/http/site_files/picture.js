@@ -1,0 +1,95 @@
+// The plan as a picture: families → variants → devices, with bands as wide as their rates.
+
+import * as words from "./words.js";
+import {BREAKERS, drawn} from "./tables.js";
+
+const COLOURS = 7, NODE = 10, GAP = 8, LEAST = 17, FLOWING = 260;
+
+// Nodes and bands of the picture, without coordinates. Devices come in the order of the families that they serve.
+export function graph(flows, families, devices) {
+  const columns = [[], [], []], bands = [], nodes = new Map();
+  const node = (column, key, more) => {
+    const id = `${column} ${key}`;
+    if (!nodes.has(id)) {
+      nodes.set(id, {key, rate: 0, ...more});
+      columns[column].push(nodes.get(id));
+    }
+    return nodes.get(id);
+  };
+  families.forEach((name, place) => node(0, name, {label: name, colour: place % COLOURS}));
+  const order = flows.family.map((_, at) => at).sort((one, other) =>
+    families.indexOf(flows.family[one]) - families.indexOf(flows.family[other]) || flows.accuracy[other] - flows.accuracy[one]);
+  for (const at of order) {
+    const family = node(0, flows.family[at]), rate = flows.answered_qps[at], {colour} = family;
+    const variant = node(1, `${flows.family[at]} ${flows.variant[at]}`,
+      {label: flows.variant[at], more: words.percent(flows.accuracy[at]), colour});
+    const device = node(2, flows.device[at], {label: flows.device[at]});
+    for (const each of [family, variant, device]) each.rate += rate;
+    const known = bands.find((band) => band.from === family && band.to === variant);
+    if (known) known.rate += rate;
+    else bands.push({from: family, to: variant, rate, colour});
+    bands.push({from: variant, to: device, rate, colour});
+  }
+  for (const [name, {breaker}] of Object.entries(devices)) {
+    const device = node(2, name, {label: name});
+    device.breaker = breaker;
+    if (breaker !== "closed") device.label = `${breaker === "open" ? "✕ " : "◐ "}${name}`;
+  }
+  return {columns, bands};
+}
+
+export function show(place, flows, families, devices) {
+  const width = Math.max(280, place.clientWidth), isNarrow = width < 560;
+  const {columns, bands} = graph(flows, families, devices);
+  const total = columns[0].reduce((sum, {rate}) => sum + rate, 0);
+  const scale = total ? FLOWING / total : 0;
+  for (const column of columns) for (const node of column) node.height = Math.max(LEAST, node.rate * scale);
+  const tall = columns.map((column) => column.reduce((sum, {height}) => sum + height + GAP, -GAP));
+  const height = Math.max(...tall, LEAST);
+  const middle = Math.round(width * (isNarrow ? 0.4 : 0.44)), last = width - (isNarrow ? 92 : 170);
+  [0, middle, last].forEach((x, at) => stack(columns[at], x, (height - tall[at]) / 2, scale));
+  const band = ({from, to, rate, colour}) => {
+    const thick = rate * scale, isIdle = thick < 0.5, one = from.x + NODE, other = to.x, bend = (one + other) / 2;
+    const [top, below] = isIdle ? [from.y + from.height / 2, to.y + to.height / 2] : [from.out, to.into];
+    if (!isIdle) { from.out += thick; to.into += thick; }
+    const said = drawn("title", {}, `${from.label} → ${to.label}: ${words.rate(rate)} qps`);
+    const there = `M${one} ${top}C${bend} ${top} ${bend} ${below} ${other} ${below}`;
+    if (isIdle) return drawn("path", {class: `idle f${colour}`, d: there}, said);
+    return drawn("path", {
+      class: `band f${colour}`,
+      d: `${there}v${thick}C${bend} ${below + thick} ${bend} ${top + thick} ${one} ${top + thick}z`,
+    }, said);
+  };
+  const svg = drawn("svg", {
+    viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": summary(columns, total, devices),
+  }, ...bands.map(band), ...columns.flatMap((column, at) => column.map((node) => drawnNode(node, at, isNarrow, {middle, last, width}))));
+  place.replaceChildren(svg);
+}
+
+// Nodes below one another; bands leave and enter from the middle of what they need.
+function stack(column, x, top, scale) {
+  for (const node of column) {
+    const first = top + (node.height - node.rate * scale) / 2;
+    Object.assign(node, {x, y: top, out: first, into: first});
+    top += node.height + GAP;
+  }
+}
+
+function drawnNode(node, column, isNarrow, {middle, last, width}) {
+  const room = [middle, last - middle, width - last][column] - NODE - 10;
+  const said = [node.label, ...(isNarrow ? [] : [node.more ?? "", column === 1 ? "" : `${words.rate(node.rate)} qps`])].filter(Boolean);
+  const label = drawn("text", {x: node.x + NODE + 5, y: node.y + node.height / 2, dy: ".35em"}, fitted(said[0], room));
+  if (said.length > 1 && (said.join(" ").length * 7.2) < room) label.append(drawn("tspan", {class: "soft", dx: 6}, said.slice(1).join(" ")));
+  const bar = {class: node.colour === undefined ? "bar" : `bar f${node.colour}`, x: node.x, y: node.y, width: NODE, height: node.height, rx: 2};
+  const isLost = node.breaker === "open";
+  return drawn("g", {class: isLost ? "lost" : ""}, drawn("rect", bar), label,
+    drawn("title", {}, `${node.label}: ${words.rate(node.rate)} qps${node.breaker ? `, breaker ${BREAKERS[node.breaker].said}` : ""}`));
+}
+
+const fitted = (label, room) => (label.length * 7.2 <= room ? label : `${label.slice(0, Math.max(3, Math.floor(room / 7.2) - 1))}…`);
+
+function summary([families, variants, hosts], total, devices) {
+  const lost = Object.values(devices).filter(({breaker}) => breaker === "open").length;
+  return `Plan: ${families.length} families answered by ${variants.length} variants on ${hosts.length} devices` +
+    `${lost ? `, of which ${lost} lost` : ""}; ${words.rate(total)} qps in all. The table below has the same.`;
+}

@@ -1,0 +1,84 @@
+// Samples of the last minutes, in columns, and what charts show of them. Nothing here knows the page.
+
+export const OUTCOMES = ["late", "dropped", "rejected", "failed"];
+
+export class Series {
+  constructor() { this.clear(""); }
+
+  clear(server) {
+    this.server = server;
+    this.unix_s = [];
+    this.families = {};  // name → column → values
+    this.devices = {};
+    this.events = [];  // {unix_s, kind, text}, oldest first
+  }
+
+  // Add what a feed tells, and forget what is too old. Another server's samples replace all.
+  append(feed) {
+    if (feed.server !== this.server) this.clear(feed.server);
+    const start_s = feed.unix_s - feed.uptime_s, before = this.unix_s.length;
+    for (const at_s of feed.at_s) this.unix_s.push(Math.max(start_s + at_s, (this.unix_s.at(-1) ?? 0) + 1e-3));
+    extend(this.families, feed.families, before);
+    extend(this.devices, feed.devices, before);
+    for (const {at_s, kind, text} of feed.events) this.events.push({unix_s: start_s + at_s, kind, text});
+    const extra = this.unix_s.length - Math.round(feed.keeps_s / feed.every_s);
+    if (extra > 0) {
+      this.unix_s.splice(0, extra);
+      for (const all of [this.families, this.devices])
+        for (const columns of Object.values(all)) for (const values of Object.values(columns)) values.splice(0, extra);
+    }
+    const oldest_s = feed.unix_s - feed.keeps_s;
+    this.events = this.events.filter((event) => event.unix_s >= oldest_s);
+  }
+
+  // A column of one family, or the sum over all where `family` is "".
+  column(name, family) {
+    if (family) return this.families[family][name];
+    return sum(Object.values(this.families).map((columns) => columns[name]), this.unix_s.length);
+  }
+}
+
+function extend(all, told, before) {
+  for (const [name, {samples}] of Object.entries(told)) {
+    const columns = (all[name] ??= {});
+    for (const [column, values] of Object.entries(samples)) {
+      const kept = (columns[column] ??= new Array(before).fill(null));
+      kept.push(...values);
+    }
+  }
+}
+
+export function sum(columns, length) {
+  const total = new Array(length).fill(0);
+  for (const values of columns) for (let at = 0; at < length; at++) total[at] += values[at] ?? 0;
+  return total;
+}
+
+export function scaled(values, factor) {
+  return values.map((value) => (value === null ? null : value * factor));
+}
+
+// Each column on top of those after it, so that the first is the height of the pile.
+export function piled(columns) {
+  const piles = [];
+  let above = new Array(columns[0]?.length ?? 0).fill(0);
+  for (const values of [...columns].reverse()) {
+    above = values.map((value, at) => above[at] + (value ?? 0));
+    piles.unshift(above);
+  }
+  return piles;
+}
+
+// Means of `size` samples each, of the first row maybe fewer: [{unix_s, values}], oldest first, for tables.
+export function means(unix_s, columns, size) {
+  const rows = [];
+  for (let last = unix_s.length % size || size; last <= unix_s.length; last += size) {
+    const first = Math.max(0, last - size);
+    const values = columns.map((column) => {
+      const known = column.slice(first, last).filter((value) => value !== null);
+      return known.length ? known.reduce((total, value) => total + value, 0) / known.length : null;
+    });
+    rows.push({unix_s: unix_s[first], values});
+  }
+  return rows;
+}

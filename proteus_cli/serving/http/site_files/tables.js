@@ -1,0 +1,122 @@
+// Tables whose cells change only where their text does, so that whoever reads or selects one is left in peace.
+
+import * as words from "./words.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export function element(name, attributes = {}, ...inside) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...inside);
+  return made;
+}
+
+export function drawn(name, attributes = {}, ...inside) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...inside);
+  return made;
+}
+
+export function say(cell, text) {
+  if (cell.textContent !== text) cell.textContent = text;
+}
+
+// rows: [{key, className, cells: [{text, className, make}]}]; the first cell heads its row.
+function fill(table, rows) {
+  const body = table.tBodies[0], known = new Map([...body.rows].map((row) => [row.dataset.key, row]));
+  rows.forEach(({key, className = "", cells}, place) => {
+    let row = known.get(key);
+    if (!row) {
+      row = element("tr", {"data-key": key});
+      cells.forEach((_, at) => row.append(element(at ? "td" : "th", at ? {} : {scope: "row"})));
+    }
+    known.delete(key);
+    if (body.rows[place] !== row) body.insertBefore(row, body.rows[place] ?? null);
+    row.className = className;
+    cells.forEach(({text, className: of = "", bar}, at) => {
+      const cell = row.cells[at];
+      if (cell.className !== of) cell.className = of;
+      if (bar === undefined) say(cell, text);
+      else load(cell, text, bar);
+    });
+  });
+  for (const row of known.values()) row.remove();
+}
+
+// A number with a bar for it, which is only for eyes.
+function load(cell, text, part) {
+  if (!cell.firstElementChild) {
+    const bar = drawn("rect", {height: 6, width: 0}), frame = drawn("rect", {height: 6, width: 40, class: "frame"});
+    cell.append(element("span"), drawn("svg", {class: "load", viewBox: "0 0 40 6", preserveAspectRatio: "none", "aria-hidden": "true"}, frame, bar));
+  }
+  say(cell.firstElementChild, text);
+  cell.querySelector("rect:last-child").setAttribute("width", 40 * Math.min(1, part));
+}
+
+const text = (said, className = "") => ({text: said, className});
+
+export function families(table, of) {
+  fill(table, Object.entries(of).map(([name, now]) => ({
+    key: name,
+    cells: [
+      text(name),
+      text(words.rate(now.demand_qps)),
+      text(words.rate(now.throughput_qps)),
+      text(words.rate(now.goodput_qps)),
+      text(words.percent(now.violations), now.violations > 0.01 ? "bad" : ""),
+      text(words.percent(now.accuracy)),
+      text(words.percent(now.relative_accuracy)),
+      text(words.duration(now.p99_s), now.p99_s > now.slo_s ? "bad" : ""),
+      text(words.duration(now.slo_s)),
+      text(words.count(now.waiting)),
+    ],
+  })));
+}
+
+export const BREAKERS = {
+  closed: {said: "closed", className: ""},
+  open: {said: "✕ open: lost", className: "lost"},
+  "half-open": {said: "◐ half-open: on probation", className: "probation"},
+};
+
+export function devices(table, of) {
+  const named = Object.entries(of);
+  const rank = ([, {breaker}]) => ["open", "half-open", "closed"].indexOf(breaker);
+  named.sort((one, other) => rank(one) - rank(other));  // stable: the lost first
+  fill(table, named.map(([name, now]) => ({
+    key: name,
+    className: BREAKERS[now.breaker].className,
+    cells: [
+      text(name),
+      text(BREAKERS[now.breaker].said + (now.reason && ` (${now.reason})`), "text"),
+      text(now.variants.join(", ") || words.UNKNOWN, "text hosts"),
+      {text: words.percent(now.load), bar: now.load},
+      text(words.decimal(now.mean_batch)),
+    ],
+  })));
+}
+
+export function flows(table, columns) {
+  fill(table, columns.family.map((family, at) => ({
+    key: [family, columns.variant[at], columns.device[at]].join(" "),
+    cells: [
+      text(family),
+      text(columns.variant[at], "text"),
+      text(columns.device[at], "text"),
+      text(words.percent(columns.accuracy[at])),
+      text(words.rate(columns.planned_qps[at])),
+      text(words.rate(columns.answered_qps[at])),
+    ],
+  })));
+}
+
+export function events(list, of) {
+  const newest = [...of].reverse();
+  if (list.dataset.last === String(newest.length && newest[0].unix_s) && list.children.length === newest.length) return;
+  list.dataset.last = String(newest.length && newest[0].unix_s);
+  list.replaceChildren(...newest.map(({unix_s, kind, text: said}) =>
+    element("li", {class: kind},
+      element("time", {datetime: new Date(unix_s * 1000).toISOString()}, words.clock(unix_s)),
+      element("span", {class: "kind"}, kind), element("span", {}, said))));
+}

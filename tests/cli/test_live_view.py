@@ -1,0 +1,191 @@
+"""The live view fits its terminal, says what is wrong without colours, and never keeps a line for itself."""
+
+import io
+import re
+import threading
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from proteus_cli.cli.live_frames import frame
+from proteus_cli.cli.live_view import MOST_LINES, Held, LiveView
+from proteus_cli.serving.history import DeviceNow, Event, EventKind, FamilyNow, Now
+
+DIGITS = FamilyNow(0.05, 0.98, 1234.4, 1200.0, 1190.0, 0.002, 0.97, 0.041, 3)
+SIGNALS = FamilyNow(0.05, None, 4.26, 0.0, 0.0, None, None, None, 0)
+EVENTS = [
+    Event(10.0, EventKind.PLAN, "digits: 1,200 qps is more than the plan carries"),
+    Event(70.0, EventKind.PLAN, "digits: 900 qps for 5 s"),
+]
+NOW = Now(
+    at_s=75.0,
+    state="ready",
+    policy="proteus",
+    is_emulated=False,
+    inside=7,
+    families={"digits": DIGITS, "signals": SIGNALS},
+    devices={"cpu0": DeviceNow(("digits-l",), 0.5, 1.25), "cpu1": DeviceNow((), 0.0, None)},
+    flows=[],
+    events=EVENTS,
+)
+
+
+def drawn(now: Now, columns: int = 120, lines: int = 40) -> list[str]:
+    console = Console(file=io.StringIO(), width=columns, height=lines, force_terminal=True, no_color=True, emoji=False)
+    with console.capture() as capture:
+        console.print(frame(now, columns, lines))
+    text = capture.get()
+    for code in ("\x1b[1m", "\x1b[2m", "\x1b[0m"):  # bold and dim are no colours
+        text = text.replace(code, "")
+    return text.splitlines()
+
+
+def row(lines: list[str], name: str) -> list[str]:
+    (found,) = [line.split("  ") for line in lines if line.startswith(name)]
+    return [cell.strip() for cell in found if cell.strip()]
+
+
+def many(number: int) -> dict[str, DeviceNow]:
+    """Devices of three kinds, of which one is lost."""
+    devices = {f"gpu{at}": DeviceNow((f"digits-{'sml'[at % 3]}",), at % 10 / 10, 2.0) for at in range(number)}
+    return {**devices, "gpu7": replace(devices["gpu7"], breaker="open", reason="its process died")}
+
+
+def test_families_and_devices_have_a_row_each() -> None:
+    lines = drawn(NOW)
+    assert lines[0] == "proteus ready · proteus · up 1 min · 7 in flight"
+    assert row(lines, "digits ") == ["digits", "1,234", "1,200", "0.2%", "97.0%", "99.0%", "41.0 ms", "50.0 ms"]
+    assert row(lines, "signals") == ["signals", "4.3", "0", "–", "–", "–", "–", "50.0 ms"]
+    assert row(lines, "cpu0") == ["cpu0", "digits-l", "50.0%", "1.2", "closed"]
+    assert row(lines, "cpu1") == ["cpu1", "–", "0.0%", "–", "closed"]
+
+
+def test_the_last_changes_of_plan_are_told_newest_first() -> None:
+    lines = drawn(NOW)
+    assert " ".join(lines[-2].split()) == "5 s ago plan digits: 900 qps for 5 s"
+    assert " ".join(lines[-1].split()) == "1 min ago plan digits: 1,200 qps is more than the plan carries"
+
+
+def test_what_is_wrong_is_said_not_only_coloured() -> None:
+    late = replace(DIGITS, p99_s=0.06, violations=0.2)
+    lines = drawn(replace(NOW, families={"digits": late}, devices=many(12)))
+    assert row(lines, "digits")[3::3] == ["20.0%!", "60.0 ms!"]
+    assert "1 LOST" in lines[0]
+    devices = [line for line in lines if line.startswith("gpu")]
+    assert devices[0].split()[0] == "gpu7"
+    assert devices[0].rstrip().endswith("LOST: its process died")
+
+
+def test_emulated_devices_are_said_to_be() -> None:
+    assert not any("EMULATED" in line for line in drawn(NOW))
+    assert "EMULATED" in drawn(replace(NOW, is_emulated=True))[1]
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+@pytest.mark.parametrize("lines", [6, 10, 24, 50, 120])
+@pytest.mark.parametrize("number", [8, 100])
+def test_a_frame_fits_its_terminal(columns: int, lines: int, number: int) -> None:
+    families = {f"a family with a long name {at}": DIGITS for at in range(10)}
+    found = drawn(replace(NOW, families=families, devices=many(number), is_emulated=True), columns, lines)
+    assert len(found) < lines
+    assert max(map(len, found)) <= columns
+    assert "LOST" in found[0] or columns < 60
+    assert any(line.startswith("a fam") for line in found)
+
+
+def test_too_many_devices_are_put_together_by_what_they_host() -> None:
+    lines = drawn(replace(NOW, devices=many(100)), lines=24)
+    rows = [line for line in lines if "gpu" in line]
+    assert [line.split()[0] for line in rows] == ["gpu7", "34", "32", "33"]
+    assert row(lines, "34 × gpu0")[1:] == ["digits-s", "45.0% ≤ 90%", "2.0", "closed"]
+
+
+def test_what_does_not_fit_is_counted() -> None:
+    lines = drawn(replace(NOW, families={f"family{at}": DIGITS for at in range(30)}), lines=20)
+    shown = sum(line.startswith("family") for line in lines) - 1  # the head
+    assert f"… {30 - shown} more" in "\n".join(lines)
+    assert any(line.startswith("cpu0") for line in lines)
+
+
+# --- lines that are logged meanwhile
+
+
+def test_lines_are_held_while_a_view_is_drawn_and_written_afterwards() -> None:
+    stream = io.StringIO()
+    held = Held(stream)
+    held.write("before\n")
+    held.hold()
+    held.write("one\n")
+    held.write("two\n")
+    assert (stream.getvalue(), held.take()) == ("before\n", ["one\n", "two\n"])
+    held.write("three\n")
+    held.release()
+    held.write("after\n")
+    assert stream.getvalue() == "before\nthree\nafter\n"
+
+
+def test_of_too_many_lines_the_newest_are_kept_and_the_others_counted() -> None:
+    held = Held(io.StringIO())
+    held.hold()
+    for number in range(MOST_LINES + 5):
+        held.write(f"{number}\n")
+    taken = held.take()
+    assert taken[0] == "… 5 lines left out\n"
+    assert taken[1] == "5\n"
+    assert taken[-1] == f"{MOST_LINES + 4}\n"
+
+
+def test_a_view_shows_frames_and_lines_and_leaves_nothing_behind() -> None:
+    stdout, stderr, asked = io.StringIO(), io.StringIO(), threading.Semaphore(0)
+
+    def now() -> Now:
+        asked.release()
+        return NOW
+
+    held = Held(stderr)
+    with LiveView(stdout, held, every_s=0.01)(now):
+        held.write("a line [not markup]\n")
+        for _ in range(3):
+            assert asked.acquire(timeout=10)
+    held.write("a last line\n")
+    assert "1,234" in stdout.getvalue()
+    assert "a line [not markup]\n" in stdout.getvalue()
+    assert stderr.getvalue() == "a last line\n"
+    assert "\x1b[?25l" not in stdout.getvalue()  # the cursor is never hidden, so it needn't come back
+
+
+def test_a_bug_in_the_view_is_logged_and_ends_the_view_only(caplog: pytest.LogCaptureFixture) -> None:
+    def now() -> Now:
+        raise ZeroDivisionError
+
+    stderr = io.StringIO()
+    held = Held(stderr)
+    ended = threading.Event()
+    with LiveView(io.StringIO(), held, every_s=0.01)(now):
+        held.write("a line\n")
+        for _ in range(1000):
+            if "a bug has ended the live view" in caplog.text and stderr.getvalue():
+                break
+            ended.wait(0.01)
+    assert "ZeroDivisionError" in caplog.text
+    assert stderr.getvalue() == "a line\n"
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_no_color_is_heeded(monkeypatch: pytest.MonkeyPatch, *, no_color: bool) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    stdout, asked = io.StringIO(), threading.Semaphore(0)
+
+    def now() -> Now:
+        asked.release()
+        return NOW
+
+    with LiveView(stdout, every_s=0.01)(now):
+        for _ in range(2):
+            assert asked.acquire(timeout=10)
+    codes = {code for found in re.findall(r"\x1b\[([0-9;]*)m", stdout.getvalue()) for code in found.split(";")}
+    assert (codes <= {"0", "1", "2"}) is no_color  # bold and dim

@@ -1,0 +1,350 @@
+"""The page at `/` in a real browser: it shows what the server says, on any screen, by any means."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from browser import DESK, PHONE, Browser, browsing
+from clusters import ACCURACY, make_cluster
+from live_server import LiveServer, serving
+from selenium.webdriver.common.keys import Keys
+from tiny import Tiny, add_plan
+
+pytestmark = pytest.mark.live
+
+CALM_QPS, PEAK_QPS, CALM_S, ALL_S = 20, 150, 2.0, 8.0  # the most accurate variants carry 115
+TOKEN = "f00d" * 8
+FAMILIES = set(ACCURACY)
+
+
+@pytest.fixture(scope="module")
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    with browsing(is_left_out=request.config.getoption("--without-browser")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A cluster of eight emulated devices that adapts."""
+    cluster = make_cluster(tmp_path_factory.mktemp("page") / "ws", f"{CALM_QPS}qps")
+    with serving(cluster.root, Path("plan"), "--emulate") as live:
+        yield live
+        assert live.stop() == 0
+        assert "Traceback" not in live.log.read_text()
+
+
+@contextmanager
+def replaying(live: LiveServer) -> Iterator[None]:
+    """Play a rise of demand against the server, with our own client, meanwhile."""
+    root = live.log.parent
+    arrivals, now_s = list[str](), 0.0
+    while now_s < ALL_S:
+        arrivals.append(f"{now_s:.4f},{sorted(FAMILIES)[len(arrivals) % 2]}\n")
+        now_s += 1 / (CALM_QPS if now_s < CALM_S else PEAK_QPS)
+    (root / "rise.csv").write_text("arrival_s,family\n" + "".join(arrivals))
+    url = f"http://127.0.0.1:{live.port}"
+    command = [sys.executable, "-m", "proteus_cli", "replay", str(root / "rise.csv"), "--url", url, "-w", str(root)]
+    client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+        assert client.wait(60) == 0
+    finally:
+        client.kill()
+        client.wait()
+
+
+def number(cell: str) -> float:
+    return 0.0 if cell == "–" else float(cell.split(maxsplit=1)[0].replace(",", ""))
+
+
+def inked(browser: Browser, chart: str) -> int:
+    """How many pixels of a chart are not empty."""
+    found: int = browser.run(
+        "const canvas = document.querySelector(arguments[0] + ' canvas'), {width, height} = canvas;"
+        "const copy = new OffscreenCanvas(width, height).getContext('2d', {willReadFrequently: true});"
+        "copy.drawImage(canvas, 0, 0); const {data} = copy.getImageData(0, 0, width, height);"
+        "let inked = 0; for (let at = 3; at < data.length; at += 4) inked += data[at] > 0; return inked;",
+        chart,
+    )
+    return found
+
+
+def test_it_shows_what_happens_while_a_trace_plays(browser: Browser, server: LiveServer) -> None:
+    browser.open(server.port)
+    browser.until(lambda: browser.shows("#main"))
+    assert set(browser.table("#families")) == FAMILIES
+    assert browser.text("#state") == "ready"
+    assert browser.text("#emulated") == "emulated"
+    assert browser.driver.title.startswith("EMULATED")
+    before = inked(browser, "#chart-demand")
+    with replaying(server):
+        browser.until(lambda: all(number(cells[0]) > 50 for cells in browser.table("#families").values()))
+        browser.until(lambda: all(number(cells[1]) > 20 for cells in browser.table("#families").values()))
+        browser.until(lambda: any(number(cells[2]) > 0 for cells in browser.table("#devices").values()))
+        change = browser.until(lambda: browser.all("#events .plan"))[0].text
+        assert any(f"{family}:" in change for family in FAMILIES)
+        assert browser.all(".picture .band")
+    rows = browser.table("#families")
+    for family, (_, _, _, _, accuracy, _, p99, slo, _) in rows.items():
+        assert number(accuracy) / 100 <= max(ACCURACY[family].values())
+        assert p99.endswith(("ms", "s"))
+        assert slo == "1.20 s"
+    for chart in ("#chart-demand", "#chart-accuracy", "#chart-p99"):
+        assert inked(browser, chart) > 0
+    assert inked(browser, "#chart-demand") > before
+    said = browser.find("#chart-demand .plot").get_attribute("aria-label") or ""
+    assert "demand:" in said
+    assert "between 0 and" in said
+    assert browser.complaints() == []
+
+
+def test_its_picture_and_its_tables_are_the_plan(browser: Browser, server: LiveServer) -> None:
+    browser.open(server.port)
+    browser.until(lambda: browser.all(".picture svg"))
+    browser.find("#plan-title ~ details summary").click()
+    planned = {(p["family"], p["variant"], p["device"]) for p in server.status()["placements"]}
+    rows = browser.run(
+        "return [...document.querySelectorAll('#flows tbody tr')].map((row) => "
+        "[...row.cells].slice(0, 3).map((cell) => cell.textContent))"
+    )
+    assert {tuple(row) for row in rows} == planned
+    drawn = browser.run("return [...document.querySelectorAll('.picture text')].map((text) => text.firstChild.data)")
+    for family, variant, device in planned:
+        assert {family, variant, device} <= set(drawn)
+    assert set(browser.table("#devices")) == set(server.status()["pace"])
+
+
+def test_one_family_can_be_chosen(browser: Browser, server: LiveServer) -> None:
+    browser.open(server.port)
+    browser.until(lambda: len(browser.all("#family option")) == 1 + len(FAMILIES))
+    assert [item.text for item in browser.all("#chart-accuracy .legend li")] == list(server.status()["slo_s"])
+    browser.find("#family option[value=image]").click()
+    assert [item.text for item in browser.all("#chart-accuracy .legend li")] == ["image"]
+    assert [item.text for item in browser.all("#chart-p99 .legend li")] == ["image", "SLO"]
+    assert browser.text("#chart-p99 h3 small") == "ms"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_it_fits_the_screen_and_can_be_read(browser: Browser, server: LiveServer, width: int, dark: bool) -> None:  # noqa: FBT001
+    browser.open(server.port, width=width, dark=dark)
+    browser.until(lambda: browser.all("#devices tbody tr"))
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    is_dark = browser.run("return getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert is_dark is dark
+    faint = browser.run(CONTRASTS)
+    assert faint == []
+
+
+# Texts that have less contrast with what is behind them than WCAG 2.2 asks for (1.4.3).
+CONTRASTS = """
+const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const light = (rgb) => rgb.slice(0, 3).map((value) => value / 255)
+  .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, value, at) => sum + value * [0.2126, 0.7152, 0.0722][at], 0);
+const behind = (element) => {
+  for (let at = element; at; at = at.parentElement) {
+    const [r, g, b, a = 1] = channels(getComputedStyle(at).backgroundColor);
+    if (a === 1) return [r, g, b];
+  }
+  return [255, 255, 255];
+};
+const faint = [];
+for (const element of document.querySelectorAll("body *:not(script):not(svg *)")) {
+  const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  if (!own || !element.checkVisibility() || element.className === "unseen") continue;
+  const [one, other] = [light(channels(getComputedStyle(element).color)), light(behind(element))].sort((a, b) => b - a);
+  const ratio = (one + 0.05) / (other + 0.05);
+  if (ratio < 4.5) faint.push(`${element.tagName} ${element.textContent.trim().slice(0, 40)} ${ratio.toFixed(2)}`);
+}
+return faint;
+"""
+
+
+def test_everything_can_be_reached_and_used_by_keys(browser: Browser, server: LiveServer) -> None:
+    browser.open(server.port)
+    browser.until(lambda: browser.all("#devices tbody tr"))
+    reached = list[str]()
+    while (at := browser.tab()) and at not in reached[:1]:
+        reached.append(at)
+        if at.startswith("chart-") and at.endswith(" plot"):
+            browser.press(Keys.ARROW_LEFT)
+            readout = f"#{at.split()[0]} .readout"
+            said = browser.text(readout)
+            assert said.count(":") == 2  # a time, and then values
+            assert " · " in said
+            browser.press(Keys.ESCAPE)
+            assert browser.text(readout) == ""
+    charts = ["demand", "violations", "accuracy", "p99"]
+    expected = ["Skip to the numbers", "Families as a table", "family"]
+    for chart in charts:
+        expected += [f"chart-{chart} plot"]
+    assert [stop for stop in reached if stop in expected] == expected
+    assert {"The plan as a table", "Devices as a table", "events", "API", "metrics"} <= set(reached)
+    assert sum(stop.endswith("as a table") for stop in reached) == len(charts) + 1 + 2  # what opens them, and two more
+
+
+def test_a_chart_can_be_read_as_a_table(browser: Browser, server: LiveServer) -> None:
+    browser.open(server.port)
+    browser.until(lambda: browser.all("#devices tbody tr"))
+    browser.run("document.querySelector('#chart-demand summary').focus()")
+    browser.press(Keys.ENTER)
+    browser.until(lambda: browser.all("#chart-demand tbody tr"))
+    heads = [head.text for head in browser.all("#chart-demand thead th")]
+    assert heads == ["from", "demand", "throughput", "on time"]
+
+
+def test_its_structure_makes_sense_without_eyes(browser: Browser, server: LiveServer) -> None:
+    browser.open(server.port)
+    browser.until(lambda: browser.all("#devices tbody tr"))
+    assert browser.run("return document.documentElement.lang") == "en"
+    levels = browser.run("return [...document.querySelectorAll('h1,h2,h3')].map((head) => +head.tagName[1])")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert all(len(browser.all(landmark)) == 1 for landmark in ("header", "main", "footer"))
+    ids = browser.run("return [...document.querySelectorAll('[id]')].map((element) => element.id)")
+    assert len(ids) == len(set(ids))
+    assert browser.run("return [...document.querySelectorAll('thead th')].filter((head) => head.scope !== 'col')") == []
+    assert (
+        browser.run("return [...document.querySelectorAll('tbody tr')].filter((row) => !row.querySelector('th'))") == []
+    )
+    nodes = browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    roles = {"image", "combobox", "table", "region", "figure", "link", "textbox", "button"}
+    for node in nodes:
+        if not node["ignored"] and node["role"]["value"] in roles - {"table"}:
+            assert node["name"]["value"], (node["role"]["value"], node.get("properties"))
+    assert sum(node["role"]["value"] == "image" for node in nodes if not node["ignored"]) >= 5  # charts, picture
+    lives = browser.run("return [...document.querySelectorAll('[aria-live], [role=status], [role=alert]')].length")
+    assert lives == 2 + 4  # news and the banner; readouts speak when keys are pressed
+
+
+def test_columns_become_series(browser: Browser, server: LiveServer) -> None:
+    """The page's own arithmetic, in the browser that it is for."""
+    browser.open(server.port)
+    assert browser.module(
+        """
+        const {Series, piled, means, scaled, sum} = await import("/ui/series.js");
+        const feed = (server, unix_s, uptime_s, at_s, values, events = []) => ({
+          server, unix_s, uptime_s, at_s, every_s: 1, keeps_s: 3, events, devices: {},
+          families: {f: {samples: {demand_qps: values}}, g: {samples: {demand_qps: values}}},
+        });
+        const series = new Series(), said = [];
+        const say = () => said.push(structuredClone(
+          [series.unix_s, series.column("demand_qps", "f"), series.column("demand_qps", "")]));
+        series.append(feed("a", 1010, 10, [8, 9], [1, null], [{at_s: 8, kind: "plan", text: "why"}]));
+        say();
+        series.append(feed("a", 1012, 12, [10, 11], [3, 4]));
+        say();
+        const kept = series.events.length;
+        series.append(feed("b", 1020, 1, [0.5], [7]));  // another server: all anew
+        say();
+        return [said, kept, series.events.length, piled([[1, 2], [3, null]]), scaled([1, null], 2), sum([], 2),
+          means([0, 1, 2, 3, 4], [[1, 1, 3, null, 5]], 2)];
+        """
+    ) == [
+        [
+            [[1008, 1009], [1, None], [2, 0]],
+            [[1009, 1010, 1011], [None, 3, 4], [0, 6, 8]],
+            [[1019.5], [7], [14]],
+        ],
+        0, 0, [[4, 2], [3, 0]], [2, None], [0, 0],
+        [{"unix_s": 0, "values": [1]}, {"unix_s": 1, "values": [2]}, {"unix_s": 3, "values": [5]}],
+    ]  # fmt: skip
+
+
+def test_a_server_that_drains_and_goes_is_told_and_one_that_comes_back_is_shown(
+    browser: Browser, server: LiveServer, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(server.log.parent, tmp_path / "ws"))
+    plain = ("--emulate", "--replan", "off", "--drain-timeout", "5s")
+    with serving(root, Path("plan"), *plain) as live:
+        browser.open(live.port)
+        browser.until(lambda: browser.text("#state") == "ready")
+        keep_busy(live, requests=120)
+        live.process.send_signal(signal.SIGTERM)
+        browser.until(lambda: "draining" in browser.text("#banner"))
+        assert browser.text("#state") == "draining"
+        browser.until(lambda: "doesn't answer" in browser.text("#banner"))
+        assert browser.text("#state") == "not reachable"
+        live.process.wait(20)
+    again = ("--port", str(live.port))
+    with serving(root, Path("plan"), *plain, *again) as live:
+        browser.until(lambda: browser.text("#state") == "ready")
+        assert browser.text("#banner") == ""
+        assert browser.find("#news").get_attribute("textContent") == "The server answers again."
+        assert live.stop() == 0
+
+
+def keep_busy(live: LiveServer, requests: int) -> None:
+    """Ask for so much that some seconds go by until it is done; nobody waits for the answers."""
+    x = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1]}
+    body = json.dumps({"inputs": [x], "parameters": {"timeout": 8_000_000}})
+    for _ in range(requests):
+        connection = HTTPConnection("127.0.0.1", live.port)
+        connection.request("POST", "/v2/models/image/infer", body.encode())
+        CONNECTIONS.append(connection)
+
+
+CONNECTIONS: list[HTTPConnection] = []  # kept open: who goes takes its request along
+
+
+def test_a_token_is_asked_for_kept_in_this_tab_and_sent(browser: Browser, tiny: Tiny, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(TOKEN)
+    tokens.chmod(0o600)
+    plan = add_plan(tiny, {"cpu0": "shapes-s"})
+    with serving(tiny.root, plan, "--replan", "off", "--auth-tokens", str(tokens)) as live:
+        browser.open(live.port)
+        browser.until(lambda: browser.shows("#door"))
+        assert not browser.shows("#main")
+        assert browser.run("return document.activeElement.id") == "token"
+        browser.press("0" * 32, Keys.ENTER)
+        browser.until(lambda: "doesn't know this token" in browser.text("#banner"))
+        browser.press(TOKEN, Keys.ENTER)
+        browser.until(lambda: browser.shows("#main"))
+        assert set(browser.table("#families")) == {"shapes", "tones"}
+        assert browser.run("return localStorage.length") == 0
+        browser.driver.refresh()
+        browser.until(lambda: browser.shows("#main"))
+        assert TOKEN not in browser.driver.current_url + browser.driver.page_source
+        assert live.stop() == 0
+        assert TOKEN not in live.log.read_text()
+
+
+# --- lost devices
+
+
+def test_a_lost_device_stands_out_in_words_and_on_the_time_axis(browser: Browser, tiny: Tiny) -> None:
+    """Its process is killed; it can't come back before the models are there again."""
+    plan = add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "tones-s"})
+    models, elsewhere = tiny.root / "engines" / "models", tiny.root / "engines" / "elsewhere"
+    with serving(tiny.root, plan, "--lanes", "process", "--replan", "off") as live:
+        browser.open(live.port)
+        browser.until(lambda: browser.all("#devices tbody tr"))
+        assert browser.table("#devices")["cpu1"][0] == "closed"
+        assert not browser.shows("#emulated")
+        models.rename(elsewhere)
+        process = live.status()["devices"]["cpu1"]["pid"]
+        os.kill(process, signal.SIGKILL)
+        browser.until(lambda: browser.table("#devices")["cpu1"][0].startswith("✕ open: lost ("))
+        assert browser.text("#lost") == "1 lost"
+        assert browser.find("#devices tbody tr.lost").text.startswith("cpu1")
+        assert "✕ cpu1" in browser.run("return document.querySelector('.picture .lost text').textContent")
+        assert f"its process {process} has ended" in browser.text("#events .device")
+        assert browser.find("#news").get_attribute("textContent") == "Lost: cpu1."
+        assert browser.run(CONTRASTS) == []
+        elsewhere.rename(models)
+        browser.until(lambda: browser.table("#devices")["cpu1"][0] == "closed")
+        assert not browser.shows("#lost")
+        assert browser.complaints() == []
+        assert live.stop() == 0
