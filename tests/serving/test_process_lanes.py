@@ -321,6 +321,26 @@ def test_an_engine_that_nobody_waited_for_in_the_end_can_be_loaded_again(tmp_pat
     run(test)
 
 
+def test_an_engine_that_nobody_waited_for_is_not_kept(tmp_path: Path) -> None:
+    """A batch for one that the process doesn't have ends it, as its answer would never come."""
+
+    async def test() -> None:
+        model = mlp(tmp_path / "m.onnx")
+        async with opened() as process:
+            await process.load(OTHER, model, 4)
+            loading = asyncio.create_task(process.load(KEY, model, 4))
+            await asyncio.sleep(0.001)
+            time.sleep(0.3)  # noqa: ASYNC251 - the process has it, and this one hasn't heard of that
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            await ran(process, batch(key=OTHER))
+            process._engines[KEY] = process._engines[OTHER]
+            with pytest.raises(DeviceLost):
+                await ran(process, batch())
+
+    run(test)
+
+
 # --- losses
 
 
