@@ -9,7 +9,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit browser contract chaos golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-emulation lock all clean
+.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-lanes bench-emulation lock all clean
 
 help:  ## show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -87,6 +87,9 @@ bench-paper: setup  ## the paper's experiments, and ours beside them; about 10 m
 
 bench-serving: setup  ## proteus beside mosec, Triton and others; 25 minutes; needs wrk and nghttp2-client
 	$(BIN)/python -m benchmarks.serving
+
+bench-lanes: setup  ## what a process for each device costs, beside threads; 3 minutes; needs wrk
+	$(BIN)/python -m benchmarks.serving.lanes
 
 bench-emulation: setup  ## how exact emulated devices are, and how near to the simulator; 4 minutes
 	$(BIN)/python -m benchmarks.emulation

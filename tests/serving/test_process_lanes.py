@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,14 @@ from proteus_cli.backends.base import Part, Signature
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import BackendUnavailable, DeviceLost, EngineError, OutOfDeviceMemory, ProteusError
+from proteus_cli.errors import (
+    BackendUnavailable,
+    DeviceLost,
+    DeviceUnavailable,
+    EngineError,
+    OutOfDeviceMemory,
+    ProteusError,
+)
 from proteus_cli.serving.emulation import Alarm, EmulatedExecutor
 from proteus_cli.serving.executor import Batch, BatchResult, EngineKey, Executor, ThreadExecutor
 from proteus_cli.serving.hardware import of_this_machine
@@ -313,6 +321,26 @@ def test_an_engine_that_nobody_waited_for_in_the_end_can_be_loaded_again(tmp_pat
     run(test)
 
 
+def test_an_engine_that_nobody_waited_for_is_not_kept(tmp_path: Path) -> None:
+    """A batch for one that the process doesn't have ends it, as its answer would never come."""
+
+    async def test() -> None:
+        model = mlp(tmp_path / "m.onnx")
+        async with opened() as process:
+            await process.load(OTHER, model, 4)
+            loading = asyncio.create_task(process.load(KEY, model, 4))
+            await asyncio.sleep(0.001)
+            time.sleep(0.3)  # noqa: ASYNC251 - the process has it, and this one hasn't heard of that
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            await ran(process, batch(key=OTHER))
+            process._engines[KEY] = process._engines[OTHER]
+            with pytest.raises(DeviceLost):
+                await ran(process, batch())
+
+    run(test)
+
+
 # --- losses
 
 
@@ -420,6 +448,45 @@ def test_a_process_that_reads_nothing_is_lost_before_messages_to_it_take_memory(
             ended = await asyncio.wait_for(asyncio.gather(*loads, return_exceptions=True), PATIENCE_S)
             assert all(isinstance(each, DeviceLost) for each in ended)
             assert ["takes no more messages" in str(loss) for loss in told] == [True]
+
+    run(test)
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """This process can open none."""
+    limits, held = resource.getrlimit(resource.RLIMIT_NOFILE), list[int]()
+    most = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_where_no_file_can_be_opened_a_batch_fails_or_its_device_is_lost_and_nobody_waits_forever(
+    tmp_path: Path,
+) -> None:
+    def asked(many: int) -> Batch:
+        x = np.zeros((2, 2000), np.float32)
+        x[0, 5] = many
+        return Batch(KEY, [(2, (x.tobytes(),))], 2)
+
+    async def test() -> None:
+        async with opened() as process:
+            await process.load(KEY, finding_most(tmp_path / "m.onnx"), 1)
+            with no_more_files(), pytest.raises(EngineError, match="No memory to share with cpu0"):
+                await ran(process, asked(3))
+            await ran(process, asked(3))
+            with no_more_files(), pytest.raises(DeviceLost, match="can't be reached"):
+                await ran(process, asked(1500))
+            with no_more_files(), pytest.raises(DeviceUnavailable, match="No process can be started for cpu0"):
+                ProcessExecutor(ON_CPU)
 
     run(test)
 

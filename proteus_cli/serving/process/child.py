@@ -64,7 +64,9 @@ class Engine:
     def batch(self, key: EngineKey, rows: Sequence[int], inputs: memoryview) -> Batch:
         """Parts of so many rows, whose inputs lie each in one piece."""
         total = sum(rows)
-        firsts, _ = offsets(total * size for size in self._row_bytes)
+        firsts, size = offsets(total * size for size in self._row_bytes)
+        if len(inputs) < size:
+            raise RuntimeError(f"{size} bytes of inputs don't lie in {len(inputs)}")  # the system drops descriptors
         parts: list[Part] = []
         for each in rows:
             lasts = [first + each * size for first, size in zip(firsts, self._row_bytes, strict=True)]
@@ -98,7 +100,11 @@ class Child:
             return
         if found is None:
             os._exit(0)  # nobody is left whom anything could be told
-        self._take(*found)
+        try:
+            self._take(*found)
+        except Exception:
+            log.exception("a bug in the process of a device, which ends")
+            os._exit(1)  # so that whoever waits for an answer hears that there will be none
 
     def _take(self, message: ToProcess, descriptors: Sequence[int]) -> None:
         match message:
@@ -172,13 +178,8 @@ class Child:
 
     def _done(self, number: int, engine: Engine, slot: Slot, result: BatchResult | Exception) -> None:
         self._running -= 1
-        if isinstance(result, Exception):
-            self._say(Failed(number, _told(result)))
-        else:
-            _put(engine.signature, result.outputs, slot)
-            shapes = [values.shape for values in result.outputs]
-            failures = {part: _told(error) for part, error in result.failures.items()}
-            self._channel.send(Ran(number, result.compute_s, shapes, failures), slot.take_unsent(), wait=True)
+        reply = _reply(number, engine, slot, result)
+        self._channel.send(reply, slot.take_unsent() if isinstance(reply, Ran) else (), wait=True)
         self._end_if_idle()
 
     def _end_if_idle(self) -> None:
@@ -263,6 +264,18 @@ def _opened(inner: Inner, stack: ExitStack) -> tuple[Executor, str]:
         case Emulated(profile=profile, signatures=signatures):
             alarm = stack.enter_context(Alarm())
             return EmulatedExecutor(profile, signatures, time.monotonic, alarm.at), emulated.NAME
+
+
+def _reply(number: int, engine: Engine, slot: Slot, result: BatchResult | Exception) -> Ran | Failed:
+    """What became of a batch; its outputs are in the slot."""
+    if isinstance(result, Exception):
+        return Failed(number, _told(result))
+    try:
+        _put(engine.signature, result.outputs, slot)
+    except Exception as error:  # noqa: BLE001 - it is told to whoever waits
+        return Failed(number, _told(error))
+    failures = {part: _told(error) for part, error in result.failures.items()}
+    return Ran(number, result.compute_s, [values.shape for values in result.outputs], failures)
 
 
 def _put(signature: Signature, outputs: Arrays, slot: Slot) -> None:

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.errors import DeviceLost, DeviceUnavailable
+from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError
 from proteus_cli.serving.executor import Arrays, Batch, BatchResult, Done, EngineKey, Losable
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.process.inner import Inner
@@ -47,12 +47,14 @@ CLOSE_S = 10.0
 """A process that is told to end, and is silent for so long, is killed."""
 
 REAP_S = 1.0
+"""How long closing waits for one that was killed: it may be in the driver."""
 
 log = logging.getLogger("proteus.process")
 
 Settled = TypeVar("Settled")
 
 _STDERR = 2
+_LIMITS = "`ulimit -a` shows what this user may have"
 _NOT_FOR_IT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
@@ -140,8 +142,10 @@ class ProcessExecutor(Losable):
         slot = self._slots[place]
         try:
             self._put(engine, batch, slot)
-        except BaseException:
+        except Exception as error:
             self._free.append(place)
+            if isinstance(error, OSError):
+                raise EngineError(f"No memory to share with {self._device_id}: {error}", hint=_LIMITS) from error
             raise
         number = self._owe(done)
         self._flights[number] = Flight(engine, place)
@@ -182,7 +186,12 @@ class ProcessExecutor(Losable):
 
     def _ran(self, ran: Ran, descriptors: Sequence[int]) -> None:
         flight = self._flights.pop(ran.number)
-        outputs = _taken(flight.engine.signature, ran.shapes, self._slots[flight.place].incoming(descriptors))
+        try:
+            outputs = _taken(flight.engine.signature, ran.shapes, self._slots[flight.place].incoming(descriptors))
+        except (OSError, TypeError) as error:  # where no more files can be open, the system drops descriptors
+            what = f"{self._device_id} is lost: the outputs of a batch can't be reached ({error})"
+            self._lose(DeviceLost(what, hint=_LIMITS))
+            return
         self._free.append(flight.place)
         failures = {part: heard(failure) for part, failure in ran.failures.items()}
         self._end(ran.number, BatchResult(outputs, ran.compute_s, failures))
@@ -266,8 +275,8 @@ class ProcessExecutor(Losable):
             return
         self._is_released = True
         self._loop.remove_reader(self._channel.fileno())
-        self._channel.close()
         self._process.kill()
+        self._channel.close()
         self._reaper.start()
         self._loop.call_soon(self._free_slots)  # what it said at last may have to be taken out first
 
@@ -322,9 +331,7 @@ def _started(device: str) -> tuple["subprocess.Popen[bytes]", socket.socket]:
 
 
 def _no_process(device: str, error: OSError) -> DeviceUnavailable:
-    return DeviceUnavailable(
-        f"No process can be started for {device}: {error}", hint="`ulimit -a` shows what this user may have"
-    )
+    return DeviceUnavailable(f"No process can be started for {device}: {error}", hint=_LIMITS)
 
 
 def _taken(signature: Signature, shapes: Sequence[tuple[int, ...]], memory: memoryview) -> Arrays:
