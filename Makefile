@@ -9,7 +9,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit browser contract chaos golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-lanes bench-emulation lock all clean
+.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-lanes bench-emulation bench-control-loop lock all clean
 
 help:  ## show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -93,6 +93,9 @@ bench-lanes: setup  ## what a process for each device costs, beside threads; 3 m
 
 bench-emulation: setup  ## how exact emulated devices are, and how near to the simulator; 4 minutes
 	$(BIN)/python -m benchmarks.emulation
+
+bench-control-loop: setup  ## latency while a plan is solved, and the time to serve again after a crash; 6 minutes
+	$(BIN)/python -m benchmarks.control_loop
 
 lock:  ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock --upgrade

@@ -1,7 +1,7 @@
 """When the plan no longer fits the demand."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Protocol
@@ -106,7 +106,8 @@ class ReplanRule:
     proves by ``estimate_sigmas``. Short windows see a burst early, long ones a slow rise.
 
     Down: the mean demand of the last ``calm_s`` with its room, and their busiest second, are below ``low_water`` of the
-    planned demand, for some family, the plan is ``settle_s`` old, and there is accuracy to gain.
+    planned demand, for some family, which is less than chance makes of what was planned for (``chance_sigmas``), the
+    plan is ``settle_s`` old, and there is accuracy to gain.
 
     Where devices are slower than profiled, all rates count for ``pace`` times as many queries, as plans are made with
     profiled times. No family falls below ``floor_qps``, and one that the plan left out is
@@ -122,6 +123,7 @@ class ReplanRule:
     calm_s: float = 5.0
     settle_s: float = 1.0
     low_water: float = 0.7
+    chance_sigmas: float = 4.0
     floor_qps: float = 1.0
 
     def decide(
@@ -146,7 +148,8 @@ class ReplanRule:
                 return Replan(self.needed(demand, pace, now_s), reason)
         if now_s - started_s < self.calm_s or now_s - since_s < self.settle_s or _is_best(plan):
             return None
-        return self._down(plan, demand, pace, now_s)
+        windows_s = (self.calm_s, self.scatter_s) if now_s - started_s >= self.scatter_s else (self.calm_s,)
+        return self._down(plan, demand, pace, now_s, windows_s)
 
     def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
         longest_s = max(self.burst_windows_s)
@@ -171,16 +174,41 @@ class ReplanRule:
             for family, target_s in slo_s.items()
         }
 
-    def _down(self, plan: Plan, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> Replan | None:
+    def _down(
+        self,
+        plan: Plan,
+        demand: DemandEstimator,
+        pace: Mapping[str, float],
+        now_s: float,
+        windows_s: Sequence[float],
+    ) -> Replan | None:
         for family in demand.families:
             low_qps = self.low_water * plan.demand_qps.get(family, 0.0)
             mean_qps = demand.rate_qps(family, self.calm_s, now_s)
             if mean_qps * pace[family] >= low_qps:  # the busiest second is no less
                 continue
-            if self._calm(demand, family, pace[family], now_s) < low_qps:
+            if self._calm(demand, family, pace[family], now_s) < low_qps and not self._may_be_chance(
+                demand, family, plan.demand_qps.get(family, 0.0) / pace[family], now_s, windows_s
+            ):
                 calm = {name: self._calm(demand, name, pace[name], now_s) for name in demand.families}
                 return Replan(calm, f"{family}: {mean_qps:.0f} qps for {self.calm_s:.0f} s")
         return None
+
+    def _may_be_chance(
+        self, demand: DemandEstimator, family: str, planned_qps: float, now_s: float, windows_s: Sequence[float]
+    ) -> bool:
+        """Whether arrivals at the mean rate that was planned for may be as few as were seen, by so many deviations.
+
+        Where much is asked for, low water is further down than chance goes; where little is, it is not.
+        """
+        scatter = demand.dispersion(family, self.scatter_s, now_s)
+        room = self.room_sigmas * math.sqrt(scatter / demand.slo_s[family])
+        mean_qps = ((math.sqrt(room * room + 4 * planned_qps) - room) / 2) ** 2  # which with its room was planned
+        rates_qps = demand.rates_qps(family, windows_s, now_s)
+        return all(
+            qps >= mean_qps - self.chance_sigmas * math.sqrt(mean_qps * scatter / window_s)
+            for qps, window_s in zip(rates_qps, windows_s, strict=True)
+        )
 
     def _calm(self, demand: DemandEstimator, family: str, pace: float, now_s: float) -> float:
         """What a plan for the last seconds must carry: their mean with its room, and their busiest second."""

@@ -23,6 +23,7 @@ def own_server(plan: Path, workspace: Path, *, emulate: bool = False) -> Iterato
     ``emulate``: its devices are emulated. Raises `ServerError` with what the server said where it doesn't get ready.
     """
     command = [sys.executable, "-m", "proteus_cli", "serve", str(plan), "--port", "0", "--workspace", str(workspace)]
+    command += ["--no-resume", "--plan-history", "0"]  # the same run each time, and nothing left behind
     command += ["--emulate"] if emulate else []
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)

@@ -28,6 +28,7 @@ T = TypeVar("T")
 TRIES = 2
 SLACK_S = 2.0  # beyond a solve's own time limit: to be sent there and back, on a busy machine
 WATCH_S = 0.2
+NICE = 5
 START_WITHIN_S = 30.0  # to start a process, to import and to compile
 
 
@@ -179,6 +180,7 @@ def _replan_in_process(demand: Demand, current: Plan, without: Outages) -> Plan:
 def _warm_up_in_process(demand: Demand, current: Plan) -> None:
     with contextlib.suppress(ProteusError):  # what can't be planned now is said when it is needed
         _replan_in_process(demand, current, NONE_OUT)
+    os.nice(NICE)  # from now on batches go first where there are too few cores; a solve is short, getting here is not
 
 
 def _nothing() -> None:

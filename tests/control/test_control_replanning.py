@@ -6,7 +6,7 @@ import pytest
 from builders import make_placement, make_plan
 
 from proteus_cli.control.demand import DemandEstimator
-from proteus_cli.control.replanning import PeriodicRule, Replan, ReplanRule
+from proteus_cli.control.replanning import PeriodicRule, Replan, ReplanRule, TimedRule
 from proteus_cli.domain.plan import Plan
 
 RULE = ReplanRule(room_sigmas=0.0)
@@ -295,3 +295,64 @@ def test_a_spare_of_another_variant_carries_nothing_that_counts() -> None:
     rule = ReplanRule(sigmas=0.0)
     assert asked(enough, evenly((110.0, 3.0)), until_s=3.0, rule=rule) == []
     assert asked(less, evenly((110.0, 3.0)), until_s=3.0, rule=rule) != []
+
+
+# --- what is promised of the rule as it is: a burst is seen within half a second, and noise makes no change
+
+PROMISED_S = 0.5
+MINUTES = 5
+
+
+def first_plan(qps: float, rule: ReplanRule) -> Plan:
+    """For that mean, with the room that the rule gives, and not a query more."""
+    planned_qps = rule.first({"a": qps}, {"a": 0.1})["a"]
+    return plan_for(planned_qps, capacity_qps=planned_qps * 1.2)
+
+
+@pytest.mark.parametrize("qps", [5.0, 50.0, 500.0, 5000.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_poisson_arrivals_at_a_constant_rate_change_nothing_for_minutes(qps: float, seed: int) -> None:
+    rule, until_s = ReplanRule(), MINUTES * 60.0
+    arrivals = poisson(qps, 1.2 * until_s + 10.0, seed)  # up to the end, whatever the seed
+    assert asked(first_plan(qps, rule), arrivals, until_s=until_s, rule=rule) == []
+
+
+@pytest.mark.parametrize("qps", [20.0, 100.0, 1000.0])
+@pytest.mark.parametrize("phase_s", [0.0, 0.07, 0.13, 0.19])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_burst_is_seen_within_half_a_second_wherever_it_begins(qps: float, phase_s: float, seed: int) -> None:
+    """Ten times the demand from a moment anywhere between two looks; from its first query to the decision."""
+    rule, burst_s = ReplanRule(), 10.0 + phase_s
+    calm = [at_s for at_s in poisson(qps, burst_s, seed) if at_s < burst_s]
+    burst = [burst_s + at_s for at_s in poisson(10 * qps, 2.0, seed + 100)]
+    wanted = asked(first_plan(qps, rule), [*calm, *burst], until_s=burst_s + 2.0, rule=rule)
+    assert wanted
+    assert 0.0 < wanted[0][0] - burst[0] <= PROMISED_S
+
+
+def test_a_clock_that_jumps_with_the_machine_asleep_is_no_burst() -> None:
+    """Ten minutes in which nothing came, and then the same demand as before."""
+    rule = ReplanRule()
+    before, after = poisson(100.0, 20.0, 1), [600.0 + at_s for at_s in poisson(100.0, 20.0, 2)]
+    plan = first_plan(100.0, rule)
+    wanted = asked(plan, [*before, *after], until_s=620.0, rule=rule)
+    reasons = {replan.reason for at_s, replan in wanted if at_s < 600.0}
+    assert all("for 5 s" in reason for reason in reasons), "less demand, if anything"
+    assert [replan for at_s, replan in wanted if at_s > 600.5 and "more than" in replan.reason] == []
+
+
+# --- at a fixed period
+
+
+def test_a_period_plans_so_often_and_at_no_other_time_with_the_rules_own_estimate() -> None:
+    rule, timed = ReplanRule(), TimedRule(ReplanRule(), 10.0)
+    demand = DemandEstimator({"a": 0.1})
+    for at_s in evenly((100.0, 9.0), (1000.0, 3.0)):
+        demand.arrived("a", 1, at_s)
+    plan, told = plan_for(100.0), {"started_s": 0.0, "since_s": 2.0}
+    assert timed.decide(plan, demand, {"a": 1.0}, now_s=11.9, **told) is None, "burst or not"
+    wanted = timed.decide(plan, demand, {"a": 1.0}, now_s=12.0, **told)
+    assert wanted is not None
+    assert wanted.reason == "10 s have passed"
+    assert wanted.demand_qps == rule.needed(demand, {"a": 1.0}, 12.0)
+    assert timed.every_s == rule.every_s
