@@ -276,7 +276,14 @@ def _show_slots(profile: "Profile", catalog: "Catalog") -> None:
     numbers = ("1 slot", *(f"{slots} slots" for slots in range(2, most + 1)))
     names = ("batch", "alone", "compute", *numbers, "power", "energy")
     columns = [Column(name, justify="right", no_wrap=True) for name in names]
-    table = Table(Column("variant", overflow="fold"), *columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(
+        Column("variant", overflow="fold"),
+        *columns,
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        show_edge=False,
+    )
     for measured in (each for each in profile.variants if each.family in catalog.names):
         for point in measured.points:
             by_slots = {each.slots: each for each in of_batch(measured, point.batch)}

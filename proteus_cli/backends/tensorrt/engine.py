@@ -61,12 +61,9 @@ class LoadedEngine:
     def add_slot(self) -> None:
         """Make one more. Raises `OutOfDeviceMemory`; then there are as many as before."""
         with self._context.current():
-            try:
-                self._slots.append(self._new_slot())
-            except BaseException as error:
-                traceback.clear_frames(error.__traceback__)  # as in the constructor
-                raise
-        self._free.put(self._slots[-1])
+            slot = self._new_slot()
+        self._slots.append(slot)
+        self._free.put(slot)
 
     @contextmanager
     def slot(self) -> Iterator[Slot]:
