@@ -93,6 +93,7 @@ def test_it_shows_what_happens_while_a_trace_plays(browser: Browser, server: Liv
         change = browser.until(lambda: browser.all("#events .plan"))[0].text
         assert any(f"{family}:" in change for family in FAMILIES)
         assert browser.all(".picture .band")
+        assert "The plan changed" in (browser.find("#news").get_attribute("textContent") or "")
     rows = browser.table("#families")
     for family, (_, _, _, _, accuracy, _, p99, slo, _) in rows.items():
         assert number(accuracy) / 100 <= max(ACCURACY[family].values())
@@ -225,7 +226,7 @@ def test_its_structure_makes_sense_without_eyes(browser: Browser, server: LiveSe
             assert node["name"]["value"], (node["role"]["value"], node.get("properties"))
     assert sum(node["role"]["value"] == "image" for node in nodes if not node["ignored"]) >= 5  # charts, picture
     lives = browser.run("return [...document.querySelectorAll('[aria-live], [role=status], [role=alert]')].length")
-    assert lives == 2 + 4  # news and the banner; readouts speak when keys are pressed
+    assert lives == 1 + 4  # news, and readouts, which speak when keys are pressed
 
 
 def test_columns_become_series(browser: Browser, server: LiveServer) -> None:
@@ -270,11 +271,12 @@ def test_a_server_that_drains_and_goes_is_told_and_one_that_comes_back_is_shown(
     with serving(root, Path("plan"), *plain) as live:
         browser.open(live.port)
         browser.until(lambda: browser.text("#state") == "ready")
-        keep_busy(live, requests=120)
+        keep_busy(live, requests=80)
         live.process.send_signal(signal.SIGTERM)
         browser.until(lambda: "draining" in browser.text("#banner"))
         assert browser.text("#state") == "draining"
         browser.until(lambda: "doesn't answer" in browser.text("#banner"))
+        assert browser.find("#news").get_attribute("textContent") == "The server doesn't answer."
         assert browser.text("#state") == "not reachable"
         live.process.wait(20)
     again = ("--port", str(live.port))

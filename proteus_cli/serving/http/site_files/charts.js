@@ -167,7 +167,8 @@ export class Chart {
     }
     this.plot.setCursor({left: this.plot.valToPos(time_s, "x"), top: 10}, false);
     const said = this.lines.map(({label, values, shown}) => `${label} ${this.kind.write((shown ?? values)[at])}`);
-    this.readout.textContent = [words.clock(time_s), ...said].join(" · ");
+    const near = this.series.events.filter(({unix_s}) => Math.abs(unix_s - time_s) <= 1).map(({kind, text}) => `${kind}: ${text}`);
+    this.readout.textContent = [words.clock(time_s), ...said, ...near].join(" · ");
   }
 
   onKey(event) {

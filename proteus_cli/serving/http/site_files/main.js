@@ -9,6 +9,7 @@ import {element, say} from "./tables.js";
 import * as words from "./words.js";
 
 const at = (id) => document.getElementById(id);
+const CHANGE_NEWS_S = 60;
 const STATES = {ready: "ready", starting: "wait", draining: "wait", gone: "lost"};
 
 const series = new Series(), choice = at("family");
@@ -37,14 +38,19 @@ function onData(found) {
   at("main").hidden = false;
   at("door").hidden = true;
   if (lostSince_s) announce("The server answers again.");
+  else if (found.state === "draining" && news.state === "ready") announce("The server is draining.");
   lostSince_s = 0;
+  news.state = found.state;
   banner(found.state === "draining" ? "The server is draining: it takes no more requests, and will be gone." : "", "wait");
   badge(found.state, STATES[found.state] ?? "wait");
   if (found.complete) show();
 }
 
 function onLost(wait_s) {
-  lostSince_s ||= Date.now() / 1000;
+  if (!lostSince_s) {
+    lostSince_s = Date.now() / 1000;
+    announce("The server doesn't answer.");
+  }
   badge("not reachable", "lost");
   banner(`The server doesn't answer since ${words.clock(lostSince_s)}; what is shown is older. Asking again every ${wait_s} s.`);
 }
@@ -118,10 +124,14 @@ function tellLosses(devices) {
   news.lost = lost;
 }
 
+// Under changing demand plans change every few seconds: not all of that is news.
 function tellChanges() {
-  const last = series.events.findLast(({kind}) => kind === "plan");
-  if (last && news.change !== undefined && last.unix_s > news.change) announce(`The plan changed: ${last.text}.`);
-  news.change = Math.max(last?.unix_s ?? 0, news.change ?? 0);
+  const last = series.events.findLast(({kind}) => kind === "plan")?.unix_s ?? 0;
+  if (news.change !== undefined && last > news.change + CHANGE_NEWS_S) {
+    announce("The plan changed; the list of what changed says why.");
+    news.change = last;
+  }
+  news.change ??= last;
 }
 
 // For screen readers, and only what matters.
