@@ -1,7 +1,7 @@
 """What batches run on: the devices of this machine, or emulated ones."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,11 +66,7 @@ async def of_this_machine(
 
     Raises `BackendUnavailable`, `DeviceUnavailable`, and `EngineError` where a model can't be read.
     """
-    inners: dict[str, Inner] = {
-        device.id: OnGpu(device, str(built), slots[device.id]) if device.kind == "gpu" else OnCpu(device)
-        for device in devices.values()
-        if in_processes or device.kind == "gpu"
-    }
+    inners = in_own_processes(devices.values(), built, slots, in_processes=in_processes)
     with _processes(inners) as opened:
         reader = open_backend(_READER)  # the files tell what models take, also where other backends run them
         signatures = {f.name: _signature(reader, models, (f.name, f.variants[0].name)) for f in catalog.families}
@@ -118,6 +114,17 @@ def made_up(
             is_emulated=True,
             stubs=frozenset(catalog.names) - known.keys(),
         )
+
+
+def in_own_processes(
+    devices: Iterable[Device], built: Path, slots: Mapping[str, int], *, in_processes: bool
+) -> dict[str, Inner]:
+    """What runs in a process of its own, by device: GPUs always, CPUs where they are to be ``in_processes``."""
+    return {
+        device.id: OnGpu(device, str(built), slots[device.id]) if device.kind == "gpu" else OnCpu(device)
+        for device in devices
+        if in_processes or device.kind == "gpu"
+    }
 
 
 @contextmanager

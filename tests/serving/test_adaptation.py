@@ -10,6 +10,7 @@ from builders import hosted, make_placement, make_plan, make_request
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.replanning import Replan
+from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import EngineError, NoFeasiblePlan
 from proteus_cli.serving.adaptation import HOLD_S, Adaptation
@@ -152,7 +153,7 @@ def test_what_a_person_wants_is_left_alone_for_a_while_unless_a_device_is_lost()
         assert world.asked == []
         world.controller.lost("cpu1", ())
         await world.turns()
-        assert [wanted.without for wanted in world.asked] == [frozenset({"cpu1"})]
+        assert [wanted.without for wanted in world.asked] == [Outages(devices=frozenset({"cpu1"}))]
 
     run(World(FAST), story)
 

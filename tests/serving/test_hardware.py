@@ -1,36 +1,23 @@
-"""With how many slots devices are opened."""
+"""Which devices have processes of their own, and with how many slots they are opened."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from builders import make_catalog, make_family
-from tiny import mlp
 
-from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.domain.device import Device
-from proteus_cli.serving import hardware
-from proteus_cli.serving.hardware import of_this_machine
+from proteus_cli.serving.hardware import in_own_processes
+from proteus_cli.serving.process.inner import Inner, OnCpu, OnGpu
 
 GPU = Device("gpu0", "t4", "gpu", "Tesla T4", 2**30)
+CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
+ON_GPU = OnGpu(GPU, "built", slots=3)
 
 
-def test_a_gpu_is_opened_with_the_slots_that_were_profiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What opens it is the one thing that is a double, as there is no GPU."""
-    opened: list[Any] = []
-
-    class Gpu(TensorRT):
-        def __init__(self) -> None:
-            self.versions: Any = type("Versions", (), {"name": "tensorrt"})
-            self.context: Any = None
-
-    monkeypatch.setattr(hardware, "open_backend", lambda *_: Gpu())
-    monkeypatch.setattr(hardware, "_signature", lambda *_: None)
-    monkeypatch.setattr(hardware, "GpuExecutor", lambda _context, _plan, *, slots: opened.append(slots))
-    catalog = make_catalog(make_family("a", {"a-s": 0.8}))
-    models = {("a", "a-s"): mlp(tmp_path / "m.onnx")}
-    devices = {"gpu0": GPU}
-    here = of_this_machine(devices, catalog, models, tmp_path, {"gpu0": 3})
-    here.executor(GPU)
-    assert opened == [3]
-    assert not here.is_emulated
+@pytest.mark.parametrize(
+    ("in_processes", "expected"), [(False, {"gpu0": ON_GPU}), (True, {"cpu0": OnCpu(CPU), "gpu0": ON_GPU})]
+)
+def test_gpus_have_a_process_always_and_the_slots_that_were_profiled(
+    in_processes: bool, expected: dict[str, Inner]
+) -> None:
+    slots = {"cpu0": 1, "gpu0": 3}
+    assert in_own_processes([CPU, GPU], Path("built"), slots, in_processes=in_processes) == expected
