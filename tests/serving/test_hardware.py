@@ -17,7 +17,8 @@ ON_GPU = OnGpu(GPU, "built", slots=3)
     ("in_processes", "expected"), [(False, {"gpu0": ON_GPU}), (True, {"cpu0": OnCpu(CPU), "gpu0": ON_GPU})]
 )
 def test_gpus_have_a_process_always_and_the_slots_that_were_profiled(
-    in_processes: bool, expected: dict[str, Inner]
+    in_processes: bool,  # noqa: FBT001 - a parameter of the test
+    expected: dict[str, Inner],
 ) -> None:
     slots = {"cpu0": 1, "gpu0": 3}
     assert in_own_processes([CPU, GPU], Path("built"), slots, in_processes=in_processes) == expected
