@@ -12,6 +12,7 @@ PROC = Path("/proc")
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
 _PPID, _STARTED = 1, 19  # fields of /proc/PID/stat, counted from the state
 _LISTENS = "0A"
+_SHARED = "/memfd:"
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,17 @@ class Process:
 
 @dataclass(frozen=True)
 class Footprint:
-    """``files`` are open ones but for connections of clients; ``processes`` are those that it has started."""
+    """``processes`` are those that it has started.
+
+    ``files`` are open ones, but for connections of clients and for memory that it shares with its devices: those are
+    ``shared``.
+    """
 
     at_s: float
     resident_bytes: int
     threads: int
     files: int
+    shared: int
     processes: int
 
 
@@ -80,12 +86,15 @@ class Watch:
 def footprint(pid: int, port: int, processes: int) -> Footprint:
     process = PROC / str(pid)
     connections = _connections(process, port)
+    files = [file for file in _files(process) if file not in connections]
+    shared = sum(file.startswith(_SHARED) for file in files)
     pages = int((process / "statm").read_text(encoding="ascii").split()[1])
     return Footprint(
         at_s=time.monotonic(),
         resident_bytes=pages * os.sysconf("SC_PAGE_SIZE"),
         threads=len(list((process / "task").iterdir())),
-        files=sum(file not in connections for file in _files(process)),
+        files=len(files) - shared,
+        shared=shared,
         processes=processes,
     )
 

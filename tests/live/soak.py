@@ -100,7 +100,7 @@ def emulated_site(root: Path) -> Site:
     add_profiles(made, ("cpu0",))
     options = ("--lanes=process", "--emulate")
     kinds = (Kind.KILLED, Kind.HUNG, Kind.SLOWED, Kind.SOLVER_KILLED)
-    site = Site(root, ("image", "text"), 70.0, options, kinds, 0.02, RUDE_FAMILY)
+    site = Site(root, ("image", "text"), 70.0, options, kinds, 0.04, RUDE_FAMILY)
     _plan(site, 40.0, "--fleet", f"cpu0:{DEVICES}", also={RUDE_FAMILY: 20.0})
     return site
 
