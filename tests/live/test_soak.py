@@ -1,10 +1,10 @@
-"""The server for as long as you like, while demand goes up and down and things break: no request is lost, none leaks."""
+"""The server for as long as you like, while demand varies and things break: no request is lost, nothing leaks."""
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,9 @@ pytestmark = pytest.mark.live
 
 RUDE_PAUSE = 10.0
 WARM_UP_FRAC = 1 / 3  # in which caches fill, and everything has happened once
-MOST_ACCURACY_GAP = 1.0  # points of relative accuracy, live against simulated
+MOST_ACCURACY_GAP = 1.0  # points of relative accuracy, live against what simulations find
+SIMULATIONS = 3
+SHIFT_S = 0.05  # the most that their arrivals are moved by, as nothing is on time on a busy machine
 
 # The most that the whole run may have grown by, after the warm-up, with 95 % confidence. What leaks grows with the
 # length of a run, what scatters doesn't: the longer it lasts, the smaller the leak that is found. Memory scatters by
@@ -86,6 +88,7 @@ def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     site = (real_site if request.config.getoption("--soak-real") else emulated_site)(tmp_path / "ws")
     trace = diurnal_with_bursts(site, lasts_s, to_ask)
     with serving(site.root, Path("plan"), *site.options) as live:
+        live.until(lambda status: status["solver"]["is_warm"])
         before = footprint(live.process.pid, live.port, 0)
         injector = Injector(live, site, schedule(site.kinds, lasts_s, to_break))
         watch = Watch(live.process.pid, live.port)
@@ -105,7 +108,8 @@ def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
         log = live.log.read_text()
 
     found = reported(run, site, trace)
-    expected = expectation(site, trace, failures(injector.done), sum(counted.get(site.rude_family or "", {}).values()))
+    rude = counted.get(site.rude_family or "", Counter[str]()).total()
+    expected = expectations(site, trace, failures(injector.done), rude, np.random.default_rng(seed))
     grown = {name: growth_of(watch.samples, name) for name in MOST_GROWTH}
     summary(site, injector, run, counted, found, expected, grown, watch.samples)
 
@@ -116,7 +120,8 @@ def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     ended_once(run, trace, counted, chaos, site)
     assert found.failed == 0
     assert found.slo_violation_ratio <= site.most_violations
-    assert abs(points(found) - points(expected, site.busy)) <= MOST_ACCURACY_GAP
+    lowest, highest = span([points(each, site.busy) for each in expected])
+    assert lowest - MOST_ACCURACY_GAP <= points(found) <= highest + MOST_ACCURACY_GAP
     assert {name: round(each.most, 2) for name, each in grown.items() if each.most > MOST_GROWTH[name]} == {}
     assert after.files <= before.files
     assert max(each.shared for each in watch.samples) <= MOST_SHARED * len(site.profiles)
@@ -179,17 +184,30 @@ def best_accuracies(site: Site) -> dict[str, float]:
     return {family.name: max(variant.accuracy for variant in family.variants) for family in families}
 
 
-def expectation(site: Site, trace: Trace, lost: Sequence[Failure], rude: int) -> Report:
-    """What the simulator makes of the same: what bad clients asked for is spread evenly over the time."""
-    asked = trace
+def expectations(
+    site: Site, trace: Trace, lost: Sequence[Failure], rude: int, rng: np.random.Generator
+) -> list[Report]:
+    """What simulations make of the same: what bad clients asked for is spread evenly over the time.
+
+    When a plan changes, and to what, hangs on single arrivals: so there are several simulations, of arrivals that are
+    as late as a busy machine makes them, and what they find is an interval.
+    """
+    parts = [trace]
     if site.rude_family is not None and rude:
         at_s = (np.arange(rude) + 0.5) * trace.duration_s / rude
-        none = np.zeros(rude, np.int64)
-        asked = joined([trace, Trace("rude", (site.rude_family,), at_s, none, np.full(rude, np.nan))], [0.0, 0.0])
+        parts.append(Trace("rude", (site.rude_family,), at_s, np.zeros(rude, np.int64), np.full(rude, np.nan)))
     plan = site.place.plan(Path("plan"))
-    setting = Setting(site.place, site.profiles, asked, plan, plan.headroom, Conditions(failures=tuple(lost)), 0)
-    (found,) = simulated(setting, [PROTEUS])
+    found: list[Report] = []
+    for _ in range(SIMULATIONS):
+        late = [replace(part, arrival_s=np.sort(part.arrival_s + rng.uniform(0, SHIFT_S, len(part)))) for part in parts]
+        asked = joined(late, [0.0] * len(late))
+        setting = Setting(site.place, site.profiles, asked, plan, plan.headroom, Conditions(failures=tuple(lost)), 0)
+        found += simulated(setting, [PROTEUS])
     return found
+
+
+def span(values: Sequence[float]) -> tuple[float, float]:
+    return min(values), max(values)
 
 
 def points(found: Report, families: Sequence[str] = ()) -> float:
@@ -229,7 +247,7 @@ def summary(
     run: Run,
     counted: Told,
     found: Report,
-    expected: Report,
+    expected: Sequence[Report],
     grown: dict[str, Growth],
     samples: Sequence[Footprint],
 ) -> None:
@@ -242,11 +260,14 @@ def summary(
         for who, outcomes in (("told to clients", run.told[family]), ("counted by the server", counted[family])):
             requests.add_row(f"{family}: {who}", *(str(outcomes[outcome.value]) for outcome in Outcome))
     measures = Table("", found.mode, "simulated", "bound", title=f"{found.requests:,} requests")
-    violations = (f"{100 * each.slo_violation_ratio:.2f}" for each in (found, expected))
-    measures.add_row("SLO violations, %", *violations, f"≤ {100 * site.most_violations:g}")
-    accuracies = (f"{points(found):.2f}", f"{points(expected, site.busy):.2f}")
-    measures.add_row("relative accuracy, %", *accuracies, f"within {MOST_ACCURACY_GAP:g}")
-    measures.add_row("mean batch", *(f"{each.mean_batch or 0:.2f}" for each in (found, expected)), "")
+    rows: tuple[tuple[str, Callable[[Report], float], str], ...] = (
+        ("SLO violations, %", lambda each: 100 * each.slo_violation_ratio, f"≤ {100 * site.most_violations:g}"),
+        ("relative accuracy, %", lambda each: points(each, site.busy), f"within {MOST_ACCURACY_GAP:g}"),
+        ("mean batch", lambda each: each.mean_batch or 0.0, ""),
+    )
+    for name, read, bound in rows:
+        lowest, highest = span([read(each) for each in expected])
+        measures.add_row(name, f"{read(found):.2f}", f"{lowest:.2f} to {highest:.2f}", bound)
     held = Table("", "first", "last", "growth (95 %)", "bound", title="what the server held, after the warm-up")
     for name, each in grown.items():
         unit, scale = ("MiB", 2**20) if name == "resident_bytes" else ("", 1)
