@@ -43,9 +43,9 @@ type: setup  ## mypy --strict
 layers: setup  ## imports go one way
 	$(BIN)/lint-imports
 
-unit: setup  ## all tests: those that start no server on all cores, then the others one by one
-	$(BIN)/pytest -m "not live" -n auto --dist loadfile
-	$(BIN)/pytest -m live
+unit: setup  ## all tests on all cores, then one by one those that need the machine for themselves
+	$(BIN)/pytest -m "not alone" -n auto --dist loadfile
+	$(BIN)/pytest -m alone
 
 contract: setup  ## what can be verified of GPUs without one
 	$(BIN)/pytest tests/contract

@@ -1,6 +1,7 @@
 """What is installed, which devices can be used, and how the workspace is."""
 
 import importlib.util
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 from proteus_cli import __version__
-from proteus_cli.backends.discovery import discover
+from proteus_cli.backends.discovery import VISIBLE, discover
+from proteus_cli.backends.nvml import nvml_device
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.device import Device
 from proteus_cli.errors import ProteusError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, require_current_models
+from proteus_cli.units import format_size
 
 State = Literal["ok", "missing", "optional"]
 
@@ -28,7 +32,10 @@ NEEDED = (
     "matplotlib",
     "prometheus_client",
 )
-OPTIONAL = {"tensorrt": "only for GPUs, which this version does not run yet", "uvloop": "pip install uvloop"}
+_FOR_GPUS = "only for GPUs: pip install 'proteus-serving[tensorrt]'"
+OPTIONAL = {"tensorrt": _FOR_GPUS, "pycuda": _FOR_GPUS, "pynvml": _FOR_GPUS, "uvloop": "pip install uvloop"}
+DISTRIBUTIONS = {"pynvml": "nvidia-ml-py"}
+"""What pip calls a module, where that is another name."""
 
 
 class Finding(Value, frozen=True):
@@ -60,7 +67,7 @@ def _version(package: str) -> str:
     if importlib.util.find_spec(package) is None:
         return ""
     try:
-        return version(package)
+        return version(DISTRIBUTIONS.get(package, package))
     except PackageNotFoundError:
         return "installed"
 
@@ -75,9 +82,26 @@ def _devices(workspace: Path) -> Iterator[Finding]:
         if device.kind == "cpu":
             yield Finding(device.id, "ok", f"{len(device.cores)} core(s), {device.name}")
         else:
-            yield Finding(device.id, "optional", device.name, "this version has no backend for GPUs")
+            yield _gpu(device)
     if all(device.kind == "cpu" for device in devices):
-        yield Finding("gpu", "optional", "no CUDA driver (libcuda.so.1)", "only where you have an NVIDIA GPU")
+        yield _no_gpu()
+
+
+def _gpu(device: Device) -> Finding:
+    facts = device.gpu
+    told = f", compute {facts.compute_capability}, driver {facts.driver}" if facts is not None else ""
+    found = f"{device.name}, {format_size(device.memory_bytes)}{told}"
+    if not (_version("tensorrt") and _version("pycuda")):
+        return Finding(device.id, "optional", found, "to use it: pip install 'proteus-serving[tensorrt]'")
+    why = nvml_device(facts.uuid, is_slice=facts.is_slice) if facts is not None else ""
+    return Finding(device.id, "ok", found, f"power is not measured: {why}" if isinstance(why, str) else "")
+
+
+def _no_gpu() -> Finding:
+    hides = os.environ.get(VISIBLE)
+    if hides is not None:
+        return Finding("gpu", "optional", "none is visible", f"{VISIBLE} is `{hides}`; unset it to see all")
+    return Finding("gpu", "optional", "no CUDA driver (libcuda.so.1)", "only where you have an NVIDIA GPU")
 
 
 def _without_models(catalog: Catalog) -> Iterator[Finding]:

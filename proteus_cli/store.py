@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import glob
 import gzip
 import hashlib
 import os
@@ -24,6 +23,7 @@ from proteus_cli.domain.fleet import as_device, namesake, of_type, stand_in
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
+from proteus_cli.external_data import external_files
 
 T = TypeVar("T")
 
@@ -120,8 +120,13 @@ def _beside(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        file = os.fdopen(handle, "wb")
+        try:
             yield file, temporary
+            file.close()
+        finally:
+            with contextlib.suppress(OSError):  # what could not be written before can't be now: that has been said
+                file.close()
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -188,9 +193,11 @@ def digest(path: Path) -> str:
 
 
 def model_digest(model: Path) -> str:
-    """SHA-256 of an ONNX file and the external data beside it (files whose names start with the model's)."""
-    parts = [model, *sorted(path for path in model.parent.glob(f"{glob.escape(model.name)}[._]*") if path.is_file())]
-    hashes = [hashlib.sha256(read_bytes(part, hint=f"`{model}` is named in the catalog")) for part in parts]
+    """SHA-256 of an ONNX file and the files that hold its weights. Raises `ArtefactError` where one is missing."""
+    hint = f"`{model}` is named in the catalog"
+    content = read_bytes(model, hint=hint)
+    others = external_files(model, content)
+    hashes = [hashlib.sha256(content), *(hashlib.sha256(read_bytes(part, hint=hint)) for part in others)]
     return (
         hashes[0].hexdigest()
         if len(hashes) == 1
@@ -246,11 +253,6 @@ class Workspace:
     def model_path(self, onnx: str) -> Path:
         """Where a path of the catalog leads: relative to the catalog."""
         return self.catalog_path.parent / onnx
-
-    def model_names(self, catalog: Catalog) -> dict[Path, tuple[str, str]]:
-        """Family and variant by ONNX file."""
-        named = ((family.name, variant) for family in catalog.families for variant in family.variants)
-        return {self.model_path(v.onnx): (family, v.name) for family, v in named if v.onnx is not None}
 
     def eval_path(self, family: Family) -> Path | None:
         return None if family.eval is None else self.model_path(family.eval)
@@ -336,6 +338,8 @@ class Workspace:
         for name, expected in inputs.items():
             path = self.root / name
             hint = "run `proteus plan` again, so that the plan fits what is here now"
+            if Path(name).is_absolute() or ".." in Path(name).parts:  # a plan may come from a client
+                raise ArtefactError(f"The plan names `{name}`, which is outside of the workspace.", hint=hint)
             if not path.is_file():
                 raise ArtefactError(f"The plan was made from `{name}`, which is gone.", hint=hint)
             if digest(path) != expected:

@@ -27,9 +27,10 @@ def near(number: float) -> Any:
     return pytest.approx(number)
 
 
-def make_point(batch: int, latency_s: float) -> Point:
-    """A batch size that always takes ``latency_s``."""
-    return Point(batch, 10, latency_s, latency_s, latency_s, latency_s, latency_s, batch / latency_s)
+def make_point(batch: int, latency_s: float, slots: int = 1) -> Point:
+    """A batch size that always takes ``latency_s``, with so many batches at once."""
+    same = (latency_s,) * 5
+    return Point(batch, 10, *same, qps=slots * batch / latency_s, slots=slots)
 
 
 def make_points(latency_s: Mapping[int, float]) -> tuple[Point, ...]:
@@ -50,7 +51,10 @@ def make_measured(
     load_s: float = 1.0,
     memory_bytes: int = 1000,
     power_w: float | None = None,
+    at_once_s: Mapping[int, Mapping[int, float]] | None = None,
+    slot_bytes: int = 0,
 ) -> VariantProfile:
+    """``at_once_s``: latency in seconds by batch size, by how many batches are on the device at once, from 2 on."""
     return VariantProfile(
         family=family,
         variant=variant,
@@ -63,11 +67,22 @@ def make_measured(
         memory_bytes=memory_bytes,
         points=make_points(latency_s),
         power_w=power_w,
+        slot_bytes=slot_bytes,
+        concurrent=tuple(
+            sorted(
+                (
+                    make_point(batch, seconds, slots)
+                    for slots, by in (at_once_s or {}).items()
+                    for batch, seconds in by.items()
+                ),
+                key=lambda point: (point.batch, point.slots),
+            )
+        ),
     )
 
 
 def make_profile(
-    device: str, *measured: VariantProfile, device_type: str = "cpu", memory_bytes: int = 2**30
+    device: str, *measured: VariantProfile, device_type: str = "cpu", memory_bytes: int = 2**30, slots: int = 1
 ) -> Profile:
     return Profile(
         format=FORMAT,
@@ -76,6 +91,7 @@ def make_profile(
         measured_on=device,
         backend=Backend(name="by hand", versions={}),
         variants=measured,
+        slots=slots,
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import keep_apart, mlp
 
 from proteus_cli import store
 from proteus_cli.domain.catalog import Catalog, Family, Variant
@@ -400,17 +401,15 @@ def test_an_input_that_changed_or_is_gone_is_named(tmp_path: Path) -> None:
         workspace.require_current(inputs)
 
 
-@pytest.mark.parametrize("name", ["m.onnx", "m[1].onnx", "m*.onnx"])
-@pytest.mark.parametrize("end", [".data", "_data", ".weights.bin"])
-def test_the_digest_of_a_model_covers_its_external_data(name: str, end: str, tmp_path: Path) -> None:
-    model, data = tmp_path / name, tmp_path / f"{name}{end}"
-    model.write_bytes(b"graph")
+@pytest.mark.parametrize("location", ["m.onnx.data", "m[1].onnx_data", "weights.bin", "weights/m.bin"])
+def test_the_digest_of_a_model_covers_its_external_data(location: str, tmp_path: Path) -> None:
+    model, data = mlp(tmp_path / "m.onnx"), tmp_path / location
     alone = model_digest(model)
-    data.write_bytes(b"weights")
-    first = model_digest(model)
-    data.write_bytes(b"WEIGHTS")
+    keep_apart(model, location)
+    first, weights = model_digest(model), data.read_bytes()
+    data.write_bytes(weights[::-1])
     assert len({alone, first, model_digest(model)}) == 3
-    data.write_bytes(b"weights")
+    data.write_bytes(weights)
     assert model_digest(model) == first
 
 
@@ -419,6 +418,7 @@ def test_the_digest_of_a_model_does_not_depend_on_its_neighbours(tmp_path: Path)
     model.write_bytes(b"graph")
     before = model_digest(model)
     (tmp_path / "m2.onnx").write_bytes(b"another")
+    (tmp_path / "m.onnx.data").write_bytes(b"that the model doesn't name")
     (tmp_path / "m.onnx2").write_bytes(b"another")
     (tmp_path / "xm.onnx.data").write_bytes(b"another")
     assert model_digest(model) == before

@@ -106,6 +106,12 @@ def save_model(
     return path
 
 
+def keep_apart(path: Path, location: str) -> None:
+    """Move the weights of a model into a file of their own, whose name is relative to the model's directory."""
+    (path.parent / location).parent.mkdir(parents=True, exist_ok=True)
+    onnx.save_model(onnx.load(path), str(path), save_as_external_data=True, location=location, size_threshold=0)
+
+
 def tensor(name: str, shape: Sequence[int | str | None], dtype: int = TensorProto.FLOAT) -> Any:
     return helper.make_tensor_value_info(name, dtype, list(shape))
 

@@ -4,12 +4,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.domain.profile import Backend as BackendVersions
+
+EngineName = tuple[str, str]
+"""Family and variant."""
 
 ANY_RUNNER_TAKES = 64
 """Rows of a batch that every runner takes; more depend on how its engine was built."""
@@ -83,18 +86,60 @@ class Runner(Protocol):
         ...
 
 
+@runtime_checkable
+class SlottedRunner(Runner, Protocol):
+    """One of a device that can have several batches at once: `infer` may be called from as many threads as ``slots``.
+
+    ``memory_bytes`` is that of the engine with one slot, ``slot_bytes`` what each more takes.
+    """
+
+    @property
+    def slots(self) -> int: ...
+
+    @property
+    def slot_bytes(self) -> int: ...
+
+    def add_slot(self) -> None:
+        """Make one more. Raises `OutOfDeviceMemory`; then there are as many as before."""
+        ...
+
+    def compute_s(self, inputs: Arrays) -> float:
+        """Run one batch. The seconds that the device computed by its own clock, copies not included."""
+        ...
+
+
+class PowerMeter(Protocol):
+    """What a device draws; None where it doesn't tell."""
+
+    def energy_j(self) -> float | None:
+        """Since some moment in the past."""
+        ...
+
+    def power_w(self) -> float | None:
+        """Now, or on the mean of the last moments."""
+        ...
+
+
 class Backend(Protocol):
-    """Runs models on one kind of device."""
+    """Runs models on one kind of device. One that keeps what it builds has to know whose a model is, its ``owner``.
+
+    ``most_slots``: as many batches as it is worth trying to have on the device at once. Where it is more than one,
+    runners are a `SlottedRunner`. ``meter`` is None where nobody knows what the device draws.
+    """
 
     versions: BackendVersions
+    most_slots: int
 
-    def prepare(self, model: Path) -> float:
+    @property
+    def meter(self) -> PowerMeter | None: ...
+
+    def prepare(self, model: Path, owner: EngineName | None = None) -> float:
         """Build what loading a model needs, if it isn't there yet. How many seconds building it took, now or before.
 
         Raises `EngineError` where it can't be built.
         """
         ...
 
-    def runner(self, model: Path) -> AbstractContextManager[Runner]:
+    def runner(self, model: Path, owner: EngineName | None = None) -> AbstractContextManager[Runner]:
         """Load a model; leaving the context frees it. Raises `EngineError` where it can't be loaded."""
         ...

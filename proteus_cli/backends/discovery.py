@@ -6,16 +6,20 @@ import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import UUID
 
 from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.domain.catalog import is_name
-from proteus_cli.domain.device import Device
+from proteus_cli.domain.device import Device, GpuFacts
 from proteus_cli.domain.engine import Gpu
 from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.settings import DeviceSettings
 
 CORES_OF_ONE = 4  # up to so many cores, each is a device of its own …
 CORES_PER_GROUP = 4  # … beyond, this many make one
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+MIG = " MIG "  # within the names of slices: "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
 
 _CUDA_SUCCESS = 0
 _NAME_BYTES = 256
@@ -80,7 +84,11 @@ def default_groups(cores: Sequence[int]) -> tuple[tuple[int, ...], ...]:
 
 
 def gpu_devices() -> tuple[Device, ...]:
-    """CUDA devices as the driver lists them (it respects `CUDA_VISIBLE_DEVICES`); none where there is no driver."""
+    """CUDA devices as the driver lists them; none where there is no driver.
+
+    The driver goes by `CUDA_VISIBLE_DEVICES`, and so do the ordinals: of indices and UUIDs, those before the first that
+    it doesn't know, in that order.
+    """
     cuda = _driver()
     count = ctypes.c_int()
     if cuda is None or cuda.cuDeviceGetCount(ctypes.byref(count)) != _CUDA_SUCCESS:
@@ -102,10 +110,8 @@ def describe_gpu(device: Device) -> Gpu:
         )
     handle = ctypes.c_int()
     _require(cuda.cuDeviceGet(ctypes.byref(handle), ordinal_of(device)), device.id)
-    major, minor, multiprocessors = (
-        _attribute(cuda, handle, which, device.id) for which in (_MAJOR, _MINOR, _MULTIPROCESSORS)
-    )
-    return Gpu(device.name, f"{major}.{minor}", multiprocessors, _driver_version(cuda, device.id))
+    facts = _facts(cuda, handle, device.name, device.id)
+    return Gpu(device.name, facts.compute_capability, facts.multiprocessors, facts.driver)
 
 
 def _driver() -> ctypes.CDLL | None:
@@ -126,7 +132,29 @@ def _gpu(cuda: ctypes.CDLL, ordinal: int) -> Device:
     ):
         _require(status, f"gpu{ordinal}")
     label = name.value.decode(errors="replace")
-    return Device(id=f"gpu{ordinal}", type=_type_of(label), kind="gpu", name=label, memory_bytes=memory.value)
+    facts = _facts(cuda, handle, label, f"gpu{ordinal}")
+    if facts.is_slice and MIG not in label:  # else the name says which
+        label = f"{label} MIG {facts.multiprocessors}sm {memory.value // 2**30}gb"
+    return Device(f"gpu{ordinal}", _type_of(label), "gpu", label, memory_bytes=memory.value, gpu=facts)
+
+
+def _facts(cuda: ctypes.CDLL, handle: ctypes.c_int, name: str, device: str) -> GpuFacts:
+    major, minor, multiprocessors = (
+        _attribute(cuda, handle, which, device) for which in (_MAJOR, _MINOR, _MULTIPROCESSORS)
+    )
+    whole, own = _uuid(cuda, "cuDeviceGetUuid", handle), _uuid(cuda, "cuDeviceGetUuid_v2", handle)
+    is_slice = MIG in name or bool(own and whole and own != whole)  # the first call tells of the GPU of a slice
+    uuid = f"{'MIG' if is_slice else 'GPU'}-{own or whole}" if own or whole else ""
+    return GpuFacts(f"{major}.{minor}", multiprocessors, _driver_version(cuda, device), uuid, is_slice)
+
+
+def _uuid(cuda: ctypes.CDLL, call: str, handle: ctypes.c_int) -> str:
+    """Empty where the driver doesn't have the call, or an answer."""
+    found = (ctypes.c_ubyte * 16)()
+    function = getattr(cuda, call, None)
+    if function is None or function(ctypes.byref(found), handle) != _CUDA_SUCCESS:
+        return ""
+    return str(UUID(bytes=bytes(found)))
 
 
 def _type_of(label: str) -> str:

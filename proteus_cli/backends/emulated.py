@@ -32,21 +32,27 @@ Part = tuple[int, tuple[bytes | bytearray | memoryview, ...]]
 
 
 class EmulatedEngine:
-    """A variant on a device, as its profile describes it; ``load_s`` is what loading it takes, in seconds.
+    """A variant on a device of so many slots, as its profile describes it; ``load_s``: seconds that loading it takes.
 
     Raises `EngineError` where the profile has no times.
     """
 
-    def __init__(self, measured: VariantProfile, signature: Signature) -> None:
-        if not measured.points:
+    def __init__(self, measured: VariantProfile, signature: Signature, slots: int = 1) -> None:
+        if not measured.points_at(slots):
             raise EngineError(
                 f"The profile of `{measured.variant}` has no times to emulate it with.",
                 hint="measure it with `proteus profile`, or import it with `proteus profile --from-csv`",
             )
         self.signature = signature
         self.load_s = measured.load_s
-        self.latency_s = LatencyTable(measured.points, of=lambda point: point.mean_s)
+        self._latencies_s = [
+            LatencyTable(points, of=lambda point: point.mean_s) for points in measured.points_up_to(slots)
+        ]
         self._seed = crc32(measured.variant.encode())
+
+    def latency_s(self, rows: int, others: int = 0) -> float:
+        """What a batch of so many rows takes that begins while so many others are on the device."""
+        return self._latencies_s[others](rows)
 
     def scores(self, parts: Sequence[Part]) -> tuple[npt.NDArray[Any], ...]:
         """Outputs for all rows: always the same for one variant and row, and others for another."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from proteus_cli.backends.base import Arrays, Runner, Signature, TensorSpec
+from proteus_cli.backends.base import Arrays, EngineName, Runner, Signature, TensorSpec
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Backend as BackendVersions
 from proteus_cli.errors import EngineError
@@ -30,16 +30,19 @@ ort.set_default_logger_severity(4)  # not even errors: those are raised, and std
 class OnnxRuntime:
     """Runs ONNX files on a group of cores, with as many threads as it has cores."""
 
+    most_slots = 1
+    meter = None
+
     def __init__(self, device: Device) -> None:
         self._cores = device.cores
         self.versions = BackendVersions(name=NAME, versions={"onnxruntime": ort.__version__})
 
-    def prepare(self, model: Path) -> float:  # noqa: ARG002 - it is a backend's
+    def prepare(self, model: Path, owner: EngineName | None = None) -> float:  # noqa: ARG002 - it is a backend's
         """Nothing: ONNX Runtime builds while it loads."""
         return 0.0
 
     @contextmanager
-    def runner(self, model: Path) -> Iterator[Runner]:
+    def runner(self, model: Path, owner: EngineName | None = None) -> Iterator[Runner]:  # noqa: ARG002 - it keeps none
         """Load an ONNX file. Raises `EngineError`.
 
         ONNX Runtime's own threads inherit the cores of the thread that loads: pin it first.

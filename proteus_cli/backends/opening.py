@@ -6,7 +6,7 @@ from proteus_cli.backends.base import Backend
 from proteus_cli.backends.engines import Engines
 from proteus_cli.domain.device import Device
 
-NO_ENGINES = Engines(Path("engines/built"), {})
+NO_ENGINES = Engines(Path("engines/built"))
 
 
 def open_backend(device: Device, engines: Engines = NO_ENGINES) -> Backend:

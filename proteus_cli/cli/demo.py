@@ -65,9 +65,10 @@ def _burst_qps(place: "Workspace") -> float:
             f"{len(profiles)}.",
             hint="it takes two cores at least",
         )
+    first = next(iter(profiles.values()))
     best = [
-        capacity(measured.points, family.slo_s).qps
+        capacity(first.points_of(measured), family.slo_s).qps
         for family in catalog.families
-        if (measured := next(iter(profiles.values())).of(family.name, family.variants[-1].name)) is not None
+        if (measured := first.of(family.name, family.variants[-1].name)) is not None
     ]
     return min(MOST_QPS, BURST_OF_BEST * min(best) * len(profiles))

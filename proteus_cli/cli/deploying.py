@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,11 +52,15 @@ def deployment_of(
     resume: bool = True,
     kept_plans: int = 1000,
     in_processes: bool = False,
+    most_away_frac: float = 0.5,
+    drift_after_s: float = 60.0,
+    record: bool = False,
 ) -> "Deployment":
     """All that serving needs, checked: the plan is current, its devices here or emulated, its models what they were.
 
     With ``resume``, where the last server that was started with this plan was killed, the plan is the one that was in
     force then, if that is current. ``kept_plans``: so many stay in ``plans/history/``; 0: none is written.
+    ``drift_after_s``: so long a profile must be wrong to be re-estimated; 0: it never is. ``record``: that is written.
     Raises `ArtefactError`, `UsageError` or `DeviceUnavailable`.
     """
     from proteus_cli.cli.planning import planner_for
@@ -64,7 +69,7 @@ def deployment_of(
     from proteus_cli.serving.by_hand import PlanSource
     from proteus_cli.serving.plan_history import PlanHistory
     from proteus_cli.serving.server import Deployment
-    from proteus_cli.store import digest
+    from proteus_cli.store import digest, to_json, write_json
 
     is_emulated = emulation is not None
     base = Base(str(name), digest(place.plan_path(name)))
@@ -82,6 +87,13 @@ def deployment_of(
     planner = planner_for(
         place, policy, plan.headroom, profiles=site.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
     )
+
+    def inputs(profiles: "Mapping[str, Profile]") -> "Mapping[str, str]":
+        """Those of the planner, but for what was re-estimated: as it is on the disk once it is written back."""
+        changed = {} if is_emulated else {d: p for d, p in profiles.items() if p is not site.profiles[d]}
+        paths = {device: place.profile_path(device).relative_to(place.root).as_posix() for device in changed}
+        return {**planner.inputs, **{paths[d]: sha256(to_json(p)).hexdigest() for d, p in changed.items()}}
+
     return Deployment(
         plan=plan,
         catalog=catalog,
@@ -94,9 +106,13 @@ def deployment_of(
             reread=lambda: _on_fleet(place.plan(name), site, emulation),
             require_current=lambda plan: place.require_current(plan.inputs),
             replanner=lambda plan, profiles: planner.with_changes(
-                rules=plan.rules, headroom=plan.headroom, profiles=profiles
+                rules=plan.rules, headroom=plan.headroom, profiles=profiles, inputs=inputs(profiles)
             ),
+            inputs=inputs,
+            record=lambda profile: write_json(place.profile_path(profile.device.id), profile),
         ),
+        drift_after_s=drift_after_s,
+        records=record,
         built=place.built_dir,
         emulated=is_emulated,
         replanning=replan if policy.replanning is not None else "off",
@@ -105,6 +121,7 @@ def deployment_of(
         origin=first.origin,
         reason=first.reason,
         in_processes=in_processes,
+        most_away_frac=most_away_frac,
     )
 
 
@@ -122,19 +139,30 @@ def _first(place: "Workspace", base: "Base", site: _Site, *, resume: bool, emula
     from proteus_cli.serving.plan_history import claim, left_behind, records
 
     started = _First(site.plan, "start", "the plan that the server was started with")
-    is_alone = claim(place.history_dir, base)  # also where nothing is resumed, for servers that start later
-    left = left_behind(records(place.history_dir), base, emulated=emulated) if resume and is_alone else None
-    if left is None:
+    is_stale = _is_stale(place, site.plan)
+    found = records(place.history_dir) if resume else iter(())
+    left = left_behind(found, base, emulated=emulated, also_stopped=is_stale)
+    if left is None or not claim(place.history_dir, base):
         return started
     try:
         last = place.plan(place.history_dir / left.plan)
         place.require_current(last.inputs)
         _require_devices(last, site)
     except ArtefactError as error:
-        log.warning("a server with this plan was killed; can't go on from `%s`: %s", left.plan, error.message)
+        log.warning("can't go on from `%s`, the last plan in force: %s", left.plan, error.message)
         return started
-    log.warning("a server with this plan was killed; going on from the plan that was in force then, `%s`", left.plan)
-    return _First(last, "resumed", f"a server was killed while `{left.plan}` was in force")
+    why = "what the plan was made from has changed" if is_stale else "the last server with this plan was killed"
+    log.warning("%s: going on from the plan that was in force then, `%s`", why, left.plan)
+    return _First(last, "resumed", f"{why} while `{left.plan}` was in force" if not is_stale else why)
+
+
+def _is_stale(place: "Workspace", plan: "Plan") -> bool:
+    """As it is after a server has recorded what it saw, or somebody has profiled anew."""
+    try:
+        place.require_current(plan.inputs)
+    except ArtefactError:
+        return True
+    return False
 
 
 def _require_devices(plan: "Plan", site: _Site) -> None:
@@ -234,9 +262,9 @@ def _moved(plan: "Plan", profiles: "Mapping[str, Profile]", fleet: str) -> "Plan
 
 def _require_times(plan: "Plan", profiles: "Mapping[str, Profile]") -> None:
     for placement in plan.placements:
-        device = profiles[placement.device].device
-        measured = profiles[placement.device].of(placement.family, placement.variant)
-        if measured is None or not measured.points:
+        profile = profiles[placement.device]
+        device, measured = profile.device, profile.of(placement.family, placement.variant)
+        if measured is None or not profile.points_of(measured):
             raise ArtefactError(
                 f"The plan puts `{placement.variant}` on `{device.id}`, and no profile says how long it takes on a "
                 f"`{device.type}`, so that can't be emulated.",

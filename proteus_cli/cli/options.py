@@ -41,12 +41,14 @@ def _load_defaults(context: typer.Context, workspace: Path) -> Path:
 
 
 def _commands_with_defaults(command: Any) -> tuple[str, ...]:
-    """The sections that ``proteus.toml`` may have: commands, at any depth, that know their workspace."""
-    if hasattr(command, "commands"):
-        inner = [_commands_with_defaults(each) for each in command.commands.values()]
-        return tuple(name for names in inner for name in names)
-    takes_workspace = any(parameter.name == "workspace" for parameter in command.params)
-    return (command.name.replace("-", "_"),) if takes_workspace else ()
+    """The sections that ``proteus.toml`` may have: commands, at any depth, that know their workspace.
+
+    One that does something by itself, like ``plan``, counts without what is below it.
+    """
+    if any(parameter.name == "workspace" for parameter in command.params):
+        return (command.name.replace("-", "_"),)
+    inner = [_commands_with_defaults(each) for each in getattr(command, "commands", {}).values()]
+    return tuple(name for names in inner for name in names)
 
 
 def _as_typed(value: Any) -> Any:

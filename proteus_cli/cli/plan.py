@@ -17,7 +17,9 @@ from proteus_cli.cli.options import (
     PolicyOption,
     WorkspaceOption,
     environment,
+    flags,
 )
+from proteus_cli.cli.plan_diff import diff
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +34,13 @@ NEGLIGIBLE_FRAC = 1e-4  # of the demand: below it, unserved is the solver's roun
 _FLEET, _AIMS, _LIMITS, _ANSWER = "Fleet", "Aims", "Limits", "Answer"
 
 
+app = typer.Typer()
+app.command("diff")(diff)
+
+
+@app.callback(invoke_without_command=True)
 def plan(
+    context: typer.Context,
     *,
     demand: Annotated[
         str | None,
@@ -173,6 +181,9 @@ def plan(
     Aims are met one after another, each fixed before the next: serve the most, then accuracy, then the fewest loads
     from --current, then with --pack the fewest devices. Limits for single families can also stand in the catalog.
     """
+    if context.invoked_subcommand is not None:
+        _require_no_flags(context)
+        return
     from proteus_cli.cli.planning import fleet_of, planner_for
     from proteus_cli.cli.rules import made_rules, parse_by_family, parse_pairs, parse_reserved, parse_residency
     from proteus_cli.control.policies import live_policy_named
@@ -228,6 +239,15 @@ def plan(
         console.warn(f"the time limit came first: the plan is proven to within {made.solver.gap:.2%} of the best")
     if is_short:
         _warn_of_unserved(planner, made)
+
+
+def _require_no_flags(context: typer.Context) -> None:
+    given = sorted(flags(context))
+    if given:
+        raise UsageError(
+            f"`{given[0]}` is for making a plan, not for `plan {context.invoked_subcommand}`.",
+            hint=f"options of `plan {context.invoked_subcommand}` come after its name",
+        )
 
 
 def _require_sense(*, sweep: str | None, plot: Path | None, explain: bool, current: Path | None, strict: bool) -> None:

@@ -1,6 +1,6 @@
 """How plans, their explanations and frontiers look in a terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from proteus_cli.units import format_percent, format_rate
 
 if TYPE_CHECKING:
+    from proteus_cli.domain.difference import DeviceChange, Pair, PlanDifference, VariantChange
     from proteus_cli.domain.frontier import FrontierPoint
     from proteus_cli.domain.plan import Placement, Plan
     from proteus_cli.planning.explain import Explanation, Price
@@ -186,3 +187,64 @@ def frontier_table(points: "Sequence[FrontierPoint]") -> Table:
             str(point.devices_used),
         )
     return table
+
+
+def difference_tables(found: "PlanDifference") -> RenderableType:
+    """Families, then devices; those on which nothing changes share a row."""
+    return Group(_changed_families(found), _changed_devices(found))
+
+
+def _changed_families(found: "PlanDifference") -> Table:
+    table = _table(Column("family", no_wrap=True), _number("demand"), _number("served"), _number("capacity"))
+    for family in found.families:
+        rates = (family.demand_qps, family.served_qps, family.capacity_qps)
+        table.add_row(family.family, *(_change(pair, _rate) for pair in rates))
+    return table
+
+
+def _changed_devices(found: "PlanDifference") -> Table:
+    table = _table(
+        Column("device", no_wrap=True),
+        Column("", no_wrap=True),
+        Column("variant", no_wrap=True),
+        _number("share"),
+        _number("qps"),
+        _number("batch"),
+        caption="= stays · + is loaded · − is unloaded\nshare: of the family's queries · batch: at most",
+        caption_justify="left",
+    )
+    groups: dict[object, list[DeviceChange]] = {}
+    for each in found.devices:
+        does = tuple((c.variant, c.family, c.share, c.max_batch) for c in (*each.stays, *each.loads, *each.unloads))
+        groups.setdefault((each.type, each.is_new, each.is_gone, each.is_same, does), []).append(each)
+    for alike in groups.values():
+        _add_device(table, alike)
+    return table
+
+
+def _add_device(table: Table, alike: "Sequence[DeviceChange]") -> None:
+    first = alike[0]
+    who = named(first.type, [each.device for each in alike])
+    who += " (new)" if first.is_new else " (gone)" if first.is_gone else ""
+    marked: list[tuple[str, VariantChange]] = [
+        *(("=", change) for change in first.stays),
+        *(("+", change) for change in first.loads),
+        *(("−", change) for change in first.unloads),
+    ]
+    for mark, change in marked:
+        table.add_row(
+            who,
+            mark,
+            change.variant,
+            _change(change.share, format_percent),
+            _change(change.rate_qps, _rate),
+            _change(change.max_batch, lambda rows: f"{rows:g}"),
+        )
+        who = ""
+    if not marked:
+        table.add_row(who, "", "idle", "–", "–", "–")
+
+
+def _change(pair: "Pair", shown: "Callable[[float], str]") -> str:
+    before, after = (shown(value) if value is not None else "–" for value in (pair.before, pair.after))
+    return after if before == after else f"{before} → {after}"

@@ -64,6 +64,8 @@ def profile(
 ) -> None:
     """Measure latency, load time, memory and accuracy of every variant, for batch sizes 1, 2, 4, … up to its SLO.
 
+    On a GPU also with 2, 3 and 4 batches at once while that brings something, the time of computing alone, and power.
+
     What is current is not measured again, so an interrupted run goes on where it was.
     """
     from proteus_cli.store import Workspace
@@ -106,7 +108,7 @@ def _measure_all(
 
     catalog = place.catalog()
     chosen = select(discover(read_settings(place.root).devices), device)
-    engines = Engines(place.built_dir, place.model_names(catalog), max_batch, console.say)
+    engines = Engines(place.built_dir, max_batch, console.say)
     done: list[Profile] = []
     planned: list[dict[str, Any]] = []
     for measured, alike in _by_type(chosen, share=device == "all"):
@@ -246,19 +248,61 @@ def _show(profiles: "Sequence[Profile]", catalog: "Catalog") -> None:
     )
     for profile in (p for p in profiles if p.measured_on == p.device.id):
         for measured in (v for v in profile.variants if v.family in catalog.names and v.points):
-            table.add_row(profile.device.id, measured.variant, *_numbers(measured, catalog.family(measured.family)))
+            table.add_row(
+                profile.device.id, measured.variant, *_numbers(profile, measured, catalog.family(measured.family))
+            )
     console.show(table)
     console.show(
         "acc.: accuracy · p95 of 1: of a batch of one · at: batch size of the capacity\n"
         "–: not known, or no batch size is fast enough for the SLO"
     )
+    for profile in (p for p in profiles if p.measured_on == p.device.id and _has_slots(p)):
+        _show_slots(profile, catalog)
 
 
-def _numbers(measured: "VariantProfile", family: "Family") -> "Iterator[str]":
+def _has_slots(profile: "Profile") -> bool:
+    return any(measured.concurrent for measured in profile.variants)
+
+
+def _show_slots(profile: "Profile", catalog: "Catalog") -> None:
+    """Throughput against the number of batches on the device at once, and what else only GPUs have."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+
+    from proteus_cli.profiling.slots import of_batch
+    from proteus_cli.units import format_duration
+
+    most = max(point.slots for measured in profile.variants for point in measured.concurrent)
+    numbers = ("1 slot", *(f"{slots} slots" for slots in range(2, most + 1)))
+    names = ("batch", "alone", "compute", *numbers, "power", "energy")
+    columns = [Column(name, justify="right", no_wrap=True) for name in names]
+    table = Table(Column("variant", overflow="fold"), *columns, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for measured in (each for each in profile.variants if each.family in catalog.names):
+        for point in measured.points:
+            by_slots = {each.slots: each for each in of_batch(measured, point.batch)}
+            served = by_slots.get(profile.slots, point)
+            table.add_row(
+                measured.variant,
+                str(point.batch),
+                format_duration(point.mean_s),
+                UNKNOWN if point.compute_s is None else format_duration(point.compute_s),
+                *(f"{by_slots[n].qps:,.0f}" if n in by_slots else UNKNOWN for n in range(1, most + 1)),
+                UNKNOWN if served.power_w is None else f"{served.power_w:.0f} W",
+                UNKNOWN if served.energy_j is None else f"{served.energy_j:.3g} J",
+            )
+    console.show(f"\n{profile.device.id} is served with {profile.slots} slot{'s' if profile.slots > 1 else ''}:")
+    console.show(table)
+    console.show(
+        "alone: mean of one batch at a time, copies included; compute: without them, by the device's clock\n"
+        "1 slot, 2 slots, …: queries per second with so many batches at once · energy: of a query"
+    )
+
+
+def _numbers(profile: "Profile", measured: "VariantProfile", family: "Family") -> "Iterator[str]":
     from proteus_cli.domain.profile import capacity
     from proteus_cli.units import format_duration
 
-    one, within = measured.points[0], capacity(measured.points, family.slo_s)
+    one, within = measured.points[0], capacity(profile.points_of(measured), family.slo_s)
     yield f"{measured.accuracy:.4f}"
     yield format_duration(one.p95_s) if one.batch == 1 else UNKNOWN
     yield f"{within.qps:,.0f}" if within.qps else UNKNOWN

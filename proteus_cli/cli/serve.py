@@ -71,6 +71,11 @@ def serve(
         int,
         typer.Option(min=0, metavar="N", help="Keep the last N plans in force in plans/history/; 0 keeps none."),
     ] = 1000,
+    drift_after: Annotated[
+        float,
+        typer.Option(**DURATION, help="Re-estimate profiled times that are off by 20 % for so long; 0s: never."),
+    ] = "1min",  # type: ignore[assignment]
+    record: Annotated[bool, typer.Option("--record", help="Write what is re-estimated back to profiles/.")] = False,
     emulate: Annotated[
         bool,
         typer.Option(
@@ -100,6 +105,16 @@ def serve(
             help="Where CPUs run batches: on threads of the server, or each in its own process, as GPUs always do.",
         ),
     ] = Lanes.THREAD,
+    most_away: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="FRACTION",
+            help="The most of a family's capacity that may be away while devices change that have no room to load "
+            "what comes beside what they have.",
+        ),
+    ] = 0.5,
     max_body: Annotated[float, typer.Option(**SIZE, help="The largest request body.")] = "64MiB",  # type: ignore[assignment]
     non_finite: Annotated[
         NonFinite,
@@ -158,6 +173,7 @@ def serve(
     from proteus_cli.store import Workspace
 
     emulation = _emulation(context, fleet, emulate=emulate)
+    _require_recordable(record=record, emulate=emulate, drift_after_s=drift_after)
     set_up(log_level or _usual_level(), log_format, sys.stderr)
     options = ServerOptions(
         host,
@@ -182,6 +198,9 @@ def serve(
         resume=resume,
         kept_plans=plan_history,
         in_processes=lanes is Lanes.PROCESS,
+        most_away_frac=most_away,
+        drift_after_s=drift_after,
+        record=record,
     )
     run_server(deployment, options, _announce_emulated if emulate else _announce)
 
@@ -194,6 +213,15 @@ def _emulation(context: typer.Context, fleet: str | None, *, emulate: bool) -> "
     if "--fleet" in flags(context):
         raise UsageError("`--fleet` is for devices that are emulated.", hint="add `--emulate`, or leave out `--fleet`")
     return None
+
+
+def _require_recordable(*, record: bool, emulate: bool, drift_after_s: float) -> None:
+    if record and emulate:
+        raise UsageError(
+            "Emulated devices measure nothing that could be recorded.", hint="leave out `--record` or `--emulate`"
+        )
+    if record and not drift_after_s:
+        raise UsageError("`--drift-after 0s` leaves nothing to record.", hint="leave out one of both")
 
 
 def _tls(certificate: Path | None, key: Path | None) -> "Callable[[Sequence[str]], ssl.SSLContext] | None":

@@ -268,6 +268,17 @@ class Controller:
             )
         return None if wanted is None else replace(wanted, without=self._out)
 
+    def replan_for(self, reason: str, now_s: float) -> Replan | None:
+        """A plan for the demand as it is now, for a reason of the driver's; None where the first plan stays."""
+        rule = self.policy.replanning
+        if rule is None:
+            return None
+        return Replan(rule.needed(self.demand, self._paces(), now_s), reason, without=self._out)
+
+    def reprofiled(self, device: str, ratio: float) -> None:
+        """What a device hosts was re-estimated, on the average to that many times the latencies: `adopt` next."""
+        self._lanes[device].pace.rebase(ratio)
+
     def _set_away(self, device: str, is_away: bool) -> None:  # noqa: FBT001 - reads as a setter
         lane = self._lanes[device]
         if is_away and not lane.is_away:

@@ -1,6 +1,6 @@
 """From a plan to what its lanes host."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from proteus_cli.control.decision import Hosted
 from proteus_cli.domain.plan import Placement, Plan
@@ -9,18 +9,18 @@ from proteus_cli.errors import ArtefactError
 
 
 def hosted_by(plan: Plan, profiles: Mapping[str, Profile]) -> tuple[Hosted, ...]:
-    """What the lanes of a plan host, with the p95 latencies of ``profiles`` (by device id).
+    """What the lanes of a plan host, with the p95 latencies of ``profiles`` (by device id), while all slots are busy.
 
     Raises `ArtefactError` where a placement was never profiled.
     """
-    return tuple(_hosted(placement, measured_for(placement, profiles)) for placement in plan.placements)
+    return tuple(_hosted(placement, profiles) for placement in plan.placements)
 
 
 def measured_for(placement: Placement, profiles: Mapping[str, Profile]) -> VariantProfile:
     """What was measured of a placement's variant on its device. Raises `ArtefactError` where nothing was."""
     profile = profiles.get(placement.device)
     measured = profile.of(placement.family, placement.variant) if profile is not None else None
-    if measured is None or not measured.points:
+    if profile is None or measured is None or not profile.points_of(measured):
         raise ArtefactError(
             f"The plan puts `{placement.variant}` on `{placement.device}`, which was never profiled there.",
             hint=f"run `proteus profile --device {placement.device}`, then `proteus plan` again",
@@ -28,7 +28,13 @@ def measured_for(placement: Placement, profiles: Mapping[str, Profile]) -> Varia
     return measured
 
 
-def _hosted(placement: Placement, measured: VariantProfile) -> Hosted:
+def slots_of(devices: Iterable[str], profiles: Mapping[str, Profile]) -> dict[str, int]:
+    """How many batches may be on each device (by id) at once; one, where it was never profiled."""
+    return {device: profiles[device].slots if device in profiles else 1 for device in devices}
+
+
+def _hosted(placement: Placement, profiles: Mapping[str, Profile]) -> Hosted:
+    measured = measured_for(placement, profiles)
     return Hosted(
         device=placement.device,
         family=placement.family,
@@ -37,5 +43,5 @@ def _hosted(placement: Placement, measured: VariantProfile) -> Hosted:
         max_batch=placement.max_batch,
         weight=placement.rate_qps,
         capacity_qps=placement.capacity_qps,
-        latency=LatencyTable(measured.points, of=lambda point: point.p95_s),
+        latency=LatencyTable(profiles[placement.device].points_of(measured), of=lambda point: point.p95_s),
     )

@@ -29,5 +29,14 @@ class Pace:
         self._distance += FORGETTING * (abs(ratio - self._ratio) - self._distance)
         self._ratio += FORGETTING * (ratio - self._ratio)
         before = self.factor, self.cautious
-        self.factor, self.cautious = max(1.0, self._ratio), max(1.0, self._ratio + self._distance)
+        self._settle()
         return before != (self.factor, self.cautious)
+
+    def rebase(self, ratio: float) -> None:
+        """From now on batches are compared with a profile of ``ratio`` times the latencies."""
+        self._ratio /= ratio
+        self._distance /= ratio
+        self._settle()
+
+    def _settle(self) -> None:
+        self.factor, self.cautious = max(1.0, self._ratio), max(1.0, self._ratio + self._distance)

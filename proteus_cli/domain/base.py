@@ -1,6 +1,7 @@
 """What all artefacts have in common."""
 
 import math
+from typing import Any
 
 import msgspec
 
@@ -17,6 +18,11 @@ class MadeBy(Value, frozen=True):
     version: str
     host: str
     time: str
+
+
+def always(default: Any) -> Any:
+    """A field with a default that is written all the same, in a value that omits its defaults."""
+    return msgspec.field(default_factory=lambda: default)
 
 
 def require(condition: bool, message: str) -> None:  # noqa: FBT001 - reads as an assertion

@@ -2,14 +2,28 @@
 
 from typing import Literal
 
-from proteus_cli.domain.base import Value, require
+from proteus_cli.domain.base import Value, always, require
 
 
-class Device(Value, frozen=True):
+class GpuFacts(Value, frozen=True):
+    """What the CUDA driver says of a GPU: ``compute_capability`` like ``8.6``, ``driver`` like ``570.86``.
+
+    ``uuid`` is like ``GPU-…``, or ``MIG-…`` of a slice of a GPU; empty where the driver is too old to say it.
+    """
+
+    compute_capability: str
+    multiprocessors: int
+    driver: str
+    uuid: str = ""
+    is_slice: bool = False
+
+
+class Device(Value, frozen=True, omit_defaults=True):
     """One thing that runs one batch at a time per slot.
 
     ``id`` is like ``cpu0`` or ``gpu0``; devices of one ``type`` perform alike and share a profile.
     ``cores`` are the CPU numbers of a ``cpu`` device (empty for a ``gpu``); ``memory_bytes`` is what it can use.
+    ``gpu`` is None for a CPU, and for a GPU that isn't here.
     """
 
     id: str
@@ -17,7 +31,8 @@ class Device(Value, frozen=True):
     kind: Literal["cpu", "gpu"]
     name: str
     memory_bytes: int
-    cores: tuple[int, ...] = ()
+    cores: tuple[int, ...] = always(())
+    gpu: GpuFacts | None = None
 
     def __post_init__(self) -> None:
         require(bool(self.id) and bool(self.type), "a device needs an id and a type")

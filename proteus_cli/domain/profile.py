@@ -4,7 +4,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
-from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
+from msgspec import UNSET, UnsetType
+
+from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, require
 from proteus_cli.domain.device import Device
 
 Latency = Literal["mean", "p50", "p95", "p99"]
@@ -18,8 +20,13 @@ class Backend(Value, frozen=True):
     versions: dict[str, str]
 
 
-class Point(Value, frozen=True):
-    """Latency of one batch size over ``runs`` measured runs, in seconds; ``qps`` is batch / mean."""
+class Point(Value, frozen=True, omit_defaults=True):
+    """Latency of one batch size over ``runs`` measured runs, in seconds, copies included.
+
+    So many as ``slots`` batches were on the device at once, and each took so long; ``qps`` is slots × batch / mean.
+    ``compute_s`` is the mean time that the device computed, by its own clock; ``power_w`` the mean that it drew
+    meanwhile, and ``energy_j`` what a row took of it. None is unknown.
+    """
 
     batch: int
     runs: int
@@ -29,24 +36,55 @@ class Point(Value, frozen=True):
     p95_s: float
     p99_s: float
     qps: float
+    slots: int = 1
+    compute_s: float | None = None
+    power_w: float | None = None
+    energy_j: float | None = None
 
     def __post_init__(self) -> None:
         require(self.batch >= 1 and self.runs >= 1, "batch and runs must be at least 1")
+        require(self.slots >= 1, f"slots of batch {self.batch} must be at least 1")
         for latency_s in (self.mean_s, self.p50_s, self.p90_s, self.p95_s, self.p99_s, self.qps):
             require(is_amount(latency_s) and latency_s > 0, f"latencies of batch {self.batch} must be above zero")
+        for amount in (self.compute_s, self.power_w, self.energy_j):
+            require(amount is None or is_amount(amount), f"amounts of batch {self.batch} must not be negative")
 
     def latency_s(self, of: Latency) -> float:
         """One of its latencies, in seconds."""
         return {"mean": self.mean_s, "p50": self.p50_s, "p95": self.p95_s, "p99": self.p99_s}[of]
 
 
-class VariantProfile(Value, frozen=True):
+class RecordedPoint(Value, frozen=True):
+    """A batch size that was re-estimated: ``factor`` times what was measured, seen in so many ``batches``.
+
+    0 batches: it wasn't seen, and scaled with sizes that were.
+    """
+
+    batch: int
+    factor: float
+    batches: int
+
+
+class Recorded(Value, frozen=True):
+    """That times were re-estimated while serving, when (ISO 8601, UTC), and by how much since they were measured.
+
+    ``replaces`` is the SHA-256 of the profile that was served with.
+    """
+
+    time: str
+    replaces: str
+    points: tuple[RecordedPoint, ...] = ()
+
+
+class VariantProfile(Value, frozen=True, omit_defaults=True):
     """One variant on one device. ``engine_digest`` is the content key: model, backend, device type and threads.
 
     ``accuracy`` is measured on the eval split whose digest is ``eval_digest``, or as declared where that is None.
     ``model_digest`` is None where the numbers were imported and no model is known.
-    Seconds to build and load the engine; ``memory_bytes`` is what a loaded one takes (0: unknown), ``power_w`` what
-    the device draws while it runs, where that was measured.
+    Seconds to build and load the engine; ``memory_bytes`` is what a loaded one takes with one slot (0: unknown), and
+    ``slot_bytes`` what each more takes. ``power_w`` is what the device draws while it runs, where that was measured.
+    ``points`` are of one batch at a time, ``concurrent`` of several on the device at once. ``recorded``: some
+    points are no longer as measured.
     """
 
     family: str
@@ -59,21 +97,45 @@ class VariantProfile(Value, frozen=True):
     load_s: float
     memory_bytes: int
     points: tuple[Point, ...]
-    power_w: float | None = None
+    power_w: float | None = always(None)
+    slot_bytes: int = 0
+    concurrent: tuple[Point, ...] = ()
+    recorded: Recorded | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         require(self.power_w is None or is_amount(self.power_w), f"power_w of `{self.variant}` must not be negative")
         require(0 <= self.accuracy <= 1, f"accuracy of `{self.variant}` must be a fraction from 0 to 1")
         require(is_amount(self.load_s) and is_amount(self.build_s), f"times of `{self.variant}` must not be negative")
-        require(self.memory_bytes >= 0, f"memory_bytes of `{self.variant}` must not be negative")
+        memory = min(self.memory_bytes, self.slot_bytes)
+        require(memory >= 0, f"memory_bytes and slot_bytes of `{self.variant}` must not be negative")
         batches = [point.batch for point in self.points]
         require(batches == sorted(set(batches)), f"batches of `{self.variant}` must rise")
+        require(all(point.slots == 1 for point in self.points), f"points of `{self.variant}` are of one slot")
+        places = [(point.batch, point.slots) for point in self.concurrent]
+        require(places == sorted(set(places)), f"concurrent points of `{self.variant}` must rise by batch and slots")
+        require(all(point.slots > 1 for point in self.concurrent), f"concurrent points of `{self.variant}` are of more")
+
+    def points_at(self, slots: int) -> tuple[Point, ...]:
+        """Those of so many batches at once."""
+        return self.points if slots == 1 else tuple(point for point in self.concurrent if point.slots == slots)
+
+    def points_up_to(self, slots: int) -> tuple[tuple[Point, ...], ...]:
+        """Points by how many batches are at once, from 1 to ``slots``; of more where a number was not measured."""
+        found = [self.points_at(slots)]
+        for fewer in range(slots - 1, 0, -1):
+            found.append(self.points_at(fewer) or found[-1])
+        return tuple(reversed(found))
+
+    def memory_with(self, slots: int) -> int:
+        """Bytes that a loaded engine takes with so many slots; 0: unknown."""
+        return self.memory_bytes + (slots - 1) * self.slot_bytes if self.memory_bytes else 0
 
 
-class Profile(Value, frozen=True):
+class Profile(Value, frozen=True, omit_defaults=True):
     """All variants measured on one device (``profiles/<device>.json``).
 
-    ``measured_on`` is the device of the same type whose measurements these are.
+    ``measured_on`` is the device of the same type whose measurements these are. It is served with so many ``slots``:
+    batches that are on it at once.
     """
 
     format: int
@@ -82,11 +144,17 @@ class Profile(Value, frozen=True):
     measured_on: str
     backend: Backend
     variants: tuple[VariantProfile, ...]
+    slots: int = 1
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
+        require(self.slots >= 1, f"slots must be at least 1, not {self.slots}")
         keys = [(v.family, v.variant) for v in self.variants]
         require(len(keys) == len(set(keys)), "a variant is listed twice")
+
+    def points_of(self, measured: VariantProfile) -> tuple[Point, ...]:
+        """Those of one of its variants as the device is served: while all slots are busy."""
+        return measured.points_at(self.slots)
 
     def of(self, family: str, variant: str) -> VariantProfile | None:
         """What was measured of that variant, or None."""
@@ -106,13 +174,18 @@ NO_CAPACITY = Capacity(qps=0.0, max_batch=0)
 def capacity(points: tuple[Point, ...], slo_s: float, *, of: Latency = "p95", slo_fraction: float = 0.5) -> Capacity:
     """Best batch / latency over the batches whose latency is at most ``slo_fraction`` of the SLO (paper §4).
 
-    Half the SLO, as a query may wait for one whole batch before it runs in the next.
+    Half the SLO, as a query may wait for one whole batch before it runs in the next. Where several batches are on the
+    device at once, each takes the latency that it has then, and so many go through in that time.
     """
     within = [point for point in points if point.latency_s(of) <= slo_s * slo_fraction]
     if not within:
         return NO_CAPACITY
-    best = max(within, key=lambda point: point.batch / point.latency_s(of))
-    return Capacity(qps=best.batch / best.latency_s(of), max_batch=best.batch)
+    best = max(within, key=lambda point: _rate_qps(point, of))
+    return Capacity(qps=_rate_qps(best, of), max_batch=best.batch)
+
+
+def _rate_qps(point: Point, of: Latency) -> float:
+    return point.slots * point.batch / point.latency_s(of)
 
 
 def relative(accuracy: float, best: float) -> float:

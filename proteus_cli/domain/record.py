@@ -5,8 +5,9 @@ from typing import Literal
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
 
-Origin = Literal["start", "resumed", "demand", "file", "request"]
-"""What brought a plan: the start of a server, one that goes on after another was killed, the demand, a person."""
+Origin = Literal["start", "resumed", "demand", "file", "request", "drift"]
+"""What brought a plan: the start of a server, one that goes on after another was killed, the demand, a person,
+or profiles that are no longer true."""
 
 Ended = Literal["replaced", "stopped"]
 

@@ -32,7 +32,7 @@ class _Plan:
         for placement in plan.placements:
             self.by_device.setdefault(placement.device, []).append(placement)
             self.by_family[placement.family].append(placement)
-        self._known: dict[tuple[int, str, str], tuple[VariantProfile | None, Capacity]] = {}
+        self._known: dict[tuple[int, int, str, str], tuple[VariantProfile | None, Capacity]] = {}
 
     def measured(self, placement: Placement) -> VariantProfile | None:
         return self._of(placement)[0]
@@ -42,10 +42,10 @@ class _Plan:
 
     def _of(self, placement: Placement) -> tuple[VariantProfile | None, Capacity]:
         profile = self.profiles[placement.device]
-        key = (id(profile.variants), placement.family, placement.variant)
+        key = (id(profile.variants), profile.slots, placement.family, placement.variant)
         if key not in self._known:
             measured = profile.of(placement.family, placement.variant)
-            points = measured.points if measured is not None else ()
+            points = profile.points_of(measured) if measured is not None else ()
             within = capacity(
                 points, self.slo_s[placement.family], of=self.rules.capacity, slo_fraction=self.rules.slo_fraction
             )
@@ -94,8 +94,9 @@ def _problems_of_device(given: _Plan, device: str, residents: Sequence[Placement
         yield f"{device} hosts a variant twice"
     if given.rules.residency != "memory" and len(keys) > given.rules.residency:
         yield f"{device} hosts {len(keys)} variants"
-    memory_bytes = given.profiles[device].device.memory_bytes
-    needed_bytes = sum(m.memory_bytes for m in map(given.measured, residents) if m is not None)
+    profile = given.profiles[device]
+    memory_bytes = profile.device.memory_bytes
+    needed_bytes = sum(m.memory_with(profile.slots) for m in map(given.measured, residents) if m is not None)
     if memory_bytes > 0 and needed_bytes > memory_bytes * (1 + _REL):
         yield f"{device} hosts more than its memory holds"
     if sum(p.rate_qps / given.capacity(p).qps for p in residents if given.capacity(p).qps > 0) > 1 + _REL:

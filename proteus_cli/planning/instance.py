@@ -185,7 +185,7 @@ def make_instance(
         pinned=np.array(
             [len(groups[c.group].devices) * float(c.key in groups[c.group].limits.pinned) for c in choices]
         ),
-        memory_frac=np.array([_memory_frac(groups[c.group].profile.device, c.measured) for c in choices]),
+        memory_frac=np.array([_memory_frac(groups[c.group].profile, c.measured) for c in choices]),
         of_family=_members(
             [[c for c, x in enumerate(choices) if x.family == f] for f in range(len(catalog.families))], len(choices)
         ),
@@ -230,7 +230,15 @@ def _groups(
             hosted=hosted.get(device_id, NOTHING),
         )
         number = _number(measurements, profile.variants)
-        key = (number, device.type, device.memory_bytes, group.price_per_hour, group.limits, group.hosted)
+        key = (
+            number,
+            profile.slots,
+            device.type,
+            device.memory_bytes,
+            group.price_per_hour,
+            group.limits,
+            group.hosted,
+        )
         key_alone = (key, device_id if device_id in alone else None)
         alike.setdefault(key_alone, group)
         devices.setdefault(key_alone, []).append(device_id)
@@ -257,18 +265,18 @@ def _limits(device: Device, rules: Rules) -> Limits:
 
 
 def _choices(catalog: Catalog, groups: Sequence[DeviceGroup], variants: VariantRule, rules: Rules) -> Iterator[Choice]:
-    capacities: dict[int, Capacity] = {}
+    capacities: dict[tuple[int, int], Capacity] = {}
     for g, group in enumerate(groups):
         measured_of = {(measured.family, measured.variant): measured for measured in group.profile.variants}
         for f, family in enumerate(catalog.families):
             found = [measured_of.get((family.name, variant.name)) for variant in family.variants]
             for measured in _allowed([each for each in found if each is not None], variants):
-                if id(measured) not in capacities:
-                    capacities[id(measured)] = capacity(
-                        measured.points, family.slo_s, of=rules.capacity, slo_fraction=rules.slo_fraction
-                    )
-                if capacities[id(measured)].qps > 0 and _may_host(group, family, measured, rules):
-                    yield Choice(group=g, family=f, measured=measured, capacity=capacities[id(measured)])
+                key = id(measured), group.profile.slots
+                if key not in capacities:
+                    points = group.profile.points_of(measured)
+                    capacities[key] = capacity(points, family.slo_s, of=rules.capacity, slo_fraction=rules.slo_fraction)
+                if capacities[key].qps > 0 and _may_host(group, family, measured, rules):
+                    yield Choice(group=g, family=f, measured=measured, capacity=capacities[key])
 
 
 def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, rules: Rules) -> bool:
@@ -276,13 +284,14 @@ def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, rule
         (measured.family, measured.variant) not in group.limits.banned
         and (group.limits.reserved_for is None or family.name in group.limits.reserved_for)
         and measured.accuracy >= rules.min_accuracy.get(family.name, 0.0)
-        and _memory_frac(group.profile.device, measured) <= 1
+        and _memory_frac(group.profile, measured) <= 1
     )
 
 
-def _memory_frac(device: Device, measured: VariantProfile) -> float:
+def _memory_frac(profile: Profile, measured: VariantProfile) -> float:
     """The part of a device's memory that a variant takes; 0 where that of either is unknown."""
-    return measured.memory_bytes / device.memory_bytes if device.memory_bytes > 0 else 0.0
+    memory_bytes = profile.device.memory_bytes
+    return measured.memory_with(profile.slots) / memory_bytes if memory_bytes > 0 else 0.0
 
 
 def _allowed(measured: Sequence[VariantProfile], rule: VariantRule) -> Sequence[VariantProfile]:

@@ -135,8 +135,9 @@ class Planner:
 
     def capacity_qps(self, placement: Placement) -> float:
         """What a placement's variant carries when it has its device to itself."""
-        measured = self.profiles[placement.device].of(placement.family, placement.variant)
-        points = measured.points if measured is not None else ()
+        profile = self.profiles[placement.device]
+        measured = profile.of(placement.family, placement.variant)
+        points = profile.points_of(measured) if measured is not None else ()
         slo_s = self.catalog.family(placement.family).slo_s
         return capacity(points, slo_s, of=self.rules.capacity, slo_fraction=self.rules.slo_fraction).qps
 

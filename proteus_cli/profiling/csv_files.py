@@ -1,7 +1,7 @@
 """Profiles as CSV, one row per batch size, columns in any order::
 
     device_type,family,variant,accuracy,batch,latency_ms[,p50_ms][,p90_ms][,p95_ms][,p99_ms]
-    [,load_s][,memory_bytes][,power_w][,device_memory_bytes]
+    [,load_s][,memory_bytes][,power_w][,device_memory_bytes][,slots][,slot_bytes][,device_slots]
 
 An empty cell is unknown. Numbers are kept to the last digit, so that an export that is imported gives the same points.
 """
@@ -22,10 +22,14 @@ from proteus_cli.errors import ArtefactError, UsageError
 
 IMPORTED = "imported"  # the backend of profiles that came from a file
 MOST_BATCH = 65_536  # tables of latencies have an entry per row
+MOST_SLOTS = 64
 
 NEEDED = ("device_type", "family", "variant", "accuracy", "batch", "latency_ms")
 PERCENTILES = ("p50_ms", "p90_ms", "p95_ms", "p99_ms")
-OPTIONAL = (*PERCENTILES, "load_s", "memory_bytes", "power_w", "device_memory_bytes")
+USUAL = (*PERCENTILES, "load_s", "memory_bytes", "power_w", "device_memory_bytes")
+SLOTS = ("slots", "slot_bytes", "device_slots")
+"""Of devices that have several batches at once; an export without any lacks these columns."""
+OPTIONAL = (*USUAL, *SLOTS)
 HINT = "docs/formats.md describes profile files; `proteus profile --to-csv` writes one"
 
 _MOST_DIGITS = 18
@@ -33,9 +37,10 @@ _MOST_DIGITS = 18
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One batch size of one variant on one type of device; None is unknown.
+    """One batch size of one variant on one type of device, with so many at once; None is unknown.
 
-    ``point`` counts as one run; a percentile that isn't given is the mean.
+    ``point`` counts as one run; a percentile that isn't given is the mean. ``device_slots``: with how many slots
+    devices of the type are served.
     """
 
     device_type: str
@@ -47,6 +52,8 @@ class Row:
     memory_bytes: int | None = None
     power_w: float | None = None
     device_memory_bytes: int | None = None
+    slot_bytes: int | None = None
+    device_slots: int = 1
 
 
 # --- reading
@@ -68,6 +75,7 @@ def parse_rows(text: str, name: str) -> tuple[Row, ...]:
                 rows.append(_row(dict(zip(header, cells, strict=True))))
                 known.add(rows[-1], reader.line_num)
         require(bool(rows), "it has no rows")
+        known.require_slots()
     except (ValueError, csv.Error) as error:
         raise ArtefactError(f"`{name}`, line {max(reader.line_num, 1)}: {error}.", hint=HINT) from None
     return tuple(rows)
@@ -102,6 +110,8 @@ def _row(cells: Mapping[str, str]) -> Row:
         device_memory_bytes=(
             _whole("device_memory_bytes", known["device_memory_bytes"]) if "device_memory_bytes" in known else None
         ),
+        slot_bytes=_whole("slot_bytes", known["slot_bytes"]) if "slot_bytes" in known else None,
+        device_slots=_slots("device_slots", known),
     )
 
 
@@ -109,7 +119,14 @@ def _point(cells: Mapping[str, str], known: Mapping[str, str]) -> Point:
     batch, mean_s = _whole("batch", cells["batch"]), _latency_s("latency_ms", cells["latency_ms"])
     require(1 <= batch <= MOST_BATCH, f"batch `{batch}` is not from 1 to {MOST_BATCH:,}")
     p50_s, p90_s, p95_s, p99_s = (_latency_s(name, known[name]) if name in known else mean_s for name in PERCENTILES)
-    return Point(batch, 1, mean_s, p50_s, p90_s, p95_s, p99_s, qps=batch / mean_s)
+    slots = _slots("slots", known)
+    return Point(batch, 1, mean_s, p50_s, p90_s, p95_s, p99_s, qps=slots * batch / mean_s, slots=slots)
+
+
+def _slots(column: str, known: Mapping[str, str]) -> int:
+    slots = _whole(column, known.get(column, "1"))
+    require(1 <= slots <= MOST_SLOTS, f"{column} `{slots}` is not from 1 to {MOST_SLOTS}")
+    return slots
 
 
 def _number(column: str, cell: str) -> float:
@@ -139,14 +156,16 @@ class _Known:
     """What earlier rows say of the same thing, with their lines."""
 
     def __init__(self) -> None:
-        self._cells: dict[tuple[str, str, str, int], int] = {}
+        self._cells: dict[tuple[str, str, str, int, int], int] = {}
         self._accuracy: dict[tuple[str, str], tuple[float, int]] = {}
         self._memory: dict[str, tuple[int, int]] = {}
+        self._slots: dict[str, tuple[int, int]] = {}
+        self._has_slots: dict[str, set[int]] = {}
 
     def add(self, row: Row, line: int) -> None:
         """Raises `ValueError` where the row repeats or contradicts an earlier one."""
-        batch = row.point.batch
-        first = self._cells.setdefault((row.device_type, row.family, row.variant, batch), line)
+        batch, count = row.point.batch, row.point.slots
+        first = self._cells.setdefault((row.device_type, row.family, row.variant, batch, count), line)
         what = f"`{row.family}/{row.variant}`"
         require(first == line, f"batch {batch} of {what} on `{row.device_type}` stands on line {first} already")
         accuracy, where = self._accuracy.setdefault((row.family, row.variant), (row.accuracy, line))
@@ -156,6 +175,16 @@ class _Known:
             memory, where = self._memory.setdefault(row.device_type, (row.device_memory_bytes, line))
             same = f"device_memory_bytes of `{row.device_type}` is {row.device_memory_bytes}; on line {where} {memory}"
             require(memory == row.device_memory_bytes, same)
+        slots, where = self._slots.setdefault(row.device_type, (row.device_slots, line))
+        same = f"device_slots of `{row.device_type}` is {row.device_slots}; on line {where} {slots}"
+        require(slots == row.device_slots, same)
+        self._has_slots.setdefault(row.device_type, set()).add(count)
+
+    def require_slots(self) -> None:
+        """Raises `ValueError` where nothing was measured with as many slots as a device is served with."""
+        for device_type, (slots, _) in self._slots.items():
+            has = slots in self._has_slots[device_type]
+            require(has, f"`{device_type}` is served with {slots} slots, and none of its rows has that many")
 
 
 def profiles_from(rows: Iterable[Row], made_by: MadeBy) -> dict[str, Profile]:
@@ -175,6 +204,7 @@ def profiles_from(rows: Iterable[Row], made_by: MadeBy) -> dict[str, Profile]:
             measured_on=device_type,
             backend=Backend(name=IMPORTED, versions={}),
             variants=tuple(_variant(group) for group in variants.values()),
+            slots=next(row.device_slots for group in variants.values() for row in group),
         )
         for device_type, variants in by_type.items()
     }
@@ -188,6 +218,7 @@ def _device(device_type: str, rows: Iterable[Row]) -> Device:
 
 def _variant(rows: Sequence[Row]) -> VariantProfile:
     powers_w = [row.power_w for row in rows if row.power_w is not None]
+    points = sorted((row.point for row in rows), key=lambda point: (point.batch, point.slots))
     return VariantProfile(
         family=rows[0].family,
         variant=rows[0].variant,
@@ -198,8 +229,10 @@ def _variant(rows: Sequence[Row]) -> VariantProfile:
         build_s=0.0,
         load_s=max(row.load_s or 0.0 for row in rows),
         memory_bytes=max(row.memory_bytes or 0 for row in rows),
-        points=tuple(sorted((row.point for row in rows), key=lambda point: point.batch)),
+        points=tuple(point for point in points if point.slots == 1),
         power_w=max(powers_w) if powers_w else None,
+        slot_bytes=max(row.slot_bytes or 0 for row in rows),
+        concurrent=tuple(point for point in points if point.slots > 1),
     )
 
 
@@ -212,11 +245,13 @@ def to_csv(profiles: Iterable[Profile]) -> str:
     Where devices of a type were measured differently, each stands under its id instead. Raises `UsageError` where
     such an id is the name of another type, or where there is nothing to write.
     """
+    profiles = tuple(profiles)
+    has_slots = any(measured.concurrent for profile in profiles for measured in profile.variants)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*NEEDED, *OPTIONAL))
+    writer.writerow((*NEEDED, *(OPTIONAL if has_slots else USUAL)))
     count = 0
-    for label, rows in _labelled(profiles).items():
+    for label, rows in _labelled(profiles, has_slots=has_slots).items():
         count += len(rows)
         writer.writerows((label, *row) for row in rows)
     if not count:
@@ -227,11 +262,11 @@ def to_csv(profiles: Iterable[Profile]) -> str:
 Cells = tuple[str, ...]
 
 
-def _labelled(profiles: Iterable[Profile]) -> dict[str, list[Cells]]:
+def _labelled(profiles: Iterable[Profile], *, has_slots: bool) -> dict[str, list[Cells]]:
     """Rows without their first cell, by what stands there."""
     by_type: dict[str, dict[str, list[Cells]]] = {}
     for profile in profiles:
-        by_type.setdefault(profile.device.type, {})[profile.device.id] = list(_rows(profile))
+        by_type.setdefault(profile.device.type, {})[profile.device.id] = list(_rows(profile, has_slots=has_slots))
     labelled: dict[str, list[Cells]] = {}
     for device_type, by_id in by_type.items():
         first = next(iter(by_id.values()))
@@ -245,9 +280,10 @@ def _labelled(profiles: Iterable[Profile]) -> dict[str, list[Cells]]:
     return labelled
 
 
-def _rows(profile: Profile) -> Iterator[Cells]:
+def _rows(profile: Profile, *, has_slots: bool) -> Iterator[Cells]:
     for measured in profile.variants:
-        for point in measured.points:
+        for point in (*measured.points, *measured.concurrent):
+            slots = (str(point.slots), _where_known(measured.slot_bytes), str(profile.slots))
             latencies_s = (point.mean_s, point.p50_s, point.p90_s, point.p95_s, point.p99_s)
             yield (
                 measured.family,
@@ -259,6 +295,7 @@ def _rows(profile: Profile) -> Iterator[Cells]:
                 _where_known(measured.memory_bytes),
                 _where_known(measured.power_w, unknown=None),
                 _where_known(profile.device.memory_bytes),
+                *(slots if has_slots else ()),
             )
 
 

@@ -22,29 +22,36 @@ STABLE_FRAC = 0.03  # the p95 is stable when two rounds in a row move it by no m
 EVAL_BATCH = ANY_RUNNER_TAKES
 
 
-def measure_point(run: Callable[[], object], batch: int, budget_s: float) -> Point:
-    """Run until the p95 is stable or ``budget_s`` is spent, after a warm-up; at least `FEWEST_RUNS` times."""
-    stop_s = time.perf_counter() + budget_s
+def measure_point(run: Callable[[], object], batch: int, budget_s: float, *, least_s: float = 0.0) -> Point:
+    """Run until the p95 is stable or ``budget_s`` is spent, after a warm-up; at least `FEWEST_RUNS` times.
+
+    Within the budget it takes ``least_s``, stable or not.
+    """
+    start_s = time.perf_counter()
+    stop_s = start_s + budget_s
     for _ in range(WARM_UP_RUNS):
         run()
     taken_s: list[float] = []
     p95s: list[float] = []
-    while not (len(p95s) > 2 and _is_stable(p95s[-3:])):  # noqa: PLR2004 - two moves between three values
+    while not (is_stable(p95s) and time.perf_counter() >= start_s + least_s):
         for _ in range(ROUND_RUNS):
             start_s = time.perf_counter()
             run()
             taken_s.append(time.perf_counter() - start_s)
             if time.perf_counter() >= stop_s and len(taken_s) >= FEWEST_RUNS:
-                return _point(taken_s, batch)
+                return point_of(taken_s, batch)
         p95s.append(float(np.percentile(taken_s, 95)))
-    return _point(taken_s, batch)
+    return point_of(taken_s, batch)
 
 
-def _is_stable(p95s: list[float]) -> bool:
-    return all(abs(after - before) <= STABLE_FRAC * before for before, after in pairwise(p95s))
+def is_stable(p95s: list[float]) -> bool:
+    """Whether the last two rounds moved the p95 by no more than `STABLE_FRAC` each."""
+    moves = pairwise(p95s[-3:])
+    return len(p95s) > 2 and all(abs(after - before) <= STABLE_FRAC * before for before, after in moves)  # noqa: PLR2004
 
 
-def _point(taken_s: list[float], batch: int) -> Point:
+def point_of(taken_s: list[float], batch: int, slots: int = 1) -> Point:
+    """What so many runs took, with as many batches as ``slots`` on the device at once."""
     p50_s, p90_s, p95_s, p99_s = (float(value) for value in np.percentile(taken_s, (50, 90, 95, 99)))
     mean_s = float(np.mean(taken_s))
     return Point(
@@ -55,7 +62,8 @@ def _point(taken_s: list[float], batch: int) -> Point:
         p90_s=p90_s,
         p95_s=p95_s,
         p99_s=p99_s,
-        qps=batch / mean_s,
+        qps=slots * batch / mean_s,
+        slots=slots,
     )
 
 

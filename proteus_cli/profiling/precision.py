@@ -19,6 +19,7 @@ from proteus_cli import store
 from proteus_cli.backends.base import Backend
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.errors import ArtefactError, BackendUnavailable, EngineError, UsageError
+from proteus_cli.external_data import external_files
 from proteus_cli.profiling.measure import measure_accuracy
 
 SUFFIX = "-fp16"
@@ -204,4 +205,4 @@ def _require_as_meant(
 
 def _size_bytes(model: Path) -> int:
     """The file, and its external data."""
-    return sum(path.stat().st_size for path in (model, *model.parent.glob(f"{model.name}[._]*")))
+    return sum(path.stat().st_size for path in (model, *external_files(model, model.read_bytes())))

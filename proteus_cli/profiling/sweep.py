@@ -11,21 +11,25 @@ import numpy as np
 
 from proteus_cli import store
 from proteus_cli.backends.affinity import pinned
-from proteus_cli.backends.base import Backend, Runner, Signature
+from proteus_cli.backends.base import Arrays, Backend, Runner, Signature, SlottedRunner
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
-from proteus_cli.errors import ArtefactError, EngineError
-from proteus_cli.profiling.measure import measure_accuracy, measure_point
+from proteus_cli.errors import ArtefactError, EngineError, OutOfDeviceMemory
+from proteus_cli.profiling.concurrency import measure_at_once
+from proteus_cli.profiling.measure import FEWEST_RUNS, ROUND_RUNS, measure_accuracy, measure_point
+from proteus_cli.profiling.power import LEAST_S, drawing
+from proteus_cli.profiling.slots import best_slots, is_settled, lacking, most_useful, of_batch
 
 CELL_S = 1.0  # a cell takes no longer than this, stable or not
-TYPICAL_CELL_S = 0.25  # for estimates only
+TYPICAL_CELL_S = 0.25  # for estimates only …
+TYPICAL_SLOTS = 3  # … and so many are tried until one more brings nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One measurement to make."""
+    """One batch size to measure, with one slot, and then with more while they bring something."""
 
     family: str
     variant: str
@@ -45,6 +49,7 @@ class Todo:
     engine_digest: str
     eval_digest: str | None
     cells: tuple[Cell, ...]
+    most_slots: int = 1
 
     @property
     def key(self) -> tuple[str, str]:
@@ -99,7 +104,6 @@ def _todo(
     current = found if found is not None and found.engine_digest == engine_digest else None
     if current is not None and eval_path is None:  # then the catalog's word holds
         current = msgspec.structs.replace(current, accuracy=variant.accuracy, eval_digest=None)
-    done = current.points if current is not None else ()
     return Todo(
         family=family,
         variant=variant,
@@ -109,7 +113,11 @@ def _todo(
         model_digest=model_digest,
         engine_digest=engine_digest,
         eval_digest=store.digest(eval_path) if eval_path is not None else None,
-        cells=tuple(Cell(family.name, variant.name, batch) for batch in _batches(done, family.slo_s, max_batch)),
+        cells=tuple(
+            Cell(family.name, variant.name, batch)
+            for batch in _batches(current, family.slo_s, max_batch, backend.most_slots)
+        ),
+        most_slots=backend.most_slots,
     )
 
 
@@ -119,8 +127,11 @@ def _engine_digest(model_digest: str, backend: Backend, device: Device) -> str:
     return hashlib.sha256(repr(key).encode()).hexdigest()
 
 
-def _batches(done: tuple[Point, ...], slo_s: float, max_batch: int) -> Iterator[int]:
-    """1, 2, 4, … after the last one done; none where that one passed the SLO."""
+def _batches(known: VariantProfile | None, slo_s: float, max_batch: int, most_slots: int) -> Iterator[int]:
+    """What needs more slots; then 1, 2, 4, … after the last one done, but none where that one passed the SLO."""
+    done = known.points if known is not None else ()
+    if known is not None:
+        yield from (p.batch for p in done if not is_settled(of_batch(known, p.batch), slo_s, most_slots))
     if done and done[-1].p95_s > slo_s:
         return
     batch = done[-1].batch * 2 if done else 1
@@ -131,7 +142,7 @@ def _batches(done: tuple[Point, ...], slo_s: float, max_batch: int) -> Iterator[
 
 def estimate_s(work: Sequence[Todo], budget_s: float | None) -> float:
     """Roughly how long the cells will take, in seconds."""
-    guess_s = TYPICAL_CELL_S * sum(len(todo.cells) for todo in work)
+    guess_s = TYPICAL_CELL_S * sum(len(todo.cells) * min(todo.most_slots, TYPICAL_SLOTS) for todo in work)
     return guess_s if budget_s is None else min(guess_s, budget_s)
 
 
@@ -153,6 +164,7 @@ class Sweep:
         self._stop_s = time.perf_counter() + budget_s if budget_s is not None else None
         self._results = {todo.key: todo.known for todo in work if todo.known is not None}
         self._before = _variants_on_disk(workspace, device)
+        self._most_slots = backend.most_slots
         self._cells = sum(len(todo.cells) for todo in work)
         self._signatures: dict[str, tuple[str, Signature]] = {}
         self._behind = 0
@@ -166,13 +178,16 @@ class Sweep:
     @property
     def profile(self) -> Profile:
         """The profile as far as it is known now."""
+        done = [(self._results[todo.key], todo.family.slo_s) for todo in self._work if todo.key in self._results]
+        slots = best_slots(done)
         return Profile(
             format=FORMAT,
             made_by=store.made_by(),
             device=self._device,
             measured_on=self._device.id,
             backend=self._backend.versions,
-            variants=tuple(self._results[todo.key] for todo in self._work if todo.key in self._results),
+            variants=tuple(_with_power(measured, slots) for measured, _ in done),
+            slots=slots,
         )
 
     def run(self) -> Iterator[Progress]:
@@ -186,27 +201,74 @@ class Sweep:
                 if todo.cells or todo.needs_accuracy:
                     yield from self._run_variant(todo)
                 self._behind = behind + len(todo.cells)  # a sweep that passed its SLO skips the rest
+            yield from self._level()
         if self.profile.variants != self._before:
             self._save()
 
     def _run_variant(self, todo: Todo) -> Iterator[Progress]:
-        build_s = self._backend.prepare(todo.model)
+        build_s = self._backend.prepare(todo.model, todo.key)
         start_s = time.perf_counter()
-        with self._backend.runner(todo.model) as runner:
+        with self._backend.runner(todo.model, todo.key) as runner:
             load_s = time.perf_counter() - start_s
             self._require_same_tensors(todo, runner.signature)
             self._results[todo.key] = self._loaded(todo, runner, build_s, load_s)
             yield self._progress(f"{todo.variant.name}, accuracy")
             for cell in todo.cells:
-                point = self._point(runner, cell.batch)
-                known = self._results[todo.key]
-                self._results[todo.key] = msgspec.structs.replace(known, points=(*known.points, point))
+                alone = self._measure_alone(todo, runner, cell.batch)
+                if isinstance(runner, SlottedRunner):
+                    self._measure_more(todo, runner, cell.batch)
                 self._behind += 1
                 self._measured += 1
                 self._save()
                 yield self._progress(f"{cell.variant}, batch {cell.batch}")
-                if point.p95_s > todo.family.slo_s:
+                if alone.p95_s > todo.family.slo_s:
                     return
+
+    def _measure_alone(self, todo: Todo, runner: Runner, batch: int) -> Point:
+        """One batch at a time, unless that is known."""
+        known = self._results[todo.key]
+        if (found := next((point for point in known.points if point.batch == batch), None)) is not None:
+            return found
+        point = self._point(runner, batch)
+        self._results[todo.key] = msgspec.structs.replace(known, points=(*known.points, point))
+        return point
+
+    def _measure_more(self, todo: Todo, runner: SlottedRunner, batch: int) -> None:
+        """Several at once, one more each time, until that brings nothing or there is no memory for it."""
+        while not is_settled(points := of_batch(self._results[todo.key], batch), todo.family.slo_s, self._most_slots):
+            if not self._measure_with(todo, runner, batch, points[-1].slots + 1):
+                return
+
+    def _measure_with(self, todo: Todo, runner: SlottedRunner, batch: int, slots: int) -> bool:
+        """So many at once; whether there is memory for that."""
+        try:
+            while runner.slots < slots:
+                runner.add_slot()
+        except OutOfDeviceMemory:
+            return False
+        point, known = self._point(runner, batch, slots), self._results[todo.key]
+        concurrent = sorted((*known.concurrent, point), key=lambda each: (each.batch, each.slots))
+        self._results[todo.key] = msgspec.structs.replace(
+            known, concurrent=tuple(concurrent), slot_bytes=max(known.slot_bytes, runner.slot_bytes)
+        )
+        return True
+
+    def _level(self) -> Iterator[Progress]:
+        """All variants with as many slots as any of them makes use of: they are served with one number."""
+        done = [todo for todo in self._work if todo.key in self._results]
+        measured = [self._results[todo.key] for todo in done]
+        slots = max((most_useful(of_batch(each, p.batch)) for each in measured for p in each.points), default=1)
+        for todo in done:
+            missing = list(lacking(self._results[todo.key], todo.family.slo_s, slots))
+            if not missing:
+                continue
+            with self._backend.runner(todo.model, todo.key) as runner:
+                for batch, count in missing:
+                    if not isinstance(runner, SlottedRunner) or not self._measure_with(todo, runner, batch, count):
+                        break
+                    self._measured += 1
+                    self._save()
+                    yield self._progress(f"{todo.variant.name}, batch {batch}, {count} slots")
 
     def _require_same_tensors(self, todo: Todo, signature: Signature) -> None:
         """Variants that were loaded in this sweep; the server compares all of them."""
@@ -234,23 +296,48 @@ class Sweep:
             load_s=load_s,
             memory_bytes=runner.memory_bytes,
             points=todo.known.points if todo.known is not None else (),
+            slot_bytes=todo.known.slot_bytes if todo.known is not None else 0,
+            concurrent=todo.known.concurrent if todo.known is not None else (),
         )
 
-    def _point(self, runner: Runner, batch: int) -> Point:
-        inputs = runner.signature.sample(batch, np.random.default_rng(0))
-        return measure_point(lambda: runner.infer(inputs), batch, self._cell_budget_s())
+    def _point(self, runner: Runner, batch: int, slots: int = 1) -> Point:
+        inputs, budget_s = runner.signature.sample(batch, np.random.default_rng(0)), self._point_budget_s()
+        least_s = LEAST_S if self._backend.meter is not None else 0.0
+        with drawing(self._backend.meter) as draw:
+            if slots == 1:
+                point = measure_point(lambda: runner.infer(inputs), batch, budget_s, least_s=least_s)
+            else:
+                point = measure_at_once(lambda: runner.infer(inputs), batch, slots, budget_s, least_s=least_s)
+        if slots == 1 and isinstance(runner, SlottedRunner):
+            point = msgspec.structs.replace(point, compute_s=_compute_s(runner, inputs, budget_s))
+        return draw.of(point)
 
-    def _cell_budget_s(self) -> float:
+    def _point_budget_s(self) -> float:
         if self._stop_s is None:
             return CELL_S
         left_s = max(self._stop_s - time.perf_counter(), 0.0)
-        return min(CELL_S, left_s / max(self._cells - self._behind, 1))
+        return min(CELL_S, left_s / max((self._cells - self._behind) * self._most_slots, 1))
 
     def _progress(self, now: str) -> Progress:
         return Progress(now, self._behind / max(self._cells, 1))
 
     def _save(self) -> None:
         store.write_json(self._workspace.profile_path(self._device.id), self.profile)
+
+
+def _compute_s(runner: SlottedRunner, inputs: Arrays, budget_s: float) -> float:
+    """The mean over a round of runs, or over the fewest where there is no time for one."""
+    stop_s = time.perf_counter() + budget_s
+    taken_s: list[float] = []
+    while len(taken_s) < FEWEST_RUNS or (len(taken_s) < ROUND_RUNS and time.perf_counter() < stop_s):
+        taken_s.append(runner.compute_s(inputs))
+    return sum(taken_s) / len(taken_s)
+
+
+def _with_power(measured: VariantProfile, slots: int) -> VariantProfile:
+    """What the device draws with so many slots: the most of all batch sizes, as a plan's budget must hold."""
+    powers_w = [point.power_w for point in measured.points_at(slots) if point.power_w is not None]
+    return msgspec.structs.replace(measured, power_w=max(powers_w)) if powers_w else measured
 
 
 def _variants_on_disk(workspace: store.Workspace, device: Device) -> tuple[VariantProfile, ...]:

@@ -126,6 +126,15 @@ class Adaptation:
         self._owed = None
         return change
 
+    async def rerate(self, plan: Plan, reason: str) -> None:
+        """The plan in force, with what its hosts can take as that is known now. Raises `EngineError`."""
+        async with self._deploying:
+            await self._deploy(plan, "drift", reason, start_s=self._clock())
+
+    def ask(self, wanted: Replan) -> None:
+        """Have a change tried next, for a reason that isn't the controller's."""
+        self._owed = wanted
+
     def seen(self) -> Seen:
         """What decisions are made on, as it is now."""
         controller, now_s = self._controller, self._clock()
@@ -147,7 +156,6 @@ class Adaptation:
         """The change to try now, if any."""
         wanted = self._controller.replan(now_s) or self._owed
         if wanted is None or not self.backoff.allows(wanted, now_s):
-            self._owed = wanted if wanted is not None and wanted.without != self._without else self._owed
             return None
         return None if now_s < self.held_until_s and wanted.without == self._without else wanted
 

@@ -29,12 +29,15 @@ class PlanSource:
     """Where plans come from, beside the solver.
 
     ``reread`` reads the file anew that the server was started with, ``require_current`` raises `ArtefactError` where
-    what a plan was made from has changed, and ``replanner`` plans on by the rules and the headroom of a plan.
+    what a plan was made from has changed. ``replanner`` plans on by the rules and the headroom of a plan, with profiles
+    by device, and ``inputs`` are the digests of what such plans are made from. ``record`` writes a profile back.
     """
 
     reread: Callable[[], Plan]
     require_current: Callable[[Plan], None]
     replanner: Callable[[Plan, Mapping[str, Profile]], Replanner]
+    inputs: Callable[[Mapping[str, Profile]], Mapping[str, str]]
+    record: Callable[[Profile], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,9 @@ from proteus_cli.serving.lifecycle import Lifecycle, State
 from proteus_cli.serving.logs import Seldom, fields
 from proteus_cli.serving.oip import Query, is_finite
 from proteus_cli.serving.pending import Answered, AnsweredBatch, Done, Ending, Pending
+
+if TYPE_CHECKING:
+    from proteus_cli.control.drift import Drift
 
 log = logging.getLogger("proteus.dataplane")
 
@@ -71,6 +75,7 @@ class DataPlane:
         self.inside = 0
         self.unloaded: set[str] = set()
         self.lanes: Mapping[str, Lane] = {}  # set once the fleet exists
+        self.drift: Drift | None = None  # set where profiles are compared with what batches take
         self._refuses_non_finite = refuses_non_finite
         self._ids = count()
         self._deadlines = Deadlines(clock, self._expired)
@@ -190,6 +195,8 @@ class DataPlane:
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device, served)
         counts.ended(Outcome.LATE, hosted.variant, hosted.device, len(told) - served)
         counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s)
+        if self.drift is not None and not result.failures:
+            self.drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=result.compute_s)
         if served:
             counts.served(
                 served, rows=rows_served, waited_s=served_waited_s, took_s=took_s, compute_s=result.compute_s,

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -71,10 +71,11 @@ class Alarm:
 
 
 class EmulatedExecutor(Losable):
-    """The device of ``profile``: one batch at a time, in order, each for the mean time of its size.
+    """The device of ``profile``: as many batches at once as it has slots, each for the mean time of its size then.
 
-    A batch begins when it is submitted, or when the one before should have ended: a loop that hears of an end late
-    makes no device slower that has more to do. ``at`` makes calls on the loop at a time of ``clock``, in seconds.
+    A batch begins when it is submitted, or when the one before in its slot should have ended: a loop that hears of an
+    end late makes no device slower that has more to do. ``at`` makes calls on the loop at a time of ``clock``, in
+    seconds.
     """
 
     def __init__(
@@ -85,7 +86,8 @@ class EmulatedExecutor(Losable):
         self._clock, self._at = clock, at
         self._engines: dict[EngineKey, EmulatedEngine] = {}
         self._one_load = asyncio.Lock()
-        self._free_s = 0.0
+        self._slots_free_s = [0.0] * profile.slots  # a heap
+        self._running = 0
 
     async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:  # noqa: ARG002 - there is none
         """Take as long as the profile says, after what is being loaded. Raises `EngineError`, `DeviceLost`."""
@@ -93,7 +95,7 @@ class EmulatedExecutor(Losable):
         measured = self._profile.of(family, variant)
         if measured is None:
             raise EngineError(f"`{variant}` was never profiled on a `{self._profile.device.type}`.")
-        engine = EmulatedEngine(measured, self._signatures[family])
+        engine = EmulatedEngine(measured, self._signatures[family], self._profile.slots)
         async with self._one_load:
             self._require_open()
             self._engines[key] = await self._loaded(_after(engine.load_s, engine))
@@ -113,8 +115,10 @@ class EmulatedExecutor(Losable):
         now_s = self._clock()
         self._require_open()
         result = self._result(batch)
-        self._free_s = max(now_s, self._free_s) + result.compute_s
-        self._at(self._free_s, partial(self._end, self._owe(done), result))
+        end_s = max(now_s, self._slots_free_s[0]) + result.compute_s
+        heapreplace(self._slots_free_s, end_s)
+        self._running += 1
+        self._at(end_s, partial(self._ended, self._owe(done), result))
 
     def close(self) -> None:
         """Take nothing more; what was submitted ends when it should, which is up to the alarm."""
@@ -125,9 +129,14 @@ class EmulatedExecutor(Losable):
         self._forget()
         self.close()
 
+    def _ended(self, number: int, result: BatchResult) -> None:
+        self._running -= 1
+        self._end(number, result)
+
     def _result(self, batch: Batch) -> BatchResult:
         engine = self._engines[batch.key]
-        return BatchResult(engine.scores(batch.parts), engine.latency_s(batch.rows))
+        others = min(self._running, len(self._slots_free_s) - 1)
+        return BatchResult(engine.scores(batch.parts), engine.latency_s(batch.rows, others))
 
 
 def _after(wait_s: float, engine: EmulatedEngine) -> "asyncio.Future[EmulatedEngine]":

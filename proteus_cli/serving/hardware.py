@@ -31,7 +31,9 @@ Models = Mapping[EngineKey, Path]
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """``executor`` opens a device, also again once it was lost; ``platform`` is what the models' metadata says of all.
+    """``executor`` opens a device, also again once it was lost, or raises `DeviceUnavailable`.
+
+    ``platform`` is what the models' metadata says of all.
 
     ``models`` are what executors load, ``signatures`` what each family takes and gives; ``stubs`` are families whose
     signature is made up. Batches that take ``inline_s`` at most may run on the loop.
@@ -48,21 +50,30 @@ class Hardware:
 
 @asynccontextmanager
 async def of_this_machine(
-    devices: Mapping[str, Device], catalog: Catalog, models: Models, built: Path, *, in_processes: bool = False
+    devices: Mapping[str, Device],
+    catalog: Catalog,
+    models: Models,
+    built: Path,
+    slots: Mapping[str, int],
+    *,
+    in_processes: bool = False,
 ) -> AsyncIterator[Hardware]:
     """The devices that are here, by id, until left.
 
     GPUs run in processes of their own, as a CUDA context that is lost takes its process along; CPUs do where they are
-    to be ``in_processes``. GPUs run the engines in ``built``, which are built where they are missing.
+    to be ``in_processes``. GPUs run the engines in ``built``, which are built where they are missing; ``slots``: how
+    many batches may be on each at once.
 
     Raises `BackendUnavailable`, `DeviceUnavailable`, and `EngineError` where a model can't be read.
     """
-    inners = {
-        device.id: _inner(device, models, built) for device in devices.values() if in_processes or device.kind == "gpu"
+    inners: dict[str, Inner] = {
+        device.id: OnGpu(device, str(built), slots[device.id]) if device.kind == "gpu" else OnCpu(device)
+        for device in devices.values()
+        if in_processes or device.kind == "gpu"
     }
     with _processes(inners) as opened:
         reader = open_backend(_READER)  # the files tell what models take, also where other backends run them
-        signatures = {f.name: _signature(reader, models[f.name, f.variants[0].name]) for f in catalog.families}
+        signatures = {f.name: _signature(reader, models, (f.name, f.variants[0].name)) for f in catalog.families}
         platforms = [
             await opened[device].opened() if device in opened else open_backend(found).versions.name
             for device, found in devices.items()
@@ -85,11 +96,11 @@ def made_up(
     A family's signature is that of one of its models, where there is any. Raises `EngineError` where that can't be
     read.
     """
-    files = {family.name: found for family in catalog.families if (found := _any_model(family, models)) is not None}
+    known = {family.name: found for family in catalog.families if (found := _any_model(family, models)) is not None}
     signatures = dict.fromkeys(catalog.names, emulated.STUB)
-    if files:
+    if known:
         backend = open_backend(_READER)
-        signatures |= {family: _signature(backend, model) for family, model in files.items()}
+        signatures |= {family: _signature(backend, models, key) for family, key in known.items()}
     with Alarm() as alarm:
 
         def executor(device: Device) -> Executor:
@@ -105,15 +116,8 @@ def made_up(
             executor=executor,
             inline_s=0.0,  # one device would hold up all others
             is_emulated=True,
-            stubs=frozenset(catalog.names) - files.keys(),
+            stubs=frozenset(catalog.names) - known.keys(),
         )
-
-
-def _inner(device: Device, models: Models, built: Path) -> Inner:
-    """One slot on a GPU, as it was profiled with one."""
-    if device.kind == "gpu":
-        return OnGpu(device, str(built), {str(model): key for key, model in models.items()})
-    return OnCpu(device)
 
 
 @contextmanager
@@ -137,11 +141,10 @@ def _executor(device: Device, inners: Mapping[str, Inner], opened: dict[str, Pro
     return ProcessExecutor(inners[device.id])
 
 
-def _signature(backend: Backend, model: Path) -> Signature:
-    with backend.runner(model) as runner:
+def _signature(backend: Backend, models: Models, key: EngineKey) -> Signature:
+    with backend.runner(models[key], key) as runner:
         return runner.signature
 
 
-def _any_model(family: Family, models: Models) -> Path | None:
-    found = (models.get((family.name, variant.name)) for variant in family.variants)
-    return next((model for model in found if model is not None), None)
+def _any_model(family: Family, models: Models) -> EngineKey | None:
+    return next((key for variant in family.variants if (key := (family.name, variant.name)) in models), None)

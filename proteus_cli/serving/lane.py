@@ -64,9 +64,9 @@ class Lane:
         inline_s: float = INLINE_S,
     ) -> None:
         self.device = device
-        self.busy_s = 0.0  # in batches that have ended
+        self.busy_s = 0.0  # with any batch, as of when the last one ended
         self._running: dict[int, tuple[Launch, float]] = {}  # with the start of each, in order
-        self._ended_s = 0.0
+        self._ended_s = self._counted_s = 0.0
         self._timer_s, self._usual_inline_s = timer_s, inline_s
         self._controller, self._endings, self._clock, self._others = controller, endings, clock, others
         self._report = report
@@ -130,6 +130,8 @@ class Lane:
     def _launch(self, launch: Launch, now_s: float) -> None:
         """Start a batch; a short one is done when this returns."""
         hosted = launch.hosted
+        if not self._running:
+            self._counted_s = now_s
         parts = [(request.rows, request.payload.run()) for request in launch.requests]
         batch = Batch((hosted.family, hosted.variant), parts, launch.rows)
         try:
@@ -157,7 +159,8 @@ class Lane:
             return
         self._ended_s = self._clock()
         took_s = self._ended_s - started_s
-        self.busy_s += took_s
+        self.busy_s += self._ended_s - self._counted_s
+        self._counted_s = self._ended_s
         if isinstance(result, Exception):
             self._controller.finished(launch, None)
             self._endings.failed(launch, result)

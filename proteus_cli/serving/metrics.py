@@ -118,7 +118,9 @@ _TRITON: tuple[tuple[str, str, Callable[[FamilyCounts], float]], ...] = (
 
 # --- by device, of plans, of the server
 
-BUSY = _counter("proteus_device_busy_seconds_total", "Time that the device ran batches.", "device")
+BUSY = _counter(
+    "proteus_device_busy_seconds_total", "Time that the device ran batches, one or several at once.", "device"
+)
 PACE = _gauge("proteus_device_pace", "How many times longer than profiled batches take.", "device")
 BREAKER = _gauge("proteus_device_breaker", "1 for the state that the device's breaker is in.", "device", "state")
 LOSSES = _counter("proteus_device_losses_total", "How often the device was lost.", "device")
@@ -133,6 +135,10 @@ _CHANGES: tuple[tuple[Described, Callable[[ChangeTotals], float]], ...] = (
     (_counter("proteus_plan_change_seconds_total", "Time from wish to switch."), lambda changes: changes.total_s),
     (_gauge("proteus_plan_timestamp_seconds", "When the plan in force was adopted."), lambda changes: changes.unix_s),
 )
+DRIFT = _gauge(
+    "proteus_profile_drift", "What batches lately take over what the profile says.", "device", "family", "variant"
+)  # fmt: skip
+CORRECTIONS = _counter("proteus_profile_corrections_total", "Variants on a device whose profile was re-estimated.")
 FAILURES = _counter("proteus_plan_failures_total", "Changes of plan that failed.", "cause")
 SOLVES = _counter("proteus_solver_solves_total", "Questions that the solver was asked.")
 RESTARTS = _counter("proteus_solver_restarts_total", "Processes of the solver that died or hung, and were replaced.")
@@ -198,9 +204,11 @@ class Metrics:
         for metric, value in _CHANGES:
             exposition.add(metric, [((), value(totals))])
         exposition.add(FAILURES, [((cause,), number) for cause, number in totals.failed.items()])
-        if server.solver is not None:
-            exposition.add(SOLVES, [((), server.solver.solves)])
-            exposition.add(RESTARTS, [((), server.solver.restarts)])
+        exposition.add(SOLVES, [((), server.solver.solves if server.solver is not None else 0)])
+        exposition.add(RESTARTS, [((), server.solver.restarts if server.solver is not None else 0)])
+        if server.reprofiling is not None:
+            exposition.add(DRIFT, server.reprofiling.drift.ratios().items())
+            exposition.add(CORRECTIONS, [((), server.reprofiling.corrections)])
         if server.history is not None:
             exposition.add(HISTORY_FAILURES, [((), server.history.failed)])
 

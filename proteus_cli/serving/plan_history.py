@@ -71,9 +71,11 @@ class PlanHistory:
         self._seldom = Seldom(clock)
         self._number = max((number_of(name) for name in _names(directory)), default=0)
         self._open: PlanRecord | None = None
+        self._plan: Plan | None = None
         self._since_s = 0.0
         self._at_first: Tallies = {}
         self._waiting = 0
+        self._is_claimed = False
         self.written = self.failed = 0
         self.problem: str | None = None
 
@@ -105,7 +107,7 @@ class PlanHistory:
             swaps=adopted.swaps,
             effect=None,
         )
-        self._since_s, self._at_first = self._clock(), tallies
+        self._plan, self._since_s, self._at_first = adopted.plan, self._clock(), tallies
         self._write(self._open, adopted.plan)
 
     def stopped(self, tallies: Tallies) -> None:
@@ -118,25 +120,29 @@ class PlanHistory:
         self._writer.shutdown(wait=False, cancel_futures=True)
 
     def _end(self, why: Ended, tallies: Tallies) -> None:
-        if self._open is None:
+        if self._open is None or self._plan is None:
             return
         families = {name: _effect(tally - self._at_first[name]) for name, tally in tallies.items()}
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
         effect = Effect(ended, why, round(self._clock() - self._since_s, 3), families)
-        self._write(msgspec.structs.replace(self._open, effect=effect))
+        self._write(msgspec.structs.replace(self._open, effect=effect), self._plan)
 
-    def _write(self, record: PlanRecord, plan: Plan | None = None) -> None:
+    def _write(self, record: PlanRecord, plan: Plan) -> None:
         if self._waiting >= MOST_WAITING:
             self._failed("the disk is too slow")
             return
         self._waiting += 1
         self._writer.submit(self._save, record, plan).add_done_callback(self._saved)
 
-    def _save(self, record: PlanRecord, plan: Plan | None) -> None:
+    def _save(self, record: PlanRecord, plan: Plan) -> None:
         """In the writer's thread."""
+        if not self._is_claimed:
+            self._is_claimed = True
+            claim(self.directory, self._base)  # in vain where this process, or another, has done so
         contents = {self.directory / f"{record.plan}{RECORD}": store.to_json(record)}
-        if plan is not None:
-            contents = {self.directory / f"{record.plan}.json": store.to_json(plan), **contents}
+        path = self.directory / f"{record.plan}.json"
+        if not path.exists():  # or there was no room when it came into force
+            contents[path] = store.to_json(plan)
         store.write_together(contents)
         forget_all_but(self.directory, self._keep)
 
@@ -194,10 +200,12 @@ def records(directory: Path) -> Iterator[PlanRecord]:
             yield store.read_json(directory / f"{name}{RECORD}", PlanRecord, hint="")
 
 
-def left_behind(found: Iterable[PlanRecord], base: Base, *, emulated: bool) -> PlanRecord | None:
+def left_behind(
+    found: Iterable[PlanRecord], base: Base, *, emulated: bool, also_stopped: bool = False
+) -> PlanRecord | None:
     """The newest record of servers that were started with that plan, where the last of them was killed."""
     newest = next((r for r in found if r.base.sha256 == base.sha256 and r.emulated == emulated), None)
-    return newest if newest is not None and newest.effect is None else None
+    return newest if newest is not None and (newest.effect is None or also_stopped) else None
 
 
 def _names(directory: Path) -> set[str]:
@@ -212,7 +220,7 @@ def _names(directory: Path) -> set[str]:
 
 
 def claim(directory: Path, base: Base) -> bool:
-    """Whether no other server that was started with that plan runs; as long as this process does, none will think so.
+    """Whether no server that was started with that plan runs; as long as this process does, none will think so.
 
     True also where there is no place for that: then there are no records to go on from either.
     """

@@ -47,7 +47,11 @@ class Recent:
         """Until cancelled."""
         while True:
             await asyncio.sleep(EVERY_S)
-            self._samples.append(self._sampled())
+            self.sample()
+
+    def sample(self) -> None:
+        """Remember the counts as they are now."""
+        self._samples.append(self._sampled())
 
     def windows(self) -> dict[str, Window]:
         """The last seconds up to now, by family; fewer than `OVER_S` after the start."""

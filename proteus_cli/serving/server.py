@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from proteus_cli import __version__
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.drift import Drift
+from proteus_cli.control.hosting import slots_of
 from proteus_cli.control.policies import Policy
+from proteus_cli.control.transition import MOST_AWAY_FRAC
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
@@ -52,6 +55,7 @@ from proteus_cli.serving.models import Models
 from proteus_cli.serving.plan_history import Adopted, PlanHistory
 from proteus_cli.serving.recent import Recent
 from proteus_cli.serving.recovery import Recovery
+from proteus_cli.serving.reprofiling import Reprofiling
 from proteus_cli.serving.solver import Replanner, SolverProcess
 from proteus_cli.serving.status import Server, status
 from proteus_cli.serving.tls import accepting
@@ -100,7 +104,10 @@ class Deployment:
     Where devices are ``emulated``, only those of the models that are there; none is run. Devices other than GPUs run in
     threads of the server, or ``in_processes`` of their own. ``source`` is where plans come from that people apply.
     ``built`` is where engines for GPUs are kept. ``replanning`` is the re-planning as it was asked for; a solve takes
-    ``solve_limit_s`` at most. ``history`` is None where none is kept. ``origin`` and ``reason`` are those of the plan.
+    ``solve_limit_s`` at most. No more of a family's capacity than ``most_away_frac`` is away at once while devices
+    change what they host. What a profile is wrong in for ``drift_after_s`` is re-estimated (0: never), and written back
+    where the server ``records``. ``history`` is None where none is kept. ``origin`` and ``reason`` are those of the
+    plan.
     """
 
     plan: Plan
@@ -115,10 +122,13 @@ class Deployment:
     emulated: bool = False
     replanning: str = "auto"
     solve_limit_s: float = 2.0
+    drift_after_s: float = 60.0
+    records: bool = False
     history: PlanHistory | None = None
     origin: Origin = "start"
     reason: str = "the plan that the server was started with"
     in_processes: bool = False
+    most_away_frac: float = MOST_AWAY_FRAC
 
 
 def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
@@ -179,8 +189,8 @@ async def _hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
             yield hardware
     else:
         devices = {device.id: device for device in deployment.devices}
-        built = deployment.built
-        async with of_this_machine(devices, catalog, models, built, in_processes=in_processes) as hardware:
+        built, slots = deployment.built, slots_of(devices, deployment.profiles)
+        async with of_this_machine(devices, catalog, models, built, slots, in_processes=in_processes) as hardware:
             yield hardware
 
 
@@ -192,10 +202,11 @@ async def _serve_on(
     announce: Callable[[str], None],
     tracing: "Tracing | None",
 ) -> None:
+    profiles = dict(deployment.profiles)  # as they are known to be now, for all who plan and serve
     clock = time.monotonic  # of the loop's kind, but finer: uvloop's counts in milliseconds
     lifecycle, stop, lag = Lifecycle(), asyncio.Event(), LoopLag()
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
-    slots = {device.id: 1 for device in deployment.devices}
+    slots = slots_of((device.id for device in deployment.devices), deployment.profiles)
     controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, runway_s=RUNWAY_S)
     if hardware.is_emulated:
         log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)
@@ -212,8 +223,9 @@ async def _serve_on(
     )
     with _stopping_on_signals(stop):
         async with (
-            _fleet(deployment, hardware, controller, plane) as fleet,
+            _fleet(deployment, hardware, controller, plane, profiles) as fleet,
             _adapting(deployment, plane, fleet) as (adaptation, solver),
+            _reprofiling(deployment, plane, adaptation, solver, profiles) as reprofiling,
         ):
             platform = hardware.platform
             models = Models(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
@@ -227,13 +239,14 @@ async def _serve_on(
                 replan=deployment.replanning,
                 solver=solver.state if solver is not None else None,
                 history=deployment.history,
+                reprofiling=reprofiling,
             )
             async with _watching(lag.watch()), _watching(recent.watch()), _connections(options) as connections:
                 by_hand = ByHand(
                     adaptation,
                     lifecycle,
                     deployment.source,
-                    Served(deployment.policy.name, deployment.catalog, deployment.profiles, hardware.models),
+                    Served(deployment.policy.name, deployment.catalog, profiles, hardware.models),
                     solver,
                     is_guarded=options.tokens is not None,
                 )
@@ -361,7 +374,11 @@ def _largest_body(plane: DataPlane) -> int:
 
 @asynccontextmanager
 async def _fleet(
-    deployment: Deployment, hardware: Hardware, controller: Controller, plane: DataPlane
+    deployment: Deployment,
+    hardware: Hardware,
+    controller: Controller,
+    plane: DataPlane,
+    profiles: Mapping[str, Profile],
 ) -> AsyncIterator[Fleet]:
     fleet = Fleet(
         controller,
@@ -369,15 +386,14 @@ async def _fleet(
         plane,
         plane.clock,
         models=hardware.models,
-        profiles=deployment.profiles,
+        profiles=profiles,
         signatures=plane.signatures,
         inline_s=hardware.inline_s,
+        most_away_frac=deployment.most_away_frac,
     )
     plane.lanes = fleet.lanes
     devices = {device.id: device for device in deployment.devices}
-    recovery = Recovery(
-        fleet, controller, lambda device: hardware.executor(devices[device]), deployment.profiles, plane.clock
-    )
+    recovery = Recovery(fleet, controller, lambda device: hardware.executor(devices[device]), profiles, plane.clock)
     try:
         async with _watching(recovery.run()):
             yield fleet
@@ -401,8 +417,37 @@ async def _adapting(
         if history is not None:
             stack.callback(lambda: history.stopped(plane.tallies()))
         if rule is not None and solver is not None:
+            await stack.enter_async_context(_watching(solver.watch()))
             await stack.enter_async_context(_watching(adaptation.run(rule.every_s, solver)))
         yield adaptation, solver
+
+
+@asynccontextmanager
+async def _reprofiling(
+    deployment: Deployment,
+    plane: DataPlane,
+    adaptation: Adaptation,
+    solver: SolverProcess | None,
+    profiles: dict[str, Profile],
+) -> AsyncIterator[Reprofiling | None]:
+    """Compare what batches take with ``profiles``; leaving writes what is to be recorded."""
+    if not deployment.drift_after_s:
+        yield None
+        return
+    plane.drift = Drift(profiles, now_s=plane.clock(), after_s=deployment.drift_after_s)
+    reprofiling = Reprofiling(
+        plane.drift,
+        profiles,
+        plane.controller,
+        adaptation,
+        solver,
+        deployment.source,
+        plane.clock,
+        record=deployment.source.record if deployment.records else None,
+    )
+    async with _watching(reprofiling.watch()):
+        yield reprofiling
+    reprofiling.write()
 
 
 def _journal(history: PlanHistory | None, plane: DataPlane) -> Callable[[Adopted], None] | None:

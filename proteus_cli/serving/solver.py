@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 TRIES = 2
 SLACK_S = 2.0  # beyond a solve's own time limit: to be sent there and back, on a busy machine
+WATCH_S = 0.2
 START_WITHIN_S = 30.0  # to start a process, to import and to compile
 
 
@@ -99,10 +100,12 @@ class SolverProcess:
         with contextlib.suppress(BrokenProcessPool):  # the next process will have it
             self._pool.submit(_use_in_process, replan)
 
-    def look_after(self) -> None:
-        """Replace a process that died while it had nothing to do, before it is needed."""
-        if not self.state.is_busy and self._pool._broken:  # noqa: SLF001 - it says it nowhere else
-            self._replace("died")
+    async def watch(self) -> None:
+        """Until cancelled, replace a process that died while it had nothing to do, before it is needed."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if not self.state.is_busy and self._pool._broken:  # noqa: SLF001 - it says it nowhere else
+                self._replace("died")
 
     def close(self) -> None:
         """End the process at once, whatever it does."""

@@ -11,6 +11,7 @@ from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.fleet import Fleet
 from proteus_cli.serving.plan_history import PlanHistory
 from proteus_cli.serving.recent import Recent
+from proteus_cli.serving.reprofiling import Reprofiling
 from proteus_cli.serving.solver import SolverState
 
 DEMAND_WINDOW_S = 1.0
@@ -19,7 +20,7 @@ LAST_FAILURES = 10
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What the status is of. ``replan`` is as asked for; ``solver`` and ``history`` are None where there is none."""
+    """What the status is of. ``replan`` is as asked for. What is None isn't there, or isn't wanted."""
 
     plane: DataPlane
     fleet: Fleet
@@ -29,6 +30,7 @@ class Server:
     replan: str
     solver: SolverState | None = None
     history: PlanHistory | None = None
+    reprofiling: Reprofiling | None = None
 
 
 def status(server: Server) -> dict[str, Any]:
@@ -58,6 +60,7 @@ def status(server: Server) -> dict[str, Any]:
         },
         "solver": asdict(server.solver) if server.solver is not None else None,
         "history": _history(server.history),
+        "drift": _drift(server.reprofiling),
         "families": families,
         "devices": _devices(server),
         "broken": [
@@ -140,4 +143,22 @@ def _history(history: PlanHistory | None) -> dict[str, Any] | None:
         "written": history.written,
         "failed": history.failed,
         "problem": history.problem,
+    }
+
+
+def _drift(reprofiling: Reprofiling | None) -> dict[str, Any] | None:
+    """``points`` are off now; ``last`` were corrected."""
+    if reprofiling is None:
+        return None
+    return {
+        "after_s": reprofiling.drift.after_s,
+        "recording": reprofiling.is_recording,
+        "problem": reprofiling.problem,
+        "points": [
+            {"device": device, "family": family, "variant": variant, **asdict(estimate)}
+            for (device, family, variant), estimates in reprofiling.drift.off().items()
+            for estimate in estimates
+        ],
+        "corrections": reprofiling.corrections,
+        "last": [{"unix_s": made.unix_s, **asdict(made.correction)} for made in reprofiling.made],
     }

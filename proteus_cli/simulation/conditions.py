@@ -1,12 +1,12 @@
 """What a simulated fleet is like: how long variants take to load, how batches scatter, which devices fail."""
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from proteus_cli.domain.profile import Point, VariantProfile
+from proteus_cli.domain.profile import Point
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_duration
 
@@ -52,10 +52,10 @@ def parse_failure(text: str, devices: Container[str]) -> Failure:
 class Scatter:
     """Latencies of one variant that scatter as its profile says: between batch sizes linear, as the mean is."""
 
-    def __init__(self, measured: VariantProfile, most_frac: float, rng: np.random.Generator) -> None:
+    def __init__(self, points: Sequence[Point], most_frac: float, rng: np.random.Generator) -> None:
         self._rng, self._most_frac = rng, most_frac
-        self._batches = np.array([point.batch for point in measured.points], dtype=np.float64)
-        self._quantiles_s = np.array([_quantiles_s(point) for point in measured.points])
+        self._batches = np.array([point.batch for point in points], dtype=np.float64)
+        self._quantiles_s = np.array([_quantiles_s(point) for point in points])
 
     def __call__(self, rows: int) -> float:
         """Seconds that this batch of ``rows`` takes."""

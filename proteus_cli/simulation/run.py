@@ -8,7 +8,7 @@ import numpy as np
 
 from proteus_cli.control.controller import Admitted, Controller
 from proteus_cli.control.decision import HandOver, Hosted, Idle, Launch, WaitUntil
-from proteus_cli.control.hosting import hosted_by
+from proteus_cli.control.hosting import hosted_by, slots_of
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.transition import Station, keys, next_to_load
 from proteus_cli.domain.catalog import Catalog
@@ -25,6 +25,9 @@ SOLVE_S = 0.05  # virtual time from asking for a plan to having it: what a solve
 NEVER_S = float("inf")
 SERVED, LATE = Outcome.SERVED, Outcome.LATE  # to find a member of an enum takes as long as to make an `Ended`
 PROGRESS_EVERY = 1000
+
+Latencies = Callable[[int], float]
+"""Seconds that a batch of so many rows takes."""
 
 Replanner = Callable[..., Plan]
 """Called with a demand, the plan in force, and, where some are, the devices that are lost."""
@@ -55,7 +58,10 @@ def simulate(
     rng: np.random.Generator | None = None,
     progress: Callable[[float], None] = lambda _done_frac: None,
 ) -> Simulated:
-    """Replay a trace on the devices of a plan. A batch takes the mean time that the profile says of its size.
+    """Replay a trace on the devices of a plan.
+
+    A batch takes the mean time that the profile says of its size and of as many batches as are on the device when it
+    begins.
 
     New variants are loaded beside the old ones in the profile's load time, then all lanes switch at once, as in the
     live server; ``conditions`` may say otherwise. ``rng`` is needed where they have jitter. Raises `ArtefactError`
@@ -114,7 +120,7 @@ class _Simulation:
     ) -> None:
         self.result = Simulated()
         self._profiles, self._replan, self._rule, self._conditions = profiles, replan, policy.replanning, conditions
-        self._controller = Controller(catalog.slo_s(), dict.fromkeys(plan.devices, 1), policy)
+        self._controller = Controller(catalog.slo_s(), slots_of(plan.devices, profiles), policy)
         self._events = Events()
         self._run_s = _latencies(profiles, conditions, rng)
         self._arrivals_over = False
@@ -180,8 +186,9 @@ class _Simulation:
     def _launch(self, launch: Launch, now_s: float) -> None:
         hosted = launch.hosted
         self.result.launches.append((now_s, launch))
-        run_s = self._run_s[hosted.device, hosted.family, hosted.variant](launch.rows)
-        state, end_s = self._devices[hosted.device], now_s + run_s
+        state = self._devices[hosted.device]
+        run_s = self._run_s[hosted.device, hosted.family, hosted.variant][len(state.running)](launch.rows)
+        end_s = now_s + run_s
         state.running[id(launch)] = launch
         state.busy_until_s = max(state.busy_until_s, end_s)
         self._events.at(end_s, self._finished, launch, run_s, state.life)
@@ -305,18 +312,24 @@ class _Simulation:
 
 def _latencies(
     profiles: Mapping[str, Profile], conditions: Conditions, rng: np.random.Generator | None
-) -> dict[tuple[str, str, str], Callable[[int], float]]:
-    """Seconds by rows, by device, family and variant; devices that share their measurements share the tables."""
-    measured = {id(variant): variant for profile in profiles.values() for variant in profile.variants if variant.points}
-    tables: dict[int, Callable[[int], float]] = {}
-    for key, variant in measured.items():
-        if conditions.jitter is None:
-            tables[key] = LatencyTable(variant.points, of=lambda point: point.mean_s)
-        else:
-            tables[key] = Scatter(variant, conditions.jitter, rng or np.random.default_rng(0))
-    return {
-        (device, variant.family, variant.variant): tables[id(variant)]
-        for device, profile in profiles.items()
-        for variant in profile.variants
-        if variant.points
-    }
+) -> dict[tuple[str, str, str], tuple[Latencies, ...]]:
+    """Seconds by rows, by how many batches are on the device already, by device, family and variant.
+
+    Devices that share their measurements share the tables.
+    """
+    tables: dict[tuple[int, int], tuple[Latencies, ...]] = {}
+    found: dict[tuple[str, str, str], tuple[Latencies, ...]] = {}
+    for device, profile in profiles.items():
+        for variant in profile.variants:
+            if not profile.points_of(variant):
+                continue
+            key = id(variant), profile.slots
+            if key not in tables:
+                tables[key] = tuple(
+                    LatencyTable(points, of=lambda point: point.mean_s)
+                    if conditions.jitter is None
+                    else Scatter(points, conditions.jitter, rng or np.random.default_rng(0))
+                    for points in variant.points_up_to(profile.slots)
+                )
+            found[device, variant.family, variant.variant] = tables[key]
+    return found

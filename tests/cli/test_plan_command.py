@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from command_line import Ended, proteus
+from tiny import Tiny, add_plan
 
 from proteus_cli.cli.planning import planner_for
 from proteus_cli.control.policies import policy_named
@@ -242,3 +243,30 @@ def test_a_sweep_is_a_table_a_document_and_a_picture(workspace: Path) -> None:
 def test_what_makes_no_sense_is_refused(workspace: Path, arguments: tuple[str, ...], message: str) -> None:
     assert plan(workspace, "--demand", "10qps", *arguments).refused().startswith(message)
     assert not (workspace / "plans").exists()
+
+
+# --- plan diff
+
+
+def test_the_difference_of_two_plans_is_shown_device_by_device(tiny: Tiny) -> None:
+    add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "shapes-l"}, name="a")
+    later = add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "tones-l"}, demand_qps=10.0, name="b")
+    (tiny.place.history_dir).mkdir()
+    later.rename(tiny.place.history_dir / "000001-20260101T000000Z.json")
+    shown = proteus("plan", "diff", "a", "000001-20260101T000000Z", "-w", tiny.root)
+    assert shown.code == 0, shown
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert any(line[:6] == ["cpu0", "=", "shapes-s", "50.0", "%", "→"] for line in lines), shown.stdout
+    assert any(line[:3] == ["cpu1", "+", "tones-l"] for line in lines)
+    assert any(line[:2] == ["−", "shapes-l"] for line in lines)
+    assert "1 load;" in shown.stderr
+    document = proteus("plan", "diff", "a", "000001-20260101T000000Z", "--json", "-w", tiny.root).document()
+    assert document["swaps"] == 1
+    assert [device["device"] for device in document["devices"] if device["loads"]] == ["cpu1"]
+
+
+def test_options_for_making_a_plan_are_not_passed_over_in_silence(tiny: Tiny) -> None:
+    add_plan(tiny, {"cpu0": "shapes-s"}, name="a")
+    ended = proteus("plan", "--demand", "5qps", "diff", "a", "a", "-w", tiny.root)
+    assert "`--demand` is for making a plan" in ended.refused()
+    assert "No file" in proteus("plan", "diff", "a", "nothing", "-w", tiny.root).refused()

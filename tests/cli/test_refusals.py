@@ -324,6 +324,28 @@ def test_a_plan_for_a_variant_that_left_the_catalog_is_refused(planned: Tiny) ->
     assert "has no variant `shapes-l`" in refused(planned, *SERVE)
 
 
+@pytest.mark.parametrize(
+    ("replan", "said"),
+    [
+        ("yes", "`yes` is no way to re-plan"),
+        ("", "`` is no way to re-plan"),
+        ("period", "`period` is no way to re-plan"),
+        ("off=1s", "`off=1s` is no way to re-plan"),
+        ("period=", "`` is not a duration"),
+        ("period=10", "has no unit"),
+        ("period=-1s", "must be a finite number"),
+        ("period=100ms", "too short"),
+    ],
+)
+def test_a_way_to_replan_that_makes_no_sense_is_refused(planned: Tiny, replan: str, said: str) -> None:
+    assert said in refused(planned, *SERVE, f"--replan={replan}")
+
+
+def test_a_policy_that_keeps_its_plan_has_no_period(planned: Tiny) -> None:
+    change_json(plan_path(planned), policy="most-accurate")
+    assert "keeps its first plan" in refused(planned, *SERVE, "--replan=period=10s")
+
+
 def test_a_plan_of_a_policy_that_is_unknown_is_refused(planned: Tiny) -> None:
     change_json(plan_path(planned), policy="clairvoyant")
     assert "No policy `clairvoyant`" in refused(planned, *SERVE)

@@ -15,12 +15,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from contract import figures
 from contract.downloads import target
 from onnx import TensorProto, helper, numpy_helper
-from tiny import mlp, save_model, tensor
+from tiny import keep_apart, mlp, save_model, tensor
 
 from proteus_cli.backends.tensorrt.building import build, key_of
 from proteus_cli.backends.tensorrt.cache import Wanted, ensure
@@ -168,7 +167,7 @@ def test_a_model_that_is_gone_is_refused(tmp_path: Path) -> None:
 
 def with_external_data(directory: Path) -> Path:
     path = mlp(directory / "m.onnx")
-    onnx.save_model(onnx.load(path), str(path), save_as_external_data=True, location="m.onnx.data", size_threshold=0)
+    keep_apart(path, "m.onnx.data")
     assert (directory / "m.onnx.data").stat().st_size > 0
     return path
 

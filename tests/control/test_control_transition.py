@@ -55,6 +55,18 @@ def test_what_one_device_takes_away_the_next_can_no_longer_count_on() -> None:
     assert next_to_load(stations, {"a": 0.0, "b": 10.0}) == ["d0", "d1", "d2"]
 
 
+def test_no_more_of_a_family_is_away_at_once_than_it_may_be() -> None:
+    """Four of 100 qps, and nothing is asked for; one always may, or nothing would ever change."""
+    stations = {f"d{n}": on_the_way(host("a"), host("b")) for n in range(4)}
+    assert next_to_load(stations, {"a": 0.0}, 0.5) == ["d0", "d1"]
+    assert next_to_load(stations, {"a": 0.0}, 0.3) == ["d0"]
+    assert next_to_load(stations, {"a": 0.0}, 0.0) == ["d0"]
+    stations["d0"].is_loading = True
+    assert next_to_load(stations, {"a": 0.0}, 0.5) == ["d1"]
+    stations["d1"].is_loading = True
+    assert next_to_load(stations, {"a": 0.0}, 0.5) == []
+
+
 def test_what_loads_serves_nothing_so_nobody_counts_on_it() -> None:
     """d1 will serve `a` again; until then d0 is all that `a` has."""
     stations = {

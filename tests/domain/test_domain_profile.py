@@ -1,9 +1,10 @@
+import msgspec
 import pytest
 from builders import make_measured, make_point, make_points, make_profile, make_table, near
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.profile import NO_CAPACITY, Capacity, LatencyTable, Point, best_accuracy, capacity
+from proteus_cli.domain.profile import NO_CAPACITY, Capacity, LatencyTable, Point, Profile, best_accuracy, capacity
 
 LATENCIES = st.dictionaries(st.integers(1, 64), st.floats(1e-5, 10.0), min_size=1, max_size=8).map(
     lambda latency_s: dict(sorted(latency_s.items()))
@@ -126,3 +127,64 @@ def test_the_best_accuracy_of_a_family_is_over_all_devices() -> None:
     here = make_profile("cpu0", make_measured("a", "s", 0.8, {1: 0.01}), make_measured("b", "s", 0.6, {1: 0.01}))
     there = make_profile("gpu0", make_measured("a", "l", 0.9, {}))
     assert best_accuracy([here, there]) == {"a": 0.9, "b": 0.6}
+
+
+# --- several batches on the device at once
+
+
+AT_ONCE = make_measured(
+    "a", "s", 0.8, {1: 0.010, 4: 0.020, 8: 0.040}, memory_bytes=1000, slot_bytes=300,
+    at_once_s={2: {1: 0.015, 4: 0.030, 8: 0.060}, 3: {1: 0.015}},
+)  # fmt: skip
+
+
+def test_capacity_counts_all_batches_that_are_on_the_device_at_once() -> None:
+    """Two batches of 4 in 30 ms are 267 qps, where one at a time is 200; two of 8 take more than half the SLO."""
+    assert capacity(AT_ONCE.points_at(1), 0.1) == Capacity(qps=near(200.0), max_batch=4)
+    assert capacity(AT_ONCE.points_at(2), 0.1) == Capacity(qps=near(2 * 4 / 0.030), max_batch=4)
+
+
+def test_a_profile_is_used_as_the_device_is_served() -> None:
+    assert make_profile("gpu0", AT_ONCE).points_of(AT_ONCE) == AT_ONCE.points
+    assert [point.mean_s for point in make_profile("gpu0", AT_ONCE, slots=2).points_of(AT_ONCE)] == [
+        0.015,
+        0.030,
+        0.060,
+    ]
+
+
+def test_where_a_number_of_slots_was_not_measured_that_of_more_stands_for_it() -> None:
+    """Which is never too fast."""
+    sparse = msgspec.structs.replace(AT_ONCE, concurrent=AT_ONCE.points_at(3))
+    assert AT_ONCE.points_up_to(2) == (AT_ONCE.points, AT_ONCE.points_at(2))
+    assert sparse.points_up_to(3) == (sparse.points, sparse.points_at(3), sparse.points_at(3))
+
+
+def test_each_slot_takes_memory() -> None:
+    assert [AT_ONCE.memory_with(slots) for slots in (1, 2, 4)] == [1000, 1300, 1900]
+    assert make_measured("a", "s", 0.8, {1: 0.01}, memory_bytes=0, slot_bytes=300).memory_with(2) == 0  # unknown
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [([(1, 1)], "are of more"), ([(1, 2), (1, 2)], "must rise"), ([(2, 2), (1, 3)], "must rise")],
+)
+def test_concurrent_points_are_of_several_slots_and_in_order(places: list[tuple[int, int]], words: str) -> None:
+    concurrent = tuple(make_point(batch, 0.01, slots) for batch, slots in places)
+    with pytest.raises(ValueError, match=words):
+        msgspec.structs.replace(AT_ONCE, concurrent=concurrent)
+
+
+def test_points_of_several_slots_are_not_taken_for_those_of_one() -> None:
+    with pytest.raises(ValueError, match="of one slot"):
+        msgspec.structs.replace(AT_ONCE, points=(make_point(1, 0.01, slots=2),))
+
+
+def test_a_profile_without_slots_is_written_as_ever() -> None:
+    """What devices of one slot don't have is not in their files, so these stay what they were, to the byte."""
+    written = msgspec.json.encode(make_profile("cpu0", make_measured("a", "s", 0.8, {1: 0.01})))
+    assert b'"power_w":null' in written
+    for field in (b"slots", b"concurrent", b"slot_bytes", b"compute_s", b"energy_j"):
+        assert field not in written
+    profile = make_profile("gpu0", AT_ONCE, slots=2)
+    assert msgspec.json.decode(msgspec.json.encode(profile), type=Profile) == profile

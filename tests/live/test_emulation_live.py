@@ -19,7 +19,7 @@ from proteus_cli.domain.report import Report
 from proteus_cli.reporting.html import page
 from proteus_cli.store import Workspace
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 CALM_QPS, PEAK_QPS = 30, 200  # the most accurate variants carry 115
 OUTCOMES = ("served", "late", "dropped", "rejected", "failed")

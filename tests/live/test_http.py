@@ -278,8 +278,8 @@ def binary(size: object, content: bytes, name: str) -> Any:
     return infers(head + content, name=name, inference_header_content_length=str(len(head)))
 
 
-def posts(path: str, body: Any) -> Any:
-    return pytest.param("POST", path, {}, body, 400, id=f"{path} {str(body)[:30]}")
+def posts(path: str, body: Any, status: int = 400) -> Any:
+    return pytest.param("POST", path, {}, body, status, id=f"{path} {str(body)[:30]}")
 
 
 def pages(method: str, path: str, status: int) -> Any:
@@ -384,6 +384,7 @@ WRONG = [
     pages("POST", "/v2", 405),
     pages("POST", "/metrics", 405),
     pages("POST", "/v2/proteus/status", 405),
+    posts("/v2/proteus/plan", {}, 403),
 ]
 
 

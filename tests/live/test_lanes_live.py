@@ -17,7 +17,7 @@ from tiny import INPUTS, Tiny, add_plan, add_profiles, make_workspace
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 OPTIONS = ("--lanes", "process", "--no-replan", "--log-format", "json")
 PATIENCE_S = 10.0

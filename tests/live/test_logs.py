@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from eventful import FAILED, REFUSED, eventful
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 SECRETS = ("0.1234567", "Bearer", "hush")
 

@@ -58,6 +58,7 @@ def _said(script: str, place: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.alone
 @pytest.mark.live
 @pytest.mark.timeout(PATIENCE_S)
 def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
@@ -68,6 +69,7 @@ def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
     assert (tmp_path / "ws" / "plans" / "plan.json").is_file()
 
 
+@pytest.mark.alone
 @pytest.mark.live
 @pytest.mark.timeout(PATIENCE_S)
 def test_the_tour_of_emulated_devices_runs_as_it_stands(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tiny import TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 # So fast that any timer is late: between "one more could still fit" and "too late for one" lies a microsecond.
 FAST = TinyFamily("shapes", (TinyVariant("fast", 0.9, hidden=4, first_s=20e-6, row_s=1e-6),), slo="1s")

@@ -1,5 +1,8 @@
 """One controller, two clocks: the live code and the simulator make the same batches of the same requests."""
 
+from itertools import accumulate
+
+import msgspec
 import numpy as np
 import pytest
 from virtual_time import run_live
@@ -14,7 +17,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.synthesis import Burst, Poisson, make_trace
-from proteus_cli.simulation.run import simulate
+from proteus_cli.simulation.run import Simulated, simulate
 
 SLO_S = 0.1
 VARIANTS = {"small": (0.8, 0.0004, 0.0001), "medium": (0.9, 0.002, 0.001), "large": (0.99, 0.006, 0.004)}
@@ -54,6 +57,33 @@ def _world(devices: int) -> tuple[Catalog, dict[str, Profile]]:
     return Catalog(FORMAT, families), profiles
 
 
+AT_ONCE = {2: 1.3, 3: 1.8}
+"""How many times longer a batch takes with so many on the device."""
+
+
+def _with_slots(profile: Profile, slots: int) -> Profile:
+    """The same device, on which that many batches may be at once."""
+    return msgspec.structs.replace(
+        profile,
+        slots=slots,
+        variants=tuple(
+            msgspec.structs.replace(
+                measured,
+                concurrent=tuple(
+                    _longer(point, times, count) for point in measured.points for count, times in AT_ONCE.items()
+                ),
+            )
+            for measured in profile.variants
+        ),
+    )
+
+
+def _longer(point: Point, times: float, slots: int) -> Point:
+    names = ("mean_s", "p50_s", "p90_s", "p95_s", "p99_s")
+    longer = {name: times * getattr(point, name) for name in names}
+    return msgspec.structs.replace(point, **longer, qps=slots * point.qps / times, slots=slots)
+
+
 def _trace(kind: str) -> Trace:
     rng = np.random.default_rng(7)
     shares = {"a": 0.6, "b": 0.4}
@@ -85,6 +115,34 @@ def test_live_lanes_and_simulator_make_the_same_batches(kind: str, devices: int,
     endings = {outcome: sum(ended.outcome is outcome for ended in simulated.ended) for outcome in Outcome}
     assert live.outcomes == endings
     assert live.changes == [(change.reason, change.swaps) for change in simulated.replans]
+
+
+def test_they_do_so_on_devices_with_several_slots() -> None:
+    """Batches end in another order than they began in, and take longer beside others; a device of one slot is there."""
+    catalog, profiles = _world(3)
+    profiles |= {device: _with_slots(profiles[device], slots) for device, slots in (("cpu0", 2), ("cpu1", 3))}
+    policy, trace = policy_named("proteus"), _trace("burst")
+    planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
+    plan = planner(trace.demand(0.0, 10.0))
+
+    simulated = simulate(trace, plan, catalog, profiles, policy, planner)
+    live = run_live(trace, plan, catalog, profiles, policy, planner)
+
+    assert [_batch(launch) for _, launch in live.launches] == [_batch(launch) for _, launch in simulated.launches]
+    assert [at_s for at_s, _ in live.launches] == pytest.approx([at_s for at_s, _ in simulated.launches], abs=1e-6)
+    endings = {outcome: sum(ended.outcome is outcome for ended in simulated.ended) for outcome in Outcome}
+    assert live.outcomes == endings
+    assert most_at_once(simulated) == {"cpu0": 2, "cpu1": 3, "cpu2": 1}
+
+
+def most_at_once(simulated: Simulated) -> dict[str, int]:
+    """The most batches that each device ran at the same time."""
+    ends = {(e.family, e.arrival_s): e.arrival_s + e.latency_s for e in simulated.ended if e.latency_s is not None}
+    changes: dict[str, list[tuple[float, int]]] = {}
+    for at_s, launch in simulated.launches:
+        end_s = ends[launch.hosted.family, launch.requests[0].arrival_s]
+        changes.setdefault(launch.hosted.device, []).extend([(at_s, 1), (end_s - 1e-9, -1)])
+    return {device: max(accumulate(change for _, change in sorted(found))) for device, found in sorted(changes.items())}
 
 
 def test_the_burst_makes_both_change_the_plan_down_and_up_again() -> None:

@@ -9,6 +9,7 @@ from virtual_loop import VirtualLoop
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Decision, Launch
+from proteus_cli.control.hosting import slots_of
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning import Replan
 from proteus_cli.domain.catalog import Catalog
@@ -66,7 +67,7 @@ async def _run(
     # The first plan is there when the trace starts, as simulated.
     loop.now_s = -max(variant.load_s for profile in profiles.values() for variant in profile.variants)
     signatures = dict.fromkeys(catalog.names, NOTHING)
-    controller = RecordingController(catalog.slo_s(), dict.fromkeys(plan.devices, 1), policy)
+    controller = RecordingController(catalog.slo_s(), slots_of(plan.devices, profiles), policy)
     lifecycle = Lifecycle()
     plane = DataPlane(
         catalog,

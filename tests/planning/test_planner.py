@@ -84,6 +84,25 @@ def test_a_placement_says_the_batch_size_and_capacity_that_the_profile_gives() -
     assert (placement.max_batch, placement.capacity_qps) == (4, near(200.0))
 
 
+def test_a_device_with_several_slots_carries_what_goes_through_all_of_them() -> None:
+    """A batch of 1 takes 10 ms alone and 15 ms beside another: 133 qps where one slot carries 100."""
+    measured = make_measured("a", "a-s", 0.8, {1: 0.010}, at_once_s={2: {1: 0.015}})
+    catalog = make_catalog(make_family("a", {"a-s": 0.8}, slo="30ms"))
+    for slots, qps in ((1, 100.0), (2, 133.3)):
+        profiles = {"gpu0": make_profile("gpu0", measured, slots=slots)}
+        plan = Planner(catalog, profiles, policy_named("proteus"), headroom=1.0, inputs={})({"a": 150.0})
+        assert plan.served_qps["a"] == pytest.approx(qps, rel=1e-3)
+
+
+def test_what_fits_with_one_slot_may_not_fit_with_two() -> None:
+    measured = make_measured("a", "a-s", 0.8, {1: 0.01}, at_once_s={2: {1: 0.01}}, memory_bytes=900, slot_bytes=200)
+    catalog = make_catalog(make_family("a", {"a-s": 0.8}))
+    one, two = ({"gpu0": make_profile("gpu0", measured, slots=slots, memory_bytes=1000)} for slots in (1, 2))
+    assert Planner(catalog, one, policy_named("proteus"), headroom=1.0, inputs={})({"a": 1.0}).placements
+    with pytest.raises(NoFeasiblePlan):
+        Planner(catalog, two, policy_named("proteus"), headroom=1.0, inputs={})({"a": 1.0})
+
+
 def test_serving_comes_before_accuracy() -> None:
     """281 qps of two devices: a-s and a-m carry 280, so both must be a-s, accurate or not."""
     planner = planner_of(fleet(cpu=2))

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 import pytest
-from builders import MADE_BY, make_measured, make_point, make_profile
+from builders import MADE_BY, make_measured, make_point, make_profile, near
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -302,3 +302,39 @@ def test_latency_targets_that_make_no_sense_are_refused(slo: str, problem: str) 
         new_catalog(rows, parse_slos(slo))
     assert problem in caught.value.message
     assert caught.value.hint
+
+
+# --- several batches at once
+
+
+GPU = (
+    "device_type,family,variant,accuracy,batch,latency_ms,slots,slot_bytes,device_slots\n"
+    "t4,a,a-s,0.8,1,10,1,300,2\nt4,a,a-s,0.8,1,15,2,,2\nt4,a,a-s,0.8,4,40,,,2\nt4,a,a-s,0.8,4,60,2,,2\n"
+)
+
+
+def test_rows_with_slots_are_of_several_batches_at_once() -> None:
+    profile = profiles_from(parse_rows(GPU, "f"), MADE_BY)["t4"]
+    (measured,) = profile.variants
+    assert (profile.slots, measured.slot_bytes) == (2, 300)
+    assert [(p.batch, p.slots, p.mean_s) for p in measured.points] == [(1, 1, 0.010), (4, 1, 0.040)]
+    assert [(p.batch, p.slots, p.qps) for p in measured.concurrent] == [(1, 2, near(133.3333)), (4, 2, near(133.3333))]
+
+
+def test_what_is_exported_with_slots_comes_back_the_same() -> None:
+    profile = profiles_from(parse_rows(GPU, "f"), MADE_BY)["t4"]
+    assert profiles_from(parse_rows(to_csv([profile]), "f"), MADE_BY)["t4"] == profile
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("15,2,,2", "15,2,,3", "device_slots of `t4` is 3; on line 2 2"),
+        ("10,1,300,2", "10,0,300,2", "slots `0` is not from 1"),
+        ("15,2,,2", "15,1,,2", "stands on line 2 already"),
+        (",2\n", ",3\n", "`t4` is served with 3 slots, and none"),
+    ],
+)
+def test_slots_that_make_no_sense_are_refused(old: str, new: str, words: str) -> None:
+    with pytest.raises(ArtefactError, match=words):
+        parse_rows(GPU.replace(old, new), "f")

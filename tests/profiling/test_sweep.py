@@ -1,14 +1,10 @@
 """Cells, budgets and what is kept, with a backend and a clock that the tests wind themselves."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import numpy as np
 import pytest
-from tiny import CLASSES, INPUTS, Tiny, device
+from fake_backend import Clock, FakeBackend
+from tiny import Tiny, device
 
-from proteus_cli.backends.base import Arrays, Runner, Signature, TensorSpec
 from proteus_cli.domain.profile import Backend, Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling import measure, sweep
@@ -17,55 +13,6 @@ from proteus_cli.profiling.sweep import CELL_S, Sweep, estimate_s, share, todos
 
 VARIANTS = 5
 STABLE_RUNS = 60  # three rounds: two moves of the p95, both none at all
-
-
-class Clock:
-    """Stands still but for the runs."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now_s
-
-
-class FakeRunner:
-    """Takes ``row_s`` of the clock for each row."""
-
-    signature = Signature(
-        (TensorSpec("x", np.dtype(np.float32), (INPUTS,)),), (TensorSpec("scores", np.dtype(np.float32), (CLASSES,)),)
-    )
-    memory_bytes = 1000
-
-    def __init__(self, backend: "FakeBackend", model: Path) -> None:
-        self._backend, self._model = backend, model
-
-    def infer(self, inputs: Arrays) -> Arrays:
-        rows = len(inputs["x"])
-        self._backend.runs.append((self._model.stem, rows))
-        if (self._model.stem, rows) == self._backend.fails_at:
-            raise EngineError("the model failed")
-        self._backend.clock.now_s += self._backend.row_s.get(self._model.stem, 0.001) * rows
-        return {"scores": np.zeros((rows, CLASSES), np.float32)}
-
-
-class FakeBackend:
-    """``runs`` are (variant, rows) in order; ``fails_at`` is such a pair."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.versions = Backend("fake", {"fake": "1"})
-        self.row_s: dict[str, float] = {}
-        self.build_s = 0.0
-        self.runs: list[tuple[str, int]] = []
-        self.fails_at: tuple[str, int] | None = None
-
-    def prepare(self, model: Path) -> float:
-        return self.build_s
-
-    @contextmanager
-    def runner(self, model: Path) -> Iterator[Runner]:
-        yield FakeRunner(self, model)
 
 
 @pytest.fixture

@@ -102,6 +102,21 @@ def test_a_loop_that_hears_of_an_end_late_does_not_make_the_device_slower() -> N
     assert agenda.due_s == pytest.approx([0.01, 0.02, 0.03])
 
 
+def test_as_many_batches_run_at_once_as_the_device_has_slots() -> None:
+    """The first takes 10 ms alone and the second 15 ms beside it; a third waits for the first to end."""
+    measured = make_measured("a", "a-s", 0.8, {1: 0.010}, at_once_s={2: {1: 0.015}})
+    agenda = Agenda()
+    device = loaded(agenda, make_profile("v100-0", measured, slots=2))
+    for _ in range(3):
+        device.submit(batch(1), lambda _result: None)
+    assert agenda.due_s == pytest.approx([0.010, 0.015, 0.025])
+    for due_s, end in list(agenda.set):
+        agenda.now_s = due_s
+        end()
+    device.submit(batch(1), lambda _result: None)  # alone again
+    assert agenda.due_s[-1] == near(0.035)
+
+
 def test_it_is_the_mean_that_a_batch_takes() -> None:
     points = tuple(msgspec.structs.replace(point, mean_s=0.004) for point in make_points({1: 0.01}))
     agenda = Agenda()

@@ -124,3 +124,25 @@ def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_
     started_s, took_s = asyncio.run(run())
     assert started_s == [1.0, 1.010]
     assert took_s == [0.005, near(0.003)]
+
+
+def test_a_device_is_busy_once_however_many_batches_run() -> None:
+    """Two batches from 1 s on, to 1.010 and 1.013 s, and one alone from 2 s to 2.001 s: 14 ms in all."""
+
+    def launch(at_s: float) -> Launch:
+        request = make_request()
+        pending = Pending((), lambda _: None, 2.0)
+        return Launch(hosted(latency_s={1: 0.01}), (Request(request.id, "a", 0.0, 2.0, 1, pending),), 1, at_s)
+
+    async def run() -> float:
+        clock, executor = Clock(), SlowExecutor()
+        controller: Any = ScriptedController([launch(1.0), launch(1.0), IDLE, IDLE, IDLE, launch(2.0)])
+        lane = Lane("gpu0", controller, double(executor), double(Endings()), clock, {}, double(None), 3600.0)
+        for asked_s, ends_s in ((1.0, (1.010, 1.013)), (2.0, (2.001,))):
+            clock.now_s = asked_s
+            lane.ask()
+            for clock.now_s in ends_s:
+                executor.end_first()
+        return lane.busy_s
+
+    assert asyncio.run(run()) == near(0.014)

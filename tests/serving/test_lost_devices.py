@@ -14,7 +14,7 @@ import pytest
 from builders import make_measured, make_profile
 from tiny import INPUTS, mlp
 
-from proteus_cli.backends.base import Arrays, Runner
+from proteus_cli.backends.base import Arrays, EngineName, Runner
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
@@ -33,6 +33,8 @@ class Hanging:
     """ONNX Runtime whose engines hang, or end their thread, while they are told to."""
 
     versions = BackendVersions("onnxruntime", {})
+    most_slots = 1
+    meter = None
 
     def __init__(self) -> None:
         self._backend = OnnxRuntime(CPU)
@@ -41,12 +43,12 @@ class Hanging:
         self.ends_thread = False
         self.open = 0
 
-    def prepare(self, model: Path) -> float:
+    def prepare(self, model: Path, owner: EngineName | None = None) -> float:
         return 0.0
 
     @contextmanager
-    def runner(self, model: Path) -> Iterator[Runner]:
-        with self._backend.runner(model) as runner:
+    def runner(self, model: Path, owner: EngineName | None = None) -> Iterator[Runner]:
+        with self._backend.runner(model, owner) as runner:
             self.open += 1
             yield HangingRunner(runner, self)
             self.open -= 1

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
-from builders import make_measured, make_profile
+from builders import make_catalog, make_family, make_measured, make_profile
 from onnx import TensorProto, helper
 from tiny import CLASSES, INPUTS, looking_up, mlp, save_model, tensor
 
@@ -27,6 +28,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.errors import BackendUnavailable, DeviceLost, EngineError, OutOfDeviceMemory, ProteusError
 from proteus_cli.serving.emulation import Alarm, EmulatedExecutor
 from proteus_cli.serving.executor import Batch, BatchResult, EngineKey, Executor, ThreadExecutor
+from proteus_cli.serving.hardware import of_this_machine
 from proteus_cli.serving.process import wire
 from proteus_cli.serving.process.child import Teller
 from proteus_cli.serving.process.executor import ProcessExecutor
@@ -256,7 +258,7 @@ def test_a_model_that_cannot_be_loaded_is_told_as_it_is_by_a_thread(tmp_path: Pa
 def test_a_device_that_cannot_be_opened_says_why_in_its_own_words() -> None:
     async def test() -> None:
         gpu = Device("gpu0", "t4", "gpu", "a GPU", 2**30)
-        executor = ProcessExecutor(OnGpu(gpu, "built", {}))
+        executor = ProcessExecutor(OnGpu(gpu, "built", slots=1))
         for _ in range(2):
             with pytest.raises(BackendUnavailable) as refusal:
                 await executor.load(KEY, Path("m.onnx"), 4)
@@ -443,6 +445,21 @@ def test_closing_waits_for_what_was_submitted(tmp_path: Path) -> None:
     run(test)
 
 
+def test_closing_waits_for_no_load(tmp_path: Path) -> None:
+    async def test() -> None:
+        os.mkfifo(tmp_path / "slow.onnx")
+        told: list[Any] = []
+        async with opened() as process:
+            process.on_lost = told.append
+            loading = asyncio.create_task(process.load(KEY, tmp_path / "slow.onnx", 4))
+            await asyncio.sleep(0.01)
+        with pytest.raises(DeviceLost, match="cpu0 was closed"):
+            await loading
+        assert told == []
+
+    run(test)
+
+
 def test_a_process_that_does_not_end_is_killed_and_its_batches_are_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,6 +490,34 @@ def test_opening_and_closing_many_times_leaves_nothing() -> None:
                 await executor.opened()
             (executor.abandon if number % 2 else executor.close)()
         await until(lambda: not any(map(exists, pids)))
+
+    run(test)
+
+
+# --- devices of this machine
+
+
+def test_devices_of_this_machine_are_in_processes_where_that_is_wanted_and_can_be_opened_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, other = CPU, Device("cpu1", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
+        catalog = make_catalog(make_family("f", {"v": 0.9}))
+        models = {KEY: mlp(tmp_path / "m.onnx")}
+        found: dict[bool, set[int | None]] = {}
+        for in_processes in (False, True):
+            devices, slots = {"cpu0": one, "cpu1": other}, {"cpu0": 1, "cpu1": 1}
+            here = of_this_machine(devices, catalog, models, tmp_path, slots, in_processes=in_processes)
+            async with here as hardware:
+                assert hardware.platform == "onnxruntime"
+                executors = [hardware.executor(one) for _ in range(2)]  # nobody asks for the other
+                found[in_processes] = {executor.pid for executor in executors}
+                for executor in executors:
+                    signature = await executor.load(KEY, models[KEY], 4)
+                    assert signature == hardware.signatures["f"]
+                    await ran(executor, batch())
+                    executor.close()
+        assert found[False] == {None}
+        assert len(found[True] - {None}) == 2
+        assert [thread for thread in threading.enumerate() if thread.name.startswith("cpu1")] == []
 
     run(test)
 
@@ -535,12 +580,12 @@ def test_the_server_is_told_what_the_process_would_log() -> None:
 
 def test_a_profile_of_any_size_reaches_the_process() -> None:
     """The first message has the whole profile of an emulated device."""
-    measured = [make_measured("f", f"v{number}", 0.9, {1: 0.001}) for number in range(3000)]
+    measured = [make_measured("f", f"v{number}", 0.9, {1: 0.001}) for number in range(1500)]
     inner = Emulated(make_profile("v100-0", *measured), {"f": STUB})
-    assert len(msgspec.msgpack.encode(inner.profile)) > 2**19
+    assert len(msgspec.msgpack.encode(inner.profile)) > 2**18
 
     async def test() -> None:
         async with opened(inner) as process:
-            assert await process.load(("f", "v2999"), Path(), 1) == STUB
+            assert await process.load(("f", "v1499"), Path(), 1) == STUB
 
     run(test)

@@ -16,7 +16,8 @@ from proteus_cli.control.replanning import Replan
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
-from proteus_cli.serving.solver import SolverProcess
+from proteus_cli.errors import SolverLost
+from proteus_cli.serving.solver import SLACK_S, SolverProcess
 
 PLAN = make_plan(make_placement("cpu0", "a", "a-s"), demand_qps={"a": 1.0}, devices=("cpu0",))
 ASKED = Replan({"a": 1.0}, "asked")
@@ -26,6 +27,10 @@ LIMIT_S = 2.0
 
 def answer(demand: Demand, current: Plan, without: Outages) -> Plan:
     return current
+
+
+def always(found: Plan, demand: Demand, current: Plan, without: Outages) -> Plan:
+    return found
 
 
 def never(started: Path, demand: Demand, current: Plan, without: Outages) -> Plan:
@@ -65,6 +70,37 @@ def test_a_process_that_died_is_replaced_and_the_question_is_answered() -> None:
             solver.close()
 
     assert asyncio.run(run()) == PLAN
+
+
+def test_where_each_process_hangs_that_is_an_error_and_soon(tmp_path: Path) -> None:
+    """A limit that is over at once, with the slack for the way there and back, twice."""
+
+    async def run() -> SolverProcess:
+        solver = SolverProcess(partial(never, tmp_path / "started"), -SLACK_S + 0.2)
+        try:
+            with pytest.raises(SolverLost, match="hangs, and so did the one before"):
+                await solver(ASKED, PLAN)
+            return solver
+        finally:
+            solver.close()
+
+    state = asyncio.run(run()).state
+    assert (state.restarts, state.is_busy, state.solves) == (2, False, 1)
+
+
+def test_a_process_can_be_given_another_planner() -> None:
+    other = make_plan(make_placement("cpu0", "a", "a-l"), demand_qps={"a": 2.0}, devices=("cpu0",))
+
+    async def run() -> tuple[Plan, Plan]:
+        solver = SolverProcess(answer, LIMIT_S)
+        try:
+            before = await solver(ASKED, PLAN)
+            solver.use(partial(always, other))
+            return before, await solver(ASKED, PLAN)
+        finally:
+            solver.close()
+
+    assert asyncio.run(run()) == (PLAN, other)
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])

@@ -249,7 +249,7 @@ def quantile_s(at: float, rows: int = 1) -> float:
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 8])
 def test_a_batch_takes_what_a_drawn_part_of_the_batches_took_at_most(rows: int, most_frac: float) -> None:
     """Linear between the percentiles, and between batch sizes; beyond the largest, twice the rows take twice that."""
-    scatter, same = Scatter(SCATTERED, most_frac, np.random.default_rng(3)), np.random.default_rng(3)
+    scatter, same = Scatter(SCATTERED.points, most_frac, np.random.default_rng(3)), np.random.default_rng(3)
     drawn = [scatter(rows) for _ in range(200)]
     assert drawn == pytest.approx([quantile_s(same.uniform(0.0, most_frac), rows) for _ in range(200)])
     assert min(drawn) == pytest.approx(quantile_s(0.0, rows))
@@ -259,8 +259,8 @@ def test_a_batch_takes_what_a_drawn_part_of_the_batches_took_at_most(rows: int, 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
 def test_scatter_stays_within_the_median_and_the_percentile(seed: int, rows: int) -> None:
-    scatter = Scatter(SCATTERED, 0.95, np.random.default_rng(seed))
-    median, most = Scatter(SCATTERED, 0.0, np.random.default_rng(0))(rows), 0.016 / 0.010
+    scatter = Scatter(SCATTERED.points, 0.95, np.random.default_rng(seed))
+    median, most = Scatter(SCATTERED.points, 0.0, np.random.default_rng(0))(rows), 0.016 / 0.010
     assert median - 1e-12 <= scatter(rows) <= median * most + 1e-12
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from proteus_cli.backends.base import ANY_RUNNER_TAKES
 from proteus_cli.backends.discovery import describe_gpu, ordinal_of
+from proteus_cli.backends.nvml import nvml_device
 from proteus_cli.backends.tensorrt.binding import tensorrt_version, trt
 from proteus_cli.backends.tensorrt.building import build, key_of
 from proteus_cli.backends.tensorrt.cache import Found, Wanted, directory_of, ensure, files_of
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from proteus_cli.backends.base import Runner
-    from proteus_cli.backends.engines import EngineName, Engines
+    from proteus_cli.backends.base import EngineName, PowerMeter, Runner
+    from proteus_cli.backends.engines import Engines
     from proteus_cli.domain.device import Device
 
 
@@ -31,6 +33,8 @@ class TensorRT:
     The backend is named as TensorRT's module names itself, so what stands in for it doesn't pass for it.
     """
 
+    most_slots = 4
+
     def __init__(self, device: Device, engines: Engines) -> None:
         """Raises `BackendUnavailable` without TensorRT or pycuda, `DeviceUnavailable` without the GPU."""
         version = tensorrt_version()
@@ -39,25 +43,42 @@ class TensorRT:
         self.context = primary_context(ordinal_of(device))
         self.versions = BackendVersions(str(trt.__name__), {"tensorrt": version, "driver": self._gpu.driver})
 
-    def prepare(self, model: Path) -> float:
-        """Build the engine of a model where there is none that fits; how many seconds building it took."""
-        return self._ensure(model).record.build_s
+    @cached_property
+    def meter(self) -> PowerMeter | None:
+        """What tells how much the GPU draws. Where nothing does, that is said once."""
+        facts = self._device.gpu
+        found = (
+            nvml_device(facts.uuid, is_slice=facts.is_slice) if facts is not None else "it isn't known which GPU it is"
+        )
+        if isinstance(found, str):
+            self._engines.say(f"{self._device.id}: what it draws is not measured: {found}")
+            return None
+        return found
 
-    def plan(self, model: Path) -> bytes:
+    def prepare(self, model: Path, owner: EngineName | None = None) -> float:
+        """Build the engine of a model where there is none that fits; how many seconds building it took."""
+        return self._ensure(model, owner).record.build_s
+
+    def plan(self, model: Path, owner: EngineName | None = None) -> bytes:
         """The serialized engine of a model, built first if need be. Raises `EngineError`, `ArtefactError`."""
-        return self._ensure(model).plan.read_bytes()
+        return self._ensure(model, owner).plan.read_bytes()
 
     @contextmanager
-    def runner(self, model: Path) -> Iterator[Runner]:
+    def runner(self, model: Path, owner: EngineName | None = None) -> Iterator[Runner]:
         """Load the engine of a model. Raises like `plan`, `OutOfDeviceMemory` and `DeviceLost`."""
-        engine = LoadedEngine(self.plan(model), self.context, slots=1)
+        engine = LoadedEngine(self.plan(model, owner), self.context, slots=1)
         try:
             yield engine
         finally:
             engine.close()
 
-    def _ensure(self, model: Path) -> Found:
-        family, variant = self._name(model)
+    def _ensure(self, model: Path, owner: EngineName | None) -> Found:
+        if owner is None:
+            raise EngineError(
+                f"`{model}` belongs to no variant of the catalog, so no engine of it can be kept.",
+                hint="add it to engines/catalog.toml",
+            )
+        family, variant = owner
         options = self._options(family, variant)
         wanted = Wanted(self._device.type, family, variant, key_of(model, self._gpu, options))
         timings = directory_of(self._engines.built, self._device.type)
@@ -66,15 +87,6 @@ class TensorRT:
             return build(model, options, timings, self._engines.progress, on_device=self.context.current)
 
         return ensure(self._engines.built, wanted, make, self._engines.say)
-
-    def _name(self, model: Path) -> EngineName:
-        try:
-            return self._engines.names[model]
-        except KeyError:
-            raise EngineError(
-                f"`{model}` belongs to no variant of the catalog, so no engine of it can be kept.",
-                hint="add it to engines/catalog.toml",
-            ) from None
 
     def _options(self, family: str, variant: str) -> BuildOptions:
         """Those of the engine that is there, where it takes batches that are large enough: that one was profiled."""

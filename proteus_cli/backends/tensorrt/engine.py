@@ -53,6 +53,21 @@ class LoadedEngine:
     def signature(self) -> Signature:
         return self.layout.signature
 
+    @property
+    def slots(self) -> int:
+        """As many batches may be on the device at once."""
+        return len(self._slots)
+
+    def add_slot(self) -> None:
+        """Make one more. Raises `OutOfDeviceMemory`; then there are as many as before."""
+        with self._context.current():
+            try:
+                self._slots.append(self._new_slot())
+            except BaseException as error:
+                traceback.clear_frames(error.__traceback__)  # as in the constructor
+                raise
+        self._free.put(self._slots[-1])
+
     @contextmanager
     def slot(self) -> Iterator[Slot]:
         """A slot for one batch, once one is free."""
@@ -86,6 +101,10 @@ class LoadedEngine:
             names = (spec.name for spec in self.signature.outputs)
             return dict(zip(names, outputs, strict=True)), slot.times()
 
+    def compute_s(self, inputs: Arrays) -> float:
+        """Run one batch. The seconds that the device computed, copies not included. Raises like `infer`."""
+        return self.timed(inputs)[1].compute_s
+
     def close(self) -> None:
         """Wait until all slots are free, then free everything. Nothing may be submitted any more."""
         for _ in self._slots:
@@ -103,13 +122,21 @@ class LoadedEngine:
         self._runtime = trt.Runtime(logger_into(self._said))
         self._engine = self._deserialize(plan)
         self.layout = _layout(self._engine)
-        slot_bytes = int(self._engine.device_memory_size_v2) + self.layout.buffer_bytes
+        self.slot_bytes = int(self._engine.device_memory_size_v2) + self.layout.buffer_bytes
         free_bytes, _ = self._context.memory_bytes()
-        require_memory(slots * slot_bytes, free_bytes, total_bytes, what=f"{slots} slots of an engine")
+        require_memory(slots * self.slot_bytes, free_bytes, total_bytes, what=f"{slots} slots of an engine")
         for _ in range(slots):
             self._slots.append(Slot(self._engine, self.layout))
         after_bytes, _ = self._context.memory_bytes()
-        self.memory_bytes = max(before_bytes - after_bytes, len(plan) + slots * slot_bytes)
+        self.memory_bytes = max(before_bytes - after_bytes, len(plan) + slots * self.slot_bytes)
+
+    def _new_slot(self) -> Slot:
+        """Beside those that run; what it took is counted as it is seen."""
+        before_bytes, total_bytes = self._context.memory_bytes()
+        require_memory(self.slot_bytes, before_bytes, total_bytes, what="One more slot of an engine would")
+        slot = Slot(self._engine, self.layout)
+        self.slot_bytes = max(self.slot_bytes, before_bytes - self._context.memory_bytes()[0])
+        return slot
 
     def _deserialize(self, plan: bytes) -> trt.ICudaEngine:
         engine = self._runtime.deserialize_cuda_engine(plan)

@@ -202,6 +202,7 @@ _STATUS = _object(
         "history": _or_null(
             _object({"directory": _TEXT, "written": _COUNT, "failed": _COUNT, "problem": _or_null(_TEXT)})
         ),
+        "drift": _or_null(_object({"after_s": _NUMBER, "points": _list({"type": "object"}), "corrections": _COUNT})),
         "families": _by(_FAMILY_STATUS, "By family."),
         "devices": _by(_DEVICE_STATUS, "By device."),
     }

@@ -22,9 +22,9 @@ from proteus_cli.backends.affinity import pin_this_thread
 from proteus_cli.backends.base import Part, Signature
 from proteus_cli.backends.engines import Engines
 from proteus_cli.backends.opening import open_backend
-from proteus_cli.errors import DeviceLost, ProteusError
+from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
 from proteus_cli.serving.emulation import Alarm, EmulatedExecutor
-from proteus_cli.serving.executor import Arrays, Batch, BatchResult, EngineKey, Executor, ThreadExecutor
+from proteus_cli.serving.executor import Arrays, Batch, BatchResult, Done, EngineKey, Executor, ThreadExecutor
 from proteus_cli.serving.process.inner import Emulated, Inner, OnCpu, OnGpu
 from proteus_cli.serving.process.memory import Slot, offsets
 from proteus_cli.serving.process.wire import (
@@ -54,12 +54,31 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 log = logging.getLogger("proteus.process")
 
 
+class Engine:
+    """A loaded engine."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self._row_bytes = [spec.row_bytes for spec in signature.inputs]
+
+    def batch(self, key: EngineKey, rows: Sequence[int], inputs: memoryview) -> Batch:
+        """Parts of so many rows, whose inputs lie each in one piece."""
+        total = sum(rows)
+        firsts, _ = offsets(total * size for size in self._row_bytes)
+        parts: list[Part] = []
+        for each in rows:
+            lasts = [first + each * size for first, size in zip(firsts, self._row_bytes, strict=True)]
+            parts.append((each, tuple(inputs[first:last] for first, last in zip(firsts, lasts, strict=True))))
+            firsts = lasts
+        return Batch(key, parts, total)
+
+
 class Child:
     """Does what the server says, on the running loop; ``runs_inline`` is for executors whose batches may run on it."""
 
     def __init__(self, channel: Channel[ToProcess], executor: Executor, *, runs_inline: bool) -> None:
         self._channel, self._executor, self._runs_inline = channel, executor, runs_inline
-        self._signatures: dict[EngineKey, Signature] = {}
+        self._engines: dict[EngineKey, Engine] = {}
         self._slots: dict[int, Slot] = {}
         self._loads: dict[int, asyncio.Task[None]] = {}
         self._running = 0
@@ -108,7 +127,7 @@ class Child:
         except Exception as error:  # noqa: BLE001 - it is told to whoever waits
             self._say(Failed(load.number, _told(error)))
         else:
-            self._signatures[key] = signature
+            self._engines[key] = Engine(signature)
             self._say(Loaded(load.number, signature))
 
     def _forget(self, number: int, key: EngineKey) -> None:
@@ -119,31 +138,44 @@ class Child:
             self._unload(key)
 
     def _unload(self, key: EngineKey) -> None:
-        if self._signatures.pop(key, None) is not None:
+        if self._engines.pop(key, None) is not None:
             self._executor.unload(key)
 
     # --- batches
 
     def _run(self, run: Run, descriptors: Sequence[int]) -> None:
+        """Run it as if it was one request, as its inputs are in one piece; apart only where that fails."""
         key = (run.family, run.variant)
         slot = self._slots.setdefault(run.slot, Slot())
-        batch = _batch(key, self._signatures[key], run.rows, slot.incoming(descriptors))
+        inputs, engine = slot.incoming(descriptors), self._engines[key]
         self._running += 1
-        done = partial(self._done, run.number, self._signatures[key], slot)
+
+        def done(result: BatchResult | Exception) -> None:
+            may_be_one = isinstance(result, EngineError) and not isinstance(result, DeviceLost | EngineBroken)
+            if may_be_one and len(run.rows) > 1:
+                self._start(engine.batch(key, run.rows, inputs), partial(self._done, run.number, engine, slot))
+            else:
+                self._done(run.number, engine, slot, result)
+
+        self._start(engine.batch(key, [sum(run.rows)], inputs), done)
+
+    def _start(self, batch: Batch, done: Done) -> None:
         try:
             if self._runs_inline:
-                done(self._executor.run(batch))
+                result: BatchResult | Exception = self._executor.run(batch)
             else:
                 self._executor.submit(batch, done)
+                return
         except Exception as error:  # noqa: BLE001 - it is told to whoever waits
-            done(error)
+            result = error
+        done(result)
 
-    def _done(self, number: int, signature: Signature, slot: Slot, result: BatchResult | Exception) -> None:
+    def _done(self, number: int, engine: Engine, slot: Slot, result: BatchResult | Exception) -> None:
         self._running -= 1
         if isinstance(result, Exception):
             self._say(Failed(number, _told(result)))
         else:
-            _put(signature, result.outputs, slot)
+            _put(engine.signature, result.outputs, slot)
             shapes = [values.shape for values in result.outputs]
             failures = {part: _told(error) for part, error in result.failures.items()}
             self._channel.send(Ran(number, result.compute_s, shapes, failures), slot.take_unsent(), wait=True)
@@ -193,7 +225,6 @@ def main(descriptor: int) -> None:
     logging.captureWarnings(capture=True)
     logging.getLogger("proteus").setLevel(opening.log_level)
     sys.setswitchinterval(opening.switch_interval_s)
-    pin_this_thread(opening.inner.device.cores)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(channel, opening.inner))
 
@@ -201,6 +232,7 @@ def main(descriptor: int) -> None:
 async def _serve(channel: Channel[ToProcess], inner: Inner) -> None:
     with ExitStack() as stack:
         try:
+            pin_this_thread(inner.device.cores)
             executor, platform = _opened(inner, stack)
         except Exception as error:  # noqa: BLE001 - it is told to whoever waits
             channel.send(Failed(OPENING, _told(error)), wait=True)
@@ -225,26 +257,12 @@ def _opened(inner: Inner, stack: ExitStack) -> tuple[Executor, str]:
             from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
             from proteus_cli.serving.gpu import GpuExecutor  # noqa: PLC0415 - an extra
 
-            names = {Path(model): key for model, key in inner.names.items()}
-            tensorrt = TensorRT(device, Engines(Path(inner.built), names, say=log.info))
-            gpu = GpuExecutor(tensorrt.context, lambda _key, model: tensorrt.plan(model), slots=inner.slots)
+            tensorrt = TensorRT(device, Engines(Path(inner.built), say=log.info))
+            gpu = GpuExecutor(tensorrt.context, lambda key, model: tensorrt.plan(model, key), slots=inner.slots)
             return gpu, tensorrt.versions.name
         case Emulated(profile=profile, signatures=signatures):
             alarm = stack.enter_context(Alarm())
             return EmulatedExecutor(profile, signatures, time.monotonic, alarm.at), emulated.NAME
-
-
-def _batch(key: EngineKey, signature: Signature, rows: Sequence[int], memory: memoryview) -> Batch:
-    """The batch whose inputs lie in ``memory``, each in one piece."""
-    row_bytes = [spec.row_bytes for spec in signature.inputs]
-    total = sum(rows)
-    firsts, _ = offsets(total * size for size in row_bytes)
-    parts: list[Part] = []
-    for each in rows:
-        sizes = [each * size for size in row_bytes]
-        parts.append((each, tuple(memory[first : first + size] for first, size in zip(firsts, sizes, strict=True))))
-        firsts = [first + size for first, size in zip(firsts, sizes, strict=True)]
-    return Batch(key, parts, total)
 
 
 def _put(signature: Signature, outputs: Arrays, slot: Slot) -> None:

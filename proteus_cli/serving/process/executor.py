@@ -150,14 +150,14 @@ class ProcessExecutor(Losable):
     def close(self) -> None:
         if self._is_closed or self.is_lost:
             return
-        self._is_closed = True
+        self._is_closed, self.on_lost = True, None
         if self._opened.done():
             self._send(Close())
             self._hear_out()
         self._release()
         self._reaper.join(REAP_S)
-        if self._submitted:
-            self._loop.call_soon(self._lose, DeviceLost(f"{self._device_id} did not end its batches as it was closed"))
+        # Told to whoever still waits: for a load, or for a batch that didn't end.
+        self._loop.call_soon(self._lose, DeviceLost(f"{self._device_id} was closed"))
 
     def abandon(self) -> None:
         self._forget()

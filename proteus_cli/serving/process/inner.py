@@ -16,12 +16,11 @@ class OnCpu(msgspec.Struct, frozen=True, tag=True):
 
 
 class OnGpu(msgspec.Struct, frozen=True, tag=True):
-    """TensorRT on a GPU. Engines are kept in ``built``; ``names`` has family and variant by the path of a model."""
+    """TensorRT on a GPU, with so many batches on it at once as it has ``slots``. Engines are kept in ``built``."""
 
     device: Device
     built: str
-    names: Mapping[str, tuple[str, str]]
-    slots: int = 1
+    slots: int
 
 
 class Emulated(msgspec.Struct, frozen=True, tag=True):

@@ -19,6 +19,7 @@ from proteus_cli.errors import (
     BackendUnavailable,
     DeviceLost,
     DeviceUnavailable,
+    EngineBroken,
     EngineError,
     OutOfDeviceMemory,
     ProteusError,
@@ -38,8 +39,8 @@ _FLAGS = socket.MSG_CMSG_CLOEXEC if hasattr(socket, "MSG_CMSG_CLOEXEC") else 0
 _KINDS = {
     kind.__name__: kind
     for kind in (
-        ProteusError, UsageError, ArtefactError, DeviceUnavailable, BackendUnavailable, EngineError, OutOfDeviceMemory,
-        DeviceLost,
+        ProteusError, UsageError, ArtefactError, DeviceUnavailable, BackendUnavailable, EngineError, EngineBroken,
+        OutOfDeviceMemory, DeviceLost,
     )
 }  # fmt: skip
 

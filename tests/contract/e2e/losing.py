@@ -58,7 +58,7 @@ async def lose(inner: OnGpu, model: Path) -> int | None:
 async def main(directory: Path) -> None:
     (gpu,) = gpu_devices()
     model = looking_up(directory / "table.onnx")
-    inner = OnGpu(gpu, str(directory / "built"), {str(model): KEY})
+    inner = OnGpu(gpu, str(directory / "built"), slots=2)
     async with asyncio.timeout(PATIENCE_S):
         assert await lose(inner, model) != await lose(inner, model)
     assert not {"pycuda", "tensorrt"} & sys.modules.keys(), "CUDA was used by the process that must survive"

@@ -22,15 +22,22 @@ from tiny import INPUTS, SHAPES, TONES, Tiny, make_workspace
 
 ROOT = Path(__file__).parents[3]
 TYPE = "fake-cuda-device-host-memory"
-VARIANTS = {(family.name, variant.name) for family in (SHAPES, TONES) for variant in family.variants}
+TWIN = ("tones", "tones-twin")
+"""A variant whose file is that of another."""
+VARIANTS = {(family.name, variant.name) for family in (SHAPES, TONES) for variant in family.variants} | {TWIN}
+TONES_L = "models/tones/tones-l.onnx"
 TIMEOUT_S = 100.0
+
+
+DEVICE_TIMES = {"FAKE_CUDA_COPY_US": "2000", "FAKE_CUDA_COMPUTE_US": "5000"}
+"""A batch takes 9 ms alone, and 5 ms where copies overlap computing: a second slot brings most of what there is."""
 
 
 @pytest.fixture(scope="module")
 def doubles() -> dict[str, str]:
-    """The environment of a machine with the fake GPU."""
+    """The environment of a machine with the fake GPU, which takes its time."""
     rtx = target("rtx", f"tensorrt-rtx-cu12-bindings=={RELEASE}", f"tensorrt-rtx-cu12-libs=={RELEASE}")
-    environment = toolchain.environment()
+    environment = toolchain.environment(nvml=True) | DEVICE_TIMES
     paths = [Path(__file__).parent / "double", rtx, ROOT / "tests", ROOT]
     return environment | {"PYTHONPATH": os.pathsep.join([*map(str, paths), environment["PYTHONPATH"]])}
 
@@ -39,7 +46,9 @@ def doubles() -> dict[str, str]:
 def profiled(doubles: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tiny, str]]:
     """A workspace whose variants are profiled on `gpu0`, and what was said."""
     made = make_workspace(tmp_path_factory.mktemp("gpu"))
-    yield made, proteus(doubles, made, "profile", "--device", "gpu0", "--budget", "1s", "--max-batch", "8")
+    with made.place.catalog_path.open("a", encoding="utf-8") as catalog:  # `tones` is its last family
+        catalog.write(f'\n[[family.variant]]\nname = "{TWIN[1]}"\naccuracy = 0.95\nonnx = "{TONES_L}"\n')
+    yield made, proteus(doubles, made, "profile", "--device", "gpu0", "--budget", "5s", "--max-batch", "2")
     figures.tell("profile → plan → serve → replay", "on gpu0 of the fake driver, all of it marked as emulated")
 
 
@@ -82,6 +91,36 @@ def test_profiling_builds_an_engine_of_every_variant(profiled: tuple[Tiny, str])
     assert {(v["family"], v["variant"]) for v in profile["variants"]} == VARIANTS
 
 
+def test_profiling_measures_slots_computing_and_power(profiled: tuple[Tiny, str]) -> None:
+    """Ratios of times that are the double's, so nothing of it says anything of a GPU."""
+    made, said = profiled
+    profile = made.place.profile("gpu0")
+    assert 2 <= profile.slots <= 4
+    alone_qps = several_qps = 0.0
+    for variant in profile.variants:
+        assert {point.batch for point in variant.points} == {1, 2}
+        for point, several in zip(variant.points, profile.points_of(variant), strict=True):
+            assert point.compute_s is not None
+            assert 0.005 <= point.compute_s < point.mean_s - 0.003
+            assert several.slots == profile.slots
+            alone_qps, several_qps = alone_qps + point.qps, several_qps + several.qps
+        assert variant.slot_bytes > 2**20  # what an execution context of the double takes, and buffers
+        assert variant.power_w is None  # cells were too short for a meter
+    assert several_qps > 1.2 * alone_qps
+    assert f"gpu0 is served with {profile.slots} slots:" in said
+
+
+def test_a_plan_counts_what_goes_through_all_slots(profiled: tuple[Tiny, str], doubles: dict[str, str]) -> None:
+    made, _ = profiled
+    profile, plan = made.place.profile("gpu0"), made.root / "plans" / "most.json"
+    proteus(doubles, made, "plan", "--demand", "tones=10000qps", "--capacity", "mean", "-o", str(plan))
+    (placed,) = document(plan)["placements"]
+    measured = profile.of(placed["family"], placed["variant"])
+    assert measured is not None
+    (point,) = (each for each in profile.points_of(measured) if each.batch == placed["max_batch"])
+    assert placed["capacity_qps"] == pytest.approx(point.qps)
+
+
 def test_what_is_current_is_neither_built_nor_measured_again(
     profiled: tuple[Tiny, str], doubles: dict[str, str]
 ) -> None:
@@ -119,6 +158,10 @@ def test_a_plan_for_it_is_served_and_replayed(
             assert answer["parameters"]["emulated"] is True
             assert answer["outputs"][0]["shape"] == [1, 3]
         assert server.status()["emulated"] is True
+        mapped = Path(f"/proc/{server.process.pid}/maps").read_text(encoding="utf-8")
+        assert not [
+            name for name in ("pycuda", "tensorrt") if name in mapped
+        ]  # only the process of the GPU has a context
         url = f"http://127.0.0.1:{server.port}"
         proteus(doubles, made, "replay", str(trace), "--url", url, "-o", str(report), "--json")
         assert server.stop() == 0

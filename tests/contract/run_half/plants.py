@@ -90,6 +90,16 @@ PLANTS = {
     "blocking stream": Plant(
         [Edit(SLOTS, "cuda.Stream(NON_BLOCKING)", "cuda.Stream()")], "answers", "blocking_streams"
     ),
+    "one stream for all slots": Plant(
+        [Edit(SLOTS, "cuda.Stream(NON_BLOCKING)", 'globals().setdefault("_one", cuda.Stream(NON_BLOCKING))')],
+        "slots",
+        "second slot brings",
+    ),
+    "copies counted as computing": Plant(
+        [Edit(SLOTS, "self._computed.time_since(self._copied_in)", "self._done.time_since(self._started)")],
+        "timed",
+        "copies are in",
+    ),
     "waiting that spins": Plant(
         [Edit(SLOTS, "cuda.Event(cuda.event_flags.BLOCKING_SYNC)", "cuda.Event()")], "answers", "spinning_waits"
     ),
@@ -108,7 +118,7 @@ PLANTS = {
         [Edit(ENGINE, "traceback.clear_frames(error.__traceback__)", "pass")], "unservable", "left over"
     ),
     "memory not counted": Plant(
-        [Edit(ENGINE, "require_memory(slots * slot_bytes, free_bytes,", "require_memory(0, free_bytes,")],
+        [Edit(ENGINE, "require_memory(slots * self.slot_bytes, free_bytes,", "require_memory(0, free_bytes,")],
         "too_large",
         "not counted before",
     ),

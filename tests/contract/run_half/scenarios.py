@@ -8,6 +8,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -28,9 +29,12 @@ from tiny import INPUTS  # noqa: E402
 from proteus_cli.backends.tensorrt.cuda import primary_context  # noqa: E402
 from proteus_cli.backends.tensorrt.engine import LoadedEngine  # noqa: E402
 from proteus_cli.errors import DeviceLost, EngineError, OutOfDeviceMemory  # noqa: E402
+from proteus_cli.profiling.concurrency import measure_at_once  # noqa: E402
+from proteus_cli.profiling.measure import measure_point  # noqa: E402
 from proteus_cli.serving.executor import Batch  # noqa: E402
 
 DELAY_S = 0.002
+MEASURE_S = 0.5
 
 Scenario = Callable[[], Coroutine[Any, Any, str]]
 SCENARIOS: dict[str, Scenario] = {}
@@ -128,9 +132,63 @@ async def timed() -> str:
         fake.slow_down(copies_s=0.01, compute_s=0.02)
         times = engine.timed({"x": device.rows()})[1]
         engine.close()
-        assert times.compute_s >= 0.02
-        assert times.total_s >= times.compute_s + 0.02
+        assert times.compute_s >= 0.02, "computing is too short"
+        assert times.total_s >= times.compute_s + 0.02, "copies are in the time of computing"
         return f"{times.compute_s * 1e3:.1f} of {times.total_s * 1e3:.1f} ms computing"
+
+
+@scenario
+async def slots() -> str:
+    """A second slot brings what overlaps, a third nothing where that is all; without copies a second brings nothing."""
+    async with lab.opened() as device:
+        engine = LoadedEngine(_plan(device), primary_context(0), slots=1)
+        rows = device.rows()
+        run = partial(engine.infer, {"x": rows})
+        fake.slow_down(copies_s=0.004, compute_s=0.010)
+        alone = measure_point(run, len(rows), MEASURE_S)
+        computing_s = engine.compute_s({"x": rows})
+        qps = [alone.qps]
+        for count in (2, 3):
+            engine.add_slot()
+            qps.append(measure_at_once(run, len(rows), count, MEASURE_S).qps)
+        fake.slow_down(compute_s=0.010)
+        without_copies = (
+            measure_at_once(run, len(rows), 2, MEASURE_S).qps / measure_point(run, len(rows), MEASURE_S).qps
+        )
+        engine.close()
+        second, third = qps[1] / qps[0], qps[2] / qps[1]
+        assert 0.010 <= computing_s < alone.mean_s - 0.006, f"{computing_s} s of {alone.mean_s} s computing"
+        assert second > 1.35, f"the second slot brings a factor of {second:.2f}"  # 18 ms become 10
+        assert third < 1.2, f"the third slot brings a factor of {third:.2f}"
+        assert without_copies < 1.25, f"a second slot without copies brings a factor of {without_copies:.2f}"
+        return f"the second slot brings {second:.2f}, the third {third:.2f}, without copies {without_copies:.2f}"
+
+
+@scenario
+async def one_slot_more() -> str:
+    """A slot is added beside those that run; where it has no room, nothing of it is left."""
+    async with lab.opened() as device:
+        engine = LoadedEngine(_plan(device), primary_context(0), slots=1)
+        before, failed = fake.census(), 0
+        while True:
+            fake.fail_allocations_from(failed + 1)
+            try:
+                engine.add_slot()
+            except OutOfDeviceMemory:
+                failed += 1
+                assert (fake.census(), engine.slots) == (before, 1), f"left over by allocation {failed}"
+            else:
+                break
+            finally:
+                fake.fail_allocations_from(0)
+        assert failed >= 1 + 2 * 2, f"only {failed} allocations"  # a context, and two tensors on either side
+        took_bytes = fake.census().device_bytes - before.device_bytes
+        assert engine.slot_bytes == took_bytes, f"{engine.slot_bytes} counted of {took_bytes} bytes"
+        rows = device.rows()
+        for _ in range(2):  # on either slot
+            assert lab.same(engine.infer({"x": rows})["scores"], device.models.answer(lab.SMALL, rows))
+        engine.close()
+        return f"each of {failed} allocations of a slot failed once"
 
 
 @scenario

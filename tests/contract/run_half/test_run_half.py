@@ -14,8 +14,8 @@ from contract.run_half.plants import PLANTS
 
 ROOT = Path(__file__).parents[3]
 SCENARIOS = (
-    "answers", "inline", "threads", "overlap", "responsive", "timed", "shapes", "swap", "cancelled_load",
-    "out_of_memory", "too_large", "unservable", "leftover_frames", "refusals", "launch_failure",
+    "answers", "inline", "threads", "overlap", "responsive", "timed", "slots", "one_slot_more", "shapes", "swap",
+    "cancelled_load", "out_of_memory", "too_large", "unservable", "leftover_frames", "refusals", "launch_failure",
     "lost_context", "astray", "abandoned",
 )  # fmt: skip
 TIMEOUT_S = 60.0
@@ -54,7 +54,7 @@ def test_the_driver_says_what_decides_over_engines(environment: dict[str, str]) 
         "device, = d.gpu_devices(); print(device.id, device.type, d.describe_gpu(device))"
     )
     found = subprocess.run([sys.executable, "-c", probe], env=environment, text=True, capture_output=True, check=True)
-    gpu = "name='Fake CUDA device (host memory)', compute_capability='1.1', multiprocessors=1, driver='CUDA 12.9'"
+    gpu = "name='Fake CUDA device (host memory)', compute_capability='1.1', multiprocessors=2, driver='CUDA 12.9'"
     assert found.stdout.strip() == f"gpu0 fake-cuda-device-host-memory Gpu({gpu})"
 
 

@@ -19,15 +19,20 @@ HEADERS = ("nvidia-cuda-runtime-cu12==12.9.79", "nvidia-cuda-profiler-api-cu12==
 PYCUDA = "pycuda==2026.1"
 PYCUDA_NEEDS = ("pytools==2026.1.1", "platformdirs==4.14.8", "mako==1.4.3")
 SOURCES = Path(__file__).parent / "fake_driver"
+NVML = Path(__file__).parent / "fake_nvml"
 NOT_SUPPORTED = 801
 VERSIONS_OF_THE_API = ((), ("-D__CUDA_API_VERSION_INTERNAL",), ("-DCUDA_API_PER_THREAD_DEFAULT_STREAM",))
 
 
-def environment() -> dict[str, str]:
-    """What a process needs so that `import pycuda.driver` finds pycuda, and that the fake driver."""
+def environment(*, nvml: bool = False) -> dict[str, str]:
+    """What a process needs so that `import pycuda.driver` finds pycuda, and that the fake driver; NVML where asked."""
     paths = [pycuda(), target("pycuda-needs", *PYCUDA_NEEDS)]
     search = [str(path) for path in paths] + [os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"LD_LIBRARY_PATH": str(fake_driver()), "PYTHONPATH": os.pathsep.join(filter(None, search))}
+    libraries = [fake_driver(), *([fake_nvml()] if nvml else [])]
+    return os.environ | {
+        "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
+        "PYTHONPATH": os.pathsep.join(filter(None, search)),
+    }
 
 
 def headers() -> list[Path]:
@@ -53,6 +58,18 @@ def fake_driver() -> Path:
         (place / "libcuda.so").symlink_to(library.name)
 
     return _made("fake-driver", key, make)
+
+
+def fake_nvml() -> Path:
+    """The directory of a `libnvidia-ml.so.1` that knows the cards of the fake driver."""
+    sources = [NVML / "nvml.cpp", SOURCES / "cards.hpp"]
+    key = _digest([*HEADERS, *(source.read_text(encoding="utf-8") for source in sources)])
+
+    def make(place: Path) -> None:
+        options = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", *_includes()]
+        _run("g++", *options, "-Wl,-soname,libnvidia-ml.so.1", sources[0], "-o", place / "libnvidia-ml.so.1")
+
+    return _made("fake-nvml", key, make)
 
 
 def pycuda() -> Path:

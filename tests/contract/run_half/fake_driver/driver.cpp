@@ -1,14 +1,16 @@
 // A CUDA driver in host memory: what pycuda needs to run contexts, streams, events, pinned memory and copies.
 //
 // It is a model of rules, not of speed: who must wait for whom, which memory is whose, and what is left over. One unit
-// copies in, one copies out, one computes; a delay can be put on each, so that overlap shows in time. Entry points that
-// are not here answer CUDA_ERROR_NOT_SUPPORTED (see toolchain.py). What blocking streams wait for is not modelled.
+// copies in, one copies out, one computes; a delay can be put on each, by a call or by FAKE_CUDA_COPY_US and
+// FAKE_CUDA_COMPUTE_US, so that overlap shows in time. Which devices there are is up to cards.hpp. Entry points that are
+// not here answer CUDA_ERROR_NOT_SUPPORTED (see toolchain.py). What blocking streams wait for is not modelled.
 #include <cuda.h>
 
 #include <cstring>
 #include <set>
 #include <vector>
 
+#include "cards.hpp"
 #include "census.hpp"
 #include "faults.hpp"
 #include "memory.hpp"
@@ -16,7 +18,6 @@
 
 namespace {
 
-constexpr size_t MEMORY_BYTES = size_t{1} << 30;
 constexpr int DRIVER_VERSION = 12090;
 
 template <class T, class... Arguments>
@@ -179,10 +180,13 @@ const char* text_of(CUresult error) {
 struct CUctx_st {};
 static CUctx_st primary;
 
-// --- the driver and its one device
+// --- the driver and its devices, which share all but their facts: contexts and memory are those of one
 
 CUresult cuInit(unsigned) {
-  is_initialized = true;
+  if (!is_initialized.exchange(true)) {
+    for (Unit* copies : {&copies_in, &copies_out}) copies->set_delay_us(number_of("FAKE_CUDA_COPY_US", 0));
+    computes.set_delay_us(number_of("FAKE_CUDA_COMPUTE_US", 0));
+  }
   return CUDA_SUCCESS;
 }
 
@@ -203,31 +207,38 @@ CUresult cuGetErrorName(CUresult error, const char** name) {
 
 CUresult cuDeviceGetCount(int* count) {
   return initialized([&] {
-    *count = 1;
+    *count = static_cast<int>(visible_cards().size());
     return CUDA_SUCCESS;
   });
 }
 
 CUresult cuDeviceGet(CUdevice* device, int ordinal) {
   return initialized([&] {
-    *device = 0;
-    return ordinal == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+    *device = ordinal;
+    return card_of(ordinal) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
   });
 }
 
-CUresult cuDeviceGetName(char* name, int bytes, CUdevice) {
-  std::strncpy(name, "Fake CUDA device (host memory)", static_cast<size_t>(bytes));
-  return CUDA_SUCCESS;
+CUresult cuDeviceGetName(char* name, int bytes, CUdevice device) {
+  return of_card(device, [&](const Card& card) { std::strncpy(name, card.name.c_str(), static_cast<size_t>(bytes)); });
 }
 
-CUresult cuDeviceGetPCIBusId(char* id, int bytes, CUdevice) {
-  std::strncpy(id, "0000:00:00.0", static_cast<size_t>(bytes));
-  return CUDA_SUCCESS;
+CUresult cuDeviceGetPCIBusId(char* id, int bytes, CUdevice device) {
+  return of_card(device, [&](const Card& card) {
+    std::snprintf(id, static_cast<size_t>(bytes), "0000:%02x:00.0", card.number);
+  });
 }
 
-CUresult cuDeviceTotalMem(size_t* bytes, CUdevice) {
-  *bytes = MEMORY_BYTES;
-  return CUDA_SUCCESS;
+CUresult cuDeviceGetUuid(CUuuid* uuid, CUdevice device) {
+  return of_card(device, [&](const Card& card) { write_uuid(uuid, card.number, 0); });
+}
+
+CUresult cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice device) {
+  return of_card(device, [&](const Card& card) { write_uuid(uuid, card.number, card.slice); });
+}
+
+CUresult cuDeviceTotalMem(size_t* bytes, CUdevice device) {
+  return of_card(device, [&](const Card& card) { *bytes = card.memory_bytes; });
 }
 
 CUresult cuDeviceComputeCapability(int* major, int* minor, CUdevice) {
@@ -235,9 +246,10 @@ CUresult cuDeviceComputeCapability(int* major, int* minor, CUdevice) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute, CUdevice) {
-  *value = 1;
-  return CUDA_SUCCESS;
+CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice device) {
+  return of_card(device, [&](const Card& card) {
+    *value = attribute == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT ? card.multiprocessors : 1;
+  });
 }
 
 // --- its context: one, the primary one

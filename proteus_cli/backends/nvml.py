@@ -1,0 +1,110 @@
+"""What NVIDIA's management library tells of a GPU: what it draws, and how fast its clocks run.
+
+The binding `nvidia-ml-py` is part of the extra ``tensorrt``, and imported when it is first used. Nothing here is
+needed: where the library, or a counter of it, is missing, the values are None.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from proteus_cli.domain.base import Value
+from proteus_cli.domain.device import Device
+
+MJ_PER_J = 1e3
+MW_PER_W = 1e3
+
+_SLOWDOWNS = {
+    "SwPowerCap": "power cap",
+    "HwSlowdown": "hardware slowdown",
+    "HwThermalSlowdown": "hardware thermal slowdown",
+    "HwPowerBrakeSlowdown": "power brake",
+    "SwThermalSlowdown": "thermal slowdown",
+    "SyncBoost": "sync boost",
+}
+"""Why clocks are lower than they could be, by NVML's name of the reason (``nvmlClocksEventReason…``)."""
+
+
+class Readings(Value, frozen=True):
+    """Of one moment: watts and megahertz; ``slowed_by`` is why the clocks are held down, in words. None is unknown."""
+
+    power_w: float | None
+    power_limit_w: float | None
+    sm_mhz: int | None
+    memory_mhz: int | None
+    slowed_by: tuple[str, ...] | None
+
+
+class NvmlDevice:
+    """A whole GPU, found by the UUID that CUDA has for it, as CUDA's ordinals depend on what is visible."""
+
+    def __init__(self, nvml: Any, handle: Any) -> None:
+        self._nvml, self._handle = nvml, handle
+
+    def energy_j(self) -> float | None:
+        """Since the driver was loaded; GPUs before Volta don't count it."""
+        found = self._ask(self._nvml.nvmlDeviceGetTotalEnergyConsumption)
+        return None if found is None else found / MJ_PER_J
+
+    def power_w(self) -> float | None:
+        """Now, or on the mean of the last second, as the GPU has it."""
+        found = self._ask(self._nvml.nvmlDeviceGetPowerUsage)
+        return None if found is None else found / MW_PER_W
+
+    def readings(self) -> Readings:
+        nvml = self._nvml
+        limit_mw = self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit)
+        return Readings(
+            power_w=self.power_w(),
+            power_limit_w=None if limit_mw is None else limit_mw / MW_PER_W,
+            sm_mhz=self._ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
+            memory_mhz=self._ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM),
+            slowed_by=self._slowed_by(),
+        )
+
+    def _slowed_by(self) -> tuple[str, ...] | None:
+        reasons = self._ask(self._nvml.nvmlDeviceGetCurrentClocksEventReasons)
+        if reasons is None:
+            return None
+        bits = {getattr(self._nvml, f"nvmlClocksEventReason{name}"): words for name, words in _SLOWDOWNS.items()}
+        return tuple(words for bit, words in bits.items() if reasons & bit)
+
+    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """None where this GPU, or this driver, doesn't tell."""
+        try:
+            return function(self._handle, *arguments)
+        except self._nvml.NVMLError:
+            return None
+
+
+def nvml_device(uuid: str, *, is_slice: bool) -> NvmlDevice | str:
+    """The device of a UUID like ``GPU-…``, or why there are no readings of it, in words."""
+    nvml = _library()
+    if isinstance(nvml, str):
+        return nvml
+    if is_slice:
+        return "the power of a MIG slice is only known of the whole GPU"
+    try:
+        return NvmlDevice(nvml, nvml.nvmlDeviceGetHandleByUUID(uuid))
+    except nvml.NVMLError as error:
+        return f"NVML knows no {uuid}: {error}"
+
+
+def readings_of(device: Device) -> Readings | None:
+    """Of this moment; None where nothing can be known of the device."""
+    found = nvml_device(device.gpu.uuid, is_slice=device.gpu.is_slice) if device.gpu is not None else ""
+    return None if isinstance(found, str) else found.readings()
+
+
+@cache
+def _library() -> Any:
+    """The module `pynvml`, initialised, or why it can't be used."""
+    try:
+        import pynvml  # noqa: PLC0415 - an extra
+    except ImportError:
+        return "nvidia-ml-py is not installed: pip install 'proteus-serving[tensorrt]'"
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return f"NVML can't be used: {error}"
+    return pynvml

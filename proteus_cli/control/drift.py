@@ -1,0 +1,260 @@
+"""Whether profiles are still true: what served batches take, against what was profiled.
+
+`pace` answers the same question within some batches, for a device as a whole, and forgets as soon. This one takes its
+time, tells variants and batch sizes apart, and what it finds replaces what was profiled.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import LatencyTable, Point, Profile, Recorded, RecordedPoint, VariantProfile
+
+NOTABLE = 0.2
+NOTABLE_S = 0.0003  # less is the way to the device and back, which isn't profiled
+BOUNDS = (0.5, 4.0)
+LEAST_BATCHES = 20
+LEAST_CHANGE = 0.05
+WINDOWS = 6
+
+Key = tuple[str, str, str]
+"""Device, family, variant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a batch size takes over what the profile says, as the mean over so many ``batches`` (0: not seen)."""
+
+    batch: int
+    ratio: float
+    batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A variant on a device whose times have drifted: new estimates of those batch sizes that change."""
+
+    device: str
+    family: str
+    variant: str
+    estimates: tuple[Estimate, ...]
+
+    @property
+    def ratio(self) -> float:
+        """The mean over the batches that were seen."""
+        seen = [each for each in self.estimates if each.batches]
+        return sum(each.ratio * each.batches for each in seen) / sum(each.batches for each in seen)
+
+
+@dataclass(slots=True)
+class _Cell:
+    """One batch size: ratios of measured to profiled times.
+
+    ``sum`` and ``batches`` are of this window, ``last_*`` of the one before, ``off_*`` of all since it is off in one
+    direction.
+    """
+
+    sum: float = 0.0
+    batches: int = 0
+    last_sum: float = 0.0
+    last_batches: int = 0
+    is_off: bool = False
+    is_slow: bool = False
+    off_since_s: float = 0.0
+    off_sum: float = 0.0
+    off_batches: int = 0
+    is_seen: bool = False
+
+    def roll(self, start_s: float, mean_s: float) -> None:
+        """End a window that began at ``start_s``; one without batches says nothing."""
+        if not self.batches:
+            return
+        ratio = self.sum / self.batches
+        is_off = abs(ratio - 1) > NOTABLE and abs(ratio - 1) * mean_s > NOTABLE_S
+        if is_off and not (self.is_off and self.is_slow == (ratio > 1)):
+            self.off_since_s, self.off_sum, self.off_batches = start_s, 0.0, 0
+        self.is_off, self.is_slow, self.is_seen = is_off, ratio > 1, True
+        self.off_sum += self.sum
+        self.off_batches += self.batches
+        self.last_sum, self.last_batches = self.sum, self.batches
+        self.sum, self.batches = 0.0, 0
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One variant on one device; ``scale`` is by how much each point has been corrected so far."""
+
+    points: tuple[Point, ...]
+    scale: list[float]
+    mean_s: LatencyTable
+    cell_of: list[int]  # by rows: the next profiled batch size, as that is what a runner pads to
+    cells: list[_Cell] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.cells = [_Cell() for _ in self.points]
+
+
+class Drift:
+    """Learns from each batch, in O(1), and says now and then which profiles are wrong.
+
+    A batch size has drifted where it was off by `NOTABLE`, in one direction, on the average of each of the `WINDOWS`
+    into which ``after_s`` is cut. Its estimate is the mean over that time, within `BOUNDS` of what was profiled. Sizes
+    of the same variant that weren't seen are scaled with those that were.
+    """
+
+    def __init__(self, profiles: Mapping[str, Profile], *, now_s: float, after_s: float = 60.0) -> None:
+        self.after_s = after_s
+        self._window_s = after_s / WINDOWS
+        self._window_start_s = now_s
+        self._profiles = profiles
+        self._watched: dict[Key, _Watched] = {}
+
+    def ran(self, device: str, family: str, variant: str, *, rows: int, took_s: float) -> None:
+        """Learn from one batch."""
+        key = (device, family, variant)
+        watched = self._watched.get(key)
+        if watched is None:
+            watched = self._watched[key] = _watch(self._profiles[device], family, variant)
+        cell = watched.cells[watched.cell_of[rows] if rows < len(watched.cell_of) else -1]
+        cell.sum += took_s / watched.mean_s(rows)
+        cell.batches += 1
+
+    def due(self, now_s: float) -> tuple[Correction, ...]:
+        """What has drifted by now; it is expected to be corrected, so that it is due once."""
+        if now_s - self._window_start_s < self._window_s:
+            return ()
+        start_s, self._window_start_s = self._window_start_s, now_s
+        found = []
+        for key, watched in self._watched.items():
+            for cell, point in zip(watched.cells, watched.points, strict=True):
+                cell.roll(start_s, point.mean_s)
+            if estimates := self._estimates(watched, now_s):
+                found.append(Correction(*key, estimates))
+        return tuple(found)
+
+    def ratios(self) -> dict[Key, float]:
+        """What batches took lately over what the profile says, on the average, of all that ran."""
+        found = {}
+        for key, watched in self._watched.items():
+            batches = sum(cell.batches + cell.last_batches for cell in watched.cells)
+            if batches:
+                found[key] = sum(cell.sum + cell.last_sum for cell in watched.cells) / batches
+        return found
+
+    def off(self) -> dict[Key, list[Estimate]]:
+        """What batches take over what the profile says, of sizes that are off now."""
+        return {
+            key: [
+                Estimate(point.batch, cell.off_sum / cell.off_batches, cell.off_batches)
+                for point, cell in zip(watched.points, watched.cells, strict=True)
+                if cell.is_off and cell.off_batches
+            ]
+            for key, watched in self._watched.items()
+        }
+
+    def _estimates(self, watched: _Watched, now_s: float) -> tuple[Estimate, ...]:
+        low, high = BOUNDS
+        found: dict[int, Estimate] = {}
+        for place, cell in enumerate(watched.cells):
+            if not cell.is_off or now_s - cell.off_since_s < self.after_s or cell.off_batches < LEAST_BATCHES:
+                continue
+            scale = min(max(watched.scale[place] * cell.off_sum / cell.off_batches, low), high)
+            ratio = scale / watched.scale[place]
+            if abs(ratio - 1) >= LEAST_CHANGE:  # at a bound there is nothing more to correct
+                found[place] = Estimate(watched.points[place].batch, ratio, cell.off_batches)
+        if not found:
+            return ()
+        seen = sum(each.batches for each in found.values())
+        usual = sum(each.ratio * each.batches for each in found.values()) / seen
+        for place, cell in enumerate(watched.cells):
+            if place not in found and not cell.is_seen:
+                scale = min(max(watched.scale[place] * usual, low), high)
+                found[place] = Estimate(watched.points[place].batch, scale / watched.scale[place], 0)
+        return tuple(found[place] for place in sorted(found))
+
+    def corrected(self, correction: Correction, profile: Profile) -> None:
+        """That is corrected now, as ``profile`` has it: what comes is compared with that."""
+        key = (correction.device, correction.family, correction.variant)
+        before = self._watched[key]
+        changed = {each.batch: each.ratio for each in correction.estimates}
+        after = _watch(profile, correction.family, correction.variant)
+        after.scale = [
+            scale * changed.get(point.batch, 1.0) for scale, point in zip(before.scale, before.points, strict=True)
+        ]
+        self._watched[key] = after
+
+
+def _watch(profile: Profile, family: str, variant: str) -> _Watched:
+    measured = profile.of(family, variant)
+    points = measured.points if measured is not None else ()
+    batches = [point.batch for point in points]
+    return _Watched(
+        points,
+        [1.0] * len(points),
+        LatencyTable(points, of=lambda point: point.mean_s),
+        [bisect_left(batches, rows) for rows in range(batches[-1] + 1)],
+    )
+
+
+def corrected_profile(profile: Profile, corrections: Sequence[Correction], recorded: Recorded) -> Profile:
+    """The profile with these corrections of variants on its device, each marked as ``recorded``.
+
+    All latencies of a point are scaled alike, as only their mean is known; ``runs`` are the batches that were seen.
+    """
+    by_key = {(each.family, each.variant): each for each in corrections}
+    variants = tuple(
+        _corrected_variant(measured, by_key[measured.family, measured.variant], recorded)
+        if (measured.family, measured.variant) in by_key
+        else measured
+        for measured in profile.variants
+    )
+    return msgspec.structs.replace(profile, variants=variants, measured_on=profile.device.id)
+
+
+def _corrected_variant(measured: VariantProfile, correction: Correction, recorded: Recorded) -> VariantProfile:
+    estimates = {each.batch: each for each in correction.estimates}
+    before = measured.recorded.points if isinstance(measured.recorded, Recorded) else ()
+    scaled = {each.batch: each for each in before}
+    for each in correction.estimates:
+        known = scaled.get(each.batch)
+        scaled[each.batch] = RecordedPoint(each.batch, each.ratio * (known.factor if known else 1.0), each.batches)
+    return msgspec.structs.replace(
+        measured,
+        points=tuple(_corrected_point(point, estimates.get(point.batch)) for point in measured.points),
+        recorded=msgspec.structs.replace(recorded, points=tuple(scaled[batch] for batch in sorted(scaled))),
+    )
+
+
+def _corrected_point(point: Point, estimate: Estimate | None) -> Point:
+    if estimate is None:
+        return point
+    ratio = estimate.ratio
+    return Point(
+        batch=point.batch,
+        runs=estimate.batches or point.runs,
+        mean_s=point.mean_s * ratio,
+        p50_s=point.p50_s * ratio,
+        p90_s=point.p90_s * ratio,
+        p95_s=point.p95_s * ratio,
+        p99_s=point.p99_s * ratio,
+        qps=point.qps / ratio,
+    )
+
+
+def rerated(plan: Plan, corrections: Sequence[Correction]) -> Plan:
+    """The same plan, with what its placements can take as it is known now."""
+    ratios = {
+        (each.device, each.family, each.variant, estimate.batch): estimate.ratio
+        for each in corrections
+        for estimate in each.estimates
+    }
+    placements = tuple(
+        msgspec.structs.replace(p, capacity_qps=p.capacity_qps / ratios[p.device, p.family, p.variant, p.max_batch])
+        if (p.device, p.family, p.variant, p.max_batch) in ratios
+        else p
+        for p in plan.placements
+    )
+    return msgspec.structs.replace(plan, placements=placements)

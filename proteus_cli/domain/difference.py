@@ -1,0 +1,115 @@
+"""What changes from one plan to another."""
+
+from proteus_cli.domain.base import Value
+from proteus_cli.domain.plan import Placement, Plan
+
+
+class Pair(Value, frozen=True):
+    """A number before and after; None where it isn't known."""
+
+    before: float | None
+    after: float | None
+
+
+class VariantChange(Value, frozen=True):
+    """A variant on a device: its share of the family's queries and its batches, 0 where it isn't hosted."""
+
+    family: str
+    variant: str
+    share: Pair
+    rate_qps: Pair
+    max_batch: Pair
+
+
+class DeviceChange(Value, frozen=True):
+    """What stays on a device, what is loaded and what is unloaded.
+
+    ``type``: that of the plan after, or before where the device is gone. ``is_new`` and ``is_gone``: it is only in one
+    of the fleets.
+    """
+
+    device: str
+    type: str
+    stays: tuple[VariantChange, ...]
+    loads: tuple[VariantChange, ...]
+    unloads: tuple[VariantChange, ...]
+    is_new: bool = False
+    is_gone: bool = False
+
+    @property
+    def is_same(self) -> bool:
+        """Nothing changes on it, shares included."""
+        moved = any(each.rate_qps.before != each.rate_qps.after for each in self.stays)
+        return not (self.loads or self.unloads or moved or self.is_new or self.is_gone)
+
+
+class FamilyChange(Value, frozen=True):
+    """Queries per second of a family; ``capacity_qps`` is the most that its hosts can take."""
+
+    family: str
+    demand_qps: Pair
+    served_qps: Pair
+    capacity_qps: Pair
+
+
+class PlanDifference(Value, frozen=True):
+    """From a plan to another; ``swaps`` is how many variants are loaded."""
+
+    swaps: int
+    effective_accuracy: Pair
+    relative_accuracy: Pair
+    families: tuple[FamilyChange, ...]
+    devices: tuple[DeviceChange, ...]
+
+
+def difference(before: Plan, after: Plan) -> PlanDifference:
+    """Device by device and family by family, in the order of ``after``, what is only in ``before`` last."""
+    families = dict.fromkeys((*after.demand_qps, *before.demand_qps))
+    devices = dict.fromkeys((*after.devices, *before.devices))
+    return PlanDifference(
+        swaps=after.swaps_from(before),
+        effective_accuracy=Pair(before.effective_accuracy, after.effective_accuracy),
+        relative_accuracy=Pair(before.relative_accuracy, after.relative_accuracy),
+        families=tuple(_family(family, before, after) for family in families),
+        devices=tuple(_device(device, before, after) for device in devices),
+    )
+
+
+def _family(family: str, before: Plan, after: Plan) -> FamilyChange:
+    return FamilyChange(
+        family,
+        Pair(before.demand_qps.get(family), after.demand_qps.get(family)),
+        Pair(before.served_qps.get(family), after.served_qps.get(family)),
+        Pair(before.capacity_qps(family), after.capacity_qps(family)),
+    )
+
+
+def _device(device: str, before: Plan, after: Plan) -> DeviceChange:
+    type_of = {each: kind for plan in (before, after) for kind, devices in plan.fleet.items() for each in devices}
+    old, new = _placed(before, device), _placed(after, device)
+    changes = {
+        key: _variant(*key, old.get(key), new.get(key)) for key in (*new, *(key for key in old if key not in new))
+    }
+    return DeviceChange(
+        device,
+        type_of[device],
+        stays=tuple(changes[key] for key in new if key in old),
+        loads=tuple(changes[key] for key in new if key not in old),
+        unloads=tuple(changes[key] for key in old if key not in new),
+        is_new=device not in before.devices,
+        is_gone=device not in after.devices,
+    )
+
+
+def _placed(plan: Plan, device: str) -> dict[tuple[str, str], Placement]:
+    return {(p.family, p.variant): p for p in plan.placements if p.device == device}
+
+
+def _variant(family: str, variant: str, old: Placement | None, new: Placement | None) -> VariantChange:
+    return VariantChange(
+        family,
+        variant,
+        share=Pair(old.share if old else 0.0, new.share if new else 0.0),
+        rate_qps=Pair(old.rate_qps if old else 0.0, new.rate_qps if new else 0.0),
+        max_batch=Pair(old.max_batch if old else 0, new.max_batch if new else 0),
+    )

@@ -1,0 +1,66 @@
+"""What a device draws while something is measured on it."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from proteus_cli.backends.base import PowerMeter
+from proteus_cli.domain.profile import Point
+
+LEAST_S = 0.5
+"""Meters tell what was drawn a while ago: shorter measurements say nothing of what ran."""
+
+SAMPLE_EVERY_S = 0.05
+
+
+class Draw:
+    """``mean_w`` is None where nothing is known; ``is_energy``: of a counter of energy, not of samples."""
+
+    def __init__(self) -> None:
+        self.mean_w: float | None = None
+        self.is_energy = False
+
+    def of(self, point: Point) -> Point:
+        """A point that was measured meanwhile, with what it drew. The device was busy with it for all of the time."""
+        if self.mean_w is None:
+            return point
+        energy_j = self.mean_w / point.qps if self.is_energy else None
+        return msgspec.structs.replace(point, power_w=self.mean_w, energy_j=energy_j)
+
+
+@contextmanager
+def drawing(meter: PowerMeter | None) -> Iterator[Draw]:
+    """What is drawn until left, where there is a meter and that is long enough."""
+    draw = Draw()
+    if meter is None:
+        yield draw
+        return
+    samples_w: list[float] = []
+    stop = threading.Event()
+    before_j, start_s = meter.energy_j(), time.perf_counter()
+    sampler = threading.Thread(target=_sample, args=(meter, samples_w, stop), name="power", daemon=True)
+    if before_j is None:
+        sampler.start()
+    try:
+        yield draw
+    finally:
+        stop.set()
+        if before_j is None:
+            sampler.join()
+    after_j, took_s = meter.energy_j(), time.perf_counter() - start_s
+    if took_s < LEAST_S:
+        return
+    if before_j is not None and after_j is not None and after_j > before_j:
+        draw.mean_w, draw.is_energy = (after_j - before_j) / took_s, True
+    elif samples_w:
+        draw.mean_w = sum(samples_w) / len(samples_w)
+
+
+def _sample(meter: PowerMeter, samples_w: list[float], stop: threading.Event) -> None:
+    while not stop.wait(SAMPLE_EVERY_S):
+        power_w = meter.power_w()
+        if power_w is not None:
+            samples_w.append(power_w)

@@ -1,0 +1,64 @@
+"""How many batches a device should have at once: throughput against concurrency, and when more brings nothing."""
+
+from collections.abc import Iterator, Sequence
+
+from proteus_cli.domain.profile import Point, VariantProfile, capacity
+
+GROWTH_FRAC = 0.03  # a slot more has to bring this much
+
+Measured = tuple[VariantProfile, float]
+"""What was measured of a variant, and the SLO of its family in seconds."""
+
+
+def of_batch(measured: VariantProfile, batch: int) -> tuple[Point, ...]:
+    """The points of one batch size, by how many were at once."""
+    return tuple(point for point in (*measured.points, *measured.concurrent) if point.batch == batch)
+
+
+def is_settled(points: Sequence[Point], slo_s: float, most_slots: int) -> bool:
+    """Whether a batch size needs no more: that many aren't allowed, it is too late, or the last one brought nothing."""
+    last = points[-1]
+    if last.slots >= most_slots or last.p95_s > slo_s:
+        return True
+    return len(points) > 1 and last.qps < (1 + GROWTH_FRAC) * points[-2].qps
+
+
+def most_useful(points: Sequence[Point]) -> int:
+    """The least number of slots of one batch size beyond which each brings less than `GROWTH_FRAC` more."""
+    best = points[0]
+    for point in points[1:]:
+        if point.qps < (1 + GROWTH_FRAC) * best.qps:
+            break
+        best = point
+    return best.slots
+
+
+def lacking(measured: VariantProfile, slo_s: float, slots: int) -> Iterator[tuple[int, int]]:
+    """(batch, slots) that were not measured up to so many slots, though they might be in time."""
+    for point in measured.points:
+        points = of_batch(measured, point.batch)
+        known = {each.slots for each in points}
+        if points[-1].p95_s <= slo_s:
+            yield from ((point.batch, count) for count in range(2, slots + 1) if count not in known)
+
+
+def best_slots(variants: Sequence[Measured]) -> int:
+    """With how many slots a device should be served, whatever it hosts.
+
+    Slots are a device's: which variants it hosts changes with each plan, and a lane's slots don't. So the number goes
+    by what plans count with, the capacity within the SLO, on the mean over the variants, each against its own with one
+    slot. Each step up has to bring `GROWTH_FRAC`; numbers that were not measured of all variants don't count.
+    """
+    alone = [(each, slo_s, capacity(each.points, slo_s).qps) for each, slo_s in variants]
+    servable = [(each, slo_s, qps) for each, slo_s, qps in alone if qps > 0]
+    if not servable:
+        return 1
+    numbers = sorted({point.slots for each, _, _ in servable for point in each.concurrent})
+    best, best_gain = 1, 1.0
+    for slots in numbers:
+        if any(True for each, slo_s, _ in servable for _ in lacking(each, slo_s, slots)):
+            break
+        gain = sum(capacity(each.points_at(slots), slo_s).qps / qps for each, slo_s, qps in servable) / len(servable)
+        if gain >= (1 + GROWTH_FRAC) * best_gain:
+            best, best_gain = slots, gain
+    return best

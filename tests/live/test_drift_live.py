@@ -1,0 +1,69 @@
+"""Profiles that are wrong are put right while serving, written back, and planned with, also by the next server."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from command_line import proteus
+from live_server import ANSWER_WITHIN_S, serving
+from tiny import Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
+
+from proteus_cli import store
+from proteus_cli.domain.profile import Recorded
+
+pytestmark = pytest.mark.live
+
+# In truth these take some 0.05 ms: too fast by far more than what an estimate may leave of a profile, which is half.
+FAMILY = TinyFamily(
+    "shapes",
+    (TinyVariant("fast", 0.70, hidden=4, first_s=0.02), TinyVariant("accurate", 0.90, hidden=8, first_s=0.08)),
+    slo="400ms",
+)
+X = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.1, 0.2, 0.3, 0.4]}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Tiny:
+    tiny = make_workspace(tmp_path / "ws", (FAMILY,))
+    add_profiles(tiny, ("cpu0",))
+    add_plan(tiny, {"cpu0": "fast"}, demand_qps=5.0)
+    return tiny
+
+
+def test_what_drifts_is_recorded_and_a_server_goes_on_with_it(made: Tiny) -> None:
+    options = ("--drift-after", "1200ms", "--record")
+    before = store.digest(made.place.profile_path("cpu0"))
+    with serving(made.root, Path("plan"), *options) as live:
+        stop_s = time.monotonic() + ANSWER_WITHIN_S
+        while live.status()["drift"]["corrections"] == 0:
+            assert live.infer("shapes", {"inputs": [X]}).status == 200
+            assert time.monotonic() < stop_s
+        live.until(lambda status: store.digest(made.place.profile_path("cpu0")) != before)
+        status = live.until(lambda status: status["plan"]["origin"] == "demand")
+        assert status["changes"][0]["origin"] == "drift"
+        assert "fast on cpu0 takes 0.50 ×" in status["changes"][0]["reason"]
+        assert b"\nproteus_profile_corrections_total 1" in live.get("/metrics").body
+        live.process.send_signal(signal.SIGKILL)
+        live.process.wait()
+        assert "Traceback" not in live.log.read_text()
+
+    measured = made.place.profile("cpu0").of("shapes", "fast")
+    assert measured is not None
+    assert isinstance(measured.recorded, Recorded)
+    assert measured.recorded.replaces == before
+    assert [each.factor for each in measured.recorded.points] == pytest.approx([0.5] * 4)
+    assert measured.points[0].mean_s == pytest.approx(0.01)
+    assert measured.points[0].runs == measured.recorded.points[0].batches >= 20
+    untouched = made.place.profile("cpu0").of("shapes", "accurate")
+    assert untouched is not None
+    assert not isinstance(untouched.recorded, Recorded)
+
+    with serving(made.root, Path("plan"), *options) as live:
+        assert live.status()["plan"]["origin"] == "resumed", live.log.read_text()
+        assert live.stop() == 0
+    with serving(made.root, Path("plan"), *options) as live:
+        status = live.status()
+        assert status["plan"]["origin"] == "resumed", "the plan that it was started with is stale"
+        assert live.stop() == 0
+    assert "has changed since the plan" in proteus("serve", "plan", "--no-resume", "-w", made.root).refused()

@@ -1,0 +1,125 @@
+"""What `plans/history/` holds of a running server, and how a server goes on after one that was killed."""
+
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from clusters import make_cluster
+from live_server import LiveServer, serving
+
+from proteus_cli.domain.record import PlanRecord
+from proteus_cli.serving.plan_history import records
+from proteus_cli.store import Workspace
+
+pytestmark = pytest.mark.live
+
+EVERY_SECOND = ("--emulate", "--replan=period=1s")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Workspace:
+    return make_cluster(tmp_path / "ws")
+
+
+def kept(cluster: Workspace) -> list[PlanRecord]:
+    """All of them, the oldest first; each beside a plan that can be read."""
+    found = list(records(cluster.history_dir))[::-1]
+    for record in found:
+        assert cluster.plan(Path(record.plan)).demand_qps == record.planned_qps
+    return found
+
+
+def test_each_plan_in_force_is_kept_with_what_was_seen_of_it(cluster: Workspace) -> None:
+    with serving(cluster.root, Path("plan"), *EVERY_SECOND) as live:
+        for _ in range(5):
+            body = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1.0]}]}
+            assert live.infer("text", body).status == 200
+        status = live.until(lambda status: len(status["changes"]) >= 2)
+        assert live.stop() == 0
+    first, *others, last = kept(cluster)
+    assert (first.origin, first.before, first.swaps) == ("start", None, 0)
+    assert [record.before for record in (*others, last)] == [record.plan for record in (first, *others)]
+    assert others[0].reason == status["changes"][0]["reason"] == "1 s have passed"
+    assert set(others[0].seen.demand_qps["text"]) >= {"0.2s", "0.5s", "10s"}
+    assert others[0].solve_s > 0
+    effects = [record.effect for record in (first, *others, last)]
+    assert [effect.why for effect in effects if effect] == ["replaced"] * (len(others) + 1) + ["stopped"]
+    assert sum(effect.families["text"].outcomes["served"] for effect in effects if effect) == 5
+    assert first.effect is not None
+    assert first.effect.seconds >= 0.9
+    assert first.effect.families["text"].slo_violation_ratio == 0
+
+
+def test_a_disk_that_is_full_is_told_and_serving_goes_on(cluster: Workspace) -> None:
+    with serving(cluster.root, Path("plan"), *EVERY_SECOND) as live:
+        live.until(lambda status: status["history"]["written"] > 0)
+        limits = resource.prlimit(live.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(live.process.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+        changes = len(live.status()["changes"])
+        full = live.until(lambda status: status["history"]["failed"] > 0 and len(status["changes"]) > changes + 1)
+        assert "Can't write" in full["history"]["problem"]
+        assert b"\nproteus_plan_history_failures_total " in live.get("/metrics").body
+        assert not list(cluster.history_dir.glob("*.tmp"))
+        resource.prlimit(live.process.pid, resource.RLIMIT_FSIZE, limits)
+        written = full["history"]["written"]
+        live.until(lambda status: status["history"]["written"] > written and status["history"]["problem"] is None)
+        assert live.stop() == 0
+    kept(cluster)
+
+
+def test_a_history_that_cannot_be_written_is_no_reason_not_to_serve(cluster: Workspace) -> None:
+    cluster.history_dir.write_text("no directory")
+    with serving(cluster.root, Path("plan"), *EVERY_SECOND) as live:
+        live.until(lambda status: status["history"]["failed"] > 0 and len(status["changes"]) > 1)
+        assert live.stop() == 0
+        assert live.log.read_text().count("the history of plans is not written") == 1, "not each time"
+
+
+@pytest.fixture
+def killed(cluster: Workspace) -> Iterator[LiveServer]:
+    """A server that had changed its plan when it was killed."""
+    with serving(cluster.root, Path("plan"), *EVERY_SECOND) as live:
+        live.until(lambda status: len(status["changes"]) > 0 and status["history"]["written"] > 2)
+        live.process.send_signal(signal.SIGKILL)
+        live.process.wait()
+        yield live
+
+
+def test_a_server_goes_on_from_the_plan_of_one_that_was_killed(cluster: Workspace, killed: LiveServer) -> None:
+    last = kept(cluster)[-1]
+    assert last.effect is None
+    with serving(cluster.root, Path("plan"), "--emulate", "--replan=off") as live:
+        status = live.status()
+        assert status["plan"]["origin"] == "resumed"
+        assert last.plan in status["plan"]["reason"]
+        assert status["placements"] == [
+            msgspec.to_builtins(placement) for placement in cluster.plan(Path(last.plan)).placements
+        ]
+        assert set(status["devices"]) == set(cluster.plan(Path("plan")).devices)
+        assert live.stop() == 0
+        assert "going on from the plan that was in force" in live.log.read_text()
+    with serving(cluster.root, Path("plan"), "--emulate", "--replan=off") as live:
+        assert live.status()["plan"]["origin"] == "start", "that one was stopped, not killed"
+        assert live.stop() == 0
+
+
+def test_a_server_does_not_go_on_from_what_is_stale_or_another_one_serves(
+    cluster: Workspace, killed: LiveServer
+) -> None:
+    with serving(cluster.root, Path("plan"), "--emulate", "--replan=off", "--no-resume") as live:
+        assert live.status()["plan"]["origin"] == "start"
+        os.kill(live.process.pid, signal.SIGKILL)
+        live.process.wait()
+    newest = cluster.history_dir / f"{kept(cluster)[-1].plan}.json"
+    stale = msgspec.json.decode(newest.read_bytes())
+    stale["inputs"] = dict.fromkeys(stale["inputs"], "0" * 64)
+    newest.write_bytes(msgspec.json.encode(stale))
+    with serving(cluster.root, Path("plan"), "--emulate", "--replan=off") as live:
+        assert live.status()["plan"]["origin"] == "start"
+        assert "has changed since" in live.log.read_text()
+        with serving(cluster.root, Path("plan"), "--emulate", "--replan=off") as second:
+            assert second.status()["plan"]["origin"] == "start", "nobody was killed: the first one serves"

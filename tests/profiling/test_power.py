@@ -1,0 +1,73 @@
+"""What a device draws while it is measured."""
+
+import threading
+
+import pytest
+from builders import make_point
+
+from proteus_cli.profiling import power
+from proteus_cli.profiling.power import LEAST_S, drawing
+
+
+class Meter:
+    """Draws 100 W for as long as the clock runs; ``counts`` energy or only tells the power."""
+
+    def __init__(self, *, counts: bool) -> None:
+        self._counts, self.now_s = counts, 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+    def energy_j(self) -> float | None:
+        return 5000.0 + 100.0 * self.now_s if self._counts else None
+
+    def power_w(self) -> float | None:
+        return 90.0
+
+
+POINT = make_point(8, 0.02)  # 400 qps
+
+
+def test_the_mean_power_is_the_energy_over_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = Meter(counts=True)
+    monkeypatch.setattr(power, "time", meter)
+    with drawing(meter) as draw:
+        meter.now_s = 2.0
+    drawn = draw.of(POINT)
+    assert (drawn.power_w, drawn.energy_j) == pytest.approx((100.0, 0.25))  # of a row
+
+
+def test_what_was_too_short_to_be_told_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = Meter(counts=True)
+    monkeypatch.setattr(power, "time", meter)
+    with drawing(meter) as draw:
+        meter.now_s = LEAST_S - 0.01
+    assert draw.of(POINT) == POINT
+
+
+def test_without_a_counter_of_energy_power_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(power, "SAMPLE_EVERY_S", 0.001)
+    monkeypatch.setattr(power, "LEAST_S", 0.0)
+    seen = iter([None, 80.0])
+    meter = Meter(counts=False)
+    enough = threading.Event()
+
+    def power_w() -> float | None:
+        value = next(seen, 120.0)
+        if value == 120.0:
+            enough.set()
+        return value
+
+    monkeypatch.setattr(meter, "power_w", power_w)
+    with drawing(meter) as draw:
+        assert enough.wait(10.0)
+    drawn = draw.of(POINT)
+    assert drawn.power_w is not None
+    assert 80.0 < drawn.power_w < 120.0
+    assert drawn.energy_j is None
+
+
+def test_without_a_meter_nothing_is_known() -> None:
+    with drawing(None) as draw:
+        pass
+    assert draw.of(POINT) == POINT
