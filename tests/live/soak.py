@@ -306,7 +306,9 @@ class Injector:
         return Injected(Kind.SOLVER_KILLED, "", at_s)
 
     def _take_model(self, pick: float) -> Injected:
-        models = sorted(self._site.place.model_names(self._site.place.catalog()))
+        place = self._site.place
+        named = [variant.onnx for family in place.catalog().families for variant in family.variants]
+        models = [place.model_path(onnx) for onnx in named if onnx is not None]
         model = models[int(pick * len(models))]
         aside, at_s = model.with_suffix(".gone"), self._now_s()
         model.rename(aside)
