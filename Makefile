@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 DURATION ?= 60s
+SEED     ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 STAMP  := $(VENV)/.installed
 
 PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint type layers unit browser contract chaos golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-lanes bench-emulation bench-control-loop lock all clean
+.PHONY: help setup demo test fmt lint type layers unit browser contract chaos soak golden proto docs docs-check
+.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-lanes bench-emulation bench-control-loop bench-adaptation lock all clean
 
 help:  ## show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +61,9 @@ contract: setup  ## what can be verified of GPUs without one
 chaos: setup  ## bad clients of every kind against a server; DURATION=60s
 	$(BIN)/pytest tests/live/test_chaos.py -s --chaos $(DURATION)
 
+soak: setup  ## a long run in which demand varies and things break; DURATION=10m SEED=7 REAL=1
+	$(BIN)/pytest tests/live/test_soak.py -s --soak $(DURATION) --soak-seed $(SEED) $(if $(REAL),--soak-real)
+
 golden: setup  ## rewrite the golden files
 	$(BIN)/pytest tests/golden --golden
 
@@ -96,6 +100,9 @@ bench-emulation: setup  ## how exact emulated devices are, and how near to the s
 
 bench-control-loop: setup  ## latency while a plan is solved, and the time to serve again after a crash; 6 minutes
 	$(BIN)/python -m benchmarks.control_loop
+
+bench-adaptation: setup  ## live proteus beside static plans, and how fast it reacts; 10 minutes
+	$(BIN)/python -m benchmarks.adaptation
 
 lock:  ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock --upgrade

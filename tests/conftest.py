@@ -19,6 +19,9 @@ settings.load_profile("shared machine")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos", default="6s", help="how long the chaos lasts")
     parser.addoption("--without-browser", action="store_true", help="leave out the tests that need Chromium")
+    parser.addoption("--soak", default="30s", help="how long the soak lasts")
+    parser.addoption("--soak-seed", default="1", help="what it does when, and what is asked")
+    parser.addoption("--soak-real", action="store_true", help="on this machine's CPUs instead of emulated devices")
     parser.addoption("--golden", action="store_true", help="rewrite the golden files instead of comparing with them")
 
 

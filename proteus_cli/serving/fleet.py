@@ -16,7 +16,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, EngineError, OutOfDeviceMemory
 from proteus_cli.serving.executor import EngineKey, Executor
 from proteus_cli.serving.lane import INLINE_S, Clock, Endings, Lane
-from proteus_cli.serving.loading import Failed, Loader
+from proteus_cli.serving.loading import HURRIED_S, UNHURRIED_S, Failed, Loader
 from proteus_cli.serving.logs import fields
 
 TIMER_S = 0.001  # uvloop counts in milliseconds
@@ -111,7 +111,9 @@ class Fleet:
     async def _load_beside(self, wanted: Mapping[str, tuple[Hosted, ...]], cramped: set[str]) -> set[str]:
         """Load what comes beside what serves; returns the devices that turned out to have no memory for that."""
         hosts = [host for device in self._there() if device not in cramped for host in wanted[device]]
-        failures = self._of_engines(await self.loader.load_all(hosts, self._executors(), self._is_suspect))
+        failures = self._of_engines(
+            await self.loader.load_all(hosts, self._executors(), self._is_suspect, self._limit_s)
+        )
         too_full = {failed.device for failed in failures if self._is_too_full(failed)}
         if any(failed.device not in too_full for failed in failures):
             for device in self._there():
@@ -138,7 +140,9 @@ class Fleet:
                 if self.breakers[device].is_closed:
                     self.loader.keep_only(device, self.lanes[device].executor, keys(stations[device].next))
             hosts = [host for device in starting if self.breakers[device].is_closed for host in stations[device].next]
-            failures = self._of_engines(await self.loader.load_all(hosts, self._executors(), self._is_suspect))
+            failures = self._of_engines(
+                await self.loader.load_all(hosts, self._executors(), self._is_suspect, self._limit_s)
+            )
             for device in starting:
                 station = stations[device]
                 station.is_loading = False
@@ -146,6 +150,11 @@ class Fleet:
                 station.now = tuple(h for h in station.next if (h.family, h.variant) in there)
             self._give_up(failures)
             self._host(plan)
+
+    @property
+    def _limit_s(self) -> float:
+        """The least that a load may take: one that hangs must not keep all others on a plan that no longer fits."""
+        return HURRIED_S if self._controller.placements else UNHURRIED_S
 
     async def _until_idle(self, device: str) -> None:
         while self.lanes[device].is_busy:
@@ -247,7 +256,7 @@ class Fleet:
         async with self._changing:
             plan = self._controller.plan
             wanted = self._by_device(hosted_by(plan, self._profiles))[device]
-            failures = await self.loader.load_all(wanted, {device: executor}, self._is_suspect)
+            failures = await self.loader.load_all(wanted, {device: executor}, self._is_suspect, HURRIED_S)
             for failed in failures:
                 if isinstance(failed.error, DeviceLost):
                     raise failed.error

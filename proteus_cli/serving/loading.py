@@ -16,7 +16,8 @@ from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.executor import Batch, BatchResult, EngineKey, Executor
 from proteus_cli.serving.logs import fields
 
-LEAST_LIMIT_S = 60.0
+UNHURRIED_S = 60.0  # so long, and some multiple of what it took when profiled, a device may take to open and to load
+HURRIED_S = 5.0  # where it is open, and the next plan for all devices waits for it
 LIMIT_MULTIPLE = 10  # of what loading and building took when it was profiled
 
 log = logging.getLogger("proteus.loading")
@@ -50,16 +51,18 @@ class Loader:
         needed_bytes = sum(each.memory_bytes for each in measured if each is not None)
         return not profile.device.memory_bytes or needed_bytes <= profile.device.memory_bytes
 
-    async def load(self, device: str, executor: Executor, key: EngineKey, rows: int) -> None:
+    async def load(
+        self, device: str, executor: Executor, key: EngineKey, rows: int, least_limit_s: float = UNHURRIED_S
+    ) -> None:
         """Load an engine for batches of so many rows beside those that are loaded; nothing to do where it is.
 
         Raises `EngineError` where it can't be loaded, and of these `DeviceLost` where the device is lost, or takes so
-        much longer than it did when it was profiled that it must be.
+        much longer than it did when it was profiled that it must be, but for ``least_limit_s``.
         """
         if key in self._loaded[device]:
             return
         family, variant = key
-        limit_s = self._limit_s(device, key)
+        limit_s = least_limit_s + self._usual_limit_s(device, key)
         try:
             async with asyncio.timeout(limit_s):
                 signature = await executor.load(key, self._models[key], rows)
@@ -79,13 +82,14 @@ class Loader:
         hosts: Iterable[Hosted],
         executors: Mapping[str, Executor],
         is_suspect: Callable[[str, EngineKey], bool],
+        least_limit_s: float,
     ) -> list[Failed]:
         """Load what isn't loaded, all at once, and have what is suspect run a batch; returns what failed."""
 
         async def load(host: Hosted) -> Failed | None:
             key, executor = (host.family, host.variant), executors[host.device]
             try:
-                await self.load(host.device, executor, key, host.max_batch)
+                await self.load(host.device, executor, key, host.max_batch, least_limit_s)
                 if is_suspect(host.device, key):
                     await self.prove(executor, key, host.max_batch, patience_s(host.latency(host.max_batch)))
             except DeviceLost as error:
@@ -122,10 +126,9 @@ class Loader:
         if isinstance(result, Exception):
             raise result
 
-    def _limit_s(self, device: str, key: EngineKey) -> float:
+    def _usual_limit_s(self, device: str, key: EngineKey) -> float:
         measured = self._profiles[device].of(*key)
-        known_s = measured.load_s + measured.build_s if measured is not None else 0.0
-        return LEAST_LIMIT_S + LIMIT_MULTIPLE * known_s
+        return LIMIT_MULTIPLE * (measured.load_s + measured.build_s) if measured is not None else 0.0
 
 
 def _sample(signature: Signature, rows: int) -> Part:

@@ -54,7 +54,6 @@ from proteus_cli.serving.logs import fields
 from proteus_cli.serving.metrics import Metrics
 from proteus_cli.serving.models import Models
 from proteus_cli.serving.plan_history import Adopted, PlanHistory
-from proteus_cli.serving.recent import Recent
 from proteus_cli.serving.recovery import Recovery
 from proteus_cli.serving.reprofiling import Reprofiling
 from proteus_cli.serving.solver import Replanner, SolverProcess
@@ -240,23 +239,21 @@ async def _serve_on(
         ):
             platform = hardware.platform
             models = Models(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
-            recent = Recent(plane.counts, clock)
+            samples = History(plane, clock, adaptation.changes, partial(_breakers, fleet))
             server = Server(
                 plane=plane,
                 fleet=fleet,
                 adaptation=adaptation,
                 devices={device.id: device for device in deployment.devices},
-                recent=recent,
+                samples=samples,
                 replan=deployment.replanning,
                 solver=solver.state if solver is not None else None,
                 history=deployment.history,
                 reprofiling=reprofiling,
             )
-            history = History(plane, clock, adaptation.changes, partial(_breakers, fleet))
             async with (
                 _watching(lag.watch()),
-                _watching(recent.watch()),
-                _watching(history.run()),
+                _watching(samples.run()),
                 _connections(options) as connections,
             ):
                 by_hand = ByHand(
@@ -274,7 +271,7 @@ async def _serve_on(
                     platform=platform,
                     status=lambda: status(server),
                     by_hand=by_hand,
-                    history=history,
+                    history=samples,
                     needs_token=options.tokens is not None,
                 )
                 protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
@@ -286,7 +283,7 @@ async def _serve_on(
                     _keep_what_is_loaded()
                     lifecycle.on(Event.WARMED_UP)
                     _say_ready(listeners, options, controller.plan, announce)
-                    with view(lambda: history.now) if view is not None else nullcontext():
+                    with view(lambda: samples.now) if view is not None else nullcontext():
                         await stop.wait()
                         stop_s = clock() + options.drain_timeout_s
                         lifecycle.on(Event.STOPPED)

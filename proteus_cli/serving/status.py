@@ -9,8 +9,8 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation import SEEN_WINDOWS_S, Adaptation, hosts
 from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.fleet import Fleet
+from proteus_cli.serving.history import History
 from proteus_cli.serving.plan_history import PlanHistory
-from proteus_cli.serving.recent import Recent
 from proteus_cli.serving.reprofiling import Reprofiling
 from proteus_cli.serving.solver import SolverState
 
@@ -26,7 +26,7 @@ class Server:
     fleet: Fleet
     adaptation: Adaptation
     devices: Mapping[str, Device]
-    recent: Recent
+    samples: History
     replan: str
     solver: SolverState | None = None
     history: PlanHistory | None = None
@@ -89,25 +89,24 @@ def _plan(server: Server) -> dict[str, Any]:
 
 
 def _families(server: Server) -> dict[str, dict[str, Any]]:
-    plane, now_s, recent = server.plane, server.plane.clock(), server.recent.windows()
+    plane, now_s, lately = server.plane, server.plane.clock(), server.samples.now.families
     controller = plane.controller
     found = {}
     for family, counts in plane.counts.items():
         rates = controller.demand.rates_qps(family, SEEN_WINDOWS_S, now_s)
         windows = {f"{window_s:g}s": qps for window_s, qps in zip(SEEN_WINDOWS_S, rates, strict=True)}
-        window = recent[family]
         found[family] = {
             "demand_qps": windows[f"{DEMAND_WINDOW_S:g}s"],
             "demand_windows_qps": windows,
             "planned_qps": controller.plan.demand_qps.get(family, 0.0),
             "capacity_qps": controller.plan.capacity_qps(family),
-            "throughput_qps": window.throughput_qps,
+            "throughput_qps": lately[family].throughput_qps,
             "outcomes": {outcome.value: counts.of_outcome(outcome) for outcome in Outcome},
-            "recent": {"seconds": window.seconds, "outcomes": window.outcomes},
+            "violations": lately[family].violations,
             "effective_accuracy": counts.effective_accuracy(now_s),
             "best_accuracy": plane.best_accuracy.get(family),
             "slo_s": plane.slo_s[family],
-            "p99_s": window.p99_s,
+            "p99_s": lately[family].p99_s,
             "waiting": controller.waiting_of(family),
             "loaded": family not in plane.unloaded,
         }

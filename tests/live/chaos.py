@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, parse_headers
@@ -17,12 +17,14 @@ from typing import Any, BinaryIO
 import msgspec
 
 HOST = "127.0.0.1"
-INFER = "/v2/models/shapes/infer"
+FAMILY = "shapes"
 POISON = 99.0
 PATIENCE_S = 30.0
 MOST_BODY = 2**20
 OUTCOME = "proteus-outcome"
 OF_STATUS = {200: "served", 429: "rejected", 500: "failed"}
+
+Kind = Callable[[random.Random], None]
 
 
 @dataclass
@@ -56,33 +58,55 @@ def body(value: float = 1.0, **more: Any) -> bytes:
     return msgspec.json.encode({"inputs": [tensor], **more})
 
 
-def request(content: bytes, *headers: bytes) -> bytes:
-    lines = b"".join(header + b"\r\n" for header in headers)
-    return b"POST %b HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n%b\r\n%b" % (
-        INFER.encode(), len(content), lines, content,
+def path_of(family: str) -> str:
+    return f"/v2/models/{family}/infer"
+
+
+def request(content: bytes, family: str = FAMILY) -> bytes:
+    return b"POST %b HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n%b" % (
+        path_of(family).encode(), len(content), content,
     )  # fmt: skip
 
 
 class Chaos:
-    """Clients in threads, each of which does one kind of thing until it is told to stop."""
+    """Clients in threads, each of which does one kind of thing until it is told to stop.
 
-    def __init__(self, port: int, seed: int = 0) -> None:
+    They ask for ``family``; ``pause`` times as long passes between what they do.
+    """
+
+    def __init__(self, port: int, seed: int = 0, *, family: str = FAMILY, pause: float = 1.0) -> None:
         self.port, self.tally = port, Tally()
+        self._family, self._pause = family, pause
         self.latencies_s: list[float] = []
         self.well_behaved_lost = 0
         self._seed, self._stop = seed, threading.Event()
         self._threads: list[threading.Thread] = []
         self.errors: list[BaseException] = []
 
-    @contextmanager
-    def raging(self) -> Iterator[None]:
-        """All kinds of clients, for the length of the block."""
-        kinds: list[Callable[[random.Random], None]] = [
+    @property
+    def all_kinds(self) -> list[Kind]:
+        return [
             self._well_behaved, self._well_behaved, self._poisons, self._asks_wrongly, self._sends_garbage,
             self._leaves_early, self._closes_half, self._stalls, self._floods, self._sends_large_bodies,
             self._has_no_time, self._pipelines,
         ]  # fmt: skip
-        for number, kind in enumerate(kinds):
+
+    @property
+    def rude_kinds(self) -> list[Kind]:
+        """Those that ask for little, and none of it properly."""
+        return [
+            self._asks_wrongly,
+            self._sends_garbage,
+            self._leaves_early,
+            self._closes_half,
+            self._stalls,
+            self._floods,
+        ]
+
+    @contextmanager
+    def raging(self, kinds: Sequence[Kind] | None = None) -> Iterator[None]:
+        """These kinds of clients, all by default, for the length of the block."""
+        for number, kind in enumerate(self.all_kinds if kinds is None else kinds):
             rng = random.Random(self._seed * 100 + number)
             self._threads.append(threading.Thread(target=self._run, args=(kind, rng), name=kind.__name__))
         for thread in self._threads:
@@ -96,7 +120,7 @@ class Chaos:
             assert not any(thread.is_alive() for thread in self._threads), self._threads
         assert self.errors == []
 
-    def _run(self, kind: Callable[[random.Random], None], rng: random.Random) -> None:
+    def _run(self, kind: Kind, rng: random.Random) -> None:
         try:
             kind(rng)
         except BaseException as error:  # noqa: BLE001 - it is told where the threads are joined
@@ -104,7 +128,7 @@ class Chaos:
 
     def _rounds(self, every_s: float) -> Iterator[int]:
         number = 0
-        while not self._stop.wait(every_s):
+        while not self._stop.wait(every_s * self._pause):
             yield number
             number += 1
 
@@ -114,7 +138,7 @@ class Chaos:
     def _ask(self, content: bytes, connection: HTTPConnection) -> int:
         """One request, counted; the connection may be used again. 0: it was lost."""
         try:
-            connection.request("POST", INFER, content)
+            connection.request("POST", path_of(self._family), content)
             response = connection.getresponse()
             response.read()
         except (OSError, HTTPException):
@@ -176,7 +200,7 @@ class Chaos:
         self._keeps_asking(0.05, lambda: body().ljust(rng.choice([66_000, MOST_BODY, MOST_BODY + 1])), told)
 
     def _sends_garbage(self, rng: random.Random) -> None:
-        good = request(body())
+        good = request(body(), self._family)
         for _ in self._rounds(0.02):
             broken = bytearray(good[: rng.randrange(len(good))])
             for _ in range(rng.randrange(1, 4)):
@@ -186,13 +210,13 @@ class Chaos:
 
     def _leaves_early(self, rng: random.Random) -> None:
         for _ in self._rounds(0.01):
-            self._send_and_go(request(body(rng.choice([1.0, POISON]))), rng, may_come_in=1)
+            self._send_and_go(request(body(rng.choice([1.0, POISON])), self._family), rng, may_come_in=1)
 
     def _closes_half(self, rng: random.Random) -> None:
         for _ in self._rounds(0.02):
             try:
                 with self._connected() as client:
-                    client.sendall(request(body()))
+                    client.sendall(request(body(), self._family))
                     client.shutdown(socket.SHUT_WR)
                     while client.recv(2**16):
                         pass
@@ -213,7 +237,7 @@ class Chaos:
     def _stalls(self, rng: random.Random) -> None:
         """Up to twenty connections that stop somewhere, the oldest let go for each new one."""
         stalled: list[socket.socket] = []
-        good = request(body())
+        good = request(body(), self._family)
         try:
             for _ in self._rounds(0.05):
                 try:
@@ -246,7 +270,7 @@ class Chaos:
             answered = 0
             try:
                 with self._connected() as client, client.makefile("rb") as answers:
-                    client.sendall(request(body()) * 40)
+                    client.sendall(request(body(), self._family) * 40)
                     while answered < 40 and (answer := next_answer(answers)) is not None:
                         self.tally.answered(*answer)
                         answered += answer[0] != 503

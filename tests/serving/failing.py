@@ -41,12 +41,15 @@ VARIANTS = (
 
 
 class FailingExecutor(EmulatedExecutor):
-    """Takes profiled times; while it ``hangs`` nothing ends, ``broken`` engines fail, ``spoilt`` ones don't load."""
+    """Takes profiled times.
+
+    While it ``hangs`` nothing ends or is loaded, ``broken`` engines fail, ``spoilt`` ones don't load.
+    """
 
     hangs = False
 
     def __init__(self, world: "World", device: str) -> None:
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         super().__init__(world.profiles[device], {"f": SIGNATURE}, loop.time, loop.call_at)
         self.loads: list[EngineKey] = []
         self.batches: list[Batch] = []
@@ -56,6 +59,8 @@ class FailingExecutor(EmulatedExecutor):
         self.loads.append(key)
         if key in self._world.spoilt:
             raise EngineError("the file is cut off")
+        if self.hangs:
+            return await self._loaded(self._loop.create_future())
         return await super().load(key, model, warm_up_rows)
 
     def submit(self, batch: Batch, done: Done) -> None:

@@ -29,11 +29,11 @@ from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.executor import Losable
 from proteus_cli.serving.exposition import OPENMETRICS, TEXT, Described, Exposition, Kind
 from proteus_cli.serving.fleet import Fleet
+from proteus_cli.serving.history import History
 from proteus_cli.serving.lag import LoopLag
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.loading import Failed
 from proteus_cli.serving.metrics import Metrics
-from proteus_cli.serving.recent import Recent
 from proteus_cli.serving.solver import SolverState
 from proteus_cli.serving.status import Server
 
@@ -83,7 +83,7 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
         fleet,
         Adaptation(controller, fleet, plane.clock),
         {},
-        Recent(plane.counts, plane.clock),
+        History(plane, plane.clock),
         "auto",
         SolverState(),
     )

@@ -9,6 +9,7 @@ from proteus_cli.control.breaker import FIRST_RETRY_S, LEAST_PATIENCE_S, State
 from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError, EngineFailed, NotReady
+from proteus_cli.serving.loading import HURRIED_S, LIMIT_MULTIPLE
 from proteus_cli.serving.recovery import EVERY_S
 
 BOTH = {"cpu0": "good", "cpu1": "good"}
@@ -229,6 +230,22 @@ def test_a_device_lost_while_it_loads_is_no_reason_not_to_change_the_plan() -> N
 
 
 # --- devices that have no room for two engines
+
+
+def test_a_device_that_hangs_while_it_has_nothing_to_do_holds_a_change_of_plan_up_for_a_moment_only() -> None:
+    """It is found out as it is to load something; until then all others stay on a plan that doesn't fit."""
+
+    async def hang(world: World) -> None:
+        world.executor("cpu1").hangs = True
+        asking = asyncio.create_task(world.ask(300.0, 6.0))
+        await asyncio.sleep(1.0 + SOLVE_S + HURRIED_S + LIMIT_MULTIPLE * LOAD_S + LOAD_S)
+        assert world.hosts["cpu0"] == {"fast"}
+        assert world.fleet.breakers["cpu1"].opened == 1
+        await asking
+        assert world.state("cpu1") is State.CLOSED
+        await asyncio.sleep(1.0)
+
+    played(hang, {"cpu0": "good"})
 
 
 def test_a_device_without_room_frees_what_it_has_first_and_not_both_at_once() -> None:

@@ -158,7 +158,7 @@ _FAMILY_STATUS = _object(
         "capacity_qps": _NUMBER | {"description": "The most that the plan carries."},
         "throughput_qps": _NUMBER | {"description": "Answers per second, lately."},
         "outcomes": _BY_OUTCOME,
-        "recent": _object({"seconds": _NUMBER, "outcomes": _BY_OUTCOME}),
+        "violations": _or_null(_FRACTION | {"description": "Of the requests that ended in the last seconds."}),
         "effective_accuracy": _or_null(_FRACTION),
         "best_accuracy": _or_null(_FRACTION),
         "slo_s": _NUMBER,
@@ -169,8 +169,18 @@ _FAMILY_STATUS = _object(
 )
 
 _DEVICE_STATUS = _object(
-    {"type": _TEXT, "kind": _TEXT, "variants": _list(_TEXT), "pace": _NUMBER, "busy_s": _NUMBER},
-    {"breaker": {"type": "string", "enum": ["closed", "open", "half-open"]}, "reason": _or_null(_TEXT)},
+    {
+        "type": _TEXT,
+        "kind": _TEXT,
+        "variants": _list(_TEXT),
+        "pace": _NUMBER,
+        "busy_s": _NUMBER,
+        "breaker": {"type": "string", "enum": ["closed", "open", "half-open"]},
+        "breaker_s": _NUMBER | {"description": "For how long it has been so."},
+        "reason": _or_null(_TEXT | {"description": "Why it isn't closed."}),
+        "losses": _COUNT | {"description": "How often it was lost."},
+        "pid": _or_null(_COUNT | {"description": "Of the device's own process."}),
+    }
 )
 
 _PLAN_STATUS = _object(
@@ -207,6 +217,8 @@ _STATUS = _object(
         "drift": _or_null(_object({"after_s": _NUMBER, "points": _list({"type": "object"}), "corrections": _COUNT})),
         "families": _by(_FAMILY_STATUS, "By family."),
         "devices": _by(_DEVICE_STATUS, "By device."),
+        "broken": _list(_object({"device": _TEXT, "family": _TEXT, "variant": _TEXT, "reason": _or_null(_TEXT)}))
+        | {"description": "What plans do without for now, as it can't be loaded there, or fails on everything."},
     }
 )
 
