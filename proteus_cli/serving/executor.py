@@ -169,6 +169,19 @@ class Losable:
                 loading.set_exception(DeviceLost(loss.message, hint=loss.hint))
                 loading.exception()  # it may be that nobody waits
 
+    async def _engine(self, loading: "asyncio.Future[Loaded]") -> "Loaded":
+        """Wait for an engine; where it comes just as the load or the device is given up, close it."""
+        try:
+            engine = await self._loaded(loading)
+        except asyncio.CancelledError:
+            if loading.done() and not loading.cancelled() and loading.exception() is None:
+                loading.result().close()
+            raise
+        if self.is_lost:
+            engine.close()
+            self._require_open()
+        return engine
+
     async def _loaded(self, loading: "asyncio.Future[Awaited]") -> Awaited:
         """Wait for an engine, or until the device is lost."""
         self._loading.add(loading)
@@ -265,7 +278,7 @@ class ThreadExecutor(Losable):
                 self._tell(settle, loaded, engine)
 
         self._loads.put(open_it)
-        engine = self._engines[key] = await self._loaded(loaded)
+        engine = self._engines[key] = await self._engine(loaded)
         return engine.runner.signature
 
     def unload(self, key: EngineKey) -> None:

@@ -73,7 +73,7 @@ class GpuExecutor(Losable):
                 self._tell(settle, loaded, engine)
 
         self._loads.put(open_it)
-        engine = self._engines[key] = await self._loaded(loaded)
+        engine = self._engines[key] = await self._engine(loaded)
         return engine.signature
 
     def unload(self, key: EngineKey) -> None:

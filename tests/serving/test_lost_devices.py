@@ -192,6 +192,28 @@ def test_an_owner_that_gives_a_lost_device_up_takes_its_batches_over(tmp_path: P
     run(test)
 
 
+@pytest.mark.parametrize("what", ["load", "device"])
+def test_an_engine_that_comes_as_its_load_or_device_is_given_up_is_closed(what: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with on_a_thread(tmp_path) as (executor, backend):
+            loading = asyncio.create_task(executor.load(("f", "other"), tmp_path / "m.onnx", 4))
+            await asyncio.sleep(0)
+            stop_s = time.monotonic() + PATIENCE_S
+            while backend.open < 2 and time.monotonic() < stop_s:
+                time.sleep(0.002)  # noqa: ASYNC251 - the loop must not hear of it yet
+            time.sleep(0.05)  # noqa: ASYNC251 - so that it is warm, too
+            await asyncio.sleep(0)  # now the loop has the engine, and whoever waits for it hasn't
+            if what == "load":
+                loading.cancel()
+            else:
+                executor.abandon()
+            with pytest.raises((asyncio.CancelledError, DeviceLost)):
+                await loading
+            await until(lambda: backend.open == (1 if what == "load" else 0))
+
+    run(test)
+
+
 # --- emulated devices
 
 
