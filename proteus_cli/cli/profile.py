@@ -205,6 +205,10 @@ def _measure(
             advance(step.now, step.done_frac)
     for warning in accuracy_warnings(catalog, sweep.profile):
         console.warn(warning)
+    if sweep.slowed_by:
+        console.warn(
+            f"{device.id}: its clocks were held down while measuring ({', '.join(sweep.slowed_by)}); it may be faster"
+        )
     console.say(f"measured {sweep.measured} cells on {device.id} → {place.profile_path(device.id)}")
     return place.profile(device.id)
 

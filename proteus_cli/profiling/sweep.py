@@ -179,11 +179,17 @@ class Sweep:
         self._signatures: dict[str, tuple[str, Signature]] = {}
         self._behind = 0
         self._measured = 0
+        self._slowed_by: dict[str, None] = {}
 
     @property
     def measured(self) -> int:
         """Cells that were measured and not taken over."""
         return self._measured
+
+    @property
+    def slowed_by(self) -> tuple[str, ...]:
+        """Why the device's clocks were held down after a measurement, in words: it may have been slower than it is."""
+        return tuple(self._slowed_by)
 
     @property
     def profile(self) -> Profile:
@@ -321,6 +327,8 @@ class Sweep:
                 point = measure_at_once(lambda: runner.infer(inputs), batch, slots, budget_s, least_s=least_s)
         if slots == 1 and isinstance(runner, SlottedRunner):
             point = msgspec.structs.replace(point, compute_s=_compute_s(runner, inputs, budget_s))
+        if self._backend.meter is not None:
+            self._slowed_by |= dict.fromkeys(self._backend.meter.slowed_by() or ())
         return draw.of(point)
 
     def _point_budget_s(self) -> float:
