@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from proteus_cli import __version__
-from proteus_cli.backends.discovery import VISIBLE, discover
+from proteus_cli.backends.discovery import VISIBLE, discover, has_cuda_driver
 from proteus_cli.backends.nvml import nvml_device
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.catalog import Catalog
@@ -98,9 +98,10 @@ def _gpu(device: Device) -> Finding:
 
 
 def _no_gpu() -> Finding:
-    hides = os.environ.get(VISIBLE)
-    if hides is not None:
-        return Finding("gpu", "optional", "none is visible", f"{VISIBLE} is `{hides}`; unset it to see all")
+    if has_cuda_driver():
+        visible = os.environ.get(VISIBLE)
+        hint = "`nvidia-smi` lists the GPUs" if visible is None else f"{VISIBLE} is `{visible}`; unset it to see all"
+        return Finding("gpu", "optional", "the CUDA driver shows no device", hint)
     return Finding("gpu", "optional", "no CUDA driver (libcuda.so.1)", "only where you have an NVIDIA GPU")
 
 

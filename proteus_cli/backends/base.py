@@ -119,6 +119,10 @@ class PowerMeter(Protocol):
         """Now, or on the mean of the last moments."""
         ...
 
+    def slowed_by(self) -> tuple[str, ...] | None:
+        """Why its clocks are held down now, in words; empty where they aren't."""
+        ...
+
 
 class Backend(Protocol):
     """Runs models on one kind of device. One that keeps what it builds has to know whose a model is, its ``owner``.

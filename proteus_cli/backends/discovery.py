@@ -114,13 +114,22 @@ def describe_gpu(device: Device) -> Gpu:
     return Gpu(device.name, facts.compute_capability, facts.multiprocessors, facts.driver)
 
 
-def _driver() -> ctypes.CDLL | None:
-    """The CUDA driver, initialised; None where there is none that works."""
+def has_cuda_driver() -> bool:
+    """Whether it is installed, be there devices or not."""
+    return _library() is not None
+
+
+def _library() -> ctypes.CDLL | None:
     try:
-        cuda = ctypes.CDLL("libcuda.so.1")
+        return ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None
-    return cuda if cuda.cuInit(0) == _CUDA_SUCCESS else None
+
+
+def _driver() -> ctypes.CDLL | None:
+    """The CUDA driver, initialised; None where there is none that works, or it shows no device."""
+    cuda = _library()
+    return cuda if cuda is not None and cuda.cuInit(0) == _CUDA_SUCCESS else None
 
 
 def _gpu(cuda: ctypes.CDLL, ordinal: int) -> Device:

@@ -51,6 +51,14 @@ class NvmlDevice:
         found = self._ask(self._nvml.nvmlDeviceGetPowerUsage)
         return None if found is None else found / MW_PER_W
 
+    def slowed_by(self) -> tuple[str, ...] | None:
+        """Why the clocks are held down now, in words."""
+        reasons = self._ask(self._nvml.nvmlDeviceGetCurrentClocksEventReasons)
+        if reasons is None:
+            return None
+        bits = {getattr(self._nvml, f"nvmlClocksEventReason{name}"): words for name, words in _SLOWDOWNS.items()}
+        return tuple(words for bit, words in bits.items() if reasons & bit)
+
     def readings(self) -> Readings:
         nvml = self._nvml
         limit_mw = self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit)
@@ -59,15 +67,8 @@ class NvmlDevice:
             power_limit_w=None if limit_mw is None else limit_mw / MW_PER_W,
             sm_mhz=self._ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
             memory_mhz=self._ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM),
-            slowed_by=self._slowed_by(),
+            slowed_by=self.slowed_by(),
         )
-
-    def _slowed_by(self) -> tuple[str, ...] | None:
-        reasons = self._ask(self._nvml.nvmlDeviceGetCurrentClocksEventReasons)
-        if reasons is None:
-            return None
-        bits = {getattr(self._nvml, f"nvmlClocksEventReason{name}"): words for name, words in _SLOWDOWNS.items()}
-        return tuple(words for bit, words in bits.items() if reasons & bit)
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """None where this GPU, or this driver, doesn't tell."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from proteus_cli.profiling.sweep import Todo
     from proteus_cli.store import Workspace
 
-MEASURING = {"--device", "--budget", "--max-batch", "--dry-run"}
+MEASURING = {"--device", "--budget", "--max-batch", "--max-slots", "--dry-run"}
 IMPORTING = {"--slo", "--force"}
 UNKNOWN = "–"
 
@@ -41,6 +41,10 @@ def profile(
         ),
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="The largest batch size to try.")] = 64,
+    max_slots: Annotated[
+        int,
+        typer.Option(min=1, max=4, help="The most batches to have on a GPU at once; fewer take less of its memory."),
+    ] = 4,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the cells and an estimate.")] = False,
     from_csv: Annotated[
         Path | None,
@@ -80,7 +84,7 @@ def profile(
         has_slos = place.catalog_path.exists() and "--slo" not in given
         _import(place, from_csv, None if has_slos else slo, force=force, json=json)
     else:
-        _measure_all(place, device, budget, max_batch, dry_run=dry_run, json=json)
+        _measure_all(place, device, budget, max_batch, max_slots, dry_run=dry_run, json=json)
 
 
 def _require_one_task(given: set[str], from_csv: Path | None, to_csv: Path | None) -> None:
@@ -98,7 +102,14 @@ def _require_one_task(given: set[str], from_csv: Path | None, to_csv: Path | Non
 
 
 def _measure_all(
-    place: "Workspace", device: str, budget_s: float | None, max_batch: int, *, dry_run: bool, json: bool
+    place: "Workspace",
+    device: str,
+    budget_s: float | None,
+    max_batch: int,
+    max_slots: int,
+    *,
+    dry_run: bool,
+    json: bool,
 ) -> None:
     from proteus_cli.backends.discovery import discover, select
     from proteus_cli.backends.engines import Engines
@@ -113,7 +124,7 @@ def _measure_all(
     planned: list[dict[str, Any]] = []
     for measured, alike in _by_type(chosen, share=device == "all"):
         backend = open_backend(measured, engines)
-        work = todos(place, catalog, measured, backend, max_batch)
+        work = todos(place, catalog, measured, backend, max_batch, max_slots)
         if dry_run:
             planned.append(_planned(measured, work, budget_s))
             if not json:
@@ -194,6 +205,10 @@ def _measure(
             advance(step.now, step.done_frac)
     for warning in accuracy_warnings(catalog, sweep.profile):
         console.warn(warning)
+    if sweep.slowed_by:
+        console.warn(
+            f"{device.id}: its clocks were held down while measuring ({', '.join(sweep.slowed_by)}); it may be faster"
+        )
     console.say(f"measured {sweep.measured} cells on {device.id} → {place.profile_path(device.id)}")
     return place.profile(device.id)
 

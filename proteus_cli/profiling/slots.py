@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from proteus_cli.domain.profile import Point, VariantProfile, capacity
 
+MOST_SLOTS = 4
 GROWTH_FRAC = 0.03  # a slot more has to bring this much
 
 Measured = tuple[VariantProfile, float]
@@ -42,8 +43,8 @@ def lacking(measured: VariantProfile, slo_s: float, slots: int) -> Iterator[tupl
             yield from ((point.batch, count) for count in range(2, slots + 1) if count not in known)
 
 
-def best_slots(variants: Sequence[Measured]) -> int:
-    """With how many slots a device should be served, whatever it hosts.
+def best_slots(variants: Sequence[Measured], most_slots: int = MOST_SLOTS) -> int:
+    """With how many slots a device should be served, whatever it hosts; no more than ``most_slots``.
 
     Slots are a device's: which variants it hosts changes with each plan, and a lane's slots don't. So the number goes
     by what plans count with, the capacity within the SLO, on the mean over the variants, each against its own with one
@@ -53,7 +54,7 @@ def best_slots(variants: Sequence[Measured]) -> int:
     servable = [(each, slo_s, qps) for each, slo_s, qps in alone if qps > 0]
     if not servable:
         return 1
-    numbers = sorted({point.slots for each, _, _ in servable for point in each.concurrent})
+    numbers = sorted({point.slots for each, _, _ in servable for point in each.concurrent if point.slots <= most_slots})
     best, best_gain = 1, 1.0
     for slots in numbers:
         if any(True for each, slo_s, _ in servable for _ in lacking(each, slo_s, slots)):

@@ -20,7 +20,7 @@ from proteus_cli.errors import ArtefactError, EngineError, OutOfDeviceMemory
 from proteus_cli.profiling.concurrency import measure_at_once
 from proteus_cli.profiling.measure import FEWEST_RUNS, ROUND_RUNS, measure_accuracy, measure_point
 from proteus_cli.profiling.power import LEAST_S, drawing
-from proteus_cli.profiling.slots import best_slots, is_settled, lacking, most_useful, of_batch
+from proteus_cli.profiling.slots import MOST_SLOTS, best_slots, is_settled, lacking, most_useful, of_batch
 
 CELL_S = 1.0  # a cell takes no longer than this, stable or not
 TYPICAL_CELL_S = 0.25  # for estimates only …
@@ -69,15 +69,24 @@ class Progress:
     done_frac: float
 
 
-def todos(workspace: store.Workspace, catalog: Catalog, device: Device, backend: Backend, max_batch: int) -> list[Todo]:
+def todos(
+    workspace: store.Workspace,
+    catalog: Catalog,
+    device: Device,
+    backend: Backend,
+    max_batch: int,
+    max_slots: int = MOST_SLOTS,
+) -> list[Todo]:
     """What each variant still needs on a device. Raises `ArtefactError` where a model is missing or not named.
 
-    A cell is current while model, backend, its version, device type and threads are what they were.
+    A cell is current while model, backend, its version, device type and threads are what they were. Where the backend
+    can, up to ``max_slots`` batches at once are tried.
     """
+    most_slots = min(backend.most_slots, max_slots)
     path = workspace.profile_path(device.id)
     known = workspace.profile(device.id) if path.is_file() else None
     return [
-        _todo(workspace, device, backend, known, family, variant, max_batch)
+        _todo(workspace, device, backend, known, family, variant, max_batch, most_slots)
         for family in catalog.families
         for variant in family.variants
     ]
@@ -91,6 +100,7 @@ def _todo(
     family: Family,
     variant: Variant,
     max_batch: int,
+    most_slots: int,
 ) -> Todo:
     if variant.onnx is None:
         raise ArtefactError(
@@ -114,10 +124,9 @@ def _todo(
         engine_digest=engine_digest,
         eval_digest=store.digest(eval_path) if eval_path is not None else None,
         cells=tuple(
-            Cell(family.name, variant.name, batch)
-            for batch in _batches(current, family.slo_s, max_batch, backend.most_slots)
+            Cell(family.name, variant.name, batch) for batch in _batches(current, family.slo_s, max_batch, most_slots)
         ),
-        most_slots=backend.most_slots,
+        most_slots=most_slots,
     )
 
 
@@ -163,12 +172,14 @@ class Sweep:
         self._workspace, self._device, self._backend, self._work = workspace, device, backend, work
         self._stop_s = time.perf_counter() + budget_s if budget_s is not None else None
         self._results = {todo.key: todo.known for todo in work if todo.known is not None}
-        self._before = _variants_on_disk(workspace, device)
-        self._most_slots = backend.most_slots
+        is_there = workspace.profile_path(device.id).is_file()
+        self._before = _found(workspace.profile(device.id)) if is_there else (1, ())
+        self._most_slots = max((todo.most_slots for todo in work), default=1)
         self._cells = sum(len(todo.cells) for todo in work)
         self._signatures: dict[str, tuple[str, Signature]] = {}
         self._behind = 0
         self._measured = 0
+        self._slowed_by: dict[str, None] = {}
 
     @property
     def measured(self) -> int:
@@ -176,10 +187,15 @@ class Sweep:
         return self._measured
 
     @property
+    def slowed_by(self) -> tuple[str, ...]:
+        """Why the device's clocks were held down after a measurement, in words: it may have been slower than it is."""
+        return tuple(self._slowed_by)
+
+    @property
     def profile(self) -> Profile:
         """The profile as far as it is known now."""
         done = [(self._results[todo.key], todo.family.slo_s) for todo in self._work if todo.key in self._results]
-        slots = best_slots(done)
+        slots = best_slots(done, self._most_slots)
         return Profile(
             format=FORMAT,
             made_by=store.made_by(),
@@ -202,7 +218,7 @@ class Sweep:
                     yield from self._run_variant(todo)
                 self._behind = behind + len(todo.cells)  # a sweep that passed its SLO skips the rest
             yield from self._level()
-        if self.profile.variants != self._before:
+        if _found(self.profile) != self._before:
             self._save()
 
     def _run_variant(self, todo: Todo) -> Iterator[Progress]:
@@ -257,7 +273,8 @@ class Sweep:
         """All variants with as many slots as any of them makes use of: they are served with one number."""
         done = [todo for todo in self._work if todo.key in self._results]
         measured = [self._results[todo.key] for todo in done]
-        slots = max((most_useful(of_batch(each, p.batch)) for each in measured for p in each.points), default=1)
+        useful = max((most_useful(of_batch(each, p.batch)) for each in measured for p in each.points), default=1)
+        slots = min(useful, self._most_slots)
         for todo in done:
             missing = list(lacking(self._results[todo.key], todo.family.slo_s, slots))
             if not missing:
@@ -310,6 +327,8 @@ class Sweep:
                 point = measure_at_once(lambda: runner.infer(inputs), batch, slots, budget_s, least_s=least_s)
         if slots == 1 and isinstance(runner, SlottedRunner):
             point = msgspec.structs.replace(point, compute_s=_compute_s(runner, inputs, budget_s))
+        if self._backend.meter is not None:
+            self._slowed_by |= dict.fromkeys(self._backend.meter.slowed_by() or ())
         return draw.of(point)
 
     def _point_budget_s(self) -> float:
@@ -340,9 +359,9 @@ def _with_power(measured: VariantProfile, slots: int) -> VariantProfile:
     return msgspec.structs.replace(measured, power_w=max(powers_w)) if powers_w else measured
 
 
-def _variants_on_disk(workspace: store.Workspace, device: Device) -> tuple[VariantProfile, ...]:
-    is_there = workspace.profile_path(device.id).is_file()
-    return workspace.profile(device.id).variants if is_there else ()
+def _found(profile: Profile) -> tuple[int, tuple[VariantProfile, ...]]:
+    """What it says beside when and where it was made."""
+    return profile.slots, profile.variants
 
 
 def accuracy_warnings(catalog: Catalog, profile: Profile) -> list[str]:

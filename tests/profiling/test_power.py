@@ -24,6 +24,9 @@ class Meter:
     def power_w(self) -> float | None:
         return 90.0
 
+    def slowed_by(self) -> tuple[str, ...]:
+        return ()
+
 
 POINT = make_point(8, 0.02)  # 400 qps
 

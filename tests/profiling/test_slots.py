@@ -142,9 +142,9 @@ def bare(tiny: Tiny) -> Tiny:
     return tiny
 
 
-def swept(made: Tiny, backend: SlottedBackend) -> tuple[Sweep, Profile]:
+def swept(made: Tiny, backend: SlottedBackend, max_slots: int = 4) -> tuple[Sweep, Profile]:
     on = device(made, "cpu0")
-    done = Sweep(made.place, on, backend, todos(made.place, made.place.catalog(), on, backend, max_batch=4))
+    done = Sweep(made.place, on, backend, todos(made.place, made.place.catalog(), on, backend, 4, max_slots))
     for _ in done.run():
         pass
     return done, made.place.profile("cpu0")
@@ -179,6 +179,17 @@ def test_all_variants_are_measured_with_the_number_that_one_makes_use_of(bare: T
     assert numbers(profile, "tones-l")[1] == [1, 2, 3]
     assert [backend.loads.count(name) for name in ("shapes-s", "tones-l")] == [1, 2]
     assert profile.slots == 3  # (3 + 1 + 1 + 1 + 1) / 5 of what one slot carries
+
+
+def test_no_more_slots_are_used_than_are_allowed(bare: Tiny, backend: SlottedBackend) -> None:
+    """Also where more were measured before, and are better."""
+    backend.gains = {
+        name: {2: 2.0, 3: 3.0, 4: 3.0} for name in ("shapes-s", "shapes-m", "shapes-l", "tones-s", "tones-l")
+    }
+    fewer = swept(bare, backend, max_slots=2)[1]
+    assert (fewer.slots, numbers(fewer, "tones-s")[1]) == (2, [1, 2])
+    assert swept(bare, backend)[1].slots == 3
+    assert [swept(bare, backend, max_slots=most)[1].slots for most in (1, 2, 4)] == [1, 2, 3]
 
 
 def test_computing_and_memory_are_in_the_profile(bare: Tiny, backend: SlottedBackend) -> None:

@@ -37,7 +37,7 @@ DEVICE_TIMES = {"FAKE_CUDA_COPY_US": "2000", "FAKE_CUDA_COMPUTE_US": "5000"}
 def doubles() -> dict[str, str]:
     """The environment of a machine with the fake GPU, which takes its time."""
     rtx = target("rtx", f"tensorrt-rtx-cu12-bindings=={RELEASE}", f"tensorrt-rtx-cu12-libs=={RELEASE}")
-    environment = toolchain.environment(nvml=True) | DEVICE_TIMES
+    environment = toolchain.environment(nvml=True) | DEVICE_TIMES | {"FAKE_NVML_REASONS": str(0x4)}
     paths = [Path(__file__).parent / "double", rtx, ROOT / "tests", ROOT]
     return environment | {"PYTHONPATH": os.pathsep.join([*map(str, paths), environment["PYTHONPATH"]])}
 
@@ -107,6 +107,7 @@ def test_profiling_measures_slots_computing_and_power(profiled: tuple[Tiny, str]
         assert variant.slot_bytes > 2**20  # what an execution context of the double takes, and buffers
         assert variant.power_w is None  # cells were too short for a meter
     assert several_qps > 1.2 * alone_qps
+    assert "its clocks were held down while measuring (power cap)" in " ".join(said.split())
     assert f"gpu0 is served with {profile.slots} slots:" in said
 
 

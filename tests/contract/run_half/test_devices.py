@@ -28,7 +28,11 @@ def environment() -> dict[str, str]:
 
 def devices(environment: dict[str, str], *arguments: str, **variables: str) -> str:
     """What `proteus devices` says in an environment with these variables."""
-    command = [sys.executable, "-m", "proteus_cli", "devices", *arguments]
+    return proteus(environment, "devices", *arguments, **variables)
+
+
+def proteus(environment: dict[str, str], *arguments: str, **variables: str) -> str:
+    command = [sys.executable, "-m", "proteus_cli", *arguments]
     paths = f"{ROOT}:{environment['PYTHONPATH']}"
     found = subprocess.run(
         command, env=environment | {"PYTHONPATH": paths} | variables, capture_output=True, text=True, check=True
@@ -99,6 +103,17 @@ def test_what_nvml_does_not_tell_is_unknown(lacks: str, unknown: set[str], envir
 def test_without_nvml_only_readings_are_missing() -> None:
     (device,) = gpus(toolchain.environment())
     assert (device["gpu"]["uuid"], device["readings"]) == (uuid(0), None)
+
+
+def test_doctor_shows_a_gpu_and_says_why_there_is_none(environment: dict[str, str], tmp_path: Path) -> None:
+    doctor = ("doctor", "--json", "-w", str(tmp_path))
+    (seen,) = (each for each in json.loads(proteus(environment, *doctor)) if each["what"] == "gpu0")
+    assert seen["found"].startswith(f"{NAME}, 1.0 GiB, compute 1.1, driver ")
+    findings = json.loads(proteus(environment, *doctor, CUDA_VISIBLE_DEVICES="9"))
+    (hidden,) = (each for each in findings if each["what"] == "gpu")
+    assert (hidden["found"], hidden["hint"]) == (
+        "the CUDA driver shows no device", "CUDA_VISIBLE_DEVICES is `9`; unset it to see all",
+    )  # fmt: skip
 
 
 def test_the_table_shows_it(environment: dict[str, str]) -> None:

@@ -187,6 +187,7 @@ CUresult cuInit(unsigned) {
     for (Unit* copies : {&copies_in, &copies_out}) copies->set_delay_us(number_of("FAKE_CUDA_COPY_US", 0));
     computes.set_delay_us(number_of("FAKE_CUDA_COMPUTE_US", 0));
   }
+  if (visible_cards().empty()) return CUDA_ERROR_NO_DEVICE;
   return CUDA_SUCCESS;
 }
 
