@@ -12,6 +12,7 @@
     ├── GateFailed            exit 5  a measured value broke a gate that the user set
     ├── EngineError           exit 1  a model that fails to load or to run
     │   ├── OutOfDeviceMemory         … for lack of memory on its device
+    │   ├── BuildCancelled            … as someone stopped it while its engine was built
     │   └── DeviceLost                … as its device is in a state in which nothing runs there any more
     ├── ServerError           exit 1  a server that can't start or can't be reached
     └── RequestError                  one request went wrong; front ends map it to their codes
@@ -76,6 +77,10 @@ class EngineError(ProteusError):
 
 
 class OutOfDeviceMemory(EngineError):
+    pass
+
+
+class BuildCancelled(EngineError):
     pass
 
 

@@ -142,7 +142,7 @@ def serve(
     )
     place = Workspace(workspace)
     deployment = deployment_of(plan, place, replan=replan, batching=batching, emulation=emulation)
-    run_server(deployment, options, _announce_emulated if emulate else _announce)
+    run_server(deployment, options, _announce)
 
 
 def _emulation(context: typer.Context, fleet: str | None, *, emulate: bool) -> "Emulation | None":
@@ -174,13 +174,9 @@ def _tokens(path: Path | None) -> "Tokens | None":
     return read_tokens(path) if path is not None else None
 
 
-def _announce(urls: str) -> None:
-    sys.stdout.write(f"ready {urls}\n")
+def _announce(ready: str) -> None:
+    sys.stdout.write(f"ready {ready}\n")
     sys.stdout.flush()
-
-
-def _announce_emulated(urls: str) -> None:
-    _announce(f"{urls} emulated")
 
 
 def _usual_level() -> LogLevel:

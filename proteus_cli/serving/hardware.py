@@ -15,6 +15,7 @@ from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
+from proteus_cli.serving.builds import BuildLog
 from proteus_cli.serving.emulation import Alarm, EmulatedExecutor
 from proteus_cli.serving.executor import EngineKey, Executor, ThreadExecutor
 from proteus_cli.serving.gpu import GpuExecutor
@@ -50,12 +51,17 @@ class Hardware:
     stubs: frozenset[str] = frozenset()
 
 
-def of_this_machine(devices: Mapping[str, Device], catalog: Catalog, models: Models, built: Path) -> Hardware:
+def of_this_machine(
+    devices: Mapping[str, Device], catalog: Catalog, models: Models, built: Path, goes_on: Callable[[], bool]
+) -> Hardware:
     """The devices that are here, by id; GPUs run the engines in ``built``, which are built where they are missing.
 
-    Raises `BackendUnavailable`, `DeviceUnavailable`, and `EngineError` where a model can't be read or built.
+    That may take minutes; it ends once ``goes_on``, which any thread may ask, says no.
+    Raises `BackendUnavailable`, `DeviceUnavailable`, `BuildCancelled` so, and `EngineError` where a model can't be read
+    or built.
     """
-    engines = Engines(built, {model: key for key, model in models.items()}, say=log.info)
+    names = {model: key for key, model in models.items()}
+    engines = Engines(built, names, say=log.info, watch=BuildLog(goes_on).watch)
     backends = {device: open_backend(found, engines) for device, found in devices.items()}
     first = next(iter(backends.values()))
     return Hardware(

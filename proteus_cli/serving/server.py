@@ -25,7 +25,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import BackendUnavailable
+from proteus_cli.errors import BackendUnavailable, BuildCancelled
 from proteus_cli.serving import oip
 from proteus_cli.serving.adaptation import Adaptation, ChangeTotals, Replanner, SolverProcess, hosts
 from proteus_cli.serving.connections import Connections
@@ -42,7 +42,7 @@ from proteus_cli.serving.http.limits import HttpLimits
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.lag import LoopLag
 from proteus_cli.serving.lane import RUNWAY_S, Clock
-from proteus_cli.serving.lifecycle import Event, Lifecycle
+from proteus_cli.serving.lifecycle import Event, Lifecycle, StoppedEarly, unless
 from proteus_cli.serving.listening import ALPN, admits, admits_call, is_local, listen, most_connections, url_of
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.metrics import Metrics
@@ -109,18 +109,23 @@ class Deployment:
 def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; ``announce`` is told the URLs, HTTP first, once requests are taken.
 
+    Behind them stands ``emulated`` where no time that is told of the devices is a measurement.
     Raises `ServerError` where a port can't be had, `EngineError` where a model can't be loaded, `BackendUnavailable`
     where traces are wanted without OpenTelemetry.
     """
     sys.setswitchinterval(GIL_SWITCH_S)
-    with contextlib.ExitStack() as stack:
-        tracing = stack.enter_context(_tracing(options))
-        listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
-        if options.grpc_port is not None:
-            listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
-        runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
-        runner.run(_serve(deployment, options, listeners, announce, tracing))
-    log.info("drained, stopped")
+    try:
+        with contextlib.ExitStack() as stack:
+            tracing = stack.enter_context(_tracing(options))
+            listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
+            if options.grpc_port is not None:
+                listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
+            runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+            runner.run(_serve(deployment, options, listeners, announce, tracing))
+    except (BuildCancelled, StoppedEarly):
+        log.info("stopped before it was ready")
+    else:
+        log.info("drained, stopped")
 
 
 def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]:
@@ -152,16 +157,21 @@ async def _serve(
     announce: Callable[[str], None],
     tracing: "Tracing | None",
 ) -> None:
-    with _hardware(deployment) as hardware:
-        await _serve_on(hardware, deployment, options, listeners, announce, tracing)
+    stop = asyncio.Event()
+    with (
+        _stopping_on_signals(stop),
+        # Engines may be built first, which takes minutes: on a thread, as signals are heard on this one.
+        await asyncio.to_thread(_hardware, deployment, lambda: not stop.is_set()) as hardware,
+    ):
+        await _serve_on(hardware, deployment, options, listeners, announce, tracing, stop)
 
 
-def _hardware(deployment: Deployment) -> AbstractContextManager[Hardware]:
+def _hardware(deployment: Deployment, goes_on: Callable[[], bool]) -> AbstractContextManager[Hardware]:
     catalog, models = deployment.catalog, deployment.models
     if deployment.emulated:
         return made_up(deployment.profiles, catalog, models)
     devices = {device.id: device for device in deployment.devices}
-    return nullcontext(of_this_machine(devices, catalog, models, deployment.built))
+    return nullcontext(of_this_machine(devices, catalog, models, deployment.built, goes_on))
 
 
 async def _serve_on(
@@ -171,9 +181,10 @@ async def _serve_on(
     listeners: Mapping[str, socket.socket],
     announce: Callable[[str], None],
     tracing: "Tracing | None",
+    stop: asyncio.Event,
 ) -> None:
     clock = time.monotonic  # of the loop's kind, but finer: uvloop's counts in milliseconds
-    lifecycle, stop, lag = Lifecycle(), asyncio.Event(), LoopLag()
+    lifecycle, lag = Lifecycle(), LoopLag()
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     slots = {device.id: 1 for device in deployment.devices}
     controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, runway_s=RUNWAY_S)
@@ -190,39 +201,38 @@ async def _serve_on(
         refuses_non_finite=options.refuses_non_finite,
         is_emulated=hardware.is_emulated,
     )
-    with _stopping_on_signals(stop):
-        async with (
-            _fleet(deployment, hardware, controller, plane) as fleet,
-            _adaptation(deployment, controller, fleet, clock) as adaptation,
-        ):
-            platform = hardware.platform
-            models = Models(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
-            changes = adaptation.totals if adaptation is not None else ChangeTotals()
-            async with _watching(lag.watch()), _connections(options) as connections:
-                pages = Pages(
-                    plane,
-                    models,
-                    Metrics(plane, connections, lag, changes),
-                    platform=platform,
-                    status=lambda: status(plane, adaptation),
-                    needs_token=options.tokens is not None,
-                )
-                protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
-                async with AsyncExitStack() as stack:
-                    for name, listener in listeners.items():
-                        tls = options.tls(ALPN[name]) if options.tls is not None else None
-                        await stack.enter_async_context(accepting(listener, protocols[name], tls))
-                    _keep_what_is_loaded()
-                    lifecycle.on(Event.WARMED_UP)
-                    _say_ready(listeners, options, controller.plan, announce)
-                    await stop.wait()
-                    stop_s = clock() + options.drain_timeout_s
-                    lifecycle.on(Event.STOPPED)
-                    connections.is_draining = True
-                    await _drain(plane, stop_s)
-                await connections.close(max(GOODBYE_S, stop_s - clock()))
-            lifecycle.on(Event.EMPTIED)
-            _say_endings(plane)
+    async with (
+        _fleet(deployment, hardware, controller, plane, stop) as fleet,
+        _adaptation(deployment, controller, fleet, clock) as adaptation,
+    ):
+        platform = hardware.platform
+        models = Models(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
+        changes = adaptation.totals if adaptation is not None else ChangeTotals()
+        async with _watching(lag.watch()), _connections(options) as connections:
+            pages = Pages(
+                plane,
+                models,
+                Metrics(plane, connections, lag, changes),
+                platform=platform,
+                status=lambda: status(plane, adaptation),
+                needs_token=options.tokens is not None,
+            )
+            protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
+            async with AsyncExitStack() as stack:
+                for name, listener in listeners.items():
+                    tls = options.tls(ALPN[name]) if options.tls is not None else None
+                    await stack.enter_async_context(accepting(listener, protocols[name], tls))
+                _keep_what_is_loaded()
+                lifecycle.on(Event.WARMED_UP)
+                _say_ready(listeners, options, controller.plan, announce, is_emulated=hardware.is_emulated)
+                await stop.wait()
+                stop_s = clock() + options.drain_timeout_s
+                lifecycle.on(Event.STOPPED)
+                connections.is_draining = True
+                await _drain(plane, stop_s)
+            await connections.close(max(GOODBYE_S, stop_s - clock()))
+        lifecycle.on(Event.EMPTIED)
+        _say_endings(plane)
 
 
 def _protocols(
@@ -264,13 +274,18 @@ def _keep_what_is_loaded() -> None:
 
 
 def _say_ready(
-    listeners: Mapping[str, socket.socket], options: ServerOptions, plan: Plan, announce: Callable[[str], None]
+    listeners: Mapping[str, socket.socket],
+    options: ServerOptions,
+    plan: Plan,
+    announce: Callable[[str], None],
+    *,
+    is_emulated: bool,
 ) -> None:
     if options.tokens is None and not all(map(is_local, listeners.values())):
         log.warning("whoever reaches this machine may ask; `--auth-tokens` keeps strangers out")
     urls = [url_of(name, listener, is_safe=options.tls is not None) for name, listener in listeners.items()]
     log.info("ready at %s", " ".join(urls), extra=fields(urls=urls, hosts=hosts(plan)))
-    announce(" ".join(urls))
+    announce(" ".join([*urls, "emulated"] if is_emulated else urls))
 
 
 @contextlib.contextmanager
@@ -309,7 +324,7 @@ def _largest_body(plane: DataPlane) -> int:
 
 @asynccontextmanager
 async def _fleet(
-    deployment: Deployment, hardware: Hardware, controller: Controller, plane: DataPlane
+    deployment: Deployment, hardware: Hardware, controller: Controller, plane: DataPlane, stop: asyncio.Event
 ) -> AsyncIterator[Fleet]:
     fleet = Fleet(
         controller,
@@ -323,7 +338,7 @@ async def _fleet(
     )
     plane.lanes = fleet.lanes
     try:
-        await fleet.deploy(deployment.plan)
+        await unless(stop, fleet.deploy(deployment.plan))
         yield fleet
     finally:
         fleet.close()

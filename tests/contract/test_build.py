@@ -6,8 +6,6 @@ Its plans are not TensorRT's, and nothing here runs one.
 import ctypes
 import gc
 import importlib
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ import onnx
 import pytest
 from contract import figures
 from contract.downloads import target
+from contract.figures import Part
 from onnx import TensorProto, helper, numpy_helper
 from tiny import mlp, save_model, tensor
 
@@ -52,7 +51,7 @@ def rtx() -> ModuleType:
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     sys.path.append(str(place))
     bindings = importlib.import_module("tensorrt_rtx_bindings")
-    figures.tell("builder", f"TensorRT-RTX {bindings.__version__}")
+    figures.note(Part.BUILD, "builder", f"TensorRT-RTX {bindings.__version__}, on the CPU")
     return bindings
 
 
@@ -112,11 +111,7 @@ def test_the_sample_zoo_builds(variant: str, tmp_path: Path) -> None:
     assert 0.0 <= told[0] <= told[-1] <= 1.0
     assert timing_path(tmp_path) == tmp_path / f"timing-{RELEASE}.cache"
     assert timing_path(tmp_path).stat().st_size > 0
-    ENGINES.append(variant)
-    figures.tell("engines built", f"{len(ENGINES)} of the {len(MODELS)} variants of the sample zoo")
-
-
-ENGINES: list[str] = []
+    figures.tell(Part.BUILD, "variants of the sample zoo built", variant, of=len(MODELS))
 
 
 def test_a_variant_in_fp16_is_built_as_its_file_says(tmp_path: Path) -> None:
@@ -312,46 +307,6 @@ def test_an_error_in_the_progress_is_raised_and_ends_the_build(tmp_path: Path) -
     assert not (tmp_path / "built").exists()
 
 
-INTERRUPTED = """
-import ctypes, importlib, sys, warnings
-from pathlib import Path
-warnings.simplefilter("ignore")
-place, model, root = map(Path, sys.argv[1:])
-for library in sorted((place / "tensorrt_rtx_libs").glob("*.so*")):
-    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-sys.path.append(str(place))
-sys.modules["tensorrt"] = importlib.import_module("tensorrt_rtx_bindings")
-from proteus_cli.backends.tensorrt.building import build, key_of
-from proteus_cli.backends.tensorrt.cache import Wanted, ensure
-from proteus_cli.domain.engine import BuildOptions, Gpu
-
-def follow(now, done_frac):
-    if now != "starting":
-        print("building", flush=True)
-    return True
-
-options = BuildOptions(8, 32)
-wanted = Wanted("none", "a", "a-s", key_of(model, Gpu("none", "0.0", 1, "none"), options))
-try:
-    ensure(root, wanted, lambda: build(model, options, root / "none", follow), lambda _: None)
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
-
-
-def test_ctrl_c_ends_the_build_and_leaves_nothing(tmp_path: Path, rtx: ModuleType) -> None:
-    model = deep(tmp_path, layers=300)
-    place = Path(str(rtx.__file__)).parents[1]
-    command = [sys.executable, "-c", INTERRUPTED, str(place), str(model), str(tmp_path / "built")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "building\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
-    left = [path.name for path in (tmp_path / "built").rglob("*") if path.is_file()]
-    assert left == [".lock"]
-
-
 # --- the timing cache and the cache of engines
 
 
@@ -371,7 +326,7 @@ def test_an_engine_is_built_once_and_again_where_its_key_changes(tmp_path: Path)
     def get(options: BuildOptions) -> bytes:
         wanted = Wanted("none", "a", "a-s", key_of(model, NO_GPU, options))
         found = ensure(
-            tmp_path / "built", wanted, lambda: built(model, tmp_path / "built" / "none", options), said.append
+            tmp_path / "built", wanted, lambda _: built(model, tmp_path / "built" / "none", options), said.append
         )
         return found.plan.read_bytes()
 

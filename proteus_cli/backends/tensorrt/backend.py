@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proteus_cli.backends.base import Runner
-    from proteus_cli.backends.engines import EngineName, Engines
+    from proteus_cli.backends.engines import EngineName, Engines, Progress
     from proteus_cli.domain.device import Device
 
 
@@ -62,10 +62,10 @@ class TensorRT:
         wanted = Wanted(self._device.type, family, variant, key_of(model, self._gpu, options))
         timings = directory_of(self._engines.built, self._device.type)
 
-        def make() -> bytes:
-            return build(model, options, timings, self._engines.progress, on_device=self.context.current)
+        def make(progress: Progress) -> bytes:
+            return build(model, options, timings, progress, on_device=self.context.current)
 
-        return ensure(self._engines.built, wanted, make, self._engines.say)
+        return ensure(self._engines.built, wanted, make, self._engines.say, self._engines.watch)
 
     def _name(self, model: Path) -> EngineName:
         try:

@@ -1,30 +1,17 @@
 """What the fake driver offers to tests, called past pycuda."""
 
 import ctypes
-from dataclasses import dataclass, fields
+from collections import Counter
+from dataclasses import fields
+
+from contract.run_half.census import Census
 
 LAUNCH_FAILED, ILLEGAL_ADDRESS, UNKNOWN = 719, 700, 999
 
 _driver = ctypes.CDLL("libcuda.so.1")
 
-
-@dataclass(frozen=True)
-class Census:
-    """In the order of the driver's own (`census.hpp`): what is alive, then what should not have been done."""
-
-    streams: int
-    events: int
-    device_bytes: int
-    pinned_bytes: int
-    pushed_contexts: int
-    calls_without_context: int
-    pageable_copies: int
-    default_stream_calls: int
-    blocking_streams: int
-    spinning_waits: int
-
-
-CLEAN = Census(*[0] * len(fields(Census)))
+injected: Counter[str] = Counter()
+"""Faults that were injected and came out as they should."""
 
 
 def census() -> Census:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from contract.run_half import double_tensorrt, fake
+from contract.run_half import fake
+from contract.run_half.census import CLEAN
+from contract.run_half.plans import make_plan
 from onnx import helper
 from tiny import INPUTS, looking_up, mlp, save_model, tensor
 
@@ -43,7 +45,7 @@ class Models:
         self._runners = {key: OnnxRuntime(CPU).runner(path).__enter__() for key, path in self.paths.items()}
 
     def plan(self, key: EngineKey, model: Path) -> bytes:
-        return double_tensorrt.make_plan(model, MAX_ROWS)
+        return make_plan(model, MAX_ROWS)
 
     def answer(self, key: EngineKey, rows: Rows) -> Rows:
         return self._runners[key].infer({"x": rows})["scores"]
@@ -112,4 +114,4 @@ async def opened(*, slots: int = 2, leaves_nothing: bool = True) -> AsyncIterato
             executor.close()
     if leaves_nothing:
         left = fake.census()
-        assert left == fake.CLEAN, f"left over or done wrong: {left}"
+        assert left == CLEAN, f"left over or done wrong: {left}"

@@ -5,6 +5,7 @@ named. It fails with an assertion, and prints figures otherwise.
 """
 
 import asyncio
+import json
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -23,6 +24,7 @@ if __name__ == "__main__" and len(sys.argv) > 2:
 import numpy as np  # noqa: E402 - the double and the plant come first
 import pytest  # noqa: E402
 from contract.run_half import fake, lab  # noqa: E402
+from contract.run_half.plans import make_plan  # noqa: E402
 from tiny import INPUTS  # noqa: E402
 
 from proteus_cli.backends.tensorrt.cuda import primary_context  # noqa: E402
@@ -142,7 +144,7 @@ async def shapes() -> str:
         for most in (5, 5, 5, 2, 2, 5):
             engine.infer({"x": rows[:most]})
         with engine.slot() as slot:
-            told = slot._context.shapes_set
+            told = slot._context._shapes_set
         engine.close()
         assert told == 3, f"told {told} times"
         return "told 3 times for 6 batches"
@@ -209,6 +211,7 @@ async def _load_without_memory(device: "lab.Lab", allocation: int) -> EngineErro
     try:
         await device.load(lab.LARGE)
     except EngineError as error:
+        fake.injected["out of memory"] += 1
         return error
     finally:
         fake.fail_allocations_from(0)
@@ -221,7 +224,7 @@ async def too_large() -> str:
     async with lab.opened() as device:
         await device.load(lab.SMALL)
         before = fake.census()
-        plan = double_tensorrt.make_plan(device.models.paths[lab.LARGE], 2**26)
+        plan = make_plan(device.models.paths[lab.LARGE], 2**26)
         fake.fail_allocations_from(2)  # the first one after the weights would say so itself
         with pytest.raises(OutOfDeviceMemory) as refusal:
             LoadedEngine(plan, primary_context(0), slots=2)
@@ -238,7 +241,7 @@ async def unservable() -> str:
     async with lab.opened() as device:
         before = fake.census()
         fixed = lab.with_fixed_batch(device.models.paths[lab.SMALL].with_name("fixed.onnx"))
-        plans = {b"\x08\0\0\0 garbage": "can't load", double_tensorrt.make_plan(fixed, 4): "first axis"}
+        plans = {b"\x08\0\0\0 garbage": "can't load", make_plan(fixed, 4): "first axis"}
         for plan, words in plans.items():
             with pytest.raises(EngineError, match=words) as held:
                 LoadedEngine(plan, primary_context(0), slots=2)
@@ -308,6 +311,7 @@ async def astray() -> str:
         assert isinstance(found[0], DeviceLost), found
         assert "illegal memory access" in found[0].message
         assert len(device.told) == 1
+        fake.injected["illegal memory access"] += 1
         return "an illegal address"
 
 
@@ -331,6 +335,7 @@ async def _lose(fault: Callable[[], None], words: str) -> str:
         with pytest.raises(DeviceLost):
             await device.load(lab.LARGE)
     assert fake.census().pushed_contexts == 0
+    fake.injected[words] += 1
     return f"{len(lost)} of {len(ended)} batches failed"
 
 
@@ -339,4 +344,6 @@ def _plan(device: "lab.Lab") -> bytes:
 
 
 if __name__ == "__main__":
-    print(asyncio.run(SCENARIOS[sys.argv[1]]()))  # noqa: T201 - the figures of the run
+    said = asyncio.run(SCENARIOS[sys.argv[1]]())
+    figures = {"said": said, **double_tensorrt._made(), "faults": fake.injected}
+    print(json.dumps(figures))  # noqa: T201 - for the test, and whoever runs it by hand

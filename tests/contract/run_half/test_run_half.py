@@ -1,14 +1,14 @@
 """The run half: real pycuda on a driver in host memory, and wrong adapters that must be found."""
 
+import json
 import re
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from contract import figures
+from contract.figures import Part
 from contract.run_half import toolchain
 from contract.run_half.plants import PLANTS
 
@@ -20,16 +20,10 @@ SCENARIOS = (
 )  # fmt: skip
 TIMEOUT_S = 60.0
 
-done: Counter[str] = Counter()
-
 
 @pytest.fixture(scope="module")
-def environment() -> Iterator[dict[str, str]]:
-    yield toolchain.environment()
-    figures.tell(
-        "run half",
-        f"{toolchain.PYCUDA} on the fake driver: {done['right']} scenarios, {done['wrong']} wrong adapters caught",
-    )
+def environment() -> dict[str, str]:
+    return toolchain.environment()
 
 
 def run(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -46,6 +40,7 @@ def test_pycuda_is_the_real_one(environment: dict[str, str]) -> None:
     probe = "import pycuda.driver as d; d.init(); print(d.get_driver_version(), d.Device(0).name())"
     found = subprocess.run([sys.executable, "-c", probe], env=environment, text=True, capture_output=True, check=True)
     assert found.stdout.strip() == "12090 Fake CUDA device (host memory)"
+    figures.note(Part.RUN, "runs", f"{toolchain.PYCUDA}, compiled here, on a driver in host memory")
 
 
 def test_the_driver_says_what_decides_over_engines(environment: dict[str, str]) -> None:
@@ -63,7 +58,12 @@ def test_scenario(environment: dict[str, str], scenario: str) -> None:
     found = run(environment, scenario)
     assert found.returncode == 0, found.stdout
     assert "PyCUDA" not in found.stdout, found.stdout  # it warns of what it can't free
-    done["right"] += 1
+    ran = json.loads(found.stdout.splitlines()[-1])
+    figures.tell(Part.RUN, "scenarios", scenario, of=len(SCENARIOS))
+    figures.tell(Part.RUN, "slots run", scenario, each=ran["slots"])
+    figures.tell(Part.RUN, "batches run", scenario, each=ran["batches"])
+    for fault, times in ran["faults"].items():
+        figures.tell(Part.RUN, f"faults injected: {fault}", scenario, each=times)
 
 
 @pytest.mark.parametrize("name", PLANTS)
@@ -71,7 +71,7 @@ def test_a_wrong_adapter_is_caught(environment: dict[str, str], name: str) -> No
     found = run(environment, PLANTS[name].scenario, name)
     assert found.returncode != 0, f"not caught: {found.stdout}"
     assert re.search(PLANTS[name].words, found.stdout), found.stdout
-    done["wrong"] += 1
+    figures.tell(Part.RUN, "wrong adapters caught", name, of=len(PLANTS))
 
 
 def test_all_scenarios_are_run() -> None:

@@ -1,0 +1,42 @@
+"""Engines that are built while a server starts or changes its plan: told in the log, and ended with the server."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from proteus_cli.backends.engines import Progress
+from proteus_cli.errors import BuildCancelled
+from proteus_cli.serving.logs import fields
+
+EVERY_S = 10.0
+
+log = logging.getLogger("proteus.hardware")
+
+
+class BuildLog:
+    """Says every 10 s how far a build is; ``goes_on`` is asked whether it should be built at all."""
+
+    def __init__(self, goes_on: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
+        self._goes_on, self._clock = goes_on, clock
+
+    @contextmanager
+    def watch(self, name: str) -> Iterator[Progress]:
+        """Follow the build of an engine."""
+        due_s = self._clock() + EVERY_S
+
+        def follow(now: str, done_frac: float) -> bool:
+            nonlocal due_s
+            if self._clock() >= due_s:
+                due_s = self._clock() + EVERY_S
+                log.info(
+                    "building %s: %.0f%%, %s", name, done_frac * 100, now,
+                    extra=fields(engine=name, done_frac=round(done_frac, 3)),
+                )  # fmt: skip
+            return self._goes_on()
+
+        try:
+            yield follow
+        except BuildCancelled:
+            log.info("building %s was cancelled, nothing of it was kept", name, extra=fields(engine=name))
+            raise
