@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint type layers unit contract chaos golden proto docs docs-check
+.PHONY: help setup demo test fmt lint type layers unit contract contract-key test-gpu chaos golden proto docs docs-check
 .PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-emulation lock all clean
 
 help:  ## show the verbs
@@ -46,8 +46,14 @@ unit: setup  ## all tests: those that start no server on all cores, then the oth
 	$(BIN)/pytest -m "not live" -n auto --dist loadfile
 	$(BIN)/pytest -m live
 
-contract: setup  ## what can be verified of GPUs without one
-	$(BIN)/pytest tests/contract
+contract: setup  ## what can be verified of GPUs without one; ends with a table of what was checked
+	$(BIN)/pytest tests/contract -n auto --dist loadfile
+
+contract-key: setup  ## the key under which CI may keep build/contract, with what `make contract` downloads and compiles
+	@$(BIN)/python tests/contract/cache_key.py
+
+test-gpu: setup  ## the tests of the run half on a real GPU; skipped where there is none
+	$(BIN)/pytest tests/gpu -rs
 
 chaos: setup  ## bad clients of every kind against a server; DURATION=60s
 	$(BIN)/pytest tests/live/test_chaos.py -s --chaos $(DURATION)

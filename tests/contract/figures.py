@@ -1,7 +1,9 @@
 """What the contract tests checked, in figures; `reporting.py` prints them at the end of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
+from time import perf_counter
 
 
 class Part(StrEnum):
@@ -43,9 +45,17 @@ def note(part: Part, about: str, text: str) -> None:
     _told.setdefault((part, about), {})[text] = text
 
 
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Something that is made once and kept between runs."""
+    start_s = perf_counter()
+    yield
+    note(Part.MADE, "made now, kept for the next run", f"{what} ({perf_counter() - start_s:.0f} s)")
+
+
 def sent() -> Told:
     """All that was told in this process, for another to `receive`."""
-    return [(part, about, names, _totals.get((part, about))) for (part, about), names in _told.items()]
+    return [(part.value, about, names, _totals.get((part, about))) for (part, about), names in _told.items()]
 
 
 def receive(told: Told) -> None:

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from contract import figures
-from contract.downloads import target
+from contract import downloads, figures
 from contract.figures import Part
 from onnx import TensorProto, helper, numpy_helper
 from tiny import mlp, save_model, tensor
@@ -31,7 +30,6 @@ from proteus_cli.store import Workspace
 # Its timing cache does nothing, as it tunes on the GPU later; it says so by a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
 
-RELEASE = "1.7.1.116"
 ZOO = Workspace(Path(__file__).parents[2])
 MODELS = {
     variant.name: ZOO.model_path(variant.onnx)
@@ -46,7 +44,7 @@ NO_GPU = Gpu(name="none", compute_capability="0.0", multiprocessors=1, driver="n
 @pytest.fixture(scope="session")
 def rtx() -> ModuleType:
     """The bindings, with the libraries that they need. Fails where they can't be had."""
-    place = target("rtx", f"tensorrt-rtx-cu12-bindings=={RELEASE}", f"tensorrt-rtx-cu12-libs=={RELEASE}")
+    place = downloads.rtx()
     for library in sorted((place / "tensorrt_rtx_libs").glob("*.so*")):
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     sys.path.append(str(place))
@@ -109,7 +107,7 @@ def test_the_sample_zoo_builds(variant: str, tmp_path: Path) -> None:
     assert len(plan) > 1000
     assert told == sorted(told)
     assert 0.0 <= told[0] <= told[-1] <= 1.0
-    assert timing_path(tmp_path) == tmp_path / f"timing-{RELEASE}.cache"
+    assert timing_path(tmp_path) == tmp_path / f"timing-{downloads.RTX}.cache"
     assert timing_path(tmp_path).stat().st_size > 0
     figures.tell(Part.BUILD, "variants of the sample zoo built", variant, of=len(MODELS))
 

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract import figures
-from contract.downloads import target
+from contract import downloads, figures
 from contract.figures import Part
 from contract.run_half import census, toolchain
-from contract.test_build import RELEASE
 from tiny import Tiny, TinyFamily, add_plan, add_profiles, change_json, make_workspace
 
 ROOT = Path(__file__).parents[3]
@@ -54,9 +52,8 @@ class Machine:
 
 def machine(left: Path) -> Machine:
     """Fails where pycuda, the builder or a compiler can't be had."""
-    rtx = target("rtx", f"tensorrt-rtx-cu12-bindings=={RELEASE}", f"tensorrt-rtx-cu12-libs=={RELEASE}")
     environment = toolchain.environment()
-    paths = [Path(__file__).parent / "double", rtx, ROOT / "tests", ROOT]
+    paths = [Path(__file__).parent / "double", downloads.rtx(), ROOT / "tests", ROOT]
     path = os.pathsep.join([*map(str, paths), environment["PYTHONPATH"]])
     return Machine(environment | {"PYTHONPATH": path, census.VARIABLE: str(left)}, left)
 

@@ -20,6 +20,13 @@ def census() -> Census:
     return Census(*values)
 
 
+def busy_s() -> tuple[float, float]:
+    """How long the parts of the device were busy: each by itself, added up, and any of them."""
+    each, any_of_them = ctypes.c_double(), ctypes.c_double()
+    _driver.fake_busy(ctypes.byref(each), ctypes.byref(any_of_them))
+    return each.value, any_of_them.value
+
+
 def slow_down(*, copies_s: float = 0.0, compute_s: float = 0.0) -> None:
     """From now on each copy and each computation takes so long, one of a kind at a time."""
     _driver.fake_set_copy_delay_us(ctypes.c_long(round(copies_s * 1e6)))

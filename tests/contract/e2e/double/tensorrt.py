@@ -38,9 +38,9 @@ _parsed: list[Path] = []
 
 
 class OnnxParser(rtx.OnnxParser):  # type: ignore[misc]  # a base without stubs
-    def parse_from_file(self, path: str) -> bool:
-        _parsed.append(Path(path))
-        return bool(super().parse_from_file(path))
+    def parse_from_file(self, model: str) -> bool:
+        _parsed.append(Path(model))
+        return bool(super().parse_from_file(model))
 
 
 class Builder(rtx.Builder):  # type: ignore[misc]  # a base without stubs

@@ -449,6 +449,8 @@ void fake_fail_launch(int n, int error) { faults().fail_launch(n, static_cast<CU
 
 void fake_lose_context(int error) { faults().lose(static_cast<CUresult>(error)); }
 
+void fake_busy(double* each_s, double* any_s) { meter().read(each_s, any_s); }
+
 // The numbers of a census, in the order of its members.
 void fake_census(long* values) {
   for (const auto* count : census().in_order()) *values++ = *count;
