@@ -35,7 +35,8 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Any:
 
 def _fail(report: Any) -> None:
     report.outcome = "failed"
-    report.longrepr = f"the contract can't be skipped: {report.longrepr}"
+    *_, why = report.longrepr  # file, line and reason
+    report.longrepr = f"the contract can't be skipped: {why}"
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -24,12 +24,12 @@ def surface(text: str) -> Surface:
 
 def offers_more(double: Surface, real: Surface) -> list[str]:
     """Names of a double that the real one hasn't, and calls that it would refuse."""
-    return [
-        name if name not in real else f"{name}({', '.join(p.name for p in form.parameters)})"
-        for name, forms in double.items()
-        for form in forms or (None,)
-        if not _is_real(name, form, real)
-    ]
+    calls = ((name, form) for name, forms in double.items() for form in forms or (None,))
+    return [_shown(name, form) for name, form in calls if not _is_real(name, form, real)]
+
+
+def _shown(name: str, form: Signature | None) -> str:
+    return name if form is None else f"{name}({', '.join(each.name for each in form.parameters)})"
 
 
 def _is_real(name: str, form: Signature | None, real: Surface) -> bool:
@@ -76,9 +76,8 @@ def _assigned(node: ast.Assign | ast.AnnAssign) -> Iterator[str]:
 
 def _kept_on_self(function: ast.FunctionDef) -> Iterator[str]:
     for node in ast.walk(function):
-        is_set = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-        if is_set and ast.unparse(node.value) == "self" and _is_public(node.attr):
-            yield node.attr
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and _is_public(node.attr):
+            yield from [node.attr] if ast.unparse(node.value) == "self" else []
 
 
 def _is_public(name: str) -> bool:

@@ -54,7 +54,7 @@ def test_what_a_double_offers_is_found() -> None:
         ("def run(self, stream): ...", []),
         ("def _helped(self): ...", []),
         ("def __init__(self): self.size = 1", []),
-        ("def stop(self): ...", ["Engine.stop"]),
+        ("def stop(self): ...", ["Engine.stop()"]),
         ("def run(self, name, rows): ...", ["Engine.run(name, rows)"]),
         ("def run(self, title): ...", ["Engine.run(title)"]),
         ("def run(self): ...", ["Engine.run()"]),
