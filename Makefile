@@ -9,7 +9,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit contract contract-key test-gpu chaos golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-emulation lock all clean
+.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-emulation bench-gpu lock all clean
 
 help:  ## show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,7 +53,7 @@ contract-key: setup  ## the key under which CI may keep build/contract, with wha
 	@$(BIN)/python tests/contract/cache_key.py
 
 test-gpu: setup  ## the tests of the run half on a real GPU; skipped where there is none
-	$(BIN)/pytest tests/gpu -rs
+	$(BIN)/pytest tests/gpu -rs -s
 
 chaos: setup  ## bad clients of every kind against a server; DURATION=60s
 	$(BIN)/pytest tests/live/test_chaos.py -s --chaos $(DURATION)
@@ -88,6 +88,9 @@ bench-serving: setup  ## proteus beside mosec, Triton and others; 25 minutes; ne
 
 bench-emulation: setup  ## how exact emulated devices are, and how near to the simulator; 4 minutes
 	$(BIN)/python -m benchmarks.emulation
+
+bench-gpu: setup  ## our lane on a GPU beside trtexec; 2 minutes; needs a GPU, TensorRT and trtexec
+	$(BIN)/python -m benchmarks.gpu
 
 lock:  ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock --upgrade

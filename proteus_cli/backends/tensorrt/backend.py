@@ -35,9 +35,9 @@ class TensorRT:
         """Raises `BackendUnavailable` without TensorRT or pycuda, `DeviceUnavailable` without the GPU."""
         version = tensorrt_version()
         self._device, self._engines = device, engines
-        self._gpu = describe_gpu(device)
+        self.gpu = describe_gpu(device)
         self.context = primary_context(ordinal_of(device))
-        self.versions = BackendVersions(str(trt.__name__), {"tensorrt": version, "driver": self._gpu.driver})
+        self.versions = BackendVersions(str(trt.__name__), {"tensorrt": version, "driver": self.gpu.driver})
 
     def prepare(self, model: Path) -> float:
         """Build the engine of a model where there is none that fits; how many seconds building it took."""
@@ -45,7 +45,11 @@ class TensorRT:
 
     def plan(self, model: Path) -> bytes:
         """The serialized engine of a model, built first if need be. Raises `EngineError`, `ArtefactError`."""
-        return self._ensure(model).plan.read_bytes()
+        return self.plan_file(model).read_bytes()
+
+    def plan_file(self, model: Path) -> Path:
+        """Where that lies. Raises like `plan`."""
+        return self._ensure(model).plan
 
     @contextmanager
     def runner(self, model: Path) -> Iterator[Runner]:
@@ -59,7 +63,7 @@ class TensorRT:
     def _ensure(self, model: Path) -> Found:
         family, variant = self._name(model)
         options = self._options(family, variant)
-        wanted = Wanted(self._device.type, family, variant, key_of(model, self._gpu, options))
+        wanted = Wanted(self._device.type, family, variant, key_of(model, self.gpu, options))
         timings = directory_of(self._engines.built, self._device.type)
 
         def make(progress: Progress) -> bytes:

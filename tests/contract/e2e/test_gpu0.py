@@ -10,12 +10,13 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from contract import figures
-from contract.e2e.machine import DEVICE, TYPE, Machine, planned
+from contract.e2e.machine import DEVICE, ROOT, TYPE, Machine, planned
 from contract.e2e.machine import machine as machine_with_doubles
 from contract.figures import Part
 from contract.test_build import deep
@@ -126,6 +127,41 @@ def test_a_plan_for_it_is_served_and_replayed(
     assert (found["requests"], found["failed"]) == (40, 0)
     assert found["served"] > 0
     marked("plan", "answers", "status", "ready line", "metrics", "log", "report")
+
+
+# --- the benchmark
+
+
+TRTEXEC = """\
+#!/bin/sh
+echo "$@" >> "$(dirname "$0")/calls"
+echo '[I] Throughput: 100 qps'
+"""
+
+
+def test_the_benchmark_runs_on_doubles_and_says_that_they_are(
+    profiled: tuple[Tiny, str], machine: Machine, tmp_path: Path
+) -> None:
+    """Beside a `trtexec` that always says the same."""
+    made, _ = profiled
+    tool = tmp_path / "trtexec"
+    tool.write_text(TRTEXEC, encoding="utf-8")
+    tool.chmod(0o755)
+    options = ["--variant=tones/tones-l", "--batch=4", "--slots=1,2", "--rounds=2", "--seconds=0.1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", *options, f"--workspace={made.root}"], cwd=ROOT,
+        env={**machine.environment, "PATH": f"{tmp_path}:{os.environ['PATH']}", "COLUMNS": "120"},
+        text=True, timeout=WITHIN_S, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert f"{DEVICE}, tensorrt" in done.stdout
+    assert "EMULATED" in done.stdout
+    assert len(re.findall(r"│ [12] .* 400 .*–", done.stdout)) == 2, done.stdout
+    plan = made.place.built_dir / TYPE / "tones__tones-l" / "1" / "model.plan"
+    calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
+    asked = [f"--loadEngine={plan} --shapes=x:4x{INPUTS} --infStreams={n} --duration=0.1 --warmUp=500" for n in (1, 2)]
+    assert calls == asked * 2
+    machine.require_clean()
 
 
 # --- told to stop while an engine is built

@@ -78,12 +78,12 @@ class Runtime:
             why = f"not a plan: {type(error).__name__}"
             self._logger.log(ILogger.Severity.ERROR, why)
             return None
-        return ICudaEngine(session, max_rows, memory)
+        return ICudaEngine(session, max_rows, memory, model)
 
 
 class ICudaEngine:
-    def __init__(self, session: Any, max_rows: int, memory: _DeviceMemory) -> None:
-        self._session, self._max_rows, self._memory = session, max_rows, memory
+    def __init__(self, session: Any, max_rows: int, memory: _DeviceMemory, model: bytes) -> None:
+        self._session, self._max_rows, self._memory, self._model = session, max_rows, memory, model
         self._inputs: list[str] = [value.name for value in session.get_inputs()]
         self._outputs = [value.name for value in session.get_outputs()]
         self._values: dict[str, Any] = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
@@ -133,9 +133,7 @@ class IExecutionContext:
         return True
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        ticket = next(_tickets)
-        _enqueued[ticket] = (self, dict(self._rows), dict(self._addresses))
-        return int(_driver.cuLaunchHostFunc(stream_handle, _compute, ticket)) == 0
+        return _launch(self, stream_handle, next(_tickets))
 
     def _compute(self, rows: dict[str, int], addresses: dict[str, int]) -> None:
         engine = self._engine
@@ -154,6 +152,12 @@ class IExecutionContext:
 _contexts = count()
 _tickets = count(1)  # 0 would be a null pointer
 _enqueued: dict[int, tuple[IExecutionContext, dict[str, int], dict[str, int]]] = {}
+
+
+def _launch(context: IExecutionContext, stream_handle: int, ticket: int) -> bool:
+    """On the host, in the order of the stream: for a driver whose memory is there, too."""
+    _enqueued[ticket] = (context, dict(context._rows), dict(context._addresses))
+    return int(_driver.cuLaunchHostFunc(stream_handle, _compute, ticket)) == 0
 
 
 def _run_enqueued(ticket: int) -> None:

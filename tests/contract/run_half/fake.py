@@ -4,8 +4,9 @@ import ctypes
 from collections import Counter
 from dataclasses import fields
 
-from contract.run_half.census import Census
+from contract.run_half.census import CLEAN, Census
 
+TOLERANCE = 1e-5  # of answers
 LAUNCH_FAILED, ILLEGAL_ADDRESS, UNKNOWN = 719, 700, 999
 
 _driver = ctypes.CDLL("libcuda.so.1")
@@ -27,10 +28,22 @@ def busy_s() -> tuple[float, float]:
     return each.value, any_of_them.value
 
 
-def slow_down(*, copies_s: float = 0.0, compute_s: float = 0.0) -> None:
-    """From now on each copy and each computation takes so long, one of a kind at a time."""
+def is_back(before: Census) -> bool:
+    """Whether all that was made since is gone."""
+    return census() == before
+
+
+def require_clean(_before: Census) -> None:
+    """Nothing is left of what this process made, and it did nothing that should not be done."""
+    left = census()
+    assert left == CLEAN, f"left over or done wrong: {left}"
+
+
+def slow_down(*, copies_s: float = 0.0, compute_s: float = 0.0) -> tuple[float, float]:
+    """From now on each copy and each computation takes at least so long, one of a kind at a time."""
     _driver.fake_set_copy_delay_us(ctypes.c_long(round(copies_s * 1e6)))
     _driver.fake_set_compute_delay_us(ctypes.c_long(round(compute_s * 1e6)))
+    return copies_s, compute_s
 
 
 def fail_allocations_from(n: int) -> None:
