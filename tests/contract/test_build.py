@@ -4,9 +4,9 @@ Its plans are not TensorRT's, and nothing here runs one.
 """
 
 import ctypes
-import gc
 import importlib
 import sys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +20,10 @@ from contract.figures import Part
 from onnx import TensorProto, helper, numpy_helper
 from tiny import mlp, save_model, tensor
 
+from proteus_cli.backends.tensorrt import building
 from proteus_cli.backends.tensorrt.building import build, key_of
 from proteus_cli.backends.tensorrt.cache import Wanted, ensure
+from proteus_cli.backends.tensorrt.listening import logger_into
 from proteus_cli.backends.tensorrt.timing import timing_path
 from proteus_cli.domain.engine import BuildOptions, Gpu
 from proteus_cli.errors import EngineError
@@ -249,21 +251,25 @@ def test_a_workspace_that_is_too_small_is_named(tmp_path: Path) -> None:
     assert error.hint == "allow a larger workspace"
 
 
-def alive(kind: type) -> list[Any]:
-    return [each for each in gc.get_objects() if isinstance(each, kind)]
-
-
-def test_an_error_keeps_nothing_of_tensorrt_alive(tmp_path: Path, rtx: ModuleType) -> None:
+def test_an_error_keeps_nothing_of_tensorrt_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its objects would be freed by whoever drops the error, at any time and on any thread, which could stop a build.
 
     The builder keeps its logger, so where no logger is left, nothing is.
     """
+    loggers: list[weakref.ref[Any]] = []
+
+    def remembered(errors: list[str]) -> Any:
+        logger = logger_into(errors)
+        loggers.append(weakref.ref(logger))
+        return logger
+
+    monkeypatch.setattr(building, "logger_into", remembered)
     assert built(MODELS["digits-xs"], tmp_path)
-    assert alive(rtx.ILogger) == []
     for model in (tmp_path / "gone.onnx", MODELS["digits-l"]):
         error = refused(model, tmp_path, BuildOptions(opt_batch=8, max_batch=32, workspace_bytes=1))
         assert error.__traceback__ is not None
-        assert alive(rtx.ILogger) == []
+        assert [logger() for logger in loggers] == [None] * len(loggers)
+    assert len(loggers) == 3
 
 
 # --- cancelling

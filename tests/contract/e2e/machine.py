@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from command_line import command
 from contract import downloads, figures
 from contract.figures import Part
 from contract.run_half import census, toolchain
@@ -26,9 +26,7 @@ class Machine:
     left: Path
 
     def command(self, made: Tiny, *arguments: str | Path) -> list[str]:
-        """One that hears SIGINT even where whoever runs the tests had it ignored, as shells do in the background."""
-        hearing = ["env", "--default-signal=INT"]
-        return [*hearing, sys.executable, "-m", "proteus_cli", *map(str, arguments), "-w", str(made.root)]
+        return command(*arguments, "-w", made.root)
 
     def proteus(self, made: Tiny, *arguments: str | Path) -> str:
         """Run a command to its end; what it said on both streams."""

@@ -6,7 +6,6 @@ doubles: no number of it is a measurement of a GPU.
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import hearing_interrupts, interrupted_process
 from contract import figures
 from contract.e2e.machine import DEVICE, ROOT, TYPE, Machine, planned
 from contract.e2e.machine import machine as machine_with_doubles
@@ -175,38 +175,18 @@ def test_ctrl_c_while_profiling_builds_ends_the_build_and_leaves_nothing(machine
     """The bar of the build stands below that of the sweep, and moves."""
     made, _ = planned(tmp_path / "ws", TONES, "tones-s", deep(tmp_path, layers=300))
     before = made.place.profile_path("gpu0").read_bytes()
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
+    ended = interrupted_process(
         machine.command(made, "profile", "--device", "gpu0", "--max-batch", "8"),
-        stdout=subprocess.DEVNULL, stderr=theirs, stdin=subprocess.DEVNULL,
-        env={**machine.environment, "TERM": "xterm", "COLUMNS": "120", "NO_COLOR": "1"},
-    )  # fmt: skip
-    os.close(theirs)
-    try:
-        said = ""
-        while not re.search(r"profiling gpu0 .*\n.*building tones/tones-s \D*[1-9]\d*%", said):
-            said += os.read(ours, 4096).decode(errors="replace")
-        process.send_signal(signal.SIGINT)
-        while chunk := read_to_the_end(ours):
-            said += chunk
-        assert process.wait(WITHIN_S) == 130
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-    assert "building tones/tones-s was cancelled, nothing of it was kept" in said
-    assert said.rstrip().endswith("interrupted")
-    assert "Traceback" not in said
+        once=r"profiling gpu0 .*\n.*building tones/tones-s \D*[1-9]\d*%",
+        env=machine.environment,
+    )
+    assert ended.code == 130
+    assert "building tones/tones-s was cancelled, nothing of it was kept" in " ".join(ended.stderr.split())
+    assert ended.stderr.rstrip().endswith("interrupted")
+    assert "Traceback" not in ended.stderr
     assert left_of_builds(made) == [".lock"]
     assert made.place.profile_path("gpu0").read_bytes() == before
     machine.require_clean()
-
-
-def read_to_the_end(terminal: int) -> str:
-    try:
-        return os.read(terminal, 4096).decode(errors="replace")
-    except OSError:  # a terminal that nobody writes to any more can't be read, on Linux
-        return ""
 
 
 @pytest.mark.parametrize(("number", "variant"), [(signal.SIGTERM, "tones-s"), (signal.SIGINT, "tones-l")])
@@ -217,7 +197,7 @@ def test_a_server_that_is_told_to_stop_while_it_builds_ends_the_build(
     made, plan = planned(tmp_path / "ws", TONES, variant, deep(tmp_path, layers=300))
     said = ""
     with subprocess.Popen(
-        machine.command(made, "serve", plan, "--port", "0", "--no-replan"),
+        hearing_interrupts(machine.command(made, "serve", plan, "--port", "0", "--no-replan")),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=machine.environment,
     ) as process:  # fmt: skip
         try:

@@ -31,6 +31,7 @@ class Plant:
 
 
 WRONG_ANSWERS = "wrong answers"
+SETTLE = "                self._loop.call_soon_threadsafe(settle, loaded, error)"
 PINNED = "cuda.pagelocked_empty(max_rows * each_bytes, np.uint8)"
 NO_FREE = Edit(SLOTS, "    allocation: object = pinned.base\n", "    return\n    allocation: object = pinned.base\n")
 
@@ -126,6 +127,9 @@ PLANTS = {
         [Edit(GPU, "        if self._on_lost is not None:", "        if self._on_lost is None:")],
         "lost_context",
         "told",
+    ),
+    "nobody told of a load": Plant(
+        [Edit(GPU, f"                self._tell_if_lost()\n{SETTLE}", SETTLE)], "lost_while_loading", "told 0 times"
     ),
     "closed before its batches": Plant(
         [

@@ -331,6 +331,22 @@ async def lost_context() -> str:
 
 
 @on(FAKE)
+async def lost_while_loading() -> str:
+    """Where the first batches of a load lose the context, it fails so, the owner is told, and what served is lost, too."""
+    async with lab.opened(leaves_nothing=False) as device:
+        await device.load(lab.SMALL)
+        fake.fail_launch(1, fake.LAUNCH_FAILED)
+        with pytest.raises(DeviceLost, match="unspecified launch failure"):
+            await device.load(lab.LARGE)
+        await asyncio.sleep(0)
+        assert len(device.told) == 1, f"told {len(device.told)} times"
+        with pytest.raises(DeviceLost):
+            device.submit(lab.SMALL, lab.parts_of(device.rows()))
+    fake.injected["unspecified launch failure"] += 1
+    return "a context lost by a load"
+
+
+@on(FAKE)
 async def astray() -> str:
     """An input that leads a kernel astray loses the context, too."""
     async with lab.opened(leaves_nothing=False) as device:
