@@ -332,7 +332,7 @@ async def lost_context() -> str:
 
 @on(FAKE)
 async def lost_while_loading() -> str:
-    """Where the first batches of a load lose the context, it fails so, the owner is told, and what served is lost, too."""
+    """Where the first batches of a load lose the context, it fails so, its owner is told, and what served is lost."""
     async with lab.opened(leaves_nothing=False) as device:
         await device.load(lab.SMALL)
         fake.fail_launch(1, fake.LAUNCH_FAILED)
