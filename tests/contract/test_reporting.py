@@ -1,5 +1,6 @@
 """What a run reports that checks the contract, also where several processes ran the tests."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def test_texts_are_said_as_they_are() -> None:
     assert figures.lines(Part.API) == [("bindings", "one 10.13; one 11.4")]
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "1")], ids=["one process", "pytest-xdist"])
+@pytest.mark.parametrize("options", [(), ("-p", "xdist.plugin", "-n", "1")], ids=["one process", "pytest-xdist"])
 def test_a_run_ends_with_a_table_and_a_skip_is_a_failure(tmp_path: Path, options: tuple[str, ...]) -> None:
     tests = tmp_path / "tests" / "contract" / "run_half" / "test_it.py"
     tests.parent.mkdir(parents=True)
@@ -53,7 +54,8 @@ def test_a_run_ends_with_a_table_and_a_skip_is_a_failure(tmp_path: Path, options
     (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = {ROOT / 'tests'}\n")
     (tmp_path / "tests" / "conftest.py").write_text("pytest_plugins = ('contract.reporting',)\n")
     pytest_here = [sys.executable, "-m", "pytest", *options, "tests"]
-    ended = subprocess.run(pytest_here, cwd=tmp_path, text=True, capture_output=True, check=False)
+    bare = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # they take longer to import than all of this
+    ended = subprocess.run(pytest_here, cwd=tmp_path, env=bare, text=True, capture_output=True, check=False)
     assert ended.returncode == 1
     assert "the contract can't be skipped: Skipped: no network" in ended.stdout
     lines = [line.split(maxsplit=1) for line in ended.stdout.splitlines()]

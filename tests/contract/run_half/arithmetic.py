@@ -1,7 +1,6 @@
 """The few operators of the scenarios' models, on numpy or whatever offers the same: CuPy, on a GPU."""
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 import onnx
@@ -30,9 +29,3 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "MatMul": lambda arrays, a, b: arrays.matmul(a, b),
     "Relu": lambda arrays, a: arrays.maximum(a, 0),
 }
-
-
-@cache
-def network(model: bytes, arrays: Any) -> Network:
-    """Read once."""
-    return Network(model, arrays)

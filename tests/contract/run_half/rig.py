@@ -7,6 +7,7 @@ or ``cupy``: where a GPU is but no TensorRT, CuPy computes in its place, on the 
 import importlib
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -35,6 +36,7 @@ def set_up() -> None:
         double_tensorrt._launch = on_cupy.launch
 
 
+@cache
 def plan_of(model: Path, max_rows: int) -> bytes:
     """The serialized engine of a model, for what computes."""
     if COMPUTE != TENSORRT:

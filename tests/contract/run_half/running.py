@@ -10,7 +10,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[3]
 SOURCE = Path(__file__).parent / "scenarios.py"
-TIMEOUT_S = 60.0
+TIMEOUT_S = 100.0
 
 
 def scenarios(device: str) -> tuple[str, ...]:
