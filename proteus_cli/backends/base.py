@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +32,11 @@ class TensorSpec:
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
 
+    @property
+    def row_bytes(self) -> int:
+        """Of one row; sizes that vary count as 1."""
+        return prod(size or 1 for size in self.shape) * self.dtype.itemsize
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -42,6 +48,18 @@ class Signature:
     def sample(self, rows: int, rng: np.random.Generator) -> Arrays:
         """Random inputs of so many rows, for measuring: uniform in [0, 1), or small whole numbers."""
         return {spec.name: _sample(spec, rows, rng) for spec in self.inputs}
+
+    def fits(self, other: "Signature") -> bool:
+        """The same tensors; a size that one of the two doesn't tell may be any."""
+        return _fit(self.inputs, other.inputs) and _fit(self.outputs, other.outputs)
+
+
+def _fit(ours: tuple[TensorSpec, ...], theirs: tuple[TensorSpec, ...]) -> bool:
+    return len(ours) == len(theirs) and all(
+        (one.name, one.dtype, len(one.shape)) == (other.name, other.dtype, len(other.shape))
+        and all(a == b or None in {a, b} for a, b in zip(one.shape, other.shape, strict=True))
+        for one, other in zip(ours, theirs, strict=True)
+    )
 
 
 def _sample(spec: TensorSpec, rows: int, rng: np.random.Generator) -> npt.NDArray[Any]:

@@ -36,7 +36,13 @@ class _Site:
 
 
 def deployment_of(
-    name: Path, place: "Workspace", *, replan: bool, batching: str | None, emulation: Emulation | None = None
+    name: Path,
+    place: "Workspace",
+    *,
+    replan: bool,
+    batching: str | None,
+    emulation: Emulation | None = None,
+    in_processes: bool = False,
 ) -> "Deployment":
     """All that serving needs, checked: the plan is current, its devices here or emulated, its models what they were.
 
@@ -65,6 +71,7 @@ def deployment_of(
         replan=planner_for(place, policy, plan.headroom, profiles=site.profiles, rules=plan.rules),
         built=place.built_dir,
         emulated=emulation is not None,
+        in_processes=in_processes,
     )
 
 

@@ -27,6 +27,13 @@ class NonFinite(StrEnum):
     REFUSE = "refuse"
 
 
+class Lanes(StrEnum):
+    """Where the batches of a device run that is no GPU."""
+
+    THREAD = "thread"
+    PROCESS = "process"
+
+
 def serve(
     context: typer.Context,
     plan: Annotated[Path, typer.Argument(help="The plan: a path, or a name in plans/.")],
@@ -68,6 +75,13 @@ def serve(
             show_default="greedy",
         ),
     ] = None,
+    lanes: Annotated[
+        Lanes,
+        typer.Option(
+            envvar=environment("lanes"),
+            help="Where CPUs run batches: on threads of the server, or each in its own process, as GPUs always do.",
+        ),
+    ] = Lanes.THREAD,
     max_body: Annotated[float, typer.Option(**SIZE, help="The largest request body.")] = "64MiB",  # type: ignore[assignment]
     non_finite: Annotated[
         NonFinite,
@@ -141,7 +155,9 @@ def serve(
         otlp_sample=otlp_sample,
     )
     place = Workspace(workspace)
-    deployment = deployment_of(plan, place, replan=replan, batching=batching, emulation=emulation)
+    deployment = deployment_of(
+        plan, place, replan=replan, batching=batching, emulation=emulation, in_processes=lanes is Lanes.PROCESS
+    )
     run_server(deployment, options, _announce)
 
 

@@ -1,4 +1,4 @@
-"""Engines that are built while a server starts or changes its plan: told in the log, and ended with the server."""
+"""Engines that are built while a server starts or changes its plan: told in the log."""
 
 import logging
 import time
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from proteus_cli.backends.engines import Progress
-from proteus_cli.errors import BuildCancelled
 from proteus_cli.serving.logs import fields
 
 EVERY_S = 10.0
@@ -15,10 +14,10 @@ log = logging.getLogger("proteus.hardware")
 
 
 class BuildLog:
-    """Says every 10 s how far a build is; ``goes_on`` is asked whether it should be built at all."""
+    """Says every 10 s how far a build is. It isn't ended, but goes with the process of its device."""
 
-    def __init__(self, goes_on: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
-        self._goes_on, self._clock = goes_on, clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
 
     @contextmanager
     def watch(self, name: str) -> Iterator[Progress]:
@@ -33,10 +32,6 @@ class BuildLog:
                     "building %s: %.0f%%, %s", name, done_frac * 100, now,
                     extra=fields(engine=name, done_frac=round(done_frac, 3)),
                 )  # fmt: skip
-            return self._goes_on()
+            return True
 
-        try:
-            yield follow
-        except BuildCancelled:
-            log.info("building %s was cancelled, nothing of it was kept", name, extra=fields(engine=name))
-            raise
+        yield follow

@@ -15,7 +15,7 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.backends.emulated import EmulatedEngine
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.executor import Batch, BatchResult, Done, EngineKey
+from proteus_cli.serving.executor import Batch, BatchResult, Done, EngineKey, Losable
 
 Call = Callable[[], None]
 Clock = Callable[[], float]
@@ -70,7 +70,7 @@ class Alarm:
         return None
 
 
-class EmulatedExecutor:
+class EmulatedExecutor(Losable):
     """The device of ``profile``: one batch at a time, in order, each for the mean time of its size.
 
     A batch begins when it is submitted, or when the one before should have ended: a loop that hears of an end late
@@ -80,27 +80,28 @@ class EmulatedExecutor:
     def __init__(
         self, profile: Profile, signatures: Mapping[str, Signature], clock: Clock, at: Callable[[float, Call], object]
     ) -> None:
+        super().__init__(profile.device.id)
         self._profile, self._signatures = profile, signatures
         self._clock, self._at = clock, at
         self._engines: dict[EngineKey, EmulatedEngine] = {}
-        self._loading = asyncio.Lock()
+        self._one_load = asyncio.Lock()
         self._free_s = 0.0
-        self._is_closed = False
 
     async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:  # noqa: ARG002 - there is none
-        """Take as long as the profile says, after what is being loaded. Raises `EngineError`."""
+        """Take as long as the profile says, after what is being loaded. Raises `EngineError`, `DeviceLost`."""
         family, variant = key
         measured = self._profile.of(family, variant)
         if measured is None:
             raise EngineError(f"`{variant}` was never profiled on a `{self._profile.device.type}`.")
         engine = EmulatedEngine(measured, self._signatures[family])
-        async with self._loading:
-            await asyncio.sleep(engine.load_s)
-        self._engines[key] = engine
+        async with self._one_load:
+            self._require_open()
+            self._engines[key] = await self._loaded(_after(engine.load_s, engine))
         return engine.signature
 
     def unload(self, key: EngineKey) -> None:
-        del self._engines[key]  # what was submitted before needs it no more
+        if not self.is_lost:
+            del self._engines[key]  # what was submitted before needs it no more
 
     def run(self, batch: Batch) -> BatchResult:
         """Run a batch while this thread waits."""
@@ -110,17 +111,27 @@ class EmulatedExecutor:
 
     def submit(self, batch: Batch, done: Done) -> None:
         now_s = self._clock()
-        if self._is_closed:
-            raise RuntimeError(f"{self._profile.device.id} is closed")
+        self._require_open()
         result = self._result(batch)
         self._free_s = max(now_s, self._free_s) + result.compute_s
-        self._at(self._free_s, partial(done, result))
+        self._at(self._free_s, partial(self._end, self._owe(done), result))
 
     def close(self) -> None:
         """Take nothing more; what was submitted ends when it should, which is up to the alarm."""
         self._is_closed = True
         self._engines.clear()
 
+    def abandon(self) -> None:
+        self._forget()
+        self.close()
+
     def _result(self, batch: Batch) -> BatchResult:
         engine = self._engines[batch.key]
         return BatchResult(engine.scores(batch.parts), engine.latency_s(batch.rows))
+
+
+def _after(wait_s: float, engine: EmulatedEngine) -> "asyncio.Future[EmulatedEngine]":
+    loop = asyncio.get_running_loop()
+    loaded: asyncio.Future[EmulatedEngine] = loop.create_future()
+    loop.call_later(wait_s, lambda: None if loaded.done() else loaded.set_result(engine))
+    return loaded

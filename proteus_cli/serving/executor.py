@@ -1,11 +1,12 @@
 """Where batches run: one seam, ``submit(batch, done)``, so that threads and others interchange."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, count
 from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
@@ -17,7 +18,10 @@ import numpy.typing as npt
 from proteus_cli.backends.affinity import pin_this_thread
 from proteus_cli.backends.base import Backend, Part, Runner, Signature
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import EngineError
+from proteus_cli.errors import DeviceLost, EngineError
+from proteus_cli.serving.logs import fields
+
+log = logging.getLogger("proteus.executor")
 
 EngineKey = tuple[str, str]
 """(family, variant)"""
@@ -49,30 +53,129 @@ class BatchResult:
 
 
 Done = Callable[[BatchResult | Exception], None]
+OnLost = Callable[[DeviceLost], None]
+Awaited = TypeVar("Awaited")
 
 
 class Executor(Protocol):
-    """Loads engines on one device and runs batches on them, one at a time."""
+    """Loads engines on one device and runs batches on them.
+
+    A device is lost where nothing runs there any more: its process or thread has ended, or its CUDA context is broken.
+    ``on_lost`` is then called, once and on the running loop, before anybody else hears of it. If it doesn't `abandon`
+    the device, whoever waits for a batch or an engine is told `DeviceLost` next. What is asked for later raises that.
+
+    Once a device is lost or abandoned, another executor may be made for it.
+    """
+
+    on_lost: OnLost | None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that the device has for itself; None where it has none."""
+        ...
 
     async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:
-        """Load and warm up an engine beside those that are loaded. Raises `EngineError`."""
+        """Load and warm up an engine beside those that are loaded. Raises `EngineError`, `DeviceLost` once lost."""
         ...
 
     def unload(self, key: EngineKey) -> None:
-        """Free an engine once what was submitted before has run."""
+        """Free an engine once what was submitted before has run. Nothing to do once lost or abandoned."""
         ...
 
     def run(self, batch: Batch) -> BatchResult:
-        """Run a batch on this thread, while nothing that was submitted runs. Raises `EngineError`."""
+        """Run a batch on this thread, while nothing that was submitted runs; only where there is no ``pid``.
+
+        Raises `EngineError`.
+        """
         ...
 
     def submit(self, batch: Batch, done: Done) -> None:
-        """Run a batch elsewhere; ``done`` is told on the running loop. Raises `RuntimeError` once closed."""
+        """Run a batch elsewhere; ``done`` is told on the running loop.
+
+        Raises `RuntimeError` once closed, `DeviceLost` once lost or abandoned.
+        """
         ...
 
     def close(self) -> None:
-        """Wait for what was submitted, then free everything."""
+        """Wait for what was submitted, then free everything. Nothing to do once abandoned."""
         ...
+
+    def abandon(self) -> None:
+        """Give the device up at once, as it hangs or is lost, and wait for nothing.
+
+        No batch that was submitted is told of any more; loads raise `DeviceLost`. What can't be freed without waiting
+        is left behind: a thread that hangs ends with this process; a process is killed.
+        """
+        ...
+
+
+class Losable:
+    """What executors share: who waits for a device that may be lost. All of it belongs to the loop's thread."""
+
+    on_lost: OnLost | None = None
+    pid: int | None = None
+
+    def __init__(self, device: str) -> None:
+        self._device_id = device
+        self._is_closed = False
+        self._loss: DeviceLost | None = None
+        self._numbers = count()
+        self._submitted: dict[int, Done] = {}
+        self._loading: set[asyncio.Future[Any]] = set()
+
+    @property
+    def is_lost(self) -> bool:
+        """Lost or abandoned."""
+        return self._loss is not None
+
+    def _require_open(self) -> None:
+        if self._loss is not None:
+            raise DeviceLost(self._loss.message, hint=self._loss.hint)
+        if self._is_closed:
+            raise RuntimeError(f"{self._device_id} is closed")
+
+    def _owe(self, done: Done) -> int:
+        """The number under which a batch ends."""
+        number = next(self._numbers)
+        self._submitted[number] = done
+        return number
+
+    def _end(self, number: int, result: BatchResult | Exception) -> None:
+        """A batch has ended; nobody cares where the device was abandoned meanwhile."""
+        done = self._submitted.pop(number, None)
+        if done is not None:
+            done(result)
+
+    def _lose(self, loss: DeviceLost) -> None:
+        """All that is waited for ends; whoever is to do something about it is told first."""
+        if self._loss is not None:
+            return
+        self._loss = loss
+        if self.on_lost is not None:
+            self.on_lost(loss)
+        for number in list(self._submitted):
+            self._end(number, loss)
+        self._end_loads(loss)
+
+    def _forget(self) -> None:
+        """Nobody is told of anything any more."""
+        self._loss = self._loss or DeviceLost(f"{self._device_id} was given up")
+        self._submitted.clear()
+        self._end_loads(self._loss)
+
+    def _end_loads(self, loss: DeviceLost) -> None:
+        for loading in self._loading:
+            if not loading.done():
+                loading.set_exception(DeviceLost(loss.message, hint=loss.hint))
+                loading.exception()  # it may be that nobody waits
+
+    async def _loaded(self, loading: "asyncio.Future[Awaited]") -> Awaited:
+        """Wait for an engine, or until the device is lost."""
+        self._loading.add(loading)
+        try:
+            return await loading
+        finally:
+            self._loading.discard(loading)
 
 
 class Engine:
@@ -129,17 +232,17 @@ class Engine:
             self._inputs.append((spec, values.nbytes // rows, view, values))
 
 
-class ThreadExecutor:
+class ThreadExecutor(Losable):
     """One thread that runs and one that loads, both on the cores of the device.
 
     ONNX Runtime releases the GIL while it runs, so lanes run side by side.
     """
 
     def __init__(self, device: Device, backend: Backend) -> None:
+        super().__init__(device.id)
         self._backend, self._device = backend, device
         self._engines: dict[EngineKey, Engine] = {}
         self._loop = asyncio.get_running_loop()
-        self._is_closed = False
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._loads: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._threads = [
@@ -150,53 +253,81 @@ class ThreadExecutor:
             thread.start()
 
     async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:
+        self._require_open()
         loaded: asyncio.Future[Engine] = self._loop.create_future()
 
         def open_it() -> None:
             try:
                 engine = self._open(model, warm_up_rows)
-            except BaseException as error:  # noqa: BLE001 - it is raised again, where it is waited for
-                self._loop.call_soon_threadsafe(settle, loaded, error)
+            except Exception as error:  # noqa: BLE001 - it is raised again, where it is waited for
+                self._tell(settle, loaded, error)
             else:
-                self._loop.call_soon_threadsafe(settle, loaded, engine)
+                self._tell(settle, loaded, engine)
 
         self._loads.put(open_it)
-        engine = self._engines[key] = await loaded
+        engine = self._engines[key] = await self._loaded(loaded)
         return engine.runner.signature
 
     def unload(self, key: EngineKey) -> None:
-        self._jobs.put(self._engines.pop(key).close)
+        if not self.is_lost:
+            self._jobs.put(self._engines.pop(key).close)
 
     def run(self, batch: Batch) -> BatchResult:
+        self._require_open()
         return self._engines[batch.key].run(batch.parts, batch.rows)
 
     def submit(self, batch: Batch, done: Done) -> None:
-        if self._is_closed:
-            raise RuntimeError(f"{self._device.id} is closed")
+        self._require_open()
         engine = self._engines[batch.key]
+        number = self._owe(done)
 
         def run_it() -> None:
+            if self.is_lost:
+                return
             try:
                 result: BatchResult | Exception = engine.run(batch.parts, batch.rows)
             except Exception as error:  # noqa: BLE001 - it is told to whoever waits
                 result = error
-            self._loop.call_soon_threadsafe(done, result)
+            self._tell(self._end, number, result)
 
         self._jobs.put(run_it)
 
     def close(self) -> None:
-        for key in list(self._engines):
-            self.unload(key)
+        if not self._is_closed:
+            self._dismiss()
+            for thread in self._threads:
+                thread.join()
+
+    def abandon(self) -> None:
+        self._forget()
+        if not self._is_closed:
+            self._dismiss()
+
+    def _dismiss(self) -> None:
+        """The threads end when they have nothing more to do."""
         self._is_closed = True
+        for engine in self._engines.values():
+            self._jobs.put(engine.close)
+        self._engines.clear()
         self._loads.put(None)
         self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
+
+    # --- its threads
+
+    def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Have the loop make a call. A thread that was left behind may outlive the loop."""
+        if not (self.is_lost and self._loop.is_closed()):
+            self._loop.call_soon_threadsafe(call, *arguments)
 
     def _work(self, jobs: "SimpleQueue[Callable[[], None] | None]") -> None:
         pin_this_thread(self._device.cores)
-        while (job := jobs.get()) is not None:
-            job()
+        try:
+            while (job := jobs.get()) is not None:
+                job()
+        except BaseException as error:  # whatever ends a thread
+            name = threading.current_thread().name
+            log.exception("the thread %s has ended", name, extra=fields(device=self._device_id))
+            self._tell(self._lose, DeviceLost(f"{self._device_id} is lost: its thread {name} has ended ({error!r})"))
 
     def _open(self, model: Path, warm_up_rows: int) -> Engine:
         with ExitStack() as stack:

@@ -41,7 +41,8 @@ class Fleet:
         self._loaded: set[tuple[str, EngineKey]] = set()
         self.lanes: dict[str, Lane] = {}
         for device, executor in executors.items():
-            self.lanes[device] = Lane(device, controller, executor, endings, clock, self.lanes, timer_s, inline_s)
+            on_loop_s = inline_s if executor.pid is None else 0.0
+            self.lanes[device] = Lane(device, controller, executor, endings, clock, self.lanes, timer_s, on_loop_s)
 
     async def deploy(self, plan: Plan) -> None:
         """Make before break. Raises `EngineError` where an engine can't be loaded; then nothing has changed."""
@@ -73,7 +74,7 @@ class Fleet:
         executor = self.lanes[placement.device].executor
         signature = await executor.load(key, self._models[key], placement.max_batch)
         self._loaded.add((placement.device, key))
-        if signature != self._signatures[placement.family]:
+        if not signature.fits(self._signatures[placement.family]):
             raise EngineError(
                 f"`{placement.variant}` takes or gives other tensors than the rest of family `{placement.family}`.",
                 hint="queries of a family must fit each of its variants",

@@ -17,7 +17,7 @@ from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 from proteus_cli.backends.tensorrt.engine import LoadedEngine
 from proteus_cli.backends.tensorrt.slots import Slot
 from proteus_cli.errors import DeviceLost, EngineError
-from proteus_cli.serving.executor import Arrays, Batch, BatchResult, Done, EngineKey, run_apart, settle
+from proteus_cli.serving.executor import Arrays, Batch, BatchResult, Done, EngineKey, Losable, run_apart, settle
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.gpu")
@@ -35,31 +35,22 @@ class Flight:
     engine: LoadedEngine
     slot: Slot
     batch: Batch
-    done: Done
+    number: int
     started_s: float
     error: Exception | None
 
 
-class GpuExecutor:
+class GpuExecutor(Losable):
     """An `Executor` of one CUDA device, with as many batches on it at once as it has slots, in the order of `submit`.
 
-    Where the context is lost, all its batches fail with `DeviceLost`, from then on at once, and ``on_lost`` is told so
-    on the running loop. Only another process can use the device again.
+    Where the context is lost, so is the device: only another process can use it again.
     """
 
-    def __init__(
-        self,
-        context: PrimaryContext,
-        read_plan: ReadPlan,
-        *,
-        slots: int = 2,
-        on_lost: Callable[[DeviceLost], None] | None = None,
-    ) -> None:
-        self._context, self._read_plan, self._slots, self._on_lost = context, read_plan, slots, on_lost
+    def __init__(self, context: PrimaryContext, read_plan: ReadPlan, *, slots: int = 2) -> None:
+        super().__init__(f"gpu{context.ordinal}")
+        self._context, self._read_plan, self._slots = context, read_plan, slots
         self._engines: dict[EngineKey, LoadedEngine] = {}
         self._loop = asyncio.get_running_loop()
-        self._is_closed = False
-        self._telling, self._has_told = threading.Lock(), False
         self._jobs: Jobs = SimpleQueue()
         self._loads: Jobs = SimpleQueue()
         self._flights: SimpleQueue[Flight | None] = SimpleQueue()
@@ -69,61 +60,71 @@ class GpuExecutor:
         self._waiters = [_started(f"{name}-wait{place}", self._land) for place in range(slots)]
         self._loader = _started(f"{name}-load", partial(_work, self._loads))
 
-    @property
-    def is_lost(self) -> bool:
-        return self._context.is_lost
-
     async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:
+        self._require_open()
         loaded: asyncio.Future[LoadedEngine] = self._loop.create_future()
 
         def open_it() -> None:
             try:
                 engine = self._open(key, model, warm_up_rows)
             except BaseException as error:  # noqa: BLE001 - it is raised again, where it is waited for
-                self._tell_if_lost()
-                self._loop.call_soon_threadsafe(settle, loaded, error)
+                self._tell(settle, loaded, error)
             else:
-                self._loop.call_soon_threadsafe(settle, loaded, engine)
+                self._tell(settle, loaded, engine)
 
         self._loads.put(open_it)
-        engine = self._engines[key] = await loaded
+        engine = self._engines[key] = await self._loaded(loaded)
         return engine.signature
 
     def unload(self, key: EngineKey) -> None:
-        engine = self._engines.pop(key)
+        if not self.is_lost:
+            self._free(self._engines.pop(key))
+
+    def _free(self, engine: LoadedEngine) -> None:
         # Once all that was submitted before has its slot, the loader waits until the slots are free again.
         self._jobs.put(lambda: self._loads.put(engine.close))
 
     def run(self, batch: Batch) -> BatchResult:
-        self._context.require_alive()
+        self._require_open()
         engine = self._engines[batch.key]
         started_s = perf_counter()
         with engine.slot() as slot:
             try:
                 outputs, failures = self._apart(engine, slot, batch)
-            except EngineError:
-                self._tell_if_lost()
+            except DeviceLost:
+                self._tell_loss()
                 raise
         return BatchResult(outputs, perf_counter() - started_s, failures)
 
     def submit(self, batch: Batch, done: Done) -> None:
-        """Raises `DeviceLost` once the context is lost, besides."""
         self._require_open()
-        self._context.require_alive()
-        self._jobs.put(partial(self._enqueue, self._engines[batch.key], batch, done))
+        engine = self._engines[batch.key]
+        self._jobs.put(partial(self._enqueue, engine, batch, self._owe(done)))
 
     def close(self) -> None:
-        for key in list(self._engines):
-            self.unload(key)
+        if not self._is_closed:
+            self._dismiss()
+            for thread in (self._owner, *self._waiters, self._loader):
+                thread.join()
+
+    def abandon(self) -> None:
+        self._forget()
+        if not self._is_closed:
+            self._dismiss()
+
+    def _dismiss(self) -> None:
+        """The threads end when they have nothing more to do, and have freed the engines."""
         self._is_closed = True
+        for engine in self._engines.values():
+            self._free(engine)
+        self._engines.clear()
+        self._jobs.put(self._dismiss_others)
         self._jobs.put(None)
-        self._owner.join()
-        for _ in self._waiters:
-            self._flights.put(None)
-        for waiter in self._waiters:
-            waiter.join()
-        self._loads.put(None)
-        self._loader.join()
+
+    def _lose(self, loss: DeviceLost) -> None:
+        if not self.is_lost:
+            log.error("%s", loss, extra=fields(device=self._device_id))
+        super()._lose(loss)
 
     def _open(self, key: EngineKey, model: Path, warm_up_rows: int) -> LoadedEngine:
         """Beside what runs: its slots have streams of their own."""
@@ -149,7 +150,14 @@ class GpuExecutor:
 
     # --- the thread that owns the device
 
-    def _enqueue(self, engine: LoadedEngine, batch: Batch, done: Done) -> None:
+    def _dismiss_others(self) -> None:
+        for _ in self._waiters:
+            self._flights.put(None)
+        self._loads.put(None)
+
+    def _enqueue(self, engine: LoadedEngine, batch: Batch, number: int) -> None:
+        if self.is_lost:
+            return
         self._room.acquire()
         slot, started_s, failure = engine.take(), perf_counter(), None
         try:
@@ -157,7 +165,7 @@ class GpuExecutor:
                 slot.submit(batch.parts)
         except Exception as error:  # noqa: BLE001 - it is told to whoever waits for the batch
             failure = error
-        self._flights.put(Flight(engine, slot, batch, done, started_s, failure))
+        self._flights.put(Flight(engine, slot, batch, number, started_s, failure))
 
     # --- the threads that wait
 
@@ -166,13 +174,12 @@ class GpuExecutor:
             result = self._result(flight)
             flight.engine.give_back(flight.slot)
             self._room.release()
-            self._loop.call_soon_threadsafe(flight.done, result)
+            self._tell(self._end, flight.number, result)
 
     def _result(self, flight: Flight) -> BatchResult | Exception:
         try:
             outputs, failures = self._outputs(flight)
         except Exception as error:  # noqa: BLE001 - it is told to whoever waits for the batch
-            self._tell_if_lost()
             return error
         return BatchResult(outputs, perf_counter() - flight.started_s, failures)
 
@@ -187,10 +194,6 @@ class GpuExecutor:
             raise
         except EngineError:
             return self._apart(flight.engine, flight.slot, flight.batch)
-
-    def _require_open(self) -> None:
-        if self._is_closed:
-            raise RuntimeError(f"gpu{self._context.ordinal} is closed")
 
     # --- whichever thread has a slot
 
@@ -210,16 +213,17 @@ class GpuExecutor:
             return True
         return False
 
-    def _tell_if_lost(self) -> None:
-        """Once, whichever thread sees it first."""
-        loss = self._context.loss
-        with self._telling:
-            if loss is None or self._has_told:
-                return
-            self._has_told = True
-        log.error("%s", loss, extra=fields(device=f"gpu{self._context.ordinal}"))
-        if self._on_lost is not None:
-            self._loop.call_soon_threadsafe(self._on_lost, loss)
+    def _tell(self, call: Callable[..., None], whose: object, result: object) -> None:
+        """Have the loop make a call; of a loss it hears first. A thread that was left behind may outlive the loop."""
+        if self.is_lost and self._loop.is_closed():
+            return
+        if isinstance(result, DeviceLost):
+            self._tell_loss()
+        self._loop.call_soon_threadsafe(call, whose, result)
+
+    def _tell_loss(self) -> None:
+        if (loss := self._context.loss) is not None:
+            self._loop.call_soon_threadsafe(self._lose, loss)
 
 
 def _work(jobs: Jobs) -> None:

@@ -1,27 +1,22 @@
 """What batches run on: the devices of this machine, or emulated ones."""
 
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Backend, Signature
-from proteus_cli.backends.engines import Engines
 from proteus_cli.backends.opening import open_backend
-from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
-from proteus_cli.serving.builds import BuildLog
 from proteus_cli.serving.emulation import Alarm, EmulatedExecutor
 from proteus_cli.serving.executor import EngineKey, Executor, ThreadExecutor
-from proteus_cli.serving.gpu import GpuExecutor
 from proteus_cli.serving.lane import INLINE_S
-
-log = logging.getLogger("proteus.hardware")
+from proteus_cli.serving.process.executor import ProcessExecutor
+from proteus_cli.serving.process.inner import Emulated, Inner, OnCpu, OnGpu
 
 REAL = {"onnxruntime", "tensorrt"}
 """Backends of other names are doubles of these: what is said of their times counts as emulated."""
@@ -36,7 +31,9 @@ Models = Mapping[EngineKey, Path]
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """``executor`` opens a device; ``platform`` is what the models' metadata says of all.
+    """``executor`` opens a device, also again once it was lost, or raises `DeviceUnavailable`.
+
+    ``platform`` is what the models' metadata says of all.
 
     ``models`` are what executors load, ``signatures`` what each family takes and gives; ``stubs`` are families whose
     signature is made up. Batches that take ``inline_s`` at most may run on the loop.
@@ -51,31 +48,41 @@ class Hardware:
     stubs: frozenset[str] = frozenset()
 
 
-def of_this_machine(
-    devices: Mapping[str, Device], catalog: Catalog, models: Models, built: Path, goes_on: Callable[[], bool]
-) -> Hardware:
-    """The devices that are here, by id; GPUs run the engines in ``built``, which are built where they are missing.
+@asynccontextmanager
+async def of_this_machine(
+    devices: Mapping[str, Device], catalog: Catalog, models: Models, built: Path, *, in_processes: bool = False
+) -> AsyncIterator[Hardware]:
+    """The devices that are here, by id, until left.
 
-    That may take minutes; it ends once ``goes_on``, which any thread may ask, says no.
-    Raises `BackendUnavailable`, `DeviceUnavailable`, `BuildCancelled` so, and `EngineError` where a model can't be read
-    or built.
+    GPUs run in processes of their own, as a CUDA context that is lost takes its process along; CPUs do where they are
+    to be ``in_processes``. GPUs run the engines in ``built``, which are built where they are missing.
+
+    Raises `BackendUnavailable`, `DeviceUnavailable`, and `EngineError` where a model can't be read.
     """
-    names = {model: key for key, model in models.items()}
-    engines = Engines(built, names, say=log.info, watch=BuildLog(goes_on).watch)
-    backends = {device: open_backend(found, engines) for device, found in devices.items()}
-    first = next(iter(backends.values()))
-    return Hardware(
-        platform=first.versions.name,
-        is_emulated=not {backend.versions.name for backend in backends.values()} <= REAL,
-        models=models,
-        signatures={f.name: _signature(first, models[f.name, f.variants[0].name]) for f in catalog.families},
-        executor=lambda device: _executor(device, backends[device.id]),
-    )
+    inners = {
+        device.id: _inner(device, models, built) for device in devices.values() if in_processes or device.kind == "gpu"
+    }
+    with _processes(inners) as opened:
+        reader = open_backend(_READER)  # the files tell what models take, also where other backends run them
+        signatures = {f.name: _signature(reader, models[f.name, f.variants[0].name]) for f in catalog.families}
+        platforms = [
+            await opened[device].opened() if device in opened else open_backend(found).versions.name
+            for device, found in devices.items()
+        ]
+        yield Hardware(
+            platform=platforms[0],
+            is_emulated=not REAL.issuperset(platforms),
+            models=models,
+            signatures=signatures,
+            executor=lambda device: _executor(device, inners, opened),
+        )
 
 
 @contextmanager
-def made_up(profiles: Mapping[str, Profile], catalog: Catalog, models: Models) -> Iterator[Hardware]:
-    """Emulated devices, until left: those of ``profiles``, by id.
+def made_up(
+    profiles: Mapping[str, Profile], catalog: Catalog, models: Models, *, in_processes: bool = False
+) -> Iterator[Hardware]:
+    """Emulated devices, until left: those of ``profiles``, by id; each in a process of its own where that is wanted.
 
     A family's signature is that of one of its models, where there is any. Raises `EngineError` where that can't be
     read.
@@ -86,22 +93,50 @@ def made_up(profiles: Mapping[str, Profile], catalog: Catalog, models: Models) -
         backend = open_backend(_READER)
         signatures |= {family: _signature(backend, model) for family, model in files.items()}
     with Alarm() as alarm:
+
+        def executor(device: Device) -> Executor:
+            profile = profiles[device.id]
+            if in_processes:
+                return ProcessExecutor(Emulated(profile, signatures))
+            return EmulatedExecutor(profile, signatures, time.monotonic, alarm.at)
+
         yield Hardware(
             platform=emulated.NAME,
             models={(f.name, v.name): NO_MODEL for f in catalog.families for v in f.variants},
             signatures=signatures,
-            executor=lambda device: EmulatedExecutor(profiles[device.id], signatures, time.monotonic, alarm.at),
+            executor=executor,
             inline_s=0.0,  # one device would hold up all others
             is_emulated=True,
             stubs=frozenset(catalog.names) - files.keys(),
         )
 
 
-def _executor(device: Device, backend: Backend) -> Executor:
+def _inner(device: Device, models: Models, built: Path) -> Inner:
     """One slot on a GPU, as it was profiled with one."""
-    if isinstance(backend, TensorRT):
-        return GpuExecutor(backend.context, lambda _key, model: backend.plan(model), slots=1)
-    return ThreadExecutor(device, backend)
+    if device.kind == "gpu":
+        return OnGpu(device, str(built), {str(model): key for key, model in models.items()})
+    return OnCpu(device)
+
+
+@contextmanager
+def _processes(inners: Mapping[str, Inner]) -> Iterator[dict[str, ProcessExecutor]]:
+    """Devices in processes, all opened at once; leaving closes those that nobody took out."""
+    opened: dict[str, ProcessExecutor] = {}
+    try:
+        for device, inner in inners.items():
+            opened[device] = ProcessExecutor(inner)
+        yield opened
+    finally:
+        for executor in opened.values():
+            executor.close()
+
+
+def _executor(device: Device, inners: Mapping[str, Inner], opened: dict[str, ProcessExecutor]) -> Executor:
+    if device.id not in inners:
+        return ThreadExecutor(device, open_backend(device))
+    if device.id in opened and not opened[device.id].is_lost:
+        return opened.pop(device.id)
+    return ProcessExecutor(inners[device.id])
 
 
 def _signature(backend: Backend, model: Path) -> Signature:

@@ -25,7 +25,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import BackendUnavailable, BuildCancelled
+from proteus_cli.errors import BackendUnavailable
 from proteus_cli.serving import oip
 from proteus_cli.serving.adaptation import Adaptation, ChangeTotals, Replanner, SolverProcess, hosts
 from proteus_cli.serving.connections import Connections
@@ -92,7 +92,7 @@ class Deployment:
     """What to serve: a plan, and all that changes of plan may bring. ``models`` are ONNX files by engine.
 
     Where devices are ``emulated``, only those of the models that are there; none is run. ``built`` is where engines
-    for GPUs are kept.
+    for GPUs are kept. Devices other than GPUs run in threads of the server, or ``in_processes`` of their own.
     """
 
     plan: Plan
@@ -104,6 +104,7 @@ class Deployment:
     replan: Replanner
     built: Path
     emulated: bool = False
+    in_processes: bool = False
 
 
 def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[str], None]) -> None:
@@ -122,7 +123,7 @@ def serve(deployment: Deployment, options: ServerOptions, announce: Callable[[st
                 listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
             runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
             runner.run(_serve(deployment, options, listeners, announce, tracing))
-    except (BuildCancelled, StoppedEarly):
+    except StoppedEarly:
         log.info("stopped before it was ready")
     else:
         log.info("drained, stopped")
@@ -158,20 +159,22 @@ async def _serve(
     tracing: "Tracing | None",
 ) -> None:
     stop = asyncio.Event()
-    with (
-        _stopping_on_signals(stop),
-        # Engines may be built first, which takes minutes: on a thread, as signals are heard on this one.
-        await asyncio.to_thread(_hardware, deployment, lambda: not stop.is_set()) as hardware,
-    ):
-        await _serve_on(hardware, deployment, options, listeners, announce, tracing, stop)
+    with _stopping_on_signals(stop):
+        async with _hardware(deployment) as hardware:
+            await _serve_on(hardware, deployment, options, listeners, announce, tracing, stop)
 
 
-def _hardware(deployment: Deployment, goes_on: Callable[[], bool]) -> AbstractContextManager[Hardware]:
-    catalog, models = deployment.catalog, deployment.models
+@asynccontextmanager
+async def _hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
+    catalog, models, in_processes = deployment.catalog, deployment.models, deployment.in_processes
     if deployment.emulated:
-        return made_up(deployment.profiles, catalog, models)
-    devices = {device.id: device for device in deployment.devices}
-    return nullcontext(of_this_machine(devices, catalog, models, deployment.built, goes_on))
+        with made_up(deployment.profiles, catalog, models, in_processes=in_processes) as hardware:
+            yield hardware
+    else:
+        devices = {device.id: device for device in deployment.devices}
+        built = deployment.built
+        async with of_this_machine(devices, catalog, models, built, in_processes=in_processes) as hardware:
+            yield hardware
 
 
 async def _serve_on(

@@ -12,7 +12,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.dataplane import DataPlane
-from proteus_cli.serving.executor import Batch, BatchResult, Done, EngineKey
+from proteus_cli.serving.executor import Batch, BatchResult, Done, EngineKey, OnLost
 from proteus_cli.serving.fleet import Fleet
 from proteus_cli.serving.lifecycle import Event, Lifecycle
 from proteus_cli.serving.oip import Options, Query
@@ -26,6 +26,9 @@ AT_ONCE_S, SLOW_S = 10e-6, 0.01
 
 class HeldExecutor:
     """Doubles its inputs: at once where it is asked to run on the loop, else when it is told to."""
+
+    on_lost: OnLost | None = None
+    pid = None
 
     def __init__(self) -> None:
         self.held: list[tuple[Batch, Done]] = []
@@ -52,6 +55,9 @@ class HeldExecutor:
 
     def close(self) -> None:
         pass
+
+    def abandon(self) -> None:
+        self.held.clear()
 
 
 class World:

@@ -1,17 +1,16 @@
-"""What a server says of engines that are built, and how it ends them."""
+"""What a server says of engines that are built."""
 
 import logging
 
 import pytest
 
-from proteus_cli.errors import BuildCancelled
 from proteus_cli.serving.builds import EVERY_S, BuildLog
 
 
 def test_how_far_a_build_is_is_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
     now_s = 0.0
     caplog.set_level(logging.INFO, "proteus.hardware")
-    with BuildLog(lambda: True, lambda: now_s).watch("digits/digits-s") as follow:
+    with BuildLog(lambda: now_s).watch("digits/digits-s") as follow:
         for tenth in range(31):
             now_s = EVERY_S * tenth / 10
             assert follow("tactics", tenth / 60)
@@ -19,20 +18,4 @@ def test_how_far_a_build_is_is_logged_now_and_then(caplog: pytest.LogCaptureFixt
         "building digits/digits-s: 17%, tactics",
         "building digits/digits-s: 33%, tactics",
         "building digits/digits-s: 50%, tactics",
-    ]
-
-
-def test_a_build_ends_once_the_server_is_to_stop(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "proteus.hardware")
-    goes_on = True
-    with (  # noqa: PT012 - what the builder does
-        pytest.raises(BuildCancelled),
-        BuildLog(lambda: goes_on).watch("digits/digits-s") as follow,
-    ):
-        assert follow("tactics", 0.1)
-        goes_on = False
-        assert not follow("tactics", 0.2)
-        raise BuildCancelled("cancelled")
-    assert [record.message for record in caplog.records] == [
-        "building digits/digits-s was cancelled, nothing of it was kept"
     ]

@@ -114,6 +114,10 @@ def test_a_plan_for_it_is_served_and_replayed(
         assert server.status()["emulated"] is True
         assert server.said.split()[-1] == "emulated"
         assert "proteus_emulated 1" in server.get("/metrics").body.decode().splitlines()
+        mapped = Path(f"/proc/{server.process.pid}/maps").read_text(encoding="utf-8")
+        assert not [
+            name for name in ("pycuda", "tensorrt") if name in mapped
+        ]  # only the process of the GPU has a context
         url = f"http://127.0.0.1:{server.port}"
         machine.proteus(made, "replay", str(trace), "--url", url, "-o", str(report), "--json")
         assert server.stop() == 0
@@ -211,7 +215,18 @@ def test_a_server_that_is_told_to_stop_while_it_builds_ends_the_build(
             process.kill()
     said += rest
     assert (process.returncode, ready) == (0, "")
-    assert f"building tones/{variant} was cancelled, nothing of it was kept" in said
     assert said.rstrip().endswith("stopped before it was ready")
     assert not [path for path in made.place.built_dir.glob(f"*/tones__{variant}/**/*") if path.is_file()]
     machine.require_clean()
+
+
+def test_a_lost_context_takes_one_process_along_and_a_fresh_one_opens_the_gpu_again(
+    machine: Machine, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "contract.e2e.losing", str(tmp_path)],
+        env=machine.environment, text=True, timeout=WITHIN_S, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "PyCUDA" not in done.stdout, done.stdout

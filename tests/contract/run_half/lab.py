@@ -115,7 +115,8 @@ async def opened(*, slots: int = 2, leaves_nothing: bool = True) -> AsyncIterato
         if DEVICE == REAL:  # libraries load what they then keep
             await _use_once(models)
         before = driver.census()
-        executor = GpuExecutor(primary_context(0), models.plan, slots=slots, on_lost=told.append)
+        executor = GpuExecutor(primary_context(0), models.plan, slots=slots)
+        executor.on_lost = told.append
         try:
             yield Lab(executor, models, told)
         finally:

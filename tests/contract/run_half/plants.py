@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CUDA, SLOTS, ENGINE, GPU = (
+CUDA, SLOTS, ENGINE, GPU, EXECUTOR = (
     "proteus_cli.backends.tensorrt.cuda",
     "proteus_cli.backends.tensorrt.slots",
     "proteus_cli.backends.tensorrt.engine",
     "proteus_cli.serving.gpu",
+    "proteus_cli.serving.executor",
 )
 
 
@@ -31,7 +32,6 @@ class Plant:
 
 
 WRONG_ANSWERS = "wrong answers"
-SETTLE = "                self._loop.call_soon_threadsafe(settle, loaded, error)"
 PINNED = "cuda.pagelocked_empty(max_rows * each_bytes, np.uint8)"
 NO_FREE = Edit(SLOTS, "    allocation: object = pinned.base\n", "    return\n    allocation: object = pinned.base\n")
 
@@ -124,12 +124,14 @@ PLANTS = {
         "context stack was not empty",
     ),
     "nobody told": Plant(
-        [Edit(GPU, "        if self._on_lost is not None:", "        if self._on_lost is None:")],
+        [Edit(EXECUTOR, "        if self.on_lost is not None:", "        if self.on_lost is None:")],
         "lost_context",
         "told",
     ),
     "nobody told of a load": Plant(
-        [Edit(GPU, f"                self._tell_if_lost()\n{SETTLE}", SETTLE)], "lost_while_loading", "told 0 times"
+        [Edit(GPU, "        if isinstance(result, DeviceLost):\n            self._tell_loss()\n", "")],
+        "lost_while_loading",
+        "told 0 times",
     ),
     "closed before its batches": Plant(
         [

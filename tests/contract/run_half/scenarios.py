@@ -24,6 +24,7 @@ if __name__ == "__main__" and len(sys.argv) > 2:
 import numpy as np  # noqa: E402 - the double and the plant come first
 import pytest  # noqa: E402
 from contract.run_half import lab  # noqa: E402
+from contract.run_half.census import CLEAN  # noqa: E402
 from contract.run_half.plans import make_plan  # noqa: E402
 from contract.run_half.rig import FAKE, REAL, fake  # noqa: E402
 from contract.run_half.rig import device as driver  # noqa: E402
@@ -358,6 +359,31 @@ async def astray() -> str:
         assert len(device.told) == 1
         fake.injected["illegal memory access"] += 1
         return "an illegal address"
+
+
+@on(FAKE)
+async def abandoned() -> str:
+    """A device that hangs is given up at once, and nobody is told of its batches; once it goes on, all is freed."""
+    async with lab.opened(slots=2) as device:
+        await device.load(lab.SMALL)
+        fake.slow_down(compute_s=0.5)
+        running = [device.submit(lab.SMALL, lab.parts_of(device.rows())) for _ in range(6)]
+        loading = asyncio.create_task(device.load(lab.LARGE))
+        await asyncio.sleep(0.05)
+        start_s = perf_counter()
+        device.executor.abandon()
+        took_s = perf_counter() - start_s
+        assert took_s < 0.4, f"waited for {took_s:.2f} s"
+        with pytest.raises(DeviceLost):
+            await loading
+        with pytest.raises(DeviceLost):
+            device.submit(lab.SMALL, lab.parts_of(device.rows()))
+        fake.slow_down()
+        while fake.census() != CLEAN:
+            await asyncio.sleep(0.005)
+        assert not [each for each in running if each.done()]
+        assert device.told == []
+        return "6 batches and a load given up"
 
 
 async def _lose(fault: Callable[[], None], words: str) -> str:

@@ -1,0 +1,1 @@
+"""Devices in processes of their own: `executor` is the server's side, `child` the other, `wire` what they say."""
