@@ -126,7 +126,7 @@ PLANTS = {
     "nobody told": Plant(
         [Edit(EXECUTOR, "        if self.on_lost is not None:", "        if self.on_lost is None:")],
         "lost_context",
-        "told",
+        "told 0 times",
     ),
     "nobody told of a load": Plant(
         [Edit(GPU, "        if isinstance(result, DeviceLost):\n            self._tell_loss()\n", "")],
@@ -153,7 +153,8 @@ def plant(name: str) -> None:
     for edit in PLANTS[name].edits:
         source = changed.get(edit.module) or _source(edit.module)
         if source.count(edit.old) != 1:
-            raise LookupError(f"`{name}` finds {source.count(edit.old)} times in {edit.module}: {edit.old!r}")
+            times = source.count(edit.old)
+            raise LookupError(f"`{name}` can't be planted: {times} times in {edit.module} is {edit.old!r}")
         changed[edit.module] = source.replace(edit.old, edit.new)
     for module, source in changed.items():
         _import_changed(module, source)

@@ -59,6 +59,7 @@ def test_scenario(environment: dict[str, str], scenario: str) -> None:
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_wrong_adapter_is_caught(environment: dict[str, str], name: str) -> None:
     found = run(environment, PLANTS[name].scenario, name)
+    assert "can't be planted" not in found.stdout, found.stdout
     assert found.returncode != 0, f"not caught: {found.stdout}"
     assert re.search(PLANTS[name].words, found.stdout), found.stdout
     figures.tell(Part.RUN, "wrong adapters caught", name, of=len(PLANTS))
