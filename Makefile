@@ -9,8 +9,9 @@ STAMP  := $(VENV)/.installed
 PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint type layers unit browser contract chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-lanes bench-emulation bench-control-loop bench-adaptation lock all clean
+.PHONY: help setup demo test fmt lint type layers unit browser contract contract-key test-gpu chaos soak golden proto docs docs-check
+.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-lanes bench-emulation bench-control-loop bench-adaptation bench-gpu
+.PHONY: lock all clean
 
 help:  ## show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,8 +56,14 @@ unit: setup browser  ## all tests on all cores, then one by one those that need 
 	$(BIN)/pytest -m "not alone" -n auto --dist loadfile $(BROWSER)
 	$(BIN)/pytest -m alone $(BROWSER)
 
-contract: setup  ## what can be verified of GPUs without one
-	$(BIN)/pytest tests/contract
+contract: setup  ## what can be verified of GPUs without one; ends with a table of what was checked
+	$(BIN)/pytest tests/contract -n auto --dist loadfile
+
+contract-key: setup  ## the key under which CI may keep build/contract, with what `make contract` downloads and compiles
+	@$(BIN)/python tests/contract/cache_key.py
+
+test-gpu: setup  ## the tests of the run half on a real GPU; skipped where there is none
+	$(BIN)/pytest tests/gpu -rs -s
 
 chaos: setup  ## bad clients of every kind against a server; DURATION=60s
 	$(BIN)/pytest tests/live/test_chaos.py -s --chaos $(DURATION)
@@ -103,6 +110,9 @@ bench-control-loop: setup  ## latency while a plan is solved, and the time to se
 
 bench-adaptation: setup  ## live proteus beside static plans, and how fast it reacts; 10 minutes
 	$(BIN)/python -m benchmarks.adaptation
+
+bench-gpu: setup  ## our lane on a GPU beside trtexec; 2 minutes; needs a GPU, TensorRT and trtexec
+	$(BIN)/python -m benchmarks.gpu
 
 lock:  ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock --upgrade

@@ -13,6 +13,7 @@
     ├── EngineError           exit 1  a model that fails to load or to run
     │   ├── OutOfDeviceMemory         … for lack of memory on its device
     │   ├── EngineBroken              … on what it could do when it was loaded
+    │   ├── BuildCancelled            … as someone stopped it while its engine was built
     │   └── DeviceLost                … as its device is in a state in which nothing runs there any more
     ├── SolverLost            exit 1  the solver's process died or hangs
     ├── ServerError           exit 1  a server that can't start or can't be reached
@@ -85,6 +86,10 @@ class OutOfDeviceMemory(EngineError):
 
 
 class EngineBroken(EngineError):
+    pass
+
+
+class BuildCancelled(EngineError):
     pass
 
 

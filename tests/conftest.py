@@ -12,6 +12,8 @@ from tiny import DEVICES, Tiny, add_profiles, make_workspace
 from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.cli.console import loudness
 
+pytest_plugins = ("contract.reporting",)
+
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 

@@ -6,8 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PLAIN_LINE_EVERY_S = 10.0
 STDOUT = "-"
@@ -85,7 +89,10 @@ Advance = Callable[[str, float], None]
 
 @contextmanager
 def progress(title: str) -> Iterator[Advance]:
-    """A bar with the time left where stderr is a terminal, else a plain line now and then."""
+    """A bar with the time left where stderr is a terminal, else a plain line now and then.
+
+    What goes on within something else has a bar of its own below.
+    """
     if loudness.quiet:
         yield lambda _now, _done: None
     elif talk().is_terminal:
@@ -97,19 +104,39 @@ def progress(title: str) -> Iterator[Advance]:
 
 @contextmanager
 def _bar(title: str) -> Iterator[Advance]:
+    with _bars() as bars:
+        task = bars.add_task(title, total=1.0, now="")
+
+        def advance(now: str, done: float) -> None:
+            bars.update(task, completed=done, now=now)
+
+        try:
+            yield advance
+        finally:
+            bars.remove_task(task)
+
+
+@contextmanager
+def _bars() -> Iterator["Progress"]:
+    """Those that are shown now: a terminal has room for one display only."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    if _shown:
+        yield _shown[-1]
+        return
     columns = (
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[now]}"),
     )  # fmt: skip
-    with Progress(*columns, console=talk(), transient=True) as bar:
-        task = bar.add_task(title, total=1.0, now="")
+    with Progress(*columns, console=talk(), transient=True) as bars:
+        _shown.append(bars)
+        try:
+            yield bars
+        finally:
+            _shown.clear()
 
-        def advance(now: str, done: float) -> None:
-            bar.update(task, completed=done, now=now)
 
-        yield advance
+_shown: "list[Progress]" = []
 
 
 def _plain_lines(title: str) -> Advance:

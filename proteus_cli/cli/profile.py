@@ -1,6 +1,7 @@
 """``proteus profile``: measure the variants on the devices, or import and export what was measured."""
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from proteus_cli.backends.base import Backend
+    from proteus_cli.backends.engines import Progress
     from proteus_cli.domain.catalog import Catalog, Family
     from proteus_cli.domain.device import Device
     from proteus_cli.domain.profile import Profile, VariantProfile
@@ -119,7 +121,7 @@ def _measure_all(
 
     catalog = place.catalog()
     chosen = select(discover(read_settings(place.root).devices), device)
-    engines = Engines(place.built_dir, max_batch, console.say)
+    engines = Engines(place.built_dir, max_batch, console.say, _building)
     done: list[Profile] = []
     planned: list[dict[str, Any]] = []
     for measured, alike in _by_type(chosen, share=device == "all"):
@@ -211,6 +213,22 @@ def _measure(
         )
     console.say(f"measured {sweep.measured} cells on {device.id} → {place.profile_path(device.id)}")
     return place.profile(device.id)
+
+
+@contextmanager
+def _building(name: str) -> "Iterator[Progress]":
+    """The bar of an engine that is built. An interrupt ends the build, which then leaves nothing."""
+
+    def follow(now: str, done_frac: float) -> bool:
+        advance(now, done_frac)
+        return True
+
+    try:
+        with console.progress(f"building {name}") as advance:
+            yield follow
+    except KeyboardInterrupt:
+        console.say(f"building {name} was cancelled, nothing of it was kept; what was measured before is")
+        raise
 
 
 def _share(place: "Workspace", measured: "Profile", alike: "Sequence[Device]") -> "list[Profile]":

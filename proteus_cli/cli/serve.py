@@ -222,7 +222,7 @@ def serve(
         drift_after_s=drift_after,
         record=record,
     )
-    run_server(deployment, options, _announce_emulated if emulate else _announce, live_view)
+    run_server(deployment, options, _announce, live_view)
 
 
 def _emulation(context: typer.Context, fleet: str | None, *, emulate: bool) -> "Emulation | None":
@@ -282,13 +282,9 @@ def _tokens(path: Path | None) -> "Tokens | None":
     return read_tokens(path) if path is not None else None
 
 
-def _announce(urls: str) -> None:
-    sys.stdout.write(f"ready {urls}\n")
+def _announce(ready: str) -> None:
+    sys.stdout.write(f"ready {ready}\n")
     sys.stdout.flush()
-
-
-def _announce_emulated(urls: str) -> None:
-    _announce(f"{urls} emulated")
 
 
 def _usual_level() -> LogLevel:

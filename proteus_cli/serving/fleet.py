@@ -13,7 +13,7 @@ from proteus_cli.control.hosting import hosted_by
 from proteus_cli.control.transition import MOST_AWAY_FRAC, Station, keys, next_to_load
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import DeviceLost, EngineError, OutOfDeviceMemory
+from proteus_cli.errors import BuildCancelled, DeviceLost, EngineError, OutOfDeviceMemory
 from proteus_cli.serving.executor import EngineKey, Executor
 from proteus_cli.serving.lane import INLINE_S, Clock, Endings, Lane
 from proteus_cli.serving.loading import HURRIED_S, UNHURRIED_S, Failed, Loader
@@ -237,8 +237,11 @@ class Fleet:
     def engine_broke(self, failed: Failed) -> None:
         """An engine can't be loaded, or fails on everything: plans do without it for a while.
 
-        On its device, or on all where none has it: then it is the model that is to blame.
+        On its device, or on all where none has it: then it is the model that is to blame. A build that someone stopped
+        says nothing of it.
         """
+        if isinstance(failed.error, BuildCancelled):
+            return
         key, now_s = failed.key, self._clock()
         works_elsewhere = any(key in self.loader.loaded(device) for device in self._there() if device != failed.device)
         for device in [failed.device] if works_elsewhere else list(self.lanes):

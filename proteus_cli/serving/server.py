@@ -48,7 +48,7 @@ from proteus_cli.serving.http.limits import HttpLimits
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.lag import LoopLag
 from proteus_cli.serving.lane import RUNWAY_S
-from proteus_cli.serving.lifecycle import Event, Lifecycle
+from proteus_cli.serving.lifecycle import Event, Lifecycle, StoppedEarly, unless
 from proteus_cli.serving.listening import ALPN, admits, admits_call, is_local, listen, most_connections, url_of
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.metrics import Metrics
@@ -140,20 +140,25 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; ``announce`` is told the URLs, HTTP first, once requests are taken.
 
-    From then on, until all is drained, ``view`` shows what happens.
+    Behind them stands ``emulated`` where no time that is told of the devices is a measurement. From then on, until all
+    is drained, ``view`` shows what happens.
 
     Raises `ServerError` where a port can't be had, `EngineError` where a model can't be loaded, `BackendUnavailable`
     where traces are wanted without OpenTelemetry.
     """
     sys.setswitchinterval(GIL_SWITCH_S)
-    with contextlib.ExitStack() as stack:
-        tracing = stack.enter_context(_tracing(options))
-        listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
-        if options.grpc_port is not None:
-            listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
-        runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
-        runner.run(_serve(deployment, options, listeners, announce, view, tracing))
-    log.info("drained, stopped")
+    try:
+        with contextlib.ExitStack() as stack:
+            tracing = stack.enter_context(_tracing(options))
+            listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
+            if options.grpc_port is not None:
+                listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
+            runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+            runner.run(_serve(deployment, options, listeners, announce, view, tracing))
+    except StoppedEarly:
+        log.info("stopped before it was ready")
+    else:
+        log.info("drained, stopped")
 
 
 def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]:
@@ -186,8 +191,10 @@ async def _serve(
     view: View | None,
     tracing: "Tracing | None",
 ) -> None:
-    async with _hardware(deployment) as hardware:
-        await _serve_on(hardware, deployment, options, listeners, announce, view, tracing)
+    stop = asyncio.Event()
+    with _stopping_on_signals(stop):
+        async with _hardware(deployment) as hardware:
+            await _serve_on(hardware, deployment, options, listeners, announce, view, tracing, stop)
 
 
 @asynccontextmanager
@@ -211,10 +218,11 @@ async def _serve_on(
     announce: Callable[[str], None],
     view: View | None,
     tracing: "Tracing | None",
+    stop: asyncio.Event,
 ) -> None:
     profiles = dict(deployment.profiles)  # as they are known to be now, for all who plan and serve
     clock = time.monotonic  # of the loop's kind, but finer: uvloop's counts in milliseconds
-    lifecycle, stop, lag = Lifecycle(), asyncio.Event(), LoopLag()
+    lifecycle, lag = Lifecycle(), LoopLag()
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     slots = slots_of((device.id for device in deployment.devices), deployment.profiles)
     controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, runway_s=RUNWAY_S)
@@ -231,67 +239,66 @@ async def _serve_on(
         refuses_non_finite=options.refuses_non_finite,
         is_emulated=hardware.is_emulated,
     )
-    with _stopping_on_signals(stop):
+    async with (
+        _fleet(deployment, hardware, controller, plane, profiles) as fleet,
+        _adapting(deployment, plane, fleet, stop) as (adaptation, solver),
+        _reprofiling(deployment, plane, adaptation, solver, profiles) as reprofiling,
+    ):
+        platform = hardware.platform
+        models = Models(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
+        samples = History(plane, clock, adaptation.changes, partial(_breakers, fleet))
+        server = Server(
+            plane=plane,
+            fleet=fleet,
+            adaptation=adaptation,
+            devices={device.id: device for device in deployment.devices},
+            samples=samples,
+            replan=deployment.replanning,
+            solver=solver.state if solver is not None else None,
+            history=deployment.history,
+            reprofiling=reprofiling,
+        )
         async with (
-            _fleet(deployment, hardware, controller, plane, profiles) as fleet,
-            _adapting(deployment, plane, fleet) as (adaptation, solver),
-            _reprofiling(deployment, plane, adaptation, solver, profiles) as reprofiling,
+            _watching(lag.watch()),
+            _watching(samples.run()),
+            _connections(options) as connections,
         ):
-            platform = hardware.platform
-            models = Models(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
-            samples = History(plane, clock, adaptation.changes, partial(_breakers, fleet))
-            server = Server(
-                plane=plane,
-                fleet=fleet,
-                adaptation=adaptation,
-                devices={device.id: device for device in deployment.devices},
-                samples=samples,
-                replan=deployment.replanning,
-                solver=solver.state if solver is not None else None,
-                history=deployment.history,
-                reprofiling=reprofiling,
+            by_hand = ByHand(
+                adaptation,
+                lifecycle,
+                deployment.source,
+                Served(deployment.policy.name, deployment.catalog, profiles, hardware.models),
+                solver,
+                is_guarded=options.tokens is not None,
             )
-            async with (
-                _watching(lag.watch()),
-                _watching(samples.run()),
-                _connections(options) as connections,
-            ):
-                by_hand = ByHand(
-                    adaptation,
-                    lifecycle,
-                    deployment.source,
-                    Served(deployment.policy.name, deployment.catalog, profiles, hardware.models),
-                    solver,
-                    is_guarded=options.tokens is not None,
-                )
-                pages = Pages(
-                    plane,
-                    models,
-                    Metrics(server, connections, lag),
-                    platform=platform,
-                    status=lambda: status(server),
-                    by_hand=by_hand,
-                    history=samples,
-                    needs_token=options.tokens is not None,
-                )
-                protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
-                async with AsyncExitStack() as stack:
-                    for name, listener in listeners.items():
-                        tls = options.tls(ALPN[name]) if options.tls is not None else None
-                        await stack.enter_async_context(accepting(listener, protocols[name], tls))
-                    stack.enter_context(_hanging_up(by_hand.hang_up))
-                    _keep_what_is_loaded()
-                    lifecycle.on(Event.WARMED_UP)
-                    _say_ready(listeners, options, controller.plan, announce)
-                    with view(lambda: samples.now) if view is not None else nullcontext():
-                        await stop.wait()
-                        stop_s = clock() + options.drain_timeout_s
-                        lifecycle.on(Event.STOPPED)
-                        connections.is_draining = True
-                        await _drain(plane, stop_s)
-                await connections.close(max(GOODBYE_S, stop_s - clock()))
-            lifecycle.on(Event.EMPTIED)
-            _say_endings(plane)
+            pages = Pages(
+                plane,
+                models,
+                Metrics(server, connections, lag),
+                platform=platform,
+                status=lambda: status(server),
+                by_hand=by_hand,
+                history=samples,
+                needs_token=options.tokens is not None,
+            )
+            protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
+            async with AsyncExitStack() as stack:
+                for name, listener in listeners.items():
+                    tls = options.tls(ALPN[name]) if options.tls is not None else None
+                    await stack.enter_async_context(accepting(listener, protocols[name], tls))
+                stack.enter_context(_hanging_up(by_hand.hang_up))
+                _keep_what_is_loaded()
+                lifecycle.on(Event.WARMED_UP)
+                _say_ready(listeners, options, controller.plan, announce, is_emulated=hardware.is_emulated)
+                with view(lambda: samples.now) if view is not None else nullcontext():
+                    await stop.wait()
+                    stop_s = clock() + options.drain_timeout_s
+                    lifecycle.on(Event.STOPPED)
+                    connections.is_draining = True
+                    await _drain(plane, stop_s)
+            await connections.close(max(GOODBYE_S, stop_s - clock()))
+        lifecycle.on(Event.EMPTIED)
+        _say_endings(plane)
 
 
 def _protocols(
@@ -338,13 +345,18 @@ def _keep_what_is_loaded() -> None:
 
 
 def _say_ready(
-    listeners: Mapping[str, socket.socket], options: ServerOptions, plan: Plan, announce: Callable[[str], None]
+    listeners: Mapping[str, socket.socket],
+    options: ServerOptions,
+    plan: Plan,
+    announce: Callable[[str], None],
+    *,
+    is_emulated: bool,
 ) -> None:
     if options.tokens is None and not all(map(is_local, listeners.values())):
         log.warning("whoever reaches this machine may ask; `--auth-tokens` keeps strangers out")
     urls = [url_of(name, listener, is_safe=options.tls is not None) for name, listener in listeners.items()]
     log.info("ready at %s", " ".join(urls), extra=fields(urls=urls, hosts=hosts(plan)))
-    announce(" ".join(urls))
+    announce(" ".join([*urls, "emulated"] if is_emulated else urls))
 
 
 @contextlib.contextmanager
@@ -424,9 +436,12 @@ async def _fleet(
 
 @asynccontextmanager
 async def _adapting(
-    deployment: Deployment, plane: DataPlane, fleet: Fleet
+    deployment: Deployment, plane: DataPlane, fleet: Fleet, stop: asyncio.Event
 ) -> AsyncIterator[tuple[Adaptation, SolverProcess | None]]:
-    """Put the plan in force and let it follow the demand, with a solver that gets ready meanwhile."""
+    """Put the plan in force and let it follow the demand, with a solver that gets ready meanwhile.
+
+    Raises `StoppedEarly`, and `EngineError` where the plan can't be put in force.
+    """
     rule, history = deployment.policy.replanning, deployment.history
     async with AsyncExitStack() as stack:
         solver = None
@@ -434,7 +449,7 @@ async def _adapting(
             solver = stack.enter_context(contextlib.closing(SolverProcess(deployment.replan, deployment.solve_limit_s)))
             solver.warm_up(deployment.plan)
         adaptation = Adaptation(plane.controller, fleet, plane.clock, _journal(history, plane))
-        await adaptation.start(deployment.plan, deployment.origin, deployment.reason)
+        await unless(stop, adaptation.start(deployment.plan, deployment.origin, deployment.reason))
         if history is not None:
             stack.callback(lambda: history.stopped(plane.tallies()))
         if rule is not None and solver is not None:

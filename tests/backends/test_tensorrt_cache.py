@@ -1,7 +1,8 @@
 """Built engines on the disk: taken as they are while they are current, else built anew; whole or not at all."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from builders import make_key
 
 from proteus_cli import store
+from proteus_cli.backends.engines import Progress
 from proteus_cli.backends.tensorrt.cache import Found, Wanted, ensure, files_of, why_stale
+from proteus_cli.backends.tensorrt.locking import locked
 from proteus_cli.domain.engine import EngineKey
-from proteus_cli.errors import ArtefactError, EngineError, UsageError
+from proteus_cli.errors import ArtefactError, BuildCancelled, EngineError, UsageError
 
 KEY = make_key()
 OTHER_DIGEST = "f" * 64
@@ -26,11 +29,13 @@ class Builder:
     said: list[str] = field(default_factory=list)
     plans: int = 0
 
-    def __call__(self) -> bytes:
+    def __call__(self, _progress: Progress) -> bytes:
         self.plans += 1
         return b"plan %d" % self.plans
 
-    def ensure(self, key: EngineKey = KEY, build: Callable[[], bytes] | None = None, *, variant: str = "a-s") -> Found:
+    def ensure(
+        self, key: EngineKey = KEY, build: Callable[[Progress], bytes] | None = None, *, variant: str = "a-s"
+    ) -> Found:
         return ensure(self.built, Wanted("tesla-t4", "a", variant, key), build or self, self.said.append)
 
 
@@ -132,7 +137,7 @@ def test_what_is_not_whole_is_built_anew(builder: Builder, harm: Callable[[Path]
 
 
 def test_a_build_that_fails_leaves_nothing(builder: Builder) -> None:
-    def fail() -> bytes:
+    def fail(_progress: Progress) -> bytes:
         raise EngineError("no")
 
     with pytest.raises(EngineError):
@@ -142,7 +147,7 @@ def test_a_build_that_fails_leaves_nothing(builder: Builder) -> None:
 
 @pytest.mark.parametrize("error", [EngineError("no"), KeyboardInterrupt()], ids=["failed", "Ctrl-C"])
 def test_a_build_that_fails_leaves_what_was_there(builder: Builder, error: BaseException) -> None:
-    def fail() -> bytes:
+    def fail(_progress: Progress) -> bytes:
         raise error
 
     before = builder.ensure()
@@ -175,7 +180,7 @@ def test_who_waits_for_the_same_build_takes_its_engine(builder: Builder) -> None
     """Two that want one engine: the second finds it current when its turn has come."""
     may_end, second = threading.Event(), Builder(builder.built)
 
-    def slow() -> bytes:
+    def slow(_progress: Progress) -> bytes:
         is_building.set()
         assert may_end.wait(10)
         return b"plan"
@@ -194,6 +199,23 @@ def test_who_waits_for_the_same_build_takes_its_engine(builder: Builder) -> None
     second_thread.join()
     assert sorted(each.is_new for each in found) == [False, True]
     assert second.plans == 0
+
+
+def test_waiting_for_another_build_is_told_and_can_be_given_up(builder: Builder) -> None:
+    told: list[str] = []
+
+    @contextmanager
+    def watch(name: str) -> Iterator[Progress]:
+        def follow(now: str, _done_frac: float) -> bool:
+            told.append(f"{name}: {now}")
+            return len(told) < 3
+
+        yield follow
+
+    with locked(builder.built / "tesla-t4" / ".lock"), pytest.raises(BuildCancelled, match="given up"):
+        ensure(builder.built, Wanted("tesla-t4", "a", "a-s", KEY), builder, builder.said.append, watch)
+    assert told == ["a/a-s: waiting for another process that builds"] * 3
+    assert (builder.plans, builder.said) == (0, [])
 
 
 @pytest.mark.parametrize("device_type", ["", "..", ".hidden", "a/b", "tesla t4"])

@@ -4,9 +4,12 @@ import contextlib
 import io
 import json
 import os
+import pty
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +81,42 @@ def proteus_process(*arguments: str | Path, cwd: Path | None = None) -> Ended:
         env={**os.environ, "COLUMNS": "100"},
     )
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def hearing_interrupts(call: Sequence[str]) -> list[str]:
+    """The same, where whoever runs the tests has SIGINT ignored, too, as shells do for what is in the background."""
+    return ["env", "--default-signal=INT", *call]
+
+
+def interrupted_process(call: Sequence[str], *, once: str, env: Mapping[str, str] = os.environ) -> Ended:
+    """Run a command on a terminal, and send it SIGINT once what it said on stderr has a match of ``once``."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        hearing_interrupts(call), stdout=subprocess.PIPE, stderr=theirs, stdin=subprocess.DEVNULL, text=True,
+        env={**env, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"},
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        try:
+            said = ""
+            while not re.search(once, said):
+                more = _read(ours)
+                assert more, f"it ended: {said}"
+                said += more
+            process.send_signal(signal.SIGINT)
+            while more := _read(ours):
+                said += more
+            stdout, _ = process.communicate(timeout=WITHIN_S)
+        finally:
+            process.kill()
+            os.close(ours)
+    return Ended(process.returncode, stdout, said)
+
+
+def _read(terminal: int) -> str:
+    try:
+        return os.read(terminal, 4096).decode(errors="replace")
+    except OSError:  # a terminal that nobody writes to any more can't be read, on Linux
+        return ""
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -20,7 +20,7 @@ def add_engine(tiny: Tiny, variant: str = CURRENT, *, family: str = "shapes", de
     known = {each.name for each in SHAPES.variants}
     model = tiny.model(variant if variant in known else CURRENT)
     wanted = Wanted(device_type, family, variant, make_key(store.model_digest(model)))
-    ensure(tiny.place.built_dir, wanted, variant.encode, lambda _: None)
+    ensure(tiny.place.built_dir, wanted, lambda _: variant.encode(), lambda _: None)
     return files_of(tiny.place.built_dir, device_type, family, variant)
 
 

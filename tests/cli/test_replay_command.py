@@ -1,18 +1,12 @@
 """`proteus replay` in simulation: policies, other batching, loads, jitter, failures, and Ctrl-C."""
 
 import json
-import os
-import pty
-import re
-import signal
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from command_line import WITHIN_S, command, proteus
+from command_line import Ended, command, interrupted_process, proteus
 from tiny import DEVICES, Tiny, change_json
 
 from proteus_cli.control.policies import POLICIES
@@ -214,40 +208,16 @@ def long_trace(tmp_path: Path) -> Path:
     return path
 
 
-def interrupted(arguments: Sequence[str | Path], *, title: str) -> tuple[int, str, str]:
-    """Code, stdout and stderr of a replay that gets SIGINT once its progress bar says that it is under way."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=theirs, stdin=subprocess.DEVNULL, text=True,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"},
-    )  # fmt: skip
-    os.close(theirs)
-    try:
-        said = ""
-        while not re.search(rf"{title} .*[1-9]\d*%", said):
-            said += os.read(ours, 4096).decode(errors="replace")
-        process.send_signal(signal.SIGINT)
-        while chunk := _read_to_the_end(ours):
-            said += chunk
-        stdout, _ = process.communicate(timeout=WITHIN_S)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-    return process.returncode, stdout, said
-
-
-def _read_to_the_end(terminal: int) -> str:
-    try:
-        return os.read(terminal, 4096).decode(errors="replace")
-    except OSError:  # a terminal that nobody writes to any more can't be read, on Linux
-        return ""
+def interrupted(*arguments: str | Path) -> Ended:
+    """A replay that gets SIGINT once its progress bar says that it is under way."""
+    return interrupted_process(command(*arguments), once=r"simulating proteus .*[1-9]\d*%")
 
 
 def test_ctrl_c_prints_what_is_known_so_far_and_ends_with_130(tiny: Tiny, long_trace: Path) -> None:
     call = ("replay", long_trace, "--json", "-w", tiny.root)
-    code, stdout, stderr = interrupted(call, title="simulating proteus")
-    assert code == 130
+    ended = interrupted(*call)
+    assert ended.code == 130
+    stdout, stderr = ended.stdout, ended.stderr
     report = json.loads(stdout)
     assert 0 < report["requests"] < 1_200_000
     assert report["requests"] == sum(report[outcome] for outcome in OUTCOMES)
@@ -265,15 +235,15 @@ def test_ctrl_c_in_the_second_of_three_policies_keeps_the_first_and_what_is_know
     path = tmp_path / "out.json"
     long_trace.write_text("second,family,count\n" + "".join(f"{s},shapes,20\n" for s in range(6000)))
     call = ("replay", long_trace, "--policy", "clipper-ht,proteus,clipper-ha", "-o", path, "-w", tiny.root)
-    code, stdout, _ = interrupted(call, title="simulating proteus")
-    assert code == 130
+    ended = interrupted(*call)
+    assert ended.code == 130
     assert [report["policy"] for report in json.loads(path.read_text())] == ["clipper-ht", "proteus"]
-    assert "clipper-ht" in stdout
-    assert "SLO violations" in stdout
+    assert "clipper-ht" in ended.stdout
+    assert "SLO violations" in ended.stdout
 
 
 def test_ctrl_c_in_the_first_of_two_policies_still_gives_a_list(tiny: Tiny, long_trace: Path) -> None:
     call = ("replay", long_trace, "--policy", "proteus,clipper-ha", "--json", "-w", tiny.root)
-    code, stdout, _ = interrupted(call, title="simulating proteus")
-    assert code == 130
-    assert [report["policy"] for report in json.loads(stdout)] == ["proteus"]
+    ended = interrupted(*call)
+    assert ended.code == 130
+    assert [report["policy"] for report in json.loads(ended.stdout)] == ["proteus"]

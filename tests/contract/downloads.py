@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from contract import figures
+
 BUILD = Path(__file__).parents[2] / "build" / "contract"
+RTX = "1.7.1.116"
 
 
 def target(name: str, *requirements: str) -> Path:
@@ -22,9 +25,15 @@ def target(name: str, *requirements: str) -> Path:
         if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
             shutil.rmtree(place, ignore_errors=True)
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-            subprocess.run([*pip, "--target", place, *requirements], check=True)
+            with figures.timed(f"installed {', '.join(requirements)}"):
+                subprocess.run([*pip, "--target", place, *requirements], check=True)
             stamp.write_text(wanted, encoding="utf-8")
     return place
+
+
+def rtx() -> Path:
+    """TensorRT-RTX: its bindings, and the libraries with a builder that needs no GPU."""
+    return target("rtx", f"tensorrt-rtx-cu12-bindings=={RTX}", f"tensorrt-rtx-cu12-libs=={RTX}")
 
 
 @contextmanager

@@ -4,11 +4,9 @@ Its plans are not TensorRT's, and nothing here runs one.
 """
 
 import ctypes
-import gc
 import importlib
-import signal
-import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,13 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract import figures
-from contract.downloads import target
+from contract import downloads, figures
+from contract.figures import Part
 from onnx import TensorProto, helper, numpy_helper
 from tiny import keep_apart, mlp, save_model, tensor
 
+from proteus_cli.backends.tensorrt import building
 from proteus_cli.backends.tensorrt.building import build, key_of
 from proteus_cli.backends.tensorrt.cache import Wanted, ensure
+from proteus_cli.backends.tensorrt.listening import logger_into
 from proteus_cli.backends.tensorrt.timing import timing_path
 from proteus_cli.domain.engine import BuildOptions, Gpu
 from proteus_cli.errors import EngineError
@@ -31,7 +31,6 @@ from proteus_cli.store import Workspace
 # Its timing cache does nothing, as it tunes on the GPU later; it says so by a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
 
-RELEASE = "1.7.1.116"
 ZOO = Workspace(Path(__file__).parents[2])
 MODELS = {
     variant.name: ZOO.model_path(variant.onnx)
@@ -46,12 +45,12 @@ NO_GPU = Gpu(name="none", compute_capability="0.0", multiprocessors=1, driver="n
 @pytest.fixture(scope="session")
 def rtx() -> ModuleType:
     """The bindings, with the libraries that they need. Fails where they can't be had."""
-    place = target("rtx", f"tensorrt-rtx-cu12-bindings=={RELEASE}", f"tensorrt-rtx-cu12-libs=={RELEASE}")
+    place = downloads.rtx()
     for library in sorted((place / "tensorrt_rtx_libs").glob("*.so*")):
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     sys.path.append(str(place))
     bindings = importlib.import_module("tensorrt_rtx_bindings")
-    figures.tell("builder", f"TensorRT-RTX {bindings.__version__}")
+    figures.note(Part.BUILD, "builder", f"TensorRT-RTX {bindings.__version__}, on the CPU")
     return bindings
 
 
@@ -109,13 +108,9 @@ def test_the_sample_zoo_builds(variant: str, tmp_path: Path) -> None:
     assert len(plan) > 1000
     assert told == sorted(told)
     assert 0.0 <= told[0] <= told[-1] <= 1.0
-    assert timing_path(tmp_path) == tmp_path / f"timing-{RELEASE}.cache"
+    assert timing_path(tmp_path) == tmp_path / f"timing-{downloads.RTX}.cache"
     assert timing_path(tmp_path).stat().st_size > 0
-    ENGINES.append(variant)
-    figures.tell("engines built", f"{len(ENGINES)} of the {len(MODELS)} variants of the sample zoo")
-
-
-ENGINES: list[str] = []
+    figures.tell(Part.BUILD, "variants of the sample zoo built", variant, of=len(MODELS))
 
 
 def test_a_variant_in_fp16_is_built_as_its_file_says(tmp_path: Path) -> None:
@@ -255,21 +250,25 @@ def test_a_workspace_that_is_too_small_is_named(tmp_path: Path) -> None:
     assert error.hint == "allow a larger workspace"
 
 
-def alive(kind: type) -> list[Any]:
-    return [each for each in gc.get_objects() if isinstance(each, kind)]
-
-
-def test_an_error_keeps_nothing_of_tensorrt_alive(tmp_path: Path, rtx: ModuleType) -> None:
+def test_an_error_keeps_nothing_of_tensorrt_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its objects would be freed by whoever drops the error, at any time and on any thread, which could stop a build.
 
     The builder keeps its logger, so where no logger is left, nothing is.
     """
+    loggers: list[weakref.ref[Any]] = []
+
+    def remembered(errors: list[str]) -> Any:
+        logger = logger_into(errors)
+        loggers.append(weakref.ref(logger))
+        return logger
+
+    monkeypatch.setattr(building, "logger_into", remembered)
     assert built(MODELS["digits-xs"], tmp_path)
-    assert alive(rtx.ILogger) == []
     for model in (tmp_path / "gone.onnx", MODELS["digits-l"]):
         error = refused(model, tmp_path, BuildOptions(opt_batch=8, max_batch=32, workspace_bytes=1))
         assert error.__traceback__ is not None
-        assert alive(rtx.ILogger) == []
+        assert [logger() for logger in loggers] == [None] * len(loggers)
+    assert len(loggers) == 3
 
 
 # --- cancelling
@@ -311,46 +310,6 @@ def test_an_error_in_the_progress_is_raised_and_ends_the_build(tmp_path: Path) -
     assert not (tmp_path / "built").exists()
 
 
-INTERRUPTED = """
-import ctypes, importlib, sys, warnings
-from pathlib import Path
-warnings.simplefilter("ignore")
-place, model, root = map(Path, sys.argv[1:])
-for library in sorted((place / "tensorrt_rtx_libs").glob("*.so*")):
-    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-sys.path.append(str(place))
-sys.modules["tensorrt"] = importlib.import_module("tensorrt_rtx_bindings")
-from proteus_cli.backends.tensorrt.building import build, key_of
-from proteus_cli.backends.tensorrt.cache import Wanted, ensure
-from proteus_cli.domain.engine import BuildOptions, Gpu
-
-def follow(now, done_frac):
-    if now != "starting":
-        print("building", flush=True)
-    return True
-
-options = BuildOptions(8, 32)
-wanted = Wanted("none", "a", "a-s", key_of(model, Gpu("none", "0.0", 1, "none"), options))
-try:
-    ensure(root, wanted, lambda: build(model, options, root / "none", follow), lambda _: None)
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
-
-
-def test_ctrl_c_ends_the_build_and_leaves_nothing(tmp_path: Path, rtx: ModuleType) -> None:
-    model = deep(tmp_path, layers=300)
-    place = Path(str(rtx.__file__)).parents[1]
-    command = [sys.executable, "-c", INTERRUPTED, str(place), str(model), str(tmp_path / "built")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "building\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
-    left = [path.name for path in (tmp_path / "built").rglob("*") if path.is_file()]
-    assert left == [".lock"]
-
-
 # --- the timing cache and the cache of engines
 
 
@@ -370,7 +329,7 @@ def test_an_engine_is_built_once_and_again_where_its_key_changes(tmp_path: Path)
     def get(options: BuildOptions) -> bytes:
         wanted = Wanted("none", "a", "a-s", key_of(model, NO_GPU, options))
         found = ensure(
-            tmp_path / "built", wanted, lambda: built(model, tmp_path / "built" / "none", options), said.append
+            tmp_path / "built", wanted, lambda _: built(model, tmp_path / "built" / "none", options), said.append
         )
         return found.plan.read_bytes()
 

@@ -1,16 +1,19 @@
 """What can't be had is a failure, and is asked for again the next time."""
 
+import re
 import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
-from contract import downloads
+from contract import downloads, figures
+from contract.cache_key import SOURCES, key
 
 
 @pytest.fixture(autouse=True)
 def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(downloads, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(figures, "note", lambda *_: None)  # the report isn't about these
     return tmp_path / "build"
 
 
@@ -28,6 +31,22 @@ def test_what_is_there_is_kept_until_something_else_is_asked_for(build: Path, tm
     assert place == build / "kept"
     assert not (downloads.target("kept", str(two)) / "mark").exists()
     assert (place / "two.py").exists()
+
+
+def test_the_key_of_the_cache_changes_with_what_it_is_made_of(tmp_path: Path) -> None:
+    (tmp_path / "versions.py").write_text("RTX = 1")
+    before = key([tmp_path / "versions.py"])
+    assert key([tmp_path / "versions.py"]) == before
+    (tmp_path / "versions.py").write_text("RTX = 2")
+    assert key([tmp_path / "versions.py"]) != before
+
+
+def test_the_key_is_made_of_all_that_names_a_version() -> None:
+    """Each module of the contract in which a version of a distribution is pinned."""
+    pins = re.compile(r"==\d|^RTX = |Release\(", re.MULTILINE)
+    here = Path(downloads.__file__).parent
+    pinning = {path for path in here.rglob("*.py") if pins.search(path.read_text("utf-8"))} - {Path(__file__)}
+    assert pinning <= set(SOURCES)
 
 
 def _package(where: Path, name: str) -> Path:

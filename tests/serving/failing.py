@@ -58,7 +58,7 @@ class FailingExecutor(EmulatedExecutor):
     async def load(self, key: EngineKey, model: Any, warm_up_rows: int) -> Signature:
         self.loads.append(key)
         if key in self._world.spoilt:
-            raise EngineError("the file is cut off")
+            raise self._world.spoilt[key]
         if self.hangs:
             return await self._loaded(self._loop.create_future())
         return await super().load(key, model, warm_up_rows)
@@ -95,7 +95,7 @@ class World:
             device: make_profile(device, *variants, memory_bytes=memory_bytes) for device in ("cpu0", "cpu1")
         }
         self.planner = Planner(self.catalog, self.profiles, PROTEUS, headroom=1.0, inputs={}, spares=True)
-        self.spoilt: set[EngineKey] = set()
+        self.spoilt: dict[EngineKey, EngineError] = {}
         self.broken: set[tuple[str, EngineKey]] = set()
         self.shut: set[str] = set()
         self.opened: list[FailingExecutor] = []

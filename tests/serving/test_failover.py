@@ -8,7 +8,7 @@ from failing import LOAD_S, SOLVE_S, VARIANTS, World, answers, played
 from proteus_cli.control.breaker import FIRST_RETRY_S, LEAST_PATIENCE_S, State
 from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import EngineError, EngineFailed, NotReady
+from proteus_cli.errors import BuildCancelled, EngineError, EngineFailed, NotReady
 from proteus_cli.serving.loading import HURRIED_S, LIMIT_MULTIPLE
 from proteus_cli.serving.recovery import EVERY_S
 
@@ -200,7 +200,7 @@ def test_a_variant_that_can_not_be_loaded_leaves_the_plan_in_force_and_is_planne
     """300 qps are asked for, which only `fast` carries; while that can't be loaded, what there is goes on serving."""
 
     async def spoil(world: World) -> None:
-        world.spoilt.add(("f", "fast"))
+        world.spoilt["f", "fast"] = EngineError("the file is cut off")
         await world.ask(300.0, 8.0)
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
         assert [world.fleet.broken[device, ("f", "fast")].is_closed for device in BOTH] == [False, False]
@@ -214,6 +214,19 @@ def test_a_variant_that_can_not_be_loaded_leaves_the_plan_in_force_and_is_planne
         await asyncio.sleep(1.0)
 
     played(spoil, BOTH)
+
+
+def test_an_engine_whose_build_was_cancelled_is_not_broken() -> None:
+    async def cancel(world: World) -> None:
+        world.spoilt["f", "fast"] = BuildCancelled("someone stopped it")
+        with pytest.raises(BuildCancelled):
+            await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
+        assert world.fleet.broken == {}
+        world.spoilt.clear()
+        await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
+        assert world.hosts == {"cpu0": {"fast"}, "cpu1": {"fast"}}
+
+    played(cancel, BOTH, replans=False)
 
 
 def test_a_device_lost_while_it_loads_is_no_reason_not_to_change_the_plan() -> None:
@@ -281,7 +294,7 @@ def test_with_room_for_both_a_device_serves_while_it_loads() -> None:
 
 def test_where_the_new_variant_does_not_come_up_the_old_plan_is_brought_back() -> None:
     async def change(world: World) -> None:
-        world.spoilt.add(("f", "fast"))
+        world.spoilt["f", "fast"] = EngineError("the file is cut off")
         with pytest.raises(EngineError, match="cut off"):
             await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proteus_cli.backends.base import EngineName, PowerMeter, Runner
-    from proteus_cli.backends.engines import Engines
+    from proteus_cli.backends.engines import Engines, Progress
     from proteus_cli.domain.device import Device
 
 
@@ -39,9 +39,9 @@ class TensorRT:
         """Raises `BackendUnavailable` without TensorRT or pycuda, `DeviceUnavailable` without the GPU."""
         version = tensorrt_version()
         self._device, self._engines = device, engines
-        self._gpu = describe_gpu(device)
+        self.gpu = describe_gpu(device)
         self.context = primary_context(ordinal_of(device))
-        self.versions = BackendVersions(str(trt.__name__), {"tensorrt": version, "driver": self._gpu.driver})
+        self.versions = BackendVersions(str(trt.__name__), {"tensorrt": version, "driver": self.gpu.driver})
 
     @cached_property
     def meter(self) -> PowerMeter | None:
@@ -61,7 +61,11 @@ class TensorRT:
 
     def plan(self, model: Path, owner: EngineName | None = None) -> bytes:
         """The serialized engine of a model, built first if need be. Raises `EngineError`, `ArtefactError`."""
-        return self._ensure(model, owner).plan.read_bytes()
+        return self.plan_file(model, owner).read_bytes()
+
+    def plan_file(self, model: Path, owner: EngineName | None = None) -> Path:
+        """Where that lies. Raises like `plan`."""
+        return self._ensure(model, owner).plan
 
     @contextmanager
     def runner(self, model: Path, owner: EngineName | None = None) -> Iterator[Runner]:
@@ -80,13 +84,13 @@ class TensorRT:
             )
         family, variant = owner
         options = self._options(family, variant)
-        wanted = Wanted(self._device.type, family, variant, key_of(model, self._gpu, options))
+        wanted = Wanted(self._device.type, family, variant, key_of(model, self.gpu, options))
         timings = directory_of(self._engines.built, self._device.type)
 
-        def make() -> bytes:
-            return build(model, options, timings, self._engines.progress, on_device=self.context.current)
+        def make(progress: Progress) -> bytes:
+            return build(model, options, timings, progress, on_device=self.context.current)
 
-        return ensure(self._engines.built, wanted, make, self._engines.say)
+        return ensure(self._engines.built, wanted, make, self._engines.say, self._engines.watch)
 
     def _options(self, family: str, variant: str) -> BuildOptions:
         """Those of the engine that is there, where it takes batches that are large enough: that one was profiled."""

@@ -18,15 +18,15 @@ from proteus_cli.backends.tensorrt.parsing import BATCH, parse, reason
 from proteus_cli.backends.tensorrt.phases import Phases
 from proteus_cli.backends.tensorrt.timing import keep_timings, timing_path, use_timings
 from proteus_cli.domain.engine import EngineKey
-from proteus_cli.errors import DeviceUnavailable, EngineError
+from proteus_cli.errors import BuildCancelled, DeviceUnavailable, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from proteus_cli.backends.engines import Progress
     from proteus_cli.domain.engine import BuildOptions, Gpu
 
-    Progress = Callable[[str, float], bool]
     OnDevice = Callable[[], AbstractContextManager[object]]
 
 ASK_EVERY_S = 0.1
@@ -53,7 +53,8 @@ def build(
     done now and how much is behind (0 to 1); it answers whether to go on. The builder has a thread of its own, on which
     ``on_device`` makes the GPU current. So Ctrl-C is heard; it is raised once the builder has ended.
 
-    Raises `EngineError` where the model can't be built or ``progress`` says no, `BackendUnavailable` without TensorRT.
+    Raises `EngineError` where the model can't be built, `BuildCancelled` where ``progress`` says no,
+    `BackendUnavailable` without TensorRT.
     """
     phases = Phases()
     with ThreadPoolExecutor(1, thread_name_prefix="build") as thread:
@@ -67,7 +68,7 @@ def build(
             phases.cancel()
             raise
     if phases.is_cancelled:
-        raise EngineError(f"Building `{model}` was cancelled.", hint="nothing was kept; build it again at any time")
+        raise BuildCancelled(f"Building `{model}` was cancelled.", hint="nothing was kept; build it again at any time")
     return plan.result()
 
 

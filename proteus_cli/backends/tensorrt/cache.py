@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli import store
+from proteus_cli.backends.engines import Progress, Watch, unwatched
 from proteus_cli.backends.tensorrt.locking import locked
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import is_name
@@ -25,6 +26,7 @@ PLAN_NAME = "model.plan"
 RECORD_NAME = "model.json"
 
 _LOCK = ".lock"
+_WAITING = "waiting for another process that builds"
 _HINT = "delete it: it is built anew"
 
 
@@ -110,22 +112,31 @@ def building_lock(directory: Path) -> Path:
     return directory / _LOCK
 
 
-def ensure(built: Path, wanted: Wanted, build: Callable[[], bytes], say: Callable[[str], None]) -> Found:
+def ensure(
+    built: Path,
+    wanted: Wanted,
+    build: Callable[[Progress], bytes],
+    say: Callable[[str], None],
+    watch: Watch = unwatched,
+) -> Found:
     """The engine as it is wanted: what is there if that is current, else a new one.
 
-    ``build`` makes the plan. ``say`` is told, before, that it is built, and where it replaces one what has changed.
-    Raises what ``build`` raises, and `ArtefactError` where it can't be written; what was there then stays.
+    ``build`` makes the plan. ``say`` is told, before, that it is built, and where it replaces one what has changed;
+    ``watch`` follows that, and waiting for another process that builds.
+    Raises what ``build`` raises, `BuildCancelled` where ``watch`` ends it, and `ArtefactError` where it can't be
+    written; what was there then stays.
     """
     files = files_of(built, wanted.device_type, wanted.family, wanted.variant)
     if not why_stale(files, wanted):
         return Found(files.plan, files.read_record(), is_new=False)
-    with locked(building_lock(files.directory.parent)):
+    lock = building_lock(files.directory.parent)
+    with watch(wanted.name) as progress, locked(lock, lambda: progress(_WAITING, 0.0)):
         reasons = why_stale(files, wanted)
         if not reasons:  # another process built it meanwhile
             return Found(files.plan, files.read_record(), is_new=False)
         say(f"building {wanted.name} for {wanted.device_type}: {', '.join(reasons)}")
         start_s = time.perf_counter()
-        plan = build()
+        plan = build(progress)
         record = _record(wanted, plan, time.perf_counter() - start_s)
         store.write_together({files.plan: plan, files.record: store.to_json(record)})
     return Found(files.plan, record, is_new=True)

@@ -23,6 +23,7 @@ from proteus_cli.backends.base import Part, Signature
 from proteus_cli.backends.engines import Engines
 from proteus_cli.backends.opening import open_backend
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
+from proteus_cli.serving.builds import BuildLog
 from proteus_cli.serving.emulation import Alarm, EmulatedExecutor
 from proteus_cli.serving.executor import Arrays, Batch, BatchResult, Done, EngineKey, Executor, ThreadExecutor
 from proteus_cli.serving.process.inner import Emulated, Inner, OnCpu, OnGpu
@@ -258,7 +259,7 @@ def _opened(inner: Inner, stack: ExitStack) -> tuple[Executor, str]:
             from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
             from proteus_cli.serving.gpu import GpuExecutor  # noqa: PLC0415 - an extra
 
-            tensorrt = TensorRT(device, Engines(Path(inner.built), say=log.info))
+            tensorrt = TensorRT(device, Engines(Path(inner.built), say=log.info, watch=BuildLog().watch))
             gpu = GpuExecutor(tensorrt.context, lambda key, model: tensorrt.plan(model, key), slots=inner.slots)
             return gpu, tensorrt.versions.name
         case Emulated(profile=profile, signatures=signatures):

@@ -17,6 +17,7 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.errors import (
     ArtefactError,
     BackendUnavailable,
+    BuildCancelled,
     DeviceLost,
     DeviceUnavailable,
     EngineBroken,
@@ -40,7 +41,7 @@ _KINDS = {
     kind.__name__: kind
     for kind in (
         ProteusError, UsageError, ArtefactError, DeviceUnavailable, BackendUnavailable, EngineError, EngineBroken,
-        OutOfDeviceMemory, DeviceLost,
+        OutOfDeviceMemory, BuildCancelled, DeviceLost,
     )
 }  # fmt: skip
 

@@ -26,7 +26,7 @@ class Contract:
     """Checked once, asked often."""
 
     def __init__(self, bindings: Bindings, stubs: Path, cache: Path) -> None:
-        self.bindings, self._stubs, self._cache = bindings, stubs, cache
+        self.bindings, self.stubs, self._cache = bindings, stubs, cache
         self.sources = (*ours(), sample())
 
     @cached_property
@@ -80,7 +80,7 @@ class Contract:
         return touching | set(annotations(source.text, names, source.path))
 
     def _check(self, sources: Iterable[Source], *, keep_trees: bool = True) -> Checked:
-        return check(sources, self._stubs, self._cache, keep_trees=keep_trees)
+        return check(sources, self.stubs, self._cache, keep_trees=keep_trees)
 
 
 def unchecked(contracts: Iterable[Contract]) -> list[str]:

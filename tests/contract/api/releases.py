@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from contract.api import standins, stubs
@@ -78,9 +79,14 @@ def typed(bindings: Bindings) -> Path:
     """The directory in which mypy finds ``tensorrt`` as this release has it."""
     release = bindings.release
     place = BUILD / f"stubs-{release.package}-{release.version}"
-    with locked(place.with_suffix(".lock")):
+    key = "\0".join((Path(stubs.__file__).read_text(encoding="utf-8"), version("pybind11-stubgen"), sys.version))
+    stamp = place / ".key"
+    with locked(BUILD / f"{place.name}.lock"):
+        if stamp.exists() and stamp.read_text(encoding="utf-8") == key:
+            return place
         raw = place / "raw"
         bindings.python("-m", "pybind11_stubgen", bindings.module, "--output-dir", raw, "--ignore-all-errors")
         text = (raw / bindings.module.replace(".", "/")).with_suffix(".pyi").read_text(encoding="utf-8")
         (place / "tensorrt.pyi").write_text(stubs.patched(text, release.idle_rules), encoding="utf-8")
+        stamp.write_text(key, encoding="utf-8")
     return place

@@ -5,8 +5,9 @@ import re
 import pytest
 from contract import figures
 from contract.api.contracts import Contract, unchecked
-from contract.api.mistakes import EVERYWHERE, MISTAKES, Mistake
+from contract.api.mistakes import MISTAKES, Mistake
 from contract.api.sources import ours, sample
+from contract.figures import Part
 
 pytestmark = pytest.mark.timeout(600)  # the first run downloads, and fills mypy's cache
 
@@ -15,6 +16,7 @@ def test_the_bindings_are_the_real_ones(contract: Contract) -> None:
     release = contract.bindings.release
     version = contract.bindings.python("-c", f"import {release.package} as trt; print(trt.__version__)").strip()
     assert version == release.version
+    figures.note(Part.API, "bindings", f"{release.distribution} {version}")
 
 
 def test_what_is_written_in_python_is_as_the_stubs_say(contract: Contract) -> None:
@@ -63,10 +65,9 @@ def test_copies_without_a_change_pass(contract: Contract) -> None:
 
 def test_each_mutant_is_caught(contract: Contract) -> None:
     made, refused = contract.copies.mutants, contract.refused
-    figures.tell(
-        contract.bindings.release.requirement,
-        f"{len(contract.sites())} uses in {len(contract.sources)} modules; {len(made)} mutants caught",
-    )
+    release = contract.bindings.release.name
+    figures.note(Part.API, f"uses of {release}", f"{len(contract.sites())} in {len(contract.sources)} modules")
+    figures.tell(Part.API, f"mutants of {release} caught", *(made.keys() & refused), of=len(made))
     assert [str(mutant) for path, mutant in made.items() if path not in refused] == []
 
 
@@ -76,8 +77,4 @@ def test_a_mistake_is_refused(mistake: Mistake, contracts: dict[str, Contract]) 
     (path,) = {p for c in contracts.values() for p, m in c.copies.mistakes.items() if m is mistake}
     refused_by = {name for name, contract in contracts.items() if path in contract.refused}
     assert refused_by == mistake.refused_by
-    figures.tell("mistakes", f"{len(MISTAKES)} known ones refused, of these {_everywhere()} by all releases")
-
-
-def _everywhere() -> int:
-    return sum(mistake.refused_by == EVERYWHERE for mistake in MISTAKES)
+    figures.tell(Part.API, "known mistakes refused", mistake.name, of=len(MISTAKES))

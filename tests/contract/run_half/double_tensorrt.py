@@ -1,36 +1,32 @@
 """Stands for `tensorrt` at run time: ONNX Runtime behind TensorRT's names, in the order of the fake driver's streams.
 
-A plan is a number, the largest batch, before an ONNX file (see `make_plan`). What an engine and its contexts would take
-of the device's memory they allocate there. A model that fails while it runs is a kernel that goes astray: the context
-is lost. Shapes and addresses count as they are when a batch is enqueued.
+What has no underscore is TensorRT's: `api/test_doubles.py` compares it with the real modules. Plans are those of
+`plans.py`. What an engine and its contexts would take of the device's memory they allocate there. A model that fails
+while it runs is a kernel that goes astray: the context is lost. Shapes and addresses count as they are when a batch is
+enqueued.
 """
 
 import ctypes
 import enum
 import math
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+from contract.run_half.plans import read_plan
 
-HEADER_BYTES = 4
-MIN_ROWS, OPT_ROWS = 1, 8
-WORKSPACE_BYTES = 2**20
-ILLEGAL_ADDRESS = 700
-DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+_MIN_ROWS, _OPT_ROWS = 1, 8
+_WORKSPACE_BYTES = 2**20
+_ILLEGAL_ADDRESS = 700
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 
-HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
-driver = ctypes.CDLL("libcuda.so.1")
-driver.cuLaunchHostFunc.argtypes = [ctypes.c_void_p, HostFunction, ctypes.c_void_p]
-driver.cuMemFree_v2.argtypes = [ctypes.c_void_p]
-
-
-def make_plan(model: Path, max_rows: int) -> bytes:
-    return max_rows.to_bytes(HEADER_BYTES, "little") + model.read_bytes()
+_driver = ctypes.CDLL("libcuda.so.1")
+_driver.cuLaunchHostFunc.argtypes = [ctypes.c_void_p, _HostFunction, ctypes.c_void_p]
+_driver.cuMemFree_v2.argtypes = [ctypes.c_void_p]
 
 
 class TensorIOMode(enum.Enum):
@@ -52,16 +48,16 @@ class ILogger:
         raise NotImplementedError
 
 
-class DeviceMemory:
+class _DeviceMemory:
     """Some of the device's memory, freed when nobody holds it any more, in whatever context is current then."""
 
     def __init__(self, needed_bytes: int) -> None:
         self.address = ctypes.c_void_p()
-        self.is_there = driver.cuMemAlloc_v2(ctypes.byref(self.address), ctypes.c_size_t(needed_bytes)) == 0
+        self.is_there = _driver.cuMemAlloc_v2(ctypes.byref(self.address), ctypes.c_size_t(needed_bytes)) == 0
 
     def __del__(self) -> None:
         if self.is_there:
-            driver.cuMemFree_v2(self.address)
+            _driver.cuMemFree_v2(self.address)
 
 
 class Runtime:
@@ -69,31 +65,30 @@ class Runtime:
         self._logger = logger
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> "ICudaEngine | None":
-        memory = DeviceMemory(len(serialized_engine))
+        memory = _DeviceMemory(len(serialized_engine))
         if not memory.is_there:
             self._logger.log(ILogger.Severity.ERROR, "out of memory for the weights")
             return None
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
+        max_rows, model = read_plan(serialized_engine)
         try:
-            session = ort.InferenceSession(
-                serialized_engine[HEADER_BYTES:], options, providers=["CPUExecutionProvider"]
-            )
+            session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - TensorRT raises nothing: it logs
             why = f"not a plan: {type(error).__name__}"
             self._logger.log(ILogger.Severity.ERROR, why)
             return None
-        return ICudaEngine(session, int.from_bytes(serialized_engine[:HEADER_BYTES], "little"), memory)
+        return ICudaEngine(session, max_rows, memory, model)
 
 
 class ICudaEngine:
-    def __init__(self, session: Any, max_rows: int, memory: DeviceMemory) -> None:
-        self._session, self._max_rows, self._memory = session, max_rows, memory
+    def __init__(self, session: Any, max_rows: int, memory: _DeviceMemory, model: bytes) -> None:
+        self._session, self._max_rows, self._memory, self._model = session, max_rows, memory, model
         self._inputs: list[str] = [value.name for value in session.get_inputs()]
         self._outputs = [value.name for value in session.get_outputs()]
         self._values: dict[str, Any] = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
         self.num_io_tensors = len(self._values)
-        self.device_memory_size_v2 = WORKSPACE_BYTES
+        self.device_memory_size_v2 = _WORKSPACE_BYTES
 
     def get_tensor_name(self, index: int) -> str:
         return list(self._values)[index]
@@ -102,7 +97,7 @@ class ICudaEngine:
         return TensorIOMode.INPUT if name in self._inputs else TensorIOMode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> DataType:
-        return DataType(DTYPES[self._values[name].type])
+        return DataType(_DTYPES[self._values[name].type])
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(size if isinstance(size, int) else -1 for size in self._values[name].shape)
@@ -110,18 +105,19 @@ class ICudaEngine:
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         assert profile_index == 0
         rest = self.get_tensor_shape(name)[1:]
-        return [(rows, *rest) for rows in (MIN_ROWS, min(OPT_ROWS, self._max_rows), self._max_rows)]
+        return [(rows, *rest) for rows in (_MIN_ROWS, min(_OPT_ROWS, self._max_rows), self._max_rows)]
 
     def create_execution_context(self) -> "IExecutionContext | None":
-        memory = DeviceMemory(self.device_memory_size_v2)
+        memory = _DeviceMemory(self.device_memory_size_v2)
         return IExecutionContext(self, memory) if memory.is_there else None
 
 
 class IExecutionContext:
-    def __init__(self, engine: ICudaEngine, memory: DeviceMemory) -> None:
+    def __init__(self, engine: ICudaEngine, memory: _DeviceMemory) -> None:
         self._engine, self._memory = engine, memory
+        next(_contexts)
         self._rows: dict[str, int] = {}
-        self.shapes_set = 0  # no name of TensorRT's: for tests
+        self._shapes_set = 0
         self._addresses: dict[str, int] = {}
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
@@ -129,7 +125,7 @@ class IExecutionContext:
         fits = len(shape) == len(most) and all(a <= b <= c for a, b, c in zip(least, shape, most, strict=True))
         if fits:
             self._rows[name] = shape[0]
-            self.shapes_set += 1
+            self._shapes_set += 1
         return fits
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
@@ -137,11 +133,9 @@ class IExecutionContext:
         return True
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        ticket = next(_tickets)
-        _enqueued[ticket] = (self, dict(self._rows), dict(self._addresses))
-        return int(driver.cuLaunchHostFunc(stream_handle, _compute, ticket)) == 0
+        return _launch(self, stream_handle, next(_tickets))
 
-    def compute(self, rows: dict[str, int], addresses: dict[str, int]) -> None:
+    def _compute(self, rows: dict[str, int], addresses: dict[str, int]) -> None:
         engine = self._engine
         inputs = {name: self._tensor(name, rows[name], addresses[name]).copy() for name in engine._inputs}
         for name, values in zip(engine._outputs, engine._session.run(engine._outputs, inputs), strict=True):
@@ -155,16 +149,28 @@ class IExecutionContext:
         return np.frombuffer(memory, dtype).reshape(shape)
 
 
-_tickets = count(1)
+_contexts = count()
+_tickets = count(1)  # 0 would be a null pointer
 _enqueued: dict[int, tuple[IExecutionContext, dict[str, int], dict[str, int]]] = {}
+
+
+def _launch(context: IExecutionContext, stream_handle: int, ticket: int) -> bool:
+    """On the host, in the order of the stream: for a driver whose memory is there, too."""
+    _enqueued[ticket] = (context, dict(context._rows), dict(context._addresses))
+    return int(_driver.cuLaunchHostFunc(stream_handle, _compute, ticket)) == 0
 
 
 def _run_enqueued(ticket: int) -> None:
     context, rows, addresses = _enqueued.pop(ticket)
     try:
-        context.compute(rows, addresses)
+        context._compute(rows, addresses)
     except Exception:  # noqa: BLE001 - no exception gets out of a callback
-        driver.fake_lose_context(ILLEGAL_ADDRESS)
+        _driver.fake_lose_context(_ILLEGAL_ADDRESS)
 
 
-_compute = HostFunction(_run_enqueued)
+_compute = _HostFunction(_run_enqueued)
+
+
+def _made() -> dict[str, int]:
+    """How many slots there were, and how many batches ran in them."""
+    return {"slots": next(_contexts), "batches": next(_tickets) - 1}

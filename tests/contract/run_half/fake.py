@@ -1,30 +1,18 @@
 """What the fake driver offers to tests, called past pycuda."""
 
 import ctypes
-from dataclasses import dataclass, fields
+from collections import Counter
+from dataclasses import fields
 
+from contract.run_half.census import CLEAN, Census
+
+TOLERANCE = 1e-5  # of answers
 LAUNCH_FAILED, ILLEGAL_ADDRESS, UNKNOWN = 719, 700, 999
 
 _driver = ctypes.CDLL("libcuda.so.1")
 
-
-@dataclass(frozen=True)
-class Census:
-    """In the order of the driver's own (`census.hpp`): what is alive, then what should not have been done."""
-
-    streams: int
-    events: int
-    device_bytes: int
-    pinned_bytes: int
-    pushed_contexts: int
-    calls_without_context: int
-    pageable_copies: int
-    default_stream_calls: int
-    blocking_streams: int
-    spinning_waits: int
-
-
-CLEAN = Census(*[0] * len(fields(Census)))
+injected: Counter[str] = Counter()
+"""Faults that were injected and came out as they should."""
 
 
 def census() -> Census:
@@ -33,10 +21,29 @@ def census() -> Census:
     return Census(*values)
 
 
-def slow_down(*, copies_s: float = 0.0, compute_s: float = 0.0) -> None:
-    """From now on each copy and each computation takes so long, one of a kind at a time."""
+def busy_s() -> tuple[float, float]:
+    """How long the parts of the device were busy: each by itself, added up, and any of them."""
+    each, any_of_them = ctypes.c_double(), ctypes.c_double()
+    _driver.fake_busy(ctypes.byref(each), ctypes.byref(any_of_them))
+    return each.value, any_of_them.value
+
+
+def is_back(before: Census) -> bool:
+    """Whether all that was made since is gone."""
+    return census() == before
+
+
+def require_clean(_before: Census) -> None:
+    """Nothing is left of what this process made, and it did nothing that should not be done."""
+    left = census()
+    assert left == CLEAN, f"left over or done wrong: {left}"
+
+
+def slow_down(*, copies_s: float = 0.0, compute_s: float = 0.0) -> tuple[float, float]:
+    """From now on each copy and each computation takes at least so long, one of a kind at a time."""
     _driver.fake_set_copy_delay_us(ctypes.c_long(round(copies_s * 1e6)))
     _driver.fake_set_compute_delay_us(ctypes.c_long(round(compute_s * 1e6)))
+    return copies_s, compute_s
 
 
 def fail_allocations_from(n: int) -> None:

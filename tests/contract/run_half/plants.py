@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CUDA, SLOTS, ENGINE, GPU = (
+CUDA, SLOTS, ENGINE, GPU, EXECUTOR = (
     "proteus_cli.backends.tensorrt.cuda",
     "proteus_cli.backends.tensorrt.slots",
     "proteus_cli.backends.tensorrt.engine",
     "proteus_cli.serving.gpu",
+    "proteus_cli.serving.executor",
 )
 
 
@@ -31,6 +32,9 @@ class Plant:
 
 
 WRONG_ANSWERS = "wrong answers"
+ON_THE_DEFAULT_STREAM = (
+    "wrong answers|default_stream_calls=[1-9]"  # where no copy happened to be late, they are counted
+)
 PINNED = "cuda.pagelocked_empty(max_rows * each_bytes, np.uint8)"
 NO_FREE = Edit(SLOTS, "    allocation: object = pinned.base\n", "    return\n    allocation: object = pinned.base\n")
 
@@ -54,10 +58,10 @@ PLANTS = {
     "copy in on the default stream": Plant(
         [Edit(SLOTS, "port.pinned[: rows * port.row_bytes], self._stream)", "port.pinned[: rows * port.row_bytes])")],
         "answers",
-        WRONG_ANSWERS,
+        ON_THE_DEFAULT_STREAM,
     ),
     "copy out on the default stream": Plant(
-        [Edit(SLOTS, "port.device, self._stream)", "port.device)")], "answers", WRONG_ANSWERS
+        [Edit(SLOTS, "port.device, self._stream)", "port.device)")], "answers", ON_THE_DEFAULT_STREAM
     ),
     "pageable buffers": Plant(
         [Edit(SLOTS, PINNED, "np.empty(max_rows * each_bytes, np.uint8)"), NO_FREE], "overlap", "no overlap"
@@ -133,9 +137,14 @@ PLANTS = {
         "context stack was not empty",
     ),
     "nobody told": Plant(
-        [Edit(GPU, "        if self._on_lost is not None:", "        if self._on_lost is None:")],
+        [Edit(EXECUTOR, "        if self.on_lost is not None:", "        if self.on_lost is None:")],
         "lost_context",
-        "told",
+        "told 0 times",
+    ),
+    "nobody told of a load": Plant(
+        [Edit(GPU, "        if isinstance(result, DeviceLost):\n            self._tell_loss()\n", "")],
+        "lost_while_loading",
+        "told 0 times",
     ),
     "closed before its batches": Plant(
         [
@@ -157,7 +166,8 @@ def plant(name: str) -> None:
     for edit in PLANTS[name].edits:
         source = changed.get(edit.module) or _source(edit.module)
         if source.count(edit.old) != 1:
-            raise LookupError(f"`{name}` finds {source.count(edit.old)} times in {edit.module}: {edit.old!r}")
+            times = source.count(edit.old)
+            raise LookupError(f"`{name}` can't be planted: {times} times in {edit.module} is {edit.old!r}")
         changed[edit.module] = source.replace(edit.old, edit.new)
     for module, source in changed.items():
         _import_changed(module, source)

@@ -3,42 +3,29 @@
 import re
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from contract import figures
+from contract.figures import Part
 from contract.run_half import toolchain
+from contract.run_half.arithmetic import Network
 from contract.run_half.plants import PLANTS
+from contract.run_half.running import ROOT, ran, run, scenarios
+from tiny import INPUTS, mlp
 
-ROOT = Path(__file__).parents[3]
-SCENARIOS = (
-    "answers", "inline", "threads", "overlap", "responsive", "timed", "slots", "one_slot_more", "shapes", "swap",
-    "cancelled_load", "out_of_memory", "too_large", "unservable", "leftover_frames", "refusals", "launch_failure",
-    "lost_context", "astray", "abandoned",
-)  # fmt: skip
-TIMEOUT_S = 60.0
+from proteus_cli.backends.onnxruntime import OnnxRuntime
+from proteus_cli.domain.device import Device
 
-done: Counter[str] = Counter()
+FAKE, REAL, HOST = "fake", "real", "host"
+
+SCENARIOS = scenarios(FAKE)
 
 
 @pytest.fixture(scope="module")
-def environment() -> Iterator[dict[str, str]]:
-    yield toolchain.environment()
-    figures.tell(
-        "run half",
-        f"{toolchain.PYCUDA} on the fake driver: {done['right']} scenarios, {done['wrong']} wrong adapters caught",
-    )
-
-
-def run(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    paths = [str(ROOT / "tests"), str(ROOT), environment["PYTHONPATH"]]
-    command = [sys.executable, "-m", "contract.run_half.scenarios", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment | {"PYTHONPATH": ":".join(paths)}, text=True, timeout=TIMEOUT_S,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-    )  # fmt: skip
+def environment() -> dict[str, str]:
+    return toolchain.environment()
 
 
 @pytest.mark.timeout(600)  # the first one builds pycuda
@@ -46,6 +33,7 @@ def test_pycuda_is_the_real_one(environment: dict[str, str]) -> None:
     probe = "import pycuda.driver as d; d.init(); print(d.get_driver_version(), d.Device(0).name())"
     found = subprocess.run([sys.executable, "-c", probe], env=environment, text=True, capture_output=True, check=True)
     assert found.stdout.strip() == "12090 Fake CUDA device (host memory)"
+    figures.note(Part.RUN, "runs", f"{toolchain.PYCUDA}, compiled here, on a driver in host memory")
 
 
 def test_the_driver_says_what_decides_over_engines(environment: dict[str, str]) -> None:
@@ -60,20 +48,40 @@ def test_the_driver_says_what_decides_over_engines(environment: dict[str, str]) 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(environment: dict[str, str], scenario: str) -> None:
-    found = run(environment, scenario)
-    assert found.returncode == 0, found.stdout
-    assert "PyCUDA" not in found.stdout, found.stdout  # it warns of what it can't free
-    done["right"] += 1
+    made = ran(environment, scenario)
+    figures.tell(Part.RUN, "scenarios", scenario, of=len(SCENARIOS))
+    figures.tell(Part.RUN, "slots run", scenario, each=made["slots"])
+    figures.tell(Part.RUN, "batches run", scenario, each=made["batches"])
+    for fault, times in made["faults"].items():
+        figures.tell(Part.RUN, f"faults injected: {fault}", scenario, each=times)
 
 
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_wrong_adapter_is_caught(environment: dict[str, str], name: str) -> None:
     found = run(environment, PLANTS[name].scenario, name)
+    assert "can't be planted" not in found.stdout, found.stdout
     assert found.returncode != 0, f"not caught: {found.stdout}"
     assert re.search(PLANTS[name].words, found.stdout), found.stdout
-    done["wrong"] += 1
+    figures.tell(Part.RUN, "wrong adapters caught", name, of=len(PLANTS))
 
 
-def test_all_scenarios_are_run() -> None:
-    source = (Path(__file__).parent / "scenarios.py").read_text(encoding="utf-8")
-    assert tuple(re.findall(r"@scenario\nasync def (\w+)", source)) == SCENARIOS
+@pytest.mark.parametrize("scenario", ["answers", "swap"])
+def test_what_runs_on_a_real_gpu_runs_here_as_far_as_that_goes(environment: dict[str, str], scenario: str) -> None:
+    """With memory as the one thing that a real driver counts, and without its delays."""
+    assert scenario in scenarios(REAL)
+    assert ran(environment | {"LANE_DEVICE": REAL, "LANE_COMPUTE": HOST}, scenario)["batches"] > 100
+
+
+def test_the_tests_for_a_gpu_do_not_take_the_fake_driver_for_one(environment: dict[str, str]) -> None:
+    probe = [sys.executable, "-c", "from gpu.here import find; print(find())"]
+    paths = {"PYTHONPATH": f"{ROOT / 'tests'}:{environment['PYTHONPATH']}"}
+    found = subprocess.run(probe, env=environment | paths, text=True, capture_output=True, check=True)
+    assert found.stdout.strip() == "the driver here is the fake one, and that is what `make contract` is for"
+
+
+def test_what_computes_on_a_gpu_without_tensorrt_computes_the_same(tmp_path: Path) -> None:
+    """CuPy offers numpy's names."""
+    model, x = mlp(tmp_path / "m.onnx"), np.random.default_rng(0).random((5, INPUTS), dtype=np.float32)
+    with OnnxRuntime(Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))).runner(model) as runner:
+        wanted = runner.infer({"x": x})["scores"]
+    np.testing.assert_allclose(Network(model.read_bytes(), np).compute({"x": x})["scores"], wanted, rtol=1e-5)

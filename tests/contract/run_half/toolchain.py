@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from contract import figures
 from contract.downloads import BUILD, locked, target
 
 HEADERS = ("nvidia-cuda-runtime-cu12==12.9.79", "nvidia-cuda-profiler-api-cu12==12.9.79")
@@ -105,7 +106,8 @@ def _made(name: str, key: str, make: Callable[[Path], None]) -> Path:
         if not stamp.exists() or stamp.read_text(encoding="utf-8") != key:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
-            make(place)
+            with figures.timed(f"compiled {name}"):
+                make(place)
             stamp.write_text(key, encoding="utf-8")
     return place
 

@@ -8,7 +8,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from contract.run_half.double_tensorrt import DataType, Runtime, TensorIOMode, make_plan, nptype
+from contract.run_half.double_tensorrt import DataType, Runtime, TensorIOMode, nptype
+from contract.run_half.plans import make_plan
 
 
 def _load_libraries() -> None:
@@ -37,9 +38,9 @@ _parsed: list[Path] = []
 
 
 class OnnxParser(rtx.OnnxParser):  # type: ignore[misc]  # a base without stubs
-    def parse_from_file(self, path: str) -> bool:
-        _parsed.append(Path(path))
-        return bool(super().parse_from_file(path))
+    def parse_from_file(self, model: str) -> bool:
+        _parsed.append(Path(model))
+        return bool(super().parse_from_file(model))
 
 
 class Builder(rtx.Builder):  # type: ignore[misc]  # a base without stubs

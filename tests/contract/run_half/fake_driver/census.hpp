@@ -1,5 +1,6 @@
 // What tests ask for afterwards: what is still alive, and what was done that should not have been.
 #pragma once
+#include <array>
 #include <atomic>
 
 struct Census {
@@ -14,6 +15,11 @@ struct Census {
   std::atomic<long> default_stream_calls{0};  // ordered with nothing that a non-blocking stream does
   std::atomic<long> blocking_streams{0};      // created; they wait for the default stream
   std::atomic<long> spinning_waits{0};        // for an event that does not let its waiter sleep
+
+  std::array<const std::atomic<long>*, 10> in_order() const {
+    return {&streams,           &events,          &device_bytes,         &pinned_bytes,     &pushed_contexts,
+            &calls_without_context, &pageable_copies, &default_stream_calls, &blocking_streams, &spinning_waits};
+  }
 };
 
 // Never destroyed, like all state here: threads of streams may outlive `main`.

@@ -11,6 +11,41 @@
 
 using Clock = std::chrono::steady_clock;
 
+// How long units were busy: each by itself, and any of them. Where nothing overlaps, both are the same; how long the host
+// takes in between counts for neither.
+class Meter {
+ public:
+  void begin() { change(+1); }
+  void end() { change(-1); }
+
+  void read(double* each_s, double* any_s) {
+    std::lock_guard<std::mutex> hold(mutex_);
+    *each_s = each_s_;
+    *any_s = any_s_;
+  }
+
+ private:
+  void change(int by) {
+    std::lock_guard<std::mutex> hold(mutex_);
+    const auto now = Clock::now();
+    const double passed_s = std::chrono::duration<double>(now - changed_).count();
+    each_s_ += passed_s * busy_;
+    if (busy_) any_s_ += passed_s;
+    busy_ += by;
+    changed_ = now;
+  }
+
+  std::mutex mutex_;
+  Clock::time_point changed_ = Clock::now();
+  int busy_ = 0;
+  double each_s_ = 0, any_s_ = 0;
+};
+
+inline Meter& meter() {
+  static Meter* const only = new Meter;
+  return *only;
+}
+
 // A part of a device that does one thing at a time, whichever stream it is for.
 class Unit {
  public:
@@ -18,8 +53,10 @@ class Unit {
 
   void use(const std::function<void()>& work) {
     std::lock_guard<std::mutex> hold(mutex_);
+    meter().begin();
     if (delay_us_ > 0) std::this_thread::sleep_for(std::chrono::microseconds(delay_us_));
     work();
+    meter().end();
   }
 
  private:

@@ -1,0 +1,18 @@
+"""The scenarios of the run half on a real GPU: the same code, with TensorRT, or CuPy where that isn't installed."""
+
+import os
+
+import pytest
+from contract.run_half.running import ran, scenarios
+from gpu.here import Gpu, find
+
+GPU = find()
+
+
+@pytest.mark.skipif(isinstance(GPU, str), reason=f"needs a GPU: {GPU}; `make contract` checks what can be without one")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("scenario", scenarios("real"))
+def test_scenario(scenario: str) -> None:
+    assert isinstance(GPU, Gpu)
+    figures = ran({**os.environ, "LANE_DEVICE": "real", "LANE_COMPUTE": GPU.compute}, scenario)
+    print(f"{scenario} on {GPU}: {figures}")  # noqa: T201 - `make test-gpu` shows what ran where
