@@ -69,12 +69,13 @@ class EverySecond:
         plan: Plan,
         demand: DemandEstimator,
         pace: Mapping[str, float],
+        slowest: Mapping[str, float],
         *,
         now_s: float,
         started_s: float,
         since_s: float,
     ) -> Replan:
-        del plan, started_s, since_s
+        del plan, slowest, started_s, since_s
         return Replan(self.needed(demand, pace, now_s), "a second has passed")
 
     def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:

@@ -65,14 +65,13 @@ def deployment_of(
     """
     from proteus_cli.cli.planning import planner_for
     from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
-    from proteus_cli.domain.record import Base
     from proteus_cli.serving.by_hand import PlanSource
     from proteus_cli.serving.plan_history import PlanHistory
     from proteus_cli.serving.server import Deployment
-    from proteus_cli.store import digest, to_json, write_json
+    from proteus_cli.store import to_json, write_json
 
     is_emulated = emulation is not None
-    base = Base(str(name), digest(place.plan_path(name)))
+    base = _base(place, name)
     started = place.plan(name)
     site = _here(place, started) if emulation is None else _emulated(place, started, emulation)
     first = _first(place, base, site, resume=resume, emulated=is_emulated)
@@ -103,7 +102,7 @@ def deployment_of(
         policy=policy,
         replan=planner,
         source=PlanSource(
-            reread=lambda: _on_fleet(place.plan(name), site, emulation),
+            reread=lambda: (_on_fleet(place.plan(name), site, emulation), _base(place, name)),
             require_current=lambda plan: place.require_current(plan.inputs),
             replanner=lambda plan, profiles: planner.with_changes(
                 rules=plan.rules, headroom=plan.headroom, profiles=profiles, inputs=inputs(profiles)
@@ -132,6 +131,13 @@ class _First:
     plan: "Plan"
     origin: "Origin"
     reason: str
+
+
+def _base(place: "Workspace", name: Path) -> "Base":
+    from proteus_cli.domain.record import Base
+    from proteus_cli.store import digest
+
+    return Base(str(name), digest(place.plan_path(name)))
 
 
 def _first(place: "Workspace", base: "Base", site: _Site, *, resume: bool, emulated: bool) -> _First:

@@ -13,6 +13,7 @@ from proteus_cli.control.family import Family
 from proteus_cli.control.flight import Flight
 from proteus_cli.control.lanes import Admitted, Desk, Lane, Seat, seats_of
 from proteus_cli.control.line import EarlyLine, LateLine, Line
+from proteus_cli.control.pace import Slowest
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning import Replan
 from proteus_cli.control.seating import Seating
@@ -68,6 +69,7 @@ class Controller:
         self._hosted: tuple[Hosted, ...] = ()
         self._out = Outages()
         self._came_or_went = ""
+        self._slowest = {name: Slowest() for name in slo_s}
         self._plan: Plan | None = None
         self._started_s = self._since_s = 0.0
 
@@ -259,12 +261,14 @@ class Controller:
         rule = self.policy.replanning
         if rule is None:
             return None
+        paces = self._paces()
+        slowest = {name: self._slowest[name].with_(pace, now_s) for name, pace in paces.items()}
         if self._came_or_went:
-            wanted: Replan | None = Replan(rule.needed(self.demand, self._paces(), now_s), self._came_or_went)
+            wanted: Replan | None = Replan(rule.needed(self.demand, paces, now_s), self._came_or_went)
             self._came_or_went = ""
         else:
             wanted = rule.decide(
-                self.plan, self.demand, self._paces(), now_s=now_s, started_s=self._started_s, since_s=self._since_s
+                self.plan, self.demand, paces, slowest, now_s=now_s, started_s=self._started_s, since_s=self._since_s
             )
         return None if wanted is None else replace(wanted, without=self._out)
 

@@ -1,7 +1,10 @@
 """How a device really runs, against its profile."""
 
+from collections import deque
+
 MEANINGFUL_S = 0.001  # shorter batches that are slow say more about threads, unless one follows another
 FORGETTING = 0.03  # weight of the newest batch
+SLOW_S = 15.0  # whoever was slow within this time may be so again
 
 
 class Pace:
@@ -40,3 +43,19 @@ class Pace:
 
     def _settle(self) -> None:
         self.factor, self.cautious = max(1.0, self._ratio), max(1.0, self._ratio + self._distance)
+
+
+class Slowest:
+    """The largest of the paces that are told now and then, of the last `SLOW_S`."""
+
+    def __init__(self) -> None:
+        self._told: deque[tuple[float, float]] = deque()  # (time, pace), falling: what is behind a larger one is over
+
+    def with_(self, pace: float, now_s: float) -> float:
+        """The largest, with this one."""
+        while self._told and self._told[-1][1] <= pace:
+            self._told.pop()
+        self._told.append((now_s, pace))
+        while self._told[0][0] < now_s - SLOW_S:
+            self._told.popleft()
+        return self._told[0][1]

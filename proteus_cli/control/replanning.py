@@ -33,6 +33,7 @@ class Rule(Protocol):
         plan: Plan,
         demand: DemandEstimator,
         pace: Mapping[str, float],
+        slowest: Mapping[str, float],
         *,
         now_s: float,
         started_s: float,
@@ -40,7 +41,7 @@ class Rule(Protocol):
     ) -> Replan | None:
         """Whether to re-plan at ``now_s``: serving since ``started_s``, with the plan in force since ``since_s``.
 
-        Devices take ``pace`` times what was profiled, by family.
+        Devices take ``pace`` times what was profiled, by family, and in the last while ``slowest`` at most.
         """
         ...
 
@@ -69,12 +70,13 @@ class PeriodicRule:
         plan: Plan,
         demand: DemandEstimator,
         pace: Mapping[str, float],
+        slowest: Mapping[str, float],
         *,
         now_s: float,
         started_s: float,
         since_s: float,
     ) -> Replan | None:
-        del started_s
+        del slowest, started_s
         for family in demand.families:
             seen_qps = demand.rate_qps(family, 1.0, now_s)
             if seen_qps > max(plan.capacity_qps(family), plan.demand_qps.get(family, 0.0)):
@@ -110,8 +112,9 @@ class ReplanRule:
     plan is ``settle_s`` old, and there is accuracy to gain.
 
     Where devices are slower than profiled, all rates count for ``pace`` times as many queries, as plans are made with
-    profiled times. No family falls below ``floor_qps``, and one that the plan left out is
-    planned for once it is asked for, so that each is hosted where the fleet allows it.
+    profiled times. Down, the slowest pace of the last while counts: a machine that is slow now and then would else be
+    tried with more whenever it isn't. No family falls below ``floor_qps``, and one that the plan left out is planned
+    for once it is asked for, so that each is hosted where the fleet allows it.
     """
 
     every_s: float = 0.2
@@ -131,6 +134,7 @@ class ReplanRule:
         plan: Plan,
         demand: DemandEstimator,
         pace: Mapping[str, float],
+        slowest: Mapping[str, float],
         *,
         now_s: float,
         started_s: float,
@@ -149,7 +153,7 @@ class ReplanRule:
         if now_s - started_s < self.calm_s or now_s - since_s < self.settle_s or _is_best(plan):
             return None
         windows_s = (self.calm_s, self.scatter_s) if now_s - started_s >= self.scatter_s else (self.calm_s,)
-        return self._down(plan, demand, pace, now_s, windows_s)
+        return self._down(plan, demand, slowest, now_s, windows_s)
 
     def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
         longest_s = max(self.burst_windows_s)
@@ -258,12 +262,13 @@ class TimedRule:
         plan: Plan,
         demand: DemandEstimator,
         pace: Mapping[str, float],
+        slowest: Mapping[str, float],
         *,
         now_s: float,
         started_s: float,
         since_s: float,
     ) -> Replan | None:
-        del plan, started_s
+        del plan, slowest, started_s
         if now_s - since_s < self.period_s:
             return None
         return Replan(self.needed(demand, pace, now_s), f"{self.period_s:g} s have passed")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from proteus_cli.domain.profile import Point, VariantProfile, capacity
+from proteus_cli.domain.profile import Point, VariantProfile
 
 MOST_SLOTS = 4
 GROWTH_FRAC = 0.03  # a slot more has to bring this much
@@ -47,10 +47,10 @@ def best_slots(variants: Sequence[Measured], most_slots: int = MOST_SLOTS) -> in
     """With how many slots a device should be served, whatever it hosts; no more than ``most_slots``.
 
     Slots are a device's: which variants it hosts changes with each plan, and a lane's slots don't. So the number goes
-    by what plans count with, the capacity within the SLO, on the mean over the variants, each against its own with one
-    slot. Each step up has to bring `GROWTH_FRAC`; numbers that were not measured of all variants don't count.
+    by what goes through within the SLO, on the mean over the variants, each against its own with one slot. Each step up
+    has to bring `GROWTH_FRAC`; numbers that were not measured of all variants don't count.
     """
-    alone = [(each, slo_s, capacity(each.points, slo_s).qps) for each, slo_s in variants]
+    alone = [(each, slo_s, _in_time_qps(each.points, slo_s)) for each, slo_s in variants]
     servable = [(each, slo_s, qps) for each, slo_s, qps in alone if qps > 0]
     if not servable:
         return 1
@@ -59,7 +59,15 @@ def best_slots(variants: Sequence[Measured], most_slots: int = MOST_SLOTS) -> in
     for slots in numbers:
         if any(True for each, slo_s, _ in servable for _ in lacking(each, slo_s, slots)):
             break
-        gain = sum(capacity(each.points_at(slots), slo_s).qps / qps for each, slo_s, qps in servable) / len(servable)
+        gain = sum(_in_time_qps(each.points_at(slots), slo_s) / qps for each, slo_s, qps in servable) / len(servable)
         if gain >= (1 + GROWTH_FRAC) * best_gain:
             best, best_gain = slots, gain
     return best
+
+
+def _in_time_qps(points: Sequence[Point], slo_s: float) -> float:
+    """The throughput of the best batch size that plans take by default: its p95 is at most half of the SLO.
+
+    Not the capacity of plans, which is a p95's all through: that of a few runs would choose by chance.
+    """
+    return max((point.qps for point in points if point.p95_s <= slo_s / 2), default=0.0)

@@ -1,9 +1,10 @@
 """Plans that people apply to a running server: `SIGHUP` and ``POST /v2/proteus/plan``."""
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from proteus_cli.control.hosting import measured_for
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.record import Origin
+from proteus_cli.domain.record import Base, Origin
 from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, ProteusError, Unfitting
 from proteus_cli.serving.adaptation import Adaptation, Change
 from proteus_cli.serving.executor import EngineKey
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.plan_history import PlanHistory
 from proteus_cli.serving.solver import Replanner, SolverProcess
 
 log = logging.getLogger("proteus.plans")
@@ -28,12 +30,13 @@ log = logging.getLogger("proteus.plans")
 class PlanSource:
     """Where plans come from, beside the solver.
 
-    ``reread`` reads the file anew that the server was started with, ``require_current`` raises `ArtefactError` where
-    what a plan was made from has changed. ``replanner`` plans on by the rules and the headroom of a plan, with profiles
-    by device, and ``inputs`` are the digests of what such plans are made from. ``record`` writes a profile back.
+    ``reread`` reads the file anew that the server was started with, and tells which it is; ``require_current`` raises
+    `ArtefactError` where what a plan was made from has changed. ``replanner`` plans on by the rules and the headroom of
+    a plan, with profiles by device, and ``inputs`` are the digests of what such plans are made from. ``record`` writes
+    a profile back.
     """
 
-    reread: Callable[[], Plan]
+    reread: Callable[[], tuple[Plan, Base]]
     require_current: Callable[[Plan], None]
     replanner: Callable[[Plan, Mapping[str, Profile]], Replanner]
     inputs: Callable[[Mapping[str, Profile]], Mapping[str, str]]
@@ -63,11 +66,12 @@ class ByHand:
         source: PlanSource,
         served: Served,
         solver: SolverProcess | None,
+        history: PlanHistory | None,
         *,
         is_guarded: bool,
     ) -> None:
         self._adaptation, self._lifecycle, self._source, self._served = adaptation, lifecycle, source, served
-        self._solver, self._is_guarded = solver, is_guarded
+        self._solver, self._history, self._is_guarded = solver, history, is_guarded
         self._tasks: set[asyncio.Task[None]] = set()
 
     def hang_up(self) -> None:
@@ -90,12 +94,26 @@ class ByHand:
     async def _from_file(self) -> None:
         try:
             self._lifecycle.require_ready()
-            plan = await asyncio.to_thread(self._source.reread)
-            await self._apply(plan, "file", "applied by SIGHUP")
+            plan, base = await asyncio.to_thread(self._source.reread)
+            with self._begun_with(base):
+                await self._apply(plan, "file", "applied by SIGHUP")
         except ProteusError as error:
             log.error("SIGHUP: kept the plan: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
         except Exception:
             log.exception("SIGHUP: kept the plan, because of a bug")
+
+    @contextlib.contextmanager
+    def _begun_with(self, base: Base) -> Iterator[None]:
+        """From now on this is the file that a server goes on from, unless its plan is refused."""
+        if self._history is None:
+            yield
+            return
+        before, self._history.base = self._history.base, base
+        try:
+            yield
+        except ProteusError:
+            self._history.base = before
+            raise
 
     async def _apply(self, plan: Plan, origin: Origin, reason: str) -> Change:
         """Raises `RequestError`; then nothing has changed."""

@@ -194,7 +194,7 @@ class History:
         """Until cancelled."""
         due_s = self._clock()
         while True:
-            due_s = max(due_s + EVERY_S, self._clock())  # what was missed is not made up for
+            due_s = max(due_s + EVERY_S, self._clock() + EVERY_S / 2)  # what was missed is not made up for
             await asyncio.sleep(due_s - self._clock())
             self.sample()
 

@@ -53,8 +53,8 @@ class Adopted:
 class PlanHistory:
     """Writes plans and records to ``directory``; the newest ``keep`` stay.
 
-    ``base`` is the plan that the server was started with. ``clock`` measures how long plans are in force, as the time
-    of day may jump.
+    ``base`` is the plan that the server was started with, or that was put in its place since. ``clock`` measures how
+    long plans are in force, as the time of day may jump.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class PlanHistory:
         keep: int = KEPT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.directory, self._base, self._emulated, self._keep, self._clock = directory, base, emulated, keep, clock
+        self.directory, self.base, self._emulated, self._keep, self._clock = directory, base, emulated, keep, clock
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="plan-history")
         self._seldom = Seldom(clock)
         self._number = max((number_of(name) for name in _names(directory)), default=0)
@@ -75,7 +75,7 @@ class PlanHistory:
         self._since_s = 0.0
         self._at_first: Tallies = {}
         self._waiting = 0
-        self._is_claimed = False
+        self._claimed: Base | None = None
         self.written = self.failed = 0
         self.problem: str | None = None
 
@@ -95,7 +95,7 @@ class PlanHistory:
             made_by=store.made_by(),
             plan=f"{self._number:06d}-{now:%Y%m%dT%H%M%SZ}",
             before=before,
-            base=self._base,
+            base=self.base,
             emulated=self._emulated,
             began=now.isoformat(timespec="milliseconds"),
             origin=adopted.origin,
@@ -136,9 +136,9 @@ class PlanHistory:
 
     def _save(self, record: PlanRecord, plan: Plan) -> None:
         """In the writer's thread."""
-        if not self._is_claimed:
-            self._is_claimed = True
-            claim(self.directory, self._base)  # in vain where this process, or another, has done so
+        if self._claimed != record.base:
+            self._claimed = record.base
+            claim(self.directory, record.base)  # in vain where this process, or another, has done so
         contents = {self.directory / f"{record.plan}{RECORD}": store.to_json(record)}
         path = self.directory / f"{record.plan}.json"
         if not path.exists():  # or there was no room when it came into force

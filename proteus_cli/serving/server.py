@@ -269,6 +269,7 @@ async def _serve_on(
                 deployment.source,
                 Served(deployment.policy.name, deployment.catalog, profiles, hardware.models),
                 solver,
+                deployment.history,
                 is_guarded=options.tokens is not None,
             )
             pages = Pages(

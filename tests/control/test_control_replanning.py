@@ -50,6 +50,7 @@ def asked(
     since_s: float = 0.0,
     rule: ReplanRule = RULE,
     pace: float = 1.0,
+    slowest: float | None = None,
 ) -> list[tuple[float, Replan]]:
     """What the rule says each 0.2 s, with the plan left as it is."""
     demand, wanted, coming = DemandEstimator(dict.fromkeys(plan.demand_qps, 0.1)), [], list(reversed(arrivals))
@@ -57,9 +58,9 @@ def asked(
         now_s = tick * rule.every_s + 0.01  # past the edge of a bucket, whatever the rounding
         while coming and coming[-1] <= now_s:
             demand.arrived("a", 1, coming.pop())
-        decided = rule.decide(
-            plan, demand, dict.fromkeys(plan.demand_qps, pace), now_s=now_s, started_s=0.0, since_s=since_s
-        )
+        paces = dict.fromkeys(plan.demand_qps, pace)
+        slow = paces if slowest is None else dict.fromkeys(plan.demand_qps, slowest)
+        decided = rule.decide(plan, demand, paces, slow, now_s=now_s, started_s=0.0, since_s=since_s)
         if decided is not None:
             wanted.append((now_s, decided))
     return wanted
@@ -201,7 +202,7 @@ def periodic(
     for at_s in arrivals:
         demand.arrived("a", 1, at_s)
     paces = dict.fromkeys(plan.demand_qps, pace)
-    return PERIODIC.decide(plan, demand, paces, now_s=now_s, started_s=0.0, since_s=since_s)
+    return PERIODIC.decide(plan, demand, paces, paces, now_s=now_s, started_s=0.0, since_s=since_s)
 
 
 def test_every_thirty_seconds_it_plans_for_the_mean_of_the_last_ten() -> None:
@@ -341,6 +342,15 @@ def test_a_clock_that_jumps_with_the_machine_asleep_is_no_burst() -> None:
     assert [replan for at_s, replan in wanted if at_s > 600.5 and "more than" in replan.reason] == []
 
 
+def test_where_devices_were_slow_lately_it_counts_on_that_before_it_asks_for_more_accuracy() -> None:
+    """50 qps of the 100 that were planned for are below low water; at twice the profiled times they are not."""
+    calm = evenly((50.0, 10.0))
+    assert asked(plan_for(100.0), calm, until_s=10.0) != []
+    assert asked(plan_for(100.0), calm, until_s=10.0, slowest=2.0) == []
+    (_, wanted), *_ = asked(plan_for(400.0), calm, until_s=10.0, slowest=2.0)
+    assert wanted.demand_qps["a"] == pytest.approx(100.0, rel=0.1)
+
+
 # --- at a fixed period
 
 
@@ -350,8 +360,8 @@ def test_a_period_plans_so_often_and_at_no_other_time_with_the_rules_own_estimat
     for at_s in evenly((100.0, 9.0), (1000.0, 3.0)):
         demand.arrived("a", 1, at_s)
     plan, told = plan_for(100.0), {"started_s": 0.0, "since_s": 2.0}
-    assert timed.decide(plan, demand, {"a": 1.0}, now_s=11.9, **told) is None, "burst or not"
-    wanted = timed.decide(plan, demand, {"a": 1.0}, now_s=12.0, **told)
+    assert timed.decide(plan, demand, {"a": 1.0}, {"a": 1.0}, now_s=11.9, **told) is None, "burst or not"
+    wanted = timed.decide(plan, demand, {"a": 1.0}, {"a": 1.0}, now_s=12.0, **told)
     assert wanted is not None
     assert wanted.reason == "10 s have passed"
     assert wanted.demand_qps == rule.needed(demand, {"a": 1.0}, 12.0)

@@ -2,7 +2,7 @@ import pytest
 from builders import hosted, make_request, near
 
 from proteus_cli.control.batcher import Hold, ProactiveBatcher, Start
-from proteus_cli.control.pace import FORGETTING, MEANINGFUL_S, Pace
+from proteus_cli.control.pace import FORGETTING, MEANINGFUL_S, SLOW_S, Pace, Slowest
 
 
 def paced(ratio: float, batches: int) -> float:
@@ -75,3 +75,17 @@ def test_caution_grows_with_how_unlike_batches_are() -> None:
     assert pace.factor == pytest.approx(2.0, abs=0.05)
     assert pace.cautious == pytest.approx(3.0, abs=0.1)
     assert steady.cautious == pytest.approx(steady.factor, abs=0.001)
+
+
+def test_the_slowest_pace_of_a_while_is_remembered_for_that_long() -> None:
+    slowest = Slowest()
+    told = [
+        (0.0, 1.0),
+        (1.0, 3.0),
+        (2.0, 1.5),
+        (3.0, 2.0),
+        (1.0 + SLOW_S, 1.0),
+        (1.5 + SLOW_S, 1.0),
+        (4.0 + SLOW_S, 1.2),
+    ]
+    assert [slowest.with_(pace, now_s) for now_s, pace in told] == [1.0, 3.0, 3.0, 3.0, 3.0, 2.0, 1.2]

@@ -3,6 +3,7 @@
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import proteus
@@ -31,18 +32,25 @@ def made(tmp_path: Path) -> Tiny:
     return tiny
 
 
+def origins_after_drift(status: Any) -> list[str]:
+    """Of the changes of plan since the one that said so; the demand may have brought others before."""
+    origins = [change["origin"] for change in status["changes"]]
+    return origins[origins.index("drift") + 1 :] if "drift" in origins else []
+
+
 def test_what_drifts_is_recorded_and_a_server_goes_on_with_it(made: Tiny) -> None:
     options = ("--drift-after", "1200ms", "--record")
     before = store.digest(made.place.profile_path("cpu0"))
     with serving(made.root, Path("plan"), *options) as live:
         stop_s = time.monotonic() + ANSWER_WITHIN_S
         while live.status()["drift"]["corrections"] == 0:
-            assert live.infer("shapes", {"inputs": [X]}).status == 200
+            assert live.infer("shapes", {"inputs": [X]}).status in {200, 429}
+            time.sleep(0.01)
             assert time.monotonic() < stop_s
         live.until(lambda status: store.digest(made.place.profile_path("cpu0")) != before)
-        status = live.until(lambda status: status["plan"]["origin"] == "demand")
-        assert status["changes"][0]["origin"] == "drift"
-        assert "fast on cpu0 takes 0.50 ×" in status["changes"][0]["reason"]
+        live.until(lambda status: "demand" in origins_after_drift(status))
+        (correction,) = live.status()["drift"]["last"]
+        assert (correction["device"], correction["variant"]) == ("cpu0", "fast")
         assert b"\nproteus_profile_corrections_total 1" in live.get("/metrics").body
         live.process.send_signal(signal.SIGKILL)
         live.process.wait()

@@ -14,7 +14,9 @@ from live_server import ANSWER_WITHIN_S, LiveServer, serving
 
 from proteus_cli import store
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.record import PlanRecord
 from proteus_cli.domain.rules import Rules
+from proteus_cli.serving.plan_history import records
 from proteus_cli.store import Workspace
 
 pytestmark = pytest.mark.live
@@ -39,6 +41,16 @@ class Guarded:
     def in_force(self) -> Plan:
         reply = self.live.ask("GET", "/v2/proteus/plan", headers=AUTHORIZED)
         return msgspec.json.decode(reply.body, type=Plan)
+
+    def record_of(self, plan: str) -> PlanRecord:
+        """Once it is written, which is beside all else."""
+        stop_s = time.monotonic() + ANSWER_WITHIN_S
+        while True:
+            for record in records(self.cluster.history_dir):
+                if record.plan == plan:
+                    return record
+            assert time.monotonic() < stop_s
+            time.sleep(0.02)
 
     def hang_up(self, said: str) -> None:
         """SIGHUP, and wait for a line of the log that has this in it."""
@@ -83,6 +95,7 @@ def test_a_plan_from_a_client_is_in_force_when_it_is_answered_and_is_held(server
     told = server.status()
     assert told["plan"]["origin"] == "request"
     assert 0 < told["plan"]["held_s"] <= 60
+    assert server.record_of(told["plan"]["id"]).origin == "request"
     assert server.cluster.plan(Path(told["plan"]["id"])) == larger
 
 
@@ -125,7 +138,9 @@ def test_a_hang_up_reads_the_file_again_and_says_what_is_wrong_with_it(server: G
         store.write_json(server.path, marked)
         server.hang_up("applied by SIGHUP")
         assert server.in_force() == marked
-        assert server.status()["plan"]["origin"] == "file"
+        told = server.status()["plan"]
+        assert told["origin"] == "file"
+        assert server.record_of(told["id"]).base.sha256 == store.digest(server.path), "from which a server would go on"
         server.path.write_text("{")
         server.hang_up("SIGHUP: kept the plan")
         assert "not a valid plan" in server.live.log.read_text()

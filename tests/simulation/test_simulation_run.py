@@ -64,6 +64,15 @@ def test_a_single_request_waits_for_a_second_as_long_as_it_can_and_is_served_alo
     ]
 
 
+def test_a_device_runs_as_many_batches_at_once_as_it_has_slots() -> None:
+    """Of three, the first takes 10 ms alone, the second 15 beside it; the third starts at 10 and takes 15, too."""
+    measured = make_measured("a", "s", 0.8, {1: 0.010}, at_once_s={2: {1: 0.015}})
+    plan = make_plan(make_placement("gpu0", "a", "s", capacity_qps=133.0, max_batch=1))
+    profiles = {"gpu0": make_profile("gpu0", measured, slots=2)}
+    run = simulate(at_once(3), plan, make_catalog(make_family("a", {"s": 0.8})), profiles, EXACT, never)
+    assert latencies(run) == pytest.approx([0.010, 0.015, 0.025])
+
+
 def test_the_margin_makes_it_start_earlier() -> None:
     """A tenth of 105 ms is kept back: due at 94.5 ms, started at 74.5, ended at 84.5 ms."""
     policy = replace(EXACT, batching=ProactiveBatcher(margin_frac=0.1))

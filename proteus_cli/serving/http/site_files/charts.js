@@ -111,7 +111,7 @@ export class Chart {
       width: this.place.clientWidth || 300,
       height: HEIGHT,
       legend: {show: false},
-      padding: [8, 26, 0, 0],
+      padding: [8, 34, 0, 0],  // half a label of the time axis
       cursor: {drag: {x: false, y: false}, y: false, points: {size: 7}, bind: UNBOUND},
       scales: {x: {range: () => [this.now_s - this.span_s, this.now_s]}, y: {range: (_, low, high) => ranged(low, high, least, most)}},
       axes: [

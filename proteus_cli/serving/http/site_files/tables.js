@@ -89,7 +89,7 @@ export function devices(table, of) {
     className: BREAKERS[now.breaker].className,
     cells: [
       text(name),
-      text(BREAKERS[now.breaker].said + (now.reason && ` (${now.reason})`), "text"),
+      text(BREAKERS[now.breaker].said + (now.reason && ` (${now.reason})`), "text breaker"),
       text(now.variants.join(", ") || words.UNKNOWN, "text hosts"),
       {text: words.percent(now.load), bar: now.load},
       text(words.decimal(now.mean_batch)),
