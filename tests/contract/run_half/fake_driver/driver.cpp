@@ -202,6 +202,7 @@ CUresult cuInit(unsigned) {
     computes.set_delay_us(number_of("FAKE_CUDA_COMPUTE_US", 0));
     std::atexit(leave_census);
   }
+  if (visible_cards().empty()) return CUDA_ERROR_NO_DEVICE;
   return CUDA_SUCCESS;
 }
 
