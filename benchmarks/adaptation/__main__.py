@@ -22,7 +22,7 @@ from proteus_cli.store import made_by, write_bytes, write_json, write_text
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "adaptation.md"
-ROUNDS, LASTS_S, STEPS, BUDGET = 3, 40.0, 6, "40s"
+ROUNDS, LASTS_S, STEPS, LOADING_STEPS, BUDGET = 3, 36.0, 5, 3, "40s"
 ONCE = (MOST_ACCURATE, LEAST_ACCURATE)  # far off, whatever the round
 
 
@@ -49,7 +49,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"{ROUNDS}, each with a trace of its own")
     parser.add_argument("--seconds", type=float, default=LASTS_S, help=f"of each trace: {LASTS_S:.0f}")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"steps in demand: {STEPS}")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"in demand, where all variants are resident: {STEPS}")
     parser.add_argument("--budget", default=BUDGET, help=f"for profiling: {BUDGET}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--docs", action="store_true", help="write the tables and the picture into docs/")
@@ -68,9 +68,10 @@ def _measured(lab: Lab, options: argparse.Namespace) -> tuple[Benchmark, list[Re
         found = _round(lab, options.seconds, number)
         runs += [Run.of(report.policy, number, report) for report in found]
         first = first or found
+    _say(f"{options.steps} steps in demand with resident variants, {LOADING_STEPS} with others")
     asked = stairs(lab, options.steps, seed=options.rounds)
-    _say(f"{options.steps} steps in demand")
-    followed = reactions(lab, asked)
+    followed = reactions(lab, asked, resident=True)
+    followed += reactions(lab, stairs(lab, LOADING_STEPS, seed=options.rounds + 1), resident=False)
     return Benchmark(
         made_by=made_by(),
         command="python -m benchmarks.adaptation " + " ".join(sys.argv[1:]),

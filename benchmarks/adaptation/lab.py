@@ -69,8 +69,8 @@ class Lab:
         """What the most accurate variants carry, of all families alike."""
         return most_multiple(self.planner(policy_named("most-accurate"), 1.0), self.shares)
 
-    def planner(self, policy: Policy, headroom: float) -> Planner:
-        return planner_for(self.place, policy, headroom, profiles=self.profiles, rules=RULES)
+    def planner(self, policy: Policy, headroom: float, rules: Rules = RULES) -> Planner:
+        return planner_for(self.place, policy, headroom, profiles=self.profiles, rules=rules)
 
     def trace(self, lasts_s: float, seed: int) -> Trace:
         """One day of so many seconds: from far less than the most accurate variants carry to 3 times that, and back."""
@@ -80,11 +80,11 @@ class Lab:
 
     # --- plans
 
-    def first_plan(self, trace: Trace) -> Plan:
-        """What proteus starts from."""
+    def first_plan(self, trace: Trace, rules: Rules = RULES) -> Plan:
+        """What proteus starts from, and by which rules it goes on."""
         rule = POLICY.replanning
         assert rule is not None
-        return self.planner(POLICY, 1.0)(rule.first(first_demand(trace), self.place.catalog().slo_s()))
+        return self.planner(POLICY, 1.0, rules)(rule.first(first_demand(trace), self.place.catalog().slo_s()))
 
     def plans(self, trace: Trace) -> dict[str, Plan]:
         """What each of the servers is started with."""

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+from msgspec.structs import replace
 
-from benchmarks.adaptation.lab import Lab
+from benchmarks.adaptation.lab import RULES, Lab
 from benchmarks.adaptation.results import PROTEUS, Reaction
 from proteus_cli.domain.record import PlanRecord
+from proteus_cli.domain.rules import Pair
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Poisson, make_trace
 from proteus_cli.serving.plan_history import records
 
 LOW, HIGH = 0.5, 2.5  # of what the most accurate variants carry
-LOW_S, HIGH_S = 9.0, 4.0  # long enough for the plan to follow down, and up
+LOW_S, HIGH_S = 8.0, 4.0  # long enough for the plan to follow down, and up
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,25 @@ def stairs(lab: Lab, steps: int, seed: int) -> Stairs:
     return Stairs(trace, tuple(steps_s), *rates)
 
 
-def reactions(lab: Lab, asked: Stairs) -> tuple[Reaction, ...]:
-    """To each step, on a server of its own."""
-    _, load = lab.live(PROTEUS, lab.first_plan(asked.trace), asked.trace)
+def reactions(lab: Lab, asked: Stairs, *, resident: bool) -> tuple[Reaction, ...]:
+    """To each step, on a server of its own, where all variants are ``resident`` or those of the plan in force only."""
+    rules = replace(RULES, pinned=_all_pairs(lab)) if resident else RULES
+    _, load = lab.live(PROTEUS, lab.first_plan(asked.trace, rules), asked.trace)
     began = sorted(_began(lab, load.started_unix_s), key=lambda pair: pair[0])
-    return tuple(_reaction(lab, number, at_s, asked, began) for number, at_s in enumerate(asked.steps_s))
+    found = []
+    for number, at_s in enumerate(asked.steps_s):
+        mine = [(then_s - at_s, record) for then_s, record in began if at_s <= then_s < at_s + HIGH_S]
+        found.append(_reaction(lab, number, mine, asked.high_qps, resident=resident))
+    return tuple(found)
+
+
+def _all_pairs(lab: Lab) -> tuple[Pair, ...]:
+    """Each device hosts each variant."""
+    return tuple(
+        Pair(device, measured.family, measured.variant)
+        for device, profile in lab.profiles.items()
+        for measured in profile.variants
+    )
 
 
 def _began(lab: Lab, start_unix_s: float) -> Iterator[tuple[float, PlanRecord]]:
@@ -57,14 +73,15 @@ def _began(lab: Lab, start_unix_s: float) -> Iterator[tuple[float, PlanRecord]]:
         yield datetime.fromisoformat(record.began).timestamp() - start_unix_s, record
 
 
-def _reaction(lab: Lab, number: int, at_s: float, asked: Stairs, began: list[tuple[float, PlanRecord]]) -> Reaction:
-    mine = [(then_s - at_s, record) for then_s, record in began if at_s <= then_s < at_s + HIGH_S]
-    swaps = 0
+def _reaction(
+    lab: Lab, number: int, mine: list[tuple[float, PlanRecord]], high_qps: float, *, resident: bool
+) -> Reaction:
+    swaps, first_s = 0, mine[0][0] if mine else None
     for after_s, record in mine:
         swaps += record.swaps
-        if _carries(lab, record, asked.high_qps):
-            return Reaction(number, mine[0][0], after_s, swaps)
-    return Reaction(number, mine[0][0] if mine else None, None, swaps)
+        if _carries(lab, record, high_qps):
+            return Reaction(number, resident, first_s, after_s, swaps)
+    return Reaction(number, resident, first_s, None, swaps)
 
 
 def _carries(lab: Lab, record: PlanRecord, qps: float) -> bool:

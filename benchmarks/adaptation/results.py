@@ -59,11 +59,12 @@ class Run(Value, frozen=True):
 class Reaction(Value, frozen=True):
     """To one step in demand, from its first arrival: seconds to the next plan, and to one that carries it all.
 
-    ``swaps``: variants that were loaded until then; 0 where all were resident. None: no such plan came before the step
-    was over.
+    ``resident``: all variants were loaded all the time; else ``swaps`` of them had to be loaded until then. None: no
+    such plan came before the step was over.
     """
 
     step: int
+    resident: bool
     first_s: float | None
     carried_s: float | None
     swaps: int
