@@ -118,7 +118,7 @@ def _row(done: Benchmark, name: str, kind: Kind) -> tuple[str, ...]:
         return ()
     figures: tuple[tuple[Callable[[Run], float], float, str], ...] = (
         (violations, 100, ".2f"),
-        (accuracy, 100, ".2f"),
+        (accuracy, 100, ".3f"),
         (batch, 1, ".2f"),
         (lambda run: run.latency_p99_s, 1000, ".0f"),
         (lambda run: run.replans, 1, ".0f"),
