@@ -187,10 +187,16 @@ def digest(path: Path) -> str:
     return hashlib.sha256(read_bytes(path, hint="the file is an input of the plan or profile")).hexdigest()
 
 
+def model_parts(model: Path) -> list[Path]:
+    """An ONNX file and the external data beside it: files whose names start with the model's."""
+    return [model, *sorted(path for path in model.parent.glob(f"{glob.escape(model.name)}[._]*") if path.is_file())]
+
+
 def model_digest(model: Path) -> str:
-    """SHA-256 of an ONNX file and the external data beside it (files whose names start with the model's)."""
-    parts = [model, *sorted(path for path in model.parent.glob(f"{glob.escape(model.name)}[._]*") if path.is_file())]
-    hashes = [hashlib.sha256(read_bytes(part, hint=f"`{model}` is named in the catalog")) for part in parts]
+    """SHA-256 of the `model_parts`. Raises `ArtefactError`."""
+    hashes = [
+        hashlib.sha256(read_bytes(part, hint=f"`{model}` is named in the catalog")) for part in model_parts(model)
+    ]
     return (
         hashes[0].hexdigest()
         if len(hashes) == 1
