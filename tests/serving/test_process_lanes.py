@@ -24,7 +24,14 @@ from proteus_cli.backends.base import Part, Signature
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import BackendUnavailable, DeviceLost, EngineError, OutOfDeviceMemory, ProteusError
+from proteus_cli.errors import (
+    BackendUnavailable,
+    DeviceLost,
+    EngineBroken,
+    EngineError,
+    OutOfDeviceMemory,
+    ProteusError,
+)
 from proteus_cli.serving.emulation import Alarm, EmulatedExecutor
 from proteus_cli.serving.executor import Batch, BatchResult, EngineKey, Executor, ThreadExecutor
 from proteus_cli.serving.process import wire
@@ -480,8 +487,11 @@ def test_opening_and_closing_many_times_leaves_nothing() -> None:
 # --- what is said
 
 
+ENGINE_ERRORS = (EngineError, EngineBroken, OutOfDeviceMemory, DeviceLost)
+
+
 def test_errors_come_across_as_what_they_are() -> None:
-    kinds = [ProteusError, EngineError, OutOfDeviceMemory, DeviceLost, BackendUnavailable, errors.ArtefactError]
+    kinds = [ProteusError, *ENGINE_ERRORS, BackendUnavailable, errors.ArtefactError]
     for kind in kinds:
         found = wire.heard(wire.told(kind("what", hint="what to do")))
         assert (type(found), str(found)) == (kind, "what")

@@ -146,7 +146,8 @@ class Child:
             _put(signature, result.outputs, slot)
             shapes = [values.shape for values in result.outputs]
             failures = {part: _told(error) for part, error in result.failures.items()}
-            self._channel.send(Ran(number, result.compute_s, shapes, failures), slot.take_unsent(), wait=True)
+            ran = Ran(number, result.compute_s, time.monotonic(), shapes, failures)
+            self._channel.send(ran, slot.take_unsent(), wait=True)
         self._end_if_idle()
 
     def _end_if_idle(self) -> None:

@@ -19,6 +19,7 @@ from proteus_cli.errors import (
     BackendUnavailable,
     DeviceLost,
     DeviceUnavailable,
+    EngineBroken,
     EngineError,
     OutOfDeviceMemory,
     ProteusError,
@@ -39,7 +40,7 @@ _KINDS = {
     kind.__name__: kind
     for kind in (
         ProteusError, UsageError, ArtefactError, DeviceUnavailable, BackendUnavailable, EngineError, OutOfDeviceMemory,
-        DeviceLost,
+        EngineBroken, DeviceLost,
     )
 }  # fmt: skip
 
@@ -126,10 +127,11 @@ class Loaded(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Ran(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A batch has run; its outputs, of these ``shapes``, are in its slot."""
+    """A batch has run, until ``ended_s`` (`time.monotonic`); its outputs, of these ``shapes``, are in its slot."""
 
     number: int
     compute_s: float
+    ended_s: float
     shapes: Sequence[tuple[int, ...]]
     failures: Mapping[int, Failure]
 
