@@ -19,7 +19,7 @@ from proteus_cli.domain.device import Device
 
 pytestmark = pytest.mark.live
 
-OPTIONS = ("--lanes", "process", "--no-replan", "--log-format", "json")
+OPTIONS = ("--lanes", "process", "--replan=off", "--log-format", "json")
 PATIENCE_S = 10.0
 REQUESTS = 60
 
