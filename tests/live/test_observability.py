@@ -106,7 +106,7 @@ def test_a_panel_asks_for_what_there_is(expression: str, legend: str, seen: dict
 
 def test_the_rules_on_the_page_ask_for_what_there_is(seen: dict[str, dict[str, set[str]]]) -> None:
     rules = re.findall(r"^ +expr: (.+)$", PAGE, re.MULTILINE)
-    assert len(rules) == 4
+    assert len(rules) == 6
     for rule in rules:
         assert set(NAME.findall(rule)) <= set(seen)
         for name, matchers in SELECTOR.findall(rule):
