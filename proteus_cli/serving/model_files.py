@@ -39,7 +39,7 @@ class ModelFiles:
         if stamp == self._known[key]:
             return stamp
         if not stamp:
-            raise EngineError(f"`{model}` is gone.", hint=_HINT)
+            raise EngineError(f"`{model}`, or a file of its weights, is gone.", hint=_HINT)
         try:
             found = await asyncio.to_thread(model_digest, model)
         except ArtefactError as error:
