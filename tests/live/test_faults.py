@@ -184,11 +184,12 @@ def test_where_no_file_can_be_opened_a_lost_device_waits_until_one_can(cluster: 
         steady.at_once("shapes", 20, within_s=0.001)  # connections that it can use later
         time.sleep(0.5)
         limits = resource.prlimit(server, resource.RLIMIT_NOFILE)
+        os.kill(lane, signal.SIGKILL)
+        until(lambda: status()["devices"]["a-0"]["losses"] > lost_before)  # what it leaves open is for the crowd
         resource.prlimit(server, resource.RLIMIT_NOFILE, (open_files(server), limits[1]))
         crowd.callback(resource.prlimit, server, resource.RLIMIT_NOFILE, limits)
         for _ in range(20):
             crowd.enter_context(socket.create_connection(("127.0.0.1", cluster.port), ANSWER_WITHIN_S))
-        os.kill(lane, signal.SIGKILL)
         short_s, spent_s = time.monotonic(), cpu_s(server)
         until(lambda: "Too many open files" in (status()["devices"]["a-0"]["reason"] or ""))
         time.sleep(0.5)
