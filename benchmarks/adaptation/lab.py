@@ -105,7 +105,7 @@ class Lab:
         """The trace against a server with that plan, which only proteus may change."""
         path = self.place.plans_dir / "adaptation.json"
         write_json(path, plan)
-        options = ("--no-resume", f"--replan={'auto' if name == PROTEUS else 'off'}")
+        options = ("--plan-history=1000", f"--replan={'auto' if name == PROTEUS else 'off'}")
         with own_server(path, self.root, options=options) as url, pinned((self.client_core,)):
             _until_warm(url)
             load, status = _asked(url, trace)
