@@ -192,12 +192,16 @@ def digest(path: Path) -> str:
     return hashlib.sha256(read_bytes(path, hint="the file is an input of the plan or profile")).hexdigest()
 
 
+def model_parts(model: Path) -> list[Path]:
+    """An ONNX file and the files that hold its weights. Raises `ArtefactError` where one is missing."""
+    content = read_bytes(model, hint=f"`{model}` is named in the catalog")
+    return [model, *external_files(model, content)]
+
+
 def model_digest(model: Path) -> str:
-    """SHA-256 of an ONNX file and the files that hold its weights. Raises `ArtefactError` where one is missing."""
+    """SHA-256 of the `model_parts`. Raises `ArtefactError` where one is missing."""
     hint = f"`{model}` is named in the catalog"
-    content = read_bytes(model, hint=hint)
-    others = external_files(model, content)
-    hashes = [hashlib.sha256(content), *(hashlib.sha256(read_bytes(part, hint=hint)) for part in others)]
+    hashes = [hashlib.sha256(read_bytes(part, hint=hint)) for part in model_parts(model)]
     return (
         hashes[0].hexdigest()
         if len(hashes) == 1

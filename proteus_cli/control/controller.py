@@ -28,7 +28,7 @@ __all__ = ["Admitted", "Controller", "Refused", "Unfit"]
 class Refused:
     """The plan can't carry it; asking again after ``retry_after_s`` may help.
 
-    ``is_lost``: none of the devices that host its family is there.
+    ``is_lost``: none of the devices that host its family is there, or the plan does without it as they aren't.
     """
 
     retry_after_s: float
@@ -68,6 +68,7 @@ class Controller:
         self._seating = Seating(self._batcher, self._lanes)
         self._hosted: tuple[Hosted, ...] = ()
         self._out = Outages()
+        self._bereft: set[str] = set()  # families whose devices were all lost, until they are hosted again
         self._came_or_went = ""
         self._slowest = {name: Slowest() for name in slo_s}
         self._plan: Plan | None = None
@@ -99,8 +100,8 @@ class Controller:
         return self._families[family].hosts
 
     def is_lost(self, family: str) -> bool:
-        """None of the devices that host a family is there."""
-        return self._families[family].whole.is_lost
+        """None of the devices that host a family is there, or the plan does without it as they aren't."""
+        return self._families[family].whole.is_lost or family in self._bereft
 
     def pace_of(self, device: str) -> float:
         """How many times longer than profiled the batches of a device take."""
@@ -126,8 +127,10 @@ class Controller:
         for device, lane in self._lanes.items():
             lane.calls = []
             self._set_away(device, device in loading or lane.is_lost)
-        for family in self._families.values():
+        for name, family in self._families.items():
             family.count_capacity()
+            if family.hosts and not family.whole.is_lost:
+                self._bereft.discard(name)
         return self._left(orphans)
 
     def loaded(self, device: str) -> None:
@@ -144,6 +147,7 @@ class Controller:
         self._came_or_went = f"{device} was lost"
         self._lanes[device].is_lost = True
         self._set_away(device, True)
+        self._bereft.update(name for name, family in self._families.items() if family.whole.is_lost)
         orphans: list[Request] = []
         for launch in running:
             self.finished(launch, None)
@@ -182,7 +186,7 @@ class Controller:
             return Unfit(family.available)  # and no demand: no plan is made for minima of single requests
         family.counts.arrived(rows, now_s)
         if not desk.team or (self._is_choosy and desk.is_lost):
-            return Refused(admission.retry_after_s(0, 0.0), is_lost=desk.is_lost)
+            return Refused(admission.retry_after_s(0, 0.0), is_lost=desk.is_lost or request.family in self._bereft)
         # With nobody before it it isn't load that makes it late: then a lane says whether it can be answered in time.
         if self._is_choosy and family.rows:
             capacity_qps, budget_s = desk.capacity_qps, self._batcher.due_s(request) - now_s

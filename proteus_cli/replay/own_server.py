@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from select import select
@@ -17,14 +17,15 @@ _LOG_TAIL = 2000
 
 
 @contextmanager
-def own_server(plan: Path, workspace: Path, *, emulate: bool = False) -> Iterator[str]:
+def own_server(plan: Path, workspace: Path, *, emulate: bool = False, options: Sequence[str] = ()) -> Iterator[str]:
     """Start the plan on a free port and yield the URL; stop it (SIGTERM, drains) on the way out.
 
-    ``emulate``: its devices are emulated. Raises `ServerError` with what the server said where it doesn't get ready.
+    ``emulate``: its devices are emulated; ``options`` are others of `proteus serve`. Raises `ServerError` with what the
+    server said where it doesn't get ready.
     """
     command = [sys.executable, "-m", "proteus_cli", "serve", str(plan), "--port", "0", "--workspace", str(workspace)]
     command += ["--no-resume", "--plan-history", "0"]  # the same run each time, and nothing left behind
-    command += ["--emulate"] if emulate else []
+    command += ["--emulate", *options] if emulate else options
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
         try:

@@ -94,9 +94,9 @@ class DataPlane:
             return f"the server is {self.lifecycle.state}"
         if family in self.unloaded:
             return "unloaded"
-        if not self.controller.hosting(family):
-            return "the plan in force hosts no variant of it"
-        return "no device that hosts it is there" if self.controller.is_lost(family) else None
+        if self.controller.is_lost(family):
+            return "no device that hosts it is there"
+        return None if self.controller.hosting(family) else "the plan in force hosts no variant of it"
 
     def tallies(self) -> dict[str, Tally]:
         """How requests have ended so far, by family."""

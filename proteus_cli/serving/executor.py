@@ -44,12 +44,14 @@ class Batch:
 class BatchResult:
     """``outputs`` of all rows in the order of the parts, and the seconds that the batch took.
 
-    Parts in ``failures`` (by place) failed, each by itself; their rows in ``outputs`` mean nothing.
+    Parts in ``failures`` (by place) failed, each by itself; their rows in ``outputs`` mean nothing. ``elapsed_s`` is
+    from submission to end as the device's own process had it; 0 where it has none.
     """
 
     outputs: Arrays
     compute_s: float
     failures: Mapping[int, Exception] = field(default_factory=dict)
+    elapsed_s: float = 0.0
 
 
 Done = Callable[[BatchResult | Exception], None]

@@ -18,6 +18,7 @@ from proteus_cli.serving.executor import EngineKey, Executor
 from proteus_cli.serving.lane import INLINE_S, Clock, Endings, Lane
 from proteus_cli.serving.loading import HURRIED_S, UNHURRIED_S, Failed, Loader
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.model_files import ModelFiles
 
 TIMER_S = 0.001  # uvloop counts in milliseconds
 
@@ -42,13 +43,14 @@ class Fleet:
         models: Mapping[EngineKey, Path],
         profiles: Mapping[str, Profile],
         signatures: Mapping[str, Signature],
+        files: ModelFiles | None = None,
         timer_s: float = TIMER_S,
         inline_s: float = INLINE_S,
         most_away_frac: float = MOST_AWAY_FRAC,
     ) -> None:
         self._controller, self._endings, self._clock = controller, endings, clock
         self._profiles, self._most_away_frac = profiles, most_away_frac
-        self.loader = Loader(models, profiles, signatures)
+        self.loader = Loader(models, profiles, signatures, files)
         self.lanes: dict[str, Lane] = {}
         self.breakers = {device: Breaker() for device in executors}
         self.broken: dict[tuple[str, EngineKey], Breaker] = {}

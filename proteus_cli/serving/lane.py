@@ -22,6 +22,9 @@ INLINE_S = 50e-6
 RUNWAY_S = 2e-3
 
 
+HANDOVER_S = 1e-3  # to a device's own process, on a machine that is not overrun
+
+
 class Endings(Protocol):
     """Where requests end."""
 
@@ -176,8 +179,9 @@ def _service_s(launch: Launch, took_s: float, result: BatchResult) -> float | No
     """What a batch says of the pace of its device.
 
     Nothing where it had to be split. Behind another, all the time since that ended; else what the model took, as a
-    late loop says nothing about the device.
+    late loop says nothing about the device, and what its process stood still beside that.
     """
     if result.failures:
         return None
-    return took_s if launch.is_ahead else result.compute_s
+    stood_s = result.elapsed_s - result.compute_s
+    return took_s if launch.is_ahead else result.compute_s + max(0.0, stood_s - HANDOVER_S)

@@ -15,6 +15,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.executor import Batch, BatchResult, EngineKey, Executor
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.model_files import ModelFiles
 
 UNHURRIED_S = 60.0  # so long, and some multiple of what it took when profiled, a device may take to open and to load
 HURRIED_S = 5.0  # where it is open, and the next plan for all devices waits for it
@@ -33,12 +34,19 @@ class Failed:
 
 
 class Loader:
-    """Loads engines, and knows which are loaded where. ``signatures``: what each family takes and gives."""
+    """Loads engines, and knows which are loaded where. ``signatures``: what each family takes and gives.
+
+    Where there are ``files``, only what was measured is loaded.
+    """
 
     def __init__(
-        self, models: Mapping[EngineKey, Path], profiles: Mapping[str, Profile], signatures: Mapping[str, Signature]
+        self,
+        models: Mapping[EngineKey, Path],
+        profiles: Mapping[str, Profile],
+        signatures: Mapping[str, Signature],
+        files: ModelFiles | None = None,
     ) -> None:
-        self._models, self._profiles, self._signatures = models, profiles, signatures
+        self._models, self._profiles, self._signatures, self._files = models, profiles, signatures, files
         self._loaded: dict[str, set[EngineKey]] = {device: set() for device in profiles}
 
     def loaded(self, device: str) -> frozenset[EngineKey]:
@@ -63,18 +71,20 @@ class Loader:
             return
         family, variant = key
         limit_s = least_limit_s + self._usual_limit_s(device, key)
+        looked = await self._files.require_measured(key) if self._files is not None else ()
         try:
             async with asyncio.timeout(limit_s):
                 signature = await executor.load(key, self._models[key], rows)
         except TimeoutError:
             raise DeviceLost(f"{device} did not load {variant} within {limit_s:.0f} s") from None
         self._loaded[device].add(key)
-        if not signature.fits(self._signatures[family]):
+        try:
+            if self._files is not None:
+                self._files.require_unchanged(key, looked)
+            self._require_fitting(key, signature)
+        except EngineError:
             self.unload(device, executor, key)
-            raise EngineError(
-                f"`{variant}` takes or gives other tensors than the rest of family `{family}`.",
-                hint="queries of a family must fit each of its variants",
-            )
+            raise
         log.info("loaded %s on %s", variant, device, extra=fields(family=family, variant=variant, device=device))
 
     async def load_all(
@@ -125,6 +135,14 @@ class Loader:
             raise DeviceLost(f"a batch of {key[1]} did not end within {patience_s:.1f} s") from None
         if isinstance(result, Exception):
             raise result
+
+    def _require_fitting(self, key: EngineKey, signature: Signature) -> None:
+        family, variant = key
+        if not signature.fits(self._signatures[family]):
+            raise EngineError(
+                f"`{variant}` takes or gives other tensors than the rest of family `{family}`.",
+                hint="queries of a family must fit each of its variants",
+            )
 
     def _usual_limit_s(self, device: str, key: EngineKey) -> float:
         measured = self._profiles[device].of(*key)

@@ -194,8 +194,9 @@ class Metrics:
             BREAKER, [((device, state), int(fleet.breakers[device].state is state)) for device, state in states]
         )
         exposition.add(LOSSES, [((device,), breaker.opened) for device, breaker in fleet.breakers.items()])
-        broken = fleet.broken.items()
-        exposition.add(BROKEN, [((device, *key), int(not breaker.is_closed)) for (device, key), breaker in broken])
+        engines = {(p.device, p.family, p.variant): 0 for p in controller.placements}
+        engines |= {(device, *key): int(not breaker.is_closed) for (device, key), breaker in fleet.broken.items()}
+        exposition.add(BROKEN, engines.items())
         exposition.add(PLAN, [((p.device, p.family, p.variant), 1) for p in controller.placements])
 
     def _plans(self, exposition: Exposition) -> None:

@@ -52,6 +52,7 @@ from proteus_cli.serving.lifecycle import Event, Lifecycle, StoppedEarly, unless
 from proteus_cli.serving.listening import ALPN, admits, admits_call, is_local, listen, most_connections, url_of
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.metrics import Metrics
+from proteus_cli.serving.model_files import ModelFiles
 from proteus_cli.serving.models import Models
 from proteus_cli.serving.plan_history import Adopted, PlanHistory
 from proteus_cli.serving.recovery import Recovery
@@ -422,6 +423,7 @@ async def _fleet(
         models=hardware.models,
         profiles=profiles,
         signatures=plane.signatures,
+        files=None if deployment.emulated else ModelFiles(hardware.models, deployment.profiles),
         inline_s=hardware.inline_s,
         most_away_frac=deployment.most_away_frac,
     )

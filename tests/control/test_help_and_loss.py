@@ -295,6 +295,22 @@ def test_while_all_devices_of_a_family_are_lost_its_requests_are_refused() -> No
     assert offered(controller, make_request(2)) == [("cpu0",)]
 
 
+def test_a_family_that_is_planned_around_as_its_devices_are_lost_is_lost_until_it_is_hosted_again() -> None:
+    host, other = fast("cpu0"), fast("cpu1")
+    controller = controller_of(host)
+    controller.lost("cpu0", [])
+    controller.adopt(plan_of(), [], 0.1)
+    assert controller.offer(make_request(0), 0.2) == Refused(1.0, is_lost=True)
+    controller.returned("cpu0")
+    controller.adopt(plan_of(), [], 0.3)
+    assert controller.is_lost("a")
+    controller.adopt(plan_of(other), [other], 0.4)
+    assert not controller.is_lost("a")
+    assert offered(controller, make_request(1)) == [("cpu1",)]
+    controller.adopt(plan_of(), [], 0.5)
+    assert controller.offer(make_request(2), 0.5) == Refused(1.0, is_lost=False)
+
+
 def test_a_broken_engine_is_planned_around_until_it_is_mended() -> None:
     controller = controller_of(fast("cpu0"))
     controller.broke("cpu0", "a", "a-0.9")

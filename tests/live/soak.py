@@ -114,9 +114,9 @@ def real_site(root: Path) -> Site:
     profiles = Workspace(root).profiles()
     slo_s = Workspace(root).catalog().slo_s()
     best = [capacity(measured[-1].points, slo_s[family]).qps for family, measured in _by_family(profiles).items()]
-    most_qps = 0.5 * sum(best) * len(profiles) / len(busy)  # client and server need cores, too
+    most_qps = 0.3 * sum(best) * len(profiles) / len(busy)  # client and server need cores, too
     kinds = (*Kind,)
-    site = Site(root, busy, most_qps, ("--lanes=process",), kinds, 0.05, None)
+    site = Site(root, busy, most_qps, ("--lanes=process",), kinds, 0.10, None)
     _plan(site, 0.6 * most_qps, "--residency", "2")
     return site
 

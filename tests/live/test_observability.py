@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from proteus_cli.serving.exposition import OPENMETRICS
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 parse: Callable[[str], Iterable[Metric]] = untyped_parse
 
@@ -106,7 +106,7 @@ def test_a_panel_asks_for_what_there_is(expression: str, legend: str, seen: dict
 
 def test_the_rules_on_the_page_ask_for_what_there_is(seen: dict[str, dict[str, set[str]]]) -> None:
     rules = re.findall(r"^ +expr: (.+)$", PAGE, re.MULTILINE)
-    assert len(rules) == 4
+    assert len(rules) == 6
     for rule in rules:
         assert set(NAME.findall(rule)) <= set(seen)
         for name, matchers in SELECTOR.findall(rule):

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from builders import hosted, make_request, near
 
 from proteus_cli.control.decision import IDLE, Decision, Launch, WaitUntil
@@ -68,18 +69,22 @@ def test_a_moment_that_is_over_is_forgotten() -> None:
 
 
 class SlowExecutor:
-    """Batches that were submitted end when the test says so, after 5 ms in the model; nothing may run inline."""
+    """Batches that were submitted end when the test says so, after 5 ms in the model; nothing may run inline.
+
+    ``elapsed_s``: what their device's own process says of that, if it has one.
+    """
 
     pid = None
 
-    def __init__(self) -> None:
+    def __init__(self, elapsed_s: float = 0.0) -> None:
         self.submitted: list[Done] = []
+        self._elapsed_s = elapsed_s
 
     def submit(self, batch: Batch, done: Done) -> None:
         self.submitted.append(done)
 
     def end_first(self) -> None:
-        self.submitted.pop(0)(BatchResult((), compute_s=0.005))
+        self.submitted.pop(0)(BatchResult((), compute_s=0.005, elapsed_s=self._elapsed_s))
 
 
 class Endings:
@@ -96,16 +101,16 @@ def double(of: Any) -> Any:
     return of
 
 
+def request() -> Request:
+    pending = Pending((), lambda _: None, 2.0)
+    return Request(make_request().id, "a", 0.0, 2.0, 1, pending)
+
+
 def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_the_loop() -> None:
     """A launch at 1 s and, behind it, one of so few microseconds that it would else run on the loop.
 
     They end at 1.010 and 1.013 s. The first says that it took 5 ms, as long as the model; the second 3 ms.
     """
-
-    def request() -> Request:
-        made = make_request()
-        pending = Pending((), lambda _: None, 2.0)
-        return Request(made.id, "a", 0.0, 2.0, 1, pending)
 
     async def run() -> tuple[list[float], list[float | None]]:
         long, short = hosted(latency_s={1: 0.01}), hosted(latency_s={1: INLINE_S / 2})
@@ -146,3 +151,24 @@ def test_a_device_is_busy_once_however_many_batches_run() -> None:
         return lane.busy_s
 
     assert asyncio.run(run()) == near(0.014)
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "service_s"),
+    [(0.0, 0.005), (0.0055, 0.005), (0.206, 0.205)],
+    ids=["no process", "handed over", "its process stood still"],
+)
+def test_what_a_process_stood_still_is_time_that_its_device_took(elapsed_s: float, service_s: float) -> None:
+    """Of 5 ms in the model; that the loop hears of the end 50 ms late says nothing of the device."""
+
+    async def run() -> list[float | None]:
+        clock, executor = Clock(), SlowExecutor(elapsed_s)
+        controller = ScriptedController([Launch(hosted(latency_s={1: 0.01}), (request(),), 1, 1.0)])
+        lane = Lane("cpu0", double(controller), double(executor), double(Endings()), clock, {}, double(None), 3600.0)
+        clock.now_s = 1.0
+        lane.ask()
+        clock.now_s = 1.0 + elapsed_s + 0.05
+        executor.end_first()
+        return controller.took_s
+
+    assert asyncio.run(run()) == [near(service_s)]

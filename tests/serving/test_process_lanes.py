@@ -30,6 +30,7 @@ from proteus_cli.errors import (
     BackendUnavailable,
     DeviceLost,
     DeviceUnavailable,
+    EngineBroken,
     EngineError,
     OutOfDeviceMemory,
     ProteusError,
@@ -592,8 +593,11 @@ def test_devices_of_this_machine_are_in_processes_where_that_is_wanted_and_can_b
 # --- what is said
 
 
+ENGINE_ERRORS = (EngineError, EngineBroken, OutOfDeviceMemory, DeviceLost)
+
+
 def test_errors_come_across_as_what_they_are() -> None:
-    kinds = [ProteusError, EngineError, OutOfDeviceMemory, DeviceLost, BackendUnavailable, errors.ArtefactError]
+    kinds = [ProteusError, *ENGINE_ERRORS, BackendUnavailable, errors.ArtefactError]
     for kind in kinds:
         found = wire.heard(wire.told(kind("what", hint="what to do")))
         assert (type(found), str(found)) == (kind, "what")

@@ -276,7 +276,8 @@ def _reply(number: int, engine: Engine, slot: Slot, result: BatchResult | Except
     except Exception as error:  # noqa: BLE001 - it is told to whoever waits
         return Failed(number, _told(error))
     failures = {part: _told(error) for part, error in result.failures.items()}
-    return Ran(number, result.compute_s, [values.shape for values in result.outputs], failures)
+    shapes = [values.shape for values in result.outputs]
+    return Ran(number, result.compute_s, time.monotonic(), shapes, failures)
 
 
 def _put(signature: Signature, outputs: Arrays, slot: Slot) -> None:

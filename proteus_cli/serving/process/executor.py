@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -69,9 +70,11 @@ class Engine:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flight:
+    """A batch that is there: its slot's ``place``, and when it was sent (`time.monotonic`, which both sides share)."""
+
     engine: Engine
     place: int
-    """Of the slot."""
+    sent_s: float
 
 
 class ProcessExecutor(Losable):
@@ -148,7 +151,7 @@ class ProcessExecutor(Losable):
                 raise EngineError(f"No memory to share with {self._device_id}: {error}", hint=_LIMITS) from error
             raise
         number = self._owe(done)
-        self._flights[number] = Flight(engine, place)
+        self._flights[number] = Flight(engine, place, time.monotonic())
         self._send(Run(number, place, *batch.key, [rows for rows, _ in batch.parts]), slot.take_unsent())
 
     def close(self) -> None:
@@ -194,7 +197,7 @@ class ProcessExecutor(Losable):
             return
         self._free.append(flight.place)
         failures = {part: heard(failure) for part, failure in ran.failures.items()}
-        self._end(ran.number, BatchResult(outputs, ran.compute_s, failures))
+        self._end(ran.number, BatchResult(outputs, ran.compute_s, failures, ran.ended_s - flight.sent_s))
 
     def _failed(self, number: int, error: Exception) -> None:
         if number == OPENING:

@@ -128,10 +128,11 @@ class Loaded(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Ran(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A batch has run; its outputs, of these ``shapes``, are in its slot."""
+    """A batch has run, until ``ended_s`` (`time.monotonic`); its outputs, of these ``shapes``, are in its slot."""
 
     number: int
     compute_s: float
+    ended_s: float
     shapes: Sequence[tuple[int, ...]]
     failures: Mapping[int, Failure]
 

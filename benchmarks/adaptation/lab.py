@@ -1,0 +1,172 @@
+"""Where things run: the sample zoo on all cores but one, which client and front end have for themselves.
+
+On machines of their own, clients and models don't take each other's time. Here they would: what the zoo was profiled
+to carry could not be carried, and everything would be measured but adaptation.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import uvloop
+
+from benchmarks.adaptation.results import LEAST_ACCURATE, MEAN, MOST_ACCURATE, ORACLE, PEAK, PROTEUS
+from proteus_cli.backends.affinity import pinned, usable_cores
+from proteus_cli.cli.planning import planner_for
+from proteus_cli.cli.simulating import Setting, first_demand, simulated, starting_plan
+from proteus_cli.control.policies import PROTEUS as POLICY
+from proteus_cli.control.policies import Policy, policy_named
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile, best_accuracy
+from proteus_cli.domain.report import Replan, Report
+from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.trace import Trace
+from proteus_cli.planning.explain import most_multiple
+from proteus_cli.planning.planner import Planner
+from proteus_cli.replay.loadgen import Load, replay
+from proteus_cli.replay.own_server import own_server
+from proteus_cli.replay.synthesis import Diurnal, make_trace
+from proteus_cli.replay.target import ServerStatus, http_target
+from proteus_cli.reporting.measures import report
+from proteus_cli.simulation.conditions import Conditions
+from proteus_cli.store import Workspace, write_json
+
+LOWEST, PEAK_MULTIPLE = 0.3, 3.0  # of what the most accurate variants carry
+HEADROOM = 1.2  # of static plans, as `proteus plan` has it; proteus keeps room by itself, so that its plans need none
+WARM_WITHIN_S = 60.0
+RULES = Rules(residency="memory")  # so few devices must share families, and keep variants beside each other
+
+
+@dataclass
+class Lab:
+    """A profiled workspace, and the core on which the client runs."""
+
+    root: Path
+    client_core: int
+
+    @property
+    def place(self) -> Workspace:
+        return Workspace(self.root)
+
+    @cached_property
+    def profiles(self) -> dict[str, Profile]:
+        return self.place.profiles()
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        names = self.place.catalog().names
+        return dict.fromkeys(names, 1 / len(names))
+
+    @cached_property
+    def most_accurate_qps(self) -> float:
+        """What the most accurate variants carry, of all families alike."""
+        return most_multiple(self.planner(policy_named("most-accurate"), 1.0), self.shares)
+
+    def planner(self, policy: Policy, headroom: float, rules: Rules = RULES) -> Planner:
+        return planner_for(self.place, policy, headroom, profiles=self.profiles, rules=rules)
+
+    def trace(self, lasts_s: float, seed: int) -> Trace:
+        """One day of so many seconds: from far less than the most accurate variants carry to 3 times that, and back."""
+        shape = Diurnal(PEAK_MULTIPLE * self.most_accurate_qps)
+        rng, low_qps = np.random.default_rng(seed), LOWEST * self.most_accurate_qps
+        return make_trace("day", shape, rate_qps=low_qps, duration_s=lasts_s, shares=self.shares, rng=rng)
+
+    # --- plans
+
+    def first_plan(self, trace: Trace, rules: Rules = RULES) -> Plan:
+        """What proteus starts from, and by which rules it goes on."""
+        rule = POLICY.replanning
+        assert rule is not None
+        return self.planner(POLICY, 1.0, rules)(rule.first(first_demand(trace), self.place.catalog().slo_s()))
+
+    def plans(self, trace: Trace) -> dict[str, Plan]:
+        """What each of the servers is started with."""
+        static = self.planner(POLICY, HEADROOM)
+        plans = {
+            PROTEUS: self.first_plan(trace),
+            MEAN: static(trace.demand(0.0, trace.duration_s)),
+            PEAK: static(trace.peak_demand()),
+        }
+        for name, policy in ((MOST_ACCURATE, "most-accurate"), (LEAST_ACCURATE, "least-accurate")):
+            rule = policy_named(policy)
+            plans[name] = starting_plan(self.planner(rule, HEADROOM), rule, None, trace)
+        return plans
+
+    # --- runs
+
+    def live(self, name: str, plan: Plan, trace: Trace) -> tuple[Report, Load]:
+        """The trace against a server with that plan, which only proteus may change."""
+        path = self.place.plans_dir / "adaptation.json"
+        write_json(path, plan)
+        options = ("--plan-history=1000", f"--replan={'auto' if name == PROTEUS else 'off'}")
+        with own_server(path, self.root, options=options) as url, pinned((self.client_core,)):
+            _until_warm(url)
+            load, status = _asked(url, trace)
+        assert len(load.ended) == len(trace), "each request must end once"
+        return self._reported(name, trace, load, status), load
+
+    def simulated(self, name: str, plan: Plan, trace: Trace) -> Report:
+        policy = policy_named("oracle") if name == ORACLE else POLICY
+        setting = Setting(self.place, self.profiles, trace, plan, plan.headroom, Conditions(), 0)
+        (found,) = simulated(setting, [policy])
+        return found
+
+    def _reported(self, name: str, trace: Trace, load: Load, status: ServerStatus) -> Report:
+        changes = [(change["unix_s"] - load.started_unix_s, change) for change in status.changes]
+        return report(
+            load.ended,
+            policy=name,
+            mode="emulated" if status.emulated else "live",
+            trace=trace.name,
+            duration_s=trace.duration_s,
+            slo_s=status.slo_s,
+            best_accuracy=best_accuracy(self.profiles.values()),
+            devices=list(status.pace),
+            replans=[Replan(at_s, c["reason"], c["solve_s"], c["swaps"]) for at_s, c in changes if at_s >= 0],
+            generator_lag_s=load.lag_p99_s,
+        )
+
+
+def _asked(url: str, trace: Trace) -> tuple[Load, ServerStatus]:
+    async def run() -> tuple[Load, ServerStatus]:
+        async with http_target(url) as target:
+            before = await target.prepare(trace.families)
+            load = await replay(trace, target, before.slo_s)
+            return load, await target.status()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
+
+
+def _until_warm(url: str) -> None:
+    """Wait for the solver, if there is one: how fast a server starts is another question."""
+    stop_s = time.monotonic() + WARM_WITHIN_S
+    while True:
+        with urlopen(f"{url}/v2/proteus/status") as reply:  # noqa: S310 - of our own server
+            solver = json.load(reply)["solver"]
+        if solver is None or solver["is_warm"]:
+            return
+        assert time.monotonic() < stop_s, "the solver does not get ready"
+        time.sleep(0.1)
+
+
+def laboratory(root: Path, budget: str) -> Lab:
+    """The sample zoo in a new workspace, profiled for so long on all cores but the last."""
+    *cores, last = usable_cores()
+    if not cores:
+        raise SystemExit("needs two cores: one for models, one for the client and the front end")
+    _proteus("init", str(root))
+    (root / "proteus.toml").write_text(f"[devices]\ncpu = {[[core] for core in cores]}\n")
+    _proteus("profile", "--budget", budget, "--workspace", str(root))
+    return Lab(root, last)
+
+
+def _proteus(*arguments: str) -> None:
+    subprocess.run((sys.executable, "-m", "proteus_cli", "-q", *arguments), check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,93 @@
+"""What the benchmark of adaptation makes of its figures."""
+
+import pytest
+from builders import MADE_BY
+
+from benchmarks.adaptation.pages import BEGIN, END, aims, markdown, put_into, tables
+from benchmarks.adaptation.results import (
+    LEAST_ACCURATE,
+    MEAN,
+    MOST_ACCURATE,
+    ORACLE,
+    PEAK,
+    PROTEUS,
+    Benchmark,
+    Reaction,
+    Run,
+)
+from proteus_cli.domain.report import Mode
+
+FIGURES = {  # violations and relative accuracy
+    MOST_ACCURATE: (0.5, 1.0),
+    LEAST_ACCURATE: (0.0, 0.7),
+    MEAN: (0.2, 0.998),
+    PEAK: (0.01, 0.996),
+    PROTEUS: (0.002, 0.9972),
+}
+
+
+def run(name: str, mode: Mode, number: int, violations: float, accuracy: float) -> Run:
+    return Run(
+        name=name,
+        mode=mode,
+        round=number,
+        requests=1000,
+        slo_violation_ratio=violations,
+        relative_accuracy=accuracy,
+        mean_batch=1.5,
+        latency_p99_s=0.08,
+        replans=3,
+        swaps=1,
+        lag_p99_s=0.001 if mode == "live" else None,
+    )
+
+
+def found(*reactions: Reaction) -> Benchmark:
+    measured = [run(name, "live", number, *figures) for name, figures in FIGURES.items() for number in range(3)]
+    simulated = [
+        run(PROTEUS, "simulated", number, violations, 0.997) for number, violations in enumerate((0.0, 0.004, 0.1))
+    ]
+    return Benchmark(
+        made_by=MADE_BY, command="python -m benchmarks.adaptation", machine="a machine", rounds=3, lasts_s=36.0,
+        most_accurate_qps=300.0, lowest_qps=90.0, peak_qps=900.0, low_qps=150.0, high_qps=750.0, seconds=590.0,
+        runs=(*measured, *simulated, run(ORACLE, "simulated", 0, 0.0, 0.998)), reactions=reactions,
+    )  # fmt: skip
+
+
+def reaction(carried_s: float | None, *, resident: bool = True) -> Reaction:
+    return Reaction(0, resident, 0.4, carried_s, 0 if resident else 2)
+
+
+def test_a_static_plan_that_refuses_many_is_not_the_best_however_accurate() -> None:
+    assert found().best_static == PEAK
+
+
+def test_how_far_it_is_from_the_best_static_plan_to_the_oracle() -> None:
+    (way,) = [aim for aim in aims(found()) if "on the way" in aim.what]
+    assert way.measured == pytest.approx(60)
+    assert way.is_reached
+
+
+def test_a_step_that_was_not_followed_is_missed_and_one_that_had_to_load_does_not_count() -> None:
+    done = found(reaction(0.4), reaction(0.6), reaction(None), reaction(3.0, resident=False))
+    followed, median, longest = (aim for aim in aims(done) if "resident" in aim.what)
+    assert (followed.measured, followed.limit, followed.is_reached) == (2, 3, False)
+    assert (median.measured, longest.measured) == (0.5, 0.6)
+
+
+def test_measured_and_simulated_stand_in_rows_of_their_own_with_medians_and_ranges() -> None:
+    rows = next(iter(tables(found()))).rows
+    assert [row[:3] for row in rows if row[0] == PROTEUS] == [
+        (PROTEUS, "measured", "0.20"),
+        (PROTEUS, "simulated", "0.40 (0.00–10.00)"),
+    ]
+
+
+def test_the_page_gets_the_figures_between_its_markers_and_keeps_the_rest() -> None:
+    page = put_into(f"# Before\n\n{BEGIN}\nold\n{END}\n\nafter\n", markdown(found(reaction(0.5))))
+    assert "old" not in page
+    assert page.startswith("# Before\n")
+    assert page.endswith(f"{END}\n\nafter\n")
+    assert page.count("| proteus | measured |") == 1
+    with pytest.raises(ValueError, match="must have"):
+        put_into("# Without\n", "text")

@@ -1,0 +1,40 @@
+"""Three emulated devices, two for the family `shapes` and one for `tones`: each carries 100 qps of it, or 500."""
+
+from pathlib import Path
+
+from command_line import proteus
+from steady import row
+
+from proteus_cli.store import Workspace
+
+SLO = "500ms"
+FLEET = "a:2,b:1"
+LOAD_S = 0.2
+RATES_QPS = {"shapes": 120.0, "tones": 20.0}  # of `shapes` 60 % of what both devices carry as accurately as can be
+EMULATED = ("--emulate", "--lanes", "process")
+_ROW = row(columns=1)
+_FIRST_MS = {"good": 10.0, "fast": 2.0}
+_ACCURACY = {"good": 0.9, "fast": 0.7}
+
+
+def make_small_cluster(root: Path) -> Workspace:
+    """Profiles from a CSV file, and ``plan``, with the accurate variants."""
+    root.mkdir(parents=True)
+    rows = [
+        f"{kind},{family},{family}-{variant},{_ACCURACY[variant]},{batch},{first_ms * batch:g},{LOAD_S}"
+        for kind, family in (("a", "shapes"), ("b", "tones"))
+        for variant, first_ms in _FIRST_MS.items()
+        for batch in (1, 2, 4)
+    ]
+    csv = root / "profiles.csv"
+    csv.write_text("\n".join(["device_type,family,variant,accuracy,batch,latency_ms,load_s", *rows]) + "\n")
+    assert proteus("profile", "--from-csv", csv, "--slo", SLO, "-w", root).code == 0
+    demand = ",".join(f"{family}={rate:g}qps" for family, rate in RATES_QPS.items())
+    planned = proteus("plan", "--demand", demand, "--fleet", FLEET, "-o", root / "plans" / "plan.json", "-w", root)
+    assert planned.code == 0, planned
+    return Workspace(root)
+
+
+def one_row(_: int) -> bytes:
+    """What any of its families takes."""
+    return _ROW
