@@ -44,6 +44,9 @@ type: setup  ## mypy --strict
 layers: setup  ## imports go one way
 	$(BIN)/lint-imports
 
+# One more than there are cores: tests of servers mostly wait.
+WORKERS ?= $(shell expr $$(nproc) + 1)
+
 # WITHOUT_BROWSER=1 leaves out the tests of the page, which need Chromium and its driver.
 BROWSER := $(if $(WITHOUT_BROWSER),--without-browser)
 
@@ -53,7 +56,7 @@ browser:
 		"apt-get install chromium chromium-driver; or leave them out: make $(MAKECMDGOALS) WITHOUT_BROWSER=1" >&2; exit 1; }
 
 unit: setup browser  ## all tests on all cores, then one by one those that need the machine for themselves
-	$(BIN)/pytest -m "not alone" -n auto --dist loadfile $(BROWSER)
+	$(BIN)/pytest -m "not alone" -n $(WORKERS) --dist loadfile $(BROWSER)
 	$(BIN)/pytest -m alone $(BROWSER)
 
 contract: setup  ## what can be verified of GPUs without one; ends with a table of what was checked

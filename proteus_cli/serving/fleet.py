@@ -173,9 +173,9 @@ class Fleet:
         return found
 
     def _give_up(self, failures: Iterable[Failed]) -> None:
-        """Raise the first of the errors, once all of them are known."""
+        """Raise the first of the errors, once all of them are known; before the first plan, nothing is planned around."""
         failures = list(failures)
-        for failed in failures:
+        for failed in failures if self._controller.placements else ():
             self.engine_broke(failed)
         if failures:
             raise failures[0].error

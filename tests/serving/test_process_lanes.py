@@ -144,8 +144,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
     before = descriptors()
     asyncio.run(in_loop())
-    left = [each for each in descriptors() if "proteus" in each]
-    assert left == []
+    assert [each for each in descriptors() if each.startswith("/memfd:")] == []
     assert len(descriptors()) <= len(before)
     assert not list(SHARED.glob("*proteus*"))
 
