@@ -38,7 +38,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
 class Breaker:
     """Moves along `TRANSITIONS`; a move that isn't there is a bug and raises `KeyError`.
 
-    ``reason``: why it isn't closed. ``opened`` counts how often it left that state. Each time in a row that it fails
+    ``reason``: why it isn't closed, and why it still isn't after its last probation. ``opened`` counts how often it left that state. Each time in a row that it fails
     its probation, or works for less than `CALM_S`, the next is twice as far away; the first after ``first_retry_s``.
     """
 
@@ -46,6 +46,7 @@ class Breaker:
         self._first_retry_s = first_retry_s
         self.state = State.CLOSED
         self.reason: str | None = None
+        self._first_reason: str | None = None
         self.since_s = 0.0
         self.opened = 0
         self._in_a_row = 0
@@ -55,8 +56,11 @@ class Breaker:
         if self.state is State.OPEN:
             is_calm = before is State.CLOSED and now_s - self.since_s >= CALM_S
             self._in_a_row = 1 if is_calm else self._in_a_row + 1
-            self.opened += before is State.CLOSED
-            self.reason = reason
+            if before is State.CLOSED:
+                self.opened += 1
+                self._first_reason = self.reason = reason
+            elif reason != self._first_reason:
+                self.reason = f"{self._first_reason}; then: {reason}"
         elif self.state is State.CLOSED:
             self.reason = None
         self.since_s = now_s

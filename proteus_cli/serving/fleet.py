@@ -173,7 +173,7 @@ class Fleet:
         return found
 
     def _give_up(self, failures: Iterable[Failed]) -> None:
-        """Raise the first of the errors, once all of them are known; before the first plan, nothing is planned around."""
+        """Raise the first of the errors, once all are known; before the first plan there is nothing to plan around."""
         failures = list(failures)
         for failed in failures if self._controller.placements else ():
             self.engine_broke(failed)

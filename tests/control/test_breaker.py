@@ -62,6 +62,17 @@ def test_it_knows_why_it_is_open_and_forgets_it_once_closed() -> None:
     assert (breaker.reason, breaker.since_s, breaker.opened) == (None, 4.0, 1)
 
 
+def test_what_became_of_its_probation_does_not_hide_why_it_was_lost() -> None:
+    breaker = Breaker()
+    breaker.on(Event.DIED, 1.0, "killed")
+    breaker.on(Event.RETRIED, 2.0)
+    breaker.on(Event.BROKE, 2.0, "nothing loads")
+    assert breaker.reason == "killed; then: nothing loads"
+    breaker.on(Event.RETRIED, 3.0)
+    breaker.on(Event.HUNG, 3.0, "no batch ended")
+    assert breaker.reason == "killed; then: no batch ended"
+
+
 def test_each_failure_in_a_row_doubles_the_wait_up_to_a_bound() -> None:
     breaker = Breaker()
     waits_s = [fail(breaker, 10.0 * n) for n in range(12)]

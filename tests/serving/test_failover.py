@@ -133,7 +133,9 @@ def test_a_device_counts_again_only_once_it_has_run_a_real_batch() -> None:
         world.opened[0].hangs = True
         await asyncio.sleep(LOAD_S + LEAST_PATIENCE_S + EVERY_S)
         assert world.state("cpu0") is State.OPEN  # the batch did not end
-        assert world.fleet.breakers["cpu0"].reason == "a batch of good did not end within 0.5 s"
+        assert world.fleet.breakers["cpu0"].reason == (
+            "cpu0 was killed; then: a batch of good did not end within 0.5 s"
+        )
         await asyncio.sleep(2 * FIRST_RETRY_S + LOAD_S + 2 * EVERY_S)
         assert world.state("cpu0") is State.CLOSED
         assert [len(executor.batches) for executor in world.opened] == [1, 1]
@@ -149,7 +151,7 @@ def test_a_device_that_can_not_be_opened_is_tried_ever_more_seldom() -> None:
         world.executor("cpu0").die()
         await asyncio.sleep(10.0)
         breaker = world.fleet.breakers["cpu0"]
-        assert breaker.reason == "cpu0 can't be opened"
+        assert breaker.reason == "cpu0 was killed; then: cpu0 can't be opened"
         assert breaker.retry_s - breaker.since_s >= 8 * FIRST_RETRY_S
         assert breaker.opened == 1
         world.shut.clear()
