@@ -38,8 +38,9 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
 class Breaker:
     """Moves along `TRANSITIONS`; a move that isn't there is a bug and raises `KeyError`.
 
-    ``reason``: why it isn't closed, and why it still isn't after its last probation. ``opened`` counts how often it left that state. Each time in a row that it fails
-    its probation, or works for less than `CALM_S`, the next is twice as far away; the first after ``first_retry_s``.
+    ``reason``: why it isn't closed, and why it still isn't after its last probation. ``opened`` counts how often it
+    left that state. Each time in a row that it fails its probation, or works for less than `CALM_S`, the next is twice
+    as far away; the first after ``first_retry_s``.
     """
 
     def __init__(self, first_retry_s: float = FIRST_RETRY_S) -> None:
