@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for the module beside this
 from benchmarks.planner_instances import NOBODY, PAPER, paper_fleet
 from proteus_cli.control.demand import DemandEstimator
 from proteus_cli.control.policies import POLICIES, Policy, policies_named, policy_named
-from proteus_cli.control.replanning import Replan
+from proteus_cli.control.replanning import Replan, Situation
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
@@ -64,19 +64,8 @@ class EverySecond:
     every_s: float = 1.0
     floor_qps: float = 1.0
 
-    def decide(
-        self,
-        plan: Plan,
-        demand: DemandEstimator,
-        pace: Mapping[str, float],
-        slowest: Mapping[str, float],
-        *,
-        now_s: float,
-        started_s: float,
-        since_s: float,
-    ) -> Replan:
-        del plan, slowest, started_s, since_s
-        return Replan(self.needed(demand, pace, now_s), "a second has passed")
+    def decide(self, now: Situation) -> Replan:
+        return Replan(self.needed(now.demand, now.pace, now.now_s), "a second has passed")
 
     def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
         del pace

@@ -15,7 +15,7 @@ from proteus_cli.control.lanes import Admitted, Desk, Lane, Seat, seats_of
 from proteus_cli.control.line import EarlyLine, LateLine, Line
 from proteus_cli.control.pace import Slowest
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replanning import Replan
+from proteus_cli.control.replanning import Replan, Situation
 from proteus_cli.control.seating import Seating
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Placement, Plan
@@ -272,7 +272,7 @@ class Controller:
             self._came_or_went = ""
         else:
             wanted = rule.decide(
-                self.plan, self.demand, paces, slowest, now_s=now_s, started_s=self._started_s, since_s=self._since_s
+                Situation(self.plan, self.demand, paces, slowest, now_s, self._started_s, self._since_s)
             )
         return None if wanted is None else replace(wanted, without=self._out)
 

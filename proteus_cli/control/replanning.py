@@ -22,27 +22,30 @@ class Replan:
     without: Outages = NONE_OUT
 
 
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a rule is told: how it stands at ``now_s``, serving since ``started_s``, with this plan since ``since_s``.
+
+    Devices take ``pace`` times what was profiled, by family, and in the last while ``slowest`` at most.
+    """
+
+    plan: Plan
+    demand: DemandEstimator
+    pace: Mapping[str, float]
+    slowest: Mapping[str, float]
+    now_s: float
+    started_s: float
+    since_s: float
+
+
 class Rule(Protocol):
     """When to re-plan. It is asked every ``every_s``."""
 
     @property
     def every_s(self) -> float: ...
 
-    def decide(
-        self,
-        plan: Plan,
-        demand: DemandEstimator,
-        pace: Mapping[str, float],
-        slowest: Mapping[str, float],
-        *,
-        now_s: float,
-        started_s: float,
-        since_s: float,
-    ) -> Replan | None:
-        """Whether to re-plan at ``now_s``: serving since ``started_s``, with the plan in force since ``since_s``.
-
-        Devices take ``pace`` times what was profiled, by family, and in the last while ``slowest`` at most.
-        """
+    def decide(self, now: Situation) -> Replan | None:
+        """Whether to re-plan now."""
         ...
 
     def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
@@ -65,23 +68,13 @@ class PeriodicRule:
     window_s: float = 10.0
     every_s: float = 1.0
 
-    def decide(
-        self,
-        plan: Plan,
-        demand: DemandEstimator,
-        pace: Mapping[str, float],
-        slowest: Mapping[str, float],
-        *,
-        now_s: float,
-        started_s: float,
-        since_s: float,
-    ) -> Replan | None:
-        del slowest, started_s
+    def decide(self, now: Situation) -> Replan | None:
+        plan, demand, pace, now_s = now.plan, now.demand, now.pace, now.now_s
         for family in demand.families:
             seen_qps = demand.rate_qps(family, 1.0, now_s)
             if seen_qps > max(plan.capacity_qps(family), plan.demand_qps.get(family, 0.0)):
                 return Replan(self.needed(demand, pace, now_s), f"{family}: a burst of {seen_qps:.0f} qps")
-        if now_s - since_s >= self.period_s:
+        if now_s - now.since_s >= self.period_s:
             return Replan(self.needed(demand, pace, now_s), f"{self.period_s:.0f} s have passed")
         return None
 
@@ -129,17 +122,8 @@ class ReplanRule:
     chance_sigmas: float = 4.0
     floor_qps: float = 1.0
 
-    def decide(
-        self,
-        plan: Plan,
-        demand: DemandEstimator,
-        pace: Mapping[str, float],
-        slowest: Mapping[str, float],
-        *,
-        now_s: float,
-        started_s: float,
-        since_s: float,
-    ) -> Replan | None:
+    def decide(self, now: Situation) -> Replan | None:
+        plan, demand, pace, now_s = now.plan, now.demand, now.pace, now.now_s
         for family in demand.families:
             is_unplanned = plan.demand_qps.get(family, 0.0) < self.floor_qps
             if is_unplanned and demand.rate_qps(family, max(self.burst_windows_s), now_s) > 0:
@@ -150,10 +134,11 @@ class ReplanRule:
                 slower = f" at {pace[family]:.1f} × the profiled times" if pace[family] > NOTABLE_PACE else ""
                 reason = f"{family}: {seen_qps:.0f} qps{slower} is more than the plan carries"
                 return Replan(self.needed(demand, pace, now_s), reason)
-        if now_s - started_s < self.calm_s or now_s - since_s < self.settle_s or _is_best(plan):
+        served_s = now_s - now.started_s
+        if served_s < self.calm_s or now_s - now.since_s < self.settle_s or _is_best(plan):
             return None
-        windows_s = (self.calm_s, self.scatter_s) if now_s - started_s >= self.scatter_s else (self.calm_s,)
-        return self._down(plan, demand, slowest, now_s, windows_s)
+        windows_s = (self.calm_s, self.scatter_s) if served_s >= self.scatter_s else (self.calm_s,)
+        return self._down(plan, demand, now.slowest, now_s, windows_s)
 
     def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
         longest_s = max(self.burst_windows_s)
@@ -257,21 +242,10 @@ class TimedRule:
     def every_s(self) -> float:
         return min(self.rule.every_s, self.period_s)
 
-    def decide(
-        self,
-        plan: Plan,
-        demand: DemandEstimator,
-        pace: Mapping[str, float],
-        slowest: Mapping[str, float],
-        *,
-        now_s: float,
-        started_s: float,
-        since_s: float,
-    ) -> Replan | None:
-        del plan, slowest, started_s
-        if now_s - since_s < self.period_s:
+    def decide(self, now: Situation) -> Replan | None:
+        if now.now_s - now.since_s < self.period_s:
             return None
-        return Replan(self.needed(demand, pace, now_s), f"{self.period_s:g} s have passed")
+        return Replan(self.needed(now.demand, now.pace, now.now_s), f"{self.period_s:g} s have passed")
 
     def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
         return self.rule.needed(demand, pace, now_s)

@@ -6,7 +6,7 @@ import pytest
 from builders import make_placement, make_plan
 
 from proteus_cli.control.demand import DemandEstimator
-from proteus_cli.control.replanning import PeriodicRule, Replan, ReplanRule, TimedRule
+from proteus_cli.control.replanning import PeriodicRule, Replan, ReplanRule, Situation, TimedRule
 from proteus_cli.domain.plan import Plan
 
 RULE = ReplanRule(room_sigmas=0.0)
@@ -60,7 +60,7 @@ def asked(
             demand.arrived("a", 1, coming.pop())
         paces = dict.fromkeys(plan.demand_qps, pace)
         slow = paces if slowest is None else dict.fromkeys(plan.demand_qps, slowest)
-        decided = rule.decide(plan, demand, paces, slow, now_s=now_s, started_s=0.0, since_s=since_s)
+        decided = rule.decide(Situation(plan, demand, paces, slow, now_s, 0.0, since_s))
         if decided is not None:
             wanted.append((now_s, decided))
     return wanted
@@ -202,7 +202,7 @@ def periodic(
     for at_s in arrivals:
         demand.arrived("a", 1, at_s)
     paces = dict.fromkeys(plan.demand_qps, pace)
-    return PERIODIC.decide(plan, demand, paces, paces, now_s=now_s, started_s=0.0, since_s=since_s)
+    return PERIODIC.decide(Situation(plan, demand, paces, paces, now_s, 0.0, since_s))
 
 
 def test_every_thirty_seconds_it_plans_for_the_mean_of_the_last_ten() -> None:
@@ -359,9 +359,9 @@ def test_a_period_plans_so_often_and_at_no_other_time_with_the_rules_own_estimat
     demand = DemandEstimator({"a": 0.1})
     for at_s in evenly((100.0, 9.0), (1000.0, 3.0)):
         demand.arrived("a", 1, at_s)
-    plan, told = plan_for(100.0), {"started_s": 0.0, "since_s": 2.0}
-    assert timed.decide(plan, demand, {"a": 1.0}, {"a": 1.0}, now_s=11.9, **told) is None, "burst or not"
-    wanted = timed.decide(plan, demand, {"a": 1.0}, {"a": 1.0}, now_s=12.0, **told)
+    plan, pace = plan_for(100.0), {"a": 1.0}
+    assert timed.decide(Situation(plan, demand, pace, pace, 11.9, 0.0, 2.0)) is None, "burst or not"
+    wanted = timed.decide(Situation(plan, demand, pace, pace, 12.0, 0.0, 2.0))
     assert wanted is not None
     assert wanted.reason == "10 s have passed"
     assert wanted.demand_qps == rule.needed(demand, {"a": 1.0}, 12.0)
