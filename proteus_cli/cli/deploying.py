@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from proteus_cli.domain.plan import Plan
     from proteus_cli.domain.profile import Profile
     from proteus_cli.domain.record import Base, Origin
+    from proteus_cli.serving.deployment import Deployment
     from proteus_cli.serving.executor import EngineKey
-    from proteus_cli.serving.server import Deployment
     from proteus_cli.store import Workspace
 
 log = logging.getLogger("proteus.server")
@@ -66,8 +66,8 @@ def deployment_of(
     from proteus_cli.cli.planning import planner_for
     from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
     from proteus_cli.serving.by_hand import PlanSource
+    from proteus_cli.serving.deployment import Deployment
     from proteus_cli.serving.plan_history import PlanHistory
-    from proteus_cli.serving.server import Deployment
     from proteus_cli.store import to_json, write_json
 
     is_emulated = emulation is not None

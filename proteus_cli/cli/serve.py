@@ -186,8 +186,8 @@ def serve(
     A second signal ends at once.
     """
     from proteus_cli.cli.deploying import deployment_of
+    from proteus_cli.serving.deployment import ServerOptions
     from proteus_cli.serving.logs import set_up
-    from proteus_cli.serving.server import ServerOptions
     from proteus_cli.serving.server import serve as run_server
     from proteus_cli.store import Workspace
 

@@ -78,6 +78,10 @@ class Fleet:
         for lane in self.lanes.values():
             lane.executor.close()
 
+    def states(self) -> dict[str, tuple[str, str]]:
+        """The state of each device's breaker, and why it isn't closed."""
+        return {device: (breaker.state.value, breaker.reason or "") for device, breaker in self.breakers.items()}
+
     # --- changes of plan
 
     async def _deploy(self, plan: Plan, before: Plan | None) -> None:

@@ -7,40 +7,31 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from proteus_cli import __version__
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.drift import Drift
 from proteus_cli.control.hosting import slots_of
-from proteus_cli.control.policies import Policy
-from proteus_cli.control.transition import MOST_AWAY_FRAC
-from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile, best_accuracy
-from proteus_cli.domain.record import Origin
+from proteus_cli.domain.profile import best_accuracy
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BackendUnavailable
 from proteus_cli.serving import oip
-from proteus_cli.serving.adaptation import Adaptation, hosts
-from proteus_cli.serving.by_hand import ByHand, PlanSource, Served
+from proteus_cli.serving.adaptation import hosts
+from proteus_cli.serving.assembly import adapting, fleet_of, hardware_of, reprofiling, watching
+from proteus_cli.serving.by_hand import ByHand, Served
 from proteus_cli.serving.connections import Connections
 from proteus_cli.serving.dataplane import DataPlane
-from proteus_cli.serving.executor import EngineKey
-from proteus_cli.serving.fleet import Fleet
+from proteus_cli.serving.deployment import Deployment, ServerOptions
 from proteus_cli.serving.grpc.http2 import Http2Connection
 from proteus_cli.serving.grpc.limits import Limits
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
-from proteus_cli.serving.hardware import Hardware, made_up, of_this_machine
+from proteus_cli.serving.hardware import Hardware
 from proteus_cli.serving.history import History, Now
 from proteus_cli.serving.http.connection import HttpConnection
 from proteus_cli.serving.http.front_end import HttpFrontEnd
@@ -48,19 +39,13 @@ from proteus_cli.serving.http.limits import HttpLimits
 from proteus_cli.serving.http.pages import Pages
 from proteus_cli.serving.lag import LoopLag
 from proteus_cli.serving.lane import RUNWAY_S
-from proteus_cli.serving.lifecycle import Event, Lifecycle, StoppedEarly, unless
+from proteus_cli.serving.lifecycle import Event, Lifecycle, StoppedEarly
 from proteus_cli.serving.listening import ALPN, admits, admits_call, is_local, listen, most_connections, url_of
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.metrics import Metrics
-from proteus_cli.serving.model_files import ModelFiles
 from proteus_cli.serving.models import Models
-from proteus_cli.serving.plan_history import Adopted, PlanHistory
-from proteus_cli.serving.recovery import Recovery
-from proteus_cli.serving.reprofiling import Reprofiling
-from proteus_cli.serving.solver import Replanner, SolverProcess
 from proteus_cli.serving.status import Server, status
 from proteus_cli.serving.tls import accepting
-from proteus_cli.serving.tokens import Tokens
 
 if TYPE_CHECKING:
     from proteus_cli.serving.tracing import Tracing
@@ -74,62 +59,6 @@ BODIES = 16  # large bodies of the largest size that may be in memory at once
 SMALL_BODY = 2**20  # bodies up to here are taken where none of that size makes sense, too
 GOODBYE_S = 2.0
 INTERRUPTED = 130
-
-
-@dataclass(frozen=True, slots=True)
-class ServerOptions:
-    """Where to listen (port 0 picks a free one), limits on clients, and how long draining may take.
-
-    ``grpc_port``: None is no gRPC. ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
-    With ``tls``, nothing else is spoken; with ``tokens``, all but `OPEN` needs one. Traces go to the URL ``otlp``, of
-    ``otlp_sample`` (a fraction) of the requests that bring no decision about it.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    grpc_port: int | None = None
-    max_body_bytes: int = 64 * 2**20
-    max_connections: int = 4096
-    drain_timeout_s: float = 10.0
-    refuses_non_finite: bool = False
-    tls: Callable[[Sequence[str]], ssl.SSLContext] | None = None  # by the protocols that it offers
-    tokens: Tokens | None = None
-    otlp: str | None = None
-    otlp_sample: float = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """What to serve: a plan, and all that changes of plan may bring. ``models`` are ONNX files by engine.
-
-    Where devices are ``emulated``, only those of the models that are there; none is run. Devices other than GPUs run in
-    threads of the server, or ``in_processes`` of their own. ``source`` is where plans come from that people apply.
-    ``built`` is where engines for GPUs are kept. ``replanning`` is the re-planning as it was asked for; a solve takes
-    ``solve_limit_s`` at most. No more of a family's capacity than ``most_away_frac`` is away at once while devices
-    change what they host. What a profile is wrong in for ``drift_after_s`` is re-estimated (0: never), and written back
-    where the server ``records``. ``history`` is None where none is kept. ``origin`` and ``reason`` are those of the
-    plan.
-    """
-
-    plan: Plan
-    catalog: Catalog
-    profiles: Mapping[str, Profile]
-    devices: Sequence[Device]
-    models: Mapping[EngineKey, Path]
-    policy: Policy
-    replan: Replanner
-    source: PlanSource
-    built: Path
-    emulated: bool = False
-    replanning: str = "auto"
-    solve_limit_s: float = 2.0
-    drift_after_s: float = 60.0
-    records: bool = False
-    history: PlanHistory | None = None
-    origin: Origin = "start"
-    reason: str = "the plan that the server was started with"
-    in_processes: bool = False
-    most_away_frac: float = MOST_AWAY_FRAC
 
 
 View = Callable[[Callable[[], Now]], AbstractContextManager[None]]
@@ -194,21 +123,8 @@ async def _serve(
 ) -> None:
     stop = asyncio.Event()
     with _stopping_on_signals(stop):
-        async with _hardware(deployment) as hardware:
+        async with hardware_of(deployment) as hardware:
             await _serve_on(hardware, deployment, options, listeners, announce, view, tracing, stop)
-
-
-@asynccontextmanager
-async def _hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
-    catalog, models, in_processes = deployment.catalog, deployment.models, deployment.in_processes
-    if deployment.emulated:
-        with made_up(deployment.profiles, catalog, models, in_processes=in_processes) as hardware:
-            yield hardware
-    else:
-        devices = {device.id: device for device in deployment.devices}
-        built, slots = deployment.built, slots_of(devices, deployment.profiles)
-        async with of_this_machine(devices, catalog, models, built, slots, in_processes=in_processes) as hardware:
-            yield hardware
 
 
 async def _serve_on(
@@ -241,13 +157,13 @@ async def _serve_on(
         is_emulated=hardware.is_emulated,
     )
     async with (
-        _fleet(deployment, hardware, controller, plane, profiles) as fleet,
-        _adapting(deployment, plane, fleet, stop) as (adaptation, solver),
-        _reprofiling(deployment, plane, adaptation, solver, profiles) as reprofiling,
+        fleet_of(deployment, hardware, controller, plane, profiles) as fleet,
+        adapting(deployment, plane, fleet, stop) as (adaptation, solver),
+        reprofiling(deployment, plane, adaptation, solver, profiles) as reprofiled,
     ):
         platform = hardware.platform
         models = Models(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
-        samples = History(plane, clock, adaptation.changes, partial(_breakers, fleet))
+        samples = History(plane, clock, adaptation.changes, fleet.states)
         server = Server(
             plane=plane,
             fleet=fleet,
@@ -257,11 +173,11 @@ async def _serve_on(
             replan=deployment.replanning,
             solver=solver.state if solver is not None else None,
             history=deployment.history,
-            reprofiling=reprofiling,
+            reprofiling=reprofiled,
         )
         async with (
-            _watching(lag.watch()),
-            _watching(samples.run()),
+            watching(lag.watch()),
+            watching(samples.run()),
             _connections(options) as connections,
         ):
             by_hand = ByHand(
@@ -329,11 +245,6 @@ def _protocols(
         "http": lambda: HttpConnection(http, limits, connections, lets_in),
         "grpc": lambda: Http2Connection(grpc, Limits(), connections),
     }
-
-
-def _breakers(fleet: Fleet) -> dict[str, tuple[str, str]]:
-    """State and reason by device, for `History`."""
-    return {device: (breaker.state.value, breaker.reason or "") for device, breaker in fleet.breakers.items()}
 
 
 def _keep_what_is_loaded() -> None:
@@ -408,117 +319,12 @@ def _largest_body(plane: DataPlane) -> int:
 
 
 @asynccontextmanager
-async def _fleet(
-    deployment: Deployment,
-    hardware: Hardware,
-    controller: Controller,
-    plane: DataPlane,
-    profiles: Mapping[str, Profile],
-) -> AsyncIterator[Fleet]:
-    fleet = Fleet(
-        controller,
-        {device.id: hardware.executor(device) for device in deployment.devices},
-        plane,
-        plane.clock,
-        models=hardware.models,
-        profiles=profiles,
-        signatures=plane.signatures,
-        files=None if deployment.emulated else ModelFiles(hardware.models, deployment.profiles),
-        inline_s=hardware.inline_s,
-        most_away_frac=deployment.most_away_frac,
-    )
-    plane.lanes = fleet.lanes
-    devices = {device.id: device for device in deployment.devices}
-    recovery = Recovery(fleet, controller, lambda device: hardware.executor(devices[device]), profiles, plane.clock)
-    try:
-        async with _watching(recovery.run()):
-            yield fleet
-    finally:
-        fleet.close()
-
-
-@asynccontextmanager
-async def _adapting(
-    deployment: Deployment, plane: DataPlane, fleet: Fleet, stop: asyncio.Event
-) -> AsyncIterator[tuple[Adaptation, SolverProcess | None]]:
-    """Put the plan in force and let it follow the demand, with a solver that gets ready meanwhile.
-
-    Raises `StoppedEarly`, and `EngineError` where the plan can't be put in force.
-    """
-    rule, history = deployment.policy.replanning, deployment.history
-    async with AsyncExitStack() as stack:
-        solver = None
-        if rule is not None:
-            solver = stack.enter_context(contextlib.closing(SolverProcess(deployment.replan, deployment.solve_limit_s)))
-            solver.warm_up(deployment.plan)
-        adaptation = Adaptation(plane.controller, fleet, plane.clock, _journal(history, plane))
-        await unless(stop, adaptation.start(deployment.plan, deployment.origin, deployment.reason))
-        if history is not None:
-            stack.callback(lambda: history.stopped(plane.tallies()))
-        if rule is not None and solver is not None:
-            await stack.enter_async_context(_watching(solver.watch()))
-            await stack.enter_async_context(_watching(adaptation.run(rule.every_s, solver)))
-        yield adaptation, solver
-
-
-@asynccontextmanager
-async def _reprofiling(
-    deployment: Deployment,
-    plane: DataPlane,
-    adaptation: Adaptation,
-    solver: SolverProcess | None,
-    profiles: dict[str, Profile],
-) -> AsyncIterator[Reprofiling | None]:
-    """Compare what batches take with ``profiles``; leaving writes what is to be recorded."""
-    if not deployment.drift_after_s:
-        yield None
-        return
-    plane.drift = Drift(profiles, now_s=plane.clock(), after_s=deployment.drift_after_s)
-    reprofiling = Reprofiling(
-        plane.drift,
-        profiles,
-        plane.controller,
-        adaptation,
-        solver,
-        deployment.source,
-        plane.clock,
-        record=deployment.source.record if deployment.records else None,
-    )
-    async with _watching(reprofiling.watch()):
-        yield reprofiling
-    reprofiling.write()
-
-
-def _journal(history: PlanHistory | None, plane: DataPlane) -> Callable[[Adopted], None] | None:
-    if history is None:
-        return None
-    return lambda adopted: history.began(adopted, plane.tallies())
-
-
-@asynccontextmanager
-async def _watching(watch: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have something run beside, until leaving."""
-    task = asyncio.create_task(watch)
-    task.add_done_callback(_report_crash)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)  # `_report_crash` has told of any bug
-
-
-def _report_crash(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.critical("a bug has ended %s", task.get_coro(), exc_info=task.exception())
-
-
-@asynccontextmanager
 async def _connections(options: ServerOptions) -> AsyncIterator[Connections]:
     """Look after connections; leaving closes them."""
     connections = Connections(
         most=most_connections(options.max_connections), most_body_bytes=BODIES * options.max_body_bytes
     )
-    async with _watching(connections.watch()):
+    async with watching(connections.watch()):
         try:
             yield connections
         finally:
