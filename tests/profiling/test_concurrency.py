@@ -26,7 +26,8 @@ class Machine:
         with self._turn:
             mine, self._came = self._came, self._came + 1
             self._turn.wait_for(lambda: self._done == mine)
-            time.sleep(TAKES_S)
+        time.sleep(TAKES_S)
+        with self._turn:
             self._done += 1
             self._turn.notify_all()
         with self._counting:
