@@ -41,7 +41,7 @@ from proteus_cli.control.breaker import LEAST_PATIENCE_S
 from proteus_cli.serving.plan_history import records
 from proteus_cli.store import Workspace
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 PROCESSES = ("--lanes", "process")
 
