@@ -17,7 +17,8 @@ from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 from proteus_cli.backends.tensorrt.engine import LoadedEngine
 from proteus_cli.backends.tensorrt.slots import Slot
 from proteus_cli.errors import DeviceLost, EngineError
-from proteus_cli.serving.executor import Arrays, Batch, BatchResult, Done, EngineKey, Losable, run_apart, settle
+from proteus_cli.serving.apart import Arrays, run_apart
+from proteus_cli.serving.executor import Batch, BatchResult, Done, EngineKey, Losable, settle
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.gpu")

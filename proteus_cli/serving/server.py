@@ -32,7 +32,7 @@ from proteus_cli.serving.grpc.http2 import Http2Connection
 from proteus_cli.serving.grpc.limits import Limits
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
 from proteus_cli.serving.hardware import Hardware
-from proteus_cli.serving.history import History, Now
+from proteus_cli.serving.history import History
 from proteus_cli.serving.http.connection import HttpConnection
 from proteus_cli.serving.http.front_end import HttpFrontEnd
 from proteus_cli.serving.http.limits import HttpLimits
@@ -44,6 +44,7 @@ from proteus_cli.serving.listening import ALPN, admits, admits_call, is_local, l
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.metrics import Metrics
 from proteus_cli.serving.models import Models
+from proteus_cli.serving.present import Now
 from proteus_cli.serving.status import Server, status
 from proteus_cli.serving.tls import accepting
 

@@ -14,9 +14,10 @@ from one_device import World, run
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation import Change
 from proteus_cli.serving.counts import Histogram, quantile
-from proteus_cli.serving.history import EVERY_S, MOST_NUMBERS, SAMPLES, Event, EventKind, History
+from proteus_cli.serving.history import EVERY_S, MOST_NUMBERS, SAMPLES, History
 from proteus_cli.serving.http.openapi import document
 from proteus_cli.serving.lifecycle import Event as Life
+from proteus_cli.serving.present import Event, EventKind
 
 NOW_S = 1_800_000_000.0
 COLUMNS = 12  # of one family, and of one device

@@ -1,4 +1,7 @@
-"""What bodies of REST requests and answers look like, as JSON Schema (the dialect of OpenAPI 3.1)."""
+"""What bodies of REST requests and answers look like, as JSON Schema (the dialect of OpenAPI 3.1).
+
+One module, as it is one document: schemas, which refer to each other by name, and hardly any code.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,8 +10,9 @@ import msgspec
 
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving import oip
-from proteus_cli.serving.history import DEVICE_DIGITS, FAMILY_DIGITS, EventKind
+from proteus_cli.serving.history import DEVICE_DIGITS, FAMILY_DIGITS
 from proteus_cli.serving.lifecycle import State
+from proteus_cli.serving.present import EventKind
 
 Json = dict[str, Any]
 

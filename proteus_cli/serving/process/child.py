@@ -23,9 +23,10 @@ from proteus_cli.backends.base import Part, Signature
 from proteus_cli.backends.engines import Engines
 from proteus_cli.backends.opening import open_backend
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
+from proteus_cli.serving.apart import Arrays
 from proteus_cli.serving.builds import BuildLog
 from proteus_cli.serving.emulation import Alarm, EmulatedExecutor
-from proteus_cli.serving.executor import Arrays, Batch, BatchResult, Done, EngineKey, Executor, ThreadExecutor
+from proteus_cli.serving.executor import Batch, BatchResult, Done, EngineKey, Executor, ThreadExecutor
 from proteus_cli.serving.process.inner import Emulated, Inner, OnCpu, OnGpu
 from proteus_cli.serving.process.memory import Slot, offsets
 from proteus_cli.serving.process.wire import (

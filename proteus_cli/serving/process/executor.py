@@ -19,7 +19,8 @@ import numpy as np
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError
-from proteus_cli.serving.executor import Arrays, Batch, BatchResult, Done, EngineKey, Losable
+from proteus_cli.serving.apart import Arrays
+from proteus_cli.serving.executor import Batch, BatchResult, Done, EngineKey, Losable
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.process.inner import Inner
 from proteus_cli.serving.process.memory import CAN_SHARE, Slot, offsets
