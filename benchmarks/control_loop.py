@@ -1,9 +1,9 @@
 """What the control loop costs requests, and how soon a killed server serves again.
 
 `python -m benchmarks.control_loop` (6 minutes): the same trace against a server that keeps its plan and against one
-that solves all the time, in turns; and the time from the start of a process until it takes requests by the plan of one
-that was killed, while its solver gets ready beside. Devices are emulated, so that what is compared is the server. The
-machine must have nothing else to do.
+that solves as often as a server can, in turns; and the time from the start of a process until it takes requests by the
+plan of one that was killed, while its solver gets ready beside. Devices are emulated, so that what is compared is the
+server. The machine must have nothing else to do.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SLO = "300ms"
 KEEPS, SOLVES = "keeps its plan", "solves"
 WAYS = {KEEPS: ("--replan=off",), SOLVES: ("--replan=period=200ms",)}
 TO_REACH = 1.05
-LEAST_BUSY_FRAC = 0.05  # of the time in the solver, or nothing was compared
+LEAST_BUSY_FRAC = 0.01  # of the time in the solver: p99 would hardly show less
 
 
 def main() -> None:

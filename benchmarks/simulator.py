@@ -24,7 +24,6 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the module beside this one, however it is started
 
 from benchmarks.planner_instances import NOBODY, PAPER, paper_fleet
-from proteus_cli.control.demand import DemandEstimator
 from proteus_cli.control.policies import POLICIES, Policy, policies_named, policy_named
 from proteus_cli.control.replanning import Replan, Situation
 from proteus_cli.domain.base import FORMAT
@@ -65,11 +64,11 @@ class EverySecond:
     floor_qps: float = 1.0
 
     def decide(self, now: Situation) -> Replan:
-        return Replan(self.needed(now.demand, now.pace, now.now_s), "a second has passed")
+        return Replan(self.needed(now), "a second has passed")
 
-    def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
-        del pace
-        return {f: max(demand.rate_qps(f, self.every_s, now_s), self.floor_qps) for f in demand.families}
+    def needed(self, now: Situation) -> dict[str, float]:
+        demand = now.demand
+        return {f: max(demand.rate_qps(f, self.every_s, now.now_s), self.floor_qps) for f in demand.families}
 
     def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
         return {f: max(demand_qps.get(f, 0.0), self.floor_qps) for f in slo_s}

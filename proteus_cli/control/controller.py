@@ -16,10 +16,13 @@ from proteus_cli.control.line import EarlyLine, LateLine, Line
 from proteus_cli.control.pace import Slowest
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning import Replan, Situation
+from proteus_cli.control.room import shared_room
 from proteus_cli.control.seating import Seating
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Request
+
+LONG_S = 1e-3
 
 __all__ = ["Admitted", "Controller", "Refused", "Unfit"]
 
@@ -71,6 +74,7 @@ class Controller:
         self._bereft: set[str] = set()  # families whose devices were all lost, until they are hosted again
         self._came_or_went = ""
         self._slowest = {name: Slowest() for name in slo_s}
+        self._room = dict.fromkeys(slo_s, 1.0)
         self._plan: Plan | None = None
         self._started_s = self._since_s = 0.0
 
@@ -118,7 +122,7 @@ class Controller:
         """
         if self._plan is None:
             self._started_s = now_s
-        self._plan, self._since_s = plan, now_s
+        self._plan, self._since_s, self._room = plan, now_s, shared_room(plan, self.demand.slo_s)
         self._hosted = tuple(hosted)
         orphans: list[Request] = []
         for name, family in self._families.items():
@@ -186,6 +190,7 @@ class Controller:
             return Unfit(family.available)  # and no demand: no plan is made for minima of single requests
         family.counts.arrived(rows, now_s)
         if not desk.team or (self._is_choosy and desk.is_lost):
+            self.demand.turned_away(request.family, rows, now_s)
             return Refused(admission.retry_after_s(0, 0.0), is_lost=desk.is_lost or request.family in self._bereft)
         # With nobody before it it isn't load that makes it late: then a lane says whether it can be answered in time.
         if self._is_choosy and family.rows:
@@ -193,6 +198,7 @@ class Controller:
             if not admission.fits(family.rows + rows, capacity_qps, budget_s):
                 before_rows = family.rows_before(request, desk)  # which is no more, but takes longer to count
                 if before_rows and not admission.fits(before_rows + rows, capacity_qps, budget_s):
+                    self.demand.turned_away(request.family, rows, now_s)
                     return Refused(admission.retry_after_s(before_rows, capacity_qps))
         family.rows += rows
         owner, overtook = desk.line.push(request)
@@ -233,7 +239,7 @@ class Controller:
             elif isinstance(batching, Hold):
                 wake_s = min(wake_s, batching.until_s)
             elif batching is not None:
-                return self._dropped(batching) if isinstance(batching, Drop) else batching
+                return self._dropped(batching, now_s) if isinstance(batching, Drop) else batching
         if first is not None:
             return self._launch(lane, first, most_rows, now_s)
         return WaitUntil(wake_s) if wake_s < math.inf else IDLE
@@ -265,15 +271,12 @@ class Controller:
         rule = self.policy.replanning
         if rule is None:
             return None
-        paces = self._paces()
-        slowest = {name: self._slowest[name].with_(pace, now_s) for name, pace in paces.items()}
+        now = self._situation(now_s)
         if self._came_or_went:
-            wanted: Replan | None = Replan(rule.needed(self.demand, paces, now_s), self._came_or_went)
+            wanted: Replan | None = Replan(rule.needed(now), self._came_or_went)
             self._came_or_went = ""
         else:
-            wanted = rule.decide(
-                Situation(self.plan, self.demand, paces, slowest, now_s, self._started_s, self._since_s)
-            )
+            wanted = rule.decide(now)
         return None if wanted is None else replace(wanted, without=self._out)
 
     def replan_for(self, reason: str, now_s: float) -> Replan | None:
@@ -281,7 +284,7 @@ class Controller:
         rule = self.policy.replanning
         if rule is None:
             return None
-        return Replan(rule.needed(self.demand, self._paces(), now_s), reason, without=self._out)
+        return Replan(rule.needed(self._situation(now_s)), reason, without=self._out)
 
     def reprofiled(self, device: str, ratio: float) -> None:
         """What a device hosts was re-estimated, on the average to that many times the latencies: `adopt` next."""
@@ -311,16 +314,21 @@ class Controller:
         for device, lane in self._lanes.items():
             lane.seats = tuple(seats[device])
 
-    def _paces(self) -> dict[str, float]:
-        """By family, how many times longer than profiled the batches of its lanes take."""
-        return {name: family.whole.pace for name, family in self._families.items()}
+    def _situation(self, now_s: float) -> Situation:
+        """How it stands now. By family, batches take so many times longer than profiled."""
+        paces = {name: family.whole.pace for name, family in self._families.items()}
+        slowest = {name: self._slowest[name].with_(pace, now_s) for name, pace in paces.items()}
+        return Situation(
+            self.plan, self.demand, paces, slowest, self._room, now_s, self._started_s, self._since_s
+        )  # fmt: skip
 
     def _count_capacity(self, families: Iterable[str]) -> None:
         for name in families:
             self._families[name].count_capacity()
 
-    def _dropped(self, drop: Drop) -> Drop:
-        self._left(drop.requests)
+    def _dropped(self, drop: Drop, now_s: float) -> Drop:
+        for request in self._left(drop.requests):
+            self.demand.turned_away(request.family, request.rows, now_s)
         return drop
 
     def _left(self, requests: Sequence[Request]) -> tuple[Request, ...]:
@@ -330,12 +338,21 @@ class Controller:
         return tuple(requests)
 
     def _ahead(self, lane: Lane, flight: Flight, now_s: float) -> Decision:
-        """A full batch that is to follow, shortly before a busy lane is free."""
+        """A batch that is to follow, shortly before a busy lane is free.
+
+        One that isn't full may do so if it takes long enough for the driver's time to matter less than company would.
+        """
         start_s = flight.until_s(now_s)
         if start_s - self._runway_s > now_s:
             return WaitUntil(start_s - self._runway_s)
-        seat = self._seating.full(lane, start_s)
-        return IDLE if seat is None else self._launch(lane, seat, seat.hosted.max_batch, start_s, is_ahead=True)
+        found = self._seating.ahead(lane, start_s)
+        if found is None:
+            return IDLE
+        seat, rows = found
+        is_next = len(flight) == 1 and start_s > now_s
+        if rows < seat.hosted.max_batch and not (is_next and seat.hosted.latency(rows) >= LONG_S):
+            return IDLE
+        return self._launch(lane, seat, rows, start_s, is_ahead=True)
 
     def _launch(self, lane: Lane, seat: Seat, most_rows: int, start_s: float, *, is_ahead: bool = False) -> Launch:
         hosted = seat.hosted

@@ -10,6 +10,9 @@ class Flight:
         self._take_s: deque[float] = deque()
         self._since_s: float | None = None  # when the first began; None where that is now
 
+    def __len__(self) -> int:
+        return len(self._take_s)
+
     def add(self, takes_s: float, at_s: float) -> None:
         """A batch that should take so long; where the device did nothing, it begins ``at_s``."""
         if not self._take_s:

@@ -3,12 +3,16 @@
 from collections import deque
 
 MEANINGFUL_S = 0.001  # shorter batches that are slow say more about threads, unless one follows another
-FORGETTING = 0.03  # weight of the newest batch
+LEARNED_S = 0.3  # of profiled time: after so much of it, what was known before counts for a third
+LEAST, MOST = 0.005, 0.1  # weight of one batch
 SLOW_S = 15.0  # whoever was slow within this time may be so again
 
 
 class Pace:
     """Measured time of batches over their profiled p95, as a running mean, and how far they are from it.
+
+    Batches count by the time that they should take, as what a device carries is a matter of time: short ones, which
+    caches and threads slow down most, are many, and take little of it.
 
     ``factor``: batches take this many times what was profiled; never below 1. ``cautious``: what to count on where
     nothing makes up for batches that take longer than usual; the mean, and the mean distance from it on top.
@@ -29,8 +33,9 @@ class Pace:
         ratio = took_s / profiled_s
         if ratio == self._ratio or (ratio > self._ratio and profiled_s < MEANINGFUL_S and not is_busy):
             return False
-        self._distance += FORGETTING * (abs(ratio - self._ratio) - self._distance)
-        self._ratio += FORGETTING * (ratio - self._ratio)
+        weight = min(max(profiled_s / LEARNED_S, LEAST), MOST)
+        self._distance += weight * (abs(ratio - self._ratio) - self._distance)
+        self._ratio += weight * (ratio - self._ratio)
         before = self.factor, self.cautious
         self._settle()
         return before != (self.factor, self.cautious)

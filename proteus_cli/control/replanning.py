@@ -26,13 +26,15 @@ class Replan:
 class Situation:
     """What a rule is told: how it stands at ``now_s``, serving since ``started_s``, with this plan since ``since_s``.
 
-    Devices take ``pace`` times what was profiled, by family, and in the last while ``slowest`` at most.
+    Devices take ``pace`` times what was profiled, by family, and in the last while ``slowest`` at most. ``room`` is the
+    part of the room for its own bursts that a family needs, as it shares devices (`shared_room`).
     """
 
     plan: Plan
     demand: DemandEstimator
     pace: Mapping[str, float]
     slowest: Mapping[str, float]
+    room: Mapping[str, float]
     now_s: float
     started_s: float
     since_s: float
@@ -48,7 +50,7 @@ class Rule(Protocol):
         """Whether to re-plan now."""
         ...
 
-    def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
+    def needed(self, now: Situation) -> dict[str, float]:
         """The demand to plan for now, in queries at profiled speed."""
         ...
 
@@ -69,19 +71,21 @@ class PeriodicRule:
     every_s: float = 1.0
 
     def decide(self, now: Situation) -> Replan | None:
-        plan, demand, pace, now_s = now.plan, now.demand, now.pace, now.now_s
+        plan, demand = now.plan, now.demand
         for family in demand.families:
-            seen_qps = demand.rate_qps(family, 1.0, now_s)
+            seen_qps = demand.rate_qps(family, 1.0, now.now_s)
             if seen_qps > max(plan.capacity_qps(family), plan.demand_qps.get(family, 0.0)):
-                return Replan(self.needed(demand, pace, now_s), f"{family}: a burst of {seen_qps:.0f} qps")
-        if now_s - now.since_s >= self.period_s:
-            return Replan(self.needed(demand, pace, now_s), f"{self.period_s:.0f} s have passed")
+                return Replan(self.needed(now), f"{family}: a burst of {seen_qps:.0f} qps")
+        if now.now_s - now.since_s >= self.period_s:
+            return Replan(self.needed(now), f"{self.period_s:.0f} s have passed")
         return None
 
-    def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
-        del pace
+    def needed(self, now: Situation) -> dict[str, float]:
         windows_s = (self.window_s, 1.0)
-        return {f: max(demand.rate_qps(f, window_s, now_s) for window_s in windows_s) for f in demand.families}
+        return {
+            family: max(now.demand.rate_qps(family, window_s, now.now_s) for window_s in windows_s)
+            for family in now.demand.families
+        }
 
     def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
         return {family: demand_qps.get(family, 0.0) for family in slo_s}
@@ -97,8 +101,10 @@ class ReplanRule:
     measured over ``scatter_s``, it grows with them.
 
     Up: some window of ``burst_windows_s`` proves (by ``sigmas`` deviations) a demand that, with its room, is more than
-    the hosts that serve can carry with the plan's headroom; spares don't count. The new plan is for what a window
-    proves by ``estimate_sigmas``. Short windows see a burst early, long ones a slow rise.
+    the hosts that serve can carry with the plan's headroom; spares don't count. Where queries of the family were turned
+    away within ``pressed_s``, ``pressed_sigmas`` are enough: then it is no chance that matters, and each moment costs
+    more of them. The new plan is for what a window proves by ``estimate_sigmas``. Short windows see a burst early, long
+    ones a slow rise.
 
     Down: the mean demand of the last ``calm_s`` with its room, and their busiest second, are below ``low_water`` of the
     planned demand, for some family, which is less than chance makes of what was planned for (``chance_sigmas``), the
@@ -111,49 +117,50 @@ class ReplanRule:
     """
 
     every_s: float = 0.2
-    burst_windows_s: tuple[float, ...] = (0.2, 0.5, 2.0)
+    burst_windows_s: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)
     sigmas: float = 3.0
+    pressed_sigmas: float = 1.0
+    pressed_s: float = 0.5
     estimate_sigmas: float = 1.0
     room_sigmas: float = 1.0
     scatter_s: float = 10.0
     calm_s: float = 5.0
     settle_s: float = 1.0
-    low_water: float = 0.7
+    low_water: float = 0.85
     chance_sigmas: float = 4.0
     floor_qps: float = 1.0
 
     def decide(self, now: Situation) -> Replan | None:
-        plan, demand, pace, now_s = now.plan, now.demand, now.pace, now.now_s
+        plan, demand, now_s = now.plan, now.demand, now.now_s
         for family in demand.families:
             is_unplanned = plan.demand_qps.get(family, 0.0) < self.floor_qps
             if is_unplanned and demand.rate_qps(family, max(self.burst_windows_s), now_s) > 0:
-                return Replan(self.needed(demand, pace, now_s), f"{family}: asked for, and not planned for")
-            seen_qps = self._proven(demand, family, now_s, self.sigmas)
-            asked_qps = self._with_room(seen_qps, demand.slo_s[family]) * pace[family]
+                return Replan(self.needed(now), f"{family}: asked for, and not planned for")
+            is_pressed = demand.turned_away_qps(family, self.pressed_s, now_s) > 0
+            seen_qps = self._proven(demand, family, now_s, self.pressed_sigmas if is_pressed else self.sigmas)
+            pace = now.pace[family]
+            asked_qps = self._with_room(seen_qps, demand.slo_s[family], now.room[family]) * pace
             if not self._is_carried(asked_qps, plan, family):
-                slower = f" at {pace[family]:.1f} × the profiled times" if pace[family] > NOTABLE_PACE else ""
+                slower = f" at {pace:.1f} × the profiled times" if pace > NOTABLE_PACE else ""
                 reason = f"{family}: {seen_qps:.0f} qps{slower} is more than the plan carries"
-                return Replan(self.needed(demand, pace, now_s), reason)
+                return Replan(self.needed(now), reason)
         served_s = now_s - now.started_s
         if served_s < self.calm_s or now_s - now.since_s < self.settle_s or _is_best(plan):
             return None
-        windows_s = (self.calm_s, self.scatter_s) if served_s >= self.scatter_s else (self.calm_s,)
-        return self._down(plan, demand, now.slowest, now_s, windows_s)
+        return self._down(now, (self.calm_s, self.scatter_s) if served_s >= self.scatter_s else (self.calm_s,))
 
-    def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
-        longest_s = max(self.burst_windows_s)
+    def needed(self, now: Situation) -> dict[str, float]:
         return {
             family: self._planned(
-                demand,
+                now,
                 family,
                 max(
-                    self._proven(demand, family, now_s, self.estimate_sigmas),
-                    demand.rate_qps(family, longest_s, now_s),
+                    self._proven(now.demand, family, now.now_s, self.estimate_sigmas),
+                    now.demand.rate_qps(family, max(self.burst_windows_s), now.now_s),
                 ),
-                pace[family],
-                now_s,
+                now.pace[family],
             )
-            for family in demand.families
+            for family in now.demand.families
         }
 
     def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
@@ -163,55 +170,49 @@ class ReplanRule:
             for family, target_s in slo_s.items()
         }
 
-    def _down(
-        self,
-        plan: Plan,
-        demand: DemandEstimator,
-        pace: Mapping[str, float],
-        now_s: float,
-        windows_s: Sequence[float],
-    ) -> Replan | None:
-        for family in demand.families:
-            low_qps = self.low_water * plan.demand_qps.get(family, 0.0)
-            mean_qps = demand.rate_qps(family, self.calm_s, now_s)
-            if mean_qps * pace[family] >= low_qps:  # the busiest second is no less
+    def _down(self, now: Situation, windows_s: Sequence[float]) -> Replan | None:
+        for family in now.demand.families:
+            pace, planned_qps = now.slowest[family], now.plan.demand_qps.get(family, 0.0)
+            low_qps = self.low_water * planned_qps
+            mean_qps = now.demand.rate_qps(family, self.calm_s, now.now_s)
+            if mean_qps * pace >= low_qps:  # the busiest second is no less
                 continue
-            if self._calm(demand, family, pace[family], now_s) < low_qps and not self._may_be_chance(
-                demand, family, plan.demand_qps.get(family, 0.0) / pace[family], now_s, windows_s
+            if self._calm(now, family) < low_qps and not self._may_be_chance(
+                now, family, planned_qps / pace, windows_s
             ):
-                calm = {name: self._calm(demand, name, pace[name], now_s) for name in demand.families}
+                calm = {name: self._calm(now, name) for name in now.demand.families}
                 return Replan(calm, f"{family}: {mean_qps:.0f} qps for {self.calm_s:.0f} s")
         return None
 
-    def _may_be_chance(
-        self, demand: DemandEstimator, family: str, planned_qps: float, now_s: float, windows_s: Sequence[float]
-    ) -> bool:
+    def _may_be_chance(self, now: Situation, family: str, planned_qps: float, windows_s: Sequence[float]) -> bool:
         """Whether arrivals at the mean rate that was planned for may be as few as were seen, by so many deviations.
 
         Where much is asked for, low water is further down than chance goes; where little is, it is not.
         """
-        scatter = demand.dispersion(family, self.scatter_s, now_s)
-        room = self.room_sigmas * math.sqrt(scatter / demand.slo_s[family])
+        scatter = now.demand.dispersion(family, self.scatter_s, now.now_s)
+        room = self.room_sigmas * now.room[family] * math.sqrt(scatter / now.demand.slo_s[family])
         mean_qps = ((math.sqrt(room * room + 4 * planned_qps) - room) / 2) ** 2  # which with its room was planned
-        rates_qps = demand.rates_qps(family, windows_s, now_s)
+        rates_qps = now.demand.rates_qps(family, windows_s, now.now_s)
         return all(
             qps >= mean_qps - self.chance_sigmas * math.sqrt(mean_qps * scatter / window_s)
             for qps, window_s in zip(rates_qps, windows_s, strict=True)
         )
 
-    def _calm(self, demand: DemandEstimator, family: str, pace: float, now_s: float) -> float:
+    def _calm(self, now: Situation, family: str) -> float:
         """What a plan for the last seconds must carry: their mean with its room, and their busiest second."""
-        mean_qps = demand.rate_qps(family, self.calm_s, now_s)
-        peak_qps = demand.peak_qps(family, 1.0, self.calm_s, now_s)
-        return max(self._planned(demand, family, mean_qps, pace, now_s), peak_qps * pace)
+        pace = now.slowest[family]
+        mean_qps = now.demand.rate_qps(family, self.calm_s, now.now_s)
+        peak_qps = now.demand.peak_qps(family, 1.0, self.calm_s, now.now_s)
+        return max(self._planned(now, family, mean_qps, pace), peak_qps * pace)
 
-    def _planned(self, demand: DemandEstimator, family: str, mean_qps: float, pace: float, now_s: float) -> float:
+    def _planned(self, now: Situation, family: str, mean_qps: float, pace: float) -> float:
         """Queries per second at profiled speed that a plan for a mean demand must carry."""
-        scatter = demand.dispersion(family, self.scatter_s, now_s)
-        return max(self._with_room(mean_qps, demand.slo_s[family], scatter) * pace, self.floor_qps)
+        scatter = now.demand.dispersion(family, self.scatter_s, now.now_s)
+        asked_qps = self._with_room(mean_qps, now.demand.slo_s[family], now.room[family], scatter)
+        return max(asked_qps * pace, self.floor_qps)
 
-    def _with_room(self, mean_qps: float, slo_s: float, scatter: float = 1.0) -> float:
-        return mean_qps + self.room_sigmas * math.sqrt(mean_qps * scatter / slo_s)
+    def _with_room(self, mean_qps: float, slo_s: float, part: float = 1.0, scatter: float = 1.0) -> float:
+        return mean_qps + self.room_sigmas * part * math.sqrt(mean_qps * scatter / slo_s)
 
     def _is_carried(self, asked_qps: float, plan: Plan, family: str) -> bool:
         """Within what the plan was made for and a tenth, or within what those who serve carry with its headroom kept.
@@ -245,10 +246,10 @@ class TimedRule:
     def decide(self, now: Situation) -> Replan | None:
         if now.now_s - now.since_s < self.period_s:
             return None
-        return Replan(self.needed(now.demand, now.pace, now.now_s), f"{self.period_s:g} s have passed")
+        return Replan(self.needed(now), f"{self.period_s:g} s have passed")
 
-    def needed(self, demand: DemandEstimator, pace: Mapping[str, float], now_s: float) -> dict[str, float]:
-        return self.rule.needed(demand, pace, now_s)
+    def needed(self, now: Situation) -> dict[str, float]:
+        return self.rule.needed(now)
 
     def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
         return self.rule.first(demand_qps, slo_s)

@@ -32,17 +32,21 @@ class Seating:
             return batching
         return self._hopeless_here(seat, line, now_s) if isinstance(line, LateLine) else _drop(seat)
 
-    def full(self, lane: Lane, start_s: float) -> Seat | None:
-        """The seat whose turn it is once the lane is free, then, if a full batch of those that wait will be in time."""
+    def ahead(self, lane: Lane, start_s: float) -> tuple[Seat, int] | None:
+        """The seat whose turn it is once the lane is free, and as many rows as wait there or a batch may have.
+
+        Only if all of them will be in time then: fewer may be more when the lane is free earlier than it should be.
+        """
         first: Seat | None = None
         for seat in lane.seats:
             if seat.queue.rows and seat.line.turns_of(seat.hosted) > 0 and (first is None or seat.is_before(first)):
                 first = seat
-        if first is None or first.line.turns_of(first.hosted) < first.hosted.max_batch:
+        if first is None:
             return None
         hosted = first.hosted
-        batching = self._batcher.decide(first.queue.head(), hosted.max_batch, hosted, start_s, lane.pace.factor)
-        return first if isinstance(batching, Start) and batching.rows >= hosted.max_batch else None
+        rows = min(first.line.turns_of(hosted), hosted.max_batch)
+        batching = self._batcher.decide(first.queue.head(), rows, hosted, start_s, lane.pace.factor)
+        return (first, rows) if isinstance(batching, Start) and batching.rows >= rows else None
 
     def gather(self, lane: Lane, seat: Seat, most_rows: int, now_s: float) -> tuple[tuple[Request, ...], int]:
         """Remove the requests of a batch that starts at a seat, of all levels there, of up to so many rows; how many.

@@ -1,4 +1,4 @@
-"""Full batches stand behind the one that runs, shortly before it ends."""
+"""Batches stand behind the one that runs, shortly before it ends."""
 
 import pytest
 from builders import hosted, make_placement, make_plan, make_request, near
@@ -49,14 +49,43 @@ def test_a_full_batch_is_launched_when_the_one_before_is_nearly_done() -> None:
     assert controller.decide("cpu0", 0.012) == WaitUntil(near(0.027))
 
 
-def test_what_fills_no_batch_waits_for_company_until_the_device_is_free() -> None:
+def test_what_fills_no_batch_follows_too_where_it_takes_long() -> None:
+    """10 ms for a row and 2 more for each other: company that comes within the runway matters less than the way."""
     controller = controller_of(A)
     offer(controller, range(7))
+    launched(controller, 0.0)
+    assert controller.decide("cpu0", 0.0) == WaitUntil(near(0.011))
+    ahead = launched(controller, 0.011)
+    assert (ahead.is_ahead, ahead.rows, ahead.at_s) == (True, 3, near(0.016))
+
+
+def test_short_batches_wait_for_company_until_the_device_is_free() -> None:
+    """Half a millisecond for a row: by and by there would be a batch for each."""
+    controller = controller_of(hosted("cpu0", "a", latency_s={1: 0.0005, 4: 0.0008}, max_batch=4, capacity_qps=5000.0))
+    offer(controller, range(7))
     first = launched(controller, 0.0)
-    assert controller.decide("cpu0", 0.012) == IDLE
-    controller.finished(first, 0.016)
-    last = launched(controller, 0.016)
+    assert controller.decide("cpu0", 0.0005) == IDLE
+    controller.finished(first, 0.0008)
+    last = launched(controller, 0.0008)
     assert (last.is_ahead, last.rows) == (False, 3)
+
+
+def test_only_one_batch_that_is_not_full_stands_in_line() -> None:
+    controller = controller_of(SHORT)
+    offer(controller, range(5))
+    assert [launched(controller, 0.0).rows for _ in range(2)] == [4, 1]
+    offer(controller, range(10, 11))
+    assert controller.decide("cpu0", 0.0) == IDLE
+
+
+def test_behind_a_batch_that_takes_longer_than_it_should_only_full_ones_stand() -> None:
+    """Who knows when it ends: until then there may be company, and other devices may have time."""
+    controller = controller_of(A)
+    offer(controller, range(5))
+    launched(controller, 0.0)
+    assert controller.decide("cpu0", 0.017) == IDLE
+    offer(controller, range(10, 13))
+    assert launched(controller, 0.017).rows == 4
 
 
 def test_short_batches_stand_in_line_as_far_as_the_runway_goes() -> None:
@@ -84,9 +113,10 @@ def test_whoever_is_more_urgent_is_not_overtaken_by_a_full_batch() -> None:
     first = launched(controller, 0.0)
     offer(controller, range(10, 14))
     offer(controller, range(20, 21), family="b", slo_s=0.05)
-    assert controller.decide("cpu0", 0.012) == IDLE
+    assert launched(controller, 0.012).hosted is B
     controller.finished(first, 0.016)
-    assert launched(controller, 0.016).hosted is B
+    assert controller.decide("cpu0", 0.016) == WaitUntil(near(0.021))
+    assert launched(controller, 0.021).hosted is A
 
 
 @pytest.mark.parametrize(("slots", "runway_s"), [(1, 0.0), (2, RUNWAY_S)])

@@ -42,6 +42,23 @@ def poisson(qps: float, length_s: float, seed: int) -> list[float]:
     return [float(at_s) for at_s in np.cumsum(gaps_s)]
 
 
+def situation(
+    plan: Plan,
+    demand: DemandEstimator,
+    now_s: float,
+    *,
+    since_s: float = 0.0,
+    pace: float = 1.0,
+    slowest: float | None = None,
+    room: float = 1.0,
+) -> Situation:
+    """Serving since 0 s; of all families the same."""
+    paces, slow, part = (
+        dict.fromkeys(demand.families, each) for each in (pace, pace if slowest is None else slowest, room)
+    )
+    return Situation(plan, demand, paces, slow, part, now_s, 0.0, since_s)
+
+
 def asked(
     plan: Plan,
     arrivals: Sequence[float],
@@ -51,16 +68,19 @@ def asked(
     rule: ReplanRule = RULE,
     pace: float = 1.0,
     slowest: float | None = None,
+    room: float = 1.0,
+    turned_away: Sequence[float] = (),
 ) -> list[tuple[float, Replan]]:
-    """What the rule says each 0.2 s, with the plan left as it is."""
+    """What the rule says each 0.2 s, with the plan left as it is; one query of `a` is ``turned_away`` at each time."""
     demand, wanted, coming = DemandEstimator(dict.fromkeys(plan.demand_qps, 0.1)), [], list(reversed(arrivals))
     for tick in range(1, round(until_s / rule.every_s) + 1):
         now_s = tick * rule.every_s + 0.01  # past the edge of a bucket, whatever the rounding
         while coming and coming[-1] <= now_s:
             demand.arrived("a", 1, coming.pop())
-        paces = dict.fromkeys(plan.demand_qps, pace)
-        slow = paces if slowest is None else dict.fromkeys(plan.demand_qps, slowest)
-        decided = rule.decide(Situation(plan, demand, paces, slow, now_s, 0.0, since_s))
+        for _ in filter(lambda at_s: now_s - rule.every_s < at_s <= now_s, turned_away):
+            demand.turned_away("a", 1, now_s)
+        now = situation(plan, demand, now_s, since_s=since_s, pace=pace, slowest=slowest, room=room)
+        decided = rule.decide(now)
         if decided is not None:
             wanted.append((now_s, decided))
     return wanted
@@ -78,13 +98,35 @@ def test_a_burst_is_answered_within_two_tenths_of_a_second() -> None:
 
 
 def test_a_slow_rise_is_proven_by_a_long_window() -> None:
-    """150 qps: 0.2 s prove only 150 − 2·√750 = 95 qps; 2 s prove 150 − 2·√75 = 133, more than 110."""
+    """150 qps: 0.2 s prove only 150 − 3·√750 = 68 qps; 2 s prove 150 − 3·√75 = 124, more than 110."""
     short = ReplanRule(burst_windows_s=(0.2,))
     load = evenly((100.0, 6.0), (150.0, 4.0))
     assert asked(plan_for(100.0), load, until_s=10.0, rule=short) == []
     wanted = asked(plan_for(100.0), load, until_s=10.0)
     assert 6.2 < wanted[0][0] < 8.1
     assert wanted[-1][1].demand_qps["a"] == pytest.approx(150.0, rel=0.01)
+
+
+def test_where_queries_are_turned_away_less_of_a_proof_is_enough() -> None:
+    """130 qps: 2 s prove 130 − 3·√65 = 106 qps, less than 110, and by one deviation 122.
+
+    Only while it is turned away, and only what is more than planned: 100 qps prove nothing, whatever became of them.
+    """
+    load = evenly((100.0, 6.0), (130.0, 6.0))
+    assert asked(plan_for(100.0), load, until_s=12.0) == []
+    wanted = asked(plan_for(100.0), load, until_s=12.0, turned_away=[8.5])
+    assert [at_s for at_s, _ in wanted] == [pytest.approx(at_s) for at_s in (8.61, 8.81, 9.01)]
+    assert asked(plan_for(100.0), evenly((100.0, 10.0)), until_s=10.0, turned_away=[8.5]) == []
+
+
+def test_families_that_share_devices_are_planned_with_less_room() -> None:
+    """100 qps and half of √1,000 = 31.6 are 116, which a plan for 110 with a tenth more carries; 132 it doesn't."""
+    rule, load = ReplanRule(sigmas=0.0), evenly((100.0, 3.0))
+    assert asked(plan_for(110.0), load, until_s=3.0, rule=rule, room=0.5) == []
+    wanted = asked(plan_for(110.0), load, until_s=3.0, rule=rule)
+    assert wanted[-1][1].demand_qps == {"a": pytest.approx(131.6, rel=0.02)}
+    (_, last) = asked(plan_for(50.0), load, until_s=3.0, rule=rule, room=0.5)[-1]
+    assert last.demand_qps == {"a": pytest.approx(115.8, rel=0.02)}
 
 
 def test_what_the_hosted_capacity_carries_with_its_headroom_is_no_reason() -> None:
@@ -101,12 +143,12 @@ def test_poisson_noise_around_the_planned_rate_is_no_reason(qps: float, spare: f
 
 
 def test_less_demand_is_a_reason_only_after_the_calm() -> None:
-    """From 100 to 30 qps at 10 s. The second from 9.4 s on still holds 60 + 12 queries, more than 70; that from 9.6 s
-    on 40 + 18. So of the times at which it is asked, the first with 5 calm seconds behind it is 14.6 s.
+    """From 100 to 30 qps at 10 s. The second from 9.2 s on still holds 80 + 6 queries, more than 85; that from 9.4 s
+    on 60 + 12. So of the times at which it is asked, the first with 5 calm seconds behind it is 14.4 s.
     """
     wanted = asked(plan_for(100.0), evenly((100.0, 10.0), (30.0, 10.0)), until_s=20.0)
-    assert wanted[0][0] == pytest.approx(14.61)
-    assert wanted[0][1].demand_qps == {"a": 58.0}
+    assert wanted[0][0] == pytest.approx(14.41)
+    assert wanted[0][1].demand_qps == {"a": 72.0}
     assert wanted[-1][1].demand_qps == {"a": pytest.approx(30.0, rel=0.05)}
     assert "for 5 s" in wanted[0][1].reason
 
@@ -117,8 +159,8 @@ def test_one_busy_second_keeps_the_plan() -> None:
     assert asked(plan_for(100.0), load, until_s=20.0) == []
 
 
-@pytest.mark.parametrize(("qps", "expected"), [(72.0, False), (67.0, True)])
-def test_low_water_is_seven_tenths_of_what_was_planned(qps: float, expected: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("qps", "expected"), [(87.0, False), (82.0, True)])
+def test_low_water_is_85_hundredths_of_what_was_planned(qps: float, expected: bool) -> None:  # noqa: FBT001
     assert bool(asked(plan_for(100.0), evenly((qps, 8.0)), until_s=8.0)) is expected
 
 
@@ -201,8 +243,7 @@ def periodic(
     demand = DemandEstimator(dict.fromkeys(plan.demand_qps, 0.1))
     for at_s in arrivals:
         demand.arrived("a", 1, at_s)
-    paces = dict.fromkeys(plan.demand_qps, pace)
-    return PERIODIC.decide(Situation(plan, demand, paces, paces, now_s, 0.0, since_s))
+    return PERIODIC.decide(situation(plan, demand, now_s, since_s=since_s, pace=pace))
 
 
 def test_every_thirty_seconds_it_plans_for_the_mean_of_the_last_ten() -> None:
@@ -276,7 +317,7 @@ def test_the_room_grows_with_the_scatter_that_was_measured() -> None:
         demand = DemandEstimator({"a": 0.1})
         for at_s in arrivals:
             demand.arrived("a", 1, at_s)
-        seen_qps = rule.needed(demand, {"a": 1.0}, 10.01)["a"] - room_qps
+        seen_qps = rule.needed(situation(plan_for(100.0), demand, 10.01))["a"] - room_qps
         assert seen_qps == pytest.approx(100.0, rel=0.25)
 
 
@@ -359,10 +400,10 @@ def test_a_period_plans_so_often_and_at_no_other_time_with_the_rules_own_estimat
     demand = DemandEstimator({"a": 0.1})
     for at_s in evenly((100.0, 9.0), (1000.0, 3.0)):
         demand.arrived("a", 1, at_s)
-    plan, pace = plan_for(100.0), {"a": 1.0}
-    assert timed.decide(Situation(plan, demand, pace, pace, 11.9, 0.0, 2.0)) is None, "burst or not"
-    wanted = timed.decide(Situation(plan, demand, pace, pace, 12.0, 0.0, 2.0))
+    plan = plan_for(100.0)
+    assert timed.decide(situation(plan, demand, 11.9, since_s=2.0)) is None, "burst or not"
+    wanted = timed.decide(situation(plan, demand, 12.0, since_s=2.0))
     assert wanted is not None
     assert wanted.reason == "10 s have passed"
-    assert wanted.demand_qps == rule.needed(demand, {"a": 1.0}, 12.0)
+    assert wanted.demand_qps == rule.needed(situation(plan, demand, 12.0))
     assert timed.every_s == rule.every_s

@@ -2,7 +2,9 @@ import pytest
 from builders import hosted, make_request, near
 
 from proteus_cli.control.batcher import Hold, ProactiveBatcher, Start
-from proteus_cli.control.pace import FORGETTING, MEANINGFUL_S, SLOW_S, Pace, Slowest
+from proteus_cli.control.pace import LEARNED_S, LEAST, MEANINGFUL_S, MOST, SLOW_S, Pace, Slowest
+
+WEIGHT = 0.010 / LEARNED_S  # of a batch of 10 ms
 
 
 def paced(ratio: float, batches: int) -> float:
@@ -19,15 +21,31 @@ def test_a_device_as_fast_as_profiled_or_faster_has_pace_one() -> None:
 
 def test_the_pace_comes_to_what_batches_take() -> None:
     """After n batches at twice the profile it is 2 − (1 − f)ⁿ."""
-    assert paced(2.0, 1) == pytest.approx(1 + FORGETTING)
-    assert paced(2.0, 50) == pytest.approx(2 - (1 - FORGETTING) ** 50)
+    assert paced(2.0, 1) == pytest.approx(1 + WEIGHT)
+    assert paced(2.0, 50) == pytest.approx(2 - (1 - WEIGHT) ** 50)
     assert paced(2.0, 500) == pytest.approx(2.0, abs=0.001)
+
+
+@pytest.mark.parametrize(("profiled_s", "weight"), [(0.0001, LEAST), (0.003, 0.01), (0.030, MOST), (1.0, MOST)])
+def test_batches_count_by_the_time_that_they_should_take_within_bounds(profiled_s: float, weight: float) -> None:
+    pace = Pace()
+    pace.ran(took_s=2 * profiled_s, profiled_s=profiled_s, is_busy=True)
+    assert pace.factor == pytest.approx(1 + weight)
+
+
+def test_it_is_the_time_of_all_batches_over_what_they_should_have_taken() -> None:
+    """As many of 2 ms that take twice as long as of 20 ms that don't: 24 ms for 22, and not 1.5 times."""
+    pace = Pace()
+    for _ in range(500):
+        pace.ran(took_s=0.004, profiled_s=0.002)
+        pace.ran(took_s=0.020, profiled_s=0.020)
+    assert pace.factor == pytest.approx(24 / 22, rel=0.05)
 
 
 def test_one_hiccup_hardly_moves_it() -> None:
     pace = Pace()
     pace.ran(took_s=0.050, profiled_s=0.010)
-    assert pace.factor == pytest.approx(1 + 4 * FORGETTING)
+    assert pace.factor == pytest.approx(1 + 4 * WEIGHT)
 
 
 def test_batches_too_short_to_tell_are_not_learned_from() -> None:
@@ -55,7 +73,7 @@ def test_short_batches_tell_when_a_device_is_fast_again() -> None:
     for _ in range(200):
         pace.ran(took_s=0.030, profiled_s=0.010)
     assert pace.factor > 2.9
-    for _ in range(500):
+    for _ in range(2000):
         pace.ran(took_s=MEANINGFUL_S / 4, profiled_s=MEANINGFUL_S / 4)
     assert pace.factor == pytest.approx(1.0, abs=0.001)
 
@@ -63,7 +81,7 @@ def test_short_batches_tell_when_a_device_is_fast_again() -> None:
 def test_batches_that_follow_another_at_once_tell_however_short_they_are() -> None:
     pace = Pace()
     assert pace.ran(took_s=MEANINGFUL_S, profiled_s=MEANINGFUL_S / 2, is_busy=True)
-    assert pace.factor == pytest.approx(1 + FORGETTING)
+    assert pace.factor == pytest.approx(1 + LEAST)
 
 
 def test_caution_grows_with_how_unlike_batches_are() -> None:
