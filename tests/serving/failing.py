@@ -30,6 +30,7 @@ from proteus_cli.serving.pending import Answered, Ending, Pending
 from proteus_cli.serving.recovery import Recovery
 
 SIGNATURE = Signature((TensorSpec("x", np.dtype(np.float32), (1,)),), (TensorSpec("y", np.dtype(np.float32), (2,)),))
+LOOK_S = 0.1  # between looks of the control loop
 SOLVE_S = 0.05
 LOAD_S = 0.2
 
@@ -190,7 +191,7 @@ def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], *
         world.lifecycle.on(Event.WARMED_UP)
         tasks = [asyncio.create_task(world.recovery.run())]
         if world.replans:
-            tasks.append(asyncio.create_task(world.adaptation.run(0.1, world.solve)))
+            tasks.append(asyncio.create_task(world.adaptation.run(LOOK_S, world.solve)))
         await test(world)
         for task in tasks:
             task.cancel()
