@@ -261,6 +261,7 @@ def test_a_device_that_hangs_while_it_has_nothing_to_do_holds_a_change_of_plan_u
         assert world.hosts["cpu0"] == {"fast"}
         assert world.fleet.breakers["cpu1"].opened == 1
         await asking
+        await asyncio.sleep(BACK_S)
         assert world.state("cpu1") is State.CLOSED
         await asyncio.sleep(1.0)
 
