@@ -111,7 +111,7 @@ bench-emulation: setup  ## how exact emulated devices are, and how near to the s
 bench-control-loop: setup  ## latency while a plan is solved, and the time to serve again after a crash; 6 minutes
 	$(BIN)/python -m benchmarks.control_loop
 
-bench-adaptation: setup  ## live proteus beside static plans, and how fast it reacts; 10 minutes
+bench-adaptation: setup  ## live proteus beside static plans, and how fast it reacts; 14 minutes
 	$(BIN)/python -m benchmarks.adaptation
 
 bench-gpu: setup  ## our lane on a GPU beside trtexec; 2 minutes; needs a GPU, TensorRT and trtexec

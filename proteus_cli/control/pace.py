@@ -5,7 +5,7 @@ from collections import deque
 MEANINGFUL_S = 0.001  # shorter batches that are slow say more about threads, unless one follows another
 LEARNED_S = 0.3  # of profiled time: after so much of it, what was known before counts for a third
 LEAST, MOST = 0.005, 0.1  # weight of one batch
-SLOW_S = 15.0  # whoever was slow within this time may be so again
+SLOW_S = 5.0  # whoever was slow within this time may be so again
 
 
 class Pace:
