@@ -19,6 +19,8 @@ IDEAS = {
     "without late binding": replace(PROTEUS, assignment="early"),
     "without spares": replace(PROTEUS, spares=False),
     "re-planned as in the paper": replace(PROTEUS, replanning=PeriodicRule()),
+    "re-planned whatever is refused": replace(PROTEUS, replanning=ReplanRule(pressed_sigmas=ReplanRule().sigmas)),
+    "low water at 0.7": replace(PROTEUS, replanning=ReplanRule(low_water=0.7)),
     "without admission": replace(PROTEUS, admits="all"),
     "batches as in the paper": replace(PROTEUS, batching=batcher_named("proteus")),
     "without room for bursts": replace(PROTEUS, replanning=ReplanRule(room_sigmas=0.0)),

@@ -22,9 +22,9 @@ from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Request
 
-LONG_S = 1e-3
-
 __all__ = ["Admitted", "Controller", "Refused", "Unfit"]
+
+LONG_S = 1e-3  # of a batch that isn't full and may follow another at once: shorter ones are worth more with company
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,9 @@ class Controller:
         """
         if self._plan is None:
             self._started_s = now_s
-        self._plan, self._since_s, self._room = plan, now_s, shared_room(plan, self.demand.slo_s)
+        self._plan, self._since_s = plan, now_s
         self._hosted = tuple(hosted)
+        self._room = shared_room(self._hosted, plan.demand_qps, self.demand.slo_s)
         orphans: list[Request] = []
         for name, family in self._families.items():
             orphans += family.rehost([host for host in hosted if host.family == name], self._lanes)
@@ -190,7 +191,6 @@ class Controller:
             return Unfit(family.available)  # and no demand: no plan is made for minima of single requests
         family.counts.arrived(rows, now_s)
         if not desk.team or (self._is_choosy and desk.is_lost):
-            self.demand.turned_away(request.family, rows, now_s)
             return Refused(admission.retry_after_s(0, 0.0), is_lost=desk.is_lost or request.family in self._bereft)
         # With nobody before it it isn't load that makes it late: then a lane says whether it can be answered in time.
         if self._is_choosy and family.rows:
@@ -338,10 +338,7 @@ class Controller:
         return tuple(requests)
 
     def _ahead(self, lane: Lane, flight: Flight, now_s: float) -> Decision:
-        """A batch that is to follow, shortly before a busy lane is free.
-
-        One that isn't full may do so if it takes long enough for the driver's time to matter less than company would.
-        """
+        """A batch that is to follow, shortly before a busy lane is free; if it isn't full, only one, and a long one."""
         start_s = flight.until_s(now_s)
         if start_s - self._runway_s > now_s:
             return WaitUntil(start_s - self._runway_s)

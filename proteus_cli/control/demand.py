@@ -24,7 +24,7 @@ class DemandEstimator:
         self._counts[family].arrived(rows, now_s)
 
     def turned_away(self, family: str, rows: int, now_s: float) -> None:
-        """Count rows of what arrived that were refused or given up."""
+        """Count rows of what arrived that were refused or given up, as the plan carries too little."""
         self._away[family].arrived(rows, now_s)
 
     def turned_away_qps(self, family: str, window_s: float, now_s: float) -> float:

@@ -1,32 +1,35 @@
 """How much of the room for bursts families need that share devices."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from proteus_cli.domain.plan import Plan
+from proteus_cli.control.decision import Hosted
 
 
-def shared_room(plan: Plan, slo_s: Mapping[str, float]) -> dict[str, float]:
+def shared_room(
+    hosted: Sequence[Hosted], demand_qps: Mapping[str, float], slo_s: Mapping[str, float]
+) -> dict[str, float]:
     """By family, the part of the room for its own bursts that it needs beside those whose devices it shares; 1 alone.
 
     Bursts of families are independent, so that on shared devices their variances add up, not their deviations: of
     what all need by themselves, the root of the sum of squares is enough. What counts is the time that devices take
-    for it. Arrivals are taken to be Poisson, at the rates that were planned for.
+    for it, in full batches. Arrivals are taken to be Poisson at ``demand_qps``, which was planned for.
     """
-    busy: dict[str, float] = {}
-    served: dict[str, float] = {}
-    hosts: dict[str, set[str]] = {}
-    for each in plan.placements:
-        if each.rate_qps > 0:
-            busy[each.family] = busy.get(each.family, 0.0) + each.rate_qps / each.capacity_qps
-            served[each.family] = served.get(each.family, 0.0) + each.rate_qps
-            hosts.setdefault(each.device, set()).add(each.family)
+    busy_s: dict[str, float] = {}
+    served_qps: dict[str, float] = {}
+    sharing: dict[str, set[str]] = {}
+    for host in hosted:
+        if host.weight > 0:
+            row_s = host.latency(host.max_batch) / host.max_batch
+            busy_s[host.family] = busy_s.get(host.family, 0.0) + host.weight * row_s
+            served_qps[host.family] = served_qps.get(host.family, 0.0) + host.weight
+            sharing.setdefault(host.device, set()).add(host.family)
     room_s = {
-        family: busy[family] / served[family] * math.sqrt(plan.demand_qps.get(family, 0.0) / slo_s[family])
-        for family in busy
+        family: busy_s[family] / served_qps[family] * math.sqrt(demand_qps.get(family, 0.0) / slo_s[family])
+        for family in busy_s
     }
     beside: dict[str, set[str]] = {family: {family} for family in slo_s}
-    for families in hosts.values():
+    for families in sharing.values():
         for family in families:
             beside[family] |= families
     return {family: _part([room_s.get(name, 0.0) for name in names]) for family, names in beside.items()}
