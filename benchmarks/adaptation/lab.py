@@ -9,6 +9,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +43,17 @@ from proteus_cli.store import Workspace, write_json
 LOWEST, PEAK_MULTIPLE = 0.3, 3.0  # of what the most accurate variants carry
 HEADROOM = 1.2  # of static plans, as `proteus plan` has it; proteus keeps room by itself, so that its plans need none
 WARM_WITHIN_S = 60.0
+BUSY_FRAC = 0.3  # what client and front end need of a core: a quarter on the average, 0.4 at the peak
+WORK = """
+import os, sys, time
+core, busy_frac = int(sys.argv[1]), float(sys.argv[2])
+os.sched_setaffinity(0, {core})
+while True:
+    stop_s = time.perf_counter() + 0.001 * busy_frac
+    while time.perf_counter() < stop_s:
+        pass
+    time.sleep(0.001 * (1 - busy_frac))
+"""
 RULES = Rules(residency="memory")  # so few devices must share families, and keep variants beside each other
 
 
@@ -158,14 +171,30 @@ def _until_warm(url: str) -> None:
 
 
 def laboratory(root: Path, budget: str) -> Lab:
-    """The sample zoo in a new workspace, profiled for so long on all cores but the last."""
+    """The sample zoo in a new workspace, profiled for so long on all cores but the last.
+
+    That is as busy meanwhile as client and front end make it: a core whose neighbour works is slower (here by 15 to
+    50 %), and nothing would run as fast as was measured.
+    """
     *cores, last = usable_cores()
     if not cores:
         raise SystemExit("needs two cores: one for models, one for the client and the front end")
     _proteus("init", str(root))
     (root / "proteus.toml").write_text(f"[devices]\ncpu = {[[core] for core in cores]}\n")
-    _proteus("profile", "--budget", budget, "--workspace", str(root))
+    with _busy(last):
+        _proteus("profile", "--budget", budget, "--workspace", str(root))
     return Lab(root, last)
+
+
+@contextmanager
+def _busy(core: int) -> Iterator[None]:
+    """Meanwhile a core works for `BUSY_FRAC` of the time."""
+    process = subprocess.Popen((sys.executable, "-c", WORK, str(core), str(BUSY_FRAC)))
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _proteus(*arguments: str) -> None:
