@@ -94,7 +94,7 @@ class Lane:
             now_s = min(self._clock(), wake_s)
             match self._controller.decide(self.device, now_s):
                 case Launch() as launch:
-                    self._launch(launch, now_s)
+                    self._launch(launch, self._clock())
                 case Drop(requests=requests):
                     for request in requests:
                         self._endings.dropped(request)
@@ -152,7 +152,7 @@ class Lane:
         running = self._running.pop(id(launch), None)
         if running is None:  # it was taken back
             return
-        self._end(launch, self._ended_s if launch.is_ahead else running[1], result)
+        self._end(launch, max(self._ended_s, running[1]) if launch.is_ahead else running[1], result)
         self.ask()
 
     def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:

@@ -131,6 +131,28 @@ def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_
     assert took_s == [0.005, near(0.003)]
 
 
+def test_nothing_starts_before_it_was_launched() -> None:
+    """Woken for 5 s at 5.3 s: what has come meanwhile would else have waited for less than no time.
+
+    Nor does what stands behind a batch that ended before that was launched, as far as the lane knows.
+    """
+
+    async def run() -> list[float]:
+        host, clock, executor, endings = hosted(latency_s={1: 0.01}), Clock(), SlowExecutor(), Endings()
+        launches = [Launch(host, (request(),), 1, 5.0), Launch(host, (request(),), 1, 5.5, is_ahead=True)]
+        controller: Any = ScriptedController([WaitUntil(5.0), launches[0], IDLE, IDLE, launches[1]])
+        lane = Lane("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
+        for asked_s, ends_s in ((1.0, None), (5.3, 5.4), (5.5, 5.6)):
+            clock.now_s = asked_s
+            lane.ask()
+            if ends_s is not None:
+                clock.now_s = ends_s
+                executor.end_first()
+        return endings.started_s
+
+    assert asyncio.run(run()) == [5.3, 5.5]
+
+
 def test_a_device_is_busy_once_however_many_batches_run() -> None:
     """Two batches from 1 s on, to 1.010 and 1.013 s, and one alone from 2 s to 2.001 s: 14 ms in all."""
 
