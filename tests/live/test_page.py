@@ -271,7 +271,7 @@ def test_a_server_that_drains_and_goes_is_told_and_one_that_comes_back_is_shown(
     with serving(root, Path("plan"), *plain) as live:
         browser.open(live.port)
         browser.until(lambda: browser.text("#state") == "ready")
-        keep_busy(live, requests=80)
+        keep_busy(live, requests=200)
         live.process.send_signal(signal.SIGTERM)
         browser.until(lambda: "draining" in browser.text("#banner"))
         assert browser.text("#state") == "draining"
