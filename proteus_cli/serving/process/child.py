@@ -140,9 +140,7 @@ class Child:
 
     def _forget(self, number: int, key: EngineKey) -> None:
         """Nobody waits for a load any more, be it done or not."""
-        if number in self._loads:
-            self._loads[number].cancel()
-        else:
+        if number not in self._loads or not self._loads[number].cancel():
             self._unload(key)
 
     def _unload(self, key: EngineKey) -> None:
