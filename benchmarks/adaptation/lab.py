@@ -43,7 +43,7 @@ from proteus_cli.store import Workspace, write_json
 LOWEST, PEAK_MULTIPLE = 0.3, 3.0  # of what the most accurate variants carry
 HEADROOM = 1.2  # of static plans, as `proteus plan` has it; proteus keeps room by itself, so that its plans need none
 WARM_WITHIN_S = 60.0
-BUSY_FRAC = 0.3  # what client and front end need of a core: a quarter on the average, 0.4 at the peak
+BUSY_FRAC = 0.3  # about what client and front end need of a core
 WORK = """
 import os, sys, time
 core, busy_frac = int(sys.argv[1]), float(sys.argv[2])
@@ -173,8 +173,8 @@ def _until_warm(url: str) -> None:
 def laboratory(root: Path, budget: str) -> Lab:
     """The sample zoo in a new workspace, profiled for so long on all cores but the last.
 
-    That is as busy meanwhile as client and front end make it: a core whose neighbour works is slower (here by 15 to
-    50 %), and nothing would run as fast as was measured.
+    That is about as busy meanwhile as client and front end make it: a core whose neighbour works may be slower, and
+    nothing would run as fast as was measured.
     """
     *cores, last = usable_cores()
     if not cores:

@@ -308,10 +308,10 @@ def test_where_the_thread_of_a_device_ends_the_device_is_lost_and_opened_again(
         status = live.until(lambda status: status["devices"]["cpu0"]["losses"] == 1)
         live.until(is_back(1, "cpu0"))
         back_s = time.monotonic()
-        time.sleep(4.0)
+        time.sleep(9.0)
     assert "cpu0-run has ended" in live.log.read_text()
     assert status["devices"]["cpu1"]["losses"] == 0
-    assert violations(steady.ended("shapes")) < 0.05
+    assert violations(steady.ended("shapes")) < 0.02  # the target: over ten seconds
     assert "failed" not in steady.tally("shapes")
     assert "cpu0" in devices_of(steady.ended("shapes", back_s))
 
