@@ -1,4 +1,4 @@
-"""The paper's experiments on its own data, traces that nothing was tuned on, and the gap to the oracle.
+"""The paper's experiments on its own data, made-up traces, and the gap to the oracle.
 
 Prints a table for each; the whole takes about ten minutes on one core. What needs `../shared/data/proteus-asplos24`
 beside the repository is left out without it, and the rest runs on a made-up cluster.

@@ -35,8 +35,8 @@ and so it is here. Without model selection queries are lost instead of accuracy;
 is, as each device can still change variants, and families of the first seconds keep their devices. Without adaptive
 batches the plan's capacities, which count on full ones, aren't there. Sharing queries alike costs the least.
 
-Then ours: `proteus` without one idea at a time. On traces it wasn't tuned on, the figures are means over the made-up
-ones at the middle load.
+Then ours: `proteus` without one idea at a time. On made-up traces, the figures are means over those
+at the middle load.
 """
 
 
