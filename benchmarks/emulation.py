@@ -30,7 +30,7 @@ from benchmarks.paper.cluster import Cluster, cluster_at
 from proteus_cli.domain.profile import Point
 from proteus_cli.domain.report import Report
 from proteus_cli.replay.own_server import own_server
-from proteus_cli.serving.emulation import Alarm
+from proteus_cli.serving.devices.emulated import Alarm
 from proteus_cli.store import read_json, write_json
 
 SLO = "300ms"

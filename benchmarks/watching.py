@@ -35,11 +35,11 @@ from proteus_cli.domain.plan import Placement, Plan, Solver
 from proteus_cli.domain.profile import LatencyTable, Point
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.rules import Rules
-from proteus_cli.serving.dataplane import DataPlane
-from proteus_cli.serving.executor import Losable
-from proteus_cli.serving.history import SAMPLES, History
-from proteus_cli.serving.lane import Lane
+from proteus_cli.serving.devices.executor import Losable
+from proteus_cli.serving.fleet.worker import Lane
 from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.telemetry.history import SAMPLES, History
 
 SIZES = ((2, 2), (10, 40), (10, 100))  # families, devices
 REPEATS = 100

@@ -13,7 +13,7 @@ from proteus_cli.domain.record import PlanRecord
 from proteus_cli.domain.rules import Pair
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Poisson, make_trace
-from proteus_cli.serving.plan_history import records
+from proteus_cli.serving.adaptation.plan_journal import records
 
 LOW, HIGH = 0.5, 2.5  # of what the most accurate variants carry
 LOW_S, HIGH_S = 8.0, 4.0  # long enough for the plan to follow down, and up

@@ -29,9 +29,9 @@ from proteus_cli.backends.opening import open_backend
 from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import BackendUnavailable, ProteusError
-from proteus_cli.serving.executor import Batch, BatchResult, EngineKey
-from proteus_cli.serving.gpu import GpuExecutor
-from proteus_cli.serving.hardware import REAL
+from proteus_cli.serving.devices.executor import Batch, BatchResult, EngineKey
+from proteus_cli.serving.devices.gpu import GpuExecutor
+from proteus_cli.serving.devices.hardware import REAL
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 

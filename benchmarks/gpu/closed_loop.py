@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
-from proteus_cli.serving.executor import Batch, BatchResult, Executor
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor
 
 
 @dataclass(slots=True)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from proteus_cli.domain.plan import Plan
     from proteus_cli.domain.profile import Profile
     from proteus_cli.domain.record import Base, Origin
-    from proteus_cli.serving.deployment import Deployment
-    from proteus_cli.serving.executor import EngineKey
+    from proteus_cli.serving.devices.executor import EngineKey
+    from proteus_cli.serving.server.deployment import Deployment
     from proteus_cli.store import Workspace
 
 log = logging.getLogger("proteus.server")
@@ -65,9 +65,9 @@ def deployment_of(
     """
     from proteus_cli.cli.planning import planner_for
     from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
-    from proteus_cli.serving.by_hand import PlanSource
-    from proteus_cli.serving.deployment import Deployment
-    from proteus_cli.serving.plan_history import PlanHistory
+    from proteus_cli.serving.adaptation.manual_plans import PlanSource
+    from proteus_cli.serving.adaptation.plan_journal import PlanHistory
+    from proteus_cli.serving.server.deployment import Deployment
     from proteus_cli.store import to_json, write_json
 
     is_emulated = emulation is not None
@@ -142,7 +142,7 @@ def _base(place: "Workspace", name: Path) -> "Base":
 
 def _first(place: "Workspace", base: "Base", site: _Site, *, resume: bool, emulated: bool) -> _First:
     """The plan that the server is started with, or the one that was in force when the last such server was killed."""
-    from proteus_cli.serving.plan_history import claim, left_behind, records
+    from proteus_cli.serving.adaptation.plan_journal import claim, left_behind, records
 
     started = _First(site.plan, "start", "the plan that the server was started with")
     is_stale = _is_stale(place, site.plan)

@@ -10,7 +10,7 @@ from rich.text import Text
 from proteus_cli.units import format_duration
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.present import DeviceNow, Event, FamilyNow, Now
+    from proteus_cli.serving.telemetry.present import DeviceNow, Event, FamilyNow, Now
 
 UNKNOWN = "–"
 WIDE_COLUMNS = 78

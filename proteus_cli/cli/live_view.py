@@ -17,7 +17,7 @@ from rich.text import Text
 from proteus_cli.cli.live_frames import frame
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.present import Now
+    from proteus_cli.serving.telemetry.present import Now
 
 FRAME_EVERY_S = 1.0
 MOST_LINES = 1000

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from proteus_cli.cli.deploying import Emulation
     from proteus_cli.cli.live_view import LiveView
     from proteus_cli.serving.logs import Stream
-    from proteus_cli.serving.tokens import Tokens
+    from proteus_cli.serving.transport.tokens import Tokens
 
 
 class View(StrEnum):
@@ -186,9 +186,9 @@ def serve(
     A second signal ends at once.
     """
     from proteus_cli.cli.deploying import deployment_of
-    from proteus_cli.serving.deployment import ServerOptions
     from proteus_cli.serving.logs import set_up
-    from proteus_cli.serving.server import serve as run_server
+    from proteus_cli.serving.server.deployment import ServerOptions
+    from proteus_cli.serving.server.server import serve as run_server
     from proteus_cli.store import Workspace
 
     emulation = _emulation(context, fleet, emulate=emulate)
@@ -266,7 +266,7 @@ def _is_plain() -> bool:
 def _tls(certificate: Path | None, key: Path | None) -> "Callable[[Sequence[str]], ssl.SSLContext] | None":
     from functools import partial
 
-    from proteus_cli.serving.tls import tls_context
+    from proteus_cli.serving.transport.tls import tls_context
 
     if certificate is None and key is None:
         return None
@@ -277,7 +277,7 @@ def _tls(certificate: Path | None, key: Path | None) -> "Callable[[Sequence[str]
 
 
 def _tokens(path: Path | None) -> "Tokens | None":
-    from proteus_cli.serving.tokens import read_tokens
+    from proteus_cli.serving.transport.tokens import read_tokens
 
     return read_tokens(path) if path is not None else None
 

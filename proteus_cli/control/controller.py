@@ -9,15 +9,15 @@ from proteus_cli.control import admission
 from proteus_cli.control.batcher import Hold, Start
 from proteus_cli.control.decision import IDLE, Decision, Drop, HandOver, Hosted, Launch, WaitUntil
 from proteus_cli.control.demand import DemandEstimator
+from proteus_cli.control.dispatcher import Seating
 from proteus_cli.control.family import Family
-from proteus_cli.control.flight import Flight
-from proteus_cli.control.lanes import Admitted, Desk, Lane, Seat, seats_of
-from proteus_cli.control.line import EarlyLine, LateLine, Line
-from proteus_cli.control.pace import Slowest
+from proteus_cli.control.family_queue import EarlyLine, LateLine, Line
+from proteus_cli.control.in_flight import Flight
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning import Replan, Situation
-from proteus_cli.control.room import shared_room
-from proteus_cli.control.seating import Seating
+from proteus_cli.control.safety_margin import shared_room
+from proteus_cli.control.slowdown import Slowest
+from proteus_cli.control.workers import Admitted, Desk, Lane, Seat, seats_of
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Request

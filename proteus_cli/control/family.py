@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from proteus_cli.control.decision import Hosted
 from proteus_cli.control.demand import Counts
-from proteus_cli.control.lanes import Desk, Lane
-from proteus_cli.control.line import Line
+from proteus_cli.control.family_queue import Line
+from proteus_cli.control.workers import Desk, Lane
 from proteus_cli.domain.request import Request
 
 

@@ -10,7 +10,7 @@ from proteus_cli.control.controller import Admitted, Controller
 from proteus_cli.control.decision import HandOver, Hosted, Idle, Launch, WaitUntil
 from proteus_cli.control.hosting import hosted_by, slots_of
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.transition import Station, keys, next_to_load
+from proteus_cli.control.rollout import Station, keys, next_to_load
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import LatencyTable, Profile

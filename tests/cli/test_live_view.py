@@ -10,7 +10,7 @@ from rich.console import Console
 
 from proteus_cli.cli.live_frames import frame
 from proteus_cli.cli.live_view import MOST_LINES, Held, LiveView
-from proteus_cli.serving.present import DeviceNow, Event, EventKind, FamilyNow, Now
+from proteus_cli.serving.telemetry.present import DeviceNow, Event, EventKind, FamilyNow, Now
 
 DIGITS = FamilyNow(0.05, 0.98, 1234.4, 1200.0, 1190.0, 0.002, 0.97, 0.041, 3)
 SIGNALS = FamilyNow(0.05, None, 4.26, 0.0, 0.0, None, None, None, 0)

@@ -6,7 +6,7 @@ from builders import hosted, make_placement, make_plan, make_request, near
 from proteus_cli.control.batcher import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, Hosted, Launch, WaitUntil
-from proteus_cli.control.flight import Flight
+from proteus_cli.control.in_flight import Flight
 from proteus_cli.control.policies import Policy
 
 RUNWAY_S = 0.005

@@ -13,8 +13,8 @@ from proteus_cli.control.batcher import (
     Start,
     StaticBatcher,
 )
+from proteus_cli.control.deadline_queue import DeadlineQueue
 from proteus_cli.control.decision import Hosted, Launch
-from proteus_cli.control.queue import DeadlineQueue
 from proteus_cli.domain.request import Request
 
 LATENCY_S = {1: 0.010, 2: 0.020, 4: 0.040}  # 10 ms a row

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.batcher import GreedyBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused
+from proteus_cli.control.deadline_queue import DeadlineQueue
 from proteus_cli.control.decision import IDLE, Hosted, Launch
-from proteus_cli.control.line import EarlyLine, LateLine, Line
+from proteus_cli.control.family_queue import EarlyLine, LateLine, Line
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.queue import DeadlineQueue
 from proteus_cli.domain.request import Request
 
 ASSIGNMENTS = ("late", "early")

@@ -7,9 +7,9 @@ from builders import hosted, make_request
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proteus_cli.control.deadline_queue import DeadlineQueue
 from proteus_cli.control.decision import Hosted
-from proteus_cli.control.line import EarlyLine
-from proteus_cli.control.queue import DeadlineQueue
+from proteus_cli.control.family_queue import EarlyLine
 from proteus_cli.domain.request import USUAL_LEVEL
 
 

@@ -7,7 +7,7 @@ import pytest
 from builders import hosted, near
 
 from proteus_cli.control.decision import Hosted
-from proteus_cli.control.room import shared_room
+from proteus_cli.control.safety_margin import shared_room
 
 SLO_S = dict.fromkeys("abcd", 0.1)
 

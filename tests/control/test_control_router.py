@@ -5,7 +5,7 @@ from builders import hosted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.router import Router
+from proteus_cli.control.quota import Router
 
 WEIGHTS = st.lists(st.floats(0.001, 1000.0), min_size=1, max_size=8)
 

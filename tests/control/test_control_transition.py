@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.decision import Hosted
-from proteus_cli.control.transition import Station, keys, next_to_load
+from proteus_cli.control.rollout import Station, keys, next_to_load
 
 
 def host(family: str, capacity_qps: float = 100.0, variant: str = "s") -> Hosted:

@@ -15,7 +15,7 @@ from proteus_cli.control.aimd import AimdBatcher
 from proteus_cli.control.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
 from proteus_cli.control.decision import Drop, HandOver, Hosted, Idle, Launch, WaitUntil
-from proteus_cli.control.line import LateLine
+from proteus_cli.control.family_queue import LateLine
 from proteus_cli.control.nexus import NexusBatcher
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request

@@ -2,7 +2,7 @@ import pytest
 from builders import hosted, make_request, near
 
 from proteus_cli.control.batcher import Hold, ProactiveBatcher, Start
-from proteus_cli.control.pace import LEARNED_S, LEAST, MEANINGFUL_S, MOST, SLOW_S, Pace, Slowest
+from proteus_cli.control.slowdown import LEARNED_S, LEAST, MEANINGFUL_S, MOST, SLOW_S, Pace, Slowest
 
 WEIGHT = 0.010 / LEARNED_S  # of a batch of 10 ms
 

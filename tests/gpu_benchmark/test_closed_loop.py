@@ -11,7 +11,7 @@ from tiny import INPUTS, mlp
 from benchmarks.gpu.closed_loop import Loop
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
-from proteus_cli.serving.executor import Batch, BatchResult, Done, ThreadExecutor
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Done, ThreadExecutor
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY = ("shapes", "s")

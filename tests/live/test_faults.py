@@ -38,7 +38,7 @@ from tiny import Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, looking_
 from worn_models import looking_up_twice, overwrite, weights_of
 
 from proteus_cli.control.breaker import LEAST_PATIENCE_S
-from proteus_cli.serving.plan_history import records
+from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import Workspace
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]

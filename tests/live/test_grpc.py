@@ -29,7 +29,7 @@ from tiny import SHAPES, Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, 
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from proteus_cli.serving.oip import DATATYPES
+from proteus_cli.serving.oip.tensors import DATATYPES
 
 pytestmark = pytest.mark.live
 

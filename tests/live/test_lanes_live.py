@@ -41,7 +41,7 @@ def children(parent: int) -> list[int]:
             ppid = int((path / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue  # it has ended meanwhile
-        if ppid == parent and b"proteus_cli.serving.process.child" in command:
+        if ppid == parent and b"proteus_cli.serving.devices.process.child" in command:
             found.append(int(path.name))
     return found
 

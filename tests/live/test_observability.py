@@ -13,7 +13,7 @@ from live_server import LiveServer
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as untyped_parse
 
-from proteus_cli.serving.exposition import OPENMETRICS
+from proteus_cli.serving.telemetry.exposition import OPENMETRICS
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 

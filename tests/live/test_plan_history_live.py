@@ -12,7 +12,7 @@ from clusters import make_cluster
 from live_server import LiveServer, serving
 
 from proteus_cli.domain.record import PlanRecord
-from proteus_cli.serving.plan_history import records
+from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import Workspace
 
 pytestmark = pytest.mark.live

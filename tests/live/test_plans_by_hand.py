@@ -16,7 +16,7 @@ from proteus_cli import store
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.record import PlanRecord
 from proteus_cli.domain.rules import Rules
-from proteus_cli.serving.plan_history import records
+from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import Workspace
 
 pytestmark = pytest.mark.live

@@ -14,7 +14,7 @@ from live_server import ANSWER_WITHIN_S, serving
 from tiny import Tiny, add_plan
 
 from proteus_cli.errors import ArtefactError
-from proteus_cli.serving.tokens import Tokens, read_tokens
+from proteus_cli.serving.transport.tokens import Tokens, read_tokens
 
 TOKEN, OTHER = "f00d" * 8, "cafe" * 8
 GOOD = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}

@@ -20,8 +20,8 @@ from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
 from proteus_cli import __version__
-from proteus_cli.serving.http.compression import SMALLEST_BYTES
-from proteus_cli.serving.oip import DATATYPES
+from proteus_cli.serving.http1.compression import SMALLEST_BYTES
+from proteus_cli.serving.oip.tensors import DATATYPES
 
 pytestmark = pytest.mark.live
 

@@ -18,13 +18,13 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
-from proteus_cli.serving.adaptation import Adaptation
-from proteus_cli.serving.dataplane import DataPlane
-from proteus_cli.serving.emulation import EmulatedExecutor
-from proteus_cli.serving.fleet import Fleet
+from proteus_cli.serving.adaptation.loop import Adaptation
+from proteus_cli.serving.adaptation.solver_process import Replanner
+from proteus_cli.serving.devices.emulated import EmulatedExecutor
+from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.lifecycle import Event, Lifecycle
-from proteus_cli.serving.oip import Query
-from proteus_cli.serving.solver import Replanner
+from proteus_cli.serving.oip.tensors import Query
+from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.simulation.run import SOLVE_S
 
 NOTHING = Signature((), ())

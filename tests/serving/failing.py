@@ -19,15 +19,15 @@ from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestError
 from proteus_cli.planning.planner import Planner
-from proteus_cli.serving.adaptation import Adaptation
-from proteus_cli.serving.dataplane import DataPlane
-from proteus_cli.serving.emulation import EmulatedExecutor
-from proteus_cli.serving.executor import Batch, Done, EngineKey
-from proteus_cli.serving.fleet import Fleet
+from proteus_cli.serving.adaptation.loop import Adaptation
+from proteus_cli.serving.devices.emulated import EmulatedExecutor
+from proteus_cli.serving.devices.executor import Batch, Done, EngineKey
+from proteus_cli.serving.fleet.deploy import Fleet
+from proteus_cli.serving.fleet.failover import Recovery
 from proteus_cli.serving.lifecycle import Event, Lifecycle
-from proteus_cli.serving.oip import Options, Query
-from proteus_cli.serving.pending import Answered, Ending, Pending
-from proteus_cli.serving.recovery import Recovery
+from proteus_cli.serving.oip.tensors import Options, Query
+from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.pending import Answered, Ending, Pending
 
 SIGNATURE = Signature((TensorSpec("x", np.dtype(np.float32), (1,)),), (TensorSpec("y", np.dtype(np.float32), (2,)),))
 LOOK_S = 0.1  # between looks of the control loop

@@ -11,12 +11,12 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.dataplane import DataPlane
-from proteus_cli.serving.executor import Batch, BatchResult, Done, EngineKey, OnLost
-from proteus_cli.serving.fleet import Fleet
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Done, EngineKey, OnLost
+from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.lifecycle import Event, Lifecycle
-from proteus_cli.serving.oip import Options, Query
-from proteus_cli.serving.pending import Answered, Ending
+from proteus_cli.serving.oip.tensors import Options, Query
+from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.pending import Answered, Ending
 
 FLOAT = np.dtype(np.float32)
 TWICE = Signature((TensorSpec("x", FLOAT, (2,)),), (TensorSpec("y", FLOAT, (2,)),))

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proteus_cli.errors import BodyTooLarge, RequestError
-from proteus_cli.serving.connections import Connections
-from proteus_cli.serving.grpc.headers import Fields
-from proteus_cli.serving.grpc.limits import KIB
-from proteus_cli.serving.grpc.sending import Stream
 from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, Status, trailers_of
-from proteus_cli.serving.oip import Buffer
+from proteus_cli.serving.http2.headers import Fields
+from proteus_cli.serving.http2.limits import KIB
+from proteus_cli.serving.http2.sending import Stream
+from proteus_cli.serving.oip.tensors import Buffer
+from proteus_cli.serving.transport.connections import Connections
 
 log = logging.getLogger("proteus.grpc")
 

@@ -15,12 +15,12 @@ from msgspec.structs import replace
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.decision import Hosted
 from proteus_cli.errors import BadRequest, UnknownModel
-from proteus_cli.serving import oip
-from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.wire import parsed, split, varint, whole_number
-from proteus_cli.serving.oip import DATATYPE_OF, Buffer, Options, Query
-from proteus_cli.serving.pending import Answered
+from proteus_cli.serving.oip import tensors as oip
+from proteus_cli.serving.oip.tensors import DATATYPE_OF, Buffer, Options, Query
+from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.pending import Answered
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
 _MOST_KNOWN, _LARGEST_KNOWN = 1024, 1024

@@ -10,23 +10,23 @@ from google.protobuf.message import DecodeError
 
 from proteus_cli import __version__
 from proteus_cli.errors import BadRequest, RequestError, UnknownModel
-from proteus_cli.serving import oip
-from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
-from proteus_cli.serving.grpc.headers import Fields
 from proteus_cli.serving.grpc.inference import Codec
 from proteus_cli.serving.grpc.messages import message
 from proteus_cli.serving.grpc.reflection import ReflectionCall
-from proteus_cli.serving.grpc.sending import Stream
 from proteus_cli.serving.grpc.status import STATUS, CallError, Status, plain_http
 from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
+from proteus_cli.serving.http2.headers import Fields
+from proteus_cli.serving.http2.sending import Stream
 from proteus_cli.serving.lifecycle import State
-from proteus_cli.serving.models import EXTENSIONS, Models
-from proteus_cli.serving.oip import Buffer
-from proteus_cli.serving.pending import Done, Ending, Pending
+from proteus_cli.serving.oip import tensors as oip
+from proteus_cli.serving.oip.models import EXTENSIONS, Models
+from proteus_cli.serving.oip.tensors import Buffer
+from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.pending import Done, Ending, Pending
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.tracing import Trace, Traces, Tracing
+    from proteus_cli.serving.telemetry.tracing import Trace, Traces, Tracing
 
 SERVICE = "inference.GRPCInferenceService"
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")

@@ -18,7 +18,7 @@ from proteus_cli.errors import (
     Unfitting,
     UnknownModel,
 )
-from proteus_cli.serving.grpc.frames import field
+from proteus_cli.serving.http2.frames import field
 
 _LONGEST_MESSAGE = 1024
 _AS_IT_IS = bytes(range(0x20, 0x7F)).replace(b"%", b"")

@@ -7,20 +7,20 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 
 from proteus_cli.errors import BadRequest, RequestError
-from proteus_cli.serving.dataplane import DataPlane
 from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
 from proteus_cli.serving.grpc.inference import Codec
-from proteus_cli.serving.grpc.limits import MIB
 from proteus_cli.serving.grpc.messages import (
     HealthCheckRequest,
     HealthCheckResponse,
     ModelInferResponse,
     ModelStreamInferResponse,
 )
-from proteus_cli.serving.grpc.sending import Stream
 from proteus_cli.serving.grpc.status import CallError, Status
-from proteus_cli.serving.oip import Buffer, Query
-from proteus_cli.serving.pending import Ending, Pending
+from proteus_cli.serving.http2.limits import MIB
+from proteus_cli.serving.http2.sending import Stream
+from proteus_cli.serving.oip.tensors import Buffer, Query
+from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.pending import Ending, Pending
 
 _MOST_INSIDE = 256
 _MOST_BACKLOG = 1 * MIB

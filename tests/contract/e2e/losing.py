@@ -13,9 +13,9 @@ from tiny import CLASSES, INPUTS, looking_up
 
 from proteus_cli.backends.discovery import gpu_devices
 from proteus_cli.errors import DeviceLost
-from proteus_cli.serving.executor import Batch, BatchResult, EngineKey
-from proteus_cli.serving.process.executor import ProcessExecutor
-from proteus_cli.serving.process.inner import OnGpu
+from proteus_cli.serving.devices.executor import Batch, BatchResult, EngineKey
+from proteus_cli.serving.devices.process.executor import ProcessExecutor
+from proteus_cli.serving.devices.process.inner import OnGpu
 
 KEY: EngineKey = ("shapes", "table")
 POISON = 99.0

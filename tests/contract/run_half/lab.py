@@ -20,8 +20,8 @@ from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.backends.tensorrt.cuda import primary_context
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceLost
-from proteus_cli.serving.executor import Batch, BatchResult, EngineKey
-from proteus_cli.serving.gpu import GpuExecutor
+from proteus_cli.serving.devices.executor import Batch, BatchResult, EngineKey
+from proteus_cli.serving.devices.gpu import GpuExecutor
 
 MAX_ROWS = 16
 SMALL: EngineKey = ("shapes", "small")

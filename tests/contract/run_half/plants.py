@@ -10,8 +10,8 @@ CUDA, SLOTS, ENGINE, GPU, EXECUTOR = (
     "proteus_cli.backends.tensorrt.cuda",
     "proteus_cli.backends.tensorrt.slots",
     "proteus_cli.backends.tensorrt.engine",
-    "proteus_cli.serving.gpu",
-    "proteus_cli.serving.executor",
+    "proteus_cli.serving.devices.gpu",
+    "proteus_cli.serving.devices.executor",
 )
 
 

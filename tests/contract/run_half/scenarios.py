@@ -37,7 +37,7 @@ from proteus_cli.domain.profile import Point  # noqa: E402
 from proteus_cli.errors import DeviceLost, EngineError, OutOfDeviceMemory  # noqa: E402
 from proteus_cli.profiling.concurrency import measure_at_once  # noqa: E402
 from proteus_cli.profiling.measure import measure_point  # noqa: E402
-from proteus_cli.serving.executor import Batch  # noqa: E402
+from proteus_cli.serving.devices.executor import Batch  # noqa: E402
 
 DELAY_S = 0.004
 MEASURE_S = 0.5

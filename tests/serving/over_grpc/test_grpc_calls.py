@@ -17,11 +17,12 @@ from small_plane import FLOAT, LONG, SmallPlane
 from tritonclient.grpc import service_pb2
 
 from proteus_cli.errors import MethodNotAllowed, RequestError
-from proteus_cli.serving.grpc import frames, messages
+from proteus_cli.serving.grpc import messages
 from proteus_cli.serving.grpc.calls import framed
-from proteus_cli.serving.grpc.limits import Limits
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
 from proteus_cli.serving.grpc.status import STATUS, Status
+from proteus_cli.serving.http2 import frames
+from proteus_cli.serving.http2.limits import Limits
 from proteus_cli.serving.lifecycle import Event
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"

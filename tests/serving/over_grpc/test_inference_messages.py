@@ -19,8 +19,8 @@ from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc import messages
 from proteus_cli.serving.grpc.inference import Codec
 from proteus_cli.serving.grpc.wire import split, varint, whole_number
-from proteus_cli.serving.oip import Options, Query
-from proteus_cli.serving.pending import Answered, AnsweredBatch
+from proteus_cli.serving.oip.tensors import Options, Query
+from proteus_cli.serving.requests.pending import Answered, AnsweredBatch
 
 names = st.text(max_size=6)
 parameters = st.one_of(

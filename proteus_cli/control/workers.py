@@ -1,0 +1,97 @@
+"""Lanes, and the desks at which they take what waits."""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from proteus_cli.control.deadline_queue import DeadlineQueue
+from proteus_cli.control.decision import Hosted
+from proteus_cli.control.family_queue import Line
+from proteus_cli.control.in_flight import Flight
+from proteus_cli.control.slowdown import Pace
+
+
+class Admitted(msgspec.Struct, frozen=True, gc=False):
+    """The request waits now; ask these lanes what to do."""
+
+    devices: tuple[str, ...]
+
+
+NOBODY = Admitted(())
+
+
+@dataclass(slots=True, eq=False)
+class Desk:
+    """A line and the lanes that take from it, in the order of its hosts. Those there surely carry ``capacity_qps``.
+
+    ``pace``: how many times longer than profiled their batches take. It ``is_lost`` where all of them are.
+    """
+
+    line: Line
+    team: tuple[tuple[Hosted, "Lane"], ...] = ()
+    capacity_qps: float = 0.0
+    pace: float = 1.0
+    is_lost: bool = False
+
+    def free(self) -> list[str]:
+        """The lanes with a free slot."""
+        return [host.device for host, lane in self.team if lane.free > 0]
+
+    def ask_free(self) -> Admitted:
+        """Its lanes with a free slot are to be asked."""
+        free = self.free()
+        return Admitted(tuple(free)) if free else NOBODY
+
+    def count_capacity(self) -> None:
+        """Count anew what the lanes that are there carry at their pace."""
+        self.is_lost = bool(self.team) and all(lane.is_lost for _, lane in self.team)
+        there = [(host.capacity_qps, lane.pace) for host, lane in self.team if not lane.is_away]
+        self.capacity_qps = sum(qps / pace.cautious for qps, pace in there)
+        usual_qps = sum(qps / pace.factor for qps, pace in there)
+        self.pace = sum(qps for qps, _ in there) / usual_qps if usual_qps > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seat:
+    """A variant that a lane hosts, a desk that it takes from, and one of its queues there, or the only one."""
+
+    hosted: Hosted
+    desk: Desk
+    line: Line
+    level: int
+    queue: DeadlineQueue
+    is_only: bool
+
+    def is_before(self, other: "Seat") -> bool:
+        """Its first request goes before that of another seat; at both, some wait."""
+        return self.level < other.level or (self.level == other.level and self.queue.is_before(other.queue))
+
+
+def seats_of(hosted: Hosted, desk: Desk) -> list[Seat]:
+    """One at each level."""
+    queues, line = desk.line.queues_of(hosted), desk.line
+    return [Seat(hosted, desk, line, level, queue, is_only=len(queues) == 1) for level, queue in queues.items()]
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """What is known of a device; ``free`` are its slots, below 0 where batches stand behind the one that runs.
+
+    ``calls``: lanes that should be asked, as this one leaves them work. One that is ``away`` has no free slots;
+    ``held`` are those that it will have again. While it ``is_lost``, it is away whatever is loaded. ``alone``: only it
+    is to be asked. ``flight`` is kept where the next batch may stand behind the one that runs.
+    """
+
+    free: int
+    alone: Admitted
+    held: int = 0
+    is_away: bool = False
+    is_lost: bool = False
+    pace: Pace = field(default_factory=Pace)
+    seats: tuple[Seat, ...] = ()
+    calls: list[str] = field(default_factory=list)
+    flight: Flight | None = None
+
+    @property
+    def families(self) -> frozenset[str]:
+        return frozenset(seat.hosted.family for seat in self.seats)

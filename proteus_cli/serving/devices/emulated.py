@@ -1,0 +1,146 @@
+"""Devices that are not there: batches end when a profile says that they would, and cost next to nothing meanwhile."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from heapq import heappop, heappush, heapreplace
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from proteus_cli.backends.base import Signature
+from proteus_cli.backends.emulated import EmulatedEngine
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import EngineError
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Done, EngineKey, Losable
+
+Call = Callable[[], None]
+Clock = Callable[[], float]
+
+
+class Alarm:
+    """One thread that calls back on the running loop at given times, for as many devices as there are.
+
+    uvloop's own timers count whole milliseconds, which many batches don't take. Leaving waits for all that is set.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._set: list[tuple[float, int, Call]] = []
+        self._numbers = count()
+        self._is_closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="emulated-devices", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def at(self, due_s: float, call: Call) -> None:
+        """Have the loop make a call at a time of `time.monotonic`, or soon after; those of one time in order."""
+        entry = (due_s, next(self._numbers), call)
+        with self._changed:
+            heappush(self._set, entry)
+            if self._set[0] is entry:  # else the thread wakes early enough anyway
+                self._changed.notify()
+
+    def _work(self) -> None:
+        while (call := self._next()) is not None:
+            self._loop.call_soon_threadsafe(call)
+
+    def _next(self) -> Call | None:
+        """Wait for what is due first; None once closing, when nothing is set any more."""
+        with self._changed:
+            while self._set or not self._is_closing:
+                wait_s = self._set[0][0] - time.monotonic() if self._set else None
+                if wait_s is not None and wait_s <= 0:
+                    return heappop(self._set)[2]
+                self._changed.wait(wait_s)
+        return None
+
+
+class EmulatedExecutor(Losable):
+    """The device of ``profile``: as many batches at once as it has slots, each for the mean time of its size then.
+
+    A batch begins when it is submitted, or when the one before in its slot should have ended: a loop that hears of an
+    end late makes no device slower that has more to do. ``at`` makes calls on the loop at a time of ``clock``, in
+    seconds.
+    """
+
+    def __init__(
+        self, profile: Profile, signatures: Mapping[str, Signature], clock: Clock, at: Callable[[float, Call], object]
+    ) -> None:
+        super().__init__(profile.device.id)
+        self._profile, self._signatures = profile, signatures
+        self._clock, self._at = clock, at
+        self._engines: dict[EngineKey, EmulatedEngine] = {}
+        self._one_load = asyncio.Lock()
+        self._slots_free_s = [0.0] * profile.slots  # a heap
+        self._running = 0
+
+    async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:  # noqa: ARG002 - there is none
+        """Take as long as the profile says, after what is being loaded. Raises `EngineError`, `DeviceLost`."""
+        family, variant = key
+        measured = self._profile.of(family, variant)
+        if measured is None:
+            raise EngineError(f"`{variant}` was never profiled on a `{self._profile.device.type}`.")
+        engine = EmulatedEngine(measured, self._signatures[family], self._profile.slots)
+        async with self._one_load:
+            self._require_open()
+            self._engines[key] = await self._loaded(_after(engine.load_s, engine))
+        return engine.signature
+
+    def unload(self, key: EngineKey) -> None:
+        if not self.is_lost:
+            del self._engines[key]  # what was submitted before needs it no more
+
+    def run(self, batch: Batch) -> BatchResult:
+        """Run a batch while this thread waits."""
+        result = self._result(batch)
+        time.sleep(result.compute_s)
+        return result
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        now_s = self._clock()
+        self._require_open()
+        result = self._result(batch)
+        end_s = max(now_s, self._slots_free_s[0]) + result.compute_s
+        heapreplace(self._slots_free_s, end_s)
+        self._running += 1
+        self._at(end_s, partial(self._ended, self._owe(done), result))
+
+    def close(self) -> None:
+        """Take nothing more; what was submitted ends when it should, which is up to the alarm."""
+        self._is_closed = True
+        self._engines.clear()
+
+    def abandon(self) -> None:
+        self._forget()
+        self.close()
+
+    def _ended(self, number: int, result: BatchResult) -> None:
+        self._running -= 1
+        self._end(number, result)
+
+    def _result(self, batch: Batch) -> BatchResult:
+        engine = self._engines[batch.key]
+        others = min(self._running, len(self._slots_free_s) - 1)
+        return BatchResult(engine.scores(batch.parts), engine.latency_s(batch.rows, others))
+
+
+def _after(wait_s: float, engine: EmulatedEngine) -> "asyncio.Future[EmulatedEngine]":
+    loop = asyncio.get_running_loop()
+    loaded: asyncio.Future[EmulatedEngine] = loop.create_future()
+    loop.call_later(wait_s, lambda: None if loaded.done() else loaded.set_result(engine))
+    return loaded

@@ -1,0 +1,281 @@
+"""All lanes: from one plan to the next without losing a request, and on without a device that is lost."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from proteus_cli.backends.base import Signature
+from proteus_cli.control.breaker import FIRST_ENGINE_RETRY_S, Breaker, Event, State
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Hosted
+from proteus_cli.control.hosting import hosted_by
+from proteus_cli.control.rollout import MOST_AWAY_FRAC, Station, keys, next_to_load
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import BuildCancelled, DeviceLost, EngineError, OutOfDeviceMemory
+from proteus_cli.serving.devices.executor import EngineKey, Executor
+from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, Failed, Loader
+from proteus_cli.serving.fleet.model_files import ModelFiles
+from proteus_cli.serving.fleet.worker import INLINE_S, Clock, Endings, Lane
+from proteus_cli.serving.logs import fields
+
+TIMER_S = 0.001  # uvloop counts in milliseconds
+
+log = logging.getLogger("proteus.fleet")
+
+
+class Fleet:
+    """The devices of a server, by id, and what they host.
+
+    ``breakers`` say which of them are there, ``broken`` which engines fail on which of them. Devices that must
+    free what they have before they can load what comes serve nothing meanwhile: no more of them at a time than
+    ``most_away_frac`` of a family's capacity.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        executors: Mapping[str, Executor],
+        endings: Endings,
+        clock: Clock,
+        *,
+        models: Mapping[EngineKey, Path],
+        profiles: Mapping[str, Profile],
+        signatures: Mapping[str, Signature],
+        files: ModelFiles | None = None,
+        timer_s: float = TIMER_S,
+        inline_s: float = INLINE_S,
+        most_away_frac: float = MOST_AWAY_FRAC,
+    ) -> None:
+        self._controller, self._endings, self._clock = controller, endings, clock
+        self._profiles, self._most_away_frac = profiles, most_away_frac
+        self.loader = Loader(models, profiles, signatures, files)
+        self.lanes: dict[str, Lane] = {}
+        self.breakers = {device: Breaker() for device in executors}
+        self.broken: dict[tuple[str, EngineKey], Breaker] = {}
+        self._changing = asyncio.Lock()
+        self.had: dict[str, tuple[Hosted, ...]] = {}  # when they were lost
+        self._stations = {device: Station() for device in executors}
+        for device, executor in executors.items():
+            self.lanes[device] = Lane(
+                device, controller, executor, endings, clock, self.lanes, self.lose, timer_s, inline_s
+            )
+            self._listen_to(device, executor)
+
+    async def deploy(self, plan: Plan) -> None:
+        """Make before break. Raises `EngineError` where an engine can't be loaded; then nothing has changed.
+
+        Where a device has no room for what comes beside what it has, it is changed after the others, and serves nothing
+        meanwhile; where that goes wrong, the plan that was in force is brought back.
+        """
+        async with self._changing:
+            before = self._controller.plan if self._controller.placements else None
+            await self._deploy(plan, before)
+
+    def close(self) -> None:
+        """Free all engines. Batches that run are finished first."""
+        for lane in self.lanes.values():
+            lane.executor.close()
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        """The state of each device's breaker, and why it isn't closed."""
+        return {device: (breaker.state.value, breaker.reason or "") for device, breaker in self.breakers.items()}
+
+    # --- changes of plan
+
+    async def _deploy(self, plan: Plan, before: Plan | None) -> None:
+        wanted = self._by_device(hosted_by(plan, self._profiles))
+        cramped = {device for device in wanted if not self._has_room(device, wanted[device])}
+        cramped |= await self._load_beside(wanted, cramped)
+        for device, station in self._stations.items():
+            station.next = wanted[device]
+            if device not in cramped:
+                station.now = station.next
+        self._host(plan)
+        if cramped:
+            try:
+                await self._change_in_turns(plan)
+            except EngineError:
+                if before is not None:
+                    await self._deploy(before, None)
+                raise
+        for device in self._there():
+            self._free_what_is_left(device)
+
+    def _by_device(self, hosted: Iterable[Hosted]) -> dict[str, tuple[Hosted, ...]]:
+        found: dict[str, tuple[Hosted, ...]] = dict.fromkeys(self.lanes, ())
+        for host in hosted:
+            found[host.device] += (host,)
+        return found
+
+    def _has_room(self, device: str, coming: Iterable[Hosted]) -> bool:
+        """For what comes beside what it has."""
+        has, comes = self.loader.loaded(device), keys(tuple(coming))
+        return comes <= has or not has or self.loader.fits(device, has | comes)
+
+    async def _load_beside(self, wanted: Mapping[str, tuple[Hosted, ...]], cramped: set[str]) -> set[str]:
+        """Load what comes beside what serves; returns the devices that turned out to have no memory for that."""
+        hosts = [host for device in self._there() if device not in cramped for host in wanted[device]]
+        failures = self._of_engines(
+            await self.loader.load_all(hosts, self._executors(), self._is_suspect, self._limit_s)
+        )
+        too_full = {failed.device for failed in failures if self._is_too_full(failed)}
+        if any(failed.device not in too_full for failed in failures):
+            for device in self._there():
+                self._free_what_is_left(device)
+            self._give_up(failures)
+        return too_full
+
+    def _is_too_full(self, failed: Failed) -> bool:
+        """It would fit once the device has freed what it has now."""
+        return isinstance(failed.error, OutOfDeviceMemory) and bool(self._stations[failed.device].now)
+
+    async def _change_in_turns(self, plan: Plan) -> None:
+        """Devices free what they have and load what comes: as many at a time as can be missed."""
+        while True:
+            stations = {device: self._stations[device] for device in self._there()}
+            starting = next_to_load(stations, plan.demand_qps, self._most_away_frac)
+            if not starting:
+                return
+            for device in starting:
+                stations[device].is_loading = True
+            self._host(plan)
+            await asyncio.gather(*map(self._until_idle, starting))
+            for device in starting:
+                if self.breakers[device].is_closed:
+                    self.loader.keep_only(device, self.lanes[device].executor, keys(stations[device].next))
+            hosts = [host for device in starting if self.breakers[device].is_closed for host in stations[device].next]
+            failures = self._of_engines(
+                await self.loader.load_all(hosts, self._executors(), self._is_suspect, self._limit_s)
+            )
+            for device in starting:
+                station = stations[device]
+                station.is_loading = False
+                there = self.loader.loaded(device)
+                station.now = tuple(h for h in station.next if (h.family, h.variant) in there)
+            self._give_up(failures)
+            self._host(plan)
+
+    @property
+    def _limit_s(self) -> float:
+        """The least that a load may take: one that hangs must not keep all others on a plan that no longer fits."""
+        return HURRIED_S if self._controller.placements else UNHURRIED_S
+
+    async def _until_idle(self, device: str) -> None:
+        while self.lanes[device].is_busy:
+            await asyncio.sleep(TIMER_S)
+
+    def _of_engines(self, failures: Iterable[Failed]) -> list[Failed]:
+        """Those that aren't because a device is lost, which is no reason not to change the plan."""
+        found = []
+        for failed in failures:
+            if isinstance(failed.error, DeviceLost):
+                self.lose(failed.device, Event.HUNG, failed.error.message)
+            else:
+                found.append(failed)
+        return found
+
+    def _give_up(self, failures: Iterable[Failed]) -> None:
+        """Raise the first of the errors, once all are known; before the first plan there is nothing to plan around."""
+        failures = list(failures)
+        for failed in failures if self._controller.placements else ():
+            self.engine_broke(failed)
+        if failures:
+            raise failures[0].error
+
+    def _host(self, plan: Plan) -> None:
+        """Have the lanes host what is loaded for a plan, from now on."""
+        stations = self._stations
+        hosted = [host for station in stations.values() for host in station.hosted]
+        loading = [device for device, station in stations.items() if station.is_loading]
+        for request in self._controller.adopt(plan, hosted, self._clock(), loading):
+            self._endings.dropped(request)
+        self._ask_all()
+        for host in hosted:
+            key = host.family, host.variant
+            if self._is_suspect(host.device, key):
+                self.broken[host.device, key].on(Event.PASSED, self._clock())
+
+    def _is_suspect(self, device: str, key: EngineKey) -> bool:
+        """It was broken there, and is tried again."""
+        return (device, key) in self.broken and self.broken[device, key].state is State.HALF_OPEN
+
+    def _there(self) -> list[str]:
+        return [device for device, breaker in self.breakers.items() if breaker.is_closed]
+
+    def _executors(self) -> dict[str, Executor]:
+        return {device: lane.executor for device, lane in self.lanes.items()}
+
+    def _ask_all(self) -> None:
+        for lane in self.lanes.values():
+            lane.ask()
+
+    def _listen_to(self, device: str, executor: Executor) -> None:
+        executor.on_lost = lambda loss: self.lose(device, Event.DIED, loss.message)
+
+    def _free_what_is_left(self, device: str) -> None:
+        self.loader.keep_only(device, self.lanes[device].executor, keys(self._stations[device].now))
+
+    # --- devices that are lost, and come back
+
+    def lose(self, device: str, event: Event, reason: str) -> None:
+        """A device is of no use any more. What ran there is run elsewhere, if there is time for that."""
+        breaker, lane = self.breakers[device], self.lanes[device]
+        if not breaker.is_closed:
+            return
+        breaker.on(event, self._clock(), reason)
+        log.error("%s %s: %s", device, event, reason, extra=fields(device=device, event=event.value, reason=reason))
+        lane.executor.abandon()
+        self.loader.forget(device)
+        self.had[device] = self._stations[device].now
+        launches = lane.take_back()
+        requests = [request for launch in launches for request in launch.requests]
+        again = {request.id for request in requests if self._endings.interrupted(request)}
+        orphans = self._controller.lost(device, launches)
+        for request in requests:
+            if request.id not in again:
+                self._controller.cancel(request)
+        for request in orphans:
+            self._endings.dropped(request)
+        asyncio.get_running_loop().call_soon(self._ask_all)
+
+    def engine_broke(self, failed: Failed) -> None:
+        """An engine can't be loaded, or fails on everything: plans do without it for a while.
+
+        On its device, or on all where none has it: then it is the model that is to blame. A build that someone stopped
+        says nothing of it.
+        """
+        if isinstance(failed.error, BuildCancelled):
+            return
+        key, now_s = failed.key, self._clock()
+        works_elsewhere = any(key in self.loader.loaded(device) for device in self._there() if device != failed.device)
+        for device in [failed.device] if works_elsewhere else list(self.lanes):
+            breaker = self.broken.setdefault((device, key), Breaker(FIRST_ENGINE_RETRY_S))
+            if breaker.state is not State.OPEN:
+                breaker.on(Event.BROKE, now_s, failed.error.message)
+                self._controller.broke(device, *key)
+        log.error(
+            "%s is broken%s: %s", key[1], f" on {failed.device}" if works_elsewhere else "", failed.error.message,
+            extra=fields(family=key[0], variant=key[1], device=failed.device),
+        )  # fmt: skip
+
+    async def bring_back(self, device: str, executor: Executor) -> None:
+        """A device works again, with what is loaded on ``executor``. Raises `EngineError`, and then it doesn't."""
+        async with self._changing:
+            plan = self._controller.plan
+            wanted = self._by_device(hosted_by(plan, self._profiles))[device]
+            failures = await self.loader.load_all(wanted, {device: executor}, self._is_suspect, HURRIED_S)
+            for failed in failures:
+                if isinstance(failed.error, DeviceLost):
+                    raise failed.error
+                self.engine_broke(failed)
+            there = self.loader.loaded(device)
+            station = self._stations[device]
+            station.next = station.now = tuple(h for h in wanted if (h.family, h.variant) in there)
+            self.lanes[device].use(executor)
+            self._listen_to(device, executor)
+            self.breakers[device].on(Event.PASSED, self._clock())
+            self._controller.returned(device)
+            self._host(plan)
+        log.info("%s is back", device, extra=fields(device=device))

@@ -1,0 +1,140 @@
+"""Looks whether devices still work, and takes back those that do again."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+from proteus_cli.control.breaker import Event, State, patience_s
+from proteus_cli.control.controller import Controller
+from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
+from proteus_cli.errors import DeviceLost, EngineError, ProteusError
+from proteus_cli.serving.devices.executor import EngineKey, Executor
+from proteus_cli.serving.fleet.deploy import Fleet
+from proteus_cli.serving.fleet.loading import Failed
+from proteus_cli.serving.fleet.worker import Clock
+
+EVERY_S = 0.1
+
+log = logging.getLogger("proteus.recovery")
+
+
+class Recovery:
+    """Finds devices that hang, and puts those that were lost on probation.
+
+    A device on probation is opened afresh (``open_device``), loads what it had, and must run a real batch of each in
+    time; then it counts again. The same goes for engines that were broken, but that plans try them out.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        controller: Controller,
+        open_device: Callable[[str], Executor],
+        profiles: Mapping[str, Profile],
+        clock: Clock,
+    ) -> None:
+        self._fleet, self._controller, self._open = fleet, controller, open_device
+        self._profiles, self._clock = profiles, clock
+        self._suspects: set[str] = set()
+        self._probations: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(EVERY_S)
+                self.look()
+        finally:
+            for probation in self._probations:
+                probation.cancel()
+            await asyncio.gather(*self._probations, return_exceptions=True)  # `_report` has told of any bug
+
+    def look(self) -> None:
+        """Once, at all devices and engines."""
+        now_s = self._clock()
+        # What has ended while the loop was held up is told before the next look: only who is late twice hangs.
+        late = {device for device, lane in self._fleet.lanes.items() if lane.is_hung(now_s)}
+        for device in late & self._suspects:
+            self._fleet.lose(device, Event.HUNG, "a batch that should have ended long ago has not")
+        self._suspects = late
+        for device, breaker in self._fleet.breakers.items():
+            if breaker.state is State.OPEN and now_s >= breaker.retry_s:
+                breaker.on(Event.RETRIED, now_s)
+                self._start(device)
+        for (device, key), breaker in self._fleet.broken.items():
+            if breaker.state is State.OPEN and now_s >= breaker.retry_s:
+                breaker.on(Event.RETRIED, now_s)
+                self._controller.mended(device, *key)
+
+    def _start(self, device: str) -> None:
+        probation = asyncio.create_task(self._on_probation(device))
+        self._probations.add(probation)
+        probation.add_done_callback(self._probations.discard)
+        probation.add_done_callback(_report)
+
+    async def _on_probation(self, device: str) -> None:
+        log.info("opening %s again", device)
+        executor: Executor | None = None
+        try:
+            executor = self._open(device)
+            await self._try_out(device, executor)
+            await self._fleet.bring_back(device, executor)
+        except BaseException as error:
+            if executor is not None:
+                executor.abandon()
+            self._fleet.loader.forget(device)
+            event = Event.DIED if isinstance(error, DeviceLost) else Event.BROKE
+            reason = error.message if isinstance(error, ProteusError) else repr(error)
+            self._fleet.breakers[device].on(event, self._clock(), reason)
+            if not isinstance(error, ProteusError):
+                raise
+            log.warning("%s is still lost: %s", device, reason)
+
+    async def _try_out(self, device: str, executor: Executor) -> None:
+        """Load what it had, and have a batch of each run. Raises `EngineError` where nothing works."""
+        loader, works = self._fleet.loader, False
+        for key, rows in self._hopefuls(device):
+            if works and key not in self._had(device):
+                return
+            try:
+                await loader.load(device, executor, key, rows)
+                await loader.prove(executor, key, rows, patience_s(self._takes_s(device, key, rows)))
+            except DeviceLost:
+                raise
+            except EngineError as error:
+                self._fleet.engine_broke(Failed(device, key, error))
+            else:
+                works = True
+        if not works:
+            raise EngineError("no engine works on it")
+
+    def _hopefuls(self, device: str) -> Iterator[tuple[EngineKey, int]]:
+        """What it had, with the rows of its batches; then what else it could host, what is loaded fastest first."""
+        had = self._had(device)
+        yield from had.items()
+        measured = sorted(self._profiles[device].variants, key=lambda each: each.load_s)
+        for each in measured:
+            if each.points and _key(each) not in had and not self._is_out(device, _key(each)):
+                yield _key(each), 1
+
+    def _had(self, device: str) -> dict[EngineKey, int]:
+        keys = {(host.family, host.variant): host.max_batch for host in self._fleet.had.get(device, ())}
+        return {key: rows for key, rows in keys.items() if not self._is_out(device, key)}
+
+    def _is_out(self, device: str, key: EngineKey) -> bool:
+        breaker = self._fleet.broken.get((device, key))
+        return breaker is not None and breaker.state is State.OPEN
+
+    def _takes_s(self, device: str, key: EngineKey, rows: int) -> float:
+        measured = self._profiles[device].of(*key)
+        assert measured is not None  # noqa: S101 - else it would not have been planned
+        return LatencyTable(measured.points, of=lambda point: point.p95_s)(rows)
+
+
+def _key(measured: VariantProfile) -> EngineKey:
+    return measured.family, measured.variant
+
+
+def _report(probation: "asyncio.Task[None]") -> None:
+    if not probation.cancelled() and probation.exception() is not None:
+        log.critical("a bug has ended a probation", exc_info=probation.exception())

@@ -1,0 +1,156 @@
+"""Engines on devices: loaded, proven, freed."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from proteus_cli.backends.base import Part, Signature
+from proteus_cli.control.breaker import patience_s
+from proteus_cli.control.decision import Hosted
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import DeviceLost, EngineError
+from proteus_cli.serving.devices.executor import Batch, BatchResult, EngineKey, Executor
+from proteus_cli.serving.fleet.model_files import ModelFiles
+from proteus_cli.serving.logs import fields
+
+UNHURRIED_S = 60.0  # so long, and some multiple of what it took when profiled, a device may take to open and to load
+HURRIED_S = 5.0  # where it is open, and the next plan for all devices waits for it
+LIMIT_MULTIPLE = 10  # of what loading and building took when it was profiled
+
+log = logging.getLogger("proteus.loading")
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An engine that can't be loaded on a device."""
+
+    device: str
+    key: EngineKey
+    error: EngineError
+
+
+class Loader:
+    """Loads engines, and knows which are loaded where. ``signatures``: what each family takes and gives.
+
+    Where there are ``files``, only what was measured is loaded.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[EngineKey, Path],
+        profiles: Mapping[str, Profile],
+        signatures: Mapping[str, Signature],
+        files: ModelFiles | None = None,
+    ) -> None:
+        self._models, self._profiles, self._signatures, self._files = models, profiles, signatures, files
+        self._loaded: dict[str, set[EngineKey]] = {device: set() for device in profiles}
+
+    def loaded(self, device: str) -> frozenset[EngineKey]:
+        return frozenset(self._loaded[device])
+
+    def fits(self, device: str, keys: Iterable[EngineKey]) -> bool:
+        """Whether a device has the memory for all of these, as far as that is known."""
+        profile = self._profiles[device]
+        measured = (profile.of(*key) for key in set(keys))
+        needed_bytes = sum(each.memory_bytes for each in measured if each is not None)
+        return not profile.device.memory_bytes or needed_bytes <= profile.device.memory_bytes
+
+    async def load(
+        self, device: str, executor: Executor, key: EngineKey, rows: int, least_limit_s: float = UNHURRIED_S
+    ) -> None:
+        """Load an engine for batches of so many rows beside those that are loaded; nothing to do where it is.
+
+        Raises `EngineError` where it can't be loaded, and of these `DeviceLost` where the device is lost, or takes so
+        much longer than it did when it was profiled that it must be, but for ``least_limit_s``.
+        """
+        if key in self._loaded[device]:
+            return
+        family, variant = key
+        limit_s = least_limit_s + self._usual_limit_s(device, key)
+        looked = await self._files.require_measured(key) if self._files is not None else ()
+        try:
+            async with asyncio.timeout(limit_s):
+                signature = await executor.load(key, self._models[key], rows)
+        except TimeoutError:
+            raise DeviceLost(f"{device} did not load {variant} within {limit_s:.0f} s") from None
+        self._loaded[device].add(key)
+        try:
+            if self._files is not None:
+                self._files.require_unchanged(key, looked)
+            self._require_fitting(key, signature)
+        except EngineError:
+            self.unload(device, executor, key)
+            raise
+        log.info("loaded %s on %s", variant, device, extra=fields(family=family, variant=variant, device=device))
+
+    async def load_all(
+        self,
+        hosts: Iterable[Hosted],
+        executors: Mapping[str, Executor],
+        is_suspect: Callable[[str, EngineKey], bool],
+        least_limit_s: float,
+    ) -> list[Failed]:
+        """Load what isn't loaded, all at once, and have what is suspect run a batch; returns what failed."""
+
+        async def load(host: Hosted) -> Failed | None:
+            key, executor = (host.family, host.variant), executors[host.device]
+            try:
+                await self.load(host.device, executor, key, host.max_batch, least_limit_s)
+                if is_suspect(host.device, key):
+                    await self.prove(executor, key, host.max_batch, patience_s(host.latency(host.max_batch)))
+            except DeviceLost as error:
+                return Failed(host.device, key, error)
+            except EngineError as error:
+                if key in self._loaded[host.device]:
+                    self.unload(host.device, executor, key)
+                return Failed(host.device, key, error)
+            return None
+
+        return [failed for failed in await asyncio.gather(*map(load, hosts)) if failed is not None]
+
+    def unload(self, device: str, executor: Executor, key: EngineKey) -> None:
+        self._loaded[device].remove(key)
+        executor.unload(key)
+
+    def keep_only(self, device: str, executor: Executor, keys: Iterable[EngineKey]) -> None:
+        """Free all others."""
+        for key in self._loaded[device].difference(keys):
+            self.unload(device, executor, key)
+
+    def forget(self, device: str) -> None:
+        """A device is lost, with all that was loaded there."""
+        self._loaded[device].clear()
+
+    async def prove(self, executor: Executor, key: EngineKey, rows: int, patience_s: float) -> None:
+        """Have a real batch run. Raises `EngineError`, and of these `DeviceLost` where it doesn't end in time."""
+        ended: asyncio.Future[BatchResult | Exception] = asyncio.get_running_loop().create_future()
+        executor.submit(Batch(key, [_sample(self._signatures[key[0]], rows)], rows), ended.set_result)
+        try:
+            result = await asyncio.wait_for(ended, patience_s)
+        except TimeoutError:
+            raise DeviceLost(f"a batch of {key[1]} did not end within {patience_s:.1f} s") from None
+        if isinstance(result, Exception):
+            raise result
+
+    def _require_fitting(self, key: EngineKey, signature: Signature) -> None:
+        family, variant = key
+        if not signature.fits(self._signatures[family]):
+            raise EngineError(
+                f"`{variant}` takes or gives other tensors than the rest of family `{family}`.",
+                hint="queries of a family must fit each of its variants",
+            )
+
+    def _usual_limit_s(self, device: str, key: EngineKey) -> float:
+        measured = self._profiles[device].of(*key)
+        return LIMIT_MULTIPLE * (measured.load_s + measured.build_s) if measured is not None else 0.0
+
+
+def _sample(signature: Signature, rows: int) -> Part:
+    inputs = signature.sample(rows, np.random.default_rng(0))
+    return rows, tuple(
+        np.ascontiguousarray(inputs[spec.name]).reshape(-1).view(np.uint8).data for spec in signature.inputs
+    )

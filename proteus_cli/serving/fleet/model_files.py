@@ -1,0 +1,65 @@
+"""Whether model files are still those that were measured: looked at each time that one is loaded."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import ArtefactError, EngineError
+from proteus_cli.serving.devices.executor import EngineKey
+from proteus_cli.store import model_digest, model_parts
+
+Stamp = tuple[tuple[str, int, int, int], ...]
+"""Of each file of a model: its name, its size, and when its content and anything of it last changed (ns)."""
+
+_HINT = "put back the file that was measured, or `proteus profile` and `proteus plan` again and start the server anew"
+
+
+class ModelFiles:
+    """The ONNX files of a server, as they were when it started, which is when they were compared with the profiles.
+
+    Files that look as they did then are taken to be the same; of others the content is read, in a thread. Making one
+    raises `ArtefactError` where a file is missing.
+    """
+
+    def __init__(self, models: Mapping[EngineKey, Path], profiles: Mapping[str, Profile]) -> None:
+        self._models = models
+        self._digests = {
+            (measured.family, measured.variant): measured.model_digest
+            for profile in profiles.values()
+            for measured in profile.variants
+        }
+        self._parts = {key: model_parts(model) for key, model in models.items()}
+        self._known = {key: _stamp(parts) for key, parts in self._parts.items()}
+
+    async def require_measured(self, key: EngineKey) -> Stamp:
+        """How the files look now. Raises `EngineError` where they are gone, or aren't those that were measured."""
+        model, expected = self._models[key], self._digests.get(key)
+        stamp = _stamp(self._parts[key])
+        if stamp == self._known[key]:
+            return stamp
+        if not stamp:
+            raise EngineError(f"`{model}`, or a file of its weights, is gone.", hint=_HINT)
+        try:
+            found = await asyncio.to_thread(model_digest, model)
+        except ArtefactError as error:
+            raise EngineError(error.message, hint=_HINT) from error
+        if found != expected:
+            raise EngineError(f"`{model}` is not the file that was measured.", hint=_HINT)
+        self.require_unchanged(key, stamp)
+        self._known[key] = stamp
+        return stamp
+
+    def require_unchanged(self, key: EngineKey, stamp: Stamp) -> None:
+        """Raise `EngineError` where the files don't look so any more: who knows what was loaded."""
+        if _stamp(self._parts[key]) != stamp:
+            raise EngineError(f"`{self._models[key]}` was changed while it was loaded.", hint=_HINT)
+
+
+def _stamp(parts: Sequence[Path]) -> Stamp:
+    """Empty where one of the files is gone, or can't be looked at."""
+    try:
+        found = [(part.name, part.stat()) for part in parts]
+    except OSError:
+        return ()
+    return tuple((name, status.st_size, status.st_mtime_ns, status.st_ctime_ns) for name, status in found)

@@ -1,1 +1,0 @@
-"""The REST front end: Open Inference Protocol v2 over HTTP/1.1."""

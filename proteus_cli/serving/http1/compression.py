@@ -1,0 +1,69 @@
+"""Answers made smaller for clients that ask for it.
+
+Source: RFC 9110, 12.5.3 (`Accept-Encoding`) and 8.4.1 (what gzip and deflate are).
+"""
+
+import zlib
+from collections.abc import Mapping
+from functools import lru_cache
+
+from proteus_cli.serving.oip.tensors import Buffer
+
+SMALLEST_BYTES = 1024  # less gains nothing
+LARGEST_BYTES = 64 * 1024  # more would hold up all other requests: it takes half a millisecond for so much
+LEVEL = 1
+_LONGEST_KNOWN = 128
+_WINDOW_BITS = {b"gzip": zlib.MAX_WBITS | 16, b"deflate": zlib.MAX_WBITS}
+_OURS = tuple(_WINDOW_BITS)
+_VARY = b"vary: accept-encoding\r\n"
+
+
+def packed(headers: Mapping[bytes, bytes], body: bytes, blobs: list[Buffer]) -> tuple[bytes, list[Buffer], bytes]:
+    """An answer's body, and what follows it, for a client that sent these headers; then lines of headers to add.
+
+    Bodies of a size that is compressed for some are marked as varying for all.
+    """
+    size = len(body)
+    for blob in blobs:
+        size += len(blob)
+    if not SMALLEST_BYTES <= size <= LARGEST_BYTES:
+        return body, blobs, b""
+    accepted = headers.get(b"accept-encoding")
+    encoding = None if accepted is None else preferred(accepted)
+    if encoding is None:
+        return body, blobs, _VARY
+    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, _WINDOW_BITS[encoding])
+    smaller = b"".join([*(packer.compress(piece) for piece in (body, *blobs)), packer.flush()])
+    if len(smaller) >= size:  # noise
+        return body, blobs, _VARY
+    return smaller, [], b"content-encoding: %b\r\n%b" % (encoding, _VARY)
+
+
+def preferred(accepted: bytes) -> bytes | None:
+    """Which of our encodings a client likes most; None where it wants none of them more than the plain body.
+
+    What makes no sense is taken as no wish: the plain body is always right.
+    """
+    return _preferred(accepted) if len(accepted) <= _LONGEST_KNOWN else None
+
+
+@lru_cache(maxsize=64)
+def _preferred(accepted: bytes) -> bytes | None:
+    weights: dict[bytes, float] = {}
+    for part in accepted.lower().split(b","):
+        name, _, parameter = part.partition(b";")
+        weights[name.strip().removeprefix(b"x-")] = _weight(parameter)
+    anything = weights.get(b"*", 0.0)
+    ours = [(weights.get(encoding, anything), encoding) for encoding in _OURS]
+    best, encoding = max(ours, key=lambda each: each[0])
+    return encoding if best > 0 and best >= weights.get(b"identity", 0.0) else None
+
+
+def _weight(parameter: bytes) -> float:
+    name, _, value = parameter.partition(b"=")
+    if not name.strip():
+        return 1.0
+    try:
+        return float(value) if name.strip() == b"q" else 0.0
+    except ValueError:
+        return 0.0

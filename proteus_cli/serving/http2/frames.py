@@ -1,0 +1,108 @@
+"""Frames of HTTP/2 (RFC 9113 §4, §6, §7): kinds, flags, error codes, and their bytes."""
+
+import struct
+from collections.abc import Mapping
+from enum import IntEnum
+
+from proteus_cli.serving.oip.tensors import Buffer
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEAD = struct.Struct(">HBBBL")
+"""Length (upper 16 and lower 8 bits), kind, flags, stream."""
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+
+ACK = END_STREAM = 0x1
+END_HEADERS = 0x4
+PADDED = 0x8
+HAS_PRIORITY = 0x20
+
+HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = (
+    range(1, 7)
+)
+
+DEFAULT_WINDOW = 65_535
+DEFAULT_FRAME = 16_384
+LARGEST_FRAME = 2**24 - 1
+LARGEST_WINDOW = 2**31 - 1
+_PREFIX, _MORE = 0x7F, 0x80
+
+
+class Code(IntEnum):
+    """Why a stream or connection ends (RFC 9113 §7)."""
+
+    NO_ERROR = 0x0
+    PROTOCOL_ERROR = 0x1
+    INTERNAL_ERROR = 0x2
+    FLOW_CONTROL_ERROR = 0x3
+    SETTINGS_TIMEOUT = 0x4
+    STREAM_CLOSED = 0x5
+    FRAME_SIZE_ERROR = 0x6
+    REFUSED_STREAM = 0x7
+    CANCEL = 0x8
+    COMPRESSION_ERROR = 0x9
+    ENHANCE_YOUR_CALM = 0xB
+
+
+class ConnectionFault(Exception):
+    """What the peer did ends the connection."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+class StreamFault(Exception):
+    """What the peer did ends one stream."""
+
+    def __init__(self, stream_id: int, code: Code) -> None:
+        super().__init__(stream_id, code)
+        self.stream_id, self.code = stream_id, code
+
+
+def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
+    size = len(payload)
+    return HEAD.pack(size >> 8, size & 0xFF, kind, flags, stream_id) + payload
+
+
+def settings(values: Mapping[int, int]) -> bytes:
+    return frame(SETTINGS, 0, 0, b"".join(struct.pack(">HL", name, value) for name, value in values.items()))
+
+
+def rst_stream(stream_id: int, code: Code) -> bytes:
+    return frame(RST_STREAM, 0, stream_id, code.to_bytes(4, "big"))
+
+
+def window_update(stream_id: int, increment: int) -> bytes:
+    return frame(WINDOW_UPDATE, 0, stream_id, increment.to_bytes(4, "big"))
+
+
+def goaway(last_stream_id: int, code: Code, message: str) -> bytes:
+    return frame(GOAWAY, 0, 0, struct.pack(">LL", last_stream_id, code) + message.encode())
+
+
+def unpadded(payload: Buffer) -> Buffer:
+    """The payload of a frame with the flag `PADDED`, without its padding."""
+    padding = payload[0] if payload else 0
+    if padding >= len(payload):
+        raise ConnectionFault(Code.PROTOCOL_ERROR, "more padding than frame")
+    return payload[1 : len(payload) - padding]
+
+
+def field(name: bytes, value: bytes) -> bytes:
+    """A header field as a literal that leaves the compression table alone (RFC 7541 §6.2.2), so it fits any state."""
+    return b"".join((b"\x00", _string(name), _string(value)))
+
+
+def _string(text: bytes) -> bytes:
+    """With its length in front: an integer with a prefix of seven bits (RFC 7541 §5.1)."""
+    size = len(text)
+    if size < _PREFIX:
+        return bytes((size,)) + text
+    size -= _PREFIX
+    encoded = bytearray((_PREFIX,))
+    while size > _PREFIX:
+        encoded.append(size & _PREFIX | _MORE)
+        size >>= 7
+    encoded.append(size)
+    return bytes(encoded) + text

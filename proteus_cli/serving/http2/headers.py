@@ -1,0 +1,148 @@
+"""Header blocks of requests: decoded, checked, and remembered."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+from hpack.exceptions import HPACKDecodingError
+from hpack.huffman_table import decode_huffman
+from hpack.table import HeaderTable
+
+from proteus_cli.serving.http2.frames import Code, ConnectionFault
+from proteus_cli.serving.http2.limits import Limits
+
+Fields = dict[bytes, bytes]
+"""A request's header fields by name; values of a name that comes more than once are joined by commas."""
+
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+_VALUE = re.compile(rb"[^\0\r\n]*")
+_PSEUDO = (b":method", b":scheme", b":path", b":authority")
+_OF_HTTP_1 = (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+_MOST_KNOWN = 64
+_LARGEST_KNOWN = 1024
+_INDEXED, _ADDED, _RESIZED, _RESIZED_MASK, _MORE = 0x80, 0x40, 0x20, 0xE0, 0x80
+_FIELD_BYTES = 32  # what a field counts besides its text (RFC 9113 §6.5.2)
+_LONGEST_SHIFT = 35
+
+T = TypeVar("T")
+
+
+class MalformedRequest(Exception):
+    """Header fields that are no request (RFC 9113 §8.1.1)."""
+
+
+class HeaderBlocks(Generic[T]):
+    """Decodes the header blocks of one connection; ``read`` makes of a request's fields what is known of it.
+
+    What a block says, and how it changes the compression table, depends on its bytes and the table alone (RFC 7541
+    §2.2). So as long as no block changes the table, the same bytes say the same, and need not be decoded again.
+    """
+
+    def __init__(self, limits: Limits, read: Callable[[Fields], T]) -> None:
+        self._table = HeaderTable()
+        self._most_bytes = limits.header_list_bytes
+        self._read = read
+        self._known: dict[bytes, T] = {}
+
+    def request(self, block: bytes) -> T:
+        """What the block asks for. Raises `MalformedRequest`, or `ConnectionFault` where it can't be decoded."""
+        known = self._known.get(block)
+        if known is not None:
+            return known
+        before = self._state()
+        request = self._read(fields_of(self.decode(block)))
+        if self._state() == before and len(block) <= _LARGEST_KNOWN:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[block] = request
+        return request
+
+    def decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
+        """The fields of any block, as they come. Raises `ConnectionFault`."""
+        before = self._state()
+        try:
+            return self._decoded(block)
+        except (HPACKDecodingError, IndexError):
+            raise ConnectionFault(Code.COMPRESSION_ERROR, "a header block that can't be decoded") from None
+        finally:
+            if self._state() != before:
+                self._known.clear()
+
+    def _decoded(self, block: bytes) -> list[tuple[bytes, bytes]]:
+        """RFC 7541 §6. Table and Huffman code are hpack's; its `Decoder` takes five times as long."""
+        table, fields, at, size = self._table, list[tuple[bytes, bytes]](), 0, 0
+        while at < len(block):
+            first = block[at]
+            if first & _INDEXED:
+                index, at = _integer(block, at, 0x7F)
+                field = table.get_by_index(index)
+            elif first & _RESIZED_MASK == _RESIZED:
+                table_size, at = _integer(block, at, 0x1F)
+                if fields or table_size > HeaderTable.DEFAULT_SIZE:
+                    raise HPACKDecodingError
+                table.maxsize = table_size
+                continue
+            else:
+                index, at = _integer(block, at, 0x3F if first & _ADDED else 0x0F)
+                name, at = (table.get_by_index(index)[0], at) if index else _string(block, at)
+                value, at = _string(block, at)
+                field = (name, value)
+                if first & _ADDED:
+                    table.add(name, value)
+            fields.append(field)
+            size += len(field[0]) + len(field[1]) + _FIELD_BYTES
+            if size > self._most_bytes:
+                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many header fields")
+        return fields
+
+    def _state(self) -> tuple[int, int, int]:
+        """Differs after any change of the table: entries come in at the front as new objects, and leave at the back."""
+        table = self._table
+        entries = table.dynamic_entries
+        return (table.maxsize, len(entries), id(entries[0]) if entries else 0)
+
+
+def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
+    """RFC 7541 §5.1: its value, and where it ends. Raises `IndexError` where it is cut off."""
+    value = block[at] & mask
+    at += 1
+    if value < mask:
+        return value, at
+    for shift in range(0, _LONGEST_SHIFT, 7):
+        byte = block[at]
+        at += 1
+        value += (byte & 0x7F) << shift
+        if byte < _MORE:
+            return value, at
+    raise HPACKDecodingError
+
+
+def _string(block: bytes, at: int) -> tuple[bytes, int]:
+    """RFC 7541 §5.2."""
+    is_huffman = block[at] & 0x80
+    size, at = _integer(block, at, 0x7F)
+    end = at + size
+    if end > len(block):
+        raise IndexError
+    text = block[at:end]
+    return decode_huffman(text) if is_huffman else text, end
+
+
+def fields_of(decoded: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """The fields of a well-formed request (RFC 9113 §8.2, §8.3). Raises `MalformedRequest`."""
+    fields: Fields = {}
+    is_past_pseudo = False
+    for name, value in decoded:
+        if name.startswith(b":"):
+            if is_past_pseudo or name in fields or name not in _PSEUDO:
+                raise MalformedRequest
+        else:
+            is_past_pseudo = True
+            if not _NAME.fullmatch(name) or name in _OF_HTTP_1 or (name == b"te" and value != b"trailers"):
+                raise MalformedRequest
+        if not _VALUE.fullmatch(value) or value != value.strip(b" \t"):
+            raise MalformedRequest
+        fields[name] = b",".join((fields[name], value)) if name in fields else value
+    if not all(fields.get(name) for name in (b":method", b":scheme", b":path")):
+        raise MalformedRequest
+    return fields

@@ -1,0 +1,128 @@
+"""TLS: the certificate, and handshakes that are bounded in number and time."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from proteus_cli.errors import ArtefactError
+from proteus_cli.serving.transport.listening import BACKLOG
+
+HANDSHAKES = 256  # at once; for one more, the one that takes longest is given up
+HANDSHAKE_S = 10.0
+SHUTDOWN_S = 2.0  # how long a client may take to say goodbye, too
+ACCEPTED_AT_ONCE = 64
+PAUSE_S = 0.1  # where the process can't open more files
+
+log = logging.getLogger("proteus.tls")
+
+Factory = Callable[[], asyncio.BaseProtocol]
+
+
+def tls_context(certificate: Path, key: Path, protocols: Sequence[str]) -> ssl.SSLContext:
+    """The server's side of TLS 1.2 and 1.3, from PEM files; ``protocols`` are offered by ALPN.
+
+    Raises `ArtefactError` where the files aren't a certificate and its key.
+    """
+    for path in (certificate, key):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise ArtefactError(
+                f"Can't read `{path}`: {error.strerror}.", hint="`--tls-cert` and `--tls-key` name PEM files"
+            ) from error
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key, password="")  # never ask on the terminal
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        raise ArtefactError(
+            f"`{certificate}` and `{key}` can't be used: {reason.replace('_', ' ').lower()}.",
+            hint="the first holds the certificate and those it is signed by, the second its key without a passphrase",
+        ) from error
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    return context
+
+
+@asynccontextmanager
+async def accepting(
+    listener: socket.socket, factory: Factory, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
+    """Take connections, each a protocol from ``factory``; leaving takes no more."""
+    if tls is not None:
+        door = _Door(listener, factory, tls)
+        door.open()
+        try:
+            yield
+        finally:
+            await door.close()
+        return
+    server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=BACKLOG)
+    try:
+        yield
+    finally:
+        server.close()
+
+
+class _Door:
+    """Accepts, and hands on who has shaken hands: until then a connection has no protocol that could count it."""
+
+    def __init__(self, listener: socket.socket, factory: Factory, tls: ssl.SSLContext) -> None:
+        self._listener, self._factory, self._tls = listener, factory, tls
+        self._loop = asyncio.get_running_loop()
+        self._handshakes: dict[asyncio.Task[None], None] = {}  # in the order in which they began
+        self._is_open = False
+
+    def open(self) -> None:
+        self._listener.setblocking(False)
+        self._is_open = True
+        self._loop.add_reader(self._listener, self._accept)
+
+    async def close(self) -> None:
+        self._is_open = False
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        for task in self._handshakes:
+            task.cancel()
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                client, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                log.warning("can't accept connections: %s", error.strerror)
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(PAUSE_S, self._go_on)
+                return
+            if len(self._handshakes) >= HANDSHAKES:
+                oldest = next(iter(self._handshakes))
+                del self._handshakes[oldest]
+                oldest.cancel()
+            task = self._loop.create_task(self._shake_hands(client))
+            self._handshakes[task] = None
+            task.add_done_callback(lambda task: self._handshakes.pop(task, None))
+
+    def _go_on(self) -> None:
+        if self._is_open:
+            self._loop.add_reader(self._listener, self._accept)
+
+    async def _shake_hands(self, client: socket.socket) -> None:
+        client.setblocking(False)
+        try:
+            await self._loop.connect_accepted_socket(
+                self._factory,
+                client,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_S,
+                ssl_shutdown_timeout=SHUTDOWN_S,
+            )
+        except OSError as error:  # it speaks no TLS that we do, or is gone, or too slow
+            log.debug("no handshake: %s", error)

@@ -1,0 +1,85 @@
+"""`plans/history/`: names that rise, a bounded number of plans, and only whole entries."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from builders import make_placement, make_plan
+
+from proteus_cli import store
+from proteus_cli.domain.record import Base, Seen
+from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanHistory, claim, left_behind, records
+from proteus_cli.serving.requests.counts import Tally
+
+PLAN = make_plan(make_placement("cpu0", "a", "a-s"))
+BASE, OTHER = Base("plan", "a" * 64), Base("plan", "b" * 64)
+NOTHING = {"a": Tally((0, 0, 0, 0, 0), 0.0)}
+
+
+def adopted(reason: str = "for a test") -> Adopted:
+    return Adopted(PLAN, "demand", reason, Seen({}, {}))
+
+
+def history(directory: Path, *, keep: int = 10, base: Base = BASE, emulated: bool = False) -> PlanHistory:
+    return PlanHistory(directory, base, emulated=emulated, keep=keep, clock=lambda: 0.0)
+
+
+def test_only_the_newest_are_kept_and_nothing_else_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text("{}")
+    for _ in range(2):  # a second server goes on counting
+        written = history(tmp_path, keep=3)
+        for number in range(4):
+            written.began(adopted(f"reason {number}"), NOTHING)
+        written.stopped(NOTHING)
+    found = list(records(tmp_path))
+    assert [record.plan[:6] for record in found] == ["000008", "000007", "000006"]
+    assert [record.reason for record in found] == ["reason 3", "reason 2", "reason 1"]
+    assert len(list(tmp_path.glob("*.json"))) == 2 * 3 + 1
+
+
+def test_the_effect_is_what_ended_while_it_was_in_force(tmp_path: Path) -> None:
+    written = history(tmp_path)
+    written.began(adopted(), {"a": Tally((5, 1, 0, 0, 0), 4.0)})
+    written.began(adopted(), {"a": Tally((13, 2, 1, 0, 0), 10.0)})
+    written.stopped({"a": Tally((13, 2, 1, 0, 0), 10.0)})
+    second, first = records(tmp_path)
+    assert first.effect is not None
+    assert second.effect is not None
+    of_a = first.effect.families["a"]
+    assert of_a.outcomes == {"served": 8, "late": 1, "dropped": 1, "rejected": 0, "failed": 0}
+    assert of_a.effective_accuracy == pytest.approx(0.75)
+    assert of_a.slo_violation_ratio == pytest.approx(0.2)
+    assert second.effect.families["a"].effective_accuracy is None
+    assert (first.effect.why, second.effect.why) == ("replaced", "stopped")
+
+
+def test_a_server_that_was_killed_leaves_a_plan_without_an_effect(tmp_path: Path) -> None:
+    killed = history(tmp_path)
+    killed.began(adopted(), NOTHING)
+    killed.began(adopted(), NOTHING)
+    killed._writer.shutdown(wait=True)
+    found = left_behind(records(tmp_path), BASE, emulated=False)
+    assert found is not None
+    assert found.plan.startswith("000002-")
+    assert left_behind(records(tmp_path), OTHER, emulated=False) is None
+    assert left_behind(records(tmp_path), BASE, emulated=True) is None
+    stopped = history(tmp_path)
+    stopped.began(adopted(), NOTHING)
+    stopped.stopped(NOTHING)
+    assert left_behind(records(tmp_path), BASE, emulated=False) is None
+
+
+def test_records_that_are_broken_are_passed_over(tmp_path: Path) -> None:
+    written = history(tmp_path)
+    written.began(adopted(), NOTHING)
+    written.stopped(NOTHING)
+    (record,) = records(tmp_path)
+    content = msgspec.to_builtins(record) | {"plan": "000009-20260101T000000Z", "format": 2}
+    store.write_json(tmp_path / "000009-20260101T000000Z.record.json", content)
+    assert [found.plan for found in records(tmp_path)] == [record.plan]
+
+
+def test_one_server_at_a_time_may_go_on_from_a_plan(tmp_path: Path) -> None:
+    assert claim(tmp_path / "history", BASE)
+    assert not claim(tmp_path / "history", BASE)
+    assert claim(tmp_path / "history", OTHER)

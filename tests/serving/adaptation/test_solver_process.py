@@ -1,0 +1,144 @@
+"""The planner in a process of its own: it dies, hangs, and ends, and the server is none the worse."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from builders import make_placement, make_plan
+
+from proteus_cli.control.replanning import Replan
+from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.outages import Outages
+from proteus_cli.domain.plan import Plan
+from proteus_cli.errors import SolverLost
+from proteus_cli.serving.adaptation.solver_process import SLACK_S, SolverProcess
+
+PLAN = make_plan(make_placement("cpu0", "a", "a-s"), demand_qps={"a": 1.0}, devices=("cpu0",))
+ASKED = Replan({"a": 1.0}, "asked")
+SOON_S = 20.0
+LIMIT_S = 2.0
+
+
+def answer(demand: Demand, current: Plan, without: Outages) -> Plan:
+    return current
+
+
+def always(found: Plan, demand: Demand, current: Plan, without: Outages) -> Plan:
+    return found
+
+
+def never(started: Path, demand: Demand, current: Plan, without: Outages) -> Plan:
+    started.touch()
+    time.sleep(600)
+    return current
+
+
+def _children(solver: SolverProcess) -> list[int]:
+    return list(solver._pool._processes or {})
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def _gone_soon(process: int) -> bool:
+    stop_s = time.monotonic() + SOON_S
+    while _is_alive(process) and time.monotonic() < stop_s:
+        time.sleep(0.05)
+    return not _is_alive(process)
+
+
+def test_a_process_that_died_is_replaced_and_the_question_is_answered() -> None:
+    async def run() -> Plan:
+        solver = SolverProcess(answer, LIMIT_S)
+        try:
+            await solver(ASKED, PLAN)
+            (first,) = _children(solver)
+            os.kill(first, signal.SIGKILL)
+            return await solver(ASKED, PLAN)
+        finally:
+            solver.close()
+
+    assert asyncio.run(run()) == PLAN
+
+
+def test_where_each_process_hangs_that_is_an_error_and_soon(tmp_path: Path) -> None:
+    """A limit that is over at once, with the slack for the way there and back, twice."""
+
+    async def run() -> SolverProcess:
+        solver = SolverProcess(partial(never, tmp_path / "started"), -SLACK_S + 0.2)
+        try:
+            with pytest.raises(SolverLost, match="hangs, and so did the one before"):
+                await solver(ASKED, PLAN)
+            return solver
+        finally:
+            solver.close()
+
+    state = asyncio.run(run()).state
+    assert (state.restarts, state.is_busy, state.solves) == (2, False, 1)
+
+
+def test_a_process_can_be_given_another_planner() -> None:
+    other = make_plan(make_placement("cpu0", "a", "a-l"), demand_qps={"a": 2.0}, devices=("cpu0",))
+
+    async def run() -> tuple[Plan, Plan]:
+        solver = SolverProcess(answer, LIMIT_S)
+        try:
+            before = await solver(ASKED, PLAN)
+            solver.use(partial(always, other))
+            return before, await solver(ASKED, PLAN)
+        finally:
+            solver.close()
+
+    assert asyncio.run(run()) == (PLAN, other)
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_closing_ends_a_process_that_is_busy_or_stopped(tmp_path: Path, *, is_stopped: bool) -> None:
+    started = tmp_path / "started"
+
+    async def run() -> int:
+        solver = SolverProcess(partial(never, started), 600.0)
+        question = asyncio.ensure_future(solver(ASKED, PLAN))
+        while not started.exists():
+            await asyncio.sleep(0.05)
+        (process,) = _children(solver)
+        if is_stopped:
+            os.kill(process, signal.SIGSTOP)
+        question.cancel()
+        solver.close()
+        await asyncio.gather(question, return_exceptions=True)
+        return process
+
+    assert _gone_soon(asyncio.run(run()))
+
+
+def test_the_process_ends_with_a_server_that_is_killed() -> None:
+    script = (
+        "import asyncio, os\n"
+        "from test_solver_process import ASKED, LIMIT_S, PLAN, SolverProcess, answer\n"
+        "async def run():\n"
+        "    solver = SolverProcess(answer, LIMIT_S)\n"
+        "    await solver(ASKED, PLAN)\n"
+        "    print(*solver._pool._processes, flush=True)\n"
+        "    os._exit(1)\n"
+        "if __name__ == '__main__':\n"
+        "    asyncio.run(run())\n"
+    )
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])])}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout, done.stderr
+    assert _gone_soon(int(done.stdout))

@@ -1,0 +1,21 @@
+"""What a server says of engines that are built."""
+
+import logging
+
+import pytest
+
+from proteus_cli.serving.devices.builds import EVERY_S, BuildLog
+
+
+def test_how_far_a_build_is_is_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = 0.0
+    caplog.set_level(logging.INFO, "proteus.hardware")
+    with BuildLog(lambda: now_s).watch("digits/digits-s") as follow:
+        for tenth in range(31):
+            now_s = EVERY_S * tenth / 10
+            assert follow("tactics", tenth / 60)
+    assert [record.message for record in caplog.records] == [
+        "building digits/digits-s: 17%, tactics",
+        "building digits/digits-s: 33%, tactics",
+        "building digits/digits-s: 50%, tactics",
+    ]

@@ -1,0 +1,662 @@
+"""A device in a process of its own answers as one in this process does, and when it is lost, nothing of it is left."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+from builders import make_catalog, make_family, make_measured, make_profile
+from onnx import TensorProto, helper
+from tiny import CLASSES, INPUTS, looking_up, mlp, save_model, tensor
+
+from proteus_cli import errors
+from proteus_cli.backends.base import Part, Signature
+from proteus_cli.backends.emulated import STUB
+from proteus_cli.backends.onnxruntime import OnnxRuntime
+from proteus_cli.domain.device import Device
+from proteus_cli.errors import (
+    BackendUnavailable,
+    DeviceLost,
+    DeviceUnavailable,
+    EngineBroken,
+    EngineError,
+    OutOfDeviceMemory,
+    ProteusError,
+)
+from proteus_cli.serving.devices.emulated import Alarm, EmulatedExecutor
+from proteus_cli.serving.devices.executor import Batch, BatchResult, EngineKey, Executor, ThreadExecutor
+from proteus_cli.serving.devices.hardware import of_this_machine
+from proteus_cli.serving.devices.process import wire
+from proteus_cli.serving.devices.process.child import Teller
+from proteus_cli.serving.devices.process.executor import ProcessExecutor
+from proteus_cli.serving.devices.process.inner import Emulated, Inner, OnCpu, OnGpu
+from proteus_cli.serving.devices.process.memory import Slot
+
+CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
+KEY: EngineKey = ("f", "v")
+OTHER: EngineKey = ("f", "other")
+PATIENCE_S = 30.0
+SHARED = Path("/dev/shm")  # noqa: S108 - nothing is written to it
+DTYPES = {
+    TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.FLOAT16: np.float16,
+    TensorProto.INT8: np.int8, TensorProto.INT16: np.int16, TensorProto.INT32: np.int32, TensorProto.INT64: np.int64,
+    TensorProto.UINT8: np.uint8, TensorProto.UINT16: np.uint16, TensorProto.UINT32: np.uint32,
+    TensorProto.UINT64: np.uint64, TensorProto.BOOL: np.bool_,
+}  # fmt: skip
+ON_CPU = OnCpu(CPU)
+
+
+def passing_all_on(path: Path) -> Path:
+    """A model with an input and an output of each type, of odd sizes; outputs are the inputs."""
+    sizes = {dtype: place % 5 + 1 for place, dtype in enumerate(DTYPES)}
+    nodes = [helper.make_node("Identity", [f"x{dtype}"], [f"y{dtype}"]) for dtype in DTYPES]
+    inputs = [tensor(f"x{dtype}", ["n", size], dtype) for dtype, size in sizes.items()]
+    outputs = [tensor(f"y{dtype}", ["n", size], dtype) for dtype, size in sizes.items()]
+    return save_model(path, nodes, inputs=inputs, outputs=outputs)
+
+
+def finding_most(path: Path) -> Path:
+    """A model that gives as many of the largest inputs as the largest of them says: outputs of any size."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["many"], to=TensorProto.INT64),
+        helper.make_node("Unsqueeze", ["many", "axis"], ["k"]),
+        helper.make_node("TopK", ["x", "k"], ["top", "places"]),
+    ]
+    ends = [tensor("x", ["n", 2000])], [tensor("top", ["n", "k"])]
+    return save_model(path, nodes, inputs=ends[0], outputs=ends[1], weights={"axis": np.array([0], np.int64)})
+
+
+def parts_of(signature: Signature, rows: Sequence[int], rng: np.random.Generator) -> list[Part]:
+    """Requests of so many rows with random inputs."""
+    return [
+        (each, tuple(np.ascontiguousarray(v).tobytes() for v in signature.sample(each, rng).values())) for each in rows
+    ]
+
+
+def part(*values: float) -> Part:
+    """Rows for `looking_up`, and for `mlp`."""
+    return len(values), (np.repeat(np.array(values, np.float32), INPUTS).tobytes(),)
+
+
+def batch(*parts: Part, key: EngineKey = KEY) -> Batch:
+    return Batch(key, parts or (part(1),), sum(rows for rows, _ in parts) or 1)
+
+
+async def ran(executor: Executor, what: Batch) -> BatchResult:
+    told: asyncio.Future[BatchResult | Exception] = asyncio.get_running_loop().create_future()
+    executor.submit(what, told.set_result)
+    result = await asyncio.wait_for(told, PATIENCE_S)
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+async def until(what: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not what():
+            await asyncio.sleep(0.002)
+
+
+def exists(pid: int | None) -> bool:
+    """Also as a zombie."""
+    return (Path("/proc") / str(pid)).exists()
+
+
+def descriptors() -> list[str]:
+    """What this process has open."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        try:
+            found.append(str(path.readlink()))
+        except OSError:  # what listing them took
+            continue
+    return sorted(found)
+
+
+@asynccontextmanager
+async def opened(inner: Inner = ON_CPU) -> AsyncIterator[ProcessExecutor]:
+    """A device in a process; nothing of it may be left over."""
+    executor = ProcessExecutor(inner)
+    try:
+        await executor.opened()
+        yield executor
+    finally:
+        executor.close()
+        await until(lambda: not exists(executor.pid))
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def in_loop() -> None:
+        await test()
+
+    before = descriptors()
+    asyncio.run(in_loop())
+    assert [each for each in descriptors() if each.startswith("/memfd:")] == []
+    assert len(descriptors()) <= len(before)
+    assert not list(SHARED.glob("*proteus*"))
+
+
+# --- answers
+
+
+def same(found: Sequence[npt.NDArray[Any]], wanted: Sequence[npt.NDArray[Any]]) -> bool:
+    pairs = list(zip(found, wanted, strict=True))
+    return all(a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b) for a, b in pairs)
+
+
+def test_answers_are_those_of_a_thread_for_all_types_and_sizes(tmp_path: Path) -> None:
+    """Also of batches that are larger than any before, several at once, and of two engines in turn."""
+
+    async def test() -> None:
+        models = {KEY: passing_all_on(tmp_path / "all.onnx"), OTHER: mlp(tmp_path / "mlp.onnx")}
+        thread, rng = ThreadExecutor(CPU, OnnxRuntime(CPU)), np.random.default_rng(3)
+        async with opened() as process:
+            signatures = {}
+            for key, model in models.items():
+                signatures[key] = await process.load(key, model, 4)
+                assert signatures[key] == await thread.load(key, model, 4)
+            sizes = [(1,), (2, 1), (40, 3, 1), (4,), (1, 1, 1, 1, 1, 1, 1), (300,), (2,)]
+            asked = [Batch(k, parts_of(signatures[k], rows, rng), sum(rows)) for rows in sizes for k in models]
+            found = await asyncio.gather(*(ran(process, each) for each in asked))
+            for each, result in zip(asked, found, strict=True):
+                wanted = await ran(thread, each)
+                assert same(result.outputs, wanted.outputs)
+                assert result.compute_s > 0
+        thread.close()
+
+    run(test)
+
+
+def test_answers_stay_as_they_are_while_later_batches_run(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with opened() as process:
+            await process.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            first = await ran(process, batch(part(1)))
+            before = first.outputs[0].copy()
+            for value in range(5):
+                await ran(process, batch(part(value + 2)))
+            assert np.array_equal(first.outputs[0], before)
+
+    run(test)
+
+
+def test_outputs_may_be_larger_than_those_before(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with opened() as process:
+            signature = await process.load(KEY, finding_most(tmp_path / "m.onnx"), 1)
+            assert signature.outputs[0].shape == (None,)
+            for many in (3, 1500, 7):
+                x = np.zeros((2, 2000), np.float32)
+                x[0, 5] = many
+                result = await ran(process, Batch(KEY, [(2, (x.tobytes(),))], 2))
+                assert result.outputs[0].shape == (2, many)
+                assert result.outputs[0][0, 0] == many
+
+    run(test)
+
+
+def test_an_emulated_device_answers_the_same(tmp_path: Path) -> None:
+    async def test() -> None:
+        profile = make_profile("v100-0", make_measured("f", "v", 0.9, {1: 0.001, 4: 0.002}, load_s=0.01))
+        asked = batch((2, (np.array([1, 2], np.float32).tobytes(),)), (1, (np.array([3], np.float32).tobytes(),)))
+        with Alarm() as alarm:
+            here = EmulatedExecutor(profile, {"f": STUB}, time.monotonic, alarm.at)
+            async with opened(Emulated(profile, {"f": STUB})) as process:
+                assert await process.load(KEY, tmp_path, 4) == await here.load(KEY, tmp_path, 4)
+                found, wanted = await ran(process, asked), await ran(here, asked)
+                assert same(found.outputs, wanted.outputs)
+                assert found.compute_s == wanted.compute_s
+                with pytest.raises(EngineError, match="`other` was never profiled"):
+                    await process.load(OTHER, tmp_path, 4)
+
+    run(test)
+
+
+# --- errors
+
+
+def test_only_those_fail_that_fail_alone_and_for_the_reason_that_the_model_gives(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with opened() as process:
+            await process.load(KEY, looking_up(tmp_path / "m.onnx"), 8)
+            found = await ran(process, batch(part(1), part(2, 99), part(3), part(4)))
+            assert list(found.failures) == [1]
+            assert isinstance(found.failures[1], EngineError)
+            assert "the model failed" in str(found.failures[1])
+            assert found.outputs[0][[0, 3, 4], 0].tolist() == [value * CLASSES for value in (1, 3, 4)]
+            with pytest.raises(EngineError, match="the model failed"):
+                await ran(process, batch(part(99), part(98)))
+            assert (await ran(process, batch(part(5)))).outputs[0][0, 0] == 5 * CLASSES
+
+    run(test)
+
+
+def test_a_model_that_cannot_be_loaded_is_told_as_it_is_by_a_thread(tmp_path: Path) -> None:
+    async def test() -> None:
+        broken = tmp_path / "broken.onnx"
+        broken.write_bytes(b"no model")
+        thread = ThreadExecutor(CPU, OnnxRuntime(CPU))
+        async with opened() as process:
+            told = []
+            for executor in (thread, process):
+                with pytest.raises(EngineError) as refusal:
+                    await executor.load(KEY, broken, 4)
+                told.append((refusal.value.message, refusal.value.hint))
+            assert told[0] == told[1]
+            await process.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            assert (await ran(process, batch())).failures == {}
+        thread.close()
+
+    run(test)
+
+
+def test_a_device_that_cannot_be_opened_says_why_in_its_own_words() -> None:
+    async def test() -> None:
+        gpu = Device("gpu0", "t4", "gpu", "a GPU", 2**30)
+        executor = ProcessExecutor(OnGpu(gpu, "built", slots=1))
+        for _ in range(2):
+            with pytest.raises(BackendUnavailable) as refusal:
+                await executor.load(KEY, Path("m.onnx"), 4)
+            assert "tensorrt" in refusal.value.hint
+        executor.close()
+        await until(lambda: not exists(executor.pid))
+
+    run(test)
+
+
+# --- loading
+
+
+def test_loading_delays_no_batch_and_can_be_given_up(tmp_path: Path) -> None:
+    """The model is a pipe into which nobody writes, so loading it takes forever."""
+
+    async def test() -> None:
+        os.mkfifo(tmp_path / "slow.onnx")
+        async with opened() as process:
+            await process.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            loading = asyncio.create_task(process.load(OTHER, tmp_path / "slow.onnx", 4))
+            await asyncio.sleep(0)
+            for _ in range(20):
+                await ran(process, batch())
+            assert not loading.done()
+            loading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await loading
+            await ran(process, batch())
+
+    run(test)
+
+
+def test_an_engine_that_nobody_waited_for_in_the_end_can_be_loaded_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = mlp(tmp_path / "m.onnx")
+        async with opened() as process:
+            for yields in range(4):
+                loading = asyncio.create_task(process.load(KEY, model, 4))
+                for _ in range(yields):
+                    await asyncio.sleep(0.005)
+                loading.cancel()
+                await asyncio.gather(loading, return_exceptions=True)
+            await process.load(KEY, model, 4)
+            await ran(process, batch())
+            process.unload(KEY)
+            with pytest.raises(KeyError):
+                await ran(process, batch())
+            await process.load(KEY, model, 4)
+            await ran(process, batch())
+
+    run(test)
+
+
+def test_an_engine_that_nobody_waited_for_is_not_kept(tmp_path: Path) -> None:
+    """A batch for one that the process doesn't have ends it, as its answer would never come."""
+
+    async def test() -> None:
+        model = mlp(tmp_path / "m.onnx")
+        async with opened() as process:
+            await process.load(OTHER, model, 4)
+            loading = asyncio.create_task(process.load(KEY, model, 4))
+            while not process._loads:  # until the process was told, and no longer: a fast one is done in a millisecond
+                await asyncio.sleep(0)
+            time.sleep(0.3)  # noqa: ASYNC251 - the process has it, and this one hasn't heard of that
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            await ran(process, batch(key=OTHER))
+            process._engines[KEY] = process._engines[OTHER]
+            with pytest.raises(DeviceLost):
+                await ran(process, batch())
+
+    run(test)
+
+
+# --- losses
+
+
+def test_where_the_process_is_killed_the_owner_is_told_first_and_a_fresh_one_can_be_opened(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        model = mlp(tmp_path / "m.onnx")
+        async with opened() as process:
+            assert process.pid is not None
+            await process.load(KEY, model, 4)
+            await ran(process, batch())
+            told: list[tuple[str, Any]] = []
+            process.on_lost = lambda loss: told.append(("owner", loss))
+            os.kill(process.pid, signal.SIGSTOP)
+            for name in ("first", "second"):
+                process.submit(batch(), lambda result, name=name: told.append((name, result)))  # type: ignore[misc]
+            loading = asyncio.create_task(process.load(OTHER, model, 4))
+            await asyncio.sleep(0.01)
+            assert told == []
+            os.kill(process.pid, signal.SIGKILL)
+            with pytest.raises(DeviceLost, match=f"its process {process.pid} has ended"):
+                await loading
+            assert [who for who, _ in told] == ["owner", "first", "second"]
+            assert all(isinstance(result, DeviceLost) for _, result in told)
+            with pytest.raises(DeviceLost):
+                process.submit(batch(), print)
+            with pytest.raises(DeviceLost):
+                await process.load(KEY, model, 4)
+            process.unload(KEY)
+        async with opened() as again:
+            await again.load(KEY, model, 4)
+            await ran(again, batch())
+
+    caplog.set_level(logging.INFO, "proteus")
+    run(test)
+    assert "its process has ended: SIGKILL" in caplog.text
+
+
+def test_an_owner_that_gives_a_lost_process_up_takes_its_batches_over(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with opened() as process:
+            assert process.pid is not None
+            await process.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            told: list[Any] = []
+            process.on_lost = lambda _: process.abandon()
+            os.kill(process.pid, signal.SIGSTOP)
+            process.submit(batch(), told.append)
+            os.kill(process.pid, signal.SIGKILL)
+            await until(lambda: not exists(process.pid))
+            await until(lambda: process.is_lost)
+            await asyncio.sleep(0.01)
+            assert told == []
+
+    run(test)
+
+
+def test_a_process_that_was_stopped_is_given_up_at_once_and_leaves_no_zombie(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with opened() as process:
+            assert process.pid is not None
+            model = mlp(tmp_path / "m.onnx")
+            await process.load(KEY, model, 4)
+            told: list[Any] = []
+            process.on_lost = told.append
+            os.kill(process.pid, signal.SIGSTOP)
+            process.submit(batch(), told.append)
+            loading = asyncio.create_task(process.load(OTHER, model, 4))
+            await asyncio.sleep(0.01)
+            process.abandon()
+            with pytest.raises(DeviceLost, match="was given up"):
+                await loading
+            with pytest.raises(DeviceLost):
+                process.submit(batch(), told.append)
+            process.unload(KEY)
+            process.abandon()
+            await until(lambda: not exists(process.pid))
+            assert told == []
+
+    run(test)
+
+
+def test_a_process_that_ends_while_it_is_being_opened_is_lost() -> None:
+    async def test() -> None:
+        process = ProcessExecutor(ON_CPU)
+        assert process.pid is not None
+        told: list[Any] = []
+        process.on_lost = told.append
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(DeviceLost):
+            await process.load(KEY, Path("m.onnx"), 4)
+        assert len(told) == 1
+
+    run(test)
+
+
+def test_a_process_that_reads_nothing_is_lost_before_messages_to_it_take_memory(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with opened() as process:
+            assert process.pid is not None
+            told: list[Any] = []
+            process.on_lost = told.append
+            os.kill(process.pid, signal.SIGSTOP)
+            loads = [asyncio.create_task(process.load(KEY, tmp_path, 4)) for _ in range(2000)]
+            ended = await asyncio.wait_for(asyncio.gather(*loads, return_exceptions=True), PATIENCE_S)
+            assert all(isinstance(each, DeviceLost) for each in ended)
+            assert ["takes no more messages" in str(loss) for loss in told] == [True]
+
+    run(test)
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """This process can open none."""
+    limits, held = resource.getrlimit(resource.RLIMIT_NOFILE), list[int]()
+    most = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_where_no_file_can_be_opened_a_batch_fails_or_its_device_is_lost_and_nobody_waits_forever(
+    tmp_path: Path,
+) -> None:
+    def asked(many: int) -> Batch:
+        x = np.zeros((2, 2000), np.float32)
+        x[0, 5] = many
+        return Batch(KEY, [(2, (x.tobytes(),))], 2)
+
+    async def test() -> None:
+        async with opened() as process:
+            await process.load(KEY, finding_most(tmp_path / "m.onnx"), 1)
+            with no_more_files(), pytest.raises(EngineError, match="No memory to share with cpu0"):
+                await ran(process, asked(3))
+            await ran(process, asked(3))
+            with no_more_files(), pytest.raises(DeviceLost, match="can't be reached"):
+                await ran(process, asked(1500))
+            with no_more_files(), pytest.raises(DeviceUnavailable, match="No process can be started for cpu0"):
+                ProcessExecutor(ON_CPU)
+
+    run(test)
+
+
+# --- the end
+
+
+def test_closing_waits_for_what_was_submitted(tmp_path: Path) -> None:
+    async def test() -> None:
+        told: list[Any] = []
+        async with opened() as process:
+            await process.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            for _ in range(5):
+                process.submit(batch(), told.append)
+            process.close()
+            assert not exists(process.pid)
+            with pytest.raises(RuntimeError, match="cpu0 is closed"):
+                process.submit(batch(), told.append)
+            process.close()
+        await until(lambda: len(told) == 5)
+        assert all(isinstance(result, BatchResult) for result in told)
+
+    run(test)
+
+
+def test_closing_waits_for_no_load(tmp_path: Path) -> None:
+    async def test() -> None:
+        os.mkfifo(tmp_path / "slow.onnx")
+        told: list[Any] = []
+        async with opened() as process:
+            process.on_lost = told.append
+            loading = asyncio.create_task(process.load(KEY, tmp_path / "slow.onnx", 4))
+            await asyncio.sleep(0.01)
+        with pytest.raises(DeviceLost, match="cpu0 was closed"):
+            await loading
+        assert told == []
+
+    run(test)
+
+
+def test_a_process_that_does_not_end_is_killed_and_its_batches_are_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proteus_cli.serving.devices.process.executor.CLOSE_S", 0.05)
+
+    async def test() -> None:
+        told: list[Any] = []
+        async with opened() as process:
+            assert process.pid is not None
+            await process.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            os.kill(process.pid, signal.SIGSTOP)
+            process.submit(batch(), told.append)
+        await until(lambda: told)
+        assert isinstance(told[0], DeviceLost)
+
+    run(test)
+
+
+def test_opening_and_closing_many_times_leaves_nothing() -> None:
+    """Most are ended before they are open, as that is quick."""
+
+    async def test() -> None:
+        pids = []
+        for number in range(200):
+            executor = ProcessExecutor(ON_CPU)
+            pids.append(executor.pid)
+            if number % 50 == 0:
+                await executor.opened()
+            (executor.abandon if number % 2 else executor.close)()
+        await until(lambda: not any(map(exists, pids)))
+
+    run(test)
+
+
+# --- devices of this machine
+
+
+def test_devices_of_this_machine_are_in_processes_where_that_is_wanted_and_can_be_opened_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, other = CPU, Device("cpu1", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
+        catalog = make_catalog(make_family("f", {"v": 0.9}))
+        models = {KEY: mlp(tmp_path / "m.onnx")}
+        found: dict[bool, set[int | None]] = {}
+        for in_processes in (False, True):
+            devices, slots = {"cpu0": one, "cpu1": other}, {"cpu0": 1, "cpu1": 1}
+            here = of_this_machine(devices, catalog, models, tmp_path, slots, in_processes=in_processes)
+            async with here as hardware:
+                assert hardware.platform == "onnxruntime"
+                executors = [hardware.executor(one) for _ in range(2)]  # nobody asks for the other
+                found[in_processes] = {executor.pid for executor in executors}
+                for executor in executors:
+                    signature = await executor.load(KEY, models[KEY], 4)
+                    assert signature == hardware.signatures["f"]
+                    await ran(executor, batch())
+                    executor.close()
+        assert found[False] == {None}
+        assert len(found[True] - {None}) == 2
+        assert [thread for thread in threading.enumerate() if thread.name.startswith("cpu1")] == []
+
+    run(test)
+
+
+# --- what is said
+
+
+ENGINE_ERRORS = (EngineError, EngineBroken, OutOfDeviceMemory, DeviceLost)
+
+
+def test_errors_come_across_as_what_they_are() -> None:
+    kinds = [ProteusError, *ENGINE_ERRORS, BackendUnavailable, errors.ArtefactError]
+    for kind in kinds:
+        found = wire.heard(wire.told(kind("what", hint="what to do")))
+        assert (type(found), str(found)) == (kind, "what")
+        assert isinstance(found, ProteusError)
+        assert found.hint == "what to do"
+    bug = wire.heard(wire.told(ValueError("odd")))
+    assert (type(bug), str(bug)) == (RuntimeError, "ValueError('odd')")
+
+
+def test_messages_of_any_size_come_whole_and_with_their_descriptors() -> None:
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sender = wire.Channel(ends[0], wire.TO_PROCESS)
+    receiver = wire.Channel(ends[1], wire.FROM_PROCESS)
+    slot = Slot()
+    slot.outgoing(3)[:3] = b"abc"
+    for size, sent in ((10, slot.take_unsent()), (10**6, ()), (0, ())):
+        message = wire.Failed(7, wire.Failure("EngineError", "x" * size))
+        sender.send(message, sent, wait=False)
+        found = receiver.receive(wait=False)
+        assert found is not None
+        assert found[0] == message
+        assert len(found[1]) == len(sent)
+        if sent:
+            assert bytes(Slot().incoming(found[1])[:3]) == b"abc"
+    with pytest.raises(BlockingIOError):
+        receiver.receive(wait=False)
+    sender.close()
+    assert receiver.receive(wait=False) is None
+    receiver.close()
+    slot.close()
+
+
+def test_the_server_is_told_what_the_process_would_log() -> None:
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    receiver = wire.Channel(ends[1], wire.FROM_PROCESS)
+    here = {"fields": {"family": "f", "where": Path("m")}}
+    line = logging.makeLogRecord({"name": "proteus.somewhere", "levelno": logging.ERROR, "msg": "a bug", **here})
+    line.exc_info = (ValueError, ValueError("odd"), None)
+    Teller(wire.Channel(ends[0], wire.TO_PROCESS)).emit(line)
+    found = receiver.receive(wait=False)
+    assert found is not None
+    said = found[0]
+    assert isinstance(said, wire.Said)
+    assert (said.level, said.logger, said.message) == (logging.ERROR, "proteus.somewhere", "a bug")
+    assert said.fields["family"] == "f"
+    assert said.fields["where"] == "m"
+    assert "ValueError: odd" in said.fields["exception"]
+    for end in ends:
+        end.close()
+
+
+def test_a_profile_of_any_size_reaches_the_process() -> None:
+    """The first message has the whole profile of an emulated device."""
+    measured = [make_measured("f", f"v{number}", 0.9, {1: 0.001}) for number in range(1500)]
+    inner = Emulated(make_profile("v100-0", *measured), {"f": STUB})
+    assert len(msgspec.msgpack.encode(inner.profile)) > 2**18
+
+    async def test() -> None:
+        async with opened(inner) as process:
+            assert await process.load(("f", "v1499"), Path(), 1) == STUB
+
+    run(test)

@@ -1,0 +1,318 @@
+"""Emulated devices take the times of their profile, one batch after another, and make their answers up."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from builders import hosted, make_catalog, make_family, make_measured, make_points, make_profile, make_request, near
+from tiny import INPUTS, mlp
+
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.backends.emulated import STUB, EmulatedEngine
+from proteus_cli.control.decision import IDLE, Launch
+from proteus_cli.errors import EngineError
+from proteus_cli.serving.devices.emulated import Alarm, EmulatedExecutor
+from proteus_cli.serving.devices.executor import Batch, BatchResult
+from proteus_cli.serving.devices.hardware import Hardware, made_up
+from proteus_cli.serving.fleet.worker import Lane
+from proteus_cli.serving.requests.pending import Pending
+
+NO_MODEL = Path()
+SMALL, LARGE = ("a", "a-s"), ("a", "a-l")
+MEASURED = make_measured("a", "a-s", 0.8, {1: 0.01, 2: 0.016, 4: 0.02}, load_s=0.02)
+PROFILE = make_profile("v100-0", MEASURED, make_measured("a", "a-l", 0.9, {1: 0.1}, load_s=0.03), device_type="v100")
+
+
+class Agenda:
+    """A clock that is set by hand, and what was set for when."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.set: list[tuple[float, Callable[[], None]]] = []
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def at(self, due_s: float, call: Callable[[], None]) -> None:
+        self.set.append((due_s, call))
+
+    @property
+    def due_s(self) -> list[float]:
+        return [due_s for due_s, _ in self.set]
+
+
+def part(*values: float) -> tuple[int, tuple[bytes]]:
+    """A request of so many rows of one number."""
+    return len(values), (np.array(values, np.float32).tobytes(),)
+
+
+def batch(rows: int, key: tuple[str, str] = SMALL) -> Batch:
+    return Batch(key, [part(*range(rows))], rows)
+
+
+def loaded(agenda: Agenda, profile: Any = PROFILE, keys: Sequence[tuple[str, str]] = (SMALL,)) -> EmulatedExecutor:
+    async def load() -> EmulatedExecutor:
+        executor = EmulatedExecutor(profile, {"a": STUB}, agenda.clock, agenda.at)
+        for key in keys:
+            assert await executor.load(key, NO_MODEL, 4) == STUB
+        return executor
+
+    return asyncio.run(load())
+
+
+# --- when batches end
+
+
+def test_batches_run_one_after_another_for_the_times_of_their_sizes() -> None:
+    agenda = Agenda()
+    executor, told = loaded(agenda), list[Any]()
+    agenda.now_s = 5.0
+    for rows in (1, 4, 3):
+        executor.submit(batch(rows), told.append)
+    assert agenda.due_s == pytest.approx([5.01, 5.03, 5.048])
+    for _, call in agenda.set:
+        call()
+    assert [result.compute_s for result in told] == pytest.approx([0.01, 0.02, 0.018])
+    assert [len(result.outputs[0]) for result in told] == [1, 4, 3]
+
+
+def test_a_device_that_idled_begins_when_it_is_given_something() -> None:
+    agenda = Agenda()
+    executor = loaded(agenda)
+    for agenda.now_s in (5.0, 9.0):
+        executor.submit(batch(1), print)
+    assert agenda.due_s == pytest.approx([5.01, 9.01])
+
+
+def test_a_loop_that_hears_of_an_end_late_does_not_make_the_device_slower() -> None:
+    """What was given to it before it was free began then."""
+    agenda = Agenda()
+    executor = loaded(agenda)
+    executor.submit(batch(1), print)
+    agenda.now_s = 0.009
+    executor.submit(batch(1), print)
+    agenda.now_s = 0.0195  # 9.5 ms after the first ended
+    executor.submit(batch(1), print)
+    assert agenda.due_s == pytest.approx([0.01, 0.02, 0.03])
+
+
+def test_as_many_batches_run_at_once_as_the_device_has_slots() -> None:
+    """The first takes 10 ms alone and the second 15 ms beside it; a third waits for the first to end."""
+    measured = make_measured("a", "a-s", 0.8, {1: 0.010}, at_once_s={2: {1: 0.015}})
+    agenda = Agenda()
+    device = loaded(agenda, make_profile("v100-0", measured, slots=2))
+    for _ in range(3):
+        device.submit(batch(1), lambda _result: None)
+    assert agenda.due_s == pytest.approx([0.010, 0.015, 0.025])
+    for due_s, end in list(agenda.set):
+        agenda.now_s = due_s
+        end()
+    device.submit(batch(1), lambda _result: None)  # alone again
+    assert agenda.due_s[-1] == near(0.035)
+
+
+def test_it_is_the_mean_that_a_batch_takes() -> None:
+    points = tuple(msgspec.structs.replace(point, mean_s=0.004) for point in make_points({1: 0.01}))
+    agenda = Agenda()
+    executor = loaded(agenda, make_profile("v100-0", msgspec.structs.replace(MEASURED, points=points)))
+    executor.submit(batch(1), print)
+    assert agenda.due_s == pytest.approx([0.004])
+
+
+def test_what_was_submitted_ends_though_its_engine_is_unloaded_or_the_device_closed() -> None:
+    agenda = Agenda()
+    executor, told = loaded(agenda), list[Any]()
+    executor.submit(batch(2), told.append)
+    executor.unload(SMALL)
+    with pytest.raises(KeyError):
+        executor.submit(batch(1), told.append)
+    executor.close()
+    with pytest.raises(RuntimeError, match="v100-0 is closed"):
+        executor.submit(batch(1), told.append)
+    for _, call in agenda.set:
+        call()
+    assert [len(result.outputs[0]) for result in told] == [2]
+
+
+def test_a_batch_may_be_waited_for_on_the_spot() -> None:
+    start_s = time.monotonic()
+    result = loaded(Agenda()).run(batch(4))
+    assert time.monotonic() - start_s >= result.compute_s == near(0.02)
+
+
+# --- loading
+
+
+def test_a_device_loads_one_variant_after_another() -> None:
+    async def load() -> float:
+        executor = EmulatedExecutor(PROFILE, {"a": STUB}, time.monotonic, Agenda().at)
+        start_s = time.monotonic()
+        await asyncio.gather(*(executor.load(key, NO_MODEL, 4) for key in (SMALL, LARGE)))
+        return time.monotonic() - start_s
+
+    assert asyncio.run(load()) >= 0.049  # the loop's clock may be a moment ahead
+
+
+def test_what_was_never_profiled_can_not_be_loaded() -> None:
+    with pytest.raises(EngineError, match="`a-xl` was never profiled on a `v100`"):
+        loaded(Agenda(), keys=[("a", "a-xl")])
+    untimed = make_profile("v100-0", msgspec.structs.replace(MEASURED, points=()))
+    with pytest.raises(EngineError, match="no times to emulate it with") as caught:
+        loaded(Agenda(), untimed)
+    assert "--from-csv" in caught.value.hint
+
+
+# --- answers
+
+
+def scores(variant: str, *parts: tuple[int, tuple[bytes, ...]], signature: Signature = STUB) -> Any:
+    engine = EmulatedEngine(msgspec.structs.replace(MEASURED, variant=variant), signature)
+    return engine.scores(parts)
+
+
+def test_scores_depend_on_the_variant_and_the_row_alone() -> None:
+    (together,) = scores("a-s", part(1, 2), part(3))
+    (apart,) = scores("a-s", part(1), part(2, 3))
+    assert np.array_equal(together, apart)
+    assert (together.shape, together.dtype) == ((3, 10), np.float32)
+    assert ((together >= 0) & (together < 1)).all()
+    (again, other), (of_another,) = scores("a-s", part(1, 2))[0], scores("a-l", part(1))
+    assert np.array_equal(again, together[0])
+    assert not np.array_equal(again, other)
+    assert not np.array_equal(again, of_another[0])
+
+
+def test_outputs_have_the_shapes_and_types_of_the_signature() -> None:
+    ends = (TensorSpec("x", np.dtype(np.int64), (2,)), TensorSpec("z", np.dtype(np.float16), (2, 2)))
+    outputs = (
+        TensorSpec("boxes", np.dtype(np.float16), (None, 4)),
+        TensorSpec("labels", np.dtype(np.int64), ()),
+        TensorSpec("is_odd", np.dtype(np.bool_), (3,)),
+    )
+    inputs = np.arange(6, dtype=np.int64).tobytes(), np.arange(12, dtype=np.float16).tobytes()
+    found = scores("a-s", (3, inputs), signature=Signature(ends, outputs))
+    assert [(values.shape, values.dtype) for values in found] == [
+        ((3, 1, 4), np.float16), ((3,), np.int64), ((3, 3), np.bool_),
+    ]  # fmt: skip
+    assert set(found[1].tolist()) <= {0, 1}
+    one_row = scores("a-s", (1, (inputs[0][16:32], inputs[1][8:16])), signature=Signature(ends, outputs))
+    assert all(np.array_equal(one[0], all_rows[1]) for one, all_rows in zip(one_row, found, strict=True))
+
+
+# --- the alarm
+
+
+def test_the_alarm_calls_on_the_loop_in_order_and_never_early() -> None:
+    async def rung() -> tuple[list[tuple[str, float]], float]:
+        found: list[tuple[str, float]] = []
+        here = threading.get_ident()
+
+        def call(name: str) -> Callable[[], None]:
+            def ring() -> None:
+                assert threading.get_ident() == here
+                found.append((name, time.monotonic()))
+
+            return ring
+
+        with Alarm() as alarm:
+            start_s = time.monotonic()
+            alarm.at(start_s + 0.06, call("last"))
+            await asyncio.sleep(0.005)  # the thread waits for that one, and must wake earlier now
+            for name in ("first", "second", "third"):
+                alarm.at(start_s + 0.02, call(name))
+            alarm.at(start_s + 0.04, call("fourth"))
+        await asyncio.sleep(0)
+        return found, start_s
+
+    found, start_s = asyncio.run(rung())
+    assert [name for name, _ in found] == ["first", "second", "third", "fourth", "last"]
+    for (_, at_s), due_s in zip(found, (0.02, 0.02, 0.02, 0.04, 0.06), strict=True):
+        assert at_s - start_s >= due_s
+
+
+def test_leaving_the_alarm_waits_for_what_is_set() -> None:
+    async def left() -> tuple[float, list[float]]:
+        rung: list[float] = []
+        start_s = time.monotonic()
+        with Alarm() as alarm:
+            alarm.at(start_s + 0.03, lambda: rung.append(time.monotonic()))
+        took_s = time.monotonic() - start_s
+        await asyncio.sleep(0)
+        return took_s, rung
+
+    took_s, rung = asyncio.run(left())
+    assert took_s >= 0.03
+    assert len(rung) == 1
+
+
+# --- behind a lane
+
+
+def test_a_lane_gives_even_the_shortest_batch_to_the_device() -> None:
+    """Run on the loop, as on this machine's CPU, it would hold up all other devices."""
+
+    class Endings:
+        ended: list[BatchResult]
+
+        def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
+            self.ended.append(result)
+
+    class Controller:
+        def __init__(self, script: list[Launch]) -> None:
+            self.script = script
+
+        def decide(self, device: str, now_s: float) -> Any:
+            return self.script.pop(0) if self.script else IDLE
+
+        def pace_of(self, device: str) -> float:
+            return 1.0
+
+        def finished(self, launch: Launch, took_s: float | None) -> None:
+            assert took_s == near(1e-6)
+
+    async def asked() -> tuple[int, int]:
+        with made_up_devices() as hardware:
+            device = PROFILE.device
+            executor = hardware.executor(device)
+            await executor.load(SMALL, NO_MODEL, 4)
+            request = msgspec.structs.replace(make_request(), payload=Pending(part(1)[1], print, 1.0))
+            launch = Launch(hosted("v100-0", latency_s={1: 1e-6}), (request,), 1, 0.0)
+            endings: Any = Endings()
+            endings.ended = []
+            controller: Any = Controller([launch])
+            lane = Lane("v100-0", controller, executor, endings, time.monotonic, {}, print, 0.001, hardware.inline_s)
+            lane.ask()
+            before = len(endings.ended)
+        await asyncio.sleep(0)
+        return before, len(endings.ended)
+
+    assert asyncio.run(asked()) == (0, 1)
+
+
+# --- what a server is given
+
+
+def made_up_devices(models: Any = None) -> Any:
+    quick = msgspec.structs.replace(MEASURED, points=make_points({1: 1e-6, 4: 2e-6}))
+    catalog = make_catalog(make_family("a", {"a-s": 0.8, "a-l": 0.9}), make_family("b", {"b-s": 0.7}))
+    return made_up({"v100-0": make_profile("v100-0", quick, device_type="v100")}, catalog, models or {})
+
+
+def test_a_signature_comes_from_a_model_where_there_is_one(tmp_path: Path) -> None:
+    async def opened() -> Hardware:
+        with made_up_devices({("a", "a-l"): mlp(tmp_path / "a-l.onnx")}) as hardware:
+            found: Hardware = hardware
+            return found
+
+    hardware = asyncio.run(opened())
+    assert (hardware.platform, hardware.is_emulated) == ("proteus_emulated", True)
+    assert hardware.stubs == {"b"}
+    assert hardware.signatures["b"] == STUB
+    (x,), (y,) = hardware.signatures["a"].inputs, hardware.signatures["a"].outputs
+    assert (x.name, x.shape, y.name) == ("x", (INPUTS,), "scores")

@@ -1,0 +1,127 @@
+"""A batch that fails: who fails, who is answered, and how many runs it takes to find out."""
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import INPUTS, looking_up
+
+from proteus_cli.backends.base import Runner
+from proteus_cli.backends.onnxruntime import OnnxRuntime
+from proteus_cli.domain.device import Device
+from proteus_cli.errors import EngineBroken, EngineError
+from proteus_cli.serving.devices.executor import Engine
+
+CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
+POISON = 99.0
+
+
+class Counting:
+    """A runner that counts its runs, and fails on all of them once it is broken."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.signature, self.memory_bytes = runner.signature, runner.memory_bytes
+        self.runs = 0
+        self.is_broken = False
+
+    def infer(self, inputs: Any) -> Any:
+        self.runs += 1
+        if self.is_broken:
+            raise EngineError("the device is gone")
+        return self._runner.infer(inputs)
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with OnnxRuntime(CPU).runner(looking_up(tmp_path_factory.mktemp("models") / "table.onnx")) as loaded:
+        yield loaded
+
+
+def part(*values: float) -> tuple[int, tuple[bytes]]:
+    """Rows, each of which looks up that value."""
+    return len(values), (np.repeat(np.array(values, np.float32), INPUTS).tobytes(),)
+
+
+def run(runner: Runner, parts: Sequence[tuple[int, tuple[bytes]]]) -> tuple[Any, Counting]:
+    counting = Counting(runner)
+    engine = Engine(counting, ExitStack(), 4)
+    return engine.run(parts, sum(rows for rows, _ in parts)), counting
+
+
+def test_a_batch_that_runs_runs_once(runner: Runner) -> None:
+    result, counting = run(runner, [part(1), part(2, 3), part(4)])
+    assert result.outputs[0][:, 0].tolist() == [3, 6, 9, 12]
+    assert (result.failures, counting.runs) == ({}, 1)
+
+
+@given(st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.0, POISON]), min_size=1, max_size=3), min_size=2, max_size=17))
+@settings(max_examples=60, deadline=None)
+def test_only_those_fail_that_fail_alone(runner: Runner, rows: list[list[float]]) -> None:
+    poisoned = {place for place, values in enumerate(rows) if POISON in values}
+    parts = [part(*values) for values in rows]
+    if len(poisoned) == len(rows):
+        with pytest.raises(EngineError, match="the model failed"):
+            run(runner, parts)
+        return
+    result, counting = run(runner, parts)
+    assert set(result.failures) == poisoned
+    assert all("99" in str(error) for error in result.failures.values())
+    first = 0
+    for place, values in enumerate(rows):
+        found = result.outputs[0][first : first + len(values), 0]
+        first += len(values)
+        if place not in poisoned:
+            assert found.tolist() == [value * 3 for value in values]
+    assert len(result.outputs[0]) == first
+    halvings = math.ceil(math.log2(len(rows)))
+    assert counting.runs <= min(2 * len(rows), 2 + 2 * halvings * len(poisoned))
+
+
+def test_all_that_fail_cost_two_runs_each(runner: Runner) -> None:
+    counting = Counting(runner)
+    with pytest.raises(EngineError):
+        Engine(counting, ExitStack(), 4).run([part(POISON)] * 32, 32)
+    assert counting.runs == 64  # 63 parts of the batch, and one to see whether the model is to blame
+
+
+def test_a_model_that_fails_on_anything_is_not_tried_for_each_request(runner: Runner) -> None:
+    counting = Counting(runner)
+    counting.is_broken = True
+    engine = Engine(counting, ExitStack(), 4)
+    with pytest.raises(EngineBroken, match="the device is gone"):
+        engine.run([part(1)] * 32, 32)
+    assert counting.runs == 2
+    counting.is_broken = False
+    assert engine.run([part(1)] * 32, 32).failures == {}
+
+
+def test_a_request_that_fails_alone_is_not_tried_again(runner: Runner) -> None:
+    """Only what could be done before is, to see whether the request is to blame."""
+    counting = Counting(runner)
+    with pytest.raises(EngineError) as raised:
+        Engine(counting, ExitStack(), 4).run([part(POISON)], 1)
+    assert counting.runs == 2
+    assert not isinstance(raised.value, EngineBroken)
+
+
+def test_a_model_that_fails_on_anything_is_to_blame_also_for_a_single_request(runner: Runner) -> None:
+    counting = Counting(runner)
+    counting.is_broken = True
+    with pytest.raises(EngineBroken):
+        Engine(counting, ExitStack(), 4).run([part(1)], 1)
+
+
+def test_an_answer_with_other_rows_than_its_question_is_a_failure(runner: Runner, tmp_path: Path) -> None:
+    class Short(Counting):
+        def infer(self, inputs: Any) -> Any:
+            return {name: values[:-1] for name, values in super().infer(inputs).items()}
+
+    with pytest.raises(EngineError, match="gave 1 rows for the 2"):
+        Engine(Short(runner), ExitStack(), 4).run([part(1, 2)], 2)

@@ -1,0 +1,318 @@
+"""Devices die, hang and break, engines turn out to be spoilt: nobody notices, or the fewest that can be."""
+
+import asyncio
+
+import pytest
+from failing import LOAD_S, LOOK_S, SOLVE_S, VARIANTS, World, answers, played
+
+from proteus_cli.control.breaker import FIRST_RETRY_S, LEAST_PATIENCE_S, State
+from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.request import Outcome
+from proteus_cli.errors import BuildCancelled, EngineError, EngineFailed, NotReady
+from proteus_cli.serving.fleet.failover import EVERY_S
+from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE
+
+BOTH = {"cpu0": "good", "cpu1": "good"}
+BACK_S = FIRST_RETRY_S + LOAD_S + 2 * EVERY_S + 0.1  # opened, loaded, tried out
+RATE_QPS = 120.0  # 60 % of what both carry, and more than one of them does
+WATCHED_S = 10.0
+
+
+def test_with_one_of_two_devices_lost_at_60_percent_load_few_requests_notice() -> None:
+    """The target: what ran there is run on the other, and under 2 % of the next 10 s go wrong."""
+
+    async def lose_one(world: World) -> None:
+        before = await world.ask(RATE_QPS, 2.0)
+        assert set(world.counted) == {Outcome.SERVED}
+        asking = asyncio.create_task(world.ask(RATE_QPS, WATCHED_S))
+        while not world.fleet.lanes["cpu0"].is_busy:
+            await asyncio.sleep(0.001)
+        world.executor("cpu0").die()
+        asked = await asking
+        await asyncio.sleep(1.0)
+        bad = before + asked - world.counted[Outcome.SERVED]
+        assert bad / asked < 0.02
+        assert Outcome.FAILED not in world.counted
+        assert world.plane.counts["f"].retried > 0
+        assert world.state("cpu0") is State.CLOSED
+        assert set(answers(world)[-50:]) == {"cpu0", "cpu1"}
+
+    world = played(lose_one, BOTH)
+    assert world.asked[0] == Outages(devices=frozenset({"cpu0"}))
+    assert world.asked[-1] == NONE_OUT
+
+
+def test_what_ran_on_a_lost_device_is_answered_by_the_other() -> None:
+    async def lose(world: World) -> None:
+        for _ in range(8):
+            world.submit()
+        await asyncio.sleep(0.005)
+        assert world.fleet.lanes["cpu0"].is_busy
+        world.executor("cpu0").die()
+        assert world.hosts == {"cpu1": {"good"}}
+        await asyncio.sleep(0.2)
+        assert set(answers(world)) == {"cpu1"}
+        assert world.counted == {Outcome.SERVED: 8}
+
+    played(lose, BOTH, replans=False)
+
+
+def test_what_has_no_time_left_is_dropped_and_not_run_again() -> None:
+    async def lose(world: World) -> None:
+        world.submit(timeout_s=0.011)
+        world.submit(timeout_s=0.011)
+        await asyncio.sleep(0.005)
+        world.executor("cpu0").die()
+        await asyncio.sleep(0.5)
+        assert world.counted == {Outcome.SERVED: 1, Outcome.DROPPED: 1}
+        assert len(world.executor("cpu1").batches) == 1
+
+    played(lose, BOTH, replans=False)
+
+
+def test_a_request_that_was_running_on_two_devices_when_they_were_lost_fails() -> None:
+    """It may be what they were lost for; a third shall not be."""
+
+    async def lose_both(world: World) -> None:
+        world.submit(timeout_s=9.0)
+        for _ in range(2):
+            await asyncio.sleep(0.002)
+            busy = next(device for device, lane in world.fleet.lanes.items() if lane.is_busy)
+            world.executor(busy).die()
+        (ending,) = world.endings
+        assert isinstance(ending, EngineFailed)
+        await asyncio.sleep(5.0)
+        assert world.counted == {Outcome.FAILED: 1}
+
+    played(lose_both, BOTH, replans=False)
+
+
+def test_whose_client_has_gone_or_deadline_has_passed_is_not_run_again() -> None:
+    async def lose(world: World) -> None:
+        world.executor("cpu0").hangs = world.executor("cpu1").hangs = True
+        gone = world.submit()
+        late = world.submit(timeout_s=0.1)
+        assert gone is not None
+        assert late is not None
+        await asyncio.sleep(0.01)
+        world.plane.cancel(gone)
+        world.endings.append(NotReady("nobody is told; it counts all the same"))
+        await asyncio.sleep(0.2)
+        for device in BOTH:
+            world.executor(device).die()
+        await asyncio.sleep(BACK_S)
+        assert [len(executor.batches) for executor in world.opened] == [1, 1]  # of the probation
+        assert world.counted == {Outcome.DROPPED: 1, Outcome.LATE: 1}
+
+    played(lose, BOTH, replans=False)
+
+
+def test_a_device_that_hangs_is_given_up_and_opened_again() -> None:
+    async def hang(world: World) -> None:
+        first = world.executor("cpu0")
+        first.hangs = True
+        for _ in range(2):
+            world.submit(timeout_s=9.0)
+        await asyncio.sleep(LEAST_PATIENCE_S - 0.05)
+        assert world.state("cpu0") is State.CLOSED
+        await asyncio.sleep(0.05 + 4 * EVERY_S)
+        assert world.state("cpu0") is State.OPEN
+        assert world.counted == {Outcome.SERVED: 2}
+        await asyncio.sleep(BACK_S)
+        assert world.state("cpu0") is State.CLOSED
+        assert world.executor("cpu0") is not first
+
+    played(hang, BOTH, replans=False)
+
+
+def test_a_device_counts_again_only_once_it_has_run_a_real_batch() -> None:
+    async def come_back(world: World) -> None:
+        world.executor("cpu0").die()
+        await asyncio.sleep(FIRST_RETRY_S + EVERY_S + LOAD_S / 2)
+        assert world.state("cpu0") is State.HALF_OPEN
+        world.opened[0].hangs = True
+        await asyncio.sleep(LOAD_S + LEAST_PATIENCE_S + EVERY_S)
+        assert world.state("cpu0") is State.OPEN  # the batch did not end
+        assert world.fleet.breakers["cpu0"].reason == (
+            "cpu0 was killed; then: a batch of good did not end within 0.5 s"
+        )
+        await asyncio.sleep(2 * FIRST_RETRY_S + LOAD_S + 2 * EVERY_S)
+        assert world.state("cpu0") is State.CLOSED
+        assert [len(executor.batches) for executor in world.opened] == [1, 1]
+        assert world.executor("cpu0") is world.opened[1]
+        assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
+
+    played(come_back, BOTH, replans=False)
+
+
+def test_a_device_that_can_not_be_opened_is_tried_ever_more_seldom() -> None:
+    async def shut(world: World) -> None:
+        world.shut.add("cpu0")
+        world.executor("cpu0").die()
+        await asyncio.sleep(10.0)
+        breaker = world.fleet.breakers["cpu0"]
+        assert breaker.reason == "cpu0 was killed; then: cpu0 can't be opened"
+        assert breaker.retry_s - breaker.since_s >= 8 * FIRST_RETRY_S
+        assert breaker.opened == 1
+        world.shut.clear()
+        await asyncio.sleep(20.0)
+        assert breaker.is_closed
+
+    played(shut, BOTH)
+
+
+def test_an_engine_that_fails_on_everything_costs_nobody_an_answer() -> None:
+    """Its device is opened afresh; what it could not answer, the other does."""
+
+    async def breaks(world: World) -> None:
+        world.broken.add(("cpu0", ("f", "good")))
+        asked = await world.ask(50.0, 3.0)
+        assert world.counted[Outcome.SERVED] >= asked - 1  # the last may still be on its way
+        assert world.fleet.breakers["cpu0"].opened == 1
+        assert world.hosts == {"cpu0": {"fast"}, "cpu1": {"good"}}
+        world.broken.clear()
+        await asyncio.sleep(60.0)
+        asked += await world.ask(150.0, 20.0)  # more than one device carries
+        await asyncio.sleep(1.0)
+        assert world.counted == {Outcome.SERVED: asked}
+        assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
+
+    played(breaks, BOTH)
+
+
+def test_while_all_devices_of_a_family_are_lost_it_is_not_ready_and_says_when_to_come_back() -> None:
+    async def lose_all(world: World) -> None:
+        for device in BOTH:
+            world.executor(device).die()
+        world.submit()
+        (ending,) = world.endings
+        assert isinstance(ending, NotReady)
+        assert ending.retry_after_s == 1.0
+        assert world.plane.why_unavailable("f") == "no device that hosts it is there"
+        await asyncio.sleep(BACK_S)
+        assert world.plane.why_unavailable("f") is None
+        world.submit()
+        await asyncio.sleep(0.1)
+        assert world.counted == {Outcome.REJECTED: 1, Outcome.SERVED: 1}
+
+    played(lose_all, BOTH)
+
+
+def test_a_variant_that_can_not_be_loaded_leaves_the_plan_in_force_and_is_planned_around() -> None:
+    """300 qps are asked for, which only `fast` carries; while that can't be loaded, what there is goes on serving."""
+
+    async def spoil(world: World) -> None:
+        world.spoilt["f", "fast"] = EngineError("the file is cut off")
+        await world.ask(300.0, 8.0)
+        assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
+        assert [world.fleet.broken[device, ("f", "fast")].is_closed for device in BOTH] == [False, False]
+        assert Outages(engines=frozenset({("cpu0", "f", "fast"), ("cpu1", "f", "fast")})) in world.asked
+        before = world.counted[Outcome.SERVED]
+        world.spoilt.clear()
+        await world.ask(300.0, 20.0)
+        assert "fast" in {variant for variants in world.hosts.values() for variant in variants}
+        assert State.OPEN not in {breaker.state for breaker in world.fleet.broken.values()}
+        assert world.counted[Outcome.SERVED] > before + 3000
+        await asyncio.sleep(1.0)
+
+    played(spoil, BOTH)
+
+
+def test_an_engine_whose_build_was_cancelled_is_not_broken() -> None:
+    async def cancel(world: World) -> None:
+        world.spoilt["f", "fast"] = BuildCancelled("someone stopped it")
+        with pytest.raises(BuildCancelled):
+            await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
+        assert world.fleet.broken == {}
+        world.spoilt.clear()
+        await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
+        assert world.hosts == {"cpu0": {"fast"}, "cpu1": {"fast"}}
+
+    played(cancel, BOTH, replans=False)
+
+
+def test_a_device_lost_while_it_loads_is_no_reason_not_to_change_the_plan() -> None:
+    async def lose(world: World) -> None:
+        change = asyncio.create_task(world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"})))
+        await asyncio.sleep(LOAD_S / 2)
+        world.executor("cpu0").die()
+        await change
+        assert world.hosts == {"cpu1": {"fast"}}
+        await asyncio.sleep(BACK_S + LOAD_S)
+        assert world.hosts == {"cpu0": {"fast"}, "cpu1": {"fast"}}
+
+    played(lose, BOTH, replans=False)
+
+
+# --- devices that have no room for two engines
+
+
+def test_a_device_that_hangs_while_it_has_nothing_to_do_holds_a_change_of_plan_up_for_a_moment_only() -> None:
+    """It is found out as it is to load something; until then all others stay on a plan that doesn't fit.
+
+    The first plan is asked for at the first look, as queries are refused; it changes just the device that hangs, and
+    the next does without it.
+    """
+
+    async def hang(world: World) -> None:
+        world.executor("cpu1").hangs = True
+        asking = asyncio.create_task(world.ask(300.0, 6.0))
+        await asyncio.sleep(HURRIED_S + LIMIT_MULTIPLE * LOAD_S + 2 * (LOOK_S + SOLVE_S + LOAD_S))
+        assert world.hosts["cpu0"] == {"fast"}
+        assert world.fleet.breakers["cpu1"].opened == 1
+        await asking
+        await asyncio.sleep(BACK_S)
+        assert world.state("cpu1") is State.CLOSED
+        await asyncio.sleep(1.0)
+
+    played(hang, {"cpu0": "good"})
+
+
+def test_a_device_without_room_frees_what_it_has_first_and_not_both_at_once() -> None:
+    async def change(world: World) -> None:
+        asking = asyncio.create_task(world.ask(60.0, 2.0))
+        await asyncio.sleep(0.5)
+        away: list[set[str]] = []
+        changing = asyncio.create_task(world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"})))
+        while not changing.done():
+            away.append({device for device in BOTH if world.fleet.loader.loaded(device) == frozenset()})
+            await asyncio.sleep(0.01)
+        assert [one for one in away if one] != []
+        assert max(map(len, away)) == 1
+        assert {device for one in away for device in one} == set(BOTH)
+        asked = await asking
+        await asyncio.sleep(0.5)
+        assert world.counted == {Outcome.SERVED: asked}
+        assert world.hosts == {"cpu0": {"fast"}, "cpu1": {"fast"}}
+
+    played(change, BOTH, memory_bytes=1000, replans=False)
+
+
+def test_with_room_for_both_a_device_serves_while_it_loads() -> None:
+    async def change(world: World) -> None:
+        changing = asyncio.create_task(world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"})))
+        while not changing.done():
+            assert all(world.fleet.loader.loaded(device) for device in BOTH)
+            await asyncio.sleep(0.01)
+        assert world.fleet.loader.loaded("cpu0") == {("f", "fast")}
+
+    played(change, BOTH, memory_bytes=1100, replans=False)
+
+
+def test_where_the_new_variant_does_not_come_up_the_old_plan_is_brought_back() -> None:
+    async def change(world: World) -> None:
+        world.spoilt["f", "fast"] = EngineError("the file is cut off")
+        with pytest.raises(EngineError, match="cut off"):
+            await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
+        assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
+        assert world.controller.plan == world.first
+        world.submit()
+        await asyncio.sleep(0.1)
+        assert world.counted == {Outcome.SERVED: 1}
+
+    played(change, BOTH, memory_bytes=1000, replans=False)
+
+
+def test_the_times_of_these_tests_hold() -> None:
+    assert BACK_S > FIRST_RETRY_S + LOAD_S
+    assert VARIANTS[0].load_s == LOAD_S > SOLVE_S

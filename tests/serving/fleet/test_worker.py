@@ -1,0 +1,196 @@
+"""A lane asks, and obeys."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from builders import hosted, make_request, near
+
+from proteus_cli.control.decision import IDLE, Decision, Launch, WaitUntil
+from proteus_cli.domain.request import Request
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Done
+from proteus_cli.serving.fleet.worker import INLINE_S, Lane
+from proteus_cli.serving.requests.pending import Pending
+
+
+class ScriptedController:
+    """Says what it was told to say, and remembers at which time it was asked; idle when the script is over."""
+
+    def __init__(self, script: Sequence[Decision]) -> None:
+        self.script, self.asked_s = list(script), list[float]()
+        self.took_s: list[float | None] = []
+
+    def decide(self, device: str, now_s: float) -> Decision:
+        self.asked_s.append(now_s)
+        return self.script.pop(0) if self.script else IDLE
+
+    def pace_of(self, device: str) -> float:
+        return 1.0
+
+    def finished(self, launch: Launch, took_s: float | None) -> None:
+        self.took_s.append(took_s)
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def asked(script: Sequence[Decision], times_s: Sequence[float]) -> list[float]:
+    """The times at which the controller was asked by a lane that was woken at ``times_s``."""
+
+    async def run() -> list[float]:
+        controller, clock = ScriptedController(script), Clock()
+        asks: Any = controller
+        nothing_runs: Any = None
+        lane = Lane("cpu0", asks, double(SlowExecutor()), nothing_runs, clock, {}, nothing_runs, 3600.0)
+        for now_s in times_s:
+            clock.now_s = now_s
+            lane.ask()
+        return controller.asked_s
+
+    return asyncio.run(run())
+
+
+def test_a_moment_that_was_waited_for_is_not_missed_where_the_timer_is_late() -> None:
+    assert asked([WaitUntil(5.0)], [1.0, 5.3]) == [1.0, 5.0]
+
+
+def test_a_lane_that_is_woken_early_says_so() -> None:
+    assert asked([WaitUntil(5.0), WaitUntil(5.0)], [1.0, 4.9, 5.0]) == [1.0, 4.9, 5.0]
+
+
+def test_a_moment_that_is_over_is_forgotten() -> None:
+    assert asked([WaitUntil(5.0)], [1.0, 5.3, 5.4]) == [1.0, 5.0, 5.4]
+    assert asked([WaitUntil(5.0), IDLE], [1.0, 2.0, 9.0]) == [1.0, 2.0, 9.0]
+
+
+class SlowExecutor:
+    """Batches that were submitted end when the test says so, after 5 ms in the model; nothing may run inline.
+
+    ``elapsed_s``: what their device's own process says of that, if it has one.
+    """
+
+    pid = None
+
+    def __init__(self, elapsed_s: float = 0.0) -> None:
+        self.submitted: list[Done] = []
+        self._elapsed_s = elapsed_s
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        self.submitted.append(done)
+
+    def end_first(self) -> None:
+        self.submitted.pop(0)(BatchResult((), compute_s=0.005, elapsed_s=self._elapsed_s))
+
+
+class Endings:
+    """Notes when each batch started."""
+
+    def __init__(self) -> None:
+        self.started_s: list[float] = []
+
+    def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
+        self.started_s.append(started_s)
+
+
+def double(of: Any) -> Any:
+    return of
+
+
+def request() -> Request:
+    pending = Pending((), lambda _: None, 2.0)
+    return Request(make_request().id, "a", 0.0, 2.0, 1, pending)
+
+
+def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_the_loop() -> None:
+    """A launch at 1 s and, behind it, one of so few microseconds that it would else run on the loop.
+
+    They end at 1.010 and 1.013 s. The first says that it took 5 ms, as long as the model; the second 3 ms.
+    """
+
+    async def run() -> tuple[list[float], list[float | None]]:
+        long, short = hosted(latency_s={1: 0.01}), hosted(latency_s={1: INLINE_S / 2})
+        script = [Launch(long, (request(),), 1, 1.0), Launch(short, (request(),), 1, 1.01, is_ahead=True)]
+        clock, executor, endings = Clock(), SlowExecutor(), Endings()
+        controller: Any = ScriptedController(script)
+        lane = Lane("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
+        clock.now_s = 1.0
+        lane.ask()
+        assert len(executor.submitted) == 2
+        for ends_s in (1.010, 1.013):
+            clock.now_s = ends_s
+            executor.end_first()
+        return endings.started_s, controller.took_s
+
+    started_s, took_s = asyncio.run(run())
+    assert started_s == [1.0, 1.010]
+    assert took_s == [0.005, near(0.003)]
+
+
+def test_nothing_starts_before_it_was_launched() -> None:
+    """Woken for 5 s at 5.3 s: what has come meanwhile would else have waited for less than no time.
+
+    Nor does what stands behind a batch that ended before that was launched, as far as the lane knows.
+    """
+
+    async def run() -> list[float]:
+        host, clock, executor, endings = hosted(latency_s={1: 0.01}), Clock(), SlowExecutor(), Endings()
+        launches = [Launch(host, (request(),), 1, 5.0), Launch(host, (request(),), 1, 5.5, is_ahead=True)]
+        controller: Any = ScriptedController([WaitUntil(5.0), launches[0], IDLE, IDLE, launches[1]])
+        lane = Lane("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
+        for asked_s, ends_s in ((1.0, None), (5.3, 5.4), (5.5, 5.6)):
+            clock.now_s = asked_s
+            lane.ask()
+            if ends_s is not None:
+                clock.now_s = ends_s
+                executor.end_first()
+        return endings.started_s
+
+    assert asyncio.run(run()) == [5.3, 5.5]
+
+
+def test_a_device_is_busy_once_however_many_batches_run() -> None:
+    """Two batches from 1 s on, to 1.010 and 1.013 s, and one alone from 2 s to 2.001 s: 14 ms in all."""
+
+    def launch(at_s: float) -> Launch:
+        request = make_request()
+        pending = Pending((), lambda _: None, 2.0)
+        return Launch(hosted(latency_s={1: 0.01}), (Request(request.id, "a", 0.0, 2.0, 1, pending),), 1, at_s)
+
+    async def run() -> float:
+        clock, executor = Clock(), SlowExecutor()
+        controller: Any = ScriptedController([launch(1.0), launch(1.0), IDLE, IDLE, IDLE, launch(2.0)])
+        lane = Lane("gpu0", controller, double(executor), double(Endings()), clock, {}, double(None), 3600.0)
+        for asked_s, ends_s in ((1.0, (1.010, 1.013)), (2.0, (2.001,))):
+            clock.now_s = asked_s
+            lane.ask()
+            for clock.now_s in ends_s:
+                executor.end_first()
+        return lane.busy_s
+
+    assert asyncio.run(run()) == near(0.014)
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "service_s"),
+    [(0.0, 0.005), (0.0055, 0.005), (0.206, 0.205)],
+    ids=["no process", "handed over", "its process stood still"],
+)
+def test_what_a_process_stood_still_is_time_that_its_device_took(elapsed_s: float, service_s: float) -> None:
+    """Of 5 ms in the model; that the loop hears of the end 50 ms late says nothing of the device."""
+
+    async def run() -> list[float | None]:
+        clock, executor = Clock(), SlowExecutor(elapsed_s)
+        controller = ScriptedController([Launch(hosted(latency_s={1: 0.01}), (request(),), 1, 1.0)])
+        lane = Lane("cpu0", double(controller), double(executor), double(Endings()), clock, {}, double(None), 3600.0)
+        clock.now_s = 1.0
+        lane.ask()
+        clock.now_s = 1.0 + elapsed_s + 0.05
+        executor.end_first()
+        return controller.took_s
+
+    assert asyncio.run(run()) == [near(service_s)]

@@ -1,0 +1,498 @@
+"""Clients that ask for too much, take too long, or go: what they cost, and that nothing is left of them."""
+
+import asyncio
+from functools import partial
+from itertools import count
+
+import pytest
+from http_world import (
+    BYE,
+    LIMITS,
+    SAID_BYE,
+    World,
+    answers,
+    chunked,
+    plain_and_tls,
+    post,
+    run,
+    said,
+    talk,
+    until,
+)
+
+from proteus_cli.serving.http1.limits import CHUNK_BYTES, PIPELINED, HttpLimits
+
+# --- what is too large
+
+
+@pytest.mark.parametrize("most", [10, 2**20])
+def test_a_body_may_be_as_large_as_the_limit_and_no_larger(most: int) -> None:
+    async def conversation(world: World) -> None:
+        for send in (post, lambda target, body: chunked(target, [body[:9], body[9:]])):
+            fits = answers(await world.talk(send(b"/a", b"x" * most) + BYE))
+            assert fits == [(200, said(b"POST", b"/a", b"x" * most)), SAID_BYE]
+            assert [status for status, _ in answers(await world.talk(send(b"/a", b"x" * (most + 1))))] == [413]
+
+    run(conversation, limits=HttpLimits(body_bytes=most))
+
+
+@plain_and_tls
+def test_a_client_that_goes_on_sending_can_still_read_why_it_was_refused(contexts: object) -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(b"POST /a HTTP/1.1\r\ncontent-length: 99999999\r\n\r\n")
+        for _ in range(50):
+            await client.send(bytes(CHUNK_BYTES))
+        ((status, body),) = answers(await client.until_has(b"}"))
+        assert (status, body) == (413, b'{"error":"the body is larger than 1048576 bytes"}')
+        client.close()
+
+    run(conversation, contexts=contexts)
+
+
+@pytest.mark.parametrize(
+    ("before", "endless"),
+    [
+        (b"GET /", b"a" * 1000),
+        (b"GET / HTTP/1.1\r\nx: ", b"a" * 1000),
+        (b"GET / HTTP/1.1\r\n", b"a: b\r\n" * 10),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1;x=", b"a" * 1000),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx: ", b"a" * 1000),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n" * 100),
+    ],
+    ids=["target", "one header", "many headers", "chunk extension", "one trailer", "many trailers"],
+)
+def test_what_stands_around_a_body_has_an_end(before: bytes, endless: bytes) -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        listening = asyncio.create_task(client.rest())
+        await client.send(before)
+        for times in count():
+            if listening.done():
+                break
+            await client.send(endless)
+            await until(
+                partial(lambda sent: world.made[-1].read_bytes >= sent or listening.done(), sent=times * len(endless))
+            )
+            assert times * len(endless) < LIMITS.header_bytes + 2 * CHUNK_BYTES + len(endless)
+        assert [status for status, _ in answers(await listening)] == [431]
+        client.close()
+
+    run(conversation)
+
+
+def test_there_may_be_so_many_headers_and_no_more() -> None:
+    for headers, status in ((128, 200), (129, 431)):
+        lines = b"".join(b"x%d: y\r\n" % number for number in range(headers))
+        assert talk(b"GET /a HTTP/1.1\r\n" + lines + b"\r\n" + BYE)[0][0] == status
+
+
+def test_a_body_in_chunks_of_one_byte_takes_no_more_memory_than_it_has_bytes() -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(chunked(b"/later", [b"x"] * 20_000))
+        await until(lambda: len(world.parrot.waiting) == 1)
+        assert bytes(world.parrot.waiting[0].body) == b"x" * 20_000
+        assert world.connections.body_bytes == 20_000
+        world.parrot.release()
+        await client.until_has(b"/later")
+        client.close()
+
+    run(conversation)
+
+
+def test_large_bodies_wait_in_memory_only_as_far_as_there_is_room() -> None:
+    async def conversation(world: World) -> None:
+        first, second = await world.connect(), await world.connect()
+        await first.send(post(b"/later", bytes(800_000)))
+        await until(lambda: len(world.parrot.waiting) == 1)
+        await second.send(post(b"/a", bytes(800_000)))
+        content = await second.rest()
+        assert [status for status, _ in answers(content)] == [503]
+        assert b"retry-after: 1\r\n" in content
+        world.parrot.release()
+        await first.until_has(b"/later")
+        assert [status for status, _ in answers(await world.talk(post(b"/a", bytes(800_000)) + BYE))] == [200, 200]
+        first.close()
+        second.close()
+
+    run(conversation, most_body_bytes=2**20)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_bodies_of_a_few_kilobytes_are_counted_too(*, known: bool) -> None:
+    async def conversation(world: World) -> None:
+        if known:
+            client = await world.connect()
+            await client.send(post(b"/later", bytes(8000)))
+            await until(lambda: bool(world.parrot.waiting))
+            world.parrot.release()
+            client.close()
+            await world.is_empty()
+        clients = [await world.connect() for _ in range(3)]
+        for client in clients:
+            await client.send(post(b"/later", bytes(8000)))
+        await until(lambda: world.parrot.handled >= 2)
+        listening = [asyncio.create_task(client.rest()) for client in clients]
+        done, others = await asyncio.wait(listening, return_when=asyncio.FIRST_COMPLETED)
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
+        (refused,) = [task.result() for task in done]
+        assert [status for status, _ in answers(refused)] == [503]
+        for client in clients:
+            client.reset()
+
+    run(conversation, most_body_bytes=20_000)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_a_body_unpacks_to_is_counted_until_it_is_answered(*, leaves: bool) -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(post(b"/later", b"packed"))
+        await until(lambda: len(world.parrot.waiting) == 1)
+        (exchange,) = world.parrot.waiting
+        assert exchange.takes(1000)
+        assert not exchange.takes(2**30)
+        assert world.connections.body_bytes == 1000
+        if leaves:
+            client.reset()
+        else:
+            world.parrot.release()
+            await client.until_has(b"/later")
+            client.close()
+        await until(lambda: world.connections.body_bytes == 0)
+
+    run(conversation)
+
+
+# --- too much at once
+
+
+def test_no_more_is_taken_in_than_a_client_may_have_inside() -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(b"".join(post(b"/later/%d" % number, b"") for number in range(3 * PIPELINED)))
+        await asyncio.sleep(0.05)
+        assert len(world.parrot.waiting) == PIPELINED
+        sending = asyncio.create_task(client.send(bytes(2**24)))  # more than the system takes for us
+        await asyncio.sleep(0.05)
+        assert not sending.done()
+        sending.cancel()
+        for number in range(3 * PIPELINED):
+            await until(lambda: bool(world.parrot.waiting))
+            assert len(world.parrot.waiting) <= PIPELINED
+            assert world.parrot.waiting[0].target == b"/later/%d" % number
+            world.parrot.release()
+        content = await client.until_has(b"HTTP/1.1", 3 * PIPELINED + 1)
+        assert [status for status, _ in answers(content)][: 3 * PIPELINED] == [200] * 3 * PIPELINED
+        client.close()
+
+    run(conversation)
+
+
+def test_a_client_that_asks_for_far_too_much_at_once_is_refused_behind_what_it_is_owed() -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(post(b"/later", b"") * 1000)
+        await until(lambda: len(world.parrot.waiting) == PIPELINED)
+        while world.parrot.waiting:
+            world.parrot.release()
+        statuses = [status for status, _ in answers(await client.rest())]
+        assert set(statuses[:-1]) == {200}
+        assert statuses[-1] == 503
+        assert PIPELINED < len(statuses) < 1000
+        client.close()
+
+    run(conversation)
+
+
+@pytest.mark.parametrize("waiting", [0, 250, 256])
+def test_bodies_that_were_read_but_not_taken_in_are_freed_when_their_client_goes(waiting: int) -> None:
+    """With 256 that wait, the next one is refused; its body is freed, too."""
+
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        sent = post(b"/later", b"") * (PIPELINED + waiting) + post(b"/later", bytes(5000))
+        assert len(sent) < CHUNK_BYTES
+        await client.send(sent)
+        await until(lambda: world.made[-1].read_bytes == len(sent))
+        assert world.connections.body_bytes == (5000 if waiting < 256 else 0)
+        client.reset()
+        while world.parrot.waiting:
+            world.parrot.release()
+        await until(lambda: len(world.connections) == 0)
+        assert world.connections.body_bytes == 0
+
+    run(conversation)
+
+
+def test_a_client_that_reads_no_answers_is_asked_no_more_and_then_closed() -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(b"GET /large HTTP/1.1\r\n\r\n" * 30)
+        await until(lambda: world.parrot.handled > 0)
+        await asyncio.sleep(0.05)
+        assert world.parrot.handled < 10  # answers of 1 MiB; what the system buffers is read by nobody
+        await until(lambda: len(world.connections) == 0)
+        client.close()
+
+    run(conversation, limits=HttpLimits(body_bytes=10, request_s=0.2))
+
+
+def test_a_last_answer_that_nobody_reads_is_given_up() -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(b"GET /large HTTP/1.1\r\n\r\n" * 9 + b"GET /large HTTP/1.1\r\nconnection: close\r\n\r\n")
+        await until(lambda: len(world.connections) == 0)
+        client.close()
+
+    run(conversation, limits=HttpLimits(body_bytes=10, request_s=0.2))
+
+
+# --- too slow
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"G",
+        b"GET / HTTP/1.1\r\nx: y",
+        b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 900000\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 900000\r\n\r\n" + bytes(1000),
+        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab",
+    ],
+)
+@plain_and_tls
+def test_a_request_that_does_not_come_to_its_end_is_refused(sent: bytes, contexts: object) -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(sent)
+        async with asyncio.timeout(5.0):  # however much was announced
+            assert [status for status, _ in answers(await client.until_has(b"}"))] == [408]
+        assert world.connections.body_bytes == 0
+        client.close()
+
+    run(conversation, limits=HttpLimits(body_bytes=2**20, request_s=0.2), contexts=contexts)
+
+
+def test_a_request_that_drips_is_refused_as_well() -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        listening = asyncio.create_task(client.rest())
+        await client.send(b"POST / HTTP/1.1\r\ncontent-length: 900000\r\n\r\n")
+        while not listening.done():
+            await client.send(b"x")
+            await asyncio.sleep(0.01)
+        assert [status for status, _ in answers(await listening)] == [408]
+        client.close()
+
+    run(conversation, limits=HttpLimits(body_bytes=2**20, request_s=0.3))
+
+
+def test_a_large_body_may_take_longer_as_long_as_it_keeps_coming() -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        content = bytes(800_000)
+        await client.send(post(b"/a", content)[: -len(content)])
+        for at in range(0, len(content), 100_000):
+            await client.send(content[at : at + 100_000])
+            await asyncio.sleep(0.1)
+        assert answers(await client.until_has(b"/a")) == [(200, said(b"POST", b"/a", content))]
+        client.close()
+
+    run(conversation, limits=HttpLimits(body_bytes=2**20, request_s=0.3))
+
+
+@plain_and_tls
+def test_a_connection_that_nobody_uses_is_closed(contexts: object) -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        assert await client.rest() == b""
+        client.close()
+        client = await world.connect()
+        await client.send(post(b"/a", b""))
+        assert [status for status, _ in answers(await client.rest())] == [200]
+        client.close()
+
+    run(conversation, limits=HttpLimits(body_bytes=10, keep_alive_s=0.1), contexts=contexts)
+
+
+def test_a_request_that_waits_for_its_answer_is_not_idle() -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(post(b"/later", b""))
+        await asyncio.sleep(0.4)
+        world.parrot.release()
+        await client.until_has(b"/later")
+        client.close()
+
+    run(conversation, limits=HttpLimits(body_bytes=10, request_s=0.1, keep_alive_s=0.1, linger_s=0.1))
+
+
+def test_what_stands_before_nonsense_is_answered_however_long_that_takes() -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(post(b"/later", b"") + b"nonsense\r\n\r\n")
+        await asyncio.sleep(0.3)
+        world.parrot.release()
+        assert [status for status, _ in answers(await client.rest())] == [200, 400]
+        client.close()
+
+    run(conversation, limits=HttpLimits(body_bytes=10, linger_s=0.1))
+
+
+def test_a_client_that_does_not_go_is_closed_after_a_while() -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(b"nonsense\r\n\r\n")
+        assert [status for status, _ in answers(await client.rest())] == [400]
+        await until(lambda: len(world.connections) == 0)
+        client.close()
+
+    run(conversation, limits=HttpLimits(body_bytes=10, linger_s=0.1))
+
+
+# --- clients that go
+
+
+def gone(leave: str, sent: bytes, waiting: int) -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(sent)
+        await until(lambda: world.made[-1].read_bytes == len(sent))
+        assert len(world.parrot.waiting) == waiting
+        getattr(client, leave)()
+        await until(lambda: len(world.connections) == 0)
+        assert world.parrot.abandoned_targets == [b"/later"] * waiting
+        assert world.connections.body_bytes == 0
+        client.close()
+
+    run(conversation)
+
+
+@pytest.mark.parametrize("leave", ["close", "reset", "say_no_more"])
+@pytest.mark.parametrize(
+    ("sent", "waiting"),
+    [
+        (b"", 0),
+        (post(b"/later", b""), 1),
+        (post(b"/later", b"") * 3 + b"POST / HT", 3),
+        (post(b"/later", bytes(CHUNK_BYTES * 2)), 1),
+        (post(b"/later", bytes(CHUNK_BYTES * 2))[:-1], 0),
+        (post(b"/later", b"") + post(b"/a", bytes(5000)), 1),
+        (chunked(b"/later", [bytes(70_000)])[:-1], 0),
+    ],
+    ids=["nothing", "waits", "several", "large", "half of a large one", "answered behind", "half of chunks"],
+)
+def test_a_request_whose_client_goes_is_abandoned_once(leave: str, sent: bytes, waiting: int) -> None:
+    gone(leave, sent, waiting)
+
+
+def test_an_answer_to_a_client_that_has_just_gone_is_dropped() -> None:
+    """It is answered before the server has read that the client is gone, or after."""
+
+    async def conversation(world: World) -> None:
+        for pause_s in (0.0, 0.0005, 0.001, 0.002):
+            for _ in range(20):
+                client = await world.connect()
+                await client.send(post(b"/later", b"") * 2)
+                await until(lambda: len(world.parrot.waiting) == 2)
+                exchanges = list(world.parrot.waiting)
+                client.reset()
+                await asyncio.sleep(pause_s)
+                for exchange in exchanges:
+                    if exchange in world.parrot.waiting:
+                        world.parrot.waiting.remove(exchange)
+                        world.parrot.answer(exchange)
+                await until(lambda: len(world.connections) == 0)
+
+    run(conversation)
+
+
+# --- how many there may be
+
+
+@plain_and_tls
+def test_past_the_limit_connections_are_told_to_come_back_and_the_others_served(contexts: object) -> None:
+    async def conversation(world: World) -> None:
+        here = [await world.connect() for _ in range(3)]
+        await until(lambda: len(world.connections) == 3)
+        for _ in range(5):
+            refused = await world.connect()
+            content = await refused.until_has(b"}")
+            assert [status for status, _ in answers(content)] == [503]
+            assert b"retry-after: 1\r\n" in content
+            refused.close()
+        for client in here:
+            await client.send(post(b"/a", b""))
+            await client.until_has(b"/a")
+        here.pop().close()
+        await until(lambda: len(world.connections) == 2)
+        assert answers(await world.talk(BYE)) == [SAID_BYE]
+        for client in here:
+            client.close()
+
+    run(conversation, most=3, contexts=contexts)
+
+
+def test_a_flood_of_connections_past_the_limit_is_closed() -> None:
+    async def conversation(world: World) -> None:
+        here = await world.connect()
+        await until(lambda: len(world.connections) == 1)
+        flood = [await world.connect() for _ in range(400)]
+        await here.send(post(b"/a", b""))
+        await here.until_has(b"/a")
+        for client in flood:
+            client.close()
+        here.close()
+
+    run(conversation, most=1)
+
+
+# --- who may ask
+
+
+def test_a_request_that_is_not_admitted_is_refused_before_its_body_is_read() -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(b"POST /a HTTP/1.1\r\ncontent-length: 900000\r\nexpect: 100-continue\r\n\r\n")
+        content = await client.rest()
+        assert [status for status, _ in answers(content)] == [401]
+        assert b"www-authenticate: Bearer\r\n" in content
+        assert world.parrot.handled == 0
+        client.close()
+        admitted = post(b"/a", b"x", b"authorization: yes\r\n")
+        for pieces in ([admitted + BYE], [admitted, BYE], [admitted, BYE]):
+            assert [status for status, _ in answers(await world.talk(*pieces))] == [200, 401]
+
+    run(conversation, admits=lambda target, headers: headers.get(b"authorization") == b"yes")
+
+
+# --- the end
+
+
+@plain_and_tls
+def test_a_server_that_closes_answers_what_is_inside_and_closes_the_rest(contexts: object) -> None:
+    async def conversation(world: World) -> None:
+        idle, asking, late = [await world.connect() for _ in range(3)]
+        await asking.send(post(b"/later", b"") * 2)
+        await until(lambda: len(world.parrot.waiting) == 2 and len(world.connections) == 3)
+        closing = asyncio.create_task(world.connections.close(5.0))
+        await until(lambda: world.connections.is_draining)
+        await late.send(post(b"/a", b""))  # on its way while the server begins to close
+        content = await late.until_has(b"/a")
+        assert b"connection: close\r\n" in content
+        assert await idle.rest() == b""
+        idle.close()
+        late.close()
+        world.parrot.release()
+        world.parrot.release()
+        content = await asking.until_has(b"/later", 2)
+        assert content.count(b"connection: close") == 1
+        asking.close()
+        await asyncio.wait_for(closing, 2.0)
+
+    run(conversation, contexts=contexts)

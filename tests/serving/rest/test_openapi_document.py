@@ -1,0 +1,165 @@
+"""The OpenAPI document describes the routes that there are, all of them, and refers to nothing that isn't there."""
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from builders import make_catalog, make_family
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema_rs import validator_for
+
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.policies import live_policy_named
+from proteus_cli.errors import BadRequest
+from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.oip.models import Models
+from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.rest.codec import Codec
+from proteus_cli.serving.rest.front_end import STATUS
+from proteus_cli.serving.rest.openapi import OPERATIONS, document
+from proteus_cli.serving.rest.pages import Pages
+from proteus_cli.serving.telemetry.history import History
+
+FLOAT, BOOL = np.dtype(np.float32), np.dtype(np.bool_)
+SMALL = Signature((TensorSpec("x", FLOAT, (4,)), TensorSpec("on", BOOL, ())), (TensorSpec("y", FLOAT, (3,)),))
+LARGE = Signature((TensorSpec("image", FLOAT, (3, 224, 224)),), (TensorSpec("y", FLOAT, (3,)),))
+FAMILIES = {"small": SMALL, "large": LARGE}
+HTTP = Path(__file__).parents[3] / "proteus_cli" / "serving" / "http1"
+
+
+def operations(found: Any) -> dict[tuple[str, str], Any]:
+    return {(path, verb): operation for path, verbs in found["paths"].items() for verb, operation in verbs.items()}
+
+
+def pages() -> Pages:
+    catalog = make_catalog(make_family("small", {"v": 0.9}))
+    controller = Controller(catalog.slo_s(), {"cpu0": 1}, live_policy_named("proteus"))
+    plane = DataPlane(
+        catalog, controller, Lifecycle(), lambda: 0.0, signatures={"small": SMALL}, most_rows={"small": 8},
+        best_accuracy={"small": 0.9},
+    )  # fmt: skip
+    models, nothing = Models(plane, platform="onnxruntime", devices=()), cast("Any", None)
+    history = History(plane, plane.clock)
+    return Pages(plane, models, nothing, platform="onnxruntime", status=dict, by_hand=nothing, history=history)
+
+
+def test_each_route_is_described_and_each_description_has_a_route() -> None:
+    assert {path: set(verbs) for path, verbs in OPERATIONS.items()} == pages().routes
+
+
+@pytest.mark.parametrize("needs_token", [False, True])
+def test_references_lead_somewhere_and_nothing_is_left_over(needs_token: bool) -> None:  # noqa: FBT001
+    found = document(FAMILIES, needs_token=needs_token)
+    named = {
+        f"#/components/{kind}/{name}"
+        for kind, entries in found["components"].items()
+        if kind != "securitySchemes"
+        for name in entries
+    }
+    used = set(re.findall(r'"\$ref": "([^"]*)"', json.dumps(found)))
+    assert used <= named
+    assert named - used <= {"#/components/responses/NoToken"}
+    ids = [operation["operationId"] for operation in operations(found).values()]
+    assert len(set(ids)) == len(ids)
+
+
+def test_each_error_of_a_request_has_its_status_described() -> None:
+    found = operations(document(FAMILIES))
+    described = {int(status) for operation in found.values() for status in operation["responses"]}
+    assert set(STATUS.values()) - described == {405}  # which no request gets that the document has
+    refused = set(re.findall(r"Refusal\((\d+),", (HTTP / "connection.py").read_text(encoding="utf-8")))
+    assert {"408", "413", "431"} <= refused
+    for operation in found.values():  # 401 is described where tokens are asked for, 405 is for what is no operation
+        assert refused - {"401", "405"} <= set(operation["responses"])
+
+
+def test_tokens_are_described_where_they_are_asked_for() -> None:
+    found = document(FAMILIES, needs_token=True)
+    assert found["security"] == [{"token": []}]
+    for (path, _), operation in operations(found).items():
+        is_open = path.startswith(("/v2/health/", "/ui/")) or path == "/"
+        assert ("401" in operation["responses"]) != is_open
+        assert (operation.get("security") == []) == is_open
+    assert "WWW-Authenticate" in found["components"]["responses"]["NoToken"]["headers"]
+    without = document(FAMILIES)
+    assert "security" not in without
+    assert all("401" not in operation["responses"] for operation in operations(without).values())
+
+
+def test_families_are_named_and_small_ones_have_an_example() -> None:
+    operation = document(FAMILIES)["paths"]["/v2/models/{model}/versions/{version}/infer"]["post"]
+    assert [parameter["schema"].get("enum") for parameter in operation["parameters"]] == [
+        ["small", "large"], ["1"], None,
+    ]  # fmt: skip
+    examples = operation["requestBody"]["content"]["application/json"]["examples"]
+    assert {name: example["value"] for name, example in examples.items()} == {
+        "small": {
+            "inputs": [
+                {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 0, 0]},
+                {"name": "on", "shape": [1], "datatype": "BOOL", "data": [False]},
+            ]
+        }
+    }
+
+
+# --- a request with something in the place of one of its parts
+
+RIGHT: dict[str, Any] = {
+    "inputs": [
+        {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2.5, 3, 4], "parameters": {"more": 1}},
+        {"name": "on", "shape": [1], "datatype": "BOOL", "data": [True]},
+    ],
+    "id": "a",
+    "parameters": {"timeout": 1000, "priority": 1, "min_accuracy": 0.5, "binary_data_output": True, "more": {}},
+    "outputs": [{"name": "y", "parameters": {"binary_data": False}}],
+}
+PLACES: list[tuple[str | int, ...]] = [
+    (), ("inputs",), ("id",), ("parameters",), ("outputs",),
+    *(("parameters", name) for name in ("timeout", "priority", "min_accuracy", "binary_data_output")),
+    ("outputs", 0), ("outputs", 0, "name"), ("outputs", 0, "parameters"), ("outputs", 0, "parameters", "binary_data"),
+    *(("inputs", 0, name) for name in ("name", "shape", "datatype", "data", "parameters")),
+    ("inputs", 0), ("inputs", 0, "shape", 0), ("inputs", 0, "data", 0), ("inputs", 0, "parameters", "binary_data_size"),
+]  # fmt: skip
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "data", "a"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+REQUESTS = validator_for({**document(FAMILIES), "$ref": "#/components/schemas/InferRequest"})
+
+
+def with_other(place: tuple[str | int, ...], value: Any) -> Any:
+    if not place:
+        return value
+    request = copy.deepcopy(RIGHT)
+    *way, last = place
+    inside: Any = request
+    for step in way:
+        inside = inside[step]
+    inside[last] = value
+    return request
+
+
+def test_a_right_request_is_right() -> None:
+    assert REQUESTS.is_valid(RIGHT)
+    assert Codec("small", SMALL, 8).decode(json.dumps(RIGHT).encode(), None).rows == 1
+
+
+@settings(max_examples=1000)
+@given(st.sampled_from(PLACES), ANYTHING)
+def test_what_the_document_does_not_allow_is_refused(place: tuple[str | int, ...], value: Any) -> None:
+    request = with_other(place, value)
+    content = json.dumps(request).encode()
+    try:
+        Codec("small", SMALL, 8).decode(content, None)
+    except BadRequest:
+        return
+    assert REQUESTS.is_valid(json.loads(content)), request

@@ -1,0 +1,106 @@
+"""The files of the page: what is packaged is what was taken, tagged, packed, and let in as it should be."""
+
+import gzip
+import re
+import subprocess
+import sys
+import zipfile
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from proteus_cli.serving.rest.site import AT, FILES, INDEX, TARGETS, Site
+from proteus_cli.serving.transport.listening import admits
+from proteus_cli.serving.transport.tokens import Tokens
+
+FOLDER = files("proteus_cli.serving.rest") / "site_files"
+GZIP = {b"accept-encoding": b"gzip, br"}
+
+
+def test_what_comes_from_elsewhere_is_untouched() -> None:
+    lines = (FOLDER / "vendor" / "VERSIONS").read_text().splitlines()
+    taken = [line.split() for line in lines if not line.startswith("#")]
+    names = {"dist/uPlot.iife.min.js": "uPlot.iife.min.js", "dist/uPlot.min.css": "uPlot.min.css"}
+    assert {path for _, path, _ in taken} == {*names, "LICENSE"}
+    for package, path, digest in taken:
+        content = (FOLDER / "vendor" / names.get(path, "LICENSE.uPlot")).read_bytes()
+        assert sha256(content).hexdigest() == digest
+        if path.endswith(".js"):
+            assert package.removeprefix("uplot@").encode() in content[:300]
+
+
+def test_each_file_is_served_and_no_other_lies_there() -> None:
+    there = {file.name for folder in (FOLDER, FOLDER / "vendor") for file in folder.iterdir() if file.is_file()}
+    assert there - {"VERSIONS", "LICENSE.uPlot"} == set(FILES)
+
+
+def test_pages_refer_only_to_files_that_are_there_and_to_nobody_else() -> None:
+    """By address; imports of scripts; the policy would block what is inline, so there is nothing."""
+    index = (FOLDER / INDEX).read_text()
+    referred = set(re.findall(r'(?:src|href)="(/[^"]*)"', index))
+    assert referred - {"/openapi.json", "/metrics"} <= {AT + name for name in FILES}
+    assert not re.search(r"https?://|<style|\sstyle=|\son\w+=|<script>", index)
+    for name in FILES:
+        if not name.endswith(".js") or name.startswith("uPlot"):
+            continue
+        script = (FOLDER / name).read_text()
+        assert {AT + imported for imported in re.findall(r'from "\./([^"]+)"', script)} <= TARGETS
+        assert not re.search(r"eval\(|innerHTML|https?://(?!www\.w3\.org/2000/svg)", script)
+
+
+def test_files_are_packed_for_who_takes_it_under_a_tag_of_their_own() -> None:
+    site = Site()
+    for name in FILES:
+        plain, packed = site.file(name, {}), site.file(name, GZIP)
+        assert gzip.decompress(packed.body) == plain.body
+        assert b"content-encoding: gzip\r\n" in packed.headers
+        assert b"content-encoding" not in plain.headers
+        assert plain.tag != packed.tag
+        for file in (plain, packed):
+            assert b"etag: %b\r\n" % file.tag in file.headers
+            assert b"cache-control: no-cache\r\n" in file.headers
+            assert b"vary: accept-encoding\r\n" in file.headers
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_known"),
+    [("{}", True), ("W/{}", True), ('"x", {}', True), ("*", True), ('"x"', False), ("", False), ("{}x", False)],
+)
+def test_who_has_a_file_is_not_sent_it_again(asked: str, is_known: bool) -> None:  # noqa: FBT001
+    file = Site().file(INDEX, {})
+    assert file.is_known_to({b"if-none-match": asked.format(file.tag.decode()).encode()}) is is_known
+
+
+def test_scripts_come_from_this_server_only() -> None:
+    headers = Site().file(INDEX, {}).headers.decode()
+    (policy,) = re.findall(r"content-security-policy: (.*)\r\n", headers)
+    assert "default-src 'none'" in policy
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+
+
+@pytest.mark.parametrize(
+    ("target", "is_open"),
+    [
+        (b"/", True), (b"/?token=no", True), (b"/ui/main.js", True), (b"/ui/main.js?1", True),
+        (b"/v2/health/live?x", True),
+        (b"/ui/", False), (b"/ui/other", False), (b"/ui/../v2", False), (b"/v2/proteus/history", False),
+        (b"/v2/proteus/history?/", False), (b"//", False),
+    ],
+)  # fmt: skip
+def test_the_page_needs_no_token_and_its_numbers_do(target: bytes, is_open: bool) -> None:  # noqa: FBT001
+    assert admits(Tokens(["f00d" * 8]), target, {}) is is_open
+
+
+def test_a_wheel_has_the_files(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    there = {name.rpartition("/")[2] for name in names if "/site_files/" in name}
+    assert there >= {*FILES, "VERSIONS", "LICENSE.uPlot"}
+    assert any("dist-info/licenses" in name and name.endswith("LICENSE.uPlot") for name in names)

@@ -1,0 +1,167 @@
+"""What `/metrics` says can be read by Prometheus, keeps to its rules, and is written fast."""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import pytest
+from builders import hosted, make_catalog, make_family, make_placement, make_plan, make_profile, make_request
+from hypothesis import given
+from hypothesis import strategies as st
+from lint import problems
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from proteus_cli.backends.base import Signature
+from proteus_cli.control.breaker import Event
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.policies import live_policy_named
+from proteus_cli.domain.request import Outcome
+from proteus_cli.errors import EngineError
+from proteus_cli.serving.adaptation.loop import Adaptation
+from proteus_cli.serving.adaptation.solver_process import SolverState
+from proteus_cli.serving.devices.executor import Losable
+from proteus_cli.serving.fleet.deploy import Fleet
+from proteus_cli.serving.fleet.loading import Failed
+from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.requests.counts import Histogram
+from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.telemetry.exposition import OPENMETRICS, TEXT, Described, Exposition, Kind
+from proteus_cli.serving.telemetry.history import History
+from proteus_cli.serving.telemetry.loop_lag import LoopLag
+from proteus_cli.serving.telemetry.metrics import Metrics
+from proteus_cli.serving.telemetry.status import Server
+from proteus_cli.serving.transport.connections import Connections
+
+Parse = Callable[[str], Iterable[Metric]]
+FORMATS: list[Any] = [
+    pytest.param(b"text/plain", TEXT, parse_text, id="text"),
+    pytest.param(b"application/openmetrics-text; version=1.0.0", OPENMETRICS, parse_openmetrics, id="openmetrics"),
+]
+VARIANTS = {f"v{number}": 0.5 + number / 100 for number in range(6)}
+LIMIT_S = 0.1  # ten times of what it takes here
+
+
+def counted(families: int, devices: int, run_on: int) -> Metrics:
+    """Metrics of so large a deployment, where every variant has run on ``run_on`` devices."""
+    names = [f"family-{number}" for number in range(families)]
+    ids = [f"gpu{number}" for number in range(devices)]
+    catalog = make_catalog(*(make_family(name, VARIANTS) for name in names))
+    controller = Controller(catalog.slo_s(), dict.fromkeys(ids, 1), live_policy_named("proteus"))
+    placed = [(device, names[place % families]) for place, device in enumerate(ids)]
+    plan = make_plan(*(make_placement(device, family, "v0") for device, family in placed))
+    controller.adopt(plan, [hosted(d, f, "v0", latency_s={1: 0.01, 4: 0.02}) for d, f in placed], 0.0)
+    plane = DataPlane(
+        catalog, controller, Lifecycle(), lambda: 1.0, signatures=dict.fromkeys(names, Signature((), ())),
+        most_rows=dict.fromkeys(names, 64), best_accuracy=dict.fromkeys(names, 0.9),
+    )  # fmt: skip
+    idle: Any = Losable("none")
+    fleet = Fleet(
+        controller, dict.fromkeys(ids, idle), plane, plane.clock,
+        models={}, profiles={device: make_profile(device) for device in ids}, signatures={},
+    )  # fmt: skip
+    plane.lanes = fleet.lanes
+    if ids:
+        fleet.breakers[ids[0]].on(Event.HUNG, 1.0, "a test")
+        fleet.engine_broke(Failed(ids[0], (names[0], "v0"), EngineError("a test")))
+    for counts in plane.counts.values():
+        for variant in VARIANTS:
+            for device in ids[:run_on]:
+                counts.ended(Outcome.SERVED, variant, device, requests=12_345)
+                counts.ended(Outcome.LATE, variant, device)
+                counts.ran([0.001, 0.02], 0.01, rows=2, compute_s=0.009, now_s=1.0)
+                counts.served(1, rows=1, waited_s=0.001, took_s=0.01, compute_s=0.009, accuracy=0.9, now_s=1.0)
+    for number in range(50):
+        controller.offer(make_request(number, family=names[0]), 1.0)
+    plane.refusals["BadRequest"] += 1
+    server = Server(
+        plane,
+        fleet,
+        Adaptation(controller, fleet, plane.clock),
+        {},
+        History(plane, plane.clock),
+        "auto",
+        SolverState(),
+    )
+    return Metrics(server, Connections(most=9, most_body_bytes=9), LoopLag())
+
+
+def shown(accept: bytes, *size: int) -> tuple[bytes, bytes]:
+    async def run() -> tuple[bytes, bytes]:
+        return counted(*size).page(accept)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(("accept", "content_type", "parse"), FORMATS)
+def test_all_of_it_is_read_back_and_keeps_to_the_rules(accept: bytes, content_type: bytes, parse: Parse) -> None:
+    content, said = shown(accept, 2, 3, 2)
+    assert said == content_type
+    lines = content.decode()
+    families = list(parse(lines))
+    assert len(families) > 40
+    assert len({family.name for family in families}) == len(families)
+    complaints = {}
+    for family in families:
+        is_counter_named = f"\n{family.name}_total" in lines
+        found = problems(family, is_counter_named=is_counter_named)
+        if found and not family.name.startswith(("nv_inference_", "python_")):  # names that others have chosen
+            complaints[family.name] = found
+    assert complaints == {}
+
+
+@pytest.mark.parametrize(("accept", "content_type", "parse"), FORMATS)
+def test_histograms_add_up(accept: bytes, content_type: bytes, parse: Parse) -> None:
+    content, _ = shown(accept, 1, 1, 1)
+    latency = next(f for f in parse(content.decode()) if f.name == "proteus_request_latency_seconds")
+    of = {(s.name.rpartition("_")[2], s.labels.get("le")): s.value for s in latency.samples}
+    assert of["bucket", "0.01"] == 0  # of two requests in each of six batches: 11 and 30 ms, within an SLO of 100
+    assert of["bucket", "0.025"] == 6
+    assert of["bucket", "0.05"] == of["bucket", "0.1"] == of["bucket", "+Inf"] == of["count", None] == 12
+    assert of["sum", None] == pytest.approx(6 * (0.011 + 0.030))
+
+
+NUMBERS = st.floats(allow_nan=False) | st.integers(0, 2**53)
+
+
+@given(samples=st.lists(st.tuples(st.text(), st.text(), NUMBERS), unique_by=lambda entry: entry[:2], max_size=5))
+@pytest.mark.parametrize("openmetrics", [True, False])
+def test_labels_of_any_text_are_read_back(*, samples: list[tuple[str, str, float]], openmetrics: bool) -> None:
+    exposition = Exposition(openmetrics=openmetrics)
+    metric = Described("some_gauge", Kind.GAUGE, "Help.", ("one", "other"))
+    wanted = {(one, other): float(number) for one, other, number in samples if "\r" not in one + other}
+    exposition.add(metric, wanted.items())
+    (family,) = (parse_openmetrics if openmetrics else parse_text)(exposition.finished().decode())
+    assert {(s.labels["one"], s.labels["other"]): s.value for s in family.samples} == wanted
+
+
+@given(st.lists(st.floats(0, 100), max_size=30))
+def test_a_histogram_counts_each_value_once_in_its_bucket(values: list[float]) -> None:
+    histogram = Histogram((0.1, 1.0, 10.0))
+    for value in values:
+        histogram.add(value)
+    exposition = Exposition(openmetrics=True)
+    exposition.add_histograms(Described("h", Kind.HISTOGRAM, "Help."), [((), histogram)])
+    parse: Parse = parse_openmetrics
+    (family,) = parse(exposition.finished().decode())
+    buckets = {float(s.labels["le"]): s.value for s in family.samples if s.name == "h_bucket"}
+    assert buckets == {bound: sum(v <= bound for v in values) for bound in (0.1, 1.0, 10.0, math.inf)}
+
+
+def test_a_large_deployment_is_shown_in_a_moment() -> None:
+    """20 families of 6 variants on 100 devices, each variant having run on ten."""
+
+    async def run() -> list[float]:
+        metrics, took_s = counted(20, 100, 10), []
+        for _ in range(7):
+            start_s = perf_counter()
+            content, _ = metrics.page(b"")
+            took_s.append(perf_counter() - start_s)
+            assert content.count(b"\n") > 4000
+        return took_s
+
+    assert median(asyncio.run(run())) < LIMIT_S

@@ -1,0 +1,22 @@
+"""Sockets to listen on."""
+
+import asyncio
+import socket
+from contextlib import ExitStack
+
+from proteus_cli.serving.transport.listening import listen
+from proteus_cli.serving.transport.tls import accepting
+
+AT_ONCE = 300  # asyncio's own backlog is 100
+
+
+def test_a_crowd_that_comes_while_the_loop_is_busy_waits_at_the_door() -> None:
+    """One beyond the backlog would be asked by the system to try again in a second."""
+
+    async def run() -> None:
+        with listen("127.0.0.1", 0) as listener, ExitStack() as crowd:
+            async with accepting(listener, asyncio.Protocol):
+                for _ in range(AT_ONCE):
+                    crowd.enter_context(socket.create_connection(listener.getsockname(), timeout=0.5))
+
+    asyncio.run(run())
