@@ -42,14 +42,14 @@ from benchmarks.planner_instances import (
     with_types,
     with_variants,
 )
-from benchmarks.planner_rivals import Choices, most_multiple_of, objection, relaxed
+from benchmarks.planner_rivals import Choices, max_multiple_of, objection, relaxed
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
-from proteus_cli.planning.explain import most_multiple
+from proteus_cli.planning.explain import max_multiple
 from proteus_cli.planning.planner import TIME_LIMIT_S, Planner
 from proteus_cli.planning.solve import minimise
 
@@ -197,7 +197,7 @@ def _paper_tasks(*, quick: bool) -> Iterator[Task]:
     yield Task(section, "from the plan before", fleet, demands, chained, chained=True, checks=12)
     choices, mixes = Choices.of(fleet), spread(rates, len(LOADS_BEYOND) if quick else 10 * len(LOADS_BEYOND))
     beyond = (
-        scaled(mix, load / HEADROOM * most_multiple_of(choices, mix))
+        scaled(mix, load / HEADROOM * max_multiple_of(choices, mix))
         for mix, load in zip(mixes, cycle(LOADS_BEYOND), strict=False)
     )
     yield Task(section, "more than can be served", fleet, tuple(beyond), Aim(), checks=8)
@@ -209,7 +209,7 @@ def _synthetic_tasks(*, quick: bool) -> Iterator[Task]:
     choices = Choices.of(fleet)
     mixes = [synthetic_mix(fleet, rng) for _ in range(1 if quick else 3)]
     for load in LOADS[1::3] if quick else LOADS:
-        demands = tuple(scaled(mix, load / HEADROOM * most_multiple_of(choices, mix)) for mix in mixes)
+        demands = tuple(scaled(mix, load / HEADROOM * max_multiple_of(choices, mix)) for mix in mixes)
         yield Task(
             f"{sum(fleet.counts.values()):,} devices",
             f"load {load:g}",
@@ -352,7 +352,7 @@ def _compared(planner: Planner, task: Task, plans: list[Plan | None]) -> tuple[t
 def _over_demand(multiples: tuple[float, ...]) -> Iterator[OverDemand]:
     fleet, mix = paper_fleet(), mean_mix(paper_rates())
     planner, choices = _planner(fleet, headroom=1.0), Choices.of(fleet)
-    most = most_multiple(planner, mix)
+    most = max_multiple(planner, mix)
     for multiple in multiples:
         demand = scaled(mix, most * multiple)
         with patch("proteus_cli.planning.lexicographic.minimise", wraps=minimise) as solver:

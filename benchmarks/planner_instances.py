@@ -26,7 +26,7 @@ NOBODY = MadeBy(version="", host="", time="")
 GIGABYTE = 10**9
 BATCHES = (1, 2, 4, 8)  # as in the paper's artifact
 
-LEAST_BYTES, MOST_BYTES = 0.1 * GIGABYTE, 4 * GIGABYTE
+MIN_BYTES, MAX_BYTES = 0.1 * GIGABYTE, 4 * GIGABYTE
 MEMORY_BYTES = {"cpu": 16 * GIGABYTE, "v100": 16 * GIGABYTE, "gtx1080ti": 11 * GIGABYTE}
 
 
@@ -108,7 +108,7 @@ def with_memory(fleet: Fleet, of_it: float = 1.0) -> Fleet:
 
     def sized(measured: VariantProfile) -> VariantProfile:
         place = math.log(on_cpu_s[measured.family, measured.variant] / fastest_s) / math.log(slowest_s / fastest_s)
-        return msgspec.structs.replace(measured, memory_bytes=round(LEAST_BYTES * (MOST_BYTES / LEAST_BYTES) ** place))
+        return msgspec.structs.replace(measured, memory_bytes=round(MIN_BYTES * (MAX_BYTES / MIN_BYTES) ** place))
 
     return replace(
         fleet,

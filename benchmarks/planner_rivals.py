@@ -29,7 +29,7 @@ LESS_SERVED = 1e-5
 ROUNDING = 1e-6
 EXACT_GAP = 1e-6
 
-FIRST_BETA, BETA_STEP, LEAST_BETA = 1.0, 0.05, 0.2
+FIRST_BETA, BETA_STEP, MIN_BETA = 1.0, 0.05, 0.2
 BETA_GAP, BETA_TIME_LIMIT_S = 1e-4, 20.0  # the artifact: 0.5 and 500 s
 
 
@@ -80,7 +80,7 @@ def _members(of: Ints, count: int) -> sp.csr_array:
     return sp.csr_array((np.ones(len(of)), (of, np.arange(len(of)))), shape=(count, len(of)))
 
 
-def most_multiple_of(choices: Choices, mix: Mapping[str, float]) -> float:
+def max_multiple_of(choices: Choices, mix: Mapping[str, float]) -> float:
     """The largest multiple of a demand that could be served if devices could be divided at will."""
     shares = sp.hstack([choices.of_kind, sp.csr_array((len(choices.device_count), 1))])
     carried = sp.hstack([-(choices.of_family @ sp.diags_array(choices.qps)), sp.csr_array(choices.array(mix)[:, None])])
@@ -107,7 +107,7 @@ def objection(choices: Choices, plan: Plan, *, shares_devices: bool, time_limit_
     served_qps = sum(p.rate_qps for p in plan.placements)
     missed = 1 - served_qps / demand_qps
     promises = plan.solver.status == "optimal"
-    best, bound = program.least_missed(is_divisible=shares_devices)
+    best, bound = program.min_missed(is_divisible=shares_devices)
     if missed < bound - ROUNDING or (promises and missed > best + LESS_SERVED):
         return f"misses {missed:.6f} of the demand, where from {bound:.6f} to {best:.6f} is right", True
     accuracy_of = {(f.name, v.name): v.accuracy for f in choices.fleet.catalog.families for v in f.variants}
@@ -127,7 +127,7 @@ class _Program:
         self._size, families = len(choices.qps), len(demand_qps)
         capacity_frac = choices.qps / demand_qps.sum()
         asked = demand_qps / demand_qps.sum()
-        most_hosts = np.minimum(np.ceil(asked[choices.family] / capacity_frac), choices.device_count[choices.kind])
+        max_hosts = np.minimum(np.ceil(asked[choices.family] / capacity_frac), choices.device_count[choices.kind])
         self._within = sp.block_array(
             [
                 [choices.of_kind, None, None],
@@ -137,10 +137,10 @@ class _Program:
         )
         self._least = np.concatenate([np.full(len(choices.device_count) + self._size, -np.inf), asked])
         self._most = np.concatenate([choices.device_count, np.zeros(self._size), asked])
-        self._upper = np.concatenate([most_hosts, asked[choices.family], asked])
+        self._upper = np.concatenate([max_hosts, asked[choices.family], asked])
         self._missed = np.concatenate([np.zeros(2 * self._size), np.ones(families)])
 
-    def least_missed(self, *, is_divisible: bool) -> tuple[float, float]:
+    def min_missed(self, *, is_divisible: bool) -> tuple[float, float]:
         """The least part of the demand that must be missed: the best found, and a bound."""
         return self._minimised(self._missed, 1.0, is_divisible)
 
@@ -211,7 +211,7 @@ def relaxed(choices: Choices, demand: Mapping[str, float], *, is_as_coded: bool)
         to_hosts = assigned <= cp.multiply(demand_qps[choices.family], hosts)
         constraints += [everything, to_hosts, served <= assigned]
     beta, solves, problem = FIRST_BETA, 0, None
-    while beta > LEAST_BETA:
+    while beta > MIN_BETA:
         enough = cp.sum(served) >= beta * demand_qps.sum()
         problem = cp.Problem(cp.Maximize(choices.accuracy @ assigned), [*constraints, enough])
         solves += 1

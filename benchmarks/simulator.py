@@ -39,7 +39,7 @@ from proteus_cli.replay.trace import read_trace
 from proteus_cli.simulation.run import Simulated, simulate
 
 HEADROOM = 1.2
-MOST_S = 15.0  # the whole paper trace, a plan every second
+MAX_S = 15.0  # the whole paper trace, a plan every second
 SIMPLY_PLANNED = ",".join(policy.name for policy in POLICIES.values() if policy.plans == "optimal")
 SYNTHETIC = {  # outcomes of the synthetic trace, by policy
     "proteus": {"served": 100411},
@@ -157,7 +157,7 @@ def _every_second(world: World) -> None:
     assert len(run.replans) >= 0.9 * world.trace.duration_s / 1.05, "a plan every second, which takes 0.05 s to make"
     print(
         f"{world.trace.name} with {len(run.replans)} changes of plan, one every second: {wall_s:.1f} s "
-        f"(at most {MOST_S:.0f}), of which {solving_s:.1f} s planning"
+        f"(at most {MAX_S:.0f}), of which {solving_s:.1f} s planning"
     )
 
 

@@ -61,7 +61,7 @@ class World:
         controller = Controller(catalog.slo_s(), dict.fromkeys(self.hosted, 1), live_policy_named("proteus"))
         self.plane = DataPlane(
             catalog, controller, Lifecycle(), self.clock, signatures=dict.fromkeys(names, Signature((X,), (X,))),
-            most_rows=dict.fromkeys(names, 8), best_accuracy=dict.fromkeys(names, ACCURACY),
+            max_rows=dict.fromkeys(names, 8), best_accuracy=dict.fromkeys(names, ACCURACY),
         )  # fmt: skip
         idle = cast("Any", Losable("none"))
         lanes: dict[str, Lane] = {}

@@ -30,7 +30,7 @@ from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
-from proteus_cli.planning.explain import most_multiple
+from proteus_cli.planning.explain import max_multiple
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.loadgen import Load, replay
 from proteus_cli.replay.own_server import own_server
@@ -80,7 +80,7 @@ class Lab:
     @cached_property
     def most_accurate_qps(self) -> float:
         """What the most accurate variants carry, of all families alike."""
-        return most_multiple(self.planner(policy_named("most-accurate"), 1.0), self.shares)
+        return max_multiple(self.planner(policy_named("most-accurate"), 1.0), self.shares)
 
     def planner(self, policy: Policy, headroom: float, rules: Rules = RULES) -> Planner:
         return planner_for(self.place, policy, headroom, profiles=self.profiles, rules=rules)

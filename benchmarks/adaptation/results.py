@@ -12,7 +12,7 @@ MOST_ACCURATE, LEAST_ACCURATE = "most accurate", "least accurate"
 MEAN, PEAK = "static, mean demand", "static, peak demand"
 STATIC = (MOST_ACCURATE, LEAST_ACCURATE, MEAN, PEAK)
 
-MOST_VIOLATIONS = 0.01
+MAX_VIOLATIONS = 0.01
 
 Kind = Literal["measured", "simulated"]
 
@@ -97,7 +97,7 @@ class Benchmark(Value, frozen=True):
     @property
     def best_static(self) -> str | None:
         """The most accurate static plan that keeps to its SLO: one that refuses a third isn't accurate but small."""
-        kept = [name for name in STATIC if self.median(name, "measured", violations) <= MOST_VIOLATIONS]
+        kept = [name for name in STATIC if self.median(name, "measured", violations) <= MAX_VIOLATIONS]
         return max(kept, key=lambda name: self.median(name, "measured", accuracy), default=None)
 
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.planner_instances import Fleet, paper_fleet, synthetic_fleet
-from benchmarks.planner_rivals import Choices, most_multiple_of
+from benchmarks.planner_rivals import Choices, max_multiple_of
 from proteus_cli.cli.planning import fleet_of, planner_for
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.profile import Profile
@@ -36,13 +36,13 @@ class Cluster:
         """The planner that the command line would use."""
         return planner_for(self.place, policy, headroom, profiles=self.profiles)
 
-    def most_qps(self, shares: Mapping[str, float]) -> float:
+    def max_qps(self, shares: Mapping[str, float]) -> float:
         """The most that could be carried of a mix, whatever the accuracy, if devices could be divided at will.
 
         Queries per second, all families together, for the SLOs of the fleet's own catalog.
         """
         mix = {family: shares.get(family, 0.0) for family in self.families}
-        return most_multiple_of(Choices.of(self.fleet), mix) * sum(mix.values())
+        return max_multiple_of(Choices.of(self.fleet), mix) * sum(mix.values())
 
 
 def cluster_at(directory: Path, *, is_paper: bool, slo: str | None = None) -> Cluster:

@@ -152,10 +152,10 @@ def _every_30_s(policy: Policy) -> Policy:
 
 
 def _aims(run: Figures) -> tuple[Aim, ...]:
-    most_violations, least_accuracy, most_drop = AIMS[run.load_time_s]
+    max_violations, min_accuracy, max_drop = AIMS[run.load_time_s]
     when = "loads free" if not run.load_time_s else f"{run.load_time_s:g} s to load"
     return (
-        Aim(f"violations, {when}", 100 * run.slo_violation_ratio, most_violations, "%", is_most=True),
-        Aim(f"relative accuracy, {when}", 100 * (run.relative_accuracy or 0), least_accuracy, "%", is_most=False),
-        Aim(f"maximum drop, {when}", run.max_accuracy_drop or 0, most_drop, "points", is_most=True),
+        Aim(f"violations, {when}", 100 * run.slo_violation_ratio, max_violations, "%", is_most=True),
+        Aim(f"relative accuracy, {when}", 100 * (run.relative_accuracy or 0), min_accuracy, "%", is_most=False),
+        Aim(f"maximum drop, {when}", run.max_accuracy_drop or 0, max_drop, "points", is_most=True),
     )

@@ -35,7 +35,7 @@ def measure(lab: Lab) -> Section:
     """Each rule under each kind of arrivals, bound early and late."""
     present = lab.cluster().families
     families = IMAGES if set(IMAGES) <= set(present) else present[: len(IMAGES)]
-    rate_qps = LOAD * lab.cluster().most_qps(dict.fromkeys(families, 1.0))
+    rate_qps = LOAD * lab.cluster().max_qps(dict.fromkeys(families, 1.0))
     traces = {name: _trace(name, shape, families, rate_qps, lab) for name, shape in ARRIVALS.items()}
     demand = tuple((family, rate_qps / len(families)) for family in families)
     early = replace(POLICIES["proteus-paper"], replanning=None, headroom=HEADROOM)

@@ -58,7 +58,7 @@ def made_up(cluster: Cluster, kinds: tuple[str, ...], loads: tuple[float, ...], 
 def _made_up(cluster: Cluster, kind: str, load: float, duration_s: float) -> Trace:
     rng = np.random.default_rng([SEED, *kind.encode(), round(100 * load)])
     shares = synthetic_mix(cluster.fleet, rng)
-    top_qps = load * cluster.most_qps(shares)
+    top_qps = load * cluster.max_qps(shares)
     shape, rate_qps = _shaped(kind, top_qps, duration_s)
     name = f"{kind} {load:.0%}"
     return make_trace(name, shape, rate_qps=rate_qps, duration_s=duration_s, shares=shares, rng=rng)
@@ -79,10 +79,10 @@ def macro_bursts(cluster: Cluster, shares: Mapping[str, float], duration_s: floa
 
     Each starts and ends at once and takes an eighth of the trace; the load between is 20 %.
     """
-    most_qps, part_s = cluster.most_qps(shares), duration_s / 8
+    max_qps, part_s = cluster.max_qps(shares), duration_s / 8
     tops = zip((0.5, 2.5, 4.5, 6.5), (0.4, 0.6, 0.8, 0.95), strict=True)
-    peaks = tuple((part_s * at, part_s * (at + 1), load * most_qps) for at, load in tops)
+    peaks = tuple((part_s * at, part_s * (at + 1), load * max_qps) for at, load in tops)
     rng = np.random.default_rng([SEED, 5])
     return make_trace(
-        "macro-bursts", Bursts(peaks), rate_qps=0.2 * most_qps, duration_s=duration_s, shares=shares, rng=rng
+        "macro-bursts", Bursts(peaks), rate_qps=0.2 * max_qps, duration_s=duration_s, shares=shares, rng=rng
     )

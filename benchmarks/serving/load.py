@@ -224,8 +224,8 @@ def _h2load(target: Target, duration_s: float) -> tuple[int, float, int]:
     if counts is None or data is None:
         raise LoadFailed(f"h2load said: {said.strip()[-500:]}")
     succeeded, failed, errored = (int(group) for group in counts.groups())
-    least_bytes = 4 * target.samples.scores.shape[1]
-    if int(data[1]) < succeeded * least_bytes:
+    min_bytes = 4 * target.samples.scores.shape[1]
+    if int(data[1]) < succeeded * min_bytes:
         raise LoadFailed(f"calls without a message under load: {data[1]} bytes of {succeeded} calls")
     return succeeded, duration_s, failed + errored
 

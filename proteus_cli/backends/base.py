@@ -127,12 +127,12 @@ class PowerMeter(Protocol):
 class Backend(Protocol):
     """Runs models on one kind of device. One that keeps what it builds has to know whose a model is, its ``owner``.
 
-    ``most_slots``: as many batches as it is worth trying to have on the device at once. Where it is more than one,
+    ``max_slots``: as many batches as it is worth trying to have on the device at once. Where it is more than one,
     runners are a `SlottedRunner`. ``meter`` is None where nobody knows what the device draws.
     """
 
     versions: BackendVersions
-    most_slots: int
+    max_slots: int
 
     @property
     def meter(self) -> PowerMeter | None: ...

@@ -30,7 +30,7 @@ ort.set_default_logger_severity(4)  # not even errors: those are raised, and std
 class OnnxRuntime:
     """Runs ONNX files on a group of cores, with as many threads as it has cores."""
 
-    most_slots = 1
+    max_slots = 1
     meter = None
 
     def __init__(self, device: Device) -> None:

@@ -18,7 +18,7 @@ BUDGET = "40s"
 BURST_OF_BEST = 2.5  # the burst, of what the most accurate variants can take …
 CALM_OF_BURST = 0.16  # … and the rest of the bundled trace, of the burst
 HEADROOM = "1.5"  # more than the default: here the front end and the load share the cores with the models
-MOST_QPS = 2000.0  # what the load generator can send beside the server on a small machine
+MAX_QPS = 2000.0  # what the load generator can send beside the server on a small machine
 
 
 def demo(
@@ -71,4 +71,4 @@ def _burst_qps(place: "Workspace") -> float:
         for family in catalog.families
         if (measured := first.of(family.name, family.variants[-1].name)) is not None
     ]
-    return min(MOST_QPS, BURST_OF_BEST * min(best) * len(profiles))
+    return min(MAX_QPS, BURST_OF_BEST * min(best) * len(profiles))

@@ -52,7 +52,7 @@ def deployment_of(
     resume: bool = True,
     kept_plans: int = 1000,
     in_processes: bool = False,
-    most_away_frac: float = 0.5,
+    max_unavailable_frac: float = 0.5,
     drift_after_s: float = 60.0,
     record: bool = False,
 ) -> "Deployment":
@@ -120,7 +120,7 @@ def deployment_of(
         origin=first.origin,
         reason=first.reason,
         in_processes=in_processes,
-        most_away_frac=most_away_frac,
+        max_unavailable_frac=max_unavailable_frac,
     )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "–"
 WIDE_COLUMNS = 78
-_MOST_EVENTS = 4
+_MAX_EVENTS = 4
 _ROOM_FOR_EVENTS, _ROOM_FOR_DEVICES = 9, 6
 _HIGH = 0.01  # of violations
 
@@ -30,16 +30,16 @@ def frame(now: "Now", columns: int, lines: int) -> RenderableType:
     is_wide = columns >= WIDE_COLUMNS
     head = list(_head(now))
     room = lines - 1 - len(head)
-    events = min(_MOST_EVENTS, len(now.events), room // 6) if room >= _ROOM_FOR_EVENTS else 0
+    events = min(_MAX_EVENTS, len(now.events), room // 6) if room >= _ROOM_FOR_EVENTS else 0
     room -= events + 1 if events else 0
     shows_devices = room >= _ROOM_FOR_DEVICES
     room -= 3 if shows_devices else 1  # heads, and a blank line
     few = room - len(now.devices) if shows_devices else room
-    most_families = min(len(now.families), max(few, (room + 1) // 2))
+    max_families = min(len(now.families), max(few, (room + 1) // 2))
     families = [_family(name, of, is_wide=is_wide) for name, of in now.families.items()]
-    parts: list[RenderableType] = [*head, _table(_FAMILIES[is_wide], _cut(families, most_families))]
+    parts: list[RenderableType] = [*head, _table(_FAMILIES[is_wide], _cut(families, max_families))]
     if shows_devices:
-        most = room - most_families
+        most = room - max_families
         parts += ["", _table(_DEVICES[is_wide], _cut(_devices(now.devices, most, is_wide=is_wide), most))]
     if events:
         parts += ["", *(_event(event, now.at_s) for event in reversed(now.events[-events:]))]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.present import Now
 
 FRAME_EVERY_S = 1.0
-MOST_LINES = 1000
+MAX_LINES = 1000
 GOODBYE_S = 1.0
 
 log = logging.getLogger("proteus.view")
@@ -31,14 +31,14 @@ class Held:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._lock, self._holds = stream, threading.Lock(), False
-        self._lines: deque[str] = deque(maxlen=MOST_LINES)
+        self._lines: deque[str] = deque(maxlen=MAX_LINES)
         self._forgotten = 0
 
     def write(self, text: str) -> int:
         with self._lock:
             if not self._holds:
                 return self._stream.write(text)
-            self._forgotten += len(self._lines) == MOST_LINES
+            self._forgotten += len(self._lines) == MAX_LINES
             self._lines.append(text)
         return len(text)
 

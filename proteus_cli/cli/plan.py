@@ -319,10 +319,10 @@ def _explanation(planner: "Planner", made: "Plan") -> Any:
 
 
 def _warn_of_unserved(planner: "Planner", made: "Plan") -> None:
-    from proteus_cli.planning.explain import most_multiple
+    from proteus_cli.planning.explain import max_multiple
     from proteus_cli.units import format_rate
 
-    multiple = most_multiple(planner, made.demand_qps)
+    multiple = max_multiple(planner, made.demand_qps)
     most = f"; all of {multiple:.2f} times this demand could be served" if multiple > 0 else ""
     console.warn(f"{format_rate(made.shortfall_qps)} of the demand stay unserved: the devices can't take more{most}")
 

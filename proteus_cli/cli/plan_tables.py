@@ -155,7 +155,7 @@ def _effect(price: "Price", spent_on: str | None) -> str:
 
 
 def _growth(explanation: "Explanation") -> str:
-    multiple = explanation.most_multiple
+    multiple = explanation.max_multiple
     if multiple == float("inf"):
         return "\nNothing is asked for."
     if multiple <= 0:

@@ -116,7 +116,7 @@ def serve(
             help="Where CPUs run batches: on threads of the server, or each in its own process, as GPUs always do.",
         ),
     ] = Lanes.THREAD,
-    most_away: Annotated[
+    max_unavailable: Annotated[
         float,
         typer.Option(
             min=0,
@@ -218,7 +218,7 @@ def serve(
         resume=resume,
         kept_plans=plan_history,
         in_processes=lanes is Lanes.PROCESS,
-        most_away_frac=most_away,
+        max_unavailable_frac=max_unavailable,
         drift_after_s=drift_after,
         record=record,
     )

@@ -72,13 +72,13 @@ def starting_plan(planner: "Planner", policy: "Policy", given: "Plan | None", ar
     As given, or for the same demand by another policy. Else for the trace's first seconds; where the policy never
     re-plans, for its busiest ones, or for as much of their mix as the devices carry.
     """
-    from proteus_cli.planning.explain import most_multiple
+    from proteus_cli.planning.explain import max_multiple
 
     if given is not None:
         return given if given.policy == policy.name else planner(given.demand_qps)
     if policy.replanning is None:
         peak = arrivals.peak_demand()
-        multiple = max(most_multiple(planner, peak), 1.0)
+        multiple = max(max_multiple(planner, peak), 1.0)
         return planner({family: qps * multiple / planner.headroom for family, qps in peak.items()})
     return planner(policy.replanning.first(first_demand(arrivals), planner.catalog.slo_s()))
 
@@ -129,14 +129,14 @@ def _prepared(planner: "Planner", policy: "Policy", setting: Setting) -> "tuple[
     Where devices keep their families, the first plan is for the largest multiple of the first demand that can be
     served: one for the first demand itself would leave most devices without a family for good.
     """
-    from proteus_cli.planning.explain import most_multiple
+    from proteus_cli.planning.explain import max_multiple
     from proteus_cli.planning.heuristics import frozen_to
 
     if policy.plans not in {"frozen", "sommelier"}:
         return planner, starting_plan(planner, policy, setting.given, setting.arrivals)
     whole = _planner(setting, replace(policy, plans="optimal"))
     demand = first_demand(setting.arrivals)
-    multiple = most_multiple(whole, demand)
+    multiple = max_multiple(whole, demand)
     all_in_use = whole({family: qps * max(multiple, 1.0) for family, qps in demand.items()})
     planner = frozen_to(planner, all_in_use)
     return planner, planner(demand, all_in_use)

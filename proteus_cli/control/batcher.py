@@ -74,7 +74,7 @@ class _Timely:
         if waiting <= head.rows or hosted.max_batch <= head.rows:
             return Start(head.rows)
         most = min(waiting, hosted.max_batch)
-        return Start(max(hosted.latency.most_rows_within(budget_s, most), head.rows))
+        return Start(max(hosted.latency.max_rows_within(budget_s, most), head.rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ FIRST_ENGINE_RETRY_S = 5.0  # a model doesn't mend itself
 LONGEST_RETRY_S = 60.0
 CALM_S = 60.0  # whoever worked for so long is tried again as early as ever
 PATIENCE_MULTIPLE = 10  # a batch that takes so many times longer than profiled …
-LEAST_PATIENCE_S = 0.5  # … and this long does not end any more: shorter pauses are the machine's own
+MIN_PATIENCE_S = 0.5  # … and this long does not end any more: shorter pauses are the machine's own
 
 
 class State(StrEnum):
@@ -78,4 +78,4 @@ class Breaker:
 
 def patience_s(takes_s: float) -> float:
     """How long to wait for a batch that should take so long, before its device counts as hung."""
-    return max(PATIENCE_MULTIPLE * takes_s, LEAST_PATIENCE_S)
+    return max(PATIENCE_MULTIPLE * takes_s, MIN_PATIENCE_S)

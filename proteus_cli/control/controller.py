@@ -227,7 +227,7 @@ class Controller:
         if lane.free <= 0:
             return IDLE if lane.flight is None or lane.is_away else self._ahead(lane, lane.flight, now_s)
         first: Seat | None = None
-        most_rows, wake_s, decide_at = 0, math.inf, self._seating.decide
+        max_rows, wake_s, decide_at = 0, math.inf, self._seating.decide
         for seat in lane.seats:
             if not seat.queue.rows:
                 continue
@@ -235,13 +235,13 @@ class Controller:
             # Not `match`: class patterns take twice as long, which is 4 % of a simulation.
             if isinstance(batching, Start):
                 if first is None or seat.is_before(first):
-                    first, most_rows = seat, batching.rows
+                    first, max_rows = seat, batching.rows
             elif isinstance(batching, Hold):
                 wake_s = min(wake_s, batching.until_s)
             elif batching is not None:
                 return self._dropped(batching, now_s) if isinstance(batching, Drop) else batching
         if first is not None:
-            return self._launch(lane, first, most_rows, now_s)
+            return self._launch(lane, first, max_rows, now_s)
         return WaitUntil(wake_s) if wake_s < math.inf else IDLE
 
     def finished(self, launch: Launch, took_s: float | None) -> None:
@@ -351,12 +351,12 @@ class Controller:
             return IDLE
         return self._launch(lane, seat, rows, start_s, is_ahead=True)
 
-    def _launch(self, lane: Lane, seat: Seat, most_rows: int, start_s: float, *, is_ahead: bool = False) -> Launch:
+    def _launch(self, lane: Lane, seat: Seat, max_rows: int, start_s: float, *, is_ahead: bool = False) -> Launch:
         hosted = seat.hosted
         if seat.is_only:
-            requests, rows = seat.line.take(hosted, most_rows)
+            requests, rows = seat.line.take(hosted, max_rows)
         else:
-            requests, rows = self._seating.gather(lane, seat, most_rows, start_s)
+            requests, rows = self._seating.gather(lane, seat, max_rows, start_s)
         self._families[hosted.family].running[hosted.device] += rows
         lane.free -= 1
         if lane.flight is not None:

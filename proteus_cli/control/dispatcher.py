@@ -48,7 +48,7 @@ class Seating:
         batching = self._batcher.decide(first.queue.head(), rows, hosted, start_s, lane.pace.factor)
         return (first, rows) if isinstance(batching, Start) and batching.rows >= rows else None
 
-    def gather(self, lane: Lane, seat: Seat, most_rows: int, now_s: float) -> tuple[tuple[Request, ...], int]:
+    def gather(self, lane: Lane, seat: Seat, max_rows: int, now_s: float) -> tuple[tuple[Request, ...], int]:
         """Remove the requests of a batch that starts at a seat, of all levels there, of up to so many rows; how many.
 
         Those of a higher priority go first and the others follow, each level as far as the batch is in time for it.
@@ -60,21 +60,19 @@ class Seating:
             head = queue.peek()
             if head is None:
                 continue
-            most = (
-                most_rows if level == seat.level else self._most_rows(head, most_rows, hosted, now_s, lane.pace.factor)
-            )
+            most = max_rows if level == seat.level else self._max_rows(head, max_rows, hosted, now_s, lane.pace.factor)
             if rows + head.rows <= most or (level == seat.level and not rows):
                 more, more_rows = line.take(hosted, most - rows, level)
                 taken += more
-                rows, most_rows = rows + more_rows, most
+                rows, max_rows = rows + more_rows, most
         return tuple(taken), rows
 
-    def _most_rows(self, head: Request, most_rows: int, hosted: Hosted, now_s: float, pace: float) -> int:
+    def _max_rows(self, head: Request, max_rows: int, hosted: Hosted, now_s: float, pace: float) -> int:
         """How many of so many rows a batch may have that takes along the first request of a level."""
-        batching = self._batcher.decide(head, most_rows, hosted, now_s, pace)
+        batching = self._batcher.decide(head, max_rows, hosted, now_s, pace)
         if isinstance(batching, Start):
-            return min(most_rows, batching.rows)
-        return most_rows if isinstance(batching, Hold) else 0
+            return min(max_rows, batching.rows)
+        return max_rows if isinstance(batching, Hold) else 0
 
     def _help(self, seat: Seat, line: LateLine, pace: float, now_s: float) -> Start | Hold | Drop | None:
         """What a free lane without a turn does for lanes that are busy.
@@ -94,7 +92,7 @@ class Seating:
         if equal_rows == 0 and now_s < last_moment_s:
             return Hold(last_moment_s)
         most = max(min(equal_rows or better_rows, hosted.max_batch), head.rows)
-        return Start(max(hosted.latency.most_rows_within((due_s - now_s) / pace, most), head.rows))
+        return Start(max(hosted.latency.max_rows_within((due_s - now_s) / pace, most), head.rows))
 
     def _hopeless_here(self, seat: Seat, line: LateLine, now_s: float) -> Hold | Drop | HandOver:
         """The first request can't be made by this lane: perhaps by the fastest variant, else by none."""

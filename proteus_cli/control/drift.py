@@ -16,8 +16,8 @@ from proteus_cli.domain.profile import LatencyTable, Point, Profile, Recorded, R
 NOTABLE = 0.2
 NOTABLE_S = 0.0003  # less is the way to the device and back, which isn't profiled
 BOUNDS = (0.5, 4.0)
-LEAST_BATCHES = 20
-LEAST_CHANGE = 0.05
+MIN_BATCHES = 20
+MIN_CHANGE = 0.05
 WINDOWS = 6
 
 Key = tuple[str, str, str]
@@ -159,11 +159,11 @@ class Drift:
         low, high = BOUNDS
         found: dict[int, Estimate] = {}
         for place, cell in enumerate(watched.cells):
-            if not cell.is_off or now_s - cell.off_since_s < self.after_s or cell.off_batches < LEAST_BATCHES:
+            if not cell.is_off or now_s - cell.off_since_s < self.after_s or cell.off_batches < MIN_BATCHES:
                 continue
             scale = min(max(watched.scale[place] * cell.off_sum / cell.off_batches, low), high)
             ratio = scale / watched.scale[place]
-            if abs(ratio - 1) >= LEAST_CHANGE:  # at a bound there is nothing more to correct
+            if abs(ratio - 1) >= MIN_CHANGE:  # at a bound there is nothing more to correct
                 found[place] = Estimate(watched.points[place].batch, ratio, cell.off_batches)
         if not found:
             return ()

@@ -8,7 +8,7 @@ from proteus_cli.control.decision import Hosted
 
 Key = tuple[str, str]  # (family, variant)
 
-MOST_AWAY_FRAC = 0.5  # of a family's capacity
+MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity
 
 
 @dataclass(slots=True)
@@ -34,13 +34,13 @@ class Station:
 
 
 def next_to_load(
-    stations: Mapping[str, Station], demand_qps: Mapping[str, float], most_away_frac: float = 1.0
+    stations: Mapping[str, Station], demand_qps: Mapping[str, float], max_unavailable_frac: float = 1.0
 ) -> list[str]:
     """The devices that should start to load now.
 
     First those whose family has the least of what it needs. A device leaves a family only where the others that are
     there carry its demand. Where not even all carry it, the change is what helps: the more is missing, the larger the
-    part of the family's capacity that may be on its way at once, up to ``most_away_frac``. Where all wait for each
+    part of the family's capacity that may be on its way at once, up to ``max_unavailable_frac``. Where all wait for each
     other, the one that is missed least goes.
     """
     capacity = _Capacity.of(stations.values(), demand_qps)
@@ -48,7 +48,7 @@ def next_to_load(
     coming.sort(key=lambda device: min(capacity.ratio(host.family) for host in stations[device].next))
     starting = []
     for device in coming:
-        if all(capacity.spares(host, most_away_frac) for host in stations[device].now):
+        if all(capacity.spares(host, max_unavailable_frac) for host in stations[device].now):
             starting.append(device)
             capacity.leave(stations[device])
     if not starting and coming and not any(station.is_loading for station in stations.values()):
@@ -83,9 +83,11 @@ class _Capacity:
         """What is left of what the worst off of a device's families needs, when it leaves them."""
         return min((self.ratio(host.family, host.capacity_qps) for host in station.now), default=math.inf)
 
-    def spares(self, host: Hosted, most_away_frac: float) -> bool:
+    def spares(self, host: Hosted, max_unavailable_frac: float) -> bool:
         """Whether its family can do without it for a while, or is better off if it goes soon."""
-        if self.there[host.family] - host.capacity_qps < (1 - most_away_frac) * self.whole[host.family] * (1 - 1e-9):
+        if self.there[host.family] - host.capacity_qps < (1 - max_unavailable_frac) * self.whole[host.family] * (
+            1 - 1e-9
+        ):
             return False
         if self.ratio(host.family, host.capacity_qps) >= 1:
             return True

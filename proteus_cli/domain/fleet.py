@@ -7,9 +7,9 @@ import msgspec
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
 
-MOST_DEVICES = 100_000
+MAX_DEVICES = 100_000
 
-_MOST_DIGITS = 18
+_MAX_DIGITS = 18
 _EXAMPLE = "write it like `--fleet cpu:20,v100:10`"
 
 
@@ -23,13 +23,13 @@ def parse_fleet(text: str) -> dict[str, int]:
         if name in counts:
             raise UsageError(f"The fleet names `{name}` twice.", hint="give each type once")
         counts[name] = _count(name, count)
-    if sum(counts.values()) > MOST_DEVICES:
-        raise UsageError(f"The fleet has more than {MOST_DEVICES:,} devices.", hint="make it smaller")
+    if sum(counts.values()) > MAX_DEVICES:
+        raise UsageError(f"The fleet has more than {MAX_DEVICES:,} devices.", hint="make it smaller")
     return counts
 
 
 def _count(name: str, text: str) -> int:
-    is_count = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and int(text) > 0
+    is_count = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) > 0
     if not is_count:
         raise UsageError(f"`{text}` is no count of `{name}` devices.", hint=f"give 1 or more; {_EXAMPLE}")
     return int(text)

@@ -240,7 +240,7 @@ class LatencyTable:
         except IndexError:
             return self._by_rows[-1] + (rows - len(self._by_rows) + 1) * self._per_row_s
 
-    def most_rows_within(self, budget_s: float, at_most: int) -> int:
+    def max_rows_within(self, budget_s: float, at_most: int) -> int:
         """The largest batch of ``at_most`` rows or fewer that takes ``budget_s`` or less; 0 if none does."""
         measured = len(self._by_rows) - 1
         rows = at_most

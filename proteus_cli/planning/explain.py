@@ -69,12 +69,12 @@ class Price(Value, frozen=True):
 
 
 class Explanation(Value, frozen=True):
-    """``most_multiple``: the largest multiple of the demand that could be served, without headroom (0: not any)."""
+    """``max_multiple``: the largest multiple of the demand that could be served, without headroom (0: not any)."""
 
     families: tuple[FamilyAnswer, ...]
     devices: tuple[DeviceAnswer, ...]
     prices: tuple[Price, ...]
-    most_multiple: float
+    max_multiple: float
 
 
 def explain(
@@ -90,11 +90,11 @@ def explain(
         families=tuple(_families(planner, plan)),
         devices=tuple(_devices(planner, plan)),
         prices=tuple(price for price in prices if price.is_notable),
-        most_multiple=most_multiple(planner, plan.demand_qps),
+        max_multiple=max_multiple(planner, plan.demand_qps),
     )
 
 
-def most_multiple(planner: Planner, demand_qps: Demand) -> float:
+def max_multiple(planner: Planner, demand_qps: Demand) -> float:
     """The largest multiple of a demand that could be served, without headroom; 0 where there is none.
 
     Exact to a few thousandths; infinite where nothing is asked for.

@@ -7,7 +7,7 @@ from proteus_cli.errors import UsageError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import parse_rate
 
-MOST_POINTS = 1000
+MAX_POINTS = 1000
 
 
 def parse_sweep(text: str) -> tuple[float, ...]:
@@ -20,8 +20,8 @@ def parse_sweep(text: str) -> tuple[float, ...]:
     if step <= 0 or last < first:
         raise UsageError(f"The sweep `{text}` has no points.", hint=hint)
     count = int((last - first) / step * (1 + 1e-12)) + 1
-    if count > MOST_POINTS:
-        raise UsageError(f"The sweep `{text}` has {count:,} points.", hint=f"take at most {MOST_POINTS:,}")
+    if count > MAX_POINTS:
+        raise UsageError(f"The sweep `{text}` has {count:,} points.", hint=f"take at most {MAX_POINTS:,}")
     return tuple(first + i * step for i in range(count))
 
 

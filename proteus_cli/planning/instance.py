@@ -149,7 +149,7 @@ class Instance:
         return np.array([choice.family for choice in self.choices], dtype=np.int64)
 
     @cached_property
-    def most_qps(self) -> Floats:
+    def max_qps(self) -> Floats:
         """More than any plan can serve of each family [F]."""
         most: Floats = self.of_family @ (self.capacity_qps * (self.device_count @ self.of_group))
         return most

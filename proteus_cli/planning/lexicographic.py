@@ -47,7 +47,7 @@ class Wanted:
 
     @classmethod
     def of(cls, instance: Instance, whole_qps: Floats) -> "Wanted":
-        qps = np.minimum(whole_qps, instance.most_qps)
+        qps = np.minimum(whole_qps, instance.max_qps)
         part = np.divide(qps, whole_qps, out=np.ones_like(qps), where=whole_qps > 0)
         return cls(qps, part, instance.max_share * whole_qps)
 
@@ -252,11 +252,11 @@ def _set_parameters(model: Model, instance: Instance, rules: Rules, wanted: Want
     model.share.value = np.divide(share_qps, wanted.qps, out=np.zeros_like(share_qps), where=wanted.qps > 0)
     model.busy.value = qps / instance.capacity_qps
     model.floor.value = np.zeros(len(wanted.qps))
-    model.most.value = most = _most_hosts(model, instance, rules, current)
+    model.most.value = most = _max_hosts(model, instance, rules, current)
     model.current.value = most if current is None else current.astype(np.float64)
 
 
-def _most_hosts(model: Model, instance: Instance, rules: Rules, current: Ints | None) -> Floats:
+def _max_hosts(model: Model, instance: Instance, rules: Rules, current: Ints | None) -> Floats:
     """More hosts than carry all of a family's demand are useless; so is what another choice of the group beats.
 
     But a spare, which answers nothing, best stays what it is.

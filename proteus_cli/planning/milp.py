@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.instance import Instance, Ints
 
-MOST_CASES = 2000  # measured: with 700, losses at 1 s are a sixth lower; with 10,000, no point is found in time
+MAX_CASES = 2000  # measured: with 700, losses at 1 s are a sixth lower; with 10,000, no point is found in time
 
 Aim = Literal["worst served", "unserved", "cost", "power", "worst loss", "loss", "loads", "devices"]
 
@@ -169,7 +169,7 @@ def _survives(instance: Instance, hosts: Any, carried: Any, asked: Any, unserved
     """
     case, other = instance.cases
     is_case = cp.Variable(len(instance.choices), boolean=True)
-    if len(case) > MOST_CASES:
+    if len(case) > MAX_CASES:
         largest = cp.Variable(len(instance.families), nonneg=True)
         return [
             hosts <= cp.multiply(most, is_case),

@@ -107,7 +107,7 @@ class _Packer:
     def __init__(self, instance: Instance, solution: Solution, rules: Rules, wanted: Wanted) -> None:
         self._instance, self._solution = instance, solution
         self._places = float("inf") if rules.residency == "memory" else float(rules.residency)
-        self._most_qps = wanted.share_qps * (1 + ROUNDING)
+        self._max_qps = wanted.share_qps * (1 + ROUNDING)
         self._is_counted = rules.pack or "cost" in rules.resources
 
     def pack(self, group: int) -> _Try:
@@ -180,7 +180,7 @@ class _Packer:
         given_qps = sum(
             busy * instance.capacity_qps[c] for c, busy in device.busy.items() if instance.choices[c].family == family
         )
-        return min(device.time, float((self._most_qps[family] - given_qps) / instance.capacity_qps[choice]))
+        return min(device.time, float((self._max_qps[family] - given_qps) / instance.capacity_qps[choice]))
 
     def _place(self, device: _Device, choice: int, busy: float) -> None:
         if choice not in device.busy:

@@ -9,7 +9,7 @@ from proteus_cli.domain.plan import Placement
 from proteus_cli.planning.instance import NOTHING, Floats, Hosted, Instance
 
 ENOUGH_SIGMAS = 10.0  # of a second's Poisson arrivals: more room than that does nothing
-LEAST_QPS = 1.0  # a family that nobody asks for is one that somebody may ask for
+MIN_QPS = 1.0  # a family that nobody asks for is one that somebody may ask for
 
 
 def with_spares(
@@ -22,7 +22,7 @@ def with_spares(
     best with a variant as accurate as those that serve it, that the device hosts already, and that carries the most.
     A device that hosts something goes on with it before it stays idle.
     """
-    asked_qps = np.maximum([demand_qps[name] for name in instance.families], LEAST_QPS)
+    asked_qps = np.maximum([demand_qps[name] for name in instance.families], MIN_QPS)
     room = _Room(instance, _capacity_qps(instance, placements), asked_qps, _least_accurate(instance, placements))
     busy = {placement.device for placement in placements}
     idle = [[device for device in group.devices if device not in busy] for group in instance.groups]

@@ -15,9 +15,7 @@ LOOK_EVERY_S = 0.02
 ROUNDS_GROW = 1.25  # rounds grow with what was measured, so that counting doesn't keep the workers from running
 
 
-def measure_at_once(
-    run: Callable[[], object], batch: int, slots: int, budget_s: float, *, least_s: float = 0.0
-) -> Point:
+def measure_at_once(run: Callable[[], object], batch: int, slots: int, budget_s: float, *, min_s: float = 0.0) -> Point:
     """As `measure_point`, with one thread for each of ``slots`` batches, which runs one after another.
 
     So each batch meets the others as it does when a server is busy. What is counted is what began after all were
@@ -41,7 +39,7 @@ def measure_at_once(
             if runs >= next_runs:
                 next_runs = runs * ROUNDS_GROW
                 p95s.append(float(np.percentile(_taken_s(workers), 95)))
-            if passed_s >= budget_s or (is_stable(p95s) and passed_s >= least_s):
+            if passed_s >= budget_s or (is_stable(p95s) and passed_s >= min_s):
                 return point_of(_taken_s(workers), batch, slots)
 
 

@@ -21,8 +21,8 @@ from proteus_cli.domain.profile import Backend, Point, Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, UsageError
 
 IMPORTED = "imported"  # the backend of profiles that came from a file
-MOST_BATCH = 65_536  # tables of latencies have an entry per row
-MOST_SLOTS = 64
+MAX_BATCH = 65_536  # tables of latencies have an entry per row
+MAX_SLOTS = 64
 
 NEEDED = ("device_type", "family", "variant", "accuracy", "batch", "latency_ms")
 PERCENTILES = ("p50_ms", "p90_ms", "p95_ms", "p99_ms")
@@ -32,7 +32,7 @@ SLOTS = ("slots", "slot_bytes", "device_slots")
 OPTIONAL = (*USUAL, *SLOTS)
 HINT = "docs/formats.md describes profile files; `proteus profile --to-csv` writes one"
 
-_MOST_DIGITS = 18
+_MAX_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def _row(cells: Mapping[str, str]) -> Row:
 
 def _point(cells: Mapping[str, str], known: Mapping[str, str]) -> Point:
     batch, mean_s = _whole("batch", cells["batch"]), _latency_s("latency_ms", cells["latency_ms"])
-    require(1 <= batch <= MOST_BATCH, f"batch `{batch}` is not from 1 to {MOST_BATCH:,}")
+    require(1 <= batch <= MAX_BATCH, f"batch `{batch}` is not from 1 to {MAX_BATCH:,}")
     p50_s, p90_s, p95_s, p99_s = (_latency_s(name, known[name]) if name in known else mean_s for name in PERCENTILES)
     slots = _slots("slots", known)
     return Point(batch, 1, mean_s, p50_s, p90_s, p95_s, p99_s, qps=slots * batch / mean_s, slots=slots)
@@ -125,7 +125,7 @@ def _point(cells: Mapping[str, str], known: Mapping[str, str]) -> Point:
 
 def _slots(column: str, known: Mapping[str, str]) -> int:
     slots = _whole(column, known.get(column, "1"))
-    require(1 <= slots <= MOST_SLOTS, f"{column} `{slots}` is not from 1 to {MOST_SLOTS}")
+    require(1 <= slots <= MAX_SLOTS, f"{column} `{slots}` is not from 1 to {MAX_SLOTS}")
     return slots
 
 
@@ -147,7 +147,7 @@ def _latency_s(column: str, cell: str) -> float:
 
 def _whole(column: str, cell: str) -> int:
     cell = cell.strip()
-    if not (cell.isascii() and cell.isdigit() and len(cell) <= _MOST_DIGITS):
+    if not (cell.isascii() and cell.isdigit() and len(cell) <= _MAX_DIGITS):
         raise ValueError(f"{column} `{cell}` is not a whole number from 0 up")
     return int(cell)
 

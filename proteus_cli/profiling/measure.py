@@ -22,10 +22,10 @@ STABLE_FRAC = 0.03  # the p95 is stable when two rounds in a row move it by no m
 EVAL_BATCH = ANY_RUNNER_TAKES
 
 
-def measure_point(run: Callable[[], object], batch: int, budget_s: float, *, least_s: float = 0.0) -> Point:
+def measure_point(run: Callable[[], object], batch: int, budget_s: float, *, min_s: float = 0.0) -> Point:
     """Run until the p95 is stable or ``budget_s`` is spent, after a warm-up; at least `FEWEST_RUNS` times.
 
-    Within the budget it takes ``least_s``, stable or not.
+    Within the budget it takes ``min_s``, stable or not.
     """
     start_s = time.perf_counter()
     stop_s = start_s + budget_s
@@ -33,7 +33,7 @@ def measure_point(run: Callable[[], object], batch: int, budget_s: float, *, lea
         run()
     taken_s: list[float] = []
     p95s: list[float] = []
-    while not (is_stable(p95s) and time.perf_counter() >= start_s + least_s):
+    while not (is_stable(p95s) and time.perf_counter() >= start_s + min_s):
         for _ in range(ROUND_RUNS):
             start_s = time.perf_counter()
             run()

@@ -10,7 +10,7 @@ import msgspec
 from proteus_cli.backends.base import PowerMeter
 from proteus_cli.domain.profile import Point
 
-LEAST_S = 0.5
+MIN_S = 0.5
 """Meters tell what was drawn a while ago: shorter measurements say nothing of what ran."""
 
 SAMPLE_EVERY_S = 0.05
@@ -51,7 +51,7 @@ def drawing(meter: PowerMeter | None) -> Iterator[Draw]:
         if before_j is None:
             sampler.join()
     after_j, took_s = meter.energy_j(), time.perf_counter() - start_s
-    if took_s < LEAST_S:
+    if took_s < MIN_S:
         return
     if before_j is not None and after_j is not None and after_j > before_j:
         draw.mean_w, draw.is_energy = (after_j - before_j) / took_s, True

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from proteus_cli.domain.profile import Point, VariantProfile
 
-MOST_SLOTS = 4
+MAX_SLOTS = 4
 GROWTH_FRAC = 0.03  # a slot more has to bring this much
 
 Measured = tuple[VariantProfile, float]
@@ -16,10 +16,10 @@ def of_batch(measured: VariantProfile, batch: int) -> tuple[Point, ...]:
     return tuple(point for point in (*measured.points, *measured.concurrent) if point.batch == batch)
 
 
-def is_settled(points: Sequence[Point], slo_s: float, most_slots: int) -> bool:
+def is_settled(points: Sequence[Point], slo_s: float, max_slots: int) -> bool:
     """Whether a batch size needs no more: that many aren't allowed, it is too late, or the last one brought nothing."""
     last = points[-1]
-    if last.slots >= most_slots or last.p95_s > slo_s:
+    if last.slots >= max_slots or last.p95_s > slo_s:
         return True
     return len(points) > 1 and last.qps < (1 + GROWTH_FRAC) * points[-2].qps
 
@@ -43,8 +43,8 @@ def lacking(measured: VariantProfile, slo_s: float, slots: int) -> Iterator[tupl
             yield from ((point.batch, count) for count in range(2, slots + 1) if count not in known)
 
 
-def best_slots(variants: Sequence[Measured], most_slots: int = MOST_SLOTS) -> int:
-    """With how many slots a device should be served, whatever it hosts; no more than ``most_slots``.
+def best_slots(variants: Sequence[Measured], max_slots: int = MAX_SLOTS) -> int:
+    """With how many slots a device should be served, whatever it hosts; no more than ``max_slots``.
 
     Slots are a device's: which variants it hosts changes with each plan, and a lane's slots don't. So the number goes
     by what goes through within the SLO, on the mean over the variants, each against its own with one slot. Each step up
@@ -54,7 +54,7 @@ def best_slots(variants: Sequence[Measured], most_slots: int = MOST_SLOTS) -> in
     servable = [(each, slo_s, qps) for each, slo_s, qps in alone if qps > 0]
     if not servable:
         return 1
-    numbers = sorted({point.slots for each, _, _ in servable for point in each.concurrent if point.slots <= most_slots})
+    numbers = sorted({point.slots for each, _, _ in servable for point in each.concurrent if point.slots <= max_slots})
     best, best_gain = 1, 1.0
     for slots in numbers:
         if any(True for each, slo_s, _ in servable for _ in lacking(each, slo_s, slots)):

@@ -19,8 +19,8 @@ from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, EngineError, OutOfDeviceMemory
 from proteus_cli.profiling.concurrency import measure_at_once
 from proteus_cli.profiling.measure import FEWEST_RUNS, ROUND_RUNS, measure_accuracy, measure_point
-from proteus_cli.profiling.power import LEAST_S, drawing
-from proteus_cli.profiling.slots import MOST_SLOTS, best_slots, is_settled, lacking, most_useful, of_batch
+from proteus_cli.profiling.power import MIN_S, drawing
+from proteus_cli.profiling.slots import MAX_SLOTS, best_slots, is_settled, lacking, most_useful, of_batch
 
 CELL_S = 1.0  # a cell takes no longer than this, stable or not
 TYPICAL_CELL_S = 0.25  # for estimates only …
@@ -49,7 +49,7 @@ class Todo:
     engine_digest: str
     eval_digest: str | None
     cells: tuple[Cell, ...]
-    most_slots: int = 1
+    max_slots: int = 1
 
     @property
     def key(self) -> tuple[str, str]:
@@ -75,18 +75,18 @@ def todos(
     device: Device,
     backend: Backend,
     max_batch: int,
-    max_slots: int = MOST_SLOTS,
+    max_slots: int = MAX_SLOTS,
 ) -> list[Todo]:
     """What each variant still needs on a device. Raises `ArtefactError` where a model is missing or not named.
 
     A cell is current while model, backend, its version, device type and threads are what they were. Where the backend
     can, up to ``max_slots`` batches at once are tried.
     """
-    most_slots = min(backend.most_slots, max_slots)
+    max_slots = min(backend.max_slots, max_slots)
     path = workspace.profile_path(device.id)
     known = workspace.profile(device.id) if path.is_file() else None
     return [
-        _todo(workspace, device, backend, known, family, variant, max_batch, most_slots)
+        _todo(workspace, device, backend, known, family, variant, max_batch, max_slots)
         for family in catalog.families
         for variant in family.variants
     ]
@@ -100,7 +100,7 @@ def _todo(
     family: Family,
     variant: Variant,
     max_batch: int,
-    most_slots: int,
+    max_slots: int,
 ) -> Todo:
     if variant.onnx is None:
         raise ArtefactError(
@@ -124,9 +124,9 @@ def _todo(
         engine_digest=engine_digest,
         eval_digest=store.digest(eval_path) if eval_path is not None else None,
         cells=tuple(
-            Cell(family.name, variant.name, batch) for batch in _batches(current, family.slo_s, max_batch, most_slots)
+            Cell(family.name, variant.name, batch) for batch in _batches(current, family.slo_s, max_batch, max_slots)
         ),
-        most_slots=most_slots,
+        max_slots=max_slots,
     )
 
 
@@ -136,11 +136,11 @@ def _engine_digest(model_digest: str, backend: Backend, device: Device) -> str:
     return hashlib.sha256(repr(key).encode()).hexdigest()
 
 
-def _batches(known: VariantProfile | None, slo_s: float, max_batch: int, most_slots: int) -> Iterator[int]:
+def _batches(known: VariantProfile | None, slo_s: float, max_batch: int, max_slots: int) -> Iterator[int]:
     """What needs more slots; then 1, 2, 4, … after the last one done, but none where that one passed the SLO."""
     done = known.points if known is not None else ()
     if known is not None:
-        yield from (p.batch for p in done if not is_settled(of_batch(known, p.batch), slo_s, most_slots))
+        yield from (p.batch for p in done if not is_settled(of_batch(known, p.batch), slo_s, max_slots))
     if done and done[-1].p95_s > slo_s:
         return
     batch = done[-1].batch * 2 if done else 1
@@ -151,7 +151,7 @@ def _batches(known: VariantProfile | None, slo_s: float, max_batch: int, most_sl
 
 def estimate_s(work: Sequence[Todo], budget_s: float | None) -> float:
     """Roughly how long the cells will take, in seconds."""
-    guess_s = TYPICAL_CELL_S * sum(len(todo.cells) * min(todo.most_slots, TYPICAL_SLOTS) for todo in work)
+    guess_s = TYPICAL_CELL_S * sum(len(todo.cells) * min(todo.max_slots, TYPICAL_SLOTS) for todo in work)
     return guess_s if budget_s is None else min(guess_s, budget_s)
 
 
@@ -174,7 +174,7 @@ class Sweep:
         self._results = {todo.key: todo.known for todo in work if todo.known is not None}
         is_there = workspace.profile_path(device.id).is_file()
         self._before = _found(workspace.profile(device.id)) if is_there else (1, ())
-        self._most_slots = max((todo.most_slots for todo in work), default=1)
+        self._max_slots = max((todo.max_slots for todo in work), default=1)
         self._cells = sum(len(todo.cells) for todo in work)
         self._signatures: dict[str, tuple[str, Signature]] = {}
         self._behind = 0
@@ -195,7 +195,7 @@ class Sweep:
     def profile(self) -> Profile:
         """The profile as far as it is known now."""
         done = [(self._results[todo.key], todo.family.slo_s) for todo in self._work if todo.key in self._results]
-        slots = best_slots(done, self._most_slots)
+        slots = best_slots(done, self._max_slots)
         return Profile(
             format=FORMAT,
             made_by=store.made_by(),
@@ -251,7 +251,7 @@ class Sweep:
 
     def _measure_more(self, todo: Todo, runner: SlottedRunner, batch: int) -> None:
         """Several at once, one more each time, until that brings nothing or there is no memory for it."""
-        while not is_settled(points := of_batch(self._results[todo.key], batch), todo.family.slo_s, self._most_slots):
+        while not is_settled(points := of_batch(self._results[todo.key], batch), todo.family.slo_s, self._max_slots):
             if not self._measure_with(todo, runner, batch, points[-1].slots + 1):
                 return
 
@@ -274,7 +274,7 @@ class Sweep:
         done = [todo for todo in self._work if todo.key in self._results]
         measured = [self._results[todo.key] for todo in done]
         useful = max((most_useful(of_batch(each, p.batch)) for each in measured for p in each.points), default=1)
-        slots = min(useful, self._most_slots)
+        slots = min(useful, self._max_slots)
         for todo in done:
             missing = list(lacking(self._results[todo.key], todo.family.slo_s, slots))
             if not missing:
@@ -319,12 +319,12 @@ class Sweep:
 
     def _point(self, runner: Runner, batch: int, slots: int = 1) -> Point:
         inputs, budget_s = runner.signature.sample(batch, np.random.default_rng(0)), self._point_budget_s()
-        least_s = LEAST_S if self._backend.meter is not None else 0.0
+        min_s = MIN_S if self._backend.meter is not None else 0.0
         with drawing(self._backend.meter) as draw:
             if slots == 1:
-                point = measure_point(lambda: runner.infer(inputs), batch, budget_s, least_s=least_s)
+                point = measure_point(lambda: runner.infer(inputs), batch, budget_s, min_s=min_s)
             else:
-                point = measure_at_once(lambda: runner.infer(inputs), batch, slots, budget_s, least_s=least_s)
+                point = measure_at_once(lambda: runner.infer(inputs), batch, slots, budget_s, min_s=min_s)
         if slots == 1 and isinstance(runner, SlottedRunner):
             point = msgspec.structs.replace(point, compute_s=_compute_s(runner, inputs, budget_s))
         if self._backend.meter is not None:
@@ -335,7 +335,7 @@ class Sweep:
         if self._stop_s is None:
             return CELL_S
         left_s = max(self._stop_s - time.perf_counter(), 0.0)
-        return min(CELL_S, left_s / max((self._cells - self._behind) * self._most_slots, 1))
+        return min(CELL_S, left_s / max((self._cells - self._behind) * self._max_slots, 1))
 
     def _progress(self, now: str) -> Progress:
         return Progress(now, self._behind / max(self._cells, 1))

@@ -24,7 +24,7 @@ from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.replay.cells import FamilyIndex, fraction, number, require_width, slo, whole
 
 LONGEST_S = 366 * 24 * 3600
-MOST_ARRIVALS = 50_000_000
+MAX_ARRIVALS = 50_000_000
 JITTER_S = 0.5
 
 OPTIONAL = ("slo_s", "min_accuracy")
@@ -122,7 +122,7 @@ def _parse_counts(name: str, rows: Iterator[list[str]], header: list[str], rng: 
         if not last <= second <= LONGEST_S:
             _refuse_time(second, last)
         last, total = second, total + count
-        require(total <= MOST_ARRIVALS, f"more than {MOST_ARRIVALS:,} arrivals")
+        require(total <= MAX_ARRIVALS, f"more than {MAX_ARRIVALS:,} arrivals")
         seconds.append(second)
         counts.append(count)
         family.append(indexes[cells[family_at]])
@@ -211,7 +211,7 @@ def scaled(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
 
     Each arrival is kept or repeated so that ``factor`` are left of it on average. Copies move by up to half a second,
     so that they don't come at once; none leaves the trace, which keeps its shape over time. Raises `UsageError` for
-    a factor that is no positive number, or that leaves nothing or more than `MOST_ARRIVALS`.
+    a factor that is no positive number, or that leaves nothing or more than `MAX_ARRIVALS`.
     """
     require_scalable(len(trace), factor)
     arrival_s, source = repeated(trace.arrival_s, factor, trace.duration_s, rng)
@@ -263,10 +263,10 @@ def require_scalable(arrivals: int, factor: float) -> None:
 
 def require_feasible(arrivals: float) -> None:
     """Raise `UsageError` where so many arrivals would not fit in memory."""
-    if not arrivals <= MOST_ARRIVALS:
+    if not arrivals <= MAX_ARRIVALS:
         hint = "ask for a lower rate or a shorter time"
         raise UsageError(
-            f"{arrivals:.3g} arrivals are more than the {MOST_ARRIVALS:,} that a trace may have.", hint=hint
+            f"{arrivals:.3g} arrivals are more than the {MAX_ARRIVALS:,} that a trace may have.", hint=hint
         )
 
 

@@ -13,8 +13,8 @@ from proteus_cli.reporting.lines import Run
 from proteus_cli.reporting.rows import UNKNOWN
 from proteus_cli.reporting.style import COLOURS
 
-_MOST_NUMBERED = 12  # columns; more leave a number no room
-_MOST_COLUMNS = 64
+_MAX_NUMBERED = 12  # columns; more leave a number no room
+_MAX_COLUMNS = 64
 _STRONGEST = 0.6  # of a colour behind a number in ink
 _NUMBER_POINTS = 9
 _CHARACTERS = 40  # that fit below all columns
@@ -53,10 +53,10 @@ def family_accuracy(axes: Axes, runs: Sequence[Run], ink: str) -> None:
 def device_rates(axes: Axes, runs: Sequence[Run], ink: str) -> None:
     """Answers per second of each device, or of one of a kind on average where there are too many to draw."""
     groups = kinds([run.report for run in runs])
-    is_fine = sum(len(kind.devices) for kind in groups) <= _MOST_COLUMNS
+    is_fine = sum(len(kind.devices) for kind in groups) <= _MAX_COLUMNS
     members = [(device,) for kind in groups for device in kind.devices] if is_fine else [k.devices for k in groups]
     cells = np.array([[_rate(run, devices) for devices in members] for run in runs]).reshape(len(runs), -1)
-    if is_fine and len(members) <= _MOST_NUMBERED:
+    if is_fine and len(members) <= _MAX_NUMBERED:
         columns = [_Column(devices[0]) for devices in members]
     else:
         columns = [_Column(kind.label.replace(" × ", " ×\n"), len(kind.devices) if is_fine else 1) for kind in groups]
@@ -100,7 +100,7 @@ def _draw(
         axes.pcolormesh(np.arange(across + 1), np.arange(rows + 1), shades)
     else:
         axes.text(0.5, rows / 2, "none is known", ha="center", va="center")
-    if across <= _MOST_NUMBERED:
+    if across <= _MAX_NUMBERED:
         for (row, column), value in np.ndenumerate(cells):
             number = UNKNOWN if np.isnan(value) else f"{value:.1f}"
             axes.text(column + 0.5, row + 0.5, number, ha="center", va="center", fontsize=_NUMBER_POINTS)

@@ -9,7 +9,7 @@ from proteus_cli.reporting import tables
 from proteus_cli.reporting.markup import section
 from proteus_cli.reporting.page import PAGE, STYLE, TERMS
 from proteus_cli.reporting.plots import DEVICES, FAMILIES, LATENCY, OVER_TIME, Plot, keys, svgs
-from proteus_cli.reporting.rows import MOST_BESIDE, UNKNOWN, headings
+from proteus_cli.reporting.rows import MAX_BESIDE, UNKNOWN, headings
 from proteus_cli.store import write_bytes
 from proteus_cli.units import format_duration
 
@@ -22,7 +22,7 @@ def write_html(path: Path, reports: Sequence[Report]) -> None:
 def page(reports: Sequence[Report]) -> str:
     """The page about ``reports`` of one trace, at least one; the same for the same reports."""
     drawn, legend = svgs(reports), _legend(reports)
-    is_wide = len(reports) > MOST_BESIDE  # then nothing fits beside the table
+    is_wide = len(reports) > MAX_BESIDE  # then nothing fits beside the table
     beside, below = ((), OVER_TIME) if is_wide else (OVER_TIME[:2], OVER_TIME[2:])
     summary = tables.summary(reports)
     sections = (

@@ -15,8 +15,8 @@ from proteus_cli.reporting.rows import headings
 from proteus_cli.reporting.style import look
 from proteus_cli.reporting.timeline import merged, violation_frac, width_s
 
-_MOST_POINTS = 240
-_MOST_POINTS_OF_MANY = 50  # noise of a few runs is information, that of many a thicket
+_MAX_POINTS = 240
+_MAX_POINTS_OF_MANY = 50  # noise of a few runs is information, that of many a thicket
 _MANY = 4
 _MARKS = 12
 _MARKS_OF_MANY = 6
@@ -42,7 +42,7 @@ class Run:
     @classmethod
     def all_of(cls, reports: Sequence[Report]) -> list[Self]:
         """The runs of ``reports`` of one trace."""
-        width = width_s(reports, _MOST_POINTS if len(reports) <= _MANY else _MOST_POINTS_OF_MANY)
+        width = width_s(reports, _MAX_POINTS if len(reports) <= _MANY else _MAX_POINTS_OF_MANY)
         return [
             cls(heading, report, merged(report.seconds, width), look(place, among=len(reports)), place / len(reports))
             for place, (heading, report) in enumerate(zip(headings(reports), reports, strict=True))

@@ -10,7 +10,7 @@ from proteus_cli.domain.report import Report, Summary
 from proteus_cli.units import format_duration, format_rate
 
 UNKNOWN = "–"
-MOST_BESIDE = 3  # runs that have a column each; more have a row each
+MAX_BESIDE = 3  # runs that have a column each; more have a row each
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from proteus_cli.domain.report import Report, Window
 from proteus_cli.reporting.rows import (
-    MOST_BESIDE,
+    MAX_BESIDE,
     UNKNOWN,
     Row,
     comparison,
@@ -22,15 +22,15 @@ from proteus_cli.reporting.rows import (
 )
 from proteus_cli.reporting.timeline import merged, violation_frac, width_s
 
-_MOST_ROWS = 12
-_MOST_COLUMNS = 8
+_MAX_ROWS = 12
+_MAX_COLUMNS = 8
 _BAR_COLUMNS = 14
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def comparison_table(reports: Sequence[Report]) -> RenderableType:
     """The measures of runs; the best of each is bold and starred. A few runs have a column each, more a row each."""
-    if len(reports) <= MOST_BESIDE:
+    if len(reports) <= MAX_BESIDE:
         note = ["* best of the row"] if len(reports) > 1 else []
         return _titled(subject(reports), _in_columns(reports), *note)
     answered, well = how_answered(reports), how_well(reports)
@@ -52,7 +52,7 @@ def comparison_table(reports: Sequence[Report]) -> RenderableType:
 def timeline_table(reports: Sequence[Report]) -> RenderableType:
     """Reports of one trace over time: demand, and each one's relative accuracy and share of SLO violations."""
     runs, demand = _stretches(reports)
-    if len(reports) > MOST_BESIDE:
+    if len(reports) > MAX_BESIDE:
         return _timelines_in_rows(reports, runs, demand)
     table = _table(reports)
     table.add_column("time", justify="right", no_wrap=True)
@@ -135,7 +135,7 @@ def _plain(row: Row) -> list[Text]:
 
 def _stretches(reports: Sequence[Report]) -> tuple[list[tuple[Window, ...]], tuple[Window, ...]]:
     """Each run in stretches of one width, and the longest of them for the demand."""
-    width = width_s(reports, _MOST_ROWS if len(reports) <= MOST_BESIDE else _MOST_COLUMNS)
+    width = width_s(reports, _MAX_ROWS if len(reports) <= MAX_BESIDE else _MAX_COLUMNS)
     runs = [merged(report.seconds, width) for report in reports]
     return runs, max(runs, key=len, default=())
 

@@ -9,8 +9,8 @@ from proteus_cli.reporting import markup
 from proteus_cli.reporting.devices import Kind, kinds, shares
 from proteus_cli.reporting.markup import Group, cell, columns, head, name, row, table, text, titled_table
 from proteus_cli.reporting.rows import (
+    MAX_BESIDE,
     MEASURES,
-    MOST_BESIDE,
     PERCENTILES,
     UNKNOWN,
     Row,
@@ -26,16 +26,16 @@ from proteus_cli.reporting.rows import (
 from proteus_cli.reporting.timeline import merged, violation_frac, width_s
 from proteus_cli.units import format_duration, format_percent
 
-_MOST_WINDOWS = 200
-_MOST_DEVICES = 256
-_LEAST_SHARE = 0.001
+_MAX_WINDOWS = 200
+_MAX_DEVICES = 256
+_MIN_SHARE = 0.001
 _PARTS = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995)
 
 
 def summary(reports: Sequence[Report]) -> str:
     """The measures of whole runs: in rows beside a few runs, in columns across many."""
     percentiles = [measure.short for measure in PERCENTILES]
-    if len(reports) <= MOST_BESIDE:
+    if len(reports) <= MAX_BESIDE:
         heads = row(head(""), *(head(heading) for heading in headings(reports)))
         body = (row(name(each.label), *markup.values(each)) for each in comparison(reports, percentiles=percentiles))
         note = '<p class="note">* best of the row</p>' if len(reports) > 1 else ""
@@ -51,9 +51,9 @@ def summary(reports: Sequence[Report]) -> str:
 
 def over_time(reports: Sequence[Report]) -> str:
     """Rates, accuracy and violations in stretches of 10 s or more: together for a few runs, apart for many."""
-    width = max(10.0, width_s(reports, _MOST_WINDOWS))
+    width = max(10.0, width_s(reports, _MAX_WINDOWS))
     runs = [merged(report.windows, width) for report in reports]
-    if len(reports) <= MOST_BESIDE:
+    if len(reports) <= MAX_BESIDE:
         return table("Over time", _beside(reports), _window_rows(runs, [write for _, write in _OF_WINDOW]))
     heads = [row(head("time", "text"), head("demand (qps)"), *(head(heading) for heading in headings(reports)))]
     return "\n".join(titled_table(title, heads, _window_rows(runs, [write])) for title, write in _OF_WINDOW)
@@ -135,7 +135,7 @@ def devices(reports: Sequence[Report]) -> str:
     each = [Kind(device, (device,)) for kind in groups for device in kind.devices]
     if len(each) == len(groups):
         return together
-    if len(each) > _MOST_DEVICES:
+    if len(each) > _MAX_DEVICES:
         return f'{together}\n<p class="note">Each of the {count(len(each))} devices is in the JSON report.</p>'
     alone = _devices("Each device", each, reports)
     return f"{together}\n<details><summary>Each of the {len(each)} devices</summary>\n{alone}\n</details>"
@@ -166,7 +166,7 @@ def _device_cells(found: DeviceSummary, report: Report) -> list[str]:
 
 
 def _share(share: float) -> str:
-    return format_percent(share) if share >= _LEAST_SHARE else f"< {format_percent(_LEAST_SHARE)}"
+    return format_percent(share) if share >= _MIN_SHARE else f"< {format_percent(_MIN_SHARE)}"
 
 
 def replans(reports: Sequence[Report]) -> str:

@@ -52,14 +52,14 @@ def parse_failure(text: str, devices: Container[str]) -> Failure:
 class Scatter:
     """Latencies of one variant that scatter as its profile says: between batch sizes linear, as the mean is."""
 
-    def __init__(self, points: Sequence[Point], most_frac: float, rng: np.random.Generator) -> None:
-        self._rng, self._most_frac = rng, most_frac
+    def __init__(self, points: Sequence[Point], max_frac: float, rng: np.random.Generator) -> None:
+        self._rng, self._max_frac = rng, max_frac
         self._batches = np.array([point.batch for point in points], dtype=np.float64)
         self._quantiles_s = np.array([_quantiles_s(point) for point in points])
 
     def __call__(self, rows: int) -> float:
         """Seconds that this batch of ``rows`` takes."""
-        at = self._rng.uniform(0.0, self._most_frac)
+        at = self._rng.uniform(0.0, self._max_frac)
         drawn_s = [np.interp(at, _LEVELS, quantiles) for quantiles in self._quantiles_s]
         per_row = max(1.0, rows / float(self._batches[-1]))
         return float(np.interp(rows, self._batches, drawn_s)) * per_row

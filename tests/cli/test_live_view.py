@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from proteus_cli.cli.live_frames import frame
-from proteus_cli.cli.live_view import MOST_LINES, Held, LiveView
+from proteus_cli.cli.live_view import MAX_LINES, Held, LiveView
 from proteus_cli.serving.telemetry.present import DeviceNow, Event, EventKind, FamilyNow, Now
 
 DIGITS = FamilyNow(0.05, 0.98, 1234.4, 1200.0, 1190.0, 0.002, 0.97, 0.041, 3)
@@ -128,12 +128,12 @@ def test_lines_are_held_while_a_view_is_drawn_and_written_afterwards() -> None:
 def test_of_too_many_lines_the_newest_are_kept_and_the_others_counted() -> None:
     held = Held(io.StringIO())
     held.hold()
-    for number in range(MOST_LINES + 5):
+    for number in range(MAX_LINES + 5):
         held.write(f"{number}\n")
     taken = held.take()
     assert taken[0] == "… 5 lines left out\n"
     assert taken[1] == "5\n"
-    assert taken[-1] == f"{MOST_LINES + 4}\n"
+    assert taken[-1] == f"{MAX_LINES + 4}\n"
 
 
 def test_a_view_shows_frames_and_lines_and_leaves_nothing_behind() -> None:

@@ -182,7 +182,7 @@ def test_an_explanation_prices_what_limits_the_plan(workspace: Path) -> None:
     prices = {price["what"]: price for price in explanation["prices"]}
     assert prices["10 qps more of a"]["accuracy_points"] < 0
     assert prices["one more big"]["accuracy_points"] > prices["one more small"]["accuracy_points"] > 0
-    assert explanation["most_multiple"] == pytest.approx(400 / 120, rel=0.005)
+    assert explanation["max_multiple"] == pytest.approx(400 / 120, rel=0.005)
 
 
 def test_an_explanation_can_be_read(workspace: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_sweep_is_a_table_a_document_and_a_picture(workspace: Path) -> None:
     assert (workspace / "frontier.svg").read_text().lstrip().startswith("<?xml")
     assert not (workspace / "plans").exists()
     assert set(FrontierPoint.__struct_fields__) == set(points[0])
-    assert set(Explanation.__struct_fields__) == {"families", "devices", "prices", "most_multiple"}
+    assert set(Explanation.__struct_fields__) == {"families", "devices", "prices", "max_multiple"}
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pytest
 from proteus_cli.control.breaker import (
     CALM_S,
     FIRST_RETRY_S,
-    LEAST_PATIENCE_S,
     LONGEST_RETRY_S,
+    MIN_PATIENCE_S,
     TRANSITIONS,
     Breaker,
     Event,
@@ -93,5 +93,5 @@ def test_what_works_only_for_a_short_time_is_tried_ever_more_seldom_too() -> Non
 
 
 def test_short_batches_are_given_as_long_as_a_pause_of_the_machine_may_take() -> None:
-    assert patience_s(0.001) == LEAST_PATIENCE_S
+    assert patience_s(0.001) == MIN_PATIENCE_S
     assert patience_s(1.0) == 10.0

@@ -156,12 +156,12 @@ def test_a_line_has_as_many_turns_as_rows_and_each_request_leaves_once(
     assert max(left.values(), default=0) <= 1
 
 
-def _removed(line: Line, host: Hosted, most_rows: int) -> list[int]:
+def _removed(line: Line, host: Hosted, max_rows: int) -> list[int]:
     """What a host takes of each level, or gives up where it may have no rows."""
     removed = []
     for level, queue in line.queues_of(host).items():
-        if len(queue) and most_rows:
-            taken, rows = line.take(host, most_rows, level)
+        if len(queue) and max_rows:
+            taken, rows = line.take(host, max_rows, level)
             assert rows == sum(request.rows for request in taken)
             removed += [request.id for request in taken]
         elif len(queue):

@@ -14,14 +14,14 @@ RULE = ReplanRule(room_sigmas=0.0)
 
 def plan_for(demand_qps: float, *, capacity_qps: float | None = None, **others_qps: float) -> Plan:
     """Family `a` with a capacity of its demand with the headroom of 1.2, or as given; other families just as asked."""
-    most_qps = demand_qps * 1.2 if capacity_qps is None else capacity_qps
-    served_qps = min(demand_qps, most_qps)
+    max_qps = demand_qps * 1.2 if capacity_qps is None else capacity_qps
+    served_qps = min(demand_qps, max_qps)
     others = (
         make_placement(f"cpu-{family}", family, "s", rate_qps=qps, capacity_qps=qps * 1.2)
         for family, qps in others_qps.items()
     )
     return make_plan(
-        make_placement("cpu0", "a", "s", rate_qps=served_qps, capacity_qps=most_qps),
+        make_placement("cpu0", "a", "s", rate_qps=served_qps, capacity_qps=max_qps),
         *others,
         demand_qps={"a": demand_qps, **others_qps},
         headroom=1.2,

@@ -175,8 +175,8 @@ def test_step_by_step_all_get_there_and_no_family_that_had_enough_falls_below_un
             after = carried_qps(stations)
             for family, asked_qps in demand_qps.items():
                 # What doesn't suffice may fall by as large a part as is missing.
-                least_qps = asked_qps if before[family] >= asked_qps else before[family] ** 2 / asked_qps
-                assert after[family] >= least_qps - 1e-9
+                min_qps = asked_qps if before[family] >= asked_qps else before[family] ** 2 / asked_qps
+                assert after[family] >= min_qps - 1e-9
         for device in starting:
             stations[device] = Station(stations[device].next, stations[device].next)
     assert all(station.is_there for station in stations.values())

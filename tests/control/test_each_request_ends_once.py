@@ -330,13 +330,13 @@ def hosting(draw: st.DrawFn, accuracies: Sequence[float] = (0.9,)) -> list[Hoste
     return found
 
 
-def queries(most_rows: int, **special: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Query]]:
+def queries(max_rows: int, **special: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Query]]:
     one = st.builds(
         Query,
         gap_s=st.sampled_from([0.0, 0.001, 0.01, 0.05]) | st.floats(0, 0.1),
         family=st.sampled_from(FAMILIES),
         slo_s=st.sampled_from([0.05, 0.1, 0.3]) | st.floats(0.001, 1.0),
-        rows=st.integers(1, most_rows),
+        rows=st.integers(1, max_rows),
         **special,
     )
     return st.lists(one, min_size=1, max_size=40)

@@ -85,17 +85,17 @@ def test_a_table_of_nothing_is_refused() -> None:
 def test_most_rows_within_counts_what_fits_the_budget() -> None:
     """10 ms a row: 35 ms take 3 rows, 40 ms take 4, 9 ms none; and never more than asked for."""
     table = make_table({1: 0.010, 2: 0.020, 4: 0.040})
-    assert table.most_rows_within(0.035, at_most=8) == 3
-    assert table.most_rows_within(0.040, at_most=8) == 4
-    assert table.most_rows_within(1.0, at_most=2) == 2
-    assert table.most_rows_within(0.009, at_most=8) == 0
-    assert table.most_rows_within(-1.0, at_most=8) == 0
+    assert table.max_rows_within(0.035, at_most=8) == 3
+    assert table.max_rows_within(0.040, at_most=8) == 4
+    assert table.max_rows_within(1.0, at_most=2) == 2
+    assert table.max_rows_within(0.009, at_most=8) == 0
+    assert table.max_rows_within(-1.0, at_most=8) == 0
 
 
 @given(LATENCIES, st.floats(0, 20.0), st.integers(0, 100))
 def test_most_rows_within_is_the_largest_that_fits(latency_s: dict[int, float], budget_s: float, at_most: int) -> None:
     table = make_table(latency_s)
-    rows = table.most_rows_within(budget_s, at_most)
+    rows = table.max_rows_within(budget_s, at_most)
     assert 0 <= rows <= at_most
     assert rows == 0 or table(rows) <= budget_s
     assert rows == at_most or table(rows + 1) > budget_s

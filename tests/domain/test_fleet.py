@@ -4,7 +4,7 @@ from builders import make_measured, make_profile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.fleet import MOST_DEVICES, as_device, namesake, of_type, parse_fleet, stand_in, what_if
+from proteus_cli.domain.fleet import MAX_DEVICES, as_device, namesake, of_type, parse_fleet, stand_in, what_if
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
 
@@ -43,7 +43,7 @@ def test_a_fleet_is_counts_by_name(counts: dict[str, int]) -> None:
         ("cpu:" + "9" * 5000, "is no count"),
         ("cpu:5,", "`` in the fleet"),
         ("cpu:5,v100:1,cpu:6", "names `cpu` twice"),
-        (f"cpu:{MOST_DEVICES},v100:1", "more than 100,000 devices"),
+        (f"cpu:{MAX_DEVICES},v100:1", "more than 100,000 devices"),
     ],
 )
 def test_a_fleet_that_makes_no_sense_is_refused(text: str, problem: str) -> None:
@@ -54,7 +54,7 @@ def test_a_fleet_that_makes_no_sense_is_refused(text: str, problem: str) -> None
 
 
 def test_the_largest_fleet_is_allowed() -> None:
-    assert parse_fleet(f"cpu:{MOST_DEVICES}") == {"cpu": MOST_DEVICES}
+    assert parse_fleet(f"cpu:{MAX_DEVICES}") == {"cpu": MAX_DEVICES}
 
 
 def test_made_up_devices_are_of_the_type_and_keep_whose_measurements_they_are() -> None:

@@ -20,7 +20,7 @@ HOST = "127.0.0.1"
 FAMILY = "shapes"
 POISON = 99.0
 PATIENCE_S = 30.0
-MOST_BODY = 2**20
+MAX_BODY = 2**20
 OUTCOME = "proteus-outcome"
 OF_STATUS = {200: "served", 429: "rejected", 500: "failed"}
 
@@ -197,7 +197,7 @@ class Chaos:
         def told(status: int, took_s: float) -> None:
             assert status in {0, 200, 413, 429, 503, 504}
 
-        self._keeps_asking(0.05, lambda: body().ljust(rng.choice([66_000, MOST_BODY, MOST_BODY + 1])), told)
+        self._keeps_asking(0.05, lambda: body().ljust(rng.choice([66_000, MAX_BODY, MAX_BODY + 1])), told)
 
     def _sends_garbage(self, rng: random.Random) -> None:
         good = request(body(), self._family)

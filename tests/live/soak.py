@@ -55,16 +55,16 @@ class Kind(StrEnum):
 class Site:
     """A workspace with the plan ``plan``, and how it is served: ``busy`` families are those of the trace.
 
-    ``most_qps`` is what the most accurate variants carry. ``rude_family`` is asked by bad clients only; where there is
+    ``max_qps`` is what the most accurate variants carry. ``rude_family`` is asked by bad clients only; where there is
     none, what they ask is refused. ``kinds`` are the faults that it knows.
     """
 
     root: Path
     busy: tuple[str, ...]
-    most_qps: float
+    max_qps: float
     options: tuple[str, ...]
     kinds: tuple[Kind, ...]
-    most_violations: float
+    max_violations: float
     rude_family: str | None
 
     @property
@@ -114,10 +114,10 @@ def real_site(root: Path) -> Site:
     profiles = Workspace(root).profiles()
     slo_s = Workspace(root).catalog().slo_s()
     best = [capacity(measured[-1].points, slo_s[family]).qps for family, measured in _by_family(profiles).items()]
-    most_qps = 0.3 * sum(best) * len(profiles) / len(busy)  # client and server need cores, too
+    max_qps = 0.3 * sum(best) * len(profiles) / len(busy)  # client and server need cores, too
     kinds = (*Kind,)
-    site = Site(root, busy, most_qps, ("--lanes=process",), kinds, 0.10, None)
-    _plan(site, 0.6 * most_qps, "--residency", "2")
+    site = Site(root, busy, max_qps, ("--lanes=process",), kinds, 0.10, None)
+    _plan(site, 0.6 * max_qps, "--residency", "2")
     return site
 
 
@@ -144,7 +144,7 @@ def diurnal_with_bursts(site: Site, lasts_s: float, rng: np.random.Generator) ->
     """From 0.4 to 1.6 times what the most accurate variants carry and back, again and again; bursts on top of that."""
     period_s = min(max(lasts_s / 2, 20.0), 600.0)
     shares = dict.fromkeys(site.busy, 1.0)
-    low_qps, high_qps = 0.4 * site.most_qps, 1.6 * site.most_qps
+    low_qps, high_qps = 0.4 * site.max_qps, 1.6 * site.max_qps
 
     def made(shape: Diurnal | Poisson, qps: float, duration_s: float) -> Trace:
         return make_trace("soak", shape, rate_qps=qps, duration_s=duration_s, shares=shares, rng=rng)
@@ -152,7 +152,7 @@ def diurnal_with_bursts(site: Site, lasts_s: float, rng: np.random.Generator) ->
     parts, starts_s = [made(Diurnal(high_qps, period_s), low_qps, lasts_s)], [0.0]
     start_s = rng.exponential(BURST_EVERY_S)
     while start_s + BURST_S < lasts_s:
-        parts.append(made(Poisson(), site.most_qps, BURST_S))
+        parts.append(made(Poisson(), site.max_qps, BURST_S))
         starts_s.append(start_s)
         start_s += BURST_S + rng.exponential(BURST_EVERY_S)
     return joined(parts, starts_s)

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from chaos import MOST_BODY, Chaos, Sample, percentile, sample
+from chaos import MAX_BODY, Chaos, Sample, percentile, sample
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from tiny import Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, looking_up, make_workspace
 
@@ -33,7 +33,7 @@ def made(tmp_path: Path) -> Tiny:
 @pytest.mark.timeout(0)
 def test_chaos(made: Tiny, request: pytest.FixtureRequest) -> None:
     lasts_s = parse_duration(request.config.getoption("--chaos"))
-    options = ("--replan=off", "--max-body", f"{MOST_BODY}B", "--max-connections", "100")
+    options = ("--replan=off", "--max-body", f"{MAX_BODY}B", "--max-connections", "100")
     with serving(made.root, Path("plan"), *options) as live:
         live.infer("shapes", {})
         before = sample(live.process.pid)

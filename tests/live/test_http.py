@@ -29,7 +29,7 @@ ROOMY = TinyFamily(
     ),
     slo="60s",
 )
-MOST_ROWS = 8
+MAX_ROWS = 8
 MAX_BODY = 64 * 1024
 INFER = "/v2/models/shapes/infer"
 JSON_LENGTH = "inference-header-content-length"
@@ -163,10 +163,10 @@ def test_a_row_is_answered(made: Tiny, server: LiveServer, data: Any, version: s
 
 
 def test_rows_of_one_request_are_answered_in_order(made: Tiny, server: LiveServer) -> None:
-    rows = np.random.default_rng(0).random((MOST_ROWS, 4))
-    reply = server.infer("shapes", {"inputs": [{**X, "shape": [MOST_ROWS, 4], "data": rows.tolist()}]})
+    rows = np.random.default_rng(0).random((MAX_ROWS, 4))
+    reply = server.infer("shapes", {"inputs": [{**X, "shape": [MAX_ROWS, 4], "data": rows.tolist()}]})
     answered(made, reply, rows.astype(np.float32))
-    assert reply.document()["parameters"]["batch_size"] == MOST_ROWS
+    assert reply.document()["parameters"]["batch_size"] == MAX_ROWS
 
 
 def test_the_id_comes_back(server: LiveServer) -> None:
@@ -324,7 +324,7 @@ WRONG = [
     tensor(data=None),
     tensor(data={"a": 1}),
     tensor(data=[NINES, 2, 3, 4]),
-    tensor(shape=[MOST_ROWS + 1, 4], data=[0] * 4 * (MOST_ROWS + 1)),
+    tensor(shape=[MAX_ROWS + 1, 4], data=[0] * 4 * (MAX_ROWS + 1)),
     binary(16, bytes(15), "binary: cut off"),
     binary(16, bytes(17), "binary: more than claimed"),
     binary(12, bytes(12), "binary: too few values"),

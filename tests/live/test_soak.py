@@ -43,15 +43,15 @@ pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 RUDE_PAUSE = 10.0
 WARM_UP_FRAC = 1 / 3  # in which caches fill, and everything has happened once
-MOST_ACCURACY_GAP = 1.0  # points of relative accuracy, live against what simulations find
+MAX_ACCURACY_GAP = 1.0  # points of relative accuracy, live against what simulations find
 SIMULATIONS = 3
 SHIFT_S = 0.05  # the most that their arrivals are moved by, as nothing is on time on a busy machine
 
 # The most that the whole run may have grown by, after the warm-up, with 95 % confidence. What leaks grows with the
 # length of a run, what scatters doesn't: the longer it lasts, the smaller the leak that is found. Memory scatters by
 # some MiB as allocators keep what they had at the last peak; of threads, files and processes not one may stay.
-MOST_GROWTH = {"resident_bytes": 16 * 2.0**20, "threads": 1.0, "files": 1.0, "processes": 1.0}
-MOST_SHARED = 4  # files by device: two slots, each with memory there and back
+MAX_GROWTH = {"resident_bytes": 16 * 2.0**20, "threads": 1.0, "files": 1.0, "processes": 1.0}
+MAX_SHARED = 4  # files by device: two slots, each with memory there and back
 
 Told = dict[str, Counter[str]]
 """How many requests ended how, by family."""
@@ -110,7 +110,7 @@ def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     found = reported(run, site, trace)
     rude = counted.get(site.rude_family or "", Counter[str]()).total()
     expected = expectations(site, trace, failures(injector.done), rude, np.random.default_rng(seed))
-    grown = {name: growth_of(watch.samples, name) for name in MOST_GROWTH}
+    grown = {name: growth_of(watch.samples, name) for name in MAX_GROWTH}
     summary(site, injector, run, counted, found, expected, grown, watch.samples)
 
     assert "Traceback" not in log, log
@@ -119,12 +119,12 @@ def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     assert live.ended() == {outcome.value: sum(of[outcome.value] for of in counted.values()) for outcome in Outcome}
     ended_once(run, trace, counted, chaos, site)
     assert found.failed == 0
-    assert found.slo_violation_ratio <= site.most_violations
+    assert found.slo_violation_ratio <= site.max_violations
     lowest, highest = span([points(each, site.busy) for each in expected])
-    assert lowest - MOST_ACCURACY_GAP <= points(found) <= highest + MOST_ACCURACY_GAP
-    assert {name: round(each.most, 2) for name, each in grown.items() if each.most > MOST_GROWTH[name]} == {}
+    assert lowest - MAX_ACCURACY_GAP <= points(found) <= highest + MAX_ACCURACY_GAP
+    assert {name: round(each.most, 2) for name, each in grown.items() if each.most > MAX_GROWTH[name]} == {}
     assert after.files <= before.files
-    assert max(each.shared for each in watch.samples) <= MOST_SHARED * len(site.profiles)
+    assert max(each.shared for each in watch.samples) <= MAX_SHARED * len(site.profiles)
     assert left == []
 
 
@@ -261,8 +261,8 @@ def summary(
             requests.add_row(f"{family}: {who}", *(str(outcomes[outcome.value]) for outcome in Outcome))
     measures = Table("", found.mode, "simulated", "bound", title=f"{found.requests:,} requests")
     rows: tuple[tuple[str, Callable[[Report], float], str], ...] = (
-        ("SLO violations, %", lambda each: 100 * each.slo_violation_ratio, f"≤ {100 * site.most_violations:g}"),
-        ("relative accuracy, %", lambda each: points(each, site.busy), f"within {MOST_ACCURACY_GAP:g}"),
+        ("SLO violations, %", lambda each: 100 * each.slo_violation_ratio, f"≤ {100 * site.max_violations:g}"),
+        ("relative accuracy, %", lambda each: points(each, site.busy), f"within {MAX_ACCURACY_GAP:g}"),
         ("mean batch", lambda each: each.mean_batch or 0.0, ""),
     )
     for name, read, bound in rows:
@@ -274,7 +274,7 @@ def summary(
         ends = (getattr(samples[place], name) / scale for place in (int(len(samples) * WARM_UP_FRAC), -1))
         interval = f"{each.likely / scale:.2f} ({each.least / scale:.2f} to {each.most / scale:.2f})"
         first, last = (f"{value:.1f}" if unit else f"{value:.0f}" for value in ends)
-        held.add_row(f"{name} {unit}".strip(), first, last, interval, f"≤ {MOST_GROWTH[name] / scale:g}")
+        held.add_row(f"{name} {unit}".strip(), first, last, interval, f"≤ {MAX_GROWTH[name] / scale:g}")
     for table in (faults, requests, measures, held):
         show(table)
     show(

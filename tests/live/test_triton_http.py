@@ -29,7 +29,7 @@ Ask = Callable[..., Any]
 """A method of a client by its name, and what it is called with."""
 
 WIDTH = 1024
-MOST_ROWS = 8
+MAX_ROWS = 8
 TYPES = TinyFamily("types", (TinyVariant("types-s", 0.75, hidden=4, row_s=0.12),), slo="60s")
 WIDE = TinyFamily("wide", (TinyVariant("wide-s", 0.5, hidden=4, row_s=0.12),), slo="60s")
 ONNX_TYPES = {
@@ -125,7 +125,7 @@ def of_every_type(rows: int) -> dict[str, npt.NDArray[Any]]:
 # --- inference
 
 
-@pytest.mark.parametrize("rows", [1, 3, MOST_ROWS])
+@pytest.mark.parametrize("rows", [1, 3, MAX_ROWS])
 @pytest.mark.parametrize("binary_in", [True, False])
 @pytest.mark.parametrize("binary_out", [True, False])
 def test_tensors_go_and_come_in_either_form(ask: Ask, *, rows: int, binary_in: bool, binary_out: bool) -> None:
@@ -264,7 +264,7 @@ def test_metadata_and_configuration_agree(ask: Ask) -> None:
         metadata, config = (ask(f"get_model_{what}", "types", version) for what in ("metadata", "config"))
         assert metadata["name"] == config["name"] == "types"
         assert metadata["platform"] == config["platform"] == config["backend"] == "onnxruntime"
-        assert config["max_batch_size"] == MOST_ROWS
+        assert config["max_batch_size"] == MAX_ROWS
         for place, described in (("inputs", config["input"]), ("outputs", config["output"])):
             assert [(t["name"], f"TYPE_{t['datatype']}", t["shape"]) for t in metadata[place]] == [
                 (t["name"], t["data_type"], [-1, *t["dims"]]) for t in described
@@ -355,7 +355,7 @@ def rows_without(rows: int) -> list[http.InferInput]:
         ("infer", ("nobody", rows_without(1)), {}, "404", "no model `nobody`; there are: types, wide, tones"),
         ("infer", ("wide", rows_without(1), "2"), {}, "404", "no version `2`"),
         ("infer", ("wide", rows_without(1)), {"timeout": 1}, "504", "by the deadline"),
-        ("infer", ("wide", rows_without(MOST_ROWS + 1)), {}, "400", "at most 8 rows"),
+        ("infer", ("wide", rows_without(MAX_ROWS + 1)), {}, "400", "at most 8 rows"),
         ("infer", ("wide", [given("x", np.zeros((1, 3), np.float32))]), {}, "400", "must have shape"),
         ("infer", ("wide", [given("x", np.zeros((1, WIDTH)), "FP64")]), {}, "400", "must have datatype FP32"),
         ("infer", ("wide", [given("z", np.zeros((1, WIDTH), np.float32))]), {}, "400", "inputs must be x"),

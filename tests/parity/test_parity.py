@@ -132,10 +132,10 @@ def test_they_do_so_on_devices_with_several_slots() -> None:
     assert [at_s for at_s, _ in live.launches] == pytest.approx([at_s for at_s, _ in simulated.launches], abs=1e-6)
     endings = {outcome: sum(ended.outcome is outcome for ended in simulated.ended) for outcome in Outcome}
     assert live.outcomes == endings
-    assert most_at_once(simulated) == {"cpu0": 2, "cpu1": 3, "cpu2": 1}
+    assert max_at_once(simulated) == {"cpu0": 2, "cpu1": 3, "cpu2": 1}
 
 
-def most_at_once(simulated: Simulated) -> dict[str, int]:
+def max_at_once(simulated: Simulated) -> dict[str, int]:
     """The most batches that each device ran at the same time."""
     ends = {(e.family, e.arrival_s): e.arrival_s + e.latency_s for e in simulated.ended if e.latency_s is not None}
     changes: dict[str, list[tuple[float, int]]] = {}

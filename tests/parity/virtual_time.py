@@ -75,7 +75,7 @@ async def _run(
         lifecycle,
         loop.time,
         signatures=signatures,
-        most_rows=dict.fromkeys(catalog.names, 64),
+        max_rows=dict.fromkeys(catalog.names, 64),
         best_accuracy={},
     )
     models: Any = {(family.name, variant.name): None for family in catalog.families for variant in family.variants}

@@ -115,5 +115,5 @@ def test_a_rate_however_tiny_or_huge_is_served_as_far_as_it_goes(qps: float, lat
     profiles = {device: make_profile(device, *measured) for device in ("cpu0", "cpu1")}
     plan = Planner(catalog, profiles, policy_named("proteus"), headroom=1.0, inputs={})({"a": qps, "b": qps / 10})
     one_qps = 1 / latency_s
-    most_qps = max(min(qps, one_qps) + min(qps / 10, one_qps), min(qps, 2 * one_qps))
-    assert sum(plan.served_qps.values()) == pytest.approx(most_qps, rel=1e-6, abs=1e-8)
+    max_qps = max(min(qps, one_qps) + min(qps / 10, one_qps), min(qps, 2 * one_qps))
+    assert sum(plan.served_qps.values()) == pytest.approx(max_qps, rel=1e-6, abs=1e-8)

@@ -49,7 +49,7 @@ class FakeBackend:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.versions = Backend("fake", {"fake": "1"})
-        self.most_slots = 1
+        self.max_slots = 1
         self.meter: Any = None
         self.row_s: dict[str, float] = {}
         self.build_s = 0.0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.profiling.csv_files import MOST_BATCH, NEEDED, Row, parse_rows, profiles_from, to_csv
+from proteus_cli.profiling.csv_files import MAX_BATCH, NEEDED, Row, parse_rows, profiles_from, to_csv
 from proteus_cli.profiling.importing import catalog_toml, new_catalog, parse_slos
 
 HEADER = ",".join(NEEDED)
@@ -109,7 +109,7 @@ def test_columns_may_come_in_any_order_with_quotes_blanks_and_foreign_line_ends(
         (f"{HEADER}\nv100,a,s,-0.1,1,2\n", 2, "accuracy `-0.1`"),
         (f"{HEADER}\nv100,a,s,,1,2\n", 2, "accuracy ``"),
         (f"{HEADER}\nv100,a,s,0.8,0,2\n", 2, "batch `0` is not from 1 to"),
-        (f"{HEADER}\nv100,a,s,0.8,{MOST_BATCH + 1},2\n", 2, "is not from 1 to 65,536"),
+        (f"{HEADER}\nv100,a,s,0.8,{MAX_BATCH + 1},2\n", 2, "is not from 1 to 65,536"),
         (f"{HEADER}\nv100,a,s,0.8,1.0,2\n", 2, "batch `1.0` is not a whole number"),
         (f"{HEADER}\nv100,a,s,0.8,{'9' * 5000},2\n", 2, "is not a whole number"),
         (f"{HEADER}\nv100,a,s,0.8,1,0\n", 2, "latency_ms `0` is not above zero"),
@@ -172,7 +172,7 @@ BYTES = st.integers(0, 2**50)
 
 @st.composite
 def points(draw: st.DrawFn) -> tuple[Point, ...]:
-    batches = sorted(draw(st.sets(st.integers(1, MOST_BATCH), min_size=1, max_size=4)))
+    batches = sorted(draw(st.sets(st.integers(1, MAX_BATCH), min_size=1, max_size=4)))
     return tuple(_point(batch, *(draw(SECONDS) for _ in range(5))) for batch in batches)
 
 

@@ -6,7 +6,7 @@ import pytest
 from builders import make_point
 
 from proteus_cli.profiling import power
-from proteus_cli.profiling.power import LEAST_S, drawing
+from proteus_cli.profiling.power import MIN_S, drawing
 
 
 class Meter:
@@ -44,13 +44,13 @@ def test_what_was_too_short_to_be_told_is_unknown(monkeypatch: pytest.MonkeyPatc
     meter = Meter(counts=True)
     monkeypatch.setattr(power, "time", meter)
     with drawing(meter) as draw:
-        meter.now_s = LEAST_S - 0.01
+        meter.now_s = MIN_S - 0.01
     assert draw.of(POINT) == POINT
 
 
 def test_without_a_counter_of_energy_power_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(power, "SAMPLE_EVERY_S", 0.001)
-    monkeypatch.setattr(power, "LEAST_S", 0.0)
+    monkeypatch.setattr(power, "MIN_S", 0.0)
     seen = iter([None, 80.0])
     meter = Meter(counts=False)
     enough = threading.Event()

@@ -35,12 +35,12 @@ def measured(alone_s: Mapping[int, float], at_once_s: Mapping[int, Mapping[int, 
     ids=["one", "too little", "just enough", "no more", "as many as there may be"],
 )
 def test_a_slot_more_is_tried_while_the_last_brought_three_percent(qps: tuple[float, ...], settled: bool) -> None:  # noqa: FBT001
-    assert is_settled(points(*qps), SLO_S, most_slots=4) is settled
+    assert is_settled(points(*qps), SLO_S, max_slots=4) is settled
 
 
 def test_no_more_slots_are_tried_of_what_is_too_late_already() -> None:
-    assert is_settled((make_point(1, 0.101),), SLO_S, most_slots=4)
-    assert not is_settled((make_point(1, 0.099),), SLO_S, most_slots=4)
+    assert is_settled((make_point(1, 0.101),), SLO_S, max_slots=4)
+    assert not is_settled((make_point(1, 0.099),), SLO_S, max_slots=4)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ class SlottedBackend(FakeBackend):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self.most_slots, self.fits = 4, 4
+        self.max_slots, self.fits = 4, 4
         self.gains: dict[str, dict[int, float]] = {}
         self.loads: list[str] = []
         self.meter = None
@@ -119,8 +119,8 @@ class SlottedBackend(FakeBackend):
         self.now = model.stem
         yield SlottedRunner(self, model)
 
-    def measure_at_once(self, _run: object, batch: int, slots: int, _budget_s: float, *, least_s: float) -> Point:
-        assert least_s == 0.0  # there is no meter
+    def measure_at_once(self, _run: object, batch: int, slots: int, _budget_s: float, *, min_s: float) -> Point:
+        assert min_s == 0.0  # there is no meter
         gain = self.gains.get(self.now, {}).get(slots, 1.0)
         return make_point(batch, slots * batch * ROW_S / gain, slots)
 
@@ -216,9 +216,9 @@ def test_what_is_known_is_not_measured_again(bare: Tiny, backend: SlottedBackend
 
 def test_a_profile_of_one_slot_is_completed(bare: Tiny, backend: SlottedBackend) -> None:
     """As from a version that measured no more: what it has stays."""
-    backend.most_slots = 1
+    backend.max_slots = 1
     alone = swept(bare, backend)[1]
-    backend.most_slots = 4
+    backend.max_slots = 4
     runs = len(backend.runs)
     profile = swept(bare, backend)[1]
     assert len(backend.runs) == runs

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.replay.trace import MOST_ARRIVALS, read_trace, summary, to_csv, write_trace
+from proteus_cli.replay.trace import MAX_ARRIVALS, read_trace, summary, to_csv, write_trace
 
 NAMES = st.text("abcXYZ0189._-", min_size=1, max_size=8)
 MICROSECONDS = st.integers(0, 10**10)
@@ -172,7 +172,7 @@ def test_counts_refuse_to_lose_latency_targets() -> None:
         ("second,family,count\n0.5,a,1\n", 2, "second `0.5`"),
         ("second,family,count\n1,,1\n", 2, "family is empty"),
         ("second,family,count\n1,a\n", 2, "2 cells where the header has 3"),
-        (f"second,family,count\n1,a,{MOST_ARRIVALS}\n1,a,1\n", 3, "more than 50,000,000 arrivals"),
+        (f"second,family,count\n1,a,{MAX_ARRIVALS}\n1,a,1\n", 3, "more than 50,000,000 arrivals"),
     ],
 )
 def test_a_bad_file_is_refused_with_its_line(text: str, line: int, problem: str, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ class World:
         self.lifecycle = Lifecycle()
         self.plane = DataPlane(
             self.catalog, self.controller, self.lifecycle, self.loop.time,
-            signatures={"f": SIGNATURE}, most_rows={"f": 4}, best_accuracy={"f": 0.9},
+            signatures={"f": SIGNATURE}, max_rows={"f": 4}, best_accuracy={"f": 0.9},
         )  # fmt: skip
         models: Any = {(v.family, v.variant): None for v in variants}
         self.fleet = Fleet(

@@ -72,7 +72,7 @@ class World:
         clock = asyncio.get_running_loop().time
         controller, self.lifecycle = Controller(catalog.slo_s(), {device: 1}, live_policy_named("proteus")), Lifecycle()
         self.plane = DataPlane(
-            catalog, controller, self.lifecycle, clock, signatures={"f": TWICE}, most_rows={"f": 8},
+            catalog, controller, self.lifecycle, clock, signatures={"f": TWICE}, max_rows={"f": 8},
             best_accuracy={"f": 0.9}, refuses_non_finite=refuses_non_finite, is_emulated=is_emulated,
         )  # fmt: skip
         self.executor = HeldExecutor()

@@ -245,15 +245,15 @@ def quantile_s(at: float, rows: int = 1) -> float:
     return one_s * {1: 1.0, 2: 4 / 3, 3: 5 / 3, 4: 2.0, 8: 4.0}[rows]
 
 
-@pytest.mark.parametrize("most_frac", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize("max_frac", [0.9, 0.95, 0.99])
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 8])
-def test_a_batch_takes_what_a_drawn_part_of_the_batches_took_at_most(rows: int, most_frac: float) -> None:
+def test_a_batch_takes_what_a_drawn_part_of_the_batches_took_at_most(rows: int, max_frac: float) -> None:
     """Linear between the percentiles, and between batch sizes; beyond the largest, twice the rows take twice that."""
-    scatter, same = Scatter(SCATTERED.points, most_frac, np.random.default_rng(3)), np.random.default_rng(3)
+    scatter, same = Scatter(SCATTERED.points, max_frac, np.random.default_rng(3)), np.random.default_rng(3)
     drawn = [scatter(rows) for _ in range(200)]
-    assert drawn == pytest.approx([quantile_s(same.uniform(0.0, most_frac), rows) for _ in range(200)])
+    assert drawn == pytest.approx([quantile_s(same.uniform(0.0, max_frac), rows) for _ in range(200)])
     assert min(drawn) == pytest.approx(quantile_s(0.0, rows))
-    assert max(drawn) <= quantile_s(most_frac, rows) + 1e-12
+    assert max(drawn) <= quantile_s(max_frac, rows) + 1e-12
     assert len(set(drawn)) > 20
 
 

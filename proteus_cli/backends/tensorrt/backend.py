@@ -33,7 +33,7 @@ class TensorRT:
     The backend is named as TensorRT's module names itself, so what stands in for it doesn't pass for it.
     """
 
-    most_slots = 4
+    max_slots = 4
 
     def __init__(self, device: Device, engines: Engines) -> None:
         """Raises `BackendUnavailable` without TensorRT or pycuda, `DeviceUnavailable` without the GPU."""

@@ -16,7 +16,7 @@ from proteus_cli.replay.cells import FamilyIndex
 from proteus_cli.replay.conversion.table import Cells, Table, picker
 from proteus_cli.replay.synthesis import drawn, require_fair
 
-MOST_FAMILIES = 10_000
+MAX_FAMILIES = 10_000
 DRAWN = -1  # in place of an index: to be drawn by the shares
 HASHES_KEPT = 1 << 16
 HOWS = "column=NAME, hash=NAME[+NAME…], name=FAMILY, file or weights"
@@ -100,8 +100,8 @@ class Families:
 
     def _named(self, name: str) -> int:
         index = self._index[name]
-        if index >= MOST_FAMILIES:
-            raise ValueError(f"more than {MOST_FAMILIES:,} families; spread rows over some with --family-from hash=…")
+        if index >= MAX_FAMILIES:
+            raise ValueError(f"more than {MAX_FAMILIES:,} families; spread rows over some with --family-from hash=…")
         return index
 
     def _hashing(self, at: Sequence[int]) -> Callable[[Cells], int]:

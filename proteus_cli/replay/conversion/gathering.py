@@ -16,7 +16,7 @@ from proteus_cli.replay.conversion.reading import Event, events, rule_for
 from proteus_cli.replay.conversion.spool import CHUNK, RECORD, Records, Spool
 from proteus_cli.replay.conversion.table import Table
 from proteus_cli.replay.conversion.window import Window
-from proteus_cli.replay.trace import MOST_ARRIVALS
+from proteus_cli.replay.trace import MAX_ARRIVALS
 
 Tell = Callable[[str, Format, FamilyRule], None]
 """Called with the name of each source, its format, and where its families come from."""
@@ -68,8 +68,8 @@ class Gatherer:
         pending = total = 0
         for time_us, family, slo_s, min_accuracy, arrivals in rows:
             left, total = arrivals, total + arrivals
-            if spread_us and total > MOST_ARRIVALS:
-                raise table.lines.error(f"more than {MOST_ARRIVALS:,} arrivals up to here, more than a trace may have")
+            if spread_us and total > MAX_ARRIVALS:
+                raise table.lines.error(f"more than {MAX_ARRIVALS:,} arrivals up to here, more than a trace may have")
             while left:
                 part = min(left, CHUNK - pending)
                 times_us.append(time_us)

@@ -29,7 +29,7 @@ from proteus_cli.serving.requests.counts import Tally
 log = logging.getLogger("proteus.history")
 
 KEPT = 1000
-MOST_WAITING = 100  # writes that a slow disk may owe; what comes then isn't written
+MAX_WAITING = 100  # writes that a slow disk may owe; what comes then isn't written
 LAST_WITHIN_S = 2.0
 RECORD = ".record.json"
 _ENTRY = re.compile(r"(\d{6,}-\d{8}T\d{6}Z)(\.record)?\.json")
@@ -128,7 +128,7 @@ class PlanHistory:
         self._write(msgspec.structs.replace(self._open, effect=effect), self._plan)
 
     def _write(self, record: PlanRecord, plan: Plan) -> None:
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING:
             self._failed("the disk is too slow")
             return
         self._waiting += 1

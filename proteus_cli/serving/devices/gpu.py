@@ -140,10 +140,10 @@ class GpuExecutor(Losable):
             raise
         return engine
 
-    def _warm_up(self, engine: LoadedEngine, most_rows: int) -> None:
+    def _warm_up(self, engine: LoadedEngine, max_rows: int) -> None:
         """Run batches on each slot: what TensorRT does late, it does now."""
         rng = np.random.default_rng(0)
-        parts = [engine.sample(rows, rng) for rows in sorted({1, min(2, most_rows), most_rows})]
+        parts = [engine.sample(rows, rng) for rows in sorted({1, min(2, max_rows), max_rows})]
         for _ in range(self._slots):  # the next is always another
             with engine.slot() as slot:
                 for part in parts:

@@ -10,7 +10,7 @@ from proteus_cli.control.breaker import FIRST_ENGINE_RETRY_S, Breaker, Event, St
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Hosted
 from proteus_cli.control.hosting import hosted_by
-from proteus_cli.control.rollout import MOST_AWAY_FRAC, Station, keys, next_to_load
+from proteus_cli.control.rollout import MAX_UNAVAILABLE_FRAC, Station, keys, next_to_load
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import BuildCancelled, DeviceLost, EngineError, OutOfDeviceMemory
@@ -30,7 +30,7 @@ class Fleet:
 
     ``breakers`` say which of them are there, ``broken`` which engines fail on which of them. Devices that must
     free what they have before they can load what comes serve nothing meanwhile: no more of them at a time than
-    ``most_away_frac`` of a family's capacity.
+    ``max_unavailable_frac`` of a family's capacity.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Fleet:
         files: ModelFiles | None = None,
         timer_s: float = TIMER_S,
         inline_s: float = INLINE_S,
-        most_away_frac: float = MOST_AWAY_FRAC,
+        max_unavailable_frac: float = MAX_UNAVAILABLE_FRAC,
     ) -> None:
         self._controller, self._endings, self._clock = controller, endings, clock
-        self._profiles, self._most_away_frac = profiles, most_away_frac
+        self._profiles, self._max_unavailable_frac = profiles, max_unavailable_frac
         self.loader = Loader(models, profiles, signatures, files)
         self.lanes: dict[str, Lane] = {}
         self.breakers = {device: Breaker() for device in executors}
@@ -135,7 +135,7 @@ class Fleet:
         """Devices free what they have and load what comes: as many at a time as can be missed."""
         while True:
             stations = {device: self._stations[device] for device in self._there()}
-            starting = next_to_load(stations, plan.demand_qps, self._most_away_frac)
+            starting = next_to_load(stations, plan.demand_qps, self._max_unavailable_frac)
             if not starting:
                 return
             for device in starting:

@@ -60,17 +60,17 @@ class Loader:
         return not profile.device.memory_bytes or needed_bytes <= profile.device.memory_bytes
 
     async def load(
-        self, device: str, executor: Executor, key: EngineKey, rows: int, least_limit_s: float = UNHURRIED_S
+        self, device: str, executor: Executor, key: EngineKey, rows: int, min_limit_s: float = UNHURRIED_S
     ) -> None:
         """Load an engine for batches of so many rows beside those that are loaded; nothing to do where it is.
 
         Raises `EngineError` where it can't be loaded, and of these `DeviceLost` where the device is lost, or takes so
-        much longer than it did when it was profiled that it must be, but for ``least_limit_s``.
+        much longer than it did when it was profiled that it must be, but for ``min_limit_s``.
         """
         if key in self._loaded[device]:
             return
         family, variant = key
-        limit_s = least_limit_s + self._usual_limit_s(device, key)
+        limit_s = min_limit_s + self._usual_limit_s(device, key)
         looked = await self._files.require_measured(key) if self._files is not None else ()
         try:
             async with asyncio.timeout(limit_s):
@@ -92,14 +92,14 @@ class Loader:
         hosts: Iterable[Hosted],
         executors: Mapping[str, Executor],
         is_suspect: Callable[[str, EngineKey], bool],
-        least_limit_s: float,
+        min_limit_s: float,
     ) -> list[Failed]:
         """Load what isn't loaded, all at once, and have what is suspect run a batch; returns what failed."""
 
         async def load(host: Hosted) -> Failed | None:
             key, executor = (host.family, host.variant), executors[host.device]
             try:
-                await self.load(host.device, executor, key, host.max_batch, least_limit_s)
+                await self.load(host.device, executor, key, host.max_batch, min_limit_s)
                 if is_suspect(host.device, key):
                     await self.prove(executor, key, host.max_batch, patience_s(host.latency(host.max_batch)))
             except DeviceLost as error:

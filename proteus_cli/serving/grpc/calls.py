@@ -21,7 +21,7 @@ log = logging.getLogger("proteus.grpc")
 PREFIX = 5
 _LARGE = 64 * KIB
 _PART_BYTES = 64  # what a part costs besides its content
-_MOST_WASTE = 4
+_MAX_WASTE = 4
 _SLOWEST_BYTES_PER_S = 64 * KIB
 _GZIP = zlib.MAX_WBITS | 16
 _NONE = b""
@@ -129,7 +129,7 @@ class GrpcCall:
             raise CallError(Status.RESOURCE_EXHAUSTED, "too many large messages are coming in; try again")
         self._reserved += size
         self._kept += len(content)
-        if isinstance(content, memoryview) and len(content) * _MOST_WASTE < len(content.obj):  # type: ignore[arg-type]
+        if isinstance(content, memoryview) and len(content) * _MAX_WASTE < len(content.obj):  # type: ignore[arg-type]
             content = bytes(content)
         self._parts.append(content)
 

@@ -23,7 +23,7 @@ from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.requests.pending import Answered
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
-_MOST_KNOWN, _LARGEST_KNOWN = 1024, 1024
+_MAX_KNOWN, _LARGEST_KNOWN = 1024, 1024
 _US_PER_S = 1e6
 _CONTENTS = {
     "BOOL": "bool_contents", "FP32": "fp32_contents", "FP64": "fp64_contents",
@@ -81,7 +81,7 @@ class Codec:
 
     def _remember(self, rest: bytes, head: Head) -> None:
         if len(rest) <= _LARGEST_KNOWN:
-            if len(self._known) >= _MOST_KNOWN:
+            if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[rest] = head
 
@@ -135,7 +135,7 @@ class Codec:
         key = (batch.hosted, query.outputs, *shapes)
         known = self._heads.get(key)
         if known is None:
-            if len(self._heads) >= _MOST_KNOWN:
+            if len(self._heads) >= _MAX_KNOWN:
                 self._heads.clear()
             of_family = self._plane.signatures[batch.hosted.family].outputs
             specs = [of_family[place] for place, _ in query.outputs]

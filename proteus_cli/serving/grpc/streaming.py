@@ -22,8 +22,8 @@ from proteus_cli.serving.oip.tensors import Buffer, Query
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.requests.pending import Ending, Pending
 
-_MOST_INSIDE = 256
-_MOST_BACKLOG = 1 * MIB
+_MAX_INSIDE = 256
+_MAX_BACKLOG = 1 * MIB
 _LOOK_EVERY_S = 0.25
 
 
@@ -91,7 +91,7 @@ class StreamInferCall(GrpcCall):
             answer = turns.popleft().answer
             assert answer is not None  # noqa: S101 - checked above
             self.send(answer)
-        self.stream.hold(is_held=len(turns) >= _MOST_INSIDE or self.stream.backlog >= _MOST_BACKLOG)
+        self.stream.hold(is_held=len(turns) >= _MAX_INSIDE or self.stream.backlog >= _MAX_BACKLOG)
         if self._has_ended and not turns:
             self.finish()
 

@@ -15,7 +15,7 @@ from proteus_cli.serving.http1.exchange import JSON, Exchange, Handler
 from proteus_cli.serving.http1.limits import (
     CHUNK_BYTES,
     HELD,
-    MOST_HEADERS,
+    MAX_HEADERS,
     PIPELINED,
     SLOWEST_BYTES_PER_S,
     UNCOUNTED_BYTES,
@@ -53,7 +53,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._is_leaving = False  # the last answer is sent
         self._is_writing_paused = self._is_reading_paused = self._is_handing_on = False
         self._new_head = b""
-        self._most_to_write = 0  # since then, for a client that takes its time
+        self._max_to_write = 0  # since then, for a client that takes its time
         self._expect_message()
 
     def _expect_message(self) -> None:
@@ -167,7 +167,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._parser = None  # which knows us: no work for the garbage collector
 
     def pause_writing(self) -> None:
-        self._is_writing_paused, self._since_s, self._most_to_write = True, self.connections.now_s, 0
+        self._is_writing_paused, self._since_s, self._max_to_write = True, self.connections.now_s, 0
         self._throttle()
 
     def resume_writing(self) -> None:
@@ -187,8 +187,8 @@ class HttpConnection(asyncio.BufferedProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._has_headers:  # a trailer
             return
-        if len(self._headers) == MOST_HEADERS:
-            raise Refusal(431, f"there are more than {MOST_HEADERS} headers")
+        if len(self._headers) == MAX_HEADERS:
+            raise Refusal(431, f"there are more than {MAX_HEADERS} headers")
         self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
@@ -242,8 +242,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         to_write = transport.get_write_buffer_size()
         if self._is_writing_paused or (self._is_leaving and to_write):
-            self._most_to_write = max(self._most_to_write, to_write)
-            if took_s > self._patience_s(self._most_to_write):
+            self._max_to_write = max(self._max_to_write, to_write)
+            if took_s > self._patience_s(self._max_to_write):
                 transport.abort()
         elif self._is_leaving:
             if took_s > self._limits.linger_s:
@@ -396,4 +396,4 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _leave(self) -> None:
         self._is_deaf = self._is_leaving = True
-        self._since_s, self._most_to_write = self.connections.now_s, 0
+        self._since_s, self._max_to_write = self.connections.now_s, 0

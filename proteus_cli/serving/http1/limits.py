@@ -5,7 +5,7 @@ from dataclasses import dataclass
 CHUNK_BYTES = 64 * 1024
 UNCOUNTED_BYTES = 4 * 1024  # of a body; one that is larger is counted, as memory has an end
 SLOWEST_BYTES_PER_S = 64 * 1024
-MOST_HEADERS = 128
+MAX_HEADERS = 128
 PIPELINED = 32  # requests of one connection that may be inside; reading pauses then …
 HELD = 256  # … and of what was read by then, so many may wait
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 _SIZES = {frames.PRIORITY: 5, frames.RST_STREAM: 4, frames.PING: 8, frames.WINDOW_UPDATE: 4}
 _OF_CONNECTION = {SETTINGS, frames.PING, frames.GOAWAY}
 _SETTING_BYTES, _PRIORITY_BYTES, _GOAWAY_BYTES = 6, 5, 8
-_MOST_SETTINGS = 100
-_MOST_UPDATES_DUE = 10_000
+_MAX_SETTINGS = 100
+_MAX_UPDATES_DUE = 10_000
 _REMEMBERED_RESETS = 256
 
 
@@ -126,7 +126,7 @@ class Http2Connection(asyncio.Protocol):
         limits, reader = self._limits, self._reader
         gained = (now_s - self._looked_s) * limits.goodwill_per_s
         self._goodwill, self._looked_s = min(self._goodwill + gained, limits.goodwill), now_s
-        self.outlet.updates_due = max(0, min(self.outlet.updates_due, _MOST_UPDATES_DUE))
+        self.outlet.updates_due = max(0, min(self.outlet.updates_due, _MAX_UPDATES_DUE))
         if not reader.waits:
             self._whole_s = now_s
         if self.is_closing:
@@ -291,7 +291,7 @@ class Http2Connection(asyncio.Protocol):
     def _on_settings(self, flags: int, _: int, payload: bytes) -> None:
         if len(payload) % _SETTING_BYTES or (flags & ACK and payload):
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"settings of {len(payload)} bytes")
-        if len(payload) > _MOST_SETTINGS * _SETTING_BYTES:
+        if len(payload) > _MAX_SETTINGS * _SETTING_BYTES:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many settings")
         if flags & ACK:
             return

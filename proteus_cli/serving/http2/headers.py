@@ -18,7 +18,7 @@ _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE = re.compile(rb"[^\0\r\n]*")
 _PSEUDO = (b":method", b":scheme", b":path", b":authority")
 _OF_HTTP_1 = (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
-_MOST_KNOWN = 64
+_MAX_KNOWN = 64
 _LARGEST_KNOWN = 1024
 _INDEXED, _ADDED, _RESIZED, _RESIZED_MASK, _MORE = 0x80, 0x40, 0x20, 0xE0, 0x80
 _FIELD_BYTES = 32  # what a field counts besides its text (RFC 9113 §6.5.2)
@@ -40,7 +40,7 @@ class HeaderBlocks(Generic[T]):
 
     def __init__(self, limits: Limits, read: Callable[[Fields], T]) -> None:
         self._table = HeaderTable()
-        self._most_bytes = limits.header_list_bytes
+        self._max_bytes = limits.header_list_bytes
         self._read = read
         self._known: dict[bytes, T] = {}
 
@@ -52,7 +52,7 @@ class HeaderBlocks(Generic[T]):
         before = self._state()
         request = self._read(fields_of(self.decode(block)))
         if self._state() == before and len(block) <= _LARGEST_KNOWN:
-            if len(self._known) >= _MOST_KNOWN:
+            if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[block] = request
         return request
@@ -91,7 +91,7 @@ class HeaderBlocks(Generic[T]):
                     table.add(name, value)
             fields.append(field)
             size += len(field[0]) + len(field[1]) + _FIELD_BYTES
-            if size > self._most_bytes:
+            if size > self._max_bytes:
                 raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many header fields")
         return fields
 

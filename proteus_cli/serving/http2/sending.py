@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from proteus_cli.serving.http2.connection import Http2Connection
 
 _TABLE_OF_SIZE_0 = b"\x20"
-_MOST_UNSENT = 64 * KIB
+_MAX_UNSENT = 64 * KIB
 _UPDATES_PER_FRAME = 4
 _DRIBBLE_BYTES = 256
 
@@ -114,7 +114,7 @@ class Outlet:
             asyncio.get_running_loop().call_soon(self.flush)
         self._unsent.append(content)
         self._unsent_bytes += len(content)
-        if self._unsent_bytes > _MOST_UNSENT:
+        if self._unsent_bytes > _MAX_UNSENT:
             self.flush()
 
     def flush(self) -> None:

@@ -55,7 +55,7 @@ class Models:
             "platform": self._platform,
             "backend": self._platform,
             "version_policy": {"specific": {"versions": [int(VERSION)]}},
-            "max_batch_size": self._plane.most_rows[family],
+            "max_batch_size": self._plane.max_rows[family],
             "input": [_tensor(spec) for spec in signature.inputs],
             "output": [_tensor(spec) for spec in signature.outputs],
             "instance_group": [self._instance(hosted) for hosted in self._plane.controller.hosting(family)],

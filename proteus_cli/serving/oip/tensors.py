@@ -61,7 +61,7 @@ class Query(msgspec.Struct, frozen=True, eq=False):
     id: str | None = None
 
 
-def most_bytes(signature: Signature, rows: int) -> int:
+def max_bytes(signature: Signature, rows: int) -> int:
     """What a request of so many rows may need, however widely its JSON is set; in binary it needs less."""
     row_values = sum(math.prod(size or 0 for size in spec.shape) for spec in signature.inputs)  # of fixed shapes
     return rows * row_values * VALUE_BYTES + OTHER_BYTES

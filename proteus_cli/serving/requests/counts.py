@@ -162,12 +162,12 @@ class FamilyCounts:
         return sum(count for (_, _, ended), count in self.outcomes.items() if ended is outcome)
 
 
-def family_counts(slo_s: Mapping[str, float], most_rows: Mapping[str, int]) -> dict[str, FamilyCounts]:
-    """Empty counts by family, with buckets around each SLO, and for batches of up to ``most_rows``."""
-    return {family: _empty(slo, most_rows[family]) for family, slo in slo_s.items()}
+def family_counts(slo_s: Mapping[str, float], max_rows: Mapping[str, int]) -> dict[str, FamilyCounts]:
+    """Empty counts by family, with buckets around each SLO, and for batches of up to ``max_rows``."""
+    return {family: _empty(slo, max_rows[family]) for family, slo in slo_s.items()}
 
 
-def _empty(slo_s: float, most_rows: int) -> FamilyCounts:
+def _empty(slo_s: float, max_rows: int) -> FamilyCounts:
     times_s = tuple(float(f"{slo_s * part:.6g}") for part in _PARTS_OF_SLO)
-    sizes = tuple(float(2**power) for power in range((most_rows - 1).bit_length() + 1))
+    sizes = tuple(float(2**power) for power in range((max_rows - 1).bit_length() + 1))
     return FamilyCounts(Histogram(times_s), Histogram(times_s), Histogram(times_s), Histogram(sizes))

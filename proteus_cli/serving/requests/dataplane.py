@@ -42,7 +42,7 @@ log = logging.getLogger("proteus.dataplane")
 REFUSING = "more queries than the plan can carry, some are refused"
 MISSING = "some queries miss their deadline"
 LOST = "no device that hosts it is there, its queries are refused"
-MOST_RUNS = 2  # of a request, where devices are lost meanwhile
+MAX_RUNS = 2  # of a request, where devices are lost meanwhile
 
 
 class DataPlane:
@@ -61,15 +61,15 @@ class DataPlane:
         clock: Clock,
         *,
         signatures: Mapping[str, Signature],
-        most_rows: Mapping[str, int],
+        max_rows: Mapping[str, int],
         best_accuracy: Mapping[str, float],
         refuses_non_finite: bool = False,
         is_emulated: bool = False,
     ) -> None:
         self.signatures, self.lifecycle, self.controller = signatures, lifecycle, controller
         self.clock, self.is_emulated = clock, is_emulated
-        self.slo_s, self.best_accuracy, self.most_rows = catalog.slo_s(), best_accuracy, most_rows
-        self.counts = family_counts(self.slo_s, most_rows)
+        self.slo_s, self.best_accuracy, self.max_rows = catalog.slo_s(), best_accuracy, max_rows
+        self.counts = family_counts(self.slo_s, max_rows)
         self.refusals: Counter[str] = Counter()  # requests that did not come in, by error
         self._seldom = Seldom(clock)
         self.inside = 0
@@ -125,8 +125,8 @@ class DataPlane:
         if family in self.unloaded:
             raise NotReady(f"`{family}` is unloaded")
         rows, options = query.rows, query.options
-        if rows > self.most_rows[family]:
-            raise BadRequest(f"`{family}` takes at most {self.most_rows[family]} rows a request; got {rows}")
+        if rows > self.max_rows[family]:
+            raise BadRequest(f"`{family}` takes at most {self.max_rows[family]} rows a request; got {rows}")
         if self._refuses_non_finite and not is_finite(query.inputs, self.signatures[family].inputs):
             raise BadRequest("the inputs hold NaN or infinity, which this server refuses")
         now_s, slo_s = self.clock(), self.slo_s[family]
@@ -231,7 +231,7 @@ class DataPlane:
         if pending.has_ended:
             return False
         counts = self.counts[request.family]
-        if pending.runs >= MOST_RUNS:
+        if pending.runs >= MAX_RUNS:
             counts.ended(Outcome.FAILED)
             self._leave(pending, EngineFailed("the devices that ran it were lost"))
             return False

@@ -87,16 +87,16 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Codec:
-    """The requests and answers of one family, of ``most_rows`` rows at most.
+    """The requests and answers of one family, of ``max_rows`` rows at most.
 
-    ``most_bytes``: more can't be needed for that many rows, so a larger body is refused before it is looked at. Without
+    ``max_bytes``: more can't be needed for that many rows, so a larger body is refused before it is looked at. Without
     this, JSON could hold the event loop as long as the server's largest body takes to decode.
     """
 
-    def __init__(self, family: str, signature: Signature, most_rows: int) -> None:
+    def __init__(self, family: str, signature: Signature, max_rows: int) -> None:
         self._signature = signature
         self._family = family
-        self.most_bytes = oip.most_bytes(signature, most_rows)
+        self.max_bytes = oip.max_bytes(signature, max_rows)
         self._forms: dict[bytes, _Form] = {}
         self._all_outputs = tuple((place, False) for place in range(len(signature.outputs)))
         self._one_row = _OneRow(signature.inputs[0])
@@ -108,9 +108,9 @@ class Codec:
         ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
         Raises `BadRequest`, `BodyTooLarge`.
         """
-        if len(body) > self.most_bytes:
+        if len(body) > self.max_bytes:
             raise BodyTooLarge(
-                f"a request for `{self._family}` needs at most {self.most_bytes} bytes; got {len(body)}"
+                f"a request for `{self._family}` needs at most {self.max_bytes} bytes; got {len(body)}"
                 " (binary tensors are smaller than JSON, see Inference-Header-Content-Length)"
             )
         if json_length is not None:

@@ -59,7 +59,7 @@ STATUS = {
 JSON_LENGTH = b"inference-header-content-length"
 OUTCOME = b"proteus-outcome"
 _OK = 200
-_MOST_DIGITS = 18
+_MAX_DIGITS = 18
 _POST = b"POST"
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 
@@ -81,7 +81,7 @@ class HttpFrontEnd:
             self._add(family, signature)
 
     def _add(self, family: str, signature: Signature) -> None:
-        known = (family, Codec(family, signature, self._plane.most_rows[family]))
+        known = (family, Codec(family, signature, self._plane.max_rows[family]))
         for version in ("", f"/versions/{oip.VERSION}"):
             self._families[f"/v2/models/{family}{version}/infer".encode()] = known
 
@@ -158,7 +158,7 @@ class HttpFrontEnd:
     def _query(self, exchange: Exchange, codec: Codec) -> oip.Query:
         headers, body = exchange.headers, exchange.body
         if b"content-encoding" in headers:
-            body = unpacked(body, headers[b"content-encoding"], min(self._max_body_bytes, codec.most_bytes))
+            body = unpacked(body, headers[b"content-encoding"], min(self._max_body_bytes, codec.max_bytes))
             if not exchange.takes(len(body)):
                 raise NotReady("too many large requests at once")
         length = headers.get(JSON_LENGTH)
@@ -208,7 +208,7 @@ def path_of(target: bytes) -> bytes:
     return unquote_to_bytes(target.partition(b"?")[0]).rstrip(b"/")
 
 
-def unpacked(body: bytes | bytearray, encoding: bytes, most_bytes: int) -> bytes | bytearray:
+def unpacked(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> bytes | bytearray:
     """A body without its ``Content-Encoding``. Raises `BadRequest`, `BodyTooLarge`."""
     name = encoding.strip().lower()
     if name == b"identity":
@@ -217,17 +217,17 @@ def unpacked(body: bytes | bytearray, encoding: bytes, most_bytes: int) -> bytes
         raise BadRequest("bodies may be compressed with gzip or deflate")
     unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
     try:
-        content = unpacker.decompress(body, most_bytes + 1)
+        content = unpacker.decompress(body, max_bytes + 1)
     except zlib.error as error:
         raise BadRequest(f"the body is not what its Content-Encoding says: {error}") from None
-    if len(content) > most_bytes:
-        raise BodyTooLarge(f"the body unpacks to more than {most_bytes} bytes")
+    if len(content) > max_bytes:
+        raise BodyTooLarge(f"the body unpacks to more than {max_bytes} bytes")
     if not unpacker.eof or unpacker.unused_data:
         raise BadRequest("the compressed body is cut off, or has something behind it")
     return content
 
 
 def _whole_number(text: bytes) -> int:
-    if not text.isdigit() or len(text) > _MOST_DIGITS:
+    if not text.isdigit() or len(text) > _MAX_DIGITS:
         raise BadRequest("Inference-Header-Content-Length must be a whole number")
     return int(text)

@@ -23,7 +23,7 @@ from proteus_cli.serving.telemetry.metrics import Metrics
 
 INFER = "/v2/models/{model}/infer"
 INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
-MOST_PARAMETERS = 16
+MAX_PARAMETERS = 16
 OWN = "/v2/proteus/"
 
 
@@ -61,9 +61,9 @@ class Asked:
     def parameter(self, name: str) -> str | None:
         """A parameter of the query; None where it isn't there. Raises `BadRequest`."""
         try:
-            given = parse_qs(self.query.decode("ascii"), keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
+            given = parse_qs(self.query.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
         except ValueError:
-            raise BadRequest(f"the query is not ASCII, or has more than {MOST_PARAMETERS} parameters") from None
+            raise BadRequest(f"the query is not ASCII, or has more than {MAX_PARAMETERS} parameters") from None
         values = given.get(name, [])
         if len(values) > 1:
             raise BadRequest(f"`{name}` is there {len(values)} times")

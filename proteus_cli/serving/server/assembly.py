@@ -57,7 +57,7 @@ async def fleet_of(
         signatures=plane.signatures,
         files=None if deployment.emulated else ModelFiles(hardware.models, deployment.profiles),
         inline_s=hardware.inline_s,
-        most_away_frac=deployment.most_away_frac,
+        max_unavailable_frac=deployment.max_unavailable_frac,
     )
     plane.lanes = fleet.lanes
     devices = {device.id: device for device in deployment.devices}

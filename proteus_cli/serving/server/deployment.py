@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.rollout import MOST_AWAY_FRAC
+from proteus_cli.control.rollout import MAX_UNAVAILABLE_FRAC
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
@@ -48,7 +48,7 @@ class Deployment:
     Where devices are ``emulated``, only those of the models that are there; none is run. Devices other than GPUs run in
     threads of the server, or ``in_processes`` of their own. ``source`` is where plans come from that people apply.
     ``built`` is where engines for GPUs are kept. ``replanning`` is the re-planning as it was asked for; a solve takes
-    ``solve_limit_s`` at most. No more of a family's capacity than ``most_away_frac`` is away at once while devices
+    ``solve_limit_s`` at most. No more of a family's capacity than ``max_unavailable_frac`` is away at once while devices
     change what they host. What a profile is wrong in for ``drift_after_s`` is re-estimated (0: never), and written back
     where the server ``records``. ``history`` is None where none is kept. ``origin`` and ``reason`` are those of the
     plan.
@@ -72,4 +72,4 @@ class Deployment:
     origin: Origin = "start"
     reason: str = "the plan that the server was started with"
     in_processes: bool = False
-    most_away_frac: float = MOST_AWAY_FRAC
+    max_unavailable_frac: float = MAX_UNAVAILABLE_FRAC

@@ -51,7 +51,7 @@ from proteus_cli.serving.transport.listening import (
     admits_call,
     is_local,
     listen,
-    most_connections,
+    max_connections,
     url_of,
 )
 from proteus_cli.serving.transport.tls import accepting
@@ -160,7 +160,7 @@ async def _serve_on(
         lifecycle,
         clock,
         signatures=hardware.signatures,
-        most_rows=_most_rows(deployment),
+        max_rows=_max_rows(deployment),
         best_accuracy=best_accuracy(deployment.profiles.values()),
         refuses_non_finite=options.refuses_non_finite,
         is_emulated=hardware.is_emulated,
@@ -312,7 +312,7 @@ def _hanging_up(told: Callable[[], None]) -> Iterator[None]:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes while the server drains is too late
 
 
-def _most_rows(deployment: Deployment) -> dict[str, int]:
+def _max_rows(deployment: Deployment) -> dict[str, int]:
     """The largest batch that any variant of a family was measured with."""
     most = dict.fromkeys(deployment.catalog.names, 1)
     for measured in (variant for profile in deployment.profiles.values() for variant in profile.variants):
@@ -323,7 +323,7 @@ def _most_rows(deployment: Deployment) -> dict[str, int]:
 
 def _largest_body(plane: DataPlane) -> int:
     """What the largest request of any family may need."""
-    needed = (oip.most_bytes(signature, plane.most_rows[family]) for family, signature in plane.signatures.items())
+    needed = (oip.max_bytes(signature, plane.max_rows[family]) for family, signature in plane.signatures.items())
     return max(SMALL_BODY, *needed)
 
 
@@ -331,7 +331,7 @@ def _largest_body(plane: DataPlane) -> int:
 async def _connections(options: ServerOptions) -> AsyncIterator[Connections]:
     """Look after connections; leaving closes them."""
     connections = Connections(
-        most=most_connections(options.max_connections), most_body_bytes=BODIES * options.max_body_bytes
+        most=max_connections(options.max_connections), max_body_bytes=BODIES * options.max_body_bytes
     )
     async with watching(connections.watch()):
         try:

@@ -33,7 +33,7 @@ NOW_EVENTS = 20
 NOW_SAMPLES = 5  # what is told as the present is the mean of so many
 TAIL_SAMPLES = 10  # and a 99th percentile needs more
 TAIL = 0.99
-MOST_NUMBERS = 8000  # in one answer: writing more would hold up the requests of others
+MAX_NUMBERS = 8000  # in one answer: writing more would hold up the requests of others
 
 # What is kept of each family and of each device, and the digits behind the point that are told.
 FAMILY_DIGITS = {
@@ -145,7 +145,7 @@ class History:
         """
         first = max(self._number(since), self._taken - SAMPLES)
         columns = len(self._families.names) * len(FAMILY_DIGITS) + len(self._devices.names) * len(DEVICE_DIGITS)
-        last = min(self._taken, first + max(1, MOST_NUMBERS // max(1, columns)))
+        last = min(self._taken, first + max(1, MAX_NUMBERS // max(1, columns)))
         numbers, now = range(first, last), self.now
         families, devices = self._families.told(numbers), self._devices.told(numbers)
         return {

@@ -35,8 +35,8 @@ class Connections:
     ``now_s`` is the loop's time, exact to `LOOK_EVERY_S`: enough for patience, and free.
     """
 
-    def __init__(self, *, most: int, most_body_bytes: int) -> None:
-        self._most, self._most_body_bytes = most, most_body_bytes
+    def __init__(self, *, most: int, max_body_bytes: int) -> None:
+        self._most, self._max_body_bytes = most, max_body_bytes
         self._all: set[Connection] = set()
         self._refused: set[Connection] = set()
         self._body_bytes = 0
@@ -72,7 +72,7 @@ class Connections:
 
     def reserve(self, body_bytes: int) -> bool:
         """Whether there is room in memory for a body of that size; `free` it later."""
-        if self._body_bytes + body_bytes > self._most_body_bytes:
+        if self._body_bytes + body_bytes > self._max_body_bytes:
             return False
         self._body_bytes += body_bytes
         return True

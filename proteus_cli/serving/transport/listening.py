@@ -59,7 +59,7 @@ def url_of(scheme: str, listener: socket.socket, *, is_safe: bool) -> str:
     return f"{scheme}{'s' if is_safe else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def most_connections(wanted: int) -> int:
+def max_connections(wanted: int) -> int:
     """As many as are wanted and as the system lets a process have, which is raised to what may be had."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + OWN_FILES

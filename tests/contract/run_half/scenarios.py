@@ -162,10 +162,10 @@ async def timed() -> str:
     """The device's own times: with copies, and without."""
     async with lab.opened() as device:
         engine = LoadedEngine(_plan(device), primary_context(0), slots=1)
-        copy_s, least_s = driver.slow_down(copies_s=0.01, compute_s=0.02)
+        copy_s, min_s = driver.slow_down(copies_s=0.01, compute_s=0.02)
         times = engine.timed({"x": device.rows()})[1]
         engine.close()
-        assert times.compute_s >= least_s, "computing is too short"
+        assert times.compute_s >= min_s, "computing is too short"
         assert times.total_s >= times.compute_s + 2 * copy_s, "copies are in the time of computing"
         assert times.compute_s > 0
         return f"{times.compute_s * 1e3:.1f} of {times.total_s * 1e3:.1f} ms computing"

@@ -33,7 +33,7 @@ class Hanging:
     """ONNX Runtime whose engines hang, or end their thread, while they are told to."""
 
     versions = BackendVersions("onnxruntime", {})
-    most_slots = 1
+    max_slots = 1
     meter = None
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from failing import LOAD_S, LOOK_S, SOLVE_S, VARIANTS, World, answers, played
 
-from proteus_cli.control.breaker import FIRST_RETRY_S, LEAST_PATIENCE_S, State
+from proteus_cli.control.breaker import FIRST_RETRY_S, MIN_PATIENCE_S, State
 from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BuildCancelled, EngineError, EngineFailed, NotReady
@@ -113,7 +113,7 @@ def test_a_device_that_hangs_is_given_up_and_opened_again() -> None:
         first.hangs = True
         for _ in range(2):
             world.submit(timeout_s=9.0)
-        await asyncio.sleep(LEAST_PATIENCE_S - 0.05)
+        await asyncio.sleep(MIN_PATIENCE_S - 0.05)
         assert world.state("cpu0") is State.CLOSED
         await asyncio.sleep(0.05 + 4 * EVERY_S)
         assert world.state("cpu0") is State.OPEN
@@ -131,7 +131,7 @@ def test_a_device_counts_again_only_once_it_has_run_a_real_batch() -> None:
         await asyncio.sleep(FIRST_RETRY_S + EVERY_S + LOAD_S / 2)
         assert world.state("cpu0") is State.HALF_OPEN
         world.opened[0].hangs = True
-        await asyncio.sleep(LOAD_S + LEAST_PATIENCE_S + EVERY_S)
+        await asyncio.sleep(LOAD_S + MIN_PATIENCE_S + EVERY_S)
         assert world.state("cpu0") is State.OPEN  # the batch did not end
         assert world.fleet.breakers["cpu0"].reason == (
             "cpu0 was killed; then: a batch of good did not end within 0.5 s"

@@ -176,13 +176,13 @@ async def world(
     limits: HttpLimits = LIMITS,
     *,
     most: int = 100,
-    most_body_bytes: int = 2**22,
+    max_body_bytes: int = 2**22,
     admits: Admits | None = None,
     contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
 ) -> AsyncIterator[World]:
     """A server; its connections are looked at every 20 ms."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    connections = Connections(most=most, most_body_bytes=most_body_bytes)
+    connections = Connections(most=most, max_body_bytes=max_body_bytes)
     server_tls, client_tls = contexts or (None, None)
     here = World(Parrot(), connections, listener.getsockname()[1], client_tls)
 

@@ -116,7 +116,7 @@ def test_large_bodies_wait_in_memory_only_as_far_as_there_is_room() -> None:
         first.close()
         second.close()
 
-    run(conversation, most_body_bytes=2**20)
+    run(conversation, max_body_bytes=2**20)
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -143,7 +143,7 @@ def test_bodies_of_a_few_kilobytes_are_counted_too(*, known: bool) -> None:
         for client in clients:
             client.reset()
 
-    run(conversation, most_body_bytes=20_000)
+    run(conversation, max_body_bytes=20_000)
 
 
 @pytest.mark.parametrize("leaves", [False, True])

@@ -127,7 +127,7 @@ class Peer:
 
     def __init__(self, application: Any, limits: Limits | None = None, connections: Connections | None = None) -> None:
         self.application = application
-        self.connections = Connections(most=10, most_body_bytes=2**24) if connections is None else connections
+        self.connections = Connections(most=10, max_body_bytes=2**24) if connections is None else connections
         self.connection = Http2Connection(application, limits or Limits(), self.connections)
         self.transport = Transport()
         self.transport.protocol = self.connection

@@ -530,7 +530,7 @@ def test_a_client_that_goes_is_let_go_once_it_has_its_answers() -> None:
 
 def test_connections_past_the_limit_are_told_so() -> None:
     def scene() -> None:
-        connections = Connections(most=1, most_body_bytes=0)
+        connections = Connections(most=1, max_body_bytes=0)
         first, second = Peer(Echo(), connections=connections), Peer(Echo(), connections=connections)
         second.feed(START + GET)
         assert second.goaway is Code.NO_ERROR

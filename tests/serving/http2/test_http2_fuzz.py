@@ -132,7 +132,7 @@ class Speaker:
     """A client of another implementation, which checks each frame that it gets against its windows."""
 
     def __init__(self, settings: dict[int, int]) -> None:
-        self.peer = Peer(Echo(), Limits(), Connections(most=1, most_body_bytes=2**24))
+        self.peer = Peer(Echo(), Limits(), Connections(most=1, max_body_bytes=2**24))
         self.speaker, self.seen = client(), 0
         self.taken: dict[int, int] = {}
         self.speaker.initiate_connection()

@@ -24,7 +24,7 @@ uvloop = pytest.importorskip("uvloop")
 @asynccontextmanager
 async def listening(tls: ssl.SSLContext | None = None, limits: Limits | None = None) -> AsyncIterator[int]:
     """An echo server on a port of its own."""
-    connections = Connections(most=10, most_body_bytes=2**24)
+    connections = Connections(most=10, max_body_bytes=2**24)
     server = await asyncio.get_running_loop().create_server(
         lambda: Http2Connection(Echo(), limits or Limits(), connections), "127.0.0.1", 0, ssl=tls
     )
@@ -126,7 +126,7 @@ def test_a_flood_of_connections_is_refused_and_leaves_nothing_behind() -> None:
     """The first of them are told, the rest only closed."""
 
     async def scene() -> None:
-        connections = Connections(most=1, most_body_bytes=0)
+        connections = Connections(most=1, max_body_bytes=0)
         application = Echo()
         server = await asyncio.get_running_loop().create_server(
             lambda: Http2Connection(application, Limits(), connections), "127.0.0.1", 0

@@ -190,7 +190,7 @@ def test_a_compressed_message_is_unpacked_and_no_bomb() -> None:
 def test_messages_that_are_coming_in_share_a_limit() -> None:
     async def play() -> None:
         client = Client()
-        client.peer.connections._most_body_bytes = 61_000
+        client.peer.connections._max_body_bytes = 61_000
         part = b"\0" + (40_000).to_bytes(4, "big")
         pieces = (part, *[b"x" * 10_000] * 3)
         first, second = client.call(INFER, *pieces, ended=False), client.call(INFER, *pieces, ended=False)

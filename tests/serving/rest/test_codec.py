@@ -28,7 +28,7 @@ TWO = Signature(
 )
 X: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2.5, -3, 4e5]}
 K: dict[str, Any] = {"name": "k", "shape": [1, 2], "datatype": "INT64", "data": [7, -8]}
-MOST_ROWS = 4096
+MAX_ROWS = 4096
 Json = Mapping[str, Any]
 
 
@@ -46,7 +46,7 @@ class Seen:
 
 
 def decode(content: bytes, length: int | None, signature: Signature) -> Seen:
-    query = Codec("m", signature, MOST_ROWS).decode(content, length)
+    query = Codec("m", signature, MAX_ROWS).decode(content, length)
     inputs = {
         spec.name: np.frombuffer(values, spec.dtype).reshape(query.rows, *(size or 0 for size in spec.shape))
         for spec, values in zip(signature.inputs, query.inputs, strict=True)
@@ -381,7 +381,7 @@ def encoded(
     """The JSON of an answer with all rows of a batch, and what follows it."""
     batch = AnsweredBatch(HOSTED, len(outputs[0]), outputs, compute_s=0.002)
     query = Query((), batch.rows, wanted, id=name)
-    head, blobs = Codec("digits", signature, MOST_ROWS).encode(query, Answered(batch, 0, batch.rows, queue_s=0.001))
+    head, blobs = Codec("digits", signature, MAX_ROWS).encode(query, Answered(batch, 0, batch.rows, queue_s=0.001))
     return json.loads(head), b"".join(blobs)
 
 
@@ -448,7 +448,7 @@ def test_each_request_of_a_batch_gets_its_own_rows(*, sizes: list[int], as_binar
     """Answers of one batch share what they have in common, and nothing else."""
     values = np.random.default_rng(0).random((sum(sizes), 3), np.float32)
     spec = TensorSpec("100%s", FLOAT, (3,))
-    codec = Codec("digits", Signature((spec,), (spec,)), MOST_ROWS)
+    codec = Codec("digits", Signature((spec,), (spec,)), MAX_ROWS)
     batch = AnsweredBatch(HOSTED, sum(sizes), (values,), 0.0)
     first = 0
     for size in sizes:
@@ -483,7 +483,7 @@ def test_the_short_way_takes_and_refuses_what_the_general_one_does(data: list[An
 
 
 def test_a_head_that_is_known_is_checked_against_what_follows_it() -> None:
-    codec = Codec("m", TWO, MOST_ROWS)
+    codec = Codec("m", TWO, MAX_ROWS)
     content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id="a")
     for _ in range(2):
         query = codec.decode(content, length)
@@ -495,7 +495,7 @@ def test_a_head_that_is_known_is_checked_against_what_follows_it() -> None:
 
 
 def test_heads_are_not_remembered_for_ever() -> None:
-    codec = Codec("m", TWO, MOST_ROWS)
+    codec = Codec("m", TWO, MAX_ROWS)
     for number in range(1000):
         content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id=str(number))
         assert codec.decode(content, length).id == str(number)
@@ -509,23 +509,23 @@ def test_as_many_rows_as_may_come_fit_however_they_are_written(indent: int | Non
     specs = (TensorSpec("x", np.dtype(np.float64), (4,)), TensorSpec("k", LONG, (2,)))
     tensors = [
         {
-            "name": spec.name, "datatype": DATATYPE_OF[spec.dtype], "shape": [MOST_ROWS, *spec.shape],
-            "data": [[longest[DATATYPE_OF[spec.dtype]]] * (spec.shape[0] or 0)] * MOST_ROWS,
+            "name": spec.name, "datatype": DATATYPE_OF[spec.dtype], "shape": [MAX_ROWS, *spec.shape],
+            "data": [[longest[DATATYPE_OF[spec.dtype]]] * (spec.shape[0] or 0)] * MAX_ROWS,
         }
         for spec in specs
     ]  # fmt: skip
     content = json.dumps({"inputs": tensors}, indent=indent).encode()
-    assert decode(content, None, Signature(specs, ONE.outputs)).rows == MOST_ROWS
+    assert decode(content, None, Signature(specs, ONE.outputs)).rows == MAX_ROWS
 
 
 @pytest.mark.parametrize("has_length", [False, True])
 def test_a_body_that_is_larger_than_any_request_is_refused_unread(has_length: bool) -> None:  # noqa: FBT001
-    codec = Codec("m", ONE, MOST_ROWS)
-    largest = body(X).ljust(codec.most_bytes)
-    assert codec.most_bytes == MOST_ROWS * 4 * 64 + 65536
+    codec = Codec("m", ONE, MAX_ROWS)
+    largest = body(X).ljust(codec.max_bytes)
+    assert codec.max_bytes == MAX_ROWS * 4 * 64 + 65536
     assert codec.decode(largest, len(largest) if has_length else None).rows == 1
     with pytest.raises(BodyTooLarge, match="binary tensors are smaller"):
-        codec.decode(b"[" * (codec.most_bytes + 1), 10**9 if has_length else None)
+        codec.decode(b"[" * (codec.max_bytes + 1), 10**9 if has_length else None)
 
 
 @pytest.mark.parametrize("data", [["a", "b", "c", "d"], [1, 2, 3, 4]])

@@ -41,7 +41,7 @@ def pages() -> Pages:
     catalog = make_catalog(make_family("small", {"v": 0.9}))
     controller = Controller(catalog.slo_s(), {"cpu0": 1}, live_policy_named("proteus"))
     plane = DataPlane(
-        catalog, controller, Lifecycle(), lambda: 0.0, signatures={"small": SMALL}, most_rows={"small": 8},
+        catalog, controller, Lifecycle(), lambda: 0.0, signatures={"small": SMALL}, max_rows={"small": 8},
         best_accuracy={"small": 0.9},
     )  # fmt: skip
     models, nothing = Models(plane, platform="onnxruntime", devices=()), cast("Any", None)

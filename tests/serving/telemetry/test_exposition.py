@@ -57,7 +57,7 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
     controller.adopt(plan, [hosted(d, f, "v0", latency_s={1: 0.01, 4: 0.02}) for d, f in placed], 0.0)
     plane = DataPlane(
         catalog, controller, Lifecycle(), lambda: 1.0, signatures=dict.fromkeys(names, Signature((), ())),
-        most_rows=dict.fromkeys(names, 64), best_accuracy=dict.fromkeys(names, 0.9),
+        max_rows=dict.fromkeys(names, 64), best_accuracy=dict.fromkeys(names, 0.9),
     )  # fmt: skip
     idle: Any = Losable("none")
     fleet = Fleet(
@@ -87,7 +87,7 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
         "auto",
         SolverState(),
     )
-    return Metrics(server, Connections(most=9, most_body_bytes=9), LoopLag())
+    return Metrics(server, Connections(most=9, max_body_bytes=9), LoopLag())
 
 
 def shown(accept: bytes, *size: int) -> tuple[bytes, bytes]:

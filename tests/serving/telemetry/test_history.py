@@ -16,7 +16,7 @@ from proteus_cli.serving.adaptation.loop import Change
 from proteus_cli.serving.lifecycle import Event as Life
 from proteus_cli.serving.requests.counts import Histogram, quantile
 from proteus_cli.serving.rest.openapi import document
-from proteus_cli.serving.telemetry.history import EVERY_S, MOST_NUMBERS, SAMPLES, History
+from proteus_cli.serving.telemetry.history import EVERY_S, MAX_NUMBERS, SAMPLES, History
 from proteus_cli.serving.telemetry.present import Event, EventKind
 
 NOW_S = 1_800_000_000.0
@@ -141,7 +141,7 @@ def test_memory_has_a_bound_and_the_oldest_samples_go() -> None:
         while True:
             feed = history.feed(cursor)
             at_s += feed["at_s"]
-            assert len(feed["at_s"]) * COLUMNS <= MOST_NUMBERS
+            assert len(feed["at_s"]) * COLUMNS <= MAX_NUMBERS
             cursor = feed["cursor"]
             if feed["complete"]:
                 break

@@ -31,10 +31,10 @@ from proteus_cli.serving.devices.process.inner import Inner
 OPENING = -1
 """The number of what fails where the device can't be opened; batches and loads count from 0."""
 
-_MOST_BYTES = 2**15  # of a message on the socket; larger ones lie beside it
+_MAX_BYTES = 2**15  # of a message on the socket; larger ones lie beside it
 _BESIDE = b"\xc1"  # begins no MessagePack
-_MOST_DESCRIPTORS = 2
-_ANCILLARY_BYTES = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
+_MAX_DESCRIPTORS = 2
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
 _FLAGS = socket.MSG_CMSG_CLOEXEC if hasattr(socket, "MSG_CMSG_CLOEXEC") else 0
 
 _KINDS = {
@@ -184,7 +184,7 @@ class Channel(Generic[Message]):
         """
         body, beside = _ENCODER.encode(message), list(descriptors)
         try:
-            if len(body) > _MOST_BYTES:
+            if len(body) > _MAX_BYTES:
                 beside.insert(0, _memory_of(body))
                 body = _BESIDE
             flags = 0 if wait else socket.MSG_DONTWAIT
@@ -204,7 +204,7 @@ class Channel(Generic[Message]):
         """
         flags = _FLAGS if wait else _FLAGS | socket.MSG_DONTWAIT
         try:
-            body, ancillary, _, _ = self._end.recvmsg(_MOST_BYTES, _ANCILLARY_BYTES, flags)
+            body, ancillary, _, _ = self._end.recvmsg(_MAX_BYTES, _ANCILLARY_BYTES, flags)
         except ConnectionResetError:  # said once, where the other end left messages unread; its own come next
             return self.receive(wait=wait)
         if not body:

@@ -52,5 +52,5 @@ class Builder(rtx.Builder):  # type: ignore[misc]  # a base without stubs
         """One build at a time, as the cache has it."""
         if super().build_serialized_network(network, config) is None:
             return None
-        (most_rows, *_) = self._profile.get_shape(network.get_input(0).name)[2]
-        return make_plan(_parsed[-1], most_rows)
+        (max_rows, *_) = self._profile.get_shape(network.get_input(0).name)[2]
+        return make_plan(_parsed[-1], max_rows)
