@@ -30,7 +30,7 @@ from benchmarks.paper.cluster import Cluster, cluster_at
 from proteus_cli.domain.profile import Point
 from proteus_cli.domain.report import Report
 from proteus_cli.replay.own_server import own_server
-from proteus_cli.serving.devices.emulated import Alarm
+from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.store import read_json, write_json
 
 SLO = "300ms"
@@ -98,7 +98,7 @@ def _lateness() -> Table:
 
 def _by_alarm(devices: int, batch_s: float) -> Ends:
     async def run() -> Ends:
-        with Alarm() as alarm:
+        with TimerThread() as alarm:
             return await _ends(devices, batch_s, alarm.at)
 
     return _in_uvloop(run)

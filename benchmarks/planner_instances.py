@@ -16,8 +16,8 @@ from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.fleet import what_if
-from proteus_cli.domain.profile import Backend, Point, Profile, VariantProfile
+from proteus_cli.domain.fleet import hypothetical_fleet
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.profiling.csv_files import parse_rows, profiles_from
 from proteus_cli.profiling.importing import new_catalog
 
@@ -40,7 +40,7 @@ class Fleet:
 
     def profiles(self) -> dict[str, Profile]:
         """By device id; the devices of a type share one tuple of variants."""
-        return what_if(self.counts, self.types)
+        return hypothetical_fleet(self.counts, self.types)
 
 
 # --- the paper's cluster
@@ -249,7 +249,7 @@ def _spread_evenly(devices: int, types: list[str]) -> dict[str, int]:
 
 def _profile(kind: str, variants: tuple[VariantProfile, ...]) -> Profile:
     device = Device(id=kind, type=kind, kind="gpu", name=kind, memory_bytes=0)
-    return Profile(FORMAT, NOBODY, device, kind, Backend(name="imported", versions={}), variants)
+    return Profile(FORMAT, NOBODY, device, kind, BackendInfo(name="imported", versions={}), variants)
 
 
 def _measured(family: str, variant: Variant, latency_s_of: Mapping[int, float]) -> VariantProfile:

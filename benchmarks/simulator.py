@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for the module beside this
 
 from benchmarks.planner_instances import NOBODY, PAPER, paper_fleet
 from proteus_cli.control.policies import POLICIES, Policy, policies_named, policy_named
-from proteus_cli.control.replanning import Replan, Situation
+from proteus_cli.control.replanning import ReplanContext, ReplanRequest
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Placement, Plan, Solver
-from proteus_cli.domain.profile import Backend, Point, Profile, VariantProfile
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner
@@ -63,10 +63,10 @@ class EverySecond:
     every_s: float = 1.0
     floor_qps: float = 1.0
 
-    def decide(self, now: Situation) -> Replan:
-        return Replan(self.needed(now), "a second has passed")
+    def decide(self, now: ReplanContext) -> ReplanRequest:
+        return ReplanRequest(self.needed(now), "a second has passed")
 
-    def needed(self, now: Situation) -> dict[str, float]:
+    def needed(self, now: ReplanContext) -> dict[str, float]:
         demand = now.demand
         return {f: max(demand.rate_qps(f, self.every_s, now.now_s), self.floor_qps) for f in demand.families}
 
@@ -203,7 +203,9 @@ def _made_up() -> tuple[World, Plan]:
     )
     devices = tuple(f"cpu{number}" for number in range(8))
     profiles = {
-        device: Profile(FORMAT, NOBODY, Device(device, "cpu", "cpu", "", 0, (0,)), "cpu0", Backend("", {}), measured)
+        device: Profile(
+            FORMAT, NOBODY, Device(device, "cpu", "cpu", "", 0, (0,)), "cpu0", BackendInfo("", {}), measured
+        )
         for device in devices
     }
     hosted = [(device, "ab"[index % 2], "large" if index < 3 else "small") for index, device in enumerate(devices)]

@@ -35,11 +35,11 @@ from proteus_cli.domain.plan import Placement, Plan, Solver
 from proteus_cli.domain.profile import LatencyTable, Point
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.rules import Rules
-from proteus_cli.serving.devices.executor import Losable
-from proteus_cli.serving.fleet.worker import Lane
+from proteus_cli.serving.devices.executor import ExecutorBase
+from proteus_cli.serving.fleet.worker import Worker
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.telemetry.history import SAMPLES, History
+from proteus_cli.serving.telemetry.history import SAMPLES, MetricsSampler
 
 SIZES = ((2, 2), (10, 40), (10, 100))  # families, devices
 REPEATS = 100
@@ -63,10 +63,10 @@ class World:
             catalog, controller, Lifecycle(), self.clock, signatures=dict.fromkeys(names, Signature((X,), (X,))),
             max_rows=dict.fromkeys(names, 8), best_accuracy=dict.fromkeys(names, ACCURACY),
         )  # fmt: skip
-        idle = cast("Any", Losable("none"))
-        lanes: dict[str, Lane] = {}
+        idle = cast("Any", ExecutorBase("none"))
+        lanes: dict[str, Worker] = {}
         for device in self.hosted:
-            lanes[device] = Lane(device, controller, idle, self.plane, self.clock, lanes, print, 0.001)
+            lanes[device] = Worker(device, controller, idle, self.plane, self.clock, lanes, print, 0.001)
         self.plane.lanes = lanes
         controller.adopt(self._plan(names), [self._host(device) for device in self.hosted], 0.0)
 
@@ -124,7 +124,7 @@ def measure(families: int, devices: int) -> dict[str, float]:
     tracemalloc.start()
     world = World(families, devices)
     before = tracemalloc.get_traced_memory()[0]
-    history = History(world.plane, world.clock)
+    history = MetricsSampler(world.plane, world.clock)
     for _ in range(SAMPLES + 1):
         world.second()
         history.sample()
@@ -146,7 +146,7 @@ def measure(families: int, devices: int) -> dict[str, float]:
     }
 
 
-def check(history: History) -> None:
+def check(history: MetricsSampler) -> None:
     """All that was served is told, none of it twice."""
     told, cursor = 0, None
     while True:
@@ -160,7 +160,7 @@ def check(history: History) -> None:
     assert told == SAMPLES
 
 
-def frame_ms(history: History) -> float:
+def frame_ms(history: MetricsSampler) -> float:
     """What a frame in the terminal costs."""
     console = Console(file=io.StringIO(), width=COLUMNS, height=LINES, force_terminal=True, highlight=False)
     with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:

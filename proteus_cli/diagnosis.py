@@ -20,7 +20,7 @@ from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, require_current_models
 from proteus_cli.units import format_size
 
-State = Literal["ok", "missing", "optional"]
+FindingState = Literal["ok", "missing", "optional"]
 
 NEEDED = (
     "numpy",
@@ -42,7 +42,7 @@ class Finding(Value, frozen=True):
     """``state`` is `missing` where the main job can't be done without it."""
 
     what: str
-    state: State
+    state: FindingState
     found: str
     hint: str = ""
 
@@ -56,7 +56,7 @@ def _installation() -> Iterator[Finding]:
     yield Finding("proteus", "ok", f"{__version__} on Python {platform.python_version()} ({sys.executable})")
     for name in NEEDED:
         found = _version(name)
-        state: State = "ok" if found else "missing"
+        state: FindingState = "ok" if found else "missing"
         yield Finding(name, state, found or "–", "" if found else "pip install proteus-serving")
     for name, hint in OPTIONAL.items():
         found = _version(name)

@@ -19,7 +19,7 @@ import msgspec
 from proteus_cli import __version__
 from proteus_cli.domain.base import MadeBy
 from proteus_cli.domain.catalog import Catalog, Family, Variant
-from proteus_cli.domain.fleet import as_device, namesake, of_type, stand_in
+from proteus_cli.domain.fleet import as_device, base_name, of_type, profile_for
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
@@ -307,9 +307,9 @@ class Workspace:
         Reads only what the ids name where that is enough, so that a broken profile of another device is no matter.
         """
         here = {path.stem for path in self.profiles_dir.glob("*.json")}
-        names = dict.fromkeys(name for device in types for name in (device, namesake(device)) if name in here)
+        names = dict.fromkeys(name for device in types for name in (device, base_name(device)) if name in here)
         named = {name: self.profile(name) for name in names}
-        found = {device: stand_in(device, device_type, named) for device, device_type in types.items()}
+        found = {device: profile_for(device, device_type, named) for device, device_type in types.items()}
         missing = {types[device]: device for device, profile in found.items() if profile is None}
         by_type = {device_type: self._of_type(device_type, device) for device_type, device in missing.items()}
         return {device: profile if profile is not None else by_type[types[device]] for device, profile in found.items()}

@@ -12,7 +12,7 @@ from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
 from proteus_cli.domain.plan import Placement, Plan, Solver
-from proteus_cli.domain.profile import Backend, LatencyTable, Point, Profile, VariantProfile
+from proteus_cli.domain.profile import BackendInfo, LatencyTable, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
@@ -89,7 +89,7 @@ def make_profile(
         made_by=MADE_BY,
         device=Device(device, device_type, "cpu", "a test device", memory_bytes, cores=(0,)),
         measured_on=device,
-        backend=Backend(name="by hand", versions={}),
+        backend=BackendInfo(name="by hand", versions={}),
         variants=measured,
         slots=slots,
     )

@@ -12,7 +12,7 @@ from tiny import keep_apart, mlp
 
 from proteus_cli import store
 from proteus_cli.domain.catalog import Catalog, Family, Variant
-from proteus_cli.domain.fleet import what_if
+from proteus_cli.domain.fleet import hypothetical_fleet
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, UsageError
@@ -336,7 +336,7 @@ def test_made_up_devices_of_a_plan_have_the_profile_that_they_were_made_from(nam
     """By type, where a fleet is of that type; by device, where it is like that device."""
     others = (make_profile("v100", SLOW, device_type="v100"),)
     workspace = with_profiles(tmp_path, make_profile("cpu0", FAST), make_profile("cpu1", FAST), *others)
-    fleet = what_if({name: 3, "v100": 2}, workspace.profiles())
+    fleet = hypothetical_fleet({name: 3, "v100": 2}, workspace.profiles())
     plan = plan_for(cpu=tuple(fleet)[:3], v100=tuple(fleet)[3:])
     assert workspace.profiles_of(plan) == fleet
 
@@ -345,7 +345,7 @@ def test_a_device_is_told_apart_from_the_profiles_of_another_type_by_its_type(tm
     """Of two imported types `t` and `t-0`, the first device of the first has the name of the second."""
     types = [make_profile(name, measured, device_type=name) for name, measured in (("t", FAST), ("t-0", SLOW))]
     workspace = with_profiles(tmp_path, *types)
-    fleet = what_if({"t": 1, "t-0": 1}, workspace.profiles())
+    fleet = hypothetical_fleet({"t": 1, "t-0": 1}, workspace.profiles())
     assert list(fleet) == ["t-0", "t-0-0"]
     assert workspace.profiles_of(plan_for(t=("t-0",)))["t-0"].variants == (FAST,)
     assert workspace.profile_paths(fleet) == [workspace.profile_path("t"), workspace.profile_path("t-0")]
@@ -369,7 +369,7 @@ def test_the_files_of_a_large_fleet_are_few(tmp_path: Path) -> None:
         tmp_path, make_profile("cpu0", FAST), make_profile("cpu1", FAST), make_profile("v100", SLOW, device_type="v100")
     )
     profiles = workspace.profiles()
-    large = what_if({"v100": 10_000, "cpu": 10_000, "cpu1": 10_000}, profiles)
+    large = hypothetical_fleet({"v100": 10_000, "cpu": 10_000, "cpu1": 10_000}, profiles)
     assert workspace.profile_paths(large) == [workspace.profile_path(name) for name in ("v100", "cpu0", "cpu1")]
     assert workspace.sources(large) == [profiles[name] for name in ("v100", "cpu0", "cpu1")]
     assert workspace.profile_paths(profiles) == [workspace.profile_path(name) for name in profiles]

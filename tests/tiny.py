@@ -17,7 +17,7 @@ from proteus_cli.backends.discovery import discover
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Placement, Plan, Solver
-from proteus_cli.domain.profile import Backend, Point, Profile, VariantProfile, capacity
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile, capacity
 from proteus_cli.domain.rules import Rules
 from proteus_cli.settings import read_settings
 from proteus_cli.units import parse_duration
@@ -209,7 +209,7 @@ def add_profiles(made: Tiny, devices: Sequence[str] = DEVICES) -> None:
     """Profiles as if measured, with the latencies of the variants as they are declared here."""
     for name in devices:
         variants = [_measured(made, family, variant) for family in made.families for variant in family.variants]
-        backend = Backend("onnxruntime", {})
+        backend = BackendInfo("onnxruntime", {})
         profile = Profile(FORMAT, MADE_BY, device(made, name), devices[0], backend, tuple(variants))
         store.write_json(made.place.profile_path(name), profile)
 

@@ -26,7 +26,7 @@ from benchmarks.paper.pages import aim_line, rich_table, table_lines
 from benchmarks.paper.results import UNKNOWN, Aim, Table
 from proteus_cli.domain.report import Report
 from proteus_cli.reporting import lines
-from proteus_cli.reporting.lines import Run as Line
+from proteus_cli.reporting.lines import PlottedRun as Line
 from proteus_cli.reporting.style import INK, drawing
 
 BEGIN, END = "<!-- adaptation: written by `python -m benchmarks.adaptation --docs` -->", "<!-- adaptation: end -->"

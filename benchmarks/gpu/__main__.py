@@ -27,9 +27,10 @@ from proteus_cli.backends.engines import Engines
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.backends.opening import open_backend
 from proteus_cli.backends.tensorrt.backend import TensorRT
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import BackendUnavailable, ProteusError
-from proteus_cli.serving.devices.executor import Batch, BatchResult, EngineKey
+from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.gpu import GpuExecutor
 from proteus_cli.serving.devices.hardware import REAL
 from proteus_cli.settings import read_settings
@@ -45,7 +46,7 @@ class Case:
     """What both run: an engine on a device, and one batch for it."""
 
     backend: TensorRT
-    key: EngineKey
+    key: VariantKey
     model: Path
     plan: Path
     batch: Batch
@@ -105,8 +106,16 @@ def _case(place: Workspace, device_id: str, name: str, rows: int) -> Case:
         wanted = tuple(runner.infer(inputs).values())
         buffers = tuple(inputs[spec.name].data.cast("B") for spec in runner.signature.inputs)
         shapes = [(spec.name, (rows, *inputs[spec.name].shape[1:])) for spec in runner.signature.inputs]
-    key = (family, variant)
-    return Case(backend, key, model, backend.plan_file(model, key), Batch(key, [(rows, buffers)], rows), shapes, wanted)
+    key = VariantKey(family, variant)
+    return Case(
+        backend,
+        key,
+        model,
+        backend.plan_file(model, key),
+        Batch(key, [(rows, buffers)], rows),
+        shapes,
+        wanted,
+    )
 
 
 def _compare(case: Case, tool: Path, options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Section, Table, me
 from benchmarks.paper.traces import macro_bursts
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.trace import Trace
-from proteus_cli.reporting.lines import Run, accuracy, demand, violations
+from proteus_cli.reporting.lines import PlottedRun, accuracy, demand, violations
 from proteus_cli.reporting.style import INK, drawing
 
 PICTURE = "paper-bursts.png"
@@ -47,7 +47,7 @@ def bursts(lab: Lab) -> Trace:
 
 def picture(lab: Lab) -> bytes:
     """Demand, accuracy and violations over time as PNG, loads free."""
-    runs = Run.all_of([lab.report(Case(policy_named(name), bursts(lab))) for name in DRAWN])
+    runs = PlottedRun.all_of([lab.report(Case(policy_named(name), bursts(lab))) for name in DRAWN])
 
     def draw(*axes: Any) -> None:
         for each, plot in zip(axes, (demand, accuracy, violations), strict=True):

@@ -9,15 +9,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.domain.profile import Backend as BackendVersions
-
-EngineName = tuple[str, str]
-"""Family and variant."""
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import BackendInfo
 
 ANY_RUNNER_TAKES = 64
 """Rows of a batch that every runner takes; more depend on how its engine was built."""
 
-Arrays = dict[str, npt.NDArray[Any]]
+NamedArrays = dict[str, npt.NDArray[Any]]
 """Tensors by name; axis 0 is the batch."""
 
 Buffer = bytes | bytearray | memoryview
@@ -48,7 +46,7 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    def sample(self, rows: int, rng: np.random.Generator) -> Arrays:
+    def sample(self, rows: int, rng: np.random.Generator) -> NamedArrays:
         """Random inputs of so many rows, for measuring: uniform in [0, 1), or small whole numbers."""
         return {spec.name: _sample(spec, rows, rng) for spec in self.inputs}
 
@@ -81,7 +79,7 @@ class Runner(Protocol):
     @property
     def memory_bytes(self) -> int: ...
 
-    def infer(self, inputs: Arrays) -> Arrays:
+    def infer(self, inputs: NamedArrays) -> NamedArrays:
         """Run one batch. Raises `EngineError` where the model fails on it."""
         ...
 
@@ -103,7 +101,7 @@ class SlottedRunner(Runner, Protocol):
         """Make one more. Raises `OutOfDeviceMemory`; then there are as many as before."""
         ...
 
-    def compute_s(self, inputs: Arrays) -> float:
+    def compute_s(self, inputs: NamedArrays) -> float:
         """Run one batch. The seconds that the device computed by its own clock, copies not included."""
         ...
 
@@ -131,19 +129,19 @@ class Backend(Protocol):
     runners are a `SlottedRunner`. ``meter`` is None where nobody knows what the device draws.
     """
 
-    versions: BackendVersions
+    versions: BackendInfo
     max_slots: int
 
     @property
     def meter(self) -> PowerMeter | None: ...
 
-    def prepare(self, model: Path, owner: EngineName | None = None) -> float:
+    def prepare(self, model: Path, owner: VariantKey | None = None) -> float:
         """Build what loading a model needs, if it isn't there yet. How many seconds building it took, now or before.
 
         Raises `EngineError` where it can't be built.
         """
         ...
 
-    def runner(self, model: Path, owner: EngineName | None = None) -> AbstractContextManager[Runner]:
+    def runner(self, model: Path, owner: VariantKey | None = None) -> AbstractContextManager[Runner]:
         """Load a model; leaving the context frees it. Raises `EngineError` where it can't be loaded."""
         ...

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from proteus_cli.backends.base import Arrays, EngineName, Runner, Signature, TensorSpec
+from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import Backend as BackendVersions
+from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import EngineError
 
 NAME = "onnxruntime"
@@ -35,14 +36,14 @@ class OnnxRuntime:
 
     def __init__(self, device: Device) -> None:
         self._cores = device.cores
-        self.versions = BackendVersions(name=NAME, versions={"onnxruntime": ort.__version__})
+        self.versions = BackendInfo(name=NAME, versions={"onnxruntime": ort.__version__})
 
-    def prepare(self, model: Path, owner: EngineName | None = None) -> float:  # noqa: ARG002 - it is a backend's
+    def prepare(self, model: Path, owner: VariantKey | None = None) -> float:  # noqa: ARG002 - it is a backend's
         """Nothing: ONNX Runtime builds while it loads."""
         return 0.0
 
     @contextmanager
-    def runner(self, model: Path, owner: EngineName | None = None) -> Iterator[Runner]:  # noqa: ARG002 - it keeps none
+    def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:  # noqa: ARG002 - it keeps none
         """Load an ONNX file. Raises `EngineError`.
 
         ONNX Runtime's own threads inherit the cores of the thread that loads: pin it first.
@@ -70,7 +71,7 @@ class _Session:
         self.signature = signature
         self.memory_bytes = memory_bytes
 
-    def infer(self, inputs: Arrays) -> Arrays:
+    def infer(self, inputs: NamedArrays) -> NamedArrays:
         try:
             results = self._session.run(self._outputs, inputs)
         except Exception as error:

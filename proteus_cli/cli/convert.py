@@ -20,7 +20,7 @@ from proteus_cli.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from proteus_cli.replay.conversion.convert import Conversion, Options
+    from proteus_cli.replay.conversion.convert import Conversion, ConversionOptions
     from proteus_cli.replay.conversion.families import FamilyRule
     from proteus_cli.replay.conversion.formats import Format
 
@@ -77,11 +77,11 @@ def convert(
     """
     from tempfile import TemporaryFile
 
-    from proteus_cli.replay.conversion.convert import Options, convert
+    from proteus_cli.replay.conversion.convert import ConversionOptions, convert
     from proteus_cli.replay.conversion.families import parse_rule
     from proteus_cli.replay.conversion.window import ALL, parse_window
 
-    options = Options(
+    options = ConversionOptions(
         format=_format(format_name, map_column or []),
         rule=parse_rule(family_from) if family_from is not None else None,
         window=parse_window(window) if window is not None else ALL,
@@ -129,7 +129,7 @@ def _writer(output: Path) -> Iterator[Callable[[str], object]]:
         yield write
 
 
-def _sum_up(conversion: "Conversion", options: "Options", output: Path) -> None:
+def _sum_up(conversion: "Conversion", options: "ConversionOptions", output: Path) -> None:
     from proteus_cli.units import format_rate
 
     found = conversion.found

@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from proteus_cli.domain.plan import Plan
     from proteus_cli.domain.profile import Profile
     from proteus_cli.domain.record import Base, Origin
-    from proteus_cli.serving.devices.executor import EngineKey
     from proteus_cli.serving.server.deployment import Deployment
     from proteus_cli.store import Workspace
 
@@ -39,7 +39,7 @@ class _Site:
     plan: "Plan"
     profiles: "Mapping[str, Profile]"
     devices: "Sequence[Device]"
-    models: "Mapping[EngineKey, Path]"
+    models: "Mapping[VariantKey, Path]"
 
 
 def deployment_of(
@@ -66,7 +66,7 @@ def deployment_of(
     from proteus_cli.cli.planning import planner_for
     from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
     from proteus_cli.serving.adaptation.manual_plans import PlanSource
-    from proteus_cli.serving.adaptation.plan_journal import PlanHistory
+    from proteus_cli.serving.adaptation.plan_journal import PlanJournal
     from proteus_cli.serving.server.deployment import Deployment
     from proteus_cli.store import to_json, write_json
 
@@ -116,7 +116,7 @@ def deployment_of(
         emulated=is_emulated,
         replanning=replan if policy.replanning is not None else "off",
         solve_limit_s=SOLVE_LIMIT_S,
-        history=PlanHistory(place.history_dir, base, emulated=is_emulated, keep=kept_plans) if kept_plans else None,
+        history=PlanJournal(place.history_dir, base, emulated=is_emulated, keep=kept_plans) if kept_plans else None,
         origin=first.origin,
         reason=first.reason,
         in_processes=in_processes,
@@ -199,7 +199,7 @@ def _here(place: "Workspace", plan: "Plan") -> _Site:
     for placement in plan.placements:
         measured_for(placement, profiles)
     families = place.catalog().families
-    models = {(f.name, v.name): _model(place, f, v) for f in families for v in f.variants}
+    models = {VariantKey(f.name, v.name): _model(place, f, v) for f in families for v in f.variants}
     return _Site(plan, profiles, [here[device] for device in plan.devices], models)
 
 
@@ -244,7 +244,9 @@ def _emulated(place: "Workspace", plan: "Plan", emulation: Emulation) -> _Site:
         profiles = fleet_of(place, emulation.fleet)
         plan = _moved(plan, profiles, emulation.fleet)
     _require_times(plan, profiles)
-    named = {(f.name, v.name): v.onnx for f in place.catalog().families for v in f.variants if v.onnx is not None}
+    named = {
+        VariantKey(f.name, v.name): v.onnx for f in place.catalog().families for v in f.variants if v.onnx is not None
+    }
     paths = {key: place.model_path(onnx) for key, onnx in named.items()}
     models = {key: path for key, path in paths.items() if path.is_file()}
     return _Site(plan, profiles, [profile.device for profile in profiles.values()], models)

@@ -10,7 +10,7 @@ from rich.text import Text
 from proteus_cli.units import format_duration
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.present import DeviceNow, Event, FamilyNow, Now
+    from proteus_cli.serving.telemetry.present import DeviceNow, FamilyNow, Now, ServerEvent
 
 UNKNOWN = "–"
 WIDE_COLUMNS = 78
@@ -21,7 +21,7 @@ _HIGH = 0.01  # of violations
 _BREAKERS = {"closed": "closed", "open": "LOST", "half-open": "probation"}
 _RANKS = tuple(reversed(_BREAKERS))  # what is not well comes first
 
-Row = tuple[Sequence[str], str]
+FrameRow = tuple[Sequence[str], str]
 """Cells, and a style."""
 
 
@@ -69,7 +69,7 @@ _FAMILIES = {
 }  # fmt: skip
 
 
-def _family(name: str, of: "FamilyNow", *, is_wide: bool) -> Row:
+def _family(name: str, of: "FamilyNow", *, is_wide: bool) -> FrameRow:
     is_late = of.p99_s is not None and of.p99_s > of.slo_s
     violations = _percent(of.violations) + ("!" if (of.violations or 0.0) > _HIGH else "")
     p99 = (UNKNOWN if of.p99_s is None else format_duration(of.p99_s)) + ("!" if is_late else "")
@@ -91,7 +91,7 @@ _DEVICES = {
 }
 
 
-def _devices(devices: Mapping[str, "DeviceNow"], room: int, *, is_wide: bool) -> list[Row]:
+def _devices(devices: Mapping[str, "DeviceNow"], room: int, *, is_wide: bool) -> list[FrameRow]:
     """A row each; where there are too many, a row for those that host the same."""
     ranked = sorted(devices.items(), key=lambda named: _RANKS.index(named[1].breaker))
     if len(ranked) <= room:
@@ -108,7 +108,7 @@ def _named(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} × {names[0]} …"
 
 
-def _device(name: str, of: Sequence["DeviceNow"], *, is_wide: bool) -> Row:
+def _device(name: str, of: Sequence["DeviceNow"], *, is_wide: bool) -> FrameRow:
     """A row for devices that host the same."""
     loads, batches = [device.load for device in of], [device.mean_batch for device in of if device.mean_batch]
     load = _percent(sum(loads) / len(loads)) + (f" ≤ {max(loads):.0%}" if len(of) > 1 and is_wide else "")
@@ -124,7 +124,7 @@ def _device(name: str, of: Sequence["DeviceNow"], *, is_wide: bool) -> Row:
 # --- parts
 
 
-def _table(columns: Sequence[tuple[str, str]], rows: Sequence[Row]) -> Table:
+def _table(columns: Sequence[tuple[str, str]], rows: Sequence[FrameRow]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     for heading, justify in columns:
         table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
@@ -133,7 +133,7 @@ def _table(columns: Sequence[tuple[str, str]], rows: Sequence[Row]) -> Table:
     return table
 
 
-def _cut(rows: Sequence[Row], most: int) -> Sequence[Row]:
+def _cut(rows: Sequence[FrameRow], most: int) -> Sequence[FrameRow]:
     """At most so many, of which the last says how many there are besides."""
     if len(rows) <= most:
         return rows
@@ -141,7 +141,7 @@ def _cut(rows: Sequence[Row], most: int) -> Sequence[Row]:
     return [*rows[: most - 1], ((f"… {left} more",), "dim")]
 
 
-def _event(event: "Event", now_s: float) -> Text:
+def _event(event: "ServerEvent", now_s: float) -> Text:
     style = "bold red" if event.kind == "device" else ""
     return Text.assemble(
         (f"{_ago(now_s - event.at_s):>7} ago  ", "dim"), (f"{event.kind}  ", "dim"), (event.text, style),

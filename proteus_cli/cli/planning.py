@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 def fleet_of(place: "Workspace", fleet: str | None) -> "dict[str, Profile]":
     """The profiled devices of a workspace by id, or those of a fleet like ``cpu:20,v100:10``. Raises `UsageError`."""
-    from proteus_cli.domain.fleet import parse_fleet, what_if
+    from proteus_cli.domain.fleet import hypothetical_fleet, parse_fleet
 
     profiles = place.profiles()
-    return profiles if fleet is None else what_if(parse_fleet(fleet), profiles)
+    return profiles if fleet is None else hypothetical_fleet(parse_fleet(fleet), profiles)
 
 
 def planner_for(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from proteus_cli.domain.catalog import Catalog, Family
     from proteus_cli.domain.device import Device
     from proteus_cli.domain.profile import Profile, VariantProfile
-    from proteus_cli.profiling.sweep import Todo
+    from proteus_cli.profiling.sweep import MeasurementJob
     from proteus_cli.store import Workspace
 
 MEASURING = {"--device", "--budget", "--max-batch", "--max-slots", "--dry-run"}
@@ -196,7 +196,7 @@ def _measure(
     catalog: "Catalog",
     device: "Device",
     backend: "Backend",
-    work: "list[Todo]",
+    work: "list[MeasurementJob]",
     budget_s: float | None,
 ) -> "Profile":
     from proteus_cli.profiling.sweep import Sweep, accuracy_warnings
@@ -239,14 +239,14 @@ def _share(place: "Workspace", measured: "Profile", alike: "Sequence[Device]") -
     return [share(place, measured, device) for device in alike]
 
 
-def _planned(device: "Device", work: "list[Todo]", budget_s: float | None) -> dict[str, Any]:
+def _planned(device: "Device", work: "list[MeasurementJob]", budget_s: float | None) -> dict[str, Any]:
     from proteus_cli.profiling.sweep import estimate_s
 
     cells = [cell for todo in work for cell in todo.cells]
     return {"device": device.id, "estimate_s": estimate_s(work, budget_s), "cells": cells}
 
 
-def _show_cells(device: "Device", work: "list[Todo]", planned: dict[str, Any]) -> None:
+def _show_cells(device: "Device", work: "list[MeasurementJob]", planned: dict[str, Any]) -> None:
     from rich.table import Table
 
     from proteus_cli.units import format_duration

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from proteus_cli.cli.deploying import Emulation
     from proteus_cli.cli.live_view import LiveView
-    from proteus_cli.serving.logs import Stream
+    from proteus_cli.serving.logs import LogStream
     from proteus_cli.serving.transport.tokens import Tokens
 
 
-class View(StrEnum):
+class ViewMode(StrEnum):
     """What stdout shows."""
 
     AUTO = "auto"
@@ -172,13 +172,13 @@ def serve(
         ),
     ] = 0.01,
     view: Annotated[
-        View,
+        ViewMode,
         typer.Option(
             envvar=environment("view"),
             help="What stdout shows: a live view of families and devices, or the ready line only; auto: live where "
             "it is a terminal, unless -q.",
         ),
-    ] = View.AUTO,
+    ] = ViewMode.AUTO,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Serve the plan over HTTP, and gRPC where asked (Open Inference Protocol v2), until SIGTERM or Ctrl-C.
@@ -244,11 +244,11 @@ def _require_recordable(*, record: bool, emulate: bool, drift_after_s: float) ->
         raise UsageError("`--drift-after 0s` leaves nothing to record.", hint="leave out one of both")
 
 
-def _streams(view: View) -> "tuple[Stream, LiveView | None]":
+def _streams(view: ViewMode) -> "tuple[LogStream, LiveView | None]":
     """Where lines are logged to, and what draws on stdout."""
-    if view is View.LIVE and not sys.stdout.isatty():
+    if view is ViewMode.LIVE and not sys.stdout.isatty():
         raise UsageError("`--view live` needs a terminal on stdout.", hint="leave it out, or look at the page at `/`")
-    if view is View.PLAIN or not sys.stdout.isatty() or (view is View.AUTO and _is_plain()):
+    if view is ViewMode.PLAIN or not sys.stdout.isatty() or (view is ViewMode.AUTO and _is_plain()):
         return sys.stderr, None
     from proteus_cli.cli.live_view import Held, LiveView
 

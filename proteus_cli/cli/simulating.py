@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from proteus_cli.domain.plan import Plan
     from proteus_cli.domain.profile import Profile
     from proteus_cli.domain.report import Replan, Report
-    from proteus_cli.domain.request import Ended
+    from proteus_cli.domain.request import RequestRecord
     from proteus_cli.domain.trace import Trace
     from proteus_cli.planning.planner import Planner
     from proteus_cli.simulation.conditions import Conditions
@@ -85,16 +85,16 @@ def starting_plan(planner: "Planner", policy: "Policy", given: "Plan | None", ar
 
 def _run(
     setting: Setting, policy: "Policy", progress: "Callable[[float], None]"
-) -> "tuple[Sequence[Ended], Sequence[Replan], float | None]":
+) -> "tuple[Sequence[RequestRecord], Sequence[Replan], float | None]":
     import numpy as np
 
     from proteus_cli.domain.profile import accuracies
-    from proteus_cli.simulation.oracle import foreseen
+    from proteus_cli.simulation.oracle import simulate_oracle
     from proteus_cli.simulation.run import simulate
 
     planner = _planner(setting, policy)
     if policy.plans == "oracle":
-        return foreseen(setting.arrivals, planner, accuracies(setting.profiles), progress=progress), (), None
+        return simulate_oracle(setting.arrivals, planner, accuracies(setting.profiles), progress=progress), (), None
     planner, plan = _prepared(planner, policy, setting)
     found = simulate(
         setting.arrivals,

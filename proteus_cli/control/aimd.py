@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from proteus_cli.control.batcher import HOPELESS, Batching, Hold, Start
+from proteus_cli.control.batcher import CANNOT_MEET_DEADLINE, Batching, Delay, Start
 from proteus_cli.control.decision import Hosted, Launch
 from proteus_cli.domain.request import Request
 
@@ -31,11 +31,11 @@ class AimdBatcher:
     def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
         del pace  # it feels it
         if now_s > head.deadline_s:
-            return HOPELESS
+            return CANNOT_MEET_DEADLINE
         most = min(int(self._size.get(_key(hosted), 1.0)), hosted.max_batch)
         waiting = max(waiting, head.rows)
         if waiting < most and head.arrival_s + self.timeout_s > now_s:
-            return Hold(until_s=head.arrival_s + self.timeout_s)
+            return Delay(until_s=head.arrival_s + self.timeout_s)
         return Start(rows=max(min(waiting, most), head.rows))
 
     def ran(self, launch: Launch, took_s: float) -> None:

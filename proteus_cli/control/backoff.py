@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from proteus_cli.control.replanning import Replan
+from proteus_cli.control.replanning import ReplanRequest
 
 FIRST_S = 1.0
 LONGEST_S = 30.0
@@ -19,13 +19,13 @@ class Backoff:
     def __init__(self) -> None:
         self.failures = 0
         self.until_s = 0.0
-        self._failed: Replan | None = None
+        self._failed: ReplanRequest | None = None
 
-    def allows(self, wanted: Replan, now_s: float) -> bool:
+    def allows(self, wanted: ReplanRequest, now_s: float) -> bool:
         """Whether that may be tried now."""
         return self._failed is None or now_s >= self.until_s or _is_other(wanted, self._failed)
 
-    def failed(self, wanted: Replan, now_s: float) -> None:
+    def failed(self, wanted: ReplanRequest, now_s: float) -> None:
         """That was tried, in vain."""
         self.until_s = now_s + min(FIRST_S * 2.0**self.failures, LONGEST_S)
         self.failures += 1
@@ -36,7 +36,7 @@ class Backoff:
         self.failures, self.until_s, self._failed = 0, 0.0, None
 
 
-def _is_other(wanted: Replan, failed: Replan) -> bool:
+def _is_other(wanted: ReplanRequest, failed: ReplanRequest) -> bool:
     return wanted.without != failed.without or _is_more(wanted.demand_qps, failed.demand_qps)
 
 

@@ -15,19 +15,19 @@ class Start(msgspec.Struct, frozen=True, gc=False):
     rows: int
 
 
-class Hold(msgspec.Struct, frozen=True, gc=False):
+class Delay(msgspec.Struct, frozen=True, gc=False):
     """Wait for one more query until then."""
 
     until_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Hopeless:
+class CannotMeetDeadline:
     """The most urgent request can't be answered in time here, not even alone."""
 
 
-Batching = Start | Hold | Hopeless
-HOPELESS = Hopeless()
+Batching = Start | Delay | CannotMeetDeadline
+CANNOT_MEET_DEADLINE = CannotMeetDeadline()
 
 
 class Batcher(Protocol):
@@ -101,12 +101,12 @@ class ProactiveBatcher(_Timely):
     def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
         budget_s = self.due_s(head) - now_s
         if pace * hosted.latency(head.rows) > budget_s:
-            return HOPELESS
+            return CANNOT_MEET_DEADLINE
         waiting = max(waiting, head.rows)
         if waiting < hosted.max_batch:
             last_moment_s = self.wanted_s(head) - pace * hosted.latency(waiting + 1)
             if last_moment_s > now_s:
-                return Hold(until_s=last_moment_s)
+                return Delay(until_s=last_moment_s)
         return self._start(hosted, head, waiting, budget_s / pace)
 
 
@@ -120,7 +120,7 @@ class GreedyBatcher(_Timely):
     def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
         budget_s = (self.due_s(head) - now_s) / pace
         if hosted.latency(head.rows) > budget_s:
-            return HOPELESS
+            return CANNOT_MEET_DEADLINE
         return self._start(hosted, head, waiting, budget_s)
 
 
@@ -136,9 +136,9 @@ class StaticBatcher(_Timely):
     def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
         due_s, most = self.due_s(head), min(self.rows, hosted.max_batch)
         if pace * hosted.latency(head.rows) > due_s - now_s:
-            return HOPELESS
+            return CANNOT_MEET_DEADLINE
         waiting = max(waiting, head.rows)
         last_moment_s = due_s - pace * hosted.latency(most)
         if waiting < most and last_moment_s > now_s:
-            return Hold(until_s=last_moment_s)
+            return Delay(until_s=last_moment_s)
         return self._start(hosted, head, min(waiting, most), (due_s - now_s) / pace)

@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from proteus_cli.control import admission
-from proteus_cli.control.batcher import Hold, Start
-from proteus_cli.control.decision import IDLE, Decision, Drop, HandOver, Hosted, Launch, WaitUntil
+from proteus_cli.control.batcher import Delay, Start
+from proteus_cli.control.decision import IDLE, Decision, Delegate, Drop, Hosted, Launch, WaitUntil
 from proteus_cli.control.demand import DemandEstimator
-from proteus_cli.control.dispatcher import Seating
-from proteus_cli.control.family import Family
-from proteus_cli.control.family_queue import EarlyLine, LateLine, Line
-from proteus_cli.control.in_flight import Flight
+from proteus_cli.control.dispatcher import Dispatcher
+from proteus_cli.control.family import FamilyState
+from proteus_cli.control.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
+from proteus_cli.control.in_flight import InFlightBatches
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replanning import Replan, Situation
-from proteus_cli.control.safety_margin import shared_room
-from proteus_cli.control.slowdown import Slowest
-from proteus_cli.control.workers import Admitted, Desk, Lane, Seat, seats_of
+from proteus_cli.control.replanning import ReplanContext, ReplanRequest
+from proteus_cli.control.safety_margin import shared_margin
+from proteus_cli.control.slowdown import SlidingMaximum
+from proteus_cli.control.workers import AccuracyTier, Admitted, WorkerState, WorkSource, sources_of
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Request
@@ -63,17 +63,19 @@ class Controller:
         self.demand = DemandEstimator(slo_s)
         self._batcher = policy.batching.fresh()
         self._is_late, self._is_choosy = policy.assignment == "late", policy.admits == "timely"
-        self._families = {name: Family(self.demand.counts_of(name), partial(_line, policy)) for name in slo_s}
+        self._families = {name: FamilyState(self.demand.counts_of(name), partial(_line, policy)) for name in slo_s}
         self._lanes = {
-            device: Lane(count, Admitted((device,)), flight=Flight() if runway_s and count == 1 else None)
+            device: WorkerState(
+                count, Admitted((device,)), flight=InFlightBatches() if runway_s and count == 1 else None
+            )
             for device, count in slots.items()
         }
-        self._seating = Seating(self._batcher, self._lanes)
+        self._seating = Dispatcher(self._batcher, self._lanes)
         self._hosted: tuple[Hosted, ...] = ()
         self._out = Outages()
         self._bereft: set[str] = set()  # families whose devices were all lost, until they are hosted again
         self._came_or_went = ""
-        self._slowest = {name: Slowest() for name in slo_s}
+        self._slowest = {name: SlidingMaximum() for name in slo_s}
         self._room = dict.fromkeys(slo_s, 1.0)
         self._plan: Plan | None = None
         self._started_s = self._since_s = 0.0
@@ -124,7 +126,7 @@ class Controller:
             self._started_s = now_s
         self._plan, self._since_s = plan, now_s
         self._hosted = tuple(hosted)
-        self._room = shared_room(self._hosted, plan.demand_qps, self.demand.slo_s)
+        self._room = shared_margin(self._hosted, plan.demand_qps, self.demand.slo_s)
         orphans: list[Request] = []
         for name, family in self._families.items():
             orphans += family.rehost([host for host in hosted if host.family == name], self._lanes)
@@ -223,10 +225,10 @@ class Controller:
         """What the lane of ``device`` should do now."""
         lane = self._lanes[device]
         if lane.calls:
-            return HandOver(lane.calls.pop())
+            return Delegate(lane.calls.pop())
         if lane.free <= 0:
             return IDLE if lane.flight is None or lane.is_away else self._ahead(lane, lane.flight, now_s)
-        first: Seat | None = None
+        first: WorkSource | None = None
         max_rows, wake_s, decide_at = 0, math.inf, self._seating.decide
         for seat in lane.seats:
             if not seat.queue.rows:
@@ -236,7 +238,7 @@ class Controller:
             if isinstance(batching, Start):
                 if first is None or seat.is_before(first):
                     first, max_rows = seat, batching.rows
-            elif isinstance(batching, Hold):
+            elif isinstance(batching, Delay):
                 wake_s = min(wake_s, batching.until_s)
             elif batching is not None:
                 return self._dropped(batching, now_s) if isinstance(batching, Drop) else batching
@@ -266,25 +268,25 @@ class Controller:
         """Empty all queues and return what was in them, for a driver that stops."""
         return self._left([request for family in self._families.values() for request in family.drain()])
 
-    def replan(self, now_s: float) -> Replan | None:
+    def replan(self, now_s: float) -> ReplanRequest | None:
         """Whether the plan should change, and for which demand."""
         rule = self.policy.replanning
         if rule is None:
             return None
         now = self._situation(now_s)
         if self._came_or_went:
-            wanted: Replan | None = Replan(rule.needed(now), self._came_or_went)
+            wanted: ReplanRequest | None = ReplanRequest(rule.needed(now), self._came_or_went)
             self._came_or_went = ""
         else:
             wanted = rule.decide(now)
         return None if wanted is None else replace(wanted, without=self._out)
 
-    def replan_for(self, reason: str, now_s: float) -> Replan | None:
+    def replan_for(self, reason: str, now_s: float) -> ReplanRequest | None:
         """A plan for the demand as it is now, for a reason of the driver's; None where the first plan stays."""
         rule = self.policy.replanning
         if rule is None:
             return None
-        return Replan(rule.needed(self._situation(now_s)), reason, without=self._out)
+        return ReplanRequest(rule.needed(self._situation(now_s)), reason, without=self._out)
 
     def reprofiled(self, device: str, ratio: float) -> None:
         """What a device hosts was re-estimated, on the average to that many times the latencies: `adopt` next."""
@@ -299,7 +301,7 @@ class Controller:
         lane.is_away = is_away
         self._count_capacity(lane.families)
 
-    def _desk_for(self, family: Family, request: Request) -> Desk | None:
+    def _desk_for(self, family: FamilyState, request: Request) -> AccuracyTier | None:
         """Where a request of any minimum and priority is to wait, made where there was none; None: it is unfit."""
         if family.open(request, self._lanes):
             self._seat_all()
@@ -307,18 +309,18 @@ class Controller:
 
     def _seat_all(self) -> None:
         """Each lane has a seat at each level of each desk that it takes from."""
-        seats: dict[str, list[Seat]] = {device: [] for device in self._lanes}
+        seats: dict[str, list[WorkSource]] = {device: [] for device in self._lanes}
         for host in self._hosted:
             for desk in self._families[host.family].desks_for(host):
-                seats[host.device] += seats_of(host, desk)
+                seats[host.device] += sources_of(host, desk)
         for device, lane in self._lanes.items():
             lane.seats = tuple(seats[device])
 
-    def _situation(self, now_s: float) -> Situation:
+    def _situation(self, now_s: float) -> ReplanContext:
         """How it stands now. By family, batches take so many times longer than profiled."""
         paces = {name: family.whole.pace for name, family in self._families.items()}
         slowest = {name: self._slowest[name].with_(pace, now_s) for name, pace in paces.items()}
-        return Situation(
+        return ReplanContext(
             self.plan, self.demand, paces, slowest, self._room, now_s, self._started_s, self._since_s
         )  # fmt: skip
 
@@ -337,7 +339,7 @@ class Controller:
             self._families[request.family].rows -= request.rows
         return tuple(requests)
 
-    def _ahead(self, lane: Lane, flight: Flight, now_s: float) -> Decision:
+    def _ahead(self, lane: WorkerState, flight: InFlightBatches, now_s: float) -> Decision:
         """A batch that is to follow, shortly before a busy lane is free; if it isn't full, only one, and a long one."""
         start_s = flight.until_s(now_s)
         if start_s - self._runway_s > now_s:
@@ -351,7 +353,9 @@ class Controller:
             return IDLE
         return self._launch(lane, seat, rows, start_s, is_ahead=True)
 
-    def _launch(self, lane: Lane, seat: Seat, max_rows: int, start_s: float, *, is_ahead: bool = False) -> Launch:
+    def _launch(
+        self, lane: WorkerState, seat: WorkSource, max_rows: int, start_s: float, *, is_ahead: bool = False
+    ) -> Launch:
         hosted = seat.hosted
         if seat.is_only:
             requests, rows = seat.line.take(hosted, max_rows)
@@ -370,5 +374,5 @@ class Controller:
         )
 
 
-def _line(policy: Policy) -> Line:
-    return LateLine() if policy.assignment == "late" else EarlyLine(uniform=policy.assignment == "uniform")
+def _line(policy: Policy) -> FamilyQueue:
+    return SharedQueue() if policy.assignment == "late" else PerDeviceQueue(uniform=policy.assignment == "uniform")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LatencyTable
 from proteus_cli.domain.request import Request
 
@@ -23,6 +24,10 @@ class Hosted:
     weight: float
     capacity_qps: float
     latency: LatencyTable
+
+    @property
+    def key(self) -> VariantKey:
+        return VariantKey(self.family, self.variant)
 
 
 class Launch(msgspec.Struct, frozen=True, gc=False):
@@ -56,7 +61,7 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
-class HandOver:
+class Delegate:
     """This lane can't make the most urgent request; ``to`` can and now has its turn: ask that lane."""
 
     to: str
@@ -67,5 +72,5 @@ class Idle:
     """Nothing to do until something changes."""
 
 
-Decision = Launch | WaitUntil | Drop | HandOver | Idle
+Decision = Launch | WaitUntil | Drop | Delegate | Idle
 IDLE = Idle()

@@ -108,6 +108,6 @@ class Counts:
         self._ends_s = (bucket + 1) * self._bucket_s * (1 - 1e-12)  # never late by a rounding; if early, it is divided
 
 
-def proven_qps(rate_qps: float, window_s: float, sigmas: float) -> float:
+def rate_lower_bound_qps(rate_qps: float, window_s: float, sigmas: float) -> float:
     """The rate that a Poisson process must exceed to show ``rate_qps`` over a window, less ``sigmas`` deviations."""
     return max(0.0, rate_qps - sigmas * math.sqrt(rate_qps / window_s))

@@ -3,41 +3,41 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from proteus_cli.control.batcher import Batcher, Hold, Hopeless, Start
-from proteus_cli.control.decision import Drop, HandOver, Hosted
-from proteus_cli.control.family_queue import LateLine
-from proteus_cli.control.quota import Router
-from proteus_cli.control.workers import Lane, Seat
+from proteus_cli.control.batcher import Batcher, CannotMeetDeadline, Delay, Start
+from proteus_cli.control.decision import Delegate, Drop, Hosted
+from proteus_cli.control.family_queue import SharedQueue
+from proteus_cli.control.quota import Quota
+from proteus_cli.control.workers import WorkerState, WorkSource
 from proteus_cli.domain.request import Request
 
 
-class Seating:
+class Dispatcher:
     """Knows the rule for batches, and what lanes do for each other.
 
     Each seat is decided on by itself, so whoever is first at it, and due before all others there, speaks for it. What
     is more urgent but of a lower priority is first at a seat of its own.
     """
 
-    def __init__(self, batcher: Batcher, lanes: Mapping[str, Lane]) -> None:
+    def __init__(self, batcher: Batcher, lanes: Mapping[str, WorkerState]) -> None:
         self._batcher, self._lanes = batcher, lanes
 
-    def decide(self, lane: Lane, seat: Seat, now_s: float) -> Start | Hold | Drop | HandOver | None:
+    def decide(self, lane: WorkerState, seat: WorkSource, now_s: float) -> Start | Delay | Drop | Delegate | None:
         """What to do at a seat where someone waits."""
         hosted, line, pace = seat.hosted, seat.line, lane.pace.factor
         turns = line.turns_of(hosted)
         if turns <= 0:
-            return self._help(seat, line, pace, now_s) if isinstance(line, LateLine) else None
+            return self._help(seat, line, pace, now_s) if isinstance(line, SharedQueue) else None
         batching = self._batcher.decide(seat.queue.head(), turns, hosted, now_s, pace)
-        if not isinstance(batching, Hopeless):
+        if not isinstance(batching, CannotMeetDeadline):
             return batching
-        return self._hopeless_here(seat, line, now_s) if isinstance(line, LateLine) else _drop(seat)
+        return self._hopeless_here(seat, line, now_s) if isinstance(line, SharedQueue) else _drop(seat)
 
-    def ahead(self, lane: Lane, start_s: float) -> tuple[Seat, int] | None:
+    def ahead(self, lane: WorkerState, start_s: float) -> tuple[WorkSource, int] | None:
         """The seat whose turn it is once the lane is free, and as many rows as wait there or a batch may have.
 
         Only if all of them will be in time then: fewer may be more when the lane is free earlier than it should be.
         """
-        first: Seat | None = None
+        first: WorkSource | None = None
         for seat in lane.seats:
             if seat.queue.rows and seat.line.turns_of(seat.hosted) > 0 and (first is None or seat.is_before(first)):
                 first = seat
@@ -48,7 +48,9 @@ class Seating:
         batching = self._batcher.decide(first.queue.head(), rows, hosted, start_s, lane.pace.factor)
         return (first, rows) if isinstance(batching, Start) and batching.rows >= rows else None
 
-    def gather(self, lane: Lane, seat: Seat, max_rows: int, now_s: float) -> tuple[tuple[Request, ...], int]:
+    def gather(
+        self, lane: WorkerState, seat: WorkSource, max_rows: int, now_s: float
+    ) -> tuple[tuple[Request, ...], int]:
         """Remove the requests of a batch that starts at a seat, of all levels there, of up to so many rows; how many.
 
         Those of a higher priority go first and the others follow, each level as far as the batch is in time for it.
@@ -72,9 +74,9 @@ class Seating:
         batching = self._batcher.decide(head, max_rows, hosted, now_s, pace)
         if isinstance(batching, Start):
             return min(max_rows, batching.rows)
-        return max_rows if isinstance(batching, Hold) else 0
+        return max_rows if isinstance(batching, Delay) else 0
 
-    def _help(self, seat: Seat, line: LateLine, pace: float, now_s: float) -> Start | Hold | Drop | None:
+    def _help(self, seat: WorkSource, line: SharedQueue, pace: float, now_s: float) -> Start | Delay | Drop | None:
         """What a free lane without a turn does for lanes that are busy.
 
         It takes at once what loses no accuracy with it; of more accurate lanes only what would otherwise be late, at
@@ -90,11 +92,11 @@ class Seating:
         if last_moment_s < now_s:
             return _drop(seat) if self._is_hopeless(line, head, now_s) else None
         if equal_rows == 0 and now_s < last_moment_s:
-            return Hold(last_moment_s)
+            return Delay(last_moment_s)
         most = max(min(equal_rows or better_rows, hosted.max_batch), head.rows)
         return Start(max(hosted.latency.max_rows_within((due_s - now_s) / pace, most), head.rows))
 
-    def _hopeless_here(self, seat: Seat, line: LateLine, now_s: float) -> Hold | Drop | HandOver:
+    def _hopeless_here(self, seat: WorkSource, line: SharedQueue, now_s: float) -> Delay | Drop | Delegate:
         """The first request can't be made by this lane: perhaps by the fastest variant, else by none."""
         head, hosted, router = seat.queue.head(), seat.hosted, line.router
         fastest = self._fastest(router, head.rows)
@@ -103,25 +105,25 @@ class Seating:
         if fastest is hosted or last_moment_s < now_s:
             return _drop(seat)
         if router.turns_of(fastest) > 0:  # it has a turn for that, and will use it or be too late
-            return Hold(until_s=max(last_moment_s, math.nextafter(now_s, math.inf)))
+            return Delay(until_s=max(last_moment_s, math.nextafter(now_s, math.inf)))
         router.pass_on(hosted, fastest, head.rows)
-        return HandOver(to=fastest.device)
+        return Delegate(to=fastest.device)
 
-    def _is_hopeless(self, line: LateLine, head: Request, now_s: float) -> bool:
+    def _is_hopeless(self, line: SharedQueue, head: Request, now_s: float) -> bool:
         """Not even the fastest variant can make a request."""
         fastest = self._fastest(line.router, head.rows)
         pace = self._lanes[fastest.device].pace.factor
-        return isinstance(self._batcher.decide(head, head.rows, fastest, now_s, pace), Hopeless)
+        return isinstance(self._batcher.decide(head, head.rows, fastest, now_s, pace), CannotMeetDeadline)
 
-    def _fastest(self, router: Router, rows: int) -> Hosted:
+    def _fastest(self, router: Quota, rows: int) -> Hosted:
         return router.fastest(rows, lambda host: not self._lanes[host.device].is_away)
 
 
-def _drop(seat: Seat) -> Drop:
+def _drop(seat: WorkSource) -> Drop:
     return Drop((seat.line.give_up(seat.hosted, seat.level),))
 
 
-def _rows_of_busy(seat: Seat, turns_of: Sequence[int]) -> tuple[int, int]:
+def _rows_of_busy(seat: WorkSource, turns_of: Sequence[int]) -> tuple[int, int]:
     """Turns of lanes that are busy, with variants that are no more accurate than the seat's, and of the others."""
     equal_rows = better_rows = 0
     accuracy, team = seat.hosted.accuracy, seat.desk.team

@@ -20,7 +20,7 @@ MIN_BATCHES = 20
 MIN_CHANGE = 0.05
 WINDOWS = 6
 
-Key = tuple[str, str, str]
+PlacementKey = tuple[str, str, str]
 """Device, family, variant."""
 
 
@@ -110,7 +110,7 @@ class Drift:
         self._window_s = after_s / WINDOWS
         self._window_start_s = now_s
         self._profiles = profiles
-        self._watched: dict[Key, _Watched] = {}
+        self._watched: dict[PlacementKey, _Watched] = {}
 
     def ran(self, device: str, family: str, variant: str, *, rows: int, took_s: float) -> None:
         """Learn from one batch."""
@@ -135,7 +135,7 @@ class Drift:
                 found.append(Correction(*key, estimates))
         return tuple(found)
 
-    def ratios(self) -> dict[Key, float]:
+    def ratios(self) -> dict[PlacementKey, float]:
         """What batches took lately over what the profile says, on the average, of all that ran."""
         found = {}
         for key, watched in self._watched.items():
@@ -144,7 +144,7 @@ class Drift:
                 found[key] = sum(cell.sum + cell.last_sum for cell in watched.cells) / batches
         return found
 
-    def off(self) -> dict[Key, list[Estimate]]:
+    def off(self) -> dict[PlacementKey, list[Estimate]]:
         """What batches take over what the profile says, of sizes that are off now."""
         return {
             key: [

@@ -1,6 +1,7 @@
 """What waits together, and which of the lanes that host it may take what.
 
-Queries are assigned late, when a lane is free (`LateLine`), or early, when they arrive (`EarlyLine`, the paper's).
+Queries are assigned late, when a lane is free (`SharedQueue`), or early, when they arrive (`PerDeviceQueue`, the
+paper's).
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,11 +10,11 @@ from typing import Protocol
 
 from proteus_cli.control.deadline_queue import DeadlineQueue, LevelQueues
 from proteus_cli.control.decision import Hosted
-from proteus_cli.control.quota import Router, SharedTurns
+from proteus_cli.control.quota import Quota, WeightedShares
 from proteus_cli.domain.request import USUAL_LEVEL, Request
 
 
-class Line(Protocol):
+class FamilyQueue(Protocol):
     """Requests that the same variants may answer, its ``hosts``; without any, nothing waits.
 
     There are queues for the usual level of priority, and for others once they are opened.
@@ -74,12 +75,12 @@ class Line(Protocol):
         ...
 
 
-class LateLine:
+class SharedQueue:
     """One queue for all hosts. Turns say how many rows each may take; which ones is bound when it is free."""
 
     def __init__(self) -> None:
         self.hosts: tuple[Hosted, ...] = ()
-        self.router = Router(())
+        self.router = Quota(())
         self._queues = LevelQueues()
 
     @property
@@ -97,7 +98,7 @@ class LateLine:
 
     def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
         orphans = [] if hosts else self.drain()
-        self.hosts, self.router = tuple(hosts), Router(hosts)
+        self.hosts, self.router = tuple(hosts), Quota(hosts)
         self._queues.close_empty()
         for request in self._queues:
             self.router.give(request.rows)
@@ -137,13 +138,13 @@ class LateLine:
         return self._queues.drain()
 
 
-class EarlyLine:
+class PerDeviceQueue:
     """Queues for each host. A request is bound when it arrives, by the plan's shares or to all hosts alike."""
 
     def __init__(self, *, uniform: bool) -> None:
         self.hosts: tuple[Hosted, ...] = ()
         self._is_uniform = uniform
-        self._shares = SharedTurns(())
+        self._shares = WeightedShares(())
         self._levels = {USUAL_LEVEL}
         self._queues: dict[Hosted, LevelQueues] = {}
 
@@ -170,7 +171,7 @@ class EarlyLine:
         before = [(host.device, queues) for host, queues in self._queues.items()]
         self._levels = {USUAL_LEVEL}.union(request.level for request in self)
         self.hosts, self._queues = tuple(hosts), {host: self._opened() for host in hosts}
-        self._shares = SharedTurns(hosts, uniform=self._is_uniform)
+        self._shares = WeightedShares(hosts, uniform=self._is_uniform)
         on_device = {host.device: queues for host, queues in self._queues.items()}
         orphans = []
         for device, queues in before:

@@ -3,7 +3,7 @@
 from collections import deque
 
 
-class Flight:
+class InFlightBatches:
     """Batches that a device runs one after another, in the order in which it was given them."""
 
     def __init__(self) -> None:

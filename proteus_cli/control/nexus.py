@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from proteus_cli.control.batcher import HOPELESS, Batching, Start
+from proteus_cli.control.batcher import CANNOT_MEET_DEADLINE, Batching, Start
 from proteus_cli.control.decision import Hosted, Launch
 from proteus_cli.domain.request import Request
 
@@ -24,7 +24,7 @@ class NexusBatcher:
     def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
         rows = max(min(waiting, hosted.max_batch), head.rows)
         if now_s + pace * hosted.latency(rows) > head.deadline_s:
-            return HOPELESS
+            return CANNOT_MEET_DEADLINE
         return Start(rows)
 
     def ran(self, launch: Launch, took_s: float) -> None:

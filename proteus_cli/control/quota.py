@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from proteus_cli.control.decision import Hosted
 
 
-class SharedTurns:
+class WeightedShares:
     """Smooth weighted round-robin over the variants that host one family.
 
     Given row by row, no variant is ever a whole row ahead of its share. ``uniform``: equal shares, whatever the plan.
@@ -34,7 +34,7 @@ class SharedTurns:
         return best
 
 
-class Router(SharedTurns):
+class Quota(WeightedShares):
     """Turns of the variants that host one family.
 
     A turn is the right to take one row from the family's queue. Which request a turn takes is bound late, when the

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Protocol
 
-from proteus_cli.control.demand import DemandEstimator, proven_qps
+from proteus_cli.control.demand import DemandEstimator, rate_lower_bound_qps
 from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
 
@@ -14,7 +14,7 @@ NOTABLE_PACE = 1.05
 
 
 @dataclass(frozen=True, slots=True)
-class Replan:
+class ReplanRequest:
     """Ask for a plan of ``demand_qps``, because of ``reason``; ``without`` what can't be used now."""
 
     demand_qps: dict[str, float]
@@ -23,7 +23,7 @@ class Replan:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class ReplanContext:
     """What a rule is told: how it stands at ``now_s``, serving since ``started_s``, with this plan since ``since_s``.
 
     Devices take ``pace`` times what was profiled, by family, and in the last while ``slowest`` at most. ``room`` is the
@@ -46,11 +46,11 @@ class Rule(Protocol):
     @property
     def every_s(self) -> float: ...
 
-    def decide(self, now: Situation) -> Replan | None:
+    def decide(self, now: ReplanContext) -> ReplanRequest | None:
         """Whether to re-plan now."""
         ...
 
-    def needed(self, now: Situation) -> dict[str, float]:
+    def needed(self, now: ReplanContext) -> dict[str, float]:
         """The demand to plan for now, in queries at profiled speed."""
         ...
 
@@ -70,17 +70,17 @@ class PeriodicRule:
     window_s: float = 10.0
     every_s: float = 1.0
 
-    def decide(self, now: Situation) -> Replan | None:
+    def decide(self, now: ReplanContext) -> ReplanRequest | None:
         plan, demand = now.plan, now.demand
         for family in demand.families:
             seen_qps = demand.rate_qps(family, 1.0, now.now_s)
             if seen_qps > max(plan.capacity_qps(family), plan.demand_qps.get(family, 0.0)):
-                return Replan(self.needed(now), f"{family}: a burst of {seen_qps:.0f} qps")
+                return ReplanRequest(self.needed(now), f"{family}: a burst of {seen_qps:.0f} qps")
         if now.now_s - now.since_s >= self.period_s:
-            return Replan(self.needed(now), f"{self.period_s:.0f} s have passed")
+            return ReplanRequest(self.needed(now), f"{self.period_s:.0f} s have passed")
         return None
 
-    def needed(self, now: Situation) -> dict[str, float]:
+    def needed(self, now: ReplanContext) -> dict[str, float]:
         windows_s = (self.window_s, 1.0)
         return {
             family: max(now.demand.rate_qps(family, window_s, now.now_s) for window_s in windows_s)
@@ -130,12 +130,12 @@ class ReplanRule:
     chance_sigmas: float = 4.0
     floor_qps: float = 1.0
 
-    def decide(self, now: Situation) -> Replan | None:
+    def decide(self, now: ReplanContext) -> ReplanRequest | None:
         plan, demand, now_s = now.plan, now.demand, now.now_s
         for family in demand.families:
             is_unplanned = plan.demand_qps.get(family, 0.0) < self.floor_qps
             if is_unplanned and demand.rate_qps(family, max(self.burst_windows_s), now_s) > 0:
-                return Replan(self.needed(now), f"{family}: asked for, and not planned for")
+                return ReplanRequest(self.needed(now), f"{family}: asked for, and not planned for")
             is_pressed = demand.turned_away_qps(family, self.pressed_s, now_s) > 0
             seen_qps = self._proven(demand, family, now_s, self.pressed_sigmas if is_pressed else self.sigmas)
             pace = now.pace[family]
@@ -143,13 +143,13 @@ class ReplanRule:
             if not self._is_carried(asked_qps, plan, family):
                 slower = f" at {pace:.1f} × the profiled times" if pace > NOTABLE_PACE else ""
                 reason = f"{family}: {seen_qps:.0f} qps{slower} is more than the plan carries"
-                return Replan(self.needed(now), reason)
+                return ReplanRequest(self.needed(now), reason)
         served_s = now_s - now.started_s
         if served_s < self.calm_s or now_s - now.since_s < self.settle_s or _is_best(plan):
             return None
         return self._down(now, (self.calm_s, self.scatter_s) if served_s >= self.scatter_s else (self.calm_s,))
 
-    def needed(self, now: Situation) -> dict[str, float]:
+    def needed(self, now: ReplanContext) -> dict[str, float]:
         return {
             family: self._planned(
                 now,
@@ -170,7 +170,7 @@ class ReplanRule:
             for family, target_s in slo_s.items()
         }
 
-    def _down(self, now: Situation, windows_s: Sequence[float]) -> Replan | None:
+    def _down(self, now: ReplanContext, windows_s: Sequence[float]) -> ReplanRequest | None:
         for family in now.demand.families:
             pace, planned_qps = now.slowest[family], now.plan.demand_qps.get(family, 0.0)
             low_qps = self.low_water * planned_qps
@@ -181,10 +181,10 @@ class ReplanRule:
                 now, family, planned_qps / pace, windows_s
             ):
                 calm = {name: self._calm(now, name) for name in now.demand.families}
-                return Replan(calm, f"{family}: {mean_qps:.0f} qps for {self.calm_s:.0f} s")
+                return ReplanRequest(calm, f"{family}: {mean_qps:.0f} qps for {self.calm_s:.0f} s")
         return None
 
-    def _may_be_chance(self, now: Situation, family: str, planned_qps: float, windows_s: Sequence[float]) -> bool:
+    def _may_be_chance(self, now: ReplanContext, family: str, planned_qps: float, windows_s: Sequence[float]) -> bool:
         """Whether arrivals at the mean rate that was planned for may be as few as were seen, by so many deviations.
 
         Where much is asked for, low water is further down than chance goes; where little is, it is not.
@@ -198,14 +198,14 @@ class ReplanRule:
             for qps, window_s in zip(rates_qps, windows_s, strict=True)
         )
 
-    def _calm(self, now: Situation, family: str) -> float:
+    def _calm(self, now: ReplanContext, family: str) -> float:
         """What a plan for the last seconds must carry: their mean with its room, and their busiest second."""
         pace = now.slowest[family]
         mean_qps = now.demand.rate_qps(family, self.calm_s, now.now_s)
         peak_qps = now.demand.peak_qps(family, 1.0, self.calm_s, now.now_s)
         return max(self._planned(now, family, mean_qps, pace), peak_qps * pace)
 
-    def _planned(self, now: Situation, family: str, mean_qps: float, pace: float) -> float:
+    def _planned(self, now: ReplanContext, family: str, mean_qps: float, pace: float) -> float:
         """Queries per second at profiled speed that a plan for a mean demand must carry."""
         scatter = now.demand.dispersion(family, self.scatter_s, now.now_s)
         asked_qps = self._with_room(mean_qps, now.demand.slo_s[family], now.room[family], scatter)
@@ -229,7 +229,7 @@ class ReplanRule:
 
     def _proven(self, demand: DemandEstimator, family: str, now_s: float, sigmas: float) -> float:
         rates_qps = demand.rates_qps(family, self.burst_windows_s, now_s)
-        return max(map(proven_qps, rates_qps, self.burst_windows_s, repeat(sigmas)))
+        return max(map(rate_lower_bound_qps, rates_qps, self.burst_windows_s, repeat(sigmas)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +243,12 @@ class TimedRule:
     def every_s(self) -> float:
         return min(self.rule.every_s, self.period_s)
 
-    def decide(self, now: Situation) -> Replan | None:
+    def decide(self, now: ReplanContext) -> ReplanRequest | None:
         if now.now_s - now.since_s < self.period_s:
             return None
-        return Replan(self.needed(now), f"{self.period_s:g} s have passed")
+        return ReplanRequest(self.needed(now), f"{self.period_s:g} s have passed")
 
-    def needed(self, now: Situation) -> dict[str, float]:
+    def needed(self, now: ReplanContext) -> dict[str, float]:
         return self.rule.needed(now)
 
     def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:

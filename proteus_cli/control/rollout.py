@@ -5,14 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from proteus_cli.control.decision import Hosted
-
-Key = tuple[str, str]  # (family, variant)
+from proteus_cli.domain.catalog import VariantKey
 
 MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity
 
 
 @dataclass(slots=True)
-class Station:
+class DeviceRollout:
     """One device on its way: what it hosts ``now``, and what it should host ``next``.
 
     ``is_loading``: it is loading that, and serves nothing.
@@ -34,14 +33,14 @@ class Station:
 
 
 def next_to_load(
-    stations: Mapping[str, Station], demand_qps: Mapping[str, float], max_unavailable_frac: float = 1.0
+    stations: Mapping[str, DeviceRollout], demand_qps: Mapping[str, float], max_unavailable_frac: float = 1.0
 ) -> list[str]:
     """The devices that should start to load now.
 
     First those whose family has the least of what it needs. A device leaves a family only where the others that are
     there carry its demand. Where not even all carry it, the change is what helps: the more is missing, the larger the
-    part of the family's capacity that may be on its way at once, up to ``max_unavailable_frac``. Where all wait for each
-    other, the one that is missed least goes.
+    part of the family's capacity that may be on its way at once, up to ``max_unavailable_frac``. Where all wait for
+    each other, the one that is missed least goes.
     """
     capacity = _Capacity.of(stations.values(), demand_qps)
     coming = [device for device, station in stations.items() if not station.is_there and not station.is_loading]
@@ -65,7 +64,7 @@ class _Capacity:
     asked: Mapping[str, float]
 
     @classmethod
-    def of(cls, stations: Iterable[Station], asked: Mapping[str, float]) -> "_Capacity":
+    def of(cls, stations: Iterable[DeviceRollout], asked: Mapping[str, float]) -> "_Capacity":
         there: dict[str, float] = {}
         whole: dict[str, float] = {}
         for station in stations:
@@ -79,7 +78,7 @@ class _Capacity:
         asked_qps = self.asked.get(family, 0.0)
         return (self.there.get(family, 0.0) - without_qps) / asked_qps if asked_qps > 0 else math.inf
 
-    def ratio_without(self, station: Station) -> float:
+    def ratio_without(self, station: DeviceRollout) -> float:
         """What is left of what the worst off of a device's families needs, when it leaves them."""
         return min((self.ratio(host.family, host.capacity_qps) for host in station.now), default=math.inf)
 
@@ -95,11 +94,11 @@ class _Capacity:
         served_frac = whole_qps / self.asked[host.family]
         return served_frac < 1 and self.there[host.family] - host.capacity_qps >= served_frac * whole_qps
 
-    def leave(self, station: Station) -> None:
+    def leave(self, station: DeviceRollout) -> None:
         for host in station.now:
             self.there[host.family] -= host.capacity_qps
 
 
-def keys(hosted: Sequence[Hosted]) -> frozenset[Key]:
+def keys(hosted: Sequence[Hosted]) -> frozenset[VariantKey]:
     """Which variants these are."""
-    return frozenset((host.family, host.variant) for host in hosted)
+    return frozenset(host.key for host in hosted)

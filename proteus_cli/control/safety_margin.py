@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from proteus_cli.control.decision import Hosted
 
 
-def shared_room(
+def shared_margin(
     hosted: Sequence[Hosted], demand_qps: Mapping[str, float], slo_s: Mapping[str, float]
 ) -> dict[str, float]:
     """By family, the part of the room for its own bursts that it needs beside those whose devices it shares; 1 alone.

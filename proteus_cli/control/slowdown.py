@@ -8,7 +8,7 @@ LEAST, MOST = 0.005, 0.1  # weight of one batch
 SLOW_S = 5.0  # whoever was slow within this time may be so again
 
 
-class Pace:
+class SlowdownEstimator:
     """Measured time of batches over their profiled p95, as a running mean, and how far they are from it.
 
     Batches count by the time that they should take, as what a device carries is a matter of time: short ones, which
@@ -50,7 +50,7 @@ class Pace:
         self.factor, self.cautious = max(1.0, self._ratio), max(1.0, self._ratio + self._distance)
 
 
-class Slowest:
+class SlidingMaximum:
     """The largest of the paces that are told now and then, of the last `SLOW_S`."""
 
     def __init__(self) -> None:

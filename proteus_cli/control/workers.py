@@ -6,9 +6,9 @@ import msgspec
 
 from proteus_cli.control.deadline_queue import DeadlineQueue
 from proteus_cli.control.decision import Hosted
-from proteus_cli.control.family_queue import Line
-from proteus_cli.control.in_flight import Flight
-from proteus_cli.control.slowdown import Pace
+from proteus_cli.control.family_queue import FamilyQueue
+from proteus_cli.control.in_flight import InFlightBatches
+from proteus_cli.control.slowdown import SlowdownEstimator
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
@@ -21,14 +21,14 @@ NOBODY = Admitted(())
 
 
 @dataclass(slots=True, eq=False)
-class Desk:
+class AccuracyTier:
     """A line and the lanes that take from it, in the order of its hosts. Those there surely carry ``capacity_qps``.
 
     ``pace``: how many times longer than profiled their batches take. It ``is_lost`` where all of them are.
     """
 
-    line: Line
-    team: tuple[tuple[Hosted, "Lane"], ...] = ()
+    line: FamilyQueue
+    team: tuple[tuple[Hosted, "WorkerState"], ...] = ()
     capacity_qps: float = 0.0
     pace: float = 1.0
     is_lost: bool = False
@@ -52,29 +52,29 @@ class Desk:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seat:
+class WorkSource:
     """A variant that a lane hosts, a desk that it takes from, and one of its queues there, or the only one."""
 
     hosted: Hosted
-    desk: Desk
-    line: Line
+    desk: AccuracyTier
+    line: FamilyQueue
     level: int
     queue: DeadlineQueue
     is_only: bool
 
-    def is_before(self, other: "Seat") -> bool:
+    def is_before(self, other: "WorkSource") -> bool:
         """Its first request goes before that of another seat; at both, some wait."""
         return self.level < other.level or (self.level == other.level and self.queue.is_before(other.queue))
 
 
-def seats_of(hosted: Hosted, desk: Desk) -> list[Seat]:
+def sources_of(hosted: Hosted, desk: AccuracyTier) -> list[WorkSource]:
     """One at each level."""
     queues, line = desk.line.queues_of(hosted), desk.line
-    return [Seat(hosted, desk, line, level, queue, is_only=len(queues) == 1) for level, queue in queues.items()]
+    return [WorkSource(hosted, desk, line, level, queue, is_only=len(queues) == 1) for level, queue in queues.items()]
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
+class WorkerState:
     """What is known of a device; ``free`` are its slots, below 0 where batches stand behind the one that runs.
 
     ``calls``: lanes that should be asked, as this one leaves them work. One that is ``away`` has no free slots;
@@ -87,10 +87,10 @@ class Lane:
     held: int = 0
     is_away: bool = False
     is_lost: bool = False
-    pace: Pace = field(default_factory=Pace)
-    seats: tuple[Seat, ...] = ()
+    pace: SlowdownEstimator = field(default_factory=SlowdownEstimator)
+    seats: tuple[WorkSource, ...] = ()
     calls: list[str] = field(default_factory=list)
-    flight: Flight | None = None
+    flight: InFlightBatches | None = None
 
     @property
     def families(self) -> frozenset[str]:

@@ -1,6 +1,7 @@
 """What can be served: families of queries and the variants that can answer them."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -9,6 +10,13 @@ from proteus_cli.errors import ProteusError, UsageError
 from proteus_cli.units import parse_duration
 
 _LONGEST_NAME = 100
+
+
+class VariantKey(NamedTuple):
+    """A variant by the names of its family and of itself: unique in a catalog."""
+
+    family: str
+    variant: str
 
 
 class Variant(Value, frozen=True):

@@ -1,6 +1,7 @@
 """What changes from one plan to another."""
 
 from proteus_cli.domain.base import Value
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 
 
@@ -101,8 +102,8 @@ def _device(device: str, before: Plan, after: Plan) -> DeviceChange:
     )
 
 
-def _placed(plan: Plan, device: str) -> dict[tuple[str, str], Placement]:
-    return {(p.family, p.variant): p for p in plan.placements if p.device == device}
+def _placed(plan: Plan, device: str) -> dict[VariantKey, Placement]:
+    return {p.key: p for p in plan.placements if p.device == device}
 
 
 def _variant(family: str, variant: str, old: Placement | None, new: Placement | None) -> VariantChange:

@@ -35,7 +35,7 @@ def _count(name: str, text: str) -> int:
     return int(text)
 
 
-def what_if(counts: Mapping[str, int], profiles: Mapping[str, Profile]) -> dict[str, Profile]:
+def hypothetical_fleet(counts: Mapping[str, int], profiles: Mapping[str, Profile]) -> dict[str, Profile]:
     """Profiles by made-up device id (``cpu-0``, ``cpu-1``, …) of a fleet.
 
     ``counts`` is by device type, or by the id of a profiled device ("four like cpu0"); ``profiles`` by device id.
@@ -65,15 +65,15 @@ def as_device(profile: Profile, device: str) -> Profile:
     return msgspec.structs.replace(profile, device=msgspec.structs.replace(profile.device, id=device))
 
 
-def namesake(device: str) -> str:
+def base_name(device: str) -> str:
     """What a made-up device was named after: ``v100-3`` → ``v100``; any other id as it is."""
     name, _, number = device.rpartition("-")
     return name if name and number.isdigit() else device
 
 
-def stand_in(device: str, device_type: str, profiles: Mapping[str, Profile]) -> Profile | None:
+def profile_for(device: str, device_type: str, profiles: Mapping[str, Profile]) -> Profile | None:
     """The profile of the device, or of what it was named after, where that is of its type."""
-    found = (profiles.get(name) for name in (device, namesake(device)))
+    found = (profiles.get(name) for name in (device, base_name(device)))
     return next((profile for profile in found if profile is not None and profile.device.type == device_type), None)
 
 

@@ -1,6 +1,7 @@
 """Which device hosts which variant, and how each family's queries are shared."""
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.rules import Rules
 
 
@@ -25,6 +26,10 @@ class Placement(Value, frozen=True):
         require(is_amount(self.rate_qps), f"rate_qps of `{self.variant}` on `{self.device}` must not be negative")
         require(0 <= self.share <= 1 + 1e-9, f"share of `{self.variant}` on `{self.device}` must be within 0 and 1")
         require(is_amount(self.capacity_qps), f"capacity_qps of `{self.variant}` must not be negative")
+
+    @property
+    def key(self) -> VariantKey:
+        return VariantKey(self.family, self.variant)
 
 
 class Solver(Value, frozen=True):
@@ -86,11 +91,11 @@ class Plan(Value, frozen=True):
         """The most that the hosted variants of the family can take."""
         return sum(p.capacity_qps for p in self.placements if p.family == family)
 
-    def hosted(self) -> dict[str, frozenset[tuple[str, str]]]:
-        """(family, variant) pairs by device."""
-        pairs: dict[str, set[tuple[str, str]]] = {device: set() for device in self.devices}
+    def hosted(self) -> dict[str, frozenset[VariantKey]]:
+        """The variants on each device."""
+        pairs: dict[str, set[VariantKey]] = {device: set() for device in self.devices}
         for p in self.placements:
-            pairs[p.device].add((p.family, p.variant))
+            pairs[p.device].add(p.key)
         return {device: frozenset(hosted) for device, hosted in pairs.items()}
 
     def swaps_from(self, before: "Plan") -> int:

@@ -7,13 +7,14 @@ from typing import Literal
 from msgspec import UNSET, UnsetType
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, require
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 
-Latency = Literal["mean", "p50", "p95", "p99"]
+LatencyStatistic = Literal["mean", "p50", "p95", "p99"]
 """Which of a point's latencies is meant."""
 
 
-class Backend(Value, frozen=True):
+class BackendInfo(Value, frozen=True):
     """What ran the models: its name and the versions that decide the speed."""
 
     name: str
@@ -49,7 +50,7 @@ class Point(Value, frozen=True, omit_defaults=True):
         for amount in (self.compute_s, self.power_w, self.energy_j):
             require(amount is None or is_amount(amount), f"amounts of batch {self.batch} must not be negative")
 
-    def latency_s(self, of: Latency) -> float:
+    def latency_s(self, of: LatencyStatistic) -> float:
         """One of its latencies, in seconds."""
         return {"mean": self.mean_s, "p50": self.p50_s, "p95": self.p95_s, "p99": self.p99_s}[of]
 
@@ -115,6 +116,10 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
         require(places == sorted(set(places)), f"concurrent points of `{self.variant}` must rise by batch and slots")
         require(all(point.slots > 1 for point in self.concurrent), f"concurrent points of `{self.variant}` are of more")
 
+    @property
+    def key(self) -> VariantKey:
+        return VariantKey(self.family, self.variant)
+
     def points_at(self, slots: int) -> tuple[Point, ...]:
         """Those of so many batches at once."""
         return self.points if slots == 1 else tuple(point for point in self.concurrent if point.slots == slots)
@@ -142,7 +147,7 @@ class Profile(Value, frozen=True, omit_defaults=True):
     made_by: MadeBy
     device: Device
     measured_on: str
-    backend: Backend
+    backend: BackendInfo
     variants: tuple[VariantProfile, ...]
     slots: int = 1
 
@@ -171,7 +176,9 @@ class Capacity(Value, frozen=True):
 NO_CAPACITY = Capacity(qps=0.0, max_batch=0)
 
 
-def capacity(points: tuple[Point, ...], slo_s: float, *, of: Latency = "p95", slo_fraction: float = 0.5) -> Capacity:
+def capacity(
+    points: tuple[Point, ...], slo_s: float, *, of: LatencyStatistic = "p95", slo_fraction: float = 0.5
+) -> Capacity:
     """Best batch / latency over the batches whose latency is at most ``slo_fraction`` of the SLO (paper §4).
 
     Half the SLO, as a query may wait for one whole batch before it runs in the next. Where several batches are on the
@@ -184,7 +191,7 @@ def capacity(points: tuple[Point, ...], slo_s: float, *, of: Latency = "p95", sl
     return Capacity(qps=_rate_qps(best, of), max_batch=best.batch)
 
 
-def _rate_qps(point: Point, of: Latency) -> float:
+def _rate_qps(point: Point, of: LatencyStatistic) -> float:
     return point.slots * point.batch / point.latency_s(of)
 
 

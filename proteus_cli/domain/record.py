@@ -19,7 +19,7 @@ class Base(Value, frozen=True):
     sha256: str
 
 
-class Seen(Value, frozen=True):
+class Observation(Value, frozen=True):
     """What the decision was made on: demand in queries per second by family and window, pace by device, lost devices.
 
     ``pace``: batches take so many times what was profiled.
@@ -70,7 +70,7 @@ class PlanRecord(Value, frozen=True):
     began: str
     origin: Origin
     reason: str
-    seen: Seen
+    seen: Observation
     planned_qps: dict[str, float]
     solve_s: float
     total_s: float

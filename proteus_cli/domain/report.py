@@ -11,7 +11,7 @@ QUANTILES = 201
 """How many quantiles of the latency a report has: every half percent, both ends included."""
 
 
-class Latency(Value, frozen=True):
+class LatencySummary(Value, frozen=True):
     """Percentiles over answered queries, in seconds, from the scheduled arrival."""
 
     p50: float
@@ -37,7 +37,7 @@ class Summary(Value, frozen=True):
     throughput_qps: float
     goodput_qps: float
     mean_batch: float | None
-    latency_s: Latency | None
+    latency_s: LatencySummary | None
 
 
 class Window(Value, frozen=True):

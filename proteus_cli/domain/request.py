@@ -46,7 +46,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
         return min(max(self.priority, 1), LOWEST_LEVEL) if self.priority else USUAL_LEVEL
 
 
-class Ended(msgspec.Struct, frozen=True, gc=False):
+class RequestRecord(msgspec.Struct, frozen=True, gc=False):
     """The record of one request: ``arrival_s`` as scheduled, relative to the start of the run.
 
     ``latency_s`` and ``accuracy`` are None unless it was answered; ``batch`` is the rows of the batch that answered

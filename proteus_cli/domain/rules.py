@@ -5,9 +5,9 @@ from typing import Literal
 import msgspec
 
 from proteus_cli.domain.base import Value, is_amount, require
-from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import Latency
+from proteus_cli.domain.profile import LatencyStatistic
 
 Resource = Literal["cost", "power"]
 Residency = int | Literal["memory"]
@@ -19,6 +19,10 @@ class Pair(Value, frozen=True, order=True):
     device: str
     family: str
     variant: str
+
+    @property
+    def key(self) -> VariantKey:
+        return VariantKey(self.family, self.variant)
 
     def __str__(self) -> str:
         return f"{self.device}:{self.family}/{self.variant}"
@@ -52,7 +56,7 @@ class Rules(Value, frozen=True):
     - ``budget_w``, ``budget_cost``: the most that the devices in use may draw (watts), or cost per hour.
     """
 
-    capacity: Latency = "p95"
+    capacity: LatencyStatistic = "p95"
     slo_fraction: float = 0.5
     fairness: Literal["total", "maxmin"] = "total"
     objective: Literal["mean", "min-family"] = "mean"

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement
-from proteus_cli.planning.instance import NOTHING, Floats, Hosted, Instance, Key
+from proteus_cli.planning.instance import NOTHING, Floats, HostedKeys, Instance
 from proteus_cli.planning.pack import Bundle, Packed
 
 
 def placements(
-    instance: Instance, packed: Packed, demand_qps: Mapping[str, float], hosted: Hosted, devices: Iterable[str]
+    instance: Instance, packed: Packed, demand_qps: Mapping[str, float], hosted: HostedKeys, devices: Iterable[str]
 ) -> tuple[Placement, ...]:
     """Placements in the order of ``devices``; ``demand_qps`` is without headroom, ``hosted`` what devices hold now."""
     on_device = {
@@ -63,14 +64,14 @@ def _capacity_qps(instance: Instance, c: int, bundle: Bundle) -> float:
 
 
 def _matched(
-    instance: Instance, devices: Sequence[str], bundles: Sequence[Bundle], hosted: Hosted
+    instance: Instance, devices: Sequence[str], bundles: Sequence[Bundle], hosted: HostedKeys
 ) -> Iterator[tuple[str, Bundle]]:
     """Give each bundle a device so that the fewest variants must be loaded.
 
     Devices that hold just what a bundle is are taken first: by the triangle inequality of "loads from one set to
     another" no better matching breaks such a pair. The rest is an assignment problem.
     """
-    holding: dict[frozenset[Key], list[str]] = {}
+    holding: dict[frozenset[VariantKey], list[str]] = {}
     for device in reversed(devices):
         holding.setdefault(hosted.get(device, NOTHING), []).append(device)
     taken: set[str] = set()
@@ -92,5 +93,5 @@ def _matched(
             yield free[d], waiting[b]
 
 
-def _keys(instance: Instance, bundle: Bundle) -> frozenset[Key]:
+def _keys(instance: Instance, bundle: Bundle) -> frozenset[VariantKey]:
     return frozenset(instance.choices[c].key for c in bundle)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.catalog import Catalog, Family
+from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Capacity, Profile, VariantProfile, best_accuracy, capacity
 from proteus_cli.domain.rules import Rules, selects
@@ -18,18 +18,17 @@ from proteus_cli.errors import UsageError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Key = tuple[str, str]  # (family, variant)
-Hosted = Mapping[str, frozenset[Key]]
+HostedKeys = Mapping[str, frozenset[VariantKey]]
 
-NOTHING: frozenset[Key] = frozenset()
+NOTHING: frozenset[VariantKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PlanLimits:
     """What the rules say of a device. ``reserved_for``: the only families that may use it, or None."""
 
-    pinned: frozenset[Key]
-    banned: frozenset[Key]
+    pinned: frozenset[VariantKey]
+    banned: frozenset[VariantKey]
     reserved_for: frozenset[str] | None
 
 
@@ -44,8 +43,8 @@ class DeviceGroup:
     devices: tuple[str, ...]
     profile: Profile
     price_per_hour: float | None
-    limits: Limits
-    hosted: frozenset[Key]
+    limits: PlanLimits
+    hosted: frozenset[VariantKey]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,8 @@ class Choice:
     capacity: Capacity
 
     @property
-    def key(self) -> Key:
-        return self.measured.family, self.measured.variant
+    def key(self) -> VariantKey:
+        return self.measured.key
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +160,7 @@ def make_instance(
     variants: VariantRule,
     rules: Rules,
     *,
-    hosted: Hosted | None = None,
+    hosted: HostedKeys | None = None,
     alone: AbstractSet[str] = frozenset(),
 ) -> Instance:
     """The planning instance of profiled devices (by id).
@@ -209,10 +208,10 @@ def make_instance(
 
 
 def _groups(
-    catalog: Catalog, profiles: Mapping[str, Profile], rules: Rules, hosted: Hosted, alone: AbstractSet[str]
+    catalog: Catalog, profiles: Mapping[str, Profile], rules: Rules, hosted: HostedKeys, alone: AbstractSet[str]
 ) -> Iterator[DeviceGroup]:
     measurements: list[tuple[VariantProfile, ...]] = []
-    limits: dict[tuple[str, str], Limits] = {}
+    limits: dict[tuple[str, str], PlanLimits] = {}
     named = {pair.device for pair in (*rules.pinned, *rules.banned)} | {each.device for each in rules.reserved}
     alike: dict[object, DeviceGroup] = {}
     devices: dict[object, list[str]] = {}
@@ -254,12 +253,12 @@ def _number(known: list[tuple[VariantProfile, ...]], measured: tuple[VariantProf
     return len(known) - 1
 
 
-def _limits(device: Device, rules: Rules) -> Limits:
+def _limits(device: Device, rules: Rules) -> PlanLimits:
     holders = [each.family for each in rules.reserved if selects(each.device, device)]
     families = frozenset(name for name in holders if name is not None and None not in holders)
-    return Limits(
-        pinned=frozenset((pair.family, pair.variant) for pair in rules.pinned if selects(pair.device, device)),
-        banned=frozenset((pair.family, pair.variant) for pair in rules.banned if selects(pair.device, device)),
+    return PlanLimits(
+        pinned=frozenset(pair.key for pair in rules.pinned if selects(pair.device, device)),
+        banned=frozenset(pair.key for pair in rules.banned if selects(pair.device, device)),
         reserved_for=families if holders else None,
     )
 

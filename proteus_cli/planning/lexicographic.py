@@ -8,8 +8,8 @@ import numpy as np
 
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.instance import Floats, Instance, Ints
-from proteus_cli.planning.milp import Aim, Model
-from proteus_cli.planning.solve import TOLERANCE, OutOfTime, Point, Program, compile_program, minimise
+from proteus_cli.planning.milp import Model, Objective
+from proteus_cli.planning.solve import TOLERANCE, OutOfTime, Program, SolverPoint, compile_program, minimise
 
 ALMOST_NOTHING = 1e-6  # a smaller part of a demand is the solver's rounding
 UNSERVED_AT_STAKE = 0.01  # serving comes before all else, so its gap must be a hundred times smaller
@@ -94,8 +94,8 @@ def optimise(
     )
 
 
-def _aims_after(rules: Rules, current: Ints | None) -> list[Aim]:
-    aims: list[Aim] = ["loads"] if current is not None else []
+def _aims_after(rules: Rules, current: Ints | None) -> list[Objective]:
+    aims: list[Objective] = ["loads"] if current is not None else []
     return [*aims, "devices"] if rules.pack else aims
 
 
@@ -105,11 +105,13 @@ class _Search:
 
     program: Program
     deadline_s: float
-    best: Point | None = None
+    best: SolverPoint | None = None
     gap: float = 0.0
     is_limited: bool = False
 
-    def reach(self, aim: Aim, place: int = 0, *, at_stake: float | None = 1.0, point_by_s: float | None = None) -> bool:
+    def reach(
+        self, aim: Objective, place: int = 0, *, at_stake: float | None = 1.0, point_by_s: float | None = None
+    ) -> bool:
         """Make an aim as small as can be and keep it there. False where nothing is feasible."""
         found = minimise(
             self.program,
@@ -132,17 +134,17 @@ class _Search:
         self.program = self.program.at_most(unserved, 0.0)
 
 
-def _relative_gap(point: Point, at_stake: float | None) -> float:
+def _relative_gap(point: SolverPoint, at_stake: float | None) -> float:
     if at_stake is None:
         whole = round(point.value)
         return (whole - math.ceil(point.bound - ALMOST_NOTHING)) / max(whole, 1)
     return max(point.value - point.bound, 0.0) / at_stake
 
 
-def _reach(search: _Search, instance: Instance, rules: Rules, after_accuracy: list[Aim]) -> None:
+def _reach(search: _Search, instance: Instance, rules: Rules, after_accuracy: list[Objective]) -> None:
     below = search.program.columns(search.program.model.below)
     unserved = below.start + instance.last_step
-    accuracy: list[Aim] = ["worst loss", "loss"] if rules.objective == "min-family" else ["loss"]
+    accuracy: list[Objective] = ["worst loss", "loss"] if rules.objective == "min-family" else ["loss"]
     if rules.minimize is not None:
         search.serve_all(unserved)
         _must(search.reach(rules.minimize, at_stake=_all_in_use(instance, rules)))
@@ -173,7 +175,7 @@ def _all_in_use(instance: Instance, rules: Rules) -> float:
     return float(hungriest @ instance.device_count) or 1.0
 
 
-def _serves_all(search: _Search, unserved: Ints, aim: Aim) -> bool:
+def _serves_all(search: _Search, unserved: Ints, aim: Objective) -> bool:
     """Where all can be served, that and the next aim are one solve. Else nothing has changed but half of the time."""
     program = search.program
     search.serve_all(unserved)
@@ -228,7 +230,7 @@ def _with_floor(program: Program, floor: float) -> Program:
     return replace(compile_program(program.model), lower=program.lower, upper=program.upper)
 
 
-def _worst_accuracy(instance: Instance, program: Program, point: Point, unserved: Ints) -> float:
+def _worst_accuracy(instance: Instance, program: Program, point: SolverPoint, unserved: Ints) -> float:
     """The lowest relative accuracy among families that are served at a point."""
     below = point.columns[program.columns(program.model.below)]
     asked = program.model.asked.value

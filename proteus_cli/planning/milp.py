@@ -23,7 +23,7 @@ from proteus_cli.planning.instance import Instance, Ints
 
 MAX_CASES = 2000  # measured: with 700, losses at 1 s are a sixth lower; with 10,000, no point is found in time
 
-Aim = Literal["worst served", "unserved", "cost", "power", "worst loss", "loss", "loads", "devices"]
+Objective = Literal["worst served", "unserved", "cost", "power", "worst loss", "loss", "loads", "devices"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Model:
     draw: Any
     loads: Any
     aims: Any
-    aim_index: Mapping[Aim, tuple[int, ...]]
+    aim_index: Mapping[Objective, tuple[int, ...]]
     asked: Any
     carried: Any
     weight: Any
@@ -93,7 +93,7 @@ def formulate(instance: Instance, rules: Rules) -> Model:
             *_survives(instance, hosts, carried, asked, unserved, most),
         ]
 
-    aims: dict[Aim, list[Any]] = {
+    aims: dict[Objective, list[Any]] = {
         "unserved": [weight @ unserved],
         "loss": [instance.step_loss @ cp.multiply(weight[instance.step_family], below)],
         "devices": [cp.sum(used)],

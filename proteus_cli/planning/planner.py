@@ -12,7 +12,7 @@ from msgspec.structs import replace as replace_fields
 from proteus_cli import store
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.plan import Placement, Plan, Solver
@@ -21,7 +21,7 @@ from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.decode import placements
-from proteus_cli.planning.instance import Hosted, Instance, Ints, make_instance
+from proteus_cli.planning.instance import HostedKeys, Instance, Ints, make_instance
 from proteus_cli.planning.lexicographic import Infeasible, Solution, Wanted, optimise
 from proteus_cli.planning.milp import Model, formulate
 from proteus_cli.planning.pack import pack, serves_all
@@ -36,7 +36,7 @@ SEARCH_FRAC = 0.75  # of the time limit; the rest is for what follows the search
 class _Detail:
     """How far devices are told apart: by what they host now, and some one by one."""
 
-    hosted: tuple[tuple[str, frozenset[tuple[str, str]]], ...] | None = None
+    hosted: tuple[tuple[str, frozenset[VariantKey]], ...] | None = None
     alone: frozenset[str] = frozenset()
 
 
@@ -162,7 +162,7 @@ class Planner:
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_compiled": {}}
 
-    def _answer(self, demand_qps: Mapping[str, float], hosted: Hosted | None, deadline_s: float) -> _Answer:
+    def _answer(self, demand_qps: Mapping[str, float], hosted: HostedKeys | None, deadline_s: float) -> _Answer:
         """Solve for groups of like devices; where their sums promise too much, tell devices apart and solve again.
 
         Each round is a relaxation of the next, so an answer that can be placed as it stands is optimal. At the latest
@@ -183,7 +183,7 @@ class Planner:
                 detail = replace(detail, alone=detail.alone | answer.too_coarse)
 
     def _solved(
-        self, detail: _Detail, demand_qps: Mapping[str, float], hosted: Hosted | None, deadline_s: float
+        self, detail: _Detail, demand_qps: Mapping[str, float], hosted: HostedKeys | None, deadline_s: float
     ) -> _Answer:
         instance, model = self._model(detail)
         wanted = Wanted.of(instance, np.array([qps * self.headroom for qps in demand_qps.values()]))
@@ -278,18 +278,18 @@ def _fleet(profiles: Mapping[str, Profile]) -> dict[str, tuple[str, ...]]:
     return {kind: tuple(devices) for kind, devices in fleet.items()}
 
 
-def _hosted(current: Plan | None, profiles: Mapping[str, Profile]) -> Hosted | None:
+def _hosted(current: Plan | None, profiles: Mapping[str, Profile]) -> HostedKeys | None:
     """What the devices that are here host in the plan in force; None where there is none."""
     if current is None:
         return None
     return {device: keys for device, keys in current.hosted().items() if device in profiles}
 
 
-def _frozen(hosted: Hosted) -> tuple[tuple[str, frozenset[tuple[str, str]]], ...]:
+def _frozen(hosted: HostedKeys) -> tuple[tuple[str, frozenset[VariantKey]], ...]:
     return tuple(sorted(hosted.items()))
 
 
-def _counts(instance: Instance, hosted: Hosted) -> Ints:
+def _counts(instance: Instance, hosted: HostedKeys) -> Ints:
     """How many devices of its group host each choice now [C]."""
     return np.array(
         [sum(c.key in hosted.get(device, ()) for device in instance.groups[c.group].devices) for c in instance.choices],
@@ -298,7 +298,7 @@ def _counts(instance: Instance, hosted: Hosted) -> Ints:
 
 
 def _loading_more(
-    instance: Instance, solution: Solution, current: Ints, placed: tuple[Placement, ...], hosted: Hosted
+    instance: Instance, solution: Solution, current: Ints, placed: tuple[Placement, ...], hosted: HostedKeys
 ) -> frozenset[str]:
     """The devices of groups where more must be loaded than the counts say."""
     promised = np.bincount(

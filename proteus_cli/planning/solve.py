@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from proteus_cli.planning.milp import Aim, Model
+from proteus_cli.planning.milp import Model, Objective
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ class OutOfTime(Exception):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Point:
+class SolverPoint:
     """A feasible point: all columns, the value of the aim, and a bound below which no other point is.
 
     ``is_proven``: the gap between both is as small as was asked for. ``reduced_costs`` are of a relaxation.
@@ -89,15 +89,15 @@ class Program:
         first = self.first_column[variable.id]
         return slice(first, first + variable.size)
 
-    def aim(self, aim: Aim, place: int = 0) -> int:
+    def aim(self, aim: Objective, place: int = 0) -> int:
         """The column of an aim."""
         return int(self.columns(self.model.aims).start + self.model.aim_index[aim][place])
 
-    def whole(self, point: Point, variable: "cp.Variable") -> npt.NDArray[np.int64]:
+    def whole(self, point: SolverPoint, variable: "cp.Variable") -> npt.NDArray[np.int64]:
         """The value of a variable of whole numbers at a point."""
         return np.rint(point.columns[self.columns(variable)]).astype(np.int64)
 
-    def holds(self, point: Point, column: int) -> bool:
+    def holds(self, point: SolverPoint, column: int) -> bool:
         """Whether a point is what it says: within all bounds, and of that value in the column."""
         rows, columns = self.matrix @ point.columns, point.columns
         outside = (self.row_lower - rows, rows - self.row_upper, self.lower - columns, columns - self.upper)
@@ -110,7 +110,7 @@ class Program:
         upper[columns] = np.maximum(np.minimum(upper[columns], most), self.lower[columns])
         return replace(self, upper=upper)
 
-    def limit(self, aim: Aim, most: float, place: int = 0) -> "Program":
+    def limit(self, aim: Objective, most: float, place: int = 0) -> "Program":
         """The same, where that aim is ``most`` at most."""
         return self.at_most(self.aim(aim, place), most)
 
@@ -157,8 +157,8 @@ def minimise(
     deadline_s: float,
     point_by_s: float | None = None,
     at_stake: float | None = 1.0,
-    start: Point | None = None,
-) -> Point | None:
+    start: SolverPoint | None = None,
+) -> SolverPoint | None:
     """The least value of a column, or None where nothing is feasible.
 
     The gap is measured by ``at_stake``; None says that the value is a whole number. ``deadline_s`` is by
@@ -192,7 +192,7 @@ class _Ask:
         return (checks > EFFORT and gap <= self.gap) or PART * gap <= value - self.whole_bound < np.inf
 
 
-def _widening(program: Program, ask: _Ask, start: Point | None) -> Point | None:
+def _widening(program: Program, ask: _Ask, start: SolverPoint | None) -> SolverPoint | None:
     """Of very many choices few matter: those that the relaxation uses, then those that it likes next best.
 
     The part of the model that has only these is solved, with ever more of them. A choice that is left out costs at
@@ -229,7 +229,7 @@ def _widening(program: Program, ask: _Ask, start: Point | None) -> Point | None:
     return replace(best, bound=bound, is_proven=False)
 
 
-def _run(program: Program, ask: _Ask, start: Point | None) -> Point | None:
+def _run(program: Program, ask: _Ask, start: SolverPoint | None) -> SolverPoint | None:
     """Solve; where HiGHS contradicts itself or gives up, again without the starting point, then without presolve.
 
     It does so on tiny models: seen were a start that came back with the value of a better point, and "Solve error".
@@ -282,7 +282,7 @@ class _Free:
         return everything
 
 
-def _solved(free: _Free, ask: _Ask, start: Point | None, presolve: str) -> "highspy.Highs":
+def _solved(free: _Free, ask: _Ask, start: SolverPoint | None, presolve: str) -> "highspy.Highs":
     left_s = ask.deadline_s - time.perf_counter()
     if left_s <= 0:
         raise OutOfTime
@@ -303,7 +303,7 @@ def _solved(free: _Free, ask: _Ask, start: Point | None, presolve: str) -> "high
     return highs
 
 
-def _point(highs: "highspy.Highs", free: _Free, ask: _Ask) -> Point:
+def _point(highs: "highspy.Highs", free: _Free, ask: _Ask) -> SolverPoint:
     info = highs.getInfo()
     if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
         raise OutOfTime
@@ -312,7 +312,7 @@ def _point(highs: "highspy.Highs", free: _Free, ask: _Ask) -> Point:
     reduced_costs = np.zeros(len(free.columns))
     if not free.is_mip:
         reduced_costs[free.columns] = solution.col_dual
-    return Point(
+    return SolverPoint(
         columns=free.whole(np.array(solution.col_value)),
         value=value,
         bound=bound,

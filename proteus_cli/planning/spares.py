@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from proteus_cli.domain.plan import Placement
-from proteus_cli.planning.instance import NOTHING, Floats, Hosted, Instance
+from proteus_cli.planning.instance import NOTHING, Floats, HostedKeys, Instance
 
 ENOUGH_SIGMAS = 10.0  # of a second's Poisson arrivals: more room than that does nothing
 MIN_QPS = 1.0  # a family that nobody asks for is one that somebody may ask for
 
 
 def with_spares(
-    instance: Instance, placements: Collection[Placement], demand_qps: Mapping[str, float], hosted: Hosted
+    instance: Instance, placements: Collection[Placement], demand_qps: Mapping[str, float], hosted: HostedKeys
 ) -> tuple[Placement, ...]:
     """Placements without a rate of their own on idle devices, where the plan's rules allow them.
 
@@ -76,13 +76,15 @@ def _least_accurate(instance: Instance, placements: Collection[Placement]) -> Fl
     return np.where(np.isinf(least), 0.0, least)
 
 
-def _holding(instance: Instance, idle: list[list[str]], hosted: Hosted) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+def _holding(
+    instance: Instance, idle: list[list[str]], hosted: HostedKeys
+) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     """Whether an idle device of its group hosts a choice now [C]."""
     held = [{key for device in left for key in hosted.get(device, NOTHING)} for left in idle]
     return np.array([choice.key in held[choice.group] for choice in instance.choices], dtype=bool)
 
 
-def _take(instance: Instance, choice: int, idle: list[list[str]], hosted: Hosted) -> str:
+def _take(instance: Instance, choice: int, idle: list[list[str]], hosted: HostedKeys) -> str:
     """An idle device for a choice: one that hosts it, else one that hosts nothing, else any."""
     left, key = idle[int(instance.group_of[choice])], instance.choices[choice].key
     device: str = min(left, key=lambda each: (key not in hosted.get(each, NOTHING), bool(hosted.get(each, NOTHING))))
@@ -90,7 +92,7 @@ def _take(instance: Instance, choice: int, idle: list[list[str]], hosted: Hosted
     return device
 
 
-def _staying(instance: Instance, idle: list[list[str]], hosted: Hosted) -> list[Placement]:
+def _staying(instance: Instance, idle: list[list[str]], hosted: HostedKeys) -> list[Placement]:
     choice_of = {(choice.group, choice.key): c for c, choice in enumerate(instance.choices)}
     return [
         _spare(instance, choice_of[g, key], device)

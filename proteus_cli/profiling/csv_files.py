@@ -17,7 +17,7 @@ from typing import Literal
 from proteus_cli.domain.base import FORMAT, MadeBy, require
 from proteus_cli.domain.catalog import is_name
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import Backend, Point, Profile, VariantProfile
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, UsageError
 
 IMPORTED = "imported"  # the backend of profiles that came from a file
@@ -36,7 +36,7 @@ _MAX_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ProfileRow:
     """One batch size of one variant on one type of device, with so many at once; None is unknown.
 
     ``point`` counts as one run; a percentile that isn't given is the mean. ``device_slots``: with how many slots
@@ -59,13 +59,13 @@ class Row:
 # --- reading
 
 
-def parse_rows(text: str, name: str) -> tuple[Row, ...]:
+def parse_rows(text: str, name: str) -> tuple[ProfileRow, ...]:
     """The rows of a file, in order; one at least, and no two that contradict each other.
 
     Raises `ArtefactError` with ``name`` and the line.
     """
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
-    rows: list[Row] = []
+    rows: list[ProfileRow] = []
     known = _Known()
     try:
         header = _header(next(reader, []))
@@ -92,13 +92,13 @@ def _header(cells: Sequence[str]) -> list[str]:
     return header
 
 
-def _row(cells: Mapping[str, str]) -> Row:
+def _row(cells: Mapping[str, str]) -> ProfileRow:
     for column in ("device_type", "family", "variant"):
         require(is_name(cells[column]), f"{column} `{cells[column]}` must be letters, digits, `.`, `_`, `-`")
     accuracy = _number("accuracy", cells["accuracy"])
     require(accuracy <= 1, f"accuracy `{cells['accuracy']}` is not a fraction from 0 to 1")
     known = {column: cells[column] for column in OPTIONAL if cells.get(column, "").strip()}
-    return Row(
+    return ProfileRow(
         device_type=cells["device_type"],
         family=cells["family"],
         variant=cells["variant"],
@@ -162,7 +162,7 @@ class _Known:
         self._slots: dict[str, tuple[int, int]] = {}
         self._has_slots: dict[str, set[int]] = {}
 
-    def add(self, row: Row, line: int) -> None:
+    def add(self, row: ProfileRow, line: int) -> None:
         """Raises `ValueError` where the row repeats or contradicts an earlier one."""
         batch, count = row.point.batch, row.point.slots
         first = self._cells.setdefault((row.device_type, row.family, row.variant, batch, count), line)
@@ -187,13 +187,13 @@ class _Known:
             require(has, f"`{device_type}` is served with {slots} slots, and none of its rows has that many")
 
 
-def profiles_from(rows: Iterable[Row], made_by: MadeBy) -> dict[str, Profile]:
+def profiles_from(rows: Iterable[ProfileRow], made_by: MadeBy) -> dict[str, Profile]:
     """A profile per device type, by type, whose device has the type's name as its id.
 
     Where the rows of a variant give several load times, memories or powers, the largest counts; what none gives is 0,
     or None for the power.
     """
-    by_type: dict[str, dict[tuple[str, str], list[Row]]] = {}
+    by_type: dict[str, dict[tuple[str, str], list[ProfileRow]]] = {}
     for row in rows:
         by_type.setdefault(row.device_type, {}).setdefault((row.family, row.variant), []).append(row)
     return {
@@ -202,7 +202,7 @@ def profiles_from(rows: Iterable[Row], made_by: MadeBy) -> dict[str, Profile]:
             made_by=made_by,
             device=_device(device_type, (row for group in variants.values() for row in group)),
             measured_on=device_type,
-            backend=Backend(name=IMPORTED, versions={}),
+            backend=BackendInfo(name=IMPORTED, versions={}),
             variants=tuple(_variant(group) for group in variants.values()),
             slots=next(row.device_slots for group in variants.values() for row in group),
         )
@@ -210,13 +210,13 @@ def profiles_from(rows: Iterable[Row], made_by: MadeBy) -> dict[str, Profile]:
     }
 
 
-def _device(device_type: str, rows: Iterable[Row]) -> Device:
+def _device(device_type: str, rows: Iterable[ProfileRow]) -> Device:
     memory_bytes = max((row.device_memory_bytes or 0 for row in rows), default=0)
     kind: Literal["cpu", "gpu"] = "cpu" if device_type.lower().startswith("cpu") else "gpu"
     return Device(id=device_type, type=device_type, kind=kind, name=device_type, memory_bytes=memory_bytes)
 
 
-def _variant(rows: Sequence[Row]) -> VariantProfile:
+def _variant(rows: Sequence[ProfileRow]) -> VariantProfile:
     powers_w = [row.power_w for row in rows if row.power_w is not None]
     points = sorted((row.point for row in rows), key=lambda point: (point.batch, point.slots))
     return VariantProfile(

@@ -10,7 +10,7 @@ from proteus_cli.domain.base import FORMAT, require
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.profiling.csv_files import IMPORTED, Row, profiles_from
+from proteus_cli.profiling.csv_files import IMPORTED, ProfileRow, profiles_from
 from proteus_cli.units import parse_duration
 
 Slos = str | Mapping[str, str]
@@ -37,7 +37,7 @@ def _slo(text: str) -> str:
 
 
 def import_rows(
-    place: store.Workspace, rows: Sequence[Row], slos: Slos | None, *, name: str, force: bool
+    place: store.Workspace, rows: Sequence[ProfileRow], slos: Slos | None, *, name: str, force: bool
 ) -> list[Profile]:
     """Write a profile per device type of ``rows``, and a catalog where there is none; returns the profiles.
 
@@ -77,7 +77,7 @@ def _on_disk(place: store.Workspace, profile: Profile) -> Profile | None:
     return there if msgspec.structs.replace(there, made_by=profile.made_by) == profile else None
 
 
-def _require_in_catalog(catalog: Catalog, rows: Iterable[Row], name: str) -> None:
+def _require_in_catalog(catalog: Catalog, rows: Iterable[ProfileRow], name: str) -> None:
     missing = list(dict.fromkeys(_missing(catalog, rows)))
     if missing:
         raise ArtefactError(
@@ -95,7 +95,7 @@ def _require_in_catalog(catalog: Catalog, rows: Iterable[Row], name: str) -> Non
             )
 
 
-def _missing(catalog: Catalog, rows: Iterable[Row]) -> Iterator[str]:
+def _missing(catalog: Catalog, rows: Iterable[ProfileRow]) -> Iterator[str]:
     variants = {family.name: {variant.name for variant in family.variants} for family in catalog.families}
     for row in rows:
         if row.family not in variants:
@@ -107,7 +107,7 @@ def _missing(catalog: Catalog, rows: Iterable[Row]) -> Iterator[str]:
 # --- a catalog of what was imported
 
 
-def new_catalog(rows: Iterable[Row], slos: Slos | None) -> Catalog:
+def new_catalog(rows: Iterable[ProfileRow], slos: Slos | None) -> Catalog:
     """Families and variants in order of first appearance, without models. Raises `UsageError` unless all have SLOs."""
     accuracies: dict[str, dict[str, float]] = {}
     for row in rows:

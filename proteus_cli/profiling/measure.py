@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.npyio import NpzFile
 
-from proteus_cli.backends.base import ANY_RUNNER_TAKES, Arrays, Runner, Signature
+from proteus_cli.backends.base import ANY_RUNNER_TAKES, NamedArrays, Runner, Signature
 from proteus_cli.domain.base import require
 from proteus_cli.domain.profile import Point
 from proteus_cli.errors import ArtefactError
@@ -83,7 +83,7 @@ def measure_accuracy(runner: Runner, eval_path: Path) -> float:
     return right / len(labels)
 
 
-def _load_eval(path: Path, signature: Signature) -> tuple[Arrays, npt.NDArray[np.int64]]:
+def _load_eval(path: Path, signature: Signature) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
     hint = "an eval split is an .npz with `y` and one array per input of the model (or `x` for its only one)"
     try:
         with path.open("rb") as file, NpzFile(file, allow_pickle=False) as arrays:

@@ -16,7 +16,7 @@ MIN_S = 0.5
 SAMPLE_EVERY_S = 0.05
 
 
-class Draw:
+class PowerReading:
     """``mean_w`` is None where nothing is known; ``is_energy``: of a counter of energy, not of samples."""
 
     def __init__(self) -> None:
@@ -32,9 +32,9 @@ class Draw:
 
 
 @contextmanager
-def drawing(meter: PowerMeter | None) -> Iterator[Draw]:
+def drawing(meter: PowerMeter | None) -> Iterator[PowerReading]:
     """What is drawn until left, where there is a meter and that is long enough."""
-    draw = Draw()
+    draw = PowerReading()
     if meter is None:
         yield draw
         return

@@ -34,7 +34,7 @@ def most_useful(points: Sequence[Point]) -> int:
     return best.slots
 
 
-def lacking(measured: VariantProfile, slo_s: float, slots: int) -> Iterator[tuple[int, int]]:
+def missing_points(measured: VariantProfile, slo_s: float, slots: int) -> Iterator[tuple[int, int]]:
     """(batch, slots) that were not measured up to so many slots, though they might be in time."""
     for point in measured.points:
         points = of_batch(measured, point.batch)
@@ -57,7 +57,7 @@ def best_slots(variants: Sequence[Measured], max_slots: int = MAX_SLOTS) -> int:
     numbers = sorted({point.slots for each, _, _ in servable for point in each.concurrent if point.slots <= max_slots})
     best, best_gain = 1, 1.0
     for slots in numbers:
-        if any(True for each, slo_s, _ in servable for _ in lacking(each, slo_s, slots)):
+        if any(True for each, slo_s, _ in servable for _ in missing_points(each, slo_s, slots)):
             break
         gain = sum(_in_time_qps(each.points_at(slots), slo_s) / qps for each, slo_s, qps in servable) / len(servable)
         if gain >= (1 + GROWTH_FRAC) * best_gain:

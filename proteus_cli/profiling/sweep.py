@@ -11,16 +11,16 @@ import numpy as np
 
 from proteus_cli import store
 from proteus_cli.backends.affinity import pinned
-from proteus_cli.backends.base import Arrays, Backend, Runner, Signature, SlottedRunner
+from proteus_cli.backends.base import Backend, NamedArrays, Runner, Signature, SlottedRunner
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, EngineError, OutOfDeviceMemory
 from proteus_cli.profiling.concurrency import measure_at_once
 from proteus_cli.profiling.measure import FEWEST_RUNS, ROUND_RUNS, measure_accuracy, measure_point
 from proteus_cli.profiling.power import MIN_S, drawing
-from proteus_cli.profiling.slots import MAX_SLOTS, best_slots, is_settled, lacking, most_useful, of_batch
+from proteus_cli.profiling.slots import MAX_SLOTS, best_slots, is_settled, missing_points, most_useful, of_batch
 
 CELL_S = 1.0  # a cell takes no longer than this, stable or not
 TYPICAL_CELL_S = 0.25  # for estimates only …
@@ -37,7 +37,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Todo:
+class MeasurementJob:
     """What a variant still needs: ``known`` is current, ``cells`` may end early where a batch passes the SLO."""
 
     family: Family
@@ -52,8 +52,8 @@ class Todo:
     max_slots: int = 1
 
     @property
-    def key(self) -> tuple[str, str]:
-        return self.family.name, self.variant.name
+    def key(self) -> VariantKey:
+        return VariantKey(self.family.name, self.variant.name)
 
     @property
     def needs_accuracy(self) -> bool:
@@ -76,7 +76,7 @@ def todos(
     backend: Backend,
     max_batch: int,
     max_slots: int = MAX_SLOTS,
-) -> list[Todo]:
+) -> list[MeasurementJob]:
     """What each variant still needs on a device. Raises `ArtefactError` where a model is missing or not named.
 
     A cell is current while model, backend, its version, device type and threads are what they were. Where the backend
@@ -101,7 +101,7 @@ def _todo(
     variant: Variant,
     max_batch: int,
     max_slots: int,
-) -> Todo:
+) -> MeasurementJob:
     if variant.onnx is None:
         raise ArtefactError(
             f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to measure.",
@@ -114,7 +114,7 @@ def _todo(
     current = found if found is not None and found.engine_digest == engine_digest else None
     if current is not None and eval_path is None:  # then the catalog's word holds
         current = msgspec.structs.replace(current, accuracy=variant.accuracy, eval_digest=None)
-    return Todo(
+    return MeasurementJob(
         family=family,
         variant=variant,
         model=model,
@@ -149,7 +149,7 @@ def _batches(known: VariantProfile | None, slo_s: float, max_batch: int, max_slo
         batch *= 2
 
 
-def estimate_s(work: Sequence[Todo], budget_s: float | None) -> float:
+def estimate_s(work: Sequence[MeasurementJob], budget_s: float | None) -> float:
     """Roughly how long the cells will take, in seconds."""
     guess_s = TYPICAL_CELL_S * sum(len(todo.cells) * min(todo.max_slots, TYPICAL_SLOTS) for todo in work)
     return guess_s if budget_s is None else min(guess_s, budget_s)
@@ -166,7 +166,7 @@ class Sweep:
         workspace: store.Workspace,
         device: Device,
         backend: Backend,
-        work: Sequence[Todo],
+        work: Sequence[MeasurementJob],
         budget_s: float | None = None,
     ) -> None:
         self._workspace, self._device, self._backend, self._work = workspace, device, backend, work
@@ -221,7 +221,7 @@ class Sweep:
         if _found(self.profile) != self._before:
             self._save()
 
-    def _run_variant(self, todo: Todo) -> Iterator[Progress]:
+    def _run_variant(self, todo: MeasurementJob) -> Iterator[Progress]:
         build_s = self._backend.prepare(todo.model, todo.key)
         start_s = time.perf_counter()
         with self._backend.runner(todo.model, todo.key) as runner:
@@ -240,7 +240,7 @@ class Sweep:
                 if alone.p95_s > todo.family.slo_s:
                     return
 
-    def _measure_alone(self, todo: Todo, runner: Runner, batch: int) -> Point:
+    def _measure_alone(self, todo: MeasurementJob, runner: Runner, batch: int) -> Point:
         """One batch at a time, unless that is known."""
         known = self._results[todo.key]
         if (found := next((point for point in known.points if point.batch == batch), None)) is not None:
@@ -249,13 +249,13 @@ class Sweep:
         self._results[todo.key] = msgspec.structs.replace(known, points=(*known.points, point))
         return point
 
-    def _measure_more(self, todo: Todo, runner: SlottedRunner, batch: int) -> None:
+    def _measure_more(self, todo: MeasurementJob, runner: SlottedRunner, batch: int) -> None:
         """Several at once, one more each time, until that brings nothing or there is no memory for it."""
         while not is_settled(points := of_batch(self._results[todo.key], batch), todo.family.slo_s, self._max_slots):
             if not self._measure_with(todo, runner, batch, points[-1].slots + 1):
                 return
 
-    def _measure_with(self, todo: Todo, runner: SlottedRunner, batch: int, slots: int) -> bool:
+    def _measure_with(self, todo: MeasurementJob, runner: SlottedRunner, batch: int, slots: int) -> bool:
         """So many at once; whether there is memory for that."""
         try:
             while runner.slots < slots:
@@ -276,7 +276,7 @@ class Sweep:
         useful = max((most_useful(of_batch(each, p.batch)) for each in measured for p in each.points), default=1)
         slots = min(useful, self._max_slots)
         for todo in done:
-            missing = list(lacking(self._results[todo.key], todo.family.slo_s, slots))
+            missing = list(missing_points(self._results[todo.key], todo.family.slo_s, slots))
             if not missing:
                 continue
             with self._backend.runner(todo.model, todo.key) as runner:
@@ -287,7 +287,7 @@ class Sweep:
                     self._save()
                     yield self._progress(f"{todo.variant.name}, batch {batch}, {count} slots")
 
-    def _require_same_tensors(self, todo: Todo, signature: Signature) -> None:
+    def _require_same_tensors(self, todo: MeasurementJob, signature: Signature) -> None:
         """Variants that were loaded in this sweep; the server compares all of them."""
         first, expected = self._signatures.setdefault(todo.family.name, (todo.variant.name, signature))
         if signature != expected:
@@ -297,7 +297,7 @@ class Sweep:
                 hint="queries of a family must fit each of its variants; make it a family of its own",
             )
 
-    def _loaded(self, todo: Todo, runner: Runner, build_s: float, load_s: float) -> VariantProfile:
+    def _loaded(self, todo: MeasurementJob, runner: Runner, build_s: float, load_s: float) -> VariantProfile:
         accuracy = todo.variant.accuracy
         if todo.eval is not None:
             known = None if todo.needs_accuracy else todo.known
@@ -344,7 +344,7 @@ class Sweep:
         store.write_json(self._workspace.profile_path(self._device.id), self.profile)
 
 
-def _compute_s(runner: SlottedRunner, inputs: Arrays, budget_s: float) -> float:
+def _compute_s(runner: SlottedRunner, inputs: NamedArrays, budget_s: float) -> float:
     """The mean over a round of runs, or over the fewest where there is no time for one."""
     stop_s = time.perf_counter() + budget_s
     taken_s: list[float] = []

@@ -11,7 +11,7 @@ from time import perf_counter, time
 
 import numpy as np
 
-from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.target import Target
 
@@ -23,7 +23,7 @@ PROGRESS_EVERY = 100
 class Load:
     """One record per request, the p99 of how late the generator itself sent them (seconds), and the start (unix)."""
 
-    ended: list[Ended]
+    ended: list[RequestRecord]
     lag_p99_s: float
     started_unix_s: float
 
@@ -37,7 +37,7 @@ async def replay(
     """Send the whole trace; returns when every request has ended."""
     start_s, started_unix_s = perf_counter() + LEAD_S, time() + LEAD_S
     lags_s = np.zeros(len(trace))
-    jobs: list[asyncio.Task[Ended]] = []
+    jobs: list[asyncio.Task[RequestRecord]] = []
     for index in range(len(trace)):
         arrival_s = float(trace.arrival_s[index])
         delay_s = start_s + arrival_s - perf_counter()
@@ -57,16 +57,16 @@ async def replay(
 
 async def _one(
     target: Target, family: str, number: int, start_s: float, arrival_s: float, allowed_s: float, min_accuracy: float
-) -> Ended:
+) -> RequestRecord:
     left_s = start_s + arrival_s + allowed_s - perf_counter()
     if left_s <= 0:  # the generator itself used up the request's time
-        return Ended(family, arrival_s, Outcome.DROPPED)
+        return RequestRecord(family, arrival_s, Outcome.DROPPED)
     reply = await target.send(family, number, left_s, min_accuracy)
     latency_s = perf_counter() - start_s - arrival_s
     is_late = reply.outcome is Outcome.SERVED and latency_s > allowed_s
     outcome = Outcome.LATE if is_late else reply.outcome
     is_answered = outcome in {Outcome.SERVED, Outcome.LATE}
-    return Ended(
+    return RequestRecord(
         family=family,
         arrival_s=arrival_s,
         outcome=outcome,

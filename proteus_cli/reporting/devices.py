@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from proteus_cli.domain.fleet import namesake
+from proteus_cli.domain.fleet import base_name
 from proteus_cli.domain.report import DeviceSummary, Report
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SimilarDevices:
     """Devices that were made up from one name, such as ``v100-0`` and ``v100-1``, or one real device."""
 
     name: str
@@ -25,13 +25,13 @@ class Kind:
         return _together([report.devices[device] for device in self.devices if device in report.devices])
 
 
-def kinds(reports: Sequence[Report]) -> tuple[Kind, ...]:
+def kinds(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
     """The devices of all reports by kind, in the order in which they first appear."""
     members: dict[str, dict[str, None]] = {}
     for report in reports:
         for device in report.devices:
-            members.setdefault(namesake(device), {})[device] = None
-    return tuple(Kind(name, tuple(devices)) for name, devices in members.items())
+            members.setdefault(base_name(device), {})[device] = None
+    return tuple(SimilarDevices(name, tuple(devices)) for name, devices in members.items())
 
 
 def shares(summary: DeviceSummary) -> Iterator[tuple[str, float]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from proteus_cli.domain.report import Latency, Report, Summary
+from proteus_cli.domain.report import LatencySummary, Report, Summary
 from proteus_cli.errors import GateFailed, UsageError
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -18,7 +18,7 @@ _GATE = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(>=|<=|>|<)\s*(\S+)\s*", re.ASCII)
 
 FIELDS = (
     *(field.name for field in msgspec.structs.fields(Summary) if field.name != "latency_s"),
-    *(f"latency_s.{field.name}" for field in msgspec.structs.fields(Latency)),
+    *(f"latency_s.{field.name}" for field in msgspec.structs.fields(LatencySummary)),
 )
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
 from proteus_cli.reporting.devices import kinds
-from proteus_cli.reporting.lines import Run
+from proteus_cli.reporting.lines import PlottedRun
 from proteus_cli.reporting.rows import UNKNOWN
 from proteus_cli.reporting.style import COLOURS
 
@@ -20,7 +20,7 @@ _NUMBER_POINTS = 9
 _CHARACTERS = 40  # that fit below all columns
 _LARGE_LOSS = 5.0  # points; smaller ones stay pale even where none is larger
 
-Cells = npt.NDArray[np.float64]
+GridCells = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,17 @@ class _Column:
     width: int = 1
 
 
-def family_violations(axes: Axes, runs: Sequence[Run], ink: str) -> None:
+def family_violations(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
     """The share of each family's requests that missed their SLO."""
     cells = _by_family(runs, lambda run, family: 100 * run.report.families[family].slo_violation_ratio)
     _draw(axes, runs, _families(runs), cells, strength=_part(cells, of=_LARGE_LOSS), colour=COLOURS[1], ink=ink)
     axes.set_xlabel("SLO violations (% of requests)\nthe stronger the colour, the more")
 
 
-def family_accuracy(axes: Axes, runs: Sequence[Run], ink: str) -> None:
+def family_accuracy(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
     """The relative accuracy of each family's answers."""
 
-    def percent(run: Run, family: str) -> float:
+    def percent(run: PlottedRun, family: str) -> float:
         relative = run.report.families[family].relative_accuracy
         return np.nan if relative is None else 100 * relative
 
@@ -50,7 +50,7 @@ def family_accuracy(axes: Axes, runs: Sequence[Run], ink: str) -> None:
     axes.set_xlabel("relative accuracy (%)\nthe stronger the colour, the more is lost")
 
 
-def device_rates(axes: Axes, runs: Sequence[Run], ink: str) -> None:
+def device_rates(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
     """Answers per second of each device, or of one of a kind on average where there are too many to draw."""
     groups = kinds([run.report for run in runs])
     is_fine = sum(len(kind.devices) for kind in groups) <= _MAX_COLUMNS
@@ -64,32 +64,39 @@ def device_rates(axes: Axes, runs: Sequence[Run], ink: str) -> None:
     axes.set_xlabel(f"answers per second and device\nthe stronger the colour, the more; at most {_most(cells):.3g}")
 
 
-def _by_family(runs: Sequence[Run], value: Callable[[Run, str], float]) -> Cells:
+def _by_family(runs: Sequence[PlottedRun], value: Callable[[PlottedRun, str], float]) -> GridCells:
     names = [column.label for column in _families(runs)]
     rows = [[value(run, name) if name in run.report.families else np.nan for name in names] for run in runs]
     return np.array(rows, dtype=np.float64).reshape(len(runs), -1)
 
 
-def _families(runs: Sequence[Run]) -> list[_Column]:
+def _families(runs: Sequence[PlottedRun]) -> list[_Column]:
     return [_Column(name) for name in dict.fromkeys(name for run in runs for name in run.report.families)]
 
 
-def _rate(run: Run, devices: Sequence[str]) -> float:
+def _rate(run: PlottedRun, devices: Sequence[str]) -> float:
     known = [run.report.devices[device].answers for device in devices if device in run.report.devices]
     return sum(known) / len(known) / run.report.duration_s if known and run.report.duration_s else np.nan
 
 
-def _most(cells: Cells) -> float:
+def _most(cells: GridCells) -> float:
     return float(np.max(cells, initial=0.0, where=~np.isnan(cells)))
 
 
-def _part(cells: Cells, *, of: float = 0.0) -> Cells:
+def _part(cells: GridCells, *, of: float = 0.0) -> GridCells:
     """``cells`` from 0 to 1, where 1 is the most of them, and at least ``of``."""
     return cells / (max(_most(cells), of) or 1.0)
 
 
 def _draw(
-    axes: Axes, runs: Sequence[Run], columns: Sequence[_Column], cells: Cells, *, strength: Cells, colour: str, ink: str
+    axes: Axes,
+    runs: Sequence[PlottedRun],
+    columns: Sequence[_Column],
+    cells: GridCells,
+    *,
+    strength: GridCells,
+    colour: str,
+    ink: str,
 ) -> None:
     """Cells coloured by ``strength`` (0 is none, 1 is all), runs from top to bottom, numbers where they fit."""
     rows, across = cells.shape

@@ -30,7 +30,7 @@ _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PlottedRun:
     """One report as it is drawn: heading, look, and windows coarse enough to see; ``start`` is its first mark."""
 
     heading: str
@@ -63,7 +63,7 @@ class Run:
         return Line2D([], [], label=self.heading, **self.look)
 
 
-def demand(axes: Axes, runs: Sequence[Run], ink: str) -> None:
+def demand(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
     """Queries that arrived, as an area, and those answered."""
     longest = max(runs, key=lambda run: len(run.windows))
     demand_qps = [window.demand_qps for window in longest.windows]
@@ -75,7 +75,7 @@ def demand(axes: Axes, runs: Sequence[Run], ink: str) -> None:
     _over_time(axes, runs, "queries per second")
 
 
-def accuracy(axes: Axes, runs: Sequence[Run], _ink: str) -> None:
+def accuracy(axes: Axes, runs: Sequence[PlottedRun], _ink: str) -> None:
     """Relative accuracy, and below it, where it can be told of a few runs, a tick for each change of plan."""
     lost = 1.0
     for run in runs:
@@ -86,7 +86,7 @@ def accuracy(axes: Axes, runs: Sequence[Run], _ink: str) -> None:
     _over_time(axes, runs, "relative accuracy (%)")
 
 
-def violations(axes: Axes, runs: Sequence[Run], _ink: str) -> None:
+def violations(axes: Axes, runs: Sequence[PlottedRun], _ink: str) -> None:
     """The share of requests that missed their SLO."""
     lost = 1.0
     for run in runs:
@@ -97,7 +97,7 @@ def violations(axes: Axes, runs: Sequence[Run], _ink: str) -> None:
     _over_time(axes, runs, "violations (%)")
 
 
-def latency_cdf(axes: Axes, runs: Sequence[Run], ink: str) -> None:
+def latency_cdf(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
     """What part of all requests was answered within a latency; those that never were keep the line below 100 %."""
     answered = [run for run in runs if run.report.latency_quantiles_s]
     slos_s = [slo_s for run in runs for slo_s in run.report.slo_s.values()]
@@ -117,7 +117,7 @@ def latency_cdf(axes: Axes, runs: Sequence[Run], ink: str) -> None:
     axes.set_ylabel("answered by then\n(% of all requests)")
 
 
-def _plot(axes: Axes, run: Run, x: Sequence[float], y: Sequence[float]) -> None:
+def _plot(axes: Axes, run: PlottedRun, x: Sequence[float], y: Sequence[float]) -> None:
     every = max(1, len(y) // (_MARKS_OF_MANY if run.start else _MARKS))
     axes.plot(x, y, markevery=(int(run.start * every), every), **run.look)
 
@@ -126,7 +126,7 @@ def _percent(fraction: float | None) -> float:
     return float("nan") if fraction is None else 100 * fraction
 
 
-def _changes(axes: Axes, runs: Sequence[Run]) -> float:
+def _changes(axes: Axes, runs: Sequence[PlottedRun]) -> float:
     """Ticks where the plans of runs changed, a row for each such run; the part of the axes that they take."""
     changed, height = [run for run in runs if run.report.replans], 0.05
     for row, run in enumerate(reversed(changed)):
@@ -166,7 +166,7 @@ def _square(values: Any) -> Any:
     return np.sign(values) * np.square(values)
 
 
-def _over_time(axes: Axes, runs: Sequence[Run], ylabel: str) -> None:
+def _over_time(axes: Axes, runs: Sequence[PlottedRun], ylabel: str) -> None:
     ends_s = (window.start_s + window.length_s for run in runs for window in run.windows[-1:])
     axes.set_xlabel("time since start (s)")
     axes.set_ylabel(ylabel)
@@ -183,7 +183,7 @@ def _logarithmic(axes: Axes, start: float, end: float) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _slo_lines(axes: Axes, runs: Sequence[Run], ink: str) -> None:
+def _slo_lines(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
     """The lowest and the highest latency target, named above the axes, one above the other."""
     slos = {family: slo_s for run in runs for family, slo_s in run.report.slo_s.items()}
     for row, slo_s in enumerate(sorted({min(slos.values()), max(slos.values())}) if slos else []):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from proteus_cli.reporting.rows import Row
+from proteus_cli.reporting.rows import ReportRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,12 @@ def cell(number: str, *, is_best: bool = False) -> str:
     return f'<td class="best">* {escape(number)}</td>' if is_best else f"<td>{escape(number)}</td>"
 
 
-def values(measure: Row) -> list[str]:
+def values(measure: ReportRow) -> list[str]:
     """The cells of a row, the best ones marked."""
     return [cell(each, is_best=place in measure.best) for place, each in enumerate(measure.cells)]
 
 
-def columns(measures: Sequence[Row]) -> list[list[str]]:
+def columns(measures: Sequence[ReportRow]) -> list[list[str]]:
     """The cells of measures that have a column each, by row, the best of a column marked."""
     marked = [
         [cell(each, is_best=place in measure.best) for place, each in enumerate(measure.plain)] for measure in measures

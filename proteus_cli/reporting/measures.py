@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.report import QUANTILES, DeviceSummary, Latency, Mode, Replan, Report, Summary, Window
-from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.domain.report import QUANTILES, DeviceSummary, LatencySummary, Mode, Replan, Report, Summary, Window
+from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.store import made_by
 
 WINDOW_S = 10.0
@@ -49,7 +49,7 @@ class Columns:
     @classmethod
     def of(
         cls,
-        ended: Sequence[Ended],
+        ended: Sequence[RequestRecord],
         best_accuracy: Mapping[str, float],
         *,
         families: Sequence[str] = (),
@@ -109,7 +109,7 @@ class Columns:
 
 
 def report(
-    ended: Sequence[Ended],
+    ended: Sequence[RequestRecord],
     *,
     policy: str,
     mode: Mode,
@@ -272,9 +272,9 @@ def _max_accuracy_drop(over: Sequence[Window]) -> float | None:
     return None if lowest is None else max(0.0, 100 - 100 * lowest)
 
 
-def _latency(latency_s: Floats) -> Latency | None:
+def _latency(latency_s: Floats) -> LatencySummary | None:
     known = latency_s[~np.isnan(latency_s)]
-    return Latency(*np.percentile(known, (50, 90, 95, 99, 100)).tolist()) if len(known) else None
+    return LatencySummary(*np.percentile(known, (50, 90, 95, 99, 100)).tolist()) if len(known) else None
 
 
 def _quantiles(latency_s: Floats) -> tuple[float, ...]:

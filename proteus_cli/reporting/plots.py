@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from proteus_cli.domain.report import Report
 from proteus_cli.reporting import grids, lines
-from proteus_cli.reporting.lines import Run
+from proteus_cli.reporting.lines import PlottedRun
 from proteus_cli.reporting.style import INK, PNG_DPI, saved, settings
 from proteus_cli.reporting.svg import SVG_INK, inline, symbol
 from proteus_cli.store import write_bytes
@@ -37,7 +37,7 @@ class Plot:
     name: str
     title: str
     about: str
-    draw: Callable[[Axes, Sequence[Run], str], None]
+    draw: Callable[[Axes, Sequence[PlottedRun], str], None]
     has_lines: bool = True
 
 
@@ -79,19 +79,19 @@ PLOTS = (*OVER_TIME, *LATENCY, *FAMILIES, *DEVICES)
 
 def svgs(reports: Sequence[Report]) -> dict[str, str]:
     """Each of `PLOTS` by name as an SVG element for HTML: no fixed size, no legend, font and ink of the page."""
-    runs = Run.all_of(reports)
+    runs = PlottedRun.all_of(reports)
     return {plot.name: _svg(plot, runs) for plot in PLOTS}
 
 
 def keys(reports: Sequence[Report]) -> str:
     """An SVG element that shows nothing: symbols ``key0``, ``key1``, … of how each run is drawn, for a legend."""
-    symbols = (symbol(_key(run), name=f"key{place}") for place, run in enumerate(Run.all_of(reports)))
+    symbols = (symbol(_key(run), name=f"key{place}") for place, run in enumerate(PlottedRun.all_of(reports)))
     return f'<svg class="keys" aria-hidden="true">{"".join(symbols)}</svg>'
 
 
 def write_png(directory: Path, reports: Sequence[Report]) -> tuple[Path, ...]:
     """Write each of `PLOTS` as ``NAME.png``; returns the paths. Raises `ArtefactError`."""
-    runs = Run.all_of(reports)
+    runs = PlottedRun.all_of(reports)
     paths = tuple(directory / f"{plot.name}.png" for plot in PLOTS)
     for plot, path in zip(PLOTS, paths, strict=True):
         write_bytes(
@@ -100,12 +100,12 @@ def write_png(directory: Path, reports: Sequence[Report]) -> tuple[Path, ...]:
     return paths
 
 
-def _svg(plot: Plot, runs: Sequence[Run]) -> str:
+def _svg(plot: Plot, runs: Sequence[PlottedRun]) -> str:
     document = _drawn(plot, runs, SVG_INK, has_legend=False, **_SVG).decode()
     return inline(document, name=plot.name, title=plot.title)
 
 
-def _key(run: Run) -> str:
+def _key(run: PlottedRun) -> str:
     with mpl.rc_context(settings("key", SVG_INK)):
         figure = Figure(figsize=_KEY_INCHES)
         line = run.line()
@@ -115,7 +115,7 @@ def _key(run: Run) -> str:
         return saved(figure, **_SVG).decode()
 
 
-def _drawn(plot: Plot, runs: Sequence[Run], ink: str, *, has_legend: bool, **options: object) -> bytes:
+def _drawn(plot: Plot, runs: Sequence[PlottedRun], ink: str, *, has_legend: bool, **options: object) -> bytes:
     columns = _legend_columns(runs)
     legend_rows = math.ceil((len(runs) + 1) / columns) if has_legend else 0
     height = _LINES_INCHES if plot.has_lines else _CELLS_INCHES + _CELL_INCHES * len(runs)
@@ -128,13 +128,13 @@ def _drawn(plot: Plot, runs: Sequence[Run], ink: str, *, has_legend: bool, **opt
         return saved(figure, **options)
 
 
-def _legend(figure: Figure, axes: Axes, runs: Sequence[Run], columns: int) -> None:
+def _legend(figure: Figure, axes: Axes, runs: Sequence[PlottedRun], columns: int) -> None:
     handles = [*(run.line() for run in runs), *axes.get_legend_handles_labels()[0]]
     size = _SMALL_POINTS if len(runs) >= _SMALL_LEGEND_FROM else None
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=size)
 
 
-def _legend_columns(runs: Sequence[Run]) -> int:
+def _legend_columns(runs: Sequence[PlottedRun]) -> int:
     longest = max(len(run.heading) for run in runs)
     characters = _SMALL_LEGEND_CHARACTERS if len(runs) >= _SMALL_LEGEND_FROM else _LEGEND_CHARACTERS
     return max(1, min(3, characters // (longest + 7)))

@@ -14,7 +14,7 @@ MAX_BESIDE = 3  # runs that have a column each; more have a row each
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ReportRow:
     """One measure of several runs; ``best`` holds the places of the best values, none where all read the same.
 
     ``cells`` are for a row, where each names its unit; ``plain`` for a column, where ``unit`` stands in its heading.
@@ -49,11 +49,11 @@ class Measure:
     short: str = ""
     text: Callable[[float], str] | None = None
 
-    def row(self, summaries: Sequence[Summary]) -> Row:
+    def row(self, summaries: Sequence[Summary]) -> ReportRow:
         """The measure of each of ``summaries``."""
         values = [self.value(summary) for summary in summaries]
         cells, plain = self._written(values, self._text), self._written(values, self.plain)
-        return Row(self.label, cells, self._best(values), plain, self.unit, self.short or self.label.strip())
+        return ReportRow(self.label, cells, self._best(values), plain, self.unit, self.short or self.label.strip())
 
     def _text(self, value: float) -> str:
         return self.text(value) if self.text else f"{self.plain(value)} {self.unit}".rstrip()
@@ -137,18 +137,18 @@ PERCENTILES = tuple(_latency(name) for name in ("p50", "p90", "p95", "p99", "max
 MEASURES = (*OUTCOMES, *ACCURACY, *RATES, *BATCHES, *PERCENTILES)
 
 
-def comparison(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[Row, ...]:
+def comparison(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[ReportRow, ...]:
     """The measures of whole runs, one cell per report."""
     measures = (*OUTCOMES, *ACCURACY, *RATES, *BATCHES, *_latencies(percentiles))
     return (*(measure.row(reports) for measure in measures), *_run_rows(reports))
 
 
-def how_answered(reports: Sequence[Report]) -> tuple[Row, ...]:
+def outcome_rows(reports: Sequence[Report]) -> tuple[ReportRow, ...]:
     """That part of a comparison which says what became of the requests."""
     return tuple(measure.row(reports) for measure in (*OUTCOMES, *RATES))
 
 
-def how_well(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[Row, ...]:
+def quality_rows(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[ReportRow, ...]:
     """The rest of a comparison: accuracy, batches, latency, changes of plan."""
     measures = (*ACCURACY, *BATCHES, *_latencies(percentiles))
     return (*(measure.row(reports) for measure in measures), *_run_rows(reports))
@@ -159,19 +159,19 @@ def _latencies(percentiles: Iterable[str]) -> list[Measure]:
     return [measure for measure in PERCENTILES if measure.short in wanted]
 
 
-def _run_rows(reports: Sequence[Report]) -> Iterable[Row]:
+def _run_rows(reports: Sequence[Report]) -> Iterable[ReportRow]:
     yield _counted("replans", [len(report.replans) for report in reports])
     yield _counted("swaps", [sum(replan.swaps for replan in report.replans) for report in reports])
     lags = [report.generator_lag_s for report in reports]
     if any(lag is not None for lag in lags):
         cells = tuple(UNKNOWN if lag is None else format_duration(lag) for lag in lags)
         plain = tuple(UNKNOWN if lag is None else milliseconds(lag) for lag in lags)
-        yield Row("generator lag p99", cells, plain=plain, unit="ms", short="lag p99")
+        yield ReportRow("generator lag p99", cells, plain=plain, unit="ms", short="lag p99")
 
 
-def _counted(label: str, numbers: Sequence[int]) -> Row:
+def _counted(label: str, numbers: Sequence[int]) -> ReportRow:
     cells = tuple(count(number) for number in numbers)
-    return Row(label, cells, plain=cells, short=label)
+    return ReportRow(label, cells, plain=cells, short=label)
 
 
 def headings(reports: Sequence[Report]) -> tuple[str, ...]:

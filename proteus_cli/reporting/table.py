@@ -11,12 +11,12 @@ from proteus_cli.domain.report import Report, Window
 from proteus_cli.reporting.rows import (
     MAX_BESIDE,
     UNKNOWN,
-    Row,
+    ReportRow,
     comparison,
     count,
     headings,
-    how_answered,
-    how_well,
+    outcome_rows,
+    quality_rows,
     stretch,
     subject,
 )
@@ -33,7 +33,7 @@ def comparison_table(reports: Sequence[Report]) -> RenderableType:
     if len(reports) <= MAX_BESIDE:
         note = ["* best of the row"] if len(reports) > 1 else []
         return _titled(subject(reports), _in_columns(reports), *note)
-    answered, well = how_answered(reports), how_well(reports)
+    answered, well = outcome_rows(reports), quality_rows(reports)
     requests, *others = answered
     is_same = len(set(requests.cells)) == 1
     title = f"{subject(reports)} · {requests.cells[0]} requests" if is_same else subject(reports)
@@ -94,7 +94,7 @@ def _in_columns(reports: Sequence[Report]) -> Table:
     return table
 
 
-def _in_rows(reports: Sequence[Report], measures: Sequence[Row]) -> Table:
+def _in_rows(reports: Sequence[Report], measures: Sequence[ReportRow]) -> Table:
     table = _table(reports, space=0)
     table.add_column("\npolicy", overflow="fold")
     for row in measures:
@@ -125,11 +125,11 @@ def _timelines_in_rows(
     )
 
 
-def _cells(row: Row) -> list[Text]:
+def _cells(row: ReportRow) -> list[Text]:
     return [Text(f"* {cell}", style="bold") if n in row.best else Text(cell) for n, cell in enumerate(row.cells)]
 
 
-def _plain(row: Row) -> list[Text]:
+def _plain(row: ReportRow) -> list[Text]:
     return [Text(f"*{cell}", style="bold") if n in row.best else Text(cell) for n, cell in enumerate(row.plain)]
 
 

@@ -6,21 +6,21 @@ import numpy as np
 
 from proteus_cli.domain.report import DeviceSummary, Report, Window
 from proteus_cli.reporting import markup
-from proteus_cli.reporting.devices import Kind, kinds, shares
+from proteus_cli.reporting.devices import SimilarDevices, kinds, shares
 from proteus_cli.reporting.markup import Group, cell, columns, head, name, row, table, text, titled_table
 from proteus_cli.reporting.rows import (
     MAX_BESIDE,
     MEASURES,
     PERCENTILES,
     UNKNOWN,
-    Row,
+    ReportRow,
     comparison,
     count,
     headings,
-    how_answered,
-    how_well,
     hundredths,
     milliseconds,
+    outcome_rows,
+    quality_rows,
     stretch,
 )
 from proteus_cli.reporting.timeline import merged, violation_frac, width_s
@@ -42,8 +42,8 @@ def summary(reports: Sequence[Report]) -> str:
         return f"<div>{table('Summary', [heads], body)}{note}</div>"
     return "\n".join(
         (
-            _by_run("Requests", reports, how_answered(reports)),
-            _by_run("Accuracy, batches, latency", reports, how_well(reports, percentiles=percentiles)),
+            _by_run("Requests", reports, outcome_rows(reports)),
+            _by_run("Accuracy, batches, latency", reports, quality_rows(reports, percentiles=percentiles)),
             '<p class="note">* best of the column</p>',
         )
     )
@@ -91,13 +91,13 @@ def latency(reports: Sequence[Report]) -> str:
     rows = [_row_of_part(part, reports) for part in _PARTS]
     answered = [(r.served + r.late) / r.requests if r.requests else None for r in reports]
     cells = tuple(_percentage(frac) for frac in answered)
-    rows.append(Row("answered at all", cells, plain=cells, unit="%"))
+    rows.append(ReportRow("answered at all", cells, plain=cells, unit="%"))
     return _by_run("Time within which so many of all requests were answered", reports, rows)
 
 
-def _row_of_part(part: float, reports: Sequence[Report]) -> Row:
+def _row_of_part(part: float, reports: Sequence[Report]) -> ReportRow:
     cells = tuple(UNKNOWN if (s := _within_s(report, part)) is None else milliseconds(s) for report in reports)
-    return Row(f"{100 * part:g} %", cells, plain=cells, unit="ms")
+    return ReportRow(f"{100 * part:g} %", cells, plain=cells, unit="ms")
 
 
 def _within_s(report: Report, part: float) -> float | None:
@@ -132,7 +132,7 @@ def devices(reports: Sequence[Report]) -> str:
     if not groups:
         return "<p>No device is known.</p>"
     together = _devices("Devices", groups, reports)
-    each = [Kind(device, (device,)) for kind in groups for device in kind.devices]
+    each = [SimilarDevices(device, (device,)) for kind in groups for device in kind.devices]
     if len(each) == len(groups):
         return together
     if len(each) > _MAX_DEVICES:
@@ -141,7 +141,7 @@ def devices(reports: Sequence[Report]) -> str:
     return f"{together}\n<details><summary>Each of the {len(each)} devices</summary>\n{alone}\n</details>"
 
 
-def _devices(label: str, groups: Sequence[Kind], reports: Sequence[Report]) -> str:
+def _devices(label: str, groups: Sequence[SimilarDevices], reports: Sequence[Report]) -> str:
     titles = [
         head("answers"), head("answers (qps)"), head("batches"), head("mean batch"), head("relative accuracy (%)"),
         head("answers by variant", "text"),
@@ -186,7 +186,7 @@ def replans(reports: Sequence[Report]) -> str:
     return table("Changes of plan", [heads], rows) if rows else "<p>The plan never changed.</p>"
 
 
-def _by_run(label: str, reports: Sequence[Report], measures: Sequence[Row]) -> str:
+def _by_run(label: str, reports: Sequence[Report], measures: Sequence[ReportRow]) -> str:
     """A row for each run, a column for each measure."""
     heads = row(head("policy", "text"), *(head(measure.heading) for measure in measures))
     runs = zip(headings(reports), columns(measures), strict=True)

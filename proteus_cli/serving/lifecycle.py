@@ -8,24 +8,24 @@ from typing import Any
 from proteus_cli.errors import NotReady
 
 
-class State(StrEnum):
+class ServerState(StrEnum):
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
     GONE = "gone"
 
 
-class Event(StrEnum):
+class LifecycleEvent(StrEnum):
     WARMED_UP = "warmed up"
     STOPPED = "stopped"
     EMPTIED = "emptied"
 
 
-TRANSITIONS: dict[State, dict[Event, State]] = {
-    State.STARTING: {Event.WARMED_UP: State.READY, Event.STOPPED: State.GONE},
-    State.READY: {Event.STOPPED: State.DRAINING},
-    State.DRAINING: {Event.STOPPED: State.GONE, Event.EMPTIED: State.GONE},
-    State.GONE: {},
+TRANSITIONS: dict[ServerState, dict[LifecycleEvent, ServerState]] = {
+    ServerState.STARTING: {LifecycleEvent.WARMED_UP: ServerState.READY, LifecycleEvent.STOPPED: ServerState.GONE},
+    ServerState.READY: {LifecycleEvent.STOPPED: ServerState.DRAINING},
+    ServerState.DRAINING: {LifecycleEvent.STOPPED: ServerState.GONE, LifecycleEvent.EMPTIED: ServerState.GONE},
+    ServerState.GONE: {},
 }
 
 
@@ -33,14 +33,14 @@ class Lifecycle:
     """Moves along `TRANSITIONS`; a move that isn't there is a bug and raises `KeyError`."""
 
     def __init__(self) -> None:
-        self.state = State.STARTING
+        self.state = ServerState.STARTING
 
-    def on(self, event: Event) -> None:
+    def on(self, event: LifecycleEvent) -> None:
         self.state = TRANSITIONS[self.state][event]
 
     def require_ready(self) -> None:
         """Raise `NotReady` unless requests are taken."""
-        if self.state is not State.READY:
+        if self.state is not ServerState.READY:
             raise NotReady(f"the server is {self.state}")
 
 

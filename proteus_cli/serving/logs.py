@@ -24,7 +24,7 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-class Stream(Protocol):
+class LogStream(Protocol):
     """Where lines are written to."""
 
     def write(self, text: str, /) -> Any: ...
@@ -32,7 +32,7 @@ class Stream(Protocol):
     def flush(self) -> Any: ...
 
 
-def set_up(level: LogLevel, style: LogFormat, stream: Stream) -> None:
+def set_up(level: LogLevel, style: LogFormat, stream: LogStream) -> None:
     """Log to ``stream`` from now on: of ours what is at least ``level``, of libraries warnings and errors."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines() if style is LogFormat.JSON else TextLines())
@@ -74,7 +74,7 @@ class TextLines(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-class Seldom:
+class LogRateLimiter:
     """Keeps what may happen often from being said often: each kind once in ``every_s``.
 
     There must be few kinds, as all are remembered.

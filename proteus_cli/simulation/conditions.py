@@ -14,7 +14,7 @@ JITTERS = {"p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class DeviceFailure:
     """A device that is lost from ``from_s`` until ``until_s``, which may be infinite."""
 
     device: str
@@ -31,10 +31,10 @@ class Conditions:
 
     load_time_s: float | None = None
     jitter: float | None = None
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[DeviceFailure, ...] = ()
 
 
-def parse_failure(text: str, devices: Container[str]) -> Failure:
+def parse_failure(text: str, devices: Container[str]) -> DeviceFailure:
     """``"v100-3@60s..120s"``, or without an end. Raises `UsageError`."""
     hint = "say which device is lost when, like `v100-3@60s..120s`, or `v100-3@60s..` for good"
     device, at, times = text.partition("@")
@@ -43,13 +43,13 @@ def parse_failure(text: str, devices: Container[str]) -> Failure:
         raise UsageError(f"`{text}` is no failure.", hint=hint)
     if device not in devices:
         raise UsageError(f"`{text}` names `{device}`, which is not in the fleet.", hint=hint)
-    failure = Failure(device, parse_duration(first), parse_duration(last) if last else math.inf)
+    failure = DeviceFailure(device, parse_duration(first), parse_duration(last) if last else math.inf)
     if failure.until_s <= failure.from_s:
         raise UsageError(f"`{text}` ends before it starts.", hint=hint)
     return failure
 
 
-class Scatter:
+class LatencySampler:
     """Latencies of one variant that scatter as its profile says: between batch sizes linear, as the mean is."""
 
     def __init__(self, points: Sequence[Point], max_frac: float, rng: np.random.Generator) -> None:

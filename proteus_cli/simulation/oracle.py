@@ -6,26 +6,26 @@ import numpy as np
 
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 
 SECOND_S = 1.0
 
 
-def foreseen(
+def simulate_oracle(
     trace: Trace,
     plan_for: Callable[[Demand], Plan],
     accuracy_of: Callable[[str, str, str], float],
     *,
     progress: Callable[[float], None] = lambda _done_frac: None,
-) -> list[Ended]:
+) -> list[RequestRecord]:
     """Each second is planned for just what will arrive in it; who is served is answered at once.
 
     ``accuracy_of`` a variant by device, family and variant. Of each family's queries of a second, in the order of their
     arrival, the plan's rates say how many go to which variant, and how many are rejected.
     """
     second = np.floor(trace.arrival_s / SECOND_S).astype(np.int64)
-    ended: list[Ended] = []
+    ended: list[RequestRecord] = []
     for now in np.unique(second).tolist():
         progress(now * SECOND_S / max(trace.duration_s, SECOND_S))
         mine = np.flatnonzero(second == now)
@@ -39,14 +39,14 @@ def foreseen(
 
 def _answered(
     family: str, arrivals_s: list[float], plan: Plan, accuracy_of: Callable[[str, str, str], float]
-) -> list[Ended]:
+) -> list[RequestRecord]:
     hosts = [placement for placement in plan.placements if placement.family == family]
     ends = np.cumsum([placement.rate_qps * SECOND_S for placement in hosts]) + 1e-6
     found = np.searchsorted(ends, np.arange(len(arrivals_s)) + 1).tolist()
     return [
-        Ended(family, at_s, Outcome.REJECTED)
+        RequestRecord(family, at_s, Outcome.REJECTED)
         if place == len(hosts)
-        else Ended(
+        else RequestRecord(
             family,
             at_s,
             Outcome.SERVED,

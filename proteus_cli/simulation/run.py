@@ -7,29 +7,29 @@ from itertools import count, repeat
 import numpy as np
 
 from proteus_cli.control.controller import Admitted, Controller
-from proteus_cli.control.decision import HandOver, Hosted, Idle, Launch, WaitUntil
+from proteus_cli.control.decision import Delegate, Hosted, Idle, Launch, WaitUntil
 from proteus_cli.control.hosting import hosted_by, slots_of
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.rollout import Station, keys, next_to_load
+from proteus_cli.control.rollout import DeviceRollout, keys, next_to_load
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import LatencyTable, Profile
 from proteus_cli.domain.report import Replan
-from proteus_cli.domain.request import Ended, Outcome, Request
+from proteus_cli.domain.request import Outcome, Request, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan
-from proteus_cli.simulation.conditions import Conditions, Failure, Scatter
+from proteus_cli.simulation.conditions import Conditions, DeviceFailure, LatencySampler
 from proteus_cli.simulation.events import Events
 
 SOLVE_S = 0.05  # virtual time from asking for a plan to having it: what a solve in another process takes
 NEVER_S = float("inf")
-SERVED, LATE = Outcome.SERVED, Outcome.LATE  # to find a member of an enum takes as long as to make an `Ended`
+SERVED, LATE = Outcome.SERVED, Outcome.LATE  # to find a member of an enum takes as long as to make an `RequestRecord`
 PROGRESS_EVERY = 1000
 
 Latencies = Callable[[int], float]
 """Seconds that a batch of so many rows takes."""
 
-Replanner = Callable[..., Plan]
+ReplanFunction = Callable[..., Plan]
 """Called with a demand, the plan in force, and, where some are, the devices that are lost."""
 
 
@@ -40,7 +40,7 @@ class Simulated:
     ``interrupted_s``: where Ctrl-C ended the run, in virtual time; what was waiting or running then has no record.
     """
 
-    ended: list[Ended] = field(default_factory=list)
+    ended: list[RequestRecord] = field(default_factory=list)
     replans: list[Replan] = field(default_factory=list)
     launches: list[tuple[float, Launch]] = field(default_factory=list)
     interrupted_s: float | None = None
@@ -52,7 +52,7 @@ def simulate(
     catalog: Catalog,
     profiles: Mapping[str, Profile],
     policy: Policy,
-    replan: Replanner,
+    replan: ReplanFunction,
     *,
     conditions: Conditions = Conditions(),  # noqa: B008 - frozen
     rng: np.random.Generator | None = None,
@@ -98,7 +98,7 @@ class _Device:
     one is void.
     """
 
-    station: Station = field(default_factory=Station)
+    station: DeviceRollout = field(default_factory=DeviceRollout)
     running: dict[int, Launch] = field(default_factory=dict)
     busy_until_s: float = 0.0
     lost_until_s: float = 0.0
@@ -114,7 +114,7 @@ class _Simulation:
         catalog: Catalog,
         profiles: Mapping[str, Profile],
         policy: Policy,
-        replan: Replanner,
+        replan: ReplanFunction,
         conditions: Conditions,
         rng: np.random.Generator | None,
     ) -> None:
@@ -164,7 +164,7 @@ class _Simulation:
             elif isinstance(decision, WaitUntil):
                 self._wake(device, decision.at_s)
                 return
-            elif isinstance(decision, HandOver):
+            elif isinstance(decision, Delegate):
                 self._ask(decision.to, now_s)
             else:
                 self._end(decision.requests, Outcome.DROPPED)
@@ -204,11 +204,13 @@ class _Simulation:
         ended = self.result.ended
         for r in launch.requests:
             outcome = SERVED if now_s <= r.deadline_s else LATE
-            ended.append(Ended(r.family, r.arrival_s, outcome, now_s - r.arrival_s, accuracy, variant, device, rows))
+            ended.append(
+                RequestRecord(r.family, r.arrival_s, outcome, now_s - r.arrival_s, accuracy, variant, device, rows)
+            )
         self._ask(device, now_s)
 
     def _end(self, requests: Iterable[Request], outcome: Outcome) -> None:
-        self.result.ended += [Ended(r.family, r.arrival_s, outcome) for r in requests]
+        self.result.ended += [RequestRecord(r.family, r.arrival_s, outcome) for r in requests]
 
     def _tick(self, now_s: float) -> None:
         if self._arrivals_over or self._rule is None:
@@ -285,7 +287,7 @@ class _Simulation:
         measured = (self._profiles[each.device].of(each.family, each.variant) for each in new)
         return max((variant.load_s for variant in measured if variant is not None), default=0.0)
 
-    def _schedule(self, failure: Failure) -> None:
+    def _schedule(self, failure: DeviceFailure) -> None:
         state = self._devices[failure.device]
 
         def lose(now_s: float) -> None:
@@ -328,7 +330,7 @@ def _latencies(
                 tables[key] = tuple(
                     LatencyTable(points, of=lambda point: point.mean_s)
                     if conditions.jitter is None
-                    else Scatter(points, conditions.jitter, rng or np.random.default_rng(0))
+                    else LatencySampler(points, conditions.jitter, rng or np.random.default_rng(0))
                     for points in variant.points_up_to(profile.slots)
                 )
             found[device, variant.family, variant.variant] = tables[key]

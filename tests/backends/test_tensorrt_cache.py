@@ -12,7 +12,7 @@ from builders import make_key
 
 from proteus_cli import store
 from proteus_cli.backends.engines import Progress
-from proteus_cli.backends.tensorrt.cache import Found, Wanted, ensure, files_of, why_stale
+from proteus_cli.backends.tensorrt.cache import EngineRequest, Found, ensure, files_of, why_stale
 from proteus_cli.backends.tensorrt.locking import locked
 from proteus_cli.domain.engine import EngineKey
 from proteus_cli.errors import ArtefactError, BuildCancelled, EngineError, UsageError
@@ -36,7 +36,7 @@ class Builder:
     def ensure(
         self, key: EngineKey = KEY, build: Callable[[Progress], bytes] | None = None, *, variant: str = "a-s"
     ) -> Found:
-        return ensure(self.built, Wanted("tesla-t4", "a", variant, key), build or self, self.said.append)
+        return ensure(self.built, EngineRequest("tesla-t4", "a", variant, key), build or self, self.said.append)
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_a_plan_without_its_new_record_is_stale(builder: Builder) -> None:
     found = builder.ensure()
     found.plan.write_bytes(b"plan 2")
     files = files_of(builder.built, "tesla-t4", "a", "a-s")
-    assert why_stale(files, Wanted("tesla-t4", "a", "a-s", KEY)) == ("the plan is not the one that was built",)
+    assert why_stale(files, EngineRequest("tesla-t4", "a", "a-s", KEY)) == ("the plan is not the one that was built",)
 
 
 def test_who_waits_for_the_same_build_takes_its_engine(builder: Builder) -> None:
@@ -213,7 +213,7 @@ def test_waiting_for_another_build_is_told_and_can_be_given_up(builder: Builder)
         yield follow
 
     with locked(builder.built / "tesla-t4" / ".lock"), pytest.raises(BuildCancelled, match="given up"):
-        ensure(builder.built, Wanted("tesla-t4", "a", "a-s", KEY), builder, builder.said.append, watch)
+        ensure(builder.built, EngineRequest("tesla-t4", "a", "a-s", KEY), builder, builder.said.append, watch)
     assert told == ["a/a-s: waiting for another process that builds"] * 3
     assert (builder.plans, builder.said) == (0, [])
 
@@ -221,7 +221,7 @@ def test_waiting_for_another_build_is_told_and_can_be_given_up(builder: Builder)
 @pytest.mark.parametrize("device_type", ["", "..", ".hidden", "a/b", "tesla t4"])
 def test_a_device_type_that_would_leave_the_directory_is_refused(builder: Builder, device_type: str) -> None:
     with pytest.raises(UsageError, match="can't name a directory"):
-        ensure(builder.built, Wanted(device_type, "a", "a-s", KEY), builder, builder.said.append)
+        ensure(builder.built, EngineRequest(device_type, "a", "a-s", KEY), builder, builder.said.append)
     assert not builder.built.exists()
 
 

@@ -10,6 +10,7 @@ from tiny import Tiny, add_plan
 
 from proteus_cli import store
 from proteus_cli.cli.deploying import Emulation, deployment_of
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.outages import NONE_OUT
 from proteus_cli.store import Workspace
 
@@ -48,7 +49,7 @@ def test_a_measured_plan_can_be_emulated_with_the_signatures_of_its_models(tiny:
     add_plan(tiny, {"cpu0": "shapes-l", "cpu1": "tones-l"})
     deployment = deployment_of(Path("plan"), tiny.place, replan="off", batching=None, emulation=Emulation())
     assert deployment.policy.replanning is None
-    assert deployment.models["tones", "tones-l"] == tiny.model("tones-l")
+    assert deployment.models[VariantKey("tones", "tones-l")] == tiny.model("tones-l")
     assert ("tones", "tones-s") not in deployment.models
 
 

@@ -10,13 +10,13 @@ from rich.console import Console
 
 from proteus_cli.cli.live_frames import frame
 from proteus_cli.cli.live_view import MAX_LINES, Held, LiveView
-from proteus_cli.serving.telemetry.present import DeviceNow, Event, EventKind, FamilyNow, Now
+from proteus_cli.serving.telemetry.present import DeviceNow, FamilyNow, Now, ServerEvent, ServerEventKind
 
 DIGITS = FamilyNow(0.05, 0.98, 1234.4, 1200.0, 1190.0, 0.002, 0.97, 0.041, 3)
 SIGNALS = FamilyNow(0.05, None, 4.26, 0.0, 0.0, None, None, None, 0)
 EVENTS = [
-    Event(10.0, EventKind.PLAN, "digits: 1,200 qps is more than the plan carries"),
-    Event(70.0, EventKind.PLAN, "digits: 900 qps for 5 s"),
+    ServerEvent(10.0, ServerEventKind.PLAN, "digits: 1,200 qps is more than the plan carries"),
+    ServerEvent(70.0, ServerEventKind.PLAN, "digits: 900 qps for 5 s"),
 ]
 NOW = Now(
     at_s=75.0,

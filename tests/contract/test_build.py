@@ -21,7 +21,7 @@ from tiny import keep_apart, mlp, save_model, tensor
 
 from proteus_cli.backends.tensorrt import building
 from proteus_cli.backends.tensorrt.building import build, key_of
-from proteus_cli.backends.tensorrt.cache import Wanted, ensure
+from proteus_cli.backends.tensorrt.cache import EngineRequest, ensure
 from proteus_cli.backends.tensorrt.listening import logger_into
 from proteus_cli.backends.tensorrt.timing import timing_path
 from proteus_cli.domain.engine import BuildOptions, Gpu
@@ -327,7 +327,7 @@ def test_an_engine_is_built_once_and_again_where_its_key_changes(tmp_path: Path)
     model, said = mlp(tmp_path / "m.onnx"), list[str]()
 
     def get(options: BuildOptions) -> bytes:
-        wanted = Wanted("none", "a", "a-s", key_of(model, NO_GPU, options))
+        wanted = EngineRequest("none", "a", "a-s", key_of(model, NO_GPU, options))
         found = ensure(
             tmp_path / "built", wanted, lambda _: built(model, tmp_path / "built" / "none", options), said.append
         )

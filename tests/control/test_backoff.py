@@ -3,10 +3,10 @@
 import pytest
 
 from proteus_cli.control.backoff import FIRST_S, LONGEST_S, Backoff
-from proteus_cli.control.replanning import Replan
+from proteus_cli.control.replanning import ReplanRequest
 from proteus_cli.domain.outages import Outages
 
-CALM, BURST = Replan({"a": 100.0}, "calm"), Replan({"a": 300.0}, "a burst")
+CALM, BURST = ReplanRequest({"a": 100.0}, "calm"), ReplanRequest({"a": 300.0}, "a burst")
 
 
 def test_each_failure_doubles_the_pause_up_to_the_longest() -> None:
@@ -23,7 +23,7 @@ def test_each_failure_doubles_the_pause_up_to_the_longest() -> None:
 def test_a_new_burst_does_not_wait_but_once_tried_it_does() -> None:
     backoff = Backoff()
     backoff.failed(CALM, 0.0)
-    assert not backoff.allows(Replan({"a": 120.0}, "noise"), 0.1)
+    assert not backoff.allows(ReplanRequest({"a": 120.0}, "noise"), 0.1)
     assert backoff.allows(BURST, 0.1)
     backoff.failed(BURST, 0.1)
     assert not backoff.allows(BURST, 0.2)
@@ -34,7 +34,7 @@ def test_a_demand_that_climbs_is_tried_a_few_times_only() -> None:
     """From 100 to 1000 qps in steps of a percent: a try each 25 % are eleven at most."""
     backoff, tries, qps = Backoff(), 0, 100.0
     while qps < 1000.0:
-        wanted = Replan({"a": qps}, "more")
+        wanted = ReplanRequest({"a": qps}, "more")
         if backoff.allows(wanted, 0.0):
             tries += 1
             backoff.failed(wanted, 0.0)
@@ -45,7 +45,7 @@ def test_a_demand_that_climbs_is_tried_a_few_times_only() -> None:
 def test_other_devices_are_another_question() -> None:
     backoff = Backoff()
     backoff.failed(CALM, 0.0)
-    assert backoff.allows(Replan({"a": 100.0}, "lost", Outages(devices=frozenset({"cpu1"}))), 0.1)
+    assert backoff.allows(ReplanRequest({"a": 100.0}, "lost", Outages(devices=frozenset({"cpu1"}))), 0.1)
 
 
 def test_success_forgets_the_failures() -> None:

@@ -6,46 +6,46 @@ from proteus_cli.control.breaker import (
     CALM_S,
     FIRST_RETRY_S,
     LONGEST_RETRY_S,
-    MIN_PATIENCE_S,
+    MIN_HANG_TIMEOUT_S,
     TRANSITIONS,
     Breaker,
-    Event,
-    State,
-    patience_s,
+    BreakerEvent,
+    BreakerState,
+    hang_timeout_s,
 )
 
-TROUBLE = (Event.DIED, Event.BROKE, Event.HUNG)
+TROUBLE = (BreakerEvent.DIED, BreakerEvent.BROKE, BreakerEvent.HUNG)
 
 
 def fail(breaker: Breaker, at_s: float) -> float:
     """Fail, once more on probation if it is open; the seconds until it is tried again."""
-    if breaker.state is State.OPEN:
-        breaker.on(Event.RETRIED, at_s)
-    breaker.on(Event.DIED, at_s, "killed")
+    if breaker.state is BreakerState.OPEN:
+        breaker.on(BreakerEvent.RETRIED, at_s)
+    breaker.on(BreakerEvent.DIED, at_s, "killed")
     return breaker.retry_s - at_s
 
 
 def mend(breaker: Breaker, at_s: float) -> None:
-    breaker.on(Event.RETRIED, at_s)
-    breaker.on(Event.PASSED, at_s)
+    breaker.on(BreakerEvent.RETRIED, at_s)
+    breaker.on(BreakerEvent.PASSED, at_s)
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
-def test_any_trouble_opens_it_and_a_passed_probation_closes_it(trouble: Event) -> None:
+def test_any_trouble_opens_it_and_a_passed_probation_closes_it(trouble: BreakerEvent) -> None:
     breaker = Breaker()
     states = [breaker.state]
-    for event in (trouble, Event.RETRIED, trouble, Event.RETRIED, Event.PASSED):
+    for event in (trouble, BreakerEvent.RETRIED, trouble, BreakerEvent.RETRIED, BreakerEvent.PASSED):
         breaker.on(event, 1.0)
         states.append(breaker.state)
-    half = State.HALF_OPEN
-    assert states == [State.CLOSED, State.OPEN, half, State.OPEN, half, State.CLOSED]
+    half = BreakerState.HALF_OPEN
+    assert states == [BreakerState.CLOSED, BreakerState.OPEN, half, BreakerState.OPEN, half, BreakerState.CLOSED]
     assert breaker.is_closed
 
 
 def test_moves_that_are_not_in_the_table_are_bugs() -> None:
-    missing = [(state, event) for state in State for event in Event if event not in TRANSITIONS[state]]
-    assert (State.CLOSED, Event.PASSED) in missing
-    assert (State.OPEN, Event.PASSED) in missing
+    missing = [(state, event) for state in BreakerState for event in BreakerEvent if event not in TRANSITIONS[state]]
+    assert (BreakerState.CLOSED, BreakerEvent.PASSED) in missing
+    assert (BreakerState.OPEN, BreakerEvent.PASSED) in missing
     for state, event in missing:
         breaker = Breaker()
         breaker.state = state
@@ -56,7 +56,7 @@ def test_moves_that_are_not_in_the_table_are_bugs() -> None:
 
 def test_it_knows_why_it_is_open_and_forgets_it_once_closed() -> None:
     breaker = Breaker()
-    breaker.on(Event.HUNG, 3.0, "no batch ended")
+    breaker.on(BreakerEvent.HUNG, 3.0, "no batch ended")
     assert (breaker.reason, breaker.since_s, breaker.opened) == ("no batch ended", 3.0, 1)
     mend(breaker, 4.0)
     assert (breaker.reason, breaker.since_s, breaker.opened) == (None, 4.0, 1)
@@ -64,12 +64,12 @@ def test_it_knows_why_it_is_open_and_forgets_it_once_closed() -> None:
 
 def test_what_became_of_its_probation_does_not_hide_why_it_was_lost() -> None:
     breaker = Breaker()
-    breaker.on(Event.DIED, 1.0, "killed")
-    breaker.on(Event.RETRIED, 2.0)
-    breaker.on(Event.BROKE, 2.0, "nothing loads")
+    breaker.on(BreakerEvent.DIED, 1.0, "killed")
+    breaker.on(BreakerEvent.RETRIED, 2.0)
+    breaker.on(BreakerEvent.BROKE, 2.0, "nothing loads")
     assert breaker.reason == "killed; then: nothing loads"
-    breaker.on(Event.RETRIED, 3.0)
-    breaker.on(Event.HUNG, 3.0, "no batch ended")
+    breaker.on(BreakerEvent.RETRIED, 3.0)
+    breaker.on(BreakerEvent.HUNG, 3.0, "no batch ended")
     assert breaker.reason == "killed; then: no batch ended"
 
 
@@ -93,5 +93,5 @@ def test_what_works_only_for_a_short_time_is_tried_ever_more_seldom_too() -> Non
 
 
 def test_short_batches_are_given_as_long_as_a_pause_of_the_machine_may_take() -> None:
-    assert patience_s(0.001) == MIN_PATIENCE_S
-    assert patience_s(1.0) == 10.0
+    assert hang_timeout_s(0.001) == MIN_HANG_TIMEOUT_S
+    assert hang_timeout_s(1.0) == 10.0

@@ -6,7 +6,7 @@ from builders import hosted, make_placement, make_plan, make_request, near
 from proteus_cli.control.batcher import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, Hosted, Launch, WaitUntil
-from proteus_cli.control.in_flight import Flight
+from proteus_cli.control.in_flight import InFlightBatches
 from proteus_cli.control.policies import Policy
 
 RUNWAY_S = 0.005
@@ -140,7 +140,7 @@ def test_a_device_that_is_lost_gives_back_what_stood_in_line() -> None:
 
 
 def test_what_takes_longer_than_it_should_is_taken_to_end_any_moment() -> None:
-    flight = Flight()
+    flight = InFlightBatches()
     assert flight.until_s(3.0) == 3.0
     flight.add(0.5, 1.0)
     flight.add(0.25, 1.5)

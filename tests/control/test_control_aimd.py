@@ -3,7 +3,7 @@
 from builders import hosted, make_request, near
 
 from proteus_cli.control.aimd import AimdBatcher
-from proteus_cli.control.batcher import HOPELESS, Batching, Hold, Start
+from proteus_cli.control.batcher import CANNOT_MEET_DEADLINE, Batching, Delay, Start
 from proteus_cli.control.decision import Hosted, Launch
 
 HOST = hosted(latency_s={1: 0.010, 8: 0.080}, max_batch=8)
@@ -86,7 +86,7 @@ def test_with_a_timeout_it_waits_so_long_for_company_after_the_arrival() -> None
     batcher = AimdBatcher(timeout_s=0.020)
     for rows in (1, 2, 3):
         ran(batcher, rows)
-    assert decide(batcher, 3, 0.015) == Hold(until_s=near(0.020))
+    assert decide(batcher, 3, 0.015) == Delay(until_s=near(0.020))
     assert decide(batcher, 3, 0.020) == Start(3)
     assert decide(batcher, 4, 0.015) == Start(4)
 
@@ -95,7 +95,7 @@ def test_only_what_is_late_already_is_given_up() -> None:
     """At 99 ms a row of 10 ms will be late, which it doesn't know; at 101 it is."""
     assert AimdBatcher().due_s(make_request()) == 0.1
     assert decide(AimdBatcher(), 1, 0.099) == Start(1)
-    assert decide(AimdBatcher(), 1, 0.101) is HOPELESS
+    assert decide(AimdBatcher(), 1, 0.101) is CANNOT_MEET_DEADLINE
 
 
 def test_it_takes_no_more_than_its_turns_and_cuts_no_request() -> None:

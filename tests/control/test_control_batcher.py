@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.batcher import (
-    HOPELESS,
+    CANNOT_MEET_DEADLINE,
     Batcher,
     Batching,
+    Delay,
     GreedyBatcher,
-    Hold,
     ProactiveBatcher,
     Start,
     StaticBatcher,
@@ -54,13 +54,13 @@ def test_a_full_batch_starts_at_once() -> None:
 
 def test_a_lone_request_waits_until_the_last_moment_a_batch_of_two_fits() -> None:
     """Due at 100 ms, two rows take 20 ms: until 80 ms."""
-    assert decide(singles(1), 0.0) == Hold(until_s=near(0.080))
-    assert decide(singles(1), 0.079) == Hold(until_s=near(0.080))
+    assert decide(singles(1), 0.0) == Delay(until_s=near(0.080))
+    assert decide(singles(1), 0.079) == Delay(until_s=near(0.080))
 
 
 def test_three_wait_until_the_last_moment_a_batch_of_four_fits() -> None:
     """Four rows take 40 ms: until 60 ms."""
-    assert decide(singles(3), 0.0) == Hold(until_s=near(0.060))
+    assert decide(singles(3), 0.0) == Delay(until_s=near(0.060))
 
 
 def test_the_margin_is_a_part_of_the_time_that_the_request_was_given() -> None:
@@ -68,8 +68,8 @@ def test_the_margin_is_a_part_of_the_time_that_the_request_was_given() -> None:
     until 160 ms.
     """
     batcher = ProactiveBatcher(answer_frac=0.0, margin_frac=0.1)
-    assert asked(batcher, singles(1), HOST, 1, 0.0) == Hold(until_s=near(0.070))
-    assert asked(batcher, queue_of(make_request(slo_s=0.2)), HOST, 1, 0.0) == Hold(until_s=near(0.160))
+    assert asked(batcher, singles(1), HOST, 1, 0.0) == Delay(until_s=near(0.070))
+    assert asked(batcher, queue_of(make_request(slo_s=0.2)), HOST, 1, 0.0) == Delay(until_s=near(0.160))
     assert asked(batcher, singles(1), HOST, 1, 0.089) == Start(1)
 
 
@@ -79,7 +79,7 @@ def test_the_way_home_is_a_part_of_the_time_that_the_request_was_given() -> None
     assert batcher.due_s(make_request()) == pytest.approx(0.098)
     assert batcher.due_s(make_request(at_s=1.0, slo_s=0.2)) == pytest.approx(1.196)
     assert asked(batcher, singles(1), HOST, 1, 0.0879) == Start(1)
-    assert asked(batcher, singles(1), HOST, 1, 0.0881) is HOPELESS
+    assert asked(batcher, singles(1), HOST, 1, 0.0881) is CANNOT_MEET_DEADLINE
 
 
 def test_once_that_moment_has_passed_it_starts_as_it_is() -> None:
@@ -90,7 +90,7 @@ def test_once_that_moment_has_passed_it_starts_as_it_is() -> None:
 def test_the_wake_up_that_it_asked_for_starts_it() -> None:
     """Asked again at exactly the moment that it named, it doesn't wait for ever smaller times."""
     waiting = decide(singles(1), 0.0)
-    assert isinstance(waiting, Hold)
+    assert isinstance(waiting, Delay)
     assert decide(singles(1), waiting.until_s) == Start(1)
 
 
@@ -104,27 +104,27 @@ def test_a_batch_that_would_be_late_shrinks_to_what_is_in_time() -> None:
 def test_a_request_that_would_be_late_even_alone_is_hopeless() -> None:
     """One row takes 10 ms: at 89 ms it still fits, at 91 ms not."""
     assert decide(singles(1), 0.089) == Start(1)
-    assert decide(singles(1), 0.091) is HOPELESS
-    assert decide(singles(4), 0.091) is HOPELESS
-    assert decide(singles(1), 5.0) is HOPELESS
+    assert decide(singles(1), 0.091) is CANNOT_MEET_DEADLINE
+    assert decide(singles(4), 0.091) is CANNOT_MEET_DEADLINE
+    assert decide(singles(1), 5.0) is CANNOT_MEET_DEADLINE
 
 
 def test_the_most_urgent_request_sets_the_time() -> None:
     """Due at 100 and 50 ms: the pair waits for a third until 50 − 30 = 20 ms."""
     queue = queue_of(make_request(0), make_request(1, slo_s=0.050))
-    assert decide(queue, 0.0) == Hold(until_s=near(0.020))
+    assert decide(queue, 0.0) == Delay(until_s=near(0.020))
 
 
 def test_a_variant_takes_no_more_than_its_turns() -> None:
     """Four wait, two turns: it holds as if two waited, until 100 − 30 ms, and then starts two."""
-    assert decide(singles(4), 0.0, turns=2) == Hold(until_s=near(0.070))
+    assert decide(singles(4), 0.0, turns=2) == Delay(until_s=near(0.070))
     assert decide(singles(4), 0.0701, turns=2) == Start(2)
     assert decide(singles(9), 0.0, turns=4) == Start(4)
 
 
 def test_rows_count_not_requests() -> None:
     """A request of 3 rows waits until 100 − 40 ms for one more; with another row the batch is full."""
-    assert decide(queue_of(make_request(rows=3)), 0.0) == Hold(until_s=near(0.060))
+    assert decide(queue_of(make_request(rows=3)), 0.0) == Delay(until_s=near(0.060))
     assert decide(queue_of(make_request(0, rows=3), make_request(1)), 0.0) == Start(4)
 
 
@@ -133,7 +133,7 @@ def test_a_request_larger_than_a_batch_runs_alone() -> None:
     queue = queue_of(make_request(rows=6))
     assert decide(queue, 0.0) == Start(6)
     assert decide(queue, 0.039) == Start(6)
-    assert decide(queue, 0.041) is HOPELESS
+    assert decide(queue, 0.041) is CANNOT_MEET_DEADLINE
 
 
 def test_a_request_of_more_rows_than_turns_is_not_cut() -> None:
@@ -168,13 +168,13 @@ def test_what_starts_is_in_time_and_what_waits_can_still_start(
         case Start(rows=rows):
             assert 1 <= rows <= min(waiting, turns, max_batch)
             assert now_s + host.latency(rows) <= due_s + 1e-12
-        case Hold(until_s=until_s):
+        case Delay(until_s=until_s):
             assert min(waiting, turns) < max_batch
             assert until_s > now_s
             assert until_s + host.latency(min(waiting, turns) + 1) == pytest.approx(wanted_s)
             assert asked(batcher, queue, host, turns, until_s) == Start(min(waiting, turns))
         case verdict:
-            assert verdict is HOPELESS
+            assert verdict is CANNOT_MEET_DEADLINE
             assert now_s + host.latency(1) > due_s - 1e-12
 
 
@@ -186,9 +186,9 @@ def test_nobody_waits_for_company_past_the_slo_however_late_the_deadline() -> No
     host = hosted(latency_s={1: 0.010, 4: 0.016}, max_batch=4)
     batcher, queue = ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), DeadlineQueue()
     queue.push(Request(0, "a", 0.0, 10.0, patience_s=0.1))
-    assert asked(batcher, queue, host, 1, 0.0) == Hold(until_s=near(0.088))
+    assert asked(batcher, queue, host, 1, 0.0) == Delay(until_s=near(0.088))
     assert asked(batcher, queue, host, 1, 0.5) == Start(rows=1)
-    assert asked(batcher, queue, host, 1, 9.995) == HOPELESS
+    assert asked(batcher, queue, host, 1, 9.995) == CANNOT_MEET_DEADLINE
 
 
 # --- greedy and static
@@ -206,15 +206,15 @@ def test_greedy_takes_at_once_what_waits() -> None:
 def test_greedy_takes_no_more_than_the_most_urgent_has_time_for() -> None:
     """With 35 ms left 3 rows of 10 ms fit, with 9 ms none. At twice the profiled times 35 ms are enough for one."""
     assert greedy(singles(4), 0.065) == Start(3)
-    assert greedy(singles(4), 0.091) is HOPELESS
+    assert greedy(singles(4), 0.091) is CANNOT_MEET_DEADLINE
     assert greedy(singles(4), 0.065, pace=2.0) == Start(1)
-    assert greedy(singles(4), 0.081, pace=2.0) is HOPELESS
+    assert greedy(singles(4), 0.081, pace=2.0) is CANNOT_MEET_DEADLINE
 
 
 def test_greedy_cuts_no_request() -> None:
     """6 rows take 60 ms; behind 3 rows of which the time is enough for 3, nothing is added."""
     assert greedy(queue_of(make_request(rows=6)), 0.039) == Start(6)
-    assert greedy(queue_of(make_request(rows=6)), 0.041) is HOPELESS
+    assert greedy(queue_of(make_request(rows=6)), 0.041) is CANNOT_MEET_DEADLINE
     assert greedy(queue_of(make_request(0, rows=3), make_request(1)), 0.065) == Start(3)
 
 
@@ -222,7 +222,7 @@ def test_greedy_keeps_a_fiftieth_for_the_way_home() -> None:
     """Due at 98 of 100 ms: one row must start by 88."""
     batcher = GreedyBatcher()
     assert asked(batcher, singles(1), HOST, 1, 0.0879) == Start(1)
-    assert asked(batcher, singles(1), HOST, 1, 0.0881) is HOPELESS
+    assert asked(batcher, singles(1), HOST, 1, 0.0881) is CANNOT_MEET_DEADLINE
 
 
 def static(
@@ -239,22 +239,22 @@ def test_static_starts_just_so_many_once_they_wait() -> None:
 
 def test_static_waits_until_the_most_urgent_must_start_with_a_full_batch() -> None:
     """Three rows take 30 ms: two wait until 70 ms and then start as they are. At twice the times until 40 ms."""
-    assert static(3, singles(2), 0.0) == Hold(until_s=near(0.070))
+    assert static(3, singles(2), 0.0) == Delay(until_s=near(0.070))
     assert static(3, singles(2), 0.0701) == Start(2)
-    assert static(3, singles(2), 0.0, pace=2.0) == Hold(until_s=near(0.040))
+    assert static(3, singles(2), 0.0, pace=2.0) == Delay(until_s=near(0.040))
 
 
 def test_static_asks_for_no_more_than_the_variant_takes() -> None:
     """Batches of 8 of a variant that takes 4."""
-    assert static(8, singles(3), 0.0) == Hold(until_s=near(0.060))
+    assert static(8, singles(3), 0.0) == Delay(until_s=near(0.060))
     assert static(8, singles(9), 0.0) == Start(4)
 
 
 def test_static_shrinks_and_gives_up_like_the_others() -> None:
     """25 ms left: two of three rows; 9 ms: none."""
     assert static(3, singles(3), 0.075) == Start(2)
-    assert static(3, singles(3), 0.091) is HOPELESS
-    assert static(3, singles(9), 0.0, turns=2) == Hold(until_s=near(0.070))
+    assert static(3, singles(3), 0.091) is CANNOT_MEET_DEADLINE
+    assert static(3, singles(9), 0.0, turns=2) == Delay(until_s=near(0.070))
     assert static(1, queue_of(make_request(rows=3)), 0.0) == Start(3)
 
 

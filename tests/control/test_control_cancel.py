@@ -12,7 +12,7 @@ from proteus_cli.control.batcher import GreedyBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused
 from proteus_cli.control.deadline_queue import DeadlineQueue
 from proteus_cli.control.decision import IDLE, Hosted, Launch
-from proteus_cli.control.family_queue import EarlyLine, LateLine, Line
+from proteus_cli.control.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
 
@@ -128,11 +128,14 @@ LINE_MOVES = st.lists(
 )
 
 
-@given(LINE_MOVES, st.sampled_from([LateLine, lambda: EarlyLine(uniform=True), lambda: EarlyLine(uniform=False)]))
+@given(
+    LINE_MOVES,
+    st.sampled_from([SharedQueue, lambda: PerDeviceQueue(uniform=True), lambda: PerDeviceQueue(uniform=False)]),
+)
 def test_a_line_has_as_many_turns_as_rows_and_each_request_leaves_once(
-    moves: list[tuple[str, int, int]], new: type[LateLine]
+    moves: list[tuple[str, int, int]], new: type[SharedQueue]
 ) -> None:
-    line: Line = new()
+    line: FamilyQueue = new()
     line.rehost(HOSTS)
     left, known = Counter[int](), list[Request]()
     for move, priority, number in moves:
@@ -156,7 +159,7 @@ def test_a_line_has_as_many_turns_as_rows_and_each_request_leaves_once(
     assert max(left.values(), default=0) <= 1
 
 
-def _removed(line: Line, host: Hosted, max_rows: int) -> list[int]:
+def _removed(line: FamilyQueue, host: Hosted, max_rows: int) -> list[int]:
     """What a host takes of each level, or gives up where it may have no rows."""
     removed = []
     for level, queue in line.queues_of(host).items():
@@ -169,7 +172,7 @@ def _removed(line: Line, host: Hosted, max_rows: int) -> list[int]:
     return removed
 
 
-def _agrees(line: Line, waiting: Sequence[Request]) -> None:
+def _agrees(line: FamilyQueue, waiting: Sequence[Request]) -> None:
     turns = [line.turns_of(host) for host in line.hosts] or [0]
     assert sum(turns) == sum(request.rows for request in waiting)
     assert min(turns) >= 0
@@ -181,7 +184,7 @@ def _agrees(line: Line, waiting: Sequence[Request]) -> None:
 
 def test_a_host_is_told_by_identity() -> None:
     """Two variants may look the same; turns are one's own."""
-    line, twin = LateLine(), hosted("cpu0", latency_s={1: 0.01}, weight=1.0)
+    line, twin = SharedQueue(), hosted("cpu0", latency_s={1: 0.01}, weight=1.0)
     line.rehost([HOSTS[0], twin])
     line.push(make_request())
     assert sorted([line.turns_of(HOSTS[0]), line.turns_of(twin)]) == [0, 1]

@@ -5,9 +5,9 @@ from builders import hosted, make_placement, make_plan, make_request, near
 
 from proteus_cli.control.batcher import ProactiveBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused
-from proteus_cli.control.decision import IDLE, Drop, HandOver, Hosted, Launch, WaitUntil
+from proteus_cli.control.decision import IDLE, Delegate, Drop, Hosted, Launch, WaitUntil
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replanning import Replan, ReplanRule
+from proteus_cli.control.replanning import ReplanRequest, ReplanRule
 from proteus_cli.domain.plan import Plan
 
 EXACT = Policy("test", "all", ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), None)
@@ -125,7 +125,7 @@ def test_a_lane_that_is_too_slow_hands_over_to_the_fastest() -> None:
     controller = controller_of(hosted("cpu0", "a", "a-s", latency_s={1: 0.010, 4: 0.016}, weight=0.0), SLOW)
     assert controller.offer(make_request(), 0.0) == Admitted(("cpu1",))
     assert controller.decide("cpu0", 0.07) == IDLE
-    assert controller.decide("cpu1", 0.07) == HandOver(to="cpu0")
+    assert controller.decide("cpu1", 0.07) == Delegate(to="cpu0")
     assert controller.decide("cpu1", 0.07) == IDLE
     assert controller.decide("cpu0", 0.07) == WaitUntil(near(0.088))
 
@@ -280,6 +280,6 @@ def test_a_policy_with_a_rule_asks_for_a_plan_of_what_it_saw() -> None:
     for number in range(1000):
         controller.offer(make_request(number, at_s=number / 1000), number / 1000)
     wanted = controller.replan(1.01)
-    assert isinstance(wanted, Replan)
+    assert isinstance(wanted, ReplanRequest)
     assert wanted.demand_qps["a"] == pytest.approx(968.0, rel=0.01)
     assert wanted.demand_qps["b"] == 1.0

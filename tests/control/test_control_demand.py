@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.demand import DemandEstimator, proven_qps
+from proteus_cli.control.demand import DemandEstimator, rate_lower_bound_qps
 
 
 def seen(*seconds: float, rows: int = 1) -> DemandEstimator:
@@ -75,7 +75,7 @@ def test_the_peak_is_at_least_the_rate_now_and_counts_are_whole(seconds: list[fl
 
 def test_proven_is_the_rate_less_its_own_noise() -> None:
     """100 qps over 1 s: deviation √100 = 10; over 4 s: √25 = 5. Two deviations off: 80 and 90."""
-    assert proven_qps(100.0, 1.0, 2.0) == pytest.approx(80.0)
-    assert proven_qps(100.0, 4.0, 2.0) == pytest.approx(90.0)
-    assert proven_qps(1.0, 0.2, 2.0) == 0.0
-    assert proven_qps(0.0, 1.0, 2.0) == 0.0
+    assert rate_lower_bound_qps(100.0, 1.0, 2.0) == pytest.approx(80.0)
+    assert rate_lower_bound_qps(100.0, 4.0, 2.0) == pytest.approx(90.0)
+    assert rate_lower_bound_qps(1.0, 0.2, 2.0) == 0.0
+    assert rate_lower_bound_qps(0.0, 1.0, 2.0) == 0.0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.deadline_queue import DeadlineQueue
 from proteus_cli.control.decision import Hosted
-from proteus_cli.control.family_queue import EarlyLine
+from proteus_cli.control.family_queue import PerDeviceQueue
 from proteus_cli.domain.request import USUAL_LEVEL
 
 
@@ -17,22 +17,22 @@ def host(device: str, weight: float = 1.0, variant: str = "a-s") -> Hosted:
     return hosted(device, "a", variant, latency_s={1: 0.01}, weight=weight)
 
 
-def line_of(*hosts: Hosted, uniform: bool = False) -> EarlyLine:
-    line = EarlyLine(uniform=uniform)
+def line_of(*hosts: Hosted, uniform: bool = False) -> PerDeviceQueue:
+    line = PerDeviceQueue(uniform=uniform)
     assert line.rehost(hosts) == []
     return line
 
 
-def queue_of(line: EarlyLine, host: Hosted) -> DeadlineQueue:
+def queue_of(line: PerDeviceQueue, host: Hosted) -> DeadlineQueue:
     return line.queues_of(host)[USUAL_LEVEL]
 
 
-def bound(line: EarlyLine, number: int) -> str:
+def bound(line: PerDeviceQueue, number: int) -> str:
     """The devices that so many requests are bound to, by their last letter."""
     return "".join(line.push(make_request(n))[0].device[-1] for n in range(number))
 
 
-def waits(line: EarlyLine) -> dict[str, list[int]]:
+def waits(line: PerDeviceQueue) -> dict[str, list[int]]:
     """Ids in order, by device; nothing is taken."""
     found = {}
     for each in line.hosts:

@@ -5,7 +5,7 @@ from builders import hosted, make_placement, make_plan
 
 from proteus_cli.control.batcher import GreedyBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
-from proteus_cli.control.decision import IDLE, Decision, HandOver, Hosted, Launch
+from proteus_cli.control.decision import IDLE, Decision, Delegate, Hosted, Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
 
@@ -86,7 +86,7 @@ def test_a_lane_takes_first_what_is_most_urgent_of_all_that_it_may() -> None:
     launch = controller.decide("cpu2", 0.0)
     assert ids(launch) == [2]
     assert isinstance(launch, Launch)
-    assert controller.decide("cpu2", 0.0) == HandOver("cpu0")  # which may help with what is left
+    assert controller.decide("cpu2", 0.0) == Delegate("cpu0")  # which may help with what is left
     controller.finished(launch, None)
     assert ids(controller.decide("cpu2", 0.0)) == [0]
 

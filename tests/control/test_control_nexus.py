@@ -2,7 +2,7 @@
 
 from builders import hosted, make_placement, make_plan, make_request
 
-from proteus_cli.control.batcher import HOPELESS, Batching, Start
+from proteus_cli.control.batcher import CANNOT_MEET_DEADLINE, Batching, Start
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Drop, Launch
 from proteus_cli.control.nexus import NexusBatcher
@@ -31,26 +31,26 @@ def test_what_waits_starts_at_once_up_to_the_planned_size() -> None:
 
 def test_who_has_no_time_for_the_whole_window_is_given_up_though_it_could_be_in_time_alone() -> None:
     """Five wait. The first is due in 35 ms; alone it takes 10, in a window of four 40."""
-    assert decide(*due(0.035, 0.1, 0.1, 0.1, 0.1)) is HOPELESS
+    assert decide(*due(0.035, 0.1, 0.1, 0.1, 0.1)) is CANNOT_MEET_DEADLINE
     assert decide(*due(0.040, 0.1, 0.1, 0.1, 0.1)) == Start(4)
 
 
 def test_where_fewer_wait_the_window_is_what_waits() -> None:
     """Due in 35 ms: three take 30."""
     assert decide(*due(0.035, 0.1, 0.1)) == Start(3)
-    assert decide(*due(0.029, 0.1, 0.1)) is HOPELESS
+    assert decide(*due(0.029, 0.1, 0.1)) is CANNOT_MEET_DEADLINE
 
 
 def test_a_slower_device_needs_a_larger_window_of_time() -> None:
     """Four at twice the profiled times take 80 ms."""
     assert decide(*due(*[0.09] * 4), pace=2.0) == Start(4)
-    assert decide(*due(*[0.07] * 4), pace=2.0) is HOPELESS
+    assert decide(*due(*[0.07] * 4), pace=2.0) is CANNOT_MEET_DEADLINE
 
 
 def test_a_large_request_is_its_own_window() -> None:
     """6 rows take 60 ms."""
     assert decide(make_request(rows=6, slo_s=0.061)) == Start(6)
-    assert decide(make_request(rows=6, slo_s=0.059)) is HOPELESS
+    assert decide(make_request(rows=6, slo_s=0.059)) is CANNOT_MEET_DEADLINE
 
 
 def test_the_window_slides_to_the_first_that_has_time_for_it() -> None:

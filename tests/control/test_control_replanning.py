@@ -6,7 +6,7 @@ import pytest
 from builders import make_placement, make_plan
 
 from proteus_cli.control.demand import DemandEstimator
-from proteus_cli.control.replanning import PeriodicRule, Replan, ReplanRule, Situation, TimedRule
+from proteus_cli.control.replanning import PeriodicRule, ReplanContext, ReplanRequest, ReplanRule, TimedRule
 from proteus_cli.domain.plan import Plan
 
 RULE = ReplanRule(room_sigmas=0.0)
@@ -51,12 +51,12 @@ def situation(
     pace: float = 1.0,
     slowest: float | None = None,
     room: float = 1.0,
-) -> Situation:
+) -> ReplanContext:
     """Serving since 0 s; of all families the same."""
     paces, slow, part = (
         dict.fromkeys(demand.families, each) for each in (pace, pace if slowest is None else slowest, room)
     )
-    return Situation(plan, demand, paces, slow, part, now_s, 0.0, since_s)
+    return ReplanContext(plan, demand, paces, slow, part, now_s, 0.0, since_s)
 
 
 def asked(
@@ -70,7 +70,7 @@ def asked(
     slowest: float | None = None,
     room: float = 1.0,
     turned_away: Sequence[float] = (),
-) -> list[tuple[float, Replan]]:
+) -> list[tuple[float, ReplanRequest]]:
     """What the rule says each 0.2 s, with the plan left as it is; one query of `a` is ``turned_away`` at each time."""
     demand, wanted, coming = DemandEstimator(dict.fromkeys(plan.demand_qps, 0.1)), [], list(reversed(arrivals))
     for tick in range(1, round(until_s / rule.every_s) + 1):
@@ -239,7 +239,7 @@ PERIODIC = PeriodicRule()
 
 def periodic(
     plan: Plan, arrivals: Sequence[float], *, now_s: float, since_s: float = 0.0, pace: float = 1.0
-) -> Replan | None:
+) -> ReplanRequest | None:
     demand = DemandEstimator(dict.fromkeys(plan.demand_qps, 0.1))
     for at_s in arrivals:
         demand.arrived("a", 1, at_s)

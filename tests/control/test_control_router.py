@@ -5,16 +5,16 @@ from builders import hosted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.quota import Router
+from proteus_cli.control.quota import Quota
 
 WEIGHTS = st.lists(st.floats(0.001, 1000.0), min_size=1, max_size=8)
 
 
-def router_of(*weights: float) -> Router:
-    return Router([hosted(f"cpu{i}", latency_s={1: 0.01}, weight=weight) for i, weight in enumerate(weights)])
+def router_of(*weights: float) -> Quota:
+    return Quota([hosted(f"cpu{i}", latency_s={1: 0.01}, weight=weight) for i, weight in enumerate(weights)])
 
 
-def order(router: Router, number: int) -> str:
+def order(router: Quota, number: int) -> str:
     return "".join(router.give(1).device.removeprefix("cpu") for _ in range(number))
 
 
@@ -128,14 +128,14 @@ def test_the_fastest_is_so_for_the_rows_in_question() -> None:
     """Alone 10 against 12 ms, in fours 40 against 20 ms."""
     nimble = hosted("cpu0", latency_s={1: 0.010, 4: 0.040})
     wide = hosted("cpu1", latency_s={1: 0.012, 4: 0.020})
-    router = Router([nimble, wide])
+    router = Quota([nimble, wide])
     assert router.fastest(1) is nimble
     assert router.fastest(4) is wide
 
 
 def test_the_fastest_is_one_that_is_there_where_any_is() -> None:
     nimble, wide = hosted("cpu0", latency_s={1: 0.010}), hosted("cpu1", latency_s={1: 0.012})
-    router = Router([nimble, wide])
+    router = Quota([nimble, wide])
     assert router.fastest(1, lambda host: host is wide) is wide
     assert router.fastest(1, lambda _host: False) is nimble
 

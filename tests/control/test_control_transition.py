@@ -5,19 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.decision import Hosted
-from proteus_cli.control.rollout import Station, keys, next_to_load
+from proteus_cli.control.rollout import DeviceRollout, keys, next_to_load
 
 
 def host(family: str, capacity_qps: float = 100.0, variant: str = "s") -> Hosted:
     return hosted("any", family, f"{family}-{variant}", latency_s={1: 0.01}, capacity_qps=capacity_qps)
 
 
-def on_the_way(now: Hosted | None, wanted: Hosted | None, *, is_loading: bool = False) -> Station:
-    return Station(() if now is None else (now,), () if wanted is None else (wanted,), is_loading)
+def on_the_way(now: Hosted | None, wanted: Hosted | None, *, is_loading: bool = False) -> DeviceRollout:
+    return DeviceRollout(() if now is None else (now,), () if wanted is None else (wanted,), is_loading)
 
 
-def stays(what: Hosted) -> Station:
-    return Station((what,), (what,))
+def stays(what: Hosted) -> DeviceRollout:
+    return DeviceRollout((what,), (what,))
 
 
 def test_a_device_that_hosts_nothing_starts_at_once() -> None:
@@ -26,7 +26,7 @@ def test_a_device_that_hosts_nothing_starts_at_once() -> None:
 
 def test_who_has_all_it_should_has_nothing_to_load() -> None:
     """Also where it should have less, or nothing, or is loading already."""
-    both = Station((host("a"), host("b")), (host("b"),))
+    both = DeviceRollout((host("a"), host("b")), (host("b"),))
     stations = {
         "d0": stays(host("a")),
         "d1": both,
@@ -117,7 +117,7 @@ def test_nobody_is_let_go_for_that_while_another_still_loads() -> None:
 def test_another_variant_of_the_family_is_a_load_too() -> None:
     stations = {"d0": on_the_way(host("a"), host("a", variant="l")), "d1": stays(host("a"))}
     assert next_to_load(stations, {"a": 100.0}) == ["d0"]
-    assert next_to_load(stations | {"d2": Station(is_loading=True)}, {"a": 101.0}) == []
+    assert next_to_load(stations | {"d2": DeviceRollout(is_loading=True)}, {"a": 101.0}) == []
 
 
 def test_the_more_is_missing_the_more_may_be_on_their_way() -> None:
@@ -135,9 +135,9 @@ def test_the_more_is_missing_the_more_may_be_on_their_way() -> None:
 def test_a_device_of_several_variants_is_missed_by_the_worst_off_of_its_families() -> None:
     """Others carry all of `a`, but nothing of `b`."""
     stations = {
-        "d0": Station((host("a"), host("b")), (host("c"),)),
+        "d0": DeviceRollout((host("a"), host("b")), (host("c"),)),
         "d1": stays(host("a")),
-        "d2": Station(is_loading=True),
+        "d2": DeviceRollout(is_loading=True),
     }
     assert next_to_load(stations, {"a": 100.0, "b": 1.0, "c": 1.0}) == []
     assert next_to_load(stations, {"a": 100.0, "b": 0.0, "c": 1.0}) == ["d0"]
@@ -148,7 +148,7 @@ def test_queries_are_for_what_comes_while_it_loads_and_for_what_is_there_before(
     assert on_the_way(now, wanted).hosted == (now,)
     assert on_the_way(now, wanted, is_loading=True).hosted == (wanted,)
     assert stays(now).hosted == (now,)
-    less = Station((now, wanted), (wanted,))
+    less = DeviceRollout((now, wanted), (wanted,))
     assert (less.is_there, less.hosted) == (True, (wanted,))
     assert keys(less.now) == {("a", "a-s"), ("b", "b-s")}
 
@@ -178,11 +178,11 @@ def test_step_by_step_all_get_there_and_no_family_that_had_enough_falls_below_un
                 min_qps = asked_qps if before[family] >= asked_qps else before[family] ** 2 / asked_qps
                 assert after[family] >= min_qps - 1e-9
         for device in starting:
-            stations[device] = Station(stations[device].next, stations[device].next)
+            stations[device] = DeviceRollout(stations[device].next, stations[device].next)
     assert all(station.is_there for station in stations.values())
 
 
-def carried_qps(stations: dict[str, Station]) -> dict[str, float]:
+def carried_qps(stations: dict[str, DeviceRollout]) -> dict[str, float]:
     there = dict.fromkeys("abc", 0.0)
     for station in stations.values():
         for each in station.hosted if not station.is_loading else ():

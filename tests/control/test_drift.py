@@ -8,7 +8,7 @@ import pytest
 from builders import make_measured, make_placement, make_plan, make_profile, near
 
 from proteus_cli.control.drift import BOUNDS, Correction, Drift, Estimate, corrected_profile, rerated
-from proteus_cli.control.slowdown import Pace
+from proteus_cli.control.slowdown import SlowdownEstimator
 from proteus_cli.domain.profile import Profile, Recorded
 
 LATENCY_S = {1: 0.010, 2: 0.016, 4: 0.028, 8: 0.052}
@@ -158,7 +158,7 @@ def test_a_plan_is_rated_by_what_its_hosts_can_take_now() -> None:
 
 def test_pace_counts_from_the_corrected_profile_on() -> None:
     """What moves into the profile leaves the pace, so that it isn't counted twice."""
-    pace = Pace()
+    pace = SlowdownEstimator()
     for _ in range(500):
         pace.ran(took_s=0.03, profiled_s=0.02)
     assert pace.factor == pytest.approx(1.5, rel=1e-3)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from proteus_cli.control.aimd import AimdBatcher
 from proteus_cli.control.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
-from proteus_cli.control.decision import Drop, HandOver, Hosted, Idle, Launch, WaitUntil
-from proteus_cli.control.family_queue import LateLine
+from proteus_cli.control.decision import Delegate, Drop, Hosted, Idle, Launch, WaitUntil
+from proteus_cli.control.family_queue import SharedQueue
 from proteus_cli.control.nexus import NexusBatcher
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
@@ -191,7 +191,7 @@ class Driver:
                 case Drop(requests=requests):
                     for request in requests:
                         self._end(request)
-                case HandOver(to=other):
+                case Delegate(to=other):
                     assert other != device
                     self._ask(other, now_s)
                 case WaitUntil(at_s=at_s):
@@ -298,7 +298,7 @@ class Driver:
                 heads = [queue.peek() for queue in desk.line.queues_of(host).values()]
                 if not is_free or desk.line.turns_of(host) <= 0:
                     continue
-                assert isinstance(desk.line, LateLine)
+                assert isinstance(desk.line, SharedQueue)
                 assert isinstance(rule, GreedyBatcher)
                 for head in filter(None, heads):
                     takes_s = self.controller.pace_of(host.device) * host.latency(head.rows)

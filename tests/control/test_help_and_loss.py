@@ -5,7 +5,7 @@ from builders import hosted, make_placement, make_plan, make_request, near
 
 from proteus_cli.control.batcher import GreedyBatcher, ProactiveBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused
-from proteus_cli.control.decision import IDLE, Drop, HandOver, Hosted, Launch, WaitUntil
+from proteus_cli.control.decision import IDLE, Delegate, Drop, Hosted, Launch, WaitUntil
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning import PeriodicRule
 from proteus_cli.domain.outages import NONE_OUT, Outages
@@ -152,7 +152,7 @@ def test_a_lane_that_launches_calls_the_free_ones_for_the_turns_that_it_leaves()
     controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
     offered(controller, *(make_request(n) for n in range(5)))
     assert ids(launched(controller, "cpu0", 0.0)) == [0, 1, 2, 3]
-    assert controller.decide("cpu0", 0.0) == HandOver("cpu1")
+    assert controller.decide("cpu0", 0.0) == Delegate("cpu1")
     assert controller.decide("cpu0", 0.0) == IDLE
     assert ids(launched(controller, "cpu1", 0.0)) == [4]
 

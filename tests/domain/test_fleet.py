@@ -4,7 +4,15 @@ from builders import make_measured, make_profile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.fleet import MAX_DEVICES, as_device, namesake, of_type, parse_fleet, stand_in, what_if
+from proteus_cli.domain.fleet import (
+    MAX_DEVICES,
+    as_device,
+    base_name,
+    hypothetical_fleet,
+    of_type,
+    parse_fleet,
+    profile_for,
+)
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
 
@@ -58,7 +66,7 @@ def test_the_largest_fleet_is_allowed() -> None:
 
 
 def test_made_up_devices_are_of_the_type_and_keep_whose_measurements_they_are() -> None:
-    fleet = what_if({"v100": 2, "cpu": 1}, PROFILES)
+    fleet = hypothetical_fleet({"v100": 2, "cpu": 1}, PROFILES)
     assert list(fleet) == ["v100-0", "v100-1", "cpu-0"]
     assert [(p.device.id, p.device.type, p.measured_on) for p in fleet.values()] == [
         ("v100-0", "v100", "v100"),
@@ -69,7 +77,7 @@ def test_made_up_devices_are_of_the_type_and_keep_whose_measurements_they_are() 
 
 def test_a_fleet_may_be_like_a_device() -> None:
     differing = {"cpu0": CPU0, "cpu1": make_profile("cpu1", SLOW)}
-    fleet = what_if({"cpu1": 2}, differing)
+    fleet = hypothetical_fleet({"cpu1": 2}, differing)
     assert [(p.device.id, p.device.type, p.variants) for p in fleet.values()] == [
         ("cpu1-0", "cpu", (SLOW,)),
         ("cpu1-1", "cpu", (SLOW,)),
@@ -77,20 +85,20 @@ def test_a_fleet_may_be_like_a_device() -> None:
 
 
 def test_all_devices_of_a_large_fleet_share_one_tuple_of_variants() -> None:
-    fleet = what_if({"cpu": 10_000}, PROFILES)
+    fleet = hypothetical_fleet({"cpu": 10_000}, PROFILES)
     assert len(fleet) == 10_000
     assert {id(profile.variants) for profile in fleet.values()} == {id(CPU0.variants)}
 
 
 def test_a_name_that_is_not_profiled_is_refused_with_those_that_are() -> None:
     with pytest.raises(UsageError, match="No profile of any `tpu`") as caught:
-        what_if({"cpu": 1, "tpu": 1}, PROFILES)
+        hypothetical_fleet({"cpu": 1, "tpu": 1}, PROFILES)
     assert caught.value.hint.endswith("cpu, v100")
 
 
 def test_a_type_whose_devices_differ_must_be_named_by_device() -> None:
     with pytest.raises(UsageError, match="devices of type `cpu` have different profiles") as caught:
-        what_if({"cpu": 2}, {"cpu0": CPU0, "cpu1": make_profile("cpu1", SLOW)})
+        hypothetical_fleet({"cpu": 2}, {"cpu0": CPU0, "cpu1": make_profile("cpu1", SLOW)})
     assert "cpu0, cpu1" in caught.value.hint
     assert of_type("tpu", PROFILES) is None
 
@@ -101,24 +109,24 @@ def test_a_device_as_itself_is_the_same_profile() -> None:
 
 @given(NAMES, st.integers(0, 10**6))
 def test_a_made_up_device_is_named_after_what_it_is_like(name: str, number: int) -> None:
-    assert namesake(f"{name}-{number}") == name
+    assert base_name(f"{name}-{number}") == name
 
 
 @pytest.mark.parametrize("device", ["cpu0", "v100", "a100-40g", "-1", "cpu-"])
 def test_other_ids_are_named_after_themselves(device: str) -> None:
-    assert namesake(device) == device
+    assert base_name(device) == device
 
 
 def test_a_profile_stands_in_for_itself_and_its_namesakes_of_its_type() -> None:
-    assert stand_in("cpu1", "cpu", PROFILES) is CPU1
-    assert stand_in("cpu1-7", "cpu", PROFILES) is CPU1
-    assert stand_in("v100-7", "v100", PROFILES) is V100
-    assert stand_in("v100-7", "cpu", PROFILES) is None
-    assert stand_in("cpu-7", "cpu", PROFILES) is None
+    assert profile_for("cpu1", "cpu", PROFILES) is CPU1
+    assert profile_for("cpu1-7", "cpu", PROFILES) is CPU1
+    assert profile_for("v100-7", "v100", PROFILES) is V100
+    assert profile_for("v100-7", "cpu", PROFILES) is None
+    assert profile_for("cpu-7", "cpu", PROFILES) is None
 
 
 def test_a_made_up_id_that_is_also_the_id_of_another_type_is_told_apart_by_its_type() -> None:
     other = make_profile("v100-0", FAST, device_type="v100-0")
     profiles = {**PROFILES, "v100-0": other}
-    assert stand_in("v100-0", "v100", profiles) is V100
-    assert stand_in("v100-0", "v100-0", profiles) is other
+    assert profile_for("v100-0", "v100", profiles) is V100
+    assert profile_for("v100-0", "v100-0", profiles) is other

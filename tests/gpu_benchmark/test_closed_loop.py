@@ -10,11 +10,12 @@ from tiny import INPUTS, mlp
 
 from benchmarks.gpu.closed_loop import Loop
 from proteus_cli.backends.onnxruntime import OnnxRuntime
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Done, ThreadExecutor
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ThreadExecutor
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
-KEY = ("shapes", "s")
+KEY = VariantKey("shapes", "s")
 ROWS = np.ones((2, INPUTS), np.float32)
 
 
@@ -23,7 +24,7 @@ class Counting(ThreadExecutor):
 
     inside = most = 0
 
-    def submit(self, batch: Batch, done: Done) -> None:
+    def submit(self, batch: Batch, done: BatchCallback) -> None:
         self.inside += 1
         self.most = max(self.most, self.inside)
 

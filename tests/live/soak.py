@@ -18,11 +18,11 @@ from footprint import Process, descendants
 from live_server import LiveServer
 from tiny import TinyFamily, TinyVariant, add_profiles, make_workspace
 
-from proteus_cli.control.breaker import Breaker, Event, patience_s
+from proteus_cli.control.breaker import Breaker, BreakerEvent, hang_timeout_s
 from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile, capacity
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Diurnal, Poisson, make_trace
-from proteus_cli.simulation.conditions import Failure
+from proteus_cli.simulation.conditions import DeviceFailure
 from proteus_cli.store import Workspace
 
 FIRST_FAULT_S = 4.0
@@ -186,7 +186,7 @@ class Injected:
     kind: Kind
     target: str
     at_s: float
-    away: Failure | None = None
+    away: DeviceFailure | None = None
 
 
 def schedule(kinds: Sequence[Kind], lasts_s: float, rng: np.random.Generator) -> list[Fault]:
@@ -272,7 +272,7 @@ class Injector:
     def _kill(self, device: str, process: Process) -> Injected:
         at_s = self._now_s()
         os.kill(process.pid, signal.SIGKILL)
-        return Injected(Kind.KILLED, device, at_s, self._away(device, at_s, at_s, Event.DIED))
+        return Injected(Kind.KILLED, device, at_s, self._away(device, at_s, at_s, BreakerEvent.DIED))
 
     def _hang(self, device: str, process: Process, batch_s: float) -> Injected:
         """Stop the process; if it is still there after some time, let it go on."""
@@ -281,10 +281,10 @@ class Injector:
         self._wait(process, HANG_S)
         if process.is_there:
             os.kill(process.pid, signal.SIGCONT)
-        found_s = at_s + patience_s(batch_s) + LOOK_S
+        found_s = at_s + hang_timeout_s(batch_s) + LOOK_S
         if found_s < at_s + HANG_S:
-            return Injected(Kind.HUNG, device, at_s, self._away(device, at_s, found_s, Event.HUNG))
-        return Injected(Kind.HUNG, device, at_s, Failure(device, at_s, at_s + HANG_S))
+            return Injected(Kind.HUNG, device, at_s, self._away(device, at_s, found_s, BreakerEvent.HUNG))
+        return Injected(Kind.HUNG, device, at_s, DeviceFailure(device, at_s, at_s + HANG_S))
 
     def _slow_down(self, device: str, process: Process, batch_s: float) -> Injected:
         """Stop it again and again: for twice the time of a batch, after as long as a batch, so all take three times."""
@@ -318,14 +318,14 @@ class Injector:
             aside.rename(model)
         return Injected(Kind.NO_MODEL, model.stem, at_s)
 
-    def _away(self, device: str, at_s: float, noticed_s: float, event: Event) -> Failure:
+    def _away(self, device: str, at_s: float, noticed_s: float, event: BreakerEvent) -> DeviceFailure:
         """From then on, until it can have been opened again."""
         breaker = self._breakers[device]
         breaker.on(event, noticed_s)
         back_s = breaker.retry_s + LOOK_S + OPENING_S
-        breaker.on(Event.RETRIED, breaker.retry_s)
-        breaker.on(Event.PASSED, back_s)
-        return Failure(device, at_s, back_s)
+        breaker.on(BreakerEvent.RETRIED, breaker.retry_s)
+        breaker.on(BreakerEvent.PASSED, back_s)
+        return DeviceFailure(device, at_s, back_s)
 
     def _longest_batch_s(self, placements: Sequence[Mapping[str, object]], device: str) -> float:
         """Of those that the device should run now, as profiled; of one row of what is fastest where it runs none."""
@@ -350,6 +350,6 @@ class Injector:
             self._stop.wait(0.05)
 
 
-def failures(injected: Sequence[Injected]) -> tuple[Failure, ...]:
+def failures(injected: Sequence[Injected]) -> tuple[DeviceFailure, ...]:
     """For the simulator."""
     return tuple(each.away for each in injected if each.away is not None)

@@ -37,7 +37,7 @@ from steady import Ending, asking, row, violations
 from tiny import Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, looking_up, make_workspace, mlp
 from worn_models import looking_up_twice, overwrite, weights_of
 
-from proteus_cli.control.breaker import MIN_PATIENCE_S
+from proteus_cli.control.breaker import MIN_HANG_TIMEOUT_S
 from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import Workspace
 
@@ -119,7 +119,7 @@ def test_a_device_that_hangs_is_noticed_given_up_and_taken_back(cluster: LiveSer
         assert "should have ended long ago" in status["devices"]["a-1"]["reason"]
         assert metric(cluster, 'proteus_device_breaker{device="a-1",state="closed"}') == 0
         cluster.until(is_back(lost_before + 1, "a-1"))
-    assert MIN_PATIENCE_S <= noticed_s < MIN_PATIENCE_S + 2.0
+    assert MIN_HANG_TIMEOUT_S <= noticed_s < MIN_HANG_TIMEOUT_S + 2.0
     assert violations(steady.ended("shapes")) < 0.1  # those that ran there, and whatever the machine is busy with
     assert is_gone(hung)
     assert pid_of(cluster, "a-1") != hung

@@ -36,7 +36,7 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.loadgen import LEAD_S, Load, replay
 from proteus_cli.replay.target import Reply, Target, http_target
 from proteus_cli.reporting.measures import report
-from proteus_cli.simulation.conditions import Conditions, Failure
+from proteus_cli.simulation.conditions import Conditions, DeviceFailure
 from proteus_cli.units import parse_duration
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
@@ -185,7 +185,7 @@ def best_accuracies(site: Site) -> dict[str, float]:
 
 
 def expectations(
-    site: Site, trace: Trace, lost: Sequence[Failure], rude: int, rng: np.random.Generator
+    site: Site, trace: Trace, lost: Sequence[DeviceFailure], rude: int, rng: np.random.Generator
 ) -> list[Report]:
     """What simulations make of the same: what bad clients asked for is spread evenly over the time.
 

@@ -12,7 +12,7 @@ from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import Backend, Point, Profile, VariantProfile
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner
@@ -50,7 +50,12 @@ def _world(devices: int) -> tuple[Catalog, dict[str, Profile]]:
     made_by = MadeBy("0", "host", "2026-01-01T00:00:00+00:00")
     profiles = {
         f"cpu{n}": Profile(
-            FORMAT, made_by, Device(f"cpu{n}", "cpu-1c", "cpu", "cpu", 10**9, (n,)), "cpu0", Backend("b", {}), measured
+            FORMAT,
+            made_by,
+            Device(f"cpu{n}", "cpu-1c", "cpu", "cpu", 10**9, (n,)),
+            "cpu0",
+            BackendInfo("b", {}),
+            measured,
         )
         for n in range(devices)
     }

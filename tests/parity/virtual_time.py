@@ -11,7 +11,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Decision, Launch
 from proteus_cli.control.hosting import slots_of
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replanning import Replan
+from proteus_cli.control.replanning import ReplanRequest
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
@@ -22,7 +22,7 @@ from proteus_cli.serving.adaptation.loop import Adaptation
 from proteus_cli.serving.adaptation.solver_process import Replanner
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.fleet.deploy import Fleet
-from proteus_cli.serving.lifecycle import Event, Lifecycle
+from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
 from proteus_cli.serving.oip.tensors import Query
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.simulation.run import SOLVE_S
@@ -92,9 +92,9 @@ async def _run(
     plane.lanes = fleet.lanes
     adaptation = Adaptation(controller, fleet, loop.time)
     await adaptation.start(plan, "start", "the first")
-    lifecycle.on(Event.WARMED_UP)
+    lifecycle.on(LifecycleEvent.WARMED_UP)
 
-    async def solve(wanted: Replan, current: Plan) -> Plan:
+    async def solve(wanted: ReplanRequest, current: Plan) -> Plan:
         await asyncio.sleep(SOLVE_S)
         return replan(wanted.demand_qps, current, wanted.without)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Latency, Point, Profile, VariantProfile, capacity
+from proteus_cli.domain.profile import LatencyStatistic, Point, Profile, VariantProfile, capacity
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.planner import Planner
 
@@ -39,7 +39,7 @@ class Tiny:
     memory: dict[str, int] = field(default_factory=dict)
     power_w: dict[tuple[str, str], float] = field(default_factory=dict)
     price: dict[str, float] = field(default_factory=dict)
-    tails: dict[str, Mapping[Latency, float]] = field(default_factory=dict)
+    tails: dict[str, Mapping[LatencyStatistic, float]] = field(default_factory=dict)
     rules: Rules = field(default_factory=Rules)
     headroom: float = 1.0
     current: Plan | None = None

@@ -13,7 +13,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import Pair, Reserved
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.profile import Latency
+    from proteus_cli.domain.profile import LatencyStatistic
 
 CAPACITIES_QPS = (10, 20, 25, 40, 50, 80, 100)  # 10 qps take 100 ms: too slow for half of the SLO
 
@@ -86,10 +86,10 @@ def _powered(draw: st.DrawFn, tiny: Tiny) -> Tiny:
 
 def _with_tails(draw: st.DrawFn, tiny: Tiny) -> Tiny:
     times = st.sampled_from([0.5, 0.8, 1.0, 1.5, 2.0])
-    kinds: tuple[Latency, ...] = ("mean", "p50", "p95", "p99")
+    kinds: tuple[LatencyStatistic, ...] = ("mean", "p50", "p95", "p99")
     several = {key: {1: s[1], 4: s[1] * draw(st.sampled_from([1.0, 2.0, 4.0]))} for key, s in tiny.latency_s.items()}
     variants = [variant for of in tiny.accuracy.values() for variant in of]
-    tails: dict[str, Mapping[Latency, float]] = {v: {kind: draw(times) for kind in kinds} for v in variants}
+    tails: dict[str, Mapping[LatencyStatistic, float]] = {v: {kind: draw(times) for kind in kinds} for v in variants}
     chosen, part = draw(st.sampled_from(kinds)), draw(st.sampled_from([0.2, 0.5, 0.9, 1.0]))
     return _asking(replace(tiny, latency_s=several, tails=tails), capacity=chosen, slo_fraction=part)
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from tiny import CLASSES, INPUTS
 
-from proteus_cli.backends.base import Arrays, EngineName, Runner, Signature, TensorSpec
-from proteus_cli.domain.profile import Backend
+from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import EngineError
 
 
@@ -34,7 +35,7 @@ class FakeRunner:
     def __init__(self, backend: "FakeBackend", model: Path) -> None:
         self._backend, self._model = backend, model
 
-    def infer(self, inputs: Arrays) -> Arrays:
+    def infer(self, inputs: NamedArrays) -> NamedArrays:
         rows = len(inputs["x"])
         self._backend.runs.append((self._model.stem, rows))
         if (self._model.stem, rows) == self._backend.fails_at:
@@ -48,7 +49,7 @@ class FakeBackend:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.versions = Backend("fake", {"fake": "1"})
+        self.versions = BackendInfo("fake", {"fake": "1"})
         self.max_slots = 1
         self.meter: Any = None
         self.row_s: dict[str, float] = {}
@@ -56,9 +57,9 @@ class FakeBackend:
         self.runs: list[tuple[str, int]] = []
         self.fails_at: tuple[str, int] | None = None
 
-    def prepare(self, model: Path, owner: EngineName | None = None) -> float:
+    def prepare(self, model: Path, owner: VariantKey | None = None) -> float:
         return self.build_s
 
     @contextmanager
-    def runner(self, model: Path, owner: EngineName | None = None) -> Iterator[Runner]:
+    def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:
         yield FakeRunner(self, model)

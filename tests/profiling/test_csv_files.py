@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.profiling.csv_files import MAX_BATCH, NEEDED, Row, parse_rows, profiles_from, to_csv
+from proteus_cli.profiling.csv_files import MAX_BATCH, NEEDED, ProfileRow, parse_rows, profiles_from, to_csv
 from proteus_cli.profiling.importing import catalog_toml, new_catalog, parse_slos
 
 HEADER = ",".join(NEEDED)
@@ -83,7 +83,7 @@ def test_types_variants_and_batches_may_come_in_any_order() -> None:
 
 def test_columns_may_come_in_any_order_with_quotes_blanks_and_foreign_line_ends() -> None:
     text = '"batch", latency_ms ,variant,family,accuracy,device_type\r\n1, 2.5,"s",a,.8,v100\r\n\r\n'
-    assert parse_rows(text, "p.csv") == (Row("v100", "a", "s", 0.8, _point(1, *[0.0025] * 5)),)
+    assert parse_rows(text, "p.csv") == (ProfileRow("v100", "a", "s", 0.8, _point(1, *[0.0025] * 5)),)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,8 @@ def test_a_new_catalog_has_families_and_variants_in_order_of_first_appearance() 
 @given(ACCURACIES.filter(bool), st.sampled_from(["300ms", "1.5 s", "200\tµs", "1e-3s", "2\nmin"]))
 def test_a_catalog_is_written_exactly(accuracies: dict[tuple[str, str], float], slo: str) -> None:
     rows = [
-        Row("cpu", family, variant, accuracy, make_point(1, 0.01)) for (family, variant), accuracy in accuracies.items()
+        ProfileRow("cpu", family, variant, accuracy, make_point(1, 0.01))
+        for (family, variant), accuracy in accuracies.items()
     ]
     catalog = new_catalog(rows, parse_slos(slo))
     assert msgspec.toml.decode(catalog_toml(catalog), type=Catalog) == catalog
@@ -297,7 +298,7 @@ def test_a_catalog_is_written_exactly(accuracies: dict[tuple[str, str], float], 
     ],
 )
 def test_latency_targets_that_make_no_sense_are_refused(slo: str, problem: str) -> None:
-    rows = [Row("cpu", family, "s", 0.5, make_point(1, 0.01)) for family in "ab"]
+    rows = [ProfileRow("cpu", family, "s", 0.5, make_point(1, 0.01)) for family in "ab"]
     with pytest.raises(UsageError) as caught:
         new_catalog(rows, parse_slos(slo))
     assert problem in caught.value.message

@@ -9,11 +9,12 @@ from builders import make_measured, make_point
 from fake_backend import Clock, FakeBackend, FakeRunner
 from tiny import Tiny, device
 
-from proteus_cli.backends.base import Arrays, EngineName, Runner
+from proteus_cli.backends.base import NamedArrays, Runner
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import OutOfDeviceMemory
 from proteus_cli.profiling import measure, sweep
-from proteus_cli.profiling.slots import best_slots, is_settled, lacking, most_useful, of_batch
+from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, most_useful, of_batch
 from proteus_cli.profiling.sweep import Sweep, todos
 
 SLO_S = 0.1
@@ -78,7 +79,7 @@ def test_a_number_counts_only_once_it_was_measured_of_all_variants() -> None:
     """Also where the sweep was interrupted; what is too slow for the SLO anyway has no say."""
     done, halfway = measured({1: 0.010}, {2: {1: 0.012}}), measured({1: 0.010}, {})
     hopeless = measured({1: 0.2}, {})
-    assert list(lacking(halfway, SLO_S, 3)) == [(1, 2), (1, 3)]
+    assert list(missing_points(halfway, SLO_S, 3)) == [(1, 2), (1, 3)]
     assert best_slots([(done, SLO_S), (halfway, SLO_S)]) == 1
     assert best_slots([(done, SLO_S), (hopeless, SLO_S)]) == 2
     assert best_slots([]) == 1
@@ -99,7 +100,7 @@ class SlottedRunner(FakeRunner):
             raise OutOfDeviceMemory("no room")
         self.slots += 1
 
-    def compute_s(self, inputs: Arrays) -> float:
+    def compute_s(self, inputs: NamedArrays) -> float:
         return len(inputs["x"]) * ROW_S / 2
 
 
@@ -114,7 +115,7 @@ class SlottedBackend(FakeBackend):
         self.meter = None
 
     @contextmanager
-    def runner(self, model: Path, owner: EngineName | None = None) -> Iterator[Runner]:
+    def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:
         self.loads.append(model.stem)
         self.now = model.stem
         yield SlottedRunner(self, model)

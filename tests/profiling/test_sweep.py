@@ -5,7 +5,7 @@ import pytest
 from fake_backend import Clock, FakeBackend
 from tiny import Tiny, device
 
-from proteus_cli.domain.profile import Backend, Profile
+from proteus_cli.domain.profile import BackendInfo, Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling import measure, sweep
 from proteus_cli.profiling.measure import FEWEST_RUNS, WARM_UP_RUNS
@@ -160,7 +160,9 @@ def test_an_engine_that_fails_keeps_what_was_measured_before(bare: Tiny, backend
 @pytest.mark.parametrize("change", ["version", "name"])
 def test_another_backend_means_measuring_anew(bare: Tiny, backend: FakeBackend, change: str) -> None:
     swept(bare, backend, max_batch=1)
-    backend.versions = Backend("fake", {"fake": "2"}) if change == "version" else Backend("other", {"fake": "1"})
+    backend.versions = (
+        BackendInfo("fake", {"fake": "2"}) if change == "version" else BackendInfo("other", {"fake": "1"})
+    )
     assert swept(bare, backend, max_batch=1).measured == VARIANTS
 
 

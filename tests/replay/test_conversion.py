@@ -20,10 +20,10 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
 from proteus_cli.replay import trace as traces
 from proteus_cli.replay.conversion import gathering, spool, stream
-from proteus_cli.replay.conversion.convert import Conversion, Options, convert
+from proteus_cli.replay.conversion.convert import Conversion, ConversionOptions, convert
 from proteus_cli.replay.conversion.families import parse_rule
 from proteus_cli.replay.conversion.spool import RECORD, Records, Spool
-from proteus_cli.replay.conversion.window import Window
+from proteus_cli.replay.conversion.window import TraceWindow
 from proteus_cli.replay.trace import to_csv
 
 NAMES = st.text("abXY01._-,\" '", min_size=1, max_size=6).filter(lambda name: name == name.strip())
@@ -65,11 +65,11 @@ def text_of(rows: Rows) -> str:
     return to_csv(a_trace(rows))
 
 
-def converted(text: str, options: Options | None = None) -> tuple[Conversion, str]:
+def converted(text: str, options: ConversionOptions | None = None) -> tuple[Conversion, str]:
     with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile() as room:
         path = Path(directory) / "t.csv"
         path.write_text(text, encoding="utf-8")
-        conversion = convert([path], options or Options(), lambda: {"a": 3.0, "b": 1.0}, room)
+        conversion = convert([path], options or ConversionOptions(), lambda: {"a": 3.0, "b": 1.0}, room)
         return conversion, "".join(conversion.pieces)
 
 
@@ -137,7 +137,7 @@ def test_windows_side_by_side_hold_each_arrival_once(rows: list[tuple[int, str, 
     total = 0
     for start_us, stop_us in pairwise(edges):
         inside = Counter(name for us, name, _ in rows if start_us <= us < stop_us)
-        options = Options(window=Window(start_us, stop_us))
+        options = ConversionOptions(window=TraceWindow(start_us, stop_us))
         if not inside:
             with pytest.raises(UsageError, match="window has no arrivals"):
                 converted(text, options)
@@ -151,7 +151,7 @@ def test_windows_side_by_side_hold_each_arrival_once(rows: list[tuple[int, str, 
 @given(ROWS, st.floats(0.01, 1000))
 def test_a_speed_up_divides_the_times_and_keeps_all_else(rows: list[tuple[int, str, float]], speedup: float) -> None:
     rows.sort(key=lambda row: row[0])
-    _, fast = converted(text_of(rows), Options(speedup=speedup))
+    _, fast = converted(text_of(rows), ConversionOptions(speedup=speedup))
     for line, (us, _, _) in zip(fast.splitlines()[1:], rows, strict=True):
         assert float(line.split(",")[0]) == pytest.approx(us / 1e6 / speedup, abs=1e-6)
     assert [line.split(",", 1)[1] for line in fast.splitlines()] == [
@@ -164,7 +164,7 @@ def test_counts_are_kept_second_by_second_however_they_are_cut_into_chunks(count
     text = "".join(f"{each}\n" for each in counts)
     with small_chunks(size):
         rule = parse_rule("name=a")
-        assert converted(text, Options(rule=rule, per_second=True))[1] == "second,family,count\n" + "".join(
+        assert converted(text, ConversionOptions(rule=rule, per_second=True))[1] == "second,family,count\n" + "".join(
             f"{second},a,{each}\n" for second, each in enumerate(counts) if each
         )
 
@@ -175,13 +175,13 @@ def test_counting_by_second_and_family_is_what_a_trace_in_memory_gives(
 ) -> None:
     rows = sorted(((us, name, math.nan) for us, name, _ in rows), key=lambda row: row[0])
     with small_chunks(size):
-        assert converted(text_of(rows), Options(per_second=True))[1] == to_csv(a_trace(rows), per_second=True)
+        assert converted(text_of(rows), ConversionOptions(per_second=True))[1] == to_csv(a_trace(rows), per_second=True)
 
 
 @given(ROWS, st.integers(1, 9), st.integers(0, 3))
 def test_the_same_seed_makes_the_same_trace(rows: list[tuple[int, str, float]], size: int, seed: int) -> None:
     text = text_of(sorted(rows, key=lambda row: row[0]))
-    options = Options(rule=parse_rule("weights"), scale_to_qps=100.0, seed=seed)
+    options = ConversionOptions(rule=parse_rule("weights"), scale_to_qps=100.0, seed=seed)
     with small_chunks(size):
         assert converted(text, options)[1] == converted(text, options)[1]
 
@@ -192,7 +192,9 @@ def test_garbage_is_refused_and_never_crashes(content: bytes) -> None:
         path = Path(directory) / "t.csv"
         path.write_bytes(content)
         try:
-            said = next(iter(convert([path], Options(), lambda: {"a": 1.0}, room).pieces))  # some digits are counts
+            said = next(
+                iter(convert([path], ConversionOptions(), lambda: {"a": 1.0}, room).pieces)
+            )  # some digits are counts
         except UsageError as error:
             said = error.hint
     assert said

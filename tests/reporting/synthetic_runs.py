@@ -6,7 +6,7 @@ import numpy as np
 
 from proteus_cli.domain.base import MadeBy
 from proteus_cli.domain.report import Replan, Report
-from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.reporting.measures import report
 
 SLO_S = {"digits": 0.05, "signals": 0.08}
@@ -25,12 +25,12 @@ def answer(
     variant: str | None = None,
     device: str | None = None,
     batch: int | None = None,
-) -> Ended:
-    return Ended(family, arrival_s, outcome, latency_s, accuracy, variant, device, batch)
+) -> RequestRecord:
+    return RequestRecord(family, arrival_s, outcome, latency_s, accuracy, variant, device, batch)
 
 
 def reported(
-    ended: Sequence[Ended],
+    ended: Sequence[RequestRecord],
     *,
     policy: str = "proteus",
     trace: str = "t.csv",
@@ -62,11 +62,11 @@ def burst(policy: str, trace: str = "burst.csv") -> Report:
     return reported(ended, policy=policy, trace=trace, devices=DEVICES, replans=replans)
 
 
-def _in_burst(policy: str, place: int, at_s: float) -> Ended:
+def _in_burst(policy: str, place: int, at_s: float) -> RequestRecord:
     family = ("digits", "signals")[place % 2]
     busy = 20 <= at_s < 40
     if busy and policy != "proteus" and place % 4 < 2:
-        return Ended(family, at_s, Outcome.DROPPED)
+        return RequestRecord(family, at_s, Outcome.DROPPED)
     is_smaller = busy and policy == "proteus"
     return answer(
         at_s,

@@ -1,12 +1,12 @@
 import pytest
 from synthetic_runs import answer, reported
 
-from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.errors import GateFailed, UsageError
 from proteus_cli.reporting.gate import FIELDS, Gate, parse_gate, require_gate
 
-ONE_IN_FOUR = reported([answer(0.0), answer(1.0), answer(2.0), Ended("digits", 3.0, Outcome.DROPPED)])
-NOTHING_ANSWERED = reported([Ended("digits", 0.0, Outcome.REJECTED)])
+ONE_IN_FOUR = reported([answer(0.0), answer(1.0), answer(2.0), RequestRecord("digits", 3.0, Outcome.DROPPED)])
+NOTHING_ANSWERED = reported([RequestRecord("digits", 0.0, Outcome.REJECTED)])
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_runs import answer, burst, reported
 
-from proteus_cli.domain.report import QUANTILES, DeviceSummary, Latency, Report, Summary
-from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.domain.report import QUANTILES, DeviceSummary, LatencySummary, Report, Summary
+from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.reporting.measures import Columns, summary, windows
 
 ONE_OF_EACH = [
     answer(0.0, accuracy=0.98, latency_s=0.010),
     answer(1.0, family="signals", accuracy=0.76, latency_s=0.020),
     answer(2.0, outcome=Outcome.LATE, accuracy=0.49, latency_s=0.120),
-    Ended("digits", 3.0, Outcome.DROPPED),
-    Ended("signals", 4.0, Outcome.REJECTED),
-    Ended("digits", 5.0, Outcome.FAILED),
+    RequestRecord("digits", 3.0, Outcome.DROPPED),
+    RequestRecord("signals", 4.0, Outcome.REJECTED),
+    RequestRecord("digits", 5.0, Outcome.FAILED),
 ]
 
 
@@ -68,19 +68,24 @@ def test_batches_weigh_alike_however_many_requests_shared_them() -> None:
 
 def test_latency_percentiles_are_over_answered_queries() -> None:
     """1…101 ms evenly: the p-th percentile is p + 1 ms; a drop doesn't count."""
-    run = reported([*(answer(0.0, latency_s=k / 1000) for k in range(1, 102)), Ended("digits", 0.0, Outcome.DROPPED)])
+    run = reported(
+        [*(answer(0.0, latency_s=k / 1000) for k in range(1, 102)), RequestRecord("digits", 0.0, Outcome.DROPPED)]
+    )
     assert run.latency_s is not None
     assert msgspec.structs.astuple(run.latency_s) == pytest.approx((0.051, 0.091, 0.096, 0.100, 0.101))
 
 
 def test_latency_quantiles_are_every_half_percent_of_the_answers() -> None:
     """201 answers in 1…201 ms: the k-th of 201 quantiles is k + 1 ms; a drop doesn't count."""
-    ended = [*(answer(0.0, latency_s=k / 1000) for k in range(201, 0, -1)), Ended("digits", 0.0, Outcome.DROPPED)]
+    ended = [
+        *(answer(0.0, latency_s=k / 1000) for k in range(201, 0, -1)),
+        RequestRecord("digits", 0.0, Outcome.DROPPED),
+    ]
     assert reported(ended).latency_quantiles_s == pytest.approx([k / 1000 for k in range(1, 202)])
 
 
 def test_nothing_answered_has_no_latency_quantiles() -> None:
-    assert reported([Ended("digits", 0.0, Outcome.REJECTED)]).latency_quantiles_s == ()
+    assert reported([RequestRecord("digits", 0.0, Outcome.REJECTED)]).latency_quantiles_s == ()
 
 
 @pytest.mark.parametrize("quantiles", [(0.1,) * (QUANTILES - 1), tuple(range(QUANTILES, 0, -1))])
@@ -98,7 +103,7 @@ def test_devices_tell_what_they_answered_and_idle_ones_that_they_did_not() -> No
             answer(0.1, variant="l", device="gpu0", batch=2, outcome=Outcome.LATE),
             answer(0.2, variant="s", device="gpu0", batch=1, accuracy=0.49),
             answer(0.3, variant="s", device="gpu1", family="signals", accuracy=0.95),
-            Ended("digits", 0.4, Outcome.DROPPED, device="gpu1"),
+            RequestRecord("digits", 0.4, Outcome.DROPPED, device="gpu1"),
         ],
         devices=("cpu0", "gpu0"),
     )
@@ -117,7 +122,9 @@ def test_answers_of_unknown_devices_belong_to_none() -> None:
 
 def test_windows_count_requests_where_they_arrive() -> None:
     """Arrivals at 0, 9.99 and 10 s: two in the first window, one in the second, whenever they were answered."""
-    run = reported([answer(0.0, latency_s=15.0), Ended("digits", 9.99, Outcome.DROPPED), answer(10.0)], duration_s=20.0)
+    run = reported(
+        [answer(0.0, latency_s=15.0), RequestRecord("digits", 9.99, Outcome.DROPPED), answer(10.0)], duration_s=20.0
+    )
     first, second = run.windows
     assert (first.start_s, first.length_s, second.start_s, second.length_s) == (0, 10, 10, 10)
     assert (first.demand_qps, first.throughput_qps, first.violations) == (0.2, 0.1, 1)
@@ -160,7 +167,7 @@ def test_a_run_of_no_duration_has_no_rates() -> None:
 
 
 def test_a_run_of_drops_only_has_no_accuracy() -> None:
-    run = reported([Ended("digits", 1.0, Outcome.DROPPED)])
+    run = reported([RequestRecord("digits", 1.0, Outcome.DROPPED)])
     assert run.slo_violation_ratio == 1.0
     assert (run.effective_accuracy, run.relative_accuracy, run.max_accuracy_drop) == (None, None, None)
 
@@ -203,11 +210,11 @@ accuracies = st.floats(0.05, 0.9)
 
 
 @st.composite
-def records(draw: st.DrawFn) -> Ended:
+def records(draw: st.DrawFn) -> RequestRecord:
     outcome = draw(outcomes)
     family = draw(st.sampled_from(["digits", "signals"]))
     if outcome not in (Outcome.SERVED, Outcome.LATE):
-        return Ended(family, draw(arrivals), outcome)
+        return RequestRecord(family, draw(arrivals), outcome)
     return answer(
         draw(arrivals),
         family=family,
@@ -221,7 +228,7 @@ def records(draw: st.DrawFn) -> Ended:
 
 
 @given(st.lists(records(), max_size=60), st.floats(0.5, 120))
-def test_every_request_is_counted_exactly_once(ended: list[Ended], duration_s: float) -> None:
+def test_every_request_is_counted_exactly_once(ended: list[RequestRecord], duration_s: float) -> None:
     run = reported(ended, duration_s=duration_s)
     assert run.served + run.late + run.dropped + run.rejected + run.failed == run.requests == len(ended)
     assert sum(family.requests for family in run.families.values()) == len(ended)
@@ -231,7 +238,7 @@ def test_every_request_is_counted_exactly_once(ended: list[Ended], duration_s: f
 
 
 @given(st.lists(records(), max_size=60), st.floats(0.5, 120))
-def test_measures_stay_within_their_bounds(ended: list[Ended], duration_s: float) -> None:
+def test_measures_stay_within_their_bounds(ended: list[RequestRecord], duration_s: float) -> None:
     run = reported(ended, duration_s=duration_s)
     known = [e.accuracy for e in ended if e.accuracy is not None]
     assert 0 <= run.slo_violation_ratio <= 1
@@ -244,7 +251,7 @@ def test_measures_stay_within_their_bounds(ended: list[Ended], duration_s: float
 
 
 @given(st.lists(records(), max_size=60))
-def test_devices_add_up_to_the_answers_that_name_one(ended: list[Ended]) -> None:
+def test_devices_add_up_to_the_answers_that_name_one(ended: list[RequestRecord]) -> None:
     run = reported(ended)
     named = [e for e in ended if e.device is not None]
     assert sum(device.answers for device in run.devices.values()) == len(named)
@@ -255,7 +262,7 @@ def test_devices_add_up_to_the_answers_that_name_one(ended: list[Ended]) -> None
 
 
 @given(st.lists(records(), max_size=60))
-def test_quantiles_rise_from_the_fastest_to_the_slowest_answer(ended: list[Ended]) -> None:
+def test_quantiles_rise_from_the_fastest_to_the_slowest_answer(ended: list[RequestRecord]) -> None:
     latencies_s = [e.latency_s for e in ended if e.latency_s is not None]
     quantiles_s = reported(ended).latency_quantiles_s
     assert list(quantiles_s) == sorted(quantiles_s)
@@ -265,7 +272,7 @@ def test_quantiles_rise_from_the_fastest_to_the_slowest_answer(ended: list[Ended
 
 
 @given(st.lists(records(), min_size=1, max_size=40))
-def test_numbers_are_plain(ended: list[Ended]) -> None:
+def test_numbers_are_plain(ended: list[RequestRecord]) -> None:
     columns = Columns.of(ended, {"digits": 0.98})
     for value in (*_numbers(summary(columns, 100.0)), *(n for w in windows(columns, 100.0, 10.0) for n in _numbers(w))):
         assert type(value) in (int, float)
@@ -273,6 +280,6 @@ def test_numbers_are_plain(ended: list[Ended]) -> None:
 
 
 def _numbers(value: msgspec.Struct) -> list[float]:
-    found = [n for n in msgspec.structs.astuple(value) if n is not None and not isinstance(n, Latency)]
+    found = [n for n in msgspec.structs.astuple(value) if n is not None and not isinstance(n, LatencySummary)]
     latency = value.latency_s if isinstance(value, Summary) else None
     return found if latency is None else [*found, *msgspec.structs.astuple(latency)]

@@ -12,7 +12,7 @@ from synthetic_runs import MADE_BY, answer, burst, reported
 from proteus_cli.domain.report import Report
 from proteus_cli.errors import ArtefactError
 from proteus_cli.reporting.html import page, write_html
-from proteus_cli.reporting.lines import Run, accuracy, latency_cdf
+from proteus_cli.reporting.lines import PlottedRun, accuracy, latency_cdf
 from proteus_cli.reporting.plots import PLOTS, Plot, svgs, write_png
 from proteus_cli.reporting.style import look
 
@@ -222,7 +222,7 @@ def test_axes_are_labelled_with_units() -> None:
 def test_the_latency_curve_ends_at_what_was_answered_at_all() -> None:
     """`most-accurate` drops 600 of 2000."""
     axes = Figure().add_subplot()
-    latency_cdf(axes, Run.all_of(PAIR), "black")
+    latency_cdf(axes, PlottedRun.all_of(PAIR), "black")
     ends = [float(np.asarray(line.get_ydata())[-1]) for line in axes.lines[:2]]
     assert ends == pytest.approx([100.0, 70.0])
     assert [text.get_text() for text in axes.texts] == ["SLO digits 50 ms", "SLO signals 80 ms"]
@@ -231,7 +231,7 @@ def test_the_latency_curve_ends_at_what_was_answered_at_all() -> None:
 def test_a_slo_of_all_families_has_no_names() -> None:
     run = msgspec.structs.replace(PAIR[0], slo_s={"digits": 0.3, "signals": 0.3})
     axes = Figure().add_subplot()
-    latency_cdf(axes, Run.all_of([run]), "black")
+    latency_cdf(axes, PlottedRun.all_of([run]), "black")
     assert [text.get_text() for text in axes.texts] == ["SLO 300 ms"]
     assert "300.0 ms for all families" in page([run])
 
@@ -246,7 +246,7 @@ def test_small_losses_stay_apart_beside_large_ones() -> None:
     """Between 100 and 99 % there is more room than a hundredth of the axis, where a run lost half."""
     ended = [answer(k / 10, accuracy=0.49) for k in range(100)]
     axes = Figure().add_subplot()
-    accuracy(axes, Run.all_of([reported(ended, duration_s=10.0)]), "black")
+    accuracy(axes, PlottedRun.all_of([reported(ended, duration_s=10.0)]), "black")
     at_99, at_100 = (axes.transAxes.inverted().transform(axes.transData.transform((0, y)))[1] for y in (99, 100))
     assert at_100 - at_99 > 0.1
 

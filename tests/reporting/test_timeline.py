@@ -1,7 +1,7 @@
 import pytest
 from synthetic_runs import answer, burst, reported
 
-from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.reporting.timeline import merged, violation_frac, width_s
 
 
@@ -43,6 +43,6 @@ def test_nothing_to_merge_is_nothing() -> None:
 
 
 def test_the_share_of_violations_is_unknown_without_requests() -> None:
-    first, second = reported([Ended("digits", 0.0, Outcome.LATE), answer(0.5)], duration_s=2.0).seconds
+    first, second = reported([RequestRecord("digits", 0.0, Outcome.LATE), answer(0.5)], duration_s=2.0).seconds
     assert violation_frac(first) == pytest.approx(0.5)
     assert violation_frac(second) is None

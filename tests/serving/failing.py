@@ -9,10 +9,11 @@ from builders import make_catalog, make_family, make_measured, make_placement, m
 from virtual_loop import VirtualLoop
 
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.control.breaker import State
+from proteus_cli.control.breaker import BreakerState
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.control.replanning import Replan
+from proteus_cli.control.replanning import ReplanRequest
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import VariantProfile
@@ -21,13 +22,13 @@ from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestErr
 from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.loop import Adaptation
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
-from proteus_cli.serving.devices.executor import Batch, Done, EngineKey
+from proteus_cli.serving.devices.executor import Batch, BatchCallback
 from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.fleet.failover import Recovery
-from proteus_cli.serving.lifecycle import Event, Lifecycle
-from proteus_cli.serving.oip.tensors import Options, Query
+from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
+from proteus_cli.serving.oip.tensors import Query, RequestOptions
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import Answered, Ending, Pending
+from proteus_cli.serving.requests.pending import Answered, InFlightRequest, Result
 
 SIGNATURE = Signature((TensorSpec("x", np.dtype(np.float32), (1,)),), (TensorSpec("y", np.dtype(np.float32), (2,)),))
 LOOK_S = 0.1  # between looks of the control loop
@@ -52,11 +53,11 @@ class FailingExecutor(EmulatedExecutor):
     def __init__(self, world: "World", device: str) -> None:
         self._loop = loop = asyncio.get_running_loop()
         super().__init__(world.profiles[device], {"f": SIGNATURE}, loop.time, loop.call_at)
-        self.loads: list[EngineKey] = []
+        self.loads: list[VariantKey] = []
         self.batches: list[Batch] = []
         self._world = world
 
-    async def load(self, key: EngineKey, model: Any, warm_up_rows: int) -> Signature:
+    async def load(self, key: VariantKey, model: Any, warm_up_rows: int) -> Signature:
         self.loads.append(key)
         if key in self._world.spoilt:
             raise self._world.spoilt[key]
@@ -64,7 +65,7 @@ class FailingExecutor(EmulatedExecutor):
             return await self._loaded(self._loop.create_future())
         return await super().load(key, model, warm_up_rows)
 
-    def submit(self, batch: Batch, done: Done) -> None:
+    def submit(self, batch: Batch, done: BatchCallback) -> None:
         self.batches.append(batch)
         if self.hangs:
             self._owe(done)
@@ -96,12 +97,12 @@ class World:
             device: make_profile(device, *variants, memory_bytes=memory_bytes) for device in ("cpu0", "cpu1")
         }
         self.planner = Planner(self.catalog, self.profiles, PROTEUS, headroom=1.0, inputs={}, spares=True)
-        self.spoilt: dict[EngineKey, EngineError] = {}
-        self.broken: set[tuple[str, EngineKey]] = set()
+        self.spoilt: dict[VariantKey, EngineError] = {}
+        self.broken: set[tuple[str, VariantKey]] = set()
         self.shut: set[str] = set()
         self.opened: list[FailingExecutor] = []
         self.asked = list[Outages]()
-        self.endings: list[Ending] = []
+        self.endings: list[Result] = []
         self.controller = Controller(self.catalog.slo_s(), dict.fromkeys(self.profiles, 1), PROTEUS)
         self.lifecycle = Lifecycle()
         self.plane = DataPlane(
@@ -136,7 +137,7 @@ class World:
         assert isinstance(found, FailingExecutor)
         return found
 
-    def state(self, device: str) -> State:
+    def state(self, device: str) -> BreakerState:
         return self.fleet.breakers[device].state
 
     @property
@@ -144,7 +145,7 @@ class World:
         """What the devices that are there host."""
         found: dict[str, set[str]] = {}
         for host in self.controller.hosting("f"):
-            if self.state(host.device) is State.CLOSED:
+            if self.state(host.device) is BreakerState.CLOSED:
                 found.setdefault(host.device, set()).add(host.variant)
         return found
 
@@ -153,9 +154,9 @@ class World:
         counts = self.plane.counts["f"]
         return {outcome: counts.of_outcome(outcome) for outcome in Outcome if counts.of_outcome(outcome)}
 
-    def submit(self, timeout_s: float | None = None) -> Pending | None:
+    def submit(self, timeout_s: float | None = None) -> InFlightRequest | None:
         """Ask for one row; None where that is refused, which is an ending as well."""
-        query = Query((b"\0\0\0\0",), 1, ((0, False),), Options(timeout_s=timeout_s))
+        query = Query((b"\0\0\0\0",), 1, ((0, False),), RequestOptions(timeout_s=timeout_s))
         try:
             return self.plane.submit("f", query, self.endings.append)
         except RequestError as error:
@@ -176,7 +177,7 @@ class World:
         self.opened.append(FailingExecutor(self, device))
         return self.opened[-1]
 
-    async def solve(self, wanted: Replan, current: Plan) -> Plan:
+    async def solve(self, wanted: ReplanRequest, current: Plan) -> Plan:
         self.asked.append(wanted.without)
         await asyncio.sleep(SOLVE_S)
         return self.planner(wanted.demand_qps, current, wanted.without)
@@ -188,7 +189,7 @@ def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], *
     async def run() -> World:
         world = World(hosts, **options)
         await world.adaptation.start(world.first, "start", "the first")
-        world.lifecycle.on(Event.WARMED_UP)
+        world.lifecycle.on(LifecycleEvent.WARMED_UP)
         tasks = [asyncio.create_task(world.recovery.run())]
         if world.replans:
             tasks.append(asyncio.create_task(world.adaptation.run(LOOK_S, world.solve)))

@@ -10,13 +10,14 @@ from builders import make_catalog, make_family, make_measured, make_placement, m
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Done, EngineKey, OnLost
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
 from proteus_cli.serving.fleet.deploy import Fleet
-from proteus_cli.serving.lifecycle import Event, Lifecycle
-from proteus_cli.serving.oip.tensors import Options, Query
+from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
+from proteus_cli.serving.oip.tensors import Query, RequestOptions
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import Answered, Ending
+from proteus_cli.serving.requests.pending import Answered, Result
 
 FLOAT = np.dtype(np.float32)
 TWICE = Signature((TensorSpec("x", FLOAT, (2,)),), (TensorSpec("y", FLOAT, (2,)),))
@@ -31,13 +32,13 @@ class HeldExecutor:
     pid = None
 
     def __init__(self) -> None:
-        self.held: list[tuple[Batch, Done]] = []
+        self.held: list[tuple[Batch, BatchCallback]] = []
         self.runs: list[int] = []
 
-    async def load(self, key: EngineKey, model: object, warm_up_rows: int) -> Signature:
+    async def load(self, key: VariantKey, model: object, warm_up_rows: int) -> Signature:
         return TWICE
 
-    def unload(self, key: EngineKey) -> None:
+    def unload(self, key: VariantKey) -> None:
         pass
 
     def run(self, batch: Batch) -> BatchResult:
@@ -46,7 +47,7 @@ class HeldExecutor:
         with np.errstate(over="ignore"):
             return BatchResult((rows * 2,), 0.001)
 
-    def submit(self, batch: Batch, done: Done) -> None:
+    def submit(self, batch: Batch, done: BatchCallback) -> None:
         self.held.append((batch, done))
 
     def release(self, result: BatchResult | Exception | None = None) -> None:
@@ -82,15 +83,15 @@ class World:
             signatures={"f": TWICE},
         )  # fmt: skip
         self.plane.lanes = self.fleet.lanes
-        self.endings: list[Ending] = []
+        self.endings: list[Result] = []
 
     async def start(self) -> None:
         await self.fleet.deploy(self.plan)
-        self.lifecycle.on(Event.WARMED_UP)
+        self.lifecycle.on(LifecycleEvent.WARMED_UP)
 
-    def submit(self, *values: float, options: Options | None = None) -> Any:
+    def submit(self, *values: float, options: RequestOptions | None = None) -> Any:
         content = np.array(values, FLOAT).tobytes()
-        query = Query((content,), len(values) // 2, ((0, False),), options or Options())
+        query = Query((content,), len(values) // 2, ((0, False),), options or RequestOptions())
         return self.plane.submit("f", query, self.endings.append)
 
     @property
@@ -110,7 +111,7 @@ def run(test: Callable[[World], Awaitable[None]], latency_s: float = SLOW_S, **o
     asyncio.run(in_loop())
 
 
-def outputs(ending: Ending) -> list[float]:
+def outputs(ending: Result) -> list[float]:
     assert isinstance(ending, Answered), ending
     found: list[float] = ending.outputs[0].ravel().tolist()
     return found

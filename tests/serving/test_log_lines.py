@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.serving.logs import JsonLines, Seldom, TextLines, fields
+from proteus_cli.serving.logs import JsonLines, LogRateLimiter, TextLines, fields
 
 
 def record(message: str, *, error: bool = False, **named: Any) -> logging.LogRecord:
@@ -35,7 +35,7 @@ def test_a_text_line_is_one_line_whatever_comes_from_outside() -> None:
 
 def test_what_happens_often_is_said_once_in_a_while_with_how_often_it_was() -> None:
     now_s = 0.0
-    seldom = Seldom(lambda: now_s, every_s=10.0)
+    seldom = LogRateLimiter(lambda: now_s, every_s=10.0)
     assert [seldom.times("a") for _ in range(4)] == [1, 0, 0, 0]
     assert seldom.times("b") == 1
     now_s = 9.9

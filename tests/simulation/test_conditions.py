@@ -19,8 +19,8 @@ from proteus_cli.domain.profile import Point
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan, UsageError
-from proteus_cli.simulation.conditions import Conditions, Failure, Scatter, parse_failure
-from proteus_cli.simulation.run import SOLVE_S, Replanner, Simulated, simulate
+from proteus_cli.simulation.conditions import Conditions, DeviceFailure, LatencySampler, parse_failure
+from proteus_cli.simulation.run import SOLVE_S, ReplanFunction, Simulated, simulate
 
 CATALOG = make_catalog(make_family("a", {"a-s": 0.6, "a-l": 1.0}, slo="1s"))
 MEASURED = (
@@ -50,8 +50,8 @@ def never(_demand: Demand, _plan: Plan) -> Plan:
 
 
 def played(
-    trace: Trace, plan: Plan, *failures: Failure, load_time_s: float | None = None,
-    policy: Policy = FIXED, replan: Replanner = never,
+    trace: Trace, plan: Plan, *failures: DeviceFailure, load_time_s: float | None = None,
+    policy: Policy = FIXED, replan: ReplanFunction = never,
 ) -> Simulated:  # fmt: skip
     profiles = {device: make_profile(device, *MEASURED) for device in plan.devices}
     conditions = Conditions(load_time_s=load_time_s, failures=failures)
@@ -127,7 +127,7 @@ def test_a_load_that_the_next_plan_no_longer_wants_is_given_up_for_another() -> 
 def test_a_lost_device_runs_nothing_and_what_it_ran_is_run_by_another() -> None:
     """The batch that cpu0 starts at 0.1 s would end at 0.11; at 0.105 it is lost, and cpu1 runs it again."""
     trace = make_trace((0.1, "a"), (0.3, "a"), families=("a",))
-    run = played(trace, plan_of(cpu0="a_s", cpu1="a_s"), Failure("cpu0", 0.105, math.inf))
+    run = played(trace, plan_of(cpu0="a_s", cpu1="a_s"), DeviceFailure("cpu0", 0.105, math.inf))
     assert starts(run, "cpu0") == pytest.approx([0.1])
     assert starts(run, "cpu1") == pytest.approx([0.105, 0.3])
     assert [ended.latency_s for ended in run.ended] == pytest.approx([0.015, 0.01])
@@ -137,14 +137,14 @@ def test_a_lost_device_runs_nothing_and_what_it_ran_is_run_by_another() -> None:
 @pytest.mark.parametrize(("load_time_s", "loaded_s"), [(None, 2.5), (0.0, 2.0), (1.0, 3.0)])
 def test_a_device_that_is_back_loads_before_it_serves(load_time_s: float | None, loaded_s: float) -> None:
     """Lost from 1 to 2 s. Nothing is loaded on it any more, so what else would load beside keeps it from serving."""
-    run = played(evenly(4.0, 0.004), plan_of(cpu0="a_s"), Failure("cpu0", 1.0, 2.0), load_time_s=load_time_s)
+    run = played(evenly(4.0, 0.004), plan_of(cpu0="a_s"), DeviceFailure("cpu0", 1.0, 2.0), load_time_s=load_time_s)
     after_s = [at_s for at_s in starts(run, "cpu0") if at_s > 1.0]
     assert min(after_s) == pytest.approx(loaded_s, abs=0.011)
 
 
 def test_a_device_does_not_load_while_it_is_lost() -> None:
     """cpu1 is back at 1.2 s, and loads; that is no reason for cpu0, which is back at 3 s, to be ready at once then."""
-    failures = Failure("cpu0", 1.0, 3.0), Failure("cpu1", 1.0, 1.2)
+    failures = DeviceFailure("cpu0", 1.0, 3.0), DeviceFailure("cpu1", 1.0, 1.2)
     run = played(evenly(5.0, 0.004), plan_of(cpu0="a_s", cpu1="a_s"), *failures, load_time_s=0.5)
     assert min(at_s for at_s in starts(run, "cpu1") if at_s > 1.0) == pytest.approx(1.7, abs=0.011)
     assert min(at_s for at_s in starts(run, "cpu0") if at_s > 1.0) == pytest.approx(3.5, abs=0.011)
@@ -153,7 +153,7 @@ def test_a_device_does_not_load_while_it_is_lost() -> None:
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_two_failures_at_a_time_the_longer_one_counts(order: int) -> None:
     """From 1 to 2 s and from 1.5 to 3 s: not back at 2."""
-    failures = [Failure("cpu0", 1.0, 2.0), Failure("cpu0", 1.5, 3.0)][::order]
+    failures = [DeviceFailure("cpu0", 1.0, 2.0), DeviceFailure("cpu0", 1.5, 3.0)][::order]
     run = played(evenly(4.0), plan_of(cpu0="a_s"), *failures, load_time_s=0.0)
     assert min(at_s for at_s in starts(run, "cpu0") if at_s > 1.0) >= 3.0
 
@@ -166,7 +166,9 @@ def test_the_next_plan_does_without_a_lost_device_and_then_with_it_again() -> No
         return plan_of(cpu0="" if without else "a_s", cpu1="a_l")
 
     policy = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=100.0))
-    run = played(evenly(6.0), plan_of(cpu0="a_s", cpu1="a_l"), Failure("cpu0", 1.5, 4.5), policy=policy, replan=replan)
+    run = played(
+        evenly(6.0), plan_of(cpu0="a_s", cpu1="a_l"), DeviceFailure("cpu0", 1.5, 4.5), policy=policy, replan=replan
+    )
     assert [replan.reason for replan in run.replans] == ["cpu0 was lost", "cpu0 is back"]
     assert [without for _, without in asked] == [Outages(devices=frozenset({"cpu0"})), NONE_OUT]
     assert count(run, Outcome.SERVED) == 60
@@ -182,7 +184,7 @@ def test_where_no_plan_can_be_made_without_it_the_run_goes_on() -> None:
 
     policy = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=100.0))
     run = played(
-        evenly(6.0), plan_of(cpu0="a_s"), Failure("cpu0", 1.5, 3.5), load_time_s=0.0, policy=policy, replan=replan
+        evenly(6.0), plan_of(cpu0="a_s"), DeviceFailure("cpu0", 1.5, 3.5), load_time_s=0.0, policy=policy, replan=replan
     )
     assert len(run.ended) == 60
     assert [replan.reason for replan in run.replans] == ["cpu0 is back"]
@@ -190,19 +192,19 @@ def test_where_no_plan_can_be_made_without_it_the_run_goes_on() -> None:
 
 
 def test_what_a_device_that_never_returns_leaves_is_dropped_at_the_end() -> None:
-    run = played(evenly(2.0), plan_of(cpu0="a_s"), Failure("cpu0", 0.95, math.inf))
+    run = played(evenly(2.0), plan_of(cpu0="a_s"), DeviceFailure("cpu0", 0.95, math.inf))
     assert (count(run, Outcome.SERVED), count(run, Outcome.DROPPED)) == (10, 10)
 
 
 @pytest.mark.parametrize(
     ("text", "failure"),
     [
-        ("v100-3@60s..120s", Failure("v100-3", 60.0, 120.0)),
-        ("v100-3@1min..", Failure("v100-3", 60.0, math.inf)),
-        ("v100-3@0s..500ms", Failure("v100-3", 0.0, 0.5)),
+        ("v100-3@60s..120s", DeviceFailure("v100-3", 60.0, 120.0)),
+        ("v100-3@1min..", DeviceFailure("v100-3", 60.0, math.inf)),
+        ("v100-3@0s..500ms", DeviceFailure("v100-3", 0.0, 0.5)),
     ],
 )
-def test_a_failure_is_a_device_with_two_times(text: str, failure: Failure) -> None:
+def test_a_failure_is_a_device_with_two_times(text: str, failure: DeviceFailure) -> None:
     assert parse_failure(text, {"v100-3"}) == failure
 
 
@@ -249,7 +251,7 @@ def quantile_s(at: float, rows: int = 1) -> float:
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 8])
 def test_a_batch_takes_what_a_drawn_part_of_the_batches_took_at_most(rows: int, max_frac: float) -> None:
     """Linear between the percentiles, and between batch sizes; beyond the largest, twice the rows take twice that."""
-    scatter, same = Scatter(SCATTERED.points, max_frac, np.random.default_rng(3)), np.random.default_rng(3)
+    scatter, same = LatencySampler(SCATTERED.points, max_frac, np.random.default_rng(3)), np.random.default_rng(3)
     drawn = [scatter(rows) for _ in range(200)]
     assert drawn == pytest.approx([quantile_s(same.uniform(0.0, max_frac), rows) for _ in range(200)])
     assert min(drawn) == pytest.approx(quantile_s(0.0, rows))
@@ -259,8 +261,8 @@ def test_a_batch_takes_what_a_drawn_part_of_the_batches_took_at_most(rows: int, 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
 def test_scatter_stays_within_the_median_and_the_percentile(seed: int, rows: int) -> None:
-    scatter = Scatter(SCATTERED.points, 0.95, np.random.default_rng(seed))
-    median, most = Scatter(SCATTERED.points, 0.0, np.random.default_rng(0))(rows), 0.016 / 0.010
+    scatter = LatencySampler(SCATTERED.points, 0.95, np.random.default_rng(seed))
+    median, most = LatencySampler(SCATTERED.points, 0.0, np.random.default_rng(0))(rows), 0.016 / 0.010
     assert median - 1e-12 <= scatter(rows) <= median * most + 1e-12
 
 

@@ -11,10 +11,10 @@ from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import accuracies
-from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.planner import Planner
-from proteus_cli.simulation.oracle import foreseen
+from proteus_cli.simulation.oracle import simulate_oracle
 
 ACCURACY = {"a-l": 1.0, "a-s": 0.6, "b-s": 0.7}
 
@@ -32,7 +32,7 @@ def test_each_second_is_planned_for_just_what_arrives_in_it() -> None:
         asked.append(demand)
         return make_plan(demand_qps=dict(demand), devices=("cpu0",))
 
-    ended = foreseen(trace, plan_for, accuracy_of)
+    ended = simulate_oracle(trace, plan_for, accuracy_of)
     assert asked == [{"a": 3.0, "b": 1.0}, {"a": 0.0, "b": 1.0}]
     assert Counter(each.outcome for each in ended) == {Outcome.REJECTED: 5}
 
@@ -46,10 +46,10 @@ def test_the_rates_of_the_plan_say_how_many_of_a_second_go_where_in_order_of_arr
         demand_qps={"a": 6.0, "b": 0.0},
     )
     trace = make_trace(*((n / 10, "a") for n in range(6)), families=("a", "b"))
-    ended = foreseen(trace, lambda _demand: plan, accuracy_of)
+    ended = simulate_oracle(trace, lambda _demand: plan, accuracy_of)
     assert [each.variant for each in ended] == ["a-l", "a-l", "a-s", "a-s", "a-s", None]
-    assert ended[0] == Ended("a", 0.0, Outcome.SERVED, 0.0, 1.0, "a-l", "cpu0")
-    assert ended[-1] == Ended("a", 0.5, Outcome.REJECTED)
+    assert ended[0] == RequestRecord("a", 0.0, Outcome.SERVED, 0.0, 1.0, "a-l", "cpu0")
+    assert ended[-1] == RequestRecord("a", 0.5, Outcome.REJECTED)
 
 
 def test_rates_that_are_no_whole_numbers_add_up() -> None:
@@ -58,7 +58,7 @@ def test_rates_that_are_no_whole_numbers_add_up() -> None:
         make_placement("cpu0", "a", "a-l", rate_qps=1.5, share=0.5),
         make_placement("cpu1", "a", "a-s", rate_qps=1.5, share=0.5),
     )
-    ended = foreseen(make_trace(*[(0.0, "a")] * 3), lambda _demand: plan, accuracy_of)
+    ended = simulate_oracle(make_trace(*[(0.0, "a")] * 3), lambda _demand: plan, accuracy_of)
     assert [each.variant for each in ended] == ["a-l", "a-s", "a-s"]
 
 
@@ -68,7 +68,7 @@ def test_devices_that_stand_by_answer_nothing() -> None:
         make_placement("cpu1", "a", "a-l", rate_qps=2.0),
         make_placement("cpu2", "a", "a-s", rate_qps=0.0, share=0.0),
     )
-    ended = foreseen(make_trace(*[(0.0, "a")] * 3), lambda _demand: plan, accuracy_of)
+    ended = simulate_oracle(make_trace(*[(0.0, "a")] * 3), lambda _demand: plan, accuracy_of)
     assert [each.variant for each in ended] == ["a-l", "a-l", None]
 
 
@@ -76,13 +76,13 @@ def test_an_empty_trace_needs_no_plan() -> None:
     def never(_demand: Demand) -> Plan:
         raise AssertionError("nothing arrives")
 
-    assert foreseen(make_trace(families=("a",)), never, accuracy_of) == []
+    assert simulate_oracle(make_trace(families=("a",)), never, accuracy_of) == []
 
 
 def test_progress_says_how_much_of_the_trace_is_behind() -> None:
     told: list[float] = []
     trace = make_trace((0.0, "a"), (1.0, "a"), (4.0, "a"))
-    foreseen(
+    simulate_oracle(
         trace, lambda demand: make_plan(demand_qps=dict(demand), devices=("c",)), accuracy_of, progress=told.append
     )
     assert told == pytest.approx([0.0, 0.25, 1.0])
@@ -110,7 +110,7 @@ def test_with_all_of_the_slo_it_serves_what_the_fleet_carries_as_accurately_as_i
     trace = make_trace(
         *((second + n / 100, "a") for second, count in enumerate(counts) for n in range(count)), families=("a",)
     )
-    ended = foreseen(trace, PLANNER, accuracies(PROFILES))
+    ended = simulate_oracle(trace, PLANNER, accuracies(PROFILES))
     assert [each.arrival_s for each in ended] == trace.arrival_s.tolist()
     expected = [("a-l" if count <= 10 else "a-s") for count in counts for _ in range(count)]
     assert [each.variant for each in ended] == expected

@@ -22,7 +22,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner, frozen_to
 from proteus_cli.planning.planner import Planner
-from proteus_cli.simulation.conditions import JITTERS, Conditions, Failure
+from proteus_cli.simulation.conditions import JITTERS, Conditions, DeviceFailure
 from proteus_cli.simulation.run import Simulated, simulate
 
 SEED = 7
@@ -111,7 +111,7 @@ def worlds(draw: st.DrawFn) -> World:
     failures = []
     for device in draw(st.lists(st.sampled_from(sorted(fleet)), max_size=2)):
         from_s, lasts_s = draw(times), draw(st.sampled_from([0.01, 0.2, 1.0, math.inf]))
-        failures.append(Failure(device, from_s, from_s + lasts_s))
+        failures.append(DeviceFailure(device, from_s, from_s + lasts_s))
     conditions = Conditions(
         load_time_s=draw(st.sampled_from([None, 0.0, 0.07, 0.3, 1.0])),
         jitter=draw(st.sampled_from([None, *JITTERS.values()])),
@@ -162,7 +162,7 @@ def each_answer_is_of_its_plan(first: Plan, plans: list[Plan], run: Simulated) -
     """Each batch is of what a plan in force, or one before where devices still load, puts on its device."""
     wanted = [(0.0, first), *((replan.at_s, plan) for replan, plan in zip(run.replans, plans, strict=False))]
     for at_s, launch in run.launches:
-        key = (launch.hosted.family, launch.hosted.variant)
+        key = launch.hosted.key
         assert any(since_s <= at_s and key in hosts(plan, launch) for since_s, plan in wanted)
 
 
@@ -189,7 +189,7 @@ def loading_devices_answer_nothing(world: World, first: Plan, plans: list[Plan],
         for at_s, launch in run.launches:
             if launch.hosted.device != device:
                 continue
-            key = (launch.hosted.family, launch.hosted.variant)
+            key = launch.hosted.key
             returned_s = max((each for each in back_s if free_s <= each <= at_s), default=-math.inf)
             if key != loaded or returned_s > -math.inf:
                 since_s = [0.0] + [r.at_s for r, p in zip(run.replans, plans, strict=False) if key in hosts(p, launch)]

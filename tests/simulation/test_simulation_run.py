@@ -15,7 +15,7 @@ from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.request import Ended, Outcome
+from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError
 from proteus_cli.planning.planner import Planner
@@ -60,7 +60,7 @@ def test_a_single_request_waits_for_a_second_as_long_as_it_can_and_is_served_alo
     run = one_device(make_trace((1.0, "a")), {1: 0.010, 2: 0.020}, max_batch=2)
     assert run.launches[0][0] == pytest.approx(1.085)
     assert run.ended == [
-        Ended("a", 1.0, Outcome.SERVED, near(0.095), accuracy=0.8, variant="s", device="cpu0", batch=1)
+        RequestRecord("a", 1.0, Outcome.SERVED, near(0.095), accuracy=0.8, variant="s", device="cpu0", batch=1)
     ]
 
 

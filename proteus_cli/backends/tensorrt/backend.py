@@ -11,19 +11,20 @@ from proteus_cli.backends.discovery import describe_gpu, ordinal_of
 from proteus_cli.backends.nvml import nvml_device
 from proteus_cli.backends.tensorrt.binding import tensorrt_version, trt
 from proteus_cli.backends.tensorrt.building import build, key_of
-from proteus_cli.backends.tensorrt.cache import Found, Wanted, directory_of, ensure, files_of
+from proteus_cli.backends.tensorrt.cache import EngineRequest, Found, directory_of, ensure, files_of
 from proteus_cli.backends.tensorrt.cuda import primary_context
 from proteus_cli.backends.tensorrt.engine import LoadedEngine
 from proteus_cli.domain.engine import BuildOptions
-from proteus_cli.domain.profile import Backend as BackendVersions
+from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import ArtefactError, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from proteus_cli.backends.base import EngineName, PowerMeter, Runner
+    from proteus_cli.backends.base import PowerMeter, Runner
     from proteus_cli.backends.engines import Engines, Progress
+    from proteus_cli.domain.catalog import VariantKey
     from proteus_cli.domain.device import Device
 
 
@@ -41,7 +42,7 @@ class TensorRT:
         self._device, self._engines = device, engines
         self.gpu = describe_gpu(device)
         self.context = primary_context(ordinal_of(device))
-        self.versions = BackendVersions(str(trt.__name__), {"tensorrt": version, "driver": self.gpu.driver})
+        self.versions = BackendInfo(str(trt.__name__), {"tensorrt": version, "driver": self.gpu.driver})
 
     @cached_property
     def meter(self) -> PowerMeter | None:
@@ -55,20 +56,20 @@ class TensorRT:
             return None
         return found
 
-    def prepare(self, model: Path, owner: EngineName | None = None) -> float:
+    def prepare(self, model: Path, owner: VariantKey | None = None) -> float:
         """Build the engine of a model where there is none that fits; how many seconds building it took."""
         return self._ensure(model, owner).record.build_s
 
-    def plan(self, model: Path, owner: EngineName | None = None) -> bytes:
+    def plan(self, model: Path, owner: VariantKey | None = None) -> bytes:
         """The serialized engine of a model, built first if need be. Raises `EngineError`, `ArtefactError`."""
         return self.plan_file(model, owner).read_bytes()
 
-    def plan_file(self, model: Path, owner: EngineName | None = None) -> Path:
+    def plan_file(self, model: Path, owner: VariantKey | None = None) -> Path:
         """Where that lies. Raises like `plan`."""
         return self._ensure(model, owner).plan
 
     @contextmanager
-    def runner(self, model: Path, owner: EngineName | None = None) -> Iterator[Runner]:
+    def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:
         """Load the engine of a model. Raises like `plan`, `OutOfDeviceMemory` and `DeviceLost`."""
         engine = LoadedEngine(self.plan(model, owner), self.context, slots=1)
         try:
@@ -76,7 +77,7 @@ class TensorRT:
         finally:
             engine.close()
 
-    def _ensure(self, model: Path, owner: EngineName | None) -> Found:
+    def _ensure(self, model: Path, owner: VariantKey | None) -> Found:
         if owner is None:
             raise EngineError(
                 f"`{model}` belongs to no variant of the catalog, so no engine of it can be kept.",
@@ -84,7 +85,7 @@ class TensorRT:
             )
         family, variant = owner
         options = self._options(family, variant)
-        wanted = Wanted(self._device.type, family, variant, key_of(model, self.gpu, options))
+        wanted = EngineRequest(self._device.type, family, variant, key_of(model, self.gpu, options))
         timings = directory_of(self._engines.built, self._device.type)
 
         def make(progress: Progress) -> bytes:

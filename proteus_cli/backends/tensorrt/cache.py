@@ -65,7 +65,7 @@ class EngineFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EngineRequest:
     """An engine that is needed: whose, and built from what."""
 
     device_type: str
@@ -114,7 +114,7 @@ def building_lock(directory: Path) -> Path:
 
 def ensure(
     built: Path,
-    wanted: Wanted,
+    wanted: EngineRequest,
     build: Callable[[Progress], bytes],
     say: Callable[[str], None],
     watch: Watch = unwatched,
@@ -142,7 +142,7 @@ def ensure(
     return Found(files.plan, record, is_new=True)
 
 
-def why_stale(files: EngineFiles, wanted: Wanted) -> tuple[str, ...]:
+def why_stale(files: EngineFiles, wanted: EngineRequest) -> tuple[str, ...]:
     """Why what is there is not the engine that is wanted, in words; empty where it is."""
     if not files.record.exists():
         return ("there is none yet",) if not files.plan.exists() else ("its record is missing",)
@@ -158,7 +158,7 @@ def why_stale(files: EngineFiles, wanted: Wanted) -> tuple[str, ...]:
     return (damage,) if damage else ()
 
 
-def _record(wanted: Wanted, plan: bytes, build_s: float) -> BuiltEngine:
+def _record(wanted: EngineRequest, plan: bytes, build_s: float) -> BuiltEngine:
     return BuiltEngine(
         format=FORMAT,
         made_by=store.made_by(),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from proteus_cli.backends.base import Arrays, Part, Signature, TensorSpec
+from proteus_cli.backends.base import NamedArrays, Part, Signature, TensorSpec
 from proteus_cli.backends.tensorrt.binding import trt
 from proteus_cli.backends.tensorrt.layout import Layout, require_memory
 from proteus_cli.backends.tensorrt.listening import logger_into
@@ -85,11 +85,11 @@ class LoadedEngine:
         """Random inputs of so many rows."""
         return _part(self.signature.sample(rows, rng), self.signature)
 
-    def infer(self, inputs: Arrays) -> Arrays:
+    def infer(self, inputs: NamedArrays) -> NamedArrays:
         """Run one batch. Raises `EngineError` where it doesn't fit or fails, `DeviceLost`."""
         return self.timed(inputs)[0]
 
-    def timed(self, inputs: Arrays) -> tuple[Arrays, BatchTimes]:
+    def timed(self, inputs: NamedArrays) -> tuple[NamedArrays, BatchTimes]:
         """Run one batch, and what the device says that it took. Raises like `infer`."""
         part = _part(inputs, self.signature)
         with self.slot() as slot, self._context.current():
@@ -98,7 +98,7 @@ class LoadedEngine:
             names = (spec.name for spec in self.signature.outputs)
             return dict(zip(names, outputs, strict=True)), slot.times()
 
-    def compute_s(self, inputs: Arrays) -> float:
+    def compute_s(self, inputs: NamedArrays) -> float:
         """Run one batch. The seconds that the device computed, copies not included. Raises like `infer`."""
         return self.timed(inputs)[1].compute_s
 
@@ -153,7 +153,7 @@ class LoadedEngine:
         self.__dict__.pop("_runtime", None)
 
 
-def _part(inputs: Arrays, signature: Signature) -> Part:
+def _part(inputs: NamedArrays, signature: Signature) -> Part:
     """Checked inputs of one batch."""
     rows = len(inputs[signature.inputs[0].name])
     for spec in signature.inputs:

@@ -15,7 +15,7 @@ from proteus_cli.domain.base import Value
 from proteus_cli.domain.engine import BuiltEngine
 from proteus_cli.errors import ArtefactError
 
-State = Literal["current", "stale", "orphan"]
+EngineState = Literal["current", "stale", "orphan"]
 
 
 class Listed(Value, frozen=True):
@@ -27,7 +27,7 @@ class Listed(Value, frozen=True):
 
     device_type: str
     name: str
-    state: State
+    state: EngineState
     why: str
     directory: str
     record: BuiltEngine | None
@@ -72,7 +72,7 @@ def _judge_of(place: store.Workspace) -> Judge:
     }
     digest_of = cache(store.model_digest)
 
-    def state(files: EngineFiles, record: BuiltEngine) -> tuple[State, str]:
+    def state(files: EngineFiles, record: BuiltEngine) -> tuple[EngineState, str]:
         model = models.get((record.family, record.variant))
         if model is None:
             return "orphan", "not in the catalog"

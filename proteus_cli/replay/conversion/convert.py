@@ -13,16 +13,16 @@ from proteus_cli.errors import UsageError
 from proteus_cli.replay.conversion import stream
 from proteus_cli.replay.conversion.families import Families, FamilyRule, Shares
 from proteus_cli.replay.conversion.formats import SECOND_US, Format
-from proteus_cli.replay.conversion.gathering import Gatherer, Progress, Tell
+from proteus_cli.replay.conversion.gathering import Progress, Tell, TraceReader
 from proteus_cli.replay.conversion.reading import EPOCH
 from proteus_cli.replay.conversion.spool import Spool
-from proteus_cli.replay.conversion.window import ALL, Window
+from proteus_cli.replay.conversion.window import ALL, TraceWindow
 from proteus_cli.replay.conversion.writing import csv_pieces
 from proteus_cli.replay.trace import LONGEST_S, require_scalable
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ConversionOptions:
     """How to convert; ``format`` and ``rule`` None: as the source tells.
 
     First the window is cut, then the trace sped up, then scaled so that its busiest 10 s have ``scale_to_qps``.
@@ -30,7 +30,7 @@ class Options:
 
     format: Format | None = None
     rule: FamilyRule | None = None
-    window: Window = ALL
+    window: TraceWindow = ALL
     speedup: float = 1.0
     scale_to_qps: float | None = None
     keeps_slos: bool = True
@@ -53,7 +53,7 @@ class Conversion:
 
 def convert(
     sources: Sequence[Path],
-    options: Options,
+    options: ConversionOptions,
     shares: Callable[[], Shares],
     room: IO[bytes],
     *,
@@ -69,7 +69,7 @@ def convert(
     spreading = np.random.default_rng(options.seed)
     drawing, scaling = (np.random.default_rng([options.seed, purpose]) for purpose in (1, 2))
     families, spool = Families(shares, drawing), Spool(room)
-    gatherer = Gatherer(spool, families, spreading, options.window)
+    gatherer = TraceReader(spool, families, spreading, options.window)
     for path in sources:
         gatherer.read(path, options.format, options.rule, tell=tell, progress=progress)
     origin_us = _origin_us(spool, options)
@@ -92,7 +92,7 @@ def convert(
     )
 
 
-def _origin_us(spool: Spool, options: Options) -> int:
+def _origin_us(spool: Spool, options: ConversionOptions) -> int:
     """Where the trace begins. Raises `UsageError` where it has no arrivals, or would last more than a year."""
     if spool.ends_us is None:
         raise UsageError("The sources have no arrivals.", hint="look into them, and at the --window")

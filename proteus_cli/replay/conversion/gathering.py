@@ -12,10 +12,10 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.replay.conversion.families import Families, FamilyRule
 from proteus_cli.replay.conversion.formats import Format
 from proteus_cli.replay.conversion.lines import open_lines
-from proteus_cli.replay.conversion.reading import Event, events, rule_for
+from proteus_cli.replay.conversion.reading import ArrivalRow, events, rule_for
 from proteus_cli.replay.conversion.spool import CHUNK, RECORD, Records, Spool
 from proteus_cli.replay.conversion.table import Table
-from proteus_cli.replay.conversion.window import Window
+from proteus_cli.replay.conversion.window import TraceWindow
 from proteus_cli.replay.trace import MAX_ARRIVALS
 
 Tell = Callable[[str, Format, FamilyRule], None]
@@ -26,10 +26,10 @@ _Columns = tuple["array[int]", "array[int]", "array[float]", "array[float]", "ar
 """Of rows: times, families, latency targets, minimum accuracies, and how many arrivals each is."""
 
 
-class Gatherer:
+class TraceReader:
     """Reads sources into a spool, one after another. ``rng`` spreads counted arrivals over their time."""
 
-    def __init__(self, spool: Spool, families: Families, rng: np.random.Generator, window: Window) -> None:
+    def __init__(self, spool: Spool, families: Families, rng: np.random.Generator, window: TraceWindow) -> None:
         self._spool, self._families, self._rng, self._window = spool, families, rng, window
         self._days = 0
 
@@ -46,7 +46,7 @@ class Gatherer:
                 progress(lines.name, lines.done_frac)
             self._days += table.format.by_minute
 
-    def _events(self, table: Table, rule: FamilyRule) -> Iterator[Event]:
+    def _events(self, table: Table, rule: FamilyRule) -> Iterator[ArrivalRow]:
         try:
             yield from events(table, rule, self._families, day=self._days, window=self._window)
         except (ValueError, csv.Error) as error:
@@ -61,7 +61,7 @@ class Gatherer:
                 hint="28 bytes are needed per arrival; set TMPDIR to a place with more room",
             ) from error
 
-    def _chunks(self, rows: Iterator[Event], table: Table) -> Iterator[Records]:
+    def _chunks(self, rows: Iterator[ArrivalRow], table: Table) -> Iterator[Records]:
         """The arrivals of the rows, `CHUNK` of them at a time; a row that counts more goes into several chunks."""
         spread_us = table.format.spread_us
         columns = times_us, families, slos_s, minima, counts = _columns()

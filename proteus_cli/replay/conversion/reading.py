@@ -9,14 +9,14 @@ from proteus_cli.replay.cells import fraction, number, slo, whole
 from proteus_cli.replay.conversion.families import Families, FamilyRule, parse_rule
 from proteus_cli.replay.conversion.formats import DAY_US, MINUTE_US, SECOND_US, Column, is_number
 from proteus_cli.replay.conversion.table import Table
-from proteus_cli.replay.conversion.window import Window
+from proteus_cli.replay.conversion.window import TraceWindow
 
 LATEST_US = 1e17  # so that microseconds stay whole numbers
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
-Event = tuple[int, int, float, float, int]
+ArrivalRow = tuple[int, int, float, float, int]
 """Time in microseconds, index of the family, latency target in seconds (NaN: the family's), how accurate an answer must
 be (0: at all), how many arrivals.
 
@@ -30,7 +30,9 @@ def rule_for(table: Table, wanted: FamilyRule | None) -> FamilyRule:
     return next((rule for rule in rules if table.has(rule.columns)), rules[-1])
 
 
-def events(table: Table, rule: FamilyRule, families: Families, *, day: int, window: Window) -> Iterator[Event]:
+def events(
+    table: Table, rule: FamilyRule, families: Families, *, day: int, window: TraceWindow
+) -> Iterator[ArrivalRow]:
     """What the rows of a table say. Raises `ValueError`, `csv.Error`, `ArtefactError`, `UsageError`.
 
     ``day`` counts the sources of a format that has one file per day; of such, only what is in the window is read.
@@ -40,7 +42,7 @@ def events(table: Table, rule: FamilyRule, families: Families, *, day: int, wind
     return _by_row(table, rule, families)
 
 
-def _by_row(table: Table, rule: FamilyRule, families: Families) -> Iterator[Event]:
+def _by_row(table: Table, rule: FamilyRule, families: Families) -> Iterator[ArrivalRow]:
     form = table.format
     slo_column = form.slo if form.slo and table.has([form.slo.name]) else None
     columns = _Columns(list(rule.columns))
@@ -68,7 +70,9 @@ def _by_row(table: Table, rule: FamilyRule, families: Families) -> Iterator[Even
         yield time_us, family_of(cells), slo_s, min_accuracy, arrivals
 
 
-def _by_minute(table: Table, rule: FamilyRule, families: Families, base_us: int, window: Window) -> Iterator[Event]:
+def _by_minute(
+    table: Table, rule: FamilyRule, families: Families, base_us: int, window: TraceWindow
+) -> Iterator[ArrivalRow]:
     minutes = [name for name in table.columns if name.isdigit()]
     starts_us = {name: base_us + (int(name) - 1) * MINUTE_US for name in minutes}
     inside = [name for name in minutes if window.meets(starts_us[name], starts_us[name] + MINUTE_US)]

@@ -9,7 +9,7 @@ import numpy as np
 from proteus_cli.domain.trace import PEAK_WINDOW_S
 from proteus_cli.replay.conversion.formats import SECOND_US
 from proteus_cli.replay.conversion.spool import CHUNK, Records
-from proteus_cli.replay.conversion.window import Window
+from proteus_cli.replay.conversion.window import TraceWindow
 from proteus_cli.replay.trace import JITTER_S, LONGEST_S, OPTIONAL, own_columns, repeated
 
 Blocks = Iterator[Records]
@@ -24,7 +24,7 @@ def origin_us(first_us: int) -> int:
     return 0 if 0 <= first_us <= LONGEST_S * SECOND_US else first_us
 
 
-def cut(blocks: Blocks, window: Window, *, origin_us: int, speedup: float) -> Blocks:
+def cut(blocks: Blocks, window: TraceWindow, *, origin_us: int, speedup: float) -> Blocks:
     """What arrives in the window, by times from its start, ``speedup`` times as fast."""
     start_us, stop_us = origin_us + window.start_us, origin_us + window.stop_us
     for block in blocks:

@@ -10,7 +10,7 @@ EVER_US = 2**62
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class TraceWindow:
     """From ``start_us`` up to but not including ``stop_us``, in microseconds since the trace began."""
 
     start_us: int = 0
@@ -21,10 +21,10 @@ class Window:
         return start_us < self.stop_us and stop_us > self.start_us
 
 
-ALL = Window()
+ALL = TraceWindow()
 
 
-def parse_window(text: str) -> Window:
+def parse_window(text: str) -> TraceWindow:
     """``"10m..20m"``, ``"10m.."``, ``"..20m"``. Raises `UsageError`."""
     start, dots, stop = (part.strip() for part in text.partition(".."))
     hint = "write it like `10m..20m`, `10m..` or `..20m`"
@@ -34,7 +34,7 @@ def parse_window(text: str) -> Window:
     stop_s = parse_duration(stop) if stop else math.inf
     if not start_s < stop_s:
         raise UsageError(f"The window `{text}` is empty.", hint=hint)
-    return Window(_microseconds(start_s), _microseconds(stop_s))
+    return TraceWindow(_microseconds(start_s), _microseconds(stop_s))
 
 
 def _microseconds(seconds: float) -> int:

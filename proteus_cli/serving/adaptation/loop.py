@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from proteus_cli.control.backoff import Backoff
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.replanning import Replan
+from proteus_cli.control.replanning import ReplanRequest
 from proteus_cli.domain.outages import NONE_OUT
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.record import Origin, Seen
+from proteus_cli.domain.record import Observation, Origin
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
 from proteus_cli.serving.adaptation.plan_journal import Adopted
 from proteus_cli.serving.fleet.deploy import Fleet
@@ -21,7 +21,7 @@ from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.adaptation")
 
-Solver = Callable[[Replan, Plan], Awaitable[Plan]]
+SolveFunction = Callable[[ReplanRequest, Plan], Awaitable[Plan]]
 Journal = Callable[[Adopted], None]
 """Is told of each plan that comes into force."""
 
@@ -33,7 +33,7 @@ OTHER, BUG = "other", "bug"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PlanChange:
     """A change of plan that happened: unix time, why, seconds to solve and in all, variants loaded."""
 
     unix_s: float
@@ -45,7 +45,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedChange:
     """A change of plan that was wanted for ``reason`` and failed: unix time, the kind of cause, and what was said."""
 
     unix_s: float
@@ -65,7 +65,7 @@ class ChangeTotals:
     unix_s: float = field(default_factory=time.time)
     failed: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*CAUSES.values(), OTHER, BUG), 0)))
 
-    def add(self, change: Change) -> None:
+    def add(self, change: PlanChange) -> None:
         self.made += 1
         self.swaps += change.swaps
         self.solve_s += change.solve_s
@@ -85,16 +85,16 @@ class Adaptation:
         self._journal = journal
         self._deploying = asyncio.Lock()
         self._without = NONE_OUT  # what the plan in force was made without
-        self._owed: Replan | None = None
+        self._owed: ReplanRequest | None = None
         self.backoff = Backoff()
         self.held_until_s = 0.0
-        self.changes: deque[Change] = deque(maxlen=CHANGES)
-        self.failures: deque[Failure] = deque(maxlen=CHANGES)
+        self.changes: deque[PlanChange] = deque(maxlen=CHANGES)
+        self.failures: deque[FailedChange] = deque(maxlen=CHANGES)
         self.totals = ChangeTotals()
         self.origin: Origin = "start"
         self.reason = ""
 
-    async def run(self, every_s: float, solver: Solver) -> None:
+    async def run(self, every_s: float, solver: SolveFunction) -> None:
         """Until cancelled. A plan that can't be made or loaded is logged, and what serves goes on serving."""
         while True:
             await asyncio.sleep(every_s)
@@ -117,7 +117,7 @@ class Adaptation:
         if self._journal is not None:
             self._journal(Adopted(plan, origin, reason, self.seen()))
 
-    async def apply(self, plan: Plan, origin: Origin, reason: str) -> Change:
+    async def apply(self, plan: Plan, origin: Origin, reason: str) -> PlanChange:
         """Put a plan that someone wants in force, once a change that is under way is done. Raises `EngineError`."""
         start_s = self._clock()
         async with self._deploying:
@@ -131,14 +131,14 @@ class Adaptation:
         async with self._deploying:
             await self._deploy(plan, "drift", reason, start_s=self._clock())
 
-    def ask(self, wanted: Replan) -> None:
+    def ask(self, wanted: ReplanRequest) -> None:
         """Have a change tried next, for a reason that isn't the controller's."""
         self._owed = wanted
 
-    def seen(self) -> Seen:
+    def seen(self) -> Observation:
         """What decisions are made on, as it is now."""
         controller, now_s = self._controller, self._clock()
-        return Seen(
+        return Observation(
             demand_qps={
                 family: {
                     f"{window_s:g}s": round(qps, 3)
@@ -152,14 +152,14 @@ class Adaptation:
             lost=tuple(sorted(self._without.devices)),
         )
 
-    def _wanted(self, now_s: float) -> Replan | None:
+    def _wanted(self, now_s: float) -> ReplanRequest | None:
         """The change to try now, if any."""
         wanted = self._controller.replan(now_s) or self._owed
         if wanted is None or not self.backoff.allows(wanted, now_s):
             return None
         return None if now_s < self.held_until_s and wanted.without == self._without else wanted
 
-    async def _change(self, wanted: Replan, solver: Solver) -> None:
+    async def _change(self, wanted: ReplanRequest, solver: SolveFunction) -> None:
         start_s = self._clock()
         before = self._controller.plan
         plan = await solver(wanted, before)
@@ -172,10 +172,12 @@ class Adaptation:
         self.backoff.succeeded()
         self._owed = None
 
-    async def _deploy(self, plan: Plan, origin: Origin, reason: str, *, start_s: float, solve_s: float = 0.0) -> Change:
+    async def _deploy(
+        self, plan: Plan, origin: Origin, reason: str, *, start_s: float, solve_s: float = 0.0
+    ) -> PlanChange:
         before, seen = self._controller.plan, self.seen()
         await self._fleet.deploy(plan)
-        change = Change(
+        change = PlanChange(
             unix_s=time.time(),
             reason=reason,
             solve_s=solve_s,
@@ -198,12 +200,12 @@ class Adaptation:
         )  # fmt: skip
         return change
 
-    def _failed(self, wanted: Replan, cause: str, message: str) -> None:
+    def _failed(self, wanted: ReplanRequest, cause: str, message: str) -> None:
         now_s = self._clock()
         self.backoff.failed(wanted, now_s)
         self._owed = wanted if wanted.without != self._without else None  # a device is lost or back only once
         self.totals.failed[cause] += 1
-        self.failures.append(Failure(time.time(), wanted.reason, cause, message))
+        self.failures.append(FailedChange(time.time(), wanted.reason, cause, message))
         log.error(
             "kept the plan: %s", message,
             extra=fields(reason=wanted.reason, cause=cause, pause_s=round(self.backoff.until_s - now_s, 3)),

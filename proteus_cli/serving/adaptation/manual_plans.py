@@ -11,15 +11,14 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.control.hosting import measured_for
-from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Base, Origin
 from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, ProteusError, Unfitting
-from proteus_cli.serving.adaptation.loop import Adaptation, Change
-from proteus_cli.serving.adaptation.plan_journal import PlanHistory
+from proteus_cli.serving.adaptation.loop import Adaptation, PlanChange
+from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.solver_process import Replanner, SolverProcess
-from proteus_cli.serving.devices.executor import EngineKey
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
 
@@ -50,10 +49,10 @@ class Served:
     policy: str
     catalog: Catalog
     profiles: Mapping[str, Profile]
-    models: Mapping[EngineKey, Path]
+    models: Mapping[VariantKey, Path]
 
 
-class ByHand:
+class ManualPlans:
     """Checks a plan, has it put in force, and lets automatic changes go on from there.
 
     ``is_guarded``: clients have shown a token. Without, no plan is taken from them.
@@ -66,7 +65,7 @@ class ByHand:
         source: PlanSource,
         served: Served,
         solver: SolverProcess | None,
-        history: PlanHistory | None,
+        history: PlanJournal | None,
         *,
         is_guarded: bool,
     ) -> None:
@@ -80,7 +79,7 @@ class ByHand:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def from_client(self, body: bytes | bytearray) -> Change:
+    async def from_client(self, body: bytes | bytearray) -> PlanChange:
         """Apply the plan in a request. Raises `RequestError`."""
         if not self._is_guarded:
             raise Forbidden("plans are taken only where clients need a token: start the server with `--auth-tokens`")
@@ -115,7 +114,7 @@ class ByHand:
             self._history.base = before
             raise
 
-    async def _apply(self, plan: Plan, origin: Origin, reason: str) -> Change:
+    async def _apply(self, plan: Plan, origin: Origin, reason: str) -> PlanChange:
         """Raises `RequestError`; then nothing has changed."""
         require_fitting(plan, self._served)
         try:

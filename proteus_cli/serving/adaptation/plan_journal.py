@@ -20,10 +20,10 @@ import msgspec
 from proteus_cli import store
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.record import Base, Effect, Ended, FamilyEffect, Origin, PlanRecord, Seen
+from proteus_cli.domain.record import Base, Effect, Ended, FamilyEffect, Observation, Origin, PlanRecord
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ArtefactError
-from proteus_cli.serving.logs import Seldom, fields
+from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.counts import Tally
 
 log = logging.getLogger("proteus.history")
@@ -44,13 +44,13 @@ class Adopted:
     plan: Plan
     origin: Origin
     reason: str
-    seen: Seen
+    seen: Observation
     solve_s: float = 0.0
     total_s: float = 0.0
     swaps: int = 0
 
 
-class PlanHistory:
+class PlanJournal:
     """Writes plans and records to ``directory``; the newest ``keep`` stay.
 
     ``base`` is the plan that the server was started with, or that was put in its place since. ``clock`` measures how
@@ -68,7 +68,7 @@ class PlanHistory:
     ) -> None:
         self.directory, self.base, self._emulated, self._keep, self._clock = directory, base, emulated, keep, clock
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="plan-history")
-        self._seldom = Seldom(clock)
+        self._seldom = LogRateLimiter(clock)
         self._number = max((number_of(name) for name in _names(directory)), default=0)
         self._open: PlanRecord | None = None
         self._plan: Plan | None = None

@@ -14,7 +14,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import Protocol, TypeVar
 
-from proteus_cli.control.replanning import Replan
+from proteus_cli.control.replanning import ReplanRequest
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
@@ -64,7 +64,7 @@ class SolverProcess:
         self._ready: Future[None]
         self._start()
 
-    async def __call__(self, wanted: Replan, current: Plan) -> Plan:
+    async def __call__(self, wanted: ReplanRequest, current: Plan) -> Plan:
         """Raises `ProteusError` where there is no plan, and `SolverLost` where there is nobody to make one.
 
         A process that died or hangs is replaced, and the next one asked once more.

@@ -10,13 +10,13 @@ import numpy.typing as npt
 from proteus_cli.backends.base import Part
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError
 
-Arrays = tuple[npt.NDArray[Any], ...]
+OutputArrays = tuple[npt.NDArray[Any], ...]
 """The outputs of some rows, in the order of the signature."""
 
 
-def run_apart(
-    parts: Sequence[Part], run: Callable[[Sequence[Part]], Arrays], fails_anyway: Callable[[], bool]
-) -> tuple[Arrays, Mapping[int, EngineError]]:
+def run_with_bisection(
+    parts: Sequence[Part], run: Callable[[Sequence[Part]], OutputArrays], fails_anyway: Callable[[], bool]
+) -> tuple[OutputArrays, Mapping[int, EngineError]]:
     """Run parts as one batch; where it fails, halves of it, until those that fail alone are found.
 
     The outputs of all rows, and by place the parts that failed, whose outputs mean nothing. A part that fails costs at
@@ -42,10 +42,10 @@ def run_apart(
     ), failures
 
 
-def _split(parts: Sequence[Part], run: Callable[[Sequence[Part]], Arrays]) -> list[Arrays | EngineError]:
+def _split(parts: Sequence[Part], run: Callable[[Sequence[Part]], OutputArrays]) -> list[OutputArrays | EngineError]:
     """The outputs of each part of a batch that failed, or why it fails alone."""
     middle = len(parts) // 2
-    found: list[Arrays | EngineError] = []
+    found: list[OutputArrays | EngineError] = []
     for half in (parts[:middle], parts[middle:]):
         try:
             outputs = run(half)
@@ -57,7 +57,7 @@ def _split(parts: Sequence[Part], run: Callable[[Sequence[Part]], Arrays]) -> li
     return found
 
 
-def _joined(found: "Sequence[Arrays | int]") -> Arrays:
+def _joined(found: "Sequence[OutputArrays | int]") -> OutputArrays:
     """Outputs of parts as those of one batch; zeros for so many rows where there are none."""
     like = next(each for each in found if not isinstance(each, int))
     blank = [np.zeros_like(values[:1]) for values in like]

@@ -13,15 +13,16 @@ from typing import Self
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.backends.emulated import EmulatedEngine
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Done, EngineKey, Losable
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase
 
 Call = Callable[[], None]
 Clock = Callable[[], float]
 
 
-class Alarm:
+class TimerThread:
     """One thread that calls back on the running loop at given times, for as many devices as there are.
 
     uvloop's own timers count whole milliseconds, which many batches don't take. Leaving waits for all that is set.
@@ -70,7 +71,7 @@ class Alarm:
         return None
 
 
-class EmulatedExecutor(Losable):
+class EmulatedExecutor(ExecutorBase):
     """The device of ``profile``: as many batches at once as it has slots, each for the mean time of its size then.
 
     A batch begins when it is submitted, or when the one before in its slot should have ended: a loop that hears of an
@@ -84,12 +85,12 @@ class EmulatedExecutor(Losable):
         super().__init__(profile.device.id)
         self._profile, self._signatures = profile, signatures
         self._clock, self._at = clock, at
-        self._engines: dict[EngineKey, EmulatedEngine] = {}
+        self._engines: dict[VariantKey, EmulatedEngine] = {}
         self._one_load = asyncio.Lock()
         self._slots_free_s = [0.0] * profile.slots  # a heap
         self._running = 0
 
-    async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:  # noqa: ARG002 - there is none
+    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:  # noqa: ARG002 - there is none
         """Take as long as the profile says, after what is being loaded. Raises `EngineError`, `DeviceLost`."""
         family, variant = key
         measured = self._profile.of(family, variant)
@@ -101,7 +102,7 @@ class EmulatedExecutor(Losable):
             self._engines[key] = await self._loaded(_after(engine.load_s, engine))
         return engine.signature
 
-    def unload(self, key: EngineKey) -> None:
+    def unload(self, key: VariantKey) -> None:
         if not self.is_lost:
             del self._engines[key]  # what was submitted before needs it no more
 
@@ -111,7 +112,7 @@ class EmulatedExecutor(Losable):
         time.sleep(result.compute_s)
         return result
 
-    def submit(self, batch: Batch, done: Done) -> None:
+    def submit(self, batch: Batch, done: BatchCallback) -> None:
         now_s = self._clock()
         self._require_open()
         result = self._result(batch)

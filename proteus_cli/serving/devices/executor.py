@@ -17,22 +17,20 @@ import numpy.typing as npt
 
 from proteus_cli.backends.affinity import pin_this_thread
 from proteus_cli.backends.base import Backend, Part, Runner, Signature
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceLost, EngineError
-from proteus_cli.serving.devices.bisection import Arrays, run_apart
+from proteus_cli.serving.devices.bisection import OutputArrays, run_with_bisection
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.executor")
-
-EngineKey = tuple[str, str]
-"""(family, variant)"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """What to run: an engine, and of each request its rows and its inputs, in the order of the signature."""
 
-    key: EngineKey
+    key: VariantKey
     parts: Sequence[Part]
     rows: int
 
@@ -45,13 +43,13 @@ class BatchResult:
     from submission to end as the device's own process had it; 0 where it has none.
     """
 
-    outputs: Arrays
+    outputs: OutputArrays
     compute_s: float
     failures: Mapping[int, Exception] = field(default_factory=dict)
     elapsed_s: float = 0.0
 
 
-Done = Callable[[BatchResult | Exception], None]
+BatchCallback = Callable[[BatchResult | Exception], None]
 OnLost = Callable[[DeviceLost], None]
 Awaited = TypeVar("Awaited")
 
@@ -73,11 +71,11 @@ class Executor(Protocol):
         """Of the process that the device has for itself; None where it has none."""
         ...
 
-    async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:
+    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:
         """Load and warm up an engine beside those that are loaded. Raises `EngineError`, `DeviceLost` once lost."""
         ...
 
-    def unload(self, key: EngineKey) -> None:
+    def unload(self, key: VariantKey) -> None:
         """Free an engine once what was submitted before has run. Nothing to do once lost or abandoned."""
         ...
 
@@ -88,7 +86,7 @@ class Executor(Protocol):
         """
         ...
 
-    def submit(self, batch: Batch, done: Done) -> None:
+    def submit(self, batch: Batch, done: BatchCallback) -> None:
         """Run a batch elsewhere; ``done`` is told on the running loop.
 
         Raises `RuntimeError` once closed, `DeviceLost` once lost or abandoned.
@@ -108,7 +106,7 @@ class Executor(Protocol):
         ...
 
 
-class Losable:
+class ExecutorBase:
     """What executors share: who waits for a device that may be lost. All of it belongs to the loop's thread."""
 
     on_lost: OnLost | None = None
@@ -119,7 +117,7 @@ class Losable:
         self._is_closed = False
         self._loss: DeviceLost | None = None
         self._numbers = count()
-        self._submitted: dict[int, Done] = {}
+        self._submitted: dict[int, BatchCallback] = {}
         self._loading: set[asyncio.Future[Any]] = set()
 
     @property
@@ -133,7 +131,7 @@ class Losable:
         if self._is_closed:
             raise RuntimeError(f"{self._device_id} is closed")
 
-    def _owe(self, done: Done) -> int:
+    def _owe(self, done: BatchCallback) -> int:
         """The number under which a batch ends."""
         number = next(self._numbers)
         self._submitted[number] = done
@@ -207,7 +205,7 @@ class Engine:
         start_s = perf_counter()
         if rows > self._room:
             self._reserve(rows)
-        outputs, failures = run_apart(parts, self._run, self._fails_anyway)
+        outputs, failures = run_with_bisection(parts, self._run, self._fails_anyway)
         return BatchResult(outputs, perf_counter() - start_s, failures)
 
     def _fails_anyway(self) -> bool:
@@ -218,7 +216,7 @@ class Engine:
             return True
         return False
 
-    def _run(self, parts: Sequence[Part]) -> Arrays:
+    def _run(self, parts: Sequence[Part]) -> OutputArrays:
         rows = sum(rows for rows, _ in parts)
         inputs = {}
         for place, (spec, row_bytes, view, values) in enumerate(self._inputs):
@@ -244,7 +242,7 @@ class Engine:
             self._inputs.append((spec, values.nbytes // rows, view, values))
 
 
-class ThreadExecutor(Losable):
+class ThreadExecutor(ExecutorBase):
     """One thread that runs and one that loads, both on the cores of the device.
 
     ONNX Runtime releases the GIL while it runs, so lanes run side by side.
@@ -253,7 +251,7 @@ class ThreadExecutor(Losable):
     def __init__(self, device: Device, backend: Backend) -> None:
         super().__init__(device.id)
         self._backend, self._device = backend, device
-        self._engines: dict[EngineKey, Engine] = {}
+        self._engines: dict[VariantKey, Engine] = {}
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._loads: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -264,7 +262,7 @@ class ThreadExecutor(Losable):
         for thread in self._threads:
             thread.start()
 
-    async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:
+    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:
         self._require_open()
         loaded: asyncio.Future[Engine] = self._loop.create_future()
 
@@ -280,7 +278,7 @@ class ThreadExecutor(Losable):
         engine = self._engines[key] = await self._engine(loaded)
         return engine.runner.signature
 
-    def unload(self, key: EngineKey) -> None:
+    def unload(self, key: VariantKey) -> None:
         if not self.is_lost:
             self._jobs.put(self._engines.pop(key).close)
 
@@ -288,7 +286,7 @@ class ThreadExecutor(Losable):
         self._require_open()
         return self._engines[batch.key].run(batch.parts, batch.rows)
 
-    def submit(self, batch: Batch, done: Done) -> None:
+    def submit(self, batch: Batch, done: BatchCallback) -> None:
         self._require_open()
         engine = self._engines[batch.key]
         number = self._owe(done)

@@ -16,14 +16,15 @@ from proteus_cli.backends.base import Part, Signature
 from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 from proteus_cli.backends.tensorrt.engine import LoadedEngine
 from proteus_cli.backends.tensorrt.slots import Slot
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineError
-from proteus_cli.serving.devices.bisection import Arrays, run_apart
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Done, EngineKey, Losable, settle
+from proteus_cli.serving.devices.bisection import OutputArrays, run_with_bisection
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, settle
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.gpu")
 
-ReadPlan = Callable[[EngineKey, Path], bytes]
+ReadPlan = Callable[[VariantKey, Path], bytes]
 """The serialized engine of a model; called on the thread that loads. Raises `ProteusError`."""
 
 Jobs = SimpleQueue[Callable[[], None] | None]
@@ -41,7 +42,7 @@ class Flight:
     error: Exception | None
 
 
-class GpuExecutor(Losable):
+class GpuExecutor(ExecutorBase):
     """An `Executor` of one CUDA device, with as many batches on it at once as it has slots, in the order of `submit`.
 
     Where the context is lost, so is the device: only another process can use it again.
@@ -50,7 +51,7 @@ class GpuExecutor(Losable):
     def __init__(self, context: PrimaryContext, read_plan: ReadPlan, *, slots: int = 2) -> None:
         super().__init__(f"gpu{context.ordinal}")
         self._context, self._read_plan, self._slots = context, read_plan, slots
-        self._engines: dict[EngineKey, LoadedEngine] = {}
+        self._engines: dict[VariantKey, LoadedEngine] = {}
         self._loop = asyncio.get_running_loop()
         self._jobs: Jobs = SimpleQueue()
         self._loads: Jobs = SimpleQueue()
@@ -61,7 +62,7 @@ class GpuExecutor(Losable):
         self._waiters = [_started(f"{name}-wait{place}", self._land) for place in range(slots)]
         self._loader = _started(f"{name}-load", partial(_work, self._loads))
 
-    async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:
+    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:
         self._require_open()
         loaded: asyncio.Future[LoadedEngine] = self._loop.create_future()
 
@@ -77,7 +78,7 @@ class GpuExecutor(Losable):
         engine = self._engines[key] = await self._engine(loaded)
         return engine.signature
 
-    def unload(self, key: EngineKey) -> None:
+    def unload(self, key: VariantKey) -> None:
         if not self.is_lost:
             self._free(self._engines.pop(key))
 
@@ -97,7 +98,7 @@ class GpuExecutor(Losable):
                 raise
         return BatchResult(outputs, perf_counter() - started_s, failures)
 
-    def submit(self, batch: Batch, done: Done) -> None:
+    def submit(self, batch: Batch, done: BatchCallback) -> None:
         self._require_open()
         engine = self._engines[batch.key]
         self._jobs.put(partial(self._enqueue, engine, batch, self._owe(done)))
@@ -127,7 +128,7 @@ class GpuExecutor(Losable):
             log.error("%s", loss, extra=fields(device=self._device_id))
         super()._lose(loss)
 
-    def _open(self, key: EngineKey, model: Path, warm_up_rows: int) -> LoadedEngine:
+    def _open(self, key: VariantKey, model: Path, warm_up_rows: int) -> LoadedEngine:
         """Beside what runs: its slots have streams of their own."""
         self._require_open()
         engine = LoadedEngine(self._read_plan(key, model), self._context, slots=self._slots)
@@ -184,7 +185,7 @@ class GpuExecutor(Losable):
             return error
         return BatchResult(outputs, perf_counter() - flight.started_s, failures)
 
-    def _outputs(self, flight: Flight) -> tuple[Arrays, Mapping[int, Exception]]:
+    def _outputs(self, flight: Flight) -> tuple[OutputArrays, Mapping[int, Exception]]:
         """Of a batch on the device; where it failed, but not for good, of those of its parts that don't fail alone."""
         try:
             if flight.error is not None:
@@ -198,10 +199,10 @@ class GpuExecutor(Losable):
 
     # --- whichever thread has a slot
 
-    def _apart(self, engine: LoadedEngine, slot: Slot, batch: Batch) -> tuple[Arrays, Mapping[int, Exception]]:
-        return run_apart(batch.parts, partial(self._run, slot), partial(self._fails_anyway, engine, slot))
+    def _apart(self, engine: LoadedEngine, slot: Slot, batch: Batch) -> tuple[OutputArrays, Mapping[int, Exception]]:
+        return run_with_bisection(batch.parts, partial(self._run, slot), partial(self._fails_anyway, engine, slot))
 
-    def _run(self, slot: Slot, parts: Sequence[Part]) -> Arrays:
+    def _run(self, slot: Slot, parts: Sequence[Part]) -> OutputArrays:
         with self._context.current():
             slot.submit(parts)
             return slot.wait()
@@ -240,7 +241,7 @@ def _started(name: str, target: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-def _require_room(engine: LoadedEngine, key: EngineKey, rows: int) -> None:
+def _require_room(engine: LoadedEngine, key: VariantKey, rows: int) -> None:
     if rows > engine.layout.max_rows:
         raise EngineError(
             f"The engine of `{key[1]}` takes {engine.layout.max_rows} rows at most, and the plan wants {rows}.",

@@ -9,13 +9,13 @@ from pathlib import Path
 from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Backend, Signature
 from proteus_cli.backends.opening import open_backend
-from proteus_cli.domain.catalog import Catalog, Family
+from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
-from proteus_cli.serving.devices.emulated import Alarm, EmulatedExecutor
-from proteus_cli.serving.devices.executor import EngineKey, Executor, ThreadExecutor
+from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
+from proteus_cli.serving.devices.executor import Executor, ThreadExecutor
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
-from proteus_cli.serving.devices.process.inner import Emulated, Inner, OnCpu, OnGpu
+from proteus_cli.serving.devices.process.inner import DeviceSpec, Emulated, OnCpu, OnGpu
 from proteus_cli.serving.fleet.worker import INLINE_S
 
 REAL = {"onnxruntime", "tensorrt"}
@@ -26,7 +26,7 @@ NO_MODEL = Path()
 
 _READER = Device("reader", "cpu", "cpu", "whatever is here", memory_bytes=0, cores=(0,))
 
-Models = Mapping[EngineKey, Path]
+ModelPaths = Mapping[VariantKey, Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Hardware:
     """
 
     platform: str
-    models: Models
+    models: ModelPaths
     signatures: Mapping[str, Signature]
     executor: Callable[[Device], Executor]
     inline_s: float = INLINE_S
@@ -49,10 +49,10 @@ class Hardware:
 
 
 @asynccontextmanager
-async def of_this_machine(
+async def local_devices(
     devices: Mapping[str, Device],
     catalog: Catalog,
-    models: Models,
+    models: ModelPaths,
     built: Path,
     slots: Mapping[str, int],
     *,
@@ -69,7 +69,9 @@ async def of_this_machine(
     inners = in_own_processes(devices.values(), built, slots, in_processes=in_processes)
     with _processes(inners) as opened:
         reader = open_backend(_READER)  # the files tell what models take, also where other backends run them
-        signatures = {f.name: _signature(reader, models, (f.name, f.variants[0].name)) for f in catalog.families}
+        signatures = {
+            f.name: _signature(reader, models, VariantKey(f.name, f.variants[0].name)) for f in catalog.families
+        }
         platforms = [
             await opened[device].opened() if device in opened else open_backend(found).versions.name
             for device, found in devices.items()
@@ -84,8 +86,8 @@ async def of_this_machine(
 
 
 @contextmanager
-def made_up(
-    profiles: Mapping[str, Profile], catalog: Catalog, models: Models, *, in_processes: bool = False
+def emulated_devices(
+    profiles: Mapping[str, Profile], catalog: Catalog, models: ModelPaths, *, in_processes: bool = False
 ) -> Iterator[Hardware]:
     """Emulated devices, until left: those of ``profiles``, by id; each in a process of its own where that is wanted.
 
@@ -97,7 +99,7 @@ def made_up(
     if known:
         backend = open_backend(_READER)
         signatures |= {family: _signature(backend, models, key) for family, key in known.items()}
-    with Alarm() as alarm:
+    with TimerThread() as alarm:
 
         def executor(device: Device) -> Executor:
             profile = profiles[device.id]
@@ -107,7 +109,7 @@ def made_up(
 
         yield Hardware(
             platform=emulated.NAME,
-            models={(f.name, v.name): NO_MODEL for f in catalog.families for v in f.variants},
+            models={VariantKey(f.name, v.name): NO_MODEL for f in catalog.families for v in f.variants},
             signatures=signatures,
             executor=executor,
             inline_s=0.0,  # one device would hold up all others
@@ -118,7 +120,7 @@ def made_up(
 
 def in_own_processes(
     devices: Iterable[Device], built: Path, slots: Mapping[str, int], *, in_processes: bool
-) -> dict[str, Inner]:
+) -> dict[str, DeviceSpec]:
     """What runs in a process of its own, by device: GPUs always, CPUs where they are to be ``in_processes``."""
     return {
         device.id: OnGpu(device, str(built), slots[device.id]) if device.kind == "gpu" else OnCpu(device)
@@ -128,7 +130,7 @@ def in_own_processes(
 
 
 @contextmanager
-def _processes(inners: Mapping[str, Inner]) -> Iterator[dict[str, ProcessExecutor]]:
+def _processes(inners: Mapping[str, DeviceSpec]) -> Iterator[dict[str, ProcessExecutor]]:
     """Devices in processes, all opened at once; leaving closes those that nobody took out."""
     opened: dict[str, ProcessExecutor] = {}
     try:
@@ -140,7 +142,7 @@ def _processes(inners: Mapping[str, Inner]) -> Iterator[dict[str, ProcessExecuto
             executor.close()
 
 
-def _executor(device: Device, inners: Mapping[str, Inner], opened: dict[str, ProcessExecutor]) -> Executor:
+def _executor(device: Device, inners: Mapping[str, DeviceSpec], opened: dict[str, ProcessExecutor]) -> Executor:
     if device.id not in inners:
         return ThreadExecutor(device, open_backend(device))
     if device.id in opened and not opened[device.id].is_lost:
@@ -148,10 +150,10 @@ def _executor(device: Device, inners: Mapping[str, Inner], opened: dict[str, Pro
     return ProcessExecutor(inners[device.id])
 
 
-def _signature(backend: Backend, models: Models, key: EngineKey) -> Signature:
+def _signature(backend: Backend, models: ModelPaths, key: VariantKey) -> Signature:
     with backend.runner(models[key], key) as runner:
         return runner.signature
 
 
-def _any_model(family: Family, models: Models) -> EngineKey | None:
-    return next((key for variant in family.variants if (key := (family.name, variant.name)) in models), None)
+def _any_model(family: Family, models: ModelPaths) -> VariantKey | None:
+    return next((key for variant in family.variants if (key := VariantKey(family.name, variant.name)) in models), None)

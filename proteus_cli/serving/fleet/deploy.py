@@ -6,18 +6,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.control.breaker import FIRST_ENGINE_RETRY_S, Breaker, Event, State
+from proteus_cli.control.breaker import FIRST_ENGINE_RETRY_S, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Hosted
 from proteus_cli.control.hosting import hosted_by
-from proteus_cli.control.rollout import MAX_UNAVAILABLE_FRAC, Station, keys, next_to_load
+from proteus_cli.control.rollout import MAX_UNAVAILABLE_FRAC, DeviceRollout, keys, next_to_load
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import BuildCancelled, DeviceLost, EngineError, OutOfDeviceMemory
-from proteus_cli.serving.devices.executor import EngineKey, Executor
-from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, Failed, Loader
+from proteus_cli.serving.devices.executor import Executor
+from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, Loader
 from proteus_cli.serving.fleet.model_files import ModelFiles
-from proteus_cli.serving.fleet.worker import INLINE_S, Clock, Endings, Lane
+from proteus_cli.serving.fleet.worker import INLINE_S, Clock, ResultSink, Worker
 from proteus_cli.serving.logs import fields
 
 TIMER_S = 0.001  # uvloop counts in milliseconds
@@ -37,10 +38,10 @@ class Fleet:
         self,
         controller: Controller,
         executors: Mapping[str, Executor],
-        endings: Endings,
+        endings: ResultSink,
         clock: Clock,
         *,
-        models: Mapping[EngineKey, Path],
+        models: Mapping[VariantKey, Path],
         profiles: Mapping[str, Profile],
         signatures: Mapping[str, Signature],
         files: ModelFiles | None = None,
@@ -51,14 +52,14 @@ class Fleet:
         self._controller, self._endings, self._clock = controller, endings, clock
         self._profiles, self._max_unavailable_frac = profiles, max_unavailable_frac
         self.loader = Loader(models, profiles, signatures, files)
-        self.lanes: dict[str, Lane] = {}
+        self.lanes: dict[str, Worker] = {}
         self.breakers = {device: Breaker() for device in executors}
-        self.broken: dict[tuple[str, EngineKey], Breaker] = {}
+        self.broken: dict[tuple[str, VariantKey], Breaker] = {}
         self._changing = asyncio.Lock()
         self.had: dict[str, tuple[Hosted, ...]] = {}  # when they were lost
-        self._stations = {device: Station() for device in executors}
+        self._stations = {device: DeviceRollout() for device in executors}
         for device, executor in executors.items():
-            self.lanes[device] = Lane(
+            self.lanes[device] = Worker(
                 device, controller, executor, endings, clock, self.lanes, self.lose, timer_s, inline_s
             )
             self._listen_to(device, executor)
@@ -127,7 +128,7 @@ class Fleet:
             self._give_up(failures)
         return too_full
 
-    def _is_too_full(self, failed: Failed) -> bool:
+    def _is_too_full(self, failed: FailedLoad) -> bool:
         """It would fit once the device has freed what it has now."""
         return isinstance(failed.error, OutOfDeviceMemory) and bool(self._stations[failed.device].now)
 
@@ -153,7 +154,7 @@ class Fleet:
                 station = stations[device]
                 station.is_loading = False
                 there = self.loader.loaded(device)
-                station.now = tuple(h for h in station.next if (h.family, h.variant) in there)
+                station.now = tuple(h for h in station.next if h.key in there)
             self._give_up(failures)
             self._host(plan)
 
@@ -166,17 +167,17 @@ class Fleet:
         while self.lanes[device].is_busy:
             await asyncio.sleep(TIMER_S)
 
-    def _of_engines(self, failures: Iterable[Failed]) -> list[Failed]:
+    def _of_engines(self, failures: Iterable[FailedLoad]) -> list[FailedLoad]:
         """Those that aren't because a device is lost, which is no reason not to change the plan."""
         found = []
         for failed in failures:
             if isinstance(failed.error, DeviceLost):
-                self.lose(failed.device, Event.HUNG, failed.error.message)
+                self.lose(failed.device, BreakerEvent.HUNG, failed.error.message)
             else:
                 found.append(failed)
         return found
 
-    def _give_up(self, failures: Iterable[Failed]) -> None:
+    def _give_up(self, failures: Iterable[FailedLoad]) -> None:
         """Raise the first of the errors, once all are known; before the first plan there is nothing to plan around."""
         failures = list(failures)
         for failed in failures if self._controller.placements else ():
@@ -193,13 +194,13 @@ class Fleet:
             self._endings.dropped(request)
         self._ask_all()
         for host in hosted:
-            key = host.family, host.variant
+            key = host.key
             if self._is_suspect(host.device, key):
-                self.broken[host.device, key].on(Event.PASSED, self._clock())
+                self.broken[host.device, key].on(BreakerEvent.PASSED, self._clock())
 
-    def _is_suspect(self, device: str, key: EngineKey) -> bool:
+    def _is_suspect(self, device: str, key: VariantKey) -> bool:
         """It was broken there, and is tried again."""
-        return (device, key) in self.broken and self.broken[device, key].state is State.HALF_OPEN
+        return (device, key) in self.broken and self.broken[device, key].state is BreakerState.HALF_OPEN
 
     def _there(self) -> list[str]:
         return [device for device, breaker in self.breakers.items() if breaker.is_closed]
@@ -212,14 +213,14 @@ class Fleet:
             lane.ask()
 
     def _listen_to(self, device: str, executor: Executor) -> None:
-        executor.on_lost = lambda loss: self.lose(device, Event.DIED, loss.message)
+        executor.on_lost = lambda loss: self.lose(device, BreakerEvent.DIED, loss.message)
 
     def _free_what_is_left(self, device: str) -> None:
         self.loader.keep_only(device, self.lanes[device].executor, keys(self._stations[device].now))
 
     # --- devices that are lost, and come back
 
-    def lose(self, device: str, event: Event, reason: str) -> None:
+    def lose(self, device: str, event: BreakerEvent, reason: str) -> None:
         """A device is of no use any more. What ran there is run elsewhere, if there is time for that."""
         breaker, lane = self.breakers[device], self.lanes[device]
         if not breaker.is_closed:
@@ -240,7 +241,7 @@ class Fleet:
             self._endings.dropped(request)
         asyncio.get_running_loop().call_soon(self._ask_all)
 
-    def engine_broke(self, failed: Failed) -> None:
+    def engine_broke(self, failed: FailedLoad) -> None:
         """An engine can't be loaded, or fails on everything: plans do without it for a while.
 
         On its device, or on all where none has it: then it is the model that is to blame. A build that someone stopped
@@ -252,8 +253,8 @@ class Fleet:
         works_elsewhere = any(key in self.loader.loaded(device) for device in self._there() if device != failed.device)
         for device in [failed.device] if works_elsewhere else list(self.lanes):
             breaker = self.broken.setdefault((device, key), Breaker(FIRST_ENGINE_RETRY_S))
-            if breaker.state is not State.OPEN:
-                breaker.on(Event.BROKE, now_s, failed.error.message)
+            if breaker.state is not BreakerState.OPEN:
+                breaker.on(BreakerEvent.BROKE, now_s, failed.error.message)
                 self._controller.broke(device, *key)
         log.error(
             "%s is broken%s: %s", key[1], f" on {failed.device}" if works_elsewhere else "", failed.error.message,
@@ -272,10 +273,10 @@ class Fleet:
                 self.engine_broke(failed)
             there = self.loader.loaded(device)
             station = self._stations[device]
-            station.next = station.now = tuple(h for h in wanted if (h.family, h.variant) in there)
+            station.next = station.now = tuple(h for h in wanted if h.key in there)
             self.lanes[device].use(executor)
             self._listen_to(device, executor)
-            self.breakers[device].on(Event.PASSED, self._clock())
+            self.breakers[device].on(BreakerEvent.PASSED, self._clock())
             self._controller.returned(device)
             self._host(plan)
         log.info("%s is back", device, extra=fields(device=device))

@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
-from proteus_cli.control.breaker import Event, State, patience_s
+from proteus_cli.control.breaker import BreakerEvent, BreakerState, hang_timeout_s
 from proteus_cli.control.controller import Controller
-from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import LatencyTable, Profile
 from proteus_cli.errors import DeviceLost, EngineError, ProteusError
-from proteus_cli.serving.devices.executor import EngineKey, Executor
+from proteus_cli.serving.devices.executor import Executor
 from proteus_cli.serving.fleet.deploy import Fleet
-from proteus_cli.serving.fleet.loading import Failed
+from proteus_cli.serving.fleet.loading import FailedLoad
 from proteus_cli.serving.fleet.worker import Clock
 
 EVERY_S = 0.1
@@ -55,15 +56,15 @@ class Recovery:
         # What has ended while the loop was held up is told before the next look: only who is late twice hangs.
         late = {device for device, lane in self._fleet.lanes.items() if lane.is_hung(now_s)}
         for device in late & self._suspects:
-            self._fleet.lose(device, Event.HUNG, "a batch that should have ended long ago has not")
+            self._fleet.lose(device, BreakerEvent.HUNG, "a batch that should have ended long ago has not")
         self._suspects = late
         for device, breaker in self._fleet.breakers.items():
-            if breaker.state is State.OPEN and now_s >= breaker.retry_s:
-                breaker.on(Event.RETRIED, now_s)
+            if breaker.state is BreakerState.OPEN and now_s >= breaker.retry_s:
+                breaker.on(BreakerEvent.RETRIED, now_s)
                 self._start(device)
         for (device, key), breaker in self._fleet.broken.items():
-            if breaker.state is State.OPEN and now_s >= breaker.retry_s:
-                breaker.on(Event.RETRIED, now_s)
+            if breaker.state is BreakerState.OPEN and now_s >= breaker.retry_s:
+                breaker.on(BreakerEvent.RETRIED, now_s)
                 self._controller.mended(device, *key)
 
     def _start(self, device: str) -> None:
@@ -83,7 +84,7 @@ class Recovery:
             if executor is not None:
                 executor.abandon()
             self._fleet.loader.forget(device)
-            event = Event.DIED if isinstance(error, DeviceLost) else Event.BROKE
+            event = BreakerEvent.DIED if isinstance(error, DeviceLost) else BreakerEvent.BROKE
             reason = error.message if isinstance(error, ProteusError) else repr(error)
             self._fleet.breakers[device].on(event, self._clock(), reason)
             if not isinstance(error, ProteusError):
@@ -98,41 +99,37 @@ class Recovery:
                 return
             try:
                 await loader.load(device, executor, key, rows)
-                await loader.prove(executor, key, rows, patience_s(self._takes_s(device, key, rows)))
+                await loader.prove(executor, key, rows, hang_timeout_s(self._takes_s(device, key, rows)))
             except DeviceLost:
                 raise
             except EngineError as error:
-                self._fleet.engine_broke(Failed(device, key, error))
+                self._fleet.engine_broke(FailedLoad(device, key, error))
             else:
                 works = True
         if not works:
             raise EngineError("no engine works on it")
 
-    def _hopefuls(self, device: str) -> Iterator[tuple[EngineKey, int]]:
+    def _hopefuls(self, device: str) -> Iterator[tuple[VariantKey, int]]:
         """What it had, with the rows of its batches; then what else it could host, what is loaded fastest first."""
         had = self._had(device)
         yield from had.items()
         measured = sorted(self._profiles[device].variants, key=lambda each: each.load_s)
         for each in measured:
-            if each.points and _key(each) not in had and not self._is_out(device, _key(each)):
-                yield _key(each), 1
+            if each.points and each.key not in had and not self._is_out(device, each.key):
+                yield each.key, 1
 
-    def _had(self, device: str) -> dict[EngineKey, int]:
-        keys = {(host.family, host.variant): host.max_batch for host in self._fleet.had.get(device, ())}
+    def _had(self, device: str) -> dict[VariantKey, int]:
+        keys = {host.key: host.max_batch for host in self._fleet.had.get(device, ())}
         return {key: rows for key, rows in keys.items() if not self._is_out(device, key)}
 
-    def _is_out(self, device: str, key: EngineKey) -> bool:
+    def _is_out(self, device: str, key: VariantKey) -> bool:
         breaker = self._fleet.broken.get((device, key))
-        return breaker is not None and breaker.state is State.OPEN
+        return breaker is not None and breaker.state is BreakerState.OPEN
 
-    def _takes_s(self, device: str, key: EngineKey, rows: int) -> float:
+    def _takes_s(self, device: str, key: VariantKey, rows: int) -> float:
         measured = self._profiles[device].of(*key)
         assert measured is not None  # noqa: S101 - else it would not have been planned
         return LatencyTable(measured.points, of=lambda point: point.p95_s)(rows)
-
-
-def _key(measured: VariantProfile) -> EngineKey:
-    return measured.family, measured.variant
 
 
 def _report(probation: "asyncio.Task[None]") -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from proteus_cli.backends.base import Part, Signature
-from proteus_cli.control.breaker import patience_s
+from proteus_cli.control.breaker import hang_timeout_s
 from proteus_cli.control.decision import Hosted
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, EngineError
-from proteus_cli.serving.devices.executor import Batch, BatchResult, EngineKey, Executor
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.logs import fields
 
@@ -25,11 +26,11 @@ log = logging.getLogger("proteus.loading")
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailedLoad:
     """An engine that can't be loaded on a device."""
 
     device: str
-    key: EngineKey
+    key: VariantKey
     error: EngineError
 
 
@@ -41,18 +42,18 @@ class Loader:
 
     def __init__(
         self,
-        models: Mapping[EngineKey, Path],
+        models: Mapping[VariantKey, Path],
         profiles: Mapping[str, Profile],
         signatures: Mapping[str, Signature],
         files: ModelFiles | None = None,
     ) -> None:
         self._models, self._profiles, self._signatures, self._files = models, profiles, signatures, files
-        self._loaded: dict[str, set[EngineKey]] = {device: set() for device in profiles}
+        self._loaded: dict[str, set[VariantKey]] = {device: set() for device in profiles}
 
-    def loaded(self, device: str) -> frozenset[EngineKey]:
+    def loaded(self, device: str) -> frozenset[VariantKey]:
         return frozenset(self._loaded[device])
 
-    def fits(self, device: str, keys: Iterable[EngineKey]) -> bool:
+    def fits(self, device: str, keys: Iterable[VariantKey]) -> bool:
         """Whether a device has the memory for all of these, as far as that is known."""
         profile = self._profiles[device]
         measured = (profile.of(*key) for key in set(keys))
@@ -60,7 +61,7 @@ class Loader:
         return not profile.device.memory_bytes or needed_bytes <= profile.device.memory_bytes
 
     async def load(
-        self, device: str, executor: Executor, key: EngineKey, rows: int, min_limit_s: float = UNHURRIED_S
+        self, device: str, executor: Executor, key: VariantKey, rows: int, min_limit_s: float = UNHURRIED_S
     ) -> None:
         """Load an engine for batches of so many rows beside those that are loaded; nothing to do where it is.
 
@@ -91,32 +92,32 @@ class Loader:
         self,
         hosts: Iterable[Hosted],
         executors: Mapping[str, Executor],
-        is_suspect: Callable[[str, EngineKey], bool],
+        is_suspect: Callable[[str, VariantKey], bool],
         min_limit_s: float,
-    ) -> list[Failed]:
+    ) -> list[FailedLoad]:
         """Load what isn't loaded, all at once, and have what is suspect run a batch; returns what failed."""
 
-        async def load(host: Hosted) -> Failed | None:
-            key, executor = (host.family, host.variant), executors[host.device]
+        async def load(host: Hosted) -> FailedLoad | None:
+            key, executor = host.key, executors[host.device]
             try:
                 await self.load(host.device, executor, key, host.max_batch, min_limit_s)
                 if is_suspect(host.device, key):
-                    await self.prove(executor, key, host.max_batch, patience_s(host.latency(host.max_batch)))
+                    await self.prove(executor, key, host.max_batch, hang_timeout_s(host.latency(host.max_batch)))
             except DeviceLost as error:
-                return Failed(host.device, key, error)
+                return FailedLoad(host.device, key, error)
             except EngineError as error:
                 if key in self._loaded[host.device]:
                     self.unload(host.device, executor, key)
-                return Failed(host.device, key, error)
+                return FailedLoad(host.device, key, error)
             return None
 
         return [failed for failed in await asyncio.gather(*map(load, hosts)) if failed is not None]
 
-    def unload(self, device: str, executor: Executor, key: EngineKey) -> None:
+    def unload(self, device: str, executor: Executor, key: VariantKey) -> None:
         self._loaded[device].remove(key)
         executor.unload(key)
 
-    def keep_only(self, device: str, executor: Executor, keys: Iterable[EngineKey]) -> None:
+    def keep_only(self, device: str, executor: Executor, keys: Iterable[VariantKey]) -> None:
         """Free all others."""
         for key in self._loaded[device].difference(keys):
             self.unload(device, executor, key)
@@ -125,18 +126,18 @@ class Loader:
         """A device is lost, with all that was loaded there."""
         self._loaded[device].clear()
 
-    async def prove(self, executor: Executor, key: EngineKey, rows: int, patience_s: float) -> None:
+    async def prove(self, executor: Executor, key: VariantKey, rows: int, hang_timeout_s: float) -> None:
         """Have a real batch run. Raises `EngineError`, and of these `DeviceLost` where it doesn't end in time."""
         ended: asyncio.Future[BatchResult | Exception] = asyncio.get_running_loop().create_future()
         executor.submit(Batch(key, [_sample(self._signatures[key[0]], rows)], rows), ended.set_result)
         try:
-            result = await asyncio.wait_for(ended, patience_s)
+            result = await asyncio.wait_for(ended, hang_timeout_s)
         except TimeoutError:
-            raise DeviceLost(f"a batch of {key[1]} did not end within {patience_s:.1f} s") from None
+            raise DeviceLost(f"a batch of {key[1]} did not end within {hang_timeout_s:.1f} s") from None
         if isinstance(result, Exception):
             raise result
 
-    def _require_fitting(self, key: EngineKey, signature: Signature) -> None:
+    def _require_fitting(self, key: VariantKey, signature: Signature) -> None:
         family, variant = key
         if not signature.fits(self._signatures[family]):
             raise EngineError(
@@ -144,7 +145,7 @@ class Loader:
                 hint="queries of a family must fit each of its variants",
             )
 
-    def _usual_limit_s(self, device: str, key: EngineKey) -> float:
+    def _usual_limit_s(self, device: str, key: VariantKey) -> float:
         measured = self._profiles[device].of(*key)
         return LIMIT_MULTIPLE * (measured.load_s + measured.build_s) if measured is not None else 0.0
 

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, EngineError
-from proteus_cli.serving.devices.executor import EngineKey
 from proteus_cli.store import model_digest, model_parts
 
 Stamp = tuple[tuple[str, int, int, int], ...]
@@ -22,7 +22,7 @@ class ModelFiles:
     raises `ArtefactError` where a file is missing.
     """
 
-    def __init__(self, models: Mapping[EngineKey, Path], profiles: Mapping[str, Profile]) -> None:
+    def __init__(self, models: Mapping[VariantKey, Path], profiles: Mapping[str, Profile]) -> None:
         self._models = models
         self._digests = {
             (measured.family, measured.variant): measured.model_digest
@@ -32,7 +32,7 @@ class ModelFiles:
         self._parts = {key: model_parts(model) for key, model in models.items()}
         self._known = {key: _stamp(parts) for key, parts in self._parts.items()}
 
-    async def require_measured(self, key: EngineKey) -> Stamp:
+    async def require_measured(self, key: VariantKey) -> Stamp:
         """How the files look now. Raises `EngineError` where they are gone, or aren't those that were measured."""
         model, expected = self._models[key], self._digests.get(key)
         stamp = _stamp(self._parts[key])
@@ -50,7 +50,7 @@ class ModelFiles:
         self._known[key] = stamp
         return stamp
 
-    def require_unchanged(self, key: EngineKey, stamp: Stamp) -> None:
+    def require_unchanged(self, key: VariantKey, stamp: Stamp) -> None:
         """Raise `EngineError` where the files don't look so any more: who knows what was loaded."""
         if _stamp(self._parts[key]) != stamp:
             raise EngineError(f"`{self._models[key]}` was changed while it was loaded.", hint=_HINT)

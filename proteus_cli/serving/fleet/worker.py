@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
-from proteus_cli.control.breaker import Event, patience_s
+from proteus_cli.control.breaker import BreakerEvent, hang_timeout_s
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Drop, HandOver, Idle, Launch, WaitUntil
+from proteus_cli.control.decision import Delegate, Drop, Idle, Launch, WaitUntil
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import DeviceLost, EngineBroken
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor
@@ -25,7 +26,7 @@ RUNWAY_S = 2e-3
 HANDOVER_S = 1e-3  # to a device's own process, on a machine that is not overrun
 
 
-class Endings(Protocol):
+class ResultSink(Protocol):
     """Where requests end."""
 
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None: ...
@@ -39,13 +40,13 @@ class Endings(Protocol):
         ...
 
 
-Report = Callable[[str, Event, str], None]
+LossReport = Callable[[str, BreakerEvent, str], None]
 """Is told a device, what happened to it, and why."""
 
-_TROUBLE: dict[type[Exception], Event] = {DeviceLost: Event.DIED, EngineBroken: Event.BROKE}
+_TROUBLE: dict[type[Exception], BreakerEvent] = {DeviceLost: BreakerEvent.DIED, EngineBroken: BreakerEvent.BROKE}
 
 
-class Lane:
+class Worker:
     """Drives the decisions of one device on the running event loop; ``clock`` is that of the controller.
 
     Where a batch says that it isn't the request's fault but the device's, the batch still counts as running, and
@@ -59,10 +60,10 @@ class Lane:
         device: str,
         controller: Controller,
         executor: Executor,
-        endings: Endings,
+        endings: ResultSink,
         clock: Clock,
-        others: Mapping[str, "Lane"],
-        report: Report,
+        others: Mapping[str, "Worker"],
+        report: LossReport,
         timer_s: float,
         inline_s: float = INLINE_S,
     ) -> None:
@@ -98,7 +99,7 @@ class Lane:
                 case Drop(requests=requests):
                     for request in requests:
                         self._endings.dropped(request)
-                case HandOver(to=other):
+                case Delegate(to=other):
                     self._others[other].ask()
                 case WaitUntil(at_s=at_s):
                     self._wake_s = at_s
@@ -113,7 +114,7 @@ class Lane:
             return False
         launch, started_s = next(iter(self._running.values()))
         takes_s = launch.hosted.latency(launch.rows) * self._controller.pace_of(self.device)
-        return now_s - max(started_s, self._ended_s) > patience_s(takes_s)
+        return now_s - max(started_s, self._ended_s) > hang_timeout_s(takes_s)
 
     @property
     def is_busy(self) -> bool:
@@ -137,7 +138,7 @@ class Lane:
         if not self._running:
             self._counted_s = now_s
         parts = [(request.rows, request.payload.run()) for request in launch.requests]
-        batch = Batch((hosted.family, hosted.variant), parts, launch.rows)
+        batch = Batch(VariantKey(hosted.family, hosted.variant), parts, launch.rows)
         try:
             pace_of = self._controller.pace_of
             if not self._running and hosted.latency(launch.rows) * pace_of(self.device) <= self._inline_s:

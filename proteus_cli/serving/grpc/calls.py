@@ -12,7 +12,7 @@ from proteus_cli.errors import BodyTooLarge, RequestError
 from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, Status, trailers_of
 from proteus_cli.serving.http2.headers import Fields
 from proteus_cli.serving.http2.limits import KIB
-from proteus_cli.serving.http2.sending import Stream
+from proteus_cli.serving.http2.sending import Http2Stream
 from proteus_cli.serving.oip.tensors import Buffer
 from proteus_cli.serving.transport.connections import Connections
 
@@ -31,7 +31,7 @@ _NONE = b""
 class Request:
     """What the header fields of a call say. ``open_call`` makes a call of its method."""
 
-    open_call: "Callable[[Request, Stream], GrpcCall]"
+    open_call: "Callable[[Request, Http2Stream], GrpcCall]"
     fields: Fields
     timeout_s: float | None
     unpacks: bool
@@ -44,7 +44,7 @@ class GrpcCall:
     __slots__ = ("_has_begun", "_is_over", "_kept", "_needed", "_parts", "_reserved", "request", "stream")
     may_idle = True  # between messages
 
-    def __init__(self, request: Request, stream: Stream) -> None:
+    def __init__(self, request: Request, stream: Http2Stream) -> None:
         self.request, self.stream = request, stream
         self._parts: list[Buffer] = []  # of a message that is coming in: so much of what is needed
         self._kept = self._needed = 0
@@ -202,7 +202,7 @@ class UnaryCall(GrpcCall):
     __slots__ = ("_only",)
     may_idle = False
 
-    def __init__(self, request: Request, stream: Stream) -> None:
+    def __init__(self, request: Request, stream: Http2Stream) -> None:
         super().__init__(request, stream)
         self._only: Buffer | None = None
 

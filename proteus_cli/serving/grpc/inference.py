@@ -18,7 +18,7 @@ from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.wire import parsed, split, varint, whole_number
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.tensors import DATATYPE_OF, Buffer, Options, Query
+from proteus_cli.serving.oip.tensors import DATATYPE_OF, Buffer, Query, RequestOptions
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.requests.pending import Answered
 
@@ -44,10 +44,10 @@ class Head:
     sizes: tuple[int, ...]
     rows: int
     outputs: tuple[tuple[int, bool], ...]
-    options: Options
+    options: RequestOptions
 
 
-class Codec:
+class GrpcCodec:
     """Decodes requests for the families of a data plane, and encodes their answers."""
 
     def __init__(self, plane: DataPlane) -> None:
@@ -147,7 +147,7 @@ class Codec:
         )
 
 
-def _sooner(options: Options, timeout_s: float | None) -> Options:
+def _sooner(options: RequestOptions, timeout_s: float | None) -> RequestOptions:
     """With the call's own deadline, where that comes first."""
     if timeout_s is None or (options.timeout_s is not None and options.timeout_s <= timeout_s):
         return options

@@ -11,22 +11,22 @@ from google.protobuf.message import DecodeError
 from proteus_cli import __version__
 from proteus_cli.errors import BadRequest, RequestError, UnknownModel
 from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
-from proteus_cli.serving.grpc.inference import Codec
+from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import message
 from proteus_cli.serving.grpc.reflection import ReflectionCall
 from proteus_cli.serving.grpc.status import STATUS, CallError, Status, plain_http
 from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
 from proteus_cli.serving.http2.headers import Fields
-from proteus_cli.serving.http2.sending import Stream
-from proteus_cli.serving.lifecycle import State
+from proteus_cli.serving.http2.sending import Http2Stream
+from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.models import EXTENSIONS, Models
+from proteus_cli.serving.oip.models import EXTENSIONS, ModelRepository
 from proteus_cli.serving.oip.tensors import Buffer
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import Done, Ending, Pending
+from proteus_cli.serving.requests.pending import InFlightRequest, Result, ResultCallback
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.tracing import Trace, Traces, Tracing
+    from proteus_cli.serving.telemetry.tracing import RequestTrace, Traces, Tracing
 
 SERVICE = "inference.GRPCInferenceService"
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
@@ -44,12 +44,12 @@ class GrpcFrontEnd:
         plane: DataPlane,
         *,
         platform: str,
-        models: Models,
+        models: ModelRepository,
         authorized: Callable[[Headers], bool] | None = None,
         max_message_bytes: int,
         tracing: "Tracing | None" = None,
     ) -> None:
-        self.plane, self.codec = plane, Codec(plane)
+        self.plane, self.codec = plane, GrpcCodec(plane)
         self._platform, self._models, self._authorized = platform, models, authorized
         self._max_message_bytes, self._tracing = max_message_bytes, tracing
         self._methods = {path.encode(): open_call for path, open_call in self._table().items()}
@@ -74,14 +74,14 @@ class GrpcFrontEnd:
                 timeout_s = int(parsed[1]) * _UNIT_S[parsed[2]]
         return Request(open_call, fields, timeout_s, encoding == b"gzip", self._max_message_bytes)
 
-    def open(self, request: Request, stream: Stream) -> GrpcCall:
+    def open(self, request: Request, stream: Http2Stream) -> GrpcCall:
         if self._authorized is not None and not self._authorized(request.fields):
             return _refused(CallError(Status.UNAUTHENTICATED, "no valid token"), request, stream)
         return request.open_call(request, stream)
 
     # Methods
 
-    def _table(self) -> dict[str, Callable[[Request, Stream], GrpcCall]]:
+    def _table(self) -> dict[str, Callable[[Request, Http2Stream], GrpcCall]]:
         """Who handles which path."""
         plain: dict[str, Callable[[Any], dict[str, Any]]] = {
             "ServerLive": lambda _: {"live": True},
@@ -95,7 +95,7 @@ class GrpcFrontEnd:
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
-        table: dict[str, Callable[[Request, Stream], GrpcCall]] = {
+        table: dict[str, Callable[[Request, Http2Stream], GrpcCall]] = {
             f"/{SERVICE}/{name}": partial(
                 PlainCall, message(f"inference.{name}Request"), message(f"inference.{name}Response"), handler
             )
@@ -110,7 +110,7 @@ class GrpcFrontEnd:
             table[f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"] = ReflectionCall
         return table
 
-    def _infer_call(self) -> Callable[[Request, Stream], GrpcCall]:
+    def _infer_call(self) -> Callable[[Request, Http2Stream], GrpcCall]:
         if self._tracing is None:
             return partial(InferCall, self.plane, self.codec)
         traces = self._tracing.of_protocol(
@@ -119,12 +119,12 @@ class GrpcFrontEnd:
         )  # fmt: skip
         return partial(TracedInferCall, traces, self.plane, self.codec)
 
-    def _unknown(self, request: Request, stream: Stream) -> GrpcCall:
+    def _unknown(self, request: Request, stream: Http2Stream) -> GrpcCall:
         path = request.fields[b":path"].decode(errors="replace")
         return _refused(CallError(Status.UNIMPLEMENTED, f"no method {path}"), request, stream)
 
     def is_ready(self) -> bool:
-        return self.plane.lifecycle.state is State.READY
+        return self.plane.lifecycle.state is ServerState.READY
 
     def is_model_ready(self, family: str) -> bool:
         return self.plane.why_unavailable(family) is None
@@ -169,7 +169,7 @@ class PlainCall(UnaryCall):
     __slots__ = ("_answer", "_ask", "_handler")
 
     def __init__(
-        self, ask: Any, answer: Any, handler: Callable[[Any], Mapping[str, Any]], request: Request, stream: Stream
+        self, ask: Any, answer: Any, handler: Callable[[Any], Mapping[str, Any]], request: Request, stream: Http2Stream
     ) -> None:
         super().__init__(request, stream)
         self._ask, self._answer, self._handler = ask, answer, handler
@@ -189,18 +189,18 @@ class InferCall(UnaryCall):
 
     __slots__ = ("_codec", "_pending", "_plane", "_query")
 
-    def __init__(self, plane: DataPlane, codec: Codec, request: Request, stream: Stream) -> None:
+    def __init__(self, plane: DataPlane, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
         super().__init__(request, stream)
         self._plane, self._codec = plane, codec
-        self._pending: Pending | None = None
+        self._pending: InFlightRequest | None = None
 
     def handle(self, message: Buffer) -> None:
         self._submit(message, None)
 
-    def _submit(self, message: Buffer, trace: "Trace | None") -> None:
+    def _submit(self, message: Buffer, trace: "RequestTrace | None") -> None:
         try:
             family, self._query = self._codec.decode(message, self.request.timeout_s)
-            done: Done = self._done
+            done: ResultCallback = self._done
             if trace is not None:
                 trace.asks(family)
                 done = trace.then(done)
@@ -213,7 +213,7 @@ class InferCall(UnaryCall):
         if self._pending is not None:
             self._plane.cancel(self._pending)
 
-    def _done(self, ending: Ending) -> None:
+    def _done(self, ending: Result) -> None:
         self._pending = None
         if isinstance(ending, RequestError):
             self.fail(ending)
@@ -226,7 +226,9 @@ class TracedInferCall(InferCall):
 
     __slots__ = ("_traces",)
 
-    def __init__(self, traces: "Traces", plane: DataPlane, codec: Codec, request: Request, stream: Stream) -> None:
+    def __init__(
+        self, traces: "Traces", plane: DataPlane, codec: GrpcCodec, request: Request, stream: Http2Stream
+    ) -> None:
         super().__init__(plane, codec, request, stream)
         self._traces = traces
 
@@ -254,13 +256,13 @@ class _Refused(GrpcCall):
     def received(self, content: Buffer, *, ended: bool) -> None: ...
 
 
-def _refused(error: CallError, request: Request, stream: Stream) -> GrpcCall:
+def _refused(error: CallError, request: Request, stream: Http2Stream) -> GrpcCall:
     call = _Refused(request, stream)
     call.fail(error)
     return call
 
 
-def _refused_http(status: int, request: Request, stream: Stream) -> GrpcCall:
+def _refused_http(status: int, request: Request, stream: Http2Stream) -> GrpcCall:
     """What is no gRPC call is answered in HTTP."""
     stream.send(b"", b"", plain_http(status))
     return _Refused(request, stream)

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from proteus_cli.errors import BadRequest, RequestError
 from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
-from proteus_cli.serving.grpc.inference import Codec
+from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -17,10 +17,10 @@ from proteus_cli.serving.grpc.messages import (
 )
 from proteus_cli.serving.grpc.status import CallError, Status
 from proteus_cli.serving.http2.limits import MIB
-from proteus_cli.serving.http2.sending import Stream
+from proteus_cli.serving.http2.sending import Http2Stream
 from proteus_cli.serving.oip.tensors import Buffer, Query
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import Ending, Pending
+from proteus_cli.serving.requests.pending import InFlightRequest, Result
 
 _MAX_INSIDE = 256
 _MAX_BACKLOG = 1 * MIB
@@ -35,10 +35,10 @@ class _Turn:
     def __init__(self, call: "StreamInferCall") -> None:
         self.call = call
         self.answer: bytes | None = None
-        self.pending: Pending | None = None
+        self.pending: InFlightRequest | None = None
         self.query: Query | None = None
 
-    def done(self, ending: Ending) -> None:
+    def done(self, ending: Result) -> None:
         self.pending = None
         if isinstance(ending, RequestError) or self.query is None:
             self.answer = _refusal(ending, self.query)
@@ -55,7 +55,7 @@ class StreamInferCall(GrpcCall):
 
     __slots__ = ("_has_ended", "_plane", "_turns", "codec")
 
-    def __init__(self, plane: DataPlane, codec: Codec, request: Request, stream: Stream) -> None:
+    def __init__(self, plane: DataPlane, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
         super().__init__(request, stream)
         self._plane, self.codec = plane, codec
         self._turns = deque[_Turn]()
@@ -118,7 +118,7 @@ class WatchCall(UnaryCall):
 
     __slots__ = ("_is_serving", "_service", "_timer", "_told")
 
-    def __init__(self, is_serving: Callable[[str], bool | None], request: Request, stream: Stream) -> None:
+    def __init__(self, is_serving: Callable[[str], bool | None], request: Request, stream: Http2Stream) -> None:
         super().__init__(request, stream)
         self._is_serving = is_serving
         self._told = ""

@@ -25,9 +25,9 @@ from proteus_cli.serving.http2.frames import (
     StreamFault,
 )
 from proteus_cli.serving.http2.headers import Fields, HeaderBlocks, MalformedRequest
-from proteus_cli.serving.http2.limits import Limits
+from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.http2.reading import FrameReader
-from proteus_cli.serving.http2.sending import Call, Outlet, Stream
+from proteus_cli.serving.http2.sending import Call, Http2Stream, SendQueue
 from proteus_cli.serving.oip.tensors import Buffer
 from proteus_cli.serving.transport.connections import Connections
 
@@ -48,7 +48,7 @@ class Application(Protocol):
 
     def request(self, fields: Fields) -> Any: ...
 
-    def open(self, request: Any, stream: Stream) -> Call:
+    def open(self, request: Any, stream: Http2Stream) -> Call:
         """A call for a new stream; called for each, before any of its data."""
         ...
 
@@ -56,10 +56,10 @@ class Application(Protocol):
 class Http2Connection(asyncio.Protocol):
     """One client."""
 
-    def __init__(self, application: Application, limits: Limits, connections: Connections) -> None:
+    def __init__(self, application: Application, limits: Http2Limits, connections: Connections) -> None:
         self.connections, self._application, self._limits = connections, application, limits
         self.is_closing = self._is_leaving = False
-        self._streams: dict[int, Stream] = {}
+        self._streams: dict[int, Http2Stream] = {}
         self._reader = FrameReader(self, limits.frame_bytes)
         self._blocks = HeaderBlocks(limits, application.request)
         self._block = bytearray()
@@ -78,7 +78,7 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self.outlet = Outlet(self._transport, self._answered)
+        self.outlet = SendQueue(self._transport, self._answered)
         limits = self._limits
         offered = {
             frames.MAX_CONCURRENT_STREAMS: limits.streams,
@@ -230,7 +230,7 @@ class Http2Connection(asyncio.Protocol):
             raise StreamFault(stream_id, Code.PROTOCOL_ERROR) from None
         if len(self._streams) >= self._limits.streams:
             raise StreamFault(stream_id, Code.REFUSED_STREAM)
-        stream = Stream(self, stream_id, self.outlet.stream_window, self._limits.window_bytes)
+        stream = Http2Stream(self, stream_id, self.outlet.stream_window, self._limits.window_bytes)
         self._streams[stream_id] = stream
         stream.call = self._application.open(request, stream)
         if flags & END_STREAM:
@@ -269,7 +269,7 @@ class Http2Connection(asyncio.Protocol):
         if not stream.is_held:
             self.give_room(stream)
 
-    def _open_stream(self, stream_id: int) -> Stream | None:
+    def _open_stream(self, stream_id: int) -> Http2Stream | None:
         """The stream that may still get something; None where what comes for it came too late to matter."""
         self._require_begun(stream_id)
         stream = self._streams.get(stream_id)
@@ -344,14 +344,14 @@ class Http2Connection(asyncio.Protocol):
         self.outlet.control(frames.window_update(0, window - self._receivable))
         self._receivable = window
 
-    def give_room(self, stream: Stream) -> None:
+    def give_room(self, stream: Http2Stream) -> None:
         """Let the client send more on a stream, once it has used half of what it was let."""
         window = self._limits.window_bytes
         if stream.receivable < window >> 1 and not stream.has_ended and stream.id in self._streams:
             self.outlet.control(frames.window_update(stream.id, window - stream.receivable))
             stream.receivable = window
 
-    def _answered(self, stream: Stream) -> None:
+    def _answered(self, stream: Http2Stream) -> None:
         del self._streams[stream.id]
         self._goodwill += 1.0
         if not stream.has_ended:  # the answer doesn't need the rest of the request
@@ -405,7 +405,7 @@ class Http2Connection(asyncio.Protocol):
             stream.call.cancelled()
 
 
-def _end(stream: Stream, payload: Buffer) -> None:
+def _end(stream: Http2Stream, payload: Buffer) -> None:
     """The client has sent all it has to send."""
     stream.has_ended, stream.waits_since_s = True, None
     stream.call.received(payload, ended=True)

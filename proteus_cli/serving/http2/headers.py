@@ -9,7 +9,7 @@ from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from proteus_cli.serving.http2.frames import Code, ConnectionFault
-from proteus_cli.serving.http2.limits import Limits
+from proteus_cli.serving.http2.limits import Http2Limits
 
 Fields = dict[bytes, bytes]
 """A request's header fields by name; values of a name that comes more than once are joined by commas."""
@@ -38,7 +38,7 @@ class HeaderBlocks(Generic[T]):
     §2.2). So as long as no block changes the table, the same bytes say the same, and need not be decoded again.
     """
 
-    def __init__(self, limits: Limits, read: Callable[[Fields], T]) -> None:
+    def __init__(self, limits: Http2Limits, read: Callable[[Fields], T]) -> None:
         self._table = HeaderTable()
         self._max_bytes = limits.header_list_bytes
         self._read = read

@@ -8,7 +8,7 @@ KIB, MIB = 2**10, 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Http2Limits:
     """Sizes in bytes, times in seconds, per connection.
 
     ``goodwill`` is how many frames that ask for nothing (resets, pings, settings, empty data, …) a client may send;

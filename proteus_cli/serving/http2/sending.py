@@ -50,7 +50,7 @@ class Call(Protocol):
         ...
 
 
-class Stream:
+class Http2Stream:
     """One request and its answer. ``sendable`` and ``receivable`` are what its two windows have left, in bytes."""
 
     __slots__ = (
@@ -87,19 +87,19 @@ class Stream:
         self.is_held = is_held
 
 
-class Outlet:
+class SendQueue:
     """Sends frames as far as the peer's windows and the socket take them; the rest waits, stream by stream in turn.
 
     ``finished`` is told of each stream whose answer is sent. What waits is at most what calls have handed over.
     """
 
-    def __init__(self, transport: asyncio.Transport, finished: Callable[[Stream], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, finished: Callable[[Http2Stream], None]) -> None:
         self._transport, self._finished = transport, finished
         self.sendable = DEFAULT_WINDOW
         self.stream_window = DEFAULT_WINDOW
         self.frame_bytes = DEFAULT_FRAME
         self.is_paused = False
-        self.waiting: dict[int, Stream] = {}
+        self.waiting: dict[int, Http2Stream] = {}
         self._table_update = b""
         self.updates_due = 0  # window updates that the peer may send for what it got; a few bytes aren't worth any
         self._unsent: list[bytes] = []
@@ -123,7 +123,7 @@ class Outlet:
             if not self._transport.is_closing():
                 self._transport.write(content)
 
-    def send(self, stream: Stream, head: bytes, body: bytes, trailers: bytes) -> None:
+    def send(self, stream: Http2Stream, head: bytes, body: bytes, trailers: bytes) -> None:
         size = len(body)
         if (
             size > self.sendable
@@ -149,7 +149,7 @@ class Outlet:
         if trailers:
             self._finished(stream)
 
-    def _send_later(self, stream: Stream, head: bytes, body: bytes, trailers: bytes) -> None:
+    def _send_later(self, stream: Http2Stream, head: bytes, body: bytes, trailers: bytes) -> None:
         if head:
             self._send_headers(stream.id, head, END_HEADERS)
         if stream.queue is None:
@@ -173,11 +173,11 @@ class Outlet:
             for stream in tuple(self.waiting.values()):
                 progresses |= self._push(stream)
 
-    def _push_all(self, stream: Stream) -> None:
+    def _push_all(self, stream: Http2Stream) -> None:
         while stream.queue is not None and self._push(stream):
             pass
 
-    def _push(self, stream: Stream) -> bool:
+    def _push(self, stream: Http2Stream) -> bool:
         """Send a frame of what the stream has waiting; False where it may not send any."""
         queue = stream.queue
         if queue is None or self.is_paused:
@@ -200,11 +200,11 @@ class Outlet:
             self._finished(stream)
         return True
 
-    def forget(self, stream: Stream) -> None:
+    def forget(self, stream: Http2Stream) -> None:
         self.waiting.pop(stream.id, None)
         stream.queue = None
 
-    def widen(self, increment: int, stream: Stream | None) -> None:
+    def widen(self, increment: int, stream: Http2Stream | None) -> None:
         """The peer takes so many bytes more: on the connection, or on a stream. Raises where that is too many."""
         if stream is None:
             was_shut = self.sendable <= 0
@@ -219,7 +219,7 @@ class Outlet:
             raise StreamFault(stream.id, Code.FLOW_CONTROL_ERROR)
         self._push_all(stream)
 
-    def set(self, name: int, value: int, streams: Iterable[Stream]) -> None:
+    def set(self, name: int, value: int, streams: Iterable[Http2Stream]) -> None:
         """The peer wants a setting (RFC 9113 §6.5.2); a change of the window is one of all its streams."""
         if name == INITIAL_WINDOW_SIZE:
             change, self.stream_window = value - self.stream_window, value

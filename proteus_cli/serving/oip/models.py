@@ -28,7 +28,7 @@ _FAILURES = tuple(outcome for outcome in Outcome if outcome is not Outcome.SERVE
 Document = dict[str, Any]
 
 
-class Models:
+class ModelRepository:
     """The families of the catalog as Triton would see them: each a model of one version.
 
     ``platform`` names the backend; ``stubs`` are families whose signature is made up; ``unix_s`` tells the time of day.

@@ -37,7 +37,7 @@ VALUE_BYTES = 64  # of a number in JSON, with its brackets and indentation; its 
 OTHER_BYTES = 64 * 1024  # of all else in a request
 
 
-class Options(msgspec.Struct, frozen=True, gc=False):
+class RequestOptions(msgspec.Struct, frozen=True, gc=False):
     """What a request may ask for beside its tensors; None and 0 stand for the family's own."""
 
     timeout_s: float | None = None
@@ -45,7 +45,7 @@ class Options(msgspec.Struct, frozen=True, gc=False):
     min_accuracy: float = 0.0
 
 
-DEFAULTS = Options()
+DEFAULTS = RequestOptions()
 
 
 class Query(msgspec.Struct, frozen=True, eq=False):
@@ -57,7 +57,7 @@ class Query(msgspec.Struct, frozen=True, eq=False):
     inputs: tuple[Buffer, ...]
     rows: int
     outputs: tuple[tuple[int, bool], ...]
-    options: Options = DEFAULTS
+    options: RequestOptions = DEFAULTS
     id: str | None = None
 
 
@@ -67,11 +67,11 @@ def max_bytes(signature: Signature, rows: int) -> int:
     return rows * row_values * VALUE_BYTES + OTHER_BYTES
 
 
-def options(parameters: Mapping[str, Any]) -> Options:
+def options(parameters: Mapping[str, Any]) -> RequestOptions:
     """Read ``timeout`` (µs), ``priority`` and ``min_accuracy``; others are passed over. Raises `BadRequest`."""
     if not parameters:
         return DEFAULTS
-    return Options(_timeout_s(parameters), _priority(parameters), _min_accuracy(parameters))
+    return RequestOptions(_timeout_s(parameters), _priority(parameters), _min_accuracy(parameters))
 
 
 def _timeout_s(parameters: Mapping[str, Any]) -> float | None:

@@ -26,13 +26,13 @@ from proteus_cli.errors import (
     UnknownModel,
 )
 from proteus_cli.serving.devices.executor import BatchResult
-from proteus_cli.serving.fleet.worker import Clock, Lane
-from proteus_cli.serving.lifecycle import Lifecycle, State
-from proteus_cli.serving.logs import Seldom, fields
+from proteus_cli.serving.fleet.worker import Clock, Worker
+from proteus_cli.serving.lifecycle import Lifecycle, ServerState
+from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.oip.tensors import Query, is_finite
 from proteus_cli.serving.requests.counts import Tally, family_counts
-from proteus_cli.serving.requests.deadlines import Deadlines
-from proteus_cli.serving.requests.pending import Answered, AnsweredBatch, Done, Ending, Pending
+from proteus_cli.serving.requests.deadlines import TimingWheel
+from proteus_cli.serving.requests.pending import Answered, AnsweredBatch, InFlightRequest, Result, ResultCallback
 
 if TYPE_CHECKING:
     from proteus_cli.control.drift import Drift
@@ -71,14 +71,14 @@ class DataPlane:
         self.slo_s, self.best_accuracy, self.max_rows = catalog.slo_s(), best_accuracy, max_rows
         self.counts = family_counts(self.slo_s, max_rows)
         self.refusals: Counter[str] = Counter()  # requests that did not come in, by error
-        self._seldom = Seldom(clock)
+        self._seldom = LogRateLimiter(clock)
         self.inside = 0
         self.unloaded: set[str] = set()
-        self.lanes: Mapping[str, Lane] = {}  # set once the fleet exists
+        self.lanes: Mapping[str, Worker] = {}  # set once the fleet exists
         self.drift: Drift | None = None  # set where profiles are compared with what batches take
         self._refuses_non_finite = refuses_non_finite
         self._ids = count()
-        self._deadlines = Deadlines(clock, self._expired)
+        self._deadlines = TimingWheel(clock, self._expired)
         self._to_ask: dict[str, None] = {}
 
     def require_family(self, name: str) -> Signature:
@@ -90,7 +90,7 @@ class DataPlane:
 
     def why_unavailable(self, family: str) -> str | None:
         """Why a family can't be asked for answers now; None where it can."""
-        if self.lifecycle.state is not State.READY:
+        if self.lifecycle.state is not ServerState.READY:
             return f"the server is {self.lifecycle.state}"
         if family in self.unloaded:
             return "unloaded"
@@ -104,7 +104,7 @@ class DataPlane:
 
     async def infer(self, family: str, query: Query) -> Answered:
         """Answer one request by its deadline. Raises the `RequestError` of how it ended."""
-        ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         pending = self.submit(family, query, ended.set_result)
         try:
             ending = await ended
@@ -115,12 +115,12 @@ class DataPlane:
             raise ending
         return ending
 
-    def submit(self, family: str, query: Query, done: Done) -> Pending:
+    def submit(self, family: str, query: Query, done: ResultCallback) -> InFlightRequest:
         """Take a request in; ``done`` is told its ending, never before this returns.
 
         Raises the `RequestError` of a request that does not come in.
         """
-        if self.lifecycle.state is not State.READY:
+        if self.lifecycle.state is not ServerState.READY:
             self.lifecycle.require_ready()
         if family in self.unloaded:
             raise NotReady(f"`{family}` is unloaded")
@@ -131,7 +131,7 @@ class DataPlane:
             raise BadRequest("the inputs hold NaN or infinity, which this server refuses")
         now_s, slo_s = self.clock(), self.slo_s[family]
         deadline_s = now_s + (slo_s if options.timeout_s is None else options.timeout_s)
-        pending = Pending(query.inputs, done, deadline_s)
+        pending = InFlightRequest(query.inputs, done, deadline_s)
         request = Request(
             next(self._ids), family, now_s, deadline_s, rows, pending, slo_s, options.priority, options.min_accuracy
         )
@@ -145,7 +145,7 @@ class DataPlane:
             self._ask_later(device)
         return pending
 
-    def cancel(self, pending: Pending) -> None:
+    def cancel(self, pending: InFlightRequest) -> None:
         """Nobody waits for this request any more: it is not run, unless it runs already. Harmless once it has ended."""
         if pending.has_ended:
             return
@@ -167,12 +167,12 @@ class DataPlane:
         now_s, hosted = self.clock(), launch.hosted
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self.is_emulated)
         broken = self._broken_rows(result)
-        told: list[tuple[Done, Ending]] = []
+        told: list[tuple[ResultCallback, Result]] = []
         served = rows_served = first = 0
         waits_s: list[float] = []
         served_waited_s = 0.0
         for place, request in enumerate(launch.requests):
-            pending: Pending = request.payload
+            pending: InFlightRequest = request.payload
             last = first + request.rows
             if pending.has_ended:
                 pass
@@ -209,7 +209,7 @@ class DataPlane:
 
     def dropped(self, request: Request) -> None:
         """The controller has given a request up."""
-        pending: Pending = request.payload
+        pending: InFlightRequest = request.payload
         if not pending.has_ended:
             self.counts[request.family].ended(Outcome.DROPPED)
             self._warn(request.family, MISSING)
@@ -227,7 +227,7 @@ class DataPlane:
 
         One that was running on two devices when they were lost may be what they were lost for.
         """
-        pending: Pending = request.payload
+        pending: InFlightRequest = request.payload
         if pending.has_ended:
             return False
         counts = self.counts[request.family]
@@ -293,7 +293,7 @@ class DataPlane:
         self.counts[request.family].ended(Outcome.FAILED, hosted.variant, hosted.device)
         self._leave(request.payload, ending)
 
-    def _expired(self, pending: Pending) -> None:
+    def _expired(self, pending: InFlightRequest) -> None:
         """The deadline of a request has passed; it may still wait or run, but nobody waits for it."""
         assert pending.request is not None  # noqa: S101 - it has not ended
         is_late, request = pending.is_running, pending.request
@@ -303,7 +303,7 @@ class DataPlane:
         self._warn(request.family, MISSING)
         self._leave(pending, _late() if is_late else _dropped())
 
-    def _leave(self, pending: Pending, ending: RequestError) -> None:
+    def _leave(self, pending: InFlightRequest, ending: RequestError) -> None:
         """A request that came in ends unanswered."""
         request = pending.request
         assert request is not None  # noqa: S101 - it has not ended
@@ -333,7 +333,7 @@ def _late() -> DeadlineExceeded:
     return DeadlineExceeded("the deadline passed while the batch was running", is_late=True)
 
 
-def _tell(done: Done, ending: Ending) -> None:
+def _tell(done: ResultCallback, ending: Result) -> None:
     try:
         done(ending)
     except Exception:  # the others of its batch, and those whose time is over, must be told all the same

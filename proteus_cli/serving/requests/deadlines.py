@@ -3,28 +3,28 @@
 import asyncio
 from collections.abc import Callable
 
-from proteus_cli.serving.requests.pending import Pending
+from proteus_cli.serving.requests.pending import InFlightRequest
 
 ROUND_S = 0.005
 FURTHEST = 200  # rounds: what is due later is looked at again then, so that what has ended is not kept for long
 
 
-class Deadlines:
+class TimingWheel:
     """Tells of each request that has not ended by its deadline, at most `ROUND_S` and a timer's resolution late."""
 
-    def __init__(self, clock: Callable[[], float], expired: Callable[[Pending], None]) -> None:
+    def __init__(self, clock: Callable[[], float], expired: Callable[[InFlightRequest], None]) -> None:
         self._clock, self._expired = clock, expired
-        self._rounds: dict[int, list[Pending]] = {}
+        self._rounds: dict[int, list[InFlightRequest]] = {}
         self._done = 0  # the last round that was looked at
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, pending: Pending, now_s: float) -> None:
+    def watch(self, pending: InFlightRequest, now_s: float) -> None:
         if self._timer is None:
             self._done = int(now_s / ROUND_S)
             self._timer = asyncio.get_running_loop().call_later(ROUND_S, self._look)
         self._put(pending)
 
-    def _put(self, pending: Pending) -> None:
+    def _put(self, pending: InFlightRequest) -> None:
         due = min(int(pending.deadline_s / ROUND_S) + 1, self._done + FURTHEST)
         if due in self._rounds:
             self._rounds[due].append(pending)

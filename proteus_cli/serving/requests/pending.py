@@ -64,25 +64,25 @@ class Answered(msgspec.Struct, frozen=True, eq=False):
         return tuple(values[self.first : self.first + self.rows] for values in self.batch.outputs)
 
 
-Ending = Answered | RequestError
-Done = Callable[[Ending], None]
+Result = Answered | RequestError
+ResultCallback = Callable[[Result], None]
 
 
-class Pending(msgspec.Struct, eq=False):
+class InFlightRequest(msgspec.Struct, eq=False):
     """A request that is inside. ``done`` is told its ending, once, unless the client is gone by then.
 
     Its deadline may pass, or its client vanish, while it still waits or runs: it has ended then all the same.
     """
 
     inputs: tuple[Buffer, ...]
-    done: Done
+    done: ResultCallback
     deadline_s: float
     request: Request | None = None
     has_ended: bool = False
     is_running: bool = False
     runs: int = 0
 
-    def end(self) -> Done:
+    def end(self) -> ResultCallback:
         """It has ended, and whom to tell. Lets go of the request, which the garbage collector doesn't see."""
         done, self.done = self.done, _nobody
         self.has_ended, self.request = True, None
@@ -101,5 +101,5 @@ class Pending(msgspec.Struct, eq=False):
         self.is_running = False
 
 
-def _nobody(_ending: Ending) -> None:
+def _nobody(_ending: Result) -> None:
     """The client is gone, or has been told already."""

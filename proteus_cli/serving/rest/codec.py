@@ -86,7 +86,7 @@ _flat = msgspec.json.Decoder(_FlatRequest)
 _encode = msgspec.json.Encoder().encode
 
 
-class Codec:
+class RestCodec:
     """The requests and answers of one family, of ``max_rows`` rows at most.
 
     ``max_bytes``: more can't be needed for that many rows, so a larger body is refused before it is looked at. Without

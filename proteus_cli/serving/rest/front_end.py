@@ -32,12 +32,12 @@ from proteus_cli.serving.http1.compression import packed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import Ending
-from proteus_cli.serving.rest.codec import Codec
+from proteus_cli.serving.requests.pending import Result
+from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.pages import INFER, Pages
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.tracing import Trace, Tracing
+    from proteus_cli.serving.telemetry.tracing import RequestTrace, Tracing
 
 log = logging.getLogger("proteus.http")
 
@@ -75,13 +75,13 @@ class HttpFrontEnd:
             f"POST {INFER}", {"http.request.method": "POST", "http.route": INFER},
             code="http.response.status_code", ok=_OK, codes=STATUS,
         )  # fmt: skip
-        self._families: dict[bytes, tuple[str, Codec]] = {}
+        self._families: dict[bytes, tuple[str, RestCodec]] = {}
         self._tasks: set[asyncio.Future[None]] = set()  # the loop alone would let go of them
         for family, signature in plane.signatures.items():
             self._add(family, signature)
 
     def _add(self, family: str, signature: Signature) -> None:
-        known = (family, Codec(family, signature, self._plane.max_rows[family]))
+        known = (family, RestCodec(family, signature, self._plane.max_rows[family]))
         for version in ("", f"/versions/{oip.VERSION}"):
             self._families[f"/v2/models/{family}{version}/infer".encode()] = known
 
@@ -133,7 +133,7 @@ class HttpFrontEnd:
             log.exception("a bug while handling %r %r", exchange.method, exchange.target)
             exchange.respond(500, JSON, b'{"error":"internal error"}')
 
-    def _infer(self, exchange: Exchange, family: str, codec: Codec) -> None:
+    def _infer(self, exchange: Exchange, family: str, codec: RestCodec) -> None:
         if self._traces is not None:
             headers = exchange.headers
             trace = self._traces.begin(headers.get(b"traceparent"), headers.get(b"tracestate"))
@@ -143,7 +143,7 @@ class HttpFrontEnd:
         query = self._query(exchange, codec)
         exchange.pending = self._plane.submit(family, query, partial(self._ended, exchange, codec, query, b""))
 
-    def _infer_traced(self, exchange: Exchange, family: str, codec: Codec, trace: "Trace") -> None:
+    def _infer_traced(self, exchange: Exchange, family: str, codec: RestCodec, trace: "RequestTrace") -> None:
         """The same, with a trace; the answer tells which."""
         trace.asks(family)
         try:
@@ -155,7 +155,7 @@ class HttpFrontEnd:
             trace.refused(error)
             raise
 
-    def _query(self, exchange: Exchange, codec: Codec) -> oip.Query:
+    def _query(self, exchange: Exchange, codec: RestCodec) -> oip.Query:
         headers, body = exchange.headers, exchange.body
         if b"content-encoding" in headers:
             body = unpacked(body, headers[b"content-encoding"], min(self._max_body_bytes, codec.max_bytes))
@@ -164,7 +164,7 @@ class HttpFrontEnd:
         length = headers.get(JSON_LENGTH)
         return codec.decode(body, None if length is None else _whole_number(length))
 
-    def _ended(self, exchange: Exchange, codec: Codec, query: oip.Query, headers: bytes, ending: Ending) -> None:
+    def _ended(self, exchange: Exchange, codec: RestCodec, query: oip.Query, headers: bytes, ending: Result) -> None:
         if isinstance(ending, RequestError):
             refuse(exchange, ending, headers)
             return

@@ -9,16 +9,16 @@ import msgspec
 
 from proteus_cli import __version__
 from proteus_cli.errors import BadRequest, MethodNotAllowed, NotFound, UnknownModel
-from proteus_cli.serving.adaptation.manual_plans import ByHand
+from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.http1.compression import packed
 from proteus_cli.serving.http1.exchange import JSON, NOT_MODIFIED, Exchange
-from proteus_cli.serving.lifecycle import State
+from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.models import EXTENSIONS, Models
+from proteus_cli.serving.oip.models import EXTENSIONS, ModelRepository
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.site import AT, FILES, INDEX, Site
-from proteus_cli.serving.telemetry.history import History
+from proteus_cli.serving.telemetry.history import MetricsSampler
 from proteus_cli.serving.telemetry.metrics import Metrics
 
 INFER = "/v2/models/{model}/infer"
@@ -80,13 +80,13 @@ class Pages:
     def __init__(
         self,
         plane: DataPlane,
-        models: Models,
+        models: ModelRepository,
         metrics: Metrics,
         *,
         platform: str,
         status: Callable[[], dict[str, Any]],
-        by_hand: ByHand,
-        history: History,
+        by_hand: ManualPlans,
+        history: MetricsSampler,
         needs_token: bool = False,
     ) -> None:
         self._plane, self._models, self._platform, self._status = plane, models, platform, status
@@ -200,7 +200,7 @@ class Pages:
         raise UnknownModel(f"no model `{self._model(asked)}` of that version")
 
     def _is_ready(self) -> bool:
-        return self._plane.lifecycle.state is State.READY
+        return self._plane.lifecycle.state is ServerState.READY
 
 
 def _respond(exchange: Exchange, path: str, page: Page) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from proteus_cli.domain.plan import Plan
-from proteus_cli.serving.lifecycle import State
+from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.telemetry.history import DEVICE_DIGITS, FAMILY_DIGITS
-from proteus_cli.serving.telemetry.present import EventKind
+from proteus_cli.serving.telemetry.present import ServerEventKind
 
 Json = dict[str, Any]
 
@@ -199,7 +199,7 @@ _PLAN_STATUS = _object(
 
 _STATUS = _object(
     {
-        "state": {"type": "string", "enum": [state.value for state in State]},
+        "state": {"type": "string", "enum": [state.value for state in ServerState]},
         "policy": _TEXT,
         "replan": _TEXT | {"description": "`off`, `auto`, or `period=10s`."},
         "emulated": {"type": "boolean", "description": "The devices are: no time here was measured."},
@@ -302,7 +302,7 @@ _HISTORY = _object(
         "every_s": _NUMBER,
         "keeps_s": _NUMBER,
         "version": _TEXT,
-        "state": {"type": "string", "enum": [state.value for state in State]},
+        "state": {"type": "string", "enum": [state.value for state in ServerState]},
         "policy": _TEXT,
         "emulated": {"type": "boolean", "description": "The devices are: no time here was measured."},
         "inside": _COUNT | {"description": "Requests that wait or run."},
@@ -316,7 +316,7 @@ _HISTORY = _object(
             _object(
                 {
                     "at_s": _NUMBER,
-                    "kind": {"type": "string", "enum": [kind.value for kind in EventKind]},
+                    "kind": {"type": "string", "enum": [kind.value for kind in ServerEventKind]},
                     "text": _TEXT,
                 },
                 closed=True,

@@ -12,10 +12,10 @@ from proteus_cli.control.drift import Drift
 from proteus_cli.control.hosting import slots_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.adaptation.loop import Adaptation
-from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanHistory
+from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Reprofiling
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
-from proteus_cli.serving.devices.hardware import Hardware, made_up, of_this_machine
+from proteus_cli.serving.devices.hardware import Hardware, emulated_devices, local_devices
 from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.fleet.failover import Recovery
 from proteus_cli.serving.fleet.model_files import ModelFiles
@@ -30,12 +30,12 @@ log = logging.getLogger("proteus.server")
 async def hardware_of(deployment: Deployment) -> AsyncIterator[Hardware]:
     catalog, models, in_processes = deployment.catalog, deployment.models, deployment.in_processes
     if deployment.emulated:
-        with made_up(deployment.profiles, catalog, models, in_processes=in_processes) as hardware:
+        with emulated_devices(deployment.profiles, catalog, models, in_processes=in_processes) as hardware:
             yield hardware
     else:
         devices = {device.id: device for device in deployment.devices}
         built, slots = deployment.built, slots_of(devices, deployment.profiles)
-        async with of_this_machine(devices, catalog, models, built, slots, in_processes=in_processes) as hardware:
+        async with local_devices(devices, catalog, models, built, slots, in_processes=in_processes) as hardware:
             yield hardware
 
 
@@ -121,7 +121,7 @@ async def reprofiling(
     correcting.write()
 
 
-def _journal(history: PlanHistory | None, plane: DataPlane) -> Callable[[Adopted], None] | None:
+def _journal(history: PlanJournal | None, plane: DataPlane) -> Callable[[Adopted], None] | None:
     if history is None:
         return None
     return lambda adopted: history.began(adopted, plane.tallies())

@@ -7,15 +7,14 @@ from pathlib import Path
 
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.rollout import MAX_UNAVAILABLE_FRAC
-from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Origin
 from proteus_cli.serving.adaptation.manual_plans import PlanSource
-from proteus_cli.serving.adaptation.plan_journal import PlanHistory
+from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.solver_process import Replanner
-from proteus_cli.serving.devices.executor import EngineKey
 from proteus_cli.serving.transport.tokens import Tokens
 
 
@@ -48,7 +47,7 @@ class Deployment:
     Where devices are ``emulated``, only those of the models that are there; none is run. Devices other than GPUs run in
     threads of the server, or ``in_processes`` of their own. ``source`` is where plans come from that people apply.
     ``built`` is where engines for GPUs are kept. ``replanning`` is the re-planning as it was asked for; a solve takes
-    ``solve_limit_s`` at most. No more of a family's capacity than ``max_unavailable_frac`` is away at once while devices
+    ``solve_limit_s`` at most. At most ``max_unavailable_frac`` of a family's capacity is away at once while devices
     change what they host. What a profile is wrong in for ``drift_after_s`` is re-estimated (0: never), and written back
     where the server ``records``. ``history`` is None where none is kept. ``origin`` and ``reason`` are those of the
     plan.
@@ -58,7 +57,7 @@ class Deployment:
     catalog: Catalog
     profiles: Mapping[str, Profile]
     devices: Sequence[Device]
-    models: Mapping[EngineKey, Path]
+    models: Mapping[VariantKey, Path]
     policy: Policy
     replan: Replanner
     source: PlanSource
@@ -68,7 +67,7 @@ class Deployment:
     solve_limit_s: float = 2.0
     drift_after_s: float = 60.0
     records: bool = False
-    history: PlanHistory | None = None
+    history: PlanJournal | None = None
     origin: Origin = "start"
     reason: str = "the plan that the server was started with"
     in_processes: bool = False

@@ -22,24 +22,24 @@ from proteus_cli.domain.profile import best_accuracy
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BackendUnavailable
 from proteus_cli.serving.adaptation.loop import hosts
-from proteus_cli.serving.adaptation.manual_plans import ByHand, Served
+from proteus_cli.serving.adaptation.manual_plans import ManualPlans, Served
 from proteus_cli.serving.devices.hardware import Hardware
 from proteus_cli.serving.fleet.worker import RUNWAY_S
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
 from proteus_cli.serving.http1.connection import HttpConnection
 from proteus_cli.serving.http1.limits import HttpLimits
 from proteus_cli.serving.http2.connection import Http2Connection
-from proteus_cli.serving.http2.limits import Limits
-from proteus_cli.serving.lifecycle import Event, Lifecycle, StoppedEarly
+from proteus_cli.serving.http2.limits import Http2Limits
+from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent, StoppedEarly
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.models import Models
+from proteus_cli.serving.oip.models import ModelRepository
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.rest.front_end import HttpFrontEnd
 from proteus_cli.serving.rest.pages import Pages
 from proteus_cli.serving.server.assembly import adapting, fleet_of, hardware_of, reprofiling, watching
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
-from proteus_cli.serving.telemetry.history import History
+from proteus_cli.serving.telemetry.history import MetricsSampler
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
 from proteus_cli.serving.telemetry.metrics import Metrics
 from proteus_cli.serving.telemetry.present import Now
@@ -171,8 +171,8 @@ async def _serve_on(
         reprofiling(deployment, plane, adaptation, solver, profiles) as reprofiled,
     ):
         platform = hardware.platform
-        models = Models(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
-        samples = History(plane, clock, adaptation.changes, fleet.states)
+        models = ModelRepository(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
+        samples = MetricsSampler(plane, clock, adaptation.changes, fleet.states)
         server = Server(
             plane=plane,
             fleet=fleet,
@@ -189,7 +189,7 @@ async def _serve_on(
             watching(samples.run()),
             _connections(options) as connections,
         ):
-            by_hand = ByHand(
+            by_hand = ManualPlans(
                 adaptation,
                 lifecycle,
                 deployment.source,
@@ -215,22 +215,22 @@ async def _serve_on(
                     await stack.enter_async_context(accepting(listener, protocols[name], tls))
                 stack.enter_context(_hanging_up(by_hand.hang_up))
                 _keep_what_is_loaded()
-                lifecycle.on(Event.WARMED_UP)
+                lifecycle.on(LifecycleEvent.WARMED_UP)
                 _say_ready(listeners, options, controller.plan, announce, is_emulated=hardware.is_emulated)
                 with view(lambda: samples.now) if view is not None else nullcontext():
                     await stop.wait()
                     stop_s = clock() + options.drain_timeout_s
-                    lifecycle.on(Event.STOPPED)
+                    lifecycle.on(LifecycleEvent.STOPPED)
                     connections.is_draining = True
                     await _drain(plane, stop_s)
             await connections.close(max(GOODBYE_S, stop_s - clock()))
-        lifecycle.on(Event.EMPTIED)
+        lifecycle.on(LifecycleEvent.EMPTIED)
         _say_endings(plane)
 
 
 def _protocols(
     plane: DataPlane,
-    models: Models,
+    models: ModelRepository,
     pages: Pages,
     options: ServerOptions,
     connections: Connections,
@@ -252,7 +252,7 @@ def _protocols(
     lets_in = partial(admits, tokens) if tokens is not None else None
     return {
         "http": lambda: HttpConnection(http, limits, connections, lets_in),
-        "grpc": lambda: Http2Connection(grpc, Limits(), connections),
+        "grpc": lambda: Http2Connection(grpc, Http2Limits(), connections),
     }
 
 

@@ -17,7 +17,7 @@ OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
@@ -28,7 +28,7 @@ class Described:
     """A metric: its name as people ask for it (of histograms without suffix), and the names of its labels."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     text: str
     labels: tuple[str, ...] = ()
 
@@ -65,8 +65,10 @@ class Exposition:
 
     def add_foreign(self, metric: Metric) -> None:
         """A counter or gauge of prometheus_client's own collectors."""
-        kind = Kind(metric.type)
-        self._describe(f"{metric.name}_total" if kind is Kind.COUNTER else metric.name, kind, metric.documentation)
+        kind = MetricKind(metric.type)
+        self._describe(
+            f"{metric.name}_total" if kind is MetricKind.COUNTER else metric.name, kind, metric.documentation
+        )
         for sample in metric.samples:
             form = _form(sample.name, tuple(sample.labels))
             self._lines.append(form % (*_escaped(list(sample.labels.values())), sample.value))
@@ -76,10 +78,10 @@ class Exposition:
         end = "# EOF\n" if self._openmetrics else ""
         return ("".join(self._lines) + end).encode()
 
-    def _describe(self, name: str, kind: Kind, text: str) -> None:
+    def _describe(self, name: str, kind: MetricKind, text: str) -> None:
         """OpenMetrics has counters end in ``_total``, and leaves that away here; Triton's don't."""
         shown: str = kind
-        if self._openmetrics and kind is Kind.COUNTER:
+        if self._openmetrics and kind is MetricKind.COUNTER:
             shown = "counter" if name.endswith("_total") else "unknown"
             name = name.removesuffix("_total")
         self._lines.append(f"# HELP {name} {text}\n# TYPE {name} {shown}\n")

@@ -19,11 +19,11 @@ import numpy.typing as npt
 from proteus_cli import __version__
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.adaptation.loop import Change
+from proteus_cli.serving.adaptation.loop import PlanChange
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.requests.counts import quantile
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.telemetry.present import DeviceNow, Event, EventKind, FamilyNow, Flow, Now
+from proteus_cli.serving.telemetry.present import DeviceNow, FamilyNow, Flow, Now, ServerEvent, ServerEventKind
 
 EVERY_S = 1.0
 SAMPLES = 900
@@ -84,7 +84,7 @@ class _Ring:
         return self._rows.nbytes
 
 
-class History:
+class MetricsSampler:
     """Looks at the counters once a second. ``changes`` of plan are noticed as they come, oldest first.
 
     ``unix_s`` tells the time of day.
@@ -94,7 +94,7 @@ class History:
         self,
         plane: DataPlane,
         clock: Clock,
-        changes: Collection[Change] = (),
+        changes: Collection[PlanChange] = (),
         breakers: Breakers = dict,
         unix_s: Callable[[], float] = time.time,
     ) -> None:
@@ -107,8 +107,8 @@ class History:
         self._at_s = np.zeros(SAMPLES)
         self._taken = 0
         self._looks: deque[_Look] = deque([self._look()], TAIL_SAMPLES + 1)
-        self._events: deque[tuple[int, Event]] = deque(maxlen=EVENTS)
-        self._last_change: Change | None = None
+        self._events: deque[tuple[int, ServerEvent]] = deque(maxlen=EVENTS)
+        self._last_change: PlanChange | None = None
         self._states: dict[str, str] = {}
         self._now = self._make_now()
 
@@ -278,7 +278,7 @@ class History:
         now_s = self._unix_s()
         for change in reversed(new):
             ago_s = min(max(0.0, now_s - change.unix_s), clock_s - self._start_s)  # the time of day may have been set
-            self._note(clock_s - ago_s, EventKind.PLAN, change.reason)
+            self._note(clock_s - ago_s, ServerEventKind.PLAN, change.reason)
             self._last_change = change
 
     def _note_breakers(self, clock_s: float) -> None:
@@ -286,11 +286,13 @@ class History:
         for device in self._devices.names:
             state, reason = breakers.get(device, ("closed", ""))
             if state != self._states.get(device, "closed"):
-                self._note(clock_s, EventKind.DEVICE, f"{device}: {_TOLD.get(state, state)}{reason and f' ({reason})'}")
+                self._note(
+                    clock_s, ServerEventKind.DEVICE, f"{device}: {_TOLD.get(state, state)}{reason and f' ({reason})'}"
+                )
             self._states[device] = state
 
-    def _note(self, clock_s: float, kind: EventKind, text: str) -> None:
-        self._events.append((self._taken, Event(round(clock_s - self._start_s, 3), kind, text)))
+    def _note(self, clock_s: float, kind: ServerEventKind, text: str) -> None:
+        self._events.append((self._taken, ServerEvent(round(clock_s - self._start_s, 3), kind, text)))
 
 
 _TOLD = {"open": "lost", "half-open": "on probation", "closed": "serves again"}

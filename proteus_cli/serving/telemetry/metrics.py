@@ -6,14 +6,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
 from proteus_cli import __version__
-from proteus_cli.control.breaker import State as BreakerState
+from proteus_cli.control.breaker import BreakerState
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.loop import ChangeTotals
-from proteus_cli.serving.lifecycle import State
+from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.counts import FamilyCounts, Histogram
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.telemetry.exposition import OPENMETRICS, TEXT, Described, Exposition, Kind, wants_openmetrics
+from proteus_cli.serving.telemetry.exposition import (
+    OPENMETRICS,
+    TEXT,
+    Described,
+    Exposition,
+    MetricKind,
+    wants_openmetrics,
+)
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
 from proteus_cli.serving.telemetry.status import DEMAND_WINDOW_S, Server
 from proteus_cli.serving.transport.connections import Connections
@@ -22,15 +29,15 @@ Samples = Iterable[tuple[Sequence[str], float]]
 
 
 def _counter(name: str, text: str, *labels: str) -> Described:
-    return Described(name, Kind.COUNTER, text, labels)
+    return Described(name, MetricKind.COUNTER, text, labels)
 
 
 def _gauge(name: str, text: str, *labels: str) -> Described:
-    return Described(name, Kind.GAUGE, text, labels)
+    return Described(name, MetricKind.GAUGE, text, labels)
 
 
 def _histogram(name: str, text: str, *labels: str) -> Described:
-    return Described(name, Kind.HISTOGRAM, text, labels)
+    return Described(name, MetricKind.HISTOGRAM, text, labels)
 
 
 # --- by family
@@ -217,7 +224,7 @@ class Metrics:
         plane, connections = self._plane, self._connections
         exposition.add(BUILD, [((__version__, platform.python_version()), 1)])
         exposition.add(EMULATED, [((), int(plane.is_emulated))])
-        exposition.add(READY, [((), int(plane.lifecycle.state is State.READY))])
+        exposition.add(READY, [((), int(plane.lifecycle.state is ServerState.READY))])
         exposition.add(INSIDE, [((), plane.inside)])
         exposition.add(REFUSED, [((error,), number) for error, number in plane.refusals.items()])
         exposition.add(CONNECTIONS, [((), len(connections))])

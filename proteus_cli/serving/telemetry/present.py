@@ -6,16 +6,16 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class EventKind(StrEnum):
+class ServerEventKind(StrEnum):
     PLAN = "plan"
     DEVICE = "device"
 
 
-class Event(NamedTuple):
+class ServerEvent(NamedTuple):
     """Something that marks a moment: seconds since the server was ready, and what happened, for people."""
 
     at_s: float
-    kind: EventKind
+    kind: ServerEventKind
     text: str
 
 
@@ -76,4 +76,4 @@ class Now:
     families: Mapping[str, FamilyNow]
     devices: Mapping[str, DeviceNow]
     flows: Sequence[Flow]
-    events: Sequence[Event]
+    events: Sequence[ServerEvent]

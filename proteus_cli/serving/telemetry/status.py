@@ -7,12 +7,12 @@ from typing import Any
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.loop import SEEN_WINDOWS_S, Adaptation, hosts
-from proteus_cli.serving.adaptation.plan_journal import PlanHistory
+from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Reprofiling
 from proteus_cli.serving.adaptation.solver_process import SolverState
 from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.telemetry.history import History
+from proteus_cli.serving.telemetry.history import MetricsSampler
 
 DEMAND_WINDOW_S = 1.0
 LAST_FAILURES = 10
@@ -26,10 +26,10 @@ class Server:
     fleet: Fleet
     adaptation: Adaptation
     devices: Mapping[str, Device]
-    samples: History
+    samples: MetricsSampler
     replan: str
     solver: SolverState | None = None
-    history: PlanHistory | None = None
+    history: PlanJournal | None = None
     reprofiling: Reprofiling | None = None
 
 
@@ -134,7 +134,7 @@ def _devices(server: Server) -> dict[str, dict[str, Any]]:
     }
 
 
-def _history(history: PlanHistory | None) -> dict[str, Any] | None:
+def _history(history: PlanJournal | None) -> dict[str, Any] | None:
     if history is None:
         return None
     return {

@@ -42,7 +42,7 @@ from proteus_cli.errors import (
     RequestError,
     UsageError,
 )
-from proteus_cli.serving.requests.pending import Answered, AnsweredBatch, Done, Ending, Pending
+from proteus_cli.serving.requests.pending import Answered, AnsweredBatch, InFlightRequest, Result, ResultCallback
 
 PATH = "/v1/traces"
 EXPORT_S = 5.0  # the longest that sending may take, also at the end
@@ -108,7 +108,7 @@ class Traces:
         self._tracing, self._span, self._attributes = tracing, span, attributes
         self._code, self._codes = code, codes
 
-    def begin(self, traceparent: bytes | None, tracestate: bytes | None) -> "Trace | None":
+    def begin(self, traceparent: bytes | None, tracestate: bytes | None) -> "RequestTrace | None":
         """The trace of a request that has just come in with these headers, or metadata; None: it is not sampled."""
         if traceparent is not None and traceparent.endswith(_NOT_SAMPLED) and len(traceparent) == _LENGTH:
             return None
@@ -121,12 +121,12 @@ class Traces:
             return None
         return self._begin(_NO_PARENT)
 
-    def abandoned(self, pending: Pending) -> None:
+    def abandoned(self, pending: InFlightRequest) -> None:
         """The client of a request is gone. Say so before it is cancelled."""
-        if isinstance(pending.done, Trace):
+        if isinstance(pending.done, RequestTrace):
             pending.done.cancelled()
 
-    def outcome(self, ending: Ending | Exception) -> dict[str, str | int]:
+    def outcome(self, ending: Result | Exception) -> dict[str, str | int]:
         """How a request ended, as attributes of its span."""
         if isinstance(ending, Answered):
             return {self._code: self._codes[Answered], "proteus.outcome": Outcome.SERVED.value}
@@ -135,11 +135,11 @@ class Traces:
         outcome = _outcome(ending)
         return found if outcome is None else {**found, "proteus.outcome": outcome.value}
 
-    def _begin(self, parent: Context) -> "Trace":
-        return Trace(self, self._tracing.tracer, self._span, self._attributes, parent)
+    def _begin(self, parent: Context) -> "RequestTrace":
+        return RequestTrace(self, self._tracing.tracer, self._span, self._attributes, parent)
 
 
-class Trace:
+class RequestTrace:
     """One request, from here to its answer; stands in for the ``done`` that is told of its ending.
 
     ``traceparent`` names its span to others.
@@ -152,7 +152,7 @@ class Trace:
         self._zero_ns = time.time_ns() - time.perf_counter_ns()
         self._span = tracer.start_span(name, parent, SpanKind.SERVER, attributes, start_time=self._now_ns())
         self._submitted_ns = 0
-        self._done: Done | None = None
+        self._done: ResultCallback | None = None
 
     @property
     def traceparent(self) -> bytes:
@@ -163,12 +163,12 @@ class Trace:
         """What it asks is known."""
         self._span.set_attribute("proteus.family", family)
 
-    def then(self, done: Done) -> "Trace":
+    def then(self, done: ResultCallback) -> "RequestTrace":
         """The request is read and goes in; ``done`` will be told its ending."""
         self._done, self._submitted_ns = done, self._now_ns()
         return self
 
-    def __call__(self, ending: Ending) -> None:
+    def __call__(self, ending: Result) -> None:
         assert self._done is not None  # noqa: S101 - `then` comes first
         if isinstance(ending, Answered):
             self._answered(ending)
@@ -204,15 +204,15 @@ class Trace:
 
     def _batch(self, batch: AnsweredBatch, start_ns: int, end_ns: int) -> SpanContext:
         """The span of the batch, a trace of its own; the first of its requests that is sampled makes it."""
-        found: SpanContext | None = batch.memo.get(Trace)
+        found: SpanContext | None = batch.memo.get(RequestTrace)
         if found is None:
             attributes = {**_of_batch(batch), "proteus.family": batch.hosted.family}
             span = self._tracer.start_span("batch", _NO_PARENT, attributes=attributes, start_time=start_ns)
             span.end(end_ns)
-            found = batch.memo[Trace] = span.get_span_context()
+            found = batch.memo[RequestTrace] = span.get_span_context()
         return found
 
-    def _end(self, ending: Ending | Exception) -> None:
+    def _end(self, ending: Result | Exception) -> None:
         self._span.set_attributes(self._traces.outcome(ending))
         if _is_fault(ending):
             self._span.set_status(Status(StatusCode.ERROR))
@@ -260,7 +260,7 @@ def _outcome(error: Exception) -> Outcome | None:
             return None
 
 
-def _is_fault(ending: Ending | Exception) -> bool:
+def _is_fault(ending: Result | Exception) -> bool:
     """Ours, not the client's: what semantic conventions ask to be marked as an error of a server's span."""
     if isinstance(ending, Answered):
         return False

@@ -12,12 +12,13 @@ import numpy as np
 from tiny import CLASSES, INPUTS, looking_up
 
 from proteus_cli.backends.discovery import gpu_devices
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost
-from proteus_cli.serving.devices.executor import Batch, BatchResult, EngineKey
+from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.inner import OnGpu
 
-KEY: EngineKey = ("shapes", "table")
+KEY: VariantKey = VariantKey("shapes", "table")
 POISON = 99.0
 PATIENCE_S = 60.0
 

@@ -18,16 +18,17 @@ from tiny import INPUTS, looking_up, mlp, save_model, tensor
 from proteus_cli.backends.base import Part
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.backends.tensorrt.cuda import primary_context
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceLost
-from proteus_cli.serving.devices.executor import Batch, BatchResult, EngineKey
+from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.gpu import GpuExecutor
 
 MAX_ROWS = 16
-SMALL: EngineKey = ("shapes", "small")
-LARGE: EngineKey = ("shapes", "large")
-TABLE: EngineKey = ("shapes", "table")
-WIDE: EngineKey = ("shapes", "wide")
+SMALL: VariantKey = VariantKey("shapes", "small")
+LARGE: VariantKey = VariantKey("shapes", "large")
+TABLE: VariantKey = VariantKey("shapes", "table")
+WIDE: VariantKey = VariantKey("shapes", "wide")
 WIDE_INPUTS = 65_536  # a batch of them takes longer to copy than to compute
 Rows = npt.NDArray[np.float32]
 
@@ -47,10 +48,10 @@ class Models:
             self.paths[WIDE] = mlp(directory / "wide.onnx", inputs=WIDE_INPUTS, seed=2)
         self._runners = {key: OnnxRuntime(CPU).runner(path).__enter__() for key, path in self.paths.items()}
 
-    def plan(self, key: EngineKey, model: Path) -> bytes:
+    def plan(self, key: VariantKey, model: Path) -> bytes:
         return plan_of(model, MAX_ROWS)
 
-    def answer(self, key: EngineKey, rows: Rows) -> Rows:
+    def answer(self, key: VariantKey, rows: Rows) -> Rows:
         return self._runners[key].infer({"x": rows})["scores"]
 
 
@@ -61,15 +62,15 @@ class Lab:
     told: list[DeviceLost] = field(default_factory=list)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(7))
 
-    async def load(self, key: EngineKey) -> None:
+    async def load(self, key: VariantKey) -> None:
         await self.executor.load(key, self.models.paths[key], MAX_ROWS)
 
-    def rows(self, key: EngineKey = SMALL) -> Rows:
+    def rows(self, key: VariantKey = SMALL) -> Rows:
         """A batch of any size."""
         inputs = WIDE_INPUTS if key == WIDE else INPUTS
         return self.rng.random((int(self.rng.integers(1, MAX_ROWS + 1)), inputs), dtype=np.float32)
 
-    def submit(self, key: EngineKey, parts: Sequence[Part]) -> "asyncio.Future[BatchResult]":
+    def submit(self, key: VariantKey, parts: Sequence[Part]) -> "asyncio.Future[BatchResult]":
         """What comes of a batch; also where it is refused at once."""
         future: asyncio.Future[BatchResult] = asyncio.get_running_loop().create_future()
 
@@ -82,7 +83,7 @@ class Lab:
         self.executor.submit(Batch(key, parts, sum(rows for rows, _ in parts)), done)
         return future
 
-    async def check(self, key: EngineKey, batches: int) -> None:
+    async def check(self, key: VariantKey, batches: int) -> None:
         """Submit batches of all sizes at once; each must be answered as on the CPU."""
         asked = [self.rows(key) for _ in range(batches)]
         results = await asyncio.gather(*(self.submit(key, parts_of(rows)) for rows in asked))

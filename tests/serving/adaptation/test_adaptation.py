@@ -9,7 +9,7 @@ from builders import hosted, make_placement, make_plan, make_request
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.control.replanning import Replan
+from proteus_cli.control.replanning import ReplanRequest
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import EngineError, NoFeasiblePlan
@@ -60,11 +60,11 @@ class World:
             lambda: self.now_s,
             self.journal.append,
         )
-        self.asked: list[Replan] = []
+        self.asked: list[ReplanRequest] = []
         self.answers = list(answers)
         self.before_answer: Callable[[], asyncio.Future[Any]] | None = None
 
-    async def solve(self, wanted: Replan, current: Plan) -> Plan:
+    async def solve(self, wanted: ReplanRequest, current: Plan) -> Plan:
         self.asked.append(wanted)
         if self.before_answer is not None:
             await self.before_answer()

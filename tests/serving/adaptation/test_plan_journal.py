@@ -7,8 +7,8 @@ import pytest
 from builders import make_placement, make_plan
 
 from proteus_cli import store
-from proteus_cli.domain.record import Base, Seen
-from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanHistory, claim, left_behind, records
+from proteus_cli.domain.record import Base, Observation
+from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanJournal, claim, left_behind, records
 from proteus_cli.serving.requests.counts import Tally
 
 PLAN = make_plan(make_placement("cpu0", "a", "a-s"))
@@ -17,11 +17,11 @@ NOTHING = {"a": Tally((0, 0, 0, 0, 0), 0.0)}
 
 
 def adopted(reason: str = "for a test") -> Adopted:
-    return Adopted(PLAN, "demand", reason, Seen({}, {}))
+    return Adopted(PLAN, "demand", reason, Observation({}, {}))
 
 
-def history(directory: Path, *, keep: int = 10, base: Base = BASE, emulated: bool = False) -> PlanHistory:
-    return PlanHistory(directory, base, emulated=emulated, keep=keep, clock=lambda: 0.0)
+def history(directory: Path, *, keep: int = 10, base: Base = BASE, emulated: bool = False) -> PlanJournal:
+    return PlanJournal(directory, base, emulated=emulated, keep=keep, clock=lambda: 0.0)
 
 
 def test_only_the_newest_are_kept_and_nothing_else_is_touched(tmp_path: Path) -> None:

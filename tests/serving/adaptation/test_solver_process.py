@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from builders import make_placement, make_plan
 
-from proteus_cli.control.replanning import Replan
+from proteus_cli.control.replanning import ReplanRequest
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
@@ -20,7 +20,7 @@ from proteus_cli.errors import SolverLost
 from proteus_cli.serving.adaptation.solver_process import SLACK_S, SolverProcess
 
 PLAN = make_plan(make_placement("cpu0", "a", "a-s"), demand_qps={"a": 1.0}, devices=("cpu0",))
-ASKED = Replan({"a": 1.0}, "asked")
+ASKED = ReplanRequest({"a": 1.0}, "asked")
 SOON_S = 20.0
 LIMIT_S = 2.0
 

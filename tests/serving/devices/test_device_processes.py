@@ -25,6 +25,7 @@ from proteus_cli import errors
 from proteus_cli.backends.base import Part, Signature
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.onnxruntime import OnnxRuntime
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import (
     BackendUnavailable,
@@ -35,18 +36,18 @@ from proteus_cli.errors import (
     OutOfDeviceMemory,
     ProteusError,
 )
-from proteus_cli.serving.devices.emulated import Alarm, EmulatedExecutor
-from proteus_cli.serving.devices.executor import Batch, BatchResult, EngineKey, Executor, ThreadExecutor
-from proteus_cli.serving.devices.hardware import of_this_machine
+from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, ThreadExecutor
+from proteus_cli.serving.devices.hardware import local_devices
 from proteus_cli.serving.devices.process import wire
-from proteus_cli.serving.devices.process.child import Teller
+from proteus_cli.serving.devices.process.child import LogForwarder
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
-from proteus_cli.serving.devices.process.inner import Emulated, Inner, OnCpu, OnGpu
-from proteus_cli.serving.devices.process.memory import Slot
+from proteus_cli.serving.devices.process.inner import DeviceSpec, Emulated, OnCpu, OnGpu
+from proteus_cli.serving.devices.process.memory import TransferBuffer
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
-KEY: EngineKey = ("f", "v")
-OTHER: EngineKey = ("f", "other")
+KEY: VariantKey = VariantKey("f", "v")
+OTHER: VariantKey = VariantKey("f", "other")
 PATIENCE_S = 30.0
 SHARED = Path("/dev/shm")  # noqa: S108 - nothing is written to it
 DTYPES = {
@@ -91,7 +92,7 @@ def part(*values: float) -> Part:
     return len(values), (np.repeat(np.array(values, np.float32), INPUTS).tobytes(),)
 
 
-def batch(*parts: Part, key: EngineKey = KEY) -> Batch:
+def batch(*parts: Part, key: VariantKey = KEY) -> Batch:
     return Batch(key, parts or (part(1),), sum(rows for rows, _ in parts) or 1)
 
 
@@ -127,7 +128,7 @@ def descriptors() -> list[str]:
 
 
 @asynccontextmanager
-async def opened(inner: Inner = ON_CPU) -> AsyncIterator[ProcessExecutor]:
+async def opened(inner: DeviceSpec = ON_CPU) -> AsyncIterator[ProcessExecutor]:
     """A device in a process; nothing of it may be left over."""
     executor = ProcessExecutor(inner)
     try:
@@ -212,7 +213,7 @@ def test_an_emulated_device_answers_the_same(tmp_path: Path) -> None:
     async def test() -> None:
         profile = make_profile("v100-0", make_measured("f", "v", 0.9, {1: 0.001, 4: 0.002}, load_s=0.01))
         asked = batch((2, (np.array([1, 2], np.float32).tobytes(),)), (1, (np.array([3], np.float32).tobytes(),)))
-        with Alarm() as alarm:
+        with TimerThread() as alarm:
             here = EmulatedExecutor(profile, {"f": STUB}, time.monotonic, alarm.at)
             async with opened(Emulated(profile, {"f": STUB})) as process:
                 assert await process.load(KEY, tmp_path, 4) == await here.load(KEY, tmp_path, 4)
@@ -573,7 +574,7 @@ def test_devices_of_this_machine_are_in_processes_where_that_is_wanted_and_can_b
         found: dict[bool, set[int | None]] = {}
         for in_processes in (False, True):
             devices, slots = {"cpu0": one, "cpu1": other}, {"cpu0": 1, "cpu1": 1}
-            here = of_this_machine(devices, catalog, models, tmp_path, slots, in_processes=in_processes)
+            here = local_devices(devices, catalog, models, tmp_path, slots, in_processes=in_processes)
             async with here as hardware:
                 assert hardware.platform == "onnxruntime"
                 executors = [hardware.executor(one) for _ in range(2)]  # nobody asks for the other
@@ -611,7 +612,7 @@ def test_messages_of_any_size_come_whole_and_with_their_descriptors() -> None:
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sender = wire.Channel(ends[0], wire.TO_PROCESS)
     receiver = wire.Channel(ends[1], wire.FROM_PROCESS)
-    slot = Slot()
+    slot = TransferBuffer()
     slot.outgoing(3)[:3] = b"abc"
     for size, sent in ((10, slot.take_unsent()), (10**6, ()), (0, ())):
         message = wire.Failed(7, wire.Failure("EngineError", "x" * size))
@@ -621,7 +622,7 @@ def test_messages_of_any_size_come_whole_and_with_their_descriptors() -> None:
         assert found[0] == message
         assert len(found[1]) == len(sent)
         if sent:
-            assert bytes(Slot().incoming(found[1])[:3]) == b"abc"
+            assert bytes(TransferBuffer().incoming(found[1])[:3]) == b"abc"
     with pytest.raises(BlockingIOError):
         receiver.receive(wait=False)
     sender.close()
@@ -636,7 +637,7 @@ def test_the_server_is_told_what_the_process_would_log() -> None:
     here = {"fields": {"family": "f", "where": Path("m")}}
     line = logging.makeLogRecord({"name": "proteus.somewhere", "levelno": logging.ERROR, "msg": "a bug", **here})
     line.exc_info = (ValueError, ValueError("odd"), None)
-    Teller(wire.Channel(ends[0], wire.TO_PROCESS)).emit(line)
+    LogForwarder(wire.Channel(ends[0], wire.TO_PROCESS)).emit(line)
     found = receiver.receive(wait=False)
     assert found is not None
     said = found[0]
@@ -657,6 +658,6 @@ def test_a_profile_of_any_size_reaches_the_process() -> None:
 
     async def test() -> None:
         async with opened(inner) as process:
-            assert await process.load(("f", "v1499"), Path(), 1) == STUB
+            assert await process.load(VariantKey("f", "v1499"), Path(), 1) == STUB
 
     run(test)

@@ -16,15 +16,16 @@ from tiny import INPUTS, mlp
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.backends.emulated import STUB, EmulatedEngine
 from proteus_cli.control.decision import IDLE, Launch
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.devices.emulated import Alarm, EmulatedExecutor
+from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
-from proteus_cli.serving.devices.hardware import Hardware, made_up
-from proteus_cli.serving.fleet.worker import Lane
-from proteus_cli.serving.requests.pending import Pending
+from proteus_cli.serving.devices.hardware import Hardware, emulated_devices
+from proteus_cli.serving.fleet.worker import Worker
+from proteus_cli.serving.requests.pending import InFlightRequest
 
 NO_MODEL = Path()
-SMALL, LARGE = ("a", "a-s"), ("a", "a-l")
+SMALL, LARGE = VariantKey("a", "a-s"), VariantKey("a", "a-l")
 MEASURED = make_measured("a", "a-s", 0.8, {1: 0.01, 2: 0.016, 4: 0.02}, load_s=0.02)
 PROFILE = make_profile("v100-0", MEASURED, make_measured("a", "a-l", 0.9, {1: 0.1}, load_s=0.03), device_type="v100")
 
@@ -52,11 +53,11 @@ def part(*values: float) -> tuple[int, tuple[bytes]]:
     return len(values), (np.array(values, np.float32).tobytes(),)
 
 
-def batch(rows: int, key: tuple[str, str] = SMALL) -> Batch:
+def batch(rows: int, key: VariantKey = SMALL) -> Batch:
     return Batch(key, [part(*range(rows))], rows)
 
 
-def loaded(agenda: Agenda, profile: Any = PROFILE, keys: Sequence[tuple[str, str]] = (SMALL,)) -> EmulatedExecutor:
+def loaded(agenda: Agenda, profile: Any = PROFILE, keys: Sequence[VariantKey] = (SMALL,)) -> EmulatedExecutor:
     async def load() -> EmulatedExecutor:
         executor = EmulatedExecutor(profile, {"a": STUB}, agenda.clock, agenda.at)
         for key in keys:
@@ -161,7 +162,7 @@ def test_a_device_loads_one_variant_after_another() -> None:
 
 def test_what_was_never_profiled_can_not_be_loaded() -> None:
     with pytest.raises(EngineError, match="`a-xl` was never profiled on a `v100`"):
-        loaded(Agenda(), keys=[("a", "a-xl")])
+        loaded(Agenda(), keys=[VariantKey("a", "a-xl")])
     untimed = make_profile("v100-0", msgspec.structs.replace(MEASURED, points=()))
     with pytest.raises(EngineError, match="no times to emulate it with") as caught:
         loaded(Agenda(), untimed)
@@ -220,7 +221,7 @@ def test_the_alarm_calls_on_the_loop_in_order_and_never_early() -> None:
 
             return ring
 
-        with Alarm() as alarm:
+        with TimerThread() as alarm:
             start_s = time.monotonic()
             alarm.at(start_s + 0.06, call("last"))
             await asyncio.sleep(0.005)  # the thread waits for that one, and must wake earlier now
@@ -240,7 +241,7 @@ def test_leaving_the_alarm_waits_for_what_is_set() -> None:
     async def left() -> tuple[float, list[float]]:
         rung: list[float] = []
         start_s = time.monotonic()
-        with Alarm() as alarm:
+        with TimerThread() as alarm:
             alarm.at(start_s + 0.03, lambda: rung.append(time.monotonic()))
         took_s = time.monotonic() - start_s
         await asyncio.sleep(0)
@@ -281,12 +282,12 @@ def test_a_lane_gives_even_the_shortest_batch_to_the_device() -> None:
             device = PROFILE.device
             executor = hardware.executor(device)
             await executor.load(SMALL, NO_MODEL, 4)
-            request = msgspec.structs.replace(make_request(), payload=Pending(part(1)[1], print, 1.0))
+            request = msgspec.structs.replace(make_request(), payload=InFlightRequest(part(1)[1], print, 1.0))
             launch = Launch(hosted("v100-0", latency_s={1: 1e-6}), (request,), 1, 0.0)
             endings: Any = Endings()
             endings.ended = []
             controller: Any = Controller([launch])
-            lane = Lane("v100-0", controller, executor, endings, time.monotonic, {}, print, 0.001, hardware.inline_s)
+            lane = Worker("v100-0", controller, executor, endings, time.monotonic, {}, print, 0.001, hardware.inline_s)
             lane.ask()
             before = len(endings.ended)
         await asyncio.sleep(0)
@@ -301,7 +302,7 @@ def test_a_lane_gives_even_the_shortest_batch_to_the_device() -> None:
 def made_up_devices(models: Any = None) -> Any:
     quick = msgspec.structs.replace(MEASURED, points=make_points({1: 1e-6, 4: 2e-6}))
     catalog = make_catalog(make_family("a", {"a-s": 0.8, "a-l": 0.9}), make_family("b", {"b-s": 0.7}))
-    return made_up({"v100-0": make_profile("v100-0", quick, device_type="v100")}, catalog, models or {})
+    return emulated_devices({"v100-0": make_profile("v100-0", quick, device_type="v100")}, catalog, models or {})
 
 
 def test_a_signature_comes_from_a_model_where_there_is_one(tmp_path: Path) -> None:

@@ -14,17 +14,18 @@ import pytest
 from builders import make_measured, make_profile
 from tiny import INPUTS, mlp
 
-from proteus_cli.backends.base import Arrays, EngineName, Runner
+from proteus_cli.backends.base import NamedArrays, Runner
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.onnxruntime import OnnxRuntime
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import Backend as BackendVersions
+from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import DeviceLost
-from proteus_cli.serving.devices.emulated import Alarm, EmulatedExecutor
-from proteus_cli.serving.devices.executor import Batch, BatchResult, EngineKey, Executor, ThreadExecutor
+from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, ThreadExecutor
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
-KEY: EngineKey = ("f", "v")
+KEY: VariantKey = VariantKey("f", "v")
 BATCH = Batch(KEY, [(1, (np.ones(INPUTS, np.float32).tobytes(),))], 1)
 PATIENCE_S = 10.0
 
@@ -32,7 +33,7 @@ PATIENCE_S = 10.0
 class Hanging:
     """ONNX Runtime whose engines hang, or end their thread, while they are told to."""
 
-    versions = BackendVersions("onnxruntime", {})
+    versions = BackendInfo("onnxruntime", {})
     max_slots = 1
     meter = None
 
@@ -43,11 +44,11 @@ class Hanging:
         self.ends_thread = False
         self.open = 0
 
-    def prepare(self, model: Path, owner: EngineName | None = None) -> float:
+    def prepare(self, model: Path, owner: VariantKey | None = None) -> float:
         return 0.0
 
     @contextmanager
-    def runner(self, model: Path, owner: EngineName | None = None) -> Iterator[Runner]:
+    def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:
         with self._backend.runner(model, owner) as runner:
             self.open += 1
             yield HangingRunner(runner, self)
@@ -59,7 +60,7 @@ class HangingRunner:
         self._runner, self._backend = runner, backend
         self.signature, self.memory_bytes = runner.signature, runner.memory_bytes
 
-    def infer(self, inputs: Arrays) -> Arrays:
+    def infer(self, inputs: NamedArrays) -> NamedArrays:
         self._backend.has_begun.set()
         self._backend.may_go_on.wait()
         if self._backend.ends_thread:
@@ -104,7 +105,7 @@ def test_a_thread_that_hangs_is_left_behind_and_nobody_is_told_what_it_finds_lat
             backend.may_go_on.clear()
             executor.submit(BATCH, told.append)
             executor.submit(BATCH, told.append)
-            loading = asyncio.create_task(executor.load(("f", "other"), tmp_path / "m.onnx", 4))
+            loading = asyncio.create_task(executor.load(VariantKey("f", "other"), tmp_path / "m.onnx", 4))
             await until(backend.has_begun.is_set)
             executor.abandon()
             with pytest.raises(DeviceLost, match="cpu0 was given up"):
@@ -196,7 +197,7 @@ def test_an_owner_that_gives_a_lost_device_up_takes_its_batches_over(tmp_path: P
 def test_an_engine_that_comes_as_its_load_or_device_is_given_up_is_closed(what: str, tmp_path: Path) -> None:
     async def test() -> None:
         async with on_a_thread(tmp_path) as (executor, backend):
-            loading = asyncio.create_task(executor.load(("f", "other"), tmp_path / "m.onnx", 4))
+            loading = asyncio.create_task(executor.load(VariantKey("f", "other"), tmp_path / "m.onnx", 4))
             await asyncio.sleep(0)
             stop_s = time.monotonic() + PATIENCE_S
             while backend.open < 2 and time.monotonic() < stop_s:
@@ -256,7 +257,7 @@ def test_loads_of_an_emulated_device_that_was_given_up_end_at_once() -> None:
 
 def test_no_device_that_lives_in_this_process_has_one_of_its_own(tmp_path: Path) -> None:
     async def test() -> None:
-        with Alarm() as alarm, contextlib.ExitStack() as stack:
+        with TimerThread() as alarm, contextlib.ExitStack() as stack:
             profile = make_profile("v100-0", make_measured("f", "v", 0.9, {1: 0.01}))
             executors: list[Executor] = [
                 ThreadExecutor(CPU, OnnxRuntime(CPU)),

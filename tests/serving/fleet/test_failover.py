@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from failing import LOAD_S, LOOK_S, SOLVE_S, VARIANTS, World, answers, played
 
-from proteus_cli.control.breaker import FIRST_RETRY_S, MIN_PATIENCE_S, State
+from proteus_cli.control.breaker import FIRST_RETRY_S, MIN_HANG_TIMEOUT_S, BreakerState
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BuildCancelled, EngineError, EngineFailed, NotReady
@@ -34,7 +35,7 @@ def test_with_one_of_two_devices_lost_at_60_percent_load_few_requests_notice() -
         assert bad / asked < 0.02
         assert Outcome.FAILED not in world.counted
         assert world.plane.counts["f"].retried > 0
-        assert world.state("cpu0") is State.CLOSED
+        assert world.state("cpu0") is BreakerState.CLOSED
         assert set(answers(world)[-50:]) == {"cpu0", "cpu1"}
 
     world = played(lose_one, BOTH)
@@ -113,13 +114,13 @@ def test_a_device_that_hangs_is_given_up_and_opened_again() -> None:
         first.hangs = True
         for _ in range(2):
             world.submit(timeout_s=9.0)
-        await asyncio.sleep(MIN_PATIENCE_S - 0.05)
-        assert world.state("cpu0") is State.CLOSED
+        await asyncio.sleep(MIN_HANG_TIMEOUT_S - 0.05)
+        assert world.state("cpu0") is BreakerState.CLOSED
         await asyncio.sleep(0.05 + 4 * EVERY_S)
-        assert world.state("cpu0") is State.OPEN
+        assert world.state("cpu0") is BreakerState.OPEN
         assert world.counted == {Outcome.SERVED: 2}
         await asyncio.sleep(BACK_S)
-        assert world.state("cpu0") is State.CLOSED
+        assert world.state("cpu0") is BreakerState.CLOSED
         assert world.executor("cpu0") is not first
 
     played(hang, BOTH, replans=False)
@@ -129,15 +130,15 @@ def test_a_device_counts_again_only_once_it_has_run_a_real_batch() -> None:
     async def come_back(world: World) -> None:
         world.executor("cpu0").die()
         await asyncio.sleep(FIRST_RETRY_S + EVERY_S + LOAD_S / 2)
-        assert world.state("cpu0") is State.HALF_OPEN
+        assert world.state("cpu0") is BreakerState.HALF_OPEN
         world.opened[0].hangs = True
-        await asyncio.sleep(LOAD_S + MIN_PATIENCE_S + EVERY_S)
-        assert world.state("cpu0") is State.OPEN  # the batch did not end
+        await asyncio.sleep(LOAD_S + MIN_HANG_TIMEOUT_S + EVERY_S)
+        assert world.state("cpu0") is BreakerState.OPEN  # the batch did not end
         assert world.fleet.breakers["cpu0"].reason == (
             "cpu0 was killed; then: a batch of good did not end within 0.5 s"
         )
         await asyncio.sleep(2 * FIRST_RETRY_S + LOAD_S + 2 * EVERY_S)
-        assert world.state("cpu0") is State.CLOSED
+        assert world.state("cpu0") is BreakerState.CLOSED
         assert [len(executor.batches) for executor in world.opened] == [1, 1]
         assert world.executor("cpu0") is world.opened[1]
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
@@ -165,7 +166,7 @@ def test_an_engine_that_fails_on_everything_costs_nobody_an_answer() -> None:
     """Its device is opened afresh; what it could not answer, the other does."""
 
     async def breaks(world: World) -> None:
-        world.broken.add(("cpu0", ("f", "good")))
+        world.broken.add(("cpu0", VariantKey("f", "good")))
         asked = await world.ask(50.0, 3.0)
         assert world.counted[Outcome.SERVED] >= asked - 1  # the last may still be on its way
         assert world.fleet.breakers["cpu0"].opened == 1
@@ -202,16 +203,16 @@ def test_a_variant_that_can_not_be_loaded_leaves_the_plan_in_force_and_is_planne
     """300 qps are asked for, which only `fast` carries; while that can't be loaded, what there is goes on serving."""
 
     async def spoil(world: World) -> None:
-        world.spoilt["f", "fast"] = EngineError("the file is cut off")
+        world.spoilt[VariantKey("f", "fast")] = EngineError("the file is cut off")
         await world.ask(300.0, 8.0)
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
-        assert [world.fleet.broken[device, ("f", "fast")].is_closed for device in BOTH] == [False, False]
+        assert [world.fleet.broken[device, VariantKey("f", "fast")].is_closed for device in BOTH] == [False, False]
         assert Outages(engines=frozenset({("cpu0", "f", "fast"), ("cpu1", "f", "fast")})) in world.asked
         before = world.counted[Outcome.SERVED]
         world.spoilt.clear()
         await world.ask(300.0, 20.0)
         assert "fast" in {variant for variants in world.hosts.values() for variant in variants}
-        assert State.OPEN not in {breaker.state for breaker in world.fleet.broken.values()}
+        assert BreakerState.OPEN not in {breaker.state for breaker in world.fleet.broken.values()}
         assert world.counted[Outcome.SERVED] > before + 3000
         await asyncio.sleep(1.0)
 
@@ -220,7 +221,7 @@ def test_a_variant_that_can_not_be_loaded_leaves_the_plan_in_force_and_is_planne
 
 def test_an_engine_whose_build_was_cancelled_is_not_broken() -> None:
     async def cancel(world: World) -> None:
-        world.spoilt["f", "fast"] = BuildCancelled("someone stopped it")
+        world.spoilt[VariantKey("f", "fast")] = BuildCancelled("someone stopped it")
         with pytest.raises(BuildCancelled):
             await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
         assert world.fleet.broken == {}
@@ -262,7 +263,7 @@ def test_a_device_that_hangs_while_it_has_nothing_to_do_holds_a_change_of_plan_u
         assert world.fleet.breakers["cpu1"].opened == 1
         await asking
         await asyncio.sleep(BACK_S)
-        assert world.state("cpu1") is State.CLOSED
+        assert world.state("cpu1") is BreakerState.CLOSED
         await asyncio.sleep(1.0)
 
     played(hang, {"cpu0": "good"})
@@ -301,7 +302,7 @@ def test_with_room_for_both_a_device_serves_while_it_loads() -> None:
 
 def test_where_the_new_variant_does_not_come_up_the_old_plan_is_brought_back() -> None:
     async def change(world: World) -> None:
-        world.spoilt["f", "fast"] = EngineError("the file is cut off")
+        world.spoilt[VariantKey("f", "fast")] = EngineError("the file is cut off")
         with pytest.raises(EngineError, match="cut off"):
             await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}

@@ -9,9 +9,9 @@ from builders import hosted, make_request, near
 
 from proteus_cli.control.decision import IDLE, Decision, Launch, WaitUntil
 from proteus_cli.domain.request import Request
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Done
-from proteus_cli.serving.fleet.worker import INLINE_S, Lane
-from proteus_cli.serving.requests.pending import Pending
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
+from proteus_cli.serving.fleet.worker import INLINE_S, Worker
+from proteus_cli.serving.requests.pending import InFlightRequest
 
 
 class ScriptedController:
@@ -46,7 +46,7 @@ def asked(script: Sequence[Decision], times_s: Sequence[float]) -> list[float]:
         controller, clock = ScriptedController(script), Clock()
         asks: Any = controller
         nothing_runs: Any = None
-        lane = Lane("cpu0", asks, double(SlowExecutor()), nothing_runs, clock, {}, nothing_runs, 3600.0)
+        lane = Worker("cpu0", asks, double(SlowExecutor()), nothing_runs, clock, {}, nothing_runs, 3600.0)
         for now_s in times_s:
             clock.now_s = now_s
             lane.ask()
@@ -77,10 +77,10 @@ class SlowExecutor:
     pid = None
 
     def __init__(self, elapsed_s: float = 0.0) -> None:
-        self.submitted: list[Done] = []
+        self.submitted: list[BatchCallback] = []
         self._elapsed_s = elapsed_s
 
-    def submit(self, batch: Batch, done: Done) -> None:
+    def submit(self, batch: Batch, done: BatchCallback) -> None:
         self.submitted.append(done)
 
     def end_first(self) -> None:
@@ -102,7 +102,7 @@ def double(of: Any) -> Any:
 
 
 def request() -> Request:
-    pending = Pending((), lambda _: None, 2.0)
+    pending = InFlightRequest((), lambda _: None, 2.0)
     return Request(make_request().id, "a", 0.0, 2.0, 1, pending)
 
 
@@ -117,7 +117,7 @@ def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_
         script = [Launch(long, (request(),), 1, 1.0), Launch(short, (request(),), 1, 1.01, is_ahead=True)]
         clock, executor, endings = Clock(), SlowExecutor(), Endings()
         controller: Any = ScriptedController(script)
-        lane = Lane("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
+        lane = Worker("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
         clock.now_s = 1.0
         lane.ask()
         assert len(executor.submitted) == 2
@@ -141,7 +141,7 @@ def test_nothing_starts_before_it_was_launched() -> None:
         host, clock, executor, endings = hosted(latency_s={1: 0.01}), Clock(), SlowExecutor(), Endings()
         launches = [Launch(host, (request(),), 1, 5.0), Launch(host, (request(),), 1, 5.5, is_ahead=True)]
         controller: Any = ScriptedController([WaitUntil(5.0), launches[0], IDLE, IDLE, launches[1]])
-        lane = Lane("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
+        lane = Worker("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
         for asked_s, ends_s in ((1.0, None), (5.3, 5.4), (5.5, 5.6)):
             clock.now_s = asked_s
             lane.ask()
@@ -158,13 +158,13 @@ def test_a_device_is_busy_once_however_many_batches_run() -> None:
 
     def launch(at_s: float) -> Launch:
         request = make_request()
-        pending = Pending((), lambda _: None, 2.0)
+        pending = InFlightRequest((), lambda _: None, 2.0)
         return Launch(hosted(latency_s={1: 0.01}), (Request(request.id, "a", 0.0, 2.0, 1, pending),), 1, at_s)
 
     async def run() -> float:
         clock, executor = Clock(), SlowExecutor()
         controller: Any = ScriptedController([launch(1.0), launch(1.0), IDLE, IDLE, IDLE, launch(2.0)])
-        lane = Lane("gpu0", controller, double(executor), double(Endings()), clock, {}, double(None), 3600.0)
+        lane = Worker("gpu0", controller, double(executor), double(Endings()), clock, {}, double(None), 3600.0)
         for asked_s, ends_s in ((1.0, (1.010, 1.013)), (2.0, (2.001,))):
             clock.now_s = asked_s
             lane.ask()
@@ -186,7 +186,7 @@ def test_what_a_process_stood_still_is_time_that_its_device_took(elapsed_s: floa
     async def run() -> list[float | None]:
         clock, executor = Clock(), SlowExecutor(elapsed_s)
         controller = ScriptedController([Launch(hosted(latency_s={1: 0.01}), (request(),), 1, 1.0)])
-        lane = Lane("cpu0", double(controller), double(executor), double(Endings()), clock, {}, double(None), 3600.0)
+        lane = Worker("cpu0", double(controller), double(executor), double(Endings()), clock, {}, double(None), 3600.0)
         clock.now_s = 1.0
         lane.ask()
         clock.now_s = 1.0 + elapsed_s + 0.05

@@ -12,8 +12,8 @@ from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.connection import Http2Connection
 from proteus_cli.serving.http2.frames import HEAD, PREFACE, Code
 from proteus_cli.serving.http2.headers import Fields
-from proteus_cli.serving.http2.limits import Limits
-from proteus_cli.serving.http2.sending import Stream
+from proteus_cli.serving.http2.limits import Http2Limits
+from proteus_cli.serving.http2.sending import Http2Stream
 from proteus_cli.serving.oip.tensors import Buffer
 from proteus_cli.serving.transport.connections import Connections
 
@@ -46,7 +46,7 @@ def frames_in(data: bytes) -> list[Frame]:
 class EchoCall:
     """Answers with the body it got, once that is complete, or when it is told to."""
 
-    def __init__(self, application: "Echo", request: Fields, stream: Stream) -> None:
+    def __init__(self, application: "Echo", request: Fields, stream: Http2Stream) -> None:
         self.application, self.request, self.stream = application, request, stream
         self.body = bytearray()
         self.is_gone = self.is_answered = False
@@ -79,7 +79,7 @@ class Echo:
     def request(self, fields: Fields) -> Fields:
         return fields
 
-    def open(self, request: Any, stream: Stream) -> EchoCall:
+    def open(self, request: Any, stream: Http2Stream) -> EchoCall:
         self.calls.append(EchoCall(self, request, stream))
         return self.calls[-1]
 
@@ -125,10 +125,12 @@ class Transport(asyncio.Transport):
 class Peer:
     """A client's end. Only within a running loop."""
 
-    def __init__(self, application: Any, limits: Limits | None = None, connections: Connections | None = None) -> None:
+    def __init__(
+        self, application: Any, limits: Http2Limits | None = None, connections: Connections | None = None
+    ) -> None:
         self.application = application
         self.connections = Connections(most=10, max_body_bytes=2**24) if connections is None else connections
-        self.connection = Http2Connection(application, limits or Limits(), self.connections)
+        self.connection = Http2Connection(application, limits or Http2Limits(), self.connections)
         self.transport = Transport()
         self.transport.protocol = self.connection
         self.connection.connection_made(self.transport)
@@ -193,7 +195,7 @@ def in_loop(scene: Callable[[], T]) -> T:
     return _runner.run(play())
 
 
-def play(*pieces: bytes, limits: Limits | None = None, waits: bool = False) -> Peer:
+def play(*pieces: bytes, limits: Http2Limits | None = None, waits: bool = False) -> Peer:
     """A peer that has sent these pieces."""
 
     def scene() -> Peer:

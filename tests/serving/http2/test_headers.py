@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from proteus_cli.serving.http2.frames import Code, ConnectionFault
 from proteus_cli.serving.http2.headers import HeaderBlocks
-from proteus_cli.serving.http2.limits import Limits
+from proteus_cli.serving.http2.limits import Http2Limits
 
-LIMITS = Limits(header_list_bytes=2_000)
+LIMITS = Http2Limits(header_list_bytes=2_000)
 texts = st.sampled_from([b"", b"a", b"content-type", b":path", b"/v2", b"x" * 300, b"trailers"]) | st.binary(
     max_size=20
 )

@@ -8,10 +8,10 @@ from http2_peer import FIELDS, START, Echo, Peer, data, in_loop, play
 
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import Code, frame
-from proteus_cli.serving.http2.limits import Limits
+from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.transport.connections import Connections
 
-SMALL = Limits(goodwill=20, streams=4, window_bytes=1000, connection_window_bytes=100_000)
+SMALL = Http2Limits(goodwill=20, streams=4, window_bytes=1000, connection_window_bytes=100_000)
 REQUEST = b"".join(frames.field(name.encode(), value.encode()) for name, value in FIELDS)
 
 
@@ -113,7 +113,7 @@ def test_a_smaller_compression_table_is_acknowledged_in_the_next_header_block() 
 
 def test_an_answer_waits_for_the_windows_of_stream_and_connection() -> None:
     def scene() -> None:
-        peer = Peer(Echo(), Limits())
+        peer = Peer(Echo(), Http2Limits())
         body = bytes(range(256)) * 400
         peer.feed(START + settings(frames.INITIAL_WINDOW_SIZE, 10))
         peer.feed(headers(1), *(data(1, body[at : at + 10_000]) for at in range(0, len(body), 10_000)))
@@ -151,7 +151,7 @@ def test_a_window_may_shrink_below_nothing() -> None:
 
 def test_answers_that_wait_take_turns() -> None:
     def scene() -> None:
-        peer = Peer(Echo(), Limits())
+        peer = Peer(Echo(), Http2Limits())
         peer.feed(START)
         for stream in (1, 3, 5):
             peer.feed(headers(stream) + data(stream, b"x" * 60_000, ended=True))
@@ -164,7 +164,7 @@ def test_answers_that_wait_take_turns() -> None:
 
 def test_room_is_given_back_as_data_is_taken() -> None:
     def scene() -> None:
-        limits = Limits(window_bytes=10_000, connection_window_bytes=100_000)
+        limits = Http2Limits(window_bytes=10_000, connection_window_bytes=100_000)
         peer = Peer(Echo(), limits)
         peer.feed(START + headers())
         for _ in range(100):
@@ -181,7 +181,7 @@ def test_room_is_given_back_as_data_is_taken() -> None:
 
 def test_a_held_stream_gets_no_more_room_until_it_is_released() -> None:
     def scene() -> None:
-        peer = Peer(Echo(), Limits(window_bytes=10_000))
+        peer = Peer(Echo(), Http2Limits(window_bytes=10_000))
         peer.feed(START + headers())
         stream = peer.application.calls[0].stream
         stream.hold(is_held=True)
@@ -195,7 +195,7 @@ def test_a_held_stream_gets_no_more_room_until_it_is_released() -> None:
 
 def test_a_peer_that_does_not_read_is_not_read_from_and_then_cut_off() -> None:
     def scene() -> None:
-        peer = Peer(Echo(waits=True), Limits())
+        peer = Peer(Echo(waits=True), Http2Limits())
         peer.feed(START + settings(frames.INITIAL_WINDOW_SIZE, 2**20) + frames.window_update(0, 2**20))
         for stream in (1, 3):
             peer.feed(headers(stream), *[data(stream, b"x" * 50_000)] * 4, data(stream, b"", ended=True))
@@ -270,7 +270,7 @@ def test_a_fault_ends_the_connection_with_its_code(conversation: bytes, code: Co
 
 
 def test_more_data_than_the_window_of_the_connection_ends_it() -> None:
-    limits = Limits(connection_window_bytes=65_535, frame_bytes=70_000)
+    limits = Http2Limits(connection_window_bytes=65_535, frame_bytes=70_000)
     assert play(START + headers() + data(1, b"x" * 66_000), limits=limits).goaway is Code.FLOW_CONTROL_ERROR
 
 

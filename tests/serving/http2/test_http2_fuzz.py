@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import LARGEST_FRAME, Code
-from proteus_cli.serving.http2.limits import Limits
+from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.transport.connections import Connections
 
-LIMITS = Limits(
+LIMITS = Http2Limits(
     goodwill=50,
     streams=8,
     window_bytes=5_000,
@@ -132,7 +132,7 @@ class Speaker:
     """A client of another implementation, which checks each frame that it gets against its windows."""
 
     def __init__(self, settings: dict[int, int]) -> None:
-        self.peer = Peer(Echo(), Limits(), Connections(most=1, max_body_bytes=2**24))
+        self.peer = Peer(Echo(), Http2Limits(), Connections(most=1, max_body_bytes=2**24))
         self.speaker, self.seen = client(), 0
         self.taken: dict[int, int] = {}
         self.speaker.initiate_connection()
@@ -194,7 +194,7 @@ def test_memory_of_a_long_conversation_is_flat() -> None:
     """What is remembered of streams that are over does not grow."""
 
     def scene() -> None:
-        peer = Peer(Echo(), Limits())
+        peer = Peer(Echo(), Http2Limits())
         peer.feed(START)
         for stream in range(1, 20_001, 2):
             peer.feed(peer.request(stream) + data(stream, b"x"))

@@ -14,7 +14,7 @@ from http2_peer import FIELDS, Echo
 
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.connection import Http2Connection
-from proteus_cli.serving.http2.limits import Limits
+from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.transport.connections import Connections
 
 WITHIN_S = 20
@@ -22,11 +22,11 @@ uvloop = pytest.importorskip("uvloop")
 
 
 @asynccontextmanager
-async def listening(tls: ssl.SSLContext | None = None, limits: Limits | None = None) -> AsyncIterator[int]:
+async def listening(tls: ssl.SSLContext | None = None, limits: Http2Limits | None = None) -> AsyncIterator[int]:
     """An echo server on a port of its own."""
     connections = Connections(most=10, max_body_bytes=2**24)
     server = await asyncio.get_running_loop().create_server(
-        lambda: Http2Connection(Echo(), limits or Limits(), connections), "127.0.0.1", 0, ssl=tls
+        lambda: Http2Connection(Echo(), limits or Http2Limits(), connections), "127.0.0.1", 0, ssl=tls
     )
     try:
         yield server.sockets[0].getsockname()[1]
@@ -90,7 +90,7 @@ BODIES = [b"", b"small", bytes(range(256)) * 5_000, b"x" * 70_000]
 
 def test_large_and_small_bodies_come_back_through_small_windows() -> None:
     async def scene() -> None:
-        async with listening(limits=Limits(window_bytes=30_000, connection_window_bytes=70_000)) as port:
+        async with listening(limits=Http2Limits(window_bytes=30_000, connection_window_bytes=70_000)) as port:
             assert await exchanged(port, BODIES) == BODIES
 
     run(scene)
@@ -129,7 +129,7 @@ def test_a_flood_of_connections_is_refused_and_leaves_nothing_behind() -> None:
         connections = Connections(most=1, max_body_bytes=0)
         application = Echo()
         server = await asyncio.get_running_loop().create_server(
-            lambda: Http2Connection(application, Limits(), connections), "127.0.0.1", 0
+            lambda: Http2Connection(application, Http2Limits(), connections), "127.0.0.1", 0
         )
         port = server.sockets[0].getsockname()[1]
         opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(400)]

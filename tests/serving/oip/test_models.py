@@ -11,16 +11,16 @@ from one_device import AT_ONCE_S, SLO_S, World, outputs, run
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import BadRequest, EngineError, NotReady, Overloaded, UnknownModel
-from proteus_cli.serving.lifecycle import Event
-from proteus_cli.serving.oip.models import Models
-from proteus_cli.serving.oip.tensors import DATATYPES, Options
+from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.oip.models import ModelRepository
+from proteus_cli.serving.oip.tensors import DATATYPES, RequestOptions
 
 NOW_S = 1_800_000_000.0
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 
 
-def models(world: World, device: Device = CPU) -> Models:
-    return Models(world.plane, platform="onnxruntime", devices=[device], unix_s=lambda: NOW_S)
+def models(world: World, device: Device = CPU) -> ModelRepository:
+    return ModelRepository(world.plane, platform="onnxruntime", devices=[device], unix_s=lambda: NOW_S)
 
 
 def statistics(world: World) -> Any:
@@ -58,7 +58,7 @@ def test_instances_on_a_gpu_say_which() -> None:
 def test_what_is_emulated_says_so_and_has_no_ordinals() -> None:
     async def says(world: World) -> None:
         v100 = Device("v100-3", "v100", "gpu", "a GPU elsewhere", 2**30)
-        found = Models(world.plane, platform="proteus_emulated", devices=[v100], stubs={"f"}).config("f")
+        found = ModelRepository(world.plane, platform="proteus_emulated", devices=[v100], stubs={"f"}).config("f")
         assert found["platform"] == found["backend"] == "proteus_emulated"
         assert found["instance_group"] == [{"name": "v on v100-3", "kind": "KIND_GPU", "count": 1, "gpus": []}]
         assert found["parameters"] == {
@@ -68,7 +68,7 @@ def test_what_is_emulated_says_so_and_has_no_ordinals() -> None:
         }
         assert (
             "signature"
-            not in Models(world.plane, platform="proteus_emulated", devices=[v100]).config("f")["parameters"]
+            not in ModelRepository(world.plane, platform="proteus_emulated", devices=[v100]).config("f")["parameters"]
         )
 
     run(says, device="v100-3", is_emulated=True)
@@ -140,7 +140,7 @@ def test_failures_count_with_the_time_they_took() -> None:
         world.executor.release(EngineError("broken"))
         world.submit(3, 4)
         await asyncio.sleep(0)
-        gone = world.submit(5, 6, options=Options(timeout_s=60.0))
+        gone = world.submit(5, 6, options=RequestOptions(timeout_s=60.0))
         await asyncio.sleep(SLO_S + 0.05)
         world.plane.cancel(gone)
         world.executor.release()
@@ -232,7 +232,7 @@ def test_the_index_says_who_answers_and_why_nobody_does() -> None:
         await world.fleet.deploy(make_plan(demand_qps={"f": 0.0}, devices=["cpu0"]))
         assert kept.index()[0]["reason"] == "the plan in force hosts no variant of it"
         assert kept.index()[0]["variants"] == []
-        world.lifecycle.on(Event.STOPPED)
+        world.lifecycle.on(LifecycleEvent.STOPPED)
         assert kept.index()[0]["reason"] == "the server is draining"
 
     run(listed)

@@ -11,9 +11,9 @@ from builders import make_table
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.decision import Hosted
 from proteus_cli.errors import EngineFailed, NotReady, UnknownModel
-from proteus_cli.serving.lifecycle import Event, Lifecycle, State
+from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent, ServerState
 from proteus_cli.serving.oip.tensors import Query
-from proteus_cli.serving.requests.pending import Answered, AnsweredBatch, Ending
+from proteus_cli.serving.requests.pending import Answered, AnsweredBatch, Result
 
 FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
 TWO = Signature(
@@ -30,7 +30,7 @@ class SmallPlane:
         self.refusals: Counter[str] = Counter()
         self.signatures = {"two": TWO}
         self.lifecycle = Lifecycle()
-        self.lifecycle.on(Event.WARMED_UP)
+        self.lifecycle.on(LifecycleEvent.WARMED_UP)
         self.controller = self
         self.cancelled: list[Any] = []
         self.queries: list[Query] = []
@@ -39,14 +39,14 @@ class SmallPlane:
         return [HOSTED] if family == "two" else []
 
     def why_unavailable(self, family: str) -> str | None:
-        return None if family == "two" and self.lifecycle.state is State.READY else "it is away"
+        return None if family == "two" and self.lifecycle.state is ServerState.READY else "it is away"
 
     def require_family(self, name: str) -> Signature:
         if name not in self.signatures:
             raise UnknownModel(f"no model `{name}`")
         return self.signatures[name]
 
-    def submit(self, family: str, query: Query, done: Callable[[Ending], None]) -> asyncio.Handle:
+    def submit(self, family: str, query: Query, done: Callable[[Result], None]) -> asyncio.Handle:
         if query.rows > 8:
             raise NotReady("too many")
         self.queries.append(query)
@@ -56,7 +56,7 @@ class SmallPlane:
         pending.cancel()
         self.cancelled.append(pending)
 
-    def _answer(self, query: Query, done: Callable[[Ending], None]) -> None:
+    def _answer(self, query: Query, done: Callable[[Result], None]) -> None:
         x = np.frombuffer(query.inputs[0], FLOAT).reshape(query.rows, 2)
         k = np.frombuffer(query.inputs[1], LONG).reshape(query.rows, 1)
         if np.isnan(x[0, 0]):

@@ -22,8 +22,8 @@ from proteus_cli.serving.grpc.calls import framed
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
 from proteus_cli.serving.grpc.status import STATUS, Status
 from proteus_cli.serving.http2 import frames
-from proteus_cli.serving.http2.limits import Limits
-from proteus_cli.serving.lifecycle import Event
+from proteus_cli.serving.http2.limits import Http2Limits
+from proteus_cli.serving.lifecycle import LifecycleEvent
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -34,7 +34,7 @@ MOST = 50_000
 class Client:
     """A gRPC client, frame by frame. Only within a running loop."""
 
-    def __init__(self, limits: Limits | None = None, **options: Any) -> None:
+    def __init__(self, limits: Http2Limits | None = None, **options: Any) -> None:
         self.plane: Any = cast("Any", SmallPlane())
         front_end = GrpcFrontEnd(
             self.plane, models=cast("Any", None), platform="numpy", max_message_bytes=MOST, **options
@@ -319,7 +319,7 @@ def test_a_stream_answers_in_order_and_survives_what_is_wrong() -> None:
 
 def test_a_stream_that_is_far_ahead_of_its_answers_gets_no_more_room() -> None:
     async def play() -> None:
-        client = Client(Limits(window_bytes=20_000))
+        client = Client(Http2Limits(window_bytes=20_000))
         stream, message, sent = client.call(STREAM, ended=False), infer_message(), 0
 
         def room() -> int:
@@ -372,7 +372,7 @@ def test_a_watcher_is_told_of_each_change() -> None:
         client = Client()
         asked = framed(messages.HealthCheckRequest(service="two").SerializeToString())
         stream = client.call("/grpc.health.v1.Health/Watch", asked)
-        client.plane.lifecycle.on(Event.STOPPED)
+        client.plane.lifecycle.on(LifecycleEvent.STOPPED)
         await asyncio.sleep(0.6)
         told = [messages.HealthCheckResponse.FromString(message).status for message in client.messages(stream)]
         assert told == [1, 2]

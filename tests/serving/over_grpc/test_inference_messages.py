@@ -17,9 +17,9 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc import messages
-from proteus_cli.serving.grpc.inference import Codec
+from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.wire import split, varint, whole_number
-from proteus_cli.serving.oip.tensors import Options, Query
+from proteus_cli.serving.oip.tensors import Query, RequestOptions
 from proteus_cli.serving.requests.pending import Answered, AnsweredBatch
 
 names = st.text(max_size=6)
@@ -64,7 +64,7 @@ def good_request(rows: int = 1, **more: Any) -> Any:
 
 
 def decoded(message: bytes, *, timeout_s: float | None = None) -> Query:
-    family, query = Codec(plane()).decode(message, timeout_s)
+    family, query = GrpcCodec(plane()).decode(message, timeout_s)
     assert family == "two"
     return query
 
@@ -115,7 +115,7 @@ def test_fields_of_other_versions_are_passed_over() -> None:
 @given(st.binary(max_size=80))
 def test_garbage_is_a_bad_request(garbage: bytes) -> None:
     try:
-        Codec(plane()).decode(garbage, None)
+        GrpcCodec(plane()).decode(garbage, None)
     except (BadRequest, UnknownModel):
         pass
     else:
@@ -130,7 +130,7 @@ def test_a_message_with_mistakes_is_a_bad_request_or_one_that_protobuf_reads_too
     for place, value in mistakes:
         message[place % len(message)] = value
     try:
-        _, query = Codec(plane()).decode(bytes(message), None)
+        _, query = GrpcCodec(plane()).decode(bytes(message), None)
     except (BadRequest, UnknownModel):
         return
     read = service_pb2.ModelInferRequest.FromString(bytes(message))
@@ -151,7 +151,7 @@ def test_numbers_are_written_as_protobuf_writes_them(number: int) -> None:
 
 
 def test_what_a_request_says_is_remembered_but_for_its_tensors_and_id() -> None:
-    codec = Codec(plane())
+    codec = GrpcCodec(plane())
     first, second = good_request(2, id="a"), good_request(2, id="b")
     second.raw_input_contents[1] = np.array([7, 8], LONG).tobytes()
     for request in (first, second, first):
@@ -178,10 +178,10 @@ def test_options_are_read() -> None:
     request.parameters["min_accuracy"].double_param = 0.5
     request.parameters["something"].string_param = "else"
     message = request.SerializeToString()
-    assert decoded(message).options == Options(0.25, 1, 0.5)
-    assert decoded(message, timeout_s=0.1).options == Options(0.1, 1, 0.5)
-    assert decoded(message, timeout_s=9).options == Options(0.25, 1, 0.5)
-    assert decoded(good_request().SerializeToString(), timeout_s=9).options == Options(9)
+    assert decoded(message).options == RequestOptions(0.25, 1, 0.5)
+    assert decoded(message, timeout_s=0.1).options == RequestOptions(0.1, 1, 0.5)
+    assert decoded(message, timeout_s=9).options == RequestOptions(0.25, 1, 0.5)
+    assert decoded(good_request().SerializeToString(), timeout_s=9).options == RequestOptions(9)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_raw_tensors_must_be_those_of_the_signature(rows: int, count: int, probl
         request.raw_input_contents.pop()
     while len(request.raw_input_contents) < count:
         request.raw_input_contents.append(b"")
-    codec = Codec(plane())
+    codec = GrpcCodec(plane())
     codec.decode(good_request(rows).SerializeToString(), None)  # its head is known then
     with pytest.raises(BadRequest, match=problem):
         codec.decode(request.SerializeToString(), None)
@@ -208,11 +208,11 @@ def test_numbers_that_do_not_fit_are_refused() -> None:
     request = service_pb2.ModelInferRequest(model_name="two")
     given_input = request.inputs.add(name="x", datatype="INT8", shape=[1, 2])
     given_input.contents.int_contents.extend([-128, 127])
-    _, query = Codec(narrow).decode(request.SerializeToString(), None)
+    _, query = GrpcCodec(narrow).decode(request.SerializeToString(), None)
     assert bytes(query.inputs[0]) == bytes([0x80, 0x7F])
     given_input.contents.int_contents[0] = -129
     with pytest.raises(BadRequest, match="don't fit INT8"):
-        Codec(narrow).decode(request.SerializeToString(), None)
+        GrpcCodec(narrow).decode(request.SerializeToString(), None)
 
 
 # --- answers
@@ -223,7 +223,7 @@ def test_an_answer_is_what_protobuf_reads(rows: int, first: int, wanted: tuple[i
     y, m = np.random.default_rng(rows).random((8, 2)).astype(FLOAT), np.arange(8, dtype=LONG).reshape(8, 1)
     batch = AnsweredBatch(HOSTED, 8, (y, m), 0.5)
     query = Query((), rows, tuple((place, True) for place in wanted), id=request_id or None)
-    codec = Codec(plane())
+    codec = GrpcCodec(plane())
     codec.encode(query, Answered(batch, 0, rows, 0.5))  # what they have in common is known then
     answer = service_pb2.ModelInferResponse.FromString(codec.encode(query, Answered(batch, first, rows, 1.5)))
     assert (answer.model_name, answer.model_version, answer.id) == ("two", "1", request_id)

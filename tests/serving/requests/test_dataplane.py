@@ -9,8 +9,8 @@ from one_device import AT_ONCE_S, FLOAT, SLO_S, World, outputs, run
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, DeadlineExceeded, EngineError, EngineFailed, Overloaded
 from proteus_cli.serving.devices.executor import BatchResult
-from proteus_cli.serving.oip.tensors import Options, Query
-from proteus_cli.serving.requests.pending import Answered, Ending
+from proteus_cli.serving.oip.tensors import Query, RequestOptions
+from proteus_cli.serving.requests.pending import Answered, Result
 
 
 def test_what_arrives_together_shares_a_batch_and_gets_its_own_rows() -> None:
@@ -44,7 +44,7 @@ def test_a_deadline_passes_while_the_batch_runs() -> None:
 
 def test_a_deadline_passes_in_the_queue() -> None:
     async def dropped(world: World) -> None:
-        world.submit(1, 2, options=Options(timeout_s=60.0))
+        world.submit(1, 2, options=RequestOptions(timeout_s=60.0))
         await asyncio.sleep(0.01)
         world.submit(3, 4)  # the one lane is busy until it is released
         await asyncio.sleep(SLO_S + 0.05)
@@ -61,7 +61,7 @@ def test_a_deadline_passes_in_the_queue() -> None:
 
 def test_a_timeout_of_its_own_is_a_deadline_before_the_slo() -> None:
     async def short(world: World) -> None:
-        world.submit(1, 2, options=Options(timeout_s=0.02))
+        world.submit(1, 2, options=RequestOptions(timeout_s=0.02))
         await asyncio.sleep(0.05)
         (ending,) = world.endings
         assert isinstance(ending, DeadlineExceeded)
@@ -72,9 +72,9 @@ def test_a_timeout_of_its_own_is_a_deadline_before_the_slo() -> None:
 
 def test_a_client_that_goes_while_it_waits_is_not_told() -> None:
     async def gone(world: World) -> None:
-        world.submit(1, 2, options=Options(timeout_s=60.0))
+        world.submit(1, 2, options=RequestOptions(timeout_s=60.0))
         await asyncio.sleep(0.01)
-        waiting = world.submit(3, 4, options=Options(timeout_s=60.0))
+        waiting = world.submit(3, 4, options=RequestOptions(timeout_s=60.0))
         world.plane.cancel(waiting)
         world.plane.cancel(waiting)
         world.executor.release()
@@ -172,13 +172,13 @@ def test_too_many_rows_and_too_many_requests_are_refused_at_the_door() -> None:
 def test_a_front_end_with_a_bug_keeps_no_answer_from_others(caplog: pytest.LogCaptureFixture) -> None:
     """Neither those of its batch, nor those whose time is over in the same round."""
 
-    def broken(ending: Ending) -> None:
+    def broken(ending: Result) -> None:
         raise RuntimeError("a bug of ours")
 
     async def answering(world: World) -> None:
         content = np.array([9, 9], FLOAT).tobytes()
         for timeout_s in (60.0, 0.03):
-            options = Options(timeout_s=timeout_s)
+            options = RequestOptions(timeout_s=timeout_s)
             world.plane.submit("f", Query((content,), 1, ((0, False),), options), broken)
             world.submit(1, 2, options=options)
             await asyncio.sleep(0.01)

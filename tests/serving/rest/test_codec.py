@@ -13,13 +13,13 @@ from builders import make_table
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proteus_cli.backends.base import Arrays, Signature, TensorSpec
+from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
 from proteus_cli.control.decision import Hosted
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES, Options, Query
+from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES, Query, RequestOptions
 from proteus_cli.serving.requests.pending import Answered, AnsweredBatch
-from proteus_cli.serving.rest.codec import Codec
+from proteus_cli.serving.rest.codec import RestCodec
 
 FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
 TWO = Signature(
@@ -36,7 +36,7 @@ Json = Mapping[str, Any]
 class Seen:
     """A decoded request as a test looks at it: its inputs as arrays, its outputs by name."""
 
-    inputs: Arrays
+    inputs: NamedArrays
     query: Query
     outputs: list[tuple[str, bool]]
 
@@ -46,7 +46,7 @@ class Seen:
 
 
 def decode(content: bytes, length: int | None, signature: Signature) -> Seen:
-    query = Codec("m", signature, MAX_ROWS).decode(content, length)
+    query = RestCodec("m", signature, MAX_ROWS).decode(content, length)
     inputs = {
         spec.name: np.frombuffer(values, spec.dtype).reshape(query.rows, *(size or 0 for size in spec.shape))
         for spec, values in zip(signature.inputs, query.inputs, strict=True)
@@ -117,7 +117,7 @@ def test_several_rows_stay_in_order() -> None:
 def test_id_and_parameters_come_through() -> None:
     request = decoded(X, K, id="a-1", parameters={"timeout": 5, "other": [1]})
     assert request.query.id == "a-1"
-    assert request.query.options == Options(timeout_s=5e-6)
+    assert request.query.options == RequestOptions(timeout_s=5e-6)
     assert decoded(X, K).query.id is None
 
 
@@ -381,11 +381,11 @@ def encoded(
     """The JSON of an answer with all rows of a batch, and what follows it."""
     batch = AnsweredBatch(HOSTED, len(outputs[0]), outputs, compute_s=0.002)
     query = Query((), batch.rows, wanted, id=name)
-    head, blobs = Codec("digits", signature, MAX_ROWS).encode(query, Answered(batch, 0, batch.rows, queue_s=0.001))
+    head, blobs = RestCodec("digits", signature, MAX_ROWS).encode(query, Answered(batch, 0, batch.rows, queue_s=0.001))
     return json.loads(head), b"".join(blobs)
 
 
-def there_and_back(values: npt.NDArray[Any], *, as_binary: bool) -> Arrays:
+def there_and_back(values: npt.NDArray[Any], *, as_binary: bool) -> NamedArrays:
     """An answer with ``values``, taken for a request."""
     spec = TensorSpec("t", values.dtype, values.shape[1:])
     signature = Signature((spec,), (spec,))
@@ -448,7 +448,7 @@ def test_each_request_of_a_batch_gets_its_own_rows(*, sizes: list[int], as_binar
     """Answers of one batch share what they have in common, and nothing else."""
     values = np.random.default_rng(0).random((sum(sizes), 3), np.float32)
     spec = TensorSpec("100%s", FLOAT, (3,))
-    codec = Codec("digits", Signature((spec,), (spec,)), MAX_ROWS)
+    codec = RestCodec("digits", Signature((spec,), (spec,)), MAX_ROWS)
     batch = AnsweredBatch(HOSTED, sum(sizes), (values,), 0.0)
     first = 0
     for size in sizes:
@@ -483,7 +483,7 @@ def test_the_short_way_takes_and_refuses_what_the_general_one_does(data: list[An
 
 
 def test_a_head_that_is_known_is_checked_against_what_follows_it() -> None:
-    codec = Codec("m", TWO, MAX_ROWS)
+    codec = RestCodec("m", TWO, MAX_ROWS)
     content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id="a")
     for _ in range(2):
         query = codec.decode(content, length)
@@ -495,7 +495,7 @@ def test_a_head_that_is_known_is_checked_against_what_follows_it() -> None:
 
 
 def test_heads_are_not_remembered_for_ever() -> None:
-    codec = Codec("m", TWO, MAX_ROWS)
+    codec = RestCodec("m", TWO, MAX_ROWS)
     for number in range(1000):
         content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id=str(number))
         assert codec.decode(content, length).id == str(number)
@@ -520,7 +520,7 @@ def test_as_many_rows_as_may_come_fit_however_they_are_written(indent: int | Non
 
 @pytest.mark.parametrize("has_length", [False, True])
 def test_a_body_that_is_larger_than_any_request_is_refused_unread(has_length: bool) -> None:  # noqa: FBT001
-    codec = Codec("m", ONE, MAX_ROWS)
+    codec = RestCodec("m", ONE, MAX_ROWS)
     largest = body(X).ljust(codec.max_bytes)
     assert codec.max_bytes == MAX_ROWS * 4 * 64 + 65536
     assert codec.decode(largest, len(largest) if has_length else None).rows == 1

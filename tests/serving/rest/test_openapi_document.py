@@ -18,13 +18,13 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.lifecycle import Lifecycle
-from proteus_cli.serving.oip.models import Models
+from proteus_cli.serving.oip.models import ModelRepository
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.rest.codec import Codec
+from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.front_end import STATUS
 from proteus_cli.serving.rest.openapi import OPERATIONS, document
 from proteus_cli.serving.rest.pages import Pages
-from proteus_cli.serving.telemetry.history import History
+from proteus_cli.serving.telemetry.history import MetricsSampler
 
 FLOAT, BOOL = np.dtype(np.float32), np.dtype(np.bool_)
 SMALL = Signature((TensorSpec("x", FLOAT, (4,)), TensorSpec("on", BOOL, ())), (TensorSpec("y", FLOAT, (3,)),))
@@ -44,8 +44,8 @@ def pages() -> Pages:
         catalog, controller, Lifecycle(), lambda: 0.0, signatures={"small": SMALL}, max_rows={"small": 8},
         best_accuracy={"small": 0.9},
     )  # fmt: skip
-    models, nothing = Models(plane, platform="onnxruntime", devices=()), cast("Any", None)
-    history = History(plane, plane.clock)
+    models, nothing = ModelRepository(plane, platform="onnxruntime", devices=()), cast("Any", None)
+    history = MetricsSampler(plane, plane.clock)
     return Pages(plane, models, nothing, platform="onnxruntime", status=dict, by_hand=nothing, history=history)
 
 
@@ -150,7 +150,7 @@ def with_other(place: tuple[str | int, ...], value: Any) -> Any:
 
 def test_a_right_request_is_right() -> None:
     assert REQUESTS.is_valid(RIGHT)
-    assert Codec("small", SMALL, 8).decode(json.dumps(RIGHT).encode(), None).rows == 1
+    assert RestCodec("small", SMALL, 8).decode(json.dumps(RIGHT).encode(), None).rows == 1
 
 
 @settings(max_examples=1000)
@@ -159,7 +159,7 @@ def test_what_the_document_does_not_allow_is_refused(place: tuple[str | int, ...
     request = with_other(place, value)
     content = json.dumps(request).encode()
     try:
-        Codec("small", SMALL, 8).decode(content, None)
+        RestCodec("small", SMALL, 8).decode(content, None)
     except BadRequest:
         return
     assert REQUESTS.is_valid(json.loads(content)), request

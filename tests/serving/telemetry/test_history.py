@@ -12,12 +12,12 @@ from jsonschema_rs import validator_for
 from one_device import World, run
 
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.adaptation.loop import Change
-from proteus_cli.serving.lifecycle import Event as Life
+from proteus_cli.serving.adaptation.loop import PlanChange
+from proteus_cli.serving.lifecycle import LifecycleEvent as Life
 from proteus_cli.serving.requests.counts import Histogram, quantile
 from proteus_cli.serving.rest.openapi import document
-from proteus_cli.serving.telemetry.history import EVERY_S, MAX_NUMBERS, SAMPLES, History
-from proteus_cli.serving.telemetry.present import Event, EventKind
+from proteus_cli.serving.telemetry.history import EVERY_S, MAX_NUMBERS, SAMPLES, MetricsSampler
+from proteus_cli.serving.telemetry.present import ServerEvent, ServerEventKind
 
 NOW_S = 1_800_000_000.0
 COLUMNS = 12  # of one family, and of one device
@@ -33,18 +33,18 @@ class Clock:
         return self.now_s
 
 
-def watched(test: Callable[[World, History, Clock], Awaitable[None]], **options: Any) -> None:
+def watched(test: Callable[[World, MetricsSampler, Clock], Awaitable[None]], **options: Any) -> None:
     """Have a history of a world, with samples at the times that a clock of its own says."""
 
     async def in_world(world: World) -> None:
         clock = Clock()
-        history = History(world.plane, clock, unix_s=lambda: NOW_S + clock(), **options)
+        history = MetricsSampler(world.plane, clock, unix_s=lambda: NOW_S + clock(), **options)
         await test(world, history, clock)
 
     run(in_world)
 
 
-def told(history: History, since: str | None = None) -> Any:
+def told(history: MetricsSampler, since: str | None = None) -> Any:
     """What the feed is in JSON."""
     return json.loads(msgspec.json.encode(history.feed(since)))
 
@@ -62,7 +62,7 @@ async def answer(world: World, requests: int) -> None:
 
 
 def test_a_sample_is_what_came_and_ended_since_the_last_one_per_second() -> None:
-    async def test(world: World, history: History, clock: Clock) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         await answer(world, 3)
         clock.now_s = 0.5
         history.sample()
@@ -84,7 +84,7 @@ def test_a_sample_is_what_came_and_ended_since_the_last_one_per_second() -> None
 
 
 def test_violations_are_told_by_outcome_and_as_a_fraction() -> None:
-    async def test(world: World, history: History, clock: Clock) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         await answer(world, 2)
         world.submit(1, 2)
         await asyncio.sleep(0)
@@ -102,7 +102,7 @@ def test_violations_are_told_by_outcome_and_as_a_fraction() -> None:
 
 
 def test_the_present_is_the_mean_of_the_last_seconds() -> None:
-    async def test(world: World, history: History, clock: Clock) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         await answer(world, 10)
         for second in range(1, 6):
             clock.now_s = float(second)
@@ -119,7 +119,7 @@ def test_the_present_is_the_mean_of_the_last_seconds() -> None:
 
 
 def test_a_device_is_as_loaded_as_its_batches_took() -> None:
-    async def test(world: World, history: History, clock: Clock) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         world.plane.lanes["cpu0"].busy_s += 0.5
         clock.now_s = 2.0
         history.sample()
@@ -130,7 +130,7 @@ def test_a_device_is_as_loaded_as_its_batches_took() -> None:
 
 
 def test_memory_has_a_bound_and_the_oldest_samples_go() -> None:
-    async def test(world: World, history: History, clock: Clock) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         kept = history.nbytes
         for second in range(1, SAMPLES + 51):
             clock.now_s = float(second)
@@ -152,7 +152,7 @@ def test_memory_has_a_bound_and_the_oldest_samples_go() -> None:
 
 def test_samples_are_taken_by_themselves() -> None:
     async def in_world(world: World) -> None:
-        history = History(world.plane, world.plane.clock)
+        history = MetricsSampler(world.plane, world.plane.clock)
         watching = asyncio.create_task(history.run())
         await asyncio.sleep(EVERY_S * 1.3)
         watching.cancel()
@@ -165,7 +165,7 @@ def test_samples_are_taken_by_themselves() -> None:
 
 
 def test_only_what_is_new_is_told() -> None:
-    async def test(world: World, history: History, clock: Clock) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         clock.now_s = 1.0
         history.sample()
         first = history.feed()
@@ -179,7 +179,7 @@ def test_only_what_is_new_is_told() -> None:
 
 
 def test_a_cursor_of_another_server_gets_all() -> None:
-    async def test(world: World, history: History, clock: Clock) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         clock.now_s = 1.0
         history.sample()
         assert history.feed("00000000-17")["at_s"] == [1.0]
@@ -193,7 +193,7 @@ def test_a_cursor_of_another_server_gets_all() -> None:
     "cursor", ["", "1", "-", "x-1", "0000000-1", "00000000-", "00000000-x", "00000000-1 ", "../x-1"]
 )
 def test_what_is_no_cursor_is_refused(cursor: str) -> None:
-    async def test(world: World, history: History, clock: Clock) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         with pytest.raises(BadRequest, match="cursor"):
             history.feed(cursor)
 
@@ -201,7 +201,7 @@ def test_what_is_no_cursor_is_refused(cursor: str) -> None:
 
 
 def test_it_is_what_the_openapi_document_says() -> None:
-    async def test(world: World, history: History, clock: Clock) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         await answer(world, 1)
         for second in (1.0, 2.0):
             clock.now_s = second
@@ -219,20 +219,22 @@ def test_it_is_what_the_openapi_document_says() -> None:
 
 
 def test_changes_of_plan_are_events_at_their_time_each_once() -> None:
-    changes = [Change(NOW_S - 5, "before", 0.1, 0.1, 1)]
+    changes = [PlanChange(NOW_S - 5, "before", 0.1, 0.1, 1)]
 
-    async def test(world: World, history: History, clock: Clock) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         clock.now_s = 10.0
         history.sample()
-        changes.extend(Change(NOW_S + at_s, reason, 0.1, 0.1, 1) for at_s, reason in ((10.5, "up"), (10.75, "down")))
+        changes.extend(
+            PlanChange(NOW_S + at_s, reason, 0.1, 0.1, 1) for at_s, reason in ((10.5, "up"), (10.75, "down"))
+        )
         clock.now_s = 11.0
         history.sample()
         clock.now_s = 12.0
         history.sample()
         assert history.now.events == [
-            Event(0.0, EventKind.PLAN, "before"),
-            Event(10.5, EventKind.PLAN, "up"),
-            Event(10.75, EventKind.PLAN, "down"),
+            ServerEvent(0.0, ServerEventKind.PLAN, "before"),
+            ServerEvent(10.5, ServerEventKind.PLAN, "up"),
+            ServerEvent(10.75, ServerEventKind.PLAN, "down"),
         ]  # fmt: skip
         assert [event["text"] for event in history.feed()["events"]] == ["before", "up", "down"]
 
@@ -242,7 +244,7 @@ def test_changes_of_plan_are_events_at_their_time_each_once() -> None:
 def test_a_lost_device_is_an_event_and_so_is_its_return() -> None:
     breakers = dict[str, tuple[str, str]]()
 
-    async def test(world: World, history: History, clock: Clock) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         states = []
         for second, state in enumerate(["", "open", "open", "half-open", ""], 1):
             breakers.clear()
@@ -262,13 +264,13 @@ def test_a_lost_device_is_an_event_and_so_is_its_return() -> None:
 
 
 def test_events_come_with_the_samples_that_they_came_with() -> None:
-    changes = list[Change]()
+    changes = list[PlanChange]()
 
-    async def test(world: World, history: History, clock: Clock) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         clock.now_s = 1.0
         history.sample()
         cursor = history.feed()["cursor"]
-        changes.append(Change(NOW_S + 1.5, "more", 0.1, 0.1, 1))
+        changes.append(PlanChange(NOW_S + 1.5, "more", 0.1, 0.1, 1))
         clock.now_s = 2.0
         history.sample()
         feed = history.feed(cursor)
@@ -279,7 +281,7 @@ def test_events_come_with_the_samples_that_they_came_with() -> None:
 
 
 def test_a_server_that_drains_says_so() -> None:
-    async def test(world: World, history: History, clock: Clock) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         world.lifecycle.on(Life.STOPPED)
         assert history.feed()["state"] == "draining"
 

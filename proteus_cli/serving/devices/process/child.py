@@ -22,13 +22,14 @@ from proteus_cli.backends.affinity import pin_this_thread
 from proteus_cli.backends.base import Part, Signature
 from proteus_cli.backends.engines import Engines
 from proteus_cli.backends.opening import open_backend
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
-from proteus_cli.serving.devices.bisection import Arrays
+from proteus_cli.serving.devices.bisection import OutputArrays
 from proteus_cli.serving.devices.builds import BuildLog
-from proteus_cli.serving.devices.emulated import Alarm, EmulatedExecutor
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Done, EngineKey, Executor, ThreadExecutor
-from proteus_cli.serving.devices.process.inner import Emulated, Inner, OnCpu, OnGpu
-from proteus_cli.serving.devices.process.memory import Slot, offsets
+from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, Executor, ThreadExecutor
+from proteus_cli.serving.devices.process.inner import DeviceSpec, Emulated, OnCpu, OnGpu
+from proteus_cli.serving.devices.process.memory import TransferBuffer, offsets
 from proteus_cli.serving.devices.process.wire import (
     OPENING,
     TO_PROCESS,
@@ -63,7 +64,7 @@ class Engine:
         self.signature = signature
         self._row_bytes = [spec.row_bytes for spec in signature.inputs]
 
-    def batch(self, key: EngineKey, rows: Sequence[int], inputs: memoryview) -> Batch:
+    def batch(self, key: VariantKey, rows: Sequence[int], inputs: memoryview) -> Batch:
         """Parts of so many rows, whose inputs lie each in one piece."""
         total = sum(rows)
         firsts, size = offsets(total * size for size in self._row_bytes)
@@ -77,13 +78,13 @@ class Engine:
         return Batch(key, parts, total)
 
 
-class Child:
+class DeviceProcess:
     """Does what the server says, on the running loop; ``runs_inline`` is for executors whose batches may run on it."""
 
     def __init__(self, channel: Channel[ToProcess], executor: Executor, *, runs_inline: bool) -> None:
         self._channel, self._executor, self._runs_inline = channel, executor, runs_inline
-        self._engines: dict[EngineKey, Engine] = {}
-        self._slots: dict[int, Slot] = {}
+        self._engines: dict[VariantKey, Engine] = {}
+        self._slots: dict[int, TransferBuffer] = {}
         self._loads: dict[int, asyncio.Task[None]] = {}
         self._running = 0
         self._is_closing = False
@@ -117,9 +118,9 @@ class Child:
                 self._loads[message.number] = task
                 task.add_done_callback(lambda _: self._loads.pop(message.number))
             case Forget(number=number, family=family, variant=variant):
-                self._forget(number, (family, variant))
+                self._forget(number, VariantKey(family, variant))
             case Unload(family=family, variant=variant):
-                self._unload((family, variant))
+                self._unload(VariantKey(family, variant))
             case Close():
                 self._is_closing = True
                 self._end_if_idle()
@@ -129,7 +130,7 @@ class Child:
     # --- engines
 
     async def _load(self, load: Load) -> None:
-        key = (load.family, load.variant)
+        key = VariantKey(load.family, load.variant)
         try:
             signature = await self._executor.load(key, Path(load.model), load.warm_up_rows)
         except Exception as error:  # noqa: BLE001 - it is told to whoever waits
@@ -138,12 +139,12 @@ class Child:
             self._engines[key] = Engine(signature)
             self._say(Loaded(load.number, signature))
 
-    def _forget(self, number: int, key: EngineKey) -> None:
+    def _forget(self, number: int, key: VariantKey) -> None:
         """Nobody waits for a load any more, be it done or not."""
         if number not in self._loads or not self._loads[number].cancel():
             self._unload(key)
 
-    def _unload(self, key: EngineKey) -> None:
+    def _unload(self, key: VariantKey) -> None:
         if self._engines.pop(key, None) is not None:
             self._executor.unload(key)
 
@@ -151,8 +152,8 @@ class Child:
 
     def _run(self, run: Run, descriptors: Sequence[int]) -> None:
         """Run it as if it was one request, as its inputs are in one piece; apart only where that fails."""
-        key = (run.family, run.variant)
-        slot = self._slots.setdefault(run.slot, Slot())
+        key = VariantKey(run.family, run.variant)
+        slot = self._slots.setdefault(run.slot, TransferBuffer())
         inputs, engine = slot.incoming(descriptors), self._engines[key]
         self._running += 1
 
@@ -165,7 +166,7 @@ class Child:
 
         self._start(engine.batch(key, [sum(run.rows)], inputs), done)
 
-    def _start(self, batch: Batch, done: Done) -> None:
+    def _start(self, batch: Batch, done: BatchCallback) -> None:
         try:
             if self._runs_inline:
                 result: BatchResult | Exception = self._executor.run(batch)
@@ -176,7 +177,7 @@ class Child:
             result = error
         done(result)
 
-    def _done(self, number: int, engine: Engine, slot: Slot, result: BatchResult | Exception) -> None:
+    def _done(self, number: int, engine: Engine, slot: TransferBuffer, result: BatchResult | Exception) -> None:
         self._running -= 1
         reply = _reply(number, engine, slot, result)
         self._channel.send(reply, slot.take_unsent() if isinstance(reply, Ran) else (), wait=True)
@@ -197,7 +198,7 @@ class Child:
         self._channel.send(message, wait=True)
 
 
-class Teller(logging.Handler):
+class LogForwarder(logging.Handler):
     """Has the server log what is logged here."""
 
     def __init__(self, channel: Channel[ToProcess]) -> None:
@@ -222,7 +223,7 @@ def main(descriptor: int) -> None:
     if found is None or not isinstance(found[0], Open):
         return
     opening = found[0]
-    logging.basicConfig(handlers=[Teller(channel)], level=logging.WARNING, force=True)
+    logging.basicConfig(handlers=[LogForwarder(channel)], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger("proteus").setLevel(opening.log_level)
     sys.setswitchinterval(opening.switch_interval_s)
@@ -230,7 +231,7 @@ def main(descriptor: int) -> None:
         runner.run(_serve(channel, opening.inner))
 
 
-async def _serve(channel: Channel[ToProcess], inner: Inner) -> None:
+async def _serve(channel: Channel[ToProcess], inner: DeviceSpec) -> None:
     with ExitStack() as stack:
         try:
             pin_this_thread(inner.device.cores)
@@ -238,13 +239,13 @@ async def _serve(channel: Channel[ToProcess], inner: Inner) -> None:
         except Exception as error:  # noqa: BLE001 - it is told to whoever waits
             channel.send(Failed(OPENING, _told(error)), wait=True)
             return
-        child = Child(channel, executor, runs_inline=isinstance(inner, OnCpu))
+        child = DeviceProcess(channel, executor, runs_inline=isinstance(inner, OnCpu))
         gc.freeze()  # what was imported stays
         channel.send(Opened(platform), wait=True)
         await child.run()
 
 
-def _opened(inner: Inner, stack: ExitStack) -> tuple[Executor, str]:
+def _opened(inner: DeviceSpec, stack: ExitStack) -> tuple[Executor, str]:
     """The device, and the name of its backend; only what it needs is imported.
 
     Raises `BackendUnavailable`, `DeviceUnavailable`.
@@ -262,11 +263,11 @@ def _opened(inner: Inner, stack: ExitStack) -> tuple[Executor, str]:
             gpu = GpuExecutor(tensorrt.context, lambda key, model: tensorrt.plan(model, key), slots=inner.slots)
             return gpu, tensorrt.versions.name
         case Emulated(profile=profile, signatures=signatures):
-            alarm = stack.enter_context(Alarm())
+            alarm = stack.enter_context(TimerThread())
             return EmulatedExecutor(profile, signatures, time.monotonic, alarm.at), emulated.NAME
 
 
-def _reply(number: int, engine: Engine, slot: Slot, result: BatchResult | Exception) -> Ran | Failed:
+def _reply(number: int, engine: Engine, slot: TransferBuffer, result: BatchResult | Exception) -> Ran | Failed:
     """What became of a batch; its outputs are in the slot."""
     if isinstance(result, Exception):
         return Failed(number, _told(result))
@@ -279,7 +280,7 @@ def _reply(number: int, engine: Engine, slot: Slot, result: BatchResult | Except
     return Ran(number, result.compute_s, time.monotonic(), shapes, failures)
 
 
-def _put(signature: Signature, outputs: Arrays, slot: Slot) -> None:
+def _put(signature: Signature, outputs: OutputArrays, slot: TransferBuffer) -> None:
     """Write the outputs, of the types that the signature says."""
     dtypes = [spec.dtype for spec in signature.outputs]
     places, size = offsets(values.size * dtype.itemsize for values, dtype in zip(outputs, dtypes, strict=True))

@@ -18,11 +18,12 @@ from typing import TypeVar
 import numpy as np
 
 from proteus_cli.backends.base import Signature
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError
-from proteus_cli.serving.devices.bisection import Arrays
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Done, EngineKey, Losable
-from proteus_cli.serving.devices.process.inner import Inner
-from proteus_cli.serving.devices.process.memory import CAN_SHARE, Slot, offsets
+from proteus_cli.serving.devices.bisection import OutputArrays
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase
+from proteus_cli.serving.devices.process.inner import DeviceSpec
+from proteus_cli.serving.devices.process.memory import CAN_SHARE, TransferBuffer, offsets
 from proteus_cli.serving.devices.process.wire import (
     FROM_PROCESS,
     OPENING,
@@ -78,22 +79,22 @@ class Flight:
     sent_s: float
 
 
-class ProcessExecutor(Losable):
+class ProcessExecutor(ExecutorBase):
     """An `Executor` whose device is opened in a process of its own, which ends when this one does, however that ends.
 
     The process is started at once and told of everything at once; what it answers is read on the running loop. It is
     lost where it ends by itself, or says that its device is. Batches never run on this thread.
     """
 
-    def __init__(self, inner: Inner) -> None:
+    def __init__(self, inner: DeviceSpec) -> None:
         super().__init__(inner.device.id)
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[str] = self._loop.create_future()
         self._loading.add(self._opened)
         self._loads: dict[int, asyncio.Future[Signature]] = {}
-        self._engines: dict[EngineKey, Engine] = {}
+        self._engines: dict[VariantKey, Engine] = {}
         self._flights: dict[int, Flight] = {}
-        self._slots: list[Slot] = []
+        self._slots: list[TransferBuffer] = []
         self._free: list[int] = []
         self._room_bytes = 0
         self._is_released = False
@@ -112,7 +113,7 @@ class ProcessExecutor(Losable):
         """
         return await asyncio.shield(self._opened)
 
-    async def load(self, key: EngineKey, model: Path, warm_up_rows: int) -> Signature:
+    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:
         """Besides, raises like `opened`."""
         await self.opened()
         self._require_open()
@@ -131,7 +132,7 @@ class ProcessExecutor(Losable):
         self._room_bytes = max(self._room_bytes, offsets(size * warm_up_rows for size in row_bytes)[1])
         return signature
 
-    def unload(self, key: EngineKey) -> None:
+    def unload(self, key: VariantKey) -> None:
         if not self.is_lost:
             del self._engines[key]
             self._send(Unload(*key))
@@ -139,7 +140,7 @@ class ProcessExecutor(Losable):
     def run(self, batch: Batch) -> BatchResult:
         raise RuntimeError(f"{self._device_id} is in another process, so no batch runs on this thread: {batch.key}")
 
-    def submit(self, batch: Batch, done: Done) -> None:
+    def submit(self, batch: Batch, done: BatchCallback) -> None:
         self._require_open()
         engine = self._engines[batch.key]
         place = self._free.pop() if self._free else self._make_slot()
@@ -174,10 +175,10 @@ class ProcessExecutor(Losable):
     # --- batches
 
     def _make_slot(self) -> int:
-        self._slots.append(Slot())
+        self._slots.append(TransferBuffer())
         return len(self._slots) - 1
 
-    def _put(self, engine: Engine, batch: Batch, slot: Slot) -> None:
+    def _put(self, engine: Engine, batch: Batch, slot: TransferBuffer) -> None:
         """Write the inputs, each in one piece."""
         places, size = offsets(batch.rows * row_bytes for row_bytes in engine.row_bytes)
         memory = slot.outgoing(size, self._room_bytes)
@@ -338,7 +339,7 @@ def _no_process(device: str, error: OSError) -> DeviceUnavailable:
     return DeviceUnavailable(f"No process can be started for {device}: {error}", hint=_LIMITS)
 
 
-def _taken(signature: Signature, shapes: Sequence[tuple[int, ...]], memory: memoryview) -> Arrays:
+def _taken(signature: Signature, shapes: Sequence[tuple[int, ...]], memory: memoryview) -> OutputArrays:
     """Copies of the outputs, as the next batch takes their place."""
     dtypes = [spec.dtype for spec in signature.outputs]
     places, _ = offsets(prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, dtypes, strict=True))

@@ -34,4 +34,4 @@ class Emulated(msgspec.Struct, frozen=True, tag=True):
         return self.profile.device
 
 
-Inner = OnCpu | OnGpu | Emulated
+DeviceSpec = OnCpu | OnGpu | Emulated

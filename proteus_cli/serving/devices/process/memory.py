@@ -19,7 +19,7 @@ def offsets(sizes: Iterable[int]) -> tuple[list[int], int]:
     return found, end
 
 
-class Slot:
+class TransferBuffer:
     """Room for the tensors of a batch on their way there, and for those on their way back.
 
     Each side makes what it writes to, anew where it has to be larger, and sends a file descriptor of it along with

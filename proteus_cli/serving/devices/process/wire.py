@@ -26,7 +26,7 @@ from proteus_cli.errors import (
     ProteusError,
     UsageError,
 )
-from proteus_cli.serving.devices.process.inner import Inner
+from proteus_cli.serving.devices.process.inner import DeviceSpec
 
 OPENING = -1
 """The number of what fails where the device can't be opened; batches and loads count from 0."""
@@ -73,7 +73,7 @@ def heard(failure: Failure) -> Exception:
 class Open(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The first message. What is logged there from ``log_level`` on is said here."""
 
-    inner: Inner
+    inner: DeviceSpec
     log_level: int
     switch_interval_s: float
 
