@@ -14,11 +14,12 @@ from msgspec.structs import replace
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.decision import Hosted
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.wire import parsed, split, varint, whole_number
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.tensors import DATATYPE_OF, Buffer, Query, RequestOptions
+from proteus_cli.serving.oip.tensors import DATATYPE_OF, Query, RequestOptions
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.requests.pending import Answered
 

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest
 
 DATATYPES = {
@@ -22,9 +23,6 @@ DATATYPE_OF = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
 STRINGS = "BYTES"
 VERSION = "1"
 """The one version of every model: what changes behind it is the variant, which the answer names."""
-
-Buffer = bytes | bytearray | memoryview
-"""The values of a tensor: row-major, little-endian, without gaps."""
 
 Parameter = str | int | float | bool
 Parameters = dict[str, Parameter]

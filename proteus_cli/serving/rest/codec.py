@@ -15,9 +15,10 @@ import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.tensors import Buffer, Query
+from proteus_cli.serving.oip.tensors import Query
 from proteus_cli.serving.requests.pending import Answered, AnsweredBatch
 
 _LARGEST_INT64 = 2**63 - 1
