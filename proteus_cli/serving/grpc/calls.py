@@ -8,12 +8,12 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from proteus_cli.backends.base import Buffer
 from proteus_cli.errors import BodyTooLarge, RequestError
 from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, Status, trailers_of
 from proteus_cli.serving.http2.headers import Fields
 from proteus_cli.serving.http2.limits import KIB
 from proteus_cli.serving.http2.sending import Http2Stream
-from proteus_cli.serving.oip.tensors import Buffer
 from proteus_cli.serving.transport.connections import Connections
 
 log = logging.getLogger("proteus.grpc")

@@ -9,6 +9,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from proteus_cli import __version__
+from proteus_cli.backends.base import Buffer
 from proteus_cli.errors import BadRequest, RequestError, UnknownModel
 from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
@@ -21,7 +22,6 @@ from proteus_cli.serving.http2.sending import Http2Stream
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.models import EXTENSIONS, ModelRepository
-from proteus_cli.serving.oip.tensors import Buffer
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.requests.pending import InFlightRequest, Result, ResultCallback
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from proteus_cli.serving.oip.tensors import Buffer
+from proteus_cli.backends.base import Buffer
 from proteus_cli.serving.transport.connections import Connections
 
 JSON = b"application/json"

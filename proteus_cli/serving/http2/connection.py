@@ -11,6 +11,7 @@ import asyncio
 import struct
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from proteus_cli.backends.base import Buffer
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import (
     ACK,
@@ -28,7 +29,6 @@ from proteus_cli.serving.http2.headers import Fields, HeaderBlocks, MalformedReq
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.http2.reading import FrameReader
 from proteus_cli.serving.http2.sending import Call, Http2Stream, SendQueue
-from proteus_cli.serving.oip.tensors import Buffer
 from proteus_cli.serving.transport.connections import Connections
 
 if TYPE_CHECKING:

@@ -33,6 +33,7 @@ from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.requests.pending import Result
+from proteus_cli.serving.requests.query import Query
 from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.pages import INFER, Pages
 
@@ -155,7 +156,7 @@ class HttpFrontEnd:
             trace.refused(error)
             raise
 
-    def _query(self, exchange: Exchange, codec: RestCodec) -> oip.Query:
+    def _query(self, exchange: Exchange, codec: RestCodec) -> Query:
         headers, body = exchange.headers, exchange.body
         if b"content-encoding" in headers:
             body = unpacked(body, headers[b"content-encoding"], min(self._max_body_bytes, codec.max_bytes))
@@ -164,7 +165,7 @@ class HttpFrontEnd:
         length = headers.get(JSON_LENGTH)
         return codec.decode(body, None if length is None else _whole_number(length))
 
-    def _ended(self, exchange: Exchange, codec: RestCodec, query: oip.Query, headers: bytes, ending: Result) -> None:
+    def _ended(self, exchange: Exchange, codec: RestCodec, query: Query, headers: bytes, ending: Result) -> None:
         if isinstance(ending, RequestError):
             refuse(exchange, ending, headers)
             return
