@@ -23,8 +23,8 @@ from proteus_cli.serving.adaptation.solver_process import Replanner
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
-from proteus_cli.serving.oip.tensors import Query
 from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.query import Query
 from proteus_cli.simulation.run import SOLVE_S
 
 NOTHING = Signature((), ())

@@ -26,9 +26,9 @@ from proteus_cli.serving.devices.executor import Batch, BatchCallback
 from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.fleet.failover import Recovery
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
-from proteus_cli.serving.oip.tensors import Query, RequestOptions
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.requests.pending import Answered, InFlightRequest, Result
+from proteus_cli.serving.requests.query import Query, RequestOptions
 
 SIGNATURE = Signature((TensorSpec("x", np.dtype(np.float32), (1,)),), (TensorSpec("y", np.dtype(np.float32), (2,)),))
 LOOK_S = 0.1  # between looks of the control loop

@@ -14,7 +14,7 @@ from proteus_cli.serving.http2.headers import Fields
 from proteus_cli.serving.http2.limits import KIB
 from proteus_cli.serving.http2.sending import Http2Stream
 from proteus_cli.serving.transport.connections import Connections
-from proteus_cli.serving.transport.gunzip import ContentTooLarge, CorruptContent, Format, decompress
+from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
 
 log = logging.getLogger("proteus.grpc")
 
@@ -156,7 +156,7 @@ class GrpcCall:
             raise CallError(Status.INTERNAL, "a compressed message without a grpc-encoding")
         max_bytes = self.request.message_bytes
         try:
-            return decompress(message, Format.GZIP, max_bytes)
+            return decompress(message, Compression.GZIP, max_bytes)
         except CorruptContent as error:
             raise CallError(Status.INTERNAL, f"a message that is not what its grpc-encoding says: {error}") from None
         except ContentTooLarge:

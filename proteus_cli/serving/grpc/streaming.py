@@ -19,9 +19,9 @@ from proteus_cli.serving.grpc.messages import (
 from proteus_cli.serving.grpc.status import CallError, Status
 from proteus_cli.serving.http2.limits import MIB
 from proteus_cli.serving.http2.sending import Http2Stream
-from proteus_cli.serving.oip.tensors import Query
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.requests.pending import InFlightRequest, Result
+from proteus_cli.serving.requests.query import Query
 
 _MAX_INSIDE = 256
 _MAX_BACKLOG = 1 * MIB

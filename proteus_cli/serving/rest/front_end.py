@@ -32,10 +32,11 @@ from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.requests.pending import Result
+from proteus_cli.serving.requests.query import Query
 from proteus_cli.serving.rest.access import admits
 from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.pages import INFER, Pages
-from proteus_cli.serving.transport.gunzip import ContentTooLarge, CorruptContent, Format, decompress
+from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
 from proteus_cli.serving.transport.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class HttpFrontEnd:
             trace.refused(error)
             raise
 
-    def _query(self, exchange: Exchange, codec: RestCodec) -> oip.Query:
+    def _query(self, exchange: Exchange, codec: RestCodec) -> Query:
         headers, body = exchange.headers, exchange.body
         if b"content-encoding" in headers:
             body = unpacked(body, headers[b"content-encoding"], min(self._max_body_bytes, codec.max_bytes))
@@ -174,7 +175,7 @@ class HttpFrontEnd:
         length = headers.get(JSON_LENGTH)
         return codec.decode(body, None if length is None else _whole_number(length))
 
-    def _ended(self, exchange: Exchange, codec: RestCodec, query: oip.Query, headers: bytes, ending: Result) -> None:
+    def _ended(self, exchange: Exchange, codec: RestCodec, query: Query, headers: bytes, ending: Result) -> None:
         if isinstance(ending, RequestError):
             refuse(exchange, ending, headers)
             return
@@ -226,7 +227,7 @@ def unpacked(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> bytes 
     if name not in {b"gzip", b"x-gzip", b"deflate"}:
         raise BadRequest("bodies may be compressed with gzip or deflate")
     try:
-        return decompress(body, Format.GZIP_OR_ZLIB, max_bytes)
+        return decompress(body, Compression.GZIP_OR_ZLIB, max_bytes)
     except CorruptContent as error:
         raise BadRequest(f"the body is not what its Content-Encoding says: {error}") from None
     except ContentTooLarge:

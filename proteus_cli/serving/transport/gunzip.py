@@ -6,7 +6,7 @@ from enum import IntEnum
 from proteus_cli.domain.buffer import Buffer
 
 
-class Format(IntEnum):
+class Compression(IntEnum):
     """The formats of RFC 1952 (gzip) and RFC 1950 (zlib), as zlib's window bits."""
 
     GZIP = zlib.MAX_WBITS | 16
@@ -21,7 +21,7 @@ class ContentTooLarge(Exception):
     """The content is larger than its bound once it is decompressed."""
 
 
-def decompress(content: Buffer, format: Format, max_bytes: int) -> bytes:  # noqa: A002 - the word for it
+def decompress(content: Buffer, format: Compression, max_bytes: int) -> bytes:  # noqa: A002 - the word for it
     """The decompressed content, of ``max_bytes`` at most. Raises `CorruptContent`, `ContentTooLarge`."""
     decompressor = zlib.decompressobj(format)
     try:

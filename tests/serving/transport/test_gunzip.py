@@ -6,16 +6,17 @@ import zlib
 
 import pytest
 
-from proteus_cli.serving.transport.gunzip import ContentTooLarge, CorruptContent, Format, decompress
+from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
 
 PLAIN = bytes(range(256)) * 4
 GZIP, ZLIB = gzip.compress(PLAIN), zlib.compress(PLAIN)
 
 
 @pytest.mark.parametrize(
-    ("content", "format_"), [(GZIP, Format.GZIP), (GZIP, Format.GZIP_OR_ZLIB), (ZLIB, Format.GZIP_OR_ZLIB)]
+    ("content", "format_"),
+    [(GZIP, Compression.GZIP), (GZIP, Compression.GZIP_OR_ZLIB), (ZLIB, Compression.GZIP_OR_ZLIB)],
 )
-def test_content_of_exactly_the_bound_is_decompressed(content: bytes, format_: Format) -> None:
+def test_content_of_exactly_the_bound_is_decompressed(content: bytes, format_: Compression) -> None:
     assert decompress(memoryview(content), format_, len(PLAIN)) == PLAIN
     with pytest.raises(ContentTooLarge):
         decompress(content, format_, len(PLAIN) - 1)
@@ -28,7 +29,7 @@ def test_content_of_exactly_the_bound_is_decompressed(content: bytes, format_: F
 )
 def test_content_that_is_not_one_complete_gzip_stream_is_refused(content: bytes) -> None:
     with pytest.raises(CorruptContent):
-        decompress(content, Format.GZIP, 2 * len(PLAIN))
+        decompress(content, Compression.GZIP, 2 * len(PLAIN))
 
 
 def test_a_bomb_takes_little_memory() -> None:
@@ -36,7 +37,7 @@ def test_a_bomb_takes_little_memory() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(ContentTooLarge):
-            decompress(bomb, Format.GZIP, 2**16)
+            decompress(bomb, Compression.GZIP, 2**16)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
