@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from proteus_cli import __version__
-from proteus_cli.cli import catalog, console, demo, devices, doctor, engines, init, plan, profile, replay, serve, trace
-from proteus_cli.cli.options import is_debug
+from proteus_cli.cli import console
+from proteus_cli.cli.commands import catalog, demo, devices, doctor, engines, init, plan, profile, replay, serve, trace
+from proteus_cli.cli.options.common import is_debug
 from proteus_cli.errors import ProteusError
 
 INTERRUPTED = 130

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from proteus_cli.cli.live_frames import frame
-from proteus_cli.cli.live_view import MAX_LINES, Held, LiveView
+from proteus_cli.cli.views.live_frames import frame
+from proteus_cli.cli.views.live_view import MAX_LINES, Held, LiveView
 from proteus_cli.serving.telemetry.present import DeviceNow, FamilyNow, Now, ServerEvent, ServerEventKind
 
 DIGITS = FamilyNow(0.05, 0.98, 1234.4, 1200.0, 1190.0, 0.002, 0.97, 0.041, 3)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, SIZE, WorkspaceOption, environment, flags
+from proteus_cli.cli.options.common import DEFAULT_WORKSPACE, DURATION, SIZE, WorkspaceOption, environment, flags
 from proteus_cli.errors import UsageError
 from proteus_cli.serving.logs import LogFormat, LogLevel
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from proteus_cli.cli.deploying import Emulation
-    from proteus_cli.cli.live_view import LiveView
+    from proteus_cli.cli.views.live_view import LiveView
+    from proteus_cli.cli.workflows.deployment import Emulation
     from proteus_cli.serving.logs import LogStream
     from proteus_cli.serving.transport.tokens import Tokens
 
@@ -185,7 +185,7 @@ def serve(
 
     A second signal ends at once.
     """
-    from proteus_cli.cli.deploying import deployment_of
+    from proteus_cli.cli.workflows.deployment import deployment_of
     from proteus_cli.serving.logs import set_up
     from proteus_cli.serving.server.deployment import ServerOptions
     from proteus_cli.serving.server.server import serve as run_server
@@ -226,7 +226,7 @@ def serve(
 
 
 def _emulation(context: typer.Context, fleet: str | None, *, emulate: bool) -> "Emulation | None":
-    from proteus_cli.cli.deploying import Emulation
+    from proteus_cli.cli.workflows.deployment import Emulation
 
     if emulate:
         return Emulation(fleet)
@@ -250,7 +250,7 @@ def _streams(view: ViewMode) -> "tuple[LogStream, LiveView | None]":
         raise UsageError("`--view live` needs a terminal on stdout.", hint="leave it out, or look at the page at `/`")
     if view is ViewMode.PLAIN or not sys.stdout.isatty() or (view is ViewMode.AUTO and _is_plain()):
         return sys.stderr, None
-    from proteus_cli.cli.live_view import Held, LiveView
+    from proteus_cli.cli.views.live_view import Held, LiveView
 
     if not sys.stderr.isatty():
         return sys.stderr, LiveView(sys.stdout)
