@@ -17,9 +17,9 @@ from proteus_cli.cli.options.common import (
     JsonOption,
     PolicyOption,
     WorkspaceOption,
-    environment,
     flags,
 )
+from proteus_cli.cli.options.renamed import environment
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from proteus_cli.cli.options.common import (
     HeadroomOption,
     JsonOption,
     WorkspaceOption,
-    environment,
     flags,
 )
+from proteus_cli.cli.options.renamed import environment
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
