@@ -23,7 +23,7 @@ from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.models import EXTENSIONS, ModelRepository
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.requests.in_flight import InFlightRequest, Result, ResultCallback
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import RequestTrace, Traces, Tracing
