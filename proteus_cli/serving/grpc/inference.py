@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from proteus_cli.backends.base import Buffer, Signature, TensorSpec
+from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.decision import Hosted
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.wire import parsed, split, varint, whole_number
