@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
-from proteus_cli.backends.base import Buffer
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, RequestError
 from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
@@ -20,7 +20,7 @@ from proteus_cli.serving.grpc.status import CallError, Status
 from proteus_cli.serving.http2.limits import MIB
 from proteus_cli.serving.http2.sending import Http2Stream
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import InFlightRequest, Result
+from proteus_cli.serving.requests.in_flight import InFlightRequest, Result
 from proteus_cli.serving.requests.query import Query
 
 _MAX_INSIDE = 256

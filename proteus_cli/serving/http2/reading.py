@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from proteus_cli.backends.base import Buffer
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.serving.http2.frames import (
     CONTINUATION,
     DATA,

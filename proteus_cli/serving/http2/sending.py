@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from proteus_cli.backends.base import Buffer
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.serving.http2.frames import (
     DATA,
     DEFAULT_FRAME,

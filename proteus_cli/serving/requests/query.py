@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from proteus_cli.backends.base import Buffer, TensorSpec
+from proteus_cli.backends.base import TensorSpec
+from proteus_cli.domain.buffer import Buffer
 
 
 class RequestOptions(msgspec.Struct, frozen=True, gc=False):

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.backends.base import Buffer
 from proteus_cli.control.decision import Hosted
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import RequestError
 
