@@ -39,7 +39,7 @@ from proteus_cli.serving.devices.executor import ExecutorBase
 from proteus_cli.serving.fleet.worker import Worker
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.telemetry.history import SAMPLES, MetricsSampler
+from proteus_cli.serving.telemetry.sampler import SAMPLES, MetricsSampler
 
 SIZES = ((2, 2), (10, 40), (10, 100))  # families, devices
 REPEATS = 100

@@ -219,7 +219,7 @@ def _served(
     from proteus_cli.cli.workflows.simulated_replay import starting_plan
     from proteus_cli.control.policies import live_policy_named
     from proteus_cli.planning.from_workspace import planner_for
-    from proteus_cli.replay.own_server import own_server
+    from proteus_cli.replay.local_server import local_server
     from proteus_cli.store import write_json
 
     profiles = place.profiles_of(given)
@@ -230,7 +230,7 @@ def _served(
             path = Path(directory) / "plan.json"
             write_json(path, plan)
             console.say(f"serving {rule.name} …")
-            with own_server(path, place.root, emulate=emulate) as url:
+            with local_server(path, place.root, emulate=emulate) as url:
                 yield _against(url, arrivals, ca)
 
 
@@ -296,7 +296,7 @@ def _deliver(
     if output is not None:
         is_on_stdout = not console.save(document, output)
     if page is not None:
-        from proteus_cli.reporting.html import write_html
+        from proteus_cli.reporting.html_page import write_html
 
         write_html(page, reports)
         console.say(f"wrote {page}")
@@ -309,7 +309,7 @@ def _deliver(
         if not is_on_stdout:
             console.show_json(document)
     elif not is_on_stdout:
-        from proteus_cli.reporting.table import comparison_table, timeline_table
+        from proteus_cli.reporting.terminal_tables import comparison_table, timeline_table
 
         console.show(comparison_table(reports))
         console.show(timeline_table(reports))

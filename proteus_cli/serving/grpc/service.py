@@ -9,6 +9,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from proteus_cli import __version__
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, RequestError, UnknownModel
 from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
@@ -21,23 +22,30 @@ from proteus_cli.serving.http2.sending import Http2Stream
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.models import EXTENSIONS, ModelRepository
-from proteus_cli.serving.oip.tensors import Buffer
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.requests.in_flight import InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.transport.tokens import Tokens
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import RequestTrace, Traces, Tracing
 
 SERVICE = "inference.GRPCInferenceService"
+OPEN_METHODS = frozenset(
+    {
+        b"/inference.GRPCInferenceService/ServerLive",
+        b"/inference.GRPCInferenceService/ServerReady",
+        b"/grpc.health.v1.Health/Check",
+        b"/grpc.health.v1.Health/Watch",
+    }
+)
+"""Methods that need no token: the health checks."""
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _GRPC = re.compile(rb"application/grpc(\+proto)?(;.*)?")
 
-Headers = Mapping[bytes, bytes]
-
 
 class GrpcFrontEnd:
-    """The application on top of HTTP/2. ``authorized`` is asked for each call; None lets everybody in."""
+    """The application on top of HTTP/2. With ``tokens``, all methods but `OPEN_METHODS` need one of them."""
 
     def __init__(
         self,
@@ -45,12 +53,12 @@ class GrpcFrontEnd:
         *,
         platform: str,
         models: ModelRepository,
-        authorized: Callable[[Headers], bool] | None = None,
+        tokens: Tokens | None = None,
         max_message_bytes: int,
         tracing: "Tracing | None" = None,
     ) -> None:
         self.plane, self.codec = plane, GrpcCodec(plane)
-        self._platform, self._models, self._authorized = platform, models, authorized
+        self._platform, self._models, self._tokens = platform, models, tokens
         self._max_message_bytes, self._tracing = max_message_bytes, tracing
         self._methods = {path.encode(): open_call for path, open_call in self._table().items()}
 
@@ -75,9 +83,13 @@ class GrpcFrontEnd:
         return Request(open_call, fields, timeout_s, encoding == b"gzip", self._max_message_bytes)
 
     def open(self, request: Request, stream: Http2Stream) -> GrpcCall:
-        if self._authorized is not None and not self._authorized(request.fields):
+        if not self._admits(request.fields):
             return _refused(CallError(Status.UNAUTHENTICATED, "no valid token"), request, stream)
         return request.open_call(request, stream)
+
+    def _admits(self, fields: Fields) -> bool:
+        tokens = self._tokens
+        return tokens is None or fields[b":path"] in OPEN_METHODS or tokens.authorized(fields.get(b"authorization"))
 
     # Methods
 

@@ -13,7 +13,8 @@ from proteus_cli.domain.device import Device
 from proteus_cli.errors import BadRequest, EngineError, NotReady, Overloaded, UnknownModel
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.oip.models import ModelRepository
-from proteus_cli.serving.oip.tensors import DATATYPES, RequestOptions
+from proteus_cli.serving.oip.tensors import DATATYPES
+from proteus_cli.serving.requests.query import RequestOptions
 
 NOW_S = 1_800_000_000.0
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))

@@ -19,7 +19,7 @@ _DASHES = ("-", "--", "-.", ":")  # 4 and 7 have no common factor: 28 runs look 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h", "d")
 
 
-def look(place: int, *, among: int) -> Mapping[str, Any]:
+def line_style(place: int, *, among: int) -> Mapping[str, Any]:
     """How the run in that ``place`` is drawn; the first stands out where there are more than a few."""
     is_thin = among > len(_DASHES) and place > 0
     return {
@@ -32,22 +32,22 @@ def look(place: int, *, among: int) -> Mapping[str, Any]:
     }
 
 
-def drawing(draw: Callable[..., None], *, rows: int, size_inches: tuple[float, float], **options: object) -> bytes:
+def render_axes(draw: Callable[..., None], *, rows: int, size_inches: tuple[float, float], **options: object) -> bytes:
     """A picture of ``rows`` axes above each other that share their x axis; ``draw`` gets all of them."""
-    with mpl.rc_context(settings("drawing", INK)):
+    with mpl.rc_context(plot_settings("drawing", INK)):
         figure = Figure(figsize=size_inches, layout="constrained")
         draw(*figure.subplots(rows, sharex=True))
-        return saved(figure, dpi=PNG_DPI, facecolor="white", **options)
+        return render(figure, dpi=PNG_DPI, facecolor="white", **options)
 
 
-def saved(figure: Figure, **options: object) -> bytes:
+def render(figure: Figure, **options: object) -> bytes:
     """The picture as it would be in a file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, **options)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def settings(salt: str, ink: str) -> dict[Any, Any]:
+def plot_settings(salt: str, ink: str) -> dict[Any, Any]:
     """Settings for matplotlib; ``salt`` makes ids in SVG, ``ink`` colours everything but data."""
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
     return {

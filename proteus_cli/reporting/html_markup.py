@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from proteus_cli.reporting.rows import ReportRow
+from proteus_cli.reporting.comparison import ReportRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,25 +5,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from proteus_cli.domain.report import DeviceSummary, Report, Window
-from proteus_cli.reporting import markup
-from proteus_cli.reporting.devices import SimilarDevices, kinds, shares
-from proteus_cli.reporting.markup import Group, cell, columns, head, name, row, table, text, titled_table
-from proteus_cli.reporting.rows import (
+from proteus_cli.reporting import html_markup
+from proteus_cli.reporting.comparison import (
     MAX_BESIDE,
     MEASURES,
     PERCENTILES,
     UNKNOWN,
     ReportRow,
-    comparison,
-    count,
-    headings,
-    hundredths,
-    milliseconds,
+    comparison_rows,
+    format_count,
+    format_hundredths,
+    format_milliseconds,
+    format_span,
     outcome_rows,
     quality_rows,
-    stretch,
+    run_names,
 )
-from proteus_cli.reporting.timeline import merged, violation_frac, width_s
+from proteus_cli.reporting.device_groups import SimilarDevices, similar_devices, variant_shares
+from proteus_cli.reporting.html_markup import Group, cell, columns, head, name, row, table, text, titled_table
+from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
 from proteus_cli.units import format_duration, format_percent
 
 _MAX_WINDOWS = 200
@@ -36,8 +36,11 @@ def summary(reports: Sequence[Report]) -> str:
     """The measures of whole runs: in rows beside a few runs, in columns across many."""
     percentiles = [measure.short for measure in PERCENTILES]
     if len(reports) <= MAX_BESIDE:
-        heads = row(head(""), *(head(heading) for heading in headings(reports)))
-        body = (row(name(each.label), *markup.values(each)) for each in comparison(reports, percentiles=percentiles))
+        heads = row(head(""), *(head(heading) for heading in run_names(reports)))
+        body = (
+            row(name(each.label), *html_markup.values(each))
+            for each in comparison_rows(reports, percentiles=percentiles)
+        )
         note = '<p class="note">* best of the row</p>' if len(reports) > 1 else ""
         return f"<div>{table('Summary', [heads], body)}{note}</div>"
     return "\n".join(
@@ -51,11 +54,11 @@ def summary(reports: Sequence[Report]) -> str:
 
 def over_time(reports: Sequence[Report]) -> str:
     """Rates, accuracy and violations in stretches of 10 s or more: together for a few runs, apart for many."""
-    width = max(10.0, width_s(reports, _MAX_WINDOWS))
-    runs = [merged(report.windows, width) for report in reports]
+    width = max(10.0, window_width_s(reports, _MAX_WINDOWS))
+    runs = [merge_windows(report.windows, width) for report in reports]
     if len(reports) <= MAX_BESIDE:
         return table("Over time", _beside(reports), _window_rows(runs, [write for _, write in _OF_WINDOW]))
-    heads = [row(head("time", "text"), head("demand (qps)"), *(head(heading) for heading in headings(reports)))]
+    heads = [row(head("time", "text"), head("demand (qps)"), *(head(heading) for heading in run_names(reports)))]
     return "\n".join(titled_table(title, heads, _window_rows(runs, [write])) for title, write in _OF_WINDOW)
 
 
@@ -63,7 +66,7 @@ def _beside(reports: Sequence[Report]) -> Iterator[str]:
     yield row(
         head("time", "text", rows=2),
         head("demand (qps)", rows=2),
-        *(head(heading, "group", columns=len(_OF_WINDOW)) for heading in headings(reports)),
+        *(head(heading, "group", columns=len(_OF_WINDOW)) for heading in run_names(reports)),
     )
     yield row(*(head(title) for _ in reports for title, _ in _OF_WINDOW))
 
@@ -72,11 +75,11 @@ def _window_rows(runs: Sequence[Sequence[Window]], written: Sequence[Callable[[W
     longest: Sequence[Window] = max(runs, key=len)
     for place, window in enumerate(longest):
         cells = (cell(write(run[place]) if place < len(run) else UNKNOWN) for run in runs for write in written)
-        yield row(name(stretch(window.start_s, window.length_s)), cell(f"{window.demand_qps:,.1f}"), *cells)
+        yield row(name(format_span(window.start_s, window.length_s)), cell(f"{window.demand_qps:,.1f}"), *cells)
 
 
 def _percentage(frac: float | None) -> str:
-    return UNKNOWN if frac is None else hundredths(frac)
+    return UNKNOWN if frac is None else format_hundredths(frac)
 
 
 _OF_WINDOW: Sequence[tuple[str, Callable[[Window], str]]] = (
@@ -96,7 +99,7 @@ def latency(reports: Sequence[Report]) -> str:
 
 
 def _row_of_part(part: float, reports: Sequence[Report]) -> ReportRow:
-    cells = tuple(UNKNOWN if (s := _within_s(report, part)) is None else milliseconds(s) for report in reports)
+    cells = tuple(UNKNOWN if (s := _within_s(report, part)) is None else format_milliseconds(s) for report in reports)
     return ReportRow(f"{100 * part:g} %", cells, plain=cells, unit="ms")
 
 
@@ -116,7 +119,7 @@ def families(reports: Sequence[Report]) -> str:
     for family in dict.fromkeys(each for report in reports for each in report.families):
         asked = [
             (heading, report.families[family])
-            for heading, report in zip(headings(reports), reports, strict=True)
+            for heading, report in zip(run_names(reports), reports, strict=True)
             if family in report.families
         ]
         rows = [measure.row([found for _, found in asked]) for measure in MEASURES]
@@ -128,7 +131,7 @@ def families(reports: Sequence[Report]) -> str:
 
 def devices(reports: Sequence[Report]) -> str:
     """What each device answered: like ones together, and each alone where that isn't the same."""
-    groups = kinds(reports)
+    groups = similar_devices(reports)
     if not groups:
         return "<p>No device is known.</p>"
     together = _devices("Devices", groups, reports)
@@ -136,7 +139,7 @@ def devices(reports: Sequence[Report]) -> str:
     if len(each) == len(groups):
         return together
     if len(each) > _MAX_DEVICES:
-        return f'{together}\n<p class="note">Each of the {count(len(each))} devices is in the JSON report.</p>'
+        return f'{together}\n<p class="note">Each of the {format_count(len(each))} devices is in the JSON report.</p>'
     alone = _devices("Each device", each, reports)
     return f"{together}\n<details><summary>Each of the {len(each)} devices</summary>\n{alone}\n</details>"
 
@@ -147,18 +150,18 @@ def _devices(label: str, groups: Sequence[SimilarDevices], reports: Sequence[Rep
         head("answers by variant", "text"),
     ]  # fmt: skip
     found = [
-        (kind.label, headings(reports), [_device_cells(kind.summary(report), report) for report in reports])
+        (kind.label, run_names(reports), [_device_cells(kind.summary(report), report) for report in reports])
         for kind in groups
     ]
     return _in_groups(label, "device", found, titles, alone=len(reports) == 1)
 
 
 def _device_cells(found: DeviceSummary, report: Report) -> list[str]:
-    variants = " · ".join(f"{variant} {_share(share)}" for variant, share in shares(found))
+    variants = " · ".join(f"{variant} {_share(share)}" for variant, share in variant_shares(found))
     return [
-        cell(count(found.answers)),
+        cell(format_count(found.answers)),
         cell(f"{found.answers / report.duration_s:,.1f}" if report.duration_s else UNKNOWN),
-        cell(UNKNOWN if found.batches is None else count(found.batches)),
+        cell(UNKNOWN if found.batches is None else format_count(found.batches)),
         cell(UNKNOWN if found.mean_batch is None else f"{found.mean_batch:.1f}"),
         cell(_percentage(found.relative_accuracy)),
         text(variants or UNKNOWN, "wide"),
@@ -178,9 +181,9 @@ def replans(reports: Sequence[Report]) -> str:
             cell(f"{replan.at_s:,.1f} s"),
             text(replan.reason),
             cell(format_duration(replan.solve_s)),
-            cell(count(replan.swaps)),
+            cell(format_count(replan.swaps)),
         )
-        for heading, report in zip(headings(reports), reports, strict=True)
+        for heading, report in zip(run_names(reports), reports, strict=True)
         for replan in report.replans
     ]
     return table("Changes of plan", [heads], rows) if rows else "<p>The plan never changed.</p>"
@@ -189,7 +192,7 @@ def replans(reports: Sequence[Report]) -> str:
 def _by_run(label: str, reports: Sequence[Report], measures: Sequence[ReportRow]) -> str:
     """A row for each run, a column for each measure."""
     heads = row(head("policy", "text"), *(head(measure.heading) for measure in measures))
-    runs = zip(headings(reports), columns(measures), strict=True)
+    runs = zip(run_names(reports), columns(measures), strict=True)
     return titled_table(label, [heads], (row(name(heading), *cells) for heading, cells in runs))
 
 
@@ -210,4 +213,4 @@ def _in_groups(
         Group(group, [row(name(f" {run}"), *cells) for run, cells in zip(runs, rows, strict=True)])
         for group, runs, rows in groups
     )
-    return table(label, [heads], markup.grouped(named, width=1 + len(titles)))
+    return table(label, [heads], html_markup.grouped(named, width=1 + len(titles)))

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from proteus_cli.domain.frontier import FrontierPoint
-from proteus_cli.reporting.style import COLOURS, INK, drawing
+from proteus_cli.reporting.plot_style import COLOURS, INK, render_axes
 from proteus_cli.store import write_bytes
 
 _SIZE_INCHES = (5.6, 4.4)
@@ -25,7 +25,7 @@ def write_frontier(path: Path, points: Sequence[FrontierPoint]) -> None:
             _shade_over_demand(axes, points)
 
     kind = path.suffix.removeprefix(".")
-    write_bytes(path, drawing(draw, rows=2, size_inches=_SIZE_INCHES, format=kind))
+    write_bytes(path, render_axes(draw, rows=2, size_inches=_SIZE_INCHES, format=kind))
 
 
 def _draw_accuracy(axes: Axes, points: Sequence[FrontierPoint]) -> None:

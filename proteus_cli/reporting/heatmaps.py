@@ -8,10 +8,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
-from proteus_cli.reporting.devices import kinds
-from proteus_cli.reporting.lines import PlottedRun
-from proteus_cli.reporting.rows import UNKNOWN
-from proteus_cli.reporting.style import COLOURS
+from proteus_cli.reporting.comparison import UNKNOWN
+from proteus_cli.reporting.device_groups import similar_devices
+from proteus_cli.reporting.line_plots import PlottedRun
+from proteus_cli.reporting.plot_style import COLOURS
 
 _MAX_NUMBERED = 12  # columns; more leave a number no room
 _MAX_COLUMNS = 64
@@ -20,7 +20,7 @@ _NUMBER_POINTS = 9
 _CHARACTERS = 40  # that fit below all columns
 _LARGE_LOSS = 5.0  # points; smaller ones stay pale even where none is larger
 
-GridCells = npt.NDArray[np.float64]
+CellValues = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def family_accuracy(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
 
 def device_rates(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
     """Answers per second of each device, or of one of a kind on average where there are too many to draw."""
-    groups = kinds([run.report for run in runs])
+    groups = similar_devices([run.report for run in runs])
     is_fine = sum(len(kind.devices) for kind in groups) <= _MAX_COLUMNS
     members = [(device,) for kind in groups for device in kind.devices] if is_fine else [k.devices for k in groups]
     cells = np.array([[_rate(run, devices) for devices in members] for run in runs]).reshape(len(runs), -1)
@@ -64,7 +64,7 @@ def device_rates(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
     axes.set_xlabel(f"answers per second and device\nthe stronger the colour, the more; at most {_most(cells):.3g}")
 
 
-def _by_family(runs: Sequence[PlottedRun], value: Callable[[PlottedRun, str], float]) -> GridCells:
+def _by_family(runs: Sequence[PlottedRun], value: Callable[[PlottedRun, str], float]) -> CellValues:
     names = [column.label for column in _families(runs)]
     rows = [[value(run, name) if name in run.report.families else np.nan for name in names] for run in runs]
     return np.array(rows, dtype=np.float64).reshape(len(runs), -1)
@@ -79,11 +79,11 @@ def _rate(run: PlottedRun, devices: Sequence[str]) -> float:
     return sum(known) / len(known) / run.report.duration_s if known and run.report.duration_s else np.nan
 
 
-def _most(cells: GridCells) -> float:
+def _most(cells: CellValues) -> float:
     return float(np.max(cells, initial=0.0, where=~np.isnan(cells)))
 
 
-def _part(cells: GridCells, *, of: float = 0.0) -> GridCells:
+def _part(cells: CellValues, *, of: float = 0.0) -> CellValues:
     """``cells`` from 0 to 1, where 1 is the most of them, and at least ``of``."""
     return cells / (max(_most(cells), of) or 1.0)
 
@@ -92,9 +92,9 @@ def _draw(
     axes: Axes,
     runs: Sequence[PlottedRun],
     columns: Sequence[_Column],
-    cells: GridCells,
+    cells: CellValues,
     *,
-    strength: GridCells,
+    strength: CellValues,
     colour: str,
     ink: str,
 ) -> None:

@@ -17,7 +17,7 @@ _LOG_TAIL = 2000
 
 
 @contextmanager
-def own_server(plan: Path, workspace: Path, *, emulate: bool = False, options: Sequence[str] = ()) -> Iterator[str]:
+def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options: Sequence[str] = ()) -> Iterator[str]:
     """Start the plan on a free port and yield the URL; stop it (SIGTERM, drains) on the way out.
 
     ``emulate``: its devices are emulated; ``options`` are others of `proteus serve`. Raises `ServerError` with what the

@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from proteus_cli.domain.report import Report, Window
-from proteus_cli.reporting.rows import headings
-from proteus_cli.reporting.style import look
-from proteus_cli.reporting.timeline import merged, violation_frac, width_s
+from proteus_cli.reporting.comparison import run_names
+from proteus_cli.reporting.plot_style import line_style
+from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
 
 _MAX_POINTS = 240
 _MAX_POINTS_OF_MANY = 50  # noise of a few runs is information, that of many a thicket
@@ -31,21 +31,27 @@ _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 @dataclass(frozen=True, slots=True)
 class PlottedRun:
-    """One report as it is drawn: heading, look, and windows coarse enough to see; ``start`` is its first mark."""
+    """One report as it is drawn: heading, line style, and windows coarse enough to see; ``start`` is its first mark."""
 
     heading: str
     report: Report
     windows: tuple[Window, ...]
-    look: Mapping[str, Any]
+    line_style: Mapping[str, Any]
     start: float
 
     @classmethod
     def all_of(cls, reports: Sequence[Report]) -> list[Self]:
         """The runs of ``reports`` of one trace."""
-        width = width_s(reports, _MAX_POINTS if len(reports) <= _MANY else _MAX_POINTS_OF_MANY)
+        width = window_width_s(reports, _MAX_POINTS if len(reports) <= _MANY else _MAX_POINTS_OF_MANY)
         return [
-            cls(heading, report, merged(report.seconds, width), look(place, among=len(reports)), place / len(reports))
-            for place, (heading, report) in enumerate(zip(headings(reports), reports, strict=True))
+            cls(
+                heading,
+                report,
+                merge_windows(report.seconds, width),
+                line_style(place, among=len(reports)),
+                place / len(reports),
+            )
+            for place, (heading, report) in enumerate(zip(run_names(reports), reports, strict=True))
         ]
 
     @property
@@ -60,7 +66,7 @@ class PlottedRun:
 
     def line(self) -> Line2D:
         """What stands for it in a legend."""
-        return Line2D([], [], label=self.heading, **self.look)
+        return Line2D([], [], label=self.heading, **self.line_style)
 
 
 def demand(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
@@ -119,7 +125,7 @@ def latency_cdf(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
 
 def _plot(axes: Axes, run: PlottedRun, x: Sequence[float], y: Sequence[float]) -> None:
     every = max(1, len(y) // (_MARKS_OF_MANY if run.start else _MARKS))
-    axes.plot(x, y, markevery=(int(run.start * every), every), **run.look)
+    axes.plot(x, y, markevery=(int(run.start * every), every), **run.line_style)
 
 
 def _percent(fraction: float | None) -> float:
@@ -135,7 +141,7 @@ def _changes(axes: Axes, runs: Sequence[PlottedRun]) -> float:
             row * height,
             (row + 0.8) * height,
             transform=axes.get_xaxis_transform(),
-            color=run.look["color"],
+            color=run.line_style["color"],
             linewidth=0.9,
         )
     return height * (len(changed) + 0.4) if changed else 0.0

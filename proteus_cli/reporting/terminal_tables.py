@@ -8,19 +8,19 @@ from rich.table import Table
 from rich.text import Text
 
 from proteus_cli.domain.report import Report, Window
-from proteus_cli.reporting.rows import (
+from proteus_cli.reporting.comparison import (
     MAX_BESIDE,
     UNKNOWN,
     ReportRow,
-    comparison,
-    count,
-    headings,
+    comparison_rows,
+    format_count,
+    format_span,
     outcome_rows,
     quality_rows,
-    stretch,
-    subject,
+    run_names,
+    run_subject,
 )
-from proteus_cli.reporting.timeline import merged, violation_frac, width_s
+from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
 
 _MAX_ROWS = 12
 _MAX_COLUMNS = 8
@@ -32,11 +32,11 @@ def comparison_table(reports: Sequence[Report]) -> RenderableType:
     """The measures of runs; the best of each is bold and starred. A few runs have a column each, more a row each."""
     if len(reports) <= MAX_BESIDE:
         note = ["* best of the row"] if len(reports) > 1 else []
-        return _titled(subject(reports), _in_columns(reports), *note)
+        return _titled(run_subject(reports), _in_columns(reports), *note)
     answered, well = outcome_rows(reports), quality_rows(reports)
     requests, *others = answered
     is_same = len(set(requests.cells)) == 1
-    title = f"{subject(reports)} · {requests.cells[0]} requests" if is_same else subject(reports)
+    title = f"{run_subject(reports)} · {requests.cells[0]} requests" if is_same else run_subject(reports)
     return Group(
         _titled(title, _in_rows(reports, others if is_same else answered)),
         "",
@@ -58,13 +58,13 @@ def timeline_table(reports: Sequence[Report]) -> RenderableType:
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("demand\nqps", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, min_width=_BAR_COLUMNS)
-    for name in headings(reports):
+    for name in run_names(reports):
         table.add_column(Text(f"{name}\nacc.% viol.%"), justify="right", overflow="fold")
     peak_qps = max((window.demand_qps for window in demand), default=0.0)
     for place, window in enumerate(demand):
         bar = _bar(window.demand_qps, peak_qps)
         shares = [_shares(run[place]) if place < len(run) else UNKNOWN for run in runs]
-        table.add_row(stretch(window.start_s, window.length_s), f"{window.demand_qps:,.0f}", bar, *shares)
+        table.add_row(format_span(window.start_s, window.length_s), f"{window.demand_qps:,.0f}", bar, *shares)
     note = "acc.: relative accuracy · viol.: share of requests that missed their SLO"
     return _titled("over time", table, note)
 
@@ -87,9 +87,9 @@ def _table(reports: Sequence[Report], *, space: int = 1) -> Table:
 def _in_columns(reports: Sequence[Report]) -> Table:
     table = _table(reports)
     table.add_column("", no_wrap=True)
-    for name in headings(reports):
+    for name in run_names(reports):
         table.add_column(Text(name), justify="right", overflow="fold")
-    for row in comparison(reports):
+    for row in comparison_rows(reports):
         table.add_row(row.label, *_cells(row))
     return table
 
@@ -99,7 +99,7 @@ def _in_rows(reports: Sequence[Report], measures: Sequence[ReportRow]) -> Table:
     table.add_column("\npolicy", overflow="fold")
     for row in measures:
         table.add_column(f"{row.short}\n{row.unit}" if row.unit else f"\n{row.short}", justify="right", no_wrap=True)
-    for name, *cells in zip(headings(reports), *(_plain(row) for row in measures), strict=True):
+    for name, *cells in zip(run_names(reports), *(_plain(row) for row in measures), strict=True):
         table.add_row(Text(name), *cells)
     return table
 
@@ -111,9 +111,9 @@ def _timelines_in_rows(
         table = _table(reports, space=0)
         table.add_column("from (s)", overflow="fold")
         for window in demand:
-            table.add_column(count(window.start_s), justify="right", no_wrap=True)
-        table.add_row("demand (qps)", *(count(window.demand_qps) for window in demand), end_section=True)
-        for name, run in zip(headings(reports), runs, strict=True):
+            table.add_column(format_count(window.start_s), justify="right", no_wrap=True)
+        table.add_row("demand (qps)", *(format_count(window.demand_qps) for window in demand), end_section=True)
+        for name, run in zip(run_names(reports), runs, strict=True):
             table.add_row(Text(name), *(value(w) for w in run), *[UNKNOWN] * (len(demand) - len(run)))
         return _titled(title, table)
 
@@ -135,8 +135,8 @@ def _plain(row: ReportRow) -> list[Text]:
 
 def _stretches(reports: Sequence[Report]) -> tuple[list[tuple[Window, ...]], tuple[Window, ...]]:
     """Each run in stretches of one width, and the longest of them for the demand."""
-    width = width_s(reports, _MAX_ROWS if len(reports) <= MAX_BESIDE else _MAX_COLUMNS)
-    runs = [merged(report.seconds, width) for report in reports]
+    width = window_width_s(reports, _MAX_ROWS if len(reports) <= MAX_BESIDE else _MAX_COLUMNS)
+    runs = [merge_windows(report.seconds, width) for report in reports]
     return runs, max(runs, key=len, default=())
 
 

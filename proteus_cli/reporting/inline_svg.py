@@ -2,7 +2,7 @@
 
 import re
 
-from proteus_cli.reporting.style import COLOURS
+from proteus_cli.reporting.plot_style import COLOURS
 
 SVG_INK = "#010203"  # stands for the page's own text colour, which it becomes
 

@@ -73,25 +73,25 @@ class Measure:
 
 def percent(fraction: float) -> str:
     """0.97314 → ``"97.31 %"``: one digit more than elsewhere, since differences matter here."""
-    return f"{hundredths(fraction)} %"
+    return f"{format_hundredths(fraction)} %"
 
 
-def hundredths(fraction: float) -> str:
+def format_hundredths(fraction: float) -> str:
     """0.97314 → ``"97.31"``."""
     return f"{fraction * 100:.2f}"
 
 
-def milliseconds(seconds: float) -> str:
+def format_milliseconds(seconds: float) -> str:
     """0.0123 → ``"12.3"``, with more digits below 1."""
     return f"{seconds * 1e3:,.1f}" if seconds >= 1e-3 or not seconds else f"{seconds * 1e3:.3f}"  # noqa: PLR2004
 
 
-def count(number: float) -> str:
+def format_count(number: float) -> str:
     """24000 → ``"24,000"``."""
     return f"{number:,.0f}"
 
 
-def stretch(start_s: float, length_s: float) -> str:
+def format_span(start_s: float, length_s: float) -> str:
     """A stretch of a run: ``"0–10 s"``, with a decimal only where it needs one."""
     return f"{_short(start_s)}–{_short(start_s + length_s)} s"
 
@@ -104,7 +104,7 @@ def _latency(name: str) -> Measure:
     def value(summary: Summary) -> float | None:
         return None if summary.latency_s is None else float(getattr(summary.latency_s, name))
 
-    return Measure(f"latency {name}", value, milliseconds, "ms", "lower", name, format_duration)
+    return Measure(f"latency {name}", value, format_milliseconds, "ms", "lower", name, format_duration)
 
 
 def _rate(qps: float) -> str:
@@ -116,16 +116,16 @@ def _points(points: float) -> str:
 
 
 OUTCOMES = (
-    Measure("requests", attrgetter("requests"), count),
-    Measure("SLO violations", attrgetter("slo_violation_ratio"), hundredths, "%", "lower", "viol."),
-    Measure("  late", attrgetter("late"), count),
-    Measure("  dropped", attrgetter("dropped"), count),
-    Measure("  rejected", attrgetter("rejected"), count),
-    Measure("  failed", attrgetter("failed"), count),
+    Measure("requests", attrgetter("requests"), format_count),
+    Measure("SLO violations", attrgetter("slo_violation_ratio"), format_hundredths, "%", "lower", "viol."),
+    Measure("  late", attrgetter("late"), format_count),
+    Measure("  dropped", attrgetter("dropped"), format_count),
+    Measure("  rejected", attrgetter("rejected"), format_count),
+    Measure("  failed", attrgetter("failed"), format_count),
 )
 ACCURACY = (
-    Measure("effective accuracy", attrgetter("effective_accuracy"), hundredths, "%", "higher", "eff."),
-    Measure("relative accuracy", attrgetter("relative_accuracy"), hundredths, "%", "higher", "rel."),
+    Measure("effective accuracy", attrgetter("effective_accuracy"), format_hundredths, "%", "higher", "eff."),
+    Measure("relative accuracy", attrgetter("relative_accuracy"), format_hundredths, "%", "higher", "rel."),
     Measure("max accuracy drop", attrgetter("max_accuracy_drop"), _points, "pts", "lower", "drop"),
 )
 RATES = (
@@ -137,7 +137,7 @@ PERCENTILES = tuple(_latency(name) for name in ("p50", "p90", "p95", "p99", "max
 MEASURES = (*OUTCOMES, *ACCURACY, *RATES, *BATCHES, *PERCENTILES)
 
 
-def comparison(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[ReportRow, ...]:
+def comparison_rows(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[ReportRow, ...]:
     """The measures of whole runs, one cell per report."""
     measures = (*OUTCOMES, *ACCURACY, *RATES, *BATCHES, *_latencies(percentiles))
     return (*(measure.row(reports) for measure in measures), *_run_rows(reports))
@@ -165,16 +165,16 @@ def _run_rows(reports: Sequence[Report]) -> Iterable[ReportRow]:
     lags = [report.generator_lag_s for report in reports]
     if any(lag is not None for lag in lags):
         cells = tuple(UNKNOWN if lag is None else format_duration(lag) for lag in lags)
-        plain = tuple(UNKNOWN if lag is None else milliseconds(lag) for lag in lags)
+        plain = tuple(UNKNOWN if lag is None else format_milliseconds(lag) for lag in lags)
         yield ReportRow("generator lag p99", cells, plain=plain, unit="ms", short="lag p99")
 
 
 def _counted(label: str, numbers: Sequence[int]) -> ReportRow:
-    cells = tuple(count(number) for number in numbers)
+    cells = tuple(format_count(number) for number in numbers)
     return ReportRow(label, cells, plain=cells, short=label)
 
 
-def headings(reports: Sequence[Report]) -> tuple[str, ...]:
+def run_names(reports: Sequence[Report]) -> tuple[str, ...]:
     """What to call each report: its policy, then its mode, then its place, as far as needed to tell them apart."""
     plain = [report.policy for report in reports]
     twice = {name for name, n in Counter(plain).items() if n > 1}
@@ -183,7 +183,7 @@ def headings(reports: Sequence[Report]) -> tuple[str, ...]:
     return tuple(f"{name} #{place}" if name in again else name for place, name in enumerate(named, start=1))
 
 
-def subject(reports: Sequence[Report]) -> str:
+def run_subject(reports: Sequence[Report]) -> str:
     """Of what the reports are: trace, mode and duration, each named once."""
     parts = ([r.trace for r in reports], [r.mode for r in reports], [_duration(r.duration_s) for r in reports])
     return " · ".join(", ".join(dict.fromkeys(part)) for part in parts)

@@ -25,7 +25,7 @@ class SimilarDevices:
         return _together([report.devices[device] for device in self.devices if device in report.devices])
 
 
-def kinds(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
+def similar_devices(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
     """The devices of all reports by kind, in the order in which they first appear."""
     members: dict[str, dict[str, None]] = {}
     for report in reports:
@@ -34,7 +34,7 @@ def kinds(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
     return tuple(SimilarDevices(name, tuple(devices)) for name, devices in members.items())
 
 
-def shares(summary: DeviceSummary) -> Iterator[tuple[str, float]]:
+def variant_shares(summary: DeviceSummary) -> Iterator[tuple[str, float]]:
     """The variants that answered, the busiest first, with their part of the answers."""
     counts = [(name, n) for variants in summary.answers_by_variant.values() for name, n in variants.items()]
     for name, n in sorted(counts, key=lambda each: -each[1]):

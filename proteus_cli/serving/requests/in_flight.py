@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.control.decision import Hosted
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import RequestError
-from proteus_cli.serving.oip.tensors import Buffer
 
 _SMALL_BYTES = 16 * 1024
 

@@ -5,11 +5,11 @@ from html import escape
 from pathlib import Path
 
 from proteus_cli.domain.report import Report
-from proteus_cli.reporting import tables
-from proteus_cli.reporting.markup import section
-from proteus_cli.reporting.page import PAGE, STYLE, TERMS
+from proteus_cli.reporting import html_tables
+from proteus_cli.reporting.comparison import MAX_BESIDE, UNKNOWN, run_names
+from proteus_cli.reporting.html_frame import PAGE, STYLE, TERMS
+from proteus_cli.reporting.html_markup import section
 from proteus_cli.reporting.plots import DEVICES, FAMILIES, LATENCY, OVER_TIME, Plot, keys, svgs
-from proteus_cli.reporting.rows import MAX_BESIDE, UNKNOWN, headings
 from proteus_cli.store import write_bytes
 from proteus_cli.units import format_duration
 
@@ -24,17 +24,17 @@ def page(reports: Sequence[Report]) -> str:
     drawn, legend = svgs(reports), _legend(reports)
     is_wide = len(reports) > MAX_BESIDE  # then nothing fits beside the table
     beside, below = ((), OVER_TIME) if is_wide else (OVER_TIME[:2], OVER_TIME[2:])
-    summary = tables.summary(reports)
+    summary = html_tables.summary(reports)
     sections = (
         section(
             "Summary", summary if is_wide else f'<div class="beside">{summary}{_grid(beside, drawn, legend)}</div>'
         ),
         section("Plots" if is_wide else "Violations and latency", _grid((*below, *LATENCY), drawn, legend)),
-        section("Time to an answer", tables.latency(reports)),
-        section("Over time", tables.over_time(reports)),
-        section("Families", _grid(FAMILIES, drawn, legend), tables.families(reports)),
-        section("Devices", _grid(DEVICES, drawn, legend), tables.devices(reports)),
-        section("Changes of plan", tables.replans(reports)),
+        section("Time to an answer", html_tables.latency(reports)),
+        section("Over time", html_tables.over_time(reports)),
+        section("Families", _grid(FAMILIES, drawn, legend), html_tables.families(reports)),
+        section("Devices", _grid(DEVICES, drawn, legend), html_tables.devices(reports)),
+        section("Changes of plan", html_tables.replans(reports)),
         section("What is measured", _terms()),
     )
     made = _listed(f"proteus {report.made_by.version} on {report.made_by.host}" for report in reports)
@@ -73,7 +73,7 @@ def _legend(reports: Sequence[Report]) -> str:
     """How the runs are drawn, for pages as narrow as they come."""
     entries = (
         f'<li><svg class="key" aria-hidden="true"><use href="#key{place}"/></svg>{escape(heading)}</li>'
-        for place, heading in enumerate(headings(reports))
+        for place, heading in enumerate(run_names(reports))
     )
     return f'<ul class="legend">{"".join(entries)}</ul>'
 
