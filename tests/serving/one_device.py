@@ -16,7 +16,7 @@ from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResu
 from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import Answered, Result
+from proteus_cli.serving.requests.in_flight import Answered, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
 FLOAT = np.dtype(np.float32)

@@ -21,7 +21,7 @@ from proteus_cli.serving.grpc.wire import parsed, split, varint, whole_number
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import Answered
+from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer

@@ -22,7 +22,7 @@ from proteus_cli.serving.http2.sending import Http2Stream
 from proteus_cli.serving.oip.documents import Statistics
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.requests.in_flight import InFlightRequest, Result, ResultCallback
 from proteus_cli.serving.transport.tokens import Tokens
 
 if TYPE_CHECKING:

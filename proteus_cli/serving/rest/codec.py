@@ -18,7 +18,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.requests.pending import Answered, AnsweredBatch
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query
 
 _LARGEST_INT64 = 2**63 - 1

@@ -31,7 +31,7 @@ from proteus_cli.serving.http1.compression import packed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import Result
+from proteus_cli.serving.requests.in_flight import Result
 from proteus_cli.serving.requests.query import Query
 from proteus_cli.serving.rest.access import admits
 from proteus_cli.serving.rest.codec import RestCodec

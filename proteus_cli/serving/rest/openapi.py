@@ -13,7 +13,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.rest.schemas import SCHEMAS, Json, ref
 from proteus_cli.serving.rest.site import AT, FILES
-from proteus_cli.serving.telemetry.history import CURSOR
+from proteus_cli.serving.telemetry.sampler import CURSOR
 
 LARGEST_EXAMPLE = 64  # values; families with larger rows have no example
 _JSON = "application/json"

@@ -16,8 +16,8 @@ from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.site import AT, FILES, INDEX, Site
-from proteus_cli.serving.telemetry.history import MetricsSampler
 from proteus_cli.serving.telemetry.metrics import Metrics
+from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
 INFER = "/v2/models/{model}/infer"
 INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"

@@ -11,8 +11,8 @@ import msgspec
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.telemetry.history import DEVICE_DIGITS, FAMILY_DIGITS
-from proteus_cli.serving.telemetry.present import ServerEventKind
+from proteus_cli.serving.telemetry.sampler import DEVICE_DIGITS, FAMILY_DIGITS
+from proteus_cli.serving.telemetry.snapshot import ServerEventKind
 
 Json = dict[str, Any]
 

@@ -20,8 +20,8 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import best_accuracy
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BackendUnavailable
-from proteus_cli.serving.adaptation.loop import hosts
-from proteus_cli.serving.adaptation.manual_plans import ManualPlans, Served
+from proteus_cli.serving.adaptation.control_loop import hosts
+from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
 from proteus_cli.serving.devices.hardware import Hardware
 from proteus_cli.serving.fleet.worker import RUNWAY_S
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
@@ -41,11 +41,11 @@ from proteus_cli.serving.rest.front_end import HttpFrontEnd
 from proteus_cli.serving.rest.pages import Pages
 from proteus_cli.serving.server.assembly import adapting, fleet_of, hardware_of, reprofiling, watching
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
-from proteus_cli.serving.telemetry.history import MetricsSampler
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
 from proteus_cli.serving.telemetry.metrics import Metrics
-from proteus_cli.serving.telemetry.present import Now
-from proteus_cli.serving.telemetry.status import Server, status
+from proteus_cli.serving.telemetry.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.snapshot import Snapshot
+from proteus_cli.serving.telemetry.status import StatusSources, status
 from proteus_cli.serving.transport.connections import Connections
 from proteus_cli.serving.transport.listening import is_local, listen, max_connections, url_of
 from proteus_cli.serving.transport.tls import accepting
@@ -65,7 +65,7 @@ GOODBYE_S = 2.0
 INTERRUPTED = 130
 
 
-View = Callable[[Callable[[], Now]], AbstractContextManager[None]]
+View = Callable[[Callable[[], Snapshot]], AbstractContextManager[None]]
 """Shows what it is handed, from entering to leaving; from another thread, as nothing here may wait for it."""
 
 
@@ -168,7 +168,7 @@ async def _serve_on(
         platform = hardware.platform
         models = ModelRepository(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
         samples = MetricsSampler(plane, clock, adaptation.changes, fleet.states)
-        server = Server(
+        server = StatusSources(
             plane=plane,
             fleet=fleet,
             adaptation=adaptation,
@@ -188,7 +188,7 @@ async def _serve_on(
                 adaptation,
                 lifecycle,
                 deployment.source,
-                Served(deployment.policy.name, deployment.catalog, profiles, hardware.models),
+                PlanRequirements(deployment.policy.name, deployment.catalog, profiles, hardware.models),
                 solver,
                 deployment.history,
                 is_guarded=options.tokens is not None,

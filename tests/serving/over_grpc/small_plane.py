@@ -12,7 +12,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.decision import Hosted
 from proteus_cli.errors import EngineFailed, NotReady, UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent, ServerState
-from proteus_cli.serving.requests.pending import Answered, AnsweredBatch, Result
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Result
 from proteus_cli.serving.requests.query import Query
 
 FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)

@@ -9,7 +9,7 @@ from one_device import AT_ONCE_S, FLOAT, SLO_S, World, outputs, run
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, DeadlineExceeded, EngineError, EngineFailed, Overloaded
 from proteus_cli.serving.devices.executor import BatchResult
-from proteus_cli.serving.requests.pending import Answered, Result
+from proteus_cli.serving.requests.in_flight import Answered, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
 

@@ -17,7 +17,7 @@ from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
 from proteus_cli.control.decision import Hosted
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES
-from proteus_cli.serving.requests.pending import Answered, AnsweredBatch
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Query, RequestOptions
 from proteus_cli.serving.rest.codec import RestCodec
 

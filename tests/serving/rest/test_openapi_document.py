@@ -24,7 +24,7 @@ from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.front_end import STATUS
 from proteus_cli.serving.rest.openapi import OPERATIONS, document
 from proteus_cli.serving.rest.pages import Pages
-from proteus_cli.serving.telemetry.history import MetricsSampler
+from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
 FLOAT, BOOL = np.dtype(np.float32), np.dtype(np.bool_)
 SMALL = Signature((TensorSpec("x", FLOAT, (4,)), TensorSpec("on", BOOL, ())), (TensorSpec("y", FLOAT, (3,)),))

@@ -31,7 +31,7 @@ class Flow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class FamilyNow:
+class FamilySnapshot:
     """A family lately. Demand, throughput and goodput count rows, ``violations`` is a fraction of requests.
 
     None: nothing was answered, or ended, from which it could be known.
@@ -54,7 +54,7 @@ class FamilyNow:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceNow:
+class DeviceSnapshot:
     """A device lately: what it hosts, the part of time in which batches ran, their mean rows (None: none ran)."""
 
     variants: tuple[str, ...]
@@ -65,7 +65,7 @@ class DeviceNow:
 
 
 @dataclass(frozen=True, slots=True)
-class Now:
+class Snapshot:
     """The server at its last sample; ``events`` are the last ones, oldest first."""
 
     at_s: float
@@ -73,7 +73,7 @@ class Now:
     policy: str
     is_emulated: bool
     inside: int
-    families: Mapping[str, FamilyNow]
-    devices: Mapping[str, DeviceNow]
+    families: Mapping[str, FamilySnapshot]
+    devices: Mapping[str, DeviceSnapshot]
     flows: Sequence[Flow]
     events: Sequence[ServerEvent]

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from proteus_cli.cli.live_frames import frame
+from proteus_cli.cli.views.live_frames import frame
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.present import Now
+    from proteus_cli.serving.telemetry.snapshot import Snapshot
 
 FRAME_EVERY_S = 1.0
 MAX_LINES = 1000
@@ -87,7 +87,7 @@ class LiveView:
         self._is_over = threading.Event()
 
     @contextmanager
-    def __call__(self, now: Callable[[], "Now"]) -> Iterator[None]:
+    def __call__(self, now: Callable[[], "Snapshot"]) -> Iterator[None]:
         """Show what ``now`` says until leaving, in a thread of its own."""
         if self._held is not None:
             self._held.hold()
@@ -101,7 +101,7 @@ class LiveView:
             if self._held is not None:
                 self._held.release()
 
-    def _run(self, now: Callable[[], "Now"]) -> None:
+    def _run(self, now: Callable[[], "Snapshot"]) -> None:
         try:
             self._draw(now)
         except Exception:  # the server must go on without its picture
@@ -109,7 +109,7 @@ class LiveView:
             if self._held is not None:
                 self._held.release()
 
-    def _draw(self, now: Callable[[], "Now"]) -> None:
+    def _draw(self, now: Callable[[], "Snapshot"]) -> None:
         console = self._console
         with Live(
             console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False

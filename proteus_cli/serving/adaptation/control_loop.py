@@ -73,7 +73,7 @@ class ChangeTotals:
         self.unix_s = change.unix_s
 
 
-class Adaptation:
+class ControlLoop:
     """Changes the plan in force: a few times a second it asks the controller whether it still fits, and people may.
 
     One change at a time; what a person wants goes before what was computed meanwhile, and is left alone for `HOLD_S`,

@@ -10,7 +10,7 @@ from rich.text import Text
 from proteus_cli.units import format_duration
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.present import DeviceNow, FamilyNow, Now, ServerEvent
+    from proteus_cli.serving.telemetry.snapshot import DeviceSnapshot, FamilySnapshot, ServerEvent, Snapshot
 
 UNKNOWN = "–"
 WIDE_COLUMNS = 78
@@ -25,7 +25,7 @@ FrameRow = tuple[Sequence[str], str]
 """Cells, and a style."""
 
 
-def frame(now: "Now", columns: int, lines: int) -> RenderableType:
+def frame(now: "Snapshot", columns: int, lines: int) -> RenderableType:
     """A picture of the server that fits a terminal of so many columns and lines, from which one is left free."""
     is_wide = columns >= WIDE_COLUMNS
     head = list(_head(now))
@@ -46,7 +46,7 @@ def frame(now: "Now", columns: int, lines: int) -> RenderableType:
     return Group(*parts)
 
 
-def _head(now: "Now") -> Iterable[Text]:
+def _head(now: "Snapshot") -> Iterable[Text]:
     style = {"ready": "bold green", "draining": "bold yellow"}.get(now.state, "bold red")
     lost = sum(device.breaker == "open" for device in now.devices.values())
     line = Text.assemble(
@@ -69,7 +69,7 @@ _FAMILIES = {
 }  # fmt: skip
 
 
-def _family(name: str, of: "FamilyNow", *, is_wide: bool) -> FrameRow:
+def _family(name: str, of: "FamilySnapshot", *, is_wide: bool) -> FrameRow:
     is_late = of.p99_s is not None and of.p99_s > of.slo_s
     violations = _percent(of.violations) + ("!" if (of.violations or 0.0) > _HIGH else "")
     p99 = (UNKNOWN if of.p99_s is None else format_duration(of.p99_s)) + ("!" if is_late else "")
@@ -91,7 +91,7 @@ _DEVICES = {
 }
 
 
-def _devices(devices: Mapping[str, "DeviceNow"], room: int, *, is_wide: bool) -> list[FrameRow]:
+def _devices(devices: Mapping[str, "DeviceSnapshot"], room: int, *, is_wide: bool) -> list[FrameRow]:
     """A row each; where there are too many, a row for those that host the same."""
     ranked = sorted(devices.items(), key=lambda named: _RANKS.index(named[1].breaker))
     if len(ranked) <= room:
@@ -108,7 +108,7 @@ def _named(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} × {names[0]} …"
 
 
-def _device(name: str, of: Sequence["DeviceNow"], *, is_wide: bool) -> FrameRow:
+def _device(name: str, of: Sequence["DeviceSnapshot"], *, is_wide: bool) -> FrameRow:
     """A row for devices that host the same."""
     loads, batches = [device.load for device in of], [device.mean_batch for device in of if device.mean_batch]
     load = _percent(sum(loads) / len(loads)) + (f" ≤ {max(loads):.0%}" if len(of) > 1 and is_wide else "")

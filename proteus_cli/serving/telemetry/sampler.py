@@ -19,11 +19,18 @@ import numpy.typing as npt
 from proteus_cli import __version__
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.adaptation.loop import PlanChange
+from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.requests.counts import quantile
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.telemetry.present import DeviceNow, FamilyNow, Flow, Now, ServerEvent, ServerEventKind
+from proteus_cli.serving.telemetry.snapshot import (
+    DeviceSnapshot,
+    FamilySnapshot,
+    Flow,
+    ServerEvent,
+    ServerEventKind,
+    Snapshot,
+)
 
 EVERY_S = 1.0
 SAMPLES = 900
@@ -113,7 +120,7 @@ class MetricsSampler:
         self._now = self._make_now()
 
     @property
-    def now(self) -> Now:
+    def now(self) -> Snapshot:
         """The server at the last sample; its state as it is. May be asked for from any thread."""
         return replace(self._now, state=self._plane.lifecycle.state.value)
 
@@ -224,7 +231,7 @@ class MetricsSampler:
             for of, row in zip(self._plane.counts.values(), counts.tolist(), strict=True)
         ]
 
-    def _make_now(self) -> Now:
+    def _make_now(self) -> Snapshot:
         plane, look = self._plane, self._looks[-1]
         before = self._looks[max(0, len(self._looks) - 1 - NOW_SAMPLES)]
         took_s = look.clock_s - before.clock_s
@@ -233,7 +240,7 @@ class MetricsSampler:
         hosted: dict[str, list[str]] = {}
         for placement in controller.placements:
             hosted.setdefault(placement.device, []).append(placement.variant)
-        return Now(
+        return Snapshot(
             at_s=look.clock_s - self._start_s,
             state=plane.lifecycle.state.value,
             policy=controller.policy.name,
@@ -244,7 +251,9 @@ class MetricsSampler:
                 for name, rates, p99_s in zip(plane.counts, families, self._p99_s(look), strict=True)
             },
             devices={
-                name: DeviceNow(tuple(hosted.get(name, ())), min(1.0, load), _known(batch), *breakers.get(name, ()))
+                name: DeviceSnapshot(
+                    tuple(hosted.get(name, ())), min(1.0, load), _known(batch), *breakers.get(name, ())
+                )
                 for name, (load, batch) in zip(plane.lanes, devices, strict=True)
             },
             flows=[
@@ -258,10 +267,10 @@ class MetricsSampler:
             events=[event for _, event in self._events][-NOW_EVENTS:],
         )  # fmt: skip
 
-    def _family_now(self, name: str, rates: Sequence[float], p99_s: float | None) -> FamilyNow:
+    def _family_now(self, name: str, rates: Sequence[float], p99_s: float | None) -> FamilySnapshot:
         demand_qps, throughput_qps, goodput_qps, *violated, served_qps, accuracy = rates
         ended_qps = sum(violated) + served_qps
-        return FamilyNow(
+        return FamilySnapshot(
             slo_s=self._plane.slo_s[name],
             best_accuracy=self._plane.best_accuracy.get(name),
             demand_qps=demand_qps,
@@ -319,10 +328,10 @@ def _known(value: float) -> float | None:
     return None if value != value else value  # noqa: PLR0124 - NaN
 
 
-def _document(of: FamilyNow | DeviceNow, digits: Mapping[str, int]) -> Document:
+def _document(of: FamilySnapshot | DeviceSnapshot, digits: Mapping[str, int]) -> Document:
     """What it is now, with the digits that samples have."""
     values = {name: getattr(of, name) for name in type(of).__slots__}
-    if isinstance(of, FamilyNow):
+    if isinstance(of, FamilySnapshot):
         values["relative_accuracy"] = of.relative_accuracy
     return {
         name: round(value, digits.get(name, 5)) if isinstance(value, float) else value for name, value in values.items()

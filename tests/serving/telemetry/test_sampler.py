@@ -12,12 +12,12 @@ from jsonschema_rs import validator_for
 from one_device import World, run
 
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.adaptation.loop import PlanChange
+from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.lifecycle import LifecycleEvent as Life
 from proteus_cli.serving.requests.counts import Histogram, quantile
 from proteus_cli.serving.rest.openapi import document
-from proteus_cli.serving.telemetry.history import EVERY_S, MAX_NUMBERS, SAMPLES, MetricsSampler
-from proteus_cli.serving.telemetry.present import ServerEvent, ServerEventKind
+from proteus_cli.serving.telemetry.sampler import EVERY_S, MAX_NUMBERS, SAMPLES, MetricsSampler
+from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
 
 NOW_S = 1_800_000_000.0
 COLUMNS = 12  # of one family, and of one device

@@ -13,7 +13,7 @@ from proteus_cli.control.replanning import ReplanRequest
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import EngineError, NoFeasiblePlan
-from proteus_cli.serving.adaptation.loop import HOLD_S, Adaptation
+from proteus_cli.serving.adaptation.control_loop import HOLD_S, ControlLoop
 from proteus_cli.serving.adaptation.plan_journal import Adopted
 
 SLOW, FAST = (
@@ -54,7 +54,7 @@ class World:
         self.controller = Controller({"a": 0.1}, {"cpu0": 1, "cpu1": 1}, live_policy_named("proteus"))
         self.fleet = Fleet(self)
         self.journal: list[Adopted] = []
-        self.adaptation = Adaptation(
+        self.adaptation = ControlLoop(
             self.controller,
             self.fleet,  # type: ignore[arg-type]
             lambda: self.now_s,
