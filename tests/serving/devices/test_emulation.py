@@ -22,7 +22,7 @@ from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.hardware import Hardware, emulated_devices
 from proteus_cli.serving.fleet.worker import Worker
-from proteus_cli.serving.requests.pending import InFlightRequest
+from proteus_cli.serving.requests.in_flight import InFlightRequest
 
 NO_MODEL = Path()
 SMALL, LARGE = VariantKey("a", "a-s"), VariantKey("a", "a-l")

@@ -11,7 +11,7 @@ from proteus_cli.control.decision import IDLE, Decision, Launch, WaitUntil
 from proteus_cli.domain.request import Request
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.fleet.worker import INLINE_S, Worker
-from proteus_cli.serving.requests.pending import InFlightRequest
+from proteus_cli.serving.requests.in_flight import InFlightRequest
 
 
 class ScriptedController:
