@@ -10,7 +10,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-lanes bench-emulation bench-control-loop bench-adaptation bench-gpu
+.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-lanes bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
 .PHONY: lock all clean
 
 help:  ## show the verbs
@@ -115,6 +115,9 @@ bench-control-loop: setup  ## latency while a plan is solved, and the time to se
 
 bench-adaptation: setup  ## live proteus beside static plans, and how fast it reacts; 14 minutes
 	$(BIN)/python -m benchmarks.adaptation
+
+bench-compare: setup  ## this tree against another checkout, BASE=PATH: each figure within 3 %; 9 minutes; needs wrk and nghttp2-client
+	$(BIN)/python -m benchmarks.compare $(BASE)
 
 bench-gpu: setup  ## our lane on a GPU beside trtexec; 2 minutes; needs a GPU, TensorRT and trtexec
 	$(BIN)/python -m benchmarks.gpu

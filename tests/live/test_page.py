@@ -330,7 +330,7 @@ def test_a_lost_device_stands_out_in_words_and_on_the_time_axis(browser: Browser
     """Its process is killed; it can't come back before the models are there again."""
     plan = add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "tones-s"})
     models, elsewhere = tiny.root / "engines" / "models", tiny.root / "engines" / "elsewhere"
-    with serving(tiny.root, plan, "--lanes", "process", "--replan", "off") as live:
+    with serving(tiny.root, plan, "--executor", "process", "--replan", "off") as live:
         browser.open(live.port)
         browser.until(lambda: browser.all("#devices tbody tr"))
         assert browser.table("#devices")["cpu1"][0] == "closed"

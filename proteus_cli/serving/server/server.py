@@ -35,7 +35,7 @@ from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent, StoppedEarly
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.models import ModelRepository
+from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.rest.front_end import HttpFrontEnd
 from proteus_cli.serving.rest.pages import Pages
@@ -197,13 +197,12 @@ async def _serve_on(
                 plane,
                 models,
                 Metrics(server, connections, lag),
-                platform=platform,
                 status=lambda: status(server),
                 by_hand=by_hand,
                 history=samples,
                 needs_token=options.tokens is not None,
             )
-            protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
+            protocols = _protocols(plane, models, pages, options, connections, tracing)
             async with AsyncExitStack() as stack:
                 for name, listener in listeners.items():
                     tls = options.tls([ALPN[name]]) if options.tls is not None else None
@@ -229,7 +228,6 @@ def _protocols(
     pages: Pages,
     options: ServerOptions,
     connections: Connections,
-    platform: str,
     tracing: "Tracing | None",
 ) -> dict[str, Callable[[], asyncio.BaseProtocol]]:
     """What makes a connection, by the scheme of its URL."""
@@ -238,7 +236,6 @@ def _protocols(
     grpc = GrpcFrontEnd(
         plane,
         models=models,
-        platform=platform,
         max_message_bytes=body_bytes,
         tokens=tokens,
         tracing=tracing,

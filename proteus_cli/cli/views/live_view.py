@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from proteus_cli.cli.live_frames import frame
+from proteus_cli.cli.views.live_frames import frame
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.snapshot import Snapshot

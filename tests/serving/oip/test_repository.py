@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import make_plan
+from msgspec import to_builtins
 from one_device import AT_ONCE_S, SLO_S, World, outputs, run
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import BadRequest, EngineError, NotReady, Overloaded, UnknownModel
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.oip.models import ModelRepository
+from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.oip.tensors import DATATYPES
 from proteus_cli.serving.requests.query import RequestOptions
 
@@ -25,13 +26,21 @@ def models(world: World, device: Device = CPU) -> ModelRepository:
 
 
 def statistics(world: World) -> Any:
-    (found,) = models(world).statistics("f")
+    (found,) = to_builtins(models(world).statistics("f"))["model_stats"]
     return found
+
+
+def config(repository: ModelRepository) -> Any:
+    return to_builtins(repository.config("f"))
+
+
+def index(repository: ModelRepository, *, only_ready: bool = False) -> Any:
+    return to_builtins(repository.index(only_ready=only_ready))
 
 
 def test_a_family_is_configured_as_it_is_served() -> None:
     async def configured(world: World) -> None:
-        assert models(world).config("f") == {
+        assert config(models(world)) == {
             "name": "f",
             "platform": "onnxruntime",
             "backend": "onnxruntime",
@@ -50,7 +59,7 @@ def test_a_family_is_configured_as_it_is_served() -> None:
 
 def test_instances_on_a_gpu_say_which() -> None:
     async def says(world: World) -> None:
-        (instance,) = models(world, Device("gpu3", "t4", "gpu", "a GPU", 2**30)).config("f")["instance_group"]
+        (instance,) = config(models(world, Device("gpu3", "t4", "gpu", "a GPU", 2**30)))["instance_group"]
         assert instance == {"name": "v on gpu3", "kind": "KIND_GPU", "count": 1, "gpus": [3]}
 
     run(says, device="gpu3")
@@ -59,7 +68,7 @@ def test_instances_on_a_gpu_say_which() -> None:
 def test_what_is_emulated_says_so_and_has_no_ordinals() -> None:
     async def says(world: World) -> None:
         v100 = Device("v100-3", "v100", "gpu", "a GPU elsewhere", 2**30)
-        found = ModelRepository(world.plane, platform="proteus_emulated", devices=[v100], stubs={"f"}).config("f")
+        found = config(ModelRepository(world.plane, platform="proteus_emulated", devices=[v100], stubs={"f"}))
         assert found["platform"] == found["backend"] == "proteus_emulated"
         assert found["instance_group"] == [{"name": "v on v100-3", "kind": "KIND_GPU", "count": 1, "gpus": []}]
         assert found["parameters"] == {
@@ -67,10 +76,8 @@ def test_what_is_emulated_says_so_and_has_no_ordinals() -> None:
             "emulated": {"string_value": "true"},
             "signature": {"string_value": "stub"},
         }
-        assert (
-            "signature"
-            not in ModelRepository(world.plane, platform="proteus_emulated", devices=[v100]).config("f")["parameters"]
-        )
+        without_stubs = ModelRepository(world.plane, platform="proteus_emulated", devices=[v100])
+        assert "signature" not in config(without_stubs)["parameters"]
 
     run(says, device="v100-3", is_emulated=True)
 
@@ -79,11 +86,23 @@ def test_every_type_and_sizes_that_vary_have_their_names() -> None:
     async def named(world: World) -> None:
         specs = tuple(TensorSpec(name, np.dtype(dtype), (None, 3)) for name, dtype in DATATYPES.items())
         world.plane.signatures = {"f": Signature(specs, specs)}
-        config = models(world).config("f")
-        assert config["input"] == config["output"]
-        assert config["input"] == [
+        found = config(models(world))
+        assert found["input"] == found["output"]
+        assert found["input"] == [
             {"name": name, "data_type": f"TYPE_{name}", "dims": [-1, 3]} for name in DATATYPES
         ]  # fmt: skip
+
+    run(named)
+
+
+def test_metadata_names_what_varies_with_minus_one() -> None:
+    async def named(world: World) -> None:
+        inputs = (TensorSpec("x", np.dtype(np.float32), (4,)), TensorSpec("k", np.dtype(np.int64), (2,)))
+        world.plane.signatures = {"f": Signature(inputs, (TensorSpec("y", np.dtype(np.float32), (None, 3)),))}
+        found = to_builtins(models(world).metadata("f"))
+        assert found["inputs"][1] == {"name": "k", "datatype": "INT64", "shape": [-1, 2]}
+        assert found["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [-1, -1, 3]}]
+        assert (found["name"], found["versions"], found["platform"]) == ("f", ["1"], "onnxruntime")
 
     run(named)
 
@@ -156,7 +175,7 @@ def test_failures_count_with_the_time_they_took() -> None:
 
 def test_statistics_are_of_one_family_or_of_all() -> None:
     async def told(world: World) -> None:
-        assert [found["name"] for found in models(world).statistics()] == ["f"]
+        assert [found.name for found in models(world).statistics().model_stats] == ["f"]
         for ask in (models(world).statistics, models(world).config):
             with pytest.raises(UnknownModel, match="no model `g`"):
                 ask("g")
@@ -214,7 +233,7 @@ def test_loading_and_unloading_twice_is_as_good_as_once() -> None:
         for act, state in ((kept.unload, "UNAVAILABLE"), (kept.load, "READY")):
             act("f")
             act("f")
-            assert kept.index()[0]["state"] == state
+            assert kept.index()[0].state == state
 
     run(twice)
 
@@ -223,18 +242,18 @@ def test_the_index_says_who_answers_and_why_nobody_does() -> None:
     async def listed(world: World) -> None:
         kept, ready = models(world), {"name": "f", "version": "1", "state": "READY", "reason": ""}
         variants = [{"variant": "v", "accuracy": 0.9, "device": "cpu0"}]
-        assert kept.index() == kept.index(only_ready=True) == [{**ready, "variants": variants}]
+        assert index(kept) == index(kept, only_ready=True) == [{**ready, "variants": variants}]
 
         kept.unload("f")
-        assert kept.index() == [{**ready, "state": "UNAVAILABLE", "reason": "unloaded", "variants": variants}]
+        assert index(kept) == [{**ready, "state": "UNAVAILABLE", "reason": "unloaded", "variants": variants}]
         assert kept.index(only_ready=True) == []
 
         kept.load("f")
         await world.fleet.deploy(make_plan(demand_qps={"f": 0.0}, devices=["cpu0"]))
-        assert kept.index()[0]["reason"] == "the plan in force hosts no variant of it"
-        assert kept.index()[0]["variants"] == []
+        assert kept.index()[0].reason == "the plan in force hosts no variant of it"
+        assert kept.index()[0].variants == []
         world.lifecycle.on(LifecycleEvent.STOPPED)
-        assert kept.index()[0]["reason"] == "the server is draining"
+        assert kept.index()[0].reason == "the server is draining"
 
     run(listed)
 
@@ -249,8 +268,8 @@ def test_what_is_not_there_or_is_another_model_is_not_loaded() -> None:
         for parameters in ({"config": "{}"}, {"file:1/model.onnx": "AAAA"}):
             with pytest.raises(BadRequest, match="models are what the catalog says"):
                 kept.load("f", parameters)
-        assert kept.index()[0]["state"] == "UNAVAILABLE"
+        assert kept.index()[0].state == "UNAVAILABLE"
         kept.load("f", {"anything": 1})
-        assert kept.index()[0]["state"] == "READY"
+        assert kept.index()[0].state == "READY"
 
     run(refused)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+from proteus_cli.cli.options.common import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
 
 if TYPE_CHECKING:
     from proteus_cli.domain.difference import Pair
@@ -20,7 +20,7 @@ def diff(
     json: JsonOption = False,
 ) -> None:
     """Show what changes from plan A to plan B: what each device keeps, loads and unloads, and what that carries."""
-    from proteus_cli.cli.plan_tables import difference_tables
+    from proteus_cli.cli.views.plan_tables import difference_tables
     from proteus_cli.domain.difference import difference
     from proteus_cli.store import Workspace
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, SIZE, WorkspaceOption, environment, flags
+from proteus_cli.cli.options.common import DEFAULT_WORKSPACE, DURATION, SIZE, WorkspaceOption, flags
+from proteus_cli.cli.options.renamed import environment
 from proteus_cli.errors import UsageError
 from proteus_cli.serving.logs import LogFormat, LogLevel
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from proteus_cli.cli.deploying import Emulation
-    from proteus_cli.cli.live_view import LiveView
+    from proteus_cli.cli.views.live_view import LiveView
+    from proteus_cli.cli.workflows.deployment import Emulation
     from proteus_cli.serving.logs import LogStream
     from proteus_cli.serving.transport.tokens import Tokens
 
@@ -38,8 +39,8 @@ class NonFinite(StrEnum):
     REFUSE = "refuse"
 
 
-class Lanes(StrEnum):
-    """Where the batches of a device run that is no GPU."""
+class ExecutorKind(StrEnum):
+    """What runs the batches of a device that is no GPU."""
 
     THREAD = "thread"
     PROCESS = "process"
@@ -109,21 +110,22 @@ def serve(
             show_default="greedy",
         ),
     ] = None,
-    lanes: Annotated[
-        Lanes,
+    executor: Annotated[
+        ExecutorKind,
         typer.Option(
-            envvar=environment("lanes"),
-            help="Where CPUs run batches: on threads of the server, or each in its own process, as GPUs always do.",
+            envvar=environment("executor"),
+            help="What runs the batches of a CPU: a thread of the server, or a process of its own. "
+            "A GPU always has a process.",
         ),
-    ] = Lanes.THREAD,
+    ] = ExecutorKind.THREAD,
     max_unavailable: Annotated[
         float,
         typer.Option(
             min=0,
             max=1,
             metavar="FRACTION",
-            help="The most of a family's capacity that may be away while devices change that have no room to load "
-            "what comes beside what they have.",
+            help="The largest part of a family's capacity that may be unavailable during a roll-out, while devices "
+            "without memory for two variants unload one and load the next.",
         ),
     ] = 0.5,
     max_body: Annotated[float, typer.Option(**SIZE, help="The largest request body.")] = "64MiB",  # type: ignore[assignment]
@@ -185,7 +187,7 @@ def serve(
 
     A second signal ends at once.
     """
-    from proteus_cli.cli.deploying import deployment_of
+    from proteus_cli.cli.workflows.deployment import deployment_of
     from proteus_cli.serving.logs import set_up
     from proteus_cli.serving.server.deployment import ServerOptions
     from proteus_cli.serving.server.server import serve as run_server
@@ -217,7 +219,7 @@ def serve(
         emulation=emulation,
         resume=resume,
         kept_plans=plan_history,
-        in_processes=lanes is Lanes.PROCESS,
+        in_processes=executor is ExecutorKind.PROCESS,
         max_unavailable_frac=max_unavailable,
         drift_after_s=drift_after,
         record=record,
@@ -226,7 +228,7 @@ def serve(
 
 
 def _emulation(context: typer.Context, fleet: str | None, *, emulate: bool) -> "Emulation | None":
-    from proteus_cli.cli.deploying import Emulation
+    from proteus_cli.cli.workflows.deployment import Emulation
 
     if emulate:
         return Emulation(fleet)
@@ -250,7 +252,7 @@ def _streams(view: ViewMode) -> "tuple[LogStream, LiveView | None]":
         raise UsageError("`--view live` needs a terminal on stdout.", hint="leave it out, or look at the page at `/`")
     if view is ViewMode.PLAIN or not sys.stdout.isatty() or (view is ViewMode.AUTO and _is_plain()):
         return sys.stderr, None
-    from proteus_cli.cli.live_view import Held, LiveView
+    from proteus_cli.cli.views.live_view import Held, LiveView
 
     if not sys.stderr.isatty():
         return sys.stderr, LiveView(sys.stdout)

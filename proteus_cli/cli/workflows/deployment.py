@@ -63,8 +63,8 @@ def deployment_of(
     ``drift_after_s``: so long a profile must be wrong to be re-estimated; 0: it never is. ``record``: that is written.
     Raises `ArtefactError`, `UsageError` or `DeviceUnavailable`.
     """
-    from proteus_cli.cli.planning import planner_for
     from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
+    from proteus_cli.planning.from_workspace import planner_for
     from proteus_cli.serving.adaptation.manual_plans import PlanSource
     from proteus_cli.serving.adaptation.plan_journal import PlanJournal
     from proteus_cli.serving.server.deployment import Deployment
@@ -236,7 +236,7 @@ def _model(place: "Workspace", family: "Family", variant: "Variant") -> Path:
 
 
 def _emulated(place: "Workspace", plan: "Plan", emulation: Emulation) -> _Site:
-    from proteus_cli.cli.planning import fleet_of
+    from proteus_cli.planning.from_workspace import fleet_of
 
     if emulation.fleet is None:
         profiles = place.profiles_of(plan)

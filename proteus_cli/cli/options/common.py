@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from proteus_cli.cli.options.renamed import environment, require_new_name, section_of
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_duration, parse_rate, parse_size
-
-ENVIRONMENT_PREFIX = "PROTEUS"
 
 
 def _load_defaults(context: typer.Context, workspace: Path) -> Path:
@@ -19,7 +18,7 @@ def _load_defaults(context: typer.Context, workspace: Path) -> Path:
     """
     from proteus_cli.settings import read_settings
 
-    section = (context.info_name or "").replace("-", "_")
+    section = section_of(context.info_name)
     options = read_settings(workspace).options
     commands = _commands_with_defaults(context.find_root().command)
     for name in options:
@@ -32,6 +31,7 @@ def _load_defaults(context: typer.Context, workspace: Path) -> Path:
     known = {parameter.name for parameter in context.command.params}
     for name in defaults:
         if name not in known:
+            require_new_name(section, name, workspace / "proteus.toml")
             raise UsageError(
                 f"`{workspace / 'proteus.toml'}` sets `{name}` in [{section}], which has no such option.",
                 hint=f"`proteus {section} --help` lists the options",
@@ -46,7 +46,7 @@ def _commands_with_defaults(command: Any) -> tuple[str, ...]:
     One that does something by itself, like ``plan``, counts without what is below it.
     """
     if any(parameter.name == "workspace" for parameter in command.params):
-        return (command.name.replace("-", "_"),)
+        return (section_of(command.name),)
     inner = [_commands_with_defaults(each) for each in getattr(command, "commands", {}).values()]
     return tuple(name for names in inner for name in names)
 
@@ -63,11 +63,6 @@ def flags(context: typer.Context) -> set[str]:
     sources = ((parameter, context.get_parameter_source(parameter.name or "")) for parameter in context.command.params)
     given = (parameter for parameter, source in sources if source is not None and source.name == "COMMANDLINE")
     return {option for parameter in given for option in parameter.opts if option.startswith("--")}
-
-
-def environment(name: str) -> str:
-    """The environment variable behind an option."""
-    return f"{ENVIRONMENT_PREFIX}_{name.upper()}"
 
 
 def _parsed(parse: Any, metavar: str) -> dict[str, Any]:

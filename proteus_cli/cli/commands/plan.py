@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options import (
+from proteus_cli.cli.commands.plan_diff import diff
+from proteus_cli.cli.options.common import (
     DEFAULT_HEADROOM,
     DEFAULT_POLICY,
     DEFAULT_WORKSPACE,
@@ -16,10 +17,9 @@ from proteus_cli.cli.options import (
     JsonOption,
     PolicyOption,
     WorkspaceOption,
-    environment,
     flags,
 )
-from proteus_cli.cli.plan_diff import diff
+from proteus_cli.cli.options.renamed import environment
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 
 if TYPE_CHECKING:
@@ -184,9 +184,15 @@ def plan(
     if context.invoked_subcommand is not None:
         _require_no_flags(context)
         return
-    from proteus_cli.cli.planning import fleet_of, planner_for
-    from proteus_cli.cli.rules import made_rules, parse_by_family, parse_pairs, parse_reserved, parse_residency
+    from proteus_cli.cli.options.plan_rules import (
+        made_rules,
+        parse_by_family,
+        parse_pairs,
+        parse_reserved,
+        parse_residency,
+    )
     from proteus_cli.control.policies import live_policy_named
+    from proteus_cli.planning.from_workspace import fleet_of, planner_for
     from proteus_cli.store import Workspace
 
     place = Workspace(workspace)
@@ -328,7 +334,7 @@ def _warn_of_unserved(planner: "Planner", made: "Plan") -> None:
 
 
 def _warn_of_what_is_left_out(planner: "Planner") -> None:
-    from proteus_cli.cli.rules import unknown_devices
+    from proteus_cli.cli.options.plan_rules import unknown_devices
 
     distinct = {id(profile.variants): profile for profile in planner.profiles.values()}
     known = {(v.family, v.variant) for profile in distinct.values() for v in profile.variants}
@@ -343,7 +349,7 @@ def _warn_of_what_is_left_out(planner: "Planner") -> None:
 def _sweep(
     planner: "Planner", text: str, mix: "Mapping[str, float]", *, output: Path | None, plot: Path | None, json: bool
 ) -> None:
-    from proteus_cli.cli.plan_tables import frontier_table
+    from proteus_cli.cli.views.plan_tables import frontier_table
     from proteus_cli.planning.frontier import parse_sweep, sweep
 
     totals = parse_sweep(text)
@@ -367,7 +373,7 @@ def _sweep(
 
 
 def _show(made: "Plan", explanation: Any) -> None:
-    from proteus_cli.cli.plan_tables import explanation_tables, plan_table
+    from proteus_cli.cli.views.plan_tables import explanation_tables, plan_table
     from proteus_cli.units import format_percent, format_rate
 
     if explanation is None:

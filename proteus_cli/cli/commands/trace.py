@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.convert import convert
-from proteus_cli.cli.options import (
+from proteus_cli.cli.commands.convert import convert
+from proteus_cli.cli.options.common import (
     DEFAULT_WORKSPACE,
     DURATION,
     RATE,

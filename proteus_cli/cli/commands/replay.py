@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options import (
+from proteus_cli.cli.options.common import (
     DEFAULT_POLICY,
     DEFAULT_WORKSPACE,
     DURATION,
@@ -16,9 +16,9 @@ from proteus_cli.cli.options import (
     HeadroomOption,
     JsonOption,
     WorkspaceOption,
-    environment,
     flags,
 )
+from proteus_cli.cli.options.renamed import environment
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def replay(
     Requests leave when the trace says, answered or not, and latency counts from then. The environment variable
     PROTEUS_TOKEN holds the token for a server that wants one.
     """
-    from proteus_cli.cli.planning import fleet_of
-    from proteus_cli.cli.simulating import Setting, simulated
+    from proteus_cli.cli.workflows.simulated_replay import Setting, simulated
+    from proteus_cli.planning.from_workspace import fleet_of
     from proteus_cli.reporting.gate import parse_gate
     from proteus_cli.store import Workspace
 
@@ -216,9 +216,9 @@ def _served(
 ) -> "Iterator[Report]":
     from tempfile import TemporaryDirectory
 
-    from proteus_cli.cli.planning import planner_for
-    from proteus_cli.cli.simulating import starting_plan
+    from proteus_cli.cli.workflows.simulated_replay import starting_plan
     from proteus_cli.control.policies import live_policy_named
+    from proteus_cli.planning.from_workspace import planner_for
     from proteus_cli.replay.local_server import local_server
     from proteus_cli.store import write_json
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+from proteus_cli.cli.options.common import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
 
 if TYPE_CHECKING:
     from proteus_cli.diagnosis import Finding

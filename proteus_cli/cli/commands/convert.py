@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options import (
+from proteus_cli.cli.options.common import (
     DEFAULT_WORKSPACE,
     RATE,
     FamiliesOption,

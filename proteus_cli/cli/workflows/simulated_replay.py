@@ -113,8 +113,8 @@ def _run(
 def _planner(setting: Setting, policy: "Policy") -> "Planner":
     import msgspec
 
-    from proteus_cli.cli.planning import planner_for
     from proteus_cli.domain.rules import Rules
+    from proteus_cli.planning.from_workspace import planner_for
 
     rules: Rules | None = setting.given.rules if setting.given is not None else None
     if policy.plans == "oracle":  # without queues, all of the SLO is there for the batch

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options import DEFAULT_WORKSPACE, DURATION, JsonOption, WorkspaceOption, environment, flags
+from proteus_cli.cli.options.common import DEFAULT_WORKSPACE, DURATION, JsonOption, WorkspaceOption, flags
+from proteus_cli.cli.options.renamed import environment
 from proteus_cli.errors import ArtefactError, UsageError
 
 if TYPE_CHECKING:
