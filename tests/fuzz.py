@@ -1,7 +1,8 @@
 """Run the property tests on new examples for as long as asked, and print what was found as test cases.
 
 Usage: ``python tests/fuzz.py DURATION [pytest options]``, for example ``python tests/fuzz.py 10m tests/planning``. Each
-round is one run of pytest with a seed of its own. Exit 1 where an example failed: put its ``@example`` line on the test.
+round is one run of pytest with a seed of its own. Exit 1 where an example failed; its ``@example`` line belongs on the
+test.
 Schemathesis stays out: its plugin prints failing examples without their values.
 """
 

@@ -261,7 +261,8 @@ def max_kib():
 
 def run(source, out):
     with TemporaryFile() as room, Path(out).open("w") as file:
-        for piece in convert([Path(source)], ConversionOptions(scale_to_qps=800.0), lambda: {"a": 1, "b": 1}, room).pieces:
+        options = ConversionOptions(scale_to_qps=800.0)
+        for piece in convert([Path(source)], options, lambda: {"a": 1, "b": 1}, room).pieces:
             file.write(piece)
 
 run(sys.argv[1], sys.argv[3])
