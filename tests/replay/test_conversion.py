@@ -253,21 +253,22 @@ CONVERT_IN_LITTLE_MEMORY = """
 import sys
 from pathlib import Path
 from tempfile import TemporaryFile
-from proteus_cli.replay.conversion.convert import Options, convert
+from proteus_cli.replay.conversion.convert import ConversionOptions, convert
 
-def most_kib():
+def max_kib():
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0])
 
 def run(source, out):
     with TemporaryFile() as room, Path(out).open("w") as file:
-        for piece in convert([Path(source)], Options(scale_to_qps=800.0), lambda: {"a": 1, "b": 1}, room).pieces:
+        options = ConversionOptions(scale_to_qps=800.0)
+        for piece in convert([Path(source)], options, lambda: {"a": 1, "b": 1}, room).pieces:
             file.write(piece)
 
 run(sys.argv[1], sys.argv[3])
-before_kib = most_kib()
+before_kib = max_kib()
 run(sys.argv[2], sys.argv[3])
-print(most_kib() - before_kib)
+print(max_kib() - before_kib)
 """
 FEW, MANY = 150_000, 600_000
 EXTRA_MIB = 6

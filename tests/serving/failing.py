@@ -20,15 +20,15 @@ from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestError
 from proteus_cli.planning.planner import Planner
-from proteus_cli.serving.adaptation.loop import Adaptation
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, OnLost
 from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.fleet.failover import Recovery
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
-from proteus_cli.serving.oip.tensors import Query, RequestOptions
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import Answered, InFlightRequest, Result
+from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
+from proteus_cli.serving.requests.query import Query, RequestOptions
 
 SIGNATURE = Signature((TensorSpec("x", np.dtype(np.float32), (1,)),), (TensorSpec("y", np.dtype(np.float32), (2,)),))
 LOOK_S = 0.1  # between looks of the control loop
@@ -115,10 +115,10 @@ class World:
             self.loop.time, models=models, profiles=self.profiles, signatures=self.plane.signatures, timer_s=0.0,
         )  # fmt: skip
         self.opened.clear()
-        self.plane.lanes = self.fleet.lanes
+        self.plane.lanes = self.fleet.workers
         self.first = self.plan_of(hosts)
         self.recovery = Recovery(self.fleet, self.controller, self.profiles, self.loop.time)
-        self.adaptation = Adaptation(self.controller, self.fleet, self.loop.time)
+        self.adaptation = ControlLoop(self.controller, self.fleet, self.loop.time)
         self.replans = replans
 
     def plan_of(self, hosts: Mapping[str, str], demand_qps: float = 60.0) -> Plan:
@@ -134,7 +134,7 @@ class World:
         return make_plan(*placements, demand_qps={"f": demand_qps}, devices=tuple(self.profiles))
 
     def executor(self, device: str) -> FailingExecutor:
-        found = self.fleet.lanes[device].executor
+        found = self.fleet.workers[device].executor
         assert isinstance(found, FailingExecutor)
         return found
 

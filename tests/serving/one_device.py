@@ -15,9 +15,9 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
-from proteus_cli.serving.oip.tensors import Query, RequestOptions
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import Answered, Result
+from proteus_cli.serving.requests.in_flight import Answered, Result
+from proteus_cli.serving.requests.query import Query, RequestOptions
 
 FLOAT = np.dtype(np.float32)
 TWICE = Signature((TensorSpec("x", FLOAT, (2,)),), (TensorSpec("y", FLOAT, (2,)),))
@@ -82,7 +82,7 @@ class World:
             controller, [device], lambda _device, _on_lost: self.executor, self.plane, clock, models=models,
             profiles={device: profile}, signatures={"f": TWICE},
         )  # fmt: skip
-        self.plane.lanes = self.fleet.lanes
+        self.plane.lanes = self.fleet.workers
         self.endings: list[Result] = []
 
     async def start(self) -> None:

@@ -11,8 +11,8 @@ import msgspec
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.telemetry.history import DEVICE_DIGITS, FAMILY_DIGITS
-from proteus_cli.serving.telemetry.present import ServerEventKind
+from proteus_cli.serving.telemetry.sampler import DEVICE_DIGITS, FAMILY_DIGITS
+from proteus_cli.serving.telemetry.snapshot import ServerEventKind
 
 Json = dict[str, Any]
 
@@ -415,6 +415,9 @@ _DOCUMENT = _object({"openapi": _TEXT, "info": {"type": "object"}, "paths": {"ty
 SCHEMAS: Json = {
     "Error": _ERROR,
     "Server": _SERVER,
+    "ServerLive": _object({"live": {"type": "boolean"}}, closed=True),
+    "ServerReady": _object({"ready": {"type": "boolean"}}, closed=True),
+    "ModelReady": _object({"name": _TEXT, "ready": {"type": "boolean"}}, closed=True),
     "Model": _MODEL,
     "TensorMetadata": _TENSOR_METADATA,
     "InferRequest": _INFER_REQUEST,

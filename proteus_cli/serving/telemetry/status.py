@@ -6,34 +6,34 @@ from typing import Any
 
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.adaptation.loop import SEEN_WINDOWS_S, Adaptation, hosts
+from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlLoop, hosts
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
-from proteus_cli.serving.adaptation.recalibration import Reprofiling
+from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.solver_process import SolverState
 from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.telemetry.history import MetricsSampler
+from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
 DEMAND_WINDOW_S = 1.0
 LAST_FAILURES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class StatusSources:
     """What the status is of. ``replan`` is as asked for. What is None isn't there, or isn't wanted."""
 
     plane: DataPlane
     fleet: Fleet
-    adaptation: Adaptation
+    adaptation: ControlLoop
     devices: Mapping[str, Device]
     samples: MetricsSampler
     replan: str
     solver: SolverState | None = None
     history: PlanJournal | None = None
-    reprofiling: Reprofiling | None = None
+    reprofiling: Recalibration | None = None
 
 
-def status(server: Server) -> dict[str, Any]:
+def status(server: StatusSources) -> dict[str, Any]:
     """A JSON document for people, for the page at ``/`` and for `proteus replay`."""
     plane, controller = server.plane, server.plane.controller
     adaptation = server.adaptation
@@ -49,7 +49,7 @@ def status(server: Server) -> dict[str, Any]:
         "slo_s": plane.slo_s,
         "best_accuracy": plane.best_accuracy,
         "placements": controller.placements,
-        "pace": {device: controller.pace_of(device) for device in controller.plan.devices},
+        "pace": {device: controller.slowdown_of(device) for device in controller.plan.devices},
         "outcomes": {family: of["outcomes"] for family, of in families.items()},
         "changes": [asdict(change) for change in adaptation.changes],
         "plan": _plan(server),
@@ -71,7 +71,7 @@ def status(server: Server) -> dict[str, Any]:
     }
 
 
-def _plan(server: Server) -> dict[str, Any]:
+def _plan(server: StatusSources) -> dict[str, Any]:
     """The plan in force; ``held_s``: so long it is left alone, as a person asked for it."""
     adaptation, plan = server.adaptation, server.plane.controller.plan
     return {
@@ -88,7 +88,7 @@ def _plan(server: Server) -> dict[str, Any]:
     }
 
 
-def _families(server: Server) -> dict[str, dict[str, Any]]:
+def _families(server: StatusSources) -> dict[str, dict[str, Any]]:
     plane, now_s, lately = server.plane, server.plane.clock(), server.samples.now.families
     controller = plane.controller
     found = {}
@@ -113,7 +113,7 @@ def _families(server: Server) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _devices(server: Server) -> dict[str, dict[str, Any]]:
+def _devices(server: StatusSources) -> dict[str, dict[str, Any]]:
     """Each device that may be planned on; ``breaker_s``: how long its breaker has been as it is."""
     controller, now_s, breakers = server.plane.controller, server.plane.clock(), server.fleet.breakers
     hosted = hosts(controller.plan)
@@ -122,7 +122,7 @@ def _devices(server: Server) -> dict[str, dict[str, Any]]:
             "type": server.devices[device].type,
             "kind": server.devices[device].kind,
             "variants": hosted.get(device, []),
-            "pace": controller.pace_of(device),
+            "pace": controller.slowdown_of(device),
             "busy_s": lane.busy_s,
             "breaker": breakers[device].state,
             "breaker_s": now_s - breakers[device].since_s,
@@ -130,7 +130,7 @@ def _devices(server: Server) -> dict[str, dict[str, Any]]:
             "losses": breakers[device].opened,
             "pid": lane.executor.pid,
         }
-        for device, lane in server.fleet.lanes.items()
+        for device, lane in server.fleet.workers.items()
     }
 
 
@@ -145,7 +145,7 @@ def _history(history: PlanJournal | None) -> dict[str, Any] | None:
     }
 
 
-def _drift(reprofiling: Reprofiling | None) -> dict[str, Any] | None:
+def _drift(reprofiling: Recalibration | None) -> dict[str, Any] | None:
     """``points`` are off now; ``last`` were corrected."""
     if reprofiling is None:
         return None

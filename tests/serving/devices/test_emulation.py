@@ -22,7 +22,7 @@ from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.hardware import Hardware, emulated_devices
 from proteus_cli.serving.fleet.worker import Worker
-from proteus_cli.serving.requests.pending import InFlightRequest
+from proteus_cli.serving.requests.in_flight import InFlightRequest
 
 NO_MODEL = Path()
 SMALL, LARGE = VariantKey("a", "a-s"), VariantKey("a", "a-l")
@@ -265,7 +265,7 @@ def test_a_lane_gives_even_the_shortest_batch_to_the_device() -> None:
         def decide(self, device: str, now_s: float) -> Any:
             return self.script.pop(0) if self.script else IDLE
 
-        def pace_of(self, device: str) -> float:
+        def slowdown_of(self, device: str) -> float:
             return 1.0
 
         def finished(self, launch: Launch, took_s: float | None) -> None:
