@@ -20,7 +20,7 @@ from live_server import LiveServer, serving
 from selenium.webdriver.common.keys import Keys
 from tiny import Tiny, add_plan
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.browser]
 
 CALM_QPS, PEAK_QPS, CALM_S, ALL_S = 20, 150, 2.0, 8.0  # the most accurate variants carry 115
 TOKEN = "f00d" * 8
@@ -28,8 +28,8 @@ FAMILIES = set(ACCURACY)
 
 
 @pytest.fixture(scope="module")
-def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
-    with browsing(is_left_out=request.config.getoption("--without-browser")) as found:
+def browser() -> Iterator[Browser]:
+    with browsing() as found:
         yield found
 
 
