@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from proteus_cli.cli.live_frames import frame
-from proteus_cli.cli.live_view import MAX_LINES, Held, LiveView
+from proteus_cli.cli.views.live_frames import frame
+from proteus_cli.cli.views.live_view import MAX_LINES, Held, LiveView
 from proteus_cli.serving.telemetry.snapshot import (
     DeviceSnapshot,
     FamilySnapshot,

@@ -43,7 +43,7 @@ from proteus_cli.store import Workspace
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 
-PROCESSES = ("--lanes", "process")
+PROCESSES = ("--executor", "process")
 
 
 def is_back(losses: int, name: str) -> Callable[[Any], bool]:

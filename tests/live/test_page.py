@@ -20,7 +20,7 @@ from live_server import LiveServer, serving
 from selenium.webdriver.common.keys import Keys
 from tiny import Tiny, add_plan
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.browser]
 
 CALM_QPS, PEAK_QPS, CALM_S, ALL_S = 20, 150, 2.0, 8.0  # the most accurate variants carry 115
 TOKEN = "f00d" * 8
@@ -28,8 +28,8 @@ FAMILIES = set(ACCURACY)
 
 
 @pytest.fixture(scope="module")
-def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
-    with browsing(is_left_out=request.config.getoption("--without-browser")) as found:
+def browser() -> Iterator[Browser]:
+    with browsing() as found:
         yield found
 
 
@@ -330,7 +330,7 @@ def test_a_lost_device_stands_out_in_words_and_on_the_time_axis(browser: Browser
     """Its process is killed; it can't come back before the models are there again."""
     plan = add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "tones-s"})
     models, elsewhere = tiny.root / "engines" / "models", tiny.root / "engines" / "elsewhere"
-    with serving(tiny.root, plan, "--lanes", "process", "--replan", "off") as live:
+    with serving(tiny.root, plan, "--executor", "process", "--replan", "off") as live:
         browser.open(live.port)
         browser.until(lambda: browser.all("#devices tbody tr"))
         assert browser.table("#devices")["cpu1"][0] == "closed"

@@ -56,7 +56,8 @@ def test_what_is_inside_is_answered_before_the_server_stops(made: Tiny, number: 
         assert status["inside"] == 3
         refused = live.infer("shapes", {"inputs": [X]})
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
-        assert live.get("/v2/health/ready").status == 503
+        ready = live.get("/v2/health/ready")
+        assert (ready.status, ready.document()) == (503, {"ready": False})
         assert live.get("/v2/models/shapes/ready").status == 503
         assert live.get("/v2/health/live").status == 200
 

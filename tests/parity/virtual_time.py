@@ -89,7 +89,7 @@ async def _run(
         signatures=plane.signatures,
         timer_s=0.0,
     )
-    plane.lanes = fleet.lanes
+    plane.lanes = fleet.workers
     adaptation = ControlLoop(controller, fleet, loop.time)
     await adaptation.start(plan, "start", "the first")
     lifecycle.on(LifecycleEvent.WARMED_UP)

@@ -1,16 +1,16 @@
 """The services: each method translates between messages and the data plane, and nothing more."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
+from msgspec import to_builtins
 
-from proteus_cli import __version__
 from proteus_cli.domain.buffer import Buffer
-from proteus_cli.errors import BadRequest, RequestError, UnknownModel
+from proteus_cli.errors import BadRequest, RequestError
 from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import message
@@ -19,9 +19,8 @@ from proteus_cli.serving.grpc.status import STATUS, CallError, Status, plain_htt
 from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
 from proteus_cli.serving.http2.headers import Fields
 from proteus_cli.serving.http2.sending import Http2Stream
-from proteus_cli.serving.lifecycle import ServerState
-from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.models import EXTENSIONS, ModelRepository
+from proteus_cli.serving.oip.documents import Statistics
+from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.requests.in_flight import InFlightRequest, Result, ResultCallback
 from proteus_cli.serving.transport.tokens import Tokens
@@ -51,14 +50,13 @@ class GrpcFrontEnd:
         self,
         plane: DataPlane,
         *,
-        platform: str,
         models: ModelRepository,
         tokens: Tokens | None = None,
         max_message_bytes: int,
         tracing: "Tracing | None" = None,
     ) -> None:
         self.plane, self.codec = plane, GrpcCodec(plane)
-        self._platform, self._models, self._tokens = platform, models, tokens
+        self._models, self._tokens = models, tokens
         self._max_message_bytes, self._tracing = max_message_bytes, tracing
         self._methods = {path.encode(): open_call for path, open_call in self._table().items()}
 
@@ -95,15 +93,16 @@ class GrpcFrontEnd:
 
     def _table(self) -> dict[str, Callable[[Request, Http2Stream], GrpcCall]]:
         """Who handles which path."""
-        plain: dict[str, Callable[[Any], dict[str, Any]]] = {
+        models = self._models
+        plain: dict[str, Callable[[Any], object]] = {
             "ServerLive": lambda _: {"live": True},
-            "ServerReady": lambda _: {"ready": self.is_ready()},
-            "ModelReady": lambda asked: {"ready": self.is_model_ready(_family(self.plane, asked))},
-            "ServerMetadata": lambda _: self._metadata(),
-            "ModelMetadata": self._model_metadata,
-            "ModelConfig": lambda asked: {"config": self._models.config(_family(self.plane, asked))},
+            "ServerReady": lambda _: {"ready": models.is_server_ready},
+            "ModelReady": lambda asked: {"ready": models.is_ready(models.require(asked.name, asked.version))},
+            "ServerMetadata": lambda _: server_metadata(),
+            "ModelMetadata": lambda asked: models.metadata(models.require(asked.name, asked.version)),
+            "ModelConfig": lambda asked: {"config": models.config(models.require(asked.name, asked.version))},
             "ModelStatistics": self._statistics,
-            "RepositoryIndex": lambda asked: {"models": self._models.index(only_ready=asked.ready)},
+            "RepositoryIndex": lambda asked: {"models": models.index(only_ready=asked.ready)},
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
@@ -135,18 +134,12 @@ class GrpcFrontEnd:
         path = request.fields[b":path"].decode(errors="replace")
         return _refused(CallError(Status.UNIMPLEMENTED, f"no method {path}"), request, stream)
 
-    def is_ready(self) -> bool:
-        return self.plane.lifecycle.state is ServerState.READY
-
-    def is_model_ready(self, family: str) -> bool:
-        return self.plane.why_unavailable(family) is None
-
     def is_serving(self, service: str) -> bool | None:
         """Whether a service of the health protocol serves: all (empty), this one, or a family; None: there is none."""
         if service in {"", SERVICE}:
-            return self.is_ready()
+            return self._models.is_server_ready
         if service in self.plane.signatures:
-            return self.is_model_ready(service)
+            return self._models.is_ready(service)
         return None
 
     def _check(self, asked: Any) -> dict[str, Any]:
@@ -155,16 +148,8 @@ class GrpcFrontEnd:
             raise CallError(Status.NOT_FOUND, "no such service")
         return {"status": serving_status(is_serving=is_serving)}
 
-    def _metadata(self) -> dict[str, Any]:
-        return {"name": "proteus", "version": __version__, "extensions": list(EXTENSIONS)}
-
-    def _model_metadata(self, asked: Any) -> dict[str, Any]:
-        family = _family(self.plane, asked)
-        return oip.metadata(family, self._platform, self.plane.require_family(family))
-
-    def _statistics(self, asked: Any) -> dict[str, Any]:
-        family = _family(self.plane, asked) if asked.name else None
-        return {"model_stats": self._models.statistics(family)}
+    def _statistics(self, asked: Any) -> Statistics:
+        return self._models.statistics(self._models.require(asked.name, asked.version) if asked.name else None)
 
     def _load(self, asked: Any) -> dict[str, Any]:
         self._models.load(asked.model_name, asked.parameters)
@@ -181,7 +166,7 @@ class PlainCall(UnaryCall):
     __slots__ = ("_answer", "_ask", "_handler")
 
     def __init__(
-        self, ask: Any, answer: Any, handler: Callable[[Any], Mapping[str, Any]], request: Request, stream: Http2Stream
+        self, ask: Any, answer: Any, handler: Callable[[Any], object], request: Request, stream: Http2Stream
     ) -> None:
         super().__init__(request, stream)
         self._ask, self._answer, self._handler = ask, answer, handler
@@ -192,7 +177,7 @@ class PlainCall(UnaryCall):
         except DecodeError:
             raise BadRequest("the message is not what this method takes") from None
         # Of Triton's documents, parts may be missing here.
-        document = ParseDict(dict(self._handler(asked)), self._answer(), ignore_unknown_fields=True)
+        document = ParseDict(to_builtins(self._handler(asked)), self._answer(), ignore_unknown_fields=True)
         self.answer(document.SerializeToString())
 
 
@@ -278,11 +263,3 @@ def _refused_http(status: int, request: Request, stream: Http2Stream) -> GrpcCal
     """What is no gRPC call is answered in HTTP."""
     stream.send(b"", b"", plain_http(status))
     return _Refused(request, stream)
-
-
-def _family(plane: DataPlane, asked: Any) -> str:
-    """The family that a request names. Raises `UnknownModel`."""
-    plane.require_family(asked.name)
-    if asked.version not in {"", oip.VERSION}:
-        raise UnknownModel(f"`{asked.name}` has no version `{asked.version}`; there is `{oip.VERSION}`")
-    return str(asked.name)

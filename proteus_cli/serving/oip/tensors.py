@@ -121,19 +121,3 @@ def outputs_by_name(signature: Signature, wanted: Sequence[tuple[str, bool]]) ->
     if len({name for name, _ in wanted}) != len(wanted):
         raise BadRequest("an output may be asked for once")
     return tuple((names.index(name), as_binary) for name, as_binary in wanted)
-
-
-def metadata(model: str, platform: str, signature: Signature) -> dict[str, Any]:
-    """Model metadata as the protocol names it; -1 stands for sizes that vary."""
-    return {
-        "name": model,
-        "versions": [VERSION],
-        "platform": platform,
-        "inputs": [_tensor_metadata(spec) for spec in signature.inputs],
-        "outputs": [_tensor_metadata(spec) for spec in signature.outputs],
-    }
-
-
-def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
-    shape = [-1, *(-1 if size is None else size for size in spec.shape)]
-    return {"name": spec.name, "datatype": DATATYPE_OF[spec.dtype], "shape": shape}

@@ -142,8 +142,8 @@ _METADATA = Operation("What a model takes and gives", {200: _answer("Its metadat
 _READY = Operation(
     "Whether a model is ready",
     {
-        200: _answer("It is."),
-        503: _answer("No variant of it is hosted, or it was unloaded; or the server is not ready."),
+        200: _answer("It is.", "ModelReady"),
+        503: _answer("No variant of it is hosted, or it was unloaded; or the server is not ready.", "ModelReady"),
     },
 )
 
@@ -169,11 +169,16 @@ def _body(schema: str) -> Json:
 
 OPERATIONS: dict[str, dict[str, Operation]] = {
     "/v2": {"GET": Operation("What the server is", {200: _answer("Its name, version and extensions.", "Server")})},
-    "/v2/health/live": {"GET": Operation("Whether the server runs", {200: _answer("It does.")}, is_open=True)},
+    "/v2/health/live": {
+        "GET": Operation("Whether the server runs", {200: _answer("It does.", "ServerLive")}, is_open=True)
+    },
     "/v2/health/ready": {
         "GET": Operation(
             "Whether the server is ready",
-            {200: _answer("It takes requests."), 503: _answer("It starts or drains, or is out of connections.")},
+            {
+                200: _answer("It takes requests.", "ServerReady"),
+                503: _answer("It starts or drains.", "ServerReady"),
+            },
             is_open=True,
         )
     },

@@ -415,6 +415,9 @@ _DOCUMENT = _object({"openapi": _TEXT, "info": {"type": "object"}, "paths": {"ty
 SCHEMAS: Json = {
     "Error": _ERROR,
     "Server": _SERVER,
+    "ServerLive": _object({"live": {"type": "boolean"}}, closed=True),
+    "ServerReady": _object({"ready": {"type": "boolean"}}, closed=True),
+    "ModelReady": _object({"name": _TEXT, "ready": {"type": "boolean"}}, closed=True),
     "Model": _MODEL,
     "TensorMetadata": _TENSOR_METADATA,
     "InferRequest": _INFER_REQUEST,

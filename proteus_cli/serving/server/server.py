@@ -25,7 +25,7 @@ from proteus_cli.errors import BackendUnavailable
 from proteus_cli.serving.adaptation.control_loop import hosts
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
 from proteus_cli.serving.devices.hardware import Hardware
-from proteus_cli.serving.fleet.worker import RUNWAY_S
+from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
 from proteus_cli.serving.http1.connection import ALPN as HTTP_1
 from proteus_cli.serving.http1.connection import HttpConnection
@@ -37,7 +37,7 @@ from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent, StoppedEarly
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.models import ModelRepository
+from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.rest.front_end import HttpFrontEnd
 from proteus_cli.serving.rest.pages import Pages
@@ -140,7 +140,7 @@ async def _serve_on(
     lifecycle, lag = Lifecycle(), LoopLag()
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     slots = slots_of((device.id for device in deployment.devices), deployment.profiles)
-    controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, runway_s=RUNWAY_S)
+    controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, dispatch_ahead_s=DISPATCH_AHEAD_S)
     if hardware.is_emulated:
         log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)
     plane = DataPlane(
@@ -191,13 +191,12 @@ async def _serve_on(
                 plane,
                 models,
                 Metrics(server, connections, lag),
-                platform=platform,
                 status=lambda: status(server),
                 by_hand=by_hand,
                 history=samples,
                 needs_token=options.tokens is not None,
             )
-            protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
+            protocols = _protocols(plane, models, pages, options, connections, tracing)
             async with AsyncExitStack() as stack:
                 for name, listener in listeners.items():
                     tls = options.tls([ALPN[name]]) if options.tls is not None else None
@@ -223,7 +222,6 @@ def _protocols(
     pages: Pages,
     options: ServerOptions,
     connections: Connections,
-    platform: str,
     tracing: "Tracing | None",
 ) -> dict[str, Callable[[], asyncio.BaseProtocol]]:
     """What makes a connection, by the scheme of its URL."""
@@ -232,7 +230,6 @@ def _protocols(
     grpc = GrpcFrontEnd(
         plane,
         models=models,
-        platform=platform,
         max_message_bytes=body_bytes,
         tokens=tokens,
         tracing=tracing,

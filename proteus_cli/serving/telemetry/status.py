@@ -49,7 +49,7 @@ def status(server: StatusSources) -> dict[str, Any]:
         "slo_s": plane.slo_s,
         "best_accuracy": plane.best_accuracy,
         "placements": controller.placements,
-        "pace": {device: controller.pace_of(device) for device in controller.plan.devices},
+        "pace": {device: controller.slowdown_of(device) for device in controller.plan.devices},
         "outcomes": {family: of["outcomes"] for family, of in families.items()},
         "changes": [asdict(change) for change in adaptation.changes],
         "plan": _plan(server),
@@ -122,7 +122,7 @@ def _devices(server: StatusSources) -> dict[str, dict[str, Any]]:
             "type": server.devices[device].type,
             "kind": server.devices[device].kind,
             "variants": hosted.get(device, []),
-            "pace": controller.pace_of(device),
+            "pace": controller.slowdown_of(device),
             "busy_s": lane.busy_s,
             "breaker": breakers[device].state,
             "breaker_s": now_s - breakers[device].since_s,
@@ -130,7 +130,7 @@ def _devices(server: StatusSources) -> dict[str, dict[str, Any]]:
             "losses": breakers[device].opened,
             "pid": lane.executor.pid,
         }
-        for device, lane in server.fleet.lanes.items()
+        for device, lane in server.fleet.workers.items()
     }
 
 

@@ -35,6 +35,9 @@ class SmallPlane:
         self.cancelled: list[Any] = []
         self.queries: list[Query] = []
 
+    def clock(self) -> float:
+        return asyncio.get_running_loop().time()
+
     def hosting(self, family: str) -> list[Hosted]:
         return [HOSTED] if family == "two" else []
 

@@ -24,6 +24,7 @@ from proteus_cli.serving.grpc.status import STATUS, Status
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.transport.tokens import Tokens
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -39,7 +40,10 @@ class Client:
     def __init__(self, limits: Http2Limits | None = None, **options: Any) -> None:
         self.plane: Any = cast("Any", SmallPlane())
         front_end = GrpcFrontEnd(
-            self.plane, models=cast("Any", None), platform="numpy", max_message_bytes=MOST, **options
+            self.plane,
+            models=ModelRepository(self.plane, platform="numpy", devices=[]),
+            max_message_bytes=MOST,
+            **options,
         )
         self.peer = Peer(front_end, limits)
         self.peer.feed(START)
