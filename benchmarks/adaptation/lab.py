@@ -97,7 +97,7 @@ class Lab:
         """What proteus starts from, and by which rules it goes on."""
         rule = POLICY.replanning
         assert rule is not None
-        return self.planner(POLICY, 1.0, rules)(rule.first(first_demand(trace), self.place.catalog().slo_s()))
+        return self.planner(POLICY, 1.0, rules)(rule.initial_demand(first_demand(trace), self.place.catalog().slo_s()))
 
     def plans(self, trace: Trace) -> dict[str, Plan]:
         """What each of the servers is started with."""

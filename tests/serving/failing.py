@@ -114,7 +114,7 @@ class World:
             self.controller, {device: FailingExecutor(self, device) for device in self.profiles}, self.plane,
             self.loop.time, models=models, profiles=self.profiles, signatures=self.plane.signatures, timer_s=0.0,
         )  # fmt: skip
-        self.plane.lanes = self.fleet.lanes
+        self.plane.lanes = self.fleet.workers
         self.first = self.plan_of(hosts)
         self.recovery = Recovery(self.fleet, self.controller, self._open, self.profiles, self.loop.time)
         self.adaptation = ControlLoop(self.controller, self.fleet, self.loop.time)
@@ -133,7 +133,7 @@ class World:
         return make_plan(*placements, demand_qps={"f": demand_qps}, devices=tuple(self.profiles))
 
     def executor(self, device: str) -> FailingExecutor:
-        found = self.fleet.lanes[device].executor
+        found = self.fleet.workers[device].executor
         assert isinstance(found, FailingExecutor)
         return found
 

@@ -82,7 +82,7 @@ class World:
             controller, {device: self.executor}, self.plane, clock, models=models, profiles={device: profile},
             signatures={"f": TWICE},
         )  # fmt: skip
-        self.plane.lanes = self.fleet.lanes
+        self.plane.lanes = self.fleet.workers
         self.endings: list[Result] = []
 
     async def start(self) -> None:

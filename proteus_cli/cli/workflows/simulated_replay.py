@@ -80,7 +80,7 @@ def starting_plan(planner: "Planner", policy: "Policy", given: "Plan | None", ar
         peak = arrivals.peak_demand()
         multiple = max(max_multiple(planner, peak), 1.0)
         return planner({family: qps * multiple / planner.headroom for family, qps in peak.items()})
-    return planner(policy.replanning.first(first_demand(arrivals), planner.catalog.slo_s()))
+    return planner(policy.replanning.initial_demand(first_demand(arrivals), planner.catalog.slo_s()))
 
 
 def _run(

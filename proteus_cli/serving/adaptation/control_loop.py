@@ -148,7 +148,7 @@ class ControlLoop:
                 }
                 for family in controller.demand.families
             },
-            pace={device: round(controller.pace_of(device), 4) for device in self._fleet.lanes},
+            pace={device: round(controller.slowdown_of(device), 4) for device in self._fleet.workers},
             lost=tuple(sorted(self._without.devices)),
         )
 

@@ -117,7 +117,7 @@ class Recalibration:
         recorded = Recorded(now.isoformat(timespec="seconds"), replaces)
         after = msgspec.structs.replace(corrected_profile(before, corrections, recorded), made_by=store.made_by())
         self._profiles[device] = after
-        self._controller.reprofiled(device, _mean_ratio(corrections))
+        self._controller.recalibrated(device, _mean_ratio(corrections))
         if self._record is not None:
             self._unwritten.add(device)
         for correction in corrections:

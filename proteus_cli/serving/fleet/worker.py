@@ -20,7 +20,7 @@ Clock = Callable[[], float]
 INLINE_S = 50e-6
 
 # Under load the loop comes round this late, or later: so much work is given to a device before it needs it.
-RUNWAY_S = 2e-3
+DISPATCH_AHEAD_S = 2e-3
 
 
 HANDOVER_S = 1e-3  # to a device's own process, on a machine that is not overrun
@@ -113,7 +113,7 @@ class Worker:
         if not self._running:
             return False
         launch, started_s = next(iter(self._running.values()))
-        takes_s = launch.hosted.latency(launch.rows) * self._controller.pace_of(self.device)
+        takes_s = launch.hosted.latency(launch.rows) * self._controller.slowdown_of(self.device)
         return now_s - max(started_s, self._ended_s) > hang_timeout_s(takes_s)
 
     @property
@@ -140,8 +140,8 @@ class Worker:
         parts = [(request.rows, request.payload.run()) for request in launch.requests]
         batch = Batch(VariantKey(hosted.family, hosted.variant), parts, launch.rows)
         try:
-            pace_of = self._controller.pace_of
-            if not self._running and hosted.latency(launch.rows) * pace_of(self.device) <= self._inline_s:
+            slowdown_of = self._controller.slowdown_of
+            if not self._running and hosted.latency(launch.rows) * slowdown_of(self.device) <= self._inline_s:
                 self._end(launch, now_s, self.executor.run(batch))
             else:
                 self.executor.submit(batch, partial(self._finished, launch))

@@ -59,7 +59,7 @@ async def fleet_of(
         inline_s=hardware.inline_s,
         max_unavailable_frac=deployment.max_unavailable_frac,
     )
-    plane.lanes = fleet.lanes
+    plane.lanes = fleet.workers
     devices = {device.id: device for device in deployment.devices}
     recovery = Recovery(fleet, controller, lambda device: hardware.executor(devices[device]), profiles, plane.clock)
     try:

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+import uvloop
+
 from proteus_cli import __version__
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.hosting import slots_of
@@ -23,7 +25,7 @@ from proteus_cli.errors import BackendUnavailable
 from proteus_cli.serving.adaptation.control_loop import hosts
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
 from proteus_cli.serving.devices.hardware import Hardware
-from proteus_cli.serving.fleet.worker import RUNWAY_S
+from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
 from proteus_cli.serving.http1.connection import ALPN as HTTP_1
 from proteus_cli.serving.http1.connection import HttpConnection
@@ -87,7 +89,7 @@ def serve(
             listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
             if options.grpc_port is not None:
                 listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
-            runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+            runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
             runner.run(_serve(deployment, options, listeners, announce, view, tracing))
     except StoppedEarly:
         log.info("stopped before it was ready")
@@ -107,14 +109,6 @@ def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]
             "Traces need OpenTelemetry, which is not installed.", hint="pip install 'proteus-serving[otlp]'"
         ) from error
     return tracing_to(options.otlp, options.otlp_sample)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop  # noqa: PLC0415 - not there on every platform
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 async def _serve(
@@ -146,7 +140,7 @@ async def _serve_on(
     lifecycle, lag = Lifecycle(), LoopLag()
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     slots = slots_of((device.id for device in deployment.devices), deployment.profiles)
-    controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, runway_s=RUNWAY_S)
+    controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, dispatch_ahead_s=DISPATCH_AHEAD_S)
     if hardware.is_emulated:
         log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)
     plane = DataPlane(

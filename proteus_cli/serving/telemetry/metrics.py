@@ -194,7 +194,7 @@ class Metrics:
     def _devices(self, exposition: Exposition) -> None:
         lanes, controller = self._plane.lanes, self._plane.controller
         exposition.add(BUSY, [((device,), lane.busy_s) for device, lane in lanes.items()])
-        exposition.add(PACE, [((device,), controller.pace_of(device)) for device in lanes])
+        exposition.add(PACE, [((device,), controller.slowdown_of(device)) for device in lanes])
         fleet = self._server.fleet
         states = [(device, state) for device in fleet.breakers for state in BreakerState]
         exposition.add(

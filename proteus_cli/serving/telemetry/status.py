@@ -196,7 +196,7 @@ def status(server: StatusSources) -> ServerStatus:
         slo_s=plane.slo_s,
         best_accuracy=plane.best_accuracy,
         placements=controller.placements,
-        pace={device: controller.pace_of(device) for device in controller.plan.devices},
+        pace={device: controller.slowdown_of(device) for device in controller.plan.devices},
         outcomes={name: family.outcomes for name, family in families.items()},
         changes=list(adaptation.changes),
         plan=_plan(server),
@@ -267,15 +267,15 @@ def _devices(server: StatusSources) -> dict[str, DeviceStatus]:
             type=server.devices[device].type,
             kind=server.devices[device].kind,
             variants=hosted.get(device, []),
-            pace=controller.pace_of(device),
-            busy_s=lane.busy_s,
+            pace=controller.slowdown_of(device),
+            busy_s=worker.busy_s,
             breaker=breakers[device].state,
             breaker_s=now_s - breakers[device].since_s,
             reason=breakers[device].reason,
             losses=breakers[device].opened,
-            pid=lane.executor.pid,
+            pid=worker.executor.pid,
         )
-        for device, lane in server.fleet.lanes.items()
+        for device, worker in server.fleet.workers.items()
     }
 
 

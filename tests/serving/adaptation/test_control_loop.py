@@ -31,7 +31,7 @@ class Fleet:
     """Adopts plans as the real one does, and loads nothing."""
 
     def __init__(self, world: "World") -> None:
-        self.lanes = {"cpu0": None, "cpu1": None}
+        self.workers = {"cpu0": None, "cpu1": None}
         self.fails = False
         self._world = world
 
@@ -151,7 +151,7 @@ def test_what_a_person_wants_is_left_alone_for_a_while_unless_a_device_is_lost()
         world.arrive(1000.0)
         await world.turns()
         assert world.asked == []
-        world.controller.lost("cpu1", ())
+        world.controller.device_lost("cpu1", ())
         await world.turns()
         assert [wanted.without for wanted in world.asked] == [Outages(devices=frozenset({"cpu1"}))]
 
@@ -173,7 +173,7 @@ def test_a_lost_device_is_planned_around_also_where_that_fails_at_first() -> Non
     """A device is lost only once: the reason is remembered until a plan without it is in force."""
 
     async def story(world: World) -> None:
-        world.controller.lost("cpu1", ())
+        world.controller.device_lost("cpu1", ())
         await world.turns()
         assert len(world.asked) == 1
         world.now_s += 2.0

@@ -271,7 +271,7 @@ def test_a_lane_gives_even_the_shortest_batch_to_the_device() -> None:
         def decide(self, device: str, now_s: float) -> Any:
             return self.script.pop(0) if self.script else IDLE
 
-        def pace_of(self, device: str) -> float:
+        def slowdown_of(self, device: str) -> float:
             return 1.0
 
         def finished(self, launch: Launch, took_s: float | None) -> None:

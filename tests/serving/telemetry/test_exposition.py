@@ -65,10 +65,10 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
         controller, dict.fromkeys(ids, idle), plane, plane.clock,
         models={}, profiles={device: make_profile(device) for device in ids}, signatures={},
     )  # fmt: skip
-    plane.lanes = fleet.lanes
+    plane.lanes = fleet.workers
     if ids:
         fleet.breakers[ids[0]].on(BreakerEvent.HUNG, 1.0, "a test")
-        fleet.engine_broke(FailedLoad(ids[0], VariantKey(names[0], "v0"), EngineError("a test")))
+        fleet.engine_failed(FailedLoad(ids[0], VariantKey(names[0], "v0"), EngineError("a test")))
     for counts in plane.counts.values():
         for variant in VARIANTS:
             for device in ids[:run_on]:
