@@ -19,7 +19,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.solver_process import Replanner
+from proteus_cli.serving.adaptation.solver_child import Replanner
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent

@@ -75,11 +75,12 @@ def convert(
     second, our own two forms, and any CSV by --map-column. Several sources become one trace. They are sorted by time
     where they aren't, in a temporary file; memory doesn't grow with them.
     """
+    from functools import partial
     from tempfile import TemporaryFile
 
     from proteus_cli.replay.conversion.convert import ConversionOptions, convert
     from proteus_cli.replay.conversion.families import parse_rule
-    from proteus_cli.replay.conversion.window import ALL, parse_window
+    from proteus_cli.replay.conversion.stream import ALL, parse_window
 
     options = ConversionOptions(
         format=_format(format_name, map_column or []),
@@ -91,11 +92,10 @@ def convert(
         per_second=per_second,
         seed=seed,
     )
-    with TemporaryFile() as room:
+    with TemporaryFile() as spool:
         with console.progress("reading") as advance:
-            conversion = convert(
-                sources, options, lambda: family_shares(families, None, workspace), room, tell=_tell, progress=advance
-            )
+            shares = partial(family_shares, families, None, workspace)
+            conversion = convert(sources, options, shares, spool, on_source=_announce, progress=advance)
         with _writer(output) as write:
             for piece in conversion.pieces:
                 write(piece)
@@ -113,7 +113,7 @@ def _format(name: str | None, assignments: list[str]) -> "Format | None":
     return named(name) if name is not None else None
 
 
-def _tell(source: str, form: "Format", rule: "FamilyRule") -> None:
+def _announce(source: str, form: "Format", rule: "FamilyRule") -> None:
     console.say(f"{source}: {form.name} ({form.about}); families from {rule}")
 
 

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+import uvloop
+
 from proteus_cli import __version__
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.hosting import slots_of
@@ -87,7 +89,7 @@ def serve(
             listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
             if options.grpc_port is not None:
                 listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
-            runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+            runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
             runner.run(_serve(deployment, options, listeners, announce, view, tracing))
     except StoppedEarly:
         log.info("stopped before it was ready")
@@ -107,14 +109,6 @@ def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]
             "Traces need OpenTelemetry, which is not installed.", hint="pip install 'proteus-serving[otlp]'"
         ) from error
     return tracing_to(options.otlp, options.otlp_sample)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop  # noqa: PLC0415 - not there on every platform
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 async def _serve(

@@ -1,21 +1,20 @@
 """The process of one device: ``python -m proteus_cli.serving.devices.process.child DESCRIPTOR`` (its socket end)."""
 
 import asyncio
-import ctypes
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import uvloop
 
 from proteus_cli.backends import emulated
 from proteus_cli.backends.affinity import pin_this_thread
@@ -24,6 +23,7 @@ from proteus_cli.backends.engines import Engines
 from proteus_cli.backends.opening import open_backend
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
+from proteus_cli.serving.child_process import depend_on_parent
 from proteus_cli.serving.devices.bisection import OutputArrays
 from proteus_cli.serving.devices.builds import BuildLog
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
@@ -51,8 +51,6 @@ from proteus_cli.serving.devices.process.wire import (
     Unload,
     told,
 )
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 log = logging.getLogger("proteus.process")
 
@@ -209,7 +207,7 @@ class LogForwarder(logging.Handler):
 
 def main(descriptor: int) -> None:
     """Open the device that the first message names, and do what the others say."""
-    _depend_on_parent()
+    depend_on_parent()
     channel: Channel[ToProcess] = Channel(socket.socket(fileno=descriptor), TO_PROCESS)
     found = channel.receive(wait=True)
     if found is None or not isinstance(found[0], Open):
@@ -219,7 +217,7 @@ def main(descriptor: int) -> None:
     logging.captureWarnings(capture=True)
     logging.getLogger("proteus").setLevel(opening.log_level)
     sys.setswitchinterval(opening.switch_interval_s)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(channel, opening.inner))
 
 
@@ -296,23 +294,6 @@ def _told(error: Exception) -> Failure:
     if not isinstance(error, ProteusError):
         log.error("a bug: %r", error, exc_info=error)
     return told(error)
-
-
-def _depend_on_parent() -> None:
-    """End with it, however it ends, and only then: signals to all of a terminal or a service are for the parent."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    if sys.platform == "linux":  # elsewhere, the end of the socket tells, once nothing runs
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop  # noqa: PLC0415 - not there on every platform
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 if __name__ == "__main__":

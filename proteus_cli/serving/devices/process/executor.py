@@ -20,6 +20,7 @@ import numpy as np
 from proteus_cli.backends.base import Signature
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError
+from proteus_cli.serving.child_process import group_signals_blocked
 from proteus_cli.serving.devices.bisection import OutputArrays
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost
 from proteus_cli.serving.devices.process.inner import DeviceSpec
@@ -58,7 +59,6 @@ Settled = TypeVar("Settled")
 
 _STDERR = 2
 _LIMITS = "`ulimit -a` shows what this user may have"
-_NOT_FOR_IT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -314,20 +314,19 @@ def _started(device: str) -> tuple["subprocess.Popen[bytes]", socket.socket]:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError as error:
         raise _no_process(device, error) from error
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_IT)  # until it ignores them itself
     try:
-        process = subprocess.Popen(
-            [*command, str(its.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=_STDERR,
-            pass_fds=[its.fileno()],
-            env=os.environ | {"PYTHONPATH": paths},
-        )
+        with group_signals_blocked():
+            process = subprocess.Popen(
+                [*command, str(its.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=_STDERR,
+                pass_fds=[its.fileno()],
+                env=os.environ | {"PYTHONPATH": paths},
+            )
     except OSError as error:
         ours.close()
         raise _no_process(device, error) from error
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         its.close()
     return process, ours
 
