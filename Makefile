@@ -9,8 +9,8 @@ STAMP  := $(VENV)/.installed
 PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint type layers unit browser contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-lanes bench-emulation bench-control-loop bench-adaptation bench-gpu
+.PHONY: help setup demo test fmt lint type layers unit extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
+.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-lanes bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
 .PHONY: lock all clean
 
 help:  ## show the verbs
@@ -28,7 +28,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup  ## profile, plan, serve and replay a burst on this machine, in under 3 minutes
 	$(BIN)/proteus demo build/demo
 
-test: lint type layers docs-check unit  ## everything that CI checks
+test: lint type layers docs-check unit  ## lint, types, layers, docs and the tests; in under 6 minutes on 2 cores
 
 fmt: setup  ## format the code
 	$(BIN)/ruff format .
@@ -47,17 +47,19 @@ layers: setup  ## imports go one way
 # One more than there are cores: tests of servers mostly wait.
 WORKERS ?= $(shell expr $$(nproc) + 1)
 
-# WITHOUT_BROWSER=1 leaves out the tests of the page, which need Chromium and its driver.
-BROWSER := $(if $(WITHOUT_BROWSER),--without-browser)
+# NOTHING_SKIPPED=1 fails where a test is skipped or left out, as in CI.
+NOTHING_SKIPPED := $(if $(NOTHING_SKIPPED),--nothing-skipped)
 
-browser:
-	@test -n "$(WITHOUT_BROWSER)" || { command -v chromedriver && { command -v chromium || command -v chromium-browser || \
-		command -v google-chrome; }; } >/dev/null || { echo "The tests of the page need Chromium and its driver:" \
-		"apt-get install chromium chromium-driver; or leave them out: make $(MAKECMDGOALS) WITHOUT_BROWSER=1" >&2; exit 1; }
+unit: setup  ## the tests on all cores, then one by one those that need the machine for themselves
+	$(BIN)/pytest -m "not extended and not alone and not gpu" -n $(WORKERS) --dist loadfile $(NOTHING_SKIPPED)
+	$(BIN)/pytest -m "not extended and alone and not gpu" $(NOTHING_SKIPPED)
 
-unit: setup browser  ## all tests on all cores, then one by one those that need the machine for themselves
-	$(BIN)/pytest -m "not alone" -n $(WORKERS) --dist loadfile $(BROWSER)
-	$(BIN)/pytest -m alone $(BROWSER)
+extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page; needs gcc, g++ and the network the first time
+	$(BIN)/pytest -m "extended and not alone" -n $(WORKERS) --dist loadfile $(NOTHING_SKIPPED)
+	$(BIN)/pytest -m "extended and alone" $(NOTHING_SKIPPED)
+
+fuzz: setup  ## the property tests on new examples; DURATION=10m; prints what fails as a test case
+	$(BIN)/python tests/fuzz.py $(DURATION)
 
 contract: setup  ## what can be verified of GPUs without one; ends with a table of what was checked
 	$(BIN)/pytest tests/contract -n auto --dist loadfile
@@ -114,13 +116,16 @@ bench-control-loop: setup  ## latency while a plan is solved, and the time to se
 bench-adaptation: setup  ## live proteus beside static plans, and how fast it reacts; 14 minutes
 	$(BIN)/python -m benchmarks.adaptation
 
+bench-compare: setup  ## this tree against another checkout, BASE=PATH: each figure within 3 %; 9 minutes; needs wrk and nghttp2-client
+	$(BIN)/python -m benchmarks.compare $(BASE)
+
 bench-gpu: setup  ## our lane on a GPU beside trtexec; 2 minutes; needs a GPU, TensorRT and trtexec
 	$(BIN)/python -m benchmarks.gpu
 
 lock:  ## renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock --upgrade
 
-all: test demo bench  ## everything
+all: test extended demo bench  ## everything
 
 clean:  ## remove what the verbs made
 	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

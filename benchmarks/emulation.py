@@ -29,7 +29,7 @@ from benchmarks.machine import machine
 from benchmarks.paper.cluster import Cluster, cluster_at
 from proteus_cli.domain.profile import Point
 from proteus_cli.domain.report import Report
-from proteus_cli.replay.own_server import own_server
+from proteus_cli.replay.local_server import local_server
 from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.store import read_json, write_json
 
@@ -170,7 +170,7 @@ def _plan(cluster: Cluster, demand_qps: int) -> Path:
 
 def _idle_frac(cluster: Cluster) -> float:
     """The part of a core that the server takes while nobody asks it anything."""
-    with own_server(cluster.place.plans_dir / "plan.json", cluster.place.root, emulate=True) as url:
+    with local_server(cluster.place.plans_dir / "plan.json", cluster.place.root, emulate=True) as url:
         before_s = _cpu_s(url)
         time.sleep(IDLE_S)
         return (_cpu_s(url) - before_s) / IDLE_S

@@ -61,17 +61,17 @@ class EverySecond:
     """Re-plans each second, whatever happened, for what the last one asked for."""
 
     every_s: float = 1.0
-    floor_qps: float = 1.0
+    min_demand_qps: float = 1.0
 
     def decide(self, now: ReplanContext) -> ReplanRequest:
-        return ReplanRequest(self.needed(now), "a second has passed")
+        return ReplanRequest(self.target_demand(now), "a second has passed")
 
-    def needed(self, now: ReplanContext) -> dict[str, float]:
+    def target_demand(self, now: ReplanContext) -> dict[str, float]:
         demand = now.demand
-        return {f: max(demand.rate_qps(f, self.every_s, now.now_s), self.floor_qps) for f in demand.families}
+        return {f: max(demand.rate_qps(f, self.every_s, now.now_s), self.min_demand_qps) for f in demand.families}
 
-    def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
-        return {f: max(demand_qps.get(f, 0.0), self.floor_qps) for f in slo_s}
+    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
+        return {f: max(demand_qps.get(f, 0.0), self.min_demand_qps) for f in slo_s}
 
 
 def main() -> None:

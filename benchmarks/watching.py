@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for the module beside this
 
 from benchmarks.machine import machine
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.cli.live_frames import frame
+from proteus_cli.cli.views.live_frames import frame
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Hosted
 from proteus_cli.control.policies import live_policy_named
@@ -39,7 +39,7 @@ from proteus_cli.serving.devices.executor import ExecutorBase
 from proteus_cli.serving.fleet.worker import Worker
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.telemetry.history import SAMPLES, MetricsSampler
+from proteus_cli.serving.telemetry.sampler import SAMPLES, MetricsSampler
 
 SIZES = ((2, 2), (10, 40), (10, 100))  # families, devices
 REPEATS = 100
@@ -63,7 +63,7 @@ class World:
             catalog, controller, Lifecycle(), self.clock, signatures=dict.fromkeys(names, Signature((X,), (X,))),
             max_rows=dict.fromkeys(names, 8), best_accuracy=dict.fromkeys(names, ACCURACY),
         )  # fmt: skip
-        idle = cast("Any", ExecutorBase("none"))
+        idle = cast("Any", ExecutorBase("none", print))
         lanes: dict[str, Worker] = {}
         for device in self.hosted:
             lanes[device] = Worker(device, controller, idle, self.plane, self.clock, lanes, print, 0.001)
@@ -131,7 +131,7 @@ def measure(families: int, devices: int) -> dict[str, float]:
     memory = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     check(history)
-    last = f"{history.feed()['server']}-{SAMPLES}"
+    last = f"{history.feed().server}-{SAMPLES}"
     one, most = (msgspec.json.encode(history.feed(since)) for since in (last, None))
     return {
         "arrays, bytes": history.nbytes,
@@ -151,11 +151,11 @@ def check(history: MetricsSampler) -> None:
     told, cursor = 0, None
     while True:
         feed = history.feed(cursor)
-        told += len(feed["at_s"])
-        for family in feed["families"].values():
-            assert all(abs(value - ACCURACY) < 1e-5 for value in family["samples"]["accuracy"])
-        cursor = feed["cursor"]
-        if feed["complete"]:
+        told += len(feed.at_s)
+        for family in feed.families.values():
+            assert all(value is not None and abs(value - ACCURACY) < 1e-5 for value in family.samples.accuracy)
+        cursor = feed.cursor
+        if feed.complete:
             break
     assert told == SAMPLES
 

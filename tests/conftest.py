@@ -1,12 +1,13 @@
-"""Fixtures that tests of several packages share."""
+"""Fixtures, options and rules that all tests share."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from installed import HOW_TO_ADD, missing_for_the_page
 from tiny import DEVICES, Tiny, add_profiles, make_workspace
 
 from proteus_cli.backends.affinity import usable_cores
@@ -14,22 +15,59 @@ from proteus_cli.cli.console import loudness
 
 pytest_plugins = ("contract.reporting",)
 
-settings.register_profile("shared machine", deadline=None)
-settings.load_profile("shared machine")
+CONTRACT = Path(__file__).parent / "contract"
+
+# `make test` draws the same examples each time; `make fuzz` draws new ones (tests/fuzz.py).
+settings.register_profile("same examples", deadline=None, derandomize=True, database=None)
+settings.register_profile("new examples", deadline=None, derandomize=False, database=None)
+settings.load_profile("same examples")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos", default="6s", help="how long the chaos lasts")
-    parser.addoption("--without-browser", action="store_true", help="leave out the tests that need Chromium")
     parser.addoption("--soak", default="30s", help="how long the soak lasts")
-    parser.addoption("--soak-seed", default="1", help="what it does when, and what is asked")
+    parser.addoption("--soak-seed", default="1", help="seed of the soak's faults and demand")
     parser.addoption("--soak-real", action="store_true", help="on this machine's CPUs instead of emulated devices")
     parser.addoption("--golden", action="store_true", help="rewrite the golden files instead of comparing with them")
+    parser.addoption("--nothing-skipped", action="store_true", help="fail where a test is skipped or left out")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the contract's tests as extended; leave the page's tests out where there is no browser."""
+    for item in items:
+        if CONTRACT in item.path.parents:
+            item.add_marker("extended")
+    if missing_for_the_page() and not config.getoption("--nothing-skipped"):
+        left_out = [item for item in items if item.get_closest_marker("browser")]
+        items[:] = [item for item in items if not item.get_closest_marker("browser")]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With `--nothing-skipped`, a run with a skipped test fails."""
+    if session.config.getoption("--nothing-skipped") and _skipped(session.config) and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if terminalreporter.config.getoption("--nothing-skipped"):
+        for report in _skipped(terminalreporter.config):
+            terminalreporter.write_line(f"skipped, though nothing may be: {report.nodeid}: {report.longrepr}")
+    elif missing_for_the_page():
+        terminalreporter.write_line(
+            f"left out: the tests of the page, as {' and '.join(missing_for_the_page())} is not installed; to add "
+            f"them: {HOW_TO_ADD}"
+        )
+
+
+def _skipped(config: pytest.Config) -> Sequence[pytest.TestReport]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return reporter.stats.get("skipped", []) if reporter is not None else []
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Neither the shell of whoever runs the tests nor the test before decides what a command does."""
+    """Keep `PROTEUS_*` variables and the loudness of an earlier test away from this one."""
     for name in [name for name in os.environ if name.startswith("PROTEUS_")]:
         monkeypatch.delenv(name)
     yield
@@ -45,7 +83,7 @@ def _tiny_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(_tiny_template: Path, tmp_path: Path) -> Tiny:
-    """A workspace of its own with two tiny families and their profiles; change it as you like."""
+    """A workspace of its own with two tiny families and their profiles, to be changed at will."""
     if len(usable_cores()) < len(DEVICES):
         pytest.skip("needs two cores")
     return Tiny(Path(shutil.copytree(_tiny_template, tmp_path / "ws")))

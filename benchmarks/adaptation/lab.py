@@ -21,8 +21,7 @@ import uvloop
 
 from benchmarks.adaptation.results import LEAST_ACCURATE, MEAN, MOST_ACCURATE, ORACLE, PEAK, PROTEUS
 from proteus_cli.backends.affinity import pinned, usable_cores
-from proteus_cli.cli.planning import planner_for
-from proteus_cli.cli.simulating import Setting, first_demand, simulated, starting_plan
+from proteus_cli.cli.workflows.simulated_replay import Setting, first_demand, simulated, starting_plan
 from proteus_cli.control.policies import PROTEUS as POLICY
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.plan import Plan
@@ -31,9 +30,10 @@ from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.explain import max_multiple
+from proteus_cli.planning.from_workspace import planner_for
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.loadgen import Load, replay
-from proteus_cli.replay.own_server import own_server
+from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.synthesis import Diurnal, make_trace
 from proteus_cli.replay.target import ServerStatus, http_target
 from proteus_cli.reporting.measures import report
@@ -97,7 +97,7 @@ class Lab:
         """What proteus starts from, and by which rules it goes on."""
         rule = POLICY.replanning
         assert rule is not None
-        return self.planner(POLICY, 1.0, rules)(rule.first(first_demand(trace), self.place.catalog().slo_s()))
+        return self.planner(POLICY, 1.0, rules)(rule.initial_demand(first_demand(trace), self.place.catalog().slo_s()))
 
     def plans(self, trace: Trace) -> dict[str, Plan]:
         """What each of the servers is started with."""
@@ -119,7 +119,7 @@ class Lab:
         path = self.place.plans_dir / "adaptation.json"
         write_json(path, plan)
         options = ("--plan-history=1000", f"--replan={'auto' if name == PROTEUS else 'off'}")
-        with own_server(path, self.root, options=options) as url, pinned((self.client_core,)):
+        with local_server(path, self.root, options=options) as url, pinned((self.client_core,)):
             _until_warm(url)
             load, status = _asked(url, trace)
         assert len(load.ended) == len(trace), "each request must end once"

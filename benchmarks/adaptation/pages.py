@@ -25,9 +25,9 @@ from benchmarks.adaptation.results import (
 from benchmarks.paper.pages import aim_line, rich_table, table_lines
 from benchmarks.paper.results import UNKNOWN, Aim, Table
 from proteus_cli.domain.report import Report
-from proteus_cli.reporting import lines
-from proteus_cli.reporting.lines import PlottedRun as Line
-from proteus_cli.reporting.style import INK, drawing
+from proteus_cli.reporting import line_plots
+from proteus_cli.reporting.line_plots import PlottedRun
+from proteus_cli.reporting.plot_style import INK, render_axes
 
 BEGIN, END = "<!-- adaptation: written by `python -m benchmarks.adaptation --docs` -->", "<!-- adaptation: end -->"
 PICTURE = "adaptation.png"
@@ -70,17 +70,17 @@ def put_into(page: str, text: str) -> str:
 
 def picture(reports: Sequence[Report]) -> bytes:
     """Demand, accuracy and violations over time, above each other (PNG)."""
-    runs = Line.all_of(reports)
+    runs = PlottedRun.all_of(reports)
 
     def draw(*axes: Axes) -> None:
-        for each, plot in zip(axes, (lines.demand, lines.accuracy, lines.violations), strict=True):
+        for each, plot in zip(axes, (line_plots.demand, line_plots.accuracy, line_plots.violations), strict=True):
             plot(each, runs, INK)
         for each in axes[:-1]:
             each.set_xlabel("")
         handles = [*(run.line() for run in runs), *axes[0].get_legend_handles_labels()[0]]
         axes[0].legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=3, fontsize=9)
 
-    return drawing(draw, rows=3, size_inches=(8.0, 7.6), format="png")
+    return render_axes(draw, rows=3, size_inches=(8.0, 7.6), format="png")
 
 
 # --- tables

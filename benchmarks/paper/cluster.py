@@ -9,9 +9,9 @@ import numpy as np
 
 from benchmarks.planner_instances import Fleet, paper_fleet, synthetic_fleet
 from benchmarks.planner_rivals import Choices, max_multiple_of
-from proteus_cli.cli.planning import fleet_of, planner_for
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.profile import Profile
+from proteus_cli.planning.from_workspace import fleet_of, planner_for
 from proteus_cli.planning.planner import Planner
 from proteus_cli.profiling.importing import catalog_toml
 from proteus_cli.store import Workspace, to_json, write_in_order

@@ -15,7 +15,7 @@ from benchmarks.paper.results import (
     number,
     percent,
 )
-from proteus_cli.cli.simulating import first_demand
+from proteus_cli.cli.workflows.simulated_replay import first_demand
 from proteus_cli.control.aimd import AimdBatcher
 from proteus_cli.control.batcher import StaticBatcher
 from proteus_cli.control.policies import POLICIES, Policy

@@ -7,8 +7,8 @@ from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Section, Table, me
 from benchmarks.paper.traces import macro_bursts
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.trace import Trace
-from proteus_cli.reporting.lines import PlottedRun, accuracy, demand, violations
-from proteus_cli.reporting.style import INK, drawing
+from proteus_cli.reporting.line_plots import PlottedRun, accuracy, demand, violations
+from proteus_cli.reporting.plot_style import INK, render_axes
 
 PICTURE = "paper-bursts.png"
 DRAWN = ("proteus", "proteus-paper", "infaas-accuracy", "clipper-ha")
@@ -56,4 +56,4 @@ def picture(lab: Lab) -> bytes:
             each.set_xlabel("")
         axes[0].figure.legend(handles=[run.line() for run in runs], loc="outside upper left", ncols=4)
 
-    return drawing(draw, rows=3, size_inches=(8.0, 7.2), format="png")
+    return render_axes(draw, rows=3, size_inches=(8.0, 7.2), format="png")

@@ -19,12 +19,12 @@ IDEAS = {
     "without late binding": replace(PROTEUS, assignment="early"),
     "without spares": replace(PROTEUS, spares=False),
     "re-planned as in the paper": replace(PROTEUS, replanning=PeriodicRule()),
-    "re-planned whatever is refused": replace(PROTEUS, replanning=ReplanRule(pressed_sigmas=ReplanRule().sigmas)),
-    "low water at 0.7": replace(PROTEUS, replanning=ReplanRule(low_water=0.7)),
+    "re-planned whatever is refused": replace(PROTEUS, replanning=ReplanRule(shed_sigmas=ReplanRule().sigmas)),
+    "low water at 0.7": replace(PROTEUS, replanning=ReplanRule(down_frac=0.7)),
     "without admission": replace(PROTEUS, admits="all"),
     "batches as in the paper": replace(PROTEUS, batching=batcher_named("proteus")),
-    "without room for bursts": replace(PROTEUS, replanning=ReplanRule(room_sigmas=0.0)),
-    "a headroom of 1.2 for room": replace(PROTEUS, replanning=ReplanRule(room_sigmas=0.0), headroom=1.2),
+    "without room for bursts": replace(PROTEUS, replanning=ReplanRule(margin_sigmas=0.0)),
+    "a headroom of 1.2 for room": replace(PROTEUS, replanning=ReplanRule(margin_sigmas=0.0), headroom=1.2),
 }
 TEXT = """\
 First the paper's ablation: `proteus-paper` with the most accurate variants only, with devices that keep their family,

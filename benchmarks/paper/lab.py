@@ -12,8 +12,8 @@ from benchmarks.paper.cluster import Cluster, cluster_at
 from benchmarks.paper.results import Figures
 from benchmarks.paper.traces import made_up, shared_trace
 from benchmarks.planner_instances import PAPER
-from proteus_cli.cli.options import REPLAY_HEADROOM
-from proteus_cli.cli.simulating import Setting, simulated
+from proteus_cli.cli.options.common import REPLAY_HEADROOM
+from proteus_cli.cli.workflows.simulated_replay import Setting, simulated
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.report import Report

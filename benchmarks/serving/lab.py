@@ -22,8 +22,11 @@ _WITHIN_S = 300
 
 
 @contextmanager
-def laboratory(instances: int) -> Iterator[Lab]:
-    """A directory for one run of the benchmark, with all that its servers need; gone on the way out."""
+def laboratory(instances: int, tree: Path = ROOT) -> Iterator[Lab]:
+    """A directory for one run of the benchmark, with all that its servers need; gone on the way out.
+
+    ``tree`` is the checkout of the project that profiles, plans and serves.
+    """
     with TemporaryDirectory(prefix="pb") as name:  # short: Ray keeps sockets in it
         directory = Path(name)
         workspace = directory / "ws"
@@ -32,11 +35,22 @@ def laboratory(instances: int) -> Iterator[Lab]:
         make_models(models)
         os.environ["BENCH_MODELS"] = str(models)
         samples = {family: make_samples(family) for family in SHAPES}
-        _make_workspace(workspace, instances)
-        yield Lab(directory, models, workspace, samples, instances)
+        _write_catalog(workspace, instances)
+        lab = Lab(directory, models, workspace, samples, instances, tree)
+        profile_and_plan(lab)
+        yield lab
 
 
-def _make_workspace(workspace: Path, instances: int) -> None:
+def profile_and_plan(lab: Lab) -> None:
+    """Profile what the workspace has no profile of, and make a plan for each family and one for all."""
+    _proteus(lab, "profile", "--max-batch", str(MAX_BATCH), "--budget", PROFILE_BUDGET)
+    for family in SLO_S:
+        _proteus(lab, "plan", "--demand", f"{family}={ALL_QPS}qps", "-o", f"plans/{family}.json")
+    shared = ",".join(f"{family}={SHARED_QPS}qps" for family in HOSTED)
+    _proteus(lab, "plan", "--demand", shared, "--residency", str(len(HOSTED)), "-o", "plans/all.json")
+
+
+def _write_catalog(workspace: Path, instances: int) -> None:
     """A device of one core per instance, like the one thread that each instance of a peer runs its model with."""
     cores = [[core] for core in sorted(os.sched_getaffinity(0))[:instances]]
     (workspace / "proteus.toml").write_text(f"[devices]\ncpu = {cores}\n", encoding="utf-8")
@@ -46,18 +60,13 @@ def _make_workspace(workspace: Path, instances: int) -> None:
         for family, slo_s in SLO_S.items()
     )
     (workspace / "engines" / "catalog.toml").write_text("format = 1\n" + "".join(families), encoding="utf-8")
-    _proteus(workspace, "profile", "--max-batch", str(MAX_BATCH), "--budget", PROFILE_BUDGET)
-    for family in SLO_S:
-        _proteus(workspace, "plan", "--demand", f"{family}={ALL_QPS}qps", "-o", f"plans/{family}.json")
-    shared = ",".join(f"{family}={SHARED_QPS}qps" for family in HOSTED)
-    _proteus(workspace, "plan", "--demand", shared, "--residency", str(len(HOSTED)), "-o", "plans/all.json")
 
 
-def _proteus(workspace: Path, *arguments: str) -> None:
-    command = (sys.executable, "-m", "proteus_cli", *arguments, "--workspace", str(workspace))
-    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+def _proteus(lab: Lab, *arguments: str) -> None:
+    command = (sys.executable, "-m", "proteus_cli", *arguments, "--workspace", str(lab.workspace))
+    variables = os.environ | {"PYTHONPATH": str(lab.tree)}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=_WITHIN_S, cwd=workspace, env=variables, check=False
+        command, capture_output=True, text=True, timeout=_WITHIN_S, cwd=lab.workspace, env=variables, check=False
     )
     if done.returncode:
         raise SystemExit(f"`proteus {' '.join(arguments)}` failed with {done.returncode}:\n{done.stderr}")

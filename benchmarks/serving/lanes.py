@@ -1,4 +1,4 @@
-"""What a process for each device costs: `proteus serve --lanes thread` beside `--lanes process`, in one run.
+"""What a process for each device costs: `proteus serve --executor thread` beside `--executor process`, in one run.
 
 `python -m benchmarks.serving.lanes` (2 minutes): CPU per request of all processes of the server, and requests per
 second, at saturation; latency at half of what threads take. In turns, so that both meet the same machine; the ratio of
@@ -73,7 +73,7 @@ def _measured(lab: Lab, workload: Workload, rounds: int, load_s: float) -> dict[
 
 def _peer(lanes: str) -> Peer:
     ours = next(peer for peer in PEERS if peer.name == "proteus")
-    return replace(ours, name=f"proteus-{lanes}", command=_with(ours.command, "--lanes", lanes))
+    return replace(ours, name=f"proteus-{lanes}", command=_with(ours.command, "--executor", lanes))
 
 
 def _with(command: Callable[[Site], Command], *options: str) -> Callable[[Site], Command]:

@@ -105,12 +105,12 @@ def play(
 def saturate(target: Target, duration_s: float, *, connections: int | None = None) -> Saturated:
     """All that it takes, for about ``duration_s``, while some answers are compared. Raises `LoadFailed`."""
     with _playing(target, CHECKS_QPS, duration_s, seed=0, connections=4, keep=1) as checks:
-        cpu_s, client_s = target.tree.cpu_s(), _children_cpu_s()
+        cpu_s, client_s = target.tree.cpu_s(), children_cpu_s()
         if target.dialect.over_http2:
             requests, seconds, failed = _h2load(target, duration_s)
         else:
             requests, seconds, failed = _wrk(target, duration_s, connections or CONNECTIONS[target.family])
-        cpu_s, client_s = target.tree.cpu_s() - cpu_s, _children_cpu_s() - client_s
+        cpu_s, client_s = target.tree.cpu_s() - cpu_s, children_cpu_s() - client_s
         heard = _heard(target, checks, duration_s)
     if heard.wrong:
         raise WrongAnswer("at saturation", heard.wrong[0])
@@ -249,6 +249,6 @@ def _said(process: "subprocess.Popen[bytes]", within_s: float) -> tuple[bytes, b
         raise LoadFailed(f"a client didn't end within {within_s:.0f} s") from None
 
 
-def _children_cpu_s() -> float:
+def children_cpu_s() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

@@ -25,7 +25,10 @@ Command = tuple[Sequence[str | Path], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a server is to run: its own ``directory``, the ``python`` of its environment, ports that are free."""
+    """Where a server is to run: its own ``directory``, the ``python`` of its environment, ports that are free.
+
+    ``tree`` is the checkout of the project whose code runs.
+    """
 
     directory: Path
     python: Path
@@ -34,6 +37,7 @@ class Site:
     routes: tuple[Route, ...]
     instances: int
     ports: tuple[int, int, int]
+    tree: Path = ROOT
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -54,7 +58,7 @@ class Site:
     def environment(self) -> dict[str, str]:
         """What all servers get."""
         return dict(os.environ) | {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(self.tree),
             "PYTHONDONTWRITEBYTECODE": "1",
             "HOME": str(self.directory),
             "PATH": f"{self.python.parent}:{os.environ['PATH']}",

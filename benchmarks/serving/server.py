@@ -22,13 +22,17 @@ _READY = re.compile(rb"^ready http://127\.0\.0\.1:(\d+)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """What all servers share: the directory of this run, models, a profiled workspace, samples by family."""
+    """What all servers share: the directory of this run, models, a profiled workspace, samples by family.
+
+    ``tree`` is the checkout of the project whose code runs.
+    """
 
     directory: Path
     models: Path
     workspace: Path
     samples: Mapping[str, Samples]
     instances: int
+    tree: Path = venvs.ROOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +84,14 @@ def python_of(peer: Peer) -> Path:
 def serving(peer: Peer, routes: Sequence[Route], lab: Lab) -> Iterator[Server]:
     """Start a peer with these routes and stop it on the way out. Raises `NotStarted`."""
     directory = Path(mkdtemp(prefix="s", dir=lab.directory))
-    site = Site(directory, python_of(peer), lab.models, lab.workspace, tuple(routes), lab.instances, free_ports())
+    site = Site(
+        directory, python_of(peer), lab.models, lab.workspace, tuple(routes), lab.instances, free_ports(), lab.tree
+    )
     command, more = peer.command(site)
     log = directory / "log"
     try:
         environment = site.environment() | dict(more)
-        with running(command, environment, log=log, directory=venvs.ROOT, stop=peer.stop) as process:
+        with running(command, environment, log=log, directory=lab.tree, stop=peer.stop) as process:
             port = _announced_port(process, log) if peer.alone else site.http_port
             yield Server(peer, process, port, site.grpc_port, lab, directory)
     finally:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import BackendInfo
 
@@ -17,9 +18,6 @@ ANY_RUNNER_TAKES = 64
 
 NamedArrays = dict[str, npt.NDArray[Any]]
 """Tensors by name; axis 0 is the batch."""
-
-Buffer = bytes | bytearray | memoryview
-"""The values of a tensor: row-major, little-endian, without gaps."""
 
 Part = tuple[int, tuple[Buffer, ...]]
 """Some rows of a batch: how many, and their inputs in the order of the signature."""

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from proteus_cli import __version__
-from proteus_cli.cli import catalog, console, demo, devices, doctor, engines, init, plan, profile, replay, serve, trace
-from proteus_cli.cli.options import is_debug
+from proteus_cli.cli import console
+from proteus_cli.cli.commands import catalog, demo, devices, doctor, engines, init, plan, profile, replay, serve, trace
+from proteus_cli.cli.options.common import is_debug
+from proteus_cli.cli.options.renamed import Command
 from proteus_cli.errors import ProteusError
 
 INTERRUPTED = 130
@@ -20,17 +22,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("init")(init.init)
-app.command("devices")(devices.devices)
+app.command("init", cls=Command)(init.init)
+app.command("devices", cls=Command)(devices.devices)
 app.add_typer(catalog.app, name="catalog")
-app.command("profile")(profile.profile)
+app.command("profile", cls=Command)(profile.profile)
 app.add_typer(plan.app, name="plan")
-app.command("serve")(serve.serve)
-app.command("replay")(replay.replay)
+app.command("serve", cls=Command)(serve.serve)
+app.command("replay", cls=Command)(replay.replay)
 app.add_typer(trace.app, name="trace")
 app.add_typer(engines.app, name="engines")
-app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
+app.command("doctor", cls=Command)(doctor.doctor)
+app.command("demo", cls=Command)(demo.demo)
 
 
 def _version(wanted: bool) -> None:

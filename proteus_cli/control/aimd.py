@@ -28,8 +28,8 @@ class AimdBatcher:
     def due_s(self, request: Request) -> float:
         return request.deadline_s
 
-    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
-        del pace  # it feels it
+    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
+        del slowdown  # it feels it
         if now_s > head.deadline_s:
             return CANNOT_MEET_DEADLINE
         most = min(int(self._size.get(_key(hosted), 1.0)), hosted.max_batch)

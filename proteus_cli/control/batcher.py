@@ -41,7 +41,7 @@ class Batcher(Protocol):
         """When the batch of this request should be done."""
         ...
 
-    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
         """What ``hosted`` should do with the ``waiting`` rows that it may take, of which ``head`` is the most urgent.
 
         Batches take ``pace`` times what was profiled.
@@ -96,18 +96,18 @@ class ProactiveBatcher(_Timely):
     def wanted_s(self, request: Request) -> float:
         """When it should be done if it waits for company: nobody is kept past the SLO for the sake of a batch."""
         given_s = request.deadline_s - request.arrival_s
-        return request.arrival_s + (1 - self.margin_frac) * min(given_s, request.patience_s)
+        return request.arrival_s + (1 - self.margin_frac) * min(given_s, request.slo_s)
 
-    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
         budget_s = self.due_s(head) - now_s
-        if pace * hosted.latency(head.rows) > budget_s:
+        if slowdown * hosted.latency(head.rows) > budget_s:
             return CANNOT_MEET_DEADLINE
         waiting = max(waiting, head.rows)
         if waiting < hosted.max_batch:
-            last_moment_s = self.wanted_s(head) - pace * hosted.latency(waiting + 1)
+            last_moment_s = self.wanted_s(head) - slowdown * hosted.latency(waiting + 1)
             if last_moment_s > now_s:
                 return Delay(until_s=last_moment_s)
-        return self._start(hosted, head, waiting, budget_s / pace)
+        return self._start(hosted, head, waiting, budget_s / slowdown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +117,8 @@ class GreedyBatcher(_Timely):
     def fresh(self) -> "GreedyBatcher":
         return self
 
-    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
-        budget_s = (self.due_s(head) - now_s) / pace
+    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
+        budget_s = (self.due_s(head) - now_s) / slowdown
         if hosted.latency(head.rows) > budget_s:
             return CANNOT_MEET_DEADLINE
         return self._start(hosted, head, waiting, budget_s)
@@ -133,12 +133,12 @@ class StaticBatcher(_Timely):
     def fresh(self) -> "StaticBatcher":
         return self
 
-    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
         due_s, most = self.due_s(head), min(self.rows, hosted.max_batch)
-        if pace * hosted.latency(head.rows) > due_s - now_s:
+        if slowdown * hosted.latency(head.rows) > due_s - now_s:
             return CANNOT_MEET_DEADLINE
         waiting = max(waiting, head.rows)
-        last_moment_s = due_s - pace * hosted.latency(most)
+        last_moment_s = due_s - slowdown * hosted.latency(most)
         if waiting < most and last_moment_s > now_s:
             return Delay(until_s=last_moment_s)
-        return self._start(hosted, head, min(waiting, most), (due_s - now_s) / pace)
+        return self._start(hosted, head, min(waiting, most), (due_s - now_s) / slowdown)

@@ -17,20 +17,20 @@ class DemandEstimator:
         self._bucket_s = bucket_s
         size = round(horizon_s / bucket_s) + 2  # the running bucket, and its end, come on top of the horizon
         self._counts = {family: Counts(size, bucket_s) for family in self.families}
-        self._away = {family: Counts(size, bucket_s) for family in self.families}
+        self._shed = {family: Counts(size, bucket_s) for family in self.families}
 
     def arrived(self, family: str, rows: int, now_s: float) -> None:
         """Count the rows of one request."""
         self._counts[family].arrived(rows, now_s)
 
-    def turned_away(self, family: str, rows: int, now_s: float) -> None:
+    def shed(self, family: str, rows: int, now_s: float) -> None:
         """Count rows of what arrived that were refused or given up, as the plan carries too little."""
-        self._away[family].arrived(rows, now_s)
+        self._shed[family].arrived(rows, now_s)
 
-    def turned_away_qps(self, family: str, window_s: float, now_s: float) -> float:
+    def shed_qps(self, family: str, window_s: float, now_s: float) -> float:
         """How much of what was asked was turned away in the last ``window_s`` and the running bucket."""
         running = int(now_s / self._bucket_s)
-        counts = self._away[family]
+        counts = self._shed[family]
         return (counts.total - counts.before(running - round(window_s / self._bucket_s))) / window_s
 
     def counts_of(self, family: str) -> "Counts":

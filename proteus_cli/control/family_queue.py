@@ -54,7 +54,7 @@ class FamilyQueue(Protocol):
         """Where a host takes its requests from by level, highest first, until the next `rehost` or `open`."""
         ...
 
-    def turns_of(self, host: Hosted) -> int:
+    def quota_of(self, host: Hosted) -> int:
         """How many rows are the host's to take, of all levels."""
         ...
 
@@ -66,7 +66,7 @@ class FamilyQueue(Protocol):
         """Remove the most urgent requests that fit so many rows together, and say how many; the first always fits."""
         ...
 
-    def give_up(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:
+    def pop_head(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:
         """Remove the most urgent request of a level that a host could take."""
         ...
 
@@ -80,7 +80,7 @@ class SharedQueue:
 
     def __init__(self) -> None:
         self.hosts: tuple[Hosted, ...] = ()
-        self.router = Quota(())
+        self.quota = Quota(())
         self._queues = LevelQueues()
 
     @property
@@ -98,43 +98,43 @@ class SharedQueue:
 
     def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
         orphans = [] if hosts else self.drain()
-        self.hosts, self.router = tuple(hosts), Quota(hosts)
+        self.hosts, self.quota = tuple(hosts), Quota(hosts)
         self._queues.close_empty()
         for request in self._queues:
-            self.router.give(request.rows)
+            self.quota.assign(request.rows)
         return orphans
 
     def push(self, request: Request) -> tuple[Hosted, bool]:
         overtook = self._queues.push(request)
-        return self.router.give(request.rows), overtook
+        return self.quota.assign(request.rows), overtook
 
     def remove(self, request: Request) -> bool:
         if not self._queues.remove(request):
             return False
-        self.router.give_up(request.rows)
+        self.quota.withdraw(request.rows)
         return True
 
     def queues_of(self, host: Hosted) -> dict[int, DeadlineQueue]:  # noqa: ARG002 - all share them
         return self._queues.by_level
 
-    def turns_of(self, host: Hosted) -> int:
-        return self.router.turns_of(host)
+    def quota_of(self, host: Hosted) -> int:
+        return self.quota.of(host)
 
     def rows_up_to(self, level: int) -> int:
         return sum(queue.rows for each, queue in self._queues.by_level.items() if each <= level)
 
     def take(self, host: Hosted, at_most_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
         taken, rows = self._queues.by_level[level].take(at_most_rows)
-        self.router.use(host, rows)
+        self.quota.consume(host, rows)
         return taken, rows
 
-    def give_up(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:  # noqa: ARG002 - all share the queues
+    def pop_head(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:  # noqa: ARG002 - all share the queues
         request = self._queues.by_level[level].pop()
-        self.router.give_up(request.rows)
+        self.quota.withdraw(request.rows)
         return request
 
     def drain(self) -> list[Request]:
-        self.router.give_up(self._queues.rows)
+        self.quota.withdraw(self._queues.rows)
         return self._queues.drain()
 
 
@@ -195,7 +195,7 @@ class PerDeviceQueue:
     def queues_of(self, host: Hosted) -> dict[int, DeadlineQueue]:
         return self._queues[host].by_level
 
-    def turns_of(self, host: Hosted) -> int:
+    def quota_of(self, host: Hosted) -> int:
         return self._queues[host].rows
 
     def rows_up_to(self, level: int) -> int:
@@ -205,7 +205,7 @@ class PerDeviceQueue:
     def take(self, host: Hosted, at_most_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
         return self._queues[host].by_level[level].take(at_most_rows)
 
-    def give_up(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:
+    def pop_head(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:
         return self._queues[host].by_level[level].pop()
 
     def drain(self) -> list[Request]:

@@ -21,9 +21,9 @@ class NexusBatcher:
     def due_s(self, request: Request) -> float:
         return request.deadline_s
 
-    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, pace: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
         rows = max(min(waiting, hosted.max_batch), head.rows)
-        if now_s + pace * hosted.latency(rows) > head.deadline_s:
+        if now_s + slowdown * hosted.latency(rows) > head.deadline_s:
             return CANNOT_MEET_DEADLINE
         return Start(rows)
 

@@ -43,43 +43,43 @@ class Quota(WeightedShares):
 
     def __init__(self, hosts: Sequence[Hosted]) -> None:
         super().__init__(hosts)
-        self.turns = [0] * len(self.hosts)
+        self.rows_by_place = [0] * len(self.hosts)
 
-    def give(self, rows: int) -> Hosted:
+    def assign(self, rows: int) -> Hosted:
         """Give the turns of one request to the variant that is furthest behind its share."""
-        best = self._next(rows) if len(self.turns) > 1 else 0
-        self.turns[best] += rows
+        best = self._next(rows) if len(self.rows_by_place) > 1 else 0
+        self.rows_by_place[best] += rows
         return self.hosts[best]
 
-    def turns_of(self, host: Hosted) -> int:
-        return self.turns[self._place[host]]
+    def of(self, host: Hosted) -> int:
+        return self.rows_by_place[self._place[host]]
 
-    def use(self, host: Hosted, rows: int) -> None:
+    def consume(self, host: Hosted, rows: int) -> None:
         """``host`` took so many rows; what goes beyond its turns it had from whoever has most, and owes to them.
 
         So turns never fall below zero: a variant in debt would be given turns that it can't use, and nobody asked.
         """
-        own, turns = self._place[host], self.turns
-        turns[own] -= rows
-        while turns[own] < 0:
+        own, rows_by_place = self._place[host], self.rows_by_place
+        rows_by_place[own] -= rows
+        while rows_by_place[own] < 0:
             most = self._with_most()
-            lent = min(-turns[own], turns[most])
+            lent = min(-rows_by_place[own], rows_by_place[most])
             self._move(most, own, lent)
             self._credit[most] += lent
             self._credit[own] -= lent
 
-    def give_up(self, rows: int) -> None:
+    def withdraw(self, rows: int) -> None:
         """So many rows left the queue without being taken: whoever has most turns loses them."""
         while rows > 0:
             most = self._with_most()
-            lost = min(rows, self.turns[most])
-            self.turns[most] -= lost
+            lost = min(rows, self.rows_by_place[most])
+            self.rows_by_place[most] -= lost
             rows -= lost
 
-    def pass_on(self, source: Hosted, target: Hosted, rows: int) -> None:
+    def transfer(self, source: Hosted, target: Hosted, rows: int) -> None:
         """Move the turns of so many rows, as far as ``source`` has them, from one variant to another."""
         index = self._place[source]
-        self._move(index, self._place[target], min(rows, self.turns[index]))
+        self._move(index, self._place[target], min(rows, self.rows_by_place[index]))
 
     def fastest(self, rows: int, is_there: Callable[[Hosted], bool] = lambda _host: True) -> Hosted:
         """The variant that answers so many rows first once it is free, of those there; of all where none is."""
@@ -87,8 +87,8 @@ class Quota(WeightedShares):
         return min(there, key=lambda host: host.latency(rows))
 
     def _with_most(self) -> int:
-        return self.turns.index(max(self.turns))
+        return self.rows_by_place.index(max(self.rows_by_place))
 
     def _move(self, source: int, target: int, rows: int) -> None:
-        self.turns[source] -= rows
-        self.turns[target] += rows
+        self.rows_by_place[source] -= rows
+        self.rows_by_place[target] += rows

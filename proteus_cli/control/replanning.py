@@ -32,9 +32,9 @@ class ReplanContext:
 
     plan: Plan
     demand: DemandEstimator
-    pace: Mapping[str, float]
-    slowest: Mapping[str, float]
-    room: Mapping[str, float]
+    slowdown: Mapping[str, float]
+    max_slowdown: Mapping[str, float]
+    margin: Mapping[str, float]
     now_s: float
     started_s: float
     since_s: float
@@ -50,11 +50,11 @@ class Rule(Protocol):
         """Whether to re-plan now."""
         ...
 
-    def needed(self, now: ReplanContext) -> dict[str, float]:
+    def target_demand(self, now: ReplanContext) -> dict[str, float]:
         """The demand to plan for now, in queries at profiled speed."""
         ...
 
-    def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
+    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
         """The demand to plan for at the start, where that much is expected; ``slo_s`` by family."""
         ...
 
@@ -75,19 +75,19 @@ class PeriodicRule:
         for family in demand.families:
             seen_qps = demand.rate_qps(family, 1.0, now.now_s)
             if seen_qps > max(plan.capacity_qps(family), plan.demand_qps.get(family, 0.0)):
-                return ReplanRequest(self.needed(now), f"{family}: a burst of {seen_qps:.0f} qps")
+                return ReplanRequest(self.target_demand(now), f"{family}: a burst of {seen_qps:.0f} qps")
         if now.now_s - now.since_s >= self.period_s:
-            return ReplanRequest(self.needed(now), f"{self.period_s:.0f} s have passed")
+            return ReplanRequest(self.target_demand(now), f"{self.period_s:.0f} s have passed")
         return None
 
-    def needed(self, now: ReplanContext) -> dict[str, float]:
+    def target_demand(self, now: ReplanContext) -> dict[str, float]:
         windows_s = (self.window_s, 1.0)
         return {
             family: max(now.demand.rate_qps(family, window_s, now.now_s) for window_s in windows_s)
             for family in now.demand.families
         }
 
-    def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
+    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
         return {family: demand_qps.get(family, 0.0) for family in slo_s}
 
 
@@ -119,37 +119,42 @@ class ReplanRule:
     every_s: float = 0.2
     burst_windows_s: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)
     sigmas: float = 3.0
-    pressed_sigmas: float = 1.0
-    pressed_s: float = 0.5
+    shed_sigmas: float = 1.0
+    shed_window_s: float = 0.5
     estimate_sigmas: float = 1.0
-    room_sigmas: float = 1.0
-    scatter_s: float = 10.0
-    calm_s: float = 5.0
-    settle_s: float = 1.0
-    low_water: float = 0.85
+    margin_sigmas: float = 1.0
+    dispersion_window_s: float = 10.0
+    down_window_s: float = 5.0
+    min_plan_age_s: float = 1.0
+    down_frac: float = 0.85
     chance_sigmas: float = 4.0
-    floor_qps: float = 1.0
+    min_demand_qps: float = 1.0
 
     def decide(self, now: ReplanContext) -> ReplanRequest | None:
         plan, demand, now_s = now.plan, now.demand, now.now_s
         for family in demand.families:
-            is_unplanned = plan.demand_qps.get(family, 0.0) < self.floor_qps
+            is_unplanned = plan.demand_qps.get(family, 0.0) < self.min_demand_qps
             if is_unplanned and demand.rate_qps(family, max(self.burst_windows_s), now_s) > 0:
-                return ReplanRequest(self.needed(now), f"{family}: asked for, and not planned for")
-            is_pressed = demand.turned_away_qps(family, self.pressed_s, now_s) > 0
-            seen_qps = self._proven(demand, family, now_s, self.pressed_sigmas if is_pressed else self.sigmas)
-            pace = now.pace[family]
-            asked_qps = self._with_room(seen_qps, demand.slo_s[family], now.room[family]) * pace
+                return ReplanRequest(self.target_demand(now), f"{family}: asked for, and not planned for")
+            is_pressed = demand.shed_qps(family, self.shed_window_s, now_s) > 0
+            seen_qps = self._proven(demand, family, now_s, self.shed_sigmas if is_pressed else self.sigmas)
+            slowdown = now.slowdown[family]
+            asked_qps = self._with_margin(seen_qps, demand.slo_s[family], now.margin[family]) * slowdown
             if not self._is_carried(asked_qps, plan, family):
-                slower = f" at {pace:.1f} × the profiled times" if pace > NOTABLE_PACE else ""
+                slower = f" at {slowdown:.1f} × the profiled times" if slowdown > NOTABLE_PACE else ""
                 reason = f"{family}: {seen_qps:.0f} qps{slower} is more than the plan carries"
-                return ReplanRequest(self.needed(now), reason)
+                return ReplanRequest(self.target_demand(now), reason)
         served_s = now_s - now.started_s
-        if served_s < self.calm_s or now_s - now.since_s < self.settle_s or _is_best(plan):
+        if served_s < self.down_window_s or now_s - now.since_s < self.min_plan_age_s or _is_best(plan):
             return None
-        return self._down(now, (self.calm_s, self.scatter_s) if served_s >= self.scatter_s else (self.calm_s,))
+        return self._down(
+            now,
+            (self.down_window_s, self.dispersion_window_s)
+            if served_s >= self.dispersion_window_s
+            else (self.down_window_s,),
+        )
 
-    def needed(self, now: ReplanContext) -> dict[str, float]:
+    def target_demand(self, now: ReplanContext) -> dict[str, float]:
         return {
             family: self._planned(
                 now,
@@ -158,30 +163,30 @@ class ReplanRule:
                     self._proven(now.demand, family, now.now_s, self.estimate_sigmas),
                     now.demand.rate_qps(family, max(self.burst_windows_s), now.now_s),
                 ),
-                now.pace[family],
+                now.slowdown[family],
             )
             for family in now.demand.families
         }
 
-    def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
+    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
         """The demand to plan for before anything was seen: arrivals are taken to be Poisson."""
         return {
-            family: max(self._with_room(demand_qps.get(family, 0.0), target_s), self.floor_qps)
+            family: max(self._with_margin(demand_qps.get(family, 0.0), target_s), self.min_demand_qps)
             for family, target_s in slo_s.items()
         }
 
     def _down(self, now: ReplanContext, windows_s: Sequence[float]) -> ReplanRequest | None:
         for family in now.demand.families:
-            pace, planned_qps = now.slowest[family], now.plan.demand_qps.get(family, 0.0)
-            low_qps = self.low_water * planned_qps
-            mean_qps = now.demand.rate_qps(family, self.calm_s, now.now_s)
-            if mean_qps * pace >= low_qps:  # the busiest second is no less
+            slowdown, planned_qps = now.max_slowdown[family], now.plan.demand_qps.get(family, 0.0)
+            low_qps = self.down_frac * planned_qps
+            mean_qps = now.demand.rate_qps(family, self.down_window_s, now.now_s)
+            if mean_qps * slowdown >= low_qps:  # the busiest second is no less
                 continue
             if self._calm(now, family) < low_qps and not self._may_be_chance(
-                now, family, planned_qps / pace, windows_s
+                now, family, planned_qps / slowdown, windows_s
             ):
                 calm = {name: self._calm(now, name) for name in now.demand.families}
-                return ReplanRequest(calm, f"{family}: {mean_qps:.0f} qps for {self.calm_s:.0f} s")
+                return ReplanRequest(calm, f"{family}: {mean_qps:.0f} qps for {self.down_window_s:.0f} s")
         return None
 
     def _may_be_chance(self, now: ReplanContext, family: str, planned_qps: float, windows_s: Sequence[float]) -> bool:
@@ -189,9 +194,9 @@ class ReplanRule:
 
         Where much is asked for, low water is further down than chance goes; where little is, it is not.
         """
-        scatter = now.demand.dispersion(family, self.scatter_s, now.now_s)
-        room = self.room_sigmas * now.room[family] * math.sqrt(scatter / now.demand.slo_s[family])
-        mean_qps = ((math.sqrt(room * room + 4 * planned_qps) - room) / 2) ** 2  # which with its room was planned
+        scatter = now.demand.dispersion(family, self.dispersion_window_s, now.now_s)
+        margin = self.margin_sigmas * now.margin[family] * math.sqrt(scatter / now.demand.slo_s[family])
+        mean_qps = ((math.sqrt(margin * margin + 4 * planned_qps) - margin) / 2) ** 2  # which with its room was planned
         rates_qps = now.demand.rates_qps(family, windows_s, now.now_s)
         return all(
             qps >= mean_qps - self.chance_sigmas * math.sqrt(mean_qps * scatter / window_s)
@@ -200,19 +205,19 @@ class ReplanRule:
 
     def _calm(self, now: ReplanContext, family: str) -> float:
         """What a plan for the last seconds must carry: their mean with its room, and their busiest second."""
-        pace = now.slowest[family]
-        mean_qps = now.demand.rate_qps(family, self.calm_s, now.now_s)
-        peak_qps = now.demand.peak_qps(family, 1.0, self.calm_s, now.now_s)
-        return max(self._planned(now, family, mean_qps, pace), peak_qps * pace)
+        slowdown = now.max_slowdown[family]
+        mean_qps = now.demand.rate_qps(family, self.down_window_s, now.now_s)
+        peak_qps = now.demand.peak_qps(family, 1.0, self.down_window_s, now.now_s)
+        return max(self._planned(now, family, mean_qps, slowdown), peak_qps * slowdown)
 
-    def _planned(self, now: ReplanContext, family: str, mean_qps: float, pace: float) -> float:
+    def _planned(self, now: ReplanContext, family: str, mean_qps: float, slowdown: float) -> float:
         """Queries per second at profiled speed that a plan for a mean demand must carry."""
-        scatter = now.demand.dispersion(family, self.scatter_s, now.now_s)
-        asked_qps = self._with_room(mean_qps, now.demand.slo_s[family], now.room[family], scatter)
-        return max(asked_qps * pace, self.floor_qps)
+        scatter = now.demand.dispersion(family, self.dispersion_window_s, now.now_s)
+        asked_qps = self._with_margin(mean_qps, now.demand.slo_s[family], now.margin[family], scatter)
+        return max(asked_qps * slowdown, self.min_demand_qps)
 
-    def _with_room(self, mean_qps: float, slo_s: float, part: float = 1.0, scatter: float = 1.0) -> float:
-        return mean_qps + self.room_sigmas * part * math.sqrt(mean_qps * scatter / slo_s)
+    def _with_margin(self, mean_qps: float, slo_s: float, part: float = 1.0, scatter: float = 1.0) -> float:
+        return mean_qps + self.margin_sigmas * part * math.sqrt(mean_qps * scatter / slo_s)
 
     def _is_carried(self, asked_qps: float, plan: Plan, family: str) -> bool:
         """Within what the plan was made for and a tenth, or within what those who serve carry with its headroom kept.
@@ -220,7 +225,7 @@ class ReplanRule:
         Spares of the same variant serve, too.
         """
         planned_qps = plan.demand_qps.get(family, 0.0)
-        if asked_qps <= max(planned_qps * 1.1, self.floor_qps):
+        if asked_qps <= max(planned_qps * 1.1, self.min_demand_qps):
             return True
         mine = [placement for placement in plan.placements if placement.family == family]
         serving = {placement.variant for placement in mine if placement.rate_qps > 0}
@@ -246,13 +251,13 @@ class TimedRule:
     def decide(self, now: ReplanContext) -> ReplanRequest | None:
         if now.now_s - now.since_s < self.period_s:
             return None
-        return ReplanRequest(self.needed(now), f"{self.period_s:g} s have passed")
+        return ReplanRequest(self.target_demand(now), f"{self.period_s:g} s have passed")
 
-    def needed(self, now: ReplanContext) -> dict[str, float]:
-        return self.rule.needed(now)
+    def target_demand(self, now: ReplanContext) -> dict[str, float]:
+        return self.rule.target_demand(now)
 
-    def first(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
-        return self.rule.first(demand_qps, slo_s)
+    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
+        return self.rule.initial_demand(demand_qps, slo_s)
 
 
 def _is_best(plan: Plan) -> bool:

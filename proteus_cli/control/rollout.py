@@ -33,7 +33,7 @@ class DeviceRollout:
 
 
 def next_to_load(
-    stations: Mapping[str, DeviceRollout], demand_qps: Mapping[str, float], max_unavailable_frac: float = 1.0
+    rollouts: Mapping[str, DeviceRollout], demand_qps: Mapping[str, float], max_unavailable_frac: float = 1.0
 ) -> list[str]:
     """The devices that should start to load now.
 
@@ -42,16 +42,16 @@ def next_to_load(
     part of the family's capacity that may be on its way at once, up to ``max_unavailable_frac``. Where all wait for
     each other, the one that is missed least goes.
     """
-    capacity = _Capacity.of(stations.values(), demand_qps)
-    coming = [device for device, station in stations.items() if not station.is_there and not station.is_loading]
-    coming.sort(key=lambda device: min(capacity.ratio(host.family) for host in stations[device].next))
+    capacity = _Capacity.of(rollouts.values(), demand_qps)
+    coming = [device for device, rollout in rollouts.items() if not rollout.is_there and not rollout.is_loading]
+    coming.sort(key=lambda device: min(capacity.ratio(host.family) for host in rollouts[device].next))
     starting = []
     for device in coming:
-        if all(capacity.spares(host, max_unavailable_frac) for host in stations[device].now):
+        if all(capacity.spares(host, max_unavailable_frac) for host in rollouts[device].now):
             starting.append(device)
-            capacity.leave(stations[device])
-    if not starting and coming and not any(station.is_loading for station in stations.values()):
-        starting = [max(coming, key=lambda device: capacity.ratio_without(stations[device]))]
+            capacity.leave(rollouts[device])
+    if not starting and coming and not any(rollout.is_loading for rollout in rollouts.values()):
+        starting = [max(coming, key=lambda device: capacity.ratio_without(rollouts[device]))]
     return starting
 
 
@@ -64,13 +64,13 @@ class _Capacity:
     asked: Mapping[str, float]
 
     @classmethod
-    def of(cls, stations: Iterable[DeviceRollout], asked: Mapping[str, float]) -> "_Capacity":
+    def of(cls, rollouts: Iterable[DeviceRollout], asked: Mapping[str, float]) -> "_Capacity":
         there: dict[str, float] = {}
         whole: dict[str, float] = {}
-        for station in stations:
-            for host in station.now if station.is_loading else station.hosted:
+        for rollout in rollouts:
+            for host in rollout.now if rollout.is_loading else rollout.hosted:
                 whole[host.family] = whole.get(host.family, 0.0) + host.capacity_qps
-                there[host.family] = there.get(host.family, 0.0) + host.capacity_qps * (not station.is_loading)
+                there[host.family] = there.get(host.family, 0.0) + host.capacity_qps * (not rollout.is_loading)
         return cls(there, whole, asked)
 
     def ratio(self, family: str, without_qps: float = 0.0) -> float:
@@ -78,9 +78,9 @@ class _Capacity:
         asked_qps = self.asked.get(family, 0.0)
         return (self.there.get(family, 0.0) - without_qps) / asked_qps if asked_qps > 0 else math.inf
 
-    def ratio_without(self, station: DeviceRollout) -> float:
+    def ratio_without(self, rollout: DeviceRollout) -> float:
         """What is left of what the worst off of a device's families needs, when it leaves them."""
-        return min((self.ratio(host.family, host.capacity_qps) for host in station.now), default=math.inf)
+        return min((self.ratio(host.family, host.capacity_qps) for host in rollout.now), default=math.inf)
 
     def spares(self, host: Hosted, max_unavailable_frac: float) -> bool:
         """Whether its family can do without it for a while, or is better off if it goes soon."""
@@ -94,8 +94,8 @@ class _Capacity:
         served_frac = whole_qps / self.asked[host.family]
         return served_frac < 1 and self.there[host.family] - host.capacity_qps >= served_frac * whole_qps
 
-    def leave(self, station: DeviceRollout) -> None:
-        for host in station.now:
+    def leave(self, rollout: DeviceRollout) -> None:
+        for host in rollout.now:
             self.there[host.family] -= host.capacity_qps
 
 

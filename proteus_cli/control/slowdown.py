@@ -22,7 +22,7 @@ class SlowdownEstimator:
     """
 
     def __init__(self) -> None:
-        self._ratio = self.factor = self.cautious = 1.0
+        self._ratio = self.factor = self.upper = 1.0
         self._distance = 0.0
 
     def ran(self, *, took_s: float, profiled_s: float, is_busy: bool = False) -> bool:
@@ -36,9 +36,9 @@ class SlowdownEstimator:
         weight = min(max(profiled_s / LEARNED_S, LEAST), MOST)
         self._distance += weight * (abs(ratio - self._ratio) - self._distance)
         self._ratio += weight * (ratio - self._ratio)
-        before = self.factor, self.cautious
+        before = self.factor, self.upper
         self._settle()
-        return before != (self.factor, self.cautious)
+        return before != (self.factor, self.upper)
 
     def rebase(self, ratio: float) -> None:
         """From now on batches are compared with a profile of ``ratio`` times the latencies."""
@@ -47,7 +47,7 @@ class SlowdownEstimator:
         self._settle()
 
     def _settle(self) -> None:
-        self.factor, self.cautious = max(1.0, self._ratio), max(1.0, self._ratio + self._distance)
+        self.factor, self.upper = max(1.0, self._ratio), max(1.0, self._ratio + self._distance)
 
 
 class SlidingMaximum:
@@ -56,11 +56,11 @@ class SlidingMaximum:
     def __init__(self) -> None:
         self._told: deque[tuple[float, float]] = deque()  # (time, pace), falling: what is behind a larger one is over
 
-    def with_(self, pace: float, now_s: float) -> float:
+    def with_(self, slowdown: float, now_s: float) -> float:
         """The largest, with this one."""
-        while self._told and self._told[-1][1] <= pace:
+        while self._told and self._told[-1][1] <= slowdown:
             self._told.pop()
-        self._told.append((now_s, pace))
+        self._told.append((now_s, slowdown))
         while self._told[0][0] < now_s - SLOW_S:
             self._told.popleft()
         return self._told[0][1]

@@ -27,15 +27,15 @@ class AccuracyTier:
     ``pace``: how many times longer than profiled their batches take. It ``is_lost`` where all of them are.
     """
 
-    line: FamilyQueue
-    team: tuple[tuple[Hosted, "WorkerState"], ...] = ()
+    queue: FamilyQueue
+    workers: tuple[tuple[Hosted, "WorkerState"], ...] = ()
     capacity_qps: float = 0.0
-    pace: float = 1.0
+    slowdown: float = 1.0
     is_lost: bool = False
 
     def free(self) -> list[str]:
         """The lanes with a free slot."""
-        return [host.device for host, lane in self.team if lane.free > 0]
+        return [host.device for host, worker in self.workers if worker.free > 0]
 
     def ask_free(self) -> Admitted:
         """Its lanes with a free slot are to be asked."""
@@ -44,11 +44,11 @@ class AccuracyTier:
 
     def count_capacity(self) -> None:
         """Count anew what the lanes that are there carry at their pace."""
-        self.is_lost = bool(self.team) and all(lane.is_lost for _, lane in self.team)
-        there = [(host.capacity_qps, lane.pace) for host, lane in self.team if not lane.is_away]
-        self.capacity_qps = sum(qps / pace.cautious for qps, pace in there)
-        usual_qps = sum(qps / pace.factor for qps, pace in there)
-        self.pace = sum(qps for qps, _ in there) / usual_qps if usual_qps > 0 else 1.0
+        self.is_lost = bool(self.workers) and all(worker.is_lost for _, worker in self.workers)
+        there = [(host.capacity_qps, worker.slowdown) for host, worker in self.workers if not worker.is_away]
+        self.capacity_qps = sum(qps / slowdown.upper for qps, slowdown in there)
+        usual_qps = sum(qps / slowdown.factor for qps, slowdown in there)
+        self.slowdown = sum(qps for qps, _ in there) / usual_qps if usual_qps > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,8 +56,8 @@ class WorkSource:
     """A variant that a lane hosts, a desk that it takes from, and one of its queues there, or the only one."""
 
     hosted: Hosted
-    desk: AccuracyTier
-    line: FamilyQueue
+    tier: AccuracyTier
+    family_queue: FamilyQueue
     level: int
     queue: DeadlineQueue
     is_only: bool
@@ -67,10 +67,11 @@ class WorkSource:
         return self.level < other.level or (self.level == other.level and self.queue.is_before(other.queue))
 
 
-def sources_of(hosted: Hosted, desk: AccuracyTier) -> list[WorkSource]:
+def sources_of(hosted: Hosted, tier: AccuracyTier) -> list[WorkSource]:
     """One at each level."""
-    queues, line = desk.line.queues_of(hosted), desk.line
-    return [WorkSource(hosted, desk, line, level, queue, is_only=len(queues) == 1) for level, queue in queues.items()]
+    queues = tier.queue.queues_of(hosted)
+    is_only = len(queues) == 1
+    return [WorkSource(hosted, tier, tier.queue, level, queue, is_only) for level, queue in queues.items()]
 
 
 @dataclass(slots=True, eq=False)
@@ -83,15 +84,15 @@ class WorkerState:
     """
 
     free: int
-    alone: Admitted
+    ask_self: Admitted
     held: int = 0
     is_away: bool = False
     is_lost: bool = False
-    pace: SlowdownEstimator = field(default_factory=SlowdownEstimator)
-    seats: tuple[WorkSource, ...] = ()
-    calls: list[str] = field(default_factory=list)
-    flight: InFlightBatches | None = None
+    slowdown: SlowdownEstimator = field(default_factory=SlowdownEstimator)
+    sources: tuple[WorkSource, ...] = ()
+    to_wake: list[str] = field(default_factory=list)
+    in_flight: InFlightBatches | None = None
 
     @property
     def families(self) -> frozenset[str]:
-        return frozenset(seat.hosted.family for seat in self.seats)
+        return frozenset(source.hosted.family for source in self.sources)

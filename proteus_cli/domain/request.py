@@ -25,7 +25,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
     """What decisions need to know of a query; times in seconds on the driver's clock.
 
     ``rows`` is how many rows it brings to a batch. ``payload`` belongs to the driver; nothing in `control` looks at it.
-    ``patience_s`` is how long it may be made to wait for company, where its deadline allows more than its SLO.
+    ``slo_s`` is how long it may be made to wait for company, where its deadline allows more than its SLO.
     ``priority``: 1 is the highest and larger is lower; 0 means that it asks for none, which is the same as 2.
     ``min_accuracy``: only variants that are at least so accurate may answer.
     """
@@ -36,7 +36,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
     deadline_s: float
     rows: int = 1
     payload: Any = None
-    patience_s: float = math.inf
+    slo_s: float = math.inf
     priority: int = 0
     min_accuracy: float = 0.0
 

@@ -8,17 +8,18 @@ An empty cell is unknown. Numbers are kept to the last digit, so that an export 
 
 import csv
 import io
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
+from proteus_cli.csv_cells import csv_table, fraction, number, positive_number, whole_number
 from proteus_cli.domain.base import FORMAT, MadeBy, require
 from proteus_cli.domain.catalog import is_name
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
-from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.errors import UsageError
 
 IMPORTED = "imported"  # the backend of profiles that came from a file
 MAX_BATCH = 65_536  # tables of latencies have an entry per row
@@ -32,7 +33,7 @@ SLOTS = ("slots", "slot_bytes", "device_slots")
 OPTIONAL = (*USUAL, *SLOTS)
 HINT = "docs/formats.md describes profile files; `proteus profile --to-csv` writes one"
 
-_MAX_DIGITS = 18
+T = TypeVar("T", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,59 +65,52 @@ def parse_rows(text: str, name: str) -> tuple[ProfileRow, ...]:
 
     Raises `ArtefactError` with ``name`` and the line.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     rows: list[ProfileRow] = []
     known = _Known()
-    try:
-        header = _header(next(reader, []))
-        for cells in reader:
-            if cells:  # else a blank line
-                require(len(cells) == len(header), f"{len(cells)} cells where the header has {len(header)}")
-                rows.append(_row(dict(zip(header, cells, strict=True))))
-                known.add(rows[-1], reader.line_num)
+    with csv_table(text, name, hint=HINT) as table:
+        _require_columns(table.header)
+        for cells in table:
+            rows.append(_row(dict(zip(table.header, cells, strict=True))))
+            known.add(rows[-1], table.line)
         require(bool(rows), "it has no rows")
         known.require_slots()
-    except (ValueError, csv.Error) as error:
-        raise ArtefactError(f"`{name}`, line {max(reader.line_num, 1)}: {error}.", hint=HINT) from None
     return tuple(rows)
 
 
-def _header(cells: Sequence[str]) -> list[str]:
-    header = [cell.strip() for cell in cells]
+def _require_columns(header: Sequence[str]) -> None:
     require(any(header), "it is empty")
-    require(len(set(header)) == len(header), "the header names a column twice")
     missing = [column for column in NEEDED if column not in header]
     require(not missing, f"the header lacks {', '.join(missing)}")
     unknown = [column for column in header if column not in {*NEEDED, *OPTIONAL}]
     require(not unknown, f"unknown column `{', '.join(unknown)}`; there may be {', '.join((*NEEDED, *OPTIONAL))}")
-    return header
 
 
 def _row(cells: Mapping[str, str]) -> ProfileRow:
     for column in ("device_type", "family", "variant"):
         require(is_name(cells[column]), f"{column} `{cells[column]}` must be letters, digits, `.`, `_`, `-`")
-    accuracy = _number("accuracy", cells["accuracy"])
-    require(accuracy <= 1, f"accuracy `{cells['accuracy']}` is not a fraction from 0 to 1")
     known = {column: cells[column] for column in OPTIONAL if cells.get(column, "").strip()}
+    numbers, whole_numbers = partial(_optional, known, number), partial(_optional, known, whole_number)
     return ProfileRow(
         device_type=cells["device_type"],
         family=cells["family"],
         variant=cells["variant"],
-        accuracy=accuracy,
+        accuracy=fraction("accuracy", cells["accuracy"]),
         point=_point(cells, known),
-        load_s=_number("load_s", known["load_s"]) if "load_s" in known else None,
-        memory_bytes=_whole("memory_bytes", known["memory_bytes"]) if "memory_bytes" in known else None,
-        power_w=_number("power_w", known["power_w"]) if "power_w" in known else None,
-        device_memory_bytes=(
-            _whole("device_memory_bytes", known["device_memory_bytes"]) if "device_memory_bytes" in known else None
-        ),
-        slot_bytes=_whole("slot_bytes", known["slot_bytes"]) if "slot_bytes" in known else None,
+        load_s=numbers("load_s"),
+        memory_bytes=whole_numbers("memory_bytes"),
+        power_w=numbers("power_w"),
+        device_memory_bytes=whole_numbers("device_memory_bytes"),
+        slot_bytes=whole_numbers("slot_bytes"),
         device_slots=_slots("device_slots", known),
     )
 
 
+def _optional(known: Mapping[str, str], read: Callable[[str, str], T], column: str) -> T | None:
+    return read(column, known[column]) if column in known else None
+
+
 def _point(cells: Mapping[str, str], known: Mapping[str, str]) -> Point:
-    batch, mean_s = _whole("batch", cells["batch"]), _latency_s("latency_ms", cells["latency_ms"])
+    batch, mean_s = whole_number("batch", cells["batch"]), _latency_s("latency_ms", cells["latency_ms"])
     require(1 <= batch <= MAX_BATCH, f"batch `{batch}` is not from 1 to {MAX_BATCH:,}")
     p50_s, p90_s, p95_s, p99_s = (_latency_s(name, known[name]) if name in known else mean_s for name in PERCENTILES)
     slots = _slots("slots", known)
@@ -124,32 +118,15 @@ def _point(cells: Mapping[str, str], known: Mapping[str, str]) -> Point:
 
 
 def _slots(column: str, known: Mapping[str, str]) -> int:
-    slots = _whole(column, known.get(column, "1"))
+    slots = whole_number(column, known.get(column, "1"))
     require(1 <= slots <= MAX_SLOTS, f"{column} `{slots}` is not from 1 to {MAX_SLOTS}")
     return slots
 
 
-def _number(column: str, cell: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf or "_" in cell or not cell.isascii():
-        raise ValueError(f"{column} `{cell}` is not a finite number from 0 up")
-    return value
-
-
 def _latency_s(column: str, cell: str) -> float:
     """Milliseconds → seconds, rounded once: what was exported comes back as the very same number."""
-    require(_number(column, cell) > 0, f"{column} `{cell}` is not above zero")
+    positive_number(column, cell)
     return float(Decimal(cell).scaleb(-3))
-
-
-def _whole(column: str, cell: str) -> int:
-    cell = cell.strip()
-    if not (cell.isascii() and cell.isdigit() and len(cell) <= _MAX_DIGITS):
-        raise ValueError(f"{column} `{cell}` is not a whole number from 0 up")
-    return int(cell)
 
 
 class _Known:

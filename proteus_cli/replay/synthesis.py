@@ -1,6 +1,6 @@
-"""Made-up traces: when queries arrive (a shape) and of which family they are (shares).
+"""Synthetic traces: when queries arrive (a shape) and of which family they are (shares).
 
-Shapes and families are drawn from the generator that is passed in, so a seed means one trace. The Gamma and burst
+Shapes and families are drawn from the generator that is passed in, so a seed gives one trace. The Gamma and burst
 shapes and the Zipf shares follow the evaluation of Ahmad et al., *Proteus*, ASPLOS 2024.
 The bundled ``traces/burst.csv`` was made by::
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from proteus_cli.domain.base import is_amount
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
-from proteus_cli.replay.trace import LONGEST_S, require_feasible
+from proteus_cli.replay.trace import MAX_DURATION_S, require_feasible
 
 MIN_GAMMA_SHAPE = 1e-3  # below it, most gaps are too short for a float
 
@@ -56,7 +56,7 @@ class Gamma:
     gamma_shape: float = 0.05
 
     def __post_init__(self) -> None:
-        _check(MIN_GAMMA_SHAPE <= self.gamma_shape < math.inf, f"The Gamma shape must be at least {MIN_GAMMA_SHAPE}.")
+        _require(MIN_GAMMA_SHAPE <= self.gamma_shape < math.inf, f"The Gamma shape must be at least {MIN_GAMMA_SHAPE}.")
 
     def arrivals(self, rate_qps: float, duration_s: float, rng: np.random.Generator) -> Floats:
         scale_s = 1 / (rate_qps * self.gamma_shape)
@@ -83,7 +83,7 @@ class Burst:
     def arrivals(self, rate_qps: float, duration_s: float, rng: np.random.Generator) -> Floats:
         start_s = duration_s / 3 if self.start_s is None else self.start_s
         stop_s = duration_s * 2 / 3 if self.stop_s is None else self.stop_s
-        _check(start_s < stop_s <= duration_s, "The burst must start before it stops, within the trace.")
+        _require(start_s < stop_s <= duration_s, "The burst must start before it stops, within the trace.")
 
         def rate_at(time_s: Floats) -> Floats:
             away_s = np.maximum(np.maximum(start_s - time_s, time_s - stop_s), 0.0)
@@ -105,7 +105,7 @@ class Diurnal:
 
     def arrivals(self, rate_qps: float, duration_s: float, rng: np.random.Generator) -> Floats:
         period_s = duration_s if self.period_s is None else self.period_s
-        _check(period_s > 0, "The period must be above zero.")
+        _require(period_s > 0, "The period must be above zero.")
 
         def rate_at(time_s: Floats) -> Floats:
             return rate_qps + (self.peak_qps - rate_qps) * (1 - np.cos(2 * np.pi * time_s / period_s)) / 2
@@ -126,7 +126,7 @@ def _thinned(
     rate_at: Callable[[Floats], Floats], rate_qps: float, peak_qps: float, duration_s: float, rng: np.random.Generator
 ) -> Floats:
     """A Poisson process of a varying rate: draw at the peak, keep by the rate (Lewis and Shedler, 1979)."""
-    _check(peak_qps >= rate_qps, "The peak must not be below the rate.")
+    _require(peak_qps >= rate_qps, "The peak must not be below the rate.")
     require_feasible(peak_qps * duration_s)
     drawn_s = Poisson().arrivals(peak_qps, duration_s, rng)
     return drawn_s[rng.random(len(drawn_s)) * peak_qps < rate_at(drawn_s)]
@@ -145,29 +145,29 @@ def make_trace(
 
     Raises `UsageError` where the numbers make no sense or the trace would be empty or too large.
     """
-    _check(math.isfinite(rate_qps) and rate_qps > 0, "The rate must be above zero.")
-    _check(0 < duration_s <= LONGEST_S, "The duration must be above zero and at most a year.")
+    _require(math.isfinite(rate_qps) and rate_qps > 0, "The rate must be above zero.")
+    _require(0 < duration_s <= MAX_DURATION_S, "The duration must be above zero and at most a year.")
     require_feasible(rate_qps * duration_s)
     arrival_s = shape.arrivals(rate_qps, duration_s, rng)
-    _check(len(arrival_s) > 0, "The trace has no arrivals at this rate and duration.")
+    _require(len(arrival_s) > 0, "The trace has no arrivals at this rate and duration.")
     families = tuple(sorted(shares))
-    family = drawn([shares[family] for family in families], len(arrival_s), rng)
+    family = draw_families([shares[family] for family in families], len(arrival_s), rng)
     return Trace(
         name=name, families=families, arrival_s=arrival_s, family=family, slo_s=np.full(len(arrival_s), math.nan)
     )
 
 
-def drawn(shares: Sequence[float], count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Indexes into ``shares``, each drawn with its probability. Raises `UsageError` as `require_fair` does."""
-    require_fair(shares)
+def draw_families(shares: Sequence[float], count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Indexes into ``shares``, each drawn with its probability. Raises `UsageError` as `require_shares` does."""
+    require_shares(shares)
     edges = np.cumsum(shares)
     return np.searchsorted(edges / edges[-1], rng.random(count), side="right").astype(np.int64)
 
 
-def require_fair(shares: Sequence[float]) -> None:
-    """Raise `UsageError` where nothing can be spread by the shares."""
+def require_shares(shares: Sequence[float]) -> None:
+    """Raise `UsageError` where a share is negative, or none is above zero."""
     fair = all(is_amount(share) for share in shares) and sum(shares) > 0
-    _check(fair, "Shares of families must not be negative, and one must be above zero.")
+    _require(fair, "Shares of families must not be negative, and one must be above zero.")
 
 
 def parse_shares(text: str, zipf: float | None = None) -> dict[str, float]:
@@ -200,10 +200,10 @@ def _split(part: str) -> tuple[str, float | None]:
 
 def zipf_shares(names: Sequence[str], exponent: float) -> dict[str, float]:
     """The k-th name has a share proportional to 1 / k^exponent (Zipf's law). Raises `UsageError`."""
-    _check(is_amount(exponent), "The exponent of Zipf's law must be a number that is not negative.")
+    _require(is_amount(exponent), "The exponent of Zipf's law must be a number that is not negative.")
     return {name: rank**-exponent for rank, name in enumerate(names, start=1)}
 
 
-def _check(condition: bool, message: str) -> None:  # noqa: FBT001 - reads as an assertion
+def _require(condition: bool, message: str) -> None:  # noqa: FBT001 - reads as an assertion
     if not condition:
         raise UsageError(message, hint="`proteus trace make --help` describes the options")

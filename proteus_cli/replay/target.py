@@ -12,7 +12,7 @@ import numpy as np
 
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ServerError
-from proteus_cli.replay.client import HttpClient, HttpReply, http_client
+from proteus_cli.replay.http_client import HttpClient, HttpReply, http_client
 
 PATIENCE_S = 30.0  # past any deadline: a reply that takes longer counts as failed
 SAMPLE_ROWS = 64  # different rows to send, by family

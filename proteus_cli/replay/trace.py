@@ -11,25 +11,25 @@ import io
 import math
 import operator
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from proteus_cli import store
+from proteus_cli.csv_cells import CsvTable, csv_table, fraction, number, positive_number, whole_number
 from proteus_cli.domain.base import Value, require
 from proteus_cli.domain.trace import Trace
-from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.replay.cells import FamilyIndex, fraction, number, require_width, slo, whole
+from proteus_cli.errors import UsageError
 
-LONGEST_S = 366 * 24 * 3600
+MAX_DURATION_S = 366 * 24 * 3600
 MAX_ARRIVALS = 50_000_000
 JITTER_S = 0.5
 
 OPTIONAL = ("slo_s", "min_accuracy")
 _ARRIVALS = ("arrival_s", "family")
-_COUNTS = ("second", "family", "count")
+COUNTS = ("second", "family", "count")
 _HINT = "docs/formats.md describes trace files; `proteus trace make` writes one"
 
 Floats = npt.NDArray[np.float64]
@@ -70,56 +70,76 @@ def read_trace(path: Path, *, rng: np.random.Generator | None = None) -> Trace:
     Counted arrivals are spread uniformly over their second, which is a Poisson process given its count, by ``rng``
     (by default one with seed 0, so that a file always means the same trace). Raises `ArtefactError` with the line.
     """
-    rows = csv.reader(io.StringIO(store.read_text(path, hint=_HINT), newline=""), skipinitialspace=True, strict=True)
-    try:
-        return _parse(path.name, rows, rng or np.random.default_rng(0))
-    except (ValueError, csv.Error) as error:
-        raise ArtefactError(f"`{path}`, line {max(rows.line_num, 1)}: {error}.", hint=_HINT) from None
+    with csv_table(store.read_text(path, hint=_HINT), path, hint=_HINT) as table:
+        return _parse(path.name, table, rng or np.random.default_rng(0))
 
 
-def _parse(name: str, rows: Iterator[list[str]], rng: np.random.Generator) -> Trace:
-    header = [cell.strip() for cell in next(rows, [])]
-    require(len(set(header)) == len(header), "the header names a column twice")
-    if set(header) == set(_COUNTS):
-        return _parse_counts(name, rows, header, rng)
-    known = set(_ARRIVALS) <= set(header) <= {*_ARRIVALS, *OPTIONAL}
-    shown = ",".join(header)
+class FamilyIndex(dict[str, int]):
+    """Family name → index in order of first appearance; checks a name once, when it is new."""
+
+    def __missing__(self, name: str) -> int:
+        require(bool(name), "family is empty")
+        require(name == name.strip(), f"family `{name}` has blanks around it")
+        self[name] = len(self)
+        return self[name]
+
+    def sorted(self, family: Sequence[int]) -> tuple[tuple[str, ...], Ints]:
+        """The names in alphabetical order, and ``family`` as indexes into them."""
+        names = tuple(sorted(self))
+        rank = np.empty(len(names), dtype=np.int64)
+        rank[[self[name] for name in names]] = np.arange(len(names))
+        return names, rank[np.array(family)]
+
+
+def own_slo_s(column: str, cell: str) -> float:
+    """The latency target that a request names itself; NaN where the cell is empty."""
+    return positive_number(column, cell) if cell else math.nan
+
+
+def own_min_accuracy(column: str, cell: str) -> float:
+    """The accuracy that a request asks for itself; 0 where the cell is empty."""
+    return fraction(column, cell) if cell else 0.0
+
+
+def _parse(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
+    if set(table.header) == set(COUNTS):
+        return _parse_counts(name, table, rng)
+    known = set(_ARRIVALS) <= set(table.header) <= {*_ARRIVALS, *OPTIONAL}
+    shown = ",".join(table.header)
     require(
         known,
         f"unknown header `{shown}`; it must be `arrival_s,family[,slo_s][,min_accuracy]` or `second,family,count`",
     )
-    return _parse_arrivals(name, rows, header)
+    return _parse_arrivals(name, table)
 
 
-def _parse_arrivals(name: str, rows: Iterator[list[str]], header: list[str]) -> Trace:
-    arrival_at, family_at = (header.index(column) for column in _ARRIVALS)
-    slo_at, accuracy_at = (header.index(column) if column in header else None for column in OPTIONAL)
+def _parse_arrivals(name: str, table: CsvTable) -> Trace:
+    arrival_at, family_at = map(table.header.index, _ARRIVALS)
+    slo_at, accuracy_at = (table.header.index(column) if column in table.header else None for column in OPTIONAL)
     arrival_s, slo_s, minima = array("d"), array("d"), array("d")
     family, indexes = array("q"), FamilyIndex()
     last_s = 0.0
-    for cells in rows:
-        require_width(cells, header)
+    for cells in table:
         now_s = number("arrival_s", cells[arrival_at])
-        if not last_s <= now_s <= LONGEST_S:
+        if not last_s <= now_s <= MAX_DURATION_S:
             _refuse_time(now_s, last_s)
         last_s = now_s
         arrival_s.append(now_s)
         family.append(indexes[cells[family_at]])
-        slo_s.append(math.nan if slo_at is None else slo(cells[slo_at]))
-        minima.append(0.0 if accuracy_at is None else fraction("min_accuracy", cells[accuracy_at]))
+        slo_s.append(math.nan if slo_at is None else own_slo_s("slo_s", cells[slo_at]))
+        minima.append(0.0 if accuracy_at is None else own_min_accuracy("min_accuracy", cells[accuracy_at]))
     require(len(arrival_s) > 0, "the trace has no arrivals")
     names, ranked = indexes.sorted(family)
     return Trace(name, names, np.array(arrival_s), ranked, np.array(slo_s), np.array(minima))
 
 
-def _parse_counts(name: str, rows: Iterator[list[str]], header: list[str], rng: np.random.Generator) -> Trace:
-    second_at, family_at, count_at = (header.index(column) for column in _COUNTS)
+def _parse_counts(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
+    second_at, family_at, count_at = map(table.header.index, COUNTS)
     seconds, counts, family, indexes = array("q"), array("q"), array("q"), FamilyIndex()
     last, total = 0, 0
-    for cells in rows:
-        require_width(cells, header)
-        second, count = whole("second", cells[second_at]), whole("count", cells[count_at])
-        if not last <= second <= LONGEST_S:
+    for cells in table:
+        second, count = whole_number("second", cells[second_at]), whole_number("count", cells[count_at])
+        if not last <= second <= MAX_DURATION_S:
             _refuse_time(second, last)
         last, total = second, total + count
         require(total <= MAX_ARRIVALS, f"more than {MAX_ARRIVALS:,} arrivals")
@@ -162,17 +182,18 @@ def to_csv(trace: Trace, *, per_second: bool = False) -> str:
     Counts can't hold what single requests ask for: `UsageError`.
     """
     own = own_columns(trace.slo_s, trace.min_accuracy)
-    if per_second:
-        require_countable(own, f"Trace `{trace.name}`", hint="write the trace with one row per arrival instead")
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COUNTS if per_second else (*_ARRIVALS, *own))
-    writer.writerows(_count_rows(trace) if per_second else _arrival_rows(trace, own))
-    return text.getvalue()
+    cells = [quoted(name) for name in trace.families]
+    if not per_second:
+        columns = {name: getattr(trace, name) for name in own}
+        return arrivals_header(own) + arrival_lines(trace.arrival_s, trace.family, cells, columns)
+    require_countable(own, f"Trace `{trace.name}`", hint="write the trace with one row per arrival instead")
+    slots = trace.arrival_s.astype(np.int64) * len(cells) + trace.family
+    slots, counts = np.unique(slots, return_counts=True)
+    return ",".join(COUNTS) + "\n" + count_lines(slots, counts, cells)
 
 
 def own_columns(slo_s: Floats, min_accuracy: Floats) -> tuple[str, ...]:
-    """The optional columns that these requests need, of those with what they ask for themselves."""
+    """The optional columns that these requests need for what they ask for themselves."""
     has_slos, has_minima = not bool(np.all(np.isnan(slo_s))), bool(np.any(min_accuracy))
     return tuple(name for name, is_needed in zip(OPTIONAL, (has_slos, has_minima), strict=True) if is_needed)
 
@@ -184,23 +205,36 @@ def require_countable(own: Sequence[str], what: str, *, hint: str) -> None:
             raise UsageError(f"{what} has {name} by request, which counts can't hold.", hint=hint)
 
 
-def own_cells(column: str, values: Iterable[float]) -> Iterator[str]:
-    """What stands in an optional column: nothing where a request asks for nothing."""
-    unset = math.isnan if column == "slo_s" else operator.not_
-    return ("" if unset(value) else repr(value) for value in values)
+def arrivals_header(own: Sequence[str]) -> str:
+    """The first line of a file with a row per arrival."""
+    return ",".join((*_ARRIVALS, *own)) + "\n"
 
 
-def _arrival_rows(trace: Trace, own: Sequence[str]) -> Iterable[tuple[str, ...]]:
-    arrivals = map("{:.6f}".format, trace.arrival_s.tolist())
-    families = map(trace.families.__getitem__, trace.family.tolist())
-    return zip(arrivals, families, *(own_cells(name, getattr(trace, name).tolist()) for name in own), strict=True)
+def arrival_lines(arrival_s: Floats, family: Ints, cells: Sequence[str], own: Mapping[str, Floats]) -> str:
+    """A line per arrival; ``cells`` are the names of the families, ``own`` the optional columns."""
+    ends: Iterable[str] = map(cells.__getitem__, family.tolist())
+    if own:
+        ends = map(",".join, zip(ends, *(_own_cells(name, own[name].tolist()) for name in own), strict=True))
+    return "".join([f"{time_s:.6f},{end}\n" for time_s, end in zip(arrival_s.tolist(), ends, strict=True)])
 
 
-def _count_rows(trace: Trace) -> Iterator[tuple[int, str, int]]:
-    cells = trace.arrival_s.astype(np.int64) * len(trace.families) + trace.family
-    for cell, count in zip(*np.unique(cells, return_counts=True), strict=True):
-        second, family = divmod(int(cell), len(trace.families))
-        yield second, trace.families[family], int(count)
+def _own_cells(column: str, values: Iterable[float]) -> Iterator[str]:
+    """The cells of an optional column, empty where a request asks for nothing."""
+    is_unset = math.isnan if column == "slo_s" else operator.not_
+    return ("" if is_unset(value) else repr(value) for value in values)
+
+
+def count_lines(slots: Ints, counts: Ints, cells: Sequence[str]) -> str:
+    """A line per second and family with arrivals; slot n is family n mod F of second n // F, of F ``cells``."""
+    rows = zip(slots.tolist(), counts.tolist(), strict=True)
+    return "".join([f"{slot // len(cells)},{cells[slot % len(cells)]},{count}\n" for slot, count in rows])
+
+
+def quoted(text: str) -> str:
+    """A cell as the csv module writes it, in quotes where it needs them."""
+    line = io.StringIO(newline="")
+    csv.writer(line, lineterminator="").writerow(["", text])
+    return line.getvalue()[1:]
 
 
 # --- scaling
@@ -209,12 +243,12 @@ def _count_rows(trace: Trace) -> Iterator[tuple[int, str, int]]:
 def scaled(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
     """The trace with its arrival rate multiplied.
 
-    Each arrival is kept or repeated so that ``factor`` are left of it on average. Copies move by up to half a second,
-    so that they don't come at once; none leaves the trace, which keeps its shape over time. Raises `UsageError` for
-    a factor that is no positive number, or that leaves nothing or more than `MAX_ARRIVALS`.
+    Each arrival is kept or repeated, ``factor`` times on average. Copies move by up to half a second, so that they
+    don't come at once; none leaves the trace, which keeps its shape over time. Raises `UsageError` where ``factor`` is
+    not a positive number, or leaves nothing or more than `MAX_ARRIVALS`.
     """
     require_scalable(len(trace), factor)
-    arrival_s, source = repeated(trace.arrival_s, factor, trace.duration_s, rng)
+    arrival_s, source = repeat_arrivals(trace.arrival_s, factor, trace.duration_s, rng)
     if not len(source):
         raise UsageError(f"Scaled by {factor:g}, trace `{trace.name}` has no arrivals left.", hint="scale it by more")
     return Trace(
@@ -227,8 +261,10 @@ def scaled(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
     )
 
 
-def repeated(arrival_s: Floats, factor: float, duration_s: float, rng: np.random.Generator) -> tuple[Floats, Ints]:
-    """Arrivals [m], sorted, as `scaled` makes them of ``arrival_s`` [n], and of which one each is."""
+def repeat_arrivals(
+    arrival_s: Floats, factor: float, duration_s: float, rng: np.random.Generator
+) -> tuple[Floats, Ints]:
+    """The arrivals of `scaled` [m], sorted, and for each the index of the one it is a copy of, in ``arrival_s`` [n]."""
     whole_copies = math.floor(factor)
     copies = whole_copies + (rng.random(len(arrival_s)) < factor - whole_copies)
     source = np.repeat(np.arange(len(arrival_s)), copies)
@@ -240,7 +276,7 @@ def repeated(arrival_s: Floats, factor: float, duration_s: float, rng: np.random
 
 
 def _reflected(arrival_s: Floats, duration_s: float) -> Floats:
-    """Turn back what left the trace, rather than pile it up at the ends."""
+    """Arrivals outside the trace mirrored at its ends, so that they don't pile up there."""
     inside_s = np.abs(arrival_s)
     inside_s = np.where(inside_s > duration_s, 2 * duration_s - inside_s, inside_s)
     return np.clip(inside_s, 0.0, duration_s)

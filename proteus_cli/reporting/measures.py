@@ -26,7 +26,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Columns:
+class RequestColumns:
     """Ended requests as arrays of one length; NaN where a value is unknown or the request went unanswered.
 
     ``family`` indexes into ``families``, ``device`` into ``devices``, ``variant`` into ``variants`` (-1: unknown),
@@ -89,11 +89,11 @@ class Columns:
     def violating(self) -> Mask:
         return np.not_equal(self.outcome, _CODES[Outcome.SERVED])
 
-    def of_family(self, name: str) -> "Columns":
+    def of_family(self, name: str) -> "RequestColumns":
         """The requests of one family."""
         return self._only(self.family == self.families.index(name))
 
-    def by_device(self) -> Iterator[tuple[str, "Columns"]]:
+    def by_device(self) -> Iterator[tuple[str, "RequestColumns"]]:
         """Each device, and the requests that it answered."""
         order = np.argsort(self.device, kind="stable")
         ends = np.searchsorted(self.device[order], np.arange(len(self.devices)), side="right")
@@ -101,7 +101,7 @@ class Columns:
         for name, start, end in zip(self.devices, starts.tolist(), ends.tolist(), strict=True):
             yield name, self._only(order[start:end])
 
-    def _only(self, chosen: Mask | Ints) -> "Columns":
+    def _only(self, chosen: Mask | Ints) -> "RequestColumns":
         columns: dict[str, Any] = {
             name: column[chosen] for name in self.__slots__ if isinstance(column := getattr(self, name), np.ndarray)
         }
@@ -126,7 +126,7 @@ def report(
     ``best_accuracy`` is that of the best variant by family; relative accuracy is unknown for families it lacks.
     Families with an SLO are reported even if nobody asked for them, ``devices`` even if they answered nothing.
     """
-    columns = Columns.of(ended, best_accuracy, families=tuple(slo_s), devices=devices)
+    columns = RequestColumns.of(ended, best_accuracy, families=tuple(slo_s), devices=devices)
     families = {name: summary(columns.of_family(name), duration_s) for name in columns.families}
     total = summary(columns, duration_s)
     return Report(
@@ -148,7 +148,7 @@ def report(
     )
 
 
-def summary(columns: Columns, duration_s: float) -> Summary:
+def summary(columns: RequestColumns, duration_s: float) -> Summary:
     """The measures over some requests of a run of ``duration_s`` seconds.
 
     * SLO violation ratio: late, dropped, rejected and failed over all requests; 0 where there were none.
@@ -180,7 +180,7 @@ def summary(columns: Columns, duration_s: float) -> Summary:
     )
 
 
-def device_summary(columns: Columns) -> DeviceSummary:
+def device_summary(columns: RequestColumns) -> DeviceSummary:
     """What became of the requests that one device answered; batches as for `summary`, rounded."""
     pairs, counts = np.unique(np.stack((columns.family, columns.variant)), axis=1, return_counts=True)
     by_variant: dict[str, dict[str, int]] = {}
@@ -197,7 +197,7 @@ def device_summary(columns: Columns) -> DeviceSummary:
     )
 
 
-def windows(columns: Columns, duration_s: float, length_s: float) -> tuple[Window, ...]:
+def windows(columns: RequestColumns, duration_s: float, length_s: float) -> tuple[Window, ...]:
     """The run in stretches of ``length_s``; a request counts where it was scheduled to arrive, whenever it ended.
 
     The last window ends with the run (or the last arrival) and has its true length; a rest shorter than half a window

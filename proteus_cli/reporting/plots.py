@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from proteus_cli.domain.report import Report
-from proteus_cli.reporting import grids, lines
-from proteus_cli.reporting.lines import PlottedRun
-from proteus_cli.reporting.style import INK, PNG_DPI, saved, settings
-from proteus_cli.reporting.svg import SVG_INK, inline, symbol
+from proteus_cli.reporting import heatmaps, line_plots
+from proteus_cli.reporting.inline_svg import SVG_INK, inline, symbol
+from proteus_cli.reporting.line_plots import PlottedRun
+from proteus_cli.reporting.plot_style import INK, PNG_DPI, plot_settings, render
 from proteus_cli.store import write_bytes
 
 _WIDTH_INCHES = 5.6
@@ -43,21 +43,24 @@ class Plot:
 
 OVER_TIME = (
     Plot(
-        "demand", "Demand and throughput", "Queries that arrived (area) and those answered, by arrival.", lines.demand
+        "demand",
+        "Demand and throughput",
+        "Queries that arrived (area) and those answered, by arrival.",
+        line_plots.demand,
     ),
     Plot(
         "accuracy",
         "Relative accuracy",
         "Ticks at the bottom, where there are few runs: the plan of the run of that colour changed. Where much is "
         "lost, the scale is wider near 100 %.",
-        lines.accuracy,
+        line_plots.accuracy,
     ),
     Plot(
         "violations",
         "SLO violations",
         "Share of requests that were late, dropped, rejected or failed, by arrival. Where it is large, the scale is "
         "wider near 0.",
-        lines.violations,
+        line_plots.violations,
     ),
 )
 LATENCY = (
@@ -66,14 +69,14 @@ LATENCY = (
         "Latency",
         "Part of all requests that was answered within a latency; unanswered ones keep a line below 100 %. Dotted: "
         "lowest and highest latency target.",
-        lines.latency_cdf,
+        line_plots.latency_cdf,
     ),
 )
 FAMILIES = (
-    Plot("family-accuracy", "Relative accuracy by family", "Over the whole run.", grids.family_accuracy, False),
-    Plot("family-violations", "SLO violations by family", "Over the whole run.", grids.family_violations, False),
+    Plot("family-accuracy", "Relative accuracy by family", "Over the whole run.", heatmaps.family_accuracy, False),
+    Plot("family-violations", "SLO violations by family", "Over the whole run.", heatmaps.family_violations, False),
 )
-DEVICES = (Plot("devices", "Answers by device", "Over the whole run.", grids.device_rates, False),)
+DEVICES = (Plot("devices", "Answers by device", "Over the whole run.", heatmaps.device_rates, False),)
 PLOTS = (*OVER_TIME, *LATENCY, *FAMILIES, *DEVICES)
 
 
@@ -106,26 +109,26 @@ def _svg(plot: Plot, runs: Sequence[PlottedRun]) -> str:
 
 
 def _key(run: PlottedRun) -> str:
-    with mpl.rc_context(settings("key", SVG_INK)):
+    with mpl.rc_context(plot_settings("key", SVG_INK)):
         figure = Figure(figsize=_KEY_INCHES)
         line = run.line()
         line.set_data([0.06, 0.5, 0.94], [0.5, 0.5, 0.5])
         line.set_markevery([1])
         figure.add_artist(line)
-        return saved(figure, **_SVG).decode()
+        return render(figure, **_SVG).decode()
 
 
 def _drawn(plot: Plot, runs: Sequence[PlottedRun], ink: str, *, has_legend: bool, **options: object) -> bytes:
     columns = _legend_columns(runs)
     legend_rows = math.ceil((len(runs) + 1) / columns) if has_legend else 0
     height = _LINES_INCHES if plot.has_lines else _CELLS_INCHES + _CELL_INCHES * len(runs)
-    with mpl.rc_context(settings(plot.name, ink)):
+    with mpl.rc_context(plot_settings(plot.name, ink)):
         figure = Figure(figsize=(_WIDTH_INCHES, height + _LEGEND_ROW_INCHES * legend_rows), layout="constrained")
         axes = figure.add_subplot()
         plot.draw(axes, runs, ink)
         if has_legend:
             _legend(figure, axes, runs, columns)
-        return saved(figure, **options)
+        return render(figure, **options)
 
 
 def _legend(figure: Figure, axes: Axes, runs: Sequence[PlottedRun], columns: int) -> None:

@@ -9,14 +9,14 @@ from proteus_cli.domain.report import Report, Window
 _WIDTHS_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
 
-def width_s(reports: Sequence[Report], at_most: int) -> float:
+def window_width_s(reports: Sequence[Report], at_most: int) -> float:
     """The shortest round width that cuts the longest of the runs into ``at_most`` stretches."""
     end_s = max((_end_s(report.seconds[-1]) for report in reports if report.seconds), default=0.0)
     fitting = (width for width in _WIDTHS_S if end_s <= width * (at_most + 0.5))
     return float(next(fitting, math.ceil(end_s / at_most / _WIDTHS_S[-1]) * _WIDTHS_S[-1]))
 
 
-def merged(windows: Sequence[Window], width_s: float) -> tuple[Window, ...]:
+def merge_windows(windows: Sequence[Window], width_s: float) -> tuple[Window, ...]:
     """Neighbouring windows joined into stretches of ``width_s``; a rest below half a stretch joins the one before."""
     if not windows:
         return ()

@@ -82,12 +82,12 @@ def simulate(
 
 def _requests(trace: Trace, slo_s: Mapping[str, float]) -> Iterator[Request]:
     """One after another, numbered in order. Where a request has no SLO of its own, its family's holds."""
-    patience_s = np.array([slo_s.get(family, np.nan) for family in trace.families])[trace.family]
-    deadline_s = trace.arrival_s + np.where(np.isnan(trace.slo_s), patience_s, trace.slo_s)
+    family_slo_s = np.array([slo_s.get(family, np.nan) for family in trace.families])[trace.family]
+    deadline_s = trace.arrival_s + np.where(np.isnan(trace.slo_s), family_slo_s, trace.slo_s)
     families = map(trace.families.__getitem__, trace.family.tolist())
     times = trace.arrival_s.tolist(), deadline_s.tolist()
     minima = trace.min_accuracy.tolist()
-    return map(Request, count(), families, *times, repeat(1), repeat(None), patience_s.tolist(), repeat(0), minima)
+    return map(Request, count(), families, *times, repeat(1), repeat(None), family_slo_s.tolist(), repeat(0), minima)
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class _Device:
     one is void.
     """
 
-    station: DeviceRollout = field(default_factory=DeviceRollout)
+    rollout: DeviceRollout = field(default_factory=DeviceRollout)
     running: dict[int, Launch] = field(default_factory=dict)
     busy_until_s: float = 0.0
     lost_until_s: float = 0.0
@@ -125,9 +125,9 @@ class _Simulation:
         self._run_s = _latencies(profiles, conditions, rng)
         self._arrivals_over = False
         self._devices = {device: _Device() for device in plan.devices}
-        self._stations = {device: state.station for device, state in self._devices.items()}
+        self._rollouts = {device: state.rollout for device, state in self._devices.items()}
         for host in hosted_by(plan, profiles):
-            self._stations[host.device].now += (host,)
+            self._rollouts[host.device].now += (host,)
         self._adopt(plan, 0.0)
         if self._rule is not None:
             self._events.at(self._rule.every_s, self._tick)
@@ -241,39 +241,39 @@ class _Simulation:
         wanted: dict[str, tuple[Hosted, ...]] = dict.fromkeys(self._devices, ())
         for host in hosted_by(plan, self._profiles):
             wanted[host.device] += (host,)
-        for device, station in self._stations.items():
-            if station.is_loading and keys(station.next) != keys(wanted[device]):
-                station.is_loading, station.now = False, ()
+        for device, rollout in self._rollouts.items():
+            if rollout.is_loading and keys(rollout.next) != keys(wanted[device]):
+                rollout.is_loading, rollout.now = False, ()
                 self._devices[device].load += 1
-            station.next = wanted[device]
+            rollout.next = wanted[device]
         self._advance(plan, now_s)
 
     def _advance(self, plan: Plan, now_s: float) -> None:
         load_s = self._conditions.load_time_s or 0.0
-        there = {device: state.station for device, state in self._devices.items() if state.lost_until_s <= now_s}
+        there = {device: state.rollout for device, state in self._devices.items() if state.lost_until_s <= now_s}
         for device in next_to_load(there, plan.demand_qps) if load_s else there:
             if load_s:
                 self._load(device, load_s, now_s)
             elif not there[device].is_loading:
                 there[device].now = there[device].next
-        for station in self._stations.values():
-            if not station.is_loading and station.is_there:
-                station.now = station.next
-        hosted = [host for station in self._stations.values() for host in station.hosted]
-        loading = [device for device, station in self._stations.items() if station.is_loading]
+        for rollout in self._rollouts.values():
+            if not rollout.is_loading and rollout.is_there:
+                rollout.now = rollout.next
+        hosted = [host for rollout in self._rollouts.values() for host in rollout.hosted]
+        loading = [device for device, rollout in self._rollouts.items() if rollout.is_loading]
         self._end(self._controller.adopt(plan, hosted, now_s, loading), Outcome.DROPPED)
         self._ask_all(now_s)
 
     def _load(self, device: str, load_s: float, now_s: float) -> None:
         """Load what the device should host, once what runs has ended."""
         state = self._devices[device]
-        state.station.is_loading = True
+        state.rollout.is_loading = True
         state.load += 1
         load = state.load
 
         def loaded(then_s: float) -> None:
             if state.load == load:
-                state.station.now, state.station.is_loading = state.station.next, False
+                state.rollout.now, state.rollout.is_loading = state.rollout.next, False
                 self._advance(self._controller.plan, then_s)
 
         self._events.at(max(now_s, state.busy_until_s) + load_s, loaded)
@@ -295,16 +295,16 @@ class _Simulation:
             state.life, state.load = state.life + 1, state.load + 1
             state.running, state.busy_until_s = {}, 0.0
             state.lost_until_s = max(state.lost_until_s, failure.until_s)
-            state.station.now, state.station.is_loading = (), False
-            self._end(self._controller.lost(failure.device, running), Outcome.DROPPED)
+            state.rollout.now, state.rollout.is_loading = (), False
+            self._end(self._controller.device_lost(failure.device, running), Outcome.DROPPED)
             self._ask_all(now_s)
 
         def bring_back(now_s: float) -> None:
             if now_s < state.lost_until_s:  # another failure goes on
                 return
-            self._controller.returned(failure.device)
-            if self._conditions.load_time_s is None and state.station.next:  # nothing serves beside this load
-                self._load(failure.device, self._slowest_s(state.station.next), now_s)
+            self._controller.device_recovered(failure.device)
+            if self._conditions.load_time_s is None and state.rollout.next:  # nothing serves beside this load
+                self._load(failure.device, self._slowest_s(state.rollout.next), now_s)
             self._adopt(self._controller.plan, now_s)
 
         self._events.at(failure.from_s, lose)

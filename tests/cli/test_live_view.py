@@ -8,30 +8,36 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from proteus_cli.cli.live_frames import frame
-from proteus_cli.cli.live_view import MAX_LINES, Held, LiveView
-from proteus_cli.serving.telemetry.present import DeviceNow, FamilyNow, Now, ServerEvent, ServerEventKind
+from proteus_cli.cli.views.live_frames import frame
+from proteus_cli.cli.views.live_view import MAX_LINES, Held, LiveView
+from proteus_cli.serving.telemetry.snapshot import (
+    DeviceSnapshot,
+    FamilySnapshot,
+    ServerEvent,
+    ServerEventKind,
+    Snapshot,
+)
 
-DIGITS = FamilyNow(0.05, 0.98, 1234.4, 1200.0, 1190.0, 0.002, 0.97, 0.041, 3)
-SIGNALS = FamilyNow(0.05, None, 4.26, 0.0, 0.0, None, None, None, 0)
+DIGITS = FamilySnapshot(0.05, 0.98, 1234.4, 1200.0, 1190.0, 0.002, 0.97, 0.041, 3)
+SIGNALS = FamilySnapshot(0.05, None, 4.26, 0.0, 0.0, None, None, None, 0)
 EVENTS = [
     ServerEvent(10.0, ServerEventKind.PLAN, "digits: 1,200 qps is more than the plan carries"),
     ServerEvent(70.0, ServerEventKind.PLAN, "digits: 900 qps for 5 s"),
 ]
-NOW = Now(
+NOW = Snapshot(
     at_s=75.0,
     state="ready",
     policy="proteus",
     is_emulated=False,
     inside=7,
     families={"digits": DIGITS, "signals": SIGNALS},
-    devices={"cpu0": DeviceNow(("digits-l",), 0.5, 1.25), "cpu1": DeviceNow((), 0.0, None)},
+    devices={"cpu0": DeviceSnapshot(("digits-l",), 0.5, 1.25), "cpu1": DeviceSnapshot((), 0.0, None)},
     flows=[],
     events=EVENTS,
 )
 
 
-def drawn(now: Now, columns: int = 120, lines: int = 40) -> list[str]:
+def drawn(now: Snapshot, columns: int = 120, lines: int = 40) -> list[str]:
     console = Console(file=io.StringIO(), width=columns, height=lines, force_terminal=True, no_color=True, emoji=False)
     with console.capture() as capture:
         console.print(frame(now, columns, lines))
@@ -46,9 +52,9 @@ def row(lines: list[str], name: str) -> list[str]:
     return [cell.strip() for cell in found if cell.strip()]
 
 
-def many(number: int) -> dict[str, DeviceNow]:
+def many(number: int) -> dict[str, DeviceSnapshot]:
     """Devices of three kinds, of which one is lost."""
-    devices = {f"gpu{at}": DeviceNow((f"digits-{'sml'[at % 3]}",), at % 10 / 10, 2.0) for at in range(number)}
+    devices = {f"gpu{at}": DeviceSnapshot((f"digits-{'sml'[at % 3]}",), at % 10 / 10, 2.0) for at in range(number)}
     return {**devices, "gpu7": replace(devices["gpu7"], breaker="open", reason="its process died")}
 
 
@@ -139,7 +145,7 @@ def test_of_too_many_lines_the_newest_are_kept_and_the_others_counted() -> None:
 def test_a_view_shows_frames_and_lines_and_leaves_nothing_behind() -> None:
     stdout, stderr, asked = io.StringIO(), io.StringIO(), threading.Semaphore(0)
 
-    def now() -> Now:
+    def now() -> Snapshot:
         asked.release()
         return NOW
 
@@ -156,7 +162,7 @@ def test_a_view_shows_frames_and_lines_and_leaves_nothing_behind() -> None:
 
 
 def test_a_bug_in_the_view_is_logged_and_ends_the_view_only(caplog: pytest.LogCaptureFixture) -> None:
-    def now() -> Now:
+    def now() -> Snapshot:
         raise ZeroDivisionError
 
     stderr = io.StringIO()
@@ -180,7 +186,7 @@ def test_no_color_is_heeded(monkeypatch: pytest.MonkeyPatch, *, no_color: bool) 
         monkeypatch.setenv("NO_COLOR", "1")
     stdout, asked = io.StringIO(), threading.Semaphore(0)
 
-    def now() -> Now:
+    def now() -> Snapshot:
         asked.release()
         return NOW
 

@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-from command_line import Ended, files, proteus
+from command_line import Ended, files, proteus, proteus_process
 from tiny import Tiny, add_plan
+
+from proteus_cli.cli.options.renamed import RENAMED_OPTIONS, flag
 
 PLAN = ("plan", "--demand", "20qps")
 MAKE = ("trace", "make", "burst", "--families", "a", "--rate=1qps", "--peak=2qps")
@@ -196,6 +198,51 @@ def test_settings_that_make_no_sense_are_refused(tiny: Tiny, text: str, problem:
     (tiny.root / "proteus.toml").write_text(text)
     assert problem in proteus(*PLAN, "-w", tiny.root).refused()
     assert not tiny.place.plans_dir.exists()
+
+
+# --- renamed options
+
+
+RENAMED = [(command, old, new) for command, names in RENAMED_OPTIONS.items() for old, new in names.items()]
+ARGUMENTS = {"serve": ("plan", "--port", "0")}
+
+
+@pytest.mark.parametrize(("command", "old", "new"), RENAMED)
+@pytest.mark.parametrize("separator", ["=", " "])
+def test_an_old_option_errs_with_the_new_one_as_its_hint(
+    tiny: Tiny, command: str, old: str, new: str, separator: str
+) -> None:
+    given = f"{flag(old)}{separator}1".split(" ")
+    ended = proteus(command, *ARGUMENTS[command], *given, "-w", tiny.root)
+    assert ended.refused() == f"`{flag(old)}` was renamed."
+    assert ended.stderr.endswith(f"hint: write `{flag(new)}`\n")
+
+
+@pytest.mark.parametrize(("command", "old", "new"), RENAMED)
+def test_an_old_key_in_the_settings_errs_with_the_new_one_as_its_hint(
+    tiny: Tiny, command: str, old: str, new: str
+) -> None:
+    settings(tiny, f"[{command}]\n{old} = '1'\n")
+    ended = proteus(command, *ARGUMENTS[command], "-w", tiny.root)
+    assert ended.refused() == f"`{old}` in [{command}] of `{tiny.root / 'proteus.toml'}` was renamed."
+    assert ended.stderr.endswith(f"hint: write `{new}`\n")
+
+
+def test_an_old_environment_variable_errs_with_the_new_one_as_its_hint(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROTEUS_LANES", "process")
+    ended = proteus("serve", "plan", "--port", "0", "-w", tiny.root)
+    assert ended.refused() == "`PROTEUS_LANES` was renamed."
+    assert ended.stderr.endswith("hint: write `PROTEUS_EXECUTOR`\n")
+    assert proteus("serve", "--help").code == 0
+
+
+@pytest.mark.parametrize(("command", "old", "new"), RENAMED)
+def test_a_new_name_is_an_option_and_an_old_one_is_none(command: str, old: str, new: str) -> None:
+    text = proteus_process(command, "--help").stdout
+    assert flag(new) in text
+    assert flag(old) not in text
 
 
 def test_a_number_in_the_settings_that_is_none_is_refused_by_the_option(tiny: Tiny) -> None:

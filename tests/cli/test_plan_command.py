@@ -12,11 +12,11 @@ import pytest
 from command_line import Ended, proteus
 from tiny import Tiny, add_plan
 
-from proteus_cli.cli.planning import planner_for
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.frontier import FrontierPoint
 from proteus_cli.domain.plan import Plan
 from proteus_cli.planning.explain import Explanation
+from proteus_cli.planning.from_workspace import planner_for
 from proteus_cli.store import Workspace, read_json
 
 CSV = """device_type,family,variant,accuracy,batch,latency_ms,power_w,memory_bytes,device_memory_bytes

@@ -9,15 +9,15 @@ from proteus_cli.control.decision import IDLE, Hosted, Launch, WaitUntil
 from proteus_cli.control.in_flight import InFlightBatches
 from proteus_cli.control.policies import Policy
 
-RUNWAY_S = 0.005
+DISPATCH_AHEAD_S = 0.005
 POLICY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None, admits="all")
 A = hosted("cpu0", "a", latency_s={1: 0.010, 4: 0.016}, max_batch=4, capacity_qps=250.0)
 SHORT = hosted("cpu0", "a", latency_s={1: 0.001, 4: 0.002}, max_batch=4, capacity_qps=2000.0)
 B = hosted("cpu0", "b", latency_s={1: 0.010, 4: 0.016}, max_batch=4, capacity_qps=250.0)
 
 
-def controller_of(*hosts: Hosted, slots: int = 1, runway_s: float = RUNWAY_S) -> Controller:
-    controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": slots}, POLICY, runway_s=runway_s)
+def controller_of(*hosts: Hosted, slots: int = 1, dispatch_ahead_s: float = DISPATCH_AHEAD_S) -> Controller:
+    controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": slots}, POLICY, dispatch_ahead_s=dispatch_ahead_s)
     plan = make_plan(
         *(make_placement(host.device, host.family, host.variant) for host in hosts),
         demand_qps={"a": 100.0, "b": 100.0},
@@ -119,9 +119,9 @@ def test_whoever_is_more_urgent_is_not_overtaken_by_a_full_batch() -> None:
     assert launched(controller, 0.021).hosted is A
 
 
-@pytest.mark.parametrize(("slots", "runway_s"), [(1, 0.0), (2, RUNWAY_S)])
-def test_without_a_runway_or_with_several_slots_nothing_is_launched_ahead(slots: int, runway_s: float) -> None:
-    controller = controller_of(SHORT, slots=slots, runway_s=runway_s)
+@pytest.mark.parametrize(("slots", "dispatch_ahead_s"), [(1, 0.0), (2, DISPATCH_AHEAD_S)])
+def test_without_a_runway_or_with_several_slots_nothing_is_launched_ahead(slots: int, dispatch_ahead_s: float) -> None:
+    controller = controller_of(SHORT, slots=slots, dispatch_ahead_s=dispatch_ahead_s)
     offer(controller, range(40))
     assert not any(launched(controller, 0.0).is_ahead for _ in range(slots))
     assert controller.decide("cpu0", 0.0) == IDLE
@@ -131,21 +131,21 @@ def test_a_device_that_is_lost_gives_back_what_stood_in_line() -> None:
     controller = controller_of(SHORT)
     offer(controller, range(12))
     launches = [launched(controller, 0.0) for _ in range(3)]
-    assert controller.lost("cpu0", launches) == ()
+    assert controller.device_lost("cpu0", launches) == ()
     assert controller.waiting == 12
     assert controller.decide("cpu0", 0.0) == IDLE
-    controller.returned("cpu0")
+    controller.device_recovered("cpu0")
     controller.adopt(controller.plan, [SHORT], 1.0)
     assert controller.decide("cpu0", 0.0) != IDLE
 
 
 def test_what_takes_longer_than_it_should_is_taken_to_end_any_moment() -> None:
-    flight = InFlightBatches()
-    assert flight.until_s(3.0) == 3.0
-    flight.add(0.5, 1.0)
-    flight.add(0.25, 1.5)
-    assert flight.until_s(1.1) == near(1.75)
-    assert flight.until_s(9.0) == near(9.25)
-    flight.ended()
-    assert flight.until_s(9.0) == near(9.25)
-    assert flight.until_s(9.2) == near(9.25)
+    in_flight = InFlightBatches()
+    assert in_flight.until_s(3.0) == 3.0
+    in_flight.add(0.5, 1.0)
+    in_flight.add(0.25, 1.5)
+    assert in_flight.until_s(1.1) == near(1.75)
+    assert in_flight.until_s(9.0) == near(9.25)
+    in_flight.ended()
+    assert in_flight.until_s(9.0) == near(9.25)
+    assert in_flight.until_s(9.2) == near(9.25)

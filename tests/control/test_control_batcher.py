@@ -35,16 +35,16 @@ def singles(number: int) -> DeadlineQueue:
 
 
 def asked(
-    batcher: Batcher, queue: DeadlineQueue, host: Hosted, turns: int, now_s: float, pace: float = 1.0
+    batcher: Batcher, queue: DeadlineQueue, host: Hosted, quota: int, now_s: float, slowdown: float = 1.0
 ) -> Batching:
     """As a lane asks that has so many turns."""
     head = queue.peek()
     assert head is not None
-    return batcher.decide(head, min(queue.rows, turns), host, now_s, pace)
+    return batcher.decide(head, min(queue.rows, quota), host, now_s, slowdown)
 
 
-def decide(queue: DeadlineQueue, now_s: float, *, turns: int = 99, host: Hosted = HOST) -> Batching:
-    return asked(EXACT, queue, host, turns, now_s)
+def decide(queue: DeadlineQueue, now_s: float, *, quota: int = 99, host: Hosted = HOST) -> Batching:
+    return asked(EXACT, queue, host, quota, now_s)
 
 
 def test_a_full_batch_starts_at_once() -> None:
@@ -117,9 +117,9 @@ def test_the_most_urgent_request_sets_the_time() -> None:
 
 def test_a_variant_takes_no_more_than_its_turns() -> None:
     """Four wait, two turns: it holds as if two waited, until 100 − 30 ms, and then starts two."""
-    assert decide(singles(4), 0.0, turns=2) == Delay(until_s=near(0.070))
-    assert decide(singles(4), 0.0701, turns=2) == Start(2)
-    assert decide(singles(9), 0.0, turns=4) == Start(4)
+    assert decide(singles(4), 0.0, quota=2) == Delay(until_s=near(0.070))
+    assert decide(singles(4), 0.0701, quota=2) == Start(2)
+    assert decide(singles(9), 0.0, quota=4) == Start(4)
 
 
 def test_rows_count_not_requests() -> None:
@@ -137,7 +137,7 @@ def test_a_request_larger_than_a_batch_runs_alone() -> None:
 
 
 def test_a_request_of_more_rows_than_turns_is_not_cut() -> None:
-    assert decide(queue_of(make_request(rows=3)), 0.065, turns=1) == Start(3)
+    assert decide(queue_of(make_request(rows=3)), 0.065, quota=1) == Start(3)
 
 
 def test_a_batch_that_must_shrink_keeps_all_rows_of_the_most_urgent() -> None:
@@ -152,27 +152,27 @@ def test_a_variant_that_runs_one_at_a_time_never_waits() -> None:
 
 @given(
     waiting=st.integers(1, 12),
-    turns=st.integers(1, 12),
+    quota=st.integers(1, 12),
     now_s=st.floats(0, 0.12),
     row_s=st.floats(0.0001, 0.03),
     max_batch=st.integers(1, 8),
     margin_frac=st.sampled_from([0.0, 0.1, 0.5]),
 )
 def test_what_starts_is_in_time_and_what_waits_can_still_start(
-    waiting: int, turns: int, now_s: float, row_s: float, max_batch: int, margin_frac: float
+    waiting: int, quota: int, now_s: float, row_s: float, max_batch: int, margin_frac: float
 ) -> None:
     host = hosted(latency_s={1: row_s, 8: 8 * row_s}, max_batch=max_batch)
     batcher, queue = ProactiveBatcher(answer_frac=margin_frac / 2, margin_frac=margin_frac), singles(waiting)
     due_s, wanted_s = batcher.due_s(make_request()), batcher.wanted_s(make_request())
-    match asked(batcher, queue, host, turns, now_s):
+    match asked(batcher, queue, host, quota, now_s):
         case Start(rows=rows):
-            assert 1 <= rows <= min(waiting, turns, max_batch)
+            assert 1 <= rows <= min(waiting, quota, max_batch)
             assert now_s + host.latency(rows) <= due_s + 1e-12
         case Delay(until_s=until_s):
-            assert min(waiting, turns) < max_batch
+            assert min(waiting, quota) < max_batch
             assert until_s > now_s
-            assert until_s + host.latency(min(waiting, turns) + 1) == pytest.approx(wanted_s)
-            assert asked(batcher, queue, host, turns, until_s) == Start(min(waiting, turns))
+            assert until_s + host.latency(min(waiting, quota) + 1) == pytest.approx(wanted_s)
+            assert asked(batcher, queue, host, quota, until_s) == Start(min(waiting, quota))
         case verdict:
             assert verdict is CANNOT_MEET_DEADLINE
             assert now_s + host.latency(1) > due_s - 1e-12
@@ -185,7 +185,7 @@ def test_nobody_waits_for_company_past_the_slo_however_late_the_deadline() -> No
     """
     host = hosted(latency_s={1: 0.010, 4: 0.016}, max_batch=4)
     batcher, queue = ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), DeadlineQueue()
-    queue.push(Request(0, "a", 0.0, 10.0, patience_s=0.1))
+    queue.push(Request(0, "a", 0.0, 10.0, slo_s=0.1))
     assert asked(batcher, queue, host, 1, 0.0) == Delay(until_s=near(0.088))
     assert asked(batcher, queue, host, 1, 0.5) == Start(rows=1)
     assert asked(batcher, queue, host, 1, 9.995) == CANNOT_MEET_DEADLINE
@@ -194,21 +194,21 @@ def test_nobody_waits_for_company_past_the_slo_however_late_the_deadline() -> No
 # --- greedy and static
 
 
-def greedy(queue: DeadlineQueue, now_s: float, *, turns: int = 99, pace: float = 1.0) -> Batching:
-    return asked(GreedyBatcher(answer_frac=0.0), queue, HOST, turns, now_s, pace)
+def greedy(queue: DeadlineQueue, now_s: float, *, quota: int = 99, slowdown: float = 1.0) -> Batching:
+    return asked(GreedyBatcher(answer_frac=0.0), queue, HOST, quota, now_s, slowdown)
 
 
 def test_greedy_takes_at_once_what_waits() -> None:
     assert [greedy(singles(n), 0.0) for n in (1, 3, 4, 9)] == [Start(1), Start(3), Start(4), Start(4)]
-    assert greedy(singles(9), 0.0, turns=2) == Start(2)
+    assert greedy(singles(9), 0.0, quota=2) == Start(2)
 
 
 def test_greedy_takes_no_more_than_the_most_urgent_has_time_for() -> None:
     """With 35 ms left 3 rows of 10 ms fit, with 9 ms none. At twice the profiled times 35 ms are enough for one."""
     assert greedy(singles(4), 0.065) == Start(3)
     assert greedy(singles(4), 0.091) is CANNOT_MEET_DEADLINE
-    assert greedy(singles(4), 0.065, pace=2.0) == Start(1)
-    assert greedy(singles(4), 0.081, pace=2.0) is CANNOT_MEET_DEADLINE
+    assert greedy(singles(4), 0.065, slowdown=2.0) == Start(1)
+    assert greedy(singles(4), 0.081, slowdown=2.0) is CANNOT_MEET_DEADLINE
 
 
 def test_greedy_cuts_no_request() -> None:
@@ -226,9 +226,9 @@ def test_greedy_keeps_a_fiftieth_for_the_way_home() -> None:
 
 
 def static(
-    rows: int, queue: DeadlineQueue, now_s: float, *, turns: int = 99, pace: float = 1.0, host: Hosted = HOST
+    rows: int, queue: DeadlineQueue, now_s: float, *, quota: int = 99, slowdown: float = 1.0, host: Hosted = HOST
 ) -> Batching:
-    return asked(StaticBatcher(answer_frac=0.0, rows=rows), queue, host, turns, now_s, pace)
+    return asked(StaticBatcher(answer_frac=0.0, rows=rows), queue, host, quota, now_s, slowdown)
 
 
 def test_static_starts_just_so_many_once_they_wait() -> None:
@@ -241,7 +241,7 @@ def test_static_waits_until_the_most_urgent_must_start_with_a_full_batch() -> No
     """Three rows take 30 ms: two wait until 70 ms and then start as they are. At twice the times until 40 ms."""
     assert static(3, singles(2), 0.0) == Delay(until_s=near(0.070))
     assert static(3, singles(2), 0.0701) == Start(2)
-    assert static(3, singles(2), 0.0, pace=2.0) == Delay(until_s=near(0.040))
+    assert static(3, singles(2), 0.0, slowdown=2.0) == Delay(until_s=near(0.040))
 
 
 def test_static_asks_for_no_more_than_the_variant_takes() -> None:
@@ -254,7 +254,7 @@ def test_static_shrinks_and_gives_up_like_the_others() -> None:
     """25 ms left: two of three rows; 9 ms: none."""
     assert static(3, singles(3), 0.075) == Start(2)
     assert static(3, singles(3), 0.091) is CANNOT_MEET_DEADLINE
-    assert static(3, singles(9), 0.0, turns=2) == Delay(until_s=near(0.070))
+    assert static(3, singles(9), 0.0, quota=2) == Delay(until_s=near(0.070))
     assert static(1, queue_of(make_request(rows=3)), 0.0) == Start(3)
 
 

@@ -120,7 +120,7 @@ def test_a_queue_is_a_sorted_list(moves: list[tuple[str, float, int]]) -> None:
 HOSTS = [hosted(f"cpu{n}", latency_s={1: 0.01}, weight=weight) for n, weight in enumerate((1.0, 2.0, 0.0))]
 LINE_MOVES = st.lists(
     st.tuples(
-        st.sampled_from(["push", "push", "push", "take", "give_up", "remove", "rehost"]),
+        st.sampled_from(["push", "push", "push", "take", "pop_head", "remove", "rehost"]),
         st.sampled_from([0, 0, 1, 3, 99]),
         st.integers(1, 6),
     ),
@@ -135,59 +135,59 @@ LINE_MOVES = st.lists(
 def test_a_line_has_as_many_turns_as_rows_and_each_request_leaves_once(
     moves: list[tuple[str, int, int]], new: type[SharedQueue]
 ) -> None:
-    line: FamilyQueue = new()
-    line.rehost(HOSTS)
+    queue: FamilyQueue = new()
+    queue.rehost(HOSTS)
     left, known = Counter[int](), list[Request]()
     for move, priority, number in moves:
-        host = line.hosts[number % len(line.hosts)] if line.hosts else None
+        host = queue.hosts[number % len(queue.hosts)] if queue.hosts else None
         match move:
             case "push" if host:
                 request = Request(len(known), "a", 0.0, number / 10, number, priority=priority)
                 known.append(request)
-                line.open(request.level)
-                line.push(request)
-            case "take" | "give_up" if host:
-                left.update(_removed(line, host, number if move == "take" else 0))
+                queue.open(request.level)
+                queue.push(request)
+            case "take" | "pop_head" if host:
+                left.update(_removed(queue, host, number if move == "take" else 0))
             case "remove" if known:
                 request = known[number * 7 % len(known)]
                 waited = not left[request.id]
-                assert line.remove(request) is waited
+                assert queue.remove(request) is waited
                 left[request.id] = 1
             case "rehost":
-                left.update(request.id for request in line.rehost(HOSTS[: number % 4]))
-        _agrees(line, [request for request in known if not left[request.id]])
+                left.update(request.id for request in queue.rehost(HOSTS[: number % 4]))
+        _agrees(queue, [request for request in known if not left[request.id]])
     assert max(left.values(), default=0) <= 1
 
 
-def _removed(line: FamilyQueue, host: Hosted, max_rows: int) -> list[int]:
+def _removed(family_queue: FamilyQueue, host: Hosted, max_rows: int) -> list[int]:
     """What a host takes of each level, or gives up where it may have no rows."""
     removed = []
-    for level, queue in line.queues_of(host).items():
+    for level, queue in family_queue.queues_of(host).items():
         if len(queue) and max_rows:
-            taken, rows = line.take(host, max_rows, level)
+            taken, rows = family_queue.take(host, max_rows, level)
             assert rows == sum(request.rows for request in taken)
             removed += [request.id for request in taken]
         elif len(queue):
-            removed.append(line.give_up(host, level).id)
+            removed.append(family_queue.pop_head(host, level).id)
     return removed
 
 
-def _agrees(line: FamilyQueue, waiting: Sequence[Request]) -> None:
-    turns = [line.turns_of(host) for host in line.hosts] or [0]
-    assert sum(turns) == sum(request.rows for request in waiting)
-    assert min(turns) >= 0
-    assert len(line) == len(waiting)
-    assert {request.id for request in line} == {request.id for request in waiting}
+def _agrees(queue: FamilyQueue, waiting: Sequence[Request]) -> None:
+    quota = [queue.quota_of(host) for host in queue.hosts] or [0]
+    assert sum(quota) == sum(request.rows for request in waiting)
+    assert min(quota) >= 0
+    assert len(queue) == len(waiting)
+    assert {request.id for request in queue} == {request.id for request in waiting}
     for level in (1, 2, 3, 8):
-        assert line.rows_up_to(level) == sum(request.rows for request in waiting if request.level <= level)
+        assert queue.rows_up_to(level) == sum(request.rows for request in waiting if request.level <= level)
 
 
 def test_a_host_is_told_by_identity() -> None:
     """Two variants may look the same; turns are one's own."""
-    line, twin = SharedQueue(), hosted("cpu0", latency_s={1: 0.01}, weight=1.0)
-    line.rehost([HOSTS[0], twin])
-    line.push(make_request())
-    assert sorted([line.turns_of(HOSTS[0]), line.turns_of(twin)]) == [0, 1]
+    queue, twin = SharedQueue(), hosted("cpu0", latency_s={1: 0.01}, weight=1.0)
+    queue.rehost([HOSTS[0], twin])
+    queue.push(make_request())
+    assert sorted([queue.quota_of(HOSTS[0]), queue.quota_of(twin)]) == [0, 1]
 
 
 def test_equal_deadlines_are_found_among_many() -> None:

@@ -265,18 +265,18 @@ def test_what_is_refused_or_given_up_is_counted_as_turned_away() -> None:
     controller = controller_of(FAST)
     refused = sum(isinstance(controller.offer(make_request(number), 0.0), Refused) for number in range(50))
     assert 0 < refused < 50
-    assert controller.demand.turned_away_qps("a", 0.5, 0.0) == near(refused / 0.5)
+    assert controller.demand.shed_qps("a", 0.5, 0.0) == near(refused / 0.5)
     while isinstance(dropped := controller.decide("cpu0", 0.2), Drop):
         refused += len(dropped.requests)
     assert refused == 50
-    assert controller.demand.turned_away_qps("a", 0.5, 0.2) == near(100.0)
-    assert controller.demand.turned_away_qps("b", 0.5, 0.2) == 0.0
-    assert controller.demand.turned_away_qps("a", 0.5, 0.9) == 0.0
+    assert controller.demand.shed_qps("a", 0.5, 0.2) == near(100.0)
+    assert controller.demand.shed_qps("b", 0.5, 0.2) == 0.0
+    assert controller.demand.shed_qps("a", 0.5, 0.9) == 0.0
 
 
 def test_a_policy_with_a_rule_asks_for_a_plan_of_what_it_saw() -> None:
     """1000 qps for a second, where the plan carries 250: by one deviation, that proves 1000 − √1000."""
-    controller = controller_of(FAST, policy=Policy("test", "all", ProactiveBatcher(), ReplanRule(room_sigmas=0.0)))
+    controller = controller_of(FAST, policy=Policy("test", "all", ProactiveBatcher(), ReplanRule(margin_sigmas=0.0)))
     for number in range(1000):
         controller.offer(make_request(number, at_s=number / 1000), number / 1000)
     wanted = controller.replan(1.01)

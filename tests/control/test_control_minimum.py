@@ -75,7 +75,7 @@ def test_who_asks_for_no_more_than_the_least_accurate_waits_with_all_others() ->
     controller.offer(asking(0, 0.8), 0.0)
     controller.offer(asking(1, 0.0), 0.0)
     controller.offer(asking(2, 0.3), 0.0)
-    assert [len(desk.line) for desk in controller._families["a"].desks] == [3]
+    assert [len(tier.queue) for tier in controller._families["a"].tiers] == [3]
 
 
 def test_a_lane_takes_first_what_is_most_urgent_of_all_that_it_may() -> None:
@@ -141,13 +141,13 @@ def test_a_lost_device_s_requests_wait_for_who_is_accurate_enough_or_for_nobody(
     controller.offer(asking(0, 0.95), 0.0)
     launch = controller.decide("cpu1", 0.0)
     assert isinstance(launch, Launch)
-    assert controller.lost("cpu1", [launch]) == ()
+    assert controller.device_lost("cpu1", [launch]) == ()
     assert controller.decide("cpu0", 0.0) == IDLE
     launch = controller.decide("cpu2", 0.0)
     assert ids(launch) == [0]
     assert adopted(controller, ROUGH) == ()
     assert isinstance(launch, Launch)
-    assert controller.lost("cpu2", [launch]) == launch.requests
+    assert controller.device_lost("cpu2", [launch]) == launch.requests
 
 
 @pytest.mark.parametrize("minimum", [0.0, 0.95])

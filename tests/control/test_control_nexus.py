@@ -12,10 +12,10 @@ from proteus_cli.domain.request import Request
 HOST = hosted(latency_s={1: 0.010, 4: 0.040}, max_batch=4)  # 10 ms a row
 
 
-def decide(*requests: Request, now_s: float = 0.0, turns: int = 99, pace: float = 1.0) -> Batching:
+def decide(*requests: Request, now_s: float = 0.0, quota: int = 99, slowdown: float = 1.0) -> Batching:
     """The first is the most urgent."""
-    waiting = min(sum(request.rows for request in requests), turns)
-    return NexusBatcher().decide(requests[0], waiting, HOST, now_s, pace)
+    waiting = min(sum(request.rows for request in requests), quota)
+    return NexusBatcher().decide(requests[0], waiting, HOST, now_s, slowdown)
 
 
 def due(*deadlines_s: float) -> list[Request]:
@@ -26,7 +26,7 @@ def test_what_waits_starts_at_once_up_to_the_planned_size() -> None:
     assert decide(*due(0.1)) == Start(1)
     assert decide(*due(*[0.1] * 3)) == Start(3)
     assert decide(*due(*[0.1] * 9)) == Start(4)
-    assert decide(*due(*[0.1] * 9), turns=2) == Start(2)
+    assert decide(*due(*[0.1] * 9), quota=2) == Start(2)
 
 
 def test_who_has_no_time_for_the_whole_window_is_given_up_though_it_could_be_in_time_alone() -> None:
@@ -43,8 +43,8 @@ def test_where_fewer_wait_the_window_is_what_waits() -> None:
 
 def test_a_slower_device_needs_a_larger_window_of_time() -> None:
     """Four at twice the profiled times take 80 ms."""
-    assert decide(*due(*[0.09] * 4), pace=2.0) == Start(4)
-    assert decide(*due(*[0.07] * 4), pace=2.0) is CANNOT_MEET_DEADLINE
+    assert decide(*due(*[0.09] * 4), slowdown=2.0) == Start(4)
+    assert decide(*due(*[0.07] * 4), slowdown=2.0) is CANNOT_MEET_DEADLINE
 
 
 def test_a_large_request_is_its_own_window() -> None:

@@ -117,7 +117,7 @@ def test_a_change_of_plan_keeps_what_waits_at_each_level_and_forgets_levels_that
     assert controller.adopt(plan, [FAST], 0.0) == ()
     assert launched(controller, "cpu0", 0.0) == [1, 0, 2]
     controller.adopt(plan, [FAST], 0.0)
-    assert controller._families["a"].whole.line.levels == (USUAL_LEVEL,)
+    assert controller._families["a"].whole.queue.levels == (USUAL_LEVEL,)
     assert controller.decide("cpu0", 0.0) == IDLE
 
 

@@ -9,7 +9,7 @@ from proteus_cli.control.demand import DemandEstimator
 from proteus_cli.control.replanning import PeriodicRule, ReplanContext, ReplanRequest, ReplanRule, TimedRule
 from proteus_cli.domain.plan import Plan
 
-RULE = ReplanRule(room_sigmas=0.0)
+RULE = ReplanRule(margin_sigmas=0.0)
 
 
 def plan_for(demand_qps: float, *, capacity_qps: float | None = None, **others_qps: float) -> Plan:
@@ -42,21 +42,22 @@ def poisson(qps: float, length_s: float, seed: int) -> list[float]:
     return [float(at_s) for at_s in np.cumsum(gaps_s)]
 
 
-def situation(
+def context(
     plan: Plan,
     demand: DemandEstimator,
     now_s: float,
     *,
     since_s: float = 0.0,
-    pace: float = 1.0,
-    slowest: float | None = None,
-    room: float = 1.0,
+    slowdown: float = 1.0,
+    max_slowdown: float | None = None,
+    margin: float = 1.0,
 ) -> ReplanContext:
     """Serving since 0 s; of all families the same."""
-    paces, slow, part = (
-        dict.fromkeys(demand.families, each) for each in (pace, pace if slowest is None else slowest, room)
+    slowdowns, slow, part = (
+        dict.fromkeys(demand.families, each)
+        for each in (slowdown, slowdown if max_slowdown is None else max_slowdown, margin)
     )
-    return ReplanContext(plan, demand, paces, slow, part, now_s, 0.0, since_s)
+    return ReplanContext(plan, demand, slowdowns, slow, part, now_s, 0.0, since_s)
 
 
 def asked(
@@ -66,10 +67,10 @@ def asked(
     until_s: float,
     since_s: float = 0.0,
     rule: ReplanRule = RULE,
-    pace: float = 1.0,
-    slowest: float | None = None,
-    room: float = 1.0,
-    turned_away: Sequence[float] = (),
+    slowdown: float = 1.0,
+    max_slowdown: float | None = None,
+    margin: float = 1.0,
+    shed: Sequence[float] = (),
 ) -> list[tuple[float, ReplanRequest]]:
     """What the rule says each 0.2 s, with the plan left as it is; one query of `a` is ``turned_away`` at each time."""
     demand, wanted, coming = DemandEstimator(dict.fromkeys(plan.demand_qps, 0.1)), [], list(reversed(arrivals))
@@ -77,9 +78,9 @@ def asked(
         now_s = tick * rule.every_s + 0.01  # past the edge of a bucket, whatever the rounding
         while coming and coming[-1] <= now_s:
             demand.arrived("a", 1, coming.pop())
-        for _ in filter(lambda at_s: now_s - rule.every_s < at_s <= now_s, turned_away):
-            demand.turned_away("a", 1, now_s)
-        now = situation(plan, demand, now_s, since_s=since_s, pace=pace, slowest=slowest, room=room)
+        for _ in filter(lambda at_s: now_s - rule.every_s < at_s <= now_s, shed):
+            demand.shed("a", 1, now_s)
+        now = context(plan, demand, now_s, since_s=since_s, slowdown=slowdown, max_slowdown=max_slowdown, margin=margin)
         decided = rule.decide(now)
         if decided is not None:
             wanted.append((now_s, decided))
@@ -114,18 +115,18 @@ def test_where_queries_are_turned_away_less_of_a_proof_is_enough() -> None:
     """
     load = evenly((100.0, 6.0), (130.0, 6.0))
     assert asked(plan_for(100.0), load, until_s=12.0) == []
-    wanted = asked(plan_for(100.0), load, until_s=12.0, turned_away=[8.5])
+    wanted = asked(plan_for(100.0), load, until_s=12.0, shed=[8.5])
     assert [at_s for at_s, _ in wanted] == [pytest.approx(at_s) for at_s in (8.61, 8.81, 9.01)]
-    assert asked(plan_for(100.0), evenly((100.0, 10.0)), until_s=10.0, turned_away=[8.5]) == []
+    assert asked(plan_for(100.0), evenly((100.0, 10.0)), until_s=10.0, shed=[8.5]) == []
 
 
 def test_families_that_share_devices_are_planned_with_less_room() -> None:
     """100 qps and half of √1,000 = 31.6 are 116, which a plan for 110 with a tenth more carries; 132 it doesn't."""
     rule, load = ReplanRule(sigmas=0.0), evenly((100.0, 3.0))
-    assert asked(plan_for(110.0), load, until_s=3.0, rule=rule, room=0.5) == []
+    assert asked(plan_for(110.0), load, until_s=3.0, rule=rule, margin=0.5) == []
     wanted = asked(plan_for(110.0), load, until_s=3.0, rule=rule)
     assert wanted[-1][1].demand_qps == {"a": pytest.approx(131.6, rel=0.02)}
-    (_, last) = asked(plan_for(50.0), load, until_s=3.0, rule=rule, room=0.5)[-1]
+    (_, last) = asked(plan_for(50.0), load, until_s=3.0, rule=rule, margin=0.5)[-1]
     assert last.demand_qps == {"a": pytest.approx(115.8, rel=0.02)}
 
 
@@ -218,7 +219,7 @@ def test_a_device_slower_than_profiled_carries_less() -> None:
     plan = plan_for(2400.0)
     arrivals = evenly((2000.0, 10.0))
     assert asked(plan, arrivals, until_s=4.0) == []
-    wanted = asked(plan, arrivals, until_s=4.0, pace=1.5)
+    wanted = asked(plan, arrivals, until_s=4.0, slowdown=1.5)
     assert wanted
     assert wanted[-1][1].demand_qps == {"a": pytest.approx(3000.0, rel=0.02)}
     assert "1.5 × the profiled times" in wanted[-1][1].reason
@@ -238,12 +239,12 @@ PERIODIC = PeriodicRule()
 
 
 def periodic(
-    plan: Plan, arrivals: Sequence[float], *, now_s: float, since_s: float = 0.0, pace: float = 1.0
+    plan: Plan, arrivals: Sequence[float], *, now_s: float, since_s: float = 0.0, slowdown: float = 1.0
 ) -> ReplanRequest | None:
     demand = DemandEstimator(dict.fromkeys(plan.demand_qps, 0.1))
     for at_s in arrivals:
         demand.arrived("a", 1, at_s)
-    return PERIODIC.decide(situation(plan, demand, now_s, since_s=since_s, pace=pace))
+    return PERIODIC.decide(context(plan, demand, now_s, since_s=since_s, slowdown=slowdown))
 
 
 def test_every_thirty_seconds_it_plans_for_the_mean_of_the_last_ten() -> None:
@@ -288,7 +289,7 @@ def test_a_plan_that_can_not_carry_what_it_was_made_for_is_no_burst_again() -> N
 
 def test_it_knows_neither_floor_nor_pace() -> None:
     """The published system plans for what it sees: a family that is not asked for gets nothing."""
-    wanted = periodic(plan_for(100.0, b=50.0), evenly((10.0, 30.0)), now_s=30.01, pace=2.0)
+    wanted = periodic(plan_for(100.0, b=50.0), evenly((10.0, 30.0)), now_s=30.01, slowdown=2.0)
     assert wanted is not None
     assert wanted.demand_qps == {"a": pytest.approx(10.0), "b": 0.0}
 
@@ -298,7 +299,7 @@ def test_it_knows_neither_floor_nor_pace() -> None:
 
 def test_a_plan_has_room_for_what_comes_within_an_slo() -> None:
     """With an SLO of 100 ms, 40 qps: 40 + √(40/0.1) = 60; 4,000: 4,000 + √40,000 = 4,200. Nothing becomes the floor."""
-    first = ReplanRule().first({"a": 40.0, "b": 4000.0}, {"a": 0.1, "b": 0.1, "c": 0.1})
+    first = ReplanRule().initial_demand({"a": 40.0, "b": 4000.0}, {"a": 0.1, "b": 0.1, "c": 0.1})
     assert first == {"a": pytest.approx(60.0), "b": pytest.approx(4200.0), "c": 1.0}
 
 
@@ -317,7 +318,7 @@ def test_the_room_grows_with_the_scatter_that_was_measured() -> None:
         demand = DemandEstimator({"a": 0.1})
         for at_s in arrivals:
             demand.arrived("a", 1, at_s)
-        seen_qps = rule.needed(situation(plan_for(100.0), demand, 10.01))["a"] - room_qps
+        seen_qps = rule.target_demand(context(plan_for(100.0), demand, 10.01))["a"] - room_qps
         assert seen_qps == pytest.approx(100.0, rel=0.25)
 
 
@@ -347,7 +348,7 @@ MINUTES = 5
 
 def first_plan(qps: float, rule: ReplanRule) -> Plan:
     """For that mean, with the room that the rule gives, and not a query more."""
-    planned_qps = rule.first({"a": qps}, {"a": 0.1})["a"]
+    planned_qps = rule.initial_demand({"a": qps}, {"a": 0.1})["a"]
     return plan_for(planned_qps, capacity_qps=planned_qps * 1.2)
 
 
@@ -387,8 +388,8 @@ def test_where_devices_were_slow_lately_it_counts_on_that_before_it_asks_for_mor
     """50 qps of the 100 that were planned for are below low water; at twice the profiled times they are not."""
     calm = evenly((50.0, 10.0))
     assert asked(plan_for(100.0), calm, until_s=10.0) != []
-    assert asked(plan_for(100.0), calm, until_s=10.0, slowest=2.0) == []
-    (_, wanted), *_ = asked(plan_for(400.0), calm, until_s=10.0, slowest=2.0)
+    assert asked(plan_for(100.0), calm, until_s=10.0, max_slowdown=2.0) == []
+    (_, wanted), *_ = asked(plan_for(400.0), calm, until_s=10.0, max_slowdown=2.0)
     assert wanted.demand_qps["a"] == pytest.approx(100.0, rel=0.1)
 
 
@@ -401,9 +402,9 @@ def test_a_period_plans_so_often_and_at_no_other_time_with_the_rules_own_estimat
     for at_s in evenly((100.0, 9.0), (1000.0, 3.0)):
         demand.arrived("a", 1, at_s)
     plan = plan_for(100.0)
-    assert timed.decide(situation(plan, demand, 11.9, since_s=2.0)) is None, "burst or not"
-    wanted = timed.decide(situation(plan, demand, 12.0, since_s=2.0))
+    assert timed.decide(context(plan, demand, 11.9, since_s=2.0)) is None, "burst or not"
+    wanted = timed.decide(context(plan, demand, 12.0, since_s=2.0))
     assert wanted is not None
     assert wanted.reason == "10 s have passed"
-    assert wanted.demand_qps == rule.needed(situation(plan, demand, 12.0))
+    assert wanted.demand_qps == rule.target_demand(context(plan, demand, 12.0))
     assert timed.every_s == rule.every_s

@@ -40,9 +40,9 @@ def test_variants_of_a_family_count_by_how_much_they_are_asked() -> None:
 def test_only_direct_neighbours_count() -> None:
     """`a` and `b` share a device, `b` and `c` another: the bursts of `c` leave `a` alone."""
     hosts = [host("cpu0", "a", 100.0), host("cpu0", "b", 100.0), host("cpu1", "b", 100.0), host("cpu1", "c", 200.0)]
-    room = shared_margin(hosts, {"a": 100.0, "b": 200.0, "c": 200.0}, SLO_S)
-    assert room["a"] == near(math.hypot(1, 2**0.5) / (1 + 2**0.5))
-    assert room["b"] < room["a"]
+    margin = shared_margin(hosts, {"a": 100.0, "b": 200.0, "c": 200.0}, SLO_S)
+    assert margin["a"] == near(math.hypot(1, 2**0.5) / (1 + 2**0.5))
+    assert margin["b"] < margin["a"]
 
 
 @pytest.mark.parametrize("rows_s", [(0.004, 0.004), (0.001, 0.01), (0.002, 0.003, 0.008)])

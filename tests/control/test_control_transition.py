@@ -27,120 +27,120 @@ def test_a_device_that_hosts_nothing_starts_at_once() -> None:
 def test_who_has_all_it_should_has_nothing_to_load() -> None:
     """Also where it should have less, or nothing, or is loading already."""
     both = DeviceRollout((host("a"), host("b")), (host("b"),))
-    stations = {
+    rollouts = {
         "d0": stays(host("a")),
         "d1": both,
         "d2": on_the_way(host("a"), None),
         "d3": on_the_way(host("a"), host("b"), is_loading=True),
     }
-    assert next_to_load(stations, {"a": 1.0, "b": 1.0}) == []
+    assert next_to_load(rollouts, {"a": 1.0, "b": 1.0}) == []
 
 
 def test_a_device_leaves_only_where_the_others_carry_its_demand() -> None:
     """Two of 100 qps serve `a`. Of 100 qps one may go to `b`; of 101 none may, and as `b` waits for nobody else, the
     deadlock lets one go.
     """
-    stations = {"d0": on_the_way(host("a"), host("b")), "d1": stays(host("a")), "d2": stays(host("b"))}
-    assert next_to_load(stations, {"a": 100.0, "b": 150.0}) == ["d0"]
-    stations["d3"] = on_the_way(None, host("b"), is_loading=True)
-    assert next_to_load(stations, {"a": 100.0, "b": 150.0}) == ["d0"]
-    assert next_to_load(stations, {"a": 101.0, "b": 150.0}) == []
+    rollouts = {"d0": on_the_way(host("a"), host("b")), "d1": stays(host("a")), "d2": stays(host("b"))}
+    assert next_to_load(rollouts, {"a": 100.0, "b": 150.0}) == ["d0"]
+    rollouts["d3"] = on_the_way(None, host("b"), is_loading=True)
+    assert next_to_load(rollouts, {"a": 100.0, "b": 150.0}) == ["d0"]
+    assert next_to_load(rollouts, {"a": 101.0, "b": 150.0}) == []
 
 
 def test_what_one_device_takes_away_the_next_can_no_longer_count_on() -> None:
     """Three of 100 qps for 150: one may leave, which leaves 200; without another it would be 100."""
-    stations = {f"d{n}": on_the_way(host("a"), host("b")) for n in range(3)}
-    assert next_to_load(stations, {"a": 150.0, "b": 10.0}) == ["d0"]
-    assert next_to_load(stations, {"a": 100.0, "b": 10.0}) == ["d0", "d1"]
-    assert next_to_load(stations, {"a": 0.0, "b": 10.0}) == ["d0", "d1", "d2"]
+    rollouts = {f"d{n}": on_the_way(host("a"), host("b")) for n in range(3)}
+    assert next_to_load(rollouts, {"a": 150.0, "b": 10.0}) == ["d0"]
+    assert next_to_load(rollouts, {"a": 100.0, "b": 10.0}) == ["d0", "d1"]
+    assert next_to_load(rollouts, {"a": 0.0, "b": 10.0}) == ["d0", "d1", "d2"]
 
 
 def test_no_more_of_a_family_is_away_at_once_than_it_may_be() -> None:
     """Four of 100 qps, and nothing is asked for; one always may, or nothing would ever change."""
-    stations = {f"d{n}": on_the_way(host("a"), host("b")) for n in range(4)}
-    assert next_to_load(stations, {"a": 0.0}, 0.5) == ["d0", "d1"]
-    assert next_to_load(stations, {"a": 0.0}, 0.3) == ["d0"]
-    assert next_to_load(stations, {"a": 0.0}, 0.0) == ["d0"]
-    stations["d0"].is_loading = True
-    assert next_to_load(stations, {"a": 0.0}, 0.5) == ["d1"]
-    stations["d1"].is_loading = True
-    assert next_to_load(stations, {"a": 0.0}, 0.5) == []
+    rollouts = {f"d{n}": on_the_way(host("a"), host("b")) for n in range(4)}
+    assert next_to_load(rollouts, {"a": 0.0}, 0.5) == ["d0", "d1"]
+    assert next_to_load(rollouts, {"a": 0.0}, 0.3) == ["d0"]
+    assert next_to_load(rollouts, {"a": 0.0}, 0.0) == ["d0"]
+    rollouts["d0"].is_loading = True
+    assert next_to_load(rollouts, {"a": 0.0}, 0.5) == ["d1"]
+    rollouts["d1"].is_loading = True
+    assert next_to_load(rollouts, {"a": 0.0}, 0.5) == []
 
 
 def test_what_loads_serves_nothing_so_nobody_counts_on_it() -> None:
     """d1 will serve `a` again; until then d0 is all that `a` has."""
-    stations = {
+    rollouts = {
         "d0": on_the_way(host("a"), host("b")),
         "d1": on_the_way(host("b"), host("a"), is_loading=True),
         "d2": stays(host("b")),
     }
-    assert next_to_load(stations, {"a": 50.0, "b": 50.0}) == []
-    stations["d1"] = stays(host("a"))
-    assert next_to_load(stations, {"a": 50.0, "b": 50.0}) == ["d0"]
+    assert next_to_load(rollouts, {"a": 50.0, "b": 50.0}) == []
+    rollouts["d1"] = stays(host("a"))
+    assert next_to_load(rollouts, {"a": 50.0, "b": 50.0}) == ["d0"]
 
 
 def test_first_those_whose_family_has_the_least_of_what_it_needs() -> None:
     """`b` has 50 of 100 qps, `c` 20 of 100: of `a`'s two devices, of which one may go, that for `c` goes first."""
-    stations = {
+    rollouts = {
         "d0": on_the_way(host("a"), host("b")),
         "d1": on_the_way(host("a"), host("c")),
         "d2": stays(host("a")),
         "d3": stays(host("b", 50.0)),
         "d4": stays(host("c", 20.0)),
     }
-    assert next_to_load(stations, {"a": 150.0, "b": 100.0, "c": 100.0}) == ["d1"]
-    assert next_to_load(stations, {"a": 150.0, "b": 300.0, "c": 100.0}) == ["d0"]
+    assert next_to_load(rollouts, {"a": 150.0, "b": 100.0, "c": 100.0}) == ["d1"]
+    assert next_to_load(rollouts, {"a": 150.0, "b": 300.0, "c": 100.0}) == ["d0"]
 
 
 def test_where_all_wait_for_each_other_the_one_that_is_missed_least_goes() -> None:
     """Each device is the only one of its family. Without d0 `a` has nothing of its 90 qps; without d1 `b` has 30 of 40,
     from d2.
     """
-    stations = {
+    rollouts = {
         "d0": on_the_way(host("a"), host("b")),
         "d1": on_the_way(host("b"), host("a")),
         "d2": stays(host("b", 30.0)),
     }
-    assert next_to_load(stations, {"a": 90.0, "b": 40.0}) == ["d1"]
+    assert next_to_load(rollouts, {"a": 90.0, "b": 40.0}) == ["d1"]
 
 
 def test_nobody_is_let_go_for_that_while_another_still_loads() -> None:
     """What it loads may be what the others wait for."""
-    stations = {
+    rollouts = {
         "d0": on_the_way(host("a"), host("b")),
         "d1": on_the_way(host("b"), host("a")),
         "d2": on_the_way(None, host("b"), is_loading=True),
     }
-    assert next_to_load(stations, {"a": 90.0, "b": 40.0}) == []
+    assert next_to_load(rollouts, {"a": 90.0, "b": 40.0}) == []
 
 
 def test_another_variant_of_the_family_is_a_load_too() -> None:
-    stations = {"d0": on_the_way(host("a"), host("a", variant="l")), "d1": stays(host("a"))}
-    assert next_to_load(stations, {"a": 100.0}) == ["d0"]
-    assert next_to_load(stations | {"d2": DeviceRollout(is_loading=True)}, {"a": 101.0}) == []
+    rollouts = {"d0": on_the_way(host("a"), host("a", variant="l")), "d1": stays(host("a"))}
+    assert next_to_load(rollouts, {"a": 100.0}) == ["d0"]
+    assert next_to_load(rollouts | {"d2": DeviceRollout(is_loading=True)}, {"a": 101.0}) == []
 
 
 def test_the_more_is_missing_the_more_may_be_on_their_way() -> None:
     """Four of 100 qps, each to be replaced by a faster one. Of 800 qps half is missing, so half of the four may go; of
     500 a fifth is missing, and one of four is more than that: all wait for each other, and so one goes.
     """
-    stations = {f"d{n}": on_the_way(host("a"), host("a", 200.0, "l")) for n in range(4)}
-    assert next_to_load(stations, {"a": 800.0}) == ["d0", "d1"]
-    assert next_to_load(stations, {"a": 500.0}) == ["d0"]
-    stations["d0"].is_loading = True
-    assert next_to_load(stations, {"a": 800.0}) == ["d1"]
-    assert next_to_load(stations, {"a": 500.0}) == []
+    rollouts = {f"d{n}": on_the_way(host("a"), host("a", 200.0, "l")) for n in range(4)}
+    assert next_to_load(rollouts, {"a": 800.0}) == ["d0", "d1"]
+    assert next_to_load(rollouts, {"a": 500.0}) == ["d0"]
+    rollouts["d0"].is_loading = True
+    assert next_to_load(rollouts, {"a": 800.0}) == ["d1"]
+    assert next_to_load(rollouts, {"a": 500.0}) == []
 
 
 def test_a_device_of_several_variants_is_missed_by_the_worst_off_of_its_families() -> None:
     """Others carry all of `a`, but nothing of `b`."""
-    stations = {
+    rollouts = {
         "d0": DeviceRollout((host("a"), host("b")), (host("c"),)),
         "d1": stays(host("a")),
         "d2": DeviceRollout(is_loading=True),
     }
-    assert next_to_load(stations, {"a": 100.0, "b": 1.0, "c": 1.0}) == []
-    assert next_to_load(stations, {"a": 100.0, "b": 0.0, "c": 1.0}) == ["d0"]
+    assert next_to_load(rollouts, {"a": 100.0, "b": 1.0, "c": 1.0}) == []
+    assert next_to_load(rollouts, {"a": 100.0, "b": 0.0, "c": 1.0}) == ["d0"]
 
 
 def test_queries_are_for_what_comes_while_it_loads_and_for_what_is_there_before() -> None:
@@ -163,28 +163,28 @@ HOSTS = st.sampled_from([None, host("a"), host("b", 50.0), host("b", 150.0, "l")
 def test_step_by_step_all_get_there_and_no_family_that_had_enough_falls_below_unless_all_wait(
     pairs: list[tuple[Hosted | None, Hosted | None]], demand_qps: dict[str, float]
 ) -> None:
-    stations = {f"d{n}": on_the_way(now, wanted) for n, (now, wanted) in enumerate(pairs)}
-    for _ in range(len(stations)):
-        before = carried_qps(stations)
-        starting = next_to_load(stations, demand_qps)
+    rollouts = {f"d{n}": on_the_way(now, wanted) for n, (now, wanted) in enumerate(pairs)}
+    for _ in range(len(rollouts)):
+        before = carried_qps(rollouts)
+        starting = next_to_load(rollouts, demand_qps)
         if not starting:
             break
         for device in starting:
-            stations[device].is_loading = True
+            rollouts[device].is_loading = True
         if len(starting) > 1:  # a single one may be what a deadlock lets go
-            after = carried_qps(stations)
+            after = carried_qps(rollouts)
             for family, asked_qps in demand_qps.items():
                 # What doesn't suffice may fall by as large a part as is missing.
                 min_qps = asked_qps if before[family] >= asked_qps else before[family] ** 2 / asked_qps
                 assert after[family] >= min_qps - 1e-9
         for device in starting:
-            stations[device] = DeviceRollout(stations[device].next, stations[device].next)
-    assert all(station.is_there for station in stations.values())
+            rollouts[device] = DeviceRollout(rollouts[device].next, rollouts[device].next)
+    assert all(rollout.is_there for rollout in rollouts.values())
 
 
-def carried_qps(stations: dict[str, DeviceRollout]) -> dict[str, float]:
+def carried_qps(rollouts: dict[str, DeviceRollout]) -> dict[str, float]:
     there = dict.fromkeys("abc", 0.0)
-    for station in stations.values():
-        for each in station.hosted if not station.is_loading else ():
+    for rollout in rollouts.values():
+        for each in rollout.hosted if not rollout.is_loading else ():
             there[each.family] += each.capacity_qps
     return there

@@ -158,11 +158,11 @@ def test_a_plan_is_rated_by_what_its_hosts_can_take_now() -> None:
 
 def test_pace_counts_from_the_corrected_profile_on() -> None:
     """What moves into the profile leaves the pace, so that it isn't counted twice."""
-    pace = SlowdownEstimator()
+    slowdown = SlowdownEstimator()
     for _ in range(500):
-        pace.ran(took_s=0.03, profiled_s=0.02)
-    assert pace.factor == pytest.approx(1.5, rel=1e-3)
-    pace.rebase(1.5)
-    assert pace.factor == pytest.approx(1.0, rel=1e-3)
-    pace.ran(took_s=0.03, profiled_s=0.03)
-    assert pace.factor == pytest.approx(1.0, rel=1e-3)
+        slowdown.ran(took_s=0.03, profiled_s=0.02)
+    assert slowdown.factor == pytest.approx(1.5, rel=1e-3)
+    slowdown.rebase(1.5)
+    assert slowdown.factor == pytest.approx(1.0, rel=1e-3)
+    slowdown.ran(took_s=0.03, profiled_s=0.03)
+    assert slowdown.factor == pytest.approx(1.0, rel=1e-3)

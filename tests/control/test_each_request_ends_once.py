@@ -67,16 +67,16 @@ class Driver:
 
     controller: Controller
     slots: dict[str, int]
-    pace: Callable[[], float]
+    slowdown: Callable[[], float]
     measured: bool = False
-    runway_s: float = 0.0
+    dispatch_ahead_s: float = 0.0
     ended: Counter[int] = field(default_factory=Counter)
     waiting: dict[int, Request] = field(default_factory=dict)
     hosted: Sequence[Hosted] = ()
     launches: int = 0
     ahead: int = 0
     _busy_until_s: dict[str, float] = field(default_factory=dict)
-    _away: set[str] = field(default_factory=set)
+    _shed: set[str] = field(default_factory=set)
     _lost: set[str] = field(default_factory=set)
     _running: dict[str, list[Launch]] = field(default_factory=lambda: {device: [] for device in DEVICES})
     _timer: Counter[str] = field(default_factory=Counter)
@@ -92,7 +92,7 @@ class Driver:
                 self._lose(device, now_s)
             case Return(device=device) if device in self._lost:
                 self._lost.remove(device)
-                self.controller.returned(device)
+                self.controller.device_recovered(device)
                 self._adopt(self.hosted, frozenset({device}), now_s)
 
     def _adopt(self, hosts: Sequence[Hosted], loading: frozenset[str], now_s: float) -> None:
@@ -103,7 +103,7 @@ class Driver:
         )
         self.hosted = hosts
         self._end_unhosted(self.controller.adopt(plan, hosts, now_s, loading))
-        self._away = self._lost | loading
+        self._shed = self._lost | loading
         for device in DEVICES:
             self._load[device] += 1
             if device in loading - self._lost:
@@ -115,7 +115,7 @@ class Driver:
 
         def loaded(then_s: float) -> None:
             if self._load[device] == number:
-                self._away.remove(device)
+                self._shed.remove(device)
                 self.controller.loaded(device)
                 self._ask_all(then_s)
 
@@ -123,11 +123,11 @@ class Driver:
 
     def _lose(self, device: str, now_s: float) -> None:
         self._lost.add(device)
-        self._away.add(device)
+        self._shed.add(device)
         self._load[device] += 1
         running, self._running[device] = self._running[device], []
         self.waiting |= {request.id: request for launch in running for request in launch.requests}
-        self._end_unhosted(self.controller.lost(device, running))
+        self._end_unhosted(self.controller.device_lost(device, running))
         self._ask_all(now_s)
 
     def offer(self, request: Request) -> None:
@@ -173,7 +173,7 @@ class Driver:
         """Let everything end; what waits for a device that never comes back is given up."""
         self.run_until(float("inf"))
         for request in self.controller.forget_all():
-            assert self._away
+            assert self._shed
             self._end(request)
 
     def _ask_all(self, now_s: float) -> None:
@@ -211,13 +211,13 @@ class Driver:
     def _launch(self, device: str, launch: Launch, now_s: float) -> None:
         host = launch.hosted
         assert host.device == device
-        assert device not in self._away
+        assert device not in self._shed
         assert any(host is loaded for loaded in self.hosted)
         start_s = launch.at_s
         if launch.is_ahead:
             assert self.slots[device] == 1
             assert self._running[device]
-            assert now_s <= start_s <= now_s + self.runway_s + 1e-9
+            assert now_s <= start_s <= now_s + self.dispatch_ahead_s + 1e-9
             assert launch.rows >= host.max_batch or len(launch.requests) < host.max_batch
             self.ahead += 1
         else:
@@ -228,13 +228,13 @@ class Driver:
         assert all(request.family == host.family for request in launch.requests)
         assert all(request.min_accuracy <= host.accuracy for request in launch.requests)
         assert list(launch.requests) == sorted(launch.requests, key=lambda r: (r.level, r.deadline_s, r.id))
-        desk = self.controller._families[host.family].desk_of(launch.requests[0])
-        assert desk is not None
+        tier = self.controller._families[host.family].tier_of(launch.requests[0])
+        assert tier is not None
         for level in {request.level for request in launch.requests}:
-            next_one = desk.line.queues_of(host)[level].peek()
+            next_one = tier.queue.queues_of(host)[level].peek()
             mine = [request.deadline_s for request in launch.requests if request.level == level]
             assert next_one is None or max(mine) <= next_one.deadline_s
-        takes_s = self.controller.pace_of(device) * host.latency(launch.rows)
+        takes_s = self.controller.slowdown_of(device) * host.latency(launch.rows)
         if isinstance(self.controller.policy.batching, AimdBatcher):
             takes_s = 0.0  # it knows no latencies: it only gives up what is late already
         assert start_s + takes_s <= min(request.deadline_s for request in launch.requests) + 1e-9
@@ -242,7 +242,7 @@ class Driver:
         self.launches += 1
         for request in launch.requests:
             del self.waiting[request.id]
-        run_s = self.pace() * host.latency(launch.rows)
+        run_s = self.slowdown() * host.latency(launch.rows)
         begins_s = max(now_s, self._busy_until_s.get(device, 0.0)) if launch.is_ahead else now_s
         self._busy_until_s[device] = begins_s + run_s
         self._at(begins_s + run_s, lambda end_s: self._finished(launch, run_s, end_s))
@@ -275,14 +275,14 @@ class Driver:
         for name in FAMILIES:
             family = self.controller._families[name]
             mine = [request for request in self.waiting.values() if request.family == name]
-            for desk in family.desks:
-                line = desk.line
-                rows = sum(request.rows for request in mine if family.desk_of(request) is desk)
-                turns = [line.turns_of(host) for host in line.hosts] or [0]
-                queues = {id(q): q for host in line.hosts for q in line.queues_of(host).values()}.values()
-                assert sum(queue.rows for queue in queues) == rows == sum(turns) == sum(r.rows for r in line)
-                assert min(turns) >= 0
-                assert all(host.accuracy >= request.min_accuracy for host in line.hosts for request in line)
+            for tier in family.tiers:
+                queue = tier.queue
+                rows = sum(request.rows for request in mine if family.tier_of(request) is tier)
+                quota = [queue.quota_of(host) for host in queue.hosts] or [0]
+                queues = {id(q): q for host in queue.hosts for q in queue.queues_of(host).values()}.values()
+                assert sum(queue.rows for queue in queues) == rows == sum(quota) == sum(r.rows for r in queue)
+                assert min(quota) >= 0
+                assert all(host.accuracy >= request.min_accuracy for host in queue.hosts for request in queue)
             assert self.controller.waiting_of(name) == len(mine)
             running = [launch.rows for ran in self._running.values() for launch in ran if launch.hosted.family == name]
             assert family.rows == sum(request.rows for request in mine) + sum(running)
@@ -293,15 +293,15 @@ class Driver:
         if not isinstance(rule, GreedyBatcher) and rule != AimdBatcher(timeout_s=0.0):
             return
         for host in self.hosted:
-            is_free = host.device not in self._away and len(self._running[host.device]) < self.slots[host.device]
-            for desk in self.controller._families[host.family].desks_for(host):
-                heads = [queue.peek() for queue in desk.line.queues_of(host).values()]
-                if not is_free or desk.line.turns_of(host) <= 0:
+            is_free = host.device not in self._shed and len(self._running[host.device]) < self.slots[host.device]
+            for tier in self.controller._families[host.family].tiers_for(host):
+                heads = [queue.peek() for queue in tier.queue.queues_of(host).values()]
+                if not is_free or tier.queue.quota_of(host) <= 0:
                     continue
-                assert isinstance(desk.line, SharedQueue)
+                assert isinstance(tier.queue, SharedQueue)
                 assert isinstance(rule, GreedyBatcher)
                 for head in filter(None, heads):
-                    takes_s = self.controller.pace_of(host.device) * host.latency(head.rows)
+                    takes_s = self.controller.slowdown_of(host.device) * host.latency(head.rows)
                     assert now_s + takes_s > rule.due_s(head) - 1e-9
 
 
@@ -346,15 +346,15 @@ def play(
     load: Sequence[Query],
     changes: Sequence[Change],
     slots: dict[str, int],
-    pace: Callable[[], float],
+    slowdown: Callable[[], float],
     policy: Policy,
     *,
     measured: bool = False,
-    runway_s: float = 0.0,
+    dispatch_ahead_s: float = 0.0,
 ) -> Driver:
     """Offer all, with changes at even distances; then let everything end."""
-    controller = Controller(dict.fromkeys(FAMILIES, 0.1), slots, policy, runway_s=runway_s)
-    driver = Driver(controller, slots, pace, measured, runway_s)
+    controller = Controller(dict.fromkeys(FAMILIES, 0.1), slots, policy, dispatch_ahead_s=dispatch_ahead_s)
+    driver = Driver(controller, slots, slowdown, measured, dispatch_ahead_s)
     now_s, coming = 0.0, list(changes)
     driver.change(coming.pop(0), now_s)
     every = -(-len(load) // len(changes))
@@ -417,17 +417,17 @@ CHANGES = st.lists(
 )
 
 
-def in_turn(paces: Sequence[float]) -> Callable[[], float]:
+def in_turn(slowdowns: Sequence[float]) -> Callable[[], float]:
     turn = count()
-    return lambda: paces[next(turn) % len(paces)]
+    return lambda: slowdowns[next(turn) % len(slowdowns)]
 
 
 @given(queries(1), PLANS, SLOTS, PACES, POLICIES)
 @settings(max_examples=150, deadline=None)
 def test_single_rows_end_once_in_deadline_order_within_slots_and_batch_sizes(
-    load: list[Query], plans: list[Adopt], slots: dict[str, int], paces: list[float], policy: Policy
+    load: list[Query], plans: list[Adopt], slots: dict[str, int], slowdowns: list[float], policy: Policy
 ) -> None:
-    driver = play(load, plans, slots, in_turn(paces), policy)
+    driver = play(load, plans, slots, in_turn(slowdowns), policy)
     assert driver.ended == Counter(range(len(load)))
     assert driver.controller.waiting == 0
 
@@ -445,9 +445,14 @@ def test_requests_of_many_rows_end_once_in_deadline_order_within_slots_and_batch
 @given(queries(3), ADOPT, CHANGES, SLOTS, PACES, OTHER_POLICIES)
 @settings(max_examples=400, deadline=None)
 def test_all_rules_hold_for_any_batching_and_assignment_while_devices_load_are_lost_and_return(
-    load: list[Query], first: Adopt, changes: list[Change], slots: dict[str, int], paces: list[float], policy: Policy
+    load: list[Query],
+    first: Adopt,
+    changes: list[Change],
+    slots: dict[str, int],
+    slowdowns: list[float],
+    policy: Policy,
 ) -> None:
-    driver = play(load, [first, *changes], slots, in_turn(paces), policy, measured=True)
+    driver = play(load, [first, *changes], slots, in_turn(slowdowns), policy, measured=True)
     assert driver.ended == Counter(range(len(load)))
     assert driver.controller.waiting == 0
 
@@ -478,12 +483,14 @@ def test_all_rules_hold_for_any_priorities_minima_cancellations_and_runways(
     first: Adopt,
     changes: list[Change],
     slots: dict[str, int],
-    paces: list[float],
+    slowdowns: list[float],
     policy: Policy,
-    runway_s: float,
+    dispatch_ahead_s: float,
 ) -> None:
     """Nothing is answered by a less accurate variant than it asked for, and nobody is forgotten."""
-    driver = play(load, [first, *changes], slots, in_turn(paces), policy, measured=True, runway_s=runway_s)
+    driver = play(
+        load, [first, *changes], slots, in_turn(slowdowns), policy, measured=True, dispatch_ahead_s=dispatch_ahead_s
+    )
     assert driver.ended == Counter(range(len(load)))
     assert driver.controller.waiting == 0
 
@@ -502,6 +509,6 @@ def test_the_rules_are_tested_on_runs_that_launch_and_change_plans() -> None:
 def test_the_rules_are_tested_on_runs_that_launch_ahead() -> None:
     host = hosted("cpu0", "a", latency_s={1: 0.01, 4: 0.02}, max_batch=4, capacity_qps=200.0)
     load = [Query(0.001, "a", 1.0, 1)] * 40
-    driver = play(load, [Adopt([host])], dict.fromkeys(DEVICES, 1), lambda: 1.0, GREEDY, runway_s=0.005)
+    driver = play(load, [Adopt([host])], dict.fromkeys(DEVICES, 1), lambda: 1.0, GREEDY, dispatch_ahead_s=0.005)
     assert driver.ahead >= 5
     assert driver.ended == Counter(range(40))

@@ -225,7 +225,7 @@ def test_what_a_lost_device_ran_waits_again_and_others_take_it() -> None:
     offered(controller, make_request(0), make_request(1))
     launch = launched(controller, "cpu0", 0.0)
     assert controller.waiting == 0
-    assert controller.lost("cpu0", [launch]) == ()
+    assert controller.device_lost("cpu0", [launch]) == ()
     assert controller.waiting == 2
     assert controller.decide("cpu0", 0.005) == IDLE
     assert ids(launched(controller, "cpu1", 0.005)) == [0, 1]
@@ -238,14 +238,14 @@ def test_what_a_lost_device_ran_of_a_family_that_nothing_hosts_any_more_is_retur
     launch = launched(controller, "cpu0", 0.0)
     other = hosted("cpu1", "b", "b-s", latency_s={1: 0.01})
     assert controller.adopt(plan_of(other), [other], 0.005) == ()
-    assert controller.lost("cpu0", [launch]) == launch.requests
+    assert controller.device_lost("cpu0", [launch]) == launch.requests
     assert controller.waiting == 0
 
 
 def test_a_lost_device_carries_nothing_and_is_a_reason_to_plan_without_it() -> None:
     """25 rows of 100 ms are left of 50. The reason counts once."""
     controller = controller_of(fast("cpu0"), fast("cpu1"))
-    controller.lost("cpu0", [])
+    controller.device_lost("cpu0", [])
     answers = [isinstance(controller.offer(make_request(n), 0.0), Refused) for n in range(26)]
     assert answers == [False] * 25 + [True]
     wanted = controller.replan(1.0)
@@ -259,8 +259,8 @@ def test_a_device_that_is_back_serves_once_a_plan_is_adopted() -> None:
     host = fast("cpu0")
     controller = controller_of(host)
     offered(controller, make_request(0))
-    controller.lost("cpu0", [])
-    controller.returned("cpu0")
+    controller.device_lost("cpu0", [])
+    controller.device_recovered("cpu0")
     assert controller.decide("cpu0", 0.01) == IDLE
     controller.adopt(plan_of(host), [host], 0.01)
     assert ids(launched(controller, "cpu0", 0.01)) == [0]
@@ -274,7 +274,7 @@ def test_a_device_that_is_lost_serves_nothing_whatever_is_loaded_or_planned(agai
     host = fast("cpu0")
     controller = controller_of(host, loading=("cpu0",))
     offered(controller, make_request(0))
-    controller.lost("cpu0", [])
+    controller.device_lost("cpu0", [])
     if again == "loaded":
         controller.loaded("cpu0")
     else:
@@ -287,10 +287,10 @@ def test_while_all_devices_of_a_family_are_lost_its_requests_are_refused() -> No
     """Of `a`, for which only cpu0 is there; `b` is not hosted at all, which is no loss."""
     host = fast("cpu0")
     controller = controller_of(host)
-    controller.lost("cpu0", [])
+    controller.device_lost("cpu0", [])
     assert controller.offer(make_request(0), 0.0) == Refused(1.0, is_lost=True)
     assert controller.offer(make_request(1, family="b"), 0.0) == Refused(1.0, is_lost=False)
-    controller.returned("cpu0")
+    controller.device_recovered("cpu0")
     controller.adopt(plan_of(host), [host], 0.01)
     assert offered(controller, make_request(2)) == [("cpu0",)]
 
@@ -298,10 +298,10 @@ def test_while_all_devices_of_a_family_are_lost_its_requests_are_refused() -> No
 def test_a_family_that_is_planned_around_as_its_devices_are_lost_is_lost_until_it_is_hosted_again() -> None:
     host, other = fast("cpu0"), fast("cpu1")
     controller = controller_of(host)
-    controller.lost("cpu0", [])
+    controller.device_lost("cpu0", [])
     controller.adopt(plan_of(), [], 0.1)
     assert controller.offer(make_request(0), 0.2) == Refused(1.0, is_lost=True)
-    controller.returned("cpu0")
+    controller.device_recovered("cpu0")
     controller.adopt(plan_of(), [], 0.3)
     assert controller.is_lost("a")
     controller.adopt(plan_of(other), [other], 0.4)
@@ -313,12 +313,12 @@ def test_a_family_that_is_planned_around_as_its_devices_are_lost_is_lost_until_i
 
 def test_a_broken_engine_is_planned_around_until_it_is_mended() -> None:
     controller = controller_of(fast("cpu0"))
-    controller.broke("cpu0", "a", "a-0.9")
+    controller.engine_failed("cpu0", "a", "a-0.9")
     wanted = controller.replan(0.1)
     assert wanted is not None
     out = Outages(engines=frozenset({("cpu0", "a", "a-0.9")}))
     assert (wanted.reason, wanted.without) == ("a-0.9 is broken on cpu0", out)
-    controller.mended("cpu0", "a", "a-0.9")
+    controller.engine_recovered("cpu0", "a", "a-0.9")
     wanted = controller.replan(0.2)
     assert wanted is not None
     assert (wanted.reason, wanted.without) == ("a-0.9 is to be tried again on cpu0", NONE_OUT)
@@ -331,8 +331,8 @@ def test_all_slots_of_a_device_are_there_again_after_its_return() -> None:
     controller.adopt(plan_of(host), [host], 0.0)
     offered(controller, *(make_request(n, slo_s=9.0) for n in range(12)))
     running = [launched(controller, "cpu0", 0.0) for _ in range(2)]
-    controller.lost("cpu0", running)
-    controller.returned("cpu0")
+    controller.device_lost("cpu0", running)
+    controller.device_recovered("cpu0")
     controller.adopt(plan_of(host), [host], 1.0)
     assert [len(ids(launched(controller, "cpu0", 1.0))) for _ in range(2)] == [4, 4]
     assert controller.decide("cpu0", 1.0) == IDLE

@@ -8,10 +8,10 @@ WEIGHT = 0.010 / LEARNED_S  # of a batch of 10 ms
 
 
 def paced(ratio: float, batches: int) -> float:
-    pace = SlowdownEstimator()
+    slowdown = SlowdownEstimator()
     for _ in range(batches):
-        pace.ran(took_s=0.010 * ratio, profiled_s=0.010)
-    return pace.factor
+        slowdown.ran(took_s=0.010 * ratio, profiled_s=0.010)
+    return slowdown.factor
 
 
 def test_a_device_as_fast_as_profiled_or_faster_has_pace_one() -> None:
@@ -28,30 +28,30 @@ def test_the_pace_comes_to_what_batches_take() -> None:
 
 @pytest.mark.parametrize(("profiled_s", "weight"), [(0.0001, LEAST), (0.003, 0.01), (0.030, MOST), (1.0, MOST)])
 def test_batches_count_by_the_time_that_they_should_take_within_bounds(profiled_s: float, weight: float) -> None:
-    pace = SlowdownEstimator()
-    pace.ran(took_s=2 * profiled_s, profiled_s=profiled_s, is_busy=True)
-    assert pace.factor == pytest.approx(1 + weight)
+    slowdown = SlowdownEstimator()
+    slowdown.ran(took_s=2 * profiled_s, profiled_s=profiled_s, is_busy=True)
+    assert slowdown.factor == pytest.approx(1 + weight)
 
 
 def test_it_is_the_time_of_all_batches_over_what_they_should_have_taken() -> None:
     """As many of 2 ms that take twice as long as of 20 ms that don't: 24 ms for 22, and not 1.5 times."""
-    pace = SlowdownEstimator()
+    slowdown = SlowdownEstimator()
     for _ in range(500):
-        pace.ran(took_s=0.004, profiled_s=0.002)
-        pace.ran(took_s=0.020, profiled_s=0.020)
-    assert pace.factor == pytest.approx(24 / 22, rel=0.05)
+        slowdown.ran(took_s=0.004, profiled_s=0.002)
+        slowdown.ran(took_s=0.020, profiled_s=0.020)
+    assert slowdown.factor == pytest.approx(24 / 22, rel=0.05)
 
 
 def test_one_hiccup_hardly_moves_it() -> None:
-    pace = SlowdownEstimator()
-    pace.ran(took_s=0.050, profiled_s=0.010)
-    assert pace.factor == pytest.approx(1 + 4 * WEIGHT)
+    slowdown = SlowdownEstimator()
+    slowdown.ran(took_s=0.050, profiled_s=0.010)
+    assert slowdown.factor == pytest.approx(1 + 4 * WEIGHT)
 
 
 def test_batches_too_short_to_tell_are_not_learned_from() -> None:
-    pace = SlowdownEstimator()
-    pace.ran(took_s=1.0, profiled_s=MEANINGFUL_S / 2)
-    assert pace.factor == 1.0
+    slowdown = SlowdownEstimator()
+    slowdown.ran(took_s=1.0, profiled_s=MEANINGFUL_S / 2)
+    assert slowdown.factor == 1.0
 
 
 def test_a_slow_pace_starts_batches_earlier_and_smaller() -> None:
@@ -62,41 +62,41 @@ def test_a_slow_pace_starts_batches_earlier_and_smaller() -> None:
     batcher, head = ProactiveBatcher(margin_frac=0.0), make_request()
     host = hosted(latency_s={1: 0.010, 2: 0.020}, max_batch=2)
     assert batcher.decide(head, 1, host, 0.0) == Delay(until_s=near(0.080))
-    assert batcher.decide(head, 1, host, 0.0, pace=2.0) == Delay(until_s=near(0.060))
+    assert batcher.decide(head, 1, host, 0.0, slowdown=2.0) == Delay(until_s=near(0.060))
     assert batcher.decide(head, 2, host, 0.070) == Start(rows=2)
-    assert batcher.decide(head, 2, host, 0.070, pace=2.0) == Start(rows=1)
+    assert batcher.decide(head, 2, host, 0.070, slowdown=2.0) == Start(rows=1)
 
 
 def test_short_batches_tell_when_a_device_is_fast_again() -> None:
     """After a slow neighbour has gone, a variant of short batches must not keep the pace that it left behind."""
-    pace = SlowdownEstimator()
+    slowdown = SlowdownEstimator()
     for _ in range(200):
-        pace.ran(took_s=0.030, profiled_s=0.010)
-    assert pace.factor > 2.9
+        slowdown.ran(took_s=0.030, profiled_s=0.010)
+    assert slowdown.factor > 2.9
     for _ in range(2000):
-        pace.ran(took_s=MEANINGFUL_S / 4, profiled_s=MEANINGFUL_S / 4)
-    assert pace.factor == pytest.approx(1.0, abs=0.001)
+        slowdown.ran(took_s=MEANINGFUL_S / 4, profiled_s=MEANINGFUL_S / 4)
+    assert slowdown.factor == pytest.approx(1.0, abs=0.001)
 
 
 def test_batches_that_follow_another_at_once_tell_however_short_they_are() -> None:
-    pace = SlowdownEstimator()
-    assert pace.ran(took_s=MEANINGFUL_S, profiled_s=MEANINGFUL_S / 2, is_busy=True)
-    assert pace.factor == pytest.approx(1 + LEAST)
+    slowdown = SlowdownEstimator()
+    assert slowdown.ran(took_s=MEANINGFUL_S, profiled_s=MEANINGFUL_S / 2, is_busy=True)
+    assert slowdown.factor == pytest.approx(1 + LEAST)
 
 
 def test_caution_grows_with_how_unlike_batches_are() -> None:
     """Batches that take 1 and 3 times the profile in turn: twice on the average, and once more or less."""
-    pace, steady = SlowdownEstimator(), SlowdownEstimator()
+    slowdown, steady = SlowdownEstimator(), SlowdownEstimator()
     for number in range(1000):
-        pace.ran(took_s=0.010 * (1 + 2 * (number % 2)), profiled_s=0.010)
+        slowdown.ran(took_s=0.010 * (1 + 2 * (number % 2)), profiled_s=0.010)
         steady.ran(took_s=0.020, profiled_s=0.010)
-    assert pace.factor == pytest.approx(2.0, abs=0.05)
-    assert pace.cautious == pytest.approx(3.0, abs=0.1)
-    assert steady.cautious == pytest.approx(steady.factor, abs=0.001)
+    assert slowdown.factor == pytest.approx(2.0, abs=0.05)
+    assert slowdown.upper == pytest.approx(3.0, abs=0.1)
+    assert steady.upper == pytest.approx(steady.factor, abs=0.001)
 
 
 def test_the_slowest_pace_of_a_while_is_remembered_for_that_long() -> None:
-    slowest = SlidingMaximum()
+    max_slowdown = SlidingMaximum()
     told = [
         (0.0, 1.0),
         (1.0, 3.0),
@@ -106,4 +106,4 @@ def test_the_slowest_pace_of_a_while_is_remembered_for_that_long() -> None:
         (1.5 + SLOW_S, 1.0),
         (4.0 + SLOW_S, 1.2),
     ]
-    assert [slowest.with_(pace, now_s) for now_s, pace in told] == [1.0, 3.0, 3.0, 3.0, 3.0, 2.0, 1.2]
+    assert [max_slowdown.with_(slowdown, now_s) for now_s, slowdown in told] == [1.0, 3.0, 3.0, 3.0, 3.0, 2.0, 1.2]

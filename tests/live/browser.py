@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from installed import DRIVER, HOW_TO_ADD, chromium, missing_for_the_page
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -16,10 +17,6 @@ from selenium.webdriver.remote.webelement import WebElement
 WITHIN_S = 30.0
 POLL_S = 0.1
 DESK, PHONE = 1200, 360
-MISSING = (
-    "the tests of the page need Chromium and its driver: `apt-get install chromium chromium-driver`, or leave them "
-    "out with `make test WITHOUT_BROWSER=1`"
-)
 
 
 class Browser:
@@ -105,16 +102,13 @@ class Browser:
 
 
 @contextmanager
-def browsing(*, is_left_out: bool) -> Iterator[Browser]:
-    """A browser; tests that need one are skipped where it ``is_left_out``, and fail where there is none."""
-    if is_left_out:
-        pytest.skip("left out, as asked")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.fail(MISSING)
+def browsing() -> Iterator[Browser]:
+    """A browser. Fail the test where there is none."""
+    binary, driver = chromium(), shutil.which(DRIVER)
+    if binary is None or driver is None:
+        pytest.fail(f"{' and '.join(missing_for_the_page())} is not installed: {HOW_TO_ADD}")
     options = webdriver.ChromeOptions()
-    options.binary_location = chromium
+    options.binary_location = binary
     # CI runs as root, whom Chromium's sandbox doesn't take, in containers with a small /dev/shm.
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars", "--disable-gpu"):
         options.add_argument(argument)

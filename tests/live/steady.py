@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from live_server import LiveServer
 
-from proteus_cli.replay.client import HttpClient
+from proteus_cli.replay.http_client import HttpClient
 
 PATIENCE_S = 30.0
 OF_STATUS = {200: "served", 429: "rejected", 500: "failed", 503: "rejected"}

@@ -16,7 +16,7 @@ from command_line import proteus_process
 from live_server import LiveServer, Reply, serving
 
 from proteus_cli.domain.report import Report
-from proteus_cli.reporting.html import page
+from proteus_cli.reporting.html_page import page
 from proteus_cli.store import Workspace
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]

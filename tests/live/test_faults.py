@@ -41,9 +41,9 @@ from proteus_cli.control.breaker import MIN_HANG_TIMEOUT_S
 from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import Workspace
 
-pytestmark = [pytest.mark.live, pytest.mark.alone]
+pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
 
-PROCESSES = ("--lanes", "process")
+PROCESSES = ("--executor", "process")
 
 
 def is_back(losses: int, name: str) -> Callable[[Any], bool]:

@@ -92,8 +92,9 @@ def test_the_server_says_what_it_is(server: LiveServer) -> None:
 
 
 def test_the_server_is_live_and_ready(server: LiveServer) -> None:
-    assert server.get("/v2/health/live").status == 200
-    assert server.get("/v2/health/ready").status == 200
+    for path, document in (("live", {"live": True}), ("ready", {"ready": True})):
+        reply = server.get(f"/v2/health/{path}")
+        assert (reply.status, reply.document()) == (200, document)
 
 
 @pytest.mark.parametrize("version", ["", "/versions/1"])
@@ -105,11 +106,13 @@ def test_a_family_says_what_it_takes_and_gives(server: LiveServer, version: str)
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
         "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 3]}],
     }
-    assert server.get(f"/v2/models/shapes{version}/ready").status == 200
+    ready = server.get(f"/v2/models/shapes{version}/ready")
+    assert (ready.status, ready.document()) == (200, {"name": "shapes", "ready": True})
 
 
 def test_a_family_that_nobody_hosts_is_not_ready_and_refused_with_when_to_ask_again(server: LiveServer) -> None:
-    assert server.get("/v2/models/tones/ready").status == 503
+    ready = server.get("/v2/models/tones/ready")
+    assert (ready.status, ready.document()) == (503, {"name": "tones", "ready": False})
     before = outcomes(server)
     reply = server.infer("tones", GOOD)
     assert (reply.status, reply.headers["retry-after"]) == (429, "1")

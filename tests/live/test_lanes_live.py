@@ -1,4 +1,4 @@
-"""Devices in processes of their own, behind the real front end: `proteus serve --lanes process`."""
+"""Devices in processes of their own, behind the real front end: `proteus serve --executor process`."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from proteus_cli.domain.device import Device
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 
-OPTIONS = ("--lanes", "process", "--replan", "off", "--log-format", "json")
+OPTIONS = ("--executor", "process", "--replan", "off", "--log-format", "json")
 PATIENCE_S = 10.0
 REQUESTS = 60
 

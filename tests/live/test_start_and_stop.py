@@ -56,13 +56,30 @@ def test_what_is_inside_is_answered_before_the_server_stops(made: Tiny, number: 
         assert status["inside"] == 3
         refused = live.infer("shapes", {"inputs": [X]})
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
-        assert live.get("/v2/health/ready").status == 503
+        ready = live.get("/v2/health/ready")
+        assert (ready.status, ready.document()) == (503, {"ready": False})
         assert live.get("/v2/models/shapes/ready").status == 503
         assert live.get("/v2/health/live").status == 200
 
         assert [future.result().status for future in inside] == [200, 200, 200]
         assert live.process.wait(ANSWER_WITHIN_S) == 0
         assert "drained, stopped" in live.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_process_group_stops_the_server_and_no_child_dies_of_it(made: Tiny, number: int) -> None:
+    """As Ctrl-C in a terminal and service managers send it: devices and the solver have work to do until the end."""
+    options = ("--lanes", "process", "--batching", "proteus")
+    with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(3) as pool:
+        live.until(lambda status: bool(status["solver"]["is_warm"]))
+        inside = [send(pool, live) for _ in range(3)]
+        live.until(lambda status: status["inside"] == 3)
+        os.killpg(live.process.pid, number)
+        assert [future.result().status for future in inside] == [200, 200, 200]
+        assert live.process.wait(ANSWER_WITHIN_S) == 0
+        log = live.log.read_text()
+        assert "drained, stopped" in log
+        assert not [problem for problem in ("died", "lost", "killed", "WARNING", "Traceback") if problem in log], log
 
 
 def test_what_takes_longer_than_draining_may_is_given_up_with_an_answer(made: Tiny) -> None:

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
 from proteus_cli.replay import trace as traces
-from proteus_cli.replay.conversion import gathering, spool, stream
+from proteus_cli.replay.conversion import arrivals, external_sort, stream
 from proteus_cli.replay.conversion.convert import Conversion, ConversionOptions, convert
+from proteus_cli.replay.conversion.external_sort import RECORD, ArrivalSorter, Records
 from proteus_cli.replay.conversion.families import parse_rule
-from proteus_cli.replay.conversion.spool import RECORD, Records, Spool
-from proteus_cli.replay.conversion.window import TraceWindow
+from proteus_cli.replay.conversion.stream import TraceWindow
 from proteus_cli.replay.trace import to_csv
 
 NAMES = st.text("abXY01._-,\" '", min_size=1, max_size=6).filter(lambda name: name == name.strip())
@@ -37,10 +37,10 @@ FULL_ROWS = st.lists(st.tuples(TIMES_US, NAMES, SLOS, st.just(0.0) | st.floats(0
 def small_chunks(size: int) -> Iterator[None]:
     """Chunks and blocks so small that a short trace has many of them."""
     with (
-        mock.patch.object(spool, "CHUNK", size),
-        mock.patch.object(gathering, "CHUNK", size),
+        mock.patch.object(external_sort, "CHUNK", size),
+        mock.patch.object(arrivals, "CHUNK", size),
         mock.patch.object(stream, "CHUNK", size),
-        mock.patch.object(spool, "SMALLEST_BLOCK", 2),
+        mock.patch.object(external_sort, "MIN_BLOCK", 2),
     ):
         yield
 
@@ -66,10 +66,10 @@ def text_of(rows: Rows) -> str:
 
 
 def converted(text: str, options: ConversionOptions | None = None) -> tuple[Conversion, str]:
-    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile() as room:
+    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile() as spool:
         path = Path(directory) / "t.csv"
         path.write_text(text, encoding="utf-8")
-        conversion = convert([path], options or ConversionOptions(), lambda: {"a": 3.0, "b": 1.0}, room)
+        conversion = convert([path], options or ConversionOptions(), lambda: {"a": 3.0, "b": 1.0}, spool)
         return conversion, "".join(conversion.pieces)
 
 
@@ -89,9 +89,11 @@ def records(times_us: Sequence[int], first: int = 0) -> Records:
 
 
 @given(st.lists(st.lists(st.integers(-5, 5), max_size=12), max_size=12), st.integers(1, 6))
-def test_a_spool_gives_back_all_of_it_in_order_and_equals_as_they_came(chunks: list[list[int]], size: int) -> None:
-    with small_chunks(size), tempfile.TemporaryFile() as room:
-        kept, length = Spool(room), 0
+def test_a_sorter_gives_back_all_records_by_time_and_keeps_the_order_of_equal_times(
+    chunks: list[list[int]], size: int
+) -> None:
+    with small_chunks(size), tempfile.TemporaryFile() as spool:
+        kept, length = ArrivalSorter(spool), 0
         for times_us in chunks:
             kept.add(records(times_us, length))
             length += len(times_us)
@@ -104,8 +106,8 @@ def test_a_spool_gives_back_all_of_it_in_order_and_equals_as_they_came(chunks: l
 
 
 def test_a_sorted_source_is_read_back_in_as_few_blocks_as_chunks() -> None:
-    with tempfile.TemporaryFile() as room:
-        kept = Spool(room)
+    with tempfile.TemporaryFile() as spool:
+        kept = ArrivalSorter(spool)
         for start in range(4):
             kept.add(records(range(start * 1000, start * 1000 + 1000)))
         assert [len(block) for block in kept.merged()] == [4000]
@@ -188,12 +190,12 @@ def test_the_same_seed_makes_the_same_trace(rows: list[tuple[int, str, float]], 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_and_never_crashes(content: bytes) -> None:
-    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile() as room:
+    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile() as spool:
         path = Path(directory) / "t.csv"
         path.write_bytes(content)
         try:
             said = next(
-                iter(convert([path], ConversionOptions(), lambda: {"a": 1.0}, room).pieces)
+                iter(convert([path], ConversionOptions(), lambda: {"a": 1.0}, spool).pieces)
             )  # some digits are counts
         except UsageError as error:
             said = error.hint
@@ -253,15 +255,16 @@ CONVERT_IN_LITTLE_MEMORY = """
 import sys
 from pathlib import Path
 from tempfile import TemporaryFile
-from proteus_cli.replay.conversion.convert import Options, convert
+from proteus_cli.replay.conversion.convert import ConversionOptions, convert
 
 def most_kib():
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0])
 
 def run(source, out):
-    with TemporaryFile() as room, Path(out).open("w") as file:
-        for piece in convert([Path(source)], Options(scale_to_qps=800.0), lambda: {"a": 1, "b": 1}, room).pieces:
+    with TemporaryFile() as spool, Path(out).open("w") as file:
+        options = ConversionOptions(scale_to_qps=800.0)
+        for piece in convert([Path(source)], options, lambda: {"a": 1, "b": 1}, spool).pieces:
             file.write(piece)
 
 run(sys.argv[1], sys.argv[3])

@@ -9,7 +9,7 @@ from synthetic_runs import answer, burst, reported
 
 from proteus_cli.domain.report import QUANTILES, DeviceSummary, LatencySummary, Report, Summary
 from proteus_cli.domain.request import Outcome, RequestRecord
-from proteus_cli.reporting.measures import Columns, summary, windows
+from proteus_cli.reporting.measures import RequestColumns, summary, windows
 
 ONE_OF_EACH = [
     answer(0.0, accuracy=0.98, latency_s=0.010),
@@ -273,7 +273,7 @@ def test_quantiles_rise_from_the_fastest_to_the_slowest_answer(ended: list[Reque
 
 @given(st.lists(records(), min_size=1, max_size=40))
 def test_numbers_are_plain(ended: list[RequestRecord]) -> None:
-    columns = Columns.of(ended, {"digits": 0.98})
+    columns = RequestColumns.of(ended, {"digits": 0.98})
     for value in (*_numbers(summary(columns, 100.0)), *(n for w in windows(columns, 100.0, 10.0) for n in _numbers(w))):
         assert type(value) in (int, float)
         assert math.isfinite(value)

@@ -2,12 +2,12 @@ import pytest
 from synthetic_runs import answer, burst, reported
 
 from proteus_cli.domain.report import DeviceSummary
-from proteus_cli.reporting.devices import kinds, shares
+from proteus_cli.reporting.device_groups import similar_devices, variant_shares
 
 
 def test_made_up_devices_of_a_name_are_one_kind_and_real_ones_stand_alone() -> None:
     ended = [answer(0.0, device=device) for device in ("v100-1", "cpu0", "v100-0", "cpu1")]
-    found = kinds([reported(ended), reported([answer(0.0, device="v100-7")])])
+    found = similar_devices([reported(ended), reported([answer(0.0, device="v100-7")])])
     assert [(kind.label, kind.devices) for kind in found] == [
         ("3 × v100", ("v100-1", "v100-0", "v100-7")),
         ("cpu0", ("cpu0",)),
@@ -21,14 +21,14 @@ def test_what_a_kind_did_weighs_batches_and_answers() -> None:
         *(answer(0.0, variant="l", device="v100-0", batch=4) for _ in range(4)),
         answer(0.0, variant="s", device="v100-1", batch=1, accuracy=0.49),
     ])  # fmt: skip
-    (kind,) = kinds([run])
+    (kind,) = similar_devices([run])
     found = kind.summary(run)
     assert (found.answers, found.batches, found.mean_batch) == (5, 2, 2.5)
     assert found.relative_accuracy == pytest.approx(4.5 / 5)
     assert found.answers_by_variant == {"digits": {"l": 4, "s": 1}}
-    assert list(shares(found)) == [("l", 0.8), ("s", 0.2)]
+    assert list(variant_shares(found)) == [("l", 0.8), ("s", 0.2)]
 
 
 def test_a_kind_that_a_run_does_not_have_did_nothing_in_it() -> None:
-    kind = kinds([burst("proteus")])[0]
+    kind = similar_devices([burst("proteus")])[0]
     assert kind.summary(reported([])) == DeviceSummary(0, None, None, None, {})

@@ -11,10 +11,10 @@ from synthetic_runs import MADE_BY, answer, burst, reported
 
 from proteus_cli.domain.report import Report
 from proteus_cli.errors import ArtefactError
-from proteus_cli.reporting.html import page, write_html
-from proteus_cli.reporting.lines import PlottedRun, accuracy, latency_cdf
+from proteus_cli.reporting.html_page import page, write_html
+from proteus_cli.reporting.line_plots import PlottedRun, accuracy, latency_cdf
+from proteus_cli.reporting.plot_style import line_style
 from proteus_cli.reporting.plots import PLOTS, Plot, svgs, write_png
-from proteus_cli.reporting.style import look
 
 VOID = {"meta", "link", "br", "hr", "img"}
 PAIR = (burst("proteus"), burst("most-accurate"))
@@ -237,7 +237,7 @@ def test_a_slo_of_all_families_has_no_names() -> None:
 
 
 def test_twenty_eight_runs_look_different_and_the_first_stands_out() -> None:
-    looks = [look(place, among=28) for place in range(28)]
+    looks = [line_style(place, among=28) for place in range(28)]
     assert len({(each["color"], each["linestyle"]) for each in looks}) == 28
     assert looks[0]["linewidth"] > max(each["linewidth"] for each in looks[1:])
 

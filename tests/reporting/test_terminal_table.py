@@ -6,7 +6,7 @@ from rich.console import Console, RenderableType
 from synthetic_runs import answer, burst, reported
 
 from proteus_cli.domain.report import Report
-from proteus_cli.reporting.table import comparison_table, timeline_table
+from proteus_cli.reporting.terminal_tables import comparison_table, timeline_table
 
 PAIR = (burst("proteus"), burst("most-accurate"))
 MANY = tuple(

@@ -2,15 +2,15 @@ import pytest
 from synthetic_runs import answer, burst, reported
 
 from proteus_cli.domain.request import Outcome, RequestRecord
-from proteus_cli.reporting.timeline import merged, violation_frac, width_s
+from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
 
 
 def test_merging_seconds_gives_the_ten_second_windows() -> None:
     run = burst("most-accurate")
-    assert [(w.start_s, w.violations) for w in merged(run.seconds, 10.0)] == [
+    assert [(w.start_s, w.violations) for w in merge_windows(run.seconds, 10.0)] == [
         (w.start_s, w.violations) for w in run.windows
     ]
-    for joined, window in zip(merged(run.seconds, 10.0), run.windows, strict=True):
+    for joined, window in zip(merge_windows(run.seconds, 10.0), run.windows, strict=True):
         assert joined.demand_qps == pytest.approx(window.demand_qps)
         assert joined.throughput_qps == pytest.approx(window.throughput_qps)
         assert joined.relative_accuracy == pytest.approx(window.relative_accuracy)
@@ -19,13 +19,13 @@ def test_merging_seconds_gives_the_ten_second_windows() -> None:
 def test_accuracy_weighs_by_answers_not_by_seconds() -> None:
     """Three answers at 1.0 in one second, one at 0.5 in the next: 3.5 / 4."""
     run = reported([answer(0.1), answer(0.2), answer(0.3), answer(1.5, accuracy=0.49)], duration_s=2.0)
-    (joined,) = merged(run.seconds, 2.0)
+    (joined,) = merge_windows(run.seconds, 2.0)
     assert joined.relative_accuracy == pytest.approx(3.5 / 4)
 
 
 def test_a_short_rest_joins_the_stretch_before() -> None:
     run = reported([answer(0.0)], duration_s=24.0)
-    assert [(w.start_s, w.length_s) for w in merged(run.seconds, 10.0)] == [(0, 10), (10, 14)]
+    assert [(w.start_s, w.length_s) for w in merge_windows(run.seconds, 10.0)] == [(0, 10), (10, 14)]
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ def test_a_short_rest_joins_the_stretch_before() -> None:
 )
 def test_the_width_is_round_and_leaves_at_most_twelve(duration_s: float, width: float) -> None:
     run = reported([answer(0.0)], duration_s=duration_s)
-    assert width_s([run], 12) == width
-    assert len(merged(run.seconds, width)) <= 12
+    assert window_width_s([run], 12) == width
+    assert len(merge_windows(run.seconds, width)) <= 12
 
 
 def test_nothing_to_merge_is_nothing() -> None:
-    assert merged((), 5.0) == ()
-    assert width_s([], 12) == 1
+    assert merge_windows((), 5.0) == ()
+    assert window_width_s([], 12) == 1
 
 
 def test_the_share_of_violations_is_unknown_without_requests() -> None:

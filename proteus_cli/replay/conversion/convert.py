@@ -11,21 +11,19 @@ import numpy as np
 
 from proteus_cli.errors import UsageError
 from proteus_cli.replay.conversion import stream
-from proteus_cli.replay.conversion.families import Families, FamilyRule, Shares
+from proteus_cli.replay.conversion.arrivals import EPOCH, OnSource, Progress, TraceReader
+from proteus_cli.replay.conversion.external_sort import ArrivalSorter
+from proteus_cli.replay.conversion.families import FamilyRule, RowFamilies, Shares
 from proteus_cli.replay.conversion.formats import SECOND_US, Format
-from proteus_cli.replay.conversion.gathering import Progress, Tell, TraceReader
-from proteus_cli.replay.conversion.reading import EPOCH
-from proteus_cli.replay.conversion.spool import Spool
-from proteus_cli.replay.conversion.window import ALL, TraceWindow
-from proteus_cli.replay.conversion.writing import csv_pieces
-from proteus_cli.replay.trace import LONGEST_S, require_scalable
+from proteus_cli.replay.conversion.stream import ALL, TraceWindow
+from proteus_cli.replay.trace import MAX_DURATION_S, require_scalable
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionOptions:
-    """How to convert; ``format`` and ``rule`` None: as the source tells.
+    """How to convert. ``format`` and ``rule`` are found from the source where they are None.
 
-    First the window is cut, then the trace sped up, then scaled so that its busiest 10 s have ``scale_to_qps``.
+    The window is cut first; then the trace is sped up, then scaled so that its busiest 10 s have ``scale_to_qps``.
     """
 
     format: Format | None = None
@@ -40,9 +38,9 @@ class ConversionOptions:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What the sources hold, and the trace as pieces of CSV, which can be taken once.
+    """What the sources hold, before scaling, and the trace as pieces of CSV, which can be read once.
 
-    ``found`` is before scaling. ``began`` is the date of the trace's zero, where the sources have dates.
+    ``began`` is the date at which the trace begins, where the sources have dates.
     """
 
     found: stream.Survey
@@ -55,27 +53,28 @@ def convert(
     sources: Sequence[Path],
     options: ConversionOptions,
     shares: Callable[[], Shares],
-    room: IO[bytes],
+    spool: IO[bytes],
     *,
-    tell: Tell = lambda _name, _format, _rule: None,
+    on_source: OnSource = lambda _name, _format, _rule: None,
     progress: Progress = lambda _now, _done_frac: None,
 ) -> Conversion:
-    """Read all sources, and be ready to write them as one trace.
+    """Read all sources, and return one trace that is ready to be written.
 
-    ``shares`` by family are asked for where rows are spread over families; ``room`` is an empty file for what memory
-    should not hold, 28 bytes per arrival. Raises `ArtefactError` with the line that is wrong, `UsageError`.
+    ``shares`` by family are asked for only where rows are spread over families. ``spool`` is an empty temporary file,
+    which takes 28 bytes per arrival. Raises `ArtefactError` with the line that is wrong, `UsageError`.
     """
-    # Counts are spread as `read_trace` would do it; the other draws must not depend on how many those are.
+    # Counts are spread as `read_trace` does; the other draws have generators of their own, so that they don't depend
+    # on how many counts there are.
     spreading = np.random.default_rng(options.seed)
     drawing, scaling = (np.random.default_rng([options.seed, purpose]) for purpose in (1, 2))
-    families, spool = Families(shares, drawing), Spool(room)
-    gatherer = TraceReader(spool, families, spreading, options.window)
+    families, sorter = RowFamilies(shares, drawing), ArrivalSorter(spool)
+    reader = TraceReader(sorter, families, spreading, options.window)
     for path in sources:
-        gatherer.read(path, options.format, options.rule, tell=tell, progress=progress)
-    origin_us = _origin_us(spool, options)
+        reader.read(path, options.format, options.rule, on_source=on_source, progress=progress)
+    origin_us = _origin_us(sorter, options)
 
     def blocks() -> stream.Blocks:
-        cut = stream.cut(spool.merged(), options.window, origin_us=origin_us, speedup=options.speedup)
+        cut = stream.cut(sorter.merged(), options.window, origin_us=origin_us, speedup=options.speedup)
         return cut if options.keeps_slos else stream.without_slos(cut)
 
     found = stream.survey(blocks())
@@ -88,21 +87,21 @@ def convert(
         found=found,
         families=families.names,
         began=_date(origin_us + options.window.start_us) if origin_us > 0 else None,
-        pieces=csv_pieces(result, families.names, own=found.own_columns, per_second=options.per_second),
+        pieces=stream.csv_pieces(result, families.names, own=found.own_columns, per_second=options.per_second),
     )
 
 
-def _origin_us(spool: Spool, options: ConversionOptions) -> int:
+def _origin_us(sorter: ArrivalSorter, options: ConversionOptions) -> int:
     """Where the trace begins. Raises `UsageError` where it has no arrivals, or would last more than a year."""
-    if spool.ends_us is None:
+    if sorter.ends_us is None:
         raise UsageError("The sources have no arrivals.", hint="look into them, and at the --window")
     if not 0 < options.speedup < math.inf:
         hint = "give a finite number above zero"
         raise UsageError(f"A trace can't be {options.speedup} times as fast.", hint=hint)
-    first_us, last_us = spool.ends_us
+    first_us, last_us = sorter.ends_us
     origin_us = stream.origin_us(first_us)
     lasts_us = min(options.window.stop_us, last_us - origin_us) - options.window.start_us
-    if lasts_us / SECOND_US / options.speedup > LONGEST_S:
+    if lasts_us / SECOND_US / options.speedup > MAX_DURATION_S:
         raise UsageError("The trace would last more than a year.", hint="take a part of it with --window")
     return origin_us
 

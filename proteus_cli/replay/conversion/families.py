@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.errors import UsageError
-from proteus_cli.replay.cells import FamilyIndex
-from proteus_cli.replay.conversion.table import Cells, Table, picker
-from proteus_cli.replay.synthesis import drawn, require_fair
+from proteus_cli.replay.conversion.source import Cells, picker
+from proteus_cli.replay.synthesis import draw_families, require_shares
+from proteus_cli.replay.trace import FamilyIndex
 
 MAX_FAMILIES = 10_000
-DRAWN = -1  # in place of an index: to be drawn by the shares
-HASHES_KEPT = 1 << 16
-HOWS = "column=NAME, hash=NAME[+NAME…], name=FAMILY, file or weights"
+DRAWN = -1  # in place of an index: the family is drawn later, by the shares
+MAX_CACHED_HASHES = 1 << 16
+RULES = "column=NAME, hash=NAME[+NAME…], name=FAMILY, file or weights"
 
 Shares = Mapping[str, float]
 
@@ -47,27 +47,27 @@ def parse_rule(text: str) -> FamilyRule:
     if how in {"column", "hash"} and what:
         columns = (what,) if how == "column" else tuple(what.split("+"))
         return FamilyRule(how, columns)
-    raise UsageError(f"`{text}` says not where families come from.", hint=f"use one of: {HOWS}")
+    raise UsageError(f"`{text}` says not where families come from.", hint=f"use one of: {RULES}")
 
 
-class Families:
-    """Gives every row the index of its family; ``names`` grows as families appear.
+class RowFamilies:
+    """The families of rows, by index; ``names`` grows as families appear.
 
-    ``shares`` by family are asked for when a rule spreads rows over them.
+    ``shares`` by family are asked for only where a rule spreads rows over them.
     """
 
     def __init__(self, shares: Callable[[], Shares], rng: np.random.Generator) -> None:
-        self._ask_shares, self._rng = shares, rng
+        self._read_shares, self._rng = shares, rng
         self._index = FamilyIndex()
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._index)
 
-    def reader(self, rule: FamilyRule, table: Table, at: Sequence[int]) -> Callable[[Cells], int]:
-        """What finds the index of a row's family, or `DRAWN`; the rule's columns stand ``at`` these cells.
+    def reader(self, rule: FamilyRule, source: str, at: Sequence[int]) -> Callable[[Cells], int]:
+        """A function from a row to the index of its family, or `DRAWN`; the rule's columns are ``at`` these places.
 
-        The function raises `ValueError`.
+        The function raises `ValueError`. ``source`` is the name of the file.
         """
         match rule.how:
             case "column":
@@ -76,26 +76,26 @@ class Families:
             case "hash":
                 return self._hashing(at)
             case "weights":
-                self._shared  # noqa: B018 - asks now, before the rows are read
+                self._shared  # noqa: B018 - an error comes before rows are read
                 return lambda _cells: DRAWN
             case _:
-                index = self._named(rule.name or _stem(table.lines.name))
+                index = self._named(rule.name or _stem(source))
                 return lambda _cells: index
 
     def draw(self, family: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """The same indexes [n], with those that are `DRAWN` now drawn by the shares."""
-        is_open = family == DRAWN
-        if is_open.any():
+        """These indexes [n], with each `DRAWN` one replaced by a draw."""
+        is_drawn = family == DRAWN
+        if is_drawn.any():
             indexes, shares = self._shared
-            family[is_open] = indexes[drawn(shares, int(is_open.sum()), self._rng)]
+            family[is_drawn] = indexes[draw_families(shares, int(is_drawn.sum()), self._rng)]
         return family
 
     @cached_property
     def _shared(self) -> tuple[npt.NDArray[np.int32], list[float]]:
         """The indexes of the families to spread over, in order of their names, and their shares."""
-        shares = self._ask_shares()
+        shares = self._read_shares()
         names = sorted(shares)
-        require_fair([shares[name] for name in names])
+        require_shares([shares[name] for name in names])
         return np.array([self._named(name) for name in names], dtype=np.int32), [shares[name] for name in names]
 
     def _named(self, name: str) -> int:
@@ -105,11 +105,11 @@ class Families:
         return index
 
     def _hashing(self, at: Sequence[int]) -> Callable[[Cells], int]:
-        """The same values give the same family, whatever stands before them, here and on any machine."""
+        """The same values give the same family, in any order and on any machine."""
         indexes, shares = self._shared
         edges = list(accumulate(shares))
 
-        @lru_cache(HASHES_KEPT)
+        @lru_cache(MAX_CACHED_HASHES)
         def family(values: tuple[str, ...]) -> int:
             digest = blake2b("\0".join(values).encode(), digest_size=8).digest()
             share = int.from_bytes(digest, "big") / 2**64 * edges[-1]

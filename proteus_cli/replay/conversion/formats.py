@@ -1,6 +1,6 @@
 """The formats of traces that can be converted: one table, by what each column means.
 
-`reading.py` follows it, the same for all.
+`arrivals` reads every format by this table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,10 +26,14 @@ class Column:
 class Format:
     """What the columns of a format mean.
 
-    ``needs`` must be there and ``allows`` may (None: any other, which are left out). ``time`` is a number or a date;
-    None where the n-th row is the n-th second. The row began ``duration`` before. ``count`` arrivals are spread over
-    the second after the time; without it a row is one arrival. ``min_accuracy`` is its own. ``by_minute``: columns
-    1, 2, … count by minute. ``families`` are the rules to get families; the first whose columns are there holds.
+    * ``needs``: columns that must be there; ``allows``: others that may. None allows any other, which is not read.
+    * ``time``: a number or a date. None where the n-th row is the n-th second.
+    * ``duration``: the arrival is this long before the time.
+    * ``slo``, ``min_accuracy``: what the arrival asks for itself.
+    * ``count``: so many arrivals in the second after the time. None where a row is one arrival.
+    * ``by_minute``: columns 1, 2, … count arrivals by minute.
+    * ``families``: rules for the family of a row, the first whose columns are there.
+    * ``unnamed``: what the columns are called in a file without a header.
     """
 
     name: str
@@ -47,11 +51,11 @@ class Format:
 
     @property
     def spread_us(self) -> int:
-        """Over how long the arrivals of a count are spread; 0 where rows are single arrivals."""
+        """The time over which counted arrivals are spread; 0 where rows are single arrivals."""
         return MINUTE_US if self.by_minute else SECOND_US if self.count is not None else 0
 
     def fits(self, names: Sequence[str]) -> bool:
-        """A header with these names may be of this format."""
+        """Whether a header with these names may be of this format."""
         allowed = names if self.allows is None else (*self.needs, *self.allows)
         return set(self.needs) <= set(names) <= set(allowed)
 
@@ -140,12 +144,12 @@ def named(name: str) -> Format:
 
 
 def fitting(names: Sequence[str]) -> Format | None:
-    """The format that a header with these names tells, if any."""
+    """The first format whose columns these are, if any."""
     return next((form for form in FORMATS if form.fits(names)), None)
 
 
 def fitting_unnamed(cells: Sequence[str]) -> Format | None:
-    """The format that a first row without a header tells, if any: by its width, and by what stands third."""
+    """The format of a file without a header, if any: by the width of its first row and by its third cell."""
     match len(cells):
         case 1:
             return named("counts-by-line")
@@ -158,12 +162,12 @@ def fitting_unnamed(cells: Sequence[str]) -> Format | None:
 
 
 def positions(form: Format, width: int) -> tuple[str, ...]:
-    """What columns without names are called: as the format says, or 1, 2, 3, …"""
+    """Names for columns without a header: those of the format, or 1, 2, 3, …"""
     return form.unnamed[:width] or tuple(str(position) for position in range(1, width + 1))
 
 
 def is_number(cell: str) -> bool:
-    """It reads as a number."""
+    """Whether it reads as a number."""
     try:
         float(cell)
     except ValueError:
@@ -172,7 +176,7 @@ def is_number(cell: str) -> bool:
 
 
 def mapped(assignments: Sequence[str]) -> Format:
-    """A format by what the user says that columns mean, such as ``time_ms=ts``.
+    """The format that the user describes, a role for each column, such as ``time_ms=ts``.
 
     Roles are time, duration and slo, with a unit (``_ms``, ``_us``, ``_ns``) where they aren't in seconds, and count.
     Raises `UsageError`.

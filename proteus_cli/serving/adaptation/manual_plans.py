@@ -16,9 +16,10 @@ from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Base, Origin
 from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, ProteusError, Unfitting
-from proteus_cli.serving.adaptation.loop import Adaptation, PlanChange
+from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
-from proteus_cli.serving.adaptation.solver_process import Replanner, SolverProcess
+from proteus_cli.serving.adaptation.solver_child import Replanner
+from proteus_cli.serving.adaptation.solver_process import SolverProcess
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
 
@@ -43,7 +44,7 @@ class PlanSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class PlanRequirements:
     """What a plan must fit."""
 
     policy: str
@@ -60,10 +61,10 @@ class ManualPlans:
 
     def __init__(
         self,
-        adaptation: Adaptation,
+        adaptation: ControlLoop,
         lifecycle: Lifecycle,
         source: PlanSource,
-        served: Served,
+        served: PlanRequirements,
         solver: SolverProcess | None,
         history: PlanJournal | None,
         *,
@@ -130,7 +131,7 @@ class ManualPlans:
         return change
 
 
-def require_fitting(plan: Plan, served: Served) -> None:
+def require_fitting(plan: Plan, served: PlanRequirements) -> None:
     """Raise `Unfitting` where a plan is not one for what is served here: it could not be loaded, or not be followed."""
     if plan.policy != served.policy:
         raise Unfitting(f"the plan is of the policy `{plan.policy}`; this server runs `{served.policy}`")
@@ -146,7 +147,7 @@ def require_fitting(plan: Plan, served: Served) -> None:
         _require_room(device, [p for p in plan.placements if p.device == device], served.profiles)
 
 
-def _require_placeable(placement: Placement, served: Served) -> None:
+def _require_placeable(placement: Placement, served: PlanRequirements) -> None:
     where = f"`{placement.variant}` on `{placement.device}`"
     try:
         served.catalog.family(placement.family).variant(placement.variant)

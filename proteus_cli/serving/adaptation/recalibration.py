@@ -15,7 +15,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.drift import Correction, Drift, corrected_profile, rerated
 from proteus_cli.domain.profile import Profile, Recorded
 from proteus_cli.errors import ProteusError
-from proteus_cli.serving.adaptation.loop import Adaptation
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.manual_plans import PlanSource
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
 from proteus_cli.serving.fleet.worker import Clock
@@ -31,14 +31,14 @@ Record = Callable[[Profile], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Reprofiled:
+class AppliedCorrection:
     """A correction that was made (unix time)."""
 
     unix_s: float
     correction: Correction
 
 
-class Reprofiling:
+class Recalibration:
     """Puts corrections in force: in ``profiles``, which all who plan and serve look into, in the lanes, in the solver.
 
     ``record`` is None where profiles aren't written back.
@@ -49,7 +49,7 @@ class Reprofiling:
         drift: Drift,
         profiles: dict[str, Profile],
         controller: Controller,
-        adaptation: Adaptation,
+        adaptation: ControlLoop,
         solver: SolverProcess | None,
         source: PlanSource,
         clock: Clock,
@@ -59,7 +59,7 @@ class Reprofiling:
         self.drift, self._profiles, self._controller, self._adaptation = drift, profiles, controller, adaptation
         self._solver, self._source, self._clock, self._record = solver, source, clock, record
         self._unwritten: set[str] = set()
-        self.made: deque[Reprofiled] = deque(maxlen=SHOWN)
+        self.made: deque[AppliedCorrection] = deque(maxlen=SHOWN)
         self.corrections = 0
         self.problem: str | None = None
 
@@ -117,12 +117,12 @@ class Reprofiling:
         recorded = Recorded(now.isoformat(timespec="seconds"), replaces)
         after = msgspec.structs.replace(corrected_profile(before, corrections, recorded), made_by=store.made_by())
         self._profiles[device] = after
-        self._controller.reprofiled(device, _mean_ratio(corrections))
+        self._controller.recalibrated(device, _mean_ratio(corrections))
         if self._record is not None:
             self._unwritten.add(device)
         for correction in corrections:
             self.drift.corrected(correction, after)
-            self.made.append(Reprofiled(now.timestamp(), correction))
+            self.made.append(AppliedCorrection(now.timestamp(), correction))
             self.corrections += 1
             log.warning(
                 "%s, for %.0f s; counted with that from now on", _told(correction), self.drift.after_s,

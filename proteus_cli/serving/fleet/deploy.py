@@ -15,10 +15,10 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import BuildCancelled, DeviceLost, EngineError, OutOfDeviceMemory
-from proteus_cli.serving.devices.executor import Executor
+from proteus_cli.serving.devices.executor import Executor, OpenDevice
 from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, Loader
 from proteus_cli.serving.fleet.model_files import ModelFiles
-from proteus_cli.serving.fleet.worker import INLINE_S, Clock, ResultSink, Worker
+from proteus_cli.serving.fleet.worker import Clock, ResultSink, Worker
 from proteus_cli.serving.logs import fields
 
 TIMER_S = 0.001  # uvloop counts in milliseconds
@@ -37,7 +37,8 @@ class Fleet:
     def __init__(
         self,
         controller: Controller,
-        executors: Mapping[str, Executor],
+        devices: Iterable[str],
+        open_device: OpenDevice,
         endings: ResultSink,
         clock: Clock,
         *,
@@ -46,23 +47,26 @@ class Fleet:
         signatures: Mapping[str, Signature],
         files: ModelFiles | None = None,
         timer_s: float = TIMER_S,
-        inline_s: float = INLINE_S,
         max_unavailable_frac: float = MAX_UNAVAILABLE_FRAC,
     ) -> None:
         self._controller, self._endings, self._clock = controller, endings, clock
         self._profiles, self._max_unavailable_frac = profiles, max_unavailable_frac
         self.loader = Loader(models, profiles, signatures, files)
-        self.lanes: dict[str, Worker] = {}
-        self.breakers = {device: Breaker() for device in executors}
+        self.workers: dict[str, Worker] = {}
+        self.breakers = {device: Breaker() for device in devices}
         self.broken: dict[tuple[str, VariantKey], Breaker] = {}
         self._changing = asyncio.Lock()
-        self.had: dict[str, tuple[Hosted, ...]] = {}  # when they were lost
-        self._stations = {device: DeviceRollout() for device in executors}
-        for device, executor in executors.items():
-            self.lanes[device] = Worker(
-                device, controller, executor, endings, clock, self.lanes, self.lose, timer_s, inline_s
+        self.hosted_before_loss: dict[str, tuple[Hosted, ...]] = {}  # when they were lost
+        self._rollouts = {device: DeviceRollout() for device in self.breakers}
+        self._open_device = open_device
+        for device in self.breakers:
+            self.workers[device] = Worker(
+                device, controller, self.open_device(device), endings, clock, self.workers, self.lose, timer_s
             )
-            self._listen_to(device, executor)
+
+    def open_device(self, device: str) -> Executor:
+        """Open a device, whose loss is reported to `lose`. Raises `DeviceUnavailable`."""
+        return self._open_device(device, lambda loss: self.lose(device, BreakerEvent.DIED, loss.message))
 
     async def deploy(self, plan: Plan) -> None:
         """Make before break. Raises `EngineError` where an engine can't be loaded; then nothing has changed.
@@ -76,8 +80,8 @@ class Fleet:
 
     def close(self) -> None:
         """Free all engines. Batches that run are finished first."""
-        for lane in self.lanes.values():
-            lane.executor.close()
+        for worker in self.workers.values():
+            worker.executor.close()
 
     def states(self) -> dict[str, tuple[str, str]]:
         """The state of each device's breaker, and why it isn't closed."""
@@ -87,25 +91,25 @@ class Fleet:
 
     async def _deploy(self, plan: Plan, before: Plan | None) -> None:
         wanted = self._by_device(hosted_by(plan, self._profiles))
-        cramped = {device for device in wanted if not self._has_room(device, wanted[device])}
-        cramped |= await self._load_beside(wanted, cramped)
-        for device, station in self._stations.items():
-            station.next = wanted[device]
-            if device not in cramped:
-                station.now = station.next
+        in_place = {device for device in wanted if not self._has_room(device, wanted[device])}
+        in_place |= await self._load_beside(wanted, in_place)
+        for device, rollout in self._rollouts.items():
+            rollout.next = wanted[device]
+            if device not in in_place:
+                rollout.now = rollout.next
         self._host(plan)
-        if cramped:
+        if in_place:
             try:
-                await self._change_in_turns(plan)
+                await self._change_in_place(plan)
             except EngineError:
                 if before is not None:
                     await self._deploy(before, None)
                 raise
-        for device in self._there():
+        for device in self._available():
             self._free_what_is_left(device)
 
     def _by_device(self, hosted: Iterable[Hosted]) -> dict[str, tuple[Hosted, ...]]:
-        found: dict[str, tuple[Hosted, ...]] = dict.fromkeys(self.lanes, ())
+        found: dict[str, tuple[Hosted, ...]] = dict.fromkeys(self.workers, ())
         for host in hosted:
             found[host.device] += (host,)
         return found
@@ -115,46 +119,46 @@ class Fleet:
         has, comes = self.loader.loaded(device), keys(tuple(coming))
         return comes <= has or not has or self.loader.fits(device, has | comes)
 
-    async def _load_beside(self, wanted: Mapping[str, tuple[Hosted, ...]], cramped: set[str]) -> set[str]:
+    async def _load_beside(self, wanted: Mapping[str, tuple[Hosted, ...]], in_place: set[str]) -> set[str]:
         """Load what comes beside what serves; returns the devices that turned out to have no memory for that."""
-        hosts = [host for device in self._there() if device not in cramped for host in wanted[device]]
+        hosts = [host for device in self._available() if device not in in_place for host in wanted[device]]
         failures = self._of_engines(
             await self.loader.load_all(hosts, self._executors(), self._is_suspect, self._limit_s)
         )
         too_full = {failed.device for failed in failures if self._is_too_full(failed)}
         if any(failed.device not in too_full for failed in failures):
-            for device in self._there():
+            for device in self._available():
                 self._free_what_is_left(device)
             self._give_up(failures)
         return too_full
 
     def _is_too_full(self, failed: FailedLoad) -> bool:
         """It would fit once the device has freed what it has now."""
-        return isinstance(failed.error, OutOfDeviceMemory) and bool(self._stations[failed.device].now)
+        return isinstance(failed.error, OutOfDeviceMemory) and bool(self._rollouts[failed.device].now)
 
-    async def _change_in_turns(self, plan: Plan) -> None:
+    async def _change_in_place(self, plan: Plan) -> None:
         """Devices free what they have and load what comes: as many at a time as can be missed."""
         while True:
-            stations = {device: self._stations[device] for device in self._there()}
-            starting = next_to_load(stations, plan.demand_qps, self._max_unavailable_frac)
+            rollouts = {device: self._rollouts[device] for device in self._available()}
+            starting = next_to_load(rollouts, plan.demand_qps, self._max_unavailable_frac)
             if not starting:
                 return
             for device in starting:
-                stations[device].is_loading = True
+                rollouts[device].is_loading = True
             self._host(plan)
             await asyncio.gather(*map(self._until_idle, starting))
             for device in starting:
                 if self.breakers[device].is_closed:
-                    self.loader.keep_only(device, self.lanes[device].executor, keys(stations[device].next))
-            hosts = [host for device in starting if self.breakers[device].is_closed for host in stations[device].next]
+                    self.loader.keep_only(device, self.workers[device].executor, keys(rollouts[device].next))
+            hosts = [host for device in starting if self.breakers[device].is_closed for host in rollouts[device].next]
             failures = self._of_engines(
                 await self.loader.load_all(hosts, self._executors(), self._is_suspect, self._limit_s)
             )
             for device in starting:
-                station = stations[device]
-                station.is_loading = False
+                rollout = rollouts[device]
+                rollout.is_loading = False
                 there = self.loader.loaded(device)
-                station.now = tuple(h for h in station.next if h.key in there)
+                rollout.now = tuple(h for h in rollout.next if h.key in there)
             self._give_up(failures)
             self._host(plan)
 
@@ -164,7 +168,7 @@ class Fleet:
         return HURRIED_S if self._controller.placements else UNHURRIED_S
 
     async def _until_idle(self, device: str) -> None:
-        while self.lanes[device].is_busy:
+        while self.workers[device].is_busy:
             await asyncio.sleep(TIMER_S)
 
     def _of_engines(self, failures: Iterable[FailedLoad]) -> list[FailedLoad]:
@@ -181,15 +185,15 @@ class Fleet:
         """Raise the first of the errors, once all are known; before the first plan there is nothing to plan around."""
         failures = list(failures)
         for failed in failures if self._controller.placements else ():
-            self.engine_broke(failed)
+            self.engine_failed(failed)
         if failures:
             raise failures[0].error
 
     def _host(self, plan: Plan) -> None:
         """Have the lanes host what is loaded for a plan, from now on."""
-        stations = self._stations
-        hosted = [host for station in stations.values() for host in station.hosted]
-        loading = [device for device, station in stations.items() if station.is_loading]
+        rollouts = self._rollouts
+        hosted = [host for rollout in rollouts.values() for host in rollout.hosted]
+        loading = [device for device, rollout in rollouts.items() if rollout.is_loading]
         for request in self._controller.adopt(plan, hosted, self._clock(), loading):
             self._endings.dropped(request)
         self._ask_all()
@@ -202,38 +206,35 @@ class Fleet:
         """It was broken there, and is tried again."""
         return (device, key) in self.broken and self.broken[device, key].state is BreakerState.HALF_OPEN
 
-    def _there(self) -> list[str]:
+    def _available(self) -> list[str]:
         return [device for device, breaker in self.breakers.items() if breaker.is_closed]
 
     def _executors(self) -> dict[str, Executor]:
-        return {device: lane.executor for device, lane in self.lanes.items()}
+        return {device: worker.executor for device, worker in self.workers.items()}
 
     def _ask_all(self) -> None:
-        for lane in self.lanes.values():
-            lane.ask()
-
-    def _listen_to(self, device: str, executor: Executor) -> None:
-        executor.on_lost = lambda loss: self.lose(device, BreakerEvent.DIED, loss.message)
+        for worker in self.workers.values():
+            worker.ask()
 
     def _free_what_is_left(self, device: str) -> None:
-        self.loader.keep_only(device, self.lanes[device].executor, keys(self._stations[device].now))
+        self.loader.keep_only(device, self.workers[device].executor, keys(self._rollouts[device].now))
 
     # --- devices that are lost, and come back
 
     def lose(self, device: str, event: BreakerEvent, reason: str) -> None:
         """A device is of no use any more. What ran there is run elsewhere, if there is time for that."""
-        breaker, lane = self.breakers[device], self.lanes[device]
+        breaker, worker = self.breakers[device], self.workers[device]
         if not breaker.is_closed:
             return
         breaker.on(event, self._clock(), reason)
         log.error("%s %s: %s", device, event, reason, extra=fields(device=device, event=event.value, reason=reason))
-        lane.executor.abandon()
+        worker.executor.abandon()
         self.loader.forget(device)
-        self.had[device] = self._stations[device].now
-        launches = lane.take_back()
+        self.hosted_before_loss[device] = self._rollouts[device].now
+        launches = worker.take_back()
         requests = [request for launch in launches for request in launch.requests]
         again = {request.id for request in requests if self._endings.interrupted(request)}
-        orphans = self._controller.lost(device, launches)
+        orphans = self._controller.device_lost(device, launches)
         for request in requests:
             if request.id not in again:
                 self._controller.cancel(request)
@@ -241,7 +242,7 @@ class Fleet:
             self._endings.dropped(request)
         asyncio.get_running_loop().call_soon(self._ask_all)
 
-    def engine_broke(self, failed: FailedLoad) -> None:
+    def engine_failed(self, failed: FailedLoad) -> None:
         """An engine can't be loaded, or fails on everything: plans do without it for a while.
 
         On its device, or on all where none has it: then it is the model that is to blame. A build that someone stopped
@@ -250,12 +251,14 @@ class Fleet:
         if isinstance(failed.error, BuildCancelled):
             return
         key, now_s = failed.key, self._clock()
-        works_elsewhere = any(key in self.loader.loaded(device) for device in self._there() if device != failed.device)
-        for device in [failed.device] if works_elsewhere else list(self.lanes):
+        works_elsewhere = any(
+            key in self.loader.loaded(device) for device in self._available() if device != failed.device
+        )
+        for device in [failed.device] if works_elsewhere else list(self.workers):
             breaker = self.broken.setdefault((device, key), Breaker(FIRST_ENGINE_RETRY_S))
             if breaker.state is not BreakerState.OPEN:
                 breaker.on(BreakerEvent.BROKE, now_s, failed.error.message)
-                self._controller.broke(device, *key)
+                self._controller.engine_failed(device, *key)
         log.error(
             "%s is broken%s: %s", key[1], f" on {failed.device}" if works_elsewhere else "", failed.error.message,
             extra=fields(family=key[0], variant=key[1], device=failed.device),
@@ -270,13 +273,12 @@ class Fleet:
             for failed in failures:
                 if isinstance(failed.error, DeviceLost):
                     raise failed.error
-                self.engine_broke(failed)
+                self.engine_failed(failed)
             there = self.loader.loaded(device)
-            station = self._stations[device]
-            station.next = station.now = tuple(h for h in wanted if h.key in there)
-            self.lanes[device].use(executor)
-            self._listen_to(device, executor)
+            rollout = self._rollouts[device]
+            rollout.next = rollout.now = tuple(h for h in wanted if h.key in there)
+            self.workers[device].use(executor)
             self.breakers[device].on(BreakerEvent.PASSED, self._clock())
-            self._controller.returned(device)
+            self._controller.device_recovered(device)
             self._host(plan)
         log.info("%s is back", device, extra=fields(device=device))

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from proteus_cli.control.breaker import BreakerEvent, BreakerState, hang_timeout_s
 from proteus_cli.control.controller import Controller
@@ -22,7 +22,7 @@ log = logging.getLogger("proteus.recovery")
 class Recovery:
     """Finds devices that hang, and puts those that were lost on probation.
 
-    A device on probation is opened afresh (``open_device``), loads what it had, and must run a real batch of each in
+    A device on probation is opened afresh, loads what it had, and must run a real batch of each in
     time; then it counts again. The same goes for engines that were broken, but that plans try them out.
     """
 
@@ -30,11 +30,10 @@ class Recovery:
         self,
         fleet: Fleet,
         controller: Controller,
-        open_device: Callable[[str], Executor],
         profiles: Mapping[str, Profile],
         clock: Clock,
     ) -> None:
-        self._fleet, self._controller, self._open = fleet, controller, open_device
+        self._fleet, self._controller = fleet, controller
         self._profiles, self._clock = profiles, clock
         self._suspects: set[str] = set()
         self._probations: set[asyncio.Task[None]] = set()
@@ -54,7 +53,7 @@ class Recovery:
         """Once, at all devices and engines."""
         now_s = self._clock()
         # What has ended while the loop was held up is told before the next look: only who is late twice hangs.
-        late = {device for device, lane in self._fleet.lanes.items() if lane.is_hung(now_s)}
+        late = {device for device, worker in self._fleet.workers.items() if worker.is_hung(now_s)}
         for device in late & self._suspects:
             self._fleet.lose(device, BreakerEvent.HUNG, "a batch that should have ended long ago has not")
         self._suspects = late
@@ -65,7 +64,7 @@ class Recovery:
         for (device, key), breaker in self._fleet.broken.items():
             if breaker.state is BreakerState.OPEN and now_s >= breaker.retry_s:
                 breaker.on(BreakerEvent.RETRIED, now_s)
-                self._controller.mended(device, *key)
+                self._controller.engine_recovered(device, *key)
 
     def _start(self, device: str) -> None:
         probation = asyncio.create_task(self._on_probation(device))
@@ -77,7 +76,7 @@ class Recovery:
         log.info("opening %s again", device)
         executor: Executor | None = None
         try:
-            executor = self._open(device)
+            executor = self._fleet.open_device(device)
             await self._try_out(device, executor)
             await self._fleet.bring_back(device, executor)
         except BaseException as error:
@@ -94,8 +93,8 @@ class Recovery:
     async def _try_out(self, device: str, executor: Executor) -> None:
         """Load what it had, and have a batch of each run. Raises `EngineError` where nothing works."""
         loader, works = self._fleet.loader, False
-        for key, rows in self._hopefuls(device):
-            if works and key not in self._had(device):
+        for key, rows in self._candidates(device):
+            if works and key not in self._hosted_before_loss(device):
                 return
             try:
                 await loader.load(device, executor, key, rows)
@@ -103,23 +102,23 @@ class Recovery:
             except DeviceLost:
                 raise
             except EngineError as error:
-                self._fleet.engine_broke(FailedLoad(device, key, error))
+                self._fleet.engine_failed(FailedLoad(device, key, error))
             else:
                 works = True
         if not works:
             raise EngineError("no engine works on it")
 
-    def _hopefuls(self, device: str) -> Iterator[tuple[VariantKey, int]]:
+    def _candidates(self, device: str) -> Iterator[tuple[VariantKey, int]]:
         """What it had, with the rows of its batches; then what else it could host, what is loaded fastest first."""
-        had = self._had(device)
-        yield from had.items()
+        hosted_before_loss = self._hosted_before_loss(device)
+        yield from hosted_before_loss.items()
         measured = sorted(self._profiles[device].variants, key=lambda each: each.load_s)
         for each in measured:
-            if each.points and each.key not in had and not self._is_out(device, each.key):
+            if each.points and each.key not in hosted_before_loss and not self._is_out(device, each.key):
                 yield each.key, 1
 
-    def _had(self, device: str) -> dict[VariantKey, int]:
-        keys = {host.key: host.max_batch for host in self._fleet.had.get(device, ())}
+    def _hosted_before_loss(self, device: str) -> dict[VariantKey, int]:
+        keys = {host.key: host.max_batch for host in self._fleet.hosted_before_loss.get(device, ())}
         return {key: rows for key, rows in keys.items() if not self._is_out(device, key)}
 
     def _is_out(self, device: str, key: VariantKey) -> bool:

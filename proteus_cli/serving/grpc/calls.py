@@ -4,17 +4,17 @@ Source: the "gRPC over HTTP2" and "Compression" documents of the gRPC project.
 """
 
 import logging
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BodyTooLarge, RequestError
 from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, Status, trailers_of
 from proteus_cli.serving.http2.headers import Fields
 from proteus_cli.serving.http2.limits import KIB
 from proteus_cli.serving.http2.sending import Http2Stream
-from proteus_cli.serving.oip.tensors import Buffer
 from proteus_cli.serving.transport.connections import Connections
+from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
 
 log = logging.getLogger("proteus.grpc")
 
@@ -23,7 +23,6 @@ _LARGE = 64 * KIB
 _PART_BYTES = 64  # what a part costs besides its content
 _MAX_WASTE = 4
 _SLOWEST_BYTES_PER_S = 64 * KIB
-_GZIP = zlib.MAX_WBITS | 16
 _NONE = b""
 
 
@@ -155,16 +154,13 @@ class GrpcCall:
     def _unpacked(self, message: Buffer, flag: int) -> bytes:
         if flag != 1 or not self.request.unpacks:
             raise CallError(Status.INTERNAL, "a compressed message without a grpc-encoding")
-        most, unpacker = self.request.message_bytes, zlib.decompressobj(_GZIP)
+        max_bytes = self.request.message_bytes
         try:
-            unpacked = unpacker.decompress(message, most + 1)
-        except zlib.error as error:
+            return decompress(message, Compression.GZIP, max_bytes)
+        except CorruptContent as error:
             raise CallError(Status.INTERNAL, f"a message that is not what its grpc-encoding says: {error}") from None
-        if len(unpacked) > most:
-            raise BodyTooLarge(f"the message unpacks to more than {most} bytes")
-        if not unpacker.eof or unpacker.unused_data:
-            raise CallError(Status.INTERNAL, "a compressed message that is cut off, or has something behind it")
-        return unpacked
+        except ContentTooLarge:
+            raise BodyTooLarge(f"the message unpacks to more than {max_bytes} bytes") from None
 
     # Answers
 

@@ -14,13 +14,15 @@ from msgspec.structs import replace
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.decision import Hosted
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.wire import parsed, split, varint, whole_number
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.tensors import DATATYPE_OF, Buffer, Query, RequestOptions
+from proteus_cli.serving.oip.tensors import DATATYPE_OF
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import Answered
+from proteus_cli.serving.requests.in_flight import Answered
+from proteus_cli.serving.requests.query import Query, RequestOptions
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
 _MAX_KNOWN, _LARGEST_KNOWN = 1024, 1024

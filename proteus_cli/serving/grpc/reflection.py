@@ -4,11 +4,11 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.calls import GrpcCall
 from proteus_cli.serving.grpc.messages import FILES, ReflectionRequest, ReflectionResponse, file_of, services
 from proteus_cli.serving.grpc.status import Status
-from proteus_cli.serving.oip.tensors import Buffer
 
 _FILES = {file.name: file.SerializeToString() for file in FILES}
 

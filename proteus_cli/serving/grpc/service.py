@@ -1,15 +1,16 @@
 """The services: each method translates between messages and the data plane, and nothing more."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
+from msgspec import to_builtins
 
-from proteus_cli import __version__
-from proteus_cli.errors import BadRequest, RequestError, UnknownModel
+from proteus_cli.domain.buffer import Buffer
+from proteus_cli.errors import BadRequest, RequestError
 from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import message
@@ -18,39 +19,44 @@ from proteus_cli.serving.grpc.status import STATUS, CallError, Status, plain_htt
 from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
 from proteus_cli.serving.http2.headers import Fields
 from proteus_cli.serving.http2.sending import Http2Stream
-from proteus_cli.serving.lifecycle import ServerState
-from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.models import EXTENSIONS, ModelRepository
-from proteus_cli.serving.oip.tensors import Buffer
+from proteus_cli.serving.oip.documents import Statistics
+from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.requests.in_flight import InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.transport.tokens import Tokens
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import RequestTrace, Traces, Tracing
 
 SERVICE = "inference.GRPCInferenceService"
+OPEN_METHODS = frozenset(
+    {
+        b"/inference.GRPCInferenceService/ServerLive",
+        b"/inference.GRPCInferenceService/ServerReady",
+        b"/grpc.health.v1.Health/Check",
+        b"/grpc.health.v1.Health/Watch",
+    }
+)
+"""Methods that need no token: the health checks."""
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _GRPC = re.compile(rb"application/grpc(\+proto)?(;.*)?")
 
-Headers = Mapping[bytes, bytes]
-
 
 class GrpcFrontEnd:
-    """The application on top of HTTP/2. ``authorized`` is asked for each call; None lets everybody in."""
+    """The application on top of HTTP/2. With ``tokens``, all methods but `OPEN_METHODS` need one of them."""
 
     def __init__(
         self,
         plane: DataPlane,
         *,
-        platform: str,
         models: ModelRepository,
-        authorized: Callable[[Headers], bool] | None = None,
+        tokens: Tokens | None = None,
         max_message_bytes: int,
         tracing: "Tracing | None" = None,
     ) -> None:
         self.plane, self.codec = plane, GrpcCodec(plane)
-        self._platform, self._models, self._authorized = platform, models, authorized
+        self._models, self._tokens = models, tokens
         self._max_message_bytes, self._tracing = max_message_bytes, tracing
         self._methods = {path.encode(): open_call for path, open_call in self._table().items()}
 
@@ -75,23 +81,28 @@ class GrpcFrontEnd:
         return Request(open_call, fields, timeout_s, encoding == b"gzip", self._max_message_bytes)
 
     def open(self, request: Request, stream: Http2Stream) -> GrpcCall:
-        if self._authorized is not None and not self._authorized(request.fields):
+        if not self._admits(request.fields):
             return _refused(CallError(Status.UNAUTHENTICATED, "no valid token"), request, stream)
         return request.open_call(request, stream)
+
+    def _admits(self, fields: Fields) -> bool:
+        tokens = self._tokens
+        return tokens is None or fields[b":path"] in OPEN_METHODS or tokens.authorized(fields.get(b"authorization"))
 
     # Methods
 
     def _table(self) -> dict[str, Callable[[Request, Http2Stream], GrpcCall]]:
         """Who handles which path."""
-        plain: dict[str, Callable[[Any], dict[str, Any]]] = {
+        models = self._models
+        plain: dict[str, Callable[[Any], object]] = {
             "ServerLive": lambda _: {"live": True},
-            "ServerReady": lambda _: {"ready": self.is_ready()},
-            "ModelReady": lambda asked: {"ready": self.is_model_ready(_family(self.plane, asked))},
-            "ServerMetadata": lambda _: self._metadata(),
-            "ModelMetadata": self._model_metadata,
-            "ModelConfig": lambda asked: {"config": self._models.config(_family(self.plane, asked))},
+            "ServerReady": lambda _: {"ready": models.is_server_ready},
+            "ModelReady": lambda asked: {"ready": models.is_ready(models.require(asked.name, asked.version))},
+            "ServerMetadata": lambda _: server_metadata(),
+            "ModelMetadata": lambda asked: models.metadata(models.require(asked.name, asked.version)),
+            "ModelConfig": lambda asked: {"config": models.config(models.require(asked.name, asked.version))},
             "ModelStatistics": self._statistics,
-            "RepositoryIndex": lambda asked: {"models": self._models.index(only_ready=asked.ready)},
+            "RepositoryIndex": lambda asked: {"models": models.index(only_ready=asked.ready)},
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
@@ -123,18 +134,12 @@ class GrpcFrontEnd:
         path = request.fields[b":path"].decode(errors="replace")
         return _refused(CallError(Status.UNIMPLEMENTED, f"no method {path}"), request, stream)
 
-    def is_ready(self) -> bool:
-        return self.plane.lifecycle.state is ServerState.READY
-
-    def is_model_ready(self, family: str) -> bool:
-        return self.plane.why_unavailable(family) is None
-
     def is_serving(self, service: str) -> bool | None:
         """Whether a service of the health protocol serves: all (empty), this one, or a family; None: there is none."""
         if service in {"", SERVICE}:
-            return self.is_ready()
+            return self._models.is_server_ready
         if service in self.plane.signatures:
-            return self.is_model_ready(service)
+            return self._models.is_ready(service)
         return None
 
     def _check(self, asked: Any) -> dict[str, Any]:
@@ -143,16 +148,8 @@ class GrpcFrontEnd:
             raise CallError(Status.NOT_FOUND, "no such service")
         return {"status": serving_status(is_serving=is_serving)}
 
-    def _metadata(self) -> dict[str, Any]:
-        return {"name": "proteus", "version": __version__, "extensions": list(EXTENSIONS)}
-
-    def _model_metadata(self, asked: Any) -> dict[str, Any]:
-        family = _family(self.plane, asked)
-        return oip.metadata(family, self._platform, self.plane.require_family(family))
-
-    def _statistics(self, asked: Any) -> dict[str, Any]:
-        family = _family(self.plane, asked) if asked.name else None
-        return {"model_stats": self._models.statistics(family)}
+    def _statistics(self, asked: Any) -> Statistics:
+        return self._models.statistics(self._models.require(asked.name, asked.version) if asked.name else None)
 
     def _load(self, asked: Any) -> dict[str, Any]:
         self._models.load(asked.model_name, asked.parameters)
@@ -169,7 +166,7 @@ class PlainCall(UnaryCall):
     __slots__ = ("_answer", "_ask", "_handler")
 
     def __init__(
-        self, ask: Any, answer: Any, handler: Callable[[Any], Mapping[str, Any]], request: Request, stream: Http2Stream
+        self, ask: Any, answer: Any, handler: Callable[[Any], object], request: Request, stream: Http2Stream
     ) -> None:
         super().__init__(request, stream)
         self._ask, self._answer, self._handler = ask, answer, handler
@@ -180,7 +177,7 @@ class PlainCall(UnaryCall):
         except DecodeError:
             raise BadRequest("the message is not what this method takes") from None
         # Of Triton's documents, parts may be missing here.
-        document = ParseDict(dict(self._handler(asked)), self._answer(), ignore_unknown_fields=True)
+        document = ParseDict(to_builtins(self._handler(asked)), self._answer(), ignore_unknown_fields=True)
         self.answer(document.SerializeToString())
 
 
@@ -266,11 +263,3 @@ def _refused_http(status: int, request: Request, stream: Http2Stream) -> GrpcCal
     """What is no gRPC call is answered in HTTP."""
     stream.send(b"", b"", plain_http(status))
     return _Refused(request, stream)
-
-
-def _family(plane: DataPlane, asked: Any) -> str:
-    """The family that a request names. Raises `UnknownModel`."""
-    plane.require_family(asked.name)
-    if asked.version not in {"", oip.VERSION}:
-        raise UnknownModel(f"`{asked.name}` has no version `{asked.version}`; there is `{oip.VERSION}`")
-    return str(asked.name)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, RequestError
 from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
@@ -18,9 +19,9 @@ from proteus_cli.serving.grpc.messages import (
 from proteus_cli.serving.grpc.status import CallError, Status
 from proteus_cli.serving.http2.limits import MIB
 from proteus_cli.serving.http2.sending import Http2Stream
-from proteus_cli.serving.oip.tensors import Buffer, Query
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import InFlightRequest, Result
+from proteus_cli.serving.requests.in_flight import InFlightRequest, Result
+from proteus_cli.serving.requests.query import Query
 
 _MAX_INSIDE = 256
 _MAX_BACKLOG = 1 * MIB

@@ -8,9 +8,9 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.messages import ModelInferRequest
-from proteus_cli.serving.oip.tensors import Buffer
 
 _LENGTH_DELIMITED = 2
 _ID, _RAW_INPUT = 0x1A, 0x3A  # tags of fields 3 and 7 of a request

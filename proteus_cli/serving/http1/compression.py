@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 
-from proteus_cli.serving.oip.tensors import Buffer
+from proteus_cli.domain.buffer import Buffer
 
 SMALLEST_BYTES = 1024  # less gains nothing
 LARGEST_BYTES = 64 * 1024  # more would hold up all other requests: it takes half a millisecond for so much

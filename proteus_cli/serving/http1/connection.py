@@ -5,13 +5,13 @@ Written for few instructions per request: no task, no future, one write. Parsing
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
 from typing import cast
 
 import httptools
 import msgspec
 
 from proteus_cli.serving.http1.exchange import JSON, Exchange, Handler
+from proteus_cli.serving.http1.known_heads import END_OF_HEAD, KnownHead, KnownHeads
 from proteus_cli.serving.http1.limits import (
     CHUNK_BYTES,
     HELD,
@@ -23,25 +23,20 @@ from proteus_cli.serving.http1.limits import (
     Refusal,
 )
 from proteus_cli.serving.transport.connections import Connections
-from proteus_cli.serving.transport.heads import END_OF_HEAD, KnownHead
 
+ALPN = "http/1.1"
 _UNAVAILABLE = 503
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # Each read is handled before the next one, of whichever connection, so one buffer does for all of them.
 _read = memoryview(bytearray(CHUNK_BYTES))
 
-Admits = Callable[[bytes, Mapping[bytes, bytes]], bool]
-"""Whether a request with this target and these headers may come in."""
-
 
 class HttpConnection(asyncio.BufferedProtocol):
     """One client. Requests are handed on as they come; their answers leave in the same order."""
 
-    def __init__(
-        self, handler: Handler, limits: HttpLimits, connections: Connections, admits: Admits | None = None
-    ) -> None:
-        self._handler, self._limits, self.connections, self._admits = handler, limits, connections, admits
+    def __init__(self, handler: Handler, limits: HttpLimits, connections: Connections, known_heads: KnownHeads) -> None:
+        self._handler, self._limits, self.connections, self._known_heads = handler, limits, connections, known_heads
         self._uncounted_bytes = min(UNCOUNTED_BYTES, limits.body_bytes)
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
@@ -106,7 +101,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """
         end = message.find(END_OF_HEAD) + len(END_OF_HEAD)
         head = message[:end]
-        known = self.connections.heads.get(head)
+        known = self._known_heads.get(head)
         if known is None:
             self._new_head = head
             return False
@@ -195,7 +190,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._has_headers = True
         parser, headers = self._parser, self._headers
         self._method, self._keeps_alive = parser.get_method(), parser.should_keep_alive()
-        if self._admits is not None and not self._admits(self._target, headers):
+        if not self._handler.admits(self._target, headers):
             raise Refusal(401, "a bearer token is needed", b"www-authenticate: Bearer\r\n")
         if not self._keeps_alive or b"connection" in headers or self._method == b"CONNECT":
             self._look_closer()
@@ -212,7 +207,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._continue(headers[b"expect"])
         elif self._new_head and self._keeps_alive and length < CHUNK_BYTES and b"transfer-encoding" not in headers:
             known = KnownHead(self._method, self._target, headers, length)
-            self.connections.heads.remember(self._new_head, known)
+            self._known_heads.remember(self._new_head, known)
         self._new_head = b""
 
     def on_body(self, body: bytes) -> None:

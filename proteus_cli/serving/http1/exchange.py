@@ -1,12 +1,12 @@
 """A request over HTTP, and its answer once there is one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 
 import msgspec
 
-from proteus_cli.serving.oip.tensors import Buffer
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.serving.transport.connections import Connections
 
 JSON = b"application/json"
@@ -80,6 +80,10 @@ def _start(status: int, content_type: bytes) -> bytes:
 
 class Handler(Protocol):
     """Takes requests, and answers each through its `Exchange.respond`, at once or later."""
+
+    def admits(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request with this head may be read. The answer for the same head is always the same."""
+        ...
 
     def handle(self, exchange: Exchange) -> None: ...
 

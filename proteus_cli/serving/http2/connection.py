@@ -11,6 +11,7 @@ import asyncio
 import struct
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import (
     ACK,
@@ -28,13 +29,13 @@ from proteus_cli.serving.http2.headers import Fields, HeaderBlocks, MalformedReq
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.http2.reading import FrameReader
 from proteus_cli.serving.http2.sending import Call, Http2Stream, SendQueue
-from proteus_cli.serving.oip.tensors import Buffer
 from proteus_cli.serving.transport.connections import Connections
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+ALPN = "h2"
 _SIZES = {frames.PRIORITY: 5, frames.RST_STREAM: 4, frames.PING: 8, frames.WINDOW_UPDATE: 4}
 _OF_CONNECTION = {SETTINGS, frames.PING, frames.GOAWAY}
 _SETTING_BYTES, _PRIORITY_BYTES, _GOAWAY_BYTES = 6, 5, 8
@@ -91,8 +92,8 @@ class Http2Connection(asyncio.Protocol):
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if not self.connections.take(self):
             self._fail(ConnectionFault(Code.NO_ERROR, "too many connections"))
-        elif tls is not None and tls.selected_alpn_protocol() != "h2":
-            self._fail(ConnectionFault(Code.PROTOCOL_ERROR, "ALPN did not choose h2"))
+        elif tls is not None and tls.selected_alpn_protocol() != ALPN:
+            self._fail(ConnectionFault(Code.PROTOCOL_ERROR, f"ALPN did not choose {ALPN}"))
         elif self.connections.is_draining:
             self.drain()
 

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.serving.http2.frames import (
     CONTINUATION,
     DATA,
@@ -12,7 +13,6 @@ from proteus_cli.serving.http2.frames import (
     Code,
     ConnectionFault,
 )
-from proteus_cli.serving.oip.tensors import Buffer
 
 _HEAD_BYTES = 9
 _STREAM = 0x7FFFFFFF

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.serving.http2.frames import (
     DATA,
     DEFAULT_FRAME,
@@ -23,7 +24,6 @@ from proteus_cli.serving.http2.frames import (
     StreamFault,
 )
 from proteus_cli.serving.http2.limits import KIB
-from proteus_cli.serving.oip.tensors import Buffer
 
 if TYPE_CHECKING:
     from proteus_cli.serving.http2.connection import Http2Connection

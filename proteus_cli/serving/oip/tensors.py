@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
+from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, RequestOptions
 
 DATATYPES = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
@@ -22,9 +22,6 @@ DATATYPE_OF = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
 STRINGS = "BYTES"
 VERSION = "1"
 """The one version of every model: what changes behind it is the variant, which the answer names."""
-
-Buffer = bytes | bytearray | memoryview
-"""The values of a tensor: row-major, little-endian, without gaps."""
 
 Parameter = str | int | float | bool
 Parameters = dict[str, Parameter]
@@ -37,30 +34,6 @@ VALUE_BYTES = 64  # of a number in JSON, with its brackets and indentation; its 
 OTHER_BYTES = 64 * 1024  # of all else in a request
 
 
-class RequestOptions(msgspec.Struct, frozen=True, gc=False):
-    """What a request may ask for beside its tensors; None and 0 stand for the family's own."""
-
-    timeout_s: float | None = None
-    priority: int = 0
-    min_accuracy: float = 0.0
-
-
-DEFAULTS = RequestOptions()
-
-
-class Query(msgspec.Struct, frozen=True, eq=False):
-    """A request that was checked: ``inputs`` of ``rows`` rows each, in the order of the family's signature.
-
-    ``outputs`` are (place in the signature, as binary) in the order in which they are wanted.
-    """
-
-    inputs: tuple[Buffer, ...]
-    rows: int
-    outputs: tuple[tuple[int, bool], ...]
-    options: RequestOptions = DEFAULTS
-    id: str | None = None
-
-
 def max_bytes(signature: Signature, rows: int) -> int:
     """What a request of so many rows may need, however widely its JSON is set; in binary it needs less."""
     row_values = sum(math.prod(size or 0 for size in spec.shape) for spec in signature.inputs)  # of fixed shapes
@@ -70,7 +43,7 @@ def max_bytes(signature: Signature, rows: int) -> int:
 def options(parameters: Mapping[str, Any]) -> RequestOptions:
     """Read ``timeout`` (µs), ``priority`` and ``min_accuracy``; others are passed over. Raises `BadRequest`."""
     if not parameters:
-        return DEFAULTS
+        return DEFAULT_OPTIONS
     return RequestOptions(_timeout_s(parameters), _priority(parameters), _min_accuracy(parameters))
 
 
@@ -148,25 +121,3 @@ def outputs_by_name(signature: Signature, wanted: Sequence[tuple[str, bool]]) ->
     if len({name for name, _ in wanted}) != len(wanted):
         raise BadRequest("an output may be asked for once")
     return tuple((names.index(name), as_binary) for name, as_binary in wanted)
-
-
-def is_finite(inputs: Sequence[Buffer], specs: Sequence[TensorSpec]) -> bool:
-    """No input holds NaN or infinity."""
-    floats = ((buffer, spec.dtype) for buffer, spec in zip(inputs, specs, strict=True) if spec.dtype.kind == "f")
-    return all(bool(np.isfinite(np.frombuffer(buffer, dtype)).all()) for buffer, dtype in floats)
-
-
-def metadata(model: str, platform: str, signature: Signature) -> dict[str, Any]:
-    """Model metadata as the protocol names it; -1 stands for sizes that vary."""
-    return {
-        "name": model,
-        "versions": [VERSION],
-        "platform": platform,
-        "inputs": [_tensor_metadata(spec) for spec in signature.inputs],
-        "outputs": [_tensor_metadata(spec) for spec in signature.outputs],
-    }
-
-
-def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
-    shape = [-1, *(-1 if size is None else size for size in spec.shape)]
-    return {"name": spec.name, "datatype": DATATYPE_OF[spec.dtype], "shape": shape}

@@ -29,10 +29,10 @@ from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.fleet.worker import Clock, Worker
 from proteus_cli.serving.lifecycle import Lifecycle, ServerState
 from proteus_cli.serving.logs import LogRateLimiter, fields
-from proteus_cli.serving.oip.tensors import Query, is_finite
 from proteus_cli.serving.requests.counts import Tally, family_counts
 from proteus_cli.serving.requests.deadlines import TimingWheel
-from proteus_cli.serving.requests.pending import Answered, AnsweredBatch, InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.requests.query import Query, is_finite
 
 if TYPE_CHECKING:
     from proteus_cli.control.drift import Drift

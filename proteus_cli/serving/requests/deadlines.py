@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from proteus_cli.serving.requests.pending import InFlightRequest
+from proteus_cli.serving.requests.in_flight import InFlightRequest
 
 ROUND_S = 0.005
 FURTHEST = 200  # rounds: what is due later is looked at again then, so that what has ended is not kept for long

@@ -15,10 +15,11 @@ import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.tensors import Buffer, Query
-from proteus_cli.serving.requests.pending import Answered, AnsweredBatch
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
+from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query
 
 _LARGEST_INT64 = 2**63 - 1
 _KNOWN_HEADS = 256  # JSON before binary tensors, remembered by family
@@ -145,7 +146,7 @@ class RestCodec:
             return None
         parameters = wire.parameters
         outputs = self._all_outputs if parameters is None and wire.outputs is None else self._outputs(wire)
-        return Query((packed,), rows, outputs, oip.options(parameters) if parameters else oip.DEFAULTS, wire.id)
+        return Query((packed,), rows, outputs, oip.options(parameters) if parameters else DEFAULT_OPTIONS, wire.id)
 
     def _decode_binary(self, body: bytes | bytearray, json_length: int) -> Query:
         if not 0 <= json_length <= len(body):

@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import math
-import zlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
@@ -32,9 +31,13 @@ from proteus_cli.serving.http1.compression import packed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.requests.pending import Result
+from proteus_cli.serving.requests.in_flight import Result
+from proteus_cli.serving.requests.query import Query
+from proteus_cli.serving.rest.access import admits
 from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.pages import INFER, Pages
+from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
+from proteus_cli.serving.transport.tokens import Tokens
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import RequestTrace, Tracing
@@ -61,16 +64,21 @@ OUTCOME = b"proteus-outcome"
 _OK = 200
 _MAX_DIGITS = 18
 _POST = b"POST"
-_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 
 
 class HttpFrontEnd:
     """Open Inference Protocol v2; ``pages`` answer all but inference. Bodies unpack to ``max_body_bytes`` at most."""
 
     def __init__(
-        self, plane: DataPlane, pages: Pages, *, max_body_bytes: int, tracing: "Tracing | None" = None
+        self,
+        plane: DataPlane,
+        pages: Pages,
+        *,
+        max_body_bytes: int,
+        tokens: Tokens | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
-        self._plane, self._pages, self._max_body_bytes = plane, pages, max_body_bytes
+        self._plane, self._pages, self._max_body_bytes, self._tokens = plane, pages, max_body_bytes, tokens
         self._traces = None if tracing is None else tracing.of_protocol(
             f"POST {INFER}", {"http.request.method": "POST", "http.route": INFER},
             code="http.response.status_code", ok=_OK, codes=STATUS,
@@ -86,6 +94,9 @@ class HttpFrontEnd:
             self._families[f"/v2/models/{family}{version}/infer".encode()] = known
 
     # Handler
+
+    def admits(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
+        return admits(self._tokens, target, headers)
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a request, now or later."""
@@ -155,7 +166,7 @@ class HttpFrontEnd:
             trace.refused(error)
             raise
 
-    def _query(self, exchange: Exchange, codec: RestCodec) -> oip.Query:
+    def _query(self, exchange: Exchange, codec: RestCodec) -> Query:
         headers, body = exchange.headers, exchange.body
         if b"content-encoding" in headers:
             body = unpacked(body, headers[b"content-encoding"], min(self._max_body_bytes, codec.max_bytes))
@@ -164,7 +175,7 @@ class HttpFrontEnd:
         length = headers.get(JSON_LENGTH)
         return codec.decode(body, None if length is None else _whole_number(length))
 
-    def _ended(self, exchange: Exchange, codec: RestCodec, query: oip.Query, headers: bytes, ending: Result) -> None:
+    def _ended(self, exchange: Exchange, codec: RestCodec, query: Query, headers: bytes, ending: Result) -> None:
         if isinstance(ending, RequestError):
             refuse(exchange, ending, headers)
             return
@@ -215,16 +226,12 @@ def unpacked(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> bytes 
         return body
     if name not in {b"gzip", b"x-gzip", b"deflate"}:
         raise BadRequest("bodies may be compressed with gzip or deflate")
-    unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
     try:
-        content = unpacker.decompress(body, max_bytes + 1)
-    except zlib.error as error:
+        return decompress(body, Compression.GZIP_OR_ZLIB, max_bytes)
+    except CorruptContent as error:
         raise BadRequest(f"the body is not what its Content-Encoding says: {error}") from None
-    if len(content) > max_bytes:
-        raise BodyTooLarge(f"the body unpacks to more than {max_bytes} bytes")
-    if not unpacker.eof or unpacker.unused_data:
-        raise BadRequest("the compressed body is cut off, or has something behind it")
-    return content
+    except ContentTooLarge:
+        raise BodyTooLarge(f"the body unpacks to more than {max_bytes} bytes") from None
 
 
 def _whole_number(text: bytes) -> int:

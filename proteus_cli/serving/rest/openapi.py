@@ -13,7 +13,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.rest.schemas import SCHEMAS, Json, ref
 from proteus_cli.serving.rest.site import AT, FILES
-from proteus_cli.serving.telemetry.history import CURSOR
+from proteus_cli.serving.telemetry.sampler import CURSOR
 
 LARGEST_EXAMPLE = 64  # values; families with larger rows have no example
 _JSON = "application/json"
@@ -138,12 +138,12 @@ _INFER = Operation(
         },
     },
 )
-_METADATA = Operation("What a model takes and gives", {200: _answer("Its metadata.", "Model")})
+_METADATA = Operation("What a model takes and gives", {200: _answer("Its metadata.", "ModelMetadata")})
 _READY = Operation(
     "Whether a model is ready",
     {
-        200: _answer("It is."),
-        503: _answer("No variant of it is hosted, or it was unloaded; or the server is not ready."),
+        200: _answer("It is.", "ModelReady"),
+        503: _answer("No variant of it is hosted, or it was unloaded; or the server is not ready.", "ModelReady"),
     },
 )
 
@@ -159,7 +159,7 @@ _FILE = Operation(
     },
     is_open=True,
 )
-_CONFIG = Operation("A model's configuration", {200: _answer("In Triton's words.", "Config")})
+_CONFIG = Operation("A model's configuration", {200: _answer("In Triton's words.", "ModelConfig")})
 _STATISTICS = Operation("What was counted of a model", {200: _answer("In Triton's words.", "Statistics")})
 
 
@@ -168,12 +168,19 @@ def _body(schema: str) -> Json:
 
 
 OPERATIONS: dict[str, dict[str, Operation]] = {
-    "/v2": {"GET": Operation("What the server is", {200: _answer("Its name, version and extensions.", "Server")})},
-    "/v2/health/live": {"GET": Operation("Whether the server runs", {200: _answer("It does.")}, is_open=True)},
+    "/v2": {
+        "GET": Operation("What the server is", {200: _answer("Its name, version and extensions.", "ServerMetadata")})
+    },
+    "/v2/health/live": {
+        "GET": Operation("Whether the server runs", {200: _answer("It does.", "ServerLive")}, is_open=True)
+    },
     "/v2/health/ready": {
         "GET": Operation(
             "Whether the server is ready",
-            {200: _answer("It takes requests."), 503: _answer("It starts or drains, or is out of connections.")},
+            {
+                200: _answer("It takes requests.", "ServerReady"),
+                503: _answer("It starts or drains.", "ServerReady"),
+            },
             is_open=True,
         )
     },
@@ -193,7 +200,12 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
     "/v2/repository/index": {
         "POST": Operation(
             "All models, and whether they take requests",
-            {200: _answer("They are.", "Index")},
+            {
+                200: {
+                    "description": "They are.",
+                    "content": {_JSON: {"schema": {"type": "array", "items": ref("ModelIndex")}}},
+                }
+            },
             body=_body("IndexRequest"),
         )
     },
@@ -212,14 +224,14 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
         )
     },
     "/v2/proteus/status": {
-        "GET": Operation("What runs now, and how the plan changed", {200: _answer("The status.", "Status")})
+        "GET": Operation("What runs now, and how the plan changed", {200: _answer("The status.", "ServerStatus")})
     },
     "/v2/proteus/plan": {
         "GET": Operation("The plan in force", {200: _answer("As in a plan file.", "Plan")}),
         "POST": Operation(
             "Put a plan in force",
             {
-                200: _answer("It is in force.", "Change"),
+                200: _answer("It is in force.", "PlanChange"),
                 403: _answer("This server asks for no tokens, and so takes no plans.", "Error"),
                 409: _answer("What the plan was made from has changed since.", "Error"),
                 422: _answer("The plan does not fit what is served here, or can't be loaded.", "Error"),

@@ -7,19 +7,17 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from proteus_cli import __version__
-from proteus_cli.errors import BadRequest, MethodNotAllowed, NotFound, UnknownModel
+from proteus_cli.errors import BadRequest, MethodNotAllowed, NotFound
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.http1.compression import packed
 from proteus_cli.serving.http1.exchange import JSON, NOT_MODIFIED, Exchange
-from proteus_cli.serving.lifecycle import ServerState
-from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.models import EXTENSIONS, ModelRepository
+from proteus_cli.serving.oip.documents import ModelReady, ServerLive, ServerReady
+from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.site import AT, FILES, INDEX, Site
-from proteus_cli.serving.telemetry.history import MetricsSampler
 from proteus_cli.serving.telemetry.metrics import Metrics
+from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
 INFER = "/v2/models/{model}/infer"
 INFER_VERSION = "/v2/models/{model}/versions/{version}/infer"
@@ -75,7 +73,7 @@ Handler = Callable[[Asked], Page | Awaitable[Page]]
 
 
 class Pages:
-    """Answers by path. ``platform`` names the backend in models' metadata."""
+    """Answers by path."""
 
     def __init__(
         self,
@@ -83,22 +81,21 @@ class Pages:
         models: ModelRepository,
         metrics: Metrics,
         *,
-        platform: str,
-        status: Callable[[], dict[str, Any]],
+        status: Callable[[], object],
         by_hand: ManualPlans,
         history: MetricsSampler,
         needs_token: bool = False,
     ) -> None:
-        self._plane, self._models, self._platform, self._status = plane, models, platform, status
+        self._models, self._status = models, status
         self._by_hand, self._site = by_hand, Site()
         described = _json(document(plane.signatures, needs_token=needs_token))
         self._routes: dict[str, dict[str, Handler]] = {
             "/": {"GET": lambda asked: self._file(INDEX, asked)},
             f"{AT}{{file}}": {"GET": lambda asked: self._file(asked.values["file"], asked)},
             "/openapi.json": {"GET": lambda _: described},
-            "/v2": {"GET": self._server},
-            "/v2/health/live": {"GET": lambda _: Page(200)},
-            "/v2/health/ready": {"GET": lambda _: Page(200 if self._is_ready() else 503)},
+            "/v2": {"GET": lambda _: _json(server_metadata("binary_tensor_data"))},
+            "/v2/health/live": {"GET": lambda _: _json(ServerLive(live=True))},
+            "/v2/health/ready": {"GET": self._server_ready},
             "/metrics": {"GET": lambda asked: Page(200, *metrics.page(asked.headers.get(b"accept", b"")))},
             "/v2/proteus/status": {"GET": lambda _: _json(self._status())},
             f"{OWN}history": {"GET": lambda asked: _json(history.feed(asked.parameter("since")))},
@@ -131,8 +128,8 @@ class Pages:
         Both raise `RequestError`.
         """
         methods, values = self._find(path)
-        if values.get("version", oip.VERSION) != oip.VERSION:
-            raise UnknownModel(f"no version `{values['version']}` of any model; there is `{oip.VERSION}`")
+        if "version" in values:
+            self._models.require(values["model"], values["version"])
         method = exchange.method.decode()
         handler = methods.get("GET" if method == "HEAD" else method)
         if handler is None:
@@ -161,25 +158,25 @@ class Pages:
         return Page(NOT_MODIFIED if is_known else 200, file.body, file.content_type, file.headers)
 
     def _model(self, asked: Asked) -> str:
-        name = asked.values["model"]
-        self._plane.require_family(name)
-        return name
+        return self._models.require(asked.values["model"], asked.values.get("version", ""))
 
-    def _server(self, _: Asked) -> Page:
-        return _json({"name": "proteus", "version": __version__, "extensions": ["binary_tensor_data", *EXTENSIONS]})
+    def _server_ready(self, _: Asked) -> Page:
+        is_ready = self._models.is_server_ready
+        return _json(ServerReady(is_ready), 200 if is_ready else 503)
 
     def _metadata(self, asked: Asked) -> Page:
-        name = self._model(asked)
-        return _json(oip.metadata(name, self._platform, self._plane.require_family(name)))
+        return _json(self._models.metadata(self._model(asked)))
 
     def _model_ready(self, asked: Asked) -> Page:
-        return Page(200 if self._plane.why_unavailable(self._model(asked)) is None else 503)
+        name = self._model(asked)
+        is_ready = self._models.is_ready(name)
+        return _json(ModelReady(name, is_ready), 200 if is_ready else 503)
 
     def _config(self, asked: Asked) -> Page:
         return _json(self._models.config(self._model(asked)))
 
     def _statistics(self, family: str | None) -> Page:
-        return _json({"model_stats": self._models.statistics(family)})
+        return _json(self._models.statistics(family))
 
     def _index(self, asked: Asked) -> Page:
         return _json(self._models.index(only_ready=_read(asked.body, IndexRequest).ready))
@@ -197,10 +194,8 @@ class Pages:
         return _json(asdict(await self._by_hand.from_client(asked.body)))
 
     def _no_such_model(self, asked: Asked) -> Page:
-        raise UnknownModel(f"no model `{self._model(asked)}` of that version")
-
-    def _is_ready(self) -> bool:
-        return self._plane.lifecycle.state is ServerState.READY
+        self._model(asked)
+        raise NotFound("no such model")
 
 
 def _respond(exchange: Exchange, path: str, page: Page) -> None:

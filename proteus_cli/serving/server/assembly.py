@@ -11,9 +11,9 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.drift import Drift
 from proteus_cli.control.hosting import slots_of
 from proteus_cli.domain.profile import Profile
-from proteus_cli.serving.adaptation.loop import Adaptation
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanJournal
-from proteus_cli.serving.adaptation.recalibration import Reprofiling
+from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
 from proteus_cli.serving.devices.hardware import Hardware, emulated_devices, local_devices
 from proteus_cli.serving.fleet.deploy import Fleet
@@ -47,21 +47,21 @@ async def fleet_of(
     plane: DataPlane,
     profiles: Mapping[str, Profile],
 ) -> AsyncIterator[Fleet]:
+    devices = {device.id: device for device in deployment.devices}
     fleet = Fleet(
         controller,
-        {device.id: hardware.executor(device) for device in deployment.devices},
+        devices,
+        lambda device, on_lost: hardware.open_device(devices[device], on_lost),
         plane,
         plane.clock,
         models=hardware.models,
         profiles=profiles,
         signatures=plane.signatures,
         files=None if deployment.emulated else ModelFiles(hardware.models, deployment.profiles),
-        inline_s=hardware.inline_s,
         max_unavailable_frac=deployment.max_unavailable_frac,
     )
-    plane.lanes = fleet.lanes
-    devices = {device.id: device for device in deployment.devices}
-    recovery = Recovery(fleet, controller, lambda device: hardware.executor(devices[device]), profiles, plane.clock)
+    plane.lanes = fleet.workers
+    recovery = Recovery(fleet, controller, profiles, plane.clock)
     try:
         async with watching(recovery.run()):
             yield fleet
@@ -72,7 +72,7 @@ async def fleet_of(
 @asynccontextmanager
 async def adapting(
     deployment: Deployment, plane: DataPlane, fleet: Fleet, stop: asyncio.Event
-) -> AsyncIterator[tuple[Adaptation, SolverProcess | None]]:
+) -> AsyncIterator[tuple[ControlLoop, SolverProcess | None]]:
     """Put the plan in force and let it follow the demand, with a solver that gets ready meanwhile.
 
     Raises `StoppedEarly`, and `EngineError` where the plan can't be put in force.
@@ -83,7 +83,7 @@ async def adapting(
         if rule is not None:
             solver = stack.enter_context(contextlib.closing(SolverProcess(deployment.replan, deployment.solve_limit_s)))
             solver.warm_up(deployment.plan)
-        adaptation = Adaptation(plane.controller, fleet, plane.clock, _journal(history, plane))
+        adaptation = ControlLoop(plane.controller, fleet, plane.clock, _journal(history, plane))
         await unless(stop, adaptation.start(deployment.plan, deployment.origin, deployment.reason))
         if history is not None:
             stack.callback(lambda: history.stopped(plane.tallies()))
@@ -97,16 +97,16 @@ async def adapting(
 async def reprofiling(
     deployment: Deployment,
     plane: DataPlane,
-    adaptation: Adaptation,
+    adaptation: ControlLoop,
     solver: SolverProcess | None,
     profiles: dict[str, Profile],
-) -> AsyncIterator[Reprofiling | None]:
+) -> AsyncIterator[Recalibration | None]:
     """Compare what batches take with ``profiles``; leaving writes what is to be recorded."""
     if not deployment.drift_after_s:
         yield None
         return
     plane.drift = Drift(profiles, now_s=plane.clock(), after_s=deployment.drift_after_s)
-    correcting = Reprofiling(
+    correcting = Recalibration(
         plane.drift,
         profiles,
         plane.controller,

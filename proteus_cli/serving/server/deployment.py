@@ -14,7 +14,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Origin
 from proteus_cli.serving.adaptation.manual_plans import PlanSource
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
-from proteus_cli.serving.adaptation.solver_process import Replanner
+from proteus_cli.serving.adaptation.solver_child import Replanner
 from proteus_cli.serving.transport.tokens import Tokens
 
 
@@ -23,8 +23,8 @@ class ServerOptions:
     """Where to listen (port 0 picks a free one), limits on clients, and how long draining may take.
 
     ``grpc_port``: None is no gRPC. ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
-    With ``tls``, nothing else is spoken; with ``tokens``, all but `OPEN` needs one. Traces go to the URL ``otlp``, of
-    ``otlp_sample`` (a fraction) of the requests that bring no decision about it.
+    With ``tls``, nothing else is spoken; with ``tokens``, all but health checks and the files of the page need one.
+    Traces go to the URL ``otlp``, of ``otlp_sample`` (a fraction) of the requests that bring no decision about it.
     """
 
     host: str = "127.0.0.1"

@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING
+
+import uvloop
 
 from proteus_cli import __version__
 from proteus_cli.control.controller import Controller
@@ -21,39 +22,34 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import best_accuracy
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BackendUnavailable
-from proteus_cli.serving.adaptation.loop import hosts
-from proteus_cli.serving.adaptation.manual_plans import ManualPlans, Served
+from proteus_cli.serving.adaptation.control_loop import hosts
+from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
 from proteus_cli.serving.devices.hardware import Hardware
-from proteus_cli.serving.fleet.worker import RUNWAY_S
+from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
 from proteus_cli.serving.grpc.service import GrpcFrontEnd
+from proteus_cli.serving.http1.connection import ALPN as HTTP_1
 from proteus_cli.serving.http1.connection import HttpConnection
+from proteus_cli.serving.http1.known_heads import KnownHeads
 from proteus_cli.serving.http1.limits import HttpLimits
+from proteus_cli.serving.http2.connection import ALPN as HTTP_2
 from proteus_cli.serving.http2.connection import Http2Connection
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent, StoppedEarly
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.models import ModelRepository
+from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.rest.front_end import HttpFrontEnd
 from proteus_cli.serving.rest.pages import Pages
 from proteus_cli.serving.server.assembly import adapting, fleet_of, hardware_of, reprofiling, watching
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
-from proteus_cli.serving.telemetry.history import MetricsSampler
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
 from proteus_cli.serving.telemetry.metrics import Metrics
-from proteus_cli.serving.telemetry.present import Now
-from proteus_cli.serving.telemetry.status import Server, status
+from proteus_cli.serving.telemetry.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.snapshot import Snapshot
+from proteus_cli.serving.telemetry.status import StatusSources, status
 from proteus_cli.serving.transport.connections import Connections
-from proteus_cli.serving.transport.listening import (
-    ALPN,
-    admits,
-    admits_call,
-    is_local,
-    listen,
-    max_connections,
-    url_of,
-)
+from proteus_cli.serving.transport.listening import is_local, listen, max_connections, url_of
 from proteus_cli.serving.transport.tls import accepting
 
 if TYPE_CHECKING:
@@ -62,6 +58,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("proteus.server")
 
 # A lane's thread needs the GIL for a moment after each batch; the default of 5 ms is a long wait within an SLO.
+ALPN = {"http": HTTP_1, "grpc": HTTP_2}
 GIL_SWITCH_S = 0.0005
 GARBAGE_OBJECTS = 20_000
 BODIES = 16  # large bodies of the largest size that may be in memory at once
@@ -70,7 +67,7 @@ GOODBYE_S = 2.0
 INTERRUPTED = 130
 
 
-View = Callable[[Callable[[], Now]], AbstractContextManager[None]]
+View = Callable[[Callable[[], Snapshot]], AbstractContextManager[None]]
 """Shows what it is handed, from entering to leaving; from another thread, as nothing here may wait for it."""
 
 
@@ -92,7 +89,7 @@ def serve(
             listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
             if options.grpc_port is not None:
                 listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
-            runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+            runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
             runner.run(_serve(deployment, options, listeners, announce, view, tracing))
     except StoppedEarly:
         log.info("stopped before it was ready")
@@ -112,14 +109,6 @@ def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]
             "Traces need OpenTelemetry, which is not installed.", hint="pip install 'proteus-serving[otlp]'"
         ) from error
     return tracing_to(options.otlp, options.otlp_sample)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop  # noqa: PLC0415 - not there on every platform
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 async def _serve(
@@ -151,7 +140,7 @@ async def _serve_on(
     lifecycle, lag = Lifecycle(), LoopLag()
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     slots = slots_of((device.id for device in deployment.devices), deployment.profiles)
-    controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, runway_s=RUNWAY_S)
+    controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, dispatch_ahead_s=DISPATCH_AHEAD_S)
     if hardware.is_emulated:
         log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)
     plane = DataPlane(
@@ -173,7 +162,7 @@ async def _serve_on(
         platform = hardware.platform
         models = ModelRepository(plane, platform=platform, devices=deployment.devices, stubs=hardware.stubs)
         samples = MetricsSampler(plane, clock, adaptation.changes, fleet.states)
-        server = Server(
+        server = StatusSources(
             plane=plane,
             fleet=fleet,
             adaptation=adaptation,
@@ -193,7 +182,7 @@ async def _serve_on(
                 adaptation,
                 lifecycle,
                 deployment.source,
-                Served(deployment.policy.name, deployment.catalog, profiles, hardware.models),
+                PlanRequirements(deployment.policy.name, deployment.catalog, profiles, hardware.models),
                 solver,
                 deployment.history,
                 is_guarded=options.tokens is not None,
@@ -202,16 +191,15 @@ async def _serve_on(
                 plane,
                 models,
                 Metrics(server, connections, lag),
-                platform=platform,
                 status=lambda: status(server),
                 by_hand=by_hand,
                 history=samples,
                 needs_token=options.tokens is not None,
             )
-            protocols = _protocols(plane, models, pages, options, connections, platform, tracing)
+            protocols = _protocols(plane, models, pages, options, connections, tracing)
             async with AsyncExitStack() as stack:
                 for name, listener in listeners.items():
-                    tls = options.tls(ALPN[name]) if options.tls is not None else None
+                    tls = options.tls([ALPN[name]]) if options.tls is not None else None
                     await stack.enter_async_context(accepting(listener, protocols[name], tls))
                 stack.enter_context(_hanging_up(by_hand.hang_up))
                 _keep_what_is_loaded()
@@ -234,24 +222,21 @@ def _protocols(
     pages: Pages,
     options: ServerOptions,
     connections: Connections,
-    platform: str,
     tracing: "Tracing | None",
 ) -> dict[str, Callable[[], asyncio.BaseProtocol]]:
     """What makes a connection, by the scheme of its URL."""
     body_bytes, tokens = min(options.max_body_bytes, _largest_body(plane)), options.tokens
-    http = HttpFrontEnd(plane, pages, max_body_bytes=body_bytes, tracing=tracing)
+    http = HttpFrontEnd(plane, pages, max_body_bytes=body_bytes, tokens=tokens, tracing=tracing)
     grpc = GrpcFrontEnd(
         plane,
         models=models,
-        platform=platform,
         max_message_bytes=body_bytes,
-        authorized=partial(admits_call, tokens) if tokens is not None else None,
+        tokens=tokens,
         tracing=tracing,
     )
-    limits = HttpLimits(body_bytes=body_bytes)
-    lets_in = partial(admits, tokens) if tokens is not None else None
+    limits, known_heads = HttpLimits(body_bytes=body_bytes), KnownHeads()
     return {
-        "http": lambda: HttpConnection(http, limits, connections, lets_in),
+        "http": lambda: HttpConnection(http, limits, connections, known_heads),
         "grpc": lambda: Http2Connection(grpc, Http2Limits(), connections),
     }
 

@@ -24,7 +24,7 @@ class MetricKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class MetricDescription:
     """A metric: its name as people ask for it (of histograms without suffix), and the names of its labels."""
 
     name: str
@@ -45,13 +45,13 @@ class Exposition:
         self._openmetrics = openmetrics
         self._lines: list[str] = []
 
-    def add(self, metric: Described, samples: Iterable[tuple[Sequence[str], float]]) -> None:
+    def add(self, metric: MetricDescription, samples: Iterable[tuple[Sequence[str], float]]) -> None:
         """A counter or a gauge: for each set of values of its labels a number."""
         self._describe(metric.name, metric.kind, metric.text)
         form = _form(metric.name, metric.labels)
         self._lines += [form % (*_escaped(values), number) for values, number in samples]
 
-    def add_histograms(self, metric: Described, samples: Iterable[tuple[Sequence[str], Histogram]]) -> None:
+    def add_histograms(self, metric: MetricDescription, samples: Iterable[tuple[Sequence[str], Histogram]]) -> None:
         """A histogram for each set of values of its labels."""
         self._describe(metric.name, metric.kind, metric.text)
         total, count = (_form(f"{metric.name}_{part}", metric.labels) for part in ("sum", "count"))

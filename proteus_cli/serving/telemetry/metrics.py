@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from proteus_cli import __version__
 from proteus_cli.control.breaker import BreakerState
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.adaptation.loop import ChangeTotals
+from proteus_cli.serving.adaptation.control_loop import ChangeTotals
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.counts import FamilyCounts, Histogram
@@ -16,28 +16,28 @@ from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.telemetry.exposition import (
     OPENMETRICS,
     TEXT,
-    Described,
     Exposition,
+    MetricDescription,
     MetricKind,
     wants_openmetrics,
 )
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
-from proteus_cli.serving.telemetry.status import DEMAND_WINDOW_S, Server
+from proteus_cli.serving.telemetry.status import DEMAND_WINDOW_S, StatusSources
 from proteus_cli.serving.transport.connections import Connections
 
 Samples = Iterable[tuple[Sequence[str], float]]
 
 
-def _counter(name: str, text: str, *labels: str) -> Described:
-    return Described(name, MetricKind.COUNTER, text, labels)
+def _counter(name: str, text: str, *labels: str) -> MetricDescription:
+    return MetricDescription(name, MetricKind.COUNTER, text, labels)
 
 
-def _gauge(name: str, text: str, *labels: str) -> Described:
-    return Described(name, MetricKind.GAUGE, text, labels)
+def _gauge(name: str, text: str, *labels: str) -> MetricDescription:
+    return MetricDescription(name, MetricKind.GAUGE, text, labels)
 
 
-def _histogram(name: str, text: str, *labels: str) -> Described:
-    return Described(name, MetricKind.HISTOGRAM, text, labels)
+def _histogram(name: str, text: str, *labels: str) -> MetricDescription:
+    return MetricDescription(name, MetricKind.HISTOGRAM, text, labels)
 
 
 # --- by family
@@ -45,7 +45,7 @@ def _histogram(name: str, text: str, *labels: str) -> Described:
 REQUESTS = _counter(
     "proteus_requests_total", "Requests by how they ended.", "family", "variant", "device", "outcome"
 )  # fmt: skip
-_COUNTERS: tuple[tuple[Described, Callable[[FamilyCounts], float]], ...] = (
+_COUNTERS: tuple[tuple[MetricDescription, Callable[[FamilyCounts], float]], ...] = (
     (
         _counter("proteus_cancelled_requests_total", "Dropped requests whose clients had gone.", "family"),
         lambda counts: counts.cancelled,
@@ -59,7 +59,7 @@ _COUNTERS: tuple[tuple[Described, Callable[[FamilyCounts], float]], ...] = (
         lambda counts: counts.accuracy,
     ),
 )
-_HISTOGRAMS: tuple[tuple[Described, Callable[[FamilyCounts], Histogram]], ...] = (
+_HISTOGRAMS: tuple[tuple[MetricDescription, Callable[[FamilyCounts], Histogram]], ...] = (
     (
         _histogram("proteus_request_latency_seconds", "Time from arrival to the end of the batch.", "family"),
         lambda counts: counts.latency,
@@ -74,7 +74,7 @@ _HISTOGRAMS: tuple[tuple[Described, Callable[[FamilyCounts], Histogram]], ...] =
     ),
     (_histogram("proteus_batch_size", "Rows of batches.", "family"), lambda counts: counts.batch),
 )
-_GAUGES: tuple[tuple[Described, Callable[[DataPlane, str, float], float | None]], ...] = (
+_GAUGES: tuple[tuple[MetricDescription, Callable[[DataPlane, str, float], float | None]], ...] = (
     (
         _gauge("proteus_effective_accuracy", "Mean accuracy of what answered in the last 10 s.", "family"),
         lambda plane, family, now_s: plane.counts[family].effective_accuracy(now_s),
@@ -135,7 +135,7 @@ BROKEN = _gauge(
     "proteus_engine_broken", "1 while plans do without a variant that fails there.", "device", "family", "variant"
 )  # fmt: skip
 PLAN = _gauge("proteus_plan_info", "What the plan in force hosts.", "device", "family", "variant")
-_CHANGES: tuple[tuple[Described, Callable[[ChangeTotals], float]], ...] = (
+_CHANGES: tuple[tuple[MetricDescription, Callable[[ChangeTotals], float]], ...] = (
     (_counter("proteus_plan_changes_total", "Changes of plan."), lambda changes: changes.made),
     (_counter("proteus_plan_swaps_total", "Variants loaded by changes of plan."), lambda changes: changes.swaps),
     (_counter("proteus_plan_solve_seconds_total", "Time spent on solving."), lambda changes: changes.solve_s),
@@ -164,7 +164,7 @@ LAG = _histogram("proteus_event_loop_lag_seconds", "How late the event loop runs
 class Metrics:
     """All that the server counts, shown as it is when asked for."""
 
-    def __init__(self, server: Server, connections: Connections, lag: LoopLag) -> None:
+    def __init__(self, server: StatusSources, connections: Connections, lag: LoopLag) -> None:
         self._server, self._plane, self._connections, self._lag = server, server.plane, connections, lag
         registry = CollectorRegistry()
         self._collectors = ProcessCollector(registry=registry), GCCollector(registry=registry)
@@ -194,7 +194,7 @@ class Metrics:
     def _devices(self, exposition: Exposition) -> None:
         lanes, controller = self._plane.lanes, self._plane.controller
         exposition.add(BUSY, [((device,), lane.busy_s) for device, lane in lanes.items()])
-        exposition.add(PACE, [((device,), controller.pace_of(device)) for device in lanes])
+        exposition.add(PACE, [((device,), controller.slowdown_of(device)) for device in lanes])
         fleet = self._server.fleet
         states = [(device, state) for device in fleet.breakers for state in BreakerState]
         exposition.add(

@@ -42,7 +42,7 @@ from proteus_cli.errors import (
     RequestError,
     UsageError,
 )
-from proteus_cli.serving.requests.pending import Answered, AnsweredBatch, InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Result, ResultCallback
 
 PATH = "/v1/traces"
 EXPORT_S = 5.0  # the longest that sending may take, also at the end

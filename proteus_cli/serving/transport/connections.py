@@ -4,8 +4,6 @@ import asyncio
 import logging
 from typing import Protocol
 
-from proteus_cli.serving.transport.heads import KnownHeads
-
 log = logging.getLogger("proteus.connections")
 
 LOOK_EVERY_S = 1.0
@@ -43,7 +41,6 @@ class Connections:
         self.turned_away = 0
         self.now_s = asyncio.get_running_loop().time()
         self.is_draining = False
-        self.heads = KnownHeads()
 
     def __len__(self) -> int:
         return len(self._all)

@@ -1,33 +1,17 @@
-"""Sockets to listen on, how many connections the process can have, and who needs no token."""
+"""Sockets to listen on, and how many connections the process can have."""
 
 import logging
 import resource
 import socket
-from collections.abc import Mapping
 from ipaddress import ip_address
 
 from proteus_cli.errors import ServerError
-from proteus_cli.serving.rest.site import TARGETS
 from proteus_cli.serving.transport.connections import LEAVING
-from proteus_cli.serving.transport.tokens import Tokens
 
 log = logging.getLogger("proteus.server")
 
 BACKLOG = 4096  # as many as Linux lets wait to be accepted
 OWN_FILES = 128 + LEAVING  # what the process has open besides connections that it serves
-OPEN = frozenset(
-    {
-        *(target.encode() for target in TARGETS),  # files that are the same everywhere, and hold no data
-        b"/v2/health/live",
-        b"/v2/health/ready",
-        b"/inference.GRPCInferenceService/ServerLive",
-        b"/inference.GRPCInferenceService/ServerReady",
-        b"/grpc.health.v1.Health/Check",
-        b"/grpc.health.v1.Health/Watch",
-    }
-)
-"""Whoever watches the server may ask these without a token."""
-ALPN = {"http": ("http/1.1",), "grpc": ("h2",)}
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -70,13 +54,3 @@ def max_connections(wanted: int) -> int:
     if most < wanted:
         log.warning("at most %d connections, as this process may open %d files", most, soft)
     return most
-
-
-def admits(tokens: Tokens, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
-    """Whether an HTTP request may come in."""
-    return target.partition(b"?")[0] in OPEN or tokens.authorized(headers.get(b"authorization"))
-
-
-def admits_call(tokens: Tokens, fields: Mapping[bytes, bytes]) -> bool:
-    """Whether a gRPC call may come in."""
-    return fields.get(b":path") in OPEN or tokens.authorized(fields.get(b"authorization"))

@@ -26,7 +26,7 @@ def test_with_one_of_two_devices_lost_at_60_percent_load_few_requests_notice() -
         before = await world.ask(RATE_QPS, 2.0)
         assert set(world.counted) == {Outcome.SERVED}
         asking = asyncio.create_task(world.ask(RATE_QPS, WATCHED_S))
-        while not world.fleet.lanes["cpu0"].is_busy:
+        while not world.fleet.workers["cpu0"].is_busy:
             await asyncio.sleep(0.001)
         world.executor("cpu0").die()
         asked = await asking
@@ -48,7 +48,7 @@ def test_what_ran_on_a_lost_device_is_answered_by_the_other() -> None:
         for _ in range(8):
             world.submit()
         await asyncio.sleep(0.005)
-        assert world.fleet.lanes["cpu0"].is_busy
+        assert world.fleet.workers["cpu0"].is_busy
         world.executor("cpu0").die()
         assert world.hosts == {"cpu1": {"good"}}
         await asyncio.sleep(0.2)
@@ -78,7 +78,7 @@ def test_a_request_that_was_running_on_two_devices_when_they_were_lost_fails() -
         world.submit(timeout_s=9.0)
         for _ in range(2):
             await asyncio.sleep(0.002)
-            busy = next(device for device, lane in world.fleet.lanes.items() if lane.is_busy)
+            busy = next(device for device, worker in world.fleet.workers.items() if worker.is_busy)
             world.executor(busy).die()
         (ending,) = world.endings
         assert isinstance(ending, EngineFailed)

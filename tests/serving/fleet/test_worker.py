@@ -11,7 +11,7 @@ from proteus_cli.control.decision import IDLE, Decision, Launch, WaitUntil
 from proteus_cli.domain.request import Request
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.fleet.worker import INLINE_S, Worker
-from proteus_cli.serving.requests.pending import InFlightRequest
+from proteus_cli.serving.requests.in_flight import InFlightRequest
 
 
 class ScriptedController:
@@ -25,7 +25,7 @@ class ScriptedController:
         self.asked_s.append(now_s)
         return self.script.pop(0) if self.script else IDLE
 
-    def pace_of(self, device: str) -> float:
+    def slowdown_of(self, device: str) -> float:
         return 1.0
 
     def finished(self, launch: Launch, took_s: float | None) -> None:
@@ -46,10 +46,10 @@ def asked(script: Sequence[Decision], times_s: Sequence[float]) -> list[float]:
         controller, clock = ScriptedController(script), Clock()
         asks: Any = controller
         nothing_runs: Any = None
-        lane = Worker("cpu0", asks, double(SlowExecutor()), nothing_runs, clock, {}, nothing_runs, 3600.0)
+        worker = Worker("cpu0", asks, double(SlowExecutor()), nothing_runs, clock, {}, nothing_runs, 3600.0)
         for now_s in times_s:
             clock.now_s = now_s
-            lane.ask()
+            worker.ask()
         return controller.asked_s
 
     return asyncio.run(run())
@@ -74,7 +74,7 @@ class SlowExecutor:
     ``elapsed_s``: what their device's own process says of that, if it has one.
     """
 
-    pid = None
+    runs_inline = True
 
     def __init__(self, elapsed_s: float = 0.0) -> None:
         self.submitted: list[BatchCallback] = []
@@ -117,9 +117,9 @@ def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_
         script = [Launch(long, (request(),), 1, 1.0), Launch(short, (request(),), 1, 1.01, is_ahead=True)]
         clock, executor, endings = Clock(), SlowExecutor(), Endings()
         controller: Any = ScriptedController(script)
-        lane = Worker("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
+        worker = Worker("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
         clock.now_s = 1.0
-        lane.ask()
+        worker.ask()
         assert len(executor.submitted) == 2
         for ends_s in (1.010, 1.013):
             clock.now_s = ends_s
@@ -141,10 +141,10 @@ def test_nothing_starts_before_it_was_launched() -> None:
         host, clock, executor, endings = hosted(latency_s={1: 0.01}), Clock(), SlowExecutor(), Endings()
         launches = [Launch(host, (request(),), 1, 5.0), Launch(host, (request(),), 1, 5.5, is_ahead=True)]
         controller: Any = ScriptedController([WaitUntil(5.0), launches[0], IDLE, IDLE, launches[1]])
-        lane = Worker("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
+        worker = Worker("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
         for asked_s, ends_s in ((1.0, None), (5.3, 5.4), (5.5, 5.6)):
             clock.now_s = asked_s
-            lane.ask()
+            worker.ask()
             if ends_s is not None:
                 clock.now_s = ends_s
                 executor.end_first()
@@ -164,13 +164,13 @@ def test_a_device_is_busy_once_however_many_batches_run() -> None:
     async def run() -> float:
         clock, executor = Clock(), SlowExecutor()
         controller: Any = ScriptedController([launch(1.0), launch(1.0), IDLE, IDLE, IDLE, launch(2.0)])
-        lane = Worker("gpu0", controller, double(executor), double(Endings()), clock, {}, double(None), 3600.0)
+        worker = Worker("gpu0", controller, double(executor), double(Endings()), clock, {}, double(None), 3600.0)
         for asked_s, ends_s in ((1.0, (1.010, 1.013)), (2.0, (2.001,))):
             clock.now_s = asked_s
-            lane.ask()
+            worker.ask()
             for clock.now_s in ends_s:
                 executor.end_first()
-        return lane.busy_s
+        return worker.busy_s
 
     assert asyncio.run(run()) == near(0.014)
 
@@ -186,9 +186,11 @@ def test_what_a_process_stood_still_is_time_that_its_device_took(elapsed_s: floa
     async def run() -> list[float | None]:
         clock, executor = Clock(), SlowExecutor(elapsed_s)
         controller = ScriptedController([Launch(hosted(latency_s={1: 0.01}), (request(),), 1, 1.0)])
-        lane = Worker("cpu0", double(controller), double(executor), double(Endings()), clock, {}, double(None), 3600.0)
+        worker = Worker(
+            "cpu0", double(controller), double(executor), double(Endings()), clock, {}, double(None), 3600.0
+        )
         clock.now_s = 1.0
-        lane.ask()
+        worker.ask()
         clock.now_s = 1.0 + elapsed_s + 0.05
         executor.end_first()
         return controller.took_s

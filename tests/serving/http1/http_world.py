@@ -5,7 +5,7 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,8 +16,9 @@ import pytest
 import trustme
 import uvloop
 
-from proteus_cli.serving.http1.connection import Admits, HttpConnection
+from proteus_cli.serving.http1.connection import HttpConnection
 from proteus_cli.serving.http1.exchange import Exchange
+from proteus_cli.serving.http1.known_heads import KnownHeads
 from proteus_cli.serving.http1.limits import HttpLimits
 from proteus_cli.serving.transport.connections import Connections
 from proteus_cli.serving.transport.tls import accepting
@@ -34,6 +35,10 @@ class Parrot:
     waiting: list[Exchange] = field(default_factory=list)
     abandoned_targets: list[bytes] = field(default_factory=list)
     handled: int = 0
+    may_read: Callable[[bytes, Mapping[bytes, bytes]], bool] = lambda _target, _headers: True
+
+    def admits(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
+        return self.may_read(target, headers)
 
     def handle(self, exchange: Exchange) -> None:
         self.handled += 1
@@ -177,17 +182,18 @@ async def world(
     *,
     most: int = 100,
     max_body_bytes: int = 2**22,
-    admits: Admits | None = None,
+    parrot: Parrot | None = None,
     contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
 ) -> AsyncIterator[World]:
     """A server; its connections are looked at every 20 ms."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     connections = Connections(most=most, max_body_bytes=max_body_bytes)
+    known_heads = KnownHeads()
     server_tls, client_tls = contexts or (None, None)
-    here = World(Parrot(), connections, listener.getsockname()[1], client_tls)
+    here = World(parrot or Parrot(), connections, listener.getsockname()[1], client_tls)
 
     def factory() -> Counting:
-        here.made.append(Counting(here.parrot, limits, connections, admits))
+        here.made.append(Counting(here.parrot, limits, connections, known_heads))
         return here.made[-1]
 
     watch = asyncio.create_task(connections.watch(0.02))

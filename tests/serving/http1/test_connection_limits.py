@@ -9,6 +9,7 @@ from http_world import (
     BYE,
     LIMITS,
     SAID_BYE,
+    Parrot,
     World,
     answers,
     chunked,
@@ -468,7 +469,7 @@ def test_a_request_that_is_not_admitted_is_refused_before_its_body_is_read() -> 
         for pieces in ([admitted + BYE], [admitted, BYE], [admitted, BYE]):
             assert [status for status, _ in answers(await world.talk(*pieces))] == [200, 401]
 
-    run(conversation, admits=lambda target, headers: headers.get(b"authorization") == b"yes")
+    run(conversation, parrot=Parrot(may_read=lambda _, headers: headers.get(b"authorization") == b"yes"))
 
 
 # --- the end

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 from hpack import Encoder
 
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.connection import Http2Connection
 from proteus_cli.serving.http2.frames import HEAD, PREFACE, Code
 from proteus_cli.serving.http2.headers import Fields
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.http2.sending import Http2Stream
-from proteus_cli.serving.oip.tensors import Buffer
 from proteus_cli.serving.transport.connections import Connections
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.decision import Hosted
 from proteus_cli.errors import EngineFailed, NotReady, UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent, ServerState
-from proteus_cli.serving.oip.tensors import Query
-from proteus_cli.serving.requests.pending import Answered, AnsweredBatch, Result
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Result
+from proteus_cli.serving.requests.query import Query
 
 FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
 TWO = Signature(
@@ -34,6 +34,9 @@ class SmallPlane:
         self.controller = self
         self.cancelled: list[Any] = []
         self.queries: list[Query] = []
+
+    def clock(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def hosting(self, family: str) -> list[Hosted]:
         return [HOSTED] if family == "two" else []

@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
@@ -24,9 +24,12 @@ from proteus_cli.serving.grpc.status import STATUS, Status
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.oip.repository import ModelRepository
+from proteus_cli.serving.transport.tokens import Tokens
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
+METADATA = "/inference.GRPCInferenceService/ServerMetadata"
 LIVE = "/inference.GRPCInferenceService/ServerLive"
 MOST = 50_000
 
@@ -37,7 +40,10 @@ class Client:
     def __init__(self, limits: Http2Limits | None = None, **options: Any) -> None:
         self.plane: Any = cast("Any", SmallPlane())
         front_end = GrpcFrontEnd(
-            self.plane, models=cast("Any", None), platform="numpy", max_message_bytes=MOST, **options
+            self.plane,
+            models=ModelRepository(self.plane, platform="numpy", devices=[]),
+            max_message_bytes=MOST,
+            **options,
         )
         self.peer = Peer(front_end, limits)
         self.peer.feed(START)
@@ -252,17 +258,15 @@ def test_a_timeout_that_makes_no_sense_is_refused(timeout: str) -> None:
     scene(play)
 
 
-def test_calls_without_a_valid_token_are_turned_away() -> None:
+def test_calls_without_a_valid_token_are_refused_and_health_checks_need_none() -> None:
     """Before anything of them is read."""
 
     async def play() -> None:
-        def authorized(headers: Mapping[bytes, bytes]) -> bool:
-            return headers.get(b"authorization") == b"Bearer let-me-in"
-
-        client = Client(authorized=authorized)
-        assert client.status(client.call(LIVE, framed(b""))) is Status.UNAUTHENTICATED
-        assert client.status(client.call(LIVE, framed(b""), authorization="Bearer guess")) is Status.UNAUTHENTICATED
-        assert client.status(client.call(LIVE, framed(b""), authorization="Bearer let-me-in")) is Status.OK
+        client = Client(tokens=Tokens(["let-me-in"]))
+        assert client.status(client.call(METADATA, framed(b""))) is Status.UNAUTHENTICATED
+        assert client.status(client.call(METADATA, framed(b""), authorization="Bearer guess")) is Status.UNAUTHENTICATED
+        assert client.status(client.call(METADATA, framed(b""), authorization="Bearer let-me-in")) is Status.OK
+        assert client.status(client.call(LIVE, framed(b""))) is Status.OK
 
     scene(play)
 

@@ -19,8 +19,8 @@ from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc import messages
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.wire import split, varint, whole_number
-from proteus_cli.serving.oip.tensors import Query, RequestOptions
-from proteus_cli.serving.requests.pending import Answered, AnsweredBatch
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
+from proteus_cli.serving.requests.query import Query, RequestOptions
 
 names = st.text(max_size=6)
 parameters = st.one_of(

@@ -9,8 +9,8 @@ from one_device import AT_ONCE_S, FLOAT, SLO_S, World, outputs, run
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, DeadlineExceeded, EngineError, EngineFailed, Overloaded
 from proteus_cli.serving.devices.executor import BatchResult
-from proteus_cli.serving.oip.tensors import Query, RequestOptions
-from proteus_cli.serving.requests.pending import Answered, Result
+from proteus_cli.serving.requests.in_flight import Answered, Result
+from proteus_cli.serving.requests.query import Query, RequestOptions
 
 
 def test_what_arrives_together_shares_a_batch_and_gets_its_own_rows() -> None:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
 from proteus_cli.control.decision import Hosted
 from proteus_cli.errors import BadRequest, BodyTooLarge
-from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES, Query, RequestOptions
-from proteus_cli.serving.requests.pending import Answered, AnsweredBatch
+from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
+from proteus_cli.serving.requests.query import Query, RequestOptions
 from proteus_cli.serving.rest.codec import RestCodec
 
 FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
@@ -532,11 +532,3 @@ def test_a_body_that_is_larger_than_any_request_is_refused_unread(has_length: bo
 def test_tensors_of_strings_are_refused_as_what_they_are(data: list[Any]) -> None:
     with pytest.raises(BadRequest, match=r"strings \(BYTES\) are not served; input `x` must have datatype FP32"):
         decode(body({**X, "datatype": "BYTES", "data": data}), None, ONE)
-
-
-def test_metadata_names_what_varies_with_minus_one() -> None:
-    signature = Signature(TWO.inputs, (TensorSpec("y", FLOAT, (None, 3)),))
-    found = oip.metadata("digits", "onnxruntime", signature)
-    assert found["inputs"][1] == {"name": "k", "datatype": "INT64", "shape": [-1, 2]}
-    assert found["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [-1, -1, 3]}]
-    assert (found["name"], found["versions"], found["platform"]) == ("digits", ["1"], "onnxruntime")

@@ -18,13 +18,13 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.lifecycle import Lifecycle
-from proteus_cli.serving.oip.models import ModelRepository
+from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.front_end import STATUS
 from proteus_cli.serving.rest.openapi import OPERATIONS, document
 from proteus_cli.serving.rest.pages import Pages
-from proteus_cli.serving.telemetry.history import MetricsSampler
+from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
 FLOAT, BOOL = np.dtype(np.float32), np.dtype(np.bool_)
 SMALL = Signature((TensorSpec("x", FLOAT, (4,)), TensorSpec("on", BOOL, ())), (TensorSpec("y", FLOAT, (3,)),))
@@ -46,7 +46,7 @@ def pages() -> Pages:
     )  # fmt: skip
     models, nothing = ModelRepository(plane, platform="onnxruntime", devices=()), cast("Any", None)
     history = MetricsSampler(plane, plane.clock)
-    return Pages(plane, models, nothing, platform="onnxruntime", status=dict, by_hand=nothing, history=history)
+    return Pages(plane, models, nothing, status=dict, by_hand=nothing, history=history)
 
 
 def test_each_route_is_described_and_each_description_has_a_route() -> None:

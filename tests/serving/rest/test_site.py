@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from proteus_cli.serving.rest.access import admits
 from proteus_cli.serving.rest.site import AT, FILES, INDEX, TARGETS, Site
-from proteus_cli.serving.transport.listening import admits
 from proteus_cli.serving.transport.tokens import Tokens
 
 FOLDER = files("proteus_cli.serving.rest") / "site_files"

@@ -23,7 +23,7 @@ from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.adaptation.loop import Adaptation
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.solver_process import SolverState
 from proteus_cli.serving.devices.executor import ExecutorBase
 from proteus_cli.serving.fleet.deploy import Fleet
@@ -31,11 +31,11 @@ from proteus_cli.serving.fleet.loading import FailedLoad
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.counts import Histogram
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.telemetry.exposition import OPENMETRICS, TEXT, Described, Exposition, MetricKind
-from proteus_cli.serving.telemetry.history import MetricsSampler
+from proteus_cli.serving.telemetry.exposition import OPENMETRICS, TEXT, Exposition, MetricDescription, MetricKind
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
 from proteus_cli.serving.telemetry.metrics import Metrics
-from proteus_cli.serving.telemetry.status import Server
+from proteus_cli.serving.telemetry.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.status import StatusSources
 from proteus_cli.serving.transport.connections import Connections
 
 Parse = Callable[[str], Iterable[Metric]]
@@ -60,15 +60,15 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
         catalog, controller, Lifecycle(), lambda: 1.0, signatures=dict.fromkeys(names, Signature((), ())),
         max_rows=dict.fromkeys(names, 64), best_accuracy=dict.fromkeys(names, 0.9),
     )  # fmt: skip
-    idle: Any = ExecutorBase("none")
+    idle: Any = ExecutorBase("none", print)
     fleet = Fleet(
-        controller, dict.fromkeys(ids, idle), plane, plane.clock,
+        controller, ids, lambda _device, _on_lost: idle, plane, plane.clock,
         models={}, profiles={device: make_profile(device) for device in ids}, signatures={},
     )  # fmt: skip
-    plane.lanes = fleet.lanes
+    plane.lanes = fleet.workers
     if ids:
         fleet.breakers[ids[0]].on(BreakerEvent.HUNG, 1.0, "a test")
-        fleet.engine_broke(FailedLoad(ids[0], VariantKey(names[0], "v0"), EngineError("a test")))
+        fleet.engine_failed(FailedLoad(ids[0], VariantKey(names[0], "v0"), EngineError("a test")))
     for counts in plane.counts.values():
         for variant in VARIANTS:
             for device in ids[:run_on]:
@@ -79,10 +79,10 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
     for number in range(50):
         controller.offer(make_request(number, family=names[0]), 1.0)
     plane.refusals["BadRequest"] += 1
-    server = Server(
+    server = StatusSources(
         plane,
         fleet,
-        Adaptation(controller, fleet, plane.clock),
+        ControlLoop(controller, fleet, plane.clock),
         {},
         MetricsSampler(plane, plane.clock),
         "auto",
@@ -133,7 +133,7 @@ NUMBERS = st.floats(allow_nan=False) | st.integers(0, 2**53)
 @pytest.mark.parametrize("openmetrics", [True, False])
 def test_labels_of_any_text_are_read_back(*, samples: list[tuple[str, str, float]], openmetrics: bool) -> None:
     exposition = Exposition(openmetrics=openmetrics)
-    metric = Described("some_gauge", MetricKind.GAUGE, "Help.", ("one", "other"))
+    metric = MetricDescription("some_gauge", MetricKind.GAUGE, "Help.", ("one", "other"))
     wanted = {(one, other): float(number) for one, other, number in samples if "\r" not in one + other}
     exposition.add(metric, wanted.items())
     (family,) = (parse_openmetrics if openmetrics else parse_text)(exposition.finished().decode())
@@ -146,7 +146,7 @@ def test_a_histogram_counts_each_value_once_in_its_bucket(values: list[float]) -
     for value in values:
         histogram.add(value)
     exposition = Exposition(openmetrics=True)
-    exposition.add_histograms(Described("h", MetricKind.HISTOGRAM, "Help."), [((), histogram)])
+    exposition.add_histograms(MetricDescription("h", MetricKind.HISTOGRAM, "Help."), [((), histogram)])
     parse: Parse = parse_openmetrics
     (family,) = parse(exposition.finished().decode())
     buckets = {float(s.labels["le"]): s.value for s in family.samples if s.name == "h_bucket"}

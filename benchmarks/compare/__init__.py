@@ -1,0 +1,1 @@
+"""This tree against another checkout of the project."""

@@ -1,0 +1,63 @@
+"""``proteus catalog``: change what can be served."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from proteus_cli.cli import console
+from proteus_cli.cli.options.common import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+
+if TYPE_CHECKING:
+    from proteus_cli.backends.base import Backend
+    from proteus_cli.store import Workspace
+
+app = typer.Typer(help="Change what can be served.", no_args_is_help=True)
+
+
+class Precision(StrEnum):
+    """What a model may be converted to."""
+
+    FP16 = "fp16"
+
+
+@app.callback()
+def _group() -> None:
+    """With one command, typer would otherwise leave its name away."""
+
+
+@app.command()
+def precision(
+    variant: Annotated[str, typer.Argument(help="The variant: its name, or FAMILY/NAME.")],
+    *,
+    to: Annotated[Precision, typer.Option(help="The precision of the new variant.")],
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+) -> None:
+    """Add a variant with the same model in another precision; its accuracy is measured on the family's eval split.
+
+    Inputs and outputs keep their types. Profile and plan again afterwards. Needs the extra `precision`.
+    """
+    from proteus_cli.profiling.precision import add_fp16
+    from proteus_cli.store import Workspace
+    from proteus_cli.units import format_size
+
+    assert to is Precision.FP16  # noqa: S101 - there is no other
+    place = Workspace(workspace)
+    made = add_fp16(place, variant, _backend(place))
+    if json:
+        console.show_json(made)
+        return
+    console.say(
+        f"added {made.variant} to `{made.family}`: accuracy {made.accuracy:.4f} (before: {made.accuracy_before:.4f}), "
+        f"{format_size(made.size_bytes)} (before: {format_size(made.size_before_bytes)})"
+    )
+    console.say(f"wrote {place.model_path(made.onnx)} and {place.catalog_path}; next: proteus profile, proteus plan")
+
+
+def _backend(place: "Workspace") -> "Backend":
+    from proteus_cli.backends.discovery import discover, select
+    from proteus_cli.backends.opening import open_backend
+    from proteus_cli.settings import read_settings
+
+    return open_backend(select(discover(read_settings(place.root).devices), "all")[0])

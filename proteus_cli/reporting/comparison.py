@@ -1,0 +1,193 @@
+"""What a comparison of runs says, as text; tables and pages only arrange it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Literal
+
+from proteus_cli.domain.report import Report, Summary
+from proteus_cli.units import format_duration, format_rate
+
+UNKNOWN = "–"
+MAX_BESIDE = 3  # runs that have a column each; more have a row each
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRow:
+    """One measure of several runs; ``best`` holds the places of the best values, none where all read the same.
+
+    ``cells`` are for a row, where each names its unit; ``plain`` for a column, where ``unit`` stands in its heading.
+    ``short`` is a name for narrow columns.
+    """
+
+    label: str
+    cells: tuple[str, ...]
+    best: frozenset[int] = frozenset()
+    plain: tuple[str, ...] = ()
+    unit: str = ""
+    short: str = ""
+
+    @property
+    def heading(self) -> str:
+        """What to call it above a column: ``"throughput (qps)"``."""
+        return self.label.strip() + (f" ({self.unit})" if self.unit else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How one number of a summary is named, found and written, and which direction is better, if any is.
+
+    ``plain`` writes it in ``unit``; ``text`` where it is written otherwise than with that unit behind it.
+    """
+
+    label: str
+    value: Callable[[Summary], float | None]
+    plain: Callable[[float], str]
+    unit: str = ""
+    better: Literal["higher", "lower"] | None = None
+    short: str = ""
+    text: Callable[[float], str] | None = None
+
+    def row(self, summaries: Sequence[Summary]) -> ReportRow:
+        """The measure of each of ``summaries``."""
+        values = [self.value(summary) for summary in summaries]
+        cells, plain = self._written(values, self._text), self._written(values, self.plain)
+        return ReportRow(self.label, cells, self._best(values), plain, self.unit, self.short or self.label.strip())
+
+    def _text(self, value: float) -> str:
+        return self.text(value) if self.text else f"{self.plain(value)} {self.unit}".rstrip()
+
+    @staticmethod
+    def _written(values: Sequence[float | None], write: Callable[[float], str]) -> tuple[str, ...]:
+        return tuple(UNKNOWN if value is None else write(value) for value in values)
+
+    def _best(self, values: Sequence[float | None]) -> frozenset[int]:
+        known = [value for value in values if value is not None]
+        cells = self._written(values, self._text)
+        if self.better is None or not known or len(set(cells)) == 1:
+            return frozenset()
+        best = self._text(max(known) if self.better == "higher" else min(known))
+        return frozenset(place for place, cell in enumerate(cells) if cell == best)
+
+
+def percent(fraction: float) -> str:
+    """0.97314 → ``"97.31 %"``: one digit more than elsewhere, since differences matter here."""
+    return f"{format_hundredths(fraction)} %"
+
+
+def format_hundredths(fraction: float) -> str:
+    """0.97314 → ``"97.31"``."""
+    return f"{fraction * 100:.2f}"
+
+
+def format_milliseconds(seconds: float) -> str:
+    """0.0123 → ``"12.3"``, with more digits below 1."""
+    return f"{seconds * 1e3:,.1f}" if seconds >= 1e-3 or not seconds else f"{seconds * 1e3:.3f}"  # noqa: PLR2004
+
+
+def format_count(number: float) -> str:
+    """24000 → ``"24,000"``."""
+    return f"{number:,.0f}"
+
+
+def format_span(start_s: float, length_s: float) -> str:
+    """A stretch of a run: ``"0–10 s"``, with a decimal only where it needs one."""
+    return f"{_short(start_s)}–{_short(start_s + length_s)} s"
+
+
+def _short(number: float) -> str:
+    return f"{number:,.1f}".removesuffix(".0")
+
+
+def _latency(name: str) -> Measure:
+    def value(summary: Summary) -> float | None:
+        return None if summary.latency_s is None else float(getattr(summary.latency_s, name))
+
+    return Measure(f"latency {name}", value, format_milliseconds, "ms", "lower", name, format_duration)
+
+
+def _rate(qps: float) -> str:
+    return format_rate(qps).removesuffix(" qps")
+
+
+def _points(points: float) -> str:
+    return f"{points:.2f}"
+
+
+OUTCOMES = (
+    Measure("requests", attrgetter("requests"), format_count),
+    Measure("SLO violations", attrgetter("slo_violation_ratio"), format_hundredths, "%", "lower", "viol."),
+    Measure("  late", attrgetter("late"), format_count),
+    Measure("  dropped", attrgetter("dropped"), format_count),
+    Measure("  rejected", attrgetter("rejected"), format_count),
+    Measure("  failed", attrgetter("failed"), format_count),
+)
+ACCURACY = (
+    Measure("effective accuracy", attrgetter("effective_accuracy"), format_hundredths, "%", "higher", "eff."),
+    Measure("relative accuracy", attrgetter("relative_accuracy"), format_hundredths, "%", "higher", "rel."),
+    Measure("max accuracy drop", attrgetter("max_accuracy_drop"), _points, "pts", "lower", "drop"),
+)
+RATES = (
+    Measure("throughput", attrgetter("throughput_qps"), _rate, "qps", "higher"),
+    Measure("goodput", attrgetter("goodput_qps"), _rate, "qps", "higher"),
+)
+BATCHES = (Measure("mean batch", attrgetter("mean_batch"), lambda rows: f"{rows:.1f}", short="batch"),)
+PERCENTILES = tuple(_latency(name) for name in ("p50", "p90", "p95", "p99", "max"))
+MEASURES = (*OUTCOMES, *ACCURACY, *RATES, *BATCHES, *PERCENTILES)
+
+
+def comparison_rows(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[ReportRow, ...]:
+    """The measures of whole runs, one cell per report."""
+    measures = (*OUTCOMES, *ACCURACY, *RATES, *BATCHES, *_latencies(percentiles))
+    return (*(measure.row(reports) for measure in measures), *_run_rows(reports))
+
+
+def outcome_rows(reports: Sequence[Report]) -> tuple[ReportRow, ...]:
+    """That part of a comparison which says what became of the requests."""
+    return tuple(measure.row(reports) for measure in (*OUTCOMES, *RATES))
+
+
+def quality_rows(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[ReportRow, ...]:
+    """The rest of a comparison: accuracy, batches, latency, changes of plan."""
+    measures = (*ACCURACY, *BATCHES, *_latencies(percentiles))
+    return (*(measure.row(reports) for measure in measures), *_run_rows(reports))
+
+
+def _latencies(percentiles: Iterable[str]) -> list[Measure]:
+    wanted = set(percentiles)
+    return [measure for measure in PERCENTILES if measure.short in wanted]
+
+
+def _run_rows(reports: Sequence[Report]) -> Iterable[ReportRow]:
+    yield _counted("replans", [len(report.replans) for report in reports])
+    yield _counted("swaps", [sum(replan.swaps for replan in report.replans) for report in reports])
+    lags = [report.generator_lag_s for report in reports]
+    if any(lag is not None for lag in lags):
+        cells = tuple(UNKNOWN if lag is None else format_duration(lag) for lag in lags)
+        plain = tuple(UNKNOWN if lag is None else format_milliseconds(lag) for lag in lags)
+        yield ReportRow("generator lag p99", cells, plain=plain, unit="ms", short="lag p99")
+
+
+def _counted(label: str, numbers: Sequence[int]) -> ReportRow:
+    cells = tuple(format_count(number) for number in numbers)
+    return ReportRow(label, cells, plain=cells, short=label)
+
+
+def run_names(reports: Sequence[Report]) -> tuple[str, ...]:
+    """What to call each report: its policy, then its mode, then its place, as far as needed to tell them apart."""
+    plain = [report.policy for report in reports]
+    twice = {name for name, n in Counter(plain).items() if n > 1}
+    named = [f"{r.policy} ({r.mode})" if r.policy in twice else r.policy for r in reports]
+    again = {name for name, n in Counter(named).items() if n > 1}
+    return tuple(f"{name} #{place}" if name in again else name for place, name in enumerate(named, start=1))
+
+
+def run_subject(reports: Sequence[Report]) -> str:
+    """Of what the reports are: trace, mode and duration, each named once."""
+    parts = ([r.trace for r in reports], [r.mode for r in reports], [_duration(r.duration_s) for r in reports])
+    return " · ".join(", ".join(dict.fromkeys(part)) for part in parts)
+
+
+def _duration(duration_s: float) -> str:
+    return f"{_short(duration_s)} s"

@@ -1,0 +1,63 @@
+"""The frontier between accuracy and throughput, as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from proteus_cli.domain.frontier import FrontierPoint
+from proteus_cli.reporting.plot_style import COLOURS, INK, render_axes
+from proteus_cli.store import write_bytes
+
+_SIZE_INCHES = (5.6, 4.4)
+_ALMOST_NOTHING = 1e-6
+_THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
+
+
+def write_frontier(path: Path, points: Sequence[FrontierPoint]) -> None:
+    """Draw a sweep to ``path``, in the format that its ending says. Raises `ArtefactError`."""
+
+    def draw(accuracy: Axes, served: Axes) -> None:
+        _draw_accuracy(accuracy, points)
+        _draw_served(served, points)
+        for axes in (accuracy, served):
+            _shade_over_demand(axes, points)
+
+    kind = path.suffix.removeprefix(".")
+    write_bytes(path, render_axes(draw, rows=2, size_inches=_SIZE_INCHES, format=kind))
+
+
+def _draw_accuracy(axes: Axes, points: Sequence[FrontierPoint]) -> None:
+    known = [(point.demand_qps, point.relative_accuracy) for point in points]
+    percents = [(qps, 100 * accuracy) for qps, accuracy in known if accuracy is not None]
+    axes.plot([qps for qps, _ in percents], [percent for _, percent in percents], color=COLOURS[0], marker="o")
+    axes.set_ylabel("relative\naccuracy (%)")
+    axes.set_ylim(min([95.0, *(percent for _, percent in percents)]) - 1, 101)
+    axes.tick_params(labelbottom=False)
+
+
+def _draw_served(axes: Axes, points: Sequence[FrontierPoint]) -> None:
+    demand = [point.demand_qps for point in points]
+    axes.plot(demand, demand, color=INK, linewidth=1, linestyle=(0, (1, 2)), label="demand")
+    axes.plot(demand, [point.served_qps for point in points], color=COLOURS[1], marker="s", label="served")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("demand (queries per second)")
+    axes.set_ylabel("queries per\nsecond")
+    axes.legend(loc="lower right")
+    axes.xaxis.set_major_locator(MaxNLocator(7))
+    axes.xaxis.set_major_formatter(_THOUSANDS)
+    axes.yaxis.set_major_formatter(_THOUSANDS)
+
+
+def _shade_over_demand(axes: Axes, points: Sequence[FrontierPoint]) -> None:
+    """Where the fleet can't serve all of the demand."""
+    over = [point.demand_qps for point in points if point.unserved_qps > _ALMOST_NOTHING]
+    first, last = points[0].demand_qps, points[-1].demand_qps
+    margin = 0.02 * max(last - first, 1.0)
+    axes.set_xlim(first - margin, last + margin)
+    if over:
+        axes.axvspan(over[0], last + margin, color=INK, alpha=0.08, linewidth=0)
+        if not axes.get_xlabel():
+            where = (0.99, 0.93)
+            axes.annotate("more than the fleet serves", where, xycoords="axes fraction", ha="right", va="top")

@@ -1,0 +1,70 @@
+"""How plots look; importing this loads matplotlib.
+
+Runs differ by colour (Okabe & Ito's, told apart by the colour-blind), by line style and by marker, so that a copy
+without colours can be read, too.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7D7D7D")
+INK = "#1a1a1a"
+PNG_DPI = 160
+
+_DASHES = ("-", "--", "-.", ":")  # 4 and 7 have no common factor: 28 runs look different
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h", "d")
+
+
+def line_style(place: int, *, among: int) -> Mapping[str, Any]:
+    """How the run in that ``place`` is drawn; the first stands out where there are more than a few."""
+    is_thin = among > len(_DASHES) and place > 0
+    return {
+        "color": COLOURS[place % len(COLOURS)],
+        "linestyle": _DASHES[place % len(_DASHES)],
+        "marker": _MARKERS[place % len(_MARKERS)],
+        "linewidth": 1.2 if is_thin else 1.9,
+        "markersize": 4.0 if is_thin else 5.0,
+        "zorder": 2.0 if is_thin else 2.5,
+    }
+
+
+def render_axes(draw: Callable[..., None], *, rows: int, size_inches: tuple[float, float], **options: object) -> bytes:
+    """A picture of ``rows`` axes above each other that share their x axis; ``draw`` gets all of them."""
+    with mpl.rc_context(plot_settings("drawing", INK)):
+        figure = Figure(figsize=size_inches, layout="constrained")
+        draw(*figure.subplots(rows, sharex=True))
+        return render(figure, dpi=PNG_DPI, facecolor="white", **options)
+
+
+def render(figure: Figure, **options: object) -> bytes:
+    """The picture as it would be in a file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def plot_settings(salt: str, ink: str) -> dict[Any, Any]:
+    """Settings for matplotlib; ``salt`` makes ids in SVG, ``ink`` colours everything but data."""
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
+    return {
+        **dict.fromkeys(inked, ink),
+        "axes.grid": True,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "font.size": 11,
+        "grid.alpha": 0.18,
+        "grid.linewidth": 0.7,
+        "legend.borderaxespad": 0.2,
+        "legend.columnspacing": 1.4,
+        "legend.frameon": False,
+        "legend.handlelength": 3.0,
+        "lines.linewidth": 1.7,
+        "lines.markersize": 4.5,
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "text.parse_math": False,
+    }

@@ -1,0 +1,154 @@
+"""Reports in a terminal: readable without colour and when piped."""
+
+from collections.abc import Callable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from proteus_cli.domain.report import Report, Window
+from proteus_cli.reporting.comparison import (
+    MAX_BESIDE,
+    UNKNOWN,
+    ReportRow,
+    comparison_rows,
+    format_count,
+    format_span,
+    outcome_rows,
+    quality_rows,
+    run_names,
+    run_subject,
+)
+from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
+
+_MAX_ROWS = 12
+_MAX_COLUMNS = 8
+_BAR_COLUMNS = 14
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def comparison_table(reports: Sequence[Report]) -> RenderableType:
+    """The measures of runs; the best of each is bold and starred. A few runs have a column each, more a row each."""
+    if len(reports) <= MAX_BESIDE:
+        note = ["* best of the row"] if len(reports) > 1 else []
+        return _titled(run_subject(reports), _in_columns(reports), *note)
+    answered, well = outcome_rows(reports), quality_rows(reports)
+    requests, *others = answered
+    is_same = len(set(requests.cells)) == 1
+    title = f"{run_subject(reports)} · {requests.cells[0]} requests" if is_same else run_subject(reports)
+    return Group(
+        _titled(title, _in_rows(reports, others if is_same else answered)),
+        "",
+        _titled(
+            "accuracy, batches, latency",
+            _in_rows(reports, well),
+            "* best of the column · viol.: SLO violations · eff., rel., drop: effective and\n"
+            "relative accuracy, and its largest drop · p50, p99: latency",
+        ),
+    )
+
+
+def timeline_table(reports: Sequence[Report]) -> RenderableType:
+    """Reports of one trace over time: demand, and each one's relative accuracy and share of SLO violations."""
+    runs, demand = _stretches(reports)
+    if len(reports) > MAX_BESIDE:
+        return _timelines_in_rows(reports, runs, demand)
+    table = _table(reports)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("demand\nqps", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=_BAR_COLUMNS)
+    for name in run_names(reports):
+        table.add_column(Text(f"{name}\nacc.% viol.%"), justify="right", overflow="fold")
+    peak_qps = max((window.demand_qps for window in demand), default=0.0)
+    for place, window in enumerate(demand):
+        bar = _bar(window.demand_qps, peak_qps)
+        shares = [_shares(run[place]) if place < len(run) else UNKNOWN for run in runs]
+        table.add_row(format_span(window.start_s, window.length_s), f"{window.demand_qps:,.0f}", bar, *shares)
+    note = "acc.: relative accuracy · viol.: share of requests that missed their SLO"
+    return _titled("over time", table, note)
+
+
+def _titled(title: str, table: Table, *notes: str) -> Group:
+    """The table between lines that are as long as they need to be: a title of its own would wrap at its width."""
+    return Group(Text(title, style="bold"), table, *(Text(note) for note in notes))
+
+
+def _table(reports: Sequence[Report], *, space: int = 1) -> Table:
+    return Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, space, 0, 0),
+        header_style="bold" if len(reports) > 1 else "",
+    )
+
+
+def _in_columns(reports: Sequence[Report]) -> Table:
+    table = _table(reports)
+    table.add_column("", no_wrap=True)
+    for name in run_names(reports):
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for row in comparison_rows(reports):
+        table.add_row(row.label, *_cells(row))
+    return table
+
+
+def _in_rows(reports: Sequence[Report], measures: Sequence[ReportRow]) -> Table:
+    table = _table(reports, space=0)
+    table.add_column("\npolicy", overflow="fold")
+    for row in measures:
+        table.add_column(f"{row.short}\n{row.unit}" if row.unit else f"\n{row.short}", justify="right", no_wrap=True)
+    for name, *cells in zip(run_names(reports), *(_plain(row) for row in measures), strict=True):
+        table.add_row(Text(name), *cells)
+    return table
+
+
+def _timelines_in_rows(
+    reports: Sequence[Report], runs: Sequence[Sequence[Window]], demand: Sequence[Window]
+) -> RenderableType:
+    def over_time(title: str, value: Callable[[Window], str]) -> Group:
+        table = _table(reports, space=0)
+        table.add_column("from (s)", overflow="fold")
+        for window in demand:
+            table.add_column(format_count(window.start_s), justify="right", no_wrap=True)
+        table.add_row("demand (qps)", *(format_count(window.demand_qps) for window in demand), end_section=True)
+        for name, run in zip(run_names(reports), runs, strict=True):
+            table.add_row(Text(name), *(value(w) for w in run), *[UNKNOWN] * (len(demand) - len(run)))
+        return _titled(title, table)
+
+    return Group(
+        "",
+        over_time("over time: relative accuracy, %", lambda window: _percent(window.relative_accuracy)),
+        "",
+        over_time("over time: SLO violations, % of requests", lambda window: _percent(violation_frac(window))),
+    )
+
+
+def _cells(row: ReportRow) -> list[Text]:
+    return [Text(f"* {cell}", style="bold") if n in row.best else Text(cell) for n, cell in enumerate(row.cells)]
+
+
+def _plain(row: ReportRow) -> list[Text]:
+    return [Text(f"*{cell}", style="bold") if n in row.best else Text(cell) for n, cell in enumerate(row.plain)]
+
+
+def _stretches(reports: Sequence[Report]) -> tuple[list[tuple[Window, ...]], tuple[Window, ...]]:
+    """Each run in stretches of one width, and the longest of them for the demand."""
+    width = window_width_s(reports, _MAX_ROWS if len(reports) <= MAX_BESIDE else _MAX_COLUMNS)
+    runs = [merge_windows(report.seconds, width) for report in reports]
+    return runs, max(runs, key=len, default=())
+
+
+def _shares(window: Window) -> str:
+    return f"{_percent(window.relative_accuracy):>5}  {_percent(violation_frac(window)):>5}"
+
+
+def _percent(fraction: float | None) -> str:
+    return UNKNOWN if fraction is None else f"{fraction * 100:.1f}"
+
+
+def _bar(value: float, peak: float) -> str:
+    eighths = round(value / peak * _BAR_COLUMNS * 8) if peak else 0
+    full, rest = divmod(eighths, 8)
+    return (_EIGHTHS[-1] * full + _EIGHTHS[rest]).rstrip()

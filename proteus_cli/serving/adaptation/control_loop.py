@@ -1,0 +1,225 @@
+"""The control loop: demand changes, the plan follows, the data path never waits."""
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from proteus_cli.control.backoff import Backoff
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.replanning import ReplanRequest
+from proteus_cli.domain.outages import NONE_OUT
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.record import Observation, Origin
+from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
+from proteus_cli.serving.adaptation.plan_journal import Adopted
+from proteus_cli.serving.fleet.deploy import Fleet
+from proteus_cli.serving.fleet.worker import Clock
+from proteus_cli.serving.logs import fields
+
+log = logging.getLogger("proteus.adaptation")
+
+SolveFunction = Callable[[ReplanRequest, Plan], Awaitable[Plan]]
+Journal = Callable[[Adopted], None]
+"""Is told of each plan that comes into force."""
+
+CHANGES = 1000
+HOLD_S = 60.0
+SEEN_WINDOWS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+CAUSES: dict[type[ProteusError], str] = {SolverLost: "solver", NoFeasiblePlan: "infeasible", EngineError: "engine"}
+OTHER, BUG = "other", "bug"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChange:
+    """A change of plan that happened: unix time, why, seconds to solve and in all, variants loaded."""
+
+    unix_s: float
+    reason: str
+    solve_s: float
+    total_s: float
+    swaps: int
+    origin: Origin = "demand"
+
+
+@dataclass(frozen=True, slots=True)
+class FailedChange:
+    """A change of plan that was wanted for ``reason`` and failed: unix time, the kind of cause, and what was said."""
+
+    unix_s: float
+    reason: str
+    cause: str
+    message: str
+
+
+@dataclass(slots=True)
+class ChangeTotals:
+    """All changes of plan since the start, and when the plan in force was adopted (unix time)."""
+
+    made: int = 0
+    swaps: int = 0
+    solve_s: float = 0.0
+    total_s: float = 0.0
+    unix_s: float = field(default_factory=time.time)
+    failed: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*CAUSES.values(), OTHER, BUG), 0)))
+
+    def add(self, change: PlanChange) -> None:
+        self.made += 1
+        self.swaps += change.swaps
+        self.solve_s += change.solve_s
+        self.total_s += change.total_s
+        self.unix_s = change.unix_s
+
+
+class ControlLoop:
+    """Changes the plan in force: a few times a second it asks the controller whether it still fits, and people may.
+
+    One change at a time; what a person wants goes before what was computed meanwhile, and is left alone for `HOLD_S`,
+    unless devices are lost or come back.
+    """
+
+    def __init__(self, controller: Controller, fleet: Fleet, clock: Clock, journal: Journal | None = None) -> None:
+        self._controller, self._fleet, self._clock = controller, fleet, clock
+        self._journal = journal
+        self._deploying = asyncio.Lock()
+        self._without = NONE_OUT  # what the plan in force was made without
+        self._owed: ReplanRequest | None = None
+        self.backoff = Backoff()
+        self.held_until_s = 0.0
+        self.changes: deque[PlanChange] = deque(maxlen=CHANGES)
+        self.failures: deque[FailedChange] = deque(maxlen=CHANGES)
+        self.totals = ChangeTotals()
+        self.origin: Origin = "start"
+        self.reason = ""
+
+    async def run(self, every_s: float, solver: SolveFunction) -> None:
+        """Until cancelled. A plan that can't be made or loaded is logged, and what serves goes on serving."""
+        while True:
+            await asyncio.sleep(every_s)
+            wanted = self._wanted(self._clock())
+            if wanted is None:
+                continue
+            try:
+                await self._change(wanted, solver)
+            except ProteusError as error:
+                self._failed(wanted, cause_of(error), error.message)
+            except Exception:  # a bug of ours must not end adaptation for the life of the server
+                log.exception("a bug while changing the plan")
+                self._failed(wanted, BUG, "a bug; the log has its traceback")
+
+    async def start(self, plan: Plan, origin: Origin, reason: str) -> None:
+        """Put the first plan in force. Raises `EngineError`."""
+        await self._fleet.deploy(plan)
+        self.origin, self.reason = origin, reason
+        self.totals.unix_s = time.time()
+        if self._journal is not None:
+            self._journal(Adopted(plan, origin, reason, self.seen()))
+
+    async def apply(self, plan: Plan, origin: Origin, reason: str) -> PlanChange:
+        """Put a plan that someone wants in force, once a change that is under way is done. Raises `EngineError`."""
+        start_s = self._clock()
+        async with self._deploying:
+            change = await self._deploy(plan, origin, reason, start_s=start_s)
+        self.held_until_s = self._clock() + HOLD_S
+        self._owed = None
+        return change
+
+    async def rerate(self, plan: Plan, reason: str) -> None:
+        """The plan in force, with what its hosts can take as that is known now. Raises `EngineError`."""
+        async with self._deploying:
+            await self._deploy(plan, "drift", reason, start_s=self._clock())
+
+    def ask(self, wanted: ReplanRequest) -> None:
+        """Have a change tried next, for a reason that isn't the controller's."""
+        self._owed = wanted
+
+    def seen(self) -> Observation:
+        """What decisions are made on, as it is now."""
+        controller, now_s = self._controller, self._clock()
+        return Observation(
+            demand_qps={
+                family: {
+                    f"{window_s:g}s": round(qps, 3)
+                    for window_s, qps in zip(
+                        SEEN_WINDOWS_S, controller.demand.rates_qps(family, SEEN_WINDOWS_S, now_s), strict=True
+                    )
+                }
+                for family in controller.demand.families
+            },
+            pace={device: round(controller.slowdown_of(device), 4) for device in self._fleet.workers},
+            lost=tuple(sorted(self._without.devices)),
+        )
+
+    def _wanted(self, now_s: float) -> ReplanRequest | None:
+        """The change to try now, if any."""
+        wanted = self._controller.replan(now_s) or self._owed
+        if wanted is None or not self.backoff.allows(wanted, now_s):
+            return None
+        return None if now_s < self.held_until_s and wanted.without == self._without else wanted
+
+    async def _change(self, wanted: ReplanRequest, solver: SolveFunction) -> None:
+        start_s = self._clock()
+        before = self._controller.plan
+        plan = await solver(wanted, before)
+        async with self._deploying:
+            if self._controller.plan is not before:
+                log.info("dropped a plan that was made while another came into force: %s", wanted.reason)
+                return
+            self._without = wanted.without
+            await self._deploy(plan, "demand", wanted.reason, start_s=start_s, solve_s=plan.solver.solve_s)
+        self.backoff.succeeded()
+        self._owed = None
+
+    async def _deploy(
+        self, plan: Plan, origin: Origin, reason: str, *, start_s: float, solve_s: float = 0.0
+    ) -> PlanChange:
+        before, seen = self._controller.plan, self.seen()
+        await self._fleet.deploy(plan)
+        change = PlanChange(
+            unix_s=time.time(),
+            reason=reason,
+            solve_s=solve_s,
+            total_s=self._clock() - start_s,
+            swaps=plan.swaps_from(before),
+            origin=origin,
+        )
+        self.changes.append(change)
+        self.totals.add(change)
+        self.origin, self.reason = origin, reason
+        if self._journal is not None:
+            adopted = Adopted(plan, origin, reason, seen, change.solve_s, round(change.total_s, 6), change.swaps)
+            self._journal(adopted)
+        log.info(
+            "new plan after %.0f ms, %d loads: %s", change.total_s * 1e3, change.swaps, change.reason,
+            extra=fields(
+                reason=change.reason, solve_s=change.solve_s, total_s=round(change.total_s, 6), swaps=change.swaps,
+                hosts=hosts(plan),
+            ),
+        )  # fmt: skip
+        return change
+
+    def _failed(self, wanted: ReplanRequest, cause: str, message: str) -> None:
+        now_s = self._clock()
+        self.backoff.failed(wanted, now_s)
+        self._owed = wanted if wanted.without != self._without else None  # a device is lost or back only once
+        self.totals.failed[cause] += 1
+        self.failures.append(FailedChange(time.time(), wanted.reason, cause, message))
+        log.error(
+            "kept the plan: %s", message,
+            extra=fields(reason=wanted.reason, cause=cause, pause_s=round(self.backoff.until_s - now_s, 3)),
+        )  # fmt: skip
+
+
+def cause_of(error: ProteusError) -> str:
+    """The kind of what made a change fail."""
+    return next((cause for kind, cause in CAUSES.items() if isinstance(error, kind)), OTHER)
+
+
+def hosts(plan: Plan) -> dict[str, list[str]]:
+    """The variants on each device."""
+    found: dict[str, list[str]] = {}
+    for placement in plan.placements:
+        found.setdefault(placement.device, []).append(placement.variant)
+    return found

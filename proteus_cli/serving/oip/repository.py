@@ -1,0 +1,212 @@
+"""The families of the catalog as models of the protocol: metadata, and Triton's extensions, for REST and gRPC alike."""
+
+import time
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any, Literal
+
+from proteus_cli import __version__
+from proteus_cli.backends.base import TensorSpec
+from proteus_cli.control.decision import Hosted
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.request import Outcome
+from proteus_cli.errors import BadRequest, UnknownModel
+from proteus_cli.serving.lifecycle import ServerState
+from proteus_cli.serving.oip.documents import (
+    ConfigParameter,
+    ConfigTensor,
+    HostedVariant,
+    InferBatchStatistics,
+    InferStatistics,
+    ModelConfig,
+    ModelIndex,
+    ModelInstance,
+    ModelMetadata,
+    ModelStatistics,
+    ServerMetadata,
+    StatisticDuration,
+    Statistics,
+    TensorMetadata,
+)
+from proteus_cli.serving.oip.tensors import DATATYPE_OF, VERSION
+from proteus_cli.serving.requests.dataplane import DataPlane
+
+EXTENSIONS = ("model_configuration", "model_repository", "schedule_policy", "statistics")
+"""What both protocols offer beyond the Open Inference Protocol."""
+
+_NS_PER_S = 1e9
+_US_PER_S = 1e6
+_MS_PER_S = 1e3
+_KINDS: Mapping[str, Literal["KIND_CPU", "KIND_GPU"]] = {"cpu": "KIND_CPU", "gpu": "KIND_GPU"}
+_FAILURES = tuple(outcome for outcome in Outcome if outcome is not Outcome.SERVED)
+
+
+class ModelRepository:
+    """The families as models of one version each. All methods that name a model raise `UnknownModel`.
+
+    ``platform`` names the backend; ``stubs`` are families whose signature is made up; ``unix_s`` gives the time of day.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        *,
+        platform: str,
+        devices: Iterable[Device],
+        stubs: Container[str] = (),
+        unix_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._plane, self._platform, self._stubs = plane, platform, stubs
+        self._epoch_s = unix_s() - plane.clock()
+        self._devices = {device.id: device for device in devices}
+
+    def require(self, name: str, version: str = "") -> str:
+        """The family of that name; an empty ``version`` stands for the only one."""
+        self._plane.require_family(name)
+        if version not in {"", VERSION}:
+            raise UnknownModel(f"`{name}` has no version `{version}`; there is `{VERSION}`")
+        return name
+
+    @property
+    def is_server_ready(self) -> bool:
+        return self._plane.lifecycle.state is ServerState.READY
+
+    def is_ready(self, family: str) -> bool:
+        """Whether the family takes requests now."""
+        return self._plane.why_unavailable(family) is None
+
+    def metadata(self, family: str) -> ModelMetadata:
+        signature = self._plane.require_family(family)
+        return ModelMetadata(
+            name=family,
+            versions=[VERSION],
+            platform=self._platform,
+            inputs=[_tensor_metadata(spec) for spec in signature.inputs],
+            outputs=[_tensor_metadata(spec) for spec in signature.outputs],
+        )
+
+    def config(self, family: str) -> ModelConfig:
+        """A family's configuration, with an instance for each device that hosts it now."""
+        signature = self._plane.require_family(family)
+        return ModelConfig(
+            name=family,
+            platform=self._platform,
+            backend=self._platform,
+            version_policy={"specific": {"versions": [int(VERSION)]}},
+            max_batch_size=self._plane.max_rows[family],
+            input=[_config_tensor(spec) for spec in signature.inputs],
+            output=[_config_tensor(spec) for spec in signature.outputs],
+            instance_group=[self._instance(hosted) for hosted in self._plane.controller.hosting(family)],
+            dynamic_batching={"preserve_ordering": False},
+            model_transaction_policy={"decoupled": False},
+            parameters={name: ConfigParameter(string_value=text) for name, text in self._parameters(family).items()},
+        )
+
+    def statistics(self, family: str | None = None) -> Statistics:
+        """What was counted of a family, or of all, since the start."""
+        if family is not None:
+            self._plane.require_family(family)
+        families = self._plane.signatures if family is None else (family,)
+        return Statistics(model_stats=[self._statistics(name) for name in families])
+
+    def index(self, *, only_ready: bool = False) -> list[ModelIndex]:
+        """All families, whether they take requests, and which variants would answer them now."""
+        entries = (self._entry(family) for family in self._plane.signatures)
+        return [entry for entry in entries if not only_ready or entry.state == "READY"]
+
+    def load(self, name: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """Let a family take requests again. Raises `BadRequest` for an unknown name, or files of another model."""
+        self._require_known(name, "load")
+        if any(key == "config" or key.startswith("file:") for key in parameters or {}):
+            raise BadRequest(f"failed to load '{name}', models are what the catalog says: no config or files are taken")
+        self._plane.unloaded.discard(name)
+
+    def unload(self, name: str) -> None:
+        """Let a family take no more requests; those in flight are answered. Raises `BadRequest` for an unknown name.
+
+        Its engines stay loaded: the planner decides what devices host.
+        """
+        self._require_known(name, "unload")
+        self._plane.unloaded.add(name)
+
+    def _require_known(self, name: str, action: str) -> None:
+        if name not in self._plane.signatures:
+            known = ", ".join(self._plane.signatures)
+            raise BadRequest(f"failed to {action} '{name}', no such model in the repository; there are: {known}")
+
+    def _entry(self, family: str) -> ModelIndex:
+        reason = self._plane.why_unavailable(family)
+        return ModelIndex(
+            name=family,
+            version=VERSION,
+            state="READY" if reason is None else "UNAVAILABLE",
+            reason=reason or "",
+            variants=[
+                HostedVariant(variant=hosted.variant, accuracy=hosted.accuracy, device=hosted.device)
+                for hosted in self._plane.controller.hosting(family)
+            ],
+        )
+
+    def _parameters(self, family: str) -> dict[str, str]:
+        found = {"slo_us": str(round(self._plane.slo_s[family] * _US_PER_S))}
+        if self._plane.is_emulated:
+            found["emulated"] = "true"
+        if family in self._stubs:
+            found["signature"] = "stub"
+        return found
+
+    def _instance(self, hosted: Hosted) -> ModelInstance:
+        device = self._devices[hosted.device]
+        is_local_gpu = device.kind == "gpu" and not self._plane.is_emulated
+        gpus = [int(device.id.removeprefix("gpu"))] if is_local_gpu else []
+        return ModelInstance(name=f"{hosted.variant} on {device.id}", kind=_KINDS[device.kind], count=1, gpus=gpus)
+
+    def _statistics(self, family: str) -> ModelStatistics:
+        counts = self._plane.counts[family]
+        served = counts.of_outcome(Outcome.SERVED)
+        failed = sum(counts.of_outcome(outcome) for outcome in _FAILURES)
+        last_s = counts.last_s
+        return ModelStatistics(
+            name=family,
+            version=VERSION,
+            last_inference=0 if last_s is None else round((self._epoch_s + last_s) * _MS_PER_S),
+            inference_count=counts.rows,
+            execution_count=sum(of.batches for of in counts.executions.values()),
+            inference_stats=InferStatistics(
+                success=_duration(served, counts.request_s),
+                fail=_duration(failed, counts.failed_s),
+                queue=_duration(served, counts.queue_s),
+                **_compute(served, counts.compute_s),
+            ),
+            batch_stats=[
+                InferBatchStatistics(batch_size=rows, **_compute(of.batches, of.compute_s))
+                for rows, of in sorted(counts.executions.items())
+            ],
+        )
+
+
+def server_metadata(*more_extensions: str) -> ServerMetadata:
+    """This server, with the extensions that one protocol alone offers before those of both."""
+    return ServerMetadata(name="proteus", version=__version__, extensions=[*more_extensions, *EXTENSIONS])
+
+
+def _tensor_metadata(spec: TensorSpec) -> TensorMetadata:
+    return TensorMetadata(name=spec.name, datatype=DATATYPE_OF[spec.dtype], shape=[-1, *_sizes(spec)])
+
+
+def _config_tensor(spec: TensorSpec) -> ConfigTensor:
+    return ConfigTensor(name=spec.name, data_type=f"TYPE_{DATATYPE_OF[spec.dtype]}", dims=_sizes(spec))
+
+
+def _sizes(spec: TensorSpec) -> list[int]:
+    """The sizes of a row."""
+    return [-1 if size is None else size for size in spec.shape]
+
+
+def _compute(count: int, total_s: float) -> dict[str, StatisticDuration]:
+    """A batch is timed as a whole: gathering its inputs is part of the inference, its outputs are not copied."""
+    nothing = StatisticDuration(count=count, ns=0)
+    return {"compute_input": nothing, "compute_infer": _duration(count, total_s), "compute_output": nothing}
+
+
+def _duration(count: int, total_s: float) -> StatisticDuration:
+    return StatisticDuration(count=count, ns=round(total_s * _NS_PER_S))

@@ -1,0 +1,39 @@
+"""A request as the data plane takes it, whichever protocol it came by."""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from proteus_cli.backends.base import TensorSpec
+from proteus_cli.domain.buffer import Buffer
+
+
+class RequestOptions(msgspec.Struct, frozen=True, gc=False):
+    """What a request may ask for beside its tensors; None and 0 stand for the family's own."""
+
+    timeout_s: float | None = None
+    priority: int = 0
+    min_accuracy: float = 0.0
+
+
+DEFAULT_OPTIONS = RequestOptions()
+
+
+class Query(msgspec.Struct, frozen=True, eq=False):
+    """A request whose tensors were checked: ``inputs`` of ``rows`` rows each, in the order of the family's signature.
+
+    ``outputs`` are the wanted ones, in order, each as (index in the signature, whether as binary).
+    """
+
+    inputs: tuple[Buffer, ...]
+    rows: int
+    outputs: tuple[tuple[int, bool], ...]
+    options: RequestOptions = DEFAULT_OPTIONS
+    id: str | None = None
+
+
+def is_finite(inputs: Sequence[Buffer], specs: Sequence[TensorSpec]) -> bool:
+    """Whether no input holds NaN or infinity."""
+    floats = ((buffer, spec.dtype) for buffer, spec in zip(inputs, specs, strict=True) if spec.dtype.kind == "f")
+    return all(bool(np.isfinite(np.frombuffer(buffer, dtype)).all()) for buffer, dtype in floats)

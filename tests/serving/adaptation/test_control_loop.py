@@ -1,0 +1,213 @@
+"""Who changes the plan when: the demand, a person, and neither over the other."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from builders import hosted, make_placement, make_plan, make_request
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.policies import live_policy_named
+from proteus_cli.control.replanning import ReplanRequest
+from proteus_cli.domain.outages import Outages
+from proteus_cli.domain.plan import Plan
+from proteus_cli.errors import EngineError, NoFeasiblePlan
+from proteus_cli.serving.adaptation.control_loop import HOLD_S, ControlLoop
+from proteus_cli.serving.adaptation.plan_journal import Adopted
+
+SLOW, FAST = (
+    make_plan(
+        make_placement("cpu0", "a", variant, rate_qps=qps, capacity_qps=qps * 1.2),
+        demand_qps={"a": qps},
+        devices=("cpu0", "cpu1"),
+    )
+    for variant, qps in (("a-l", 10.0), ("a-s", 1000.0))
+)
+EVERY_S = 0.001
+
+
+class Fleet:
+    """Adopts plans as the real one does, and loads nothing."""
+
+    def __init__(self, world: "World") -> None:
+        self.workers = {"cpu0": None, "cpu1": None}
+        self.fails = False
+        self._world = world
+
+    async def deploy(self, plan: Plan) -> None:
+        await asyncio.sleep(0)
+        if self.fails:
+            raise EngineError("the model can't be loaded")
+        hosts = [
+            hosted(p.device, p.family, p.variant, latency_s={1: 0.01}, capacity_qps=p.capacity_qps)
+            for p in plan.placements
+        ]
+        self._world.controller.adopt(plan, hosts, self._world.now_s)
+
+
+class World:
+    """A controller on a clock that is set by hand, and the loop around it."""
+
+    def __init__(self, *answers: Plan | Exception) -> None:
+        self.now_s = 100.0
+        self.controller = Controller({"a": 0.1}, {"cpu0": 1, "cpu1": 1}, live_policy_named("proteus"))
+        self.fleet = Fleet(self)
+        self.journal: list[Adopted] = []
+        self.adaptation = ControlLoop(
+            self.controller,
+            self.fleet,  # type: ignore[arg-type]
+            lambda: self.now_s,
+            self.journal.append,
+        )
+        self.asked: list[ReplanRequest] = []
+        self.answers = list(answers)
+        self.before_answer: Callable[[], asyncio.Future[Any]] | None = None
+
+    async def solve(self, wanted: ReplanRequest, current: Plan) -> Plan:
+        self.asked.append(wanted)
+        if self.before_answer is not None:
+            await self.before_answer()
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def arrive(self, qps: float, lasts_s: float = 1.0) -> None:
+        """Requests of that second, up to now."""
+        for number in range(round(qps * lasts_s)):
+            self.controller.offer(make_request(number, at_s=self.now_s), self.now_s + number / qps)
+        self.now_s += lasts_s + 0.1
+
+    async def turns(self) -> None:
+        for _ in range(20):
+            await asyncio.sleep(EVERY_S)
+
+
+def run(world: World, story: Callable[[World], "asyncio.Future[None]"] | Callable[[World], object]) -> None:
+    async def scene() -> None:
+        await world.adaptation.start(SLOW, "start", "the first")
+        loop = asyncio.create_task(world.adaptation.run(EVERY_S, world.solve))
+        try:
+            await story(world)  # type: ignore[misc]
+        finally:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+
+    asyncio.run(scene())
+
+
+def reasons(found: Sequence[Adopted]) -> list[str]:
+    return [adopted.origin for adopted in found]
+
+
+def test_a_burst_during_the_pause_after_a_failure_is_answered() -> None:
+    async def story(world: World) -> None:
+        world.arrive(100.0)
+        await world.turns()
+        assert len(world.asked) == 1, "the same isn't tried again at once"
+        assert world.adaptation.totals.failed["infeasible"] == 1
+        world.arrive(1000.0)
+        await world.turns()
+        assert len(world.asked) == 2
+        assert world.controller.plan is FAST
+        assert world.adaptation.backoff.failures == 0
+
+    world = World(NoFeasiblePlan("none"), FAST)
+    run(world, story)
+    assert reasons(world.journal) == ["start", "demand"]
+    assert world.adaptation.failures[0].message == "none"
+
+
+def test_the_pause_ends() -> None:
+    async def story(world: World) -> None:
+        world.arrive(100.0)
+        await world.turns()
+        world.arrive(100.0)
+        await world.turns()
+        assert world.controller.plan is FAST
+
+    run(World(NoFeasiblePlan("none"), FAST), story)
+
+
+def test_a_plan_that_was_made_while_a_person_applied_one_is_dropped() -> None:
+    world = World(FAST)
+    theirs = make_plan(make_placement("cpu1", "a", "a-l"), demand_qps={"a": 10.0}, devices=("cpu0", "cpu1"))
+
+    async def story(world: World) -> None:
+        world.before_answer = lambda: asyncio.ensure_future(world.adaptation.apply(theirs, "request", "by hand"))
+        world.arrive(1000.0)
+        await world.turns()
+        assert world.asked
+        assert world.controller.plan is theirs
+
+    run(world, story)
+    assert reasons(world.journal) == ["start", "request"]
+
+
+def test_what_a_person_wants_is_left_alone_for_a_while_unless_a_device_is_lost() -> None:
+    async def story(world: World) -> None:
+        await world.adaptation.apply(SLOW, "file", "by hand")
+        world.arrive(1000.0)
+        await world.turns()
+        assert world.asked == []
+        world.controller.device_lost("cpu1", ())
+        await world.turns()
+        assert [wanted.without for wanted in world.asked] == [Outages(devices=frozenset({"cpu1"}))]
+
+    run(World(FAST), story)
+
+
+def test_after_that_while_re_planning_goes_on() -> None:
+    async def story(world: World) -> None:
+        await world.adaptation.apply(SLOW, "file", "by hand")
+        world.now_s += HOLD_S
+        world.arrive(1000.0)
+        await world.turns()
+        assert world.controller.plan is FAST
+
+    run(World(FAST), story)
+
+
+def test_a_lost_device_is_planned_around_also_where_that_fails_at_first() -> None:
+    """A device is lost only once: the reason is remembered until a plan without it is in force."""
+
+    async def story(world: World) -> None:
+        world.controller.device_lost("cpu1", ())
+        await world.turns()
+        assert len(world.asked) == 1
+        world.now_s += 2.0
+        await world.turns()
+        assert [wanted.reason for wanted in world.asked] == ["cpu1 was lost"] * 2
+        assert world.controller.plan is FAST
+        world.now_s += 2.0
+        await world.turns()
+        assert len(world.asked) == 2
+
+    run(World(NoFeasiblePlan("none"), FAST), story)
+
+
+def test_an_engine_that_cannot_be_loaded_and_a_bug_leave_the_plan() -> None:
+    async def story(world: World) -> None:
+        world.fleet.fails = True
+        world.arrive(100.0)
+        await world.turns()
+        world.fleet.fails = False
+        world.arrive(1000.0)
+        await world.turns()
+        assert world.controller.plan is SLOW
+        failed = world.adaptation.totals.failed
+        assert (failed["engine"], failed["bug"]) == (1, 1)
+
+    run(World(FAST, ZeroDivisionError()), story)
+
+
+def test_a_plan_by_hand_that_cannot_be_loaded_is_told_to_who_wants_it() -> None:
+    async def story(world: World) -> None:
+        world.fleet.fails = True
+        with pytest.raises(EngineError):
+            await world.adaptation.apply(FAST, "request", "by hand")
+        assert world.controller.plan is SLOW
+        assert world.adaptation.held_until_s == 0.0
+
+    run(World(), story)

@@ -1,0 +1,275 @@
+"""What Triton's extensions say of a family is what it is and what became of its requests."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import make_plan
+from msgspec import to_builtins
+from one_device import AT_ONCE_S, SLO_S, World, outputs, run
+
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.domain.device import Device
+from proteus_cli.errors import BadRequest, EngineError, NotReady, Overloaded, UnknownModel
+from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.oip.repository import ModelRepository
+from proteus_cli.serving.oip.tensors import DATATYPES
+from proteus_cli.serving.requests.query import RequestOptions
+
+NOW_S = 1_800_000_000.0
+CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
+
+
+def models(world: World, device: Device = CPU) -> ModelRepository:
+    return ModelRepository(world.plane, platform="onnxruntime", devices=[device], unix_s=lambda: NOW_S)
+
+
+def statistics(world: World) -> Any:
+    (found,) = to_builtins(models(world).statistics("f"))["model_stats"]
+    return found
+
+
+def config(repository: ModelRepository) -> Any:
+    return to_builtins(repository.config("f"))
+
+
+def index(repository: ModelRepository, *, only_ready: bool = False) -> Any:
+    return to_builtins(repository.index(only_ready=only_ready))
+
+
+def test_a_family_is_configured_as_it_is_served() -> None:
+    async def configured(world: World) -> None:
+        assert config(models(world)) == {
+            "name": "f",
+            "platform": "onnxruntime",
+            "backend": "onnxruntime",
+            "version_policy": {"specific": {"versions": [1]}},
+            "max_batch_size": 8,
+            "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [2]}],
+            "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [2]}],
+            "instance_group": [{"name": "v on cpu0", "kind": "KIND_CPU", "count": 1, "gpus": []}],
+            "dynamic_batching": {"preserve_ordering": False},
+            "model_transaction_policy": {"decoupled": False},
+            "parameters": {"slo_us": {"string_value": "100000"}},
+        }
+
+    run(configured)
+
+
+def test_instances_on_a_gpu_say_which() -> None:
+    async def says(world: World) -> None:
+        (instance,) = config(models(world, Device("gpu3", "t4", "gpu", "a GPU", 2**30)))["instance_group"]
+        assert instance == {"name": "v on gpu3", "kind": "KIND_GPU", "count": 1, "gpus": [3]}
+
+    run(says, device="gpu3")
+
+
+def test_what_is_emulated_says_so_and_has_no_ordinals() -> None:
+    async def says(world: World) -> None:
+        v100 = Device("v100-3", "v100", "gpu", "a GPU elsewhere", 2**30)
+        found = config(ModelRepository(world.plane, platform="proteus_emulated", devices=[v100], stubs={"f"}))
+        assert found["platform"] == found["backend"] == "proteus_emulated"
+        assert found["instance_group"] == [{"name": "v on v100-3", "kind": "KIND_GPU", "count": 1, "gpus": []}]
+        assert found["parameters"] == {
+            "slo_us": {"string_value": "100000"},
+            "emulated": {"string_value": "true"},
+            "signature": {"string_value": "stub"},
+        }
+        without_stubs = ModelRepository(world.plane, platform="proteus_emulated", devices=[v100])
+        assert "signature" not in config(without_stubs)["parameters"]
+
+    run(says, device="v100-3", is_emulated=True)
+
+
+def test_every_type_and_sizes_that_vary_have_their_names() -> None:
+    async def named(world: World) -> None:
+        specs = tuple(TensorSpec(name, np.dtype(dtype), (None, 3)) for name, dtype in DATATYPES.items())
+        world.plane.signatures = {"f": Signature(specs, specs)}
+        found = config(models(world))
+        assert found["input"] == found["output"]
+        assert found["input"] == [
+            {"name": name, "data_type": f"TYPE_{name}", "dims": [-1, 3]} for name in DATATYPES
+        ]  # fmt: skip
+
+    run(named)
+
+
+def test_metadata_names_what_varies_with_minus_one() -> None:
+    async def named(world: World) -> None:
+        inputs = (TensorSpec("x", np.dtype(np.float32), (4,)), TensorSpec("k", np.dtype(np.int64), (2,)))
+        world.plane.signatures = {"f": Signature(inputs, (TensorSpec("y", np.dtype(np.float32), (None, 3)),))}
+        found = to_builtins(models(world).metadata("f"))
+        assert found["inputs"][1] == {"name": "k", "datatype": "INT64", "shape": [-1, 2]}
+        assert found["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [-1, -1, 3]}]
+        assert (found["name"], found["versions"], found["platform"]) == ("f", ["1"], "onnxruntime")
+
+    run(named)
+
+
+def test_nothing_is_counted_before_anything_happened() -> None:
+    async def nothing(world: World) -> None:
+        found = statistics(world)
+        assert (found["last_inference"], found["inference_count"], found["execution_count"]) == (0, 0, 0)
+        assert set(found["inference_stats"]) == {
+            "success", "fail", "queue", "compute_input", "compute_infer", "compute_output",
+        }  # fmt: skip
+        assert all(duration == {"count": 0, "ns": 0} for duration in found["inference_stats"].values())
+        assert found["batch_stats"] == []
+
+    run(nothing)
+
+
+def test_batches_and_requests_are_counted_apart() -> None:
+    """Two requests of three rows in one batch, then one alone; each batch says that it took a millisecond."""
+
+    async def counted(world: World) -> None:
+        world.submit(1, 2)
+        world.submit(3, 4, 5, 6)
+        await asyncio.sleep(0.02)
+        world.submit(7, 8)
+        await asyncio.sleep(0.02)
+        found, stats = statistics(world), statistics(world)["inference_stats"]
+        assert (found["name"], found["version"]) == ("f", "1")
+        assert (found["inference_count"], found["execution_count"]) == (4, 2)
+        assert NOW_S * 1e3 - 1_000 < found["last_inference"] <= NOW_S * 1e3 - 10
+        assert stats["fail"] == {"count": 0, "ns": 0}
+        assert stats["compute_infer"] == {"count": 3, "ns": 3_000_000}  # a request's share of a batch is all of it
+        assert (stats["success"]["count"], stats["queue"]["count"]) == (3, 3)
+        assert 0 < stats["queue"]["ns"] <= stats["success"]["ns"] < 60_000_000
+        nothing = {"count": 1, "ns": 0}
+        assert found["batch_stats"] == [
+            {
+                "batch_size": rows,
+                "compute_input": nothing,
+                "compute_infer": {"count": 1, "ns": 1_000_000},
+                "compute_output": nothing,
+            }
+            for rows in (1, 3)
+        ]
+
+    run(counted, AT_ONCE_S)
+
+
+def test_failures_count_with_the_time_they_took() -> None:
+    """One fails after 20 ms, one is late at its deadline, one waits until its client goes; none is a success."""
+
+    async def fails(world: World) -> None:
+        world.submit(1, 2)
+        await asyncio.sleep(0.02)
+        world.executor.release(EngineError("broken"))
+        world.submit(3, 4)
+        await asyncio.sleep(0)
+        gone = world.submit(5, 6, options=RequestOptions(timeout_s=60.0))
+        await asyncio.sleep(SLO_S + 0.05)
+        world.plane.cancel(gone)
+        world.executor.release()
+        await asyncio.sleep(0.01)
+        stats = statistics(world)["inference_stats"]
+        assert stats["success"] == {"count": 0, "ns": 0}
+        assert stats["fail"]["count"] == 3
+        assert (0.02 + 2 * SLO_S) * 1e9 < stats["fail"]["ns"] < 5e9
+
+    run(fails)
+
+
+def test_statistics_are_of_one_family_or_of_all() -> None:
+    async def told(world: World) -> None:
+        assert [found.name for found in models(world).statistics().model_stats] == ["f"]
+        for ask in (models(world).statistics, models(world).config):
+            with pytest.raises(UnknownModel, match="no model `g`"):
+                ask("g")
+
+    run(told)
+
+
+def test_an_unloaded_family_finishes_what_is_inside_takes_nothing_and_comes_back_at_once() -> None:
+    async def away_and_back(world: World) -> None:
+        world.submit(1, 2)
+        await asyncio.sleep(0.01)
+        models(world).unload("f")
+        with pytest.raises(NotReady, match="`f` is unloaded"):
+            world.submit(3, 4)
+        world.executor.release()
+        await asyncio.sleep(0.01)
+        assert [outputs(ending) for ending in world.endings] == [[2, 4]]
+
+        models(world).load("f")
+        world.submit(5, 6)
+        await asyncio.sleep(0.01)
+        world.executor.release()
+        await asyncio.sleep(0.01)
+        assert [outputs(ending) for ending in world.endings] == [[2, 4], [10, 12]]
+
+    run(away_and_back)
+
+
+def test_only_what_a_loaded_family_is_asked_is_demand() -> None:
+    """Also where nobody hosts it: so the planner gives it no place while it is unloaded, and one when it is back."""
+
+    async def demanded(world: World) -> None:
+        kept, controller = models(world), world.plane.controller
+        await world.fleet.deploy(make_plan(demand_qps={"f": 0.0}, devices=["cpu0"]))
+        for act, error, has_demand in ((kept.unload, NotReady, False), (kept.load, Overloaded, True)):
+            act("f")
+            for _ in range(10):
+                with pytest.raises(error):
+                    world.submit(1, 2)
+            await asyncio.sleep(0.12)  # what is counted is known a tenth of a second later
+            assert (controller.demand.rate_qps("f", 1.0, world.plane.clock()) > 0) is has_demand
+        await world.fleet.deploy(world.plan)
+        world.submit(1, 2)
+        await asyncio.sleep(0.01)
+        world.executor.release()
+        await asyncio.sleep(0.01)
+        assert [outputs(ending) for ending in world.endings] == [[2, 4]]
+
+    run(demanded)
+
+
+def test_loading_and_unloading_twice_is_as_good_as_once() -> None:
+    async def twice(world: World) -> None:
+        kept = models(world)
+        for act, state in ((kept.unload, "UNAVAILABLE"), (kept.load, "READY")):
+            act("f")
+            act("f")
+            assert kept.index()[0].state == state
+
+    run(twice)
+
+
+def test_the_index_says_who_answers_and_why_nobody_does() -> None:
+    async def listed(world: World) -> None:
+        kept, ready = models(world), {"name": "f", "version": "1", "state": "READY", "reason": ""}
+        variants = [{"variant": "v", "accuracy": 0.9, "device": "cpu0"}]
+        assert index(kept) == index(kept, only_ready=True) == [{**ready, "variants": variants}]
+
+        kept.unload("f")
+        assert index(kept) == [{**ready, "state": "UNAVAILABLE", "reason": "unloaded", "variants": variants}]
+        assert kept.index(only_ready=True) == []
+
+        kept.load("f")
+        await world.fleet.deploy(make_plan(demand_qps={"f": 0.0}, devices=["cpu0"]))
+        assert kept.index()[0].reason == "the plan in force hosts no variant of it"
+        assert kept.index()[0].variants == []
+        world.lifecycle.on(LifecycleEvent.STOPPED)
+        assert kept.index()[0].reason == "the server is draining"
+
+    run(listed)
+
+
+def test_what_is_not_there_or_is_another_model_is_not_loaded() -> None:
+    async def refused(world: World) -> None:
+        kept = models(world)
+        for act, aim in ((kept.load, "load"), (kept.unload, "unload")):
+            with pytest.raises(BadRequest, match=f"failed to {aim} 'g', no such model in the repository; there are: f"):
+                act("g")
+        kept.unload("f")
+        for parameters in ({"config": "{}"}, {"file:1/model.onnx": "AAAA"}):
+            with pytest.raises(BadRequest, match="models are what the catalog says"):
+                kept.load("f", parameters)
+        assert kept.index()[0].state == "UNAVAILABLE"
+        kept.load("f", {"anything": 1})
+        assert kept.index()[0].state == "READY"
+
+    run(refused)

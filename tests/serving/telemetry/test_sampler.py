@@ -1,0 +1,315 @@
+"""What is kept of the last 15 minutes is what the counters counted meanwhile, and no more is kept, whatever comes."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from builders import near
+from jsonschema_rs import validator_for
+from one_device import World, run
+
+from proteus_cli.errors import BadRequest
+from proteus_cli.serving.adaptation.control_loop import PlanChange
+from proteus_cli.serving.lifecycle import LifecycleEvent as Life
+from proteus_cli.serving.requests.counts import Histogram, quantile
+from proteus_cli.serving.rest.openapi import document
+from proteus_cli.serving.telemetry.sampler import EVERY_S, MAX_NUMBERS, SAMPLES, MetricsSampler
+from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
+
+NOW_S = 1_800_000_000.0
+COLUMNS = 12  # of one family, and of one device
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def watched(test: Callable[[World, MetricsSampler, Clock], Awaitable[None]], **options: Any) -> None:
+    """Have a history of a world, with samples at the times that a clock of its own says."""
+
+    async def in_world(world: World) -> None:
+        clock = Clock()
+        history = MetricsSampler(world.plane, clock, unix_s=lambda: NOW_S + clock(), **options)
+        await test(world, history, clock)
+
+    run(in_world)
+
+
+def told(history: MetricsSampler, since: str | None = None) -> Any:
+    """What the feed is in JSON."""
+    return json.loads(msgspec.json.encode(history.feed(since)))
+
+
+async def answer(world: World, requests: int) -> None:
+    """Have so many requests of one row answered, each alone."""
+    for _ in range(requests):
+        world.submit(1, 2)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        world.executor.release()
+
+
+# --- samples
+
+
+def test_a_sample_is_what_came_and_ended_since_the_last_one_per_second() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        await answer(world, 3)
+        clock.now_s = 0.5
+        history.sample()
+        clock.now_s = 1.5
+        history.sample()
+        feed = told(history)
+        assert feed["at_s"] == [0.5, 1.5]
+        family = feed["families"]["f"]["samples"]
+        assert family["demand_qps"] == family["throughput_qps"] == family["goodput_qps"] == [6.0, 0.0]
+        assert family["accuracy"] == [0.9, None]
+        assert family["late_qps"] == family["dropped_qps"] == family["rejected_qps"] == family["failed_qps"] == [0, 0]
+        assert feed["devices"]["cpu0"]["samples"]["mean_batch"] == [1.0, None]
+        assert feed["flows"] == {
+            "device": ["cpu0"], "family": ["f"], "variant": ["v"], "accuracy": [0.9], "planned_qps": [10],
+            "answered_qps": [2.0],
+        }  # fmt: skip
+
+    watched(test)
+
+
+def test_violations_are_told_by_outcome_and_as_a_fraction() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        await answer(world, 2)
+        world.submit(1, 2)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        world.executor.release(RuntimeError("broken"))
+        pending = world.submit(1, 2)
+        world.plane.cancel(pending)
+        clock.now_s = 1.0
+        history.sample()
+        samples = history.feed().families["f"].samples
+        assert (samples.failed_qps, samples.dropped_qps, samples.goodput_qps) == ([1], [1], [2])
+        assert history.now.families["f"].violations == near(0.5)
+
+    watched(test)
+
+
+def test_the_present_is_the_mean_of_the_last_seconds() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        await answer(world, 10)
+        for second in range(1, 6):
+            clock.now_s = float(second)
+            history.sample()
+        now = history.now.families["f"]
+        assert (now.demand_qps, now.goodput_qps, now.relative_accuracy) == (2.0, 2.0, near(1.0))
+        clock.now_s = 6.0
+        history.sample()
+        now = history.now.families["f"]
+        assert (now.demand_qps, now.violations, now.accuracy) == (0.0, None, None)
+        assert now.p99_s is not None  # ten seconds' worth
+
+    watched(test)
+
+
+def test_a_device_is_as_loaded_as_its_batches_took() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        world.plane.lanes["cpu0"].busy_s += 0.5
+        clock.now_s = 2.0
+        history.sample()
+        assert history.now.devices["cpu0"].load == near(0.25)
+        assert history.now.devices["cpu0"].variants == ("v",)
+
+    watched(test)
+
+
+def test_memory_has_a_bound_and_the_oldest_samples_go() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        kept = history.nbytes
+        for second in range(1, SAMPLES + 51):
+            clock.now_s = float(second)
+            history.sample()
+        assert history.nbytes == kept == SAMPLES * (COLUMNS * 4 + 8)
+        at_s: list[float] = []
+        cursor: str | None = None
+        while True:
+            feed = history.feed(cursor)
+            at_s += feed.at_s
+            assert len(feed.at_s) * COLUMNS <= MAX_NUMBERS
+            cursor = feed.cursor
+            if feed.complete:
+                break
+        assert at_s == [float(second) for second in range(51, SAMPLES + 51)]
+
+    watched(test)
+
+
+def test_samples_are_taken_by_themselves() -> None:
+    async def in_world(world: World) -> None:
+        history = MetricsSampler(world.plane, world.plane.clock)
+        watching = asyncio.create_task(history.run())
+        await asyncio.sleep(EVERY_S * 1.3)
+        watching.cancel()
+        assert len(history.feed().at_s) == 1
+
+    run(in_world)
+
+
+# --- the feed
+
+
+def test_only_what_is_new_is_told() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        clock.now_s = 1.0
+        history.sample()
+        first = history.feed()
+        again = history.feed(first.cursor)
+        assert (again.at_s, again.cursor) == ([], first.cursor)
+        clock.now_s = 2.0
+        history.sample()
+        assert history.feed(first.cursor).at_s == [2.0]
+
+    watched(test)
+
+
+def test_a_cursor_of_another_server_gets_all() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        clock.now_s = 1.0
+        history.sample()
+        assert history.feed("00000000-17").at_s == [1.0]
+        ahead = f"{history.feed().server}-99"
+        assert history.feed(ahead).at_s == []
+
+    watched(test)
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "1", "-", "x-1", "0000000-1", "00000000-", "00000000-x", "00000000-1 ", "../x-1"]
+)
+def test_what_is_no_cursor_is_refused(cursor: str) -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        with pytest.raises(BadRequest, match="cursor"):
+            history.feed(cursor)
+
+    watched(test)
+
+
+def test_it_is_what_the_openapi_document_says() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        await answer(world, 1)
+        for second in (1.0, 2.0):
+            clock.now_s = second
+            history.sample()
+        schemas = {**document({}), "$ref": "#/components/schemas/History"}
+        feed = told(history)
+        validator_for(schemas).validate(feed)
+        del feed["cursor"]
+        assert not validator_for(schemas).is_valid(feed)
+
+    watched(test)
+
+
+# --- events
+
+
+def test_changes_of_plan_are_events_at_their_time_each_once() -> None:
+    changes = [PlanChange(NOW_S - 5, "before", 0.1, 0.1, 1)]
+
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        clock.now_s = 10.0
+        history.sample()
+        changes.extend(
+            PlanChange(NOW_S + at_s, reason, 0.1, 0.1, 1) for at_s, reason in ((10.5, "up"), (10.75, "down"))
+        )
+        clock.now_s = 11.0
+        history.sample()
+        clock.now_s = 12.0
+        history.sample()
+        assert history.now.events == [
+            ServerEvent(0.0, ServerEventKind.PLAN, "before"),
+            ServerEvent(10.5, ServerEventKind.PLAN, "up"),
+            ServerEvent(10.75, ServerEventKind.PLAN, "down"),
+        ]  # fmt: skip
+        assert [event.text for event in history.feed().events] == ["before", "up", "down"]
+
+    watched(test, changes=changes)
+
+
+def test_a_lost_device_is_an_event_and_so_is_its_return() -> None:
+    breakers = dict[str, tuple[str, str]]()
+
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        states = []
+        for second, state in enumerate(["", "open", "open", "half-open", ""], 1):
+            breakers.clear()
+            if state:
+                breakers["cpu0"] = (state, "its process died")
+            clock.now_s = float(second)
+            history.sample()
+            states.append(history.now.devices["cpu0"].breaker)
+        assert states == ["closed", "open", "open", "half-open", "closed"]
+        assert [(event.at_s, event.text) for event in history.now.events] == [
+            (2.0, "cpu0: lost (its process died)"),
+            (4.0, "cpu0: on probation (its process died)"),
+            (5.0, "cpu0: serves again"),
+        ]
+
+    watched(test, breakers=lambda: breakers)
+
+
+def test_events_come_with_the_samples_that_they_came_with() -> None:
+    changes = list[PlanChange]()
+
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        clock.now_s = 1.0
+        history.sample()
+        cursor = history.feed().cursor
+        changes.append(PlanChange(NOW_S + 1.5, "more", 0.1, 0.1, 1))
+        clock.now_s = 2.0
+        history.sample()
+        feed = history.feed(cursor)
+        assert feed.events == [ServerEvent(1.5, ServerEventKind.PLAN, "more")]
+        assert history.feed(feed.cursor).events == []
+
+    watched(test, changes=changes)
+
+
+def test_a_server_that_drains_says_so() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        world.lifecycle.on(Life.STOPPED)
+        assert history.feed().state == "draining"
+
+    watched(test)
+
+
+# --- quantiles
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([0, 0, 0], None),
+        ([100, 0, 0], 0.99),
+        ([0, 100, 0], 1.99),
+        ([50, 50, 0], 1.98),
+        ([99, 0, 1], 1.0),
+        ([0, 0, 10], 2.0),  # beyond the last bound nothing is known but that
+    ],
+)
+def test_a_quantile_lies_within_its_bucket(counts: list[int], expected: float | None) -> None:
+    found = quantile((1.0, 2.0), counts, 0.99)
+    assert found == (None if expected is None else near(expected))
+
+
+def test_a_quantile_is_within_a_bucket_of_the_true_one() -> None:
+    times_s = [number / 1000 for number in range(1, 1001)]
+    histogram = Histogram(tuple(bound / 20 for bound in range(1, 21)))
+    for time_s in times_s:
+        histogram.add(time_s)
+    assert quantile(histogram.bounds, histogram.counts, 0.99) == pytest.approx(0.99, abs=0.05)
