@@ -22,7 +22,7 @@ class Tokens:
         self._digests = [sha256(token.encode()).digest() for token in tokens]
 
     def accepts(self, header: bytes | None) -> bool:
-        """Whether an ``Authorization`` header carries a known token. The time that takes reveals nothing of the tokens."""
+        """Whether an ``Authorization`` header carries a known token; the time it takes reveals none."""
         scheme, _, token = (header or b"").partition(b" ")
         digest, is_known = sha256(token.strip()).digest(), False
         for known in self._digests:
