@@ -105,6 +105,7 @@ def serving(root: Path, plan: Path, *options: str) -> Iterator[LiveServer]:
             stdout=subprocess.PIPE,
             stderr=stderr,
             stdin=subprocess.DEVNULL,
+            process_group=0,
             env={name: value for name, value in os.environ.items() if not name.startswith("PROTEUS_")},
         )
     try:

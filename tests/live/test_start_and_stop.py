@@ -66,6 +66,22 @@ def test_what_is_inside_is_answered_before_the_server_stops(made: Tiny, number: 
         assert "drained, stopped" in live.log.read_text()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_process_group_stops_the_server_and_no_child_dies_of_it(made: Tiny, number: int) -> None:
+    """As Ctrl-C in a terminal and service managers send it: devices and the solver have work to do until the end."""
+    options = ("--lanes", "process", "--batching", "proteus")
+    with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(3) as pool:
+        live.until(lambda status: bool(status["solver"]["is_warm"]))
+        inside = [send(pool, live) for _ in range(3)]
+        live.until(lambda status: status["inside"] == 3)
+        os.killpg(live.process.pid, number)
+        assert [future.result().status for future in inside] == [200, 200, 200]
+        assert live.process.wait(ANSWER_WITHIN_S) == 0
+        log = live.log.read_text()
+        assert "drained, stopped" in log
+        assert not [problem for problem in ("died", "lost", "killed", "WARNING", "Traceback") if problem in log], log
+
+
 def test_what_takes_longer_than_draining_may_is_given_up_with_an_answer(made: Tiny) -> None:
     options = (*WAITING, "--drain-timeout", "200ms")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(1) as pool:

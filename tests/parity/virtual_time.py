@@ -19,7 +19,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.solver_process import Replanner
+from proteus_cli.serving.adaptation.solver_child import Replanner
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
@@ -81,7 +81,8 @@ async def _run(
     models: Any = {(family.name, variant.name): None for family in catalog.families for variant in family.variants}
     fleet = Fleet(
         controller,
-        {device: EmulatedExecutor(profiles[device], signatures, loop.time, loop.call_at) for device in plan.devices},
+        plan.devices,
+        lambda device, on_lost: EmulatedExecutor(profiles[device], signatures, loop.time, loop.call_at, on_lost),
         plane,
         loop.time,
         models=models,

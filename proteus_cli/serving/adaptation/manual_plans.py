@@ -18,7 +18,8 @@ from proteus_cli.domain.record import Base, Origin
 from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, ProteusError, Unfitting
 from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
-from proteus_cli.serving.adaptation.solver_process import Replanner, SolverProcess
+from proteus_cli.serving.adaptation.solver_child import Replanner
+from proteus_cli.serving.adaptation.solver_process import SolverProcess
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
 

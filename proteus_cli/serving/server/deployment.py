@@ -14,7 +14,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Origin
 from proteus_cli.serving.adaptation.manual_plans import PlanSource
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
-from proteus_cli.serving.adaptation.solver_process import Replanner
+from proteus_cli.serving.adaptation.solver_child import Replanner
 from proteus_cli.serving.transport.tokens import Tokens
 
 

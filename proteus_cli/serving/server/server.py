@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+import uvloop
+
 from proteus_cli import __version__
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.hosting import slots_of
@@ -47,7 +49,7 @@ from proteus_cli.serving.telemetry.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.snapshot import Snapshot
 from proteus_cli.serving.telemetry.status import StatusSources, status
 from proteus_cli.serving.transport.connections import Connections
-from proteus_cli.serving.transport.listening import is_local, listen, max_connections, url_of
+from proteus_cli.serving.transport.listening import is_loopback, listen, max_connections, url_of
 from proteus_cli.serving.transport.tls import accepting
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ def serve(
             listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
             if options.grpc_port is not None:
                 listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
-            runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+            runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
             runner.run(_serve(deployment, options, listeners, announce, view, tracing))
     except StoppedEarly:
         log.info("stopped before it was ready")
@@ -107,14 +109,6 @@ def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]
             "Traces need OpenTelemetry, which is not installed.", hint="pip install 'proteus-serving[otlp]'"
         ) from error
     return tracing_to(options.otlp, options.otlp_sample)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop  # noqa: PLC0415 - not there on every platform
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 async def _serve(
@@ -265,9 +259,9 @@ def _say_ready(
     *,
     is_emulated: bool,
 ) -> None:
-    if options.tokens is None and not all(map(is_local, listeners.values())):
+    if options.tokens is None and not all(map(is_loopback, listeners.values())):
         log.warning("whoever reaches this machine may ask; `--auth-tokens` keeps strangers out")
-    urls = [url_of(name, listener, is_safe=options.tls is not None) for name, listener in listeners.items()]
+    urls = [url_of(name, listener, uses_tls=options.tls is not None) for name, listener in listeners.items()]
     log.info("ready at %s", " ".join(urls), extra=fields(urls=urls, hosts=hosts(plan)))
     announce(" ".join([*urls, "emulated"] if is_emulated else urls))
 
@@ -322,9 +316,9 @@ def _largest_body(plane: DataPlane) -> int:
 async def _connections(options: ServerOptions) -> AsyncIterator[Connections]:
     """Look after connections; leaving closes them."""
     connections = Connections(
-        most=max_connections(options.max_connections), max_body_bytes=BODIES * options.max_body_bytes
+        max_connections=max_connections(options.max_connections), max_body_bytes=BODIES * options.max_body_bytes
     )
-    async with watching(connections.watch()):
+    async with watching(connections.watch_timeouts()):
         try:
             yield connections
         finally:

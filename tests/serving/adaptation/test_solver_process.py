@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import SolverLost
-from proteus_cli.serving.adaptation.solver_process import SLACK_S, SolverProcess
+from proteus_cli.serving.adaptation.solver_process import SLACK_S, SolverProcess, SolverState
 
 PLAN = make_plan(make_placement("cpu0", "a", "a-s"), demand_qps={"a": 1.0}, devices=("cpu0",))
 ASKED = ReplanRequest({"a": 1.0}, "asked")
@@ -27,6 +28,10 @@ LIMIT_S = 2.0
 
 def answer(demand: Demand, current: Plan, without: Outages) -> Plan:
     return current
+
+
+def buggy(demand: Demand, current: Plan, without: Outages) -> Plan:
+    raise ZeroDivisionError
 
 
 def always(found: Plan, demand: Demand, current: Plan, without: Outages) -> Plan:
@@ -39,8 +44,9 @@ def never(started: Path, demand: Demand, current: Plan, without: Outages) -> Pla
     return current
 
 
-def _children(solver: SolverProcess) -> list[int]:
-    return list(solver._pool._processes or {})
+def _pid(solver: SolverProcess) -> int:
+    assert solver.state.pid is not None
+    return solver.state.pid
 
 
 def _is_alive(process: int) -> bool:
@@ -63,13 +69,59 @@ def test_a_process_that_died_is_replaced_and_the_question_is_answered() -> None:
         solver = SolverProcess(answer, LIMIT_S)
         try:
             await solver(ASKED, PLAN)
-            (first,) = _children(solver)
-            os.kill(first, signal.SIGKILL)
+            os.kill(_pid(solver), signal.SIGKILL)
             return await solver(ASKED, PLAN)
         finally:
             solver.close()
 
     assert asyncio.run(run()) == PLAN
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_to_the_whole_process_group_do_not_end_the_process(number: int) -> None:
+    """Neither one that comes while the process starts, nor a later one."""
+
+    async def run() -> SolverState:
+        solver = SolverProcess(answer, LIMIT_S)
+        try:
+            os.kill(_pid(solver), number)
+            await solver(ASKED, PLAN)
+            os.kill(_pid(solver), number)
+            await solver(ASKED, PLAN)
+        finally:
+            solver.close()
+        return solver.state
+
+    assert asyncio.run(run()).restarts == 0
+
+
+def test_closing_leaves_no_process_and_no_thread_behind() -> None:
+    """An interpreter that ends while a thread of the solver still cleans up may write a traceback."""
+
+    async def run() -> tuple[int, set[threading.Thread]]:
+        before = set(threading.enumerate())
+        solver = SolverProcess(answer, LIMIT_S)
+        await solver(ASKED, PLAN)
+        solver.close()
+        return _pid(solver), set(threading.enumerate()) - before
+
+    process, threads = asyncio.run(run())
+    assert threads == set()
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+def test_a_bug_in_the_planner_is_raised_with_the_traceback_of_its_process() -> None:
+    async def run() -> None:
+        solver = SolverProcess(buggy, LIMIT_S)
+        try:
+            await solver(ASKED, PLAN)
+        finally:
+            solver.close()
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        asyncio.run(run())
+    assert "in buggy" in "".join(raised.value.__notes__)
 
 
 def test_where_each_process_hangs_that_is_an_error_and_soon(tmp_path: Path) -> None:
@@ -112,7 +164,7 @@ def test_closing_ends_a_process_that_is_busy_or_stopped(tmp_path: Path, *, is_st
         question = asyncio.ensure_future(solver(ASKED, PLAN))
         while not started.exists():
             await asyncio.sleep(0.05)
-        (process,) = _children(solver)
+        process = _pid(solver)
         if is_stopped:
             os.kill(process, signal.SIGSTOP)
         question.cancel()
@@ -130,7 +182,7 @@ def test_the_process_ends_with_a_server_that_is_killed() -> None:
         "async def run():\n"
         "    solver = SolverProcess(answer, LIMIT_S)\n"
         "    await solver(ASKED, PLAN)\n"
-        "    print(*solver._pool._processes, flush=True)\n"
+        "    print(solver.state.pid, flush=True)\n"
         "    os._exit(1)\n"
         "if __name__ == '__main__':\n"
         "    asyncio.run(run())\n"

@@ -60,9 +60,9 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
         catalog, controller, Lifecycle(), lambda: 1.0, signatures=dict.fromkeys(names, Signature((), ())),
         max_rows=dict.fromkeys(names, 64), best_accuracy=dict.fromkeys(names, 0.9),
     )  # fmt: skip
-    idle: Any = ExecutorBase("none")
+    idle: Any = ExecutorBase("none", print)
     fleet = Fleet(
-        controller, dict.fromkeys(ids, idle), plane, plane.clock,
+        controller, ids, lambda _device, _on_lost: idle, plane, plane.clock,
         models={}, profiles={device: make_profile(device) for device in ids}, signatures={},
     )  # fmt: skip
     plane.lanes = fleet.workers
@@ -88,7 +88,7 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
         "auto",
         SolverState(),
     )
-    return Metrics(server, Connections(most=9, max_body_bytes=9), LoopLag())
+    return Metrics(server, Connections(max_connections=9, max_body_bytes=9), LoopLag())
 
 
 def shown(accept: bytes, *size: int) -> tuple[bytes, bytes]:

@@ -1,21 +1,20 @@
 """The process of one device: ``python -m proteus_cli.serving.devices.process.child DESCRIPTOR`` (its socket end)."""
 
 import asyncio
-import ctypes
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import uvloop
 
 from proteus_cli.backends import emulated
 from proteus_cli.backends.affinity import pin_this_thread
@@ -24,10 +23,11 @@ from proteus_cli.backends.engines import Engines
 from proteus_cli.backends.opening import open_backend
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
+from proteus_cli.serving.child_process import depend_on_parent
 from proteus_cli.serving.devices.bisection import OutputArrays
 from proteus_cli.serving.devices.builds import BuildLog
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, Executor, ThreadExecutor
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, Executor, OnLost, ThreadExecutor
 from proteus_cli.serving.devices.process.inner import DeviceSpec, Emulated, OnCpu, OnGpu
 from proteus_cli.serving.devices.process.memory import TransferBuffer, offsets
 from proteus_cli.serving.devices.process.wire import (
@@ -51,8 +51,6 @@ from proteus_cli.serving.devices.process.wire import (
     Unload,
     told,
 )
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 log = logging.getLogger("proteus.process")
 
@@ -79,10 +77,10 @@ class Engine:
 
 
 class DeviceProcess:
-    """Does what the server says, on the running loop; ``runs_inline`` is for executors whose batches may run on it."""
+    """Does what the server says, on the running loop; batches run on it, too, where the executor allows that."""
 
-    def __init__(self, channel: Channel[ToProcess], executor: Executor, *, runs_inline: bool) -> None:
-        self._channel, self._executor, self._runs_inline = channel, executor, runs_inline
+    def __init__(self, channel: Channel[ToProcess], executor: Executor) -> None:
+        self._channel, self._executor = channel, executor
         self._engines: dict[VariantKey, Engine] = {}
         self._slots: dict[int, TransferBuffer] = {}
         self._loads: dict[int, asyncio.Task[None]] = {}
@@ -92,7 +90,6 @@ class DeviceProcess:
 
     async def run(self) -> None:
         """Until told to end, when all batches have ended; what is loaded goes with the process."""
-        self._executor.on_lost = self._lost
         asyncio.get_running_loop().add_reader(self._channel.fileno(), self._read)
         await self._has_ended.wait()
 
@@ -168,7 +165,7 @@ class DeviceProcess:
 
     def _start(self, batch: Batch, done: BatchCallback) -> None:
         try:
-            if self._runs_inline:
+            if self._executor.runs_inline:
                 result: BatchResult | Exception = self._executor.run(batch)
             else:
                 self._executor.submit(batch, done)
@@ -186,13 +183,6 @@ class DeviceProcess:
     def _end_if_idle(self) -> None:
         if self._is_closing and not self._running:
             self._has_ended.set()
-
-    # --- what the server is told
-
-    def _lost(self, loss: DeviceLost) -> None:
-        """Freeing anything could only fail, and only another process can use the device again."""
-        self._say(Lost(told(loss)))
-        os._exit(1)
 
     def _say(self, message: FromProcess) -> None:
         self._channel.send(message, wait=True)
@@ -217,7 +207,7 @@ class LogForwarder(logging.Handler):
 
 def main(descriptor: int) -> None:
     """Open the device that the first message names, and do what the others say."""
-    _depend_on_parent()
+    depend_on_parent()
     channel: Channel[ToProcess] = Channel(socket.socket(fileno=descriptor), TO_PROCESS)
     found = channel.receive(wait=True)
     if found is None or not isinstance(found[0], Open):
@@ -227,7 +217,7 @@ def main(descriptor: int) -> None:
     logging.captureWarnings(capture=True)
     logging.getLogger("proteus").setLevel(opening.log_level)
     sys.setswitchinterval(opening.switch_interval_s)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(channel, opening.inner))
 
 
@@ -235,17 +225,26 @@ async def _serve(channel: Channel[ToProcess], inner: DeviceSpec) -> None:
     with ExitStack() as stack:
         try:
             pin_this_thread(inner.device.cores)
-            executor, platform = _opened(inner, stack)
+            executor, platform = _opened(inner, stack, partial(_end_lost, channel))
         except Exception as error:  # noqa: BLE001 - it is told to whoever waits
             channel.send(Failed(OPENING, _told(error)), wait=True)
             return
-        child = DeviceProcess(channel, executor, runs_inline=isinstance(inner, OnCpu))
+        child = DeviceProcess(channel, executor)
         gc.freeze()  # what was imported stays
         channel.send(Opened(platform), wait=True)
         await child.run()
 
 
-def _opened(inner: DeviceSpec, stack: ExitStack) -> tuple[Executor, str]:
+def _end_lost(channel: Channel[ToProcess], loss: DeviceLost) -> None:
+    """Tell the server that the device is lost, and end.
+
+    To free anything would only fail, and only another process can use the device again.
+    """
+    channel.send(Lost(told(loss)), wait=True)
+    os._exit(1)
+
+
+def _opened(inner: DeviceSpec, stack: ExitStack, on_lost: OnLost) -> tuple[Executor, str]:
     """The device, and the name of its backend; only what it needs is imported.
 
     Raises `BackendUnavailable`, `DeviceUnavailable`.
@@ -254,17 +253,18 @@ def _opened(inner: DeviceSpec, stack: ExitStack) -> tuple[Executor, str]:
         case OnCpu(device=device):
             # One batch at a time, so waking a thread for it would only cost time; another thread loads.
             backend = open_backend(device)
-            return ThreadExecutor(device, backend), backend.versions.name
+            return ThreadExecutor(device, backend, on_lost), backend.versions.name
         case OnGpu(device=device):
             from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
             from proteus_cli.serving.devices.gpu import GpuExecutor  # noqa: PLC0415 - an extra
 
             tensorrt = TensorRT(device, Engines(Path(inner.built), say=log.info, watch=BuildLog().watch))
-            gpu = GpuExecutor(tensorrt.context, lambda key, model: tensorrt.plan(model, key), slots=inner.slots)
+            context, slots = tensorrt.context, inner.slots
+            gpu = GpuExecutor(context, lambda key, model: tensorrt.plan(model, key), on_lost, slots=slots)
             return gpu, tensorrt.versions.name
         case Emulated(profile=profile, signatures=signatures):
             alarm = stack.enter_context(TimerThread())
-            return EmulatedExecutor(profile, signatures, time.monotonic, alarm.at), emulated.NAME
+            return EmulatedExecutor(profile, signatures, time.monotonic, alarm.at, on_lost), emulated.NAME
 
 
 def _reply(number: int, engine: Engine, slot: TransferBuffer, result: BatchResult | Exception) -> Ran | Failed:
@@ -294,23 +294,6 @@ def _told(error: Exception) -> Failure:
     if not isinstance(error, ProteusError):
         log.error("a bug: %r", error, exc_info=error)
     return told(error)
-
-
-def _depend_on_parent() -> None:
-    """End with it, however it ends, and only then: signals to all of a terminal or a service are for the parent."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    if sys.platform == "linux":  # elsewhere, the end of the socket tells, once nothing runs
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop  # noqa: PLC0415 - not there on every platform
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 if __name__ == "__main__":
