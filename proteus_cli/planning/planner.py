@@ -11,11 +11,10 @@ from msgspec.structs import replace as replace_fields
 
 from proteus_cli import store
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.outages import NONE_OUT, Outages
-from proteus_cli.domain.plan import Placement, Plan, Solver
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, capacity, relative
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
@@ -231,7 +230,7 @@ class Planner:
             rate_of[placement.family] += placement.rate_qps
         served_qps = {name: min(qps, rate_of[name]) for name, qps in demand_qps.items()}
         return Plan(
-            format=FORMAT,
+            format=PLAN_FORMAT,
             made_by=store.made_by(),
             policy=self.policy.name,
             objective=in_words(self.rules),

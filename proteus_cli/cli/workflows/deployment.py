@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +67,7 @@ def deployment_of(
     from proteus_cli.serving.adaptation.manual_plans import PlanSource
     from proteus_cli.serving.adaptation.plan_journal import PlanJournal
     from proteus_cli.serving.server.deployment import Deployment
-    from proteus_cli.store import to_json, write_json
+    from proteus_cli.store import digest_of, write_json
 
     is_emulated = emulation is not None
     base = _base(place, name)
@@ -91,7 +90,7 @@ def deployment_of(
         """Those of the planner, but for what was re-estimated: as it is on the disk once it is written back."""
         changed = {} if is_emulated else {d: p for d, p in profiles.items() if p is not site.profiles[d]}
         paths = {device: place.profile_path(device).relative_to(place.root).as_posix() for device in changed}
-        return {**planner.inputs, **{paths[d]: sha256(to_json(p)).hexdigest() for d, p in changed.items()}}
+        return {**planner.inputs, **{paths[d]: digest_of(p) for d, p in changed.items()}}
 
     return Deployment(
         plan=plan,
