@@ -76,15 +76,17 @@ def todos(
     backend: Backend,
     max_batch: int,
     max_slots: int = MAX_SLOTS,
+    *,
+    force: bool = False,
 ) -> list[MeasurementJob]:
     """What each variant still needs on a device. Raises `ArtefactError` where a model is missing or not named.
 
-    A cell is current while model, backend, its version, device type and threads are what they were. Where the backend
-    can, up to ``max_slots`` batches at once are tried.
+    A cell is current while model, backend, its version, device type and threads are what they were; with ``force`` none
+    is. Where the backend can, up to ``max_slots`` batches at once are tried.
     """
     max_slots = min(backend.max_slots, max_slots)
     path = workspace.profile_path(device.id)
-    known = workspace.profile(device.id) if path.is_file() else None
+    known = workspace.profile(device.id) if path.is_file() and not force else None
     return [
         _todo(workspace, device, backend, known, family, variant, max_batch, max_slots)
         for family in catalog.families

@@ -235,12 +235,11 @@ def _model(place: "Workspace", family: "Family", variant: "Variant") -> Path:
 
 
 def _emulated(place: "Workspace", plan: "Plan", emulation: Emulation) -> _Site:
-    from proteus_cli.planning.from_workspace import fleet_of
+    from proteus_cli.domain.fleet import fleet_of
 
-    if emulation.fleet is None:
-        profiles = place.profiles_of(plan)
-    else:
-        profiles = fleet_of(place, emulation.fleet)
+    profiles: Mapping[str, Profile] = place.profiles_of(plan)
+    if emulation.fleet is not None:
+        profiles = fleet_of(place.profiles(), emulation.fleet)
         plan = _moved(plan, profiles, emulation.fleet)
     _require_times(plan, profiles)
     named = {
