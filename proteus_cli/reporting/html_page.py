@@ -7,7 +7,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from proteus_cli.domain.report import Report
 from proteus_cli.reporting import html_tables, plots
-from proteus_cli.reporting.comparison import MAX_BESIDE, UNKNOWN, run_names
+from proteus_cli.reporting.comparison import (
+    MAX_BESIDE,
+    MEASURES,
+    PERCENTILES,
+    UNKNOWN,
+    comparison_rows,
+    format_count,
+    format_hundredths,
+    or_unknown,
+    outcome_rows,
+    quality_rows,
+    run_names,
+)
+from proteus_cli.reporting.device_groups import similar_devices
 from proteus_cli.store import write_bytes
 from proteus_cli.units import format_duration
 
@@ -18,6 +31,19 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_TEMPLATES.filters |= {
+    "count": format_count,
+    "duration": format_duration,
+    "or_unknown": or_unknown,
+    "variants": html_tables.variants_text,
+}
+_TEMPLATES.globals |= {"count": format_count, "hundredths": format_hundredths, "unknown": UNKNOWN}
+_PLOTS = {
+    "over_time": plots.OVER_TIME,
+    "latency": plots.LATENCY,
+    "families": plots.FAMILIES,
+    "devices": plots.DEVICES,
+}
 
 
 def write_html(path: Path, reports: Sequence[Report]) -> None:
@@ -28,25 +54,28 @@ def write_html(path: Path, reports: Sequence[Report]) -> None:
 def page(reports: Sequence[Report]) -> str:
     """The page about ``reports`` of one trace, at least one; the same for the same reports."""
     made = _listed(f"proteus {report.made_by.version} on {report.made_by.host}" for report in reports)
+    percentiles = [measure.short for measure in PERCENTILES]
     return _TEMPLATES.get_template("report.html.jinja").render(
         title=f"Replay of {_listed(report.trace for report in reports)}",
         facts=_facts(reports),
+        reports=reports,
         run_names=run_names(reports),
+        is_single_run=len(reports) == 1,
         is_wide=len(reports) > MAX_BESIDE,
-        legend_symbols=plots.legend_symbols(reports),
+        plots=_PLOTS,
         pictures=plots.inline_svgs(reports),
-        plots={
-            "over_time": plots.OVER_TIME,
-            "latency": plots.LATENCY,
-            "families": plots.FAMILIES,
-            "devices": plots.DEVICES,
-        },
-        summary=html_tables.summary(reports),
-        latency=html_tables.latency(reports),
-        over_time=html_tables.over_time(reports),
-        families=html_tables.families(reports),
-        devices=html_tables.devices(reports),
-        replans=html_tables.replans(reports),
+        legend_symbols=plots.legend_symbols(reports),
+        measures=comparison_rows(reports, percentiles=percentiles),
+        outcomes=outcome_rows(reports),
+        quality=quality_rows(reports, percentiles=percentiles),
+        latencies=html_tables.latency_rows(reports),
+        windows=html_tables.window_rows(reports),
+        window_measures=html_tables.WINDOW_MEASURES,
+        families=html_tables.family_rows(reports),
+        family_headings=[measure.row([]).heading for measure in MEASURES],
+        device_groups=similar_devices(reports),
+        devices=html_tables.each_device(reports),
+        max_devices=html_tables.MAX_DEVICES,
         footer=f"Measured by {made}, {max(report.made_by.time for report in reports)}.",
     )
 
