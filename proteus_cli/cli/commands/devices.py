@@ -12,10 +12,9 @@ if TYPE_CHECKING:
 
 def devices(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
     """Show this machine's devices. The section `devices` of proteus.toml can cut the cores otherwise."""
-    from rich.table import Table
-
     from proteus_cli.backends.discovery import discover
     from proteus_cli.backends.nvml import readings_of
+    from proteus_cli.cli.views.table import table, text
     from proteus_cli.settings import read_settings
     from proteus_cli.units import format_size
 
@@ -24,10 +23,10 @@ def devices(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json
     if json:
         console.show_json([_with_readings(device, readings) for device in found])
         return
-    table = Table("device", "type", "cores", "memory", "profiled", "name")
+    rows = table(*map(text, ("device", "type", "cores", "memory", "profiled", "name")))
     for device in found:
         is_profiled = (workspace / "profiles" / f"{device.id}.json").is_file()
-        table.add_row(
+        rows.add_row(
             device.id,
             device.type,
             " ".join(map(str, device.cores)) or console.UNKNOWN,
@@ -35,7 +34,7 @@ def devices(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json
             "yes" if is_profiled else "no",
             device.name,
         )
-    console.show(table)
+    console.show(rows)
     for device in found:
         if device.gpu is not None:
             console.show(f"{device.id}: {', '.join(_facts(device, readings[device.id]))}")

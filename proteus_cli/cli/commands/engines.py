@@ -68,22 +68,21 @@ def prune(
 
 
 def _show(engines: "Sequence[Listed]", *, json: bool) -> None:
-    from rich.table import Table
-
+    from proteus_cli.cli.views.table import table, text
     from proteus_cli.units import format_size
 
     if json:
         console.show_json(engines)
         return
-    table = Table("device type", "engine", "batches", "size", "TensorRT", "state")
+    rows = table(*map(text, ("device type", "engine", "batches", "size", "TensorRT", "state")))
     for engine in engines:
         record, state = engine.record, f"{engine.state}: {engine.why}" if engine.why else engine.state
         if record is None:
-            table.add_row(engine.device_type, engine.name, console.UNKNOWN, console.UNKNOWN, console.UNKNOWN, state)
+            rows.add_row(engine.device_type, engine.name, console.UNKNOWN, console.UNKNOWN, console.UNKNOWN, state)
             continue
         options = record.key.options
         batches = f"{options.min_batch}–{options.max_batch}, best {options.opt_batch}"
         size = format_size(record.plan_bytes)
-        table.add_row(engine.device_type, engine.name, batches, size, record.key.tensorrt, state)
+        rows.add_row(engine.device_type, engine.name, batches, size, record.key.tensorrt, state)
     if engines:
-        console.show(table)
+        console.show(rows)
