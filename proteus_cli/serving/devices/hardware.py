@@ -14,9 +14,10 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Executor, OnLost, ThreadExecutor
+from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.inner import DeviceSpec, Emulated, OnCpu, OnGpu
+from proteus_cli.serving.devices.thread import ThreadExecutor
 
 REAL = {"onnxruntime", "tensorrt"}
 """Backends of other names are doubles of these: what is said of their times counts as emulated."""

@@ -37,13 +37,14 @@ from proteus_cli.errors import (
     ProteusError,
 )
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost, ThreadExecutor
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost
 from proteus_cli.serving.devices.hardware import local_devices
 from proteus_cli.serving.devices.process import wire
 from proteus_cli.serving.devices.process.child import LogForwarder
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.inner import DeviceSpec, Emulated, OnCpu, OnGpu
 from proteus_cli.serving.devices.process.memory import TransferBuffer
+from proteus_cli.serving.devices.thread import ThreadExecutor
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY: VariantKey = VariantKey("f", "v")

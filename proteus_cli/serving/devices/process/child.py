@@ -18,16 +18,15 @@ import uvloop
 
 from proteus_cli.backends import emulated
 from proteus_cli.backends.affinity import pin_this_thread
-from proteus_cli.backends.base import Part, Signature
+from proteus_cli.backends.base import OutputArrays, Part, Signature
 from proteus_cli.backends.engines import Engines
 from proteus_cli.backends.opening import open_backend
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
 from proteus_cli.serving.child_process import depend_on_parent
-from proteus_cli.serving.devices.bisection import OutputArrays
 from proteus_cli.serving.devices.builds import BuildLog
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, Executor, OnLost, ThreadExecutor
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, Executor, OnLost
 from proteus_cli.serving.devices.process.inner import DeviceSpec, Emulated, OnCpu, OnGpu
 from proteus_cli.serving.devices.process.memory import TransferBuffer, offsets
 from proteus_cli.serving.devices.process.wire import (
@@ -51,6 +50,7 @@ from proteus_cli.serving.devices.process.wire import (
     Unload,
     told,
 )
+from proteus_cli.serving.devices.thread import ThreadExecutor
 
 log = logging.getLogger("proteus.process")
 

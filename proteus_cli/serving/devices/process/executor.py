@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-from proteus_cli.backends.base import Signature
+from proteus_cli.backends.base import OutputArrays, Signature, gather
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError
 from proteus_cli.serving.child_process import group_signals_blocked
-from proteus_cli.serving.devices.bisection import OutputArrays
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost, settle
 from proteus_cli.serving.devices.process.inner import DeviceSpec
 from proteus_cli.serving.devices.process.memory import CAN_SHARE, TransferBuffer, offsets
 from proteus_cli.serving.devices.process.wire import (
@@ -54,8 +52,6 @@ REAP_S = 1.0
 """How long closing waits for one that was killed: it may be in the driver."""
 
 log = logging.getLogger("proteus.process")
-
-Settled = TypeVar("Settled")
 
 _STDERR = 2
 _LIMITS = "`ulimit -a` shows what this user may have"
@@ -121,7 +117,7 @@ class ProcessExecutor(ExecutorBase):
         self._loads[number] = loaded
         self._send(Load(number, *key, str(model), warm_up_rows))
         try:
-            signature: Signature = await self._loaded(loaded)
+            signature: Signature = await self._until_loaded(loaded)
         except asyncio.CancelledError:
             self._send(Forget(number, *key))
             raise
@@ -166,7 +162,7 @@ class ProcessExecutor(ExecutorBase):
         self._loop.call_soon(self._lose, DeviceLost(f"{self._device_id} was closed"))
 
     def abandon(self) -> None:
-        self._forget()
+        self._forget_pending()
         self._release()
 
     # --- batches
@@ -180,11 +176,7 @@ class ProcessExecutor(ExecutorBase):
         places, size = offsets(batch.rows * row_bytes for row_bytes in engine.row_bytes)
         memory = slot.outgoing(size, self._room_bytes)
         for which, (first, row_bytes) in enumerate(zip(places, engine.row_bytes, strict=True)):
-            start = first
-            for rows, buffers in batch.parts:
-                end = start + rows * row_bytes
-                memory[start:end] = buffers[which]
-                start = end
+            gather(batch.parts, which, memory[first:], row_bytes)
 
     def _ran(self, ran: Ran, descriptors: Sequence[int]) -> None:
         flight = self._flights.pop(ran.number)
@@ -200,9 +192,9 @@ class ProcessExecutor(ExecutorBase):
 
     def _failed(self, number: int, error: Exception) -> None:
         if number == OPENING:
-            self._settle(self._opened, error)
+            settle(self._opened, error)
         elif number in self._loads:
-            self._settle(self._loads[number], error)
+            settle(self._loads[number], error)
         elif number in self._flights:
             self._free.append(self._flights.pop(number).place)
             self._complete(number, error)
@@ -231,10 +223,10 @@ class ProcessExecutor(ExecutorBase):
             case Failed(number=number, failure=failure):
                 self._failed(number, heard(failure))
             case Opened(platform=platform):
-                self._settle(self._opened, platform)
+                settle(self._opened, platform)
             case Loaded(number=number, signature=signature):
                 if number in self._loads:
-                    self._settle(self._loads[number], signature)
+                    settle(self._loads[number], signature)
             case Lost(failure=failure):
                 self._lose(DeviceLost(failure.message, hint=failure.hint))
             case Said():
@@ -292,16 +284,6 @@ class ProcessExecutor(ExecutorBase):
         code = self._process.wait()
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         log.info("its process has ended: %s", how, extra=fields(device=self._device_id, pid=self.pid))
-
-    @staticmethod
-    def _settle(waiting: "asyncio.Future[Settled]", result: "Settled | Exception") -> None:
-        if waiting.done():
-            return
-        if isinstance(result, Exception):
-            waiting.set_exception(result)
-            waiting.exception()  # it may be that nobody waits
-        else:
-            waiting.set_result(result)
 
 
 def _started(device: str) -> tuple["subprocess.Popen[bytes]", socket.socket]:
