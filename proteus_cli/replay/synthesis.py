@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.base import is_amount
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
@@ -23,8 +24,6 @@ from proteus_cli.replay.trace import MAX_DURATION_S, require_feasible
 from proteus_cli.units import parse_assignments
 
 MIN_GAMMA_SHAPE = 1e-3  # below it, most gaps are too short for a float
-
-Floats = npt.NDArray[np.float64]
 
 
 class Shape(Protocol):

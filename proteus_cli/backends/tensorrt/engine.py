@@ -81,10 +81,6 @@ class LoadedEngine:
     def give_back(self, slot: Slot) -> None:
         self._free.put(slot)
 
-    def sample(self, rows: int, rng: np.random.Generator) -> Part:
-        """Random inputs of so many rows."""
-        return _part(self.signature.sample(rows, rng), self.signature)
-
     def infer(self, inputs: NamedArrays) -> NamedArrays:
         """Run one batch. Raises `EngineError` where it doesn't fit or fails, `DeviceLost`."""
         return self.timed(inputs)[0]
@@ -162,7 +158,7 @@ def _part(inputs: NamedArrays, signature: Signature) -> Part:
             raise EngineError(
                 f"`{spec.name}` is {values.dtype} {list(values.shape)}, not {spec.dtype} {[rows, *spec.shape]}"
             )
-    return rows, tuple(np.ascontiguousarray(inputs[spec.name]).data for spec in signature.inputs)
+    return signature.part(inputs)
 
 
 def _layout(engine: trt.ICudaEngine) -> Layout:

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from proteus_cli.backends.base import gather
 from proteus_cli.backends.tensorrt.binding import cuda, trt
-from proteus_cli.backends.tensorrt.layout import Layout, row_bytes
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proteus_cli.backends.base import Part, TensorSpec
-
-Outputs = tuple[npt.NDArray[Any], ...]
-"""In the order of the signature."""
+    from proteus_cli.backends.base import OutputArrays, Part, TensorSpec
+    from proteus_cli.backends.tensorrt.layout import Layout
 
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda has no name for: don't wait for the default stream
 MS_PER_S = 1e3
@@ -37,7 +35,6 @@ class Port:
     """One tensor of a slot: its largest batch on the device, and pinned on the host, as bytes and as values."""
 
     spec: TensorSpec
-    row_bytes: int
     device: cuda.DeviceAllocation
     pinned: npt.NDArray[np.uint8]
     view: memoryview
@@ -76,7 +73,8 @@ class Slot:
         The slot must not be used again before `wait` has returned. Raises `EngineError`; then it is free at once.
         """
         rows = self._layout.rows_of(parts)
-        self._fill(parts)
+        for which, port in enumerate(self._inputs):
+            gather(parts, which, port.view, port.spec.row_bytes)
         try:
             self._enqueue(rows)
         except BaseException:
@@ -84,7 +82,7 @@ class Slot:
             raise
         self._rows = rows
 
-    def wait(self) -> Outputs:
+    def wait(self) -> OutputArrays:
         """Sleep until the batch is done, without the GIL; then its outputs, in memory of their own."""
         self._done.synchronize()
         return tuple(port.values[: self._rows].copy() for port in self._outputs)
@@ -119,25 +117,17 @@ class Slot:
         if not self._context.set_tensor_address(spec.name, int(ports[-1].device)):
             raise EngineError(f"TensorRT takes no buffer for `{spec.name}`")
 
-    def _fill(self, parts: Sequence[Part]) -> None:
-        for place, port in enumerate(self._inputs):
-            first = 0
-            for rows, buffers in parts:
-                last = first + rows * port.row_bytes
-                port.view[first:last] = memoryview(buffers[place]).cast("B")
-                first = last
-
     def _enqueue(self, rows: int) -> None:
         self._set_rows(rows)
         self._started.record(self._stream)
         for port in self._inputs:
-            cuda.memcpy_htod_async(port.device, port.pinned[: rows * port.row_bytes], self._stream)
+            cuda.memcpy_htod_async(port.device, port.pinned[: rows * port.spec.row_bytes], self._stream)
         self._copied_in.record(self._stream)
         if not self._context.execute_async_v3(stream_handle=self._stream.handle):
             raise EngineError(f"TensorRT can't run a batch of {rows} rows")
         self._computed.record(self._stream)
         for port in self._outputs:
-            cuda.memcpy_dtoh_async(port.pinned[: rows * port.row_bytes], port.device, self._stream)
+            cuda.memcpy_dtoh_async(port.pinned[: rows * port.spec.row_bytes], port.device, self._stream)
         self._done.record(self._stream)
 
     def _set_rows(self, rows: int) -> None:
@@ -161,15 +151,14 @@ def _execution_context(engine: trt.ICudaEngine) -> trt.IExecutionContext:
 
 
 def _port(spec: TensorSpec, max_rows: int) -> Port:
-    each_bytes = row_bytes(spec)
-    device = cuda.mem_alloc(max_rows * each_bytes)
+    device = cuda.mem_alloc(max_rows * spec.row_bytes)
     try:
-        pinned = cuda.pagelocked_empty(max_rows * each_bytes, np.uint8)
+        pinned = cuda.pagelocked_empty(max_rows * spec.row_bytes, np.uint8)
     except BaseException:
         device.free()
         raise
     values = pinned.view(spec.dtype).reshape(max_rows, *(size or 1 for size in spec.shape))
-    return Port(spec, each_bytes, device, pinned, pinned.data, values)
+    return Port(spec, device, pinned, pinned.data, values)
 
 
 def _free_pinned(pinned: npt.NDArray[np.uint8]) -> None:

@@ -15,7 +15,7 @@ from proteus_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from proteus_cli.domain.difference import Pair
+    from proteus_cli.domain.difference import BeforeAfter
     from proteus_cli.domain.plan import Plan
     from proteus_cli.planning.planner import Planner
 
@@ -119,7 +119,7 @@ def diff(
     console.say(f"{loads}; effective accuracy {accuracy}, of the best {relative}")
 
 
-def _accuracy(pair: "Pair") -> str:
+def _accuracy(pair: "BeforeAfter") -> str:
     before, after = (f"{value:.4f}" if value is not None else console.UNKNOWN for value in (pair.before, pair.after))
     return before if before == after else f"{before} → {after}"
 

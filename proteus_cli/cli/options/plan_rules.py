@@ -9,7 +9,7 @@ from proteus_cli.units import parse_assignments
 if TYPE_CHECKING:
     from proteus_cli.domain.catalog import Catalog
     from proteus_cli.domain.profile import Profile
-    from proteus_cli.domain.rules import Pair, Reserved, Rules
+    from proteus_cli.domain.rules import DeviceVariant, Reserved, Rules
 
 
 def plan_rules(
@@ -64,9 +64,9 @@ def _fraction(text: str, option: str) -> float:
     return value
 
 
-def _pairs(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]") -> "tuple[Pair, ...]":
+def _pairs(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]") -> "tuple[DeviceVariant, ...]":
     """``DEVICE:VARIANT`` or ``DEVICE:FAMILY/VARIANT``, several joined by commas."""
-    from proteus_cli.domain.rules import Pair
+    from proteus_cli.domain.rules import DeviceVariant
 
     pairs = []
     for text in _items(texts):
@@ -75,7 +75,7 @@ def _pairs(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Pro
             raise UsageError(f"`{text}` names no variant on a device.", hint="write `gpu0:digits-xl`, or a device type")
         _require_device(device, profiles)
         family, variant = _variant(name, catalog)
-        pairs.append(Pair(device, family, variant))
+        pairs.append(DeviceVariant(device, family, variant))
     return tuple(pairs)
 
 

@@ -11,7 +11,7 @@ from proteus_cli.cli.console import UNKNOWN
 from proteus_cli.units import format_percent, format_rate
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.difference import DeviceChange, Pair, PlanDifference, VariantChange
+    from proteus_cli.domain.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
     from proteus_cli.domain.frontier import FrontierPoint
     from proteus_cli.domain.plan import Placement, Plan
     from proteus_cli.planning.explain import Explanation, Price
@@ -246,6 +246,6 @@ def _add_device(table: Table, alike: "Sequence[DeviceChange]") -> None:
         table.add_row(who, "", "idle", UNKNOWN, UNKNOWN, UNKNOWN)
 
 
-def _change(pair: "Pair", shown: "Callable[[float], str]") -> str:
+def _change(pair: "BeforeAfter", shown: "Callable[[float], str]") -> str:
     before, after = (shown(value) if value is not None else UNKNOWN for value in (pair.before, pair.after))
     return after if before == after else f"{before} → {after}"

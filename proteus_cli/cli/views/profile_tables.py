@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from proteus_cli.cli.console import UNKNOWN
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.profile import Profile, VariantProfile, capacity
-from proteus_cli.profiling.slots import of_batch
+from proteus_cli.profiling.slots import points_of_batch
 from proteus_cli.profiling.sweep import MeasurementJob
 from proteus_cli.units import format_duration
 
@@ -76,7 +76,7 @@ def _slots(profile: Profile, catalog: Catalog) -> Iterator[RenderableType]:
     )
     for variant in (each for each in profile.variants if each.family in catalog.names):
         for point in variant.points:
-            by_slots = {each.slots: each for each in of_batch(variant, point.batch)}
+            by_slots = {each.slots: each for each in points_of_batch(variant, point.batch)}
             served = by_slots.get(profile.slots, point)
             table.add_row(
                 variant.variant,

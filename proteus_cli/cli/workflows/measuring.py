@@ -12,7 +12,7 @@ from proteus_cli.cli import console
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
-from proteus_cli.profiling.sweep import MeasurementJob, Sweep, accuracy_warnings, share, todos
+from proteus_cli.profiling.sweep import MeasurementJob, Sweep, accuracy_warnings, measurement_jobs, share
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 
@@ -36,7 +36,7 @@ def work_on(workspace: Workspace, names: str, max_batch: int, max_slots: int, *,
     engines = Engines(workspace.built_dir, max_batch, console.say, _building)
     for device, *alike in _grouped(chosen, by_type=names == ALL):
         backend = open_backend(device, engines)
-        jobs = todos(workspace, catalog, device, backend, max_batch, max_slots, force=force)
+        jobs = measurement_jobs(workspace, catalog, device, backend, max_batch, max_slots, force=force)
         yield DeviceWork(device, alike, backend, jobs)
 
 
