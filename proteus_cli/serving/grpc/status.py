@@ -15,8 +15,8 @@ from proteus_cli.errors import (
     NotReady,
     Overloaded,
     RequestError,
-    Unfitting,
     UnknownModel,
+    Unprocessable,
 )
 from proteus_cli.serving.http2.frames import literal_field
 
@@ -46,7 +46,7 @@ STATUS = {
     NotFound: Status.NOT_FOUND,
     Forbidden: Status.PERMISSION_DENIED,
     Conflict: Status.FAILED_PRECONDITION,
-    Unfitting: Status.INVALID_ARGUMENT,
+    Unprocessable: Status.INVALID_ARGUMENT,
     BodyTooLarge: Status.RESOURCE_EXHAUSTED,
     Overloaded: Status.RESOURCE_EXHAUSTED,
     EngineFailed: Status.INTERNAL,

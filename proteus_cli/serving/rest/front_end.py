@@ -24,8 +24,8 @@ from proteus_cli.errors import (
     NotReady,
     Overloaded,
     RequestError,
-    Unfitting,
     UnknownModel,
+    Unprocessable,
 )
 from proteus_cli.serving.http1.compression import compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
@@ -53,7 +53,7 @@ STATUS = {
     MethodNotAllowed: 405,
     Conflict: 409,
     BodyTooLarge: 413,
-    Unfitting: 422,
+    Unprocessable: 422,
     Overloaded: 429,
     EngineFailed: 500,
     NotReady: 503,
