@@ -153,8 +153,8 @@ class GpuExecutor(ThreadedExecutor[LoadedEngine]):
 
 
 def _require_max_rows(engine: LoadedEngine, key: VariantKey, rows: int) -> None:
-    if rows > engine.layout.max_rows:
+    if rows > engine.tensors.max_rows:
         raise EngineError(
-            f"The engine of `{key.variant}` takes {engine.layout.max_rows} rows at most, and the plan wants {rows}.",
+            f"The engine of `{key.variant}` takes {engine.tensors.max_rows} rows at most, and the plan wants {rows}.",
             hint="build it anew for the plan's batch",
         )

@@ -60,15 +60,15 @@ PLANTS = {
         [
             Edit(
                 SLOTS,
-                "port.pinned[: rows * port.spec.row_bytes], self._stream)",
-                "port.pinned[: rows * port.spec.row_bytes])",
+                "tensor.pinned[: rows * tensor.spec.row_bytes], self._stream)",
+                "tensor.pinned[: rows * tensor.spec.row_bytes])",
             )
         ],
         "answers",
         ON_THE_DEFAULT_STREAM,
     ),
     "copy out on the default stream": Plant(
-        [Edit(SLOTS, "port.device, self._stream)", "port.device)")], "answers", ON_THE_DEFAULT_STREAM
+        [Edit(SLOTS, "tensor.device, self._stream)", "tensor.device)")], "answers", ON_THE_DEFAULT_STREAM
     ),
     "pageable buffers": Plant(
         [Edit(SLOTS, PINNED, "np.empty(max_rows * spec.row_bytes, np.uint8)"), NO_FREE], "overlap", "no overlap"

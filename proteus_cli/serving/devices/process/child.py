@@ -17,8 +17,8 @@ import uvloop
 
 from proteus_cli.backends import emulated
 from proteus_cli.backends.affinity import pin_this_thread
-from proteus_cli.backends.engines import Engines
-from proteus_cli.backends.opening import open_backend
+from proteus_cli.backends.build_context import BuildContext
+from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
 from proteus_cli.serving.child_process import depend_on_parent
@@ -57,7 +57,7 @@ class DeviceProcess:
 
     def __init__(self, channel: Channel[Command], executor: Executor) -> None:
         self._channel, self._executor = channel, executor
-        self._layouts: dict[VariantKey, BatchLayout] = {}
+        self._tensorss: dict[VariantKey, BatchLayout] = {}
         self._buffers: dict[int, TransferBuffer] = {}
         self._loads: dict[int, asyncio.Task[None]] = {}
         self._running = 0
@@ -110,11 +110,11 @@ class DeviceProcess:
         except Exception as error:  # noqa: BLE001 - it is sent to the server
             self._send(FailedEvent(command.number, _sent(error)))
         else:
-            self._layouts[key] = BatchLayout(signature)
+            self._tensorss[key] = BatchLayout(signature)
             self._send(LoadedEvent(command.number, signature))
 
     def _unload(self, key: VariantKey) -> None:
-        if self._layouts.pop(key, None) is not None:
+        if self._tensorss.pop(key, None) is not None:
             self._executor.unload(key)
 
     # --- batches
@@ -123,7 +123,7 @@ class DeviceProcess:
         """Run the batch as one part, as its inputs are in one piece; where that fails, as the parts that it has."""
         key = VariantKey(command.family, command.variant)
         buffer = self._buffers.setdefault(command.buffer, TransferBuffer())
-        inputs, layout = buffer.incoming(descriptors), self._layouts[key]
+        inputs, layout = buffer.incoming(descriptors), self._tensorss[key]
         complete = partial(self._complete, command.number, layout, buffer)
         self._running += 1
 
@@ -232,7 +232,7 @@ def _open_device(spec: DeviceSpec, stack: ExitStack, on_lost: OnLost) -> tuple[E
             from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
             from proteus_cli.serving.devices.gpu import GpuExecutor  # noqa: PLC0415 - an extra
 
-            tensorrt = TensorRT(device, Engines(Path(spec.built), say=log.info, watch=BuildLog().watch))
+            tensorrt = TensorRT(device, BuildContext(Path(spec.built), say=log.info, watch=BuildLog().watch))
 
             def read_plan(key: VariantKey, model: Path) -> bytes:
                 return tensorrt.plan(model, key)

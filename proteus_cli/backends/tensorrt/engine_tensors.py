@@ -10,7 +10,7 @@ from proteus_cli.units import format_size
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class EngineTensors:
     """The tensors of an engine and the largest batch that it takes. All sizes but the batch are fixed."""
 
     signature: Signature
