@@ -38,8 +38,8 @@ system loses fewer queries here than published. The last table changes back, one
   busiest 10 s as the fleet carries, so that no device is idle; the last table shows what less costs.
 - *Shares.* The artifact's router sends queries to all devices of a family alike, whatever its MILP says. Here the
   plan's shares hold, but where a policy is defined otherwise.
-- *Waiting for batches.* The artifact's AIMD, Nexus and INFaaS wait for full batches while a worker is free. Here they are
-  work-conserving, as in the systems that they are named after.
+- *Waiting for batches.* The artifact's AIMD, Nexus and INFaaS wait for full batches while a worker is free. Here they
+  are work-conserving, as in the systems that they are named after.
 - *Sommelier* keeps the devices of a first plan that uses all of them, so that each family has spare capacity; it
   can't move devices to the families that grow, and that costs accuracy.
 - *INFaaS* re-plans every 10 s in the artifact. It is a greedy rule that takes milliseconds, so here it follows the
