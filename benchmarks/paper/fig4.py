@@ -19,7 +19,7 @@ from proteus_cli.cli.workflows.simulated_replay import first_demand
 from proteus_cli.control.aimd import AimdBatcher
 from proteus_cli.control.batcher import StaticBatcher
 from proteus_cli.control.policies import POLICIES, Policy
-from proteus_cli.control.replanning import PeriodicRule
+from proteus_cli.control.replan_rules import PeriodicRule
 
 LOAD_TIME_S = 1.0
 AIMS = {0.0: (0.3, 99.3, 1.0), LOAD_TIME_S: (1.0, 99.0, 1.5)}  # violations %, relative accuracy %, points of drop

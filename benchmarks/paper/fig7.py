@@ -5,7 +5,7 @@ from dataclasses import replace
 from benchmarks.paper.lab import Case, Lab
 from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Figures, Section, Table, measures, percent, short
 from proteus_cli.control.policies import PROTEUS, batcher_named
-from proteus_cli.control.replanning import PeriodicRule, ReplanRule
+from proteus_cli.control.replan_rules import PeriodicRule, ReplanRule
 
 PARTS = (
     "proteus-paper",
