@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from proteus_cli.domain.buffer import Buffer
-
-if TYPE_CHECKING:
-    from proteus_cli.serving.http1.connection import HttpConnection
+from proteus_cli.serving.transport.connections import Connections
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
@@ -22,17 +20,30 @@ _STARTS = {
 }
 
 
+class Client(Protocol):
+    """The connection that a request came by."""
+
+    connections: Connections
+
+    @property
+    def closes_after_response(self) -> bool:
+        """Nothing will follow this answer."""
+        ...
+
+    def response_ready(self, exchange: "Exchange") -> None: ...
+
+
 class Exchange(msgspec.Struct, eq=False):
     """A request, and its answer once there is one. ``pending`` belongs to the handler."""
 
-    connection: "HttpConnection"
+    connection: Client
     method: bytes
     target: bytes
     headers: dict[bytes, bytes]
     body: bytes | bytearray
     keep_alive: bool
     reserved_bytes: int = 0
-    response: tuple[Buffer, ...] | None = None
+    answer: tuple[Buffer, ...] | None = None
     pending: Any = None
 
     def reserve(self, body_bytes: int) -> bool:
@@ -54,11 +65,11 @@ class Exchange(msgspec.Struct, eq=False):
             self.keep_alive = False
             headers += b"connection: close\r\n"
         if self.method == b"HEAD" or status == NOT_MODIFIED:  # which tell how long the body would have been
-            self.response = (b"%b%d\r\n%b\r\n" % (start, size, headers),)
+            self.answer = (b"%b%d\r\n%b\r\n" % (start, size, headers),)
         elif size <= MAX_JOINED_BYTES:
-            self.response = (b"%b%d\r\n%b\r\n%b" % (start, size, headers, b"".join((body, *blobs)) if blobs else body),)
+            self.answer = (b"%b%d\r\n%b\r\n%b" % (start, size, headers, b"".join((body, *blobs)) if blobs else body),)
         else:
-            self.response = (b"%b%d\r\n%b\r\n" % (start, size, headers), body, *blobs)
+            self.answer = (b"%b%d\r\n%b\r\n" % (start, size, headers), body, *blobs)
         self.pending = None
         self.connection.response_ready(self)
 
