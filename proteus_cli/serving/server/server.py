@@ -242,7 +242,7 @@ def _protocols(
     )
     limits, known_heads = HttpLimits(body_bytes=body_bytes), KnownHeads()
     return {
-        "http": lambda: HttpConnection(http, limits, connections, known_heads),
+        "http": lambda: HttpConnection(http, connections, known_heads, limits),
         "grpc": lambda: Http2Connection(grpc, Http2Limits(), connections),
     }
 
