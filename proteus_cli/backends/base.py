@@ -1,4 +1,4 @@
-"""What every backend offers."""
+"""What every backend offers, and the tensors that go into models and come out."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -15,7 +15,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import BackendInfo
 
 ANY_RUNNER_TAKES = 64
-"""Rows of a batch that every runner takes; more depend on how its engine was built."""
+"""Rows of a batch that every runner takes; whether it takes more depends on how its engine was built."""
 
 NamedArrays = dict[str, npt.NDArray[Any]]
 """Tensors by name; axis 0 is the batch."""
@@ -29,7 +29,7 @@ OutputArrays = tuple[npt.NDArray[Any], ...]
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output of a model: ``shape`` without the batch axis; None where an output's size varies."""
+    """One input or output of a model: ``shape`` is without the batch axis; None where an output's size varies."""
 
     name: str
     dtype: np.dtype[Any]
@@ -43,13 +43,13 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What goes into a model and what comes out; the variants of a family share one."""
+    """The inputs and outputs of a model; the variants of a family share one signature."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     def sample(self, rows: int, rng: np.random.Generator) -> NamedArrays:
-        """Random inputs of so many rows, for measuring: uniform in [0, 1), or small whole numbers."""
+        """Random inputs of so many rows, for measuring: floats in [0, 1), else zeros and ones."""
         return {spec.name: _sample(spec, rows, rng) for spec in self.inputs}
 
     def part(self, inputs: NamedArrays) -> Part:
@@ -63,7 +63,7 @@ class Signature:
         return self.part(self.sample(rows, rng))
 
     def fits(self, other: "Signature") -> bool:
-        """The same tensors; a size that one of the two doesn't tell may be any."""
+        """Whether both have the same tensors; a size that varies in one of the two may be any in the other."""
         return _fit(self.inputs, other.inputs) and _fit(self.outputs, other.outputs)
 
 
@@ -92,7 +92,7 @@ def _sample(spec: TensorSpec, rows: int, rng: np.random.Generator) -> npt.NDArra
 
 
 class Runner(Protocol):
-    """A loaded engine. ``memory_bytes`` is what loading it took, as far as that can be told."""
+    """A loaded engine. ``memory_bytes`` is what loading it took, as far as that can be measured."""
 
     @property
     def signature(self) -> Signature: ...
@@ -107,9 +107,9 @@ class Runner(Protocol):
 
 @runtime_checkable
 class SlottedRunner(Runner, Protocol):
-    """One of a device that can have several batches at once: `infer` may be called from as many threads as ``slots``.
+    """The runner of a device that runs several batches at once: ``slots`` threads may call `infer` at a time.
 
-    ``memory_bytes`` is that of the engine with one slot, ``slot_bytes`` what each more takes.
+    ``memory_bytes`` is that of the engine with one slot, ``slot_bytes`` what each further slot takes.
     """
 
     @property
@@ -119,35 +119,35 @@ class SlottedRunner(Runner, Protocol):
     def slot_bytes(self) -> int: ...
 
     def add_slot(self) -> None:
-        """Make one more. Raises `OutOfDeviceMemory`; then there are as many as before."""
+        """Add a slot. Raises `OutOfDeviceMemory`; then there are as many as before."""
         ...
 
     def compute_s(self, inputs: NamedArrays) -> float:
-        """Run one batch. The seconds that the device computed by its own clock, copies not included."""
+        """Run one batch; returns the seconds that the device computed by its own clock, without copies."""
         ...
 
 
 class PowerMeter(Protocol):
-    """What a device draws; None where it doesn't tell."""
+    """The energy and power of a device; None where the device has no such counter."""
 
     def energy_j(self) -> float | None:
-        """Since some moment in the past."""
+        """Energy since some moment in the past."""
         ...
 
     def power_w(self) -> float | None:
-        """Now, or on the mean of the last moments."""
+        """Power now, or the mean of the last moments."""
         ...
 
     def slowed_by(self) -> tuple[str, ...] | None:
-        """Why its clocks are held down now, in words; empty where they aren't."""
+        """Why the clocks are held down now, in words; empty where they are not."""
         ...
 
 
 class Backend(Protocol):
-    """Runs models on one kind of device. One that keeps what it builds has to know whose a model is, its ``owner``.
+    """Runs models on one kind of device. A backend that keeps the engines it builds needs the variant of a model.
 
-    ``max_slots``: as many batches as it is worth trying to have on the device at once. Where it is more than one,
-    runners are a `SlottedRunner`. ``meter`` is None where nobody knows what the device draws.
+    ``max_slots`` is the largest number of batches at once that is worth trying; where it is more than one, runners are
+    a `SlottedRunner`. ``meter`` is None where the power of the device cannot be measured.
     """
 
     versions: BackendInfo
@@ -157,12 +157,12 @@ class Backend(Protocol):
     def meter(self) -> PowerMeter | None: ...
 
     def prepare(self, model: Path, owner: VariantKey | None = None) -> float:
-        """Build what loading a model needs, if it isn't there yet. How many seconds building it took, now or before.
+        """Build the engine of a model, unless it is current; returns the seconds that building it took, now or before.
 
-        Raises `EngineError` where it can't be built.
+        Raises `EngineError` where it cannot be built.
         """
         ...
 
     def runner(self, model: Path, owner: VariantKey | None = None) -> AbstractContextManager[Runner]:
-        """Load a model; leaving the context frees it. Raises `EngineError` where it can't be loaded."""
+        """Load a model; leaving the context frees it. Raises `EngineError` where it cannot be loaded."""
         ...

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the embedded default."""
+"""ONNX Runtime on CPU cores: the backend that is always installed."""
 
 import os
 import re
@@ -25,7 +25,7 @@ _DTYPES = {
     "tensor(uint64)": np.uint64, "tensor(bool)": np.bool_,
 }  # fmt: skip
 
-ort.set_default_logger_severity(4)  # not even errors: those are raised, and stderr is for lines of our own format
+ort.set_default_logger_severity(4)  # no errors either: they are raised, and stderr has lines of our own format only
 
 
 class OnnxRuntime:
@@ -38,15 +38,15 @@ class OnnxRuntime:
         self._cores = device.cores
         self.versions = BackendInfo(name=NAME, versions={"onnxruntime": ort.__version__})
 
-    def prepare(self, model: Path, owner: VariantKey | None = None) -> float:  # noqa: ARG002 - it is a backend's
-        """Nothing: ONNX Runtime builds while it loads."""
+    def prepare(self, model: Path, owner: VariantKey | None = None) -> float:  # noqa: ARG002 - the protocol has it
+        """Do nothing: ONNX Runtime builds while it loads."""
         return 0.0
 
     @contextmanager
-    def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:  # noqa: ARG002 - it keeps none
+    def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:  # noqa: ARG002 - the protocol has it
         """Load an ONNX file. Raises `EngineError`.
 
-        ONNX Runtime's own threads inherit the cores of the thread that loads: pin it first.
+        ONNX Runtime's own threads inherit the cores of the loading thread, so pin that first.
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = len(self._cores)
@@ -80,7 +80,7 @@ class _Session:
 
 
 def first_line(error: Exception) -> str:
-    """What ONNX Runtime says, without its error code and its paths in C++ sources."""
+    """The message of ONNX Runtime, without its error code and its paths in C++ sources."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
 

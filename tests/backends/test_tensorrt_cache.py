@@ -201,7 +201,7 @@ def test_who_waits_for_the_same_build_takes_its_engine(builder: Builder) -> None
     assert second.plans == 0
 
 
-def test_waiting_for_another_build_is_told_and_can_be_given_up(builder: Builder) -> None:
+def test_waiting_for_another_build_is_reported_and_can_be_cancelled(builder: Builder) -> None:
     told: list[str] = []
 
     @contextmanager
@@ -212,7 +212,7 @@ def test_waiting_for_another_build_is_told_and_can_be_given_up(builder: Builder)
 
         yield follow
 
-    with file_lock(builder.built / "tesla-t4" / ".lock"), pytest.raises(BuildCancelled, match="given up"):
+    with file_lock(builder.built / "tesla-t4" / ".lock"), pytest.raises(BuildCancelled, match="was cancelled"):
         find_or_build(builder.built, EngineRequest("tesla-t4", "a", "a-s", KEY), builder, builder.said.append, watch)
     assert told == ["a/a-s: waiting for another process that builds"] * 3
     assert (builder.plans, builder.said) == (0, [])

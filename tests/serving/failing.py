@@ -12,7 +12,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.breaker import BreakerState
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.control.replanning import ReplanRequest
+from proteus_cli.control.replan_rules import ReplanRequest
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan

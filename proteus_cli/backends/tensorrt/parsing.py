@@ -1,4 +1,4 @@
-"""ONNX file → TensorRT network, and what is wrong with a file in terms of its nodes."""
+"""ONNX file → TensorRT network. Errors name the node of the file that TensorRT refuses."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _NOISE = (
 
 
 def parse(parser: trt.OnnxParser, network: trt.INetworkDefinition, model: Path, errors: Sequence[str]) -> None:
-    """Read an ONNX file into ``network``; ``errors`` is what the logger kept.
+    """Read an ONNX file into ``network``; ``errors`` are the messages of the logger.
 
-    Raises `EngineError` where TensorRT can't take it, or queries couldn't be batched.
+    Raises `EngineError` where TensorRT refuses the file, or where queries could not be batched.
     """
     if not parser.parse_from_file(str(model)):
         raise _refused(parser, model, errors)
@@ -79,12 +79,12 @@ def _require_batched(tensor: trt.ITensor, model: Path, *, is_input: bool) -> Non
 
 
 def reason(errors: Sequence[str]) -> str:
-    """The first of TensorRT's messages, as the others follow from it."""
+    """The first of TensorRT's messages; the others follow from it."""
     return tidy(errors[0]) if errors else "it gives no reason"
 
 
 def tidy(message: str) -> str:
-    """What a message says, on one line, without its assertions, places in C++ sources and full stop."""
+    """A message on one line, without its assertions, paths of C++ sources and full stop."""
     said = [line for line in message.splitlines() if not re.search(_HEADING, line)]
     text = said[0] if said else " ".join(message.split())
     for noise in _NOISE:

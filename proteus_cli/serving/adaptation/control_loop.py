@@ -7,10 +7,8 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from proteus_cli.control.backoff import Backoff
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.replanning import ReplanRequest
-from proteus_cli.domain.outages import NONE_OUT
+from proteus_cli.control.replan_rules import ReplanRequest
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.record import Observation, Origin
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
@@ -84,10 +82,6 @@ class ControlLoop:
         self._controller, self._fleet, self._clock = controller, fleet, clock
         self._journal = journal
         self._deploying = asyncio.Lock()
-        self._without = NONE_OUT  # what the plan in force was made without
-        self._owed: ReplanRequest | None = None
-        self.backoff = Backoff()
-        self.held_until_s = 0.0
         self.changes: deque[PlanChange] = deque(maxlen=CHANGES)
         self.failures: deque[FailedChange] = deque(maxlen=CHANGES)
         self.totals = ChangeTotals()
@@ -98,7 +92,7 @@ class ControlLoop:
         """Until cancelled. A plan that can't be made or loaded is logged, and what serves goes on serving."""
         while True:
             await asyncio.sleep(every_s)
-            wanted = self._wanted(self._clock())
+            wanted = self._controller.replanning.decide(self._clock())
             if wanted is None:
                 continue
             try:
@@ -122,18 +116,13 @@ class ControlLoop:
         start_s = self._clock()
         async with self._deploying:
             change = await self._deploy(plan, origin, reason, start_s=start_s)
-        self.held_until_s = self._clock() + HOLD_S
-        self._owed = None
+        self._controller.replanning.hold(self._clock() + HOLD_S)
         return change
 
     async def rerate(self, plan: Plan, reason: str) -> None:
         """The plan in force, with what its hosts can take as that is known now. Raises `EngineError`."""
         async with self._deploying:
             await self._deploy(plan, "drift", reason, start_s=self._clock())
-
-    def ask(self, wanted: ReplanRequest) -> None:
-        """Have a change tried next, for a reason that isn't the controller's."""
-        self._owed = wanted
 
     def seen(self) -> Observation:
         """What decisions are made on, as it is now."""
@@ -149,15 +138,8 @@ class ControlLoop:
                 for family in controller.demand.families
             },
             pace={device: round(controller.slowdown_of(device), 4) for device in self._fleet.workers},
-            lost=tuple(sorted(self._without.devices)),
+            lost=tuple(sorted(controller.replanning.without.devices)),
         )
-
-    def _wanted(self, now_s: float) -> ReplanRequest | None:
-        """The change to try now, if any."""
-        wanted = self._controller.replan(now_s) or self._owed
-        if wanted is None or not self.backoff.allows(wanted, now_s):
-            return None
-        return None if now_s < self.held_until_s and wanted.without == self._without else wanted
 
     async def _change(self, wanted: ReplanRequest, solver: SolveFunction) -> None:
         start_s = self._clock()
@@ -167,10 +149,9 @@ class ControlLoop:
             if self._controller.plan is not before:
                 log.info("dropped a plan that was made while another came into force: %s", wanted.reason)
                 return
-            self._without = wanted.without
+            self._controller.replanning.planned(wanted)
             await self._deploy(plan, "demand", wanted.reason, start_s=start_s, solve_s=plan.solver.solve_s)
-        self.backoff.succeeded()
-        self._owed = None
+        self._controller.replanning.succeeded()
 
     async def _deploy(
         self, plan: Plan, origin: Origin, reason: str, *, start_s: float, solve_s: float = 0.0
@@ -201,14 +182,13 @@ class ControlLoop:
         return change
 
     def _failed(self, wanted: ReplanRequest, cause: str, message: str) -> None:
-        now_s = self._clock()
-        self.backoff.failed(wanted, now_s)
-        self._owed = wanted if wanted.without != self._without else None  # a device is lost or back only once
+        now_s, replanning = self._clock(), self._controller.replanning
+        replanning.failed(wanted, now_s)
         self.totals.failed[cause] += 1
         self.failures.append(FailedChange(time.time(), wanted.reason, cause, message))
         log.error(
             "kept the plan: %s", message,
-            extra=fields(reason=wanted.reason, cause=cause, pause_s=round(self.backoff.until_s - now_s, 3)),
+            extra=fields(reason=wanted.reason, cause=cause, pause_s=round(replanning.backoff.until_s - now_s, 3)),
         )  # fmt: skip
 
 

@@ -106,9 +106,7 @@ class Recalibration:
         if self._solver is not None:
             self._solver.use(self._source.replanner(plan, self._profiles))
         await self._adaptation.rerate(plan, reason)
-        wanted = self._controller.replan_for(reason, self._clock())
-        if wanted is not None:
-            self._adaptation.ask(wanted)
+        self._controller.replanning.ask(reason, self._clock())
 
     def _correct_device(self, device: str, corrections: list[Correction]) -> None:
         now = datetime.now(UTC)

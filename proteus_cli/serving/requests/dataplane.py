@@ -157,10 +157,11 @@ class DataPlane:
         counts.failed_s += self.clock() - request.arrival_s
         self.inside -= 1
         pending.end()
-        if self.controller.cancel(request):
+        effects = self.controller.cancel(request)
+        if effects.dropped:
             pending.inputs = ()
-            for host in self.controller.hosting(request.family):  # what stood behind it may now be done
-                self._ask_later(host.device)
+        for device in effects.ask:
+            self._ask_later(device)
 
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch is done."""

@@ -58,7 +58,6 @@ async def fleet_of(
         profiles=profiles,
         signatures=plane.signatures,
         files=None if deployment.emulated else ModelFiles(hardware.models, deployment.profiles),
-        max_unavailable_frac=deployment.max_unavailable_frac,
     )
     plane.lanes = fleet.workers
     recovery = Recovery(fleet, controller, profiles, plane.clock)

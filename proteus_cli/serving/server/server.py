@@ -139,7 +139,13 @@ async def _serve_on(
     lifecycle, lag = Lifecycle(), LoopLag()
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     slots = slots_of((device.id for device in deployment.devices), deployment.profiles)
-    controller = Controller(deployment.catalog.slo_s(), slots, deployment.policy, dispatch_ahead_s=DISPATCH_AHEAD_S)
+    controller = Controller(
+        deployment.catalog.slo_s(),
+        slots,
+        deployment.policy,
+        dispatch_ahead_s=DISPATCH_AHEAD_S,
+        max_unavailable_frac=deployment.max_unavailable_frac,
+    )
     if hardware.is_emulated:
         log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)
     plane = DataPlane(

@@ -203,7 +203,7 @@ def status(server: StatusSources) -> ServerStatus:
         failures=FailureStatus(
             total=dict(adaptation.totals.failed),
             last=list(adaptation.failures)[-LAST_FAILURES:],
-            pause_s=max(0.0, adaptation.backoff.until_s - plane.clock()),
+            pause_s=max(0.0, plane.controller.replanning.backoff.until_s - plane.clock()),
         ),
         solver=server.solver,
         history=_journal(server.history),
@@ -225,7 +225,7 @@ def _plan(server: StatusSources) -> PlanStatus:
         since_unix_s=adaptation.totals.unix_s,
         origin=adaptation.origin,
         reason=adaptation.reason,
-        held_s=max(0.0, adaptation.held_until_s - server.plane.clock()),
+        held_s=max(0.0, server.plane.controller.replanning.held_until_s - server.plane.clock()),
         objective=plan.objective,
         headroom=plan.headroom,
         effective_accuracy=plan.effective_accuracy,
