@@ -13,6 +13,7 @@ import numpy.typing as npt
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import BackendInfo
+from proteus_cli.errors import EngineError
 
 ANY_RUNNER_TAKES = 64
 """Rows of a batch that every runner takes; whether it takes more depends on how its engine was built."""
@@ -38,7 +39,24 @@ class TensorSpec:
     @property
     def row_bytes(self) -> int:
         """The bytes of one row; sizes that vary count as 1."""
-        return prod(size or 1 for size in self.shape) * self.dtype.itemsize
+        return prod(self.sizes) * self.dtype.itemsize
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """`shape`, where sizes that vary are 1."""
+        return tuple(size or 1 for size in self.shape)
+
+    def sample(self, rows: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+        """Random values of so many rows."""
+        shape = (rows, *self.sizes)
+        values = rng.random(shape) if self.dtype.kind == "f" else rng.integers(0, 2, shape)
+        return values.astype(self.dtype)
+
+    def fits(self, other: "TensorSpec") -> bool:
+        """Whether both are the same tensor; a size that varies in one of the two may be any in the other."""
+        return (self.name, self.dtype, len(self.shape)) == (other.name, other.dtype, len(other.shape)) and all(
+            a == b or None in {a, b} for a, b in zip(self.shape, other.shape, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +68,7 @@ class Signature:
 
     def sample(self, rows: int, rng: np.random.Generator) -> NamedArrays:
         """Random inputs of so many rows, for measuring: floats in [0, 1), else zeros and ones."""
-        return {spec.name: _sample(spec, rows, rng) for spec in self.inputs}
+        return {spec.name: spec.sample(rows, rng) for spec in self.inputs}
 
     def part(self, inputs: NamedArrays) -> Part:
         """Inputs by name as one part, copied only where their memory has gaps."""
@@ -63,7 +81,7 @@ class Signature:
         return self.part(self.sample(rows, rng))
 
     def fits(self, other: "Signature") -> bool:
-        """Whether both have the same tensors; a size that varies in one of the two may be any in the other."""
+        """Whether both have the same tensors (`TensorSpec.fits`)."""
         return _fit(self.inputs, other.inputs) and _fit(self.outputs, other.outputs)
 
 
@@ -76,19 +94,26 @@ def gather(parts: Sequence[Part], which: int, target: memoryview, row_bytes: int
         first = last
 
 
+def require_batched(where: str, shape: Sequence[object], *, is_input: bool) -> None:
+    """Raises `EngineError` unless only axis 0 of a tensor is dynamic; other axes of an output may be, too.
+
+    Sizes of dynamic axes are not positive numbers; ``where`` names the tensor.
+    """
+    is_dynamic = [not isinstance(size, int) or size < 0 for size in shape]
+    if not is_dynamic or not is_dynamic[0]:
+        raise EngineError(
+            f"{where} has no dynamic batch axis (shape {shape}).",
+            hint="export the model with axis 0 dynamic, so that queries can be batched",
+        )
+    if is_input and any(is_dynamic[1:]):
+        raise EngineError(
+            f"{where} has a dynamic axis besides the batch (shape {shape}).",
+            hint="give every axis but the first a fixed size, so that queries can share a batch",
+        )
+
+
 def _fit(ours: tuple[TensorSpec, ...], theirs: tuple[TensorSpec, ...]) -> bool:
-    return len(ours) == len(theirs) and all(
-        (one.name, one.dtype, len(one.shape)) == (other.name, other.dtype, len(other.shape))
-        and all(a == b or None in {a, b} for a, b in zip(one.shape, other.shape, strict=True))
-        for one, other in zip(ours, theirs, strict=True)
-    )
-
-
-def _sample(spec: TensorSpec, rows: int, rng: np.random.Generator) -> npt.NDArray[Any]:
-    shape = (rows, *(size or 1 for size in spec.shape))
-    if spec.dtype.kind == "f":
-        return rng.random(shape).astype(spec.dtype)
-    return rng.integers(0, 2, shape).astype(spec.dtype)
+    return len(ours) == len(theirs) and all(one.fits(other) for one, other in zip(ours, theirs, strict=True))
 
 
 class Runner(Protocol):

@@ -105,15 +105,12 @@ def ordinal_of(device: Device) -> int:
 
 
 def describe_gpu(device: Device) -> Gpu:
-    """What an engine must have been built for to run on a GPU. Raises `DeviceUnavailable`."""
-    cuda = _driver()
-    if cuda is None:
+    """What an engine must have been built for to run on a GPU. Raises `DeviceUnavailable` for one that is not here."""
+    facts = device.gpu
+    if facts is None:
         raise DeviceUnavailable(
-            f"There is no CUDA driver for `{device.id}`.", hint="`nvidia-smi` shows whether it is installed"
+            f"`{device.id}` is not a GPU of this machine.", hint="`proteus devices` lists those that are here"
         )
-    handle = ctypes.c_int()
-    _require(cuda.cuDeviceGet(ctypes.byref(handle), ordinal_of(device)), device.id)
-    facts = _facts(cuda, handle, device.name, device.id)
     return Gpu(device.name, facts.compute_capability, facts.multiprocessors, facts.driver)
 
 

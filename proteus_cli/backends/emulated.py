@@ -69,8 +69,7 @@ class EmulatedEngine:
 
 def _made_up(spec: TensorSpec, seeds: npt.NDArray[np.uint32]) -> npt.NDArray[Any]:
     """Values in [0, 1), or zeros and ones where they are whole numbers; sizes that vary are 1."""
-    shape = tuple(size or 1 for size in spec.shape)
-    values = (seeds[:, np.newaxis] / _SEEDS + np.arange(math.prod(shape)) * _STEP) % 1.0
+    values = (seeds[:, np.newaxis] / _SEEDS + np.arange(math.prod(spec.sizes)) * _STEP) % 1.0
     if spec.dtype.kind != "f":
         values = np.floor(values * 2)
-    return values.astype(spec.dtype).reshape(len(seeds), *shape)
+    return values.astype(spec.dtype).reshape(len(seeds), *spec.sizes)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
+from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec, require_batched
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo
@@ -86,26 +86,17 @@ def first_line(error: Exception) -> str:
 
 
 def _signature(session: Any, model: Path) -> Signature:
-    inputs = tuple(_spec(value, model, fixed=True) for value in session.get_inputs())
-    outputs = tuple(_spec(value, model, fixed=False) for value in session.get_outputs())
+    inputs = tuple(_spec(value, model, is_input=True) for value in session.get_inputs())
+    outputs = tuple(_spec(value, model, is_input=False) for value in session.get_outputs())
     return Signature(inputs, outputs)
 
 
-def _spec(value: Any, model: Path, *, fixed: bool) -> TensorSpec:
+def _spec(value: Any, model: Path, *, is_input: bool) -> TensorSpec:
     where = f"`{value.name}` of `{model}`"
     if value.type not in _DTYPES:
         raise EngineError(f"{where} has type {value.type}, which can't be served.", hint="use a numeric tensor")
-    if not value.shape or isinstance(value.shape[0], int):
-        raise EngineError(
-            f"{where} has no dynamic batch axis (shape {value.shape}).",
-            hint="export the model with axis 0 dynamic, so that queries can be batched",
-        )
+    require_batched(where, value.shape, is_input=is_input)
     sizes = tuple(size if isinstance(size, int) else None for size in value.shape[1:])
-    if fixed and None in sizes:
-        raise EngineError(
-            f"{where} has a dynamic axis besides the batch (shape {value.shape}).",
-            hint="give every axis but the first a fixed size, so that queries can share a batch",
-        )
     return TensorSpec(value.name, np.dtype(_DTYPES[value.type]), sizes)
 
 

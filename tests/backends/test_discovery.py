@@ -91,10 +91,13 @@ def test_the_type_of_a_gpu_can_name_a_directory(name: str, type_: str) -> None:
     assert discovery._type_of(name) == type_
 
 
-def test_a_gpu_without_a_driver_is_not_described(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "_driver", lambda: None)
     assert discovery.gpu_devices() == ()
-    with pytest.raises(DeviceUnavailable, match="no CUDA driver for `gpu0`"):
+
+
+def test_a_gpu_of_another_machine_is_not_described() -> None:
+    with pytest.raises(DeviceUnavailable, match="`gpu0` is not a GPU of this machine"):
         discovery.describe_gpu(GPU)
 
 

@@ -80,11 +80,10 @@ class EngineRequest:
 
 @dataclass(frozen=True, slots=True)
 class CachedEngine:
-    """An engine that is current; ``is_new`` where it was built just now."""
+    """An engine that is current."""
 
     plan: Path
     record: BuiltEngine
-    is_new: bool
 
 
 def directory_of(built: Path, device_type: str) -> Path:
@@ -128,18 +127,18 @@ def find_or_build(
     """
     files = files_of(built, wanted.device_type, wanted.family, wanted.variant)
     if not why_stale(files, wanted):
-        return CachedEngine(files.plan, files.read_record(), is_new=False)
+        return CachedEngine(files.plan, files.read_record())
     lock = building_lock(files.directory.parent)
     with watch(wanted.name) as progress, file_lock(lock, lambda: progress(_WAITING, 0.0)):
         reasons = why_stale(files, wanted)
         if not reasons:  # another process built it meanwhile
-            return CachedEngine(files.plan, files.read_record(), is_new=False)
+            return CachedEngine(files.plan, files.read_record())
         say(f"building {wanted.name} for {wanted.device_type}: {', '.join(reasons)}")
         start_s = time.perf_counter()
         plan = build(progress)
         record = _record(wanted, plan, time.perf_counter() - start_s)
         store.write_in_order({files.plan: plan, files.record: store.to_json(record)})
-    return CachedEngine(files.plan, record, is_new=True)
+    return CachedEngine(files.plan, record)
 
 
 def why_stale(files: EngineFiles, wanted: EngineRequest) -> tuple[str, ...]:

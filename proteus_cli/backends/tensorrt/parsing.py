@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from proteus_cli.backends.base import require_batched
 from proteus_cli.backends.tensorrt.bindings import trt
 from proteus_cli.errors import EngineError
 
@@ -42,10 +43,11 @@ def parse(parser: trt.OnnxParser, network: trt.INetworkDefinition, model: Path, 
         raise _refused(parser, model, errors)
     if network.num_outputs == 0:  # TensorRT takes anything for an empty model
         raise EngineError(f"`{model}` holds no model.", hint=_BROKEN)
-    for index in range(network.num_inputs):
-        _require_batched(network.get_input(index), model, is_input=True)
-    for index in range(network.num_outputs):
-        _require_batched(network.get_output(index), model, is_input=False)
+    tensors = [(network.get_input(index), True) for index in range(network.num_inputs)]
+    tensors += [(network.get_output(index), False) for index in range(network.num_outputs)]
+    for tensor, is_input in tensors:
+        shape = tuple(int(size) for size in tensor.shape)
+        require_batched(f"`{tensor.name}` of `{model}`", shape, is_input=is_input)
 
 
 def _refused(parser: trt.OnnxParser, model: Path, errors: Sequence[str]) -> EngineError:
@@ -60,22 +62,6 @@ def _refused(parser: trt.OnnxParser, model: Path, errors: Sequence[str]) -> Engi
         f"TensorRT can't take {node} ({operator}) of `{model}`: {why}.",
         hint=_UNSUPPORTED if is_unsupported else _INVALID,
     )
-
-
-def _require_batched(tensor: trt.ITensor, model: Path, *, is_input: bool) -> None:
-    """Axis 0 is the batch and dynamic; no other axis of an input is."""
-    name, shape = str(tensor.name), tuple(int(size) for size in tensor.shape)
-    where = f"`{name}` of `{model}`"
-    if not shape or shape[0] != BATCH:
-        raise EngineError(
-            f"{where} has no dynamic batch axis (shape {shape}).",
-            hint="export the model with axis 0 dynamic, so that queries can be batched",
-        )
-    if is_input and BATCH in shape[1:]:
-        raise EngineError(
-            f"{where} has a dynamic axis besides the batch (shape {shape}).",
-            hint="give every axis but the first a fixed size, so that queries can share a batch",
-        )
 
 
 def reason(errors: Sequence[str]) -> str:

@@ -15,23 +15,15 @@ class _Phase:
 class BuildProgress:
     """The progress of one build, and whether it is cancelled. The builder's threads report to it, others read it.
 
-    ``done_frac`` (0 to 1) never falls. A step that has phases within it counts by how far these are.
+    ``now`` is the phase that began last. ``done_frac`` (0 to 1) never falls; a step that has phases within it counts by
+    how far these are.
     """
 
     _running: dict[str, _Phase] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _done_frac: float = 0.0
-    _now: str = "starting"
+    done_frac: float = 0.0
+    now: str = "starting"
     is_cancelled: bool = False
-
-    @property
-    def now(self) -> str:
-        """The name of the phase that began last."""
-        return self._now
-
-    @property
-    def done_frac(self) -> float:
-        return self._done_frac
 
     def cancel(self) -> None:
         """Have the builder stop at its next step."""
@@ -40,7 +32,7 @@ class BuildProgress:
     def begin(self, name: str, parent: str | None, steps: int) -> None:
         with self._lock:
             self._running[name] = _Phase(parent, steps)
-            self._now = name
+            self.now = name
 
     def complete(self, name: str, step: int) -> bool:
         """Note that a step, counted from 0, is done; returns whether to go on."""
@@ -58,7 +50,7 @@ class BuildProgress:
             self._running.pop(name, None)
 
     def _advance(self) -> None:
-        self._done_frac = max(self._done_frac, self._frac_within(None))
+        self.done_frac = max(self.done_frac, self._frac_within(None))
 
     def _frac_within(self, parent: str | None) -> float:
         """The fraction of the furthest phase within a parent, 0 to 1."""

@@ -146,7 +146,7 @@ def _slot_tensor(spec: TensorSpec, max_rows: int) -> SlotTensor:
     except BaseException:
         device.free()
         raise
-    values = pinned.view(spec.dtype).reshape(max_rows, *(size or 1 for size in spec.shape))
+    values = pinned.view(spec.dtype).reshape(max_rows, *spec.sizes)
     return SlotTensor(spec, device, pinned, pinned.data, values)
 
 

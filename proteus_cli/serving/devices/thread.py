@@ -53,7 +53,7 @@ class CpuEngine:
         self._max_rows = rows
         self._inputs = []
         for spec in self.signature.inputs:
-            values = np.zeros((rows, *(size or 1 for size in spec.shape)), spec.dtype)
+            values = np.zeros((rows, *spec.sizes), spec.dtype)
             self._inputs.append((spec, spec.row_bytes, values.reshape(-1).view(np.uint8).data, values))
 
 

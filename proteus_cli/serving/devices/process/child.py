@@ -22,7 +22,7 @@ from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
 from proteus_cli.serving.child_process import depend_on_parent
-from proteus_cli.serving.devices.builds import BuildLog
+from proteus_cli.serving.devices.builds import log_build
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, Executor, OnLost
 from proteus_cli.serving.devices.process import messages
@@ -214,7 +214,7 @@ def _open_device(spec: DeviceSpec, stack: ExitStack, on_lost: OnLost) -> tuple[E
             from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
             from proteus_cli.serving.devices.gpu import GpuExecutor  # noqa: PLC0415 - an extra
 
-            tensorrt = TensorRT(device, BuildContext(Path(spec.built), say=log.info, watch=BuildLog().watch))
+            tensorrt = TensorRT(device, BuildContext(Path(spec.built), say=log.info, watch=log_build))
 
             def read_plan(key: VariantKey, model: Path) -> bytes:
                 return tensorrt.plan(model, key)
