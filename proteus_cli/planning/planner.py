@@ -25,7 +25,8 @@ from proteus_cli.planning.instance import HostedKeys, Instance, make_instance
 from proteus_cli.planning.lexicographic import Infeasible, Solution, TargetDemand, optimise
 from proteus_cli.planning.milp import Model, formulate
 from proteus_cli.planning.pack import pack, serves_all
-from proteus_cli.planning.solve import OutOfTime, prepare
+from proteus_cli.planning.program import prepare
+from proteus_cli.planning.solve import OutOfTime
 from proteus_cli.planning.spares import with_spares
 
 TIME_LIMIT_S = 5.0

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from proteus_cli.domain.buffer import Buffer
-from proteus_cli.serving.transport.connections import Connections
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.http1.connection import HttpConnection
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
@@ -20,30 +22,17 @@ _STARTS = {
 }
 
 
-class Client(Protocol):
-    """The connection that a request came by."""
-
-    connections: Connections
-
-    @property
-    def closes_after_response(self) -> bool:
-        """Nothing will follow this answer."""
-        ...
-
-    def response_ready(self, exchange: "Exchange") -> None: ...
-
-
 class Exchange(msgspec.Struct, eq=False):
     """A request, and its answer once there is one. ``pending`` belongs to the handler."""
 
-    connection: Client
+    connection: "HttpConnection"
     method: bytes
     target: bytes
     headers: dict[bytes, bytes]
     body: bytes | bytearray
     keep_alive: bool
     reserved_bytes: int = 0
-    answer: tuple[Buffer, ...] | None = None
+    response: tuple[Buffer, ...] | None = None
     pending: Any = None
 
     def reserve(self, body_bytes: int) -> bool:
@@ -65,11 +54,11 @@ class Exchange(msgspec.Struct, eq=False):
             self.keep_alive = False
             headers += b"connection: close\r\n"
         if self.method == b"HEAD" or status == NOT_MODIFIED:  # which tell how long the body would have been
-            self.answer = (b"%b%d\r\n%b\r\n" % (start, size, headers),)
+            self.response = (b"%b%d\r\n%b\r\n" % (start, size, headers),)
         elif size <= MAX_JOINED_BYTES:
-            self.answer = (b"%b%d\r\n%b\r\n%b" % (start, size, headers, b"".join((body, *blobs)) if blobs else body),)
+            self.response = (b"%b%d\r\n%b\r\n%b" % (start, size, headers, b"".join((body, *blobs)) if blobs else body),)
         else:
-            self.answer = (b"%b%d\r\n%b\r\n" % (start, size, headers), body, *blobs)
+            self.response = (b"%b%d\r\n%b\r\n" % (start, size, headers), body, *blobs)
         self.pending = None
         self.connection.response_ready(self)
 

@@ -1,10 +1,9 @@
 """The sending side of an HTTP/2 connection: windows, and what waits for them (RFC 9113 §5.2, §6.9)."""
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable
 
-from proteus_cli.domain.buffer import Buffer
+from proteus_cli.serving.http2.flood_budget import FloodBudget
 from proteus_cli.serving.http2.frames import (
     DATA,
     DEFAULT_FRAME,
@@ -24,91 +23,27 @@ from proteus_cli.serving.http2.frames import (
     StreamFault,
 )
 from proteus_cli.serving.http2.limits import KIB
-
-if TYPE_CHECKING:
-    from proteus_cli.serving.http2.connection import Http2Connection
+from proteus_cli.serving.http2.stream import Http2Stream
 
 _TABLE_OF_SIZE_0 = b"\x20"
 _MAX_UNSENT = 64 * KIB
-_UPDATES_PER_FRAME = 4
 _DRIBBLE_BYTES = 256
-
-
-class Call(Protocol):
-    """Who handles a request."""
-
-    def received(self, content: Buffer, *, ended: bool) -> None:
-        """The next bytes of the request's body; ``ended``: there are no more."""
-        ...
-
-    def cancelled(self) -> None:
-        """Nobody waits for the answer any more; nothing may be sent."""
-        ...
-
-    def drain(self) -> None:
-        """The server stops. What would not end by itself is to end now."""
-        ...
-
-
-class Http2Stream:
-    """One request and its answer; ``send_window`` and ``receive_window`` are what its windows have left, in bytes."""
-
-    __slots__ = (
-        "call",
-        "connection",
-        "id",
-        "is_half_closed",
-        "is_throttled",
-        "queue",
-        "receive_window",
-        "send_window",
-        "trailers",
-        "waiting_since_s",
-    )  # fmt: skip
-
-    def __init__(self, connection: "Http2Connection", stream_id: int, send_window: int, receive_window: int) -> None:
-        self.connection, self.id = connection, stream_id
-        self.send_window, self.receive_window = send_window, receive_window
-        self.call: Call
-        self.is_half_closed = False  # by the client
-        self.is_throttled = False
-        self.queue: bytearray | None = None
-        self.trailers = b""
-        self.waiting_since_s: float | None = connection.connections.now_s
-        """Since when the server waits for the client, to send the rest of a message or to take what is unsent."""
-
-    @property
-    def unsent_bytes(self) -> int:
-        """Bytes that wait for the client to take more."""
-        return 0 if self.queue is None else len(self.queue)
-
-    def send(self, head: bytes, body: bytes, trailers: bytes) -> None:
-        """Header block, data, and a header block that ends the stream; what is empty is left out."""
-        self.connection.send_queue.send(self, head, body, trailers)
-
-    def throttle(self, *, is_throttled: bool) -> None:
-        """Give the client no more room to send, or as much again as before."""
-        if self.is_throttled and not is_throttled:
-            self.is_throttled = False
-            self.connection.extend_window(self)
-        self.is_throttled = is_throttled
 
 
 class SendQueue:
     """Sends frames as far as the peer's windows and the socket take them; the rest waits, stream by stream in turn.
 
-    ``on_sent`` is told of each stream whose answer is sent. What waits is at most what calls have handed over.
+    A stream whose response is sent is reported to its connection. What waits is at most what calls have handed over.
     """
 
-    def __init__(self, transport: asyncio.Transport, on_sent: Callable[[Http2Stream], None]) -> None:
-        self._transport, self._on_sent = transport, on_sent
+    def __init__(self, transport: asyncio.Transport, flood_budget: FloodBudget) -> None:
+        self._transport, self._flood_budget = transport, flood_budget
         self.send_window = DEFAULT_WINDOW
         self.initial_send_window = DEFAULT_WINDOW
         self.frame_bytes = DEFAULT_FRAME
         self.is_paused = False
         self.waiting: dict[int, Http2Stream] = {}
         self._table_update = b""
-        self.window_updates_due = 0  # updates that the peer may send for what it got; a few bytes aren't worth any
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
 
@@ -148,13 +83,13 @@ class SendQueue:
         if head:
             parts += (pack(0, len(head), HEADERS, END_HEADERS, stream_id), head)
         if size:
-            self.window_updates_due += _UPDATES_PER_FRAME
+            self._flood_budget.sent_data()
             parts += (pack(size >> 8, size & 0xFF, DATA, 0, stream_id), body)
         if trailers:
             parts += (_headers(len(trailers), stream_id, END_HEADERS | END_STREAM), trailers)
         self.write(b"".join(parts))
         if trailers:
-            self._on_sent(stream)
+            stream.connection.on_response_sent(stream)
 
     def _enqueue(self, stream: Http2Stream, head: bytes, body: bytes, trailers: bytes) -> None:
         if head:
@@ -196,7 +131,7 @@ class SendQueue:
             self.write(FRAME_HEADER.pack(size >> 8, size & 0xFF, DATA, 0, stream.id) + queue[:size])
             del queue[:size]
             if size >= _DRIBBLE_BYTES or not queue:
-                self.window_updates_due += _UPDATES_PER_FRAME
+                self._flood_budget.sent_data()
             stream.waiting_since_s = stream.connection.connections.now_s
         if queue:
             return size > 0
@@ -204,7 +139,7 @@ class SendQueue:
         stream.queue = stream.waiting_since_s = None
         if stream.trailers:
             self._send_headers(stream.id, stream.trailers, END_HEADERS | END_STREAM)
-            self._on_sent(stream)
+            stream.connection.on_response_sent(stream)
         return True
 
     def discard(self, stream: Http2Stream) -> None:
