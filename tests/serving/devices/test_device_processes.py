@@ -32,6 +32,7 @@ from proteus_cli.errors import (
     DeviceUnavailable,
     EngineError,
 )
+from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost
 from proteus_cli.serving.devices.hardware import local_devices
@@ -41,7 +42,6 @@ from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.messages import FailedEvent, LogEvent, SentError
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
-from proteus_cli.serving.devices.thread import ThreadExecutor
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY: VariantKey = VariantKey("f", "v")
@@ -161,7 +161,7 @@ def test_answers_are_those_of_a_thread_for_all_types_and_sizes(tmp_path: Path) -
 
     async def test() -> None:
         models = {KEY: passing_all_on(tmp_path / "all.onnx"), OTHER: mlp(tmp_path / "mlp.onnx")}
-        thread, rng = ThreadExecutor(CPU, OnnxRuntime(CPU), print), np.random.default_rng(3)
+        thread, rng = CpuExecutor(CPU, OnnxRuntime(CPU), print), np.random.default_rng(3)
         async with opened() as process:
             signatures = {}
             for key, model in models.items():
@@ -247,7 +247,7 @@ def test_a_model_that_cannot_be_loaded_is_told_as_it_is_by_a_thread(tmp_path: Pa
     async def test() -> None:
         broken = tmp_path / "broken.onnx"
         broken.write_bytes(b"no model")
-        thread = ThreadExecutor(CPU, OnnxRuntime(CPU), print)
+        thread = CpuExecutor(CPU, OnnxRuntime(CPU), print)
         async with opened() as process:
             told = []
             for executor in (thread, process):

@@ -16,7 +16,7 @@ from proteus_cli.backends.base import Runner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import EngineBroken, EngineError
-from proteus_cli.serving.devices.thread import CpuEngine
+from proteus_cli.serving.devices.cpu import CpuEngine
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 POISON = 99.0

@@ -21,9 +21,9 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import DeviceLost
+from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost
-from proteus_cli.serving.devices.thread import ThreadExecutor
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY: VariantKey = VariantKey("f", "v")
@@ -70,9 +70,9 @@ class HangingRunner:
 
 
 @asynccontextmanager
-async def on_a_thread(directory: Path, on_lost: OnLost = print) -> AsyncIterator[tuple[ThreadExecutor, Hanging]]:
+async def on_a_thread(directory: Path, on_lost: OnLost = print) -> AsyncIterator[tuple[CpuExecutor, Hanging]]:
     backend = Hanging()
-    executor = ThreadExecutor(CPU, backend, on_lost)
+    executor = CpuExecutor(CPU, backend, on_lost)
     try:
         await executor.load(KEY, mlp(directory / "m.onnx"), 4)
         backend.has_begun.clear()
@@ -128,7 +128,7 @@ def test_a_thread_that_hangs_on_when_the_loop_is_gone_ends_quietly(tmp_path: Pat
     backend = Hanging()
 
     async def test() -> None:
-        executor = ThreadExecutor(CPU, backend, print)
+        executor = CpuExecutor(CPU, backend, print)
         await executor.load(KEY, mlp(tmp_path / "m.onnx"), 4)
         backend.has_begun.clear()
         backend.may_go_on.clear()
@@ -150,7 +150,7 @@ def test_a_device_given_up_can_be_opened_afresh_beside_the_thread_that_hangs(tmp
             backend.may_go_on.clear()
             executor.submit(BATCH, print)
             executor.abandon()
-            again = ThreadExecutor(CPU, OnnxRuntime(CPU), print)
+            again = CpuExecutor(CPU, OnnxRuntime(CPU), print)
             await again.load(KEY, tmp_path / "m.onnx", 4)
             told: list[Any] = []
             again.submit(BATCH, told.append)
@@ -258,7 +258,7 @@ def test_no_device_that_lives_in_this_process_has_one_of_its_own(tmp_path: Path)
         with TimerThread() as alarm, contextlib.ExitStack() as stack:
             profile = make_profile("v100-0", make_measured("f", "v", 0.9, {1: 0.01}))
             executors: list[Executor] = [
-                ThreadExecutor(CPU, OnnxRuntime(CPU), print),
+                CpuExecutor(CPU, OnnxRuntime(CPU), print),
                 EmulatedExecutor(profile, {"f": STUB}, time.monotonic, alarm.at, print),
             ]
             for executor in executors:
