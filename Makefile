@@ -51,8 +51,8 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 NOTHING_SKIPPED := $(if $(NOTHING_SKIPPED),--nothing-skipped)
 
 unit: setup  ## the tests on all cores, then one by one those that need the machine for themselves
-	$(BIN)/pytest -m "not extended and not alone" -n $(WORKERS) --dist loadfile $(NOTHING_SKIPPED)
-	$(BIN)/pytest -m "not extended and alone" $(NOTHING_SKIPPED)
+	$(BIN)/pytest -m "not extended and not alone and not gpu" -n $(WORKERS) --dist loadfile $(NOTHING_SKIPPED)
+	$(BIN)/pytest -m "not extended and alone and not gpu" $(NOTHING_SKIPPED)
 
 extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page; needs gcc, g++ and the network the first time
 	$(BIN)/pytest -m "extended and not alone" -n $(WORKERS) --dist loadfile $(NOTHING_SKIPPED)

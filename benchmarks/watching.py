@@ -63,7 +63,7 @@ class World:
             catalog, controller, Lifecycle(), self.clock, signatures=dict.fromkeys(names, Signature((X,), (X,))),
             max_rows=dict.fromkeys(names, 8), best_accuracy=dict.fromkeys(names, ACCURACY),
         )  # fmt: skip
-        idle = cast("Any", ExecutorBase("none"))
+        idle = cast("Any", ExecutorBase("none", print))
         lanes: dict[str, Worker] = {}
         for device in self.hosted:
             lanes[device] = Worker(device, controller, idle, self.plane, self.clock, lanes, print, 0.001)
@@ -131,7 +131,7 @@ def measure(families: int, devices: int) -> dict[str, float]:
     memory = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     check(history)
-    last = f"{history.feed()['server']}-{SAMPLES}"
+    last = f"{history.feed().server}-{SAMPLES}"
     one, most = (msgspec.json.encode(history.feed(since)) for since in (last, None))
     return {
         "arrays, bytes": history.nbytes,
@@ -151,11 +151,11 @@ def check(history: MetricsSampler) -> None:
     told, cursor = 0, None
     while True:
         feed = history.feed(cursor)
-        told += len(feed["at_s"])
-        for family in feed["families"].values():
-            assert all(abs(value - ACCURACY) < 1e-5 for value in family["samples"]["accuracy"])
-        cursor = feed["cursor"]
-        if feed["complete"]:
+        told += len(feed.at_s)
+        for family in feed.families.values():
+            assert all(value is not None and abs(value - ACCURACY) < 1e-5 for value in family.samples.accuracy)
+        cursor = feed.cursor
+        if feed.complete:
             break
     assert told == SAMPLES
 

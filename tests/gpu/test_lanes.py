@@ -9,6 +9,7 @@ from gpu.here import Gpu, find
 GPU = find()
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(isinstance(GPU, str), reason=f"needs a GPU: {GPU}; `make contract` checks what can be without one")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("scenario", scenarios("real"))

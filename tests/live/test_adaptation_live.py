@@ -10,7 +10,7 @@ import pytest
 from live_server import Reply, serving
 from tiny import TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
 
-pytestmark = [pytest.mark.live, pytest.mark.alone]
+pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
 
 # As profiled, the accurate variant takes 2 queries a second and the fast one 42; in truth both are far faster.
 FAMILY = TinyFamily(

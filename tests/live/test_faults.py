@@ -41,7 +41,7 @@ from proteus_cli.control.breaker import MIN_HANG_TIMEOUT_S
 from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import Workspace
 
-pytestmark = [pytest.mark.live, pytest.mark.alone]
+pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
 
 PROCESSES = ("--executor", "process")
 

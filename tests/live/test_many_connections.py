@@ -14,7 +14,7 @@ import trustme
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from tiny import Tiny, add_plan
 
-pytestmark = [pytest.mark.live, pytest.mark.alone]
+pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
 
 MANY, MOST = 3000, 500  # `make bench-serving` has 10 000
 SPARE_FILES = 500

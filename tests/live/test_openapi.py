@@ -62,6 +62,7 @@ def run_schemathesis(server: LiveServer, place: Path, document: Any, accepted: s
     return int(found[1])
 
 
+@pytest.mark.extended
 @pytest.mark.timeout(WITHIN_S + 30)
 def test_the_server_does_what_its_document_says_to_good_requests_and_bad_ones(
     server: LiveServer, tmp_path: Path
@@ -87,6 +88,7 @@ def test_requests_that_fit_a_model_are_answered(server: LiveServer, tmp_path: Pa
     assert run_schemathesis(server, tmp_path, document, '["2xx"]', *options) > 100
 
 
+@pytest.mark.extended
 @pytest.mark.timeout(WITHIN_S + 30)
 def test_a_server_with_tokens_does_what_its_document_says(made: Tiny, tmp_path: Path) -> None:
     """Also that nothing but what is open answers without the token that the document asks for."""

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from itertools import pairwise
 from pathlib import Path
@@ -113,16 +113,28 @@ def test_its_picture_and_its_tables_are_the_plan(browser: Browser, server: LiveS
     browser.open(server.port)
     browser.until(lambda: browser.all(".picture svg"))
     browser.find("#plan-title ~ details summary").click()
-    planned = {(p["family"], p["variant"], p["device"]) for p in server.status()["placements"]}
+    browser.until(lambda: flows(browser) == placements(server))  # both may change meanwhile
+    planned = placements(server)
+    browser.until(lambda: {name for placement in planned for name in placement} <= names_in_picture(browser))
+    assert set(browser.table("#devices")) == set(server.status()["pace"])
+
+
+def placements(server: LiveServer) -> set[tuple[str, str, str]]:
+    return {(p["family"], p["variant"], p["device"]) for p in server.status()["placements"]}
+
+
+def flows(browser: Browser) -> set[tuple[str, ...]]:
     rows = browser.run(
         "return [...document.querySelectorAll('#flows tbody tr')].map((row) => "
         "[...row.cells].slice(0, 3).map((cell) => cell.textContent))"
     )
-    assert {tuple(row) for row in rows} == planned
-    drawn = browser.run("return [...document.querySelectorAll('.picture text')].map((text) => text.firstChild.data)")
-    for family, variant, device in planned:
-        assert {family, variant, device} <= set(drawn)
-    assert set(browser.table("#devices")) == set(server.status()["pace"])
+    return {tuple(row) for row in rows}
+
+
+def names_in_picture(browser: Browser) -> set[str]:
+    return set(
+        browser.run("return [...document.querySelectorAll('.picture text')].map((text) => text.firstChild.data)")
+    )
 
 
 def test_one_family_can_be_chosen(browser: Browser, server: LiveServer) -> None:
@@ -267,14 +279,14 @@ def test_a_server_that_drains_and_goes_is_told_and_one_that_comes_back_is_shown(
     browser: Browser, server: LiveServer, tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(server.log.parent, tmp_path / "ws"))
-    plain = ("--emulate", "--replan", "off", "--drain-timeout", "5s")
+    plain = ("--emulate", "--replan", "off", "--drain-timeout", "60s")
     with serving(root, Path("plan"), *plain) as live:
         browser.open(live.port)
         browser.until(lambda: browser.text("#state") == "ready")
-        keep_busy(live, requests=200)
-        live.process.send_signal(signal.SIGTERM)
-        browser.until(lambda: "draining" in browser.text("#banner"))
-        assert browser.text("#state") == "draining"
+        with waiting_requests(live, 1000):
+            live.process.send_signal(signal.SIGTERM)
+            browser.until(lambda: "draining" in browser.text("#banner"))
+            assert browser.text("#state") == "draining"
         browser.until(lambda: "doesn't answer" in browser.text("#banner"))
         assert browser.find("#news").get_attribute("textContent") == "The server doesn't answer."
         assert browser.text("#state") == "not reachable"
@@ -287,17 +299,16 @@ def test_a_server_that_drains_and_goes_is_told_and_one_that_comes_back_is_shown(
         assert live.stop() == 0
 
 
-def keep_busy(live: LiveServer, requests: int) -> None:
-    """Ask for so much that some seconds go by until it is done; nobody waits for the answers."""
+@contextmanager
+def waiting_requests(live: LiveServer, count: int) -> Iterator[None]:
+    """Requests that keep the server busy for ten seconds, or until their clients go: on leaving."""
     x = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1]}
-    body = json.dumps({"inputs": [x], "parameters": {"timeout": 8_000_000}})
-    for _ in range(requests):
-        connection = HTTPConnection("127.0.0.1", live.port)
-        connection.request("POST", "/v2/models/image/infer", body.encode())
-        CONNECTIONS.append(connection)
-
-
-CONNECTIONS: list[HTTPConnection] = []  # kept open: who goes takes its request along
+    body = json.dumps({"inputs": [x], "parameters": {"timeout": 60_000_000}})
+    with ExitStack() as stack:
+        for _ in range(count):
+            connection = stack.enter_context(closing(HTTPConnection("127.0.0.1", live.port)))
+            connection.request("POST", "/v2/models/image/infer", body.encode())
+        yield
 
 
 def test_a_token_is_asked_for_kept_in_this_tab_and_sent(browser: Browser, tiny: Tiny, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def _said(script: str, place: Path) -> str:
 
 
 @pytest.mark.alone
+@pytest.mark.extended
 @pytest.mark.live
 @pytest.mark.timeout(PATIENCE_S)
 def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
@@ -70,6 +71,7 @@ def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.extended
 @pytest.mark.live
 @pytest.mark.timeout(PATIENCE_S)
 def test_the_tour_of_emulated_devices_runs_as_it_stands(tmp_path: Path) -> None:

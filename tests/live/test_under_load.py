@@ -16,7 +16,7 @@ import pytest
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from tiny import TONES, Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, looking_up, make_workspace
 
-pytestmark = [pytest.mark.live, pytest.mark.alone]
+pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
 
 POISON = 99.0
 INFER = "/v2/models/shapes/infer"

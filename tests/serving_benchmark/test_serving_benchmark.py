@@ -167,6 +167,7 @@ def test_each_peer_says_why_it_isnt_asked_what_it_doesnt_speak() -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.extended
 @pytest.mark.live
 @pytest.mark.skipif(not all(map(shutil.which, CLIENTS)), reason="needs wrk and h2load")
 def test_the_whole_benchmark_measures_proteus_and_reports_it(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ _INFER = Operation(
         },
     },
 )
-_METADATA = Operation("What a model takes and gives", {200: _answer("Its metadata.", "Model")})
+_METADATA = Operation("What a model takes and gives", {200: _answer("Its metadata.", "ModelMetadata")})
 _READY = Operation(
     "Whether a model is ready",
     {
@@ -159,7 +159,7 @@ _FILE = Operation(
     },
     is_open=True,
 )
-_CONFIG = Operation("A model's configuration", {200: _answer("In Triton's words.", "Config")})
+_CONFIG = Operation("A model's configuration", {200: _answer("In Triton's words.", "ModelConfig")})
 _STATISTICS = Operation("What was counted of a model", {200: _answer("In Triton's words.", "Statistics")})
 
 
@@ -168,7 +168,9 @@ def _body(schema: str) -> Json:
 
 
 OPERATIONS: dict[str, dict[str, Operation]] = {
-    "/v2": {"GET": Operation("What the server is", {200: _answer("Its name, version and extensions.", "Server")})},
+    "/v2": {
+        "GET": Operation("What the server is", {200: _answer("Its name, version and extensions.", "ServerMetadata")})
+    },
     "/v2/health/live": {
         "GET": Operation("Whether the server runs", {200: _answer("It does.", "ServerLive")}, is_open=True)
     },
@@ -198,7 +200,12 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
     "/v2/repository/index": {
         "POST": Operation(
             "All models, and whether they take requests",
-            {200: _answer("They are.", "Index")},
+            {
+                200: {
+                    "description": "They are.",
+                    "content": {_JSON: {"schema": {"type": "array", "items": ref("ModelIndex")}}},
+                }
+            },
             body=_body("IndexRequest"),
         )
     },
@@ -217,14 +224,14 @@ OPERATIONS: dict[str, dict[str, Operation]] = {
         )
     },
     "/v2/proteus/status": {
-        "GET": Operation("What runs now, and how the plan changed", {200: _answer("The status.", "Status")})
+        "GET": Operation("What runs now, and how the plan changed", {200: _answer("The status.", "ServerStatus")})
     },
     "/v2/proteus/plan": {
         "GET": Operation("The plan in force", {200: _answer("As in a plan file.", "Plan")}),
         "POST": Operation(
             "Put a plan in force",
             {
-                200: _answer("It is in force.", "Change"),
+                200: _answer("It is in force.", "PlanChange"),
                 403: _answer("This server asks for no tokens, and so takes no plans.", "Error"),
                 409: _answer("What the plan was made from has changed since.", "Error"),
                 422: _answer("The plan does not fit what is served here, or can't be loaded.", "Error"),

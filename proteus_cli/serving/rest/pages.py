@@ -81,7 +81,7 @@ class Pages:
         models: ModelRepository,
         metrics: Metrics,
         *,
-        status: Callable[[], dict[str, Any]],
+        status: Callable[[], object],
         by_hand: ManualPlans,
         history: MetricsSampler,
         needs_token: bool = False,

@@ -23,6 +23,14 @@ from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.requests.counts import quantile
 from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.telemetry.history import (
+    DeviceHistory,
+    DeviceSamples,
+    FamilyHistory,
+    FamilySamples,
+    Flows,
+    History,
+)
 from proteus_cli.serving.telemetry.snapshot import (
     DeviceSnapshot,
     FamilySnapshot,
@@ -53,7 +61,6 @@ _RATES = 7  # of the families' columns, the first ones are rates
 _ENDINGS = (Outcome.LATE, Outcome.DROPPED, Outcome.REJECTED, Outcome.FAILED, Outcome.SERVED)
 
 Floats = npt.NDArray[np.float64]
-Document = dict[str, Any]
 Breakers = Callable[[], Mapping[str, tuple[str, str]]]
 """State (`open`, `half-open`) and reason by device; those that aren't there are `closed`."""
 
@@ -144,7 +151,7 @@ class MetricsSampler:
         self._taken += 1
         self._now = self._make_now()
 
-    def feed(self, since: str | None = None) -> Document:
+    def feed(self, since: str | None = None) -> History:
         """What came after ``since``, the cursor of an earlier answer; all where that was another server's.
 
         As much as fits in an answer: unless it is ``complete``, there is more to ask for. What isn't known is NaN in
@@ -155,29 +162,31 @@ class MetricsSampler:
         last = min(self._taken, first + max(1, MAX_NUMBERS // max(1, columns)))
         numbers, now = range(first, last), self.now
         families, devices = self._families.told(numbers), self._devices.told(numbers)
-        return {
-            "server": self._server,
-            "cursor": f"{self._server}-{last}",
-            "complete": last == self._taken,
-            "every_s": EVERY_S,
-            "keeps_s": SAMPLES * EVERY_S,
-            "version": __version__,
-            "state": now.state,
-            "policy": now.policy,
-            "emulated": now.is_emulated,
-            "inside": now.inside,
-            "unix_s": round(self._unix_s(), 3),
-            "uptime_s": round(self._clock() - self._start_s, 3),
-            "at_s": [round(float(self._at_s[number % SAMPLES]), 3) for number in numbers],
-            "families": {
-                name: {**_document(of, FAMILY_DIGITS), "samples": families[name]} for name, of in now.families.items()
+        return History(
+            server=self._server,
+            cursor=f"{self._server}-{last}",
+            complete=last == self._taken,
+            every_s=EVERY_S,
+            keeps_s=SAMPLES * EVERY_S,
+            version=__version__,
+            state=self._plane.lifecycle.state,
+            policy=now.policy,
+            emulated=now.is_emulated,
+            inside=now.inside,
+            unix_s=round(self._unix_s(), 3),
+            uptime_s=round(self._clock() - self._start_s, 3),
+            at_s=[round(float(self._at_s[number % SAMPLES]), 3) for number in numbers],
+            families={
+                name: FamilyHistory(**_rounded(of, FAMILY_DIGITS), samples=FamilySamples(**families[name]))
+                for name, of in now.families.items()
             },
-            "devices": {
-                name: {**_document(of, DEVICE_DIGITS), "samples": devices[name]} for name, of in now.devices.items()
+            devices={
+                name: DeviceHistory(**_rounded(of, DEVICE_DIGITS), samples=DeviceSamples(**devices[name]))
+                for name, of in now.devices.items()
             },
-            "flows": _columns(now.flows),
-            "events": [event._asdict() for number, event in self._events if first <= number < last],
-        }
+            flows=_columns(now.flows),
+            events=[event for number, event in self._events if first <= number < last],
+        )
 
     @property
     def nbytes(self) -> int:
@@ -328,8 +337,8 @@ def _known(value: float) -> float | None:
     return None if value != value else value  # noqa: PLR0124 - NaN
 
 
-def _document(of: FamilySnapshot | DeviceSnapshot, digits: Mapping[str, int]) -> Document:
-    """What it is now, with the digits that samples have."""
+def _rounded(of: FamilySnapshot | DeviceSnapshot, digits: Mapping[str, int]) -> dict[str, Any]:
+    """The fields of a snapshot, with the digits that samples have."""
     values = {name: getattr(of, name) for name in type(of).__slots__}
     if isinstance(of, FamilySnapshot):
         values["relative_accuracy"] = of.relative_accuracy
@@ -338,12 +347,13 @@ def _document(of: FamilySnapshot | DeviceSnapshot, digits: Mapping[str, int]) ->
     }
 
 
-def _columns(flows: Sequence[Flow]) -> Document:
+def _columns(flows: Sequence[Flow]) -> Flows:
     """Flows, column by column."""
-    digits = {"accuracy": 5, "planned_qps": 2, "answered_qps": 2}
-    return {
-        name: [
-            round(value, digits[name]) if name in digits else value for value in (getattr(flow, name) for flow in flows)
-        ]
-        for name in Flow._fields
-    }
+    return Flows(
+        device=[flow.device for flow in flows],
+        family=[flow.family for flow in flows],
+        variant=[flow.variant for flow in flows],
+        accuracy=[round(flow.accuracy, 5) for flow in flows],
+        planned_qps=[round(flow.planned_qps, 2) for flow in flows],
+        answered_qps=[round(flow.answered_qps, 2) for flow in flows],
+    )

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from msgspec import Struct
+
 
 class ServerEventKind(StrEnum):
     PLAN = "plan"
     DEVICE = "device"
 
 
-class ServerEvent(NamedTuple):
-    """Something that marks a moment: seconds since the server was ready, and what happened, for people."""
+class ServerEvent(Struct, frozen=True):
+    """A change of plan or of a device: seconds since the server was ready, and what happened, for people."""
 
     at_s: float
     kind: ServerEventKind

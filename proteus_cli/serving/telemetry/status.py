@@ -1,21 +1,169 @@
-"""``/v2/proteus/status``: what runs, what is asked for, how the plan changed, and what went wrong."""
+"""``/v2/proteus/status``: what runs, what is asked for, how the plan changed, and what went wrong.
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+The Structs are what is sent; REST makes its OpenAPI schemas from them.
+"""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from proteus_cli.control.breaker import BreakerState
+from proteus_cli.control.drift import Estimate
 from proteus_cli.domain.device import Device
+from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.record import Origin
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlLoop, hosts
+from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlLoop, FailedChange, PlanChange, hosts
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.solver_process import SolverState
 from proteus_cli.serving.fleet.deploy import Fleet
+from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.requests.dataplane import DataPlane
 from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
 DEMAND_WINDOW_S = 1.0
 LAST_FAILURES = 10
+
+Count = Annotated[int, Meta(ge=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+class FamilyStatus(Struct, frozen=True):
+    """A family. Violations, effective accuracy and p99 are of the last 10 s, and null where nothing ended in them."""
+
+    demand_qps: Annotated[float, Meta(description="Over the last second.")]
+    demand_windows_qps: Annotated[Mapping[str, float], Meta(description="By length of the window.")]
+    planned_qps: Annotated[float, Meta(description="The demand that the plan in force is made for.")]
+    capacity_qps: Annotated[float, Meta(description="The most that the plan carries.")]
+    throughput_qps: Annotated[float, Meta(description="Answers per second over the last 5 s.")]
+    outcomes: Annotated[Mapping[str, Count], Meta(description="Requests by outcome, since the start.")]
+    violations: Annotated[Fraction | None, Meta(description="SLO violations among the requests that ended.")]
+    effective_accuracy: Fraction | None
+    best_accuracy: Fraction | None
+    slo_s: float
+    p99_s: float | None
+    waiting: Annotated[Count, Meta(description="Requests in the queues.")]
+    loaded: Annotated[bool, Meta(description="False after `unload`: the family takes no requests.")]
+
+
+class DeviceStatus(Struct, frozen=True):
+    """A device that may be planned on."""
+
+    type: str
+    kind: str
+    variants: Annotated[Sequence[str], Meta(description="What the plan has it host.")]
+    pace: Annotated[float, Meta(description="The slowdown: batch times over profiled ones.")]
+    busy_s: Annotated[float, Meta(description="Seconds in which batches ran, since the start.")]
+    breaker: BreakerState
+    breaker_s: Annotated[float, Meta(description="Seconds since the breaker last changed.")]
+    reason: Annotated[str | None, Meta(description="Why the breaker is not closed.")]
+    losses: Annotated[Count, Meta(description="How often the device was lost.")]
+    pid: Annotated[int | None, Meta(description="The device's own process; null: it has none.")]
+
+
+class PlanStatus(Struct, frozen=True):
+    """The plan in force."""
+
+    id: Annotated[str | None, Meta(description="Its name in plans/history/.")]
+    since_unix_s: float
+    origin: Origin
+    reason: str
+    held_s: Annotated[float, Meta(description="Seconds for which it is not replaced, as a person asked for it.")]
+    objective: str
+    headroom: float
+    effective_accuracy: float | None
+    relative_accuracy: float | None
+    unserved_qps: Mapping[str, float]
+
+
+class FailureStatus(Struct, frozen=True):
+    """Changes of plan that failed."""
+
+    total: Annotated[Mapping[str, Count], Meta(description="By cause, since the start.")]
+    last: Sequence[FailedChange]
+    pause_s: Annotated[float, Meta(description="Seconds until the same change is tried again.")]
+
+
+class JournalStatus(Struct, frozen=True):
+    """Where plans are recorded, how many writes succeeded and failed, and the problem as long as there is one."""
+
+    directory: str
+    written: Count
+    failed: Count
+    problem: str | None
+
+
+class DriftPoint(Struct, frozen=True):
+    """A batch size whose measured times are off now: by which factor, over how many batches."""
+
+    device: str
+    family: str
+    variant: str
+    batch: int
+    ratio: float
+    batches: int
+
+
+class AppliedCorrectionStatus(Struct, frozen=True):
+    """A correction of a profile."""
+
+    unix_s: float
+    device: str
+    family: str
+    variant: str
+    estimates: Sequence[Estimate]
+
+
+class DriftStatus(Struct, frozen=True):
+    """What differs between measured and profiled times, and what was corrected."""
+
+    after_s: Annotated[float, Meta(description="Seconds after which a difference counts as lasting.")]
+    recording: Annotated[bool, Meta(description="Corrections are written to the workspace.")]
+    problem: str | None
+    points: Sequence[DriftPoint]
+    corrections: Count
+    last: Sequence[AppliedCorrectionStatus]
+
+
+class BrokenEngine(Struct, frozen=True):
+    """A variant that plans do without on a device: it cannot be loaded there, or fails on everything."""
+
+    device: str
+    family: str
+    variant: str
+    reason: str | None
+
+
+class ServerStatus(Struct, frozen=True):
+    """The server: what runs, what is asked for, how the plan changed, and what went wrong.
+
+    `demand_qps` to `outcomes` repeat what `families` and `devices` have, column by column.
+    """
+
+    state: ServerState
+    policy: str
+    replan: Annotated[str, Meta(description="`off`, `auto`, or `period=10s`.")]
+    emulated: Annotated[bool, Meta(description="The devices are emulated: no time here is a measurement.")]
+    inside: Annotated[Count, Meta(description="Requests that wait or run.")]
+    demand_qps: Annotated[Mapping[str, float], Meta(description="Over the last second, by family.")]
+    planned_qps: Annotated[Mapping[str, float], Meta(description="What the plan in force is for, by family.")]
+    slo_s: Annotated[Mapping[str, float], Meta(description="By family.")]
+    best_accuracy: Annotated[Mapping[str, Fraction], Meta(description="Of the best variant, by family.")]
+    placements: Annotated[Sequence[Placement], Meta(description="What the plan in force hosts.")]
+    pace: Annotated[Mapping[str, float], Meta(description="The slowdown by device.")]
+    outcomes: Annotated[Mapping[str, Mapping[str, Count]], Meta(description="Requests by family and outcome.")]
+    changes: Annotated[Sequence[PlanChange], Meta(description="Changes of plan so far.")]
+    plan: PlanStatus
+    failures: FailureStatus
+    solver: Annotated[SolverState | None, Meta(description="Null: nothing re-plans.")]
+    history: Annotated[JournalStatus | None, Meta(description="Null: plans are not recorded.")]
+    drift: Annotated[DriftStatus | None, Meta(description="Null: profiles are not compared with measured times.")]
+    families: Mapping[str, FamilyStatus]
+    devices: Mapping[str, DeviceStatus]
+    broken: Sequence[BrokenEngine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,131 +181,128 @@ class StatusSources:
     reprofiling: Recalibration | None = None
 
 
-def status(server: StatusSources) -> dict[str, Any]:
-    """A JSON document for people, for the page at ``/`` and for `proteus replay`."""
-    plane, controller = server.plane, server.plane.controller
-    adaptation = server.adaptation
+def status(server: StatusSources) -> ServerStatus:
+    """The status now; for people, and for `proteus replay`."""
+    plane, controller, adaptation = server.plane, server.plane.controller, server.adaptation
     families = _families(server)
-    return {
-        "state": plane.lifecycle.state.value,
-        "policy": controller.policy.name,
-        "replan": server.replan,
-        "emulated": plane.is_emulated,
-        "inside": plane.inside,
-        "demand_qps": {family: of["demand_qps"] for family, of in families.items()},
-        "planned_qps": controller.plan.demand_qps,
-        "slo_s": plane.slo_s,
-        "best_accuracy": plane.best_accuracy,
-        "placements": controller.placements,
-        "pace": {device: controller.slowdown_of(device) for device in controller.plan.devices},
-        "outcomes": {family: of["outcomes"] for family, of in families.items()},
-        "changes": [asdict(change) for change in adaptation.changes],
-        "plan": _plan(server),
-        "failures": {
-            "total": dict(adaptation.totals.failed),
-            "last": [asdict(failure) for failure in list(adaptation.failures)[-LAST_FAILURES:]],
-            "pause_s": max(0.0, adaptation.backoff.until_s - plane.clock()),
-        },
-        "solver": asdict(server.solver) if server.solver is not None else None,
-        "history": _history(server.history),
-        "drift": _drift(server.reprofiling),
-        "families": families,
-        "devices": _devices(server),
-        "broken": [
-            {"device": device, "family": family, "variant": variant, "reason": breaker.reason}
+    return ServerStatus(
+        state=plane.lifecycle.state,
+        policy=controller.policy.name,
+        replan=server.replan,
+        emulated=plane.is_emulated,
+        inside=plane.inside,
+        demand_qps={name: family.demand_qps for name, family in families.items()},
+        planned_qps=controller.plan.demand_qps,
+        slo_s=plane.slo_s,
+        best_accuracy=plane.best_accuracy,
+        placements=controller.placements,
+        pace={device: controller.slowdown_of(device) for device in controller.plan.devices},
+        outcomes={name: family.outcomes for name, family in families.items()},
+        changes=list(adaptation.changes),
+        plan=_plan(server),
+        failures=FailureStatus(
+            total=dict(adaptation.totals.failed),
+            last=list(adaptation.failures)[-LAST_FAILURES:],
+            pause_s=max(0.0, adaptation.backoff.until_s - plane.clock()),
+        ),
+        solver=server.solver,
+        history=_journal(server.history),
+        drift=_drift(server.reprofiling),
+        families=families,
+        devices=_devices(server),
+        broken=[
+            BrokenEngine(device, family, variant, breaker.reason)
             for (device, (family, variant)), breaker in server.fleet.broken.items()
             if not breaker.is_closed
         ],
-    }
+    )
 
 
-def _plan(server: StatusSources) -> dict[str, Any]:
-    """The plan in force; ``held_s``: so long it is left alone, as a person asked for it."""
+def _plan(server: StatusSources) -> PlanStatus:
     adaptation, plan = server.adaptation, server.plane.controller.plan
-    return {
-        "id": server.history.current if server.history is not None else None,
-        "since_unix_s": adaptation.totals.unix_s,
-        "origin": adaptation.origin,
-        "reason": adaptation.reason,
-        "held_s": max(0.0, adaptation.held_until_s - server.plane.clock()),
-        "objective": plan.objective,
-        "headroom": plan.headroom,
-        "effective_accuracy": plan.effective_accuracy,
-        "relative_accuracy": plan.relative_accuracy,
-        "unserved_qps": plan.unserved_qps,
-    }
+    return PlanStatus(
+        id=server.history.current if server.history is not None else None,
+        since_unix_s=adaptation.totals.unix_s,
+        origin=adaptation.origin,
+        reason=adaptation.reason,
+        held_s=max(0.0, adaptation.held_until_s - server.plane.clock()),
+        objective=plan.objective,
+        headroom=plan.headroom,
+        effective_accuracy=plan.effective_accuracy,
+        relative_accuracy=plan.relative_accuracy,
+        unserved_qps=plan.unserved_qps,
+    )
 
 
-def _families(server: StatusSources) -> dict[str, dict[str, Any]]:
+def _families(server: StatusSources) -> dict[str, FamilyStatus]:
     plane, now_s, lately = server.plane, server.plane.clock(), server.samples.now.families
     controller = plane.controller
     found = {}
     for family, counts in plane.counts.items():
         rates = controller.demand.rates_qps(family, SEEN_WINDOWS_S, now_s)
         windows = {f"{window_s:g}s": qps for window_s, qps in zip(SEEN_WINDOWS_S, rates, strict=True)}
-        found[family] = {
-            "demand_qps": windows[f"{DEMAND_WINDOW_S:g}s"],
-            "demand_windows_qps": windows,
-            "planned_qps": controller.plan.demand_qps.get(family, 0.0),
-            "capacity_qps": controller.plan.capacity_qps(family),
-            "throughput_qps": lately[family].throughput_qps,
-            "outcomes": {outcome.value: counts.of_outcome(outcome) for outcome in Outcome},
-            "violations": lately[family].violations,
-            "effective_accuracy": counts.effective_accuracy(now_s),
-            "best_accuracy": plane.best_accuracy.get(family),
-            "slo_s": plane.slo_s[family],
-            "p99_s": lately[family].p99_s,
-            "waiting": controller.waiting_of(family),
-            "loaded": family not in plane.unloaded,
-        }
+        found[family] = FamilyStatus(
+            demand_qps=windows[f"{DEMAND_WINDOW_S:g}s"],
+            demand_windows_qps=windows,
+            planned_qps=controller.plan.demand_qps.get(family, 0.0),
+            capacity_qps=controller.plan.capacity_qps(family),
+            throughput_qps=lately[family].throughput_qps,
+            outcomes={outcome.value: counts.of_outcome(outcome) for outcome in Outcome},
+            violations=lately[family].violations,
+            effective_accuracy=counts.effective_accuracy(now_s),
+            best_accuracy=plane.best_accuracy.get(family),
+            slo_s=plane.slo_s[family],
+            p99_s=lately[family].p99_s,
+            waiting=controller.waiting_of(family),
+            loaded=family not in plane.unloaded,
+        )
     return found
 
 
-def _devices(server: StatusSources) -> dict[str, dict[str, Any]]:
-    """Each device that may be planned on; ``breaker_s``: how long its breaker has been as it is."""
+def _devices(server: StatusSources) -> dict[str, DeviceStatus]:
     controller, now_s, breakers = server.plane.controller, server.plane.clock(), server.fleet.breakers
     hosted = hosts(controller.plan)
     return {
-        device: {
-            "type": server.devices[device].type,
-            "kind": server.devices[device].kind,
-            "variants": hosted.get(device, []),
-            "pace": controller.slowdown_of(device),
-            "busy_s": lane.busy_s,
-            "breaker": breakers[device].state,
-            "breaker_s": now_s - breakers[device].since_s,
-            "reason": breakers[device].reason,
-            "losses": breakers[device].opened,
-            "pid": lane.executor.pid,
-        }
-        for device, lane in server.fleet.workers.items()
+        device: DeviceStatus(
+            type=server.devices[device].type,
+            kind=server.devices[device].kind,
+            variants=hosted.get(device, []),
+            pace=controller.slowdown_of(device),
+            busy_s=worker.busy_s,
+            breaker=breakers[device].state,
+            breaker_s=now_s - breakers[device].since_s,
+            reason=breakers[device].reason,
+            losses=breakers[device].opened,
+            pid=worker.executor.pid,
+        )
+        for device, worker in server.fleet.workers.items()
     }
 
 
-def _history(history: PlanJournal | None) -> dict[str, Any] | None:
-    if history is None:
+def _journal(journal: PlanJournal | None) -> JournalStatus | None:
+    if journal is None:
         return None
-    return {
-        "directory": str(history.directory),
-        "written": history.written,
-        "failed": history.failed,
-        "problem": history.problem,
-    }
+    return JournalStatus(str(journal.directory), journal.written, journal.failed, journal.problem)
 
 
-def _drift(reprofiling: Recalibration | None) -> dict[str, Any] | None:
-    """``points`` are off now; ``last`` were corrected."""
-    if reprofiling is None:
+def _drift(recalibration: Recalibration | None) -> DriftStatus | None:
+    if recalibration is None:
         return None
-    return {
-        "after_s": reprofiling.drift.after_s,
-        "recording": reprofiling.is_recording,
-        "problem": reprofiling.problem,
-        "points": [
-            {"device": device, "family": family, "variant": variant, **asdict(estimate)}
-            for (device, family, variant), estimates in reprofiling.drift.off().items()
+    return DriftStatus(
+        after_s=recalibration.drift.after_s,
+        recording=recalibration.is_recording,
+        problem=recalibration.problem,
+        points=[
+            DriftPoint(device, family, variant, estimate.batch, estimate.ratio, estimate.batches)
+            for (device, family, variant), estimates in recalibration.drift.off().items()
             for estimate in estimates
         ],
-        "corrections": reprofiling.corrections,
-        "last": [{"unix_s": made.unix_s, **asdict(made.correction)} for made in reprofiling.made],
-    }
+        corrections=recalibration.corrections,
+        last=[
+            AppliedCorrectionStatus(
+                made.unix_s, made.correction.device, made.correction.family, made.correction.variant,
+                made.correction.estimates,
+            )
+            for made in recalibration.made
+        ],
+    )  # fmt: skip

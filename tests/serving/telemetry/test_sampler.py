@@ -94,8 +94,8 @@ def test_violations_are_told_by_outcome_and_as_a_fraction() -> None:
         world.plane.cancel(pending)
         clock.now_s = 1.0
         history.sample()
-        samples = history.feed()["families"]["f"]["samples"]
-        assert (samples["failed_qps"], samples["dropped_qps"], samples["goodput_qps"]) == ([1], [1], [2])
+        samples = history.feed().families["f"].samples
+        assert (samples.failed_qps, samples.dropped_qps, samples.goodput_qps) == ([1], [1], [2])
         assert history.now.families["f"].violations == near(0.5)
 
     watched(test)
@@ -140,10 +140,10 @@ def test_memory_has_a_bound_and_the_oldest_samples_go() -> None:
         cursor: str | None = None
         while True:
             feed = history.feed(cursor)
-            at_s += feed["at_s"]
-            assert len(feed["at_s"]) * COLUMNS <= MAX_NUMBERS
-            cursor = feed["cursor"]
-            if feed["complete"]:
+            at_s += feed.at_s
+            assert len(feed.at_s) * COLUMNS <= MAX_NUMBERS
+            cursor = feed.cursor
+            if feed.complete:
                 break
         assert at_s == [float(second) for second in range(51, SAMPLES + 51)]
 
@@ -156,7 +156,7 @@ def test_samples_are_taken_by_themselves() -> None:
         watching = asyncio.create_task(history.run())
         await asyncio.sleep(EVERY_S * 1.3)
         watching.cancel()
-        assert len(history.feed()["at_s"]) == 1
+        assert len(history.feed().at_s) == 1
 
     run(in_world)
 
@@ -169,11 +169,11 @@ def test_only_what_is_new_is_told() -> None:
         clock.now_s = 1.0
         history.sample()
         first = history.feed()
-        again = history.feed(first["cursor"])
-        assert (again["at_s"], again["cursor"]) == ([], first["cursor"])
+        again = history.feed(first.cursor)
+        assert (again.at_s, again.cursor) == ([], first.cursor)
         clock.now_s = 2.0
         history.sample()
-        assert history.feed(first["cursor"])["at_s"] == [2.0]
+        assert history.feed(first.cursor).at_s == [2.0]
 
     watched(test)
 
@@ -182,9 +182,9 @@ def test_a_cursor_of_another_server_gets_all() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         clock.now_s = 1.0
         history.sample()
-        assert history.feed("00000000-17")["at_s"] == [1.0]
-        ahead = f"{history.feed()['server']}-99"
-        assert history.feed(ahead)["at_s"] == []
+        assert history.feed("00000000-17").at_s == [1.0]
+        ahead = f"{history.feed().server}-99"
+        assert history.feed(ahead).at_s == []
 
     watched(test)
 
@@ -236,7 +236,7 @@ def test_changes_of_plan_are_events_at_their_time_each_once() -> None:
             ServerEvent(10.5, ServerEventKind.PLAN, "up"),
             ServerEvent(10.75, ServerEventKind.PLAN, "down"),
         ]  # fmt: skip
-        assert [event["text"] for event in history.feed()["events"]] == ["before", "up", "down"]
+        assert [event.text for event in history.feed().events] == ["before", "up", "down"]
 
     watched(test, changes=changes)
 
@@ -269,13 +269,13 @@ def test_events_come_with_the_samples_that_they_came_with() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         clock.now_s = 1.0
         history.sample()
-        cursor = history.feed()["cursor"]
+        cursor = history.feed().cursor
         changes.append(PlanChange(NOW_S + 1.5, "more", 0.1, 0.1, 1))
         clock.now_s = 2.0
         history.sample()
         feed = history.feed(cursor)
-        assert feed["events"] == [{"at_s": 1.5, "kind": "plan", "text": "more"}]
-        assert history.feed(feed["cursor"])["events"] == []
+        assert feed.events == [ServerEvent(1.5, ServerEventKind.PLAN, "more")]
+        assert history.feed(feed.cursor).events == []
 
     watched(test, changes=changes)
 
@@ -283,7 +283,7 @@ def test_events_come_with_the_samples_that_they_came_with() -> None:
 def test_a_server_that_drains_says_so() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         world.lifecycle.on(Life.STOPPED)
-        assert history.feed()["state"] == "draining"
+        assert history.feed().state == "draining"
 
     watched(test)
 

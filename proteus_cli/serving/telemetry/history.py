@@ -1,0 +1,101 @@
+"""``/v2/proteus/history``: the samples of the last 15 minutes in columns, and the state now, as they are sent.
+
+REST makes its OpenAPI schemas from these Structs. Numbers that are not known are null.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from proteus_cli.control.breaker import BreakerState
+from proteus_cli.serving.lifecycle import ServerState
+from proteus_cli.serving.telemetry.snapshot import ServerEvent
+
+Column = Sequence[float | None]
+Count = Annotated[int, Meta(ge=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+class FamilySamples(Struct, frozen=True):
+    """A value for each sample. Rates are per second; demand, throughput and goodput count rows, the others requests."""
+
+    demand_qps: Column
+    throughput_qps: Column
+    goodput_qps: Column
+    late_qps: Column
+    dropped_qps: Column
+    rejected_qps: Column
+    failed_qps: Column
+    accuracy: Column
+    p99_s: Column
+    waiting: Column
+
+
+class FamilyHistory(Struct, frozen=True):
+    """A family: means over the last 5 s, and its samples."""
+
+    slo_s: float
+    best_accuracy: Fraction | None
+    demand_qps: Annotated[float, Meta(description="Rows that arrived, per second.")]
+    throughput_qps: Annotated[float, Meta(description="Rows of batches that ran, per second.")]
+    goodput_qps: Annotated[float, Meta(description="Rows of requests that were answered in time, per second.")]
+    violations: Annotated[Fraction | None, Meta(description="SLO violations among the requests that ended.")]
+    accuracy: Annotated[Fraction | None, Meta(description="Mean accuracy of the variants that answered.")]
+    relative_accuracy: Annotated[float | None, Meta(description="Accuracy over that of the best variant.")]
+    p99_s: Annotated[
+        float | None, Meta(description="Over 10 s, of the requests that batches answered; estimated from a histogram.")
+    ]
+    waiting: Annotated[Count, Meta(description="Requests in the queues.")]
+    samples: FamilySamples
+
+
+class DeviceSamples(Struct, frozen=True):
+    """A value for each sample."""
+
+    load: Column
+    mean_batch: Column
+
+
+class DeviceHistory(Struct, frozen=True):
+    """A device: means over the last 5 s, and its samples."""
+
+    variants: Annotated[Sequence[str], Meta(description="What the plan has it host.")]
+    load: Annotated[float, Meta(description="Fraction of the time in which batches ran; they count when they end.")]
+    mean_batch: Annotated[float | None, Meta(description="Rows.")]
+    breaker: BreakerState
+    reason: Annotated[str, Meta(description="Why the breaker is not closed.")]
+    samples: DeviceSamples
+
+
+class Flows(Struct, frozen=True):
+    """The plan in force in columns: what each placement is planned to answer, and what it answers in time."""
+
+    device: Sequence[str]
+    family: Sequence[str]
+    variant: Sequence[str]
+    accuracy: Sequence[Fraction]
+    planned_qps: Sequence[float]
+    answered_qps: Sequence[float]
+
+
+class History(Struct, frozen=True):
+    """The samples after the cursor of the request, and the state now."""
+
+    server: Annotated[str, Meta(description="Names this run of the server; after a restart samples begin anew.")]
+    cursor: Annotated[str, Meta(description="For `since`.")]
+    complete: Annotated[bool, Meta(description="False: there are more samples than fit; ask for the rest at once.")]
+    every_s: float
+    keeps_s: float
+    version: str
+    state: ServerState
+    policy: str
+    emulated: Annotated[bool, Meta(description="The devices are emulated: no time here is a measurement.")]
+    inside: Annotated[Count, Meta(description="Requests that wait or run.")]
+    unix_s: Annotated[float, Meta(description="The time of day now.")]
+    uptime_s: Annotated[float, Meta(description="Seconds since the server was ready.")]
+    at_s: Annotated[Sequence[float], Meta(description="When the samples were taken, as seconds of uptime.")]
+    families: Mapping[str, FamilyHistory]
+    devices: Mapping[str, DeviceHistory]
+    flows: Flows
+    events: Annotated[Sequence[ServerEvent], Meta(description="Changes of plan and of devices among these samples.")]
