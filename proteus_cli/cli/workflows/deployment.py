@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from proteus_cli.domain.plan import Plan
     from proteus_cli.domain.profile import Profile
     from proteus_cli.domain.record import Base, Origin
+    from proteus_cli.planning.planner import Planner
     from proteus_cli.serving.server.deployment import Deployment
     from proteus_cli.store import Workspace
 
@@ -65,10 +66,8 @@ def deployment_of(
     """
     from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
     from proteus_cli.planning.from_workspace import planner_for
-    from proteus_cli.serving.adaptation.manual_plans import PlanSource
-    from proteus_cli.serving.adaptation.plan_journal import PlanJournal
+    from proteus_cli.serving.adaptation.plan_journal import JournalSettings
     from proteus_cli.serving.server.deployment import Deployment
-    from proteus_cli.store import to_json, write_json
 
     is_emulated = emulation is not None
     base = _base(place, name)
@@ -86,13 +85,6 @@ def deployment_of(
     planner = planner_for(
         place, policy, plan.headroom, profiles=site.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
     )
-
-    def inputs(profiles: "Mapping[str, Profile]") -> "Mapping[str, str]":
-        """Those of the planner, but for what was re-estimated: as it is on the disk once it is written back."""
-        changed = {} if is_emulated else {d: p for d, p in profiles.items() if p is not site.profiles[d]}
-        paths = {device: place.profile_path(device).relative_to(place.root).as_posix() for device in changed}
-        return {**planner.inputs, **{paths[d]: sha256(to_json(p)).hexdigest() for d, p in changed.items()}}
-
     return Deployment(
         plan=plan,
         catalog=catalog,
@@ -100,28 +92,55 @@ def deployment_of(
         devices=site.devices,
         models=site.models,
         policy=policy,
-        replan=planner,
-        source=PlanSource(
-            reread=lambda: (_on_fleet(place.plan(name), site, emulation), _base(place, name)),
-            require_current=lambda plan: place.require_current(plan.inputs),
-            replanner=lambda plan, profiles: planner.with_changes(
-                rules=plan.rules, headroom=plan.headroom, profiles=profiles, inputs=inputs(profiles)
-            ),
-            inputs=inputs,
-            record=lambda profile: write_json(place.profile_path(profile.device.id), profile),
-        ),
+        source=_WorkspacePlans(place, name, site, emulation, planner),
         drift_after_s=drift_after_s,
         records=record,
         built=place.built_dir,
         emulated=is_emulated,
         replanning=replan if policy.replanning is not None else "off",
         solve_limit_s=SOLVE_LIMIT_S,
-        history=PlanJournal(place.history_dir, base, emulated=is_emulated, keep=kept_plans) if kept_plans else None,
+        journal=JournalSettings(place.history_dir, base, is_emulated, kept_plans) if kept_plans else None,
         origin=first.origin,
         reason=first.reason,
         in_processes=in_processes,
         max_unavailable_frac=max_unavailable_frac,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _WorkspacePlans:
+    """The `PlanSource` of a server: the plan file ``name`` of a workspace, and its planner."""
+
+    place: "Workspace"
+    name: Path
+    site: _Site
+    emulation: Emulation | None
+    planner: "Planner"
+
+    def read_plan(self) -> "tuple[Plan, Base]":
+        return _on_fleet(self.place.plan(self.name), self.site, self.emulation), _base(self.place, self.name)
+
+    def require_current(self, plan: "Plan") -> None:
+        self.place.require_current(plan.inputs)
+
+    def replanner(self, plan: "Plan", profiles: "Mapping[str, Profile]") -> "Planner":
+        return self.planner.with_changes(
+            rules=plan.rules, headroom=plan.headroom, profiles=profiles, inputs=self.inputs(profiles)
+        )
+
+    def inputs(self, profiles: "Mapping[str, Profile]") -> dict[str, str]:
+        """The planner's inputs; of a corrected profile, the digest that it has once it is written."""
+        from proteus_cli.store import to_json
+
+        measured = self.site.profiles
+        changed = {} if self.emulation is not None else {d: p for d, p in profiles.items() if p is not measured[d]}
+        paths = {d: self.place.profile_path(d).relative_to(self.place.root).as_posix() for d in changed}
+        return {**self.planner.inputs, **{paths[d]: sha256(to_json(p)).hexdigest() for d, p in changed.items()}}
+
+    def write_profile(self, profile: "Profile") -> None:
+        from proteus_cli.store import write_json
+
+        write_json(self.place.profile_path(profile.device.id), profile)
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ class Admission:
             log.warning("%s: %s", family, problem, extra=fields(family=family, requests=times))
 
     def _ask_later(self, device: str) -> None:
-        """Have a worker ask for work once all requests that have arrived by now are admitted: they may share a batch."""
+        """Have a worker ask for work once all requests that have arrived by now are admitted, to share a batch."""
         if not self._to_ask:
             asyncio.get_running_loop().call_soon(self._ask)
         self._to_ask[device] = None

@@ -96,9 +96,7 @@ class Results:
         counts.ended(Outcome.LATE, hosted.variant, hosted.device, len(ended) - served)
         counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s)
         if self._drift is not None and not result.failures:
-            self._drift.ran(
-                hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=result.compute_s
-            )
+            self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=result.compute_s)
         if served:
             counts.served(
                 served, rows=rows_served, waited_s=served_waited_s, took_s=took_s, compute_s=result.compute_s,
