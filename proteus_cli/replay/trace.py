@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from proteus_cli import store
 from proteus_cli.csv_cells import CsvTable, csv_table, fraction, number, positive_number, whole_number
+from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.base import Value, require
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
@@ -31,9 +31,6 @@ OPTIONAL = ("slo_s", "min_accuracy")
 _ARRIVALS = ("arrival_s", "family")
 COUNTS = ("second", "family", "count")
 _HINT = "docs/formats.md describes trace files; `proteus trace make` writes one"
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 class FamilySummary(Value, frozen=True):

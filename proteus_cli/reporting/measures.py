@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.report import QUANTILES, DeviceSummary, LatencySummary, Mode, Replan, Report, Summary, Window
 from proteus_cli.domain.request import Outcome, RequestRecord
@@ -20,8 +21,6 @@ _CODES = {outcome: code for code, outcome in enumerate(Outcome)}
 _NAN = float("nan")
 _NOBODY = -1
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 

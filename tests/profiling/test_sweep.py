@@ -8,8 +8,8 @@ from tiny import Tiny, device
 from proteus_cli.domain.profile import BackendInfo, Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling import measure, sweep
-from proteus_cli.profiling.measure import FEWEST_RUNS, WARM_UP_RUNS
-from proteus_cli.profiling.sweep import CELL_S, Sweep, estimate_s, share, todos
+from proteus_cli.profiling.measure import FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS
+from proteus_cli.profiling.sweep import CELL_S, Sweep, estimate_s, measurement_jobs, share
 
 VARIANTS = 5
 STABLE_RUNS = 60  # three rounds: two moves of the p95, both none at all
@@ -35,7 +35,7 @@ def swept(
     made: Tiny, backend: FakeBackend, *, budget_s: float | None = None, max_batch: int = 64, name: str = "cpu0"
 ) -> Sweep:
     on = device(made, name)
-    work = todos(made.place, made.place.catalog(), on, backend, max_batch)
+    work = measurement_jobs(made.place, made.place.catalog(), on, backend, max_batch)
     done = Sweep(made.place, on, backend, work, budget_s)
     for _ in done.run():
         pass
@@ -106,6 +106,17 @@ def test_a_noisy_cell_ends_after_its_time(bare: Tiny, backend: FakeBackend, monk
     assert clock.now_s < CELL_S + 0.05
 
 
+def test_a_stable_cell_is_measured_for_the_least_time_and_one_round_more_at_most(backend: FakeBackend) -> None:
+    clock = backend.clock
+
+    def run() -> None:
+        clock.now_s += 0.001
+
+    point = measure.measure_point(run, 1, CELL_S, min_s=0.3)
+    assert 0.3 <= clock.now_s <= 0.3 + 0.001 * ROUND_RUNS
+    assert point.runs + WARM_UP_RUNS == pytest.approx(clock.now_s / 0.001)
+
+
 # --- budgets: how many runs, as time is the fake clock's
 
 
@@ -136,7 +147,7 @@ def test_a_generous_budget_changes_nothing(bare: Tiny, backend: FakeBackend) -> 
 
 
 def test_an_estimate_is_no_more_than_the_budget(bare: Tiny, backend: FakeBackend) -> None:
-    work = todos(bare.place, bare.place.catalog(), device(bare, "cpu0"), backend, 64)
+    work = measurement_jobs(bare.place, bare.place.catalog(), device(bare, "cpu0"), backend, 64)
     assert estimate_s(work, 2.0) == 2.0
     assert estimate_s(work, None) > 2.0
     assert estimate_s([], None) == 0.0
@@ -180,7 +191,7 @@ def test_another_type_of_device_means_measuring_anew(bare: Tiny, backend: FakeBa
 def test_progress_never_falls_and_ends_at_one(bare: Tiny, backend: FakeBackend) -> None:
     backend.row_s = {"shapes-m": 0.030, "shapes-l": 0.201}
     on = device(bare, "cpu0")
-    work = todos(bare.place, bare.place.catalog(), on, backend, 64)
+    work = measurement_jobs(bare.place, bare.place.catalog(), on, backend, 64)
     steps = [step.done_frac for step in Sweep(bare.place, on, backend, work).run()]
     assert steps == sorted(steps)
     assert steps[0] == 0.0

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,12 +129,12 @@ class _WorkspacePlans:
 
     def inputs(self, profiles: "Mapping[str, Profile]") -> dict[str, str]:
         """The planner's inputs; of a corrected profile, the digest that it has once it is written."""
-        from proteus_cli.store import to_json
+        from proteus_cli.store import digest_of
 
         measured = self.site.profiles
         changed = {} if self.emulation is not None else {d: p for d, p in profiles.items() if p is not measured[d]}
         paths = {d: self.place.profile_path(d).relative_to(self.place.root).as_posix() for d in changed}
-        return {**self.planner.inputs, **{paths[d]: sha256(to_json(p)).hexdigest() for d, p in changed.items()}}
+        return {**self.planner.inputs, **{paths[d]: digest_of(p) for d, p in changed.items()}}
 
     def write_profile(self, profile: "Profile") -> None:
         from proteus_cli.store import write_json
@@ -255,12 +254,11 @@ def _model(place: "Workspace", family: "Family", variant: "Variant") -> Path:
 
 
 def _emulated(place: "Workspace", plan: "Plan", emulation: Emulation) -> _Site:
-    from proteus_cli.planning.from_workspace import fleet_of
+    from proteus_cli.domain.fleet import fleet_of
 
-    if emulation.fleet is None:
-        profiles = place.profiles_of(plan)
-    else:
-        profiles = fleet_of(place, emulation.fleet)
+    profiles: Mapping[str, Profile] = place.profiles_of(plan)
+    if emulation.fleet is not None:
+        profiles = fleet_of(place.profiles(), emulation.fleet)
         plan = _moved(plan, profiles, emulation.fleet)
     _require_times(plan, profiles)
     named = {

@@ -149,11 +149,11 @@ class PlanJournal:
         if self._claimed != record.base:
             self._claimed = record.base
             claim(self.directory, record.base)  # without effect where this process, or another, holds it
-        contents = {self.directory / f"{record.plan}{RECORD}": store.to_json(record)}
-        path = self.directory / f"{record.plan}.json"
-        if not path.exists():  # it is also missing where the disk was full when the plan came into force
+        path, contents = self.directory / f"{record.plan}.json", {}
+        if not path.exists():  # a new plan, or one that the disk had no space for when it came into force
             contents[path] = store.to_json(plan)
-        store.write_together(contents)
+        contents[self.directory / f"{record.plan}{RECORD}"] = store.to_json(record)
+        store.write_in_order(contents)
         forget_all_but(self.directory, self._keep)
 
     def _saved(self, job: "Future[None]") -> None:

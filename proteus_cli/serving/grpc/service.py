@@ -89,7 +89,7 @@ class GrpcFrontEnd:
 
     def _admits(self, fields: Fields) -> bool:
         tokens = self._tokens
-        return tokens is None or fields[b":path"] in OPEN_METHODS or tokens.authorized(fields.get(b"authorization"))
+        return tokens is None or fields[b":path"] in OPEN_METHODS or tokens.accepts(fields.get(b"authorization"))
 
     # Methods
 
@@ -208,7 +208,7 @@ class InferCall(UnaryCall):
             self._admission.count_refusal(error)
             raise
 
-    def gone(self) -> None:
+    def abandoned(self) -> None:
         if self._pending is not None:
             self._admission.cancel(self._pending)
 
@@ -241,10 +241,10 @@ class TracedInferCall(InferCall):
                 trace.refused(error)
             raise
 
-    def gone(self) -> None:
+    def abandoned(self) -> None:
         if self._pending is not None:
             self._traces.abandoned(self._pending)
-        super().gone()
+        super().abandoned()
 
 
 class _Refused(GrpcCall):

@@ -79,7 +79,7 @@ class StreamInferCall(GrpcCall):
     def drain(self) -> None:
         self.ended()
 
-    def gone(self) -> None:
+    def abandoned(self) -> None:
         for turn in self._turns:
             if turn.pending is not None:
                 self._admission.cancel(turn.pending)
@@ -92,7 +92,7 @@ class StreamInferCall(GrpcCall):
             answer = turns.popleft().answer
             assert answer is not None  # noqa: S101 - checked above
             self.send(answer)
-        self.stream.hold(is_held=len(turns) >= _MAX_INSIDE or self.stream.backlog >= _MAX_BACKLOG)
+        self.stream.throttle(is_throttled=len(turns) >= _MAX_INSIDE or self.stream.unsent_bytes >= _MAX_BACKLOG)
         if self._has_ended and not turns:
             self.finish()
 
@@ -135,12 +135,12 @@ class WatchCall(UnaryCall):
     def drain(self) -> None:
         if self._told:
             self._tell()
-        self.gone()
+        self.abandoned()
         self.fail(CallError(Status.UNAVAILABLE, "the server stops"))
 
     def _tell(self) -> None:
         status = serving_status(is_serving=self._is_serving(self._service))
-        if status != self._told and not self.stream.backlog:
+        if status != self._told and not self.stream.unsent_bytes:
             self._told = status
             self.send(HealthCheckResponse(status=status).SerializeToString())
 
@@ -148,6 +148,6 @@ class WatchCall(UnaryCall):
         self._tell()
         self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
 
-    def gone(self) -> None:
+    def abandoned(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

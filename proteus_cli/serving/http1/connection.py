@@ -13,23 +13,22 @@ import msgspec
 from proteus_cli.serving.http1.exchange import JSON, Exchange, Handler
 from proteus_cli.serving.http1.known_heads import END_OF_HEAD, KnownHead, KnownHeads
 from proteus_cli.serving.http1.limits import (
-    CHUNK_BYTES,
-    HELD,
     MAX_HEADERS,
-    PIPELINED,
-    SLOWEST_BYTES_PER_S,
-    UNCOUNTED_BYTES,
+    MAX_QUEUED,
+    MAX_UNANSWERED,
+    MAX_UNCOUNTED_BYTES,
+    READ_BYTES,
     HttpLimits,
     Refusal,
 )
-from proteus_cli.serving.transport.connections import Connections
+from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, Connections
 
 ALPN = "http/1.1"
 _UNAVAILABLE = 503
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # Each read is handled before the next one, of whichever connection, so one buffer does for all of them.
-_read = memoryview(bytearray(CHUNK_BYTES))
+_read = memoryview(bytearray(READ_BYTES))
 
 
 class HttpConnection(asyncio.BufferedProtocol):
@@ -37,7 +36,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def __init__(self, handler: Handler, limits: HttpLimits, connections: Connections, known_heads: KnownHeads) -> None:
         self._handler, self._limits, self.connections, self._known_heads = handler, limits, connections, known_heads
-        self._uncounted_bytes = min(UNCOUNTED_BYTES, limits.body_bytes)
+        self._uncounted_bytes = min(MAX_UNCOUNTED_BYTES, limits.body_bytes)
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._inside: deque[Exchange] = deque()  # handed on
@@ -45,7 +44,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._since_s = 0.0  # when the client began what it is at: a request, reading an answer, or nothing
         self._is_deaf = False  # what still comes is not looked at …
         self._has_more = False  # … and there is more
-        self._is_leaving = False  # the last answer is sent
+        self._is_going_away = False  # the last answer is sent
         self._is_writing_paused = self._is_reading_paused = self._is_handing_on = False
         self._new_head = b""
         self._max_to_write = 0  # since then, for a client that takes its time
@@ -59,7 +58,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._large: bytearray | None = None  # a large body, read straight into its place
 
     @property
-    def is_at_its_end(self) -> bool:
+    def closes_after_response(self) -> bool:
         """The server drains, and nobody stands behind the request that is answered now."""
         return self.connections.is_draining and len(self._inside) == 1 and not self._held
 
@@ -68,7 +67,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._since_s = self.connections.now_s
-        if not self.connections.take(self) and not transport.is_closing():
+        if not self.connections.admit(self) and not transport.is_closing():
             self._fail(Refusal(503, "too many connections"))
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - we know better
@@ -110,8 +109,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._since_s = self.connections.now_s
         if known.body_bytes > self._uncounted_bytes:
             self._count_body(known.body_bytes)
-        reserved, self._reserved = self._reserved, 0
-        self._take(Exchange(self, known.method, known.target, known.headers, message[end:], True, reserved))
+        reserved_bytes, self._reserved = self._reserved, 0
+        self._take(Exchange(self, known.method, known.target, known.headers, message[end:], True, reserved_bytes))
         return True
 
     def _parse(self, data: memoryview) -> None:
@@ -150,10 +149,10 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - how makes no difference
         self._transport, self._is_deaf = None, True
-        self.connections.release(self)
+        self.connections.remove(self)
         self.connections.free(self._reserved)
         for exchange in (*self._inside, *self._held):
-            self.connections.free(exchange.reserved)
+            self.connections.free(exchange.reserved_bytes)
         for exchange in self._inside:
             if exchange.answer is None:
                 self._handler.abandoned(exchange)
@@ -201,18 +200,18 @@ class HttpConnection(asyncio.BufferedProtocol):
         length = int(headers.get(b"content-length", 0))  # llhttp has checked it
         if length > self._uncounted_bytes:
             self._count_body(length)
-            if length > CHUNK_BYTES:
+            if length > READ_BYTES:
                 self._large = bytearray(length)
         if b"expect" in headers:
             self._continue(headers[b"expect"])
-        elif self._new_head and self._keeps_alive and length < CHUNK_BYTES and b"transfer-encoding" not in headers:
+        elif self._new_head and self._keeps_alive and length < READ_BYTES and b"transfer-encoding" not in headers:
             known = KnownHead(self._method, self._target, headers, length)
             self._known_heads.remember(self._new_head, known)
         self._new_head = b""
 
     def on_body(self, body: bytes) -> None:
         first, self._body_bytes = self._body_bytes, self._body_bytes + len(body)
-        self._header_bytes = -CHUNK_BYTES  # counted anew from the next read
+        self._header_bytes = -READ_BYTES  # counted anew from the next read
         if self._large is not None:
             self._large[first : self._body_bytes] = body
             return
@@ -231,16 +230,16 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     # Connection
 
-    def look(self, now_s: float) -> None:
+    def check_timeouts(self, now_s: float) -> None:
         transport, took_s = self._transport, now_s - self._since_s
         if transport is None:
             return
         to_write = transport.get_write_buffer_size()
-        if self._is_writing_paused or (self._is_leaving and to_write):
+        if self._is_writing_paused or (self._is_going_away and to_write):
             self._max_to_write = max(self._max_to_write, to_write)
             if took_s > self._patience_s(self._max_to_write):
                 transport.abort()
-        elif self._is_leaving:
+        elif self._is_going_away:
             if took_s > self._limits.linger_s:
                 transport.abort()
         elif self._has_begun:
@@ -251,34 +250,34 @@ class HttpConnection(asyncio.BufferedProtocol):
             transport.close()
 
     def _patience_s(self, moved_bytes: int) -> float:
-        return self._limits.request_s + moved_bytes / SLOWEST_BYTES_PER_S
+        return self._limits.request_s + moved_bytes / MIN_BYTES_PER_S
 
     def drain(self) -> None:
-        if self._transport is not None and not (self._inside or self._has_begun or self._is_leaving):
+        if self._transport is not None and not (self._inside or self._has_begun or self._is_going_away):
             self._last_answer_sent()
 
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 
-    def answered(self, exchange: Exchange) -> None:
+    def response_ready(self, exchange: Exchange) -> None:
         """An exchange has its answer: send what is next in order."""
         inside, transport = self._inside, self._transport
         if transport is None or (inside and inside[0] is not exchange):
             return
-        if self._is_leaving or transport.is_closing():
+        if self._is_going_away or transport.is_closing():
             return
         while inside and inside[0].answer is not None:
             done = inside.popleft()
-            if done.reserved:
-                self.connections.free(done.reserved)
+            if done.reserved_bytes:
+                self.connections.free(done.reserved_bytes)
             answer = done.answer
             assert answer is not None  # noqa: S101 - checked above
             if len(answer) == 1:
                 transport.write(answer[0])
             else:
                 transport.writelines(answer)
-            if not done.keeps_alive:
+            if not done.keep_alive:
                 self._last_answer_sent()
                 return
         if not inside and not self._has_begun:
@@ -293,13 +292,13 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._take(exchange)
 
     def _take(self, exchange: Exchange) -> None:
-        if self._is_reading_paused and len(self._held) >= HELD:
-            self.connections.free(exchange.reserved)
+        if self._is_reading_paused and len(self._held) >= MAX_QUEUED:
+            self.connections.free(exchange.reserved_bytes)
             raise Refusal(503, "too many requests at once on one connection")
-        self._is_deaf = not exchange.keeps_alive
+        self._is_deaf = not exchange.keep_alive
         if not self._is_reading_paused:
             self._inside.append(exchange)
-            if len(self._inside) >= PIPELINED:
+            if len(self._inside) >= MAX_UNANSWERED:
                 self._throttle()
             self._handler.handle(exchange)
         else:
@@ -316,13 +315,13 @@ class HttpConnection(asyncio.BufferedProtocol):
             if exchange.answer is None:
                 self._handler.handle(exchange)
             else:
-                self.answered(exchange)
+                self.response_ready(exchange)
         self._is_handing_on = False
         self._throttle()
 
     @property
     def _is_full(self) -> bool:
-        return self._is_writing_paused or len(self._inside) >= PIPELINED
+        return self._is_writing_paused or len(self._inside) >= MAX_UNANSWERED
 
     def _throttle(self) -> None:
         """Read on only where the client takes its answers, and does not ask for too many at once."""
@@ -371,7 +370,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.connections.free(self._reserved)
         self._expect_message()
         self._is_deaf = True
-        exchange = Exchange(self, b"", b"", {}, b"", keeps_alive=False)
+        exchange = Exchange(self, b"", b"", {}, b"", keep_alive=False)
         (self._held or self._inside).append(exchange)
         retry = b"retry-after: 1\r\n" if refusal.status == _UNAVAILABLE else refusal.headers
         exchange.respond(refusal.status, JSON, msgspec.json.encode({"error": refusal.text}), headers=retry)
@@ -390,5 +389,5 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._is_reading_paused = False
 
     def _leave(self) -> None:
-        self._is_deaf = self._is_leaving = True
+        self._is_deaf = self._is_going_away = True
         self._since_s, self._max_to_write = self.connections.now_s, 0

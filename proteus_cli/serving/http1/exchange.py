@@ -12,7 +12,7 @@ from proteus_cli.serving.transport.connections import Connections
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 NOT_MODIFIED = 304
-JOINED_BYTES = 16 * 1024  # answers up to here are sent as one piece
+MAX_JOINED_BYTES = 16 * 1024  # answers up to here are sent as one piece
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _STARTS = {
     (200, content_type): b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: " % content_type
@@ -26,11 +26,11 @@ class Client(Protocol):
     connections: Connections
 
     @property
-    def is_at_its_end(self) -> bool:
+    def closes_after_response(self) -> bool:
         """Nothing will follow this answer."""
         ...
 
-    def answered(self, exchange: "Exchange") -> None: ...
+    def response_ready(self, exchange: "Exchange") -> None: ...
 
 
 class Exchange(msgspec.Struct, eq=False):
@@ -41,16 +41,16 @@ class Exchange(msgspec.Struct, eq=False):
     target: bytes
     headers: dict[bytes, bytes]
     body: bytes | bytearray
-    keeps_alive: bool
-    reserved: int = 0
+    keep_alive: bool
+    reserved_bytes: int = 0
     answer: tuple[Buffer, ...] | None = None
     pending: Any = None
 
-    def takes(self, body_bytes: int) -> bool:
+    def reserve(self, body_bytes: int) -> bool:
         """Whether its body may be so large, now that it is unpacked."""
         if not self.connection.connections.reserve(body_bytes):
             return False
-        self.reserved += body_bytes
+        self.reserved_bytes += body_bytes
         return True
 
     def respond(
@@ -61,17 +61,17 @@ class Exchange(msgspec.Struct, eq=False):
         if blobs:
             size += sum(map(len, blobs))
         start = _STARTS.get((status, content_type)) or _start(status, content_type)
-        if not self.keeps_alive or self.connection.is_at_its_end:
-            self.keeps_alive = False
+        if not self.keep_alive or self.connection.closes_after_response:
+            self.keep_alive = False
             headers += b"connection: close\r\n"
         if self.method == b"HEAD" or status == NOT_MODIFIED:  # which tell how long the body would have been
             self.answer = (b"%b%d\r\n%b\r\n" % (start, size, headers),)
-        elif size <= JOINED_BYTES:
+        elif size <= MAX_JOINED_BYTES:
             self.answer = (b"%b%d\r\n%b\r\n%b" % (start, size, headers, b"".join((body, *blobs)) if blobs else body),)
         else:
             self.answer = (b"%b%d\r\n%b\r\n" % (start, size, headers), body, *blobs)
         self.pending = None
-        self.connection.answered(self)
+        self.connection.response_ready(self)
 
 
 def _start(status: int, content_type: bytes) -> bytes:

@@ -2,20 +2,19 @@
 
 from dataclasses import dataclass
 
-CHUNK_BYTES = 64 * 1024
-UNCOUNTED_BYTES = 4 * 1024  # of a body; one that is larger is counted, as memory has an end
-SLOWEST_BYTES_PER_S = 64 * 1024
+READ_BYTES = 64 * 1024
+MAX_UNCOUNTED_BYTES = 4 * 1024  # of a body; one that is larger is counted, as memory has an end
 MAX_HEADERS = 128
-PIPELINED = 32  # requests of one connection that may be inside; reading pauses then …
-HELD = 256  # … and of what was read by then, so many may wait
+MAX_UNANSWERED = 32  # requests of one connection that may be inside; reading pauses then …
+MAX_QUEUED = 256  # … and of what was read by then, so many may wait
 
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
     """Bytes of a body, and of what is around it; seconds for a request to come in, and between two.
 
-    What comes with one read, of up to `CHUNK_BYTES`, isn't counted among headers. Large bodies and answers may take
-    longer, at `SLOWEST_BYTES_PER_S`. After an error, what the client still sends is read and dropped for ``linger_s``.
+    What comes with one read, of up to `READ_BYTES`, isn't counted among headers. Large bodies and answers may take
+    longer, at `MIN_BYTES_PER_S`. After an error, what the client still sends is read and dropped for ``linger_s``.
     """
 
     body_bytes: int

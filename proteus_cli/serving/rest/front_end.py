@@ -26,7 +26,7 @@ from proteus_cli.errors import (
     Unfitting,
     UnknownModel,
 )
-from proteus_cli.serving.http1.compression import packed
+from proteus_cli.serving.http1.compression import compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.admission import Admission
@@ -171,7 +171,7 @@ class HttpFrontEnd:
         headers, body = exchange.headers, exchange.body
         if b"content-encoding" in headers:
             body = unpacked(body, headers[b"content-encoding"], min(self._max_body_bytes, codec.max_bytes))
-            if not exchange.takes(len(body)):
+            if not exchange.reserve(len(body)):
                 raise NotReady("too many large requests at once")
         length = headers.get(JSON_LENGTH)
         return codec.decode(body, None if length is None else _whole_number(length))
@@ -191,7 +191,7 @@ class HttpFrontEnd:
             content_type = OCTETS
             headers += b"%b: %d\r\n" % (JSON_LENGTH, len(body))
         if b"accept-encoding" in exchange.headers:
-            body, tensors, more = packed(exchange.headers, body, tensors)
+            body, tensors, more = compressed(exchange.headers, body, tensors)
             headers += more
         exchange.respond(_OK, content_type, body, tensors, headers)
 

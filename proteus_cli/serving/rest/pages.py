@@ -10,7 +10,7 @@ import msgspec
 from proteus_cli.control.controller import Controller
 from proteus_cli.errors import BadRequest, MethodNotAllowed, NotFound
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
-from proteus_cli.serving.http1.compression import packed
+from proteus_cli.serving.http1.compression import compressed
 from proteus_cli.serving.http1.exchange import JSON, NOT_MODIFIED, Exchange
 from proteus_cli.serving.oip.documents import ModelReady, ServerLive, ServerReady
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
@@ -205,7 +205,7 @@ def _respond(exchange: Exchange, path: str, page: Page) -> None:
     body, headers = page.body, page.headers
     # Triton's asyncio client asks for compression, but reads the pages that it knows as they come.
     if not headers and (path.startswith(OWN) or not path.startswith("/v2/")):
-        body, _, headers = packed(exchange.headers, body, [])
+        body, _, headers = compressed(exchange.headers, body, [])
     exchange.respond(page.status, page.content_type, body, headers=headers)
 
 

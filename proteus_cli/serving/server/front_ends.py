@@ -46,9 +46,9 @@ _ALPN = {"http": HTTP_1, "grpc": HTTP_2}
 async def open_connections(options: ServerOptions) -> AsyncIterator[Connections]:
     """The connections of all ports, and their limits. Leaving the context closes them."""
     connections = Connections(
-        most=max_connections(options.max_connections), max_body_bytes=BODIES * options.max_body_bytes
+        max_connections=max_connections(options.max_connections), max_body_bytes=BODIES * options.max_body_bytes
     )
-    async with running(connections.watch()):
+    async with running(connections.watch_timeouts()):
         try:
             yield connections
         finally:

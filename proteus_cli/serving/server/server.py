@@ -33,7 +33,7 @@ from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.server.front_ends import accepting_on, make_protocols, open_connections
 from proteus_cli.serving.server.signals import reloading_on_hangup, stopping_on_signals
 from proteus_cli.serving.telemetry.snapshot import Snapshot
-from proteus_cli.serving.transport.listening import is_local, listen, url_of
+from proteus_cli.serving.transport.listening import is_loopback, listen, url_of
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Tracing
@@ -140,9 +140,9 @@ def _tune_garbage_collection() -> None:
 def _announce(
     listeners: Mapping[str, socket.socket], options: ServerOptions, plane: DataPlane, announce: Callable[[str], None]
 ) -> None:
-    if options.tokens is None and not all(map(is_local, listeners.values())):
+    if options.tokens is None and not all(map(is_loopback, listeners.values())):
         log.warning("whoever reaches this machine may ask; `--auth-tokens` keeps strangers out")
-    urls = [url_of(name, listener, is_safe=options.tls is not None) for name, listener in listeners.items()]
+    urls = [url_of(name, listener, uses_tls=options.tls is not None) for name, listener in listeners.items()]
     log.info("ready at %s", " ".join(urls), extra=fields(urls=urls, hosts=hosts(plane.controller.plan)))
     announce(" ".join([*urls, "emulated"] if plane.is_emulated else urls))
 

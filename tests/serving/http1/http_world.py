@@ -187,7 +187,7 @@ async def world(
 ) -> AsyncIterator[World]:
     """A server; its connections are looked at every 20 ms."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    connections = Connections(most=most, max_body_bytes=max_body_bytes)
+    connections = Connections(max_connections=most, max_body_bytes=max_body_bytes)
     known_heads = KnownHeads()
     server_tls, client_tls = contexts or (None, None)
     here = World(parrot or Parrot(), connections, listener.getsockname()[1], client_tls)
@@ -196,7 +196,7 @@ async def world(
         here.made.append(Counting(here.parrot, limits, connections, known_heads))
         return here.made[-1]
 
-    watch = asyncio.create_task(connections.watch(0.02))
+    watch = asyncio.create_task(connections.watch_timeouts(0.02))
     async with accepting(listener, factory, server_tls):
         try:
             yield here
