@@ -59,7 +59,8 @@ def serve(
     The first signal drains: the server finishes the requests that it has and takes no more. A second one ends it at
     once.
     """
-    from proteus_cli.cli.workflows.deployment import Emulation, deployment_of
+    from proteus_cli.cli.workflows.deployment import deployment_of
+    from proteus_cli.cli.workflows.resources import Emulation
     from proteus_cli.serving.logs import set_up
     from proteus_cli.serving.server.deployment import ServerOptions
     from proteus_cli.serving.server.server import serve as run_server

@@ -26,10 +26,14 @@ POLICY = "proteus"
 Workspace = Annotated[
     Path,
     Option(
-        "--workspace", "-w", envvar=environment("workspace"), is_eager=True, callback=load_defaults,
+        "--workspace",
+        "-w",
+        envvar=environment("workspace"),
+        is_eager=True,
+        callback=load_defaults,
         help="The directory that holds engines/, profiles/ and plans/.",
     ),
-]  # fmt: skip
+]
 Json = Annotated[bool, Option("--json", help="Print one JSON document on stdout.")]
 Headroom = Annotated[
     float, Option(min=1.0, envvar=environment("headroom"), help="Plan for this multiple of the demand.")
@@ -37,7 +41,9 @@ Headroom = Annotated[
 Fleet = Annotated[
     str | None,
     Option(
-        envvar=environment("fleet"), metavar="TYPE:COUNT,…", show_default="the profiled devices",
+        envvar=environment("fleet"),
+        metavar="TYPE:COUNT,…",
+        show_default="the profiled devices",
         help="Plan for these devices instead, such as `cpu:20,v100:10`. TYPE is that of a profiled device, or its id.",
     ),
-]  # fmt: skip
+]

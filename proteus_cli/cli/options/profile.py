@@ -17,22 +17,21 @@ Device = Annotated[
 Budget = Annotated[
     float | None,
     Option(
-        **DURATION, envvar=environment("budget"), show_default="until stable",
+        **DURATION,
+        envvar=environment("budget"),
+        show_default="until stable",
         help="The time to measure the latencies of each device in, such as `60s`.",
     ),
-]  # fmt: skip
+]
 MaxBatch = Annotated[int, Option(min=1, help="The largest batch size to measure.")]
 MaxSlots = Annotated[
-    int,
-    Option(min=1, max=4, help="The most batches to run on a GPU at once. Fewer take less of its memory."),
+    int, Option(min=1, max=4, help="The most batches to run on a GPU at once. Fewer take less of its memory.")
 ]
 DryRun = Annotated[bool, Option("--dry-run", help="Only list what would be measured, with an estimate of the time.")]
 FromCsv = Annotated[
     Path | None,
-    Option(
-        metavar="CSV", help="Import profiles by device type instead of measuring; needs no models. `-` is stdin."
-    ),
-]  # fmt: skip
+    Option(metavar="CSV", help="Import profiles by device type instead of measuring; needs no models. `-` is stdin."),
+]
 Slo = Annotated[
     str | None,
     Option(

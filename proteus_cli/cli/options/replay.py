@@ -35,16 +35,16 @@ Policy = Annotated[
     ),
 ]
 Batching = Annotated[
-    str | None,
-    Option(help="The batching rule: proteus, aimd, nexus, greedy or static-N. Only in simulation."),
+    str | None, Option(help="The batching rule: proteus, aimd, nexus, greedy or static-N. Only in simulation.")
 ]
 LoadTime = Annotated[
     float | None,
     Option(
-        **DURATION, show_default="as profiled, while the device serves",
+        **DURATION,
+        show_default="as profiled, while the device serves",
         help="How long a device serves nothing when it loads a variant. Only in simulation.",
     ),
-]  # fmt: skip
+]
 Jitter = Annotated[
     str | None,
     Option(
@@ -59,9 +59,7 @@ Fail = Annotated[
         help="Lose a device for some time, such as `v100-3@60s..120s`. Repeatable. Only in simulation.",
     ),
 ]
-ScaleTo = Annotated[
-    float | None, Option(**RATE, help="Scale the trace, so that its busiest 10 s have this rate.")
-]  # fmt: skip
+ScaleTo = Annotated[float | None, Option(**RATE, help="Scale the trace, so that its busiest 10 s have this rate.")]
 Seed = Annotated[
     int, Option(min=0, help="The seed for scaling, for jitter, and for traces that only count queries per second.")
 ]

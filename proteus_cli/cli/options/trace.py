@@ -65,11 +65,13 @@ Sources = Annotated[list[Path], Argument(help="The traces to convert, gzipped or
 Format = Annotated[
     str | None,
     Option(
-        "--format", metavar="NAME", show_default="told by the first line",
+        "--format",
+        metavar="NAME",
+        show_default="told by the first line",
         help="The format of the sources: arrivals, counts, counts-by-line, proteus-artifact, azure-functions-2019, "
         "azure-functions-2021, azure-llm, burstgpt or mooncake.",
     ),
-]  # fmt: skip
+]
 MapColumn = Annotated[
     list[str] | None,
     Option(
@@ -82,12 +84,13 @@ MapColumn = Annotated[
 FamilyFrom = Annotated[
     str | None,
     Option(
-        metavar="HOW", show_default="as the format defines it",
+        metavar="HOW",
+        show_default="as the format defines it",
         help="Where the family of a query comes from. column=COLUMN: the value in a column. hash=COLUMN[+COLUMN…]: "
         "each value belongs to one of --families. weights: drawn from --families. name=FAMILY: this one. "
         "file: the name of the source.",
     ),
-]  # fmt: skip
+]
 Window = Annotated[
     str | None,
     Option(metavar="START..STOP", help="Take only this part of the sources: `10m..20m`, `10m..` or `..20m`."),
