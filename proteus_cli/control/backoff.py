@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from proteus_cli.control.replanning import ReplanRequest
+from proteus_cli.control.replan_rules import ReplanRequest
 
 FIRST_S = 1.0
 LONGEST_S = 30.0

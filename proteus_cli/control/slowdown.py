@@ -51,16 +51,17 @@ class SlowdownEstimator:
 
 
 class SlidingMaximum:
-    """The largest of the paces that are told now and then, of the last `SLOW_S`."""
+    """The largest of the values added in the last `SLOW_S`; 0 where there is none."""
 
     def __init__(self) -> None:
-        self._told: deque[tuple[float, float]] = deque()  # (time, pace), falling: what is behind a larger one is over
+        self._values: deque[tuple[float, float]] = deque()  # (time, value), values falling
 
-    def with_(self, slowdown: float, now_s: float) -> float:
-        """The largest, with this one."""
-        while self._told and self._told[-1][1] <= slowdown:
-            self._told.pop()
-        self._told.append((now_s, slowdown))
-        while self._told[0][0] < now_s - SLOW_S:
-            self._told.popleft()
-        return self._told[0][1]
+    def add(self, value: float, now_s: float) -> None:
+        while self._values and self._values[-1][1] <= value:
+            self._values.pop()
+        while self._values and self._values[0][0] < now_s - SLOW_S:
+            self._values.popleft()
+        self._values.append((now_s, value))
+
+    def value(self, now_s: float) -> float:
+        return next((value for at_s, value in self._values if at_s >= now_s - SLOW_S), 0.0)

@@ -32,7 +32,7 @@ _SVG: dict[str, Any] = {"format": "svg", "transparent": True, "metadata": {"Date
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A kind of plot: how it is called, what it shows, how it is drawn, and whether that is a line for each run."""
+    """A plot: its name, what it shows, how it is drawn, and whether with a line for each run."""
 
     name: str
     title: str

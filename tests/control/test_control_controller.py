@@ -1,38 +1,19 @@
-from collections.abc import Sequence
-
 import pytest
-from builders import hosted, make_placement, make_plan, make_request, near
+from builders import controller_hosting, hosted, launched, make_request, near, plan_hosting
 
 from proteus_cli.control.batcher import ProactiveBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused
 from proteus_cli.control.decision import IDLE, Delegate, Drop, Hosted, Launch, WaitUntil
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replanning import ReplanRequest, ReplanRule
-from proteus_cli.domain.plan import Plan
+from proteus_cli.control.replan_rules import ReplanRequest, ReplanRule
 
 EXACT = Policy("test", "all", ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), None)
 FAST = hosted("cpu0", "a", "a-s", latency_s={1: 0.010, 4: 0.016}, max_batch=4, capacity_qps=250.0)
 SLOW = hosted("cpu1", "a", "a-l", latency_s={1: 0.040, 2: 0.050}, max_batch=2, capacity_qps=40.0)
 
 
-def plan_of(hosts: Sequence[Hosted]) -> Plan:
-    return make_plan(
-        *(make_placement(h.device, h.family, h.variant, rate_qps=h.weight, capacity_qps=h.capacity_qps) for h in hosts),
-        demand_qps={"a": 100.0, "b": 100.0},
-        devices=("cpu0", "cpu1"),
-    )
-
-
 def controller_of(*hosts: Hosted, slots: int = 1, policy: Policy = EXACT) -> Controller:
-    controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": slots, "cpu1": slots}, policy)
-    assert controller.adopt(plan_of(hosts), hosts, 0.0) == ()
-    return controller
-
-
-def launched(controller: Controller, device: str, now_s: float) -> Launch:
-    decision = controller.decide(device, now_s)
-    assert isinstance(decision, Launch)
-    return decision
+    return controller_hosting(*hosts, policy=policy, slots={"cpu0": slots, "cpu1": slots}, demand_qps=100.0)
 
 
 def test_a_request_waits_is_launched_and_ends_with_the_lane_free_again() -> None:
@@ -203,7 +184,7 @@ def test_a_new_plan_shares_anew_what_waits() -> None:
     controller = controller_of(FAST)
     for number in range(4):
         controller.offer(make_request(number, slo_s=0.5), 0.0)
-    assert controller.adopt(plan_of([SLOW]), [SLOW], 0.0) == ()
+    assert controller.adopt(plan_hosting(SLOW), [SLOW], 0.0).dropped == ()
     assert controller.decide("cpu0", 0.0) == IDLE
     assert launched(controller, "cpu1", 0.0).rows == 2
     assert controller.waiting == 2
@@ -216,7 +197,7 @@ def test_a_new_plan_returns_what_nobody_hosts_any_more() -> None:
     for request in [*waiting, make_request(9, family="b")]:
         controller.offer(request, 0.0)
     other = hosted("cpu0", "b", "b-s", latency_s={1: 0.01})
-    assert set(controller.adopt(plan_of([other]), [other], 0.0)) == set(waiting)
+    assert set(controller.adopt(plan_hosting(other), [other], 0.0).dropped) == set(waiting)
     assert (controller.waiting_of("a"), controller.waiting_of("b")) == (0, 1)
     assert isinstance(controller.offer(make_request(5), 0.0), Refused)
 
@@ -227,7 +208,7 @@ def test_a_batch_that_runs_through_a_change_of_plan_frees_its_slot_when_it_ends(
         controller.offer(make_request(number, slo_s=0.5), 0.0)
     launch = launched(controller, "cpu0", 0.0)
     again = hosted("cpu0", "a", "a-m", latency_s={1: 0.02}, max_batch=1, capacity_qps=50.0)
-    controller.adopt(plan_of([again]), [again], 0.0)
+    controller.adopt(plan_hosting(again), [again], 0.0)
     assert controller.decide("cpu0", 0.0) == IDLE
     controller.finished(launch, None)
     assert launched(controller, "cpu0", 0.016).hosted is again
@@ -257,7 +238,7 @@ def test_a_policy_without_a_rule_never_asks_for_another_plan() -> None:
     controller = controller_of(FAST)
     for number in range(1000):
         controller.offer(make_request(number, at_s=number / 1000), number / 1000)
-    assert controller.replan(1.01) is None
+    assert controller.replanning.decide(1.01) is None
 
 
 def test_what_is_refused_or_given_up_is_counted_as_turned_away() -> None:
@@ -279,7 +260,7 @@ def test_a_policy_with_a_rule_asks_for_a_plan_of_what_it_saw() -> None:
     controller = controller_of(FAST, policy=Policy("test", "all", ProactiveBatcher(), ReplanRule(margin_sigmas=0.0)))
     for number in range(1000):
         controller.offer(make_request(number, at_s=number / 1000), number / 1000)
-    wanted = controller.replan(1.01)
+    wanted = controller.replanning.decide(1.01)
     assert isinstance(wanted, ReplanRequest)
     assert wanted.demand_qps["a"] == pytest.approx(968.0, rel=0.01)
     assert wanted.demand_qps["b"] == 1.0

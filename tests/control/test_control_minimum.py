@@ -1,11 +1,11 @@
 """Requests that only variants of some accuracy may answer."""
 
 import pytest
-from builders import hosted, make_placement, make_plan
+from builders import controller_hosting, hosted, ids, launched, plan_hosting
 
 from proteus_cli.control.batcher import GreedyBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
-from proteus_cli.control.decision import IDLE, Decision, Delegate, Hosted, Launch
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, Hosted, WakeOthers
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
 
@@ -23,24 +23,17 @@ DEVICES = ("cpu0", "cpu1", "cpu2")
 
 
 def adopted(controller: Controller, *hosts: Hosted, at_s: float = 0.0) -> tuple[Request, ...]:
-    placements = (make_placement(each.device, each.family, each.variant) for each in hosts)
-    return controller.adopt(make_plan(*placements, demand_qps={"a": 1.0}, devices=DEVICES), hosts, at_s)
+    """What a change of plan drops."""
+    return controller.adopt(plan_hosting(*hosts, devices=DEVICES), hosts, at_s).dropped
 
 
 def controller_of(*hosts: Hosted, assignment: str = "late") -> Controller:
     policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None, assignment=assignment)  # type: ignore[arg-type]
-    controller = Controller({"a": 0.1}, dict.fromkeys(DEVICES, 1), policy)
-    assert adopted(controller, *hosts) == ()
-    return controller
+    return controller_hosting(*hosts, policy=policy, families=("a",), slots=dict.fromkeys(DEVICES, 1), demand_qps=1.0)
 
 
 def asking(number: int, minimum: float, *, slo_s: float = 0.1) -> Request:
     return Request(number, "a", 0.0, slo_s, min_accuracy=minimum)
-
-
-def ids(decision: Decision) -> list[int]:
-    assert isinstance(decision, Launch)
-    return [request.id for request in decision.requests]
 
 
 @pytest.mark.parametrize("assignment", ["late", "early"])
@@ -50,7 +43,7 @@ def test_only_who_is_accurate_enough_may_answer(assignment: str, minimum: float,
     assert controller.offer(asking(0, minimum), 0.0) == Admitted((device,))
     for other in {*DEVICES} - {device}:
         assert controller.decide(other, 0.0) == IDLE
-    assert ids(controller.decide(device, 0.0)) == [0]
+    assert ids(launched(controller, device, 0.0)) == [0]
 
 
 def test_of_those_who_are_turns_are_shared_as_planned() -> None:
@@ -83,12 +76,11 @@ def test_a_lane_takes_first_what_is_most_urgent_of_all_that_it_may() -> None:
     controller.offer(asking(0, 0.0, slo_s=0.2), 0.0)
     controller.offer(asking(1, 0.0, slo_s=0.2), 0.0)  # the turns are cpu0's and cpu2's
     controller.offer(asking(2, 0.9), 0.0)
-    launch = controller.decide("cpu2", 0.0)
+    launch = launched(controller, "cpu2", 0.0)
     assert ids(launch) == [2]
-    assert isinstance(launch, Launch)
-    assert controller.decide("cpu2", 0.0) == Delegate("cpu0")  # which may help with what is left
+    assert controller.decide("cpu2", 0.0) == WakeOthers(("cpu0",))  # which may help with what is left
     controller.finished(launch, None)
-    assert ids(controller.decide("cpu2", 0.0)) == [0]
+    assert ids(launched(controller, "cpu2", 0.0)) == [0]
 
 
 def test_the_door_counts_what_shares_the_lanes_that_may_answer() -> None:
@@ -110,10 +102,10 @@ def test_help_comes_only_from_lanes_that_are_accurate_enough() -> None:
     best = host("cpu2", 0.9)
     controller = controller_of(ROUGH, host("cpu1", 0.9, weight=0.0), best)
     controller.offer(asking(0, 0.9), 0.0)
-    assert ids(controller.decide("cpu2", 0.0)) == [0]
+    assert ids(launched(controller, "cpu2", 0.0)) == [0]
     assert controller.offer(asking(1, 0.9), 0.0) == Admitted(("cpu1",))
     assert controller.decide("cpu0", 0.0) == IDLE
-    assert ids(controller.decide("cpu1", 0.0)) == [1]
+    assert ids(launched(controller, "cpu1", 0.0)) == [1]
 
 
 def test_a_new_plan_shares_anew_what_waits_and_returns_what_asks_for_more() -> None:
@@ -123,8 +115,8 @@ def test_a_new_plan_shares_anew_what_waits_and_returns_what_asks_for_more() -> N
         controller.offer(request, 0.0)
     assert adopted(controller, ROUGH, GOOD) == (requests[2],)
     assert controller.waiting == 2
-    assert ids(controller.decide("cpu1", 0.0)) == [1]
-    assert ids(controller.decide("cpu0", 0.0)) == [0]
+    assert ids(launched(controller, "cpu1", 0.0)) == [1]
+    assert ids(launched(controller, "cpu0", 0.0)) == [0]
 
 
 def test_who_waited_with_all_others_waits_apart_once_less_accurate_variants_come() -> None:
@@ -132,22 +124,20 @@ def test_who_waited_with_all_others_waits_apart_once_less_accurate_variants_come
     controller.offer(request, 0.0)
     controller.offer(asking(1, 0.0), 0.0)
     assert adopted(controller, ROUGH, BEST) == ()
-    assert ids(controller.decide("cpu0", 0.0)) == [1]
-    assert ids(controller.decide("cpu2", 0.0)) == [0]
+    assert ids(launched(controller, "cpu0", 0.0)) == [1]
+    assert ids(launched(controller, "cpu2", 0.0)) == [0]
 
 
 def test_a_lost_device_s_requests_wait_for_who_is_accurate_enough_or_for_nobody() -> None:
     controller = controller_of(ROUGH, host("cpu1", 0.99), BEST)
     controller.offer(asking(0, 0.95), 0.0)
-    launch = controller.decide("cpu1", 0.0)
-    assert isinstance(launch, Launch)
-    assert controller.device_lost("cpu1", [launch]) == ()
+    launch = launched(controller, "cpu1", 0.0)
+    assert controller.device_lost("cpu1", [launch]).dropped == ()
     assert controller.decide("cpu0", 0.0) == IDLE
-    launch = controller.decide("cpu2", 0.0)
+    launch = launched(controller, "cpu2", 0.0)
     assert ids(launch) == [0]
     assert adopted(controller, ROUGH) == ()
-    assert isinstance(launch, Launch)
-    assert controller.device_lost("cpu2", [launch]) == launch.requests
+    assert controller.device_lost("cpu2", [launch]).dropped == launch.requests
 
 
 @pytest.mark.parametrize("minimum", [0.0, 0.95])
@@ -155,7 +145,7 @@ def test_whoever_waits_can_be_cancelled_also_after_a_change_of_plan(minimum: flo
     controller, request = controller_of(BEST), asking(0, minimum)
     controller.offer(request, 0.0)
     adopted(controller, ROUGH, BEST)
-    assert controller.cancel(request)
-    assert not controller.cancel(request)
+    assert controller.cancel(request).dropped == (request,)
+    assert controller.cancel(request) == NO_EFFECTS
     assert controller.waiting == 0
     assert [controller.decide(device, 0.0) for device in DEVICES] == [IDLE] * 3

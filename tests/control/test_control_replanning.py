@@ -6,7 +6,7 @@ import pytest
 from builders import make_placement, make_plan
 
 from proteus_cli.control.demand import DemandEstimator
-from proteus_cli.control.replanning import PeriodicRule, ReplanContext, ReplanRequest, ReplanRule, TimedRule
+from proteus_cli.control.replan_rules import PeriodicRule, ReplanContext, ReplanRequest, ReplanRule, TimedRule
 from proteus_cli.domain.plan import Plan
 
 RULE = ReplanRule(margin_sigmas=0.0)

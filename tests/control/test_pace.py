@@ -95,9 +95,9 @@ def test_caution_grows_with_how_unlike_batches_are() -> None:
     assert steady.upper == pytest.approx(steady.factor, abs=0.001)
 
 
-def test_the_slowest_pace_of_a_while_is_remembered_for_that_long() -> None:
-    max_slowdown = SlidingMaximum()
-    told = [
+def test_a_sliding_maximum_forgets_a_value_after_a_while() -> None:
+    recent = SlidingMaximum()
+    values = [
         (0.0, 1.0),
         (1.0, 3.0),
         (2.0, 1.5),
@@ -106,4 +106,15 @@ def test_the_slowest_pace_of_a_while_is_remembered_for_that_long() -> None:
         (1.5 + SLOW_S, 1.0),
         (4.0 + SLOW_S, 1.2),
     ]
-    assert [max_slowdown.with_(slowdown, now_s) for now_s, slowdown in told] == [1.0, 3.0, 3.0, 3.0, 3.0, 2.0, 1.2]
+    found = []
+    for now_s, value in values:
+        recent.add(value, now_s)
+        found.append(recent.value(now_s))
+    assert found == [1.0, 3.0, 3.0, 3.0, 3.0, 2.0, 1.2]
+
+
+def test_reading_a_sliding_maximum_changes_nothing() -> None:
+    recent = SlidingMaximum()
+    recent.add(3.0, 0.0)
+    recent.add(2.0, 1.0)
+    assert [recent.value(now_s) for now_s in (0.5 + SLOW_S, 2.0 + SLOW_S, 1.0)] == [2.0, 0.0, 3.0]

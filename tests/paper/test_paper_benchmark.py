@@ -27,7 +27,7 @@ TINY = Size(
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    """Where everything runs on the made-up cluster, also where the paper's is there."""
+    """Where everything runs on the synthetic cluster, also where the paper's is there."""
     return Lab(tmp_path_factory.mktemp("lab"), TINY, lambda _now: None, has_paper=False)
 
 

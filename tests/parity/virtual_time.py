@@ -12,7 +12,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Decision, Launch
 from proteus_cli.control.hosting import slots_of
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replanning import ReplanRequest
+from proteus_cli.control.replan_rules import ReplanRequest
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
@@ -38,12 +38,15 @@ class RecordingController(Controller):
     def __init__(self, slo_s: Mapping[str, float], slots: Mapping[str, int], policy: Policy) -> None:
         super().__init__(slo_s, slots, policy)
         self.launches: list[tuple[float, Launch]] = []
+        decide = self.decide
 
-    def decide(self, device: str, now_s: float) -> Decision:
-        decision = super().decide(device, now_s)
-        if isinstance(decision, Launch):
-            self.launches.append((now_s, decision))
-        return decision
+        def record(device: str, now_s: float) -> Decision:
+            decision = decide(device, now_s)
+            if isinstance(decision, Launch):
+                self.launches.append((now_s, decision))
+            return decision
+
+        self.decide = record
 
 
 class LiveRun:

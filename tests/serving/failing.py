@@ -12,7 +12,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.breaker import BreakerState
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.control.replanning import ReplanRequest
+from proteus_cli.control.replan_rules import ReplanRequest
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
@@ -62,7 +62,7 @@ class FailingExecutor(EmulatedExecutor):
         if key in self._world.spoilt:
             raise self._world.spoilt[key]
         if self.hangs:
-            return await self._loaded(self._loop.create_future())
+            return await self._until_loaded(self._loop.create_future())
         return await super().load(key, model, warm_up_rows)
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:

@@ -76,7 +76,7 @@ def _target(server: tuple[Process, int, int], kind: str, scores: float, director
     target = Target(process.tree, port, "tiny", TO_NULL[kind], path, samples, directory)
     stop_s = time.monotonic() + 20
     while scores == 1.0 and load.first_objection(target):  # until it listens
-        assert time.monotonic() < stop_s, process.said()
+        assert time.monotonic() < stop_s, process.log_end()
         time.sleep(0.05)
     return target
 
@@ -85,12 +85,12 @@ def _target(server: tuple[Process, int, int], kind: str, scores: float, director
 def test_poisson_arrivals_are_asked_at_their_rate_and_all_answered(
     null_server: tuple[Process, int, int], kind: str, tmp_path: Path
 ) -> None:
-    heard = load.play(_target(null_server, kind, 1.0, tmp_path), 400.0, 1.0, seed=1)
-    assert heard.answered.all()
-    assert 300 < len(heard.status) < 500
-    assert not heard.wrong
-    assert (heard.latency_s >= heard.lag_s).all()
-    assert (heard.lag_s >= 0).all()
+    replies = load.play(_target(null_server, kind, 1.0, tmp_path), 400.0, 1.0, seed=1)
+    assert replies.answered.all()
+    assert 300 < len(replies.status) < 500
+    assert not replies.wrong
+    assert (replies.latency_s >= replies.lag_s).all()
+    assert (replies.lag_s >= 0).all()
 
 
 def test_a_wrong_answer_is_noticed(null_server: tuple[Process, int, int], tmp_path: Path) -> None:
@@ -124,10 +124,10 @@ def test_cpu_of_children_that_ended_counts_and_nothing_is_left(tmp_path: Path) -
     log = tmp_path / "log"
     with running((sys.executable, "-c", BURNER), os.environ, log=log, directory=tmp_path) as process:
         stop_s = time.monotonic() + 20
-        while "child" not in process.said():
+        while "child" not in process.log_end():
             assert time.monotonic() < stop_s
             time.sleep(0.05)
-        child = int(process.said().split()[-1])
+        child = int(process.log_end().split()[-1])
         assert process.tree.cpu_s() >= 0.29
         assert {process.popen.pid, child} <= set(process.tree.members())
         assert process.tree.threads() >= 2

@@ -57,7 +57,7 @@ def precision(
 
 def _backend(place: "Workspace") -> "Backend":
     from proteus_cli.backends.discovery import discover, select
-    from proteus_cli.backends.opening import open_backend
+    from proteus_cli.backends.registry import open_backend
     from proteus_cli.settings import read_settings
 
     return open_backend(select(discover(read_settings(place.root).devices), "all")[0])

@@ -11,7 +11,7 @@ from proteus_cli.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proteus_cli.backends.tensorrt.inventory import Listed
+    from proteus_cli.backends.tensorrt.inventory import ListedEngine
 
 app = typer.Typer(help="Show, verify or remove engines that were built for GPUs.", no_args_is_help=True)
 
@@ -67,7 +67,7 @@ def prune(
     console.say(f"{'would remove' if dry_run else 'removed'} {len(removed)} engines, {format_size(freed_bytes)}")
 
 
-def _show(engines: "Sequence[Listed]", *, json: bool) -> None:
+def _show(engines: "Sequence[ListedEngine]", *, json: bool) -> None:
     from rich.table import Table
 
     from proteus_cli.units import format_size

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from proteus_cli.backends.base import Backend
+from proteus_cli.backends.build_context import BuildContext, OnBuildProgress
 from proteus_cli.backends.discovery import discover, select
-from proteus_cli.backends.engines import Engines, Progress
-from proteus_cli.backends.opening import open_backend
+from proteus_cli.backends.registry import open_backend
 from proteus_cli.cli import console
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
@@ -33,7 +33,7 @@ def work_on(workspace: Workspace, names: str, max_batch: int, max_slots: int, *,
     """What to measure on each of the named devices; with ``force`` also what is current. Raises `ProteusError`."""
     catalog = workspace.catalog()
     chosen = select(discover(read_settings(workspace.root).devices), names)
-    engines = Engines(workspace.built_dir, max_batch, console.say, _building)
+    engines = BuildContext(workspace.built_dir, max_batch, console.say, _building)
     for device, *alike in _grouped(chosen, by_type=names == ALL):
         backend = open_backend(device, engines)
         jobs = measurement_jobs(workspace, catalog, device, backend, max_batch, max_slots, force=force)
@@ -70,7 +70,7 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
 
 
 @contextmanager
-def _building(name: str) -> Iterator[Progress]:
+def _building(name: str) -> Iterator[OnBuildProgress]:
     """The progress of an engine's build. Ctrl-C cancels the build, which then leaves no file."""
 
     def follow(now: str, done_frac: float) -> bool:

@@ -8,10 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from proteus_cli.control.backoff import Backoff
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.replanning import ReplanRequest
-from proteus_cli.domain.outages import NONE_OUT
+from proteus_cli.control.replan_rules import ReplanRequest
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.record import Base, Observation, Origin
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
@@ -93,10 +91,6 @@ class ControlLoop:
         self._controller, self._fleet, self._clock = controller, fleet, clock
         self._journal = journal
         self._deploying = asyncio.Lock()
-        self._without = NONE_OUT  # what the plan in force was made without
-        self._requested: ReplanRequest | None = None
-        self.backoff = Backoff()
-        self.held_until_s = 0.0
         self.changes: deque[PlanChange] = deque(maxlen=MAX_CHANGES)
         self.failures: deque[FailedChange] = deque(maxlen=MAX_CHANGES)
         self.totals = ChangeTotals()
@@ -107,7 +101,7 @@ class ControlLoop:
         """Ask the controller every ``every_s``, until cancelled. Where a change fails, the plan in force stays."""
         while True:
             await asyncio.sleep(every_s)
-            wanted = self._wanted(self._clock())
+            wanted = self._controller.replanning.decide(self._clock())
             if wanted is None:
                 continue
             try:
@@ -134,18 +128,13 @@ class ControlLoop:
         start_s = self._clock()
         async with self._deploying:
             change = await self._deploy(plan, origin, reason, start_s=start_s, base=base)
-        self.held_until_s = self._clock() + HOLD_S
-        self._requested = None
+        self._controller.replanning.hold(self._clock() + HOLD_S)
         return change
 
     async def rerate(self, plan: Plan, reason: str) -> None:
         """Put the plan in force once more, with corrected capacities. Raises `EngineError`."""
         async with self._deploying:
             await self._deploy(plan, "drift", reason, start_s=self._clock())
-
-    def request(self, wanted: ReplanRequest) -> None:
-        """Have a change tried next that the controller does not ask for."""
-        self._requested = wanted
 
     def _observation(self) -> Observation:
         """What the controller decides on, now."""
@@ -161,15 +150,8 @@ class ControlLoop:
                 for family in controller.demand.families
             },
             pace={device: round(controller.slowdown_of(device), 4) for device in self._fleet.workers},
-            lost=tuple(sorted(self._without.devices)),
+            lost=tuple(sorted(controller.replanning.without.devices)),
         )
-
-    def _wanted(self, now_s: float) -> ReplanRequest | None:
-        """The change to make now, if any."""
-        wanted = self._controller.replan(now_s) or self._requested
-        if wanted is None or not self.backoff.allows(wanted, now_s):
-            return None
-        return None if now_s < self.held_until_s and wanted.without == self._without else wanted
 
     async def _change(self, wanted: ReplanRequest, solver: SolveFunction) -> None:
         start_s = self._clock()
@@ -179,10 +161,9 @@ class ControlLoop:
             if self._controller.plan is not before:
                 log.info("dropped a new plan, as another came into force while it was solved: %s", wanted.reason)
                 return
-            self._without = wanted.without
+            self._controller.replanning.planned(wanted)
             await self._deploy(plan, "demand", wanted.reason, start_s=start_s, solve_s=plan.solver.solve_s)
-        self.backoff.succeeded()
-        self._requested = None
+        self._controller.replanning.succeeded()
 
     async def _deploy(
         self,
@@ -220,14 +201,13 @@ class ControlLoop:
         return change
 
     def _failed(self, wanted: ReplanRequest, cause: str, message: str) -> None:
-        now_s = self._clock()
-        self.backoff.failed(wanted, now_s)
-        self._requested = wanted if wanted.without != self._without else None  # the controller asks only once for it
+        now_s, replanning = self._clock(), self._controller.replanning
+        replanning.failed(wanted, now_s)
         self.totals.failed[cause] += 1
         self.failures.append(FailedChange(time.time(), wanted.reason, cause, message))
         log.error(
             "kept the plan: %s", message,
-            extra=fields(reason=wanted.reason, cause=cause, pause_s=round(self.backoff.until_s - now_s, 3)),
+            extra=fields(reason=wanted.reason, cause=cause, pause_s=round(replanning.backoff.until_s - now_s, 3)),
         )  # fmt: skip
 
 

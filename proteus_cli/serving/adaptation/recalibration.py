@@ -95,9 +95,7 @@ class Recalibration:
         if self._solver is not None:
             self._solver.use(self._source.replanner(plan, self._profiles))
         await self._control_loop.rerate(plan, reason)
-        wanted = self._controller.replan_for(reason, self._clock())
-        if wanted is not None:
-            self._control_loop.request(wanted)
+        self._controller.replanning.ask(reason, self._clock())
 
     def _correct_device(self, device: str, corrections: Sequence[Correction]) -> None:
         profile = self._profiles.correct(device, corrections)

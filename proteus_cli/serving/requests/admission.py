@@ -82,10 +82,11 @@ class Admission:
         request = pending.request
         assert request is not None  # noqa: S101 - it has not ended
         self._results.cancelled(pending)
-        if self._controller.cancel(request):
+        effects = self._controller.cancel(request)
+        if effects.dropped:
             pending.inputs = ()
-            for host in self._controller.hosting(request.family):  # requests behind it may now be possible
-                self._ask_later(host.device)
+        for device in effects.ask:
+            self._ask_later(device)
 
     def count_refusal(self, error: RequestError) -> None:
         """A front end answers a request with an error, before the request was admitted or instead of that."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.drift import Drift
-from proteus_cli.control.rollout import MAX_UNAVAILABLE_FRAC
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.devices.executor import OpenDevice
@@ -48,7 +47,6 @@ def make_data_plane(
     drift: Drift | None = None,
     refuses_non_finite: bool = False,
     is_emulated: bool = False,
-    max_unavailable_frac: float = MAX_UNAVAILABLE_FRAC,
     timer_s: float = TIMER_S,
 ) -> DataPlane:
     """Open all devices, which host nothing yet. Raises `DeviceUnavailable`."""
@@ -66,7 +64,6 @@ def make_data_plane(
         signatures={family.name: family.signature for family in served},
         files=files,
         timer_s=timer_s,
-        max_unavailable_frac=max_unavailable_frac,
     )
     admission = Admission(
         families, controller, lifecycle, fleet.workers, results, counts, clock, refuses_non_finite=refuses_non_finite

@@ -60,8 +60,15 @@ async def open_data_plane(
     slots = slots_of(devices, deployment.profiles)
     if hardware.is_emulated:
         log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)
+    controller = Controller(
+        deployment.catalog.slo_s(),
+        slots,
+        deployment.policy,
+        dispatch_ahead_s=DISPATCH_AHEAD_S,
+        max_unavailable_frac=deployment.max_unavailable_frac,
+    )
     plane = make_data_plane(
-        Controller(deployment.catalog.slo_s(), slots, deployment.policy, dispatch_ahead_s=DISPATCH_AHEAD_S),
+        controller,
         _served_families(deployment, hardware),
         devices,
         lambda device, on_lost: hardware.open_device(devices[device], on_lost),
@@ -72,7 +79,6 @@ async def open_data_plane(
         drift=drift,
         refuses_non_finite=options.refuses_non_finite,
         is_emulated=hardware.is_emulated,
-        max_unavailable_frac=deployment.max_unavailable_frac,
     )
     try:
         async with running(Recovery(plane.fleet, plane.controller, profiles, plane.clock).run()):

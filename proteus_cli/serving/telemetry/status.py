@@ -205,7 +205,7 @@ def status(server: StatusSources) -> ServerStatus:
         failures=FailureStatus(
             total=dict(control_loop.totals.failed),
             last=list(control_loop.failures)[-LAST_FAILURES:],
-            pause_s=max(0.0, control_loop.backoff.until_s - plane.clock()),
+            pause_s=max(0.0, controller.replanning.backoff.until_s - plane.clock()),
         ),
         solver=server.solver,
         history=_journal(server.journal),
@@ -227,7 +227,7 @@ def _plan(server: StatusSources) -> PlanStatus:
         since_unix_s=control_loop.totals.unix_s,
         origin=control_loop.origin,
         reason=control_loop.reason,
-        held_s=max(0.0, control_loop.held_until_s - server.plane.clock()),
+        held_s=max(0.0, server.plane.controller.replanning.held_until_s - server.plane.clock()),
         objective=plan.objective,
         headroom=plan.headroom,
         effective_accuracy=plan.effective_accuracy,

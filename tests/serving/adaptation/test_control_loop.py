@@ -9,7 +9,7 @@ from builders import hosted, make_placement, make_plan, make_request
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.control.replanning import ReplanRequest
+from proteus_cli.control.replan_rules import ReplanRequest
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import EngineError, NoFeasiblePlan
@@ -117,7 +117,7 @@ def test_a_burst_during_the_pause_after_a_failure_is_answered() -> None:
         await world.turns()
         assert len(world.asked) == 2
         assert world.controller.plan is FAST
-        assert world.control_loop.backoff.failures == 0
+        assert world.controller.replanning.backoff.failures == 0
 
     world = World(NoFeasiblePlan("none"), FAST)
     run(world, story)
@@ -214,6 +214,6 @@ def test_a_plan_by_hand_that_cannot_be_loaded_is_told_to_who_wants_it() -> None:
         with pytest.raises(EngineError):
             await world.control_loop.apply(FAST, "request", "by hand")
         assert world.controller.plan is SLOW
-        assert world.control_loop.held_until_s == 0.0
+        assert world.controller.replanning.held_until_s == 0.0
 
     run(World(), story)

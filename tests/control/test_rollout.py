@@ -1,11 +1,22 @@
 """From what devices host to what a plan wants: who may leave its family, who waits, and who goes where all wait."""
 
+from collections.abc import Mapping
+
 from builders import hosted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.decision import Hosted
-from proteus_cli.control.rollout import DeviceRollout, keys, next_to_load
+from proteus_cli.control import rollout
+from proteus_cli.control.decision import Hosted, Load
+from proteus_cli.control.rollout import DeviceRollout, keys
+
+LOADING = Load("any", ())
+
+
+def next_to_load(
+    devices: Mapping[str, DeviceRollout], demand_qps: Mapping[str, float], max_unavailable_frac: float = 1.0
+) -> list[str]:
+    return rollout.next_to_load(devices, demand_qps, max_unavailable_frac)
 
 
 def host(family: str, capacity_qps: float = 100.0, variant: str = "s") -> Hosted:
@@ -13,7 +24,9 @@ def host(family: str, capacity_qps: float = 100.0, variant: str = "s") -> Hosted
 
 
 def on_the_way(now: Hosted | None, wanted: Hosted | None, *, is_loading: bool = False) -> DeviceRollout:
-    return DeviceRollout(() if now is None else (now,), () if wanted is None else (wanted,), is_loading)
+    return DeviceRollout(
+        () if now is None else (now,), () if wanted is None else (wanted,), LOADING if is_loading else None
+    )
 
 
 def stays(what: Hosted) -> DeviceRollout:
@@ -61,9 +74,9 @@ def test_no_more_of_a_family_is_away_at_once_than_it_may_be() -> None:
     assert next_to_load(rollouts, {"a": 0.0}, 0.5) == ["d0", "d1"]
     assert next_to_load(rollouts, {"a": 0.0}, 0.3) == ["d0"]
     assert next_to_load(rollouts, {"a": 0.0}, 0.0) == ["d0"]
-    rollouts["d0"].is_loading = True
+    rollouts["d0"].load = LOADING
     assert next_to_load(rollouts, {"a": 0.0}, 0.5) == ["d1"]
-    rollouts["d1"].is_loading = True
+    rollouts["d1"].load = LOADING
     assert next_to_load(rollouts, {"a": 0.0}, 0.5) == []
 
 
@@ -117,7 +130,7 @@ def test_nobody_is_let_go_for_that_while_another_still_loads() -> None:
 def test_another_variant_of_the_family_is_a_load_too() -> None:
     rollouts = {"d0": on_the_way(host("a"), host("a", variant="l")), "d1": stays(host("a"))}
     assert next_to_load(rollouts, {"a": 100.0}) == ["d0"]
-    assert next_to_load(rollouts | {"d2": DeviceRollout(is_loading=True)}, {"a": 101.0}) == []
+    assert next_to_load(rollouts | {"d2": DeviceRollout(load=LOADING)}, {"a": 101.0}) == []
 
 
 def test_the_more_is_missing_the_more_may_be_on_their_way() -> None:
@@ -127,7 +140,7 @@ def test_the_more_is_missing_the_more_may_be_on_their_way() -> None:
     rollouts = {f"d{n}": on_the_way(host("a"), host("a", 200.0, "l")) for n in range(4)}
     assert next_to_load(rollouts, {"a": 800.0}) == ["d0", "d1"]
     assert next_to_load(rollouts, {"a": 500.0}) == ["d0"]
-    rollouts["d0"].is_loading = True
+    rollouts["d0"].load = LOADING
     assert next_to_load(rollouts, {"a": 800.0}) == ["d1"]
     assert next_to_load(rollouts, {"a": 500.0}) == []
 
@@ -137,7 +150,7 @@ def test_a_device_of_several_variants_is_missed_by_the_worst_off_of_its_families
     rollouts = {
         "d0": DeviceRollout((host("a"), host("b")), (host("c"),)),
         "d1": stays(host("a")),
-        "d2": DeviceRollout(is_loading=True),
+        "d2": DeviceRollout(load=LOADING),
     }
     assert next_to_load(rollouts, {"a": 100.0, "b": 1.0, "c": 1.0}) == []
     assert next_to_load(rollouts, {"a": 100.0, "b": 0.0, "c": 1.0}) == ["d0"]
@@ -149,7 +162,7 @@ def test_queries_are_for_what_comes_while_it_loads_and_for_what_is_there_before(
     assert on_the_way(now, wanted, is_loading=True).hosted == (wanted,)
     assert stays(now).hosted == (now,)
     less = DeviceRollout((now, wanted), (wanted,))
-    assert (less.is_there, less.hosted) == (True, (wanted,))
+    assert (less.is_complete, less.hosted) == (True, (wanted,))
     assert keys(less.now) == {("a", "a-s"), ("b", "b-s")}
 
 
@@ -170,7 +183,7 @@ def test_step_by_step_all_get_there_and_no_family_that_had_enough_falls_below_un
         if not starting:
             break
         for device in starting:
-            rollouts[device].is_loading = True
+            rollouts[device].load = LOADING
         if len(starting) > 1:  # a single one may be what a deadlock lets go
             after = carried_qps(rollouts)
             for family, asked_qps in demand_qps.items():
@@ -179,12 +192,12 @@ def test_step_by_step_all_get_there_and_no_family_that_had_enough_falls_below_un
                 assert after[family] >= min_qps - 1e-9
         for device in starting:
             rollouts[device] = DeviceRollout(rollouts[device].next, rollouts[device].next)
-    assert all(rollout.is_there for rollout in rollouts.values())
+    assert all(each.is_complete for each in rollouts.values())
 
 
 def carried_qps(rollouts: dict[str, DeviceRollout]) -> dict[str, float]:
     there = dict.fromkeys("abc", 0.0)
-    for rollout in rollouts.values():
-        for each in rollout.hosted if not rollout.is_loading else ():
+    for device in rollouts.values():
+        for each in device.hosted if device.load is None else ():
             there[each.family] += each.capacity_qps
     return there
