@@ -96,7 +96,7 @@ class SendQueue:
         self._send_waiting_frames(stream)
 
     def _send_headers(self, stream_id: int, block: bytes, flags: int) -> None:
-        """Send a header block. If the peer changed the size of our compression table, say once that we keep it empty."""
+        """Send a header block. After the peer changed the size of our compression table, say that it is kept empty."""
         block, self._table_update = self._table_update + block, b""
         self.write(_headers(len(block), stream_id, flags) + block)
 
