@@ -42,7 +42,7 @@ def test_a_device_that_is_not_here_has_no_readings() -> None:
     assert readings_of(Device("v100", "v100", "gpu", "v100", 0)) is None
 
 
-def test_that_power_is_not_measured_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_says_once_that_power_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     said: list[str] = []
     backend = object.__new__(TensorRT)  # what makes one needs a GPU

@@ -66,7 +66,7 @@ def test_the_record_says_what_was_built_from_what(builder: Builder) -> None:
     assert record.build_s >= 0
 
 
-def test_what_is_current_is_taken_as_it_is(builder: Builder) -> None:
+def test_a_current_engine_is_not_built_again(builder: Builder) -> None:
     assert [builder.builds() for _ in range(3)] == [True, False, False]
     assert builder.plans == 1
     assert builder.said == ["building a/a-s for tesla-t4: there is none yet"]
@@ -88,7 +88,9 @@ def test_variants_have_engines_of_their_own(builder: Builder) -> None:
     ],
     ids=str,
 )
-def test_what_changed_is_said_and_the_engine_built_anew(builder: Builder, now: EngineKey, reason: str) -> None:
+def test_an_engine_is_built_again_with_a_line_that_says_what_changed(
+    builder: Builder, now: EngineKey, reason: str
+) -> None:
     builder.find_or_build()
     found = builder.find_or_build(now)
     assert found.plan.read_bytes() == b"plan 2"
@@ -133,7 +135,7 @@ def change_variant(built: Path) -> None:
         (change_variant, "what is there is a__a/s for tesla-t4"),
     ],
 )
-def test_what_is_not_whole_is_built_anew(builder: Builder, harm: Callable[[Path], None], reason: str) -> None:
+def test_a_damaged_engine_is_built_again(builder: Builder, harm: Callable[[Path], None], reason: str) -> None:
     builder.find_or_build()
     harm(builder.built)
     assert builder.builds()
@@ -151,7 +153,7 @@ def test_a_build_that_fails_leaves_nothing(builder: Builder) -> None:
 
 
 @pytest.mark.parametrize("error", [EngineError("no"), KeyboardInterrupt()], ids=["failed", "Ctrl-C"])
-def test_a_build_that_fails_leaves_what_was_there(builder: Builder, error: BaseException) -> None:
+def test_a_build_that_fails_leaves_the_old_engine(builder: Builder, error: BaseException) -> None:
     def fail(_progress: OnBuildProgress) -> bytes:
         raise error
 
@@ -162,7 +164,7 @@ def test_a_build_that_fails_leaves_what_was_there(builder: Builder, error: BaseE
     assert not builder.builds()
 
 
-def test_an_engine_that_cannot_be_written_leaves_what_was_there(builder: Builder) -> None:
+def test_an_engine_that_cannot_be_written_leaves_the_old_one(builder: Builder) -> None:
     found = builder.find_or_build()
     files = files_of(builder.built, "tesla-t4", "a", "a-s")
     files.plan.unlink()
@@ -181,7 +183,7 @@ def test_a_plan_without_its_new_record_is_stale(builder: Builder) -> None:
     assert why_stale(files, EngineRequest("tesla-t4", "a", "a-s", KEY)) == ("the plan is not the one that was built",)
 
 
-def test_who_waits_for_the_same_build_takes_its_engine(builder: Builder) -> None:
+def test_a_process_that_waited_for_the_same_build_takes_its_engine(builder: Builder) -> None:
     """Two that want one engine: the second finds it current when its turn has come."""
     may_end, second = threading.Event(), Builder(builder.built)
 
@@ -230,7 +232,7 @@ def test_a_device_type_that_would_leave_the_directory_is_refused(builder: Builde
     assert not builder.built.exists()
 
 
-def test_an_engine_can_be_asked_for_where_nothing_may_be_written_only_if_it_is_there(tmp_path: Path) -> None:
+def test_a_missing_engine_in_a_read_only_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "built").write_text("in the way")
     with pytest.raises(ArtefactError, match="Can't make the lock"):
         Builder(tmp_path / "built").find_or_build()

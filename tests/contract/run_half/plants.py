@@ -11,7 +11,7 @@ CUDA, SLOTS, ENGINE, GPU, THREADS, EXECUTOR = (
     "proteus_cli.backends.tensorrt.slots",
     "proteus_cli.backends.tensorrt.engine",
     "proteus_cli.serving.devices.gpu",
-    "proteus_cli.serving.devices.threads",
+    "proteus_cli.serving.devices.threaded",
     "proteus_cli.serving.devices.executor",
 )
 

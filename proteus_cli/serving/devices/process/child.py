@@ -23,6 +23,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
 from proteus_cli.serving.child_process import depend_on_parent
 from proteus_cli.serving.devices.builds import log_build
+from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, Executor, OnLost
 from proteus_cli.serving.devices.process import messages
@@ -30,7 +31,6 @@ from proteus_cli.serving.devices.process.channel import COMMANDS, Channel
 from proteus_cli.serving.devices.process.layout import BatchLayout
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
-from proteus_cli.serving.devices.thread import ThreadExecutor
 
 log = logging.getLogger("proteus.process")
 
@@ -209,7 +209,7 @@ def _open_device(spec: DeviceSpec, stack: ExitStack, on_lost: OnLost) -> tuple[E
     match spec:
         case CpuSpec(device=device):
             backend = open_backend(device)
-            return ThreadExecutor(device, backend, on_lost), backend.versions.name
+            return CpuExecutor(device, backend, on_lost), backend.versions.name
         case GpuSpec(device=device, slots=slots):
             from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
             from proteus_cli.serving.devices.gpu import GpuExecutor  # noqa: PLC0415 - an extra
