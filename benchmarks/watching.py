@@ -1,6 +1,6 @@
 """What it costs to be watched: memory and CPU time of the history, of its answers, and of frames in the terminal.
 
-A server of made-up families and devices whose counters move as if it served; nothing listens, and no model runs. Each
+A server of synthetic families and devices whose counters move as if it served; nothing listens, and no model runs. Each
 sample must tell just what was counted. Prints medians of CPU time; other load on the machine hardly changes them.
 """
 

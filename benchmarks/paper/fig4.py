@@ -38,12 +38,12 @@ system loses fewer queries here than published. The last table changes back, one
   busiest 10 s as the fleet carries, so that no device is idle; the last table shows what less costs.
 - *Shares.* The artifact's router sends queries to all devices of a family alike, whatever its MILP says. Here the
   plan's shares hold, but where a policy is defined otherwise.
-- *Waiting for batches.* The artifact's AIMD, Nexus and INFaaS wait for full batches while a lane is free. Here they are
-  work-conserving, as in the systems that they are named after.
-- *Sommelier* keeps the devices of a first plan that uses all of them, so that each family has room to spare; what it
-  can't do is move devices to the families that grow, and that costs accuracy.
+- *Waiting for batches.* The artifact's AIMD, Nexus and INFaaS wait for full batches while a worker is free. Here they
+  are work-conserving, as in the systems that they are named after.
+- *Sommelier* keeps the devices of a first plan that uses all of them, so that each family has spare capacity; it
+  can't move devices to the families that grow, and that costs accuracy.
 - *INFaaS* re-plans every 10 s in the artifact. It is a greedy rule that takes milliseconds, so here it follows the
-  demand by the rule of `proteus`, which looks five times a second.
+  demand by the rule of `proteus`, which is asked five times a second.
 - *Time to plan.* The paper's solver takes 4.2 s on average, ours milliseconds (50 ms are simulated). `proteus-paper`
   has the paper's period, burst trigger, assignment and batching, but this planner.
 - *Counting.* As published, late means past 1000 ms. Counted at the SLO, the artifact's own logs have about twice to

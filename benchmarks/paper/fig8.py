@@ -19,7 +19,7 @@ the SLO is loosened, with Proteus ahead. For `proteus` both hold. Where the SLO 
 lose is what no plan can serve: the planner admits only variants that take at most half the SLO, as in the paper,
 and for some families there is none. `proteus-paper` needn't lose less with a looser SLO: its plan has no headroom,
 and a looser SLO lets it choose more accurate variants and larger batches for the same demand, so that as little
-room is left as before.
+capacity is spare as before.
 """
 
 

@@ -13,7 +13,7 @@ given as a part of what lies between it and `least-accurate`, which serves every
 
 
 def measure(lab: Lab) -> Section:
-    """On the paper's trace, where it is there, and on the made-up ones."""
+    """On the paper's trace, where it is there, and on the synthetic ones."""
     traces = [*([lab.shared] if lab.has_paper else []), *lab.made_up]
     gaps, rows = [], []
     for trace in traces:

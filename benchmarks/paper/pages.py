@@ -19,7 +19,7 @@ Violations are always counted at the SLO: late, dropped, refused and failed quer
 
 The paper is Ahmad et al., *Proteus: A High-Throughput Inference-Serving System with Accuracy Scaling*, ASPLOS 2024.
 `docs/design.md` says what the policies do. The paper's profiles and trace aren't part of this repository: they are read
-from `../shared/data/proteus-asplos24` beside it, and without them made-up traces are run on a made-up cluster. Of
+from `../shared/data/proteus-asplos24` beside it, and without them synthetic traces are run on a synthetic cluster. Of
 figures 5 to 8 there are only plots, so that for these only shapes can be compared.
 """
 
