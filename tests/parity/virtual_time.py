@@ -61,7 +61,7 @@ class LiveRun:
 def run_live(
     trace: Trace, plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile], policy: Policy, replan: Replanner
 ) -> LiveRun:
-    """Feed a trace to data plane, fleet, lanes and control loop in virtual time."""
+    """Feed a trace to data plane, fleet, workers and control loop in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(_run(trace, plan, catalog, profiles, policy, replan))
 

@@ -17,7 +17,7 @@ from proteus_cli.control.decision import Hosted
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc.messages import ModelInferResponse
-from proteus_cli.serving.grpc.wire import parsed, split, varint, whole_number
+from proteus_cli.serving.grpc.protobuf_wire import integer_parameter, parse_request, split_request, varint
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
 from proteus_cli.serving.requests.families import Families
@@ -59,10 +59,10 @@ class GrpcCodec:
 
     def decode(self, message: Buffer, timeout_s: float | None) -> tuple[str, Query]:
         """The family and what is asked of it; ``timeout_s`` is the call's own. Raises `BadRequest`, `UnknownModel`."""
-        rest, request_id, raw = split(message)
+        rest, request_id, raw = split_request(message)
         head = self._known.get(rest)
         if head is None:
-            decoded = parsed(rest)
+            decoded = parse_request(rest)
             if not raw:
                 return self._typed(decoded, request_id, timeout_s)
             if any(tensor.HasField("contents") for tensor in decoded.inputs):
@@ -121,7 +121,7 @@ class GrpcCodec:
         head = batch.memo.get(key)
         if head is None:
             head = batch.memo[key] = self._answer_head(query, answered)
-        parts: list[Buffer] = [head, whole_number("queue_us", round(answered.queue_s * _US_PER_S))]
+        parts: list[Buffer] = [head, integer_parameter("queue_us", round(answered.queue_s * _US_PER_S))]
         if query.id is not None:
             encoded = query.id.encode()
             parts += (_ID, varint(len(encoded)), encoded)
@@ -144,8 +144,8 @@ class GrpcCodec:
             known = self._heads[key] = _described(batch.hosted, specs, shapes, is_emulated=batch.is_emulated)
         return (
             known
-            + whole_number("batch_size", batch.rows)
-            + whole_number("compute_us", round(batch.compute_s * _US_PER_S))
+            + integer_parameter("batch_size", batch.rows)
+            + integer_parameter("compute_us", round(batch.compute_s * _US_PER_S))
         )
 
 

@@ -17,8 +17,8 @@ from proteus_cli.serving.grpc.messages import message
 from proteus_cli.serving.grpc.reflection import ReflectionCall
 from proteus_cli.serving.grpc.status import STATUS, CallError, Status, plain_http
 from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
-from proteus_cli.serving.http2.headers import Fields
-from proteus_cli.serving.http2.sending import Http2Stream
+from proteus_cli.serving.http2.header_blocks import Fields
+from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.documents import Statistics
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.requests.admission import Admission

@@ -14,7 +14,6 @@ from proteus_cli.serving.http1.known_heads import KnownHeads
 from proteus_cli.serving.http1.limits import HttpLimits
 from proteus_cli.serving.http2.connection import ALPN as HTTP_2
 from proteus_cli.serving.http2.connection import Http2Connection
-from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.repository import ModelRepository
@@ -72,8 +71,8 @@ def make_protocols(
     )
     limits, known_heads = HttpLimits(body_bytes=body_bytes), KnownHeads()
     return {
-        "http": lambda: HttpConnection(http, limits, connections, known_heads),
-        "grpc": lambda: Http2Connection(grpc, Http2Limits(), connections),
+        "http": lambda: HttpConnection(http, connections, known_heads, limits),
+        "grpc": lambda: Http2Connection(grpc, connections),
     }
 
 

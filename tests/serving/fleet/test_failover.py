@@ -1,4 +1,4 @@
-"""Devices die, hang and break, engines turn out to be spoilt: nobody notices, or the fewest that can be."""
+"""Devices die, hang and break, engines turn out to be spoilt: no request fails by that, or as few as can be."""
 
 import asyncio
 
@@ -162,7 +162,7 @@ def test_a_device_that_can_not_be_opened_is_tried_ever_more_seldom() -> None:
     played(shut, BOTH)
 
 
-def test_an_engine_that_fails_on_everything_costs_nobody_an_answer() -> None:
+def test_an_engine_that_fails_on_every_batch_costs_no_answer() -> None:
     """Its device is opened afresh; what it could not answer, the other does."""
 
     async def breaks(world: World) -> None:
@@ -245,7 +245,7 @@ def test_a_device_lost_while_it_loads_is_no_reason_not_to_change_the_plan() -> N
     played(lose, BOTH, replans=False)
 
 
-# --- devices that have no room for two engines
+# --- devices without memory for two engines
 
 
 def test_a_device_that_hangs_while_it_has_nothing_to_do_holds_a_change_of_plan_up_for_a_moment_only() -> None:
@@ -269,7 +269,7 @@ def test_a_device_that_hangs_while_it_has_nothing_to_do_holds_a_change_of_plan_u
     played(hang, {"cpu0": "good"})
 
 
-def test_a_device_without_room_frees_what_it_has_first_and_not_both_at_once() -> None:
+def test_devices_without_memory_for_both_load_in_place_one_after_the_other() -> None:
     async def change(world: World) -> None:
         asking = asyncio.create_task(world.ask(60.0, 2.0))
         await asyncio.sleep(0.5)
@@ -289,7 +289,7 @@ def test_a_device_without_room_frees_what_it_has_first_and_not_both_at_once() ->
     played(change, BOTH, memory_bytes=1000, replans=False)
 
 
-def test_with_room_for_both_a_device_serves_while_it_loads() -> None:
+def test_with_memory_for_both_a_device_serves_while_it_loads() -> None:
     async def change(world: World) -> None:
         changing = asyncio.create_task(world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"})))
         while not changing.done():

@@ -21,7 +21,7 @@ from http_world import (
     until,
 )
 
-from proteus_cli.serving.http1.limits import MAX_UNANSWERED, READ_BYTES, HttpLimits
+from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits, HttpTimeouts
 
 # --- what is too large
 
@@ -174,20 +174,20 @@ def test_what_a_body_unpacks_to_is_counted_until_it_is_answered(*, leaves: bool)
 def test_no_more_is_taken_in_than_a_client_may_have_inside() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
-        await client.send(b"".join(post(b"/later/%d" % number, b"") for number in range(3 * MAX_UNANSWERED)))
+        await client.send(b"".join(post(b"/later/%d" % number, b"") for number in range(3 * LIMITS.unanswered)))
         await asyncio.sleep(0.05)
-        assert len(world.parrot.waiting) == MAX_UNANSWERED
+        assert len(world.parrot.waiting) == LIMITS.unanswered
         sending = asyncio.create_task(client.send(bytes(2**24)))  # more than the system takes for us
         await asyncio.sleep(0.05)
         assert not sending.done()
         sending.cancel()
-        for number in range(3 * MAX_UNANSWERED):
+        for number in range(3 * LIMITS.unanswered):
             await until(lambda: bool(world.parrot.waiting))
-            assert len(world.parrot.waiting) <= MAX_UNANSWERED
+            assert len(world.parrot.waiting) <= LIMITS.unanswered
             assert world.parrot.waiting[0].target == b"/later/%d" % number
             world.parrot.release()
-        content = await client.until_has(b"HTTP/1.1", 3 * MAX_UNANSWERED + 1)
-        assert [status for status, _ in answers(content)][: 3 * MAX_UNANSWERED] == [200] * 3 * MAX_UNANSWERED
+        content = await client.until_has(b"HTTP/1.1", 3 * LIMITS.unanswered + 1)
+        assert [status for status, _ in answers(content)][: 3 * LIMITS.unanswered] == [200] * 3 * LIMITS.unanswered
         client.close()
 
     run(conversation)
@@ -197,13 +197,13 @@ def test_a_client_that_asks_for_far_too_much_at_once_is_refused_behind_what_it_i
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(post(b"/later", b"") * 1000)
-        await until(lambda: len(world.parrot.waiting) == MAX_UNANSWERED)
+        await until(lambda: len(world.parrot.waiting) == LIMITS.unanswered)
         while world.parrot.waiting:
             world.parrot.release()
         statuses = [status for status, _ in answers(await client.rest())]
         assert set(statuses[:-1]) == {200}
         assert statuses[-1] == 503
-        assert MAX_UNANSWERED < len(statuses) < 1000
+        assert LIMITS.unanswered < len(statuses) < 1000
         client.close()
 
     run(conversation)
@@ -215,7 +215,7 @@ def test_bodies_that_were_read_but_not_taken_in_are_freed_when_their_client_goes
 
     async def conversation(world: World) -> None:
         client = await world.connect()
-        sent = post(b"/later", b"") * (MAX_UNANSWERED + waiting) + post(b"/later", bytes(5000))
+        sent = post(b"/later", b"") * (LIMITS.unanswered + waiting) + post(b"/later", bytes(5000))
         assert len(sent) < READ_BYTES
         await client.send(sent)
         await until(lambda: world.made[-1].read_bytes == len(sent))
@@ -239,7 +239,7 @@ def test_a_client_that_reads_no_answers_is_asked_no_more_and_then_closed() -> No
         await until(lambda: len(world.connections) == 0)
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10, request_s=0.2))
+    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(request_s=0.2))
 
 
 def test_a_last_answer_that_nobody_reads_is_given_up() -> None:
@@ -249,7 +249,7 @@ def test_a_last_answer_that_nobody_reads_is_given_up() -> None:
         await until(lambda: len(world.connections) == 0)
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10, request_s=0.2))
+    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(request_s=0.2))
 
 
 # --- too slow
@@ -276,7 +276,7 @@ def test_a_request_that_does_not_come_to_its_end_is_refused(sent: bytes, context
         assert world.connections.body_bytes == 0
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=2**20, request_s=0.2), contexts=contexts)
+    run(conversation, timeouts=HttpTimeouts(request_s=0.2), contexts=contexts)
 
 
 def test_a_request_that_drips_is_refused_as_well() -> None:
@@ -290,7 +290,7 @@ def test_a_request_that_drips_is_refused_as_well() -> None:
         assert [status for status, _ in answers(await listening)] == [408]
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=2**20, request_s=0.3))
+    run(conversation, timeouts=HttpTimeouts(request_s=0.3))
 
 
 def test_a_large_body_may_take_longer_as_long_as_it_keeps_coming() -> None:
@@ -304,7 +304,7 @@ def test_a_large_body_may_take_longer_as_long_as_it_keeps_coming() -> None:
         assert answers(await client.until_has(b"/a")) == [(200, said(b"POST", b"/a", content))]
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=2**20, request_s=0.3))
+    run(conversation, timeouts=HttpTimeouts(request_s=0.3))
 
 
 @plain_and_tls
@@ -318,7 +318,7 @@ def test_a_connection_that_nobody_uses_is_closed(contexts: object) -> None:
         assert [status for status, _ in answers(await client.rest())] == [200]
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10, keep_alive_s=0.1), contexts=contexts)
+    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(keep_alive_s=0.1), contexts=contexts)
 
 
 def test_a_request_that_waits_for_its_answer_is_not_idle() -> None:
@@ -330,7 +330,11 @@ def test_a_request_that_waits_for_its_answer_is_not_idle() -> None:
         await client.until_has(b"/later")
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10, request_s=0.1, keep_alive_s=0.1, linger_s=0.1))
+    run(
+        conversation,
+        limits=HttpLimits(body_bytes=10),
+        timeouts=HttpTimeouts(request_s=0.1, keep_alive_s=0.1, linger_s=0.1),
+    )
 
 
 def test_what_stands_before_nonsense_is_answered_however_long_that_takes() -> None:
@@ -342,7 +346,7 @@ def test_what_stands_before_nonsense_is_answered_however_long_that_takes() -> No
         assert [status for status, _ in answers(await client.rest())] == [200, 400]
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10, linger_s=0.1))
+    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(linger_s=0.1))
 
 
 def test_a_client_that_does_not_go_is_closed_after_a_while() -> None:
@@ -353,7 +357,7 @@ def test_a_client_that_does_not_go_is_closed_after_a_while() -> None:
         await until(lambda: len(world.connections) == 0)
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10, linger_s=0.1))
+    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(linger_s=0.1))
 
 
 # --- clients that go
