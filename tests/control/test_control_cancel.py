@@ -67,7 +67,7 @@ def test_others_go_on_waiting_in_their_order() -> None:
     assert [request.id for request in launch.requests] == [1, 3, 4]
 
 
-def test_whoever_leaves_makes_room_at_the_door() -> None:
+def test_a_cancelled_request_no_longer_counts_for_admission() -> None:
     """25 rows are all that 250 qps answer in 100 ms."""
     controller = controller_of()
     requests = [make_request(n) for n in range(25)]
@@ -135,7 +135,7 @@ LINE_MOVES = st.lists(
     LINE_MOVES,
     st.sampled_from([SharedQueue, lambda: PerDeviceQueue(uniform=True), lambda: PerDeviceQueue(uniform=False)]),
 )
-def test_a_line_has_as_many_turns_as_rows_and_each_request_leaves_once(
+def test_a_queue_has_as_much_quota_as_rows_and_each_request_leaves_once(
     moves: list[tuple[str, int, int]], new: type[SharedQueue]
 ) -> None:
     queue: FamilyQueue = new()
@@ -186,7 +186,7 @@ def _agrees(queue: FamilyQueue, waiting: Sequence[Request]) -> None:
 
 
 def test_a_host_is_told_by_identity() -> None:
-    """Two variants may look the same; turns are one's own."""
+    """Two variants may look the same; each has its own quota."""
     queue, twin = SharedQueue(), hosted("cpu0", latency_s={1: 0.01}, weight=1.0)
     queue.rehost([HOSTS[0], twin])
     queue.push(make_request())

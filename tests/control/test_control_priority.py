@@ -1,4 +1,4 @@
-"""Who asks for a higher priority goes first; nobody waits for ever behind it, and no lane idles."""
+"""Who asks for a higher priority goes first; nobody waits for ever behind it, and no worker idles."""
 
 import pytest
 from builders import controller_hosting, hosted, ids, launched, near, plan_hosting
@@ -35,7 +35,7 @@ def test_one_is_highest_none_is_the_same_as_two_and_from_eight_on_all_are_lowest
     assert asking(0, priority).level == level
 
 
-def test_higher_priorities_go_first_whatever_the_deadlines_and_within_one_the_most_urgent() -> None:
+def test_higher_priorities_go_first_and_within_one_the_most_urgent() -> None:
     controller = controller_of(FAST)
     offered(controller, asking(0, 3, slo_s=0.2), asking(1, 0, slo_s=0.6), asking(2, 1, slo_s=0.9))
     offered(controller, asking(3, 2, slo_s=0.5), asking(4, 1, slo_s=0.8))
@@ -67,14 +67,14 @@ def test_what_is_more_urgent_behind_a_higher_priority_ends_the_wait_for_company(
 
 
 def test_what_can_not_be_made_any_more_is_dropped_also_behind_a_higher_priority() -> None:
-    controller, hopeless = controller_of(FAST), asking(1, 0)
-    offered(controller, asking(0, 1, slo_s=0.9), hopeless)
-    assert controller.decide("cpu0", 0.095) == Drop((hopeless,))
+    controller, late_anyway = controller_of(FAST), asking(1, 0)
+    offered(controller, asking(0, 1, slo_s=0.9), late_anyway)
+    assert controller.decide("cpu0", 0.095) == Drop((late_anyway,))
     assert ids(launched(controller, "cpu0", 0.095)) == [0]
 
 
-def test_a_lane_too_slow_for_the_highest_priority_runs_a_lower_one_meanwhile() -> None:
-    """20 ms are left of the first, and cpu1 takes 40; cpu0, which has a turn for it, is busy."""
+def test_a_worker_too_slow_for_the_highest_priority_runs_a_lower_one_meanwhile() -> None:
+    """20 ms are left of the first, and cpu1 takes 40; cpu0, which has quota for it, is busy."""
     controller = controller_of(FAST, SLOW)
     offered(controller, asking(9, 1, slo_s=0.9))
     assert ids(launched(controller, "cpu0", 0.0)) == [9]
@@ -83,7 +83,7 @@ def test_a_lane_too_slow_for_the_highest_priority_runs_a_lower_one_meanwhile() -
 
 
 def test_only_what_goes_before_it_counts_at_the_door() -> None:
-    """25 rows are all that 250 qps answer in 100 ms: for whoever comes first there is room, for whoever is last not."""
+    """25 rows are all that 250 qps answer in 100 ms: the first ones are admitted, the last ones not."""
     controller = controller_of(FAST)
     offered(controller, *(asking(number, 0) for number in range(25)))
     assert isinstance(controller.offer(asking(25, 0), 0.0), Refused)
@@ -100,17 +100,17 @@ def test_what_runs_goes_before_every_priority() -> None:
     assert [isinstance(answer, Admitted) for answer in answers] == [True] * 21 + [False]
 
 
-def test_a_change_of_plan_keeps_what_waits_at_each_level_and_forgets_levels_that_nobody_asks_for() -> None:
+def test_a_change_of_plan_keeps_what_waits_at_each_level_and_closes_empty_levels() -> None:
     controller = controller_of(FAST)
     offered(controller, asking(0, 0), asking(1, 1), asking(2, 5, slo_s=0.05))
     assert controller.adopt(plan_hosting(FAST), [FAST], 0.0).dropped == ()
     assert ids(launched(controller, "cpu0", 0.0)) == [1, 0, 2]
     controller.adopt(plan_hosting(FAST), [FAST], 0.0)
-    assert controller._families["a"].base.queue.levels == (USUAL_LEVEL,)
+    assert [*controller._families["a"].base.queue.queues_of(FAST)] == [USUAL_LEVEL]
     assert controller.decide("cpu0", 0.0) == IDLE
 
 
-def test_bound_early_each_lane_keeps_to_the_priorities_of_its_own_queue() -> None:
+def test_bound_early_each_worker_keeps_to_the_priorities_of_its_own_queue() -> None:
     policy = Policy("test", "all", GREEDY, None, assignment="early", admits="all")
     controller = controller_hosting(FAST, policy=policy, families=("a",), slots={"cpu0": 1})
     offered(controller, *(asking(number, priority) for number, priority in enumerate((0, 3, 1, 1, 0, 3))))

@@ -73,8 +73,8 @@ Change = Adopt | Lose | Return
 class Driver:
     """Obeys a controller on a virtual clock, and checks each of its decisions.
 
-    A batch takes ``pace`` × its latency, and the controller is told so where it is ``measured``. One that is launched
-    ahead begins when the one before it ends.
+    A batch takes ``slowdown`` × its latency, and the controller learns that if it is ``measured``. A batch that is
+    launched ahead begins when the one before it ends.
     """
 
     controller: Controller
@@ -159,7 +159,7 @@ class Driver:
             return
         assert fit
         self.waiting[request.id] = request
-        self._check_turns()
+        self._check_quota()
         for device in answer.devices:
             self._ask(device, now_s)
         self._check_nobody_idles(now_s)
@@ -191,7 +191,7 @@ class Driver:
             self._end(request)
 
     def _ask_all(self, now_s: float) -> None:
-        self._check_turns()
+        self._check_quota()
         for device in DEVICES:
             self._ask(device, now_s)
         self._check_nobody_idles(now_s)
@@ -217,7 +217,7 @@ class Driver:
                     self._wake(device, at_s)
                 case Idle():
                     pass
-            self._check_turns()
+            self._check_quota()
             if isinstance(decision, WaitUntil | Idle):
                 return
 
@@ -289,7 +289,7 @@ class Driver:
     def _hosting(self, family: str) -> list[Hosted]:
         return [host for host in self.hosted if host.family == family]
 
-    def _check_turns(self) -> None:
+    def _check_quota(self) -> None:
         for name in FAMILIES:
             family = self.controller._families[name]
             mine = [request for request in self.waiting.values() if request.family == name]
@@ -306,7 +306,7 @@ class Driver:
             assert family.rows == sum(request.rows for request in mine) + sum(running)
 
     def _check_nobody_idles(self, now_s: float) -> None:
-        """Work-conserving batches: a free lane has nothing to take, or what is most urgent can't be made there."""
+        """Work-conserving batches: a free worker has nothing to take, or what is most urgent can't be made there."""
         rule = self.controller.policy.batching
         if not isinstance(rule, GreedyBatcher) and rule != AimdBatcher(timeout_s=0.0):
             return
@@ -413,7 +413,7 @@ SLOTS = st.fixed_dictionaries({device: st.integers(1, 2) for device in DEVICES})
 ADOPT = st.builds(Adopt, hosting())
 PLANS = st.lists(ADOPT, min_size=1, max_size=3)
 POLICIES = st.sampled_from([0.0, 0.1, 0.5]).map(proactive)
-PACES = st.lists(st.floats(0.2, 3.0), min_size=1, max_size=5)
+SLOWDOWNS = st.lists(st.floats(0.2, 3.0), min_size=1, max_size=5)
 
 BATCHERS: tuple[Batcher, ...] = (
     ProactiveBatcher(),
@@ -445,7 +445,7 @@ def in_turn(slowdowns: Sequence[float]) -> Callable[[], float]:
     return lambda: slowdowns[next(turn) % len(slowdowns)]
 
 
-@given(queries(1), PLANS, SLOTS, PACES, POLICIES)
+@given(queries(1), PLANS, SLOTS, SLOWDOWNS, POLICIES)
 @settings(max_examples=150, deadline=None)
 def test_single_rows_end_once_in_deadline_order_within_slots_and_batch_sizes(
     load: list[Query], plans: list[Adopt], slots: dict[str, int], slowdowns: list[float], policy: Policy
@@ -465,7 +465,7 @@ def test_requests_of_many_rows_end_once_in_deadline_order_within_slots_and_batch
     assert driver.controller.waiting == 0
 
 
-@given(queries(3), ADOPT, CHANGES, SLOTS, PACES, OTHER_POLICIES)
+@given(queries(3), ADOPT, CHANGES, SLOTS, SLOWDOWNS, OTHER_POLICIES)
 @settings(max_examples=400, deadline=None)
 def test_all_rules_hold_for_any_batching_and_assignment_while_devices_load_are_lost_and_return(
     load: list[Query],
@@ -483,7 +483,7 @@ def test_all_rules_hold_for_any_batching_and_assignment_while_devices_load_are_l
 ACCURACIES = (0.7, 0.8, 0.9)
 PRIORITIES = st.sampled_from([0, 0, 1, 2, 3, 99])
 MINIMA = st.sampled_from([0.0, 0.0, 0.7, 0.75, 0.9, 0.95])
-RUNWAYS = st.sampled_from([0.0, 0.002, 0.1])
+DISPATCH_AHEADS_S = st.sampled_from([0.0, 0.002, 0.1])
 CANCELLED = st.none() | st.sampled_from([0.0, 0.01, 0.05]) | st.floats(0, 0.2)
 UNEQUAL = st.builds(Adopt, hosting(ACCURACIES), st.frozensets(st.sampled_from(DEVICES)))
 UNEQUAL_CHANGES = st.lists(
@@ -496,12 +496,12 @@ UNEQUAL_CHANGES = st.lists(
     UNEQUAL,
     UNEQUAL_CHANGES,
     SLOTS,
-    PACES,
+    SLOWDOWNS,
     OTHER_POLICIES,
-    RUNWAYS,
+    DISPATCH_AHEADS_S,
 )
 @settings(max_examples=400, deadline=None)
-def test_all_rules_hold_for_any_priorities_minima_cancellations_and_runways(
+def test_all_rules_hold_for_any_priorities_minima_cancellations_and_dispatch_ahead(
     load: list[Query],
     first: Adopt,
     changes: list[Change],

@@ -37,7 +37,7 @@ def test_a_device_that_hosts_nothing_starts_at_once() -> None:
     assert next_to_load({"d0": on_the_way(None, host("a"))}, {"a": 1000.0}) == ["d0"]
 
 
-def test_who_has_all_it_should_has_nothing_to_load() -> None:
+def test_a_device_that_hosts_all_it_should_loads_nothing() -> None:
     """Also where it should have less, or nothing, or is loading already."""
     both = DeviceRollout((host("a"), host("b")), (host("b"),))
     rollouts = {
@@ -60,7 +60,7 @@ def test_a_device_leaves_only_where_the_others_carry_its_demand() -> None:
     assert next_to_load(rollouts, {"a": 101.0, "b": 150.0}) == []
 
 
-def test_what_one_device_takes_away_the_next_can_no_longer_count_on() -> None:
+def test_capacity_that_one_device_takes_away_is_missing_for_the_next() -> None:
     """Three of 100 qps for 150: one may leave, which leaves 200; without another it would be 100."""
     rollouts = {f"d{n}": on_the_way(host("a"), host("b")) for n in range(3)}
     assert next_to_load(rollouts, {"a": 150.0, "b": 10.0}) == ["d0"]
@@ -68,7 +68,7 @@ def test_what_one_device_takes_away_the_next_can_no_longer_count_on() -> None:
     assert next_to_load(rollouts, {"a": 0.0, "b": 10.0}) == ["d0", "d1", "d2"]
 
 
-def test_no_more_of_a_family_is_away_at_once_than_it_may_be() -> None:
+def test_no_more_of_a_family_is_unavailable_at_once_than_allowed() -> None:
     """Four of 100 qps, and nothing is asked for; one always may, or nothing would ever change."""
     rollouts = {f"d{n}": on_the_way(host("a"), host("b")) for n in range(4)}
     assert next_to_load(rollouts, {"a": 0.0}, 0.5) == ["d0", "d1"]
@@ -80,7 +80,7 @@ def test_no_more_of_a_family_is_away_at_once_than_it_may_be() -> None:
     assert next_to_load(rollouts, {"a": 0.0}, 0.5) == []
 
 
-def test_what_loads_serves_nothing_so_nobody_counts_on_it() -> None:
+def test_a_device_that_loads_carries_nothing() -> None:
     """d1 will serve `a` again; until then d0 is all that `a` has."""
     rollouts = {
         "d0": on_the_way(host("a"), host("b")),
@@ -92,7 +92,7 @@ def test_what_loads_serves_nothing_so_nobody_counts_on_it() -> None:
     assert next_to_load(rollouts, {"a": 50.0, "b": 50.0}) == ["d0"]
 
 
-def test_first_those_whose_family_has_the_least_of_what_it_needs() -> None:
+def test_devices_go_first_whose_family_has_the_least_of_what_it_needs() -> None:
     """`b` has 50 of 100 qps, `c` 20 of 100: of `a`'s two devices, of which one may go, that for `c` goes first."""
     rollouts = {
         "d0": on_the_way(host("a"), host("b")),
@@ -117,7 +117,7 @@ def test_where_all_wait_for_each_other_the_one_that_is_missed_least_goes() -> No
     assert next_to_load(rollouts, {"a": 90.0, "b": 40.0}) == ["d1"]
 
 
-def test_nobody_is_let_go_for_that_while_another_still_loads() -> None:
+def test_no_deadlock_is_broken_while_a_device_still_loads() -> None:
     """What it loads may be what the others wait for."""
     rollouts = {
         "d0": on_the_way(host("a"), host("b")),

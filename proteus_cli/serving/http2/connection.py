@@ -10,7 +10,6 @@ from proteus_cli.serving.http2.flood_budget import FloodBudget
 from proteus_cli.serving.http2.frame_reader import FrameReader
 from proteus_cli.serving.http2.frames import (
     ACK,
-    CONTINUATION,
     END_STREAM,
     PADDED,
     SETTINGS,
@@ -42,11 +41,9 @@ class Application(Protocol):
 
     def request(self, fields: Fields) -> Any:
         """What header fields ask for. It depends on the fields alone, as it is kept for requests with the same."""
-        ...
 
     def open(self, request: Any, stream: Http2Stream) -> Call:
         """Open a call for a new stream, before any of its data."""
-        ...
 
 
 class Http2Connection(asyncio.Protocol):
@@ -72,10 +69,16 @@ class Http2Connection(asyncio.Protocol):
         self._receive_window = limits.connection_window_bytes
         self._flood_budget = FloodBudget(limits.flood_budget, limits.flood_budget_per_s)
         self._last_check_s = self._last_read_s = self._complete_s = self._paused_s = self._closing_s = connections.now_s
-        self._handlers: tuple[Callable[[int, int, Any], None], ...] = (
-            self._on_data, self._on_header_block, self._on_priority, self._on_rst_stream, self._on_settings,
-            self._on_push_promise, self._on_ping, self._on_goaway, self._on_window_update,
-        )  # fmt: skip
+        self._handlers: dict[int, Callable[[int, int, Any], None]] = {
+            frames.DATA: self._on_data,
+            frames.HEADERS: self._on_header_block,
+            frames.RST_STREAM: self._on_rst_stream,
+            SETTINGS: self._on_settings,
+            frames.PUSH_PROMISE: self._on_push_promise,
+            frames.PING: self._on_ping,
+            frames.GOAWAY: self._on_goaway,
+            frames.WINDOW_UPDATE: self._on_window_update,
+        }  # other kinds mean nothing here
 
     # asyncio.Protocol
 
@@ -167,8 +170,9 @@ class Http2Connection(asyncio.Protocol):
         try:
             if kind > frames.HEADERS:
                 self._check(kind, stream_id, len(payload))
-            if kind < CONTINUATION:
-                self._handlers[kind](flags, stream_id, payload)
+            handler = self._handlers.get(kind)
+            if handler is not None:
+                handler(flags, stream_id, payload)
         except StreamFault as fault:
             self._flood_budget.charge()
             self._reset(fault.stream_id, fault.code)
@@ -192,7 +196,7 @@ class Http2Connection(asyncio.Protocol):
         if stream_id <= self._last_stream:
             self._on_trailers(flags, stream_id, block)
             return
-        if self._is_going_away:  # the client was told that it won't be handled
+        if self._is_going_away:  # GOAWAY has said that it will not be handled
             self._blocks.decode(block)
             return
         self._last_stream = stream_id
@@ -209,7 +213,7 @@ class Http2Connection(asyncio.Protocol):
             stream.half_close(b"")
 
     def _on_trailers(self, flags: int, stream_id: int, block: bytes) -> None:
-        """Fields after the body mean nothing to us, but may change the compression table."""
+        """Decode trailers, which have no meaning here but may change the compression table, and end the request."""
         self._blocks.decode(block)
         stream = self._receiving_stream(stream_id)
         if stream is not None:
@@ -242,7 +246,7 @@ class Http2Connection(asyncio.Protocol):
             self.extend_window(stream)
 
     def _receiving_stream(self, stream_id: int) -> Http2Stream | None:
-        """The stream that may still get something; None where what comes for it came too late to matter."""
+        """The stream that takes a frame; None if it is over on this side, and the frame came too late to matter."""
         self._require_known_stream(stream_id)
         stream = self._streams.get(stream_id)
         if stream is None and (stream_id in self._resets or stream_id > self._last_stream):
@@ -252,7 +256,7 @@ class Http2Connection(asyncio.Protocol):
         return stream
 
     def _require_known_stream(self, stream_id: int) -> None:
-        """The stream is one that the client has opened; of those that were not taken in any more, nothing is known."""
+        """Raise `ConnectionFault` if the client never opened the stream. While going away, new ones are ignored."""
         if stream_id == 0 or (stream_id > self._last_stream and not self._is_going_away):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which is not open")
 
@@ -297,16 +301,13 @@ class Http2Connection(asyncio.Protocol):
                 raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR)
             self.send_queue.enlarge_window(increment, stream)
 
-    def _on_priority(self, *_: object) -> None:
-        """Deprecated, and ignored."""
-
     def _on_push_promise(self, *_: object) -> None:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client can't push")
 
     # Windows and endings
 
     def _extend_connection_window(self) -> None:
-        """What comes in is taken up at once: what may be kept of it is limited by stream and by all bodies together."""
+        """Extend the connection's window. What is kept of what comes in is bounded elsewhere."""
         if self._receive_window < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window")
         window = self._limits.connection_window_bytes
@@ -314,7 +315,7 @@ class Http2Connection(asyncio.Protocol):
         self._receive_window = window
 
     def extend_window(self, stream: Http2Stream) -> None:
-        """Let the client send more on a stream, once it has used half of what it was let."""
+        """Extend the window of a stream if half of it is used."""
         window = self._limits.window_bytes
         if stream.receive_window < window >> 1 and not stream.is_half_closed and stream.id in self._streams:
             self.send_queue.write(frames.window_update(stream.id, window - stream.receive_window))
@@ -323,7 +324,7 @@ class Http2Connection(asyncio.Protocol):
     def on_response_sent(self, stream: Http2Stream) -> None:
         del self._streams[stream.id]
         self._flood_budget.left += 1.0
-        if not stream.is_half_closed:  # the answer doesn't need the rest of the request
+        if not stream.is_half_closed:  # the response does not need the rest of the request
             self._send_reset(stream.id, ErrorCode.NO_ERROR)
         if self._is_going_away:
             self._close_if_done()
@@ -353,14 +354,14 @@ class Http2Connection(asyncio.Protocol):
             self._transport.close()
 
     def _fail(self, fault: ConnectionFault) -> None:
-        """Say why, and let the peer read it: to close while it still sends could destroy what it hasn't read."""
+        """Send GOAWAY and let the peer read it: closing the socket while it still sends could destroy that."""
         if self.is_closing:
             return
         self.is_closing, self._closing_s = True, self.connections.now_s
         self._cancel_all()
         self.send_queue.write(frames.goaway(self._last_stream, fault.code, fault.message))
         self.send_queue.flush()
-        if self._transport.is_closing():  # there were too many to tell
+        if self._transport.is_closing():  # it was aborted, as there are too many
             return
         if self._transport.can_write_eof():
             self._transport.write_eof()

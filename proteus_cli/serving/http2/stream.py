@@ -13,15 +13,12 @@ class Call(Protocol):
 
     def received(self, content: Buffer, *, ended: bool) -> None:
         """Take the next bytes of the request's body; ``ended``: there are no more."""
-        ...
 
     def cancelled(self) -> None:
         """Nobody waits for the response any more; nothing may be sent."""
-        ...
 
     def drain(self) -> None:
         """The server stops: end now, unless the call ends by itself."""
-        ...
 
 
 class Http2Stream:

@@ -39,7 +39,7 @@ def test_a_full_batch_is_launched_when_the_one_before_is_nearly_done() -> None:
 
 
 def test_what_fills_no_batch_follows_too_where_it_takes_long() -> None:
-    """10 ms for a row and 2 more for each other: company that comes within the runway matters less than the way."""
+    """10 ms for a row and 2 more for each other: company that comes meanwhile matters less than the time to submit."""
     controller = controller_of(A)
     offer(controller, range(7))
     launched(controller, "cpu0", 0.0)
@@ -59,7 +59,7 @@ def test_short_batches_wait_for_company_until_the_device_is_free() -> None:
     assert (last.is_ahead, last.rows) == (False, 3)
 
 
-def test_only_one_batch_that_is_not_full_stands_in_line() -> None:
+def test_only_one_batch_that_is_not_full_is_submitted_ahead() -> None:
     controller = controller_of(SHORT)
     offer(controller, range(5))
     assert [launched(controller, "cpu0", 0.0).rows for _ in range(2)] == [4, 1]
@@ -77,8 +77,8 @@ def test_behind_a_batch_that_takes_longer_than_it_should_only_full_ones_stand() 
     assert launched(controller, "cpu0", 0.017).rows == 4
 
 
-def test_short_batches_stand_in_line_as_far_as_the_runway_goes() -> None:
-    """2 ms each: with 5 ms of runway there are three at a time, and one more as soon as one ends."""
+def test_short_full_batches_are_submitted_as_far_ahead_as_allowed() -> None:
+    """2 ms each: 5 ms ahead there are three at a time, and one more as soon as one ends."""
     controller = controller_of(SHORT)
     offer(controller, range(40))
     launches = [launched(controller, "cpu0", 0.0) for _ in range(3)]
@@ -96,7 +96,7 @@ def test_a_batch_that_would_be_late_behind_another_is_not_made_smaller_ahead_of_
     assert controller.decide("cpu0", 0.012) == IDLE
 
 
-def test_whoever_is_more_urgent_is_not_overtaken_by_a_full_batch() -> None:
+def test_a_full_batch_does_not_overtake_a_more_urgent_request() -> None:
     controller = controller_of(A, B)
     offer(controller, range(4))
     first = launched(controller, "cpu0", 0.0)
@@ -109,14 +109,16 @@ def test_whoever_is_more_urgent_is_not_overtaken_by_a_full_batch() -> None:
 
 
 @pytest.mark.parametrize(("slots", "dispatch_ahead_s"), [(1, 0.0), (2, DISPATCH_AHEAD_S)])
-def test_without_a_runway_or_with_several_slots_nothing_is_launched_ahead(slots: int, dispatch_ahead_s: float) -> None:
+def test_without_dispatch_ahead_or_with_several_slots_nothing_is_launched_ahead(
+    slots: int, dispatch_ahead_s: float
+) -> None:
     controller = controller_of(SHORT, slots=slots, dispatch_ahead_s=dispatch_ahead_s)
     offer(controller, range(40))
     assert not any(launched(controller, "cpu0", 0.0).is_ahead for _ in range(slots))
     assert controller.decide("cpu0", 0.0) == IDLE
 
 
-def test_a_device_that_is_lost_gives_back_what_stood_in_line() -> None:
+def test_batches_that_a_lost_device_was_given_ahead_wait_again() -> None:
     controller = controller_of(SHORT)
     offer(controller, range(12))
     launches = [launched(controller, "cpu0", 0.0) for _ in range(3)]
