@@ -11,8 +11,8 @@ from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.grpc.framing import MessageReader, framed
 from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, Status, trailers_of
-from proteus_cli.serving.http2.headers import Fields
-from proteus_cli.serving.http2.sending import Http2Stream
+from proteus_cli.serving.http2.header_blocks import Fields
+from proteus_cli.serving.http2.stream import Http2Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BodyTooLarge
 from proteus_cli.serving.grpc.status import CallError, Status
 from proteus_cli.serving.http2.limits import KIB
-from proteus_cli.serving.http2.sending import Http2Stream
+from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S
 from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
 

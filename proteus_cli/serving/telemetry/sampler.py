@@ -22,7 +22,7 @@ from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.requests.counts import quantile
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.history import (
     DeviceHistory,
     DeviceSamples,
@@ -59,9 +59,6 @@ DEVICE_DIGITS = {"load": 4, "mean_batch": 2}
 
 _RATES = 7  # of the families' columns, the first ones are rates
 _ENDINGS = (Outcome.LATE, Outcome.DROPPED, Outcome.REJECTED, Outcome.FAILED, Outcome.SERVED)
-
-Breakers = Callable[[], Mapping[str, tuple[str, str]]]
-"""State (`open`, `half-open`) and reason by device; those that aren't there are `closed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +105,14 @@ class MetricsSampler:
         plane: DataPlane,
         clock: Clock,
         changes: Collection[PlanChange] = (),
-        breakers: Breakers = dict,
         unix_s: Callable[[], float] = time.time,
     ) -> None:
         self._plane, self._clock, self._unix_s = plane, clock, unix_s
-        self._changes, self._breakers = changes, breakers
+        self._changes = changes
         self._server = secrets.token_hex(4)  # tells a cursor of this process from one of another
         self._start_s = clock()
-        self._families = _Ring(tuple(plane.counts), FAMILY_DIGITS)
-        self._devices = _Ring(tuple(plane.lanes), DEVICE_DIGITS)
+        self._families = _Ring(tuple(plane.families.by_name), FAMILY_DIGITS)
+        self._devices = _Ring(tuple(plane.fleet.workers), DEVICE_DIGITS)
         self._at_s = np.zeros(SAMPLES)
         self._taken = 0
         self._looks: deque[_Look] = deque([self._look()], TAIL_SAMPLES + 1)
@@ -202,8 +198,8 @@ class MetricsSampler:
 
     def _look(self) -> _Look:
         plane = self._plane
-        counts = plane.counts.values()
-        arrived = (plane.controller.demand.counts_of(family).total for family in plane.counts)
+        counts = plane.counts.by_family.values()
+        arrived = (plane.controller.demand.counts_of(family).total for family in plane.counts.by_family)
         families = [
             (rows, of.batch.total, of.rows, *(of.of_outcome(outcome) for outcome in _ENDINGS), of.accuracy)
             for rows, of in zip(arrived, counts, strict=True)
@@ -212,10 +208,12 @@ class MetricsSampler:
             self._clock(),
             np.array(families, np.float64),
             np.array([of.latency.counts for of in counts], np.float64),
-            np.array([(lane.busy_s, lane.batches, lane.rows) for lane in plane.lanes.values()]).reshape(-1, 3),
+            np.array([(worker.busy_s, worker.batches, worker.rows) for worker in plane.fleet.workers.values()]).reshape(
+                -1, 3
+            ),
             {
                 (family, variant, device): number
-                for family, of in plane.counts.items()
+                for family, of in plane.counts.by_family.items()
                 for (variant, device, outcome), number in of.outcomes.items()
                 if outcome is Outcome.SERVED and device
             },
@@ -236,14 +234,14 @@ class MetricsSampler:
         counts = look.latencies - self._looks[0].latencies
         return [
             quantile(of.latency.bounds, row, TAIL)
-            for of, row in zip(self._plane.counts.values(), counts.tolist(), strict=True)
+            for of, row in zip(self._plane.counts.by_family.values(), counts.tolist(), strict=True)
         ]
 
     def _make_now(self) -> Snapshot:
         plane, look = self._plane, self._looks[-1]
         before = self._looks[max(0, len(self._looks) - 1 - NOW_SAMPLES)]
         took_s = look.clock_s - before.clock_s
-        controller, breakers = plane.controller, self._breakers()
+        controller, breakers = plane.controller, self._plane.fleet.states()
         families, devices = _rates(look.families, before.families, took_s).tolist(), _of_devices(look, before).tolist()
         hosted: dict[str, list[str]] = {}
         for placement in controller.placements:
@@ -253,34 +251,35 @@ class MetricsSampler:
             state=plane.lifecycle.state.value,
             policy=controller.policy.name,
             is_emulated=plane.is_emulated,
-            inside=plane.inside,
+            inside=plane.results.in_flight,
             families={
                 name: self._family_now(name, rates, p99_s)
-                for name, rates, p99_s in zip(plane.counts, families, self._p99_s(look), strict=True)
+                for name, rates, p99_s in zip(plane.families.by_name, families, self._p99_s(look), strict=True)
             },
             devices={
                 name: DeviceSnapshot(
                     tuple(hosted.get(name, ())), min(1.0, load), _known(batch), *breakers.get(name, ())
                 )
-                for name, (load, batch) in zip(plane.lanes, devices, strict=True)
+                for name, (load, batch) in zip(plane.fleet.workers, devices, strict=True)
             },
             flows=[
                 Flow(
                     of.device, of.family, of.variant, of.accuracy, of.weight,
                     _rate(look.answers, before.answers, (of.family, of.variant, of.device), took_s),
                 )
-                for family in plane.counts
+                for family in plane.families.by_name
                 for of in controller.hosting(family)
             ],
             events=[event for _, event in self._events][-NOW_EVENTS:],
         )  # fmt: skip
 
     def _family_now(self, name: str, rates: Sequence[float], p99_s: float | None) -> FamilySnapshot:
+        served = self._plane.families.by_name[name]
         demand_qps, throughput_qps, goodput_qps, *violated, served_qps, accuracy = rates
         ended_qps = sum(violated) + served_qps
         return FamilySnapshot(
-            slo_s=self._plane.slo_s[name],
-            best_accuracy=self._plane.best_accuracy.get(name),
+            slo_s=served.slo_s,
+            best_accuracy=served.best_accuracy,
             demand_qps=demand_qps,
             throughput_qps=throughput_qps,
             goodput_qps=goodput_qps,
@@ -299,7 +298,7 @@ class MetricsSampler:
             self._last_change = change
 
     def _note_breakers(self, clock_s: float) -> None:
-        breakers = self._breakers()
+        breakers = self._plane.fleet.states()
         for device in self._devices.names:
             state, reason = breakers.get(device, ("closed", ""))
             if state != self._states.get(device, "closed"):
