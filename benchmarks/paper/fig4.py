@@ -4,17 +4,8 @@ from dataclasses import replace
 
 from benchmarks.paper.lab import Case, Lab
 from benchmarks.paper.published import PUBLISHED
-from benchmarks.paper.results import (
-    MEASURES,
-    MEASURES_NOTE,
-    Aim,
-    Figures,
-    Section,
-    Table,
-    measures,
-    number,
-    percent,
-)
+from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Figures, Section, measures, number, percent
+from benchmarks.tables import Aim, Table
 from proteus_cli.cli.workflows.simulated_replay import first_demand
 from proteus_cli.control.aimd import AimdBatcher
 from proteus_cli.control.batcher import StaticBatcher

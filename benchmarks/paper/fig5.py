@@ -3,8 +3,9 @@
 from typing import Any
 
 from benchmarks.paper.lab import Case, Lab
-from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Section, Table, measures
+from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Section, measures
 from benchmarks.paper.traces import macro_bursts
+from benchmarks.tables import Table
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.trace import Trace
 from proteus_cli.reporting.line_plots import PlottedRun, accuracy, demand, violations

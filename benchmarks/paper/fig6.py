@@ -6,7 +6,8 @@ import numpy as np
 
 from benchmarks.paper.cluster import SEED
 from benchmarks.paper.lab import Case, Lab
-from benchmarks.paper.results import SHORT_NOTE, Figures, Section, Table, beside
+from benchmarks.paper.results import SHORT_NOTE, Figures, Section, beside
+from benchmarks.tables import Table
 from proteus_cli.control.policies import POLICIES, Policy, batcher_named
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Constant, Gamma, Poisson, Shape, make_trace

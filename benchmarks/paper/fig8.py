@@ -1,7 +1,8 @@
 """Figure 8: tighter and looser SLOs."""
 
 from benchmarks.paper.lab import Lab
-from benchmarks.paper.results import SHORT_NOTE, Section, Table, beside
+from benchmarks.paper.results import SHORT_NOTE, Section, beside
+from benchmarks.tables import Table
 from proteus_cli.domain.profile import capacity
 
 BASE_MS = 150

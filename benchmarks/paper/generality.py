@@ -1,7 +1,8 @@
 """Synthetic traces: where `proteus` wins, by how much, and where it does worst."""
 
 from benchmarks.paper.lab import Lab
-from benchmarks.paper.results import SHORT_NOTE, Figures, Section, Table, beside, number, percent
+from benchmarks.paper.results import SHORT_NOTE, Figures, Section, beside, number, percent
+from benchmarks.tables import Table
 
 OURS = "proteus"
 LOAD_TIMES_S = (0.0, 1.0)

@@ -1,7 +1,8 @@
 """How much of the way to the upper bound is left."""
 
 from benchmarks.paper.lab import Lab
-from benchmarks.paper.results import UNKNOWN, Figures, Section, Table, percent
+from benchmarks.paper.results import Figures, Section, percent
+from benchmarks.tables import UNKNOWN, Table
 from proteus_cli.domain.trace import Trace
 
 TEXT = """\

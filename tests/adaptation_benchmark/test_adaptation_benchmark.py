@@ -3,7 +3,7 @@
 import pytest
 from builders import MADE_BY
 
-from benchmarks.adaptation.pages import BEGIN, END, aims, markdown, put_into, tables
+from benchmarks.adaptation.pages import BEGIN, END, aims, markdown, tables
 from benchmarks.adaptation.results import (
     LEAST_ACCURATE,
     MEAN,
@@ -15,6 +15,7 @@ from benchmarks.adaptation.results import (
     Reaction,
     Run,
 )
+from benchmarks.tables import put_between
 from proteus_cli.domain.report import Mode
 
 FIGURES = {  # violations and relative accuracy
@@ -84,10 +85,10 @@ def test_measured_and_simulated_figures_have_separate_rows_with_medians_and_rang
 
 
 def test_the_page_gets_the_figures_between_its_markers_and_keeps_the_rest() -> None:
-    page = put_into(f"# Before\n\n{BEGIN}\nold\n{END}\n\nafter\n", markdown(found(reaction(0.5))))
+    page = put_between(f"# Before\n\n{BEGIN}\nold\n{END}\n\nafter\n", BEGIN, END, markdown(found(reaction(0.5))))
     assert "old" not in page
     assert page.startswith("# Before\n")
     assert page.endswith(f"{END}\n\nafter\n")
     assert page.count("| proteus | measured |") == 1
     with pytest.raises(ValueError, match="must have"):
-        put_into("# Without\n", "text")
+        put_between("# Without\n", BEGIN, END, "text")

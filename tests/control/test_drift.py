@@ -25,7 +25,8 @@ class World:
 
     def __init__(self, times: Callable[[float, int], float]) -> None:
         self.profiles = {"cpu0": profile()}
-        self.drift = Drift(self.profiles, now_s=1000.0, after_s=AFTER_S)
+        self.drift = Drift(self.profiles, after_s=AFTER_S)
+        self.drift.due(1000.0)
         self.found: list[tuple[float, Correction]] = []
         self._times, self._batch = times, 0
 

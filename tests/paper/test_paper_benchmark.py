@@ -7,8 +7,9 @@ import pytest
 
 from benchmarks.paper import generality, oracle, pages
 from benchmarks.paper.lab import Case, Lab, Size, check
-from benchmarks.paper.results import Benchmark, Figures, Section, Table, beside
+from benchmarks.paper.results import Benchmark, Figures, Section, beside
 from benchmarks.paper.traces import Bursts, cut
+from benchmarks.tables import Table
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.base import MadeBy
 from proteus_cli.replay.synthesis import Poisson, make_trace

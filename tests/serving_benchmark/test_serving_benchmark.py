@@ -21,6 +21,7 @@ from benchmarks.serving.processes import NotStarted, Process, running
 from benchmarks.serving.programs.models import SCORES, SHAPES
 from benchmarks.serving.venvs import ROOT
 from benchmarks.serving.wire import GRPC_INFER, OIP_BINARY, RAW, TO_NULL, objection
+from benchmarks.tables import put_between
 
 CLIENTS = ("wrk", "h2load")
 
@@ -145,13 +146,14 @@ def test_a_server_that_ends_is_reported_with_the_end_of_its_log(tmp_path: Path) 
 
 
 def test_a_page_keeps_the_text_around_the_tables() -> None:
-    page = pages.put_into("# Speed\n\nBy hand.\n", "one\n")
+    begin, end = pages.BEGIN, pages.END
+    page = put_between(f"# Speed\n\nBy hand.\n\n{begin}{end}\n", begin, end, "one\n")
     assert page.startswith("# Speed\n\nBy hand.\n")
-    changed = pages.put_into(page + "\nMore by hand.\n", "two\n")
+    changed = put_between(page + "\nMore by hand.\n", begin, end, "two\n")
     assert "one" not in changed
     assert changed == page.replace("one", "two") + "\nMore by hand.\n"
-    with pytest.raises(ValueError, match="has no"):
-        pages.put_into(pages.BEGIN, "three")
+    with pytest.raises(ValueError, match="must have"):
+        put_between(begin, begin, end, "three")
 
 
 def test_a_spread_is_the_median_between_the_lowest_and_the_highest() -> None:

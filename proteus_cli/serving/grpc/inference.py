@@ -20,7 +20,7 @@ from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.protobuf_wire import integer_parameter, parse_request, split_request, varint
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
@@ -50,10 +50,10 @@ class Head:
 
 
 class GrpcCodec:
-    """Decodes requests for the families of a data plane, and encodes their answers."""
+    """Decodes requests for the families, and encodes their answers."""
 
-    def __init__(self, plane: DataPlane) -> None:
-        self._plane = plane
+    def __init__(self, families: Families) -> None:
+        self._families, self._require = families.by_name, families.require
         self._known: dict[bytes, Head] = {}
         self._heads: dict[Any, bytes] = {}
 
@@ -77,7 +77,7 @@ class GrpcCodec:
             inputs = tuple([raw[place] for place in head.places])
         for at, size in enumerate(head.sizes):
             if len(inputs[at]) != size:
-                spec = self._plane.signatures[head.family].inputs[at]
+                spec = self._families[head.family].signature.inputs[at]
                 oip.require_bytes(spec.name, len(inputs[at]), head.rows, spec)
         return head.family, Query(inputs, head.rows, head.outputs, _sooner(head.options, timeout_s), request_id)
 
@@ -90,14 +90,14 @@ class GrpcCodec:
     def _typed(self, request: Any, request_id: str | None, timeout_s: float | None) -> tuple[str, Query]:
         """A request whose tensors are in `contents`."""
         head = self._head(request)
-        specs = self._plane.signatures[head.family].inputs
+        specs = self._families[head.family].signature.inputs
         inputs = tuple(
             _contents(request.inputs[place], spec, head.rows) for place, spec in zip(head.places, specs, strict=True)
         )
         return head.family, Query(inputs, head.rows, head.outputs, _sooner(head.options, timeout_s), request_id)
 
     def _head(self, request: Any) -> Head:
-        signature = self._plane.require_family(request.model_name)
+        signature = self._require(request.model_name).signature
         if request.model_version not in {"", oip.VERSION}:
             raise UnknownModel(
                 f"`{request.model_name}` has no version `{request.model_version}`; there is `{oip.VERSION}`"
@@ -139,7 +139,7 @@ class GrpcCodec:
         if known is None:
             if len(self._heads) >= _MAX_KNOWN:
                 self._heads.clear()
-            of_family = self._plane.signatures[batch.hosted.family].outputs
+            of_family = self._families[batch.hosted.family].signature.outputs
             specs = [of_family[place] for place, _ in query.outputs]
             known = self._heads[key] = _described(batch.hosted, specs, shapes, is_emulated=batch.is_emulated)
         return (

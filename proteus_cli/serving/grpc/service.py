@@ -21,7 +21,8 @@ from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.documents import Statistics
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.admission import Admission
+from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import InFlightRequest, Result, ResultCallback
 from proteus_cli.serving.transport.tokens import Tokens
 
@@ -48,14 +49,15 @@ class GrpcFrontEnd:
 
     def __init__(
         self,
-        plane: DataPlane,
+        admission: Admission,
+        families: Families,
         *,
         models: ModelRepository,
         tokens: Tokens | None = None,
         max_message_bytes: int,
         tracing: "Tracing | None" = None,
     ) -> None:
-        self.plane, self.codec = plane, GrpcCodec(plane)
+        self._admission, self._families, self.codec = admission, families.by_name, GrpcCodec(families)
         self._models, self._tokens = models, tokens
         self._max_message_bytes, self._tracing = max_message_bytes, tracing
         self._methods = {path.encode(): open_call for path, open_call in self._table().items()}
@@ -113,7 +115,7 @@ class GrpcFrontEnd:
             for name, handler in plain.items()
         }
         table[f"/{SERVICE}/ModelInfer"] = self._infer_call()
-        table[f"/{SERVICE}/ModelStreamInfer"] = partial(StreamInferCall, self.plane, self.codec)
+        table[f"/{SERVICE}/ModelStreamInfer"] = partial(StreamInferCall, self._admission, self.codec)
         health, answer = message("grpc.health.v1.HealthCheckRequest"), message("grpc.health.v1.HealthCheckResponse")
         table["/grpc.health.v1.Health/Check"] = partial(PlainCall, health, answer, self._check)
         table["/grpc.health.v1.Health/Watch"] = partial(WatchCall, self.is_serving)
@@ -123,12 +125,12 @@ class GrpcFrontEnd:
 
     def _infer_call(self) -> Callable[[Request, Http2Stream], GrpcCall]:
         if self._tracing is None:
-            return partial(InferCall, self.plane, self.codec)
+            return partial(InferCall, self._admission, self.codec)
         traces = self._tracing.of_protocol(
             f"{SERVICE}/ModelInfer", {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": "ModelInfer"},
             code="rpc.grpc.status_code", ok=Status.OK, codes=STATUS,
         )  # fmt: skip
-        return partial(TracedInferCall, traces, self.plane, self.codec)
+        return partial(TracedInferCall, traces, self._admission, self.codec)
 
     def _unknown(self, request: Request, stream: Http2Stream) -> GrpcCall:
         path = request.fields[b":path"].decode(errors="replace")
@@ -138,7 +140,7 @@ class GrpcFrontEnd:
         """Whether a service of the health protocol serves: all (empty), this one, or a family; None: there is none."""
         if service in {"", SERVICE}:
             return self._models.is_server_ready
-        if service in self.plane.signatures:
+        if service in self._families:
             return self._models.is_ready(service)
         return None
 
@@ -184,11 +186,11 @@ class PlainCall(UnaryCall):
 class InferCall(UnaryCall):
     """`ModelInfer`."""
 
-    __slots__ = ("_codec", "_pending", "_plane", "_query")
+    __slots__ = ("_admission", "_codec", "_pending", "_query")
 
-    def __init__(self, plane: DataPlane, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
+    def __init__(self, admission: Admission, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
         super().__init__(request, stream)
-        self._plane, self._codec = plane, codec
+        self._admission, self._codec = admission, codec
         self._pending: InFlightRequest | None = None
 
     def handle(self, message: Buffer) -> None:
@@ -201,14 +203,14 @@ class InferCall(UnaryCall):
             if trace is not None:
                 trace.asks(family)
                 done = trace.then(done)
-            self._pending = self._plane.submit(family, self._query, done)
+            self._pending = self._admission.submit(family, self._query, done)
         except RequestError as error:
-            self._plane.refusals[type(error).__name__] += 1
+            self._admission.count_refusal(error)
             raise
 
     def abandoned(self) -> None:
         if self._pending is not None:
-            self._plane.cancel(self._pending)
+            self._admission.cancel(self._pending)
 
     def _done(self, ending: Result) -> None:
         self._pending = None
@@ -224,9 +226,9 @@ class TracedInferCall(InferCall):
     __slots__ = ("_traces",)
 
     def __init__(
-        self, traces: "Traces", plane: DataPlane, codec: GrpcCodec, request: Request, stream: Http2Stream
+        self, traces: "Traces", admission: Admission, codec: GrpcCodec, request: Request, stream: Http2Stream
     ) -> None:
-        super().__init__(plane, codec, request, stream)
+        super().__init__(admission, codec, request, stream)
         self._traces = traces
 
     def handle(self, message: Buffer) -> None:

@@ -19,7 +19,7 @@ from proteus_cli.serving.grpc.messages import (
 from proteus_cli.serving.grpc.status import CallError, Status
 from proteus_cli.serving.http2.limits import MIB
 from proteus_cli.serving.http2.stream import Http2Stream
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.in_flight import InFlightRequest, Result
 from proteus_cli.serving.requests.query import Query
 
@@ -54,11 +54,11 @@ class StreamInferCall(GrpcCall):
     A client that is too far ahead of its answers gets no more room to send.
     """
 
-    __slots__ = ("_has_ended", "_plane", "_turns", "codec")
+    __slots__ = ("_admission", "_has_ended", "_turns", "codec")
 
-    def __init__(self, plane: DataPlane, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
+    def __init__(self, admission: Admission, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
         super().__init__(request, stream)
-        self._plane, self.codec = plane, codec
+        self._admission, self.codec = admission, codec
         self._turns = deque[_Turn]()
         self._has_ended = False
 
@@ -67,7 +67,7 @@ class StreamInferCall(GrpcCall):
         self._turns.append(turn)
         try:
             family, turn.query = self.codec.decode(message, self.request.timeout_s)
-            turn.pending = self._plane.submit(family, turn.query, turn.done)
+            turn.pending = self._admission.submit(family, turn.query, turn.done)
         except RequestError as error:
             turn.answer = _refusal(error, turn.query)
         self.send_ready()
@@ -82,7 +82,7 @@ class StreamInferCall(GrpcCall):
     def abandoned(self) -> None:
         for turn in self._turns:
             if turn.pending is not None:
-                self._plane.cancel(turn.pending)
+                self._admission.cancel(turn.pending)
         self._turns.clear()
 
     def send_ready(self) -> None:

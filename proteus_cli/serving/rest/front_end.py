@@ -10,7 +10,6 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from proteus_cli.backends.base import Signature
 from proteus_cli.errors import (
     BadRequest,
     BodyTooLarge,
@@ -30,7 +29,8 @@ from proteus_cli.errors import (
 from proteus_cli.serving.http1.compression import compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.admission import Admission
+from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.in_flight import Result
 from proteus_cli.serving.requests.query import Query
 from proteus_cli.serving.rest.access import admits
@@ -71,27 +71,28 @@ class HttpFrontEnd:
 
     def __init__(
         self,
-        plane: DataPlane,
+        admission: Admission,
+        families: Families,
         pages: Pages,
         *,
         max_body_bytes: int,
         tokens: Tokens | None = None,
         tracing: "Tracing | None" = None,
     ) -> None:
-        self._plane, self._pages, self._max_body_bytes, self._tokens = plane, pages, max_body_bytes, tokens
+        self._admission, self._pages, self._max_body_bytes, self._tokens = admission, pages, max_body_bytes, tokens
         self._traces = None if tracing is None else tracing.of_protocol(
             f"POST {INFER}", {"http.request.method": "POST", "http.route": INFER},
             code="http.response.status_code", ok=_OK, codes=STATUS,
         )  # fmt: skip
         self._families: dict[bytes, tuple[str, RestCodec]] = {}
         self._tasks: set[asyncio.Future[None]] = set()  # the loop alone would let go of them
-        for family, signature in plane.signatures.items():
-            self._add(family, signature)
+        for family in families.by_name.values():
+            self._add(family)
 
-    def _add(self, family: str, signature: Signature) -> None:
-        known = (family, RestCodec(family, signature, self._plane.max_rows[family]))
+    def _add(self, family: ServedFamily) -> None:
+        known = (family.name, RestCodec(family.name, family.signature, family.max_rows))
         for version in ("", f"/versions/{oip.VERSION}"):
-            self._families[f"/v2/models/{family}{version}/infer".encode()] = known
+            self._families[f"/v2/models/{family.name}{version}/infer".encode()] = known
 
     # Handler
 
@@ -107,7 +108,7 @@ class HttpFrontEnd:
             else:
                 self._other(exchange)
         except RequestError as error:
-            self._plane.refusals[type(error).__name__] += 1
+            self._admission.count_refusal(error)
             refuse(exchange, error)
         except Exception:
             log.exception("a bug while handling %r %r", exchange.method, exchange.target)
@@ -118,7 +119,7 @@ class HttpFrontEnd:
         if exchange.pending is not None:
             if self._traces is not None:
                 self._traces.abandoned(exchange.pending)
-            self._plane.cancel(exchange.pending)
+            self._admission.cancel(exchange.pending)
 
     def _other(self, exchange: Exchange) -> None:
         """A page, or an inference whose path is written in another way."""
@@ -138,7 +139,7 @@ class HttpFrontEnd:
         try:
             await later
         except RequestError as error:
-            self._plane.refusals[type(error).__name__] += 1
+            self._admission.count_refusal(error)
             refuse(exchange, error)
         except Exception:
             log.exception("a bug while handling %r %r", exchange.method, exchange.target)
@@ -152,7 +153,7 @@ class HttpFrontEnd:
                 self._infer_traced(exchange, family, codec, trace)
                 return
         query = self._query(exchange, codec)
-        exchange.pending = self._plane.submit(family, query, partial(self._ended, exchange, codec, query, b""))
+        exchange.pending = self._admission.submit(family, query, partial(self._ended, exchange, codec, query, b""))
 
     def _infer_traced(self, exchange: Exchange, family: str, codec: RestCodec, trace: "RequestTrace") -> None:
         """The same, with a trace; the answer tells which."""
@@ -161,7 +162,7 @@ class HttpFrontEnd:
             query = self._query(exchange, codec)
             header = b"traceparent: %b\r\n" % trace.traceparent
             done = trace.then(partial(self._ended, exchange, codec, query, header))
-            exchange.pending = self._plane.submit(family, query, done)
+            exchange.pending = self._admission.submit(family, query, done)
         except Exception as error:
             trace.refused(error)
             raise

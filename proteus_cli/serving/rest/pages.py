@@ -7,13 +7,14 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from proteus_cli.control.controller import Controller
 from proteus_cli.errors import BadRequest, MethodNotAllowed, NotFound
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.http1.compression import compressed
 from proteus_cli.serving.http1.exchange import JSON, NOT_MODIFIED, Exchange
 from proteus_cli.serving.oip.documents import ModelReady, ServerLive, ServerReady
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.site import AT, FILES, INDEX, Site
 from proteus_cli.serving.telemetry.metrics import Metrics
@@ -77,7 +78,8 @@ class Pages:
 
     def __init__(
         self,
-        plane: DataPlane,
+        families: Families,
+        controller: Controller,
         models: ModelRepository,
         metrics: Metrics,
         *,
@@ -88,7 +90,8 @@ class Pages:
     ) -> None:
         self._models, self._status = models, status
         self._by_hand, self._site = by_hand, Site()
-        described = _json(document(plane.signatures, needs_token=needs_token))
+        signatures = {family.name: family.signature for family in families.by_name.values()}
+        described = _json(document(signatures, needs_token=needs_token))
         self._routes: dict[str, dict[str, Handler]] = {
             "/": {"GET": lambda asked: self._file(INDEX, asked)},
             f"{AT}{{file}}": {"GET": lambda asked: self._file(asked.values["file"], asked)},
@@ -99,7 +102,7 @@ class Pages:
             "/metrics": {"GET": lambda asked: Page(200, *metrics.page(asked.headers.get(b"accept", b"")))},
             "/v2/proteus/status": {"GET": lambda _: _json(self._status())},
             f"{OWN}history": {"GET": lambda asked: _json(history.feed(asked.parameter("since")))},
-            "/v2/proteus/plan": {"GET": lambda _: _json(plane.controller.plan), "POST": self._apply},
+            "/v2/proteus/plan": {"GET": lambda _: _json(controller.plan), "POST": self._apply},
             "/v2/models/stats": {"GET": lambda _: self._statistics(None)},
             "/v2/models/{model}": {"GET": self._metadata},
             "/v2/models/{model}/versions/{version}": {"GET": self._metadata},

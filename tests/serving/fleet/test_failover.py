@@ -34,7 +34,7 @@ def test_with_one_of_two_devices_lost_at_60_percent_load_few_requests_notice() -
         bad = before + asked - world.counted[Outcome.SERVED]
         assert bad / asked < 0.02
         assert Outcome.FAILED not in world.counted
-        assert world.plane.counts["f"].retried > 0
+        assert world.plane.counts.by_family["f"].retried > 0
         assert world.state("cpu0") is BreakerState.CLOSED
         assert set(answers(world)[-50:]) == {"cpu0", "cpu1"}
 
@@ -96,7 +96,7 @@ def test_whose_client_has_gone_or_deadline_has_passed_is_not_run_again() -> None
         assert gone is not None
         assert late is not None
         await asyncio.sleep(0.01)
-        world.plane.cancel(gone)
+        world.plane.admission.cancel(gone)
         world.endings.append(NotReady("nobody is told; it counts all the same"))
         await asyncio.sleep(0.2)
         for device in BOTH:
@@ -189,9 +189,9 @@ def test_while_all_devices_of_a_family_are_lost_it_is_not_ready_and_says_when_to
         (ending,) = world.endings
         assert isinstance(ending, NotReady)
         assert ending.retry_after_s == 1.0
-        assert world.plane.why_unavailable("f") == "no device that hosts it is there"
+        assert world.plane.families.why_unavailable("f") == "no device that hosts it is there"
         await asyncio.sleep(BACK_S)
-        assert world.plane.why_unavailable("f") is None
+        assert world.plane.families.why_unavailable("f") is None
         world.submit()
         await asyncio.sleep(0.1)
         assert world.counted == {Outcome.REJECTED: 1, Outcome.SERVED: 1}

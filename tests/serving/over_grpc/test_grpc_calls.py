@@ -41,7 +41,10 @@ class Client:
         self.plane: Any = cast("Any", SmallPlane())
         front_end = GrpcFrontEnd(
             self.plane,
-            models=ModelRepository(self.plane, platform="numpy", devices=[]),
+            self.plane,
+            models=ModelRepository(
+                self.plane, self.plane, self.plane.lifecycle, self.plane, self.plane.clock, platform="numpy", devices=[]
+            ),
             max_message_bytes=MOST,
             **options,
         )

@@ -204,7 +204,7 @@ def test_raw_tensors_must_be_those_of_the_signature(rows: int, count: int, probl
 def test_numbers_that_do_not_fit_are_refused() -> None:
     """The narrow types travel as 32 bits."""
     narrow = plane()
-    narrow.signatures = {"two": Signature((TensorSpec("x", np.dtype(np.int8), (2,)),), TWO.outputs)}
+    narrow.by_name["two"].signature = Signature((TensorSpec("x", np.dtype(np.int8), (2,)),), TWO.outputs)
     request = service_pb2.ModelInferRequest(model_name="two")
     given_input = request.inputs.add(name="x", datatype="INT8", shape=[1, 2])
     given_input.contents.int_contents.extend([-128, 127])

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from builders import make_catalog, make_family
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import validator_for
@@ -17,9 +16,9 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.oip.repository import ModelRepository
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.front_end import STATUS
 from proteus_cli.serving.rest.openapi import OPERATIONS, document
@@ -38,15 +37,17 @@ def operations(found: Any) -> dict[tuple[str, str], Any]:
 
 
 def pages() -> Pages:
-    catalog = make_catalog(make_family("small", {"v": 0.9}))
-    controller = Controller(catalog.slo_s(), {"cpu0": 1}, live_policy_named("proteus"))
-    plane = DataPlane(
-        catalog, controller, Lifecycle(), lambda: 0.0, signatures={"small": SMALL}, max_rows={"small": 8},
-        best_accuracy={"small": 0.9},
-    )  # fmt: skip
-    models, nothing = ModelRepository(plane, platform="onnxruntime", devices=()), cast("Any", None)
+    nothing = cast("Any", None)
+    controller, small = (
+        Controller({"small": 0.1}, {}, live_policy_named("proteus")),
+        ServedFamily("small", SMALL, 0.1, 8, 0.9),
+    )
+    plane = make_data_plane(controller, [small], (), nothing, lambda: 0.0, models={}, profiles={})
+    models = ModelRepository(
+        plane.families, controller, plane.lifecycle, plane.counts, plane.clock, platform="onnxruntime", devices=()
+    )
     history = MetricsSampler(plane, plane.clock)
-    return Pages(plane, models, nothing, status=dict, by_hand=nothing, history=history)
+    return Pages(plane.families, controller, models, nothing, status=dict, by_hand=nothing, history=history)
 
 
 def test_each_route_is_described_and_each_description_has_a_route() -> None:
