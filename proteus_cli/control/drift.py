@@ -123,7 +123,7 @@ class Drift:
         cell.batches += 1
 
     def due(self, now_s: float) -> tuple[Correction, ...]:
-        """What has drifted by the end of a window, once: the caller corrects it. The first call begins the first window."""
+        """What has drifted by the end of a window, once: the caller corrects it. The first call begins a window."""
         if self._window_start_s is None:
             self._window_start_s = now_s
         if now_s - self._window_start_s < self._window_s:
