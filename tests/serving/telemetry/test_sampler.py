@@ -17,7 +17,8 @@ from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.lifecycle import LifecycleEvent as Life
 from proteus_cli.serving.requests.counts import Histogram, quantile
 from proteus_cli.serving.rest.openapi import document
-from proteus_cli.serving.telemetry.sampler import EVERY_S, MAX_NUMBERS, SAMPLES, MetricsSampler
+from proteus_cli.serving.telemetry.sample_ring import SAMPLES
+from proteus_cli.serving.telemetry.sampler import EVERY_S, MAX_NUMBERS, MetricsSampler
 from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
 
 NOW_S = 1_800_000_000.0
