@@ -63,7 +63,7 @@ class World:
             catalog, controller, Lifecycle(), self.clock, signatures=dict.fromkeys(names, Signature((X,), (X,))),
             max_rows=dict.fromkeys(names, 8), best_accuracy=dict.fromkeys(names, ACCURACY),
         )  # fmt: skip
-        idle = cast("Any", ExecutorBase("none"))
+        idle = cast("Any", ExecutorBase("none", print))
         lanes: dict[str, Worker] = {}
         for device in self.hosted:
             lanes[device] = Worker(device, controller, idle, self.plane, self.clock, lanes, print, 0.001)

@@ -82,10 +82,12 @@ def writing_text(path: Path) -> Iterator[Callable[[str], object]]:
             yield lambda text: packed.write(text.encode())
 
 
-def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write several files or none: all contents are on the disk before the first file is replaced.
+def write_in_order(contents: Mapping[Path, bytes]) -> None:
+    """Write several files, each whole, and none of them before the contents of all are on the disk.
 
-    Raises `ArtefactError` as `write_bytes` does.
+    A full disk therefore leaves all files as they were. A crash while the files are renamed may leave the first ones
+    new and the others old, so a file that refers to others comes after them. Raises `ArtefactError` as `write_bytes`
+    does.
     """
     with contextlib.ExitStack() as stack:
         written: list[tuple[Path, Path]] = []

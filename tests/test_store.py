@@ -26,6 +26,22 @@ def disk_full(_file: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def crash_after(monkeypatch: pytest.MonkeyPatch, renames: int) -> None:
+    left, replace = [renames], Path.replace
+
+    def renamed(path: Path, target: Path) -> Path:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Crash
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", renamed)
+
+
 def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
@@ -125,7 +141,7 @@ def test_a_place_that_cannot_be_written_is_an_error_of_the_user(tmp_path: Path) 
 def test_files_that_are_written_together_are_all_there(tmp_path: Path) -> None:
     paths = [tmp_path / "profiles" / "a.json", tmp_path / "profiles" / "b.json", tmp_path / "catalog.toml"]
     paths[2].write_text("old")
-    store.write_together({path: path.name.encode() for path in paths})
+    store.write_in_order({path: path.name.encode() for path in paths})
     assert [path.read_text() for path in paths] == ["a.json", "b.json", "catalog.toml"]
     assert names(tmp_path) == ["catalog.toml", "profiles"]
     assert names(tmp_path / "profiles") == ["a.json", "b.json"]
@@ -147,7 +163,7 @@ def test_files_that_are_written_together_are_none_there_where_one_has_no_room(
 
     monkeypatch.setattr(os, "fsync", full_at_the_third)
     with pytest.raises(ArtefactError, match="No space left on device") as caught:
-        store.write_together(dict.fromkeys(paths, b"new"))
+        store.write_in_order(dict.fromkeys(paths, b"new"))
     assert str(paths[2]) in caught.value.message
     assert names(tmp_path) == ["a"]
     assert paths[0].read_text() == "old"
@@ -156,8 +172,20 @@ def test_files_that_are_written_together_are_none_there_where_one_has_no_room(
 def test_files_that_are_written_together_are_none_there_where_one_is_a_directory(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     with pytest.raises(ArtefactError, match="Is a directory"):
-        store.write_together({tmp_path / "a": b"new", tmp_path / "b": b"new"})
+        store.write_in_order({tmp_path / "a": b"new", tmp_path / "b": b"new"})
     assert names(tmp_path) == ["b"]
+
+
+def test_a_crash_between_two_files_leaves_the_first_new_and_the_second_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / name for name in ("b", "a")]
+    for path in paths:
+        path.write_text("old")
+    crash_after(monkeypatch, 1)
+    with pytest.raises(Crash):
+        store.write_in_order(dict.fromkeys(paths, b"new"))
+    assert [path.read_text() for path in paths] == ["new", "old"]
 
 
 @pytest.mark.parametrize("end", ["csv", "csv.gz"])

@@ -134,7 +134,7 @@ def _compare(case: Case, tool: Path, options: argparse.Namespace) -> None:
 
 
 async def _ours(case: Case, slots: int, for_s: float) -> float:
-    executor = GpuExecutor(case.backend.context, lambda key, model: case.backend.plan(model, key), slots=slots)
+    executor = GpuExecutor(case.backend.context, lambda key, model: case.backend.plan(model, key), print, slots=slots)
     try:
         await executor.load(case.key, case.model, case.batch.rows)
         loop = Loop(executor, case.batch, AHEAD * slots, case.check)

@@ -14,7 +14,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.planning.from_workspace import fleet_of, planner_for
 from proteus_cli.planning.planner import Planner
 from proteus_cli.profiling.importing import catalog_toml
-from proteus_cli.store import Workspace, to_json, write_together
+from proteus_cli.store import Workspace, to_json, write_in_order
 
 SEED = 2024
 
@@ -55,6 +55,6 @@ def cluster_at(directory: Path, *, is_paper: bool, slo: str | None = None) -> Cl
         catalog = msgspec.structs.replace(catalog, families=families)
     place = Workspace(directory)
     files = {place.profile_path(kind): to_json(profile) for kind, profile in fleet.types.items()}
-    write_together({**files, place.catalog_path: catalog_toml(catalog)})
+    write_in_order({**files, place.catalog_path: catalog_toml(catalog)})
     counts = ",".join(f"{kind}:{count}" for kind, count in fleet.counts.items())
     return Cluster(f"{name} ({counts})", place, fleet_of(place, counts), fleet)

@@ -13,7 +13,6 @@ from proteus_cli.planning.solve import TOLERANCE, OutOfTime, Program, SolverPoin
 
 ALMOST_NOTHING = 1e-6  # a smaller part of a demand is the solver's rounding
 UNSERVED_AT_STAKE = 0.01  # serving comes before all else, so its gap must be a hundred times smaller
-HALVINGS = 20  # of the interval in which the worst family's accuracy lies, where not all can be served
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,30 +203,30 @@ def _serve_most(search: _Search, instance: Instance, rules: Rules, unserved: Int
 
 
 def _raise_the_worst(search: _Search, instance: Instance, unserved: Ints) -> None:
-    """The highest relative accuracy of the worst family among those that are served at all, by bisection.
+    """Raise the relative accuracy of the worst of the families that are served at all, as far as possible: a bisection.
 
-    Accuracy over what is answered is a ratio of two unknowns where not all is, so it can't be an aim of one solve; but
-    whether all families reach a given accuracy can be asked. Each answer also says what they do reach.
+    Where not all demand is served, a family's accuracy is a ratio of two unknowns, so no single solve minimises it; but
+    one solve tells whether all families can reach a given accuracy. A bound counts as reached only where the accuracies
+    of the point itself reach it: within the solver's tolerance, which is absolute, a family of which little is answered
+    passes a bound that it misses.
     """
     low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
+    while high - low > ALMOST_NOTHING:
         middle = (low + high) / 2
         tried = _with_floor(search.program, middle)
-        found = minimise(
-            tried.limit("worst loss", TOLERANCE), tried.aim("loss"), deadline_s=search.deadline_s, start=search.best
-        )
-        if found is None:
+        found = minimise(tried, tried.aim("loss"), deadline_s=search.deadline_s, start=search.best)
+        reached = _worst_accuracy(instance, tried, found, unserved) if found is not None else 0.0
+        if reached > low:
+            search.best, low = found, reached
+        if reached < middle:
             high = middle
-        else:
-            search.best, low = found, max(middle, _worst_accuracy(instance, tried, found, unserved))
-        if high - low < ALMOST_NOTHING:
-            break
-    search.program = _with_floor(search.program, max(low - ALMOST_NOTHING, 0.0)).limit("worst loss", TOLERANCE)
+    search.program = _with_floor(search.program, max(low - ALMOST_NOTHING, 0.0))
 
 
 def _with_floor(program: Program, floor: float) -> Program:
+    """The program where each family's relative accuracy over what is answered is ``floor`` or more."""
     program.model.floor.value = floor * program.model.asked.value
-    return replace(compile_program(program.model), lower=program.lower, upper=program.upper)
+    return replace(compile_program(program.model), lower=program.lower, upper=program.upper).limit("worst loss", 0.0)
 
 
 def _worst_accuracy(instance: Instance, program: Program, point: SolverPoint, unserved: Ints) -> float:

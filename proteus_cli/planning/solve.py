@@ -206,7 +206,7 @@ def _widening(program: Program, ask: _Ask, start: SolverPoint | None) -> SolverP
     costs = np.where(is_used, -np.inf, relaxed.reduced_costs[hosts])
     preference = np.argsort(np.where(program.upper[hosts] > 0, costs, np.inf), kind="stable")
     count = int(np.count_nonzero(program.upper[hosts] > 0))
-    best, bound = start, relaxed.bound
+    best, bound = _valued(program, ask.column, start), relaxed.bound
     for wider in WIDER:
         size = int(min(wider * is_used.sum(), count))
         try:
@@ -227,6 +227,14 @@ def _widening(program: Program, ask: _Ask, start: SolverPoint | None) -> SolverP
     if best is None:
         raise OutOfTime
     return replace(best, bound=bound, is_proven=False)
+
+
+def _valued(program: Program, column: int, start: SolverPoint | None) -> SolverPoint | None:
+    """A starting point with its value in this column, unless it is not feasible: it was found for another program."""
+    if start is None:
+        return None
+    valued = replace(start, value=float(start.columns[column]))
+    return valued if program.holds(valued, column) else None
 
 
 def _run(program: Program, ask: _Ask, start: SolverPoint | None) -> SolverPoint | None:

@@ -59,7 +59,7 @@ def import_rows(
     files = {place.profile_path(device): store.to_json(made[device]) for device in made if device not in current}
     if not has_catalog:
         files[place.catalog_path] = catalog_toml(new_catalog(rows, slos))
-    store.write_together(files)
+    store.write_in_order(files)
     return list((made | current).values())
 
 

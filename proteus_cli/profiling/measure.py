@@ -35,9 +35,9 @@ def measure_point(run: Callable[[], object], batch: int, budget_s: float, *, min
     p95s: list[float] = []
     while not (is_stable(p95s) and time.perf_counter() >= start_s + min_s):
         for _ in range(ROUND_RUNS):
-            start_s = time.perf_counter()
+            run_start_s = time.perf_counter()
             run()
-            taken_s.append(time.perf_counter() - start_s)
+            taken_s.append(time.perf_counter() - run_start_s)
             if time.perf_counter() >= stop_s and len(taken_s) >= FEWEST_RUNS:
                 return point_of(taken_s, batch)
         p95s.append(float(np.percentile(taken_s, 95)))

@@ -56,7 +56,7 @@ def add_fp16(place: store.Workspace, name: str, backend: Backend) -> Converted:
     added = Variant(variant.name + SUFFIX, round(after, DIGITS), onnx)
     text = with_variant(content, family.name, variant.name, added)
     _require_as_meant(text, place, catalog, family, variant, added)
-    store.write_together({place.model_path(onnx): converted, place.catalog_path: text.encode()})
+    store.write_in_order({place.model_path(onnx): converted, place.catalog_path: text.encode()})
     return Converted(family.name, added.name, onnx, after, before, len(converted), _size_bytes(model))
 
 

@@ -36,7 +36,7 @@ class Counting(ThreadExecutor):
 
 
 async def looped(model: Path, check: Callable[[BatchResult], None], batch: Batch) -> tuple[float, Counting]:
-    executor = Counting(CPU, OnnxRuntime(CPU))
+    executor = Counting(CPU, OnnxRuntime(CPU), print)
     try:
         await executor.load(KEY, model, 2)
         return await Loop(executor, batch, 3, check).batches_per_s(0.05, 0.1), executor

@@ -81,7 +81,8 @@ async def _run(
     models: Any = {(family.name, variant.name): None for family in catalog.families for variant in family.variants}
     fleet = Fleet(
         controller,
-        {device: EmulatedExecutor(profiles[device], signatures, loop.time, loop.call_at) for device in plan.devices},
+        plan.devices,
+        lambda device, on_lost: EmulatedExecutor(profiles[device], signatures, loop.time, loop.call_at, on_lost),
         plane,
         loop.time,
         models=models,

@@ -2,8 +2,9 @@
 
 import pytest
 from exhaustive import assert_best
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from once_wrong import ONCE_WRONG
 from tiny_fleets import Tiny
 from tiny_rules import PARTS, SHARED, crowded, ruled, ruled_by_several
 
@@ -25,6 +26,12 @@ def test_no_hosting_beats_the_plan_where_devices_are_shared_and_the_rules_ask_fo
 
 
 @given(ruled_by_several())
+@example(ONCE_WRONG["the worst of little"])
 @settings(max_examples=150, deadline=None)
 def test_no_hosting_beats_the_plan_where_several_are_asked_for(tiny: Tiny) -> None:
     assert_best(tiny)
+
+
+@pytest.mark.parametrize("name", ONCE_WRONG)
+def test_a_plan_that_was_wrong_once_is_right(name: str) -> None:
+    assert_best(ONCE_WRONG[name])

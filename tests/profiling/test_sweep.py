@@ -8,7 +8,7 @@ from tiny import Tiny, device
 from proteus_cli.domain.profile import BackendInfo, Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling import measure, sweep
-from proteus_cli.profiling.measure import FEWEST_RUNS, WARM_UP_RUNS
+from proteus_cli.profiling.measure import FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS
 from proteus_cli.profiling.sweep import CELL_S, Sweep, estimate_s, share, todos
 
 VARIANTS = 5
@@ -104,6 +104,17 @@ def test_a_noisy_cell_ends_after_its_time(bare: Tiny, backend: FakeBackend, monk
     point = measure.measure_point(run, 1, CELL_S)
     assert point.runs > STABLE_RUNS
     assert clock.now_s < CELL_S + 0.05
+
+
+def test_a_stable_cell_is_measured_for_the_least_time_and_one_round_more_at_most(backend: FakeBackend) -> None:
+    clock = backend.clock
+
+    def run() -> None:
+        clock.now_s += 0.001
+
+    point = measure.measure_point(run, 1, CELL_S, min_s=0.3)
+    assert 0.3 <= clock.now_s <= 0.3 + 0.001 * ROUND_RUNS
+    assert point.runs + WARM_UP_RUNS == pytest.approx(clock.now_s / 0.001)
 
 
 # --- budgets: how many runs, as time is the fake clock's

@@ -22,7 +22,7 @@ from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestErr
 from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
-from proteus_cli.serving.devices.executor import Batch, BatchCallback
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, OnLost
 from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.fleet.failover import Recovery
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
@@ -50,9 +50,9 @@ class FailingExecutor(EmulatedExecutor):
 
     hangs = False
 
-    def __init__(self, world: "World", device: str) -> None:
+    def __init__(self, world: "World", device: str, on_lost: OnLost) -> None:
         self._loop = loop = asyncio.get_running_loop()
-        super().__init__(world.profiles[device], {"f": SIGNATURE}, loop.time, loop.call_at)
+        super().__init__(world.profiles[device], {"f": SIGNATURE}, loop.time, loop.call_at, on_lost)
         self.loads: list[VariantKey] = []
         self.batches: list[Batch] = []
         self._world = world
@@ -68,10 +68,10 @@ class FailingExecutor(EmulatedExecutor):
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         self.batches.append(batch)
         if self.hangs:
-            self._owe(done)
+            self._register(done)
         elif (self._device_id, batch.key) in self._world.broken:
-            number = self._owe(done)
-            asyncio.get_running_loop().call_soon(lambda: self._end(number, EngineBroken("it fails on anything")))
+            number = self._register(done)
+            asyncio.get_running_loop().call_soon(lambda: self._complete(number, EngineBroken("it fails on anything")))
         else:
             super().submit(batch, done)
 
@@ -80,7 +80,7 @@ class FailingExecutor(EmulatedExecutor):
 
 
 class World:
-    """``executors`` are those that serve now; a device on which opening fails is in ``shut``."""
+    """``opened`` are the devices that were opened again; a device on which opening fails is in ``shut``."""
 
     def __init__(
         self,
@@ -111,12 +111,13 @@ class World:
         )  # fmt: skip
         models: Any = {(v.family, v.variant): None for v in variants}
         self.fleet = Fleet(
-            self.controller, {device: FailingExecutor(self, device) for device in self.profiles}, self.plane,
+            self.controller, self.profiles, self._open, self.plane,
             self.loop.time, models=models, profiles=self.profiles, signatures=self.plane.signatures, timer_s=0.0,
         )  # fmt: skip
+        self.opened.clear()
         self.plane.lanes = self.fleet.workers
         self.first = self.plan_of(hosts)
-        self.recovery = Recovery(self.fleet, self.controller, self._open, self.profiles, self.loop.time)
+        self.recovery = Recovery(self.fleet, self.controller, self.profiles, self.loop.time)
         self.adaptation = ControlLoop(self.controller, self.fleet, self.loop.time)
         self.replans = replans
 
@@ -171,10 +172,10 @@ class World:
             await asyncio.sleep(1 / rate_qps)
         return count
 
-    def _open(self, device: str) -> FailingExecutor:
+    def _open(self, device: str, on_lost: OnLost) -> FailingExecutor:
         if device in self.shut:
             raise DeviceLost(f"{device} can't be opened")
-        self.opened.append(FailingExecutor(self, device))
+        self.opened.append(FailingExecutor(self, device, on_lost))
         return self.opened[-1]
 
     async def solve(self, wanted: ReplanRequest, current: Plan) -> Plan:

@@ -12,7 +12,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
 from proteus_cli.serving.requests.dataplane import DataPlane
@@ -28,7 +28,7 @@ AT_ONCE_S, SLOW_S = 10e-6, 0.01
 class HeldExecutor:
     """Doubles its inputs: at once where it is asked to run on the loop, else when it is told to."""
 
-    on_lost: OnLost | None = None
+    runs_inline = True
     pid = None
 
     def __init__(self) -> None:
@@ -79,8 +79,8 @@ class World:
         self.executor = HeldExecutor()
         models: Any = {("f", "v"): None}
         self.fleet = Fleet(
-            controller, {device: self.executor}, self.plane, clock, models=models, profiles={device: profile},
-            signatures={"f": TWICE},
+            controller, [device], lambda _device, _on_lost: self.executor, self.plane, clock, models=models,
+            profiles={device: profile}, signatures={"f": TWICE},
         )  # fmt: skip
         self.plane.lanes = self.fleet.workers
         self.endings: list[Result] = []

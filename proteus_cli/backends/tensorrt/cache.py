@@ -138,7 +138,7 @@ def ensure(
         start_s = time.perf_counter()
         plan = build(progress)
         record = _record(wanted, plan, time.perf_counter() - start_s)
-        store.write_together({files.plan: plan, files.record: store.to_json(record)})
+        store.write_in_order({files.plan: plan, files.record: store.to_json(record)})
     return Found(files.plan, record, is_new=True)
 
 

@@ -139,11 +139,11 @@ class PlanJournal:
         if self._claimed != record.base:
             self._claimed = record.base
             claim(self.directory, record.base)  # in vain where this process, or another, has done so
-        contents = {self.directory / f"{record.plan}{RECORD}": store.to_json(record)}
-        path = self.directory / f"{record.plan}.json"
-        if not path.exists():  # or there was no room when it came into force
+        path, contents = self.directory / f"{record.plan}.json", {}
+        if not path.exists():  # a new plan, or one for which there was no room when it came into force
             contents[path] = store.to_json(plan)
-        store.write_together(contents)
+        contents[self.directory / f"{record.plan}{RECORD}"] = store.to_json(record)
+        store.write_in_order(contents)
         forget_all_but(self.directory, self._keep)
 
     def _saved(self, job: "Future[None]") -> None:

@@ -16,7 +16,7 @@ from proteus_cli.backends.emulated import EmulatedEngine
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost
 
 Call = Callable[[], None]
 Clock = Callable[[], float]
@@ -80,9 +80,14 @@ class EmulatedExecutor(ExecutorBase):
     """
 
     def __init__(
-        self, profile: Profile, signatures: Mapping[str, Signature], clock: Clock, at: Callable[[float, Call], object]
+        self,
+        profile: Profile,
+        signatures: Mapping[str, Signature],
+        clock: Clock,
+        at: Callable[[float, Call], object],
+        on_lost: OnLost,
     ) -> None:
-        super().__init__(profile.device.id)
+        super().__init__(profile.device.id, on_lost)
         self._profile, self._signatures = profile, signatures
         self._clock, self._at = clock, at
         self._engines: dict[VariantKey, EmulatedEngine] = {}
@@ -106,12 +111,6 @@ class EmulatedExecutor(ExecutorBase):
         if not self.is_lost:
             del self._engines[key]  # what was submitted before needs it no more
 
-    def run(self, batch: Batch) -> BatchResult:
-        """Run a batch while this thread waits."""
-        result = self._result(batch)
-        time.sleep(result.compute_s)
-        return result
-
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         now_s = self._clock()
         self._require_open()
@@ -119,7 +118,7 @@ class EmulatedExecutor(ExecutorBase):
         end_s = max(now_s, self._slots_free_s[0]) + result.compute_s
         heapreplace(self._slots_free_s, end_s)
         self._running += 1
-        self._at(end_s, partial(self._ended, self._owe(done), result))
+        self._at(end_s, partial(self._ended, self._register(done), result))
 
     def close(self) -> None:
         """Take nothing more; what was submitted ends when it should, which is up to the alarm."""
@@ -132,7 +131,7 @@ class EmulatedExecutor(ExecutorBase):
 
     def _ended(self, number: int, result: BatchResult) -> None:
         self._running -= 1
-        self._end(number, result)
+        self._complete(number, result)
 
     def _result(self, batch: Batch) -> BatchResult:
         engine = self._engines[batch.key]

@@ -51,20 +51,25 @@ class BatchResult:
 
 BatchCallback = Callable[[BatchResult | Exception], None]
 OnLost = Callable[[DeviceLost], None]
+"""Called once, on the running loop, when a device is lost; before any batch or load of it fails."""
+
+OpenDevice = Callable[[str, OnLost], "Executor"]
+"""Opens the device of an id. Raises `DeviceUnavailable`."""
 Awaited = TypeVar("Awaited")
 
 
 class Executor(Protocol):
     """Loads engines on one device and runs batches on them.
 
-    A device is lost where nothing runs there any more: its process or thread has ended, or its CUDA context is broken.
-    ``on_lost`` is then called, once and on the running loop, before anybody else hears of it. If it doesn't `abandon`
-    the device, whoever waits for a batch or an engine is told `DeviceLost` next. What is asked for later raises that.
+    A device is lost when nothing can run there any more: its process or thread has ended, or its CUDA context is
+    broken. The executor then calls the `OnLost` that it was made with. If that does not `abandon` the executor, all
+    pending batches and loads fail with `DeviceLost` next. Later calls raise `DeviceLost`.
 
-    Once a device is lost or abandoned, another executor may be made for it.
+    Once an executor is lost or abandoned, another may be made for its device.
     """
 
-    on_lost: OnLost | None
+    runs_inline: bool
+    """Whether `run` may be called."""
 
     @property
     def pid(self) -> int | None:
@@ -80,7 +85,7 @@ class Executor(Protocol):
         ...
 
     def run(self, batch: Batch) -> BatchResult:
-        """Run a batch on this thread, while nothing that was submitted runs; only where there is no ``pid``.
+        """Run a batch on the calling thread, while no submitted batch runs; only where `runs_inline`.
 
         Raises `EngineError`.
         """
@@ -109,11 +114,11 @@ class Executor(Protocol):
 class ExecutorBase:
     """What executors share: who waits for a device that may be lost. All of it belongs to the loop's thread."""
 
-    on_lost: OnLost | None = None
+    runs_inline = False
     pid: int | None = None
 
-    def __init__(self, device: str) -> None:
-        self._device_id = device
+    def __init__(self, device: str, on_lost: OnLost) -> None:
+        self._device_id, self._on_lost = device, on_lost
         self._is_closed = False
         self._loss: DeviceLost | None = None
         self._numbers = count()
@@ -131,27 +136,30 @@ class ExecutorBase:
         if self._is_closed:
             raise RuntimeError(f"{self._device_id} is closed")
 
-    def _owe(self, done: BatchCallback) -> int:
+    def run(self, batch: Batch) -> BatchResult:
+        raise RuntimeError(f"{self._device_id} runs no batch on the calling thread: {batch.key}")
+
+    def _register(self, done: BatchCallback) -> int:
         """The number under which a batch ends."""
         number = next(self._numbers)
         self._submitted[number] = done
         return number
 
-    def _end(self, number: int, result: BatchResult | Exception) -> None:
+    def _complete(self, number: int, result: BatchResult | Exception) -> None:
         """A batch has ended; nobody cares where the device was abandoned meanwhile."""
         done = self._submitted.pop(number, None)
         if done is not None:
             done(result)
 
     def _lose(self, loss: DeviceLost) -> None:
-        """All that is waited for ends; whoever is to do something about it is told first."""
+        """Call ``on_lost``, unless this executor was closed; then fail all pending batches and loads."""
         if self._loss is not None:
             return
         self._loss = loss
-        if self.on_lost is not None:
-            self.on_lost(loss)
+        if not self._is_closed:
+            self._on_lost(loss)
         for number in list(self._submitted):
-            self._end(number, loss)
+            self._complete(number, loss)
         self._end_loads(loss)
 
     def _forget(self) -> None:
@@ -245,11 +253,13 @@ class Engine:
 class ThreadExecutor(ExecutorBase):
     """One thread that runs and one that loads, both on the cores of the device.
 
-    ONNX Runtime releases the GIL while it runs, so lanes run side by side.
+    ONNX Runtime releases the GIL while it runs, so devices run side by side.
     """
 
-    def __init__(self, device: Device, backend: Backend) -> None:
-        super().__init__(device.id)
+    runs_inline = True
+
+    def __init__(self, device: Device, backend: Backend, on_lost: OnLost) -> None:
+        super().__init__(device.id, on_lost)
         self._backend, self._device = backend, device
         self._engines: dict[VariantKey, Engine] = {}
         self._loop = asyncio.get_running_loop()
@@ -289,7 +299,7 @@ class ThreadExecutor(ExecutorBase):
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         self._require_open()
         engine = self._engines[batch.key]
-        number = self._owe(done)
+        number = self._register(done)
 
         def run_it() -> None:
             if self.is_lost:
@@ -298,7 +308,7 @@ class ThreadExecutor(ExecutorBase):
                 result: BatchResult | Exception = engine.run(batch.parts, batch.rows)
             except Exception as error:  # noqa: BLE001 - it is told to whoever waits
                 result = error
-            self._tell(self._end, number, result)
+            self._tell(self._complete, number, result)
 
         self._jobs.put(run_it)
 

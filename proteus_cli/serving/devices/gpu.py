@@ -19,7 +19,7 @@ from proteus_cli.backends.tensorrt.slots import Slot
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices.bisection import OutputArrays, run_with_bisection
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, settle
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost, settle
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.gpu")
@@ -48,8 +48,8 @@ class GpuExecutor(ExecutorBase):
     Where the context is lost, so is the device: only another process can use it again.
     """
 
-    def __init__(self, context: PrimaryContext, read_plan: ReadPlan, *, slots: int = 2) -> None:
-        super().__init__(f"gpu{context.ordinal}")
+    def __init__(self, context: PrimaryContext, read_plan: ReadPlan, on_lost: OnLost, *, slots: int = 2) -> None:
+        super().__init__(f"gpu{context.ordinal}", on_lost)
         self._context, self._read_plan, self._slots = context, read_plan, slots
         self._engines: dict[VariantKey, LoadedEngine] = {}
         self._loop = asyncio.get_running_loop()
@@ -86,22 +86,10 @@ class GpuExecutor(ExecutorBase):
         # Once all that was submitted before has its slot, the loader waits until the slots are free again.
         self._jobs.put(lambda: self._loads.put(engine.close))
 
-    def run(self, batch: Batch) -> BatchResult:
-        self._require_open()
-        engine = self._engines[batch.key]
-        started_s = perf_counter()
-        with engine.slot() as slot:
-            try:
-                outputs, failures = self._apart(engine, slot, batch)
-            except DeviceLost:
-                self._tell_loss()
-                raise
-        return BatchResult(outputs, perf_counter() - started_s, failures)
-
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         self._require_open()
         engine = self._engines[batch.key]
-        self._jobs.put(partial(self._enqueue, engine, batch, self._owe(done)))
+        self._jobs.put(partial(self._enqueue, engine, batch, self._register(done)))
 
     def close(self) -> None:
         if not self._is_closed:
@@ -176,7 +164,7 @@ class GpuExecutor(ExecutorBase):
             result = self._result(flight)
             flight.engine.give_back(flight.slot)
             self._room.release()
-            self._tell(self._end, flight.number, result)
+            self._tell(self._complete, flight.number, result)
 
     def _result(self, flight: Flight) -> BatchResult | Exception:
         try:

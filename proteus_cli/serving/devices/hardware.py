@@ -12,11 +12,11 @@ from proteus_cli.backends.opening import open_backend
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Executor, ThreadExecutor
+from proteus_cli.serving.devices.executor import Executor, OnLost, ThreadExecutor
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.inner import DeviceSpec, Emulated, OnCpu, OnGpu
-from proteus_cli.serving.fleet.worker import INLINE_S
 
 REAL = {"onnxruntime", "tensorrt"}
 """Backends of other names are doubles of these: what is said of their times counts as emulated."""
@@ -31,19 +31,18 @@ ModelPaths = Mapping[VariantKey, Path]
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """``executor`` opens a device, also again once it was lost, or raises `DeviceUnavailable`.
+    """``open_device`` opens a device, also again once it was lost. It raises `DeviceUnavailable`.
 
     ``platform`` is what the models' metadata says of all.
 
     ``models`` are what executors load, ``signatures`` what each family takes and gives; ``stubs`` are families whose
-    signature is made up. Batches that take ``inline_s`` at most may run on the loop.
+    signature is made up.
     """
 
     platform: str
     models: ModelPaths
     signatures: Mapping[str, Signature]
-    executor: Callable[[Device], Executor]
-    inline_s: float = INLINE_S
+    open_device: Callable[[Device, OnLost], Executor]
     is_emulated: bool = False
     stubs: frozenset[str] = frozenset()
 
@@ -67,13 +66,13 @@ async def local_devices(
     Raises `BackendUnavailable`, `DeviceUnavailable`, and `EngineError` where a model can't be read.
     """
     inners = in_own_processes(devices.values(), built, slots, in_processes=in_processes)
-    with _processes(inners) as opened:
+    with _started_processes(inners) as started:
         reader = open_backend(_READER)  # the files tell what models take, also where other backends run them
         signatures = {
             f.name: _signature(reader, models, VariantKey(f.name, f.variants[0].name)) for f in catalog.families
         }
         platforms = [
-            await opened[device].opened() if device in opened else open_backend(found).versions.name
+            await started[device].executor.opened() if device in started else open_backend(found).versions.name
             for device, found in devices.items()
         ]
         yield Hardware(
@@ -81,7 +80,7 @@ async def local_devices(
             is_emulated=not REAL.issuperset(platforms),
             models=models,
             signatures=signatures,
-            executor=lambda device: _executor(device, inners, opened),
+            open_device=lambda device, on_lost: _open_device(device, on_lost, inners, started),
         )
 
 
@@ -101,18 +100,17 @@ def emulated_devices(
         signatures |= {family: _signature(backend, models, key) for family, key in known.items()}
     with TimerThread() as alarm:
 
-        def executor(device: Device) -> Executor:
+        def open_device(device: Device, on_lost: OnLost) -> Executor:
             profile = profiles[device.id]
             if in_processes:
-                return ProcessExecutor(Emulated(profile, signatures))
-            return EmulatedExecutor(profile, signatures, time.monotonic, alarm.at)
+                return ProcessExecutor(Emulated(profile, signatures), on_lost)
+            return EmulatedExecutor(profile, signatures, time.monotonic, alarm.at, on_lost)
 
         yield Hardware(
             platform=emulated.NAME,
             models={VariantKey(f.name, v.name): NO_MODEL for f in catalog.families for v in f.variants},
             signatures=signatures,
-            executor=executor,
-            inline_s=0.0,  # one device would hold up all others
+            open_device=open_device,
             is_emulated=True,
             stubs=frozenset(catalog.names) - known.keys(),
         )
@@ -129,25 +127,43 @@ def in_own_processes(
     }
 
 
+class _StartedProcess:
+    """The process of a device, started before the fleet is there; a loss until then is seen when it is handed over."""
+
+    def __init__(self, inner: DeviceSpec) -> None:
+        self._owner: OnLost | None = None
+        self.executor = ProcessExecutor(inner, self._on_lost)
+
+    def hand_over(self, on_lost: OnLost) -> ProcessExecutor:
+        self._owner = on_lost
+        return self.executor
+
+    def _on_lost(self, loss: DeviceLost) -> None:
+        if self._owner is not None:
+            self._owner(loss)
+
+
 @contextmanager
-def _processes(inners: Mapping[str, DeviceSpec]) -> Iterator[dict[str, ProcessExecutor]]:
-    """Devices in processes, all opened at once; leaving closes those that nobody took out."""
-    opened: dict[str, ProcessExecutor] = {}
+def _started_processes(inners: Mapping[str, DeviceSpec]) -> Iterator[dict[str, _StartedProcess]]:
+    """Start the processes of all devices at once; leaving closes those that were not handed over."""
+    started: dict[str, _StartedProcess] = {}
     try:
         for device, inner in inners.items():
-            opened[device] = ProcessExecutor(inner)
-        yield opened
+            started[device] = _StartedProcess(inner)
+        yield started
     finally:
-        for executor in opened.values():
-            executor.close()
+        for process in started.values():
+            process.executor.close()
 
 
-def _executor(device: Device, inners: Mapping[str, DeviceSpec], opened: dict[str, ProcessExecutor]) -> Executor:
+def _open_device(
+    device: Device, on_lost: OnLost, inners: Mapping[str, DeviceSpec], started: dict[str, _StartedProcess]
+) -> Executor:
     if device.id not in inners:
-        return ThreadExecutor(device, open_backend(device))
-    if device.id in opened and not opened[device.id].is_lost:
-        return opened.pop(device.id)
-    return ProcessExecutor(inners[device.id])
+        return ThreadExecutor(device, open_backend(device), on_lost)
+    if device.id in started and not started[device.id].executor.is_lost:
+        return started.pop(device.id).hand_over(on_lost)
+    return ProcessExecutor(inners[device.id], on_lost)
 
 
 def _signature(backend: Backend, models: ModelPaths, key: VariantKey) -> Signature:

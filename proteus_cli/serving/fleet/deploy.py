@@ -15,10 +15,10 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import BuildCancelled, DeviceLost, EngineError, OutOfDeviceMemory
-from proteus_cli.serving.devices.executor import Executor
+from proteus_cli.serving.devices.executor import Executor, OpenDevice
 from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, Loader
 from proteus_cli.serving.fleet.model_files import ModelFiles
-from proteus_cli.serving.fleet.worker import INLINE_S, Clock, ResultSink, Worker
+from proteus_cli.serving.fleet.worker import Clock, ResultSink, Worker
 from proteus_cli.serving.logs import fields
 
 TIMER_S = 0.001  # uvloop counts in milliseconds
@@ -37,7 +37,8 @@ class Fleet:
     def __init__(
         self,
         controller: Controller,
-        executors: Mapping[str, Executor],
+        devices: Iterable[str],
+        open_device: OpenDevice,
         endings: ResultSink,
         clock: Clock,
         *,
@@ -46,23 +47,26 @@ class Fleet:
         signatures: Mapping[str, Signature],
         files: ModelFiles | None = None,
         timer_s: float = TIMER_S,
-        inline_s: float = INLINE_S,
         max_unavailable_frac: float = MAX_UNAVAILABLE_FRAC,
     ) -> None:
         self._controller, self._endings, self._clock = controller, endings, clock
         self._profiles, self._max_unavailable_frac = profiles, max_unavailable_frac
         self.loader = Loader(models, profiles, signatures, files)
         self.workers: dict[str, Worker] = {}
-        self.breakers = {device: Breaker() for device in executors}
+        self.breakers = {device: Breaker() for device in devices}
         self.broken: dict[tuple[str, VariantKey], Breaker] = {}
         self._changing = asyncio.Lock()
         self.hosted_before_loss: dict[str, tuple[Hosted, ...]] = {}  # when they were lost
-        self._rollouts = {device: DeviceRollout() for device in executors}
-        for device, executor in executors.items():
+        self._rollouts = {device: DeviceRollout() for device in self.breakers}
+        self._open_device = open_device
+        for device in self.breakers:
             self.workers[device] = Worker(
-                device, controller, executor, endings, clock, self.workers, self.lose, timer_s, inline_s
+                device, controller, self.open_device(device), endings, clock, self.workers, self.lose, timer_s
             )
-            self._listen_to(device, executor)
+
+    def open_device(self, device: str) -> Executor:
+        """Open a device, whose loss is reported to `lose`. Raises `DeviceUnavailable`."""
+        return self._open_device(device, lambda loss: self.lose(device, BreakerEvent.DIED, loss.message))
 
     async def deploy(self, plan: Plan) -> None:
         """Make before break. Raises `EngineError` where an engine can't be loaded; then nothing has changed.
@@ -212,9 +216,6 @@ class Fleet:
         for worker in self.workers.values():
             worker.ask()
 
-    def _listen_to(self, device: str, executor: Executor) -> None:
-        executor.on_lost = lambda loss: self.lose(device, BreakerEvent.DIED, loss.message)
-
     def _free_what_is_left(self, device: str) -> None:
         self.loader.keep_only(device, self.workers[device].executor, keys(self._rollouts[device].now))
 
@@ -277,7 +278,6 @@ class Fleet:
             rollout = self._rollouts[device]
             rollout.next = rollout.now = tuple(h for h in wanted if h.key in there)
             self.workers[device].use(executor)
-            self._listen_to(device, executor)
             self.breakers[device].on(BreakerEvent.PASSED, self._clock())
             self._controller.device_recovered(device)
             self._host(plan)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from proteus_cli.control.breaker import BreakerEvent, BreakerState, hang_timeout_s
 from proteus_cli.control.controller import Controller
@@ -22,7 +22,7 @@ log = logging.getLogger("proteus.recovery")
 class Recovery:
     """Finds devices that hang, and puts those that were lost on probation.
 
-    A device on probation is opened afresh (``open_device``), loads what it had, and must run a real batch of each in
+    A device on probation is opened afresh, loads what it had, and must run a real batch of each in
     time; then it counts again. The same goes for engines that were broken, but that plans try them out.
     """
 
@@ -30,11 +30,10 @@ class Recovery:
         self,
         fleet: Fleet,
         controller: Controller,
-        open_device: Callable[[str], Executor],
         profiles: Mapping[str, Profile],
         clock: Clock,
     ) -> None:
-        self._fleet, self._controller, self._open = fleet, controller, open_device
+        self._fleet, self._controller = fleet, controller
         self._profiles, self._clock = profiles, clock
         self._suspects: set[str] = set()
         self._probations: set[asyncio.Task[None]] = set()
@@ -77,7 +76,7 @@ class Recovery:
         log.info("opening %s again", device)
         executor: Executor | None = None
         try:
-            executor = self._open(device)
+            executor = self._fleet.open_device(device)
             await self._try_out(device, executor)
             await self._fleet.bring_back(device, executor)
         except BaseException as error:

@@ -52,7 +52,7 @@ class Worker:
     Where a batch says that it isn't the request's fault but the device's, the batch still counts as running, and
     ``report`` is told: whoever that is can `take_back` what runs.
     ``timer_s`` is the resolution of the loop's timers: shorter waits are rounded up to it, as they would spin.
-    Batches that should take ``inline_s`` at most run at once, on the loop.
+    Batches that should take `INLINE_S` at most run at once, on the loop, where the executor ``runs_inline``.
     """
 
     def __init__(
@@ -65,14 +65,13 @@ class Worker:
         others: Mapping[str, "Worker"],
         report: LossReport,
         timer_s: float,
-        inline_s: float = INLINE_S,
     ) -> None:
         self.device = device
         self.busy_s = 0.0  # with any batch, as of when the last one ended
         self.batches = self.rows = 0  # that were answered
         self._running: dict[int, tuple[Launch, float]] = {}  # with the start of each, in order
         self._ended_s = self._counted_s = 0.0
-        self._timer_s, self._usual_inline_s = timer_s, inline_s
+        self._timer_s = timer_s
         self._controller, self._endings, self._clock, self._others = controller, endings, clock, others
         self._report = report
         self._timer: asyncio.TimerHandle | None = None
@@ -82,7 +81,7 @@ class Worker:
     def use(self, executor: Executor) -> None:
         """Run batches there from now on."""
         self.executor = executor
-        self._inline_s = self._usual_inline_s if executor.pid is None else 0.0
+        self._inline_s = INLINE_S if executor.runs_inline else 0.0
 
     def ask(self) -> None:
         """Ask what to do, and do it, until there is nothing more to do now.

@@ -47,21 +47,21 @@ async def fleet_of(
     plane: DataPlane,
     profiles: Mapping[str, Profile],
 ) -> AsyncIterator[Fleet]:
+    devices = {device.id: device for device in deployment.devices}
     fleet = Fleet(
         controller,
-        {device.id: hardware.executor(device) for device in deployment.devices},
+        devices,
+        lambda device, on_lost: hardware.open_device(devices[device], on_lost),
         plane,
         plane.clock,
         models=hardware.models,
         profiles=profiles,
         signatures=plane.signatures,
         files=None if deployment.emulated else ModelFiles(hardware.models, deployment.profiles),
-        inline_s=hardware.inline_s,
         max_unavailable_frac=deployment.max_unavailable_frac,
     )
     plane.lanes = fleet.workers
-    devices = {device.id: device for device in deployment.devices}
-    recovery = Recovery(fleet, controller, lambda device: hardware.executor(devices[device]), profiles, plane.clock)
+    recovery = Recovery(fleet, controller, profiles, plane.clock)
     try:
         async with watching(recovery.run()):
             yield fleet

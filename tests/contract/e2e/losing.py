@@ -29,7 +29,7 @@ def batch(value: float) -> Batch:
 
 async def lose(inner: OnGpu, model: Path) -> int | None:
     """Answer a batch, then lose the device; the process that it had."""
-    executor, told, all_told = ProcessExecutor(inner), list[tuple[str, Any]](), asyncio.Event()
+    told, all_told = list[tuple[str, Any]](), asyncio.Event()
 
     def lost(loss: DeviceLost) -> None:
         told.append(("owner", loss))
@@ -38,7 +38,7 @@ async def lose(inner: OnGpu, model: Path) -> int | None:
         told.append(("batch", result))
         all_told.set()
 
-    executor.on_lost = lost
+    executor = ProcessExecutor(inner, lost)
     assert await executor.opened() == "tensorrt-double"
     await executor.load(KEY, model, 4)
     executor.submit(batch(2.0), done)

@@ -116,8 +116,7 @@ async def opened(*, slots: int = 2, leaves_nothing: bool = True) -> AsyncIterato
         if DEVICE == REAL:  # libraries load what they then keep
             await _use_once(models)
         before = driver.census()
-        executor = GpuExecutor(primary_context(0), models.plan, slots=slots)
-        executor.on_lost = told.append
+        executor = GpuExecutor(primary_context(0), models.plan, told.append, slots=slots)
         try:
             yield Lab(executor, models, told)
         finally:
@@ -127,7 +126,7 @@ async def opened(*, slots: int = 2, leaves_nothing: bool = True) -> AsyncIterato
 
 
 async def _use_once(models: Models) -> None:
-    executor = GpuExecutor(primary_context(0), models.plan, slots=1)
+    executor = GpuExecutor(primary_context(0), models.plan, print, slots=1)
     try:
         await executor.load(SMALL, models.paths[SMALL], MAX_ROWS)
     finally:

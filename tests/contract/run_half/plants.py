@@ -137,7 +137,7 @@ PLANTS = {
         "context stack was not empty",
     ),
     "nobody told": Plant(
-        [Edit(EXECUTOR, "        if self.on_lost is not None:", "        if self.on_lost is None:")],
+        [Edit(EXECUTOR, "            self._on_lost(loss)\n", "            pass\n")],
         "lost_context",
         "told 0 times",
     ),

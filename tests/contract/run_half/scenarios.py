@@ -37,7 +37,6 @@ from proteus_cli.domain.profile import Point  # noqa: E402
 from proteus_cli.errors import DeviceLost, EngineError, OutOfDeviceMemory  # noqa: E402
 from proteus_cli.profiling.concurrency import measure_at_once  # noqa: E402
 from proteus_cli.profiling.measure import measure_point  # noqa: E402
-from proteus_cli.serving.devices.executor import Batch  # noqa: E402
 
 DELAY_S = 0.004
 MEASURE_S = 0.5
@@ -65,18 +64,6 @@ async def answers() -> str:
         await device.load(lab.SMALL)
         await device.check(lab.SMALL, 300)
         return "300 batches in 3 slots"
-
-
-@on(FAKE, REAL)
-async def inline() -> str:
-    """Batches that run on the calling thread are answered the same."""
-    async with lab.opened() as device:
-        await device.load(lab.SMALL)
-        for _ in range(50):
-            rows = device.rows()
-            result = device.executor.run(Batch(lab.SMALL, lab.parts_of(rows), len(rows)))
-            assert lab.same(result.outputs[0], device.models.answer(lab.SMALL, rows))
-        return "50 batches inline"
 
 
 @on(FAKE, REAL)

@@ -69,6 +69,25 @@ def test_a_server_that_was_killed_leaves_a_plan_without_an_effect(tmp_path: Path
     assert left_behind(records(tmp_path), BASE, emulated=False) is None
 
 
+def test_a_crash_between_two_files_leaves_no_record_without_its_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, renamed = Path.replace, list[str]()
+
+    def renamed_once(path: Path, target: Path) -> Path:
+        if renamed:
+            raise SystemExit
+        renamed.append(target.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", renamed_once)
+    killed = history(tmp_path)
+    killed.began(adopted(), NOTHING)
+    killed._writer.shutdown(wait=True)
+    assert renamed == [f"{killed.current}.json"]
+    assert list(records(tmp_path)) == []
+
+
 def test_records_that_are_broken_are_passed_over(tmp_path: Path) -> None:
     written = history(tmp_path)
     written.began(adopted(), NOTHING)

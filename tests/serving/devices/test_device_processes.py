@@ -37,7 +37,7 @@ from proteus_cli.errors import (
     ProteusError,
 )
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, ThreadExecutor
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost, ThreadExecutor
 from proteus_cli.serving.devices.hardware import local_devices
 from proteus_cli.serving.devices.process import wire
 from proteus_cli.serving.devices.process.child import LogForwarder
@@ -128,9 +128,9 @@ def descriptors() -> list[str]:
 
 
 @asynccontextmanager
-async def opened(inner: DeviceSpec = ON_CPU) -> AsyncIterator[ProcessExecutor]:
+async def opened(inner: DeviceSpec = ON_CPU, on_lost: OnLost = print) -> AsyncIterator[ProcessExecutor]:
     """A device in a process; nothing of it may be left over."""
-    executor = ProcessExecutor(inner)
+    executor = ProcessExecutor(inner, on_lost)
     try:
         await executor.opened()
         yield executor
@@ -163,7 +163,7 @@ def test_answers_are_those_of_a_thread_for_all_types_and_sizes(tmp_path: Path) -
 
     async def test() -> None:
         models = {KEY: passing_all_on(tmp_path / "all.onnx"), OTHER: mlp(tmp_path / "mlp.onnx")}
-        thread, rng = ThreadExecutor(CPU, OnnxRuntime(CPU)), np.random.default_rng(3)
+        thread, rng = ThreadExecutor(CPU, OnnxRuntime(CPU), print), np.random.default_rng(3)
         async with opened() as process:
             signatures = {}
             for key, model in models.items():
@@ -214,7 +214,7 @@ def test_an_emulated_device_answers_the_same(tmp_path: Path) -> None:
         profile = make_profile("v100-0", make_measured("f", "v", 0.9, {1: 0.001, 4: 0.002}, load_s=0.01))
         asked = batch((2, (np.array([1, 2], np.float32).tobytes(),)), (1, (np.array([3], np.float32).tobytes(),)))
         with TimerThread() as alarm:
-            here = EmulatedExecutor(profile, {"f": STUB}, time.monotonic, alarm.at)
+            here = EmulatedExecutor(profile, {"f": STUB}, time.monotonic, alarm.at, print)
             async with opened(Emulated(profile, {"f": STUB})) as process:
                 assert await process.load(KEY, tmp_path, 4) == await here.load(KEY, tmp_path, 4)
                 found, wanted = await ran(process, asked), await ran(here, asked)
@@ -249,7 +249,7 @@ def test_a_model_that_cannot_be_loaded_is_told_as_it_is_by_a_thread(tmp_path: Pa
     async def test() -> None:
         broken = tmp_path / "broken.onnx"
         broken.write_bytes(b"no model")
-        thread = ThreadExecutor(CPU, OnnxRuntime(CPU))
+        thread = ThreadExecutor(CPU, OnnxRuntime(CPU), print)
         async with opened() as process:
             told = []
             for executor in (thread, process):
@@ -267,7 +267,7 @@ def test_a_model_that_cannot_be_loaded_is_told_as_it_is_by_a_thread(tmp_path: Pa
 def test_a_device_that_cannot_be_opened_says_why_in_its_own_words() -> None:
     async def test() -> None:
         gpu = Device("gpu0", "t4", "gpu", "a GPU", 2**30)
-        executor = ProcessExecutor(OnGpu(gpu, "built", slots=1))
+        executor = ProcessExecutor(OnGpu(gpu, "built", slots=1), print)
         for _ in range(2):
             with pytest.raises(BackendUnavailable) as refusal:
                 await executor.load(KEY, Path("m.onnx"), 4)
@@ -351,12 +351,11 @@ def test_where_the_process_is_killed_the_owner_is_told_first_and_a_fresh_one_can
 ) -> None:
     async def test() -> None:
         model = mlp(tmp_path / "m.onnx")
-        async with opened() as process:
+        told: list[tuple[str, Any]] = []
+        async with opened(on_lost=lambda loss: told.append(("owner", loss))) as process:
             assert process.pid is not None
             await process.load(KEY, model, 4)
             await ran(process, batch())
-            told: list[tuple[str, Any]] = []
-            process.on_lost = lambda loss: told.append(("owner", loss))
             os.kill(process.pid, signal.SIGSTOP)
             for name in ("first", "second"):
                 process.submit(batch(), lambda result, name=name: told.append((name, result)))  # type: ignore[misc]
@@ -384,11 +383,10 @@ def test_where_the_process_is_killed_the_owner_is_told_first_and_a_fresh_one_can
 
 def test_an_owner_that_gives_a_lost_process_up_takes_its_batches_over(tmp_path: Path) -> None:
     async def test() -> None:
-        async with opened() as process:
+        told: list[Any] = []
+        async with opened(on_lost=lambda _: process.abandon()) as process:
             assert process.pid is not None
             await process.load(KEY, mlp(tmp_path / "m.onnx"), 4)
-            told: list[Any] = []
-            process.on_lost = lambda _: process.abandon()
             os.kill(process.pid, signal.SIGSTOP)
             process.submit(batch(), told.append)
             os.kill(process.pid, signal.SIGKILL)
@@ -402,12 +400,11 @@ def test_an_owner_that_gives_a_lost_process_up_takes_its_batches_over(tmp_path: 
 
 def test_a_process_that_was_stopped_is_given_up_at_once_and_leaves_no_zombie(tmp_path: Path) -> None:
     async def test() -> None:
-        async with opened() as process:
+        told: list[Any] = []
+        async with opened(on_lost=told.append) as process:
             assert process.pid is not None
             model = mlp(tmp_path / "m.onnx")
             await process.load(KEY, model, 4)
-            told: list[Any] = []
-            process.on_lost = told.append
             os.kill(process.pid, signal.SIGSTOP)
             process.submit(batch(), told.append)
             loading = asyncio.create_task(process.load(OTHER, model, 4))
@@ -427,10 +424,9 @@ def test_a_process_that_was_stopped_is_given_up_at_once_and_leaves_no_zombie(tmp
 
 def test_a_process_that_ends_while_it_is_being_opened_is_lost() -> None:
     async def test() -> None:
-        process = ProcessExecutor(ON_CPU)
-        assert process.pid is not None
         told: list[Any] = []
-        process.on_lost = told.append
+        process = ProcessExecutor(ON_CPU, told.append)
+        assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(DeviceLost):
             await process.load(KEY, Path("m.onnx"), 4)
@@ -441,10 +437,9 @@ def test_a_process_that_ends_while_it_is_being_opened_is_lost() -> None:
 
 def test_a_process_that_reads_nothing_is_lost_before_messages_to_it_take_memory(tmp_path: Path) -> None:
     async def test() -> None:
-        async with opened() as process:
+        told: list[Any] = []
+        async with opened(on_lost=told.append) as process:
             assert process.pid is not None
-            told: list[Any] = []
-            process.on_lost = told.append
             os.kill(process.pid, signal.SIGSTOP)
             loads = [asyncio.create_task(process.load(KEY, tmp_path, 4)) for _ in range(2000)]
             ended = await asyncio.wait_for(asyncio.gather(*loads, return_exceptions=True), PATIENCE_S)
@@ -488,7 +483,7 @@ def test_where_no_file_can_be_opened_a_batch_fails_or_its_device_is_lost_and_nob
             with no_more_files(), pytest.raises(DeviceLost, match="can't be reached"):
                 await ran(process, asked(1500))
             with no_more_files(), pytest.raises(DeviceUnavailable, match="No process can be started for cpu0"):
-                ProcessExecutor(ON_CPU)
+                ProcessExecutor(ON_CPU, print)
 
     run(test)
 
@@ -518,8 +513,7 @@ def test_closing_waits_for_no_load(tmp_path: Path) -> None:
     async def test() -> None:
         os.mkfifo(tmp_path / "slow.onnx")
         told: list[Any] = []
-        async with opened() as process:
-            process.on_lost = told.append
+        async with opened(on_lost=told.append) as process:
             loading = asyncio.create_task(process.load(KEY, tmp_path / "slow.onnx", 4))
             await asyncio.sleep(0.01)
         with pytest.raises(DeviceLost, match="cpu0 was closed"):
@@ -553,7 +547,7 @@ def test_opening_and_closing_many_times_leaves_nothing() -> None:
     async def test() -> None:
         pids = []
         for number in range(200):
-            executor = ProcessExecutor(ON_CPU)
+            executor = ProcessExecutor(ON_CPU, print)
             pids.append(executor.pid)
             if number % 50 == 0:
                 await executor.opened()
@@ -577,7 +571,7 @@ def test_devices_of_this_machine_are_in_processes_where_that_is_wanted_and_can_b
             here = local_devices(devices, catalog, models, tmp_path, slots, in_processes=in_processes)
             async with here as hardware:
                 assert hardware.platform == "onnxruntime"
-                executors = [hardware.executor(one) for _ in range(2)]  # nobody asks for the other
+                executors = [hardware.open_device(one, print) for _ in range(2)]  # nobody asks for the other
                 found[in_processes] = {executor.pid for executor in executors}
                 for executor in executors:
                     signature = await executor.load(KEY, models[KEY], 4)

@@ -22,7 +22,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, ThreadExecutor
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost, ThreadExecutor
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY: VariantKey = VariantKey("f", "v")
@@ -69,9 +69,9 @@ class HangingRunner:
 
 
 @asynccontextmanager
-async def on_a_thread(directory: Path) -> AsyncIterator[tuple[ThreadExecutor, Hanging]]:
+async def on_a_thread(directory: Path, on_lost: OnLost = print) -> AsyncIterator[tuple[ThreadExecutor, Hanging]]:
     backend = Hanging()
-    executor = ThreadExecutor(CPU, backend)
+    executor = ThreadExecutor(CPU, backend, on_lost)
     try:
         await executor.load(KEY, mlp(directory / "m.onnx"), 4)
         backend.has_begun.clear()
@@ -99,9 +99,8 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 def test_a_thread_that_hangs_is_left_behind_and_nobody_is_told_what_it_finds_later(tmp_path: Path) -> None:
     async def test() -> None:
-        async with on_a_thread(tmp_path) as (executor, backend):
-            told: list[Any] = []
-            executor.on_lost = told.append
+        told: list[Any] = []
+        async with on_a_thread(tmp_path, told.append) as (executor, backend):
             backend.may_go_on.clear()
             executor.submit(BATCH, told.append)
             executor.submit(BATCH, told.append)
@@ -128,7 +127,7 @@ def test_a_thread_that_hangs_on_when_the_loop_is_gone_ends_quietly(tmp_path: Pat
     backend = Hanging()
 
     async def test() -> None:
-        executor = ThreadExecutor(CPU, backend)
+        executor = ThreadExecutor(CPU, backend, print)
         await executor.load(KEY, mlp(tmp_path / "m.onnx"), 4)
         backend.has_begun.clear()
         backend.may_go_on.clear()
@@ -150,7 +149,7 @@ def test_a_device_given_up_can_be_opened_afresh_beside_the_thread_that_hangs(tmp
             backend.may_go_on.clear()
             executor.submit(BATCH, print)
             executor.abandon()
-            again = ThreadExecutor(CPU, OnnxRuntime(CPU))
+            again = ThreadExecutor(CPU, OnnxRuntime(CPU), print)
             await again.load(KEY, tmp_path / "m.onnx", 4)
             told: list[Any] = []
             again.submit(BATCH, told.append)
@@ -163,9 +162,8 @@ def test_a_device_given_up_can_be_opened_afresh_beside_the_thread_that_hangs(tmp
 
 def test_where_a_thread_ends_the_owner_is_told_first_and_then_all_who_wait(tmp_path: Path) -> None:
     async def test() -> None:
-        async with on_a_thread(tmp_path) as (executor, backend):
-            told: list[tuple[str, Any]] = []
-            executor.on_lost = lambda loss: told.append(("owner", loss))
+        told: list[tuple[str, Any]] = []
+        async with on_a_thread(tmp_path, lambda loss: told.append(("owner", loss))) as (executor, backend):
             backend.ends_thread = True
             for name in ("first", "second"):
                 executor.submit(BATCH, lambda result, name=name: told.append((name, result)))  # type: ignore[misc]
@@ -181,9 +179,8 @@ def test_where_a_thread_ends_the_owner_is_told_first_and_then_all_who_wait(tmp_p
 
 def test_an_owner_that_gives_a_lost_device_up_takes_its_batches_over(tmp_path: Path) -> None:
     async def test() -> None:
-        async with on_a_thread(tmp_path) as (executor, backend):
-            told: list[Any] = []
-            executor.on_lost = lambda _: executor.abandon()
+        told: list[Any] = []
+        async with on_a_thread(tmp_path, lambda _: executor.abandon()) as (executor, backend):
             backend.ends_thread = True
             executor.submit(BATCH, told.append)
             await until(lambda: executor.is_lost)
@@ -222,7 +219,7 @@ def emulated(*, load_s: float) -> tuple[EmulatedExecutor, list[Callable[[], None
     """A device whose batches end when the calls that it sets are made."""
     due: list[Callable[[], None]] = []
     profile = make_profile("v100-0", make_measured("f", "v", 0.9, {1: 0.01}, load_s=load_s))
-    return EmulatedExecutor(profile, {"f": STUB}, time.monotonic, lambda _, call: due.append(call)), due
+    return EmulatedExecutor(profile, {"f": STUB}, time.monotonic, lambda _, call: due.append(call), print), due
 
 
 def test_nobody_is_told_of_the_batches_of_an_emulated_device_that_was_given_up() -> None:
@@ -260,8 +257,8 @@ def test_no_device_that_lives_in_this_process_has_one_of_its_own(tmp_path: Path)
         with TimerThread() as alarm, contextlib.ExitStack() as stack:
             profile = make_profile("v100-0", make_measured("f", "v", 0.9, {1: 0.01}))
             executors: list[Executor] = [
-                ThreadExecutor(CPU, OnnxRuntime(CPU)),
-                EmulatedExecutor(profile, {"f": STUB}, time.monotonic, alarm.at),
+                ThreadExecutor(CPU, OnnxRuntime(CPU), print),
+                EmulatedExecutor(profile, {"f": STUB}, time.monotonic, alarm.at, print),
             ]
             for executor in executors:
                 stack.callback(executor.close)

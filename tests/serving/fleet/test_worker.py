@@ -74,7 +74,7 @@ class SlowExecutor:
     ``elapsed_s``: what their device's own process says of that, if it has one.
     """
 
-    pid = None
+    runs_inline = True
 
     def __init__(self, elapsed_s: float = 0.0) -> None:
         self.submitted: list[BatchCallback] = []

@@ -60,9 +60,9 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
         catalog, controller, Lifecycle(), lambda: 1.0, signatures=dict.fromkeys(names, Signature((), ())),
         max_rows=dict.fromkeys(names, 64), best_accuracy=dict.fromkeys(names, 0.9),
     )  # fmt: skip
-    idle: Any = ExecutorBase("none")
+    idle: Any = ExecutorBase("none", print)
     fleet = Fleet(
-        controller, dict.fromkeys(ids, idle), plane, plane.clock,
+        controller, ids, lambda _device, _on_lost: idle, plane, plane.clock,
         models={}, profiles={device: make_profile(device) for device in ids}, signatures={},
     )  # fmt: skip
     plane.lanes = fleet.workers

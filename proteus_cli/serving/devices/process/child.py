@@ -27,7 +27,7 @@ from proteus_cli.serving.child_process import depend_on_parent
 from proteus_cli.serving.devices.bisection import OutputArrays
 from proteus_cli.serving.devices.builds import BuildLog
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, Executor, ThreadExecutor
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, Executor, OnLost, ThreadExecutor
 from proteus_cli.serving.devices.process.inner import DeviceSpec, Emulated, OnCpu, OnGpu
 from proteus_cli.serving.devices.process.memory import TransferBuffer, offsets
 from proteus_cli.serving.devices.process.wire import (
@@ -77,10 +77,10 @@ class Engine:
 
 
 class DeviceProcess:
-    """Does what the server says, on the running loop; ``runs_inline`` is for executors whose batches may run on it."""
+    """Does what the server says, on the running loop; batches run on it, too, where the executor allows that."""
 
-    def __init__(self, channel: Channel[ToProcess], executor: Executor, *, runs_inline: bool) -> None:
-        self._channel, self._executor, self._runs_inline = channel, executor, runs_inline
+    def __init__(self, channel: Channel[ToProcess], executor: Executor) -> None:
+        self._channel, self._executor = channel, executor
         self._engines: dict[VariantKey, Engine] = {}
         self._slots: dict[int, TransferBuffer] = {}
         self._loads: dict[int, asyncio.Task[None]] = {}
@@ -90,7 +90,6 @@ class DeviceProcess:
 
     async def run(self) -> None:
         """Until told to end, when all batches have ended; what is loaded goes with the process."""
-        self._executor.on_lost = self._lost
         asyncio.get_running_loop().add_reader(self._channel.fileno(), self._read)
         await self._has_ended.wait()
 
@@ -166,7 +165,7 @@ class DeviceProcess:
 
     def _start(self, batch: Batch, done: BatchCallback) -> None:
         try:
-            if self._runs_inline:
+            if self._executor.runs_inline:
                 result: BatchResult | Exception = self._executor.run(batch)
             else:
                 self._executor.submit(batch, done)
@@ -184,13 +183,6 @@ class DeviceProcess:
     def _end_if_idle(self) -> None:
         if self._is_closing and not self._running:
             self._has_ended.set()
-
-    # --- what the server is told
-
-    def _lost(self, loss: DeviceLost) -> None:
-        """Freeing anything could only fail, and only another process can use the device again."""
-        self._say(Lost(told(loss)))
-        os._exit(1)
 
     def _say(self, message: FromProcess) -> None:
         self._channel.send(message, wait=True)
@@ -233,17 +225,26 @@ async def _serve(channel: Channel[ToProcess], inner: DeviceSpec) -> None:
     with ExitStack() as stack:
         try:
             pin_this_thread(inner.device.cores)
-            executor, platform = _opened(inner, stack)
+            executor, platform = _opened(inner, stack, partial(_end_lost, channel))
         except Exception as error:  # noqa: BLE001 - it is told to whoever waits
             channel.send(Failed(OPENING, _told(error)), wait=True)
             return
-        child = DeviceProcess(channel, executor, runs_inline=isinstance(inner, OnCpu))
+        child = DeviceProcess(channel, executor)
         gc.freeze()  # what was imported stays
         channel.send(Opened(platform), wait=True)
         await child.run()
 
 
-def _opened(inner: DeviceSpec, stack: ExitStack) -> tuple[Executor, str]:
+def _end_lost(channel: Channel[ToProcess], loss: DeviceLost) -> None:
+    """Tell the server that the device is lost, and end.
+
+    To free anything would only fail, and only another process can use the device again.
+    """
+    channel.send(Lost(told(loss)), wait=True)
+    os._exit(1)
+
+
+def _opened(inner: DeviceSpec, stack: ExitStack, on_lost: OnLost) -> tuple[Executor, str]:
     """The device, and the name of its backend; only what it needs is imported.
 
     Raises `BackendUnavailable`, `DeviceUnavailable`.
@@ -252,17 +253,18 @@ def _opened(inner: DeviceSpec, stack: ExitStack) -> tuple[Executor, str]:
         case OnCpu(device=device):
             # One batch at a time, so waking a thread for it would only cost time; another thread loads.
             backend = open_backend(device)
-            return ThreadExecutor(device, backend), backend.versions.name
+            return ThreadExecutor(device, backend, on_lost), backend.versions.name
         case OnGpu(device=device):
             from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
             from proteus_cli.serving.devices.gpu import GpuExecutor  # noqa: PLC0415 - an extra
 
             tensorrt = TensorRT(device, Engines(Path(inner.built), say=log.info, watch=BuildLog().watch))
-            gpu = GpuExecutor(tensorrt.context, lambda key, model: tensorrt.plan(model, key), slots=inner.slots)
+            context, slots = tensorrt.context, inner.slots
+            gpu = GpuExecutor(context, lambda key, model: tensorrt.plan(model, key), on_lost, slots=slots)
             return gpu, tensorrt.versions.name
         case Emulated(profile=profile, signatures=signatures):
             alarm = stack.enter_context(TimerThread())
-            return EmulatedExecutor(profile, signatures, time.monotonic, alarm.at), emulated.NAME
+            return EmulatedExecutor(profile, signatures, time.monotonic, alarm.at, on_lost), emulated.NAME
 
 
 def _reply(number: int, engine: Engine, slot: TransferBuffer, result: BatchResult | Exception) -> Ran | Failed:

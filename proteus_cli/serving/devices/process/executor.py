@@ -22,7 +22,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError
 from proteus_cli.serving.child_process import group_signals_blocked
 from proteus_cli.serving.devices.bisection import OutputArrays
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost
 from proteus_cli.serving.devices.process.inner import DeviceSpec
 from proteus_cli.serving.devices.process.memory import CAN_SHARE, TransferBuffer, offsets
 from proteus_cli.serving.devices.process.wire import (
@@ -86,8 +86,8 @@ class ProcessExecutor(ExecutorBase):
     lost where it ends by itself, or says that its device is. Batches never run on this thread.
     """
 
-    def __init__(self, inner: DeviceSpec) -> None:
-        super().__init__(inner.device.id)
+    def __init__(self, inner: DeviceSpec, on_lost: OnLost) -> None:
+        super().__init__(inner.device.id, on_lost)
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[str] = self._loop.create_future()
         self._loading.add(self._opened)
@@ -137,9 +137,6 @@ class ProcessExecutor(ExecutorBase):
             del self._engines[key]
             self._send(Unload(*key))
 
-    def run(self, batch: Batch) -> BatchResult:
-        raise RuntimeError(f"{self._device_id} is in another process, so no batch runs on this thread: {batch.key}")
-
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         self._require_open()
         engine = self._engines[batch.key]
@@ -152,14 +149,14 @@ class ProcessExecutor(ExecutorBase):
             if isinstance(error, OSError):
                 raise EngineError(f"No memory to share with {self._device_id}: {error}", hint=_LIMITS) from error
             raise
-        number = self._owe(done)
+        number = self._register(done)
         self._flights[number] = Flight(engine, place, time.monotonic())
         self._send(Run(number, place, *batch.key, [rows for rows, _ in batch.parts]), slot.take_unsent())
 
     def close(self) -> None:
         if self._is_closed or self.is_lost:
             return
-        self._is_closed, self.on_lost = True, None
+        self._is_closed = True
         if self._opened.done():
             self._send(Close())
             self._hear_out()
@@ -199,7 +196,7 @@ class ProcessExecutor(ExecutorBase):
             return
         self._free.append(flight.place)
         failures = {part: heard(failure) for part, failure in ran.failures.items()}
-        self._end(ran.number, BatchResult(outputs, ran.compute_s, failures, ran.ended_s - flight.sent_s))
+        self._complete(ran.number, BatchResult(outputs, ran.compute_s, failures, ran.ended_s - flight.sent_s))
 
     def _failed(self, number: int, error: Exception) -> None:
         if number == OPENING:
@@ -208,7 +205,7 @@ class ProcessExecutor(ExecutorBase):
             self._settle(self._loads[number], error)
         elif number in self._flights:
             self._free.append(self._flights.pop(number).place)
-            self._end(number, error)
+            self._complete(number, error)
 
     # --- what the process says
 
