@@ -49,7 +49,7 @@ class Inference(ABC, Generic[Encoded]):
         """Send an error in place of the answer."""
 
     def is_traced(self, traceparent: bytes) -> None:
-        """The request has a span of that name. Nothing to do for a protocol whose answers do not name it."""
+        """The request was taken in, and has a span of that name. Most protocols' answers do not say so."""
 
     def complete(self, result: Result) -> None:
         """Answer with the result from the data plane, which logs an exception that is raised here."""
@@ -82,13 +82,14 @@ class InferencePipeline:
             if trace is None:
                 return self._plane.submit(family, query, inference.complete)
             trace.asks(family)
-            inference.is_traced(trace.traceparent)
-            return self._plane.submit(family, query, trace.then(inference.complete))
+            pending = self._plane.submit(family, query, trace.then(inference.complete))
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
-            inference.fail(self._refusal(error))
+            inference.fail(self._refusal(inference, error))
             if trace is not None:
                 trace.refused(error)
             return None
+        inference.is_traced(trace.traceparent)
+        return pending
 
     def cancel(self, pending: InFlightRequest | None) -> None:
         """The client has gone: nobody waits for the answer. Harmless where the request has ended."""
@@ -97,9 +98,9 @@ class InferencePipeline:
                 self._traces.abandoned(pending)
             self._plane.cancel(pending)
 
-    def _refusal(self, error: Exception) -> RequestError:
+    def _refusal(self, inference: Inference[Encoded], error: Exception) -> RequestError:
         if isinstance(error, RequestError):
             self._plane.refusals[type(error).__name__] += 1
             return error
-        log.error("a bug while taking in a request", exc_info=error)
+        log.error("a bug while %s was taken in", type(inference).__name__, exc_info=error)
         return InternalError()

@@ -26,7 +26,7 @@ from proteus_cli.serving.adaptation.control_loop import hosts
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
 from proteus_cli.serving.devices.hardware import Hardware
 from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
-from proteus_cli.serving.grpc.service import GrpcFrontEnd
+from proteus_cli.serving.grpc.service import GrpcHandler
 from proteus_cli.serving.http1.connection import ALPN as HTTP_1
 from proteus_cli.serving.http1.connection import HttpConnection
 from proteus_cli.serving.http1.known_heads import KnownHeads
@@ -39,15 +39,17 @@ from proteus_cli.serving.logs import fields
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.rest.front_end import HttpFrontEnd
-from proteus_cli.serving.rest.pages import Pages
+from proteus_cli.serving.rest.endpoints import Endpoints
+from proteus_cli.serving.rest.handler import RestHandler
+from proteus_cli.serving.rest.openapi import document
+from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.server.assembly import adapting, fleet_of, hardware_of, reprofiling, watching
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
 from proteus_cli.serving.telemetry.metrics import Metrics
 from proteus_cli.serving.telemetry.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.snapshot import Snapshot
-from proteus_cli.serving.telemetry.status import StatusSources, status
+from proteus_cli.serving.telemetry.status import StatusSources
 from proteus_cli.serving.transport.connections import Connections
 from proteus_cli.serving.transport.listening import is_local, listen, max_connections, url_of
 from proteus_cli.serving.transport.tls import accepting
@@ -187,16 +189,9 @@ async def _serve_on(
                 deployment.history,
                 is_guarded=options.tokens is not None,
             )
-            pages = Pages(
-                plane,
-                models,
-                Metrics(server, connections, lag),
-                status=lambda: status(server),
-                by_hand=by_hand,
-                history=samples,
-                needs_token=options.tokens is not None,
-            )
-            protocols = _protocols(plane, models, pages, options, connections, tracing)
+            openapi = document(ROUTES, plane.signatures, needs_token=options.tokens is not None)
+            endpoints = Endpoints(models, Metrics(server, connections, lag), server, by_hand, openapi)
+            protocols = _protocols(plane, models, endpoints, options, connections, tracing)
             async with AsyncExitStack() as stack:
                 for name, listener in listeners.items():
                     tls = options.tls([ALPN[name]]) if options.tls is not None else None
@@ -219,15 +214,15 @@ async def _serve_on(
 def _protocols(
     plane: DataPlane,
     models: ModelRepository,
-    pages: Pages,
+    endpoints: Endpoints,
     options: ServerOptions,
     connections: Connections,
     tracing: "Tracing | None",
 ) -> dict[str, Callable[[], asyncio.BaseProtocol]]:
     """What makes a connection, by the scheme of its URL."""
     body_bytes, tokens = min(options.max_body_bytes, _largest_body(plane)), options.tokens
-    http = HttpFrontEnd(plane, pages, max_body_bytes=body_bytes, tokens=tokens, tracing=tracing)
-    grpc = GrpcFrontEnd(
+    http = RestHandler(plane, endpoints, max_body_bytes=body_bytes, tokens=tokens, tracing=tracing)
+    grpc = GrpcHandler(
         plane,
         models=models,
         max_message_bytes=body_bytes,
