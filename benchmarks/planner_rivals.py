@@ -12,16 +12,13 @@ from typing import Any
 
 import cvxpy as cp
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from benchmarks.planner_instances import Fleet
+from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import capacity
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 # All of these are parts of the whole demand.
 LESS_ACCURATE = 1e-4  # the planner proves no more

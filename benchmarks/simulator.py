@@ -29,7 +29,7 @@ from proteus_cli.control.replanning import ReplanContext, ReplanRequest
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.plan import Placement, Plan, Solver
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
@@ -234,7 +234,7 @@ def _plan(hosted: list[tuple[str, str, str]], devices: tuple[str, ...]) -> Plan:
     )
     served = {name: sum(p.rate_qps for p in placements if p.family == name) for name in ("a", "b")}
     return Plan(
-        format=FORMAT,
+        format=PLAN_FORMAT,
         made_by=NOBODY,
         policy="proteus",
         objective="by hand",

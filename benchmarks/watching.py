@@ -31,7 +31,7 @@ from proteus_cli.control.decision import Hosted
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.catalog import Catalog, Family, Variant
-from proteus_cli.domain.plan import Placement, Plan, Solver
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import LatencyTable, Point
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.rules import Rules
@@ -102,7 +102,7 @@ class World:
         )
         nothing = dict.fromkeys(names, 0.0)
         return Plan(
-            format=FORMAT, made_by=MadeBy(version="0", host="bench", time=""), policy="proteus", objective="",
+            format=PLAN_FORMAT, made_by=MadeBy(version="0", host="bench", time=""), policy="proteus", objective="",
             rules=Rules(), headroom=1.0, demand_qps=nothing, served_qps=nothing, unserved_qps=nothing,
             effective_accuracy=None, relative_accuracy=None, solver=Solver("", "", 0.0, 0.0),
             fleet={"gpu": tuple(self.hosted)}, placements=placements, inputs={},

@@ -1,20 +1,23 @@
-"""What is installed, which devices can be used, and how the workspace is."""
+"""Checks of the installation, the devices and the workspace, for `proteus doctor`."""
 
 import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from proteus_cli import __version__
 from proteus_cli.backends.discovery import VISIBLE, discover, has_cuda_driver
 from proteus_cli.backends.nvml import nvml_device
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ProteusError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, require_current_models
@@ -35,11 +38,11 @@ NEEDED = (
 _FOR_GPUS = "only for GPUs: pip install 'proteus-serving[tensorrt]'"
 OPTIONAL = {"tensorrt": _FOR_GPUS, "pycuda": _FOR_GPUS, "pynvml": _FOR_GPUS, "uvloop": "pip install uvloop"}
 DISTRIBUTIONS = {"pynvml": "nvidia-ml-py"}
-"""What pip calls a module, where that is another name."""
+"""The distribution of a module, if its name is another."""
 
 
 class Finding(Value, frozen=True):
-    """``state`` is `missing` where the main job can't be done without it."""
+    """One thing that was checked; ``state`` is `missing` if nothing can be served without it."""
 
     what: str
     state: FindingState
@@ -48,7 +51,7 @@ class Finding(Value, frozen=True):
 
 
 def diagnose(workspace: Path) -> list[Finding]:
-    """Everything worth knowing, in the order in which a user meets it."""
+    """All findings, in the order in which a user needs the things."""
     return [*_installation(), *_devices(workspace), *_workspace(workspace)]
 
 
@@ -89,8 +92,8 @@ def _devices(workspace: Path) -> Iterator[Finding]:
 
 def _gpu(device: Device) -> Finding:
     facts = device.gpu
-    told = f", compute {facts.compute_capability}, driver {facts.driver}" if facts is not None else ""
-    found = f"{device.name}, {format_size(device.memory_bytes)}{told}"
+    details = f", compute {facts.compute_capability}, driver {facts.driver}" if facts is not None else ""
+    found = f"{device.name}, {format_size(device.memory_bytes)}{details}"
     if not (_version("tensorrt") and _version("pycuda")):
         return Finding(device.id, "optional", found, "to use it: pip install 'proteus-serving[tensorrt]'")
     why = nvml_device(facts.uuid, is_slice=facts.is_slice) if facts is not None else ""
@@ -102,32 +105,63 @@ def _no_gpu() -> Finding:
         visible = os.environ.get(VISIBLE)
         hint = "`nvidia-smi` lists the GPUs" if visible is None else f"{VISIBLE} is `{visible}`; unset it to see all"
         return Finding("gpu", "optional", "the CUDA driver shows no device", hint)
-    return Finding("gpu", "optional", "no CUDA driver (libcuda.so.1)", "only where you have an NVIDIA GPU")
-
-
-def _without_models(catalog: Catalog) -> Iterator[Finding]:
-    without = [variant.name for family in catalog.families for variant in family.variants if variant.onnx is None]
-    if without:
-        found = f"{len(without)} variants have no ONNX file: {', '.join(without)}"
-        yield Finding("models", "optional", found, "they can be planned and simulated, not measured or served")
+    return Finding("gpu", "optional", "no CUDA driver (libcuda.so.1)", "only needed for NVIDIA GPUs")
 
 
 def _workspace(workspace: Path) -> Iterator[Finding]:
     place = Workspace(workspace)
     try:
         catalog = place.catalog()
-        yield Finding("catalog", "ok", f"{len(catalog.families)} families, {place.catalog_path}")
-        yield from _without_models(catalog)
-        profiles = place.profiles()
-        for profile in profiles.values():
-            require_current_models(catalog, profile, place)
-        yield Finding("profiles", "ok", ", ".join(profiles))
     except ProteusError as error:
         yield Finding("workspace", "optional", error.message, error.hint)
         return
+    yield Finding("catalog", "ok", f"{len(catalog.families)} families, {place.catalog_path}")
+    absent = _absent_models(place, catalog)
+    profiles: Mapping[str, Profile] = {}
+    finding: Finding
+    try:
+        profiles = place.profiles()
+        for profile in profiles.values():
+            here = tuple(measured for measured in profile.variants if measured.key not in absent)
+            require_current_models(catalog, msgspec.structs.replace(profile, variants=here), place)
+        finding = Finding("profiles", "ok", ", ".join(profiles))
+    except ProteusError as error:
+        finding = Finding("profiles", "optional", error.message, error.hint)
+    yield from _models(catalog, absent, profiles)
+    yield finding
     for path in sorted(place.plans_dir.glob("*.json")):
-        try:
-            place.require_current(place.plan(path).inputs)
-            yield Finding(path.name, "ok", "plan is current")
-        except ProteusError as error:
-            yield Finding(path.name, "optional", error.message, error.hint)
+        yield _plan(place, path)
+
+
+def _absent_models(place: Workspace, catalog: Catalog) -> dict[VariantKey, Path]:
+    """The ONNX files that the catalog names and that are not there."""
+    paths = {
+        VariantKey(family.name, variant.name): place.model_path(variant.onnx)
+        for family in catalog.families
+        for variant in family.variants
+        if variant.onnx is not None
+    }
+    return {key: path for key, path in paths.items() if not path.is_file()}
+
+
+def _models(catalog: Catalog, absent: Mapping[VariantKey, Path], profiles: Mapping[str, Profile]) -> Iterator[Finding]:
+    """A file that is not there is an error, unless the variant has only imported profiles, which need no model."""
+    found = [measured for profile in profiles.values() for measured in profile.variants]
+    imported = {each.key for each in found} - {each.key for each in found if each.model_digest is not None}
+    needed = [str(path) for key, path in absent.items() if key not in imported]
+    if needed:
+        hint = "put the files there, or change `onnx` in the catalog: these variants cannot be measured or served"
+        yield Finding("models", "missing", f"no file {', '.join(needed)}", hint)
+    unnamed = [variant.name for family in catalog.families for variant in family.variants if variant.onnx is None]
+    without = [*unnamed, *(key.variant for key in absent if key in imported)]
+    if without:
+        hint = "they can be planned and simulated, but not measured or served"
+        yield Finding("models", "optional", f"{len(without)} variants have no ONNX file: {', '.join(without)}", hint)
+
+
+def _plan(place: Workspace, path: Path) -> Finding:
+    try:
+        place.require_current(place.plan(path).inputs)
+    except ProteusError as error:
+        return Finding(path.name, "optional", error.message, error.hint)
+    return Finding(path.name, "ok", "plan is current")

@@ -1,4 +1,4 @@
-"""Quantities as people write them: ``1200qps``, ``50ms``, ``4GiB`` ↔ numbers in base units."""
+"""Quantities as people write them, ``1200qps``, ``50ms``, ``4GiB`` ↔ numbers in base units; lists like ``a=1,b=2``."""
 
 import math
 import re
@@ -28,6 +28,18 @@ def parse_duration(text: str) -> float:
 def parse_size(text: str) -> int:
     """``"4GiB"`` → 4294967296 bytes. Raises `UsageError`."""
     return round(_parse(text, _SIZES, what="size", example="4GiB"))
+
+
+def parse_assignments(text: str, what: str, separator: str = "=") -> dict[str, str | None]:
+    """``"a=1,b"`` → ``{"a": "1", "b": None}``: values by name. Raises `UsageError` for a name that stands twice."""
+    values: dict[str, str | None] = {}
+    for part in text.split(","):
+        name, found, value = (piece.strip() for piece in part.rpartition(separator))
+        name, assigned = (name, value) if found else (value, None)
+        if name in values:
+            raise UsageError(f"{what} names `{name}` twice.", hint="give each name once")
+        values[name] = assigned
+    return values
 
 
 def _parse(text: str, units: Mapping[str, float], *, what: str, example: str) -> float:

@@ -11,7 +11,7 @@ from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
-from proteus_cli.domain.plan import Placement, Plan, Solver
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import BackendInfo, LatencyTable, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.rules import Rules
@@ -130,7 +130,7 @@ def make_plan(
     demand = dict(demand_qps) if demand_qps is not None else rates
     served = dict(served_qps) if served_qps is not None else {f: min(rates.get(f, 0.0), demand[f]) for f in demand}
     return Plan(
-        format=FORMAT,
+        format=PLAN_FORMAT,
         made_by=MADE_BY,
         policy="proteus",
         objective="by hand",

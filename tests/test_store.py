@@ -71,7 +71,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert store.read_json(path, Plan, hint=HINT) == PLAN
     text = path.read_text()
     assert text.endswith("}\n")
-    assert '\n  "format": 1,' in text
+    assert '\n  "format": 2,' in text
     assert path.stat().st_mode & 0o777 == 0o644
 
 
@@ -218,7 +218,9 @@ def test_a_missing_field_is_named(tmp_path: Path) -> None:
 
 
 def test_another_format_number_is_refused(tmp_path: Path) -> None:
-    assert "`format` is 2; this version reads 1" in refused(written(tmp_path / "p.json", format=2))
+    """A plan of format 1 has digests of the bytes of its inputs, which nothing can be compared with."""
+    for number in (1, 3):
+        assert f"`format` is {number}; this version reads 2" in refused(written(tmp_path / "p.json", format=number))
 
 
 @pytest.mark.parametrize(
@@ -409,18 +411,45 @@ def test_the_files_of_a_large_fleet_are_few(tmp_path: Path) -> None:
 def test_inputs_that_are_as_they_were_are_current(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     path = workspace.profile_path("cpu0")
-    store.write_bytes(path, b"as it was")
+    store.write_bytes(path, b'{"as it": "was"}')
     inputs = workspace.digests([path])
     assert list(inputs) == ["profiles/cpu0.json"]
     workspace.require_current(inputs)
 
 
+def test_comments_layout_and_the_order_of_keys_make_no_input_another(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    profile = workspace.profile_path("cpu0")
+    store.write_text(workspace.catalog_path, 'format = 1\n[[family]]\nname = "a"\nslo = "1s"\n')
+    store.write_text(profile, '{"slots": 1, "points": [1, 2.5]}')
+    inputs = workspace.digests([workspace.catalog_path, profile])
+    store.write_text(workspace.catalog_path, "# of families\nformat=1\n[[family]]\nslo = '1s' # fast\nname = 'a'\n")
+    store.write_text(profile, '{"points": [1,2.5],\n "slots":1}\n')
+    workspace.require_current(inputs)
+    store.write_text(workspace.catalog_path, 'format = 1\n[[family]]\nname = "a"\nslo = "2s"\n')
+    with pytest.raises(ArtefactError, match=r"`engines/catalog\.toml` has changed"):
+        workspace.require_current(inputs)
+
+
+def test_an_input_that_can_not_be_parsed_is_named(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    store.write_text(workspace.catalog_path, "format = ")
+    with pytest.raises(ArtefactError, match=r"Can't parse `.*catalog\.toml`"):
+        workspace.digests([workspace.catalog_path])
+
+
+def test_the_digest_of_a_profile_is_that_of_its_file(tmp_path: Path) -> None:
+    profile = make_profile("cpu0", make_measured("a", "a-s", 0.8, {1: 0.01, 2: 1e-7 / 3}, power_w=1e22))
+    store.write_json(tmp_path / "cpu0.json", profile)
+    assert store.digest_of(profile) == store.content_digest(tmp_path / "cpu0.json")
+
+
 def test_an_input_that_changed_or_is_gone_is_named(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     path = workspace.profile_path("cpu0")
-    store.write_bytes(path, b"as it was")
+    store.write_bytes(path, b'{"as it": "was"}')
     inputs = workspace.digests([path])
-    store.write_bytes(path, b"as it is!")
+    store.write_bytes(path, b'{"as it": "is!"}')
     with pytest.raises(ArtefactError, match=r"`profiles/cpu0\.json` has changed") as caught:
         workspace.require_current(inputs)
     assert "proteus plan" in caught.value.hint

@@ -16,7 +16,7 @@ from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.backends.discovery import discover
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.plan import Placement, Plan, Solver
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile, capacity
 from proteus_cli.domain.rules import Rules
 from proteus_cli.settings import read_settings
@@ -253,7 +253,7 @@ def add_plan(made: Tiny, hosts: Mapping[str, str], *, demand_qps: float = 20.0, 
     demand = by_family | {placement.family: demand_qps for placement in placements}
     place = made.place
     plan = Plan(
-        format=FORMAT,
+        format=PLAN_FORMAT,
         made_by=MADE_BY,
         policy="proteus",
         objective="by hand",

@@ -21,7 +21,7 @@ import uvloop
 
 from benchmarks.adaptation.results import LEAST_ACCURATE, MEAN, MOST_ACCURATE, ORACLE, PEAK, PROTEUS
 from proteus_cli.backends.affinity import pinned, usable_cores
-from proteus_cli.cli.workflows.simulated_replay import Setting, first_demand, simulated, starting_plan
+from proteus_cli.cli.workflows.simulated_replay import Scenario, first_demand, simulated, starting_plan
 from proteus_cli.control.policies import PROTEUS as POLICY
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.plan import Plan
@@ -127,8 +127,8 @@ class Lab:
 
     def simulated(self, name: str, plan: Plan, trace: Trace) -> Report:
         policy = policy_named("oracle") if name == ORACLE else POLICY
-        setting = Setting(self.place, self.profiles, trace, plan, plan.headroom, Conditions(), 0)
-        (found,) = simulated(setting, [policy])
+        scenario = Scenario(self.place, self.profiles, trace, plan, plan.headroom, Conditions(), 0)
+        (found,) = simulated(scenario, [policy])
         return found
 
     def _reported(self, name: str, trace: Trace, load: Load, status: ServerStatus) -> Report:

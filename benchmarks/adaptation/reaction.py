@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from benchmarks.adaptation.lab import RULES, Lab
 from benchmarks.adaptation.results import PROTEUS, Reaction
 from proteus_cli.domain.record import PlanRecord
-from proteus_cli.domain.rules import Pair
+from proteus_cli.domain.rules import DeviceVariant
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Poisson, make_trace
 from proteus_cli.serving.adaptation.plan_journal import records
@@ -58,10 +58,10 @@ def reactions(lab: Lab, asked: Stairs, *, resident: bool) -> tuple[Reaction, ...
     return tuple(found)
 
 
-def _all_pairs(lab: Lab) -> tuple[Pair, ...]:
+def _all_pairs(lab: Lab) -> tuple[DeviceVariant, ...]:
     """Each device hosts each variant."""
     return tuple(
-        Pair(device, measured.family, measured.variant)
+        DeviceVariant(device, measured.family, measured.variant)
         for device, profile in lab.profiles.items()
         for measured in profile.variants
     )

@@ -22,10 +22,10 @@ from rich.table import Table
 from benchmarks.gpu import trtexec
 from benchmarks.gpu.closed_loop import Loop
 from benchmarks.machine import machine
+from proteus_cli.backends.build_context import BuildContext
 from proteus_cli.backends.discovery import discover, select
-from proteus_cli.backends.engines import Engines
 from proteus_cli.backends.onnxruntime import OnnxRuntime
-from proteus_cli.backends.opening import open_backend
+from proteus_cli.backends.registry import open_backend
 from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
@@ -99,7 +99,7 @@ def _case(place: Workspace, device_id: str, name: str, rows: int) -> Case:
             f"Nothing to run of `{name}` on {device.id}.", hint="name a GPU, and a variant with a model"
         )
     model = place.model_path(onnx)
-    backend = open_backend(device, Engines(place.built_dir, rows, say=print))
+    backend = open_backend(device, BuildContext(place.built_dir, rows, say=print))
     assert isinstance(backend, TensorRT)
     with OnnxRuntime(Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))).runner(model) as runner:
         inputs = runner.signature.sample(rows, np.random.default_rng(0))

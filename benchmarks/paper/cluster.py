@@ -10,8 +10,9 @@ import numpy as np
 from benchmarks.planner_instances import Fleet, paper_fleet, synthetic_fleet
 from benchmarks.planner_rivals import Choices, max_multiple_of
 from proteus_cli.control.policies import Policy
+from proteus_cli.domain.fleet import fleet_of
 from proteus_cli.domain.profile import Profile
-from proteus_cli.planning.from_workspace import fleet_of, planner_for
+from proteus_cli.planning.from_workspace import planner_for
 from proteus_cli.planning.planner import Planner
 from proteus_cli.profiling.importing import catalog_toml
 from proteus_cli.store import Workspace, to_json, write_in_order
@@ -57,4 +58,4 @@ def cluster_at(directory: Path, *, is_paper: bool, slo: str | None = None) -> Cl
     files = {place.profile_path(kind): to_json(profile) for kind, profile in fleet.types.items()}
     write_in_order({**files, place.catalog_path: catalog_toml(catalog)})
     counts = ",".join(f"{kind}:{count}" for kind, count in fleet.counts.items())
-    return Cluster(f"{name} ({counts})", place, fleet_of(place, counts), fleet)
+    return Cluster(f"{name} ({counts})", place, fleet_of(place.profiles(), counts), fleet)

@@ -12,8 +12,8 @@ from benchmarks.paper.cluster import Cluster, cluster_at
 from benchmarks.paper.results import Figures
 from benchmarks.paper.traces import made_up, shared_trace
 from benchmarks.planner_instances import PAPER
-from proteus_cli.cli.options.common import REPLAY_HEADROOM
-from proteus_cli.cli.workflows.simulated_replay import Setting, simulated
+from proteus_cli.cli.options import replay as options
+from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.report import Report
@@ -114,14 +114,14 @@ class Lab:
         cluster = self.cluster(case.slo)
         given = None if case.planned_for is None else _given(cluster, case.policy, dict(case.planned_for))
         conditions = Conditions(load_time_s=case.load_time_s)
-        setting = Setting(cluster.place, cluster.profiles, case.trace, given, REPLAY_HEADROOM, conditions, seed=0)
-        [report] = simulated(setting, [case.policy])
+        scenario = Scenario(cluster.place, cluster.profiles, case.trace, given, options.HEADROOM, conditions, seed=0)
+        [report] = simulated(scenario, [case.policy])
         check(report, case.trace)
         return report
 
 
 def _given(cluster: Cluster, policy: Policy, demand_qps: Mapping[str, float]) -> Plan:
-    return cluster.planner(policy, REPLAY_HEADROOM)(demand_qps)
+    return cluster.planner(policy, options.HEADROOM)(demand_qps)
 
 
 def check(report: Report, trace: Trace) -> None:

@@ -4,18 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.paper.cluster import SEED, Cluster
 from benchmarks.planner_instances import PAPER, synthetic_mix
+from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Diurnal, Gamma, Poisson, Shape, make_trace
 from proteus_cli.replay.trace import read_trace
 
 DIURNAL_LOW, BURSTY_LOW = 0.25, 0.35  # of the load at the top
 BURST_EVERY_S, BURST_S = 20.0, 6.0
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

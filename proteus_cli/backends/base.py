@@ -1,5 +1,6 @@
 """What every backend offers."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
@@ -22,6 +23,9 @@ NamedArrays = dict[str, npt.NDArray[Any]]
 Part = tuple[int, tuple[Buffer, ...]]
 """Some rows of a batch: how many, and their inputs in the order of the signature."""
 
+OutputArrays = tuple[npt.NDArray[Any], ...]
+"""The outputs of some rows, in the order of the signature."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -33,7 +37,7 @@ class TensorSpec:
 
     @property
     def row_bytes(self) -> int:
-        """Of one row; sizes that vary count as 1."""
+        """The bytes of one row; sizes that vary count as 1."""
         return prod(size or 1 for size in self.shape) * self.dtype.itemsize
 
 
@@ -48,9 +52,28 @@ class Signature:
         """Random inputs of so many rows, for measuring: uniform in [0, 1), or small whole numbers."""
         return {spec.name: _sample(spec, rows, rng) for spec in self.inputs}
 
+    def part(self, inputs: NamedArrays) -> Part:
+        """Inputs by name as one part, copied only where their memory has gaps."""
+        rows = len(inputs[self.inputs[0].name])
+        arrays = (np.ascontiguousarray(inputs[spec.name]) for spec in self.inputs)
+        return rows, tuple(values.reshape(-1).view(np.uint8).data for values in arrays)
+
+    def sample_part(self, rows: int, rng: np.random.Generator) -> Part:
+        """Random inputs as `sample` makes them, as one part."""
+        return self.part(self.sample(rows, rng))
+
     def fits(self, other: "Signature") -> bool:
         """The same tensors; a size that one of the two doesn't tell may be any."""
         return _fit(self.inputs, other.inputs) and _fit(self.outputs, other.outputs)
+
+
+def gather(parts: Sequence[Part], which: int, target: memoryview, row_bytes: int) -> None:
+    """Copy one input of all parts into ``target``, one part behind another; ``which`` is the input's place."""
+    first = 0
+    for rows, buffers in parts:
+        last = first + rows * row_bytes
+        target[first:last] = buffers[which]
+        first = last
 
 
 def _fit(ours: tuple[TensorSpec, ...], theirs: tuple[TensorSpec, ...]) -> bool:

@@ -12,7 +12,8 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.backends.base import OutputArrays, Part, Signature, TensorSpec
+from proteus_cli.domain.buffer import Buffer
 from proteus_cli.domain.profile import LatencyTable, VariantProfile
 from proteus_cli.errors import EngineError
 
@@ -26,9 +27,6 @@ STUB = Signature(
 _LOOKED_AT_BYTES = 4096  # of each row and input: enough to tell rows apart, and cheap for large images, too
 _STEP = (math.sqrt(5) - 1) / 2  # spreads the scores of a row evenly
 _SEEDS = 2**32
-
-Part = tuple[int, tuple[bytes | bytearray | memoryview, ...]]
-"""The rows of a request, and its inputs in the order of the signature."""
 
 
 class EmulatedEngine:
@@ -54,12 +52,12 @@ class EmulatedEngine:
         """What a batch of so many rows takes that begins while so many others are on the device."""
         return self._latencies_s[others](rows)
 
-    def scores(self, parts: Sequence[Part]) -> tuple[npt.NDArray[Any], ...]:
+    def scores(self, parts: Sequence[Part]) -> OutputArrays:
         """Outputs for all rows: always the same for one variant and row, and others for another."""
         seeds = np.fromiter(chain.from_iterable(self._seeds(*part) for part in parts), np.uint32)
         return tuple(_made_up(spec, seeds) for spec in self.signature.outputs)
 
-    def _seeds(self, rows: int, inputs: Sequence[bytes | bytearray | memoryview]) -> Iterator[int]:
+    def _seeds(self, rows: int, inputs: Sequence[Buffer]) -> Iterator[int]:
         views = [(memoryview(content), len(content) // rows) for content in inputs]
         for row in range(rows):
             seed = self._seed

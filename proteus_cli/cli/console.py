@@ -1,4 +1,4 @@
-"""Where words go: data to stdout, talk to stderr."""
+"""Output: data on stdout, messages and progress on stderr. No text is markup: names and paths may have brackets."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_LINE_EVERY_S = 10.0
-STDOUT = "-"
-TO_STDOUT = Path(STDOUT)
+UNKNOWN = "–"  # in tables
+TO_STDOUT = Path("-")
 
 
 @dataclass(slots=True)
 class Loudness:
-    """Set once by the global options."""
+    """How much is printed; set once, by the global options."""
 
     quiet: bool = False
     verbose: bool = False
@@ -30,27 +30,39 @@ class Loudness:
 loudness = Loudness()
 
 
-def talk() -> Console:
-    """The console for progress, logs and hints (stderr as it is now)."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+def _stderr() -> Console:
+    """A console on what is stderr now."""
+    return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False, markup=False)
 
 
 def say(message: str) -> None:
-    """Tell the user what happens, unless quiet."""
+    """Print a message for people, unless quiet."""
     if not loudness.quiet:
-        talk().print(message, markup=False)
+        _stderr().print(message)
 
 
 def warn(message: str) -> None:
-    """Tell the user of something that they should look at."""
-    console = talk()
-    console.print("warning:", style="bold yellow", end=" ")
-    console.print(message, markup=False)
+    """Print a warning, also if quiet."""
+    _labelled("warning:", "bold yellow", message)
+
+
+def report_error(message: str, hint: str) -> None:
+    """Print ``error: what and where``, a blank line, ``hint: what to do``."""
+    _labelled("error:", "bold red", message)
+    if hint:
+        _stderr().print()
+        _labelled("hint:", "bold cyan", hint)
+
+
+def _labelled(label: str, style: str, message: str) -> None:
+    console = _stderr()
+    console.print(label, style=style, end=" ")
+    console.print(message)
 
 
 def show(renderable: RenderableType) -> None:
     """Print data for people on stdout."""
-    Console(highlight=False, emoji=False).print(renderable)
+    Console(highlight=False, emoji=False, markup=False).print(renderable)
 
 
 def show_json(value: object) -> None:
@@ -62,40 +74,29 @@ def show_json(value: object) -> None:
 
 
 def save(value: object, output: Path) -> bool:
-    """Write an artefact to a file, or to stdout where ``output`` is ``-``. True where it went to a file."""
+    """Write an artefact to a file, or to stdout if ``output`` is ``-``; returns whether it is in a file."""
     from proteus_cli.store import write_json
 
-    if str(output) == STDOUT:
+    if output == TO_STDOUT:
         show_json(value)
         return False
     write_json(output, value)
     return True
 
 
-def report_error(message: str, hint: str) -> None:
-    """``error: what and where``, a blank line, ``hint: what to do``."""
-    console = talk()
-    console.print("error:", style="bold red", end=" ")
-    console.print(message, markup=False)
-    if hint:
-        console.print()
-        console.print("hint:", style="bold cyan", end=" ")
-        console.print(hint, markup=False)
-
-
 Advance = Callable[[str, float], None]
-"""Called with what is done now and how much of the total (0 to 1) is behind."""
+"""Takes the name of the current step, and how much of the total is done (0 to 1)."""
 
 
 @contextmanager
 def progress(title: str) -> Iterator[Advance]:
-    """A bar with the time left where stderr is a terminal, else a plain line now and then.
+    """A bar with the remaining time if stderr is a terminal, else a line every `PLAIN_LINE_EVERY_S`.
 
-    What goes on within something else has a bar of its own below.
+    Progress within progress has a bar of its own below.
     """
     if loudness.quiet:
         yield lambda _now, _done: None
-    elif talk().is_terminal:
+    elif _stderr().is_terminal:
         with _bar(title) as advance:
             yield advance
     else:
@@ -118,17 +119,17 @@ def _bar(title: str) -> Iterator[Advance]:
 
 @contextmanager
 def _bars() -> Iterator["Progress"]:
-    """Those that are shown now: a terminal has room for one display only."""
+    """The one display of the terminal: that which is shown now, or a new one."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     if _shown:
         yield _shown[-1]
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[now]}"),
+        TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[now]}", markup=False),
     )  # fmt: skip
-    with Progress(*columns, console=talk(), transient=True) as bars:
+    with Progress(*columns, console=_stderr(), transient=True) as bars:
         _shown.append(bars)
         try:
             yield bars

@@ -1,4 +1,4 @@
-"""The `proteus` command: global options, and the one place where errors become exit codes."""
+"""The `proteus` command: its global options, and the one place where errors become exit codes."""
 
 import os
 import sys
@@ -8,15 +8,16 @@ import typer
 
 from proteus_cli import __version__
 from proteus_cli.cli import console
+from proteus_cli.cli.command import Command, Group
 from proteus_cli.cli.commands import catalog, demo, devices, doctor, engines, init, plan, profile, replay, serve, trace
-from proteus_cli.cli.options.common import is_debug
-from proteus_cli.cli.options.renamed import Command
+from proteus_cli.cli.options.names import environment
 from proteus_cli.errors import ProteusError
 
 INTERRUPTED = 130
 
 app = typer.Typer(
     name="proteus",
+    cls=Group,
     help="Serve ML inference on a fixed set of devices by scaling accuracy.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -44,9 +45,11 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def global_options(
     *,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more while serving.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", envvar="PROTEUS_DEBUG")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.", envvar=environment("debug"))
+    ] = False,
     version: Annotated[  # noqa: ARG001 - acts in its callback
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
@@ -54,12 +57,17 @@ def global_options(
     console.loudness.quiet, console.loudness.verbose, console.loudness.debug = quiet, verbose, debug
 
 
+def _is_debug() -> bool:
+    """Whether the environment asks for tracebacks, also of errors before the options are read."""
+    return console.loudness.debug or os.environ.get(environment("debug"), "") not in {"", "0"}
+
+
 def run() -> None:
     """Run the command line; the one error boundary."""
     try:
         app()
     except ProteusError as error:
-        if console.loudness.debug or is_debug():
+        if _is_debug():
             raise
         console.report_error(error.message, error.hint)
         sys.exit(error.exit_code)

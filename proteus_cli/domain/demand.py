@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from proteus_cli.domain.base import is_amount
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.errors import UsageError
-from proteus_cli.units import parse_rate
+from proteus_cli.units import parse_assignments, parse_rate
 
 Demand = Mapping[str, float]
 """Queries per second by family; families that are left out have none."""
@@ -18,16 +18,10 @@ def parse_demand(text: str, catalog: Catalog) -> dict[str, float]:
     """
     if "=" not in text:
         return _shared_by_weight(parse_rate(text), catalog)
-    demand = dict.fromkeys(catalog.names, 0.0)
-    named: set[str] = set()
-    for part in text.split(","):
-        name, _, rate = part.partition("=")
-        family = catalog.family(name.strip()).name
-        if family in named:
-            raise UsageError(f"The demand names `{family}` twice.", hint="give each family once")
-        named.add(family)
-        demand[family] = parse_rate(rate)
-    return demand
+    rates = parse_assignments(text, "The demand")
+    return dict.fromkeys(catalog.names, 0.0) | {
+        catalog.family(name).name: parse_rate(rate or "") for name, rate in rates.items()
+    }
 
 
 def _shared_by_weight(total_qps: float, catalog: Catalog) -> dict[str, float]:

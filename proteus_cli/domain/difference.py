@@ -5,7 +5,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 
 
-class Pair(Value, frozen=True):
+class BeforeAfter(Value, frozen=True):
     """A number before and after; None where it isn't known."""
 
     before: float | None
@@ -17,9 +17,9 @@ class VariantChange(Value, frozen=True):
 
     family: str
     variant: str
-    share: Pair
-    rate_qps: Pair
-    max_batch: Pair
+    share: BeforeAfter
+    rate_qps: BeforeAfter
+    max_batch: BeforeAfter
 
 
 class DeviceChange(Value, frozen=True):
@@ -48,17 +48,17 @@ class FamilyChange(Value, frozen=True):
     """Queries per second of a family; ``capacity_qps`` is the most that its hosts can take."""
 
     family: str
-    demand_qps: Pair
-    served_qps: Pair
-    capacity_qps: Pair
+    demand_qps: BeforeAfter
+    served_qps: BeforeAfter
+    capacity_qps: BeforeAfter
 
 
 class PlanDifference(Value, frozen=True):
     """From a plan to another; ``swaps`` is how many variants are loaded."""
 
     swaps: int
-    effective_accuracy: Pair
-    relative_accuracy: Pair
+    effective_accuracy: BeforeAfter
+    relative_accuracy: BeforeAfter
     families: tuple[FamilyChange, ...]
     devices: tuple[DeviceChange, ...]
 
@@ -69,8 +69,8 @@ def difference(before: Plan, after: Plan) -> PlanDifference:
     devices = dict.fromkeys((*after.devices, *before.devices))
     return PlanDifference(
         swaps=after.swaps_from(before),
-        effective_accuracy=Pair(before.effective_accuracy, after.effective_accuracy),
-        relative_accuracy=Pair(before.relative_accuracy, after.relative_accuracy),
+        effective_accuracy=BeforeAfter(before.effective_accuracy, after.effective_accuracy),
+        relative_accuracy=BeforeAfter(before.relative_accuracy, after.relative_accuracy),
         families=tuple(_family(family, before, after) for family in families),
         devices=tuple(_device(device, before, after) for device in devices),
     )
@@ -79,9 +79,9 @@ def difference(before: Plan, after: Plan) -> PlanDifference:
 def _family(family: str, before: Plan, after: Plan) -> FamilyChange:
     return FamilyChange(
         family,
-        Pair(before.demand_qps.get(family), after.demand_qps.get(family)),
-        Pair(before.served_qps.get(family), after.served_qps.get(family)),
-        Pair(before.capacity_qps(family), after.capacity_qps(family)),
+        BeforeAfter(before.demand_qps.get(family), after.demand_qps.get(family)),
+        BeforeAfter(before.served_qps.get(family), after.served_qps.get(family)),
+        BeforeAfter(before.capacity_qps(family), after.capacity_qps(family)),
     )
 
 
@@ -110,7 +110,7 @@ def _variant(family: str, variant: str, old: Placement | None, new: Placement | 
     return VariantChange(
         family,
         variant,
-        share=Pair(old.share if old else 0.0, new.share if new else 0.0),
-        rate_qps=Pair(old.rate_qps if old else 0.0, new.rate_qps if new else 0.0),
-        max_batch=Pair(old.max_batch if old else 0, new.max_batch if new else 0),
+        share=BeforeAfter(old.share if old else 0.0, new.share if new else 0.0),
+        rate_qps=BeforeAfter(old.rate_qps if old else 0.0, new.rate_qps if new else 0.0),
+        max_batch=BeforeAfter(old.max_batch if old else 0, new.max_batch if new else 0),
     )

@@ -6,6 +6,7 @@ import msgspec
 
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
+from proteus_cli.units import parse_assignments
 
 MAX_DEVICES = 100_000
 
@@ -13,22 +14,23 @@ _MAX_DIGITS = 18
 _EXAMPLE = "write it like `--fleet cpu:20,v100:10`"
 
 
+def fleet_of(profiles: Mapping[str, Profile], fleet: str | None) -> Mapping[str, Profile]:
+    """Profiles by device id: those given, or of a fleet like ``"cpu:20,v100:10"`` of such. Raises `UsageError`."""
+    return profiles if fleet is None else hypothetical_fleet(parse_fleet(fleet), profiles)
+
+
 def parse_fleet(text: str) -> dict[str, int]:
     """``"cpu:20,v100:10"`` → how many devices of each type, or like each device. Raises `UsageError`."""
-    counts: dict[str, int] = {}
-    for part in text.split(","):
-        name, _, count = (piece.strip() for piece in part.rpartition(":"))
-        if not name:
-            raise UsageError(f"`{part.strip()}` in the fleet is no type with a count.", hint=_EXAMPLE)
-        if name in counts:
-            raise UsageError(f"The fleet names `{name}` twice.", hint="give each type once")
-        counts[name] = _count(name, count)
+    counts = {name: _count(name, count) for name, count in parse_assignments(text, "The fleet", ":").items()}
     if sum(counts.values()) > MAX_DEVICES:
         raise UsageError(f"The fleet has more than {MAX_DEVICES:,} devices.", hint="make it smaller")
     return counts
 
 
-def _count(name: str, text: str) -> int:
+def _count(name: str, text: str | None) -> int:
+    if not name or text is None:
+        part = name if text is None else f"{name}:{text}"
+        raise UsageError(f"`{part}` in the fleet is no type with a count.", hint=_EXAMPLE)
     is_count = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) > 0
     if not is_count:
         raise UsageError(f"`{text}` is no count of `{name}` devices.", hint=f"give 1 or more; {_EXAMPLE}")

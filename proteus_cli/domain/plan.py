@@ -1,8 +1,11 @@
 """Which device hosts which variant, and how each family's queries are shared."""
 
-from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
+from proteus_cli.domain.base import MadeBy, Value, is_amount, require
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.rules import Rules
+
+PLAN_FORMAT = 2
+"""1 had digests of the bytes of its inputs; 2 has digests of what they say."""
 
 
 class Placement(Value, frozen=True):
@@ -47,8 +50,9 @@ class Solver(Value, frozen=True):
 class Plan(Value, frozen=True):
     """An allocation (``plans/plan.json``); rates in queries per second, accuracies as fractions.
 
-    ``fleet`` lists the device ids by type that the plan may use; ``inputs`` the SHA-256 of what it was made from,
-    by path relative to the workspace.
+    ``fleet`` lists the device ids by type that the plan may use. ``inputs`` are the files that the plan was made from:
+    by path relative to the workspace, the SHA-256 of what each says, comments and layout apart
+    (`store.content_digest`).
     """
 
     format: int
@@ -68,7 +72,7 @@ class Plan(Value, frozen=True):
     inputs: dict[str, str]
 
     def __post_init__(self) -> None:
-        require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
+        require(self.format == PLAN_FORMAT, f"`format` is {self.format}; this version reads {PLAN_FORMAT}")
         require(is_amount(self.headroom) and self.headroom >= 1, "headroom must be at least 1")
         for qps in (*self.demand_qps.values(), *self.served_qps.values(), *self.unserved_qps.values()):
             require(is_amount(qps), "rates must not be negative")

@@ -13,7 +13,7 @@ Resource = Literal["cost", "power"]
 Residency = int | Literal["memory"]
 
 
-class Pair(Value, frozen=True, order=True):
+class DeviceVariant(Value, frozen=True, order=True):
     """One variant on some devices. ``device`` is an id, or a type and then means all devices of that type."""
 
     device: str
@@ -67,8 +67,8 @@ class Rules(Value, frozen=True):
     min_accuracy: dict[str, float] = msgspec.field(default_factory=dict)
     max_share: dict[str, float] = msgspec.field(default_factory=dict)
     reserved: tuple[Reserved, ...] = ()
-    banned: tuple[Pair, ...] = ()
-    pinned: tuple[Pair, ...] = ()
+    banned: tuple[DeviceVariant, ...] = ()
+    pinned: tuple[DeviceVariant, ...] = ()
     budget_w: float | None = None
     budget_cost: float | None = None
 
@@ -118,8 +118,8 @@ def with_catalog(rules: Rules, catalog: Catalog) -> Rules:
     shares = {f.name: f.max_share for f in catalog.families if f.max_share is not None}
     reserved = [Reserved(device, f.name) for f in catalog.families for device in f.reserved]
     variants = [(f.name, v) for f in catalog.families for v in f.variants]
-    banned = [Pair(device, family, v.name) for family, v in variants for device in v.banned]
-    pinned = [Pair(device, family, v.name) for family, v in variants for device in v.pinned]
+    banned = [DeviceVariant(device, family, v.name) for family, v in variants for device in v.banned]
+    pinned = [DeviceVariant(device, family, v.name) for family, v in variants for device in v.pinned]
     return msgspec.structs.replace(
         rules,
         min_accuracy={**floors, **rules.min_accuracy},

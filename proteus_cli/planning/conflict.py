@@ -15,7 +15,7 @@ Question = Callable[[frozenset[int]], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _Requirement:
     """One thing that was asked for: in words, as fields of `Rules`, or as a family whose demand is to be served."""
 
     text: str
@@ -28,23 +28,23 @@ def smallest_conflict(planner: Planner, demand_qps: Mapping[str, float]) -> tupl
 
     Demands count as wishes: all of each family's, with the planner's headroom, must be served.
     """
-    wishes = [*_demands(planner, demand_qps), *_rules(planner.rules)]
+    requirements = [*_demands(planner, demand_qps), *_rules(planner.rules)]
 
     def can_be_met(chosen: frozenset[int]) -> bool:
-        asked = [wishes[i] for i in sorted(chosen)]
-        families = {wish.family for wish in asked if wish.family is not None}
+        asked = [requirements[i] for i in sorted(chosen)]
+        families = {requirement.family for requirement in asked if requirement.family is not None}
         demand = {name: qps if name in families else 0.0 for name, qps in demand_qps.items()}
-        return planner.with_changes(rules=_asking(planner.rules, asked)).can_serve_all(demand)
+        return planner.with_changes(rules=_rules_asking(planner.rules, asked)).can_serve_all(demand)
 
-    return tuple(wishes[i].text for i in sorted(smallest_infeasible_subset(len(wishes), can_be_met)))
+    return tuple(requirements[i].text for i in sorted(smallest_infeasible_subset(len(requirements), can_be_met)))
 
 
 def without_each(rules: Rules) -> Iterator[tuple[str, Rules]]:
     """For each thing that the rules ask for: in words, and the rules without it."""
-    wishes = list(_rules(rules))
-    for left_out in wishes:
-        asked = _asking(rules, [wish for wish in wishes if wish is not left_out])
-        limits = {name: getattr(asked, name) for wish in wishes for name in wish.rules}
+    requirements = list(_rules(rules))
+    for left_out in requirements:
+        asked = _rules_asking(rules, [requirement for requirement in requirements if requirement is not left_out])
+        limits = {name: getattr(asked, name) for requirement in requirements for name in requirement.rules}
         yield left_out.text, msgspec.structs.replace(rules, **limits)
 
 
@@ -81,39 +81,41 @@ def _smallest_hitting_set(size: int, sets: Sequence[AbstractSet[int]]) -> frozen
     raise AssertionError("the whole set hits every set that isn't empty")
 
 
-def _demands(planner: Planner, demand_qps: Mapping[str, float]) -> Iterator[_Wish]:
-    room = f" with a headroom of {planner.headroom:g}" if planner.headroom > 1 else ""
+def _demands(planner: Planner, demand_qps: Mapping[str, float]) -> Iterator[_Requirement]:
+    headroom = f" with a headroom of {planner.headroom:g}" if planner.headroom > 1 else ""
     for family, qps in demand_qps.items():
         if qps > 0:
-            yield _Wish(f"{family}: serve {format_rate(qps)}{room}", {}, family)
+            yield _Requirement(f"{family}: serve {format_rate(qps)}{headroom}", {}, family)
 
 
-def _rules(rules: Rules) -> Iterator[_Wish]:
+def _rules(rules: Rules) -> Iterator[_Requirement]:
     for family, accuracy in rules.min_accuracy.items():
-        yield _Wish(f"{family}: only variants of accuracy {accuracy:g} or more", {"min_accuracy": {family: accuracy}})
+        yield _Requirement(
+            f"{family}: only variants of accuracy {accuracy:g} or more", {"min_accuracy": {family: accuracy}}
+        )
     for family, share in rules.max_share.items():
         text = f"{family}: at most {format_percent(share)} of its demand on one device"
-        yield _Wish(text, {"max_share": {family: share}})
+        yield _Requirement(text, {"max_share": {family: share}})
     for reserved in rules.reserved:
-        yield _Wish(f"{reserved.device}: reserved for {reserved.family or 'nobody'}", {"reserved": (reserved,)})
+        yield _Requirement(f"{reserved.device}: reserved for {reserved.family or 'nobody'}", {"reserved": (reserved,)})
     for pair in rules.banned:
-        yield _Wish(f"{pair.device}: {pair.variant} is banned", {"banned": (pair,)})
+        yield _Requirement(f"{pair.device}: {pair.variant} is banned", {"banned": (pair,)})
     for pair in rules.pinned:
-        yield _Wish(f"{pair.device}: {pair.variant} is pinned", {"pinned": (pair,)})
+        yield _Requirement(f"{pair.device}: {pair.variant} is pinned", {"pinned": (pair,)})
     if rules.survive:
-        yield _Wish("any one device may be lost", {"survive": rules.survive})
+        yield _Requirement("any one device may be lost", {"survive": rules.survive})
     if rules.budget_w is not None:
-        yield _Wish(f"at most {rules.budget_w:g} W", {"budget_w": rules.budget_w})
+        yield _Requirement(f"at most {rules.budget_w:g} W", {"budget_w": rules.budget_w})
     if rules.budget_cost is not None:
-        yield _Wish(f"at most {rules.budget_cost:g} per hour", {"budget_cost": rules.budget_cost})
+        yield _Requirement(f"at most {rules.budget_cost:g} per hour", {"budget_cost": rules.budget_cost})
 
 
-def _asking(rules: Rules, wishes: Sequence[_Wish]) -> Rules:
+def _rules_asking(rules: Rules, requirements: Sequence[_Requirement]) -> Rules:
     """Rules that ask for these wishes and nothing else."""
     nothing = Rules(capacity=rules.capacity, slo_fraction=rules.slo_fraction, residency=rules.residency)
     asked = nothing
-    for wish in wishes:
-        for name, value in wish.rules.items():
+    for requirement in requirements:
+        for name, value in requirement.rules.items():
             known = getattr(asked, name)
             both = (
                 {**known, **value} if isinstance(value, dict) else known + value if isinstance(value, tuple) else value

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement
-from proteus_cli.planning.instance import NOTHING, Floats, HostedKeys, Instance
+from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance
 from proteus_cli.planning.pack import Bundle, Packed
 
 
@@ -58,9 +59,9 @@ def _placement(
 
 def _capacity_qps(instance: Instance, c: int, bundle: Bundle) -> float:
     """The most that a variant can take if all on its device grow alike until the device is always busy."""
-    busy = sum(rate_qps / float(instance.capacity_qps[other]) for other, rate_qps in bundle.items())
+    utilisation = sum(rate_qps / float(instance.capacity_qps[other]) for other, rate_qps in bundle.items())
     alone_qps = float(instance.capacity_qps[c])
-    return alone_qps if len(bundle) == 1 or busy == 0 else min(bundle[c] / busy, alone_qps)
+    return alone_qps if len(bundle) == 1 or utilisation == 0 else min(bundle[c] / utilisation, alone_qps)
 
 
 def _matched(

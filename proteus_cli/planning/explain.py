@@ -21,7 +21,7 @@ MULTIPLE_STEPS = 12  # halvings: the multiple is exact to a few thousandths
 NOTABLE_POINTS, NOTABLE_QPS, NOTABLE_SPENT = 0.005, 1e-3, 1e-6  # smaller changes are rounding
 
 
-class FamilyAnswer(Value, frozen=True):
+class FamilyExplanation(Value, frozen=True):
     """What a plan means for one family; accuracies are None where nothing is served.
 
     ``variants``: how many devices host each. ``best_accuracy``: of its best variant, whatever it costs.
@@ -38,7 +38,7 @@ class FamilyAnswer(Value, frozen=True):
     relative_accuracy: float | None
 
 
-class DeviceAnswer(Value, frozen=True):
+class DeviceExplanation(Value, frozen=True):
     """What like devices host, and for which part of their time they are busy at the planned demand."""
 
     devices: tuple[str, ...]
@@ -71,8 +71,8 @@ class Price(Value, frozen=True):
 class Explanation(Value, frozen=True):
     """``max_multiple``: the largest multiple of the demand that could be served, without headroom (0: not any)."""
 
-    families: tuple[FamilyAnswer, ...]
-    devices: tuple[DeviceAnswer, ...]
+    families: tuple[FamilyExplanation, ...]
+    devices: tuple[DeviceExplanation, ...]
     prices: tuple[Price, ...]
     max_multiple: float
 
@@ -119,7 +119,7 @@ def max_multiple(planner: Planner, demand_qps: Demand) -> float:
     return low
 
 
-def _families(planner: Planner, plan: Plan) -> Iterator[FamilyAnswer]:
+def _families(planner: Planner, plan: Plan) -> Iterator[FamilyExplanation]:
     best = best_accuracy(planner.profiles.values())
     for family, demand_qps in plan.demand_qps.items():
         hosts = [placement for placement in plan.placements if placement.family == family]
@@ -127,7 +127,7 @@ def _families(planner: Planner, plan: Plan) -> Iterator[FamilyAnswer]:
         for placement in hosts:
             variants[placement.variant] = variants.get(placement.variant, 0) + 1
         accuracy = _accuracy(planner.profiles, hosts)
-        yield FamilyAnswer(
+        yield FamilyExplanation(
             family=family,
             demand_qps=demand_qps,
             served_qps=plan.served_qps[family],
@@ -148,7 +148,7 @@ def _accuracy(profiles: Mapping[str, Profile], hosts: list[Placement]) -> float 
     return sum(p.rate_qps * measured.accuracy for p, measured in found if measured is not None) / total_qps
 
 
-def _devices(planner: Planner, plan: Plan) -> Iterator[DeviceAnswer]:
+def _devices(planner: Planner, plan: Plan) -> Iterator[DeviceExplanation]:
     """Like devices together: same type, same variants, equally busy."""
     residents: dict[str, list[Placement]] = {device: [] for device in plan.devices}
     for placement in plan.placements:
@@ -159,7 +159,7 @@ def _devices(planner: Planner, plan: Plan) -> Iterator[DeviceAnswer]:
         hosts = tuple(p.variant for p in placements)
         alike.setdefault((planner.profiles[device].device.type, hosts, round(busy, 6)), []).append(device)
     for (kind, hosts, busy), devices in alike.items():
-        yield DeviceAnswer(devices=tuple(devices), type=kind, hosts=hosts, busy=busy)
+        yield DeviceExplanation(devices=tuple(devices), type=kind, hosts=hosts, busy=busy)
 
 
 @dataclass(frozen=True, slots=True)

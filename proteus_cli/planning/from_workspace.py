@@ -1,20 +1,13 @@
-"""A planner for the devices of a workspace, as `plan`, `serve` and `replay` need it."""
+"""A planner for the catalog of a workspace, as `plan`, `serve` and `replay` need it."""
 
 from collections.abc import Mapping
 
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.fleet import hypothetical_fleet, parse_fleet
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner
 from proteus_cli.planning.planner import Planner
 from proteus_cli.store import Workspace, require_current_models
-
-
-def fleet_of(workspace: Workspace, fleet: str | None) -> dict[str, Profile]:
-    """Profiles by device: those of a workspace, or of a fleet like ``cpu:20,v100:10``. Raises `UsageError`."""
-    profiles = workspace.profiles()
-    return profiles if fleet is None else hypothetical_fleet(parse_fleet(fleet), profiles)
 
 
 def planner_for(

@@ -66,8 +66,8 @@ class _Heuristic(Planner):
 
     def _shares(self, hosting: Hosting) -> dict[str, float]:
         """The part of its family's queries that each device gets."""
-        carried = _carried_qps(hosting)
-        return {device: option.capacity_qps / carried[option.family] for device, option in hosting.items()}
+        capacity_qps = _capacity_qps(hosting)
+        return {device: option.capacity_qps / capacity_qps[option.family] for device, option in hosting.items()}
 
 
 class InfaasPlanner(_Heuristic):
@@ -84,7 +84,7 @@ class InfaasPlanner(_Heuristic):
             _give_up(hosting, family, qps)
         for family, qps in asked_qps.items():
             _improve(hosting, options, family, qps)
-            while _carried_qps(hosting).get(family, 0.0) < qps:
+            while _capacity_qps(hosting).get(family, 0.0) < qps:
                 steps = list(_steps(hosting, options, family))
                 if not steps:
                     break
@@ -97,14 +97,14 @@ def _give_up(hosting: Hosting, family: str, asked_qps: float) -> None:
     """Devices without which the family is still served, the least accurate first."""
     mine = sorted((d for d, o in hosting.items() if o.family == family), key=lambda d: -hosting[d].drop)
     for device in mine:
-        if _carried_qps(hosting)[family] - hosting[device].capacity_qps >= asked_qps:
+        if _capacity_qps(hosting)[family] - hosting[device].capacity_qps >= asked_qps:
             del hosting[device]
 
 
 def _improve(hosting: Hosting, options: Mapping[str, list[_Option]], family: str, asked_qps: float) -> None:
     """A more accurate variant on each device of the family, as far as what is asked is still carried."""
     for device in [d for d, o in hosting.items() if o.family == family]:
-        spare_qps = _carried_qps(hosting)[family] - hosting[device].capacity_qps - asked_qps
+        spare_qps = _capacity_qps(hosting)[family] - hosting[device].capacity_qps - asked_qps
         for option in options[device]:
             if option.drop >= hosting[device].drop:
                 break
@@ -168,17 +168,17 @@ def _now(options: Mapping[str, list[_Option]], current: Plan | None) -> Hosting:
     }
 
 
-def _carried_qps(hosting: Hosting) -> dict[str, float]:
-    carried: dict[str, float] = {}
+def _capacity_qps(hosting: Hosting) -> dict[str, float]:
+    capacity_qps: dict[str, float] = {}
     for option in hosting.values():
-        carried[option.family] = carried.get(option.family, 0.0) + option.capacity_qps
-    return carried
+        capacity_qps[option.family] = capacity_qps.get(option.family, 0.0) + option.capacity_qps
+    return capacity_qps
 
 
 def _placements(hosting: Hosting, demand_qps: Mapping[str, float], shares: Mapping[str, float]) -> Iterator[Placement]:
-    carried = _carried_qps(hosting)
+    capacity_qps = _capacity_qps(hosting)
     for device, option in sorted(hosting.items()):
-        served_qps = min(demand_qps[option.family], carried[option.family])
+        served_qps = min(demand_qps[option.family], capacity_qps[option.family])
         yield Placement(
             device=device,
             family=option.family,

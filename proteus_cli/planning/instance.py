@@ -6,18 +6,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from proteus_cli.control.policies import VariantRule
+from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Capacity, Profile, VariantProfile, best_accuracy, capacity
 from proteus_cli.domain.rules import Rules, selects
 from proteus_cli.errors import UsageError
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 HostedKeys = Mapping[str, frozenset[VariantKey]]
 
 NOTHING: frozenset[VariantKey] = frozenset()

@@ -1,4 +1,4 @@
-"""One aim after another, each fixed before the next: no weights to tune."""
+"""The objectives in their order: each is minimised and fixed before the next, so that there are no weights to tune."""
 
 import math
 import time
@@ -6,101 +6,97 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from proteus_cli.domain.arrays import Bools, Floats, Ints
 from proteus_cli.domain.rules import Rules
-from proteus_cli.planning.instance import Floats, Instance, Ints
+from proteus_cli.planning.instance import Instance
 from proteus_cli.planning.milp import Model, Objective
-from proteus_cli.planning.solve import TOLERANCE, OutOfTime, Program, SolverPoint, compile_program, minimise
+from proteus_cli.planning.program import Program, SolverPoint, compile_program
+from proteus_cli.planning.solve import TOLERANCE, OutOfTime, minimise
 
-ALMOST_NOTHING = 1e-6  # a smaller part of a demand is the solver's rounding
-UNSERVED_AT_STAKE = 0.01  # serving comes before all else, so its gap must be a hundred times smaller
+NEGLIGIBLE = 1e-6  # a smaller part of a demand is the solver's rounding
+UNSERVED_GAP_SCALE = 0.01  # serving comes before all else, so its gap must be a hundred times smaller
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """``hosts`` int [C] and ``rate_qps`` [C]; rates have the headroom in them.
+    """What to host, and how the demand is shared.
 
-    ``used`` int [G] devices in use, and ``draw_w`` [G] what they draw where devices are shared and power matters: no
-    more is needed by the counts. ``gap``: the largest proven one of the aims, each relative. ``is_limited``: time was
-    over before all was proven.
+    ``replicas`` int [C]; ``rate_qps`` [C] includes the headroom. ``devices_used`` int [G] and ``power_w`` [G], where
+    devices are shared: `pack` may use no more. ``gap``: the largest proven relative gap of any objective.
+    ``is_limited``: the deadline passed before all was proven.
     """
 
-    hosts: Ints
+    replicas: Ints
     rate_qps: Floats
-    used: Ints | None
-    draw_w: Floats | None
+    devices_used: Ints | None
+    power_w: Floats | None
     gap: float
     is_limited: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
+class TargetDemand:
     """A demand with its headroom, in queries per second by family [F].
 
-    ``qps``: of each no more than all devices together could serve, as solvers take very large numbers for infinity;
-    ``part`` is what that is of the whole; ``share_qps`` the most that one device may get.
+    ``qps`` is no more than all devices together could serve, as solvers take very large numbers for infinity, and
+    ``servable_frac`` the part of the demand that this is. ``share_qps`` is the most that one device may get.
     """
 
     qps: Floats
-    part: Floats
+    servable_frac: Floats
     share_qps: Floats
 
     @classmethod
-    def of(cls, instance: Instance, whole_qps: Floats) -> "Wanted":
-        qps = np.minimum(whole_qps, instance.max_qps)
-        part = np.divide(qps, whole_qps, out=np.ones_like(qps), where=whole_qps > 0)
-        return cls(qps, part, instance.max_share * whole_qps)
+    def of(cls, instance: Instance, asked_qps: Floats) -> "TargetDemand":
+        qps = np.minimum(asked_qps, instance.max_qps)
+        return cls(qps, _ratio(qps, asked_qps, where_zero=1.0), instance.max_share * asked_qps)
 
     @property
-    def is_beyond_all(self) -> bool:
+    def exceeds_capacity(self) -> bool:
         """Some family can't be served in full, whatever the plan."""
-        return bool(np.any(self.part < 1))
+        return bool(np.any(self.servable_frac < 1))
 
 
 class Infeasible(Exception):
-    """Nothing obeys the rules."""
+    """No plan obeys the rules."""
 
 
 def optimise(
     model: Model,
     instance: Instance,
     rules: Rules,
-    wanted: Wanted,
-    current: Ints | None,
+    target: TargetDemand,
+    current_replicas: Ints | None,
     deadline_s: float,
 ) -> Solution:
-    """The best plan for a demand [F] that has its headroom in it: served, then accurate, then near ``current`` [C].
+    """The best solution for a target demand: most served, then most accurate, then nearest to ``current_replicas`` [C].
 
-    Where the deadline (by `time.perf_counter`) comes first, the best point found is returned with its proven gap.
-    Raises `Infeasible`; and `OutOfTime` where not one point was found that the rules allow.
+    Past ``deadline_s`` (by `time.perf_counter`) the result is the best point found so far, with its proven gap. Raises
+    `Infeasible` where no plan obeys the rules, and `OutOfTime` where no point was found in time.
     """
-    _set_parameters(model, instance, rules, wanted, current)
+    _set_parameters(model, instance, rules, target, current_replicas)
     search = _Search(compile_program(model), deadline_s)
     try:
-        _reach(search, instance, rules, after_accuracy=_aims_after(rules, current))
+        _minimise_in_order(search, instance, rules, is_replan=current_replicas is not None)
     except OutOfTime:
         search.is_limited = True
         if search.best is None:
             raise
-    assert search.best is not None  # noqa: S101 - else `_reach` has raised
-    hosts = search.program.whole(search.best, model.hosts)
+    program, variables, point = search.program, model.variables, search.point
+    replicas = program.integers(point, variables.replicas)
     return Solution(
-        hosts=hosts,
-        rate_qps=_rates(model, instance, search, hosts, rules, wanted),
-        used=search.program.whole(search.best, model.used) if rules.is_resident_set else None,
-        draw_w=search.best.columns[search.program.columns(model.draw)] if model.draw is not None else None,
+        replicas=replicas,
+        rate_qps=_rates(model, instance, replicas, search, rules, target),
+        devices_used=program.integers(point, variables.devices_used) if rules.is_resident_set else None,
+        power_w=point.columns[program.columns(variables.power_w)] if variables.power_w is not None else None,
         gap=search.gap,
         is_limited=search.is_limited,
     )
 
 
-def _aims_after(rules: Rules, current: Ints | None) -> list[Objective]:
-    aims: list[Objective] = ["loads"] if current is not None else []
-    return [*aims, "devices"] if rules.pack else aims
-
-
 @dataclass(slots=True)
 class _Search:
-    """What has been found so far, and the program with all that is fixed by it."""
+    """The best point found so far, and the program with all objectives fixed that were minimised so far."""
 
     program: Program
     deadline_s: float
@@ -108,201 +104,221 @@ class _Search:
     gap: float = 0.0
     is_limited: bool = False
 
-    def reach(
-        self, aim: Objective, place: int = 0, *, at_stake: float | None = 1.0, point_by_s: float | None = None
-    ) -> bool:
-        """Make an aim as small as can be and keep it there. False where nothing is feasible."""
+    @property
+    def point(self) -> SolverPoint:
+        assert self.best is not None  # noqa: S101 - read only after a solve that found one
+        return self.best
+
+    def minimise_and_fix(
+        self,
+        objective: Objective,
+        index: int = 0,
+        *,
+        gap_scale: float | None = 1.0,
+        first_point_by_s: float | None = None,
+    ) -> None:
+        """Minimise an objective, and allow no more of it from now on. Raises `Infeasible` and `OutOfTime`.
+
+        ``gap_scale``: what gaps of the objective are relative to; None where it is a whole number.
+        """
         found = minimise(
             self.program,
-            self.program.aim(aim, place),
+            self.program.objective(objective, index),
             deadline_s=self.deadline_s,
-            point_by_s=point_by_s,
-            at_stake=at_stake,
+            first_point_by_s=first_point_by_s,
+            gap_scale=gap_scale,
             start=self.best,
         )
         if found is None:
-            return False
+            raise Infeasible
         self.best = found
-        self.gap = max(self.gap, _relative_gap(found, at_stake))
+        self.gap = max(self.gap, _relative_gap(found, gap_scale))
         self.is_limited |= not found.is_proven
-        self.program = self.program.limit(aim, found.value + (0.5 if at_stake is None else TOLERANCE), place)
-        return True
+        slack = 0.5 if gap_scale is None else TOLERANCE
+        self.program = self.program.limit_objective(objective, found.value + slack, index)
 
     def serve_all(self, unserved: Ints) -> None:
-        """From now on nothing may stay unserved."""
-        self.program = self.program.at_most(unserved, 0.0)
+        """Leave nothing unserved from now on."""
+        self.program = self.program.limit_columns(unserved, 0.0)
 
 
-def _relative_gap(point: SolverPoint, at_stake: float | None) -> float:
-    if at_stake is None:
-        whole = round(point.value)
-        return (whole - math.ceil(point.bound - ALMOST_NOTHING)) / max(whole, 1)
-    return max(point.value - point.bound, 0.0) / at_stake
+def _relative_gap(point: SolverPoint, gap_scale: float | None) -> float:
+    if gap_scale is None:
+        value = round(point.value)
+        return (value - math.ceil(point.bound - NEGLIGIBLE)) / max(value, 1)
+    return max(point.value - point.bound, 0.0) / gap_scale
 
 
-def _reach(search: _Search, instance: Instance, rules: Rules, after_accuracy: list[Objective]) -> None:
-    below = search.program.columns(search.program.model.below)
-    unserved = below.start + instance.last_step
-    accuracy: list[Objective] = ["worst loss", "loss"] if rules.objective == "min-family" else ["loss"]
+def _minimise_in_order(search: _Search, instance: Instance, rules: Rules, *, is_replan: bool) -> None:
+    unserved = search.program.columns(search.program.model.variables.shortfall).start + instance.last_step
+    is_worst_first = rules.objective == "min-family"
     if rules.minimize is not None:
         search.serve_all(unserved)
-        _must(search.reach(rules.minimize, at_stake=_all_in_use(instance, rules)))
-    elif not _serves_all(search, unserved, accuracy[0]):
-        _serve_most(search, instance, rules, unserved)
-        if accuracy[0] == "worst loss":
-            _raise_the_worst(search, instance, unserved)
-        accuracy = ["loss"]
+        search.minimise_and_fix(rules.minimize, gap_scale=_total_resource(instance, rules))
+        if is_worst_first:
+            search.minimise_and_fix("worst loss")
+        search.minimise_and_fix("loss")
+    elif _try_to_serve_all(search, unserved, "worst loss" if is_worst_first else "loss"):
+        if is_worst_first:
+            search.minimise_and_fix("loss")
     else:
-        accuracy = accuracy[1:]
-    for aim in accuracy:
-        _must(search.reach(aim))
-    for aim in after_accuracy:
-        _must(search.reach(aim, at_stake=None))
+        _serve_most(search, instance, rules, unserved)
+        if is_worst_first:
+            _maximise_worst_accuracy(search, instance, unserved)
+        search.minimise_and_fix("loss")
+    if is_replan:
+        search.minimise_and_fix("loads", gap_scale=None)
+    if rules.pack:
+        search.minimise_and_fix("devices", gap_scale=None)
 
 
-def _must(is_feasible: bool) -> None:  # noqa: FBT001 - reads as an assertion
-    if not is_feasible:
-        raise Infeasible
-
-
-def _all_in_use(instance: Instance, rules: Rules) -> float:
-    """What all devices together may cost or draw: what gaps of either are measured by."""
+def _total_resource(instance: Instance, rules: Rules) -> float:
+    """What all devices together may cost or draw: gaps of either are relative to it."""
     if rules.minimize == "cost":
         return float(instance.price_per_hour @ instance.device_count) or 1.0
-    hungriest = np.zeros(len(instance.groups))
-    np.maximum.at(hungriest, instance.group_of, instance.power_w)
-    return float(hungriest @ instance.device_count) or 1.0
+    hungriest_w = np.zeros(len(instance.groups))
+    np.maximum.at(hungriest_w, instance.group_of, instance.power_w)
+    return float(hungriest_w @ instance.device_count) or 1.0
 
 
-def _serves_all(search: _Search, unserved: Ints, aim: Objective) -> bool:
-    """Where all can be served, that and the next aim are one solve. Else nothing has changed but half of the time."""
+def _try_to_serve_all(search: _Search, unserved: Ints, objective: Objective) -> bool:
+    """Serve all and minimise the first objective of accuracy in one solve, where that is possible.
+
+    Otherwise the search is as before, but for half of its time at most.
+    """
     program = search.program
     search.serve_all(unserved)
     try:
-        is_feasible = search.reach(aim, point_by_s=(time.perf_counter() + search.deadline_s) / 2)
-    except OutOfTime:
-        is_feasible = False
-    if not is_feasible:
+        search.minimise_and_fix(objective, first_point_by_s=(time.perf_counter() + search.deadline_s) / 2)
+    except (Infeasible, OutOfTime):
         search.program = program
-    return is_feasible
+        return False
+    return True
 
 
 def _serve_most(search: _Search, instance: Instance, rules: Rules, unserved: Ints) -> None:
     if rules.fairness == "maxmin":
         before = 0.0
-        for place in range(len(instance.families)):
-            _must(search.reach("worst served", place, at_stake=UNSERVED_AT_STAKE))
-            assert search.best is not None  # noqa: S101 - just reached
-            missed = search.best.value
-            if missed - before < ALMOST_NOTHING:  # the next family misses nothing, so the others don't either
+        for index in range(len(instance.families)):
+            search.minimise_and_fix("worst served", index, gap_scale=UNSERVED_GAP_SCALE)
+            missed = search.point.value
+            if missed - before < NEGLIGIBLE:  # the next family misses nothing, so the others don't either
                 break
             before = missed
-    _must(search.reach("unserved", at_stake=UNSERVED_AT_STAKE))
-    if search.best is not None and search.best.value < ALMOST_NOTHING:
+    search.minimise_and_fix("unserved", gap_scale=UNSERVED_GAP_SCALE)
+    if search.point.value < NEGLIGIBLE:
         search.serve_all(unserved)
 
 
-def _raise_the_worst(search: _Search, instance: Instance, unserved: Ints) -> None:
+def _maximise_worst_accuracy(search: _Search, instance: Instance, unserved: Ints) -> None:
     """Raise the relative accuracy of the worst of the families that are served at all, as far as possible: a bisection.
 
-    Where not all demand is served, a family's accuracy is a ratio of two unknowns, so no single solve minimises it; but
+    Where not all demand is served, a family's accuracy is a ratio of two unknowns, so no single solve maximises it; but
     one solve tells whether all families can reach a given accuracy. A bound counts as reached only where the accuracies
     of the point itself reach it: within the solver's tolerance, which is absolute, a family of which little is answered
     passes a bound that it misses.
     """
     low, high = 0.0, 1.0
-    while high - low > ALMOST_NOTHING:
+    while high - low > NEGLIGIBLE:
         middle = (low + high) / 2
-        tried = _with_floor(search.program, middle)
-        found = minimise(tried, tried.aim("loss"), deadline_s=search.deadline_s, start=search.best)
+        tried = _with_accuracy_floor(search.program, middle)
+        found = minimise(tried, tried.objective("loss"), deadline_s=search.deadline_s, start=search.best)
         reached = _worst_accuracy(instance, tried, found, unserved) if found is not None else 0.0
         if reached > low:
             search.best, low = found, reached
         if reached < middle:
             high = middle
-    search.program = _with_floor(search.program, max(low - ALMOST_NOTHING, 0.0))
+    search.program = _with_accuracy_floor(search.program, max(low - NEGLIGIBLE, 0.0))
 
 
-def _with_floor(program: Program, floor: float) -> Program:
+def _with_accuracy_floor(program: Program, floor: float) -> Program:
     """The program where each family's relative accuracy over what is answered is ``floor`` or more."""
-    program.model.floor.value = floor * program.model.asked.value
-    return replace(compile_program(program.model), lower=program.lower, upper=program.upper).limit("worst loss", 0.0)
+    parameters = program.model.parameters
+    parameters.accuracy_floor.value = floor * parameters.has_demand.value
+    compiled = replace(compile_program(program.model), lower=program.lower, upper=program.upper)
+    return compiled.limit_objective("worst loss", 0.0)
 
 
 def _worst_accuracy(instance: Instance, program: Program, point: SolverPoint, unserved: Ints) -> float:
-    """The lowest relative accuracy among families that are served at a point."""
-    below = point.columns[program.columns(program.model.below)]
-    asked = program.model.asked.value
-    answered = asked - point.columns[unserved]
-    lost = instance.of_step_family @ (instance.step_loss * below)
-    reached = instance.top_accuracy * asked - lost
-    is_served = (answered > ALMOST_NOTHING) & (instance.best_accuracy > 0)
+    """The lowest relative accuracy among the families that are served at a point; 0 where none is."""
+    shortfall = point.columns[program.columns(program.model.variables.shortfall)]
+    has_demand = program.model.parameters.has_demand.value
+    answered = has_demand - point.columns[unserved]
+    accurate = instance.top_accuracy * has_demand - instance.of_step_family @ (instance.step_loss * shortfall)
+    is_served = (answered > NEGLIGIBLE) & (instance.best_accuracy > 0)
     if not is_served.any():
         return 0.0
-    return float(np.min(reached[is_served] / answered[is_served] / instance.best_accuracy[is_served]))
+    return float(np.min(accurate[is_served] / answered[is_served] / instance.best_accuracy[is_served]))
 
 
-def _set_parameters(model: Model, instance: Instance, rules: Rules, wanted: Wanted, current: Ints | None) -> None:
-    qps = wanted.qps[instance.family_of]
-    one_host_qps = np.minimum(instance.capacity_qps, wanted.share_qps[instance.family_of])
-    model.asked.value = (wanted.qps > 0).astype(np.float64)
-    model.weight.value = wanted.qps / max(float(wanted.qps.sum()), np.finfo(np.float64).tiny)
-    model.carried.value = np.minimum(np.divide(one_host_qps, qps, out=np.zeros_like(qps), where=qps > 0), 1.0)
-    model.part.value = wanted.part
-    share_qps = np.minimum(wanted.share_qps, wanted.qps)
-    model.share.value = np.divide(share_qps, wanted.qps, out=np.zeros_like(share_qps), where=wanted.qps > 0)
-    model.busy.value = qps / instance.capacity_qps
-    model.floor.value = np.zeros(len(wanted.qps))
-    model.most.value = most = _max_hosts(model, instance, rules, current)
-    model.current.value = most if current is None else current.astype(np.float64)
+def _set_parameters(
+    model: Model, instance: Instance, rules: Rules, target: TargetDemand, current_replicas: Ints | None
+) -> None:
+    p, qps = model.parameters, target.qps[instance.family_of]
+    replica_qps = np.minimum(instance.capacity_qps, target.share_qps[instance.family_of])
+    p.has_demand.value = (target.qps > 0).astype(np.float64)
+    p.demand_frac.value = target.qps / max(float(target.qps.sum()), np.finfo(np.float64).tiny)
+    p.servable_frac.value = target.servable_frac
+    p.max_share_frac.value = _ratio(np.minimum(target.share_qps, target.qps), target.qps)
+    p.accuracy_floor.value = np.zeros(len(target.qps))
+    p.capacity_frac.value = np.minimum(_ratio(replica_qps, qps), 1.0)
+    p.utilisation.value = qps / instance.capacity_qps
+    p.max_replicas.value = max_replicas = _max_replicas(p.capacity_frac.value, instance, rules, current_replicas)
+    p.current_replicas.value = max_replicas if current_replicas is None else current_replicas.astype(np.float64)
 
 
-def _max_hosts(model: Model, instance: Instance, rules: Rules, current: Ints | None) -> Floats:
-    """More hosts than carry all of a family's demand are useless; so is what another choice of the group beats.
+def _ratio(part: Floats, whole: Floats, *, where_zero: float = 0.0) -> Floats:
+    return np.divide(part, whole, out=np.full_like(part, where_zero), where=whole > 0)
 
-    But a spare, which answers nothing, best stays what it is.
+
+def _max_replicas(capacity_frac: Floats, instance: Instance, rules: Rules, current_replicas: Ints | None) -> Floats:
+    """The most replicas of each choice [C] that may be of use: enough for all of the demand, none if it is dominated.
+
+    A dominated choice stays possible for a spare, which answers nothing and is best what the device hosts now.
     """
-    carried = model.carried.value
     with np.errstate(divide="ignore"):
-        enough = np.where(carried > 0, np.ceil(1 / carried - ALMOST_NOTHING) + rules.survive, 0.0)
-    most = np.minimum(enough, instance.device_count[instance.group_of])
-    useless = _beaten(instance, rules, carried)
-    if rules.survive and current is not None:
-        useless &= current == 0
-    most[useless] = 0.0
-    return np.maximum(most, instance.pinned)
+        enough = np.where(capacity_frac > 0, np.ceil(1 / capacity_frac - NEGLIGIBLE) + rules.survive, 0.0)
+    max_replicas = np.minimum(enough, instance.device_count[instance.group_of])
+    is_useless = _is_dominated(instance, rules, capacity_frac)
+    if rules.survive and current_replicas is not None:
+        is_useless &= current_replicas == 0
+    max_replicas[is_useless] = 0.0
+    return np.maximum(max_replicas, instance.pinned)
 
 
-def _beaten(instance: Instance, rules: Rules, carried: Floats) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    """Choices for which another of the same family and group is more accurate, and carries as much for no more."""
-    speed = instance.capacity_qps if rules.is_resident_set else carried
-    hunger = instance.power_w if "power" in rules.resources else np.zeros(len(carried))
-    memory = instance.memory_frac if rules.is_resident_set else np.zeros(len(carried))
-    beaten = np.zeros(len(carried), dtype=bool)
+def _is_dominated(instance: Instance, rules: Rules, capacity_frac: Floats) -> Bools:
+    """Whether another choice of the same family and group is more accurate, as fast, and takes no more [C]."""
+    nothing = np.zeros(len(capacity_frac))
+    speed = instance.capacity_qps if rules.is_resident_set else capacity_frac
+    power_w = instance.power_w if "power" in rules.resources else nothing
+    memory = instance.memory_frac if rules.is_resident_set else nothing
+    dominated = np.zeros(len(capacity_frac), dtype=bool)
     for mine in instance.rivals:
         better = instance.accuracy[mine][:, None] < instance.accuracy[mine]
-        as_fast = (speed[mine][:, None] <= speed[mine]) & (carried[mine][:, None] <= carried[mine])
-        as_cheap = (hunger[mine][:, None] >= hunger[mine]) & (memory[mine][:, None] >= memory[mine])
-        beaten[mine] = np.any(better & as_fast & as_cheap, axis=1)
-    return beaten
+        as_fast = (speed[mine][:, None] <= speed[mine]) & (capacity_frac[mine][:, None] <= capacity_frac[mine])
+        as_cheap = (power_w[mine][:, None] >= power_w[mine]) & (memory[mine][:, None] >= memory[mine])
+        dominated[mine] = np.any(better & as_fast & as_cheap, axis=1)
+    return dominated
 
 
-def _rates(model: Model, instance: Instance, search: _Search, hosts: Ints, rules: Rules, wanted: Wanted) -> Floats:
-    """Queries per second that each choice answers: the most accurate are filled first."""
-    assert search.best is not None  # noqa: S101 - the caller has it
-    if model.served is None:
-        part = hosts * model.carried.value
+def _rates(
+    model: Model, instance: Instance, replicas: Ints, search: _Search, rules: Rules, target: TargetDemand
+) -> Floats:
+    """Queries per second that each choice answers [C]: the most accurate are filled first."""
+    capacity_frac = model.parameters.capacity_frac.value
+    if model.variables.served is None:
+        available = replicas * capacity_frac
     else:
-        part = search.best.columns[search.program.columns(model.served)]
-        part = np.where(part > ALMOST_NOTHING, part, 0.0)
-    rates, left = np.zeros(len(hosts)), np.ones(len(wanted.qps))
+        available = search.point.columns[search.program.columns(model.variables.served)]
+        available = np.where(available > NEGLIGIBLE, available, 0.0)
+    rates, unanswered = np.zeros(len(replicas)), np.ones(len(target.qps))
     if rules.survive:
-        largest = np.zeros(len(wanted.qps))
-        np.maximum.at(largest, instance.family_of, model.carried.value * (hosts > 0))
-        left = np.minimum(left, instance.of_family @ part - largest)
+        largest = np.zeros(len(target.qps))
+        np.maximum.at(largest, instance.family_of, capacity_frac * (replicas > 0))
+        unanswered = np.minimum(unanswered, instance.of_family @ available - largest)
     for c in np.argsort(-instance.accuracy, kind="stable"):
         family = instance.choices[c].family
-        answered = min(left[family], part[c])
-        left[family] -= answered
-        rates[c] = answered * wanted.qps[family]
+        answered = min(unanswered[family], available[c])
+        unanswered[family] -= answered
+        rates[c] = answered * target.qps[family]
     return rates

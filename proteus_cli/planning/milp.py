@@ -1,11 +1,11 @@
-"""The model: which choices to host how often (DESIGN §7), in a form that solvers find easy.
+"""The model: a mixed-integer program in a form that solvers find easy (`formulate`).
 
-What a family loses is counted in steps. With its variants' accuracies ``a_1 > a_2 > …``, let ``below_k`` be the part of
-its demand that ``a_1 … a_k`` don't answer: at least 1 less what those that are hosted can carry. Then the accuracy lost
-is ``Σ (a_k - a_{k+1}) · below_k``, and ``below`` of the last step is what stays unserved. Rates need no variables:
-once it is known what is hosted, filling the most accurate first is best. Compared with a rate for each choice this has
-half the columns, and each row is a covering constraint, from which solvers derive strong cuts: the hardest of 300
-demands of the paper's cluster took 0.1 instead of 2.6 s.
+What a family loses is counted in steps. With the accuracies ``a_1 > a_2 > …`` of its variants, ``shortfall_k`` is the
+part of its demand that replicas of ``a_1 … a_k`` don't answer: 1 less their capacity, or more. The accuracy lost is
+then ``Σ (a_k - a_{k+1}) · shortfall_k``, and the shortfall of the last step is the part that stays unserved. Rates need
+no variables: once it is known what is hosted, it is best to fill the most accurate first. Compared with a rate for each
+choice this has half the columns, and each row is a covering constraint, from which solvers derive strong cuts: the
+hardest of 300 demands of the paper's cluster took 0.1 instead of 2.6 s.
 
 Amounts are parts of the family's demand, so that a family of 0.01 qps counts like one of 10,000.
 """
@@ -18,175 +18,197 @@ import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
 
+from proteus_cli.domain.arrays import Ints
 from proteus_cli.domain.rules import Rules
-from proteus_cli.planning.instance import Instance, Ints
+from proteus_cli.planning.instance import Instance
 
 MAX_CASES = 2000  # measured: with 700, losses at 1 s are a sixth lower; with 10,000, no point is found in time
 
 Objective = Literal["worst served", "unserved", "cost", "power", "worst loss", "loss", "loads", "devices"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Parameters:
+    """What differs between solves of one model.
+
+    By family: ``has_demand`` 1 or 0; ``demand_frac`` its part of the demand of all families; ``servable_frac`` and
+    ``max_share_frac``: see `TargetDemand`; ``accuracy_floor`` the relative accuracy that "worst loss" is measured from.
+
+    By choice: ``capacity_frac`` the part of the family's demand that one replica can answer; ``utilisation`` how many
+    devices all of it would keep busy; ``current_replicas`` replicas that need no load; ``max_replicas``: more are of no
+    use.
+    """
+
+    has_demand: Any
+    demand_frac: Any
+    servable_frac: Any
+    max_share_frac: Any
+    accuracy_floor: Any
+    capacity_frac: Any
+    utilisation: Any
+    current_replicas: Any
+    max_replicas: Any
+
+    @classmethod
+    def of(cls, instance: Instance) -> "Parameters":
+        """One CVXPY parameter for each, without values yet."""
+        by_family = (cp.Parameter(len(instance.families), nonneg=True) for _ in range(5))
+        by_choice = (cp.Parameter(len(instance.choices), nonneg=True) for _ in range(4))
+        return cls(*by_family, *by_choice)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variables:
+    """What is decided.
+
+    ``replicas`` [C] devices of the choice's group that host it; ``shortfall`` [L] as above, of which ``unserved`` [F]
+    is the last step of each family; ``devices_used`` [G]; ``loads`` [C] replicas that aren't hosted now. Only where
+    devices may host several variants: ``served`` [C], the part of the demand that the choice answers, and, where power
+    counts, ``power_w`` [G], what the devices in use draw.
+    """
+
+    replicas: Any
+    shortfall: Any
+    unserved: Any
+    devices_used: Any
+    loads: Any
+    served: Any
+    power_w: Any
+
+    @classmethod
+    def of(cls, instance: Instance, rules: Rules) -> "Variables":
+        """One CVXPY variable for each that the rules need."""
+        choices, groups = len(instance.choices), len(instance.groups)
+        is_shared = rules.is_resident_set
+        replicas = cp.Variable(choices, integer=True)
+        shortfall = cp.Variable(len(instance.step_family), nonneg=True)
+        return cls(
+            replicas=replicas,
+            shortfall=shortfall,
+            unserved=shortfall[instance.last_step],
+            devices_used=cp.Variable(groups, integer=True) if is_shared else instance.of_group @ replicas,
+            loads=cp.Variable(choices, nonneg=True),
+            served=cp.Variable(choices, nonneg=True) if is_shared else None,
+            power_w=cp.Variable(groups, nonneg=True) if is_shared and "power" in rules.resources else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """Compiled once for an instance; only the parameters change between solves (DPP).
+    """Compiled once for an instance; between solves only the parameters change (DPP).
 
-    Variables: ``hosts`` [C] devices of the choice's group that host it; ``below`` [L] as above; ``aims`` [A], each to
-    be made small in turn (``aim_index``: which is which; "worst served" has one for each number of families);
-    ``served`` [C], the part of the demand that a choice answers, or None where it follows from ``hosts``; ``used`` [G]
-    devices in use; ``draw`` [G], the watts they draw, where devices are shared and power matters, else None;
-    ``loads`` [C] hosts that aren't there yet.
-
-    Parameters: ``asked`` [F] 1 for families with a demand; ``carried`` [C] the part that one host can carry; ``weight``
-    [F] the part of the whole demand; ``busy`` [C] devices that answering it all would keep busy; ``current`` [C] hosts
-    that need no load; ``floor`` [F] the relative accuracy that "worst loss" is measured from; ``most`` [C] hosts, more
-    are of no use.
+    ``objectives`` is a variable with an entry for each objective, to be minimised one after another;
+    ``objective_index`` says which is which ("worst served" has one for each number of families).
     """
 
     problem: Any
-    hosts: Any
-    below: Any
-    served: Any
-    used: Any
-    draw: Any
-    loads: Any
-    aims: Any
-    aim_index: Mapping[Objective, tuple[int, ...]]
-    asked: Any
-    carried: Any
-    weight: Any
-    part: Any
-    share: Any
-    busy: Any
-    current: Any
-    floor: Any
-    most: Any
+    parameters: Parameters
+    variables: Variables
+    objectives: Any
+    objective_index: Mapping[Objective, tuple[int, ...]]
 
 
 def formulate(instance: Instance, rules: Rules) -> Model:
-    """All that ``rules`` ask for as constraints, and all that can be aimed at as variables ``aims``."""
-    families, choices, groups = len(instance.families), len(instance.choices), len(instance.groups)
-    asked, weight = cp.Parameter(families, nonneg=True), cp.Parameter(families, nonneg=True)
-    carried, current = cp.Parameter(choices, nonneg=True), cp.Parameter(choices, nonneg=True)
-    part, share = cp.Parameter(families, nonneg=True), cp.Parameter(families, nonneg=True)
-    busy, most = cp.Parameter(choices, nonneg=True), cp.Parameter(choices, nonneg=True)
-    floor = cp.Parameter(families, nonneg=True)
-    hosts = cp.Variable(choices, integer=True)
-    below = cp.Variable(len(instance.step_family), nonneg=True)
-    served = cp.Variable(choices, nonneg=True) if rules.is_resident_set else None
-    used = cp.Variable(groups, integer=True) if rules.is_resident_set else instance.of_group @ hosts
-    room = cp.multiply(carried, hosts)
-    unserved = below[instance.last_step]
-    constraints = {
-        "each step misses what the variants up to it can't answer": [
-            below + instance.up_to_step @ (room if served is None else served) >= asked[instance.step_family]
-        ],
-        "what is pinned is hosted": [hosts >= instance.pinned],
-        "no more devices than there are": [used <= instance.device_count],
-    }
-    if served is not None:
-        constraints["residents share devices"] = [
-            served <= room, *_share_devices(instance, rules, hosts, served, used, busy, share)
-        ]  # fmt: skip
+    """All that ``rules`` ask for as constraints, and all that may be minimised as ``objectives``."""
+    p, v = Parameters.of(instance), Variables.of(instance, rules)
+    capacity = cp.multiply(p.capacity_frac, v.replicas)
+    answered = capacity if v.served is None else v.served
+    constraints = [
+        v.shortfall + instance.up_to_step @ answered >= p.has_demand[instance.step_family],
+        v.replicas >= instance.pinned,
+        v.devices_used <= instance.device_count,
+    ]
+    if v.served is not None:
+        constraints += [v.served <= capacity, *_devices_are_shared(instance, rules, p, v)]
     if rules.survive:
-        constraints["any one device can be lost"] = [
-            below >= unserved[instance.step_family],  # spares answer nothing
-            *_survives(instance, hosts, carried, asked, unserved, most),
-        ]
+        spares_answer_nothing = v.shortfall >= v.unserved[instance.step_family]
+        constraints += [spares_answer_nothing, *_any_device_may_be_lost(instance, p, v)]
 
-    aims: dict[Objective, list[Any]] = {
-        "unserved": [weight @ unserved],
-        "loss": [instance.step_loss @ cp.multiply(weight[instance.step_family], below)],
-        "devices": [cp.sum(used)],
+    objectives: dict[Objective, list[Any]] = {
+        "unserved": [p.demand_frac @ v.unserved],
+        "loss": [instance.step_loss @ cp.multiply(p.demand_frac[instance.step_family], v.shortfall)],
+        "devices": [cp.sum(v.devices_used)],
+        "loads": [cp.sum(v.loads)],
     }
-    loads = cp.Variable(choices, nonneg=True, name="loads")
-    aims["loads"], constraints["what wasn't hosted is loaded"] = [cp.sum(loads)], [loads >= hosts - current]
+    constraints.append(v.loads >= v.replicas - p.current_replicas)
     if "cost" in rules.resources:
-        aims["cost"] = [instance.price_per_hour @ used]
-    draw = cp.Variable(groups, nonneg=True) if rules.is_resident_set and "power" in rules.resources else None
-    if draw is not None:
-        constraints["devices draw power"] = _draws(instance, hosts, served, busy, draw)
+        objectives["cost"] = [instance.price_per_hour @ v.devices_used]
     if "power" in rules.resources:
-        aims["power"] = [instance.power_w @ hosts if draw is None else cp.sum(draw)]
-    constraints["budgets are kept"] = [aims[name][0] <= budget for name, budget in rules.budgets.items()]
+        objectives["power"] = [instance.power_w @ v.replicas if v.power_w is None else cp.sum(v.power_w)]
+    if v.power_w is not None:
+        constraints += _devices_draw_power(instance, p, v)
+    constraints += [objectives[name][0] <= budget for name, budget in rules.budgets.items()]
     if rules.objective == "min-family":
         worst = cp.Variable()
-        aims["worst loss"] = [worst]
-        constraints["no family does worse"] = [worst >= _family_loss(instance, below, unserved, asked, floor)]
+        objectives["worst loss"] = [worst]
+        constraints.append(worst >= _relative_accuracy_loss(instance, p, v))
     if rules.fairness == "maxmin":
-        aims["worst served"], constraints["the worst served are known"] = _missed_by_the_worst(
-            1 - part + cp.multiply(part, unserved), families
-        )
+        missed = 1 - p.servable_frac + cp.multiply(p.servable_frac, v.unserved)
+        objectives["worst served"], sums = _sums_of_largest(missed, len(instance.families))
+        constraints += sums
 
-    order = [(aim, expression) for aim, expressions in aims.items() for expression in expressions]
+    order = [(name, expression) for name, expressions in objectives.items() for expression in expressions]
     values = cp.Variable(len(order))
-    constraints["aims are what they say"] = [values == cp.hstack([expression for _, expression in order])]
+    constraints.append(values == cp.hstack([expression for _, expression in order]))
     return Model(
-        problem=cp.Problem(cp.Minimize(values[0]), [each for group in constraints.values() for each in group]),
-        hosts=hosts,
-        below=below,
-        served=served,
-        used=used,
-        draw=draw,
-        loads=loads,
-        aims=values,
-        aim_index={aim: tuple(i for i, (name, _) in enumerate(order) if name == aim) for aim in aims},
-        asked=asked,
-        carried=carried,
-        weight=weight,
-        part=part,
-        share=share,
-        busy=busy,
-        current=current,
-        floor=floor,
-        most=most,
+        problem=cp.Problem(cp.Minimize(values[0]), constraints),
+        parameters=p,
+        variables=v,
+        objectives=values,
+        objective_index={
+            objective: tuple(i for i, (name, _) in enumerate(order) if name == objective) for objective in objectives
+        },
     )
 
 
-def _share_devices(
-    instance: Instance, rules: Rules, hosts: Any, served: Any, used: Any, busy: Any, share: Any
-) -> list[Any]:
-    """Time and memory of a group's devices together; for a group of one device that is exact, else a relaxation.
+def _devices_are_shared(instance: Instance, rules: Rules, p: Parameters, v: Variables) -> list[Any]:
+    """Time, memory and places of the used devices of a group in sum: exact for one device, a relaxation for several.
 
-    A resident of a group that is used at all is on some of its used devices. No device gets more than its share.
+    A resident of a group is on used devices only. No device gets more than its share of a family's demand.
     """
     of_group, group_of = instance.of_group, instance.group_of
-    time = [of_group @ cp.multiply(busy, served) <= used, hosts <= used[group_of]]
-    memory = [of_group @ cp.multiply(instance.memory_frac, hosts) <= used]
-    number = [] if rules.residency == "memory" else [of_group @ hosts <= int(rules.residency) * used]
-    if np.all(instance.max_share >= 1):
-        return [*time, *memory, *number]
+    constraints = [
+        of_group @ cp.multiply(p.utilisation, v.served) <= v.devices_used,
+        v.replicas <= v.devices_used[group_of],
+        of_group @ cp.multiply(instance.memory_frac, v.replicas) <= v.devices_used,
+    ]
+    if rules.residency != "memory":
+        constraints.append(of_group @ v.replicas <= int(rules.residency) * v.devices_used)
     pairs, of_pair, pair_group, pair_family = instance.group_family_pairs()
-    spread = [of_pair @ served <= cp.multiply(share[pair_family], used[pair_group])] if pairs else []
-    return [*time, *memory, *number, *spread]
+    if pairs and np.any(instance.max_share < 1):
+        share = cp.multiply(p.max_share_frac[pair_family], v.devices_used[pair_group])
+        constraints.append(of_pair @ v.served <= share)
+    return constraints
 
 
-def _survives(instance: Instance, hosts: Any, carried: Any, asked: Any, unserved: Any, most: Any) -> list[Any]:
-    """What a family's hosts can carry without the largest of them still covers what is served.
+def _any_device_may_be_lost(instance: Instance, p: Parameters, v: Variables) -> list[Any]:
+    """A family's replicas without the largest of them still have the capacity for what is served.
 
-    Where there are few choices, it is told apart which of them the largest host is of: ``in_case`` [K] are the hosts of
-    a choice (``other``) in the case that the largest is of another (``case``). That is a far stronger relaxation than
-    one sum for all cases, but has a column for each pair.
+    Where there are few choices, the cases of which choice the largest replica is are told apart: ``in_case`` [K] are
+    the replicas of a choice (``other``) in the case that the largest is of another (``case``). That is a far stronger
+    relaxation than one sum for all cases, but has a column for each pair.
     """
     case, other = instance.cases
-    is_case = cp.Variable(len(instance.choices), boolean=True)
+    choices = len(instance.choices)
+    is_case = cp.Variable(choices, boolean=True)
     if len(case) > MAX_CASES:
         largest = cp.Variable(len(instance.families), nonneg=True)
         return [
-            hosts <= cp.multiply(most, is_case),
-            largest[instance.family_of] >= cp.multiply(carried, is_case),
-            instance.of_family @ cp.multiply(carried, hosts) - largest + unserved >= asked,
+            v.replicas <= cp.multiply(p.max_replicas, is_case),
+            largest[instance.family_of] >= cp.multiply(p.capacity_frac, is_case),
+            instance.of_family @ cp.multiply(p.capacity_frac, v.replicas) - largest + v.unserved >= p.has_demand,
         ]
-    in_case, served = cp.Variable(len(case), nonneg=True), cp.Variable(len(instance.choices), nonneg=True)
+    in_case, served = cp.Variable(len(case), nonneg=True), cp.Variable(choices, nonneg=True)
     is_same = case == other
     return [
         instance.of_family @ is_case <= 1,
-        _rows(other, len(instance.choices)) @ in_case == hosts,
-        in_case <= cp.multiply(most[other], is_case[case]),
+        _rows(other, choices) @ in_case == v.replicas,
+        in_case <= cp.multiply(p.max_replicas[other], is_case[case]),
         in_case[np.flatnonzero(is_same)] >= is_case[case[is_same]],
         served <= is_case,
-        _rows(case, len(instance.choices)) @ cp.multiply(carried[other], in_case)
-        >= served + cp.multiply(carried, is_case),
-        unserved + instance.of_family @ served >= asked,
+        _rows(case, choices) @ cp.multiply(p.capacity_frac[other], in_case)
+        >= served + cp.multiply(p.capacity_frac, is_case),
+        v.unserved + instance.of_family @ served >= p.has_demand,
     ]
 
 
@@ -195,26 +217,27 @@ def _rows(row_of: Ints, rows: int) -> sp.csr_array:
     return sp.csr_array((np.ones(len(row_of)), (row_of, np.arange(len(row_of)))), shape=(rows, len(row_of)))
 
 
-def _draws(instance: Instance, hosts: Any, served: Any, busy: Any, draw: Any) -> list[Any]:
-    """Watts that a group's used devices draw while they are busy, each its hungriest variant's; at least."""
-    mean = instance.of_group @ cp.multiply(instance.power_w, cp.multiply(busy, served))
-    return [draw >= mean, draw[instance.group_of] >= cp.multiply(instance.power_w, hosts)]
+def _devices_draw_power(instance: Instance, p: Parameters, v: Variables) -> list[Any]:
+    """Two lower bounds of the watts of a group's used devices, each of which draws what its hungriest variant does."""
+    mean_w = instance.of_group @ cp.multiply(instance.power_w, cp.multiply(p.utilisation, v.served))
+    hungriest_w = cp.multiply(instance.power_w, v.replicas)
+    return [v.power_w >= mean_w, v.power_w[instance.group_of] >= hungriest_w]
 
 
-def _family_loss(instance: Instance, below: Any, unserved: Any, asked: Any, floor: Any) -> Any:
-    """By how much each family's relative accuracy over what is answered falls short of ``floor`` (times its part)."""
+def _relative_accuracy_loss(instance: Instance, p: Parameters, v: Variables) -> Any:
+    """How far each family's relative accuracy falls short of ``accuracy_floor``, times the part that is answered."""
     best = np.where(instance.best_accuracy > 0, instance.best_accuracy, 1.0)
     top = instance.top_accuracy / best
-    lost = (instance.of_step_family @ cp.multiply(instance.step_loss, below)) / best
-    idle = 2 * (1 - asked)  # a family that asks for nothing is never the worst
-    return floor - cp.multiply(floor, unserved) - (cp.multiply(top, asked) - lost) - idle
+    lost = (instance.of_step_family @ cp.multiply(instance.step_loss, v.shortfall)) / best
+    idle = 2 * (1 - p.has_demand)  # a family without demand is never the worst
+    return p.accuracy_floor - cp.multiply(p.accuracy_floor, v.unserved) - (cp.multiply(top, p.has_demand) - lost) - idle
 
 
-def _missed_by_the_worst(missed: Any, families: int) -> tuple[list[Any], list[Any]]:
-    """For each ``k`` the sum of the ``k`` largest unserved parts; made small in turn, that is max-min fairness.
+def _sums_of_largest(missed: Any, families: int) -> tuple[list[Any], list[Any]]:
+    """The sums of the ``k`` largest unserved parts, for each ``k``, and the constraints that define them.
 
-    That it holds where sets aren't convex, too, is due to Ogryczak & Śliwiński, "On direct methods for lexicographic
-    min-max optimization" (2006).
+    Minimised one after another they give max-min fairness, also where sets aren't convex (Ogryczak & Śliwiński, "On
+    direct methods for lexicographic min-max optimization", 2006).
     """
     level, above = cp.Variable(families), cp.Variable((families, families), nonneg=True)
     constraints = [above[k] >= missed - level[k] for k in range(families)]

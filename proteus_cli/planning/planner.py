@@ -11,21 +11,22 @@ from msgspec.structs import replace as replace_fields
 
 from proteus_cli import store
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.base import FORMAT
+from proteus_cli.domain.arrays import Ints
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.outages import NONE_OUT, Outages
-from proteus_cli.domain.plan import Placement, Plan, Solver
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, capacity, relative
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.decode import placements
-from proteus_cli.planning.instance import HostedKeys, Instance, Ints, make_instance
-from proteus_cli.planning.lexicographic import Infeasible, Solution, Wanted, optimise
+from proteus_cli.planning.instance import HostedKeys, Instance, make_instance
+from proteus_cli.planning.lexicographic import Infeasible, Solution, TargetDemand, optimise
 from proteus_cli.planning.milp import Model, formulate
 from proteus_cli.planning.pack import pack, serves_all
-from proteus_cli.planning.solve import OutOfTime, prepare
+from proteus_cli.planning.program import prepare
+from proteus_cli.planning.solve import OutOfTime
 from proteus_cli.planning.spares import with_spares
 
 TIME_LIMIT_S = 5.0
@@ -41,7 +42,7 @@ class _Detail:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _PlacedSolution:
     """A solution with names. ``too_coarse``: devices for which the counts promised more than could be placed."""
 
     solution: Solution
@@ -88,7 +89,7 @@ class Planner:
         Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict`.
         """
         if without:
-            return self.with_changes(profiles=_left(self.profiles, without))(demand, current)
+            return self.with_changes(profiles=_available(self.profiles, without))(demand, current)
         check_demand(demand, self.catalog)
         demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
         self._model(_Detail())  # compiling it isn't part of the solve's time
@@ -162,7 +163,7 @@ class Planner:
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_compiled": {}}
 
-    def _answer(self, demand_qps: Mapping[str, float], hosted: HostedKeys | None, deadline_s: float) -> _Answer:
+    def _answer(self, demand_qps: Mapping[str, float], hosted: HostedKeys | None, deadline_s: float) -> _PlacedSolution:
         """Solve for groups of like devices; where their sums promise too much, tell devices apart and solve again.
 
         Each round is a relaxation of the next, so an answer that can be placed as it stands is optimal. At the latest
@@ -184,20 +185,22 @@ class Planner:
 
     def _solved(
         self, detail: _Detail, demand_qps: Mapping[str, float], hosted: HostedKeys | None, deadline_s: float
-    ) -> _Answer:
+    ) -> _PlacedSolution:
         instance, model = self._model(detail)
-        wanted = Wanted.of(instance, np.array([qps * self.headroom for qps in demand_qps.values()]))
-        if instance.unplaceable or (self.rules.must_serve_all and wanted.is_beyond_all):
+        target = TargetDemand.of(instance, np.array([qps * self.headroom for qps in demand_qps.values()]))
+        if instance.unplaceable or (self.rules.must_serve_all and target.exceeds_capacity):
             raise Infeasible
-        current = _counts(instance, hosted) if hosted is not None else None
-        solution = optimise(model, instance, self.rules, wanted, current, deadline_s)
-        packed = pack(instance, solution, self.rules, wanted)
+        current = _current_replicas(instance, hosted) if hosted is not None else None
+        solution = optimise(model, instance, self.rules, target, current, deadline_s)
+        packed = pack(instance, solution, self.rules, target)
         placed = placements(instance, packed, demand_qps, hosted or {}, self.profiles)
-        too_coarse = {device for g in packed.left | packed.hungrier for device in instance.groups[g].devices}
+        too_coarse = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
         if current is not None and hosted is not None:
             too_coarse |= _loading_more(instance, solution, current, placed, hosted)
-        is_over_budget = "power" in self.rules.budgets and bool(packed.hungrier)
-        return _Answer(solution, placed, serves_all(instance, packed, wanted), frozenset(too_coarse), is_over_budget)
+        is_over_budget = "power" in self.rules.budgets and bool(packed.over_power)
+        return _PlacedSolution(
+            solution, placed, serves_all(instance, packed, target), frozenset(too_coarse), is_over_budget
+        )
 
     def _with_spares(
         self, placed: tuple[Placement, ...], demand_qps: Mapping[str, float], current: Plan | None
@@ -231,7 +234,7 @@ class Planner:
             rate_of[placement.family] += placement.rate_qps
         served_qps = {name: min(qps, rate_of[name]) for name, qps in demand_qps.items()}
         return Plan(
-            format=FORMAT,
+            format=PLAN_FORMAT,
             made_by=store.made_by(),
             policy=self.policy.name,
             objective=in_words(self.rules),
@@ -260,7 +263,7 @@ class Planner:
         )
 
 
-def _left(profiles: Mapping[str, Profile], without: Outages) -> dict[str, Profile]:
+def _available(profiles: Mapping[str, Profile], without: Outages) -> dict[str, Profile]:
     """The devices that can be used, each with what was measured of the engines that can be."""
     return {
         device: replace_fields(
@@ -289,7 +292,7 @@ def _frozen(hosted: HostedKeys) -> tuple[tuple[str, frozenset[VariantKey]], ...]
     return tuple(sorted(hosted.items()))
 
 
-def _counts(instance: Instance, hosted: HostedKeys) -> Ints:
+def _current_replicas(instance: Instance, hosted: HostedKeys) -> Ints:
     """How many devices of its group host each choice now [C]."""
     return np.array(
         [sum(c.key in hosted.get(device, ()) for device in instance.groups[c.group].devices) for c in instance.choices],
@@ -302,7 +305,7 @@ def _loading_more(
 ) -> frozenset[str]:
     """The devices of groups where more must be loaded than the counts say."""
     promised = np.bincount(
-        instance.group_of, np.maximum(solution.hosts - current, 0), minlength=len(instance.groups)
+        instance.group_of, np.maximum(solution.replicas - current, 0), minlength=len(instance.groups)
     )  # fmt: skip
     loads: dict[str, int] = {}
     for p in placed:

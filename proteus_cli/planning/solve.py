@@ -1,42 +1,31 @@
-"""HiGHS, and nothing else knows it: its statuses become points with bounds, or an error of ours.
-
-The model is compiled by CVXPY once; for each demand its arrays are handed to HiGHS directly. That saves what CVXPY does
-around each solve, and gives what it hides: bounds of single columns, starting points, limits by effort, proven bounds.
-"""
+"""HiGHS, which only this module knows: its statuses become points with proven bounds, or an error of ours."""
 
 import ctypes
 import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
 
-import cvxpy as cp
 import highspy
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
-from proteus_cli.planning.milp import Model, Objective
+from proteus_cli.domain.arrays import Bools, Floats
+from proteus_cli.planning.program import ROUNDING, Program, SolverPoint
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-Floats = npt.NDArray[np.float64]
-
-FIRST_GAP = 1e-6  # of the aim's own value: where little accuracy is lost, the last bit of it is found
-FIRST_ABSOLUTE_GAP = 1e-6  # … but not beyond this part of all that is at stake
-LAST_GAP = 1e-4  # of all that is at stake: enough after so much effort …
+FIRST_GAP = 1e-6  # of the objective's own value: where little accuracy is lost, the last bit of it is found …
+FIRST_ABSOLUTE_GAP = 1e-6  # … but not beyond this part of its scale
+LAST_GAP = 1e-4  # of its scale: enough after so much effort …
 EFFORT = 100  # … counted in the solver's own checks, not in time: the same input must give the same plan
-WHOLE = 0.999  # two whole numbers that are closer are the same
-TOLERANCE = 1e-6  # what a later aim may take from an earlier one; above the solver's own tolerance
-ROUNDING = 1e-5  # what no sound answer is off by
-MANY_COLUMNS = 1500  # from here on, first solve the part that matters
-MANY_GAP = 2.5e-4  # and take this gap: the last bit would cost ten times the time
-PART = 4  # a part is left for a wider one when at most a PARTth of what may be won in all is still to be won in it
-WIDER = (1.5, 2.0, 4.0, np.inf)  # how many times the columns of the relaxation that part has
+INTEGER_GAP = 0.999  # two whole numbers that are closer are the same
+TOLERANCE = 1e-6  # what a later objective may take from an earlier one; above the solver's own tolerance
+MANY_COLUMNS = 1500  # integer columns from which on a part of the model is solved first
+MANY_GAP = 2.5e-4  # … to this part of the objective's scale: the last bit would cost ten times the time
+REMAINING_PART = 4  # leave a part for a larger one once at most 1/4 of the gap of the full model can be closed in it
+PART_SIZES = (1.5, 2.0, 4.0, np.inf)  # of the parts: multiples of the number of columns that the relaxation uses
 
 _OPTIONS = {
     "output_flag": False,
@@ -44,7 +33,7 @@ _OPTIONS = {
     "threads": 1,
     "random_seed": 0,
     "mip_rel_gap": FIRST_GAP,
-    "mip_feasibility_tolerance": TOLERANCE / 10,  # else what an aim leaves to the next is as thin as rounding
+    "mip_feasibility_tolerance": TOLERANCE / 10,  # else what an objective leaves to the next is as thin as rounding
     # Measured on the paper's cluster: without both, the hardest of 300 demands takes 76 instead of 176 ms.
     "mip_allow_restart": False,
     "mip_heuristic_run_feasibility_jump": False,
@@ -57,170 +46,80 @@ class OutOfTime(Exception):
     """The deadline passed before there was a point, or a proof that there is none."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SolverPoint:
-    """A feasible point: all columns, the value of the aim, and a bound below which no other point is.
-
-    ``is_proven``: the gap between both is as small as was asked for. ``reduced_costs`` are of a relaxation.
-    """
-
-    columns: Floats
-    value: float
-    bound: float
-    is_proven: bool
-    reduced_costs: Floats
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Program:
-    """A model with its parameters set: bounds of the columns, and of the rows ``matrix @ columns``."""
-
-    model: Model
-    matrix: sp.csc_array
-    row_lower: Floats
-    row_upper: Floats
-    lower: Floats
-    upper: Floats
-    is_whole: npt.NDArray[np.bool_]
-    first_column: dict[int, int]
-
-    def columns(self, variable: "cp.Variable") -> slice:
-        """Where a variable of the model is among the columns."""
-        first = self.first_column[variable.id]
-        return slice(first, first + variable.size)
-
-    def aim(self, aim: Objective, place: int = 0) -> int:
-        """The column of an aim."""
-        return int(self.columns(self.model.aims).start + self.model.aim_index[aim][place])
-
-    def whole(self, point: SolverPoint, variable: "cp.Variable") -> npt.NDArray[np.int64]:
-        """The value of a variable of whole numbers at a point."""
-        return np.rint(point.columns[self.columns(variable)]).astype(np.int64)
-
-    def holds(self, point: SolverPoint, column: int) -> bool:
-        """Whether a point is what it says: within all bounds, and of that value in the column."""
-        rows, columns = self.matrix @ point.columns, point.columns
-        outside = (self.row_lower - rows, rows - self.row_upper, self.lower - columns, columns - self.upper)
-        is_feasible = all(np.max(by, initial=0.0) <= ROUNDING for by in outside)
-        return is_feasible and abs(float(columns[column]) - point.value) <= ROUNDING * max(1.0, abs(point.value))
-
-    def at_most(self, columns: "npt.NDArray[np.int64] | int", most: float) -> "Program":
-        """The same, where those columns are ``most`` at most."""
-        upper = self.upper.copy()
-        upper[columns] = np.maximum(np.minimum(upper[columns], most), self.lower[columns])
-        return replace(self, upper=upper)
-
-    def limit(self, aim: Objective, most: float, place: int = 0) -> "Program":
-        """The same, where that aim is ``most`` at most."""
-        return self.at_most(self.aim(aim, place), most)
-
-
-def prepare(model: Model) -> None:
-    """Let CVXPY do now what it does once per model, so that it isn't part of the first solve's time."""
-    for parameter in (*model.problem.parameters(), model.most):
-        parameter.value = np.zeros(parameter.shape)
-    compile_program(model)
-
-
-def compile_program(model: Model) -> Program:
-    """The program of a model for the parameters it has now."""
-    _swallow_banner()
-    data = model.problem.get_problem_data(cp.HIGHS)[0]
-    size = len(data["c"])
-    row_upper = np.asarray(data["b"], dtype=np.float64)
-    is_equality = np.arange(len(row_upper)) < data["dims"].zero
-    lower = _or_default(data["lower_bounds"], -np.inf, size)
-    upper = _or_default(data["upper_bounds"], np.inf, size)
-    is_bool, is_whole = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
-    is_bool[data["bool_vars_idx"]] = True
-    is_whole[[*data["int_vars_idx"], *data["bool_vars_idx"]]] = True
-    program = Program(
-        model=model,
-        matrix=sp.csc_array(data["A"]),
-        row_lower=np.where(is_equality, row_upper, -np.inf),
-        row_upper=row_upper,
-        lower=np.where(is_bool, 0.0, lower),
-        upper=np.where(is_bool, 1.0, upper),
-        is_whole=is_whole,
-        first_column=dict(data["param_prob"].var_id_to_col),
-    )
-    program.lower[program.columns(model.hosts)] = 0.0
-    program.upper[program.columns(model.hosts)] = model.most.value
-    program.upper[program.columns(model.loads)] = np.maximum(model.most.value - model.current.value, 0.0)
-    return program
-
-
 def minimise(
     program: Program,
     column: int,
     *,
     deadline_s: float,
-    point_by_s: float | None = None,
-    at_stake: float | None = 1.0,
+    first_point_by_s: float | None = None,
+    gap_scale: float | None = 1.0,
     start: SolverPoint | None = None,
 ) -> SolverPoint | None:
-    """The least value of a column, or None where nothing is feasible.
+    """The point with the least value in a column; None where no point is feasible.
 
-    The gap is measured by ``at_stake``; None says that the value is a whole number. ``deadline_s`` is by
-    `time.perf_counter`; past it the best point found is returned, which is not proven. Raises `OutOfTime` where it, or
-    ``point_by_s``, passes before there is any.
+    ``gap_scale``: what the gap is relative to; None where the value is a whole number. Past ``deadline_s`` (by
+    `time.perf_counter`) the result is the best point found, which is not proven. Raises `OutOfTime` where there is none
+    by then, or by ``first_point_by_s``.
     """
-    ask = _Ask(column, WHOLE if at_stake is None else LAST_GAP * at_stake, deadline_s, point_by_s or deadline_s)
-    if program.is_whole.sum() > MANY_COLUMNS:
-        return _widening(program, replace(ask, gap=max(ask.gap, MANY_GAP * (at_stake or 0.0))), start)
-    return _run(program, ask, start)
+    gap = INTEGER_GAP if gap_scale is None else LAST_GAP * gap_scale
+    goal = _Goal(column, gap, deadline_s, first_point_by_s or deadline_s)
+    if program.is_integer.sum() > MANY_COLUMNS:
+        return _minimise_in_parts(program, replace(goal, gap=max(gap, MANY_GAP * (gap_scale or 0.0))), start)
+    return _solve(program, goal, start)
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
-    """Which column to minimise, to which absolute gap, until when, and when to give up if there is no point yet.
+class _Goal:
+    """The column to minimise, the absolute gap that is enough, and times by `time.perf_counter`.
 
-    ``whole_bound``: where this is a part of a model, a bound of the whole.
+    ``full_bound``: a bound of the full model, where the program is a part of it.
     """
 
     column: int
     gap: float
     deadline_s: float
-    point_by_s: float
-    whole_bound: float = -np.inf
+    first_point_by_s: float
+    full_bound: float = -math.inf
 
-    def is_good(self, value: float, bound: float, checks: int) -> bool:
-        """Enough for the effort that was made; or, in a part, there is more to win elsewhere."""
-        if np.isinf(value):
+    def is_reached(self, value: float, bound: float, checks: int) -> bool:
+        """The gap is small enough for the effort made; or, in a part, most that can be won is outside of it."""
+        if math.isinf(value):
             return False
         gap = value - bound
-        return (checks > EFFORT and gap <= self.gap) or PART * gap <= value - self.whole_bound < np.inf
+        return (checks > EFFORT and gap <= self.gap) or REMAINING_PART * gap <= value - self.full_bound < math.inf
 
 
-def _widening(program: Program, ask: _Ask, start: SolverPoint | None) -> SolverPoint | None:
-    """Of very many choices few matter: those that the relaxation uses, then those that it likes next best.
+def _minimise_in_parts(program: Program, goal: _Goal, start: SolverPoint | None) -> SolverPoint | None:
+    """Minimise where there are very many choices, of which few matter.
 
-    The part of the model that has only these is solved, with ever more of them. A choice that is left out costs at
-    least its reduced cost above the relaxation, so each part proves a bound of the whole.
+    Parts of the model are solved, each with more of the choices: those that the relaxation uses, then those with the
+    least reduced costs. A plan with a choice outside of a part costs at least the reduced cost of that choice more than
+    the relaxation, so each part proves a bound of the full model.
     """
-    relaxed = _run(replace(program, is_whole=np.zeros_like(program.is_whole)), ask, None)
+    relaxed = _solve(replace(program, is_integer=np.zeros_like(program.is_integer)), goal, None)
     if relaxed is None:
         return None
-    hosts = program.columns(program.model.hosts)
-    is_used = relaxed.columns[hosts] > TOLERANCE
-    costs = np.where(is_used, -np.inf, relaxed.reduced_costs[hosts])
-    preference = np.argsort(np.where(program.upper[hosts] > 0, costs, np.inf), kind="stable")
-    count = int(np.count_nonzero(program.upper[hosts] > 0))
-    best, bound = _valued(program, ask.column, start), relaxed.bound
-    for wider in WIDER:
-        size = int(min(wider * is_used.sum(), count))
+    replicas = program.columns(program.model.variables.replicas)
+    is_used = relaxed.columns[replicas] > TOLERANCE
+    costs = np.where(is_used, -np.inf, relaxed.reduced_costs[replicas])
+    preference = np.argsort(np.where(program.upper[replicas] > 0, costs, np.inf), kind="stable")
+    count = int(np.count_nonzero(program.upper[replicas] > 0))
+    best, bound = _in_objective(program, goal.column, start), relaxed.bound
+    for part_size in PART_SIZES:
+        size = int(min(part_size * is_used.sum(), count))
+        is_full = size == count
         try:
-            part = program.at_most(hosts.start + preference[size:], 0.0)
-            found = _run(part, replace(ask, whole_bound=bound if size < count else -np.inf), best)
+            part = program.limit_columns(replicas.start + preference[size:], 0.0)
+            found = _solve(part, replace(goal, full_bound=-math.inf if is_full else bound), best)
         except OutOfTime:
             break
         if found is not None and (best is None or found.value <= best.value):
             best = found
-        of_others = relaxed.bound + max(float(costs[preference[size]]), 0.0) if size < count else math.inf
-        bound = max(bound, min(of_others, math.inf if found is None else found.bound))
-        if best is not None and best.value - bound <= ask.gap:
+        outside = math.inf if is_full else relaxed.bound + max(float(costs[preference[size]]), 0.0)
+        bound = max(bound, min(outside, math.inf if found is None else found.bound))
+        if best is not None and best.value - bound <= goal.gap:
             return replace(best, bound=min(bound, best.value), is_proven=True)
-        if size == count:
+        if is_full:
             if best is None:
                 return None
             break
@@ -229,48 +128,48 @@ def _widening(program: Program, ask: _Ask, start: SolverPoint | None) -> SolverP
     return replace(best, bound=bound, is_proven=False)
 
 
-def _valued(program: Program, column: int, start: SolverPoint | None) -> SolverPoint | None:
-    """A starting point with its value in this column, unless it is not feasible: it was found for another program."""
+def _in_objective(program: Program, column: int, start: SolverPoint | None) -> SolverPoint | None:
+    """A starting point with its value in this column; None where it isn't feasible, as it is of another program."""
     if start is None:
         return None
     valued = replace(start, value=float(start.columns[column]))
-    return valued if program.holds(valued, column) else None
+    return valued if program.is_feasible_at(valued, column) else None
 
 
-def _run(program: Program, ask: _Ask, start: SolverPoint | None) -> SolverPoint | None:
+def _solve(program: Program, goal: _Goal, start: SolverPoint | None) -> SolverPoint | None:
     """Solve; where HiGHS contradicts itself or gives up, again without the starting point, then without presolve.
 
     It does so on tiny models: seen were a start that came back with the value of a better point, and "Solve error".
     """
-    free = _Free.of(program)
-    if not free.is_feasible:
+    reduced = _ReducedProgram.of(program)
+    if not reduced.is_feasible:
         return None
-    ended, starts = "", (start, None) if start is not None else (None,)
+    status, starts = "", (start, None) if start is not None else (None,)
     for given, presolve in (*((given, "choose") for given in starts), (None, "off")):
-        highs = _solved(free, ask, given, presolve)
+        highs = _run_highs(reduced, goal, given, presolve)
         if highs.getModelStatus() in _NO_POINT:
             return None
         if highs.getModelStatus() in _ENDED:
-            point = _point(highs, free, ask)
-            if program.holds(point, ask.column):
+            point = _point(highs, reduced, goal)
+            if program.is_feasible_at(point, goal.column):
                 return point
-        ended = highs.modelStatusToString(highs.getModelStatus())
-    raise RuntimeError(f"HiGHS ended with no sound answer, but {ended}")
+        status = highs.modelStatusToString(highs.getModelStatus())
+    raise RuntimeError(f"HiGHS gave no sound answer; it ended with {status}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Free:
+class _ReducedProgram:
     """The columns of a program that aren't fixed, and the rows that have any of them: most have none."""
 
     program: Program
-    columns: npt.NDArray[np.bool_]
+    columns: Bools
     matrix: sp.csc_array
     row_lower: Floats
     row_upper: Floats
     is_feasible: bool
 
     @classmethod
-    def of(cls, program: Program) -> "_Free":
+    def of(cls, program: Program) -> "_ReducedProgram":
         columns = program.lower < program.upper
         fixed = program.matrix @ np.where(columns, 0.0, program.lower)
         matrix = program.matrix[:, columns]
@@ -281,99 +180,95 @@ class _Free:
 
     @property
     def is_mip(self) -> bool:
-        return bool(self.program.is_whole[self.columns].any())
+        return bool(self.program.is_integer[self.columns].any())
 
-    def whole(self, values: Floats) -> Floats:
-        """All columns, from those that are free."""
+    def all_columns(self, values: Floats) -> Floats:
+        """All columns of the program, from those that aren't fixed."""
         everything = self.program.lower.copy()
         everything[self.columns] = values
         return everything
 
 
-def _solved(free: _Free, ask: _Ask, start: SolverPoint | None, presolve: str) -> "highspy.Highs":
-    left_s = ask.deadline_s - time.perf_counter()
+def _run_highs(reduced: _ReducedProgram, goal: _Goal, start: SolverPoint | None, presolve: str) -> highspy.Highs:
+    left_s = goal.deadline_s - time.perf_counter()
     if left_s <= 0:
         raise OutOfTime
+    _swallow_banner()
     highs = highspy.Highs()
-    for name, value in _OPTIONS.items():
-        _ok(highs.setOptionValue(name, value))
-    _ok(highs.setOptionValue("presolve", presolve))
-    _ok(highs.setOptionValue("time_limit", left_s))
-    _ok(highs.setOptionValue("mip_abs_gap", min(ask.gap, FIRST_ABSOLUTE_GAP) if ask.gap < WHOLE else WHOLE))
-    _ok(highs.passModel(_lp(free, ask.column)))
+    absolute_gap = min(goal.gap, FIRST_ABSOLUTE_GAP) if goal.gap < INTEGER_GAP else INTEGER_GAP
+    options = {**_OPTIONS, "presolve": presolve, "time_limit": left_s, "mip_abs_gap": absolute_gap}
+    for name, value in options.items():
+        _require_ok(highs.setOptionValue(name, value))
+    _require_ok(highs.passModel(_lp(reduced, goal.column)))
     if start is not None:
         solution = highspy.HighsSolution()
-        solution.col_value = start.columns[free.columns].tolist()
-        _ok(highs.setSolution(solution))
-    if free.is_mip:
-        highs.cbMipInterrupt.subscribe(_enough(ask))
+        solution.col_value = start.columns[reduced.columns].tolist()
+        _require_ok(highs.setSolution(solution))
+    if reduced.is_mip:
+        highs.cbMipInterrupt.subscribe(_interrupt_when_reached(goal))
     highs.run()
     return highs
 
 
-def _point(highs: "highspy.Highs", free: _Free, ask: _Ask) -> SolverPoint:
+def _point(highs: highspy.Highs, reduced: _ReducedProgram, goal: _Goal) -> SolverPoint:
     info = highs.getInfo()
     if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
         raise OutOfTime
     solution, value = highs.getSolution(), float(info.objective_function_value)
-    bound = float(info.mip_dual_bound) if free.is_mip else value
-    reduced_costs = np.zeros(len(free.columns))
-    if not free.is_mip:
-        reduced_costs[free.columns] = solution.col_dual
+    bound = float(info.mip_dual_bound) if reduced.is_mip else value
+    reduced_costs = np.zeros(len(reduced.columns))
+    if not reduced.is_mip:
+        reduced_costs[reduced.columns] = solution.col_dual
     return SolverPoint(
-        columns=free.whole(np.array(solution.col_value)),
+        columns=reduced.all_columns(np.array(solution.col_value)),
         value=value,
         bound=bound,
-        is_proven=highs.getModelStatus() == highspy.HighsModelStatus.kOptimal or value - bound <= ask.gap,
+        is_proven=highs.getModelStatus() == highspy.HighsModelStatus.kOptimal or value - bound <= goal.gap,
         reduced_costs=reduced_costs,
     )
 
 
-def _lp(free: _Free, column: int) -> "highspy.HighsLp":
-    program, lower, upper = free.program, free.program.lower[free.columns], free.program.upper[free.columns]
-    cost = np.zeros(len(program.lower))
+def _lp(reduced: _ReducedProgram, column: int) -> highspy.HighsLp:
+    program, columns = reduced.program, reduced.columns
+    cost = np.zeros(len(columns))
     cost[column] = 1.0
     lp = highspy.HighsLp()
-    lp.num_col_, lp.num_row_ = len(lower), len(free.row_lower)
-    lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost[free.columns], lower, upper
-    lp.row_lower_, lp.row_upper_ = free.row_lower, free.row_upper
+    lp.num_col_, lp.num_row_ = int(columns.sum()), len(reduced.row_lower)
+    lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost[columns], program.lower[columns], program.upper[columns]
+    lp.row_lower_, lp.row_upper_ = reduced.row_lower, reduced.row_upper
     lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_, lp.a_matrix_.index_ = free.matrix.indptr, free.matrix.indices
-    lp.a_matrix_.value_ = free.matrix.data
-    if free.is_mip:
+    lp.a_matrix_.start_, lp.a_matrix_.index_ = reduced.matrix.indptr, reduced.matrix.indices
+    lp.a_matrix_.value_ = reduced.matrix.data
+    if reduced.is_mip:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
-        lp.integrality_ = [kinds[whole] for whole in program.is_whole[free.columns].tolist()]
+        lp.integrality_ = [kinds[is_integer] for is_integer in program.is_integer[columns].tolist()]
     return lp
 
 
-def _enough(ask: _Ask) -> "Callable[[highspy.highs.HighsCallbackEvent], None]":
-    """Stop where the gap is small enough for the effort that was made, or where there should be a point by now."""
+def _interrupt_when_reached(goal: _Goal) -> Callable[[highspy.highs.HighsCallbackEvent], None]:
+    """Interrupt HiGHS once the goal is reached, or once there should be a first point and is none."""
     checks = 0
 
-    def check(event: "highspy.highs.HighsCallbackEvent") -> None:
+    def check(event: highspy.highs.HighsCallbackEvent) -> None:
         nonlocal checks
         checks += 1
         value, bound = event.data_out.mip_primal_bound, event.data_out.mip_dual_bound
-        if ask.is_good(value, bound, checks) or (np.isinf(value) and time.perf_counter() > ask.point_by_s):
+        if goal.is_reached(value, bound, checks) or (math.isinf(value) and time.perf_counter() > goal.first_point_by_s):
             event.interrupt()
 
     return check
 
 
-def _ok(status: "highspy.HighsStatus") -> None:
+def _require_ok(status: highspy.HighsStatus) -> None:
     if status == highspy.HighsStatus.kError:
-        raise RuntimeError("HiGHS refused the model or an option of ours")
-
-
-def _or_default(bounds: Floats | None, default: float, size: int) -> Floats:
-    return np.full(size, default) if bounds is None else np.asarray(bounds, dtype=np.float64)
+        raise RuntimeError("HiGHS refused the model or one of our options")
 
 
 @cache
 def _swallow_banner() -> None:
-    """HiGHS 1.16 prints a banner on stdout, once per process, when its first instance is made: let it go nowhere.
+    """Send to nowhere what HiGHS 1.16 prints on stdout when its first instance in a process is made.
 
-    Our stdout carries data. Done on the file descriptor, as the banner comes from C.
+    Our stdout carries data. The banner comes from C, so the file descriptor is what is changed.
     """
     sys.stdout.flush()
     stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.plan import Placement
-from proteus_cli.planning.instance import NOTHING, Floats, HostedKeys, Instance
+from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance
 
 ENOUGH_SIGMAS = 10.0  # of a second's Poisson arrivals: more room than that does nothing
 MIN_QPS = 1.0  # a family that nobody asks for is one that somebody may ask for
@@ -23,25 +24,29 @@ def with_spares(
     A device that hosts something goes on with it before it stays idle.
     """
     asked_qps = np.maximum([demand_qps[name] for name in instance.families], MIN_QPS)
-    room = _Room(instance, _capacity_qps(instance, placements), asked_qps, _least_accurate(instance, placements))
+    spare_capacity = _SpareCapacity(
+        instance, _capacity_qps(instance, placements), asked_qps, _min_accuracies(instance, placements)
+    )
     busy = {placement.device for placement in placements}
     idle = [[device for device in group.devices if device not in busy] for group in instance.groups]
     spares: list[Placement] = []
-    while (choice := room.next_choice(_holding(instance, idle, hosted), np.array([bool(left) for left in idle]))) >= 0:
+    while (
+        choice := spare_capacity.next_choice(_holding(instance, idle, hosted), np.array([bool(left) for left in idle]))
+    ) >= 0:
         spares.append(_spare(instance, choice, _take(instance, choice, idle, hosted)))
-        room.capacity_qps[instance.family_of[choice]] += instance.capacity_qps[choice]
-    spares += _staying(instance, idle, hosted)
+        spare_capacity.capacity_qps[instance.family_of[choice]] += instance.capacity_qps[choice]
+    spares += _kept_where_hosted(instance, idle, hosted)
     return tuple(spares)
 
 
 @dataclass(slots=True, eq=False)
-class _Room:
-    """How much more than is asked for each family could be carried [F]; ``least``: the accuracy that it has now."""
+class _SpareCapacity:
+    """Capacity and demand of each family [F]; ``min_accuracy``: of the least accurate variant that serves it."""
 
     instance: Instance
     capacity_qps: Floats
     asked_qps: Floats
-    least: Floats
+    min_accuracy: Floats
 
     def next_choice(self, is_held: "np.ndarray[tuple[int], np.dtype[np.bool_]]", has_idle: Floats) -> int:
         """The choice [C] to add next; -1 where nothing is left to add, or worth it."""
@@ -52,7 +57,7 @@ class _Room:
                 return -1
             mine = np.flatnonzero((instance.family_of == family) & has_idle[instance.group_of])
             if len(mine):
-                is_less = instance.accuracy[mine] < self.least[family] - 1e-9
+                is_less = instance.accuracy[mine] < self.min_accuracy[family] - 1e-9
                 order = np.lexsort((-instance.capacity_qps[mine], ~is_held[mine], is_less))
                 return int(mine[order[0]])
         return -1
@@ -66,14 +71,14 @@ def _capacity_qps(instance: Instance, placements: Collection[Placement]) -> Floa
     return capacity_qps
 
 
-def _least_accurate(instance: Instance, placements: Collection[Placement]) -> Floats:
+def _min_accuracies(instance: Instance, placements: Collection[Placement]) -> Floats:
     """The accuracy of the least accurate variant that serves each family [F]."""
     in_use = {(placement.family, placement.variant) for placement in placements if placement.rate_qps > 0}
-    least: Floats = np.full(len(instance.families), np.inf)
+    min_accuracy: Floats = np.full(len(instance.families), np.inf)
     for c, choice in enumerate(instance.choices):
         if choice.key in in_use:
-            least[choice.family] = min(least[choice.family], instance.accuracy[c])
-    return np.where(np.isinf(least), 0.0, least)
+            min_accuracy[choice.family] = min(min_accuracy[choice.family], instance.accuracy[c])
+    return np.where(np.isinf(min_accuracy), 0.0, min_accuracy)
 
 
 def _holding(
@@ -92,7 +97,7 @@ def _take(instance: Instance, choice: int, idle: list[list[str]], hosted: Hosted
     return device
 
 
-def _staying(instance: Instance, idle: list[list[str]], hosted: HostedKeys) -> list[Placement]:
+def _kept_where_hosted(instance: Instance, idle: list[list[str]], hosted: HostedKeys) -> list[Placement]:
     choice_of = {(choice.group, choice.key): c for c, choice in enumerate(instance.choices)}
     return [
         _spare(instance, choice_of[g, key], device)

@@ -15,7 +15,9 @@ LOOK_EVERY_S = 0.02
 ROUNDS_GROW = 1.25  # rounds grow with what was measured, so that counting doesn't keep the workers from running
 
 
-def measure_at_once(run: Callable[[], object], batch: int, slots: int, budget_s: float, *, min_s: float = 0.0) -> Point:
+def measure_concurrently(
+    run: Callable[[], object], batch: int, slots: int, budget_s: float, *, min_s: float = 0.0
+) -> Point:
     """As `measure_point`, with one thread for each of ``slots`` batches, which runs one after another.
 
     So each batch meets the others as it does when a server is busy. What is counted is what began after all were

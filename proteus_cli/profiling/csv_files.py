@@ -236,15 +236,15 @@ def to_csv(profiles: Iterable[Profile]) -> str:
     return text.getvalue()
 
 
-Cells = tuple[str, ...]
+CsvCells = tuple[str, ...]
 
 
-def _labelled(profiles: Iterable[Profile], *, has_slots: bool) -> dict[str, list[Cells]]:
+def _labelled(profiles: Iterable[Profile], *, has_slots: bool) -> dict[str, list[CsvCells]]:
     """Rows without their first cell, by what stands there."""
-    by_type: dict[str, dict[str, list[Cells]]] = {}
+    by_type: dict[str, dict[str, list[CsvCells]]] = {}
     for profile in profiles:
         by_type.setdefault(profile.device.type, {})[profile.device.id] = list(_rows(profile, has_slots=has_slots))
-    labelled: dict[str, list[Cells]] = {}
+    labelled: dict[str, list[CsvCells]] = {}
     for device_type, by_id in by_type.items():
         first = next(iter(by_id.values()))
         is_one = all(rows == first for rows in by_id.values())
@@ -257,7 +257,7 @@ def _labelled(profiles: Iterable[Profile], *, has_slots: bool) -> dict[str, list
     return labelled
 
 
-def _rows(profile: Profile, *, has_slots: bool) -> Iterator[Cells]:
+def _rows(profile: Profile, *, has_slots: bool) -> Iterator[CsvCells]:
     for measured in profile.variants:
         for point in (*measured.points, *measured.concurrent):
             slots = (str(point.slots), _where_known(measured.slot_bytes), str(profile.slots))

@@ -11,7 +11,7 @@ from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.profiling.csv_files import IMPORTED, ProfileRow, profiles_from
-from proteus_cli.units import parse_duration
+from proteus_cli.units import parse_assignments, parse_duration
 
 Slos = str | Mapping[str, str]
 """Latency targets as text with their units: one for all families, or by family."""
@@ -21,13 +21,7 @@ def parse_slos(text: str) -> Slos:
     """``"300ms"`` or ``"bert=300ms,yolo=100ms"`` → one latency target, or one by family. Raises `UsageError`."""
     if "=" not in text:
         return _slo(text)
-    slos: dict[str, str] = {}
-    for part in text.split(","):
-        family, _, slo = part.partition("=")
-        if family.strip() in slos:
-            raise UsageError(f"`--slo` names `{family.strip()}` twice.", hint="give each family once")
-        slos[family.strip()] = _slo(slo)
-    return slos
+    return {family: _slo(slo or "") for family, slo in parse_assignments(text, "`--slo`").items()}
 
 
 def _slo(text: str) -> str:

@@ -32,11 +32,11 @@ class PowerReading:
 
 
 @contextmanager
-def drawing(meter: PowerMeter | None) -> Iterator[PowerReading]:
+def measuring_power(meter: PowerMeter | None) -> Iterator[PowerReading]:
     """What is drawn until left, where there is a meter and that is long enough."""
-    draw = PowerReading()
+    reading = PowerReading()
     if meter is None:
-        yield draw
+        yield reading
         return
     samples_w: list[float] = []
     stop = threading.Event()
@@ -45,7 +45,7 @@ def drawing(meter: PowerMeter | None) -> Iterator[PowerReading]:
     if before_j is None:
         sampler.start()
     try:
-        yield draw
+        yield reading
     finally:
         stop.set()
         if before_j is None:
@@ -54,9 +54,9 @@ def drawing(meter: PowerMeter | None) -> Iterator[PowerReading]:
     if took_s < MIN_S:
         return
     if before_j is not None and after_j is not None and after_j > before_j:
-        draw.mean_w, draw.is_energy = (after_j - before_j) / took_s, True
+        reading.mean_w, reading.is_energy = (after_j - before_j) / took_s, True
     elif samples_w:
-        draw.mean_w = sum(samples_w) / len(samples_w)
+        reading.mean_w = sum(samples_w) / len(samples_w)
 
 
 def _sample(meter: PowerMeter, samples_w: list[float], stop: threading.Event) -> None:

@@ -11,7 +11,7 @@ Measured = tuple[VariantProfile, float]
 """What was measured of a variant, and the SLO of its family in seconds."""
 
 
-def of_batch(measured: VariantProfile, batch: int) -> tuple[Point, ...]:
+def points_of_batch(measured: VariantProfile, batch: int) -> tuple[Point, ...]:
     """The points of one batch size, by how many were at once."""
     return tuple(point for point in (*measured.points, *measured.concurrent) if point.batch == batch)
 
@@ -24,7 +24,7 @@ def is_settled(points: Sequence[Point], slo_s: float, max_slots: int) -> bool:
     return len(points) > 1 and last.qps < (1 + GROWTH_FRAC) * points[-2].qps
 
 
-def most_useful(points: Sequence[Point]) -> int:
+def useful_slots(points: Sequence[Point]) -> int:
     """The least number of slots of one batch size beyond which each brings less than `GROWTH_FRAC` more."""
     best = points[0]
     for point in points[1:]:
@@ -37,7 +37,7 @@ def most_useful(points: Sequence[Point]) -> int:
 def missing_points(measured: VariantProfile, slo_s: float, slots: int) -> Iterator[tuple[int, int]]:
     """(batch, slots) that were not measured up to so many slots, though they might be in time."""
     for point in measured.points:
-        points = of_batch(measured, point.batch)
+        points = points_of_batch(measured, point.batch)
         known = {each.slots for each in points}
         if points[-1].p95_s <= slo_s:
             yield from ((point.batch, count) for count in range(2, slots + 1) if count not in known)

@@ -17,10 +17,10 @@ from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, EngineError, OutOfDeviceMemory
-from proteus_cli.profiling.concurrency import measure_at_once
+from proteus_cli.profiling.concurrency import measure_concurrently
 from proteus_cli.profiling.measure import FEWEST_RUNS, ROUND_RUNS, measure_accuracy, measure_point
-from proteus_cli.profiling.power import MIN_S, drawing
-from proteus_cli.profiling.slots import MAX_SLOTS, best_slots, is_settled, missing_points, most_useful, of_batch
+from proteus_cli.profiling.power import MIN_S, measuring_power
+from proteus_cli.profiling.slots import MAX_SLOTS, best_slots, is_settled, missing_points, points_of_batch, useful_slots
 
 CELL_S = 1.0  # a cell takes no longer than this, stable or not
 TYPICAL_CELL_S = 0.25  # for estimates only …
@@ -62,37 +62,39 @@ class MeasurementJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class SweepProgress:
     """What was just done, and how much of the work is behind (0 to 1)."""
 
     now: str
     done_frac: float
 
 
-def todos(
+def measurement_jobs(
     workspace: store.Workspace,
     catalog: Catalog,
     device: Device,
     backend: Backend,
     max_batch: int,
     max_slots: int = MAX_SLOTS,
+    *,
+    force: bool = False,
 ) -> list[MeasurementJob]:
     """What each variant still needs on a device. Raises `ArtefactError` where a model is missing or not named.
 
-    A cell is current while model, backend, its version, device type and threads are what they were. Where the backend
-    can, up to ``max_slots`` batches at once are tried.
+    A cell is current while model, backend, its version, device type and threads are what they were; with ``force`` none
+    is. Where the backend can, up to ``max_slots`` batches at once are tried.
     """
     max_slots = min(backend.max_slots, max_slots)
     path = workspace.profile_path(device.id)
-    known = workspace.profile(device.id) if path.is_file() else None
+    known = workspace.profile(device.id) if path.is_file() and not force else None
     return [
-        _todo(workspace, device, backend, known, family, variant, max_batch, max_slots)
+        _job(workspace, device, backend, known, family, variant, max_batch, max_slots)
         for family in catalog.families
         for variant in family.variants
     ]
 
 
-def _todo(
+def _job(
     workspace: store.Workspace,
     device: Device,
     backend: Backend,
@@ -140,7 +142,7 @@ def _batches(known: VariantProfile | None, slo_s: float, max_batch: int, max_slo
     """What needs more slots; then 1, 2, 4, … after the last one done, but none where that one passed the SLO."""
     done = known.points if known is not None else ()
     if known is not None:
-        yield from (p.batch for p in done if not is_settled(of_batch(known, p.batch), slo_s, max_slots))
+        yield from (p.batch for p in done if not is_settled(points_of_batch(known, p.batch), slo_s, max_slots))
     if done and done[-1].p95_s > slo_s:
         return
     batch = done[-1].batch * 2 if done else 1
@@ -151,7 +153,7 @@ def _batches(known: VariantProfile | None, slo_s: float, max_batch: int, max_slo
 
 def estimate_s(work: Sequence[MeasurementJob], budget_s: float | None) -> float:
     """Roughly how long the cells will take, in seconds."""
-    guess_s = TYPICAL_CELL_S * sum(len(todo.cells) * min(todo.max_slots, TYPICAL_SLOTS) for todo in work)
+    guess_s = TYPICAL_CELL_S * sum(len(job.cells) * min(job.max_slots, TYPICAL_SLOTS) for job in work)
     return guess_s if budget_s is None else min(guess_s, budget_s)
 
 
@@ -171,11 +173,11 @@ class Sweep:
     ) -> None:
         self._workspace, self._device, self._backend, self._work = workspace, device, backend, work
         self._stop_s = time.perf_counter() + budget_s if budget_s is not None else None
-        self._results = {todo.key: todo.known for todo in work if todo.known is not None}
+        self._results = {job.key: job.known for job in work if job.known is not None}
         is_there = workspace.profile_path(device.id).is_file()
-        self._before = _found(workspace.profile(device.id)) if is_there else (1, ())
-        self._max_slots = max((todo.max_slots for todo in work), default=1)
-        self._cells = sum(len(todo.cells) for todo in work)
+        self._before = _measured_content(workspace.profile(device.id)) if is_there else (1, ())
+        self._max_slots = max((job.max_slots for job in work), default=1)
+        self._cells = sum(len(job.cells) for job in work)
         self._signatures: dict[str, tuple[str, Signature]] = {}
         self._behind = 0
         self._measured = 0
@@ -194,7 +196,7 @@ class Sweep:
     @property
     def profile(self) -> Profile:
         """The profile as far as it is known now."""
-        done = [(self._results[todo.key], todo.family.slo_s) for todo in self._work if todo.key in self._results]
+        done = [(self._results[job.key], job.family.slo_s) for job in self._work if job.key in self._results]
         slots = best_slots(done, self._max_slots)
         return Profile(
             format=FORMAT,
@@ -206,130 +208,132 @@ class Sweep:
             slots=slots,
         )
 
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Iterator[SweepProgress]:
         """Yields after each cell. Raises `EngineError` and `ArtefactError`; what was measured before is kept.
 
         Where nothing is to do, the profile stays as it is, to the byte: plans that were made from it stay current.
         """
         with pinned(self._device.cores):
-            for todo in self._work:
+            for job in self._work:
                 behind = self._behind
-                if todo.cells or todo.needs_accuracy:
-                    yield from self._run_variant(todo)
-                self._behind = behind + len(todo.cells)  # a sweep that passed its SLO skips the rest
-            yield from self._level()
-        if _found(self.profile) != self._before:
+                if job.cells or job.needs_accuracy:
+                    yield from self._run_variant(job)
+                self._behind = behind + len(job.cells)  # a sweep that passed its SLO skips the rest
+            yield from self._measure_missing_slots()
+        if _measured_content(self.profile) != self._before:
             self._save()
 
-    def _run_variant(self, todo: MeasurementJob) -> Iterator[Progress]:
-        build_s = self._backend.prepare(todo.model, todo.key)
+    def _run_variant(self, job: MeasurementJob) -> Iterator[SweepProgress]:
+        build_s = self._backend.prepare(job.model, job.key)
         start_s = time.perf_counter()
-        with self._backend.runner(todo.model, todo.key) as runner:
+        with self._backend.runner(job.model, job.key) as runner:
             load_s = time.perf_counter() - start_s
-            self._require_same_tensors(todo, runner.signature)
-            self._results[todo.key] = self._loaded(todo, runner, build_s, load_s)
-            yield self._progress(f"{todo.variant.name}, accuracy")
-            for cell in todo.cells:
-                alone = self._measure_alone(todo, runner, cell.batch)
+            self._require_same_tensors(job, runner.signature)
+            self._results[job.key] = self._loaded(job, runner, build_s, load_s)
+            yield self._progress(f"{job.variant.name}, accuracy")
+            for cell in job.cells:
+                alone = self._measure_alone(job, runner, cell.batch)
                 if isinstance(runner, SlottedRunner):
-                    self._measure_more(todo, runner, cell.batch)
+                    self._measure_more(job, runner, cell.batch)
                 self._behind += 1
                 self._measured += 1
                 self._save()
                 yield self._progress(f"{cell.variant}, batch {cell.batch}")
-                if alone.p95_s > todo.family.slo_s:
+                if alone.p95_s > job.family.slo_s:
                     return
 
-    def _measure_alone(self, todo: MeasurementJob, runner: Runner, batch: int) -> Point:
+    def _measure_alone(self, job: MeasurementJob, runner: Runner, batch: int) -> Point:
         """One batch at a time, unless that is known."""
-        known = self._results[todo.key]
+        known = self._results[job.key]
         if (found := next((point for point in known.points if point.batch == batch), None)) is not None:
             return found
         point = self._point(runner, batch)
-        self._results[todo.key] = msgspec.structs.replace(known, points=(*known.points, point))
+        self._results[job.key] = msgspec.structs.replace(known, points=(*known.points, point))
         return point
 
-    def _measure_more(self, todo: MeasurementJob, runner: SlottedRunner, batch: int) -> None:
+    def _measure_more(self, job: MeasurementJob, runner: SlottedRunner, batch: int) -> None:
         """Several at once, one more each time, until that brings nothing or there is no memory for it."""
-        while not is_settled(points := of_batch(self._results[todo.key], batch), todo.family.slo_s, self._max_slots):
-            if not self._measure_with(todo, runner, batch, points[-1].slots + 1):
+        while not is_settled(
+            points := points_of_batch(self._results[job.key], batch), job.family.slo_s, self._max_slots
+        ):
+            if not self._measure_with(job, runner, batch, points[-1].slots + 1):
                 return
 
-    def _measure_with(self, todo: MeasurementJob, runner: SlottedRunner, batch: int, slots: int) -> bool:
+    def _measure_with(self, job: MeasurementJob, runner: SlottedRunner, batch: int, slots: int) -> bool:
         """So many at once; whether there is memory for that."""
         try:
             while runner.slots < slots:
                 runner.add_slot()
         except OutOfDeviceMemory:
             return False
-        point, known = self._point(runner, batch, slots), self._results[todo.key]
+        point, known = self._point(runner, batch, slots), self._results[job.key]
         concurrent = sorted((*known.concurrent, point), key=lambda each: (each.batch, each.slots))
-        self._results[todo.key] = msgspec.structs.replace(
+        self._results[job.key] = msgspec.structs.replace(
             known, concurrent=tuple(concurrent), slot_bytes=max(known.slot_bytes, runner.slot_bytes)
         )
         return True
 
-    def _level(self) -> Iterator[Progress]:
+    def _measure_missing_slots(self) -> Iterator[SweepProgress]:
         """All variants with as many slots as any of them makes use of: they are served with one number."""
-        done = [todo for todo in self._work if todo.key in self._results]
-        measured = [self._results[todo.key] for todo in done]
-        useful = max((most_useful(of_batch(each, p.batch)) for each in measured for p in each.points), default=1)
-        slots = min(useful, self._max_slots)
-        for todo in done:
-            missing = list(missing_points(self._results[todo.key], todo.family.slo_s, slots))
+        done = [job for job in self._work if job.key in self._results]
+        measured = [self._results[job.key] for job in done]
+        numbers = (useful_slots(points_of_batch(each, p.batch)) for each in measured for p in each.points)
+        slots = min(max(numbers, default=1), self._max_slots)
+        for job in done:
+            missing = list(missing_points(self._results[job.key], job.family.slo_s, slots))
             if not missing:
                 continue
-            with self._backend.runner(todo.model, todo.key) as runner:
+            with self._backend.runner(job.model, job.key) as runner:
                 for batch, count in missing:
-                    if not isinstance(runner, SlottedRunner) or not self._measure_with(todo, runner, batch, count):
+                    if not isinstance(runner, SlottedRunner) or not self._measure_with(job, runner, batch, count):
                         break
                     self._measured += 1
                     self._save()
-                    yield self._progress(f"{todo.variant.name}, batch {batch}, {count} slots")
+                    yield self._progress(f"{job.variant.name}, batch {batch}, {count} slots")
 
-    def _require_same_tensors(self, todo: MeasurementJob, signature: Signature) -> None:
+    def _require_same_tensors(self, job: MeasurementJob, signature: Signature) -> None:
         """Variants that were loaded in this sweep; the server compares all of them."""
-        first, expected = self._signatures.setdefault(todo.family.name, (todo.variant.name, signature))
+        first, expected = self._signatures.setdefault(job.family.name, (job.variant.name, signature))
         if signature != expected:
             raise EngineError(
-                f"`{todo.variant.name}` takes or gives other tensors than `{first}` of the same family "
-                f"`{todo.family.name}`.",
+                f"`{job.variant.name}` takes or gives other tensors than `{first}` of the same family "
+                f"`{job.family.name}`.",
                 hint="queries of a family must fit each of its variants; make it a family of its own",
             )
 
-    def _loaded(self, todo: MeasurementJob, runner: Runner, build_s: float, load_s: float) -> VariantProfile:
-        accuracy = todo.variant.accuracy
-        if todo.eval is not None:
-            known = None if todo.needs_accuracy else todo.known
-            accuracy = known.accuracy if known is not None else measure_accuracy(runner, todo.eval)
+    def _loaded(self, job: MeasurementJob, runner: Runner, build_s: float, load_s: float) -> VariantProfile:
+        accuracy = job.variant.accuracy
+        if job.eval is not None:
+            known = None if job.needs_accuracy else job.known
+            accuracy = known.accuracy if known is not None else measure_accuracy(runner, job.eval)
         return VariantProfile(
-            family=todo.family.name,
-            variant=todo.variant.name,
+            family=job.family.name,
+            variant=job.variant.name,
             accuracy=accuracy,
-            model_digest=todo.model_digest,
-            engine_digest=todo.engine_digest,
-            eval_digest=todo.eval_digest,
+            model_digest=job.model_digest,
+            engine_digest=job.engine_digest,
+            eval_digest=job.eval_digest,
             build_s=build_s,
             load_s=load_s,
             memory_bytes=runner.memory_bytes,
-            points=todo.known.points if todo.known is not None else (),
-            slot_bytes=todo.known.slot_bytes if todo.known is not None else 0,
-            concurrent=todo.known.concurrent if todo.known is not None else (),
+            points=job.known.points if job.known is not None else (),
+            slot_bytes=job.known.slot_bytes if job.known is not None else 0,
+            concurrent=job.known.concurrent if job.known is not None else (),
         )
 
     def _point(self, runner: Runner, batch: int, slots: int = 1) -> Point:
         inputs, budget_s = runner.signature.sample(batch, np.random.default_rng(0)), self._point_budget_s()
         min_s = MIN_S if self._backend.meter is not None else 0.0
-        with drawing(self._backend.meter) as draw:
+        with measuring_power(self._backend.meter) as reading:
             if slots == 1:
                 point = measure_point(lambda: runner.infer(inputs), batch, budget_s, min_s=min_s)
             else:
-                point = measure_at_once(lambda: runner.infer(inputs), batch, slots, budget_s, min_s=min_s)
+                point = measure_concurrently(lambda: runner.infer(inputs), batch, slots, budget_s, min_s=min_s)
         if slots == 1 and isinstance(runner, SlottedRunner):
             point = msgspec.structs.replace(point, compute_s=_compute_s(runner, inputs, budget_s))
         if self._backend.meter is not None:
             self._slowed_by |= dict.fromkeys(self._backend.meter.slowed_by() or ())
-        return draw.of(point)
+        return reading.of(point)
 
     def _point_budget_s(self) -> float:
         if self._stop_s is None:
@@ -337,8 +341,8 @@ class Sweep:
         left_s = max(self._stop_s - time.perf_counter(), 0.0)
         return min(CELL_S, left_s / max((self._cells - self._behind) * self._max_slots, 1))
 
-    def _progress(self, now: str) -> Progress:
-        return Progress(now, self._behind / max(self._cells, 1))
+    def _progress(self, now: str) -> SweepProgress:
+        return SweepProgress(now, self._behind / max(self._cells, 1))
 
     def _save(self) -> None:
         store.write_json(self._workspace.profile_path(self._device.id), self.profile)
@@ -359,7 +363,7 @@ def _with_power(measured: VariantProfile, slots: int) -> VariantProfile:
     return msgspec.structs.replace(measured, power_w=max(powers_w)) if powers_w else measured
 
 
-def _found(profile: Profile) -> tuple[int, tuple[VariantProfile, ...]]:
+def _measured_content(profile: Profile) -> tuple[int, tuple[VariantProfile, ...]]:
     """What it says beside when and where it was made."""
     return profile.slots, profile.variants
 

@@ -1,1 +1,1 @@
-"""Traces of arrivals, and what sends them: read, made, scaled, replayed."""
+"""Traces of arrivals: read, written, scaled, synthesised, converted, and replayed against a server."""

@@ -1,4 +1,4 @@
-"""A lean HTTP/1.1 client: what the load generator costs, it takes from the server that it measures on one machine."""
+"""A lean HTTP/1.1 client, as the load generator often shares a machine with the server that it measures."""
 
 import asyncio
 import ssl
@@ -12,7 +12,7 @@ import httptools
 
 from proteus_cli.errors import UsageError
 
-GOODBYE_S = 2.0
+CLOSE_TIMEOUT_S = 2.0
 
 
 @dataclass(slots=True)
@@ -91,9 +91,9 @@ class _Connection(asyncio.Protocol):
 
 
 class HttpClient:
-    """As many connections to one server as there are requests under way; idle ones are used again, latest first.
+    """A pool of connections to one server, one for each request in flight; the one that was used last is reused first.
 
-    ``token`` is sent with every request; ``tls`` says whom to trust, the system's authorities by default.
+    ``token`` is sent with every request. ``tls`` is the context for https, by default with the system's authorities.
     """
 
     def __init__(self, url: str, token: str | None = None, tls: ssl.SSLContext | None = None) -> None:
@@ -146,19 +146,19 @@ class HttpClient:
         return connection
 
     async def close(self) -> None:
-        """Close all connections, and wait until they are: with TLS both sides say goodbye."""
+        """Close all connections, and wait until they are closed: with TLS, both sides take part."""
         closing = list(self._all)
         for connection in closing:
             connection.close()
         if closing:
-            await asyncio.wait([connection.lost for connection in closing], timeout=GOODBYE_S)
+            await asyncio.wait([connection.lost for connection in closing], timeout=CLOSE_TIMEOUT_S)
 
 
 @asynccontextmanager
 async def http_client(
     url: str, token: str | None = None, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[HttpClient]:
-    """A client with connections of its own. Raises `UsageError` where that is no URL."""
+    """A client that is closed on the way out. Raises `UsageError` where ``url`` is not the URL of a server."""
     client = HttpClient(url, token, tls)
     try:
         yield client

@@ -1,7 +1,7 @@
-"""Open-loop load: requests leave when the trace says, whether or not earlier ones were answered.
+"""Open-loop load: each request is sent at its time in the trace, whether or not earlier ones were answered.
 
-Latency counts from the scheduled arrival, so a generator or server that falls behind can't hide it (no coordinated
-omission).
+Latency counts from the scheduled arrival, so that the delay of a late generator or server is part of it (no
+coordinated omission).
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.target import Target
 
-LEAD_S = 0.2  # from preparing to the first arrival
+LEAD_S = 0.2  # from the call to the first arrival
 PROGRESS_EVERY = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One record per request, the p99 of how late the generator itself sent them (seconds), and the start (unix)."""
+    """One record per request, the p99 of how late the generator sent them in seconds, and the start as a Unix time."""
 
     ended: list[RequestRecord]
     lag_p99_s: float
@@ -34,7 +34,7 @@ async def replay(
     slo_s: Mapping[str, float],
     progress: Callable[[float], None] = lambda _done_frac: None,
 ) -> Load:
-    """Send the whole trace; returns when every request has ended."""
+    """Send the whole trace. Returns when every request has ended."""
     start_s, started_unix_s = perf_counter() + LEAD_S, time() + LEAD_S
     lags_s = np.zeros(len(trace))
     jobs: list[asyncio.Task[RequestRecord]] = []
@@ -59,7 +59,7 @@ async def _one(
     target: Target, family: str, number: int, start_s: float, arrival_s: float, allowed_s: float, min_accuracy: float
 ) -> RequestRecord:
     left_s = start_s + arrival_s + allowed_s - perf_counter()
-    if left_s <= 0:  # the generator itself used up the request's time
+    if left_s <= 0:  # the generator was so late that the deadline has passed
         return RequestRecord(family, arrival_s, Outcome.DROPPED)
     reply = await target.send(family, number, left_s, min_accuracy)
     latency_s = perf_counter() - start_s - arrival_s

@@ -1,4 +1,4 @@
-"""A server of our own for the length of a replay: ``proteus serve`` in a process beside us."""
+"""``proteus serve`` in a process of its own, for the duration of a replay."""
 
 import subprocess
 import sys
@@ -11,20 +11,20 @@ from typing import BinaryIO
 
 from proteus_cli.errors import ServerError
 
-READY_WITHIN_S = 120.0
-STOPPED_WITHIN_S = 30.0
-_LOG_TAIL = 2000
+READY_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 30.0
+_LOG_TAIL = 2000  # bytes of the log in an error
 
 
 @contextmanager
 def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options: Sequence[str] = ()) -> Iterator[str]:
-    """Start the plan on a free port and yield the URL; stop it (SIGTERM, drains) on the way out.
+    """Serve the plan on a free port and yield the URL; on the way out, drain and stop the server.
 
-    ``emulate``: its devices are emulated; ``options`` are others of `proteus serve`. Raises `ServerError` with what the
-    server said where it doesn't get ready.
+    ``emulate``: its devices are emulated; ``options`` are others of `proteus serve`. Raises `ServerError` with the end
+    of the log where the server doesn't become ready.
     """
     command = [sys.executable, "-m", "proteus_cli", "serve", str(plan), "--port", "0", "--workspace", str(workspace)]
-    command += ["--no-resume", "--plan-history", "0"]  # the same run each time, and nothing left behind
+    command += ["--no-resume", "--plan-history", "0"]  # each run is the same, and leaves nothing behind
     command += ["--emulate", *options] if emulate else options
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
@@ -33,7 +33,7 @@ def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options:
         finally:
             process.terminate()
             try:
-                process.wait(STOPPED_WITHIN_S)
+                process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -43,12 +43,12 @@ def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options:
 
 def _ready_url(process: "subprocess.Popen[bytes]", log: BinaryIO) -> str:
     assert process.stdout is not None  # noqa: S101 - it was opened as a pipe
-    ready, _, _ = select([process.stdout], [], [], READY_WITHIN_S)
+    ready, _, _ = select([process.stdout], [], [], READY_TIMEOUT_S)
     line = process.stdout.readline().decode() if ready else ""
     if not line.startswith("ready "):
         process.terminate()
-        process.wait(STOPPED_WITHIN_S)
+        process.wait(STOP_TIMEOUT_S)
         log.seek(0)
-        said = log.read()[-_LOG_TAIL:].decode(errors="replace").strip()
-        raise ServerError(f"The server did not get ready. It said:\n{said or '(nothing)'}")
+        end = log.read()[-_LOG_TAIL:].decode(errors="replace").strip()
+        raise ServerError(f"The server did not get ready. Its log:\n{end or '(nothing)'}")
     return line.split()[1]

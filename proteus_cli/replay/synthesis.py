@@ -16,14 +16,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.base import is_amount
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
 from proteus_cli.replay.trace import MAX_DURATION_S, require_feasible
+from proteus_cli.units import parse_assignments
 
 MIN_GAMMA_SHAPE = 1e-3  # below it, most gaps are too short for a float
-
-Floats = npt.NDArray[np.float64]
 
 
 class Shape(Protocol):
@@ -175,27 +175,26 @@ def parse_shares(text: str, zipf: float | None = None) -> dict[str, float]:
 
     Raises `UsageError` for shares that are no numbers, families named twice, and Zipf's law beside shares.
     """
-    names, shares = zip(*(_split(part) for part in text.split(",")), strict=True)
-    if len(set(names)) < len(names):
-        raise UsageError(f"The families `{text}` name one twice.", hint="give each family once")
-    if all(share is None for share in shares):
-        return zipf_shares(names, 0.0 if zipf is None else zipf)
-    if zipf is not None or None in shares:
+    given = parse_assignments(text, "`--families`")
+    shares = {name: _share(name, share) for name, share in given.items()}
+    known = {name: share for name, share in shares.items() if share is not None}
+    if not known:
+        return zipf_shares(list(shares), 0.0 if zipf is None else zipf)
+    if zipf is not None or len(known) < len(shares):
         hint = "give each family its share, like `digits=0.7,signals=0.3`; or only names, and `--zipf`"
         raise UsageError(f"The families `{text}` have shares only in part, or beside Zipf's law.", hint=hint)
-    return dict(zip(names, shares, strict=True))
+    return known
 
 
-def _split(part: str) -> tuple[str, float | None]:
-    name, equals, share = (text.strip() for text in part.partition("="))
+def _share(name: str, text: str | None) -> float | None:
     try:
-        value = float(share) if equals else None
+        share = float(text) if text is not None else None
     except ValueError:
-        value = math.nan
-    if not name or not (value is None or is_amount(value)):
+        share = math.nan
+    if not name or not (share is None or is_amount(share)):
         hint = "write families like `digits=0.7,signals=0.3` or `digits,signals`"
-        raise UsageError(f"`{part}` is not a family with its share.", hint=hint)
-    return name, value
+        raise UsageError(f"`{name}={text or ''}` is not a family with its share.", hint=hint)
+    return share
 
 
 def zipf_shares(names: Sequence[str], exponent: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a trace is replayed against: a server that speaks the Open Inference Protocol v2 over HTTP."""
+"""The target of a replay: a server that speaks the Open Inference Protocol v2 over HTTP."""
 
 import asyncio
 import ssl
@@ -14,8 +14,8 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ServerError
 from proteus_cli.replay.http_client import HttpClient, HttpReply, http_client
 
-PATIENCE_S = 30.0  # past any deadline: a reply that takes longer counts as failed
-SAMPLE_ROWS = 64  # different rows to send, by family
+REPLY_TIMEOUT_S = 30.0  # beyond any deadline; without a reply by then, a request has failed
+SAMPLE_ROWS = 64  # different rows of each family
 _US_PER_S = 1e6
 _OK = 200
 _UNAUTHORIZED = 401
@@ -31,7 +31,7 @@ _OF_STATUS = {429: Outcome.REJECTED, 503: Outcome.REJECTED, 504: Outcome.DROPPED
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a request ended for its client; ``outcome`` SERVED means answered, the caller knows whether in time."""
+    """How a request ended for its client. SERVED means answered; the caller knows whether in time."""
 
     outcome: Outcome
     accuracy: float | None = None
@@ -41,12 +41,12 @@ class Reply:
 
 
 class Target(Protocol):
-    """Takes requests."""
+    """Something that requests can be sent to."""
 
     async def send(self, family: str, number: int, timeout_s: float, min_accuracy: float) -> Reply:
-        """Send one request that should be answered within ``timeout_s``, by a variant at least that accurate.
+        """Send one request, to be answered within ``timeout_s`` by a variant of at least ``min_accuracy`` (0: any).
 
-        ``number`` picks its content; with 0, any variant will do.
+        ``number`` determines its content.
         """
         ...
 
@@ -63,9 +63,9 @@ class _Answer(msgspec.Struct):
 
 
 class ServerStatus(msgspec.Struct):
-    """What ``/v2/proteus/status`` says that a report needs; ``pace`` is by device.
+    """The part of ``/v2/proteus/status`` that a report needs.
 
-    ``emulated``: its devices are, so that nothing it says was measured.
+    ``pace`` is the slowdown by device. ``emulated``: its devices are emulated.
     """
 
     policy: str
@@ -92,7 +92,7 @@ class _Sample:
 
 
 class HttpTarget:
-    """A server at ``url``; requests carry one random row and what is left of their time as ``timeout``."""
+    """A server at ``url``. A request carries one random row, and the time until its deadline as ``timeout``."""
 
     def __init__(self, url: str, client: HttpClient) -> None:
         self._url, self._client = url.rstrip("/"), client
@@ -100,7 +100,7 @@ class HttpTarget:
         self._heads: dict[str, bytes] = {}
 
     async def prepare(self, families: tuple[str, ...]) -> ServerStatus:
-        """Ask what the families take, and how the server is. Raises `ServerError`."""
+        """Read the inputs of the families and make sample requests; returns the status. Raises `ServerError`."""
         rng = np.random.default_rng(0)
         for family in families:
             metadata = await self._get(f"/v2/models/{family}")
@@ -109,18 +109,18 @@ class HttpTarget:
         return await self.status()
 
     async def status(self) -> ServerStatus:
-        """How the server is. Raises `ServerError`."""
+        """The server's status. Raises `ServerError`."""
         try:
             return msgspec.convert(await self._get("/v2/proteus/status"), ServerStatus)
         except msgspec.ValidationError as error:
-            raise ServerError(f"`{self._url}/v2/proteus/status` answered something else: {error}.") from None
+            raise ServerError(f"`{self._url}/v2/proteus/status` answered no status: {error}.") from None
 
     async def send(self, family: str, number: int, timeout_s: float, min_accuracy: float) -> Reply:
         samples = self._samples[family]
         body, json_length = samples[number % len(samples)].body(timeout_s, min_accuracy)
         headers = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % json_length
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
                 reply = await self._client.post(self._heads[family], headers, body)
         except OSError:  # TimeoutError is one
             return Reply(Outcome.FAILED)
@@ -128,18 +128,18 @@ class HttpTarget:
 
     def _read(self, reply: HttpReply) -> Reply:
         if reply.status != _OK:
-            told = _OUTCOMES.get(reply.headers.get(_OUTCOME, b""))
-            return Reply(told or _OF_STATUS.get(reply.status, Outcome.FAILED))
+            outcome = _OUTCOMES.get(reply.headers.get(_OUTCOME, b""))
+            return Reply(outcome or _OF_STATUS.get(reply.status, Outcome.FAILED))
         json = reply.body[: int(reply.headers.get(_JSON_LENGTH, len(reply.body)))]
         try:
-            said = msgspec.json.decode(json, type=_Answer).parameters
+            answer = msgspec.json.decode(json, type=_Answer).parameters
         except msgspec.DecodeError as error:
-            raise ServerError(f"`{self._url}` answered something else than an inference: {error}.") from None
-        return Reply(Outcome.SERVED, said.accuracy, said.variant, said.device, said.batch_size)
+            raise ServerError(f"`{self._url}` answered something other than an inference: {error}.") from None
+        return Reply(Outcome.SERVED, answer.accuracy, answer.variant, answer.device, answer.batch_size)
 
     async def _get(self, path: str) -> Any:
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
                 reply = await self._client.get(path)
         except OSError as error:
             raise ServerError(f"Can't reach the server at `{self._url}`: {error}.", hint="is it running?") from error
@@ -153,14 +153,14 @@ class HttpTarget:
         try:
             return msgspec.json.decode(reply.body)
         except msgspec.DecodeError as error:
-            raise ServerError(f"`{self._url}{path}` answered something else than JSON: {error}.") from None
+            raise ServerError(f"`{self._url}{path}` answered something other than JSON: {error}.") from None
 
 
 @asynccontextmanager
 async def http_target(
     url: str, token: str | None = None, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[HttpTarget]:
-    """A target with connections of its own. Raises `UsageError` where that is no URL."""
+    """A target whose connections are closed on the way out. Raises `UsageError` where ``url`` is not a server's URL."""
     async with http_client(url, token, tls) as client:
         yield HttpTarget(url, client)
 

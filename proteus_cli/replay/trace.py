@@ -1,4 +1,4 @@
-"""Trace files: read strictly, written whole, scaled to a machine, summed up.
+"""Trace files: read strictly, written atomically, scaled to a rate, summarised.
 
 Two CSV forms, in any order of columns, gzipped or not::
 
@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from proteus_cli import store
 from proteus_cli.csv_cells import CsvTable, csv_table, fraction, number, positive_number, whole_number
+from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.base import Value, require
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
@@ -32,9 +32,6 @@ _ARRIVALS = ("arrival_s", "family")
 COUNTS = ("second", "family", "count")
 _HINT = "docs/formats.md describes trace files; `proteus trace make` writes one"
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
 
 class FamilySummary(Value, frozen=True):
     """Arrivals of one family, and their fraction of all."""
@@ -44,7 +41,7 @@ class FamilySummary(Value, frozen=True):
 
 
 class TraceSummary(Value, frozen=True):
-    """What a trace asks for.
+    """The demand of a trace.
 
     ``peak_qps`` is the busiest 10 s. ``gap_cv`` is the standard deviation of the times between arrivals divided by
     their mean: 0 evenly spaced, 1 Poisson, above it bursty; None where there are too few. ``peak_to_mean`` compares
@@ -67,8 +64,8 @@ class TraceSummary(Value, frozen=True):
 def read_trace(path: Path, *, rng: np.random.Generator | None = None) -> Trace:
     """Read a trace; families are sorted by name.
 
-    Counted arrivals are spread uniformly over their second, which is a Poisson process given its count, by ``rng``
-    (by default one with seed 0, so that a file always means the same trace). Raises `ArtefactError` with the line.
+    Counted arrivals are spread uniformly over their second, as a Poisson process with that count, by ``rng`` (by
+    default with seed 0, so that a file always gives the same trace). Raises `ArtefactError` with the line.
     """
     with csv_table(store.read_text(path, hint=_HINT), path, hint=_HINT) as table:
         return _parse(path.name, table, rng or np.random.default_rng(0))
@@ -306,11 +303,11 @@ def require_feasible(arrivals: float) -> None:
         )
 
 
-# --- summing up
+# --- summary
 
 
 def summary(trace: Trace) -> TraceSummary:
-    """What a trace of at least one arrival asks for."""
+    """The demand of a trace of at least one arrival."""
     counts = np.bincount(trace.family, minlength=len(trace.families)).tolist()
     by_second = np.bincount(trace.arrival_s.astype(np.int64))
     return TraceSummary(

@@ -1,10 +1,10 @@
-"""What a comparison of runs says, as text; tables and pages only arrange it."""
+"""A comparison of runs as text: measures by row, a cell for each run. Terminal tables and pages only arrange it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal
+from typing import Literal, TypeVar
 
 from proteus_cli.domain.report import Report, Summary
 from proteus_cli.units import format_duration, format_rate
@@ -12,13 +12,15 @@ from proteus_cli.units import format_duration, format_rate
 UNKNOWN = "–"
 MAX_BESIDE = 3  # runs that have a column each; more have a row each
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
-    """One measure of several runs; ``best`` holds the places of the best values, none where all read the same.
+    """One measure of several runs.
 
-    ``cells`` are for a row, where each names its unit; ``plain`` for a column, where ``unit`` stands in its heading.
-    ``short`` is a name for narrow columns.
+    ``cells`` are for a row, each with its unit; ``plain`` are for a column, with ``unit`` in its heading. ``best`` are
+    the places of the best values; it is empty where all read the same. ``short`` is a name for narrow columns.
     """
 
     label: str
@@ -30,15 +32,15 @@ class ReportRow:
 
     @property
     def heading(self) -> str:
-        """What to call it above a column: ``"throughput (qps)"``."""
+        """The heading of its column: ``"throughput (qps)"``."""
         return self.label.strip() + (f" ({self.unit})" if self.unit else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How one number of a summary is named, found and written, and which direction is better, if any is.
+    """One number of a summary: its name, how it is read and written, and whether higher or lower is better, if either.
 
-    ``plain`` writes it in ``unit``; ``text`` where it is written otherwise than with that unit behind it.
+    ``plain`` writes it in ``unit``. ``text`` writes it with a unit, where that isn't ``unit`` after ``plain``.
     """
 
     label: str
@@ -60,7 +62,7 @@ class Measure:
 
     @staticmethod
     def _written(values: Sequence[float | None], write: Callable[[float], str]) -> tuple[str, ...]:
-        return tuple(UNKNOWN if value is None else write(value) for value in values)
+        return tuple(or_unknown(value, write) for value in values)
 
     def _best(self, values: Sequence[float | None]) -> frozenset[int]:
         known = [value for value in values if value is not None]
@@ -71,9 +73,9 @@ class Measure:
         return frozenset(place for place, cell in enumerate(cells) if cell == best)
 
 
-def percent(fraction: float) -> str:
-    """0.97314 → ``"97.31 %"``: one digit more than elsewhere, since differences matter here."""
-    return f"{format_hundredths(fraction)} %"
+def or_unknown(value: T | None, write: Callable[[T], str]) -> str:
+    """The value as text; `UNKNOWN` where there is none."""
+    return UNKNOWN if value is None else write(value)
 
 
 def format_hundredths(fraction: float) -> str:
@@ -92,7 +94,7 @@ def format_count(number: float) -> str:
 
 
 def format_span(start_s: float, length_s: float) -> str:
-    """A stretch of a run: ``"0–10 s"``, with a decimal only where it needs one."""
+    """A part of a run: ``"0–10 s"``, with a decimal only where it needs one."""
     return f"{_short(start_s)}–{_short(start_s + length_s)} s"
 
 
@@ -144,12 +146,12 @@ def comparison_rows(reports: Sequence[Report], *, percentiles: Iterable[str] = (
 
 
 def outcome_rows(reports: Sequence[Report]) -> tuple[ReportRow, ...]:
-    """That part of a comparison which says what became of the requests."""
+    """The part of a comparison about the outcomes of requests."""
     return tuple(measure.row(reports) for measure in (*OUTCOMES, *RATES))
 
 
 def quality_rows(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[ReportRow, ...]:
-    """The rest of a comparison: accuracy, batches, latency, changes of plan."""
+    """The rest of a comparison: accuracy, batches, latency, plan changes."""
     measures = (*ACCURACY, *BATCHES, *_latencies(percentiles))
     return (*(measure.row(reports) for measure in measures), *_run_rows(reports))
 
@@ -164,8 +166,8 @@ def _run_rows(reports: Sequence[Report]) -> Iterable[ReportRow]:
     yield _counted("swaps", [sum(replan.swaps for replan in report.replans) for report in reports])
     lags = [report.generator_lag_s for report in reports]
     if any(lag is not None for lag in lags):
-        cells = tuple(UNKNOWN if lag is None else format_duration(lag) for lag in lags)
-        plain = tuple(UNKNOWN if lag is None else format_milliseconds(lag) for lag in lags)
+        cells = tuple(or_unknown(lag, format_duration) for lag in lags)
+        plain = tuple(or_unknown(lag, format_milliseconds) for lag in lags)
         yield ReportRow("generator lag p99", cells, plain=plain, unit="ms", short="lag p99")
 
 
@@ -175,7 +177,7 @@ def _counted(label: str, numbers: Sequence[int]) -> ReportRow:
 
 
 def run_names(reports: Sequence[Report]) -> tuple[str, ...]:
-    """What to call each report: its policy, then its mode, then its place, as far as needed to tell them apart."""
+    """A name for each report: its policy, with its mode and its place only where the policy names several."""
     plain = [report.policy for report in reports]
     twice = {name for name, n in Counter(plain).items() if n > 1}
     named = [f"{r.policy} ({r.mode})" if r.policy in twice else r.policy for r in reports]
@@ -184,7 +186,7 @@ def run_names(reports: Sequence[Report]) -> tuple[str, ...]:
 
 
 def run_subject(reports: Sequence[Report]) -> str:
-    """Of what the reports are: trace, mode and duration, each named once."""
+    """What the reports are about: trace, mode and duration, each named once."""
     parts = ([r.trace for r in reports], [r.mode for r in reports], [_duration(r.duration_s) for r in reports])
     return " · ".join(", ".join(dict.fromkeys(part)) for part in parts)
 

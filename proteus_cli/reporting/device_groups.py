@@ -1,16 +1,17 @@
-"""Devices as reports show them: like ones together, as there may be hundreds."""
+"""Similar devices in groups, as a fleet may have hundreds."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from proteus_cli.domain.fleet import base_name
 from proteus_cli.domain.report import DeviceSummary, Report
+from proteus_cli.reporting.timeline import weighted_mean
 
 
 @dataclass(frozen=True, slots=True)
 class SimilarDevices:
-    """Devices that were made up from one name, such as ``v100-0`` and ``v100-1``, or one real device."""
+    """Hypothetical or emulated devices of one base name, such as ``v100-0`` and ``v100-1``, or one real device."""
 
     name: str
     devices: tuple[str, ...]
@@ -21,12 +22,12 @@ class SimilarDevices:
         return self.devices[0] if len(self.devices) == 1 else f"{len(self.devices)} × {self.name}"
 
     def summary(self, report: Report) -> DeviceSummary:
-        """What its devices did together."""
-        return _together([report.devices[device] for device in self.devices if device in report.devices])
+        """The answers and batches of all its devices in a run."""
+        return _sum([report.devices[device] for device in self.devices if device in report.devices])
 
 
 def similar_devices(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
-    """The devices of all reports by kind, in the order in which they first appear."""
+    """The devices of all reports by base name, in the order in which they first appear."""
     members: dict[str, dict[str, None]] = {}
     for report in reports:
         for device in report.devices:
@@ -35,26 +36,20 @@ def similar_devices(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
 
 
 def variant_shares(summary: DeviceSummary) -> Iterator[tuple[str, float]]:
-    """The variants that answered, the busiest first, with their part of the answers."""
+    """The variants that answered, the busiest first, with their share of the answers."""
     counts = [(name, n) for variants in summary.answers_by_variant.values() for name, n in variants.items()]
     for name, n in sorted(counts, key=lambda each: -each[1]):
         yield name, n / summary.answers
 
 
-def _together(parts: Sequence[DeviceSummary]) -> DeviceSummary:
-    batched = [(part.batches, part.mean_batch) for part in parts if part.batches and part.mean_batch]
-    rated = [(part.answers, part.relative_accuracy) for part in parts if part.relative_accuracy is not None]
-    batches = sum(n for n, _ in batched)
-    answers = sum(n for n, _ in rated)
+def _sum(parts: Sequence[DeviceSummary]) -> DeviceSummary:
+    batches = [part.batches or 0 for part in parts]
+    families = dict.fromkeys(family for part in parts for family in part.answers_by_variant)
+    counts = {family: [Counter(part.answers_by_variant.get(family, {})) for part in parts] for family in families}
     return DeviceSummary(
         answers=sum(part.answers for part in parts),
-        batches=batches or None,
-        mean_batch=sum(n * mean for n, mean in batched) / batches if batches else None,
-        relative_accuracy=sum(n * accuracy for n, accuracy in rated) / answers if answers else None,
-        answers_by_variant=_added([part.answers_by_variant for part in parts]),
+        batches=sum(batches) or None,
+        mean_batch=weighted_mean([part.mean_batch for part in parts], batches),
+        relative_accuracy=weighted_mean([part.relative_accuracy for part in parts], [part.answers for part in parts]),
+        answers_by_variant={family: dict(sum(of_family, Counter())) for family, of_family in counts.items()},
     )
-
-
-def _added(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
-    families = dict.fromkeys(family for part in parts for family in part)
-    return {family: dict(sum((Counter(part.get(family, {})) for part in parts), Counter())) for family in families}

@@ -1,4 +1,4 @@
-"""The frontier between accuracy and throughput, as a picture."""
+"""The frontier between accuracy and throughput as a plot; importing this loads matplotlib."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +11,12 @@ from proteus_cli.reporting.plot_style import COLOURS, INK, render_axes
 from proteus_cli.store import write_bytes
 
 _SIZE_INCHES = (5.6, 4.4)
-_ALMOST_NOTHING = 1e-6
+_ROUNDING_QPS = 1e-6  # an unserved rate below this is a rounding error of the solver
 _THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
 def write_frontier(path: Path, points: Sequence[FrontierPoint]) -> None:
-    """Draw a sweep to ``path``, in the format that its ending says. Raises `ArtefactError`."""
+    """Draw a sweep to ``path``, in the format of its file ending. Raises `ArtefactError`."""
 
     def draw(accuracy: Axes, served: Axes) -> None:
         _draw_accuracy(accuracy, points)
@@ -51,8 +51,8 @@ def _draw_served(axes: Axes, points: Sequence[FrontierPoint]) -> None:
 
 
 def _shade_over_demand(axes: Axes, points: Sequence[FrontierPoint]) -> None:
-    """Where the fleet can't serve all of the demand."""
-    over = [point.demand_qps for point in points if point.unserved_qps > _ALMOST_NOTHING]
+    """Shade the demands that the fleet can't serve in full."""
+    over = [point.demand_qps for point in points if point.unserved_qps > _ROUNDING_QPS]
     first, last = points[0].demand_qps, points[-1].demand_qps
     margin = 0.02 * max(last - first, 1.0)
     axes.set_xlim(first - margin, last + margin)

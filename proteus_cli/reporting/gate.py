@@ -24,7 +24,7 @@ FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A condition under which a run has failed: ``field``, one of `FIELDS`, against ``bound``."""
+    """A condition that fails a run: ``field``, one of `FIELDS`, compared with ``bound``."""
 
     field: str
     op: str
@@ -34,7 +34,7 @@ class Gate:
         return f"{self.field}{self.op}{self.bound:g}"
 
     def check(self, report: Report) -> None:
-        """Raise `GateFailed` where the condition holds, or where there is nothing to hold it against."""
+        """Raise `GateFailed` where the condition holds, or where the run has no value of that field."""
         measured = _measured(report, self.field)
         if measured is None:
             raise GateFailed(
@@ -60,11 +60,6 @@ def parse_gate(text: str) -> Gate:
     if field not in FIELDS:
         raise UsageError(f"The gate `{text}` has an unknown field `{field}`.", hint=_fields())
     return Gate(field, op, _number(number, text))
-
-
-def require_gate(report: Report, text: str) -> None:
-    """Raise `GateFailed` where the condition in ``text`` holds for ``report``, `UsageError` where it makes no sense."""
-    parse_gate(text).check(report)
 
 
 def _fields() -> str:

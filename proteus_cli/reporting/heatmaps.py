@@ -1,4 +1,4 @@
-"""Plots with a cell for each run and family or device; importing this loads matplotlib."""
+"""Heat maps: a cell for each run and family, or for each run and device; importing this loads matplotlib."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from proteus_cli.reporting.device_groups import similar_devices
 from proteus_cli.reporting.line_plots import PlottedRun
 from proteus_cli.reporting.plot_style import COLOURS
 
-_MAX_NUMBERED = 12  # columns; more leave a number no room
-_MAX_COLUMNS = 64
-_STRONGEST = 0.6  # of a colour behind a number in ink
+_MAX_NUMBERED = 12  # columns; with more, numbers do not fit into cells
+_MAX_COLUMNS = 64  # beyond this, similar devices share a column
+_MAX_ALPHA = 0.6  # of a cell, so that the number in it can be read
 _NUMBER_POINTS = 9
-_CHARACTERS = 40  # that fit below all columns
-_LARGE_LOSS = 5.0  # points; smaller ones stay pale even where none is larger
+_LABEL_CHARACTERS = 40  # that fit below all columns together
+_LARGE_LOSS = 5.0  # percentage points in the strongest colour, unless a cell has more
 
 CellValues = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """What stands below ``width`` neighbouring columns."""
+    """A label below ``width`` neighbouring columns."""
 
     label: str
     width: int = 1
@@ -34,7 +34,8 @@ class _Column:
 def family_violations(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
     """The share of each family's requests that missed their SLO."""
     cells = _by_family(runs, lambda run, family: 100 * run.report.families[family].slo_violation_ratio)
-    _draw(axes, runs, _families(runs), cells, strength=_part(cells, of=_LARGE_LOSS), colour=COLOURS[1], ink=ink)
+    strength = _scaled(cells, at_least=_LARGE_LOSS)
+    _draw(axes, runs, _families(runs), cells, strength=strength, colour=COLOURS[1], ink=ink)
     axes.set_xlabel("SLO violations (% of requests)\nthe stronger the colour, the more")
 
 
@@ -46,22 +47,26 @@ def family_accuracy(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
         return np.nan if relative is None else 100 * relative
 
     cells = _by_family(runs, percent)
-    _draw(axes, runs, _families(runs), cells, strength=_part(100 - cells, of=_LARGE_LOSS), colour=COLOURS[0], ink=ink)
+    strength = _scaled(100 - cells, at_least=_LARGE_LOSS)
+    _draw(axes, runs, _families(runs), cells, strength=strength, colour=COLOURS[0], ink=ink)
     axes.set_xlabel("relative accuracy (%)\nthe stronger the colour, the more is lost")
 
 
 def device_rates(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
-    """Answers per second of each device, or of one of a kind on average where there are too many to draw."""
+    """Answers per second of each device; of many, the mean of each group of similar ones."""
     groups = similar_devices([run.report for run in runs])
-    is_fine = sum(len(kind.devices) for kind in groups) <= _MAX_COLUMNS
-    members = [(device,) for kind in groups for device in kind.devices] if is_fine else [k.devices for k in groups]
-    cells = np.array([[_rate(run, devices) for devices in members] for run in runs]).reshape(len(runs), -1)
-    if is_fine and len(members) <= _MAX_NUMBERED:
-        columns = [_Column(devices[0]) for devices in members]
+    devices = [(device,) for group in groups for device in group.devices]
+    is_each = len(devices) <= _MAX_COLUMNS
+    members = devices if is_each else [group.devices for group in groups]
+    cells = np.array([[_rate(run, each) for each in members] for run in runs]).reshape(len(runs), -1)
+    if len(devices) <= _MAX_NUMBERED:
+        columns = [_Column(device) for (device,) in devices]
     else:
-        columns = [_Column(kind.label.replace(" × ", " ×\n"), len(kind.devices) if is_fine else 1) for kind in groups]
-    _draw(axes, runs, columns, cells, strength=np.sqrt(_part(cells)), colour=COLOURS[2], ink=ink)
-    axes.set_xlabel(f"answers per second and device\nthe stronger the colour, the more; at most {_most(cells):.3g}")
+        widths = [len(group.devices) if is_each else 1 for group in groups]
+        labels = [group.label.replace(" × ", " ×\n") for group in groups]
+        columns = list(map(_Column, labels, widths))
+    _draw(axes, runs, columns, cells, strength=np.sqrt(_scaled(cells)), colour=COLOURS[2], ink=ink)
+    axes.set_xlabel(f"answers per second and device\nthe stronger the colour, the more; at most {_maximum(cells):.3g}")
 
 
 def _by_family(runs: Sequence[PlottedRun], value: Callable[[PlottedRun, str], float]) -> CellValues:
@@ -79,13 +84,13 @@ def _rate(run: PlottedRun, devices: Sequence[str]) -> float:
     return sum(known) / len(known) / run.report.duration_s if known and run.report.duration_s else np.nan
 
 
-def _most(cells: CellValues) -> float:
+def _maximum(cells: CellValues) -> float:
     return float(np.max(cells, initial=0.0, where=~np.isnan(cells)))
 
 
-def _part(cells: CellValues, *, of: float = 0.0) -> CellValues:
-    """``cells`` from 0 to 1, where 1 is the most of them, and at least ``of``."""
-    return cells / (max(_most(cells), of) or 1.0)
+def _scaled(cells: CellValues, *, at_least: float = 0.0) -> CellValues:
+    """``cells`` scaled to 0 … 1, where 1 is their maximum, or ``at_least`` if that is more."""
+    return cells / (max(_maximum(cells), at_least) or 1.0)
 
 
 def _draw(
@@ -98,11 +103,11 @@ def _draw(
     colour: str,
     ink: str,
 ) -> None:
-    """Cells coloured by ``strength`` (0 is none, 1 is all), runs from top to bottom, numbers where they fit."""
+    """Draw cells coloured by ``strength``, from 0 to 1, runs from top to bottom, with numbers where they fit."""
     rows, across = cells.shape
     shades = np.empty((rows, across, 4))
     shades[...] = to_rgba(colour)
-    shades[..., 3] = _STRONGEST * np.nan_to_num(strength)
+    shades[..., 3] = _MAX_ALPHA * np.nan_to_num(strength)
     if across:
         axes.pcolormesh(np.arange(across + 1), np.arange(rows + 1), shades)
     else:
@@ -114,7 +119,7 @@ def _draw(
     ends = np.cumsum([0, *(column.width for column in columns)])
     for end in ends[1:-1].tolist():
         axes.axvline(end, color=ink, linewidth=0.6, alpha=0.35)
-    is_tight = any(max(map(len, c.label.split("\n"))) * across > _CHARACTERS * c.width for c in columns)
+    is_tight = any(max(map(len, c.label.split("\n"))) * across > _LABEL_CHARACTERS * c.width for c in columns)
     axes.set_xticks(
         (ends[:-1] + ends[1:]) / 2,
         [column.label for column in columns],

@@ -1,17 +1,49 @@
 """Reports as one page that stands alone: no network, no scripts; importing this loads matplotlib."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from proteus_cli.domain.report import Report
-from proteus_cli.reporting import html_tables
-from proteus_cli.reporting.comparison import MAX_BESIDE, UNKNOWN, run_names
-from proteus_cli.reporting.html_frame import PAGE, STYLE, TERMS
-from proteus_cli.reporting.html_markup import section
-from proteus_cli.reporting.plots import DEVICES, FAMILIES, LATENCY, OVER_TIME, Plot, keys, svgs
+from proteus_cli.reporting import html_tables, plots
+from proteus_cli.reporting.comparison import (
+    MAX_BESIDE,
+    MEASURES,
+    PERCENTILES,
+    UNKNOWN,
+    comparison_rows,
+    format_count,
+    format_hundredths,
+    or_unknown,
+    outcome_rows,
+    quality_rows,
+    run_names,
+)
+from proteus_cli.reporting.device_groups import similar_devices
 from proteus_cli.store import write_bytes
 from proteus_cli.units import format_duration
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {
+    "count": format_count,
+    "duration": format_duration,
+    "or_unknown": or_unknown,
+    "variants": html_tables.variants_text,
+}
+_TEMPLATES.globals |= {"count": format_count, "hundredths": format_hundredths, "unknown": UNKNOWN}
+_PLOTS = {
+    "over_time": plots.OVER_TIME,
+    "latency": plots.LATENCY,
+    "families": plots.FAMILIES,
+    "devices": plots.DEVICES,
+}
 
 
 def write_html(path: Path, reports: Sequence[Report]) -> None:
@@ -21,41 +53,41 @@ def write_html(path: Path, reports: Sequence[Report]) -> None:
 
 def page(reports: Sequence[Report]) -> str:
     """The page about ``reports`` of one trace, at least one; the same for the same reports."""
-    drawn, legend = svgs(reports), _legend(reports)
-    is_wide = len(reports) > MAX_BESIDE  # then nothing fits beside the table
-    beside, below = ((), OVER_TIME) if is_wide else (OVER_TIME[:2], OVER_TIME[2:])
-    summary = html_tables.summary(reports)
-    sections = (
-        section(
-            "Summary", summary if is_wide else f'<div class="beside">{summary}{_grid(beside, drawn, legend)}</div>'
-        ),
-        section("Plots" if is_wide else "Violations and latency", _grid((*below, *LATENCY), drawn, legend)),
-        section("Time to an answer", html_tables.latency(reports)),
-        section("Over time", html_tables.over_time(reports)),
-        section("Families", _grid(FAMILIES, drawn, legend), html_tables.families(reports)),
-        section("Devices", _grid(DEVICES, drawn, legend), html_tables.devices(reports)),
-        section("Changes of plan", html_tables.replans(reports)),
-        section("What is measured", _terms()),
-    )
     made = _listed(f"proteus {report.made_by.version} on {report.made_by.host}" for report in reports)
-    return PAGE.substitute(
-        title=escape(f"Replay of {_listed(report.trace for report in reports)}"),
-        style=STYLE,
+    percentiles = [measure.short for measure in PERCENTILES]
+    return _TEMPLATES.get_template("report.html.jinja").render(
+        title=f"Replay of {_listed(report.trace for report in reports)}",
         facts=_facts(reports),
-        sections="\n".join((keys(reports), *sections)),
-        footer=escape(f"Measured by {made}, {max(report.made_by.time for report in reports)}."),
+        reports=reports,
+        run_names=run_names(reports),
+        is_single_run=len(reports) == 1,
+        is_wide=len(reports) > MAX_BESIDE,
+        plots=_PLOTS,
+        pictures=plots.inline_svgs(reports),
+        legend_symbols=plots.legend_symbols(reports),
+        measures=comparison_rows(reports, percentiles=percentiles),
+        outcomes=outcome_rows(reports),
+        quality=quality_rows(reports, percentiles=percentiles),
+        latencies=html_tables.latency_rows(reports),
+        windows=html_tables.window_rows(reports),
+        window_measures=html_tables.WINDOW_MEASURES,
+        families=html_tables.family_rows(reports),
+        family_headings=[measure.row([]).heading for measure in MEASURES],
+        device_groups=similar_devices(reports),
+        devices=html_tables.each_device(reports),
+        max_devices=html_tables.MAX_DEVICES,
+        footer=f"Measured by {made}, {max(report.made_by.time for report in reports)}.",
     )
 
 
-def _facts(reports: Sequence[Report]) -> str:
-    facts = {
+def _facts(reports: Sequence[Report]) -> dict[str, str]:
+    return {
         "policies": _listed(report.policy for report in reports),
         "mode": _listed(report.mode for report in reports),
         "duration": _listed(f"{report.duration_s:,.1f} s" for report in reports),
         "latency targets (SLO)": _slos(reports),
         "date": _listed(report.made_by.time[:10] for report in reports),
     }
-    return "\n".join(f"<div><dt>{term}</dt><dd>{escape(value)}</dd></div>" for term, value in facts.items())
 
 
 def _slos(reports: Sequence[Report]) -> str:
@@ -67,33 +99,3 @@ def _slos(reports: Sequence[Report]) -> str:
 
 def _listed(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(values)) or UNKNOWN
-
-
-def _legend(reports: Sequence[Report]) -> str:
-    """How the runs are drawn, for pages as narrow as they come."""
-    entries = (
-        f'<li><svg class="key" aria-hidden="true"><use href="#key{place}"/></svg>{escape(heading)}</li>'
-        for place, heading in enumerate(run_names(reports))
-    )
-    return f'<ul class="legend">{"".join(entries)}</ul>'
-
-
-def _grid(plots: Sequence[Plot], drawn: Mapping[str, str], legend: str) -> str:
-    figures = (
-        f'<figure class="{"lines" if plot.has_lines else "cells"}"><h3>{plot.title}</h3>'
-        f"{legend if plot.has_lines else ''}<div>{drawn[plot.name]}</div>"
-        f"<figcaption>{plot.about}</figcaption></figure>"
-        for plot in plots
-    )
-    return "\n".join(('<div class="plots">', *figures, "</div>"))
-
-
-def _beside(*parts: str) -> str:
-    return f'<div class="beside">{"".join(parts)}</div>'
-
-
-def _terms() -> str:
-    terms = "\n".join(
-        f"<div><dt>{escape(term)}</dt><dd>{escape(meaning)}</dd></div>" for term, meaning in TERMS.items()
-    )
-    return f'<dl class="terms">\n{terms}\n</dl>'

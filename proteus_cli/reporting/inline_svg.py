@@ -1,32 +1,61 @@
-"""Pictures of matplotlib's as elements of a page."""
+"""matplotlib's SVG documents as elements of a page: own ids, the page's font and text colour, no fixed size."""
 
 import re
+from xml.etree import ElementTree as ET
 
 from proteus_cli.reporting.plot_style import COLOURS
 
-SVG_INK = "#010203"  # stands for the page's own text colour, which it becomes
+SVG_INK = "#010203"  # drawn instead of the page's own text colour, and replaced by it
+
+_LEFT_OUT = {"metadata", "style"}
+_PAGE_COLOURS = {SVG_INK: "currentColor", **{c.lower(): f"var(--run{place}, {c})" for place, c in enumerate(COLOURS)}}
+_COLOUR = re.compile("|".join(_PAGE_COLOURS))
 
 
-def inline(document: str, *, name: str, title: str) -> str:
-    """An SVG document as an element that lives among others: its own ids, the page's font and ink, no fixed size."""
-    view, body = _freed(document, name)
-    return f'<svg {view} role="img" aria-label="{title}"><title>{title}</title>{body}</svg>'
+def inline(document: bytes, *, name: str, title: str) -> str:
+    """The document as an image with a title; its ids start with ``name``."""
+    svg = _without_frame(document, name, role="img", **{"aria-label": title})
+    heading = ET.Element("title")
+    heading.text = title
+    svg.insert(0, heading)
+    return ET.tostring(svg, encoding="unicode")
 
 
-def symbol(document: str, *, name: str) -> str:
-    """An SVG document as a symbol of that id, for `use`."""
-    view, body = _freed(document, name)
-    return f'<symbol id="{name}" {view}>{body}</symbol>'
+def symbols(documents: dict[str, bytes]) -> str:
+    """An element that shows nothing: the documents as symbols, for `use`, by their ids."""
+    svg = ET.Element("svg", {"class": "keys", "aria-hidden": "true"})
+    for name, document in documents.items():
+        symbol = _without_frame(document, name, id=name)
+        symbol.tag = "symbol"
+        svg.append(symbol)
+    return ET.tostring(svg, encoding="unicode")
 
 
-def _freed(document: str, name: str) -> tuple[str, str]:
-    """The view box of a document, and what is in it, with ids that start with ``name``."""
-    _, opening, body = re.split(r"(<svg[^>]*>)", document, maxsplit=1)
-    view = re.search(r'viewBox="[^"]*"', opening)
-    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
-    body = re.sub(r'\bid="', f'id="{name}-', body.replace("</svg>", ""))
-    body = re.sub(r'\bxlink:href="#', f'href="#{name}-', body).replace("url(#", f"url(#{name}-")
-    body = re.sub(r" ?font-family: [^;\"]*;?", "", body).replace(SVG_INK, "currentColor")
-    for place, colour in enumerate(COLOURS):
-        body = body.replace(colour.lower(), f"var(--run{place}, {colour})")
-    return view[0] if view else "", body.strip()
+def _without_frame(document: bytes, name: str, **attributes: str) -> ET.Element:
+    """The root element, with its view box and these attributes only, and all that is drawn in it."""
+    root = ET.fromstring(document)  # noqa: S314 - matplotlib's
+    for element in list(root.iter()):
+        for child in [each for each in element if _local(each.tag) in _LEFT_OUT]:
+            element.remove(child)
+        element.tag = _local(element.tag)
+        element.attrib = {_local(key): _adapted(_local(key), value, name) for key, value in element.attrib.items()}
+        element.text, element.tail = (element.text or "").strip(), None
+    root.attrib = {"viewBox": root.attrib["viewBox"], **attributes}
+    return root
+
+
+def _local(name: str) -> str:
+    """A name without its namespace: HTML has none."""
+    return name.rpartition("}")[2]
+
+
+def _adapted(key: str, value: str, name: str) -> str:
+    """An attribute as it should be in the page, where references and ids start with ``name``."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key == "href":
+        return value.replace("#", f"#{name}-", 1)
+    if key == "style":
+        value = "; ".join(rule for rule in value.split("; ") if not rule.startswith("font-family"))
+    coloured = _COLOUR.sub(lambda colour: _PAGE_COLOURS[colour[0]], value)
+    return coloured.replace("url(#", f"url(#{name}-")

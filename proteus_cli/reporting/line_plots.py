@@ -1,4 +1,4 @@
-"""Plots with a line for each run: over time, and how latencies are distributed; importing this loads matplotlib."""
+"""Plots with a line for each run: over time, and the distribution of latency; importing this loads matplotlib."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,23 +15,26 @@ from proteus_cli.reporting.comparison import run_names
 from proteus_cli.reporting.plot_style import line_style
 from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
 
-_MAX_POINTS = 240
-_MAX_POINTS_OF_MANY = 50  # noise of a few runs is information, that of many a thicket
-_MANY = 4
-_MARKS = 12
-_MARKS_OF_MANY = 6
-_LONGEST_NAME = 12
-_LINEAR_POINTS = 10.0  # a loss beyond this is drawn on a scale that still tells small losses apart
+_MAX_POINTS = 240  # of a line
+_MAX_POINTS_OF_MANY = 50  # of many runs, so that their lines can be told apart
+_MANY = 4  # runs beyond which lines are coarser and thinner
+_MARKS = 12  # markers on the first line …
+_MARKS_OF_MANY = 6  # … and on each other one
+_MAX_NAME = 12  # characters of a family
+_LINEAR_POINTS = 10.0  # a larger loss, in percentage points, makes the scale one of square roots
 _LOSSES = (0, 1, 5, 10, 20, 30, 50, 75, 100)  # ticks of that scale
-_LINEAR_RATIO = 50.0  # latencies that differ by more are drawn on a logarithmic scale
-_LONG_RATIO = 200.0  # beyond this a logarithmic axis has room for decades only
+_LINEAR_RATIO = 50.0  # a larger ratio between latencies makes the scale logarithmic
+_LONG_RATIO = 200.0  # a larger ratio leaves a logarithmic axis with ticks at decades only
 _MIDDLE = 0.5
 _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 @dataclass(frozen=True, slots=True)
 class PlottedRun:
-    """One report as it is drawn: heading, line style, and windows coarse enough to see; ``start`` is its first mark."""
+    """A report as it is drawn: heading, line style, and windows coarse enough to see.
+
+    ``start`` is where its first marker is, as a part of the distance between two, so that markers of runs differ.
+    """
 
     heading: str
     report: Report
@@ -56,7 +59,7 @@ class PlottedRun:
 
     @property
     def middles_s(self) -> list[float]:
-        """Where on the time axis each window is drawn."""
+        """The middle of each window, where it is drawn."""
         return [window.start_s + window.length_s / 2 for window in self.windows]
 
     @property
@@ -65,12 +68,12 @@ class PlottedRun:
         return (self.report.served + self.report.late) / self.report.requests if self.report.requests else 0.0
 
     def line(self) -> Line2D:
-        """What stands for it in a legend."""
+        """Its line in a legend."""
         return Line2D([], [], label=self.heading, **self.line_style)
 
 
 def demand(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
-    """Queries that arrived, as an area, and those answered."""
+    """Arrivals per second as an area, and answers per second of each run."""
     longest = max(runs, key=lambda run: len(run.windows))
     demand_qps = [window.demand_qps for window in longest.windows]
     axes.fill_between(longest.middles_s, demand_qps, color=ink, alpha=0.16, linewidth=0, label="demand")
@@ -82,13 +85,13 @@ def demand(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
 
 
 def accuracy(axes: Axes, runs: Sequence[PlottedRun], _ink: str) -> None:
-    """Relative accuracy, and below it, where it can be told of a few runs, a tick for each change of plan."""
+    """Relative accuracy; of a few runs also a tick for each plan change, at the bottom."""
     lost = 1.0
     for run in runs:
         percents = [_percent(window.relative_accuracy) for window in run.windows]
         lost = max([lost, *(100 - percent for percent in percents if not math.isnan(percent))])
         _plot(axes, run, run.middles_s, percents)
-    _scale(axes, lost, at_top=True, room_frac=_changes(axes, runs) if len(runs) <= _MANY else 0.0)
+    _set_loss_scale(axes, lost, at_top=True, margin_frac=_draw_plan_changes(axes, runs) if len(runs) <= _MANY else 0.0)
     _over_time(axes, runs, "relative accuracy (%)")
 
 
@@ -99,12 +102,12 @@ def violations(axes: Axes, runs: Sequence[PlottedRun], _ink: str) -> None:
         percents = [_percent(violation_frac(window)) for window in run.windows]
         lost = max([lost, *(percent for percent in percents if not math.isnan(percent))])
         _plot(axes, run, run.middles_s, percents)
-    _scale(axes, lost, at_top=False)
+    _set_loss_scale(axes, lost, at_top=False)
     _over_time(axes, runs, "violations (%)")
 
 
 def latency_cdf(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
-    """What part of all requests was answered within a latency; those that never were keep the line below 100 %."""
+    """The part of all requests answered within a latency; those never answered keep the line below 100 %."""
     answered = [run for run in runs if run.report.latency_quantiles_s]
     slos_s = [slo_s for run in runs for slo_s in run.report.slo_s.values()]
     end_ms = 1.04e3 * max([*slos_s, *(run.report.latency_quantiles_s[-1] for run in answered), 1e-3])
@@ -132,8 +135,8 @@ def _percent(fraction: float | None) -> float:
     return float("nan") if fraction is None else 100 * fraction
 
 
-def _changes(axes: Axes, runs: Sequence[PlottedRun]) -> float:
-    """Ticks where the plans of runs changed, a row for each such run; the part of the axes that they take."""
+def _draw_plan_changes(axes: Axes, runs: Sequence[PlottedRun]) -> float:
+    """Draw ticks at the plan changes of runs, a row for each such run. Returns the part of the axes that they take."""
     changed, height = [run for run in runs if run.report.replans], 0.05
     for row, run in enumerate(reversed(changed)):
         axes.vlines(
@@ -147,12 +150,12 @@ def _changes(axes: Axes, runs: Sequence[PlottedRun]) -> float:
     return height * (len(changed) + 0.4) if changed else 0.0
 
 
-def _scale(axes: Axes, lost: float, *, at_top: bool, room_frac: float = 0.0) -> None:
-    """A percent axis from no loss, at 100 or at 0, to ``lost`` points; large losses leave room for small ones."""
+def _set_loss_scale(axes: Axes, lost: float, *, at_top: bool, margin_frac: float = 0.0) -> None:
+    """Set a percent axis from no loss, at 100 or at 0, to ``lost`` points; for large losses, by square roots."""
     is_root = lost > _LINEAR_POINTS
     to_place, to_loss = (_root, _square) if is_root else (np.asarray, np.asarray)
     nothing = float(to_loss(-0.025 * to_place(lost)))
-    end = float(to_loss(to_place(1.04 * lost) / (1 - room_frac)))
+    end = float(to_loss(to_place(1.04 * lost) / (1 - margin_frac)))
     if is_root and at_top:
         axes.set_yscale("function", functions=(lambda y: -_root(100 - y), lambda place: 100 - _square(-place)))
     elif is_root:
@@ -190,7 +193,7 @@ def _logarithmic(axes: Axes, start: float, end: float) -> None:
 
 
 def _slo_lines(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
-    """The lowest and the highest latency target, named above the axes, one above the other."""
+    """Draw the lowest and the highest latency target, named above the axes, one above the other."""
     slos = {family: slo_s for run in runs for family, slo_s in run.report.slo_s.items()}
     for row, slo_s in enumerate(sorted({min(slos.values()), max(slos.values())}) if slos else []):
         axes.axvline(1e3 * slo_s, color=ink, linewidth=1, linestyle=(0, (1, 2)))
@@ -212,4 +215,4 @@ def _slo_name(slo_s: float, slos: Mapping[str, float]) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"

@@ -1,4 +1,4 @@
-"""The measures of a run, live or simulated: what became of its requests, in numbers."""
+"""The measures of a run, live or simulated: the report of its requests."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.report import QUANTILES, DeviceSummary, LatencySummary, Mode, Replan, Report, Summary, Window
 from proteus_cli.domain.request import Outcome, RequestRecord
@@ -18,16 +19,14 @@ SECOND_S = 1.0
 
 _CODES = {outcome: code for code, outcome in enumerate(Outcome)}
 _NAN = float("nan")
-_NOBODY = -1
+_UNKNOWN = -1  # the index of a device or a variant that is not known
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestColumns:
-    """Ended requests as arrays of one length; NaN where a value is unknown or the request went unanswered.
+    """Ended requests as arrays of one length; NaN where a value is unknown or the request was not answered.
 
     ``family`` indexes into ``families``, ``device`` into ``devices``, ``variant`` into ``variants`` (-1: unknown),
     ``outcome`` into the members of `Outcome`; ``relative`` is the accuracy divided by the best of the family.
@@ -55,7 +54,7 @@ class RequestColumns:
         families: Sequence[str] = (),
         devices: Sequence[str] = (),
     ) -> Self:
-        """``families`` and ``devices`` come first, others in the order in which they appear."""
+        """The columns of ``ended``; ``families`` and ``devices`` come first, others in order of appearance."""
         names, family = _coded([e.family for e in ended], families)
         hosts, device = _coded([e.device for e in ended], devices)
         variants, variant = _coded([e.variant for e in ended])
@@ -68,8 +67,8 @@ class RequestColumns:
             devices=hosts,
             variants=variants,
             family=family,
-            device=np.where(answered, device, _NOBODY),
-            variant=np.where(answered, variant, _NOBODY),
+            device=np.where(answered, device, _UNKNOWN),
+            variant=np.where(answered, variant, _UNKNOWN),
             outcome=outcome,
             arrival_s=np.array([e.arrival_s for e in ended], dtype=np.float64),
             latency_s=_known([e.latency_s for e in ended], answered),
@@ -121,10 +120,10 @@ def report(
     replans: Sequence[Replan] = (),
     generator_lag_s: float | None = None,
 ) -> Report:
-    """What became of the requests of one run of ``duration_s`` seconds.
+    """The report of one run of ``duration_s`` seconds.
 
-    ``best_accuracy`` is that of the best variant by family; relative accuracy is unknown for families it lacks.
-    Families with an SLO are reported even if nobody asked for them, ``devices`` even if they answered nothing.
+    ``best_accuracy`` is that of the best variant by family; relative accuracy is unknown for families that it lacks.
+    Families with an SLO are reported even without requests, ``devices`` even without answers.
     """
     columns = RequestColumns.of(ended, best_accuracy, families=tuple(slo_s), devices=devices)
     families = {name: summary(columns.of_family(name), duration_s) for name in columns.families}
@@ -181,11 +180,11 @@ def summary(columns: RequestColumns, duration_s: float) -> Summary:
 
 
 def device_summary(columns: RequestColumns) -> DeviceSummary:
-    """What became of the requests that one device answered; batches as for `summary`, rounded."""
+    """The requests that one device answered; the number of batches is that of `summary`, rounded."""
     pairs, counts = np.unique(np.stack((columns.family, columns.variant)), axis=1, return_counts=True)
     by_variant: dict[str, dict[str, int]] = {}
     for family, variant, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
-        if variant != _NOBODY:
+        if variant != _UNKNOWN:
             by_variant.setdefault(columns.families[family], {})[columns.variants[variant]] = count
     batches = _batches(columns.batch)
     return DeviceSummary(
@@ -198,10 +197,10 @@ def device_summary(columns: RequestColumns) -> DeviceSummary:
 
 
 def windows(columns: RequestColumns, duration_s: float, length_s: float) -> tuple[Window, ...]:
-    """The run in stretches of ``length_s``; a request counts where it was scheduled to arrive, whenever it ended.
+    """The run in windows of ``length_s``; a request counts in the window of its scheduled arrival.
 
-    The last window ends with the run (or the last arrival) and has its true length; a rest shorter than half a window
-    joins the one before it, so that no rate rests on an instant. A run of no duration has one window if any request.
+    The last window ends with the run or the last arrival, and has its true length. A rest shorter than half a window
+    joins the window before, so that no rate is that of an instant. A run of no duration has one window if any request.
     """
     span_s = max(float(duration_s), float(np.max(columns.arrival_s, initial=0.0)))
     if not span_s and not len(columns):
@@ -233,10 +232,10 @@ def _answered(outcome: Ints) -> Mask:
 
 
 def _coded(names: Sequence[str | None], first: Sequence[str] = ()) -> tuple[tuple[str, ...], Ints]:
-    """Different names, those of ``first`` before others, and for each of ``names`` its place in them."""
+    """The different names, those of ``first`` before others, and for each of ``names`` its index among them."""
     different = tuple(name for name in dict.fromkeys((*first, *names)) if name is not None)
     codes = {name: code for code, name in enumerate(different)}
-    return different, np.array([_NOBODY if name is None else codes[name] for name in names], dtype=np.int64)
+    return different, np.array([_UNKNOWN if name is None else codes[name] for name in names], dtype=np.int64)
 
 
 def _known(values: Sequence[float | None], answered: Mask) -> Floats:

@@ -1,7 +1,7 @@
-"""How plots look; importing this loads matplotlib.
+"""The style of plots; importing this loads matplotlib.
 
-Runs differ by colour (Okabe & Ito's, told apart by the colour-blind), by line style and by marker, so that a copy
-without colours can be read, too.
+Runs differ by colour (Okabe and Ito's, which the colour-blind can tell apart), by line style and by marker, so that
+a copy without colours can be read, too.
 """
 
 import io
@@ -15,12 +15,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 INK = "#1a1a1a"
 PNG_DPI = 160
 
-_DASHES = ("-", "--", "-.", ":")  # 4 and 7 have no common factor: 28 runs look different
+_DASHES = ("-", "--", "-.", ":")  # 4 dashes and 7 colours have no common factor: 28 runs look different
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h", "d")
 
 
 def line_style(place: int, *, among: int) -> Mapping[str, Any]:
-    """How the run in that ``place`` is drawn; the first stands out where there are more than a few."""
+    """The line of the run in that ``place``; of more than a few, the first stands out."""
     is_thin = among > len(_DASHES) and place > 0
     return {
         "color": COLOURS[place % len(COLOURS)],
@@ -33,7 +33,7 @@ def line_style(place: int, *, among: int) -> Mapping[str, Any]:
 
 
 def render_axes(draw: Callable[..., None], *, rows: int, size_inches: tuple[float, float], **options: object) -> bytes:
-    """A picture of ``rows`` axes above each other that share their x axis; ``draw`` gets all of them."""
+    """A picture of ``rows`` axes, one above the other, with one x axis; ``draw`` is called with all of them."""
     with mpl.rc_context(plot_settings("drawing", INK)):
         figure = Figure(figsize=size_inches, layout="constrained")
         draw(*figure.subplots(rows, sharex=True))
@@ -41,14 +41,14 @@ def render_axes(draw: Callable[..., None], *, rows: int, size_inches: tuple[floa
 
 
 def render(figure: Figure, **options: object) -> bytes:
-    """The picture as it would be in a file."""
+    """The figure as the bytes of an image file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, **options)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
 def plot_settings(salt: str, ink: str) -> dict[Any, Any]:
-    """Settings for matplotlib; ``salt`` makes ids in SVG, ``ink`` colours everything but data."""
+    """Settings for matplotlib: ``salt`` determines the ids in SVG, ``ink`` colours everything but data."""
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
     return {
         **dict.fromkeys(inked, ink),

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from proteus_cli.domain.report import Report
 from proteus_cli.reporting import heatmaps, line_plots
-from proteus_cli.reporting.inline_svg import SVG_INK, inline, symbol
+from proteus_cli.reporting.inline_svg import SVG_INK, inline, symbols
 from proteus_cli.reporting.line_plots import PlottedRun
 from proteus_cli.reporting.plot_style import INK, PNG_DPI, plot_settings, render
 from proteus_cli.store import write_bytes
@@ -32,7 +32,7 @@ _SVG: dict[str, Any] = {"format": "svg", "transparent": True, "metadata": {"Date
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A kind of plot: how it is called, what it shows, how it is drawn, and whether that is a line for each run."""
+    """A plot: its name, what it shows, how it is drawn, and whether with a line for each run."""
 
     name: str
     title: str
@@ -80,16 +80,18 @@ DEVICES = (Plot("devices", "Answers by device", "Over the whole run.", heatmaps.
 PLOTS = (*OVER_TIME, *LATENCY, *FAMILIES, *DEVICES)
 
 
-def svgs(reports: Sequence[Report]) -> dict[str, str]:
+def inline_svgs(reports: Sequence[Report]) -> dict[str, str]:
     """Each of `PLOTS` by name as an SVG element for HTML: no fixed size, no legend, font and ink of the page."""
     runs = PlottedRun.all_of(reports)
-    return {plot.name: _svg(plot, runs) for plot in PLOTS}
+    return {
+        plot.name: inline(_drawn(plot, runs, SVG_INK, has_legend=False, **_SVG), name=plot.name, title=plot.title)
+        for plot in PLOTS
+    }
 
 
-def keys(reports: Sequence[Report]) -> str:
+def legend_symbols(reports: Sequence[Report]) -> str:
     """An SVG element that shows nothing: symbols ``key0``, ``key1``, … of how each run is drawn, for a legend."""
-    symbols = (symbol(_key(run), name=f"key{place}") for place, run in enumerate(PlottedRun.all_of(reports)))
-    return f'<svg class="keys" aria-hidden="true">{"".join(symbols)}</svg>'
+    return symbols({f"key{place}": _key(run) for place, run in enumerate(PlottedRun.all_of(reports))})
 
 
 def write_png(directory: Path, reports: Sequence[Report]) -> tuple[Path, ...]:
@@ -103,19 +105,14 @@ def write_png(directory: Path, reports: Sequence[Report]) -> tuple[Path, ...]:
     return paths
 
 
-def _svg(plot: Plot, runs: Sequence[PlottedRun]) -> str:
-    document = _drawn(plot, runs, SVG_INK, has_legend=False, **_SVG).decode()
-    return inline(document, name=plot.name, title=plot.title)
-
-
-def _key(run: PlottedRun) -> str:
+def _key(run: PlottedRun) -> bytes:
     with mpl.rc_context(plot_settings("key", SVG_INK)):
         figure = Figure(figsize=_KEY_INCHES)
         line = run.line()
         line.set_data([0.06, 0.5, 0.94], [0.5, 0.5, 0.5])
         line.set_markevery([1])
         figure.add_artist(line)
-        return render(figure, **_SVG).decode()
+        return render(figure, **_SVG)
 
 
 def _drawn(plot: Plot, runs: Sequence[PlottedRun], ink: str, *, has_legend: bool, **options: object) -> bytes:

@@ -15,6 +15,7 @@ from proteus_cli.reporting.comparison import (
     comparison_rows,
     format_count,
     format_span,
+    or_unknown,
     outcome_rows,
     quality_rows,
     run_names,
@@ -33,16 +34,16 @@ def comparison_table(reports: Sequence[Report]) -> RenderableType:
     if len(reports) <= MAX_BESIDE:
         note = ["* best of the row"] if len(reports) > 1 else []
         return _titled(run_subject(reports), _in_columns(reports), *note)
-    answered, well = outcome_rows(reports), quality_rows(reports)
-    requests, *others = answered
+    outcomes = outcome_rows(reports)
+    requests, *others = outcomes
     is_same = len(set(requests.cells)) == 1
     title = f"{run_subject(reports)} · {requests.cells[0]} requests" if is_same else run_subject(reports)
     return Group(
-        _titled(title, _in_rows(reports, others if is_same else answered)),
+        _titled(title, _in_rows(reports, others if is_same else outcomes)),
         "",
         _titled(
             "accuracy, batches, latency",
-            _in_rows(reports, well),
+            _in_rows(reports, quality_rows(reports)),
             "* best of the column · viol.: SLO violations · eff., rel., drop: effective and\n"
             "relative accuracy, and its largest drop · p50, p99: latency",
         ),
@@ -50,8 +51,8 @@ def comparison_table(reports: Sequence[Report]) -> RenderableType:
 
 
 def timeline_table(reports: Sequence[Report]) -> RenderableType:
-    """Reports of one trace over time: demand, and each one's relative accuracy and share of SLO violations."""
-    runs, demand = _stretches(reports)
+    """Reports of one trace over time: the demand, and the relative accuracy and SLO violations of each."""
+    runs, demand = _over_time(reports)
     if len(reports) > MAX_BESIDE:
         return _timelines_in_rows(reports, runs, demand)
     table = _table(reports)
@@ -63,14 +64,16 @@ def timeline_table(reports: Sequence[Report]) -> RenderableType:
     peak_qps = max((window.demand_qps for window in demand), default=0.0)
     for place, window in enumerate(demand):
         bar = _bar(window.demand_qps, peak_qps)
-        shares = [_shares(run[place]) if place < len(run) else UNKNOWN for run in runs]
+        shares = [
+            f"{_accuracy(run[place]):>5}  {_violations(run[place]):>5}" if place < len(run) else UNKNOWN for run in runs
+        ]
         table.add_row(format_span(window.start_s, window.length_s), f"{window.demand_qps:,.0f}", bar, *shares)
     note = "acc.: relative accuracy · viol.: share of requests that missed their SLO"
     return _titled("over time", table, note)
 
 
 def _titled(title: str, table: Table, *notes: str) -> Group:
-    """The table between lines that are as long as they need to be: a title of its own would wrap at its width."""
+    """A table between lines of text; a title of the table itself would wrap at the width of the table."""
     return Group(Text(title, style="bold"), table, *(Text(note) for note in notes))
 
 
@@ -117,12 +120,8 @@ def _timelines_in_rows(
             table.add_row(Text(name), *(value(w) for w in run), *[UNKNOWN] * (len(demand) - len(run)))
         return _titled(title, table)
 
-    return Group(
-        "",
-        over_time("over time: relative accuracy, %", lambda window: _percent(window.relative_accuracy)),
-        "",
-        over_time("over time: SLO violations, % of requests", lambda window: _percent(violation_frac(window))),
-    )
+    accuracy = over_time("over time: relative accuracy, %", _accuracy)
+    return Group("", accuracy, "", over_time("over time: SLO violations, % of requests", _violations))
 
 
 def _cells(row: ReportRow) -> list[Text]:
@@ -133,19 +132,23 @@ def _plain(row: ReportRow) -> list[Text]:
     return [Text(f"*{cell}", style="bold") if n in row.best else Text(cell) for n, cell in enumerate(row.plain)]
 
 
-def _stretches(reports: Sequence[Report]) -> tuple[list[tuple[Window, ...]], tuple[Window, ...]]:
-    """Each run in stretches of one width, and the longest of them for the demand."""
+def _over_time(reports: Sequence[Report]) -> tuple[list[tuple[Window, ...]], tuple[Window, ...]]:
+    """Each run in windows of one width, and the longest of them, which holds the demand."""
     width = window_width_s(reports, _MAX_ROWS if len(reports) <= MAX_BESIDE else _MAX_COLUMNS)
     runs = [merge_windows(report.seconds, width) for report in reports]
     return runs, max(runs, key=len, default=())
 
 
-def _shares(window: Window) -> str:
-    return f"{_percent(window.relative_accuracy):>5}  {_percent(violation_frac(window)):>5}"
+def _accuracy(window: Window) -> str:
+    return or_unknown(window.relative_accuracy, _percent)
 
 
-def _percent(fraction: float | None) -> str:
-    return UNKNOWN if fraction is None else f"{fraction * 100:.1f}"
+def _violations(window: Window) -> str:
+    return or_unknown(violation_frac(window), _percent)
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction * 100:.1f}"
 
 
 def _bar(value: float, peak: float) -> str:

@@ -1,7 +1,7 @@
-"""A run over time in stretches coarse enough to print or draw."""
+"""A run over time in spans coarse enough to print or draw."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from proteus_cli.domain.report import Report, Window
@@ -9,15 +9,15 @@ from proteus_cli.domain.report import Report, Window
 _WIDTHS_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
 
-def window_width_s(reports: Sequence[Report], at_most: int) -> float:
-    """The shortest round width that cuts the longest of the runs into ``at_most`` stretches."""
+def window_width_s(reports: Sequence[Report], max_windows: int) -> float:
+    """The shortest round width that cuts the longest of the runs into ``max_windows`` at most."""
     end_s = max((_end_s(report.seconds[-1]) for report in reports if report.seconds), default=0.0)
-    fitting = (width for width in _WIDTHS_S if end_s <= width * (at_most + 0.5))
-    return float(next(fitting, math.ceil(end_s / at_most / _WIDTHS_S[-1]) * _WIDTHS_S[-1]))
+    fitting = (width for width in _WIDTHS_S if end_s <= width * (max_windows + 0.5))
+    return float(next(fitting, math.ceil(end_s / max_windows / _WIDTHS_S[-1]) * _WIDTHS_S[-1]))
 
 
 def merge_windows(windows: Sequence[Window], width_s: float) -> tuple[Window, ...]:
-    """Neighbouring windows joined into stretches of ``width_s``; a rest below half a stretch joins the one before."""
+    """Neighbouring windows joined into spans of ``width_s``; a rest shorter than half a span joins the span before."""
     if not windows:
         return ()
     last = max(0, math.floor(_end_s(windows[-1]) / width_s + 0.5) - 1)
@@ -35,20 +35,21 @@ def _end_s(window: Window) -> float:
 
 
 def _joined(parts: Sequence[Window]) -> Window:
-    length_s = math.fsum(part.length_s for part in parts)
-    known = [part for part in parts if part.relative_accuracy is not None]
-    answers = [part.throughput_qps * part.length_s for part in known]
-    relative = _weighted((part.relative_accuracy or 0.0 for part in known), answers)
+    lengths_s = [part.length_s for part in parts]
     return Window(
         start_s=parts[0].start_s,
-        length_s=length_s,
-        demand_qps=_weighted((part.demand_qps for part in parts), [part.length_s for part in parts]) or 0.0,
-        throughput_qps=_weighted((part.throughput_qps for part in parts), [part.length_s for part in parts]) or 0.0,
-        relative_accuracy=relative,
+        length_s=math.fsum(lengths_s),
+        demand_qps=weighted_mean([part.demand_qps for part in parts], lengths_s) or 0.0,
+        throughput_qps=weighted_mean([part.throughput_qps for part in parts], lengths_s) or 0.0,
+        relative_accuracy=weighted_mean(
+            [part.relative_accuracy for part in parts], [part.throughput_qps * part.length_s for part in parts]
+        ),
         violations=sum(part.violations for part in parts),
     )
 
 
-def _weighted(values: Iterable[float], weights: Sequence[float]) -> float | None:
-    total = math.fsum(weights)
-    return math.fsum(v * w for v, w in zip(values, weights, strict=True)) / total if total else None
+def weighted_mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    """The mean of the values that are known; None where their weights add up to nothing."""
+    known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+    total = math.fsum(weight for _, weight in known)
+    return math.fsum(value * weight for value, weight in known) / total if total else None

@@ -7,7 +7,7 @@ import pytest
 from proteus_cli.backends import discovery
 from proteus_cli.backends.affinity import pinned, usable_cores
 from proteus_cli.backends.discovery import cpu_devices, default_groups, discover, select
-from proteus_cli.backends.opening import open_backend
+from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import BackendUnavailable, DeviceUnavailable, UsageError
 from proteus_cli.settings import DeviceSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proteus_cli.backends import nvml
-from proteus_cli.backends.engines import Engines
+from proteus_cli.backends.build_context import BuildContext
 from proteus_cli.backends.nvml import nvml_device, readings_of
 from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.domain.device import Device, GpuFacts
@@ -46,7 +46,7 @@ def test_that_power_is_not_measured_is_said_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pynvml", None)
     said: list[str] = []
     backend = object.__new__(TensorRT)  # what makes one needs a GPU
-    backend._device, backend._engines = GPU, Engines(Path(), say=said.append)
+    backend._device, backend._engines = GPU, BuildContext(Path(), say=said.append)
     assert backend.meter is None
     assert backend.meter is None
     (line,) = said

@@ -11,9 +11,9 @@ import pytest
 from builders import make_key
 
 from proteus_cli import store
-from proteus_cli.backends.engines import Progress
-from proteus_cli.backends.tensorrt.cache import EngineRequest, Found, ensure, files_of, why_stale
-from proteus_cli.backends.tensorrt.locking import locked
+from proteus_cli.backends.build_context import OnBuildProgress
+from proteus_cli.backends.tensorrt.cache import CachedEngine, EngineRequest, files_of, find_or_build, why_stale
+from proteus_cli.backends.tensorrt.file_lock import file_lock
 from proteus_cli.domain.engine import EngineKey
 from proteus_cli.errors import ArtefactError, BuildCancelled, EngineError, UsageError
 
@@ -29,14 +29,14 @@ class Builder:
     said: list[str] = field(default_factory=list)
     plans: int = 0
 
-    def __call__(self, _progress: Progress) -> bytes:
+    def __call__(self, _progress: OnBuildProgress) -> bytes:
         self.plans += 1
         return b"plan %d" % self.plans
 
-    def ensure(
-        self, key: EngineKey = KEY, build: Callable[[Progress], bytes] | None = None, *, variant: str = "a-s"
-    ) -> Found:
-        return ensure(self.built, EngineRequest("tesla-t4", "a", variant, key), build or self, self.said.append)
+    def find_or_build(
+        self, key: EngineKey = KEY, build: Callable[[OnBuildProgress], bytes] | None = None, *, variant: str = "a-s"
+    ) -> CachedEngine:
+        return find_or_build(self.built, EngineRequest("tesla-t4", "a", variant, key), build or self, self.said.append)
 
 
 @pytest.fixture
@@ -45,14 +45,14 @@ def builder(tmp_path: Path) -> Builder:
 
 
 def test_an_engine_lies_where_triton_looks_for_it(builder: Builder) -> None:
-    found = builder.ensure()
+    found = builder.find_or_build()
     assert found.plan == builder.built / "tesla-t4" / "a__a-s" / "1" / "model.plan"
     assert found.plan.read_bytes() == b"plan 1"
     assert {path.name for path in found.plan.parent.iterdir()} == {"model.plan", "model.json"}
 
 
 def test_the_record_says_what_was_built_from_what(builder: Builder) -> None:
-    found = builder.ensure()
+    found = builder.find_or_build()
     record = files_of(builder.built, "tesla-t4", "a", "a-s").read_record()
     assert record == found.record
     assert (record.device_type, record.family, record.variant, record.key) == ("tesla-t4", "a", "a-s", KEY)
@@ -61,15 +61,15 @@ def test_the_record_says_what_was_built_from_what(builder: Builder) -> None:
 
 
 def test_what_is_current_is_taken_as_it_is(builder: Builder) -> None:
-    assert [builder.ensure().is_new for _ in range(3)] == [True, False, False]
+    assert [builder.find_or_build().is_new for _ in range(3)] == [True, False, False]
     assert builder.plans == 1
     assert builder.said == ["building a/a-s for tesla-t4: there is none yet"]
 
 
 def test_variants_have_engines_of_their_own(builder: Builder) -> None:
-    builder.ensure(variant="a-s")
-    builder.ensure(variant="a-l")
-    assert not builder.ensure(variant="a-s").is_new
+    builder.find_or_build(variant="a-s")
+    builder.find_or_build(variant="a-l")
+    assert not builder.find_or_build(variant="a-s").is_new
     assert builder.plans == 2
 
 
@@ -83,12 +83,12 @@ def test_variants_have_engines_of_their_own(builder: Builder) -> None:
     ids=str,
 )
 def test_what_changed_is_said_and_the_engine_built_anew(builder: Builder, now: EngineKey, reason: str) -> None:
-    builder.ensure()
-    found = builder.ensure(now)
+    builder.find_or_build()
+    found = builder.find_or_build(now)
     assert found.is_new
     assert found.plan.read_bytes() == b"plan 2"
     assert builder.said[1:] == [f"building a/a-s for tesla-t4: {reason}"]
-    assert not builder.ensure(now).is_new
+    assert not builder.find_or_build(now).is_new
 
 
 def damage_plan(built: Path) -> None:
@@ -129,48 +129,48 @@ def change_variant(built: Path) -> None:
     ],
 )
 def test_what_is_not_whole_is_built_anew(builder: Builder, harm: Callable[[Path], None], reason: str) -> None:
-    builder.ensure()
+    builder.find_or_build()
     harm(builder.built)
-    assert builder.ensure().is_new
+    assert builder.find_or_build().is_new
     assert builder.said[1:] == [f"building a/a-s for tesla-t4: {reason}"]
-    assert not builder.ensure().is_new
+    assert not builder.find_or_build().is_new
 
 
 def test_a_build_that_fails_leaves_nothing(builder: Builder) -> None:
-    def fail(_progress: Progress) -> bytes:
+    def fail(_progress: OnBuildProgress) -> bytes:
         raise EngineError("no")
 
     with pytest.raises(EngineError):
-        builder.ensure(build=fail)
+        builder.find_or_build(build=fail)
     assert [path for path in builder.built.rglob("*") if path.is_file() and path.name != ".lock"] == []
 
 
 @pytest.mark.parametrize("error", [EngineError("no"), KeyboardInterrupt()], ids=["failed", "Ctrl-C"])
 def test_a_build_that_fails_leaves_what_was_there(builder: Builder, error: BaseException) -> None:
-    def fail(_progress: Progress) -> bytes:
+    def fail(_progress: OnBuildProgress) -> bytes:
         raise error
 
-    before = builder.ensure()
+    before = builder.find_or_build()
     with pytest.raises(type(error)):
-        builder.ensure(make_key(OTHER_DIGEST), fail)
+        builder.find_or_build(make_key(OTHER_DIGEST), fail)
     assert before.plan.read_bytes() == b"plan 1"
-    assert not builder.ensure().is_new
+    assert not builder.find_or_build().is_new
 
 
 def test_an_engine_that_cannot_be_written_leaves_what_was_there(builder: Builder) -> None:
-    found = builder.ensure()
+    found = builder.find_or_build()
     files = files_of(builder.built, "tesla-t4", "a", "a-s")
     files.plan.unlink()
     files.plan.mkdir()
     with pytest.raises(ArtefactError, match="Can't write"):
-        builder.ensure()
+        builder.find_or_build()
     assert files.read_record() == found.record
     assert {path.name for path in files.version.iterdir()} == {"model.plan", "model.json"}
 
 
 def test_a_plan_without_its_new_record_is_stale(builder: Builder) -> None:
     """As after a crash between the two: the record that is left tells of the plan before."""
-    found = builder.ensure()
+    found = builder.find_or_build()
     found.plan.write_bytes(b"plan 2")
     files = files_of(builder.built, "tesla-t4", "a", "a-s")
     assert why_stale(files, EngineRequest("tesla-t4", "a", "a-s", KEY)) == ("the plan is not the one that was built",)
@@ -180,15 +180,15 @@ def test_who_waits_for_the_same_build_takes_its_engine(builder: Builder) -> None
     """Two that want one engine: the second finds it current when its turn has come."""
     may_end, second = threading.Event(), Builder(builder.built)
 
-    def slow(_progress: Progress) -> bytes:
+    def slow(_progress: OnBuildProgress) -> bytes:
         is_building.set()
         assert may_end.wait(10)
         return b"plan"
 
     is_building = threading.Event()
-    found: list[Found] = []
-    first_thread = threading.Thread(target=lambda: found.append(builder.ensure(build=slow)))
-    second_thread = threading.Thread(target=lambda: found.append(second.ensure()))
+    found: list[CachedEngine] = []
+    first_thread = threading.Thread(target=lambda: found.append(builder.find_or_build(build=slow)))
+    second_thread = threading.Thread(target=lambda: found.append(second.find_or_build()))
     first_thread.start()
     assert is_building.wait(10)
     second_thread.start()
@@ -205,15 +205,15 @@ def test_waiting_for_another_build_is_told_and_can_be_given_up(builder: Builder)
     told: list[str] = []
 
     @contextmanager
-    def watch(name: str) -> Iterator[Progress]:
+    def watch(name: str) -> Iterator[OnBuildProgress]:
         def follow(now: str, _done_frac: float) -> bool:
             told.append(f"{name}: {now}")
             return len(told) < 3
 
         yield follow
 
-    with locked(builder.built / "tesla-t4" / ".lock"), pytest.raises(BuildCancelled, match="given up"):
-        ensure(builder.built, EngineRequest("tesla-t4", "a", "a-s", KEY), builder, builder.said.append, watch)
+    with file_lock(builder.built / "tesla-t4" / ".lock"), pytest.raises(BuildCancelled, match="given up"):
+        find_or_build(builder.built, EngineRequest("tesla-t4", "a", "a-s", KEY), builder, builder.said.append, watch)
     assert told == ["a/a-s: waiting for another process that builds"] * 3
     assert (builder.plans, builder.said) == (0, [])
 
@@ -221,11 +221,11 @@ def test_waiting_for_another_build_is_told_and_can_be_given_up(builder: Builder)
 @pytest.mark.parametrize("device_type", ["", "..", ".hidden", "a/b", "tesla t4"])
 def test_a_device_type_that_would_leave_the_directory_is_refused(builder: Builder, device_type: str) -> None:
     with pytest.raises(UsageError, match="can't name a directory"):
-        ensure(builder.built, EngineRequest(device_type, "a", "a-s", KEY), builder, builder.said.append)
+        find_or_build(builder.built, EngineRequest(device_type, "a", "a-s", KEY), builder, builder.said.append)
     assert not builder.built.exists()
 
 
 def test_an_engine_can_be_asked_for_where_nothing_may_be_written_only_if_it_is_there(tmp_path: Path) -> None:
     (tmp_path / "built").write_text("in the way")
     with pytest.raises(ArtefactError, match="Can't make the lock"):
-        Builder(tmp_path / "built").ensure()
+        Builder(tmp_path / "built").find_or_build()

@@ -9,7 +9,8 @@ from command_line import proteus
 from tiny import Tiny, add_plan
 
 from proteus_cli import store
-from proteus_cli.cli.workflows.deployment import Emulation, deployment_of
+from proteus_cli.cli.workflows.deployment import deployment_of
+from proteus_cli.cli.workflows.resources import Emulation
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.outages import NONE_OUT
 from proteus_cli.store import Workspace

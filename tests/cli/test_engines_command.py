@@ -9,7 +9,7 @@ from command_line import files, proteus
 from tiny import SHAPES, Tiny, mlp
 
 from proteus_cli import store
-from proteus_cli.backends.tensorrt.cache import EngineFiles, EngineRequest, ensure, files_of
+from proteus_cli.backends.tensorrt.cache import EngineFiles, EngineRequest, files_of, find_or_build
 
 TYPE = "tesla-t4"
 CURRENT, OTHER = "shapes-s", "shapes-m"
@@ -20,7 +20,7 @@ def add_engine(tiny: Tiny, variant: str = CURRENT, *, family: str = "shapes", de
     known = {each.name for each in SHAPES.variants}
     model = tiny.model(variant if variant in known else CURRENT)
     wanted = EngineRequest(device_type, family, variant, make_key(store.model_digest(model)))
-    ensure(tiny.place.built_dir, wanted, lambda _: variant.encode(), lambda _: None)
+    find_or_build(tiny.place.built_dir, wanted, lambda _: variant.encode(), lambda _: None)
     return files_of(tiny.place.built_dir, device_type, family, variant)
 
 

@@ -333,7 +333,7 @@ def test_an_export_that_no_import_takes_is_told(tiny: Tiny) -> None:
     ended = proteus("profile", "--to-csv", "-", "-w", tiny.root)
     assert ended.code == 0
     assert {line.partition(",")[0] for line in ended.stdout.splitlines()[1:]} == {"cpu0", "cpu1"}
-    assert "warning: `proteus profile --from-csv` will refuse it" in ended.stderr
+    assert "warning: `proteus profile --from-csv` will refuse this file" in ended.stderr
     assert "accuracy of `tones/tones-l`" in ended.stderr
 
 
@@ -355,7 +355,7 @@ def test_a_workspace_without_profiles_has_nothing_to_export(root: Path) -> None:
         (("--to-csv", "-", "--slo", "300ms"), "`--slo` makes no sense with `--to-csv`"),
         (("--to-csv", "-", "--json"), "`--json` makes no sense with `--to-csv`"),
         (("--slo", "300ms"), "`--slo` makes no sense without `--from-csv`"),
-        (("--force", "--dry-run"), "`--force` makes no sense without `--from-csv`"),
+        (("--to-csv", "-", "--force"), "`--force` makes no sense with `--to-csv`"),
     ],
 )
 def test_options_of_different_tasks_are_refused(imported: Workspace, arguments: tuple[str, ...], problem: str) -> None:

@@ -1,5 +1,6 @@
 """A workspace from the sample zoo, and what `doctor` and `devices` say of it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,47 @@ def test_doctor_names_the_plan_that_is_stale(tiny: Tiny) -> None:
 def test_doctor_names_the_model_that_changed(tiny: Tiny) -> None:
     mlp(tiny.model("shapes-m"), hidden=5)
     assert "shapes-m" in proteus("doctor", "--json", "-w", tiny.root).stdout
+
+
+def models(ended: Ended) -> tuple[int, list[tuple[str, str]]]:
+    """The exit code, and state and text of each finding about models."""
+    found = [(each["state"], each["found"]) for each in json.loads(ended.stdout) if each["what"] == "models"]
+    return ended.code, found
+
+
+def test_doctor_fails_if_a_model_file_is_missing(tiny: Tiny) -> None:
+    path = tiny.model("shapes-m")
+    path.unlink()
+    code, [(state, found)] = models(proteus("doctor", "--json", "-w", tiny.root))
+    assert (code, state) == (1, "missing")
+    assert str(path) in found
+
+
+def test_doctor_still_finds_a_changed_model_beside_a_missing_one(tiny: Tiny) -> None:
+    tiny.model("shapes-m").unlink()
+    mlp(tiny.model("tones-s"), hidden=5)
+    found = {each["what"]: each for each in json.loads(proteus("doctor", "--json", "-w", tiny.root).stdout)}
+    assert found["profiles"]["state"] == "optional"
+    assert "tones-s" in found["profiles"]["found"]
+
+
+def test_doctor_passes_if_the_variant_of_a_missing_model_was_only_imported(tiny: Tiny, tmp_path: Path) -> None:
+    csv = tmp_path / "profiles.csv"
+    assert proteus("profile", "--to-csv", csv, "-w", tiny.root).code == 0
+    for path in tiny.place.profiles_dir.iterdir():
+        path.unlink()
+    assert proteus("profile", "--from-csv", csv, "-w", tiny.root).code == 0
+    tiny.model("shapes-m").unlink()
+    code, [(state, found)] = models(proteus("doctor", "--json", "-w", tiny.root))
+    assert (code, state) == (0, "optional")
+    assert "shapes-m" in found
+
+
+def test_names_in_brackets_are_printed_as_they_are(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the name of an extra, `proteus-serving[tensorrt]`."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(diagnosis, "OPTIONAL", {"no_such_package": "pip install 'proteus-serving[tensorrt]'"})
+    assert "'proteus-serving[tensorrt]'" in proteus("doctor", "-w", tiny.root).stdout
 
 
 def test_doctor_fails_where_something_that_is_needed_is_missing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_a_dry_run_of_any_number_of_devices_is_one_document(tiny: Tiny, device: 
 def test_a_dash_is_stdout_and_writes_no_file(tiny: Tiny, trace: Path, extra: tuple[str, ...]) -> None:
     before = files(tiny.root)
     plan = proteus(*PLAN, "-o", "-", *extra, "-w", tiny.root).document()
-    assert plan["format"] == 1
+    assert plan["format"] == 2
     report = proteus("replay", trace, "-o", "-", *extra, "-w", tiny.root).document()
     assert report["format"] == 1
     assert files(tiny.root) == before
@@ -84,7 +84,7 @@ def test_a_trace_goes_to_stdout_as_it_would_into_a_file(tmp_path: Path) -> None:
 
 def test_quiet_leaves_only_results_on_stdout(tiny: Tiny) -> None:
     ended = proteus("-q", *PLAN, "--json", "-w", tiny.root)
-    assert ended.document()["format"] == 1
+    assert ended.document()["format"] == 2
     assert ended.stderr == ""
 
 
@@ -103,7 +103,7 @@ def test_a_demand_beyond_the_devices_is_planned_with_a_warning(tiny: Tiny) -> No
     ended = proteus(*TOO_MUCH, "-w", tiny.root)
     assert ended.code == 0
     assert "warning: " in ended.stderr
-    assert "stay unserved" in ended.stderr
+    assert "the devices cannot serve" in ended.stderr
     assert tiny.place.plan(Path("plan")).shortfall_qps > 90_000
 
 
@@ -211,7 +211,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tiny: Tiny, tmp_path: Path) -> No
     assert proteus(*PLAN, "-o", pipe, "-w", tiny.root).code == 0
 
     reader.join(WITHIN_S)
-    assert json.loads(read[0])["format"] == 1
+    assert json.loads(read[0])["format"] == 2
     assert pipe.is_fifo()
 
 
@@ -231,7 +231,7 @@ def test_a_link_is_followed_and_stays_a_link(tiny: Tiny) -> None:
     link.symlink_to(there)
     assert proteus(*PLAN, "-w", tiny.root).code == 0
     assert link.is_symlink()
-    assert tiny.place.plan(there).format == 1
+    assert tiny.place.plan(there).format == 2
 
 
 # --- the reader of stdout goes away

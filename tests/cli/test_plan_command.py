@@ -108,15 +108,15 @@ def test_a_catalog_may_speak_of_devices_that_are_not_in_the_fleet(workspace: Pat
     catalog.write_text(catalog.read_text().replace('name = "a"', 'name = "a"\nreserved = ["gpu0"]', 1))
     ended = plan(workspace, "--demand", "a=10qps")
     assert ended.code == 0
-    assert "the catalog speaks of gpu0, which isn't in this fleet" in ended.stderr
+    assert "the catalog has rules for gpu0, which are not in this fleet" in ended.stderr
 
 
 def test_what_stays_unserved_is_said_with_the_multiple_that_fits(workspace: Path) -> None:
     """Two small and a big one carry 100 + 100 + 200 = 400 qps of a-s: half of 800."""
     ended = plan(workspace, "--demand", "a=800qps")
     assert ended.code == 0
-    assert "400 qps of the demand stay unserved" in ended.stderr
-    assert "all of 0.50 times this demand could be served" in ended.stderr
+    assert "the devices cannot serve 400 qps of the demand" in ended.stderr
+    assert "they could serve 0.50 times this demand" in ended.stderr
 
 
 def test_strictly_the_smallest_conflict_is_named(workspace: Path) -> None:
@@ -225,12 +225,12 @@ def test_a_sweep_is_a_table_a_document_and_a_picture(workspace: Path) -> None:
         (("--min-accuracy", "1.1"), "`1.1` is not a fraction."),
         (("--min-accuracy", "a=0.9,a=0.8"), "`--min-accuracy` names `a` twice."),
         (("--max-share", "zzz=0.5"), "No family `zzz` in the catalog."),
-        (("--max-share", "0"), "The rules make no sense: max_share of `a` must be above 0 and at most 1"),
+        (("--max-share", "0"), "The rules are not valid: max_share of `a` must be above 0 and at most 1"),
         (("--residency", "0"), "`0` is not a residency."),
-        (("--residency", "2", "--survive", "1"), "The rules make no sense: survive takes one variant per device"),
-        (("--fairness", "none"), "The rules make no sense: Invalid enum value 'none'"),
-        (("--slo-fraction", "0"), "The rules make no sense: slo_fraction must be above 0 and at most 1"),
-        (("--budget-w", "-1"), "The rules make no sense: a budget must not be negative"),
+        (("--residency", "2", "--survive", "1"), "The rules are not valid: survive takes one variant per device"),
+        (("--fairness", "none"), "The rules are not valid: Invalid enum value 'none'"),
+        (("--slo-fraction", "0"), "The rules are not valid: slo_fraction must be above 0 and at most 1"),
+        (("--budget-w", "-1"), "The rules are not valid: a budget must not be negative"),
         (("--minimize", "cost"), "No price per hour is known of `small`, `big`."),
         (("--plot", "f.png"), "`--plot` draws a sweep."),
         (("--sweep", "1qps:2qps:1qps", "--plot", "f.gif"), "`f.gif` is neither .png nor .svg."),

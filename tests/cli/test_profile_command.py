@@ -1,5 +1,6 @@
 """`proteus profile` measures what is not current, keeps what is, and can be interrupted."""
 
+import json
 import re
 import signal
 import subprocess
@@ -84,6 +85,25 @@ def test_only_the_model_that_changed_is_measured_anew(tiny: Tiny) -> None:
         assert (old == new) == (old.variant != "shapes-m")
 
 
+def test_by_force_everything_is_measured_again(tiny: Tiny) -> None:
+    """Also what a server has recorded, which docs/formats.md describes."""
+    profiled(tiny)
+    path = tiny.place.profile_path("cpu0")
+    recorded = {"time": "2026-11-26T00:00:00Z", "replaces": "0" * 64, "points": []}
+    profile = json.loads(path.read_text(encoding="utf-8"))
+    profile["variants"][0]["recorded"] = recorded
+    path.write_text(json.dumps(profile), encoding="utf-8")
+    assert measured_cells(profiled(tiny).stderr) == 0
+    assert tiny.place.profile("cpu0").variants[0].recorded is not msgspec.UNSET
+
+    ended = profiled(tiny, "--force")
+
+    assert measured_cells(ended.stderr) == CELLS
+    assert all(variant.recorded is msgspec.UNSET for variant in tiny.place.profile("cpu0").variants)
+    planned = proteus(*QUICK, "--force", "--dry-run", "--json", "-w", tiny.root).document()
+    assert {len(each["cells"]) for each in planned} == {CELLS}
+
+
 def test_a_variant_that_left_the_catalog_leaves_the_profile(tiny: Tiny) -> None:
     profiled(tiny)
     path = tiny.place.catalog_path
@@ -95,7 +115,7 @@ def test_a_variant_that_left_the_catalog_leaves_the_profile(tiny: Tiny) -> None:
 def test_devices_of_one_type_share_one_measurement(tiny: Tiny) -> None:
     ended = profiled(tiny)
     first, second = tiny.place.profile("cpu0"), tiny.place.profile("cpu1")
-    assert "cpu1 is of the same type and shares it" in ended.stderr
+    assert "cpu1 is of the same type and shares this profile" in ended.stderr
     assert first.variants == second.variants
     assert (first.measured_on, second.measured_on) == ("cpu0", "cpu0")
     assert first.device.cores != second.device.cores

@@ -32,6 +32,19 @@ def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert capsys.readouterr().err == ""
 
 
+def test_names_in_brackets_are_shown_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"}.items():
+        monkeypatch.setenv(name, value)
+    with console.progress("profiling [bold]") as advance:
+        advance("digits[red]", 0.5)
+        console._shown[0].refresh()
+    shown = capsys.readouterr().err
+    assert "profiling [bold]" in shown
+    assert "digits[red]" in shown
+
+
 def test_on_a_terminal_a_bar_stands_below_the_one_that_it_is_within(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -240,7 +240,8 @@ def plan_path(tiny: Tiny) -> Path:
         pytest.param(lambda path: path.write_text('{"format": 1'), "not a valid plan", id="broken"),
         pytest.param(lambda path: path.write_bytes(b""), "not a valid plan", id="empty"),
         pytest.param(lambda path: change_json(path, colour=1), "unknown field `colour`", id="unknown field"),
-        pytest.param(lambda path: change_json(path, format=99), "`format` is 99; this version reads 1", id="newer"),
+        pytest.param(lambda path: change_json(path, format=99), "`format` is 99; this version reads 2", id="newer"),
+        pytest.param(lambda path: change_json(path, format=1), "`format` is 1; this version reads 2", id="older"),
         pytest.param(lambda path: change_json(path, placements=None), "field `placements`", id="field missing"),
         pytest.param(lambda path: change_json(path, headroom=0.5), "headroom must be at least 1", id="headroom"),
         pytest.param(lambda path: change_json(path, demand_qps={"shapes": -1}), "not be negative", id="negative"),
@@ -261,16 +262,27 @@ def test_a_plan_whose_name_is_too_long_for_a_file_is_not_there(tiny: Tiny) -> No
     assert "Can't read" in refused(tiny, "serve", "a" * 300)
 
 
-@pytest.mark.parametrize("name", ["engines/catalog.toml", "profiles/cpu1.json"])
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [("engines/catalog.toml", "weight = ", "weight = 1"), ("profiles/cpu1.json", '"host": "', '"host": "another ')],
+)
 @pytest.mark.parametrize("how", ["serve", "replay --plan", "replay --serve"])
 def test_a_plan_is_stale_once_what_it_was_made_from_has_changed(
-    planned: Tiny, tmp_path: Path, name: str, how: str
+    planned: Tiny, tmp_path: Path, name: str, before: str, after: str, how: str
 ) -> None:
     path, trace = planned.root / name, tmp_path / "t.csv"
-    path.write_bytes(path.read_bytes() + b"\n")
+    path.write_text(path.read_text(encoding="utf-8").replace(before, after, 1), encoding="utf-8")
     trace.write_text("arrival_s,family\n0.1,shapes\n", encoding="utf-8")
     command = SERVE if how == "serve" else ("replay", trace, how.split()[1], "plan")
     assert f"`{name}` has changed since" in refused(planned, *command)
+
+
+def test_a_plan_stays_current_when_a_comment_is_added_to_what_it_was_made_from(planned: Tiny, tmp_path: Path) -> None:
+    catalog, profile, trace = planned.place.catalog_path, planned.place.profile_path("cpu1"), tmp_path / "t.csv"
+    catalog.write_text("# what is served\n" + catalog.read_text(encoding="utf-8"), encoding="utf-8")
+    profile.write_text(profile.read_text(encoding="utf-8").replace("\n", "\n\n"), encoding="utf-8")
+    trace.write_text("arrival_s,family\n0.1,shapes\n", encoding="utf-8")
+    assert proteus("replay", trace, "--plan", "plan", "-w", planned.root).code == 0
 
 
 def test_an_accuracy_that_is_not_the_catalogs_is_stale(tiny: Tiny) -> None:

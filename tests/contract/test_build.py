@@ -21,9 +21,9 @@ from tiny import keep_apart, mlp, save_model, tensor
 
 from proteus_cli.backends.tensorrt import building
 from proteus_cli.backends.tensorrt.building import build, key_of
-from proteus_cli.backends.tensorrt.cache import EngineRequest, ensure
-from proteus_cli.backends.tensorrt.listening import logger_into
-from proteus_cli.backends.tensorrt.timing import timing_path
+from proteus_cli.backends.tensorrt.cache import EngineRequest, find_or_build
+from proteus_cli.backends.tensorrt.callbacks import error_logger
+from proteus_cli.backends.tensorrt.timing_cache import timing_path
 from proteus_cli.domain.engine import BuildOptions, Gpu
 from proteus_cli.errors import EngineError
 from proteus_cli.store import Workspace
@@ -258,11 +258,11 @@ def test_an_error_keeps_nothing_of_tensorrt_alive(tmp_path: Path, monkeypatch: p
     loggers: list[weakref.ref[Any]] = []
 
     def remembered(errors: list[str]) -> Any:
-        logger = logger_into(errors)
+        logger = error_logger(errors)
         loggers.append(weakref.ref(logger))
         return logger
 
-    monkeypatch.setattr(building, "logger_into", remembered)
+    monkeypatch.setattr(building, "error_logger", remembered)
     assert built(MODELS["digits-xs"], tmp_path)
     for model in (tmp_path / "gone.onnx", MODELS["digits-l"]):
         error = refused(model, tmp_path, BuildOptions(opt_batch=8, max_batch=32, workspace_bytes=1))
@@ -328,7 +328,7 @@ def test_an_engine_is_built_once_and_again_where_its_key_changes(tmp_path: Path)
 
     def get(options: BuildOptions) -> bytes:
         wanted = EngineRequest("none", "a", "a-s", key_of(model, NO_GPU, options))
-        found = ensure(
+        found = find_or_build(
             tmp_path / "built", wanted, lambda _: built(model, tmp_path / "built" / "none", options), said.append
         )
         return found.plan.read_bytes()

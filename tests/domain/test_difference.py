@@ -3,7 +3,7 @@
 import pytest
 from builders import make_placement, make_plan
 
-from proteus_cli.domain.difference import Pair, difference
+from proteus_cli.domain.difference import BeforeAfter, difference
 
 BEFORE = make_plan(
     make_placement("cpu0", "a", "a-l", rate_qps=10.0, share=0.5, capacity_qps=12.0),
@@ -37,13 +37,13 @@ def test_each_device_says_what_stays_what_is_loaded_and_what_is_unloaded() -> No
         ("cpu3", True, False), ("cpu2", False, True),
     ]  # fmt: skip
     (stays,) = found.devices[1].stays
-    assert (stays.share, stays.rate_qps) == (Pair(0.5, 0.125), Pair(10.0, 10.0))
+    assert (stays.share, stays.rate_qps) == (BeforeAfter(0.5, 0.125), BeforeAfter(10.0, 10.0))
 
 
 def test_each_family_says_what_is_asked_and_what_its_hosts_can_take() -> None:
     a, b = difference(BEFORE, AFTER).families
-    assert (a.demand_qps, a.capacity_qps) == (Pair(20.0, 80.0), Pair(24.0, 102.0))
-    assert (b.demand_qps, b.capacity_qps) == (Pair(None, 5.0), Pair(0.0, 9.0))
+    assert (a.demand_qps, a.capacity_qps) == (BeforeAfter(20.0, 80.0), BeforeAfter(24.0, 102.0))
+    assert (b.demand_qps, b.capacity_qps) == (BeforeAfter(None, 5.0), BeforeAfter(0.0, 9.0))
 
 
 @pytest.mark.parametrize("plan", [BEFORE, AFTER])

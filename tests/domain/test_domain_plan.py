@@ -54,7 +54,7 @@ def test_capacity_and_shortfall_add_up() -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"format": 2}, "`format` is 2"),
+        ({"format": 1}, "`format` is 1"),
         ({"headroom": 0.9}, "headroom"),
         ({"headroom": float("nan")}, "headroom"),
         ({"demand_qps": {"a": -1.0}}, "rates"),

@@ -101,7 +101,7 @@ def test_a_server_goes_on_from_the_plan_of_one_that_was_killed(cluster: Workspac
         ]
         assert set(status["devices"]) == set(cluster.plan(Path("plan")).devices)
         assert live.stop() == 0
-        assert "going on from the plan that was in force" in live.log.read_text()
+        assert "resuming the plan that was in force" in live.log.read_text()
     with serving(cluster.root, Path("plan"), "--emulate", "--replan=off") as live:
         assert live.status()["plan"]["origin"] == "start", "that one was stopped, not killed"
         assert live.stop() == 0

@@ -108,7 +108,7 @@ def test_what_is_no_plan_or_does_not_fit_is_refused_and_changes_nothing(server: 
         return good | {"placements": [placement | fields, *good["placements"][1:]]}
 
     refused = {
-        "no plan": (400, good | {"format": 2}),
+        "no plan": (400, good | {"format": 1}),
         "not JSON": (400, b"{"),
         "a field too many": (400, good | {"more": 1}),
         "stale": (409, good | {"inputs": {**good["inputs"], "engines/catalog.toml": "0" * 64}}),

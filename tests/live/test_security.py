@@ -61,11 +61,11 @@ def certificate(tmp_path: Path) -> tuple[Path, Path, Path]:
     ],
 )
 def test_a_token_of_the_file_is_enough_and_nothing_else(tokens: Path, header: str | None, is_authorized: bool) -> None:  # noqa: FBT001
-    assert read_tokens(tokens).authorized(header.encode() if header is not None else None) is is_authorized
+    assert read_tokens(tokens).accepts(header.encode() if header is not None else None) is is_authorized
 
 
 def test_a_header_of_any_bytes_is_refused() -> None:
-    assert not Tokens([TOKEN]).authorized(b"Bearer \xff\x00\xfe")
+    assert not Tokens([TOKEN]).accepts(b"Bearer \xff\x00\xfe")
 
 
 @pytest.mark.parametrize(

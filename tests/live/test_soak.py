@@ -28,7 +28,7 @@ from soak import (
 )
 from trend import Growth, growth
 
-from proteus_cli.cli.workflows.simulated_replay import Setting, simulated
+from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.report import Report
 from proteus_cli.domain.request import Outcome
@@ -201,8 +201,8 @@ def expectations(
     for _ in range(SIMULATIONS):
         late = [replace(part, arrival_s=np.sort(part.arrival_s + rng.uniform(0, SHIFT_S, len(part)))) for part in parts]
         asked = joined(late, [0.0] * len(late))
-        setting = Setting(site.place, site.profiles, asked, plan, plan.headroom, Conditions(failures=tuple(lost)), 0)
-        found += simulated(setting, [PROTEUS])
+        scenario = Scenario(site.place, site.profiles, asked, plan, plan.headroom, Conditions(failures=tuple(lost)), 0)
+        found += simulated(scenario, [PROTEUS])
     return found
 
 

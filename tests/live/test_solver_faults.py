@@ -13,7 +13,7 @@ from clusters import make_cluster
 from live_server import LiveServer, Reply, serving
 
 from proteus_cli import store
-from proteus_cli.domain.rules import Pair
+from proteus_cli.domain.rules import DeviceVariant
 from proteus_cli.store import Workspace
 
 pytestmark = pytest.mark.live
@@ -71,7 +71,7 @@ def test_a_solver_that_is_killed_or_hangs_is_replaced_while_requests_are_answere
 def test_a_plan_that_cannot_be_made_is_told_and_not_asked_for_over_and_over(cluster: Workspace) -> None:
     plan = cluster.plan(Path("plan"))
     impossible = msgspec.structs.replace(
-        plan.rules, pinned=(Pair("a-0", "text", "text-l"),), banned=(Pair("a-0", "text", "text-l"),)
+        plan.rules, pinned=(DeviceVariant("a-0", "text", "text-l"),), banned=(DeviceVariant("a-0", "text", "text-l"),)
     )
     store.write_json(cluster.plans_dir / "impossible.json", msgspec.structs.replace(plan, rules=impossible))
     with serving(cluster.root, Path("impossible"), "--emulate", "--replan=period=500ms") as live:

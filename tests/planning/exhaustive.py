@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 from itertools import combinations, pairwise, product
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from scipy.optimize import linprog
 from tiny_fleets import Tiny
 
+from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.rules import Pair
+from proteus_cli.domain.rules import DeviceVariant
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict
 
-Floats = npt.NDArray[np.float64]
 Aim = tuple[str, int]
 """What to make large, and for "least served" of how many families."""
 
@@ -150,7 +149,7 @@ def _is_allowed(tiny: Tiny, host: Host) -> bool:
     )
 
 
-def _names(pair: Pair, host: Host, kind: str) -> bool:
+def _names(pair: DeviceVariant, host: Host, kind: str) -> bool:
     return pair.device in {host.device, kind} and (pair.family, pair.variant) == (host.family, host.variant)
 
 

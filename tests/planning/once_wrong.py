@@ -5,7 +5,7 @@ from dataclasses import replace
 from builders import make_placement, make_plan
 from tiny_fleets import Tiny
 
-from proteus_cli.domain.rules import Pair, Rules
+from proteus_cli.domain.rules import DeviceVariant, Rules
 
 
 def cpus(count: int, rules: Rules, demand_qps: dict[str, float], **variants: tuple[float, int]) -> Tiny:
@@ -19,7 +19,7 @@ def cpus(count: int, rules: Rules, demand_qps: dict[str, float], **variants: tup
 
 THIRDS = {"a": 66.0, "b": 66.0, "c": 66.0}
 A_0, B_0, C_0 = (0.9, 100), (0.9, 100), (0.9, 100)
-PIN = Pair("cpu1", "c", "c0")
+PIN = DeviceVariant("cpu1", "c", "c0")
 
 
 ONCE_WRONG: dict[str, Tiny] = {

@@ -7,7 +7,7 @@ from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.rules import Pair, Rules
+from proteus_cli.domain.rules import DeviceVariant, Rules
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner, frozen_to
 from proteus_cli.planning.planner import Planner
@@ -122,7 +122,7 @@ def test_infaas_shares_queries_by_what_each_device_carries() -> None:
 def test_infaas_counts_headroom_and_keeps_to_rules_and_to_what_is_there() -> None:
     """20 qps with a headroom of 1.5 need 30; where a-l is banned, a-m serves 20; a lost device serves nothing."""
     assert where(infaas(2, headroom=1.5)({"a": 20.0})) == {"cpu0": "a-l", "cpu1": "a-l"}
-    assert where(infaas(2, rules=Rules(banned=(Pair("cpu", "a", "a-l"),)))({"a": 20.0})) == {"cpu0": "a-m"}
+    assert where(infaas(2, rules=Rules(banned=(DeviceVariant("cpu", "a", "a-l"),)))({"a": 20.0})) == {"cpu0": "a-m"}
     assert where(infaas(2)({"a": 20.0}, current("a-l", ""), Outages(devices=frozenset({"cpu0"})))) == {"cpu1": "a-l"}
     assert where(infaas(1)({"a": 20.0}, None, Outages(devices=frozenset({"cpu0"})))) == {}
 
@@ -213,6 +213,6 @@ def test_a_frozen_planner_knows_where_a_lost_device_belonged() -> None:
 
 
 def test_freezing_keeps_the_other_rules() -> None:
-    rules = Rules(banned=(Pair("cpu", "a", "a-l"),))
+    rules = Rules(banned=(DeviceVariant("cpu", "a", "a-l"),))
     planner = Planner(CATALOG, fleet(1), policy_named("proteus-paper"), headroom=1.0, inputs={}, rules=rules)
     assert where(frozen_to(planner, current("a-m"))({"a": 10.0})) == {"cpu0": "a-m"}

@@ -13,7 +13,7 @@ from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning import solve
-from proteus_cli.planning.lexicographic import UNSERVED_AT_STAKE
+from proteus_cli.planning.lexicographic import UNSERVED_GAP_SCALE
 from proteus_cli.planning.planner import Planner
 from proteus_cli.planning.solve import FIRST_GAP
 
@@ -55,7 +55,7 @@ def test_a_model_that_is_solved_in_parts_proves_how_good_the_plan_is(
     assert found.accuracy_qps >= best.accuracy_qps - 1.5 * solve.MANY_GAP * sum(tiny.demand_qps.values()) - 1e-5
     if best.served_qps > 0:
         plan = tiny.planned()
-        assert plan.solver.gap <= solve.MANY_GAP / UNSERVED_AT_STAKE
+        assert plan.solver.gap <= solve.MANY_GAP / UNSERVED_GAP_SCALE
         assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
 
 

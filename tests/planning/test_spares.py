@@ -14,7 +14,7 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.rules import Pair, Reserved, Rules
+from proteus_cli.domain.rules import DeviceVariant, Reserved, Rules
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.check import check_plan
 from proteus_cli.planning.planner import Planner
@@ -116,7 +116,7 @@ def test_the_device_that_hosts_it_stands_by_with_it() -> None:
 
 def test_a_device_that_hosts_nothing_is_taken_before_one_that_hosts_something_else() -> None:
     """cpu0 serves; `b` and then `a` want one: cpu2 is empty, cpu1 hosts a-s."""
-    plan = planner_of(3, rules=Rules(banned=(Pair("cpu", "a", "a-l"), Pair("cpu", "a", "a-m"))))(
+    plan = planner_of(3, rules=Rules(banned=(DeviceVariant("cpu", "a", "a-l"), DeviceVariant("cpu", "a", "a-m"))))(
         {"a": 150.0}, current(cpu0="a_s", cpu1="a_s")
     )
     assert where(plan) == {"cpu0": "a-s", "cpu1": "a-s", "cpu2": "b-s"}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_fleets import TYPES, Latencies, Tiny
 
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.rules import Pair, Reserved
+from proteus_cli.domain.rules import DeviceVariant, Reserved
 
 if TYPE_CHECKING:
     from proteus_cli.domain.profile import LatencyStatistic
@@ -67,8 +67,8 @@ def _selectors(tiny: Tiny) -> st.SearchStrategy[str]:
     return st.sampled_from([*tiny.kind_of, *dict.fromkeys(tiny.devices)])
 
 
-def _pairs(tiny: Tiny) -> st.SearchStrategy[Pair]:
-    return st.builds(lambda device, key: Pair(device, *key), _selectors(tiny), _keys(tiny))
+def _pairs(tiny: Tiny) -> st.SearchStrategy[DeviceVariant]:
+    return st.builds(lambda device, key: DeviceVariant(device, *key), _selectors(tiny), _keys(tiny))
 
 
 def _asking(tiny: Tiny, **rules: Any) -> Tiny:

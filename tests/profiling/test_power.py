@@ -6,7 +6,7 @@ import pytest
 from builders import make_point
 
 from proteus_cli.profiling import power
-from proteus_cli.profiling.power import MIN_S, drawing
+from proteus_cli.profiling.power import MIN_S, measuring_power
 
 
 class Meter:
@@ -34,18 +34,18 @@ POINT = make_point(8, 0.02)  # 400 qps
 def test_the_mean_power_is_the_energy_over_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter(counts=True)
     monkeypatch.setattr(power, "time", meter)
-    with drawing(meter) as draw:
+    with measuring_power(meter) as reading:
         meter.now_s = 2.0
-    drawn = draw.of(POINT)
+    drawn = reading.of(POINT)
     assert (drawn.power_w, drawn.energy_j) == pytest.approx((100.0, 0.25))  # of a row
 
 
 def test_what_was_too_short_to_be_told_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter(counts=True)
     monkeypatch.setattr(power, "time", meter)
-    with drawing(meter) as draw:
+    with measuring_power(meter) as reading:
         meter.now_s = MIN_S - 0.01
-    assert draw.of(POINT) == POINT
+    assert reading.of(POINT) == POINT
 
 
 def test_without_a_counter_of_energy_power_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,15 +62,15 @@ def test_without_a_counter_of_energy_power_is_sampled(monkeypatch: pytest.Monkey
         return value
 
     monkeypatch.setattr(meter, "power_w", power_w)
-    with drawing(meter) as draw:
+    with measuring_power(meter) as reading:
         assert enough.wait(10.0)
-    drawn = draw.of(POINT)
+    drawn = reading.of(POINT)
     assert drawn.power_w is not None
     assert 80.0 < drawn.power_w < 120.0
     assert drawn.energy_j is None
 
 
 def test_without_a_meter_nothing_is_known() -> None:
-    with drawing(None) as draw:
+    with measuring_power(None) as reading:
         pass
-    assert draw.of(POINT) == POINT
+    assert reading.of(POINT) == POINT

@@ -14,8 +14,8 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import OutOfDeviceMemory
 from proteus_cli.profiling import measure, sweep
-from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, most_useful, of_batch
-from proteus_cli.profiling.sweep import Sweep, todos
+from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, points_of_batch, useful_slots
+from proteus_cli.profiling.sweep import Sweep, measurement_jobs
 
 SLO_S = 0.1
 ROW_S = 0.001
@@ -48,7 +48,7 @@ def test_no_more_slots_are_tried_of_what_is_too_late_already() -> None:
     ("qps", "useful"), [((100,), 1), ((100, 102), 1), ((100, 160, 164), 2), ((100, 160, 170), 3), ((100, 102, 150), 1)]
 )
 def test_the_most_useful_number_is_the_last_that_brought_something(qps: tuple[float, ...], useful: int) -> None:
-    assert most_useful(points(*qps)) == useful
+    assert useful_slots(points(*qps)) == useful
 
 
 def test_a_device_on_which_nothing_overlaps_is_served_with_one_slot() -> None:
@@ -120,7 +120,7 @@ class SlottedBackend(FakeBackend):
         self.now = model.stem
         yield SlottedRunner(self, model)
 
-    def measure_at_once(self, _run: object, batch: int, slots: int, _budget_s: float, *, min_s: float) -> Point:
+    def measure_concurrently(self, _run: object, batch: int, slots: int, _budget_s: float, *, min_s: float) -> Point:
         assert min_s == 0.0  # there is no meter
         gain = self.gains.get(self.now, {}).get(slots, 1.0)
         return make_point(batch, slots * batch * ROW_S / gain, slots)
@@ -132,7 +132,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> SlottedBackend:
     monkeypatch.setattr(measure, "time", clock)
     monkeypatch.setattr(sweep, "time", clock)
     made = SlottedBackend(clock)
-    monkeypatch.setattr(sweep, "measure_at_once", made.measure_at_once)
+    monkeypatch.setattr(sweep, "measure_concurrently", made.measure_concurrently)
     return made
 
 
@@ -145,7 +145,7 @@ def bare(tiny: Tiny) -> Tiny:
 
 def swept(made: Tiny, backend: SlottedBackend, max_slots: int = 4) -> tuple[Sweep, Profile]:
     on = device(made, "cpu0")
-    done = Sweep(made.place, on, backend, todos(made.place, made.place.catalog(), on, backend, 4, max_slots))
+    done = Sweep(made.place, on, backend, measurement_jobs(made.place, made.place.catalog(), on, backend, 4, max_slots))
     for _ in done.run():
         pass
     return done, made.place.profile("cpu0")
@@ -154,7 +154,7 @@ def swept(made: Tiny, backend: SlottedBackend, max_slots: int = 4) -> tuple[Swee
 def numbers(profile: Profile, variant: str) -> dict[int, list[int]]:
     """By batch size, the numbers of slots that were measured."""
     (found,) = (each for each in profile.variants if each.variant == variant)
-    return {point.batch: [each.slots for each in of_batch(found, point.batch)] for point in found.points}
+    return {point.batch: [each.slots for each in points_of_batch(found, point.batch)] for point in found.points}
 
 
 def test_a_sweep_ends_with_the_slot_that_brings_nothing(bare: Tiny, backend: SlottedBackend) -> None:

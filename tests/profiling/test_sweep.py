@@ -9,7 +9,7 @@ from proteus_cli.domain.profile import BackendInfo, Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling import measure, sweep
 from proteus_cli.profiling.measure import FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS
-from proteus_cli.profiling.sweep import CELL_S, Sweep, estimate_s, share, todos
+from proteus_cli.profiling.sweep import CELL_S, Sweep, estimate_s, measurement_jobs, share
 
 VARIANTS = 5
 STABLE_RUNS = 60  # three rounds: two moves of the p95, both none at all
@@ -35,7 +35,7 @@ def swept(
     made: Tiny, backend: FakeBackend, *, budget_s: float | None = None, max_batch: int = 64, name: str = "cpu0"
 ) -> Sweep:
     on = device(made, name)
-    work = todos(made.place, made.place.catalog(), on, backend, max_batch)
+    work = measurement_jobs(made.place, made.place.catalog(), on, backend, max_batch)
     done = Sweep(made.place, on, backend, work, budget_s)
     for _ in done.run():
         pass
@@ -147,7 +147,7 @@ def test_a_generous_budget_changes_nothing(bare: Tiny, backend: FakeBackend) -> 
 
 
 def test_an_estimate_is_no_more_than_the_budget(bare: Tiny, backend: FakeBackend) -> None:
-    work = todos(bare.place, bare.place.catalog(), device(bare, "cpu0"), backend, 64)
+    work = measurement_jobs(bare.place, bare.place.catalog(), device(bare, "cpu0"), backend, 64)
     assert estimate_s(work, 2.0) == 2.0
     assert estimate_s(work, None) > 2.0
     assert estimate_s([], None) == 0.0
@@ -191,7 +191,7 @@ def test_another_type_of_device_means_measuring_anew(bare: Tiny, backend: FakeBa
 def test_progress_never_falls_and_ends_at_one(bare: Tiny, backend: FakeBackend) -> None:
     backend.row_s = {"shapes-m": 0.030, "shapes-l": 0.201}
     on = device(bare, "cpu0")
-    work = todos(bare.place, bare.place.catalog(), on, backend, 64)
+    work = measurement_jobs(bare.place, bare.place.catalog(), on, backend, 64)
     steps = [step.done_frac for step in Sweep(bare.place, on, backend, work).run()]
     assert steps == sorted(steps)
     assert steps[0] == 0.0

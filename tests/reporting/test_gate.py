@@ -3,7 +3,7 @@ from synthetic_runs import answer, reported
 
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.errors import GateFailed, UsageError
-from proteus_cli.reporting.gate import FIELDS, Gate, parse_gate, require_gate
+from proteus_cli.reporting.gate import FIELDS, Gate, parse_gate
 
 ONE_IN_FOUR = reported([answer(0.0), answer(1.0), answer(2.0), RequestRecord("digits", 3.0, Outcome.DROPPED)])
 NOTHING_ANSWERED = reported([RequestRecord("digits", 0.0, Outcome.REJECTED)])
@@ -45,22 +45,22 @@ def test_a_bound_is_a_finite_number_in_base_units(bound: str) -> None:
 
 @pytest.mark.parametrize("text", ["slo_violation_ratio>0.25", "slo_violation_ratio<0.25", "dropped>=2", "late<0"])
 def test_passes_while_the_condition_does_not_hold(text: str) -> None:
-    require_gate(ONE_IN_FOUR, text)
+    parse_gate(text).check(ONE_IN_FOUR)
 
 
 @pytest.mark.parametrize("text", ["slo_violation_ratio>=0.25", "slo_violation_ratio<=0.25", "dropped>0", "served<4"])
 def test_fails_where_the_condition_holds(text: str) -> None:
     with pytest.raises(GateFailed) as caught:
-        require_gate(ONE_IN_FOUR, text)
+        parse_gate(text).check(ONE_IN_FOUR)
     assert caught.value.exit_code == 5
 
 
 def test_the_failure_names_measured_value_and_bound() -> None:
     with pytest.raises(GateFailed, match=r"slo_violation_ratio>0\.01.*`proteus` measured 0\.25"):
-        require_gate(ONE_IN_FOUR, "slo_violation_ratio>0.01")
+        parse_gate("slo_violation_ratio>0.01").check(ONE_IN_FOUR)
 
 
 @pytest.mark.parametrize("text", ["effective_accuracy<0.5", "latency_s.p99>1"])
 def test_a_value_that_was_never_measured_passes_no_gate(text: str) -> None:
     with pytest.raises(GateFailed, match="has no"):
-        require_gate(NOTHING_ANSWERED, text)
+        parse_gate(text).check(NOTHING_ANSWERED)

@@ -14,7 +14,7 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.reporting.html_page import page, write_html
 from proteus_cli.reporting.line_plots import PlottedRun, accuracy, latency_cdf
 from proteus_cli.reporting.plot_style import line_style
-from proteus_cli.reporting.plots import PLOTS, Plot, svgs, write_png
+from proteus_cli.reporting.plots import PLOTS, Plot, inline_svgs, write_png
 
 VOID = {"meta", "link", "br", "hr", "img"}
 PAIR = (burst("proteus"), burst("most-accurate"))
@@ -188,7 +188,7 @@ def test_a_page_that_cannot_be_written_is_an_artefact_error(tmp_path: Path) -> N
 
 
 def test_plots_take_font_ink_and_size_from_the_page() -> None:
-    for name, svg in svgs(PAIR).items():
+    for name, svg in inline_svgs(PAIR).items():
         root = ET.fromstring(svg)  # noqa: S314 - our own
         assert root.get("width") is None
         assert root.get("viewBox")
@@ -204,7 +204,7 @@ def plot_named(name: str) -> Plot:
 
 
 def test_axes_are_labelled_with_units() -> None:
-    drawn = svgs(PAIR)
+    drawn = inline_svgs(PAIR)
     labels = {
         "demand": ("queries per second", "time since start (s)"),
         "accuracy": ("relative accuracy (%)", "time since start (s)"),

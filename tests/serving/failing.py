@@ -62,7 +62,7 @@ class FailingExecutor(EmulatedExecutor):
         if key in self._world.spoilt:
             raise self._world.spoilt[key]
         if self.hangs:
-            return await self._loaded(self._loop.create_future())
+            return await self._until_loaded(self._loop.create_future())
         return await super().load(key, model, warm_up_rows)
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from proteus_cli.backends.base import ANY_RUNNER_TAKES
 from proteus_cli.backends.discovery import describe_gpu, ordinal_of
 from proteus_cli.backends.nvml import nvml_device
-from proteus_cli.backends.tensorrt.binding import tensorrt_version, trt
+from proteus_cli.backends.tensorrt.bindings import tensorrt_version, trt
 from proteus_cli.backends.tensorrt.building import build, key_of
-from proteus_cli.backends.tensorrt.cache import EngineRequest, Found, directory_of, ensure, files_of
+from proteus_cli.backends.tensorrt.cache import CachedEngine, EngineRequest, directory_of, files_of, find_or_build
 from proteus_cli.backends.tensorrt.cuda import primary_context
 from proteus_cli.backends.tensorrt.engine import LoadedEngine
 from proteus_cli.domain.engine import BuildOptions
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proteus_cli.backends.base import PowerMeter, Runner
-    from proteus_cli.backends.engines import Engines, Progress
+    from proteus_cli.backends.build_context import BuildContext, OnBuildProgress
     from proteus_cli.domain.catalog import VariantKey
     from proteus_cli.domain.device import Device
 
@@ -36,7 +36,7 @@ class TensorRT:
 
     max_slots = 4
 
-    def __init__(self, device: Device, engines: Engines) -> None:
+    def __init__(self, device: Device, engines: BuildContext) -> None:
         """Raises `BackendUnavailable` without TensorRT or pycuda, `DeviceUnavailable` without the GPU."""
         version = tensorrt_version()
         self._device, self._engines = device, engines
@@ -77,7 +77,7 @@ class TensorRT:
         finally:
             engine.close()
 
-    def _ensure(self, model: Path, owner: VariantKey | None) -> Found:
+    def _ensure(self, model: Path, owner: VariantKey | None) -> CachedEngine:
         if owner is None:
             raise EngineError(
                 f"`{model}` belongs to no variant of the catalog, so no engine of it can be kept.",
@@ -88,10 +88,10 @@ class TensorRT:
         wanted = EngineRequest(self._device.type, family, variant, key_of(model, self.gpu, options))
         timings = directory_of(self._engines.built, self._device.type)
 
-        def make(progress: Progress) -> bytes:
+        def make(progress: OnBuildProgress) -> bytes:
             return build(model, options, timings, progress, on_device=self.context.current)
 
-        return ensure(self._engines.built, wanted, make, self._engines.say, self._engines.watch)
+        return find_or_build(self._engines.built, wanted, make, self._engines.say, self._engines.watch)
 
     def _options(self, family: str, variant: str) -> BuildOptions:
         """Those of the engine that is there, where it takes batches that are large enough: that one was profiled."""
@@ -100,7 +100,7 @@ class TensorRT:
         try:
             options = files.read_record().key.options if files.record.is_file() else None
         except ArtefactError:
-            options = None  # `ensure` says so, and builds it anew
+            options = None  # `find_or_build` says so, and builds it anew
         if options is not None and options.max_batch >= best:
             return options
         return BuildOptions(opt_batch=best, max_batch=max(best, ANY_RUNNER_TAKES))

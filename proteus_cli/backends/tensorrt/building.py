@@ -12,11 +12,11 @@ from traceback import clear_frames
 from typing import TYPE_CHECKING
 
 from proteus_cli import store
-from proteus_cli.backends.tensorrt.binding import tensorrt_version, trt
-from proteus_cli.backends.tensorrt.listening import logger_into, monitor_into
+from proteus_cli.backends.tensorrt.bindings import tensorrt_version, trt
+from proteus_cli.backends.tensorrt.callbacks import error_logger, progress_monitor
 from proteus_cli.backends.tensorrt.parsing import BATCH, parse, reason
-from proteus_cli.backends.tensorrt.phases import Phases
-from proteus_cli.backends.tensorrt.timing import keep_timings, timing_path, use_timings
+from proteus_cli.backends.tensorrt.progress import BuildProgress
+from proteus_cli.backends.tensorrt.timing_cache import keep_timings, timing_path, use_timings
 from proteus_cli.domain.engine import EngineKey
 from proteus_cli.errors import BuildCancelled, DeviceUnavailable, EngineError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from proteus_cli.backends.engines import Progress
+    from proteus_cli.backends.build_context import OnBuildProgress
     from proteus_cli.domain.engine import BuildOptions, Gpu
 
     OnDevice = Callable[[], AbstractContextManager[object]]
@@ -45,7 +45,12 @@ def key_of(model: Path, gpu: Gpu, options: BuildOptions) -> EngineKey:
 
 
 def build(
-    model: Path, options: BuildOptions, timings_in: Path, progress: Progress, *, on_device: OnDevice = nullcontext
+    model: Path,
+    options: BuildOptions,
+    timings_in: Path,
+    progress: OnBuildProgress,
+    *,
+    on_device: OnDevice = nullcontext,
 ) -> bytes:
     """Build the plan of an ONNX file.
 
@@ -56,7 +61,7 @@ def build(
     Raises `EngineError` where the model can't be built, `BuildCancelled` where ``progress`` says no,
     `BackendUnavailable` without TensorRT.
     """
-    phases = Phases()
+    phases = BuildProgress()
     with ThreadPoolExecutor(1, thread_name_prefix="build") as thread:
         plan = thread.submit(_plan, model, options, timing_path(timings_in), phases, on_device)
         try:
@@ -72,7 +77,7 @@ def build(
     return plan.result()
 
 
-def _plan(model: Path, options: BuildOptions, timings: Path, phases: Phases, on_device: OnDevice) -> bytes:
+def _plan(model: Path, options: BuildOptions, timings: Path, phases: BuildProgress, on_device: OnDevice) -> bytes:
     """As `_build`, but TensorRT's objects are freed here in any case: on this thread, while the GPU is current.
 
     An error would keep them in the frames of its traceback, and whoever drops it would free them at any time, holding
@@ -86,16 +91,16 @@ def _plan(model: Path, options: BuildOptions, timings: Path, phases: Phases, on_
             raise
 
 
-def _build(model: Path, options: BuildOptions, timings: Path, phases: Phases) -> bytes:
+def _build(model: Path, options: BuildOptions, timings: Path, phases: BuildProgress) -> bytes:
     errors: list[str] = []
-    logger = logger_into(errors)
+    logger = error_logger(errors)
     builder = _builder(logger, errors)
     network = builder.create_network(flags=1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)  # it owns the weights, so it lives as long as the build
     parse(parser, network, model, errors)
     config = _config(builder, network, options, model)
     use_timings(config, timings)
-    config.progress_monitor = monitor_into(phases)
+    config.progress_monitor = progress_monitor(phases)
     errors.clear()  # what is wrong with the timings is no reason why a build fails
     plan = builder.build_serialized_network(network, config)
     if plan is None:

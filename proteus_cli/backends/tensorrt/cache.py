@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli import store
-from proteus_cli.backends.engines import Progress, Watch, unwatched
-from proteus_cli.backends.tensorrt.locking import locked
+from proteus_cli.backends.build_context import OnBuildProgress, WatchBuild, unwatched
+from proteus_cli.backends.tensorrt.file_lock import file_lock
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import is_name
 from proteus_cli.domain.engine import BuiltEngine, EngineKey
@@ -79,7 +79,7 @@ class EngineRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CachedEngine:
     """An engine that is there and current; ``is_new`` where it was built just now."""
 
     plan: Path
@@ -112,13 +112,13 @@ def building_lock(directory: Path) -> Path:
     return directory / _LOCK
 
 
-def ensure(
+def find_or_build(
     built: Path,
     wanted: EngineRequest,
-    build: Callable[[Progress], bytes],
+    build: Callable[[OnBuildProgress], bytes],
     say: Callable[[str], None],
-    watch: Watch = unwatched,
-) -> Found:
+    watch: WatchBuild = unwatched,
+) -> CachedEngine:
     """The engine as it is wanted: what is there if that is current, else a new one.
 
     ``build`` makes the plan. ``say`` is told, before, that it is built, and where it replaces one what has changed;
@@ -128,18 +128,18 @@ def ensure(
     """
     files = files_of(built, wanted.device_type, wanted.family, wanted.variant)
     if not why_stale(files, wanted):
-        return Found(files.plan, files.read_record(), is_new=False)
+        return CachedEngine(files.plan, files.read_record(), is_new=False)
     lock = building_lock(files.directory.parent)
-    with watch(wanted.name) as progress, locked(lock, lambda: progress(_WAITING, 0.0)):
+    with watch(wanted.name) as progress, file_lock(lock, lambda: progress(_WAITING, 0.0)):
         reasons = why_stale(files, wanted)
         if not reasons:  # another process built it meanwhile
-            return Found(files.plan, files.read_record(), is_new=False)
+            return CachedEngine(files.plan, files.read_record(), is_new=False)
         say(f"building {wanted.name} for {wanted.device_type}: {', '.join(reasons)}")
         start_s = time.perf_counter()
         plan = build(progress)
         record = _record(wanted, plan, time.perf_counter() - start_s)
         store.write_in_order({files.plan: plan, files.record: store.to_json(record)})
-    return Found(files.plan, record, is_new=True)
+    return CachedEngine(files.plan, record, is_new=True)
 
 
 def why_stale(files: EngineFiles, wanted: EngineRequest) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from proteus_cli.backends.tensorrt.binding import cuda
+from proteus_cli.backends.tensorrt.bindings import cuda
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError, OutOfDeviceMemory
 
 if TYPE_CHECKING:

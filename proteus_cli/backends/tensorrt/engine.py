@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from proteus_cli.backends.base import NamedArrays, Part, Signature, TensorSpec
-from proteus_cli.backends.tensorrt.binding import trt
-from proteus_cli.backends.tensorrt.layout import Layout, require_memory
-from proteus_cli.backends.tensorrt.listening import logger_into
+from proteus_cli.backends.tensorrt.bindings import trt
+from proteus_cli.backends.tensorrt.callbacks import error_logger
+from proteus_cli.backends.tensorrt.engine_tensors import EngineTensors, require_memory
 from proteus_cli.backends.tensorrt.slots import BatchTimes, Slot
 from proteus_cli.errors import DeviceLost, EngineError
 
@@ -51,7 +51,7 @@ class LoadedEngine:
 
     @property
     def signature(self) -> Signature:
-        return self.layout.signature
+        return self.tensors.signature
 
     @property
     def slots(self) -> int:
@@ -80,10 +80,6 @@ class LoadedEngine:
 
     def give_back(self, slot: Slot) -> None:
         self._free.put(slot)
-
-    def sample(self, rows: int, rng: np.random.Generator) -> Part:
-        """Random inputs of so many rows."""
-        return _part(self.signature.sample(rows, rng), self.signature)
 
     def infer(self, inputs: NamedArrays) -> NamedArrays:
         """Run one batch. Raises `EngineError` where it doesn't fit or fails, `DeviceLost`."""
@@ -116,14 +112,14 @@ class LoadedEngine:
     def _open(self, plan: bytes, slots: int) -> None:
         before_bytes, total_bytes = self._context.memory_bytes()
         require_memory(len(plan), before_bytes, total_bytes, what="The weights of an engine")
-        self._runtime = trt.Runtime(logger_into(self._said))
+        self._runtime = trt.Runtime(error_logger(self._said))
         self._engine = self._deserialize(plan)
-        self.layout = _layout(self._engine)
-        self.slot_bytes = int(self._engine.device_memory_size_v2) + self.layout.buffer_bytes
+        self.tensors = _layout(self._engine)
+        self.slot_bytes = int(self._engine.device_memory_size_v2) + self.tensors.buffer_bytes
         free_bytes, _ = self._context.memory_bytes()
         require_memory(slots * self.slot_bytes, free_bytes, total_bytes, what=f"{slots} slots of an engine")
         for _ in range(slots):
-            self._slots.append(Slot(self._engine, self.layout))
+            self._slots.append(Slot(self._engine, self.tensors))
         after_bytes, _ = self._context.memory_bytes()
         self.memory_bytes = max(before_bytes - after_bytes, len(plan) + slots * self.slot_bytes)
 
@@ -131,7 +127,7 @@ class LoadedEngine:
         """Beside those that run; what it took is counted as it is seen."""
         before_bytes, total_bytes = self._context.memory_bytes()
         require_memory(self.slot_bytes, before_bytes, total_bytes, what="One more slot of an engine would")
-        slot = Slot(self._engine, self.layout)
+        slot = Slot(self._engine, self.tensors)
         self.slot_bytes = max(self.slot_bytes, before_bytes - self._context.memory_bytes()[0])
         return slot
 
@@ -162,10 +158,10 @@ def _part(inputs: NamedArrays, signature: Signature) -> Part:
             raise EngineError(
                 f"`{spec.name}` is {values.dtype} {list(values.shape)}, not {spec.dtype} {[rows, *spec.shape]}"
             )
-    return rows, tuple(np.ascontiguousarray(inputs[spec.name]).data for spec in signature.inputs)
+    return signature.part(inputs)
 
 
-def _layout(engine: trt.ICudaEngine) -> Layout:
+def _layout(engine: trt.ICudaEngine) -> EngineTensors:
     """The tensors of an engine, in its order. Raises `EngineError` where they can't be served.
 
     Loops, not generators: those would keep the engine in a cell, which nobody can clear after an error.
@@ -182,7 +178,7 @@ def _layout(engine: trt.ICudaEngine) -> Layout:
             most.add(int(rows))
     if len(most) != 1:
         raise EngineError(f"the inputs of an engine must have one largest batch, not {sorted(most)}")
-    return Layout(Signature(tuple(inputs), tuple(outputs)), most.pop())
+    return EngineTensors(Signature(tuple(inputs), tuple(outputs)), most.pop())
 
 
 def _spec(engine: trt.ICudaEngine, name: str) -> TensorSpec:

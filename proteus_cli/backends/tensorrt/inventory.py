@@ -10,7 +10,7 @@ from typing import Literal
 
 from proteus_cli import store
 from proteus_cli.backends.tensorrt.cache import PLAN_NAME, RECORD_NAME, EngineFiles, building_lock
-from proteus_cli.backends.tensorrt.locking import locked
+from proteus_cli.backends.tensorrt.file_lock import file_lock
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.engine import BuiltEngine
 from proteus_cli.errors import ArtefactError
@@ -18,7 +18,7 @@ from proteus_cli.errors import ArtefactError
 EngineState = Literal["current", "stale", "orphan"]
 
 
-class Listed(Value, frozen=True):
+class ListedEngine(Value, frozen=True):
     """One engine on the disk. ``directory`` is relative to the workspace, ``record`` None where it can't be read.
 
     *Current* is what can be known without a GPU: model and plan are those of the record. An *orphan* is of no variant
@@ -33,25 +33,25 @@ class Listed(Value, frozen=True):
     record: BuiltEngine | None
 
 
-Judge = Callable[[EngineFiles], Listed]
+Judge = Callable[[EngineFiles], ListedEngine]
 
 
-def list_engines(place: store.Workspace) -> list[Listed]:
+def list_engines(place: store.Workspace) -> list[ListedEngine]:
     """All engines that are built, in order. Raises `ArtefactError` where the catalog or a model of it can't be read."""
     judge = _judge_of(place)
     return [judge(files) for directory in _device_types(place) for files in _engines(directory) if _is_engine(files)]
 
 
-def prune(place: store.Workspace, *, dry_run: bool) -> list[Listed]:
+def prune(place: store.Workspace, *, dry_run: bool) -> list[ListedEngine]:
     """Remove the engines that are not current, and what interrupted builds left. Returns those engines.
 
     Only files that this program writes are removed, and directories that are empty then. Waits for builds that run.
     Raises as `list_engines`, and where a file can't be removed.
     """
     judge = _judge_of(place)
-    removed: list[Listed] = []
+    removed: list[ListedEngine] = []
     for directory in _device_types(place):
-        with locked(building_lock(directory)):
+        with file_lock(building_lock(directory)):
             for files in _engines(directory):
                 found = judge(files) if _is_engine(files) else None
                 waste = found if found is not None and found.state != "current" else None
@@ -83,16 +83,16 @@ def _judge_of(place: store.Workspace) -> Judge:
         damage = files.damage(record)
         return ("stale", damage) if damage else ("current", "")
 
-    def judge(files: EngineFiles) -> Listed:
+    def judge(files: EngineFiles) -> ListedEngine:
         device_type, name = files.directory.parent.name, files.directory.name
         directory = files.directory.relative_to(place.root).as_posix()
         try:
             record = files.read_record()
         except ArtefactError:
             why = "its record can't be read" if files.record.exists() else "its record is missing"
-            return Listed(device_type, name, "stale", why, directory, record=None)
+            return ListedEngine(device_type, name, "stale", why, directory, record=None)
         verdict, why = state(files, record)
-        return Listed(device_type, f"{record.family}/{record.variant}", verdict, why, directory, record)
+        return ListedEngine(device_type, f"{record.family}/{record.variant}", verdict, why, directory, record)
 
     return judge
 

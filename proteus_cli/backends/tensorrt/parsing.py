@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from proteus_cli.backends.tensorrt.binding import trt
+from proteus_cli.backends.tensorrt.bindings import trt
 from proteus_cli.errors import EngineError
 
 if TYPE_CHECKING:

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.backends.tensorrt.binding import cuda, trt
-from proteus_cli.backends.tensorrt.layout import Layout, row_bytes
+from proteus_cli.backends.base import gather
+from proteus_cli.backends.tensorrt.bindings import cuda, trt
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proteus_cli.backends.base import Part, TensorSpec
-
-Outputs = tuple[npt.NDArray[Any], ...]
-"""In the order of the signature."""
+    from proteus_cli.backends.base import OutputArrays, Part, TensorSpec
+    from proteus_cli.backends.tensorrt.engine_tensors import EngineTensors
 
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda has no name for: don't wait for the default stream
 MS_PER_S = 1e3
@@ -33,11 +31,10 @@ class BatchTimes:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Port:
+class SlotTensor:
     """One tensor of a slot: its largest batch on the device, and pinned on the host, as bytes and as values."""
 
     spec: TensorSpec
-    row_bytes: int
     device: cuda.DeviceAllocation
     pinned: npt.NDArray[np.uint8]
     view: memoryview
@@ -58,12 +55,12 @@ class Slot:
     allocated until then is freed.
     """
 
-    def __init__(self, engine: trt.ICudaEngine, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, engine: trt.ICudaEngine, layout: EngineTensors) -> None:
+        self._tensors = layout
         self._rows = 0
         self._shaped_rows = 0  # the batch that the execution context has the shapes of
-        self._inputs: list[Port] = []
-        self._outputs: list[Port] = []
+        self._inputs: list[SlotTensor] = []
+        self._outputs: list[SlotTensor] = []
         try:
             self._allocate(engine)
         except BaseException:
@@ -75,8 +72,9 @@ class Slot:
 
         The slot must not be used again before `wait` has returned. Raises `EngineError`; then it is free at once.
         """
-        rows = self._layout.rows_of(parts)
-        self._fill(parts)
+        rows = self._tensors.rows_of(parts)
+        for which, tensor in enumerate(self._inputs):
+            gather(parts, which, tensor.view, tensor.spec.row_bytes)
         try:
             self._enqueue(rows)
         except BaseException:
@@ -84,10 +82,10 @@ class Slot:
             raise
         self._rows = rows
 
-    def wait(self) -> Outputs:
+    def wait(self) -> OutputArrays:
         """Sleep until the batch is done, without the GIL; then its outputs, in memory of their own."""
         self._done.synchronize()
-        return tuple(port.values[: self._rows].copy() for port in self._outputs)
+        return tuple(tensor.values[: self._rows].copy() for tensor in self._outputs)
 
     def times(self) -> BatchTimes:
         """Of the batch that was waited for last."""
@@ -98,8 +96,8 @@ class Slot:
 
     def close(self) -> None:
         """Free everything, once nothing runs. Streams, events and contexts go with their last reference."""
-        for port in (*self._inputs, *self._outputs):
-            port.free()
+        for tensor in (*self._inputs, *self._outputs):
+            tensor.free()
         self._inputs, self._outputs = [], []
         for name in ("_context", "_stream", "_started", "_copied_in", "_computed", "_done"):
             self.__dict__.pop(name, None)
@@ -109,44 +107,36 @@ class Slot:
         self._stream = cuda.Stream(NON_BLOCKING)
         self._started, self._copied_in, self._computed = cuda.Event(), cuda.Event(), cuda.Event()
         self._done = cuda.Event(cuda.event_flags.BLOCKING_SYNC)  # whoever waits for it sleeps
-        for spec in self._layout.signature.inputs:
+        for spec in self._tensors.signature.inputs:
             self._add(self._inputs, spec)
-        for spec in self._layout.signature.outputs:
+        for spec in self._tensors.signature.outputs:
             self._add(self._outputs, spec)
 
-    def _add(self, ports: list[Port], spec: TensorSpec) -> None:
-        ports.append(_port(spec, self._layout.max_rows))
-        if not self._context.set_tensor_address(spec.name, int(ports[-1].device)):
+    def _add(self, tensors: list[SlotTensor], spec: TensorSpec) -> None:
+        tensors.append(_slot_tensor(spec, self._tensors.max_rows))
+        if not self._context.set_tensor_address(spec.name, int(tensors[-1].device)):
             raise EngineError(f"TensorRT takes no buffer for `{spec.name}`")
-
-    def _fill(self, parts: Sequence[Part]) -> None:
-        for place, port in enumerate(self._inputs):
-            first = 0
-            for rows, buffers in parts:
-                last = first + rows * port.row_bytes
-                port.view[first:last] = memoryview(buffers[place]).cast("B")
-                first = last
 
     def _enqueue(self, rows: int) -> None:
         self._set_rows(rows)
         self._started.record(self._stream)
-        for port in self._inputs:
-            cuda.memcpy_htod_async(port.device, port.pinned[: rows * port.row_bytes], self._stream)
+        for tensor in self._inputs:
+            cuda.memcpy_htod_async(tensor.device, tensor.pinned[: rows * tensor.spec.row_bytes], self._stream)
         self._copied_in.record(self._stream)
         if not self._context.execute_async_v3(stream_handle=self._stream.handle):
             raise EngineError(f"TensorRT can't run a batch of {rows} rows")
         self._computed.record(self._stream)
-        for port in self._outputs:
-            cuda.memcpy_dtoh_async(port.pinned[: rows * port.row_bytes], port.device, self._stream)
+        for tensor in self._outputs:
+            cuda.memcpy_dtoh_async(tensor.pinned[: rows * tensor.spec.row_bytes], tensor.device, self._stream)
         self._done.record(self._stream)
 
     def _set_rows(self, rows: int) -> None:
         if rows == self._shaped_rows:
             return
         self._shaped_rows = 0
-        for port in self._inputs:
-            if not self._context.set_input_shape(port.spec.name, (rows, *port.values.shape[1:])):
-                raise EngineError(f"TensorRT refuses {rows} rows of `{port.spec.name}`")
+        for tensor in self._inputs:
+            if not self._context.set_input_shape(tensor.spec.name, (rows, *tensor.values.shape[1:])):
+                raise EngineError(f"TensorRT refuses {rows} rows of `{tensor.spec.name}`")
         self._shaped_rows = rows
 
 
@@ -160,16 +150,15 @@ def _execution_context(engine: trt.ICudaEngine) -> trt.IExecutionContext:
     return context
 
 
-def _port(spec: TensorSpec, max_rows: int) -> Port:
-    each_bytes = row_bytes(spec)
-    device = cuda.mem_alloc(max_rows * each_bytes)
+def _slot_tensor(spec: TensorSpec, max_rows: int) -> SlotTensor:
+    device = cuda.mem_alloc(max_rows * spec.row_bytes)
     try:
-        pinned = cuda.pagelocked_empty(max_rows * each_bytes, np.uint8)
+        pinned = cuda.pagelocked_empty(max_rows * spec.row_bytes, np.uint8)
     except BaseException:
         device.free()
         raise
     values = pinned.view(spec.dtype).reshape(max_rows, *(size or 1 for size in spec.shape))
-    return Port(spec, each_bytes, device, pinned, pinned.data, values)
+    return SlotTensor(spec, device, pinned, pinned.data, values)
 
 
 def _free_pinned(pinned: npt.NDArray[np.uint8]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options.common import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+from proteus_cli.cli.options import common
 
 if TYPE_CHECKING:
     from proteus_cli.backends.base import Backend
@@ -31,8 +31,8 @@ def precision(
     variant: Annotated[str, typer.Argument(help="The variant: its name, or FAMILY/NAME.")],
     *,
     to: Annotated[Precision, typer.Option(help="The precision of the new variant.")],
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
+    workspace: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
 ) -> None:
     """Add a variant with the same model in another precision; its accuracy is measured on the family's eval split.
 
@@ -57,7 +57,7 @@ def precision(
 
 def _backend(place: "Workspace") -> "Backend":
     from proteus_cli.backends.discovery import discover, select
-    from proteus_cli.backends.opening import open_backend
+    from proteus_cli.backends.registry import open_backend
     from proteus_cli.settings import read_settings
 
     return open_backend(select(discover(read_settings(place.root).devices), "all")[0])

@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options.common import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+from proteus_cli.cli.options import common
 
 if TYPE_CHECKING:
     from proteus_cli.backends.nvml import Readings
     from proteus_cli.domain.device import Device
 
 
-def devices(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, json: JsonOption = False) -> None:
+def devices(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
     """Show this machine's devices. The section `devices` of proteus.toml can cut the cores otherwise."""
     from rich.table import Table
 
@@ -30,7 +30,7 @@ def devices(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, json: JsonOption 
         table.add_row(
             device.id,
             device.type,
-            " ".join(map(str, device.cores)) or "–",
+            " ".join(map(str, device.cores)) or console.UNKNOWN,
             format_size(device.memory_bytes),
             "yes" if is_profiled else "no",
             device.name,

@@ -1,36 +1,26 @@
-"""``proteus doctor``: what is here, what is missing, how to get it."""
-
-from pathlib import Path
-from typing import TYPE_CHECKING
+"""``proteus doctor``: check what is here and what is missing, and say how to get it."""
 
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options.common import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
-
-if TYPE_CHECKING:
-    from proteus_cli.diagnosis import Finding
+from proteus_cli.cli.options import common
 
 MARKS = {"ok": "ok", "missing": "MISSING", "optional": "optional"}
 
 
-def doctor(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, json: JsonOption = False) -> None:
-    """Check the installation, the machine's devices and the workspace. Exits 1 where something needed is missing."""
-    from rich.table import Table
+def doctor(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
+    """Check the installation, this machine's devices and the workspace. Exits with code 1 if something is missing."""
+    from rich.table import Column, Table
 
     from proteus_cli.diagnosis import diagnose
 
-    findings = diagnose(Path(workspace))
+    findings = diagnose(workspace)
     if json:
         console.show_json(findings)
     else:
-        table = Table("what", "state", "found", "how to get it")
+        table = Table("what", "state", Column("found", overflow="fold"), Column("what to do", overflow="fold"))
         for finding in findings:
             table.add_row(finding.what, MARKS[finding.state], finding.found, finding.hint)
         console.show(table)
-    if _is_ill(findings):
+    if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)
-
-
-def _is_ill(findings: "list[Finding]") -> bool:
-    return any(finding.state == "missing" for finding in findings)

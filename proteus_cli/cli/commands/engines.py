@@ -5,21 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options.common import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption
+from proteus_cli.cli.options import common
 from proteus_cli.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proteus_cli.backends.tensorrt.inventory import Listed
-
-UNKNOWN = "–"
+    from proteus_cli.backends.tensorrt.inventory import ListedEngine
 
 app = typer.Typer(help="Show, verify or remove engines that were built for GPUs.", no_args_is_help=True)
 
 
 @app.command()
-def ls(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, json: JsonOption = False) -> None:
+def ls(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
     """Show the engines that are built: for which batches, how large, by which TensorRT, and whether they are current.
 
     An engine is stale where its model changed or its plan is not the one that was built, an orphan where the catalog
@@ -35,7 +33,7 @@ def ls(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, json: JsonOption = Fal
 
 
 @app.command()
-def verify(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, json: JsonOption = False) -> None:
+def verify(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
     """Compare each engine with its record and its model. Exits 1 where one is stale, and says why."""
     from proteus_cli.backends.tensorrt.inventory import list_engines
     from proteus_cli.store import Workspace
@@ -55,8 +53,8 @@ def verify(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, json: JsonOption =
 def prune(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
+    workspace: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
 ) -> None:
     """Remove engines that are stale or orphans, and what interrupted builds left."""
     from proteus_cli.backends.tensorrt import inventory
@@ -69,7 +67,7 @@ def prune(
     console.say(f"{'would remove' if dry_run else 'removed'} {len(removed)} engines, {format_size(freed_bytes)}")
 
 
-def _show(engines: "Sequence[Listed]", *, json: bool) -> None:
+def _show(engines: "Sequence[ListedEngine]", *, json: bool) -> None:
     from rich.table import Table
 
     from proteus_cli.units import format_size
@@ -81,7 +79,7 @@ def _show(engines: "Sequence[Listed]", *, json: bool) -> None:
     for engine in engines:
         record, state = engine.record, f"{engine.state}: {engine.why}" if engine.why else engine.state
         if record is None:
-            table.add_row(engine.device_type, engine.name, UNKNOWN, UNKNOWN, UNKNOWN, state)
+            table.add_row(engine.device_type, engine.name, console.UNKNOWN, console.UNKNOWN, console.UNKNOWN, state)
             continue
         options = record.key.options
         batches = f"{options.min_batch}–{options.max_batch}, best {options.opt_batch}"

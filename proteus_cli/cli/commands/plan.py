@@ -1,250 +1,127 @@
-"""``proteus plan``: which variants where, for a demand."""
+"""``proteus plan``: which variants to host on which devices, for a demand."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.commands.plan_diff import diff
-from proteus_cli.cli.options.common import (
-    DEFAULT_HEADROOM,
-    DEFAULT_POLICY,
-    DEFAULT_WORKSPACE,
-    DURATION,
-    FleetOption,
-    HeadroomOption,
-    JsonOption,
-    PolicyOption,
-    WorkspaceOption,
-    flags,
-)
-from proteus_cli.cli.options.renamed import environment
-from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
+from proteus_cli.cli.command import Group
+from proteus_cli.cli.options import common
+from proteus_cli.cli.options import plan as options
+from proteus_cli.cli.options.defaults import flags
+from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from proteus_cli.domain.catalog import Catalog
+    from proteus_cli.domain.difference import BeforeAfter
     from proteus_cli.domain.plan import Plan
     from proteus_cli.planning.planner import Planner
 
-NEGLIGIBLE_FRAC = 1e-4  # of the demand: below it, unserved is the solver's rounding
-
-_FLEET, _AIMS, _LIMITS, _ANSWER = "Fleet", "Aims", "Limits", "Answer"
-
-
-app = typer.Typer()
-app.command("diff")(diff)
+app = typer.Typer(cls=Group)
 
 
 @app.callback(invoke_without_command=True)
 def plan(
     context: typer.Context,
     *,
-    demand: Annotated[
-        str | None,
-        typer.Option(
-            envvar=environment("demand"),
-            metavar="RATE",
-            help="`1200qps` in all, shared by weight, or by family: `digits=800qps,signals=200qps`.",
-        ),
-    ] = None,
-    from_trace: Annotated[
-        Path | None, typer.Option(help="Take the demand of the busiest 10 s of a trace instead.", metavar="TRACE")
-    ] = None,
-    headroom: HeadroomOption = DEFAULT_HEADROOM,
-    policy: PolicyOption = DEFAULT_POLICY,
-    fleet: FleetOption = None,
-    residency: Annotated[
-        str,
-        typer.Option(metavar="N|memory", help="How many variants a device may hold at a time.", rich_help_panel=_FLEET),
-    ] = "1",
-    reserve: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DEVICE[=FAMILY]",
-            help="Keep a device (or type) free, or for one family only. Repeatable.",
-            rich_help_panel=_FLEET,
-        ),
-    ] = None,
-    ban: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DEVICE:VARIANT",
-            help="A variant that a device (or type) may not host. Repeatable.",
-            rich_help_panel=_FLEET,
-        ),
-    ] = None,
-    pin: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DEVICE:VARIANT",
-            help="A variant that a device (or type) must host. Repeatable.",
-            rich_help_panel=_FLEET,
-        ),
-    ] = None,
-    capacity: Annotated[
-        str,
-        typer.Option(metavar="p50|p95|p99|mean", help="The latency that a batch counts with.", rich_help_panel=_FLEET),
-    ] = "p95",
-    slo_fraction: Annotated[
-        float, typer.Option(help="The part of the SLO that a batch may take.", rich_help_panel=_FLEET)
-    ] = 0.5,
-    fairness: Annotated[
-        str,
-        typer.Option(
-            metavar="total|maxmin",
-            help="Where not all can be served: serve the most queries, or first raise the worst-served family.",
-            rich_help_panel=_AIMS,
-        ),
-    ] = "total",
-    objective: Annotated[
-        str,
-        typer.Option(
-            metavar="mean|min-family",
-            help="Then the highest accuracy: over queries, or first of the worst family.",
-            rich_help_panel=_AIMS,
-        ),
-    ] = "mean",
-    minimize: Annotated[
-        str | None,
-        typer.Option(
-            metavar="cost|power", help="Instead serve all demand as cheaply as can be.", rich_help_panel=_AIMS
-        ),
-    ] = None,
-    current: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PLAN", help="Then load as little as can be, coming from this plan.", rich_help_panel=_AIMS
-        ),
-    ] = None,
-    pack: Annotated[
-        bool, typer.Option("--pack", help="Then use as few devices as can be.", rich_help_panel=_AIMS)
-    ] = False,
-    spares: Annotated[
-        bool, typer.Option("--spares", help="Let devices that would be idle stand by.", rich_help_panel=_AIMS)
-    ] = False,
-    min_accuracy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ACC",
-            help="The least accurate variant that may answer: `0.9`, or `bert=0.9,yolo=0.8`.",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    max_share: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PART",
-            help="The most of a family's demand that one device may get: `0.5`, or by family.",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    survive: Annotated[
-        int, typer.Option(min=0, max=1, help="Serve no less when any one device is lost.", rich_help_panel=_LIMITS)
-    ] = 0,
-    budget_w: Annotated[
-        float | None,
-        typer.Option(metavar="WATTS", help="The most that devices in use may draw.", rich_help_panel=_LIMITS),
-    ] = None,
-    budget_cost: Annotated[
-        float | None,
-        typer.Option(metavar="COST", help="The most that devices in use may cost per hour.", rich_help_panel=_LIMITS),
-    ] = None,
-    sweep: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FROM:TO:STEP",
-            help="Plan for each total instead: the accuracy that remains as demand grows, `100qps:2000qps:100qps`.",
-            rich_help_panel=_ANSWER,
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the sweep, as .png or .svg.", rich_help_panel=_ANSWER)
-    ] = None,
-    explain: Annotated[
-        bool,
-        typer.Option("--explain", help="Say what limits the plan, and what each limit costs.", rich_help_panel=_ANSWER),
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Where to write the plan; `-` is stdout.", show_default="plans/plan.json"),
-    ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit 3 where demand stays unserved.")] = False,
-    time_limit: Annotated[float, typer.Option(**DURATION, help="The longest that the solver may take.")] = "5s",  # type: ignore[assignment]
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
+    demand: options.Demand = None,
+    from_trace: options.FromTrace = None,
+    headroom: common.Headroom = common.HEADROOM,
+    policy: options.Policy = common.POLICY,
+    fleet: common.Fleet = None,
+    residency: options.Residency = "1",
+    reserve: options.Reserve = None,
+    ban: options.Ban = None,
+    pin: options.Pin = None,
+    capacity: options.Capacity = "p95",
+    slo_fraction: options.SloFraction = 0.5,
+    fairness: options.Fairness = "total",
+    objective: options.Objective = "mean",
+    minimize: options.Minimize = None,
+    current: options.Current = None,
+    pack: options.Pack = False,
+    spares: options.Spares = False,
+    min_accuracy: options.MinAccuracy = None,
+    max_share: options.MaxShare = None,
+    survive: options.Survive = 0,
+    budget_w: options.BudgetWatts = None,
+    budget_cost: options.BudgetCost = None,
+    sweep: options.Sweep = None,
+    plot: options.Plot = None,
+    explain: options.Explain = False,
+    output: options.Output = None,
+    strict: options.Strict = False,
+    time_limit: options.TimeLimit = common.unparsed("5s"),
+    workspace: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
 ) -> None:
-    """Find the allocation that serves the demand within the SLOs at the highest accuracy.
+    """Find the plan that serves the demand within the SLOs at the highest accuracy.
 
-    Aims are met one after another, each fixed before the next: serve the most, then accuracy, then the fewest loads
-    from --current, then with --pack the fewest devices. Limits for single families can also stand in the catalog.
+    Objectives are met one after another, each fixed before the next: serve the most queries; then the highest accuracy;
+    then, with --current, the fewest loads; then, with --pack, the fewest devices. The catalog can set limits of single
+    families.
     """
     if context.invoked_subcommand is not None:
         _require_no_flags(context)
         return
-    from proteus_cli.cli.options.plan_rules import (
-        made_rules,
-        parse_by_family,
-        parse_pairs,
-        parse_reserved,
-        parse_residency,
-    )
+    from proteus_cli.cli.options.plan_rules import plan_rules
     from proteus_cli.control.policies import live_policy_named
-    from proteus_cli.planning.from_workspace import fleet_of, planner_for
+    from proteus_cli.domain.fleet import fleet_of
+    from proteus_cli.store import Workspace
+
+    _require_compatible(sweep=sweep, plot=plot, explain=explain, current=current, strict=strict)
+    place = Workspace(workspace)
+    catalog, profiles = place.catalog(), fleet_of(place.profiles(), fleet)
+    rules = plan_rules(
+        catalog, profiles, residency=residency, reserve=reserve, ban=ban, pin=pin, min_accuracy=min_accuracy,
+        max_share=max_share, capacity=capacity, slo_fraction=slo_fraction, fairness=fairness, objective=objective,
+        minimize=minimize, survive=survive, pack=pack, budget_w=budget_w, budget_cost=budget_cost,
+    )  # fmt: skip
+    from proteus_cli.cli.workflows.planning import made_plan, wanted_demand, wanted_mix
+    from proteus_cli.planning.from_workspace import planner_for
+
+    planner = planner_for(
+        place, live_policy_named(policy), headroom,
+        profiles=profiles, rules=rules, time_limit_s=time_limit, spares=spares,
+    )  # fmt: skip
+    _warn_of_what_is_left_out(planner)
+    if sweep is not None:
+        _sweep(planner, sweep, wanted_mix(demand, from_trace, catalog), output=output, plot=plot, json=json)
+        return
+    before = place.plan(current) if current is not None else None
+    made = made_plan(planner, wanted_demand(demand, from_trace, catalog), before, strict=strict)
+    _deliver(planner, made, output or place.plans_dir / "plan.json", explains=explain, json=json)
+
+
+@app.command()
+def diff(
+    before: options.Before,
+    after: options.After,
+    *,
+    workspace: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
+) -> None:
+    """Show what changes from plan A to plan B: what each device keeps, loads and unloads, and its rates."""
+    from proteus_cli.cli.views.plan_tables import difference_tables
+    from proteus_cli.domain.difference import difference
     from proteus_cli.store import Workspace
 
     place = Workspace(workspace)
-    catalog, profiles = place.catalog(), fleet_of(place, fleet)
-    _require_sense(sweep=sweep, plot=plot, explain=explain, current=current, strict=strict)
-    rules = made_rules(
-        capacity=capacity,
-        slo_fraction=slo_fraction,
-        fairness=fairness,
-        objective=objective,
-        minimize=minimize,
-        residency=parse_residency(residency),
-        survive=survive,
-        pack=pack,
-        min_accuracy=parse_by_family(min_accuracy, catalog, "--min-accuracy"),
-        max_share=parse_by_family(max_share, catalog, "--max-share"),
-        reserved=parse_reserved(reserve or (), catalog, profiles),
-        banned=parse_pairs(ban or (), catalog, profiles),
-        pinned=parse_pairs(pin or (), catalog, profiles),
-        budget_w=budget_w,
-        budget_cost=budget_cost,
-    )
-    planner = planner_for(
-        place,
-        live_policy_named(policy),
-        headroom,
-        profiles=profiles,
-        rules=rules,
-        time_limit_s=time_limit,
-        spares=spares,
-    )
-    _warn_of_what_is_left_out(planner)
-    if sweep is not None:
-        _sweep(planner, sweep, _mix(demand, from_trace, catalog), output=output, plot=plot, json=json)
+    found = difference(place.plan(before), place.plan(after))
+    if json:
+        console.show_json(found)
         return
-    wanted = _demand(demand, from_trace, catalog)
-    made = _planned(planner, wanted, place.plan(current) if current is not None else None)
-    is_short = made.shortfall_qps > NEGLIGIBLE_FRAC * sum(wanted.values())
-    if strict and is_short:
-        raise _unserved(planner, made)
-    where = output if output is not None else place.plans_dir / "plan.json"
-    is_file = console.save(made, where)
-    explanation = _explanation(planner, made) if explain else None
-    if json and is_file:
-        console.show_json(made if explanation is None else {"plan": made, "explanation": explanation})
-    elif is_file:
-        _show(made, explanation)
-        console.say(f"wrote {where}")
-    if made.solver.status != "optimal":
-        console.warn(f"the time limit came first: the plan is proven to within {made.solver.gap:.2%} of the best")
-    if is_short:
-        _warn_of_unserved(planner, made)
+    console.show(difference_tables(found))
+    accuracy, relative = _accuracy(found.effective_accuracy), _accuracy(found.relative_accuracy)
+    loads = f"{found.swaps} load{'s' if found.swaps != 1 else ''}"
+    console.say(f"{loads}; effective accuracy {accuracy}, of the best {relative}")
+
+
+def _accuracy(pair: "BeforeAfter") -> str:
+    before, after = (f"{value:.4f}" if value is not None else console.UNKNOWN for value in (pair.before, pair.after))
+    return before if before == after else f"{before} → {after}"
 
 
 def _require_no_flags(context: typer.Context) -> None:
@@ -256,7 +133,9 @@ def _require_no_flags(context: typer.Context) -> None:
         )
 
 
-def _require_sense(*, sweep: str | None, plot: Path | None, explain: bool, current: Path | None, strict: bool) -> None:
+def _require_compatible(
+    *, sweep: str | None, plot: Path | None, explain: bool, current: Path | None, strict: bool
+) -> None:
     if plot is not None and sweep is None:
         raise UsageError("`--plot` draws a sweep.", hint="give `--sweep 100qps:2000qps:100qps` as well")
     if plot is not None and plot.suffix not in {".png", ".svg"}:
@@ -265,85 +144,17 @@ def _require_sense(*, sweep: str | None, plot: Path | None, explain: bool, curre
         raise UsageError("`--explain`, `--strict` and `--current` are for one plan.", hint="leave out `--sweep`")
 
 
-def _demand(text: str | None, trace: Path | None, catalog: "Catalog") -> dict[str, float]:
-    from proteus_cli.domain.demand import check_demand, parse_demand
-
-    if (text is None) == (trace is None):
-        raise UsageError("Give either `--demand` or `--from-trace`.", hint="for example `--demand 1200qps`")
-    if text is not None:
-        return parse_demand(text, catalog)
-    from proteus_cli.replay.trace import read_trace
-
-    assert trace is not None  # noqa: S101 - one of both is given
-    peak = read_trace(trace).peak_demand()
-    check_demand(peak, catalog)
-    return peak
-
-
-def _mix(text: str | None, trace: Path | None, catalog: "Catalog") -> dict[str, float]:
-    """How a sweep's totals are shared: as in the demand that was given, else by weight."""
-    if text is None and trace is None:
-        return {family.name: family.weight for family in catalog.families}
-    return _demand(text, trace, catalog)
-
-
-def _planned(planner: "Planner", wanted: "Mapping[str, float]", current: "Plan | None") -> "Plan":
-    from proteus_cli.planning.conflict import smallest_conflict
-
-    try:
-        return planner(wanted, current)
-    except RulesConflict:
-        conflict = smallest_conflict(planner, wanted)
-        raise RulesConflict(
-            "No plan obeys all rules. These can't be met together:\n" + _listed(conflict),
-            hint="loosen one of them, or give the fleet more devices",
-        ) from None
-
-
-def _listed(lines: "tuple[str, ...]") -> str:
-    return "\n".join(f"  - {line}" for line in lines)
-
-
-def _unserved(planner: "Planner", made: "Plan") -> NoFeasiblePlan:
-    from proteus_cli.planning.conflict import smallest_conflict
-    from proteus_cli.units import format_rate
-
-    missing, whole = format_rate(made.shortfall_qps), format_rate(sum(made.demand_qps.values()))
-    conflict = smallest_conflict(planner.with_changes(headroom=1.0), made.demand_qps)
-    together = f" These can't be met together:\n{_listed(conflict)}" if conflict else ""
-    return NoFeasiblePlan(
-        f"The plan would leave {missing} of {whole} unserved.{together}",
-        hint="lower the demand, add faster variants, or leave out `--strict` to plan for what can be served",
-    )
-
-
-def _explanation(planner: "Planner", made: "Plan") -> Any:
-    from proteus_cli.planning.explain import explain
-
-    with console.progress("pricing what limits the plan") as advance:
-        return explain(planner, made, progress=advance)
-
-
-def _warn_of_unserved(planner: "Planner", made: "Plan") -> None:
-    from proteus_cli.planning.explain import max_multiple
-    from proteus_cli.units import format_rate
-
-    multiple = max_multiple(planner, made.demand_qps)
-    most = f"; all of {multiple:.2f} times this demand could be served" if multiple > 0 else ""
-    console.warn(f"{format_rate(made.shortfall_qps)} of the demand stay unserved: the devices can't take more{most}")
-
-
 def _warn_of_what_is_left_out(planner: "Planner") -> None:
     from proteus_cli.cli.options.plan_rules import unknown_devices
 
     distinct = {id(profile.variants): profile for profile in planner.profiles.values()}
-    known = {(v.family, v.variant) for profile in distinct.values() for v in profile.variants}
+    known = {variant.key for profile in distinct.values() for variant in profile.variants}
     missing = [v.name for f in planner.catalog.families for v in f.variants if (f.name, v.name) not in known]
     if missing:
-        console.warn(f"no device has a profile of {', '.join(missing)}: planned without")
+        console.warn(f"no device has a profile of {', '.join(missing)}, so the plan does not use them")
     absent = unknown_devices(planner.rules, planner.profiles)
     if absent:
-        console.warn(f"the catalog speaks of {', '.join(absent)}, which isn't in this fleet: planned without")
+        console.warn(f"the catalog has rules for {', '.join(absent)}, which are not in this fleet")
 
 
 def _sweep(
@@ -372,6 +183,30 @@ def _sweep(
         console.show(frontier_table(points))
 
 
+def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, json: bool) -> None:
+    """Save a plan, show it, and warn if it is not optimal or leaves a shortfall."""
+    from proteus_cli.cli.workflows.planning import has_shortfall
+
+    is_file = console.save(made, output)
+    explanation = _explanation(planner, made) if explains else None
+    if json and is_file:
+        console.show_json(made if explanation is None else {"plan": made, "explanation": explanation})
+    elif is_file:
+        _show(made, explanation)
+        console.say(f"wrote {output}")
+    if made.solver.status != "optimal":
+        console.warn(f"the solver reached its time limit: the plan is within {made.solver.gap:.2%} of the best")
+    if has_shortfall(made):
+        _warn_of_shortfall(planner, made)
+
+
+def _explanation(planner: "Planner", made: "Plan") -> Any:
+    from proteus_cli.planning.explain import explain
+
+    with console.progress("pricing what limits the plan") as advance:
+        return explain(planner, made, progress=advance)
+
+
 def _show(made: "Plan", explanation: Any) -> None:
     from proteus_cli.cli.views.plan_tables import explanation_tables, plan_table
     from proteus_cli.units import format_percent, format_rate
@@ -385,3 +220,12 @@ def _show(made: "Plan", explanation: Any) -> None:
             f"serves {format_rate(sum(made.served_qps.values()))} of {format_rate(sum(made.demand_qps.values()))} at "
             f"effective accuracy {made.effective_accuracy:.4f} ({format_percent(made.relative_accuracy)} of the best)"
         )
+
+
+def _warn_of_shortfall(planner: "Planner", made: "Plan") -> None:
+    from proteus_cli.planning.explain import max_multiple
+    from proteus_cli.units import format_rate
+
+    multiple = max_multiple(planner, made.demand_qps)
+    possible = f"; they could serve {multiple:.2f} times this demand" if multiple > 0 else ""
+    console.warn(f"the devices cannot serve {format_rate(made.shortfall_qps)} of the demand{possible}")

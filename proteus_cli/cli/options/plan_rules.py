@@ -1,30 +1,56 @@
-"""From the command line's words to the rules of a plan."""
+"""The rules of a plan, from the options of `proteus plan`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from proteus_cli.errors import UsageError
+from proteus_cli.units import parse_assignments
 
 if TYPE_CHECKING:
     from proteus_cli.domain.catalog import Catalog
     from proteus_cli.domain.profile import Profile
-    from proteus_cli.domain.rules import Pair, Reserved, Rules
+    from proteus_cli.domain.rules import DeviceVariant, Reserved, Rules
 
 
-def parse_by_family(text: str | None, catalog: "Catalog", option: str) -> dict[str, float]:
-    """``"0.9"`` for all families, or ``"bert=0.9,yolo=0.8"`` → a fraction by family. Raises `UsageError`."""
+def plan_rules(
+    catalog: "Catalog",
+    profiles: "Mapping[str, Profile]",
+    *,
+    residency: str,
+    reserve: "Sequence[str] | None",
+    ban: "Sequence[str] | None",
+    pin: "Sequence[str] | None",
+    min_accuracy: str | None,
+    max_share: str | None,
+    **fields: object,
+) -> "Rules":
+    """The rules that the options of `proteus plan` give; ``fields`` need no parsing. Raises `UsageError`."""
+    import msgspec
+
+    from proteus_cli.domain.rules import Rules
+
+    fields |= {
+        "residency": _residency(residency),
+        "reserved": _reserved(reserve or (), catalog, profiles),
+        "banned": _pairs(ban or (), catalog, profiles),
+        "pinned": _pairs(pin or (), catalog, profiles),
+        "min_accuracy": _fractions(min_accuracy, catalog, "--min-accuracy"),
+        "max_share": _fractions(max_share, catalog, "--max-share"),
+    }
+    try:
+        return msgspec.convert(fields, Rules)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"The rules are not valid: {error}.", hint="`proteus plan --help` describes them") from None
+
+
+def _fractions(text: str | None, catalog: "Catalog", option: str) -> dict[str, float]:
+    """``"0.9"`` for all families, or ``"bert=0.9,yolo=0.8"`` → a fraction by family."""
     if text is None:
         return {}
     if "=" not in text:
         return dict.fromkeys(catalog.names, _fraction(text, option))
-    found: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, value = part.partition("=")
-        family = catalog.family(name.strip()).name
-        if family in found:
-            raise UsageError(f"`{option}` names `{family}` twice.", hint="give each family once")
-        found[family] = _fraction(value, option)
-    return found
+    given = parse_assignments(text, f"`{option}`")
+    return {catalog.family(name).name: _fraction(value or "", option) for name, value in given.items()}
 
 
 def _fraction(text: str, option: str) -> float:
@@ -38,9 +64,9 @@ def _fraction(text: str, option: str) -> float:
     return value
 
 
-def parse_pairs(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]") -> "tuple[Pair, ...]":
-    """``DEVICE:VARIANT`` or ``DEVICE:FAMILY/VARIANT``, several joined by commas. Raises `UsageError`."""
-    from proteus_cli.domain.rules import Pair
+def _pairs(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]") -> "tuple[DeviceVariant, ...]":
+    """``DEVICE:VARIANT`` or ``DEVICE:FAMILY/VARIANT``, several joined by commas."""
+    from proteus_cli.domain.rules import DeviceVariant
 
     pairs = []
     for text in _items(texts):
@@ -49,7 +75,7 @@ def parse_pairs(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str
             raise UsageError(f"`{text}` names no variant on a device.", hint="write `gpu0:digits-xl`, or a device type")
         _require_device(device, profiles)
         family, variant = _variant(name, catalog)
-        pairs.append(Pair(device, family, variant))
+        pairs.append(DeviceVariant(device, family, variant))
     return tuple(pairs)
 
 
@@ -67,9 +93,7 @@ def _variant(name: str, catalog: "Catalog") -> tuple[str, str]:
     raise UsageError(f"No variant `{name}` in the catalog.", hint=f"it has: {known}")
 
 
-def parse_reserved(
-    texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]"
-) -> "tuple[Reserved, ...]":
+def _reserved(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]") -> "tuple[Reserved, ...]":
     """``DEVICE`` (for nobody) or ``DEVICE=FAMILY``, several joined by commas. Raises `UsageError`."""
     from proteus_cli.domain.rules import Reserved
 
@@ -81,7 +105,7 @@ def parse_reserved(
     return tuple(reserved)
 
 
-def parse_residency(text: str) -> "int | str":
+def _residency(text: str) -> "int | str":
     """``"2"`` or ``"memory"``. Raises `UsageError`."""
     if text == "memory":
         return text
@@ -90,22 +114,8 @@ def parse_residency(text: str) -> "int | str":
     raise UsageError(f"`{text}` is not a residency.", hint="give how many variants a device may hold, or `memory`")
 
 
-def made_rules(**fields: object) -> "Rules":
-    """The rules with these fields. Raises `UsageError` where they make no sense."""
-    import msgspec
-
-    from proteus_cli.domain.rules import Rules
-
-    try:
-        return msgspec.convert(fields, Rules)
-    except msgspec.ValidationError as error:
-        raise UsageError(
-            f"The rules make no sense: {error}.", hint="`proteus plan --help` says what each may be"
-        ) from None
-
-
 def unknown_devices(rules: "Rules", profiles: "Mapping[str, Profile]") -> tuple[str, ...]:
-    """Devices that the rules (the catalog's, too) speak of, and that aren't in the fleet."""
+    """Devices and types that the rules name (also those of the catalog), and that the fleet does not have."""
     pairs = (*rules.pinned, *rules.banned)
     named = dict.fromkeys([*(pair.device for pair in pairs), *(each.device for each in rules.reserved)])
     known = {profile.device.type for profile in profiles.values()} | set(profiles)

@@ -7,12 +7,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from proteus_cli.cli.console import UNKNOWN
 from proteus_cli.units import format_duration
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.snapshot import DeviceSnapshot, FamilySnapshot, ServerEvent, Snapshot
 
-UNKNOWN = "–"
 WIDE_COLUMNS = 78
 _MAX_EVENTS = 4
 _ROOM_FOR_EVENTS, _ROOM_FOR_DEVICES = 9, 6

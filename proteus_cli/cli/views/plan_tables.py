@@ -7,10 +7,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
 
+from proteus_cli.cli.console import UNKNOWN
 from proteus_cli.units import format_percent, format_rate
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.difference import DeviceChange, Pair, PlanDifference, VariantChange
+    from proteus_cli.domain.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
     from proteus_cli.domain.frontier import FrontierPoint
     from proteus_cli.domain.plan import Placement, Plan
     from proteus_cli.planning.explain import Explanation, Price
@@ -49,7 +50,7 @@ def plan_table(plan: "Plan") -> Table:
             table.add_row(who, p.family, p.variant, rate, busy, share, str(p.max_batch))
             who = ""
         if not placements:
-            table.add_row(who, "–", "idle", "–", "–", "–", "–")
+            table.add_row(who, UNKNOWN, "idle", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
     return table
 
 
@@ -100,15 +101,15 @@ def _families_table(explanation: "Explanation") -> Table:
         caption_justify="left",
     )
     for family in explanation.families:
-        variants = "\n".join(f"{count} × {variant}" for variant, count in family.variants.items()) or "–"
+        variants = "\n".join(f"{count} × {variant}" for variant, count in family.variants.items()) or UNKNOWN
         accuracy, relative = family.effective_accuracy, family.relative_accuracy
         table.add_row(
             family.family,
             _rate(family.demand_qps),
-            _rate(family.unserved_qps) if family.unserved_qps > 1e-6 else "–",  # noqa: PLR2004 - rounding
+            _rate(family.unserved_qps) if family.unserved_qps > 1e-6 else UNKNOWN,  # noqa: PLR2004 - rounding
             _rate(family.capacity_qps),
-            f"{accuracy:.4f}" if accuracy is not None else "–",
-            format_percent(relative) if relative is not None else "–",
+            f"{accuracy:.4f}" if accuracy is not None else UNKNOWN,
+            format_percent(relative) if relative is not None else UNKNOWN,
             variants,
         )
     return table
@@ -180,9 +181,9 @@ def frontier_table(points: "Sequence[FrontierPoint]") -> Table:
         relative, accuracy = point.relative_accuracy, point.effective_accuracy
         table.add_row(
             format_rate(point.demand_qps),
-            format_rate(point.unserved_qps) if point.unserved_qps > 1e-6 else "–",  # noqa: PLR2004 - rounding
-            f"{accuracy:.4f}" if accuracy is not None else "–",
-            format_percent(relative) if relative is not None else "–",
+            format_rate(point.unserved_qps) if point.unserved_qps > 1e-6 else UNKNOWN,  # noqa: PLR2004 - rounding
+            f"{accuracy:.4f}" if accuracy is not None else UNKNOWN,
+            format_percent(relative) if relative is not None else UNKNOWN,
             bar(0.1 + 0.9 * (relative - least) / span) if relative is not None else "",
             str(point.devices_used),
         )
@@ -242,9 +243,9 @@ def _add_device(table: Table, alike: "Sequence[DeviceChange]") -> None:
         )
         who = ""
     if not marked:
-        table.add_row(who, "", "idle", "–", "–", "–")
+        table.add_row(who, "", "idle", UNKNOWN, UNKNOWN, UNKNOWN)
 
 
-def _change(pair: "Pair", shown: "Callable[[float], str]") -> str:
-    before, after = (shown(value) if value is not None else "–" for value in (pair.before, pair.after))
+def _change(pair: "BeforeAfter", shown: "Callable[[float], str]") -> str:
+    before, after = (shown(value) if value is not None else UNKNOWN for value in (pair.before, pair.after))
     return after if before == after else f"{before} → {after}"

@@ -1,50 +1,30 @@
-"""From a plan to what a server needs: on the devices of this machine, or on emulated ones."""
+"""A deployment for `proteus serve`: a plan, the devices and models to serve it with, and the source of later plans."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from proteus_cli.domain.catalog import Family, Variant
-    from proteus_cli.domain.device import Device
-    from proteus_cli.domain.plan import Plan
-    from proteus_cli.domain.profile import Profile
-    from proteus_cli.domain.record import Base, Origin
-    from proteus_cli.serving.server.deployment import Deployment
-    from proteus_cli.store import Workspace
+from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet, resources_for
+from proteus_cli.control.policies import Policy, batcher_named, live_policy_named, with_replanning
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.record import Base, Origin
+from proteus_cli.errors import ArtefactError
+from proteus_cli.planning.from_workspace import planner_for
+from proteus_cli.planning.planner import Planner
+from proteus_cli.serving.adaptation.plan_journal import PlanJournal, claim, left_behind, records
+from proteus_cli.serving.server.deployment import Deployment
+from proteus_cli.store import Workspace, digest, digest_of, write_json
 
 log = logging.getLogger("proteus.server")
 
-SOLVE_LIMIT_S = 2.0  # shorter than `proteus plan` takes: a good plan soon beats a better one later
-
-
-@dataclass(frozen=True, slots=True)
-class Emulation:
-    """The devices that are made up: those of a ``fleet`` like ``cpu:20,v100:10``, or of the plan where that is None."""
-
-    fleet: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Site:
-    """Where a plan runs: profiles by device id, and the models that are there."""
-
-    plan: "Plan"
-    profiles: "Mapping[str, Profile]"
-    devices: "Sequence[Device]"
-    models: "Mapping[VariantKey, Path]"
+SOLVE_LIMIT_S = 2.0  # shorter than for `proteus plan`: in a server a good plan now beats a better one later
 
 
 def deployment_of(
     name: Path,
-    place: "Workspace",
+    place: Workspace,
     *,
     replan: str,
     batching: str | None,
@@ -55,61 +35,37 @@ def deployment_of(
     max_unavailable_frac: float = 0.5,
     drift_after_s: float = 60.0,
     record: bool = False,
-) -> "Deployment":
-    """All that serving needs, checked: the plan is current, its devices here or emulated, its models what they were.
+) -> Deployment:
+    """A deployment whose plan is current, and whose devices and models are those that were measured, or emulated.
 
-    With ``resume``, where the last server that was started with this plan was killed, the plan is the one that was in
-    force then, if that is current. ``kept_plans``: so many stay in ``plans/history/``; 0: none is written.
-    ``drift_after_s``: so long a profile must be wrong to be re-estimated; 0: it never is. ``record``: that is written.
+    With ``resume``, if the last server that was started with this plan was killed, the plan is the one that was in
+    force then, if that is current. ``kept_plans``: how many to keep in ``plans/history/``. ``drift_after_s``: how long
+    a profile must be wrong to be recalibrated; 0: never. ``record``: recalibrated profiles are written back.
     Raises `ArtefactError`, `UsageError` or `DeviceUnavailable`.
     """
-    from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
-    from proteus_cli.planning.from_workspace import planner_for
-    from proteus_cli.serving.adaptation.manual_plans import PlanSource
-    from proteus_cli.serving.adaptation.plan_journal import PlanJournal
-    from proteus_cli.serving.server.deployment import Deployment
-    from proteus_cli.store import to_json, write_json
-
     is_emulated = emulation is not None
-    base = _base(place, name)
-    started = place.plan(name)
-    site = _here(place, started) if emulation is None else _emulated(place, started, emulation)
-    first = _first(place, base, site, resume=resume, emulated=is_emulated)
-    plan = first.plan
+    base, plan = _base(place, name), place.plan(name)
+    resources = resources_for(place, plan, emulation)
+    start = _StartingPlan(on_fleet(plan, resources.profiles, emulation))
+    if resume:
+        start = _resumed(place, base, start, resources, emulated=is_emulated)
+    catalog, plan = place.catalog(), start.plan
     place.require_current(plan.inputs)
-    catalog = place.catalog()
     for placement in plan.placements:
         catalog.family(placement.family).variant(placement.variant)
-    policy = with_replanning(live_policy_named(plan.policy), replan)
-    if batching is not None:
-        policy = replace(policy, batching=batcher_named(batching))
+    policy = _policy(plan.policy, replan, batching)
     planner = planner_for(
-        place, policy, plan.headroom, profiles=site.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
+        place, policy, plan.headroom, profiles=resources.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
     )
-
-    def inputs(profiles: "Mapping[str, Profile]") -> "Mapping[str, str]":
-        """Those of the planner, but for what was re-estimated: as it is on the disk once it is written back."""
-        changed = {} if is_emulated else {d: p for d, p in profiles.items() if p is not site.profiles[d]}
-        paths = {device: place.profile_path(device).relative_to(place.root).as_posix() for device in changed}
-        return {**planner.inputs, **{paths[d]: sha256(to_json(p)).hexdigest() for d, p in changed.items()}}
-
     return Deployment(
         plan=plan,
         catalog=catalog,
-        profiles=site.profiles,
-        devices=site.devices,
-        models=site.models,
+        profiles=resources.profiles,
+        devices=resources.devices,
+        models=resources.models,
         policy=policy,
         replan=planner,
-        source=PlanSource(
-            reread=lambda: (_on_fleet(place.plan(name), site, emulation), _base(place, name)),
-            require_current=lambda plan: place.require_current(plan.inputs),
-            replanner=lambda plan, profiles: planner.with_changes(
-                rules=plan.rules, headroom=plan.headroom, profiles=profiles, inputs=inputs(profiles)
-            ),
-            inputs=inputs,
-            record=lambda profile: write_json(place.profile_path(profile.device.id), profile),
-        ),
+        source=WorkspacePlans(place, name, resources, emulation, planner),
         drift_after_s=drift_after_s,
         records=record,
         built=place.built_dir,
@@ -117,53 +73,95 @@ def deployment_of(
         replanning=replan if policy.replanning is not None else "off",
         solve_limit_s=SOLVE_LIMIT_S,
         history=PlanJournal(place.history_dir, base, emulated=is_emulated, keep=kept_plans) if kept_plans else None,
-        origin=first.origin,
-        reason=first.reason,
+        origin=start.origin,
+        reason=start.reason,
         in_processes=in_processes,
         max_unavailable_frac=max_unavailable_frac,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _First:
-    """The plan to begin with."""
-
-    plan: "Plan"
-    origin: "Origin"
-    reason: str
-
-
-def _base(place: "Workspace", name: Path) -> "Base":
-    from proteus_cli.domain.record import Base
-    from proteus_cli.store import digest
-
+def _base(place: Workspace, name: Path) -> Base:
     return Base(str(name), digest(place.plan_path(name)))
 
 
-def _first(place: "Workspace", base: "Base", site: _Site, *, resume: bool, emulated: bool) -> _First:
-    """The plan that the server is started with, or the one that was in force when the last such server was killed."""
-    from proteus_cli.serving.adaptation.plan_journal import claim, left_behind, records
+def _policy(name: str, replan: str, batching: str | None) -> Policy:
+    policy = with_replanning(live_policy_named(name), replan)
+    return policy if batching is None else replace(policy, batching=batcher_named(batching))
 
-    started = _First(site.plan, "start", "the plan that the server was started with")
-    is_stale = _is_stale(place, site.plan)
-    found = records(place.history_dir) if resume else iter(())
-    left = left_behind(found, base, emulated=emulated, also_stopped=is_stale)
+
+@dataclass(frozen=True, slots=True)
+class WorkspacePlans:
+    """The `PlanSource` of a server: plans and profiles in its workspace."""
+
+    place: Workspace
+    name: Path
+    resources: Resources
+    emulation: Emulation | None
+    planner: Planner
+
+    def reread(self) -> tuple[Plan, Base]:
+        """The plan file that the server was started with, as it is now."""
+        plan = self.place.plan(self.name)
+        return on_fleet(plan, self.resources.profiles, self.emulation), _base(self.place, self.name)
+
+    def require_current(self, plan: Plan) -> None:
+        """Raise `ArtefactError` if an input of a plan has changed."""
+        self.place.require_current(plan.inputs)
+
+    def replanner(self, plan: Plan, profiles: Mapping[str, Profile]) -> Planner:
+        """A planner with the rules and the headroom of a plan, for profiles by device id."""
+        return self.planner.with_changes(
+            rules=plan.rules, headroom=plan.headroom, profiles=profiles, inputs=self.inputs(profiles)
+        )
+
+    def inputs(self, profiles: Mapping[str, Profile]) -> Mapping[str, str]:
+        """Digests of a plan's inputs; a recalibrated profile counts as it will be once it is written back."""
+        recalibrated = {} if self.emulation is not None else {
+            device: profile for device, profile in profiles.items() if profile is not self.resources.profiles[device]
+        }  # fmt: skip
+        paths = {device: self.place.profile_path(device).relative_to(self.place.root) for device in recalibrated}
+        digests = {paths[device].as_posix(): digest_of(profile) for device, profile in recalibrated.items()}
+        return {**self.planner.inputs, **digests}
+
+    def record(self, profile: Profile) -> None:
+        """Write a recalibrated profile back."""
+        write_json(self.place.profile_path(profile.device.id), profile)
+
+
+# --- resuming
+
+
+@dataclass(frozen=True, slots=True)
+class _StartingPlan:
+    plan: Plan
+    origin: Origin = "start"
+    reason: str = "the plan that the server was started with"
+
+
+def _resumed(
+    place: Workspace, base: Base, start: _StartingPlan, resources: Resources, *, emulated: bool
+) -> _StartingPlan:
+    """The plan that was in force when the last server with this plan was killed, else ``start``.
+
+    If ``start`` is stale, as after a server has recorded profiles, the last server need not have been killed.
+    """
+    is_stale = _is_stale(place, start.plan)
+    left = left_behind(records(place.history_dir), base, emulated=emulated, also_stopped=is_stale)
     if left is None or not claim(place.history_dir, base):
-        return started
+        return start
     try:
         last = place.plan(place.history_dir / left.plan)
         place.require_current(last.inputs)
-        _require_devices(last, site)
+        _require_devices(last, resources)
     except ArtefactError as error:
-        log.warning("can't go on from `%s`, the last plan in force: %s", left.plan, error.message)
-        return started
-    why = "what the plan was made from has changed" if is_stale else "the last server with this plan was killed"
-    log.warning("%s: going on from the plan that was in force then, `%s`", why, left.plan)
-    return _First(last, "resumed", f"{why} while `{left.plan}` was in force" if not is_stale else why)
+        log.warning("can't resume `%s`, the last plan in force: %s", left.plan, error.message)
+        return start
+    why = "the inputs of the plan have changed" if is_stale else "the last server with this plan was killed"
+    log.warning("%s: resuming the plan that was in force then, `%s`", why, left.plan)
+    return _StartingPlan(last, "resumed", f"{why} while `{left.plan}` was in force" if not is_stale else why)
 
 
-def _is_stale(place: "Workspace", plan: "Plan") -> bool:
-    """As it is after a server has recorded what it saw, or somebody has profiled anew."""
+def _is_stale(place: Workspace, plan: Plan) -> bool:
     try:
         place.require_current(plan.inputs)
     except ArtefactError:
@@ -171,111 +169,7 @@ def _is_stale(place: "Workspace", plan: "Plan") -> bool:
     return False
 
 
-def _require_devices(plan: "Plan", site: _Site) -> None:
-    others = set(plan.devices) - set(site.profiles)
+def _require_devices(plan: Plan, resources: Resources) -> None:
+    others = set(plan.devices) - set(resources.profiles)
     if others:
         raise ArtefactError(f"It is for `{min(others)}`, which isn't served.", hint="leave out `--fleet`")
-
-
-def _on_fleet(plan: "Plan", site: _Site, emulation: Emulation | None) -> "Plan":
-    """A plan for the devices of an emulated fleet, where one was given. Raises `UsageError`."""
-    if emulation is None or emulation.fleet is None:
-        return plan
-    return _moved(plan, site.profiles, emulation.fleet)
-
-
-# --- this machine
-
-
-def _here(place: "Workspace", plan: "Plan") -> _Site:
-    from proteus_cli.backends.discovery import discover
-    from proteus_cli.control.hosting import measured_for
-    from proteus_cli.settings import read_settings
-
-    profiles = place.profiles_of(plan)
-    here = {device.id: device for device in discover(read_settings(place.root).devices)}
-    for profile in profiles.values():
-        _require_here(profile.device, here)
-    for placement in plan.placements:
-        measured_for(placement, profiles)
-    families = place.catalog().families
-    models = {VariantKey(f.name, v.name): _model(place, f, v) for f in families for v in f.variants}
-    return _Site(plan, profiles, [here[device] for device in plan.devices], models)
-
-
-def _require_here(measured: "Device", here: "Mapping[str, Device]") -> None:
-    """The device of a profile is on this machine, and is the one that was measured."""
-    hint = "run `proteus profile` and `proteus plan` here; plans for a `--fleet` are for simulation, or `--emulate`"
-    found = here.get(measured.id)
-    if found is None:
-        raise DeviceUnavailable(
-            f"The plan uses `{measured.id}`, which is not on this machine (it has {', '.join(here)}).", hint=hint
-        )
-    if (found.type, found.name) != (measured.type, measured.name):
-        raise DeviceUnavailable(
-            f"The profile of `{measured.id}` is of a {measured.type}, {measured.name}; here it is a {found.type}, "
-            f"{found.name}.",
-            hint=hint,
-        )
-
-
-def _model(place: "Workspace", family: "Family", variant: "Variant") -> Path:
-    if variant.onnx is None:
-        raise ArtefactError(
-            f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to run.",
-            hint="set `onnx` in engines/catalog.toml, then `proteus profile` and `proteus plan` again; "
-            "`--emulate` needs no models",
-        )
-    path = place.model_path(variant.onnx)
-    if not path.is_file():
-        raise ArtefactError(f"No model `{path}`.", hint="the catalog names it; put the ONNX file there")
-    return path
-
-
-# --- emulated devices
-
-
-def _emulated(place: "Workspace", plan: "Plan", emulation: Emulation) -> _Site:
-    from proteus_cli.planning.from_workspace import fleet_of
-
-    if emulation.fleet is None:
-        profiles = place.profiles_of(plan)
-    else:
-        profiles = fleet_of(place, emulation.fleet)
-        plan = _moved(plan, profiles, emulation.fleet)
-    _require_times(plan, profiles)
-    named = {
-        VariantKey(f.name, v.name): v.onnx for f in place.catalog().families for v in f.variants if v.onnx is not None
-    }
-    paths = {key: place.model_path(onnx) for key, onnx in named.items()}
-    models = {key: path for key, path in paths.items() if path.is_file()}
-    return _Site(plan, profiles, [profile.device for profile in profiles.values()], models)
-
-
-def _moved(plan: "Plan", profiles: "Mapping[str, Profile]", fleet: str) -> "Plan":
-    """The same plan for all devices of a fleet, which must have those that it uses. Raises `UsageError`."""
-    import msgspec
-
-    for placement in plan.placements:
-        if placement.device not in profiles:
-            raise UsageError(
-                f"The plan uses `{placement.device}`, which the fleet `{fleet}` doesn't have.",
-                hint="give a larger fleet, or none, or make a plan for this one: `proteus plan --fleet`",
-            )
-    by_type: dict[str, tuple[str, ...]] = {}
-    for device, profile in profiles.items():
-        by_type[profile.device.type] = (*by_type.get(profile.device.type, ()), device)
-    return msgspec.structs.replace(plan, fleet=by_type)
-
-
-def _require_times(plan: "Plan", profiles: "Mapping[str, Profile]") -> None:
-    for placement in plan.placements:
-        profile = profiles[placement.device]
-        device, measured = profile.device, profile.of(placement.family, placement.variant)
-        if measured is None or not profile.points_of(measured):
-            raise ArtefactError(
-                f"The plan puts `{placement.variant}` on `{device.id}`, and no profile says how long it takes on a "
-                f"`{device.type}`, so that can't be emulated.",
-                hint="measure it with `proteus profile`, or import it with `proteus profile --from-csv`; "
-                "then `proteus plan` again",
-            )

@@ -1,50 +1,53 @@
-"""What `proteus replay` does without a server: each policy on the same trace, in virtual time."""
+"""A trace replayed in simulation: each policy on the same trace, in virtual time."""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
 
 from proteus_cli.cli import console
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from proteus_cli.control.policies import Policy
-    from proteus_cli.domain.plan import Plan
-    from proteus_cli.domain.profile import Profile
-    from proteus_cli.domain.report import Replan, Report
-    from proteus_cli.domain.request import RequestRecord
-    from proteus_cli.domain.trace import Trace
-    from proteus_cli.planning.planner import Planner
-    from proteus_cli.simulation.conditions import Conditions
-    from proteus_cli.store import Workspace
+from proteus_cli.control.policies import Policy
+from proteus_cli.domain.demand import check_demand
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile, accuracies, best_accuracy
+from proteus_cli.domain.report import Replan, Report
+from proteus_cli.domain.request import RequestRecord
+from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.trace import Trace
+from proteus_cli.planning.explain import max_multiple
+from proteus_cli.planning.from_workspace import planner_for
+from proteus_cli.planning.heuristics import frozen_to
+from proteus_cli.planning.planner import Planner
+from proteus_cli.reporting.measures import report
+from proteus_cli.simulation.conditions import Conditions
+from proteus_cli.simulation.oracle import simulate_oracle
+from proteus_cli.simulation.run import simulate
+from proteus_cli.store import Workspace
 
 FIRST_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Scenario:
     """What all policies are simulated with; ``given``: the plan to start from."""
 
-    place: "Workspace"
-    profiles: "Mapping[str, Profile]"
-    arrivals: "Trace"
-    given: "Plan | None"
+    place: Workspace
+    profiles: Mapping[str, Profile]
+    arrivals: Trace
+    given: Plan | None
     headroom: float
-    conditions: "Conditions"
+    conditions: Conditions
     seed: int
 
 
-def simulated(setting: Setting, policies: "Sequence[Policy]") -> "Iterator[Report]":
-    """A report for each policy. A run that Ctrl-C ends is the last, with what is known of it."""
-    from proteus_cli.domain.demand import check_demand
-    from proteus_cli.domain.profile import best_accuracy
-    from proteus_cli.reporting.measures import report
-
-    catalog, arrivals = setting.place.catalog(), setting.arrivals
+def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report]:
+    """A report for each policy. After Ctrl-C in a run its report is the last, on the part that was simulated."""
+    catalog, arrivals = scenario.place.catalog(), scenario.arrivals
     check_demand(first_demand(arrivals), catalog)
     for policy in policies:
         with console.progress(f"simulating {policy.name}") as advance:
-            ended, replans, until_s = _run(setting, policy, lambda done: advance("", done))
+            ended, replans, until_s = _run(scenario, policy, lambda done: advance("", done))
         yield report(
             ended,
             policy=policy.name,
@@ -52,28 +55,39 @@ def simulated(setting: Setting, policies: "Sequence[Policy]") -> "Iterator[Repor
             trace=arrivals.name,
             duration_s=arrivals.duration_s if until_s is None else until_s,
             slo_s=catalog.slo_s(),
-            best_accuracy=best_accuracy(setting.profiles.values()),
-            devices=tuple(setting.profiles),
+            best_accuracy=best_accuracy(scenario.profiles.values()),
+            devices=tuple(scenario.profiles),
             replans=replans,
         )
         if until_s is not None:
-            console.warn(f"interrupted after {until_s:.1f} s of the trace: this is what is known until then")
+            console.warn(f"interrupted after {until_s:.1f} s of the trace: the report covers these")
             raise KeyboardInterrupt
 
 
-def first_demand(arrivals: "Trace") -> dict[str, float]:
-    """What the first seconds ask for."""
+def until_interrupted(reports: Iterable[Report]) -> tuple[list[Report], bool]:
+    """The reports, and whether Ctrl-C came before the last. Raises `KeyboardInterrupt` if it came before the first."""
+    done: list[Report] = []
+    try:
+        done.extend(reports)
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        return done, True
+    return done, False
+
+
+def first_demand(arrivals: Trace) -> dict[str, float]:
+    """The demand of the trace's first seconds."""
     return arrivals.demand(0.0, min(FIRST_SECONDS, max(arrivals.duration_s, 1.0)))
 
 
-def starting_plan(planner: "Planner", policy: "Policy", given: "Plan | None", arrivals: "Trace") -> "Plan":
+def starting_plan(planner: Planner, policy: Policy, given: Plan | None, arrivals: Trace) -> Plan:
     """The plan to start from.
 
-    As given, or for the same demand by another policy. Else for the trace's first seconds; where the policy never
-    re-plans, for its busiest ones, or for as much of their mix as the devices carry.
+    It is the given one, or, by another policy, one for the same demand. Without, it is for the demand of the trace's
+    first seconds; if the policy never re-plans, for that of its busiest ones, or as much of that mix as the devices can
+    serve.
     """
-    from proteus_cli.planning.explain import max_multiple
-
     if given is not None:
         return given if given.policy == policy.name else planner(given.demand_qps)
     if policy.replanning is None:
@@ -84,59 +98,45 @@ def starting_plan(planner: "Planner", policy: "Policy", given: "Plan | None", ar
 
 
 def _run(
-    setting: Setting, policy: "Policy", progress: "Callable[[float], None]"
-) -> "tuple[Sequence[RequestRecord], Sequence[Replan], float | None]":
-    import numpy as np
-
-    from proteus_cli.domain.profile import accuracies
-    from proteus_cli.simulation.oracle import simulate_oracle
-    from proteus_cli.simulation.run import simulate
-
-    planner = _planner(setting, policy)
+    scenario: Scenario, policy: Policy, progress: Callable[[float], None]
+) -> tuple[Sequence[RequestRecord], Sequence[Replan], float | None]:
+    planner = _planner(scenario, policy)
     if policy.plans == "oracle":
-        return simulate_oracle(setting.arrivals, planner, accuracies(setting.profiles), progress=progress), (), None
-    planner, plan = _prepared(planner, policy, setting)
+        return simulate_oracle(scenario.arrivals, planner, accuracies(scenario.profiles), progress=progress), (), None
+    planner, plan = _prepared(planner, policy, scenario)
     found = simulate(
-        setting.arrivals,
+        scenario.arrivals,
         plan,
-        setting.place.catalog(),
-        setting.profiles,
+        scenario.place.catalog(),
+        scenario.profiles,
         policy,
         planner,
-        conditions=setting.conditions,
-        rng=np.random.default_rng(setting.seed),
+        conditions=scenario.conditions,
+        rng=np.random.default_rng(scenario.seed),
         progress=progress,
     )
     return found.ended, found.replans, found.interrupted_s
 
 
-def _planner(setting: Setting, policy: "Policy") -> "Planner":
-    import msgspec
-
-    from proteus_cli.domain.rules import Rules
-    from proteus_cli.planning.from_workspace import planner_for
-
-    rules: Rules | None = setting.given.rules if setting.given is not None else None
-    if policy.plans == "oracle":  # without queues, all of the SLO is there for the batch
+def _planner(scenario: Scenario, policy: Policy) -> Planner:
+    rules: Rules | None = scenario.given.rules if scenario.given is not None else None
+    if policy.plans == "oracle":  # without queues, a batch may take all of the SLO
         rules = msgspec.structs.replace(rules or Rules(), slo_fraction=1.0, capacity="mean")
-    headroom = setting.given.headroom if setting.given is not None else setting.headroom
-    return planner_for(setting.place, policy, headroom, profiles=setting.profiles, rules=rules)
+    headroom = scenario.given.headroom if scenario.given is not None else scenario.headroom
+    return planner_for(scenario.place, policy, headroom, profiles=scenario.profiles, rules=rules)
 
 
-def _prepared(planner: "Planner", policy: "Policy", setting: Setting) -> "tuple[Planner, Plan]":
-    """The planner to go on with, and the plan to start from.
+def _prepared(planner: Planner, policy: Policy, scenario: Scenario) -> tuple[Planner, Plan]:
+    """The planner to re-plan with, and the plan to start from.
 
-    Where devices keep their families, the first plan is for the largest multiple of the first demand that can be
-    served: one for the first demand itself would leave most devices without a family for good.
+    If a policy never moves a device to another family, its families are those of a plan for the largest multiple of
+    the first demand that can be served: a plan for the first demand itself would leave most devices unused for good.
     """
-    from proteus_cli.planning.explain import max_multiple
-    from proteus_cli.planning.heuristics import frozen_to
-
     if policy.plans not in {"frozen", "sommelier"}:
-        return planner, starting_plan(planner, policy, setting.given, setting.arrivals)
-    whole = _planner(setting, replace(policy, plans="optimal"))
-    demand = first_demand(setting.arrivals)
-    multiple = max_multiple(whole, demand)
-    all_in_use = whole({family: qps * max(multiple, 1.0) for family, qps in demand.items()})
+        return planner, starting_plan(planner, policy, scenario.given, scenario.arrivals)
+    optimal = _planner(scenario, replace(policy, plans="optimal"))
+    demand = first_demand(scenario.arrivals)
+    multiple = max_multiple(optimal, demand)
+    all_in_use = optimal({family: qps * max(multiple, 1.0) for family, qps in demand.items()})
     planner = frozen_to(planner, all_in_use)
     return planner, planner(demand, all_in_use)

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -26,21 +27,28 @@ from proteus_cli.serving.logs import fields
 log = logging.getLogger("proteus.plans")
 
 
-@dataclass(frozen=True, slots=True)
-class PlanSource:
-    """Where plans come from, beside the solver.
+class PlanSource(Protocol):
+    """Where plans come from, beside the solver, and where recalibrated profiles go."""
 
-    ``reread`` reads the file anew that the server was started with, and tells which it is; ``require_current`` raises
-    `ArtefactError` where what a plan was made from has changed. ``replanner`` plans on by the rules and the headroom of
-    a plan, with profiles by device, and ``inputs`` are the digests of what such plans are made from. ``record`` writes
-    a profile back.
-    """
+    def reread(self) -> tuple[Plan, Base]:
+        """Read the file again that the server was started with. Raises `ProteusError`."""
+        ...
 
-    reread: Callable[[], tuple[Plan, Base]]
-    require_current: Callable[[Plan], None]
-    replanner: Callable[[Plan, Mapping[str, Profile]], Replanner]
-    inputs: Callable[[Mapping[str, Profile]], Mapping[str, str]]
-    record: Callable[[Profile], None]
+    def require_current(self, plan: Plan) -> None:
+        """Raise `ArtefactError` if an input of a plan has changed."""
+        ...
+
+    def replanner(self, plan: Plan, profiles: Mapping[str, Profile]) -> Replanner:
+        """What re-plans by the rules and the headroom of a plan, with profiles by device id."""
+        ...
+
+    def inputs(self, profiles: Mapping[str, Profile]) -> Mapping[str, str]:
+        """The digests of what a plan with these profiles is made from."""
+        ...
+
+    def record(self, profile: Profile) -> None:
+        """Write a recalibrated profile back."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

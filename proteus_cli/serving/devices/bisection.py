@@ -1,68 +1,78 @@
-"""A batch that fails is taken apart, until those of its requests are found that fail alone."""
+"""Find the requests of a failed batch that fail by themselves, so that the others are answered."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from proteus_cli.backends.base import Part
+from proteus_cli.backends.base import OutputArrays, Part
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError
 
-OutputArrays = tuple[npt.NDArray[Any], ...]
-"""The outputs of some rows, in the order of the signature."""
+Run = Callable[[Sequence[Part]], OutputArrays]
+"""Runs parts as one batch. Raises `EngineError`."""
 
 
 def run_with_bisection(
-    parts: Sequence[Part], run: Callable[[Sequence[Part]], OutputArrays], fails_anyway: Callable[[], bool]
+    parts: Sequence[Part], run: Run, known_good: Part
 ) -> tuple[OutputArrays, Mapping[int, EngineError]]:
-    """Run parts as one batch; where it fails, halves of it, until those that fail alone are found.
+    """Run parts as one batch; where it fails, run halves of it, until the parts that fail alone are found.
 
-    The outputs of all rows, and by place the parts that failed, whose outputs mean nothing. A part that fails costs at
-    most twice as many runs as halvings lead to it, and all of them 2n. Where the model fails on anything, that is found
-    out by one run more, and nothing is split. Raises `EngineError` where all fail, and `EngineBroken` where anything
-    would.
+    Returns the outputs of all rows, and the errors of the parts that failed, by place; the outputs of such a part mean
+    nothing. A part that fails costs at most twice as many runs as it takes halvings to find it; all parts together cost
+    at most 2n.
+
+    Raises `EngineError` where all parts fail; `EngineBroken`, after one run more, where the engine also fails on
+    ``known_good``, which it did when it was loaded.
     """
     try:
         return run(parts), {}
     except DeviceLost:
         raise
     except EngineError as error:
-        if fails_anyway():
-            raise EngineBroken(f"it fails on what it could do when it was loaded: {error.message}") from error
+        _require_working(run, known_good, error)
         if len(parts) == 1:
             raise
-        found = _split(parts, run)
-        failures = {place: each for place, each in enumerate(found) if isinstance(each, EngineError)}
+        results = _run_halves(parts, run)
+        failures = {place: each for place, each in enumerate(results) if isinstance(each, EngineError)}
         if len(failures) == len(parts):
             raise
-    return _joined(
-        [each if isinstance(each, tuple) else part[0] for part, each in zip(parts, found, strict=True)]
-    ), failures
+    return _joined(parts, results), failures
 
 
-def _split(parts: Sequence[Part], run: Callable[[Sequence[Part]], OutputArrays]) -> list[OutputArrays | EngineError]:
+def _require_working(run: Run, known_good: Part, error: EngineError) -> None:
+    try:
+        run([known_good])
+    except DeviceLost:
+        raise
+    except EngineError:
+        raise EngineBroken(f"it fails on what it could do when it was loaded: {error.message}") from error
+
+
+def _run_halves(parts: Sequence[Part], run: Run) -> list[OutputArrays | EngineError]:
     """The outputs of each part of a batch that failed, or why it fails alone."""
     middle = len(parts) // 2
-    found: list[OutputArrays | EngineError] = []
+    results: list[OutputArrays | EngineError] = []
     for half in (parts[:middle], parts[middle:]):
         try:
             outputs = run(half)
         except EngineError as error:
-            found += [error] if len(half) == 1 else _split(half, run)
+            results += [error] if len(half) == 1 else _run_halves(half, run)
         else:
-            lasts = accumulate(rows for rows, _ in half)
-            found += [tuple(v[last - part[0] : last] for v in outputs) for part, last in zip(half, lasts, strict=True)]
-    return found
+            ends = accumulate(rows for rows, _ in half)
+            results += [tuple(v[end - part[0] : end] for v in outputs) for part, end in zip(half, ends, strict=True)]
+    return results
 
 
-def _joined(found: "Sequence[OutputArrays | int]") -> OutputArrays:
-    """Outputs of parts as those of one batch; zeros for so many rows where there are none."""
-    like = next(each for each in found if not isinstance(each, int))
-    blank = [np.zeros_like(values[:1]) for values in like]
-    whole = [tuple(np.repeat(v, each, axis=0) for v in blank) if isinstance(each, int) else each for each in found]
+def _joined(parts: Sequence[Part], results: Sequence[OutputArrays | EngineError]) -> OutputArrays:
+    """The outputs of parts as those of one batch; zeros for the rows of parts that failed."""
+    like = next(each for each in results if not isinstance(each, EngineError))
+    outputs = [
+        tuple(np.zeros((rows, *values.shape[1:]), values.dtype) for values in like)
+        if isinstance(each, EngineError)
+        else each
+        for (rows, _), each in zip(parts, results, strict=True)
+    ]
     try:
-        return tuple(np.concatenate(values) for values in zip(*whole, strict=True))
+        return tuple(np.concatenate(values) for values in zip(*outputs, strict=True))
     except ValueError as error:
         raise EngineError(f"the sizes of an output depend on the batch: {error}") from error

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from proteus_cli.backends.engines import Progress
+from proteus_cli.backends.build_context import OnBuildProgress
 from proteus_cli.serving.logs import fields
 
 EVERY_S = 10.0
@@ -20,7 +20,7 @@ class BuildLog:
         self._clock = clock
 
     @contextmanager
-    def watch(self, name: str) -> Iterator[Progress]:
+    def watch(self, name: str) -> Iterator[OnBuildProgress]:
         """Follow the build of an engine."""
         due_s = self._clock() + EVERY_S
 

@@ -1,4 +1,4 @@
-"""Devices that are not there: batches end when a profile says that they would, and cost next to nothing meanwhile."""
+"""Emulated devices: batches end when the profile says that they would, and cost next to nothing meanwhile."""
 
 import asyncio
 import threading
@@ -16,21 +16,18 @@ from proteus_cli.backends.emulated import EmulatedEngine
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost
-
-Call = Callable[[], None]
-Clock = Callable[[], float]
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost, settle
 
 
 class TimerThread:
-    """One thread that calls back on the running loop at given times, for as many devices as there are.
+    """One thread that has the running loop make calls at given times, for all emulated devices.
 
-    uvloop's own timers count whole milliseconds, which many batches don't take. Leaving waits for all that is set.
+    uvloop's own timers count whole milliseconds, and many batches take less. Leaving waits for all calls that are set.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._set: list[tuple[float, int, Call]] = []
+        self._set: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
         self._is_closing = False
         self._changed = threading.Condition()
@@ -48,8 +45,8 @@ class TimerThread:
             self._changed.notify()
         self._thread.join()
 
-    def at(self, due_s: float, call: Call) -> None:
-        """Have the loop make a call at a time of `time.monotonic`, or soon after; those of one time in order."""
+    def at(self, due_s: float, call: Callable[[], None]) -> None:
+        """Have the loop make a call at a time of `time.monotonic`, or soon after; calls of one time in order."""
         entry = (due_s, next(self._numbers), call)
         with self._changed:
             heappush(self._set, entry)
@@ -60,8 +57,8 @@ class TimerThread:
         while (call := self._next()) is not None:
             self._loop.call_soon_threadsafe(call)
 
-    def _next(self) -> Call | None:
-        """Wait for what is due first; None once closing, when nothing is set any more."""
+    def _next(self) -> Callable[[], None] | None:
+        """Wait until a call is due, and take it; None once closing, when no call is left."""
         with self._changed:
             while self._set or not self._is_closing:
                 wait_s = self._set[0][0] - time.monotonic() if self._set else None
@@ -72,19 +69,18 @@ class TimerThread:
 
 
 class EmulatedExecutor(ExecutorBase):
-    """The device of ``profile``: as many batches at once as it has slots, each for the mean time of its size then.
+    """The device of ``profile``: as many batches at once as it has slots, each for the profile's mean time.
 
-    A batch begins when it is submitted, or when the one before in its slot should have ended: a loop that hears of an
-    end late makes no device slower that has more to do. ``at`` makes calls on the loop at a time of ``clock``, in
-    seconds.
+    A batch begins when it is submitted, or when the batch before it in its slot should have ended; so a loop that is
+    late does not make the device slower. ``at`` has the loop make a call at a time of ``clock``, in seconds.
     """
 
     def __init__(
         self,
         profile: Profile,
         signatures: Mapping[str, Signature],
-        clock: Clock,
-        at: Callable[[float, Call], object],
+        clock: Callable[[], float],
+        at: Callable[[float, Callable[[], None]], object],
         on_lost: OnLost,
     ) -> None:
         super().__init__(profile.device.id, on_lost)
@@ -96,20 +92,22 @@ class EmulatedExecutor(ExecutorBase):
         self._running = 0
 
     async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:  # noqa: ARG002 - there is none
-        """Take as long as the profile says, after what is being loaded. Raises `EngineError`, `DeviceLost`."""
-        family, variant = key
-        measured = self._profile.of(family, variant)
+        """Take the profile's load time, once earlier loads are done. Raises `EngineError`, `DeviceLost`."""
+        measured = self._profile.of(*key)
         if measured is None:
-            raise EngineError(f"`{variant}` was never profiled on a `{self._profile.device.type}`.")
-        engine = EmulatedEngine(measured, self._signatures[family], self._profile.slots)
+            raise EngineError(f"`{key.variant}` was never profiled on a `{self._profile.device.type}`.")
+        engine = EmulatedEngine(measured, self._signatures[key.family], self._profile.slots)
+        loop = asyncio.get_running_loop()
         async with self._one_load:
             self._require_open()
-            self._engines[key] = await self._loaded(_after(engine.load_s, engine))
+            loaded: asyncio.Future[EmulatedEngine] = loop.create_future()
+            loop.call_later(engine.load_s, settle, loaded, engine)
+            self._engines[key] = await self._until_loaded(loaded)
         return engine.signature
 
     def unload(self, key: VariantKey) -> None:
         if not self.is_lost:
-            del self._engines[key]  # what was submitted before needs it no more
+            del self._engines[key]  # the batches that were submitted before have their results
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         now_s = self._clock()
@@ -121,12 +119,12 @@ class EmulatedExecutor(ExecutorBase):
         self._at(end_s, partial(self._ended, self._register(done), result))
 
     def close(self) -> None:
-        """Take nothing more; what was submitted ends when it should, which is up to the alarm."""
+        """Take no more batches; those that were submitted end when their time comes."""
         self._is_closed = True
         self._engines.clear()
 
     def abandon(self) -> None:
-        self._forget()
+        self._forget_pending()
         self.close()
 
     def _ended(self, number: int, result: BatchResult) -> None:
@@ -137,10 +135,3 @@ class EmulatedExecutor(ExecutorBase):
         engine = self._engines[batch.key]
         others = min(self._running, len(self._slots_free_s) - 1)
         return BatchResult(engine.scores(batch.parts), engine.latency_s(batch.rows, others))
-
-
-def _after(wait_s: float, engine: EmulatedEngine) -> "asyncio.Future[EmulatedEngine]":
-    loop = asyncio.get_running_loop()
-    loaded: asyncio.Future[EmulatedEngine] = loop.create_future()
-    loop.call_later(wait_s, lambda: None if loaded.done() else loaded.set_result(engine))
-    return loaded

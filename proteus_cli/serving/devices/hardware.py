@@ -1,4 +1,4 @@
-"""What batches run on: the devices of this machine, or emulated ones."""
+"""The devices that a server runs batches on: those of this machine, or emulated ones."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -8,23 +8,24 @@ from pathlib import Path
 
 from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Backend, Signature
-from proteus_cli.backends.opening import open_backend
+from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Executor, OnLost, ThreadExecutor
+from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
-from proteus_cli.serving.devices.process.inner import DeviceSpec, Emulated, OnCpu, OnGpu
+from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
+from proteus_cli.serving.devices.thread import ThreadExecutor
 
 REAL = {"onnxruntime", "tensorrt"}
-"""Backends of other names are doubles of these: what is said of their times counts as emulated."""
+"""The backends that run models. Doubles have other names, and their times count as emulated."""
 
 NO_MODEL = Path()
-"""Where the model of an emulated engine is."""
+"""The model file of an emulated engine."""
 
-_READER = Device("reader", "cpu", "cpu", "whatever is here", memory_bytes=0, cores=(0,))
+_READER = Device("reader", "cpu", "cpu", "reads signatures", memory_bytes=0, cores=(0,))
 
 ModelPaths = Mapping[VariantKey, Path]
 
@@ -33,10 +34,8 @@ ModelPaths = Mapping[VariantKey, Path]
 class Hardware:
     """``open_device`` opens a device, also again once it was lost. It raises `DeviceUnavailable`.
 
-    ``platform`` is what the models' metadata says of all.
-
-    ``models`` are what executors load, ``signatures`` what each family takes and gives; ``stubs`` are families whose
-    signature is made up.
+    ``platform`` is the name of the backend for the models' metadata. ``models`` are the files that executors load,
+    ``signatures`` the inputs and outputs by family; those of families in ``stubs`` are made up.
     """
 
     platform: str
@@ -57,17 +56,17 @@ async def local_devices(
     *,
     in_processes: bool = False,
 ) -> AsyncIterator[Hardware]:
-    """The devices that are here, by id, until left.
+    """The devices of this machine, by id, until left.
 
-    GPUs run in processes of their own, as a CUDA context that is lost takes its process along; CPUs do where they are
-    to be ``in_processes``. GPUs run the engines in ``built``, which are built where they are missing; ``slots``: how
-    many batches may be on each at once.
+    GPUs run in processes of their own, as a lost CUDA context takes its process along; CPUs do if ``in_processes``.
+    GPUs run the engines in ``built``, which are built where they are missing; ``slots`` is how many batches run on each
+    device at once.
 
     Raises `BackendUnavailable`, `DeviceUnavailable`, and `EngineError` where a model can't be read.
     """
-    inners = in_own_processes(devices.values(), built, slots, in_processes=in_processes)
-    with _started_processes(inners) as started:
-        reader = open_backend(_READER)  # the files tell what models take, also where other backends run them
+    specs = process_specs(devices.values(), built, slots, in_processes=in_processes)
+    with _started_processes(specs) as started:
+        reader = open_backend(_READER)  # the ONNX file has the signature, whichever backend runs the model
         signatures = {
             f.name: _signature(reader, models, VariantKey(f.name, f.variants[0].name)) for f in catalog.families
         }
@@ -80,7 +79,7 @@ async def local_devices(
             is_emulated=not REAL.issuperset(platforms),
             models=models,
             signatures=signatures,
-            open_device=lambda device, on_lost: _open_device(device, on_lost, inners, started),
+            open_device=lambda device, on_lost: _open_device(device, on_lost, specs, started),
         )
 
 
@@ -88,23 +87,23 @@ async def local_devices(
 def emulated_devices(
     profiles: Mapping[str, Profile], catalog: Catalog, models: ModelPaths, *, in_processes: bool = False
 ) -> Iterator[Hardware]:
-    """Emulated devices, until left: those of ``profiles``, by id; each in a process of its own where that is wanted.
+    """Emulated devices, until left: those of ``profiles``, by id; each in a process of its own if ``in_processes``.
 
-    A family's signature is that of one of its models, where there is any. Raises `EngineError` where that can't be
-    read.
+    The signature of a family is that of one of its models, where there is one. Raises `EngineError` where that model
+    can't be read.
     """
     known = {family.name: found for family in catalog.families if (found := _any_model(family, models)) is not None}
     signatures = dict.fromkeys(catalog.names, emulated.STUB)
     if known:
         backend = open_backend(_READER)
         signatures |= {family: _signature(backend, models, key) for family, key in known.items()}
-    with TimerThread() as alarm:
+    with TimerThread() as timer:
 
         def open_device(device: Device, on_lost: OnLost) -> Executor:
             profile = profiles[device.id]
             if in_processes:
-                return ProcessExecutor(Emulated(profile, signatures), on_lost)
-            return EmulatedExecutor(profile, signatures, time.monotonic, alarm.at, on_lost)
+                return ProcessExecutor(EmulatedSpec(profile, signatures), on_lost)
+            return EmulatedExecutor(profile, signatures, time.monotonic, timer.at, on_lost)
 
         yield Hardware(
             platform=emulated.NAME,
@@ -116,23 +115,23 @@ def emulated_devices(
         )
 
 
-def in_own_processes(
+def process_specs(
     devices: Iterable[Device], built: Path, slots: Mapping[str, int], *, in_processes: bool
 ) -> dict[str, DeviceSpec]:
-    """What runs in a process of its own, by device: GPUs always, CPUs where they are to be ``in_processes``."""
+    """What runs in a process of its own, by device: GPUs always, CPUs if ``in_processes``."""
     return {
-        device.id: OnGpu(device, str(built), slots[device.id]) if device.kind == "gpu" else OnCpu(device)
+        device.id: GpuSpec(device, str(built), slots[device.id]) if device.kind == "gpu" else CpuSpec(device)
         for device in devices
         if in_processes or device.kind == "gpu"
     }
 
 
 class _StartedProcess:
-    """The process of a device, started before the fleet is there; a loss until then is seen when it is handed over."""
+    """A device's process that is started before the fleet exists. A loss until then is seen when it is handed over."""
 
-    def __init__(self, inner: DeviceSpec) -> None:
+    def __init__(self, spec: DeviceSpec) -> None:
         self._owner: OnLost | None = None
-        self.executor = ProcessExecutor(inner, self._on_lost)
+        self.executor = ProcessExecutor(spec, self._on_lost)
 
     def hand_over(self, on_lost: OnLost) -> ProcessExecutor:
         self._owner = on_lost
@@ -144,12 +143,12 @@ class _StartedProcess:
 
 
 @contextmanager
-def _started_processes(inners: Mapping[str, DeviceSpec]) -> Iterator[dict[str, _StartedProcess]]:
+def _started_processes(specs: Mapping[str, DeviceSpec]) -> Iterator[dict[str, _StartedProcess]]:
     """Start the processes of all devices at once; leaving closes those that were not handed over."""
     started: dict[str, _StartedProcess] = {}
     try:
-        for device, inner in inners.items():
-            started[device] = _StartedProcess(inner)
+        for device, spec in specs.items():
+            started[device] = _StartedProcess(spec)
         yield started
     finally:
         for process in started.values():
@@ -157,13 +156,13 @@ def _started_processes(inners: Mapping[str, DeviceSpec]) -> Iterator[dict[str, _
 
 
 def _open_device(
-    device: Device, on_lost: OnLost, inners: Mapping[str, DeviceSpec], started: dict[str, _StartedProcess]
+    device: Device, on_lost: OnLost, specs: Mapping[str, DeviceSpec], started: dict[str, _StartedProcess]
 ) -> Executor:
-    if device.id not in inners:
+    if device.id not in specs:
         return ThreadExecutor(device, open_backend(device), on_lost)
     if device.id in started and not started[device.id].executor.is_lost:
         return started.pop(device.id).hand_over(on_lost)
-    return ProcessExecutor(inners[device.id], on_lost)
+    return ProcessExecutor(specs[device.id], on_lost)
 
 
 def _signature(backend: Backend, models: ModelPaths, key: VariantKey) -> Signature:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from proteus_cli.backends.base import Part, Signature
+from proteus_cli.backends.base import Signature
 from proteus_cli.control.breaker import hang_timeout_s
 from proteus_cli.control.decision import Hosted
 from proteus_cli.domain.catalog import VariantKey
@@ -129,7 +129,8 @@ class Loader:
     async def prove(self, executor: Executor, key: VariantKey, rows: int, hang_timeout_s: float) -> None:
         """Have a real batch run. Raises `EngineError`, and of these `DeviceLost` where it doesn't end in time."""
         ended: asyncio.Future[BatchResult | Exception] = asyncio.get_running_loop().create_future()
-        executor.submit(Batch(key, [_sample(self._signatures[key[0]], rows)], rows), ended.set_result)
+        part = self._signatures[key.family].sample_part(rows, np.random.default_rng(0))
+        executor.submit(Batch(key, [part], rows), ended.set_result)
         try:
             result = await asyncio.wait_for(ended, hang_timeout_s)
         except TimeoutError:
@@ -148,10 +149,3 @@ class Loader:
     def _usual_limit_s(self, device: str, key: VariantKey) -> float:
         measured = self._profiles[device].of(*key)
         return LIMIT_MULTIPLE * (measured.load_s + measured.build_s) if measured is not None else 0.0
-
-
-def _sample(signature: Signature, rows: int) -> Part:
-    inputs = signature.sample(rows, np.random.default_rng(0))
-    return rows, tuple(
-        np.ascontiguousarray(inputs[spec.name]).reshape(-1).view(np.uint8).data for spec in signature.inputs
-    )

@@ -13,7 +13,7 @@ from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, Status
 from proteus_cli.serving.http2.headers import Fields
 from proteus_cli.serving.http2.limits import KIB
 from proteus_cli.serving.http2.sending import Http2Stream
-from proteus_cli.serving.transport.connections import Connections
+from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, Connections
 from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
 
 log = logging.getLogger("proteus.grpc")
@@ -22,7 +22,6 @@ PREFIX = 5
 _LARGE = 64 * KIB
 _PART_BYTES = 64  # what a part costs besides its content
 _MAX_WASTE = 4
-_SLOWEST_BYTES_PER_S = 64 * KIB
 _NONE = b""
 
 
@@ -58,7 +57,7 @@ class GrpcCall:
         """There are no more messages. Raises like `message`."""
         raise NotImplementedError
 
-    def gone(self) -> None:
+    def abandoned(self) -> None:
         """Nobody waits for the answer any more: whatever is still under way for it is to be given up."""
 
     def drain(self) -> None:
@@ -82,7 +81,7 @@ class GrpcCall:
 
     def cancelled(self) -> None:
         self._free()
-        self.gone()
+        self.abandoned()
 
     # Messages
 
@@ -118,7 +117,7 @@ class GrpcCall:
         if at < size:
             self._needed = stop - at
             self._keep(memoryview(data)[at:])
-        if not self.stream.has_ended:
+        if not self.stream.is_half_closed:
             self._wait(len(content))
 
     def _keep(self, content: Buffer) -> None:
@@ -136,11 +135,11 @@ class GrpcCall:
         """Note since when the client has been at a message, as it may not take forever: longer where it sends much."""
         stream = self.stream
         if self._parts:
-            since_s = stream.waits_since_s
+            since_s = stream.waiting_since_s
             now_s = self._connections.now_s
-            stream.waits_since_s = now_s if since_s is None else min(since_s + size / _SLOWEST_BYTES_PER_S, now_s)
+            stream.waiting_since_s = now_s if since_s is None else min(since_s + size / MIN_BYTES_PER_S, now_s)
         elif self.may_idle and stream.queue is None:
-            stream.waits_since_s = None
+            stream.waiting_since_s = None
 
     def _free(self) -> None:
         if self._reserved:

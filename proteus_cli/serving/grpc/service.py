@@ -89,7 +89,7 @@ class GrpcHandler:
 
     def _admits(self, fields: Fields) -> bool:
         tokens = self._tokens
-        return tokens is None or fields[b":path"] in OPEN_METHODS or tokens.authorized(fields.get(b"authorization"))
+        return tokens is None or fields[b":path"] in OPEN_METHODS or tokens.accepts(fields.get(b"authorization"))
 
     # Methods
 
@@ -201,7 +201,7 @@ class InferCall(UnaryCall, Inference[bytes]):
     def encode(self, answered: Answered) -> bytes:
         return self._codec.encode(self._query, answered)
 
-    def gone(self) -> None:
+    def abandoned(self) -> None:
         self._pipeline.cancel(self._pending)
 
 

@@ -19,7 +19,7 @@ from proteus_cli.errors import (
     Unfitting,
     UnknownModel,
 )
-from proteus_cli.serving.http2.frames import field
+from proteus_cli.serving.http2.frames import literal_field
 
 _LONGEST_MESSAGE = 1024
 _AS_IT_IS = bytes(range(0x20, 0x7F)).replace(b"%", b"")
@@ -58,10 +58,12 @@ STATUS = {
 
 _STATUS_200 = b"\x88"  # indexed in HPACK's static table
 HEAD = (
-    _STATUS_200 + field(b"content-type", b"application/grpc+proto") + field(b"grpc-accept-encoding", b"identity,gzip")
+    _STATUS_200
+    + literal_field(b"content-type", b"application/grpc+proto")
+    + literal_field(b"grpc-accept-encoding", b"identity,gzip")
 )
 """The header block of every answer."""
-TRAILERS_OK = field(b"grpc-status", b"0")
+TRAILERS_OK = literal_field(b"grpc-status", b"0")
 
 
 class CallError(Exception):
@@ -74,11 +76,13 @@ class CallError(Exception):
 
 def trailers_of(error: RequestError | CallError) -> bytes:
     """The trailers of a call that failed, with when to try again, or whether it was late, where that is known."""
-    trailers = field(b"grpc-status", b"%d" % status_of(error)) + field(b"grpc-message", _encoded(error.message))
+    trailers = literal_field(b"grpc-status", b"%d" % status_of(error)) + literal_field(
+        b"grpc-message", _encoded(error.message)
+    )
     if isinstance(error, Overloaded | NotReady):
-        trailers += field(b"grpc-retry-pushback-ms", b"%d" % max(error.retry_after_s * _MS_PER_S, 1))
+        trailers += literal_field(b"grpc-retry-pushback-ms", b"%d" % max(error.retry_after_s * _MS_PER_S, 1))
     if isinstance(error, DeadlineExceeded):
-        trailers += field(b"proteus-outcome", b"late" if error.is_late else b"dropped")
+        trailers += literal_field(b"proteus-outcome", b"late" if error.is_late else b"dropped")
     return trailers
 
 
@@ -90,7 +94,7 @@ def status_of(error: RequestError | CallError) -> Status:
 
 def plain_http(status: int) -> bytes:
     """The header block of an answer to what is no gRPC call."""
-    return field(b":status", b"%d" % status)
+    return literal_field(b":status", b"%d" % status)
 
 
 def _encoded(message: str) -> bytes:

@@ -56,7 +56,7 @@ class StreamInferCall(GrpcCall):
     def drain(self) -> None:
         self.ended()
 
-    def gone(self) -> None:
+    def abandoned(self) -> None:
         for request in self._requests:
             self._pipeline.cancel(request.pending)
         self._requests.clear()
@@ -67,7 +67,7 @@ class StreamInferCall(GrpcCall):
         while requests and (response := requests[0].response) is not None:
             requests.popleft()
             self.send(response)
-        self.stream.hold(is_held=len(requests) >= _MAX_IN_FLIGHT or self.stream.backlog >= _MAX_BACKLOG)
+        self.stream.throttle(is_throttled=len(requests) >= _MAX_IN_FLIGHT or self.stream.unsent_bytes >= _MAX_BACKLOG)
         if self._has_ended and not requests:
             self.finish()
 
@@ -128,12 +128,12 @@ class WatchCall(UnaryCall):
     def drain(self) -> None:
         if self._sent:
             self._send_change()
-        self.gone()
+        self.abandoned()
         self.fail(CallError(Status.UNAVAILABLE, "the server stops"))
 
     def _send_change(self) -> None:
         status = serving_status(is_serving=self._is_serving(self._service))
-        if status != self._sent and not self.stream.backlog:
+        if status != self._sent and not self.stream.unsent_bytes:
             self._sent = status
             self.send(HealthCheckResponse(status=status).SerializeToString())
 
@@ -141,6 +141,6 @@ class WatchCall(UnaryCall):
         self._send_change()
         self._timer = asyncio.get_running_loop().call_later(_CHECK_EVERY_S, self._check)
 
-    def gone(self) -> None:
+    def abandoned(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

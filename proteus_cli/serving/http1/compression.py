@@ -18,7 +18,7 @@ _OURS = tuple(_WINDOW_BITS)
 _VARY = b"vary: accept-encoding\r\n"
 
 
-def packed(headers: Mapping[bytes, bytes], body: bytes, blobs: list[Buffer]) -> tuple[bytes, list[Buffer], bytes]:
+def compressed(headers: Mapping[bytes, bytes], body: bytes, blobs: list[Buffer]) -> tuple[bytes, list[Buffer], bytes]:
     """An answer's body, and what follows it, for a client that sent these headers; then lines of headers to add.
 
     Bodies of a size that is compressed for some are marked as varying for all.
@@ -29,7 +29,7 @@ def packed(headers: Mapping[bytes, bytes], body: bytes, blobs: list[Buffer]) -> 
     if not SMALLEST_BYTES <= size <= LARGEST_BYTES:
         return body, blobs, b""
     accepted = headers.get(b"accept-encoding")
-    encoding = None if accepted is None else preferred(accepted)
+    encoding = None if accepted is None else preferred_encoding(accepted)
     if encoding is None:
         return body, blobs, _VARY
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, _WINDOW_BITS[encoding])
@@ -39,16 +39,16 @@ def packed(headers: Mapping[bytes, bytes], body: bytes, blobs: list[Buffer]) -> 
     return smaller, [], b"content-encoding: %b\r\n%b" % (encoding, _VARY)
 
 
-def preferred(accepted: bytes) -> bytes | None:
+def preferred_encoding(accepted: bytes) -> bytes | None:
     """Which of our encodings a client likes most; None where it wants none of them more than the plain body.
 
     What makes no sense is taken as no wish: the plain body is always right.
     """
-    return _preferred(accepted) if len(accepted) <= _LONGEST_KNOWN else None
+    return _preferred_encoding(accepted) if len(accepted) <= _LONGEST_KNOWN else None
 
 
 @lru_cache(maxsize=64)
-def _preferred(accepted: bytes) -> bytes | None:
+def _preferred_encoding(accepted: bytes) -> bytes | None:
     weights: dict[bytes, float] = {}
     for part in accepted.lower().split(b","):
         name, _, parameter = part.partition(b";")

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from proteus_cli.domain.buffer import Buffer
-from proteus_cli.serving.transport.connections import Connections
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.http1.connection import HttpConnection
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 NOT_MODIFIED = 304
-JOINED_BYTES = 16 * 1024  # answers up to here are sent as one piece
+MAX_JOINED_BYTES = 16 * 1024  # answers up to here are sent as one piece
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _STARTS = {
     (200, content_type): b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: " % content_type
@@ -20,37 +22,24 @@ _STARTS = {
 }
 
 
-class Client(Protocol):
-    """The connection that a request came by."""
-
-    connections: Connections
-
-    @property
-    def is_at_its_end(self) -> bool:
-        """Nothing will follow this answer."""
-        ...
-
-    def answered(self, exchange: "Exchange") -> None: ...
-
-
 class Exchange(msgspec.Struct, eq=False):
     """A request, and its answer once there is one. ``pending`` belongs to the handler."""
 
-    connection: Client
+    connection: "HttpConnection"
     method: bytes
     target: bytes
     headers: dict[bytes, bytes]
     body: bytes | bytearray
-    keeps_alive: bool
-    reserved: int = 0
-    answer: tuple[Buffer, ...] | None = None
+    keep_alive: bool
+    reserved_bytes: int = 0
+    response: tuple[Buffer, ...] | None = None
     pending: Any = None
 
-    def takes(self, body_bytes: int) -> bool:
+    def reserve(self, body_bytes: int) -> bool:
         """Whether its body may be so large, now that it is unpacked."""
         if not self.connection.connections.reserve(body_bytes):
             return False
-        self.reserved += body_bytes
+        self.reserved_bytes += body_bytes
         return True
 
     def respond(
@@ -61,17 +50,17 @@ class Exchange(msgspec.Struct, eq=False):
         if blobs:
             size += sum(map(len, blobs))
         start = _STARTS.get((status, content_type)) or _start(status, content_type)
-        if not self.keeps_alive or self.connection.is_at_its_end:
-            self.keeps_alive = False
+        if not self.keep_alive or self.connection.closes_after_response:
+            self.keep_alive = False
             headers += b"connection: close\r\n"
         if self.method == b"HEAD" or status == NOT_MODIFIED:  # which tell how long the body would have been
-            self.answer = (b"%b%d\r\n%b\r\n" % (start, size, headers),)
-        elif size <= JOINED_BYTES:
-            self.answer = (b"%b%d\r\n%b\r\n%b" % (start, size, headers, b"".join((body, *blobs)) if blobs else body),)
+            self.response = (b"%b%d\r\n%b\r\n" % (start, size, headers),)
+        elif size <= MAX_JOINED_BYTES:
+            self.response = (b"%b%d\r\n%b\r\n%b" % (start, size, headers, b"".join((body, *blobs)) if blobs else body),)
         else:
-            self.answer = (b"%b%d\r\n%b\r\n" % (start, size, headers), body, *blobs)
+            self.response = (b"%b%d\r\n%b\r\n" % (start, size, headers), body, *blobs)
         self.pending = None
-        self.connection.answered(self)
+        self.connection.response_ready(self)
 
 
 def _start(status: int, content_type: bytes) -> bytes:

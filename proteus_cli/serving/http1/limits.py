@@ -1,33 +1,35 @@
-"""What one client may take of the server."""
+"""What one client may take of the server, in bytes, counts and seconds."""
 
 from dataclasses import dataclass
 
-CHUNK_BYTES = 64 * 1024
-UNCOUNTED_BYTES = 4 * 1024  # of a body; one that is larger is counted, as memory has an end
-SLOWEST_BYTES_PER_S = 64 * 1024
-MAX_HEADERS = 128
-PIPELINED = 32  # requests of one connection that may be inside; reading pauses then …
-HELD = 256  # … and of what was read by then, so many may wait
+READ_BYTES = 64 * 1024  # of one read; a larger body is read straight into memory of its own
 
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """Bytes of a body, and of what is around it; seconds for a request to come in, and between two.
+    """Limits on one connection.
 
-    What comes with one read, of up to `CHUNK_BYTES`, isn't counted among headers. Large bodies and answers may take
-    longer, at `SLOWEST_BYTES_PER_S`. After an error, what the client still sends is read and dropped for ``linger_s``.
+    ``header_bytes`` bounds what is around the body, not counting what comes with one read of up to `READ_BYTES`.
+    A body of up to ``uncounted_bytes`` is not counted among those in memory. Once ``unanswered`` requests wait for
+    their responses, reading pauses; of those that had been read by then, ``queued`` may wait to be handled.
     """
 
     body_bytes: int
     header_bytes: int = 32 * 1024
+    headers: int = 128
+    uncounted_bytes: int = 4 * 1024
+    unanswered: int = 32
+    queued: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class HttpTimeouts:
+    """How long a connection waits for its client.
+
+    ``request_s`` for a request to come in or a response to be read, longer where much is moved; ``keep_alive_s`` for
+    the next request; ``linger_s`` for the client to close once the last response is sent.
+    """
+
     request_s: float = 30.0
     keep_alive_s: float = 75.0
     linger_s: float = 2.0
-
-
-class Refusal(Exception):
-    """A request that can't be read to its end."""
-
-    def __init__(self, status: int, text: str, headers: bytes = b"") -> None:
-        super().__init__(text)
-        self.status, self.text, self.headers = status, text, headers

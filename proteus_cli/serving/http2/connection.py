@@ -21,8 +21,8 @@ from proteus_cli.serving.http2.frames import (
     HAS_PRIORITY,
     PADDED,
     SETTINGS,
-    Code,
     ConnectionFault,
+    ErrorCode,
     StreamFault,
 )
 from proteus_cli.serving.http2.headers import Fields, HeaderBlocks, MalformedRequest
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 ALPN = "h2"
 _SIZES = {frames.PRIORITY: 5, frames.RST_STREAM: 4, frames.PING: 8, frames.WINDOW_UPDATE: 4}
-_OF_CONNECTION = {SETTINGS, frames.PING, frames.GOAWAY}
+_CONNECTION_KINDS = {SETTINGS, frames.PING, frames.GOAWAY}
 _SETTING_BYTES, _PRIORITY_BYTES, _GOAWAY_BYTES = 6, 5, 8
 _MAX_SETTINGS = 100
 _MAX_UPDATES_DUE = 10_000
@@ -59,7 +59,7 @@ class Http2Connection(asyncio.Protocol):
 
     def __init__(self, application: Application, limits: Http2Limits, connections: Connections) -> None:
         self.connections, self._application, self._limits = connections, application, limits
-        self.is_closing = self._is_leaving = False
+        self.is_closing = self._is_going_away = False
         self._streams: dict[int, Http2Stream] = {}
         self._reader = FrameReader(self, limits.frame_bytes)
         self._blocks = HeaderBlocks(limits, application.request)
@@ -67,9 +67,9 @@ class Http2Connection(asyncio.Protocol):
         self._block_of = self._block_flags = self._continuations = 0
         self._last_stream = 0
         self._resets: dict[int, None] = {}  # the last streams that ended from this side
-        self._receivable = limits.connection_window_bytes
-        self._goodwill = float(limits.goodwill)
-        self._looked_s = self._seen_s = self._whole_s = self._paused_s = self._closing_s = connections.now_s
+        self._receive_window = limits.connection_window_bytes
+        self._flood_budget = float(limits.flood_budget)
+        self._last_check_s = self._last_read_s = self._complete_s = self._paused_s = self._closing_s = connections.now_s
         self._handlers: tuple[Callable[[int, int, Any], None], ...] = (
             self._on_data, self._on_headers, self._on_priority, self._on_rst_stream, self._on_settings,
             self._on_push_promise, self._on_ping, self._on_goaway, self._on_window_update, self._on_continuation,
@@ -79,7 +79,7 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self.outlet = SendQueue(self._transport, self._answered)
+        self.send_queue = SendQueue(self._transport, self._on_response_sent)
         limits = self._limits
         offered = {
             frames.MAX_CONCURRENT_STREAMS: limits.streams,
@@ -88,34 +88,34 @@ class Http2Connection(asyncio.Protocol):
             frames.MAX_HEADER_LIST_SIZE: limits.header_list_bytes,
         }
         widened = limits.connection_window_bytes - frames.DEFAULT_WINDOW
-        self.outlet.control(frames.settings(offered) + frames.window_update(0, widened))
+        self.send_queue.write(frames.settings(offered) + frames.window_update(0, widened))
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        if not self.connections.take(self):
-            self._fail(ConnectionFault(Code.NO_ERROR, "too many connections"))
+        if not self.connections.admit(self):
+            self._fail(ConnectionFault(ErrorCode.NO_ERROR, "too many connections"))
         elif tls is not None and tls.selected_alpn_protocol() != ALPN:
-            self._fail(ConnectionFault(Code.PROTOCOL_ERROR, f"ALPN did not choose {ALPN}"))
+            self._fail(ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"ALPN did not choose {ALPN}"))
         elif self.connections.is_draining:
             self.drain()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - how makes no difference
         self.is_closing = True
         self._cancel_all()
-        self.connections.release(self)
+        self.connections.remove(self)
 
     def pause_writing(self) -> None:
         """Who doesn't read is not read from either, so that what waits for it stays as it is."""
-        self.outlet.is_paused, self._paused_s = True, self.connections.now_s
+        self.send_queue.is_paused, self._paused_s = True, self.connections.now_s
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self.outlet.is_paused = False
+        self.send_queue.is_paused = False
         self._transport.resume_reading()
-        self.outlet.pump()
+        self.send_queue.send_waiting()
 
     def data_received(self, data: bytes) -> None:
         if self.is_closing:  # what still comes is not looked at
             return
-        self._seen_s = self.connections.now_s
+        self._last_read_s = self.connections.now_s
         try:
             self._reader.read(data)
         except ConnectionFault as fault:
@@ -123,35 +123,35 @@ class Http2Connection(asyncio.Protocol):
 
     # Connection
 
-    def look(self, now_s: float) -> None:
+    def check_timeouts(self, now_s: float) -> None:
         limits, reader = self._limits, self._reader
-        gained = (now_s - self._looked_s) * limits.goodwill_per_s
-        self._goodwill, self._looked_s = min(self._goodwill + gained, limits.goodwill), now_s
-        self.outlet.updates_due = max(0, min(self.outlet.updates_due, _MAX_UPDATES_DUE))
-        if not reader.waits:
-            self._whole_s = now_s
+        gained = (now_s - self._last_check_s) * limits.flood_budget_per_s
+        self._flood_budget, self._last_check_s = min(self._flood_budget + gained, limits.flood_budget), now_s
+        self.send_queue.window_updates_due = max(0, min(self.send_queue.window_updates_due, _MAX_UPDATES_DUE))
+        if not reader.is_incomplete:
+            self._complete_s = now_s
         if self.is_closing:
             if now_s - self._closing_s > limits.linger_s:
                 self.abort()
-        elif self.outlet.is_paused:
+        elif self.send_queue.is_paused:
             if now_s - self._paused_s > limits.request_s:
                 self.abort()
-        elif now_s - self._whole_s > limits.request_s:
-            code = Code.SETTINGS_TIMEOUT if reader.only == SETTINGS else Code.ENHANCE_YOUR_CALM
+        elif now_s - self._complete_s > limits.request_s:
+            code = ErrorCode.SETTINGS_TIMEOUT if reader.required_kind == SETTINGS else ErrorCode.ENHANCE_YOUR_CALM
             self._fail(ConnectionFault(code, "a frame or header block took too long to come in"))
-        elif not self._streams and now_s - self._seen_s > limits.idle_s:
+        elif not self._streams and now_s - self._last_read_s > limits.idle_s:
             self.drain()
         else:
             for stream in tuple(self._streams.values()):
-                if stream.waits_since_s is not None and now_s - stream.waits_since_s > limits.request_s:
-                    self._reset(stream.id, Code.CANCEL)
+                if stream.waiting_since_s is not None and now_s - stream.waiting_since_s > limits.request_s:
+                    self._reset(stream.id, ErrorCode.CANCEL)
 
     def drain(self) -> None:
         if self.is_closing:
             return
-        if not self._is_leaving:
-            self._is_leaving = True
-            self.outlet.control(frames.goaway(self._last_stream, Code.NO_ERROR, ""))
+        if not self._is_going_away:
+            self._is_going_away = True
+            self.send_queue.write(frames.goaway(self._last_stream, ErrorCode.NO_ERROR, ""))
         if self.connections.is_draining:
             for stream in list(self._streams.values()):
                 stream.call.drain()
@@ -162,226 +162,226 @@ class Http2Connection(asyncio.Protocol):
 
     # Frames
 
-    def took(self, kind: int, flags: int, stream_id: int, payload: Buffer) -> None:
+    def on_frame(self, kind: int, flags: int, stream_id: int, payload: Buffer) -> None:
         try:
             if kind > frames.HEADERS:
                 self._check(kind, stream_id, len(payload))
             if kind <= CONTINUATION:
                 self._handlers[kind](flags, stream_id, payload)
         except StreamFault as fault:
-            self._spend()
+            self._charge_flood_budget()
             self._reset(fault.stream_id, fault.code)
 
     def _check(self, kind: int, stream_id: int, size: int) -> None:
         """What holds for all frames of a kind. Most of those that are no request ask for nothing."""
         if kind not in {frames.WINDOW_UPDATE, CONTINUATION}:
-            self._spend()
-        if (kind in _OF_CONNECTION) != (stream_id == 0) and kind <= CONTINUATION and kind != frames.WINDOW_UPDATE:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, f"a frame of kind {kind} on stream {stream_id}")
+            self._charge_flood_budget()
+        if (kind in _CONNECTION_KINDS) != (stream_id == 0) and kind <= CONTINUATION and kind != frames.WINDOW_UPDATE:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame of kind {kind} on stream {stream_id}")
         if size != _SIZES.get(kind, size):
             if kind == frames.PRIORITY:
-                raise StreamFault(stream_id, Code.FRAME_SIZE_ERROR)
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"a frame of kind {kind} and {size} bytes")
+                raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR)
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of kind {kind} and {size} bytes")
 
-    def _spend(self) -> None:
+    def _charge_flood_budget(self) -> None:
         """The peer sent a frame that asks for nothing."""
-        self._goodwill -= 1.0
-        if self._goodwill < 0.0:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
+        self._flood_budget -= 1.0
+        if self._flood_budget < 0.0:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not stream_id & 1:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "a request on a stream that isn't the client's")
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a request on a stream that isn't the client's")
         if flags & PADDED:
-            payload = bytes(frames.unpadded(payload))
+            payload = bytes(frames.without_padding(payload))
         if flags & HAS_PRIORITY:
             if len(payload) < _PRIORITY_BYTES:
-                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a priority that is cut off")
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a priority that is cut off")
             payload = payload[_PRIORITY_BYTES:]
         if flags & END_HEADERS:
-            self._take_block(flags, stream_id, payload)
+            self._on_header_block(flags, stream_id, payload)
             return
-        self._reader.only, self._continuations = CONTINUATION, 0
+        self._reader.required_kind, self._continuations = CONTINUATION, 0
         self._block_of, self._block_flags, self._block = stream_id, flags, bytearray(payload)
 
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._reader.only is None or stream_id != self._block_of:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "a continuation of nothing")
+        if self._reader.required_kind is None or stream_id != self._block_of:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a continuation of nothing")
         self._continuations += 1
         self._block += payload
         if self._continuations > self._limits.continuations or len(self._block) > self._limits.header_block_bytes:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a header block that doesn't end")
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block that doesn't end")
         if flags & END_HEADERS:
-            self._reader.only = None
-            self._take_block(self._block_flags, stream_id, bytes(self._block))
+            self._reader.required_kind = None
+            self._on_header_block(self._block_flags, stream_id, bytes(self._block))
 
-    def _take_block(self, flags: int, stream_id: int, block: bytes) -> None:
+    def _on_header_block(self, flags: int, stream_id: int, block: bytes) -> None:
         if len(block) > self._limits.header_block_bytes:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too large a header block")
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too large a header block")
         if stream_id <= self._last_stream:
-            self._take_trailers(flags, stream_id, block)
+            self._on_trailers(flags, stream_id, block)
             return
-        if self._is_leaving:  # the client was told that it won't be handled
+        if self._is_going_away:  # the client was told that it won't be handled
             self._blocks.decode(block)
             return
         self._last_stream = stream_id
         try:
             request = self._blocks.request(block)
         except MalformedRequest:
-            raise StreamFault(stream_id, Code.PROTOCOL_ERROR) from None
+            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR) from None
         if len(self._streams) >= self._limits.streams:
-            raise StreamFault(stream_id, Code.REFUSED_STREAM)
-        stream = Http2Stream(self, stream_id, self.outlet.stream_window, self._limits.window_bytes)
+            raise StreamFault(stream_id, ErrorCode.REFUSED_STREAM)
+        stream = Http2Stream(self, stream_id, self.send_queue.initial_send_window, self._limits.window_bytes)
         self._streams[stream_id] = stream
         stream.call = self._application.open(request, stream)
         if flags & END_STREAM:
-            _end(stream, b"")
+            _close_remote_half(stream, b"")
 
-    def _take_trailers(self, flags: int, stream_id: int, block: bytes) -> None:
+    def _on_trailers(self, flags: int, stream_id: int, block: bytes) -> None:
         """Fields after the body mean nothing to us, but may change the compression table."""
         self._blocks.decode(block)
-        stream = self._open_stream(stream_id)
+        stream = self._receiving_stream(stream_id)
         if stream is not None:
             if not flags & END_STREAM:
-                raise StreamFault(stream_id, Code.PROTOCOL_ERROR)
-            _end(stream, b"")
+                raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR)
+            _close_remote_half(stream, b"")
 
     def _on_data(self, flags: int, stream_id: int, payload: Buffer) -> None:
         size = len(payload)
-        self._receivable -= size
-        if self._receivable < self._limits.connection_window_bytes >> 1:
-            self._give_connection_room()
+        self._receive_window -= size
+        if self._receive_window < self._limits.connection_window_bytes >> 1:
+            self._extend_connection_window()
         stream = self._streams.get(stream_id)
-        if stream is None or stream.has_ended:
-            stream = self._open_stream(stream_id)
+        if stream is None or stream.is_half_closed:
+            stream = self._receiving_stream(stream_id)
             if stream is None:
                 return
-        stream.receivable -= size
-        if stream.receivable < 0:
-            raise StreamFault(stream_id, Code.FLOW_CONTROL_ERROR)
+        stream.receive_window -= size
+        if stream.receive_window < 0:
+            raise StreamFault(stream_id, ErrorCode.FLOW_CONTROL_ERROR)
         if flags & PADDED:
-            payload = frames.unpadded(payload)
+            payload = frames.without_padding(payload)
         if flags & END_STREAM:
-            _end(stream, payload)
+            _close_remote_half(stream, payload)
             return
         if not payload:
-            self._spend()
+            self._charge_flood_budget()
         stream.call.received(payload, ended=False)
-        if not stream.is_held:
-            self.give_room(stream)
+        if not stream.is_throttled:
+            self.extend_window(stream)
 
-    def _open_stream(self, stream_id: int) -> Http2Stream | None:
+    def _receiving_stream(self, stream_id: int) -> Http2Stream | None:
         """The stream that may still get something; None where what comes for it came too late to matter."""
-        self._require_begun(stream_id)
+        self._require_known_stream(stream_id)
         stream = self._streams.get(stream_id)
         if stream is None and (stream_id in self._resets or stream_id > self._last_stream):
             return None
-        if stream is None or stream.has_ended:
-            raise StreamFault(stream_id, Code.STREAM_CLOSED)
+        if stream is None or stream.is_half_closed:
+            raise StreamFault(stream_id, ErrorCode.STREAM_CLOSED)
         return stream
 
-    def _require_begun(self, stream_id: int) -> None:
+    def _require_known_stream(self, stream_id: int) -> None:
         """The stream is one that the client has opened; of those that were not taken in any more, nothing is known."""
-        if stream_id == 0 or (stream_id > self._last_stream and not self._is_leaving):
-            raise ConnectionFault(Code.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which is not open")
+        if stream_id == 0 or (stream_id > self._last_stream and not self._is_going_away):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which is not open")
 
     def _on_rst_stream(self, _: int, stream_id: int, __: bytes) -> None:
-        self._require_begun(stream_id)
-        self._drop(stream_id)
+        self._require_known_stream(stream_id)
+        self._remove(stream_id)
 
     def _on_settings(self, flags: int, _: int, payload: bytes) -> None:
         if len(payload) % _SETTING_BYTES or (flags & ACK and payload):
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"settings of {len(payload)} bytes")
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"settings of {len(payload)} bytes")
         if len(payload) > _MAX_SETTINGS * _SETTING_BYTES:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many settings")
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many settings")
         if flags & ACK:
             return
         for name, value in dict(struct.iter_unpack(">HL", payload)).items():  # of several values the last counts
-            self.outlet.set(name, value, self._streams.values())
-        self.outlet.control(frames.frame(SETTINGS, ACK, 0, b""))
-        self._reader.only = None
-        self.outlet.pump()
+            self.send_queue.apply_setting(name, value, self._streams.values())
+        self.send_queue.write(frames.frame(SETTINGS, ACK, 0, b""))
+        self._reader.required_kind = None
+        self.send_queue.send_waiting()
 
     def _on_ping(self, flags: int, _: int, payload: bytes) -> None:
         if not flags & ACK:
-            self.outlet.control(frames.frame(frames.PING, ACK, 0, payload))
+            self.send_queue.write(frames.frame(frames.PING, ACK, 0, payload))
 
     def _on_goaway(self, _: int, __: int, payload: bytes) -> None:
         """The client opens no more streams."""
         if len(payload) < _GOAWAY_BYTES:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a goaway that is cut off")
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a goaway that is cut off")
         self.drain()
 
     def _on_window_update(self, _: int, stream_id: int, payload: bytes) -> None:
         increment = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW
-        self.outlet.updates_due -= 1
-        if self.outlet.updates_due < 0:
-            self._spend()
+        self.send_queue.window_updates_due -= 1
+        if self.send_queue.window_updates_due < 0:
+            self._charge_flood_budget()
         if stream_id == 0:
             if increment == 0:
-                raise ConnectionFault(Code.PROTOCOL_ERROR, "a window that grows by nothing")
-            self.outlet.widen(increment, None)
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a window that grows by nothing")
+            self.send_queue.enlarge_window(increment, None)
             return
-        self._require_begun(stream_id)
+        self._require_known_stream(stream_id)
         stream = self._streams.get(stream_id)
         if stream is not None:
             if increment == 0:
-                raise StreamFault(stream_id, Code.PROTOCOL_ERROR)
-            self.outlet.widen(increment, stream)
+                raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR)
+            self.send_queue.enlarge_window(increment, stream)
 
     def _on_priority(self, *_: object) -> None:
         """Deprecated, and ignored."""
 
     def _on_push_promise(self, *_: object) -> None:
-        raise ConnectionFault(Code.PROTOCOL_ERROR, "a client can't push")
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client can't push")
 
     # Windows and endings
 
-    def _give_connection_room(self) -> None:
+    def _extend_connection_window(self) -> None:
         """What comes in is taken up at once: what may be kept of it is limited by stream and by all bodies together."""
-        if self._receivable < 0:
-            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more data than the connection's window")
+        if self._receive_window < 0:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window")
         window = self._limits.connection_window_bytes
-        self.outlet.control(frames.window_update(0, window - self._receivable))
-        self._receivable = window
+        self.send_queue.write(frames.window_update(0, window - self._receive_window))
+        self._receive_window = window
 
-    def give_room(self, stream: Http2Stream) -> None:
+    def extend_window(self, stream: Http2Stream) -> None:
         """Let the client send more on a stream, once it has used half of what it was let."""
         window = self._limits.window_bytes
-        if stream.receivable < window >> 1 and not stream.has_ended and stream.id in self._streams:
-            self.outlet.control(frames.window_update(stream.id, window - stream.receivable))
-            stream.receivable = window
+        if stream.receive_window < window >> 1 and not stream.is_half_closed and stream.id in self._streams:
+            self.send_queue.write(frames.window_update(stream.id, window - stream.receive_window))
+            stream.receive_window = window
 
-    def _answered(self, stream: Http2Stream) -> None:
+    def _on_response_sent(self, stream: Http2Stream) -> None:
         del self._streams[stream.id]
-        self._goodwill += 1.0
-        if not stream.has_ended:  # the answer doesn't need the rest of the request
-            self._say_reset(stream.id, Code.NO_ERROR)
-        if self._is_leaving:
+        self._flood_budget += 1.0
+        if not stream.is_half_closed:  # the answer doesn't need the rest of the request
+            self._send_reset(stream.id, ErrorCode.NO_ERROR)
+        if self._is_going_away:
             self._close_if_done()
 
-    def _reset(self, stream_id: int, code: Code) -> None:
-        self._say_reset(stream_id, code)
-        self._drop(stream_id)
+    def _reset(self, stream_id: int, code: ErrorCode) -> None:
+        self._send_reset(stream_id, code)
+        self._remove(stream_id)
 
-    def _say_reset(self, stream_id: int, code: Code) -> None:
+    def _send_reset(self, stream_id: int, code: ErrorCode) -> None:
         self._resets[stream_id] = None
         if len(self._resets) > _REMEMBERED_RESETS:
             del self._resets[next(iter(self._resets))]
-        self.outlet.control(frames.rst_stream(stream_id, code))
+        self.send_queue.write(frames.rst_stream(stream_id, code))
 
-    def _drop(self, stream_id: int) -> None:
+    def _remove(self, stream_id: int) -> None:
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
-            self.outlet.forget(stream)
+            self.send_queue.discard(stream)
             stream.call.cancelled()
-        if self._is_leaving:
+        if self._is_going_away:
             self._close_if_done()
 
     def _close_if_done(self) -> None:
         if not self._streams and not self.is_closing:
             self.is_closing, self._closing_s = True, self.connections.now_s
-            self.outlet.flush()
+            self.send_queue.flush()
             self._transport.close()
 
     def _fail(self, fault: ConnectionFault) -> None:
@@ -390,8 +390,8 @@ class Http2Connection(asyncio.Protocol):
             return
         self.is_closing, self._closing_s = True, self.connections.now_s
         self._cancel_all()
-        self.outlet.control(frames.goaway(self._last_stream, fault.code, fault.message))
-        self.outlet.flush()
+        self.send_queue.write(frames.goaway(self._last_stream, fault.code, fault.message))
+        self.send_queue.flush()
         if self._transport.is_closing():  # there were too many to tell
             return
         if self._transport.can_write_eof():
@@ -402,11 +402,11 @@ class Http2Connection(asyncio.Protocol):
     def _cancel_all(self) -> None:
         streams, self._streams = self._streams, {}
         for stream in streams.values():
-            self.outlet.forget(stream)
+            self.send_queue.discard(stream)
             stream.call.cancelled()
 
 
-def _end(stream: Http2Stream, payload: Buffer) -> None:
+def _close_remote_half(stream: Http2Stream, payload: Buffer) -> None:
     """The client has sent all it has to send."""
-    stream.has_ended, stream.waits_since_s = True, None
+    stream.is_half_closed, stream.waiting_since_s = True, None
     stream.call.received(payload, ended=True)

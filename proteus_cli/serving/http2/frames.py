@@ -7,7 +7,7 @@ from enum import IntEnum
 from proteus_cli.domain.buffer import Buffer
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEAD = struct.Struct(">HBBBL")
+FRAME_HEADER = struct.Struct(">HBBBL")
 """Length (upper 16 and lower 8 bits), kind, flags, stream."""
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -28,7 +28,7 @@ LARGEST_WINDOW = 2**31 - 1
 _PREFIX, _MORE = 0x7F, 0x80
 
 
-class Code(IntEnum):
+class ErrorCode(IntEnum):
     """Why a stream or connection ends (RFC 9113 §7)."""
 
     NO_ERROR = 0x0
@@ -47,7 +47,7 @@ class Code(IntEnum):
 class ConnectionFault(Exception):
     """What the peer did ends the connection."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
         self.code, self.message = code, message
 
@@ -55,21 +55,21 @@ class ConnectionFault(Exception):
 class StreamFault(Exception):
     """What the peer did ends one stream."""
 
-    def __init__(self, stream_id: int, code: Code) -> None:
+    def __init__(self, stream_id: int, code: ErrorCode) -> None:
         super().__init__(stream_id, code)
         self.stream_id, self.code = stream_id, code
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
     size = len(payload)
-    return HEAD.pack(size >> 8, size & 0xFF, kind, flags, stream_id) + payload
+    return FRAME_HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream_id) + payload
 
 
 def settings(values: Mapping[int, int]) -> bytes:
     return frame(SETTINGS, 0, 0, b"".join(struct.pack(">HL", name, value) for name, value in values.items()))
 
 
-def rst_stream(stream_id: int, code: Code) -> bytes:
+def rst_stream(stream_id: int, code: ErrorCode) -> bytes:
     return frame(RST_STREAM, 0, stream_id, code.to_bytes(4, "big"))
 
 
@@ -77,19 +77,19 @@ def window_update(stream_id: int, increment: int) -> bytes:
     return frame(WINDOW_UPDATE, 0, stream_id, increment.to_bytes(4, "big"))
 
 
-def goaway(last_stream_id: int, code: Code, message: str) -> bytes:
+def goaway(last_stream_id: int, code: ErrorCode, message: str) -> bytes:
     return frame(GOAWAY, 0, 0, struct.pack(">LL", last_stream_id, code) + message.encode())
 
 
-def unpadded(payload: Buffer) -> Buffer:
+def without_padding(payload: Buffer) -> Buffer:
     """The payload of a frame with the flag `PADDED`, without its padding."""
     padding = payload[0] if payload else 0
     if padding >= len(payload):
-        raise ConnectionFault(Code.PROTOCOL_ERROR, "more padding than frame")
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "more padding than frame")
     return payload[1 : len(payload) - padding]
 
 
-def field(name: bytes, value: bytes) -> bytes:
+def literal_field(name: bytes, value: bytes) -> bytes:
     """A header field as a literal that leaves the compression table alone (RFC 7541 §6.2.2), so it fits any state."""
     return b"".join((b"\x00", _string(name), _string(value)))
 

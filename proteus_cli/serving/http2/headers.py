@@ -8,7 +8,7 @@ from hpack.exceptions import HPACKDecodingError
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
-from proteus_cli.serving.http2.frames import Code, ConnectionFault
+from proteus_cli.serving.http2.frames import ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
 
 Fields = dict[bytes, bytes]
@@ -17,7 +17,7 @@ Fields = dict[bytes, bytes]
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE = re.compile(rb"[^\0\r\n]*")
 _PSEUDO = (b":method", b":scheme", b":path", b":authority")
-_OF_HTTP_1 = (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+_HTTP_1_FIELDS = (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
 _MAX_KNOWN = 64
 _LARGEST_KNOWN = 1024
 _INDEXED, _ADDED, _RESIZED, _RESIZED_MASK, _MORE = 0x80, 0x40, 0x20, 0xE0, 0x80
@@ -63,7 +63,7 @@ class HeaderBlocks(Generic[T]):
         try:
             return self._decoded(block)
         except (HPACKDecodingError, IndexError):
-            raise ConnectionFault(Code.COMPRESSION_ERROR, "a header block that can't be decoded") from None
+            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block that can't be decoded") from None
         finally:
             if self._state() != before:
                 self._known.clear()
@@ -92,7 +92,7 @@ class HeaderBlocks(Generic[T]):
             fields.append(field)
             size += len(field[0]) + len(field[1]) + _FIELD_BYTES
             if size > self._max_bytes:
-                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many header fields")
+                raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many header fields")
         return fields
 
     def _state(self) -> tuple[int, int, int]:
@@ -138,7 +138,7 @@ def fields_of(decoded: Iterable[tuple[bytes, bytes]]) -> Fields:
                 raise MalformedRequest
         else:
             is_past_pseudo = True
-            if not _NAME.fullmatch(name) or name in _OF_HTTP_1 or (name == b"te" and value != b"trailers"):
+            if not _NAME.fullmatch(name) or name in _HTTP_1_FIELDS or (name == b"te" and value != b"trailers"):
                 raise MalformedRequest
         if not _VALUE.fullmatch(value) or value != value.strip(b" \t"):
             raise MalformedRequest

@@ -11,8 +11,8 @@ KIB, MIB = 2**10, 2**20
 class Http2Limits:
     """Sizes in bytes, times in seconds, per connection.
 
-    ``goodwill`` is how many frames that ask for nothing (resets, pings, settings, empty data, …) a client may send;
-    an answer gives one back, and so does time, ``goodwill_per_s``. ``request_s`` is the longest that the rest of a
+    ``flood_budget`` is how many frames that ask for nothing (resets, pings, settings, empty data, …) a client may send;
+    an answer gives one back, and so does time, ``flood_budget_per_s``. ``request_s`` is the longest that the rest of a
     message or header that has begun may take to come in, and a piece of an answer to be taken.
     """
 
@@ -23,8 +23,8 @@ class Http2Limits:
     frame_bytes: int = 64 * KIB
     window_bytes: int = 1 * MIB
     connection_window_bytes: int = 8 * MIB
-    goodwill: int = 1_000
-    goodwill_per_s: float = 100.0
+    flood_budget: int = 1_000
+    flood_budget_per_s: float = 100.0
     request_s: float = 30.0
     idle_s: float = 600.0
     linger_s: float = 2.0

@@ -6,15 +6,15 @@ from proteus_cli.domain.buffer import Buffer
 from proteus_cli.serving.http2.frames import (
     CONTINUATION,
     DATA,
-    HEAD,
+    FRAME_HEADER,
     PADDED,
     PREFACE,
     SETTINGS,
-    Code,
     ConnectionFault,
+    ErrorCode,
 )
 
-_HEAD_BYTES = 9
+_FRAME_HEADER_BYTES = 9
 _STREAM = 0x7FFFFFFF
 _LARGE = 4096  # bytes of data from which on a view costs less than a copy
 
@@ -24,7 +24,7 @@ class Frames(Protocol):
 
     is_closing: bool
 
-    def took(self, kind: int, flags: int, stream_id: int, payload: Buffer) -> None: ...
+    def on_frame(self, kind: int, flags: int, stream_id: int, payload: Buffer) -> None: ...
 
 
 class FrameReader:
@@ -34,20 +34,20 @@ class FrameReader:
     come next, where that is so. Raises `ConnectionFault`.
     """
 
-    __slots__ = ("_data", "_frame_bytes", "_frames", "_has_preface", "_left", "_needed", "only", "partial")
+    __slots__ = ("_data", "_frame_bytes", "_frames", "_has_preface", "_left", "_needed", "partial", "required_kind")
 
     def __init__(self, frames: Frames, frame_bytes: int) -> None:
         self._frames, self._frame_bytes = frames, frame_bytes
-        self.only: int | None = SETTINGS
+        self.required_kind: int | None = SETTINGS
         self.partial = bytearray()
         self._needed = len(PREFACE)
         self._has_preface = False
         self._data, self._left = (0, 0), 0  # stream and flags of a DATA frame, and how much of it is to come
 
     @property
-    def waits(self) -> bool:
+    def is_incomplete(self) -> bool:
         """Something has begun that the peer has to complete."""
-        return bool(self.partial) or self.only is not None
+        return bool(self.partial) or self.required_kind is not None
 
     def read(self, data: bytes) -> None:
         if self.partial:
@@ -65,28 +65,28 @@ class FrameReader:
 
     def _read_frames(self, data: bytes, at: int) -> int:
         """All that are complete, and DATA as far as it is there; where the next one begins."""
-        end, self._needed = len(data), _HEAD_BYTES
-        while end - at >= _HEAD_BYTES and not self._frames.is_closing:
-            upper, lower, kind, flags, stream_id = HEAD.unpack_from(data, at)
+        end, self._needed = len(data), _FRAME_HEADER_BYTES
+        while end - at >= _FRAME_HEADER_BYTES and not self._frames.is_closing:
+            upper, lower, kind, flags, stream_id = FRAME_HEADER.unpack_from(data, at)
             size = upper << 8 | lower
-            start = at + _HEAD_BYTES
-            if (self.only is not None and kind != self.only) or size > self._frame_bytes:
+            start = at + _FRAME_HEADER_BYTES
+            if (self.required_kind is not None and kind != self.required_kind) or size > self._frame_bytes:
                 self._refuse(kind, size)
             if start + size <= end:
                 at = start + size
                 piece = data[start:at] if kind != DATA or size < _LARGE else memoryview(data)[start:at]
-                self._frames.took(kind, flags, stream_id & _STREAM, piece)
+                self._frames.on_frame(kind, flags, stream_id & _STREAM, piece)
             elif kind == DATA and not flags & PADDED:
                 self._data, self._left = (flags, stream_id & _STREAM), size
                 at = self._read_data(data, start)
             else:
-                self._needed = _HEAD_BYTES + size
+                self._needed = _FRAME_HEADER_BYTES + size
                 break
         return at
 
     def _read_preface(self, data: bytes) -> int:
         if not data.startswith(PREFACE):
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "this port speaks HTTP/2 with prior knowledge only")
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "this port speaks HTTP/2 with prior knowledge only")
         self._has_preface = True
         return len(PREFACE)
 
@@ -95,11 +95,11 @@ class FrameReader:
         self._left -= len(piece)
         flags, stream_id = self._data
         if piece:
-            self._frames.took(DATA, 0 if self._left else flags, stream_id, piece)
+            self._frames.on_frame(DATA, 0 if self._left else flags, stream_id, piece)
         return at + len(piece)
 
     def _refuse(self, kind: int, size: int) -> None:
         if size > self._frame_bytes:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
-        wanted = "continuations" if self.only == CONTINUATION else "settings"
-        raise ConnectionFault(Code.PROTOCOL_ERROR, f"a frame of kind {kind} where only {wanted} may come")
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
+        wanted = "continuations" if self.required_kind == CONTINUATION else "settings"
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame of kind {kind} where only {wanted} may come")

@@ -10,21 +10,22 @@ from proteus_cli.errors import BadRequest
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, RequestOptions
 
 LOWEST_PRIORITY = 2**31 - 1
-LONGEST_US = 2**63
+LONGEST_US = 2**63 - 1
 _US_PER_S = 1e6
 
 
 class RequestParameters(Struct, frozen=True):
     """What a request may ask for besides its tensors. Other parameters are ignored."""
 
-    # Whole numbers may be written as 1000.0 or 1e3, so they are decoded as floats.
+    # Whole numbers may be written as 1000.0 or 1e3.
     timeout: Annotated[
-        Annotated[float, Meta(ge=0, le=LONGEST_US, multiple_of=1)] | None,
+        Annotated[int, Meta(ge=0, le=LONGEST_US)] | Annotated[float, Meta(ge=0, le=1e18, multiple_of=1)] | None,
         Meta(description="Microseconds until the answer is of no use; 0 or null: the family's SLO."),
     ] = None
     priority: Annotated[
-        float,
-        Meta(ge=0, le=LOWEST_PRIORITY, multiple_of=1, description="1 is the highest, larger is lower; 0 means 2."),
+        Annotated[int, Meta(ge=0, le=LOWEST_PRIORITY)]
+        | Annotated[float, Meta(ge=0, le=LOWEST_PRIORITY, multiple_of=1)],
+        Meta(description="1 is the highest, larger is lower; 0 means 2."),
     ] = 0
     min_accuracy: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="Only variants at least this accurate may answer.")

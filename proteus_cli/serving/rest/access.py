@@ -16,4 +16,4 @@ def admits(tokens: Tokens | None, target: bytes, headers: Mapping[bytes, bytes])
     """Whether a request may be read; without ``tokens`` every request may."""
     if tokens is None or target.partition(b"?")[0] in OPEN_TARGETS:
         return True
-    return tokens.authorized(headers.get(b"authorization"))
+    return tokens.accepts(headers.get(b"authorization"))

@@ -26,7 +26,7 @@ from proteus_cli.errors import (
     Unfitting,
     UnknownModel,
 )
-from proteus_cli.serving.http1.compression import packed
+from proteus_cli.serving.http1.compression import compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
@@ -172,7 +172,7 @@ class RestInference(Inference[EncodedAnswer]):
         if b"content-encoding" in headers:
             max_bytes = min(self._max_body_bytes, codec.max_bytes)
             content = unpacked(content, headers[b"content-encoding"], max_bytes)
-            if not self._exchange.takes(len(content)):
+            if not self._exchange.reserve(len(content)):
                 raise NotReady("too many large requests at once")
         length = headers.get(JSON_LENGTH)
         self._query = codec.decode(content, None if length is None else _whole_number(length))
@@ -188,7 +188,7 @@ class RestInference(Inference[EncodedAnswer]):
             content_type = OCTETS
             headers += b"%b: %d\r\n" % (JSON_LENGTH, len(body))
         if b"accept-encoding" in exchange.headers:
-            body, tensors, more = packed(exchange.headers, body, tensors)
+            body, tensors, more = compressed(exchange.headers, body, tensors)
             headers += more
         exchange.respond(_OK, content_type, body, tensors, headers)
 
@@ -231,7 +231,7 @@ def _respond(exchange: Exchange, path: str, response: RestResponse) -> None:
     body, headers = response.body, response.headers
     # Triton's asyncio client asks for compression, but does not unpack the protocol's documents.
     if not headers and (path.startswith(OWN) or not path.startswith("/v2/")):
-        body, _, headers = packed(exchange.headers, body, [])
+        body, _, headers = compressed(exchange.headers, body, [])
     exchange.respond(response.status, response.content_type, body, headers=headers)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 
-from proteus_cli.serving.http1.compression import preferred
+from proteus_cli.serving.http1.compression import preferred_encoding
 
 INDEX = "index.html"
 AT = "/ui/"
@@ -64,7 +64,7 @@ class Site:
 
     def file(self, name: str, headers: Mapping[bytes, bytes]) -> File:
         """A file for a client that sent these headers. Raises `KeyError` where there is none."""
-        files = self._packed if preferred(headers.get(b"accept-encoding", b"")) == b"gzip" else self._plain
+        files = self._packed if preferred_encoding(headers.get(b"accept-encoding", b"")) == b"gzip" else self._plain
         return files[name]
 
 

@@ -51,7 +51,7 @@ from proteus_cli.serving.telemetry.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.snapshot import Snapshot
 from proteus_cli.serving.telemetry.status import StatusSources
 from proteus_cli.serving.transport.connections import Connections
-from proteus_cli.serving.transport.listening import is_local, listen, max_connections, url_of
+from proteus_cli.serving.transport.listening import is_loopback, listen, max_connections, url_of
 from proteus_cli.serving.transport.tls import accepting
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _protocols(
     )
     limits, known_heads = HttpLimits(body_bytes=body_bytes), KnownHeads()
     return {
-        "http": lambda: HttpConnection(http, limits, connections, known_heads),
+        "http": lambda: HttpConnection(http, connections, known_heads, limits),
         "grpc": lambda: Http2Connection(grpc, Http2Limits(), connections),
     }
 
@@ -254,9 +254,9 @@ def _say_ready(
     *,
     is_emulated: bool,
 ) -> None:
-    if options.tokens is None and not all(map(is_local, listeners.values())):
+    if options.tokens is None and not all(map(is_loopback, listeners.values())):
         log.warning("whoever reaches this machine may ask; `--auth-tokens` keeps strangers out")
-    urls = [url_of(name, listener, is_safe=options.tls is not None) for name, listener in listeners.items()]
+    urls = [url_of(name, listener, uses_tls=options.tls is not None) for name, listener in listeners.items()]
     log.info("ready at %s", " ".join(urls), extra=fields(urls=urls, hosts=hosts(plan)))
     announce(" ".join([*urls, "emulated"] if is_emulated else urls))
 
@@ -311,9 +311,9 @@ def _largest_body(plane: DataPlane) -> int:
 async def _connections(options: ServerOptions) -> AsyncIterator[Connections]:
     """Look after connections; leaving closes them."""
     connections = Connections(
-        most=max_connections(options.max_connections), max_body_bytes=BODIES * options.max_body_bytes
+        max_connections=max_connections(options.max_connections), max_body_bytes=BODIES * options.max_body_bytes
     )
-    async with watching(connections.watch()):
+    async with watching(connections.watch_timeouts()):
         try:
             yield connections
         finally:

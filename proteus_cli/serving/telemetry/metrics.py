@@ -228,7 +228,7 @@ class Metrics:
         exposition.add(INSIDE, [((), plane.inside)])
         exposition.add(REFUSED, [((error,), number) for error, number in plane.refusals.items()])
         exposition.add(CONNECTIONS, [((), len(connections))])
-        exposition.add(TURNED_AWAY, [((), connections.turned_away)])
+        exposition.add(TURNED_AWAY, [((), connections.refused_count)])
         exposition.add(BODIES, [((), connections.body_bytes)])
         exposition.add_histograms(LAG, [((), self._lag.late_s)])
 

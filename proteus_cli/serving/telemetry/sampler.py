@@ -14,9 +14,9 @@ from itertools import takewhile
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from proteus_cli import __version__
+from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
@@ -60,7 +60,6 @@ DEVICE_DIGITS = {"load": 4, "mean_batch": 2}
 _RATES = 7  # of the families' columns, the first ones are rates
 _ENDINGS = (Outcome.LATE, Outcome.DROPPED, Outcome.REJECTED, Outcome.FAILED, Outcome.SERVED)
 
-Floats = npt.NDArray[np.float64]
 Breakers = Callable[[], Mapping[str, tuple[str, str]]]
 """State (`open`, `half-open`) and reason by device; those that aren't there are `closed`."""
 

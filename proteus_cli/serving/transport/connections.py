@@ -1,4 +1,8 @@
-"""All connections of the server: how many there may be, how long they may take, and that they close in the end."""
+"""All connections of the server, of every protocol: their number, memory for bodies, timeouts, and their end.
+
+A connection calls `Connections.admit` when it opens, `reserve` and `free` for each large body, and `remove` when it is
+closed. `Connections` calls the methods of `Connection`, on the event loop.
+"""
 
 import asyncio
 import logging
@@ -6,69 +10,70 @@ from typing import Protocol
 
 log = logging.getLogger("proteus.connections")
 
-LOOK_EVERY_S = 1.0
-QUIET_S = 0.1
-LEAVING = 256  # connections that were refused may, so many at once, still be read an answer
+CHECK_EVERY_S = 1.0
+GRACE_S = 0.1  # what a client sent before it could know of the end has arrived by then
+MAX_REFUSED_OPEN = 256  # refused connections that stay open for their clients to read why
+MIN_BYTES_PER_S = 64 * 1024  # the slowest that a client may send a large body, or read a large response
 
 
 class Connection(Protocol):
-    """What the server asks of a connection, of whichever protocol."""
+    """What `Connections` asks of a connection."""
 
-    def look(self, now_s: float) -> None:
-        """Close if the client takes too long."""
+    def check_timeouts(self, now_s: float) -> None:
+        """Close the connection if its client takes too long."""
         ...
 
     def drain(self) -> None:
-        """Take no more requests, and close once those that are inside have been answered."""
+        """Take no more requests, and close once the admitted ones have been answered."""
         ...
 
     def abort(self) -> None:
-        """Close now."""
+        """Close the connection now."""
         ...
 
 
 class Connections:
-    """Counts connections, and the bytes of large bodies that wait in memory.
+    """Counts connections, and the bytes of large bodies in memory. ``now_s`` is the loop's time as of the last check.
 
-    ``now_s`` is the loop's time, exact to `LOOK_EVERY_S`: enough for patience, and free.
+    That is exact to `CHECK_EVERY_S`, which timeouts of seconds can bear, and costs no call per request.
     """
 
-    def __init__(self, *, most: int, max_body_bytes: int) -> None:
-        self._most, self._max_body_bytes = most, max_body_bytes
-        self._all: set[Connection] = set()
+    def __init__(self, *, max_connections: int, max_body_bytes: int) -> None:
+        self._max_connections, self._max_body_bytes = max_connections, max_body_bytes
+        self._admitted: set[Connection] = set()
         self._refused: set[Connection] = set()
         self._body_bytes = 0
-        self.turned_away = 0
+        self.refused_count = 0
         self.now_s = asyncio.get_running_loop().time()
         self.is_draining = False
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._admitted)
 
     @property
     def body_bytes(self) -> int:
-        """What large bodies take in memory."""
+        """Bytes that large bodies hold in memory."""
         return self._body_bytes
 
-    def take(self, connection: Connection) -> bool:
-        """Let a new connection in. One that isn't may say why, and must close."""
-        if len(self._all) < self._most:
-            self._all.add(connection)
+    def admit(self, connection: Connection) -> bool:
+        """Count a new connection. False: there are too many, and it must close; it is aborted, or may say why."""
+        if len(self._admitted) < self._max_connections:
+            self._admitted.add(connection)
             return True
-        self.turned_away += 1
-        if len(self._refused) < LEAVING:
+        self.refused_count += 1
+        if len(self._refused) < MAX_REFUSED_OPEN:
             self._refused.add(connection)
         else:
             connection.abort()
         return False
 
-    def release(self, connection: Connection) -> None:
-        """It is closed."""
-        self._all.discard(connection)
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection that is closed."""
+        self._admitted.discard(connection)
         self._refused.discard(connection)
 
     def reserve(self, body_bytes: int) -> bool:
-        """Whether there is room in memory for a body of that size; `free` it later."""
+        """Reserve memory for a body, to be given back by `free`. False: there is not enough left."""
         if self._body_bytes + body_bytes > self._max_body_bytes:
             return False
         self._body_bytes += body_bytes
@@ -77,31 +82,28 @@ class Connections:
     def free(self, body_bytes: int) -> None:
         self._body_bytes -= body_bytes
 
-    async def watch(self, every_s: float = LOOK_EVERY_S) -> None:
-        """Until cancelled, look after connections whose clients take too long."""
+    async def watch_timeouts(self, every_s: float = CHECK_EVERY_S) -> None:
+        """Check the timeouts of all connections, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(every_s)
             self.now_s = loop.time()
-            for connection in [*self._all, *self._refused]:
+            for connection in [*self._admitted, *self._refused]:
                 try:
-                    connection.look(self.now_s)
+                    connection.check_timeouts(self.now_s)
                 except Exception:
                     log.exception("a bug in a connection, which is closed")
                     connection.abort()
 
     async def close(self, within_s: float) -> None:
-        """Let all finish what they are at, for so long; then close them.
-
-        A request may still be on its way on a connection that seems idle, so those are closed a little later.
-        """
+        """Drain all connections, and abort those that are still open after ``within_s``."""
         self.is_draining = True
         loop = asyncio.get_running_loop()
         stop_s = loop.time() + within_s
-        await asyncio.sleep(min(QUIET_S, within_s))
-        for connection in list(self._all):
+        await asyncio.sleep(min(GRACE_S, within_s))
+        for connection in list(self._admitted):
             connection.drain()
-        while self._all and loop.time() < stop_s:
+        while self._admitted and loop.time() < stop_s:
             await asyncio.sleep(0.01)
-        for connection in [*self._all, *self._refused]:
+        for connection in [*self._admitted, *self._refused]:
             connection.abort()

@@ -1,4 +1,4 @@
-"""Sockets to listen on, and how many connections the process can have."""
+"""Listening sockets, and how many connections the process can hold open."""
 
 import logging
 import resource
@@ -6,16 +6,16 @@ import socket
 from ipaddress import ip_address
 
 from proteus_cli.errors import ServerError
-from proteus_cli.serving.transport.connections import LEAVING
+from proteus_cli.serving.transport.connections import MAX_REFUSED_OPEN
 
 log = logging.getLogger("proteus.server")
 
-BACKLOG = 4096  # as many as Linux lets wait to be accepted
-OWN_FILES = 128 + LEAVING  # what the process has open besides connections that it serves
+BACKLOG = 4096  # of connections to be accepted: the most that Linux allows by default
+RESERVED_FILES = 128 + MAX_REFUSED_OPEN  # open files other than admitted connections
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 picks a free one. Raises `ServerError`."""
+    """A listening TCP socket; port 0 picks a free port. Raises `ServerError`."""
     hint = "choose another with `--port` or `--grpc-port` (0 picks a free one), or with `--host`"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -32,25 +32,25 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def is_local(listener: socket.socket) -> bool:
-    """Only this machine can reach it."""
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine can reach the socket."""
     return ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
-def url_of(scheme: str, listener: socket.socket, *, is_safe: bool) -> str:
-    """Where it listens; ``is_safe``: with TLS."""
+def url_of(scheme: str, listener: socket.socket, *, uses_tls: bool) -> str:
+    """The URL of a listening socket, such as ``http://127.0.0.1:8000``."""
     host, port = listener.getsockname()[:2]
-    return f"{scheme}{'s' if is_safe else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}{'s' if uses_tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def max_connections(wanted: int) -> int:
-    """As many as are wanted and as the system lets a process have, which is raised to what may be had."""
+    """``wanted`` connections, or fewer if the process may not open that many files even at the raised limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + OWN_FILES
+    needed = wanted + RESERVED_FILES
     if soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    most = min(wanted, max(1, soft - OWN_FILES))
-    if most < wanted:
-        log.warning("at most %d connections, as this process may open %d files", most, soft)
-    return most
+    possible = min(wanted, max(1, soft - RESERVED_FILES))
+    if possible < wanted:
+        log.warning("at most %d connections, as this process may open %d files", possible, soft)
+    return possible

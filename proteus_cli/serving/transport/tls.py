@@ -1,4 +1,4 @@
-"""TLS: the certificate, and handshakes that are bounded in number and time."""
+"""TLS: the certificate, and a listener that bounds handshakes in number and time."""
 
 import asyncio
 import logging
@@ -11,11 +11,11 @@ from pathlib import Path
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.transport.listening import BACKLOG
 
-HANDSHAKES = 256  # at once; for one more, the one that takes longest is given up
-HANDSHAKE_S = 10.0
-SHUTDOWN_S = 2.0  # how long a client may take to say goodbye, too
-ACCEPTED_AT_ONCE = 64
-PAUSE_S = 0.1  # where the process can't open more files
+MAX_HANDSHAKES = 256  # at once; one more cancels the oldest
+HANDSHAKE_TIMEOUT_S = 10.0
+SHUTDOWN_TIMEOUT_S = 2.0  # for the client to answer our close_notify
+MAX_ACCEPTS_PER_WAKE_UP = 64
+ACCEPT_RETRY_S = 0.1  # after the process could not open another file
 
 log = logging.getLogger("proteus.tls")
 
@@ -23,9 +23,9 @@ Factory = Callable[[], asyncio.BaseProtocol]
 
 
 def tls_context(certificate: Path, key: Path, protocols: Sequence[str]) -> ssl.SSLContext:
-    """The server's side of TLS 1.2 and 1.3, from PEM files; ``protocols`` are offered by ALPN.
+    """The context of a server for TLS 1.2 and 1.3, from PEM files; ``protocols`` are offered by ALPN.
 
-    Raises `ArtefactError` where the files aren't a certificate and its key.
+    Raises `ArtefactError` if the files are not a certificate and its key.
     """
     for path in (certificate, key):
         try:
@@ -53,14 +53,14 @@ def tls_context(certificate: Path, key: Path, protocols: Sequence[str]) -> ssl.S
 async def accepting(
     listener: socket.socket, factory: Factory, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[None]:
-    """Take connections, each a protocol from ``factory``; leaving takes no more."""
+    """Accept connections, each with a protocol from ``factory``, until the context is left."""
     if tls is not None:
-        door = _Door(listener, factory, tls)
-        door.open()
+        tls_listener = _TlsListener(listener, factory, tls)
+        tls_listener.open()
         try:
             yield
         finally:
-            await door.close()
+            await tls_listener.close()
         return
     server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=BACKLOG)
     try:
@@ -69,13 +69,16 @@ async def accepting(
         server.close()
 
 
-class _Door:
-    """Accepts, and hands on who has shaken hands: until then a connection has no protocol that could count it."""
+class _TlsListener:
+    """Accepts connections, and gives each a protocol once its handshake is done.
+
+    During the handshake a connection has no protocol that could count it, so handshakes are bounded here.
+    """
 
     def __init__(self, listener: socket.socket, factory: Factory, tls: ssl.SSLContext) -> None:
         self._listener, self._factory, self._tls = listener, factory, tls
         self._loop = asyncio.get_running_loop()
-        self._handshakes: dict[asyncio.Task[None], None] = {}  # in the order in which they began
+        self._handshakes: dict[asyncio.Task[None], None] = {}  # oldest first
         self._is_open = False
 
     def open(self) -> None:
@@ -92,37 +95,37 @@ class _Door:
         await asyncio.gather(*self._handshakes, return_exceptions=True)
 
     def _accept(self) -> None:
-        for _ in range(ACCEPTED_AT_ONCE):
+        for _ in range(MAX_ACCEPTS_PER_WAKE_UP):
             try:
                 client, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                log.warning("can't accept connections: %s", error.strerror)
+                log.warning("cannot accept connections: %s", error.strerror)
                 self._loop.remove_reader(self._listener)
-                self._loop.call_later(PAUSE_S, self._go_on)
+                self._loop.call_later(ACCEPT_RETRY_S, self._resume_accepting)
                 return
-            if len(self._handshakes) >= HANDSHAKES:
+            if len(self._handshakes) >= MAX_HANDSHAKES:
                 oldest = next(iter(self._handshakes))
                 del self._handshakes[oldest]
                 oldest.cancel()
-            task = self._loop.create_task(self._shake_hands(client))
+            task = self._loop.create_task(self._handshake(client))
             self._handshakes[task] = None
             task.add_done_callback(lambda task: self._handshakes.pop(task, None))
 
-    def _go_on(self) -> None:
+    def _resume_accepting(self) -> None:
         if self._is_open:
             self._loop.add_reader(self._listener, self._accept)
 
-    async def _shake_hands(self, client: socket.socket) -> None:
+    async def _handshake(self, client: socket.socket) -> None:
         client.setblocking(False)
         try:
             await self._loop.connect_accepted_socket(
                 self._factory,
                 client,
                 ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_S,
-                ssl_shutdown_timeout=SHUTDOWN_S,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
             )
-        except OSError as error:  # it speaks no TLS that we do, or is gone, or too slow
-            log.debug("no handshake: %s", error)
+        except OSError as error:  # no common version of TLS, a client that left, or a timeout
+            log.debug("TLS handshake failed: %s", error)

@@ -1,4 +1,4 @@
-"""Who may ask: bearer tokens, kept as digests and compared in constant time."""
+"""Bearer tokens, kept as SHA-256 digests and compared in constant time."""
 
 import hmac
 import logging
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from proteus_cli.errors import ArtefactError
 
-SHORTEST_TOKEN = 16
+MIN_TOKEN_CHARS = 16
 _HINT = "one token a line, as from `openssl rand -hex 32`; lines that begin with # are comments"
 
 log = logging.getLogger("proteus.tokens")
 
 
 class Tokens:
-    """Any of these tokens is enough."""
+    """The tokens of all clients; any one of them gives access."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
         self._digests = [sha256(token.encode()).digest() for token in tokens]
 
-    def authorized(self, header: bytes | None) -> bool:
-        """Whether an ``Authorization`` header carries a token that is known. How long that takes tells nothing."""
+    def accepts(self, header: bytes | None) -> bool:
+        """Whether an ``Authorization`` header carries a known token; the time it takes reveals none."""
         scheme, _, token = (header or b"").partition(b" ")
         digest, is_known = sha256(token.strip()).digest(), False
         for known in self._digests:
@@ -31,7 +31,7 @@ class Tokens:
 
 
 def read_tokens(path: Path) -> Tokens:
-    """Read a file of tokens, one a line. Raises `ArtefactError`, which never quotes one."""
+    """Read a file of tokens, one per line. Raises `ArtefactError`, whose message quotes no token."""
     try:
         lines = path.read_text(encoding="ascii").splitlines()
         mode = path.stat().st_mode
@@ -46,9 +46,9 @@ def read_tokens(path: Path) -> Tokens:
             continue
         if len(token.split()) > 1 or not token.isprintable():
             raise ArtefactError(f"`{path}`, line {number}: a token has no spaces in it.", hint=_HINT)
-        if len(token) < SHORTEST_TOKEN:
+        if len(token) < MIN_TOKEN_CHARS:
             raise ArtefactError(
-                f"`{path}`, line {number}: a token of fewer than {SHORTEST_TOKEN} characters can be guessed.",
+                f"`{path}`, line {number}: a token of fewer than {MIN_TOKEN_CHARS} characters can be guessed.",
                 hint=_HINT,
             )
         tokens.append(token)

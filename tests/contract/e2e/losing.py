@@ -16,7 +16,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
-from proteus_cli.serving.devices.process.inner import OnGpu
+from proteus_cli.serving.devices.process.spec import GpuSpec
 
 KEY: VariantKey = VariantKey("shapes", "table")
 POISON = 99.0
@@ -27,7 +27,7 @@ def batch(value: float) -> Batch:
     return Batch(KEY, [(1, (np.full(INPUTS, value, np.float32).tobytes(),))], 1)
 
 
-async def lose(inner: OnGpu, model: Path) -> int | None:
+async def lose(spec: GpuSpec, model: Path) -> int | None:
     """Answer a batch, then lose the device; the process that it had."""
     told, all_told = list[tuple[str, Any]](), asyncio.Event()
 
@@ -38,7 +38,7 @@ async def lose(inner: OnGpu, model: Path) -> int | None:
         told.append(("batch", result))
         all_told.set()
 
-    executor = ProcessExecutor(inner, lost)
+    executor = ProcessExecutor(spec, lost)
     assert await executor.opened() == "tensorrt-double"
     await executor.load(KEY, model, 4)
     executor.submit(batch(2.0), done)
@@ -59,9 +59,9 @@ async def lose(inner: OnGpu, model: Path) -> int | None:
 async def main(directory: Path) -> None:
     (gpu,) = gpu_devices()
     model = looking_up(directory / "table.onnx")
-    inner = OnGpu(gpu, str(directory / "built"), slots=2)
+    spec = GpuSpec(gpu, str(directory / "built"), slots=2)
     async with asyncio.timeout(PATIENCE_S):
-        assert await lose(inner, model) != await lose(inner, model)
+        assert await lose(spec, model) != await lose(spec, model)
     assert not {"pycuda", "tensorrt"} & sys.modules.keys(), "CUDA was used by the process that must survive"
 
 

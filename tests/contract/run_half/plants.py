@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CUDA, SLOTS, ENGINE, GPU, EXECUTOR = (
+CUDA, SLOTS, ENGINE, GPU, THREADS, EXECUTOR = (
     "proteus_cli.backends.tensorrt.cuda",
     "proteus_cli.backends.tensorrt.slots",
     "proteus_cli.backends.tensorrt.engine",
     "proteus_cli.serving.devices.gpu",
+    "proteus_cli.serving.devices.threads",
     "proteus_cli.serving.devices.executor",
 )
 
@@ -35,7 +36,7 @@ WRONG_ANSWERS = "wrong answers"
 ON_THE_DEFAULT_STREAM = (
     "wrong answers|default_stream_calls=[1-9]"  # where no copy happened to be late, they are counted
 )
-PINNED = "cuda.pagelocked_empty(max_rows * each_bytes, np.uint8)"
+PINNED = "cuda.pagelocked_empty(max_rows * spec.row_bytes, np.uint8)"
 NO_FREE = Edit(SLOTS, "    allocation: object = pinned.base\n", "    return\n    allocation: object = pinned.base\n")
 
 PLANTS = {
@@ -48,32 +49,41 @@ PLANTS = {
         [
             Edit(
                 GPU,
-                "            with self._context.current():\n                return flight.slot.wait(), {}",
-                "            return flight.slot.wait(), {}",
+                "        with self._context.current():\n            return running.slot.wait()",
+                "        return running.slot.wait()",
             )
         ],
         "answers",
         "invalid device context",
     ),
     "copy in on the default stream": Plant(
-        [Edit(SLOTS, "port.pinned[: rows * port.row_bytes], self._stream)", "port.pinned[: rows * port.row_bytes])")],
+        [
+            Edit(
+                SLOTS,
+                "tensor.pinned[: rows * tensor.spec.row_bytes], self._stream)",
+                "tensor.pinned[: rows * tensor.spec.row_bytes])",
+            )
+        ],
         "answers",
         ON_THE_DEFAULT_STREAM,
     ),
     "copy out on the default stream": Plant(
-        [Edit(SLOTS, "port.device, self._stream)", "port.device)")], "answers", ON_THE_DEFAULT_STREAM
+        [Edit(SLOTS, "tensor.device, self._stream)", "tensor.device)")], "answers", ON_THE_DEFAULT_STREAM
     ),
     "pageable buffers": Plant(
-        [Edit(SLOTS, PINNED, "np.empty(max_rows * each_bytes, np.uint8)"), NO_FREE], "overlap", "no overlap"
+        [Edit(SLOTS, PINNED, "np.empty(max_rows * spec.row_bytes, np.uint8)"), NO_FREE], "overlap", "no overlap"
     ),
     "reused slot": Plant(
         [
             Edit(
                 GPU,
-                "        self._flights.put(Flight(",
-                "        engine.give_back(slot)\n        self._room.release()\n        self._flights.put(Flight(",
+                "        self._running.put(GpuBatch(",
+                "        engine.give_back(slot)\n        self._free_slots.release()\n"
+                "        self._running.put(GpuBatch(",
             ),
-            Edit(GPU, "            flight.engine.give_back(flight.slot)\n            self._room.release()\n", ""),
+            Edit(
+                GPU, "            running.engine.give_back(running.slot)\n            self._free_slots.release()\n", ""
+            ),
         ],
         "answers",
         WRONG_ANSWERS,
@@ -142,16 +152,16 @@ PLANTS = {
         "told 0 times",
     ),
     "nobody told of a load": Plant(
-        [Edit(GPU, "        if isinstance(result, DeviceLost):\n            self._tell_loss()\n", "")],
+        [Edit(GPU, "            super()._on_loop(self._lose, loss)\n", "            pass\n")],
         "lost_while_loading",
         "told 0 times",
     ),
     "closed before its batches": Plant(
         [
             Edit(
-                GPU,
-                "        self._jobs.put(lambda: self._loads.put(engine.close))",
-                "        with self._context.current():\n            engine._drop()",
+                THREADS,
+                "            self._after_batches(self._engines.pop(key).close)",
+                "            with self._context.current():\n                self._engines.pop(key)._drop()",
             )
         ],
         "swap",

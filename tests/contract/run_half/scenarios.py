@@ -35,7 +35,7 @@ from proteus_cli.backends.tensorrt.cuda import primary_context  # noqa: E402
 from proteus_cli.backends.tensorrt.engine import LoadedEngine  # noqa: E402
 from proteus_cli.domain.profile import Point  # noqa: E402
 from proteus_cli.errors import DeviceLost, EngineError, OutOfDeviceMemory  # noqa: E402
-from proteus_cli.profiling.concurrency import measure_at_once  # noqa: E402
+from proteus_cli.profiling.concurrency import measure_concurrently  # noqa: E402
 from proteus_cli.profiling.measure import measure_point  # noqa: E402
 
 DELAY_S = 0.004
@@ -174,11 +174,11 @@ async def slots() -> str:
         fracs = []
         for count in (2, 3):
             engine.add_slot()
-            several, frac = _busy(partial(measure_at_once, run, len(rows), count, MEASURE_S))
+            several, frac = _busy(partial(measure_concurrently, run, len(rows), count, MEASURE_S))
             assert several.slots == count
             fracs.append(frac)
         fake.slow_down(compute_s=0.020)
-        _, without_copies_frac = _busy(lambda: measure_at_once(run, len(rows), 2, MEASURE_S))
+        _, without_copies_frac = _busy(lambda: measure_concurrently(run, len(rows), 2, MEASURE_S))
         engine.close()
         second, both = alone_frac / fracs[0], alone_frac / fracs[1]
         assert 0.020 <= computing_s < alone.mean_s - 0.012, f"{computing_s} s of {alone.mean_s} s computing"

@@ -127,11 +127,11 @@ import time
 from builders import make_point
 from proteus_cli.backends.discovery import gpu_devices
 from proteus_cli.backends.nvml import nvml_device
-from proteus_cli.profiling.power import MIN_S, drawing
+from proteus_cli.profiling.power import MIN_S, measuring_power
 
 device, = gpu_devices()
 meter = nvml_device(device.gpu.uuid, is_slice=False)
-with drawing(meter) as draw:
+with measuring_power(meter) as draw:
     time.sleep(MIN_S * 1.2)
 point = draw.of(make_point(4, 0.01))
 print(point.power_w, point.energy_j)

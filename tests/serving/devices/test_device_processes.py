@@ -21,7 +21,6 @@ from builders import make_catalog, make_family, make_measured, make_profile
 from onnx import TensorProto, helper
 from tiny import CLASSES, INPUTS, looking_up, mlp, save_model, tensor
 
-from proteus_cli import errors
 from proteus_cli.backends.base import Part, Signature
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.onnxruntime import OnnxRuntime
@@ -31,19 +30,18 @@ from proteus_cli.errors import (
     BackendUnavailable,
     DeviceLost,
     DeviceUnavailable,
-    EngineBroken,
     EngineError,
-    OutOfDeviceMemory,
-    ProteusError,
 )
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost, ThreadExecutor
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost
 from proteus_cli.serving.devices.hardware import local_devices
-from proteus_cli.serving.devices.process import wire
+from proteus_cli.serving.devices.process.channel import COMMANDS, EVENTS, Channel
 from proteus_cli.serving.devices.process.child import LogForwarder
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
-from proteus_cli.serving.devices.process.inner import DeviceSpec, Emulated, OnCpu, OnGpu
-from proteus_cli.serving.devices.process.memory import TransferBuffer
+from proteus_cli.serving.devices.process.messages import FailedEvent, LogEvent, SentError
+from proteus_cli.serving.devices.process.shared_memory import TransferBuffer
+from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
+from proteus_cli.serving.devices.thread import ThreadExecutor
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY: VariantKey = VariantKey("f", "v")
@@ -56,7 +54,7 @@ DTYPES = {
     TensorProto.UINT8: np.uint8, TensorProto.UINT16: np.uint16, TensorProto.UINT32: np.uint32,
     TensorProto.UINT64: np.uint64, TensorProto.BOOL: np.bool_,
 }  # fmt: skip
-ON_CPU = OnCpu(CPU)
+ON_CPU = CpuSpec(CPU)
 
 
 def passing_all_on(path: Path) -> Path:
@@ -128,9 +126,9 @@ def descriptors() -> list[str]:
 
 
 @asynccontextmanager
-async def opened(inner: DeviceSpec = ON_CPU, on_lost: OnLost = print) -> AsyncIterator[ProcessExecutor]:
+async def opened(spec: DeviceSpec = ON_CPU, on_lost: OnLost = print) -> AsyncIterator[ProcessExecutor]:
     """A device in a process; nothing of it may be left over."""
-    executor = ProcessExecutor(inner, on_lost)
+    executor = ProcessExecutor(spec, on_lost)
     try:
         await executor.opened()
         yield executor
@@ -215,7 +213,7 @@ def test_an_emulated_device_answers_the_same(tmp_path: Path) -> None:
         asked = batch((2, (np.array([1, 2], np.float32).tobytes(),)), (1, (np.array([3], np.float32).tobytes(),)))
         with TimerThread() as alarm:
             here = EmulatedExecutor(profile, {"f": STUB}, time.monotonic, alarm.at, print)
-            async with opened(Emulated(profile, {"f": STUB})) as process:
+            async with opened(EmulatedSpec(profile, {"f": STUB})) as process:
                 assert await process.load(KEY, tmp_path, 4) == await here.load(KEY, tmp_path, 4)
                 found, wanted = await ran(process, asked), await ran(here, asked)
                 assert same(found.outputs, wanted.outputs)
@@ -267,7 +265,7 @@ def test_a_model_that_cannot_be_loaded_is_told_as_it_is_by_a_thread(tmp_path: Pa
 def test_a_device_that_cannot_be_opened_says_why_in_its_own_words() -> None:
     async def test() -> None:
         gpu = Device("gpu0", "t4", "gpu", "a GPU", 2**30)
-        executor = ProcessExecutor(OnGpu(gpu, "built", slots=1), print)
+        executor = ProcessExecutor(GpuSpec(gpu, "built", slots=1), print)
         for _ in range(2):
             with pytest.raises(BackendUnavailable) as refusal:
                 await executor.load(KEY, Path("m.onnx"), 4)
@@ -336,7 +334,7 @@ def test_an_engine_that_nobody_waited_for_is_not_kept(tmp_path: Path) -> None:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
             await ran(process, batch(key=OTHER))
-            process._engines[KEY] = process._engines[OTHER]
+            process._layouts[KEY] = process._layouts[OTHER]
             with pytest.raises(DeviceLost):
                 await ran(process, batch())
 
@@ -588,28 +586,14 @@ def test_devices_of_this_machine_are_in_processes_where_that_is_wanted_and_can_b
 # --- what is said
 
 
-ENGINE_ERRORS = (EngineError, EngineBroken, OutOfDeviceMemory, DeviceLost)
-
-
-def test_errors_come_across_as_what_they_are() -> None:
-    kinds = [ProteusError, *ENGINE_ERRORS, BackendUnavailable, errors.ArtefactError]
-    for kind in kinds:
-        found = wire.heard(wire.told(kind("what", hint="what to do")))
-        assert (type(found), str(found)) == (kind, "what")
-        assert isinstance(found, ProteusError)
-        assert found.hint == "what to do"
-    bug = wire.heard(wire.told(ValueError("odd")))
-    assert (type(bug), str(bug)) == (RuntimeError, "ValueError('odd')")
-
-
 def test_messages_of_any_size_come_whole_and_with_their_descriptors() -> None:
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sender = wire.Channel(ends[0], wire.TO_PROCESS)
-    receiver = wire.Channel(ends[1], wire.FROM_PROCESS)
+    sender = Channel(ends[0], COMMANDS)
+    receiver = Channel(ends[1], EVENTS)
     slot = TransferBuffer()
     slot.outgoing(3)[:3] = b"abc"
     for size, sent in ((10, slot.take_unsent()), (10**6, ()), (0, ())):
-        message = wire.Failed(7, wire.Failure("EngineError", "x" * size))
+        message = FailedEvent(7, SentError("EngineError", "x" * size))
         sender.send(message, sent, wait=False)
         found = receiver.receive(wait=False)
         assert found is not None
@@ -627,15 +611,15 @@ def test_messages_of_any_size_come_whole_and_with_their_descriptors() -> None:
 
 def test_the_server_is_told_what_the_process_would_log() -> None:
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    receiver = wire.Channel(ends[1], wire.FROM_PROCESS)
+    receiver = Channel(ends[1], EVENTS)
     here = {"fields": {"family": "f", "where": Path("m")}}
     line = logging.makeLogRecord({"name": "proteus.somewhere", "levelno": logging.ERROR, "msg": "a bug", **here})
     line.exc_info = (ValueError, ValueError("odd"), None)
-    LogForwarder(wire.Channel(ends[0], wire.TO_PROCESS)).emit(line)
+    LogForwarder(Channel(ends[0], COMMANDS)).emit(line)
     found = receiver.receive(wait=False)
     assert found is not None
     said = found[0]
-    assert isinstance(said, wire.Said)
+    assert isinstance(said, LogEvent)
     assert (said.level, said.logger, said.message) == (logging.ERROR, "proteus.somewhere", "a bug")
     assert said.fields["family"] == "f"
     assert said.fields["where"] == "m"
@@ -647,11 +631,11 @@ def test_the_server_is_told_what_the_process_would_log() -> None:
 def test_a_profile_of_any_size_reaches_the_process() -> None:
     """The first message has the whole profile of an emulated device."""
     measured = [make_measured("f", f"v{number}", 0.9, {1: 0.001}) for number in range(1500)]
-    inner = Emulated(make_profile("v100-0", *measured), {"f": STUB})
-    assert len(msgspec.msgpack.encode(inner.profile)) > 2**18
+    spec = EmulatedSpec(make_profile("v100-0", *measured), {"f": STUB})
+    assert len(msgspec.msgpack.encode(spec.profile)) > 2**18
 
     async def test() -> None:
-        async with opened(inner) as process:
+        async with opened(spec) as process:
             assert await process.load(VariantKey("f", "v1499"), Path(), 1) == STUB
 
     run(test)

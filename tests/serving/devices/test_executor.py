@@ -16,7 +16,7 @@ from proteus_cli.backends.base import Runner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import EngineBroken, EngineError
-from proteus_cli.serving.devices.executor import Engine
+from proteus_cli.serving.devices.thread import CpuEngine
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 POISON = 99.0
@@ -51,7 +51,7 @@ def part(*values: float) -> tuple[int, tuple[bytes]]:
 
 def run(runner: Runner, parts: Sequence[tuple[int, tuple[bytes]]]) -> tuple[Any, Counting]:
     counting = Counting(runner)
-    engine = Engine(counting, ExitStack(), 4)
+    engine = CpuEngine(counting, ExitStack(), 4)
     return engine.run(parts, sum(rows for rows, _ in parts)), counting
 
 
@@ -87,14 +87,14 @@ def test_only_those_fail_that_fail_alone(runner: Runner, rows: list[list[float]]
 def test_all_that_fail_cost_two_runs_each(runner: Runner) -> None:
     counting = Counting(runner)
     with pytest.raises(EngineError):
-        Engine(counting, ExitStack(), 4).run([part(POISON)] * 32, 32)
+        CpuEngine(counting, ExitStack(), 4).run([part(POISON)] * 32, 32)
     assert counting.runs == 64  # 63 parts of the batch, and one to see whether the model is to blame
 
 
 def test_a_model_that_fails_on_anything_is_not_tried_for_each_request(runner: Runner) -> None:
     counting = Counting(runner)
     counting.is_broken = True
-    engine = Engine(counting, ExitStack(), 4)
+    engine = CpuEngine(counting, ExitStack(), 4)
     with pytest.raises(EngineBroken, match="the device is gone"):
         engine.run([part(1)] * 32, 32)
     assert counting.runs == 2
@@ -106,7 +106,7 @@ def test_a_request_that_fails_alone_is_not_tried_again(runner: Runner) -> None:
     """Only what could be done before is, to see whether the request is to blame."""
     counting = Counting(runner)
     with pytest.raises(EngineError) as raised:
-        Engine(counting, ExitStack(), 4).run([part(POISON)], 1)
+        CpuEngine(counting, ExitStack(), 4).run([part(POISON)], 1)
     assert counting.runs == 2
     assert not isinstance(raised.value, EngineBroken)
 
@@ -115,7 +115,7 @@ def test_a_model_that_fails_on_anything_is_to_blame_also_for_a_single_request(ru
     counting = Counting(runner)
     counting.is_broken = True
     with pytest.raises(EngineBroken):
-        Engine(counting, ExitStack(), 4).run([part(1)], 1)
+        CpuEngine(counting, ExitStack(), 4).run([part(1)], 1)
 
 
 def test_an_answer_with_other_rows_than_its_question_is_a_failure(runner: Runner, tmp_path: Path) -> None:
@@ -124,4 +124,4 @@ def test_an_answer_with_other_rows_than_its_question_is_a_failure(runner: Runner
             return {name: values[:-1] for name, values in super().infer(inputs).items()}
 
     with pytest.raises(EngineError, match="gave 1 rows for the 2"):
-        Engine(Short(runner), ExitStack(), 4).run([part(1, 2)], 2)
+        CpuEngine(Short(runner), ExitStack(), 4).run([part(1, 2)], 2)

@@ -22,7 +22,8 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost, ThreadExecutor
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost
+from proteus_cli.serving.devices.thread import ThreadExecutor
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY: VariantKey = VariantKey("f", "v")

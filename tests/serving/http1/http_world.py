@@ -19,12 +19,13 @@ import uvloop
 from proteus_cli.serving.http1.connection import HttpConnection
 from proteus_cli.serving.http1.exchange import Exchange
 from proteus_cli.serving.http1.known_heads import KnownHeads
-from proteus_cli.serving.http1.limits import HttpLimits
+from proteus_cli.serving.http1.limits import HttpLimits, HttpTimeouts
 from proteus_cli.serving.transport.connections import Connections
 from proteus_cli.serving.transport.tls import accepting
 
 WITHIN_S = 20.0
-LIMITS = HttpLimits(body_bytes=2**20, request_s=30.0, keep_alive_s=60.0)
+TIMEOUTS = HttpTimeouts(request_s=30.0, keep_alive_s=60.0)
+LIMITS = HttpLimits(body_bytes=2**20)
 BYE = b"GET /bye HTTP/1.1\r\nconnection: close\r\n\r\n"
 
 
@@ -180,6 +181,7 @@ async def until(holds: Callable[[], bool]) -> None:
 async def world(
     limits: HttpLimits = LIMITS,
     *,
+    timeouts: HttpTimeouts = TIMEOUTS,
     most: int = 100,
     max_body_bytes: int = 2**22,
     parrot: Parrot | None = None,
@@ -187,16 +189,16 @@ async def world(
 ) -> AsyncIterator[World]:
     """A server; its connections are looked at every 20 ms."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    connections = Connections(most=most, max_body_bytes=max_body_bytes)
+    connections = Connections(max_connections=most, max_body_bytes=max_body_bytes)
     known_heads = KnownHeads()
     server_tls, client_tls = contexts or (None, None)
     here = World(parrot or Parrot(), connections, listener.getsockname()[1], client_tls)
 
     def factory() -> Counting:
-        here.made.append(Counting(here.parrot, limits, connections, known_heads))
+        here.made.append(Counting(here.parrot, connections, known_heads, limits, timeouts))
         return here.made[-1]
 
-    watch = asyncio.create_task(connections.watch(0.02))
+    watch = asyncio.create_task(connections.watch_timeouts(0.02))
     async with accepting(listener, factory, server_tls):
         try:
             yield here

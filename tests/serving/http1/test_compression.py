@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.serving.http1.compression import LARGEST_BYTES, SMALLEST_BYTES, packed, preferred
+from proteus_cli.serving.http1.compression import LARGEST_BYTES, SMALLEST_BYTES, compressed, preferred_encoding
 
 UNPACK: dict[bytes, Callable[[bytes], bytes]] = {b"gzip": gzip.decompress, b"deflate": zlib.decompress}
 VARY = b"vary: accept-encoding\r\n"
@@ -43,12 +43,12 @@ NOISE = random.Random(0).randbytes(SMALLEST_BYTES * 4)
     ],
 )
 def test_the_client_gets_what_it_likes_most(accepted: bytes, encoding: bytes | None) -> None:
-    assert preferred(accepted) == encoding
+    assert preferred_encoding(accepted) == encoding
 
 
 @given(st.binary(max_size=200))
 def test_whatever_a_client_says_is_understood_or_taken_as_no_wish(accepted: bytes) -> None:
-    assert preferred(accepted) in {None, b"gzip", b"deflate"}
+    assert preferred_encoding(accepted) in {None, b"gzip", b"deflate"}
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
@@ -56,7 +56,7 @@ def test_whatever_a_client_says_is_understood_or_taken_as_no_wish(accepted: byte
 def test_an_answer_and_its_tensors_unpack_to_what_they_were(encoding: bytes, size: int) -> None:
     json = b"j" * 1000
     blobs: list[bytes | bytearray | memoryview] = [b"a" * 10, memoryview(b"b" * (size - 1010))]
-    body, more, headers = packed({b"accept-encoding": encoding}, json, blobs)
+    body, more, headers = compressed({b"accept-encoding": encoding}, json, blobs)
     assert UNPACK[encoding](body) == json + b"".join(blobs)
     assert not more
     assert len(body) < size / 4
@@ -77,4 +77,4 @@ def test_an_answer_and_its_tensors_unpack_to_what_they_were(encoding: bytes, siz
 def test_what_would_not_pay_stays_as_it_is(accepted: bytes | None, body: bytes, headers: bytes) -> None:
     asked = {b"accept-encoding": accepted} if accepted is not None else {}
     blobs: list[bytes | bytearray | memoryview] = [body[1:]]
-    assert packed(asked, body[:1], blobs) == (body[:1], blobs, headers)
+    assert compressed(asked, body[:1], blobs) == (body[:1], blobs, headers)

@@ -19,9 +19,9 @@ from http_world import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proteus_cli.serving.http1.limits import CHUNK_BYTES
+from proteus_cli.serving.http1.limits import READ_BYTES
 
-LARGE = 3 * CHUNK_BYTES + 17
+LARGE = 3 * READ_BYTES + 17
 
 # --- what is answered
 

@@ -21,7 +21,7 @@ from http_world import (
     until,
 )
 
-from proteus_cli.serving.http1.limits import CHUNK_BYTES, PIPELINED, HttpLimits
+from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits, HttpTimeouts
 
 # --- what is too large
 
@@ -43,7 +43,7 @@ def test_a_client_that_goes_on_sending_can_still_read_why_it_was_refused(context
         client = await world.connect()
         await client.send(b"POST /a HTTP/1.1\r\ncontent-length: 99999999\r\n\r\n")
         for _ in range(50):
-            await client.send(bytes(CHUNK_BYTES))
+            await client.send(bytes(READ_BYTES))
         ((status, body),) = answers(await client.until_has(b"}"))
         assert (status, body) == (413, b'{"error":"the body is larger than 1048576 bytes"}')
         client.close()
@@ -75,7 +75,7 @@ def test_what_stands_around_a_body_has_an_end(before: bytes, endless: bytes) -> 
             await until(
                 partial(lambda sent: world.made[-1].read_bytes >= sent or listening.done(), sent=times * len(endless))
             )
-            assert times * len(endless) < LIMITS.header_bytes + 2 * CHUNK_BYTES + len(endless)
+            assert times * len(endless) < LIMITS.header_bytes + 2 * READ_BYTES + len(endless)
         assert [status for status, _ in answers(await listening)] == [431]
         client.close()
 
@@ -154,8 +154,8 @@ def test_what_a_body_unpacks_to_is_counted_until_it_is_answered(*, leaves: bool)
         await client.send(post(b"/later", b"packed"))
         await until(lambda: len(world.parrot.waiting) == 1)
         (exchange,) = world.parrot.waiting
-        assert exchange.takes(1000)
-        assert not exchange.takes(2**30)
+        assert exchange.reserve(1000)
+        assert not exchange.reserve(2**30)
         assert world.connections.body_bytes == 1000
         if leaves:
             client.reset()
@@ -174,20 +174,20 @@ def test_what_a_body_unpacks_to_is_counted_until_it_is_answered(*, leaves: bool)
 def test_no_more_is_taken_in_than_a_client_may_have_inside() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
-        await client.send(b"".join(post(b"/later/%d" % number, b"") for number in range(3 * PIPELINED)))
+        await client.send(b"".join(post(b"/later/%d" % number, b"") for number in range(3 * LIMITS.unanswered)))
         await asyncio.sleep(0.05)
-        assert len(world.parrot.waiting) == PIPELINED
+        assert len(world.parrot.waiting) == LIMITS.unanswered
         sending = asyncio.create_task(client.send(bytes(2**24)))  # more than the system takes for us
         await asyncio.sleep(0.05)
         assert not sending.done()
         sending.cancel()
-        for number in range(3 * PIPELINED):
+        for number in range(3 * LIMITS.unanswered):
             await until(lambda: bool(world.parrot.waiting))
-            assert len(world.parrot.waiting) <= PIPELINED
+            assert len(world.parrot.waiting) <= LIMITS.unanswered
             assert world.parrot.waiting[0].target == b"/later/%d" % number
             world.parrot.release()
-        content = await client.until_has(b"HTTP/1.1", 3 * PIPELINED + 1)
-        assert [status for status, _ in answers(content)][: 3 * PIPELINED] == [200] * 3 * PIPELINED
+        content = await client.until_has(b"HTTP/1.1", 3 * LIMITS.unanswered + 1)
+        assert [status for status, _ in answers(content)][: 3 * LIMITS.unanswered] == [200] * 3 * LIMITS.unanswered
         client.close()
 
     run(conversation)
@@ -197,13 +197,13 @@ def test_a_client_that_asks_for_far_too_much_at_once_is_refused_behind_what_it_i
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(post(b"/later", b"") * 1000)
-        await until(lambda: len(world.parrot.waiting) == PIPELINED)
+        await until(lambda: len(world.parrot.waiting) == LIMITS.unanswered)
         while world.parrot.waiting:
             world.parrot.release()
         statuses = [status for status, _ in answers(await client.rest())]
         assert set(statuses[:-1]) == {200}
         assert statuses[-1] == 503
-        assert PIPELINED < len(statuses) < 1000
+        assert LIMITS.unanswered < len(statuses) < 1000
         client.close()
 
     run(conversation)
@@ -215,8 +215,8 @@ def test_bodies_that_were_read_but_not_taken_in_are_freed_when_their_client_goes
 
     async def conversation(world: World) -> None:
         client = await world.connect()
-        sent = post(b"/later", b"") * (PIPELINED + waiting) + post(b"/later", bytes(5000))
-        assert len(sent) < CHUNK_BYTES
+        sent = post(b"/later", b"") * (LIMITS.unanswered + waiting) + post(b"/later", bytes(5000))
+        assert len(sent) < READ_BYTES
         await client.send(sent)
         await until(lambda: world.made[-1].read_bytes == len(sent))
         assert world.connections.body_bytes == (5000 if waiting < 256 else 0)
@@ -239,7 +239,7 @@ def test_a_client_that_reads_no_answers_is_asked_no_more_and_then_closed() -> No
         await until(lambda: len(world.connections) == 0)
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10, request_s=0.2))
+    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(request_s=0.2))
 
 
 def test_a_last_answer_that_nobody_reads_is_given_up() -> None:
@@ -249,7 +249,7 @@ def test_a_last_answer_that_nobody_reads_is_given_up() -> None:
         await until(lambda: len(world.connections) == 0)
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10, request_s=0.2))
+    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(request_s=0.2))
 
 
 # --- too slow
@@ -276,7 +276,7 @@ def test_a_request_that_does_not_come_to_its_end_is_refused(sent: bytes, context
         assert world.connections.body_bytes == 0
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=2**20, request_s=0.2), contexts=contexts)
+    run(conversation, timeouts=HttpTimeouts(request_s=0.2), contexts=contexts)
 
 
 def test_a_request_that_drips_is_refused_as_well() -> None:
@@ -290,7 +290,7 @@ def test_a_request_that_drips_is_refused_as_well() -> None:
         assert [status for status, _ in answers(await listening)] == [408]
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=2**20, request_s=0.3))
+    run(conversation, timeouts=HttpTimeouts(request_s=0.3))
 
 
 def test_a_large_body_may_take_longer_as_long_as_it_keeps_coming() -> None:
@@ -304,7 +304,7 @@ def test_a_large_body_may_take_longer_as_long_as_it_keeps_coming() -> None:
         assert answers(await client.until_has(b"/a")) == [(200, said(b"POST", b"/a", content))]
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=2**20, request_s=0.3))
+    run(conversation, timeouts=HttpTimeouts(request_s=0.3))
 
 
 @plain_and_tls
@@ -318,7 +318,7 @@ def test_a_connection_that_nobody_uses_is_closed(contexts: object) -> None:
         assert [status for status, _ in answers(await client.rest())] == [200]
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10, keep_alive_s=0.1), contexts=contexts)
+    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(keep_alive_s=0.1), contexts=contexts)
 
 
 def test_a_request_that_waits_for_its_answer_is_not_idle() -> None:
@@ -330,7 +330,11 @@ def test_a_request_that_waits_for_its_answer_is_not_idle() -> None:
         await client.until_has(b"/later")
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10, request_s=0.1, keep_alive_s=0.1, linger_s=0.1))
+    run(
+        conversation,
+        limits=HttpLimits(body_bytes=10),
+        timeouts=HttpTimeouts(request_s=0.1, keep_alive_s=0.1, linger_s=0.1),
+    )
 
 
 def test_what_stands_before_nonsense_is_answered_however_long_that_takes() -> None:
@@ -342,7 +346,7 @@ def test_what_stands_before_nonsense_is_answered_however_long_that_takes() -> No
         assert [status for status, _ in answers(await client.rest())] == [200, 400]
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10, linger_s=0.1))
+    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(linger_s=0.1))
 
 
 def test_a_client_that_does_not_go_is_closed_after_a_while() -> None:
@@ -353,7 +357,7 @@ def test_a_client_that_does_not_go_is_closed_after_a_while() -> None:
         await until(lambda: len(world.connections) == 0)
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10, linger_s=0.1))
+    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(linger_s=0.1))
 
 
 # --- clients that go
@@ -381,8 +385,8 @@ def gone(leave: str, sent: bytes, waiting: int) -> None:
         (b"", 0),
         (post(b"/later", b""), 1),
         (post(b"/later", b"") * 3 + b"POST / HT", 3),
-        (post(b"/later", bytes(CHUNK_BYTES * 2)), 1),
-        (post(b"/later", bytes(CHUNK_BYTES * 2))[:-1], 0),
+        (post(b"/later", bytes(READ_BYTES * 2)), 1),
+        (post(b"/later", bytes(READ_BYTES * 2))[:-1], 0),
         (post(b"/later", b"") + post(b"/a", bytes(5000)), 1),
         (chunked(b"/later", [bytes(70_000)])[:-1], 0),
     ],

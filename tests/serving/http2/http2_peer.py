@@ -11,7 +11,7 @@ from hpack import Encoder
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.connection import Http2Connection
-from proteus_cli.serving.http2.frames import HEAD, PREFACE, Code
+from proteus_cli.serving.http2.frames import FRAME_HEADER, PREFACE, ErrorCode
 from proteus_cli.serving.http2.headers import Fields
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.http2.sending import Http2Stream
@@ -35,10 +35,10 @@ def frames_in(data: bytes) -> list[Frame]:
     """All frames of what a server sent; it must be whole frames."""
     found, at = [], 0
     while at < len(data):
-        upper, lower, kind, flags, stream = HEAD.unpack_from(data, at)
-        stop = at + HEAD.size + (upper << 8 | lower)
+        upper, lower, kind, flags, stream = FRAME_HEADER.unpack_from(data, at)
+        stop = at + FRAME_HEADER.size + (upper << 8 | lower)
         assert stop <= len(data), "a frame is cut off"
-        found.append(Frame(kind, flags, stream, data[at + HEAD.size : stop]))
+        found.append(Frame(kind, flags, stream, data[at + FRAME_HEADER.size : stop]))
         at = stop
     return found
 
@@ -59,7 +59,7 @@ class EchoCall:
     def answer(self) -> None:
         assert not self.is_gone
         self.is_answered = True
-        self.stream.send(b"\x88", bytes(self.body), frames.field(b"done", b"yes"))
+        self.stream.send(b"\x88", bytes(self.body), frames.literal_field(b"done", b"yes"))
 
     def drain(self) -> None:
         """It ends by itself."""
@@ -129,7 +129,7 @@ class Peer:
         self, application: Any, limits: Http2Limits | None = None, connections: Connections | None = None
     ) -> None:
         self.application = application
-        self.connections = Connections(most=10, max_body_bytes=2**24) if connections is None else connections
+        self.connections = Connections(max_connections=10, max_body_bytes=2**24) if connections is None else connections
         self.connection = Http2Connection(application, limits or Http2Limits(), self.connections)
         self.transport = Transport()
         self.transport.protocol = self.connection
@@ -146,31 +146,31 @@ class Peer:
         flags = frames.END_HEADERS | (frames.END_STREAM if ended else 0)
         return frames.frame(frames.HEADERS, flags, stream, self.encoder.encode(list(fields)))
 
-    def look(self, after_s: float) -> None:
+    def pass_time(self, after_s: float) -> None:
         """So much time has passed."""
         self.connections.now_s += after_s
         if not self.transport.is_closed:
-            self.connection.look(self.connections.now_s)
+            self.connection.check_timeouts(self.connections.now_s)
 
     @property
     def got(self) -> list[Frame]:
         """All that the server has sent."""
         if not self.transport.is_closed:
-            self.connection.outlet.flush()
+            self.connection.send_queue.flush()
         return frames_in(bytes(self.transport.sent))
 
     def of_kind(self, kind: int) -> list[Frame]:
         return [frame for frame in self.got if frame.kind == kind]
 
     @property
-    def goaway(self) -> Code | None:
+    def goaway(self) -> ErrorCode | None:
         """Why the server ended the connection, if it has."""
         found = self.of_kind(frames.GOAWAY)
-        return Code(struct.unpack_from(">L", found[-1].payload, 4)[0]) if found else None
+        return ErrorCode(struct.unpack_from(">L", found[-1].payload, 4)[0]) if found else None
 
     @property
-    def resets(self) -> dict[int, Code]:
-        return {f.stream: Code(int.from_bytes(f.payload, "big")) for f in self.of_kind(frames.RST_STREAM)}
+    def resets(self) -> dict[int, ErrorCode]:
+        return {f.stream: ErrorCode(int.from_bytes(f.payload, "big")) for f in self.of_kind(frames.RST_STREAM)}
 
     def body(self, stream: int = 1) -> bytes:
         return b"".join(frame.payload for frame in self.of_kind(frames.DATA) if frame.stream == stream)

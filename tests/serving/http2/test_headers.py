@@ -8,7 +8,7 @@ from hpack.exceptions import HPACKError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.serving.http2.frames import Code, ConnectionFault
+from proteus_cli.serving.http2.frames import ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.headers import HeaderBlocks
 from proteus_cli.serving.http2.limits import Http2Limits
 
@@ -80,4 +80,4 @@ def test_a_list_that_is_too_large_costs_no_memory() -> None:
     """An entry of the table is named again and again, by one byte each."""
     with pytest.raises(ConnectionFault) as found:
         blocks().decode(b"\x40\x01a\x7f\x85\x00" + b"x" * 132 + b"\x84" + b"\xbe" * 100_000)
-    assert found.value.code is Code.ENHANCE_YOUR_CALM
+    assert found.value.code is ErrorCode.ENHANCE_YOUR_CALM

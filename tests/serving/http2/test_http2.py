@@ -7,12 +7,12 @@ import pytest
 from http2_peer import FIELDS, START, Echo, Peer, data, in_loop, play
 
 from proteus_cli.serving.http2 import frames
-from proteus_cli.serving.http2.frames import Code, frame
+from proteus_cli.serving.http2.frames import ErrorCode, frame
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.transport.connections import Connections
 
-SMALL = Http2Limits(goodwill=20, streams=4, window_bytes=1000, connection_window_bytes=100_000)
-REQUEST = b"".join(frames.field(name.encode(), value.encode()) for name, value in FIELDS)
+SMALL = Http2Limits(flood_budget=20, streams=4, window_bytes=1000, connection_window_bytes=100_000)
+REQUEST = b"".join(frames.literal_field(name.encode(), value.encode()) for name, value in FIELDS)
 
 
 def headers(stream: int = 1, flags: int = frames.END_HEADERS, block: bytes = REQUEST) -> bytes:
@@ -69,7 +69,7 @@ def test_a_header_block_may_come_in_parts() -> None:
 
 
 def test_trailers_end_a_request() -> None:
-    trailers = headers(1, frames.END_HEADERS | frames.END_STREAM, frames.field(b"checksum", b"1"))
+    trailers = headers(1, frames.END_HEADERS | frames.END_STREAM, frames.literal_field(b"checksum", b"1"))
     assert play(START + headers() + data(1, b"hello") + trailers).body() == b"hello"
 
 
@@ -184,10 +184,10 @@ def test_a_held_stream_gets_no_more_room_until_it_is_released() -> None:
         peer = Peer(Echo(), Http2Limits(window_bytes=10_000))
         peer.feed(START + headers())
         stream = peer.application.calls[0].stream
-        stream.hold(is_held=True)
+        stream.throttle(is_throttled=True)
         peer.feed(data(1, b"x" * 9_000))
         assert [f.stream for f in peer.of_kind(frames.WINDOW_UPDATE)] == [0]
-        stream.hold(is_held=False)
+        stream.throttle(is_throttled=False)
         assert [f.stream for f in peer.of_kind(frames.WINDOW_UPDATE)] == [0, 1]
 
     in_loop(scene)
@@ -205,13 +205,13 @@ def test_a_peer_that_does_not_read_is_not_read_from_and_then_cut_off() -> None:
         sent = len(peer.transport.sent)
         assert peer.transport.is_reading_paused
         assert sent < 200_000
-        peer.look(after_s=1)
+        peer.pass_time(after_s=1)
         peer.transport.is_full = False
         peer.connection.resume_writing()
         assert not peer.transport.is_reading_paused
         assert len(peer.body(1)) == len(peer.body(3)) == 200_000
         peer.connection.pause_writing()
-        peer.look(after_s=31)
+        peer.pass_time(after_s=31)
         assert peer.transport.is_closed
 
     in_loop(scene)
@@ -219,51 +219,60 @@ def test_a_peer_that_does_not_read_is_not_read_from_and_then_cut_off() -> None:
 
 # --- what is wrong, by the connection
 
-FAULTS: dict[str, tuple[bytes, Code]] = {
-    "another protocol": (b"GET / HTTP/1.1\r\nhost: here\r\n\r\n", Code.PROTOCOL_ERROR),
-    "no settings first": (frames.PREFACE + frame(frames.PING, 0, 0, b"8 bytes!"), Code.PROTOCOL_ERROR),
-    "too large a frame": (START + frames.HEAD.pack(2**24 - 1 >> 8, 255, frames.DATA, 0, 1), Code.FRAME_SIZE_ERROR),
-    "data on stream 0": (START + data(0, b"x"), Code.PROTOCOL_ERROR),
-    "data on an idle stream": (START + data(1, b"x"), Code.PROTOCOL_ERROR),
-    "headers on stream 0": (START + headers(0), Code.PROTOCOL_ERROR),
-    "headers on the server's stream": (START + headers(2), Code.PROTOCOL_ERROR),
-    "a reset of an idle stream": (START + frames.rst_stream(1, Code.CANCEL), Code.PROTOCOL_ERROR),
-    "a window of an idle stream": (START + frames.window_update(1, 1), Code.PROTOCOL_ERROR),
-    "a window that grows by nothing": (START + frames.window_update(0, 0), Code.PROTOCOL_ERROR),
-    "too large a window": (START + frames.window_update(0, 2**31 - 1), Code.FLOW_CONTROL_ERROR),
-    "a priority on stream 0": (START + frame(frames.PRIORITY, 0, 0, b"\0" * 5), Code.PROTOCOL_ERROR),
-    "a push": (START + frame(frames.PUSH_PROMISE, frames.END_HEADERS, 1, b"\0\0\0\2" + REQUEST), Code.PROTOCOL_ERROR),
-    "a continuation of nothing": (START + frame(frames.CONTINUATION, 0, 1, b""), Code.PROTOCOL_ERROR),
-    "a frame within a header block": (START + headers(1, 0) + data(1, b"x"), Code.PROTOCOL_ERROR),
-    "a continuation of another": (START + headers(1, 0) + frame(frames.CONTINUATION, 4, 3, b""), Code.PROTOCOL_ERROR),
-    "too much padding": (START + headers() + frame(frames.DATA, frames.PADDED, 1, b"\x09x"), Code.PROTOCOL_ERROR),
-    "no padding length": (START + headers() + frame(frames.DATA, frames.PADDED, 1, b""), Code.PROTOCOL_ERROR),
-    "a priority that is cut off": (START + headers(1, frames.HAS_PRIORITY | 4, b"\0\0"), Code.FRAME_SIZE_ERROR),
-    "settings that are cut off": (START + frame(frames.SETTINGS, 0, 0, b"\0" * 5), Code.FRAME_SIZE_ERROR),
-    "an acknowledgement with settings": (START + frame(frames.SETTINGS, 1, 0, b"\0" * 6), Code.FRAME_SIZE_ERROR),
-    "settings on a stream": (START + frame(frames.SETTINGS, 0, 1, b""), Code.PROTOCOL_ERROR),
-    "push neither on nor off": (START + settings(frames.ENABLE_PUSH, 2), Code.PROTOCOL_ERROR),
-    "too large an initial window": (START + settings(frames.INITIAL_WINDOW_SIZE, 2**31), Code.FLOW_CONTROL_ERROR),
-    "too small a frame size": (START + settings(frames.MAX_FRAME_SIZE, 100), Code.PROTOCOL_ERROR),
-    "too large a frame size": (START + settings(frames.MAX_FRAME_SIZE, 2**24), Code.PROTOCOL_ERROR),
+FAULTS: dict[str, tuple[bytes, ErrorCode]] = {
+    "another protocol": (b"GET / HTTP/1.1\r\nhost: here\r\n\r\n", ErrorCode.PROTOCOL_ERROR),
+    "no settings first": (frames.PREFACE + frame(frames.PING, 0, 0, b"8 bytes!"), ErrorCode.PROTOCOL_ERROR),
+    "too large a frame": (
+        START + frames.FRAME_HEADER.pack(2**24 - 1 >> 8, 255, frames.DATA, 0, 1),
+        ErrorCode.FRAME_SIZE_ERROR,
+    ),
+    "data on stream 0": (START + data(0, b"x"), ErrorCode.PROTOCOL_ERROR),
+    "data on an idle stream": (START + data(1, b"x"), ErrorCode.PROTOCOL_ERROR),
+    "headers on stream 0": (START + headers(0), ErrorCode.PROTOCOL_ERROR),
+    "headers on the server's stream": (START + headers(2), ErrorCode.PROTOCOL_ERROR),
+    "a reset of an idle stream": (START + frames.rst_stream(1, ErrorCode.CANCEL), ErrorCode.PROTOCOL_ERROR),
+    "a window of an idle stream": (START + frames.window_update(1, 1), ErrorCode.PROTOCOL_ERROR),
+    "a window that grows by nothing": (START + frames.window_update(0, 0), ErrorCode.PROTOCOL_ERROR),
+    "too large a window": (START + frames.window_update(0, 2**31 - 1), ErrorCode.FLOW_CONTROL_ERROR),
+    "a priority on stream 0": (START + frame(frames.PRIORITY, 0, 0, b"\0" * 5), ErrorCode.PROTOCOL_ERROR),
+    "a push": (
+        START + frame(frames.PUSH_PROMISE, frames.END_HEADERS, 1, b"\0\0\0\2" + REQUEST),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
+    "a continuation of nothing": (START + frame(frames.CONTINUATION, 0, 1, b""), ErrorCode.PROTOCOL_ERROR),
+    "a frame within a header block": (START + headers(1, 0) + data(1, b"x"), ErrorCode.PROTOCOL_ERROR),
+    "a continuation of another": (
+        START + headers(1, 0) + frame(frames.CONTINUATION, 4, 3, b""),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
+    "too much padding": (START + headers() + frame(frames.DATA, frames.PADDED, 1, b"\x09x"), ErrorCode.PROTOCOL_ERROR),
+    "no padding length": (START + headers() + frame(frames.DATA, frames.PADDED, 1, b""), ErrorCode.PROTOCOL_ERROR),
+    "a priority that is cut off": (START + headers(1, frames.HAS_PRIORITY | 4, b"\0\0"), ErrorCode.FRAME_SIZE_ERROR),
+    "settings that are cut off": (START + frame(frames.SETTINGS, 0, 0, b"\0" * 5), ErrorCode.FRAME_SIZE_ERROR),
+    "an acknowledgement with settings": (START + frame(frames.SETTINGS, 1, 0, b"\0" * 6), ErrorCode.FRAME_SIZE_ERROR),
+    "settings on a stream": (START + frame(frames.SETTINGS, 0, 1, b""), ErrorCode.PROTOCOL_ERROR),
+    "push neither on nor off": (START + settings(frames.ENABLE_PUSH, 2), ErrorCode.PROTOCOL_ERROR),
+    "too large an initial window": (START + settings(frames.INITIAL_WINDOW_SIZE, 2**31), ErrorCode.FLOW_CONTROL_ERROR),
+    "too small a frame size": (START + settings(frames.MAX_FRAME_SIZE, 100), ErrorCode.PROTOCOL_ERROR),
+    "too large a frame size": (START + settings(frames.MAX_FRAME_SIZE, 2**24), ErrorCode.PROTOCOL_ERROR),
     "a window past its limit by settings": (
         START + headers() + frames.window_update(1, 2**31 - 1 - 65_535) + settings(frames.INITIAL_WINDOW_SIZE, 65_536),
-        Code.FLOW_CONTROL_ERROR,
+        ErrorCode.FLOW_CONTROL_ERROR,
     ),
-    "a short ping": (START + frame(frames.PING, 0, 0, b"x"), Code.FRAME_SIZE_ERROR),
-    "a ping on a stream": (START + frame(frames.PING, 0, 1, b"8 bytes!"), Code.PROTOCOL_ERROR),
-    "a short reset": (START + headers() + frame(frames.RST_STREAM, 0, 1, b"x"), Code.FRAME_SIZE_ERROR),
-    "a short window": (START + frame(frames.WINDOW_UPDATE, 0, 0, b"x"), Code.FRAME_SIZE_ERROR),
-    "a short goaway": (START + frame(frames.GOAWAY, 0, 0, b"x"), Code.FRAME_SIZE_ERROR),
-    "a goaway on a stream": (START + frame(frames.GOAWAY, 0, 1, b"\0" * 8), Code.PROTOCOL_ERROR),
-    "an index that is not there": (START + headers(1, 4, b"\xff\x00"), Code.COMPRESSION_ERROR),
-    "a header block that is cut off": (START + headers(1, 4, b"\x00\x05ab"), Code.COMPRESSION_ERROR),
-    "too large a table": (START + headers(1, 4, b"\x3f\xff\xff\x03" + REQUEST), Code.COMPRESSION_ERROR),
+    "a short ping": (START + frame(frames.PING, 0, 0, b"x"), ErrorCode.FRAME_SIZE_ERROR),
+    "a ping on a stream": (START + frame(frames.PING, 0, 1, b"8 bytes!"), ErrorCode.PROTOCOL_ERROR),
+    "a short reset": (START + headers() + frame(frames.RST_STREAM, 0, 1, b"x"), ErrorCode.FRAME_SIZE_ERROR),
+    "a short window": (START + frame(frames.WINDOW_UPDATE, 0, 0, b"x"), ErrorCode.FRAME_SIZE_ERROR),
+    "a short goaway": (START + frame(frames.GOAWAY, 0, 0, b"x"), ErrorCode.FRAME_SIZE_ERROR),
+    "a goaway on a stream": (START + frame(frames.GOAWAY, 0, 1, b"\0" * 8), ErrorCode.PROTOCOL_ERROR),
+    "an index that is not there": (START + headers(1, 4, b"\xff\x00"), ErrorCode.COMPRESSION_ERROR),
+    "a header block that is cut off": (START + headers(1, 4, b"\x00\x05ab"), ErrorCode.COMPRESSION_ERROR),
+    "too large a table": (START + headers(1, 4, b"\x3f\xff\xff\x03" + REQUEST), ErrorCode.COMPRESSION_ERROR),
 }
 
 
 @pytest.mark.parametrize(("conversation", "code"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_ends_the_connection_with_its_code(conversation: bytes, code: Code) -> None:
+def test_a_fault_ends_the_connection_with_its_code(conversation: bytes, code: ErrorCode) -> None:
     peer = play(conversation)
     assert peer.goaway is code
     assert peer.connection.is_closing
@@ -271,7 +280,7 @@ def test_a_fault_ends_the_connection_with_its_code(conversation: bytes, code: Co
 
 def test_more_data_than_the_window_of_the_connection_ends_it() -> None:
     limits = Http2Limits(connection_window_bytes=65_535, frame_bytes=70_000)
-    assert play(START + headers() + data(1, b"x" * 66_000), limits=limits).goaway is Code.FLOW_CONTROL_ERROR
+    assert play(START + headers() + data(1, b"x" * 66_000), limits=limits).goaway is ErrorCode.FLOW_CONTROL_ERROR
 
 
 # --- what is wrong, by the stream
@@ -294,26 +303,26 @@ BROKEN_FIELDS = {
 
 @pytest.mark.parametrize("fields", BROKEN_FIELDS.values(), ids=BROKEN_FIELDS)
 def test_fields_that_are_no_request_end_the_stream(fields: list[tuple[str, str]]) -> None:
-    block = b"".join(frames.field(name.encode(), value.encode()) for name, value in fields)
+    block = b"".join(frames.literal_field(name.encode(), value.encode()) for name, value in fields)
     peer = play(START + headers(1, frames.END_HEADERS | frames.END_STREAM, block) + headers(3, 5))
-    assert peer.resets == {1: Code.PROTOCOL_ERROR}
+    assert peer.resets == {1: ErrorCode.PROTOCOL_ERROR}
     assert peer.is_answered(3)
     assert len(peer.application.calls) == 1
 
 
-STREAM_FAULTS: dict[str, tuple[bytes, Code]] = {
-    "data after the end": (GET + data(1, b"x"), Code.STREAM_CLOSED),
-    "headers after the end": (GET + GET, Code.STREAM_CLOSED),
-    "trailers that don't end it": (headers() + headers(), Code.PROTOCOL_ERROR),
-    "a window that grows by nothing": (headers() + frames.window_update(1, 0), Code.PROTOCOL_ERROR),
-    "too large a window": (headers() + frames.window_update(1, 2**31 - 1), Code.FLOW_CONTROL_ERROR),
-    "a short priority": (headers() + frame(frames.PRIORITY, 0, 1, b"x"), Code.FRAME_SIZE_ERROR),
-    "more data than its window": (headers() + data(1, b"x" * 1001), Code.FLOW_CONTROL_ERROR),
+STREAM_FAULTS: dict[str, tuple[bytes, ErrorCode]] = {
+    "data after the end": (GET + data(1, b"x"), ErrorCode.STREAM_CLOSED),
+    "headers after the end": (GET + GET, ErrorCode.STREAM_CLOSED),
+    "trailers that don't end it": (headers() + headers(), ErrorCode.PROTOCOL_ERROR),
+    "a window that grows by nothing": (headers() + frames.window_update(1, 0), ErrorCode.PROTOCOL_ERROR),
+    "too large a window": (headers() + frames.window_update(1, 2**31 - 1), ErrorCode.FLOW_CONTROL_ERROR),
+    "a short priority": (headers() + frame(frames.PRIORITY, 0, 1, b"x"), ErrorCode.FRAME_SIZE_ERROR),
+    "more data than its window": (headers() + data(1, b"x" * 1001), ErrorCode.FLOW_CONTROL_ERROR),
 }
 
 
 @pytest.mark.parametrize(("conversation", "code"), STREAM_FAULTS.values(), ids=STREAM_FAULTS)
-def test_a_fault_of_a_stream_ends_that_alone(conversation: bytes, code: Code) -> None:
+def test_a_fault_of_a_stream_ends_that_alone(conversation: bytes, code: ErrorCode) -> None:
     peer = play(START + conversation + headers(3, frames.END_HEADERS | frames.END_STREAM), limits=SMALL)
     assert peer.resets[1] is code
     assert peer.is_answered(3)
@@ -322,18 +331,18 @@ def test_a_fault_of_a_stream_ends_that_alone(conversation: bytes, code: Code) ->
 
 def test_what_comes_late_for_a_stream_that_the_server_ended_is_passed_over() -> None:
     peer = play(START + headers() + headers() + data(1, b"late") + frames.window_update(1, 5), limits=SMALL)
-    assert peer.resets == {1: Code.PROTOCOL_ERROR}
+    assert peer.resets == {1: ErrorCode.PROTOCOL_ERROR}
     assert len(peer.of_kind(frames.RST_STREAM)) == 1
 
 
 def test_streams_past_the_limit_are_refused() -> None:
     peer = play(START + b"".join(headers(n, 5) for n in (1, 3, 5, 7, 9)), limits=SMALL, waits=True)
-    assert peer.resets == {9: Code.REFUSED_STREAM}
+    assert peer.resets == {9: ErrorCode.REFUSED_STREAM}
     assert len(peer.application.calls) == 4
 
 
 def test_a_stream_that_the_client_resets_is_cancelled() -> None:
-    peer = play(START + headers(1, 5) + frames.rst_stream(1, Code.CANCEL), waits=True)
+    peer = play(START + headers(1, 5) + frames.rst_stream(1, ErrorCode.CANCEL), waits=True)
     assert peer.application.calls[0].is_gone
     assert not peer.resets
 
@@ -353,12 +362,12 @@ def test_a_connection_that_is_lost_cancels_its_streams() -> None:
 
 
 def rapid_resets() -> bytes:
-    return b"".join(headers(n, 5) + frames.rst_stream(n, Code.CANCEL) for n in range(1, 200, 2))
+    return b"".join(headers(n, 5) + frames.rst_stream(n, ErrorCode.CANCEL) for n in range(1, 200, 2))
 
 
 def server_made_resets() -> bytes:
     """Requests that the server itself has to reset."""
-    return b"".join(headers(n, 5, frames.field(b":path", b"/")) for n in range(1, 200, 2))
+    return b"".join(headers(n, 5, frames.literal_field(b":path", b"/")) for n in range(1, 200, 2))
 
 
 ATTACKS: dict[str, Callable[[], bytes]] = {
@@ -380,7 +389,7 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_an_attack_ends_the_connection(attack: Callable[[], bytes]) -> None:
     peer = play(START + attack(), limits=SMALL, waits=True)
-    assert peer.goaway is Code.ENHANCE_YOUR_CALM
+    assert peer.goaway is ErrorCode.ENHANCE_YOUR_CALM
     assert all(call.is_gone for call in peer.application.calls)
 
 
@@ -388,7 +397,7 @@ def test_a_client_that_takes_its_answer_byte_by_byte_is_cut_off() -> None:
     shut = START + settings(frames.INITIAL_WINDOW_SIZE, 0) + headers() + data(1, b"x" * 500, ended=True)
     peer = play(shut + frames.window_update(1, 1) * 100, limits=SMALL)
     assert 0 < len(peer.body()) < 100
-    assert peer.goaway is Code.ENHANCE_YOUR_CALM
+    assert peer.goaway is ErrorCode.ENHANCE_YOUR_CALM
 
 
 @pytest.mark.parametrize("updates", [1, 2, 3])
@@ -413,7 +422,7 @@ def test_answers_and_time_give_goodwill_back() -> None:
             peer.feed(headers(stream, 5) + frame(frames.PING, 0, 0, b"8 bytes!"))
         for _ in range(20):
             peer.feed(frame(frames.PING, 0, 0, b"8 bytes!") * 15)
-            peer.look(after_s=1)
+            peer.pass_time(after_s=1)
         assert peer.goaway is None
 
     in_loop(scene)
@@ -425,23 +434,23 @@ def test_answers_and_time_give_goodwill_back() -> None:
 @pytest.mark.parametrize(
     ("conversation", "code"),
     [
-        (b"", Code.SETTINGS_TIMEOUT),
-        (frames.PREFACE[:5], Code.SETTINGS_TIMEOUT),
-        (START + headers()[:12], Code.ENHANCE_YOUR_CALM),
-        (START + headers(1, 0), Code.ENHANCE_YOUR_CALM),
+        (b"", ErrorCode.SETTINGS_TIMEOUT),
+        (frames.PREFACE[:5], ErrorCode.SETTINGS_TIMEOUT),
+        (START + headers()[:12], ErrorCode.ENHANCE_YOUR_CALM),
+        (START + headers(1, 0), ErrorCode.ENHANCE_YOUR_CALM),
     ],
 )
-def test_what_has_begun_must_go_on(conversation: bytes, code: Code) -> None:
+def test_what_has_begun_must_go_on(conversation: bytes, code: ErrorCode) -> None:
     def scene() -> None:
         peer = Peer(Echo())
         peer.feed(conversation)
-        peer.look(after_s=1)
-        peer.look(after_s=20)
+        peer.pass_time(after_s=1)
+        peer.pass_time(after_s=20)
         assert peer.goaway is None
-        peer.look(after_s=20)
+        peer.pass_time(after_s=20)
         assert peer.goaway is code
         assert not peer.transport.is_closed  # so that the peer may read why
-        peer.look(after_s=3)
+        peer.pass_time(after_s=3)
         assert peer.transport.is_closed
 
     in_loop(scene)
@@ -451,10 +460,10 @@ def test_a_stream_whose_client_takes_nothing_is_reset() -> None:
     def scene() -> None:
         peer = Peer(Echo())
         peer.feed(START + settings(frames.INITIAL_WINDOW_SIZE, 0) + headers() + data(1, b"hello", ended=True))
-        peer.look(after_s=20)
+        peer.pass_time(after_s=20)
         assert not peer.resets
-        peer.look(after_s=20)
-        assert peer.resets == {1: Code.CANCEL}
+        peer.pass_time(after_s=20)
+        assert peer.resets == {1: ErrorCode.CANCEL}
         assert peer.application.calls[0].is_gone
 
     in_loop(scene)
@@ -464,8 +473,8 @@ def test_a_request_that_does_not_go_on_is_reset() -> None:
     def scene() -> None:
         peer = Peer(Echo())
         peer.feed(START + headers())
-        peer.look(after_s=31)
-        assert peer.resets == {1: Code.CANCEL}
+        peer.pass_time(after_s=31)
+        assert peer.resets == {1: ErrorCode.CANCEL}
 
     in_loop(scene)
 
@@ -474,7 +483,7 @@ def test_a_request_that_waits_for_its_answer_is_not_in_a_hurry() -> None:
     def scene() -> None:
         peer = Peer(Echo(waits=True))
         peer.feed(START + headers(1, 5))
-        peer.look(after_s=1000)
+        peer.pass_time(after_s=1000)
         assert not peer.resets
         assert peer.goaway is None
 
@@ -485,10 +494,10 @@ def test_an_idle_connection_is_told_to_go() -> None:
     def scene() -> None:
         peer = Peer(Echo())
         peer.feed(START)
-        peer.look(after_s=599)
+        peer.pass_time(after_s=599)
         assert peer.goaway is None
-        peer.look(after_s=2)
-        assert peer.goaway is Code.NO_ERROR
+        peer.pass_time(after_s=2)
+        assert peer.goaway is ErrorCode.NO_ERROR
         assert peer.transport.is_closed
 
     in_loop(scene)
@@ -503,8 +512,8 @@ def test_a_connection_that_drains_answers_what_is_in_flight_and_takes_no_more() 
         peer.feed(START + headers(1, 5) + headers(3))
         peer.connection.drain()
         goaway = peer.of_kind(frames.GOAWAY)[0]
-        assert struct.unpack(">LL", goaway.payload) == (3, Code.NO_ERROR)
-        peer.feed(headers(5, 5) + frames.rst_stream(5, Code.CANCEL) + data(3, b"more", ended=True))
+        assert struct.unpack(">LL", goaway.payload) == (3, ErrorCode.NO_ERROR)
+        peer.feed(headers(5, 5) + frames.rst_stream(5, ErrorCode.CANCEL) + data(3, b"more", ended=True))
         assert len(peer.application.calls) == 2
         first, second = peer.application.calls
         first.answer()
@@ -520,7 +529,7 @@ def test_a_connection_that_drains_answers_what_is_in_flight_and_takes_no_more() 
 def test_a_client_that_goes_is_let_go_once_it_has_its_answers() -> None:
     def scene() -> None:
         peer = Peer(Echo(waits=True))
-        peer.feed(START + headers(1, 5) + frames.goaway(0, Code.NO_ERROR, ""))
+        peer.feed(START + headers(1, 5) + frames.goaway(0, ErrorCode.NO_ERROR, ""))
         peer.application.calls[0].answer()
         assert peer.is_answered(1)
         assert peer.transport.is_closed
@@ -530,10 +539,10 @@ def test_a_client_that_goes_is_let_go_once_it_has_its_answers() -> None:
 
 def test_connections_past_the_limit_are_told_so() -> None:
     def scene() -> None:
-        connections = Connections(most=1, max_body_bytes=0)
+        connections = Connections(max_connections=1, max_body_bytes=0)
         first, second = Peer(Echo(), connections=connections), Peer(Echo(), connections=connections)
         second.feed(START + GET)
-        assert second.goaway is Code.NO_ERROR
+        assert second.goaway is ErrorCode.NO_ERROR
         assert b"too many connections" in second.of_kind(frames.GOAWAY)[0].payload
         assert not second.application.calls
         first.feed(START + GET)

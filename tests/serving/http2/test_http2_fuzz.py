@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.serving.http2 import frames
-from proteus_cli.serving.http2.frames import LARGEST_FRAME, Code
+from proteus_cli.serving.http2.frames import LARGEST_FRAME, ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.transport.connections import Connections
 
 LIMITS = Http2Limits(
-    goodwill=50,
+    flood_budget=50,
     streams=8,
     window_bytes=5_000,
     connection_window_bytes=70_000,
@@ -132,7 +132,7 @@ class Speaker:
     """A client of another implementation, which checks each frame that it gets against its windows."""
 
     def __init__(self, settings: dict[int, int]) -> None:
-        self.peer = Peer(Echo(), Http2Limits(), Connections(most=1, max_body_bytes=2**24))
+        self.peer = Peer(Echo(), Http2Limits(), Connections(max_connections=1, max_body_bytes=2**24))
         self.speaker, self.seen = client(), 0
         self.taken: dict[int, int] = {}
         self.speaker.initiate_connection()
@@ -199,12 +199,12 @@ def test_memory_of_a_long_conversation_is_flat() -> None:
         for stream in range(1, 20_001, 2):
             peer.feed(peer.request(stream) + data(stream, b"x"))
             if stream % 4 == 1:
-                peer.feed(frames.rst_stream(stream, Code.CANCEL))
-                peer.look(after_s=1)
+                peer.feed(frames.rst_stream(stream, ErrorCode.CANCEL))
+                peer.pass_time(after_s=1)
             else:
                 peer.feed(data(stream, b"", ended=True))
             peer.application.calls.clear()
-            peer.connection.outlet.flush()
+            peer.connection.send_queue.flush()
             peer.transport.sent.clear()
         state = vars(peer.connection)
         assert peer.connection._streams == {}

@@ -24,7 +24,7 @@ uvloop = pytest.importorskip("uvloop")
 @asynccontextmanager
 async def listening(tls: ssl.SSLContext | None = None, limits: Http2Limits | None = None) -> AsyncIterator[int]:
     """An echo server on a port of its own."""
-    connections = Connections(most=10, max_body_bytes=2**24)
+    connections = Connections(max_connections=10, max_body_bytes=2**24)
     server = await asyncio.get_running_loop().create_server(
         lambda: Http2Connection(Echo(), limits or Http2Limits(), connections), "127.0.0.1", 0, ssl=tls
     )
@@ -126,7 +126,7 @@ def test_a_flood_of_connections_is_refused_and_leaves_nothing_behind() -> None:
     """The first of them are told, the rest only closed."""
 
     async def scene() -> None:
-        connections = Connections(most=1, max_body_bytes=0)
+        connections = Connections(max_connections=1, max_body_bytes=0)
         application = Echo()
         server = await asyncio.get_running_loop().create_server(
             lambda: Http2Connection(application, Http2Limits(), connections), "127.0.0.1", 0
@@ -160,7 +160,10 @@ def test_a_client_that_still_sends_can_read_why_it_is_cut_off() -> None:
                 writer.write(b"x" * 100_000)
             answer = await reader.read()
             assert b"a frame" in answer
-            assert frames.HEAD.pack(0, 8 + len("a frame on stream 0, which is not open"), frames.GOAWAY, 0, 0) in answer
+            assert (
+                frames.FRAME_HEADER.pack(0, 8 + len("a frame on stream 0, which is not open"), frames.GOAWAY, 0, 0)
+                in answer
+            )
             writer.close()
 
     run(scene)

@@ -23,7 +23,7 @@ from proteus_cli.serving.grpc.calls import framed
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.status import Status
 from proteus_cli.serving.http1.exchange import Exchange
-from proteus_cli.serving.http2.frames import Code, rst_stream
+from proteus_cli.serving.http2.frames import ErrorCode, rst_stream
 from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.telemetry.tracing import Tracing
@@ -61,15 +61,15 @@ class RestClient(Client):
         self.handler = RestHandler(self.plane, cast("Any", None), max_body_bytes=2**20, tracing=self.tracing)
         x = {"name": "x", "shape": [len(values) // 2, 2], "datatype": "FP32", "data": values}
         sent = {name.encode(): value.encode() for name, value in headers.items()}
-        connection = cast("Any", SimpleNamespace(is_at_its_end=False, answered=lambda _exchange: None))
+        connection = cast("Any", SimpleNamespace(closes_after_response=False, response_ready=lambda _exchange: None))
         body = json.dumps({"inputs": [x]}).encode()
-        self.exchange = Exchange(connection, b"POST", b"/v2/models/f/infer", sent, body, keeps_alive=True)
+        self.exchange = Exchange(connection, b"POST", b"/v2/models/f/infer", sent, body, keep_alive=True)
         self.handler.handle(self.exchange)
 
     def answer(self) -> str | None:
-        if self.exchange.answer is None:
+        if self.exchange.response is None:
             return None
-        head, _, body = b"".join(map(bytes, self.exchange.answer)).partition(b"\r\n\r\n")
+        head, _, body = b"".join(map(bytes, self.exchange.response)).partition(b"\r\n\r\n")
         is_ok = head.startswith(b"HTTP/1.1 200 ")
         document = json.loads(body)
         assert is_ok == ("outputs" in document)
@@ -103,7 +103,7 @@ class CallClient(Client):
         return "ok"
 
     def leave(self) -> None:
-        self.client.peer.feed(rst_stream(self.stream, Code.CANCEL))
+        self.client.peer.feed(rst_stream(self.stream, ErrorCode.CANCEL))
 
 
 class StreamClient(CallClient):

@@ -146,8 +146,10 @@ def test_messages_that_are_coming_in_share_a_limit() -> None:
         first, second = client.call(INFER, *pieces, ended=False), client.call(INFER, *pieces, ended=False)
         third = client.call(INFER, *pieces, ended=False)
         assert client.status(third) is Status.RESOURCE_EXHAUSTED
-        assert client.peer.resets == {third: frames.Code.NO_ERROR}
-        client.peer.feed(frames.rst_stream(first, frames.Code.CANCEL), frames.rst_stream(second, frames.Code.CANCEL))
+        assert client.peer.resets == {third: frames.ErrorCode.NO_ERROR}
+        client.peer.feed(
+            frames.rst_stream(first, frames.ErrorCode.CANCEL), frames.rst_stream(second, frames.ErrorCode.CANCEL)
+        )
         assert client.peer.connections._body_bytes == 0
 
     scene(play)
@@ -174,7 +176,7 @@ def test_a_call_that_fails_early_ends_though_its_client_still_sends() -> None:
         client = Client()
         stream = client.call("/nowhere", ended=False)
         assert client.status(stream) is Status.UNIMPLEMENTED
-        assert client.peer.resets == {stream: frames.Code.NO_ERROR}
+        assert client.peer.resets == {stream: frames.ErrorCode.NO_ERROR}
         client.peer.feed(data(stream, framed(b"late"), ended=True))
         assert client.status(client.call(LIVE, framed(b""))) is Status.OK
 
@@ -292,7 +294,7 @@ def test_a_stream_that_is_cancelled_cancels_what_it_has_inside() -> None:
         client = Client()
         stream = client.call(STREAM, infer_message() * 3, ended=False)
         single = client.call(INFER, infer_message())
-        client.peer.feed(frames.rst_stream(stream, frames.Code.CANCEL))
+        client.peer.feed(frames.rst_stream(stream, frames.ErrorCode.CANCEL))
         assert len(client.plane.cancelled) == 3
         client.peer.transport.close()
         assert len(client.plane.cancelled) == 4

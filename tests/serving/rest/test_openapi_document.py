@@ -56,7 +56,8 @@ def test_each_error_of_a_request_has_its_status_described() -> None:
     found = operations(document(ROUTES, FAMILIES))
     described = {int(status) for operation in found.values() for status in operation["responses"]}
     assert set(STATUS.values()) - described == {405}  # which no request gets that the document has
-    refused = set(re.findall(r"Refusal\((\d+),", (HTTP / "connection.py").read_text(encoding="utf-8")))
+    sources = "".join(path.read_text(encoding="utf-8") for path in sorted(HTTP.glob("*.py")))
+    refused = set(re.findall(r"Refusal\((\d+),", sources))
     assert {"408", "413", "431"} <= refused
     for operation in found.values():  # 401 is described where tokens are asked for, 405 is for what is no operation
         assert refused - {"401", "405"} <= set(operation["responses"])

@@ -88,7 +88,7 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
         "auto",
         SolverState(),
     )
-    return Metrics(server, Connections(most=9, max_body_bytes=9), LoopLag())
+    return Metrics(server, Connections(max_connections=9, max_body_bytes=9), LoopLag())
 
 
 def shown(accept: bytes, *size: int) -> tuple[bytes, bytes]:

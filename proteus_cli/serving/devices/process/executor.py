@@ -11,70 +11,53 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import TypeVar
-
-import numpy as np
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError
 from proteus_cli.serving.child_process import group_signals_blocked
-from proteus_cli.serving.devices.bisection import OutputArrays
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost
-from proteus_cli.serving.devices.process.inner import DeviceSpec
-from proteus_cli.serving.devices.process.memory import CAN_SHARE, TransferBuffer, offsets
-from proteus_cli.serving.devices.process.wire import (
-    FROM_PROCESS,
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost, settle
+from proteus_cli.serving.devices.process.channel import EVENTS, Channel
+from proteus_cli.serving.devices.process.layout import BatchLayout
+from proteus_cli.serving.devices.process.messages import (
     OPENING,
-    Channel,
-    Close,
-    Failed,
-    Forget,
-    FromProcess,
-    Load,
-    Loaded,
-    Lost,
-    Open,
-    Opened,
-    Ran,
-    Run,
-    Said,
-    ToProcess,
-    Unload,
-    heard,
+    CancelLoadCommand,
+    CloseCommand,
+    Command,
+    Event,
+    FailedEvent,
+    LoadCommand,
+    LoadedEvent,
+    LogEvent,
+    LostEvent,
+    OpenCommand,
+    OpenedEvent,
+    RanEvent,
+    RunCommand,
+    UnloadCommand,
 )
+from proteus_cli.serving.devices.process.shared_memory import CAN_SHARE, TransferBuffer
+from proteus_cli.serving.devices.process.spec import DeviceSpec
 from proteus_cli.serving.logs import fields
 
 CLOSE_S = 10.0
-"""A process that is told to end, and is silent for so long, is killed."""
+"""A process that was told to close, and sends nothing for so long, is killed."""
 
 REAP_S = 1.0
-"""How long closing waits for one that was killed: it may be in the driver."""
+"""How long closing waits for a process that was killed: it may be in the driver."""
 
 log = logging.getLogger("proteus.process")
-
-Settled = TypeVar("Settled")
 
 _STDERR = 2
 _LIMITS = "`ulimit -a` shows what this user may have"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Engine:
-    """What is known here of an engine that is loaded there."""
+class SentBatch:
+    """A batch that was sent: its buffer's ``place``, and when (`time.monotonic`, which both processes share)."""
 
-    signature: Signature
-    row_bytes: Sequence[int]
-    """Of each input."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Flight:
-    """A batch that is there: its slot's ``place``, and when it was sent (`time.monotonic`, which both sides share)."""
-
-    engine: Engine
+    layout: BatchLayout
     place: int
     sent_s: float
 
@@ -82,34 +65,35 @@ class Flight:
 class ProcessExecutor(ExecutorBase):
     """An `Executor` whose device is opened in a process of its own, which ends when this one does, however that ends.
 
-    The process is started at once and told of everything at once; what it answers is read on the running loop. It is
-    lost where it ends by itself, or says that its device is. Batches never run on this thread.
+    The process is started at once, and commands are sent without waiting; its events are read on the running loop. The
+    device is lost when its process ends by itself, reads no more commands, or says that the device is lost.
     """
 
-    def __init__(self, inner: DeviceSpec, on_lost: OnLost) -> None:
-        super().__init__(inner.device.id, on_lost)
+    def __init__(self, spec: DeviceSpec, on_lost: OnLost) -> None:
+        """Raises `DeviceUnavailable` where no process can be started."""
+        super().__init__(spec.device.id, on_lost)
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[str] = self._loop.create_future()
         self._loading.add(self._opened)
         self._loads: dict[int, asyncio.Future[Signature]] = {}
-        self._engines: dict[VariantKey, Engine] = {}
-        self._flights: dict[int, Flight] = {}
-        self._slots: list[TransferBuffer] = []
-        self._free: list[int] = []
-        self._room_bytes = 0
+        self._layouts: dict[VariantKey, BatchLayout] = {}
+        self._sent: dict[int, SentBatch] = {}
+        self._buffers: list[TransferBuffer] = []
+        self._free_buffers: list[int] = []
+        self._reserve_bytes = 0
         self._is_released = False
-        self._process, end = _started(inner.device.id)
-        self._channel: Channel[FromProcess] = Channel(end, FROM_PROCESS)
+        self._process, end = _start_process(spec.device.id)
+        self._channel: Channel[Event] = Channel(end, EVENTS)
         self.pid = self._process.pid
-        self._reaper = threading.Thread(target=self._reap, name=f"{inner.device.id}-reap", daemon=True)
+        self._reaper = threading.Thread(target=self._reap, name=f"{spec.device.id}-reap", daemon=True)
         self._loop.add_reader(self._channel.fileno(), self._read)
         level = logging.getLogger("proteus").getEffectiveLevel()
-        self._send(Open(inner, level, sys.getswitchinterval()))
+        self._send(OpenCommand(spec, level, sys.getswitchinterval()))
 
     async def opened(self) -> str:
-        """The name of the backend, once the device is open.
+        """Wait until the device is open; returns the name of its backend.
 
-        Raises `BackendUnavailable`, `DeviceUnavailable` where it can't be opened, `DeviceLost`.
+        Raises `BackendUnavailable`, `DeviceUnavailable` where it cannot be opened, `DeviceLost`.
         """
         return await asyncio.shield(self._opened)
 
@@ -119,103 +103,65 @@ class ProcessExecutor(ExecutorBase):
         self._require_open()
         number, loaded = next(self._numbers), self._loop.create_future()
         self._loads[number] = loaded
-        self._send(Load(number, *key, str(model), warm_up_rows))
+        self._send(LoadCommand(number, *key, str(model), warm_up_rows))
         try:
-            signature: Signature = await self._loaded(loaded)
+            signature: Signature = await self._until_loaded(loaded)
         except asyncio.CancelledError:
-            self._send(Forget(number, *key))
+            self._send(CancelLoadCommand(number, *key))
             raise
         finally:
             del self._loads[number]
-        row_bytes = [spec.row_bytes for spec in signature.inputs]
-        self._engines[key] = Engine(signature, row_bytes)
-        self._room_bytes = max(self._room_bytes, offsets(size * warm_up_rows for size in row_bytes)[1])
+        layout = self._layouts[key] = BatchLayout(signature)
+        self._reserve_bytes = max(self._reserve_bytes, layout.input_bytes(warm_up_rows))
         return signature
 
     def unload(self, key: VariantKey) -> None:
         if not self.is_lost:
-            del self._engines[key]
-            self._send(Unload(*key))
+            del self._layouts[key]
+            self._send(UnloadCommand(*key))
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
+        """Besides, raises `EngineError` where there is no memory for the inputs."""
         self._require_open()
-        engine = self._engines[batch.key]
-        place = self._free.pop() if self._free else self._make_slot()
-        slot = self._slots[place]
+        layout = self._layouts[batch.key]
+        place = self._free_buffers.pop() if self._free_buffers else self._make_buffer()
+        buffer = self._buffers[place]
         try:
-            self._put(engine, batch, slot)
+            layout.write_inputs(batch, buffer, self._reserve_bytes)
         except Exception as error:
-            self._free.append(place)
+            self._free_buffers.append(place)
             if isinstance(error, OSError):
                 raise EngineError(f"No memory to share with {self._device_id}: {error}", hint=_LIMITS) from error
             raise
         number = self._register(done)
-        self._flights[number] = Flight(engine, place, time.monotonic())
-        self._send(Run(number, place, *batch.key, [rows for rows, _ in batch.parts]), slot.take_unsent())
+        self._sent[number] = SentBatch(layout, place, time.monotonic())
+        self._send(RunCommand(number, place, *batch.key, [rows for rows, _ in batch.parts]), buffer.take_unsent())
 
     def close(self) -> None:
         if self._is_closed or self.is_lost:
             return
         self._is_closed = True
         if self._opened.done():
-            self._send(Close())
-            self._hear_out()
+            self._send(CloseCommand())
+            self._receive_rest()
         self._release()
         self._reaper.join(REAP_S)
-        # Told to whoever still waits: for a load, or for a batch that didn't end.
+        # Loads, and batches that did not end, fail with this.
         self._loop.call_soon(self._lose, DeviceLost(f"{self._device_id} was closed"))
 
     def abandon(self) -> None:
-        self._forget()
+        self._forget_pending()
         self._release()
 
-    # --- batches
-
-    def _make_slot(self) -> int:
-        self._slots.append(TransferBuffer())
-        return len(self._slots) - 1
-
-    def _put(self, engine: Engine, batch: Batch, slot: TransferBuffer) -> None:
-        """Write the inputs, each in one piece."""
-        places, size = offsets(batch.rows * row_bytes for row_bytes in engine.row_bytes)
-        memory = slot.outgoing(size, self._room_bytes)
-        for which, (first, row_bytes) in enumerate(zip(places, engine.row_bytes, strict=True)):
-            start = first
-            for rows, buffers in batch.parts:
-                end = start + rows * row_bytes
-                memory[start:end] = buffers[which]
-                start = end
-
-    def _ran(self, ran: Ran, descriptors: Sequence[int]) -> None:
-        flight = self._flights.pop(ran.number)
-        try:
-            outputs = _taken(flight.engine.signature, ran.shapes, self._slots[flight.place].incoming(descriptors))
-        except (OSError, TypeError) as error:  # where no more files can be open, the system drops descriptors
-            what = f"{self._device_id} is lost: the outputs of a batch can't be reached ({error})"
-            self._lose(DeviceLost(what, hint=_LIMITS))
-            return
-        self._free.append(flight.place)
-        failures = {part: heard(failure) for part, failure in ran.failures.items()}
-        self._complete(ran.number, BatchResult(outputs, ran.compute_s, failures, ran.ended_s - flight.sent_s))
-
-    def _failed(self, number: int, error: Exception) -> None:
-        if number == OPENING:
-            self._settle(self._opened, error)
-        elif number in self._loads:
-            self._settle(self._loads[number], error)
-        elif number in self._flights:
-            self._free.append(self._flights.pop(number).place)
-            self._complete(number, error)
-
-    # --- what the process says
+    # --- events
 
     def _read(self) -> None:
         try:
-            found = self._channel.receive(wait=False)
+            received = self._channel.receive(wait=False)
         except BlockingIOError:
             return
-        if found is not None:
-            self._take(*found)
+        if received is not None:
+            self._handle(*received)
             return
         loss = DeviceLost(
             f"{self._device_id} is lost: its process {self.pid} has ended",
@@ -224,43 +170,69 @@ class ProcessExecutor(ExecutorBase):
         log.error("%s", loss, extra=fields(device=self._device_id, pid=self.pid))
         self._lose(loss)
 
-    def _take(self, message: FromProcess, descriptors: Sequence[int]) -> None:
-        match message:
-            case Ran():
-                self._ran(message, descriptors)
-            case Failed(number=number, failure=failure):
-                self._failed(number, heard(failure))
-            case Opened(platform=platform):
-                self._settle(self._opened, platform)
-            case Loaded(number=number, signature=signature):
+    def _handle(self, event: Event, descriptors: Sequence[int]) -> None:
+        match event:
+            case RanEvent():
+                self._ran(event, descriptors)
+            case FailedEvent(number=number, error=error):
+                self._failed(number, error.error())
+            case OpenedEvent(platform=platform):
+                settle(self._opened, platform)
+            case LoadedEvent(number=number, signature=signature):
                 if number in self._loads:
-                    self._settle(self._loads[number], signature)
-            case Lost(failure=failure):
-                self._lose(DeviceLost(failure.message, hint=failure.hint))
-            case Said():
-                named = {"device": self._device_id, **message.fields}
-                logging.getLogger(message.logger).log(message.level, "%s", message.message, extra=fields(**named))
+                    settle(self._loads[number], signature)
+            case LostEvent(error=error):
+                self._lose(DeviceLost(error.message, hint=error.hint))
+            case LogEvent():
+                named = {"device": self._device_id, **event.fields}
+                logging.getLogger(event.logger).log(event.level, "%s", event.message, extra=fields(**named))
+
+    def _ran(self, event: RanEvent, descriptors: Sequence[int]) -> None:
+        sent = self._sent.pop(event.number)
+        try:
+            outputs = sent.layout.read_outputs(event.shapes, self._buffers[sent.place].incoming(descriptors))
+        except (OSError, TypeError) as error:  # where no more files can be open, the system drops descriptors
+            what = f"{self._device_id} is lost: the outputs of a batch can't be reached ({error})"
+            self._lose(DeviceLost(what, hint=_LIMITS))
+            return
+        self._free_buffers.append(sent.place)
+        failures = {part: error.error() for part, error in event.failures.items()}
+        elapsed_s = event.ended_s - sent.sent_s
+        self._complete(event.number, BatchResult(outputs, event.compute_s, failures, elapsed_s))
+
+    def _failed(self, number: int, error: Exception) -> None:
+        if number == OPENING:
+            settle(self._opened, error)
+        elif number in self._loads:
+            settle(self._loads[number], error)
+        elif number in self._sent:
+            self._free_buffers.append(self._sent.pop(number).place)
+            self._complete(number, error)
 
     # --- the process
 
-    def _send(self, message: ToProcess, descriptors: Sequence[int] = ()) -> None:
+    def _make_buffer(self) -> int:
+        self._buffers.append(TransferBuffer())
+        return len(self._buffers) - 1
+
+    def _send(self, command: Command, descriptors: Sequence[int] = ()) -> None:
         if self._is_released:
             return
         try:
-            self._channel.send(message, descriptors, wait=False)
-        except BlockingIOError:  # hundreds of messages that it didn't read
+            self._channel.send(command, descriptors, wait=False)
+        except BlockingIOError:  # hundreds of commands are unread
             loss = DeviceLost(f"{self._device_id} is lost: its process {self.pid} takes no more messages")
             self._loop.call_soon(self._lose, loss)
         except ConnectionError:
-            pass  # it has ended, as the reader will hear
+            pass  # the process has ended, as `_read` finds out next
 
-    def _hear_out(self) -> None:
-        """Wait until it has ended, and have the loop take what it said until then."""
+    def _receive_rest(self) -> None:
+        """Wait until the process has ended, and have the loop handle what it sent until then."""
         self._loop.remove_reader(self._channel.fileno())
         self._channel.set_timeout(CLOSE_S)
         try:
-            while (found := self._channel.receive(wait=True)) is not None:
-                self._loop.call_soon(self._take, *found)
+            while (received := self._channel.receive(wait=True)) is not None:
+                self._loop.call_soon(self._handle, *received)
         except TimeoutError:
             log.warning(
                 "the process of %s does not end, and is killed", self._device_id,
@@ -272,7 +244,7 @@ class ProcessExecutor(ExecutorBase):
         super()._lose(loss)
 
     def _release(self) -> None:
-        """See that it ends, also where it hangs or is stopped, without waiting for that."""
+        """Kill the process, also where it hangs or is stopped, and free the rest, without waiting."""
         if self._is_released:
             return
         self._is_released = True
@@ -280,36 +252,26 @@ class ProcessExecutor(ExecutorBase):
         self._process.kill()
         self._channel.close()
         self._reaper.start()
-        self._loop.call_soon(self._free_slots)  # what it said at last may have to be taken out first
+        self._loop.call_soon(self._free)  # after the last events, which may bring outputs
 
-    def _free_slots(self) -> None:
-        for slot in self._slots:
-            slot.close()
-        self._slots.clear()
-        self._flights.clear()
+    def _free(self) -> None:
+        for buffer in self._buffers:
+            buffer.close()
+        self._buffers.clear()
+        self._sent.clear()
 
     def _reap(self) -> None:
         code = self._process.wait()
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         log.info("its process has ended: %s", how, extra=fields(device=self._device_id, pid=self.pid))
 
-    @staticmethod
-    def _settle(waiting: "asyncio.Future[Settled]", result: "Settled | Exception") -> None:
-        if waiting.done():
-            return
-        if isinstance(result, Exception):
-            waiting.set_exception(result)
-            waiting.exception()  # it may be that nobody waits
-        else:
-            waiting.set_result(result)
 
-
-def _started(device: str) -> tuple["subprocess.Popen[bytes]", socket.socket]:
-    """A process, and our end of the socket to it. Raises `DeviceUnavailable` where there can't be one."""
+def _start_process(device: str) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+    """A process, and our end of the socket to it. Raises `DeviceUnavailable` where none can be started."""
     if not CAN_SHARE:
         raise DeviceUnavailable(f"{device} can't have a process of its own on this system.", hint="that takes Linux")
     command = [sys.executable, "-P", "-m", "proteus_cli.serving.devices.process.child"]
-    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # whatever was done to find this package
+    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # so that it finds this package as we did
     try:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError as error:
@@ -333,11 +295,3 @@ def _started(device: str) -> tuple["subprocess.Popen[bytes]", socket.socket]:
 
 def _no_process(device: str, error: OSError) -> DeviceUnavailable:
     return DeviceUnavailable(f"No process can be started for {device}: {error}", hint=_LIMITS)
-
-
-def _taken(signature: Signature, shapes: Sequence[tuple[int, ...]], memory: memoryview) -> OutputArrays:
-    """Copies of the outputs, as the next batch takes their place."""
-    dtypes = [spec.dtype for spec in signature.outputs]
-    places, _ = offsets(prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, dtypes, strict=True))
-    tensors = zip(shapes, dtypes, places, strict=True)
-    return tuple(np.ndarray(shape, dtype, memory, place).copy() for shape, dtype, place in tensors)

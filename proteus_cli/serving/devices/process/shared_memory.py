@@ -1,17 +1,17 @@
-"""Memory that two processes share. It has no name, so the last of them takes it along, however it ends."""
+"""Memory that two processes share. It has no name, so it goes with the last of the two, however that ends."""
 
 import mmap
 import os
 from collections.abc import Iterable, Sequence
 
-_ALIGN_BYTES = 64  # a line of the cache, and what vector instructions like
+_ALIGN_BYTES = 64  # a cache line, and enough for vector instructions
 
 CAN_SHARE = hasattr(os, "memfd_create")
 """Linux only."""
 
 
 def offsets(sizes: Iterable[int]) -> tuple[list[int], int]:
-    """Where things of these sizes lie, one behind another, and how many bytes that takes."""
+    """Where tensors of these sizes lie, one behind another, and how many bytes they take together."""
     found, end = [], 0
     for size in sizes:
         found.append(end)
@@ -20,39 +20,39 @@ def offsets(sizes: Iterable[int]) -> tuple[list[int], int]:
 
 
 class TransferBuffer:
-    """Room for the tensors of a batch on their way there, and for those on their way back.
+    """Memory for the inputs of a batch on their way to the device's process, and for its outputs on their way back.
 
-    Each side makes what it writes to, anew where it has to be larger, and sends a file descriptor of it along with
-    the message that tells of the tensors. So neither needs to know beforehand how much the other will write.
+    Each side makes the memory that it writes to, anew where it has to be larger, and sends a file descriptor of it with
+    the message that tells of the tensors. So neither side needs to know beforehand how much the other writes.
     """
 
     def __init__(self) -> None:
         self._mine = self._theirs = memoryview(b"")
         self._unsent: int | None = None
 
-    def outgoing(self, size: int, at_least: int = 0) -> memoryview:
-        """So many bytes to write to; what is made anew has ``at_least`` so many."""
+    def outgoing(self, size: int, reserve_bytes: int = 0) -> memoryview:
+        """At least ``size`` bytes to write to; memory that is made anew has at least ``reserve_bytes``."""
         if size > len(self._mine):
             self._drop_unsent()
-            self._unsent = os.memfd_create("proteus-slot", os.MFD_CLOEXEC)
-            os.ftruncate(self._unsent, max(size, at_least, mmap.PAGESIZE))
+            self._unsent = os.memfd_create("proteus-transfer", os.MFD_CLOEXEC)
+            os.ftruncate(self._unsent, max(size, reserve_bytes, mmap.PAGESIZE))
             self._mine = _mapped(self._unsent)
         return self._mine
 
     def take_unsent(self) -> tuple[int, ...]:
-        """What must be sent along with the next message of this slot, if anything; the receiver of this closes it."""
+        """The file descriptor to send with the next message about this buffer, if any; the caller closes it."""
         unsent, self._unsent = self._unsent, None
         return () if unsent is None else (unsent,)
 
     def incoming(self, descriptors: Sequence[int]) -> memoryview:
-        """What the other side wrote, where these came along with its message; they are closed."""
+        """What the other side wrote; ``descriptors`` came with its message, and are closed."""
         for descriptor in descriptors:
             self._theirs = _mapped(descriptor)
             os.close(descriptor)
         return self._theirs
 
     def close(self) -> None:
-        """Let go of it; it is gone when nothing looks at it any more."""
+        """Release the memory; it is freed once no view of it is left."""
         self._drop_unsent()
         self._mine = self._theirs = memoryview(b"")
 

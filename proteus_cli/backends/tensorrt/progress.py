@@ -12,7 +12,7 @@ class _Phase:
 
 
 @dataclass(slots=True)
-class Phases:
+class BuildProgress:
     """Told by the builder's threads, asked by ours; also what tells the builder to stop.
 
     ``done_frac`` (0 to 1) never falls. A step of a phase counts as far as the phases within it are.

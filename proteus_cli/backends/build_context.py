@@ -7,15 +7,15 @@ from pathlib import Path
 
 from proteus_cli.backends.base import ANY_RUNNER_TAKES
 
-Progress = Callable[[str, float], bool]
+OnBuildProgress = Callable[[str, float], bool]
 """Told several times a second what is done now and how much is behind (0 to 1); answers whether to go on."""
 
-Watch = Callable[[str], AbstractContextManager[Progress]]
+WatchBuild = Callable[[str], AbstractContextManager[OnBuildProgress]]
 """Entered, with the engine's name, for as long as it is built."""
 
 
 @contextmanager
-def unwatched(_name: str) -> Iterator[Progress]:
+def unwatched(_name: str) -> Iterator[OnBuildProgress]:
     yield lambda _now, _done_frac: True
 
 
@@ -24,7 +24,7 @@ def _say_nothing(_line: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Engines:
+class BuildContext:
     """Where engines are kept, and how those that are missing are built: best at ``best_batch``.
 
     ``say`` is told before one is built, and why; ``watch`` follows it, and may end it.
@@ -33,4 +33,4 @@ class Engines:
     built: Path
     best_batch: int = ANY_RUNNER_TAKES
     say: Callable[[str], None] = _say_nothing
-    watch: Watch = unwatched
+    watch: WatchBuild = unwatched

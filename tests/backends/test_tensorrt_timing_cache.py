@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from proteus_cli.backends.tensorrt.timing import keep_timings, timing_path, use_timings
+from proteus_cli.backends.tensorrt.timing_cache import keep_timings, timing_path, use_timings
 
 PREFIX = b"timings of t4\n"
 

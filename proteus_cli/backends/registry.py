@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from proteus_cli.backends.base import Backend
-from proteus_cli.backends.engines import Engines
+from proteus_cli.backends.build_context import BuildContext
 from proteus_cli.domain.device import Device
 
-NO_ENGINES = Engines(Path("engines/built"))
+NO_ENGINES = BuildContext(Path("engines/built"))
 
 
-def open_backend(device: Device, engines: Engines = NO_ENGINES) -> Backend:
+def open_backend(device: Device, engines: BuildContext = NO_ENGINES) -> Backend:
     """The backend that runs models on a device; a GPU needs ``engines``.
 
     Raises `BackendUnavailable` where what it is made of is not installed, `DeviceUnavailable` where a GPU is not here.

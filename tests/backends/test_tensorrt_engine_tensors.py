@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.backends.tensorrt.layout import Layout, require_memory, row_bytes
+from proteus_cli.backends.tensorrt.engine_tensors import EngineTensors, require_memory
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 
 FLOAT, HALF = np.dtype(np.float32), np.dtype(np.float16)
 IMAGE, LENGTH = TensorSpec("image", HALF, (3, 2)), TensorSpec("length", np.dtype(np.int64), ())
-LAYOUT = Layout(Signature((IMAGE, LENGTH), (TensorSpec("scores", FLOAT, (10,)),)), max_rows=8)
+LAYOUT = EngineTensors(Signature((IMAGE, LENGTH), (TensorSpec("scores", FLOAT, (10,)),)), max_rows=8)
 
 
 def part(rows: int, image_bytes: int | None = None) -> tuple[int, tuple[bytes, ...]]:
@@ -17,7 +17,7 @@ def part(rows: int, image_bytes: int | None = None) -> tuple[int, tuple[bytes, .
 
 
 def test_a_row_takes_what_its_values_take() -> None:
-    assert [row_bytes(spec) for spec in (IMAGE, LENGTH)] == [12, 8]
+    assert [spec.row_bytes for spec in (IMAGE, LENGTH)] == [12, 8]
 
 
 def test_buffers_have_room_for_the_largest_batch_of_every_tensor() -> None:

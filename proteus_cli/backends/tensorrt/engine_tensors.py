@@ -1,17 +1,16 @@
 """How the rows of a batch lie in the buffers of an engine."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proteus_cli.backends.base import Part, Signature, TensorSpec
+from proteus_cli.backends.base import Part, Signature
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.units import format_size
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class EngineTensors:
     """The tensors of an engine and the largest batch that it takes. All sizes but the batch are fixed."""
 
     signature: Signature
@@ -21,7 +20,7 @@ class Layout:
     def buffer_bytes(self) -> int:
         """What the buffers of one slot take on the device; as much is pinned on the host."""
         tensors = (*self.signature.inputs, *self.signature.outputs)
-        return self.max_rows * sum(row_bytes(spec) for spec in tensors)
+        return self.max_rows * sum(spec.row_bytes for spec in tensors)
 
     def rows_of(self, parts: Sequence[Part]) -> int:
         """How many rows a batch has. Raises `EngineError` where it does not fit the engine."""
@@ -34,14 +33,9 @@ class Layout:
 
     def _require_fitting(self, rows: int, buffers: tuple[Buffer, ...]) -> None:
         for spec, buffer in zip(self.signature.inputs, buffers, strict=True):
-            needed, given = rows * row_bytes(spec), memoryview(buffer).nbytes
+            needed, given = rows * spec.row_bytes, memoryview(buffer).nbytes
             if given != needed:
                 raise EngineError(f"`{spec.name}` has {given} bytes, where {rows} rows of {spec.dtype} take {needed}")
-
-
-def row_bytes(spec: TensorSpec) -> int:
-    """What one row of a tensor takes."""
-    return spec.dtype.itemsize * math.prod(size or 1 for size in spec.shape)
 
 
 def require_memory(needed_bytes: int, free_bytes: int, total_bytes: int, *, what: str) -> None:

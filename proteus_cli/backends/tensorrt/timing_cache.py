@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proteus_cli import store
-from proteus_cli.backends.tensorrt.binding import tensorrt_version
-from proteus_cli.backends.tensorrt.locking import locked
+from proteus_cli.backends.tensorrt.bindings import tensorrt_version
+from proteus_cli.backends.tensorrt.file_lock import file_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proteus_cli.backends.tensorrt.binding import trt
+    from proteus_cli.backends.tensorrt.bindings import trt
 
 
 def timing_path(directory: Path) -> Path:
@@ -33,7 +33,7 @@ def keep_timings(config: trt.IBuilderConfig, path: Path) -> None:
     cache = config.get_timing_cache()
     if cache is None:
         return
-    with locked(path.with_name(f".{path.name}.lock")):
+    with file_lock(path.with_name(f".{path.name}.lock")):
         before = _read(path)
         known = config.create_timing_cache(before)
         if known is not None:

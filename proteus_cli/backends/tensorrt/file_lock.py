@@ -13,7 +13,7 @@ LOOK_EVERY_S = 0.05
 
 
 @contextmanager
-def locked(path: Path, waits_on: Callable[[], bool] = lambda: True) -> Iterator[None]:
+def file_lock(path: Path, waits_on: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Hold the lock of that name, waiting for whoever has it; the system frees it where a process dies.
 
     ``waits_on`` is asked again and again meanwhile: no signal would end a thread that sleeps in the system. The file

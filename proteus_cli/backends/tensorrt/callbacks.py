@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proteus_cli.backends.tensorrt.binding import trt
+from proteus_cli.backends.tensorrt.bindings import trt
 
 if TYPE_CHECKING:
-    from proteus_cli.backends.tensorrt.phases import Phases
+    from proteus_cli.backends.tensorrt.progress import BuildProgress
 
 
-def logger_into(errors: list[str]) -> trt.ILogger:
+def error_logger(errors: list[str]) -> trt.ILogger:
     """A logger that keeps the messages of errors, in order, and nothing else."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]  # a base without stubs
@@ -28,7 +28,7 @@ def logger_into(errors: list[str]) -> trt.ILogger:
     return Logger()
 
 
-def monitor_into(phases: Phases) -> trt.IProgressMonitor:
+def progress_monitor(phases: BuildProgress) -> trt.IProgressMonitor:
     """A monitor that tells ``phases`` how far the build is, and the builder whether to go on."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # a base without stubs

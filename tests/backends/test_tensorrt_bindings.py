@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import proteus_cli.backends.tensorrt as package
-from proteus_cli.backends.tensorrt.binding import Late, tensorrt_version
+from proteus_cli.backends.tensorrt.bindings import LazyModule, tensorrt_version
 from proteus_cli.errors import BackendUnavailable
 
 IMPORT_ALL = """
@@ -32,7 +32,7 @@ def test_every_module_can_be_imported_without_tensorrt_and_pycuda() -> None:
 
 def test_using_a_module_that_is_not_installed_says_what_to_install() -> None:
     with pytest.raises(BackendUnavailable, match=r"`no_such_module` can't be imported") as refused:
-        _ = Late("no_such_module").Builder
+        _ = LazyModule("no_such_module").Builder
     assert refused.value.hint == "pip install 'proteus-serving[tensorrt]'"
     assert refused.value.exit_code == 4
 
@@ -41,11 +41,11 @@ def test_a_module_that_fails_to_load_says_why(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "half_installed.py").write_text("raise ImportError('libnvinfer.so.10: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BackendUnavailable, match=r"libnvinfer\.so\.10"):
-        _ = Late("half_installed").Builder
+        _ = LazyModule("half_installed").Builder
 
 
 def test_a_late_module_has_what_the_module_has_and_nothing_else() -> None:
-    late = Late("importlib")
+    late = LazyModule("importlib")
     assert late.import_module is importlib.import_module
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = late.no_such_name

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import pycuda.driver as cuda
     import tensorrt as trt
 
-__all__ = ["Late", "cuda", "tensorrt_version", "trt"]
+__all__ = ["LazyModule", "cuda", "tensorrt_version", "trt"]
 
 
-class Late:
+class LazyModule:
     """Stands for a module. Using it raises `BackendUnavailable` where the module can't be imported."""
 
     def __init__(self, name: str) -> None:
@@ -38,8 +38,8 @@ class Late:
 
 
 if not TYPE_CHECKING:
-    cuda = Late("pycuda.driver")
-    trt = Late("tensorrt")
+    cuda = LazyModule("pycuda.driver")
+    trt = LazyModule("tensorrt")
 
 
 def tensorrt_version() -> str:

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.backends.tensorrt.phases import Phases
+from proteus_cli.backends.tensorrt.progress import BuildProgress
 
 
 def test_a_build_that_has_told_nothing_is_starting() -> None:
-    phases = Phases()
+    phases = BuildProgress()
     assert (phases.now, phases.done_frac, phases.is_cancelled) == ("starting", 0.0, False)
 
 
 def test_steps_count_alike() -> None:
-    phases = Phases()
+    phases = BuildProgress()
     phases.begin("build", None, 4)
     assert phases.now == "build"
     fracs = []
@@ -26,7 +26,7 @@ def test_steps_count_alike() -> None:
 
 
 def test_a_step_counts_as_far_as_the_phases_within_it_are() -> None:
-    phases = Phases()
+    phases = BuildProgress()
     phases.begin("build", None, 2)
     phases.complete("build", 0)
     phases.begin("time layers", "build", 4)
@@ -38,7 +38,7 @@ def test_a_step_counts_as_far_as_the_phases_within_it_are() -> None:
 
 
 def test_what_is_behind_stays_behind_when_a_phase_ends() -> None:
-    phases = Phases()
+    phases = BuildProgress()
     phases.begin("build", None, 2)
     phases.begin("inner", "build", 2)
     phases.complete("inner", 1)
@@ -49,7 +49,7 @@ def test_what_is_behind_stays_behind_when_a_phase_ends() -> None:
 
 
 def test_a_phase_that_ends_early_is_done() -> None:
-    phases = Phases()
+    phases = BuildProgress()
     phases.begin("build", None, 10)
     phases.complete("build", 0)
     phases.end("build")
@@ -57,7 +57,7 @@ def test_a_phase_that_ends_early_is_done() -> None:
 
 
 def test_the_builder_goes_on_until_it_is_cancelled() -> None:
-    phases = Phases()
+    phases = BuildProgress()
     phases.begin("build", None, 3)
     assert phases.complete("build", 0)
     phases.cancel()
@@ -78,7 +78,7 @@ calls = st.lists(
 @given(calls)
 def test_whatever_is_told_what_is_done_never_falls_and_is_a_fraction(told: list[tuple[Any, ...]]) -> None:
     """Also where names come twice, are unknown, or phases are within themselves, which the builder doesn't rule out."""
-    phases, before = Phases(), 0.0
+    phases, before = BuildProgress(), 0.0
     for name, *arguments in told:
         getattr(phases, name)(*arguments)
         assert before <= phases.done_frac <= 1.0

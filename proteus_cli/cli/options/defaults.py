@@ -1,0 +1,69 @@
+"""Defaults of options from `proteus.toml`, and which options were given on the command line."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from proteus_cli.cli.options.names import RENAMED_OPTIONS, renamed, section_of
+from proteus_cli.errors import UsageError
+
+
+def load_defaults(context: typer.Context, workspace: Path) -> Path:
+    """Make the command's section of `proteus.toml` the defaults of its other options. Raises `UsageError`.
+
+    Runs before the other options are read (eager), so that flag > ``PROTEUS_*`` > `proteus.toml` > default.
+    """
+    from proteus_cli.settings import read_settings
+
+    section = section_of(context.info_name)
+    options = read_settings(workspace).options
+    commands = _commands_with_defaults(context.find_root().command)
+    for name in options:
+        if name not in commands:
+            raise UsageError(
+                f"`{workspace / 'proteus.toml'}` has a section [{name}], which is no command with defaults.",
+                hint=f"sections are: devices, {', '.join(commands)}",
+            )
+    defaults = options.get(section, {})
+    known = {parameter.name for parameter in context.command.params}
+    for name in defaults:
+        if name not in known:
+            raise _unknown(section, name, workspace / "proteus.toml")
+    context.default_map = {name: _as_typed(value) for name, value in defaults.items()}
+    return workspace
+
+
+def _unknown(section: str, name: str, file: Path) -> UsageError:
+    new_name = RENAMED_OPTIONS.get(section, {}).get(name)
+    if new_name is not None:
+        return renamed(name, new_name, f" in [{section}] of `{file}`")
+    return UsageError(
+        f"`{file}` sets `{name}` in [{section}], which has no such option.",
+        hint=f"`proteus {section} --help` lists the options",
+    )
+
+
+def _commands_with_defaults(command: Any) -> tuple[str, ...]:
+    """The sections that `proteus.toml` may have: the commands, at any depth, with an option `--workspace`.
+
+    A group with that option, such as ``plan``, counts itself and not its commands.
+    """
+    if any(parameter.name == "workspace" for parameter in command.params):
+        return (section_of(command.name),)
+    inner = [_commands_with_defaults(each) for each in getattr(command, "commands", {}).values()]
+    return tuple(name for names in inner for name in names)
+
+
+def _as_typed(value: Any) -> Any:
+    """A value as if it came from the command line, so that the option's own parser checks it."""
+    if isinstance(value, list):
+        return [str(each) for each in value]
+    return value if isinstance(value, bool) else str(value)
+
+
+def flags(context: typer.Context) -> set[str]:
+    """The long options that were given on the command line itself, not by the environment or `proteus.toml`."""
+    sources = ((parameter, context.get_parameter_source(parameter.name or "")) for parameter in context.command.params)
+    given = (parameter for parameter, source in sources if source is not None and source.name == "COMMANDLINE")
+    return {option for parameter in given for option in parameter.opts if option.startswith("--")}

@@ -1,0 +1,125 @@
+"""Options of `proteus plan`."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from proteus_cli.cli.options.common import DURATION
+from proteus_cli.cli.options.names import environment
+
+_fleet = partial(Option, rich_help_panel="Fleet")
+_objective = partial(Option, rich_help_panel="Objectives")
+_limit = partial(Option, rich_help_panel="Limits")
+_answer = partial(Option, rich_help_panel="Answer")
+
+Demand = Annotated[
+    str | None,
+    Option(
+        envvar=environment("demand"),
+        metavar="RATE",
+        help="The demand: a total such as `1200qps`, shared by the families' weights; or a rate for each family, "
+        "such as `a=80qps,b=20qps`.",
+    ),
+]
+FromTrace = Annotated[
+    Path | None, Option(metavar="TRACE", help="Plan for the demand in the busiest 10 s of this trace instead.")
+]
+Policy = Annotated[
+    str, Option(envvar=environment("policy"), help="How to plan and adapt: proteus, most-accurate or least-accurate.")
+]
+Strict = Annotated[bool, Option("--strict", help="Exit with code 3 if the plan cannot serve all of the demand.")]
+TimeLimit = Annotated[float, Option(**DURATION, help="The longest time that the solver may take.")]
+
+# --- fleet
+
+Residency = Annotated[
+    str, _fleet(metavar="N|memory", help="How many variants a device may host at a time; `memory`: as many as fit.")
+]
+Reserve = Annotated[
+    list[str] | None,
+    _fleet(
+        metavar="DEVICE[=FAMILY]", help="Keep a device, or all of a type, idle, or for one family only. Repeatable."
+    ),
+]
+Ban = Annotated[
+    list[str] | None,
+    _fleet(metavar="DEVICE:VARIANT", help="Never host this variant on this device or type of devices. Repeatable."),
+]
+Pin = Annotated[
+    list[str] | None,
+    _fleet(metavar="DEVICE:VARIANT", help="Always host this variant on this device or type of devices. Repeatable."),
+]
+Capacity = Annotated[
+    str, _fleet(metavar="p50|p95|p99|mean", help="Which of a batch's measured latencies capacities are computed from.")
+]
+SloFraction = Annotated[float, _fleet(help="The largest part of the SLO that a batch may take.")]
+
+# --- objectives
+
+Fairness = Annotated[
+    str,
+    _objective(
+        metavar="total|maxmin",
+        help="If not all demand can be served: serve the most queries (total), or first serve the worst-served family "
+        "as well as possible (maxmin).",
+    ),
+]
+Objective = Annotated[
+    str,
+    _objective(
+        metavar="mean|min-family",
+        help="Then maximize the mean accuracy of all queries, or first that of the family with the lowest.",
+    ),
+]
+Minimize = Annotated[
+    str | None,
+    _objective(
+        metavar="cost|power", help="Serve all demand at the lowest cost or power, instead of at the highest accuracy."
+    ),
+]
+Current = Annotated[
+    Path | None, _objective(metavar="PLAN", help="Then load as few variants as possible after this plan.")
+]
+Pack = Annotated[bool, _objective("--pack", help="Then use as few devices as possible.")]
+Spares = Annotated[
+    bool, _objective("--spares", help="Host variants on devices that would be idle, ready to help the others.")
+]
+
+# --- limits
+
+MinAccuracy = Annotated[
+    str | None,
+    _limit(metavar="ACCURACY", help="Use no variant below this accuracy: `0.9`, or by family `bert=0.9,yolo=0.8`."),
+]
+MaxShare = Annotated[
+    str | None,
+    _limit(metavar="FRACTION", help="The largest part of a family's demand on one device: `0.5`, or by family."),
+]
+Survive = Annotated[int, _limit(min=0, max=1, help="1: the plan serves no less when any one device is lost.")]
+BudgetWatts = Annotated[float | None, _limit(metavar="WATTS", help="The most power that the devices may draw.")]
+BudgetCost = Annotated[float | None, _limit(metavar="COST", help="The most that the devices may cost per hour.")]
+
+# --- answer
+
+Sweep = Annotated[
+    str | None,
+    _answer(
+        metavar="FROM:TO:STEP",
+        help="Plan for each of these total demands, and show the accuracy that each leaves: `100qps:900qps:100qps`.",
+    ),
+]
+Plot = Annotated[Path | None, _answer(metavar="FILE", help="Plot the sweep to a .png or .svg file.")]
+Explain = Annotated[
+    bool, _answer("--explain", help="Show what limits the plan, and how much more accurate it would be without.")
+]
+Output = Annotated[
+    Path | None,
+    _answer("--output", "-o", show_default="plans/plan.json", help="The file to write the plan to; `-` is stdout."),
+]
+
+# --- plan diff
+
+Before = Annotated[Path, Argument(metavar="A", help="A plan: a path, or a name in plans/ or plans/history/.")]
+After = Annotated[Path, Argument(metavar="B", help="The plan to compare it with.")]

@@ -1,0 +1,51 @@
+"""Options of `proteus profile`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from proteus_cli.cli.options.common import DURATION
+from proteus_cli.cli.options.names import environment
+
+MEASURING = {"--device", "--budget", "--max-batch", "--max-slots", "--dry-run"}
+IMPORTING = {"--slo"}
+
+Device = Annotated[
+    str, Option(help="Ids of devices, separated by commas; `all` measures one device of each type for all of them.")
+]
+Budget = Annotated[
+    float | None,
+    Option(
+        **DURATION,
+        envvar=environment("budget"),
+        show_default="until stable",
+        help="The time to measure the latencies of each device in, such as `60s`.",
+    ),
+]
+MaxBatch = Annotated[int, Option(min=1, help="The largest batch size to measure.")]
+MaxSlots = Annotated[
+    int, Option(min=1, max=4, help="The most batches to run on a GPU at once. Fewer take less of its memory.")
+]
+DryRun = Annotated[bool, Option("--dry-run", help="Only list what would be measured, with an estimate of the time.")]
+FromCsv = Annotated[
+    Path | None,
+    Option(metavar="CSV", help="Import profiles by device type instead of measuring; needs no models. `-` is stdin."),
+]
+Slo = Annotated[
+    str | None,
+    Option(
+        metavar="DURATION",
+        help="With --from-csv, if there is no catalog: the SLO of all families, `300ms`, or of each, "
+        "`bert=300ms,yolo=100ms`.",
+    ),
+]
+Force = Annotated[
+    bool,
+    Option(
+        "--force", help="Measure again what is current already. With --from-csv: overwrite profiles that were measured."
+    ),
+]
+ToCsv = Annotated[
+    Path | None, Option(metavar="CSV", help="Export the profiles of the workspace instead. `-` is stdout.")
+]

@@ -1,0 +1,72 @@
+"""Options of `proteus replay`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from proteus_cli.cli.options.common import DURATION, RATE
+from proteus_cli.cli.options.names import environment
+
+HEADROOM = 1.0  # policies that re-plan have a safety margin of their own
+SIMULATED_ONLY = {"--batching", "--load-time", "--jitter", "--fail"}
+
+Trace = Annotated[Path, Argument(help="The trace, a CSV file, gzipped or not.")]
+Url = Annotated[str | None, Option(help="Replay against the server at this URL.")]
+Ca = Annotated[
+    Path | None, Option(metavar="FILE", help="Trust servers whose certificate is signed by this certificate (PEM).")
+]
+Serve = Annotated[
+    Path | None,
+    Option(metavar="PLAN", help="Replay against a server that is started with this plan and stopped afterwards."),
+]
+Emulate = Annotated[
+    bool, Option("--emulate", help="With --serve: emulate the plan's devices, with the times of their profiles.")
+]
+Plan = Annotated[
+    Path | None,
+    Option(metavar="PLAN", help="Simulate from this plan.", show_default="a plan for the trace's first 10 s"),
+]
+Policy = Annotated[
+    str,
+    Option(
+        envvar=environment("policy"),
+        help="The policies to compare, separated by commas, or `all`; docs/policies.md lists them.",
+    ),
+]
+Batching = Annotated[
+    str | None, Option(help="The batching rule: proteus, aimd, nexus, greedy or static-N. Only in simulation.")
+]
+LoadTime = Annotated[
+    float | None,
+    Option(
+        **DURATION,
+        show_default="as profiled, while the device serves",
+        help="How long a device serves nothing when it loads a variant. Only in simulation.",
+    ),
+]
+Jitter = Annotated[
+    str | None,
+    Option(
+        metavar="p90|p95|p99",
+        help="Draw batch times from the profiled distribution, up to this percentile. Only in simulation.",
+    ),
+]
+Fail = Annotated[
+    list[str] | None,
+    Option(
+        metavar="DEVICE@FROM..TO",
+        help="Lose a device for some time, such as `v100-3@60s..120s`. Repeatable. Only in simulation.",
+    ),
+]
+ScaleTo = Annotated[float | None, Option(**RATE, help="Scale the trace, so that its busiest 10 s have this rate.")]
+Seed = Annotated[
+    int, Option(min=0, help="The seed for scaling, for jitter, and for traces that only count queries per second.")
+]
+FailOn = Annotated[
+    list[str] | None,
+    Option(metavar="GATE", help="Exit with code 5 if this holds, such as `slo_violation_ratio>0.01`. Repeatable."),
+]
+Output = Annotated[Path | None, Option("--output", "-o", help="Write the report as JSON; `-` is stdout.")]
+Report = Annotated[Path | None, Option(metavar="HTML", help="Write the report as a page with plots.")]
+Png = Annotated[Path | None, Option(metavar="DIR", help="Write the plots as PNG files.")]

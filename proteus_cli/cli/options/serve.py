@@ -1,0 +1,184 @@
+"""Options of `proteus serve`."""
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from proteus_cli.cli.options.common import DURATION, SIZE
+from proteus_cli.cli.options.names import environment
+from proteus_cli.serving import logs
+
+_network = partial(Option, rich_help_panel="Network")
+_adaptation = partial(Option, rich_help_panel="Adaptation")
+_devices = partial(Option, rich_help_panel="Devices")
+_monitoring = partial(Option, rich_help_panel="Monitoring")
+
+
+class ViewMode(StrEnum):
+    """What stdout shows."""
+
+    AUTO = "auto"
+    LIVE = "live"
+    PLAIN = "plain"
+
+
+class NonFinitePolicy(StrEnum):
+    """What happens to requests with NaN or infinity."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    REFUSE = "refuse"
+
+
+class ExecutorKind(StrEnum):
+    """What runs the batches of a device that is no GPU."""
+
+    THREAD = "thread"
+    PROCESS = "process"
+
+
+Plan = Annotated[Path, Argument(help="The plan to start with: a path, or a name in plans/.")]
+
+# --- network
+
+Host = Annotated[str, _network(envvar=environment("host"), help="The address to listen on.")]
+Port = Annotated[int, _network(min=0, max=65535, envvar=environment("port"), help="The HTTP port; 0 picks a free one.")]
+GrpcPort = Annotated[
+    int | None,
+    _network(
+        min=0,
+        max=65535,
+        envvar=environment("grpc_port"),
+        show_default="no gRPC",
+        help="The gRPC port; 0 picks a free one.",
+    ),
+]
+MaxBody = Annotated[float, _network(**SIZE, help="The largest request body that is accepted.")]
+NonFinite = Annotated[
+    NonFinitePolicy,
+    _network(
+        envvar=environment("non_finite"),
+        help="Serve requests and answers with NaN or infinity (pass), or make them errors (refuse).",
+    ),
+]
+MaxConnections = Annotated[int, _network(min=1, help="The most connections at a time; further ones are answered 503.")]
+TlsCert = Annotated[Path | None, _network(metavar="FILE", help="Speak only TLS, with this certificate (PEM).")]
+TlsKey = Annotated[Path | None, _network(metavar="FILE", help="The private key of the certificate (PEM).")]
+AuthTokens = Annotated[
+    Path | None,
+    _network(metavar="FILE", help="Require one of the bearer tokens in this file: one per line, with # comments."),
+]
+DrainTimeout = Annotated[float, _network(**DURATION, help="The longest time that draining may take.")]
+
+# --- adaptation
+
+Replan = Annotated[
+    str,
+    _adaptation(
+        metavar="off|period=10s|auto",
+        envvar=environment("replan"),
+        help="When to re-plan: never, at this interval, or when the plan no longer fits the demand.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    _adaptation(
+        "--resume/--no-resume",
+        help="If the last server with this plan was killed, continue with the plan that was in force then.",
+    ),
+]
+PlanHistory = Annotated[
+    int, _adaptation(min=0, metavar="N", help="How many of the plans that were in force to keep in plans/history/.")
+]
+MaxUnavailable = Annotated[
+    float,
+    _adaptation(
+        min=0,
+        max=1,
+        metavar="FRACTION",
+        help="The largest part of a family's capacity that may be unavailable during a roll-out, while devices "
+        "without memory for two variants unload one and load the next.",
+    ),
+]
+DriftAfter = Annotated[
+    float,
+    _adaptation(
+        **DURATION,
+        help="Recalibrate a profile when measured times have differed from it by 20 % for this long; `0s`: never.",
+    ),
+]
+Record = Annotated[bool, _adaptation("--record", help="Write recalibrated profiles back to profiles/.")]
+
+# --- devices
+
+Executor = Annotated[
+    ExecutorKind,
+    _devices(
+        envvar=environment("executor"),
+        help="What runs the batches of a CPU: a thread of the server, or a process. A GPU always has a process.",
+    ),
+]
+Batching = Annotated[
+    str | None,
+    _devices(
+        show_default="greedy",
+        help="The batching rule: greedy launches what waits; proteus waits for more while the SLO allows; aimd; "
+        "nexus; static-N.",
+    ),
+]
+Emulate = Annotated[
+    bool,
+    _devices(
+        "--emulate",
+        help="Emulate the devices: batches take the profiled times, and answers are made up. Needs no models.",
+    ),
+]
+Fleet = Annotated[
+    str | None,
+    _devices(
+        metavar="TYPE:COUNT,…",
+        show_default="those of the plan",
+        help="With --emulate: the devices, such as `cpu:20,v100:10`. TYPE is that of a profiled device, or its id.",
+    ),
+]
+
+# --- monitoring
+
+View = Annotated[
+    ViewMode,
+    _monitoring(
+        envvar=environment("view"),
+        help="What stdout shows: families and devices, live, or only the ready line (plain). auto: live if it is a "
+        "terminal, without -q.",
+    ),
+]
+LogFormat = Annotated[
+    logs.LogFormat, _monitoring(envvar=environment("log_format"), help="The format of the log on stderr.")
+]
+LogLevel = Annotated[
+    logs.LogLevel | None,
+    _monitoring(
+        envvar=environment("log_level"),
+        show_default="info; debug with -v, warning with -q",
+        help="What to log; debug has a line for each batch.",
+    ),
+]
+Otlp = Annotated[
+    str | None,
+    _monitoring(
+        metavar="URL",
+        envvar=environment("otlp"),
+        help="Send traces to this collector (OTLP over HTTP), such as `http://127.0.0.1:4318`.",
+    ),
+]
+OtlpSample = Annotated[
+    float,
+    _monitoring(
+        min=0,
+        max=1,
+        envvar=environment("otlp_sample"),
+        help="The fraction of requests to trace, of those whose `traceparent` does not decide it.",
+    ),
+]

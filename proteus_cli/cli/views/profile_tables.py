@@ -1,0 +1,95 @@
+"""Tables of profiles: accuracy, latency and capacity of variants, and throughput by number of slots."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.table import Column, Table
+
+from proteus_cli.cli.console import UNKNOWN
+from proteus_cli.domain.catalog import Catalog, Family
+from proteus_cli.domain.profile import Profile, VariantProfile, capacity
+from proteus_cli.profiling.slots import points_of_batch
+from proteus_cli.profiling.sweep import MeasurementJob
+from proteus_cli.units import format_duration
+
+
+def jobs_table(device: str, jobs: Sequence[MeasurementJob]) -> Table:
+    """What would be measured on a device: a row for each variant."""
+    table = Table("device", "family", "variant", "batch sizes to measure", "current")
+    for job in jobs:
+        batches = " ".join(str(cell.batch) for cell in job.cells) or UNKNOWN
+        known = len(job.known.points) if job.known is not None else 0
+        table.add_row(device, job.family.name, job.variant.name, batches, f"{known} cells")
+    return table
+
+
+def profile_tables(profiles: Sequence[Profile], catalog: Catalog) -> Iterator[RenderableType]:
+    """A table of all measured variants, and of devices with several slots one of their throughput."""
+    own = [profile for profile in profiles if profile.measured_on == profile.device.id]
+    yield _variants_table(own, catalog)
+    yield (
+        "acc.: accuracy · p95 of 1: of a batch of one · at: batch size of the capacity\n"
+        f"{UNKNOWN}: not known, or no batch size is fast enough for the SLO"
+    )
+    for profile in own:
+        if any(variant.concurrent for variant in profile.variants):
+            yield from _slots(profile, catalog)
+
+
+def _table(*columns: Column) -> Table:
+    return Table(*columns, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
+
+
+def _number(*lines: str) -> Column:
+    return Column("\n".join(lines), justify="right", no_wrap=True)
+
+
+def _variants_table(profiles: Sequence[Profile], catalog: Catalog) -> Table:
+    table = _table(
+        Column("\ndevice", overflow="fold"), Column("\nvariant", overflow="fold"), _number("", "acc."),
+        _number("p95", "of 1"), _number("capacity", "qps"), _number("", "at"), _number("", "load"),
+    )  # fmt: skip
+    for profile in profiles:
+        for variant in (v for v in profile.variants if v.family in catalog.names and v.points):
+            numbers = _numbers(profile, variant, catalog.family(variant.family))
+            table.add_row(profile.device.id, variant.variant, *numbers)
+    return table
+
+
+def _numbers(profile: Profile, variant: VariantProfile, family: Family) -> Iterator[str]:
+    one, within = variant.points[0], capacity(profile.points_of(variant), family.slo_s)
+    yield f"{variant.accuracy:.4f}"
+    yield format_duration(one.p95_s) if one.batch == 1 else UNKNOWN
+    yield f"{within.qps:,.0f}" if within.qps else UNKNOWN
+    yield str(within.max_batch) if within.qps else UNKNOWN
+    yield format_duration(variant.load_s) if variant.load_s else UNKNOWN
+
+
+def _slots(profile: Profile, catalog: Catalog) -> Iterator[RenderableType]:
+    """Throughput by the number of batches on a device at once, and what is known only of GPUs."""
+    most = max(point.slots for variant in profile.variants for point in variant.concurrent)
+    slots = ("1 slot", *(f"{count} slots" for count in range(2, most + 1)))
+    table = _table(
+        Column("variant", overflow="fold"),
+        *(_number(name) for name in ("batch", "alone", "compute", *slots, "power", "energy")),
+    )
+    for variant in (each for each in profile.variants if each.family in catalog.names):
+        for point in variant.points:
+            by_slots = {each.slots: each for each in points_of_batch(variant, point.batch)}
+            served = by_slots.get(profile.slots, point)
+            table.add_row(
+                variant.variant,
+                str(point.batch),
+                format_duration(point.mean_s),
+                UNKNOWN if point.compute_s is None else format_duration(point.compute_s),
+                *(f"{by_slots[n].qps:,.0f}" if n in by_slots else UNKNOWN for n in range(1, most + 1)),
+                UNKNOWN if served.power_w is None else f"{served.power_w:.0f} W",
+                UNKNOWN if served.energy_j is None else f"{served.energy_j:.3g} J",
+            )
+    yield f"\n{profile.device.id} is served with {profile.slots} slot{'s' if profile.slots > 1 else ''}:"
+    yield table
+    yield (
+        "alone: mean of one batch at a time, with copies; compute: without them, by the device's clock\n"
+        "1 slot, 2 slots, …: queries per second with so many batches at once · energy: of a query"
+    )

@@ -1,0 +1,86 @@
+"""A trace replayed in real time, against a running server or one that is started for it."""
+
+import asyncio
+import os
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import uvloop
+
+from proteus_cli.cli import console
+from proteus_cli.cli.options.names import environment
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.report import Replan, Report
+from proteus_cli.domain.trace import Trace
+from proteus_cli.errors import UsageError
+from proteus_cli.replay.loadgen import Load, replay
+from proteus_cli.replay.local_server import local_server
+from proteus_cli.replay.target import ServerStatus, http_target
+from proteus_cli.reporting.measures import report
+from proteus_cli.store import Workspace, write_json
+from proteus_cli.units import format_duration
+
+LAG_WARN_S = 0.005
+
+
+def replayed_on_local_servers(
+    arrivals: Trace, workspace: Workspace, given: Plan, policies: str, ca: Path | None, *, emulate: bool
+) -> Iterator[Report]:
+    """A report for each of the comma-separated policies, from a server that starts with ``given`` or its own plan."""
+    from proteus_cli.cli.workflows.simulated_replay import starting_plan  # the planner, which takes a second to import
+    from proteus_cli.control.policies import live_policy_named
+    from proteus_cli.planning.from_workspace import planner_for
+
+    profiles = workspace.profiles_of(given)
+    for policy in [live_policy_named(name.strip()) for name in policies.split(",")]:
+        planner = planner_for(workspace, policy, given.headroom, profiles=profiles, rules=given.rules)
+        plan = starting_plan(planner, policy, given, arrivals)
+        with TemporaryDirectory() as directory:
+            path = Path(directory) / "plan.json"
+            write_json(path, plan)
+            console.say(f"starting a server with the policy {policy.name} …")
+            with local_server(path, workspace.root, emulate=emulate) as url:
+                yield replayed_against(url, arrivals, ca)
+
+
+def replayed_against(url: str, arrivals: Trace, ca: Path | None) -> Report:
+    """The report of a replay against the server at a URL. Raises `ServerError`, and `UsageError` for a bad ``ca``."""
+
+    async def run() -> tuple[Load, ServerStatus]:
+        async with http_target(url, os.environ.get(environment("token")), _trusting(ca)) as target:
+            before = await target.prepare(arrivals.families)
+            with console.progress(f"replaying against {before.policy}") as advance:
+                load = await replay(arrivals, target, before.slo_s, lambda done: advance("", done))
+            return load, await target.status()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        load, status = runner.run(run())
+    if load.lag_p99_s > LAG_WARN_S:
+        console.warn(
+            f"the load generator sent requests late (p99: {format_duration(load.lag_p99_s)}), and the latencies "
+            "include that: this machine is too slow for the rate of the trace"
+        )
+    changes = [(change["unix_s"] - load.started_unix_s, change) for change in status.changes]
+    return report(
+        load.ended,
+        policy=status.policy,
+        mode="emulated" if status.emulated else "live",
+        trace=arrivals.name,
+        duration_s=arrivals.duration_s,
+        slo_s=status.slo_s,
+        best_accuracy=status.best_accuracy,
+        devices=list(status.pace),
+        replans=[Replan(at_s, c["reason"], c["solve_s"], c["swaps"]) for at_s, c in changes if at_s >= 0],
+        generator_lag_s=load.lag_p99_s,
+    )
+
+
+def _trusting(ca: Path | None) -> ssl.SSLContext | None:
+    if ca is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:  # also if the file holds no certificate
+        raise UsageError(f"`{ca}` holds no certificate that can be read: {error}.", hint="it must be PEM") from error

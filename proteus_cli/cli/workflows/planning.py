@@ -1,0 +1,69 @@
+"""A plan for a demand from the command line, and why it cannot obey all rules or serve all of the demand."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.demand import check_demand, parse_demand
+from proteus_cli.domain.plan import Plan
+from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
+from proteus_cli.planning.conflict import smallest_conflict
+from proteus_cli.planning.planner import Planner
+from proteus_cli.replay.trace import read_trace
+from proteus_cli.units import format_rate
+
+NEGLIGIBLE_FRAC = 1e-4  # of the demand: a smaller shortfall is the solver's rounding
+
+
+def wanted_demand(text: str | None, trace: Path | None, catalog: Catalog) -> dict[str, float]:
+    """Queries per second by family: as given, or of a trace's busiest 10 s. Raises `UsageError`."""
+    if text is not None and trace is None:
+        return parse_demand(text, catalog)
+    if trace is None or text is not None:
+        raise UsageError("Give either `--demand` or `--from-trace`.", hint="for example `--demand 1200qps`")
+    peak = read_trace(trace).peak_demand()
+    check_demand(peak, catalog)
+    return peak
+
+
+def wanted_mix(text: str | None, trace: Path | None, catalog: Catalog) -> dict[str, float]:
+    """The shares of the families in a sweep: those of the demand that was given, else their weights."""
+    if text is None and trace is None:
+        return {family.name: family.weight for family in catalog.families}
+    return wanted_demand(text, trace, catalog)
+
+
+def made_plan(planner: Planner, demand_qps: Mapping[str, float], current: Plan | None, *, strict: bool) -> Plan:
+    """The plan for a demand, coming from ``current``.
+
+    Raises `RulesConflict` if no plan obeys all rules, and with ``strict`` `NoFeasiblePlan` if it leaves a shortfall.
+    """
+    try:
+        plan = planner(demand_qps, current)
+    except RulesConflict:
+        raise RulesConflict(
+            "No plan obeys all rules. These can't be met together:\n" + _conflict(planner, demand_qps),
+            hint="loosen one of them, or give the fleet more devices",
+        ) from None
+    if strict and has_shortfall(plan):
+        raise _shortfall(planner, plan)
+    return plan
+
+
+def has_shortfall(plan: Plan) -> bool:
+    """Whether a plan leaves more of its demand unserved than the solver's rounding explains."""
+    return plan.shortfall_qps > NEGLIGIBLE_FRAC * sum(plan.demand_qps.values())
+
+
+def _shortfall(planner: Planner, plan: Plan) -> NoFeasiblePlan:
+    missing, total = format_rate(plan.shortfall_qps), format_rate(sum(plan.demand_qps.values()))
+    conflict = _conflict(planner.with_changes(headroom=1.0), plan.demand_qps)
+    together = f" These can't be met together:\n{conflict}" if conflict else ""
+    return NoFeasiblePlan(
+        f"The plan would leave {missing} of {total} unserved.{together}",
+        hint="lower the demand, add faster variants, or leave out `--strict` to plan for what can be served",
+    )
+
+
+def _conflict(planner: Planner, demand_qps: Mapping[str, float]) -> str:
+    return "\n".join(f"  - {wish}" for wish in smallest_conflict(planner, demand_qps))

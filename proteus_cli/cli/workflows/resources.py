@@ -1,0 +1,132 @@
+"""The devices, profiles and models that a plan is served with: those of this machine, or emulated ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from proteus_cli.backends.discovery import discover
+from proteus_cli.control.hosting import measured_for
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.fleet import fleet_of
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
+from proteus_cli.settings import read_settings
+from proteus_cli.store import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Emulation:
+    """The devices to emulate: of a ``fleet`` like ``cpu:20,v100:10``, or if that is None those of the plan."""
+
+    fleet: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Profiles by device id, the devices, and the models that are there."""
+
+    profiles: Mapping[str, Profile]
+    devices: Sequence[Device]
+    models: Mapping[VariantKey, Path]
+
+
+def resources_for(place: Workspace, plan: Plan, emulation: Emulation | None) -> Resources:
+    """The resources to serve a plan with.
+
+    Raises `DeviceUnavailable` if a device is not here, and `ArtefactError` if a model or a profile is missing.
+    """
+    return _local(place, plan) if emulation is None else _emulated(place, plan, emulation)
+
+
+def on_fleet(plan: Plan, profiles: Mapping[str, Profile], emulation: Emulation | None) -> Plan:
+    """The same plan for all devices of an emulated fleet. Raises `UsageError` if that lacks a device of the plan."""
+    if emulation is None or emulation.fleet is None:
+        return plan
+    for placement in plan.placements:
+        if placement.device not in profiles:
+            raise UsageError(
+                f"The plan uses `{placement.device}`, which the fleet `{emulation.fleet}` doesn't have.",
+                hint="give a larger fleet, or none, or make a plan for this one: `proteus plan --fleet`",
+            )
+    by_type: dict[str, tuple[str, ...]] = {}
+    for device, profile in profiles.items():
+        by_type[profile.device.type] = (*by_type.get(profile.device.type, ()), device)
+    return msgspec.structs.replace(plan, fleet=by_type)
+
+
+# --- this machine
+
+
+def _local(place: Workspace, plan: Plan) -> Resources:
+    profiles = place.profiles_of(plan)
+    here = {device.id: device for device in discover(read_settings(place.root).devices)}
+    for profile in profiles.values():
+        _require_here(profile.device, here)
+    for placement in plan.placements:
+        measured_for(placement, profiles)
+    models = {key: _model(place, family, variant) for key, family, variant in _variants(place.catalog())}
+    return Resources(profiles, [here[device] for device in plan.devices], models)
+
+
+def _variants(catalog: Catalog) -> list[tuple[VariantKey, Family, Variant]]:
+    return [(VariantKey(f.name, v.name), f, v) for f in catalog.families for v in f.variants]
+
+
+def _require_here(measured: Device, here: Mapping[str, Device]) -> None:
+    """Raise `DeviceUnavailable` unless the device of a profile is on this machine, and the one that was measured."""
+    hint = "run `proteus profile` and `proteus plan` here; plans for a `--fleet` are for simulation, or `--emulate`"
+    found = here.get(measured.id)
+    if found is None:
+        raise DeviceUnavailable(
+            f"The plan uses `{measured.id}`, which is not on this machine (it has {', '.join(here)}).", hint=hint
+        )
+    if (found.type, found.name) != (measured.type, measured.name):
+        raise DeviceUnavailable(
+            f"The profile of `{measured.id}` is of a {measured.type}, {measured.name}; here it is a {found.type}, "
+            f"{found.name}.",
+            hint=hint,
+        )
+
+
+def _model(place: Workspace, family: Family, variant: Variant) -> Path:
+    if variant.onnx is None:
+        raise ArtefactError(
+            f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to run.",
+            hint="set `onnx` in engines/catalog.toml, then `proteus profile` and `proteus plan` again; "
+            "`--emulate` needs no models",
+        )
+    path = place.model_path(variant.onnx)
+    if not path.is_file():
+        raise ArtefactError(f"No model `{path}`.", hint="the catalog names it; put the ONNX file there")
+    return path
+
+
+# --- emulated devices
+
+
+def _emulated(place: Workspace, plan: Plan, emulation: Emulation) -> Resources:
+    profiles: Mapping[str, Profile] = place.profiles_of(plan)
+    if emulation.fleet is not None:
+        profiles = fleet_of(place.profiles(), emulation.fleet)
+    _require_times(on_fleet(plan, profiles, emulation), profiles)
+    paths = {key: place.model_path(v.onnx) for key, _, v in _variants(place.catalog()) if v.onnx is not None}
+    models = {key: path for key, path in paths.items() if path.is_file()}
+    return Resources(profiles, [profile.device for profile in profiles.values()], models)
+
+
+def _require_times(plan: Plan, profiles: Mapping[str, Profile]) -> None:
+    """Raise `ArtefactError` unless the profiles say how long every placement's batches take."""
+    for placement in plan.placements:
+        profile = profiles[placement.device]
+        measured = profile.of(placement.family, placement.variant)
+        if measured is None or not profile.points_of(measured):
+            raise ArtefactError(
+                f"The plan puts `{placement.variant}` on `{placement.device}`, and no profile says how long it takes "
+                f"on a `{profile.device.type}`, so that can't be emulated.",
+                hint="measure it with `proteus profile`, or import it with `proteus profile --from-csv`; "
+                "then `proteus plan` again",
+            )

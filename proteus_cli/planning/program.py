@@ -1,0 +1,115 @@
+"""A model with its parameters set, as arrays: what the solver is given, and what its answers are checked against.
+
+CVXPY compiles a model once; for each demand its arrays are handed to the solver directly. That saves what CVXPY does
+around each solve, and gives what it hides: bounds of single columns, starting points, limits by effort, proven bounds.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
+
+from proteus_cli.domain.arrays import Bools, Floats, Ints
+from proteus_cli.planning.milp import Model, Objective
+
+ROUNDING = 1e-5  # what no sound answer is off by
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SolverPoint:
+    """A feasible point: all columns, the value of the objective, and a lower bound of the value of any point.
+
+    ``is_proven``: the gap between both is as small as was asked for. ``reduced_costs`` are of a relaxation.
+    """
+
+    columns: Floats
+    value: float
+    bound: float
+    is_proven: bool
+    reduced_costs: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """Bounds of the columns, and of the rows ``matrix @ columns``."""
+
+    model: Model
+    matrix: sp.csc_array
+    row_lower: Floats
+    row_upper: Floats
+    lower: Floats
+    upper: Floats
+    is_integer: Bools
+    first_column: dict[int, int]
+
+    def columns(self, variable: Any) -> slice:
+        """Where a variable of the model is among the columns."""
+        first = self.first_column[variable.id]
+        return slice(first, first + variable.size)
+
+    def objective(self, objective: Objective, index: int = 0) -> int:
+        """The column of an objective."""
+        return int(self.columns(self.model.objectives).start + self.model.objective_index[objective][index])
+
+    def integers(self, point: SolverPoint, variable: Any) -> Ints:
+        """The value of an integer variable at a point."""
+        return np.rint(point.columns[self.columns(variable)]).astype(np.int64)
+
+    def is_feasible_at(self, point: SolverPoint, column: int) -> bool:
+        """Whether a point is what it says: within all bounds, and of its value in the column."""
+        rows, columns = self.matrix @ point.columns, point.columns
+        outside = (self.row_lower - rows, rows - self.row_upper, self.lower - columns, columns - self.upper)
+        is_within = all(np.max(by, initial=0.0) <= ROUNDING for by in outside)
+        return is_within and abs(float(columns[column]) - point.value) <= ROUNDING * max(1.0, abs(point.value))
+
+    def limit_columns(self, columns: Ints | int, maximum: float) -> "Program":
+        """The same program where those columns are ``maximum`` at most."""
+        upper = self.upper.copy()
+        upper[columns] = np.maximum(np.minimum(upper[columns], maximum), self.lower[columns])
+        return replace(self, upper=upper)
+
+    def limit_objective(self, objective: Objective, maximum: float, index: int = 0) -> "Program":
+        """The same program where that objective is ``maximum`` at most."""
+        return self.limit_columns(self.objective(objective, index), maximum)
+
+
+def prepare(model: Model) -> None:
+    """Let CVXPY do now what it does once per model, so that it isn't part of the first solve's time."""
+    for parameter in (*model.problem.parameters(), model.parameters.max_replicas):
+        parameter.value = np.zeros(parameter.shape)
+    compile_program(model)
+
+
+def compile_program(model: Model) -> Program:
+    """The program of a model for the parameters that it has now."""
+    data = model.problem.get_problem_data(cp.HIGHS)[0]
+    size = len(data["c"])
+    row_upper = np.asarray(data["b"], dtype=np.float64)
+    is_equality = np.arange(len(row_upper)) < data["dims"].zero
+    lower = _or_default(data["lower_bounds"], -np.inf, size)
+    upper = _or_default(data["upper_bounds"], np.inf, size)
+    is_bool, is_integer = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+    is_bool[data["bool_vars_idx"]] = True
+    is_integer[[*data["int_vars_idx"], *data["bool_vars_idx"]]] = True
+    program = Program(
+        model=model,
+        matrix=sp.csc_array(data["A"]),
+        row_lower=np.where(is_equality, row_upper, -np.inf),
+        row_upper=row_upper,
+        lower=np.where(is_bool, 0.0, lower),
+        upper=np.where(is_bool, 1.0, upper),
+        is_integer=is_integer,
+        first_column=dict(data["param_prob"].var_id_to_col),
+    )
+    variables, parameters = model.variables, model.parameters
+    new_replicas = parameters.max_replicas.value - parameters.current_replicas.value
+    program.lower[program.columns(variables.replicas)] = 0.0
+    program.upper[program.columns(variables.replicas)] = parameters.max_replicas.value
+    program.upper[program.columns(variables.loads)] = np.maximum(new_replicas, 0.0)
+    return program
+
+
+def _or_default(bounds: Floats | None, default: float, size: int) -> Floats:
+    return np.full(size, default) if bounds is None else np.asarray(bounds, dtype=np.float64)

@@ -1,0 +1,66 @@
+"""How the tensors of a batch lie in a `TransferBuffer`: each in one piece, one behind another."""
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from proteus_cli.backends.base import OutputArrays, Part, Signature, gather
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.serving.devices.executor import Batch
+from proteus_cli.serving.devices.process.shared_memory import TransferBuffer, offsets
+
+
+class BatchLayout:
+    """Writes and reads the batches of one engine; both processes have one for each engine that is loaded."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self._row_bytes = [spec.row_bytes for spec in signature.inputs]
+        self._output_dtypes = [spec.dtype for spec in signature.outputs]
+
+    def input_bytes(self, rows: int) -> int:
+        """The bytes that the inputs of a batch of so many rows take."""
+        return self._inputs(rows)[1]
+
+    def write_inputs(self, batch: Batch, buffer: TransferBuffer, reserve_bytes: int) -> None:
+        """Raises `OSError` where there is no memory."""
+        places, size = self._inputs(batch.rows)
+        memory = buffer.outgoing(size, reserve_bytes)
+        for which, (place, row_bytes) in enumerate(zip(places, self._row_bytes, strict=True)):
+            gather(batch.parts, which, memory[place:], row_bytes)
+
+    def read_inputs(self, key: VariantKey, rows: Sequence[int], memory: memoryview) -> Batch:
+        """A batch of parts of so many rows each, without a copy."""
+        total = sum(rows)
+        firsts, size = self._inputs(total)
+        if len(memory) < size:  # where no more files can be open, the system drops descriptors
+            raise RuntimeError(f"{size} bytes of inputs don't lie in {len(memory)}")
+        parts: list[Part] = []
+        for each in rows:
+            lasts = [first + each * row_bytes for first, row_bytes in zip(firsts, self._row_bytes, strict=True)]
+            parts.append((each, tuple(memory[first:last] for first, last in zip(firsts, lasts, strict=True))))
+            firsts = lasts
+        return Batch(key, parts, total)
+
+    def write_outputs(self, outputs: OutputArrays, buffer: TransferBuffer) -> list[tuple[int, ...]]:
+        """Returns the shapes of the outputs. Raises `TypeError` where one is not of the signature's type."""
+        shapes = [values.shape for values in outputs]
+        places, size = self._outputs(shapes)
+        memory = buffer.outgoing(size)
+        for values, dtype, place in zip(outputs, self._output_dtypes, places, strict=True):
+            np.copyto(np.ndarray(values.shape, dtype, memory, place), values, casting="no")
+        return shapes
+
+    def read_outputs(self, shapes: Sequence[tuple[int, ...]], memory: memoryview) -> OutputArrays:
+        """Copies of the outputs, as the next batch overwrites them. Raises `TypeError` where they don't fit."""
+        places, _ = self._outputs(shapes)
+        tensors = zip(shapes, self._output_dtypes, places, strict=True)
+        return tuple(np.ndarray(shape, dtype, memory, place).copy() for shape, dtype, place in tensors)
+
+    def _inputs(self, rows: int) -> tuple[list[int], int]:
+        return offsets(rows * row_bytes for row_bytes in self._row_bytes)
+
+    def _outputs(self, shapes: Sequence[tuple[int, ...]]) -> tuple[list[int], int]:
+        sizes = (prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, self._output_dtypes, strict=True))
+        return offsets(sizes)

@@ -1,0 +1,156 @@
+"""What the server and the process of a device send each other: commands to the process, events from it.
+
+One message for each batch either way; its tensors lie beside it, in shared memory (`TransferBuffer`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from proteus_cli.backends.base import Signature
+from proteus_cli.errors import (
+    ArtefactError,
+    BackendUnavailable,
+    BuildCancelled,
+    DeviceLost,
+    DeviceUnavailable,
+    EngineBroken,
+    EngineError,
+    OutOfDeviceMemory,
+    ProteusError,
+    UsageError,
+)
+from proteus_cli.serving.devices.process.spec import DeviceSpec
+
+OPENING = -1
+"""The number of a `FailedEvent` when the device cannot be opened; batches and loads count from 0."""
+
+_ERRORS = {
+    kind.__name__: kind
+    for kind in (
+        ProteusError, UsageError, ArtefactError, DeviceUnavailable, BackendUnavailable, EngineError, EngineBroken,
+        OutOfDeviceMemory, BuildCancelled, DeviceLost,
+    )
+}  # fmt: skip
+
+
+class SentError(msgspec.Struct, frozen=True, array_like=True):
+    """An error as it is sent; ``kind`` is the name of its class."""
+
+    kind: str
+    message: str
+    hint: str = ""
+
+    @classmethod
+    def of(cls, error: Exception) -> "SentError":
+        if isinstance(error, ProteusError):
+            return cls(type(error).__name__, error.message, error.hint)
+        return cls(type(error).__name__, repr(error))
+
+    def error(self) -> Exception:
+        """The error that was sent: a `ProteusError` as it was, any other as a `RuntimeError` that quotes it."""
+        kind = _ERRORS.get(self.kind)
+        return RuntimeError(self.message) if kind is None else kind(self.message, hint=self.hint)
+
+
+# --- to the process
+
+
+class OpenCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The first message. The process sends what it logs from ``log_level`` on."""
+
+    spec: DeviceSpec
+    log_level: int
+    switch_interval_s: float
+
+
+class LoadCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Load an engine; the answer is `LoadedEvent` or `FailedEvent`."""
+
+    number: int
+    family: str
+    variant: str
+    model: str
+    warm_up_rows: int
+
+
+class CancelLoadCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Cancel the load of this number; where it is done already, unload the engine."""
+
+    number: int
+    family: str
+    variant: str
+
+
+class UnloadCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Free an engine."""
+
+    family: str
+    variant: str
+
+
+class RunCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Run a batch; the answer is `RanEvent` or `FailedEvent`. ``buffer`` has its inputs, ``rows`` are of each part."""
+
+    number: int
+    buffer: int
+    family: str
+    variant: str
+    rows: Sequence[int]
+
+
+class CloseCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The last message: end when all batches have ended."""
+
+
+# --- from the process
+
+
+class OpenedEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The device is open; ``platform`` is the name of its backend."""
+
+    platform: str
+
+
+class LoadedEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """An engine is loaded."""
+
+    number: int
+    signature: Signature
+
+
+class RanEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A batch has run, until ``ended_s`` (`time.monotonic`); its outputs, of these ``shapes``, are in its buffer."""
+
+    number: int
+    compute_s: float
+    ended_s: float
+    shapes: Sequence[tuple[int, ...]]
+    failures: Mapping[int, SentError]
+
+
+class FailedEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A batch or a load has failed; or, with the number `OPENING`, the device cannot be opened."""
+
+    number: int
+    error: SentError
+
+
+class LostEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The device is lost; the process ends."""
+
+    error: SentError
+
+
+class LogEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A line for the server's log."""
+
+    level: int
+    logger: str
+    message: str
+    fields: Mapping[str, Any]
+
+
+Command = OpenCommand | LoadCommand | CancelLoadCommand | UnloadCommand | RunCommand | CloseCommand
+Event = OpenedEvent | LoadedEvent | RanEvent | FailedEvent | LostEvent | LogEvent

@@ -1,0 +1,103 @@
+"""Runs batches on the cores of a CPU device, in a thread or inline."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from proteus_cli.backends.base import Backend, OutputArrays, Part, Runner, Signature, gather
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.errors import EngineError
+from proteus_cli.serving.devices.bisection import run_with_bisection
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
+from proteus_cli.serving.devices.threads import ThreadedExecutor
+
+
+class CpuEngine:
+    """A loaded model and the buffers in which its batches are gathered; these are made once and used again."""
+
+    def __init__(self, runner: Runner, stack: ExitStack, rows: int) -> None:
+        self._runner, self._stack = runner, stack
+        self.signature: Signature = runner.signature
+        self._known_good = self.signature.sample_part(1, np.random.default_rng(0))
+        self._reserve(rows)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def run(self, parts: Sequence[Part], rows: int) -> BatchResult:
+        """Run parts as one batch. Raises `EngineError` where all of them fail."""
+        start_s = perf_counter()
+        if rows > self._max_rows:
+            self._reserve(rows)
+        outputs, failures = run_with_bisection(parts, self._run, self._known_good)
+        return BatchResult(outputs, perf_counter() - start_s, failures)
+
+    def _run(self, parts: Sequence[Part]) -> OutputArrays:
+        rows = sum(rows for rows, _ in parts)
+        inputs = {}
+        for which, (spec, row_bytes, view, values) in enumerate(self._inputs):
+            gather(parts, which, view, row_bytes)
+            inputs[spec.name] = values[:rows]
+        outputs = tuple(self._runner.infer(inputs).values())
+        for values in outputs:
+            if len(values) != rows:
+                raise EngineError(f"the model gave {len(values)} rows for the {rows} that it got")
+        return outputs
+
+    def _reserve(self, rows: int) -> None:
+        """Make buffers for batches of up to so many rows."""
+        self._max_rows = rows
+        self._inputs = []
+        for spec in self.signature.inputs:
+            values = np.zeros((rows, *(size or 1 for size in spec.shape)), spec.dtype)
+            self._inputs.append((spec, spec.row_bytes, values.reshape(-1).view(np.uint8).data, values))
+
+
+class ThreadExecutor(ThreadedExecutor[CpuEngine]):
+    """An `Executor` of a group of cores: one batch at a time, and loads beside it.
+
+    ONNX Runtime releases the GIL while it runs, so devices run side by side.
+    """
+
+    runs_inline = True
+
+    def __init__(self, device: Device, backend: Backend, on_lost: OnLost) -> None:
+        self._backend = backend
+        super().__init__(device.id, on_lost, device.cores)
+
+    def run(self, batch: Batch) -> BatchResult:
+        self._require_open()
+        return self._engines[batch.key].run(batch.parts, batch.rows)
+
+    def submit(self, batch: Batch, done: BatchCallback) -> None:
+        self._require_open()
+        engine = self._engines[batch.key]
+        number = self._register(done)
+
+        def run_batch() -> None:
+            if self.is_lost:
+                return
+            try:
+                result: BatchResult | Exception = engine.run(batch.parts, batch.rows)
+            except Exception as error:  # noqa: BLE001 - the batch's callback gets it
+                result = error
+            self._on_loop(self._complete, number, result)
+
+        self._jobs.put(run_batch)
+
+    def _load(self, key: VariantKey, model: Path, warm_up_rows: int) -> CpuEngine:  # noqa: ARG002 - builds nothing
+        with ExitStack() as stack:
+            runner = stack.enter_context(self._backend.runner(model))
+            rng = np.random.default_rng(0)
+            for rows in sorted({1, 2, warm_up_rows}):
+                for name, values in runner.infer(runner.signature.sample(rows, rng)).items():
+                    if len(values) != rows:
+                        raise EngineError(
+                            f"`{name}` of `{model}` has {len(values)} rows for {rows} rows of input.",
+                            hint="export the model with axis 0 of every input and output as the batch",
+                        )
+            return CpuEngine(runner, stack.pop_all(), warm_up_rows)

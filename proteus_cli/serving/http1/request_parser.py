@@ -1,0 +1,211 @@
+"""Bytes to requests. Parsing is llhttp's, by httptools; memory, limits and what is refused are decided here."""
+
+from typing import TYPE_CHECKING, Any
+
+import httptools
+
+from proteus_cli.serving.http1.exchange import Exchange
+from proteus_cli.serving.http1.known_heads import END_OF_HEAD, KnownHead, KnownHeads
+from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits
+from proteus_cli.serving.http1.states import HEAD_COMPLETE, IDLE, READING_BODY
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.http1.connection import HttpConnection
+
+# Each read is parsed before the next one, of whichever connection, so one buffer is enough for all of them.
+_read = memoryview(bytearray(READ_BYTES))
+
+
+class Refusal(Exception):
+    """A request that is not read to its end: ``text`` is the error of its response, ``headers`` are whole lines."""
+
+    def __init__(self, status: int, text: str, headers: bytes = b"") -> None:
+        super().__init__(text)
+        self.status, self.text, self.headers = status, text, headers
+
+
+class RequestParser:
+    """Reads the requests of a connection, one after another, and reports to it what it reads.
+
+    The next read goes to ``buffer``. ``body_bytes`` of the current body have come in, and ``reserved_bytes`` are
+    reserved for it in memory.
+    """
+
+    def __init__(self, connection: "HttpConnection", known_heads: KnownHeads, limits: HttpLimits) -> None:
+        self._connection, self._known_heads, self._limits = connection, known_heads, limits
+        self._uncounted_bytes = min(limits.uncounted_bytes, limits.body_bytes)
+        self._llhttp = httptools.HttpRequestParser(self)
+        self._new_head = b""
+        self._expect_request()
+
+    def _expect_request(self) -> None:
+        self._target, self._headers = b"", dict[bytes, bytes]()
+        self._header_bytes = self.body_bytes = self.reserved_bytes = 0
+        self._wants_upgrade = False
+        self.buffer = _read
+        self._body: bytes | bytearray = b""
+        self._large_body: bytearray | None = None  # read straight into its place
+
+    def drop_request(self) -> None:
+        """Forget the request that is being read."""
+        self._connection.connections.free(self.reserved_bytes)
+        self._expect_request()
+
+    def close(self) -> None:
+        """Break the cycle of references with llhttp's parser, so that no garbage collection is needed."""
+        self._llhttp = None
+
+    # Reading
+
+    def read(self, nbytes: int) -> None:
+        """Take the first bytes of ``buffer``. Raises `Refusal`."""
+        try:
+            if self._large_body is not None:
+                self._grow(self._large_body, nbytes)
+            elif self._connection.state is not IDLE or not self._read_known(bytes(_read[:nbytes])):
+                self._parse(_read[:nbytes])
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, Refusal):
+                raise
+            raise error.__context__ from None
+        except httptools.HttpParserError as error:
+            raise Refusal(400, f"not HTTP: {error}") from None
+
+    def _read_known(self, message: bytes) -> bool:
+        """Take a complete request whose head, to the byte, was parsed before: clients repeat themselves."""
+        end = message.find(END_OF_HEAD) + len(END_OF_HEAD)
+        head = message[:end]
+        known = self._known_heads.get(head)
+        if known is None:
+            self._new_head = head
+            return False
+        if len(message) != end + known.body_bytes:
+            return False
+        if known.body_bytes > self._uncounted_bytes:
+            self._reserve(known.body_bytes)
+        reserved_bytes, self.reserved_bytes = self.reserved_bytes, 0
+        connection = self._connection
+        connection.on_request(
+            Exchange(connection, known.method, known.target, known.headers, message[end:], True, reserved_bytes)
+        )
+        return True
+
+    def _parse(self, data: memoryview) -> None:
+        headers = self._headers
+        while True:
+            try:
+                self._llhttp.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._begin_without_upgrade()
+            else:
+                break
+        if self._connection.is_reading_request and self._headers is headers:  # all of this read belongs to one request
+            self._header_bytes += len(data)
+            if self._header_bytes > self._limits.header_bytes:
+                raise Refusal(431, f"there are more than {self._limits.header_bytes} bytes around the body")
+
+    def _begin_without_upgrade(self) -> None:
+        """Begin a request again as if it asked for no other protocol: llhttp would take its body for that protocol."""
+        closes = [] if self._keep_alive else [b"connection: close"]
+        kept = [b"%b: %b" % header for header in self._headers.items() if header[0] not in {b"upgrade", b"connection"}]
+        head = b"\r\n".join([b"%b %b HTTP/1.1" % (self._method, self._target), *kept, *closes, b"", b""])
+        self._expect_request()
+        self._llhttp = httptools.HttpRequestParser(self)
+        self._llhttp.feed_data(head)
+
+    def _grow(self, body: bytearray, nbytes: int) -> None:
+        self.body_bytes += nbytes
+        self.buffer = self.buffer[nbytes:]
+        if not self.buffer:
+            self._llhttp = httptools.HttpRequestParser(self)  # the old one still waits for that body
+            self._complete(body)
+
+    def _complete(self, body: bytes | bytearray) -> None:
+        connection = self._connection
+        exchange = Exchange(
+            connection, self._method, self._target, self._headers, body, self._keep_alive, self.reserved_bytes
+        )
+        self._expect_request()
+        connection.on_request(exchange)
+
+    def _reserve(self, body_bytes: int) -> None:
+        """Count a large body among those in memory."""
+        if body_bytes > self._limits.body_bytes:
+            raise Refusal(413, f"the body is larger than {self._limits.body_bytes} bytes")
+        if not self._connection.connections.reserve(body_bytes - self.reserved_bytes):
+            raise Refusal(503, "too many large requests at once")
+        self.reserved_bytes = body_bytes
+
+    # httptools.HttpRequestParser
+
+    def on_message_begin(self) -> None:
+        self._connection.on_request_began()
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._connection.state is READING_BODY:  # a trailer
+            return
+        if len(self._headers) == self._limits.headers:
+            raise Refusal(431, f"there are more than {self._limits.headers} headers")
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        connection, llhttp, headers = self._connection, self._llhttp, self._headers
+        self._method, self._keep_alive = llhttp.get_method(), llhttp.should_keep_alive()
+        if not connection.handler.admits(self._target, headers):
+            raise Refusal(401, "a bearer token is needed", b"www-authenticate: Bearer\r\n")
+        if not self._keep_alive or b"connection" in headers or self._method == b"CONNECT":
+            self._check_version(llhttp)
+            self._wants_upgrade = llhttp.should_upgrade()
+            if self._wants_upgrade:
+                return
+        connection.on(HEAD_COMPLETE)
+        if b"transfer-encoding" in headers and headers[b"transfer-encoding"].strip().lower() != b"chunked":
+            raise Refusal(501, "bodies may be sent in chunks, and in no other transfer encoding")
+        length = int(headers.get(b"content-length", 0))  # llhttp has checked it
+        if length > self._uncounted_bytes:
+            self._reserve(length)
+            if length > READ_BYTES:
+                self._large_body = bytearray(length)
+                self.buffer = memoryview(self._large_body)
+        if b"expect" in headers:
+            if headers[b"expect"].lower() != b"100-continue":
+                raise Refusal(417, "this expectation can't be met")
+            connection.send_continue()
+        elif self._new_head and self._keep_alive and length < READ_BYTES and b"transfer-encoding" not in headers:
+            self._known_heads.remember(self._new_head, KnownHead(self._method, self._target, headers, length))
+        self._new_head = b""
+
+    def on_body(self, body: bytes) -> None:
+        first, self.body_bytes = self.body_bytes, self.body_bytes + len(body)
+        self._header_bytes = -READ_BYTES  # counted anew from the next read
+        if self._large_body is not None:
+            self.buffer[: len(body)] = body
+            self.buffer = self.buffer[len(body) :]
+            return
+        if self.body_bytes > self.reserved_bytes and self.body_bytes > self._uncounted_bytes:  # in chunks
+            self._reserve(self.body_bytes)
+        if not first:
+            self._body = body
+        elif isinstance(self._body, bytearray):
+            self._body += body
+        else:
+            self._body = bytearray(self._body) + body
+
+    def on_message_complete(self) -> None:
+        if not self._wants_upgrade:
+            self._complete(self._body)
+
+    def _check_version(self, llhttp: Any) -> None:
+        version = llhttp.get_http_version()
+        if version not in {"1.0", "1.1"}:
+            raise Refusal(505, "this is HTTP/1.1")
+        if version == "1.0":
+            self._keep_alive = False
+            if b"transfer-encoding" in self._headers:
+                raise Refusal(400, "HTTP/1.0 has no transfer encodings")
+        if self._method == b"CONNECT" and llhttp.should_upgrade():
+            raise Refusal(405, "this is no proxy")
