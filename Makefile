@@ -10,7 +10,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-lanes bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
+.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-executors bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
 .PHONY: lock all clean
 
 help:  ## show the verbs
@@ -104,8 +104,8 @@ bench-paper: setup  ## the paper's experiments, and ours beside them; about 10 m
 bench-serving: setup  ## proteus beside mosec, Triton and others; 25 minutes; needs wrk and nghttp2-client
 	$(BIN)/python -m benchmarks.serving
 
-bench-lanes: setup  ## what a process for each device costs, beside threads; 3 minutes; needs wrk
-	$(BIN)/python -m benchmarks.serving.lanes
+bench-executors: setup  ## what a process for each device costs, beside threads; 3 minutes; needs wrk
+	$(BIN)/python -m benchmarks.serving.executors
 
 bench-emulation: setup  ## how exact emulated devices are, and how near to the simulator; 4 minutes
 	$(BIN)/python -m benchmarks.emulation

@@ -34,7 +34,7 @@ from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.store import read_json, write_json
 
 SLO = "300ms"
-SLOWER, LOAD_S = 10.0, 0.5  # the devices of the made-up cluster, so that a laptop can ask for more than the best carry
+SLOWER, LOAD_S = 10.0, 0.5  # synthetic devices are slow, so that a laptop can ask for more than the best carry
 CASES = ((1, 0.0005), (1, 0.0014), (1, 0.02), (40, 0.02), (40, 0.1))  # devices, seconds of a batch
 FOR_S = 4.0
 IDLE_S = 5.0

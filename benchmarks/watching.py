@@ -1,6 +1,6 @@
 """What it costs to be watched: memory and CPU time of the history, of its answers, and of frames in the terminal.
 
-A server of made-up families and devices whose counters move as if it served; nothing listens, and no model runs. Each
+A server of synthetic families and devices whose counters move as if it served; nothing listens, and no model runs. Each
 sample must tell just what was counted. Prints medians of CPU time; other load on the machine hardly changes them.
 """
 
@@ -29,21 +29,21 @@ from proteus_cli.cli.views.live_frames import frame
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Hosted
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.domain.base import FORMAT, MadeBy
-from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.base import MadeBy
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import LatencyTable, Point
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.rules import Rules
 from proteus_cli.serving.devices.executor import ExecutorBase
-from proteus_cli.serving.fleet.worker import Worker
-from proteus_cli.serving.lifecycle import Lifecycle
-from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.telemetry.sampler import SAMPLES, MetricsSampler
+from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.families import ServedFamily
+from proteus_cli.serving.telemetry.sample_ring import SAMPLES
+from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
 SIZES = ((2, 2), (10, 40), (10, 100))  # families, devices
 REPEATS = 100
 ACCURACY = 0.75
+SLO_S = 0.1
 COLUMNS, LINES = 120, 50
 X = TensorSpec("x", np.dtype(np.float32), (1,))
 
@@ -55,19 +55,15 @@ class World:
         self.now_s, self._random = 0.0, random.Random(7)  # noqa: S311 - no secret
         names = [f"family-{place}" for place in range(families)]
         self.hosted = {f"gpu{place}": names[place % families] for place in range(devices)}
-        variants = [Variant(name=f"{name}-l", accuracy=ACCURACY) for name in names]
-        of = tuple(Family(name, "100ms", (variant,)) for name, variant in zip(names, variants, strict=True))
-        catalog = Catalog(format=FORMAT, families=of)
-        controller = Controller(catalog.slo_s(), dict.fromkeys(self.hosted, 1), live_policy_named("proteus"))
-        self.plane = DataPlane(
-            catalog, controller, Lifecycle(), self.clock, signatures=dict.fromkeys(names, Signature((X,), (X,))),
-            max_rows=dict.fromkeys(names, 8), best_accuracy=dict.fromkeys(names, ACCURACY),
+        controller = Controller(
+            dict.fromkeys(names, SLO_S), dict.fromkeys(self.hosted, 1), live_policy_named("proteus")
+        )
+        idle, nothing = cast("Any", ExecutorBase("none", print)), cast("Any", None)
+        served = [ServedFamily(name, Signature((X,), (X,)), SLO_S, 8, ACCURACY) for name in names]
+        self.plane = make_data_plane(
+            controller, served, self.hosted, lambda _device, _on_lost: idle, self.clock, models={},
+            profiles=dict.fromkeys(self.hosted, nothing),
         )  # fmt: skip
-        idle = cast("Any", ExecutorBase("none", print))
-        lanes: dict[str, Worker] = {}
-        for device in self.hosted:
-            lanes[device] = Worker(device, controller, idle, self.plane, self.clock, lanes, print, 0.001)
-        self.plane.lanes = lanes
         controller.adopt(self._plan(names), [self._host(device) for device in self.hosted], 0.0)
 
     def clock(self) -> float:
@@ -77,16 +73,15 @@ class World:
         """A second's worth of answers."""
         self.now_s += 1.0
         for device, family in self.hosted.items():
-            counts, lane, requests = (
-                self.plane.counts[family],
-                self.plane.lanes[device],
-                self._random.randrange(20, 200),
-            )
+            counts, worker = self.plane.counts.by_family[family], self.plane.fleet.workers[device]
+            requests = self._random.randrange(20, 200)
             counts.ended(Outcome.SERVED, f"{family}-l", device, requests)
             counts.ended(Outcome.LATE, f"{family}-l", device, 1)
             counts.accuracy += ACCURACY * requests
             counts.rows += requests
-            lane.busy_s, lane.batches, lane.rows = lane.busy_s + 0.5, lane.batches + 10, lane.rows + requests
+            worker.busy_s += 0.5
+            worker.batches += 10
+            worker.rows += requests
             for _ in range(5):
                 counts.latency.add(self._random.uniform(0, 0.12))
 

@@ -60,10 +60,10 @@ def _installation() -> Iterator[Finding]:
     for name in NEEDED:
         found = _version(name)
         state: FindingState = "ok" if found else "missing"
-        yield Finding(name, state, found or "–", "" if found else "pip install proteus-serving")
+        yield Finding(name, state, found or "not installed", "" if found else "pip install proteus-serving")
     for name, hint in OPTIONAL.items():
         found = _version(name)
-        yield Finding(name, "ok" if found else "optional", found or "–", "" if found else hint)
+        yield Finding(name, "ok" if found else "optional", found or "not installed", "" if found else hint)
 
 
 def _version(package: str) -> str:
@@ -83,7 +83,9 @@ def _devices(workspace: Path) -> Iterator[Finding]:
         return
     for device in devices:
         if device.kind == "cpu":
-            yield Finding(device.id, "ok", f"{len(device.cores)} core(s), {device.name}")
+            yield Finding(
+                device.id, "ok", f"{len(device.cores)} core{'s' if len(device.cores) > 1 else ''}, {device.name}"
+            )
         else:
             yield _gpu(device)
     if all(device.kind == "cpu" for device in devices):

@@ -1,12 +1,15 @@
 """Small values for tests of decisions: catalogs, profiles, plans and requests with latencies that heads can add up."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Effects, Hosted, Launch
+from proteus_cli.control.policies import Policy
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
@@ -161,6 +164,44 @@ def hosted(
 ) -> Hosted:
     """A loaded variant; ``latency_s`` by rows."""
     return Hosted(device, family, variant, accuracy, max_batch, weight, capacity_qps, make_table(latency_s))
+
+
+def plan_hosting(
+    *hosts: Hosted, demand_qps: Mapping[str, float] | None = None, devices: Sequence[str] = ("cpu0", "cpu1")
+) -> Plan:
+    """A plan that places these hosts."""
+    placements = (
+        make_placement(host.device, host.family, host.variant, rate_qps=host.weight, capacity_qps=host.capacity_qps)
+        for host in hosts
+    )
+    return make_plan(*placements, demand_qps=demand_qps, devices=devices)
+
+
+def controller_hosting(
+    *hosts: Hosted,
+    policy: Policy,
+    families: Sequence[str] = ("a", "b"),
+    slots: Mapping[str, int] = MappingProxyType({"cpu0": 1, "cpu1": 1}),
+    demand_qps: float = 10.0,
+    dispatch_ahead_s: float = 0.0,
+) -> Controller:
+    """A controller with these hosts loaded; SLOs of 100 ms."""
+    controller = Controller(dict.fromkeys(families, 0.1), slots, policy, dispatch_ahead_s=dispatch_ahead_s)
+    plan = plan_hosting(*hosts, demand_qps=dict.fromkeys(families, demand_qps), devices=tuple(slots))
+    assert controller.adopt(plan, hosts, 0.0) == Effects(ask=tuple(slots))
+    return controller
+
+
+def launched(controller: Controller, device: str, now_s: float) -> Launch:
+    """The batch that a worker launches now."""
+    decision = controller.decide(device, now_s)
+    assert isinstance(decision, Launch)
+    assert decision.rows == sum(request.rows for request in decision.requests)
+    return decision
+
+
+def ids(launch: Launch) -> list[int]:
+    return [request.id for request in launch.requests]
 
 
 def make_request(

@@ -17,6 +17,7 @@ from benchmarks.adaptation.lab import LOWEST, PEAK_MULTIPLE, Lab, laboratory
 from benchmarks.adaptation.reaction import reactions, stairs
 from benchmarks.adaptation.results import LEAST_ACCURATE, MOST_ACCURATE, ORACLE, PROTEUS, Benchmark, Run
 from benchmarks.machine import machine
+from benchmarks.tables import put_between
 from proteus_cli.domain.report import Report
 from proteus_cli.store import made_by, write_bytes, write_json, write_text
 
@@ -36,7 +37,7 @@ def main() -> None:
         write_json(options.json, done)
     if options.docs:
         write_bytes(DOCS / pages.PICTURE, pages.picture(first))
-        write_text(PAGE, pages.put_into(PAGE.read_text(encoding="utf-8"), pages.markdown(done)))
+        write_text(PAGE, put_between(PAGE.read_text(encoding="utf-8"), pages.BEGIN, pages.END, pages.markdown(done)))
     missed = options.strict and not all(aim.is_reached for aim in pages.aims(done))
     raise SystemExit(1 if missed else 0)
 

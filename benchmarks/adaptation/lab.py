@@ -32,10 +32,10 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.explain import max_multiple
 from proteus_cli.planning.from_workspace import planner_for
 from proteus_cli.planning.planner import Planner
-from proteus_cli.replay.loadgen import Load, replay
+from proteus_cli.replay.loadgen import ReplayResult, replay
 from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.synthesis import Diurnal, make_trace
-from proteus_cli.replay.target import ServerStatus, http_target
+from proteus_cli.replay.target import StatusReply, http_target
 from proteus_cli.reporting.measures import report
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.store import Workspace, write_json
@@ -114,7 +114,7 @@ class Lab:
 
     # --- runs
 
-    def live(self, name: str, plan: Plan, trace: Trace) -> tuple[Report, Load]:
+    def live(self, name: str, plan: Plan, trace: Trace) -> tuple[Report, ReplayResult]:
         """The trace against a server with that plan, which only proteus may change."""
         path = self.place.plans_dir / "adaptation.json"
         write_json(path, plan)
@@ -122,7 +122,7 @@ class Lab:
         with local_server(path, self.root, options=options) as url, pinned((self.client_core,)):
             _until_warm(url)
             load, status = _asked(url, trace)
-        assert len(load.ended) == len(trace), "each request must end once"
+        assert len(load.records) == len(trace), "each request must end once"
         return self._reported(name, trace, load, status), load
 
     def simulated(self, name: str, plan: Plan, trace: Trace) -> Report:
@@ -131,10 +131,10 @@ class Lab:
         (found,) = simulated(scenario, [policy])
         return found
 
-    def _reported(self, name: str, trace: Trace, load: Load, status: ServerStatus) -> Report:
+    def _reported(self, name: str, trace: Trace, load: ReplayResult, status: StatusReply) -> Report:
         changes = [(change["unix_s"] - load.started_unix_s, change) for change in status.changes]
         return report(
-            load.ended,
+            load.records,
             policy=name,
             mode="emulated" if status.emulated else "live",
             trace=trace.name,
@@ -147,8 +147,8 @@ class Lab:
         )
 
 
-def _asked(url: str, trace: Trace) -> tuple[Load, ServerStatus]:
-    async def run() -> tuple[Load, ServerStatus]:
+def _asked(url: str, trace: Trace) -> tuple[ReplayResult, StatusReply]:
+    async def run() -> tuple[ReplayResult, StatusReply]:
         async with http_target(url) as target:
             before = await target.prepare(trace.families)
             load = await replay(trace, target, before.slo_s)

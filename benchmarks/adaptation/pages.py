@@ -22,8 +22,7 @@ from benchmarks.adaptation.results import (
     batch,
     violations,
 )
-from benchmarks.paper.pages import aim_line, rich_table, table_lines
-from benchmarks.paper.results import UNKNOWN, Aim, Table
+from benchmarks.tables import UNKNOWN, Aim, Table, aim_line, rich_table, table_lines
 from proteus_cli.domain.report import Report
 from proteus_cli.reporting import line_plots
 from proteus_cli.reporting.line_plots import PlottedRun
@@ -57,15 +56,6 @@ def markdown(done: Benchmark) -> str:
         found += table_lines(table)
     found += ["To be reached:", "", *(f"- {aim_line(aim)}" for aim in aims(done))]
     return "\n".join(found) + "\n"
-
-
-def put_into(page: str, text: str) -> str:
-    """The page with the text between its markers. Raises `ValueError` where they aren't there."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the page must have `{BEGIN}` and `{END}`")
-    return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
 
 
 def picture(reports: Sequence[Report]) -> bytes:

@@ -1,7 +1,7 @@
-"""The paper's experiments on its own data, made-up traces, and the gap to the oracle.
+"""The paper's experiments on its own data, synthetic traces, and the gap to the oracle.
 
 Prints a table for each; the whole takes about ten minutes on one core. What needs `../shared/data/proteus-asplos24`
-beside the repository is left out without it, and the rest runs on a made-up cluster.
+beside the repository is left out without it, and the rest runs on a synthetic cluster.
 """
 
 import argparse

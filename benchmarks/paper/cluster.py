@@ -1,4 +1,4 @@
-"""The workspaces that are simulated: the paper's cluster, or a made-up one where its data is absent."""
+"""The workspaces that are simulated: the paper's cluster, or a synthetic one where its data is absent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,8 +47,8 @@ class Cluster:
 
 
 def cluster_at(directory: Path, *, is_paper: bool, slo: str | None = None) -> Cluster:
-    """The paper's cluster as a workspace in ``directory``, or a made-up one; with one SLO for all, or its own."""
-    name = "the paper's cluster" if is_paper else "a made-up cluster"
+    """The paper's cluster as a workspace in ``directory``, or a synthetic one; with one SLO for all, or its own."""
+    name = "the paper's cluster" if is_paper else "a synthetic cluster"
     fleet = paper_fleet() if is_paper else synthetic_fleet(9, 5, 3, 40, np.random.default_rng(SEED))
     catalog = fleet.catalog
     if slo is not None:

@@ -4,22 +4,13 @@ from dataclasses import replace
 
 from benchmarks.paper.lab import Case, Lab
 from benchmarks.paper.published import PUBLISHED
-from benchmarks.paper.results import (
-    MEASURES,
-    MEASURES_NOTE,
-    Aim,
-    Figures,
-    Section,
-    Table,
-    measures,
-    number,
-    percent,
-)
+from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Figures, Section, measures, number, percent
+from benchmarks.tables import Aim, Table
 from proteus_cli.cli.workflows.simulated_replay import first_demand
 from proteus_cli.control.aimd import AimdBatcher
 from proteus_cli.control.batcher import StaticBatcher
 from proteus_cli.control.policies import POLICIES, Policy
-from proteus_cli.control.replanning import PeriodicRule
+from proteus_cli.control.replan_rules import PeriodicRule
 
 LOAD_TIME_S = 1.0
 AIMS = {0.0: (0.3, 99.3, 1.0), LOAD_TIME_S: (1.0, 99.0, 1.5)}  # violations %, relative accuracy %, points of drop
@@ -38,12 +29,12 @@ system loses fewer queries here than published. The last table changes back, one
   busiest 10 s as the fleet carries, so that no device is idle; the last table shows what less costs.
 - *Shares.* The artifact's router sends queries to all devices of a family alike, whatever its MILP says. Here the
   plan's shares hold, but where a policy is defined otherwise.
-- *Waiting for batches.* The artifact's AIMD, Nexus and INFaaS wait for full batches while a lane is free. Here they are
-  work-conserving, as in the systems that they are named after.
-- *Sommelier* keeps the devices of a first plan that uses all of them, so that each family has room to spare; what it
-  can't do is move devices to the families that grow, and that costs accuracy.
+- *Waiting for batches.* The artifact's AIMD, Nexus and INFaaS wait for full batches while a worker is free. Here they
+  are work-conserving, as in the systems that they are named after.
+- *Sommelier* keeps the devices of a first plan that uses all of them, so that each family has spare capacity; it
+  can't move devices to the families that grow, and that costs accuracy.
 - *INFaaS* re-plans every 10 s in the artifact. It is a greedy rule that takes milliseconds, so here it follows the
-  demand by the rule of `proteus`, which looks five times a second.
+  demand by the rule of `proteus`, which is asked five times a second.
 - *Time to plan.* The paper's solver takes 4.2 s on average, ours milliseconds (50 ms are simulated). `proteus-paper`
   has the paper's period, burst trigger, assignment and batching, but this planner.
 - *Counting.* As published, late means past 1000 ms. Counted at the SLO, the artifact's own logs have about twice to

@@ -3,8 +3,9 @@
 from typing import Any
 
 from benchmarks.paper.lab import Case, Lab
-from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Section, Table, measures
+from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Section, measures
 from benchmarks.paper.traces import macro_bursts
+from benchmarks.tables import Table
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.trace import Trace
 from proteus_cli.reporting.line_plots import PlottedRun, accuracy, demand, violations
@@ -13,7 +14,7 @@ from proteus_cli.reporting.plot_style import INK, render_axes
 PICTURE = "paper-bursts.png"
 DRAWN = ("proteus", "proteus-paper", "infaas-accuracy", "clipper-ha")
 TEXT = """\
-A trace of our own making: a load of 20 % of the most that the fleet can carry of this mix, and four bursts to 40, 60,
+A synthetic trace: a load of 20 % of the most that the fleet can carry of this mix, and four bursts to 40, 60,
 80 and 95 %, each of them from one moment to the next. All families are asked for alike.
 
 **Where this differs from the published shape, and why.** The paper's claim is, in short, that Proteus gives up

@@ -6,7 +6,8 @@ import numpy as np
 
 from benchmarks.paper.cluster import SEED
 from benchmarks.paper.lab import Case, Lab
-from benchmarks.paper.results import SHORT_NOTE, Figures, Section, Table, beside
+from benchmarks.paper.results import SHORT_NOTE, Figures, Section, beside
+from benchmarks.tables import Table
 from proteus_cli.control.policies import POLICIES, Policy, batcher_named
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Constant, Gamma, Poisson, Shape, make_trace
@@ -18,15 +19,15 @@ LOAD, HEADROOM = 0.7, 1.1
 TEXT = f"""\
 Five families of image classifiers, asked for alike, at {LOAD:.0%} of the most that the fleet can carry of them; one
 plan for just that demand, with a headroom of {HEADROOM:g}, which stays. Only the rule for batches differs: once with
-queries bound to a device when they arrive, as in the paper, and once bound late, as in `proteus`.
+queries bound to a device when they arrive, as in the paper, and once with a shared queue, as in `proteus`.
 
 **Where this differs from the published shape, and why.** The paper's claim is, in short, that the paper's rule
 beats AIMD and Nexus under all three arrivals. Here that holds for AIMD under Gamma arrivals only: it gives up only
-what is late already, so one late batch makes the next ones late. Under calm arrivals AIMD and Nexus lose less than
-the paper's rule, because here they start whatever waits when a lane is free, where the artifact's wait for full
-batches. The paper's rule holds a batch back until its last moment although the lane is idle, and near the fleet's
-limit that idle time is missing afterwards. Under calm arrivals and late binding the differences nearly vanish, as
-any free lane takes what is most urgent, and what can't be in time is refused at once. Batches of one can't carry
+what is late already, so one late batch makes the next ones late. Under even arrivals AIMD and Nexus lose less than
+the paper's rule, because here they start whatever waits when a worker is free, where the artifact's wait for full
+batches. The paper's rule holds a batch back until its last moment although the worker is idle, and near the fleet's
+limit that idle time is missing afterwards. Under even arrivals and with shared queues the differences nearly vanish, as
+any free worker takes what is most urgent, and what can't be in time is refused at once. Batches of one can't carry
 this load, nor can batches of four.
 """
 

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from benchmarks.paper.lab import Case, Lab
-from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Figures, Section, Table, measures, percent, short
+from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Figures, Section, measures, percent, short
+from benchmarks.tables import Table
 from proteus_cli.control.policies import PROTEUS, batcher_named
-from proteus_cli.control.replanning import PeriodicRule, ReplanRule
+from proteus_cli.control.replan_rules import PeriodicRule, ReplanRule
 
 PARTS = (
     "proteus-paper",
@@ -16,15 +17,15 @@ PARTS = (
 )
 IDEAS = {
     "all of it": PROTEUS,
-    "without late binding": replace(PROTEUS, assignment="early"),
+    "without the shared queue": replace(PROTEUS, assignment="early"),
     "without spares": replace(PROTEUS, spares=False),
     "re-planned as in the paper": replace(PROTEUS, replanning=PeriodicRule()),
     "re-planned whatever is refused": replace(PROTEUS, replanning=ReplanRule(shed_sigmas=ReplanRule().sigmas)),
-    "low water at 0.7": replace(PROTEUS, replanning=ReplanRule(down_frac=0.7)),
+    "re-planned for a fall to 0.7": replace(PROTEUS, replanning=ReplanRule(down_frac=0.7)),
     "without admission": replace(PROTEUS, admits="all"),
     "batches as in the paper": replace(PROTEUS, batching=batcher_named("proteus")),
-    "without room for bursts": replace(PROTEUS, replanning=ReplanRule(margin_sigmas=0.0)),
-    "a headroom of 1.2 for room": replace(PROTEUS, replanning=ReplanRule(margin_sigmas=0.0), headroom=1.2),
+    "without a safety margin": replace(PROTEUS, replanning=ReplanRule(margin_sigmas=0.0)),
+    "a headroom of 1.2 instead of it": replace(PROTEUS, replanning=ReplanRule(margin_sigmas=0.0), headroom=1.2),
 }
 TEXT = """\
 First the paper's ablation: `proteus-paper` with the most accurate variants only, with devices that keep their family,
@@ -35,7 +36,7 @@ and so it is here. Without model selection queries are lost instead of accuracy;
 is, as each device can still change variants, and families of the first seconds keep their devices. Without adaptive
 batches the plan's capacities, which count on full ones, aren't there. Sharing queries alike costs the least.
 
-Then ours: `proteus` without one idea at a time. On made-up traces, the figures are means over those
+Then ours: `proteus` without one idea at a time. On synthetic traces, the figures are means over those
 at the middle load.
 """
 
@@ -44,8 +45,8 @@ def measure(lab: Lab) -> Section:
     """Both ablations."""
     parts = tuple(measures(name, lab.named(name, lab.shared)) for name in PARTS)
     ideas = tuple(_idea(lab, name) for name in IDEAS)
-    columns = ("proteus", "loads free", "on time", "max drop", "1 s to load", "on time", "made up", "on time")
-    note = "Violations / relative accuracy, in percent: on the paper's trace, and on made-up ones with loads free."
+    columns = ("proteus", "loads free", "on time", "max drop", "1 s to load", "on time", "synthetic", "on time")
+    note = "Violations / relative accuracy, in percent: on the paper's trace, and on synthetic ones with loads free."
     tables = (
         Table("The paper's Proteus without each of its parts", ("policy", *MEASURES), parts, MEASURES_NOTE),
         Table("Ours without each of its ideas", columns, ideas, note),

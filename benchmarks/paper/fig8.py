@@ -1,7 +1,8 @@
 """Figure 8: tighter and looser SLOs."""
 
 from benchmarks.paper.lab import Lab
-from benchmarks.paper.results import SHORT_NOTE, Section, Table, beside
+from benchmarks.paper.results import SHORT_NOTE, Section, beside
+from benchmarks.tables import Table
 from proteus_cli.domain.profile import capacity
 
 BASE_MS = 150
@@ -19,7 +20,7 @@ the SLO is loosened, with Proteus ahead. For `proteus` both hold. Where the SLO 
 lose is what no plan can serve: the planner admits only variants that take at most half the SLO, as in the paper,
 and for some families there is none. `proteus-paper` needn't lose less with a looser SLO: its plan has no headroom,
 and a looser SLO lets it choose more accurate variants and larger batches for the same demand, so that as little
-room is left as before.
+capacity is spare as before.
 """
 
 

@@ -1,12 +1,13 @@
-"""Made-up traces: where `proteus` wins, by how much, and where it does worst."""
+"""Synthetic traces: where `proteus` wins, by how much, and where it does worst."""
 
 from benchmarks.paper.lab import Lab
-from benchmarks.paper.results import SHORT_NOTE, Figures, Section, Table, beside, number, percent
+from benchmarks.paper.results import SHORT_NOTE, Figures, Section, beside, number, percent
+from benchmarks.tables import Table
 
 OURS = "proteus"
 LOAD_TIMES_S = (0.0, 1.0)
 TEXT = """\
-Made-up traces of three quarters of a minute: Poisson at a flat rate, a day as a sinusoid, bursts that come and go at
+Synthetic traces of three quarters of a minute: Poisson at a flat rate, a day as a sinusoid, bursts that come and go at
 once, from 35 % of their height, and Gamma-distributed times between arrivals (shape 0.05), each at three loads, and
 each with a mix of families of its own. The load is the highest rate that a trace aims for, as a part of the most that
 the fleet could carry of that mix, with whatever accuracy and if devices could be divided at will; the paper's trace
@@ -29,10 +30,10 @@ def measure(lab: Lab) -> Section:
             for trace in lab.made_up
         }
         rows = tuple(beside((name,), tuple(of.values())) for name, of in runs.items())
-        tables.append(Table(f"Made-up traces, {when}", ("trace", *lab.size.policies), rows, SHORT_NOTE))
+        tables.append(Table(f"Synthetic traces, {when}", ("trace", *lab.size.policies), rows, SHORT_NOTE))
         tables.append(_against_each(runs, when))
         remarks.append(_remark(runs, when))
-    return Section("generality", "Made-up traces", TEXT, tuple(tables), tuple(remarks))
+    return Section("generality", "Synthetic traces", TEXT, tuple(tables), tuple(remarks))
 
 
 def _against_each(runs: dict[str, dict[str, Figures]], when: str) -> Table:

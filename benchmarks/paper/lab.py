@@ -78,7 +78,7 @@ class Lab:
 
     @cached_property
     def made_up(self) -> tuple[Trace, ...]:
-        """Made-up traces."""
+        """Synthetic traces."""
         return made_up(self.cluster(), self.size.kinds, self.size.loads, self.size.made_up_s)
 
     def cluster(self, slo: str | None = None) -> Cluster:

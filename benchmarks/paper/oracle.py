@@ -1,7 +1,8 @@
 """How much of the way to the upper bound is left."""
 
 from benchmarks.paper.lab import Lab
-from benchmarks.paper.results import UNKNOWN, Figures, Section, Table, percent
+from benchmarks.paper.results import Figures, Section, percent
+from benchmarks.tables import UNKNOWN, Table
 from proteus_cli.domain.trace import Trace
 
 TEXT = """\
@@ -13,7 +14,7 @@ given as a part of what lies between it and `least-accurate`, which serves every
 
 
 def measure(lab: Lab) -> Section:
-    """On the paper's trace, where it is there, and on the made-up ones."""
+    """On the paper's trace, where it is there, and on the synthetic ones."""
     traces = [*([lab.shared] if lab.has_paper else []), *lab.made_up]
     gaps, rows = [], []
     for trace in traces:

@@ -1,14 +1,13 @@
 """What was found, for the terminal and as Markdown."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.markdown import Markdown
-from rich.table import Table as RichTable
 from rich.text import Text
 
-from benchmarks.paper.results import Aim, Benchmark, Section, Table
+from benchmarks.paper.results import Benchmark, Section
+from benchmarks.tables import aim_line, rich_table, table_lines
 
 INTRODUCTION = """\
 # The paper's experiments, and ours beside them
@@ -19,7 +18,7 @@ Violations are always counted at the SLO: late, dropped, refused and failed quer
 
 The paper is Ahmad et al., *Proteus: A High-Throughput Inference-Serving System with Accuracy Scaling*, ASPLOS 2024.
 `docs/design.md` says what the policies do. The paper's profiles and trace aren't part of this repository: they are read
-from `../shared/data/proteus-asplos24` beside it, and without them made-up traces are run on a made-up cluster. Of
+from `../shared/data/proteus-asplos24` beside it, and without them synthetic traces are run on a synthetic cluster. Of
 figures 5 to 8 there are only plots, so that for these only shapes can be compared.
 """
 
@@ -76,39 +75,5 @@ def _section(section: Section) -> Iterator[str]:
         yield ""
 
 
-def table_lines(table: Table) -> Iterator[str]:
-    """As Markdown."""
-    yield f"**{table.title}**"
-    yield ""
-    yield _row(table.columns)
-    yield _row(("---", *("---:" for _ in table.columns[1:])))
-    yield from (_row(row) for row in table.rows)
-    yield ""
-    if table.note:
-        yield from (table.note, "")
-
-
-def _row(cells: Sequence[str]) -> str:
-    escaped = (cell.replace("*", "\\*") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
-
-
-def aim_line(aim: Aim) -> str:
-    """In one line, with a mark."""
-    sign, mark = ("≤" if aim.is_most else "≥"), ("✓" if aim.is_reached else "✗")
-    return f"{mark} {aim.what}: {aim.measured:.2f} {aim.unit} (to reach: {sign} {aim.limit:g})"
-
-
 def _versions(done: Benchmark) -> str:
     return ", ".join(f"{name} {version}" for name, version in done.versions.items())
-
-
-def rich_table(table: Table) -> RichTable:
-    """For the terminal; a row that ends in a star is bold."""
-    drawn = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, caption=table.note or None)
-    drawn.caption_justify = "left"
-    for place, column in enumerate(table.columns):
-        drawn.add_column(column, justify="right" if place else "left")
-    for row in table.rows:
-        drawn.add_row(*(Text(cell, style="bold" if cell.endswith("*") else "") for cell in row))
-    return drawn

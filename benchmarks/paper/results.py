@@ -2,10 +2,10 @@
 
 from typing import Self
 
+from benchmarks.tables import UNKNOWN, Aim, Table
 from proteus_cli.domain.base import MadeBy, Value
 from proteus_cli.domain.report import Report
 
-UNKNOWN = "–"
 MARK_DIGITS = 4  # what is as good in all digits that are shown is as good
 
 
@@ -49,29 +49,6 @@ class Figures(Value, frozen=True):
     def accuracy_on_time(self) -> float:
         """Relative accuracy per request, where one that missed its SLO counts as 0."""
         return (1 - self.slo_violation_ratio) * (self.relative_accuracy or 0.0)
-
-
-class Table(Value, frozen=True):
-    """Cells as text, a row for each run or trace; ``note`` says how to read them. The first column names the row."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-
-class Aim(Value, frozen=True):
-    """One figure that was to be reached."""
-
-    what: str
-    measured: float
-    limit: float
-    unit: str
-    is_most: bool
-
-    @property
-    def is_reached(self) -> bool:
-        return self.measured <= self.limit if self.is_most else self.measured >= self.limit
 
 
 class Section(Value, frozen=True):

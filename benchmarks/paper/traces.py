@@ -1,4 +1,4 @@
-"""Traces to replay: the paper's, parts of it, and made-up ones, all of them seeded."""
+"""Traces to replay: the paper's, parts of it, and synthetic ones, all of them seeded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

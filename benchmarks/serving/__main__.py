@@ -29,6 +29,7 @@ from benchmarks.serving.results import Benchmark, Client, Failure, Workload
 from benchmarks.serving.rounds import OURS, Rounds
 from benchmarks.serving.server import python_of
 from benchmarks.serving.venvs import ROOT
+from benchmarks.tables import put_between
 from proteus_cli.store import made_by, to_json, write_bytes, write_text
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -222,8 +223,8 @@ def _deliver(done: Benchmark, options: argparse.Namespace) -> None:
     if options.json:
         write_bytes(options.json, to_json(done))
     if options.docs:
-        page = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
-        write_text(PAGE, pages.put_into(page, pages.markdown(done)))
+        page = PAGE.read_text(encoding="utf-8")
+        write_text(PAGE, put_between(page, pages.BEGIN, pages.END, pages.markdown(done)))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
-from benchmarks.paper.results import Aim
 from benchmarks.serving.results import Benchmark, Load, median
 from benchmarks.serving.rounds import OURS, RIVALS
+from benchmarks.tables import Aim
 
 CPU_AT_MOST = {  # of a rival's CPU per request, by workload
     "tiny-json": {"mosec": 0.75, "triton": 0.6},

@@ -47,15 +47,15 @@ def _wait(target: Target, process: Process) -> None:
     stop_s = time.monotonic() + _READY_WITHIN_S
     while objection := load.first_objection(target):
         if time.monotonic() > stop_s:
-            raise LoadFailed(f"the null server: {objection}; {process.said()}")
+            raise LoadFailed(f"the null server: {objection}; {process.log_end()}")
         time.sleep(0.1)
 
 
 def _client(target: Target, workload: Workload, load_s: float) -> Client:
     found = load.saturate(target, load_s)
     rate_qps = FLOOD * found.rps
-    heard = load.play(target, rate_qps, FLOOD_S, seed=0)
-    answered = heard.answered
+    replies = load.play(target, rate_qps, FLOOD_S, seed=0)
+    answered = replies.answered
     due_s = np.arange(len(answered)) / rate_qps
-    last_s = float(np.max(due_s[answered] + heard.latency_s[answered]))
+    last_s = float(np.max(due_s[answered] + replies.latency_s[answered]))
     return Client(workload.name, found.rps, found.client_cpu_us, int(answered.sum()) / last_s)

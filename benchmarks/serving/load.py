@@ -74,7 +74,7 @@ class Saturated:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
+class LoadReplies:
     """Of each request of a load: its HTTP status, and seconds from due to answered, and from due to sent."""
 
     duration_s: float
@@ -96,10 +96,10 @@ class Heard:
 
 def play(
     target: Target, rate_qps: float, duration_s: float, *, seed: int, connections: int = OPEN_CONNECTIONS
-) -> Heard:
+) -> LoadReplies:
     """Poisson arrivals at that rate."""
     with _playing(target, rate_qps, duration_s, seed=seed, connections=connections, keep=KEEP) as process:
-        return _heard(target, process, duration_s)
+        return _load_replies(target, process, duration_s)
 
 
 def saturate(target: Target, duration_s: float, *, connections: int | None = None) -> Saturated:
@@ -111,11 +111,11 @@ def saturate(target: Target, duration_s: float, *, connections: int | None = Non
         else:
             requests, seconds, failed = _wrk(target, duration_s, connections or CONNECTIONS[target.family])
         cpu_s, client_s = target.tree.cpu_s() - cpu_s, children_cpu_s() - client_s
-        heard = _heard(target, checks, duration_s)
-    if heard.wrong:
-        raise WrongAnswer("at saturation", heard.wrong[0])
-    failed += int(np.sum(~heard.answered))
-    requests += int(np.sum(heard.answered))
+        replies = _load_replies(target, checks, duration_s)
+    if replies.wrong:
+        raise WrongAnswer("at saturation", replies.wrong[0])
+    failed += int(np.sum(~replies.answered))
+    requests += int(np.sum(replies.answered))
     if not requests:
         raise LoadFailed("no request was answered under load")
     return Saturated(requests / seconds, 1e6 * cpu_s / requests, 1e6 * client_s / requests, requests, failed)
@@ -170,8 +170,8 @@ def _playing(
         yield process
 
 
-def _heard(target: Target, process: "subprocess.Popen[bytes]", duration_s: float) -> Heard:
-    output, said = _said(process, duration_s + _SLACK_S)
+def _load_replies(target: Target, process: "subprocess.Popen[bytes]", duration_s: float) -> LoadReplies:
+    output, said = _output(process, duration_s + _SLACK_S)
     if process.returncode:
         raise LoadFailed(f"the Poisson client failed: {said.decode(errors='replace')[-500:]}")
     played = msgspec.msgpack.decode(output, type=Played)
@@ -182,7 +182,7 @@ def _heard(target: Target, process: "subprocess.Popen[bytes]", duration_s: float
         for index, head, body in played.replies
         if status[index] == OK
     )
-    return Heard(
+    return LoadReplies(
         duration_s,
         status,
         np.frombuffer(played.latency_s, np.float64),
@@ -201,7 +201,7 @@ def _wrk(target: Target, duration_s: float, connections: int) -> tuple[int, floa
     with _ended((*command, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         time.sleep(duration_s)
         process.send_signal(signal.SIGINT)
-        said = _said(process, _SLACK_S)[0].decode(errors="replace")
+        said = _output(process, _SLACK_S)[0].decode(errors="replace")
     try:
         done = msgspec.json.decode(said.strip().splitlines()[-1])
         failed = sum(done[what] for what in ("status", "connect", "read", "write", "timeout"))
@@ -218,7 +218,7 @@ def _h2load(target: Target, duration_s: float) -> tuple[int, float, int]:
     headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
     arguments = (*headers, "-d", str(file), f"http://127.0.0.1:{target.port}{GRPC_INFER}")
     with _ended((*command, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        said = _said(process, duration_s + _SLACK_S)[0].decode(errors="replace")
+        said = _output(process, duration_s + _SLACK_S)[0].decode(errors="replace")
     counts = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", said)
     data = re.search(r"traffic: .*\((\d+)\) data", said)
     if counts is None or data is None:
@@ -241,7 +241,7 @@ def _ended(command: Sequence[str], **streams: Any) -> Iterator["subprocess.Popen
                 process.kill()
 
 
-def _said(process: "subprocess.Popen[bytes]", within_s: float) -> tuple[bytes, bytes]:
+def _output(process: "subprocess.Popen[bytes]", within_s: float) -> tuple[bytes, bytes]:
     """Standard output and error of a client that comes to its end."""
     try:
         return process.communicate(timeout=within_s)

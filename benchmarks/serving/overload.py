@@ -32,19 +32,19 @@ def overload(peer: Peer, lab: Lab, workload: Workload, *, rounds: int, load_s: f
 
 
 def _at(target: Target, workload: Workload, times: float, rate_qps: float, number: int, load_s: float) -> Overload:
-    heard = load.play(target, rate_qps, load_s, seed=number, connections=CONNECTIONS)
-    if heard.wrong:
-        raise load.WrongAnswer("under overload", heard.wrong[0])
-    on_time = heard.answered & (heard.latency_s <= SLO_S[target.family])
-    refused = heard.status == REFUSED
-    took_ms = 1000 * (heard.latency_s - heard.lag_s)[refused]
+    replies = load.play(target, rate_qps, load_s, seed=number, connections=CONNECTIONS)
+    if replies.wrong:
+        raise load.WrongAnswer("under overload", replies.wrong[0])
+    on_time = replies.answered & (replies.latency_s <= SLO_S[target.family])
+    refused = replies.status == REFUSED
+    took_ms = 1000 * (replies.latency_s - replies.lag_s)[refused]
     p50_ms, p99_ms = np.percentile(took_ms, (50, 99)) if len(took_ms) else (0.0, 0.0)
     return Overload(
         workload.name,
         times,
         number,
         rate_qps=rate_qps,
-        requests=len(heard.status),
+        requests=len(replies.status),
         goodput_qps=float(on_time.sum()) / load_s,
         refused=int(refused.sum()),
         refused_p50_ms=float(p50_ms),

@@ -6,11 +6,10 @@ from rich.console import Group, RenderableType
 from rich.markdown import Markdown
 from rich.text import Text
 
-from benchmarks.paper.pages import aim_line, rich_table, table_lines
-from benchmarks.paper.results import UNKNOWN, Table
 from benchmarks.serving.aims import aims
 from benchmarks.serving.results import Benchmark, Latency, Workload
 from benchmarks.serving.rounds import OURS, RIVALS
+from benchmarks.tables import UNKNOWN, Table, aim_line, rich_table, table_lines
 
 BEGIN, END = "<!-- serving: written by `python -m benchmarks.serving --docs` -->", "<!-- serving: end -->"
 HOW = """\
@@ -47,17 +46,6 @@ def markdown(done: Benchmark) -> str:
     lines += ["To be reached:", "", *(f"- {aim_line(aim)}" for aim in aims(done)), ""]
     lines += [f"- {remark}" for remark in remarks(done)]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def put_into(page: str, text: str) -> str:
-    """The page with the text between its markers; at the end of it where there are none."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if begin and not end:
-        raise ValueError(f"`{BEGIN}` has no `{END}` after it")
-    if not begin:
-        before, after = page.rstrip() + "\n\n" if page.strip() else "# Performance\n\n", "\n"
-    return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
 
 
 def tables(done: Benchmark) -> Iterator[Table]:

@@ -78,12 +78,12 @@ class Process:
     def require_alive(self) -> None:
         """Raise `NotStarted` where it has ended."""
         if self.popen.poll() is not None:
-            raise NotStarted(f"ended with {self.popen.returncode}; {self.said()}")
+            raise NotStarted(f"ended with {self.popen.returncode}; {self.log_end()}")
 
-    def said(self, most: int = 600) -> str:
+    def log_end(self, max_characters: int = 600) -> str:
         """The end of its log, in one line."""
         text = self._log.read_text(encoding="utf-8", errors="replace").strip()
-        return " ".join(text[-most:].split()) or "it said nothing"
+        return " ".join(text[-max_characters:].split()) or "it said nothing"
 
 
 @contextmanager

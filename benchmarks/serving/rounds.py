@@ -76,10 +76,10 @@ class Rounds:
 
     def _latency(self, number: int, target: Target, peer: str, workload: str, of: str, rate_qps: float) -> Latency:
         possible_qps = min(rate_qps, self.client_qps.get(workload, rate_qps))
-        heard = load.play(target, possible_qps, self.load_s, seed=number)
-        if heard.wrong:
-            raise load.WrongAnswer("at half load", heard.wrong[0])
-        if not heard.answered.any():
+        replies = load.play(target, possible_qps, self.load_s, seed=number)
+        if replies.wrong:
+            raise load.WrongAnswer("at half load", replies.wrong[0])
+        if not replies.answered.any():
             raise LoadFailed(f"no answer at half load, {possible_qps:.0f}/s")
         return Latency(
             peer,
@@ -88,11 +88,11 @@ class Rounds:
             number,
             rate_qps=possible_qps,
             capped=possible_qps < rate_qps,
-            p50_ms=heard.percentile_ms(50),
-            p99_ms=heard.percentile_ms(99),
-            lag_p99_ms=1000 * float(np.percentile(heard.lag_s, 99)),
-            requests=len(heard.status),
-            unanswered=int(np.sum(~heard.answered)),
+            p50_ms=replies.percentile_ms(50),
+            p99_ms=replies.percentile_ms(99),
+            lag_p99_ms=1000 * float(np.percentile(replies.lag_s, 99)),
+            requests=len(replies.status),
+            unanswered=int(np.sum(~replies.answered)),
         )
 
 

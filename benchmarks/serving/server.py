@@ -70,7 +70,7 @@ class Server:
             if not objection:
                 return
             time.sleep(0.2)
-        raise LoadFailed(f"{objection}; {self.process.said()}")
+        raise LoadFailed(f"{objection}; {self.process.log_end()}")
 
 
 def python_of(peer: Peer) -> Path:
@@ -106,4 +106,4 @@ def _announced_port(process: Process, log: Path) -> int:
         if ready is not None:
             return int(ready[1])
         time.sleep(0.05)
-    raise NotStarted(f"not ready within {READY_WITHIN_S:.0f} s; {process.said()}")
+    raise NotStarted(f"not ready within {READY_WITHIN_S:.0f} s; {process.log_end()}")

@@ -1,4 +1,4 @@
-"""Which cores a thread runs on; where the system can't say, all of them."""
+"""The cores that a thread runs on. Where the system cannot restrict them, these are all cores."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,14 @@ def usable_cores() -> tuple[int, ...]:
 
 
 def pin_this_thread(cores: Sequence[int]) -> None:
-    """Keep the calling thread, and those that it starts from now on, on these cores."""
+    """Keep the calling thread, and threads that it starts from now on, on these cores; no cores mean no change."""
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
 
 
 @contextmanager
 def pinned(cores: Sequence[int]) -> Iterator[None]:
-    """Keep the calling thread on these cores for a while."""
+    """Keep the calling thread on these cores until left."""
     before = usable_cores()
     pin_this_thread(cores)
     try:

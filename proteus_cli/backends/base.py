@@ -1,4 +1,4 @@
-"""What every backend offers."""
+"""What every backend offers, and the tensors that go into models and come out."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -13,9 +13,10 @@ import numpy.typing as npt
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import BackendInfo
+from proteus_cli.errors import EngineError
 
 ANY_RUNNER_TAKES = 64
-"""Rows of a batch that every runner takes; more depend on how its engine was built."""
+"""Rows of a batch that every runner takes; whether it takes more depends on how its engine was built."""
 
 NamedArrays = dict[str, npt.NDArray[Any]]
 """Tensors by name; axis 0 is the batch."""
@@ -29,7 +30,7 @@ OutputArrays = tuple[npt.NDArray[Any], ...]
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output of a model: ``shape`` without the batch axis; None where an output's size varies."""
+    """One input or output of a model: ``shape`` is without the batch axis; None where an output's size varies."""
 
     name: str
     dtype: np.dtype[Any]
@@ -38,19 +39,36 @@ class TensorSpec:
     @property
     def row_bytes(self) -> int:
         """The bytes of one row; sizes that vary count as 1."""
-        return prod(size or 1 for size in self.shape) * self.dtype.itemsize
+        return prod(self.sizes) * self.dtype.itemsize
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """`shape`, where sizes that vary are 1."""
+        return tuple(size or 1 for size in self.shape)
+
+    def sample(self, rows: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+        """Random values of so many rows."""
+        shape = (rows, *self.sizes)
+        values = rng.random(shape) if self.dtype.kind == "f" else rng.integers(0, 2, shape)
+        return values.astype(self.dtype)
+
+    def fits(self, other: "TensorSpec") -> bool:
+        """Whether both are the same tensor; a size that varies in one of the two may be any in the other."""
+        return (self.name, self.dtype, len(self.shape)) == (other.name, other.dtype, len(other.shape)) and all(
+            a == b or None in {a, b} for a, b in zip(self.shape, other.shape, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What goes into a model and what comes out; the variants of a family share one."""
+    """The inputs and outputs of a model; the variants of a family share one signature."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     def sample(self, rows: int, rng: np.random.Generator) -> NamedArrays:
-        """Random inputs of so many rows, for measuring: uniform in [0, 1), or small whole numbers."""
-        return {spec.name: _sample(spec, rows, rng) for spec in self.inputs}
+        """Random inputs of so many rows, for measuring: floats in [0, 1), else zeros and ones."""
+        return {spec.name: spec.sample(rows, rng) for spec in self.inputs}
 
     def part(self, inputs: NamedArrays) -> Part:
         """Inputs by name as one part, copied only where their memory has gaps."""
@@ -63,7 +81,7 @@ class Signature:
         return self.part(self.sample(rows, rng))
 
     def fits(self, other: "Signature") -> bool:
-        """The same tensors; a size that one of the two doesn't tell may be any."""
+        """Whether both have the same tensors (`TensorSpec.fits`)."""
         return _fit(self.inputs, other.inputs) and _fit(self.outputs, other.outputs)
 
 
@@ -76,23 +94,30 @@ def gather(parts: Sequence[Part], which: int, target: memoryview, row_bytes: int
         first = last
 
 
+def require_batched(where: str, shape: Sequence[object], *, is_input: bool) -> None:
+    """Raises `EngineError` unless only axis 0 of a tensor is dynamic; other axes of an output may be, too.
+
+    Sizes of dynamic axes are not positive numbers; ``where`` names the tensor.
+    """
+    is_dynamic = [not isinstance(size, int) or size < 0 for size in shape]
+    if not is_dynamic or not is_dynamic[0]:
+        raise EngineError(
+            f"{where} has no dynamic batch axis (shape {shape}).",
+            hint="export the model with axis 0 dynamic, so that queries can be batched",
+        )
+    if is_input and any(is_dynamic[1:]):
+        raise EngineError(
+            f"{where} has a dynamic axis besides the batch (shape {shape}).",
+            hint="give every axis but the first a fixed size, so that queries can share a batch",
+        )
+
+
 def _fit(ours: tuple[TensorSpec, ...], theirs: tuple[TensorSpec, ...]) -> bool:
-    return len(ours) == len(theirs) and all(
-        (one.name, one.dtype, len(one.shape)) == (other.name, other.dtype, len(other.shape))
-        and all(a == b or None in {a, b} for a, b in zip(one.shape, other.shape, strict=True))
-        for one, other in zip(ours, theirs, strict=True)
-    )
-
-
-def _sample(spec: TensorSpec, rows: int, rng: np.random.Generator) -> npt.NDArray[Any]:
-    shape = (rows, *(size or 1 for size in spec.shape))
-    if spec.dtype.kind == "f":
-        return rng.random(shape).astype(spec.dtype)
-    return rng.integers(0, 2, shape).astype(spec.dtype)
+    return len(ours) == len(theirs) and all(one.fits(other) for one, other in zip(ours, theirs, strict=True))
 
 
 class Runner(Protocol):
-    """A loaded engine. ``memory_bytes`` is what loading it took, as far as that can be told."""
+    """A loaded engine. ``memory_bytes`` is what loading it took, as far as that can be measured."""
 
     @property
     def signature(self) -> Signature: ...
@@ -107,9 +132,9 @@ class Runner(Protocol):
 
 @runtime_checkable
 class SlottedRunner(Runner, Protocol):
-    """One of a device that can have several batches at once: `infer` may be called from as many threads as ``slots``.
+    """The runner of a device that runs several batches at once: ``slots`` threads may call `infer` at a time.
 
-    ``memory_bytes`` is that of the engine with one slot, ``slot_bytes`` what each more takes.
+    ``memory_bytes`` is that of the engine with one slot, ``slot_bytes`` what each further slot takes.
     """
 
     @property
@@ -119,35 +144,35 @@ class SlottedRunner(Runner, Protocol):
     def slot_bytes(self) -> int: ...
 
     def add_slot(self) -> None:
-        """Make one more. Raises `OutOfDeviceMemory`; then there are as many as before."""
+        """Add a slot. Raises `OutOfDeviceMemory`; then there are as many as before."""
         ...
 
     def compute_s(self, inputs: NamedArrays) -> float:
-        """Run one batch. The seconds that the device computed by its own clock, copies not included."""
+        """Run one batch; returns the seconds that the device computed by its own clock, without copies."""
         ...
 
 
 class PowerMeter(Protocol):
-    """What a device draws; None where it doesn't tell."""
+    """The energy and power of a device; None where the device has no such counter."""
 
     def energy_j(self) -> float | None:
-        """Since some moment in the past."""
+        """Energy since some moment in the past."""
         ...
 
     def power_w(self) -> float | None:
-        """Now, or on the mean of the last moments."""
+        """Power now, or the mean of the last moments."""
         ...
 
     def slowed_by(self) -> tuple[str, ...] | None:
-        """Why its clocks are held down now, in words; empty where they aren't."""
+        """Why the clocks are held down now, in words; empty where they are not."""
         ...
 
 
 class Backend(Protocol):
-    """Runs models on one kind of device. One that keeps what it builds has to know whose a model is, its ``owner``.
+    """Runs models on one kind of device. A backend that keeps the engines it builds needs the variant of a model.
 
-    ``max_slots``: as many batches as it is worth trying to have on the device at once. Where it is more than one,
-    runners are a `SlottedRunner`. ``meter`` is None where nobody knows what the device draws.
+    ``max_slots`` is the largest number of batches at once that is worth trying; where it is more than one, runners are
+    a `SlottedRunner`. ``meter`` is None where the power of the device cannot be measured.
     """
 
     versions: BackendInfo
@@ -157,12 +182,12 @@ class Backend(Protocol):
     def meter(self) -> PowerMeter | None: ...
 
     def prepare(self, model: Path, owner: VariantKey | None = None) -> float:
-        """Build what loading a model needs, if it isn't there yet. How many seconds building it took, now or before.
+        """Build the engine of a model, unless it is current; returns the seconds that building it took, now or before.
 
-        Raises `EngineError` where it can't be built.
+        Raises `EngineError` where it cannot be built.
         """
         ...
 
     def runner(self, model: Path, owner: VariantKey | None = None) -> AbstractContextManager[Runner]:
-        """Load a model; leaving the context frees it. Raises `EngineError` where it can't be loaded."""
+        """Load a model; leaving the context frees it. Raises `EngineError` where it cannot be loaded."""
         ...

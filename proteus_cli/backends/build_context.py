@@ -1,4 +1,4 @@
-"""What a backend needs to know that builds engines before it runs them."""
+"""What a backend is given that builds engines before it runs them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -8,10 +8,10 @@ from pathlib import Path
 from proteus_cli.backends.base import ANY_RUNNER_TAKES
 
 OnBuildProgress = Callable[[str, float], bool]
-"""Told several times a second what is done now and how much is behind (0 to 1); answers whether to go on."""
+"""Called several times a second with the current step and the fraction that is done; returns whether to go on."""
 
 WatchBuild = Callable[[str], AbstractContextManager[OnBuildProgress]]
-"""Entered, with the engine's name, for as long as it is built."""
+"""Entered for as long as the engine of that name is built."""
 
 
 @contextmanager
@@ -19,18 +19,14 @@ def unwatched(_name: str) -> Iterator[OnBuildProgress]:
     yield lambda _now, _done_frac: True
 
 
-def _say_nothing(_line: str) -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """Where engines are kept, and how those that are missing are built: best at ``best_batch``.
+    """Engines are kept in the directory ``built``. New ones are built to be fastest at ``best_batch``.
 
-    ``say`` is told before one is built, and why; ``watch`` follows it, and may end it.
+    ``say`` is called with a line before an engine is built; ``watch`` follows the build, and may cancel it.
     """
 
     built: Path
     best_batch: int = ANY_RUNNER_TAKES
-    say: Callable[[str], None] = _say_nothing
+    say: Callable[[str], object] = lambda _line: None
     watch: WatchBuild = unwatched

@@ -1,4 +1,4 @@
-"""Which devices this machine has."""
+"""The devices of this machine: groups of CPU cores, and GPUs as the CUDA driver lists them."""
 
 import contextlib
 import ctypes
@@ -15,11 +15,14 @@ from proteus_cli.domain.engine import Gpu
 from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.settings import DeviceSettings
 
-CORES_OF_ONE = 4  # up to so many cores, each is a device of its own …
-CORES_PER_GROUP = 4  # … beyond, this many make one
+MAX_SINGLE_CORES = 4
+"""Up to so many cores, each is a device of its own."""
+
+CORES_PER_GROUP = 4
+"""With more cores, this many make one device."""
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-MIG = " MIG "  # within the names of slices: "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
+MIG = " MIG "  # part of the name of a slice: "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
 
 _CUDA_SUCCESS = 0
 _NAME_BYTES = 256
@@ -33,7 +36,7 @@ def discover(settings: DeviceSettings) -> tuple[Device, ...]:
 
 
 def select(devices: Sequence[Device], wanted: str) -> tuple[Device, ...]:
-    """The devices of a comma-separated list of ids, or ``all`` of the CPU. Raises `DeviceUnavailable`."""
+    """The devices of a comma-separated list of ids; ``all`` means all CPU devices. Raises `DeviceUnavailable`."""
     if wanted == "all":
         cpus = tuple(device for device in devices if device.kind == "cpu")
         if not cpus:
@@ -49,7 +52,7 @@ def select(devices: Sequence[Device], wanted: str) -> tuple[Device, ...]:
 
 
 def cpu_devices(settings: DeviceSettings) -> tuple[Device, ...]:
-    """CPU devices as `proteus.toml` cuts them, else one per core up to 4 cores, else groups of 4.
+    """CPU devices as `proteus.toml` groups the cores, else as `default_groups` does.
 
     Raises `UsageError` where `proteus.toml` names cores that this process may not use.
     """
@@ -76,8 +79,8 @@ def cpu_devices(settings: DeviceSettings) -> tuple[Device, ...]:
 
 
 def default_groups(cores: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """One core each up to 4 cores, else groups of 4; the last group takes what is left over."""
-    if len(cores) <= CORES_OF_ONE:
+    """One core each up to `MAX_SINGLE_CORES`, else groups of `CORES_PER_GROUP`; the last may have fewer."""
+    if len(cores) <= MAX_SINGLE_CORES:
         return tuple((core,) for core in cores)
     groups = [tuple(cores[i : i + CORES_PER_GROUP]) for i in range(0, len(cores), CORES_PER_GROUP)]
     return tuple(groups)
@@ -86,8 +89,8 @@ def default_groups(cores: Sequence[int]) -> tuple[tuple[int, ...], ...]:
 def gpu_devices() -> tuple[Device, ...]:
     """CUDA devices as the driver lists them; none where there is no driver.
 
-    The driver goes by `CUDA_VISIBLE_DEVICES`, and so do the ordinals: of indices and UUIDs, those before the first that
-    it doesn't know, in that order.
+    The driver obeys `CUDA_VISIBLE_DEVICES`, and so do the ordinals: the listed indices and UUIDs, in order, up to the
+    first that it does not know.
     """
     cuda = _driver()
     count = ctypes.c_int()
@@ -97,25 +100,22 @@ def gpu_devices() -> tuple[Device, ...]:
 
 
 def ordinal_of(device: Device) -> int:
-    """The number that CUDA has for a GPU."""
+    """The ordinal that CUDA has for a GPU."""
     return int(device.id.removeprefix("gpu"))
 
 
 def describe_gpu(device: Device) -> Gpu:
-    """What decides which engines fit a GPU. Raises `DeviceUnavailable` where the driver doesn't tell."""
-    cuda = _driver()
-    if cuda is None:
+    """What an engine must have been built for to run on a GPU. Raises `DeviceUnavailable` for one that is not here."""
+    facts = device.gpu
+    if facts is None:
         raise DeviceUnavailable(
-            f"There is no CUDA driver for `{device.id}`.", hint="`nvidia-smi` shows whether it is installed"
+            f"`{device.id}` is not a GPU of this machine.", hint="`proteus devices` lists those that are here"
         )
-    handle = ctypes.c_int()
-    _require(cuda.cuDeviceGet(ctypes.byref(handle), ordinal_of(device)), device.id)
-    facts = _facts(cuda, handle, device.name, device.id)
     return Gpu(device.name, facts.compute_capability, facts.multiprocessors, facts.driver)
 
 
 def has_cuda_driver() -> bool:
-    """Whether it is installed, be there devices or not."""
+    """Whether the CUDA driver is installed, with or without devices."""
     return _library() is not None
 
 
@@ -127,7 +127,7 @@ def _library() -> ctypes.CDLL | None:
 
 
 def _driver() -> ctypes.CDLL | None:
-    """The CUDA driver, initialised; None where there is none that works, or it shows no device."""
+    """The CUDA driver, initialised; None where it is missing, does not work, or shows no device."""
     cuda = _library()
     return cuda if cuda is not None and cuda.cuInit(0) == _CUDA_SUCCESS else None
 
@@ -152,13 +152,13 @@ def _facts(cuda: ctypes.CDLL, handle: ctypes.c_int, name: str, device: str) -> G
         _attribute(cuda, handle, which, device) for which in (_MAJOR, _MINOR, _MULTIPROCESSORS)
     )
     whole, own = _uuid(cuda, "cuDeviceGetUuid", handle), _uuid(cuda, "cuDeviceGetUuid_v2", handle)
-    is_slice = MIG in name or bool(own and whole and own != whole)  # the first call tells of the GPU of a slice
+    is_slice = MIG in name or bool(own and whole and own != whole)  # the first call has the UUID of the whole GPU
     uuid = f"{'MIG' if is_slice else 'GPU'}-{own or whole}" if own or whole else ""
     return GpuFacts(f"{major}.{minor}", multiprocessors, _driver_version(cuda, device), uuid, is_slice)
 
 
 def _uuid(cuda: ctypes.CDLL, call: str, handle: ctypes.c_int) -> str:
-    """Empty where the driver doesn't have the call, or an answer."""
+    """A UUID of a device; empty where the driver lacks the call, or has no answer."""
     found = (ctypes.c_ubyte * 16)()
     function = getattr(cuda, call, None)
     if function is None or function(ctypes.byref(found), handle) != _CUDA_SUCCESS:
@@ -167,7 +167,7 @@ def _uuid(cuda: ctypes.CDLL, call: str, handle: ctypes.c_int) -> str:
 
 
 def _type_of(label: str) -> str:
-    """``NVIDIA A100-SXM4-40GB`` → ``a100-sxm4-40gb``: it names a directory, so other characters are dashes."""
+    """``NVIDIA A100-SXM4-40GB`` → ``a100-sxm4-40gb``: the name of a directory, so other characters become dashes."""
     words = "".join(c if is_name(f"a{c}") else " " for c in label.lower().replace("nvidia", "")).split()
     return "-".join(words) or "gpu"
 
@@ -179,7 +179,7 @@ def _attribute(cuda: ctypes.CDLL, handle: ctypes.c_int, which: int, device: str)
 
 
 def _driver_version(cuda: ctypes.CDLL, device: str) -> str:
-    """Of the kernel module, like ``570.86``; where that can't be seen, the CUDA that the driver is made for."""
+    """The version of the kernel module, like ``570.86``; where that is hidden, the driver's CUDA version."""
     with contextlib.suppress(OSError):
         return _KERNEL_MODULE.read_text(encoding="ascii").strip()
     version = ctypes.c_int()

@@ -1,6 +1,6 @@
-"""Engines that only pretend: the times that a profile says, and class scores that are made up.
+"""Emulated engines: the times of a profile, and outputs that are made up.
 
-No `Backend` of its own: there is no model to run, only a time to wait, which is up to whoever runs batches.
+This is no `Backend`, as there is no model to run: `serving.devices.emulated` waits for as long as a batch takes.
 """
 
 import math
@@ -22,15 +22,15 @@ NAME = "proteus_emulated"
 STUB = Signature(
     inputs=(TensorSpec("x", np.dtype(np.float32), (1,)),), outputs=(TensorSpec("y", np.dtype(np.float32), (10,)),)
 )
-"""What a family takes and gives where no ONNX file says it."""
+"""The signature of a family of which no ONNX file is known."""
 
-_LOOKED_AT_BYTES = 4096  # of each row and input: enough to tell rows apart, and cheap for large images, too
+_HASHED_BYTES = 4096  # of each row and input: enough to tell rows apart, and cheap for large images
 _STEP = (math.sqrt(5) - 1) / 2  # spreads the scores of a row evenly
 _SEEDS = 2**32
 
 
 class EmulatedEngine:
-    """A variant on a device of so many slots, as its profile describes it; ``load_s``: seconds that loading it takes.
+    """A variant on a device with ``slots``, as its profile describes it. ``load_s`` is the time that loading takes.
 
     Raises `EngineError` where the profile has no times.
     """
@@ -49,11 +49,11 @@ class EmulatedEngine:
         self._seed = crc32(measured.variant.encode())
 
     def latency_s(self, rows: int, others: int = 0) -> float:
-        """What a batch of so many rows takes that begins while so many others are on the device."""
+        """The time of a batch of ``rows`` that begins while ``others`` run on the device."""
         return self._latencies_s[others](rows)
 
     def scores(self, parts: Sequence[Part]) -> OutputArrays:
-        """Outputs for all rows: always the same for one variant and row, and others for another."""
+        """Outputs for all rows: the same for the same variant and row, different for any other."""
         seeds = np.fromiter(chain.from_iterable(self._seeds(*part) for part in parts), np.uint32)
         return tuple(_made_up(spec, seeds) for spec in self.signature.outputs)
 
@@ -63,14 +63,13 @@ class EmulatedEngine:
             seed = self._seed
             for view, size in views:
                 first = row * size
-                seed = crc32(view[first : first + min(size, _LOOKED_AT_BYTES)], seed)
+                seed = crc32(view[first : first + min(size, _HASHED_BYTES)], seed)
             yield seed
 
 
 def _made_up(spec: TensorSpec, seeds: npt.NDArray[np.uint32]) -> npt.NDArray[Any]:
     """Values in [0, 1), or zeros and ones where they are whole numbers; sizes that vary are 1."""
-    shape = tuple(size or 1 for size in spec.shape)
-    values = (seeds[:, np.newaxis] / _SEEDS + np.arange(math.prod(shape)) * _STEP) % 1.0
+    values = (seeds[:, np.newaxis] / _SEEDS + np.arange(math.prod(spec.sizes)) * _STEP) % 1.0
     if spec.dtype.kind != "f":
         values = np.floor(values * 2)
-    return values.astype(spec.dtype).reshape(len(seeds), *shape)
+    return values.astype(spec.dtype).reshape(len(seeds), *spec.sizes)

@@ -1,7 +1,7 @@
-"""What NVIDIA's management library tells of a GPU: what it draws, and how fast its clocks run.
+"""The power, the energy and the clocks of a GPU, by NVIDIA's management library (NVML).
 
-The binding `nvidia-ml-py` is part of the extra ``tensorrt``, and imported when it is first used. Nothing here is
-needed: where the library, or a counter of it, is missing, the values are None.
+The binding `nvidia-ml-py` is part of the extra ``tensorrt``, and imported when it is first used. It is optional: where
+the library, or one of its counters, is missing, the values are None.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,11 @@ _SLOWDOWNS = {
     "SwThermalSlowdown": "thermal slowdown",
     "SyncBoost": "sync boost",
 }
-"""Why clocks are lower than they could be, by NVML's name of the reason (``nvmlClocksEventReason…``)."""
+"""Why clocks are held down, by NVML's name of the reason (``nvmlClocksEventReason…``)."""
 
 
 class Readings(Value, frozen=True):
-    """Of one moment: watts and megahertz; ``slowed_by`` is why the clocks are held down, in words. None is unknown."""
+    """Watts and megahertz of one moment; ``slowed_by`` is why the clocks are held down, in words. None is unknown."""
 
     power_w: float | None
     power_limit_w: float | None
@@ -42,12 +42,12 @@ class NvmlDevice:
         self._nvml, self._handle = nvml, handle
 
     def energy_j(self) -> float | None:
-        """Since the driver was loaded; GPUs before Volta don't count it."""
+        """Energy since the driver was loaded; GPUs before Volta do not count it."""
         found = self._ask(self._nvml.nvmlDeviceGetTotalEnergyConsumption)
         return None if found is None else found / MJ_PER_J
 
     def power_w(self) -> float | None:
-        """Now, or on the mean of the last second, as the GPU has it."""
+        """Power now, or the mean of the last second; which of them depends on the GPU."""
         found = self._ask(self._nvml.nvmlDeviceGetPowerUsage)
         return None if found is None else found / MW_PER_W
 
@@ -71,7 +71,7 @@ class NvmlDevice:
         )
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """None where this GPU, or this driver, doesn't tell."""
+        """The value of a counter; None where this GPU, or this driver, does not have it."""
         try:
             return function(self._handle, *arguments)
         except self._nvml.NVMLError:
@@ -79,7 +79,7 @@ class NvmlDevice:
 
 
 def nvml_device(uuid: str, *, is_slice: bool) -> NvmlDevice | str:
-    """The device of a UUID like ``GPU-…``, or why there are no readings of it, in words."""
+    """The GPU of a UUID like ``GPU-…``, or why there are no readings of it, in words."""
     nvml = _library()
     if isinstance(nvml, str):
         return nvml
@@ -92,14 +92,14 @@ def nvml_device(uuid: str, *, is_slice: bool) -> NvmlDevice | str:
 
 
 def readings_of(device: Device) -> Readings | None:
-    """Of this moment; None where nothing can be known of the device."""
+    """The readings of a GPU now; None where there are none."""
     found = nvml_device(device.gpu.uuid, is_slice=device.gpu.is_slice) if device.gpu is not None else ""
     return None if isinstance(found, str) else found.readings()
 
 
 @cache
 def _library() -> Any:
-    """The module `pynvml`, initialised, or why it can't be used."""
+    """The module `pynvml`, initialised, or why it cannot be used, in words."""
     try:
         import pynvml  # noqa: PLC0415 - an extra
     except ImportError:

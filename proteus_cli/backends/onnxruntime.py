@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the embedded default."""
+"""ONNX Runtime on CPU cores: the backend that is always installed."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
+from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec, require_batched
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo
@@ -25,7 +25,7 @@ _DTYPES = {
     "tensor(uint64)": np.uint64, "tensor(bool)": np.bool_,
 }  # fmt: skip
 
-ort.set_default_logger_severity(4)  # not even errors: those are raised, and stderr is for lines of our own format
+ort.set_default_logger_severity(4)  # no errors either: they are raised, and stderr has lines of our own format only
 
 
 class OnnxRuntime:
@@ -38,15 +38,15 @@ class OnnxRuntime:
         self._cores = device.cores
         self.versions = BackendInfo(name=NAME, versions={"onnxruntime": ort.__version__})
 
-    def prepare(self, model: Path, owner: VariantKey | None = None) -> float:  # noqa: ARG002 - it is a backend's
-        """Nothing: ONNX Runtime builds while it loads."""
+    def prepare(self, model: Path, owner: VariantKey | None = None) -> float:  # noqa: ARG002 - the protocol has it
+        """Do nothing: ONNX Runtime builds while it loads."""
         return 0.0
 
     @contextmanager
-    def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:  # noqa: ARG002 - it keeps none
+    def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:  # noqa: ARG002 - the protocol has it
         """Load an ONNX file. Raises `EngineError`.
 
-        ONNX Runtime's own threads inherit the cores of the thread that loads: pin it first.
+        ONNX Runtime's own threads inherit the cores of the loading thread, so pin that first.
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = len(self._cores)
@@ -80,32 +80,23 @@ class _Session:
 
 
 def first_line(error: Exception) -> str:
-    """What ONNX Runtime says, without its error code and its paths in C++ sources."""
+    """The message of ONNX Runtime, without its error code and its paths in C++ sources."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
 
 
 def _signature(session: Any, model: Path) -> Signature:
-    inputs = tuple(_spec(value, model, fixed=True) for value in session.get_inputs())
-    outputs = tuple(_spec(value, model, fixed=False) for value in session.get_outputs())
+    inputs = tuple(_spec(value, model, is_input=True) for value in session.get_inputs())
+    outputs = tuple(_spec(value, model, is_input=False) for value in session.get_outputs())
     return Signature(inputs, outputs)
 
 
-def _spec(value: Any, model: Path, *, fixed: bool) -> TensorSpec:
+def _spec(value: Any, model: Path, *, is_input: bool) -> TensorSpec:
     where = f"`{value.name}` of `{model}`"
     if value.type not in _DTYPES:
         raise EngineError(f"{where} has type {value.type}, which can't be served.", hint="use a numeric tensor")
-    if not value.shape or isinstance(value.shape[0], int):
-        raise EngineError(
-            f"{where} has no dynamic batch axis (shape {value.shape}).",
-            hint="export the model with axis 0 dynamic, so that queries can be batched",
-        )
+    require_batched(where, value.shape, is_input=is_input)
     sizes = tuple(size if isinstance(size, int) else None for size in value.shape[1:])
-    if fixed and None in sizes:
-        raise EngineError(
-            f"{where} has a dynamic axis besides the batch (shape {value.shape}).",
-            hint="give every axis but the first a fixed size, so that queries can share a batch",
-        )
     return TensorSpec(value.name, np.dtype(_DTYPES[value.type]), sizes)
 
 

@@ -1,4 +1,4 @@
-"""The backend for a device, imported only when it is asked for."""
+"""Which backend runs the models of a device. A backend is imported only when it is opened."""
 
 from pathlib import Path
 
@@ -6,18 +6,18 @@ from proteus_cli.backends.base import Backend
 from proteus_cli.backends.build_context import BuildContext
 from proteus_cli.domain.device import Device
 
-NO_ENGINES = BuildContext(Path("engines/built"))
+_BUILDS = BuildContext(Path("engines/built"))
 
 
-def open_backend(device: Device, engines: BuildContext = NO_ENGINES) -> Backend:
-    """The backend that runs models on a device; a GPU needs ``engines``.
+def open_backend(device: Device, builds: BuildContext = _BUILDS) -> Backend:
+    """The backend for a device. ``builds`` is for backends that build engines, as that of a GPU does.
 
-    Raises `BackendUnavailable` where what it is made of is not installed, `DeviceUnavailable` where a GPU is not here.
+    Raises `BackendUnavailable` where its runtime is not installed, `DeviceUnavailable` where the GPU is missing.
     """
     if device.kind == "gpu":
         from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
 
-        return TensorRT(device, engines)
+        return TensorRT(device, builds)
     from proteus_cli.backends.onnxruntime import OnnxRuntime  # noqa: PLC0415 - heavy, so only when needed
 
     return OnnxRuntime(device)

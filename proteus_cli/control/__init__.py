@@ -1,1 +1,66 @@
-"""Decisions: told the time, answering what to do. The live server and the simulator both drive this code."""
+"""All decisions of Proteus, as code that is told the time and answers what to do: no clock, no I/O, no threads.
+
+Theory of operation
+===================
+
+Two drivers obey the same `Controller`: the live server (`serving/fleet`, `serving/requests`) and the simulator
+(`simulation`). The controller is a façade over three objects:
+
+* `dispatch.Dispatch`: requests. It admits them, queues them, decides what each worker runs, and counts rows.
+* `topology.Topology`: devices, engines, and the plan in force with its roll-out.
+* `replanning.Replanning`: when to ask for another plan, and for what demand.
+
+A driver calls in from two directions. *Changes* (a new plan, a load that ended, a lost device, a cancelled request)
+return `Effects`: requests to drop, loads to start, workers to ask. *Decisions* answer one worker. A worker asks when
+an effect or `Admitted` names it, when its batch has ended and when its timer fires, and it goes on asking until the
+answer is `Idle` or `WaitUntil`. To ask once too often is harmless, and so a driver never has to prove that it must
+ask.
+
+**Life of a request.** `offer` refuses it (`Refused`: the rows before it and its own exceed what the workers carry
+until its deadline; `Unfit`: nothing is accurate enough) or lets it wait (`Admitted`). A request waits in the queue of
+its family, in the `AccuracyTier` of its minimum accuracy, at the level of its priority, in order of deadlines. It
+leaves the queue into a `Launch`, a `Drop`, or by `cancel`. A launched request ends with its batch; if the device is
+lost first, it waits again with its old deadline.
+
+**Queues and quota.** In a `SharedQueue` (late binding) the plan's shares assign *quota*: each request adds its rows
+to the quota of the host that is furthest behind its share. Quota says how many rows a worker may take, not which: a
+free worker takes the most urgent ones. So shares hold exactly, and no request waits behind one slow worker. The quota
+of all hosts together equals the rows that wait. In a `PerDeviceQueue` (the paper's) a request is bound to a device at
+arrival.
+
+**What a worker does** (`work_selector`). For each of its work sources it applies the batching rule to the first
+request: launch, wait for company, or give up. A worker without quota takes over rows of busy workers: at once if no
+accuracy is lost, else at the last moment. A worker that cannot meet a deadline transfers its quota to the fastest
+host (`Delegate`); if not even that one can, the request is dropped. A worker that is full names the free workers that
+may take what it leaves (`WakeOthers`). With dispatch ahead, a full batch is submitted shortly before the running one
+ends.
+
+**Slowdown.** Each worker measures its batches against the profile. Admission, batching and re-planning count with it.
+
+**Phases of a worker** (`workers.TRANSITIONS`)::
+
+    serving ──load started──► loading ──load ended──► serving
+       └───── device lost ──► lost ◄── device lost ──┘
+                               └── device recovered ──► serving
+
+**Roll-out** (`rollout`). Where old and new engines fit together, the driver loads the new ones before it calls
+`adopt`, and the device switches at once. Other devices load *in place*: `Effects.load` says which of them start now,
+so that no family misses more capacity than it can, and at most `MAX_UNAVAILABLE_FRAC` of it. The end of each load may
+start others. Each `Load` is a value: if a later plan gives it up, its end changes nothing.
+
+**Re-planning.** `replanning.decide` is called every ``rule.every_s``. It returns a `ReplanRequest` if devices or
+engines came or went, or the policy's rule (`replan_rules`) finds that the demand no longer fits the plan. Failures
+pause it (`backoff`); a plan that a person chose is held for a while.
+
+Worked example
+--------------
+
+cpu0 hosts ``fast`` (10 ms for one row, 16 ms for four) and has all quota of family
+``a``; cpu1 hosts the same and is a spare; the SLO is 100 ms. At 0 ms five requests arrive: each `offer` returns
+``Admitted(("cpu0",))``, and the quota of cpu0 is 5. ``decide("cpu0")`` returns a `Launch` of four rows with
+``is_more_to_do``: the quota left is 1. Asked again, it returns ``WakeOthers(("cpu1",))``, then `Idle`.
+``decide("cpu1")`` launches the fifth row at once: the worker that has the quota is busy, and no accuracy is lost. At
+5 ms cpu0 is lost: ``device_lost("cpu0", [launch])`` lets its four requests wait again and asks all workers; cpu1
+launches them at 10 ms, when its batch has ended, and they end at 26 ms. The next ``replanning.decide`` asks for a
+plan without cpu0, because "cpu0 was lost".
+"""

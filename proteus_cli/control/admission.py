@@ -1,10 +1,10 @@
-"""Who is let in."""
+"""Admission: whether a request can be answered in time."""
 
 import math
 
 
 def fits(rows: int, capacity_qps: float, budget_s: float) -> bool:
-    """Whether ``rows``, a request's own and those ahead of it, can be answered in ``budget_s`` at that rate."""
+    """Whether ``rows``, a request's own and those before it, can be answered in ``budget_s`` at that rate."""
     return rows <= capacity_qps * budget_s
 
 

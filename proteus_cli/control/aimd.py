@@ -6,17 +6,16 @@ from proteus_cli.control.batcher import CANNOT_MEET_DEADLINE, Batching, Delay, S
 from proteus_cli.control.decision import Hosted, Launch
 from proteus_cli.domain.request import Request
 
-STEP = 1.0
-BACKOFF = 0.9
+STEP = 1.0  # rows
+BACKOFF = 0.9  # a factor
 
 
 @dataclass(frozen=True, slots=True)
 class AimdBatcher:
-    """A lane's batches grow by a row with each full one that is in time, and shrink by a tenth with each late one.
+    """The batch size grows by `STEP` with each full batch in time, and shrinks by `BACKOFF` with each late one.
 
-    It knows no latencies: it finds the size by trying (Crankshaw et al., "Clipper", NSDI 2017, §4.3). With a
-    ``timeout_s`` of 0 it is work-conserving; else a batch waits so long for company. Only what is late already is
-    given up.
+    The rule knows no latencies; it finds the size of each host by trial (Crankshaw et al., "Clipper", NSDI 2017, §4.3).
+    A batch that is not full waits ``timeout_s`` for company. Only requests that are late already are given up.
     """
 
     timeout_s: float = 0.0
@@ -29,14 +28,14 @@ class AimdBatcher:
         return request.deadline_s
 
     def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
-        del slowdown  # it feels it
+        del slowdown  # the size adapts to it
         if now_s > head.deadline_s:
             return CANNOT_MEET_DEADLINE
-        most = min(int(self._size.get(_key(hosted), 1.0)), hosted.max_batch)
+        max_rows = min(int(self._size.get(_key(hosted), 1.0)), hosted.max_batch)
         waiting = max(waiting, head.rows)
-        if waiting < most and head.arrival_s + self.timeout_s > now_s:
+        if waiting < max_rows and head.arrival_s + self.timeout_s > now_s:
             return Delay(until_s=head.arrival_s + self.timeout_s)
-        return Start(rows=max(min(waiting, most), head.rows))
+        return Start(rows=max(min(waiting, max_rows), head.rows))
 
     def ran(self, launch: Launch, took_s: float) -> None:
         hosted, end_s = launch.hosted, launch.at_s + took_s

@@ -1,4 +1,4 @@
-"""When to launch how large a batch: the paper's rule (§5), and two simple ones."""
+"""Batching rules, which decide when to launch how large a batch: the paper's (§5), and two simple ones."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,20 +10,20 @@ from proteus_cli.domain.request import Request
 
 
 class Start(msgspec.Struct, frozen=True, gc=False):
-    """Launch a batch of up to so many rows now."""
+    """Launch a batch of at most ``rows`` now."""
 
     rows: int
 
 
 class Delay(msgspec.Struct, frozen=True, gc=False):
-    """Wait for one more query until then."""
+    """Wait for one more query until ``until_s``."""
 
     until_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class CannotMeetDeadline:
-    """The most urgent request can't be answered in time here, not even alone."""
+    """The most urgent request cannot be answered in time by this host, not even alone."""
 
 
 Batching = Start | Delay | CannotMeetDeadline
@@ -31,50 +31,47 @@ CANNOT_MEET_DEADLINE = CannotMeetDeadline()
 
 
 class Batcher(Protocol):
-    """A rule for batches. Where it learns, each controller has a `fresh` one of its own."""
+    """A batching rule. Each controller has a `fresh` one, as some rules learn."""
 
     def fresh(self) -> "Batcher":
-        """One that has learned nothing yet."""
+        """The same rule with nothing learned."""
         ...
 
     def due_s(self, request: Request) -> float:
-        """When the batch of this request should be done."""
+        """When the batch of a request must have ended."""
         ...
 
     def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
-        """What ``hosted`` should do with the ``waiting`` rows that it may take, of which ``head`` is the most urgent.
+        """What ``hosted`` does with the ``waiting`` rows that it may take; ``head`` is the most urgent request.
 
-        Batches take ``pace`` times what was profiled.
+        Batches take ``slowdown`` times what was profiled.
         """
         ...
 
     def ran(self, launch: Launch, took_s: float) -> None:
-        """A batch is done."""
+        """A batch has ended after ``took_s``."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Timely:
-    """What rules that go by the profiled times have in common.
-
-    ``answer_frac`` of the time that a request was given is kept back for the answer's way home.
-    """
+    """What rules that use profiled times share. ``answer_frac`` of a request's time is kept back to send the answer."""
 
     answer_frac: float = 0.02
 
     def due_s(self, request: Request) -> float:
-        """When the batch of this request should be done."""
+        """The deadline less the time to send the answer."""
         return request.deadline_s - self.answer_frac * (request.deadline_s - request.arrival_s)
 
     def ran(self, launch: Launch, took_s: float) -> None:
         """Nothing is learned."""
 
     def _start(self, hosted: Hosted, head: Request, waiting: int, budget_s: float) -> Start:
-        """As many of those that wait as a batch may have and the most urgent one has time for."""
+        """As many waiting rows as fit a batch that ends within ``budget_s``."""
         if waiting <= head.rows or hosted.max_batch <= head.rows:
             return Start(head.rows)
-        most = min(waiting, hosted.max_batch)
-        return Start(max(hosted.latency.max_rows_within(budget_s, most), head.rows))
+        max_rows = min(waiting, hosted.max_batch)
+        return Start(max(hosted.latency.max_rows_within(budget_s, max_rows), head.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +79,9 @@ class ProactiveBatcher(_Timely):
     """The paper's batching: proactive and non-work-conserving.
 
     A full batch starts at once. A smaller one waits for one more query until the last moment at which a batch with
-    that query would still let the oldest meet its deadline, then starts as it is.
+    that query would still meet the deadline of the most urgent request; then it starts as it is.
 
-    ``margin_frac`` of the time that a request was given is kept back from that waiting, for what is not inference:
-    timers and threads.
+    ``margin_frac`` of a request's time is kept back from waiting, for timers and threads.
     """
 
     margin_frac: float = 0.1
@@ -94,7 +90,7 @@ class ProactiveBatcher(_Timely):
         return self
 
     def wanted_s(self, request: Request) -> float:
-        """When it should be done if it waits for company: nobody is kept past the SLO for the sake of a batch."""
+        """When a batch that waits for company ends at the latest: within the SLO, even if the deadline is later."""
         given_s = request.deadline_s - request.arrival_s
         return request.arrival_s + (1 - self.margin_frac) * min(given_s, request.slo_s)
 
@@ -112,7 +108,7 @@ class ProactiveBatcher(_Timely):
 
 @dataclass(frozen=True, slots=True)
 class GreedyBatcher(_Timely):
-    """Work-conserving: a free lane takes at once what waits, as far as the most urgent request has time for."""
+    """Work-conserving: a free worker takes at once what waits, as far as the most urgent request has time for."""
 
     def fresh(self) -> "GreedyBatcher":
         return self
@@ -126,7 +122,7 @@ class GreedyBatcher(_Timely):
 
 @dataclass(frozen=True, slots=True)
 class StaticBatcher(_Timely):
-    """Batches of ``rows``: waits until there are so many, at most until the most urgent one must start."""
+    """Batches of ``rows``; a smaller batch starts when the most urgent request must."""
 
     rows: int = 1
 
@@ -134,11 +130,11 @@ class StaticBatcher(_Timely):
         return self
 
     def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
-        due_s, most = self.due_s(head), min(self.rows, hosted.max_batch)
+        due_s, max_rows = self.due_s(head), min(self.rows, hosted.max_batch)
         if slowdown * hosted.latency(head.rows) > due_s - now_s:
             return CANNOT_MEET_DEADLINE
         waiting = max(waiting, head.rows)
-        last_moment_s = due_s - slowdown * hosted.latency(most)
-        if waiting < most and last_moment_s > now_s:
+        last_moment_s = due_s - slowdown * hosted.latency(max_rows)
+        if waiting < max_rows and last_moment_s > now_s:
             return Delay(until_s=last_moment_s)
-        return self._start(hosted, head, min(waiting, most), (due_s - now_s) / slowdown)
+        return self._start(hosted, head, min(waiting, max_rows), (due_s - now_s) / slowdown)

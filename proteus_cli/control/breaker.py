@@ -1,17 +1,17 @@
-"""Whether a device, or an engine, may be used: a circuit breaker, as a table."""
+"""The circuit breaker of a device or an engine, as a table."""
 
 from enum import StrEnum
 
-FIRST_RETRY_S = 0.5  # of a device: a process that was killed can be started at once
-FIRST_ENGINE_RETRY_S = 5.0  # a model doesn't mend itself
+FIRST_RETRY_S = 0.5  # s; of a device: a process that was killed can be started at once
+FIRST_ENGINE_RETRY_S = 5.0  # s; a model does not mend itself
 LONGEST_RETRY_S = 60.0
-CALM_S = 60.0  # whoever worked for so long is tried again as early as ever
-HANG_TIMEOUT_MULTIPLE = 10  # a batch that takes so many times longer than profiled …
-MIN_HANG_TIMEOUT_S = 0.5  # … and this long does not end any more: shorter pauses are the machine's own
+STABLE_S = 60.0  # after working for so long, the first retry comes as early as ever
+HANG_TIMEOUT_MULTIPLE = 10  # of the profiled time: a batch that takes longer counts as hung …
+MIN_HANG_TIMEOUT_S = 0.5  # … if it takes this long, too: machines pause for less
 
 
 class BreakerState(StrEnum):
-    """``half-open`` is probation: it is tried out, and nothing depends on it yet."""
+    """Half-open is probation: the device or engine is tried out, and nothing depends on it yet."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -20,27 +20,27 @@ class BreakerState(StrEnum):
 
 class BreakerEvent(StrEnum):
     DIED = "died"
-    BROKE = "broke"  # it fails on what it could do before
+    BROKE = "broke"  # every batch fails
     HUNG = "hung"
     RETRIED = "retried"
     PASSED = "passed"
 
 
-_TROUBLE = dict.fromkeys((BreakerEvent.DIED, BreakerEvent.BROKE, BreakerEvent.HUNG), BreakerState.OPEN)
+_FAILURES = dict.fromkeys((BreakerEvent.DIED, BreakerEvent.BROKE, BreakerEvent.HUNG), BreakerState.OPEN)
 
 TRANSITIONS: dict[BreakerState, dict[BreakerEvent, BreakerState]] = {
-    BreakerState.CLOSED: _TROUBLE,
+    BreakerState.CLOSED: _FAILURES,
     BreakerState.OPEN: {BreakerEvent.RETRIED: BreakerState.HALF_OPEN},
-    BreakerState.HALF_OPEN: {**_TROUBLE, BreakerEvent.PASSED: BreakerState.CLOSED},
+    BreakerState.HALF_OPEN: {**_FAILURES, BreakerEvent.PASSED: BreakerState.CLOSED},
 }
 
 
 class Breaker:
-    """Moves along `TRANSITIONS`; a move that isn't there is a bug and raises `KeyError`.
+    """Moves along `TRANSITIONS`; a move that is not there raises `KeyError`.
 
-    ``reason``: why it isn't closed, and why it still isn't after its last probation. ``opened`` counts how often it
-    left that state. Each time in a row that it fails its probation, or works for less than `CALM_S`, the next is twice
-    as far away; the first after ``first_retry_s``.
+    ``reason``: why it is not closed, and why its last probation failed. ``opened`` counts how often it left the closed
+    state. The first retry comes after ``first_retry_s``; each time in a row that the breaker fails its probation, or is
+    closed for less than `STABLE_S`, doubles that.
     """
 
     def __init__(self, first_retry_s: float = FIRST_RETRY_S) -> None:
@@ -55,8 +55,8 @@ class Breaker:
     def on(self, event: BreakerEvent, now_s: float, reason: str | None = None) -> None:
         before, self.state = self.state, TRANSITIONS[self.state][event]
         if self.state is BreakerState.OPEN:
-            is_calm = before is BreakerState.CLOSED and now_s - self.since_s >= CALM_S
-            self._in_a_row = 1 if is_calm else self._in_a_row + 1
+            was_stable = before is BreakerState.CLOSED and now_s - self.since_s >= STABLE_S
+            self._in_a_row = 1 if was_stable else self._in_a_row + 1
             if before is BreakerState.CLOSED:
                 self.opened += 1
                 self._first_reason = self.reason = reason
@@ -72,10 +72,10 @@ class Breaker:
 
     @property
     def retry_s(self) -> float:
-        """When it should be tried again, once it is open."""
+        """When to retry, once it is open."""
         return self.since_s + min(self._first_retry_s * 2.0 ** min(self._in_a_row - 1, 30), LONGEST_RETRY_S)
 
 
 def hang_timeout_s(takes_s: float) -> float:
-    """How long to wait for a batch that should take so long, before its device counts as hung."""
+    """How long a batch that should take ``takes_s`` may run before its device counts as hung."""
     return max(HANG_TIMEOUT_MULTIPLE * takes_s, MIN_HANG_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Requests that wait, most urgent first."""
+"""Queues in order of deadlines."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
@@ -11,11 +11,10 @@ _ID = attrgetter("id")
 
 
 class DeadlineQueue:
-    """Ordered by deadline, then by arrival; ``rows`` counts the rows of all that wait.
+    """Requests in order of deadline, then of arrival; ``rows`` counts their rows.
 
-    Two sorted lists, of deadlines and of requests: what arrives is mostly the last to be due, what is taken comes first
-    and all at once, and what is cancelled is found by bisection. A heap does each of these more slowly, and can't let
-    go of what is in its middle.
+    Two sorted lists, of deadlines and of requests: an arrival is mostly the last to be due, a batch is cut off the
+    front, and bisection finds a request that is cancelled. A heap is slower at each of these.
     """
 
     __slots__ = ("_deadlines_s", "_requests", "rows")
@@ -26,11 +25,11 @@ class DeadlineQueue:
         self.rows = 0
 
     def is_before(self, other: "DeadlineQueue") -> bool:
-        """The most urgent request is due before that of another queue; in both, some wait."""
+        """The first request is due before that of another queue. Neither may be empty."""
         return self._deadlines_s[0] < other._deadlines_s[0]  # noqa: SLF001 - of its own kind
 
     def push(self, request: Request) -> bool:
-        """Add a request; True where it is now the most urgent of several."""
+        """Add a request; True where it is now the first of several."""
         deadline_s, deadlines_s = request.deadline_s, self._deadlines_s
         self.rows += request.rows
         if not deadlines_s or deadline_s > deadlines_s[-1]:
@@ -43,29 +42,29 @@ class DeadlineQueue:
         return place == 0
 
     def peek(self) -> Request | None:
-        """The most urgent request."""
+        """The first request, if any."""
         return self._requests[0] if self._requests else None
 
     def head(self) -> Request:
-        """The most urgent request, where it is known that some wait. Raises `IndexError`."""
+        """The first request. Raises `IndexError` where there is none."""
         return self._requests[0]
 
     def pop(self) -> Request:
-        """Remove and return the most urgent request. Raises `IndexError` where there is none."""
+        """Remove and return the first request. Raises `IndexError` where there is none."""
         request = self._requests.pop(0)
         del self._deadlines_s[0]
         self.rows -= request.rows
         return request
 
-    def take(self, at_most_rows: int) -> tuple[tuple[Request, ...], int]:
-        """Remove the most urgent requests that fit so many rows together, and say how many; the first always fits."""
+    def take(self, max_rows: int) -> tuple[tuple[Request, ...], int]:
+        """Remove the first requests that fit ``max_rows``, at least one; returns them and their rows."""
         requests = self._requests
         waiting = len(requests)
         if self.rows == waiting:  # a row each
-            rows = count = min(at_most_rows, waiting)
+            rows = count = min(max_rows, waiting)
         else:
             rows, count = requests[0].rows, 1
-            while count < waiting and rows + requests[count].rows <= at_most_rows:
+            while count < waiting and rows + requests[count].rows <= max_rows:
                 rows += requests[count].rows
                 count += 1
         taken = tuple(requests[:count])
@@ -74,7 +73,7 @@ class DeadlineQueue:
         return taken, rows
 
     def remove(self, request: Request) -> bool:
-        """Remove a request from wherever it stands; False where it doesn't wait here."""
+        """Remove a request; False where it does not wait here."""
         place = self._place(request)
         if place == len(self._requests) or self._requests[place] is not request:
             return False
@@ -96,14 +95,14 @@ class DeadlineQueue:
         return len(self._requests)
 
     def _place(self, request: Request) -> int:
-        """Where a request stands, or would."""
+        """The place of a request, or where it would be inserted."""
         first = bisect_left(self._deadlines_s, request.deadline_s)
         last = bisect_right(self._deadlines_s, request.deadline_s, first)
         return bisect_left(self._requests, request.id, first, last, key=_ID)
 
 
 class LevelQueues:
-    """A queue for each level of priority, the highest first; the others are there once they are opened."""
+    """A queue for each open level of priority, highest first; the usual level is always open."""
 
     def __init__(self) -> None:
         self.usual = DeadlineQueue()
@@ -115,25 +114,25 @@ class LevelQueues:
         return sum(queue.rows for queue in self.by_level.values()) if len(self.by_level) > 1 else self.usual.rows
 
     def open(self, level: int) -> bool:
-        """Make room for a level; False where there is already."""
+        """Open a level; False where it is open."""
         if level in self.by_level:
             return False
         self.by_level = dict(sorted({**self.by_level, level: DeadlineQueue()}.items()))
         return True
 
     def close_empty(self) -> None:
-        """Forget the levels in which nobody waits, but for the usual one."""
+        """Close the levels in which no request waits, except the usual one."""
         self.by_level = {level: queue for level, queue in self.by_level.items() if len(queue) or queue is self.usual}
 
     def push(self, request: Request) -> bool:
-        """Add a request, whose level must be open; True where others that wait may come after it."""
+        """Add a request, whose level must be open; True where it may have overtaken others."""
         if not request.priority:
             return self.usual.push(request)
         self.by_level[request.level].push(request)
         return True
 
     def remove(self, request: Request) -> bool:
-        """Remove a request; False where it doesn't wait here."""
+        """Remove a request; False where it does not wait here."""
         queue = self.by_level.get(request.level)
         return queue is not None and queue.remove(request)
 

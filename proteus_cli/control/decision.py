@@ -1,4 +1,4 @@
-"""What a lane can be told to do."""
+"""What a controller tells its driver: decisions of single workers, and effects of changes."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ from proteus_cli.domain.request import Request
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hosted:
-    """A variant that a lane has loaded: what it costs (``latency``, p95 by rows) and gives (``accuracy``).
+    """A variant on a device: its cost (``latency``, p95 seconds by rows) and its ``accuracy``.
 
-    ``weight`` is the rate that the plan sends it, ``capacity_qps`` the most it can take.
+    ``weight`` is the rate that the plan sends it, ``capacity_qps`` the highest rate it can serve.
     """
 
     device: str
@@ -31,12 +31,10 @@ class Hosted:
 
 
 class Launch(msgspec.Struct, frozen=True, gc=False):
-    """Run these requests, of so many ``rows`` together, as one batch now, ``at_s``.
+    """Run these requests, ``rows`` together, as one batch; the batch starts at ``at_s``.
 
-    Those of the highest priority come first, and of each the most urgent.
-
-    Unless there ``is_more_to_do``, a driver need not ask again before something changes. One that ``is_ahead`` stands
-    behind what runs on the device, and is to start when that ends.
+    Requests are ordered by priority, then by deadline. A batch that ``is_ahead`` is submitted while another runs, and
+    starts when that ends. Where ``is_more_to_do``, the worker asks again at once; else when something changes.
     """
 
     hosted: Hosted
@@ -55,14 +53,24 @@ class WaitUntil(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Give these up: no variant that is loaded can answer them in time."""
+    """Give these requests up: no loaded variant can answer them in time. Then ask again."""
 
     requests: tuple[Request, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class WakeOthers:
+    """This worker is full, and ``devices`` have free slots and may take from its queues: ask them. Then ask again."""
+
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Delegate:
-    """This lane can't make the most urgent request; ``to`` can and now has its turn: ask that lane."""
+    """This worker cannot meet the deadline of the first request; its quota for that is now of the worker ``to``.
+
+    Ask that worker. Then ask again.
+    """
 
     to: str
 
@@ -72,5 +80,32 @@ class Idle:
     """Nothing to do until something changes."""
 
 
-Decision = Launch | WaitUntil | Drop | Delegate | Idle
+Decision = Launch | WaitUntil | Drop | WakeOthers | Delegate | Idle
 IDLE = Idle()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Load:
+    """A step of a roll-out: once its batches have ended, ``device`` frees what it has and loads ``hosts``.
+
+    The device serves nothing until the driver reports the end of this load.
+    """
+
+    device: str
+    hosts: tuple[Hosted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a change of the controller's state asks of its driver.
+
+    ``dropped``: requests that are given up, as nothing that is hosted may answer them. ``load``: loads to start.
+    ``ask``: workers to ask for a decision, after the rest is done.
+    """
+
+    ask: tuple[str, ...] = ()
+    dropped: tuple[Request, ...] = ()
+    load: tuple[Load, ...] = ()
+
+
+NO_EFFECTS = Effects()

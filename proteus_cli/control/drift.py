@@ -105,10 +105,10 @@ class Drift:
     of the same variant that weren't seen are scaled with those that were.
     """
 
-    def __init__(self, profiles: Mapping[str, Profile], *, now_s: float, after_s: float = 60.0) -> None:
+    def __init__(self, profiles: Mapping[str, Profile], *, after_s: float = 60.0) -> None:
         self.after_s = after_s
         self._window_s = after_s / WINDOWS
-        self._window_start_s = now_s
+        self._window_start_s: float | None = None
         self._profiles = profiles
         self._watched: dict[PlacementKey, _Watched] = {}
 
@@ -123,7 +123,9 @@ class Drift:
         cell.batches += 1
 
     def due(self, now_s: float) -> tuple[Correction, ...]:
-        """What has drifted by now; it is expected to be corrected, so that it is due once."""
+        """What has drifted by now, once, as it is expected to be corrected. The first call begins the first window."""
+        if self._window_start_s is None:
+            self._window_start_s = now_s
         if now_s - self._window_start_s < self._window_s:
             return ()
         start_s, self._window_start_s = self._window_start_s, now_s

@@ -1,12 +1,12 @@
-"""What waits together, and which of the lanes that host it may take what.
+"""Requests that the same hosts may answer, and who may take which.
 
-Queries are assigned late, when a lane is free (`SharedQueue`), or early, when they arrive (`PerDeviceQueue`, the
+A request is assigned late, when a worker is free (`SharedQueue`), or early, when it arrives (`PerDeviceQueue`, the
 paper's).
 """
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Protocol
 
 from proteus_cli.control.deadline_queue import DeadlineQueue, LevelQueues
 from proteus_cli.control.decision import Hosted
@@ -14,95 +14,86 @@ from proteus_cli.control.quota import Quota, WeightedShares
 from proteus_cli.domain.request import USUAL_LEVEL, Request
 
 
-class FamilyQueue(Protocol):
-    """Requests that the same variants may answer, its ``hosts``; without any, nothing waits.
+class FamilyQueue(ABC):
+    """Requests that its ``hosts`` may answer; without hosts, nothing waits.
 
-    There are queues for the usual level of priority, and for others once they are opened.
+    There are queues for the usual level of priority, and for other levels once they are opened.
     """
 
-    @property
-    def hosts(self) -> tuple[Hosted, ...]: ...
+    hosts: tuple[Hosted, ...] = ()
 
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """Those that are open, highest first."""
-        ...
+    @abstractmethod
+    def open(self, level: int) -> bool:
+        """Open a level of priority; False where it is open."""
 
-    def __len__(self) -> int: ...
+    @abstractmethod
+    def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
+        """From now on these hosts share what waits; returns the requests that none of them takes."""
+
+    @abstractmethod
+    def push(self, request: Request) -> tuple[Hosted, bool]:
+        """Add a request; returns the host that gets the quota, and whether the request overtook others."""
+
+    @abstractmethod
+    def remove(self, request: Request) -> bool:
+        """Remove a request; False where it does not wait here."""
+
+    @abstractmethod
+    def queues_of(self, host: Hosted) -> dict[int, DeadlineQueue]:
+        """The queues that a host takes from, by level, highest first; valid until the next `rehost` or `open`."""
+
+    @abstractmethod
+    def quota_of(self, host: Hosted) -> int:
+        """Rows of all levels that a host may take."""
+
+    @abstractmethod
+    def take(self, host: Hosted, max_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
+        """Remove the most urgent requests of a level that fit ``max_rows``, at least one; returns them and their rows.
+
+        Rows beyond the host's quota come from the quota of others.
+        """
+
+    @abstractmethod
+    def pop_head(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:
+        """Remove the most urgent request of a level that a host could take."""
+
+    @abstractmethod
+    def _all(self) -> Iterable[LevelQueues]: ...
+
+    def __len__(self) -> int:
+        return sum(map(len, self._all()))
 
     def __iter__(self) -> Iterator[Request]:
-        """All that waits."""
-        ...
-
-    def open(self, level: int) -> bool:
-        """Make room for a level of priority; False where there is already."""
-        ...
-
-    def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
-        """From now on these take what waits, shared anew; returns what nobody can take any more."""
-        ...
-
-    def push(self, request: Request) -> tuple[Hosted, bool]:
-        """Add a request: whose it is to take, and whether it overtook others that wait."""
-        ...
-
-    def remove(self, request: Request) -> bool:
-        """Remove a request; False where it doesn't wait here."""
-        ...
-
-    def queues_of(self, host: Hosted) -> dict[int, DeadlineQueue]:
-        """Where a host takes its requests from by level, highest first, until the next `rehost` or `open`."""
-        ...
-
-    def quota_of(self, host: Hosted) -> int:
-        """How many rows are the host's to take, of all levels."""
-        ...
+        """All requests."""
+        return chain.from_iterable(self._all())
 
     def rows_up_to(self, level: int) -> int:
         """Rows that wait with that priority or a higher one."""
-        ...
-
-    def take(self, host: Hosted, at_most_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
-        """Remove the most urgent requests that fit so many rows together, and say how many; the first always fits."""
-        ...
-
-    def pop_head(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:
-        """Remove the most urgent request of a level that a host could take."""
-        ...
+        by_level = (queues.by_level.items() for queues in self._all())
+        return sum(queue.rows for each, queue in chain.from_iterable(by_level) if each <= level)
 
     def drain(self) -> list[Request]:
-        """Remove all that waits."""
-        ...
+        """Remove and return all requests."""
+        return [request for queues in self._all() for request in queues.drain()]
 
 
-class SharedQueue:
-    """One queue for all hosts. Turns say how many rows each may take; which ones is bound when it is free."""
+class SharedQueue(FamilyQueue):
+    """One queue for all hosts. `Quota` says how many rows each host may take."""
 
     def __init__(self) -> None:
-        self.hosts: tuple[Hosted, ...] = ()
         self.quota = Quota(())
         self._queues = LevelQueues()
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        return tuple(self._queues.by_level)
-
-    def __len__(self) -> int:
-        return len(self._queues)
-
-    def __iter__(self) -> Iterator[Request]:
-        return iter(self._queues)
 
     def open(self, level: int) -> bool:
         return self._queues.open(level)
 
     def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
-        orphans = [] if hosts else self.drain()
+        unhosted = [] if hosts else self.drain()
         self.hosts, self.quota = tuple(hosts), Quota(hosts)
         self._queues.close_empty()
         for request in self._queues:
             self.quota.assign(request.rows)
-        return orphans
+        return unhosted
 
     def push(self, request: Request) -> tuple[Hosted, bool]:
         overtook = self._queues.push(request)
@@ -120,11 +111,8 @@ class SharedQueue:
     def quota_of(self, host: Hosted) -> int:
         return self.quota.of(host)
 
-    def rows_up_to(self, level: int) -> int:
-        return sum(queue.rows for each, queue in self._queues.by_level.items() if each <= level)
-
-    def take(self, host: Hosted, at_most_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
-        taken, rows = self._queues.by_level[level].take(at_most_rows)
+    def take(self, host: Hosted, max_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
+        taken, rows = self._queues.by_level[level].take(max_rows)
         self.quota.consume(host, rows)
         return taken, rows
 
@@ -135,28 +123,20 @@ class SharedQueue:
 
     def drain(self) -> list[Request]:
         self.quota.withdraw(self._queues.rows)
-        return self._queues.drain()
+        return super().drain()
+
+    def _all(self) -> Iterable[LevelQueues]:
+        return (self._queues,)
 
 
-class PerDeviceQueue:
-    """Queues for each host. A request is bound when it arrives, by the plan's shares or to all hosts alike."""
+class PerDeviceQueue(FamilyQueue):
+    """Queues for each host. An arriving request is bound to one, by the plan's shares or to all alike."""
 
     def __init__(self, *, uniform: bool) -> None:
-        self.hosts: tuple[Hosted, ...] = ()
         self._is_uniform = uniform
         self._shares = WeightedShares(())
         self._levels = {USUAL_LEVEL}
         self._queues: dict[Hosted, LevelQueues] = {}
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        return tuple(sorted(self._levels))
-
-    def __len__(self) -> int:
-        return sum(map(len, self._queues.values()))
-
-    def __iter__(self) -> Iterator[Request]:
-        return chain.from_iterable(self._queues.values())
 
     def open(self, level: int) -> bool:
         if level in self._levels:
@@ -167,13 +147,13 @@ class PerDeviceQueue:
         return True
 
     def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
-        """What waits for a device that goes on hosting the family stays there; the rest is bound anew."""
+        """Requests stay with a device that goes on hosting the family; the others are bound anew."""
         before = [(host.device, queues) for host, queues in self._queues.items()]
         self._levels = {USUAL_LEVEL}.union(request.level for request in self)
         self.hosts, self._queues = tuple(hosts), {host: self._opened() for host in hosts}
         self._shares = WeightedShares(hosts, uniform=self._is_uniform)
         on_device = {host.device: queues for host, queues in self._queues.items()}
-        orphans = []
+        unhosted = []
         for device, queues in before:
             for request in queues.drain():
                 if device in on_device:
@@ -181,8 +161,8 @@ class PerDeviceQueue:
                 elif hosts:
                     self.push(request)
                 else:
-                    orphans.append(request)
-        return orphans
+                    unhosted.append(request)
+        return unhosted
 
     def push(self, request: Request) -> tuple[Hosted, bool]:
         host = self._shares.next(request.rows)
@@ -190,7 +170,7 @@ class PerDeviceQueue:
         return host, False
 
     def remove(self, request: Request) -> bool:
-        return any(queues.remove(request) for queues in self._queues.values())
+        return any(queues.remove(request) for queues in self._all())
 
     def queues_of(self, host: Hosted) -> dict[int, DeadlineQueue]:
         return self._queues[host].by_level
@@ -198,18 +178,14 @@ class PerDeviceQueue:
     def quota_of(self, host: Hosted) -> int:
         return self._queues[host].rows
 
-    def rows_up_to(self, level: int) -> int:
-        by_level = (queues.by_level.items() for queues in self._queues.values())
-        return sum(queue.rows for each, queue in chain.from_iterable(by_level) if each <= level)
-
-    def take(self, host: Hosted, at_most_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
-        return self._queues[host].by_level[level].take(at_most_rows)
+    def take(self, host: Hosted, max_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
+        return self._queues[host].by_level[level].take(max_rows)
 
     def pop_head(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:
         return self._queues[host].by_level[level].pop()
 
-    def drain(self) -> list[Request]:
-        return [request for queues in self._queues.values() for request in queues.drain()]
+    def _all(self) -> Iterable[LevelQueues]:
+        return self._queues.values()
 
     def _opened(self) -> LevelQueues:
         queues = LevelQueues()

@@ -1,4 +1,4 @@
-"""From a plan to what its lanes host."""
+"""From the placements of a plan to hosts with latencies."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,7 +9,7 @@ from proteus_cli.errors import ArtefactError
 
 
 def hosted_by(plan: Plan, profiles: Mapping[str, Profile]) -> tuple[Hosted, ...]:
-    """What the lanes of a plan host, with the p95 latencies of ``profiles`` (by device id), while all slots are busy.
+    """The hosts of a plan, with p95 latencies while all slots are busy; ``profiles`` by device id.
 
     Raises `ArtefactError` where a placement was never profiled.
     """
@@ -17,7 +17,7 @@ def hosted_by(plan: Plan, profiles: Mapping[str, Profile]) -> tuple[Hosted, ...]
 
 
 def measured_for(placement: Placement, profiles: Mapping[str, Profile]) -> VariantProfile:
-    """What was measured of a placement's variant on its device. Raises `ArtefactError` where nothing was."""
+    """The profile of a placement's variant on its device. Raises `ArtefactError` where there is none."""
     profile = profiles.get(placement.device)
     measured = profile.of(placement.family, placement.variant) if profile is not None else None
     if profile is None or measured is None or not profile.points_of(measured):
@@ -29,7 +29,7 @@ def measured_for(placement: Placement, profiles: Mapping[str, Profile]) -> Varia
 
 
 def slots_of(devices: Iterable[str], profiles: Mapping[str, Profile]) -> dict[str, int]:
-    """How many batches may be on each device (by id) at once; one, where it was never profiled."""
+    """The slots of each device, by id; one where the device was never profiled."""
     return {device: profiles[device].slots if device in profiles else 1 for device in devices}
 
 

@@ -1,31 +1,31 @@
-"""What a busy device was given to do."""
+"""Batches that a device has been given."""
 
 from collections import deque
 
 
 class InFlightBatches:
-    """Batches that a device runs one after another, in the order in which it was given them."""
+    """Batches that a device runs one after another, in the order of their submission."""
 
     def __init__(self) -> None:
         self._take_s: deque[float] = deque()
-        self._since_s: float | None = None  # when the first began; None where that is now
+        self._since_s: float | None = None  # start of the first batch; None: now
 
     def __len__(self) -> int:
         return len(self._take_s)
 
     def add(self, takes_s: float, at_s: float) -> None:
-        """A batch that should take so long; where the device did nothing, it begins ``at_s``."""
+        """Add a batch that should take ``takes_s``; on an idle device it begins ``at_s``."""
         if not self._take_s:
             self._since_s = at_s
         self._take_s.append(takes_s)
 
     def ended(self) -> None:
-        """The first is done, and the next begins now: ask for `until_s` next."""
+        """The first batch has ended, and the next begins when `until_s` is next called."""
         self._take_s.popleft()
         self._since_s = None
 
     def until_s(self, now_s: float) -> float:
-        """When all of them should be done. One that takes longer than it should is taken to end any moment."""
+        """When all batches should have ended; a batch that takes longer than it should may end at any moment."""
         if not self._take_s:
             return now_s
         if self._since_s is None:

@@ -9,7 +9,7 @@ from proteus_cli.domain.request import Request
 
 @dataclass(frozen=True, slots=True)
 class NexusBatcher:
-    """Work-conserving batches of the planned size; whoever stands in the way of one is dropped.
+    """Work-conserving batches of the planned size; requests without time for one are dropped.
 
     A window of that size slides along the queue up to the first request that has time for the whole window; those
     before it are dropped (Shen et al., "Nexus", SOSP 2019, §4.3). Where fewer wait, the window is what waits.

@@ -6,7 +6,7 @@ from typing import Literal
 from proteus_cli.control.aimd import AimdBatcher
 from proteus_cli.control.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
 from proteus_cli.control.nexus import NexusBatcher
-from proteus_cli.control.replanning import PeriodicRule, ReplanRule, Rule, TimedRule
+from proteus_cli.control.replan_rules import PeriodicRule, ReplanRule, Rule, TimedRule
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_duration
 
@@ -14,21 +14,22 @@ VariantRule = Literal["all", "most-accurate", "least-accurate"]
 Assignment = Literal["late", "early", "uniform"]
 PlanRule = Literal["optimal", "frozen", "infaas", "sommelier", "oracle"]
 
-EXACT = 0.02  # margin of batches in the published systems, which know no live server's jitter
+EXACT = 0.02  # ``margin_frac`` of published systems, which were simulated without jitter
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """``replanning`` is None where the first plan stays for good.
+    """How a system plans, assigns, batches and re-plans.
 
-    - ``variants``: which ones may be planned;
+    - ``variants``: which variants plans may place;
+    - ``replanning``: None where the first plan stays for good;
     - ``assignment``: a query is bound to a device ``late``, when one is free, or ``early``, when it arrives, by the
-      plan's shares; ``uniform`` is early, too, but to all alike;
-    - ``admits``: refuse at the door what can't be ``timely``, or let in ``all``;
-    - ``plans``: ``optimal`` ones, or with the devices ``frozen`` to the families of the first plan, or by the rules of
-      thumb of other systems; the ``oracle`` knows the future;
-    - ``spares``: devices that the plan leaves idle stand by;
-    - ``headroom``: that of its plans, where it has a number of its own.
+      plan's shares; ``uniform`` is early with equal shares;
+    - ``admits``: refuse what cannot be ``timely``, or admit ``all``;
+    - ``plans``: ``optimal``; or with devices ``frozen`` to the families of the first plan; or by heuristics of other
+      systems; the ``oracle`` knows the future;
+    - ``spares``: devices that a plan leaves idle stand by;
+    - ``headroom`` of its plans, where the policy fixes it.
     """
 
     name: str
@@ -74,7 +75,7 @@ POLICIES = {
 }
 ALL = "all"
 LIVE = ("proteus", "most-accurate", "least-accurate")
-"""What a server can run: the others are to be compared with, in simulation."""
+"""What a server can run; the others are simulated for comparison."""
 
 
 def policy_named(name: str) -> Policy:

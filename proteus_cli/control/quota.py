@@ -1,4 +1,4 @@
-"""Which lane's turn it is: the plan's shares, exactly and without randomness."""
+"""The plan's shares, kept exactly and without randomness."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,86 +7,85 @@ from proteus_cli.control.decision import Hosted
 
 
 class WeightedShares:
-    """Smooth weighted round-robin over the variants that host one family.
+    """Smooth weighted round-robin over the hosts of a family: no host is ever a whole row ahead of its share.
 
-    Given row by row, no variant is ever a whole row ahead of its share. ``uniform``: equal shares, whatever the plan.
+    ``uniform``: equal shares, whatever the plan says.
     """
 
     def __init__(self, hosts: Sequence[Hosted], *, uniform: bool = False) -> None:
         self.hosts = tuple(hosts)
         total = 0.0 if uniform else sum(host.weight for host in self.hosts)
-        # A plan may send nothing to what it hosts (no demand was expected): then all take equal turns.
+        # Where a plan sends nothing to what it hosts, as no demand was expected, shares are equal.
         self._weights = [host.weight / total if total > 0 else 1 / len(self.hosts) for host in self.hosts]
         self._credit = [0.0] * len(self.hosts)
         self._place = {host: place for place, host in enumerate(self.hosts)}
 
     def next(self, rows: int) -> Hosted:
-        """The variant that is furthest behind its share, which so many rows go to."""
+        """The host that is furthest behind its share; ``rows`` go to it."""
         return self.hosts[self._next(rows)]
 
     def _next(self, rows: int) -> int:
-        credit, best, most = self._credit, 0, -math.inf
+        credit, best, highest = self._credit, 0, -math.inf
         for place, weight in enumerate(self._weights):
             credit[place] = now = credit[place] + weight * rows
-            if now > most:
-                best, most = place, now
-        credit[best] = most - rows
+            if now > highest:
+                best, highest = place, now
+        credit[best] = highest - rows
         return best
 
 
 class Quota(WeightedShares):
-    """Turns of the variants that host one family.
+    """How many rows each host may take from the family's queue, in ``rows_by_place``: together all that wait.
 
-    A turn is the right to take one row from the family's queue. Which request a turn takes is bound late, when the
-    lane is free: the most urgent one. All turns together are as many as the rows that wait.
+    Which rows these are is bound late, when a worker is free.
     """
 
     def __init__(self, hosts: Sequence[Hosted]) -> None:
         super().__init__(hosts)
         self.rows_by_place = [0] * len(self.hosts)
 
+    def of(self, host: Hosted) -> int:
+        return self.rows_by_place[self._place[host]]
+
     def assign(self, rows: int) -> Hosted:
-        """Give the turns of one request to the variant that is furthest behind its share."""
+        """Assign the rows of a new request to the host that is furthest behind its share."""
         best = self._next(rows) if len(self.rows_by_place) > 1 else 0
         self.rows_by_place[best] += rows
         return self.hosts[best]
 
-    def of(self, host: Hosted) -> int:
-        return self.rows_by_place[self._place[host]]
-
     def consume(self, host: Hosted, rows: int) -> None:
-        """``host`` took so many rows; what goes beyond its turns it had from whoever has most, and owes to them.
+        """A host has taken rows; what exceeds its quota comes from the hosts with the most, and is owed to them.
 
-        So turns never fall below zero: a variant in debt would be given turns that it can't use, and nobody asked.
+        So no quota falls below zero: a host in debt would be assigned quota that it cannot use, and nobody be asked.
         """
-        own, rows_by_place = self._place[host], self.rows_by_place
-        rows_by_place[own] -= rows
-        while rows_by_place[own] < 0:
-            most = self._with_most()
-            lent = min(-rows_by_place[own], rows_by_place[most])
-            self._move(most, own, lent)
-            self._credit[most] += lent
+        own, quota = self._place[host], self.rows_by_place
+        quota[own] -= rows
+        while quota[own] < 0:
+            lender = self._largest()
+            lent = min(-quota[own], quota[lender])
+            self._move(lender, own, lent)
+            self._credit[lender] += lent
             self._credit[own] -= lent
 
     def withdraw(self, rows: int) -> None:
-        """So many rows left the queue without being taken: whoever has most turns loses them."""
+        """Rows have left the queue without being taken: the hosts with the most quota lose them."""
         while rows > 0:
-            most = self._with_most()
-            lost = min(rows, self.rows_by_place[most])
-            self.rows_by_place[most] -= lost
+            place = self._largest()
+            lost = min(rows, self.rows_by_place[place])
+            self.rows_by_place[place] -= lost
             rows -= lost
 
     def transfer(self, source: Hosted, target: Hosted, rows: int) -> None:
-        """Move the turns of so many rows, as far as ``source`` has them, from one variant to another."""
-        index = self._place[source]
-        self._move(index, self._place[target], min(rows, self.rows_by_place[index]))
+        """Transfer quota for ``rows``, as far as ``source`` has it."""
+        place = self._place[source]
+        self._move(place, self._place[target], min(rows, self.rows_by_place[place]))
 
-    def fastest(self, rows: int, is_there: Callable[[Hosted], bool] = lambda _host: True) -> Hosted:
-        """The variant that answers so many rows first once it is free, of those there; of all where none is."""
-        there = [host for host in self.hosts if is_there(host)] or self.hosts
-        return min(there, key=lambda host: host.latency(rows))
+    def fastest(self, rows: int, is_serving: Callable[[Hosted], bool] = lambda _host: True) -> Hosted:
+        """The host with the shortest batch of so many rows, of those that serve; of all where none serves."""
+        serving = [host for host in self.hosts if is_serving(host)] or self.hosts
+        return min(serving, key=lambda host: host.latency(rows))
 
-    def _with_most(self) -> int:
+    def _largest(self) -> int:
         return self.rows_by_place.index(max(self.rows_by_place))
 
     def _move(self, source: int, target: int, rows: int) -> None:

@@ -1,66 +1,61 @@
-"""How a device really runs, against its profile."""
+"""How much slower a device runs than its profile says."""
 
 from collections import deque
 
-MEANINGFUL_S = 0.001  # shorter batches that are slow say more about threads, unless one follows another
-LEARNED_S = 0.3  # of profiled time: after so much of it, what was known before counts for a third
-LEAST, MOST = 0.005, 0.1  # weight of one batch
-SLOW_S = 5.0  # whoever was slow within this time may be so again
+MEANINGFUL_S = 0.001  # s; a shorter batch that is slow tells about threads, unless it follows another at once
+LEARNED_S = 0.3  # s of profiled time, after which earlier batches count for a third (1/e)
+MIN_WEIGHT, MAX_WEIGHT = 0.005, 0.1  # of one batch
+SLOW_S = 5.0  # s; a device that was slow within this time may be slow again
 
 
 class SlowdownEstimator:
-    """Measured time of batches over their profiled p95, as a running mean, and how far they are from it.
+    """Measured over profiled (p95) time of batches, as running means. Another program on the same cores slows a device.
 
-    Batches count by the time that they should take, as what a device carries is a matter of time: short ones, which
-    caches and threads slow down most, are many, and take little of it.
+    ``factor``: the mean, at least 1. ``upper``: the mean plus the mean absolute deviation, at least 1; admission counts
+    with it, as nothing makes up for batches that take longer than usual.
 
-    ``factor``: batches take this many times what was profiled; never below 1. ``cautious``: what to count on where
-    nothing makes up for batches that take longer than usual; the mean, and the mean distance from it on top.
-
-    Something else may run on the cores that were profiled: the front end, a neighbour. Then the device is slower than
-    its profile, and carries less than the plan says.
+    Batches are weighted by their profiled time, since capacity is a matter of time: short batches, which caches and
+    threads slow down most, are many and take little of it.
     """
 
     def __init__(self) -> None:
         self._ratio = self.factor = self.upper = 1.0
-        self._distance = 0.0
+        self._deviation = 0.0
 
     def ran(self, *, took_s: float, profiled_s: float, is_busy: bool = False) -> bool:
-        """Learn from one batch, which followed another at once where the device ``is_busy``.
-
-        Returns whether something is another now.
-        """
+        """Learn from one batch, which followed another at once if the device ``is_busy``; True where a mean changed."""
         ratio = took_s / profiled_s
         if ratio == self._ratio or (ratio > self._ratio and profiled_s < MEANINGFUL_S and not is_busy):
             return False
-        weight = min(max(profiled_s / LEARNED_S, LEAST), MOST)
-        self._distance += weight * (abs(ratio - self._ratio) - self._distance)
+        weight = min(max(profiled_s / LEARNED_S, MIN_WEIGHT), MAX_WEIGHT)
+        self._deviation += weight * (abs(ratio - self._ratio) - self._deviation)
         self._ratio += weight * (ratio - self._ratio)
         before = self.factor, self.upper
         self._settle()
         return before != (self.factor, self.upper)
 
     def rebase(self, ratio: float) -> None:
-        """From now on batches are compared with a profile of ``ratio`` times the latencies."""
+        """The profile has changed to ``ratio`` times its latencies."""
         self._ratio /= ratio
-        self._distance /= ratio
+        self._deviation /= ratio
         self._settle()
 
     def _settle(self) -> None:
-        self.factor, self.upper = max(1.0, self._ratio), max(1.0, self._ratio + self._distance)
+        self.factor, self.upper = max(1.0, self._ratio), max(1.0, self._ratio + self._deviation)
 
 
 class SlidingMaximum:
-    """The largest of the paces that are told now and then, of the last `SLOW_S`."""
+    """The largest of the values added in the last `SLOW_S`; 0 where there is none."""
 
     def __init__(self) -> None:
-        self._told: deque[tuple[float, float]] = deque()  # (time, pace), falling: what is behind a larger one is over
+        self._values: deque[tuple[float, float]] = deque()  # (time, value), values falling
 
-    def with_(self, slowdown: float, now_s: float) -> float:
-        """The largest, with this one."""
-        while self._told and self._told[-1][1] <= slowdown:
-            self._told.pop()
-        self._told.append((now_s, slowdown))
-        while self._told[0][0] < now_s - SLOW_S:
-            self._told.popleft()
-        return self._told[0][1]
+    def add(self, value: float, now_s: float) -> None:
+        while self._values and self._values[-1][1] <= value:
+            self._values.pop()
+        while self._values and self._values[0][0] < now_s - SLOW_S:
+            self._values.popleft()
+        self._values.append((now_s, value))
+
+    def value(self, now_s: float) -> float:
+        return next((value for at_s, value in self._values if at_s >= now_s - SLOW_S), 0.0)

@@ -1,6 +1,7 @@
-"""Lanes, and the desks at which they take what waits."""
+"""The state of each worker, and the queues that it takes from."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import msgspec
 
@@ -11,8 +12,37 @@ from proteus_cli.control.in_flight import InFlightBatches
 from proteus_cli.control.slowdown import SlowdownEstimator
 
 
+class WorkerPhase(StrEnum):
+    SERVING = "serving"
+    LOADING = "loading"
+    LOST = "lost"
+
+
+class WorkerEvent(StrEnum):
+    LOAD_STARTED = "load started"
+    LOAD_ENDED = "load ended"  # also where it was given up
+    DEVICE_LOST = "device lost"
+    DEVICE_RECOVERED = "device recovered"
+
+
+TRANSITIONS: dict[WorkerPhase, dict[WorkerEvent, WorkerPhase]] = {
+    WorkerPhase.SERVING: {
+        WorkerEvent.LOAD_STARTED: WorkerPhase.LOADING,
+        WorkerEvent.DEVICE_LOST: WorkerPhase.LOST,
+    },
+    WorkerPhase.LOADING: {
+        WorkerEvent.LOAD_ENDED: WorkerPhase.SERVING,
+        WorkerEvent.DEVICE_LOST: WorkerPhase.LOST,
+    },
+    WorkerPhase.LOST: {
+        WorkerEvent.DEVICE_LOST: WorkerPhase.LOST,
+        WorkerEvent.DEVICE_RECOVERED: WorkerPhase.SERVING,
+    },
+}
+
+
 class Admitted(msgspec.Struct, frozen=True, gc=False):
-    """The request waits now; ask these lanes what to do."""
+    """The request waits; ask the workers of ``devices`` for decisions."""
 
     devices: tuple[str, ...]
 
@@ -22,9 +52,10 @@ NOBODY = Admitted(())
 
 @dataclass(slots=True, eq=False)
 class AccuracyTier:
-    """A line and the lanes that take from it, in the order of its hosts. Those there surely carry ``capacity_qps``.
+    """A queue and the workers that take from it, in the order of the queue's hosts.
 
-    ``pace``: how many times longer than profiled their batches take. It ``is_lost`` where all of them are.
+    The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns; ``slowdown`` is their
+    mean, weighted by capacity. A tier ``is_lost`` where all of its devices are lost.
     """
 
     queue: FamilyQueue
@@ -34,26 +65,31 @@ class AccuracyTier:
     is_lost: bool = False
 
     def free(self) -> list[str]:
-        """The lanes with a free slot."""
+        """Devices with a free slot."""
         return [host.device for host, worker in self.workers if worker.free > 0]
 
     def ask_free(self) -> Admitted:
-        """Its lanes with a free slot are to be asked."""
+        """Ask the workers that have a free slot."""
         free = self.free()
         return Admitted(tuple(free)) if free else NOBODY
 
     def count_capacity(self) -> None:
-        """Count anew what the lanes that are there carry at their pace."""
-        self.is_lost = bool(self.workers) and all(worker.is_lost for _, worker in self.workers)
-        there = [(host.capacity_qps, worker.slowdown) for host, worker in self.workers if not worker.is_away]
-        self.capacity_qps = sum(qps / slowdown.upper for qps, slowdown in there)
-        usual_qps = sum(qps / slowdown.factor for qps, slowdown in there)
-        self.slowdown = sum(qps for qps, _ in there) / usual_qps if usual_qps > 0 else 1.0
+        """Count capacity and slowdown anew."""
+        self.is_lost = bool(self.workers) and all(worker.phase is WorkerPhase.LOST for _, worker in self.workers)
+        serving = [
+            (host.capacity_qps, worker.slowdown) for host, worker in self.workers if worker.phase is WorkerPhase.SERVING
+        ]
+        self.capacity_qps = sum(qps / slowdown.upper for qps, slowdown in serving)
+        usual_qps = sum(qps / slowdown.factor for qps, slowdown in serving)
+        self.slowdown = sum(qps for qps, _ in serving) / usual_qps if usual_qps > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WorkSource:
-    """A variant that a lane hosts, a desk that it takes from, and one of its queues there, or the only one."""
+    """One queue that a worker takes from, for one variant that it hosts.
+
+    ``queue`` is the part of ``family_queue`` with the priority ``level``; ``is_only`` where there is no other level.
+    """
 
     hosted: Hosted
     tier: AccuracyTier
@@ -63,12 +99,12 @@ class WorkSource:
     is_only: bool
 
     def is_before(self, other: "WorkSource") -> bool:
-        """Its first request goes before that of another seat; at both, some wait."""
+        """The first request here is more urgent than that of another source. In both, requests must wait."""
         return self.level < other.level or (self.level == other.level and self.queue.is_before(other.queue))
 
 
 def sources_of(hosted: Hosted, tier: AccuracyTier) -> list[WorkSource]:
-    """One at each level."""
+    """One source for each level of priority."""
     queues = tier.queue.queues_of(hosted)
     is_only = len(queues) == 1
     return [WorkSource(hosted, tier, tier.queue, level, queue, is_only) for level, queue in queues.items()]
@@ -76,23 +112,45 @@ def sources_of(hosted: Hosted, tier: AccuracyTier) -> list[WorkSource]:
 
 @dataclass(slots=True, eq=False)
 class WorkerState:
-    """What is known of a device; ``free`` are its slots, below 0 where batches stand behind the one that runs.
+    """The state of one worker; its phase moves along `TRANSITIONS`, and a move that is not there raises `KeyError`.
 
-    ``calls``: lanes that should be asked, as this one leaves them work. One that is ``away`` has no free slots;
-    ``held`` are those that it will have again. While it ``is_lost``, it is away whatever is loaded. ``alone``: only it
-    is to be asked. ``flight`` is kept where the next batch may stand behind the one that runs.
+    ``idle_slots`` run no batch; a batch that is submitted ahead makes them negative. ``free`` slots may take a batch:
+    the idle ones while the worker serves, else none. ``to_wake``: devices that this worker leaves work to.
+    ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker only.
     """
 
-    free: int
+    idle_slots: int
     ask_self: Admitted
-    held: int = 0
-    is_away: bool = False
-    is_lost: bool = False
+    in_flight: InFlightBatches | None = None
+    free: int = field(init=False)
+    phase: WorkerPhase = WorkerPhase.SERVING
     slowdown: SlowdownEstimator = field(default_factory=SlowdownEstimator)
     sources: tuple[WorkSource, ...] = ()
     to_wake: list[str] = field(default_factory=list)
-    in_flight: InFlightBatches | None = None
+
+    def __post_init__(self) -> None:
+        self.free = self.idle_slots
+
+    def on(self, event: WorkerEvent) -> None:
+        self.phase = TRANSITIONS[self.phase][event]
+        self.free = self.idle_slots if self.phase is WorkerPhase.SERVING else 0
+
+    def launched(self, takes_s: float, start_s: float) -> None:
+        """A batch that should take ``takes_s`` occupies a slot."""
+        self.idle_slots -= 1
+        self.free = self.idle_slots
+        if self.in_flight is not None:
+            self.in_flight.add(takes_s, start_s)
+
+    def finished(self) -> None:
+        """A batch has left its slot."""
+        self.idle_slots += 1
+        if self.phase is WorkerPhase.SERVING:
+            self.free = self.idle_slots
+        if self.in_flight is not None:
+            self.in_flight.ended()
 
     @property
     def families(self) -> frozenset[str]:
+        """Families that this worker serves."""
         return frozenset(source.hosted.family for source in self.sources)

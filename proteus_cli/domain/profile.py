@@ -176,15 +176,25 @@ class Capacity(Value, frozen=True):
 NO_CAPACITY = Capacity(qps=0.0, max_batch=0)
 
 
-def capacity(
-    points: tuple[Point, ...], slo_s: float, *, of: LatencyStatistic = "p95", slo_fraction: float = 0.5
-) -> Capacity:
-    """Best batch / latency over the batches whose latency is at most ``slo_fraction`` of the SLO (paper §4).
+SLO_FRACTION = 0.5
+"""The part of the SLO that one batch may take: a query may wait for a whole batch before it runs in the next."""
 
-    Half the SLO, as a query may wait for one whole batch before it runs in the next. Where several batches are on the
-    device at once, each takes the latency that it has then, and so many go through in that time.
+
+def points_in_time(
+    points: Iterable[Point], slo_s: float, *, of: LatencyStatistic = "p95", slo_fraction: float = SLO_FRACTION
+) -> list[Point]:
+    """The points whose latency is at most ``slo_fraction`` of the SLO."""
+    return [point for point in points if point.latency_s(of) <= slo_s * slo_fraction]
+
+
+def capacity(
+    points: Iterable[Point], slo_s: float, *, of: LatencyStatistic = "p95", slo_fraction: float = SLO_FRACTION
+) -> Capacity:
+    """The best batch / latency over the `points_in_time` (paper §4).
+
+    Where several batches are on the device at once, latencies are those of that many, and as many end in that time.
     """
-    within = [point for point in points if point.latency_s(of) <= slo_s * slo_fraction]
+    within = points_in_time(points, slo_s, of=of, slo_fraction=slo_fraction)
     if not within:
         return NO_CAPACITY
     best = max(within, key=lambda point: _rate_qps(point, of))

@@ -7,7 +7,7 @@ import msgspec
 from proteus_cli.domain.base import Value, is_amount, require
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import LatencyStatistic
+from proteus_cli.domain.profile import SLO_FRACTION, Capacity, LatencyStatistic, Point, capacity
 
 Resource = Literal["cost", "power"]
 Residency = int | Literal["memory"]
@@ -57,7 +57,7 @@ class Rules(Value, frozen=True):
     """
 
     capacity: LatencyStatistic = "p95"
-    slo_fraction: float = 0.5
+    slo_fraction: float = SLO_FRACTION
     fairness: Literal["total", "maxmin"] = "total"
     objective: Literal["mean", "min-family"] = "mean"
     minimize: Resource | None = None
@@ -84,6 +84,10 @@ class Rules(Value, frozen=True):
             require(budget is None or is_amount(budget), "a budget must not be negative")
         # With several variants per device a loss takes capacity from all of them, and each loss asks for another plan.
         require(not self.survive or self.residency == 1, "survive takes one variant per device (residency 1)")
+
+    def capacity_within(self, slo_s: float, points: tuple[Point, ...]) -> Capacity:
+        """The capacity of a variant of which these points were measured."""
+        return capacity(points, slo_s, of=self.capacity, slo_fraction=self.slo_fraction)
 
     @property
     def is_resident_set(self) -> bool:

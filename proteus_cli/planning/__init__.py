@@ -1,1 +1,40 @@
-"""Which variants to host where, and how to share the queries: formulate, solve, read back, check."""
+"""From profiles and a demand to a plan: which device hosts which variant, and how each family's queries are shared.
+
+Theory of operation
+===================
+A plan is made in seven steps, each a module::
+
+    profiles, catalog, rules ─► instance ─► milp ─► lexicographic ─► pack ─► decode ─► planner ─► check
+                                 arrays     model   solution         bundles  placements  plan     or an error
+
+1. `instance` turns names into arrays. Devices that are alike (type, measurements, limits, price) form a *group*; a
+   *choice* is one variant on one group, if it meets the SLO there and the rules allow it. So the model grows with the
+   kinds of devices and not with their number: 40,000 devices of three types are three groups.
+2. `milp` formulates the model once for an instance. Its integer variables say how many devices of its group host each
+   choice (*replicas*). What a family loses is counted in *steps* of accuracy: the part of its demand that its k most
+   accurate variants leave unanswered (*shortfall*). The demand is a set of parameters, so a re-plan compiles nothing.
+3. `lexicographic` minimises one objective after another and fixes each, within a tolerance of 1e-6, before the next:
+   what stays unserved (or, with `Rules.minimize`, the cost or power of serving all); the loss of the worst family, if
+   asked for; the mean loss; loads of variants that aren't hosted now; devices in use, if asked for. Where all can be
+   served, the first two are one solve. The result is a *solution*: replicas and rates by choice.
+4. `pack` spreads the solution of each group over its devices. With one variant per device that is a division. With
+   several it is bin packing by time and memory, as a group's sums may promise what no single device can hold; then the
+   planner takes the devices of that group apart, one group each, and solves again.
+5. `decode` gives bundles of variants to devices, so that the fewest variants must be loaded.
+6. `planner` does all this under a time limit, adds *spares* on idle devices, and writes the plan.
+7. `check` tests the plan against profiles, catalog and rules, and knows nothing of the model: a wrong answer of the
+   solver becomes an error, never a plan.
+
+*Gap and time.* `solve` alone knows HiGHS. A solve ends with a proof that no plan is better by 1e-6, or, after much
+effort (counted in the solver's steps, so that the same input gives the same plan), by 1e-4 of the objective's scale.
+Past the time limit the best point found so far is used, and the plan says "time limit" and its proven gap. Models with
+more than 1,500 integer columns are solved in parts: first the choices that the relaxation uses, then ever more.
+
+*Example.* Two devices of one type; family ``a`` has the variants ``small`` (accuracy .8, 100 qps) and ``large`` (.9,
+40 qps) and a demand of 120 qps. There is one group, with two choices and two steps. All can be served: one replica of
+each has 140 qps. Shortfalls are 80/120 (what ``large`` leaves unanswered) and 0, so the loss is (.9 - .8) · 80/120,
+and the plan answers 40 qps with ``large`` and 80 qps with ``small``: a mean accuracy of .833.
+
+Beside the steps: `explain` (what limits a plan, and what each limit costs), `conflict` (the smallest set of rules and
+demands that no plan meets), `frontier` (accuracy as the demand grows), `heuristics` (planners of other systems).
+"""

@@ -1,28 +1,28 @@
-"""A plan against the profiles, by other means than the model: a wrong answer of the solver must never become a plan."""
+"""A check of a plan against its inputs, independent of the model: no wrong answer of the solver becomes a plan."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Placement, Plan
-from proteus_cli.domain.profile import Capacity, Profile, VariantProfile, capacity
+from proteus_cli.domain.profile import Capacity, Profile, VariantProfile
 from proteus_cli.domain.rules import Resource, selects
 
 _REL = 1e-5
 
 
 class PlanCheckError(RuntimeError):
-    """A plan that contradicts its inputs: a bug of ours or of the solver, not something the user can mend."""
+    """A plan contradicts its inputs: a bug of ours or of the solver, nothing that the user can mend."""
 
 
 def check_plan(plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> None:
     """Raise `PlanCheckError` unless devices, capacities, shares, totals and the rules of the plan hold."""
-    for problem in _problems(_Plan(plan, catalog, profiles)):
+    for problem in _problems(_Checked(plan, catalog, profiles)):
         raise PlanCheckError(f"the plan contradicts its inputs: {problem}")
 
 
-class _Plan:
-    """A plan, and all that is known of what it places."""
+class _Checked:
+    """A plan with its placements by device and by family, and what was measured of each."""
 
     def __init__(self, plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> None:
         self.plan, self.rules, self.catalog, self.profiles = plan, plan.rules, catalog, profiles
@@ -46,14 +46,11 @@ class _Plan:
         if key not in self._known:
             measured = profile.of(placement.family, placement.variant)
             points = profile.points_of(measured) if measured is not None else ()
-            within = capacity(
-                points, self.slo_s[placement.family], of=self.rules.capacity, slo_fraction=self.rules.slo_fraction
-            )
-            self._known[key] = measured, within
+            self._known[key] = measured, self.rules.capacity_within(self.slo_s[placement.family], points)
         return self._known[key]
 
 
-def _problems(given: _Plan) -> Iterator[str]:
+def _problems(given: _Checked) -> Iterator[str]:
     for placement in given.plan.placements:
         yield from _problems_of_placement(given, placement)
     for device, residents in given.by_device.items():
@@ -64,7 +61,7 @@ def _problems(given: _Plan) -> Iterator[str]:
     yield from _problems_of_budgets(given)
 
 
-def _problems_of_placement(given: _Plan, placement: Placement) -> Iterator[str]:
+def _problems_of_placement(given: _Checked, placement: Placement) -> Iterator[str]:
     where = f"{placement.variant} on {placement.device}"
     measured, within = given.measured(placement), given.capacity(placement)
     device, rules = given.profiles[placement.device].device, given.rules
@@ -72,9 +69,9 @@ def _problems_of_placement(given: _Plan, placement: Placement) -> Iterator[str]:
         yield f"{placement.variant} was never profiled on {placement.device}"
         return
     if placement.rate_qps > within.qps * (1 + _REL) or placement.capacity_qps > within.qps * (1 + _REL):
-        yield f"{where} gets more than it can take"
+        yield f"{where} gets more than its capacity"
     if placement.max_batch != within.max_batch:
-        yield f"{where} has a batch size of its own"
+        yield f"{where} has another batch size than its capacity is for"
     if measured.accuracy < rules.min_accuracy.get(placement.family, 0.0):
         yield f"{where} is less accurate than the rules allow"
     asked_qps = given.plan.headroom * given.plan.demand_qps[placement.family]
@@ -88,7 +85,7 @@ def _problems_of_placement(given: _Plan, placement: Placement) -> Iterator[str]:
         yield f"{where} is on a device that is reserved"
 
 
-def _problems_of_device(given: _Plan, device: str, residents: Sequence[Placement]) -> Iterator[str]:
+def _problems_of_device(given: _Checked, device: str, residents: Sequence[Placement]) -> Iterator[str]:
     keys = [(placement.family, placement.variant) for placement in residents]
     if len(keys) != len(set(keys)):
         yield f"{device} hosts a variant twice"
@@ -100,10 +97,10 @@ def _problems_of_device(given: _Plan, device: str, residents: Sequence[Placement
     if memory_bytes > 0 and needed_bytes > memory_bytes * (1 + _REL):
         yield f"{device} hosts more than its memory holds"
     if sum(p.rate_qps / given.capacity(p).qps for p in residents if given.capacity(p).qps > 0) > 1 + _REL:
-        yield f"{device} is busy for more than all of its time"
+        yield f"{device} is busy for more than 100 % of the time"
 
 
-def _problems_of_family(given: _Plan, family: str, hosts: Sequence[Placement]) -> Iterator[str]:
+def _problems_of_family(given: _Checked, family: str, hosts: Sequence[Placement]) -> Iterator[str]:
     demand_qps, served_qps = given.plan.demand_qps[family], given.plan.served_qps[family]
     if not _close(served_qps + given.plan.unserved_qps[family], demand_qps):
         yield f"{family}: served and unserved aren't the demand"
@@ -117,7 +114,7 @@ def _problems_of_family(given: _Plan, family: str, hosts: Sequence[Placement]) -
             yield f"{family}: what is served would not survive the loss of a device"
 
 
-def _problems_of_pins(given: _Plan) -> Iterator[str]:
+def _problems_of_pins(given: _Checked) -> Iterator[str]:
     for pair in given.rules.pinned:
         for device_id, profile in given.profiles.items():
             residents = given.by_device.get(device_id, ())
@@ -126,7 +123,7 @@ def _problems_of_pins(given: _Plan) -> Iterator[str]:
                 yield f"{pair.variant} is pinned to {device_id} and not hosted there"
 
 
-def _problems_of_budgets(given: _Plan) -> Iterator[str]:
+def _problems_of_budgets(given: _Checked) -> Iterator[str]:
     for resource, budget in given.rules.budgets.items():
         needed = spent(given.plan, given.catalog, given.profiles)[resource]
         if needed > budget * (1 + _REL):
@@ -134,7 +131,7 @@ def _problems_of_budgets(given: _Plan) -> Iterator[str]:
 
 
 def spent(plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> dict[Resource, float]:
-    """What the devices in use cost per hour, and draw in watts while busy; unknown prices and powers count as 0."""
+    """What the devices in use cost per hour and draw in watts while busy; an unknown price or power counts as 0."""
     power_w: dict[str, float] = {}
     for placement in plan.placements:
         measured = profiles[placement.device].of(placement.family, placement.variant)

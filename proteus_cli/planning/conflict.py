@@ -1,4 +1,4 @@
-"""Why there is no plan: the smallest set of wishes that can't be met together."""
+"""Why there is no plan: the smallest set of demands and rules that can't be met together."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -16,7 +16,7 @@ Question = Callable[[frozenset[int]], bool]
 
 @dataclass(frozen=True, slots=True)
 class _Requirement:
-    """One thing that was asked for: in words, as fields of `Rules`, or as a family whose demand is to be served."""
+    """One demand or rule: in words, and as fields of `Rules` or as the family whose demand is to be served."""
 
     text: str
     rules: dict[str, object]
@@ -24,9 +24,9 @@ class _Requirement:
 
 
 def smallest_conflict(planner: Planner, demand_qps: Mapping[str, float]) -> tuple[str, ...]:
-    """The fewest of the demands and rules that can't be met together, in words; empty where all can be.
+    """The fewest demands and rules that can't be met together, in words; empty where all can.
 
-    Demands count as wishes: all of each family's, with the planner's headroom, must be served.
+    A demand is met where all of the family's queries are served, with the planner's headroom.
     """
     requirements = [*_demands(planner, demand_qps), *_rules(planner.rules)]
 
@@ -40,7 +40,7 @@ def smallest_conflict(planner: Planner, demand_qps: Mapping[str, float]) -> tupl
 
 
 def without_each(rules: Rules) -> Iterator[tuple[str, Rules]]:
-    """For each thing that the rules ask for: in words, and the rules without it."""
+    """Each single rule in words, and the rules without it."""
     requirements = list(_rules(rules))
     for left_out in requirements:
         asked = _rules_asking(rules, [requirement for requirement in requirements if requirement is not left_out])
@@ -51,9 +51,9 @@ def without_each(rules: Rules) -> Iterator[tuple[str, Rules]]:
 def smallest_infeasible_subset(size: int, is_feasible: Question) -> frozenset[int]:
     """The smallest subset of ``range(size)`` that is infeasible; empty where the whole set is feasible.
 
-    Feasibility must be monotone. Any infeasible subset hits the complement of each feasible one, so a smallest set that
-    hits all complements known is either infeasible, and then smallest, or teaches another complement (Ignatiev et al.,
-    "Smallest MUS extraction with minimal hitting set dualization", 2015).
+    Feasibility must be monotone. An infeasible subset hits the complement of each feasible one. So a smallest set that
+    hits all known complements is either infeasible, and then the smallest, or it gives another complement (Ignatiev et
+    al., "Smallest MUS extraction with minimal hitting set dualization", 2015).
     """
     everything = frozenset(range(size))
     if is_feasible(everything):
@@ -111,7 +111,7 @@ def _rules(rules: Rules) -> Iterator[_Requirement]:
 
 
 def _rules_asking(rules: Rules, requirements: Sequence[_Requirement]) -> Rules:
-    """Rules that ask for these wishes and nothing else."""
+    """Rules with these requirements and no other."""
     nothing = Rules(capacity=rules.capacity, slo_fraction=rules.slo_fraction, residency=rules.residency)
     asked = nothing
     for requirement in requirements:

@@ -1,4 +1,4 @@
-"""From arrays back to names: bundles of variants become placements on devices, which keep what they host."""
+"""From bundles to placements: each bundle gets a device, so that the fewest variants must be loaded."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -15,7 +15,7 @@ from proteus_cli.planning.pack import Bundle, Packed
 def placements(
     instance: Instance, packed: Packed, demand_qps: Mapping[str, float], hosted: HostedKeys, devices: Iterable[str]
 ) -> tuple[Placement, ...]:
-    """Placements in the order of ``devices``; ``demand_qps`` is without headroom, ``hosted`` what devices hold now."""
+    """Placements in the order of ``devices``. ``demand_qps``: without headroom; ``hosted``: what devices host now."""
     on_device = {
         device: bundle
         for group, bundles in zip(instance.groups, packed.bundles, strict=True)
@@ -58,7 +58,7 @@ def _placement(
 
 
 def _capacity_qps(instance: Instance, c: int, bundle: Bundle) -> float:
-    """The most that a variant can take if all on its device grow alike until the device is always busy."""
+    """The most that a variant can answer when all on its device grow by one factor until the device is always busy."""
     utilisation = sum(rate_qps / float(instance.capacity_qps[other]) for other, rate_qps in bundle.items())
     alone_qps = float(instance.capacity_qps[c])
     return alone_qps if len(bundle) == 1 or utilisation == 0 else min(bundle[c] / utilisation, alone_qps)
@@ -67,10 +67,10 @@ def _capacity_qps(instance: Instance, c: int, bundle: Bundle) -> float:
 def _matched(
     instance: Instance, devices: Sequence[str], bundles: Sequence[Bundle], hosted: HostedKeys
 ) -> Iterator[tuple[str, Bundle]]:
-    """Give each bundle a device so that the fewest variants must be loaded.
+    """A device for each bundle, so that the fewest variants must be loaded.
 
-    Devices that hold just what a bundle is are taken first: by the triangle inequality of "loads from one set to
-    another" no better matching breaks such a pair. The rest is an assignment problem.
+    Devices that host exactly a bundle are taken first: no better matching breaks such a pair, by the triangle
+    inequality of "loads from one set to another". The rest is an assignment problem.
     """
     holding: dict[frozenset[VariantKey], list[str]] = {}
     for device in reversed(devices):
@@ -85,7 +85,7 @@ def _matched(
         else:
             waiting.append(bundle)
     free = [device for device in devices if device not in taken]
-    if len(holding) == 1:  # all host the same: it makes no difference which is taken
+    if len(holding) == 1:  # all devices host the same
         yield from zip(free, waiting, strict=False)
     elif waiting:
         wanted = [_keys(instance, bundle) for bundle in waiting]

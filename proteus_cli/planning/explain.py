@@ -1,6 +1,6 @@
-"""Why a plan is as it is: what limits it, and what each limit costs. Prices are found by planning again without it."""
+"""What limits a plan, and what each limit costs: its price is found by planning again without it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,15 +8,15 @@ from proteus_cli.domain.base import Value
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.fleet import as_device
 from proteus_cli.domain.plan import Placement, Plan
-from proteus_cli.domain.profile import Profile, best_accuracy, relative
+from proteus_cli.domain.profile import best_accuracy, relative
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.conflict import without_each
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import format_rate
 
-Kind = Literal["demand", "device", "rule"]
+LimitKind = Literal["demand", "device", "rule"]
 
-MORE_FRAC = 0.1  # of a family's demand: how much more is tried
+MORE_FRAC = 0.1  # of a family's demand: the increase that is priced
 MULTIPLE_STEPS = 12  # halvings: the multiple is exact to a few thousandths
 NOTABLE_POINTS, NOTABLE_QPS, NOTABLE_SPENT = 0.005, 1e-3, 1e-6  # smaller changes are rounding
 
@@ -39,7 +39,7 @@ class FamilyExplanation(Value, frozen=True):
 
 
 class DeviceExplanation(Value, frozen=True):
-    """What like devices host, and for which part of their time they are busy at the planned demand."""
+    """Devices of one type that host the same variants and are equally busy; ``busy``: the part of their time."""
 
     devices: tuple[str, ...]
     type: str
@@ -48,14 +48,15 @@ class DeviceExplanation(Value, frozen=True):
 
 
 class Price(Value, frozen=True):
-    """What would change if one thing were otherwise: ``what``, a ``demand``, ``device`` or ``rule``.
+    """What would change if one demand, device or rule were different (``what``, in words).
 
-    ``accuracy_points``: of relative accuracy, None where either plan serves nothing. ``unserved_qps``: more of it.
-    ``spent``: more of what is minimised (per hour, or watts), None where nothing is. ``is_possible``: there is a plan.
+    ``accuracy_points``: change of the relative accuracy, None where either plan serves nothing. ``unserved_qps`` and
+    ``spent``: by how much more is unserved, or spent of what is minimised (per hour, or watts; None where nothing is).
+    ``is_possible``: whether there is a plan then.
     """
 
     what: str
-    kind: Kind
+    kind: LimitKind
     is_possible: bool
     accuracy_points: float | None = None
     unserved_qps: float = 0.0
@@ -63,7 +64,7 @@ class Price(Value, frozen=True):
 
     @property
     def is_notable(self) -> bool:
-        """It changes more than rounding does."""
+        """Whether it changes more than rounding does."""
         changes = (abs(self.accuracy_points or 0.0) >= NOTABLE_POINTS, abs(self.unserved_qps) >= NOTABLE_QPS)
         return not self.is_possible or any(changes) or abs(self.spent or 0.0) >= NOTABLE_SPENT
 
@@ -80,7 +81,7 @@ class Explanation(Value, frozen=True):
 def explain(
     planner: Planner, plan: Plan, *, progress: Callable[[str, float], None] = lambda _now, _done_frac: None
 ) -> Explanation:
-    """Explain a plan that ``planner`` made. Takes a solve for each family, device type and rule."""
+    """Explain a plan that ``planner`` made; takes a solve for each family, device type and rule."""
     questions = list(_questions(planner, plan))
     prices = []
     for number, question in enumerate(questions):
@@ -95,9 +96,9 @@ def explain(
 
 
 def max_multiple(planner: Planner, demand_qps: Demand) -> float:
-    """The largest multiple of a demand that could be served, without headroom; 0 where there is none.
+    """The largest multiple of a demand that can be served without headroom, exact to a few thousandths.
 
-    Exact to a few thousandths; infinite where nothing is asked for.
+    It is 0 where no multiple can be served, and infinite where the demand is zero.
     """
     if sum(demand_qps.values()) <= 0:
         return float("inf")
@@ -126,7 +127,7 @@ def _families(planner: Planner, plan: Plan) -> Iterator[FamilyExplanation]:
         variants: dict[str, int] = {}
         for placement in hosts:
             variants[placement.variant] = variants.get(placement.variant, 0) + 1
-        accuracy = _accuracy(planner.profiles, hosts)
+        accuracy = planner.mean_accuracy(hosts)
         yield FamilyExplanation(
             family=family,
             demand_qps=demand_qps,
@@ -140,16 +141,7 @@ def _families(planner: Planner, plan: Plan) -> Iterator[FamilyExplanation]:
         )
 
 
-def _accuracy(profiles: Mapping[str, Profile], hosts: list[Placement]) -> float | None:
-    total_qps = sum(p.rate_qps for p in hosts)
-    if total_qps <= 0:
-        return None
-    found = ((p, profiles[p.device].of(p.family, p.variant)) for p in hosts)
-    return sum(p.rate_qps * measured.accuracy for p, measured in found if measured is not None) / total_qps
-
-
 def _devices(planner: Planner, plan: Plan) -> Iterator[DeviceExplanation]:
-    """Like devices together: same type, same variants, equally busy."""
     residents: dict[str, list[Placement]] = {device: [] for device in plan.devices}
     for placement in plan.placements:
         residents[placement.device].append(placement)
@@ -164,10 +156,10 @@ def _devices(planner: Planner, plan: Plan) -> Iterator[DeviceExplanation]:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """One thing that could be otherwise, and who would plan for what then."""
+    """One demand, device or rule that is changed, and the planner and demand with that change."""
 
     what: str
-    kind: Kind
+    kind: LimitKind
     planner: Planner
     demand_qps: Demand
 
@@ -204,9 +196,9 @@ def _price(question: _Question, plan: Plan) -> Price:
 
 
 def _points(before: Plan, after: Plan, *, is_more: bool) -> float | None:
-    """Points of relative accuracy won. For more demand: lost by all queries, old and new, per query before.
+    """Points of relative accuracy won. For more demand: the loss of all queries, old and new, per query before.
 
-    A mean over more queries would also change where the new ones just happen to be of a more accurate family.
+    The mean over more queries would change even where the new ones are just of a more accurate family.
     """
     if before.relative_accuracy is None or after.relative_accuracy is None:
         return None

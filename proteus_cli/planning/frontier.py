@@ -1,4 +1,4 @@
-"""The accuracy that remains as the demand grows."""
+"""The accuracy of the best plans as the demand grows."""
 
 from collections.abc import Iterator, Mapping
 

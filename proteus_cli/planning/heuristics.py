@@ -1,4 +1,4 @@
-"""Planners of other systems, to compare with: what they do instead of solving a program."""
+"""Planners of other systems, to compare with: rules of thumb instead of an optimum."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ DEVICE_BY_DEVICE = "device by device"
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """A variant on a device: what it carries, and by how much it is worse than the best of its family."""
+    """A variant on a device: its capacity, and how much less accurate it is than the best of its family."""
 
     choice: Choice
     capacity_qps: float
@@ -30,11 +30,11 @@ class _Option:
 
 
 Hosting = dict[str, _Option]
-"""What each device hosts; idle ones are left out."""
+"""What each device hosts; idle devices are left out."""
 
 
 class _Heuristic(Planner):
-    """Plans by a rule of thumb: `_hosting` says which device hosts what; queries are shared by what each carries."""
+    """Plans by a rule of thumb: `_hosting` decides which device hosts what; queries are shared by capacity."""
 
     def __call__(self, demand: Demand, current: Plan | None = None, without: Outages = NONE_OUT) -> Plan:
         check_demand(demand, self.catalog)
@@ -73,9 +73,9 @@ class _Heuristic(Planner):
 class InfaasPlanner(_Heuristic):
     """INFaaS with accuracy for cost, on a fixed fleet (Romero et al., ATC 2021; the paper's "INFaaS-Accuracy").
 
-    Family by family: while its variants carry less than is asked, the cheapest step that adds capacity is taken, where
-    a step is a variant on an idle device or a faster one on a device that the family has, and its cost the accuracy
-    that is lost. Where they carry more, devices are given up, then variants replaced by more accurate ones.
+    Family by family: where its capacity exceeds its demand, devices are given up, then variants are replaced by more
+    accurate ones. While its capacity is too small, the cheapest step that adds capacity is taken: a variant on an idle
+    device, or a faster one on a device of the family. Its cost is the accuracy that is lost.
     """
 
     def _hosting(self, options: Mapping[str, list[_Option]], asked_qps: Mapping[str, float], now: Hosting) -> Hosting:
@@ -94,7 +94,7 @@ class InfaasPlanner(_Heuristic):
 
 
 def _give_up(hosting: Hosting, family: str, asked_qps: float) -> None:
-    """Devices without which the family is still served, the least accurate first."""
+    """Give up devices without which the family is still served, the least accurate first."""
     mine = sorted((d for d, o in hosting.items() if o.family == family), key=lambda d: -hosting[d].drop)
     for device in mine:
         if _capacity_qps(hosting)[family] - hosting[device].capacity_qps >= asked_qps:
@@ -102,7 +102,7 @@ def _give_up(hosting: Hosting, family: str, asked_qps: float) -> None:
 
 
 def _improve(hosting: Hosting, options: Mapping[str, list[_Option]], family: str, asked_qps: float) -> None:
-    """A more accurate variant on each device of the family, as far as what is asked is still carried."""
+    """Put a more accurate variant on each device of the family, while there is enough capacity for its demand."""
     for device in [d for d, o in hosting.items() if o.family == family]:
         spare_qps = _capacity_qps(hosting)[family] - hosting[device].capacity_qps - asked_qps
         for option in options[device]:
@@ -116,7 +116,7 @@ def _improve(hosting: Hosting, options: Mapping[str, list[_Option]], family: str
 def _steps(
     hosting: Hosting, options: Mapping[str, list[_Option]], family: str
 ) -> Iterator[tuple[float, float, str, _Option]]:
-    """All that adds capacity: by how much accuracy drops, less capacity, device and variant."""
+    """All steps that add capacity: the drop of accuracy, minus the capacity, device and variant."""
     for device, found in options.items():
         held = hosting.get(device)
         if held is not None and held.family != family:
@@ -130,8 +130,8 @@ def _steps(
 class SommelierPlanner(_Heuristic):
     """Each device keeps the family that it is `frozen_to` and switches among its variants (Guo et al., SIGMOD 2022).
 
-    A family's queries are shared among its devices alike, and each hosts the most accurate variant that carries its
-    share, or the fastest. Idle devices stay idle.
+    A family's queries are shared equally among its devices, and each hosts the most accurate variant that has the
+    capacity for its share, else the fastest. Idle devices stay idle.
     """
 
     def _hosting(self, options: Mapping[str, list[_Option]], asked_qps: Mapping[str, float], now: Hosting) -> Hosting:
@@ -152,7 +152,7 @@ class SommelierPlanner(_Heuristic):
 
 
 def frozen_to(planner: Planner, plan: Plan) -> Planner:
-    """The same planner, but each device goes on with the family that it has in ``plan``, or stays idle."""
+    """The same planner where each device keeps the family that it has in ``plan``, or stays idle."""
     family_of = {placement.device: placement.family for placement in plan.placements}
     reserved = tuple(Reserved(device, family_of.get(device)) for device in plan.devices)
     return planner.with_changes(rules=msgspec.structs.replace(planner.rules, reserved=reserved))

@@ -1,4 +1,4 @@
-"""From names to arrays: everything that the model needs, and nothing else."""
+"""The planning instance: catalog, profiles and rules as arrays."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -12,7 +12,7 @@ from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import Capacity, Profile, VariantProfile, best_accuracy, capacity
+from proteus_cli.domain.profile import Capacity, Profile, VariantProfile, best_accuracy
 from proteus_cli.domain.rules import Rules, selects
 from proteus_cli.errors import UsageError
 
@@ -22,7 +22,7 @@ NOTHING: frozenset[VariantKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class PlanLimits:
+class DeviceLimits:
     """What the rules say of a device. ``reserved_for``: the only families that may use it, or None."""
 
     pinned: frozenset[VariantKey]
@@ -32,16 +32,16 @@ class PlanLimits:
 
 @dataclass(frozen=True, slots=True)
 class DeviceGroup:
-    """Devices that are alike in all that matters: type, measurements, limits, price, what they host.
+    """Devices of equal type, measurements, limits and price, which host the same variants where that matters.
 
-    ``price_per_hour`` is None where it is unknown; ``hosted`` is empty where it makes no difference.
+    ``price_per_hour`` is None where it is unknown; ``hosted`` is empty where it doesn't matter.
     """
 
     type: str
     devices: tuple[str, ...]
     profile: Profile
     price_per_hour: float | None
-    limits: PlanLimits
+    limits: DeviceLimits
     hosted: frozenset[VariantKey]
 
 
@@ -63,14 +63,16 @@ class Choice:
 class Instance:
     """``F`` families, ``G`` device groups, ``C`` choices, ``L`` steps of accuracy.
 
-    Per choice: ``capacity_qps``, ``accuracy``, ``power_w``, ``pinned`` (devices that must host it), and ``memory_frac``
-    of its group's device. ``of_family`` [F, C] and ``of_group`` [G, C] are 0/1, ``device_count`` [G].
+    By choice: ``capacity_qps``, ``accuracy``, ``power_w``, ``pinned`` (devices that must host it), and ``memory_frac``,
+    the part of a device's memory that it takes. ``of_family`` [F, C] and ``of_group`` [G, C] are 0/1, ``device_count``
+    [G].
 
-    The steps of a family are its accuracies, falling; a family without choices has one, of 0. ``up_to_step`` [L, C] is
-    1 where the choice is at least as accurate as the step, ``step_family`` [L] its family, ``step_loss`` [L] by how
-    much the next step (or not being served) is worse, ``last_step`` [F] the index of each family's last.
+    The steps of a family are its distinct accuracies, falling; a family without choices has one step, of 0.
+    ``up_to_step`` [L, C] is 1 where the choice is at least as accurate as the step, ``step_family`` [L] its family,
+    ``step_loss`` [L] how much less accurate the next step is (or not being served), ``last_step`` [F] the index of each
+    family's last step.
 
-    Only choices that can meet their SLO, fit the device and are allowed are in. ``unplaceable`` are pins that aren't.
+    A choice meets its SLO, fits its device and is allowed. ``unplaceable``: pins of variants that are no such choice.
     """
 
     families: tuple[str, ...]
@@ -94,24 +96,24 @@ class Instance:
 
     @cached_property
     def price_per_hour(self) -> Floats:
-        """Of a device of each group [G]; 0 where it is unknown."""
+        """The price of a device of each group [G]; 0 where it is unknown."""
         return np.array([group.price_per_hour or 0.0 for group in self.groups])
 
     @cached_property
     def top_accuracy(self) -> Floats:
-        """Of each family's most accurate choice [F]; 0 where it has none."""
+        """The accuracy of each family's most accurate choice [F]; 0 where it has none."""
         top: Floats = np.zeros(len(self.families))
         np.maximum.at(top, self.family_of, self.accuracy)
         return top
 
     @cached_property
     def of_step_family(self) -> sp.csr_array:
-        """0/1 [F, L]."""
+        """Which steps are of which family: 0/1 [F, L]."""
         steps = [np.flatnonzero(self.step_family == f).tolist() for f in range(len(self.families))]
         return _members(steps, len(self.step_family))
 
     def group_family_pairs(self) -> tuple[int, sp.csr_array, Ints, Ints]:
-        """The P pairs of a group and a family with choices there: P, 0/1 [P, C], and group and family of each [P]."""
+        """The P pairs of a group and a family with choices there: P, their choices 0/1 [P, C], groups, families."""
         pairs: dict[tuple[int, int], list[int]] = {}
         for c, choice in enumerate(self.choices):
             pairs.setdefault((choice.group, choice.family), []).append(c)
@@ -120,18 +122,18 @@ class Instance:
 
     @cached_property
     def rivals(self) -> tuple[Ints, ...]:
-        """The choices of the same family on the same group, for each of them."""
+        """For each such pair, its choices."""
         of_pair = self.group_family_pairs()[1]
         return tuple(row.astype(np.int64) for row in np.split(of_pair.indices, of_pair.indptr[1:-1]))
 
     @cached_property
     def cases(self) -> tuple[Ints, Ints]:
-        """All pairs of a choice and one of its family that carries no more, itself among them: [K] and [K]."""
+        """All pairs of a choice and one of its family with no more capacity, which may be itself: [K] and [K]."""
         pairs = []
         for f in range(len(self.families)):
             mine = np.flatnonzero(self.family_of == f)
             falling = mine[np.argsort(-self.capacity_qps[mine], kind="stable")].tolist()
-            pairs += [(case, other) for place, case in enumerate(falling) for other in falling[place:]]
+            pairs += [(case, other) for i, case in enumerate(falling) for other in falling[i:]]
         both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
         return both[:, 0], both[:, 1]
 
@@ -147,9 +149,9 @@ class Instance:
 
     @cached_property
     def max_qps(self) -> Floats:
-        """More than any plan can serve of each family [F]."""
-        most: Floats = self.of_family @ (self.capacity_qps * (self.device_count @ self.of_group))
-        return most
+        """An upper bound of what any plan can serve of each family [F]."""
+        bound: Floats = self.of_family @ (self.capacity_qps * (self.device_count @ self.of_group))
+        return bound
 
 
 def make_instance(
@@ -163,8 +165,8 @@ def make_instance(
 ) -> Instance:
     """The planning instance of profiled devices (by id).
 
-    ``hosted`` tells devices apart that host different variants now; the ids in ``alone`` are groups of their own.
-    Raises `UsageError` where the rules need a power, price or memory that nobody knows.
+    With ``hosted``, devices that host different variants now are in different groups; each device in ``alone`` is a
+    group. Raises `UsageError` where the rules need a power, price or memory that is unknown.
     """
     groups = tuple(_groups(catalog, profiles, rules, hosted or {}, alone))
     choices = tuple(_choices(catalog, groups, variants, rules))
@@ -209,21 +211,21 @@ def _groups(
     catalog: Catalog, profiles: Mapping[str, Profile], rules: Rules, hosted: HostedKeys, alone: AbstractSet[str]
 ) -> Iterator[DeviceGroup]:
     measurements: list[tuple[VariantProfile, ...]] = []
-    limits: dict[tuple[str, str], PlanLimits] = {}
+    limits: dict[tuple[str, str], DeviceLimits] = {}
     named = {pair.device for pair in (*rules.pinned, *rules.banned)} | {each.device for each in rules.reserved}
     alike: dict[object, DeviceGroup] = {}
     devices: dict[object, list[str]] = {}
     for device_id, profile in profiles.items():
         device = profile.device
-        who = (device.id if device.id in named else "", device.type)  # devices that no rule names share their limits
-        if who not in limits:
-            limits[who] = _limits(device, rules)
+        named_as = (device.id if device.id in named else "", device.type)  # all that rules can name it by
+        if named_as not in limits:
+            limits[named_as] = _limits(device, rules)
         group = DeviceGroup(
             type=device.type,
             devices=(),
             profile=profile,
             price_per_hour=catalog.price_per_hour.get(device.id, catalog.price_per_hour.get(device.type)),
-            limits=limits[who],
+            limits=limits[named_as],
             hosted=hosted.get(device_id, NOTHING),
         )
         number = _number(measurements, profile.variants)
@@ -243,7 +245,7 @@ def _groups(
 
 
 def _number(known: list[tuple[VariantProfile, ...]], measured: tuple[VariantProfile, ...]) -> int:
-    """Equal measurements have equal numbers; devices that share one profile are told by identity, which is fast."""
+    """A number that equal measurements share; devices with the very same tuple are found without comparing values."""
     for number, each in enumerate(known):
         if each is measured or each == measured:
             return number
@@ -251,10 +253,10 @@ def _number(known: list[tuple[VariantProfile, ...]], measured: tuple[VariantProf
     return len(known) - 1
 
 
-def _limits(device: Device, rules: Rules) -> PlanLimits:
+def _limits(device: Device, rules: Rules) -> DeviceLimits:
     holders = [each.family for each in rules.reserved if selects(each.device, device)]
     families = frozenset(name for name in holders if name is not None and None not in holders)
-    return PlanLimits(
+    return DeviceLimits(
         pinned=frozenset(pair.key for pair in rules.pinned if selects(pair.device, device)),
         banned=frozenset(pair.key for pair in rules.banned if selects(pair.device, device)),
         reserved_for=families if holders else None,
@@ -270,8 +272,7 @@ def _choices(catalog: Catalog, groups: Sequence[DeviceGroup], variants: VariantR
             for measured in _allowed([each for each in found if each is not None], variants):
                 key = id(measured), group.profile.slots
                 if key not in capacities:
-                    points = group.profile.points_of(measured)
-                    capacities[key] = capacity(points, family.slo_s, of=rules.capacity, slo_fraction=rules.slo_fraction)
+                    capacities[key] = rules.capacity_within(family.slo_s, group.profile.points_of(measured))
                 if capacities[key].qps > 0 and _may_host(group, family, measured, rules):
                     yield Choice(group=g, family=f, measured=measured, capacity=capacities[key])
 

@@ -1,4 +1,4 @@
-"""From counts per group to what each device holds: which variants together, and how much each answers."""
+"""From replicas by group to bundles by device: which variants are together, and how much each answers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.instance import Instance
 from proteus_cli.planning.lexicographic import NEGLIGIBLE, Solution, TargetDemand
 
-ROUNDING = 2e-6  # a part of a device, or of its time, that is the solver's rounding
+ROUNDING = 2e-6  # a smaller part of a device, or of its time, is the solver's rounding
 
 Bundle = dict[int, float]
-"""What one device holds: queries per second, with headroom, by choice."""
+"""What one device hosts: queries per second, with headroom, by choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class Packed:
 def pack(instance: Instance, solution: Solution, rules: Rules, target: TargetDemand) -> Packed:
     """Spread each group's rates over its devices.
 
-    With one variant per device that is a division. With several it is bin packing, in time and memory, where work may
-    be split but memory not: tried in several orders. Where something finds no place, the group's sums were too
-    optimistic, and its devices must be planned one by one.
+    With one variant per device that is a division. With several it is bin packing by time and memory, where time may be
+    split and memory may not: several orders are tried. Where not all fits, the sums of the group promised too much, and
+    its devices must be planned one by one.
     """
     if not rules.is_resident_set:
         return Packed(tuple(tuple(_divided(instance, solution, rules, g)) for g in range(len(instance.groups))))
@@ -49,7 +49,7 @@ def pack(instance: Instance, solution: Solution, rules: Rules, target: TargetDem
 
 
 def serves_all(instance: Instance, packed: Packed, target: TargetDemand) -> bool:
-    """Whether the bundles answer all that is wanted."""
+    """Whether the bundles answer all of the target demand."""
     answered_qps = np.zeros(len(instance.families))
     for c, rate_qps in (item for bundles in packed.bundles for bundle in bundles for item in bundle.items()):
         answered_qps[instance.choices[c].family] += rate_qps
@@ -57,7 +57,7 @@ def serves_all(instance: Instance, packed: Packed, target: TargetDemand) -> bool
 
 
 def _divided(instance: Instance, solution: Solution, rules: Rules, group: int) -> Iterator[Bundle]:
-    """One choice per device, all hosts alike. Spares that answer nothing are left out, unless they are asked for."""
+    """One choice per device, its replicas with equal rates; without replicas that answer nothing, unless asked for."""
     for c in np.flatnonzero(instance.group_of == group).tolist():
         replicas, rate_qps = int(solution.replicas[c]), float(solution.rate_qps[c])
         needed = replicas if rate_qps > 0 or rules.survive else int(instance.pinned[c])
@@ -67,7 +67,7 @@ def _divided(instance: Instance, solution: Solution, rules: Rules, group: int) -
 
 @dataclass(slots=True)
 class _Item:
-    """The part of a device's time that is to be placed of a choice, and the memory and power that each copy takes."""
+    """How many devices a choice keeps busy, and the memory and power that each of its replicas takes."""
 
     choice: int
     utilisation: float
@@ -85,7 +85,7 @@ class _DeviceLoad:
 
 @dataclass(frozen=True, slots=True)
 class _Packing:
-    """Bundles, the part of device time that found no place, and the power that is drawn above what was promised."""
+    """Bundles, the device time that was not placed, and the power drawn beyond the solution's."""
 
     bundles: tuple[Bundle, ...]
     unplaced: float
@@ -113,7 +113,7 @@ class _Packer:
         self._is_counted = rules.pack or "cost" in rules.resources
 
     def pack(self, group: int) -> _Packing:
-        """The first order that misses nothing, else the best."""
+        """The packing in the first order in which all fits, else in the best one."""
         mine = np.flatnonzero(self._instance.group_of == group)
         best: _Packing | None = None
         for order in _ORDERS:
@@ -162,7 +162,7 @@ class _Packer:
         return max(power_w - solved_power_w * (1 + ROUNDING) - ROUNDING, 0.0)
 
     def _place_all(self, devices: list[_DeviceLoad], item: _Item) -> float:
-        """Whole where it fits most tightly, else in pieces, the largest first; returns what is left."""
+        """Place an item whole where it fits most tightly, else in pieces, the largest first; returns what is left."""
         unplaced = item.utilisation
         while unplaced > 0:
             free_times = [self._free_time(device, item.choice) for device in devices]
@@ -179,7 +179,7 @@ class _Packer:
         return unplaced
 
     def _free_time(self, device: _DeviceLoad, choice: int) -> float:
-        """How much of its time a device could give to a choice."""
+        """The part of its time that a device can still give to a choice."""
         if choice not in device.utilisation and (
             device.free_places < 1 or self._instance.memory_frac[choice] > device.memory
         ):

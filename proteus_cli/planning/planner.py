@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, capacity, relative
+from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, relative
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
@@ -139,8 +139,7 @@ class Planner:
         profile = self.profiles[placement.device]
         measured = profile.of(placement.family, placement.variant)
         points = profile.points_of(measured) if measured is not None else ()
-        slo_s = self.catalog.family(placement.family).slo_s
-        return capacity(points, slo_s, of=self.rules.capacity, slo_fraction=self.rules.slo_fraction).qps
+        return self.rules.capacity_within(self.catalog.family(placement.family).slo_s, points).qps
 
     def spent(self, plan: Plan) -> float:
         """What a plan costs per hour, or draws in watts, whichever is minimised; 0 where neither is."""
@@ -243,24 +242,21 @@ class Planner:
             demand_qps=dict(demand_qps),
             served_qps=served_qps,
             unserved_qps={name: qps - served_qps[name] for name, qps in demand_qps.items()},
-            effective_accuracy=self._mean(placed, dict.fromkeys(demand_qps, 1.0)),
-            relative_accuracy=self._mean(placed, best_accuracy(self.profiles.values())),
+            effective_accuracy=self.mean_accuracy(placed),
+            relative_accuracy=self.mean_accuracy(placed, best_accuracy(self.profiles.values())),
             solver=solver,
             fleet=_fleet(self.profiles),
             placements=placed,
             inputs=self.inputs,
         )
 
-    def _mean(self, placed: tuple[Placement, ...], per: Mapping[str, float]) -> float | None:
-        """Accuracy over queries, each divided by ``per`` of its family; None where nothing is served."""
-        total_qps = sum(p.rate_qps for p in placed)
-        if total_qps <= 0:
-            return None
-        accuracy = accuracies(self.profiles)
-        return (
-            sum(p.rate_qps * relative(accuracy(p.device, p.family, p.variant), per[p.family]) for p in placed)
-            / total_qps
-        )
+    def mean_accuracy(self, placed: Iterable[Placement], best: Mapping[str, float] | None = None) -> float | None:
+        """The mean accuracy over queries, relative to ``best`` of each family if given; None where none is served."""
+        accuracy, total_qps, sum_qps = accuracies(self.profiles), 0.0, 0.0
+        for p in placed:
+            of_best = relative(accuracy(p.device, p.family, p.variant), best[p.family] if best is not None else 1.0)
+            total_qps, sum_qps = total_qps + p.rate_qps, sum_qps + p.rate_qps * of_best
+        return sum_qps / total_qps if total_qps > 0 else None
 
 
 def _available(profiles: Mapping[str, Profile], without: Outages) -> dict[str, Profile]:

@@ -1,4 +1,4 @@
-"""Work for devices that a plan leaves idle: standing by for the family that has the least room."""
+"""Spares: placements without a share of the demand, on devices that a plan leaves idle."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.plan import Placement
 from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance
 
-ENOUGH_SIGMAS = 10.0  # of a second's Poisson arrivals: more room than that does nothing
-MIN_QPS = 1.0  # a family that nobody asks for is one that somebody may ask for
+ENOUGH_SIGMAS = 10.0  # of a second's Poisson arrivals: more capacity above the demand than that does nothing
+MIN_QPS = 1.0  # counted as the demand of a family that has none, as it may get some
 
 
 def with_spares(
     instance: Instance, placements: Collection[Placement], demand_qps: Mapping[str, float], hosted: HostedKeys
 ) -> tuple[Placement, ...]:
-    """Placements without a rate of their own on idle devices, where the plan's rules allow them.
+    """Spares for idle devices, where the rules allow them.
 
-    They take only what others can't answer in time, so they cost no accuracy that matters and save what would be late.
-    One after another, the family whose capacity is the fewest standard deviations above its demand gets an idle device:
-    best with a variant as accurate as those that serve it, that the device hosts already, and that carries the most.
-    A device that hosts something goes on with it before it stays idle.
+    A spare answers only what others can't answer in time, so it costs no accuracy that matters. One after another, the
+    family whose capacity is the fewest standard deviations above its demand gets an idle device: preferably with a
+    variant as accurate as those that serve it, then one that the device hosts now, then the fastest. Devices that are
+    left keep a variant that they host.
     """
     asked_qps = np.maximum([demand_qps[name] for name in instance.families], MIN_QPS)
     spare_capacity = _SpareCapacity(
@@ -49,7 +49,7 @@ class _SpareCapacity:
     min_accuracy: Floats
 
     def next_choice(self, is_held: "np.ndarray[tuple[int], np.dtype[np.bool_]]", has_idle: Floats) -> int:
-        """The choice [C] to add next; -1 where nothing is left to add, or worth it."""
+        """The index of the choice to add next; -1 where there is none, or none is worth it."""
         instance = self.instance
         sigmas = (self.capacity_qps - self.asked_qps) / np.sqrt(self.asked_qps)
         for family in np.argsort(sigmas, kind="stable").tolist():
@@ -84,13 +84,13 @@ def _min_accuracies(instance: Instance, placements: Collection[Placement]) -> Fl
 def _holding(
     instance: Instance, idle: list[list[str]], hosted: HostedKeys
 ) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    """Whether an idle device of its group hosts a choice now [C]."""
+    """Whether an idle device of the choice's group hosts it now [C]."""
     held = [{key for device in left for key in hosted.get(device, NOTHING)} for left in idle]
     return np.array([choice.key in held[choice.group] for choice in instance.choices], dtype=bool)
 
 
 def _take(instance: Instance, choice: int, idle: list[list[str]], hosted: HostedKeys) -> str:
-    """An idle device for a choice: one that hosts it, else one that hosts nothing, else any."""
+    """Remove an idle device for a choice from ``idle``: one that hosts it, else one that hosts nothing, else any."""
     left, key = idle[int(instance.group_of[choice])], instance.choices[choice].key
     device: str = min(left, key=lambda each: (key not in hosted.get(each, NOTHING), bool(hosted.get(each, NOTHING))))
     left.remove(device)

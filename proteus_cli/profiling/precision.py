@@ -19,8 +19,8 @@ from proteus_cli import store
 from proteus_cli.backends.base import Backend
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.errors import ArtefactError, BackendUnavailable, EngineError, UsageError
-from proteus_cli.external_data import external_files
 from proteus_cli.profiling.measure import measure_accuracy
+from proteus_cli.store.external_data import external_files
 
 SUFFIX = "-fp16"
 DIGITS = 4  # of an accuracy in the catalog

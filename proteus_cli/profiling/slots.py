@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from proteus_cli.domain.profile import Point, VariantProfile
+from proteus_cli.domain.profile import Point, VariantProfile, points_in_time
 
 MAX_SLOTS = 4
 GROWTH_FRAC = 0.03  # a slot more has to bring this much
@@ -66,8 +66,8 @@ def best_slots(variants: Sequence[Measured], max_slots: int = MAX_SLOTS) -> int:
 
 
 def _in_time_qps(points: Sequence[Point], slo_s: float) -> float:
-    """The throughput of the best batch size that plans take by default: its p95 is at most half of the SLO.
+    """The mean throughput of the best batch size that plans take by default.
 
-    Not the capacity of plans, which is a p95's all through: that of a few runs would choose by chance.
+    It is not the `capacity` of plans, a rate by the p95: over a few runs that would choose by chance.
     """
-    return max((point.qps for point in points if point.p95_s <= slo_s / 2), default=0.0)
+    return max((point.qps for point in points_in_time(points, slo_s)), default=0.0)

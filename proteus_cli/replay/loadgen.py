@@ -20,10 +20,10 @@ PROGRESS_EVERY = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class ReplayResult:
     """One record per request, the p99 of how late the generator sent them in seconds, and the start as a Unix time."""
 
-    ended: list[RequestRecord]
+    records: list[RequestRecord]
     lag_p99_s: float
     started_unix_s: float
 
@@ -33,7 +33,7 @@ async def replay(
     target: Target,
     slo_s: Mapping[str, float],
     progress: Callable[[float], None] = lambda _done_frac: None,
-) -> Load:
+) -> ReplayResult:
     """Send the whole trace. Returns when every request has ended."""
     start_s, started_unix_s = perf_counter() + LEAD_S, time() + LEAD_S
     lags_s = np.zeros(len(trace))
@@ -51,8 +51,8 @@ async def replay(
         jobs.append(asyncio.create_task(_one(target, family, index, start_s, arrival_s, allowed_s, minimum)))
         if index % PROGRESS_EVERY == 0:
             progress(arrival_s / max(trace.duration_s, 1e-9))
-    ended = await asyncio.gather(*jobs)
-    return Load(ended, float(np.percentile(lags_s, 99)) if len(trace) else 0.0, started_unix_s)
+    records = await asyncio.gather(*jobs)
+    return ReplayResult(records, float(np.percentile(lags_s, 99)) if len(trace) else 0.0, started_unix_s)
 
 
 async def _one(

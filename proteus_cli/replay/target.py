@@ -62,7 +62,7 @@ class _Answer(msgspec.Struct):
     parameters: _Parameters = msgspec.field(default_factory=_Parameters)
 
 
-class ServerStatus(msgspec.Struct):
+class StatusReply(msgspec.Struct):
     """The part of ``/v2/proteus/status`` that a report needs.
 
     ``pace`` is the slowdown by device. ``emulated``: its devices are emulated.
@@ -99,7 +99,7 @@ class HttpTarget:
         self._samples: dict[str, list[_Sample]] = {}
         self._heads: dict[str, bytes] = {}
 
-    async def prepare(self, families: tuple[str, ...]) -> ServerStatus:
+    async def prepare(self, families: tuple[str, ...]) -> StatusReply:
         """Read the inputs of the families and make sample requests; returns the status. Raises `ServerError`."""
         rng = np.random.default_rng(0)
         for family in families:
@@ -108,10 +108,10 @@ class HttpTarget:
             self._samples[family] = [_sample(metadata["inputs"], rng) for _ in range(SAMPLE_ROWS)]
         return await self.status()
 
-    async def status(self) -> ServerStatus:
+    async def status(self) -> StatusReply:
         """The server's status. Raises `ServerError`."""
         try:
-            return msgspec.convert(await self._get("/v2/proteus/status"), ServerStatus)
+            return msgspec.convert(await self._get("/v2/proteus/status"), StatusReply)
         except msgspec.ValidationError as error:
             raise ServerError(f"`{self._url}/v2/proteus/status` answered no status: {error}.") from None
 

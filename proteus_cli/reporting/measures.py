@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.domain.arrays import Floats, Ints
+from proteus_cli.domain.arrays import Bools, Floats, Ints
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.report import QUANTILES, DeviceSummary, LatencySummary, Mode, Replan, Report, Summary, Window
 from proteus_cli.domain.request import Outcome, RequestRecord
@@ -20,8 +20,6 @@ SECOND_S = 1.0
 _CODES = {outcome: code for code, outcome in enumerate(Outcome)}
 _NAN = float("nan")
 _UNKNOWN = -1  # the index of a device or a variant that is not known
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,11 +79,11 @@ class RequestColumns:
         return len(self.outcome)
 
     @property
-    def answered(self) -> Mask:
+    def answered(self) -> Bools:
         return _answered(self.outcome)
 
     @property
-    def violating(self) -> Mask:
+    def violating(self) -> Bools:
         return np.not_equal(self.outcome, _CODES[Outcome.SERVED])
 
     def of_family(self, name: str) -> "RequestColumns":
@@ -100,7 +98,7 @@ class RequestColumns:
         for name, start, end in zip(self.devices, starts.tolist(), ends.tolist(), strict=True):
             yield name, self._only(order[start:end])
 
-    def _only(self, chosen: Mask | Ints) -> "RequestColumns":
+    def _only(self, chosen: Bools | Ints) -> "RequestColumns":
         columns: dict[str, Any] = {
             name: column[chosen] for name in self.__slots__ if isinstance(column := getattr(self, name), np.ndarray)
         }
@@ -210,7 +208,7 @@ def windows(columns: RequestColumns, duration_s: float, length_s: float) -> tupl
     lengths_s = np.diff(starts_s, append=span_s or length_s)
     index = np.minimum((columns.arrival_s / length_s).astype(np.int64), count - 1)
 
-    def total(chosen: Mask) -> Ints:
+    def total(chosen: Bools) -> Ints:
         return np.bincount(index[chosen], minlength=count)
 
     known = ~np.isnan(columns.relative)
@@ -227,7 +225,7 @@ def windows(columns: RequestColumns, duration_s: float, length_s: float) -> tupl
     return tuple(Window(*row) for row in rows)
 
 
-def _answered(outcome: Ints) -> Mask:
+def _answered(outcome: Ints) -> Bools:
     return np.isin(outcome, (_CODES[Outcome.SERVED], _CODES[Outcome.LATE]))
 
 
@@ -238,7 +236,7 @@ def _coded(names: Sequence[str | None], first: Sequence[str] = ()) -> tuple[tupl
     return different, np.array([_UNKNOWN if name is None else codes[name] for name in names], dtype=np.int64)
 
 
-def _known(values: Sequence[float | None], answered: Mask) -> Floats:
+def _known(values: Sequence[float | None], answered: Bools) -> Floats:
     column = np.array([_NAN if value is None else value for value in values], dtype=np.float64)
     return np.where(answered, column, _NAN)
 

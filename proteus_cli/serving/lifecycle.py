@@ -1,11 +1,15 @@
-"""What state the server is in, as a table; and starting, which may be given up."""
+"""The states of the server as a transition table, and the tasks that run while it does."""
 
 import asyncio
-from collections.abc import Coroutine
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Any
 
 from proteus_cli.errors import NotReady
+
+log = logging.getLogger("proteus.server")
 
 
 class ServerState(StrEnum):
@@ -30,7 +34,7 @@ TRANSITIONS: dict[ServerState, dict[LifecycleEvent, ServerState]] = {
 
 
 class Lifecycle:
-    """Moves along `TRANSITIONS`; a move that isn't there is a bug and raises `KeyError`."""
+    """The state, which changes along `TRANSITIONS`. An event that a state does not know is a bug: `KeyError`."""
 
     def __init__(self) -> None:
         self.state = ServerState.STARTING
@@ -48,8 +52,8 @@ class StoppedEarly(Exception):
     """The server was told to stop before it was ready."""
 
 
-async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Do some work, unless ``stop`` is set before it is done: then it is cancelled, and `StoppedEarly` raised."""
+async def run_unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work``, unless ``stop`` is set before it is done: then cancel it and raise `StoppedEarly`."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -60,3 +64,20 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
         working.cancel()
         stopping.cancel()
         await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run ``work`` as a task until the context is left. An exception in it is logged as a bug."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_log_bug)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _log_bug(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("a bug has ended %s", task.get_coro(), exc_info=task.exception())

@@ -1,16 +1,16 @@
 """One trace through the controller in virtual time."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count, repeat
 
 import numpy as np
 
 from proteus_cli.control.controller import Admitted, Controller
-from proteus_cli.control.decision import Delegate, Hosted, Idle, Launch, WaitUntil
+from proteus_cli.control.decision import Delegate, Effects, Hosted, Idle, Launch, Load, WaitUntil, WakeOthers
 from proteus_cli.control.hosting import hosted_by, slots_of
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.rollout import DeviceRollout, keys, next_to_load
+from proteus_cli.control.rollout import keys
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import LatencyTable, Profile
@@ -92,22 +92,22 @@ def _requests(trace: Trace, slo_s: Mapping[str, float]) -> Iterator[Request]:
 
 @dataclass(slots=True)
 class _Device:
-    """``running`` are its batches; it is lost until ``lost_until_s``.
+    """What runs on a device: ``running`` batches, the last of which ends at ``busy_until_s``.
 
-    ``timer``, ``load`` and ``life`` number the settings of its timer, its loads and its lives: what refers to an old
-    one is void.
+    ``timer`` and ``life`` count settings of the worker's timer and losses of the device: an event that refers to an
+    earlier one is void. The device is lost until ``lost_until_s``.
     """
 
-    rollout: DeviceRollout = field(default_factory=DeviceRollout)
     running: dict[int, Launch] = field(default_factory=dict)
     busy_until_s: float = 0.0
     lost_until_s: float = 0.0
     timer: int = 0
-    load: int = 0
     life: int = 0
 
 
 class _Simulation:
+    """Drives a controller on the virtual clock of `Events`."""
+
     def __init__(
         self,
         plan: Plan,
@@ -125,10 +125,8 @@ class _Simulation:
         self._run_s = _latencies(profiles, conditions, rng)
         self._arrivals_over = False
         self._devices = {device: _Device() for device in plan.devices}
-        self._rollouts = {device: state.rollout for device, state in self._devices.items()}
-        for host in hosted_by(plan, profiles):
-            self._rollouts[host.device].now += (host,)
-        self._adopt(plan, 0.0)
+        self._in_place: Collection[str] = self._devices if conditions.load_time_s else ()
+        self._apply(self._controller.adopt(plan, hosted_by(plan, profiles), 0.0), 0.0)
         if self._rule is not None:
             self._events.at(self._rule.every_s, self._tick)
         for failure in conditions.failures:
@@ -145,16 +143,26 @@ class _Simulation:
             self._end((request,), Outcome.REJECTED)
 
     def finish(self) -> None:
-        """Let everything end; what nobody will ever take is given up."""
+        """Run all events; drop the requests that no worker ever takes."""
         self._arrivals_over = True
         self._events.run_until(NEVER_S)
         self._end(self._controller.forget_all(), Outcome.DROPPED)
+
+    def _apply(self, effects: Effects, now_s: float) -> None:
+        """Do what a change of the controller's state asks for."""
+        self._end(effects.dropped, Outcome.DROPPED)
+        for load in effects.load:
+            self._events.at(
+                max(now_s, self._devices[load.device].busy_until_s) + self._load_s(load.hosts), self._loaded, load
+            )
+        for device in effects.ask:
+            self._ask(device, now_s)
 
     def _ask(self, device: str, now_s: float) -> None:
         decide = self._controller.decide
         while True:
             decision = decide(device, now_s)
-            # Not `match`, as in the live lane: class patterns take twice as long, which is 4 % of a simulation.
+            # Not `match`, as in the live worker: class patterns take twice as long, which is 4 % of a simulation.
             if isinstance(decision, Idle):
                 return
             if isinstance(decision, Launch):
@@ -164,17 +172,16 @@ class _Simulation:
             elif isinstance(decision, WaitUntil):
                 self._wake(device, decision.at_s)
                 return
+            elif isinstance(decision, WakeOthers):
+                for other in decision.devices:
+                    self._ask(other, now_s)
             elif isinstance(decision, Delegate):
                 self._ask(decision.to, now_s)
             else:
                 self._end(decision.requests, Outcome.DROPPED)
 
-    def _ask_all(self, now_s: float) -> None:
-        for device in self._devices:
-            self._ask(device, now_s)
-
     def _wake(self, device: str, at_s: float) -> None:
-        """Set the lane's one timer anew; an earlier setting no longer counts."""
+        """Set the worker's one timer; an earlier setting no longer counts."""
         state = self._devices[device]
         state.timer += 1
         self._events.at(at_s, self._woken, device, state.timer)
@@ -213,103 +220,69 @@ class _Simulation:
         self.result.ended += [RequestRecord(r.family, r.arrival_s, outcome) for r in requests]
 
     def _tick(self, now_s: float) -> None:
+        """Ask for a plan, solve for it, and put it in force; the next tick comes after that."""
         if self._arrivals_over or self._rule is None:
             return
-        every_s = self._rule.every_s
-        wanted = self._controller.replan(now_s)
+        every_s, replanning = self._rule.every_s, self._controller.replanning
+        wanted = replanning.decide(now_s)
         if wanted is None:
             self._events.at(now_s + every_s, self._tick)
             return
-        lost = (wanted.without,) if wanted.without else ()
+        outages = (wanted.without,) if wanted.without else ()
         try:
-            plan = self._replan(wanted.demand_qps, self._controller.plan, *lost)
+            plan = self._replan(wanted.demand_qps, self._controller.plan, *outages)
         except NoFeasiblePlan:  # what serves goes on serving, as in the live server
+            replanning.failed(wanted, now_s)
             self._events.at(now_s + every_s, self._tick)
             return
         swaps = plan.swaps_from(self._controller.plan)
 
-        def switch(then_s: float) -> None:
+        def adopt(then_s: float) -> None:
             self.result.replans.append(Replan(then_s, wanted.reason, SOLVE_S, swaps))
-            self._adopt(plan, then_s)
+            replanning.planned(wanted)
+            hosted = hosted_by(plan, self._profiles)
+            self._apply(self._controller.adopt(plan, hosted, then_s, self._in_place), then_s)
+            replanning.succeeded()
             self._events.at(then_s + every_s, self._tick)
 
-        beside_s = self._load_s(plan) if self._conditions.load_time_s is None else 0.0
-        self._events.at(now_s + SOLVE_S + beside_s, switch)
+        self._events.at(now_s + SOLVE_S + self._load_beside_s(plan), adopt)
 
-    def _adopt(self, plan: Plan, now_s: float) -> None:
-        """Host what a plan wants, step by step where devices must load for that."""
-        wanted: dict[str, tuple[Hosted, ...]] = dict.fromkeys(self._devices, ())
-        for host in hosted_by(plan, self._profiles):
-            wanted[host.device] += (host,)
-        for device, rollout in self._rollouts.items():
-            if rollout.is_loading and keys(rollout.next) != keys(wanted[device]):
-                rollout.is_loading, rollout.now = False, ()
-                self._devices[device].load += 1
-            rollout.next = wanted[device]
-        self._advance(plan, now_s)
-
-    def _advance(self, plan: Plan, now_s: float) -> None:
-        load_s = self._conditions.load_time_s or 0.0
-        there = {device: state.rollout for device, state in self._devices.items() if state.lost_until_s <= now_s}
-        for device in next_to_load(there, plan.demand_qps) if load_s else there:
-            if load_s:
-                self._load(device, load_s, now_s)
-            elif not there[device].is_loading:
-                there[device].now = there[device].next
-        for rollout in self._rollouts.values():
-            if not rollout.is_loading and rollout.is_there:
-                rollout.now = rollout.next
-        hosted = [host for rollout in self._rollouts.values() for host in rollout.hosted]
-        loading = [device for device, rollout in self._rollouts.items() if rollout.is_loading]
-        self._end(self._controller.adopt(plan, hosted, now_s, loading), Outcome.DROPPED)
-        self._ask_all(now_s)
-
-    def _load(self, device: str, load_s: float, now_s: float) -> None:
-        """Load what the device should host, once what runs has ended."""
-        state = self._devices[device]
-        state.rollout.is_loading = True
-        state.load += 1
-        load = state.load
-
-        def loaded(then_s: float) -> None:
-            if state.load == load:
-                state.rollout.now, state.rollout.is_loading = state.rollout.next, False
-                self._advance(self._controller.plan, then_s)
-
-        self._events.at(max(now_s, state.busy_until_s) + load_s, loaded)
-
-    def _load_s(self, plan: Plan) -> float:
-        """Seconds until the last device has loaded what it doesn't host yet."""
+    def _load_beside_s(self, plan: Plan) -> float:
+        """Seconds until the last device has loaded what it does not host yet, beside what it hosts."""
+        if self._conditions.load_time_s is not None:
+            return 0.0
         hosted = self._controller.plan.hosted()
-        return self._slowest_s(p for p in plan.placements if (p.family, p.variant) not in hosted.get(p.device, ()))
+        return self._slowest_load_s(p for p in plan.placements if (p.family, p.variant) not in hosted.get(p.device, ()))
 
-    def _slowest_s(self, new: Iterable[Placement | Hosted]) -> float:
-        measured = (self._profiles[each.device].of(each.family, each.variant) for each in new)
+    def _load_s(self, hosts: Iterable[Hosted]) -> float:
+        """Seconds that a load in place takes."""
+        load_time_s = self._conditions.load_time_s
+        return self._slowest_load_s(hosts) if load_time_s is None else load_time_s
+
+    def _slowest_load_s(self, hosts: Iterable[Placement | Hosted]) -> float:
+        measured = (self._profiles[each.device].of(each.family, each.variant) for each in hosts)
         return max((variant.load_s for variant in measured if variant is not None), default=0.0)
+
+    def _loaded(self, now_s: float, load: Load) -> None:
+        self._apply(self._controller.loaded(load, keys(load.hosts), now_s), now_s)
 
     def _schedule(self, failure: DeviceFailure) -> None:
         state = self._devices[failure.device]
 
         def lose(now_s: float) -> None:
             running = tuple(state.running.values())
-            state.life, state.load = state.life + 1, state.load + 1
             state.running, state.busy_until_s = {}, 0.0
+            state.life += 1
             state.lost_until_s = max(state.lost_until_s, failure.until_s)
-            state.rollout.now, state.rollout.is_loading = (), False
-            self._end(self._controller.device_lost(failure.device, running), Outcome.DROPPED)
-            self._ask_all(now_s)
+            self._apply(self._controller.device_lost(failure.device, running), now_s)
 
-        def bring_back(now_s: float) -> None:
-            if now_s < state.lost_until_s:  # another failure goes on
-                return
-            self._controller.device_recovered(failure.device)
-            if self._conditions.load_time_s is None and state.rollout.next:  # nothing serves beside this load
-                self._load(failure.device, self._slowest_s(state.rollout.next), now_s)
-            self._adopt(self._controller.plan, now_s)
+        def recover(now_s: float) -> None:
+            if now_s >= state.lost_until_s:  # else another failure goes on
+                self._apply(self._controller.device_recovered(failure.device, now_s), now_s)
 
         self._events.at(failure.from_s, lose)
         if failure.until_s < NEVER_S:
-            self._events.at(failure.until_s, bring_back)
+            self._events.at(failure.until_s, recover)
 
 
 def _latencies(

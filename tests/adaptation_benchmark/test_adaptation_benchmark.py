@@ -3,7 +3,7 @@
 import pytest
 from builders import MADE_BY
 
-from benchmarks.adaptation.pages import BEGIN, END, aims, markdown, put_into, tables
+from benchmarks.adaptation.pages import BEGIN, END, aims, markdown, tables
 from benchmarks.adaptation.results import (
     LEAST_ACCURATE,
     MEAN,
@@ -15,6 +15,7 @@ from benchmarks.adaptation.results import (
     Reaction,
     Run,
 )
+from benchmarks.tables import put_between
 from proteus_cli.domain.report import Mode
 
 FIGURES = {  # violations and relative accuracy
@@ -62,7 +63,7 @@ def test_a_static_plan_that_refuses_many_is_not_the_best_however_accurate() -> N
     assert found().best_static == PEAK
 
 
-def test_how_far_it_is_from_the_best_static_plan_to_the_oracle() -> None:
+def test_the_way_from_the_best_static_plan_to_the_oracle_is_a_percentage() -> None:
     (way,) = [aim for aim in aims(found()) if "on the way" in aim.what]
     assert way.measured == pytest.approx(60)
     assert way.is_reached
@@ -75,7 +76,7 @@ def test_a_step_that_was_not_followed_is_missed_and_one_that_had_to_load_does_no
     assert (next_median.measured, median.measured, longest.measured) == (0.4, 0.5, 0.6)
 
 
-def test_measured_and_simulated_stand_in_rows_of_their_own_with_medians_and_ranges() -> None:
+def test_measured_and_simulated_figures_have_separate_rows_with_medians_and_ranges() -> None:
     rows = next(iter(tables(found()))).rows
     assert [row[:3] for row in rows if row[0] == PROTEUS] == [
         (PROTEUS, "measured", "0.20"),
@@ -84,10 +85,10 @@ def test_measured_and_simulated_stand_in_rows_of_their_own_with_medians_and_rang
 
 
 def test_the_page_gets_the_figures_between_its_markers_and_keeps_the_rest() -> None:
-    page = put_into(f"# Before\n\n{BEGIN}\nold\n{END}\n\nafter\n", markdown(found(reaction(0.5))))
+    page = put_between(f"# Before\n\n{BEGIN}\nold\n{END}\n\nafter\n", BEGIN, END, markdown(found(reaction(0.5))))
     assert "old" not in page
     assert page.startswith("# Before\n")
     assert page.endswith(f"{END}\n\nafter\n")
     assert page.count("| proteus | measured |") == 1
     with pytest.raises(ValueError, match="must have"):
-        put_into("# Without\n", "text")
+        put_between("# Without\n", BEGIN, END, "text")

@@ -32,7 +32,7 @@ def test_few_cores_are_devices_each_and_many_are_grouped(
     assert default_groups(cores) == groups
 
 
-def test_settings_cut_the_cores_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_may_group_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "usable_cores", lambda: (0, 1, 2))
     found = cpu_devices(DeviceSettings(cpu=((2,), (0, 1))))
     assert [(device.id, device.type, device.cores) for device in found] == [
@@ -41,7 +41,7 @@ def test_settings_cut_the_cores_otherwise(monkeypatch: pytest.MonkeyPatch) -> No
     ]
 
 
-def test_cores_beyond_what_this_process_may_use_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_that_this_process_may_not_use_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "usable_cores", lambda: (0, 2))
     with pytest.raises(UsageError, match=r"core 1 .* only cores 0, 2"):
         cpu_devices(DeviceSettings(cpu=((0, 1),)))
@@ -59,7 +59,7 @@ def test_devices_are_selected_by_id_once_and_in_order() -> None:
 
 
 @pytest.mark.parametrize("wanted", ["gpu1", "", "cpu0,", "cpu0 cpu1"])
-def test_a_device_that_is_not_here_is_refused_with_those_that_are(wanted: str) -> None:
+def test_a_missing_device_is_refused_with_a_hint_of_those_that_are_here(wanted: str) -> None:
     with pytest.raises(DeviceUnavailable) as refused:
         select((*CPUS, GPU), wanted)
     assert refused.value.hint == "there are: cpu0, cpu1, gpu0"
@@ -91,10 +91,13 @@ def test_the_type_of_a_gpu_can_name_a_directory(name: str, type_: str) -> None:
     assert discovery._type_of(name) == type_
 
 
-def test_a_gpu_without_a_driver_is_not_described(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "_driver", lambda: None)
     assert discovery.gpu_devices() == ()
-    with pytest.raises(DeviceUnavailable, match="no CUDA driver for `gpu0`"):
+
+
+def test_a_gpu_of_another_machine_is_not_described() -> None:
+    with pytest.raises(DeviceUnavailable, match="`gpu0` is not a GPU of this machine"):
         discovery.describe_gpu(GPU)
 
 

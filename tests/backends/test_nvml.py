@@ -42,12 +42,12 @@ def test_a_device_that_is_not_here_has_no_readings() -> None:
     assert readings_of(Device("v100", "v100", "gpu", "v100", 0)) is None
 
 
-def test_that_power_is_not_measured_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_says_once_that_power_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     said: list[str] = []
     backend = object.__new__(TensorRT)  # what makes one needs a GPU
-    backend._device, backend._engines = GPU, BuildContext(Path(), say=said.append)
+    backend._device, backend._builds = GPU, BuildContext(Path(), say=said.append)
     assert backend.meter is None
     assert backend.meter is None
     (line,) = said
-    assert line.startswith("gpu0: what it draws is not measured: nvidia-ml-py is not installed")
+    assert line.startswith("gpu0: its power is not measured: nvidia-ml-py is not installed")

@@ -44,7 +44,7 @@ def test_a_module_that_fails_to_load_says_why(tmp_path: Path, monkeypatch: pytes
         _ = LazyModule("half_installed").Builder
 
 
-def test_a_late_module_has_what_the_module_has_and_nothing_else() -> None:
+def test_a_lazy_module_has_the_attributes_of_the_module_and_no_others() -> None:
     late = LazyModule("importlib")
     assert late.import_module is importlib.import_module
     with pytest.raises(AttributeError, match="no_such_name"):

@@ -20,7 +20,7 @@ def test_a_row_takes_what_its_values_take() -> None:
     assert [spec.row_bytes for spec in (IMAGE, LENGTH)] == [12, 8]
 
 
-def test_buffers_have_room_for_the_largest_batch_of_every_tensor() -> None:
+def test_buffers_are_as_large_as_the_largest_batch_of_every_tensor() -> None:
     assert LAYOUT.buffer_bytes == 8 * (12 + 8 + 40)
 
 

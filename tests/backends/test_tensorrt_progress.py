@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from proteus_cli.backends.tensorrt.progress import BuildProgress
 
 
-def test_a_build_that_has_told_nothing_is_starting() -> None:
+def test_a_build_without_a_report_is_starting() -> None:
     phases = BuildProgress()
     assert (phases.now, phases.done_frac, phases.is_cancelled) == ("starting", 0.0, False)
 
@@ -25,7 +25,7 @@ def test_steps_count_alike() -> None:
     assert fracs == [0.25, 0.5, 0.75, 1.0]
 
 
-def test_a_step_counts_as_far_as_the_phases_within_it_are() -> None:
+def test_a_step_counts_by_the_phases_within_it() -> None:
     phases = BuildProgress()
     phases.begin("build", None, 2)
     phases.complete("build", 0)
@@ -37,7 +37,7 @@ def test_a_step_counts_as_far_as_the_phases_within_it_are() -> None:
     assert phases.done_frac == pytest.approx((1 + (1 + 0.5) / 4) / 2)
 
 
-def test_what_is_behind_stays_behind_when_a_phase_ends() -> None:
+def test_progress_stays_when_a_phase_ends() -> None:
     phases = BuildProgress()
     phases.begin("build", None, 2)
     phases.begin("inner", "build", 2)
@@ -76,7 +76,7 @@ calls = st.lists(
 
 
 @given(calls)
-def test_whatever_is_told_what_is_done_never_falls_and_is_a_fraction(told: list[tuple[Any, ...]]) -> None:
+def test_progress_is_a_fraction_that_never_falls(told: list[tuple[Any, ...]]) -> None:
     """Also where names come twice, are unknown, or phases are within themselves, which the builder doesn't rule out."""
     phases, before = BuildProgress(), 0.0
     for name, *arguments in told:

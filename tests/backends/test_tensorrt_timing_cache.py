@@ -70,7 +70,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "t4" / "timing.cache"
 
 
-def test_what_a_build_has_timed_the_next_one_knows(path: Path) -> None:
+def test_a_build_uses_the_timings_of_the_one_before(path: Path) -> None:
     first = opened(path)
     assert first.time(b"conv", b"relu") == {b"conv", b"relu"}
     keep_timings(first, path)
@@ -80,7 +80,7 @@ def test_what_a_build_has_timed_the_next_one_knows(path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"garbage", b"", b"timings of a100\nconv"], ids=["garbage", "empty", "another GPU"]
 )
-def test_a_file_that_does_not_fit_counts_as_none_and_is_replaced(path: Path, content: bytes) -> None:
+def test_a_file_that_tensorrt_refuses_counts_as_empty_and_is_replaced(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     config = opened(path)

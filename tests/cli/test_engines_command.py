@@ -1,5 +1,6 @@
 """`proteus engines`: which built engines there are, what is wrong with them, and removing those that are of no use."""
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -46,7 +47,7 @@ def test_people_see_a_table(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None
     add_engine(tiny)
     add_engine(tiny, OTHER).record.write_text("{")
     ended = proteus("engines", "ls", "-w", tiny.root)
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in ended.stdout.splitlines() if TYPE in line]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in ended.stdout.splitlines() if TYPE in line]
     assert rows == [
         [TYPE, "shapes__shapes-m", "–", "–", "–", "stale: its record can't be read"],
         [TYPE, "shapes/shapes-s", "1–32, best 8", "8 B", "10.13.3.9", "current"],

@@ -203,7 +203,7 @@ def test_a_node_that_is_invalid_is_named_with_what_is_wrong(tmp_path: Path) -> N
     assert ".cpp" not in error.message
 
 
-def test_types_are_not_converted_on_the_quiet(tmp_path: Path) -> None:
+def test_types_are_not_converted_silently(tmp_path: Path) -> None:
     """Networks are strongly typed: precision is what the file says."""
     node = helper.make_node("Add", ["x", "w"], ["y"], name="adds")
     error = refused(network(tmp_path, [node], [X], [Y], w=np.ones(4, np.float16)), tmp_path)
@@ -231,7 +231,7 @@ def test_a_model_that_cannot_be_batched_is_refused(shape: Sequence[Any], problem
         raise refused(model, tmp_path)
 
 
-def test_an_answer_for_all_rows_together_is_refused(tmp_path: Path) -> None:
+def test_an_output_without_a_batch_axis_is_refused(tmp_path: Path) -> None:
     model = network(tmp_path, [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)], [X], [tensor("y", [])])
     assert "`y` of" in refused(model, tmp_path).message
 

@@ -17,13 +17,13 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "build"
 
 
-def test_what_pip_can_not_install_fails_each_time(tmp_path: Path) -> None:
+def test_a_package_that_pip_cannot_install_fails_each_time(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(subprocess.CalledProcessError):
             downloads.target("missing", str(tmp_path / "missing-1-py3-none-any.whl"))
 
 
-def test_what_is_there_is_kept_until_something_else_is_asked_for(build: Path, tmp_path: Path) -> None:
+def test_a_download_is_kept_until_another_version_is_asked_for(build: Path, tmp_path: Path) -> None:
     one, two = _package(tmp_path, "one"), _package(tmp_path, "two")
     place = downloads.target("kept", str(one))
     (place / "mark").touch()
@@ -33,7 +33,7 @@ def test_what_is_there_is_kept_until_something_else_is_asked_for(build: Path, tm
     assert (place / "two.py").exists()
 
 
-def test_the_key_of_the_cache_changes_with_what_it_is_made_of(tmp_path: Path) -> None:
+def test_the_key_of_the_cache_changes_with_its_sources(tmp_path: Path) -> None:
     (tmp_path / "versions.py").write_text("RTX = 1")
     before = key([tmp_path / "versions.py"])
     assert key([tmp_path / "versions.py"]) == before
@@ -41,7 +41,7 @@ def test_the_key_of_the_cache_changes_with_what_it_is_made_of(tmp_path: Path) ->
     assert key([tmp_path / "versions.py"]) != before
 
 
-def test_the_key_is_made_of_all_that_names_a_version() -> None:
+def test_the_key_covers_all_files_that_name_a_version() -> None:
     """Each module of the contract in which a version of a distribution is pinned."""
     pins = re.compile(r"==\d|^RTX = |Release\(", re.MULTILINE)
     here = Path(downloads.__file__).parent

@@ -21,14 +21,14 @@ def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_what_was_told_twice_counts_once() -> None:
+def test_a_figure_that_is_noted_twice_counts_once() -> None:
     for _ in range(2):
         figures.tell(Part.RUN, "scenarios", "swap", "answers", of=3)
     assert figures.lines(Part.RUN) == [("scenarios", "2 of 3")]
     assert figures.lines(Part.API) == []
 
 
-def test_what_processes_send_is_added_up() -> None:
+def test_figures_of_several_processes_are_added_up() -> None:
     figures.tell(Part.RUN, "slots run", "swap", each=4)
     sent = figures.sent()
     figures.tell(Part.RUN, "slots run", "answers", each=3)
@@ -36,7 +36,7 @@ def test_what_processes_send_is_added_up() -> None:
     assert figures.lines(Part.RUN) == [("slots run", "7")]
 
 
-def test_texts_are_said_as_they_are() -> None:
+def test_texts_are_printed_unchanged() -> None:
     figures.note(Part.API, "bindings", "one 10.13")
     figures.note(Part.API, "bindings", "one 11.4")
     assert figures.lines(Part.API) == [("bindings", "one 10.13; one 11.4")]

@@ -3,7 +3,7 @@
 import pytest
 
 from proteus_cli.control.backoff import FIRST_S, LONGEST_S, Backoff
-from proteus_cli.control.replanning import ReplanRequest
+from proteus_cli.control.replan_rules import ReplanRequest
 from proteus_cli.domain.outages import Outages
 
 CALM, BURST = ReplanRequest({"a": 100.0}, "calm"), ReplanRequest({"a": 300.0}, "a burst")

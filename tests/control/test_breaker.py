@@ -3,10 +3,10 @@
 import pytest
 
 from proteus_cli.control.breaker import (
-    CALM_S,
     FIRST_RETRY_S,
     LONGEST_RETRY_S,
     MIN_HANG_TIMEOUT_S,
+    STABLE_S,
     TRANSITIONS,
     Breaker,
     BreakerEvent,
@@ -86,9 +86,9 @@ def test_what_works_only_for_a_short_time_is_tried_ever_more_seldom_too() -> Non
     breaker = Breaker()
     assert fail(breaker, 1.0) == FIRST_RETRY_S
     mend(breaker, 2.0)
-    assert fail(breaker, 2.0 + CALM_S / 2) == 2 * FIRST_RETRY_S
+    assert fail(breaker, 2.0 + STABLE_S / 2) == 2 * FIRST_RETRY_S
     mend(breaker, 100.0)
-    assert fail(breaker, 100.0 + CALM_S) == FIRST_RETRY_S
+    assert fail(breaker, 100.0 + STABLE_S) == FIRST_RETRY_S
     assert breaker.opened == 3
 
 

@@ -98,7 +98,7 @@ def test_only_what_is_late_already_is_given_up() -> None:
     assert decide(AimdBatcher(), 1, 0.101) is CANNOT_MEET_DEADLINE
 
 
-def test_it_takes_no_more_than_its_turns_and_cuts_no_request() -> None:
+def test_a_batch_takes_no_more_than_the_quota_and_cuts_no_request() -> None:
     assert decide(grown(4), 2) == Start(2)
     assert AimdBatcher().decide(make_request(rows=3), 1, HOST, 0.0) == Start(3)
 

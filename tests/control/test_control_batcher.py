@@ -37,7 +37,7 @@ def singles(number: int) -> DeadlineQueue:
 def asked(
     batcher: Batcher, queue: DeadlineQueue, host: Hosted, quota: int, now_s: float, slowdown: float = 1.0
 ) -> Batching:
-    """As a lane asks that has so many turns."""
+    """As a worker asks that has so much quota."""
     head = queue.peek()
     assert head is not None
     return batcher.decide(head, min(queue.rows, quota), host, now_s, slowdown)
@@ -115,8 +115,8 @@ def test_the_most_urgent_request_sets_the_time() -> None:
     assert decide(queue, 0.0) == Delay(until_s=near(0.020))
 
 
-def test_a_variant_takes_no_more_than_its_turns() -> None:
-    """Four wait, two turns: it holds as if two waited, until 100 − 30 ms, and then starts two."""
+def test_a_host_takes_no_more_than_its_quota() -> None:
+    """Four wait, a quota of two: it waits as if there were two, until 100 − 30 ms, and then starts two."""
     assert decide(singles(4), 0.0, quota=2) == Delay(until_s=near(0.070))
     assert decide(singles(4), 0.0701, quota=2) == Start(2)
     assert decide(singles(9), 0.0, quota=4) == Start(4)
@@ -129,14 +129,14 @@ def test_rows_count_not_requests() -> None:
 
 
 def test_a_request_larger_than_a_batch_runs_alone() -> None:
-    """6 rows at 10 ms each: fits until 40 ms; then hopeless, as it can't be cut."""
+    """6 rows at 10 ms each: fits until 40 ms; then it cannot be in time, as it can't be cut."""
     queue = queue_of(make_request(rows=6))
     assert decide(queue, 0.0) == Start(6)
     assert decide(queue, 0.039) == Start(6)
     assert decide(queue, 0.041) is CANNOT_MEET_DEADLINE
 
 
-def test_a_request_of_more_rows_than_turns_is_not_cut() -> None:
+def test_a_request_of_more_rows_than_the_quota_is_not_cut() -> None:
     assert decide(queue_of(make_request(rows=3)), 0.065, quota=1) == Start(3)
 
 
@@ -178,10 +178,10 @@ def test_what_starts_is_in_time_and_what_waits_can_still_start(
             assert now_s + host.latency(1) > due_s - 1e-12
 
 
-def test_nobody_waits_for_company_past_the_slo_however_late_the_deadline() -> None:
+def test_no_request_waits_for_company_past_the_slo_however_late_its_deadline() -> None:
     """A timeout of 10 s with an SLO of 100 ms, two rows take 12 ms: it waits until 88 ms, not until 9.988 s.
 
-    Past that moment, behind a busy lane, it still starts: its own deadline decides whether it is hopeless.
+    Past that moment, behind a busy worker, it still starts: its own deadline decides whether it can be in time.
     """
     host = hosted(latency_s={1: 0.010, 4: 0.016}, max_batch=4)
     batcher, queue = ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), DeadlineQueue()

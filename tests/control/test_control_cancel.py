@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from builders import hosted, make_placement, make_plan, make_request
+from builders import controller_hosting, hosted, launched, make_request
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.batcher import GreedyBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused
 from proteus_cli.control.deadline_queue import DeadlineQueue
-from proteus_cli.control.decision import IDLE, Hosted, Launch
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, Effects, Hosted
 from proteus_cli.control.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
@@ -23,9 +23,14 @@ def controller_of(assignment: str = "late") -> Controller:
     """One row in 10 ms, four in 16: 250 qps."""
     host = hosted(latency_s={1: 0.010, 4: 0.016}, capacity_qps=250.0)
     policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None, assignment=assignment)  # type: ignore[arg-type]
-    controller = Controller({"a": 0.1}, {"cpu0": 1}, policy)
-    assert controller.adopt(make_plan(make_placement("cpu0", "a", "a-s")), [host], 0.0) == ()
-    return controller
+    return controller_hosting(host, policy=policy, families=("a",), slots={"cpu0": 1})
+
+
+def waited(controller: Controller, request: Request) -> bool:
+    """Cancel a request: whether it waited, so that the worker is to be asked."""
+    effects = controller.cancel(request)
+    assert effects in (NO_EFFECTS, Effects(ask=("cpu0",), dropped=(request,)))
+    return effects is not NO_EFFECTS
 
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
@@ -35,21 +40,20 @@ def test_what_waits_leaves_once_and_what_runs_or_has_ended_does_not(assignment: 
     requests = [Request(n, "a", 0.0, 0.1, priority=priority) for n in range(6)]
     for request in requests:
         controller.offer(request, 0.0)
-    launch = controller.decide("cpu0", 0.0)
-    assert isinstance(launch, Launch)
-    assert [controller.cancel(request) for request in requests] == [False] * 4 + [True] * 2
-    assert [controller.cancel(request) for request in requests] == [False] * 6
+    launch = launched(controller, "cpu0", 0.0)
+    assert [waited(controller, request) for request in requests] == [False] * 4 + [True] * 2
+    assert [waited(controller, request) for request in requests] == [False] * 6
     assert controller.waiting == 0
     controller.finished(launch, None)
-    assert [controller.cancel(request) for request in requests] == [False] * 6
+    assert [waited(controller, request) for request in requests] == [False] * 6
     assert controller.decide("cpu0", 0.0) == IDLE
 
 
 def test_what_was_never_offered_does_not_wait() -> None:
     controller = controller_of()
-    assert not controller.cancel(make_request())
-    assert not controller.cancel(Request(1, "a", 0.0, 0.1, priority=5))
-    assert not controller.cancel(Request(2, "a", 0.0, 0.1, min_accuracy=0.99))
+    assert not waited(controller, make_request())
+    assert not waited(controller, Request(1, "a", 0.0, 0.1, priority=5))
+    assert not waited(controller, Request(2, "a", 0.0, 0.1, min_accuracy=0.99))
 
 
 def test_others_go_on_waiting_in_their_order() -> None:
@@ -57,20 +61,19 @@ def test_others_go_on_waiting_in_their_order() -> None:
     requests = [make_request(n) for n in range(5)]
     for request in requests:
         controller.offer(request, 0.0)
-    assert controller.cancel(requests[0])
-    assert controller.cancel(requests[2])
-    launch = controller.decide("cpu0", 0.0)
-    assert isinstance(launch, Launch)
+    assert waited(controller, requests[0])
+    assert waited(controller, requests[2])
+    launch = launched(controller, "cpu0", 0.0)
     assert [request.id for request in launch.requests] == [1, 3, 4]
 
 
-def test_whoever_leaves_makes_room_at_the_door() -> None:
+def test_a_cancelled_request_no_longer_counts_for_admission() -> None:
     """25 rows are all that 250 qps answer in 100 ms."""
     controller = controller_of()
     requests = [make_request(n) for n in range(25)]
     assert all(isinstance(controller.offer(request, 0.0), Admitted) for request in requests)
     assert isinstance(controller.offer(make_request(25), 0.0), Refused)
-    assert controller.cancel(requests[7])
+    assert waited(controller, requests[7])
     assert isinstance(controller.offer(make_request(26), 0.0), Admitted)
     assert isinstance(controller.offer(make_request(27), 0.0), Refused)
 
@@ -132,7 +135,7 @@ LINE_MOVES = st.lists(
     LINE_MOVES,
     st.sampled_from([SharedQueue, lambda: PerDeviceQueue(uniform=True), lambda: PerDeviceQueue(uniform=False)]),
 )
-def test_a_line_has_as_many_turns_as_rows_and_each_request_leaves_once(
+def test_a_queue_has_as_much_quota_as_rows_and_each_request_leaves_once(
     moves: list[tuple[str, int, int]], new: type[SharedQueue]
 ) -> None:
     queue: FamilyQueue = new()
@@ -183,7 +186,7 @@ def _agrees(queue: FamilyQueue, waiting: Sequence[Request]) -> None:
 
 
 def test_a_host_is_told_by_identity() -> None:
-    """Two variants may look the same; turns are one's own."""
+    """Two variants may look the same; each has its own quota."""
     queue, twin = SharedQueue(), hosted("cpu0", latency_s={1: 0.01}, weight=1.0)
     queue.rehost([HOSTS[0], twin])
     queue.push(make_request())

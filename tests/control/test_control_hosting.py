@@ -11,7 +11,7 @@ from proteus_cli.domain.profile import Point
 from proteus_cli.errors import ArtefactError, UsageError
 
 
-def test_a_lane_hosts_what_the_plan_says_at_the_95th_percentile() -> None:
+def test_a_host_has_the_latencies_of_the_95th_percentile() -> None:
     measured = make_measured("a", "s", 0.8, {1: 0.01})
     measured = msgspec.structs.replace(measured, points=(Point(1, 10, 0.010, 0.011, 0.012, 0.013, 0.014, 100.0),))
     placement = make_placement("cpu0", "a", "s", rate_qps=30.0, capacity_qps=70.0, max_batch=1)

@@ -29,7 +29,7 @@ def test_what_waits_starts_at_once_up_to_the_planned_size() -> None:
     assert decide(*due(*[0.1] * 9), quota=2) == Start(2)
 
 
-def test_who_has_no_time_for_the_whole_window_is_given_up_though_it_could_be_in_time_alone() -> None:
+def test_a_request_without_time_for_the_whole_window_is_dropped_though_it_could_be_in_time_alone() -> None:
     """Five wait. The first is due in 35 ms; alone it takes 10, in a window of four 40."""
     assert decide(*due(0.035, 0.1, 0.1, 0.1, 0.1)) is CANNOT_MEET_DEADLINE
     assert decide(*due(0.040, 0.1, 0.1, 0.1, 0.1)) == Start(4)

@@ -1,11 +1,11 @@
-"""Who asks for a higher priority goes first; nobody waits for ever behind it, and no lane idles."""
+"""Who asks for a higher priority goes first; nobody waits for ever behind it, and no worker idles."""
 
 import pytest
-from builders import hosted, make_placement, make_plan, near
+from builders import controller_hosting, hosted, ids, launched, near, plan_hosting
 
 from proteus_cli.control.batcher import Batcher, GreedyBatcher, ProactiveBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused
-from proteus_cli.control.decision import IDLE, Drop, Hosted, Launch, WaitUntil
+from proteus_cli.control.decision import IDLE, Drop, Hosted, WaitUntil
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import LOWEST_LEVEL, USUAL_LEVEL, Request
 
@@ -16,10 +16,7 @@ PATIENT = ProactiveBatcher(answer_frac=0.0, margin_frac=0.0)
 
 
 def controller_of(*hosts: Hosted, batching: Batcher = GREEDY) -> Controller:
-    controller = Controller({"a": 0.1}, {"cpu0": 1, "cpu1": 1}, Policy("test", "all", batching, None))
-    placements = (make_placement(host.device, host.family, host.variant) for host in hosts)
-    assert controller.adopt(make_plan(*placements, devices=("cpu0", "cpu1")), hosts, 0.0) == ()
-    return controller
+    return controller_hosting(*hosts, policy=Policy("test", "all", batching, None), families=("a",))
 
 
 def asking(number: int, priority: int, *, slo_s: float = 0.1, rows: int = 1) -> Request:
@@ -31,13 +28,6 @@ def offered(controller: Controller, *requests: Request) -> None:
         assert isinstance(controller.offer(request, 0.0), Admitted)
 
 
-def launched(controller: Controller, device: str, now_s: float) -> list[int]:
-    launch = controller.decide(device, now_s)
-    assert isinstance(launch, Launch)
-    assert launch.rows == sum(request.rows for request in launch.requests)
-    return [request.id for request in launch.requests]
-
-
 @pytest.mark.parametrize(
     ("priority", "level"), [(0, USUAL_LEVEL), (1, 1), (2, 2), (3, 3), (8, 8), (9, LOWEST_LEVEL), (2**63, LOWEST_LEVEL)]
 )
@@ -45,25 +35,25 @@ def test_one_is_highest_none_is_the_same_as_two_and_from_eight_on_all_are_lowest
     assert asking(0, priority).level == level
 
 
-def test_higher_priorities_go_first_whatever_the_deadlines_and_within_one_the_most_urgent() -> None:
+def test_higher_priorities_go_first_and_within_one_the_most_urgent() -> None:
     controller = controller_of(FAST)
     offered(controller, asking(0, 3, slo_s=0.2), asking(1, 0, slo_s=0.6), asking(2, 1, slo_s=0.9))
     offered(controller, asking(3, 2, slo_s=0.5), asking(4, 1, slo_s=0.8))
-    assert launched(controller, "cpu0", 0.0) == [4, 2, 3, 1]
+    assert ids(launched(controller, "cpu0", 0.0)) == [4, 2, 3, 1]
 
 
 def test_a_batch_takes_along_lower_priorities_only_as_far_as_it_is_in_time_for_them() -> None:
     """At 0.089 11 ms are left for the last one: alone it would take 10, with the other two 14."""
     controller = controller_of(FAST)
     offered(controller, asking(0, 1, slo_s=0.9), asking(1, 1, slo_s=0.9), asking(2, 0))
-    assert launched(controller, "cpu0", 0.089) == [0, 1]
+    assert ids(launched(controller, "cpu0", 0.089)) == [0, 1]
 
 
 def test_a_batch_shrinks_for_the_sake_of_a_lower_priority_that_it_takes_along() -> None:
     """12 ms are left for the usual one, which is enough for two rows: its batch ends with it, though two more wait."""
     controller = controller_of(FAST)
     offered(controller, asking(0, 1, slo_s=0.9), asking(1, 0), asking(2, 3, slo_s=0.9), asking(3, 3, slo_s=0.9))
-    assert launched(controller, "cpu0", 0.0879) == [0, 1]
+    assert ids(launched(controller, "cpu0", 0.0879)) == [0, 1]
 
 
 def test_what_is_more_urgent_behind_a_higher_priority_ends_the_wait_for_company() -> None:
@@ -73,27 +63,27 @@ def test_what_is_more_urgent_behind_a_higher_priority_ends_the_wait_for_company(
     waiting = controller.decide("cpu0", 0.0)
     assert waiting == WaitUntil(near(0.086))
     assert isinstance(waiting, WaitUntil)
-    assert launched(controller, "cpu0", waiting.at_s) == [0, 1]
+    assert ids(launched(controller, "cpu0", waiting.at_s)) == [0, 1]
 
 
 def test_what_can_not_be_made_any_more_is_dropped_also_behind_a_higher_priority() -> None:
-    controller, hopeless = controller_of(FAST), asking(1, 0)
-    offered(controller, asking(0, 1, slo_s=0.9), hopeless)
-    assert controller.decide("cpu0", 0.095) == Drop((hopeless,))
-    assert launched(controller, "cpu0", 0.095) == [0]
+    controller, late_anyway = controller_of(FAST), asking(1, 0)
+    offered(controller, asking(0, 1, slo_s=0.9), late_anyway)
+    assert controller.decide("cpu0", 0.095) == Drop((late_anyway,))
+    assert ids(launched(controller, "cpu0", 0.095)) == [0]
 
 
-def test_a_lane_too_slow_for_the_highest_priority_runs_a_lower_one_meanwhile() -> None:
-    """20 ms are left of the first, and cpu1 takes 40; cpu0, which has a turn for it, is busy."""
+def test_a_worker_too_slow_for_the_highest_priority_runs_a_lower_one_meanwhile() -> None:
+    """20 ms are left of the first, and cpu1 takes 40; cpu0, which has quota for it, is busy."""
     controller = controller_of(FAST, SLOW)
     offered(controller, asking(9, 1, slo_s=0.9))
-    assert launched(controller, "cpu0", 0.0) == [9]
+    assert ids(launched(controller, "cpu0", 0.0)) == [9]
     offered(controller, asking(0, 1, slo_s=0.020), asking(1, 0, slo_s=0.9), asking(2, 0, slo_s=0.9))
-    assert launched(controller, "cpu1", 0.0) == [1]
+    assert ids(launched(controller, "cpu1", 0.0)) == [1]
 
 
 def test_only_what_goes_before_it_counts_at_the_door() -> None:
-    """25 rows are all that 250 qps answer in 100 ms: for whoever comes first there is room, for whoever is last not."""
+    """25 rows are all that 250 qps answer in 100 ms: the first ones are admitted, the last ones not."""
     controller = controller_of(FAST)
     offered(controller, *(asking(number, 0) for number in range(25)))
     assert isinstance(controller.offer(asking(25, 0), 0.0), Refused)
@@ -105,25 +95,23 @@ def test_only_what_goes_before_it_counts_at_the_door() -> None:
 def test_what_runs_goes_before_every_priority() -> None:
     controller = controller_of(FAST)
     offered(controller, *(asking(number, 3) for number in range(25)))
-    assert launched(controller, "cpu0", 0.0) == [0, 1, 2, 3]
+    assert ids(launched(controller, "cpu0", 0.0)) == [0, 1, 2, 3]
     answers = [controller.offer(asking(number, 1), 0.0) for number in range(25, 47)]
     assert [isinstance(answer, Admitted) for answer in answers] == [True] * 21 + [False]
 
 
-def test_a_change_of_plan_keeps_what_waits_at_each_level_and_forgets_levels_that_nobody_asks_for() -> None:
+def test_a_change_of_plan_keeps_what_waits_at_each_level_and_closes_empty_levels() -> None:
     controller = controller_of(FAST)
     offered(controller, asking(0, 0), asking(1, 1), asking(2, 5, slo_s=0.05))
-    plan = make_plan(make_placement("cpu1", "a", "a-l"), devices=("cpu0", "cpu1"))
-    assert controller.adopt(plan, [FAST], 0.0) == ()
-    assert launched(controller, "cpu0", 0.0) == [1, 0, 2]
-    controller.adopt(plan, [FAST], 0.0)
-    assert controller._families["a"].whole.queue.levels == (USUAL_LEVEL,)
+    assert controller.adopt(plan_hosting(FAST), [FAST], 0.0).dropped == ()
+    assert ids(launched(controller, "cpu0", 0.0)) == [1, 0, 2]
+    controller.adopt(plan_hosting(FAST), [FAST], 0.0)
+    assert [*controller._families["a"].base.queue.queues_of(FAST)] == [USUAL_LEVEL]
     assert controller.decide("cpu0", 0.0) == IDLE
 
 
-def test_bound_early_each_lane_keeps_to_the_priorities_of_its_own_queue() -> None:
+def test_bound_early_each_worker_keeps_to_the_priorities_of_its_own_queue() -> None:
     policy = Policy("test", "all", GREEDY, None, assignment="early", admits="all")
-    controller = Controller({"a": 0.1}, {"cpu0": 1}, policy)
-    controller.adopt(make_plan(make_placement("cpu0", "a", "a-s")), [FAST], 0.0)
+    controller = controller_hosting(FAST, policy=policy, families=("a",), slots={"cpu0": 1})
     offered(controller, *(asking(number, priority) for number, priority in enumerate((0, 3, 1, 1, 0, 3))))
-    assert launched(controller, "cpu0", 0.0) == [2, 3, 0, 4]
+    assert ids(launched(controller, "cpu0", 0.0)) == [2, 3, 0, 4]

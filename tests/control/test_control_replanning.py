@@ -6,7 +6,7 @@ import pytest
 from builders import make_placement, make_plan
 
 from proteus_cli.control.demand import DemandEstimator
-from proteus_cli.control.replanning import PeriodicRule, ReplanContext, ReplanRequest, ReplanRule, TimedRule
+from proteus_cli.control.replan_rules import PeriodicRule, ReplanContext, ReplanRequest, ReplanRule, TimedRule
 from proteus_cli.domain.plan import Plan
 
 RULE = ReplanRule(margin_sigmas=0.0)
@@ -108,7 +108,7 @@ def test_a_slow_rise_is_proven_by_a_long_window() -> None:
     assert wanted[-1][1].demand_qps["a"] == pytest.approx(150.0, rel=0.01)
 
 
-def test_where_queries_are_turned_away_less_of_a_proof_is_enough() -> None:
+def test_while_queries_are_shed_weaker_proof_is_enough() -> None:
     """130 qps: 2 s prove 130 − 3·√65 = 106 qps, less than 110, and by one deviation 122.
 
     Only while it is turned away, and only what is more than planned: 100 qps prove nothing, whatever became of them.
@@ -120,7 +120,7 @@ def test_where_queries_are_turned_away_less_of_a_proof_is_enough() -> None:
     assert asked(plan_for(100.0), evenly((100.0, 10.0)), until_s=10.0, shed=[8.5]) == []
 
 
-def test_families_that_share_devices_are_planned_with_less_room() -> None:
+def test_families_that_share_devices_are_planned_with_a_smaller_margin() -> None:
     """100 qps and half of √1,000 = 31.6 are 116, which a plan for 110 with a tenth more carries; 132 it doesn't."""
     rule, load = ReplanRule(sigmas=0.0), evenly((100.0, 3.0))
     assert asked(plan_for(110.0), load, until_s=3.0, rule=rule, margin=0.5) == []
@@ -138,12 +138,12 @@ def test_what_the_hosted_capacity_carries_with_its_headroom_is_no_reason() -> No
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("qps", "spare"), [(2000.0, 1.0), (500.0, 1.2), (100.0, 1.5), (20.0, 1.7)])
 def test_poisson_noise_around_the_planned_rate_is_no_reason(qps: float, spare: float, seed: int) -> None:
-    """The fewer the queries, the more room their noise needs: 2000 qps need none."""
+    """The fewer the queries, the larger a margin their noise needs: 2000 qps need none."""
     plan = plan_for(qps, capacity_qps=qps * 1.2 * spare)
     assert asked(plan, poisson(qps, 20.0, seed), until_s=20.0) == []
 
 
-def test_less_demand_is_a_reason_only_after_the_calm() -> None:
+def test_a_lower_demand_is_a_reason_only_after_a_while() -> None:
     """From 100 to 30 qps at 10 s. The second from 9.2 s on still holds 80 + 6 queries, more than 85; that from 9.4 s
     on 60 + 12. So of the times at which it is asked, the first with 5 calm seconds behind it is 14.4 s.
     """
@@ -161,11 +161,11 @@ def test_one_busy_second_keeps_the_plan() -> None:
 
 
 @pytest.mark.parametrize(("qps", "expected"), [(87.0, False), (82.0, True)])
-def test_low_water_is_85_hundredths_of_what_was_planned(qps: float, expected: bool) -> None:  # noqa: FBT001
+def test_a_demand_is_low_below_85_hundredths_of_what_was_planned(qps: float, expected: bool) -> None:  # noqa: FBT001
     assert bool(asked(plan_for(100.0), evenly((qps, 8.0)), until_s=8.0)) is expected
 
 
-def test_before_the_calm_can_be_known_less_demand_is_no_reason() -> None:
+def test_a_lower_demand_is_no_reason_before_the_window_is_full() -> None:
     assert asked(plan_for(100.0), evenly((10.0, 4.8)), until_s=4.8) == []
 
 
@@ -287,23 +287,23 @@ def test_a_plan_that_can_not_carry_what_it_was_made_for_is_no_burst_again() -> N
     assert periodic(plan, evenly((1000.0, 5.0), (1001.0, 1.0)), now_s=6.01) is not None
 
 
-def test_it_knows_neither_floor_nor_pace() -> None:
+def test_the_periodic_rule_has_no_minimum_and_ignores_slowdown() -> None:
     """The published system plans for what it sees: a family that is not asked for gets nothing."""
     wanted = periodic(plan_for(100.0, b=50.0), evenly((10.0, 30.0)), now_s=30.01, slowdown=2.0)
     assert wanted is not None
     assert wanted.demand_qps == {"a": pytest.approx(10.0), "b": 0.0}
 
 
-# --- room for bursts
+# --- safety margin
 
 
-def test_a_plan_has_room_for_what_comes_within_an_slo() -> None:
+def test_a_plan_has_a_margin_for_what_arrives_within_an_slo() -> None:
     """With an SLO of 100 ms, 40 qps: 40 + √(40/0.1) = 60; 4,000: 4,000 + √40,000 = 4,200. Nothing becomes the floor."""
     first = ReplanRule().initial_demand({"a": 40.0, "b": 4000.0}, {"a": 0.1, "b": 0.1, "c": 0.1})
     assert first == {"a": pytest.approx(60.0), "b": pytest.approx(4200.0), "c": 1.0}
 
 
-def test_the_room_grows_with_the_scatter_that_was_measured() -> None:
+def test_the_margin_grows_with_the_measured_dispersion() -> None:
     """100 qps for 10 s, evenly, or all of each second at once.
 
     Evenly counts as Poisson: 100 + √(100/0.1). At once: of ten windows of 0.1 s one has 100 arrivals. The 99 steps
@@ -330,7 +330,7 @@ def test_a_demand_that_rises_is_no_scatter() -> None:
 
 
 def test_a_spare_of_another_variant_carries_nothing_that_counts() -> None:
-    """110 qps with their room need 110 + √1,100 = 143: the 150 of the host that serves, but not of a spare."""
+    """110 qps with their margin need 110 + √1,100 = 143: the 150 of the host that serves, but not of a spare."""
     serves = make_placement("cpu0", "a", "s", rate_qps=100.0, capacity_qps=150.0)
     spare = make_placement("cpu1", "a", "t", rate_qps=0.0, capacity_qps=1000.0)
     enough = make_plan(serves, spare, demand_qps={"a": 100.0})
@@ -347,7 +347,7 @@ MINUTES = 5
 
 
 def first_plan(qps: float, rule: ReplanRule) -> Plan:
-    """For that mean, with the room that the rule gives, and not a query more."""
+    """For that mean, with the margin of the rule, and not a query more."""
     planned_qps = rule.initial_demand({"a": qps}, {"a": 0.1})["a"]
     return plan_for(planned_qps, capacity_qps=planned_qps * 1.2)
 

@@ -25,7 +25,8 @@ class World:
 
     def __init__(self, times: Callable[[float, int], float]) -> None:
         self.profiles = {"cpu0": profile()}
-        self.drift = Drift(self.profiles, now_s=1000.0, after_s=AFTER_S)
+        self.drift = Drift(self.profiles, after_s=AFTER_S)
+        self.drift.due(1000.0)
         self.found: list[tuple[float, Correction]] = []
         self._times, self._batch = times, 0
 
@@ -156,8 +157,8 @@ def test_a_plan_is_rated_by_what_its_hosts_can_take_now() -> None:
     assert [placement.capacity_qps for placement in rerated(plan, [slower]).placements] == [50.0, 100.0]
 
 
-def test_pace_counts_from_the_corrected_profile_on() -> None:
-    """What moves into the profile leaves the pace, so that it isn't counted twice."""
+def test_slowdown_counts_from_the_corrected_profile_on() -> None:
+    """What moves into the profile leaves the slowdown, so that it isn't counted twice."""
     slowdown = SlowdownEstimator()
     for _ in range(500):
         slowdown.ran(took_s=0.03, profiled_s=0.02)

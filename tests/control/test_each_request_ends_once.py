@@ -14,10 +14,22 @@ from hypothesis import strategies as st
 from proteus_cli.control.aimd import AimdBatcher
 from proteus_cli.control.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
-from proteus_cli.control.decision import Delegate, Drop, Hosted, Idle, Launch, WaitUntil
+from proteus_cli.control.decision import (
+    NO_EFFECTS,
+    Delegate,
+    Drop,
+    Effects,
+    Hosted,
+    Idle,
+    Launch,
+    Load,
+    WaitUntil,
+    WakeOthers,
+)
 from proteus_cli.control.family_queue import SharedQueue
 from proteus_cli.control.nexus import NexusBatcher
 from proteus_cli.control.policies import Policy
+from proteus_cli.control.rollout import keys
 from proteus_cli.domain.request import Request
 
 FAMILIES = ("a", "b")
@@ -38,10 +50,10 @@ class Query:
 
 @dataclass(frozen=True)
 class Adopt:
-    """From now on these; what is on devices that are ``loading`` only after a while."""
+    """From now on these; devices ``in_place`` load in turns, each for a while."""
 
     hosts: Sequence[Hosted]
-    loading: frozenset[str] = frozenset()
+    in_place: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -61,8 +73,8 @@ Change = Adopt | Lose | Return
 class Driver:
     """Obeys a controller on a virtual clock, and checks each of its decisions.
 
-    A batch takes ``pace`` × its latency, and the controller is told so where it is ``measured``. One that is launched
-    ahead begins when the one before it ends.
+    A batch takes ``slowdown`` × its latency, and the controller learns that if it is ``measured``. A batch that is
+    launched ahead begins when the one before it ends.
     """
 
     controller: Controller
@@ -72,63 +84,65 @@ class Driver:
     dispatch_ahead_s: float = 0.0
     ended: Counter[int] = field(default_factory=Counter)
     waiting: dict[int, Request] = field(default_factory=dict)
-    hosted: Sequence[Hosted] = ()
+    planned: Sequence[Hosted] = ()
     launches: int = 0
     ahead: int = 0
     _busy_until_s: dict[str, float] = field(default_factory=dict)
-    _shed: set[str] = field(default_factory=set)
+    _loading: dict[str, Load] = field(default_factory=dict)
     _lost: set[str] = field(default_factory=set)
     _running: dict[str, list[Launch]] = field(default_factory=lambda: {device: [] for device in DEVICES})
     _timer: Counter[str] = field(default_factory=Counter)
-    _load: Counter[str] = field(default_factory=Counter)
     _heap: list[tuple[float, int, Callable[[float], None]]] = field(default_factory=list)
     _order: "count[int]" = field(default_factory=count)
 
     def change(self, change: Change, now_s: float) -> None:
         match change:
-            case Adopt(hosts=hosts, loading=loading):
-                self._adopt(hosts, loading, now_s)
+            case Adopt(hosts=hosts, in_place=in_place):
+                plan = make_plan(
+                    *(make_placement(h.device, h.family, h.variant) for h in hosts),
+                    demand_qps=dict.fromkeys(FAMILIES, 1000.0),
+                    devices=DEVICES,
+                )
+                self._loading = {d: load for d, load in self._loading.items() if _is_same(d, hosts, self.planned)}
+                self.planned = hosts
+                self._apply(self.controller.adopt(plan, hosts, now_s, in_place), now_s)
             case Lose(device=device) if device not in self._lost:
                 self._lose(device, now_s)
             case Return(device=device) if device in self._lost:
                 self._lost.remove(device)
-                self.controller.device_recovered(device)
-                self._adopt(self.hosted, frozenset({device}), now_s)
+                self._apply(self.controller.device_recovered(device, now_s), now_s)
 
-    def _adopt(self, hosts: Sequence[Hosted], loading: frozenset[str], now_s: float) -> None:
-        plan = make_plan(
-            *(make_placement(h.device, h.family, h.variant) for h in hosts),
-            demand_qps=dict.fromkeys(FAMILIES, 1000.0),
-            devices=DEVICES,
-        )
-        self.hosted = hosts
-        self._end_unhosted(self.controller.adopt(plan, hosts, now_s, loading))
-        self._shed = self._lost | loading
-        for device in DEVICES:
-            self._load[device] += 1
-            if device in loading - self._lost:
-                self._loads(device, now_s)
+    def _apply(self, effects: Effects, now_s: float) -> None:
+        assert {*effects.ask} == {*DEVICES}
+        for load in effects.load:
+            assert load.device not in self._away
+            assert load.hosts == tuple(host for host in self.planned if host.device == load.device)
+            self._loading[load.device] = load
+            self._at(now_s + LOAD_S, lambda then_s, load=load: self._loaded(load, then_s))  # type: ignore[misc]
+        self._end_unhosted(effects.dropped)
         self._ask_all(now_s)
 
-    def _loads(self, device: str, now_s: float) -> None:
-        number = self._load[device]
-
-        def loaded(then_s: float) -> None:
-            if self._load[device] == number:
-                self._shed.remove(device)
-                self.controller.loaded(device)
-                self._ask_all(then_s)
-
-        self._at(now_s + LOAD_S, loaded)
+    def _loaded(self, load: Load, now_s: float) -> None:
+        effects = self.controller.loaded(load, keys(load.hosts), now_s)
+        if effects != NO_EFFECTS:
+            if self._loading.get(load.device) is load:
+                del self._loading[load.device]
+            self._apply(effects, now_s)
 
     def _lose(self, device: str, now_s: float) -> None:
         self._lost.add(device)
-        self._shed.add(device)
-        self._load[device] += 1
+        self._loading.pop(device, None)
         running, self._running[device] = self._running[device], []
         self.waiting |= {request.id: request for launch in running for request in launch.requests}
-        self._end_unhosted(self.controller.device_lost(device, running))
-        self._ask_all(now_s)
+        self._apply(self.controller.device_lost(device, running), now_s)
+
+    @property
+    def _away(self) -> set[str]:
+        return {*self._lost, *self._loading}
+
+    @property
+    def hosted(self) -> list[Hosted]:
+        return [host for family in FAMILIES for host in self.controller.hosting(family)]
 
     def offer(self, request: Request) -> None:
         now_s = request.arrival_s
@@ -145,7 +159,7 @@ class Driver:
             return
         assert fit
         self.waiting[request.id] = request
-        self._check_turns()
+        self._check_quota()
         for device in answer.devices:
             self._ask(device, now_s)
         self._check_nobody_idles(now_s)
@@ -155,8 +169,8 @@ class Driver:
 
         def cancel(now_s: float) -> None:
             waits = request.id in self.waiting
-            assert self.controller.cancel(request) is waits
-            assert not self.controller.cancel(request)
+            assert self.controller.cancel(request).dropped == ((request,) if waits else ())
+            assert self.controller.cancel(request) == NO_EFFECTS
             if waits:
                 self._end(request)
                 self._ask_all(now_s)
@@ -173,16 +187,16 @@ class Driver:
         """Let everything end; what waits for a device that never comes back is given up."""
         self.run_until(float("inf"))
         for request in self.controller.forget_all():
-            assert self._shed
+            assert self._away
             self._end(request)
 
     def _ask_all(self, now_s: float) -> None:
-        self._check_turns()
+        self._check_quota()
         for device in DEVICES:
             self._ask(device, now_s)
         self._check_nobody_idles(now_s)
 
-    def _ask(self, device: str, now_s: float) -> None:
+    def _ask(self, device: str, now_s: float) -> None:  # noqa: C901 - one case for each decision
         while True:
             decision = self.controller.decide(device, now_s)
             match decision:
@@ -191,6 +205,10 @@ class Driver:
                 case Drop(requests=requests):
                     for request in requests:
                         self._end(request)
+                case WakeOthers(devices=others):
+                    assert device not in others
+                    for other in others:
+                        self._ask(other, now_s)
                 case Delegate(to=other):
                     assert other != device
                     self._ask(other, now_s)
@@ -199,7 +217,7 @@ class Driver:
                     self._wake(device, at_s)
                 case Idle():
                     pass
-            self._check_turns()
+            self._check_quota()
             if isinstance(decision, WaitUntil | Idle):
                 return
 
@@ -211,7 +229,7 @@ class Driver:
     def _launch(self, device: str, launch: Launch, now_s: float) -> None:
         host = launch.hosted
         assert host.device == device
-        assert device not in self._shed
+        assert device not in self._away
         assert any(host is loaded for loaded in self.hosted)
         start_s = launch.at_s
         if launch.is_ahead:
@@ -271,7 +289,7 @@ class Driver:
     def _hosting(self, family: str) -> list[Hosted]:
         return [host for host in self.hosted if host.family == family]
 
-    def _check_turns(self) -> None:
+    def _check_quota(self) -> None:
         for name in FAMILIES:
             family = self.controller._families[name]
             mine = [request for request in self.waiting.values() if request.family == name]
@@ -288,12 +306,12 @@ class Driver:
             assert family.rows == sum(request.rows for request in mine) + sum(running)
 
     def _check_nobody_idles(self, now_s: float) -> None:
-        """Work-conserving batches: a free lane has nothing to take, or what is most urgent can't be made there."""
+        """Work-conserving batches: a free worker has nothing to take, or what is most urgent can't be made there."""
         rule = self.controller.policy.batching
         if not isinstance(rule, GreedyBatcher) and rule != AimdBatcher(timeout_s=0.0):
             return
         for host in self.hosted:
-            is_free = host.device not in self._shed and len(self._running[host.device]) < self.slots[host.device]
+            is_free = host.device not in self._away and len(self._running[host.device]) < self.slots[host.device]
             for tier in self.controller._families[host.family].tiers_for(host):
                 heads = [queue.peek() for queue in tier.queue.queues_of(host).values()]
                 if not is_free or tier.queue.quota_of(host) <= 0:
@@ -303,6 +321,11 @@ class Driver:
                 for head in filter(None, heads):
                     takes_s = self.controller.slowdown_of(host.device) * host.latency(head.rows)
                     assert now_s + takes_s > rule.due_s(head) - 1e-9
+
+
+def _is_same(device: str, hosts: Sequence[Hosted], before: Sequence[Hosted]) -> bool:
+    """A device is wanted to host the same variants as before."""
+    return keys([h for h in hosts if h.device == device]) == keys([h for h in before if h.device == device])
 
 
 @st.composite
@@ -390,7 +413,7 @@ SLOTS = st.fixed_dictionaries({device: st.integers(1, 2) for device in DEVICES})
 ADOPT = st.builds(Adopt, hosting())
 PLANS = st.lists(ADOPT, min_size=1, max_size=3)
 POLICIES = st.sampled_from([0.0, 0.1, 0.5]).map(proactive)
-PACES = st.lists(st.floats(0.2, 3.0), min_size=1, max_size=5)
+SLOWDOWNS = st.lists(st.floats(0.2, 3.0), min_size=1, max_size=5)
 
 BATCHERS: tuple[Batcher, ...] = (
     ProactiveBatcher(),
@@ -422,7 +445,7 @@ def in_turn(slowdowns: Sequence[float]) -> Callable[[], float]:
     return lambda: slowdowns[next(turn) % len(slowdowns)]
 
 
-@given(queries(1), PLANS, SLOTS, PACES, POLICIES)
+@given(queries(1), PLANS, SLOTS, SLOWDOWNS, POLICIES)
 @settings(max_examples=150, deadline=None)
 def test_single_rows_end_once_in_deadline_order_within_slots_and_batch_sizes(
     load: list[Query], plans: list[Adopt], slots: dict[str, int], slowdowns: list[float], policy: Policy
@@ -442,7 +465,7 @@ def test_requests_of_many_rows_end_once_in_deadline_order_within_slots_and_batch
     assert driver.controller.waiting == 0
 
 
-@given(queries(3), ADOPT, CHANGES, SLOTS, PACES, OTHER_POLICIES)
+@given(queries(3), ADOPT, CHANGES, SLOTS, SLOWDOWNS, OTHER_POLICIES)
 @settings(max_examples=400, deadline=None)
 def test_all_rules_hold_for_any_batching_and_assignment_while_devices_load_are_lost_and_return(
     load: list[Query],
@@ -460,7 +483,7 @@ def test_all_rules_hold_for_any_batching_and_assignment_while_devices_load_are_l
 ACCURACIES = (0.7, 0.8, 0.9)
 PRIORITIES = st.sampled_from([0, 0, 1, 2, 3, 99])
 MINIMA = st.sampled_from([0.0, 0.0, 0.7, 0.75, 0.9, 0.95])
-RUNWAYS = st.sampled_from([0.0, 0.002, 0.1])
+DISPATCH_AHEADS_S = st.sampled_from([0.0, 0.002, 0.1])
 CANCELLED = st.none() | st.sampled_from([0.0, 0.01, 0.05]) | st.floats(0, 0.2)
 UNEQUAL = st.builds(Adopt, hosting(ACCURACIES), st.frozensets(st.sampled_from(DEVICES)))
 UNEQUAL_CHANGES = st.lists(
@@ -473,12 +496,12 @@ UNEQUAL_CHANGES = st.lists(
     UNEQUAL,
     UNEQUAL_CHANGES,
     SLOTS,
-    PACES,
+    SLOWDOWNS,
     OTHER_POLICIES,
-    RUNWAYS,
+    DISPATCH_AHEADS_S,
 )
 @settings(max_examples=400, deadline=None)
-def test_all_rules_hold_for_any_priorities_minima_cancellations_and_runways(
+def test_all_rules_hold_for_any_priorities_minima_cancellations_and_dispatch_ahead(
     load: list[Query],
     first: Adopt,
     changes: list[Change],

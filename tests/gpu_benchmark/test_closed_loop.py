@@ -12,15 +12,15 @@ from benchmarks.gpu.closed_loop import Loop
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
+from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
-from proteus_cli.serving.devices.thread import ThreadExecutor
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY = VariantKey("shapes", "s")
 ROWS = np.ones((2, INPUTS), np.float32)
 
 
-class Counting(ThreadExecutor):
+class Counting(CpuExecutor):
     """Knows how many batches were inside at most."""
 
     inside = most = 0

@@ -37,12 +37,12 @@ def test_large_numbers_and_logs_without_a_version_are_read() -> None:
 @pytest.mark.parametrize(
     "said", ["", SAMPLE.replace("Throughput", "Throughputs"), SAMPLE + SAMPLE, "[I] Throughput: 0 qps\n"]
 )
-def test_what_is_no_report_of_one_run_is_an_error(said: str) -> None:
+def test_a_text_that_is_not_the_report_of_one_run_is_an_error(said: str) -> None:
     with pytest.raises(RuntimeError, match="throughputs"):
         parse(said)
 
 
-def test_all_that_decides_over_a_run_is_on_the_command_line() -> None:
+def test_all_parameters_of_a_run_are_on_the_command_line() -> None:
     inputs = [("x", (32, 64)), ("mask", (32,))]
     assert command(Path("/bin/trtexec"), Path("m.plan"), inputs, streams=3, for_s=2.5) == [
         "/bin/trtexec", "--loadEngine=m.plan", "--shapes=x:32x64,mask:32", "--infStreams=3", "--duration=2.5",

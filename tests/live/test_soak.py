@@ -33,7 +33,7 @@ from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.report import Report
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
-from proteus_cli.replay.loadgen import LEAD_S, Load, replay
+from proteus_cli.replay.loadgen import LEAD_S, ReplayResult, replay
 from proteus_cli.replay.target import Reply, Target, http_target
 from proteus_cli.reporting.measures import report
 from proteus_cli.simulation.conditions import Conditions, DeviceFailure
@@ -74,7 +74,7 @@ class Counting:
 class Run:
     """What came of it, as its clients saw it; ``start_s``: of the trace, by `time.monotonic`."""
 
-    load: Load
+    load: ReplayResult
     told: Told
     start_s: float
 
@@ -169,7 +169,7 @@ def in_metrics(live: LiveServer) -> Told:
 def reported(run: Run, site: Site, trace: Trace) -> Report:
     catalog = site.place.catalog()
     return report(
-        run.load.ended,
+        run.load.records,
         policy=PROTEUS.name,
         mode="emulated" if "--emulate" in site.options else "live",
         trace=trace.name,
@@ -221,8 +221,8 @@ def points(found: Report, families: Sequence[str] = ()) -> float:
 def ended_once(run: Run, trace: Trace, counted: Told, chaos: Chaos, site: Site) -> None:
     """What clients were told is what was counted; only bad clients don't wait to be told."""
     sent = sum(outcomes.total() for outcomes in run.told.values())
-    assert len(run.load.ended) == len(trace)
-    unsent = sum(each.outcome is Outcome.DROPPED for each in run.load.ended)  # or told so
+    assert len(run.load.records) == len(trace)
+    unsent = sum(each.outcome is Outcome.DROPPED for each in run.load.records)  # or told so
     assert sent <= len(trace) <= sent + unsent
     for family in site.busy:
         assert run.told[family] == counted[family], family

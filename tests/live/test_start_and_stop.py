@@ -69,7 +69,7 @@ def test_what_is_inside_is_answered_before_the_server_stops(made: Tiny, number: 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_process_group_stops_the_server_and_no_child_dies_of_it(made: Tiny, number: int) -> None:
     """As Ctrl-C in a terminal and service managers send it: devices and the solver have work to do until the end."""
-    options = ("--lanes", "process", "--batching", "proteus")
+    options = ("--executor", "process", "--batching", "proteus")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(3) as pool:
         live.until(lambda status: bool(status["solver"]["is_warm"]))
         inside = [send(pool, live) for _ in range(3)]

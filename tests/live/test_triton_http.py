@@ -20,7 +20,7 @@ from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
 from proteus_cli import __version__
-from proteus_cli.serving.http1.compression import SMALLEST_BYTES
+from proteus_cli.serving.http1.compression import MIN_BYTES
 from proteus_cli.serving.oip.tensors import DATATYPES
 
 pytestmark = pytest.mark.live
@@ -211,7 +211,7 @@ def test_pages_are_compressed_but_for_those_that_tritons_client_reads_as_they_co
     plain = server.get("/metrics")
     assert ("content-encoding" in plain.headers, plain.headers["vary"]) == (False, "accept-encoding")
     config = server.ask("GET", "/v2/models/types/config", headers=asked)
-    assert (len(config.body) > SMALLEST_BYTES, "content-encoding" in config.headers) == (True, False)
+    assert (len(config.body) > MIN_BYTES, "content-encoding" in config.headers) == (True, False)
 
 
 def test_requests_at_once_each_get_their_own_answer(server: LiveServer) -> None:

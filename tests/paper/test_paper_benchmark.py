@@ -7,8 +7,9 @@ import pytest
 
 from benchmarks.paper import generality, oracle, pages
 from benchmarks.paper.lab import Case, Lab, Size, check
-from benchmarks.paper.results import Benchmark, Figures, Section, Table, beside
+from benchmarks.paper.results import Benchmark, Figures, Section, beside
 from benchmarks.paper.traces import Bursts, cut
+from benchmarks.tables import Table
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.base import MadeBy
 from proteus_cli.replay.synthesis import Poisson, make_trace
@@ -27,7 +28,7 @@ TINY = Size(
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    """Where everything runs on the made-up cluster, also where the paper's is there."""
+    """Where everything runs on the synthetic cluster, also where the paper's is there."""
     return Lab(tmp_path_factory.mktemp("lab"), TINY, lambda _now: None, has_paper=False)
 
 
@@ -78,14 +79,14 @@ def test_no_case_runs_twice_and_static_policies_have_no_loads(lab: Lab) -> None:
     assert len(lab.done) == count
 
 
-def test_traces_are_the_same_each_time_and_asked_for_as_said(lab: Lab, tmp_path: Path) -> None:
+def test_traces_are_the_same_each_time_and_have_their_rate(lab: Lab, tmp_path: Path) -> None:
     again = Lab(tmp_path, TINY, lambda _now: None, has_paper=False)
     for one, other in zip(lab.made_up, again.made_up, strict=True):
         assert np.array_equal(one.arrival_s, other.arrival_s)
         assert np.array_equal(one.family, other.family)
 
 
-def test_made_up_traces_are_compared_with_the_worst_case_named(lab: Lab) -> None:
+def test_synthetic_traces_are_compared_and_the_worst_case_is_named(lab: Lab) -> None:
     section = generality.measure(lab)
     assert [table.rows[0][0] for table in section.tables] == ["flat 5%", "clipper-ht"] * 2
     assert all("Worst case" in remark and "5%”" in remark for remark in section.remarks)
@@ -99,7 +100,7 @@ def test_nothing_is_more_accurate_than_the_oracle(lab: Lab) -> None:
         assert least < ours <= most
 
 
-def test_the_page_has_all_tables_and_a_star_is_a_star() -> None:
+def test_the_page_has_all_tables_and_escapes_stars() -> None:
     table = Table("Title", ("trace", "p"), (("t", "0.00 / 99.0 *"),), "Note.")
     section = Section("s", "Heading", "Why.\n", (table,), ("Found.",))
     done = Benchmark(MadeBy("0", "h", "2026-01-02T00:00:00"), "cmd", "m", {"a": "1"}, "c", 1.0, (section,), (), ())

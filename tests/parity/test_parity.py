@@ -104,7 +104,7 @@ def _batch(launch: Launch) -> tuple[str, str, tuple[int, ...]]:
 @pytest.mark.parametrize("kind", ["poisson", "burst"])
 @pytest.mark.parametrize("devices", [2, 5])
 @pytest.mark.parametrize("policy_name", ["proteus", "most-accurate"])
-def test_live_lanes_and_simulator_make_the_same_batches(kind: str, devices: int, policy_name: str) -> None:
+def test_live_workers_and_simulator_make_the_same_batches(kind: str, devices: int, policy_name: str) -> None:
     """Same requests, same plan, same engine times: same batches at the same moments, and the same endings."""
     catalog, profiles = _world(devices)
     policy, trace = policy_named(policy_name), _trace(kind)

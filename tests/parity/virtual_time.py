@@ -1,8 +1,9 @@
 """The live server's own code on a clock that jumps, with engines that take profiled time."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from virtual_loop import VirtualLoop
 
@@ -11,7 +12,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Decision, Launch
 from proteus_cli.control.hosting import slots_of
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replanning import ReplanRequest
+from proteus_cli.control.replan_rules import ReplanRequest
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
@@ -21,11 +22,14 @@ from proteus_cli.errors import RequestError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.solver_child import Replanner
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
-from proteus_cli.serving.fleet.deploy import Fleet
-from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.query import Query
 from proteus_cli.simulation.run import SOLVE_S
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.requests.in_flight import Result
 
 NOTHING = Signature((), ())
 
@@ -34,12 +38,15 @@ class RecordingController(Controller):
     def __init__(self, slo_s: Mapping[str, float], slots: Mapping[str, int], policy: Policy) -> None:
         super().__init__(slo_s, slots, policy)
         self.launches: list[tuple[float, Launch]] = []
+        decide = self.decide
 
-    def decide(self, device: str, now_s: float) -> Decision:
-        decision = super().decide(device, now_s)
-        if isinstance(decision, Launch):
-            self.launches.append((now_s, decision))
-        return decision
+        def record(device: str, now_s: float) -> Decision:
+            decision = decide(device, now_s)
+            if isinstance(decision, Launch):
+                self.launches.append((now_s, decision))
+            return decision
+
+        self.decide = record
 
 
 class LiveRun:
@@ -54,7 +61,7 @@ class LiveRun:
 def run_live(
     trace: Trace, plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile], policy: Policy, replan: Replanner
 ) -> LiveRun:
-    """Feed a trace to data plane, fleet, lanes and control loop in virtual time."""
+    """Feed a trace to data plane, fleet, workers and control loop in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(_run(trace, plan, catalog, profiles, policy, replan))
 
@@ -68,51 +75,43 @@ async def _run(
     loop.now_s = -max(variant.load_s for profile in profiles.values() for variant in profile.variants)
     signatures = dict.fromkeys(catalog.names, NOTHING)
     controller = RecordingController(catalog.slo_s(), slots_of(plan.devices, profiles), policy)
-    lifecycle = Lifecycle()
-    plane = DataPlane(
-        catalog,
-        controller,
-        lifecycle,
-        loop.time,
-        signatures=signatures,
-        max_rows=dict.fromkeys(catalog.names, 64),
-        best_accuracy={},
-    )
     models: Any = {(family.name, variant.name): None for family in catalog.families for variant in family.variants}
-    fleet = Fleet(
+    plane = make_data_plane(
         controller,
+        [
+            ServedFamily(name, NOTHING, slo_s, max_rows=64, best_accuracy=None)
+            for name, slo_s in catalog.slo_s().items()
+        ],
         plan.devices,
         lambda device, on_lost: EmulatedExecutor(profiles[device], signatures, loop.time, loop.call_at, on_lost),
-        plane,
         loop.time,
         models=models,
         profiles=profiles,
-        signatures=plane.signatures,
         timer_s=0.0,
     )
-    plane.lanes = fleet.workers
-    adaptation = ControlLoop(controller, fleet, loop.time)
+    adaptation = ControlLoop(controller, plane.fleet, loop.time)
     await adaptation.start(plan, "start", "the first")
-    lifecycle.on(LifecycleEvent.WARMED_UP)
+    plane.lifecycle.on(LifecycleEvent.WARMED_UP)
 
     async def solve(wanted: ReplanRequest, current: Plan) -> Plan:
         await asyncio.sleep(SOLVE_S)
         return replan(wanted.demand_qps, current, wanted.without)
 
     control = asyncio.create_task(adaptation.run(policy.replanning.every_s, solve)) if policy.replanning else None
-    jobs = []
+    results: list[asyncio.Future[Result]] = []
     for index in range(len(trace)):
         await asyncio.sleep(float(trace.arrival_s[index]) - loop.time())
         family = trace.families[trace.family[index]]
-        jobs.append(asyncio.create_task(plane.infer(family, Query((), 1, ()))))
-    endings = await asyncio.gather(*jobs, return_exceptions=True)
+        result: asyncio.Future[Result] = loop.create_future()
+        with contextlib.suppress(RequestError):  # a refusal is counted
+            plane.admission.submit(family, Query((), 1, ()), result.set_result)
+            results.append(result)
+    await asyncio.gather(*results)
     if control is not None:
         control.cancel()
         await asyncio.gather(control, return_exceptions=True)
-    unexpected = [e for e in endings if isinstance(e, BaseException) and not isinstance(e, RequestError)]
-    assert not unexpected, unexpected[0]
-    result = LiveRun()
-    result.launches = controller.launches
-    result.outcomes = {o: sum(counts.of_outcome(o) for counts in plane.counts.values()) for o in Outcome}
-    result.changes = [(change.reason, change.swaps) for change in adaptation.changes]
-    return result
+    run = LiveRun()
+    run.launches = controller.launches
+    run.outcomes = {outcome: plane.counts.of_outcome(outcome) for outcome in Outcome}
+    run.changes = [(change.reason, change.swaps) for change in adaptation.changes]
+    return run

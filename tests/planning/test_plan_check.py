@@ -40,7 +40,7 @@ def test_a_sound_plan_passes() -> None:
 
 
 def test_a_device_that_gets_more_than_it_can_take_is_found() -> None:
-    assert "cpu0 gets more than it can take" in refused(doctored(0, rate_qps=100.01))
+    assert "cpu0 gets more than its capacity" in refused(doctored(0, rate_qps=100.01))
     check_plan(doctored(0, rate_qps=100.0), CATALOG, PROFILES)
 
 
@@ -58,7 +58,7 @@ def test_a_variant_that_was_never_profiled_is_found() -> None:
 
 
 def test_a_batch_size_that_the_slo_does_not_allow_is_found() -> None:
-    assert "batch size of its own" in refused(doctored(0, max_batch=8))
+    assert "another batch size than its capacity is for" in refused(doctored(0, max_batch=8))
 
 
 def test_totals_that_do_not_add_up_are_found() -> None:

@@ -133,7 +133,7 @@ def test_rows_in_any_order_make_the_sorted_trace(rows: list[tuple[int, str, floa
 
 
 @given(ROWS, st.lists(st.integers(1, 60_000_000), min_size=1, max_size=3, unique=True))
-def test_windows_side_by_side_hold_each_arrival_once(rows: list[tuple[int, str, float]], cuts: list[int]) -> None:
+def test_adjacent_windows_hold_each_arrival_once(rows: list[tuple[int, str, float]], cuts: list[int]) -> None:
     text = text_of(sorted(rows, key=lambda row: row[0]))
     edges = [0, *sorted(cuts), 2**62]
     total = 0
@@ -234,7 +234,7 @@ def test_one_block_is_scaled_as_a_trace_in_memory() -> None:
 
 
 @given(st.lists(st.integers(0, 5_000_000), min_size=1, max_size=60), st.integers(1, 5), st.integers(1, 7))
-def test_scaling_block_by_block_makes_so_many_of_each_nearby_and_in_order(
+def test_scaling_block_by_block_copies_each_arrival_nearby_and_keeps_the_order(
     times_us: list[int], factor: int, size: int
 ) -> None:
     times_us.sort()

@@ -76,7 +76,7 @@ def test_a_burst_peaks_in_the_middle_third_and_nowhere_else() -> None:
     assert rate(trace, 42, 60) == pytest.approx(200, rel=0.06)
 
 
-def test_a_burst_without_ramp_jumps_where_it_is_told_to() -> None:
+def test_a_burst_without_ramp_jumps_at_its_start_and_stop() -> None:
     trace = made(Burst(900.0, start_s=10.0, stop_s=15.0, ramp_s=0.0), rate_qps=200.0, duration_s=30.0)
 
     assert rate(trace, 0, 10) == pytest.approx(200, rel=0.1)
@@ -93,7 +93,7 @@ def test_a_day_starts_low_and_peaks_half_a_period_later() -> None:
     assert rate(trace, 0, 80) == pytest.approx(300, rel=0.05)
 
 
-def test_families_come_by_their_shares_and_one_without_a_share_never() -> None:
+def test_families_are_drawn_by_their_shares_and_never_with_a_share_of_zero() -> None:
     trace = made(Poisson(), duration_s=300.0, b=3.0, a=1.0, none=0.0)
 
     assert trace.families == ("a", "b", "none")
@@ -155,6 +155,6 @@ def test_families_without_any_share_are_refused() -> None:
         made(Poisson(), a=0.0, b=0.0)
 
 
-def test_the_bundled_burst_is_what_its_description_makes() -> None:
+def test_the_bundled_burst_is_made_by_its_documented_command() -> None:
     trace = made(Burst(1000.0, start_s=14.0, stop_s=26.0), 160.0, 40.0, digits=0.5, signals=0.5)
     assert to_csv(trace, per_second=True) == BUNDLED.read_text()

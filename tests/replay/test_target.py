@@ -82,5 +82,5 @@ def test_time_left_and_minimum_are_sent_as_parameters(minimum: float, sent: dict
         (refusing(500), Outcome.FAILED),
     ],
 )
-def test_the_outcome_is_what_the_server_calls_it_or_what_the_status_means(answer: bytes, outcome: Outcome) -> None:
+def test_the_outcome_is_that_of_the_header_or_else_of_the_status(answer: bytes, outcome: Outcome) -> None:
     assert played(Server(answer), lambda target: target.send("a", 0, 0.05, 0.9)) == Reply(outcome)

@@ -99,7 +99,7 @@ def test_arrivals_have_six_decimals_and_slos_only_where_one_is_set() -> None:
     assert to_csv(a_trace((0.1, "a"), slo_s=0.05)) == "arrival_s,family,slo_s\n0.100000,a,0.05\n"
 
 
-def test_minima_stand_in_a_column_of_their_own_where_one_is_set() -> None:
+def test_minimum_accuracies_have_a_column_where_one_is_set() -> None:
     trace = replace(a_trace((0.1, "a"), (0.2, "a")), min_accuracy=np.array([0.0, 0.9]))
     assert to_csv(trace) == "arrival_s,family,min_accuracy\n0.100000,a,\n0.200000,a,0.9\n"
     both = replace(trace, slo_s=np.array([0.05, math.nan]))
@@ -189,7 +189,7 @@ def test_a_bad_file_is_refused_with_its_line(text: str, line: int, problem: str,
     assert caught.value.exit_code == 2
 
 
-def test_a_file_that_is_missing_no_text_or_cut_short_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_binary_or_truncated_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"arrival_s,family\n1,\xff\n")
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"arrival_s,family\n1,a\n")[:-9])
 
@@ -226,7 +226,7 @@ def test_a_summary_counts_families_and_compares_peaks_with_means() -> None:
     assert facts.families["b"].share == pytest.approx(2 / 3)
 
 
-def test_evenly_spaced_gaps_do_not_vary_and_one_gap_tells_nothing() -> None:
+def test_even_gaps_have_no_variation_and_one_gap_has_an_unknown_one() -> None:
     assert summary(a_trace((0.0, "a"), (1.0, "a"), (2.0, "a"))).gap_cv == 0.0
     assert summary(a_trace((0.0, "a"), (1.0, "a"))).gap_cv is None
     assert summary(a_trace((0.0, "a"), (0.0, "a"), (0.0, "a"))).gap_cv is None

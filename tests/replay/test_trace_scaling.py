@@ -39,7 +39,7 @@ def test_scaling_by_one_changes_nothing() -> None:
     np.testing.assert_array_equal(scaled(trace, 1.0, rng()).arrival_s, trace.arrival_s)
 
 
-def test_scaling_down_keeps_a_part_of_the_very_arrivals() -> None:
+def test_scaling_down_keeps_a_subset_of_the_arrivals() -> None:
     trace = steady()
     assert np.all(np.isin(scaled(trace, 0.3, rng()).arrival_s, trace.arrival_s))
 

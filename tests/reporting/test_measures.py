@@ -60,7 +60,7 @@ def test_the_accuracy_drop_is_that_of_the_worst_ten_seconds() -> None:
     assert [w.relative_accuracy for w in run.windows] == [pytest.approx(1.0), pytest.approx(0.75), None]
 
 
-def test_batches_weigh_alike_however_many_requests_shared_them() -> None:
+def test_each_batch_counts_once_in_the_mean_batch() -> None:
     """One batch of 4 and one of 1: 5 rows in 2 batches are 2.5, though the mean over requests is 17/5 = 3.4."""
     run = reported([*(answer(0.0, batch=4) for _ in range(4)), answer(1.0, batch=1), answer(2.0, batch=None)])
     assert run.mean_batch == pytest.approx(2.5)
@@ -95,7 +95,7 @@ def test_a_report_with_other_quantiles_is_refused(quantiles: tuple[float, ...]) 
         msgspec.convert(document, Report)
 
 
-def test_devices_tell_what_they_answered_and_idle_ones_that_they_did_not() -> None:
+def test_a_report_has_the_answers_of_each_device_and_zero_for_idle_ones() -> None:
     """gpu0: a batch of 2 and one of 1, three answers in two batches, at (1 + 1 + 0.5) / 3 of the best."""
     run = reported(
         [
@@ -146,7 +146,7 @@ def test_an_arrival_at_the_very_end_is_in_the_last_window() -> None:
     assert [w.demand_qps for w in run.windows] == [0.1, 0.1]
 
 
-def test_windows_reach_the_last_arrival_of_a_run_called_shorter() -> None:
+def test_windows_reach_the_last_arrival_even_beyond_the_given_duration() -> None:
     run = reported([answer(35.0)], duration_s=20.0)
     assert [w.start_s for w in run.windows] == [0, 10, 20, 30]
 
@@ -183,7 +183,7 @@ def test_a_family_without_a_best_accuracy_has_no_relative_accuracy() -> None:
     assert run.relative_accuracy is None
 
 
-def test_a_report_survives_the_way_through_json() -> None:
+def test_a_report_is_the_same_after_a_round_trip_through_json() -> None:
     run = burst("proteus")
     assert msgspec.json.decode(msgspec.json.encode(run), type=Report) == run
 
@@ -196,11 +196,11 @@ def test_a_burst_costs_proteus_accuracy_and_no_violations() -> None:
     assert run.relative_accuracy == pytest.approx(1 - 0.1 * 1200 / 2000)
 
 
-def test_a_hundred_thousand_requests_take_well_under_a_second() -> None:
+def test_a_report_of_120000_requests_takes_less_than_a_second_of_cpu() -> None:
     ended = [answer(k / 2000, batch=8) for k in range(120_000)]
-    start = time.perf_counter()
+    start_s = time.process_time()
     run = reported(ended)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start_s < 1.0
     assert (run.served, run.throughput_qps) == (120_000, 2000.0)
 
 
@@ -272,7 +272,7 @@ def test_quantiles_rise_from_the_fastest_to_the_slowest_answer(ended: list[Reque
 
 
 @given(st.lists(records(), min_size=1, max_size=40))
-def test_numbers_are_plain(ended: list[RequestRecord]) -> None:
+def test_values_are_python_numbers_not_numpy_ones(ended: list[RequestRecord]) -> None:
     columns = RequestColumns.of(ended, {"digits": 0.98})
     for value in (*_numbers(summary(columns, 100.0)), *(n for w in windows(columns, 100.0, 10.0) for n in _numbers(w))):
         assert type(value) in (int, float)

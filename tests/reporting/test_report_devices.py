@@ -5,7 +5,7 @@ from proteus_cli.domain.report import DeviceSummary
 from proteus_cli.reporting.device_groups import similar_devices, variant_shares
 
 
-def test_made_up_devices_of_a_name_are_one_kind_and_real_ones_stand_alone() -> None:
+def test_devices_of_one_base_name_are_similar_and_real_ones_are_alone() -> None:
     ended = [answer(0.0, device=device) for device in ("v100-1", "cpu0", "v100-0", "cpu1")]
     found = similar_devices([reported(ended), reported([answer(0.0, device="v100-7")])])
     assert [(kind.label, kind.devices) for kind in found] == [
@@ -15,7 +15,7 @@ def test_made_up_devices_of_a_name_are_one_kind_and_real_ones_stand_alone() -> N
     ]
 
 
-def test_what_a_kind_did_weighs_batches_and_answers() -> None:
+def test_a_group_of_devices_weighs_its_means_by_batches_and_answers() -> None:
     """4 answers in a batch of 4 at 1.0, and one in a batch of 1 at 0.5: 5 in 2 batches, (4 + 0.5) / 5 of the best."""
     run = reported([
         *(answer(0.0, variant="l", device="v100-0", batch=4) for _ in range(4)),
@@ -29,6 +29,6 @@ def test_what_a_kind_did_weighs_batches_and_answers() -> None:
     assert list(variant_shares(found)) == [("l", 0.8), ("s", 0.2)]
 
 
-def test_a_kind_that_a_run_does_not_have_did_nothing_in_it() -> None:
+def test_a_group_that_a_run_does_not_have_has_no_answers_in_it() -> None:
     kind = similar_devices([burst("proteus")])[0]
     assert kind.summary(reported([])) == DeviceSummary(0, None, None, None, {})

@@ -107,7 +107,7 @@ def test_latencies_are_those_of_all_requests() -> None:
     assert found["most-accurate"]["50 % (ms)"] == "30.0"
 
 
-def test_devices_stand_together_by_kind_and_each_alone() -> None:
+def test_devices_are_shown_in_groups_and_each_alone() -> None:
     """`proteus` answers 400 signals off the burst with the large variant and 600 in it with the small one."""
     rows = Reader(PAGE).rows
     busy = ["proteus", "1,000", "16.7", "250", "4.0", "94.00", "signals-s 60.0 % · signals-l 40.0 %"]
@@ -118,7 +118,7 @@ def test_devices_stand_together_by_kind_and_each_alone() -> None:
     assert "<summary>Each of the 3 devices</summary>" in PAGE
 
 
-def test_hundreds_of_devices_are_shown_by_kind_only() -> None:
+def test_hundreds_of_devices_are_shown_in_groups_only() -> None:
     ended = [answer(0.0, device=f"{name}-{number}") for name in ("cpu", "v100") for number in range(150)]
     text = page([reported(ended)])
     assert "Each of the 300 devices is in the JSON report." in text
@@ -140,7 +140,7 @@ def test_many_policies_have_a_row_each() -> None:
     assert dict(zip(head, rows[place + 1], strict=True))["SLO violations (%)"] == "* 0.00"
 
 
-def test_says_of_what_it_is_and_who_made_it() -> None:
+def test_the_page_names_the_trace_the_mode_and_who_made_it() -> None:
     (run,) = made([burst("proteus")])
     text = page([run])
     for fact in (
@@ -174,7 +174,7 @@ def test_an_empty_run_has_a_page() -> None:
         Reader(text)
 
 
-def test_the_page_is_written_whole(tmp_path: Path) -> None:
+def test_the_page_is_written_atomically(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "report.html"
     write_html(path, PAIR)
     assert path.read_text(encoding="utf-8") == PAGE

@@ -31,7 +31,7 @@ def row(lines: Sequence[str], label: str) -> str:
     return " ".join(found.split())
 
 
-def test_measures_stand_in_rows_and_policies_in_columns() -> None:
+def test_measures_have_rows_and_policies_have_columns() -> None:
     lines = printed(comparison_table(PAIR))
     assert lines[0] == "burst.csv · simulated · 60 s"
     assert lines[1].split() == ["proteus", "most-accurate"]
@@ -78,7 +78,7 @@ def test_many_policies_have_a_row_each_and_the_best_of_a_column_is_starred() -> 
     ]
 
 
-def test_runs_of_many_policies_that_were_asked_differently_say_how_much() -> None:
+def test_many_policies_with_different_numbers_of_requests_show_them() -> None:
     other = reported([answer(1.0)], policy="other", duration_s=60.0)
     lines = printed(comparison_table([*MANY[:4], other]))
     assert "requests" not in lines[0]
@@ -102,7 +102,7 @@ def test_a_long_title_stands_on_one_line_above_a_narrow_table() -> None:
     assert printed(timeline_table([alone]))[-1].startswith("acc.: relative accuracy · viol.: share of requests that")
 
 
-def test_the_timeline_tells_that_accuracy_falls_and_returns() -> None:
+def test_the_timeline_shows_that_accuracy_falls_and_returns() -> None:
     lines = printed(timeline_table(PAIR))
     assert len([line for line in lines if "–" in line and line.split()[1] == "s"]) == 12
     assert row(lines, "15–20 s") == "15–20 s 20 ████▋ 100.0 0.0 100.0 0.0"
@@ -129,6 +129,6 @@ def test_names_are_never_markup() -> None:
     assert "[bold]" in text
 
 
-def test_reports_of_one_policy_are_told_apart_by_their_place() -> None:
+def test_reports_of_one_policy_are_named_with_their_place() -> None:
     heading = printed(comparison_table([PAIR[0], PAIR[0]]))[1].split()
     assert heading == ["proteus", "(simulated)", "#1", "proteus", "(simulated)", "#2"]

@@ -23,7 +23,7 @@ def test_accuracy_weighs_by_answers_not_by_seconds() -> None:
     assert joined.relative_accuracy == pytest.approx(3.5 / 4)
 
 
-def test_a_short_rest_joins_the_stretch_before() -> None:
+def test_a_short_rest_joins_the_span_before() -> None:
     run = reported([answer(0.0)], duration_s=24.0)
     assert [(w.start_s, w.length_s) for w in merge_windows(run.seconds, 10.0)] == [(0, 10), (10, 14)]
 
@@ -37,7 +37,7 @@ def test_the_width_is_round_and_leaves_at_most_twelve(duration_s: float, width: 
     assert len(merge_windows(run.seconds, width)) <= 12
 
 
-def test_nothing_to_merge_is_nothing() -> None:
+def test_merging_no_windows_gives_none() -> None:
     assert merge_windows((), 5.0) == ()
     assert window_width_s([], 12) == 1
 

@@ -12,7 +12,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.breaker import BreakerState
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.control.replanning import ReplanRequest
+from proteus_cli.control.replan_rules import ReplanRequest
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
@@ -23,10 +23,10 @@ from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, OnLost
-from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.fleet.failover import Recovery
-from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
@@ -104,18 +104,14 @@ class World:
         self.asked = list[Outages]()
         self.endings: list[Result] = []
         self.controller = Controller(self.catalog.slo_s(), dict.fromkeys(self.profiles, 1), PROTEUS)
-        self.lifecycle = Lifecycle()
-        self.plane = DataPlane(
-            self.catalog, self.controller, self.lifecycle, self.loop.time,
-            signatures={"f": SIGNATURE}, max_rows={"f": 4}, best_accuracy={"f": 0.9},
-        )  # fmt: skip
         models: Any = {(v.family, v.variant): None for v in variants}
-        self.fleet = Fleet(
-            self.controller, self.profiles, self._open, self.plane,
-            self.loop.time, models=models, profiles=self.profiles, signatures=self.plane.signatures, timer_s=0.0,
+        served = ServedFamily("f", SIGNATURE, self.catalog.slo_s()["f"], max_rows=4, best_accuracy=0.9)
+        self.plane = make_data_plane(
+            self.controller, [served], self.profiles, self._open, self.loop.time, models=models,
+            profiles=self.profiles, timer_s=0.0,
         )  # fmt: skip
+        self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.opened.clear()
-        self.plane.lanes = self.fleet.workers
         self.first = self.plan_of(hosts)
         self.recovery = Recovery(self.fleet, self.controller, self.profiles, self.loop.time)
         self.adaptation = ControlLoop(self.controller, self.fleet, self.loop.time)
@@ -152,14 +148,14 @@ class World:
 
     @property
     def counted(self) -> dict[Outcome, int]:
-        counts = self.plane.counts["f"]
+        counts = self.plane.counts.by_family["f"]
         return {outcome: counts.of_outcome(outcome) for outcome in Outcome if counts.of_outcome(outcome)}
 
     def submit(self, timeout_s: float | None = None) -> InFlightRequest | None:
         """Ask for one row; None where that is refused, which is an ending as well."""
         query = Query((b"\0\0\0\0",), 1, ((0, False),), RequestOptions(timeout_s=timeout_s))
         try:
-            return self.plane.submit("f", query, self.endings.append)
+            return self.plane.admission.submit("f", query, self.endings.append)
         except RequestError as error:
             self.endings.append(error)
             return None
@@ -199,7 +195,7 @@ def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], *
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(each, asyncio.CancelledError) for each in ended), ended
-        assert world.plane.inside == 0
+        assert world.plane.results.in_flight == 0
         assert sum(world.counted.values()) == len(world.endings)
         return world
 

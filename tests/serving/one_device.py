@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
-from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
+from builders import make_measured, make_placement, make_plan, make_profile
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
@@ -13,9 +13,9 @@ from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
-from proteus_cli.serving.fleet.deploy import Fleet
-from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
@@ -67,22 +67,18 @@ class World:
     def __init__(
         self, latency_s: float, *, device: str = "cpu0", refuses_non_finite: bool = False, is_emulated: bool = False
     ) -> None:
-        catalog = make_catalog(make_family("f", {"v": 0.9}, slo="100ms"))
         profile = make_profile(device, make_measured("f", "v", 0.9, dict.fromkeys((1, 2, 4, 8), latency_s)))
         self.plan = make_plan(make_placement(device, "f", "v", max_batch=8, rate_qps=10, capacity_qps=8 / latency_s))
         clock = asyncio.get_running_loop().time
-        controller, self.lifecycle = Controller(catalog.slo_s(), {device: 1}, live_policy_named("proteus")), Lifecycle()
-        self.plane = DataPlane(
-            catalog, controller, self.lifecycle, clock, signatures={"f": TWICE}, max_rows={"f": 8},
-            best_accuracy={"f": 0.9}, refuses_non_finite=refuses_non_finite, is_emulated=is_emulated,
-        )  # fmt: skip
+        controller = Controller({"f": SLO_S}, {device: 1}, live_policy_named("proteus"))
         self.executor = HeldExecutor()
         models: Any = {("f", "v"): None}
-        self.fleet = Fleet(
-            controller, [device], lambda _device, _on_lost: self.executor, self.plane, clock, models=models,
-            profiles={device: profile}, signatures={"f": TWICE},
+        self.plane = make_data_plane(
+            controller, [ServedFamily("f", TWICE, SLO_S, max_rows=8, best_accuracy=0.9)], [device],
+            lambda _device, _on_lost: self.executor, clock, models=models, profiles={device: profile},
+            refuses_non_finite=refuses_non_finite, is_emulated=is_emulated,
         )  # fmt: skip
-        self.plane.lanes = self.fleet.workers
+        self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.endings: list[Result] = []
 
     async def start(self) -> None:
@@ -92,11 +88,11 @@ class World:
     def submit(self, *values: float, options: RequestOptions | None = None) -> Any:
         content = np.array(values, FLOAT).tobytes()
         query = Query((content,), len(values) // 2, ((0, False),), options or RequestOptions())
-        return self.plane.submit("f", query, self.endings.append)
+        return self.plane.admission.submit("f", query, self.endings.append)
 
     @property
     def counted(self) -> dict[Outcome, int]:
-        counts = self.plane.counts["f"]
+        counts = self.plane.counts.by_family["f"]
         return {outcome: counts.of_outcome(outcome) for outcome in Outcome if counts.of_outcome(outcome)}
 
 
@@ -105,7 +101,7 @@ def run(test: Callable[[World], Awaitable[None]], latency_s: float = SLOW_S, **o
         world = World(latency_s, **options)
         await world.start()
         await test(world)
-        assert world.plane.inside == 0
+        assert world.plane.results.in_flight == 0
         assert sum(world.counted.values()) >= len(world.endings)
 
     asyncio.run(in_loop())

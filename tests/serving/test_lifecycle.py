@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from proteus_cli.serving.lifecycle import StoppedEarly, unless
+from proteus_cli.serving.lifecycle import StoppedEarly, run_unless
 
 
 def test_work_is_done_where_nobody_stops_it() -> None:
@@ -14,7 +14,7 @@ def test_work_is_done_where_nobody_stops_it() -> None:
         await asyncio.sleep(0)
         done.append("all")
 
-    asyncio.run(unless(asyncio.Event(), work()))
+    asyncio.run(run_unless(asyncio.Event(), work()))
     assert done == ["all"]
 
 
@@ -23,7 +23,7 @@ def test_work_that_fails_raises_what_it_raised() -> None:
         raise OSError("no")
 
     with pytest.raises(OSError, match="no"):
-        asyncio.run(unless(asyncio.Event(), work()))
+        asyncio.run(run_unless(asyncio.Event(), work()))
 
 
 def test_work_is_cancelled_by_the_stop_and_has_ended_then() -> None:
@@ -39,7 +39,7 @@ def test_work_is_cancelled_by_the_stop_and_has_ended_then() -> None:
 
     async def stopped() -> None:
         stop = asyncio.Event()
-        await unless(stop, work(stop))
+        await run_unless(stop, work(stop))
 
     with pytest.raises(StoppedEarly):
         asyncio.run(stopped())

@@ -21,6 +21,7 @@ from benchmarks.serving.processes import NotStarted, Process, running
 from benchmarks.serving.programs.models import SCORES, SHAPES
 from benchmarks.serving.venvs import ROOT
 from benchmarks.serving.wire import GRPC_INFER, OIP_BINARY, RAW, TO_NULL, objection
+from benchmarks.tables import put_between
 
 CLIENTS = ("wrk", "h2load")
 
@@ -32,7 +33,7 @@ CLIENTS = ("wrk", "h2load")
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3;x=y\r\ncde\r\n0\r\n\r\n",
     ],
 )
-def test_an_answer_is_read_however_it_is_cut(answer: bytes) -> None:
+def test_an_answer_in_any_pieces_is_read(answer: bytes) -> None:
     for cut in range(1, len(answer)):
         connection = Http1()
         connection.ask(7, b"")
@@ -49,7 +50,7 @@ def test_an_answer_without_a_length_is_refused() -> None:
         connection.receive(b"HTTP/1.1 200 OK\r\n\r\n")
 
 
-def test_wrong_scores_are_told_from_right_ones() -> None:
+def test_wrong_scores_are_noticed_and_right_ones_accepted() -> None:
     scores = np.arange(SCORES, dtype=np.float32)
     header = b'{"outputs": []}'
     head = b"HTTP/1.1 200 OK\r\nInference-Header-Content-Length: %d" % len(header)
@@ -76,21 +77,21 @@ def _target(server: tuple[Process, int, int], kind: str, scores: float, director
     target = Target(process.tree, port, "tiny", TO_NULL[kind], path, samples, directory)
     stop_s = time.monotonic() + 20
     while scores == 1.0 and load.first_objection(target):  # until it listens
-        assert time.monotonic() < stop_s, process.said()
+        assert time.monotonic() < stop_s, process.log_end()
         time.sleep(0.05)
     return target
 
 
 @pytest.mark.parametrize("kind", ["json", "binary", "grpc"])
-def test_poisson_arrivals_are_asked_at_their_rate_and_all_answered(
+def test_poisson_arrivals_are_sent_at_their_rate_and_all_answered(
     null_server: tuple[Process, int, int], kind: str, tmp_path: Path
 ) -> None:
-    heard = load.play(_target(null_server, kind, 1.0, tmp_path), 400.0, 1.0, seed=1)
-    assert heard.answered.all()
-    assert 300 < len(heard.status) < 500
-    assert not heard.wrong
-    assert (heard.latency_s >= heard.lag_s).all()
-    assert (heard.lag_s >= 0).all()
+    replies = load.play(_target(null_server, kind, 1.0, tmp_path), 400.0, 1.0, seed=1)
+    assert replies.answered.all()
+    assert 300 < len(replies.status) < 500
+    assert not replies.wrong
+    assert (replies.latency_s >= replies.lag_s).all()
+    assert (replies.lag_s >= 0).all()
 
 
 def test_a_wrong_answer_is_noticed(null_server: tuple[Process, int, int], tmp_path: Path) -> None:
@@ -124,10 +125,10 @@ def test_cpu_of_children_that_ended_counts_and_nothing_is_left(tmp_path: Path) -
     log = tmp_path / "log"
     with running((sys.executable, "-c", BURNER), os.environ, log=log, directory=tmp_path) as process:
         stop_s = time.monotonic() + 20
-        while "child" not in process.said():
+        while "child" not in process.log_end():
             assert time.monotonic() < stop_s
             time.sleep(0.05)
-        child = int(process.said().split()[-1])
+        child = int(process.log_end().split()[-1])
         assert process.tree.cpu_s() >= 0.29
         assert {process.popen.pid, child} <= set(process.tree.members())
         assert process.tree.threads() >= 2
@@ -136,7 +137,7 @@ def test_cpu_of_children_that_ended_counts_and_nothing_is_left(tmp_path: Path) -
     assert not _runs(child)
 
 
-def test_a_server_that_ends_is_reported_with_what_it_said(tmp_path: Path) -> None:
+def test_a_server_that_ends_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     command = (sys.executable, "-c", "raise SystemExit('no such model')")
     with running(command, os.environ, log=tmp_path / "log", directory=tmp_path) as process:
         process.popen.wait(20)
@@ -144,14 +145,15 @@ def test_a_server_that_ends_is_reported_with_what_it_said(tmp_path: Path) -> Non
             process.require_alive()
 
 
-def test_a_page_keeps_what_people_wrote_around_the_tables() -> None:
-    page = pages.put_into("# Speed\n\nBy hand.\n", "one\n")
+def test_a_page_keeps_the_text_around_the_tables() -> None:
+    begin, end = pages.BEGIN, pages.END
+    page = put_between(f"# Speed\n\nBy hand.\n\n{begin}{end}\n", begin, end, "one\n")
     assert page.startswith("# Speed\n\nBy hand.\n")
-    changed = pages.put_into(page + "\nMore by hand.\n", "two\n")
+    changed = put_between(page + "\nMore by hand.\n", begin, end, "two\n")
     assert "one" not in changed
     assert changed == page.replace("one", "two") + "\nMore by hand.\n"
-    with pytest.raises(ValueError, match="has no"):
-        pages.put_into(pages.BEGIN, "three")
+    with pytest.raises(ValueError, match="must have"):
+        put_between(begin, begin, end, "three")
 
 
 def test_a_spread_is_the_median_between_the_lowest_and_the_highest() -> None:
@@ -160,7 +162,7 @@ def test_a_spread_is_the_median_between_the_lowest_and_the_highest() -> None:
     assert pages.spread([], "{:.0f}".format) == "–"
 
 
-def test_each_peer_says_why_it_isnt_asked_what_it_doesnt_speak() -> None:
+def test_each_peer_has_a_reason_for_each_protocol_that_it_is_not_asked_in() -> None:
     for peer in PEERS:
         assert set(peer.speaks) | set(peer.lacks) == {"json", "binary", "grpc"}
         assert not set(peer.speaks) & set(peer.lacks)

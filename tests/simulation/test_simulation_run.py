@@ -212,7 +212,7 @@ def test_the_most_accurate_never_change_and_lose_the_burst_instead() -> None:
 
 @pytest.mark.parametrize("load_s", [0.0, 0.5, 3.0])
 def test_loading_delays_the_switch_while_the_old_variant_goes_on(load_s: float) -> None:
-    """Make before break: the lane is never idle for a load."""
+    """Make before break: the worker is never idle for a load."""
     run, at_once = played(PROTEUS, load_s=load_s), played(PROTEUS, load_s=0.0)
     assert run.replans[0].at_s == pytest.approx(at_once.replans[0].at_s + load_s)
     switch_s = run.replans[0].at_s

@@ -1,4 +1,4 @@
-"""TensorRT on one GPU: an engine for each model, built where the cache has none that fits."""
+"""TensorRT on one GPU: an engine for each model, built where the cache has no current one."""
 
 from __future__ import annotations
 
@@ -29,44 +29,39 @@ if TYPE_CHECKING:
 
 
 class TensorRT:
-    """Runs engines on a GPU, one batch at a time.
-
-    The backend is named as TensorRT's module names itself, so what stands in for it doesn't pass for it.
-    """
+    """The backend of a GPU. Its name is that of TensorRT's Python module, so that a double does not pass for it."""
 
     max_slots = 4
 
-    def __init__(self, device: Device, engines: BuildContext) -> None:
+    def __init__(self, device: Device, builds: BuildContext) -> None:
         """Raises `BackendUnavailable` without TensorRT or pycuda, `DeviceUnavailable` without the GPU."""
         version = tensorrt_version()
-        self._device, self._engines = device, engines
+        self._device, self._builds = device, builds
         self.gpu = describe_gpu(device)
         self.context = primary_context(ordinal_of(device))
         self.versions = BackendInfo(str(trt.__name__), {"tensorrt": version, "driver": self.gpu.driver})
 
     @cached_property
     def meter(self) -> PowerMeter | None:
-        """What tells how much the GPU draws. Where nothing does, that is said once."""
+        """The GPU's counters of power and energy. Where there are none, a line says so, once."""
         facts = self._device.gpu
-        found = (
-            nvml_device(facts.uuid, is_slice=facts.is_slice) if facts is not None else "it isn't known which GPU it is"
-        )
+        found = nvml_device(facts.uuid, is_slice=facts.is_slice) if facts is not None else "its UUID is unknown"
         if isinstance(found, str):
-            self._engines.say(f"{self._device.id}: what it draws is not measured: {found}")
+            self._builds.say(f"{self._device.id}: its power is not measured: {found}")
             return None
         return found
 
     def prepare(self, model: Path, owner: VariantKey | None = None) -> float:
-        """Build the engine of a model where there is none that fits; how many seconds building it took."""
-        return self._ensure(model, owner).record.build_s
+        """Build the engine of a model unless it is current; returns the seconds that building it took."""
+        return self._find_or_build(model, owner).record.build_s
 
     def plan(self, model: Path, owner: VariantKey | None = None) -> bytes:
-        """The serialized engine of a model, built first if need be. Raises `EngineError`, `ArtefactError`."""
+        """The serialized engine of a model, built unless it is current. Raises `EngineError`, `ArtefactError`."""
         return self.plan_file(model, owner).read_bytes()
 
     def plan_file(self, model: Path, owner: VariantKey | None = None) -> Path:
-        """Where that lies. Raises like `plan`."""
-        return self._ensure(model, owner).plan
+        """The file of that. Raises like `plan`."""
+        return self._find_or_build(model, owner).plan
 
     @contextmanager
     def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:
@@ -77,26 +72,29 @@ class TensorRT:
         finally:
             engine.close()
 
-    def _ensure(self, model: Path, owner: VariantKey | None) -> CachedEngine:
+    def _find_or_build(self, model: Path, owner: VariantKey | None) -> CachedEngine:
         if owner is None:
             raise EngineError(
-                f"`{model}` belongs to no variant of the catalog, so no engine of it can be kept.",
+                f"`{model}` belongs to no variant of the catalog, so its engine cannot be kept.",
                 hint="add it to engines/catalog.toml",
             )
         family, variant = owner
         options = self._options(family, variant)
         wanted = EngineRequest(self._device.type, family, variant, key_of(model, self.gpu, options))
-        timings = directory_of(self._engines.built, self._device.type)
+        timings = directory_of(self._builds.built, self._device.type)
 
         def make(progress: OnBuildProgress) -> bytes:
             return build(model, options, timings, progress, on_device=self.context.current)
 
-        return find_or_build(self._engines.built, wanted, make, self._engines.say, self._engines.watch)
+        return find_or_build(self._builds.built, wanted, make, self._builds.say, self._builds.watch)
 
     def _options(self, family: str, variant: str) -> BuildOptions:
-        """Those of the engine that is there, where it takes batches that are large enough: that one was profiled."""
-        best = self._engines.best_batch
-        files = files_of(self._engines.built, self._device.type, family, variant)
+        """The options of the engine that was built before, if it takes batches that are large enough; else new ones.
+
+        So the engine that was profiled is the one that is served.
+        """
+        best = self._builds.best_batch
+        files = files_of(self._builds.built, self._device.type, family, variant)
         try:
             options = files.read_record().key.options if files.record.is_file() else None
         except ArtefactError:

@@ -1,6 +1,6 @@
 """The Python modules of TensorRT and CUDA, imported when they are first used.
 
-So the modules that use them can be imported everywhere, and ``trt.Builder`` reads as it does in NVIDIA's own
+So the modules that use them can be imported where they are not installed, and ``trt.Builder`` reads as in NVIDIA's
 documentation.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["LazyModule", "cuda", "tensorrt_version", "trt"]
 
 
 class LazyModule:
-    """Stands for a module. Using it raises `BackendUnavailable` where the module can't be imported."""
+    """A module that is imported on first use. Using it raises `BackendUnavailable` where that fails."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -43,7 +43,7 @@ if not TYPE_CHECKING:
 
 
 def tensorrt_version() -> str:
-    """The version of TensorRT, like ``10.13.3.9``. Raises `BackendUnavailable` where it is missing or too old."""
+    """The version of TensorRT, like ``10.13.3.9``. Raises `BackendUnavailable` where TensorRT is missing or too old."""
     version = str(trt.__version__)
     if not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
         raise BackendUnavailable(

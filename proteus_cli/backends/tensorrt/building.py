@@ -1,6 +1,6 @@
-"""ONNX file → serialized plan.
+"""ONNX file → serialized engine (a *plan*).
 
-Precision is what the file says (networks are strongly typed): a variant in FP16 is a file of its own.
+The file decides the precision, as networks are strongly typed: a variant in FP16 is a file of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NO_HINT = "`trtexec --onnx=FILE` shows whether TensorRT can build it at all"
 
 
 def key_of(model: Path, gpu: Gpu, options: BuildOptions) -> EngineKey:
-    """What an engine built now would be built from. Raises `ArtefactError`, `BackendUnavailable`."""
+    """What an engine that is built now is built from. Raises `ArtefactError`, `BackendUnavailable`."""
     return EngineKey(store.model_digest(model), tensorrt_version(), gpu, options)
 
 
@@ -54,44 +54,44 @@ def build(
 ) -> bytes:
     """Build the plan of an ONNX file.
 
-    ``timings_in`` is the directory of the device type's timing cache. ``progress`` is told, on this thread, what is
-    done now and how much is behind (0 to 1); it answers whether to go on. The builder has a thread of its own, on which
-    ``on_device`` makes the GPU current. So Ctrl-C is heard; it is raised once the builder has ended.
+    ``timings_in`` is the directory of the device type's timing cache. ``progress`` is called on this thread. The
+    builder has a thread of its own, on which ``on_device`` makes the GPU current; so Ctrl-C cancels the build, and is
+    raised once the builder has ended.
 
-    Raises `EngineError` where the model can't be built, `BuildCancelled` where ``progress`` says no,
+    Raises `EngineError` where the model cannot be built, `BuildCancelled` where ``progress`` returns False,
     `BackendUnavailable` without TensorRT.
     """
-    phases = BuildProgress()
+    state = BuildProgress()
     with ThreadPoolExecutor(1, thread_name_prefix="build") as thread:
-        plan = thread.submit(_plan, model, options, timing_path(timings_in), phases, on_device)
+        plan = thread.submit(_plan, model, options, timing_path(timings_in), state, on_device)
         try:
             while not plan.done():
-                if not progress(phases.now, phases.done_frac):
-                    phases.cancel()
+                if not progress(state.now, state.done_frac):
+                    state.cancel()
                 wait([plan], ASK_EVERY_S)
         except BaseException:
-            phases.cancel()
+            state.cancel()
             raise
-    if phases.is_cancelled:
+    if state.is_cancelled:
         raise BuildCancelled(f"Building `{model}` was cancelled.", hint="nothing was kept; build it again at any time")
     return plan.result()
 
 
-def _plan(model: Path, options: BuildOptions, timings: Path, phases: BuildProgress, on_device: OnDevice) -> bytes:
-    """As `_build`, but TensorRT's objects are freed here in any case: on this thread, while the GPU is current.
+def _plan(model: Path, options: BuildOptions, timings: Path, state: BuildProgress, on_device: OnDevice) -> bytes:
+    """`_build`, after which TensorRT's objects are freed in any case: on this thread, while the GPU is current.
 
-    An error would keep them in the frames of its traceback, and whoever drops it would free them at any time, holding
-    Python's lock: perhaps while another build holds a lock of TensorRT's and waits for Python's, to log something.
+    The traceback of an error would keep them, until any thread drops it and frees them with the GIL held. That thread
+    would wait for a lock of TensorRT's, which another build may hold while it waits for the GIL, to log something.
     """
     with on_device():
         try:
-            return _build(model, options, timings, phases)
+            return _build(model, options, timings, state)
         except BaseException as error:
             clear_frames(error.__traceback__)
             raise
 
 
-def _build(model: Path, options: BuildOptions, timings: Path, phases: BuildProgress) -> bytes:
+def _build(model: Path, options: BuildOptions, timings: Path, state: BuildProgress) -> bytes:
     errors: list[str] = []
     logger = error_logger(errors)
     builder = _builder(logger, errors)
@@ -100,8 +100,8 @@ def _build(model: Path, options: BuildOptions, timings: Path, phases: BuildProgr
     parse(parser, network, model, errors)
     config = _config(builder, network, options, model)
     use_timings(config, timings)
-    config.progress_monitor = progress_monitor(phases)
-    errors.clear()  # what is wrong with the timings is no reason why a build fails
+    config.progress_monitor = progress_monitor(state)
+    errors.clear()  # errors of the timing cache are no reason why a build fails
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise _failed(model, errors)
@@ -112,7 +112,7 @@ def _build(model: Path, options: BuildOptions, timings: Path, phases: BuildProgr
 def _builder(logger: trt.ILogger, errors: Sequence[str]) -> trt.Builder:
     try:
         return trt.Builder(logger)
-    except (TypeError, RuntimeError) as error:  # what its constructor makes of a null pointer
+    except (TypeError, RuntimeError) as error:  # its constructor raises these on a null pointer
         raise DeviceUnavailable(
             f"TensorRT can't use the GPU: {reason(errors)}.", hint="`proteus devices` lists the GPUs that are here"
         ) from error
@@ -139,7 +139,7 @@ def _config(
 
 
 def _failed(model: Path, errors: Sequence[str]) -> EngineError:
-    """The builder says why only in its log, where the node of the ONNX file is named."""
+    """The error of a build; only the builder's log says why, and names the node of the ONNX file."""
     why = reason(errors)
     hint = next((hint for pattern, hint in _HINTS if re.search(pattern, why, re.IGNORECASE)), _NO_HINT)
     return EngineError(f"TensorRT can't build `{model}`: {why}.", hint=hint)

@@ -1,11 +1,11 @@
-"""Built engines on the disk, laid out as Triton wants a model repository.
+"""Built engines on the disk, in the layout of a model repository of Triton.
 
 ::
 
     engines/built/<device type>/<family>__<variant>/1/model.plan      the engine
                                                      /model.json      what it was built from (`BuiltEngine`)
 
-They are written together, the plan first: where the record doesn't tell of just this plan, the engine is stale.
+Both files are written together, the plan first. An engine whose record does not describe its plan is stale.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _HINT = "delete it: it is built anew"
 
 @dataclass(frozen=True, slots=True)
 class EngineFiles:
-    """Where an engine lies; ``directory`` is what Triton takes for the model."""
+    """The files of an engine; ``directory`` is the model's in Triton's repository."""
 
     directory: Path
 
@@ -49,15 +49,15 @@ class EngineFiles:
         return self.version / RECORD_NAME
 
     def belong_to(self, device_type: str, family: str, variant: str) -> bool:
-        """Whether they lie where those of that engine do."""
+        """Whether these are the files of that engine, by their place."""
         return (self.directory.parent.name, self.directory.name) == (device_type, _folder(family, variant))
 
     def read_record(self) -> BuiltEngine:
-        """What was built. Raises `ArtefactError`."""
+        """The record of the engine. Raises `ArtefactError`."""
         return store.read_json(self.record, BuiltEngine, hint=_HINT)
 
     def damage(self, record: BuiltEngine) -> str:
-        """What is wrong with the plan, if it isn't the one of its record; else nothing."""
+        """Why the plan is not the one of the record, in words; empty where it is."""
         if not self.plan.is_file():
             return "the plan is missing"
         is_same = hashlib.sha256(store.read_bytes(self.plan, hint=_HINT)).hexdigest() == record.plan_digest
@@ -66,7 +66,7 @@ class EngineFiles:
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """An engine that is needed: whose, and built from what."""
+    """An engine that is needed, and what it must have been built from."""
 
     device_type: str
     family: str
@@ -80,15 +80,14 @@ class EngineRequest:
 
 @dataclass(frozen=True, slots=True)
 class CachedEngine:
-    """An engine that is there and current; ``is_new`` where it was built just now."""
+    """An engine that is current."""
 
     plan: Path
     record: BuiltEngine
-    is_new: bool
 
 
 def directory_of(built: Path, device_type: str) -> Path:
-    """Where the engines of a device type lie. Raises `UsageError` where its name can't be that of a directory."""
+    """The directory of a device type's engines. Raises `UsageError` where the type cannot name a directory."""
     if not is_name(device_type):
         raise UsageError(
             f"The device type `{device_type}` can't name a directory of engines.",
@@ -98,17 +97,17 @@ def directory_of(built: Path, device_type: str) -> Path:
 
 
 def files_of(built: Path, device_type: str, family: str, variant: str) -> EngineFiles:
-    """Where an engine lies, or would. Raises as `directory_of`."""
+    """The files of an engine, which need not exist. Raises like `directory_of`."""
     return EngineFiles(directory_of(built, device_type) / _folder(family, variant))
 
 
 def _folder(family: str, variant: str) -> str:
-    """Names of families may hold `__`, too, so the record has the last word on whose engine it is."""
+    """The directory's name. It is ambiguous, as names may contain `__`; the record says which engine it is."""
     return f"{family}__{variant}"
 
 
 def building_lock(directory: Path) -> Path:
-    """Held by who builds or removes engines of a device type: two builds at once would spoil each other's timings."""
+    """The lock for building and removing engines of a device type: two builds would spoil each other's timings."""
     return directory / _LOCK
 
 
@@ -116,34 +115,34 @@ def find_or_build(
     built: Path,
     wanted: EngineRequest,
     build: Callable[[OnBuildProgress], bytes],
-    say: Callable[[str], None],
+    say: Callable[[str], object],
     watch: WatchBuild = unwatched,
 ) -> CachedEngine:
-    """The engine as it is wanted: what is there if that is current, else a new one.
+    """The engine on the disk if it is current, else a new one.
 
-    ``build`` makes the plan. ``say`` is told, before, that it is built, and where it replaces one what has changed;
-    ``watch`` follows that, and waiting for another process that builds.
-    Raises what ``build`` raises, `BuildCancelled` where ``watch`` ends it, and `ArtefactError` where it can't be
-    written; what was there then stays.
+    ``build`` makes the plan. Before that, ``say`` is called with a line that says why; ``watch`` follows the build, and
+    waiting for another process that builds.
+    Raises what ``build`` raises, `BuildCancelled` where ``watch`` cancels, `ArtefactError` where the files cannot be
+    written; the engine on the disk then stays.
     """
     files = files_of(built, wanted.device_type, wanted.family, wanted.variant)
     if not why_stale(files, wanted):
-        return CachedEngine(files.plan, files.read_record(), is_new=False)
+        return CachedEngine(files.plan, files.read_record())
     lock = building_lock(files.directory.parent)
     with watch(wanted.name) as progress, file_lock(lock, lambda: progress(_WAITING, 0.0)):
         reasons = why_stale(files, wanted)
         if not reasons:  # another process built it meanwhile
-            return CachedEngine(files.plan, files.read_record(), is_new=False)
+            return CachedEngine(files.plan, files.read_record())
         say(f"building {wanted.name} for {wanted.device_type}: {', '.join(reasons)}")
         start_s = time.perf_counter()
         plan = build(progress)
         record = _record(wanted, plan, time.perf_counter() - start_s)
         store.write_in_order({files.plan: plan, files.record: store.to_json(record)})
-    return CachedEngine(files.plan, record, is_new=True)
+    return CachedEngine(files.plan, record)
 
 
 def why_stale(files: EngineFiles, wanted: EngineRequest) -> tuple[str, ...]:
-    """Why what is there is not the engine that is wanted, in words; empty where it is."""
+    """Why the engine on the disk is not the one that is wanted, in words; empty where it is."""
     if not files.record.exists():
         return ("there is none yet",) if not files.plan.exists() else ("its record is missing",)
     try:

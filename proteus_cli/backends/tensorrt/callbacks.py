@@ -1,7 +1,7 @@
-"""What TensorRT calls while it builds, from threads of its own: a logger and a progress monitor.
+"""Objects that TensorRT calls while it builds, from threads of its own: a logger and a progress monitor.
 
-Nothing here raises: an exception can't pass through TensorRT. The classes are made when they are needed, as their bases
-are TensorRT's.
+They never raise, as an exception cannot pass through TensorRT. The classes are made in functions, as their bases are
+TensorRT's, which is imported on first use.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def error_logger(errors: list[str]) -> trt.ILogger:
-    """A logger that keeps the messages of errors, in order, and nothing else."""
+    """A logger that appends the messages of errors to a list, and drops all others."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]  # a base without stubs
         def __init__(self) -> None:
@@ -28,20 +28,20 @@ def error_logger(errors: list[str]) -> trt.ILogger:
     return Logger()
 
 
-def progress_monitor(phases: BuildProgress) -> trt.IProgressMonitor:
-    """A monitor that tells ``phases`` how far the build is, and the builder whether to go on."""
+def progress_monitor(progress: BuildProgress) -> trt.IProgressMonitor:
+    """A monitor that reports the phases of a build to ``progress``, and tells the builder whether to go on."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # a base without stubs
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            phases.begin(phase_name, parent_phase, num_steps)
+            progress.begin(phase_name, parent_phase, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            return phases.complete(phase_name, step)
+            return progress.complete(phase_name, step)
 
         def phase_finish(self, phase_name: str) -> None:
-            phases.end(phase_name)
+            progress.end(phase_name)
 
     return Monitor()

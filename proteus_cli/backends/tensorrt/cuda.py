@@ -1,4 +1,4 @@
-"""The primary context of a CUDA device: kept by the process, current on a thread only while something is done in it."""
+"""The primary context of a CUDA device: the process keeps it, and threads make it current only while they use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _retaining = threading.Lock()
 
 
 def primary_context(ordinal: int) -> PrimaryContext:
-    """The context of a device, the same for all who ask. Raises `BackendUnavailable`, `DeviceUnavailable`."""
+    """The context of a device, always the same. Raises `BackendUnavailable`, `DeviceUnavailable`."""
     with _retaining:
         if ordinal not in _retained:
             _retained[ordinal] = PrimaryContext(ordinal, _retain(ordinal))
@@ -39,11 +39,11 @@ def _retain(ordinal: int) -> cuda.Context:
 
 
 class PrimaryContext:
-    """What all CUDA objects on a device belong to, TensorRT's as well. Any thread may use it, within `current`.
+    """The owner of all CUDA objects on a device, TensorRT's included. Any thread may use it, within `current`.
 
-    pycuda ends the process when a thread ends with a context pushed, and leaks what is freed where its context is not
-    current; so nothing is done but within `current`. A context that works is never given back: pycuda's `detach` takes
-    it for popped, which the driver does not do with a primary one.
+    All use is within `current`, as pycuda ends the process when a thread ends with a context pushed, and leaks what is
+    freed while its context is not current. A context that works is never released: pycuda's `detach` takes it for
+    popped, and the driver does not pop a primary context then.
     """
 
     def __init__(self, ordinal: int, context: cuda.Context) -> None:
@@ -51,7 +51,7 @@ class PrimaryContext:
         self._context = context
         self._why_lost: str | None = None
         self._is_held = True
-        self._letting_go = threading.Lock()
+        self._releasing = threading.Lock()
 
     @property
     def is_lost(self) -> bool:
@@ -59,7 +59,7 @@ class PrimaryContext:
 
     @property
     def loss(self) -> DeviceLost | None:
-        """Why nothing can be done here any more, where that is so."""
+        """Why the context is lost; None where it is not."""
         if self._why_lost is None:
             return None
         return DeviceLost(
@@ -69,21 +69,21 @@ class PrimaryContext:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make it this thread's context, and surely undo that. Errors of pycuda come out as ours.
+        """Make the context current on this thread, until left. Errors of pycuda are raised as errors of ours.
 
-        Raises `OutOfDeviceMemory`; `DeviceLost`, now and ever after, on an error from which a context does not
-        recover; `EngineError` on all others.
+        Raises `OutOfDeviceMemory`; `DeviceLost`, from then on always, after an error from which a context does not
+        recover; `EngineError` on all other errors.
         """
         self.require_alive()
         self._push()
         try:
             yield
         except cuda.Error as error:
-            self._look_whether_it_lives()
+            self._check_alive()
             self.require_alive(error)
             raise _ours(error) from error
-        except EngineError as error:  # TensorRT tells no codes: it may have failed for the same reason
-            self._look_whether_it_lives()
+        except EngineError as error:  # TensorRT has no error codes: the reason may be a lost context
+            self._check_alive()
             self.require_alive(error)
             raise
         finally:
@@ -96,12 +96,12 @@ class PrimaryContext:
             raise loss from cause
 
     def memory_bytes(self) -> tuple[int, int]:
-        """Free, and in all. Only within `current`."""
+        """Device memory: free, and in all. Only within `current`."""
         free_bytes, total_bytes = cuda.mem_get_info()
         return int(free_bytes), int(total_bytes)
 
-    def _look_whether_it_lives(self) -> None:
-        """After an error from which a context does not recover, waiting for it fails as well."""
+    def _check_alive(self) -> None:
+        """Note a loss: after an error from which a context does not recover, synchronising fails as well."""
         try:
             cuda.Context.synchronize()
         except cuda.Error as error:
@@ -112,7 +112,7 @@ class PrimaryContext:
             self._context.push()
         except cuda.Error as error:
             self._note_lost(error)
-            self._let_go()
+            self._release()
             self.require_alive(error)
 
     def _pop(self) -> None:
@@ -121,17 +121,17 @@ class PrimaryContext:
         except cuda.Error as error:
             self._note_lost(error)
         if self.is_lost:
-            self._let_go()
+            self._release()
 
     def _note_lost(self, error: cuda.Error) -> None:
         self._why_lost = self._why_lost or str(error)
 
-    def _let_go(self) -> None:
-        """Have pycuda forget the context on this thread, even where it can't be popped.
+    def _release(self) -> None:
+        """Have pycuda drop the context from this thread, even where it cannot be popped.
 
-        Detached, it is dead to pycuda: looking for the current one drops it, and what belongs to it isn't freed.
+        pycuda takes a detached context for dead: `get_current` drops it, and nothing that belongs to it is freed.
         """
-        with self._letting_go:
+        with self._releasing:
             if self._is_held:
                 self._is_held = False
                 self._context.detach()

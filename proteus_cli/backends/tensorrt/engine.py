@@ -1,4 +1,4 @@
-"""A plan of TensorRT, loaded on its device: the engine and its slots."""
+"""A TensorRT engine that is loaded on its device, with its slots."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from proteus_cli.backends.base import NamedArrays, Part, Signature, TensorSpec
 from proteus_cli.backends.tensorrt.bindings import trt
 from proteus_cli.backends.tensorrt.callbacks import error_logger
 from proteus_cli.backends.tensorrt.engine_tensors import EngineTensors, require_memory
-from proteus_cli.backends.tensorrt.slots import BatchTimes, Slot
+from proteus_cli.backends.tensorrt.slots import Slot
 from proteus_cli.errors import DeviceLost, EngineError
 
 if TYPE_CHECKING:
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 
     from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 
-DYNAMIC = -1  # a size that TensorRT learns only with the batch
+DYNAMIC = -1  # a size that is known only with the batch
 
-_abandoned: list[object] = []  # what belongs to a lost context can't be freed; TensorRT must not try
+_abandoned: list[object] = []
+"""Objects of lost contexts. They cannot be freed, and TensorRT must not try."""
 
 
 class LoadedEngine:
-    """An engine with as many slots as batches may be on the device at once.
+    """An engine with a slot for each batch that may be on the device at once. It is also a `SlottedRunner`.
 
-    It is a `Runner`, too, for one batch at a time. What takes memory is counted before it is allocated; what the device
-    has no room for leaves nothing behind.
+    Memory is counted before it is allocated; an engine that does not fit leaves nothing behind.
     """
 
     def __init__(self, plan: bytes, context: PrimaryContext, *, slots: int) -> None:
-        """Raises `EngineError`, `OutOfDeviceMemory` and `DeviceLost`; what was loaded before is not touched."""
+        """Raises `EngineError`, `OutOfDeviceMemory`, `DeviceLost`; other engines are not affected."""
         self._context = context
         self._slots: list[Slot] = []
         self._free: SimpleQueue[Slot] = SimpleQueue()
-        self._said: list[str] = []  # TensorRT's errors
+        self._errors: list[str] = []  # what TensorRT logged
         with context.current():
             try:
                 self._open(plan, slots)
             except BaseException as error:
-                traceback.clear_frames(error.__traceback__)  # what they hold must go while the context is current
+                traceback.clear_frames(error.__traceback__)  # their objects must be freed while the context is current
                 self._drop()
                 raise
         for slot in self._slots:
@@ -55,11 +55,11 @@ class LoadedEngine:
 
     @property
     def slots(self) -> int:
-        """As many batches may be on the device at once."""
+        """The number of batches that may be on the device at once."""
         return len(self._slots)
 
     def add_slot(self) -> None:
-        """Make one more. Raises `OutOfDeviceMemory`; then there are as many as before."""
+        """Add a slot. Raises `OutOfDeviceMemory`; then there are as many as before."""
         with self._context.current():
             slot = self._new_slot()
         self._slots.append(slot)
@@ -67,7 +67,7 @@ class LoadedEngine:
 
     @contextmanager
     def slot(self) -> Iterator[Slot]:
-        """A slot for one batch, once one is free."""
+        """A slot for one batch, once one is free, until left."""
         slot = self.take()
         try:
             yield slot
@@ -75,31 +75,30 @@ class LoadedEngine:
             self.give_back(slot)
 
     def take(self) -> Slot:
-        """A slot for one batch, once one is free; `give_back` it when the batch has been waited for."""
+        """A slot for one batch, once one is free; the caller gives it back after `Slot.wait`."""
         return self._free.get()
 
     def give_back(self, slot: Slot) -> None:
         self._free.put(slot)
 
     def infer(self, inputs: NamedArrays) -> NamedArrays:
-        """Run one batch. Raises `EngineError` where it doesn't fit or fails, `DeviceLost`."""
-        return self.timed(inputs)[0]
+        """Run one batch. Raises `EngineError` where it does not fit or fails, `DeviceLost`."""
+        return self._timed(inputs)[0]
 
-    def timed(self, inputs: NamedArrays) -> tuple[NamedArrays, BatchTimes]:
-        """Run one batch, and what the device says that it took. Raises like `infer`."""
+    def compute_s(self, inputs: NamedArrays) -> float:
+        """Run one batch; returns the seconds that the device computed, without copies. Raises like `infer`."""
+        return self._timed(inputs)[1]
+
+    def _timed(self, inputs: NamedArrays) -> tuple[NamedArrays, float]:
         part = _part(inputs, self.signature)
         with self.slot() as slot, self._context.current():
             slot.submit([part])
             outputs = slot.wait()
             names = (spec.name for spec in self.signature.outputs)
-            return dict(zip(names, outputs, strict=True)), slot.times()
-
-    def compute_s(self, inputs: NamedArrays) -> float:
-        """Run one batch. The seconds that the device computed, copies not included. Raises like `infer`."""
-        return self.timed(inputs)[1].compute_s
+            return dict(zip(names, outputs, strict=True)), slot.compute_s()
 
     def close(self) -> None:
-        """Wait until all slots are free, then free everything. Nothing may be submitted any more."""
+        """Wait until all slots are free, then free everything. No batch may be submitted any more."""
         for _ in self._slots:
             self._free.get()
         try:
@@ -112,7 +111,7 @@ class LoadedEngine:
     def _open(self, plan: bytes, slots: int) -> None:
         before_bytes, total_bytes = self._context.memory_bytes()
         require_memory(len(plan), before_bytes, total_bytes, what="The weights of an engine")
-        self._runtime = trt.Runtime(error_logger(self._said))
+        self._runtime = trt.Runtime(error_logger(self._errors))
         self._engine = self._deserialize(plan)
         self.tensors = _layout(self._engine)
         self.slot_bytes = int(self._engine.device_memory_size_v2) + self.tensors.buffer_bytes
@@ -124,7 +123,7 @@ class LoadedEngine:
         self.memory_bytes = max(before_bytes - after_bytes, len(plan) + slots * self.slot_bytes)
 
     def _new_slot(self) -> Slot:
-        """Beside those that run; what it took is counted as it is seen."""
+        """A slot beside those that run; `slot_bytes` becomes what it took, where that is more."""
         before_bytes, total_bytes = self._context.memory_bytes()
         require_memory(self.slot_bytes, before_bytes, total_bytes, what="One more slot of an engine would")
         slot = Slot(self._engine, self.tensors)
@@ -135,13 +134,13 @@ class LoadedEngine:
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EngineError(
-                f"TensorRT can't load the engine: {'; '.join(self._said) or 'it does not say why'}",
+                f"TensorRT can't load the engine: {'; '.join(self._errors) or 'it does not say why'}",
                 hint="an engine runs only with the version of TensorRT and on the kind of GPU that it was built with",
             )
         return engine
 
     def _drop(self) -> None:
-        """Slots first, as they belong to the engine, and it to the runtime."""
+        """Free the slots first, as they belong to the engine, and the engine to the runtime."""
         for slot in self._slots:
             slot.close()
         self._slots = []
@@ -150,7 +149,7 @@ class LoadedEngine:
 
 
 def _part(inputs: NamedArrays, signature: Signature) -> Part:
-    """Checked inputs of one batch."""
+    """Inputs of one batch as a part. Raises `EngineError` where a type or a shape is wrong."""
     rows = len(inputs[signature.inputs[0].name])
     for spec in signature.inputs:
         values = inputs[spec.name]
@@ -162,11 +161,11 @@ def _part(inputs: NamedArrays, signature: Signature) -> Part:
 
 
 def _layout(engine: trt.ICudaEngine) -> EngineTensors:
-    """The tensors of an engine, in its order. Raises `EngineError` where they can't be served.
+    """The tensors of an engine, in its order. Raises `EngineError` where they cannot be served.
 
-    Loops, not generators: those would keep the engine in a cell, which nobody can clear after an error.
+    It has no generator: that would keep the engine in a cell, which cannot be cleared after an error.
     """
-    inputs, outputs, most = [], [], set()
+    inputs, outputs, max_rows = [], [], set()
     for place in range(engine.num_io_tensors):
         name = str(engine.get_tensor_name(place))
         spec = _spec(engine, name)
@@ -175,10 +174,10 @@ def _layout(engine: trt.ICudaEngine) -> EngineTensors:
         else:
             inputs.append(spec)
             *_, (rows, *_) = engine.get_tensor_profile_shape(name, 0)
-            most.add(int(rows))
-    if len(most) != 1:
-        raise EngineError(f"the inputs of an engine must have one largest batch, not {sorted(most)}")
-    return EngineTensors(Signature(tuple(inputs), tuple(outputs)), most.pop())
+            max_rows.add(int(rows))
+    if len(max_rows) != 1:
+        raise EngineError(f"the inputs of an engine must have one largest batch, not {sorted(max_rows)}")
+    return EngineTensors(Signature(tuple(inputs), tuple(outputs)), max_rows.pop())
 
 
 def _spec(engine: trt.ICudaEngine, name: str) -> TensorSpec:

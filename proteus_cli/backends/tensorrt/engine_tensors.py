@@ -1,4 +1,4 @@
-"""How the rows of a batch lie in the buffers of an engine."""
+"""The tensors of an engine: which batches fit it, and how much memory they take."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from proteus_cli.units import format_size
 
 @dataclass(frozen=True, slots=True)
 class EngineTensors:
-    """The tensors of an engine and the largest batch that it takes. All sizes but the batch are fixed."""
+    """The inputs and outputs of an engine, and its largest batch. All sizes but that of the batch are fixed."""
 
     signature: Signature
     max_rows: int
 
     @property
     def buffer_bytes(self) -> int:
-        """What the buffers of one slot take on the device; as much is pinned on the host."""
+        """The memory of one slot's buffers on the device; as much is pinned on the host."""
         tensors = (*self.signature.inputs, *self.signature.outputs)
         return self.max_rows * sum(spec.row_bytes for spec in tensors)
 
     def rows_of(self, parts: Sequence[Part]) -> int:
-        """How many rows a batch has. Raises `EngineError` where it does not fit the engine."""
+        """The number of rows of a batch. Raises `EngineError` where the batch does not fit the engine."""
         for rows, buffers in parts:
             self._require_fitting(rows, buffers)
         rows = sum(rows for rows, _ in parts)
@@ -39,7 +39,7 @@ class EngineTensors:
 
 
 def require_memory(needed_bytes: int, free_bytes: int, total_bytes: int, *, what: str) -> None:
-    """Raises `OutOfDeviceMemory` where that much isn't free."""
+    """Raises `OutOfDeviceMemory` where less than ``needed_bytes`` are free."""
     if needed_bytes > free_bytes:
         raise OutOfDeviceMemory(
             f"{what} take {format_size(needed_bytes)} of device memory,"

@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""A lock on a file, for one process at a time."""
 
 import fcntl
 import time
@@ -9,16 +9,16 @@ from typing import BinaryIO
 
 from proteus_cli.errors import ArtefactError, BuildCancelled
 
-LOOK_EVERY_S = 0.05
+RETRY_S = 0.05
 
 
 @contextmanager
-def file_lock(path: Path, waits_on: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """Hold the lock of that name, waiting for whoever has it; the system frees it where a process dies.
+def file_lock(path: Path, keeps_waiting: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Hold the lock of a file, once no other process holds it. The system releases it where a process dies.
 
-    ``waits_on`` is asked again and again meanwhile: no signal would end a thread that sleeps in the system. The file
-    stays: another process may wait for it already. Raises `ArtefactError` where it can't be made, `BuildCancelled`
-    where it isn't waited for any more.
+    ``keeps_waiting`` is called every `RETRY_S` while another process holds the lock. The file stays, as another process
+    may wait for it already. Raises `ArtefactError` where the file cannot be made, `BuildCancelled` where
+    ``keeps_waiting`` returns False.
     """
     hint = "choose a workspace that you may write to with `--workspace`"
     try:
@@ -27,14 +27,14 @@ def file_lock(path: Path, waits_on: Callable[[], bool] = lambda: True) -> Iterat
     except OSError as error:
         raise ArtefactError(f"Can't make the lock `{path}`: {error.strerror or error}.", hint=hint) from error
     with file:
-        while not _is_taken(file):
-            if not waits_on():
-                raise BuildCancelled(f"Waiting for `{path}` was given up.", hint="another process builds an engine")
-            time.sleep(LOOK_EVERY_S)
+        while not _try_lock(file):
+            if not keeps_waiting():
+                raise BuildCancelled(f"Waiting for `{path}` was cancelled.", hint="another process builds an engine")
+            time.sleep(RETRY_S)
         yield
 
 
-def _is_taken(file: BinaryIO) -> bool:
+def _try_lock(file: BinaryIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

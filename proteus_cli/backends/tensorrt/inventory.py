@@ -1,6 +1,6 @@
-"""Which engines of a workspace are built, which of them are of use, and removing the others.
+"""The engines that are built in a workspace: their states, and removing those that are not current.
 
-Needs neither TensorRT nor a GPU.
+It needs neither TensorRT nor a GPU.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,10 @@ EngineState = Literal["current", "stale", "orphan"]
 
 
 class ListedEngine(Value, frozen=True):
-    """One engine on the disk. ``directory`` is relative to the workspace, ``record`` None where it can't be read.
+    """One engine on the disk. ``directory`` is relative to the workspace; ``record`` is None where it cannot be read.
 
-    *Current* is what can be known without a GPU: model and plan are those of the record. An *orphan* is of no variant
-    in the catalog. ``why`` says why it is not current.
+    An engine is *current* when model and plan are those of its record (more cannot be known without a GPU), an *orphan*
+    when its variant is not in the catalog, else *stale*. ``why`` says why it is not current.
     """
 
     device_type: str
@@ -37,16 +37,16 @@ Judge = Callable[[EngineFiles], ListedEngine]
 
 
 def list_engines(place: store.Workspace) -> list[ListedEngine]:
-    """All engines that are built, in order. Raises `ArtefactError` where the catalog or a model of it can't be read."""
+    """All engines that are built, in order. Raises `ArtefactError` where the catalog or a model cannot be read."""
     judge = _judge_of(place)
     return [judge(files) for directory in _device_types(place) for files in _engines(directory) if _is_engine(files)]
 
 
 def prune(place: store.Workspace, *, dry_run: bool) -> list[ListedEngine]:
-    """Remove the engines that are not current, and what interrupted builds left. Returns those engines.
+    """Remove the engines that are not current, and leftovers of interrupted builds; returns those engines.
 
-    Only files that this program writes are removed, and directories that are empty then. Waits for builds that run.
-    Raises as `list_engines`, and where a file can't be removed.
+    Removes only files that this program writes, and directories that are empty then. Waits for running builds. Raises
+    like `list_engines`, and `ArtefactError` where a file cannot be removed.
     """
     judge = _judge_of(place)
     removed: list[ListedEngine] = []
@@ -63,7 +63,7 @@ def prune(place: store.Workspace, *, dry_run: bool) -> list[ListedEngine]:
 
 
 def _judge_of(place: store.Workspace) -> Judge:
-    """What tells the state of an engine; reads the catalog now, and each model once."""
+    """A function that finds the state of an engine. It reads the catalog now, and each model once."""
     models = {
         (family.name, variant.name): place.model_path(variant.onnx)
         for family in place.catalog().families
@@ -107,7 +107,7 @@ def _engines(directory: Path) -> list[EngineFiles]:
 
 
 def _directories(path: Path) -> list[Path]:
-    """Those that are really there, in order: what a link leads to is not ours to remove."""
+    """The directories within a path, in order, without links: their targets are not ours to remove."""
     if not path.is_dir():
         return []
     return sorted(each for each in path.iterdir() if each.is_dir() and not each.is_symlink())
@@ -118,12 +118,12 @@ def _is_engine(files: EngineFiles) -> bool:
 
 
 def _tidy_up(files: EngineFiles, *, whole: bool) -> None:
-    """Remove what interrupted builds left; with ``whole`` the engine, too, the record first: a plan alone is stale."""
+    """Remove leftovers of interrupted builds; with ``whole`` also the engine, its record first."""
     leftovers = [path for name in (PLAN_NAME, RECORD_NAME) for path in files.version.glob(f".{name}.*.tmp")]
     for path in [*([files.record, files.plan] if whole else []), *leftovers]:
         _unlink(path)
     for directory in (files.version, files.directory):
-        if not any(directory.iterdir()):  # else someone keeps files of their own in it
+        if not any(directory.iterdir()):  # else the user has files in it
             directory.rmdir()
 
 

@@ -1,10 +1,11 @@
-"""ONNX file → TensorRT network, and what is wrong with a file in terms of its nodes."""
+"""ONNX file → TensorRT network. Errors name the node of the file that TensorRT refuses."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
+from proteus_cli.backends.base import require_batched
 from proteus_cli.backends.tensorrt.bindings import trt
 from proteus_cli.errors import EngineError
 
@@ -34,18 +35,19 @@ _NOISE = (
 
 
 def parse(parser: trt.OnnxParser, network: trt.INetworkDefinition, model: Path, errors: Sequence[str]) -> None:
-    """Read an ONNX file into ``network``; ``errors`` is what the logger kept.
+    """Read an ONNX file into ``network``; ``errors`` are the messages of the logger.
 
-    Raises `EngineError` where TensorRT can't take it, or queries couldn't be batched.
+    Raises `EngineError` where TensorRT refuses the file, or where queries could not be batched.
     """
     if not parser.parse_from_file(str(model)):
         raise _refused(parser, model, errors)
     if network.num_outputs == 0:  # TensorRT takes anything for an empty model
         raise EngineError(f"`{model}` holds no model.", hint=_BROKEN)
-    for index in range(network.num_inputs):
-        _require_batched(network.get_input(index), model, is_input=True)
-    for index in range(network.num_outputs):
-        _require_batched(network.get_output(index), model, is_input=False)
+    tensors = [(network.get_input(index), True) for index in range(network.num_inputs)]
+    tensors += [(network.get_output(index), False) for index in range(network.num_outputs)]
+    for tensor, is_input in tensors:
+        shape = tuple(int(size) for size in tensor.shape)
+        require_batched(f"`{tensor.name}` of `{model}`", shape, is_input=is_input)
 
 
 def _refused(parser: trt.OnnxParser, model: Path, errors: Sequence[str]) -> EngineError:
@@ -62,29 +64,13 @@ def _refused(parser: trt.OnnxParser, model: Path, errors: Sequence[str]) -> Engi
     )
 
 
-def _require_batched(tensor: trt.ITensor, model: Path, *, is_input: bool) -> None:
-    """Axis 0 is the batch and dynamic; no other axis of an input is."""
-    name, shape = str(tensor.name), tuple(int(size) for size in tensor.shape)
-    where = f"`{name}` of `{model}`"
-    if not shape or shape[0] != BATCH:
-        raise EngineError(
-            f"{where} has no dynamic batch axis (shape {shape}).",
-            hint="export the model with axis 0 dynamic, so that queries can be batched",
-        )
-    if is_input and BATCH in shape[1:]:
-        raise EngineError(
-            f"{where} has a dynamic axis besides the batch (shape {shape}).",
-            hint="give every axis but the first a fixed size, so that queries can share a batch",
-        )
-
-
 def reason(errors: Sequence[str]) -> str:
-    """The first of TensorRT's messages, as the others follow from it."""
+    """The first of TensorRT's messages; the others follow from it."""
     return tidy(errors[0]) if errors else "it gives no reason"
 
 
 def tidy(message: str) -> str:
-    """What a message says, on one line, without its assertions, places in C++ sources and full stop."""
+    """A message on one line, without its assertions, paths of C++ sources and full stop."""
     said = [line for line in message.splitlines() if not re.search(_HEADING, line)]
     text = said[0] if said else " ".join(message.split())
     for noise in _NOISE:

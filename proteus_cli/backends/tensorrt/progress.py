@@ -1,4 +1,4 @@
-"""How far a build is. TensorRT tells of phases that nest; each has a known number of steps."""
+"""How far a build is: TensorRT reports nested phases, each with a known number of steps."""
 
 import threading
 from dataclasses import dataclass, field
@@ -13,37 +13,29 @@ class _Phase:
 
 @dataclass(slots=True)
 class BuildProgress:
-    """Told by the builder's threads, asked by ours; also what tells the builder to stop.
+    """The progress of one build, and whether it is cancelled. The builder's threads report to it, others read it.
 
-    ``done_frac`` (0 to 1) never falls. A step of a phase counts as far as the phases within it are.
+    ``now`` is the phase that began last. ``done_frac`` (0 to 1) never falls; a step that has phases within it counts by
+    how far these are.
     """
 
     _running: dict[str, _Phase] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _done_frac: float = 0.0
-    _now: str = "starting"
+    done_frac: float = 0.0
+    now: str = "starting"
     is_cancelled: bool = False
 
-    @property
-    def now(self) -> str:
-        """The phase that began last."""
-        return self._now
-
-    @property
-    def done_frac(self) -> float:
-        return self._done_frac
-
     def cancel(self) -> None:
-        """The builder is to stop at its next step."""
+        """Have the builder stop at its next step."""
         self.is_cancelled = True
 
     def begin(self, name: str, parent: str | None, steps: int) -> None:
         with self._lock:
             self._running[name] = _Phase(parent, steps)
-            self._now = name
+            self.now = name
 
     def complete(self, name: str, step: int) -> bool:
-        """A step, counted from 0, is done. Returns whether to go on."""
+        """Note that a step, counted from 0, is done; returns whether to go on."""
         with self._lock:
             if name in self._running:
                 self._running[name].done = step + 1
@@ -58,10 +50,10 @@ class BuildProgress:
             self._running.pop(name, None)
 
     def _advance(self) -> None:
-        self._done_frac = max(self._done_frac, self._frac_within(None))
+        self.done_frac = max(self.done_frac, self._frac_within(None))
 
     def _frac_within(self, parent: str | None) -> float:
-        """How far the furthest phase of a parent is, 0 to 1."""
+        """The fraction of the furthest phase within a parent, 0 to 1."""
         fracs = (self._frac(name) for name, phase in self._running.items() if phase.parent == parent)
         return max(fracs, default=0.0)
 

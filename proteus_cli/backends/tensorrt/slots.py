@@ -1,4 +1,4 @@
-"""A slot: what one batch needs while it is on the device, made once and used again."""
+"""A slot: what one batch needs while it is on the device; made once and used again."""
 
 from __future__ import annotations
 
@@ -18,21 +18,13 @@ if TYPE_CHECKING:
     from proteus_cli.backends.base import OutputArrays, Part, TensorSpec
     from proteus_cli.backends.tensorrt.engine_tensors import EngineTensors
 
-NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda has no name for: don't wait for the default stream
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name: do not wait for the default stream
 MS_PER_S = 1e3
-
-
-@dataclass(frozen=True, slots=True)
-class BatchTimes:
-    """What the device says that a batch took: with its copies, and without."""
-
-    total_s: float
-    compute_s: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlotTensor:
-    """One tensor of a slot: its largest batch on the device, and pinned on the host, as bytes and as values."""
+    """One tensor of a slot: memory for its largest batch, on the device, and pinned on the host."""
 
     spec: TensorSpec
     device: cuda.DeviceAllocation
@@ -41,24 +33,24 @@ class SlotTensor:
     values: npt.NDArray[Any]
 
     def free(self) -> None:
-        """At once, whoever still holds this: errors keep the frames that they came through."""
+        """Free the memory at once, though the traceback of an error may still hold this object."""
         self.view.release()
         self.device.free()
         _free_pinned(self.pinned)
 
 
 class Slot:
-    """An execution context, a stream, buffers of the largest batch, and events. For one batch at a time.
+    """An execution context, a stream, events, and buffers of the largest batch; for one batch at a time.
 
-    All that it does is done on its own stream, so slots run side by side, and the copies of one while another computes.
-    Every call must be made with the device's context current. Raises `OutOfDeviceMemory` and pycuda's errors; what was
-    allocated until then is freed.
+    A slot works on its own stream alone, so that slots run side by side, and one copies while another computes. Every
+    call needs the device's context to be current. Making a slot raises `OutOfDeviceMemory` and pycuda's errors, and
+    then frees what it allocated.
     """
 
     def __init__(self, engine: trt.ICudaEngine, layout: EngineTensors) -> None:
         self._tensors = layout
         self._rows = 0
-        self._shaped_rows = 0  # the batch that the execution context has the shapes of
+        self._shaped_rows = 0  # the rows for which the execution context has the shapes
         self._inputs: list[SlotTensor] = []
         self._outputs: list[SlotTensor] = []
         try:
@@ -68,9 +60,9 @@ class Slot:
             raise
 
     def submit(self, parts: Sequence[Part]) -> None:
-        """Start a batch: copy in, run, copy out, all behind each other on the device. Returns before that is done.
+        """Start a batch: copy in, run, copy out, one after another on the device. Returns before that is done.
 
-        The slot must not be used again before `wait` has returned. Raises `EngineError`; then it is free at once.
+        The slot must not be used again before `wait` has returned. Raises `EngineError`; then the slot is free at once.
         """
         rows = self._tensors.rows_of(parts)
         for which, tensor in enumerate(self._inputs):
@@ -78,35 +70,33 @@ class Slot:
         try:
             self._enqueue(rows)
         except BaseException:
-            self._stream.synchronize()  # what was started still uses the buffers
+            self._stream.synchronize()  # the steps that were started still use the buffers
             raise
         self._rows = rows
 
     def wait(self) -> OutputArrays:
-        """Sleep until the batch is done, without the GIL; then its outputs, in memory of their own."""
+        """Sleep until the batch is done, without the GIL; returns its outputs in memory of their own."""
         self._done.synchronize()
         return tuple(tensor.values[: self._rows].copy() for tensor in self._outputs)
 
-    def times(self) -> BatchTimes:
-        """Of the batch that was waited for last."""
-        return BatchTimes(
-            total_s=self._done.time_since(self._started) / MS_PER_S,
-            compute_s=self._computed.time_since(self._copied_in) / MS_PER_S,
-        )
+    def compute_s(self) -> float:
+        """The time that the device computed for the batch that was waited for last, without copies."""
+        elapsed_ms: float = self._computed.time_since(self._copied_in)
+        return elapsed_ms / MS_PER_S
 
     def close(self) -> None:
-        """Free everything, once nothing runs. Streams, events and contexts go with their last reference."""
+        """Free everything, once nothing runs. Stream, events and execution context go with their last reference."""
         for tensor in (*self._inputs, *self._outputs):
             tensor.free()
         self._inputs, self._outputs = [], []
-        for name in ("_context", "_stream", "_started", "_copied_in", "_computed", "_done"):
+        for name in ("_context", "_stream", "_copied_in", "_computed", "_done"):
             self.__dict__.pop(name, None)
 
     def _allocate(self, engine: trt.ICudaEngine) -> None:
         self._context = _execution_context(engine)
         self._stream = cuda.Stream(NON_BLOCKING)
-        self._started, self._copied_in, self._computed = cuda.Event(), cuda.Event(), cuda.Event()
-        self._done = cuda.Event(cuda.event_flags.BLOCKING_SYNC)  # whoever waits for it sleeps
+        self._copied_in, self._computed = cuda.Event(), cuda.Event()
+        self._done = cuda.Event(cuda.event_flags.BLOCKING_SYNC)  # a thread that waits for it sleeps
         for spec in self._tensors.signature.inputs:
             self._add(self._inputs, spec)
         for spec in self._tensors.signature.outputs:
@@ -119,7 +109,6 @@ class Slot:
 
     def _enqueue(self, rows: int) -> None:
         self._set_rows(rows)
-        self._started.record(self._stream)
         for tensor in self._inputs:
             cuda.memcpy_htod_async(tensor.device, tensor.pinned[: rows * tensor.spec.row_bytes], self._stream)
         self._copied_in.record(self._stream)
@@ -157,7 +146,7 @@ def _slot_tensor(spec: TensorSpec, max_rows: int) -> SlotTensor:
     except BaseException:
         device.free()
         raise
-    values = pinned.view(spec.dtype).reshape(max_rows, *(size or 1 for size in spec.shape))
+    values = pinned.view(spec.dtype).reshape(max_rows, *spec.sizes)
     return SlotTensor(spec, device, pinned, pinned.data, values)
 
 

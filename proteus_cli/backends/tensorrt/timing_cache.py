@@ -1,6 +1,6 @@
-"""How fast layers ran, kept from build to build: it makes the next one several times faster.
+"""TensorRT's timing cache: how fast layers ran, kept from build to build, so that the next is several times faster.
 
-One file for each version of TensorRT, in the directory of a device type. What is in it holds for no other.
+There is one file for each device type and version of TensorRT; it is valid for no other.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def timing_path(directory: Path) -> Path:
 
 
 def use_timings(config: trt.IBuilderConfig, path: Path) -> None:
-    """Build with what is known. A file that doesn't fit, or isn't whole, counts as none; `keep_timings` replaces it."""
+    """Build with the cache in a file. One that TensorRT refuses counts as empty; `keep_timings` replaces it."""
     if not _use(config, _read(path)):
         _use(config, b"")
 
 
 def keep_timings(config: trt.IBuilderConfig, path: Path) -> None:
-    """Add what a build found to the file, which another build may have added to meanwhile. Raises `ArtefactError`."""
+    """Merge the cache of a build into a file, which another build may have changed. Raises `ArtefactError`."""
     cache = config.get_timing_cache()
     if cache is None:
         return

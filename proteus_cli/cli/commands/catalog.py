@@ -1,4 +1,4 @@
-"""``proteus catalog``: change what can be served."""
+"""``proteus catalog``: change the catalog."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -6,37 +6,43 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
+from proteus_cli.cli.command import Command
 from proteus_cli.cli.options import common
 
 if TYPE_CHECKING:
     from proteus_cli.backends.base import Backend
     from proteus_cli.store import Workspace
 
-app = typer.Typer(help="Change what can be served.", no_args_is_help=True)
+app = typer.Typer(help="Change the catalog of what can be served.", no_args_is_help=True)
 
 
 class Precision(StrEnum):
-    """What a model may be converted to."""
+    """The precisions that a model can be converted to."""
 
     FP16 = "fp16"
 
 
+VariantName = Annotated[str, typer.Argument(help="The variant: its name, or FAMILY/NAME.")]
+TargetPrecision = Annotated[Precision, typer.Option(help="The precision of the new variant.")]
+
+
 @app.callback()
 def _group() -> None:
-    """With one command, typer would otherwise leave its name away."""
+    """Without a callback, typer would drop the name of a single command."""
 
 
-@app.command()
+@app.command(cls=Command)
 def precision(
-    variant: Annotated[str, typer.Argument(help="The variant: its name, or FAMILY/NAME.")],
+    variant: VariantName,
     *,
-    to: Annotated[Precision, typer.Option(help="The precision of the new variant.")],
+    to: TargetPrecision,
     workspace: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
-    """Add a variant with the same model in another precision; its accuracy is measured on the family's eval split.
+    """Add a variant with the same model in another precision, and measure its accuracy on the family's eval split.
 
-    Inputs and outputs keep their types. Profile and plan again afterwards. Needs the extra `precision`.
+    Inputs and outputs keep their types. Run `proteus profile` and `proteus plan` afterwards. Needs the extra
+    `precision`.
     """
     from proteus_cli.profiling.precision import add_fp16
     from proteus_cli.store import Workspace

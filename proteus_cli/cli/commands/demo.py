@@ -1,4 +1,4 @@
-"""``proteus demo``: the whole main job on this machine, by the commands that a user would type."""
+"""``proteus demo``: profile, plan, serve and replay on this machine, with the commands that a user would type."""
 
 import shlex
 import subprocess
@@ -15,47 +15,47 @@ if TYPE_CHECKING:
     from proteus_cli.store import Workspace
 
 BUDGET = "40s"
-BURST_OF_BEST = 2.5  # the burst, of what the most accurate variants can take …
-CALM_OF_BURST = 0.16  # … and the rest of the bundled trace, of the burst
+BURST_FACTOR = 2.5  # rate of the burst, over the capacity of the most accurate variants
+BASE_FRAC = 0.16  # rate of the bundled trace outside its burst, over that of the burst
 HEADROOM = "1.5"  # more than the default: here the front end and the load share the cores with the models
 MAX_QPS = 2000.0  # what the load generator can send beside the server on a small machine
 
+Directory = Annotated[Path, typer.Argument(help="The directory of the demo's workspace.")]
 
-def demo(
-    directory: Annotated[Path, typer.Argument(help="Where to make the demo's workspace.")] = Path("proteus-demo"),
-) -> None:
-    """Profile, plan, serve and replay a burst with the sample zoo: accuracy falls, the SLO holds, accuracy returns.
 
-    Beside it the same trace with the most accurate variants only, which miss the SLO. Takes about two minutes.
+def demo(directory: Directory = Path("proteus-demo")) -> None:
+    """Profile, plan, serve and replay a burst with the sample models: accuracy falls, the SLO holds, accuracy returns.
+
+    The same trace is replayed with only the most accurate variants, which miss the SLO. Takes about two minutes.
     """
     from proteus_cli.store import Workspace
 
     place = Workspace(directory)
     if not place.catalog_path.is_file():
         _run("init", str(directory))
-    there = ("--workspace", str(directory))
-    _run("profile", "--budget", BUDGET, *there)
+    in_workspace = ("--workspace", str(directory))
+    _run("profile", "--budget", BUDGET, *in_workspace)
     burst_qps = _burst_qps(place)
-    _run("plan", "--demand", f"{burst_qps * CALM_OF_BURST:.0f}qps", "--headroom", HEADROOM, *there)
+    _run("plan", "--demand", f"{burst_qps * BASE_FRAC:.0f}qps", "--headroom", HEADROOM, *in_workspace)
     page = directory / "report.html"
     _run(
         "replay", str(directory / "traces" / "burst.csv"), "--scale-to", f"{burst_qps:.0f}qps", "--serve", "plan.json",
-        "--policy", "proteus,most-accurate", "--report", str(page), "-o", str(directory / "report.json"), *there,
+        "--policy", "proteus,most-accurate", "--report", str(page), "-o", str(directory / "report.json"), *in_workspace,
     )  # fmt: skip
-    console.say(f"\nthe page with the plots: {page.resolve()}")
+    console.say(f"\nthe report with plots: {page.resolve()}")
 
 
 def _run(*arguments: str) -> None:
-    """Run one of our commands as a user would, in a process of its own. Raises `ProteusError` where it fails."""
+    """Run a `proteus` command in a process of its own. Raises `ProteusError` if it fails."""
     console.say(f"\n$ proteus {shlex.join(arguments)}")
     sys.stdout.flush()
     code = subprocess.run([sys.executable, "-m", "proteus_cli", *arguments], check=False).returncode
     if code != 0:
-        raise ProteusError(f"`proteus {arguments[0]}` ended with exit code {code}.", hint="it says above why")
+        raise ProteusError(f"`proteus {arguments[0]}` ended with exit code {code}.", hint="its error is above")
 
 
 def _burst_qps(place: "Workspace") -> float:
-    """A rate that overloads the most accurate variants on this machine, whatever its speed."""
+    """A rate that overloads the most accurate variants on this machine."""
     from proteus_cli.domain.profile import capacity
 
     profiles, catalog = place.profiles(), place.catalog()
@@ -63,7 +63,7 @@ def _burst_qps(place: "Workspace") -> float:
         raise ProteusError(
             f"The demo needs a device for each of its {len(catalog.families)} families; this machine has "
             f"{len(profiles)}.",
-            hint="it takes two cores at least",
+            hint="it needs at least two cores",
         )
     first = next(iter(profiles.values()))
     best = [
@@ -71,4 +71,4 @@ def _burst_qps(place: "Workspace") -> float:
         for family in catalog.families
         if (measured := first.of(family.name, family.variants[-1].name)) is not None
     ]
-    return min(MAX_QPS, BURST_OF_BEST * min(best) * len(profiles))
+    return min(MAX_QPS, BURST_FACTOR * min(best) * len(profiles))

@@ -1,4 +1,4 @@
-"""``proteus devices``: what models can run on here."""
+"""``proteus devices``: the devices of this machine."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,10 @@ if TYPE_CHECKING:
 
 
 def devices(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
-    """Show this machine's devices. The section `devices` of proteus.toml can cut the cores otherwise."""
-    from rich.table import Table
-
+    """List the devices of this machine. The section `devices` of proteus.toml defines which cores make a device."""
     from proteus_cli.backends.discovery import discover
     from proteus_cli.backends.nvml import readings_of
+    from proteus_cli.cli.views.table import table, text
     from proteus_cli.settings import read_settings
     from proteus_cli.units import format_size
 
@@ -24,10 +23,10 @@ def devices(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json
     if json:
         console.show_json([_with_readings(device, readings) for device in found])
         return
-    table = Table("device", "type", "cores", "memory", "profiled", "name")
+    rows = table(*map(text, ("device", "type", "cores", "memory", "profiled", "name")))
     for device in found:
         is_profiled = (workspace / "profiles" / f"{device.id}.json").is_file()
-        table.add_row(
+        rows.add_row(
             device.id,
             device.type,
             " ".join(map(str, device.cores)) or console.UNKNOWN,
@@ -35,32 +34,36 @@ def devices(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json
             "yes" if is_profiled else "no",
             device.name,
         )
-    console.show(table)
+    console.show(rows)
     for device in found:
         if device.gpu is not None:
             console.show(f"{device.id}: {', '.join(_facts(device, readings[device.id]))}")
 
 
 def _with_readings(device: "Device", readings: "dict[str, Readings | None]") -> Any:
-    """A device as JSON; a GPU also with what NVML says of it now."""
+    """A device as JSON; a GPU also with its present readings from NVML."""
     import msgspec
 
     return {**msgspec.to_builtins(device), "readings": readings[device.id]} if device.id in readings else device
 
 
 def _facts(device: "Device", now: "Readings | None") -> list[str]:
-    """What the driver says of a GPU, and how it is now, as far as that is known."""
+    """The properties of a GPU, and its present power and clocks, as far as they are known."""
     facts = device.gpu
     if facts is None:
         return []
-    said = [f"compute {facts.compute_capability}", f"{facts.multiprocessors} multiprocessors", f"driver {facts.driver}"]
-    said += [facts.uuid] if facts.uuid else []
+    known = [
+        f"compute {facts.compute_capability}",
+        f"{facts.multiprocessors} multiprocessors",
+        f"driver {facts.driver}",
+    ]
+    known += [facts.uuid] if facts.uuid else []
     if now is None:
-        return [*said, "power and clocks unknown"]
+        return [*known, "power and clocks unknown"]
     if now.power_w is not None:
         limit = f" of {now.power_limit_w:.0f}" if now.power_limit_w is not None else ""
-        said.append(f"draws {now.power_w:.0f}{limit} W")
-    said += [
+        known.append(f"draws {now.power_w:.0f}{limit} W")
+    known += [
         f"{what} at {mhz} MHz" for what, mhz in (("SMs", now.sm_mhz), ("memory", now.memory_mhz)) if mhz is not None
     ]
-    return [*said, f"clocks held down by: {', '.join(now.slowed_by)}"] if now.slowed_by else said
+    return [*known, f"clocks held down by: {', '.join(now.slowed_by)}"] if now.slowed_by else known

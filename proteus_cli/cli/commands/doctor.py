@@ -10,17 +10,17 @@ MARKS = {"ok": "ok", "missing": "MISSING", "optional": "optional"}
 
 def doctor(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
     """Check the installation, this machine's devices and the workspace. Exits with code 1 if something is missing."""
-    from rich.table import Column, Table
-
+    from proteus_cli.cli.views.table import table, text
     from proteus_cli.diagnosis import diagnose
 
     findings = diagnose(workspace)
     if json:
         console.show_json(findings)
     else:
-        table = Table("what", "state", Column("found", overflow="fold"), Column("what to do", overflow="fold"))
+        rows = table(*map(text, ("what", "state", "found, and what to do")))
         for finding in findings:
-            table.add_row(finding.what, MARKS[finding.state], finding.found, finding.hint)
-        console.show(table)
+            lines = (finding.found, f"→ {finding.hint}" if finding.hint else "")
+            rows.add_row(finding.what, MARKS[finding.state], "\n".join(filter(None, lines)))
+        console.show(rows)
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)

@@ -1,10 +1,11 @@
-"""``proteus engines``: the engines that were built for GPUs. Needs neither TensorRT nor a GPU."""
+"""``proteus engines``: the TensorRT engines of the workspace. Needs neither TensorRT nor a GPU."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from proteus_cli.cli import console
+from proteus_cli.cli.command import Command
 from proteus_cli.cli.options import common
 from proteus_cli.errors import EngineError
 
@@ -13,15 +14,18 @@ if TYPE_CHECKING:
 
     from proteus_cli.backends.tensorrt.inventory import ListedEngine
 
-app = typer.Typer(help="Show, verify or remove engines that were built for GPUs.", no_args_is_help=True)
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")]
+
+app = typer.Typer(help="List, verify or remove engines that were built for GPUs.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(cls=Command)
 def ls(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
-    """Show the engines that are built: for which batches, how large, by which TensorRT, and whether they are current.
+    """List the engines that were built: their batch sizes, size, TensorRT version, and whether they are current.
 
-    An engine is stale where its model changed or its plan is not the one that was built, an orphan where the catalog
-    no longer has its variant. Whether it fits the GPU and the TensorRT of today shows when it is used.
+    An engine is stale if its model has changed, or if its file is not the one that was built. It is an orphan if the
+    catalog does not have its variant. Whether an engine fits the GPU and the installed TensorRT is checked when it is
+    loaded.
     """
     from proteus_cli.backends.tensorrt.inventory import list_engines
     from proteus_cli.store import Workspace
@@ -32,9 +36,9 @@ def ls(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = Fa
         console.say("no engines are built; `proteus profile` builds them for GPUs")
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
-    """Compare each engine with its record and its model. Exits 1 where one is stale, and says why."""
+    """Compare each engine with its record and its model. Exits with code 1 if one is stale, and says why."""
     from proteus_cli.backends.tensorrt.inventory import list_engines
     from proteus_cli.store import Workspace
 
@@ -44,19 +48,16 @@ def verify(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json 
     if stale:
         raise EngineError(
             f"{len(stale)} of {len(found)} engines are stale: {'; '.join(stale)}.",
-            hint="they are built anew when they are needed; `proteus engines prune` removes them",
+            hint="they are built again when they are needed; `proteus engines prune` removes them",
         )
     console.say(f"{len(found)} engines, none of them stale")
 
 
-@app.command()
+@app.command(cls=Command)
 def prune(
-    *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
-    workspace: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    *, dry_run: DryRun = False, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False
 ) -> None:
-    """Remove engines that are stale or orphans, and what interrupted builds left."""
+    """Remove stale engines, orphans, and the files of interrupted builds."""
     from proteus_cli.backends.tensorrt import inventory
     from proteus_cli.store import Workspace
     from proteus_cli.units import format_size
@@ -68,22 +69,20 @@ def prune(
 
 
 def _show(engines: "Sequence[ListedEngine]", *, json: bool) -> None:
-    from rich.table import Table
-
+    from proteus_cli.cli.views.table import table, text
     from proteus_cli.units import format_size
 
     if json:
         console.show_json(engines)
         return
-    table = Table("device type", "engine", "batches", "size", "TensorRT", "state")
+    rows = table(*map(text, ("device type", "engine", "batches", "size", "TensorRT", "state")))
     for engine in engines:
-        record, state = engine.record, f"{engine.state}: {engine.why}" if engine.why else engine.state
-        if record is None:
-            table.add_row(engine.device_type, engine.name, console.UNKNOWN, console.UNKNOWN, console.UNKNOWN, state)
-            continue
-        options = record.key.options
-        batches = f"{options.min_batch}–{options.max_batch}, best {options.opt_batch}"
-        size = format_size(record.plan_bytes)
-        table.add_row(engine.device_type, engine.name, batches, size, record.key.tensorrt, state)
+        batches = size = tensorrt = console.UNKNOWN
+        if engine.record is not None:
+            built = engine.record.key.options
+            batches = f"{built.min_batch}–{built.max_batch}, best {built.opt_batch}"
+            size, tensorrt = format_size(engine.record.plan_bytes), engine.record.key.tensorrt
+        state = f"{engine.state}: {engine.why}" if engine.why else engine.state
+        rows.add_row(engine.device_type, engine.name, batches, size, tensorrt, state)
     if engines:
-        console.show(table)
+        console.show(rows)

@@ -1,4 +1,4 @@
-"""``proteus init``: a workspace with the sample zoo."""
+"""``proteus init``: make a workspace with the sample models."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,13 +7,12 @@ import typer
 
 from proteus_cli.cli import console
 
+Directory = Annotated[Path, typer.Argument(help="The directory of the workspace.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 
-def init(
-    directory: Annotated[Path, typer.Argument(help="Where to make the workspace.")] = Path(),
-    *,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files of the zoo that are there.")] = False,
-) -> None:
-    """Make a workspace with the sample zoo: two families of small models, with data to measure them."""
+
+def init(directory: Directory = Path(), *, force: Force = False) -> None:
+    """Make a workspace with the sample models: two families of small models, with data to measure their accuracy."""
     from proteus_cli.zoo import copy_zoo
 
     files = copy_zoo(directory, force=force)

@@ -15,7 +15,6 @@ from proteus_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from proteus_cli.domain.difference import BeforeAfter
     from proteus_cli.domain.plan import Plan
     from proteus_cli.planning.planner import Planner
 
@@ -104,9 +103,10 @@ def diff(
     json: common.Json = False,
 ) -> None:
     """Show what changes from plan A to plan B: what each device keeps, loads and unloads, and its rates."""
-    from proteus_cli.cli.views.plan_tables import difference_tables
+    from proteus_cli.cli.views.plan_tables import changed, difference_tables
     from proteus_cli.domain.difference import difference
     from proteus_cli.store import Workspace
+    from proteus_cli.units import format_percent
 
     place = Workspace(workspace)
     found = difference(place.plan(before), place.plan(after))
@@ -114,14 +114,10 @@ def diff(
         console.show_json(found)
         return
     console.show(difference_tables(found))
-    accuracy, relative = _accuracy(found.effective_accuracy), _accuracy(found.relative_accuracy)
+    accuracy = changed(found.effective_accuracy, lambda value: f"{value:.4f}")
+    relative = changed(found.relative_accuracy, format_percent)
     loads = f"{found.swaps} load{'s' if found.swaps != 1 else ''}"
     console.say(f"{loads}; effective accuracy {accuracy}, of the best {relative}")
-
-
-def _accuracy(pair: "BeforeAfter") -> str:
-    before, after = (f"{value:.4f}" if value is not None else console.UNKNOWN for value in (pair.before, pair.after))
-    return before if before == after else f"{before} → {after}"
 
 
 def _require_no_flags(context: typer.Context) -> None:

@@ -1,13 +1,13 @@
 """How plans, their explanations and frontiers look in a terminal."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
 
 from proteus_cli.cli.console import UNKNOWN
+from proteus_cli.cli.views.table import name, number, table, text
 from proteus_cli.units import format_percent, format_rate
 
 if TYPE_CHECKING:
@@ -20,38 +20,29 @@ _BAR = 20
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def _table(*columns: Column | str, **options: Any) -> Table:
-    """A table that leaves its width to what it says."""
-    return Table(*columns, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False, **options)
-
-
-def _number(header: str) -> Column:
-    return Column(header, justify="right", no_wrap=True, min_width=len(header))
-
-
 def plan_table(plan: "Plan") -> Table:
     """A row for each variant on each device; devices that do the same share a row."""
-    table = _table(
-        Column("device", no_wrap=True),
-        Column("family", no_wrap=True),
-        Column("variant", no_wrap=True),
-        _number("qps"),
-        _number("busy"),
-        _number("share"),
-        _number("batch"),
-        caption="qps: to each device · busy: of what it can take\nshare: of the family's queries · batch: at most",
-        caption_justify="left",
+    rows = table(
+        name("device"),
+        name("family"),
+        name("variant"),
+        number("qps"),
+        number("busy"),
+        number("share"),
+        number("batch"),
+        legend="qps: rate of each device · busy: part of its capacity\n"
+        "share: part of the family's queries · batch: the largest",
     )
     for kind, devices, placements in _alike(plan):
         who = named(kind, devices)
         for p in placements:  # each of a device's variants grows with the others, so all are equally near their limit
             busy = format_percent(p.rate_qps / p.capacity_qps) if who and p.capacity_qps > 0 else ""
             rate, share = _rate(p.rate_qps), format_percent(p.share)
-            table.add_row(who, p.family, p.variant, rate, busy, share, str(p.max_batch))
+            rows.add_row(who, p.family, p.variant, rate, busy, share, str(p.max_batch))
             who = ""
         if not placements:
-            table.add_row(who, UNKNOWN, "idle", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
-    return table
+            rows.add_row(who, UNKNOWN, "idle", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
+    return rows
 
 
 def _rate(qps: float) -> str:
@@ -81,6 +72,7 @@ def explanation_tables(explanation: "Explanation", *, spent_on: str | None) -> R
     """Families, devices, what limits the plan, and how far the demand could grow. ``spent_on``: what is minimised."""
     return Group(
         _families_table(explanation),
+        "",
         _devices_table(explanation),
         "",
         *_limits(explanation, spent_on),
@@ -89,21 +81,20 @@ def explanation_tables(explanation: "Explanation", *, spent_on: str | None) -> R
 
 
 def _families_table(explanation: "Explanation") -> Table:
-    table = _table(
-        Column("family", no_wrap=True),
-        _number("demand"),
-        _number("unserved"),
-        _number("capacity"),
-        _number("accuracy"),
-        _number("of best"),
-        Column("hosts", no_wrap=True),
-        caption="demand, unserved, capacity: queries per second",
-        caption_justify="left",
+    rows = table(
+        name("family"),
+        number("demand"),
+        number("unserved"),
+        number("capacity"),
+        number("accuracy"),
+        number("of best"),
+        name("hosts"),
+        legend="demand, unserved, capacity: queries per second",
     )
     for family in explanation.families:
         variants = "\n".join(f"{count} × {variant}" for variant, count in family.variants.items()) or UNKNOWN
         accuracy, relative = family.effective_accuracy, family.relative_accuracy
-        table.add_row(
+        rows.add_row(
             family.family,
             _rate(family.demand_qps),
             _rate(family.unserved_qps) if family.unserved_qps > 1e-6 else UNKNOWN,  # noqa: PLR2004 - rounding
@@ -112,15 +103,19 @@ def _families_table(explanation: "Explanation") -> Table:
             format_percent(relative) if relative is not None else UNKNOWN,
             variants,
         )
-    return table
+    return rows
 
 
 def _devices_table(explanation: "Explanation") -> Table:
-    table = _table(Column("device", no_wrap=True), "hosts", _number("busy"), Column(no_wrap=True, min_width=_BAR))
+    rows = table(name("device"), text("hosts"), number("busy"), _bars())
     for each in sorted(explanation.devices, key=lambda each: not each.hosts):
         hosts = ", ".join(each.hosts) or "idle"
-        table.add_row(named(each.type, each.devices), hosts, format_percent(each.busy), bar(each.busy))
-    return table
+        rows.add_row(named(each.type, each.devices), hosts, format_percent(each.busy), bar(each.busy))
+    return rows
+
+
+def _bars() -> Column:
+    return Column(no_wrap=True, min_width=_BAR)
 
 
 def bar(part: float) -> str:
@@ -131,13 +126,13 @@ def bar(part: float) -> str:
 
 def _limits(explanation: "Explanation", spent_on: str | None) -> Iterator[RenderableType]:
     if not explanation.prices:
-        yield "Nothing limits this plan: no device, query or rule more or less would change its accuracy."
+        yield "Nothing limits this plan: one device, query or rule more or less would not change its accuracy."
         return
-    table = Table.grid(padding=(0, 2))
+    rows = Table.grid(padding=(0, 2))
     for price in explanation.prices:
-        table.add_row(price.what, _effect(price, spent_on))
-    yield "What limits this plan, and what each would change:"
-    yield table
+        rows.add_row(price.what, _effect(price, spent_on))
+    yield "What limits this plan, and the effect of a change:"
+    yield rows
 
 
 def _effect(price: "Price", spent_on: str | None) -> str:
@@ -166,20 +161,20 @@ def _growth(explanation: "Explanation") -> str:
 
 def frontier_table(points: "Sequence[FrontierPoint]") -> Table:
     """A row for each total demand, with bars of the accuracy that is kept."""
-    table = _table(
-        _number("demand"),
-        _number("unserved"),
-        _number("accuracy"),
-        _number("of best"),
-        Column(no_wrap=True, min_width=_BAR),
-        _number("devices"),
+    rows = table(
+        number("demand"),
+        number("unserved"),
+        number("accuracy"),
+        number("of best"),
+        _bars(),
+        number("devices"),
     )
     known = [point.relative_accuracy for point in points if point.relative_accuracy is not None]
     least = min(known, default=0.0)
     span = max(1 - least, 1e-9)
     for point in points:
         relative, accuracy = point.relative_accuracy, point.effective_accuracy
-        table.add_row(
+        rows.add_row(
             format_rate(point.demand_qps),
             format_rate(point.unserved_qps) if point.unserved_qps > 1e-6 else UNKNOWN,  # noqa: PLR2004 - rounding
             f"{accuracy:.4f}" if accuracy is not None else UNKNOWN,
@@ -187,43 +182,42 @@ def frontier_table(points: "Sequence[FrontierPoint]") -> Table:
             bar(0.1 + 0.9 * (relative - least) / span) if relative is not None else "",
             str(point.devices_used),
         )
-    return table
+    return rows
 
 
 def difference_tables(found: "PlanDifference") -> RenderableType:
     """Families, then devices; those on which nothing changes share a row."""
-    return Group(_changed_families(found), _changed_devices(found))
+    return Group(_changed_families(found), "", _changed_devices(found))
 
 
 def _changed_families(found: "PlanDifference") -> Table:
-    table = _table(Column("family", no_wrap=True), _number("demand"), _number("served"), _number("capacity"))
+    rows = table(name("family"), number("demand"), number("served"), number("capacity"))
     for family in found.families:
         rates = (family.demand_qps, family.served_qps, family.capacity_qps)
-        table.add_row(family.family, *(_change(pair, _rate) for pair in rates))
-    return table
+        rows.add_row(family.family, *(changed(pair, _rate) for pair in rates))
+    return rows
 
 
 def _changed_devices(found: "PlanDifference") -> Table:
-    table = _table(
-        Column("device", no_wrap=True),
-        Column("", no_wrap=True),
-        Column("variant", no_wrap=True),
-        _number("share"),
-        _number("qps"),
-        _number("batch"),
-        caption="= stays · + is loaded · − is unloaded\nshare: of the family's queries · batch: at most",
-        caption_justify="left",
+    rows = table(
+        name("device"),
+        name(""),
+        name("variant"),
+        number("share"),
+        number("qps"),
+        number("batch"),
+        legend="= stays · + is loaded · − is unloaded\nshare: part of the family's queries · batch: the largest",
     )
     groups: dict[object, list[DeviceChange]] = {}
     for each in found.devices:
         does = tuple((c.variant, c.family, c.share, c.max_batch) for c in (*each.stays, *each.loads, *each.unloads))
         groups.setdefault((each.type, each.is_new, each.is_gone, each.is_same, does), []).append(each)
     for alike in groups.values():
-        _add_device(table, alike)
-    return table
+        _add_device(rows, alike)
+    return rows
 
 
-def _add_device(table: Table, alike: "Sequence[DeviceChange]") -> None:
+def _add_device(rows: Table, alike: "Sequence[DeviceChange]") -> None:
     first = alike[0]
     who = named(first.type, [each.device for each in alike])
     who += " (new)" if first.is_new else " (gone)" if first.is_gone else ""
@@ -233,19 +227,19 @@ def _add_device(table: Table, alike: "Sequence[DeviceChange]") -> None:
         *(("−", change) for change in first.unloads),
     ]
     for mark, change in marked:
-        table.add_row(
+        rows.add_row(
             who,
             mark,
             change.variant,
-            _change(change.share, format_percent),
-            _change(change.rate_qps, _rate),
-            _change(change.max_batch, lambda rows: f"{rows:g}"),
+            changed(change.share, format_percent),
+            changed(change.rate_qps, _rate),
+            changed(change.max_batch, lambda rows: f"{rows:g}"),
         )
         who = ""
     if not marked:
-        table.add_row(who, "", "idle", UNKNOWN, UNKNOWN, UNKNOWN)
+        rows.add_row(who, "", "idle", UNKNOWN, UNKNOWN, UNKNOWN)
 
 
-def _change(pair: "BeforeAfter", shown: "Callable[[float], str]") -> str:
+def changed(pair: "BeforeAfter", shown: "Callable[[float], str]") -> str:
     before, after = (shown(value) if value is not None else UNKNOWN for value in (pair.before, pair.after))
     return after if before == after else f"{before} → {after}"

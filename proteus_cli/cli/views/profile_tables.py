@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
-from rich.table import Column, Table
+from rich.table import Table
 
 from proteus_cli.cli.console import UNKNOWN
+from proteus_cli.cli.views.table import number, table, text
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.profile import Profile, VariantProfile, capacity
 from proteus_cli.profiling.slots import points_of_batch
@@ -16,12 +16,12 @@ from proteus_cli.units import format_duration
 
 def jobs_table(device: str, jobs: Sequence[MeasurementJob]) -> Table:
     """What would be measured on a device: a row for each variant."""
-    table = Table("device", "family", "variant", "batch sizes to measure", "current")
+    rows = table(text("device"), text("family"), text("variant"), text("batch sizes to measure"), text("current"))
     for job in jobs:
         batches = " ".join(str(cell.batch) for cell in job.cells) or UNKNOWN
         known = len(job.known.points) if job.known is not None else 0
-        table.add_row(device, job.family.name, job.variant.name, batches, f"{known} cells")
-    return table
+        rows.add_row(device, job.family.name, job.variant.name, batches, f"{known} cells")
+    return rows
 
 
 def profile_tables(profiles: Sequence[Profile], catalog: Catalog) -> Iterator[RenderableType]:
@@ -37,24 +37,16 @@ def profile_tables(profiles: Sequence[Profile], catalog: Catalog) -> Iterator[Re
             yield from _slots(profile, catalog)
 
 
-def _table(*columns: Column) -> Table:
-    return Table(*columns, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
-
-
-def _number(*lines: str) -> Column:
-    return Column("\n".join(lines), justify="right", no_wrap=True)
-
-
 def _variants_table(profiles: Sequence[Profile], catalog: Catalog) -> Table:
-    table = _table(
-        Column("\ndevice", overflow="fold"), Column("\nvariant", overflow="fold"), _number("", "acc."),
-        _number("p95", "of 1"), _number("capacity", "qps"), _number("", "at"), _number("", "load"),
+    rows = table(
+        text("", "device"), text("", "variant"), number("", "acc."), number("p95", "of 1"), number("capacity", "qps"),
+        number("", "at"), number("", "load"),
     )  # fmt: skip
     for profile in profiles:
         for variant in (v for v in profile.variants if v.family in catalog.names and v.points):
             numbers = _numbers(profile, variant, catalog.family(variant.family))
-            table.add_row(profile.device.id, variant.variant, *numbers)
-    return table
+            rows.add_row(profile.device.id, variant.variant, *numbers)
+    return rows
 
 
 def _numbers(profile: Profile, variant: VariantProfile, family: Family) -> Iterator[str]:
@@ -70,15 +62,15 @@ def _slots(profile: Profile, catalog: Catalog) -> Iterator[RenderableType]:
     """Throughput by the number of batches on a device at once, and what is known only of GPUs."""
     most = max(point.slots for variant in profile.variants for point in variant.concurrent)
     slots = ("1 slot", *(f"{count} slots" for count in range(2, most + 1)))
-    table = _table(
-        Column("variant", overflow="fold"),
-        *(_number(name) for name in ("batch", "alone", "compute", *slots, "power", "energy")),
+    rows = table(
+        text("variant"),
+        *(number(name) for name in ("batch", "alone", "compute", *slots, "power", "energy")),
     )
     for variant in (each for each in profile.variants if each.family in catalog.names):
         for point in variant.points:
             by_slots = {each.slots: each for each in points_of_batch(variant, point.batch)}
             served = by_slots.get(profile.slots, point)
-            table.add_row(
+            rows.add_row(
                 variant.variant,
                 str(point.batch),
                 format_duration(point.mean_s),
@@ -88,7 +80,7 @@ def _slots(profile: Profile, catalog: Catalog) -> Iterator[RenderableType]:
                 UNKNOWN if served.energy_j is None else f"{served.energy_j:.3g} J",
             )
     yield f"\n{profile.device.id} is served with {profile.slots} slot{'s' if profile.slots > 1 else ''}:"
-    yield table
+    yield rows
     yield (
         "alone: mean of one batch at a time, with copies; compute: without them, by the device's clock\n"
         "1 slot, 2 slots, …: queries per second with so many batches at once · energy: of a query"

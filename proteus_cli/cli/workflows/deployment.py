@@ -13,7 +13,7 @@ from proteus_cli.domain.record import Base, Origin
 from proteus_cli.errors import ArtefactError
 from proteus_cli.planning.from_workspace import planner_for
 from proteus_cli.planning.planner import Planner
-from proteus_cli.serving.adaptation.plan_journal import PlanJournal, claim, left_behind, records
+from proteus_cli.serving.adaptation.plan_journal import JournalSettings, claim, left_behind, records
 from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.store import Workspace, digest, digest_of, write_json
 
@@ -64,7 +64,6 @@ def deployment_of(
         devices=resources.devices,
         models=resources.models,
         policy=policy,
-        replan=planner,
         source=WorkspacePlans(place, name, resources, emulation, planner),
         drift_after_s=drift_after_s,
         records=record,
@@ -72,7 +71,7 @@ def deployment_of(
         emulated=is_emulated,
         replanning=replan if policy.replanning is not None else "off",
         solve_limit_s=SOLVE_LIMIT_S,
-        history=PlanJournal(place.history_dir, base, emulated=is_emulated, keep=kept_plans) if kept_plans else None,
+        journal=JournalSettings(place.history_dir, base, is_emulated, kept_plans) if kept_plans else None,
         origin=start.origin,
         reason=start.reason,
         in_processes=in_processes,
@@ -99,7 +98,7 @@ class WorkspacePlans:
     emulation: Emulation | None
     planner: Planner
 
-    def reread(self) -> tuple[Plan, Base]:
+    def read_plan(self) -> tuple[Plan, Base]:
         """The plan file that the server was started with, as it is now."""
         plan = self.place.plan(self.name)
         return on_fleet(plan, self.resources.profiles, self.emulation), _base(self.place, self.name)
@@ -123,7 +122,7 @@ class WorkspacePlans:
         digests = {paths[device].as_posix(): digest_of(profile) for device, profile in recalibrated.items()}
         return {**self.planner.inputs, **digests}
 
-    def record(self, profile: Profile) -> None:
+    def write_profile(self, profile: Profile) -> None:
         """Write a recalibrated profile back."""
         write_json(self.place.profile_path(profile.device.id), profile)
 

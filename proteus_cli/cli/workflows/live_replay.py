@@ -15,9 +15,9 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
-from proteus_cli.replay.loadgen import Load, replay
+from proteus_cli.replay.loadgen import ReplayResult, replay
 from proteus_cli.replay.local_server import local_server
-from proteus_cli.replay.target import ServerStatus, http_target
+from proteus_cli.replay.target import StatusReply, http_target
 from proteus_cli.reporting.measures import report
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.units import format_duration
@@ -48,7 +48,7 @@ def replayed_on_local_servers(
 def replayed_against(url: str, arrivals: Trace, ca: Path | None) -> Report:
     """The report of a replay against the server at a URL. Raises `ServerError`, and `UsageError` for a bad ``ca``."""
 
-    async def run() -> tuple[Load, ServerStatus]:
+    async def run() -> tuple[ReplayResult, StatusReply]:
         async with http_target(url, os.environ.get(environment("token")), _trusting(ca)) as target:
             before = await target.prepare(arrivals.families)
             with console.progress(f"replaying against {before.policy}") as advance:
@@ -64,7 +64,7 @@ def replayed_against(url: str, arrivals: Trace, ca: Path | None) -> Report:
         )
     changes = [(change["unix_s"] - load.started_unix_s, change) for change in status.changes]
     return report(
-        load.ended,
+        load.records,
         policy=status.policy,
         mode="emulated" if status.emulated else "live",
         trace=arrivals.name,

@@ -1,4 +1,4 @@
-"""The control loop: demand changes, the plan follows, the data path never waits."""
+"""The control loop: the plan follows the demand and the devices, while requests go on."""
 
 import asyncio
 import logging
@@ -6,13 +6,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from proteus_cli.control.backoff import Backoff
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.replanning import ReplanRequest
-from proteus_cli.domain.outages import NONE_OUT
+from proteus_cli.control.replan_rules import ReplanRequest
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.record import Observation, Origin
+from proteus_cli.domain.record import Base, Observation, Origin
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
 from proteus_cli.serving.adaptation.plan_journal import Adopted
 from proteus_cli.serving.fleet.deploy import Fleet
@@ -22,11 +21,13 @@ from proteus_cli.serving.logs import fields
 log = logging.getLogger("proteus.adaptation")
 
 SolveFunction = Callable[[ReplanRequest, Plan], Awaitable[Plan]]
-Journal = Callable[[Adopted], None]
-"""Is told of each plan that comes into force."""
 
-CHANGES = 1000
+MAX_CHANGES = 1000
+"""So many changes and failures are remembered for the status."""
+
 HOLD_S = 60.0
+"""So long the control loop leaves a plan alone that a person has put in force."""
+
 SEEN_WINDOWS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 CAUSES: dict[type[ProteusError], str] = {SolverLost: "solver", NoFeasiblePlan: "infeasible", EngineError: "engine"}
 OTHER, BUG = "other", "bug"
@@ -34,7 +35,7 @@ OTHER, BUG = "other", "bug"
 
 @dataclass(frozen=True, slots=True)
 class PlanChange:
-    """A change of plan that happened: unix time, why, seconds to solve and in all, variants loaded."""
+    """A change of plan: unix time, reason, seconds to solve and in total, variants loaded."""
 
     unix_s: float
     reason: str
@@ -46,7 +47,7 @@ class PlanChange:
 
 @dataclass(frozen=True, slots=True)
 class FailedChange:
-    """A change of plan that was wanted for ``reason`` and failed: unix time, the kind of cause, and what was said."""
+    """A change of plan that failed: unix time, why it was wanted, the kind of failure, and its message."""
 
     unix_s: float
     reason: str
@@ -73,32 +74,34 @@ class ChangeTotals:
         self.unix_s = change.unix_s
 
 
-class ControlLoop:
-    """Changes the plan in force: a few times a second it asks the controller whether it still fits, and people may.
+class Journal(Protocol):
+    """Records the plans that come into force."""
 
-    One change at a time; what a person wants goes before what was computed meanwhile, and is left alone for `HOLD_S`,
-    unless devices are lost or come back.
+    def began(self, adopted: Adopted) -> None: ...
+
+
+class ControlLoop:
+    """Changes the plan in force: the controller asks for it, as the demand or the devices changed, or a person does.
+
+    One change is made at a time. A person's plan replaces one that was being solved meanwhile, and is left alone for
+    `HOLD_S` unless devices are lost or come back. Each plan in force is recorded in the ``journal``.
     """
 
     def __init__(self, controller: Controller, fleet: Fleet, clock: Clock, journal: Journal | None = None) -> None:
         self._controller, self._fleet, self._clock = controller, fleet, clock
         self._journal = journal
         self._deploying = asyncio.Lock()
-        self._without = NONE_OUT  # what the plan in force was made without
-        self._owed: ReplanRequest | None = None
-        self.backoff = Backoff()
-        self.held_until_s = 0.0
-        self.changes: deque[PlanChange] = deque(maxlen=CHANGES)
-        self.failures: deque[FailedChange] = deque(maxlen=CHANGES)
+        self.changes: deque[PlanChange] = deque(maxlen=MAX_CHANGES)
+        self.failures: deque[FailedChange] = deque(maxlen=MAX_CHANGES)
         self.totals = ChangeTotals()
         self.origin: Origin = "start"
         self.reason = ""
 
     async def run(self, every_s: float, solver: SolveFunction) -> None:
-        """Until cancelled. A plan that can't be made or loaded is logged, and what serves goes on serving."""
+        """Ask the controller every ``every_s``, until cancelled. Where a change fails, the plan in force stays."""
         while True:
             await asyncio.sleep(every_s)
-            wanted = self._wanted(self._clock())
+            wanted = self._controller.replanning.decide(self._clock())
             if wanted is None:
                 continue
             try:
@@ -115,28 +118,26 @@ class ControlLoop:
         self.origin, self.reason = origin, reason
         self.totals.unix_s = time.time()
         if self._journal is not None:
-            self._journal(Adopted(plan, origin, reason, self.seen()))
+            self._journal.began(Adopted(plan, origin, reason, self._observation()))
 
-    async def apply(self, plan: Plan, origin: Origin, reason: str) -> PlanChange:
-        """Put a plan that someone wants in force, once a change that is under way is done. Raises `EngineError`."""
+    async def apply(self, plan: Plan, origin: Origin, reason: str, base: Base | None = None) -> PlanChange:
+        """Put a person's plan in force, after a change that is being made. Raises `EngineError`.
+
+        ``base`` is the plan file that the server goes on from, where that changes.
+        """
         start_s = self._clock()
         async with self._deploying:
-            change = await self._deploy(plan, origin, reason, start_s=start_s)
-        self.held_until_s = self._clock() + HOLD_S
-        self._owed = None
+            change = await self._deploy(plan, origin, reason, start_s=start_s, base=base)
+        self._controller.replanning.hold(self._clock() + HOLD_S)
         return change
 
     async def rerate(self, plan: Plan, reason: str) -> None:
-        """The plan in force, with what its hosts can take as that is known now. Raises `EngineError`."""
+        """Put the plan in force once more, with corrected capacities. Raises `EngineError`."""
         async with self._deploying:
             await self._deploy(plan, "drift", reason, start_s=self._clock())
 
-    def ask(self, wanted: ReplanRequest) -> None:
-        """Have a change tried next, for a reason that isn't the controller's."""
-        self._owed = wanted
-
-    def seen(self) -> Observation:
-        """What decisions are made on, as it is now."""
+    def _observation(self) -> Observation:
+        """What the controller decides on, now."""
         controller, now_s = self._controller, self._clock()
         return Observation(
             demand_qps={
@@ -149,15 +150,8 @@ class ControlLoop:
                 for family in controller.demand.families
             },
             pace={device: round(controller.slowdown_of(device), 4) for device in self._fleet.workers},
-            lost=tuple(sorted(self._without.devices)),
+            lost=tuple(sorted(controller.replanning.without.devices)),
         )
-
-    def _wanted(self, now_s: float) -> ReplanRequest | None:
-        """The change to try now, if any."""
-        wanted = self._controller.replan(now_s) or self._owed
-        if wanted is None or not self.backoff.allows(wanted, now_s):
-            return None
-        return None if now_s < self.held_until_s and wanted.without == self._without else wanted
 
     async def _change(self, wanted: ReplanRequest, solver: SolveFunction) -> None:
         start_s = self._clock()
@@ -165,17 +159,23 @@ class ControlLoop:
         plan = await solver(wanted, before)
         async with self._deploying:
             if self._controller.plan is not before:
-                log.info("dropped a plan that was made while another came into force: %s", wanted.reason)
+                log.info("dropped a new plan, as another came into force while it was solved: %s", wanted.reason)
                 return
-            self._without = wanted.without
+            self._controller.replanning.planned(wanted)
             await self._deploy(plan, "demand", wanted.reason, start_s=start_s, solve_s=plan.solver.solve_s)
-        self.backoff.succeeded()
-        self._owed = None
+        self._controller.replanning.succeeded()
 
     async def _deploy(
-        self, plan: Plan, origin: Origin, reason: str, *, start_s: float, solve_s: float = 0.0
+        self,
+        plan: Plan,
+        origin: Origin,
+        reason: str,
+        *,
+        start_s: float,
+        solve_s: float = 0.0,
+        base: Base | None = None,
     ) -> PlanChange:
-        before, seen = self._controller.plan, self.seen()
+        before, seen = self._controller.plan, self._observation()
         await self._fleet.deploy(plan)
         change = PlanChange(
             unix_s=time.time(),
@@ -189,8 +189,8 @@ class ControlLoop:
         self.totals.add(change)
         self.origin, self.reason = origin, reason
         if self._journal is not None:
-            adopted = Adopted(plan, origin, reason, seen, change.solve_s, round(change.total_s, 6), change.swaps)
-            self._journal(adopted)
+            total_s = round(change.total_s, 6)
+            self._journal.began(Adopted(plan, origin, reason, seen, change.solve_s, total_s, change.swaps, base))
         log.info(
             "new plan after %.0f ms, %d loads: %s", change.total_s * 1e3, change.swaps, change.reason,
             extra=fields(
@@ -201,19 +201,18 @@ class ControlLoop:
         return change
 
     def _failed(self, wanted: ReplanRequest, cause: str, message: str) -> None:
-        now_s = self._clock()
-        self.backoff.failed(wanted, now_s)
-        self._owed = wanted if wanted.without != self._without else None  # a device is lost or back only once
+        now_s, replanning = self._clock(), self._controller.replanning
+        replanning.failed(wanted, now_s)
         self.totals.failed[cause] += 1
         self.failures.append(FailedChange(time.time(), wanted.reason, cause, message))
         log.error(
             "kept the plan: %s", message,
-            extra=fields(reason=wanted.reason, cause=cause, pause_s=round(self.backoff.until_s - now_s, 3)),
+            extra=fields(reason=wanted.reason, cause=cause, pause_s=round(replanning.backoff.until_s - now_s, 3)),
         )  # fmt: skip
 
 
 def cause_of(error: ProteusError) -> str:
-    """The kind of what made a change fail."""
+    """The kind of a failure of a change, as the metrics name it."""
     return next((cause for kind, cause in CAUSES.items() if isinstance(error, kind)), OTHER)
 
 

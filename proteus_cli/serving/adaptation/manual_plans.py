@@ -1,13 +1,11 @@
-"""Plans that people apply to a running server: `SIGHUP` and ``POST /v2/proteus/plan``."""
+"""Plans that people put in force: `SIGHUP` and ``POST /v2/proteus/plan``."""
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
@@ -18,8 +16,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Base, Origin
 from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, ProteusError, Unfitting
 from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
-from proteus_cli.serving.adaptation.plan_journal import PlanJournal
-from proteus_cli.serving.adaptation.solver_child import Replanner
+from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
@@ -27,33 +24,9 @@ from proteus_cli.serving.logs import fields
 log = logging.getLogger("proteus.plans")
 
 
-class PlanSource(Protocol):
-    """Where plans come from, beside the solver, and where recalibrated profiles go."""
-
-    def reread(self) -> tuple[Plan, Base]:
-        """Read the file again that the server was started with. Raises `ProteusError`."""
-        ...
-
-    def require_current(self, plan: Plan) -> None:
-        """Raise `ArtefactError` if an input of a plan has changed."""
-        ...
-
-    def replanner(self, plan: Plan, profiles: Mapping[str, Profile]) -> Replanner:
-        """What re-plans by the rules and the headroom of a plan, with profiles by device id."""
-        ...
-
-    def inputs(self, profiles: Mapping[str, Profile]) -> Mapping[str, str]:
-        """The digests of what a plan with these profiles is made from."""
-        ...
-
-    def record(self, profile: Profile) -> None:
-        """Write a recalibrated profile back."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class PlanRequirements:
-    """What a plan must fit."""
+    """What a plan must fit to be put in force."""
 
     policy: str
     catalog: Catalog
@@ -62,34 +35,33 @@ class PlanRequirements:
 
 
 class ManualPlans:
-    """Checks a plan, has it put in force, and lets automatic changes go on from there.
+    """Checks a person's plan, has it put in force, and has the solver go on from it.
 
     ``is_guarded``: clients have shown a token. Without, no plan is taken from them.
     """
 
     def __init__(
         self,
-        adaptation: ControlLoop,
+        control_loop: ControlLoop,
         lifecycle: Lifecycle,
         source: PlanSource,
-        served: PlanRequirements,
+        requirements: PlanRequirements,
         solver: SolverProcess | None,
-        history: PlanJournal | None,
         *,
         is_guarded: bool,
     ) -> None:
-        self._adaptation, self._lifecycle, self._source, self._served = adaptation, lifecycle, source, served
-        self._solver, self._history, self._is_guarded = solver, history, is_guarded
+        self._control_loop, self._lifecycle, self._source = control_loop, lifecycle, source
+        self._requirements, self._solver, self._is_guarded = requirements, solver, is_guarded
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def hang_up(self) -> None:
-        """`SIGHUP`: apply the file that the server was started with, and say how that went."""
+    def reload(self) -> None:
+        """Put the plan file in force that the server was started with, and log the result."""
         task = asyncio.get_running_loop().create_task(self._from_file())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def from_client(self, body: bytes | bytearray) -> PlanChange:
-        """Apply the plan in a request. Raises `RequestError`."""
+        """Put the plan in a request in force. Raises `RequestError`; then nothing has changed."""
         if not self._is_guarded:
             raise Forbidden("plans are taken only where clients need a token: start the server with `--auth-tokens`")
         self._lifecycle.require_ready()
@@ -102,70 +74,57 @@ class ManualPlans:
     async def _from_file(self) -> None:
         try:
             self._lifecycle.require_ready()
-            plan, base = await asyncio.to_thread(self._source.reread)
-            with self._begun_with(base):
-                await self._apply(plan, "file", "applied by SIGHUP")
+            plan, base = await asyncio.to_thread(self._source.read_plan)
+            await self._apply(plan, "file", "applied by SIGHUP", base)
         except ProteusError as error:
             log.error("SIGHUP: kept the plan: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
         except Exception:
             log.exception("SIGHUP: kept the plan, because of a bug")
 
-    @contextlib.contextmanager
-    def _begun_with(self, base: Base) -> Iterator[None]:
-        """From now on this is the file that a server goes on from, unless its plan is refused."""
-        if self._history is None:
-            yield
-            return
-        before, self._history.base = self._history.base, base
-        try:
-            yield
-        except ProteusError:
-            self._history.base = before
-            raise
-
-    async def _apply(self, plan: Plan, origin: Origin, reason: str) -> PlanChange:
-        """Raises `RequestError`; then nothing has changed."""
-        require_fitting(plan, self._served)
+    async def _apply(self, plan: Plan, origin: Origin, reason: str, base: Base | None = None) -> PlanChange:
+        require_fitting(plan, self._requirements)
         try:
             await asyncio.to_thread(self._source.require_current, plan)
         except ProteusError as error:
             raise Conflict(error.message, hint=error.hint) from error
         try:
-            change = await self._adaptation.apply(plan, origin, reason)
+            change = await self._control_loop.apply(plan, origin, reason, base)
         except EngineError as error:
             raise Unfitting(f"the plan can't be loaded: {error.message}", hint=error.hint) from error
         if self._solver is not None:
-            self._solver.use(self._source.replanner(plan, self._served.profiles))
+            self._solver.use(self._source.replanner(plan, self._requirements.profiles))
         return change
 
 
-def require_fitting(plan: Plan, served: PlanRequirements) -> None:
-    """Raise `Unfitting` where a plan is not one for what is served here: it could not be loaded, or not be followed."""
-    if plan.policy != served.policy:
-        raise Unfitting(f"the plan is of the policy `{plan.policy}`; this server runs `{served.policy}`")
-    unknown = [device for device in plan.devices if device not in served.profiles]
+def require_fitting(plan: Plan, required: PlanRequirements) -> None:
+    """Raise `Unfitting` where a plan can't be put in force here, or not be followed."""
+    if plan.policy != required.policy:
+        raise Unfitting(f"the plan is of the policy `{plan.policy}`; this server runs `{required.policy}`")
+    unknown = [device for device in plan.devices if device not in required.profiles]
     if unknown:
-        raise Unfitting(f"the plan is for `{unknown[0]}`, which this server doesn't have: {', '.join(served.profiles)}")
-    strange = [family for family in plan.demand_qps if family not in served.catalog.names]
+        raise Unfitting(
+            f"the plan is for `{unknown[0]}`, which this server doesn't have: {', '.join(required.profiles)}"
+        )
+    strange = [family for family in plan.demand_qps if family not in required.catalog.names]
     if strange:
         raise Unfitting(f"the plan has a demand of `{strange[0]}`, which is no family of the catalog")
     for placement in plan.placements:
-        _require_placeable(placement, served)
+        _require_placeable(placement, required)
     for device in plan.devices:
-        _require_room(device, [p for p in plan.placements if p.device == device], served.profiles)
+        _require_room(device, [p for p in plan.placements if p.device == device], required.profiles)
 
 
-def _require_placeable(placement: Placement, served: PlanRequirements) -> None:
+def _require_placeable(placement: Placement, required: PlanRequirements) -> None:
     where = f"`{placement.variant}` on `{placement.device}`"
     try:
-        served.catalog.family(placement.family).variant(placement.variant)
-        measured = measured_for(placement, served.profiles)
+        required.catalog.family(placement.family).variant(placement.variant)
+        measured = measured_for(placement, required.profiles)
     except ProteusError as error:
         raise Unfitting(error.message, hint=error.hint) from error
     if placement.max_batch > measured.points[-1].batch:
         most = measured.points[-1].batch
         raise Unfitting(f"{where} was measured with batches of up to {most}; the plan has {placement.max_batch}")
-    if (placement.family, placement.variant) not in served.models:
+    if (placement.family, placement.variant) not in required.models:
         raise Unfitting(f"there is no model of {where}")
 
 

@@ -1,6 +1,6 @@
-"""``plans/history/``: every plan that was in force, why, and what came of it. Written beside the event loop.
+"""``plans/history/``: every plan that was in force, why, and what came of it. Written by a thread of its own.
 
-A disk that is full or gone is no reason to stop serving: what can't be written is counted, said now and then, shown.
+Where the disk is full or gone, the server goes on: failed writes are counted, logged at a limited rate, and shown.
 """
 
 import contextlib
@@ -24,13 +24,17 @@ from proteus_cli.domain.record import Base, Effect, Ended, FamilyEffect, Observa
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.logs import LogRateLimiter, fields
-from proteus_cli.serving.requests.counts import Tally
+from proteus_cli.serving.requests.counts import RequestCounts, Tally
 
 log = logging.getLogger("proteus.history")
 
-KEPT = 1000
-MAX_WAITING = 100  # writes that a slow disk may owe; what comes then isn't written
-LAST_WITHIN_S = 2.0
+MAX_KEPT = 1000
+MAX_QUEUED = 100
+"""Writes that may wait for a slow disk; further ones fail."""
+
+LAST_WRITE_S = 2.0
+"""When the server stops, it waits so long for the last write."""
+
 RECORD = ".record.json"
 _ENTRY = re.compile(r"(\d{6,}-\d{8}T\d{6}Z)(\.record)?\.json")
 
@@ -39,7 +43,7 @@ Tallies = Mapping[str, Tally]
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A plan that is in force from now on, and how it came to that."""
+    """A plan that is in force from now on, and why. ``base`` is the plan file to go on from, where that changes."""
 
     plan: Plan
     origin: Origin
@@ -48,33 +52,38 @@ class Adopted:
     solve_s: float = 0.0
     total_s: float = 0.0
     swaps: int = 0
+    base: Base | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSettings:
+    """Where plans are recorded: the newest ``keep`` stay in ``directory``. ``base`` is the plan file of the server."""
+
+    directory: Path
+    base: Base
+    emulated: bool
+    keep: int = MAX_KEPT
 
 
 class PlanJournal:
-    """Writes plans and records to ``directory``; the newest ``keep`` stay.
+    """Records plans, and when they are replaced, how requests ended meanwhile, which ``counts`` knows.
 
-    ``base`` is the plan that the server was started with, or that was put in its place since. ``clock`` measures how
-    long plans are in force, as the time of day may jump.
+    ``clock`` measures how long plans are in force, as the time of day may jump.
     """
 
     def __init__(
-        self,
-        directory: Path,
-        base: Base,
-        *,
-        emulated: bool,
-        keep: int = KEPT,
-        clock: Callable[[], float] = time.monotonic,
+        self, settings: JournalSettings, counts: RequestCounts, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.directory, self.base, self._emulated, self._keep, self._clock = directory, base, emulated, keep, clock
+        self.directory, self._base, self._keep = settings.directory, settings.base, settings.keep
+        self._emulated, self._counts, self._clock = settings.emulated, counts, clock
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="plan-history")
-        self._seldom = LogRateLimiter(clock)
-        self._number = max((number_of(name) for name in _names(directory)), default=0)
+        self._log_limiter = LogRateLimiter(clock)
+        self._number = max((number_of(name) for name in _names(self.directory)), default=0)
         self._open: PlanRecord | None = None
         self._plan: Plan | None = None
         self._since_s = 0.0
         self._at_first: Tallies = {}
-        self._waiting = 0
+        self._queued = 0
         self._claimed: Base | None = None
         self.written = self.failed = 0
         self.problem: str | None = None
@@ -84,10 +93,11 @@ class PlanJournal:
         """The name of the plan in force."""
         return self._open.plan if self._open is not None else None
 
-    def began(self, adopted: Adopted, tallies: Tallies) -> None:
-        """A plan is in force now, with these requests ended so far."""
-        before = self.current
+    def began(self, adopted: Adopted) -> None:
+        """A plan is in force now."""
+        before, tallies = self.current, self._counts.tallies()
         self._end("replaced", tallies)
+        self._base = adopted.base or self._base
         self._number += 1
         now = datetime.now(UTC)
         self._open = PlanRecord(
@@ -95,7 +105,7 @@ class PlanJournal:
             made_by=store.made_by(),
             plan=f"{self._number:06d}-{now:%Y%m%dT%H%M%SZ}",
             before=before,
-            base=self.base,
+            base=self._base,
             emulated=self._emulated,
             began=now.isoformat(timespec="milliseconds"),
             origin=adopted.origin,
@@ -110,13 +120,13 @@ class PlanJournal:
         self._plan, self._since_s, self._at_first = adopted.plan, self._clock(), tallies
         self._write(self._open, adopted.plan)
 
-    def stopped(self, tallies: Tallies) -> None:
-        """The server stops; what is left is written within `LAST_WITHIN_S`, or not."""
-        self._end("stopped", tallies)
+    def stopped(self) -> None:
+        """The server stops. Writes that are not done within `LAST_WRITE_S` are given up."""
+        self._end("stopped", self._counts.tallies())
         self._open = None
         last = self._writer.submit(lambda: None)
         with contextlib.suppress(TimeoutError):
-            last.result(LAST_WITHIN_S)
+            last.result(LAST_WRITE_S)
         self._writer.shutdown(wait=False, cancel_futures=True)
 
     def _end(self, why: Ended, tallies: Tallies) -> None:
@@ -128,27 +138,27 @@ class PlanJournal:
         self._write(msgspec.structs.replace(self._open, effect=effect), self._plan)
 
     def _write(self, record: PlanRecord, plan: Plan) -> None:
-        if self._waiting >= MAX_WAITING:
+        if self._queued >= MAX_QUEUED:
             self._failed("the disk is too slow")
             return
-        self._waiting += 1
+        self._queued += 1
         self._writer.submit(self._save, record, plan).add_done_callback(self._saved)
 
     def _save(self, record: PlanRecord, plan: Plan) -> None:
         """In the writer's thread."""
         if self._claimed != record.base:
             self._claimed = record.base
-            claim(self.directory, record.base)  # in vain where this process, or another, has done so
+            claim(self.directory, record.base)  # without effect where this process, or another, holds it
         path, contents = self.directory / f"{record.plan}.json", {}
-        if not path.exists():  # a new plan, or one for which there was no room when it came into force
+        if not path.exists():  # a new plan, or one that the disk had no space for when it came into force
             contents[path] = store.to_json(plan)
         contents[self.directory / f"{record.plan}{RECORD}"] = store.to_json(record)
         store.write_in_order(contents)
         forget_all_but(self.directory, self._keep)
 
     def _saved(self, job: "Future[None]") -> None:
-        """In the writer's thread, too, but at the end of the process."""
-        self._waiting -= 1
+        """In the writer's thread; for writes that are given up at the end, in the caller's."""
+        self._queued -= 1
         if job.cancelled():
             return
         error = job.exception()
@@ -164,7 +174,7 @@ class PlanJournal:
     def _failed(self, problem: str) -> None:
         self.failed += 1
         self.problem = problem
-        if times := self._seldom.times("history"):
+        if times := self._log_limiter.times("history"):
             log.error("the history of plans is not written: %s", problem, extra=fields(times=times))
 
 
@@ -178,7 +188,7 @@ def _effect(tally: Tally) -> FamilyEffect:
     )
 
 
-# --- what is there
+# --- reading
 
 
 def number_of(name: str) -> int:
@@ -203,7 +213,7 @@ def records(directory: Path) -> Iterator[PlanRecord]:
 def left_behind(
     found: Iterable[PlanRecord], base: Base, *, emulated: bool, also_stopped: bool = False
 ) -> PlanRecord | None:
-    """The newest record of servers that were started with that plan, where the last of them was killed."""
+    """The newest record of servers with that base, where the last of them was killed, or ``also_stopped``."""
     newest = next((r for r in found if r.base.sha256 == base.sha256 and r.emulated == emulated), None)
     return newest if newest is not None and (newest.effect is None or also_stopped) else None
 
@@ -211,7 +221,7 @@ def left_behind(
 def _names(directory: Path) -> set[str]:
     try:
         entries = [entry.name for entry in directory.iterdir()]
-    except OSError:  # not there yet, or no directory: writing says so
+    except OSError:  # not there yet, or no directory: writing reports it
         return set()
     return {match[1] for match in map(_ENTRY.fullmatch, entries) if match}
 
@@ -220,9 +230,9 @@ def _names(directory: Path) -> set[str]:
 
 
 def claim(directory: Path, base: Base) -> bool:
-    """Whether no server that was started with that plan runs; as long as this process does, none will think so.
+    """Claim ``base`` for this process, until it ends. Returns whether no other server that runs has claimed it.
 
-    True also where there is no place for that: then there are no records to go on from either.
+    True also where no lock file can be made: then there are no records to go on from either.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)

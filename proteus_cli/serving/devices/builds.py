@@ -1,4 +1,4 @@
-"""Engines that are built while a server starts or changes its plan: told in the log."""
+"""Log how far engines are that are built while a server starts or changes its plan."""
 
 import logging
 import time
@@ -13,25 +13,19 @@ EVERY_S = 10.0
 log = logging.getLogger("proteus.hardware")
 
 
-class BuildLog:
-    """Says every 10 s how far a build is. It isn't ended, but goes with the process of its device."""
+@contextmanager
+def log_build(name: str, clock: Callable[[], float] = time.monotonic) -> Iterator[OnBuildProgress]:
+    """Log the progress of a build every `EVERY_S`. Never cancels the build."""
+    due_s = clock() + EVERY_S
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def follow(now: str, done_frac: float) -> bool:
+        nonlocal due_s
+        if clock() >= due_s:
+            due_s = clock() + EVERY_S
+            log.info(
+                "building %s: %.0f%%, %s", name, done_frac * 100, now,
+                extra=fields(engine=name, done_frac=round(done_frac, 3)),
+            )  # fmt: skip
+        return True
 
-    @contextmanager
-    def watch(self, name: str) -> Iterator[OnBuildProgress]:
-        """Follow the build of an engine."""
-        due_s = self._clock() + EVERY_S
-
-        def follow(now: str, done_frac: float) -> bool:
-            nonlocal due_s
-            if self._clock() >= due_s:
-                due_s = self._clock() + EVERY_S
-                log.info(
-                    "building %s: %.0f%%, %s", name, done_frac * 100, now,
-                    extra=fields(engine=name, done_frac=round(done_frac, 3)),
-                )  # fmt: skip
-            return True
-
-        yield follow
+    yield follow

@@ -91,7 +91,7 @@ class EmulatedExecutor(ExecutorBase):
         self._slots_free_s = [0.0] * profile.slots  # a heap
         self._running = 0
 
-    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:  # noqa: ARG002 - there is none
+    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:  # noqa: ARG002 - no model, no warm-up
         """Take the profile's load time, once earlier loads are done. Raises `EngineError`, `DeviceLost`."""
         measured = self._profile.of(*key)
         if measured is None:

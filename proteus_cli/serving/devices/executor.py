@@ -1,6 +1,6 @@
 """What an executor is: it loads engines on one device, runs batches there, and says when the device is lost.
 
-`Executor` is the protocol, `ExecutorBase` the book-keeping that all executors share. They are `ThreadExecutor` (CPUs),
+`Executor` is the protocol, `ExecutorBase` the book-keeping that all executors share. They are `CpuExecutor` (CPUs),
 `GpuExecutor`, `EmulatedExecutor`, and `ProcessExecutor`, which has any of these in a process of its own.
 """
 

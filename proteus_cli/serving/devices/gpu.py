@@ -20,7 +20,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices.bisection import run_with_bisection
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
-from proteus_cli.serving.devices.threads import ThreadedExecutor
+from proteus_cli.serving.devices.threaded import ThreadedExecutor
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.gpu")

@@ -13,11 +13,11 @@ from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost
+from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
-from proteus_cli.serving.devices.thread import ThreadExecutor
 
 REAL = {"onnxruntime", "tensorrt"}
 """The backends that run models. Doubles have other names, and their times count as emulated."""
@@ -159,7 +159,7 @@ def _open_device(
     device: Device, on_lost: OnLost, specs: Mapping[str, DeviceSpec], started: dict[str, _StartedProcess]
 ) -> Executor:
     if device.id not in specs:
-        return ThreadExecutor(device, open_backend(device), on_lost)
+        return CpuExecutor(device, open_backend(device), on_lost)
     if device.id in started and not started[device.id].executor.is_lost:
         return started.pop(device.id).hand_over(on_lost)
     return ProcessExecutor(specs[device.id], on_lost)

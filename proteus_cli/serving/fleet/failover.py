@@ -64,7 +64,7 @@ class Recovery:
         for (device, key), breaker in self._fleet.broken.items():
             if breaker.state is BreakerState.OPEN and now_s >= breaker.retry_s:
                 breaker.on(BreakerEvent.RETRIED, now_s)
-                self._controller.engine_recovered(device, *key)
+                self._controller.engine_recovered(device, key)
 
     def _start(self, device: str) -> None:
         probation = asyncio.create_task(self._on_probation(device))
@@ -78,7 +78,7 @@ class Recovery:
         try:
             executor = self._fleet.open_device(device)
             await self._try_out(device, executor)
-            await self._fleet.bring_back(device, executor)
+            await self._fleet.recover(device, executor)
         except BaseException as error:
             if executor is not None:
                 executor.abandon()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from proteus_cli.control.breaker import BreakerEvent, hang_timeout_s
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Delegate, Drop, Idle, Launch, WaitUntil
+from proteus_cli.control.decision import Delegate, Drop, Idle, Launch, WaitUntil, WakeOthers
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import DeviceLost, EngineBroken
@@ -60,7 +60,7 @@ class Worker:
         device: str,
         controller: Controller,
         executor: Executor,
-        endings: ResultSink,
+        results: ResultSink,
         clock: Clock,
         others: Mapping[str, "Worker"],
         report: LossReport,
@@ -72,7 +72,7 @@ class Worker:
         self._running: dict[int, tuple[Launch, float]] = {}  # with the start of each, in order
         self._ended_s = self._counted_s = 0.0
         self._timer_s = timer_s
-        self._controller, self._endings, self._clock, self._others = controller, endings, clock, others
+        self._controller, self._results, self._clock, self._others = controller, results, clock, others
         self._report = report
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s = math.inf
@@ -97,7 +97,10 @@ class Worker:
                     self._launch(launch, self._clock())
                 case Drop(requests=requests):
                     for request in requests:
-                        self._endings.dropped(request)
+                        self._results.dropped(request)
+                case WakeOthers(devices=others):
+                    for other in others:
+                        self._others[other].ask()
                 case Delegate(to=other):
                     self._others[other].ask()
                 case WaitUntil(at_s=at_s):
@@ -167,12 +170,12 @@ class Worker:
         self._counted_s = self._ended_s
         if isinstance(result, Exception):
             self._controller.finished(launch, None)
-            self._endings.failed(launch, result)
+            self._results.failed(launch, result)
         else:
             self.batches += 1
             self.rows += launch.rows
             self._controller.finished(launch, _service_s(launch, took_s, result))
-            self._endings.answered(launch, started_s, result)
+            self._results.answered(launch, started_s, result)
 
 
 def _service_s(launch: Launch, took_s: float, result: BatchResult) -> float | None:

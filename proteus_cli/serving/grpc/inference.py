@@ -17,11 +17,11 @@ from proteus_cli.control.decision import Hosted
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc.messages import ModelInferResponse
-from proteus_cli.serving.grpc.wire import parsed, split, varint, whole_number
+from proteus_cli.serving.grpc.protobuf_wire import integer_parameter, parse_request, split_request, varint
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.parameters import request_options
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
@@ -51,19 +51,19 @@ class Head:
 
 
 class GrpcCodec:
-    """Decodes requests for the families of a data plane, and encodes their answers."""
+    """Decodes requests for the families, and encodes their answers."""
 
-    def __init__(self, plane: DataPlane) -> None:
-        self._plane = plane
+    def __init__(self, families: Families) -> None:
+        self._families, self._require = families.by_name, families.require
         self._known: dict[bytes, Head] = {}
         self._heads: dict[Any, bytes] = {}
 
     def decode(self, message: Buffer, timeout_s: float | None) -> tuple[str, Query]:
         """The family and what is asked of it; ``timeout_s`` is the call's own. Raises `BadRequest`, `UnknownModel`."""
-        rest, request_id, raw = split(message)
+        rest, request_id, raw = split_request(message)
         head = self._known.get(rest)
         if head is None:
-            decoded = parsed(rest)
+            decoded = parse_request(rest)
             if not raw:
                 return self._typed(decoded, request_id, timeout_s)
             if any(tensor.HasField("contents") for tensor in decoded.inputs):
@@ -78,7 +78,7 @@ class GrpcCodec:
             inputs = tuple([raw[place] for place in head.places])
         for at, size in enumerate(head.sizes):
             if len(inputs[at]) != size:
-                spec = self._plane.signatures[head.family].inputs[at]
+                spec = self._families[head.family].signature.inputs[at]
                 oip.require_bytes(spec.name, len(inputs[at]), head.rows, spec)
         return head.family, Query(inputs, head.rows, head.outputs, _sooner(head.options, timeout_s), request_id)
 
@@ -91,14 +91,14 @@ class GrpcCodec:
     def _typed(self, request: Any, request_id: str | None, timeout_s: float | None) -> tuple[str, Query]:
         """A request whose tensors are in `contents`."""
         head = self._head(request)
-        specs = self._plane.signatures[head.family].inputs
+        specs = self._families[head.family].signature.inputs
         inputs = tuple(
             _contents(request.inputs[place], spec, head.rows) for place, spec in zip(head.places, specs, strict=True)
         )
         return head.family, Query(inputs, head.rows, head.outputs, _sooner(head.options, timeout_s), request_id)
 
     def _head(self, request: Any) -> Head:
-        signature = self._plane.require_family(request.model_name)
+        signature = self._require(request.model_name).signature
         if request.model_version not in {"", oip.VERSION}:
             raise UnknownModel(
                 f"`{request.model_name}` has no version `{request.model_version}`; there is `{oip.VERSION}`"
@@ -122,7 +122,7 @@ class GrpcCodec:
         head = batch.memo.get(key)
         if head is None:
             head = batch.memo[key] = self._answer_head(query, answered)
-        parts: list[Buffer] = [head, whole_number("queue_us", round(answered.queue_s * _US_PER_S))]
+        parts: list[Buffer] = [head, integer_parameter("queue_us", round(answered.queue_s * _US_PER_S))]
         if query.id is not None:
             encoded = query.id.encode()
             parts += (_ID, varint(len(encoded)), encoded)
@@ -140,13 +140,13 @@ class GrpcCodec:
         if known is None:
             if len(self._heads) >= _MAX_KNOWN:
                 self._heads.clear()
-            of_family = self._plane.signatures[batch.hosted.family].outputs
+            of_family = self._families[batch.hosted.family].signature.outputs
             specs = [of_family[place] for place, _ in query.outputs]
             known = self._heads[key] = _described(batch.hosted, specs, shapes, is_emulated=batch.is_emulated)
         return (
             known
-            + whole_number("batch_size", batch.rows)
-            + whole_number("compute_us", round(batch.compute_s * _US_PER_S))
+            + integer_parameter("batch_size", batch.rows)
+            + integer_parameter("compute_us", round(batch.compute_s * _US_PER_S))
         )
 
 

@@ -17,12 +17,13 @@ from proteus_cli.serving.grpc.messages import message
 from proteus_cli.serving.grpc.reflection import ReflectionCall
 from proteus_cli.serving.grpc.status import STATUS, CallError, Status, plain_http
 from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
-from proteus_cli.serving.http2.headers import Fields
-from proteus_cli.serving.http2.sending import Http2Stream
+from proteus_cli.serving.http2.header_blocks import Fields
+from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.documents import Statistics
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.admission import Admission
+from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest
 from proteus_cli.serving.requests.query import Query
 from proteus_cli.serving.transport.tokens import Tokens
@@ -50,14 +51,15 @@ class GrpcHandler:
 
     def __init__(
         self,
-        plane: DataPlane,
+        admission: Admission,
+        families: Families,
         *,
         models: ModelRepository,
         tokens: Tokens | None = None,
         max_message_bytes: int,
         tracing: "Tracing | None" = None,
     ) -> None:
-        self.plane, self.codec = plane, GrpcCodec(plane)
+        self._admission, self._families, self.codec = admission, families.by_name, GrpcCodec(families)
         self._models, self._tokens = models, tokens
         self._max_message_bytes = max_message_bytes
         self._methods = {path.encode(): open_call for path, open_call in self._table(tracing).items()}
@@ -128,7 +130,7 @@ class GrpcHandler:
         traces = None if tracing is None else tracing.of_protocol(
             f"{SERVICE}/{method}", attributes, code="rpc.grpc.status_code", ok=Status.OK, codes=STATUS
         )  # fmt: skip
-        return InferencePipeline(self.plane, traces)
+        return InferencePipeline(self._admission, traces)
 
     def _unknown(self, request: Request, stream: Http2Stream) -> GrpcCall:
         path = request.fields[b":path"].decode(errors="replace")
@@ -138,7 +140,7 @@ class GrpcHandler:
         """Whether a service of the health protocol serves: all (empty), this one, or a family; None: there is none."""
         if service in {"", SERVICE}:
             return self._models.is_server_ready
-        if service in self.plane.signatures:
+        if service in self._families:
             return self._models.is_ready(service)
         return None
 

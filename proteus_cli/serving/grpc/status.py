@@ -1,4 +1,4 @@
-"""How a call ends: gRPC's status codes, and the header blocks that carry them."""
+"""gRPC status codes of our errors, and the header blocks that carry them."""
 
 from enum import IntEnum
 from urllib.parse import quote_from_bytes
@@ -67,7 +67,7 @@ TRAILERS_OK = literal_field(b"grpc-status", b"0")
 
 
 class CallError(Exception):
-    """A call ends with this status."""
+    """An error that ends a call with this status."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
@@ -75,7 +75,7 @@ class CallError(Exception):
 
 
 def trailers_of(error: RequestError | CallError) -> bytes:
-    """The trailers of a call that failed, with when to try again, or whether it was late, where that is known."""
+    """The trailers of a failed call; where they apply, when to try again, or which outcome the request had."""
     trailers = literal_field(b"grpc-status", b"%d" % status_of(error)) + literal_field(
         b"grpc-message", _encoded(error.message)
     )
@@ -93,10 +93,10 @@ def status_of(error: RequestError | CallError) -> Status:
 
 
 def plain_http(status: int) -> bytes:
-    """The header block of an answer to what is no gRPC call."""
+    """The header block of a response to a request that is no gRPC call."""
     return literal_field(b":status", b"%d" % status)
 
 
 def _encoded(message: str) -> bytes:
-    """Percent-encoded, as gRPC wants it, and not longer than a header should be."""
+    """A message as gRPC wants it, percent-encoded, and cut to a length that headers may have."""
     return quote_from_bytes(message[:_LONGEST_MESSAGE].encode(errors="replace"), safe=_AS_IT_IS).encode()

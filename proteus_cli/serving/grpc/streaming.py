@@ -18,7 +18,7 @@ from proteus_cli.serving.grpc.messages import (
 )
 from proteus_cli.serving.grpc.status import CallError, Status
 from proteus_cli.serving.http2.limits import MIB
-from proteus_cli.serving.http2.sending import Http2Stream
+from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest
 from proteus_cli.serving.requests.query import Query

@@ -1,4 +1,4 @@
-"""Answers made smaller for clients that ask for it.
+"""Compressed responses, for clients that ask for them.
 
 Source: RFC 9110, 12.5.3 (`Accept-Encoding`) and 8.4.1 (what gzip and deflate are).
 """
@@ -9,24 +9,24 @@ from functools import lru_cache
 
 from proteus_cli.domain.buffer import Buffer
 
-SMALLEST_BYTES = 1024  # less gains nothing
-LARGEST_BYTES = 64 * 1024  # more would hold up all other requests: it takes half a millisecond for so much
+MIN_BYTES = 1024  # less gains nothing
+MAX_BYTES = 64 * 1024  # takes half a millisecond, for which all other requests wait
 LEVEL = 1
-_LONGEST_KNOWN = 128
+_MAX_ACCEPTED_BYTES = 128
 _WINDOW_BITS = {b"gzip": zlib.MAX_WBITS | 16, b"deflate": zlib.MAX_WBITS}
 _OURS = tuple(_WINDOW_BITS)
 _VARY = b"vary: accept-encoding\r\n"
 
 
 def compressed(headers: Mapping[bytes, bytes], body: bytes, blobs: list[Buffer]) -> tuple[bytes, list[Buffer], bytes]:
-    """An answer's body, and what follows it, for a client that sent these headers; then lines of headers to add.
+    """A response's body and blobs for a client that sent these headers, and lines of headers to add.
 
-    Bodies of a size that is compressed for some are marked as varying for all.
+    A body that would be compressed for some clients is marked as varying for all.
     """
     size = len(body)
     for blob in blobs:
         size += len(blob)
-    if not SMALLEST_BYTES <= size <= LARGEST_BYTES:
+    if not MIN_BYTES <= size <= MAX_BYTES:
         return body, blobs, b""
     accepted = headers.get(b"accept-encoding")
     encoding = None if accepted is None else preferred_encoding(accepted)
@@ -34,17 +34,14 @@ def compressed(headers: Mapping[bytes, bytes], body: bytes, blobs: list[Buffer])
         return body, blobs, _VARY
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, _WINDOW_BITS[encoding])
     smaller = b"".join([*(packer.compress(piece) for piece in (body, *blobs)), packer.flush()])
-    if len(smaller) >= size:  # noise
+    if len(smaller) >= size:  # as noise does
         return body, blobs, _VARY
     return smaller, [], b"content-encoding: %b\r\n%b" % (encoding, _VARY)
 
 
 def preferred_encoding(accepted: bytes) -> bytes | None:
-    """Which of our encodings a client likes most; None where it wants none of them more than the plain body.
-
-    What makes no sense is taken as no wish: the plain body is always right.
-    """
-    return _preferred_encoding(accepted) if len(accepted) <= _LONGEST_KNOWN else None
+    """Which of our encodings a client prefers, None for the plain body; also where its header makes no sense."""
+    return _preferred_encoding(accepted) if len(accepted) <= _MAX_ACCEPTED_BYTES else None
 
 
 @lru_cache(maxsize=64)

@@ -60,11 +60,6 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.state = TRANSITIONS[self.state][event]
 
     @property
-    def is_reading_request(self) -> bool:
-        """Whether a request has begun and is not complete."""
-        return self.state in READING
-
-    @property
     def closes_after_response(self) -> bool:
         """Whether the server drains, and no request is behind the one that is answered now."""
         return self.connections.is_draining and len(self._unanswered) == 1 and not self._queued

@@ -1,4 +1,4 @@
-"""A request over HTTP, and its answer once there is one."""
+"""A request over HTTP/1 and its response, and the handler that connects them."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 NOT_MODIFIED = 304
-MAX_JOINED_BYTES = 16 * 1024  # answers up to here are sent as one piece
+MAX_JOINED_BYTES = 16 * 1024  # a response up to here is joined to one piece, which costs less than a second write
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _STARTS = {
     (200, content_type): b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: " % content_type
@@ -23,7 +23,7 @@ _STARTS = {
 
 
 class Exchange(msgspec.Struct, eq=False):
-    """A request, and its answer once there is one. ``pending`` belongs to the handler."""
+    """A request, and its ``response`` once there is one. ``pending`` belongs to the handler."""
 
     connection: "HttpConnection"
     method: bytes
@@ -36,7 +36,7 @@ class Exchange(msgspec.Struct, eq=False):
     pending: Any = None
 
     def reserve(self, body_bytes: int) -> bool:
-        """Whether its body may be so large, now that it is unpacked."""
+        """Reserve memory for the decompressed body, until the response is sent. False: there is not enough left."""
         if not self.connection.connections.reserve(body_bytes):
             return False
         self.reserved_bytes += body_bytes
@@ -45,7 +45,7 @@ class Exchange(msgspec.Struct, eq=False):
     def respond(
         self, status: int, content_type: bytes, body: bytes, blobs: Sequence[Buffer] = (), headers: bytes = b""
     ) -> None:
-        """Answer with ``body`` and what follows it; ``headers`` are whole lines. In vain if the client is gone."""
+        """Respond with ``body`` and then ``blobs``; ``headers`` are complete lines. No effect if the client is gone."""
         size = len(body)
         if blobs:
             size += sum(map(len, blobs))
@@ -53,12 +53,13 @@ class Exchange(msgspec.Struct, eq=False):
         if not self.keep_alive or self.connection.closes_after_response:
             self.keep_alive = False
             headers += b"connection: close\r\n"
-        if self.method == b"HEAD" or status == NOT_MODIFIED:  # which tell how long the body would have been
-            self.response = (b"%b%d\r\n%b\r\n" % (start, size, headers),)
+        head = b"%b%d\r\n%b\r\n" % (start, size, headers)
+        if self.method == b"HEAD" or status == NOT_MODIFIED:  # whose length is that of the body which they leave out
+            self.response = (head,)
         elif size <= MAX_JOINED_BYTES:
-            self.response = (b"%b%d\r\n%b\r\n%b" % (start, size, headers, b"".join((body, *blobs)) if blobs else body),)
+            self.response = (b"".join((head, body, *blobs)),)
         else:
-            self.response = (b"%b%d\r\n%b\r\n" % (start, size, headers), body, *blobs)
+            self.response = (head, body, *blobs)
         self.pending = None
         self.connection.response_ready(self)
 
@@ -68,14 +69,12 @@ def _start(status: int, content_type: bytes) -> bytes:
 
 
 class Handler(Protocol):
-    """Takes requests, and answers each through its `Exchange.respond`, at once or later."""
+    """Handles requests. It responds to each by `Exchange.respond`, at once or later."""
 
     def admits(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request with this head may be read. The answer for the same head is always the same."""
-        ...
 
     def handle(self, exchange: Exchange) -> None: ...
 
     def abandoned(self, exchange: Exchange) -> None:
-        """The client is gone before it was answered."""
-        ...
+        """The client is gone: nobody waits for the response."""

@@ -7,7 +7,7 @@ import httptools
 from proteus_cli.serving.http1.exchange import Exchange
 from proteus_cli.serving.http1.known_heads import END_OF_HEAD, KnownHead, KnownHeads
 from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits
-from proteus_cli.serving.http1.states import HEAD_COMPLETE, IDLE, READING_BODY
+from proteus_cli.serving.http1.states import HEAD_COMPLETE, IDLE, READING, READING_BODY
 
 if TYPE_CHECKING:
     from proteus_cli.serving.http1.connection import HttpConnection
@@ -100,7 +100,7 @@ class RequestParser:
                 self._begin_without_upgrade()
             else:
                 break
-        if self._connection.is_reading_request and self._headers is headers:  # all of this read belongs to one request
+        if self._connection.state in READING and self._headers is headers:  # all of this read belongs to one request
             self._header_bytes += len(data)
             if self._header_bytes > self._limits.header_bytes:
                 raise Refusal(431, f"there are more than {self._limits.header_bytes} bytes around the body")

@@ -1,11 +1,4 @@
-"""The server's side of an HTTP/2 connection (RFC 9113), with prior knowledge or after ALPN.
-
-It takes bytes as they come, in any pieces, and calls an `Application`. Whatever the peer sends ends in an answer, a
-`RST_STREAM` or a `GOAWAY` with the code that the RFC names, in bounded memory; no task, timer or lock per request.
-
-Longer than other modules: frames, header blocks, calls and sending are modules of their own, and what is left is one
-state that every kind of frame reads and changes. Cut in two, each half would need all of the other's fields.
-"""
+"""One HTTP/2 connection: what each frame does to it, and how it ends. The package's docstring has the theory."""
 
 import asyncio
 import struct
@@ -13,22 +6,21 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.serving.http2 import frames
+from proteus_cli.serving.http2.flood_budget import FloodBudget
+from proteus_cli.serving.http2.frame_reader import FrameReader
 from proteus_cli.serving.http2.frames import (
     ACK,
-    CONTINUATION,
-    END_HEADERS,
     END_STREAM,
-    HAS_PRIORITY,
     PADDED,
     SETTINGS,
     ConnectionFault,
     ErrorCode,
     StreamFault,
 )
-from proteus_cli.serving.http2.headers import Fields, HeaderBlocks, MalformedRequest
-from proteus_cli.serving.http2.limits import Http2Limits
-from proteus_cli.serving.http2.reading import FrameReader
-from proteus_cli.serving.http2.sending import Call, Http2Stream, SendQueue
+from proteus_cli.serving.http2.header_blocks import Fields, HeaderBlocks, MalformedRequest
+from proteus_cli.serving.http2.limits import Http2Limits, Http2Timeouts
+from proteus_cli.serving.http2.send_queue import SendQueue
+from proteus_cli.serving.http2.stream import Call, Http2Stream
 from proteus_cli.serving.transport.connections import Connections
 
 if TYPE_CHECKING:
@@ -38,48 +30,61 @@ if TYPE_CHECKING:
 ALPN = "h2"
 _SIZES = {frames.PRIORITY: 5, frames.RST_STREAM: 4, frames.PING: 8, frames.WINDOW_UPDATE: 4}
 _CONNECTION_KINDS = {SETTINGS, frames.PING, frames.GOAWAY}
-_SETTING_BYTES, _PRIORITY_BYTES, _GOAWAY_BYTES = 6, 5, 8
+_SETTING_BYTES, _MIN_GOAWAY_BYTES = 6, 8
 _MAX_SETTINGS = 100
-_MAX_UPDATES_DUE = 10_000
-_REMEMBERED_RESETS = 256
+_MAX_REMEMBERED_RESETS = 256
+_DEFAULT_LIMITS, _DEFAULT_TIMEOUTS = Http2Limits(), Http2Timeouts()
 
 
 class Application(Protocol):
-    """What runs on top. ``request`` may depend on nothing but the fields: what it says is kept for the same fields."""
+    """What runs on HTTP/2."""
 
-    def request(self, fields: Fields) -> Any: ...
+    def request(self, fields: Fields) -> Any:
+        """What header fields ask for. It depends on the fields alone, as it is kept for requests with the same."""
 
     def open(self, request: Any, stream: Http2Stream) -> Call:
-        """A call for a new stream; called for each, before any of its data."""
-        ...
+        """Open a call for a new stream, before any of its data."""
 
 
 class Http2Connection(asyncio.Protocol):
-    """One client."""
+    """One client. A stream of ``_streams`` is open or half-closed; those up to ``_last_stream`` that aren't are over.
 
-    def __init__(self, application: Application, limits: Http2Limits, connections: Connections) -> None:
-        self.connections, self._application, self._limits = connections, application, limits
+    ``_resets`` are the last streams that this side has reset: frames for them may still be on their way.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        connections: Connections,
+        limits: Http2Limits = _DEFAULT_LIMITS,
+        timeouts: Http2Timeouts = _DEFAULT_TIMEOUTS,
+    ) -> None:
+        self.connections, self._application, self._limits, self._timeouts = connections, application, limits, timeouts
         self.is_closing = self._is_going_away = False
         self._streams: dict[int, Http2Stream] = {}
-        self._reader = FrameReader(self, limits.frame_bytes)
-        self._blocks = HeaderBlocks(limits, application.request)
-        self._block = bytearray()
-        self._block_of = self._block_flags = self._continuations = 0
         self._last_stream = 0
-        self._resets: dict[int, None] = {}  # the last streams that ended from this side
+        self._resets: dict[int, None] = {}
+        self._reader = FrameReader(self, limits)
+        self._blocks = HeaderBlocks(limits, application.request)
         self._receive_window = limits.connection_window_bytes
-        self._flood_budget = float(limits.flood_budget)
+        self._flood_budget = FloodBudget(limits.flood_budget, limits.flood_budget_per_s)
         self._last_check_s = self._last_read_s = self._complete_s = self._paused_s = self._closing_s = connections.now_s
-        self._handlers: tuple[Callable[[int, int, Any], None], ...] = (
-            self._on_data, self._on_headers, self._on_priority, self._on_rst_stream, self._on_settings,
-            self._on_push_promise, self._on_ping, self._on_goaway, self._on_window_update, self._on_continuation,
-        )  # fmt: skip
+        self._handlers: dict[int, Callable[[int, int, Any], None]] = {
+            frames.DATA: self._on_data,
+            frames.HEADERS: self._on_header_block,
+            frames.RST_STREAM: self._on_rst_stream,
+            SETTINGS: self._on_settings,
+            frames.PUSH_PROMISE: self._on_push_promise,
+            frames.PING: self._on_ping,
+            frames.GOAWAY: self._on_goaway,
+            frames.WINDOW_UPDATE: self._on_window_update,
+        }  # other kinds mean nothing here
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self.send_queue = SendQueue(self._transport, self._on_response_sent)
+        self.send_queue = SendQueue(self._transport, self._flood_budget)
         limits = self._limits
         offered = {
             frames.MAX_CONCURRENT_STREAMS: limits.streams,
@@ -87,8 +92,8 @@ class Http2Connection(asyncio.Protocol):
             frames.MAX_FRAME_SIZE: limits.frame_bytes,
             frames.MAX_HEADER_LIST_SIZE: limits.header_list_bytes,
         }
-        widened = limits.connection_window_bytes - frames.DEFAULT_WINDOW
-        self.send_queue.write(frames.settings(offered) + frames.window_update(0, widened))
+        extension = limits.connection_window_bytes - frames.DEFAULT_WINDOW
+        self.send_queue.write(frames.settings(offered) + frames.window_update(0, extension))
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if not self.connections.admit(self):
             self._fail(ConnectionFault(ErrorCode.NO_ERROR, "too many connections"))
@@ -103,7 +108,7 @@ class Http2Connection(asyncio.Protocol):
         self.connections.remove(self)
 
     def pause_writing(self) -> None:
-        """Who doesn't read is not read from either, so that what waits for it stays as it is."""
+        """Read nothing from a client that does not read, so that no more waits for it."""
         self.send_queue.is_paused, self._paused_s = True, self.connections.now_s
         self._transport.pause_reading()
 
@@ -113,7 +118,7 @@ class Http2Connection(asyncio.Protocol):
         self.send_queue.send_waiting()
 
     def data_received(self, data: bytes) -> None:
-        if self.is_closing:  # what still comes is not looked at
+        if self.is_closing:
             return
         self._last_read_s = self.connections.now_s
         try:
@@ -124,26 +129,25 @@ class Http2Connection(asyncio.Protocol):
     # Connection
 
     def check_timeouts(self, now_s: float) -> None:
-        limits, reader = self._limits, self._reader
-        gained = (now_s - self._last_check_s) * limits.flood_budget_per_s
-        self._flood_budget, self._last_check_s = min(self._flood_budget + gained, limits.flood_budget), now_s
-        self.send_queue.window_updates_due = max(0, min(self.send_queue.window_updates_due, _MAX_UPDATES_DUE))
+        timeouts, reader = self._timeouts, self._reader
+        self._flood_budget.refill(now_s - self._last_check_s)
+        self._last_check_s = now_s
         if not reader.is_incomplete:
             self._complete_s = now_s
         if self.is_closing:
-            if now_s - self._closing_s > limits.linger_s:
+            if now_s - self._closing_s > timeouts.linger_s:
                 self.abort()
         elif self.send_queue.is_paused:
-            if now_s - self._paused_s > limits.request_s:
+            if now_s - self._paused_s > timeouts.request_s:
                 self.abort()
-        elif now_s - self._complete_s > limits.request_s:
+        elif now_s - self._complete_s > timeouts.request_s:
             code = ErrorCode.SETTINGS_TIMEOUT if reader.required_kind == SETTINGS else ErrorCode.ENHANCE_YOUR_CALM
             self._fail(ConnectionFault(code, "a frame or header block took too long to come in"))
-        elif not self._streams and now_s - self._last_read_s > limits.idle_s:
+        elif not self._streams and now_s - self._last_read_s > timeouts.idle_s:
             self.drain()
         else:
             for stream in tuple(self._streams.values()):
-                if stream.waiting_since_s is not None and now_s - stream.waiting_since_s > limits.request_s:
+                if stream.waiting_since_s is not None and now_s - stream.waiting_since_s > timeouts.request_s:
                     self._reset(stream.id, ErrorCode.CANCEL)
 
     def drain(self) -> None:
@@ -166,62 +170,33 @@ class Http2Connection(asyncio.Protocol):
         try:
             if kind > frames.HEADERS:
                 self._check(kind, stream_id, len(payload))
-            if kind <= CONTINUATION:
-                self._handlers[kind](flags, stream_id, payload)
+            handler = self._handlers.get(kind)
+            if handler is not None:
+                handler(flags, stream_id, payload)
         except StreamFault as fault:
-            self._charge_flood_budget()
+            self._flood_budget.charge()
             self._reset(fault.stream_id, fault.code)
 
     def _check(self, kind: int, stream_id: int, size: int) -> None:
-        """What holds for all frames of a kind. Most of those that are no request ask for nothing."""
-        if kind not in {frames.WINDOW_UPDATE, CONTINUATION}:
-            self._charge_flood_budget()
-        if (kind in _CONNECTION_KINDS) != (stream_id == 0) and kind <= CONTINUATION and kind != frames.WINDOW_UPDATE:
+        """Check what holds for all frames of a kind that is neither DATA nor HEADERS, and ask for nothing."""
+        if kind != frames.WINDOW_UPDATE:
+            self._flood_budget.charge()
+        if (kind in _CONNECTION_KINDS) != (stream_id == 0) and kind < frames.WINDOW_UPDATE:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame of kind {kind} on stream {stream_id}")
         if size != _SIZES.get(kind, size):
             if kind == frames.PRIORITY:
                 raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR)
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of kind {kind} and {size} bytes")
 
-    def _charge_flood_budget(self) -> None:
-        """The peer sent a frame that asks for nothing."""
-        self._flood_budget -= 1.0
-        if self._flood_budget < 0.0:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
-
-    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def _on_header_block(self, flags: int, stream_id: int, block: bytes) -> None:
         if not stream_id & 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a request on a stream that isn't the client's")
-        if flags & PADDED:
-            payload = bytes(frames.without_padding(payload))
-        if flags & HAS_PRIORITY:
-            if len(payload) < _PRIORITY_BYTES:
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a priority that is cut off")
-            payload = payload[_PRIORITY_BYTES:]
-        if flags & END_HEADERS:
-            self._on_header_block(flags, stream_id, payload)
-            return
-        self._reader.required_kind, self._continuations = CONTINUATION, 0
-        self._block_of, self._block_flags, self._block = stream_id, flags, bytearray(payload)
-
-    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._reader.required_kind is None or stream_id != self._block_of:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a continuation of nothing")
-        self._continuations += 1
-        self._block += payload
-        if self._continuations > self._limits.continuations or len(self._block) > self._limits.header_block_bytes:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block that doesn't end")
-        if flags & END_HEADERS:
-            self._reader.required_kind = None
-            self._on_header_block(self._block_flags, stream_id, bytes(self._block))
-
-    def _on_header_block(self, flags: int, stream_id: int, block: bytes) -> None:
         if len(block) > self._limits.header_block_bytes:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too large a header block")
         if stream_id <= self._last_stream:
             self._on_trailers(flags, stream_id, block)
             return
-        if self._is_going_away:  # the client was told that it won't be handled
+        if self._is_going_away:  # GOAWAY has said that it will not be handled
             self._blocks.decode(block)
             return
         self._last_stream = stream_id
@@ -235,16 +210,16 @@ class Http2Connection(asyncio.Protocol):
         self._streams[stream_id] = stream
         stream.call = self._application.open(request, stream)
         if flags & END_STREAM:
-            _close_remote_half(stream, b"")
+            stream.half_close(b"")
 
     def _on_trailers(self, flags: int, stream_id: int, block: bytes) -> None:
-        """Fields after the body mean nothing to us, but may change the compression table."""
+        """Decode trailers, which have no meaning here but may change the compression table, and end the request."""
         self._blocks.decode(block)
         stream = self._receiving_stream(stream_id)
         if stream is not None:
             if not flags & END_STREAM:
                 raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR)
-            _close_remote_half(stream, b"")
+            stream.half_close(b"")
 
     def _on_data(self, flags: int, stream_id: int, payload: Buffer) -> None:
         size = len(payload)
@@ -262,16 +237,16 @@ class Http2Connection(asyncio.Protocol):
         if flags & PADDED:
             payload = frames.without_padding(payload)
         if flags & END_STREAM:
-            _close_remote_half(stream, payload)
+            stream.half_close(payload)
             return
         if not payload:
-            self._charge_flood_budget()
+            self._flood_budget.charge()
         stream.call.received(payload, ended=False)
         if not stream.is_throttled:
             self.extend_window(stream)
 
     def _receiving_stream(self, stream_id: int) -> Http2Stream | None:
-        """The stream that may still get something; None where what comes for it came too late to matter."""
+        """The stream that takes a frame; None if it is over on this side, and the frame came too late to matter."""
         self._require_known_stream(stream_id)
         stream = self._streams.get(stream_id)
         if stream is None and (stream_id in self._resets or stream_id > self._last_stream):
@@ -281,7 +256,7 @@ class Http2Connection(asyncio.Protocol):
         return stream
 
     def _require_known_stream(self, stream_id: int) -> None:
-        """The stream is one that the client has opened; of those that were not taken in any more, nothing is known."""
+        """Raise `ConnectionFault` if the client never opened the stream. While going away, new ones are ignored."""
         if stream_id == 0 or (stream_id > self._last_stream and not self._is_going_away):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which is not open")
 
@@ -299,7 +274,6 @@ class Http2Connection(asyncio.Protocol):
         for name, value in dict(struct.iter_unpack(">HL", payload)).items():  # of several values the last counts
             self.send_queue.apply_setting(name, value, self._streams.values())
         self.send_queue.write(frames.frame(SETTINGS, ACK, 0, b""))
-        self._reader.required_kind = None
         self.send_queue.send_waiting()
 
     def _on_ping(self, flags: int, _: int, payload: bytes) -> None:
@@ -308,15 +282,13 @@ class Http2Connection(asyncio.Protocol):
 
     def _on_goaway(self, _: int, __: int, payload: bytes) -> None:
         """The client opens no more streams."""
-        if len(payload) < _GOAWAY_BYTES:
+        if len(payload) < _MIN_GOAWAY_BYTES:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a goaway that is cut off")
         self.drain()
 
     def _on_window_update(self, _: int, stream_id: int, payload: bytes) -> None:
         increment = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW
-        self.send_queue.window_updates_due -= 1
-        if self.send_queue.window_updates_due < 0:
-            self._charge_flood_budget()
+        self._flood_budget.charge_window_update()
         if stream_id == 0:
             if increment == 0:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a window that grows by nothing")
@@ -329,16 +301,13 @@ class Http2Connection(asyncio.Protocol):
                 raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR)
             self.send_queue.enlarge_window(increment, stream)
 
-    def _on_priority(self, *_: object) -> None:
-        """Deprecated, and ignored."""
-
     def _on_push_promise(self, *_: object) -> None:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client can't push")
 
     # Windows and endings
 
     def _extend_connection_window(self) -> None:
-        """What comes in is taken up at once: what may be kept of it is limited by stream and by all bodies together."""
+        """Extend the connection's window. What is kept of what comes in is bounded elsewhere."""
         if self._receive_window < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window")
         window = self._limits.connection_window_bytes
@@ -346,16 +315,16 @@ class Http2Connection(asyncio.Protocol):
         self._receive_window = window
 
     def extend_window(self, stream: Http2Stream) -> None:
-        """Let the client send more on a stream, once it has used half of what it was let."""
+        """Extend the window of a stream if half of it is used."""
         window = self._limits.window_bytes
         if stream.receive_window < window >> 1 and not stream.is_half_closed and stream.id in self._streams:
             self.send_queue.write(frames.window_update(stream.id, window - stream.receive_window))
             stream.receive_window = window
 
-    def _on_response_sent(self, stream: Http2Stream) -> None:
+    def on_response_sent(self, stream: Http2Stream) -> None:
         del self._streams[stream.id]
-        self._flood_budget += 1.0
-        if not stream.is_half_closed:  # the answer doesn't need the rest of the request
+        self._flood_budget.left += 1.0
+        if not stream.is_half_closed:  # the response does not need the rest of the request
             self._send_reset(stream.id, ErrorCode.NO_ERROR)
         if self._is_going_away:
             self._close_if_done()
@@ -366,7 +335,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _send_reset(self, stream_id: int, code: ErrorCode) -> None:
         self._resets[stream_id] = None
-        if len(self._resets) > _REMEMBERED_RESETS:
+        if len(self._resets) > _MAX_REMEMBERED_RESETS:
             del self._resets[next(iter(self._resets))]
         self.send_queue.write(frames.rst_stream(stream_id, code))
 
@@ -385,14 +354,14 @@ class Http2Connection(asyncio.Protocol):
             self._transport.close()
 
     def _fail(self, fault: ConnectionFault) -> None:
-        """Say why, and let the peer read it: to close while it still sends could destroy what it hasn't read."""
+        """Send GOAWAY and let the peer read it: closing the socket while it still sends could destroy that."""
         if self.is_closing:
             return
         self.is_closing, self._closing_s = True, self.connections.now_s
         self._cancel_all()
         self.send_queue.write(frames.goaway(self._last_stream, fault.code, fault.message))
         self.send_queue.flush()
-        if self._transport.is_closing():  # there were too many to tell
+        if self._transport.is_closing():  # it was aborted, as there are too many
             return
         if self._transport.can_write_eof():
             self._transport.write_eof()
@@ -404,9 +373,3 @@ class Http2Connection(asyncio.Protocol):
         for stream in streams.values():
             self.send_queue.discard(stream)
             stream.call.cancelled()
-
-
-def _close_remote_half(stream: Http2Stream, payload: Buffer) -> None:
-    """The client has sent all it has to send."""
-    stream.is_half_closed, stream.waiting_since_s = True, None
-    stream.call.received(payload, ended=True)

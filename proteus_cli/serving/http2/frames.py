@@ -45,7 +45,7 @@ class ErrorCode(IntEnum):
 
 
 class ConnectionFault(Exception):
-    """What the peer did ends the connection."""
+    """An error of the peer that ends the connection."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class ConnectionFault(Exception):
 
 
 class StreamFault(Exception):
-    """What the peer did ends one stream."""
+    """An error of the peer that ends one stream."""
 
     def __init__(self, stream_id: int, code: ErrorCode) -> None:
         super().__init__(stream_id, code)
@@ -90,12 +90,12 @@ def without_padding(payload: Buffer) -> Buffer:
 
 
 def literal_field(name: bytes, value: bytes) -> bytes:
-    """A header field as a literal that leaves the compression table alone (RFC 7541 §6.2.2), so it fits any state."""
+    """A header field as a literal that leaves the compression table alone (RFC 7541 §6.2.2)."""
     return b"".join((b"\x00", _string(name), _string(value)))
 
 
 def _string(text: bytes) -> bytes:
-    """With its length in front: an integer with a prefix of seven bits (RFC 7541 §5.1)."""
+    """A string behind its length, an integer with a prefix of seven bits (RFC 7541 §5.1, §5.2)."""
     size = len(text)
     if size < _PREFIX:
         return bytes((size,)) + text

@@ -1,4 +1,4 @@
-"""How much a peer may ask of the HTTP/2 server."""
+"""What one HTTP/2 client may take of the server, in bytes, counts and seconds."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,9 @@ KIB, MIB = 2**10, 2**20
 
 @dataclass(frozen=True, slots=True)
 class Http2Limits:
-    """Sizes in bytes, times in seconds, per connection.
+    """Limits on one connection; ``flood_budget`` and its refill are frames that ask for nothing.
 
-    ``flood_budget`` is how many frames that ask for nothing (resets, pings, settings, empty data, …) a client may send;
-    an answer gives one back, and so does time, ``flood_budget_per_s``. ``request_s`` is the longest that the rest of a
-    message or header that has begun may take to come in, and a piece of an answer to be taken.
+    ``continuations`` and ``header_block_bytes`` bound a header block as it is sent, ``header_list_bytes`` its fields.
     """
 
     streams: int = 256
@@ -25,11 +23,21 @@ class Http2Limits:
     connection_window_bytes: int = 8 * MIB
     flood_budget: int = 1_000
     flood_budget_per_s: float = 100.0
+
+    def __post_init__(self) -> None:
+        """HTTP/2 has no smaller frames, and no smaller window of a connection to begin with."""
+        if self.frame_bytes < DEFAULT_FRAME or self.connection_window_bytes < DEFAULT_WINDOW:
+            raise ValueError(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Http2Timeouts:
+    """How long a connection waits for its client.
+
+    ``request_s`` for the rest of a frame, header block or message that has begun, and for a piece of a response to be
+    read; ``idle_s`` for the next request; ``linger_s`` for the client to close once a GOAWAY has ended the connection.
+    """
+
     request_s: float = 30.0
     idle_s: float = 600.0
     linger_s: float = 2.0
-
-    def __post_init__(self) -> None:
-        """HTTP/2 knows no smaller frames, and no smaller window of a connection to begin with."""
-        if self.frame_bytes < DEFAULT_FRAME or self.connection_window_bytes < DEFAULT_WINDOW:
-            raise ValueError(self)

@@ -1,6 +1,6 @@
 """One inference request between a protocol and the data plane, the same for REST, gRPC calls and gRPC streams::
 
-    decode → DataPlane.submit → result → encode → answer
+    decode → Admission.submit → result → encode → answer
          └──────────┴─ error ─────┴────────┴──→ fail
 
 A front end says by a subclass of `Inference` how its protocol reads a request and answers it; `InferencePipeline` does
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import InternalError, RequestError
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
 from proteus_cli.serving.requests.query import Query
 
@@ -67,8 +67,8 @@ class Inference(ABC, Generic[Encoded]):
 class InferencePipeline:
     """Takes the inference requests of one method of a protocol to the data plane; ``traces`` are of that method."""
 
-    def __init__(self, plane: DataPlane, traces: "Traces | None" = None) -> None:
-        self._plane, self._traces = plane, traces
+    def __init__(self, admission: Admission, traces: "Traces | None" = None) -> None:
+        self._admission, self._traces = admission, traces
 
     def submit(
         self, inference: Inference[Encoded], content: Buffer, headers: Mapping[bytes, bytes]
@@ -80,9 +80,9 @@ class InferencePipeline:
         try:
             family, query = inference.decode(content)
             if trace is None:
-                return self._plane.submit(family, query, inference.complete)
+                return self._admission.submit(family, query, inference.complete)
             trace.asks(family)
-            pending = self._plane.submit(family, query, trace.then(inference.complete))
+            pending = self._admission.submit(family, query, trace.then(inference.complete))
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
             inference.fail(self._refusal(inference, error))
             if trace is not None:
@@ -96,11 +96,11 @@ class InferencePipeline:
         if pending is not None:
             if self._traces is not None:
                 self._traces.abandoned(pending)
-            self._plane.cancel(pending)
+            self._admission.cancel(pending)
 
     def _refusal(self, inference: Inference[Encoded], error: Exception) -> RequestError:
         if isinstance(error, RequestError):
-            self._plane.refusals[type(error).__name__] += 1
+            self._admission.count_refusal(error)
             return error
         log.error("a bug while %s was taken in", type(inference).__name__, exc_info=error)
         return InternalError()

@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 from proteus_cli import __version__
 from proteus_cli.backends.base import TensorSpec
+from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Hosted
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, UnknownModel
-from proteus_cli.serving.lifecycle import ServerState
+from proteus_cli.serving.lifecycle import Lifecycle, ServerState
 from proteus_cli.serving.oip.documents import (
     ConfigParameter,
     ConfigTensor,
@@ -28,7 +29,8 @@ from proteus_cli.serving.oip.documents import (
     TensorMetadata,
 )
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, VERSION
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.counts import RequestCounts
+from proteus_cli.serving.requests.families import Families, ServedFamily
 
 EXTENSIONS = ("model_configuration", "model_repository", "schedule_policy", "statistics")
 """What both protocols offer beyond the Open Inference Protocol."""
@@ -48,34 +50,40 @@ class ModelRepository:
 
     def __init__(
         self,
-        plane: DataPlane,
+        families: Families,
+        controller: Controller,
+        lifecycle: Lifecycle,
+        counts: RequestCounts,
+        clock: Callable[[], float],
         *,
         platform: str,
         devices: Iterable[Device],
         stubs: Container[str] = (),
+        is_emulated: bool = False,
         unix_s: Callable[[], float] = time.time,
     ) -> None:
-        self._plane, self._platform, self._stubs = plane, platform, stubs
-        self._epoch_s = unix_s() - plane.clock()
+        self._families, self._controller, self._lifecycle, self._counts = families, controller, lifecycle, counts
+        self._platform, self._stubs, self._is_emulated = platform, stubs, is_emulated
+        self._epoch_s = unix_s() - clock()
         self._devices = {device.id: device for device in devices}
 
     def require(self, name: str, version: str = "") -> str:
         """The family of that name; an empty ``version`` stands for the only one."""
-        self._plane.require_family(name)
+        self._families.require(name)
         if version not in {"", VERSION}:
             raise UnknownModel(f"`{name}` has no version `{version}`; there is `{VERSION}`")
         return name
 
     @property
     def is_server_ready(self) -> bool:
-        return self._plane.lifecycle.state is ServerState.READY
+        return self._lifecycle.state is ServerState.READY
 
     def is_ready(self, family: str) -> bool:
         """Whether the family takes requests now."""
-        return self._plane.why_unavailable(family) is None
+        return self._families.why_unavailable(family) is None
 
     def metadata(self, family: str) -> ModelMetadata:
-        signature = self._plane.require_family(family)
+        signature = self._families.require(family).signature
         return ModelMetadata(
             name=family,
             versions=[VERSION],
@@ -86,31 +94,31 @@ class ModelRepository:
 
     def config(self, family: str) -> ModelConfig:
         """A family's configuration, with an instance for each device that hosts it now."""
-        signature = self._plane.require_family(family)
+        served = self._families.require(family)
         return ModelConfig(
             name=family,
             platform=self._platform,
             backend=self._platform,
             version_policy={"specific": {"versions": [int(VERSION)]}},
-            max_batch_size=self._plane.max_rows[family],
-            input=[_config_tensor(spec) for spec in signature.inputs],
-            output=[_config_tensor(spec) for spec in signature.outputs],
-            instance_group=[self._instance(hosted) for hosted in self._plane.controller.hosting(family)],
+            max_batch_size=served.max_rows,
+            input=[_config_tensor(spec) for spec in served.signature.inputs],
+            output=[_config_tensor(spec) for spec in served.signature.outputs],
+            instance_group=[self._instance(hosted) for hosted in self._controller.hosting(family)],
             dynamic_batching={"preserve_ordering": False},
             model_transaction_policy={"decoupled": False},
-            parameters={name: ConfigParameter(string_value=text) for name, text in self._parameters(family).items()},
+            parameters={name: ConfigParameter(string_value=text) for name, text in self._parameters(served).items()},
         )
 
     def statistics(self, family: str | None = None) -> Statistics:
         """What was counted of a family, or of all, since the start."""
         if family is not None:
-            self._plane.require_family(family)
-        families = self._plane.signatures if family is None else (family,)
+            self._families.require(family)
+        families = self._families.by_name if family is None else (family,)
         return Statistics(model_stats=[self._statistics(name) for name in families])
 
     def index(self, *, only_ready: bool = False) -> list[ModelIndex]:
         """All families, whether they take requests, and which variants would answer them now."""
-        entries = (self._entry(family) for family in self._plane.signatures)
+        entries = (self._entry(family) for family in self._families.by_name)
         return [entry for entry in entries if not only_ready or entry.state == "READY"]
 
     def load(self, name: str, parameters: Mapping[str, Any] | None = None) -> None:
@@ -118,7 +126,7 @@ class ModelRepository:
         self._require_known(name, "load")
         if any(key == "config" or key.startswith("file:") for key in parameters or {}):
             raise BadRequest(f"failed to load '{name}', models are what the catalog says: no config or files are taken")
-        self._plane.unloaded.discard(name)
+        self._families.by_name[name].is_loaded = True
 
     def unload(self, name: str) -> None:
         """Let a family take no more requests; those in flight are answered. Raises `BadRequest` for an unknown name.
@@ -126,15 +134,15 @@ class ModelRepository:
         Its engines stay loaded: the planner decides what devices host.
         """
         self._require_known(name, "unload")
-        self._plane.unloaded.add(name)
+        self._families.by_name[name].is_loaded = False
 
     def _require_known(self, name: str, action: str) -> None:
-        if name not in self._plane.signatures:
-            known = ", ".join(self._plane.signatures)
+        if name not in self._families.by_name:
+            known = ", ".join(self._families.by_name)
             raise BadRequest(f"failed to {action} '{name}', no such model in the repository; there are: {known}")
 
     def _entry(self, family: str) -> ModelIndex:
-        reason = self._plane.why_unavailable(family)
+        reason = self._families.why_unavailable(family)
         return ModelIndex(
             name=family,
             version=VERSION,
@@ -142,26 +150,26 @@ class ModelRepository:
             reason=reason or "",
             variants=[
                 HostedVariant(variant=hosted.variant, accuracy=hosted.accuracy, device=hosted.device)
-                for hosted in self._plane.controller.hosting(family)
+                for hosted in self._controller.hosting(family)
             ],
         )
 
-    def _parameters(self, family: str) -> dict[str, str]:
-        found = {"slo_us": str(round(self._plane.slo_s[family] * _US_PER_S))}
-        if self._plane.is_emulated:
+    def _parameters(self, family: ServedFamily) -> dict[str, str]:
+        found = {"slo_us": str(round(family.slo_s * _US_PER_S))}
+        if self._is_emulated:
             found["emulated"] = "true"
-        if family in self._stubs:
+        if family.name in self._stubs:
             found["signature"] = "stub"
         return found
 
     def _instance(self, hosted: Hosted) -> ModelInstance:
         device = self._devices[hosted.device]
-        is_local_gpu = device.kind == "gpu" and not self._plane.is_emulated
+        is_local_gpu = device.kind == "gpu" and not self._is_emulated
         gpus = [int(device.id.removeprefix("gpu"))] if is_local_gpu else []
         return ModelInstance(name=f"{hosted.variant} on {device.id}", kind=_KINDS[device.kind], count=1, gpus=gpus)
 
     def _statistics(self, family: str) -> ModelStatistics:
-        counts = self._plane.counts[family]
+        counts = self._counts.by_family[family]
         served = counts.of_outcome(Outcome.SERVED)
         failed = sum(counts.of_outcome(outcome) for outcome in _FAILURES)
         last_s = counts.last_s

@@ -2,11 +2,12 @@
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import sub
 
 from proteus_cli.domain.request import Outcome
+from proteus_cli.serving.requests.families import ServedFamily
 
 ACCURACY_WINDOW_S = 10
 _PARTS_OF_SLO = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.5, 2.0, 5.0)
@@ -162,12 +163,23 @@ class FamilyCounts:
         return sum(count for (_, _, ended), count in self.outcomes.items() if ended is outcome)
 
 
-def family_counts(slo_s: Mapping[str, float], max_rows: Mapping[str, int]) -> dict[str, FamilyCounts]:
-    """Empty counts by family, with buckets around each SLO, and for batches of up to ``max_rows``."""
-    return {family: _empty(slo, max_rows[family]) for family, slo in slo_s.items()}
+class RequestCounts:
+    """The counts of all families, and the requests that were refused before they counted for one, by error."""
+
+    def __init__(self, families: Iterable[ServedFamily]) -> None:
+        self.by_family = {family.name: _empty(family.slo_s, family.max_rows) for family in families}
+        self.refusals: Counter[str] = Counter()
+
+    def tallies(self) -> dict[str, Tally]:
+        """How requests have ended so far, by family."""
+        return {family: counts.tally() for family, counts in self.by_family.items()}
+
+    def of_outcome(self, outcome: Outcome) -> int:
+        return sum(counts.of_outcome(outcome) for counts in self.by_family.values())
 
 
 def _empty(slo_s: float, max_rows: int) -> FamilyCounts:
+    """Histograms with buckets around the SLO, and for batches of up to ``max_rows``."""
     times_s = tuple(float(f"{slo_s * part:.6g}") for part in _PARTS_OF_SLO)
     sizes = tuple(float(2**power) for power in range((max_rows - 1).bit_length() + 1))
     return FamilyCounts(Histogram(times_s), Histogram(times_s), Histogram(times_s), Histogram(sizes))

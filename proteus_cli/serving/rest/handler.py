@@ -30,7 +30,8 @@ from proteus_cli.serving.http1.compression import compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.admission import Admission
+from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Query
 from proteus_cli.serving.rest.access import admits
@@ -78,23 +79,25 @@ class RestHandler:
 
     def __init__(
         self,
-        plane: DataPlane,
+        admission: Admission,
+        families: Families,
         endpoints: Endpoints,
         *,
         max_body_bytes: int,
         tokens: Tokens | None = None,
         tracing: "Tracing | None" = None,
     ) -> None:
-        self._plane, self._endpoints, self._max_body_bytes, self._tokens = plane, endpoints, max_body_bytes, tokens
+        self._admission, self._endpoints, self._tokens = admission, endpoints, tokens
+        self._max_body_bytes = max_body_bytes
         traces = None if tracing is None else tracing.of_protocol(
             f"POST {INFER}", {"http.request.method": "POST", "http.route": INFER},
             code="http.response.status_code", ok=_OK, codes=STATUS,
         )  # fmt: skip
-        self._pipeline, self._router = InferencePipeline(plane, traces), Router(ROUTES)
+        self._pipeline, self._router = InferencePipeline(admission, traces), Router(ROUTES)
         self._codecs = {
-            f"/v2/models/{family}{version}/infer".encode(): codec
-            for family, signature in plane.signatures.items()
-            for codec in [RestCodec(family, signature, plane.max_rows[family])]
+            f"/v2/models/{family.name}{version}/infer".encode(): codec
+            for family in families.by_name.values()
+            for codec in [RestCodec(family.name, family.signature, family.max_rows)]
             for version in ("", f"/versions/{oip.VERSION}")
         }
         self._tasks: set[asyncio.Future[None]] = set()  # the loop holds only weak references
@@ -147,7 +150,7 @@ class RestHandler:
 
     def _fail(self, exchange: Exchange, error: Exception) -> None:
         if isinstance(error, RequestError):
-            self._plane.refusals[type(error).__name__] += 1
+            self._admission.count_refusal(error)
             refuse(exchange, error)
         else:
             log.error("a bug while handling %r %r", exchange.method, exchange.target, exc_info=error)

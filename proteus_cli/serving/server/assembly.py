@@ -1,33 +1,47 @@
-"""What stands behind the door, each opened for as long as the server runs: devices, fleet, adaptation."""
+"""The planes of the server, each opened for as long as it runs: hardware, data plane, adaptation, telemetry."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+import time
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from dataclasses import dataclass
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.drift import Drift
 from proteus_cli.control.hosting import slots_of
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile import best_accuracy
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanJournal
+from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
+from proteus_cli.serving.adaptation.plan_journal import PlanJournal
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
 from proteus_cli.serving.devices.hardware import Hardware, emulated_devices, local_devices
-from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.fleet.failover import Recovery
 from proteus_cli.serving.fleet.model_files import ModelFiles
-from proteus_cli.serving.lifecycle import unless
-from proteus_cli.serving.requests.dataplane import DataPlane
-from proteus_cli.serving.server.deployment import Deployment
+from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
+from proteus_cli.serving.lifecycle import run_unless, running
+from proteus_cli.serving.oip.repository import ModelRepository
+from proteus_cli.serving.requests.data_plane import DataPlane, make_data_plane
+from proteus_cli.serving.requests.families import ServedFamily
+from proteus_cli.serving.rest.endpoints import Endpoints
+from proteus_cli.serving.rest.openapi import document
+from proteus_cli.serving.rest.routes import ROUTES
+from proteus_cli.serving.server.deployment import Deployment, ServerOptions
+from proteus_cli.serving.telemetry.loop_lag import LoopLag
+from proteus_cli.serving.telemetry.metrics import Metrics
+from proteus_cli.serving.telemetry.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.status import StatusSources
+from proteus_cli.serving.transport.connections import Connections
 
 log = logging.getLogger("proteus.server")
 
 
 @asynccontextmanager
-async def hardware_of(deployment: Deployment) -> AsyncIterator[Hardware]:
+async def open_hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
+    """The devices of this machine, or emulated ones. Raises like `local_devices` and `emulated_devices`."""
     catalog, models, in_processes = deployment.catalog, deployment.models, deployment.in_processes
     if deployment.emulated:
         with emulated_devices(deployment.profiles, catalog, models, in_processes=in_processes) as hardware:
@@ -40,105 +54,157 @@ async def hardware_of(deployment: Deployment) -> AsyncIterator[Hardware]:
 
 
 @asynccontextmanager
-async def fleet_of(
-    deployment: Deployment,
-    hardware: Hardware,
-    controller: Controller,
-    plane: DataPlane,
-    profiles: Mapping[str, Profile],
-) -> AsyncIterator[Fleet]:
+async def open_data_plane(
+    deployment: Deployment, options: ServerOptions, hardware: Hardware, profiles: ProfileStore, drift: Drift | None
+) -> AsyncIterator[DataPlane]:
+    """All devices, which host nothing yet; lost ones are looked for and taken back. Raises `DeviceUnavailable`."""
     devices = {device.id: device for device in deployment.devices}
-    fleet = Fleet(
-        controller,
-        devices,
-        lambda device, on_lost: hardware.open_device(devices[device], on_lost),
-        plane,
-        plane.clock,
-        models=hardware.models,
-        profiles=profiles,
-        signatures=plane.signatures,
-        files=None if deployment.emulated else ModelFiles(hardware.models, deployment.profiles),
+    slots = slots_of(devices, deployment.profiles)
+    if hardware.is_emulated:
+        log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)
+    controller = Controller(
+        deployment.catalog.slo_s(),
+        slots,
+        deployment.policy,
+        dispatch_ahead_s=DISPATCH_AHEAD_S,
         max_unavailable_frac=deployment.max_unavailable_frac,
     )
-    plane.lanes = fleet.workers
-    recovery = Recovery(fleet, controller, profiles, plane.clock)
+    plane = make_data_plane(
+        controller,
+        _served_families(deployment, hardware),
+        devices,
+        lambda device, on_lost: hardware.open_device(devices[device], on_lost),
+        time.monotonic,
+        models=hardware.models,
+        profiles=profiles,
+        files=None if deployment.emulated else ModelFiles(hardware.models, deployment.profiles),
+        drift=drift,
+        refuses_non_finite=options.refuses_non_finite,
+        is_emulated=hardware.is_emulated,
+    )
     try:
-        async with watching(recovery.run()):
-            yield fleet
+        async with running(Recovery(plane.fleet, plane.controller, profiles, plane.clock).run()):
+            yield plane
     finally:
-        fleet.close()
+        plane.fleet.close()
+
+
+def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedFamily]:
+    """A request may have as many rows as the largest batch that a variant of its family was measured with."""
+    best, slo_s = best_accuracy(deployment.profiles.values()), deployment.catalog.slo_s()
+    max_rows = dict.fromkeys(deployment.catalog.names, 1)
+    for measured in (variant for profile in deployment.profiles.values() for variant in profile.variants):
+        if measured.family in max_rows and measured.points:
+            max_rows[measured.family] = max(max_rows[measured.family], measured.points[-1].batch)
+    return [
+        ServedFamily(name, hardware.signatures[name], slo_s[name], rows, best.get(name))
+        for name, rows in max_rows.items()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """What changes plans and profiles while the server runs. What is None is not wanted."""
+
+    control_loop: ControlLoop
+    manual_plans: ManualPlans
+    solver: SolverProcess | None
+    journal: PlanJournal | None
+    recalibration: Recalibration | None
 
 
 @asynccontextmanager
-async def adapting(
-    deployment: Deployment, plane: DataPlane, fleet: Fleet, stop: asyncio.Event
-) -> AsyncIterator[tuple[ControlLoop, SolverProcess | None]]:
-    """Put the plan in force and let it follow the demand, with a solver that gets ready meanwhile.
+async def open_adaptation(
+    deployment: Deployment,
+    options: ServerOptions,
+    hardware: Hardware,
+    plane: DataPlane,
+    profiles: ProfileStore,
+    drift: Drift | None,
+    stop: asyncio.Event,
+) -> AsyncIterator[Adaptation]:
+    """Put the plan in force, while the solver gets ready, and adapt it from then on.
 
     Raises `StoppedEarly`, and `EngineError` where the plan can't be put in force.
     """
-    rule, history = deployment.policy.replanning, deployment.history
+    rule, source = deployment.policy.replanning, deployment.source
     async with AsyncExitStack() as stack:
         solver = None
         if rule is not None:
-            solver = stack.enter_context(contextlib.closing(SolverProcess(deployment.replan, deployment.solve_limit_s)))
+            replanner = source.replanner(deployment.plan, profiles)
+            solver = stack.enter_context(contextlib.closing(SolverProcess(replanner, deployment.solve_limit_s)))
             solver.warm_up(deployment.plan)
-        adaptation = ControlLoop(plane.controller, fleet, plane.clock, _journal(history, plane))
-        await unless(stop, adaptation.start(deployment.plan, deployment.origin, deployment.reason))
-        if history is not None:
-            stack.callback(lambda: history.stopped(plane.tallies()))
+        journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
+        control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock, journal)
+        await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, deployment.reason))
+        if journal is not None:
+            stack.callback(journal.stopped)
         if rule is not None and solver is not None:
-            await stack.enter_async_context(watching(solver.watch()))
-            await stack.enter_async_context(watching(adaptation.run(rule.every_s, solver)))
-        yield adaptation, solver
+            await stack.enter_async_context(running(solver.watch()))
+            await stack.enter_async_context(running(control_loop.run(rule.every_s, solver)))
+        recalibration = None
+        if drift is not None:
+            recalibration = Recalibration(
+                drift, profiles, plane.controller, control_loop, solver, source, plane.clock,
+                is_recording=deployment.records,
+            )  # fmt: skip
+            stack.callback(recalibration.write)
+            await stack.enter_async_context(running(recalibration.watch()))
+        requirements = PlanRequirements(deployment.policy.name, deployment.catalog, profiles, hardware.models)
+        manual_plans = ManualPlans(
+            control_loop, plane.lifecycle, source, requirements, solver, is_guarded=options.tokens is not None
+        )
+        yield Adaptation(control_loop, manual_plans, solver, journal, recalibration)
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What is measured of the running server, and shown."""
+
+    sampler: MetricsSampler
+    metrics: Metrics
+    sources: StatusSources
 
 
 @asynccontextmanager
-async def reprofiling(
-    deployment: Deployment,
-    plane: DataPlane,
-    adaptation: ControlLoop,
-    solver: SolverProcess | None,
-    profiles: dict[str, Profile],
-) -> AsyncIterator[Recalibration | None]:
-    """Compare what batches take with ``profiles``; leaving writes what is to be recorded."""
-    if not deployment.drift_after_s:
-        yield None
-        return
-    plane.drift = Drift(profiles, now_s=plane.clock(), after_s=deployment.drift_after_s)
-    correcting = Recalibration(
-        plane.drift,
-        profiles,
-        plane.controller,
-        adaptation,
-        solver,
-        deployment.source,
-        plane.clock,
-        record=deployment.source.record if deployment.records else None,
+async def open_telemetry(
+    deployment: Deployment, plane: DataPlane, adaptation: Adaptation, connections: Connections
+) -> AsyncIterator[Telemetry]:
+    lag, sampler = LoopLag(), MetricsSampler(plane, plane.clock, adaptation.control_loop.changes)
+    sources = StatusSources(
+        plane=plane,
+        control_loop=adaptation.control_loop,
+        devices={device.id: device for device in deployment.devices},
+        samples=sampler,
+        replan=deployment.replanning,
+        solver=adaptation.solver.state if adaptation.solver is not None else None,
+        journal=adaptation.journal,
+        recalibration=adaptation.recalibration,
     )
-    async with watching(correcting.watch()):
-        yield correcting
-    correcting.write()
+    async with running(lag.watch()), running(sampler.run()):
+        yield Telemetry(sampler, Metrics(sources, connections, lag), sources)
 
 
-def _journal(history: PlanJournal | None, plane: DataPlane) -> Callable[[Adopted], None] | None:
-    if history is None:
-        return None
-    return lambda adopted: history.began(adopted, plane.tallies())
-
-
-@asynccontextmanager
-async def watching(watch: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have something run beside, until leaving."""
-    task = asyncio.create_task(watch)
-    task.add_done_callback(_report_crash)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)  # `_report_crash` has told of any bug
-
-
-def _report_crash(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.critical("a bug has ended %s", task.get_coro(), exc_info=task.exception())
+def make_endpoints(
+    deployment: Deployment,
+    options: ServerOptions,
+    hardware: Hardware,
+    plane: DataPlane,
+    adaptation: Adaptation,
+    telemetry: Telemetry,
+) -> tuple[ModelRepository, Endpoints]:
+    """The models as the protocol shows them, and the endpoints beside inference."""
+    models = ModelRepository(
+        plane.families,
+        plane.controller,
+        plane.lifecycle,
+        plane.counts,
+        plane.clock,
+        platform=hardware.platform,
+        devices=deployment.devices,
+        stubs=hardware.stubs,
+        is_emulated=plane.is_emulated,
+    )
+    signatures = {family.name: family.signature for family in plane.families.by_name.values()}
+    openapi = document(ROUTES, signatures, needs_token=options.tokens is not None)
+    return models, Endpoints(models, telemetry.metrics, telemetry.sources, adaptation.manual_plans, openapi)

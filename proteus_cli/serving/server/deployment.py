@@ -1,4 +1,4 @@
-"""What a server is told: where to listen, and what to serve."""
+"""What a server is started with: where to listen, and what to serve."""
 
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +12,8 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Origin
-from proteus_cli.serving.adaptation.manual_plans import PlanSource
-from proteus_cli.serving.adaptation.plan_journal import PlanJournal
-from proteus_cli.serving.adaptation.solver_child import Replanner
+from proteus_cli.serving.adaptation.plan_journal import JournalSettings
+from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.transport.tokens import Tokens
 
 
@@ -42,15 +41,14 @@ class ServerOptions:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What to serve: a plan, and all that changes of plan may bring. ``models`` are ONNX files by engine.
+    """What to serve: a plan and why it is the first, and what changes of plan may use.
 
-    Where devices are ``emulated``, only those of the models that are there; none is run. Devices other than GPUs run in
-    threads of the server, or ``in_processes`` of their own. ``source`` is where plans come from that people apply.
-    ``built`` is where engines for GPUs are kept. ``replanning`` is the re-planning as it was asked for; a solve takes
-    ``solve_limit_s`` at most. At most ``max_unavailable_frac`` of a family's capacity is away at once while devices
-    change what they host. What a profile is wrong in for ``drift_after_s`` is re-estimated (0: never), and written back
-    where the server ``records``. ``history`` is None where none is kept. ``origin`` and ``reason`` are those of the
-    plan.
+    ``models`` are ONNX files by variant; where devices are ``emulated``, only of some variants, and none is run.
+    Devices other than GPUs run in threads of the server, or ``in_processes`` of their own. Plans come from ``source``;
+    the ``journal`` records them, unless it is None. Engines for GPUs are kept in ``built``. ``replanning`` is the
+    option of that name; a solve takes ``solve_limit_s`` at most. While a plan is rolled out, at most
+    ``max_unavailable_frac`` of a family's capacity is unavailable. What a profile is wrong in for ``drift_after_s`` is
+    re-estimated (0: never), and written to the workspace if the server ``records``.
     """
 
     plan: Plan
@@ -59,7 +57,6 @@ class Deployment:
     devices: Sequence[Device]
     models: Mapping[VariantKey, Path]
     policy: Policy
-    replan: Replanner
     source: PlanSource
     built: Path
     emulated: bool = False
@@ -67,7 +64,7 @@ class Deployment:
     solve_limit_s: float = 2.0
     drift_after_s: float = 60.0
     records: bool = False
-    history: PlanJournal | None = None
+    journal: JournalSettings | None = None
     origin: Origin = "start"
     reason: str = "the plan that the server was started with"
     in_processes: bool = False

@@ -12,7 +12,7 @@ from proteus_cli.serving.adaptation.control_loop import ChangeTotals
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.counts import FamilyCounts, Histogram
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.exposition import (
     OPENMETRICS,
     TEXT,
@@ -77,15 +77,15 @@ _HISTOGRAMS: tuple[tuple[MetricDescription, Callable[[FamilyCounts], Histogram]]
 _GAUGES: tuple[tuple[MetricDescription, Callable[[DataPlane, str, float], float | None]], ...] = (
     (
         _gauge("proteus_effective_accuracy", "Mean accuracy of what answered in the last 10 s.", "family"),
-        lambda plane, family, now_s: plane.counts[family].effective_accuracy(now_s),
+        lambda plane, family, now_s: plane.counts.by_family[family].effective_accuracy(now_s),
     ),
     (
         _gauge("proteus_best_accuracy", "Accuracy of the best variant.", "family"),
-        lambda plane, family, _: plane.best_accuracy.get(family),
+        lambda plane, family, _: plane.families.by_name[family].best_accuracy,
     ),
     (
         _gauge("proteus_slo_seconds", "Latency that requests should be answered within.", "family"),
-        lambda plane, family, _: plane.slo_s[family],
+        lambda plane, family, _: plane.families.by_name[family].slo_s,
     ),
     (
         _gauge("proteus_demand_qps", "Rows that arrived in the last second.", "family"),
@@ -181,7 +181,7 @@ class Metrics:
         return exposition.finished(), OPENMETRICS if openmetrics else TEXT
 
     def _families(self, exposition: Exposition) -> None:
-        plane, counts, now_s = self._plane, self._plane.counts, self._plane.clock()
+        plane, counts, now_s = self._plane, self._plane.counts.by_family, self._plane.clock()
         exposition.add(REQUESTS, _outcomes(counts))
         for metric, count in _COUNTERS:
             exposition.add(metric, [((family,), count(of)) for family, of in counts.items()])
@@ -192,10 +192,9 @@ class Metrics:
             exposition.add(metric, [((family,), value) for family, value in levels if value is not None])
 
     def _devices(self, exposition: Exposition) -> None:
-        lanes, controller = self._plane.lanes, self._plane.controller
-        exposition.add(BUSY, [((device,), lane.busy_s) for device, lane in lanes.items()])
-        exposition.add(PACE, [((device,), controller.slowdown_of(device)) for device in lanes])
-        fleet = self._server.fleet
+        fleet, controller = self._plane.fleet, self._plane.controller
+        exposition.add(BUSY, [((device,), worker.busy_s) for device, worker in fleet.workers.items()])
+        exposition.add(PACE, [((device,), controller.slowdown_of(device)) for device in fleet.workers])
         states = [(device, state) for device in fleet.breakers for state in BreakerState]
         exposition.add(
             BREAKER, [((device, state), int(fleet.breakers[device].state is state)) for device, state in states]
@@ -208,32 +207,32 @@ class Metrics:
 
     def _plans(self, exposition: Exposition) -> None:
         server = self._server
-        totals = server.adaptation.totals
+        totals = server.control_loop.totals
         for metric, value in _CHANGES:
             exposition.add(metric, [((), value(totals))])
         exposition.add(FAILURES, [((cause,), number) for cause, number in totals.failed.items()])
         exposition.add(SOLVES, [((), server.solver.solves if server.solver is not None else 0)])
         exposition.add(RESTARTS, [((), server.solver.restarts if server.solver is not None else 0)])
-        if server.reprofiling is not None:
-            exposition.add(DRIFT, server.reprofiling.drift.ratios().items())
-            exposition.add(CORRECTIONS, [((), server.reprofiling.corrections)])
-        if server.history is not None:
-            exposition.add(HISTORY_FAILURES, [((), server.history.failed)])
+        if server.recalibration is not None:
+            exposition.add(DRIFT, server.recalibration.drift.ratios().items())
+            exposition.add(CORRECTIONS, [((), server.recalibration.corrections)])
+        if server.journal is not None:
+            exposition.add(HISTORY_FAILURES, [((), server.journal.failed)])
 
     def _process(self, exposition: Exposition) -> None:
         plane, connections = self._plane, self._connections
         exposition.add(BUILD, [((__version__, platform.python_version()), 1)])
         exposition.add(EMULATED, [((), int(plane.is_emulated))])
         exposition.add(READY, [((), int(plane.lifecycle.state is ServerState.READY))])
-        exposition.add(INSIDE, [((), plane.inside)])
-        exposition.add(REFUSED, [((error,), number) for error, number in plane.refusals.items()])
+        exposition.add(INSIDE, [((), plane.results.in_flight)])
+        exposition.add(REFUSED, [((error,), number) for error, number in plane.counts.refusals.items()])
         exposition.add(CONNECTIONS, [((), len(connections))])
         exposition.add(TURNED_AWAY, [((), connections.refused_count)])
         exposition.add(BODIES, [((), connections.body_bytes)])
         exposition.add_histograms(LAG, [((), self._lag.late_s)])
 
     def _triton(self, exposition: Exposition) -> None:
-        counts = self._plane.counts
+        counts = self._plane.counts.by_family
         for name, text, value in _TRITON:
             exposition.add(
                 _counter(name, text, "model", "version"),

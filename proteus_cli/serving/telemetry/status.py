@@ -19,9 +19,8 @@ from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlL
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.solver_process import SolverState
-from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.lifecycle import ServerState
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
 DEMAND_WINDOW_S = 1.0
@@ -171,61 +170,64 @@ class StatusSources:
     """What the status is of. ``replan`` is as asked for. What is None isn't there, or isn't wanted."""
 
     plane: DataPlane
-    fleet: Fleet
-    adaptation: ControlLoop
+    control_loop: ControlLoop
     devices: Mapping[str, Device]
     samples: MetricsSampler
     replan: str
     solver: SolverState | None = None
-    history: PlanJournal | None = None
-    reprofiling: Recalibration | None = None
+    journal: PlanJournal | None = None
+    recalibration: Recalibration | None = None
 
 
 def status(server: StatusSources) -> ServerStatus:
     """The status now; for people, and for `proteus replay`."""
-    plane, controller, adaptation = server.plane, server.plane.controller, server.adaptation
+    plane, controller, control_loop = server.plane, server.plane.controller, server.control_loop
     families = _families(server)
     return ServerStatus(
         state=plane.lifecycle.state,
         policy=controller.policy.name,
         replan=server.replan,
         emulated=plane.is_emulated,
-        inside=plane.inside,
+        inside=plane.results.in_flight,
         demand_qps={name: family.demand_qps for name, family in families.items()},
         planned_qps=controller.plan.demand_qps,
-        slo_s=plane.slo_s,
-        best_accuracy=plane.best_accuracy,
+        slo_s={name: family.slo_s for name, family in plane.families.by_name.items()},
+        best_accuracy={
+            name: family.best_accuracy
+            for name, family in plane.families.by_name.items()
+            if family.best_accuracy is not None
+        },
         placements=controller.placements,
         pace={device: controller.slowdown_of(device) for device in controller.plan.devices},
         outcomes={name: family.outcomes for name, family in families.items()},
-        changes=list(adaptation.changes),
+        changes=list(control_loop.changes),
         plan=_plan(server),
         failures=FailureStatus(
-            total=dict(adaptation.totals.failed),
-            last=list(adaptation.failures)[-LAST_FAILURES:],
-            pause_s=max(0.0, adaptation.backoff.until_s - plane.clock()),
+            total=dict(control_loop.totals.failed),
+            last=list(control_loop.failures)[-LAST_FAILURES:],
+            pause_s=max(0.0, controller.replanning.backoff.until_s - plane.clock()),
         ),
         solver=server.solver,
-        history=_journal(server.history),
-        drift=_drift(server.reprofiling),
+        history=_journal(server.journal),
+        drift=_drift(server.recalibration),
         families=families,
         devices=_devices(server),
         broken=[
             BrokenEngine(device, family, variant, breaker.reason)
-            for (device, (family, variant)), breaker in server.fleet.broken.items()
+            for (device, (family, variant)), breaker in server.plane.fleet.broken.items()
             if not breaker.is_closed
         ],
     )
 
 
 def _plan(server: StatusSources) -> PlanStatus:
-    adaptation, plan = server.adaptation, server.plane.controller.plan
+    control_loop, plan = server.control_loop, server.plane.controller.plan
     return PlanStatus(
-        id=server.history.current if server.history is not None else None,
-        since_unix_s=adaptation.totals.unix_s,
-        origin=adaptation.origin,
-        reason=adaptation.reason,
-        held_s=max(0.0, adaptation.held_until_s - server.plane.clock()),
+        id=server.journal.current if server.journal is not None else None,
+        since_unix_s=control_loop.totals.unix_s,
+        origin=control_loop.origin,
+        reason=control_loop.reason,
+        held_s=max(0.0, server.plane.controller.replanning.held_until_s - server.plane.clock()),
         objective=plan.objective,
         headroom=plan.headroom,
         effective_accuracy=plan.effective_accuracy,
@@ -238,7 +240,8 @@ def _families(server: StatusSources) -> dict[str, FamilyStatus]:
     plane, now_s, lately = server.plane, server.plane.clock(), server.samples.now.families
     controller = plane.controller
     found = {}
-    for family, counts in plane.counts.items():
+    for family, counts in plane.counts.by_family.items():
+        served = plane.families.by_name[family]
         rates = controller.demand.rates_qps(family, SEEN_WINDOWS_S, now_s)
         windows = {f"{window_s:g}s": qps for window_s, qps in zip(SEEN_WINDOWS_S, rates, strict=True)}
         found[family] = FamilyStatus(
@@ -250,17 +253,17 @@ def _families(server: StatusSources) -> dict[str, FamilyStatus]:
             outcomes={outcome.value: counts.of_outcome(outcome) for outcome in Outcome},
             violations=lately[family].violations,
             effective_accuracy=counts.effective_accuracy(now_s),
-            best_accuracy=plane.best_accuracy.get(family),
-            slo_s=plane.slo_s[family],
+            best_accuracy=served.best_accuracy,
+            slo_s=served.slo_s,
             p99_s=lately[family].p99_s,
             waiting=controller.waiting_of(family),
-            loaded=family not in plane.unloaded,
+            loaded=served.is_loaded,
         )
     return found
 
 
 def _devices(server: StatusSources) -> dict[str, DeviceStatus]:
-    controller, now_s, breakers = server.plane.controller, server.plane.clock(), server.fleet.breakers
+    controller, now_s, breakers = server.plane.controller, server.plane.clock(), server.plane.fleet.breakers
     hosted = hosts(controller.plan)
     return {
         device: DeviceStatus(
@@ -275,7 +278,7 @@ def _devices(server: StatusSources) -> dict[str, DeviceStatus]:
             losses=breakers[device].opened,
             pid=worker.executor.pid,
         )
-        for device, worker in server.fleet.workers.items()
+        for device, worker in server.plane.fleet.workers.items()
     }
 
 

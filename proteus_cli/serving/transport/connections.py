@@ -21,15 +21,12 @@ class Connection(Protocol):
 
     def check_timeouts(self, now_s: float) -> None:
         """Close the connection if its client takes too long."""
-        ...
 
     def drain(self) -> None:
         """Take no more requests, and close once the admitted ones have been answered."""
-        ...
 
     def abort(self) -> None:
         """Close the connection now."""
-        ...
 
 
 class Connections:

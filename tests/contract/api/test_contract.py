@@ -19,7 +19,7 @@ def test_the_bindings_are_the_real_ones(contract: Contract) -> None:
     figures.note(Part.API, "bindings", f"{release.distribution} {version}")
 
 
-def test_what_is_written_in_python_is_as_the_stubs_say(contract: Contract) -> None:
+def test_modules_written_in_python_agree_with_the_stubs(contract: Contract) -> None:
     ask = f"import inspect, {contract.bindings.release.package} as trt; print(inspect.signature(trt.nptype))"
     assert contract.bindings.python("-c", ask).strip() == "(trt_type)"
 
@@ -28,12 +28,12 @@ def test_our_code_fits_the_release(contract: Contract) -> None:
     assert contract.right.all_complaints == []
 
 
-def test_overrides_are_called_like_what_they_override(contract: Contract) -> None:
+def test_overrides_have_the_names_of_the_methods_that_they_override(contract: Contract) -> None:
     assert contract.overrides
     assert [str(override) for override in contract.overrides if not override.fits] == []
 
 
-def test_nothing_is_used_that_mypy_does_not_know(contracts: dict[str, Contract]) -> None:
+def test_mypy_knows_the_type_of_all_that_is_used(contracts: dict[str, Contract]) -> None:
     """An `Any` before the dot would let everything pass."""
     assert unchecked(contracts.values()) == []
 
@@ -51,7 +51,7 @@ def test_no_use_is_taken_out_of_the_check(contract: Contract) -> None:
     assert silent == []
 
 
-def test_what_the_sample_uses_is_found(contract: Contract) -> None:
+def test_the_uses_of_the_sample_are_found(contract: Contract) -> None:
     """Each kind of use: enum member, class, method, property, function, what comes out of a container."""
     names = {site.name for site in contract.sites() if site.module == sample().path}
     assert names > {"STRONGLY_TYPED", "Builder", "set_shape", "num_io_tensors", "mem_alloc", "execute_async_v3", "desc"}

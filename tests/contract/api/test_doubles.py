@@ -63,6 +63,6 @@ def test_what_a_double_offers_is_found() -> None:
         ("kind = enum.Enum('Kind', ['A'])", ["Engine.kind", "Engine.kind.A"]),
     ],
 )
-def test_what_is_more_than_the_real_one_is_told(text: str, more: list[str]) -> None:
+def test_names_that_the_real_module_lacks_are_reported(text: str, more: list[str]) -> None:
     double: Surface = surface(f"class Engine:\n    {text}")
     assert offers_more(double, REAL) == more

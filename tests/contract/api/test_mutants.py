@@ -24,7 +24,7 @@ def test_each_copy_has_one_change() -> None:
     }
 
 
-def test_a_site_that_is_not_in_the_text_is_no_silent_loss() -> None:
+def test_a_site_that_is_not_in_the_text_is_an_error() -> None:
     with pytest.raises(LookupError, match="isn't in the text"):
         list(mutants(TEXT, [Site("m", (9, 0, 9, 4), is_call=False, name="gone")]))
 

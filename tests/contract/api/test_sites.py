@@ -71,12 +71,12 @@ def test_calls_of_the_bindings_are_found(found: dict[Site, Receiver]) -> None:
     assert _names(found, Receiver.BINDING, calls=True) == {"name", "load"}
 
 
-def test_what_mypy_can_not_see_is_told(found: dict[Site, Receiver]) -> None:
+def test_expressions_of_unknown_type_are_reported(found: dict[Site, Receiver]) -> None:
     assert _names(found, Receiver.ANY, calls=False) == {"guess"}
     assert _names(found, Receiver.UNSEEN, calls=False) == {"engines", "never"}
 
 
-def test_ours_is_ours(found: dict[Site, Receiver]) -> None:
+def test_attributes_of_our_own_classes_are_not_sites(found: dict[Site, Receiver]) -> None:
     assert {"keys", "engines", "anything"} <= _names(found, Receiver.OTHER, calls=False)
 
 
@@ -87,7 +87,7 @@ def test_a_site_is_where_the_text_has_it(found: dict[Site, Receiver]) -> None:
     assert CODE.splitlines()[line - 1][first:last] == 'box.engines["a"].name(index=1)'
 
 
-def test_overrides_need_the_names_of_what_they_override(checked: Checked) -> None:
+def test_overrides_with_other_names_are_found(checked: Checked) -> None:
     told = {(o.name, o.ours[1:2], o.fits) for o in overrides("code.py", checked.trees["code"])}
     assert told == {("step", ("phase_name",), True), ("step", ("phase",), False), ("stop", (), False)}
 
@@ -96,7 +96,7 @@ def test_names_of_the_modules_are_known(checked: Checked) -> None:
     assert aliases(checked.trees["code"]) == {"trt"}
 
 
-def test_what_is_wrong_is_complained_of_where_it_is(checked: Checked) -> None:
+def test_an_error_of_types_is_reported_where_it_is(checked: Checked) -> None:
     (complaint,) = checked.complaints["code.py"]
     assert complaint.line == CODE[: CODE.index("self.helped()")].count("\n") + 1
     assert complaint.code == "attr-defined"

@@ -48,7 +48,7 @@ def test_a_rule_that_finds_something_unexpected_is_an_error() -> None:
         stubs.patched(RAW, frozenset({stubs.WHOLE_NUMBERS}))
 
 
-def test_a_library_that_is_missing_is_stood_in_for(tmp_path: Path) -> None:
+def test_a_missing_library_has_a_stand_in(tmp_path: Path) -> None:
     """What is loaded on a stand-in works; what calls it dies and says so."""
     real, stand_ins = tmp_path / "real", tmp_path / "standins"
     real.mkdir()

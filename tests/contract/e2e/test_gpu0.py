@@ -108,7 +108,7 @@ def test_profiling_measures_slots_computing_and_power(profiled: tuple[Tiny, str]
     assert f"gpu0 is served with {profile.slots} slots:" in said
 
 
-def test_a_plan_counts_what_goes_through_all_slots(profiled: tuple[Tiny, str], machine: Machine) -> None:
+def test_a_plan_counts_the_throughput_of_all_slots(profiled: tuple[Tiny, str], machine: Machine) -> None:
     made, _ = profiled
     profile, plan = made.place.profile("gpu0"), made.root / "plans" / "most.json"
     machine.proteus(made, "plan", "--demand", "tones=10000qps", "--capacity", "mean", "-o", str(plan))
@@ -119,7 +119,7 @@ def test_a_plan_counts_what_goes_through_all_slots(profiled: tuple[Tiny, str], m
     assert placed["capacity_qps"] == pytest.approx(point.qps)
 
 
-def test_what_is_current_is_neither_built_nor_measured_again(profiled: tuple[Tiny, str], machine: Machine) -> None:
+def test_current_engines_are_neither_built_nor_measured_again(profiled: tuple[Tiny, str], machine: Machine) -> None:
     made, _ = profiled
     before = made.place.profile_path("gpu0").read_bytes()
     said = machine.proteus(made, "profile", "--device", "gpu0", "--max-batch", "1")

@@ -11,7 +11,7 @@ CUDA, SLOTS, ENGINE, GPU, THREADS, EXECUTOR = (
     "proteus_cli.backends.tensorrt.slots",
     "proteus_cli.backends.tensorrt.engine",
     "proteus_cli.serving.devices.gpu",
-    "proteus_cli.serving.devices.threads",
+    "proteus_cli.serving.devices.threaded",
     "proteus_cli.serving.devices.executor",
 )
 
@@ -36,6 +36,7 @@ WRONG_ANSWERS = "wrong answers"
 ON_THE_DEFAULT_STREAM = (
     "wrong answers|default_stream_calls=[1-9]"  # where no copy happened to be late, they are counted
 )
+SET_ROWS, COPIED_IN = "        self._set_rows(rows)\n", "        self._copied_in.record(self._stream)\n"
 PINNED = "cuda.pagelocked_empty(max_rows * spec.row_bytes, np.uint8)"
 NO_FREE = Edit(SLOTS, "    allocation: object = pinned.base\n", "    return\n    allocation: object = pinned.base\n")
 
@@ -110,7 +111,7 @@ PLANTS = {
         "second slot brings",
     ),
     "copies counted as computing": Plant(
-        [Edit(SLOTS, "self._computed.time_since(self._copied_in)", "self._done.time_since(self._started)")],
+        [Edit(SLOTS, COPIED_IN, ""), Edit(SLOTS, SET_ROWS, SET_ROWS + COPIED_IN)],
         "timed",
         "copies are in",
     ),
@@ -142,7 +143,7 @@ PLANTS = {
         "not DeviceLost",
     ),
     "lost context not let go": Plant(
-        [Edit(CUDA, "            self._let_go()\n\n    def _note_lost", "            pass\n\n    def _note_lost")],
+        [Edit(CUDA, "            self._release()\n\n    def _note_lost", "            pass\n\n    def _note_lost")],
         "launch_failure",
         "context stack was not empty",
     ),

@@ -146,16 +146,18 @@ async def responsive() -> str:
 
 @on(FAKE, REAL)
 async def timed() -> str:
-    """The device's own times: with copies, and without."""
+    """The device's own time of computing has no copies in it."""
     async with lab.opened() as device:
         engine = LoadedEngine(_plan(device), primary_context(0), slots=1)
         copy_s, min_s = driver.slow_down(copies_s=0.01, compute_s=0.02)
-        times = engine.timed({"x": device.rows()})[1]
+        inputs = {"x": device.rows()}
+        start_s = perf_counter()
+        compute_s = engine.compute_s(inputs)
+        total_s = perf_counter() - start_s
         engine.close()
-        assert times.compute_s >= min_s, "computing is too short"
-        assert times.total_s >= times.compute_s + 2 * copy_s, "copies are in the time of computing"
-        assert times.compute_s > 0
-        return f"{times.compute_s * 1e3:.1f} of {times.total_s * 1e3:.1f} ms computing"
+        assert compute_s >= min_s, "computing is too short"
+        assert compute_s <= total_s - 2 * copy_s, "copies are in the time of computing"
+        return f"{compute_s * 1e3:.1f} of {total_s * 1e3:.1f} ms computing"
 
 
 @on(FAKE)

@@ -95,7 +95,7 @@ def test_a_slice_is_a_device_of_its_own_type(environment: dict[str, str]) -> Non
 @pytest.mark.parametrize(
     ("lacks", "unknown"), [("energy", set()), ("clocks", {"sm_mhz", "memory_mhz"}), ("power", {"power_w"})]
 )
-def test_what_nvml_does_not_tell_is_unknown(lacks: str, unknown: set[str], environment: dict[str, str]) -> None:
+def test_values_that_nvml_lacks_are_unknown(lacks: str, unknown: set[str], environment: dict[str, str]) -> None:
     (device,) = gpus(environment, FAKE_NVML_LACKS=lacks)
     assert {name for name, value in device["readings"].items() if value is None} == unknown
 
@@ -116,7 +116,7 @@ def test_doctor_shows_a_gpu_and_says_why_there_is_none(environment: dict[str, st
     )  # fmt: skip
 
 
-def test_the_table_shows_it(environment: dict[str, str]) -> None:
+def test_the_table_shows_devices_and_readings(environment: dict[str, str]) -> None:
     said = devices(environment, COLUMNS="200", FAKE_NVML_REASONS="4")
     for words in ("compute 1.1", "70 of 150 W", "1590 MHz", "held down by: power cap"):
         assert words in said

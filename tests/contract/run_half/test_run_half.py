@@ -36,7 +36,7 @@ def test_pycuda_is_the_real_one(environment: dict[str, str]) -> None:
     figures.note(Part.RUN, "runs", f"{toolchain.PYCUDA}, compiled here, on a driver in host memory")
 
 
-def test_the_driver_says_what_decides_over_engines(environment: dict[str, str]) -> None:
+def test_the_driver_describes_the_gpu_that_engines_are_built_for(environment: dict[str, str]) -> None:
     probe = (
         "from pathlib import Path; from proteus_cli.backends import discovery as d; d._KERNEL_MODULE = Path('none');"
         "device, = d.gpu_devices(); print(device.id, device.type, d.describe_gpu(device))"
@@ -66,7 +66,7 @@ def test_a_wrong_adapter_is_caught(environment: dict[str, str], name: str) -> No
 
 
 @pytest.mark.parametrize("scenario", ["answers", "swap"])
-def test_what_runs_on_a_real_gpu_runs_here_as_far_as_that_goes(environment: dict[str, str], scenario: str) -> None:
+def test_scenarios_for_a_real_gpu_run_on_the_fake_driver(environment: dict[str, str], scenario: str) -> None:
     """With memory as the one thing that a real driver counts, and without its delays."""
     assert scenario in scenarios(REAL)
     assert ran(environment | {"LANE_DEVICE": REAL, "LANE_COMPUTE": HOST}, scenario)["batches"] > 100
@@ -79,7 +79,7 @@ def test_the_tests_for_a_gpu_do_not_take_the_fake_driver_for_one(environment: di
     assert found.stdout.strip() == "the driver here is the fake one, and that is what `make contract` is for"
 
 
-def test_what_computes_on_a_gpu_without_tensorrt_computes_the_same(tmp_path: Path) -> None:
+def test_the_network_for_cupy_computes_the_same(tmp_path: Path) -> None:
     """CuPy offers numpy's names."""
     model, x = mlp(tmp_path / "m.onnx"), np.random.default_rng(0).random((5, INPUTS), dtype=np.float32)
     with OnnxRuntime(Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))).runner(model) as runner:

@@ -1,7 +1,7 @@
 """Who changes the plan when: the demand, a person, and neither over the other."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ from builders import hosted, make_placement, make_plan, make_request
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.control.replanning import ReplanRequest
+from proteus_cli.control.replan_rules import ReplanRequest
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import EngineError, NoFeasiblePlan
@@ -46,6 +46,16 @@ class Fleet:
         self._world.controller.adopt(plan, hosts, self._world.now_s)
 
 
+class Journal:
+    """Remembers where the plans in force came from."""
+
+    def __init__(self) -> None:
+        self.origins: list[str] = []
+
+    def began(self, adopted: Adopted) -> None:
+        self.origins.append(adopted.origin)
+
+
 class World:
     """A controller on a clock that is set by hand, and the loop around it."""
 
@@ -53,12 +63,12 @@ class World:
         self.now_s = 100.0
         self.controller = Controller({"a": 0.1}, {"cpu0": 1, "cpu1": 1}, live_policy_named("proteus"))
         self.fleet = Fleet(self)
-        self.journal: list[Adopted] = []
-        self.adaptation = ControlLoop(
+        self.journal = Journal()
+        self.control_loop = ControlLoop(
             self.controller,
             self.fleet,  # type: ignore[arg-type]
             lambda: self.now_s,
-            self.journal.append,
+            self.journal,
         )
         self.asked: list[ReplanRequest] = []
         self.answers = list(answers)
@@ -86,8 +96,8 @@ class World:
 
 def run(world: World, story: Callable[[World], "asyncio.Future[None]"] | Callable[[World], object]) -> None:
     async def scene() -> None:
-        await world.adaptation.start(SLOW, "start", "the first")
-        loop = asyncio.create_task(world.adaptation.run(EVERY_S, world.solve))
+        await world.control_loop.start(SLOW, "start", "the first")
+        loop = asyncio.create_task(world.control_loop.run(EVERY_S, world.solve))
         try:
             await story(world)  # type: ignore[misc]
         finally:
@@ -97,26 +107,22 @@ def run(world: World, story: Callable[[World], "asyncio.Future[None]"] | Callabl
     asyncio.run(scene())
 
 
-def reasons(found: Sequence[Adopted]) -> list[str]:
-    return [adopted.origin for adopted in found]
-
-
 def test_a_burst_during_the_pause_after_a_failure_is_answered() -> None:
     async def story(world: World) -> None:
         world.arrive(100.0)
         await world.turns()
         assert len(world.asked) == 1, "the same isn't tried again at once"
-        assert world.adaptation.totals.failed["infeasible"] == 1
+        assert world.control_loop.totals.failed["infeasible"] == 1
         world.arrive(1000.0)
         await world.turns()
         assert len(world.asked) == 2
         assert world.controller.plan is FAST
-        assert world.adaptation.backoff.failures == 0
+        assert world.controller.replanning.backoff.failures == 0
 
     world = World(NoFeasiblePlan("none"), FAST)
     run(world, story)
-    assert reasons(world.journal) == ["start", "demand"]
-    assert world.adaptation.failures[0].message == "none"
+    assert world.journal.origins == ["start", "demand"]
+    assert world.control_loop.failures[0].message == "none"
 
 
 def test_the_pause_ends() -> None:
@@ -135,19 +141,19 @@ def test_a_plan_that_was_made_while_a_person_applied_one_is_dropped() -> None:
     theirs = make_plan(make_placement("cpu1", "a", "a-l"), demand_qps={"a": 10.0}, devices=("cpu0", "cpu1"))
 
     async def story(world: World) -> None:
-        world.before_answer = lambda: asyncio.ensure_future(world.adaptation.apply(theirs, "request", "by hand"))
+        world.before_answer = lambda: asyncio.ensure_future(world.control_loop.apply(theirs, "request", "by hand"))
         world.arrive(1000.0)
         await world.turns()
         assert world.asked
         assert world.controller.plan is theirs
 
     run(world, story)
-    assert reasons(world.journal) == ["start", "request"]
+    assert world.journal.origins == ["start", "request"]
 
 
 def test_what_a_person_wants_is_left_alone_for_a_while_unless_a_device_is_lost() -> None:
     async def story(world: World) -> None:
-        await world.adaptation.apply(SLOW, "file", "by hand")
+        await world.control_loop.apply(SLOW, "file", "by hand")
         world.arrive(1000.0)
         await world.turns()
         assert world.asked == []
@@ -160,7 +166,7 @@ def test_what_a_person_wants_is_left_alone_for_a_while_unless_a_device_is_lost()
 
 def test_after_that_while_re_planning_goes_on() -> None:
     async def story(world: World) -> None:
-        await world.adaptation.apply(SLOW, "file", "by hand")
+        await world.control_loop.apply(SLOW, "file", "by hand")
         world.now_s += HOLD_S
         world.arrive(1000.0)
         await world.turns()
@@ -196,7 +202,7 @@ def test_an_engine_that_cannot_be_loaded_and_a_bug_leave_the_plan() -> None:
         world.arrive(1000.0)
         await world.turns()
         assert world.controller.plan is SLOW
-        failed = world.adaptation.totals.failed
+        failed = world.control_loop.totals.failed
         assert (failed["engine"], failed["bug"]) == (1, 1)
 
     run(World(FAST, ZeroDivisionError()), story)
@@ -206,8 +212,8 @@ def test_a_plan_by_hand_that_cannot_be_loaded_is_told_to_who_wants_it() -> None:
     async def story(world: World) -> None:
         world.fleet.fails = True
         with pytest.raises(EngineError):
-            await world.adaptation.apply(FAST, "request", "by hand")
+            await world.control_loop.apply(FAST, "request", "by hand")
         assert world.controller.plan is SLOW
-        assert world.adaptation.held_until_s == 0.0
+        assert world.controller.replanning.held_until_s == 0.0
 
     run(World(), story)

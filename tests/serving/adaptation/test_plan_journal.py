@@ -7,21 +7,36 @@ import pytest
 from builders import make_placement, make_plan
 
 from proteus_cli import store
+from proteus_cli.backends.base import Signature
 from proteus_cli.domain.record import Base, Observation
-from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanJournal, claim, left_behind, records
-from proteus_cli.serving.requests.counts import Tally
+from proteus_cli.domain.request import Outcome
+from proteus_cli.serving.adaptation.plan_journal import (
+    Adopted,
+    JournalSettings,
+    PlanJournal,
+    claim,
+    left_behind,
+    records,
+)
+from proteus_cli.serving.requests.counts import RequestCounts
+from proteus_cli.serving.requests.families import ServedFamily
 
 PLAN = make_plan(make_placement("cpu0", "a", "a-s"))
 BASE, OTHER = Base("plan", "a" * 64), Base("plan", "b" * 64)
-NOTHING = {"a": Tally((0, 0, 0, 0, 0), 0.0)}
 
 
 def adopted(reason: str = "for a test") -> Adopted:
     return Adopted(PLAN, "demand", reason, Observation({}, {}))
 
 
-def history(directory: Path, *, keep: int = 10, base: Base = BASE, emulated: bool = False) -> PlanJournal:
-    return PlanJournal(directory, base, emulated=emulated, keep=keep, clock=lambda: 0.0)
+def nothing_counted() -> RequestCounts:
+    return RequestCounts([ServedFamily("a", Signature((), ()), 0.1, max_rows=1, best_accuracy=None)])
+
+
+def history(
+    directory: Path, *, keep: int = 10, base: Base = BASE, emulated: bool = False, counts: RequestCounts | None = None
+) -> PlanJournal:
+    return PlanJournal(JournalSettings(directory, base, emulated, keep), counts or nothing_counted(), lambda: 0.0)
 
 
 def test_only_the_newest_are_kept_and_nothing_else_is_touched(tmp_path: Path) -> None:
@@ -29,8 +44,8 @@ def test_only_the_newest_are_kept_and_nothing_else_is_touched(tmp_path: Path) ->
     for _ in range(2):  # a second server goes on counting
         written = history(tmp_path, keep=3)
         for number in range(4):
-            written.began(adopted(f"reason {number}"), NOTHING)
-        written.stopped(NOTHING)
+            written.began(adopted(f"reason {number}"))
+        written.stopped()
     found = list(records(tmp_path))
     assert [record.plan[:6] for record in found] == ["000008", "000007", "000006"]
     assert [record.reason for record in found] == ["reason 3", "reason 2", "reason 1"]
@@ -38,25 +53,32 @@ def test_only_the_newest_are_kept_and_nothing_else_is_touched(tmp_path: Path) ->
 
 
 def test_the_effect_is_what_ended_while_it_was_in_force(tmp_path: Path) -> None:
-    written = history(tmp_path)
-    written.began(adopted(), {"a": Tally((5, 1, 0, 0, 0), 4.0)})
-    written.began(adopted(), {"a": Tally((13, 2, 1, 0, 0), 10.0)})
-    written.stopped({"a": Tally((13, 2, 1, 0, 0), 10.0)})
+    counts = nothing_counted()
+    of_a, written = counts.by_family["a"], history(tmp_path, counts=counts)
+    of_a.ended(Outcome.SERVED, requests=5)
+    of_a.accuracy += 4.0
+    written.began(adopted())
+    of_a.ended(Outcome.SERVED, requests=8)
+    of_a.ended(Outcome.LATE)
+    of_a.ended(Outcome.DROPPED)
+    of_a.accuracy += 6.0
+    written.began(adopted())
+    written.stopped()
     second, first = records(tmp_path)
     assert first.effect is not None
     assert second.effect is not None
-    of_a = first.effect.families["a"]
-    assert of_a.outcomes == {"served": 8, "late": 1, "dropped": 1, "rejected": 0, "failed": 0}
-    assert of_a.effective_accuracy == pytest.approx(0.75)
-    assert of_a.slo_violation_ratio == pytest.approx(0.2)
+    effect = first.effect.families["a"]
+    assert effect.outcomes == {"served": 8, "late": 1, "dropped": 1, "rejected": 0, "failed": 0}
+    assert effect.effective_accuracy == pytest.approx(0.75)
+    assert effect.slo_violation_ratio == pytest.approx(0.2)
     assert second.effect.families["a"].effective_accuracy is None
     assert (first.effect.why, second.effect.why) == ("replaced", "stopped")
 
 
 def test_a_server_that_was_killed_leaves_a_plan_without_an_effect(tmp_path: Path) -> None:
     killed = history(tmp_path)
-    killed.began(adopted(), NOTHING)
-    killed.began(adopted(), NOTHING)
+    killed.began(adopted())
+    killed.began(adopted())
     killed._writer.shutdown(wait=True)
     found = left_behind(records(tmp_path), BASE, emulated=False)
     assert found is not None
@@ -64,8 +86,8 @@ def test_a_server_that_was_killed_leaves_a_plan_without_an_effect(tmp_path: Path
     assert left_behind(records(tmp_path), OTHER, emulated=False) is None
     assert left_behind(records(tmp_path), BASE, emulated=True) is None
     stopped = history(tmp_path)
-    stopped.began(adopted(), NOTHING)
-    stopped.stopped(NOTHING)
+    stopped.began(adopted())
+    stopped.stopped()
     assert left_behind(records(tmp_path), BASE, emulated=False) is None
 
 
@@ -82,7 +104,7 @@ def test_a_crash_between_two_files_leaves_no_record_without_its_plan(
 
     monkeypatch.setattr(Path, "replace", renamed_once)
     killed = history(tmp_path)
-    killed.began(adopted(), NOTHING)
+    killed.began(adopted())
     killed._writer.shutdown(wait=True)
     assert renamed == [f"{killed.current}.json"]
     assert list(records(tmp_path)) == []
@@ -90,8 +112,8 @@ def test_a_crash_between_two_files_leaves_no_record_without_its_plan(
 
 def test_records_that_are_broken_are_passed_over(tmp_path: Path) -> None:
     written = history(tmp_path)
-    written.began(adopted(), NOTHING)
-    written.stopped(NOTHING)
+    written.began(adopted())
+    written.stopped()
     (record,) = records(tmp_path)
     content = msgspec.to_builtins(record) | {"plan": "000009-20260101T000000Z", "format": 2}
     store.write_json(tmp_path / "000009-20260101T000000Z.record.json", content)

@@ -1,16 +1,16 @@
-"""What a server says of engines that are built."""
+"""What a server logs of engines that are built."""
 
 import logging
 
 import pytest
 
-from proteus_cli.serving.devices.builds import EVERY_S, BuildLog
+from proteus_cli.serving.devices.builds import EVERY_S, log_build
 
 
-def test_how_far_a_build_is_is_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_progress_of_a_build_is_logged_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
     now_s = 0.0
     caplog.set_level(logging.INFO, "proteus.hardware")
-    with BuildLog(lambda: now_s).watch("digits/digits-s") as follow:
+    with log_build("digits/digits-s", lambda: now_s) as follow:
         for tenth in range(31):
             now_s = EVERY_S * tenth / 10
             assert follow("tactics", tenth / 60)

@@ -32,6 +32,7 @@ from proteus_cli.errors import (
     DeviceUnavailable,
     EngineError,
 )
+from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost
 from proteus_cli.serving.devices.hardware import local_devices
@@ -41,7 +42,6 @@ from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.messages import FailedEvent, LogEvent, SentError
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
-from proteus_cli.serving.devices.thread import ThreadExecutor
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY: VariantKey = VariantKey("f", "v")
@@ -156,12 +156,12 @@ def same(found: Sequence[npt.NDArray[Any]], wanted: Sequence[npt.NDArray[Any]]) 
     return all(a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b) for a, b in pairs)
 
 
-def test_answers_are_those_of_a_thread_for_all_types_and_sizes(tmp_path: Path) -> None:
+def test_outputs_are_those_of_a_thread_for_all_types_and_sizes(tmp_path: Path) -> None:
     """Also of batches that are larger than any before, several at once, and of two engines in turn."""
 
     async def test() -> None:
         models = {KEY: passing_all_on(tmp_path / "all.onnx"), OTHER: mlp(tmp_path / "mlp.onnx")}
-        thread, rng = ThreadExecutor(CPU, OnnxRuntime(CPU), print), np.random.default_rng(3)
+        thread, rng = CpuExecutor(CPU, OnnxRuntime(CPU), print), np.random.default_rng(3)
         async with opened() as process:
             signatures = {}
             for key, model in models.items():
@@ -179,7 +179,7 @@ def test_answers_are_those_of_a_thread_for_all_types_and_sizes(tmp_path: Path) -
     run(test)
 
 
-def test_answers_stay_as_they_are_while_later_batches_run(tmp_path: Path) -> None:
+def test_outputs_do_not_change_while_later_batches_run(tmp_path: Path) -> None:
     async def test() -> None:
         async with opened() as process:
             await process.load(KEY, mlp(tmp_path / "m.onnx"), 4)
@@ -227,7 +227,7 @@ def test_an_emulated_device_answers_the_same(tmp_path: Path) -> None:
 # --- errors
 
 
-def test_only_those_fail_that_fail_alone_and_for_the_reason_that_the_model_gives(tmp_path: Path) -> None:
+def test_only_the_parts_fail_that_fail_by_themselves_with_the_models_error(tmp_path: Path) -> None:
     async def test() -> None:
         async with opened() as process:
             await process.load(KEY, looking_up(tmp_path / "m.onnx"), 8)
@@ -243,11 +243,11 @@ def test_only_those_fail_that_fail_alone_and_for_the_reason_that_the_model_gives
     run(test)
 
 
-def test_a_model_that_cannot_be_loaded_is_told_as_it_is_by_a_thread(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_has_the_same_error_as_in_a_thread(tmp_path: Path) -> None:
     async def test() -> None:
         broken = tmp_path / "broken.onnx"
         broken.write_bytes(b"no model")
-        thread = ThreadExecutor(CPU, OnnxRuntime(CPU), print)
+        thread = CpuExecutor(CPU, OnnxRuntime(CPU), print)
         async with opened() as process:
             told = []
             for executor in (thread, process):
@@ -262,7 +262,7 @@ def test_a_model_that_cannot_be_loaded_is_told_as_it_is_by_a_thread(tmp_path: Pa
     run(test)
 
 
-def test_a_device_that_cannot_be_opened_says_why_in_its_own_words() -> None:
+def test_a_device_that_cannot_be_opened_has_the_error_of_its_backend() -> None:
     async def test() -> None:
         gpu = Device("gpu0", "t4", "gpu", "a GPU", 2**30)
         executor = ProcessExecutor(GpuSpec(gpu, "built", slots=1), print)
@@ -279,7 +279,7 @@ def test_a_device_that_cannot_be_opened_says_why_in_its_own_words() -> None:
 # --- loading
 
 
-def test_loading_delays_no_batch_and_can_be_given_up(tmp_path: Path) -> None:
+def test_a_load_delays_no_batch_and_can_be_cancelled(tmp_path: Path) -> None:
     """The model is a pipe into which nobody writes, so loading it takes forever."""
 
     async def test() -> None:
@@ -299,7 +299,7 @@ def test_loading_delays_no_batch_and_can_be_given_up(tmp_path: Path) -> None:
     run(test)
 
 
-def test_an_engine_that_nobody_waited_for_in_the_end_can_be_loaded_again(tmp_path: Path) -> None:
+def test_an_engine_whose_load_was_cancelled_can_be_loaded_again(tmp_path: Path) -> None:
     async def test() -> None:
         model = mlp(tmp_path / "m.onnx")
         async with opened() as process:
@@ -320,7 +320,7 @@ def test_an_engine_that_nobody_waited_for_in_the_end_can_be_loaded_again(tmp_pat
     run(test)
 
 
-def test_an_engine_that_nobody_waited_for_is_not_kept(tmp_path: Path) -> None:
+def test_an_engine_whose_load_was_cancelled_is_not_kept(tmp_path: Path) -> None:
     """A batch for one that the process doesn't have ends it, as its answer would never come."""
 
     async def test() -> None:
@@ -344,7 +344,7 @@ def test_an_engine_that_nobody_waited_for_is_not_kept(tmp_path: Path) -> None:
 # --- losses
 
 
-def test_where_the_process_is_killed_the_owner_is_told_first_and_a_fresh_one_can_be_opened(
+def test_when_the_process_is_killed_on_lost_is_called_first_and_the_device_can_be_opened_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:
@@ -379,7 +379,7 @@ def test_where_the_process_is_killed_the_owner_is_told_first_and_a_fresh_one_can
     assert "its process has ended: SIGKILL" in caplog.text
 
 
-def test_an_owner_that_gives_a_lost_process_up_takes_its_batches_over(tmp_path: Path) -> None:
+def test_no_batch_of_a_killed_process_fails_if_on_lost_abandons_the_device(tmp_path: Path) -> None:
     async def test() -> None:
         told: list[Any] = []
         async with opened(on_lost=lambda _: process.abandon()) as process:
@@ -396,7 +396,7 @@ def test_an_owner_that_gives_a_lost_process_up_takes_its_batches_over(tmp_path: 
     run(test)
 
 
-def test_a_process_that_was_stopped_is_given_up_at_once_and_leaves_no_zombie(tmp_path: Path) -> None:
+def test_a_stopped_process_is_abandoned_at_once_and_leaves_no_zombie(tmp_path: Path) -> None:
     async def test() -> None:
         told: list[Any] = []
         async with opened(on_lost=told.append) as process:
@@ -433,7 +433,7 @@ def test_a_process_that_ends_while_it_is_being_opened_is_lost() -> None:
     run(test)
 
 
-def test_a_process_that_reads_nothing_is_lost_before_messages_to_it_take_memory(tmp_path: Path) -> None:
+def test_a_process_that_reads_nothing_is_lost_before_messages_fill_the_memory(tmp_path: Path) -> None:
     async def test() -> None:
         told: list[Any] = []
         async with opened(on_lost=told.append) as process:
@@ -464,7 +464,7 @@ def no_more_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_where_no_file_can_be_opened_a_batch_fails_or_its_device_is_lost_and_nobody_waits_forever(
+def test_without_free_file_descriptors_a_batch_fails_or_its_device_is_lost(
     tmp_path: Path,
 ) -> None:
     def asked(many: int) -> Batch:
@@ -489,7 +489,7 @@ def test_where_no_file_can_be_opened_a_batch_fails_or_its_device_is_lost_and_nob
 # --- the end
 
 
-def test_closing_waits_for_what_was_submitted(tmp_path: Path) -> None:
+def test_closing_waits_for_batches(tmp_path: Path) -> None:
     async def test() -> None:
         told: list[Any] = []
         async with opened() as process:
@@ -507,7 +507,7 @@ def test_closing_waits_for_what_was_submitted(tmp_path: Path) -> None:
     run(test)
 
 
-def test_closing_waits_for_no_load(tmp_path: Path) -> None:
+def test_closing_does_not_wait_for_loads(tmp_path: Path) -> None:
     async def test() -> None:
         os.mkfifo(tmp_path / "slow.onnx")
         told: list[Any] = []
@@ -521,7 +521,7 @@ def test_closing_waits_for_no_load(tmp_path: Path) -> None:
     run(test)
 
 
-def test_a_process_that_does_not_end_is_killed_and_its_batches_are_told_so(
+def test_a_process_that_does_not_end_is_killed_and_its_batches_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("proteus_cli.serving.devices.process.executor.CLOSE_S", 0.05)
@@ -558,7 +558,7 @@ def test_opening_and_closing_many_times_leaves_nothing() -> None:
 # --- devices of this machine
 
 
-def test_devices_of_this_machine_are_in_processes_where_that_is_wanted_and_can_be_opened_again(tmp_path: Path) -> None:
+def test_local_devices_run_in_processes_on_request_and_can_be_opened_again(tmp_path: Path) -> None:
     async def test() -> None:
         one, other = CPU, Device("cpu1", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
         catalog = make_catalog(make_family("f", {"v": 0.9}))
@@ -586,7 +586,7 @@ def test_devices_of_this_machine_are_in_processes_where_that_is_wanted_and_can_b
 # --- what is said
 
 
-def test_messages_of_any_size_come_whole_and_with_their_descriptors() -> None:
+def test_messages_of_any_size_arrive_whole_and_with_their_descriptors() -> None:
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sender = Channel(ends[0], COMMANDS)
     receiver = Channel(ends[1], EVENTS)
@@ -609,7 +609,7 @@ def test_messages_of_any_size_come_whole_and_with_their_descriptors() -> None:
     slot.close()
 
 
-def test_the_server_is_told_what_the_process_would_log() -> None:
+def test_the_server_logs_what_the_process_logs() -> None:
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     receiver = Channel(ends[1], EVENTS)
     here = {"fields": {"family": "f", "where": Path("m")}}

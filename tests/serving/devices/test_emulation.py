@@ -83,7 +83,7 @@ def test_batches_run_one_after_another_for_the_times_of_their_sizes() -> None:
     assert [len(result.outputs[0]) for result in told] == [1, 4, 3]
 
 
-def test_a_device_that_idled_begins_when_it_is_given_something() -> None:
+def test_an_idle_device_begins_a_batch_when_it_is_submitted() -> None:
     agenda = Agenda()
     executor = loaded(agenda)
     for agenda.now_s in (5.0, 9.0):
@@ -91,7 +91,7 @@ def test_a_device_that_idled_begins_when_it_is_given_something() -> None:
     assert agenda.due_s == pytest.approx([5.01, 9.01])
 
 
-def test_a_loop_that_hears_of_an_end_late_does_not_make_the_device_slower() -> None:
+def test_a_late_loop_does_not_make_the_device_slower() -> None:
     """What was given to it before it was free began then."""
     agenda = Agenda()
     executor = loaded(agenda)
@@ -118,7 +118,7 @@ def test_as_many_batches_run_at_once_as_the_device_has_slots() -> None:
     assert agenda.due_s[-1] == near(0.035)
 
 
-def test_it_is_the_mean_that_a_batch_takes() -> None:
+def test_a_batch_takes_the_mean_latency() -> None:
     points = tuple(msgspec.structs.replace(point, mean_s=0.004) for point in make_points({1: 0.01}))
     agenda = Agenda()
     executor = loaded(agenda, make_profile("v100-0", msgspec.structs.replace(MEASURED, points=points)))
@@ -126,7 +126,7 @@ def test_it_is_the_mean_that_a_batch_takes() -> None:
     assert agenda.due_s == pytest.approx([0.004])
 
 
-def test_what_was_submitted_ends_though_its_engine_is_unloaded_or_the_device_closed() -> None:
+def test_batches_end_though_their_engine_is_unloaded_or_the_device_closed() -> None:
     agenda = Agenda()
     executor, told = loaded(agenda), list[Any]()
     executor.submit(batch(2), told.append)
@@ -154,7 +154,7 @@ def test_a_device_loads_one_variant_after_another() -> None:
     assert asyncio.run(load()) >= 0.049  # the loop's clock may be a moment ahead
 
 
-def test_what_was_never_profiled_can_not_be_loaded() -> None:
+def test_a_variant_that_was_never_profiled_cannot_be_loaded() -> None:
     with pytest.raises(EngineError, match="`a-xl` was never profiled on a `v100`"):
         loaded(Agenda(), keys=[VariantKey("a", "a-xl")])
     untimed = make_profile("v100-0", msgspec.structs.replace(MEASURED, points=()))
@@ -203,7 +203,7 @@ def test_outputs_have_the_shapes_and_types_of_the_signature() -> None:
 # --- the alarm
 
 
-def test_the_alarm_calls_on_the_loop_in_order_and_never_early() -> None:
+def test_the_timer_thread_calls_on_the_loop_in_order_and_never_early() -> None:
     async def rung() -> tuple[list[tuple[str, float]], float]:
         found: list[tuple[str, float]] = []
         here = threading.get_ident()
@@ -231,7 +231,7 @@ def test_the_alarm_calls_on_the_loop_in_order_and_never_early() -> None:
         assert at_s - start_s >= due_s
 
 
-def test_leaving_the_alarm_waits_for_what_is_set() -> None:
+def test_leaving_the_timer_thread_waits_for_its_calls() -> None:
     async def left() -> tuple[float, list[float]]:
         rung: list[float] = []
         start_s = time.monotonic()
@@ -249,7 +249,7 @@ def test_leaving_the_alarm_waits_for_what_is_set() -> None:
 # --- behind a lane
 
 
-def test_a_lane_gives_even_the_shortest_batch_to_the_device() -> None:
+def test_a_worker_submits_even_the_shortest_batch() -> None:
     """Run on the loop, as on this machine's CPU, it would hold up all other devices."""
 
     class Endings:

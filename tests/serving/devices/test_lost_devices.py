@@ -21,9 +21,9 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import DeviceLost
+from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost
-from proteus_cli.serving.devices.thread import ThreadExecutor
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY: VariantKey = VariantKey("f", "v")
@@ -70,9 +70,9 @@ class HangingRunner:
 
 
 @asynccontextmanager
-async def on_a_thread(directory: Path, on_lost: OnLost = print) -> AsyncIterator[tuple[ThreadExecutor, Hanging]]:
+async def on_a_thread(directory: Path, on_lost: OnLost = print) -> AsyncIterator[tuple[CpuExecutor, Hanging]]:
     backend = Hanging()
-    executor = ThreadExecutor(CPU, backend, on_lost)
+    executor = CpuExecutor(CPU, backend, on_lost)
     try:
         await executor.load(KEY, mlp(directory / "m.onnx"), 4)
         backend.has_begun.clear()
@@ -98,7 +98,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 # --- threads
 
 
-def test_a_thread_that_hangs_is_left_behind_and_nobody_is_told_what_it_finds_later(tmp_path: Path) -> None:
+def test_no_callback_is_called_for_a_thread_that_hung_when_its_device_was_abandoned(tmp_path: Path) -> None:
     async def test() -> None:
         told: list[Any] = []
         async with on_a_thread(tmp_path, told.append) as (executor, backend):
@@ -124,11 +124,11 @@ def test_a_thread_that_hangs_is_left_behind_and_nobody_is_told_what_it_finds_lat
     run(test)
 
 
-def test_a_thread_that_hangs_on_when_the_loop_is_gone_ends_quietly(tmp_path: Path) -> None:
+def test_a_thread_that_hangs_until_the_loop_is_closed_ends_without_an_error(tmp_path: Path) -> None:
     backend = Hanging()
 
     async def test() -> None:
-        executor = ThreadExecutor(CPU, backend, print)
+        executor = CpuExecutor(CPU, backend, print)
         await executor.load(KEY, mlp(tmp_path / "m.onnx"), 4)
         backend.has_begun.clear()
         backend.may_go_on.clear()
@@ -144,13 +144,13 @@ def test_a_thread_that_hangs_on_when_the_loop_is_gone_ends_quietly(tmp_path: Pat
     assert backend.open == 0  # an error in the thread would have failed this test, and kept the engine
 
 
-def test_a_device_given_up_can_be_opened_afresh_beside_the_thread_that_hangs(tmp_path: Path) -> None:
+def test_an_abandoned_device_can_be_opened_again_beside_its_hung_thread(tmp_path: Path) -> None:
     async def test() -> None:
         async with on_a_thread(tmp_path) as (executor, backend):
             backend.may_go_on.clear()
             executor.submit(BATCH, print)
             executor.abandon()
-            again = ThreadExecutor(CPU, OnnxRuntime(CPU), print)
+            again = CpuExecutor(CPU, OnnxRuntime(CPU), print)
             await again.load(KEY, tmp_path / "m.onnx", 4)
             told: list[Any] = []
             again.submit(BATCH, told.append)
@@ -161,7 +161,7 @@ def test_a_device_given_up_can_be_opened_afresh_beside_the_thread_that_hangs(tmp
     run(test)
 
 
-def test_where_a_thread_ends_the_owner_is_told_first_and_then_all_who_wait(tmp_path: Path) -> None:
+def test_when_a_thread_ends_on_lost_is_called_before_the_batches_fail(tmp_path: Path) -> None:
     async def test() -> None:
         told: list[tuple[str, Any]] = []
         async with on_a_thread(tmp_path, lambda loss: told.append(("owner", loss))) as (executor, backend):
@@ -178,7 +178,7 @@ def test_where_a_thread_ends_the_owner_is_told_first_and_then_all_who_wait(tmp_p
     run(test)
 
 
-def test_an_owner_that_gives_a_lost_device_up_takes_its_batches_over(tmp_path: Path) -> None:
+def test_no_batch_fails_if_on_lost_abandons_the_device(tmp_path: Path) -> None:
     async def test() -> None:
         told: list[Any] = []
         async with on_a_thread(tmp_path, lambda _: executor.abandon()) as (executor, backend):
@@ -192,7 +192,7 @@ def test_an_owner_that_gives_a_lost_device_up_takes_its_batches_over(tmp_path: P
 
 
 @pytest.mark.parametrize("what", ["load", "device"])
-def test_an_engine_that_comes_as_its_load_or_device_is_given_up_is_closed(what: str, tmp_path: Path) -> None:
+def test_an_engine_is_closed_when_its_load_or_device_ends_just_as_it_is_loaded(what: str, tmp_path: Path) -> None:
     async def test() -> None:
         async with on_a_thread(tmp_path) as (executor, backend):
             loading = asyncio.create_task(executor.load(VariantKey("f", "other"), tmp_path / "m.onnx", 4))
@@ -223,7 +223,7 @@ def emulated(*, load_s: float) -> tuple[EmulatedExecutor, list[Callable[[], None
     return EmulatedExecutor(profile, {"f": STUB}, time.monotonic, lambda _, call: due.append(call), print), due
 
 
-def test_nobody_is_told_of_the_batches_of_an_emulated_device_that_was_given_up() -> None:
+def test_no_callback_is_called_for_an_abandoned_emulated_device() -> None:
     async def test() -> None:
         executor, due = emulated(load_s=0.0)
         await executor.load(KEY, Path(), 1)
@@ -241,7 +241,7 @@ def test_nobody_is_told_of_the_batches_of_an_emulated_device_that_was_given_up()
     run(test)
 
 
-def test_loads_of_an_emulated_device_that_was_given_up_end_at_once() -> None:
+def test_loads_of_an_abandoned_emulated_device_fail_at_once() -> None:
     async def test() -> None:
         executor, _ = emulated(load_s=3600.0)
         loads = [asyncio.create_task(executor.load(KEY, Path(), 1)) for _ in range(2)]
@@ -253,12 +253,12 @@ def test_loads_of_an_emulated_device_that_was_given_up_end_at_once() -> None:
     run(test)
 
 
-def test_no_device_that_lives_in_this_process_has_one_of_its_own(tmp_path: Path) -> None:
+def test_devices_in_this_process_have_no_pid(tmp_path: Path) -> None:
     async def test() -> None:
         with TimerThread() as alarm, contextlib.ExitStack() as stack:
             profile = make_profile("v100-0", make_measured("f", "v", 0.9, {1: 0.01}))
             executors: list[Executor] = [
-                ThreadExecutor(CPU, OnnxRuntime(CPU), print),
+                CpuExecutor(CPU, OnnxRuntime(CPU), print),
                 EmulatedExecutor(profile, {"f": STUB}, time.monotonic, alarm.at, print),
             ]
             for executor in executors:

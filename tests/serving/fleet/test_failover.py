@@ -1,4 +1,4 @@
-"""Devices die, hang and break, engines turn out to be spoilt: nobody notices, or the fewest that can be."""
+"""Devices die, hang and break, engines turn out to be spoilt: no request fails by that, or as few as can be."""
 
 import asyncio
 
@@ -34,7 +34,7 @@ def test_with_one_of_two_devices_lost_at_60_percent_load_few_requests_notice() -
         bad = before + asked - world.counted[Outcome.SERVED]
         assert bad / asked < 0.02
         assert Outcome.FAILED not in world.counted
-        assert world.plane.counts["f"].retried > 0
+        assert world.plane.counts.by_family["f"].retried > 0
         assert world.state("cpu0") is BreakerState.CLOSED
         assert set(answers(world)[-50:]) == {"cpu0", "cpu1"}
 
@@ -96,7 +96,7 @@ def test_whose_client_has_gone_or_deadline_has_passed_is_not_run_again() -> None
         assert gone is not None
         assert late is not None
         await asyncio.sleep(0.01)
-        world.plane.cancel(gone)
+        world.plane.admission.cancel(gone)
         world.endings.append(NotReady("nobody is told; it counts all the same"))
         await asyncio.sleep(0.2)
         for device in BOTH:
@@ -162,7 +162,7 @@ def test_a_device_that_can_not_be_opened_is_tried_ever_more_seldom() -> None:
     played(shut, BOTH)
 
 
-def test_an_engine_that_fails_on_everything_costs_nobody_an_answer() -> None:
+def test_an_engine_that_fails_on_every_batch_costs_no_answer() -> None:
     """Its device is opened afresh; what it could not answer, the other does."""
 
     async def breaks(world: World) -> None:
@@ -189,9 +189,9 @@ def test_while_all_devices_of_a_family_are_lost_it_is_not_ready_and_says_when_to
         (ending,) = world.endings
         assert isinstance(ending, NotReady)
         assert ending.retry_after_s == 1.0
-        assert world.plane.why_unavailable("f") == "no device that hosts it is there"
+        assert world.plane.families.why_unavailable("f") == "no device that hosts it is there"
         await asyncio.sleep(BACK_S)
-        assert world.plane.why_unavailable("f") is None
+        assert world.plane.families.why_unavailable("f") is None
         world.submit()
         await asyncio.sleep(0.1)
         assert world.counted == {Outcome.REJECTED: 1, Outcome.SERVED: 1}
@@ -245,7 +245,7 @@ def test_a_device_lost_while_it_loads_is_no_reason_not_to_change_the_plan() -> N
     played(lose, BOTH, replans=False)
 
 
-# --- devices that have no room for two engines
+# --- devices without memory for two engines
 
 
 def test_a_device_that_hangs_while_it_has_nothing_to_do_holds_a_change_of_plan_up_for_a_moment_only() -> None:
@@ -269,7 +269,7 @@ def test_a_device_that_hangs_while_it_has_nothing_to_do_holds_a_change_of_plan_u
     played(hang, {"cpu0": "good"})
 
 
-def test_a_device_without_room_frees_what_it_has_first_and_not_both_at_once() -> None:
+def test_devices_without_memory_for_both_load_in_place_one_after_the_other() -> None:
     async def change(world: World) -> None:
         asking = asyncio.create_task(world.ask(60.0, 2.0))
         await asyncio.sleep(0.5)
@@ -289,7 +289,7 @@ def test_a_device_without_room_frees_what_it_has_first_and_not_both_at_once() ->
     played(change, BOTH, memory_bytes=1000, replans=False)
 
 
-def test_with_room_for_both_a_device_serves_while_it_loads() -> None:
+def test_with_memory_for_both_a_device_serves_while_it_loads() -> None:
     async def change(world: World) -> None:
         changing = asyncio.create_task(world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"})))
         while not changing.done():

@@ -1,4 +1,4 @@
-"""A lane asks, and obeys."""
+"""A worker asks, and obeys."""
 
 import asyncio
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Clock:
 
 
 def asked(script: Sequence[Decision], times_s: Sequence[float]) -> list[float]:
-    """The times at which the controller was asked by a lane that was woken at ``times_s``."""
+    """The times at which the controller was asked by a worker that was woken at ``times_s``."""
 
     async def run() -> list[float]:
         controller, clock = ScriptedController(script), Clock()
@@ -59,7 +59,7 @@ def test_a_moment_that_was_waited_for_is_not_missed_where_the_timer_is_late() ->
     assert asked([WaitUntil(5.0)], [1.0, 5.3]) == [1.0, 5.0]
 
 
-def test_a_lane_that_is_woken_early_says_so() -> None:
+def test_a_worker_that_is_woken_early_says_so() -> None:
     assert asked([WaitUntil(5.0), WaitUntil(5.0)], [1.0, 4.9, 5.0]) == [1.0, 4.9, 5.0]
 
 
@@ -134,7 +134,7 @@ def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_
 def test_nothing_starts_before_it_was_launched() -> None:
     """Woken for 5 s at 5.3 s: what has come meanwhile would else have waited for less than no time.
 
-    Nor does what stands behind a batch that ended before that was launched, as far as the lane knows.
+    Nor does what stands behind a batch that ended before that was launched, as far as the worker knows.
     """
 
     async def run() -> list[float]:

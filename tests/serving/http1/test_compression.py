@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.serving.http1.compression import LARGEST_BYTES, SMALLEST_BYTES, compressed, preferred_encoding
+from proteus_cli.serving.http1.compression import MAX_BYTES, MIN_BYTES, compressed, preferred_encoding
 
 UNPACK: dict[bytes, Callable[[bytes], bytes]] = {b"gzip": gzip.decompress, b"deflate": zlib.decompress}
 VARY = b"vary: accept-encoding\r\n"
-NOISE = random.Random(0).randbytes(SMALLEST_BYTES * 4)
+NOISE = random.Random(0).randbytes(MIN_BYTES * 4)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_whatever_a_client_says_is_understood_or_taken_as_no_wish(accepted: byte
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
-@pytest.mark.parametrize("size", [SMALLEST_BYTES, SMALLEST_BYTES + 1, LARGEST_BYTES])
+@pytest.mark.parametrize("size", [MIN_BYTES, MIN_BYTES + 1, MAX_BYTES])
 def test_an_answer_and_its_tensors_unpack_to_what_they_were(encoding: bytes, size: int) -> None:
     json = b"j" * 1000
     blobs: list[bytes | bytearray | memoryview] = [b"a" * 10, memoryview(b"b" * (size - 1010))]
@@ -66,11 +66,11 @@ def test_an_answer_and_its_tensors_unpack_to_what_they_were(encoding: bytes, siz
 @pytest.mark.parametrize(
     ("accepted", "body", "headers"),
     [
-        (b"gzip", bytes(SMALLEST_BYTES - 1), b""),
-        (b"gzip", bytes(LARGEST_BYTES + 1), b""),
+        (b"gzip", bytes(MIN_BYTES - 1), b""),
+        (b"gzip", bytes(MAX_BYTES + 1), b""),
         (b"gzip", NOISE, VARY),
-        (b"br", bytes(SMALLEST_BYTES), VARY),
-        (None, bytes(SMALLEST_BYTES), VARY),
+        (b"br", bytes(MIN_BYTES), VARY),
+        (None, bytes(MIN_BYTES), VARY),
     ],
     ids=["small", "large", "noise", "br", "not asked for"],
 )

@@ -12,9 +12,9 @@ from proteus_cli.domain.buffer import Buffer
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.connection import Http2Connection
 from proteus_cli.serving.http2.frames import FRAME_HEADER, PREFACE, ErrorCode
-from proteus_cli.serving.http2.headers import Fields
+from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.limits import Http2Limits
-from proteus_cli.serving.http2.sending import Http2Stream
+from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.transport.connections import Connections
 
 T = TypeVar("T")
@@ -130,7 +130,7 @@ class Peer:
     ) -> None:
         self.application = application
         self.connections = Connections(max_connections=10, max_body_bytes=2**24) if connections is None else connections
-        self.connection = Http2Connection(application, limits or Http2Limits(), self.connections)
+        self.connection = Http2Connection(application, self.connections, limits or Http2Limits())
         self.transport = Transport()
         self.transport.protocol = self.connection
         self.connection.connection_made(self.transport)

@@ -26,7 +26,7 @@ async def listening(tls: ssl.SSLContext | None = None, limits: Http2Limits | Non
     """An echo server on a port of its own."""
     connections = Connections(max_connections=10, max_body_bytes=2**24)
     server = await asyncio.get_running_loop().create_server(
-        lambda: Http2Connection(Echo(), limits or Http2Limits(), connections), "127.0.0.1", 0, ssl=tls
+        lambda: Http2Connection(Echo(), connections, limits or Http2Limits()), "127.0.0.1", 0, ssl=tls
     )
     try:
         yield server.sockets[0].getsockname()[1]
@@ -129,7 +129,7 @@ def test_a_flood_of_connections_is_refused_and_leaves_nothing_behind() -> None:
         connections = Connections(max_connections=1, max_body_bytes=0)
         application = Echo()
         server = await asyncio.get_running_loop().create_server(
-            lambda: Http2Connection(application, Http2Limits(), connections), "127.0.0.1", 0
+            lambda: Http2Connection(application, connections), "127.0.0.1", 0
         )
         port = server.sockets[0].getsockname()[1]
         opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(400)]

@@ -19,8 +19,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tritonclient.grpc import service_pb2
 
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.grpc.calls import framed
+from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.grpc.service import GrpcHandler
 from proteus_cli.serving.grpc.status import Status
 from proteus_cli.serving.http1.exchange import Exchange
 from proteus_cli.serving.http2.frames import ErrorCode, rst_stream
@@ -58,7 +59,9 @@ class RestClient(Client):
     span = "POST /v2/models/{model}/infer"
 
     def ask(self, *values: float, **headers: str) -> None:
-        self.handler = RestHandler(self.plane, cast("Any", None), max_body_bytes=2**20, tracing=self.tracing)
+        self.handler = RestHandler(
+            self.plane.admission, self.plane.families, cast("Any", None), max_body_bytes=2**20, tracing=self.tracing
+        )
         x = {"name": "x", "shape": [len(values) // 2, 2], "datatype": "FP32", "data": values}
         sent = {name.encode(): value.encode() for name, value in headers.items()}
         connection = cast("Any", SimpleNamespace(closes_after_response=False, response_ready=lambda _exchange: None))
@@ -84,7 +87,11 @@ class CallClient(Client):
     path = INFER
 
     def ask(self, *values: float, **headers: str) -> None:
-        self.client = GrpcClient(plane=self.plane, tracing=self.tracing)
+        handler = GrpcHandler(
+            self.plane.admission, self.plane.families, models=cast("Any", None), max_message_bytes=2**20,
+            tracing=self.tracing,
+        )  # fmt: skip
+        self.client = GrpcClient(handler=handler)
         request = service_pb2.ModelInferRequest(model_name="f", id="a")
         request.inputs.add(name="x", datatype="FP32", shape=[len(values) // 2, 2])
         request.raw_input_contents.append(np.array(values, FLOAT).tobytes())
@@ -139,7 +146,7 @@ def test_a_request_is_answered(protocol: Protocol) -> None:
         assert client.answer() is None
         await served(world)
         assert client.answer() == "ok"
-        assert world.plane.refusals.total() == 0
+        assert world.plane.counts.refusals.total() == 0
 
     scene(play)
 
@@ -179,7 +186,7 @@ def test_a_bug_while_a_request_is_taken_in_is_answered_and_logged(
         client = protocol(world)
         client.ask(1, 2)
         assert client.answer() == "internal error"
-        assert world.plane.refusals.total() == 0
+        assert world.plane.counts.refusals.total() == 0
 
     for codec in (RestCodec, GrpcCodec):
         monkeypatch.setattr(codec, "decode", broken)
@@ -202,7 +209,7 @@ def test_a_refusal_is_answered_and_counted(
         client = protocol(world)
         client.ask(*values)
         assert (client.answer() or "").startswith(message)
-        assert world.plane.refusals == {error: 1}
+        assert world.plane.counts.refusals == {error: 1}
 
     scene(play)
 
@@ -214,7 +221,7 @@ def test_a_failure_of_the_model_is_answered_and_is_no_refusal(protocol: Protocol
         client.ask(1, 2)
         await served(world, EngineError("broken"))
         assert client.answer() == "the model failed on this request"
-        assert world.plane.refusals.total() == 0
+        assert world.plane.counts.refusals.total() == 0
 
     scene(play)
 
@@ -224,9 +231,9 @@ def test_a_request_whose_client_goes_is_cancelled(protocol: Protocol) -> None:
     async def play(world: World) -> None:
         client = protocol(world)
         client.ask(1, 2)
-        assert world.plane.inside == 1
+        assert world.plane.results.in_flight == 1
         client.leave()
-        assert (world.plane.inside, world.plane.counts["f"].cancelled) == (0, 1)
+        assert (world.plane.results.in_flight, world.plane.counts.by_family["f"].cancelled) == (0, 1)
         assert client.answer() is None
 
     scene(play)

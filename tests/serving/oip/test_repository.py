@@ -21,8 +21,12 @@ NOW_S = 1_800_000_000.0
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 
 
-def models(world: World, device: Device = CPU) -> ModelRepository:
-    return ModelRepository(world.plane, platform="onnxruntime", devices=[device], unix_s=lambda: NOW_S)
+def models(world: World, device: Device = CPU, platform: str = "onnxruntime", **more: Any) -> ModelRepository:
+    plane = world.plane
+    return ModelRepository(
+        plane.families, plane.controller, plane.lifecycle, plane.counts, plane.clock, platform=platform,
+        devices=[device], unix_s=lambda: NOW_S, is_emulated=plane.is_emulated, **more,
+    )  # fmt: skip
 
 
 def statistics(world: World) -> Any:
@@ -68,7 +72,7 @@ def test_instances_on_a_gpu_say_which() -> None:
 def test_what_is_emulated_says_so_and_has_no_ordinals() -> None:
     async def says(world: World) -> None:
         v100 = Device("v100-3", "v100", "gpu", "a GPU elsewhere", 2**30)
-        found = config(ModelRepository(world.plane, platform="proteus_emulated", devices=[v100], stubs={"f"}))
+        found = config(models(world, v100, "proteus_emulated", stubs={"f"}))
         assert found["platform"] == found["backend"] == "proteus_emulated"
         assert found["instance_group"] == [{"name": "v on v100-3", "kind": "KIND_GPU", "count": 1, "gpus": []}]
         assert found["parameters"] == {
@@ -76,7 +80,7 @@ def test_what_is_emulated_says_so_and_has_no_ordinals() -> None:
             "emulated": {"string_value": "true"},
             "signature": {"string_value": "stub"},
         }
-        without_stubs = ModelRepository(world.plane, platform="proteus_emulated", devices=[v100])
+        without_stubs = models(world, v100, "proteus_emulated")
         assert "signature" not in config(without_stubs)["parameters"]
 
     run(says, device="v100-3", is_emulated=True)
@@ -85,7 +89,7 @@ def test_what_is_emulated_says_so_and_has_no_ordinals() -> None:
 def test_every_type_and_sizes_that_vary_have_their_names() -> None:
     async def named(world: World) -> None:
         specs = tuple(TensorSpec(name, np.dtype(dtype), (None, 3)) for name, dtype in DATATYPES.items())
-        world.plane.signatures = {"f": Signature(specs, specs)}
+        world.plane.families.by_name["f"].signature = Signature(specs, specs)
         found = config(models(world))
         assert found["input"] == found["output"]
         assert found["input"] == [
@@ -98,7 +102,8 @@ def test_every_type_and_sizes_that_vary_have_their_names() -> None:
 def test_metadata_names_what_varies_with_minus_one() -> None:
     async def named(world: World) -> None:
         inputs = (TensorSpec("x", np.dtype(np.float32), (4,)), TensorSpec("k", np.dtype(np.int64), (2,)))
-        world.plane.signatures = {"f": Signature(inputs, (TensorSpec("y", np.dtype(np.float32), (None, 3)),))}
+        outputs = (TensorSpec("y", np.dtype(np.float32), (None, 3)),)
+        world.plane.families.by_name["f"].signature = Signature(inputs, outputs)
         found = to_builtins(models(world).metadata("f"))
         assert found["inputs"][1] == {"name": "k", "datatype": "INT64", "shape": [-1, 2]}
         assert found["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [-1, -1, 3]}]
@@ -162,7 +167,7 @@ def test_failures_count_with_the_time_they_took() -> None:
         await asyncio.sleep(0)
         gone = world.submit(5, 6, options=RequestOptions(timeout_s=60.0))
         await asyncio.sleep(SLO_S + 0.05)
-        world.plane.cancel(gone)
+        world.plane.admission.cancel(gone)
         world.executor.release()
         await asyncio.sleep(0.01)
         stats = statistics(world)["inference_stats"]

@@ -20,17 +20,16 @@ MAX_BYTES = 50_000
 class Client:
     """A gRPC client, frame by frame. Only within a running loop."""
 
-    def __init__(self, limits: Http2Limits | None = None, plane: Any = None, **options: Any) -> None:
-        self.plane: Any = cast("Any", plane or SmallPlane())
-        handler = GrpcHandler(
-            self.plane,
-            models=ModelRepository(self.plane, platform="numpy", devices=[]),
-            max_message_bytes=MAX_BYTES,
-            **options,
-        )
-        self.peer = Peer(handler, limits)
+    def __init__(self, limits: Http2Limits | None = None, handler: GrpcHandler | None = None, **options: Any) -> None:
+        self.plane: Any = cast("Any", SmallPlane())
+        self.peer = Peer(handler or self._handler(**options), limits)
         self.peer.feed(START)
         self.streams = 0
+
+    def _handler(self, **options: Any) -> GrpcHandler:
+        plane = self.plane
+        models = ModelRepository(plane, plane, plane.lifecycle, plane, plane.clock, platform="numpy", devices=[])
+        return GrpcHandler(plane, plane, models=models, max_message_bytes=MAX_BYTES, **options)
 
     def call(self, path: str, *pieces: bytes, ended: bool = True, **metadata: str) -> int:
         """Open a stream, send the pieces, and end it; its number."""

@@ -10,8 +10,9 @@ from builders import make_table
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.decision import Hosted
-from proteus_cli.errors import EngineFailed, NotReady, UnknownModel
+from proteus_cli.errors import EngineFailed, NotReady, RequestError, UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent, ServerState
+from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Result
 from proteus_cli.serving.requests.query import Query
 
@@ -28,7 +29,7 @@ class SmallPlane:
 
     def __init__(self) -> None:
         self.refusals: Counter[str] = Counter()
-        self.signatures = {"two": TWO}
+        self.by_name = {"two": ServedFamily("two", TWO, 0.1, 8, 0.75)}
         self.lifecycle = Lifecycle()
         self.lifecycle.on(LifecycleEvent.WARMED_UP)
         self.controller = self
@@ -44,10 +45,13 @@ class SmallPlane:
     def why_unavailable(self, family: str) -> str | None:
         return None if family == "two" and self.lifecycle.state is ServerState.READY else "it is away"
 
-    def require_family(self, name: str) -> Signature:
-        if name not in self.signatures:
+    def require(self, name: str) -> ServedFamily:
+        if name not in self.by_name:
             raise UnknownModel(f"no model `{name}`")
-        return self.signatures[name]
+        return self.by_name[name]
+
+    def count_refusal(self, error: RequestError) -> None:
+        self.refusals[type(error).__name__] += 1
 
     def submit(self, family: str, query: Query, done: Callable[[Result], None]) -> asyncio.Handle:
         if query.rows > 8:

@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2
 
 from proteus_cli.errors import MethodNotAllowed, RequestError
 from proteus_cli.serving.grpc import messages
-from proteus_cli.serving.grpc.calls import framed
+from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.status import STATUS, Status
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.limits import Http2Limits

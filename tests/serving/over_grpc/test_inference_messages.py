@@ -18,7 +18,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc import messages
 from proteus_cli.serving.grpc.inference import GrpcCodec
-from proteus_cli.serving.grpc.wire import split, varint, whole_number
+from proteus_cli.serving.grpc.protobuf_wire import integer_parameter, split_request, varint
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
@@ -94,7 +94,7 @@ def test_a_message_is_split_as_protobuf_reads_it(request: Any, random: Any) -> N
     message = b"".join(fields[place] for place in order)
     reference = service_pb2.ModelInferRequest.FromString(message)
     for form in (message, bytearray(message), memoryview(message)):
-        rest, request_id, raw = split(form)
+        rest, request_id, raw = split_request(form)
         assert (request_id or "") == reference.id
         assert [bytes(content) for content in raw] == list(reference.raw_input_contents)
         read = service_pb2.ModelInferRequest.FromString(rest)
@@ -143,7 +143,7 @@ def test_a_message_with_mistakes_is_a_bad_request_or_one_that_protobuf_reads_too
 def test_numbers_are_written_as_protobuf_writes_them(number: int) -> None:
     answer = service_pb2.ModelInferResponse()
     answer.parameters["queue_us"].int64_param = number
-    assert whole_number("queue_us", number) == answer.SerializeToString()
+    assert integer_parameter("queue_us", number) == answer.SerializeToString()
     assert varint(number) == service_pb2.InferParameter(uint64_param=number).SerializeToString()[1:] or number == 0
 
 
@@ -204,7 +204,7 @@ def test_raw_tensors_must_be_those_of_the_signature(rows: int, count: int, probl
 def test_numbers_that_do_not_fit_are_refused() -> None:
     """The narrow types travel as 32 bits."""
     narrow = plane()
-    narrow.signatures = {"two": Signature((TensorSpec("x", np.dtype(np.int8), (2,)),), TWO.outputs)}
+    narrow.by_name["two"].signature = Signature((TensorSpec("x", np.dtype(np.int8), (2,)),), TWO.outputs)
     request = service_pb2.ModelInferRequest(model_name="two")
     given_input = request.inputs.add(name="x", datatype="INT8", shape=[1, 2])
     given_input.contents.int_contents.extend([-128, 127])

@@ -75,8 +75,8 @@ def test_a_client_that_goes_while_it_waits_is_not_told() -> None:
         world.submit(1, 2, options=RequestOptions(timeout_s=60.0))
         await asyncio.sleep(0.01)
         waiting = world.submit(3, 4, options=RequestOptions(timeout_s=60.0))
-        world.plane.cancel(waiting)
-        world.plane.cancel(waiting)
+        world.plane.admission.cancel(waiting)
+        world.plane.admission.cancel(waiting)
         world.executor.release()
         await asyncio.sleep(0.05)
         assert [outputs(ending) for ending in world.endings] == [[2, 4]]
@@ -91,9 +91,9 @@ def test_a_client_that_goes_while_it_runs_is_not_told() -> None:
     async def gone(world: World) -> None:
         running = world.submit(1, 2)
         await asyncio.sleep(0.01)
-        world.plane.cancel(running)
+        world.plane.admission.cancel(running)
         world.executor.release()
-        world.plane.cancel(running)
+        world.plane.admission.cancel(running)
         assert world.endings == []
         assert world.counted == {Outcome.DROPPED: 1}
 
@@ -179,7 +179,7 @@ def test_a_front_end_with_a_bug_keeps_no_answer_from_others(caplog: pytest.LogCa
         content = np.array([9, 9], FLOAT).tobytes()
         for timeout_s in (60.0, 0.03):
             options = RequestOptions(timeout_s=timeout_s)
-            world.plane.submit("f", Query((content,), 1, ((0, False),), options), broken)
+            world.plane.admission.submit("f", Query((content,), 1, ((0, False),), options), broken)
             world.submit(1, 2, options=options)
             await asyncio.sleep(0.01)
         world.executor.release()  # the first two

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import pytest
-from builders import hosted, make_catalog, make_family, make_placement, make_plan, make_profile, make_request
+from builders import hosted, make_placement, make_plan, make_profile, make_request
 from hypothesis import given
 from hypothesis import strategies as st
 from lint import problems
@@ -22,15 +22,14 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import EngineError
+from proteus_cli.errors import BadRequest, EngineError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.solver_process import SolverState
 from proteus_cli.serving.devices.executor import ExecutorBase
-from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.fleet.loading import FailedLoad
-from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.counts import Histogram
-from proteus_cli.serving.requests.dataplane import DataPlane
+from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.telemetry.exposition import OPENMETRICS, TEXT, Exposition, MetricDescription, MetricKind
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
 from proteus_cli.serving.telemetry.metrics import Metrics
@@ -51,25 +50,21 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
     """Metrics of so large a deployment, where every variant has run on ``run_on`` devices."""
     names = [f"family-{number}" for number in range(families)]
     ids = [f"gpu{number}" for number in range(devices)]
-    catalog = make_catalog(*(make_family(name, VARIANTS) for name in names))
-    controller = Controller(catalog.slo_s(), dict.fromkeys(ids, 1), live_policy_named("proteus"))
+    served = [ServedFamily(name, Signature((), ()), 0.1, max_rows=64, best_accuracy=0.9) for name in names]
+    controller = Controller(dict.fromkeys(names, 0.1), dict.fromkeys(ids, 1), live_policy_named("proteus"))
     placed = [(device, names[place % families]) for place, device in enumerate(ids)]
     plan = make_plan(*(make_placement(device, family, "v0") for device, family in placed))
     controller.adopt(plan, [hosted(d, f, "v0", latency_s={1: 0.01, 4: 0.02}) for d, f in placed], 0.0)
-    plane = DataPlane(
-        catalog, controller, Lifecycle(), lambda: 1.0, signatures=dict.fromkeys(names, Signature((), ())),
-        max_rows=dict.fromkeys(names, 64), best_accuracy=dict.fromkeys(names, 0.9),
-    )  # fmt: skip
     idle: Any = ExecutorBase("none", print)
-    fleet = Fleet(
-        controller, ids, lambda _device, _on_lost: idle, plane, plane.clock,
-        models={}, profiles={device: make_profile(device) for device in ids}, signatures={},
+    plane = make_data_plane(
+        controller, served, ids, lambda _device, _on_lost: idle, lambda: 1.0, models={},
+        profiles={device: make_profile(device) for device in ids},
     )  # fmt: skip
-    plane.lanes = fleet.workers
+    fleet = plane.fleet
     if ids:
         fleet.breakers[ids[0]].on(BreakerEvent.HUNG, 1.0, "a test")
         fleet.engine_failed(FailedLoad(ids[0], VariantKey(names[0], "v0"), EngineError("a test")))
-    for counts in plane.counts.values():
+    for counts in plane.counts.by_family.values():
         for variant in VARIANTS:
             for device in ids[:run_on]:
                 counts.ended(Outcome.SERVED, variant, device, requests=12_345)
@@ -78,10 +73,9 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
                 counts.served(1, rows=1, waited_s=0.001, took_s=0.01, compute_s=0.009, accuracy=0.9, now_s=1.0)
     for number in range(50):
         controller.offer(make_request(number, family=names[0]), 1.0)
-    plane.refusals["BadRequest"] += 1
+    plane.admission.count_refusal(BadRequest("a test"))
     server = StatusSources(
         plane,
-        fleet,
         ControlLoop(controller, fleet, plane.clock),
         {},
         MetricsSampler(plane, plane.clock),

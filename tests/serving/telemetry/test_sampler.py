@@ -11,13 +11,15 @@ from builders import near
 from jsonschema_rs import validator_for
 from one_device import World, run
 
+from proteus_cli.control.breaker import BreakerEvent as Device
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.lifecycle import LifecycleEvent as Life
 from proteus_cli.serving.requests.counts import Histogram, quantile
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.routes import ROUTES
-from proteus_cli.serving.telemetry.sampler import EVERY_S, MAX_NUMBERS, SAMPLES, MetricsSampler
+from proteus_cli.serving.telemetry.sample_ring import SAMPLES
+from proteus_cli.serving.telemetry.sampler import EVERY_S, MAX_NUMBERS, MetricsSampler
 from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
 
 NOW_S = 1_800_000_000.0
@@ -92,7 +94,7 @@ def test_violations_are_told_by_outcome_and_as_a_fraction() -> None:
         await asyncio.sleep(0)
         world.executor.release(RuntimeError("broken"))
         pending = world.submit(1, 2)
-        world.plane.cancel(pending)
+        world.plane.admission.cancel(pending)
         clock.now_s = 1.0
         history.sample()
         samples = history.feed().families["f"].samples
@@ -121,7 +123,7 @@ def test_the_present_is_the_mean_of_the_last_seconds() -> None:
 
 def test_a_device_is_as_loaded_as_its_batches_took() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
-        world.plane.lanes["cpu0"].busy_s += 0.5
+        world.fleet.workers["cpu0"].busy_s += 0.5
         clock.now_s = 2.0
         history.sample()
         assert history.now.devices["cpu0"].load == near(0.25)
@@ -243,15 +245,13 @@ def test_changes_of_plan_are_events_at_their_time_each_once() -> None:
 
 
 def test_a_lost_device_is_an_event_and_so_is_its_return() -> None:
-    breakers = dict[str, tuple[str, str]]()
-
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         states = []
-        for second, state in enumerate(["", "open", "open", "half-open", ""], 1):
-            breakers.clear()
-            if state:
-                breakers["cpu0"] = (state, "its process died")
+        breaker = world.fleet.breakers["cpu0"]
+        for second, event in enumerate([None, Device.DIED, None, Device.RETRIED, Device.PASSED], 1):
             clock.now_s = float(second)
+            if event is not None:
+                breaker.on(event, clock.now_s, "its process died")
             history.sample()
             states.append(history.now.devices["cpu0"].breaker)
         assert states == ["closed", "open", "open", "half-open", "closed"]
@@ -261,7 +261,7 @@ def test_a_lost_device_is_an_event_and_so_is_its_return() -> None:
             (5.0, "cpu0: serves again"),
         ]
 
-    watched(test, breakers=lambda: breakers)
+    watched(test)
 
 
 def test_events_come_with_the_samples_that_they_came_with() -> None:

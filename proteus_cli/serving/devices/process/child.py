@@ -22,32 +22,15 @@ from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
 from proteus_cli.serving.child_process import depend_on_parent
-from proteus_cli.serving.devices.builds import BuildLog
+from proteus_cli.serving.devices.builds import log_build
+from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, Executor, OnLost
+from proteus_cli.serving.devices.process import messages
 from proteus_cli.serving.devices.process.channel import COMMANDS, Channel
 from proteus_cli.serving.devices.process.layout import BatchLayout
-from proteus_cli.serving.devices.process.messages import (
-    OPENING,
-    CancelLoadCommand,
-    CloseCommand,
-    Command,
-    Event,
-    FailedEvent,
-    LoadCommand,
-    LoadedEvent,
-    LogEvent,
-    LostEvent,
-    OpenCommand,
-    OpenedEvent,
-    RanEvent,
-    RunCommand,
-    SentError,
-    UnloadCommand,
-)
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
-from proteus_cli.serving.devices.thread import ThreadExecutor
 
 log = logging.getLogger("proteus.process")
 
@@ -55,9 +38,9 @@ log = logging.getLogger("proteus.process")
 class DeviceProcess:
     """Carries out the server's commands on the running loop; batches run on it, too, where the executor allows that."""
 
-    def __init__(self, channel: Channel[Command], executor: Executor) -> None:
+    def __init__(self, channel: Channel[messages.DeviceCommand], executor: Executor) -> None:
         self._channel, self._executor = channel, executor
-        self._tensorss: dict[VariantKey, BatchLayout] = {}
+        self._layouts: dict[VariantKey, BatchLayout] = {}
         self._buffers: dict[int, TransferBuffer] = {}
         self._loads: dict[int, asyncio.Task[None]] = {}
         self._running = 0
@@ -82,48 +65,47 @@ class DeviceProcess:
             log.exception("a bug in the process of a device, which ends")
             os._exit(1)  # so that the server hears that its commands will have no answer
 
-    def _obey(self, command: Command, descriptors: Sequence[int]) -> None:
+    def _obey(self, command: messages.DeviceCommand, descriptors: Sequence[int]) -> None:
         match command:
-            case RunCommand():
+            case messages.RunCommand():
                 self._run(command, descriptors)
-            case LoadCommand():
+            case messages.LoadCommand():
                 task = asyncio.create_task(self._load(command))
                 self._loads[command.number] = task
                 task.add_done_callback(lambda _: self._loads.pop(command.number))
-            case CancelLoadCommand(number=number, family=family, variant=variant):
+            case messages.CancelLoadCommand(number=number, key=key):
                 if number not in self._loads or not self._loads[number].cancel():
-                    self._unload(VariantKey(family, variant))
-            case UnloadCommand(family=family, variant=variant):
-                self._unload(VariantKey(family, variant))
-            case CloseCommand():
+                    self._unload(key)
+            case messages.UnloadCommand(key=key):
+                self._unload(key)
+            case messages.CloseCommand():
                 self._is_closing = True
                 self._end_if_idle()
-            case OpenCommand():
+            case messages.OpenCommand():
                 raise RuntimeError("it is open")
 
     # --- engines
 
-    async def _load(self, command: LoadCommand) -> None:
-        key = VariantKey(command.family, command.variant)
+    async def _load(self, command: messages.LoadCommand) -> None:
         try:
-            signature = await self._executor.load(key, Path(command.model), command.warm_up_rows)
+            signature = await self._executor.load(command.key, Path(command.model), command.warm_up_rows)
         except Exception as error:  # noqa: BLE001 - it is sent to the server
-            self._send(FailedEvent(command.number, _sent(error)))
+            self._send(messages.FailedEvent(command.number, _sent(error)))
         else:
-            self._tensorss[key] = BatchLayout(signature)
-            self._send(LoadedEvent(command.number, signature))
+            self._layouts[command.key] = BatchLayout(signature)
+            self._send(messages.LoadedEvent(command.number, signature))
 
     def _unload(self, key: VariantKey) -> None:
-        if self._tensorss.pop(key, None) is not None:
+        if self._layouts.pop(key, None) is not None:
             self._executor.unload(key)
 
     # --- batches
 
-    def _run(self, command: RunCommand, descriptors: Sequence[int]) -> None:
+    def _run(self, command: messages.RunCommand, descriptors: Sequence[int]) -> None:
         """Run the batch as one part, as its inputs are in one piece; where that fails, as the parts that it has."""
-        key = VariantKey(command.family, command.variant)
+        key = command.key
         buffer = self._buffers.setdefault(command.buffer, TransferBuffer())
-        inputs, layout = buffer.incoming(descriptors), self._tensorss[key]
+        inputs, layout = buffer.incoming(descriptors), self._layouts[key]
         complete = partial(self._complete, command.number, layout, buffer)
         self._running += 1
 
@@ -152,21 +134,21 @@ class DeviceProcess:
     ) -> None:
         self._running -= 1
         event = _event(number, layout, buffer, result)
-        self._channel.send(event, buffer.take_unsent() if isinstance(event, RanEvent) else (), wait=True)
+        self._channel.send(event, buffer.take_unsent() if isinstance(event, messages.RanEvent) else (), wait=True)
         self._end_if_idle()
 
     def _end_if_idle(self) -> None:
         if self._is_closing and not self._running:
             self._has_ended.set()
 
-    def _send(self, event: Event) -> None:
+    def _send(self, event: messages.DeviceEvent) -> None:
         self._channel.send(event, wait=True)
 
 
 class LogForwarder(logging.Handler):
     """Has the server log what is logged here."""
 
-    def __init__(self, channel: Channel[Command]) -> None:
+    def __init__(self, channel: Channel[messages.DeviceCommand]) -> None:
         super().__init__()
         self._channel = channel
 
@@ -175,7 +157,7 @@ class LogForwarder(logging.Handler):
         if record.exc_info:
             named["exception"] = "".join(traceback.format_exception(*record.exc_info))
         try:
-            self._channel.send(LogEvent(record.levelno, record.name, record.getMessage(), named), wait=True)
+            self._channel.send(messages.LogEvent(record.levelno, record.name, record.getMessage(), named), wait=True)
         except ConnectionError:
             os._exit(0)  # the server is gone
 
@@ -183,9 +165,9 @@ class LogForwarder(logging.Handler):
 def main(descriptor: int) -> None:
     """Open the device that the first message names, and carry out the commands that follow."""
     depend_on_parent()
-    channel: Channel[Command] = Channel(socket.socket(fileno=descriptor), COMMANDS)
+    channel: Channel[messages.DeviceCommand] = Channel(socket.socket(fileno=descriptor), COMMANDS)
     received = channel.receive(wait=True)
-    if received is None or not isinstance(received[0], OpenCommand):
+    if received is None or not isinstance(received[0], messages.OpenCommand):
         return
     opening = received[0]
     logging.basicConfig(handlers=[LogForwarder(channel)], level=logging.WARNING, force=True)
@@ -196,26 +178,26 @@ def main(descriptor: int) -> None:
         runner.run(_serve(channel, opening.spec))
 
 
-async def _serve(channel: Channel[Command], spec: DeviceSpec) -> None:
+async def _serve(channel: Channel[messages.DeviceCommand], spec: DeviceSpec) -> None:
     with ExitStack() as stack:
         try:
             pin_this_thread(spec.device.cores)
             executor, platform = _open_device(spec, stack, partial(_end_lost, channel))
         except Exception as error:  # noqa: BLE001 - it is sent to the server
-            channel.send(FailedEvent(OPENING, _sent(error)), wait=True)
+            channel.send(messages.FailedEvent(messages.OPENING, _sent(error)), wait=True)
             return
         process = DeviceProcess(channel, executor)
         gc.freeze()  # what was imported stays
-        channel.send(OpenedEvent(platform), wait=True)
+        channel.send(messages.OpenedEvent(platform), wait=True)
         await process.run()
 
 
-def _end_lost(channel: Channel[Command], loss: DeviceLost) -> None:
+def _end_lost(channel: Channel[messages.DeviceCommand], loss: DeviceLost) -> None:
     """Tell the server that the device is lost, and end.
 
     To free anything would only fail, and only another process can use the device again.
     """
-    channel.send(LostEvent(SentError.of(loss)), wait=True)
+    channel.send(messages.LostEvent(messages.SentError.of(loss)), wait=True)
     os._exit(1)
 
 
@@ -227,12 +209,12 @@ def _open_device(spec: DeviceSpec, stack: ExitStack, on_lost: OnLost) -> tuple[E
     match spec:
         case CpuSpec(device=device):
             backend = open_backend(device)
-            return ThreadExecutor(device, backend, on_lost), backend.versions.name
+            return CpuExecutor(device, backend, on_lost), backend.versions.name
         case GpuSpec(device=device, slots=slots):
             from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
             from proteus_cli.serving.devices.gpu import GpuExecutor  # noqa: PLC0415 - an extra
 
-            tensorrt = TensorRT(device, BuildContext(Path(spec.built), say=log.info, watch=BuildLog().watch))
+            tensorrt = TensorRT(device, BuildContext(Path(spec.built), say=log.info, watch=log_build))
 
             def read_plan(key: VariantKey, model: Path) -> bytes:
                 return tensorrt.plan(model, key)
@@ -245,23 +227,23 @@ def _open_device(spec: DeviceSpec, stack: ExitStack, on_lost: OnLost) -> tuple[E
 
 def _event(
     number: int, layout: BatchLayout, buffer: TransferBuffer, result: BatchResult | Exception
-) -> RanEvent | FailedEvent:
+) -> messages.RanEvent | messages.FailedEvent:
     """What became of a batch; its outputs are written to the buffer."""
     if isinstance(result, Exception):
-        return FailedEvent(number, _sent(result))
+        return messages.FailedEvent(number, _sent(result))
     try:
         shapes = layout.write_outputs(result.outputs, buffer)
     except Exception as error:  # noqa: BLE001 - it is sent to the server
-        return FailedEvent(number, _sent(error))
+        return messages.FailedEvent(number, _sent(error))
     failures = {part: _sent(error) for part, error in result.failures.items()}
-    return RanEvent(number, result.compute_s, time.monotonic(), shapes, failures)
+    return messages.RanEvent(number, result.compute_s, time.monotonic(), shapes, failures)
 
 
-def _sent(error: Exception) -> SentError:
+def _sent(error: Exception) -> messages.SentError:
     """An error for the server. That of a bug is logged, too, as its traceback stays here."""
     if not isinstance(error, ProteusError):
         log.error("a bug: %r", error, exc_info=error)
-    return SentError.of(error)
+    return messages.SentError.of(error)
 
 
 if __name__ == "__main__":

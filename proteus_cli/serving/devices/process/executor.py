@@ -18,25 +18,9 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError
 from proteus_cli.serving.child_process import group_signals_blocked
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost, settle
+from proteus_cli.serving.devices.process import messages
 from proteus_cli.serving.devices.process.channel import EVENTS, Channel
 from proteus_cli.serving.devices.process.layout import BatchLayout
-from proteus_cli.serving.devices.process.messages import (
-    OPENING,
-    CancelLoadCommand,
-    CloseCommand,
-    Command,
-    Event,
-    FailedEvent,
-    LoadCommand,
-    LoadedEvent,
-    LogEvent,
-    LostEvent,
-    OpenCommand,
-    OpenedEvent,
-    RanEvent,
-    RunCommand,
-    UnloadCommand,
-)
 from proteus_cli.serving.devices.process.shared_memory import CAN_SHARE, TransferBuffer
 from proteus_cli.serving.devices.process.spec import DeviceSpec
 from proteus_cli.serving.logs import fields
@@ -83,12 +67,12 @@ class ProcessExecutor(ExecutorBase):
         self._reserve_bytes = 0
         self._is_released = False
         self._process, end = _start_process(spec.device.id)
-        self._channel: Channel[Event] = Channel(end, EVENTS)
+        self._channel: Channel[messages.DeviceEvent] = Channel(end, EVENTS)
         self.pid = self._process.pid
         self._reaper = threading.Thread(target=self._reap, name=f"{spec.device.id}-reap", daemon=True)
         self._loop.add_reader(self._channel.fileno(), self._read)
         level = logging.getLogger("proteus").getEffectiveLevel()
-        self._send(OpenCommand(spec, level, sys.getswitchinterval()))
+        self._send(messages.OpenCommand(spec, level, sys.getswitchinterval()))
 
     async def opened(self) -> str:
         """Wait until the device is open; returns the name of its backend.
@@ -103,11 +87,11 @@ class ProcessExecutor(ExecutorBase):
         self._require_open()
         number, loaded = next(self._numbers), self._loop.create_future()
         self._loads[number] = loaded
-        self._send(LoadCommand(number, *key, str(model), warm_up_rows))
+        self._send(messages.LoadCommand(number, key, str(model), warm_up_rows))
         try:
             signature: Signature = await self._until_loaded(loaded)
         except asyncio.CancelledError:
-            self._send(CancelLoadCommand(number, *key))
+            self._send(messages.CancelLoadCommand(number, key))
             raise
         finally:
             del self._loads[number]
@@ -118,7 +102,7 @@ class ProcessExecutor(ExecutorBase):
     def unload(self, key: VariantKey) -> None:
         if not self.is_lost:
             del self._layouts[key]
-            self._send(UnloadCommand(*key))
+            self._send(messages.UnloadCommand(key))
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         """Besides, raises `EngineError` where there is no memory for the inputs."""
@@ -135,14 +119,16 @@ class ProcessExecutor(ExecutorBase):
             raise
         number = self._register(done)
         self._sent[number] = SentBatch(layout, place, time.monotonic())
-        self._send(RunCommand(number, place, *batch.key, [rows for rows, _ in batch.parts]), buffer.take_unsent())
+        self._send(
+            messages.RunCommand(number, place, batch.key, [rows for rows, _ in batch.parts]), buffer.take_unsent()
+        )
 
     def close(self) -> None:
         if self._is_closed or self.is_lost:
             return
         self._is_closed = True
         if self._opened.done():
-            self._send(CloseCommand())
+            self._send(messages.CloseCommand())
             self._receive_rest()
         self._release()
         self._reaper.join(REAP_S)
@@ -170,24 +156,24 @@ class ProcessExecutor(ExecutorBase):
         log.error("%s", loss, extra=fields(device=self._device_id, pid=self.pid))
         self._lose(loss)
 
-    def _handle(self, event: Event, descriptors: Sequence[int]) -> None:
+    def _handle(self, event: messages.DeviceEvent, descriptors: Sequence[int]) -> None:
         match event:
-            case RanEvent():
+            case messages.RanEvent():
                 self._ran(event, descriptors)
-            case FailedEvent(number=number, error=error):
+            case messages.FailedEvent(number=number, error=error):
                 self._failed(number, error.error())
-            case OpenedEvent(platform=platform):
+            case messages.OpenedEvent(platform=platform):
                 settle(self._opened, platform)
-            case LoadedEvent(number=number, signature=signature):
+            case messages.LoadedEvent(number=number, signature=signature):
                 if number in self._loads:
                     settle(self._loads[number], signature)
-            case LostEvent(error=error):
+            case messages.LostEvent(error=error):
                 self._lose(DeviceLost(error.message, hint=error.hint))
-            case LogEvent():
+            case messages.LogEvent():
                 named = {"device": self._device_id, **event.fields}
                 logging.getLogger(event.logger).log(event.level, "%s", event.message, extra=fields(**named))
 
-    def _ran(self, event: RanEvent, descriptors: Sequence[int]) -> None:
+    def _ran(self, event: messages.RanEvent, descriptors: Sequence[int]) -> None:
         sent = self._sent.pop(event.number)
         try:
             outputs = sent.layout.read_outputs(event.shapes, self._buffers[sent.place].incoming(descriptors))
@@ -201,7 +187,7 @@ class ProcessExecutor(ExecutorBase):
         self._complete(event.number, BatchResult(outputs, event.compute_s, failures, elapsed_s))
 
     def _failed(self, number: int, error: Exception) -> None:
-        if number == OPENING:
+        if number == messages.OPENING:
             settle(self._opened, error)
         elif number in self._loads:
             settle(self._loads[number], error)
@@ -215,7 +201,7 @@ class ProcessExecutor(ExecutorBase):
         self._buffers.append(TransferBuffer())
         return len(self._buffers) - 1
 
-    def _send(self, command: Command, descriptors: Sequence[int] = ()) -> None:
+    def _send(self, command: messages.DeviceCommand, descriptors: Sequence[int] = ()) -> None:
         if self._is_released:
             return
         try:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from proteus_cli.backends.base import Signature
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import (
     ArtefactError,
     BackendUnavailable,
@@ -69,8 +70,7 @@ class LoadCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Load an engine; the answer is `LoadedEvent` or `FailedEvent`."""
 
     number: int
-    family: str
-    variant: str
+    key: VariantKey
     model: str
     warm_up_rows: int
 
@@ -79,15 +79,13 @@ class CancelLoadCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Cancel the load of this number; where it is done already, unload the engine."""
 
     number: int
-    family: str
-    variant: str
+    key: VariantKey
 
 
 class UnloadCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Free an engine."""
 
-    family: str
-    variant: str
+    key: VariantKey
 
 
 class RunCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -95,8 +93,7 @@ class RunCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
     number: int
     buffer: int
-    family: str
-    variant: str
+    key: VariantKey
     rows: Sequence[int]
 
 
@@ -152,5 +149,5 @@ class LogEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
     fields: Mapping[str, Any]
 
 
-Command = OpenCommand | LoadCommand | CancelLoadCommand | UnloadCommand | RunCommand | CloseCommand
-Event = OpenedEvent | LoadedEvent | RanEvent | FailedEvent | LostEvent | LogEvent
+DeviceCommand = OpenCommand | LoadCommand | CancelLoadCommand | UnloadCommand | RunCommand | CloseCommand
+DeviceEvent = OpenedEvent | LoadedEvent | RanEvent | FailedEvent | LostEvent | LogEvent

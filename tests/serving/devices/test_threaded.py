@@ -6,7 +6,7 @@ from pathlib import Path
 
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.serving.devices.threads import ThreadedExecutor
+from proteus_cli.serving.devices.threaded import ThreadedExecutor
 
 OLD, NEW = VariantKey("f", "old"), VariantKey("f", "new")
 WITHIN_S = 10.0

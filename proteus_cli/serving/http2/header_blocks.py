@@ -1,4 +1,4 @@
-"""Header blocks of requests: decoded, checked, and remembered."""
+"""Header blocks of requests: decoded (HPACK, RFC 7541), checked, and remembered."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -32,10 +32,10 @@ class MalformedRequest(Exception):
 
 
 class HeaderBlocks(Generic[T]):
-    """Decodes the header blocks of one connection; ``read`` makes of a request's fields what is known of it.
+    """Decodes the header blocks of one connection; ``read`` makes a request of the fields.
 
-    What a block says, and how it changes the compression table, depends on its bytes and the table alone (RFC 7541
-    §2.2). So as long as no block changes the table, the same bytes say the same, and need not be decoded again.
+    What a block means, and how it changes the compression table, depends on its bytes and the table alone (RFC 7541
+    §2.2). As long as no block changes the table, the same bytes mean the same, and are not decoded again.
     """
 
     def __init__(self, limits: Http2Limits, read: Callable[[Fields], T]) -> None:
@@ -45,7 +45,7 @@ class HeaderBlocks(Generic[T]):
         self._known: dict[bytes, T] = {}
 
     def request(self, block: bytes) -> T:
-        """What the block asks for. Raises `MalformedRequest`, or `ConnectionFault` where it can't be decoded."""
+        """The request of a block. Raises `MalformedRequest`, or `ConnectionFault` if it can't be decoded."""
         known = self._known.get(block)
         if known is not None:
             return known
@@ -58,7 +58,7 @@ class HeaderBlocks(Generic[T]):
         return request
 
     def decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
-        """The fields of any block, as they come. Raises `ConnectionFault`."""
+        """The fields of any block, in order. Raises `ConnectionFault`."""
         before = self._state()
         try:
             return self._decoded(block)
@@ -69,7 +69,7 @@ class HeaderBlocks(Generic[T]):
                 self._known.clear()
 
     def _decoded(self, block: bytes) -> list[tuple[bytes, bytes]]:
-        """RFC 7541 §6. Table and Huffman code are hpack's; its `Decoder` takes five times as long."""
+        """Decode by RFC 7541 §6. Table and Huffman code are hpack's; its `Decoder` takes five times as long."""
         table, fields, at, size = self._table, list[tuple[bytes, bytes]](), 0, 0
         while at < len(block):
             first = block[at]
@@ -96,14 +96,14 @@ class HeaderBlocks(Generic[T]):
         return fields
 
     def _state(self) -> tuple[int, int, int]:
-        """Differs after any change of the table: entries come in at the front as new objects, and leave at the back."""
+        """A value that differs after any change of the table: entries enter at the front as new objects."""
         table = self._table
         entries = table.dynamic_entries
         return (table.maxsize, len(entries), id(entries[0]) if entries else 0)
 
 
 def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
-    """RFC 7541 §5.1: its value, and where it ends. Raises `IndexError` where it is cut off."""
+    """An integer (RFC 7541 §5.1), and where it ends. Raises `IndexError` if it is cut off."""
     value = block[at] & mask
     at += 1
     if value < mask:
@@ -118,7 +118,7 @@ def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
 
 
 def _string(block: bytes, at: int) -> tuple[bytes, int]:
-    """RFC 7541 §5.2."""
+    """A string (RFC 7541 §5.2), and where it ends. Raises `IndexError` if it is cut off."""
     is_huffman = block[at] & 0x80
     size, at = _integer(block, at, 0x7F)
     end = at + size

@@ -1,11 +1,22 @@
 """From what devices host to what a plan wants: who may leave its family, who waits, and who goes where all wait."""
 
+from collections.abc import Mapping
+
 from builders import hosted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.decision import Hosted
-from proteus_cli.control.rollout import DeviceRollout, keys, next_to_load
+from proteus_cli.control import rollout
+from proteus_cli.control.decision import Hosted, Load
+from proteus_cli.control.rollout import DeviceRollout, keys
+
+LOADING = Load("any", ())
+
+
+def next_to_load(
+    devices: Mapping[str, DeviceRollout], demand_qps: Mapping[str, float], max_unavailable_frac: float = 1.0
+) -> list[str]:
+    return rollout.next_to_load(devices, demand_qps, max_unavailable_frac)
 
 
 def host(family: str, capacity_qps: float = 100.0, variant: str = "s") -> Hosted:
@@ -13,7 +24,9 @@ def host(family: str, capacity_qps: float = 100.0, variant: str = "s") -> Hosted
 
 
 def on_the_way(now: Hosted | None, wanted: Hosted | None, *, is_loading: bool = False) -> DeviceRollout:
-    return DeviceRollout(() if now is None else (now,), () if wanted is None else (wanted,), is_loading)
+    return DeviceRollout(
+        () if now is None else (now,), () if wanted is None else (wanted,), LOADING if is_loading else None
+    )
 
 
 def stays(what: Hosted) -> DeviceRollout:
@@ -24,7 +37,7 @@ def test_a_device_that_hosts_nothing_starts_at_once() -> None:
     assert next_to_load({"d0": on_the_way(None, host("a"))}, {"a": 1000.0}) == ["d0"]
 
 
-def test_who_has_all_it_should_has_nothing_to_load() -> None:
+def test_a_device_that_hosts_all_it_should_loads_nothing() -> None:
     """Also where it should have less, or nothing, or is loading already."""
     both = DeviceRollout((host("a"), host("b")), (host("b"),))
     rollouts = {
@@ -47,7 +60,7 @@ def test_a_device_leaves_only_where_the_others_carry_its_demand() -> None:
     assert next_to_load(rollouts, {"a": 101.0, "b": 150.0}) == []
 
 
-def test_what_one_device_takes_away_the_next_can_no_longer_count_on() -> None:
+def test_capacity_that_one_device_takes_away_is_missing_for_the_next() -> None:
     """Three of 100 qps for 150: one may leave, which leaves 200; without another it would be 100."""
     rollouts = {f"d{n}": on_the_way(host("a"), host("b")) for n in range(3)}
     assert next_to_load(rollouts, {"a": 150.0, "b": 10.0}) == ["d0"]
@@ -55,19 +68,19 @@ def test_what_one_device_takes_away_the_next_can_no_longer_count_on() -> None:
     assert next_to_load(rollouts, {"a": 0.0, "b": 10.0}) == ["d0", "d1", "d2"]
 
 
-def test_no_more_of_a_family_is_away_at_once_than_it_may_be() -> None:
+def test_no_more_of_a_family_is_unavailable_at_once_than_allowed() -> None:
     """Four of 100 qps, and nothing is asked for; one always may, or nothing would ever change."""
     rollouts = {f"d{n}": on_the_way(host("a"), host("b")) for n in range(4)}
     assert next_to_load(rollouts, {"a": 0.0}, 0.5) == ["d0", "d1"]
     assert next_to_load(rollouts, {"a": 0.0}, 0.3) == ["d0"]
     assert next_to_load(rollouts, {"a": 0.0}, 0.0) == ["d0"]
-    rollouts["d0"].is_loading = True
+    rollouts["d0"].load = LOADING
     assert next_to_load(rollouts, {"a": 0.0}, 0.5) == ["d1"]
-    rollouts["d1"].is_loading = True
+    rollouts["d1"].load = LOADING
     assert next_to_load(rollouts, {"a": 0.0}, 0.5) == []
 
 
-def test_what_loads_serves_nothing_so_nobody_counts_on_it() -> None:
+def test_a_device_that_loads_carries_nothing() -> None:
     """d1 will serve `a` again; until then d0 is all that `a` has."""
     rollouts = {
         "d0": on_the_way(host("a"), host("b")),
@@ -79,7 +92,7 @@ def test_what_loads_serves_nothing_so_nobody_counts_on_it() -> None:
     assert next_to_load(rollouts, {"a": 50.0, "b": 50.0}) == ["d0"]
 
 
-def test_first_those_whose_family_has_the_least_of_what_it_needs() -> None:
+def test_devices_go_first_whose_family_has_the_least_of_what_it_needs() -> None:
     """`b` has 50 of 100 qps, `c` 20 of 100: of `a`'s two devices, of which one may go, that for `c` goes first."""
     rollouts = {
         "d0": on_the_way(host("a"), host("b")),
@@ -104,7 +117,7 @@ def test_where_all_wait_for_each_other_the_one_that_is_missed_least_goes() -> No
     assert next_to_load(rollouts, {"a": 90.0, "b": 40.0}) == ["d1"]
 
 
-def test_nobody_is_let_go_for_that_while_another_still_loads() -> None:
+def test_no_deadlock_is_broken_while_a_device_still_loads() -> None:
     """What it loads may be what the others wait for."""
     rollouts = {
         "d0": on_the_way(host("a"), host("b")),
@@ -117,7 +130,7 @@ def test_nobody_is_let_go_for_that_while_another_still_loads() -> None:
 def test_another_variant_of_the_family_is_a_load_too() -> None:
     rollouts = {"d0": on_the_way(host("a"), host("a", variant="l")), "d1": stays(host("a"))}
     assert next_to_load(rollouts, {"a": 100.0}) == ["d0"]
-    assert next_to_load(rollouts | {"d2": DeviceRollout(is_loading=True)}, {"a": 101.0}) == []
+    assert next_to_load(rollouts | {"d2": DeviceRollout(load=LOADING)}, {"a": 101.0}) == []
 
 
 def test_the_more_is_missing_the_more_may_be_on_their_way() -> None:
@@ -127,7 +140,7 @@ def test_the_more_is_missing_the_more_may_be_on_their_way() -> None:
     rollouts = {f"d{n}": on_the_way(host("a"), host("a", 200.0, "l")) for n in range(4)}
     assert next_to_load(rollouts, {"a": 800.0}) == ["d0", "d1"]
     assert next_to_load(rollouts, {"a": 500.0}) == ["d0"]
-    rollouts["d0"].is_loading = True
+    rollouts["d0"].load = LOADING
     assert next_to_load(rollouts, {"a": 800.0}) == ["d1"]
     assert next_to_load(rollouts, {"a": 500.0}) == []
 
@@ -137,7 +150,7 @@ def test_a_device_of_several_variants_is_missed_by_the_worst_off_of_its_families
     rollouts = {
         "d0": DeviceRollout((host("a"), host("b")), (host("c"),)),
         "d1": stays(host("a")),
-        "d2": DeviceRollout(is_loading=True),
+        "d2": DeviceRollout(load=LOADING),
     }
     assert next_to_load(rollouts, {"a": 100.0, "b": 1.0, "c": 1.0}) == []
     assert next_to_load(rollouts, {"a": 100.0, "b": 0.0, "c": 1.0}) == ["d0"]
@@ -149,7 +162,7 @@ def test_queries_are_for_what_comes_while_it_loads_and_for_what_is_there_before(
     assert on_the_way(now, wanted, is_loading=True).hosted == (wanted,)
     assert stays(now).hosted == (now,)
     less = DeviceRollout((now, wanted), (wanted,))
-    assert (less.is_there, less.hosted) == (True, (wanted,))
+    assert (less.is_complete, less.hosted) == (True, (wanted,))
     assert keys(less.now) == {("a", "a-s"), ("b", "b-s")}
 
 
@@ -170,7 +183,7 @@ def test_step_by_step_all_get_there_and_no_family_that_had_enough_falls_below_un
         if not starting:
             break
         for device in starting:
-            rollouts[device].is_loading = True
+            rollouts[device].load = LOADING
         if len(starting) > 1:  # a single one may be what a deadlock lets go
             after = carried_qps(rollouts)
             for family, asked_qps in demand_qps.items():
@@ -179,12 +192,12 @@ def test_step_by_step_all_get_there_and_no_family_that_had_enough_falls_below_un
                 assert after[family] >= min_qps - 1e-9
         for device in starting:
             rollouts[device] = DeviceRollout(rollouts[device].next, rollouts[device].next)
-    assert all(rollout.is_there for rollout in rollouts.values())
+    assert all(each.is_complete for each in rollouts.values())
 
 
 def carried_qps(rollouts: dict[str, DeviceRollout]) -> dict[str, float]:
     there = dict.fromkeys("abc", 0.0)
-    for rollout in rollouts.values():
-        for each in rollout.hosted if not rollout.is_loading else ():
+    for device in rollouts.values():
+        for each in device.hosted if device.load is None else ():
             there[each.family] += each.capacity_qps
     return there

@@ -1,4 +1,4 @@
-"""What families that share devices need of the room for their bursts."""
+"""The safety margins of families that share devices."""
 
 import math
 
@@ -17,7 +17,7 @@ def host(device: str, family: str, qps: float, row_s: float = 0.005) -> Hosted:
     return hosted(device, family, latency_s={1: row_s, 4: 4 * row_s}, max_batch=4, weight=qps)
 
 
-def test_a_family_with_devices_of_its_own_needs_all_of_its_room() -> None:
+def test_a_family_with_devices_of_its_own_needs_its_whole_margin() -> None:
     """As does one that the plan leaves out, and one whose devices stand by for another."""
     hosts = [host("cpu0", "a", 100.0), host("cpu1", "b", 50.0), host("cpu1", "a", 0.0)]
     assert shared_margin(hosts, {"a": 100.0, "b": 50.0, "c": 10.0}, SLO_S) == dict.fromkeys("abcd", 1.0)
@@ -46,8 +46,8 @@ def test_only_direct_neighbours_count() -> None:
 
 
 @pytest.mark.parametrize("rows_s", [(0.004, 0.004), (0.001, 0.01), (0.002, 0.003, 0.008)])
-def test_what_is_left_covers_as_many_windows_as_all_of_its_room_does_for_one_family(rows_s: tuple[float, ...]) -> None:
-    """What Poisson arrivals of all families take in a window as long as the SLO, beyond the mean, against the room.
+def test_the_shared_margin_covers_as_many_windows_as_one_family_s_margin_covers(rows_s: tuple[float, ...]) -> None:
+    """What Poisson arrivals of all families take in a window as long as the SLO, beyond the mean, against the margin.
 
     One deviation covers 84 of 100 windows; all rooms added up would cover more.
     """

@@ -16,7 +16,7 @@ from proteus_cli.backends.base import Runner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import EngineBroken, EngineError
-from proteus_cli.serving.devices.thread import CpuEngine
+from proteus_cli.serving.devices.cpu import CpuEngine
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 POISON = 99.0
@@ -55,7 +55,7 @@ def run(runner: Runner, parts: Sequence[tuple[int, tuple[bytes]]]) -> tuple[Any,
     return engine.run(parts, sum(rows for rows, _ in parts)), counting
 
 
-def test_a_batch_that_runs_runs_once(runner: Runner) -> None:
+def test_a_batch_that_succeeds_is_run_once(runner: Runner) -> None:
     result, counting = run(runner, [part(1), part(2, 3), part(4)])
     assert result.outputs[0][:, 0].tolist() == [3, 6, 9, 12]
     assert (result.failures, counting.runs) == ({}, 1)
@@ -63,7 +63,7 @@ def test_a_batch_that_runs_runs_once(runner: Runner) -> None:
 
 @given(st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.0, POISON]), min_size=1, max_size=3), min_size=2, max_size=17))
 @settings(max_examples=60, deadline=None)
-def test_only_those_fail_that_fail_alone(runner: Runner, rows: list[list[float]]) -> None:
+def test_only_the_parts_fail_that_fail_by_themselves(runner: Runner, rows: list[list[float]]) -> None:
     poisoned = {place for place, values in enumerate(rows) if POISON in values}
     parts = [part(*values) for values in rows]
     if len(poisoned) == len(rows):
@@ -84,14 +84,14 @@ def test_only_those_fail_that_fail_alone(runner: Runner, rows: list[list[float]]
     assert counting.runs <= min(2 * len(rows), 2 + 2 * halvings * len(poisoned))
 
 
-def test_all_that_fail_cost_two_runs_each(runner: Runner) -> None:
+def test_a_batch_of_parts_that_all_fail_costs_two_runs_for_each(runner: Runner) -> None:
     counting = Counting(runner)
     with pytest.raises(EngineError):
         CpuEngine(counting, ExitStack(), 4).run([part(POISON)] * 32, 32)
     assert counting.runs == 64  # 63 parts of the batch, and one to see whether the model is to blame
 
 
-def test_a_model_that_fails_on_anything_is_not_tried_for_each_request(runner: Runner) -> None:
+def test_a_broken_engine_is_not_tried_with_each_part(runner: Runner) -> None:
     counting = Counting(runner)
     counting.is_broken = True
     engine = CpuEngine(counting, ExitStack(), 4)
@@ -102,7 +102,7 @@ def test_a_model_that_fails_on_anything_is_not_tried_for_each_request(runner: Ru
     assert engine.run([part(1)] * 32, 32).failures == {}
 
 
-def test_a_request_that_fails_alone_is_not_tried_again(runner: Runner) -> None:
+def test_a_batch_of_one_part_that_fails_is_not_run_again(runner: Runner) -> None:
     """Only what could be done before is, to see whether the request is to blame."""
     counting = Counting(runner)
     with pytest.raises(EngineError) as raised:
@@ -111,14 +111,14 @@ def test_a_request_that_fails_alone_is_not_tried_again(runner: Runner) -> None:
     assert not isinstance(raised.value, EngineBroken)
 
 
-def test_a_model_that_fails_on_anything_is_to_blame_also_for_a_single_request(runner: Runner) -> None:
+def test_a_broken_engine_is_found_with_a_batch_of_one_part(runner: Runner) -> None:
     counting = Counting(runner)
     counting.is_broken = True
     with pytest.raises(EngineBroken):
         CpuEngine(counting, ExitStack(), 4).run([part(1)], 1)
 
 
-def test_an_answer_with_other_rows_than_its_question_is_a_failure(runner: Runner, tmp_path: Path) -> None:
+def test_outputs_with_a_wrong_number_of_rows_are_an_error(runner: Runner, tmp_path: Path) -> None:
     class Short(Counting):
         def infer(self, inputs: Any) -> Any:
             return {name: values[:-1] for name, values in super().infer(inputs).items()}

@@ -1,6 +1,6 @@
-"""Protobuf's wire format, as far as it is read and written here: what differs with each request and answer.
+"""Protobuf's wire format, for the fields that differ with each request and response; the rest is left to protobuf.
 
-Source: "Encoding" in protobuf's documentation. Fields may come in any order; unknown ones are passed over.
+Fields may come in any order; unknown ones are passed over. Source: "Encoding" in protobuf's documentation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ _ID, _RAW_INPUT = 0x1A, 0x3A  # tags of fields 3 and 7 of a request
 _MORE = 0x80
 
 
-def split(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
-    """All but id and raw tensors; these two. Raises `BadRequest`."""
+def split_request(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
+    """Split a ModelInferRequest: all other fields, as bytes; its id; its raw tensors. Raises `BadRequest`."""
     rest: list[Buffer] = []
     raw: list[Buffer] = []
     request_id = None
@@ -49,7 +49,7 @@ def split(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
 
 
 def _split_parsed(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
-    request = parsed(message)
+    request = parse_request(message)
     raw, request_id = list(request.raw_input_contents), request.id or None
     request.ClearField("raw_input_contents")
     request.ClearField("id")
@@ -57,7 +57,7 @@ def _split_parsed(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
 
 
 def _long_varint(message: Buffer, at: int) -> tuple[int, int]:
-    """A length of more than one byte, and where it ends."""
+    """A length that may take several bytes, and where it ends."""
     value = shift = 0
     while True:
         byte = message[at]
@@ -66,18 +66,18 @@ def _long_varint(message: Buffer, at: int) -> tuple[int, int]:
         if byte < _MORE:
             return value, at
         if shift > 28:  # noqa: PLR2004 - no message is longer than 2³² bytes
-            raise BadRequest("a length in the message makes no sense")
+            raise BadRequest("a length in the message is too large")
 
 
-def parsed(message: Buffer) -> Any:
+def parse_request(message: Buffer) -> Any:
     try:
         return ModelInferRequest.FromString(message)
     except DecodeError:
         raise BadRequest("the message is not a ModelInferRequest") from None
 
 
-def whole_number(name: str, value: int) -> bytes:
-    """One entry of `parameters` with a whole number: {1: name, 2: {2: value}} in field 4."""
+def integer_parameter(name: str, value: int) -> bytes:
+    """An entry of a response's `parameters`, of int64: {1: name, 2: {2: value}} in field 4."""
     number = varint(value)
     return _ENTRIES[name][len(number)] + number
 
@@ -94,7 +94,7 @@ def varint(value: int) -> bytes:
 
 
 def _entry_prefix(name: str, size: int) -> bytes:
-    """All of such an entry before a number of ``size`` bytes."""
+    """The bytes of such an entry before its number, which takes ``size`` bytes."""
     key = b"\x0a" + bytes((len(name),)) + name.encode()
     entry = key + b"\x12" + bytes((size + 1,)) + b"\x10"
     return b"\x22" + bytes((len(entry) + size,)) + entry

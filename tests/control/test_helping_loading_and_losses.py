@@ -1,15 +1,16 @@
-"""What lanes do for each other, and what becomes of lanes that load, are lost and come back."""
+"""What workers do for each other, and what becomes of workers that load, are lost and come back."""
 
 import pytest
-from builders import hosted, make_placement, make_plan, make_request, near
+from builders import controller_hosting, hosted, ids, launched, make_request, near, plan_hosting
 
 from proteus_cli.control.batcher import GreedyBatcher, ProactiveBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused
-from proteus_cli.control.decision import IDLE, Delegate, Drop, Hosted, Launch, WaitUntil
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, Drop, Hosted, Load, WaitUntil, WakeOthers
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replanning import PeriodicRule
+from proteus_cli.control.replan_rules import PeriodicRule
+from proteus_cli.control.rollout import keys
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.outages import NONE_OUT, Outages
-from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Request
 
 GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), PeriodicRule())
@@ -31,15 +32,21 @@ def slow(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Hosted:
     )  # fmt: skip
 
 
-def plan_of(*hosts: Hosted) -> Plan:
-    placements = (make_placement(host.device, host.family, host.variant) for host in hosts)
-    return make_plan(*placements, demand_qps={"a": 10.0, "b": 10.0}, devices=("cpu0", "cpu1"))
+def controller_of(*hosts: Hosted, policy: Policy = GREEDY) -> Controller:
+    return controller_hosting(*hosts, policy=policy)
 
 
-def controller_of(*hosts: Hosted, policy: Policy = GREEDY, loading: tuple[str, ...] = ()) -> Controller:
-    controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, policy)
-    assert controller.adopt(plan_of(*hosts), hosts, 0.0, loading) == ()
-    return controller
+def loading(*hosts: Hosted) -> tuple[Controller, Load]:
+    """A controller whose cpu0 loads in place."""
+    controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY)
+    effects = controller.adopt(plan_hosting(*hosts), hosts, 0.0, ("cpu0",))
+    assert effects.ask == ("cpu0", "cpu1")
+    (load,) = effects.load
+    return controller, load
+
+
+def loaded(controller: Controller, load: Load, now_s: float = 0.0) -> None:
+    assert controller.loaded(load, keys(load.hosts), now_s).load == ()
 
 
 def offered(controller: Controller, *requests: Request) -> list[tuple[str, ...]]:
@@ -48,22 +55,12 @@ def offered(controller: Controller, *requests: Request) -> list[tuple[str, ...]]
     return [answer.devices if isinstance(answer, Admitted) else () for answer in answers]
 
 
-def launched(controller: Controller, device: str, now_s: float) -> Launch:
-    decision = controller.decide(device, now_s)
-    assert isinstance(decision, Launch)
-    return decision
-
-
-def ids(launch: Launch) -> list[int]:
-    return [request.id for request in launch.requests]
-
-
-# --- help: cpu0 gets all turns, cpu1 none
+# --- help: cpu0 gets all quota, cpu1 none
 
 
 @pytest.mark.parametrize("accuracy", [0.9, 0.99])
-def test_a_free_lane_takes_at_once_what_loses_no_accuracy(accuracy: float) -> None:
-    """cpu0 runs the first, so the other three are offered to cpu1, which takes them although they are cpu0's turns."""
+def test_a_free_worker_takes_at_once_what_loses_no_accuracy(accuracy: float) -> None:
+    """cpu0 runs the first, so the other three are offered to cpu1, which takes them although cpu0 has the quota."""
     controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1", accuracy=accuracy))
     assert offered(controller, make_request(0)) == [("cpu0",)]
     assert ids(launched(controller, "cpu0", 0.0)) == [0]
@@ -72,7 +69,7 @@ def test_a_free_lane_takes_at_once_what_loses_no_accuracy(accuracy: float) -> No
     assert controller.waiting == 0
 
 
-def test_of_a_more_accurate_lane_it_takes_only_at_the_last_moment() -> None:
+def test_of_a_more_accurate_worker_it_takes_only_at_the_last_moment() -> None:
     """Due at 100 ms, and cpu1 needs 10: until 90 ms cpu0 may become free. Its batch takes longer than profiled."""
     controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu1"))
     offered(controller, make_request(0))
@@ -84,7 +81,7 @@ def test_of_a_more_accurate_lane_it_takes_only_at_the_last_moment() -> None:
     assert ids(launched(controller, "cpu1", waiting.at_s)) == [1]
 
 
-def test_a_more_accurate_lane_that_is_free_in_time_takes_its_own() -> None:
+def test_a_more_accurate_worker_that_is_free_in_time_takes_its_own() -> None:
     """cpu0 is done at 40 ms and answers the second by 80."""
     controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu1"))
     offered(controller, make_request(0))
@@ -104,7 +101,7 @@ def test_help_takes_as_many_as_the_most_urgent_has_time_for() -> None:
     assert ids(launched(controller, "cpu1", 0.087)) == [0, 1]
 
 
-def test_a_lane_with_its_own_turns_left_free_is_not_helped() -> None:
+def test_a_free_worker_with_quota_is_not_helped() -> None:
     """cpu0 is free and waits for company on purpose (12 ms for two, so until 88): nobody takes that from it."""
     controller = controller_of(
         fast("cpu0", weight=1.0),
@@ -116,7 +113,7 @@ def test_a_lane_with_its_own_turns_left_free_is_not_helped() -> None:
     assert controller.decide("cpu1", 0.0) == IDLE
 
 
-def test_a_lane_too_slow_for_the_most_urgent_leaves_it_to_the_busy_one() -> None:
+def test_a_worker_too_slow_for_the_most_urgent_leaves_it_to_the_busy_one() -> None:
     """At 70 ms cpu1 would need 40 of the 30 that are left; cpu0 needs 10, and has 20 until its last moment."""
     controller = controller_of(fast("cpu0", weight=1.0), slow("cpu1"))
     offered(controller, make_request(9))
@@ -127,37 +124,37 @@ def test_a_lane_too_slow_for_the_most_urgent_leaves_it_to_the_busy_one() -> None
     assert ids(launched(controller, "cpu0", 0.075)) == [0]
 
 
-def test_what_no_lane_can_make_any_more_does_not_keep_others_from_being_helped() -> None:
+def test_what_no_worker_can_make_any_more_does_not_keep_others_from_being_helped() -> None:
     """The first is due at 100 ms; at 95 not even cpu0 could make it, which is busy. The second has time until 1 s."""
     controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
     offered(controller, make_request(9, slo_s=2.0))
     launched(controller, "cpu0", 0.0)
-    hopeless, other = make_request(0), make_request(1, slo_s=1.0)
-    offered(controller, hopeless, other)
-    assert controller.decide("cpu1", 0.095) == Drop((hopeless,))
+    late_anyway, other = make_request(0), make_request(1, slo_s=1.0)
+    offered(controller, late_anyway, other)
+    assert controller.decide("cpu1", 0.095) == Drop((late_anyway,))
     assert ids(launched(controller, "cpu1", 0.095)) == [1]
 
 
-def test_while_the_fastest_lane_loads_what_only_it_could_make_does_not_keep_others_waiting() -> None:
+def test_while_the_fastest_worker_loads_what_only_it_could_make_does_not_keep_others_waiting() -> None:
     """cpu1 needs 40 of the 20 ms that the first has left; cpu0 would need 10, and isn't there. The second is timely."""
-    controller = controller_of(fast("cpu0"), slow("cpu1", weight=1.0), loading=("cpu0",))
-    hopeless, other = make_request(0, slo_s=0.020), make_request(1, slo_s=1.0)
-    offered(controller, hopeless, other)
-    assert controller.decide("cpu1", 0.0) == Drop((hopeless,))
+    controller, _ = loading(fast("cpu0"), slow("cpu1", weight=1.0))
+    late_anyway, other = make_request(0, slo_s=0.020), make_request(1, slo_s=1.0)
+    offered(controller, late_anyway, other)
+    assert controller.decide("cpu1", 0.0) == Drop((late_anyway,))
     assert ids(launched(controller, "cpu1", 0.0)) == [1]
 
 
-def test_a_lane_that_launches_calls_the_free_ones_for_the_turns_that_it_leaves() -> None:
+def test_a_worker_that_launches_wakes_free_ones_for_the_quota_that_it_leaves() -> None:
     """Five wait for cpu0, which takes four: it says that cpu1 should be asked, once; cpu1 takes the fifth."""
     controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
     offered(controller, *(make_request(n) for n in range(5)))
     assert ids(launched(controller, "cpu0", 0.0)) == [0, 1, 2, 3]
-    assert controller.decide("cpu0", 0.0) == Delegate("cpu1")
+    assert controller.decide("cpu0", 0.0) == WakeOthers(("cpu1",))
     assert controller.decide("cpu0", 0.0) == IDLE
     assert ids(launched(controller, "cpu1", 0.0)) == [4]
 
 
-def test_a_lane_that_leaves_nothing_calls_nobody() -> None:
+def test_a_worker_that_leaves_nothing_wakes_no_other() -> None:
     controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
     offered(controller, *(make_request(n) for n in range(4)))
     launched(controller, "cpu0", 0.0)
@@ -173,7 +170,7 @@ def test_early_assignment_knows_no_help() -> None:
     assert controller.decide("cpu1", 0.0) == IDLE
 
 
-def test_a_queue_of_its_own_drops_what_its_lane_can_not_make_and_hands_nothing_over() -> None:
+def test_a_per_device_queue_drops_what_its_worker_cannot_meet_and_delegates_nothing() -> None:
     early = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None, assignment="early", admits="all")
     controller = controller_of(slow("cpu0", weight=1.0), fast("cpu1"), policy=early)
     request = make_request(0)
@@ -184,36 +181,36 @@ def test_a_queue_of_its_own_drops_what_its_lane_can_not_make_and_hands_nothing_o
 # --- loading
 
 
-def test_a_lane_that_loads_takes_nothing_until_it_is_loaded() -> None:
-    """All turns are cpu0's, which loads: cpu1, as accurate, takes them at once; what comes after, cpu0 takes."""
-    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"), loading=("cpu0",))
+def test_a_worker_that_loads_takes_nothing_until_it_is_loaded() -> None:
+    """cpu0 has all quota, and loads: cpu1, as accurate, takes them at once; what comes after, cpu0 takes."""
+    controller, load = loading(fast("cpu0", weight=1.0), fast("cpu1"))
     assert offered(controller, make_request(0)) == [("cpu1",)]
     assert controller.decide("cpu0", 0.0) == IDLE
     assert ids(launched(controller, "cpu1", 0.0)) == [0]
-    controller.loaded("cpu0")
+    loaded(controller, load)
     assert offered(controller, make_request(1)) == [("cpu0",)]
     assert ids(launched(controller, "cpu0", 0.0)) == [1]
 
 
-def test_the_door_counts_only_lanes_that_are_there() -> None:
+def test_admission_counts_only_workers_that_serve() -> None:
     """250 qps each: 50 rows in 100 ms; 25 while one of them loads."""
-    controller = controller_of(fast("cpu0"), fast("cpu1"), loading=("cpu0",))
+    controller, load = loading(fast("cpu0"), fast("cpu1"))
     answers = [isinstance(controller.offer(make_request(n), 0.0), Admitted) for n in range(26)]
     assert answers == [True] * 25 + [False]
-    controller.loaded("cpu0")
+    loaded(controller, load)
     answers = [isinstance(controller.offer(make_request(n), 0.0), Admitted) for n in range(26, 52)]
     assert answers == [True] * 25 + [False]
 
 
-def test_a_batch_that_ends_while_its_lane_loads_frees_the_slot_for_afterwards() -> None:
+def test_a_batch_that_ends_while_its_worker_loads_frees_the_slot_for_afterwards() -> None:
     controller = controller_of(fast("cpu0"))
     offered(controller, *(make_request(n, slo_s=9.0) for n in range(5)))
     launch = launched(controller, "cpu0", 0.0)
     again = fast("cpu0", accuracy=0.8)
-    controller.adopt(plan_of(again), [again], 0.01, ("cpu0",))
+    (load,) = controller.adopt(plan_hosting(again), [again], 0.01, ("cpu0",)).load
     controller.finished(launch, 0.016)
     assert controller.decide("cpu0", 0.016) == IDLE
-    controller.loaded("cpu0")
+    loaded(controller, load, 0.02)
     assert launched(controller, "cpu0", 0.02).hosted is again
 
 
@@ -225,20 +222,20 @@ def test_what_a_lost_device_ran_waits_again_and_others_take_it() -> None:
     offered(controller, make_request(0), make_request(1))
     launch = launched(controller, "cpu0", 0.0)
     assert controller.waiting == 0
-    assert controller.device_lost("cpu0", [launch]) == ()
+    assert controller.device_lost("cpu0", [launch]).dropped == ()
     assert controller.waiting == 2
     assert controller.decide("cpu0", 0.005) == IDLE
     assert ids(launched(controller, "cpu1", 0.005)) == [0, 1]
 
 
-def test_what_a_lost_device_ran_of_a_family_that_nothing_hosts_any_more_is_returned() -> None:
+def test_what_a_lost_device_ran_of_a_family_that_nothing_hosts_is_dropped() -> None:
     """Its batch of `a` still ran when the plan changed to `b` alone."""
     controller = controller_of(fast("cpu0"))
     offered(controller, make_request(0), make_request(1))
     launch = launched(controller, "cpu0", 0.0)
     other = hosted("cpu1", "b", "b-s", latency_s={1: 0.01})
-    assert controller.adopt(plan_of(other), [other], 0.005) == ()
-    assert controller.device_lost("cpu0", [launch]) == launch.requests
+    assert controller.adopt(plan_hosting(other), [other], 0.005).dropped == ()
+    assert controller.device_lost("cpu0", [launch]).dropped == launch.requests
     assert controller.waiting == 0
 
 
@@ -248,37 +245,41 @@ def test_a_lost_device_carries_nothing_and_is_a_reason_to_plan_without_it() -> N
     controller.device_lost("cpu0", [])
     answers = [isinstance(controller.offer(make_request(n), 0.0), Refused) for n in range(26)]
     assert answers == [False] * 25 + [True]
-    wanted = controller.replan(1.0)
+    wanted = controller.replanning.decide(1.0)
     assert wanted is not None
     assert (wanted.reason, wanted.without) == ("cpu0 was lost", Outages(devices=frozenset({"cpu0"})))
     assert wanted.demand_qps == {"a": near(26.0), "b": 0.0}
-    assert controller.replan(1.0) is None
+    assert controller.replanning.decide(1.0) is None
 
 
-def test_a_device_that_is_back_serves_once_a_plan_is_adopted() -> None:
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_a_device_that_is_back_serves_once_its_engines_are_loaded(is_loaded: bool) -> None:  # noqa: FBT001
     host = fast("cpu0")
     controller = controller_of(host)
     offered(controller, make_request(0))
     controller.device_lost("cpu0", [])
-    controller.device_recovered("cpu0")
-    assert controller.decide("cpu0", 0.01) == IDLE
-    controller.adopt(plan_of(host), [host], 0.01)
+    effects = controller.device_recovered("cpu0", 0.01, (host,) if is_loaded else None)
+    assert effects.ask == ("cpu0", "cpu1")
+    if not is_loaded:
+        (load,) = effects.load
+        assert controller.decide("cpu0", 0.01) == IDLE
+        loaded(controller, load, 0.01)
     assert ids(launched(controller, "cpu0", 0.01)) == [0]
-    wanted = controller.replan(0.02)
+    wanted = controller.replanning.decide(0.02)
     assert wanted is not None
-    assert (wanted.reason, wanted.without) == ("cpu0 is back", NONE_OUT)
+    assert (wanted.reason, wanted.without) == ("cpu0 was lost; cpu0 is back", NONE_OUT)
 
 
 @pytest.mark.parametrize("again", ["loaded", "adopted"])
 def test_a_device_that_is_lost_serves_nothing_whatever_is_loaded_or_planned(again: str) -> None:
     host = fast("cpu0")
-    controller = controller_of(host, loading=("cpu0",))
+    controller, load = loading(host)
     offered(controller, make_request(0))
     controller.device_lost("cpu0", [])
     if again == "loaded":
-        controller.loaded("cpu0")
+        assert controller.loaded(load, keys(load.hosts), 0.01) == NO_EFFECTS
     else:
-        controller.adopt(plan_of(host), [host], 0.01)
+        controller.adopt(plan_hosting(host), [host], 0.01)
     assert controller.decide("cpu0", 0.01) == IDLE
     assert controller.waiting == 1
 
@@ -290,8 +291,7 @@ def test_while_all_devices_of_a_family_are_lost_its_requests_are_refused() -> No
     controller.device_lost("cpu0", [])
     assert controller.offer(make_request(0), 0.0) == Refused(1.0, is_lost=True)
     assert controller.offer(make_request(1, family="b"), 0.0) == Refused(1.0, is_lost=False)
-    controller.device_recovered("cpu0")
-    controller.adopt(plan_of(host), [host], 0.01)
+    controller.device_recovered("cpu0", 0.01, (host,))
     assert offered(controller, make_request(2)) == [("cpu0",)]
 
 
@@ -299,40 +299,48 @@ def test_a_family_that_is_planned_around_as_its_devices_are_lost_is_lost_until_i
     host, other = fast("cpu0"), fast("cpu1")
     controller = controller_of(host)
     controller.device_lost("cpu0", [])
-    controller.adopt(plan_of(), [], 0.1)
+    controller.adopt(plan_hosting(), [], 0.1)
     assert controller.offer(make_request(0), 0.2) == Refused(1.0, is_lost=True)
-    controller.device_recovered("cpu0")
-    controller.adopt(plan_of(), [], 0.3)
+    controller.device_recovered("cpu0", 0.3)
     assert controller.is_lost("a")
-    controller.adopt(plan_of(other), [other], 0.4)
+    controller.adopt(plan_hosting(other), [other], 0.4)
     assert not controller.is_lost("a")
     assert offered(controller, make_request(1)) == [("cpu1",)]
-    controller.adopt(plan_of(), [], 0.5)
+    controller.adopt(plan_hosting(), [], 0.5)
     assert controller.offer(make_request(2), 0.5) == Refused(1.0, is_lost=False)
 
 
-def test_a_broken_engine_is_planned_around_until_it_is_mended() -> None:
+def test_two_losses_between_two_decisions_are_one_request_with_both_reasons() -> None:
+    controller = controller_of(fast("cpu0"), fast("cpu1"))
+    controller.device_lost("cpu0", [])
+    controller.device_lost("cpu1", [])
+    wanted = controller.replanning.decide(1.0)
+    assert wanted is not None
+    assert wanted.reason == "cpu0 was lost; cpu1 was lost"
+    assert controller.replanning.decide(1.0) is None
+
+
+def test_a_failed_engine_is_planned_around_until_it_recovers() -> None:
     controller = controller_of(fast("cpu0"))
-    controller.engine_failed("cpu0", "a", "a-0.9")
-    wanted = controller.replan(0.1)
+    controller.engine_failed("cpu0", VariantKey("a", "a-0.9"))
+    wanted = controller.replanning.decide(0.1)
     assert wanted is not None
     out = Outages(engines=frozenset({("cpu0", "a", "a-0.9")}))
     assert (wanted.reason, wanted.without) == ("a-0.9 is broken on cpu0", out)
-    controller.engine_recovered("cpu0", "a", "a-0.9")
-    wanted = controller.replan(0.2)
+    controller.engine_recovered("cpu0", VariantKey("a", "a-0.9"))
+    wanted = controller.replanning.decide(0.2)
     assert wanted is not None
     assert (wanted.reason, wanted.without) == ("a-0.9 is to be tried again on cpu0", NONE_OUT)
 
 
-def test_all_slots_of_a_device_are_there_again_after_its_return() -> None:
+def test_all_slots_of_a_recovered_device_are_free() -> None:
     """Two slots, both running when it was lost."""
     host = fast("cpu0")
     controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 2, "cpu1": 1}, GREEDY)
-    controller.adopt(plan_of(host), [host], 0.0)
+    controller.adopt(plan_hosting(host), [host], 0.0)
     offered(controller, *(make_request(n, slo_s=9.0) for n in range(12)))
     running = [launched(controller, "cpu0", 0.0) for _ in range(2)]
     controller.device_lost("cpu0", running)
-    controller.device_recovered("cpu0")
-    controller.adopt(plan_of(host), [host], 1.0)
+    controller.device_recovered("cpu0", 1.0, (host,))
     assert [len(ids(launched(controller, "cpu0", 1.0))) for _ in range(2)] == [4, 4]
     assert controller.decide("cpu0", 1.0) == IDLE

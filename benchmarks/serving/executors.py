@@ -1,8 +1,8 @@
 """What a process for each device costs: `proteus serve --executor thread` beside `--executor process`, in one run.
 
-`python -m benchmarks.serving.lanes` (2 minutes): CPU per request of all processes of the server, and requests per
-second, at saturation; latency at half of what threads take. In turns, so that both meet the same machine; the ratio of
-each round counts. Needs Linux and wrk, as `python -m benchmarks.serving` does.
+`python -m benchmarks.serving.executors` (2 minutes): CPU per request of all processes of the server, and requests per
+second, at saturation; latency at half of what threads take. The two take turns, so that both run
+on the same machine; the ratio of each round counts. Needs Linux and wrk, as `python -m benchmarks.serving` does.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks.serving.peers import PEERS, Command, Peer, Site
 from benchmarks.serving.results import Workload
 from benchmarks.serving.server import Lab, serving
 
-LANES = ("thread", "process")
+EXECUTORS = ("thread", "process")
 WORKLOADS = {f"{family}-binary": Workload(f"{family}-binary", family, "binary") for family in ("tiny", "cnn", "image")}
 MEASURES = ("CPU per answer, µs", "answers, /s", "p50 at half load, ms", "p99 at half load, ms")
 Figures = tuple[float, float, float, float]
@@ -32,7 +32,7 @@ Figures = tuple[float, float, float, float]
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.serving.lanes",
+        prog="python -m benchmarks.serving.executors",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -55,25 +55,25 @@ def _measured(lab: Lab, workload: Workload, rounds: int, load_s: float) -> dict[
     found: dict[str, list[Figures]] = defaultdict(list)
     half_qps = 0.0
     for number in range(rounds):
-        for lanes in LANES if number % 2 == 0 else reversed(LANES):
-            with serving(_peer(lanes), [workload.route], lab) as server:
+        for executor in EXECUTORS if number % 2 == 0 else reversed(EXECUTORS):
+            with serving(_peer(executor), [workload.route], lab) as server:
                 server.require_right(workload.route)
                 target = server.target(workload.route)
                 load.saturate(target, server.peer.warm_up_s)
                 full = load.saturate(target, load_s)
                 half_qps = half_qps or full.rps / 2
-                heard = load.play(target, half_qps, load_s, seed=number)
-            if heard.wrong:
-                raise SystemExit(f"error: {lanes}, {workload.name}: {heard.wrong[0]}")
+                replies = load.play(target, half_qps, load_s, seed=number)
+            if replies.wrong:
+                raise SystemExit(f"error: {executor}, {workload.name}: {replies.wrong[0]}")
             if full.failed:
-                print(f"{lanes}, {workload.name}: {full.failed} of {full.requests + full.failed} were refused")
-            found[lanes].append((full.cpu_us, full.rps, heard.percentile_ms(50), heard.percentile_ms(99)))
+                print(f"{executor}, {workload.name}: {full.failed} of {full.requests + full.failed} were refused")
+            found[executor].append((full.cpu_us, full.rps, replies.percentile_ms(50), replies.percentile_ms(99)))
     return found
 
 
-def _peer(lanes: str) -> Peer:
+def _peer(executor: str) -> Peer:
     ours = next(peer for peer in PEERS if peer.name == "proteus")
-    return replace(ours, name=f"proteus-{lanes}", command=_with(ours.command, "--executor", lanes))
+    return replace(ours, name=f"proteus-{executor}", command=_with(ours.command, "--executor", executor))
 
 
 def _with(command: Callable[[Site], Command], *options: str) -> Callable[[Site], Command]:
@@ -85,7 +85,7 @@ def _with(command: Callable[[Site], Command], *options: str) -> Callable[[Site],
 
 
 def _cells(found: dict[str, list[Figures]], place: int) -> list[str]:
-    rounds = [[figures[place] for figures in found[lanes]] for lanes in LANES]
+    rounds = [[figures[place] for figures in found[executor]] for executor in EXECUTORS]
     ratios = [process / thread for thread, process in zip(*rounds, strict=True)]
     return [*map(_cell, rounds), _cell(ratios)]
 

@@ -1,4 +1,4 @@
-"""Runs batches on the cores of a CPU device, in a thread or inline."""
+"""Runs batches on CPU cores: in a thread, or inline."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.devices.bisection import run_with_bisection
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
-from proteus_cli.serving.devices.threads import ThreadedExecutor
+from proteus_cli.serving.devices.threaded import ThreadedExecutor
 
 
 class CpuEngine:
@@ -53,11 +53,11 @@ class CpuEngine:
         self._max_rows = rows
         self._inputs = []
         for spec in self.signature.inputs:
-            values = np.zeros((rows, *(size or 1 for size in spec.shape)), spec.dtype)
+            values = np.zeros((rows, *spec.sizes), spec.dtype)
             self._inputs.append((spec, spec.row_bytes, values.reshape(-1).view(np.uint8).data, values))
 
 
-class ThreadExecutor(ThreadedExecutor[CpuEngine]):
+class CpuExecutor(ThreadedExecutor[CpuEngine]):
     """An `Executor` of a group of cores: one batch at a time, and loads beside it.
 
     ONNX Runtime releases the GIL while it runs, so devices run side by side.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.serving.http2.frames import ConnectionFault, ErrorCode
-from proteus_cli.serving.http2.headers import HeaderBlocks
+from proteus_cli.serving.http2.header_blocks import HeaderBlocks
 from proteus_cli.serving.http2.limits import Http2Limits
 
 LIMITS = Http2Limits(header_list_bytes=2_000)

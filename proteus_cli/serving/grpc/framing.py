@@ -1,0 +1,123 @@
+"""gRPC frames: the messages of a call, each behind a prefix of five bytes, in the DATA of its HTTP/2 stream.
+
+The prefix is a flag, 1 if the message is compressed, and the message's length. A frame may come in any pieces, and a
+piece may hold many frames. `MessageReader` puts messages together and checks each frame: its length, its compression,
+that it is complete where the stream ends, and how long the client takes to send it.
+
+Source: the "gRPC over HTTP2" and "Compression" documents of the gRPC project.
+"""
+
+from proteus_cli.domain.buffer import Buffer
+from proteus_cli.errors import BodyTooLarge
+from proteus_cli.serving.grpc.status import CallError, Status
+from proteus_cli.serving.http2.limits import KIB
+from proteus_cli.serving.http2.stream import Http2Stream
+from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S
+from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
+
+_PREFIX_BYTES = 5
+_VIEWED_BYTES = 64 * KIB  # a message from here on is a view of what was read; smaller ones are copied
+_PIECE_BYTES = 64  # what a piece takes in memory besides its content
+_MAX_WASTE = 4  # a piece that keeps more than so many times its size in memory is copied
+
+
+def framed(message: bytes) -> bytes:
+    """The frame of a message, which is not compressed."""
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+class MessageReader:
+    """Reads the messages of a call, and hands each to `message`, which a subclass defines.
+
+    An incomplete message is kept in pieces, counted among the bodies in memory. After a message of a call that
+    ``may_idle`` the client may take any time until the next one.
+    """
+
+    __slots__ = (
+        "_connections", "_is_gzip", "_kept_bytes", "_max_bytes", "_needed_bytes", "_pieces", "_reserved_bytes",
+        "stream",
+    )  # fmt: skip
+    may_idle = True
+
+    def __init__(self, stream: Http2Stream, max_message_bytes: int, *, is_gzip: bool) -> None:
+        self.stream, self._connections = stream, stream.connection.connections
+        self._max_bytes, self._is_gzip = max_message_bytes, is_gzip
+        self._pieces: list[Buffer] = []  # of a message that is coming in
+        self._kept_bytes = self._needed_bytes = 0
+        self._reserved_bytes = 0  # bytes of the message that is coming in, or is being answered
+
+    def message(self, message: Buffer) -> None:
+        """Take the next message. Raises `RequestError` or `CallError` to end the call."""
+        raise NotImplementedError
+
+    def read(self, content: Buffer, *, ended: bool) -> None:
+        """Take the next piece of the stream. Raises `BodyTooLarge`, `CallError`, and what `message` raises."""
+        data = content
+        if self._pieces:
+            self._keep(content)
+            if self._kept_bytes >= self._needed_bytes:
+                data, self._pieces, self._kept_bytes = b"".join(self._pieces), [], 0
+                if self.may_idle:
+                    self.free()
+                self._read_frames(data)
+        else:
+            self._read_frames(data)
+        if not ended:
+            self._note_waiting(len(content))
+        elif self._pieces:
+            raise CallError(Status.INTERNAL, "a message that is cut off")
+
+    def _read_frames(self, data: Buffer) -> None:
+        at, stop, size = 0, _PREFIX_BYTES, len(data)
+        while size - at >= _PREFIX_BYTES:
+            first = at + _PREFIX_BYTES
+            stop = first + int.from_bytes(data[at + 1 : first], "big")
+            if stop - first > self._max_bytes:
+                raise BodyTooLarge(f"the message is larger than {self._max_bytes} bytes")
+            if stop > size:
+                break
+            message: Buffer = memoryview(data)[first:stop]
+            if stop - at < _VIEWED_BYTES:
+                message = bytes(message)
+            self.message(self._decompressed(message, data[at]) if data[at] else message)
+            at, stop = stop, stop + _PREFIX_BYTES
+        if at < size:
+            self._needed_bytes = stop - at
+            self._keep(memoryview(data)[at:])
+
+    def _keep(self, piece: Buffer) -> None:
+        """Keep a piece of an incomplete message: as a view, unless that would hold much more in memory than it is."""
+        size = len(piece) + _PIECE_BYTES
+        if not self._connections.reserve(size):
+            raise CallError(Status.RESOURCE_EXHAUSTED, "too many large messages are coming in; try again")
+        self._reserved_bytes += size
+        self._kept_bytes += len(piece)
+        if isinstance(piece, memoryview) and len(piece) * _MAX_WASTE < len(piece.obj):  # type: ignore[arg-type]
+            piece = bytes(piece)
+        self._pieces.append(piece)
+
+    def _note_waiting(self, received_bytes: int) -> None:
+        """Note since when the client has been at a message; what it sends gives it more time."""
+        stream = self.stream
+        if self._pieces:
+            since_s, now_s = stream.waiting_since_s, self._connections.now_s
+            gained_s = received_bytes / MIN_BYTES_PER_S
+            stream.waiting_since_s = now_s if since_s is None else min(since_s + gained_s, now_s)
+        elif self.may_idle and stream.queue is None:
+            stream.waiting_since_s = None
+
+    def free(self) -> None:
+        """Give back the memory that was reserved for a message."""
+        if self._reserved_bytes:
+            self._connections.free(self._reserved_bytes)
+            self._reserved_bytes = 0
+
+    def _decompressed(self, message: Buffer, flag: int) -> bytes:
+        if flag != 1 or not self._is_gzip:
+            raise CallError(Status.INTERNAL, "a compressed message without a grpc-encoding")
+        try:
+            return decompress(message, Compression.GZIP, self._max_bytes)
+        except CorruptContent as error:
+            raise CallError(Status.INTERNAL, f"a message that is not what its grpc-encoding says: {error}") from None
+        except ContentTooLarge:
+            raise BodyTooLarge(f"the message unpacks to more than {self._max_bytes} bytes") from None

@@ -1,0 +1,64 @@
+"""One request and its response."""
+
+from typing import TYPE_CHECKING, Protocol
+
+from proteus_cli.domain.buffer import Buffer
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.http2.connection import Http2Connection
+
+
+class Call(Protocol):
+    """What handles the request of a stream."""
+
+    def received(self, content: Buffer, *, ended: bool) -> None:
+        """Take the next bytes of the request's body; ``ended``: there are no more."""
+
+    def cancelled(self) -> None:
+        """Nobody waits for the response any more; nothing may be sent."""
+
+    def drain(self) -> None:
+        """The server stops: end now, unless the call ends by itself."""
+
+
+class Http2Stream:
+    """A stream that is open or half-closed.
+
+    ``send_window`` and ``receive_window`` are the bytes that its windows have left. ``queue`` is what waits to be sent
+    before ``trailers``, None if nothing does. ``waiting_since_s`` is since when the server waits for the client, to
+    send the rest of a message or to take what is unsent.
+    """
+
+    __slots__ = (
+        "call", "connection", "id", "is_half_closed", "is_throttled", "queue", "receive_window", "send_window",
+        "trailers", "waiting_since_s",
+    )  # fmt: skip
+
+    def __init__(self, connection: "Http2Connection", stream_id: int, send_window: int, receive_window: int) -> None:
+        self.connection, self.id = connection, stream_id
+        self.send_window, self.receive_window = send_window, receive_window
+        self.call: Call
+        self.is_half_closed = self.is_throttled = False
+        self.queue: bytearray | None = None
+        self.trailers = b""
+        self.waiting_since_s: float | None = connection.connections.now_s
+
+    @property
+    def unsent_bytes(self) -> int:
+        return 0 if self.queue is None else len(self.queue)
+
+    def send(self, head: bytes, body: bytes, trailers: bytes) -> None:
+        """Send a header block, data, and a header block that ends the stream; what is empty is left out."""
+        self.connection.send_queue.send(self, head, body, trailers)
+
+    def throttle(self, *, is_throttled: bool) -> None:
+        """Do not extend the client's window, or extend it again."""
+        if self.is_throttled and not is_throttled:
+            self.is_throttled = False
+            self.connection.extend_window(self)
+        self.is_throttled = is_throttled
+
+    def half_close(self, content: Buffer) -> None:
+        """Take the last bytes of the request's body."""
+        self.is_half_closed, self.waiting_since_s = True, None
+        self.call.received(content, ended=True)

@@ -1,0 +1,122 @@
+"""The one door for requests: every front end calls `Admission.submit`."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from itertools import count
+
+from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
+from proteus_cli.domain.request import Outcome, Request
+from proteus_cli.errors import BadRequest, NotAccurateEnough, NotReady, Overloaded, RequestError
+from proteus_cli.serving.fleet.worker import Worker
+from proteus_cli.serving.lifecycle import Lifecycle, ServerState
+from proteus_cli.serving.logs import LogRateLimiter, fields
+from proteus_cli.serving.requests.counts import RequestCounts
+from proteus_cli.serving.requests.families import Families
+from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback
+from proteus_cli.serving.requests.query import Query, is_finite
+from proteus_cli.serving.requests.results import Results
+
+log = logging.getLogger("proteus.dataplane")
+
+
+class Admission:
+    """Checks requests, asks the controller whether to admit them, and has ``workers`` ask for work afterwards.
+
+    With ``refuses_non_finite``, NaN or infinity in an input is an error; else it passes through.
+    """
+
+    def __init__(
+        self,
+        families: Families,
+        controller: Controller,
+        lifecycle: Lifecycle,
+        workers: Mapping[str, Worker],
+        results: Results,
+        counts: RequestCounts,
+        clock: Callable[[], float],
+        *,
+        refuses_non_finite: bool = False,
+    ) -> None:
+        self._families, self._controller, self._lifecycle = families.by_name, controller, lifecycle
+        self._workers, self._results, self._counts, self._clock = workers, results, counts, clock
+        self._refuses_non_finite = refuses_non_finite
+        self._ids = count()
+        self._log_limiter = LogRateLimiter(clock)
+        self._to_ask: dict[str, None] = {}
+
+    def submit(self, family: str, query: Query, done: ResultCallback) -> InFlightRequest:
+        """Admit a request; ``done`` is called with its result, never before this returns.
+
+        Raises the `RequestError` of a request that is not admitted.
+        """
+        if self._lifecycle.state is not ServerState.READY:
+            self._lifecycle.require_ready()
+        served = self._families[family]
+        if not served.is_loaded:
+            raise NotReady(f"`{family}` is unloaded")
+        rows, options = query.rows, query.options
+        if rows > served.max_rows:
+            raise BadRequest(f"`{family}` takes at most {served.max_rows} rows a request; got {rows}")
+        if self._refuses_non_finite and not is_finite(query.inputs, served.signature.inputs):
+            raise BadRequest("the inputs hold NaN or infinity, which this server refuses")
+        now_s, slo_s = self._clock(), served.slo_s
+        deadline_s = now_s + (slo_s if options.timeout_s is None else options.timeout_s)
+        pending = InFlightRequest(query.inputs, done, deadline_s)
+        request = Request(
+            next(self._ids), family, now_s, deadline_s, rows, pending, slo_s, options.priority, options.min_accuracy
+        )
+        offered = self._controller.offer(request, now_s)
+        if not isinstance(offered, Admitted):
+            raise self._refusal(family, options.min_accuracy, offered)
+        pending.request = request
+        self._results.expect(pending, now_s)
+        for device in offered.devices:
+            self._ask_later(device)
+        return pending
+
+    def cancel(self, pending: InFlightRequest) -> None:
+        """The client of a request is gone: the request is not run, unless it runs already. Harmless after its end."""
+        if pending.has_ended:
+            return
+        request = pending.request
+        assert request is not None  # noqa: S101 - it has not ended
+        self._results.cancelled(pending)
+        effects = self._controller.cancel(request)
+        if effects.dropped:
+            pending.inputs = ()
+        for device in effects.ask:
+            self._ask_later(device)
+
+    def count_refusal(self, error: RequestError) -> None:
+        """A front end answers a request with an error, before the request was admitted or instead of that."""
+        self._counts.refusals[type(error).__name__] += 1
+
+    def _refusal(self, family: str, min_accuracy: float, offered: Refused | Unfit) -> RequestError:
+        self._counts.by_family[family].ended(Outcome.REJECTED)
+        if isinstance(offered, Unfit):
+            available = ", ".join(f"{variant} ({accuracy:g})" for variant, accuracy in offered.available.items())
+            return NotAccurateEnough(
+                f"no variant of `{family}` that is planned has an accuracy of {min_accuracy:g} or more; available: "
+                f"{available or 'none'}"
+            )
+        if offered.is_lost:
+            self._warn(family, "no device that hosts it is there, its queries are refused")
+            return NotReady(f"no device that hosts `{family}` is there", retry_after_s=offered.retry_after_s)
+        self._warn(family, "more queries than the plan can carry, some are refused")
+        return Overloaded(f"more queries for `{family}` than the plan can carry", retry_after_s=offered.retry_after_s)
+
+    def _warn(self, family: str, problem: str) -> None:
+        if times := self._log_limiter.times((problem, family)):
+            log.warning("%s: %s", family, problem, extra=fields(family=family, requests=times))
+
+    def _ask_later(self, device: str) -> None:
+        """Have a worker ask for work once all requests that have arrived by now are admitted, to share a batch."""
+        if not self._to_ask:
+            asyncio.get_running_loop().call_soon(self._ask)
+        self._to_ask[device] = None
+
+    def _ask(self) -> None:
+        asked, self._to_ask = self._to_ask, {}
+        for device in asked:
+            self._workers[device].ask()

@@ -1,0 +1,71 @@
+"""All that requests pass through, put together: each part is made of parts before it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.drift import Drift
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile
+from proteus_cli.serving.devices.executor import OpenDevice
+from proteus_cli.serving.fleet.deploy import TIMER_S, Fleet
+from proteus_cli.serving.fleet.model_files import ModelFiles
+from proteus_cli.serving.fleet.worker import Clock
+from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.requests.admission import Admission
+from proteus_cli.serving.requests.counts import RequestCounts
+from proteus_cli.serving.requests.families import Families, ServedFamily
+from proteus_cli.serving.requests.results import Results
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlane:
+    """The way of a request: `admission`, the queues of the ``controller``, a worker of the ``fleet``, ``results``."""
+
+    controller: Controller
+    lifecycle: Lifecycle
+    families: Families
+    counts: RequestCounts
+    results: Results
+    fleet: Fleet
+    admission: Admission
+    clock: Clock
+    is_emulated: bool
+
+
+def make_data_plane(
+    controller: Controller,
+    served: Sequence[ServedFamily],
+    devices: Iterable[str],
+    open_device: OpenDevice,
+    clock: Clock,
+    *,
+    models: Mapping[VariantKey, Path],
+    profiles: Mapping[str, Profile],
+    files: ModelFiles | None = None,
+    drift: Drift | None = None,
+    refuses_non_finite: bool = False,
+    is_emulated: bool = False,
+    timer_s: float = TIMER_S,
+) -> DataPlane:
+    """Open all devices, which host nothing yet. Raises `DeviceUnavailable`."""
+    lifecycle = Lifecycle()
+    families, counts = Families(served, controller, lifecycle), RequestCounts(served)
+    results = Results(counts, clock, drift=drift, refuses_non_finite=refuses_non_finite, is_emulated=is_emulated)
+    fleet = Fleet(
+        controller,
+        devices,
+        open_device,
+        results,
+        clock,
+        models=models,
+        profiles=profiles,
+        signatures={family.name: family.signature for family in served},
+        files=files,
+        timer_s=timer_s,
+    )
+    admission = Admission(
+        families, controller, lifecycle, fleet.workers, results, counts, clock, refuses_non_finite=refuses_non_finite
+    )
+    return DataPlane(controller, lifecycle, families, counts, results, fleet, admission, clock, is_emulated)

@@ -1,0 +1,96 @@
+"""How clients reach the planes: the front ends of both protocols, their connections and their ports."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from proteus_cli.serving.grpc.service import GrpcHandler
+from proteus_cli.serving.http1.connection import ALPN as HTTP_1
+from proteus_cli.serving.http1.connection import HttpConnection
+from proteus_cli.serving.http1.known_heads import KnownHeads
+from proteus_cli.serving.http1.limits import HttpLimits
+from proteus_cli.serving.http2.connection import ALPN as HTTP_2
+from proteus_cli.serving.http2.connection import Http2Connection
+from proteus_cli.serving.lifecycle import running
+from proteus_cli.serving.oip import tensors as oip
+from proteus_cli.serving.oip.repository import ModelRepository
+from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.requests.families import Families
+from proteus_cli.serving.rest.endpoints import Endpoints
+from proteus_cli.serving.rest.handler import RestHandler
+from proteus_cli.serving.server.deployment import ServerOptions
+from proteus_cli.serving.transport.connections import Connections
+from proteus_cli.serving.transport.listening import max_connections
+from proteus_cli.serving.transport.tls import accepting
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.telemetry.tracing import Tracing
+
+BODIES = 16
+"""Large bodies of the largest size that may be in memory at once."""
+
+MIN_BODY_BYTES = 2**20
+"""Bodies of up to this size are taken, also where no family needs so much."""
+
+Protocols = Mapping[str, Callable[[], asyncio.BaseProtocol]]
+"""Makes the protocol of a new connection, by the scheme of the port's URL."""
+
+_ALPN = {"http": HTTP_1, "grpc": HTTP_2}
+
+
+@asynccontextmanager
+async def open_connections(options: ServerOptions) -> AsyncIterator[Connections]:
+    """The connections of all ports, and their limits. Leaving the context closes them."""
+    connections = Connections(
+        max_connections=max_connections(options.max_connections), max_body_bytes=BODIES * options.max_body_bytes
+    )
+    async with running(connections.watch_timeouts()):
+        try:
+            yield connections
+        finally:
+            await connections.close(0.0)
+
+
+def make_protocols(
+    plane: DataPlane,
+    models: ModelRepository,
+    endpoints: Endpoints,
+    options: ServerOptions,
+    connections: Connections,
+    tracing: "Tracing | None",
+) -> Protocols:
+    body_bytes, tokens = min(options.max_body_bytes, _largest_body_bytes(plane.families)), options.tokens
+    http = RestHandler(
+        plane.admission, plane.families, endpoints, max_body_bytes=body_bytes, tokens=tokens, tracing=tracing
+    )
+    grpc = GrpcHandler(
+        plane.admission, plane.families, models=models, max_message_bytes=body_bytes, tokens=tokens, tracing=tracing
+    )
+    limits, known_heads = HttpLimits(body_bytes=body_bytes), KnownHeads()
+    return {
+        "http": lambda: HttpConnection(http, connections, known_heads, limits),
+        "grpc": lambda: Http2Connection(grpc, connections),
+    }
+
+
+@asynccontextmanager
+async def accepting_on(
+    listeners: Mapping[str, socket.socket],
+    protocols: Protocols,
+    tls: Callable[[Sequence[str]], ssl.SSLContext] | None,
+) -> AsyncIterator[None]:
+    """Accept connections on all ports until the context is left."""
+    async with AsyncExitStack() as stack:
+        for name, listener in listeners.items():
+            context = tls([_ALPN[name]]) if tls is not None else None
+            await stack.enter_async_context(accepting(listener, protocols[name], context))
+        yield
+
+
+def _largest_body_bytes(families: Families) -> int:
+    """What the largest request of any family may need."""
+    needed = (oip.max_bytes(family.signature, family.max_rows) for family in families.by_name.values())
+    return max(MIN_BODY_BYTES, *needed)

@@ -1,0 +1,46 @@
+"""Artefacts: atomic files, the paths of a workspace, digests of inputs, and whether a profile is still current."""
+
+from proteus_cli.store.digests import content_digest, digest, digest_of, model_digest, model_parts
+from proteus_cli.store.files import (
+    GZIP_MAGIC,
+    made_by,
+    read_bytes,
+    read_json,
+    read_text,
+    text_of,
+    to_json,
+    write_bytes,
+    write_in_order,
+    write_json,
+    write_text,
+    writing,
+    writing_text,
+)
+from proteus_cli.store.staleness import ACCURACY_TOLERANCE, is_as_declared, require_current_models
+from proteus_cli.store.workspace import Workspace, parse_catalog
+
+__all__ = [
+    "ACCURACY_TOLERANCE",
+    "GZIP_MAGIC",
+    "Workspace",
+    "content_digest",
+    "digest",
+    "digest_of",
+    "is_as_declared",
+    "made_by",
+    "model_digest",
+    "model_parts",
+    "parse_catalog",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "require_current_models",
+    "text_of",
+    "to_json",
+    "write_bytes",
+    "write_in_order",
+    "write_json",
+    "write_text",
+    "writing",
+    "writing_text",
+]

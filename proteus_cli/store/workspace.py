@@ -1,0 +1,157 @@
+"""A workspace: where its files are, and what they hold."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from proteus_cli.domain.catalog import Catalog, Family
+from proteus_cli.domain.fleet import as_device, base_name, of_type, profile_for
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import ArtefactError
+from proteus_cli.store.digests import content_digest
+from proteus_cli.store.files import read_bytes, read_json
+
+
+def parse_catalog(content: bytes, path: Path) -> Catalog:
+    """A catalog from TOML, strictly. Raises `ArtefactError`; ``path`` says where it stands."""
+    try:
+        return msgspec.toml.decode(content, type=Catalog)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        hint = "docs/formats.md describes the catalog; `proteus init` writes an example"
+        raise ArtefactError(f"`{path}` is not a valid catalog: {error}.", hint=hint) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A directory with ``engines/``, ``profiles/`` and ``plans/``."""
+
+    root: Path
+
+    @property
+    def catalog_path(self) -> Path:
+        return self.root / "engines" / "catalog.toml"
+
+    @property
+    def built_dir(self) -> Path:
+        """Engines that were built, by device type."""
+        return self.root / "engines" / "built"
+
+    @property
+    def profiles_dir(self) -> Path:
+        return self.root / "profiles"
+
+    @property
+    def plans_dir(self) -> Path:
+        return self.root / "plans"
+
+    @property
+    def history_dir(self) -> Path:
+        """The plans that were in force, each with its record."""
+        return self.plans_dir / "history"
+
+    def profile_path(self, device: str) -> Path:
+        return self.profiles_dir / f"{device}.json"
+
+    def catalog(self) -> Catalog:
+        """Read ``engines/catalog.toml``. Raises `ArtefactError`."""
+        hint = "run `proteus init` to make a workspace, or name one with `--workspace`"
+        return parse_catalog(read_bytes(self.catalog_path, hint=hint), self.catalog_path)
+
+    def model_path(self, onnx: str) -> Path:
+        """Where a path of the catalog leads: relative to the catalog."""
+        return self.catalog_path.parent / onnx
+
+    def eval_path(self, family: Family) -> Path | None:
+        return None if family.eval is None else self.model_path(family.eval)
+
+    def profiles(self) -> dict[str, Profile]:
+        """All profiles by device id, in natural order. Raises `ArtefactError` where there is none or one is broken."""
+        hint = "run `proteus profile` to measure this machine's devices"
+        paths = sorted(self.profiles_dir.glob("*.json"), key=lambda path: (len(path.stem), path.stem))
+        if not paths:
+            raise ArtefactError(f"No profiles in `{self.profiles_dir}`.", hint=hint)
+        return {path.stem: self.profile(path.stem) for path in paths}
+
+    def profile(self, device: str) -> Profile:
+        """The profile of one device. Raises `ArtefactError`."""
+        path = self.profile_path(device)
+        profile = read_json(path, Profile, hint=f"run `proteus profile --device {device}` to measure it anew")
+        if profile.device.id != device:
+            raise ArtefactError(
+                f"`{path}` is the profile of `{profile.device.id}`.", hint=f"rename it to {profile.device.id}.json"
+            )
+        return profile
+
+    def profiles_of(self, plan: Plan) -> dict[str, Profile]:
+        """The profiles of a plan's devices by id, also of the made-up ones of a what-if fleet.
+
+        Raises `ArtefactError` where a device has no profile and no device of its type has one, `UsageError` where
+        those of its type differ.
+        """
+        types = {device: device_type for device_type, devices in plan.fleet.items() for device in devices}
+        return {device: as_device(profile, device) for device, profile in self._stand_ins(types).items()}
+
+    def sources(self, profiles: Mapping[str, Profile]) -> list[Profile]:
+        """The profiles on the disk that those (by device id, perhaps made up) came from, each once.
+
+        Raises as `profiles_of` does.
+        """
+        types = {device: profile.device.type for device, profile in profiles.items()}
+        found = {profile.device.id: profile for profile in self._stand_ins(types).values()}
+        return list(found.values())
+
+    def profile_paths(self, profiles: Mapping[str, Profile]) -> list[Path]:
+        """The files that those profiles (by device id, perhaps made up) came from, each once. Raises as `sources`."""
+        return [self.profile_path(profile.device.id) for profile in self.sources(profiles)]
+
+    def _stand_ins(self, types: Mapping[str, str]) -> dict[str, Profile]:
+        """The profile on the disk of each device, or else of what it is like; ``types``: device type by id.
+
+        Reads only what the ids name where that is enough, so that a broken profile of another device is no matter.
+        """
+        here = {path.stem for path in self.profiles_dir.glob("*.json")}
+        names = dict.fromkeys(name for device in types for name in (device, base_name(device)) if name in here)
+        named = {name: self.profile(name) for name in names}
+        found = {device: profile_for(device, device_type, named) for device, device_type in types.items()}
+        missing = {types[device]: device for device, profile in found.items() if profile is None}
+        by_type = {device_type: self._of_type(device_type, device) for device_type, device in missing.items()}
+        return {device: profile if profile is not None else by_type[types[device]] for device, profile in found.items()}
+
+    def _of_type(self, device_type: str, device: str) -> Profile:
+        profile = of_type(device_type, self.profiles())
+        if profile is None:
+            raise ArtefactError(
+                f"No profile of `{device}`, nor of any `{device_type}`, in `{self.profiles_dir}`.",
+                hint=f"measure it with `proteus profile --device {device}`, or import profiles with `--from-csv`",
+            )
+        return profile
+
+    def plan_path(self, name: Path) -> Path:
+        """Where a plan lies: a path, here or in ``plans/`` or its history, with or without ``.json``."""
+        candidates = (name, self.root / name, self.plans_dir / name, self.history_dir / name)
+        named = [Path(f"{path}{end}") for path in candidates for end in ("", ".json")]
+        return next((path for path in named if os.path.isfile(path)), name)  # noqa: PTH113 - takes any name
+
+    def plan(self, name: Path) -> Plan:
+        """The plan at `plan_path`. Raises `ArtefactError`."""
+        return read_json(self.plan_path(name), Plan, hint="run `proteus plan --demand RATE` to make a plan")
+
+    def digests(self, paths: Iterable[Path]) -> dict[str, str]:
+        """`content_digest` by path relative to the workspace, for a plan's ``inputs``."""
+        return {path.relative_to(self.root).as_posix(): content_digest(path) for path in paths}
+
+    def require_current(self, inputs: Mapping[str, str]) -> None:
+        """Raise `ArtefactError` where an input of a plan is gone or no longer says what it said."""
+        for name, expected in inputs.items():
+            path = self.root / name
+            hint = "run `proteus plan` again, so that the plan fits what is here now"
+            if Path(name).is_absolute() or ".." in Path(name).parts:  # a plan may come from a client
+                raise ArtefactError(f"The plan names `{name}`, which is outside of the workspace.", hint=hint)
+            if not path.is_file():
+                raise ArtefactError(f"The plan was made from `{name}`, which is gone.", hint=hint)
+            if content_digest(path) != expected:
+                raise ArtefactError(f"`{name}` has changed since the plan was made from it.", hint=hint)
