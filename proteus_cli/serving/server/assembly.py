@@ -173,7 +173,7 @@ async def open_telemetry(
         plane=plane,
         control_loop=adaptation.control_loop,
         devices={device.id: device for device in deployment.devices},
-        samples=sampler,
+        sampler=sampler,
         replan=deployment.replanning,
         solver=adaptation.solver.state if adaptation.solver is not None else None,
         journal=adaptation.journal,
