@@ -56,7 +56,7 @@ async def open_data_plane(
     deployment: Deployment, options: ServerOptions, hardware: Hardware, profiles: ProfileStore, drift: Drift | None
 ) -> AsyncIterator[DataPlane]:
     """All devices, which host nothing yet; lost ones are looked for and taken back. Raises `DeviceUnavailable`."""
-    devices = {device.id: device for device in deployment.devices}
+    devices = [device.id for device in deployment.devices]
     slots = slots_of(devices, deployment.profiles)
     if hardware.is_emulated:
         log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)
@@ -71,7 +71,7 @@ async def open_data_plane(
         controller,
         _served_families(deployment, hardware),
         devices,
-        lambda device, on_lost: hardware.open_device(devices[device], on_lost),
+        hardware.open_device,
         time.monotonic,
         models=hardware.models,
         profiles=profiles,
