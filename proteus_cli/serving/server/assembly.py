@@ -58,7 +58,7 @@ async def open_data_plane(
     deployment: Deployment, options: ServerOptions, hardware: Hardware, profiles: ProfileStore, drift: Drift | None
 ) -> AsyncIterator[DataPlane]:
     """All devices, which host nothing yet; lost ones are looked for and taken back. Raises `DeviceUnavailable`."""
-    devices = {device.id: device for device in deployment.devices}
+    devices = [device.id for device in deployment.devices]
     slots = slots_of(devices, deployment.profiles)
     if hardware.is_emulated:
         log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)
@@ -73,7 +73,7 @@ async def open_data_plane(
         controller,
         _served_families(deployment, hardware),
         devices,
-        lambda device, on_lost: hardware.open_device(devices[device], on_lost),
+        hardware.open_device,
         time.monotonic,
         models=hardware.models,
         profiles=profiles,
@@ -175,7 +175,7 @@ async def open_telemetry(
         plane=plane,
         control_loop=adaptation.control_loop,
         devices={device.id: device for device in deployment.devices},
-        samples=sampler,
+        sampler=sampler,
         replan=deployment.replanning,
         solver=adaptation.solver.state if adaptation.solver is not None else None,
         journal=adaptation.journal,
