@@ -96,7 +96,7 @@ class Endpoints:
         return json_response(status(self._sources))
 
     def history(self, request: RestRequest) -> RestResponse:
-        return json_response(self._sources.samples.feed(request.parameter("since")))
+        return json_response(self._sources.sampler.feed(request.parameter("since")))
 
     def plan(self, _: RestRequest) -> RestResponse:
         return json_response(self._sources.plane.controller.plan)
