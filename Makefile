@@ -67,7 +67,7 @@ contract: setup  ## what can be verified of GPUs without one; ends with a table 
 contract-key: setup  ## the key under which CI may keep build/contract, with what `make contract` downloads and compiles
 	@$(BIN)/python tests/contract/cache_key.py
 
-test-gpu: setup  ## the tests of the run half on a real GPU; skipped where there is none
+test-gpu: setup  ## the tests of the runtime part on a real GPU; skipped where there is none
 	$(BIN)/pytest tests/gpu -rs -s
 
 chaos: setup  ## bad clients of every kind against a server; DURATION=60s
