@@ -569,7 +569,7 @@ def test_local_devices_run_in_processes_on_request_and_can_be_opened_again(tmp_p
             here = local_devices(devices, catalog, models, tmp_path, slots, in_processes=in_processes)
             async with here as hardware:
                 assert hardware.platform == "onnxruntime"
-                executors = [hardware.open_device(one, print) for _ in range(2)]  # nobody asks for the other
+                executors = [hardware.open_device("cpu0", print) for _ in range(2)]  # nobody asks for the other
                 found[in_processes] = {executor.pid for executor in executors}
                 for executor in executors:
                     signature = await executor.load(KEY, models[KEY], 4)

@@ -273,8 +273,7 @@ def test_a_worker_submits_even_the_shortest_batch() -> None:
 
     async def asked() -> tuple[int, int]:
         with made_up_devices() as hardware:
-            device = PROFILE.device
-            executor = hardware.open_device(device, print)
+            executor = hardware.open_device("v100-0", print)
             await executor.load(SMALL, NO_MODEL, 4)
             request = msgspec.structs.replace(make_request(), payload=InFlightRequest(part(1)[1], print, 1.0))
             launch = Launch(hosted("v100-0", latency_s={1: 1e-6}), (request,), 1, 0.0)
