@@ -125,7 +125,7 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
         return self.points if slots == 1 else tuple(point for point in self.concurrent if point.slots == slots)
 
     def points_up_to(self, slots: int) -> tuple[tuple[Point, ...], ...]:
-        """Points by the number of batches at once, from 1 to ``slots``; of the next larger where one wasn't measured."""
+        """Points by the number of batches at once, from 1 to ``slots``; of the next larger if one wasn't measured."""
         found = [self.points_at(slots)]
         for fewer in range(slots - 1, 0, -1):
             found.append(self.points_at(fewer) or found[-1])
