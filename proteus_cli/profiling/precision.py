@@ -1,8 +1,8 @@
 """Converts a variant to FP16, as a variant of its own.
 
 TensorRT 11 is always strongly typed, so the precision of an engine is that of its ONNX file. The converter of ONNX
-Runtime makes the file (`onnxruntime.transformers.float16`, which comes with it). Inputs and outputs keep their types, so
-that all variants of a family still take and give the same tensors.
+Runtime makes the file (`onnxruntime.transformers.float16`, which comes with it). Inputs and outputs keep their types,
+so that all variants of a family still take and give the same tensors.
 """
 
 from collections.abc import Callable
