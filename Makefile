@@ -119,7 +119,7 @@ bench-adaptation: setup  ## live proteus beside static plans, and how fast it re
 bench-compare: setup  ## this tree against another checkout, BASE=PATH: each figure within 3 %; 9 minutes; needs wrk and nghttp2-client
 	$(BIN)/python -m benchmarks.compare $(BASE)
 
-bench-gpu: setup  ## our lane on a GPU beside trtexec; 2 minutes; needs a GPU, TensorRT and trtexec
+bench-gpu: setup  ## our executor on a GPU beside trtexec; 2 minutes; needs a GPU, TensorRT and trtexec
 	$(BIN)/python -m benchmarks.gpu
 
 lock:  ## renew requirements.lock (needs uv)
