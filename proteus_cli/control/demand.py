@@ -16,10 +16,6 @@ class DemandEstimator:
         self._counts = {family: Counts(size, bucket_s) for family in self.families}
         self._shed = {family: Counts(size, bucket_s) for family in self.families}
 
-    def arrived(self, family: str, rows: int, now_s: float) -> None:
-        """Count the rows of one request."""
-        self._counts[family].arrived(rows, now_s)
-
     def shed(self, family: str, rows: int, now_s: float) -> None:
         """Count the rows of a request that was refused or dropped because the plan carries too little."""
         self._shed[family].arrived(rows, now_s)

@@ -1,7 +1,7 @@
-"""Whether profiles are still true: what served batches take, against what was profiled.
+"""Drift: lasting differences between the times of served batches and the profile.
 
-`pace` answers the same question within some batches, for a device as a whole, and forgets as soon. This one takes its
-time, tells variants and batch sizes apart, and what it finds replaces what was profiled.
+`slowdown` sees a difference within a few batches, for a device as a whole, and forgets it as fast. Drift takes a
+minute, distinguishes variants and batch sizes, and its estimates replace the profile.
 """
 
 from bisect import bisect_left
@@ -13,12 +13,12 @@ import msgspec
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import LatencyTable, Point, Profile, Recorded, RecordedPoint, VariantProfile
 
-NOTABLE = 0.2
-NOTABLE_S = 0.0003  # less is the way to the device and back, which isn't profiled
-BOUNDS = (0.5, 4.0)
-MIN_BATCHES = 20
-MIN_CHANGE = 0.05
-WINDOWS = 6
+NOTABLE = 0.2  # of the profiled time; a smaller difference is no drift
+NOTABLE_S = 0.0003  # nor is a shorter one, which may be the way to the device and back
+BOUNDS = (0.5, 4.0)  # of the measured profile, for all corrections together
+MIN_BATCHES = 20  # that an estimate rests on
+MIN_CHANGE = 0.05  # a smaller correction is not made
+WINDOWS = 6  # in which a difference must show, one after another
 
 PlacementKey = tuple[str, str, str]
 """Device, family, variant."""
@@ -26,7 +26,7 @@ PlacementKey = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a batch size takes over what the profile says, as the mean over so many ``batches`` (0: not seen)."""
+    """Measured over profiled time of a batch size, the mean over ``batches``; 0 batches: extrapolated from others."""
 
     batch: int
     ratio: float
@@ -35,7 +35,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A variant on a device whose times have drifted: new estimates of those batch sizes that change."""
+    """New estimates of the batch sizes of a variant on a device whose times have drifted."""
 
     device: str
     family: str
@@ -44,17 +44,17 @@ class Correction:
 
     @property
     def ratio(self) -> float:
-        """The mean over the batches that were seen."""
+        """The mean over all batches."""
         seen = [each for each in self.estimates if each.batches]
         return sum(each.ratio * each.batches for each in seen) / sum(each.batches for each in seen)
 
 
 @dataclass(slots=True)
 class _Cell:
-    """One batch size: ratios of measured to profiled times.
+    """Ratios of measured to profiled times of one batch size.
 
-    ``sum`` and ``batches`` are of this window, ``last_*`` of the one before, ``off_*`` of all since it is off in one
-    direction.
+    ``sum`` and ``batches`` are of the running window, ``last_*`` of the window before, ``off_*`` of all windows since
+    the size is off in one direction.
     """
 
     sum: float = 0.0
@@ -69,7 +69,7 @@ class _Cell:
     is_seen: bool = False
 
     def roll(self, start_s: float, mean_s: float) -> None:
-        """End a window that began at ``start_s``; one without batches says nothing."""
+        """End the window that began at ``start_s``; a window without batches changes nothing."""
         if not self.batches:
             return
         ratio = self.sum / self.batches
@@ -85,12 +85,12 @@ class _Cell:
 
 @dataclass(slots=True)
 class _Watched:
-    """One variant on one device; ``scale`` is by how much each point has been corrected so far."""
+    """One variant on one device; ``scale`` has the product of all corrections of each point."""
 
     points: tuple[Point, ...]
     scale: list[float]
     mean_s: LatencyTable
-    cell_of: list[int]  # by rows: the next profiled batch size, as that is what a runner pads to
+    cell_of: list[int]  # by rows: the next profiled batch size, to which a runner pads
     cells: list[_Cell] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -98,11 +98,11 @@ class _Watched:
 
 
 class Drift:
-    """Learns from each batch, in O(1), and says now and then which profiles are wrong.
+    """Learns from each batch, in O(1), and finds profiles that are wrong.
 
-    A batch size has drifted where it was off by `NOTABLE`, in one direction, on the average of each of the `WINDOWS`
-    into which ``after_s`` is cut. Its estimate is the mean over that time, within `BOUNDS` of what was profiled. Sizes
-    of the same variant that weren't seen are scaled with those that were.
+    A batch size has drifted if its mean was off by `NOTABLE`, in one direction, in each of the `WINDOWS` that
+    ``after_s`` is divided into. Its estimate is the mean over that time, within `BOUNDS` of the measured profile.
+    Sizes of the same variant that did not run are scaled with those that did.
     """
 
     def __init__(self, profiles: Mapping[str, Profile], *, after_s: float = 60.0) -> None:
@@ -123,7 +123,7 @@ class Drift:
         cell.batches += 1
 
     def due(self, now_s: float) -> tuple[Correction, ...]:
-        """What has drifted by now, once, as it is expected to be corrected. The first call begins the first window."""
+        """What has drifted by the end of a window, once: the caller corrects it. The first call begins a window."""
         if self._window_start_s is None:
             self._window_start_s = now_s
         if now_s - self._window_start_s < self._window_s:
@@ -138,7 +138,7 @@ class Drift:
         return tuple(found)
 
     def ratios(self) -> dict[PlacementKey, float]:
-        """What batches took lately over what the profile says, on the average, of all that ran."""
+        """The mean ratio of measured to profiled time in the last two windows, of each placement that ran."""
         found = {}
         for key, watched in self._watched.items():
             batches = sum(cell.batches + cell.last_batches for cell in watched.cells)
@@ -147,7 +147,7 @@ class Drift:
         return found
 
     def off(self) -> dict[PlacementKey, list[Estimate]]:
-        """What batches take over what the profile says, of sizes that are off now."""
+        """Measured over profiled time of the batch sizes that are off now."""
         return {
             key: [
                 Estimate(point.batch, cell.off_sum / cell.off_batches, cell.off_batches)
@@ -178,7 +178,7 @@ class Drift:
         return tuple(found[place] for place in sorted(found))
 
     def corrected(self, correction: Correction, profile: Profile) -> None:
-        """That is corrected now, as ``profile`` has it: what comes is compared with that."""
+        """A correction is in force, and later batches are compared with the new ``profile``."""
         key = (correction.device, correction.family, correction.variant)
         before = self._watched[key]
         changed = {each.batch: each.ratio for each in correction.estimates}
@@ -202,9 +202,9 @@ def _watch(profile: Profile, family: str, variant: str) -> _Watched:
 
 
 def corrected_profile(profile: Profile, corrections: Sequence[Correction], recorded: Recorded) -> Profile:
-    """The profile with these corrections of variants on its device, each marked as ``recorded``.
+    """The profile with corrections of variants on its device, each marked as ``recorded``.
 
-    All latencies of a point are scaled alike, as only their mean is known; ``runs`` are the batches that were seen.
+    All latencies of a point are scaled alike, as only their mean is known; ``runs`` is the number of served batches.
     """
     by_key = {(each.family, each.variant): each for each in corrections}
     variants = tuple(
@@ -247,7 +247,7 @@ def _corrected_point(point: Point, estimate: Estimate | None) -> Point:
 
 
 def rerated(plan: Plan, corrections: Sequence[Correction]) -> Plan:
-    """The same plan, with what its placements can take as it is known now."""
+    """The same plan with corrected capacities."""
     ratios = {
         (each.device, each.family, each.variant, estimate.batch): estimate.ratio
         for each in corrections

@@ -1,1 +1,1 @@
-"""The same controller on a virtual clock."""
+"""The simulator: drives the controller on a virtual clock."""

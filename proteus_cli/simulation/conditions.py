@@ -1,4 +1,4 @@
-"""What a simulated fleet is like: how long variants take to load, how batches scatter, which devices fail."""
+"""The conditions of a simulation: load times, scatter of batch times, failures of devices."""
 
 import math
 from collections.abc import Container, Sequence
@@ -15,7 +15,7 @@ JITTERS = {"p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 @dataclass(frozen=True, slots=True)
 class DeviceFailure:
-    """A device that is lost from ``from_s`` until ``until_s``, which may be infinite."""
+    """A device is lost from ``from_s`` until ``until_s``, which may be infinite."""
 
     device: str
     from_s: float
@@ -24,9 +24,9 @@ class DeviceFailure:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """``load_time_s``: a device serves nothing for so long when it loads; None: as the profile says, beside serving.
+    """``load_time_s``: seconds of a load in place; None: variants load beside those that serve, in profiled time.
 
-    ``jitter``: batches scatter between the profile's percentiles, up to that fraction; None: they take the mean.
+    ``jitter``: batch times scatter between the profiled percentiles, up to this fraction; None: they are the mean.
     """
 
     load_time_s: float | None = None
@@ -50,7 +50,7 @@ def parse_failure(text: str, devices: Container[str]) -> DeviceFailure:
 
 
 class LatencySampler:
-    """Latencies of one variant that scatter as its profile says: between batch sizes linear, as the mean is."""
+    """Draws latencies of one variant from its profiled percentiles; linear between batch sizes, as means are."""
 
     def __init__(self, points: Sequence[Point], max_frac: float, rng: np.random.Generator) -> None:
         self._rng, self._max_frac = rng, max_frac
@@ -58,7 +58,7 @@ class LatencySampler:
         self._quantiles_s = np.array([_quantiles_s(point) for point in points])
 
     def __call__(self, rows: int) -> float:
-        """Seconds that this batch of ``rows`` takes."""
+        """Seconds of one batch of ``rows``."""
         at = self._rng.uniform(0.0, self._max_frac)
         drawn_s = [np.interp(at, _LEVELS, quantiles) for quantiles in self._quantiles_s]
         per_row = max(1.0, rows / float(self._batches[-1]))
@@ -69,5 +69,5 @@ _LEVELS = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0)
 
 
 def _quantiles_s(point: Point) -> tuple[float, ...]:
-    """Below the median a batch takes the median: profiles say nothing of that half."""
+    """Below the median a batch takes the median, as profiles have no lower percentiles."""
     return (point.p50_s, point.p50_s, point.p90_s, point.p95_s, point.p99_s, point.p99_s)

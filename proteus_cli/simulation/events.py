@@ -1,4 +1,4 @@
-"""A virtual clock: what happens when, in order of time and then of scheduling."""
+"""The virtual clock: actions in order of their times, then of their scheduling."""
 
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -7,23 +7,23 @@ from typing import Any, TypeVarTuple
 
 Given = TypeVarTuple("Given")
 Action = Callable[[float], None]
-"""Told the virtual time in seconds."""
+"""Called with the virtual time in seconds."""
 
 
 class Events:
-    """Actions to come."""
+    """A queue of scheduled actions."""
 
     def __init__(self) -> None:
-        # Time, sequence, action, and what it is given besides the time: a closure for each would take longer to make.
+        # Time, sequence, action, and its arguments beside the time: a closure for each would take longer to make.
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = count()
 
     def at(self, time_s: float, action: Callable[[float, *Given], None], *given: *Given) -> None:
-        """Schedule an action; those at the same time run in the order in which they were scheduled."""
+        """Schedule an action; actions of the same time run in the order of scheduling."""
         heappush(self._heap, (time_s, next(self._sequence), action, given))
 
     def run_until(self, time_s: float) -> None:
-        """Run all actions up to and including ``time_s``, also those that they schedule themselves."""
+        """Run all actions up to and including ``time_s``, with those that they schedule."""
         heap = self._heap
         while heap and heap[0][0] <= time_s:
             due_s, _, action, given = heappop(heap)

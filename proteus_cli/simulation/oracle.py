@@ -1,4 +1,4 @@
-"""The upper bound: demand known in advance, variants swapped for free, no queues."""
+"""The upper bound: demand known in advance, free changes of plan, no queues."""
 
 from collections.abc import Callable
 
@@ -19,10 +19,10 @@ def simulate_oracle(
     *,
     progress: Callable[[float], None] = lambda _done_frac: None,
 ) -> list[RequestRecord]:
-    """Each second is planned for just what will arrive in it; who is served is answered at once.
+    """Plan each second for exactly what arrives in it, and answer at once what is served.
 
-    ``accuracy_of`` a variant by device, family and variant. Of each family's queries of a second, in the order of their
-    arrival, the plan's rates say how many go to which variant, and how many are rejected.
+    Of each family's queries of a second, in order of arrival, the plan's rates say how many each placement serves; the
+    rest is rejected. ``accuracy_of`` is called with device, family and variant.
     """
     second = np.floor(trace.arrival_s / SECOND_S).astype(np.int64)
     ended: list[RequestRecord] = []

@@ -1,4 +1,4 @@
-"""One trace through the controller in virtual time."""
+"""The simulator: one trace through the controller in virtual time."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,23 +21,23 @@ from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.simulation.conditions import Conditions, DeviceFailure, LatencySampler
 from proteus_cli.simulation.events import Events
 
-SOLVE_S = 0.05  # virtual time from asking for a plan to having it: what a solve in another process takes
+SOLVE_S = 0.05  # s of virtual time for a solve; what one takes in another process
 NEVER_S = float("inf")
-SERVED, LATE = Outcome.SERVED, Outcome.LATE  # to find a member of an enum takes as long as to make an `RequestRecord`
-PROGRESS_EVERY = 1000
+SERVED, LATE = Outcome.SERVED, Outcome.LATE  # to look an enum member up takes as long as to make a `RequestRecord`
+PROGRESS_EVERY = 1000  # requests
 
 Latencies = Callable[[int], float]
-"""Seconds that a batch of so many rows takes."""
+"""Seconds of a batch by rows."""
 
 ReplanFunction = Callable[..., Plan]
-"""Called with a demand, the plan in force, and, where some are, the devices that are lost."""
+"""Called with a demand, the plan in force and, if there are any, the outages. Raises `NoFeasiblePlan`."""
 
 
 @dataclass(slots=True)
 class Simulated:
-    """What happened: one record per request, in the order in which they ended, and the changes of plan.
+    """What happened: a record for each request, in the order of their ends, and the changes of plan.
 
-    ``interrupted_s``: where Ctrl-C ended the run, in virtual time; what was waiting or running then has no record.
+    ``interrupted_s``: the virtual time at which Ctrl-C ended the run; requests that waited or ran have no record.
     """
 
     ended: list[RequestRecord] = field(default_factory=list)
@@ -60,12 +60,11 @@ def simulate(
 ) -> Simulated:
     """Replay a trace on the devices of a plan.
 
-    A batch takes the mean time that the profile says of its size and of as many batches as are on the device when it
-    begins.
+    A batch takes the profiled mean time of its size, for as many batches as are on the device when it begins. Variants
+    load beside the old ones in the profiled load time, then all devices switch at once, as in a live server with memory
+    for both; with ``conditions.load_time_s``, devices load in place. ``rng`` is needed for jitter.
 
-    New variants are loaded beside the old ones in the profile's load time, then all lanes switch at once, as in the
-    live server; ``conditions`` may say otherwise. ``rng`` is needed where they have jitter. Raises `ArtefactError`
-    where the plan hosts what was never profiled.
+    Raises `ArtefactError` where a placement was never profiled.
     """
     simulation = _Simulation(plan, catalog, profiles, policy, replan, conditions, rng)
     request: Request | None = None
@@ -81,7 +80,7 @@ def simulate(
 
 
 def _requests(trace: Trace, slo_s: Mapping[str, float]) -> Iterator[Request]:
-    """One after another, numbered in order. Where a request has no SLO of its own, its family's holds."""
+    """The requests of a trace, numbered in order; a request without an SLO of its own has its family's."""
     family_slo_s = np.array([slo_s.get(family, np.nan) for family in trace.families])[trace.family]
     deadline_s = trace.arrival_s + np.where(np.isnan(trace.slo_s), family_slo_s, trace.slo_s)
     families = map(trace.families.__getitem__, trace.family.tolist())
@@ -288,9 +287,9 @@ class _Simulation:
 def _latencies(
     profiles: Mapping[str, Profile], conditions: Conditions, rng: np.random.Generator | None
 ) -> dict[tuple[str, str, str], tuple[Latencies, ...]]:
-    """Seconds by rows, by how many batches are on the device already, by device, family and variant.
+    """By device, family and variant: latencies for each number of batches that are on the device already.
 
-    Devices that share their measurements share the tables.
+    Devices that share measurements share the tables.
     """
     tables: dict[tuple[int, int], tuple[Latencies, ...]] = {}
     found: dict[tuple[str, str, str], tuple[Latencies, ...]] = {}

@@ -8,7 +8,7 @@ from proteus_cli.control.demand import DemandEstimator, rate_lower_bound_qps
 def seen(*seconds: float, rows: int = 1) -> DemandEstimator:
     demand = DemandEstimator({"a": 0.3, "b": 0.3})
     for at_s in seconds:
-        demand.arrived("a", rows, at_s)
+        demand.counts_of("a").arrived(rows, at_s)
     return demand
 
 
@@ -51,7 +51,7 @@ def test_the_whole_horizon_counts_while_the_next_bucket_fills() -> None:
     """100 arrivals 0.1 s apart are 10 qps over 10 s, also once one arrived in the running bucket."""
     demand = seen(*(0.05 + i / 10 for i in range(100)))
     assert demand.rate_qps("a", 10.0, now_s=10.04) == pytest.approx(10.0)
-    demand.arrived("a", 1, 10.03)
+    demand.counts_of("a").arrived(1, 10.03)
     assert demand.rate_qps("a", 10.0, now_s=10.04) == pytest.approx(10.0)
 
 

@@ -77,7 +77,7 @@ def asked(
     for tick in range(1, round(until_s / rule.every_s) + 1):
         now_s = tick * rule.every_s + 0.01  # past the edge of a bucket, whatever the rounding
         while coming and coming[-1] <= now_s:
-            demand.arrived("a", 1, coming.pop())
+            demand.counts_of("a").arrived(1, coming.pop())
         for _ in filter(lambda at_s: now_s - rule.every_s < at_s <= now_s, shed):
             demand.shed("a", 1, now_s)
         now = context(plan, demand, now_s, since_s=since_s, slowdown=slowdown, max_slowdown=max_slowdown, margin=margin)
@@ -243,7 +243,7 @@ def periodic(
 ) -> ReplanRequest | None:
     demand = DemandEstimator(dict.fromkeys(plan.demand_qps, 0.1))
     for at_s in arrivals:
-        demand.arrived("a", 1, at_s)
+        demand.counts_of("a").arrived(1, at_s)
     return PERIODIC.decide(context(plan, demand, now_s, since_s=since_s, slowdown=slowdown))
 
 
@@ -317,7 +317,7 @@ def test_the_margin_grows_with_the_measured_dispersion() -> None:
     ):
         demand = DemandEstimator({"a": 0.1})
         for at_s in arrivals:
-            demand.arrived("a", 1, at_s)
+            demand.counts_of("a").arrived(1, at_s)
         seen_qps = rule.target_demand(context(plan_for(100.0), demand, 10.01))["a"] - room_qps
         assert seen_qps == pytest.approx(100.0, rel=0.25)
 
@@ -325,7 +325,7 @@ def test_the_margin_grows_with_the_measured_dispersion() -> None:
 def test_a_demand_that_rises_is_no_scatter() -> None:
     demand = DemandEstimator({"a": 0.1})
     for at_s in evenly(*((50.0 * step, 1.0) for step in range(1, 11))):
-        demand.arrived("a", 1, at_s)
+        demand.counts_of("a").arrived(1, at_s)
     assert demand.dispersion("a", 10.0, 10.01) == 1.0
 
 
@@ -400,7 +400,7 @@ def test_a_period_plans_so_often_and_at_no_other_time_with_the_rules_own_estimat
     rule, timed = ReplanRule(), TimedRule(ReplanRule(), 10.0)
     demand = DemandEstimator({"a": 0.1})
     for at_s in evenly((100.0, 9.0), (1000.0, 3.0)):
-        demand.arrived("a", 1, at_s)
+        demand.counts_of("a").arrived(1, at_s)
     plan = plan_for(100.0)
     assert timed.decide(context(plan, demand, 11.9, since_s=2.0)) is None, "burst or not"
     wanted = timed.decide(context(plan, demand, 12.0, since_s=2.0))

@@ -1,6 +1,8 @@
 """One controller, two clocks: the live code and the simulator make the same batches of the same requests."""
 
-from itertools import accumulate
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate, groupby
 
 import msgspec
 import numpy as np
@@ -9,17 +11,23 @@ from virtual_time import run_live
 
 from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import policy_named
+from proteus_cli.control.replan_rules import PeriodicRule
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Device
+from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.synthesis import Burst, Poisson, make_trace
+from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.run import Simulated, simulate
 
 SLO_S = 0.1
+LOAD_S = 0.03
 VARIANTS = {"small": (0.8, 0.0004, 0.0001), "medium": (0.9, 0.002, 0.001), "large": (0.99, 0.006, 0.004)}
 
 
@@ -43,7 +51,7 @@ def _world(devices: int) -> tuple[Catalog, dict[str, Profile]]:
         for name in ("a", "b")
     )
     measured = tuple(
-        VariantProfile(name, f"{name}-{size}", accuracy, "m", "e", None, 0.0, 0.03, 1000, _points(base_s, row_s))
+        VariantProfile(name, f"{name}-{size}", accuracy, "m", "e", None, 0.0, LOAD_S, 1000, _points(base_s, row_s))
         for name in ("a", "b")
         for size, (accuracy, base_s, row_s) in VARIANTS.items()
     )
@@ -138,6 +146,37 @@ def test_they_do_so_on_devices_with_several_slots() -> None:
     endings = {outcome: sum(ended.outcome is outcome for ended in simulated.ended) for outcome in Outcome}
     assert live.outcomes == endings
     assert max_at_once(simulated) == {"cpu0": 2, "cpu1": 3, "cpu2": 1}
+
+
+def test_they_roll_a_plan_out_in_the_same_steps_where_devices_load_in_place() -> None:
+    """No device has memory for two engines: each frees one before it loads another, and serves nothing meanwhile."""
+    catalog, profiles = _world(5)
+    profiles = {
+        name: msgspec.structs.replace(profile, device=msgspec.structs.replace(profile.device, memory_bytes=1500))
+        for name, profile in profiles.items()
+    }
+    policy = replace(policy_named("proteus"), replanning=PeriodicRule(period_s=5.0))
+    planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
+    little, much = planner({"a": 120.0, "b": 80.0}), planner({"a": 1500.0, "b": 1000.0})
+
+    def other(_demand: Demand, current: Plan, _without: Outages = NONE_OUT) -> Plan:
+        return little if current is much else much
+
+    trace, conditions = _trace("poisson"), Conditions(load_time_s=LOAD_S)
+    simulated = simulate(trace, little, catalog, profiles, policy, other, conditions=conditions)
+    live = run_live(trace, little, catalog, profiles, policy, other)
+
+    assert [change.swaps > 1 for change in simulated.replans] == [True] * 3
+    assert live.changes == [(change.reason, change.swaps) for change in simulated.replans]
+    assert _steps(live.launches) == _steps(simulated.launches)
+
+
+def _steps(launches: Sequence[tuple[float, Launch]]) -> dict[str, list[str]]:
+    """The variants that each device served, one after another."""
+    by_device: dict[str, list[str]] = {}
+    for _, launch in launches:
+        by_device.setdefault(launch.hosted.device, []).append(launch.hosted.variant)
+    return {device: [variant for variant, _ in groupby(found)] for device, found in by_device.items()}
 
 
 def max_at_once(simulated: Simulated) -> dict[str, int]:

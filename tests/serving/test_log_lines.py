@@ -36,9 +36,9 @@ def test_a_text_line_is_one_line_whatever_comes_from_outside() -> None:
 def test_what_happens_often_is_said_once_in_a_while_with_how_often_it_was() -> None:
     now_s = 0.0
     seldom = LogRateLimiter(lambda: now_s, every_s=10.0)
-    assert [seldom.times("a") for _ in range(4)] == [1, 0, 0, 0]
-    assert seldom.times("b") == 1
+    assert [seldom.occurred("a") for _ in range(4)] == [1, 0, 0, 0]
+    assert seldom.occurred("b") == 1
     now_s = 9.9
-    assert seldom.times("a") == 0
+    assert seldom.occurred("a") == 0
     now_s = 10.0
-    assert [seldom.times("a") for _ in range(2)] == [5, 0]
+    assert [seldom.occurred("a") for _ in range(2)] == [5, 0]

@@ -121,6 +121,31 @@ def test_a_load_that_the_next_plan_no_longer_wants_is_given_up_for_another() -> 
     assert min(at_s for at_s in starts(run, "cpu0") if at_s > 1.01) == pytest.approx(run.replans[1].at_s + 3.0)
 
 
+def test_no_more_than_half_of_a_family_loads_at_once_as_in_the_live_server() -> None:
+    """Asked for at 1 s, there at 1.05: two of four devices load until 2.05, the other two until 3.05."""
+    policy = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=1.0), assignment="uniform", admits="all")
+    before, after = ({f"cpu{n}": variant for n in range(4)} for variant in ("a_s", "a_l"))
+    run = played(
+        evenly(4.0), plan_of(**before), load_time_s=1.0, policy=policy, replan=lambda *_: plan_of(**after)
+    )  # fmt: skip
+    first = [min(starts(run, device, "a-l")) for device in before]
+    assert first == pytest.approx([2.05, 2.05, 3.05, 3.05], abs=0.4)
+    assert max(first[:2]) < 3.0 < min(first[2:])
+
+
+def test_a_plan_that_cannot_be_made_is_tried_again_after_longer_and_longer_pauses() -> None:
+    """Each second is a reason to re-plan; after failures at 1, 2 and 4 s the pauses are 1, 2 and 4 s."""
+    asked_s: list[float] = []
+
+    def replan(_demand: Demand, _plan: Plan) -> Plan:
+        asked_s.append(len(asked_s))
+        raise NoFeasiblePlan("none")
+
+    run = played(evenly(10.0), plan_of(cpu0="a_s"), policy=EVERY_SECOND, replan=replan)
+    assert len(asked_s) == 4
+    assert run.replans == []
+
+
 # --- failures
 
 

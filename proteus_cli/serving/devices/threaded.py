@@ -17,7 +17,7 @@ from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.executor import ExecutorBase, OnLost, settle
 from proteus_cli.serving.logs import fields
 
-Job = Callable[[], None]
+ThreadJob = Callable[[], None]
 
 log = logging.getLogger("proteus.executor")
 
@@ -48,8 +48,8 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
         self._cores = cores
         self._engines: dict[VariantKey, AnyEngine] = {}
         self._loop = asyncio.get_running_loop()
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._loads: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[ThreadJob | None] = SimpleQueue()
+        self._loads: SimpleQueue[ThreadJob | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._start_thread("run", self._do_jobs)
         self._start_thread("load", partial(_do_all, self._loads))
@@ -92,7 +92,7 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
         self._engines.clear()
         self._jobs.put(None)
 
-    def _after_batches(self, job: Job) -> None:
+    def _after_batches(self, job: ThreadJob) -> None:
         """Have the loading thread do a job once the running thread has started all batches that are submitted now."""
         self._jobs.put(partial(self._loads.put, job))
 
@@ -111,13 +111,13 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
 
     # --- on the threads
 
-    def _start_thread(self, role: str, work: Job) -> None:
+    def _start_thread(self, role: str, work: ThreadJob) -> None:
         name = f"{self._device_id}-{role}"
         thread = threading.Thread(target=self._until_done, args=(work,), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _until_done(self, work: Job) -> None:
+    def _until_done(self, work: ThreadJob) -> None:
         pin_this_thread(self._cores)
         try:
             work()
@@ -139,11 +139,9 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
     def _load_if_open(self, key: VariantKey, model: Path, warm_up_rows: int) -> AnyEngine:
         self._require_open()
         engine = self._load(key, model, warm_up_rows)
-        try:
-            self._require_open()
-        except (DeviceLost, RuntimeError):
+        if self.is_lost or self._is_closed:
             engine.close()
-            raise
+            self._require_open()
         return engine
 
     @abstractmethod
@@ -156,7 +154,7 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
             self._loop.call_soon_threadsafe(call, *arguments)
 
 
-def _do_all(jobs: "SimpleQueue[Job | None]") -> None:
+def _do_all(jobs: "SimpleQueue[ThreadJob | None]") -> None:
     while (job := jobs.get()) is not None:
         job()
 

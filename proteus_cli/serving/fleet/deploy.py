@@ -156,9 +156,7 @@ class Fleet:
 
         A lost device is no reason to keep the plan.
         """
-        limit_s = (
-            HURRIED_S if self._controller.placements else UNHURRIED_S
-        )  # a load that hangs must not keep all others
+        limit_s = HURRIED_S if self._controller.placements else UNHURRIED_S
         executors = {device: worker.executor for device, worker in self.workers.items()}
         failures = []
         for failed in await self.loader.load_all(hosts, executors, self._is_suspect, limit_s):

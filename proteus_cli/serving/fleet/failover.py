@@ -1,4 +1,4 @@
-"""Looks whether devices still work, and takes back those that do again."""
+"""Fail-over: finds devices that hang, and takes lost ones back into service."""
 
 import asyncio
 import logging
@@ -14,45 +14,38 @@ from proteus_cli.serving.fleet.deploy import Fleet
 from proteus_cli.serving.fleet.loading import FailedLoad
 from proteus_cli.serving.fleet.worker import Clock
 
-EVERY_S = 0.1
+EVERY_S = 0.1  # s between two checks
 
 log = logging.getLogger("proteus.recovery")
 
 
 class Recovery:
-    """Finds devices that hang, and puts those that were lost on probation.
+    """Checks devices for batches that hang, and puts lost devices on probation.
 
-    A device on probation is opened afresh, loads what it had, and must run a real batch of each in
-    time; then it counts again. The same goes for engines that were broken, but that plans try them out.
+    A device on probation is opened anew, loads what it hosted before, and must run one batch of each engine in time;
+    then it serves again. A broken engine is only reported as recovered: the next plan that places it tries it.
     """
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        controller: Controller,
-        profiles: Mapping[str, Profile],
-        clock: Clock,
-    ) -> None:
-        self._fleet, self._controller = fleet, controller
-        self._profiles, self._clock = profiles, clock
+    def __init__(self, fleet: Fleet, controller: Controller, profiles: Mapping[str, Profile], clock: Clock) -> None:
+        self._fleet, self._controller, self._profiles, self._clock = fleet, controller, profiles, clock
         self._suspects: set[str] = set()
         self._probations: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Check every `EVERY_S` until cancelled."""
         try:
             while True:
                 await asyncio.sleep(EVERY_S)
-                self.look()
+                self.check()
         finally:
             for probation in self._probations:
                 probation.cancel()
-            await asyncio.gather(*self._probations, return_exceptions=True)  # `_report` has told of any bug
+            await asyncio.gather(*self._probations, return_exceptions=True)  # `_report` has logged any bug
 
-    def look(self) -> None:
-        """Once, at all devices and engines."""
+    def check(self) -> None:
+        """Check all devices and breakers once."""
         now_s = self._clock()
-        # What has ended while the loop was held up is told before the next look: only who is late twice hangs.
+        # While the event loop is held up, batches end without being noticed: only a device that is late twice hangs.
         late = {device for device, worker in self._fleet.workers.items() if worker.is_hung(now_s)}
         for device in late & self._suspects:
             self._fleet.lose(device, BreakerEvent.HUNG, "a batch that should have ended long ago has not")
@@ -91,7 +84,7 @@ class Recovery:
             log.warning("%s is still lost: %s", device, reason)
 
     async def _try_out(self, device: str, executor: Executor) -> None:
-        """Load what it had, and have a batch of each run. Raises `EngineError` where nothing works."""
+        """Load candidates and run a batch of each. Raises `EngineError` where none works."""
         loader, works = self._fleet.loader, False
         for key, rows in self._candidates(device):
             if works and key not in self._hosted_before_loss(device):
@@ -109,19 +102,19 @@ class Recovery:
             raise EngineError("no engine works on it")
 
     def _candidates(self, device: str) -> Iterator[tuple[VariantKey, int]]:
-        """What it had, with the rows of its batches; then what else it could host, what is loaded fastest first."""
+        """What the device hosted, with the rows of its batches; then what else it can host, shortest load first."""
         hosted_before_loss = self._hosted_before_loss(device)
         yield from hosted_before_loss.items()
         measured = sorted(self._profiles[device].variants, key=lambda each: each.load_s)
         for each in measured:
-            if each.points and each.key not in hosted_before_loss and not self._is_out(device, each.key):
+            if each.points and each.key not in hosted_before_loss and not self._is_open(device, each.key):
                 yield each.key, 1
 
     def _hosted_before_loss(self, device: str) -> dict[VariantKey, int]:
         keys = {host.key: host.max_batch for host in self._fleet.hosted_before_loss.get(device, ())}
-        return {key: rows for key, rows in keys.items() if not self._is_out(device, key)}
+        return {key: rows for key, rows in keys.items() if not self._is_open(device, key)}
 
-    def _is_out(self, device: str, key: VariantKey) -> bool:
+    def _is_open(self, device: str, key: VariantKey) -> bool:
         breaker = self._fleet.broken.get((device, key))
         return breaker is not None and breaker.state is BreakerState.OPEN
 

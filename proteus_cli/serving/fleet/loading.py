@@ -1,4 +1,4 @@
-"""Engines on devices: loaded, proven, freed."""
+"""The engines on devices: loaded, tried with a batch, freed."""
 
 import asyncio
 import logging
@@ -18,16 +18,17 @@ from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.logs import fields
 
-UNHURRIED_S = 60.0  # so long, and some multiple of what it took when profiled, a device may take to open and to load
-HURRIED_S = 5.0  # where it is open, and the next plan for all devices waits for it
-LIMIT_MULTIPLE = 10  # of what loading and building took when it was profiled
+# A load is given up after this long, plus `LIMIT_MULTIPLE` times what loading and building took when profiled.
+UNHURRIED_S = 60.0  # the device opens, or nothing serves yet
+HURRIED_S = 5.0  # the next plan for all devices waits for the load
+LIMIT_MULTIPLE = 10
 
 log = logging.getLogger("proteus.loading")
 
 
 @dataclass(frozen=True, slots=True)
 class FailedLoad:
-    """An engine that can't be loaded on a device."""
+    """An engine that could not be loaded on a device."""
 
     device: str
     key: VariantKey
@@ -35,9 +36,9 @@ class FailedLoad:
 
 
 class Loader:
-    """Loads engines, and knows which are loaded where. ``signatures``: what each family takes and gives.
+    """Loads engines and knows which device has which. ``signatures`` by family.
 
-    Where there are ``files``, only what was measured is loaded.
+    With ``files``, only model files that were measured are loaded.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Loader:
         return frozenset(self._loaded[device])
 
     def fits(self, device: str, keys: Iterable[VariantKey]) -> bool:
-        """Whether a device has the memory for all of these, as far as that is known."""
+        """Whether a device has the memory for these engines together, as far as profiles know it."""
         profile = self._profiles[device]
         measured = (profile.of(*key) for key in set(keys))
         needed_bytes = sum(each.memory_bytes for each in measured if each is not None)
@@ -63,10 +64,10 @@ class Loader:
     async def load(
         self, device: str, executor: Executor, key: VariantKey, rows: int, min_limit_s: float = UNHURRIED_S
     ) -> None:
-        """Load an engine for batches of so many rows beside those that are loaded; nothing to do where it is.
+        """Load an engine for batches of ``rows`` beside the others; nothing to do where it is loaded.
 
-        Raises `EngineError` where it can't be loaded, and of these `DeviceLost` where the device is lost, or takes so
-        much longer than it did when it was profiled that it must be, but for ``min_limit_s``.
+        Raises `EngineError` where that fails; `DeviceLost` where the device is lost, or exceeds ``min_limit_s`` and the
+        multiple of the profiled time.
         """
         if key in self._loaded[device]:
             return
@@ -95,7 +96,7 @@ class Loader:
         is_suspect: Callable[[str, VariantKey], bool],
         min_limit_s: float,
     ) -> list[FailedLoad]:
-        """Load what isn't loaded, all at once, and have what is suspect run a batch; returns what failed."""
+        """Load what is not loaded, at once, and run a batch of each suspect engine; returns what failed."""
 
         async def load(host: Hosted) -> FailedLoad | None:
             key, executor = host.key, executors[host.device]
@@ -118,16 +119,16 @@ class Loader:
         executor.unload(key)
 
     def keep_only(self, device: str, executor: Executor, keys: Iterable[VariantKey]) -> None:
-        """Free all others."""
+        """Free all engines but these."""
         for key in self._loaded[device].difference(keys):
             self.unload(device, executor, key)
 
     def forget(self, device: str) -> None:
-        """A device is lost, with all that was loaded there."""
+        """A device is lost with all of its engines."""
         self._loaded[device].clear()
 
     async def prove(self, executor: Executor, key: VariantKey, rows: int, hang_timeout_s: float) -> None:
-        """Have a real batch run. Raises `EngineError`, and of these `DeviceLost` where it doesn't end in time."""
+        """Run one batch. Raises `EngineError`; `DeviceLost` where the batch does not end in time."""
         ended: asyncio.Future[BatchResult | Exception] = asyncio.get_running_loop().create_future()
         part = self._signatures[key.family].sample_part(rows, np.random.default_rng(0))
         executor.submit(Batch(key, [part], rows), ended.set_result)

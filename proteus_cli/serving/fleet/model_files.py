@@ -1,4 +1,4 @@
-"""Whether model files are still those that were measured: looked at each time that one is loaded."""
+"""Model files that must be those that were measured; checked before each load."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.store import model_digest, model_parts
 
 Stamp = tuple[tuple[str, int, int, int], ...]
-"""Of each file of a model: its name, its size, and when its content and anything of it last changed (ns)."""
+"""Of each file of a model: name, size, and times of the last change of content and of metadata (ns)."""
 
 _HINT = "put back the file that was measured, or `proteus profile` and `proteus plan` again and start the server anew"
 
 
 class ModelFiles:
-    """The ONNX files of a server, as they were when it started, which is when they were compared with the profiles.
+    """The ONNX files of a server, which were compared with the profiles at its start.
 
-    Files that look as they did then are taken to be the same; of others the content is read, in a thread. Making one
+    A file with an unchanged `Stamp` counts as unchanged; otherwise its content is read, in a thread. The constructor
     raises `ArtefactError` where a file is missing.
     """
 
@@ -33,7 +33,7 @@ class ModelFiles:
         self._known = {key: _stamp(parts) for key, parts in self._parts.items()}
 
     async def require_measured(self, key: VariantKey) -> Stamp:
-        """How the files look now. Raises `EngineError` where they are gone, or aren't those that were measured."""
+        """The present stamp. Raises `EngineError` where the files are gone, or are not those that were measured."""
         model, expected = self._models[key], self._digests.get(key)
         stamp = _stamp(self._parts[key])
         if stamp == self._known[key]:
@@ -51,13 +51,13 @@ class ModelFiles:
         return stamp
 
     def require_unchanged(self, key: VariantKey, stamp: Stamp) -> None:
-        """Raise `EngineError` where the files don't look so any more: who knows what was loaded."""
+        """Raise `EngineError` where the stamp has changed: it is unknown which content was loaded."""
         if _stamp(self._parts[key]) != stamp:
             raise EngineError(f"`{self._models[key]}` was changed while it was loaded.", hint=_HINT)
 
 
 def _stamp(parts: Sequence[Path]) -> Stamp:
-    """Empty where one of the files is gone, or can't be looked at."""
+    """The stamp of some files; empty where one cannot be read."""
     try:
         found = [(part.name, part.stat()) for part in parts]
     except OSError:

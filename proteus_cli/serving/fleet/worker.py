@@ -1,4 +1,4 @@
-"""The serving side of one device: asks the controller, and obeys."""
+"""The serving side of one device: asks the controller what to do, and does it."""
 
 import asyncio
 import math
@@ -16,18 +16,13 @@ from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor
 
 Clock = Callable[[], float]
 
-# Waking a thread, and the loop again, takes about as long; a batch that takes no longer runs at once, on the loop.
-INLINE_S = 50e-6
-
-# Under load the loop comes round this late, or later: so much work is given to a device before it needs it.
-DISPATCH_AHEAD_S = 2e-3
-
-
-HANDOVER_S = 1e-3  # to a device's own process, on a machine that is not overrun
+INLINE_S = 50e-6  # a batch that takes no longer runs on the event loop: waking a thread and the loop takes as long
+DISPATCH_AHEAD_S = 2e-3  # under load, a turn of the event loop takes this long: the device gets its next batch earlier
+IPC_S = 1e-3  # to a device's own process and back, on a machine that is not overloaded
 
 
 class ResultSink(Protocol):
-    """Where requests end."""
+    """Takes the results of requests."""
 
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None: ...
 
@@ -36,23 +31,25 @@ class ResultSink(Protocol):
     def failed(self, launch: Launch, error: Exception) -> None: ...
 
     def interrupted(self, request: Request) -> bool:
-        """Its batch came to nothing, as the device is lost. Whether it should be run again."""
+        """The device was lost with the request's batch; True where the request may run again."""
         ...
 
 
 LossReport = Callable[[str, BreakerEvent, str], None]
-"""Is told a device, what happened to it, and why."""
+"""Called with a device, what happened to it, and why."""
 
-_TROUBLE: dict[type[Exception], BreakerEvent] = {DeviceLost: BreakerEvent.DIED, EngineBroken: BreakerEvent.BROKE}
+_DEVICE_FAILURES: dict[type[Exception], BreakerEvent] = {
+    DeviceLost: BreakerEvent.DIED,
+    EngineBroken: BreakerEvent.BROKE,
+}
 
 
 class Worker:
-    """Drives the decisions of one device on the running event loop; ``clock`` is that of the controller.
+    """Carries out the decisions for one device on the running event loop; ``clock`` is the controller's.
 
-    Where a batch says that it isn't the request's fault but the device's, the batch still counts as running, and
-    ``report`` is told: whoever that is can `take_back` what runs.
-    ``timer_s`` is the resolution of the loop's timers: shorter waits are rounded up to it, as they would spin.
-    Batches that should take `INLINE_S` at most run at once, on the loop, where the executor ``runs_inline``.
+    A batch that fails by a fault of the device counts as running until `take_back`; ``report`` is called. Waits are
+    rounded up to ``timer_s``, the resolution of the loop's timers, as shorter ones would spin. Batches that should take
+    `INLINE_S` at most run on the event loop, where the executor ``runs_inline``.
     """
 
     def __init__(
@@ -67,9 +64,9 @@ class Worker:
         timer_s: float,
     ) -> None:
         self.device = device
-        self.busy_s = 0.0  # with any batch, as of when the last one ended
-        self.batches = self.rows = 0  # that were answered
-        self._running: dict[int, tuple[Launch, float]] = {}  # with the start of each, in order
+        self.busy_s = 0.0  # with any batch, until the end of the last one
+        self.batches = self.rows = 0  # of batches with results
+        self._running: dict[int, tuple[Launch, float]] = {}  # with its start, in order
         self._ended_s = self._counted_s = 0.0
         self._timer_s = timer_s
         self._controller, self._results, self._clock, self._others = controller, results, clock, others
@@ -79,15 +76,15 @@ class Worker:
         self.use(executor)
 
     def use(self, executor: Executor) -> None:
-        """Run batches there from now on."""
+        """Run batches on this executor from now on."""
         self.executor = executor
         self._inline_s = INLINE_S if executor.runs_inline else 0.0
 
     def ask(self) -> None:
-        """Ask what to do, and do it, until there is nothing more to do now.
+        """Ask for decisions and carry them out, until there is nothing more to do now.
 
-        A moment that was waited for is not missed because the timer or the loop is late: it is still asked for then.
-        The margin of each deadline covers that; told the later time, the controller would give the request up.
+        When a timer fires late, the decision is still made for the time it was set to: told the later time, the
+        controller would drop a request that can just be in time. The margin of each deadline covers the delay.
         """
         wake_s, self._wake_s = self._wake_s, math.inf
         while True:
@@ -111,7 +108,7 @@ class Worker:
                     return
 
     def is_hung(self, now_s: float) -> bool:
-        """The batch that runs should have ended long ago."""
+        """The oldest batch should have ended long ago."""
         if not self._running:
             return False
         launch, started_s = next(iter(self._running.values()))
@@ -120,11 +117,11 @@ class Worker:
 
     @property
     def is_busy(self) -> bool:
-        """A batch was submitted that has not ended."""
+        """A submitted batch has not ended."""
         return bool(self._running)
 
     def take_back(self) -> list[Launch]:
-        """What runs is void: nobody is told of it any more."""
+        """Return the running batches; their ends mean nothing from now on."""
         launches = [launch for launch, _ in self._running.values()]
         self._running.clear()
         return launches
@@ -135,7 +132,7 @@ class Worker:
         self._timer = asyncio.get_running_loop().call_later(max(delay_s, self._timer_s), self.ask)
 
     def _launch(self, launch: Launch, now_s: float) -> None:
-        """Start a batch; a short one is done when this returns."""
+        """Start a batch; one that runs inline has ended when this returns."""
         hosted = launch.hosted
         if not self._running:
             self._counted_s = now_s
@@ -153,16 +150,16 @@ class Worker:
 
     def _finished(self, launch: Launch, result: BatchResult | Exception) -> None:
         running = self._running.pop(id(launch), None)
-        if running is None:  # it was taken back
+        if running is None:  # taken back
             return
         self._end(launch, max(self._ended_s, running[1]) if launch.is_ahead else running[1], result)
         self.ask()
 
     def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:
-        trouble = _TROUBLE.get(type(result)) if isinstance(result, Exception) else None
-        if trouble is not None:
+        failure = _DEVICE_FAILURES.get(type(result)) if isinstance(result, Exception) else None
+        if failure is not None:
             self._running[id(launch)] = launch, started_s
-            self._report(self.device, trouble, str(result))
+            self._report(self.device, failure, str(result))
             return
         self._ended_s = self._clock()
         took_s = self._ended_s - started_s
@@ -179,12 +176,12 @@ class Worker:
 
 
 def _service_s(launch: Launch, took_s: float, result: BatchResult) -> float | None:
-    """What a batch says of the pace of its device.
+    """The seconds that a batch counts for the slowdown of its device; None where it had to be split.
 
-    Nothing where it had to be split. Behind another, all the time since that ended; else what the model took, as a
-    late loop says nothing about the device, and what its process stood still beside that.
+    For a batch submitted ahead, the time since the one before it ended. Else the model's own time, as a late event loop
+    says nothing about the device, plus the time that the device's process stood still.
     """
     if result.failures:
         return None
     stood_s = result.elapsed_s - result.compute_s
-    return took_s if launch.is_ahead else result.compute_s + max(0.0, stood_s - HANDOVER_S)
+    return took_s if launch.is_ahead else result.compute_s + max(0.0, stood_s - IPC_S)

@@ -1,4 +1,4 @@
-"""What a server is like lately, for those who look at it: values that `history` makes and the terminal shows."""
+"""The server over the last seconds, as the terminal and the page show it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from msgspec import Struct
+
+from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.telemetry.counters import Counters
 
 
 class ServerEventKind(StrEnum):
@@ -22,7 +25,7 @@ class ServerEvent(Struct, frozen=True):
 
 
 class Flow(NamedTuple):
-    """What a placement is sent by the plan, and what it has answered lately."""
+    """A placement: the rate that the plan sends to it, and the rate of its answers lately."""
 
     device: str
     family: str
@@ -36,7 +39,7 @@ class Flow(NamedTuple):
 class FamilySnapshot:
     """A family lately. Demand, throughput and goodput count rows, ``violations`` is a fraction of requests.
 
-    None: nothing was answered, or ended, from which it could be known.
+    None: no request was answered, or ended, from which it could be known.
     """
 
     slo_s: float
@@ -51,13 +54,13 @@ class FamilySnapshot:
 
     @property
     def relative_accuracy(self) -> float | None:
-        """Of the best variant's accuracy."""
+        """Accuracy over that of the best variant."""
         return None if self.accuracy is None or not self.best_accuracy else self.accuracy / self.best_accuracy
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceSnapshot:
-    """A device lately: what it hosts, the part of time in which batches ran, their mean rows (None: none ran)."""
+    """A device lately: what it hosts, the fraction of time in which batches ran, their mean rows (None: none ran)."""
 
     variants: tuple[str, ...]
     load: float
@@ -79,3 +82,65 @@ class Snapshot:
     devices: Mapping[str, DeviceSnapshot]
     flows: Sequence[Flow]
     events: Sequence[ServerEvent]
+
+
+def make_snapshot(
+    plane: DataPlane,
+    counters: Counters,
+    before: Counters,
+    p99_s: Sequence[float | None],
+    start_s: float,
+    events: Sequence[ServerEvent],
+) -> Snapshot:
+    """The means between two readings of the counters. ``p99_s`` are of the families, in their order."""
+    controller, breakers = plane.controller, plane.fleet.states()
+    rates, loads = counters.family_rates(before).tolist(), counters.device_loads(before).tolist()
+    hosted: dict[str, list[str]] = {}
+    for placement in controller.placements:
+        hosted.setdefault(placement.device, []).append(placement.variant)
+    return Snapshot(
+        at_s=counters.at_s - start_s,
+        state=plane.lifecycle.state.value,
+        policy=controller.policy.name,
+        is_emulated=plane.is_emulated,
+        inside=plane.results.in_flight,
+        families={
+            name: _family(plane, name, of, tail_s)
+            for name, of, tail_s in zip(plane.families.by_name, rates, p99_s, strict=True)
+        },
+        devices={
+            name: DeviceSnapshot(tuple(hosted.get(name, ())), min(1.0, load), _known(mean_batch), *breakers[name])
+            for name, (load, mean_batch) in zip(plane.fleet.workers, loads, strict=True)
+        },
+        flows=[
+            Flow(
+                of.device, of.family, of.variant, of.accuracy, of.weight,
+                counters.answer_rate(before, of.family, of.variant, of.device),
+            )
+            for family in plane.families.by_name
+            for of in controller.hosting(family)
+        ],
+        events=events,
+    )  # fmt: skip
+
+
+def _family(plane: DataPlane, name: str, rates: Sequence[float], p99_s: float | None) -> FamilySnapshot:
+    """``rates`` are the growth per second of the columns of `Counters.families`."""
+    served = plane.families.by_name[name]
+    demand_qps, throughput_qps, goodput_qps, *violated, served_qps, accuracy = rates
+    ended_qps = sum(violated) + served_qps
+    return FamilySnapshot(
+        slo_s=served.slo_s,
+        best_accuracy=served.best_accuracy,
+        demand_qps=demand_qps,
+        throughput_qps=throughput_qps,
+        goodput_qps=goodput_qps,
+        violations=sum(violated) / ended_qps if ended_qps else None,
+        accuracy=accuracy / served_qps if served_qps else None,
+        p99_s=p99_s,
+        waiting=plane.controller.waiting_of(name),
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else value  # noqa: PLR0124 - NaN

@@ -176,8 +176,10 @@ class RequestTrace:
             self._child("queue", self._submitted_ns, self._now_ns())
         try:
             self._done(ending)
-        finally:
-            self._end(ending)
+        except Exception as error:
+            self._end(error)
+            raise
+        self._end(ending)
 
     def refused(self, error: Exception) -> None:
         """It does not come in."""

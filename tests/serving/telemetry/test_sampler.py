@@ -17,7 +17,9 @@ from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.lifecycle import LifecycleEvent as Life
 from proteus_cli.serving.requests.counts import Histogram, quantile
 from proteus_cli.serving.rest.openapi import document
-from proteus_cli.serving.telemetry.sampler import EVERY_S, MAX_NUMBERS, SAMPLES, MetricsSampler
+from proteus_cli.serving.rest.routes import ROUTES
+from proteus_cli.serving.telemetry.sample_ring import SAMPLES
+from proteus_cli.serving.telemetry.sampler import EVERY_S, MAX_NUMBERS, MetricsSampler
 from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
 
 NOW_S = 1_800_000_000.0
@@ -207,7 +209,7 @@ def test_it_is_what_the_openapi_document_says() -> None:
         for second in (1.0, 2.0):
             clock.now_s = second
             history.sample()
-        schemas = {**document({}), "$ref": "#/components/schemas/History"}
+        schemas = {**document(ROUTES, {}), "$ref": "#/components/schemas/History"}
         feed = told(history)
         validator_for(schemas).validate(feed)
         del feed["cursor"]

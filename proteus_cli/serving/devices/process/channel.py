@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import numpy as np
 
-from proteus_cli.serving.devices.process.messages import Command, Event
+from proteus_cli.serving.devices.process.messages import DeviceCommand, DeviceEvent
 
 _MAX_BYTES = 2**15  # of a message on the socket; a larger one goes through memory of its own
 _IN_MEMORY = b"\xc1"  # sent instead of a large message; begins no MessagePack
@@ -108,5 +108,5 @@ def _decoded(kind: Any, value: Any) -> Any:
 
 
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_encoded)
-COMMANDS: "msgspec.msgpack.Decoder[Command]" = msgspec.msgpack.Decoder(Command, dec_hook=_decoded)
-EVENTS: "msgspec.msgpack.Decoder[Event]" = msgspec.msgpack.Decoder(Event, dec_hook=_decoded)
+COMMANDS: "msgspec.msgpack.Decoder[DeviceCommand]" = msgspec.msgpack.Decoder(DeviceCommand, dec_hook=_decoded)
+EVENTS: "msgspec.msgpack.Decoder[DeviceEvent]" = msgspec.msgpack.Decoder(DeviceEvent, dec_hook=_decoded)

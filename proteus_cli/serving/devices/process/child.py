@@ -38,7 +38,7 @@ log = logging.getLogger("proteus.process")
 class DeviceProcess:
     """Carries out the server's commands on the running loop; batches run on it, too, where the executor allows that."""
 
-    def __init__(self, channel: Channel[messages.Command], executor: Executor) -> None:
+    def __init__(self, channel: Channel[messages.DeviceCommand], executor: Executor) -> None:
         self._channel, self._executor = channel, executor
         self._layouts: dict[VariantKey, BatchLayout] = {}
         self._buffers: dict[int, TransferBuffer] = {}
@@ -65,7 +65,7 @@ class DeviceProcess:
             log.exception("a bug in the process of a device, which ends")
             os._exit(1)  # so that the server hears that its commands will have no answer
 
-    def _obey(self, command: messages.Command, descriptors: Sequence[int]) -> None:
+    def _obey(self, command: messages.DeviceCommand, descriptors: Sequence[int]) -> None:
         match command:
             case messages.RunCommand():
                 self._run(command, descriptors)
@@ -141,14 +141,14 @@ class DeviceProcess:
         if self._is_closing and not self._running:
             self._has_ended.set()
 
-    def _send(self, event: messages.Event) -> None:
+    def _send(self, event: messages.DeviceEvent) -> None:
         self._channel.send(event, wait=True)
 
 
 class LogForwarder(logging.Handler):
     """Has the server log what is logged here."""
 
-    def __init__(self, channel: Channel[messages.Command]) -> None:
+    def __init__(self, channel: Channel[messages.DeviceCommand]) -> None:
         super().__init__()
         self._channel = channel
 
@@ -165,7 +165,7 @@ class LogForwarder(logging.Handler):
 def main(descriptor: int) -> None:
     """Open the device that the first message names, and carry out the commands that follow."""
     depend_on_parent()
-    channel: Channel[messages.Command] = Channel(socket.socket(fileno=descriptor), COMMANDS)
+    channel: Channel[messages.DeviceCommand] = Channel(socket.socket(fileno=descriptor), COMMANDS)
     received = channel.receive(wait=True)
     if received is None or not isinstance(received[0], messages.OpenCommand):
         return
@@ -178,7 +178,7 @@ def main(descriptor: int) -> None:
         runner.run(_serve(channel, opening.spec))
 
 
-async def _serve(channel: Channel[messages.Command], spec: DeviceSpec) -> None:
+async def _serve(channel: Channel[messages.DeviceCommand], spec: DeviceSpec) -> None:
     with ExitStack() as stack:
         try:
             pin_this_thread(spec.device.cores)
@@ -192,7 +192,7 @@ async def _serve(channel: Channel[messages.Command], spec: DeviceSpec) -> None:
         await process.run()
 
 
-def _end_lost(channel: Channel[messages.Command], loss: DeviceLost) -> None:
+def _end_lost(channel: Channel[messages.DeviceCommand], loss: DeviceLost) -> None:
     """Tell the server that the device is lost, and end.
 
     To free anything would only fail, and only another process can use the device again.

@@ -67,7 +67,7 @@ class ProcessExecutor(ExecutorBase):
         self._reserve_bytes = 0
         self._is_released = False
         self._process, end = _start_process(spec.device.id)
-        self._channel: Channel[messages.Event] = Channel(end, EVENTS)
+        self._channel: Channel[messages.DeviceEvent] = Channel(end, EVENTS)
         self.pid = self._process.pid
         self._reaper = threading.Thread(target=self._reap, name=f"{spec.device.id}-reap", daemon=True)
         self._loop.add_reader(self._channel.fileno(), self._read)
@@ -156,7 +156,7 @@ class ProcessExecutor(ExecutorBase):
         log.error("%s", loss, extra=fields(device=self._device_id, pid=self.pid))
         self._lose(loss)
 
-    def _handle(self, event: messages.Event, descriptors: Sequence[int]) -> None:
+    def _handle(self, event: messages.DeviceEvent, descriptors: Sequence[int]) -> None:
         match event:
             case messages.RanEvent():
                 self._ran(event, descriptors)
@@ -201,7 +201,7 @@ class ProcessExecutor(ExecutorBase):
         self._buffers.append(TransferBuffer())
         return len(self._buffers) - 1
 
-    def _send(self, command: messages.Command, descriptors: Sequence[int] = ()) -> None:
+    def _send(self, command: messages.DeviceCommand, descriptors: Sequence[int] = ()) -> None:
         if self._is_released:
             return
         try:

@@ -149,5 +149,5 @@ class LogEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
     fields: Mapping[str, Any]
 
 
-Command = OpenCommand | LoadCommand | CancelLoadCommand | UnloadCommand | RunCommand | CloseCommand
-Event = OpenedEvent | LoadedEvent | RanEvent | FailedEvent | LostEvent | LogEvent
+DeviceCommand = OpenCommand | LoadCommand | CancelLoadCommand | UnloadCommand | RunCommand | CloseCommand
+DeviceEvent = OpenedEvent | LoadedEvent | RanEvent | FailedEvent | LostEvent | LogEvent

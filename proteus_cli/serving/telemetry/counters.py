@@ -1,0 +1,73 @@
+"""The counters of the data plane at one moment. Their growth between two moments gives rates, loads and quantiles."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from proteus_cli.domain.arrays import Floats
+from proteus_cli.domain.request import Outcome
+from proteus_cli.serving.requests.counts import quantile
+from proteus_cli.serving.requests.data_plane import DataPlane
+
+_OUTCOMES = (Outcome.LATE, Outcome.DROPPED, Outcome.REJECTED, Outcome.FAILED, Outcome.SERVED)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """All counters at ``at_s``, with a row for each family or device.
+
+    ``families``: rows that arrived, rows of batches, rows answered in time, requests by outcome (late, dropped,
+    rejected, failed, served), and the sum of the accuracies of those served. ``latencies``: the buckets of each family.
+    ``devices``: seconds in which batches ran, batches, their rows. ``answers``: requests answered in time, by (family,
+    variant, device).
+    """
+
+    at_s: float
+    families: Floats
+    latencies: Floats
+    devices: Floats
+    answers: Mapping[tuple[str, str, str], int]
+
+    def family_rates(self, before: "Counters") -> Floats:
+        """By how much ``families`` have grown per second."""
+        took_s, growth = self.at_s - before.at_s, self.families - before.families
+        return growth / took_s if took_s > 0 else np.zeros_like(growth)
+
+    def answer_rate(self, before: "Counters", family: str, variant: str, device: str) -> float:
+        took_s, key = self.at_s - before.at_s, (family, variant, device)
+        return (self.answers.get(key, 0) - before.answers.get(key, 0)) / took_s if took_s > 0 else 0.0
+
+    def device_loads(self, before: "Counters") -> Floats:
+        """For each device the fraction of time in which batches ran, and the mean rows of its batches (NaN: none)."""
+        busy_s, batches, rows = (self.devices - before.devices).T
+        took_s = self.at_s - before.at_s
+        with np.errstate(invalid="ignore"):
+            return np.column_stack((busy_s / took_s if took_s > 0 else busy_s * 0, rows / batches))
+
+    def latency_quantiles_s(self, before: "Counters", plane: DataPlane, fraction: float) -> list[float | None]:
+        """A quantile of the latencies meanwhile, by family; None where no batch answered."""
+        growth = (self.latencies - before.latencies).tolist()
+        families = plane.counts.by_family.values()
+        return [quantile(of.latency.bounds, counts, fraction) for of, counts in zip(families, growth, strict=True)]
+
+
+def read_counters(plane: DataPlane, now_s: float) -> Counters:
+    by_family, demand = plane.counts.by_family, plane.controller.demand
+    families = [
+        (demand.counts_of(family).total, of.batch.total, of.rows, *map(of.of_outcome, _OUTCOMES), of.accuracy)
+        for family, of in by_family.items()
+    ]
+    devices = [(worker.busy_s, worker.batches, worker.rows) for worker in plane.fleet.workers.values()]
+    return Counters(
+        now_s,
+        np.array(families, np.float64),
+        np.array([of.latency.counts for of in by_family.values()], np.float64),
+        np.array(devices, np.float64).reshape(-1, 3),
+        {
+            (family, variant, device): number
+            for family, of in by_family.items()
+            for (variant, device, outcome), number in of.outcomes.items()
+            if outcome is Outcome.SERVED and device
+        },
+    )

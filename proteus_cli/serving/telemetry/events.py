@@ -1,0 +1,54 @@
+"""Changes of plan, and of devices, as events for the page and the terminal."""
+
+from collections import deque
+from collections.abc import Callable, Collection
+from itertools import takewhile
+
+from proteus_cli.serving.adaptation.control_loop import PlanChange
+from proteus_cli.serving.fleet.deploy import Fleet
+from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
+
+MAX_EVENTS = 1000
+_STATES = {"open": "lost", "half-open": "on probation", "closed": "serves again"}
+
+
+class EventLog:
+    """The last `MAX_EVENTS`, each with the number of the sample that noticed it. Times are seconds since ``start_s``.
+
+    ``changes`` are all changes of plan so far, oldest first; ``unix_s`` gives the time of day.
+    """
+
+    def __init__(
+        self, fleet: Fleet, changes: Collection[PlanChange], start_s: float, unix_s: Callable[[], float]
+    ) -> None:
+        self._fleet, self._changes, self._start_s, self._unix_s = fleet, changes, start_s, unix_s
+        self._events: deque[tuple[int, ServerEvent]] = deque(maxlen=MAX_EVENTS)
+        self._last_change: PlanChange | None = None
+        self._states = dict.fromkeys(fleet.workers, "closed")
+
+    def notice(self, sample: int, now_s: float) -> None:
+        """Add what has changed since the last call."""
+        self._notice_plans(sample, now_s)
+        for device, (state, reason) in self._fleet.states().items():
+            if state != self._states[device]:
+                text = f"{device}: {_STATES[state]}{reason and f' ({reason})'}"
+                self._add(sample, now_s, ServerEventKind.DEVICE, text)
+            self._states[device] = state
+
+    def between(self, first: int, last: int) -> list[ServerEvent]:
+        """Events that came with the samples from ``first`` to before ``last``."""
+        return [event for number, event in self._events if first <= number < last]
+
+    def latest(self, number: int) -> list[ServerEvent]:
+        return [event for _, event in self._events][-number:]
+
+    def _notice_plans(self, sample: int, now_s: float) -> None:
+        new = list(takewhile(lambda change: change is not self._last_change, reversed(tuple(self._changes))))
+        unix_s = self._unix_s()
+        for change in reversed(new):
+            ago_s = min(max(0.0, unix_s - change.unix_s), now_s - self._start_s)  # the time of day may have been set
+            self._add(sample, now_s - ago_s, ServerEventKind.PLAN, change.reason)
+            self._last_change = change
+
+    def _add(self, sample: int, at_s: float, kind: ServerEventKind, text: str) -> None:
+        self._events.append((sample, ServerEvent(round(at_s - self._start_s, 3), kind, text)))

@@ -1,0 +1,34 @@
+"""The last samples of a table, in memory that is allocated once."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from proteus_cli.domain.arrays import Floats
+
+SAMPLES = 900
+
+
+class SampleRing:
+    """The last `SAMPLES` tables with a row for each of ``names``; numbers that are not known are NaN.
+
+    ``digits`` are the columns, each with the digits behind the point that it is read with.
+    """
+
+    def __init__(self, names: Sequence[str], digits: Mapping[str, int]) -> None:
+        self.names, self.columns = names, tuple(digits)
+        self._scale = 10.0 ** np.array(list(digits.values()))
+        self._tables = np.full((SAMPLES, len(names), len(digits)), np.nan, np.float32)
+
+    def put(self, number: int, table: Floats) -> None:
+        self._tables[number % SAMPLES] = table
+
+    def read(self, numbers: Sequence[int]) -> dict[str, dict[str, list[float]]]:
+        """By name and column, the values of the samples with these numbers."""
+        tables = self._tables[[number % SAMPLES for number in numbers]].astype(np.float64)
+        values = (np.round(tables * self._scale) / self._scale).transpose(1, 2, 0).tolist()
+        return {name: dict(zip(self.columns, of, strict=True)) for name, of in zip(self.names, values, strict=True)}
+
+    @property
+    def nbytes(self) -> int:
+        return self._tables.nbytes
