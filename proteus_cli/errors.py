@@ -30,7 +30,8 @@
         ├── Overloaded                more than the plan can carry
         ├── NotReady                  starting or draining
         ├── DeadlineExceeded          its deadline passed in the queue or while running
-        └── EngineFailed              the model failed on it
+        ├── EngineFailed              the model failed on it
+        └── InternalError             a bug of ours; the client is told no more than that
 
 Anything else that is raised is a bug of ours and keeps its traceback.
 """
@@ -175,3 +176,8 @@ class DeadlineExceeded(RequestError):
 
 class EngineFailed(RequestError):
     pass
+
+
+class InternalError(RequestError):
+    def __init__(self) -> None:
+        super().__init__("internal error")

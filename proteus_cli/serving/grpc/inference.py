@@ -19,6 +19,7 @@ from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.protobuf_wire import integer_parameter, parse_request, split_request, varint
 from proteus_cli.serving.oip import tensors as oip
+from proteus_cli.serving.oip.parameters import request_options
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
@@ -112,7 +113,7 @@ class GrpcCodec:
         )
         sizes = tuple([rows * _row_bytes(spec) for spec in signature.inputs])
         outputs = _outputs(request, signature)
-        return Head(request.model_name, places, sizes, rows, outputs, oip.options(_parameters(request.parameters)))
+        return Head(request.model_name, places, sizes, rows, outputs, request_options(_parameters(request.parameters)))
 
     def encode(self, query: Query, answered: Answered) -> bytes:
         """The answer, serialized."""

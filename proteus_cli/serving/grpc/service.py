@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from msgspec import to_builtins
 
 from proteus_cli.domain.buffer import Buffer
-from proteus_cli.errors import BadRequest, RequestError
+from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import message
@@ -20,14 +20,16 @@ from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, servi
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.documents import Statistics
+from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
-from proteus_cli.serving.requests.in_flight import InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest
+from proteus_cli.serving.requests.query import Query
 from proteus_cli.serving.transport.tokens import Tokens
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.tracing import RequestTrace, Traces, Tracing
+    from proteus_cli.serving.telemetry.tracing import Tracing
 
 SERVICE = "inference.GRPCInferenceService"
 OPEN_METHODS = frozenset(
@@ -44,7 +46,7 @@ _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e
 _GRPC = re.compile(rb"application/grpc(\+proto)?(;.*)?")
 
 
-class GrpcFrontEnd:
+class GrpcHandler:
     """The application on top of HTTP/2. With ``tokens``, all methods but `OPEN_METHODS` need one of them."""
 
     def __init__(
@@ -59,8 +61,8 @@ class GrpcFrontEnd:
     ) -> None:
         self._admission, self._families, self.codec = admission, families.by_name, GrpcCodec(families)
         self._models, self._tokens = models, tokens
-        self._max_message_bytes, self._tracing = max_message_bytes, tracing
-        self._methods = {path.encode(): open_call for path, open_call in self._table().items()}
+        self._max_message_bytes = max_message_bytes
+        self._methods = {path.encode(): open_call for path, open_call in self._table(tracing).items()}
 
     # Application
 
@@ -93,7 +95,7 @@ class GrpcFrontEnd:
 
     # Methods
 
-    def _table(self) -> dict[str, Callable[[Request, Http2Stream], GrpcCall]]:
+    def _table(self, tracing: "Tracing | None") -> dict[str, Callable[[Request, Http2Stream], GrpcCall]]:
         """Who handles which path."""
         models = self._models
         plain: dict[str, Callable[[Any], object]] = {
@@ -114,8 +116,8 @@ class GrpcFrontEnd:
             )
             for name, handler in plain.items()
         }
-        table[f"/{SERVICE}/ModelInfer"] = self._infer_call()
-        table[f"/{SERVICE}/ModelStreamInfer"] = partial(StreamInferCall, self._admission, self.codec)
+        for name, call in (("ModelInfer", InferCall), ("ModelStreamInfer", StreamInferCall)):
+            table[f"/{SERVICE}/{name}"] = partial(call, self._pipeline(name, tracing), self.codec)
         health, answer = message("grpc.health.v1.HealthCheckRequest"), message("grpc.health.v1.HealthCheckResponse")
         table["/grpc.health.v1.Health/Check"] = partial(PlainCall, health, answer, self._check)
         table["/grpc.health.v1.Health/Watch"] = partial(WatchCall, self.is_serving)
@@ -123,14 +125,12 @@ class GrpcFrontEnd:
             table[f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"] = ReflectionCall
         return table
 
-    def _infer_call(self) -> Callable[[Request, Http2Stream], GrpcCall]:
-        if self._tracing is None:
-            return partial(InferCall, self._admission, self.codec)
-        traces = self._tracing.of_protocol(
-            f"{SERVICE}/ModelInfer", {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": "ModelInfer"},
-            code="rpc.grpc.status_code", ok=Status.OK, codes=STATUS,
+    def _pipeline(self, method: str, tracing: "Tracing | None") -> InferencePipeline:
+        attributes = {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": method}
+        traces = None if tracing is None else tracing.of_protocol(
+            f"{SERVICE}/{method}", attributes, code="rpc.grpc.status_code", ok=Status.OK, codes=STATUS
         )  # fmt: skip
-        return partial(TracedInferCall, traces, self._admission, self.codec)
+        return InferencePipeline(self._admission, traces)
 
     def _unknown(self, request: Request, stream: Http2Stream) -> GrpcCall:
         path = request.fields[b":path"].decode(errors="replace")
@@ -183,68 +183,28 @@ class PlainCall(UnaryCall):
         self.answer(document.SerializeToString())
 
 
-class InferCall(UnaryCall):
+class InferCall(UnaryCall, Inference[bytes]):
     """`ModelInfer`."""
 
-    __slots__ = ("_admission", "_codec", "_pending", "_query")
+    __slots__ = ("_codec", "_pending", "_pipeline", "_query")
 
-    def __init__(self, admission: Admission, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
+    def __init__(self, pipeline: InferencePipeline, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
         super().__init__(request, stream)
-        self._admission, self._codec = admission, codec
+        self._pipeline, self._codec = pipeline, codec
         self._pending: InFlightRequest | None = None
 
     def handle(self, message: Buffer) -> None:
-        self._submit(message, None)
+        self._pending = self._pipeline.submit(self, message, self.request.fields)
 
-    def _submit(self, message: Buffer, trace: "RequestTrace | None") -> None:
-        try:
-            family, self._query = self._codec.decode(message, self.request.timeout_s)
-            done: ResultCallback = self._done
-            if trace is not None:
-                trace.asks(family)
-                done = trace.then(done)
-            self._pending = self._admission.submit(family, self._query, done)
-        except RequestError as error:
-            self._admission.count_refusal(error)
-            raise
+    def decode(self, content: Buffer) -> tuple[str, Query]:
+        family, self._query = self._codec.decode(content, self.request.timeout_s)
+        return family, self._query
+
+    def encode(self, answered: Answered) -> bytes:
+        return self._codec.encode(self._query, answered)
 
     def abandoned(self) -> None:
-        if self._pending is not None:
-            self._admission.cancel(self._pending)
-
-    def _done(self, ending: Result) -> None:
-        self._pending = None
-        if isinstance(ending, RequestError):
-            self.fail(ending)
-        else:
-            self.answer(self._codec.encode(self._query, ending))
-
-
-class TracedInferCall(InferCall):
-    """The same, where some are traced: those whose metadata, or chance, says so."""
-
-    __slots__ = ("_traces",)
-
-    def __init__(
-        self, traces: "Traces", admission: Admission, codec: GrpcCodec, request: Request, stream: Http2Stream
-    ) -> None:
-        super().__init__(admission, codec, request, stream)
-        self._traces = traces
-
-    def handle(self, message: Buffer) -> None:
-        fields = self.request.fields
-        trace = self._traces.begin(fields.get(b"traceparent"), fields.get(b"tracestate"))
-        try:
-            self._submit(message, trace)
-        except Exception as error:
-            if trace is not None:
-                trace.refused(error)
-            raise
-
-    def abandoned(self) -> None:
-        if self._pending is not None:
-            self._traces.abandoned(self._pending)
-        super().abandoned()
+        self._pipeline.cancel(self._pending)
 
 
 class _Refused(GrpcCall):

@@ -10,6 +10,7 @@ from proteus_cli.errors import (
     DeadlineExceeded,
     EngineFailed,
     Forbidden,
+    InternalError,
     NotAccurateEnough,
     NotFound,
     NotReady,
@@ -50,6 +51,7 @@ STATUS = {
     BodyTooLarge: Status.RESOURCE_EXHAUSTED,
     Overloaded: Status.RESOURCE_EXHAUSTED,
     EngineFailed: Status.INTERNAL,
+    InternalError: Status.INTERNAL,
     NotReady: Status.UNAVAILABLE,
     DeadlineExceeded: Status.DEADLINE_EXCEEDED,
 }

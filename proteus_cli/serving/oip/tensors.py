@@ -4,14 +4,12 @@ Source: the protocol's "HTTP/REST" and "gRPC" documents, and Triton's documents 
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, RequestOptions
 
 DATATYPES = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
@@ -23,13 +21,6 @@ STRINGS = "BYTES"
 VERSION = "1"
 """The one version of every model: what changes behind it is the variant, which the answer names."""
 
-Parameter = str | int | float | bool
-Parameters = dict[str, Parameter]
-
-_US_PER_S = 1e6
-_LONGEST_US = 2**63 - 1
-LOWEST_PRIORITY = 2**31 - 1
-
 VALUE_BYTES = 64  # of a number in JSON, with its brackets and indentation; its digits are 25 at most
 OTHER_BYTES = 64 * 1024  # of all else in a request
 
@@ -38,43 +29,6 @@ def max_bytes(signature: Signature, rows: int) -> int:
     """What a request of so many rows may need, however widely its JSON is set; in binary it needs less."""
     row_values = sum(math.prod(size or 0 for size in spec.shape) for spec in signature.inputs)  # of fixed shapes
     return rows * row_values * VALUE_BYTES + OTHER_BYTES
-
-
-def options(parameters: Mapping[str, Any]) -> RequestOptions:
-    """Read ``timeout`` (µs), ``priority`` and ``min_accuracy``; others are passed over. Raises `BadRequest`."""
-    if not parameters:
-        return DEFAULT_OPTIONS
-    return RequestOptions(_timeout_s(parameters), _priority(parameters), _min_accuracy(parameters))
-
-
-def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
-    timeout_us = _whole(parameters.get("timeout"))
-    if timeout_us is None:
-        return None
-    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 <= timeout_us <= _LONGEST_US:
-        raise BadRequest(f"parameter `timeout` must be a whole number of microseconds; got {timeout_us!r}")
-    return timeout_us / _US_PER_S if timeout_us else None  # 0 is Triton's way to say "none"
-
-
-def _priority(parameters: Mapping[str, Any]) -> int:
-    priority = _whole(parameters.get("priority", 0))
-    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= LOWEST_PRIORITY:
-        raise BadRequest(f"parameter `priority` must be a whole number, 1 the highest; got {priority!r}")
-    return priority
-
-
-def _whole(value: Any) -> Any:
-    """A whole number that is written as 1000.0 or 1e3 as what it is; all else untouched."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _min_accuracy(parameters: Mapping[str, Any]) -> float:
-    accuracy = parameters.get("min_accuracy")
-    if accuracy is None:
-        return 0.0
-    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1:
-        raise BadRequest(f"parameter `min_accuracy` must be a fraction from 0 to 1; got {accuracy!r}")
-    return float(accuracy)
 
 
 def in_order(signature: Signature, names: Sequence[str]) -> tuple[int, ...]:

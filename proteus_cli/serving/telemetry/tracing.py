@@ -176,8 +176,10 @@ class RequestTrace:
             self._child("queue", self._submitted_ns, self._now_ns())
         try:
             self._done(result)
-        finally:
-            self._end(result)
+        except Exception as error:
+            self._end(error)
+            raise
+        self._end(result)
 
     def refused(self, error: Exception) -> None:
         """The request is not admitted."""

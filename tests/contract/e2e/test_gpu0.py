@@ -18,7 +18,7 @@ from command_line import hearing_interrupts, interrupted_process
 from contract import figures
 from contract.e2e.machine import DEVICE, ROOT, TYPE, Machine, planned
 from contract.e2e.machine import machine as machine_with_doubles
-from contract.figures import Part
+from contract.figures import ContractPart
 from contract.test_build import deep
 from live_server import serving
 from tiny import INPUTS, SHAPES, TONES, Tiny, make_workspace
@@ -51,7 +51,7 @@ def profiled(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def marked(*artefacts: str) -> None:
     """These say that they come of doubles."""
-    figures.tell(Part.WHOLE, "kinds of artefact marked as emulated", *artefacts, of=len(ARTEFACTS))
+    figures.tell(ContractPart.WHOLE, "kinds of artefact marked as emulated", *artefacts, of=len(ARTEFACTS))
     assert set(artefacts) <= ARTEFACTS
 
 
@@ -81,7 +81,7 @@ def test_profiling_builds_an_engine_of_every_variant(profiled: tuple[Tiny, str],
         assert record["key"]["tensorrt"].endswith("+double")
         assert f"building {variant['family']}/{variant['variant']} for {TYPE}: there is none yet" in said
         assert variant["points"]
-        figures.tell(Part.WHOLE, "engines built, loaded and run", name, of=len(VARIANTS))
+        figures.tell(ContractPart.WHOLE, "engines built, loaded and run", name, of=len(VARIANTS))
     assert {(v["family"], v["variant"]) for v in profile["variants"]} == VARIANTS
     marked("engine", "profile")
 

@@ -200,7 +200,7 @@ def test_outputs_have_the_shapes_and_types_of_the_signature() -> None:
     assert all(np.array_equal(one[0], all_rows[1]) for one, all_rows in zip(one_row, found, strict=True))
 
 
-# --- the alarm
+# --- the timer
 
 
 def test_the_timer_thread_calls_on_the_loop_in_order_and_never_early() -> None:
@@ -215,13 +215,13 @@ def test_the_timer_thread_calls_on_the_loop_in_order_and_never_early() -> None:
 
             return ring
 
-        with TimerThread() as alarm:
+        with TimerThread() as timer:
             start_s = time.monotonic()
-            alarm.at(start_s + 0.06, call("last"))
+            timer.at(start_s + 0.06, call("last"))
             await asyncio.sleep(0.005)  # the thread waits for that one, and must wake earlier now
             for name in ("first", "second", "third"):
-                alarm.at(start_s + 0.02, call(name))
-            alarm.at(start_s + 0.04, call("fourth"))
+                timer.at(start_s + 0.02, call(name))
+            timer.at(start_s + 0.04, call("fourth"))
         await asyncio.sleep(0)
         return found, start_s
 
@@ -235,8 +235,8 @@ def test_leaving_the_timer_thread_waits_for_its_calls() -> None:
     async def left() -> tuple[float, list[float]]:
         rung: list[float] = []
         start_s = time.monotonic()
-        with TimerThread() as alarm:
-            alarm.at(start_s + 0.03, lambda: rung.append(time.monotonic()))
+        with TimerThread() as timer:
+            timer.at(start_s + 0.03, lambda: rung.append(time.monotonic()))
         took_s = time.monotonic() - start_s
         await asyncio.sleep(0)
         return took_s, rung

@@ -17,6 +17,7 @@ from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.lifecycle import LifecycleEvent as Life
 from proteus_cli.serving.requests.counts import Histogram, quantile
 from proteus_cli.serving.rest.openapi import document
+from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.telemetry.sample_ring import SAMPLES
 from proteus_cli.serving.telemetry.sampler import EVERY_S, MAX_NUMBERS, MetricsSampler
 from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
@@ -208,7 +209,7 @@ def test_the_feed_matches_the_openapi_document() -> None:
         for second in (1.0, 2.0):
             clock.now_s = second
             history.sample()
-        schemas = {**document({}), "$ref": "#/components/schemas/History"}
+        schemas = {**document(ROUTES, {}), "$ref": "#/components/schemas/History"}
         feed = told(history)
         validator_for(schemas).validate(feed)
         del feed["cursor"]
