@@ -24,10 +24,10 @@ _NONE = b""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CallHeaders:
     """What the header fields of a call say. ``open_call`` opens the call of its method."""
 
-    open_call: "Callable[[Request, Http2Stream], GrpcCall]"
+    open_call: "Callable[[CallHeaders, Http2Stream], GrpcCall]"
     fields: Fields
     timeout_s: float | None
     is_gzip: bool
@@ -39,7 +39,7 @@ class GrpcCall(MessageReader):
 
     __slots__ = ("_has_begun", "_is_over", "request")
 
-    def __init__(self, request: Request, stream: Http2Stream) -> None:
+    def __init__(self, request: CallHeaders, stream: Http2Stream) -> None:
         super().__init__(stream, request.max_message_bytes, is_gzip=request.is_gzip)
         self.request = request
         self._has_begun = self._is_over = False
@@ -109,7 +109,7 @@ class UnaryCall(GrpcCall):
     __slots__ = ("_only",)
     may_idle = False
 
-    def __init__(self, request: Request, stream: Http2Stream) -> None:
+    def __init__(self, request: CallHeaders, stream: Http2Stream) -> None:
         super().__init__(request, stream)
         self._only: Buffer | None = None
 

@@ -11,7 +11,7 @@ from msgspec import to_builtins
 
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
+from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import message
 from proteus_cli.serving.grpc.reflection import ReflectionCall
@@ -67,7 +67,7 @@ class GrpcHandler:
 
     # Application
 
-    def request(self, fields: Fields) -> Request:
+    def request(self, fields: Fields) -> CallHeaders:
         open_call, timeout_s = self._methods.get(fields[b":path"], self._unknown), None
         if fields[b":method"] != b"POST":
             open_call = partial(_refused_http, 405)
@@ -83,9 +83,9 @@ class GrpcHandler:
                 open_call = partial(_refused, CallError(GrpcStatus.INTERNAL, "grpc-timeout makes no sense"))
             else:
                 timeout_s = int(parsed[1]) * _UNIT_S[parsed[2]]
-        return Request(open_call, fields, timeout_s, encoding == b"gzip", self._max_message_bytes)
+        return CallHeaders(open_call, fields, timeout_s, encoding == b"gzip", self._max_message_bytes)
 
-    def open(self, request: Request, stream: Http2Stream) -> GrpcCall:
+    def open(self, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
         if not self._admits(request.fields):
             return _refused(CallError(GrpcStatus.UNAUTHENTICATED, "no valid token"), request, stream)
         return request.open_call(request, stream)
@@ -96,7 +96,7 @@ class GrpcHandler:
 
     # Methods
 
-    def _table(self, tracing: "Tracing | None") -> dict[str, Callable[[Request, Http2Stream], GrpcCall]]:
+    def _table(self, tracing: "Tracing | None") -> dict[str, Callable[[CallHeaders, Http2Stream], GrpcCall]]:
         """Who handles which path."""
         models = self._models
         plain: dict[str, Callable[[Any], object]] = {
@@ -111,7 +111,7 @@ class GrpcHandler:
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
-        table: dict[str, Callable[[Request, Http2Stream], GrpcCall]] = {
+        table: dict[str, Callable[[CallHeaders, Http2Stream], GrpcCall]] = {
             f"/{SERVICE}/{name}": partial(
                 PlainCall, message(f"inference.{name}Request"), message(f"inference.{name}Response"), handler
             )
@@ -133,7 +133,7 @@ class GrpcHandler:
         )  # fmt: skip
         return InferencePipeline(self._admission, traces)
 
-    def _unknown(self, request: Request, stream: Http2Stream) -> GrpcCall:
+    def _unknown(self, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
         path = request.fields[b":path"].decode(errors="replace")
         return _refused(CallError(GrpcStatus.UNIMPLEMENTED, f"no method {path}"), request, stream)
 
@@ -169,7 +169,7 @@ class PlainCall(UnaryCall):
     __slots__ = ("_answer", "_ask", "_handler")
 
     def __init__(
-        self, ask: Any, answer: Any, handler: Callable[[Any], object], request: Request, stream: Http2Stream
+        self, ask: Any, answer: Any, handler: Callable[[Any], object], request: CallHeaders, stream: Http2Stream
     ) -> None:
         super().__init__(request, stream)
         self._ask, self._answer, self._handler = ask, answer, handler
@@ -189,7 +189,9 @@ class InferCall(UnaryCall, Inference[bytes]):
 
     __slots__ = ("_codec", "_pending", "_pipeline", "_query")
 
-    def __init__(self, pipeline: InferencePipeline, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
+    def __init__(
+        self, pipeline: InferencePipeline, codec: GrpcCodec, request: CallHeaders, stream: Http2Stream
+    ) -> None:
         super().__init__(request, stream)
         self._pipeline, self._codec = pipeline, codec
         self._pending: InFlightRequest | None = None
@@ -216,13 +218,13 @@ class _Refused(GrpcCall):
     def received(self, content: Buffer, *, ended: bool) -> None: ...
 
 
-def _refused(error: CallError, request: Request, stream: Http2Stream) -> GrpcCall:
+def _refused(error: CallError, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
     call = _Refused(request, stream)
     call.fail(error)
     return call
 
 
-def _refused_http(status: int, request: Request, stream: Http2Stream) -> GrpcCall:
+def _refused_http(status: int, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
     """What is no gRPC call is answered in HTTP."""
     stream.send(b"", b"", plain_http(status))
     return _Refused(request, stream)

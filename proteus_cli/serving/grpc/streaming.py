@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, RequestError
-from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
+from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import (
     HealthCheckRequest,
@@ -38,7 +38,9 @@ class StreamInferCall(GrpcCall):
 
     __slots__ = ("_has_ended", "_pipeline", "_requests", "codec")
 
-    def __init__(self, pipeline: InferencePipeline, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
+    def __init__(
+        self, pipeline: InferencePipeline, codec: GrpcCodec, request: CallHeaders, stream: Http2Stream
+    ) -> None:
         super().__init__(request, stream)
         self._pipeline, self.codec = pipeline, codec
         self._requests = deque[_StreamRequest]()
@@ -113,7 +115,7 @@ class WatchCall(UnaryCall):
 
     __slots__ = ("_is_serving", "_sent", "_service", "_timer")
 
-    def __init__(self, is_serving: Callable[[str], bool | None], request: Request, stream: Http2Stream) -> None:
+    def __init__(self, is_serving: Callable[[str], bool | None], request: CallHeaders, stream: Http2Stream) -> None:
         super().__init__(request, stream)
         self._is_serving = is_serving
         self._sent = ""  # the status that was sent last

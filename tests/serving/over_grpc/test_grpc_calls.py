@@ -114,7 +114,7 @@ def compressed(message: bytes) -> bytes:
     return b"\x01" + len(packed).to_bytes(4, "big") + packed
 
 
-def test_a_compressed_message_is_unpacked_and_no_bomb() -> None:
+def test_a_compressed_message_is_decompressed_within_its_bound() -> None:
     async def play() -> None:
         client = Client()
         good = client.call(INFER, compressed(request(2.0).SerializeToString()), grpc_encoding="gzip")
@@ -137,7 +137,7 @@ def test_a_compressed_message_is_unpacked_and_no_bomb() -> None:
     scene(play)
 
 
-def test_messages_that_are_coming_in_share_a_limit() -> None:
+def test_incomplete_messages_share_a_memory_limit() -> None:
     async def play() -> None:
         client = Client()
         client.peer.connections._max_body_bytes = 61_000
@@ -155,7 +155,7 @@ def test_messages_that_are_coming_in_share_a_limit() -> None:
     scene(play)
 
 
-def test_the_messages_of_a_stream_do_not_add_up() -> None:
+def test_complete_messages_of_a_stream_hold_no_memory() -> None:
     async def play() -> None:
         client, message = Client(), infer_message(2.0)
         stream = client.call(STREAM, ended=False)
