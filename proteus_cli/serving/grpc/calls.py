@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.grpc.framing import MessageReader, framed
-from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, Status, trailers_of
+from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, trailers_of
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
+from proteus_cli.serving.oip.codes import GrpcStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +67,7 @@ class GrpcCall(MessageReader):
             self.fail(error)
         except Exception:
             log.exception("a bug in a call of %r", self.request.fields.get(b":path"))
-            self.fail(CallError(Status.INTERNAL, "internal error"))
+            self.fail(CallError(GrpcStatus.INTERNAL, "internal error"))
 
     def cancelled(self) -> None:
         self.free()
@@ -114,12 +115,12 @@ class UnaryCall(GrpcCall):
 
     def message(self, message: Buffer) -> None:
         if self._only is not None:
-            raise CallError(Status.UNIMPLEMENTED, "this method takes one message")
+            raise CallError(GrpcStatus.UNIMPLEMENTED, "this method takes one message")
         self._only = message
 
     def ended(self) -> None:
         if self._only is None:
-            raise CallError(Status.UNIMPLEMENTED, "this method takes one message, and there was none")
+            raise CallError(GrpcStatus.UNIMPLEMENTED, "this method takes one message, and there was none")
         only, self._only = self._only, None
         self.handle(only)
 

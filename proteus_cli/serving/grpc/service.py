@@ -15,10 +15,11 @@ from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import message
 from proteus_cli.serving.grpc.reflection import ReflectionCall
-from proteus_cli.serving.grpc.status import STATUS, CallError, Status, plain_http
+from proteus_cli.serving.grpc.status import CallError, plain_http
 from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
+from proteus_cli.serving.oip.codes import GRPC_STATUS, GrpcStatus
 from proteus_cli.serving.oip.documents import Statistics
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
@@ -75,18 +76,18 @@ class GrpcHandler:
         encoding = fields.get(b"grpc-encoding", b"identity")
         if encoding not in {b"identity", b"gzip"}:
             text = f"grpc-encoding is {encoding.decode(errors='replace')}; identity and gzip are understood"
-            open_call = partial(_refused, CallError(Status.UNIMPLEMENTED, text))
+            open_call = partial(_refused, CallError(GrpcStatus.UNIMPLEMENTED, text))
         if b"grpc-timeout" in fields:
             parsed = _TIMEOUT.fullmatch(fields[b"grpc-timeout"])
             if parsed is None:
-                open_call = partial(_refused, CallError(Status.INTERNAL, "grpc-timeout makes no sense"))
+                open_call = partial(_refused, CallError(GrpcStatus.INTERNAL, "grpc-timeout makes no sense"))
             else:
                 timeout_s = int(parsed[1]) * _UNIT_S[parsed[2]]
         return CallHeaders(open_call, fields, timeout_s, encoding == b"gzip", self._max_message_bytes)
 
     def open(self, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
         if not self._admits(request.fields):
-            return _refused(CallError(Status.UNAUTHENTICATED, "no valid token"), request, stream)
+            return _refused(CallError(GrpcStatus.UNAUTHENTICATED, "no valid token"), request, stream)
         return request.open_call(request, stream)
 
     def _admits(self, fields: Fields) -> bool:
@@ -128,13 +129,13 @@ class GrpcHandler:
     def _pipeline(self, method: str, tracing: "Tracing | None") -> InferencePipeline:
         attributes = {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": method}
         traces = None if tracing is None else tracing.of_protocol(
-            f"{SERVICE}/{method}", attributes, code="rpc.grpc.status_code", ok=Status.OK, codes=STATUS
+            f"{SERVICE}/{method}", attributes, code="rpc.grpc.status_code", ok=GrpcStatus.OK, codes=GRPC_STATUS
         )  # fmt: skip
         return InferencePipeline(self._admission, traces)
 
     def _unknown(self, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
         path = request.fields[b":path"].decode(errors="replace")
-        return _refused(CallError(Status.UNIMPLEMENTED, f"no method {path}"), request, stream)
+        return _refused(CallError(GrpcStatus.UNIMPLEMENTED, f"no method {path}"), request, stream)
 
     def is_serving(self, service: str) -> bool | None:
         """Whether a service of the health protocol serves: all (empty), this one, or a family; None: there is none."""
@@ -147,7 +148,7 @@ class GrpcHandler:
     def _check(self, asked: Any) -> dict[str, Any]:
         is_serving = self.is_serving(asked.service)
         if is_serving is None:
-            raise CallError(Status.NOT_FOUND, "no such service")
+            raise CallError(GrpcStatus.NOT_FOUND, "no such service")
         return {"status": serving_status(is_serving=is_serving)}
 
     def _statistics(self, asked: Any) -> Statistics:

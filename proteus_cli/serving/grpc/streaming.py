@@ -16,9 +16,10 @@ from proteus_cli.serving.grpc.messages import (
     ModelInferResponse,
     ModelStreamInferResponse,
 )
-from proteus_cli.serving.grpc.status import CallError, Status
+from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2.limits import MIB
 from proteus_cli.serving.http2.stream import Http2Stream
+from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest
 from proteus_cli.serving.requests.query import Query
@@ -131,7 +132,7 @@ class WatchCall(UnaryCall):
         if self._sent:
             self._send_change()
         self.abandoned()
-        self.fail(CallError(Status.UNAVAILABLE, "the server stops"))
+        self.fail(CallError(GrpcStatus.UNAVAILABLE, "the server stops"))
 
     def _send_change(self) -> None:
         status = serving_status(is_serving=self._is_serving(self._service))
