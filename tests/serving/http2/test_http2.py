@@ -503,7 +503,7 @@ def test_an_idle_connection_gets_a_goaway() -> None:
     in_loop(scene)
 
 
-# --- endings
+# --- results
 
 
 def test_a_connection_that_drains_answers_what_is_in_flight_and_takes_no_more() -> None:
