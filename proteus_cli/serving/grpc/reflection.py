@@ -8,7 +8,7 @@ from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.calls import GrpcCall
 from proteus_cli.serving.grpc.messages import FILES, ReflectionRequest, ReflectionResponse, file_of, services
-from proteus_cli.serving.grpc.status import Status
+from proteus_cli.serving.oip.codes import GrpcStatus
 
 _FILES = {file.name: file.SerializeToString() for file in FILES}
 
@@ -44,8 +44,8 @@ def _answer(asked: Any, answer: Any) -> None:
                 name = file_of(asked.file_containing_symbol)
                 answer.file_descriptor_response.file_descriptor_proto.append(_FILES[name])
             case _:  # the protocol has no extensions
-                answer.error_response.error_code = Status.UNIMPLEMENTED
+                answer.error_response.error_code = GrpcStatus.UNIMPLEMENTED
                 answer.error_response.error_message = "no extensions here"
     except KeyError:
-        answer.error_response.error_code = Status.NOT_FOUND
+        answer.error_response.error_code = GrpcStatus.NOT_FOUND
         answer.error_response.error_message = "not found"

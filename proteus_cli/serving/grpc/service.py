@@ -11,14 +11,15 @@ from msgspec import to_builtins
 
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
+from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import message
 from proteus_cli.serving.grpc.reflection import ReflectionCall
-from proteus_cli.serving.grpc.status import STATUS, CallError, Status, plain_http
+from proteus_cli.serving.grpc.status import CallError, plain_http
 from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
+from proteus_cli.serving.oip.codes import GRPC_STATUS, GrpcStatus
 from proteus_cli.serving.oip.documents import Statistics
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
@@ -66,7 +67,7 @@ class GrpcHandler:
 
     # Application
 
-    def request(self, fields: Fields) -> Request:
+    def request(self, fields: Fields) -> CallHeaders:
         open_call, timeout_s = self._methods.get(fields[b":path"], self._unknown), None
         if fields[b":method"] != b"POST":
             open_call = partial(_refused_http, 405)
@@ -75,18 +76,18 @@ class GrpcHandler:
         encoding = fields.get(b"grpc-encoding", b"identity")
         if encoding not in {b"identity", b"gzip"}:
             text = f"grpc-encoding is {encoding.decode(errors='replace')}; identity and gzip are understood"
-            open_call = partial(_refused, CallError(Status.UNIMPLEMENTED, text))
+            open_call = partial(_refused, CallError(GrpcStatus.UNIMPLEMENTED, text))
         if b"grpc-timeout" in fields:
             parsed = _TIMEOUT.fullmatch(fields[b"grpc-timeout"])
             if parsed is None:
-                open_call = partial(_refused, CallError(Status.INTERNAL, "grpc-timeout makes no sense"))
+                open_call = partial(_refused, CallError(GrpcStatus.INTERNAL, "grpc-timeout makes no sense"))
             else:
                 timeout_s = int(parsed[1]) * _UNIT_S[parsed[2]]
-        return Request(open_call, fields, timeout_s, encoding == b"gzip", self._max_message_bytes)
+        return CallHeaders(open_call, fields, timeout_s, encoding == b"gzip", self._max_message_bytes)
 
-    def open(self, request: Request, stream: Http2Stream) -> GrpcCall:
+    def open(self, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
         if not self._admits(request.fields):
-            return _refused(CallError(Status.UNAUTHENTICATED, "no valid token"), request, stream)
+            return _refused(CallError(GrpcStatus.UNAUTHENTICATED, "no valid token"), request, stream)
         return request.open_call(request, stream)
 
     def _admits(self, fields: Fields) -> bool:
@@ -95,7 +96,7 @@ class GrpcHandler:
 
     # Methods
 
-    def _table(self, tracing: "Tracing | None") -> dict[str, Callable[[Request, Http2Stream], GrpcCall]]:
+    def _table(self, tracing: "Tracing | None") -> dict[str, Callable[[CallHeaders, Http2Stream], GrpcCall]]:
         """Who handles which path."""
         models = self._models
         plain: dict[str, Callable[[Any], object]] = {
@@ -110,7 +111,7 @@ class GrpcHandler:
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
-        table: dict[str, Callable[[Request, Http2Stream], GrpcCall]] = {
+        table: dict[str, Callable[[CallHeaders, Http2Stream], GrpcCall]] = {
             f"/{SERVICE}/{name}": partial(
                 PlainCall, message(f"inference.{name}Request"), message(f"inference.{name}Response"), handler
             )
@@ -128,13 +129,13 @@ class GrpcHandler:
     def _pipeline(self, method: str, tracing: "Tracing | None") -> InferencePipeline:
         attributes = {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": method}
         traces = None if tracing is None else tracing.of_protocol(
-            f"{SERVICE}/{method}", attributes, code="rpc.grpc.status_code", ok=Status.OK, codes=STATUS
+            f"{SERVICE}/{method}", attributes, code="rpc.grpc.status_code", ok=GrpcStatus.OK, codes=GRPC_STATUS
         )  # fmt: skip
         return InferencePipeline(self._admission, traces)
 
-    def _unknown(self, request: Request, stream: Http2Stream) -> GrpcCall:
+    def _unknown(self, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
         path = request.fields[b":path"].decode(errors="replace")
-        return _refused(CallError(Status.UNIMPLEMENTED, f"no method {path}"), request, stream)
+        return _refused(CallError(GrpcStatus.UNIMPLEMENTED, f"no method {path}"), request, stream)
 
     def is_serving(self, service: str) -> bool | None:
         """Whether a service of the health protocol serves: all (empty), this one, or a family; None: there is none."""
@@ -147,7 +148,7 @@ class GrpcHandler:
     def _check(self, asked: Any) -> dict[str, Any]:
         is_serving = self.is_serving(asked.service)
         if is_serving is None:
-            raise CallError(Status.NOT_FOUND, "no such service")
+            raise CallError(GrpcStatus.NOT_FOUND, "no such service")
         return {"status": serving_status(is_serving=is_serving)}
 
     def _statistics(self, asked: Any) -> Statistics:
@@ -168,7 +169,7 @@ class PlainCall(UnaryCall):
     __slots__ = ("_answer", "_ask", "_handler")
 
     def __init__(
-        self, ask: Any, answer: Any, handler: Callable[[Any], object], request: Request, stream: Http2Stream
+        self, ask: Any, answer: Any, handler: Callable[[Any], object], request: CallHeaders, stream: Http2Stream
     ) -> None:
         super().__init__(request, stream)
         self._ask, self._answer, self._handler = ask, answer, handler
@@ -188,7 +189,9 @@ class InferCall(UnaryCall, Inference[bytes]):
 
     __slots__ = ("_codec", "_pending", "_pipeline", "_query")
 
-    def __init__(self, pipeline: InferencePipeline, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
+    def __init__(
+        self, pipeline: InferencePipeline, codec: GrpcCodec, request: CallHeaders, stream: Http2Stream
+    ) -> None:
         super().__init__(request, stream)
         self._pipeline, self._codec = pipeline, codec
         self._pending: InFlightRequest | None = None
@@ -215,13 +218,13 @@ class _Refused(GrpcCall):
     def received(self, content: Buffer, *, ended: bool) -> None: ...
 
 
-def _refused(error: CallError, request: Request, stream: Http2Stream) -> GrpcCall:
+def _refused(error: CallError, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
     call = _Refused(request, stream)
     call.fail(error)
     return call
 
 
-def _refused_http(status: int, request: Request, stream: Http2Stream) -> GrpcCall:
+def _refused_http(status: int, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
     """What is no gRPC call is answered in HTTP."""
     stream.send(b"", b"", plain_http(status))
     return _Refused(request, stream)

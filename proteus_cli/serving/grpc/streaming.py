@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, RequestError
-from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
+from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import (
     HealthCheckRequest,
@@ -16,9 +16,10 @@ from proteus_cli.serving.grpc.messages import (
     ModelInferResponse,
     ModelStreamInferResponse,
 )
-from proteus_cli.serving.grpc.status import CallError, Status
+from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2.limits import MIB
 from proteus_cli.serving.http2.stream import Http2Stream
+from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest
 from proteus_cli.serving.requests.query import Query
@@ -37,7 +38,9 @@ class StreamInferCall(GrpcCall):
 
     __slots__ = ("_has_ended", "_pipeline", "_requests", "codec")
 
-    def __init__(self, pipeline: InferencePipeline, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
+    def __init__(
+        self, pipeline: InferencePipeline, codec: GrpcCodec, request: CallHeaders, stream: Http2Stream
+    ) -> None:
         super().__init__(request, stream)
         self._pipeline, self.codec = pipeline, codec
         self._requests = deque[_StreamRequest]()
@@ -112,7 +115,7 @@ class WatchCall(UnaryCall):
 
     __slots__ = ("_is_serving", "_sent", "_service", "_timer")
 
-    def __init__(self, is_serving: Callable[[str], bool | None], request: Request, stream: Http2Stream) -> None:
+    def __init__(self, is_serving: Callable[[str], bool | None], request: CallHeaders, stream: Http2Stream) -> None:
         super().__init__(request, stream)
         self._is_serving = is_serving
         self._sent = ""  # the status that was sent last
@@ -129,7 +132,7 @@ class WatchCall(UnaryCall):
         if self._sent:
             self._send_change()
         self.abandoned()
-        self.fail(CallError(Status.UNAVAILABLE, "the server stops"))
+        self.fail(CallError(GrpcStatus.UNAVAILABLE, "the server stops"))
 
     def _send_change(self) -> None:
         status = serving_status(is_serving=self._is_serving(self._service))

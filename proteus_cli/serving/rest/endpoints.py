@@ -8,7 +8,7 @@ import msgspec
 from proteus_cli.errors import BadRequest, NotFound
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.http1.exchange import NOT_MODIFIED
-from proteus_cli.serving.oip.documents import ModelReady, ServerLive, ServerReady
+from proteus_cli.serving.oip import documents
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.rest.bodies import IndexRequest, RepositoryRequest
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, json_response
@@ -46,16 +46,16 @@ class Endpoints:
         return json_response(server_metadata("binary_tensor_data"))
 
     def server_live(self, _: RestRequest) -> RestResponse:
-        return json_response(ServerLive(live=True))
+        return json_response(documents.ServerLive(live=True))
 
     def server_ready(self, _: RestRequest) -> RestResponse:
         is_ready = self._models.is_server_ready
-        return json_response(ServerReady(is_ready), _OK if is_ready else _NOT_READY)
+        return json_response(documents.ServerReady(is_ready), _OK if is_ready else _NOT_READY)
 
     def model_ready(self, request: RestRequest) -> RestResponse:
         name = self._model(request)
         is_ready = self._models.is_ready(name)
-        return json_response(ModelReady(name, is_ready), _OK if is_ready else _NOT_READY)
+        return json_response(documents.ModelReady(name, is_ready), _OK if is_ready else _NOT_READY)
 
     def model_metadata(self, request: RestRequest) -> RestResponse:
         return json_response(self._models.metadata(self._model(request)))

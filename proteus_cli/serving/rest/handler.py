@@ -12,23 +12,18 @@ from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import (
     BadRequest,
     BodyTooLarge,
-    Conflict,
     DeadlineExceeded,
-    EngineFailed,
-    Forbidden,
     InternalError,
     MethodNotAllowed,
     NotAccurateEnough,
-    NotFound,
     NotReady,
     Overloaded,
     RequestError,
-    Unfitting,
-    UnknownModel,
 )
 from proteus_cli.serving.http1.compression import compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.oip import tensors as oip
+from proteus_cli.serving.oip.codes import HTTP_STATUS
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
@@ -48,22 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("proteus.http")
 
-STATUS = {
-    BadRequest: 400,
-    NotAccurateEnough: 400,
-    UnknownModel: 404,
-    NotFound: 404,
-    Forbidden: 403,
-    MethodNotAllowed: 405,
-    Conflict: 409,
-    BodyTooLarge: 413,
-    Unfitting: 422,
-    Overloaded: 429,
-    EngineFailed: 500,
-    InternalError: 500,
-    NotReady: 503,
-    DeadlineExceeded: 504,
-}
 JSON_LENGTH = b"inference-header-content-length"
 OUTCOME = b"proteus-outcome"
 _OK = 200
@@ -91,7 +70,7 @@ class RestHandler:
         self._max_body_bytes = max_body_bytes
         traces = None if tracing is None else tracing.of_protocol(
             f"POST {INFER}", {"http.request.method": "POST", "http.route": INFER},
-            code="http.response.status_code", ok=_OK, codes=STATUS,
+            code="http.response.status_code", ok=_OK, codes=HTTP_STATUS,
         )  # fmt: skip
         self._pipeline, self._router = InferencePipeline(admission, traces), Router(ROUTES)
         self._codecs = {
@@ -212,7 +191,7 @@ def refuse(exchange: Exchange, error: RequestError, headers: bytes = b"") -> Non
         headers += b"%b: rejected\r\n" % OUTCOME  # unlike other bad requests, it counts as an outcome
     elif isinstance(error, DeadlineExceeded):
         headers += b"%b: %b\r\n" % (OUTCOME, b"late" if error.is_late else b"dropped")
-    exchange.respond(STATUS[type(error)], JSON, msgspec.json.encode(Error(error.message)), headers=headers)
+    exchange.respond(HTTP_STATUS[type(error)], JSON, msgspec.json.encode(Error(error.message)), headers=headers)
 
 
 def unpacked(body: Buffer, encoding: bytes, max_bytes: int) -> Buffer:

@@ -5,16 +5,7 @@ from typing import Any
 
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.adaptation.control_loop import PlanChange
-from proteus_cli.serving.oip.documents import (
-    ModelConfig,
-    ModelIndex,
-    ModelMetadata,
-    ModelReady,
-    ServerLive,
-    ServerMetadata,
-    ServerReady,
-    Statistics,
-)
+from proteus_cli.serving.oip import documents
 from proteus_cli.serving.rest.bodies import Error, IndexRequest, InferRequest, InferResponse, RepositoryRequest
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.openapi import header
@@ -73,32 +64,35 @@ ROUTES: tuple[Route, ...] = (
     # The protocol
     Route(
         "GET", "/v2", Endpoints.server_metadata, "Server metadata",
-        {200: Content("Name, version, extensions.", (ServerMetadata,))},
+        {200: Content("Name, version, extensions.", (documents.ServerMetadata,))},
     ),
     Route(
         "GET", "/v2/health/live", Endpoints.server_live, "Whether the server runs",
-        {200: Content("It does.", (ServerLive,))}, needs_token=False,
+        {200: Content("It does.", (documents.ServerLive,))}, needs_token=False,
     ),
     Route(
         "GET", "/v2/health/ready", Endpoints.server_ready, "Whether the server takes requests",
         {
-            200: Content("It does.", (ServerReady,)),
-            503: Content("It starts or drains, or has too many connections.", (ServerReady, Error)),
+            200: Content("It does.", (documents.ServerReady,)),
+            503: Content("It starts or drains, or has too many connections.", (documents.ServerReady, Error)),
         },
         needs_token=False,
     ),
     # Before the models: this path would match that of a model called `stats`.
     Route(
         "GET", "/v2/models/stats", Endpoints.all_statistics, "Statistics of all models",
-        {200: Content("Counts since the start.", (Statistics,))},
+        {200: Content("Counts since the start.", (documents.Statistics,))},
     ),
-    *_of_model("", "GET", Endpoints.model_metadata, "Model metadata", {200: Content("It.", (ModelMetadata,))}),
+    *_of_model(
+        "", "GET", Endpoints.model_metadata, "Model metadata",
+        {200: Content("What the model takes and gives.", (documents.ModelMetadata,))},
+    ),
     *_of_model(
         "/ready", "GET", Endpoints.model_ready, "Whether a model takes requests",
         {
-            200: Content("It does.", (ModelReady,)),
+            200: Content("It does.", (documents.ModelReady,)),
             503: Content(
-                "It is unloaded, no variant of it is hosted, or the server is not ready.", (ModelReady, Error)
+                "It is unloaded, no variant of it is hosted, or the server is not ready.", (documents.ModelReady, Error)
             ),
         },
     ),
@@ -124,15 +118,15 @@ ROUTES: tuple[Route, ...] = (
     # Triton's extensions
     *_of_model(
         "/config", "GET", Endpoints.model_config, "Model configuration",
-        {200: Content("As Triton's `ModelConfig`.", (ModelConfig,))},
+        {200: Content("As Triton's `ModelConfig`.", (documents.ModelConfig,))},
     ),
     *_of_model(
         "/stats", "GET", Endpoints.model_statistics, "Statistics of a model",
-        {200: Content("Counts since the start.", (Statistics,))},
+        {200: Content("Counts since the start.", (documents.Statistics,))},
     ),
     Route(
         "POST", "/v2/repository/index", Endpoints.index, "All models, and whether they take requests",
-        {200: Content("The models.", (list[ModelIndex],))},
+        {200: Content("The models.", (list[documents.ModelIndex],))},
         body=Content("", (IndexRequest,)),
     ),
     Route(

@@ -40,6 +40,7 @@ from proteus_cli.profiling.measure import measure_point  # noqa: E402
 
 DELAY_S = 0.004
 MEASURE_S = 0.5
+MEASURE_TIMES = 3
 
 Scenario = Callable[[], Coroutine[Any, Any, str]]
 SCENARIOS: dict[str, Scenario] = {}
@@ -54,6 +55,16 @@ def on(*devices: str) -> Callable[[Scenario], Scenario]:
         return function
 
     return listed
+
+
+async def _measured(measure: Scenario) -> str:
+    """Repeat a measurement that a busy machine may spoil. A wrong adapter fails each time."""
+    for _ in range(MEASURE_TIMES - 1):
+        try:
+            return await measure()
+        except AssertionError:
+            fake.slow_down()
+    return await measure()
 
 
 @on(FAKE, REAL)
@@ -97,6 +108,10 @@ async def overlap() -> str:
 
     By the device's clock: what the host does in between, or others on this machine, counts for nothing.
     """
+    return await _measured(_overlap)
+
+
+async def _overlap() -> str:
     ratios = []
     for slots in (1, 2):
         async with harness.opened(slots=slots, leaves_nothing=False) as device:
@@ -166,6 +181,10 @@ async def slots() -> str:
 
     By the device's clock: the time for which any of its parts is busy, of what they are busy in all.
     """
+    return await _measured(_slots)
+
+
+async def _slots() -> str:
     async with harness.opened() as device:
         engine = LoadedEngine(_plan(device), primary_context(0), slots=1)
         rows = device.rows()

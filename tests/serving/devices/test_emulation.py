@@ -252,7 +252,7 @@ def test_leaving_the_timer_thread_waits_for_its_calls() -> None:
 def test_a_worker_submits_even_the_shortest_batch() -> None:
     """Run on the loop, as on this machine's CPU, it would hold up all other devices."""
 
-    class Endings:
+    class Results:
         ended: list[BatchResult]
 
         def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
@@ -277,14 +277,14 @@ def test_a_worker_submits_even_the_shortest_batch() -> None:
             await executor.load(SMALL, NO_MODEL, 4)
             request = msgspec.structs.replace(make_request(), payload=InFlightRequest(part(1)[1], print, 1.0))
             launch = Launch(hosted("v100-0", latency_s={1: 1e-6}), (request,), 1, 0.0)
-            endings: Any = Endings()
-            endings.ended = []
+            results: Any = Results()
+            results.ended = []
             controller: Any = Controller([launch])
-            lane = Worker("v100-0", controller, executor, endings, time.monotonic, {}, print, 0.001)
+            lane = Worker("v100-0", controller, executor, results, time.monotonic, {}, print, 0.001)
             lane.ask()
-            before = len(endings.ended)
+            before = len(results.ended)
         await asyncio.sleep(0)
-        return before, len(endings.ended)
+        return before, len(results.ended)
 
     assert asyncio.run(asked()) == (0, 1)
 

@@ -22,9 +22,9 @@ from proteus_cli.errors import EngineError
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.service import GrpcHandler
-from proteus_cli.serving.grpc.status import Status
 from proteus_cli.serving.http1.exchange import Exchange
 from proteus_cli.serving.http2.frames import ErrorCode, rst_stream
+from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.telemetry.tracing import Tracing
@@ -100,7 +100,7 @@ class CallClient(Client):
     def answer(self) -> str | None:
         if not self.client.peer.is_answered(self.stream):
             return None
-        if self.client.status(self.stream) is Status.OK:
+        if self.client.status(self.stream) is GrpcStatus.OK:
             (message,) = self.client.messages(self.stream)
             return self.read(message)
         return self.client.fields(self.stream)["grpc-message"].replace("%20", " ")

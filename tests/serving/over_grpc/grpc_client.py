@@ -7,9 +7,9 @@ from http2_peer import START, Peer, data
 from small_plane import SmallPlane
 
 from proteus_cli.serving.grpc.service import GrpcHandler
-from proteus_cli.serving.grpc.status import Status
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.limits import Http2Limits
+from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.oip.repository import ModelRepository
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -53,9 +53,9 @@ class Client:
                 found |= {name.decode(): value.decode() for name, value in decoded}
         return found
 
-    def status(self, stream: int) -> Status:
+    def status(self, stream: int) -> GrpcStatus:
         assert self.peer.is_answered(stream)
-        return Status(int(self.fields(stream)["grpc-status"]))
+        return GrpcStatus(int(self.fields(stream)["grpc-status"]))
 
     def messages(self, stream: int) -> list[bytes]:
         body, found = self.peer.body(stream), []

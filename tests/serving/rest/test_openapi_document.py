@@ -14,8 +14,8 @@ from jsonschema_rs import validator_for
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
+from proteus_cli.serving.oip.codes import HTTP_STATUS
 from proteus_cli.serving.rest.codec import RestCodec
-from proteus_cli.serving.rest.handler import STATUS
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.routes import ROUTES
 
@@ -55,7 +55,7 @@ def test_references_lead_somewhere_and_nothing_is_left_over(needs_token: bool) -
 def test_each_error_of_a_request_has_its_status_described() -> None:
     found = operations(document(ROUTES, FAMILIES))
     described = {int(status) for operation in found.values() for status in operation["responses"]}
-    assert set(STATUS.values()) - described == {405}  # which no request gets that the document has
+    assert set(HTTP_STATUS.values()) - described == {405}  # which no request gets that the document has
     sources = "".join(path.read_text(encoding="utf-8") for path in sorted(HTTP.glob("*.py")))
     refused = set(re.findall(r"Refusal\((\d+),", sources))
     assert {"408", "413", "431"} <= refused
