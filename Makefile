@@ -67,7 +67,7 @@ contract: setup  ## what can be verified of GPUs without one; ends with a table 
 contract-key: setup  ## the key under which CI may keep build/contract, with what `make contract` downloads and compiles
 	@$(BIN)/python tests/contract/cache_key.py
 
-test-gpu: setup  ## the tests of the run half on a real GPU; skipped where there is none
+test-gpu: setup  ## the tests of the runtime part on a real GPU; skipped where there is none
 	$(BIN)/pytest tests/gpu -rs -s
 
 chaos: setup  ## bad clients of every kind against a server; DURATION=60s
@@ -119,7 +119,7 @@ bench-adaptation: setup  ## live proteus beside static plans, and how fast it re
 bench-compare: setup  ## this tree against another checkout, BASE=PATH: each figure within 3 %; 9 minutes; needs wrk and nghttp2-client
 	$(BIN)/python -m benchmarks.compare $(BASE)
 
-bench-gpu: setup  ## our lane on a GPU beside trtexec; 2 minutes; needs a GPU, TensorRT and trtexec
+bench-gpu: setup  ## our executor on a GPU beside trtexec; 2 minutes; needs a GPU, TensorRT and trtexec
 	$(BIN)/python -m benchmarks.gpu
 
 lock:  ## renew requirements.lock (needs uv)

@@ -8,9 +8,11 @@ Both trees run on this Python and its packages. Needs Linux, wrk and h2load (Deb
 """
 
 import argparse
+import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -37,12 +39,12 @@ SERVED: tuple[tuple[Route, ...], ...] = (
 )
 """The routes of each server: gRPC by itself, a server for each family."""
 PROTEUS = next(peer for peer in PEERS if peer.name == "proteus")
-PROBED = {"simulator": ("simulator, per query", "µs", 1e-6), "planner": ("planner, median call", "ms", 1e-3)}
+PARTS = ("help", "serve", "simulator", "planner", "requests")
 PROBE = Path(__file__).with_name("probe.py")
 DATA = Path("shared") / "data" / "proteus-asplos24"  # beside a checkout
 WARM_UP_S = 0.3
+SLO_S = 1.0  # so long that a busy machine makes no server refuse requests, which cost less than answers
 HELPS = 3  # starts of `proteus --help` in a measurement: one is as short as a few ticks of the clock
-PROBE_READY_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +95,18 @@ class PairedFigure:
 
 
 def main() -> None:
-    """Measure, print a line for each figure, and exit with 1 where one is missed."""
+    """Measure, print a line for each figure, and exit with 1 where one is missed. Ctrl-C prints what is known."""
     options = _options()
-    effort = QUICK if options.quick else FULL
-    with Console(stderr=True).status("") as status:
-        found = _compare(options.base.resolve(), effort, status.update)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    comparison = Comparison(options.base.resolve(), QUICK if options.quick else FULL)
+    try:
+        comparison.run(options.only)
+    except KeyboardInterrupt:
+        print("interrupted: what is known so far", file=sys.stderr)
+    found = [figure for figure in comparison.figures.values() if len(figure.pairs) > 1]
     Console(width=None if sys.stdout.isatty() else 120).print(shown(found))
     print(f"{machine()}; {options.base}: the other tree")
-    raise SystemExit(0 if all(each.is_reached for each in found) else 1)
+    raise SystemExit(0 if found and all(each.is_reached for each in found) else 1)
 
 
 def _options() -> argparse.Namespace:
@@ -111,6 +117,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="few, short rounds: 2 minutes instead of 9, and no judgement to rest on"
     )
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="some of the figures")
     options = parser.parse_args()
     if not (options.base / "proteus_cli").is_dir():
         parser.error(f"{options.base} is no checkout of the project: it has no proteus_cli")
@@ -120,23 +127,68 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _compare(base: Path, effort: Effort, say: Callable[[str], None]) -> list[PairedFigure]:
-    say("start-up of proteus --help")
-    start_up = PairedFigure("start-up of proteus --help", "ms", 1e-3)
-    start_up.take_turns(lambda: _help_cpu_s(base), lambda: _help_cpu_s(ROOT), effort.starts)
-    found = [start_up, *(_probed(what, base, effort, say) for what in ("simulator", "planner"))]
-    say("models, and a profiled workspace for each tree")
-    with laboratory(1, tree=base) as base_lab:
-        lab = replace(base_lab, tree=ROOT, workspace=base_lab.directory / "ours")
-        copytree(base_lab.workspace, lab.workspace)  # one profile for both, so that both batch and run alike
-        profile_and_plan(lab)
-        say("start-up of proteus serve")
-        serve = PairedFigure("start-up of proteus serve", "ms", 1e-3)
-        serve.take_turns(lambda: _serve_cpu_s(base_lab), lambda: _serve_cpu_s(lab), effort.starts)
-        return [*found, serve, *_requests(base_lab, lab, effort, say)]
+class Comparison:
+    """The figures of both trees, which are filled part by part."""
+
+    def __init__(self, base: Path, effort: Effort) -> None:
+        self._base, self._effort = base, effort
+        self.figures = {
+            "help": PairedFigure("start-up of proteus --help", "ms", 1e-3),
+            "serve": PairedFigure("start-up of proteus serve", "ms", 1e-3),
+            "simulator": PairedFigure("simulator, per query", "µs", 1e-6),
+            "planner": PairedFigure("planner, median call", "ms", 1e-3),
+            **{
+                "-".join(route): PairedFigure(f"{'-'.join(route)}, per request", "µs", 1e-6)
+                for routes in SERVED
+                for route in routes
+            },
+        }
+
+    def run(self, parts: Sequence[str]) -> None:
+        """Measure these of `PARTS`."""
+        if "help" in parts:
+            _say("start-up of proteus --help")
+            self.figures["help"].take_turns(
+                lambda: _help_cpu_s(self._base), lambda: _help_cpu_s(ROOT), self._effort.starts
+            )
+        for what in ("simulator", "planner"):
+            if what in parts:
+                self._probe(what)
+        if "serve" in parts or "requests" in parts:
+            _say("models, and a profiled workspace for each tree")
+            with laboratory(1, tree=self._base, slo_s=SLO_S) as base:
+                ours = replace(base, tree=ROOT, workspace=base.directory / "ours")
+                copytree(base.workspace, ours.workspace)  # one profile for both, so that both batch and run alike
+                profile_and_plan(ours)
+                self._serve(base, ours, parts)
+
+    def _probe(self, what: str) -> None:
+        for block in range(self._effort.blocks):
+            _say(f"{what}, block {block + 1} of {self._effort.blocks}")
+            with _probe(self._base, what, self._base) as of_base, _probe(ROOT, what, self._base) as of_ours:
+                self.figures[what].take_turns(of_base, of_ours, self._effort.rounds)
+
+    def _serve(self, base: Lab, ours: Lab, parts: Sequence[str]) -> None:
+        if "serve" in parts:
+            _say("start-up of proteus serve")
+            self.figures["serve"].take_turns(
+                lambda: _serve_cpu_s(base), lambda: _serve_cpu_s(ours), self._effort.starts
+            )
+        for block in range(self._effort.blocks if "requests" in parts else 0):
+            for routes in SERVED:
+                _say(f"{', '.join('-'.join(route) for route in routes)}, block {block + 1} of {self._effort.blocks}")
+                with serving(PROTEUS, routes, base) as of_base, serving(PROTEUS, routes, ours) as of_ours:
+                    for route in routes:
+                        measure_base = _request_cpu(of_base, route, self._effort.load_s)
+                        measure_ours = _request_cpu(of_ours, route, self._effort.load_s)
+                        self.figures["-".join(route)].take_turns(measure_base, measure_ours, self._effort.rounds)
 
 
-# --- start-up
+def _say(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+
+
+# --- one measurement
 
 
 def _help_cpu_s(tree: Path) -> float:
@@ -154,18 +206,6 @@ def _serve_cpu_s(lab: Lab) -> float:
 
 def _environment(tree: Path) -> dict[str, str]:
     return dict(environ) | {"PYTHONPATH": str(tree)}
-
-
-# --- simulator and planner
-
-
-def _probed(what: str, base: Path, effort: Effort, say: Callable[[str], None]) -> PairedFigure:
-    figure = PairedFigure(*PROBED[what])
-    for block in range(effort.blocks):
-        say(f"{what}, block {block + 1} of {effort.blocks}")
-        with _probe(base, what, base) as of_base, _probe(ROOT, what, base) as of_ours:
-            figure.take_turns(of_base, of_ours, effort.rounds)
-    return figure
 
 
 @contextmanager
@@ -187,26 +227,6 @@ def _probe(tree: Path, what: str, base: Path) -> Iterator[Callable[[], float]]:
         assert stdout.readline() == "ready\n", f"{what} of {tree} did not start"
         yield measure
         stdin.close()
-
-
-# --- requests
-
-
-def _requests(base: Lab, ours: Lab, effort: Effort, say: Callable[[str], None]) -> list[PairedFigure]:
-    found = {
-        route: PairedFigure(f"{'-'.join(route)}, per request", "µs", 1e-6) for routes in SERVED for route in routes
-    }
-    for block in range(effort.blocks):
-        for routes in SERVED:
-            say(f"requests, block {block + 1} of {effort.blocks}: {', '.join('-'.join(route) for route in routes)}")
-            with serving(PROTEUS, routes, base) as of_base, serving(PROTEUS, routes, ours) as of_ours:
-                for route in routes:
-                    found[route].take_turns(
-                        _request_cpu(of_base, route, effort.load_s),
-                        _request_cpu(of_ours, route, effort.load_s),
-                        effort.rounds,
-                    )
-    return list(found.values())
 
 
 def _request_cpu(server: Server, route: Route, load_s: float) -> Callable[[], float]:
@@ -243,7 +263,4 @@ def shown(found: Sequence[PairedFigure]) -> Table:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    main()

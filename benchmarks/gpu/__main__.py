@@ -1,4 +1,4 @@
-"""Our lane on a GPU beside NVIDIA's `trtexec`, on the same plan file.
+"""Our executor on a GPU beside NVIDIA's `trtexec`, on the same plan file.
 
 `python -m benchmarks.gpu` builds the engine of a variant of the workspace, then has both run batches of one size, with
 1 to 4 slots (streams), one after the other in each round. It prints rows per second and the ratio of each round: the

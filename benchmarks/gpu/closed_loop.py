@@ -1,4 +1,4 @@
-"""As many batches as an executor takes, always so many of them submitted and not yet done."""
+"""A closed loop: a fixed number of batches is submitted and not yet done, at any time."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor
 
 @dataclass(slots=True)
 class Loop:
-    """A closed loop of one batch, submitted again each time that it is done. ``check`` is shown every answer."""
+    """Submits one batch again each time that it is done; ``check`` gets every result, and raises where it is wrong."""
 
     executor: Executor
     batch: Batch
@@ -18,7 +18,7 @@ class Loop:
     check: Callable[[BatchResult], None]
 
     async def batches_per_s(self, warm_up_s: float, for_s: float) -> float:
-        """What was done in ``for_s`` seconds, after ``warm_up_s`` of the same. Raises whatever a batch fails with."""
+        """The rate in ``for_s`` seconds, after ``warm_up_s``. Raises the error of the first batch that fails."""
         running = asyncio.get_running_loop()
         ended: asyncio.Future[None] = running.create_future()
         done = left = 0
@@ -27,9 +27,9 @@ class Loop:
         def submit() -> None:
             nonlocal left
             left += 1
-            self.executor.submit(self.batch, land)
+            self.executor.submit(self.batch, complete)
 
-        def land(result: BatchResult | Exception) -> None:
+        def complete(result: BatchResult | Exception) -> None:
             nonlocal done, left, stops
             done, left = done + 1, left - 1
             error = self._wrong(result)

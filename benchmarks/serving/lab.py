@@ -14,7 +14,7 @@ from benchmarks.serving.server import Lab
 from benchmarks.serving.venvs import ROOT
 
 HOSTED = ("tiny", "cnn", "image")  # together, where all are
-SLO_S = dict.fromkeys(SHAPES, 0.1)
+SLO_S = 0.1
 PROFILE_BUDGET = "20s"
 ALL_QPS = 1_000_000  # more than can be served: the plan gives the family all of every device
 SHARED_QPS = 100
@@ -22,10 +22,10 @@ _WITHIN_S = 300
 
 
 @contextmanager
-def laboratory(instances: int, tree: Path = ROOT) -> Iterator[Lab]:
+def laboratory(instances: int, tree: Path = ROOT, slo_s: float = SLO_S) -> Iterator[Lab]:
     """A directory for one run of the benchmark, with all that its servers need; gone on the way out.
 
-    ``tree`` is the checkout of the project that profiles, plans and serves.
+    ``tree`` is the checkout of the project that profiles, plans and serves; ``slo_s`` holds for all families.
     """
     with TemporaryDirectory(prefix="pb") as name:  # short: Ray keeps sockets in it
         directory = Path(name)
@@ -35,7 +35,7 @@ def laboratory(instances: int, tree: Path = ROOT) -> Iterator[Lab]:
         make_models(models)
         os.environ["BENCH_MODELS"] = str(models)
         samples = {family: make_samples(family) for family in SHAPES}
-        _write_catalog(workspace, instances)
+        _write_catalog(workspace, instances, slo_s)
         lab = Lab(directory, models, workspace, samples, instances, tree)
         profile_and_plan(lab)
         yield lab
@@ -44,20 +44,20 @@ def laboratory(instances: int, tree: Path = ROOT) -> Iterator[Lab]:
 def profile_and_plan(lab: Lab) -> None:
     """Profile what the workspace has no profile of, and make a plan for each family and one for all."""
     _proteus(lab, "profile", "--max-batch", str(MAX_BATCH), "--budget", PROFILE_BUDGET)
-    for family in SLO_S:
+    for family in SHAPES:
         _proteus(lab, "plan", "--demand", f"{family}={ALL_QPS}qps", "-o", f"plans/{family}.json")
     shared = ",".join(f"{family}={SHARED_QPS}qps" for family in HOSTED)
     _proteus(lab, "plan", "--demand", shared, "--residency", str(len(HOSTED)), "-o", "plans/all.json")
 
 
-def _write_catalog(workspace: Path, instances: int) -> None:
+def _write_catalog(workspace: Path, instances: int, slo_s: float) -> None:
     """A device of one core per instance, like the one thread that each instance of a peer runs its model with."""
     cores = [[core] for core in sorted(os.sched_getaffinity(0))[:instances]]
     (workspace / "proteus.toml").write_text(f"[devices]\ncpu = {cores}\n", encoding="utf-8")
     families = (
         f'[[family]]\nname = "{family}"\nslo = "{1000 * slo_s:g}ms"\n'
         f'[[family.variant]]\nname = "{family}-1"\nonnx = "models/{family}.onnx"\naccuracy = 0.9\n'
-        for family, slo_s in SLO_S.items()
+        for family in SHAPES
     )
     (workspace / "engines" / "catalog.toml").write_text("format = 1\n" + "".join(families), encoding="utf-8")
 

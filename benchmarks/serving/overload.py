@@ -35,7 +35,7 @@ def _at(target: Target, workload: Workload, times: float, rate_qps: float, numbe
     replies = load.play(target, rate_qps, load_s, seed=number, connections=CONNECTIONS)
     if replies.wrong:
         raise load.WrongAnswer("under overload", replies.wrong[0])
-    on_time = replies.answered & (replies.latency_s <= SLO_S[target.family])
+    on_time = replies.answered & (replies.latency_s <= SLO_S)
     refused = replies.status == REFUSED
     took_ms = 1000 * (replies.latency_s - replies.lag_s)[refused]
     p50_ms, p99_ms = np.percentile(took_ms, (50, 99)) if len(took_ms) else (0.0, 0.0)

@@ -231,7 +231,8 @@ class Dispatch:
         else:
             requests, rows = self._selector.gather(worker, source, max_rows, start_s)
         self._families[hosted.family].running[hosted.device] += rows
-        worker.launched(hosted.latency(rows) * worker.slowdown.factor, start_s)
+        has_slots = worker.in_flight is not None  # only then is the end of each batch estimated
+        worker.launched(hosted.latency(rows) * worker.slowdown.factor if has_slots else 0.0, start_s)
         if self._is_shared and worker.free == 0:
             for each in worker.sources:
                 if each.queue.rows and each.family_queue.quota_of(each.hosted) > 0:

@@ -21,7 +21,7 @@ class MadeBy(Value, frozen=True):
 
 
 def always(default: Any) -> Any:
-    """A field with a default that is written all the same, in a value that omits its defaults."""
+    """A field with a default that is written even in a value that omits its defaults."""
     return msgspec.field(default_factory=lambda: default)
 
 

@@ -1,4 +1,4 @@
-"""What changes from one plan to another."""
+"""The difference between two plans."""
 
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.catalog import VariantKey
@@ -23,10 +23,10 @@ class VariantChange(Value, frozen=True):
 
 
 class DeviceChange(Value, frozen=True):
-    """What stays on a device, what is loaded and what is unloaded.
+    """The variants that stay on a device, are loaded and are unloaded.
 
-    ``type``: that of the plan after, or before where the device is gone. ``is_new`` and ``is_gone``: it is only in one
-    of the fleets.
+    ``type``: by the later plan, or by the earlier one where the device is gone. ``is_new`` and ``is_gone``: the device
+    is in one of the fleets only.
     """
 
     device: str
@@ -39,7 +39,7 @@ class DeviceChange(Value, frozen=True):
 
     @property
     def is_same(self) -> bool:
-        """Nothing changes on it, shares included."""
+        """Whether nothing changes on the device, shares included."""
         moved = any(each.rate_qps.before != each.rate_qps.after for each in self.stays)
         return not (self.loads or self.unloads or moved or self.is_new or self.is_gone)
 
@@ -54,7 +54,7 @@ class FamilyChange(Value, frozen=True):
 
 
 class PlanDifference(Value, frozen=True):
-    """From a plan to another; ``swaps`` is how many variants are loaded."""
+    """All changes from one plan to another; ``swaps``: how many variants are loaded."""
 
     swaps: int
     effective_accuracy: BeforeAfter

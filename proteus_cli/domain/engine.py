@@ -1,4 +1,4 @@
-"""Engines that were built: what each was built from, and what came of it."""
+"""Engines that were built: what from, and with what result."""
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
 
@@ -57,13 +57,13 @@ class EngineKey(Value, frozen=True):
         require(bool(self.tensorrt), "the key needs the version of TensorRT")
 
     def changed_from(self, other: "EngineKey") -> tuple[str, ...]:
-        """What is not as in an older key, in words like ``driver 550.54 → 570.86``; empty where both are the same."""
+        """What differs from an older key, in words like ``driver 550.54 → 570.86``; empty where both are equal."""
         before = other.facts()
         changes = ((what, before[what], now) for what, now in self.facts().items() if now != before[what])
         return tuple(what if what == _MODEL else f"{what} {old} → {new}" for what, old, new in changes)
 
     def facts(self) -> dict[str, str]:
-        """All of it, by what people call it."""
+        """All parts of the key, by what people call them."""
         return {
             _MODEL: self.model_digest,
             "TensorRT": self.tensorrt,
@@ -80,7 +80,7 @@ class EngineKey(Value, frozen=True):
 
 
 class BuiltEngine(Value, frozen=True):
-    """What lies beside a plan: whose it is, what it was built from, and the SHA-256 of its bytes.
+    """The record beside a TensorRT plan: whose it is, what it was built from, and the SHA-256 of its bytes.
 
     ``build_s``: seconds that building took.
     """

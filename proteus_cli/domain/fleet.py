@@ -1,4 +1,4 @@
-"""Fleets that aren't here: so many devices of each profiled kind, under made-up ids."""
+"""Hypothetical fleets: any number of devices of each profiled type, with made-up ids."""
 
 from collections.abc import Mapping
 

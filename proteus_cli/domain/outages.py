@@ -1,4 +1,4 @@
-"""What can't be planned with at the moment."""
+"""Devices and engines that plans must not use at the moment."""
 
 from dataclasses import dataclass
 

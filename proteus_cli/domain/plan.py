@@ -11,9 +11,9 @@ PLAN_FORMAT = 2
 class Placement(Value, frozen=True):
     """One variant on one device.
 
-    ``rate_qps`` is what the plan sends it, ``share`` the fraction of the family's served queries that this is;
-    ``capacity_qps`` is the most it can take with batches of ``max_batch`` rows; where the device holds several
-    variants, the most while the others grow with it.
+    ``rate_qps`` is what the plan sends it, and ``share`` the fraction of the family's served queries that this is.
+    ``capacity_qps`` is the most that it can answer with batches of ``max_batch`` rows; where the device hosts several
+    variants, while the others grow by the same factor.
     """
 
     device: str
@@ -38,7 +38,7 @@ class Placement(Value, frozen=True):
 class Solver(Value, frozen=True):
     """How the plan was found: ``optimal`` or ``time limit``, in how many seconds.
 
-    ``gap``: no plan that obeys the same rules is better in the last aim that was reached by more than this part of it.
+    ``gap``: no plan that obeys the same rules is better by more than this part in an objective.
     """
 
     name: str

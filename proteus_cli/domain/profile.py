@@ -1,4 +1,4 @@
-"""How fast the variants run on a device."""
+"""Profiles: what was measured of the variants on a device."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +11,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 
 LatencyStatistic = Literal["mean", "p50", "p95", "p99"]
-"""Which of a point's latencies is meant."""
+"""Names one of the latencies of a point."""
 
 
 class BackendInfo(Value, frozen=True):
@@ -51,14 +51,14 @@ class Point(Value, frozen=True, omit_defaults=True):
             require(amount is None or is_amount(amount), f"amounts of batch {self.batch} must not be negative")
 
     def latency_s(self, of: LatencyStatistic) -> float:
-        """One of its latencies, in seconds."""
+        """The latency of that name, in seconds."""
         return {"mean": self.mean_s, "p50": self.p50_s, "p95": self.p95_s, "p99": self.p99_s}[of]
 
 
 class RecordedPoint(Value, frozen=True):
-    """A batch size that was re-estimated: ``factor`` times what was measured, seen in so many ``batches``.
+    """A batch size that was re-estimated: ``factor`` times the measured latency, from so many ``batches``.
 
-    0 batches: it wasn't seen, and scaled with sizes that were.
+    0 batches: it was extrapolated from other batch sizes.
     """
 
     batch: int
@@ -121,11 +121,11 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
         return VariantKey(self.family, self.variant)
 
     def points_at(self, slots: int) -> tuple[Point, ...]:
-        """Those of so many batches at once."""
+        """The points of so many batches at once."""
         return self.points if slots == 1 else tuple(point for point in self.concurrent if point.slots == slots)
 
     def points_up_to(self, slots: int) -> tuple[tuple[Point, ...], ...]:
-        """Points by how many batches are at once, from 1 to ``slots``; of more where a number was not measured."""
+        """Points by the number of batches at once, from 1 to ``slots``; of the next larger if one wasn't measured."""
         found = [self.points_at(slots)]
         for fewer in range(slots - 1, 0, -1):
             found.append(self.points_at(fewer) or found[-1])
@@ -158,11 +158,11 @@ class Profile(Value, frozen=True, omit_defaults=True):
         require(len(keys) == len(set(keys)), "a variant is listed twice")
 
     def points_of(self, measured: VariantProfile) -> tuple[Point, ...]:
-        """Those of one of its variants as the device is served: while all slots are busy."""
+        """The points of one of its variants while all slots of the device are busy."""
         return measured.points_at(self.slots)
 
     def of(self, family: str, variant: str) -> VariantProfile | None:
-        """What was measured of that variant, or None."""
+        """The measured variant of that name, or None."""
         return next((v for v in self.variants if v.family == family and v.variant == variant), None)
 
 

@@ -22,7 +22,7 @@ LOWEST_LEVEL = 8
 
 
 class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """What decisions need to know of a query; times in seconds on the driver's clock.
+    """A query as decisions see it; times in seconds on the driver's clock.
 
     ``rows`` is how many rows it brings to a batch. ``payload`` belongs to the driver; nothing in `control` looks at it.
     ``slo_s`` is how long it may be made to wait for company, where its deadline allows more than its SLO.

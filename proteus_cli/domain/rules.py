@@ -1,4 +1,4 @@
-"""What a user asks of every plan besides the demand: aims, limits on devices and variants, budgets."""
+"""What a user asks of every plan besides the demand: objectives, limits of devices and variants, budgets."""
 
 from typing import Literal
 
@@ -102,12 +102,12 @@ class Rules(Value, frozen=True):
 
     @property
     def resources(self) -> frozenset[Resource]:
-        """What plans must be counted in, besides devices."""
+        """The resources that plans are limited or minimised in."""
         return frozenset(self.budgets) | ({self.minimize} if self.minimize is not None else set())
 
     @property
     def must_serve_all(self) -> bool:
-        """Leaving demand unserved is no option, as doing nothing would be cheapest."""
+        """Whether all demand must be served: minimising would else serve nothing."""
         return self.minimize is not None
 
 
@@ -117,7 +117,7 @@ def selects(selector: str, device: Device) -> bool:
 
 
 def with_catalog(rules: Rules, catalog: Catalog) -> Rules:
-    """``rules`` with what the catalog asks for besides; where both speak of the same, ``rules`` win."""
+    """``rules`` and those of the catalog; where both limit the same, ``rules`` win."""
     floors = {f.name: f.min_accuracy for f in catalog.families if f.min_accuracy is not None}
     shares = {f.name: f.max_share for f in catalog.families if f.max_share is not None}
     reserved = [Reserved(device, f.name) for f in catalog.families for device in f.reserved]
@@ -135,7 +135,7 @@ def with_catalog(rules: Rules, catalog: Catalog) -> Rules:
 
 
 def in_words(rules: Rules) -> str:
-    """The aims in their order, as a sentence for people."""
+    """The objectives in their order, as a sentence for people."""
     serve = "serve the most demand"
     if rules.fairness == "maxmin":
         serve = "serve the largest part of each family's demand, the worst-served first"

@@ -1,7 +1,8 @@
-"""The planner that commands, server and simulator are handed."""
+"""The planner that commands, server and simulator use."""
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.decode import placements
-from proteus_cli.planning.instance import HostedKeys, Instance, make_instance
+from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance, make_instance
 from proteus_cli.planning.lexicographic import Infeasible, Solution, TargetDemand, optimise
 from proteus_cli.planning.milp import Model, formulate
 from proteus_cli.planning.pack import pack, serves_all
@@ -34,8 +35,8 @@ SEARCH_FRAC = 0.75  # of the time limit; the rest is for what follows the search
 
 
 @dataclass(frozen=True, slots=True)
-class _Detail:
-    """How far devices are told apart: by what they host now, and some one by one."""
+class _Grouping:
+    """How devices are grouped: by what they host now, if ``hosted``; each of ``alone`` is a group."""
 
     hosted: tuple[tuple[str, frozenset[VariantKey]], ...] | None = None
     alone: frozenset[str] = frozenset()
@@ -43,21 +44,23 @@ class _Detail:
 
 @dataclass(frozen=True, slots=True)
 class _PlacedSolution:
-    """A solution with names. ``too_coarse``: devices for which the counts promised more than could be placed."""
+    """A solution with its placements.
+
+    ``to_split``: devices of groups where less could be placed than the solution says, to be planned one by one.
+    """
 
     solution: Solution
     placements: tuple[Placement, ...]
     serves_all: bool
-    too_coarse: frozenset[str]
+    to_split: frozenset[str]
     is_over_budget: bool
 
 
 class Planner:
     """Plans for one set of profiled devices (by id). The model is compiled once; each demand only re-solves it.
 
-    ``spares``: devices that would be idle stand by, unless the rules ask for few devices, or count what they cost.
-    Calling it with a demand and the plan in force makes the next plan: the `replan` that serving and simulation take.
-    It can be pickled, so that it runs in another process.
+    Calling it with a demand and the plan in force makes the next plan. ``spares``: devices that would be idle get
+    spares, unless the rules ask for few devices or limit what they cost. It can be pickled, to run in another process.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Planner:
         self.rules = with_catalog(rules or Rules(), catalog)
         self.headroom, self.inputs, self.time_limit_s = headroom, dict(inputs), time_limit_s
         self.spares = spares
-        self._compiled: dict[_Detail, tuple[Instance, Model]] = {}
+        self._compiled: dict[_Grouping, tuple[Instance, Model]] = {}
 
     def __call__(self, demand: Demand, current: Plan | None = None, without: Outages = NONE_OUT) -> Plan:
         """The best plan for a demand, with the devices and engines that can be used.
@@ -92,10 +95,10 @@ class Planner:
             return self.with_changes(profiles=_available(self.profiles, without))(demand, current)
         check_demand(demand, self.catalog)
         demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
-        self._model(_Detail())  # compiling it isn't part of the solve's time
+        self._model(_Grouping())  # compiling it isn't part of the solve's time
         start_s = time.perf_counter()
         try:
-            answer = self._answer(demand_qps, _hosted(current, self.profiles), start_s + self._search_s)
+            found = self._solve_and_place(demand_qps, _hosted_now(current, self.profiles), start_s + self._search_s)
         except OutOfTime:
             raise NoFeasiblePlan(
                 f"The solver found no plan within {self.time_limit_s:g} s.",
@@ -108,11 +111,11 @@ class Planner:
             ) from None
         solver = Solver(
             name="HiGHS",
-            status="time limit" if answer.solution.is_limited else "optimal",
-            gap=answer.solution.gap,
+            status="time limit" if found.solution.is_limited else "optimal",
+            gap=found.solution.gap,
             solve_s=time.perf_counter() - start_s,
         )
-        plan = self.plan_of(demand_qps, self._with_spares(answer.placements, demand_qps, current), solver)
+        plan = self.plan_of(demand_qps, self._with_spares(found.placements, demand_qps, current), solver)
         check_plan(plan, self.catalog, self.profiles)
         return plan
 
@@ -124,7 +127,7 @@ class Planner:
         headroom: float | None = None,
         inputs: Mapping[str, str] | None = None,
     ) -> "Planner":
-        """The same planner but for these, to ask "what if"; the catalog's own rules aren't added again."""
+        """The same planner with these changes; ``rules`` are taken as they are, without those of the catalog."""
         other = copy(self)
         other.inputs = self.inputs if inputs is None else dict(inputs)
         other.headroom = self.headroom if headroom is None else headroom
@@ -135,7 +138,7 @@ class Planner:
         return other
 
     def capacity_qps(self, placement: Placement) -> float:
-        """What a placement's variant carries when it has its device to itself."""
+        """The capacity of a placement's variant when it has its device to itself."""
         profile = self.profiles[placement.device]
         measured = profile.of(placement.family, placement.variant)
         points = profile.points_of(measured) if measured is not None else ()
@@ -148,10 +151,10 @@ class Planner:
         return spent(plan, self.catalog, self.profiles)[self.rules.minimize]
 
     def can_serve_all(self, demand: Demand) -> bool:
-        """Whether some plan serves all of a demand, with headroom; no, where the time limit leaves that open."""
+        """Whether some plan serves all of a demand, with headroom; False where the time limit leaves that open."""
         demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
         try:
-            return self._answer(demand_qps, None, time.perf_counter() + self._search_s).serves_all
+            return self._solve_and_place(demand_qps, None, time.perf_counter() + self._search_s).serves_all
         except (Infeasible, OutOfTime, NoFeasiblePlan):
             return False
 
@@ -162,30 +165,32 @@ class Planner:
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_compiled": {}}
 
-    def _answer(self, demand_qps: Mapping[str, float], hosted: HostedKeys | None, deadline_s: float) -> _PlacedSolution:
-        """Solve for groups of like devices; where their sums promise too much, tell devices apart and solve again.
-
-        Each round is a relaxation of the next, so an answer that can be placed as it stands is optimal. At the latest
-        it can when each device is a group of its own.
-        """
-        detail = _Detail(hosted=_frozen(hosted) if hosted is not None and self.rules.is_resident_set else None)
-        while True:
-            answer = self._solved(detail, demand_qps, hosted, deadline_s)
-            if not answer.too_coarse:
-                return answer
-            if time.perf_counter() > deadline_s:
-                if answer.is_over_budget:
-                    raise OutOfTime
-                return replace(answer, solution=replace(answer.solution, is_limited=True))
-            if detail.hosted is None and hosted is not None:
-                detail = replace(detail, hosted=_frozen(hosted))
-            else:
-                detail = replace(detail, alone=detail.alone | answer.too_coarse)
-
-    def _solved(
-        self, detail: _Detail, demand_qps: Mapping[str, float], hosted: HostedKeys | None, deadline_s: float
+    def _solve_and_place(
+        self, demand_qps: Mapping[str, float], hosted: HostedKeys | None, deadline_s: float
     ) -> _PlacedSolution:
-        instance, model = self._model(detail)
+        """Solve for groups of equal devices; where not all can be placed, split groups and solve again.
+
+        Each round is a relaxation of the next, so the first solution that can be placed is optimal. At the latest that
+        is when each device is a group.
+        """
+        grouping = _Grouping(hosted=_as_key(hosted) if hosted is not None and self.rules.is_resident_set else None)
+        while True:
+            found = self._solve_grouped(grouping, demand_qps, hosted, deadline_s)
+            if not found.to_split:
+                return found
+            if time.perf_counter() > deadline_s:
+                if found.is_over_budget:
+                    raise OutOfTime
+                return replace(found, solution=replace(found.solution, is_limited=True))
+            if grouping.hosted is None and hosted is not None:
+                grouping = replace(grouping, hosted=_as_key(hosted))
+            else:
+                grouping = replace(grouping, alone=grouping.alone | found.to_split)
+
+    def _solve_grouped(
+        self, grouping: _Grouping, demand_qps: Mapping[str, float], hosted: HostedKeys | None, deadline_s: float
+    ) -> _PlacedSolution:
+        instance, model = self._model(grouping)
         target = TargetDemand.of(instance, np.array([qps * self.headroom for qps in demand_qps.values()]))
         if instance.unplaceable or (self.rules.must_serve_all and target.exceeds_capacity):
             raise Infeasible
@@ -193,12 +198,12 @@ class Planner:
         solution = optimise(model, instance, self.rules, target, current, deadline_s)
         packed = pack(instance, solution, self.rules, target)
         placed = placements(instance, packed, demand_qps, hosted or {}, self.profiles)
-        too_coarse = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
+        to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
         if current is not None and hosted is not None:
-            too_coarse |= _loading_more(instance, solution, current, placed, hosted)
+            to_split |= _with_more_loads(instance, solution, current, placed, hosted)
         is_over_budget = "power" in self.rules.budgets and bool(packed.over_power)
         return _PlacedSolution(
-            solution, placed, serves_all(instance, packed, target), frozenset(too_coarse), is_over_budget
+            solution, placed, serves_all(instance, packed, target), frozenset(to_split), is_over_budget
         )
 
     def _with_spares(
@@ -206,16 +211,16 @@ class Planner:
     ) -> tuple[Placement, ...]:
         if not self.spares or self.rules.pack or self.rules.resources:
             return placed
-        instance = self._model(_Detail())[0]
-        return placed + with_spares(instance, placed, demand_qps, _hosted(current, self.profiles) or {})
+        instance = self._model(_Grouping())[0]
+        return placed + with_spares(instance, placed, demand_qps, _hosted_now(current, self.profiles) or {})
 
-    def _model(self, detail: _Detail) -> tuple[Instance, Model]:
-        if detail not in self._compiled:
+    def _model(self, grouping: _Grouping) -> tuple[Instance, Model]:
+        if grouping not in self._compiled:
             if len(self._compiled) > 1:  # keep the first, which most solves need, and the last
                 self._compiled.pop(next(reversed(self._compiled)))
-            hosted = dict(detail.hosted) if detail.hosted is not None else None
+            hosted = dict(grouping.hosted) if grouping.hosted is not None else None
             instance = make_instance(
-                self.catalog, self.profiles, self.policy.variants, self.rules, hosted=hosted, alone=detail.alone
+                self.catalog, self.profiles, self.policy.variants, self.rules, hosted=hosted, alone=grouping.alone
             )
             if not instance.choices:
                 raise NoFeasiblePlan(
@@ -224,8 +229,8 @@ class Planner:
                 )
             model = formulate(instance, self.rules)
             prepare(model)
-            self._compiled[detail] = instance, model
-        return self._compiled[detail]
+            self._compiled[grouping] = instance, model
+        return self._compiled[grouping]
 
     def plan_of(self, demand_qps: Mapping[str, float], placed: tuple[Placement, ...], solver: Solver) -> Plan:
         rate_of = dict.fromkeys(demand_qps, 0.0)
@@ -260,7 +265,7 @@ class Planner:
 
 
 def _available(profiles: Mapping[str, Profile], without: Outages) -> dict[str, Profile]:
-    """The devices that can be used, each with what was measured of the engines that can be."""
+    """The profiles without the devices and engines that are out."""
     return {
         device: replace_fields(
             profile, variants=tuple(v for v in profile.variants if (device, v.family, v.variant) not in without.engines)
@@ -277,30 +282,28 @@ def _fleet(profiles: Mapping[str, Profile]) -> dict[str, tuple[str, ...]]:
     return {kind: tuple(devices) for kind, devices in fleet.items()}
 
 
-def _hosted(current: Plan | None, profiles: Mapping[str, Profile]) -> HostedKeys | None:
-    """What the devices that are here host in the plan in force; None where there is none."""
+def _hosted_now(current: Plan | None, profiles: Mapping[str, Profile]) -> HostedKeys | None:
+    """What each profiled device hosts in the plan in force; None where there is no plan."""
     if current is None:
         return None
     return {device: keys for device, keys in current.hosted().items() if device in profiles}
 
 
-def _frozen(hosted: HostedKeys) -> tuple[tuple[str, frozenset[VariantKey]], ...]:
+def _as_key(hosted: HostedKeys) -> tuple[tuple[str, frozenset[VariantKey]], ...]:
     return tuple(sorted(hosted.items()))
 
 
 def _current_replicas(instance: Instance, hosted: HostedKeys) -> Ints:
-    """How many devices of its group host each choice now [C]."""
-    return np.array(
-        [sum(c.key in hosted.get(device, ()) for device in instance.groups[c.group].devices) for c in instance.choices],
-        dtype=np.int64,
-    )
+    """How many devices of the choice's group host it now [C]."""
+    counts = [Counter(key for device in g.devices for key in hosted.get(device, NOTHING)) for g in instance.groups]
+    return np.array([counts[choice.group][choice.key] for choice in instance.choices], dtype=np.int64)
 
 
-def _loading_more(
+def _with_more_loads(
     instance: Instance, solution: Solution, current: Ints, placed: tuple[Placement, ...], hosted: HostedKeys
 ) -> frozenset[str]:
-    """The devices of groups where more must be loaded than the counts say."""
-    promised = np.bincount(
+    """The devices of groups where more variants must be loaded than the solution says."""
+    solved_loads = np.bincount(
         instance.group_of, np.maximum(solution.replicas - current, 0), minlength=len(instance.groups)
     )  # fmt: skip
     loads: dict[str, int] = {}
@@ -309,6 +312,6 @@ def _loading_more(
     return frozenset(
         device
         for g, group in enumerate(instance.groups)
-        if sum(loads.get(each, 0) for each in group.devices) > promised[g]
+        if sum(loads.get(each, 0) for each in group.devices) > solved_loads[g]
         for device in group.devices
     )

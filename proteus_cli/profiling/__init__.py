@@ -1,1 +1,1 @@
-"""Measuring variants on devices, cell by cell, so that nothing current is measured twice."""
+"""Measures variants on devices, cell by cell: a cell is one batch size, and none that is current is measured twice."""

@@ -1,4 +1,4 @@
-"""What an imported file of profiles means to a workspace: checked as a whole, then written as a whole."""
+"""Imports a file of profiles into a workspace: checks all of it, then writes."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ def import_rows(
 
 
 def _on_disk(place: store.Workspace, profile: Profile) -> Profile | None:
-    """The profile of that name where it says the same. Raises `ArtefactError` where it must not be replaced."""
+    """The profile on the disk if its content is the same. Raises `ArtefactError` if it must not be replaced."""
     path = place.profile_path(profile.device.id)
     if not path.exists():
         return None

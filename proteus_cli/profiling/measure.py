@@ -1,4 +1,4 @@
-"""Latency of one cell, and accuracy of one variant."""
+"""The latency of a batch size, and the accuracy of a variant."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ EVAL_BATCH = ANY_RUNNER_TAKES
 def measure_point(run: Callable[[], object], batch: int, budget_s: float, *, min_s: float = 0.0) -> Point:
     """Run until the p95 is stable or ``budget_s`` is spent, after a warm-up; at least `FEWEST_RUNS` times.
 
-    Within the budget it takes ``min_s``, stable or not.
+    It takes ``min_s`` or more, even where the p95 is stable before, unless the budget is smaller.
     """
     start_s = time.perf_counter()
     stop_s = start_s + budget_s
@@ -51,7 +51,7 @@ def is_stable(p95s: list[float]) -> bool:
 
 
 def point_of(taken_s: list[float], batch: int, slots: int = 1) -> Point:
-    """What so many runs took, with as many batches as ``slots`` on the device at once."""
+    """The point of the seconds that each run took, with ``slots`` batches on the device at once."""
     p50_s, p90_s, p95_s, p99_s = (float(value) for value in np.percentile(taken_s, (50, 90, 95, 99)))
     mean_s = float(np.mean(taken_s))
     return Point(

@@ -1,4 +1,4 @@
-"""What a device draws while something is measured on it."""
+"""The power that a device draws while something is measured on it."""
 
 import threading
 import time
@@ -11,20 +11,20 @@ from proteus_cli.backends.base import PowerMeter
 from proteus_cli.domain.profile import Point
 
 MIN_S = 0.5
-"""Meters tell what was drawn a while ago: shorter measurements say nothing of what ran."""
+"""Seconds: meters lag, so shorter measurements say nothing of what ran."""
 
 SAMPLE_EVERY_S = 0.05
 
 
 class PowerReading:
-    """``mean_w`` is None where nothing is known; ``is_energy``: of a counter of energy, not of samples."""
+    """The mean power in watts, None where it is unknown. ``is_energy``: it comes from a counter of energy."""
 
     def __init__(self) -> None:
         self.mean_w: float | None = None
         self.is_energy = False
 
     def of(self, point: Point) -> Point:
-        """A point that was measured meanwhile, with what it drew. The device was busy with it for all of the time."""
+        """The point with this power; the point was measured meanwhile and kept the device busy all the time."""
         if self.mean_w is None:
             return point
         energy_j = self.mean_w / point.qps if self.is_energy else None
@@ -33,7 +33,7 @@ class PowerReading:
 
 @contextmanager
 def measuring_power(meter: PowerMeter | None) -> Iterator[PowerReading]:
-    """What is drawn until left, where there is a meter and that is long enough."""
+    """A reading that is filled in at the end of the block, if there is a meter and the block took `MIN_S`."""
     reading = PowerReading()
     if meter is None:
         yield reading

@@ -1,8 +1,8 @@
-"""The same model in FP16, as a variant of its own: precision lives in the ONNX file.
+"""Converts a variant to FP16, as a variant of its own.
 
-TensorRT 11 is always strongly typed, so an engine is as precise as its file says. ONNX Runtime's own converter makes
-the file (`onnxruntime.transformers.float16`, which comes with it); inputs and outputs keep their types, so that all
-variants of a family still take and give the same tensors.
+TensorRT 11 is always strongly typed, so the precision of an engine is that of its ONNX file. The converter of ONNX
+Runtime makes the file (`onnxruntime.transformers.float16`, which comes with it). Inputs and outputs keep their types,
+so that all variants of a family still take and give the same tensors.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ DIGITS = 4  # of an accuracy in the catalog
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What was made: accuracies are measured on the family's eval split, sizes are those of the files."""
+    """A converted variant: accuracies as measured on the family's eval split, sizes of the files."""
 
     family: str
     variant: str
@@ -42,8 +42,8 @@ class Converted:
 def add_fp16(place: store.Workspace, name: str, backend: Backend) -> Converted:
     """Convert the variant ``name``, or ``family/name``, measure it, and add file and variant to the catalog.
 
-    All is written, or nothing. Raises `UsageError`, `ArtefactError`, `EngineError`, and `BackendUnavailable` where the
-    package `onnx` is missing.
+    The catalog is written last, so it never names a file that is missing. Raises `UsageError`, `ArtefactError`,
+    `EngineError`, and `BackendUnavailable` where the package `onnx` is missing.
     """
     content = store.read_text(place.catalog_path, hint="run `proteus init` to make a workspace")
     catalog = place.catalog()
@@ -61,7 +61,7 @@ def add_fp16(place: store.Workspace, name: str, backend: Backend) -> Converted:
 
 
 def to_fp16(model: Path) -> bytes:
-    """An ONNX file's model with what it computes in FP16. Raises `EngineError`, `UsageError`, `BackendUnavailable`."""
+    """The model of an ONNX file, computing in FP16. Raises `EngineError`, `UsageError`, `BackendUnavailable`."""
     onnx, convert = _converter()
     hint = "is it a complete ONNX file? `python -m onnx.checker` tells more"
     try:
@@ -77,7 +77,7 @@ def to_fp16(model: Path) -> bytes:
 
 
 def with_variant(content: str, family: str, after: str, added: Variant) -> str:
-    """A catalog's text with one more variant behind the one named ``after``; all else, comments too, as it was."""
+    """A catalog's text with one more variant after the one named ``after``; all else, comments too, is as it was."""
     document: Any = tomlkit.parse(content)
     variants = next(each for each in document["family"] if each["name"] == family)["variant"]
     place = [each["name"] for each in variants].index(after)
@@ -90,7 +90,7 @@ def with_variant(content: str, family: str, after: str, added: Variant) -> str:
 
 
 def _move_end(table: Table, new: Table) -> None:
-    """What follows a blank line at the end of a table, such as the comment on the next, comes after the new one."""
+    """Move what follows the last blank line of a table, such as the comment on the next table, behind the new one."""
     body = table.value.body
     last = max(place for place, (key, _) in enumerate(body) if key is not None)
     blank = next((p for p in range(last + 1, len(body)) if isinstance(body[p][1], Whitespace)), len(body))
@@ -190,7 +190,7 @@ def _accuracies(model: Path, converted: bytes, eval_path: Path, backend: Backend
 def _require_as_meant(
     text: str, place: store.Workspace, catalog: Catalog, family: Family, after: Variant, added: Variant
 ) -> None:
-    """Raise `ArtefactError` where the new text says anything else than the catalog with one more variant."""
+    """Raise `ArtefactError` unless the new text is the catalog with one more variant."""
     behind = family.variants.index(after) + 1
     larger = msgspec.structs.replace(family, variants=(*family.variants[:behind], added, *family.variants[behind:]))
     meant = msgspec.structs.replace(

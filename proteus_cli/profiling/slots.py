@@ -1,23 +1,23 @@
-"""How many batches a device should have at once: throughput against concurrency, and when more brings nothing."""
+"""How many batches a device should run at once: as many as still raise the throughput."""
 
 from collections.abc import Iterator, Sequence
 
 from proteus_cli.domain.profile import Point, VariantProfile, points_in_time
 
 MAX_SLOTS = 4
-GROWTH_FRAC = 0.03  # a slot more has to bring this much
+GROWTH_FRAC = 0.03  # the least gain in throughput that justifies one more slot
 
 Measured = tuple[VariantProfile, float]
-"""What was measured of a variant, and the SLO of its family in seconds."""
+"""A measured variant, and the SLO of its family in seconds."""
 
 
 def points_of_batch(measured: VariantProfile, batch: int) -> tuple[Point, ...]:
-    """The points of one batch size, by how many were at once."""
+    """The points of one batch size, by rising slots."""
     return tuple(point for point in (*measured.points, *measured.concurrent) if point.batch == batch)
 
 
 def is_settled(points: Sequence[Point], slo_s: float, max_slots: int) -> bool:
-    """Whether a batch size needs no more: that many aren't allowed, it is too late, or the last one brought nothing."""
+    """Whether no more slots need measuring: no more are allowed, the SLO is passed, or the last gained nothing."""
     last = points[-1]
     if last.slots >= max_slots or last.p95_s > slo_s:
         return True
@@ -25,7 +25,7 @@ def is_settled(points: Sequence[Point], slo_s: float, max_slots: int) -> bool:
 
 
 def useful_slots(points: Sequence[Point]) -> int:
-    """The least number of slots of one batch size beyond which each brings less than `GROWTH_FRAC` more."""
+    """The number of slots of one batch size beyond which the next gains less than `GROWTH_FRAC`."""
     best = points[0]
     for point in points[1:]:
         if point.qps < (1 + GROWTH_FRAC) * best.qps:
@@ -35,7 +35,7 @@ def useful_slots(points: Sequence[Point]) -> int:
 
 
 def missing_points(measured: VariantProfile, slo_s: float, slots: int) -> Iterator[tuple[int, int]]:
-    """(batch, slots) that were not measured up to so many slots, though they might be in time."""
+    """Each (batch, slots) up to so many slots that was not measured, though it might meet the SLO."""
     for point in measured.points:
         points = points_of_batch(measured, point.batch)
         known = {each.slots for each in points}
@@ -44,11 +44,11 @@ def missing_points(measured: VariantProfile, slo_s: float, slots: int) -> Iterat
 
 
 def best_slots(variants: Sequence[Measured], max_slots: int = MAX_SLOTS) -> int:
-    """With how many slots a device should be served, whatever it hosts; no more than ``max_slots``.
+    """The number of slots to serve a device with, whatever it hosts; ``max_slots`` at most.
 
-    Slots are a device's: which variants it hosts changes with each plan, and a lane's slots don't. So the number goes
-    by what goes through within the SLO, on the mean over the variants, each against its own with one slot. Each step up
-    has to bring `GROWTH_FRAC`; numbers that were not measured of all variants don't count.
+    A device has one number of slots, while each plan may change which variants it hosts. So the number goes by the
+    throughput within the SLO, in the mean over the variants, each relative to its own with one slot. Each step up must
+    gain `GROWTH_FRAC`. Numbers that were not measured of all variants don't count.
     """
     alone = [(each, slo_s, _in_time_qps(each.points, slo_s)) for each, slo_s in variants]
     servable = [(each, slo_s, qps) for each, slo_s, qps in alone if qps > 0]

@@ -1,10 +1,8 @@
-"""All cells of a device: what is to do, and doing it so that it can be interrupted at any time."""
+"""A sweep: all measurement jobs of a device, with a valid profile on the disk after each cell."""
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -13,152 +11,29 @@ from proteus_cli import store
 from proteus_cli.backends.affinity import pinned
 from proteus_cli.backends.base import Backend, NamedArrays, Runner, Signature, SlottedRunner
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
-from proteus_cli.errors import ArtefactError, EngineError, OutOfDeviceMemory
+from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.profiling.concurrency import measure_concurrently
+from proteus_cli.profiling.jobs import MeasurementJob
 from proteus_cli.profiling.measure import FEWEST_RUNS, ROUND_RUNS, measure_accuracy, measure_point
 from proteus_cli.profiling.power import MIN_S, measuring_power
-from proteus_cli.profiling.slots import MAX_SLOTS, best_slots, is_settled, missing_points, points_of_batch, useful_slots
+from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, points_of_batch, useful_slots
 
-CELL_S = 1.0  # a cell takes no longer than this, stable or not
-TYPICAL_CELL_S = 0.25  # for estimates only …
-TYPICAL_SLOTS = 3  # … and so many are tried until one more brings nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One batch size to measure, with one slot, and then with more while they bring something."""
-
-    family: str
-    variant: str
-    batch: int
-
-
-@dataclass(frozen=True, slots=True)
-class MeasurementJob:
-    """What a variant still needs: ``known`` is current, ``cells`` may end early where a batch passes the SLO."""
-
-    family: Family
-    variant: Variant
-    model: Path
-    eval: Path | None
-    known: VariantProfile | None
-    model_digest: str
-    engine_digest: str
-    eval_digest: str | None
-    cells: tuple[Cell, ...]
-    max_slots: int = 1
-
-    @property
-    def key(self) -> VariantKey:
-        return VariantKey(self.family.name, self.variant.name)
-
-    @property
-    def needs_accuracy(self) -> bool:
-        """There is an eval split, and what is known was not measured on it."""
-        return self.eval is not None and (self.known is None or self.known.eval_digest != self.eval_digest)
+CELL_S = 1.0  # the longest that a cell takes, stable or not
 
 
 @dataclass(frozen=True, slots=True)
 class SweepProgress:
-    """What was just done, and how much of the work is behind (0 to 1)."""
+    """What was done last, and the part of the work that is done (0 to 1)."""
 
     now: str
     done_frac: float
 
 
-def measurement_jobs(
-    workspace: store.Workspace,
-    catalog: Catalog,
-    device: Device,
-    backend: Backend,
-    max_batch: int,
-    max_slots: int = MAX_SLOTS,
-    *,
-    force: bool = False,
-) -> list[MeasurementJob]:
-    """What each variant still needs on a device. Raises `ArtefactError` where a model is missing or not named.
-
-    A cell is current while model, backend, its version, device type and threads are what they were; with ``force`` none
-    is. Where the backend can, up to ``max_slots`` batches at once are tried.
-    """
-    max_slots = min(backend.max_slots, max_slots)
-    path = workspace.profile_path(device.id)
-    known = workspace.profile(device.id) if path.is_file() and not force else None
-    return [
-        _job(workspace, device, backend, known, family, variant, max_batch, max_slots)
-        for family in catalog.families
-        for variant in family.variants
-    ]
-
-
-def _job(
-    workspace: store.Workspace,
-    device: Device,
-    backend: Backend,
-    known: Profile | None,
-    family: Family,
-    variant: Variant,
-    max_batch: int,
-    max_slots: int,
-) -> MeasurementJob:
-    if variant.onnx is None:
-        raise ArtefactError(
-            f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to measure.",
-            hint="set `onnx` in engines/catalog.toml, or import what was measured elsewhere with `--from-csv`",
-        )
-    model, eval_path = workspace.model_path(variant.onnx), workspace.eval_path(family)
-    model_digest = store.model_digest(model)
-    engine_digest = _engine_digest(model_digest, backend, device)
-    found = known.of(family.name, variant.name) if known is not None else None
-    current = found if found is not None and found.engine_digest == engine_digest else None
-    if current is not None and eval_path is None:  # then the catalog's word holds
-        current = msgspec.structs.replace(current, accuracy=variant.accuracy, eval_digest=None)
-    return MeasurementJob(
-        family=family,
-        variant=variant,
-        model=model,
-        eval=eval_path,
-        known=current,
-        model_digest=model_digest,
-        engine_digest=engine_digest,
-        eval_digest=store.digest(eval_path) if eval_path is not None else None,
-        cells=tuple(
-            Cell(family.name, variant.name, batch) for batch in _batches(current, family.slo_s, max_batch, max_slots)
-        ),
-        max_slots=max_slots,
-    )
-
-
-def _engine_digest(model_digest: str, backend: Backend, device: Device) -> str:
-    versions = sorted(backend.versions.versions.items())
-    key = (model_digest, backend.versions.name, versions, device.type, device.name, len(device.cores))
-    return hashlib.sha256(repr(key).encode()).hexdigest()
-
-
-def _batches(known: VariantProfile | None, slo_s: float, max_batch: int, max_slots: int) -> Iterator[int]:
-    """What needs more slots; then 1, 2, 4, … after the last one done, but none where that one passed the SLO."""
-    done = known.points if known is not None else ()
-    if known is not None:
-        yield from (p.batch for p in done if not is_settled(points_of_batch(known, p.batch), slo_s, max_slots))
-    if done and done[-1].p95_s > slo_s:
-        return
-    batch = done[-1].batch * 2 if done else 1
-    while batch <= max_batch:
-        yield batch
-        batch *= 2
-
-
-def estimate_s(work: Sequence[MeasurementJob], budget_s: float | None) -> float:
-    """Roughly how long the cells will take, in seconds."""
-    guess_s = TYPICAL_CELL_S * sum(len(job.cells) * min(job.max_slots, TYPICAL_SLOTS) for job in work)
-    return guess_s if budget_s is None else min(guess_s, budget_s)
-
-
 class Sweep:
-    """Measures what is to do on one device, and writes the profile after each cell.
+    """Does the measurement jobs of one device, and writes the profile after each cell.
 
     With a budget, the time that is left is shared equally among the cells that are left.
     """
@@ -168,35 +43,35 @@ class Sweep:
         workspace: store.Workspace,
         device: Device,
         backend: Backend,
-        work: Sequence[MeasurementJob],
+        jobs: Sequence[MeasurementJob],
         budget_s: float | None = None,
     ) -> None:
-        self._workspace, self._device, self._backend, self._work = workspace, device, backend, work
+        self._jobsspace, self._device, self._backend, self._jobs = workspace, device, backend, jobs
         self._stop_s = time.perf_counter() + budget_s if budget_s is not None else None
-        self._results = {job.key: job.known for job in work if job.known is not None}
+        self._results = {job.key: job.known for job in jobs if job.known is not None}
         is_there = workspace.profile_path(device.id).is_file()
         self._before = _measured_content(workspace.profile(device.id)) if is_there else (1, ())
-        self._max_slots = max((job.max_slots for job in work), default=1)
-        self._cells = sum(len(job.cells) for job in work)
+        self._max_slots = max((job.max_slots for job in jobs), default=1)
+        self._cells = sum(len(job.cells) for job in jobs)
         self._signatures: dict[str, tuple[str, Signature]] = {}
-        self._behind = 0
+        self._finished = 0
         self._measured = 0
         self._slowed_by: dict[str, None] = {}
 
     @property
     def measured(self) -> int:
-        """Cells that were measured and not taken over."""
+        """How many cells were measured, and not taken from the profile as it was."""
         return self._measured
 
     @property
     def slowed_by(self) -> tuple[str, ...]:
-        """Why the device's clocks were held down after a measurement, in words: it may have been slower than it is."""
+        """Why the device's clocks were held down after a measurement, in words: it may be faster than measured."""
         return tuple(self._slowed_by)
 
     @property
     def profile(self) -> Profile:
-        """The profile as far as it is known now."""
-        done = [(self._results[job.key], job.family.slo_s) for job in self._work if job.key in self._results]
+        """The profile with all that is known now."""
+        done = [(self._results[job.key], job.family.slo_s) for job in self._jobs if job.key in self._results]
         slots = best_slots(done, self._max_slots)
         return Profile(
             format=FORMAT,
@@ -209,16 +84,16 @@ class Sweep:
         )
 
     def run(self) -> Iterator[SweepProgress]:
-        """Yields after each cell. Raises `EngineError` and `ArtefactError`; what was measured before is kept.
+        """Do the jobs; yields after each cell. Raises `EngineError` and `ArtefactError`; what was measured is kept.
 
-        Where nothing is to do, the profile stays as it is, to the byte: plans that were made from it stay current.
+        Where nothing is to be measured, the profile file stays as it is, so plans that were made from it stay current.
         """
         with pinned(self._device.cores):
-            for job in self._work:
-                behind = self._behind
+            for job in self._jobs:
+                finished = self._finished
                 if job.cells or job.needs_accuracy:
                     yield from self._run_variant(job)
-                self._behind = behind + len(job.cells)  # a sweep that passed its SLO skips the rest
+                self._finished = finished + len(job.cells)  # a sweep that passed its SLO skips the rest
             yield from self._measure_missing_slots()
         if _measured_content(self.profile) != self._before:
             self._save()
@@ -235,7 +110,7 @@ class Sweep:
                 alone = self._measure_alone(job, runner, cell.batch)
                 if isinstance(runner, SlottedRunner):
                     self._measure_more(job, runner, cell.batch)
-                self._behind += 1
+                self._finished += 1
                 self._measured += 1
                 self._save()
                 yield self._progress(f"{cell.variant}, batch {cell.batch}")
@@ -243,7 +118,7 @@ class Sweep:
                     return
 
     def _measure_alone(self, job: MeasurementJob, runner: Runner, batch: int) -> Point:
-        """One batch at a time, unless that is known."""
+        """Measure one batch at a time, unless that is known."""
         known = self._results[job.key]
         if (found := next((point for point in known.points if point.batch == batch), None)) is not None:
             return found
@@ -252,7 +127,7 @@ class Sweep:
         return point
 
     def _measure_more(self, job: MeasurementJob, runner: SlottedRunner, batch: int) -> None:
-        """Several at once, one more each time, until that brings nothing or there is no memory for it."""
+        """Measure several batches at once, one more each time, until one more adds nothing or memory is short."""
         while not is_settled(
             points := points_of_batch(self._results[job.key], batch), job.family.slo_s, self._max_slots
         ):
@@ -260,7 +135,7 @@ class Sweep:
                 return
 
     def _measure_with(self, job: MeasurementJob, runner: SlottedRunner, batch: int, slots: int) -> bool:
-        """So many at once; whether there is memory for that."""
+        """Measure ``slots`` batches at once; False where there is no memory for them."""
         try:
             while runner.slots < slots:
                 runner.add_slot()
@@ -274,8 +149,8 @@ class Sweep:
         return True
 
     def _measure_missing_slots(self) -> Iterator[SweepProgress]:
-        """All variants with as many slots as any of them makes use of: they are served with one number."""
-        done = [job for job in self._work if job.key in self._results]
+        """Measure all variants with as many slots as any of them can use: a device is served with one number."""
+        done = [job for job in self._jobs if job.key in self._results]
         measured = [self._results[job.key] for job in done]
         numbers = (useful_slots(points_of_batch(each, p.batch)) for each in measured for p in each.points)
         slots = min(max(numbers, default=1), self._max_slots)
@@ -292,7 +167,7 @@ class Sweep:
                     yield self._progress(f"{job.variant.name}, batch {batch}, {count} slots")
 
     def _require_same_tensors(self, job: MeasurementJob, signature: Signature) -> None:
-        """Variants that were loaded in this sweep; the server compares all of them."""
+        """Compare the variants that were loaded in this sweep; the server compares all of them."""
         first, expected = self._signatures.setdefault(job.family.name, (job.variant.name, signature))
         if signature != expected:
             raise EngineError(
@@ -339,17 +214,17 @@ class Sweep:
         if self._stop_s is None:
             return CELL_S
         left_s = max(self._stop_s - time.perf_counter(), 0.0)
-        return min(CELL_S, left_s / max((self._cells - self._behind) * self._max_slots, 1))
+        return min(CELL_S, left_s / max((self._cells - self._finished) * self._max_slots, 1))
 
     def _progress(self, now: str) -> SweepProgress:
-        return SweepProgress(now, self._behind / max(self._cells, 1))
+        return SweepProgress(now, self._finished / max(self._cells, 1))
 
     def _save(self) -> None:
-        store.write_json(self._workspace.profile_path(self._device.id), self.profile)
+        store.write_json(self._jobsspace.profile_path(self._device.id), self.profile)
 
 
 def _compute_s(runner: SlottedRunner, inputs: NamedArrays, budget_s: float) -> float:
-    """The mean over a round of runs, or over the fewest where there is no time for one."""
+    """The mean compute time over a round of runs, or over `FEWEST_RUNS` where the budget is too small for one."""
     stop_s = time.perf_counter() + budget_s
     taken_s: list[float] = []
     while len(taken_s) < FEWEST_RUNS or (len(taken_s) < ROUND_RUNS and time.perf_counter() < stop_s):
@@ -358,18 +233,18 @@ def _compute_s(runner: SlottedRunner, inputs: NamedArrays, budget_s: float) -> f
 
 
 def _with_power(measured: VariantProfile, slots: int) -> VariantProfile:
-    """What the device draws with so many slots: the most of all batch sizes, as a plan's budget must hold."""
+    """With the power drawn with so many slots: the most of all batch sizes, as a plan's budget must hold."""
     powers_w = [point.power_w for point in measured.points_at(slots) if point.power_w is not None]
     return msgspec.structs.replace(measured, power_w=max(powers_w)) if powers_w else measured
 
 
 def _measured_content(profile: Profile) -> tuple[int, tuple[VariantProfile, ...]]:
-    """What it says beside when and where it was made."""
+    """All that a profile says but when and where it was made."""
     return profile.slots, profile.variants
 
 
 def accuracy_warnings(catalog: Catalog, profile: Profile) -> list[str]:
-    """What a user should know where the measured accuracy isn't the declared one."""
+    """Warnings for users where the measured accuracy isn't the declared one."""
     return [
         f"{variant.name}: the catalog declares accuracy {variant.accuracy:.4f}, measured is {measured.accuracy:.4f}"
         for family in catalog.families
@@ -380,7 +255,7 @@ def accuracy_warnings(catalog: Catalog, profile: Profile) -> list[str]:
 
 
 def share(workspace: store.Workspace, profile: Profile, device: Device) -> Profile:
-    """Write the same measurements for another device of the same type, unless they are there already."""
+    """Write the same measurements for another device of the same type, unless its profile has them already."""
     path, shared = workspace.profile_path(device.id), msgspec.structs.replace(profile, device=device)
     if not path.is_file() or workspace.profile(device.id) != shared:
         store.write_json(path, shared)

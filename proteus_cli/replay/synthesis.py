@@ -20,7 +20,8 @@ from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.base import is_amount
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
-from proteus_cli.replay.trace import MAX_DURATION_S, require_feasible
+from proteus_cli.replay.scaling import require_feasible
+from proteus_cli.replay.trace import MAX_DURATION_S
 from proteus_cli.units import parse_assignments
 
 MIN_GAMMA_SHAPE = 1e-3  # below it, most gaps are too short for a float

@@ -1,4 +1,4 @@
-"""What the server logs: a message and fields, a line each, as text or as JSON. Nothing of what is in requests."""
+"""The server's log: a message and fields a line, as text or as JSON. It holds no content of requests."""
 
 import logging
 import math
@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-SELDOM_S = 10.0
+LOG_INTERVAL_S = 10.0
+"""Between log lines of one kind, where that kind may happen often."""
 
 
 class LogFormat(StrEnum):
@@ -25,7 +26,7 @@ class LogLevel(StrEnum):
 
 
 class LogStream(Protocol):
-    """Where lines are written to."""
+    """What log lines are written to."""
 
     def write(self, text: str, /) -> Any: ...
 
@@ -33,7 +34,7 @@ class LogStream(Protocol):
 
 
 def set_up(level: LogLevel, style: LogFormat, stream: LogStream) -> None:
-    """Log to ``stream`` from now on: of ours what is at least ``level``, of libraries warnings and errors."""
+    """Log to ``stream`` from now on: our lines of at least ``level``, warnings and errors of libraries."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines() if style is LogFormat.JSON else TextLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
@@ -63,7 +64,7 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """The same for people: ``time LEVEL logger: message name=value …``."""
+    """For people: ``time LEVEL logger: message name=value …``."""
 
     def format(self, record: logging.LogRecord) -> str:
         named = "".join(f" {name}={_shown(value)}" for name, value in getattr(record, "fields", {}).items())
@@ -75,24 +76,24 @@ class TextLines(logging.Formatter):
 
 
 class LogRateLimiter:
-    """Keeps what may happen often from being said often: each kind once in ``every_s``.
+    """Limits log lines about what may happen often to one per kind and ``every_s``.
 
     There must be few kinds, as all are remembered.
     """
 
-    def __init__(self, clock: Callable[[], float], every_s: float = SELDOM_S) -> None:
+    def __init__(self, clock: Callable[[], float], every_s: float = LOG_INTERVAL_S) -> None:
         self._clock, self._every_s = clock, every_s
-        self._known: dict[Hashable, tuple[float, int]] = {}  # from when on it may be said again, times unsaid
+        self._kinds: dict[Hashable, tuple[float, int]] = {}  # when the next line is due, occurrences since the last
 
-    def times(self, kind: Hashable) -> int:
-        """It has happened: how many times since it was last said, if it should be said now; else 0."""
+    def occurred(self, kind: Hashable) -> int:
+        """Count an occurrence. Returns how many there were since the last line, if a line is due; else 0."""
         now_s = self._clock()
-        due_s, unsaid = self._known.get(kind, (-math.inf, 0))
+        due_s, occurrences = self._kinds.get(kind, (-math.inf, 0))
         if now_s < due_s:
-            self._known[kind] = due_s, unsaid + 1
+            self._kinds[kind] = due_s, occurrences + 1
             return 0
-        self._known[kind] = now_s + self._every_s, 0
-        return unsaid + 1
+        self._kinds[kind] = now_s + self._every_s, 0
+        return occurrences + 1
 
 
 def _time(record: logging.LogRecord) -> str:

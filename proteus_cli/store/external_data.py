@@ -1,7 +1,7 @@
-"""Which other files an ONNX file keeps its weights in.
+"""Finds the files in which an ONNX file keeps its weights (external data).
 
 Only the fields of ONNX's format that lead to them are described here (onnx.proto of IR version 3 and later, which never
-renumbers a field); protobuf passes over all others. So no `onnx` is needed where models are only run.
+renumbers a field); protobuf skips all others. So the package `onnx` isn't needed where models are only run.
 """
 
 from collections.abc import Iterator
@@ -29,10 +29,10 @@ _FIELDS = {
 
 
 def external_files(model: Path, content: bytes) -> tuple[Path, ...]:
-    """The files that the tensors of an ONNX file lie in, each once, in order of their names.
+    """The files that hold tensors of an ONNX file, each once, in order of their names.
 
-    None where ``content`` is no ONNX file: whoever loads it says so. Raises `ArtefactError` where a file is missing, or
-    not below the directory of the model.
+    Empty where ``content`` is no ONNX file; loading it reports that. Raises `ArtefactError` where a file is missing, or
+    is not below the directory of the model.
     """
     if LOCATION.encode() not in content:  # nearly all models, and protobuf takes its time to import
         return ()
@@ -61,7 +61,7 @@ def _locations(content: bytes) -> Iterator[str]:
 
 
 def _within(message: Any) -> Iterator[str]:
-    """All that is set in a message, at any depth, that is the location of a tensor."""
+    """The locations of all tensors in a message, at any depth."""
     if message.DESCRIPTOR.name == "Entry":
         if message.key == LOCATION:
             yield message.value

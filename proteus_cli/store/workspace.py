@@ -17,7 +17,7 @@ from proteus_cli.store.files import read_bytes, read_json
 
 
 def parse_catalog(content: bytes, path: Path) -> Catalog:
-    """A catalog from TOML, strictly. Raises `ArtefactError`; ``path`` says where it stands."""
+    """Decode a catalog strictly from TOML. Raises `ArtefactError` that names ``path``."""
     try:
         return msgspec.toml.decode(content, type=Catalog)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -87,31 +87,32 @@ class Workspace:
         return profile
 
     def profiles_of(self, plan: Plan) -> dict[str, Profile]:
-        """The profiles of a plan's devices by id, also of the made-up ones of a what-if fleet.
+        """The profiles of a plan's devices by id, also of the made-up devices of a hypothetical fleet.
 
-        Raises `ArtefactError` where a device has no profile and no device of its type has one, `UsageError` where
-        those of its type differ.
+        Raises `ArtefactError` where neither a device nor any of its type has a profile, and `UsageError` where the
+        profiles of its type differ.
         """
         types = {device: device_type for device_type, devices in plan.fleet.items() for device in devices}
-        return {device: as_device(profile, device) for device, profile in self._stand_ins(types).items()}
+        return {device: as_device(profile, device) for device, profile in self._on_disk(types).items()}
 
     def sources(self, profiles: Mapping[str, Profile]) -> list[Profile]:
-        """The profiles on the disk that those (by device id, perhaps made up) came from, each once.
+        """The profiles on the disk that these profiles (by device id, perhaps made up) came from, each once.
 
         Raises as `profiles_of` does.
         """
         types = {device: profile.device.type for device, profile in profiles.items()}
-        found = {profile.device.id: profile for profile in self._stand_ins(types).values()}
+        found = {profile.device.id: profile for profile in self._on_disk(types).values()}
         return list(found.values())
 
     def profile_paths(self, profiles: Mapping[str, Profile]) -> list[Path]:
-        """The files that those profiles (by device id, perhaps made up) came from, each once. Raises as `sources`."""
+        """The files of the `sources` of these profiles. Raises as `profiles_of` does."""
         return [self.profile_path(profile.device.id) for profile in self.sources(profiles)]
 
-    def _stand_ins(self, types: Mapping[str, str]) -> dict[str, Profile]:
-        """The profile on the disk of each device, or else of what it is like; ``types``: device type by id.
+    def _on_disk(self, types: Mapping[str, str]) -> dict[str, Profile]:
+        """For each device (``types``: device type by id) its profile on the disk, else that of its type.
 
-        Reads only what the ids name where that is enough, so that a broken profile of another device is no matter.
+        Reads no other profiles where those that the ids name are enough, so that a broken one of another device does no
+        harm.
         """
         here = {path.stem for path in self.profiles_dir.glob("*.json")}
         names = dict.fromkeys(name for device in types for name in (device, base_name(device)) if name in here)
@@ -131,7 +132,7 @@ class Workspace:
         return profile
 
     def plan_path(self, name: Path) -> Path:
-        """Where a plan lies: a path, here or in ``plans/`` or its history, with or without ``.json``."""
+        """Where a plan is: a path, or a name in ``plans/`` or its history, with or without ``.json``."""
         candidates = (name, self.root / name, self.plans_dir / name, self.history_dir / name)
         named = [Path(f"{path}{end}") for path in candidates for end in ("", ".json")]
         return next((path for path in named if os.path.isfile(path)), name)  # noqa: PTH113 - takes any name

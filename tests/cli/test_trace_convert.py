@@ -10,7 +10,8 @@ from command_line import Ended, files, proteus
 from tiny import Tiny
 
 from proteus_cli.replay.conversion.formats import NAMES
-from proteus_cli.replay.trace import read_trace, scaled_to, write_trace
+from proteus_cli.replay.scaling import scaled_to
+from proteus_cli.replay.trace import read_trace, write_trace
 
 MINUTES = ",".join(map(str, range(1, 1441)))
 

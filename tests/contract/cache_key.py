@@ -14,9 +14,9 @@ HERE = Path(__file__).parent
 SOURCES = (
     HERE / "downloads.py",
     HERE / "api" / "releases.py",
-    HERE / "run_half" / "toolchain.py",
-    *sorted((HERE / "run_half" / "fake_driver").iterdir()),
-    *sorted((HERE / "run_half" / "fake_nvml").iterdir()),
+    HERE / "runtime" / "toolchain.py",
+    *sorted((HERE / "runtime" / "fake_driver").iterdir()),
+    *sorted((HERE / "runtime" / "fake_nvml").iterdir()),
 )
 
 

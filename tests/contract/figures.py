@@ -6,26 +6,26 @@ from enum import StrEnum
 from time import perf_counter
 
 
-class Part(StrEnum):
+class ContractPart(StrEnum):
     """What the contract consists of, by the path below this directory where its tests begin."""
 
     MADE = "test_downloads"
     API = "api/"
     BUILD = "test_build"
-    RUN = "run_half/"
+    RUN = "runtime/"
     WHOLE = "e2e/"
 
 
 TITLES = {
-    Part.MADE: "what it stands on",
-    Part.API: "API contract",
-    Part.BUILD: "build half",
-    Part.RUN: "run half",
-    Part.WHOLE: "end to end",
+    ContractPart.MADE: "what it stands on",
+    ContractPart.API: "API contract",
+    ContractPart.BUILD: "build half",
+    ContractPart.RUN: "runtime",
+    ContractPart.WHOLE: "end to end",
 }
 
-Line = tuple[Part, str]
-"""Part, and what was checked."""
+Line = tuple[ContractPart, str]
+"""ContractPart, and what was checked."""
 
 Told = Sequence[tuple[str, str, Mapping[str, int | str], int | None]]
 
@@ -33,14 +33,14 @@ _told: dict[Line, dict[str, int | str]] = {}
 _totals: dict[Line, int] = {}
 
 
-def tell(part: Part, about: str, *names: str, each: int = 1, of: int | None = None) -> None:
+def tell(part: ContractPart, about: str, *names: str, each: int = 1, of: int | None = None) -> None:
     """These were checked, of so many; a report counts them, each once, or as many as ``each`` of them stands for."""
     _told.setdefault((part, about), {}).update(dict.fromkeys(names, each))
     if of is not None:
         _totals[part, about] = of
 
 
-def note(part: Part, about: str, text: str) -> None:
+def note(part: ContractPart, about: str, text: str) -> None:
     """Something to be said as it is."""
     _told.setdefault((part, about), {})[text] = text
 
@@ -50,7 +50,7 @@ def timed(what: str) -> Iterator[None]:
     """Something that is made once and kept between runs."""
     start_s = perf_counter()
     yield
-    note(Part.MADE, "made now, kept for the next run", f"{what} ({perf_counter() - start_s:.0f} s)")
+    note(ContractPart.MADE, "made now, kept for the next run", f"{what} ({perf_counter() - start_s:.0f} s)")
 
 
 def sent() -> Told:
@@ -60,13 +60,13 @@ def sent() -> Told:
 
 def receive(told: Told) -> None:
     for part, about, names, total in told:
-        line = Part(part), about
+        line = ContractPart(part), about
         _told.setdefault(line, {}).update(names)
         if total is not None:
             _totals[line] = total
 
 
-def lines(part: Part) -> list[tuple[str, str]]:
+def lines(part: ContractPart) -> list[tuple[str, str]]:
     """What was checked, and how many of them, or what is to be said."""
     return [(line[1], _shown(line, names)) for line, names in _told.items() if line[0] is part]
 

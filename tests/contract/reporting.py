@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from contract import figures
-from contract.figures import TITLES, Part
+from contract.figures import TITLES, ContractPart
 
 HERE = "tests/contract/"
 SENT = "contract figures"
 
-_seconds: dict[Part, float] = defaultdict(float)
-_ended: dict[Part, Counter[str]] = defaultdict(Counter)
+_seconds: dict[ContractPart, float] = defaultdict(float)
+_ended: dict[ContractPart, Counter[str]] = defaultdict(Counter)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -62,7 +62,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not _ended:
         return
     terminalreporter.section("what the contract checked")
-    for part in (part for part in Part if part in _ended):
+    for part in (part for part in ContractPart if part in _ended):
         rows = [*figures.lines(part), ("tests", _tests(part)), ("time", f"{_seconds[part]:.0f} s")]
         width = max(len(about) for about, _ in rows)
         terminalreporter.write_line(TITLES[part])
@@ -71,11 +71,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"in all {sum(_seconds.values()):.0f} s, of all processes that ran tests")
 
 
-def _tests(part: Part) -> str:
+def _tests(part: ContractPart) -> str:
     return ", ".join(f"{number} {outcome}" for outcome, number in sorted(_ended[part].items(), reverse=True))
 
 
-def _part_of(nodeid: str) -> Part | None:
+def _part_of(nodeid: str) -> ContractPart | None:
     if not nodeid.startswith(HERE):
         return None
-    return next((part for part in Part if nodeid.startswith(HERE + part)), Part.MADE)
+    return next((part for part in ContractPart if nodeid.startswith(HERE + part)), ContractPart.MADE)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from contract import downloads, figures
-from contract.figures import Part
+from contract.figures import ContractPart
 from onnx import TensorProto, helper, numpy_helper
 from tiny import keep_apart, mlp, save_model, tensor
 
@@ -50,7 +50,7 @@ def rtx() -> ModuleType:
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     sys.path.append(str(place))
     bindings = importlib.import_module("tensorrt_rtx_bindings")
-    figures.note(Part.BUILD, "builder", f"TensorRT-RTX {bindings.__version__}, on the CPU")
+    figures.note(ContractPart.BUILD, "builder", f"TensorRT-RTX {bindings.__version__}, on the CPU")
     return bindings
 
 
@@ -110,7 +110,7 @@ def test_the_sample_zoo_builds(variant: str, tmp_path: Path) -> None:
     assert 0.0 <= told[0] <= told[-1] <= 1.0
     assert timing_path(tmp_path) == tmp_path / f"timing-{downloads.RTX}.cache"
     assert timing_path(tmp_path).stat().st_size > 0
-    figures.tell(Part.BUILD, "variants of the sample zoo built", variant, of=len(MODELS))
+    figures.tell(ContractPart.BUILD, "variants of the sample zoo built", variant, of=len(MODELS))
 
 
 def test_a_variant_in_fp16_is_built_as_its_file_says(tmp_path: Path) -> None:

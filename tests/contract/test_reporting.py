@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from contract import figures
-from contract.figures import Part
+from contract.figures import ContractPart
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,32 +23,32 @@ def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_figure_that_is_noted_twice_counts_once() -> None:
     for _ in range(2):
-        figures.tell(Part.RUN, "scenarios", "swap", "answers", of=3)
-    assert figures.lines(Part.RUN) == [("scenarios", "2 of 3")]
-    assert figures.lines(Part.API) == []
+        figures.tell(ContractPart.RUN, "scenarios", "swap", "answers", of=3)
+    assert figures.lines(ContractPart.RUN) == [("scenarios", "2 of 3")]
+    assert figures.lines(ContractPart.API) == []
 
 
 def test_figures_of_several_processes_are_added_up() -> None:
-    figures.tell(Part.RUN, "slots run", "swap", each=4)
+    figures.tell(ContractPart.RUN, "slots run", "swap", each=4)
     sent = figures.sent()
-    figures.tell(Part.RUN, "slots run", "answers", each=3)
+    figures.tell(ContractPart.RUN, "slots run", "answers", each=3)
     figures.receive(sent)
-    assert figures.lines(Part.RUN) == [("slots run", "7")]
+    assert figures.lines(ContractPart.RUN) == [("slots run", "7")]
 
 
 def test_texts_are_printed_unchanged() -> None:
-    figures.note(Part.API, "bindings", "one 10.13")
-    figures.note(Part.API, "bindings", "one 11.4")
-    assert figures.lines(Part.API) == [("bindings", "one 10.13; one 11.4")]
+    figures.note(ContractPart.API, "bindings", "one 10.13")
+    figures.note(ContractPart.API, "bindings", "one 11.4")
+    assert figures.lines(ContractPart.API) == [("bindings", "one 10.13; one 11.4")]
 
 
 @pytest.mark.parametrize("options", [(), ("-p", "xdist.plugin", "-n", "1")], ids=["one process", "pytest-xdist"])
 def test_a_run_ends_with_a_table_and_a_skip_is_a_failure(tmp_path: Path, options: tuple[str, ...]) -> None:
-    tests = tmp_path / "tests" / "contract" / "run_half" / "test_it.py"
+    tests = tmp_path / "tests" / "contract" / "runtime" / "test_it.py"
     tests.parent.mkdir(parents=True)
     tests.write_text(
         "import pytest\nfrom contract import figures\n"
-        "def test_a(): figures.tell(figures.Part.RUN, 'scenarios', 'swap', of=1)\n"
+        "def test_a(): figures.tell(figures.ContractPart.RUN, 'scenarios', 'swap', of=1)\n"
         "def test_b(): pytest.skip('no network')\n"
     )
     (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = {ROOT / 'tests'}\n")

@@ -1,9 +1,9 @@
-"""The scenarios of the run half on a real GPU: the same code, with TensorRT, or CuPy where that isn't installed."""
+"""The scenarios of the runtime part on a real GPU: the same code, with TensorRT, or CuPy where that isn't installed."""
 
 import os
 
 import pytest
-from contract.run_half.running import ran, scenarios
+from contract.runtime.running import ran, scenarios
 from gpu.here import Gpu, find
 
 GPU = find()
@@ -15,5 +15,5 @@ GPU = find()
 @pytest.mark.parametrize("scenario", scenarios("real"))
 def test_scenario(scenario: str) -> None:
     assert isinstance(GPU, Gpu)
-    figures = ran({**os.environ, "LANE_DEVICE": "real", "LANE_COMPUTE": GPU.compute}, scenario)
+    figures = ran({**os.environ, "CONTRACT_DEVICE": "real", "CONTRACT_COMPUTE": GPU.compute}, scenario)
     print(f"{scenario} on {GPU}: {figures}")  # noqa: T201 - `make test-gpu` shows what ran where

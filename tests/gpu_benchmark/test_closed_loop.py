@@ -1,4 +1,4 @@
-"""The loop that loads a lane: so many batches at once, never more; on a CPU, as it is the same on a GPU."""
+"""The closed loop of the GPU benchmark: always so many batches submitted, never more. It runs on a CPU here."""
 
 import asyncio
 from collections.abc import Callable

@@ -38,7 +38,7 @@ def origins_after_drift(status: Any) -> list[str]:
     return origins[origins.index("drift") + 1 :] if "drift" in origins else []
 
 
-def test_what_drifts_is_recorded_and_a_server_goes_on_with_it(made: Tiny) -> None:
+def test_a_corrected_profile_is_recorded_and_the_next_server_uses_it(made: Tiny) -> None:
     options = ("--drift-after", "1200ms", "--record")
     before = store.digest(made.place.profile_path("cpu0"))
     with serving(made.root, Path("plan"), *options) as live:

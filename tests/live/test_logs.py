@@ -43,7 +43,7 @@ def test_every_line_is_an_object_with_time_level_logger_and_message(lines: list[
     assert times == sorted(times)
 
 
-def test_the_life_of_a_server_is_told(lines: list[dict[str, Any]]) -> None:
+def test_the_log_has_the_life_of_a_server(lines: list[dict[str, Any]]) -> None:
     told = [line["message"].split()[0].rstrip(":,") for line in lines if line["level"] == "info"]
     assert told == ["starting", "loaded", "loaded", "ready", "draining", "requests", "drained"]
     (ready,) = of(lines, "^ready at http://127.0.0.1:")
@@ -66,7 +66,7 @@ def test_each_batch_is_a_line_and_no_request_is(lines: list[dict[str, Any]]) -> 
     assert by_family["shapes"] >= 41
 
 
-def test_overload_and_failures_are_told_seldom_and_with_how_often(lines: list[dict[str, Any]]) -> None:
+def test_overload_and_failures_are_logged_at_a_limited_rate_with_their_number(lines: list[dict[str, Any]]) -> None:
     refusals, failures = of(lines, "^tones: more queries than the plan can carry"), of(lines, "^picky-s failed on cpu1")
     for told, level, happened in ((refusals, "warning", REFUSED), (failures, "error", FAILED)):
         assert 1 <= len(told) <= 3  # one in ten seconds
@@ -75,7 +75,7 @@ def test_overload_and_failures_are_told_seldom_and_with_how_often(lines: list[di
     assert [line["level"] for line in of(lines, "^shapes: some queries miss their deadline")] == ["warning"]
 
 
-def test_text_says_the_same_and_only_what_was_asked_for(tmp_path: Path) -> None:
+def test_text_lines_hold_the_same_at_the_level_that_was_asked_for(tmp_path: Path) -> None:
     with eventful(tmp_path / "ws", "--log-level", "warning") as live:
         assert live.stop() == 0
         said = live.log.read_text().splitlines()

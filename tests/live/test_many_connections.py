@@ -132,7 +132,7 @@ def test_a_server_that_can_open_no_more_files_serves_those_who_are_there(
         assert "Traceback" not in live.log.read_text()
 
 
-def test_clients_that_never_shake_hands_keep_nobody_out(tiny: Tiny, tmp_path: Path) -> None:
+def test_clients_that_never_finish_the_handshake_keep_nobody_out(tiny: Tiny, tmp_path: Path) -> None:
     plan = add_plan(tiny, {"cpu0": "shapes-s"})
     options, tls = certified(tmp_path)
     with serving(tiny.root, plan, "--replan=off", *options) as live, ExitStack() as stack:

@@ -70,7 +70,7 @@ def test_the_table_lists_all_metrics_and_no_others(text: str, seen: dict[str, di
     assert documented == described(text, seen)
 
 
-def test_openmetrics_is_there_for_who_asks(server: LiveServer, text: str) -> None:
+def test_openmetrics_is_served_when_accept_names_it(server: LiveServer, text: str) -> None:
     accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
     reply = server.ask("GET", "/metrics", headers={"accept": accept})
     assert reply.headers["content-type"] == OPENMETRICS.decode()
@@ -89,7 +89,7 @@ EXPRESSIONS: list[Any] = [
 
 
 @pytest.mark.parametrize(("expression", "legend"), EXPRESSIONS)
-def test_a_panel_asks_for_what_there_is(expression: str, legend: str, seen: dict[str, dict[str, set[str]]]) -> None:
+def test_a_panel_queries_metrics_that_exist(expression: str, legend: str, seen: dict[str, dict[str, set[str]]]) -> None:
     names = set(NAME.findall(expression))
     assert names
     assert names <= set(seen)
@@ -104,7 +104,7 @@ def test_a_panel_asks_for_what_there_is(expression: str, legend: str, seen: dict
     assert "rate(" not in expression or "[$__rate_interval]" in expression
 
 
-def test_the_rules_on_the_page_ask_for_what_there_is(seen: dict[str, dict[str, set[str]]]) -> None:
+def test_the_rules_on_the_page_query_metrics_that_exist(seen: dict[str, dict[str, set[str]]]) -> None:
     rules = re.findall(r"^ +expr: (.+)$", PAGE, re.MULTILINE)
     assert len(rules) == 6
     for rule in rules:
@@ -113,7 +113,9 @@ def test_the_rules_on_the_page_ask_for_what_there_is(seen: dict[str, dict[str, s
             assert all(value in seen[name][label] for label, _, value in MATCHER.findall(matchers))
 
 
-def test_what_it_lets_choose_and_marks_is_there(seen: dict[str, dict[str, set[str]]]) -> None:
+def test_variables_and_annotations_of_the_dashboard_query_metrics_that_exist(
+    seen: dict[str, dict[str, set[str]]],
+) -> None:
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
     used = {name for expression in EXPRESSIONS for name in re.findall(r"\$(?!__)(\w+)", expression.values[0])}
     assert used == variables.keys() - {"datasource"}
@@ -124,7 +126,7 @@ def test_what_it_lets_choose_and_marks_is_there(seen: dict[str, dict[str, set[st
     assert [set(NAME.findall(mark["expr"])) <= set(seen) for mark in marks] == [True]
 
 
-def test_every_metric_of_ours_that_has_a_place_in_it_is_on_it() -> None:
+def test_every_metric_of_ours_with_a_panel_is_on_the_dashboard() -> None:
     """All of ours but what only names things, or is better shown by another."""
     shown = {name for expression in EXPRESSIONS for name in NAME.findall(expression.values[0])}
     shown |= {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
@@ -135,7 +137,7 @@ def test_every_metric_of_ours_that_has_a_place_in_it_is_on_it() -> None:
     assert ours - shown == elsewhere
 
 
-def test_its_panels_have_places_of_their_own() -> None:
+def test_panels_of_the_dashboard_do_not_overlap() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert len({panel["title"] for panel in panels}) == len(panels)

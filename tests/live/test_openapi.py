@@ -116,21 +116,27 @@ def json_only(document: Any) -> Any:
 
 def only_of_shapes(schemas: Any) -> Any:
     """Schemas of requests that are right for `shapes`, in JSON, and can be answered in time."""
-    request, asked = schemas["InferRequest"], schemas["RequestParameters"]
+    request, asked = schemas["InferRequest"], schemas["InferParameters"]
+    output = schemas["RequestedOutput"]
     numbers = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
     fields = {
         "name": {"const": "x"}, "shape": {"const": [1, 4]}, "datatype": {"const": "FP32"},
         "parameters": {"type": "null"},
         "data": {"type": "array", "minItems": 4, "maxItems": 4, "items": numbers},
     }  # fmt: skip
-    inputs = {"type": "array", "minItems": 1, "maxItems": 1, "items": {"$ref": "#/components/schemas/Input"}}
-    outputs = {"type": "array", "maxItems": 1, "items": {"$ref": "#/components/schemas/Wanted"}}
+    inputs = {"type": "array", "minItems": 1, "maxItems": 1, "items": {"$ref": "#/components/schemas/RequestTensor"}}
+    outputs = {"type": "array", "maxItems": 1, "items": {"$ref": "#/components/schemas/RequestedOutput"}}
     in_time = {"type": "integer", "minimum": 10**7, "maximum": 10**9}
     return {
-        "Input": {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False},
-        "Wanted": schemas["Wanted"] | {"properties": schemas["Wanted"]["properties"] | {"name": {"const": "scores"}}},
+        "RequestTensor": {
+            "type": "object",
+            "properties": fields,
+            "required": list(fields),
+            "additionalProperties": False,
+        },
+        "RequestedOutput": output | {"properties": output["properties"] | {"name": {"const": "scores"}}},
         "InferRequest": request | {"properties": request["properties"] | {"inputs": inputs, "outputs": outputs}},
-        "RequestParameters": asked
+        "InferParameters": asked
         | {"properties": asked["properties"] | {"timeout": in_time, "min_accuracy": {"enum": [0, 0.9]}}},
     }
 
@@ -141,5 +147,7 @@ def test_the_documents_examples_are_answered(server: LiveServer) -> None:
     (example,) = body["content"]["application/json"]["examples"].values()
     reply = server.infer("shapes", example["value"])
     assert reply.status == 200
-    assert set(reply.document()["parameters"]) == set(document["components"]["schemas"]["AnswerParameters"]["required"])
+    assert set(reply.document()["parameters"]) == set(
+        document["components"]["schemas"]["ResponseParameters"]["required"]
+    )
     assert json.loads(server.get("/openapi.json").body) == document

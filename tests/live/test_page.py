@@ -93,7 +93,7 @@ def test_it_shows_what_happens_while_a_trace_plays(browser: Browser, server: Liv
         browser.until(lambda: any(number(cells[2]) > 0 for cells in browser.table("#devices").values()))
         change = browser.until(lambda: browser.all("#events .plan"))[0].text
         assert any(f"{family}:" in change for family in FAMILIES)
-        assert browser.all(".picture .band")
+        assert browser.all(".diagram .band")
         assert "The plan changed" in (browser.find("#news").get_attribute("textContent") or "")
     rows = browser.table("#families")
     for family, (_, _, _, _, accuracy, _, p99, slo, _) in rows.items():
@@ -111,7 +111,7 @@ def test_it_shows_what_happens_while_a_trace_plays(browser: Browser, server: Liv
 
 def test_its_picture_and_its_tables_are_the_plan(browser: Browser, server: LiveServer) -> None:
     browser.open(server.port)
-    browser.until(lambda: browser.all(".picture svg"))
+    browser.until(lambda: browser.all(".diagram svg"))
     browser.find("#plan-title ~ details summary").click()
     browser.until(lambda: flows(browser) == placements(server))  # both may change meanwhile
     planned = placements(server)
@@ -133,7 +133,7 @@ def flows(browser: Browser) -> set[tuple[str, ...]]:
 
 def names_in_picture(browser: Browser) -> set[str]:
     return set(
-        browser.run("return [...document.querySelectorAll('.picture text')].map((text) => text.firstChild.data)")
+        browser.run("return [...document.querySelectorAll('.diagram text')].map((text) => text.firstChild.data)")
     )
 
 
@@ -175,7 +175,7 @@ const behind = (element) => {
 const faint = [];
 for (const element of document.querySelectorAll("body *:not(script):not(svg *)")) {
   const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-  if (!own || !element.checkVisibility() || element.className === "unseen") continue;
+  if (!own || !element.checkVisibility() || element.className === "visually-hidden") continue;
   const [one, other] = [light(channels(getComputedStyle(element).color)), light(behind(element))].sort((a, b) => b - a);
   const ratio = (one + 0.05) / (other + 0.05);
   if (ratio < 4.5) faint.push(`${element.tagName} ${element.textContent.trim().slice(0, 40)} ${ratio.toFixed(2)}`);
@@ -246,7 +246,7 @@ def test_columns_become_series(browser: Browser, server: LiveServer) -> None:
     browser.open(server.port)
     assert browser.module(
         """
-        const {Series, piled, means, scaled, sum} = await import("/ui/series.js");
+        const {Series, stacked, means, scaled, sum} = await import("/ui/series.js");
         const feed = (server, unix_s, uptime_s, at_s, values, events = []) => ({
           server, unix_s, uptime_s, at_s, every_s: 1, keeps_s: 3, events, devices: {},
           families: {f: {samples: {demand_qps: values}}, g: {samples: {demand_qps: values}}},
@@ -261,7 +261,7 @@ def test_columns_become_series(browser: Browser, server: LiveServer) -> None:
         const kept = series.events.length;
         series.append(feed("b", 1020, 1, [0.5], [7]));  // another server: all anew
         say();
-        return [said, kept, series.events.length, piled([[1, 2], [3, null]]), scaled([1, null], 2), sum([], 2),
+        return [said, kept, series.events.length, stacked([[1, 2], [3, null]]), scaled([1, null], 2), sum([], 2),
           means([0, 1, 2, 3, 4], [[1, 1, 3, null, 5]], 2)];
         """
     ) == [
@@ -318,7 +318,7 @@ def test_a_token_is_asked_for_kept_in_this_tab_and_sent(browser: Browser, tiny: 
     plan = add_plan(tiny, {"cpu0": "shapes-s"})
     with serving(tiny.root, plan, "--replan", "off", "--auth-tokens", str(tokens)) as live:
         browser.open(live.port)
-        browser.until(lambda: browser.shows("#door"))
+        browser.until(lambda: browser.shows("#token-form"))
         assert not browser.shows("#main")
         assert browser.run("return document.activeElement.id") == "token"
         browser.press("0" * 32, Keys.ENTER)
@@ -352,7 +352,7 @@ def test_a_lost_device_stands_out_in_words_and_on_the_time_axis(browser: Browser
         browser.until(lambda: browser.table("#devices")["cpu1"][0].startswith("✕ open: lost ("))
         assert browser.text("#lost") == "1 lost"
         assert browser.find("#devices tbody tr.lost").text.startswith("cpu1")
-        assert "✕ cpu1" in browser.run("return document.querySelector('.picture .lost text').textContent")
+        assert "✕ cpu1" in browser.run("return document.querySelector('.diagram .lost text').textContent")
         assert f"its process {process} has ended" in browser.text("#events")
         assert browser.find("#news").get_attribute("textContent") == "Lost: cpu1."
         assert browser.run(CONTRASTS) == []

@@ -33,7 +33,7 @@ def kept(cluster: Workspace) -> list[PlanRecord]:
     return found
 
 
-def test_each_plan_in_force_is_kept_with_what_was_seen_of_it(cluster: Workspace) -> None:
+def test_each_plan_in_force_is_recorded_with_its_effect(cluster: Workspace) -> None:
     with serving(cluster.root, Path("plan"), *EVERY_SECOND) as live:
         for _ in range(5):
             body = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1.0]}]}
@@ -54,7 +54,7 @@ def test_each_plan_in_force_is_kept_with_what_was_seen_of_it(cluster: Workspace)
     assert first.effect.families["text"].slo_violation_ratio == 0
 
 
-def test_a_disk_that_is_full_is_told_and_serving_goes_on(cluster: Workspace) -> None:
+def test_a_full_disk_is_reported_and_serving_goes_on(cluster: Workspace) -> None:
     with serving(cluster.root, Path("plan"), *EVERY_SECOND) as live:
         live.until(lambda status: status["history"]["written"] > 0)
         limits = resource.prlimit(live.process.pid, resource.RLIMIT_FSIZE)
@@ -71,7 +71,7 @@ def test_a_disk_that_is_full_is_told_and_serving_goes_on(cluster: Workspace) -> 
     kept(cluster)
 
 
-def test_a_history_that_cannot_be_written_is_no_reason_not_to_serve(cluster: Workspace) -> None:
+def test_a_server_whose_journal_cannot_be_written_serves(cluster: Workspace) -> None:
     cluster.history_dir.write_text("no directory")
     with serving(cluster.root, Path("plan"), *EVERY_SECOND) as live:
         live.until(lambda status: status["history"]["failed"] > 0 and len(status["changes"]) > 1)
@@ -89,7 +89,7 @@ def killed(cluster: Workspace) -> Iterator[LiveServer]:
         yield live
 
 
-def test_a_server_goes_on_from_the_plan_of_one_that_was_killed(cluster: Workspace, killed: LiveServer) -> None:
+def test_a_server_resumes_the_plan_of_one_that_was_killed(cluster: Workspace, killed: LiveServer) -> None:
     last = kept(cluster)[-1]
     assert last.effect is None
     with serving(cluster.root, Path("plan"), "--emulate", "--replan=off") as live:
@@ -107,7 +107,7 @@ def test_a_server_goes_on_from_the_plan_of_one_that_was_killed(cluster: Workspac
         assert live.stop() == 0
 
 
-def test_a_server_does_not_go_on_from_what_is_stale_or_another_one_serves(
+def test_a_server_does_not_resume_a_stale_plan_or_one_of_a_running_server(
     cluster: Workspace, killed: LiveServer
 ) -> None:
     with serving(cluster.root, Path("plan"), "--emulate", "--replan=off", "--no-resume") as live:

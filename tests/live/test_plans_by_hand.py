@@ -99,7 +99,7 @@ def test_a_plan_from_a_client_is_in_force_when_it_is_answered_and_is_held(server
     assert server.cluster.plan(Path(told["plan"]["id"])) == larger
 
 
-def test_what_is_no_plan_or_does_not_fit_is_refused_and_changes_nothing(server: Guarded, larger: Plan) -> None:
+def test_a_body_that_is_no_plan_or_does_not_fit_is_refused_and_changes_nothing(server: Guarded, larger: Plan) -> None:
     before = server.in_force()
     good: dict[str, Any] = msgspec.to_builtins(larger)
     placement = good["placements"][0]
@@ -130,7 +130,7 @@ def test_what_is_no_plan_or_does_not_fit_is_refused_and_changes_nothing(server: 
     assert server.in_force() == before
 
 
-def test_a_hang_up_reads_the_file_again_and_says_what_is_wrong_with_it(server: Guarded, larger: Plan) -> None:
+def test_sighup_applies_the_plan_file_or_logs_what_is_wrong_with_it(server: Guarded, larger: Plan) -> None:
     good = server.path.read_bytes()
     plan = server.cluster.plan(server.path)
     try:

@@ -68,7 +68,7 @@ def test_a_solver_that_is_killed_or_hangs_is_replaced_while_requests_are_answere
         os.kill(second, 0)
 
 
-def test_a_plan_that_cannot_be_made_is_told_and_not_asked_for_over_and_over(cluster: Workspace) -> None:
+def test_a_plan_that_cannot_be_made_is_reported_and_tried_again_at_growing_intervals(cluster: Workspace) -> None:
     plan = cluster.plan(Path("plan"))
     impossible = msgspec.structs.replace(
         plan.rules, pinned=(DeviceVariant("a-0", "text", "text-l"),), banned=(DeviceVariant("a-0", "text", "text-l"),)

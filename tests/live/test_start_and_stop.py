@@ -46,7 +46,7 @@ def send(pool: ThreadPoolExecutor, live: LiveServer, **more: Any) -> "Future[Rep
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_is_inside_is_answered_before_the_server_stops(made: Tiny, number: int) -> None:
+def test_requests_in_flight_are_answered_before_the_server_stops(made: Tiny, number: int) -> None:
     with serving(made.root, Path("plan"), *WAITING) as live, ThreadPoolExecutor(3) as pool:
         inside = [send(pool, live) for _ in range(3)]
         live.until(lambda status: status["inside"] == 3)
@@ -67,7 +67,7 @@ def test_what_is_inside_is_answered_before_the_server_stops(made: Tiny, number: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_whole_process_group_stops_the_server_and_no_child_dies_of_it(made: Tiny, number: int) -> None:
+def test_a_signal_to_the_process_group_stops_the_server_and_ends_no_child_early(made: Tiny, number: int) -> None:
     """As Ctrl-C in a terminal and service managers send it: devices and the solver have work to do until the end."""
     options = ("--executor", "process", "--batching", "proteus")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(3) as pool:
@@ -82,7 +82,7 @@ def test_a_signal_to_the_whole_process_group_stops_the_server_and_no_child_dies_
         assert not [problem for problem in ("died", "lost", "killed", "WARNING", "Traceback") if problem in log], log
 
 
-def test_what_takes_longer_than_draining_may_is_given_up_with_an_answer(made: Tiny) -> None:
+def test_requests_that_outlast_the_drain_timeout_are_dropped_with_an_answer(made: Tiny) -> None:
     options = (*WAITING, "--drain-timeout", "200ms")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(1) as pool:
         inside = send(pool, live, **WITHIN_LONG)

@@ -369,7 +369,7 @@ def rows_without(rows: int) -> list[http.InferInput]:
         ("load_model", ("nobody",), {}, "400", "failed to load 'nobody', no such model"),
         ("unload_model", ("nobody",), {}, "400", "failed to unload 'nobody', no such model"),
         ("load_model", ("wide",), {"config": "{}"}, "400", "no config or files are taken"),
-        ("get_trace_settings", (), {}, "404", "no such page"),
+        ("get_trace_settings", (), {}, "404", "no such endpoint"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) > 3 else "",
 )

@@ -141,7 +141,7 @@ def test_stopping_under_full_load_loses_no_request_that_came_in(tmp_path: Path) 
 # --- more than can be carried
 
 
-def test_three_times_what_can_be_carried_is_refused_quickly_and_what_is_accepted_in_time(tmp_path: Path) -> None:
+def test_at_three_times_capacity_refusals_are_quick_and_accepted_requests_in_time(tmp_path: Path) -> None:
     """A batch takes 20 ms by its profile, one row at a time: 50 qps are carried, and about 150 asked for."""
     made = workspace(tmp_path / "ws", "100ms", first_s=0.02, row_s=0.02)
     with serving(made.root, Path("plan"), "--replan=off") as live:

@@ -113,7 +113,7 @@ def _batch(launch: Launch) -> tuple[str, str, tuple[int, ...]]:
 @pytest.mark.parametrize("devices", [2, 5])
 @pytest.mark.parametrize("policy_name", ["proteus", "most-accurate"])
 def test_live_workers_and_simulator_make_the_same_batches(kind: str, devices: int, policy_name: str) -> None:
-    """Same requests, same plan, same engine times: same batches at the same moments, and the same endings."""
+    """Same requests, same plan, same engine times: same batches at the same moments, and the same results."""
     catalog, profiles = _world(devices)
     policy, trace = policy_named(policy_name), _trace(kind)
     planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
@@ -125,8 +125,8 @@ def test_live_workers_and_simulator_make_the_same_batches(kind: str, devices: in
     assert len(simulated.launches) > 100
     assert [_batch(launch) for _, launch in live.launches] == [_batch(launch) for _, launch in simulated.launches]
     assert [at_s for at_s, _ in live.launches] == pytest.approx([at_s for at_s, _ in simulated.launches], abs=1e-6)
-    endings = {outcome: sum(ended.outcome is outcome for ended in simulated.ended) for outcome in Outcome}
-    assert live.outcomes == endings
+    results = {outcome: sum(ended.outcome is outcome for ended in simulated.ended) for outcome in Outcome}
+    assert live.outcomes == results
     assert live.changes == [(change.reason, change.swaps) for change in simulated.replans]
 
 
@@ -143,8 +143,8 @@ def test_they_do_so_on_devices_with_several_slots() -> None:
 
     assert [_batch(launch) for _, launch in live.launches] == [_batch(launch) for _, launch in simulated.launches]
     assert [at_s for at_s, _ in live.launches] == pytest.approx([at_s for at_s, _ in simulated.launches], abs=1e-6)
-    endings = {outcome: sum(ended.outcome is outcome for ended in simulated.ended) for outcome in Outcome}
-    assert live.outcomes == endings
+    results = {outcome: sum(ended.outcome is outcome for ended in simulated.ended) for outcome in Outcome}
+    assert live.outcomes == results
     assert max_at_once(simulated) == {"cpu0": 2, "cpu1": 3, "cpu2": 1}
 
 

@@ -14,8 +14,9 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import OutOfDeviceMemory
 from proteus_cli.profiling import measure, sweep
+from proteus_cli.profiling.jobs import measurement_jobs
 from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, points_of_batch, useful_slots
-from proteus_cli.profiling.sweep import Sweep, measurement_jobs
+from proteus_cli.profiling.sweep import Sweep
 
 SLO_S = 0.1
 ROW_S = 0.001

@@ -8,8 +8,9 @@ from tiny import Tiny, device
 from proteus_cli.domain.profile import BackendInfo, Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling import measure, sweep
+from proteus_cli.profiling.jobs import estimate_s, measurement_jobs
 from proteus_cli.profiling.measure import FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS
-from proteus_cli.profiling.sweep import CELL_S, Sweep, estimate_s, measurement_jobs, share
+from proteus_cli.profiling.sweep import CELL_S, Sweep, share
 
 VARIANTS = 5
 STABLE_RUNS = 60  # three rounds: two moves of the p95, both none at all

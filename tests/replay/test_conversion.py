@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
-from proteus_cli.replay import trace as traces
+from proteus_cli.replay import scaling
 from proteus_cli.replay.conversion import arrivals, external_sort, stream
 from proteus_cli.replay.conversion.convert import Conversion, ConversionOptions, convert
 from proteus_cli.replay.conversion.external_sort import RECORD, ArrivalSorter, Records
@@ -229,7 +229,7 @@ def test_one_block_is_scaled_as_a_trace_in_memory() -> None:
     (first, rest) = stream.scaled(iter([records(times_us.tolist())]), 1.7, trace.duration_s, np.random.default_rng(5))
     scaled = np.concatenate([first, rest])
 
-    expected = traces.scaled(trace, 1.7, np.random.default_rng(5))
+    expected = scaling.scaled(trace, 1.7, np.random.default_rng(5))
     np.testing.assert_allclose(scaled["time_us"] / 1e6, expected.arrival_s, atol=1.1e-6)
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
+from proteus_cli.replay.scaling import scaled, scaled_to
 from proteus_cli.replay.synthesis import Burst, Poisson, make_trace
-from proteus_cli.replay.trace import scaled, scaled_to
 
 SHARES = {"a": 3.0, "b": 1.0}
 

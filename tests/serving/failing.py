@@ -102,7 +102,7 @@ class World:
         self.shut: set[str] = set()
         self.opened: list[FailingExecutor] = []
         self.asked = list[Outages]()
-        self.endings: list[Result] = []
+        self.results: list[Result] = []
         self.controller = Controller(self.catalog.slo_s(), dict.fromkeys(self.profiles, 1), PROTEUS)
         models: Any = {(v.family, v.variant): None for v in variants}
         served = ServedFamily("f", SIGNATURE, self.catalog.slo_s()["f"], max_rows=4, best_accuracy=0.9)
@@ -152,12 +152,12 @@ class World:
         return {outcome: counts.of_outcome(outcome) for outcome in Outcome if counts.of_outcome(outcome)}
 
     def submit(self, timeout_s: float | None = None) -> InFlightRequest | None:
-        """Ask for one row; None where that is refused, which is an ending as well."""
+        """Ask for one row; None where that is refused, which is an result as well."""
         query = Query((b"\0\0\0\0",), 1, ((0, False),), RequestOptions(timeout_s=timeout_s))
         try:
-            return self.plane.admission.submit("f", query, self.endings.append)
+            return self.plane.admission.submit("f", query, self.results.append)
         except RequestError as error:
-            self.endings.append(error)
+            self.results.append(error)
             return None
 
     async def ask(self, rate_qps: float, duration_s: float) -> int:
@@ -196,7 +196,7 @@ def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], *
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(each, asyncio.CancelledError) for each in ended), ended
         assert world.plane.results.in_flight == 0
-        assert sum(world.counted.values()) == len(world.endings)
+        assert sum(world.counted.values()) == len(world.results)
         return world
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
@@ -205,4 +205,4 @@ def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], *
 
 def answers(world: World) -> list[str]:
     """Who answered, in order."""
-    return [ending.batch.hosted.device for ending in world.endings if isinstance(ending, Answered)]
+    return [result.batch.hosted.device for result in world.results if isinstance(result, Answered)]

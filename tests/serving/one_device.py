@@ -79,7 +79,7 @@ class World:
             refuses_non_finite=refuses_non_finite, is_emulated=is_emulated,
         )  # fmt: skip
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
-        self.endings: list[Result] = []
+        self.results: list[Result] = []
 
     async def start(self) -> None:
         await self.fleet.deploy(self.plan)
@@ -88,7 +88,7 @@ class World:
     def submit(self, *values: float, options: RequestOptions | None = None) -> Any:
         content = np.array(values, FLOAT).tobytes()
         query = Query((content,), len(values) // 2, ((0, False),), options or RequestOptions())
-        return self.plane.admission.submit("f", query, self.endings.append)
+        return self.plane.admission.submit("f", query, self.results.append)
 
     @property
     def counted(self) -> dict[Outcome, int]:
@@ -102,12 +102,12 @@ def run(test: Callable[[World], Awaitable[None]], latency_s: float = SLOW_S, **o
         await world.start()
         await test(world)
         assert world.plane.results.in_flight == 0
-        assert sum(world.counted.values()) >= len(world.endings)
+        assert sum(world.counted.values()) >= len(world.results)
 
     asyncio.run(in_loop())
 
 
-def outputs(ending: Result) -> list[float]:
-    assert isinstance(ending, Answered), ending
-    found: list[float] = ending.outputs[0].ravel().tolist()
+def outputs(result: Result) -> list[float]:
+    assert isinstance(result, Answered), result
+    found: list[float] = result.outputs[0].ravel().tolist()
     return found

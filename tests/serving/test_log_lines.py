@@ -18,7 +18,7 @@ def record(message: str, *, error: bool = False, **named: Any) -> logging.LogRec
 
 
 @given(st.text(), st.dictionaries(st.sampled_from("abc"), st.text() | st.integers(-9, 9) | st.lists(st.text())))
-def test_a_json_line_is_one_line_that_says_what_was_said(message: str, named: dict[str, Any]) -> None:
+def test_a_json_line_is_one_line_with_the_message_and_the_fields(message: str, named: dict[str, Any]) -> None:
     line = JsonLines().format(record(message, error=True, **named))
     assert "\n" not in line
     assert "\r" not in line
@@ -28,17 +28,17 @@ def test_a_json_line_is_one_line_that_says_what_was_said(message: str, named: di
     assert "ValueError" in read["exception"]
 
 
-def test_a_text_line_is_one_line_whatever_comes_from_outside() -> None:
+def test_a_text_line_is_one_line_whatever_it_quotes() -> None:
     line = TextLines().format(record("first\nsecond", who="a b\nc", n=3, plain="cpu0"))
     assert line.endswith(r'WARNING proteus.test: first\nsecond who="a b\nc" n=3 plain=cpu0')
 
 
-def test_what_happens_often_is_said_once_in_a_while_with_how_often_it_was() -> None:
+def test_a_line_that_is_due_counts_the_occurrences_since_the_last_line() -> None:
     now_s = 0.0
     seldom = LogRateLimiter(lambda: now_s, every_s=10.0)
-    assert [seldom.times("a") for _ in range(4)] == [1, 0, 0, 0]
-    assert seldom.times("b") == 1
+    assert [seldom.occurred("a") for _ in range(4)] == [1, 0, 0, 0]
+    assert seldom.occurred("b") == 1
     now_s = 9.9
-    assert seldom.times("a") == 0
+    assert seldom.occurred("a") == 0
     now_s = 10.0
-    assert [seldom.times("a") for _ in range(2)] == [5, 0]
+    assert [seldom.occurred("a") for _ in range(2)] == [5, 0]

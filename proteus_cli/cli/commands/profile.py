@@ -78,7 +78,7 @@ def _require_one_task(given: set[str], from_csv: Path | None, to_csv: Path | Non
 def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -> None:
     """Show what would be measured, and about how long that takes."""
     from proteus_cli.cli.views.profile_tables import jobs_table
-    from proteus_cli.profiling.sweep import estimate_s
+    from proteus_cli.profiling.jobs import estimate_s
     from proteus_cli.units import format_duration
 
     planned: list[dict[str, Any]] = []

@@ -110,7 +110,8 @@ def _require_compatible(
 def _arrivals(path: Path, peak_qps: float | None, seed: int) -> "Trace":
     import numpy as np
 
-    from proteus_cli.replay.trace import read_trace, scaled_to
+    from proteus_cli.replay.scaling import scaled_to
+    from proteus_cli.replay.trace import read_trace
 
     to_expand, to_scale = np.random.default_rng(seed).spawn(2)
     arrivals = read_trace(path, rng=to_expand)

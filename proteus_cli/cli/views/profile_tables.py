@@ -9,8 +9,8 @@ from proteus_cli.cli.console import UNKNOWN
 from proteus_cli.cli.views.table import number, table, text
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.profile import Profile, VariantProfile, capacity
+from proteus_cli.profiling.jobs import MeasurementJob
 from proteus_cli.profiling.slots import points_of_batch
-from proteus_cli.profiling.sweep import MeasurementJob
 from proteus_cli.units import format_duration
 
 

@@ -12,7 +12,8 @@ from proteus_cli.cli import console
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
-from proteus_cli.profiling.sweep import MeasurementJob, Sweep, accuracy_warnings, measurement_jobs, share
+from proteus_cli.profiling.jobs import MeasurementJob, measurement_jobs
+from proteus_cli.profiling.sweep import Sweep, accuracy_warnings, share
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 

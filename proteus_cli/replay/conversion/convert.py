@@ -16,7 +16,8 @@ from proteus_cli.replay.conversion.external_sort import ArrivalSorter
 from proteus_cli.replay.conversion.families import FamilyRule, RowFamilies, Shares
 from proteus_cli.replay.conversion.formats import SECOND_US, Format
 from proteus_cli.replay.conversion.stream import ALL, TraceWindow
-from proteus_cli.replay.trace import MAX_DURATION_S, require_scalable
+from proteus_cli.replay.scaling import require_scalable
+from proteus_cli.replay.trace import MAX_DURATION_S
 
 
 @dataclass(frozen=True, slots=True)

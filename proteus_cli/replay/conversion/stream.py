@@ -11,9 +11,9 @@ from proteus_cli.domain.trace import PEAK_WINDOW_S
 from proteus_cli.errors import UsageError
 from proteus_cli.replay.conversion.external_sort import CHUNK, Records
 from proteus_cli.replay.conversion.formats import SECOND_US
+from proteus_cli.replay.scaling import JITTER_S, repeat_arrivals
 from proteus_cli.replay.trace import (
     COUNTS,
-    JITTER_S,
     MAX_DURATION_S,
     OPTIONAL,
     arrival_lines,
@@ -21,7 +21,6 @@ from proteus_cli.replay.trace import (
     count_lines,
     own_columns,
     quoted,
-    repeat_arrivals,
     require_countable,
 )
 from proteus_cli.units import parse_duration
@@ -128,7 +127,7 @@ def survey(blocks: Blocks) -> Survey:
 
 
 def scaled(blocks: Blocks, factor: float, duration_s: float, rng: np.random.Generator) -> Blocks:
-    """The stream with its rate multiplied, as `trace.scaled` does with a trace.
+    """The stream with its rate multiplied, as `scaling.scaled` does with a trace.
 
     Copies move by up to `JITTER_S`, so arrivals are kept back until none that come before them can follow.
     """

@@ -1,1 +1,1 @@
-"""The control loop: asks whether the plan still fits, has the solver make another, and puts it in force."""
+"""What changes plans and profiles while the server runs: the control loop, the solver, people, and recalibration."""

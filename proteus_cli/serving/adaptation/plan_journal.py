@@ -174,7 +174,7 @@ class PlanJournal:
     def _failed(self, problem: str) -> None:
         self.failed += 1
         self.problem = problem
-        if times := self._log_limiter.times("history"):
+        if times := self._log_limiter.occurred("history"):
             log.error("the history of plans is not written: %s", problem, extra=fields(times=times))
 
 

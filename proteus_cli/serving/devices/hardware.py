@@ -1,7 +1,8 @@
 """The devices that a server runs batches on: those of this machine, or emulated ones."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,9 @@ _READER = Device("reader", "cpu", "cpu", "reads signatures", memory_bytes=0, cor
 ModelPaths = Mapping[VariantKey, Path]
 
 
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """``open_device`` opens a device, also again once it was lost. It raises `DeviceUnavailable`.
+@dataclass(frozen=True, kw_only=True)
+class Hardware(ABC):
+    """All devices of a server.
 
     ``platform`` is the name of the backend for the models' metadata. ``models`` are the files that executors load,
     ``signatures`` the inputs and outputs by family; those of families in ``stubs`` are made up.
@@ -41,9 +42,44 @@ class Hardware:
     platform: str
     models: ModelPaths
     signatures: Mapping[str, Signature]
-    open_device: Callable[[Device, OnLost], Executor]
-    is_emulated: bool = False
+    is_emulated: bool
     stubs: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def open_device(self, device: str, on_lost: OnLost) -> Executor:
+        """Open the device of an id, also again once it was lost. Raises `DeviceUnavailable`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalHardware(Hardware):
+    """The devices of this machine. Those in ``specs`` run in processes; ``started`` are processes without a user."""
+
+    devices: Mapping[str, Device]
+    specs: Mapping[str, DeviceSpec]
+    started: dict[str, "_StartedProcess"]
+
+    def open_device(self, device: str, on_lost: OnLost) -> Executor:
+        if device not in self.specs:
+            found = self.devices[device]
+            return CpuExecutor(found, open_backend(found), on_lost)
+        if device in self.started and not self.started[device].executor.is_lost:
+            return self.started.pop(device).hand_over(on_lost)
+        return ProcessExecutor(self.specs[device], on_lost)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmulatedHardware(Hardware):
+    """Emulated devices, by the id in their profile; each has a process of its own if ``in_processes``."""
+
+    profiles: Mapping[str, Profile]
+    timer: TimerThread
+    in_processes: bool
+
+    def open_device(self, device: str, on_lost: OnLost) -> Executor:
+        profile = self.profiles[device]
+        if self.in_processes:
+            return ProcessExecutor(EmulatedSpec(profile, self.signatures), on_lost)
+        return EmulatedExecutor(profile, self.signatures, time.monotonic, self.timer.at, on_lost)
 
 
 @asynccontextmanager
@@ -74,12 +110,14 @@ async def local_devices(
             await started[device].executor.opened() if device in started else open_backend(found).versions.name
             for device, found in devices.items()
         ]
-        yield Hardware(
+        yield LocalHardware(
             platform=platforms[0],
             is_emulated=not REAL.issuperset(platforms),
             models=models,
             signatures=signatures,
-            open_device=lambda device, on_lost: _open_device(device, on_lost, specs, started),
+            devices=devices,
+            specs=specs,
+            started=started,
         )
 
 
@@ -98,20 +136,15 @@ def emulated_devices(
         backend = open_backend(_READER)
         signatures |= {family: _signature(backend, models, key) for family, key in known.items()}
     with TimerThread() as timer:
-
-        def open_device(device: Device, on_lost: OnLost) -> Executor:
-            profile = profiles[device.id]
-            if in_processes:
-                return ProcessExecutor(EmulatedSpec(profile, signatures), on_lost)
-            return EmulatedExecutor(profile, signatures, time.monotonic, timer.at, on_lost)
-
-        yield Hardware(
+        yield EmulatedHardware(
             platform=emulated.NAME,
             models={VariantKey(f.name, v.name): NO_MODEL for f in catalog.families for v in f.variants},
             signatures=signatures,
-            open_device=open_device,
             is_emulated=True,
             stubs=frozenset(catalog.names) - known.keys(),
+            profiles=profiles,
+            timer=timer,
+            in_processes=in_processes,
         )
 
 
@@ -153,16 +186,6 @@ def _started_processes(specs: Mapping[str, DeviceSpec]) -> Iterator[dict[str, _S
     finally:
         for process in started.values():
             process.executor.close()
-
-
-def _open_device(
-    device: Device, on_lost: OnLost, specs: Mapping[str, DeviceSpec], started: dict[str, _StartedProcess]
-) -> Executor:
-    if device.id not in specs:
-        return CpuExecutor(device, open_backend(device), on_lost)
-    if device.id in started and not started[device.id].executor.is_lost:
-        return started.pop(device.id).hand_over(on_lost)
-    return ProcessExecutor(specs[device.id], on_lost)
 
 
 def _signature(backend: Backend, models: ModelPaths, key: VariantKey) -> Signature:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.grpc.framing import MessageReader, framed
-from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, Status, trailers_of
+from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, trailers_of
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
+from proteus_cli.serving.oip.codes import GrpcStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +24,10 @@ _NONE = b""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CallHeaders:
     """What the header fields of a call say. ``open_call`` opens the call of its method."""
 
-    open_call: "Callable[[Request, Http2Stream], GrpcCall]"
+    open_call: "Callable[[CallHeaders, Http2Stream], GrpcCall]"
     fields: Fields
     timeout_s: float | None
     is_gzip: bool
@@ -38,7 +39,7 @@ class GrpcCall(MessageReader):
 
     __slots__ = ("_has_begun", "_is_over", "request")
 
-    def __init__(self, request: Request, stream: Http2Stream) -> None:
+    def __init__(self, request: CallHeaders, stream: Http2Stream) -> None:
         super().__init__(stream, request.max_message_bytes, is_gzip=request.is_gzip)
         self.request = request
         self._has_begun = self._is_over = False
@@ -66,7 +67,7 @@ class GrpcCall(MessageReader):
             self.fail(error)
         except Exception:
             log.exception("a bug in a call of %r", self.request.fields.get(b":path"))
-            self.fail(CallError(Status.INTERNAL, "internal error"))
+            self.fail(CallError(GrpcStatus.INTERNAL, "internal error"))
 
     def cancelled(self) -> None:
         self.free()
@@ -108,18 +109,18 @@ class UnaryCall(GrpcCall):
     __slots__ = ("_only",)
     may_idle = False
 
-    def __init__(self, request: Request, stream: Http2Stream) -> None:
+    def __init__(self, request: CallHeaders, stream: Http2Stream) -> None:
         super().__init__(request, stream)
         self._only: Buffer | None = None
 
     def message(self, message: Buffer) -> None:
         if self._only is not None:
-            raise CallError(Status.UNIMPLEMENTED, "this method takes one message")
+            raise CallError(GrpcStatus.UNIMPLEMENTED, "this method takes one message")
         self._only = message
 
     def ended(self) -> None:
         if self._only is None:
-            raise CallError(Status.UNIMPLEMENTED, "this method takes one message, and there was none")
+            raise CallError(GrpcStatus.UNIMPLEMENTED, "this method takes one message, and there was none")
         only, self._only = self._only, None
         self.handle(only)
 

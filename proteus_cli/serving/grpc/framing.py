@@ -9,9 +9,10 @@ Source: the "gRPC over HTTP2" and "Compression" documents of the gRPC project.
 
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BodyTooLarge
-from proteus_cli.serving.grpc.status import CallError, Status
+from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2.limits import KIB
 from proteus_cli.serving.http2.stream import Http2Stream
+from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S
 from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
 
@@ -65,7 +66,7 @@ class MessageReader:
         if not ended:
             self._note_waiting(len(content))
         elif self._pieces:
-            raise CallError(Status.INTERNAL, "a message that is cut off")
+            raise CallError(GrpcStatus.INTERNAL, "a message that is cut off")
 
     def _read_frames(self, data: Buffer) -> None:
         at, stop, size = 0, _PREFIX_BYTES, len(data)
@@ -89,7 +90,7 @@ class MessageReader:
         """Keep a piece of an incomplete message: as a view, unless that would hold much more in memory than it is."""
         size = len(piece) + _PIECE_BYTES
         if not self._connections.reserve(size):
-            raise CallError(Status.RESOURCE_EXHAUSTED, "too many large messages are coming in; try again")
+            raise CallError(GrpcStatus.RESOURCE_EXHAUSTED, "too many large messages are coming in; try again")
         self._reserved_bytes += size
         self._kept_bytes += len(piece)
         if isinstance(piece, memoryview) and len(piece) * _MAX_WASTE < len(piece.obj):  # type: ignore[arg-type]
@@ -114,10 +115,12 @@ class MessageReader:
 
     def _decompressed(self, message: Buffer, flag: int) -> bytes:
         if flag != 1 or not self._is_gzip:
-            raise CallError(Status.INTERNAL, "a compressed message without a grpc-encoding")
+            raise CallError(GrpcStatus.INTERNAL, "a compressed message without a grpc-encoding")
         try:
             return decompress(message, Compression.GZIP, self._max_bytes)
         except CorruptContent as error:
-            raise CallError(Status.INTERNAL, f"a message that is not what its grpc-encoding says: {error}") from None
+            raise CallError(
+                GrpcStatus.INTERNAL, f"a message that is not what its grpc-encoding says: {error}"
+            ) from None
         except ContentTooLarge:
             raise BodyTooLarge(f"the message unpacks to more than {self._max_bytes} bytes") from None

@@ -1,4 +1,4 @@
-"""The services: each method translates between messages and the data plane, and nothing more."""
+"""The gRPC front end: the methods of all services, and how a call of each is opened."""
 
 import re
 from collections.abc import Callable
@@ -10,24 +10,27 @@ from google.protobuf.message import DecodeError
 from msgspec import to_builtins
 
 from proteus_cli.domain.buffer import Buffer
-from proteus_cli.errors import BadRequest, RequestError
-from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
+from proteus_cli.errors import BadRequest
+from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import message
 from proteus_cli.serving.grpc.reflection import ReflectionCall
-from proteus_cli.serving.grpc.status import STATUS, CallError, Status, plain_http
+from proteus_cli.serving.grpc.status import CallError, plain_http
 from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
+from proteus_cli.serving.oip.codes import GRPC_STATUS, GrpcStatus
 from proteus_cli.serving.oip.documents import Statistics
+from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
-from proteus_cli.serving.requests.in_flight import InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest
+from proteus_cli.serving.requests.query import Query
 from proteus_cli.serving.transport.tokens import Tokens
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.tracing import RequestTrace, Traces, Tracing
+    from proteus_cli.serving.telemetry.tracing import Tracing
 
 SERVICE = "inference.GRPCInferenceService"
 OPEN_METHODS = frozenset(
@@ -44,7 +47,7 @@ _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e
 _GRPC = re.compile(rb"application/grpc(\+proto)?(;.*)?")
 
 
-class GrpcFrontEnd:
+class GrpcHandler:
     """The application on top of HTTP/2. With ``tokens``, all methods but `OPEN_METHODS` need one of them."""
 
     def __init__(
@@ -59,12 +62,12 @@ class GrpcFrontEnd:
     ) -> None:
         self._admission, self._families, self.codec = admission, families.by_name, GrpcCodec(families)
         self._models, self._tokens = models, tokens
-        self._max_message_bytes, self._tracing = max_message_bytes, tracing
-        self._methods = {path.encode(): open_call for path, open_call in self._table().items()}
+        self._max_message_bytes = max_message_bytes
+        self._methods = {path.encode(): open_call for path, open_call in self._table(tracing).items()}
 
     # Application
 
-    def request(self, fields: Fields) -> Request:
+    def request(self, fields: Fields) -> CallHeaders:
         open_call, timeout_s = self._methods.get(fields[b":path"], self._unknown), None
         if fields[b":method"] != b"POST":
             open_call = partial(_refused_http, 405)
@@ -73,18 +76,18 @@ class GrpcFrontEnd:
         encoding = fields.get(b"grpc-encoding", b"identity")
         if encoding not in {b"identity", b"gzip"}:
             text = f"grpc-encoding is {encoding.decode(errors='replace')}; identity and gzip are understood"
-            open_call = partial(_refused, CallError(Status.UNIMPLEMENTED, text))
+            open_call = partial(_refused, CallError(GrpcStatus.UNIMPLEMENTED, text))
         if b"grpc-timeout" in fields:
             parsed = _TIMEOUT.fullmatch(fields[b"grpc-timeout"])
             if parsed is None:
-                open_call = partial(_refused, CallError(Status.INTERNAL, "grpc-timeout makes no sense"))
+                open_call = partial(_refused, CallError(GrpcStatus.INTERNAL, "grpc-timeout makes no sense"))
             else:
                 timeout_s = int(parsed[1]) * _UNIT_S[parsed[2]]
-        return Request(open_call, fields, timeout_s, encoding == b"gzip", self._max_message_bytes)
+        return CallHeaders(open_call, fields, timeout_s, encoding == b"gzip", self._max_message_bytes)
 
-    def open(self, request: Request, stream: Http2Stream) -> GrpcCall:
+    def open(self, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
         if not self._admits(request.fields):
-            return _refused(CallError(Status.UNAUTHENTICATED, "no valid token"), request, stream)
+            return _refused(CallError(GrpcStatus.UNAUTHENTICATED, "no valid token"), request, stream)
         return request.open_call(request, stream)
 
     def _admits(self, fields: Fields) -> bool:
@@ -93,29 +96,29 @@ class GrpcFrontEnd:
 
     # Methods
 
-    def _table(self) -> dict[str, Callable[[Request, Http2Stream], GrpcCall]]:
-        """Who handles which path."""
+    def _table(self, tracing: "Tracing | None") -> dict[str, Callable[[CallHeaders, Http2Stream], GrpcCall]]:
+        """How to open a call, by the path of its method."""
         models = self._models
         plain: dict[str, Callable[[Any], object]] = {
             "ServerLive": lambda _: {"live": True},
             "ServerReady": lambda _: {"ready": models.is_server_ready},
-            "ModelReady": lambda asked: {"ready": models.is_ready(models.require(asked.name, asked.version))},
+            "ModelReady": lambda request: {"ready": models.is_ready(models.require(request.name, request.version))},
             "ServerMetadata": lambda _: server_metadata(),
-            "ModelMetadata": lambda asked: models.metadata(models.require(asked.name, asked.version)),
-            "ModelConfig": lambda asked: {"config": models.config(models.require(asked.name, asked.version))},
+            "ModelMetadata": lambda request: models.metadata(models.require(request.name, request.version)),
+            "ModelConfig": lambda request: {"config": models.config(models.require(request.name, request.version))},
             "ModelStatistics": self._statistics,
-            "RepositoryIndex": lambda asked: {"models": models.index(only_ready=asked.ready)},
+            "RepositoryIndex": lambda request: {"models": models.index(only_ready=request.ready)},
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
-        table: dict[str, Callable[[Request, Http2Stream], GrpcCall]] = {
+        table: dict[str, Callable[[CallHeaders, Http2Stream], GrpcCall]] = {
             f"/{SERVICE}/{name}": partial(
                 PlainCall, message(f"inference.{name}Request"), message(f"inference.{name}Response"), handler
             )
             for name, handler in plain.items()
         }
-        table[f"/{SERVICE}/ModelInfer"] = self._infer_call()
-        table[f"/{SERVICE}/ModelStreamInfer"] = partial(StreamInferCall, self._admission, self.codec)
+        for name, call in (("ModelInfer", InferCall), ("ModelStreamInfer", StreamInferCall)):
+            table[f"/{SERVICE}/{name}"] = partial(call, self._pipeline(name, tracing), self.codec)
         health, answer = message("grpc.health.v1.HealthCheckRequest"), message("grpc.health.v1.HealthCheckResponse")
         table["/grpc.health.v1.Health/Check"] = partial(PlainCall, health, answer, self._check)
         table["/grpc.health.v1.Health/Watch"] = partial(WatchCall, self.is_serving)
@@ -123,145 +126,110 @@ class GrpcFrontEnd:
             table[f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"] = ReflectionCall
         return table
 
-    def _infer_call(self) -> Callable[[Request, Http2Stream], GrpcCall]:
-        if self._tracing is None:
-            return partial(InferCall, self._admission, self.codec)
-        traces = self._tracing.of_protocol(
-            f"{SERVICE}/ModelInfer", {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": "ModelInfer"},
-            code="rpc.grpc.status_code", ok=Status.OK, codes=STATUS,
+    def _pipeline(self, method: str, tracing: "Tracing | None") -> InferencePipeline:
+        attributes = {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": method}
+        traces = None if tracing is None else tracing.of_protocol(
+            f"{SERVICE}/{method}", attributes, code="rpc.grpc.status_code", ok=GrpcStatus.OK, codes=GRPC_STATUS
         )  # fmt: skip
-        return partial(TracedInferCall, traces, self._admission, self.codec)
+        return InferencePipeline(self._admission, traces)
 
-    def _unknown(self, request: Request, stream: Http2Stream) -> GrpcCall:
+    def _unknown(self, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
         path = request.fields[b":path"].decode(errors="replace")
-        return _refused(CallError(Status.UNIMPLEMENTED, f"no method {path}"), request, stream)
+        return _refused(CallError(GrpcStatus.UNIMPLEMENTED, f"no method {path}"), request, stream)
 
     def is_serving(self, service: str) -> bool | None:
-        """Whether a service of the health protocol serves: all (empty), this one, or a family; None: there is none."""
+        """Whether the server (empty name), `SERVICE`, or a family serves; None: there is no such service."""
         if service in {"", SERVICE}:
             return self._models.is_server_ready
         if service in self._families:
             return self._models.is_ready(service)
         return None
 
-    def _check(self, asked: Any) -> dict[str, Any]:
-        is_serving = self.is_serving(asked.service)
+    def _check(self, request: Any) -> dict[str, Any]:
+        is_serving = self.is_serving(request.service)
         if is_serving is None:
-            raise CallError(Status.NOT_FOUND, "no such service")
+            raise CallError(GrpcStatus.NOT_FOUND, "no such service")
         return {"status": serving_status(is_serving=is_serving)}
 
-    def _statistics(self, asked: Any) -> Statistics:
-        return self._models.statistics(self._models.require(asked.name, asked.version) if asked.name else None)
+    def _statistics(self, request: Any) -> Statistics:
+        return self._models.statistics(self._models.require(request.name, request.version) if request.name else None)
 
-    def _load(self, asked: Any) -> dict[str, Any]:
-        self._models.load(asked.model_name, asked.parameters)
+    def _load(self, request: Any) -> dict[str, Any]:
+        self._models.load(request.model_name, request.parameters)
         return {}
 
-    def _unload(self, asked: Any) -> dict[str, Any]:
-        self._models.unload(asked.model_name)
+    def _unload(self, request: Any) -> dict[str, Any]:
+        self._models.unload(request.model_name)
         return {}
 
 
 class PlainCall(UnaryCall):
-    """Decodes the message, and answers with the message that the handler's document stands for."""
+    """A call whose handler takes the decoded message, and returns the Struct or dict of the response."""
 
-    __slots__ = ("_answer", "_ask", "_handler")
+    __slots__ = ("_handler", "_request_class", "_response_class")
 
     def __init__(
-        self, ask: Any, answer: Any, handler: Callable[[Any], object], request: Request, stream: Http2Stream
+        self,
+        request_class: Any,
+        response_class: Any,
+        handler: Callable[[Any], object],
+        request: CallHeaders,
+        stream: Http2Stream,
     ) -> None:
         super().__init__(request, stream)
-        self._ask, self._answer, self._handler = ask, answer, handler
+        self._request_class, self._response_class, self._handler = request_class, response_class, handler
 
     def handle(self, message: Buffer) -> None:
         try:
-            asked = self._ask.FromString(message)
+            request = self._request_class.FromString(message)
         except DecodeError:
             raise BadRequest("the message is not what this method takes") from None
-        # Of Triton's documents, parts may be missing here.
-        document = ParseDict(to_builtins(self._handler(asked)), self._answer(), ignore_unknown_fields=True)
+        # The protocol's messages lack some fields of our documents.
+        document = ParseDict(to_builtins(self._handler(request)), self._response_class(), ignore_unknown_fields=True)
         self.answer(document.SerializeToString())
 
 
-class InferCall(UnaryCall):
+class InferCall(UnaryCall, Inference[bytes]):
     """`ModelInfer`."""
 
-    __slots__ = ("_admission", "_codec", "_pending", "_query")
+    __slots__ = ("_codec", "_pending", "_pipeline", "_query")
 
-    def __init__(self, admission: Admission, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
+    def __init__(
+        self, pipeline: InferencePipeline, codec: GrpcCodec, request: CallHeaders, stream: Http2Stream
+    ) -> None:
         super().__init__(request, stream)
-        self._admission, self._codec = admission, codec
+        self._pipeline, self._codec = pipeline, codec
         self._pending: InFlightRequest | None = None
 
     def handle(self, message: Buffer) -> None:
-        self._submit(message, None)
+        self._pending = self._pipeline.submit(self, message, self.request.fields)
 
-    def _submit(self, message: Buffer, trace: "RequestTrace | None") -> None:
-        try:
-            family, self._query = self._codec.decode(message, self.request.timeout_s)
-            done: ResultCallback = self._done
-            if trace is not None:
-                trace.asks(family)
-                done = trace.then(done)
-            self._pending = self._admission.submit(family, self._query, done)
-        except RequestError as error:
-            self._admission.count_refusal(error)
-            raise
+    def decode(self, content: Buffer) -> tuple[str, Query]:
+        family, self._query = self._codec.decode(content, self.request.timeout_s)
+        return family, self._query
+
+    def encode(self, answered: Answered) -> bytes:
+        return self._codec.encode(self._query, answered)
 
     def abandoned(self) -> None:
-        if self._pending is not None:
-            self._admission.cancel(self._pending)
-
-    def _done(self, ending: Result) -> None:
-        self._pending = None
-        if isinstance(ending, RequestError):
-            self.fail(ending)
-        else:
-            self.answer(self._codec.encode(self._query, ending))
-
-
-class TracedInferCall(InferCall):
-    """The same, where some are traced: those whose metadata, or chance, says so."""
-
-    __slots__ = ("_traces",)
-
-    def __init__(
-        self, traces: "Traces", admission: Admission, codec: GrpcCodec, request: Request, stream: Http2Stream
-    ) -> None:
-        super().__init__(admission, codec, request, stream)
-        self._traces = traces
-
-    def handle(self, message: Buffer) -> None:
-        fields = self.request.fields
-        trace = self._traces.begin(fields.get(b"traceparent"), fields.get(b"tracestate"))
-        try:
-            self._submit(message, trace)
-        except Exception as error:
-            if trace is not None:
-                trace.refused(error)
-            raise
-
-    def abandoned(self) -> None:
-        if self._pending is not None:
-            self._traces.abandoned(self._pending)
-        super().abandoned()
+        self._pipeline.cancel(self._pending)
 
 
 class _Refused(GrpcCall):
-    """A call that ended when it began: nobody reads it."""
+    """A call that ended when it was opened; what its client sends is ignored."""
 
     __slots__ = ()
 
     def received(self, content: Buffer, *, ended: bool) -> None: ...
 
 
-def _refused(error: CallError, request: Request, stream: Http2Stream) -> GrpcCall:
+def _refused(error: CallError, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
     call = _Refused(request, stream)
     call.fail(error)
     return call
 
 
-def _refused_http(status: int, request: Request, stream: Http2Stream) -> GrpcCall:
-    """What is no gRPC call is answered in HTTP."""
+def _refused_http(status: int, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
+    """A request that is no gRPC call is answered in HTTP."""
     stream.send(b"", b"", plain_http(status))
     return _Refused(request, stream)

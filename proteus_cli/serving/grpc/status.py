@@ -1,58 +1,15 @@
-"""gRPC status codes of our errors, and the header blocks that carry them."""
+"""The header blocks of gRPC responses, and of the errors that end calls."""
 
-from enum import IntEnum
 from urllib.parse import quote_from_bytes
 
-from proteus_cli.errors import (
-    BadRequest,
-    BodyTooLarge,
-    Conflict,
-    DeadlineExceeded,
-    EngineFailed,
-    Forbidden,
-    NotAccurateEnough,
-    NotFound,
-    NotReady,
-    Overloaded,
-    RequestError,
-    Unfitting,
-    UnknownModel,
-)
+from proteus_cli.errors import DeadlineExceeded, NotReady, Overloaded, RequestError
 from proteus_cli.serving.http2.frames import literal_field
+from proteus_cli.serving.oip.codes import GRPC_STATUS, GrpcStatus
 
 _LONGEST_MESSAGE = 1024
 _AS_IT_IS = bytes(range(0x20, 0x7F)).replace(b"%", b"")
 _MS_PER_S = 1e3
 
-
-class Status(IntEnum):
-    OK = 0
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    UNAUTHENTICATED = 16
-
-
-STATUS = {
-    BadRequest: Status.INVALID_ARGUMENT,
-    NotAccurateEnough: Status.INVALID_ARGUMENT,
-    UnknownModel: Status.NOT_FOUND,
-    NotFound: Status.NOT_FOUND,
-    Forbidden: Status.PERMISSION_DENIED,
-    Conflict: Status.FAILED_PRECONDITION,
-    Unfitting: Status.INVALID_ARGUMENT,
-    BodyTooLarge: Status.RESOURCE_EXHAUSTED,
-    Overloaded: Status.RESOURCE_EXHAUSTED,
-    EngineFailed: Status.INTERNAL,
-    NotReady: Status.UNAVAILABLE,
-    DeadlineExceeded: Status.DEADLINE_EXCEEDED,
-}
 
 _STATUS_200 = b"\x88"  # indexed in HPACK's static table
 HEAD = (
@@ -67,7 +24,7 @@ TRAILERS_OK = literal_field(b"grpc-status", b"0")
 class CallError(Exception):
     """An error that ends a call with this status."""
 
-    def __init__(self, status: Status, message: str) -> None:
+    def __init__(self, status: GrpcStatus, message: str) -> None:
         super().__init__(message)
         self.status, self.message = status, message
 
@@ -84,10 +41,10 @@ def trailers_of(error: RequestError | CallError) -> bytes:
     return trailers
 
 
-def status_of(error: RequestError | CallError) -> Status:
+def status_of(error: RequestError | CallError) -> GrpcStatus:
     if isinstance(error, CallError):
         return error.status
-    return STATUS[type(error)]
+    return GRPC_STATUS[type(error)]
 
 
 def plain_http(status: int) -> bytes:

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, RequestError
-from proteus_cli.serving.grpc.calls import GrpcCall, Request, UnaryCall
+from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import (
     HealthCheckRequest,
@@ -16,60 +16,40 @@ from proteus_cli.serving.grpc.messages import (
     ModelInferResponse,
     ModelStreamInferResponse,
 )
-from proteus_cli.serving.grpc.status import CallError, Status
+from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2.limits import MIB
 from proteus_cli.serving.http2.stream import Http2Stream
-from proteus_cli.serving.requests.admission import Admission
-from proteus_cli.serving.requests.in_flight import InFlightRequest, Result
+from proteus_cli.serving.oip.codes import GrpcStatus
+from proteus_cli.serving.oip.inference import Inference, InferencePipeline
+from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest
 from proteus_cli.serving.requests.query import Query
 
-_MAX_INSIDE = 256
+_MAX_IN_FLIGHT = 256  # requests of one stream
 _MAX_BACKLOG = 1 * MIB
-_LOOK_EVERY_S = 0.25
-
-
-class _Turn:
-    """One request of a stream, and its answer once there is one."""
-
-    __slots__ = ("answer", "call", "pending", "query")
-
-    def __init__(self, call: "StreamInferCall") -> None:
-        self.call = call
-        self.answer: bytes | None = None
-        self.pending: InFlightRequest | None = None
-        self.query: Query | None = None
-
-    def done(self, ending: Result) -> None:
-        self.pending = None
-        if isinstance(ending, RequestError) or self.query is None:
-            self.answer = _refusal(ending, self.query)
-        else:
-            self.answer = _wrapped(self.call.codec.encode(self.query, ending))
-        self.call.send_ready()
+_CHECK_EVERY_S = 0.25
 
 
 class StreamInferCall(GrpcCall):
-    """Requests run side by side and are answered in their order, as Triton does; a refused one doesn't end the stream.
+    """`ModelStreamInfer`: requests run side by side, and their answers are sent in the order of the requests.
 
-    A client that is too far ahead of its answers gets no more room to send.
+    A request that is refused is answered with an error, and the stream goes on. A client that is too far ahead of its
+    answers gets no more room to send.
     """
 
-    __slots__ = ("_admission", "_has_ended", "_turns", "codec")
+    __slots__ = ("_has_ended", "_pipeline", "_requests", "codec")
 
-    def __init__(self, admission: Admission, codec: GrpcCodec, request: Request, stream: Http2Stream) -> None:
+    def __init__(
+        self, pipeline: InferencePipeline, codec: GrpcCodec, request: CallHeaders, stream: Http2Stream
+    ) -> None:
         super().__init__(request, stream)
-        self._admission, self.codec = admission, codec
-        self._turns = deque[_Turn]()
+        self._pipeline, self.codec = pipeline, codec
+        self._requests = deque[_StreamRequest]()
         self._has_ended = False
 
     def message(self, message: Buffer) -> None:
-        turn = _Turn(self)
-        self._turns.append(turn)
-        try:
-            family, turn.query = self.codec.decode(message, self.request.timeout_s)
-            turn.pending = self._admission.submit(family, turn.query, turn.done)
-        except RequestError as error:
-            turn.answer = _refusal(error, turn.query)
+        request = _StreamRequest(self)
+        self._requests.append(request)
+        request.pending = self._pipeline.submit(request, message, self.request.fields)
         self.send_ready()
 
     def ended(self) -> None:
@@ -80,34 +60,50 @@ class StreamInferCall(GrpcCall):
         self.ended()
 
     def abandoned(self) -> None:
-        for turn in self._turns:
-            if turn.pending is not None:
-                self._admission.cancel(turn.pending)
-        self._turns.clear()
+        for request in self._requests:
+            self._pipeline.cancel(request.pending)
+        self._requests.clear()
 
     def send_ready(self) -> None:
-        """Send the answers whose turn it is."""
-        turns = self._turns
-        while turns and turns[0].answer is not None:
-            answer = turns.popleft().answer
-            assert answer is not None  # noqa: S101 - checked above
-            self.send(answer)
-        self.stream.throttle(is_throttled=len(turns) >= _MAX_INSIDE or self.stream.unsent_bytes >= _MAX_BACKLOG)
-        if self._has_ended and not turns:
+        """Send the answers of the requests before the first that is still in flight."""
+        requests = self._requests
+        while requests and (response := requests[0].response) is not None:
+            requests.popleft()
+            self.send(response)
+        self.stream.throttle(is_throttled=len(requests) >= _MAX_IN_FLIGHT or self.stream.unsent_bytes >= _MAX_BACKLOG)
+        if self._has_ended and not requests:
             self.finish()
 
 
-def _refusal(error: object, query: Query | None) -> bytes:
-    assert isinstance(error, RequestError)  # noqa: S101 - an answer needs its query
-    refusal = ModelStreamInferResponse(error_message=error.message)
-    if query is not None and query.id is not None:
-        refusal.infer_response.id = query.id
-    return bytes(refusal.SerializeToString())
+class _StreamRequest(Inference[bytes]):
+    """One request of a stream, and its answer once there is one."""
 
+    __slots__ = ("_call", "_query", "pending", "response")
 
-def _wrapped(answer: bytes) -> bytes:
-    """An answer as the second field of a `ModelStreamInferResponse`."""
-    return bytes(ModelStreamInferResponse(infer_response=ModelInferResponse.FromString(answer)).SerializeToString())
+    def __init__(self, call: StreamInferCall) -> None:
+        self._call = call
+        self._query: Query | None = None
+        self.pending: InFlightRequest | None = None
+        self.response: bytes | None = None
+
+    def decode(self, content: Buffer) -> tuple[str, Query]:
+        family, self._query = self._call.codec.decode(content, self._call.request.timeout_s)
+        return family, self._query
+
+    def encode(self, answered: Answered) -> bytes:
+        assert self._query is not None  # noqa: S101 - it was decoded
+        response = ModelInferResponse.FromString(self._call.codec.encode(self._query, answered))
+        return bytes(ModelStreamInferResponse(infer_response=response).SerializeToString())
+
+    def answer(self, encoded: bytes) -> None:
+        self.response = encoded
+        self._call.send_ready()
+
+    def fail(self, error: RequestError) -> None:
+        response = ModelStreamInferResponse(error_message=error.message)
+        if self._query is not None and self._query.id is not None:
+            response.infer_response.id = self._query.id
+        self.answer(bytes(response.SerializeToString()))
 
 
 def serving_status(*, is_serving: bool | None) -> str:
@@ -115,14 +111,14 @@ def serving_status(*, is_serving: bool | None) -> str:
 
 
 class WatchCall(UnaryCall):
-    """Tells the status of a service now, and whenever it changes."""
+    """`Watch`: sends the status of a service now, and whenever it changes."""
 
-    __slots__ = ("_is_serving", "_service", "_timer", "_told")
+    __slots__ = ("_is_serving", "_sent", "_service", "_timer")
 
-    def __init__(self, is_serving: Callable[[str], bool | None], request: Request, stream: Http2Stream) -> None:
+    def __init__(self, is_serving: Callable[[str], bool | None], request: CallHeaders, stream: Http2Stream) -> None:
         super().__init__(request, stream)
         self._is_serving = is_serving
-        self._told = ""
+        self._sent = ""  # the status that was sent last
         self._timer: asyncio.TimerHandle | None = None
 
     def handle(self, message: Buffer) -> None:
@@ -130,23 +126,23 @@ class WatchCall(UnaryCall):
             self._service = HealthCheckRequest.FromString(message).service
         except DecodeError:
             raise BadRequest("the message is not what this method takes") from None
-        self._look()
+        self._check()
 
     def drain(self) -> None:
-        if self._told:
-            self._tell()
+        if self._sent:
+            self._send_change()
         self.abandoned()
-        self.fail(CallError(Status.UNAVAILABLE, "the server stops"))
+        self.fail(CallError(GrpcStatus.UNAVAILABLE, "the server stops"))
 
-    def _tell(self) -> None:
+    def _send_change(self) -> None:
         status = serving_status(is_serving=self._is_serving(self._service))
-        if status != self._told and not self.stream.unsent_bytes:
-            self._told = status
+        if status != self._sent and not self.stream.unsent_bytes:
+            self._sent = status
             self.send(HealthCheckResponse(status=status).SerializeToString())
 
-    def _look(self) -> None:
-        self._tell()
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
+    def _check(self) -> None:
+        self._send_change()
+        self._timer = asyncio.get_running_loop().call_later(_CHECK_EVERY_S, self._check)
 
     def abandoned(self) -> None:
         if self._timer is not None:

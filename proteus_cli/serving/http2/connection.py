@@ -8,15 +8,7 @@ from proteus_cli.domain.buffer import Buffer
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.flood_budget import FloodBudget
 from proteus_cli.serving.http2.frame_reader import FrameReader
-from proteus_cli.serving.http2.frames import (
-    ACK,
-    END_STREAM,
-    PADDED,
-    SETTINGS,
-    ConnectionFault,
-    ErrorCode,
-    StreamFault,
-)
+from proteus_cli.serving.http2.frames import ACK, END_STREAM, PADDED, SETTINGS, ConnectionFault, ErrorCode, StreamFault
 from proteus_cli.serving.http2.header_blocks import Fields, HeaderBlocks, MalformedRequest
 from proteus_cli.serving.http2.limits import Http2Limits, Http2Timeouts
 from proteus_cli.serving.http2.send_queue import SendQueue

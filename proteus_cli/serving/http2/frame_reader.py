@@ -3,26 +3,13 @@
 from typing import Protocol
 
 from proteus_cli.domain.buffer import Buffer
-from proteus_cli.serving.http2.frames import (
-    ACK,
-    CONTINUATION,
-    DATA,
-    END_HEADERS,
-    FRAME_HEADER,
-    HAS_PRIORITY,
-    HEADERS,
-    PADDED,
-    PREFACE,
-    SETTINGS,
-    ConnectionFault,
-    ErrorCode,
-    without_padding,
-)
+from proteus_cli.serving.http2 import frames
+from proteus_cli.serving.http2.frames import DATA, END_HEADERS, FRAME_HEADER, HEADERS, ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
 
 _FRAME_HEADER_BYTES = 9
 _PRIORITY_BYTES = 5
-_BLOCK_FLAGS = END_HEADERS | PADDED | HAS_PRIORITY
+_BLOCK_FLAGS = END_HEADERS | frames.PADDED | frames.HAS_PRIORITY
 _STREAM_MASK = 0x7FFFFFFF
 _VIEWED_BYTES = 4096  # from here on, a view of DATA costs less than a copy
 
@@ -49,8 +36,8 @@ class FrameReader:
 
     def __init__(self, sink: FrameSink, limits: Http2Limits) -> None:
         self._sink, self._limits = sink, limits
-        self.required_kind: int | None = SETTINGS
-        self._partial, self._needed = bytearray(), len(PREFACE)
+        self.required_kind: int | None = frames.SETTINGS
+        self._partial, self._needed = bytearray(), len(frames.PREFACE)
         self._has_preface = False
         self._data, self._data_left = (0, 0), 0  # flags and stream of a DATA frame, and how much of it is to come
         self._block = bytearray()  # of HEADERS whose CONTINUATION is to come
@@ -67,7 +54,7 @@ class FrameReader:
             if len(self._partial) < self._needed:
                 return
             data, self._partial = bytes(self._partial), bytearray()
-        if not self._has_preface and len(data) < len(PREFACE) and PREFACE.startswith(data):
+        if not self._has_preface and len(data) < len(frames.PREFACE) and frames.PREFACE.startswith(data):
             self._partial += data
             return
         at = self._read_preface(data) if not self._has_preface else self._read_data(data, 0) if self._data_left else 0
@@ -94,7 +81,7 @@ class FrameReader:
                     self._sink.on_frame(kind, flags, stream_id, data[start:at])
                 else:
                     self._read_other(kind, flags, stream_id, data[start:at])
-            elif kind == DATA and not flags & PADDED:
+            elif kind == DATA and not flags & frames.PADDED:
                 self._data, self._data_left = (flags, stream_id & _STREAM_MASK), size
                 at = self._read_data(data, start)
             else:
@@ -103,10 +90,10 @@ class FrameReader:
         return at
 
     def _read_preface(self, data: bytes) -> int:
-        if not data.startswith(PREFACE):
+        if not data.startswith(frames.PREFACE):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "this port speaks HTTP/2 with prior knowledge only")
         self._has_preface = True
-        return len(PREFACE)
+        return len(frames.PREFACE)
 
     def _read_data(self, data: bytes, at: int) -> int:
         piece = memoryview(data)[at : at + self._data_left]
@@ -119,24 +106,24 @@ class FrameReader:
     def _read_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if kind == HEADERS:
             self._begin_block(flags, stream_id, payload)
-        elif kind == CONTINUATION:
+        elif kind == frames.CONTINUATION:
             self._continue_block(flags, stream_id, payload)
         else:
             self._sink.on_frame(kind, flags, stream_id, payload)
-            if kind == SETTINGS and not flags & ACK:
+            if kind == frames.SETTINGS and not flags & frames.ACK:
                 self.required_kind = None
 
     def _begin_block(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if flags & PADDED:
-            payload = bytes(without_padding(payload))
-        if flags & HAS_PRIORITY:
+        if flags & frames.PADDED:
+            payload = bytes(frames.without_padding(payload))
+        if flags & frames.HAS_PRIORITY:
             if len(payload) < _PRIORITY_BYTES:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a priority that is cut off")
             payload = payload[_PRIORITY_BYTES:]
         if flags & END_HEADERS:
             self._sink.on_frame(HEADERS, flags, stream_id, payload)
             return
-        self.required_kind, self._continuations = CONTINUATION, 0
+        self.required_kind, self._continuations = frames.CONTINUATION, 0
         self._block_stream, self._block_flags, self._block = stream_id, flags, bytearray(payload)
 
     def _continue_block(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -154,5 +141,5 @@ class FrameReader:
     def _refuse(self, kind: int, size: int) -> None:
         if size > self._limits.frame_bytes:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
-        wanted = "continuations" if self.required_kind == CONTINUATION else "settings"
+        wanted = "continuations" if self.required_kind == frames.CONTINUATION else "settings"
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame of kind {kind} where only {wanted} may come")

@@ -12,22 +12,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle, ServerState
-from proteus_cli.serving.oip.documents import (
-    ConfigParameter,
-    ConfigTensor,
-    HostedVariant,
-    InferBatchStatistics,
-    InferStatistics,
-    ModelConfig,
-    ModelIndex,
-    ModelInstance,
-    ModelMetadata,
-    ModelStatistics,
-    ServerMetadata,
-    StatisticDuration,
-    Statistics,
-    TensorMetadata,
-)
+from proteus_cli.serving.oip import documents
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, VERSION
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
@@ -82,9 +67,9 @@ class ModelRepository:
         """Whether the family takes requests now."""
         return self._families.why_unavailable(family) is None
 
-    def metadata(self, family: str) -> ModelMetadata:
+    def metadata(self, family: str) -> documents.ModelMetadata:
         signature = self._families.require(family).signature
-        return ModelMetadata(
+        return documents.ModelMetadata(
             name=family,
             versions=[VERSION],
             platform=self._platform,
@@ -92,10 +77,10 @@ class ModelRepository:
             outputs=[_tensor_metadata(spec) for spec in signature.outputs],
         )
 
-    def config(self, family: str) -> ModelConfig:
+    def config(self, family: str) -> documents.ModelConfig:
         """A family's configuration, with an instance for each device that hosts it now."""
         served = self._families.require(family)
-        return ModelConfig(
+        return documents.ModelConfig(
             name=family,
             platform=self._platform,
             backend=self._platform,
@@ -106,17 +91,17 @@ class ModelRepository:
             instance_group=[self._instance(hosted) for hosted in self._controller.hosting(family)],
             dynamic_batching={"preserve_ordering": False},
             model_transaction_policy={"decoupled": False},
-            parameters={name: ConfigParameter(string_value=text) for name, text in self._parameters(served).items()},
+            parameters=self._parameters(served),
         )
 
-    def statistics(self, family: str | None = None) -> Statistics:
+    def statistics(self, family: str | None = None) -> documents.Statistics:
         """What was counted of a family, or of all, since the start."""
         if family is not None:
             self._families.require(family)
         families = self._families.by_name if family is None else (family,)
-        return Statistics(model_stats=[self._statistics(name) for name in families])
+        return documents.Statistics(model_stats=[self._statistics(name) for name in families])
 
-    def index(self, *, only_ready: bool = False) -> list[ModelIndex]:
+    def index(self, *, only_ready: bool = False) -> list[documents.ModelIndex]:
         """All families, whether they take requests, and which variants would answer them now."""
         entries = (self._entry(family) for family in self._families.by_name)
         return [entry for entry in entries if not only_ready or entry.state == "READY"]
@@ -141,68 +126,70 @@ class ModelRepository:
             known = ", ".join(self._families.by_name)
             raise BadRequest(f"failed to {action} '{name}', no such model in the repository; there are: {known}")
 
-    def _entry(self, family: str) -> ModelIndex:
+    def _entry(self, family: str) -> documents.ModelIndex:
         reason = self._families.why_unavailable(family)
-        return ModelIndex(
+        return documents.ModelIndex(
             name=family,
             version=VERSION,
             state="READY" if reason is None else "UNAVAILABLE",
             reason=reason or "",
             variants=[
-                HostedVariant(variant=hosted.variant, accuracy=hosted.accuracy, device=hosted.device)
+                documents.HostedVariant(variant=hosted.variant, accuracy=hosted.accuracy, device=hosted.device)
                 for hosted in self._controller.hosting(family)
             ],
         )
 
-    def _parameters(self, family: ServedFamily) -> dict[str, str]:
+    def _parameters(self, family: ServedFamily) -> dict[str, documents.ConfigParameter]:
         found = {"slo_us": str(round(family.slo_s * _US_PER_S))}
         if self._is_emulated:
             found["emulated"] = "true"
         if family.name in self._stubs:
             found["signature"] = "stub"
-        return found
+        return {name: documents.ConfigParameter(string_value=text) for name, text in found.items()}
 
-    def _instance(self, hosted: Hosted) -> ModelInstance:
+    def _instance(self, hosted: Hosted) -> documents.ModelInstance:
         device = self._devices[hosted.device]
         is_local_gpu = device.kind == "gpu" and not self._is_emulated
         gpus = [int(device.id.removeprefix("gpu"))] if is_local_gpu else []
-        return ModelInstance(name=f"{hosted.variant} on {device.id}", kind=_KINDS[device.kind], count=1, gpus=gpus)
+        return documents.ModelInstance(
+            name=f"{hosted.variant} on {device.id}", kind=_KINDS[device.kind], count=1, gpus=gpus
+        )
 
-    def _statistics(self, family: str) -> ModelStatistics:
+    def _statistics(self, family: str) -> documents.ModelStatistics:
         counts = self._counts.by_family[family]
         served = counts.of_outcome(Outcome.SERVED)
         failed = sum(counts.of_outcome(outcome) for outcome in _FAILURES)
         last_s = counts.last_s
-        return ModelStatistics(
+        return documents.ModelStatistics(
             name=family,
             version=VERSION,
             last_inference=0 if last_s is None else round((self._epoch_s + last_s) * _MS_PER_S),
             inference_count=counts.rows,
             execution_count=sum(of.batches for of in counts.executions.values()),
-            inference_stats=InferStatistics(
+            inference_stats=documents.InferStatistics(
                 success=_duration(served, counts.request_s),
                 fail=_duration(failed, counts.failed_s),
                 queue=_duration(served, counts.queue_s),
                 **_compute(served, counts.compute_s),
             ),
             batch_stats=[
-                InferBatchStatistics(batch_size=rows, **_compute(of.batches, of.compute_s))
+                documents.InferBatchStatistics(batch_size=rows, **_compute(of.batches, of.compute_s))
                 for rows, of in sorted(counts.executions.items())
             ],
         )
 
 
-def server_metadata(*more_extensions: str) -> ServerMetadata:
+def server_metadata(*more_extensions: str) -> documents.ServerMetadata:
     """This server, with the extensions that one protocol alone offers before those of both."""
-    return ServerMetadata(name="proteus", version=__version__, extensions=[*more_extensions, *EXTENSIONS])
+    return documents.ServerMetadata(name="proteus", version=__version__, extensions=[*more_extensions, *EXTENSIONS])
 
 
-def _tensor_metadata(spec: TensorSpec) -> TensorMetadata:
-    return TensorMetadata(name=spec.name, datatype=DATATYPE_OF[spec.dtype], shape=[-1, *_sizes(spec)])
+def _tensor_metadata(spec: TensorSpec) -> documents.TensorMetadata:
+    return documents.TensorMetadata(name=spec.name, datatype=DATATYPE_OF[spec.dtype], shape=[-1, *_sizes(spec)])
 
 
-def _config_tensor(spec: TensorSpec) -> ConfigTensor:
-    return ConfigTensor(name=spec.name, data_type=f"TYPE_{DATATYPE_OF[spec.dtype]}", dims=_sizes(spec))
+def _config_tensor(spec: TensorSpec) -> documents.ConfigTensor:
+    return documents.ConfigTensor(name=spec.name, data_type=f"TYPE_{DATATYPE_OF[spec.dtype]}", dims=_sizes(spec))
 
 
 def _sizes(spec: TensorSpec) -> list[int]:
@@ -210,11 +197,11 @@ def _sizes(spec: TensorSpec) -> list[int]:
     return [-1 if size is None else size for size in spec.shape]
 
 
-def _compute(count: int, total_s: float) -> dict[str, StatisticDuration]:
+def _compute(count: int, total_s: float) -> dict[str, documents.StatisticDuration]:
     """A batch is timed as a whole: gathering its inputs is part of the inference, its outputs are not copied."""
-    nothing = StatisticDuration(count=count, ns=0)
+    nothing = documents.StatisticDuration(count=count, ns=0)
     return {"compute_input": nothing, "compute_infer": _duration(count, total_s), "compute_output": nothing}
 
 
-def _duration(count: int, total_s: float) -> StatisticDuration:
-    return StatisticDuration(count=count, ns=round(total_s * _NS_PER_S))
+def _duration(count: int, total_s: float) -> documents.StatisticDuration:
+    return documents.StatisticDuration(count=count, ns=round(total_s * _NS_PER_S))

@@ -1,17 +1,15 @@
-"""Open Inference Protocol v2: the values that its REST and gRPC forms have in common, and the checks.
+"""Open Inference Protocol v2: the data types and the checks that REST and gRPC share.
 
 Source: the protocol's "HTTP/REST" and "gRPC" documents, and Triton's documents on its extensions.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, RequestOptions
 
 DATATYPES = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
@@ -21,64 +19,20 @@ DATATYPES = {
 DATATYPE_OF = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
 STRINGS = "BYTES"
 VERSION = "1"
-"""The one version of every model: what changes behind it is the variant, which the answer names."""
+"""The one version of every model. Which variant of the family answered is in the answer."""
 
-Parameter = str | int | float | bool
-Parameters = dict[str, Parameter]
-
-_US_PER_S = 1e6
-_LONGEST_US = 2**63 - 1
-LOWEST_PRIORITY = 2**31 - 1
-
-VALUE_BYTES = 64  # of a number in JSON, with its brackets and indentation; its digits are 25 at most
+VALUE_BYTES = 64  # of a number in JSON: at most 25 digits, and brackets and indentation
 OTHER_BYTES = 64 * 1024  # of all else in a request
 
 
 def max_bytes(signature: Signature, rows: int) -> int:
-    """What a request of so many rows may need, however widely its JSON is set; in binary it needs less."""
+    """The largest size of a request of so many rows: in JSON with generous spaces; in binary it is smaller."""
     row_values = sum(math.prod(size or 0 for size in spec.shape) for spec in signature.inputs)  # of fixed shapes
     return rows * row_values * VALUE_BYTES + OTHER_BYTES
 
 
-def options(parameters: Mapping[str, Any]) -> RequestOptions:
-    """Read ``timeout`` (µs), ``priority`` and ``min_accuracy``; others are passed over. Raises `BadRequest`."""
-    if not parameters:
-        return DEFAULT_OPTIONS
-    return RequestOptions(_timeout_s(parameters), _priority(parameters), _min_accuracy(parameters))
-
-
-def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
-    timeout_us = _whole(parameters.get("timeout"))
-    if timeout_us is None:
-        return None
-    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or not 0 <= timeout_us <= _LONGEST_US:
-        raise BadRequest(f"parameter `timeout` must be a whole number of microseconds; got {timeout_us!r}")
-    return timeout_us / _US_PER_S if timeout_us else None  # 0 is Triton's way to say "none"
-
-
-def _priority(parameters: Mapping[str, Any]) -> int:
-    priority = _whole(parameters.get("priority", 0))
-    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= LOWEST_PRIORITY:
-        raise BadRequest(f"parameter `priority` must be a whole number, 1 the highest; got {priority!r}")
-    return priority
-
-
-def _whole(value: Any) -> Any:
-    """A whole number that is written as 1000.0 or 1e3 as what it is; all else untouched."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _min_accuracy(parameters: Mapping[str, Any]) -> float:
-    accuracy = parameters.get("min_accuracy")
-    if accuracy is None:
-        return 0.0
-    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1:
-        raise BadRequest(f"parameter `min_accuracy` must be a fraction from 0 to 1; got {accuracy!r}")
-    return float(accuracy)
-
-
 def in_order(signature: Signature, names: Sequence[str]) -> tuple[int, ...]:
-    """Where each input of the signature stands among ``names``. Raises `BadRequest` where they aren't the same."""
+    """The index of each input of the signature in ``names``. Raises `BadRequest` where the names differ."""
     expected = [spec.name for spec in signature.inputs]
     if sorted(names) != sorted(expected):
         raise BadRequest(f"inputs must be {', '.join(expected)}; got {', '.join(names) or 'none'}")
@@ -86,7 +40,7 @@ def in_order(signature: Signature, names: Sequence[str]) -> tuple[int, ...]:
 
 
 def rows_of(name: str, datatype: str, shape: Sequence[int], spec: TensorSpec) -> int:
-    """Check an input's type and shape, and say how many rows it has. Raises `BadRequest`."""
+    """The rows of an input whose type and shape fit the signature. Raises `BadRequest` for others."""
     expected = DATATYPE_OF[spec.dtype]
     if datatype == STRINGS:
         raise BadRequest(f"tensors of strings (BYTES) are not served; input `{name}` must have datatype {expected}")
@@ -99,21 +53,21 @@ def rows_of(name: str, datatype: str, shape: Sequence[int], spec: TensorSpec) ->
 
 
 def require_bytes(name: str, size: int, rows: int, spec: TensorSpec) -> None:
-    """A tensor in bytes has as many as its shape needs. Raises `BadRequest`."""
+    """Raise `BadRequest` where a binary tensor has not as many bytes as its shape needs."""
     needed = rows * math.prod(size or 0 for size in spec.shape) * spec.dtype.itemsize  # inputs have fixed shapes
     if size != needed:
         raise BadRequest(f"input `{name}` has {size} bytes of data; its type and shape need {needed}")
 
 
 def require_same(rows: Sequence[int]) -> int:
-    """The rows that all inputs have. Raises `BadRequest` where they differ."""
+    """The number of rows, which all inputs share. Raises `BadRequest` where it differs."""
     if len(set(rows)) != 1:
         raise BadRequest(f"all inputs must have as many rows; got {sorted(set(rows))}")
     return rows[0]
 
 
 def outputs_by_name(signature: Signature, wanted: Sequence[tuple[str, bool]]) -> tuple[tuple[int, bool], ...]:
-    """The places of the outputs that are wanted. Raises `BadRequest` where there is none of that name."""
+    """The wanted outputs by index in the signature. Raises `BadRequest` for an unknown or repeated name."""
     names = [spec.name for spec in signature.outputs]
     for name, _ in wanted:
         if name not in names:

@@ -107,7 +107,7 @@ class Admission:
         return Overloaded(f"more queries for `{family}` than the plan can carry", retry_after_s=offered.retry_after_s)
 
     def _warn(self, family: str, problem: str) -> None:
-        if times := self._log_limiter.times((problem, family)):
+        if times := self._log_limiter.occurred((problem, family)):
             log.warning("%s: %s", family, problem, extra=fields(family=family, requests=times))
 
     def _ask_later(self, device: str) -> None:

@@ -1,4 +1,4 @@
-"""What the server counts on its way; `metrics` shows it. Little is done per request, most per batch."""
+"""What the server counts of requests and batches. Little is done per request, most per batch."""
 
 from bisect import bisect_left
 from collections import Counter, deque
@@ -11,12 +11,12 @@ from proteus_cli.serving.requests.families import ServedFamily
 
 ACCURACY_WINDOW_S = 10
 _PARTS_OF_SLO = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.5, 2.0, 5.0)
-_NOTHING_YET = {("", "", outcome): 0 for outcome in Outcome}  # so that rates can be asked for from the start
+_NO_OUTCOMES = {("", "", outcome): 0 for outcome in Outcome}  # each has a series from the start
 
 
 @dataclass(slots=True)
 class Histogram:
-    """Counts by upper bound, as Prometheus wants them; the last bucket has no bound."""
+    """Counts by upper bound, and the sum of all values; the last bucket has no bound."""
 
     bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list)
@@ -42,10 +42,10 @@ class Tally:
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[float], fraction: float) -> float | None:
-    """What this ``fraction`` of all that was counted doesn't exceed, as Prometheus' ``histogram_quantile`` has it.
+    """The value that this ``fraction`` of all counted values does not exceed, as Prometheus' ``histogram_quantile``.
 
-    Within a bucket values are taken as spread evenly, so the answer is as exact as the bucket is narrow; beyond the
-    last bound it is that bound. None where nothing was counted.
+    Values are taken as spread evenly within a bucket; beyond the last bound, the result is that bound. None: no value
+    was counted.
     """
     total = sum(counts)
     if not total:
@@ -60,7 +60,7 @@ def quantile(bounds: Sequence[float], counts: Sequence[float], fraction: float) 
 
 @dataclass(slots=True)
 class Executions:
-    """Batches that ran, and how long."""
+    """Batches that ran, and their time."""
 
     batches: int = 0
     compute_s: float = 0.0
@@ -70,18 +70,18 @@ class Executions:
 class FamilyCounts:
     """One family's numbers since the start; times in seconds.
 
-    ``latency`` is of requests that a batch answered, on time or not, ``queue`` what they waited before; ``compute`` and
-    ``batch`` (rows) are of batches. ``outcomes`` are by (variant, device, outcome). ``cancelled`` requests, whose
-    clients have gone, are among the dropped; ``retried`` ones ran on a device that was lost, and then waited again.
-    The sums from ``rows`` to ``accuracy`` are of requests that were served, ``failed_s`` is what others took that came
-    in. ``executions`` are by the rows of the batch, the last of them ended at ``last_s`` (None: none yet).
+    ``latency`` and ``queue`` are of requests that a batch answered, in time or not; ``compute`` and ``batch`` (rows)
+    are of batches. ``outcomes`` are by (variant, device, outcome). ``cancelled`` requests, whose clients have gone, are
+    among the dropped. ``retried`` ones ran on a device that was lost, and were queued again. The sums from ``rows`` to
+    ``accuracy`` are of served requests; ``failed_s`` is the time of admitted ones that were not served. ``executions``
+    are by rows of the batch; the last batch ended at ``last_s`` (None: none yet).
     """
 
     latency: Histogram
     queue: Histogram
     compute: Histogram
     batch: Histogram
-    outcomes: Counter[tuple[str, str, Outcome]] = field(default_factory=lambda: Counter(_NOTHING_YET))
+    outcomes: Counter[tuple[str, str, Outcome]] = field(default_factory=lambda: Counter(_NO_OUTCOMES))
     cancelled: int = 0
     retried: int = 0
     rows: int = 0
@@ -99,7 +99,7 @@ class FamilyCounts:
             self.outcomes[variant, device, outcome] += requests
 
     def ran(self, waited_s: Sequence[float], took_s: float, *, rows: int, compute_s: float, now_s: float) -> None:
-        """A batch of ``rows`` is done ``took_s`` after its start; its requests that still count had ``waited_s``."""
+        """A batch of ``rows`` took ``took_s``; those of its requests that counted waited ``waited_s``."""
         self.batch.add(rows)
         self.compute.add(compute_s)
         found = self.executions.get(rows)
@@ -127,7 +127,7 @@ class FamilyCounts:
         accuracy: float,
         now_s: float,
     ) -> None:
-        """A batch has answered so many requests on time; they had ``waited_s`` in all."""
+        """A batch has answered so many requests in time; they waited ``waited_s`` in total."""
         self.rows += rows
         self.request_s += waited_s + took_s * requests
         self.queue_s += waited_s
@@ -147,7 +147,7 @@ class FamilyCounts:
             recent.popleft()
 
     def effective_accuracy(self, now_s: float) -> float | None:
-        """Mean accuracy of what was answered lately; None where nothing was."""
+        """Mean accuracy of the requests served in the last `ACCURACY_WINDOW_S`; None: there were none."""
         recent = [entry for entry in self.recent_accuracy if entry[0] > now_s - ACCURACY_WINDOW_S]
         answers = sum(entry[1] for entry in recent)
         return sum(entry[2] for entry in recent) / answers if answers else None

@@ -1,4 +1,4 @@
-"""What the door keeps of a request while it is inside, and how that ends."""
+"""Requests that were admitted and have not ended, and their results."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +16,10 @@ _SMALL_BYTES = 16 * 1024
 
 
 class AnsweredBatch:
-    """A batch that ran: who answered, the outputs of all rows, and what it took (seconds).
+    """A batch that ran: the variant and its device, the outputs of all rows, and the seconds that it took.
 
-    Where it ``is_emulated``, both are made up.
-    ``memo`` is for what its answers have in common, so that a front end makes it once.
+    Outputs and seconds are made up if it ``is_emulated``. In ``memo`` front ends keep what the answers of all its
+    requests have in common, to make it once.
     """
 
     __slots__ = ("compute_s", "hosted", "is_emulated", "memo", "outputs", "rows")
@@ -38,7 +38,7 @@ class AnsweredBatch:
         self.memo: dict[Any, Any] = {}
 
     def content(self, place: int) -> tuple[Buffer, int]:
-        """The bytes of an output, of all rows, and how many a row has. Those of a small one may be cut for less."""
+        """The bytes of an output of all rows, and how many a row has. Small ones are copied, to be sliced cheaply."""
         key = ("content", place)
         try:
             found: tuple[Buffer, int] = self.memo[key]
@@ -51,7 +51,7 @@ class AnsweredBatch:
 
 
 class Answered(msgspec.Struct, frozen=True, eq=False):
-    """One request's rows of a batch: ``rows`` from ``first`` on; it waited ``queue_s`` before that ran."""
+    """The result of a served request: ``rows`` of a batch from ``first`` on, after ``queue_s`` in the queue."""
 
     batch: AnsweredBatch
     first: int
@@ -69,9 +69,9 @@ ResultCallback = Callable[[Result], None]
 
 
 class InFlightRequest(msgspec.Struct, eq=False):
-    """A request that is inside. ``done`` is told its ending, once, unless the client is gone by then.
+    """An admitted request. ``done`` is called with its result, once, unless the client is gone by then.
 
-    Its deadline may pass, or its client vanish, while it still waits or runs: it has ended then all the same.
+    A request has also ended when its deadline passes or its client goes, while it still waits or runs.
     """
 
     inputs: tuple[Buffer, ...]
@@ -83,23 +83,26 @@ class InFlightRequest(msgspec.Struct, eq=False):
     runs: int = 0
 
     def end(self) -> ResultCallback:
-        """It has ended, and whom to tell. Lets go of the request, which the garbage collector doesn't see."""
+        """End the request, and return what to call with its result.
+
+        Drops the reference to ``request``, as the garbage collector does not track that cycle.
+        """
         done, self.done = self.done, _nobody
         self.has_ended, self.request = True, None
-        if self.is_running:  # the batch has what it needs; else it may still be launched, and answered to nobody
+        if self.is_running:  # else the request may still be launched, and needs its inputs
             self.inputs = ()
         return done
 
     def run(self) -> tuple[Buffer, ...]:
-        """It runs from now on: its inputs."""
+        """Mark the request as running, and return its inputs."""
         self.is_running = True
         self.runs += 1
         return self.inputs
 
     def wait_again(self) -> None:
-        """What ran it is lost."""
+        """The device that ran it is lost."""
         self.is_running = False
 
 
 def _nobody(_ending: Result) -> None:
-    """The client is gone, or has been told already."""
+    """The client is gone, or has its result."""

@@ -144,7 +144,7 @@ class Results:
             result = EngineFailed("the model failed on this request")
         else:
             result = EngineFailed("the answer holds NaN or infinity, which this server refuses")
-        if times := self._log_limiter.times((hosted.variant, hosted.device)):
+        if times := self._log_limiter.occurred((hosted.variant, hosted.device)):
             log.error(
                 "%s failed on %s: %s", hosted.variant, hosted.device, error or result,
                 extra=fields(family=hosted.family, variant=hosted.variant, device=hosted.device, requests=times),
@@ -181,7 +181,7 @@ class Results:
         return found
 
     def _warn_of_missed_deadline(self, family: str) -> None:
-        if times := self._log_limiter.times(family):
+        if times := self._log_limiter.occurred(family):
             log.warning("%s: some queries miss their deadline", family, extra=fields(family=family, requests=times))
 
 

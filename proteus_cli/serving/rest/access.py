@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 
-from proteus_cli.serving.rest.site import TARGETS
+from proteus_cli.serving.rest.routes import ROUTES
+from proteus_cli.serving.rest.site import FILES
 from proteus_cli.serving.transport.tokens import Tokens
 
-OPEN_TARGETS = frozenset({*(target.encode() for target in TARGETS), b"/v2/health/live", b"/v2/health/ready"})
+OPEN_TARGETS = frozenset(
+    route.path.replace("{file}", name).encode() for route in ROUTES if not route.needs_token for name in FILES
+)
 """Targets that need no token: the files of the page, which hold no data, and the health checks."""
 
 

@@ -1,15 +1,14 @@
-"""Bytes of REST requests and answers ↔ values. JSON and the binary tensor extension.
+"""Inference requests and answers over REST: JSON, and the binary tensor extension.
 
-Source: the protocol's "HTTP/REST" document, and Triton's "Binary Tensor Data Extension".
-
-What most requests look like (one flat list of numbers, or bytes) takes a short way; all else a general one.
+The usual requests (one flat list of floats; bytes behind a JSON head that was seen before) take a fast path, all others
+a general one. Source: the protocol's "HTTP/REST" document, and Triton's "Binary Tensor Data Extension".
 """
 
 import math
 import struct
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,62 +18,56 @@ from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query
+from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, RequestOptions
+from proteus_cli.serving.rest.bodies import (
+    InferRequest,
+    InferResponse,
+    RequestTensor,
+    ResponseParameters,
+    ResponseTensor,
+    ResponseTensorParameters,
+)
 
-_LARGEST_INT64 = 2**63 - 1
-_KNOWN_HEADS = 256  # JSON before binary tensors, remembered by family
+_MAX_KNOWN_HEADS = 256  # of JSON before binary tensors, by family
 _LONGEST_KNOWN_HEAD = 2048
 _SMALL_BYTES = 64 * 1024
 _US_PER_S = 1e6
 
 
-class WireTensor(msgspec.Struct):
-    """A tensor of a request, as it is on the wire."""
-
-    name: str
-    shape: list[Annotated[int, msgspec.Meta(le=_LARGEST_INT64)]]
-    datatype: str
-    parameters: dict[str, Any] | None = None
-    data: Any = None
-
-
-class WireOutput(msgspec.Struct):
-    name: str
-    parameters: dict[str, Any] = {}  # msgspec copies mutable defaults
-
-
-class WireRequest(msgspec.Struct):
-    """The JSON part of a request."""
-
-    inputs: list[WireTensor]
-    id: str | None = None
-    parameters: dict[str, Any] | None = None
-    outputs: list[WireOutput] | None = None
-
-
-class _FlatTensor(WireTensor):
+class _FlatTensor(RequestTensor):
     data: list[float] | None = None
 
 
-class _FlatRequest(WireRequest):
+class _FlatRequest(InferRequest):
     inputs: list[_FlatTensor]  # type: ignore[assignment]
 
 
-class _Form(msgspec.Struct, frozen=True):
-    """What the JSON before binary tensors says: how many bytes follow, and from where to where each input has them."""
+class _BinaryLayout(msgspec.Struct, frozen=True):
+    """What a JSON head before binary tensors says: the bytes behind it, where each input is in them, and the query."""
 
     size: int
-    parts: tuple[tuple[int, int], ...]
+    ranges: tuple[tuple[int, int], ...]
     query: Query
 
-    def inputs(self, body: bytes | bytearray, first: int) -> tuple[Buffer, ...]:
-        """The inputs in a body, behind ``first`` bytes of JSON; not copied where they are large."""
+    def inputs(self, body: Buffer, first: int) -> tuple[Buffer, ...]:
+        """The inputs in a body, behind ``first`` bytes of JSON; views of it where the body is large."""
         content: Buffer = memoryview(body) if self.size > _SMALL_BYTES else body
-        return tuple([content[first + start : first + end] for start, end in self.parts])
+        return tuple([content[first + start : first + end] for start, end in self.ranges])
 
 
-class _OneRow:
-    """What a request of one row looks like in JSON, for an input of floats."""
+class _SharedOutput(NamedTuple):
+    """What the answers of one batch share of an output: its JSON up to the values, and the values of all rows.
+
+    The values are bytes, of which a row has ``row_bytes``, or a list for each row; then ``row_bytes`` is -1.
+    """
+
+    json: bytes
+    values: Any
+    row_bytes: int
+
+
+class _SingleRow:
+    """Shape, count and packing of one row of an input of floats."""
 
     def __init__(self, spec: TensorSpec) -> None:
         sizes = [size or 0 for size in spec.shape]  # inputs have fixed shapes
@@ -82,28 +75,29 @@ class _OneRow:
         self.pack = struct.Struct(f"<{self.count}f").pack
 
 
-_general = msgspec.json.Decoder(WireRequest)
+_general = msgspec.json.Decoder(InferRequest)
 _flat = msgspec.json.Decoder(_FlatRequest)
 _encode = msgspec.json.Encoder().encode
+# How an answer without outputs ends, and how its template does.
+_NO_QUEUE_US, _QUEUE_US = b'0},"outputs":[]}', b'%d},"outputs":['
 
 
 class RestCodec:
-    """The requests and answers of one family, of ``max_rows`` rows at most.
+    """Decodes the requests of one ``family``, of ``max_rows`` rows at most, and encodes their answers.
 
-    ``max_bytes``: more can't be needed for that many rows, so a larger body is refused before it is looked at. Without
-    this, JSON could hold the event loop as long as the server's largest body takes to decode.
+    ``max_bytes`` is the most that so many rows need. A larger body is refused before it is decoded, as decoding JSON
+    holds up the event loop.
     """
 
     def __init__(self, family: str, signature: Signature, max_rows: int) -> None:
-        self._signature = signature
-        self._family = family
+        self.family, self._signature = family, signature
         self.max_bytes = oip.max_bytes(signature, max_rows)
-        self._forms: dict[bytes, _Form] = {}
-        self._all_outputs = tuple((place, False) for place in range(len(signature.outputs)))
-        self._one_row = _OneRow(signature.inputs[0])
+        self._layouts: dict[bytes, _BinaryLayout] = {}
+        self._all_outputs = tuple((index, False) for index in range(len(signature.outputs)))
+        self._single_row = _SingleRow(signature.inputs[0])
         self._is_flat = len(signature.inputs) == 1 and signature.inputs[0].dtype == np.float32
 
-    def decode(self, body: bytes | bytearray, json_length: int | None) -> Query:
+    def decode(self, body: Buffer, json_length: int | None) -> Query:
         """Decode and check a request.
 
         ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
@@ -111,7 +105,7 @@ class RestCodec:
         """
         if len(body) > self.max_bytes:
             raise BodyTooLarge(
-                f"a request for `{self._family}` needs at most {self.max_bytes} bytes; got {len(body)}"
+                f"a request for `{self.family}` needs at most {self.max_bytes} bytes; got {len(body)}"
                 " (binary tensors are smaller than JSON, see Inference-Header-Content-Length)"
             )
         if json_length is not None:
@@ -122,78 +116,75 @@ class RestCodec:
                 return query
         return self._decode_any(_parsed(body), memoryview(b""))
 
-    def _decode_flat(self, body: bytes | bytearray) -> Query | None:
-        """A request whose one input is a flat list of floats; None where it is another, or wrong."""
+    def _decode_flat(self, body: Buffer) -> Query | None:
+        """A request whose one input is a flat list of floats; None for other requests, and wrong ones."""
         try:
-            wire = _flat.decode(body)
+            request = _flat.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        if len(wire.inputs) != 1:
+        if len(request.inputs) != 1:
             return None
-        tensor = wire.inputs[0]
+        tensor = request.inputs[0]
         data, spec = tensor.data, self._signature.inputs[0]
-        if data is None or tensor.parameters or tensor.name != spec.name:
+        if data is None or tensor.parameters is not None or tensor.name != spec.name:
             return None
-        if tensor.shape == self._one_row.shape and tensor.datatype == "FP32" and len(data) == self._one_row.count:
-            rows, pack = 1, self._one_row.pack
+        if tensor.shape == self._single_row.shape and tensor.datatype == "FP32" and len(data) == self._single_row.count:
+            rows, pack = 1, self._single_row.pack
         else:
             rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
             _require_count(tensor, len(data))
             pack = struct.Struct(f"<{len(data)}f").pack
         try:
             packed = pack(*data)
-        except OverflowError:  # beyond the range of a float is infinity: the general way knows
+        except OverflowError:  # the general path makes it infinity
             return None
-        parameters = wire.parameters
-        outputs = self._all_outputs if parameters is None and wire.outputs is None else self._outputs(wire)
-        return Query((packed,), rows, outputs, oip.options(parameters) if parameters else DEFAULT_OPTIONS, wire.id)
+        if request.parameters is None and request.outputs is None:
+            return Query((packed,), rows, self._all_outputs, DEFAULT_OPTIONS, request.id)
+        return Query((packed,), rows, self._outputs(request), _options(request), request.id)
 
-    def _decode_binary(self, body: bytes | bytearray, json_length: int) -> Query:
+    def _decode_binary(self, body: Buffer, json_length: int) -> Query:
         if not 0 <= json_length <= len(body):
             raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes")
         head = bytes(body[:json_length])
-        form = self._forms.get(head)
-        if form is not None and len(body) == json_length + form.size:
-            known = form.query
-            return Query(form.inputs(body, json_length), known.rows, known.outputs, known.options, known.id)
-        wire = _parsed(head)
-        query = self._decode_any(wire, memoryview(body)[json_length:])
-        self._remember(head, wire, query)
+        layout = self._layouts.get(head)
+        if layout is not None and len(body) == json_length + layout.size:
+            known = layout.query
+            return Query(layout.inputs(body, json_length), known.rows, known.outputs, known.options, known.id)
+        request = _parsed(head)
+        query = self._decode_any(request, memoryview(body)[json_length:])
+        self._remember(head, request, query)
         return query
 
-    def _remember(self, head: bytes, wire: WireRequest, query: Query) -> None:
-        """The next request with this head is known by it, where all its tensors are in bytes."""
-        if len(head) > _LONGEST_KNOWN_HEAD or any(tensor.data is not None for tensor in wire.inputs):
+    def _remember(self, head: bytes, request: InferRequest, query: Query) -> None:
+        """Keep what the head of a request says, if all its tensors are in bytes."""
+        sizes = [_binary_size(tensor) for tensor in request.inputs]
+        if len(head) > _LONGEST_KNOWN_HEAD or None in sizes:
             return
-        if len(self._forms) >= _KNOWN_HEADS:
-            self._forms.clear()
-        order = oip.in_order(self._signature, [tensor.name for tensor in wire.inputs])
-        ends = list(accumulate((tensor.parameters or {})["binary_data_size"] for tensor in wire.inputs))
-        parts = tuple((start, end) for start, end in zip([0, *ends], ends, strict=False))
+        if len(self._layouts) >= _MAX_KNOWN_HEADS:
+            self._layouts.clear()
+        order = oip.in_order(self._signature, [tensor.name for tensor in request.inputs])
+        ends = list(accumulate(size or 0 for size in sizes))
+        ranges = tuple((start, end) for start, end in zip([0, *ends], ends, strict=False))
         known = Query((), query.rows, query.outputs, query.options, query.id)
-        self._forms[head] = _Form(ends[-1], tuple(parts[place] for place in order), known)
+        self._layouts[head] = _BinaryLayout(ends[-1], tuple(ranges[index] for index in order), known)
 
-    def _decode_any(self, wire: WireRequest, rest: memoryview) -> Query:
-        order = oip.in_order(self._signature, [tensor.name for tensor in wire.inputs])
+    def _decode_any(self, request: InferRequest, rest: memoryview) -> Query:
+        order = oip.in_order(self._signature, [tensor.name for tensor in request.inputs])
         specs = {spec.name: spec for spec in self._signature.inputs}
-        blobs = _Binary(rest)
-        # Binary tensors follow each other in the order of the request.
-        decoded = [_tensor(tensor, specs[tensor.name], blobs) for tensor in wire.inputs]
-        blobs.require_used_up()
+        tensors = _BinaryTensors(rest)
+        decoded = [_tensor(tensor, specs[tensor.name], tensors) for tensor in request.inputs]
+        tensors.require_used_up()
         rows = oip.require_same([rows for rows, _ in decoded])
-        inputs = tuple(decoded[place][1] for place in order)
-        return Query(inputs, rows, self._outputs(wire), oip.options(wire.parameters or {}), wire.id)
+        inputs = tuple(decoded[index][1] for index in order)
+        return Query(inputs, rows, self._outputs(request), _options(request), request.id)
 
-    def _outputs(self, wire: WireRequest) -> tuple[tuple[int, bool], ...]:
-        by_default = _flag(wire.parameters or {}, "binary_data_output", default=False)
-        if not wire.outputs:
-            if not by_default:
-                return self._all_outputs
-            return tuple((place, True) for place, _ in self._all_outputs)
-        return oip.outputs_by_name(
-            self._signature,
-            [(output.name, _flag(output.parameters, "binary_data", default=by_default)) for output in wire.outputs],
-        )
+    def _outputs(self, request: InferRequest) -> tuple[tuple[int, bool], ...]:
+        by_default = request.parameters is not None and request.parameters.binary_data_output
+        if not request.outputs:
+            return tuple((index, by_default) for index, _ in self._all_outputs)
+        flags = ((output.name, output.parameters.binary_data) for output in request.outputs)
+        wanted = [(name, by_default if is_binary is msgspec.UNSET else is_binary) for name, is_binary in flags]
+        return oip.outputs_by_name(self._signature, wanted)
 
     def encode(self, query: Query, answer: Answered) -> tuple[bytes, list[Buffer]]:
         """The JSON of an answer, and the binary tensors that follow it."""
@@ -203,80 +194,85 @@ class RestCodec:
         except KeyError:
             start, outputs = memo[query.outputs, rows] = self._shared(query, answer)
         text, blobs = start % (answer.queue_s * _US_PER_S), list[Buffer]()
-        for described, values, row_bytes in outputs:
+        for json, values, row_bytes in outputs:
             if row_bytes >= 0:
                 blobs.append(values[first * row_bytes : (first + rows) * row_bytes])
-                text += described
+                text += json
             elif rows == 1:
-                text += b"%b%b}" % (described, _encode(values[first]))
+                text += b"%b%b}" % (json, _encode(values[first]))
             else:
                 flat = [value for row in values[first : first + rows] for value in row]
-                text += b"%b%b}" % (described, _encode(flat))
+                text += b"%b%b}" % (json, _encode(flat))
         if query.id is not None:
             return b'%b],"id":%b}' % (text, _encode(query.id)), blobs
         return text + b"]}", blobs
 
-    def _shared(self, query: Query, answer: Answered) -> tuple[bytes, list[tuple[bytes, Any, int]]]:
-        """What answers of one batch with as many rows share: all but the time in the queue, the id, and whose rows.
+    def _shared(self, query: Query, answer: Answered) -> tuple[bytes, list[_SharedOutput]]:
+        """What the answers of one batch with as many rows share: all but the time in the queue, the id, and the rows.
 
-        The JSON up to the time in the queue, and of each output its JSON up to the values, the values of all rows, in
-        bytes or as lists, and the bytes of a row, -1 for lists.
+        That is the JSON up to the outputs, with ``%d`` for the time in the queue, and the outputs.
         """
         batch, hosted = answer.batch, answer.batch.hosted
-        parameters = {
-            "variant": hosted.variant, "accuracy": hosted.accuracy, "device": hosted.device,
-            "batch_size": batch.rows, "compute_us": round(batch.compute_s * _US_PER_S),
-            **({"emulated": True} if batch.is_emulated else {}),
-        }  # fmt: skip
-        head = {"model_name": self._family, "model_version": oip.VERSION, "parameters": parameters}
-        start = _encode(head)[:-2].replace(b"%", b"%%") + b',"queue_us":%d},"outputs":['
-        outputs: list[tuple[bytes, Any, int]] = []
-        for place, as_binary in query.outputs:
-            values, spec = batch.outputs[place], self._signature.outputs[place]
-            shape = [answer.rows, *values.shape[1:]]
-            tensor: dict[str, Any] = {"name": spec.name, "datatype": oip.DATATYPE_OF[values.dtype], "shape": shape}
+        parameters = ResponseParameters(
+            variant=hosted.variant,
+            accuracy=hosted.accuracy,
+            device=hosted.device,
+            batch_size=batch.rows,
+            compute_us=round(batch.compute_s * _US_PER_S),
+            emulated=batch.is_emulated,
+            queue_us=0,
+        )
+        start = _encode(InferResponse(self.family, oip.VERSION, parameters, [])).removesuffix(_NO_QUEUE_US)
+        outputs: list[_SharedOutput] = []
+        for index, as_binary in query.outputs:
+            values, spec = batch.outputs[index], self._signature.outputs[index]
+            tensor = ResponseTensor(spec.name, oip.DATATYPE_OF[values.dtype], [answer.rows, *values.shape[1:]])
             comma = b"," if outputs else b""
             if as_binary:
-                content, row_bytes = batch.content(place)
-                tensor["parameters"] = {"binary_data_size": row_bytes * answer.rows}
-                outputs.append((comma + _encode(tensor), content, row_bytes))
+                content, row_bytes = batch.content(index)
+                parameters_of = ResponseTensorParameters(row_bytes * answer.rows)
+                json = _encode(msgspec.structs.replace(tensor, parameters=parameters_of))
+                outputs.append(_SharedOutput(comma + json, content, row_bytes))
             else:
-                outputs.append((comma + _encode(tensor)[:-1] + b',"data":', _lists(batch, place), -1))
-        return start, outputs
+                json = _encode(tensor)[:-1] + b',"data":'
+                outputs.append(_SharedOutput(comma + json, _lists(batch, index), -1))
+        return start.replace(b"%", b"%%") + _QUEUE_US, outputs
 
 
-def _lists(batch: AnsweredBatch, place: int) -> list[list[Any]]:
+def _lists(batch: AnsweredBatch, index: int) -> list[list[Any]]:
     """Each row of an output as a flat list; made once for a batch."""
-    key = ("lists", place)
+    key = ("lists", index)
     if key not in batch.memo:
-        values = batch.outputs[place]
+        values = batch.outputs[index]
         batch.memo[key] = values.reshape(len(values), -1).tolist()
     found: list[list[Any]] = batch.memo[key]
     return found
 
 
-def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
-    value = parameters.get(name, default)
-    if not isinstance(value, bool):
-        raise BadRequest(f"parameter `{name}` must be true or false; got {value!r}")
-    return value
+def _options(request: InferRequest) -> RequestOptions:
+    return DEFAULT_OPTIONS if request.parameters is None else request.parameters.options()
 
 
-def _parsed(content: bytes | bytearray) -> WireRequest:
+def _binary_size(tensor: RequestTensor) -> int | None:
+    """The bytes of an input behind the JSON; None where its values are in the JSON."""
+    return None if tensor.parameters is None else tensor.parameters.binary_data_size
+
+
+def _parsed(content: Buffer) -> InferRequest:
     try:
         return _general.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"not a valid inference request: {error}") from None
 
 
-class _Binary:
-    """The bytes behind the JSON, handed out in order."""
+class _BinaryTensors:
+    """The binary tensors behind the JSON, in the order of the request."""
 
     def __init__(self, rest: memoryview) -> None:
         self._rest = rest
 
     def take(self, size: int, name: str) -> memoryview:
-        if size < 0 or size > len(self._rest):
+        if size > len(self._rest):
             raise BadRequest(f"input `{name}` claims {size} bytes of binary data; {len(self._rest)} are left")
         taken, self._rest = self._rest[:size], self._rest[size:]
         return taken
@@ -286,23 +282,23 @@ class _Binary:
             raise BadRequest(f"{len(self._rest)} bytes of binary data belong to no input")
 
 
-def _tensor(tensor: WireTensor, spec: TensorSpec, blobs: _Binary) -> tuple[int, Buffer]:
+def _tensor(tensor: RequestTensor, spec: TensorSpec, binary: _BinaryTensors) -> tuple[int, Buffer]:
     """An input's rows, and their values in bytes."""
     rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
-    size = (tensor.parameters or {}).get("binary_data_size")
+    size = _binary_size(tensor)
     if size is None:
         return rows, _from_json(tensor, spec)
-    if not isinstance(size, int) or isinstance(size, bool) or tensor.data is not None:
-        raise BadRequest(f"input `{tensor.name}`: binary_data_size must be a whole number, and `data` left out with it")
-    values = blobs.take(size, tensor.name)
+    if tensor.data is not None:
+        raise BadRequest(f"input `{tensor.name}` has both `data` and `binary_data_size`; give one of them")
+    values = binary.take(size, tensor.name)
     oip.require_bytes(tensor.name, size, rows, spec)
     return rows, values
 
 
-def _from_json(tensor: WireTensor, spec: TensorSpec) -> bytes:
+def _from_json(tensor: RequestTensor, spec: TensorSpec) -> bytes:
     if not isinstance(tensor.data, list):
         raise BadRequest(f"input `{tensor.name}` needs `data`: a list of numbers")
-    # Told by its length before it is converted: what doesn't fit must cost nothing.
+    # A list that is too long is refused before it is converted, as it must cost nothing.
     if len(tensor.data) > math.prod(tensor.shape):
         _require_count(tensor, len(tensor.data))
     try:
@@ -310,7 +306,7 @@ def _from_json(tensor: WireTensor, spec: TensorSpec) -> bytes:
     except (ValueError, OverflowError):
         raise BadRequest(f"input `{tensor.name}`: `data` must be a flat or evenly nested list of numbers") from None
     if spec.dtype == np.uint64 and values.dtype.kind == "f":
-        values = _whole(tensor.data, values)
+        values = _as_uint64(tensor.data, values)
     kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[spec.dtype.kind]
     if values.size and values.dtype.kind not in kinds:
         raise BadRequest(f"input `{tensor.name}`: `data` must hold {tensor.datatype} values")
@@ -323,14 +319,14 @@ def _from_json(tensor: WireTensor, spec: TensorSpec) -> bytes:
         return values.astype(spec.dtype).tobytes()
 
 
-def _require_count(tensor: WireTensor, count: int) -> None:
+def _require_count(tensor: RequestTensor, count: int) -> None:
     needed = math.prod(tensor.shape)
     if count != needed:
         raise BadRequest(f"input `{tensor.name}` has {count} values; its shape {tensor.shape} needs {needed}")
 
 
-def _whole(data: Sequence[Any], values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    """Whole numbers on both sides of 2⁶³, for which numpy knows no type but floats; ``values`` where some aren't."""
+def _as_uint64(data: Sequence[Any], values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Integers on both sides of 2⁶³, which numpy reads as floats, as uint64; ``values`` where some are no integers."""
     entries = np.asarray(data, dtype=object)
     is_whole = all(type(entry) is int and 0 <= entry < 2**64 for entry in entries.flat)
     return entries.astype(np.uint64) if is_whole else values

@@ -1,1 +1,1 @@
-"""The server process: opens every plane in order, serves until told to stop, drains, closes in reverse order."""
+"""The server process: opens all planes in order, serves until it is stopped, drains, and closes in reverse order."""

@@ -26,12 +26,14 @@ from proteus_cli.serving.lifecycle import run_unless, running
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.data_plane import DataPlane, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.rest.pages import Pages
+from proteus_cli.serving.rest.endpoints import Endpoints
+from proteus_cli.serving.rest.openapi import document
+from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
 from proteus_cli.serving.telemetry.metrics import Metrics
 from proteus_cli.serving.telemetry.sampler import MetricsSampler
-from proteus_cli.serving.telemetry.status import StatusSources, status
+from proteus_cli.serving.telemetry.status import StatusSources
 from proteus_cli.serving.transport.connections import Connections
 
 log = logging.getLogger("proteus.server")
@@ -56,7 +58,7 @@ async def open_data_plane(
     deployment: Deployment, options: ServerOptions, hardware: Hardware, profiles: ProfileStore, drift: Drift | None
 ) -> AsyncIterator[DataPlane]:
     """All devices, which host nothing yet; lost ones are looked for and taken back. Raises `DeviceUnavailable`."""
-    devices = {device.id: device for device in deployment.devices}
+    devices = [device.id for device in deployment.devices]
     slots = slots_of(devices, deployment.profiles)
     if hardware.is_emulated:
         log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)
@@ -71,7 +73,7 @@ async def open_data_plane(
         controller,
         _served_families(deployment, hardware),
         devices,
-        lambda device, on_lost: hardware.open_device(devices[device], on_lost),
+        hardware.open_device,
         time.monotonic,
         models=hardware.models,
         profiles=profiles,
@@ -173,7 +175,7 @@ async def open_telemetry(
         plane=plane,
         control_loop=adaptation.control_loop,
         devices={device.id: device for device in deployment.devices},
-        samples=sampler,
+        sampler=sampler,
         replan=deployment.replanning,
         solver=adaptation.solver.state if adaptation.solver is not None else None,
         journal=adaptation.journal,
@@ -183,15 +185,15 @@ async def open_telemetry(
         yield Telemetry(sampler, Metrics(sources, connections, lag), sources)
 
 
-def make_models_and_pages(
+def make_endpoints(
     deployment: Deployment,
     options: ServerOptions,
     hardware: Hardware,
     plane: DataPlane,
     adaptation: Adaptation,
     telemetry: Telemetry,
-) -> tuple[ModelRepository, Pages]:
-    """The models as the protocol shows them, and the pages beside inference."""
+) -> tuple[ModelRepository, Endpoints]:
+    """The models as the protocol shows them, and the endpoints beside inference."""
     models = ModelRepository(
         plane.families,
         plane.controller,
@@ -203,14 +205,6 @@ def make_models_and_pages(
         stubs=hardware.stubs,
         is_emulated=plane.is_emulated,
     )
-    pages = Pages(
-        plane.families,
-        plane.controller,
-        models,
-        telemetry.metrics,
-        status=lambda: status(telemetry.sources),
-        by_hand=adaptation.manual_plans,
-        history=telemetry.sampler,
-        needs_token=options.tokens is not None,
-    )
-    return models, pages
+    signatures = {family.name: family.signature for family in plane.families.by_name.values()}
+    openapi = document(ROUTES, signatures, needs_token=options.tokens is not None)
+    return models, Endpoints(models, telemetry.metrics, telemetry.sources, adaptation.manual_plans, openapi)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from proteus_cli.serving.grpc.service import GrpcFrontEnd
+from proteus_cli.serving.grpc.service import GrpcHandler
 from proteus_cli.serving.http1.connection import ALPN as HTTP_1
 from proteus_cli.serving.http1.connection import HttpConnection
 from proteus_cli.serving.http1.known_heads import KnownHeads
@@ -19,8 +19,8 @@ from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.families import Families
-from proteus_cli.serving.rest.front_end import HttpFrontEnd
-from proteus_cli.serving.rest.pages import Pages
+from proteus_cli.serving.rest.endpoints import Endpoints
+from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.server.deployment import ServerOptions
 from proteus_cli.serving.transport.connections import Connections
 from proteus_cli.serving.transport.listening import max_connections
@@ -57,16 +57,16 @@ async def open_connections(options: ServerOptions) -> AsyncIterator[Connections]
 def make_protocols(
     plane: DataPlane,
     models: ModelRepository,
-    pages: Pages,
+    endpoints: Endpoints,
     options: ServerOptions,
     connections: Connections,
     tracing: "Tracing | None",
 ) -> Protocols:
     body_bytes, tokens = min(options.max_body_bytes, _largest_body_bytes(plane.families)), options.tokens
-    http = HttpFrontEnd(
-        plane.admission, plane.families, pages, max_body_bytes=body_bytes, tokens=tokens, tracing=tracing
+    http = RestHandler(
+        plane.admission, plane.families, endpoints, max_body_bytes=body_bytes, tokens=tokens, tracing=tracing
     )
-    grpc = GrpcFrontEnd(
+    grpc = GrpcHandler(
         plane.admission, plane.families, models=models, max_message_bytes=body_bytes, tokens=tokens, tracing=tracing
     )
     limits, known_heads = HttpLimits(body_bytes=body_bytes), KnownHeads()

@@ -23,7 +23,7 @@ from proteus_cli.serving.lifecycle import LifecycleEvent, StoppedEarly
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.server.assembly import (
-    make_models_and_pages,
+    make_endpoints,
     open_adaptation,
     open_data_plane,
     open_hardware,
@@ -98,8 +98,8 @@ async def _serve(
             open_connections(options) as connections,
             open_telemetry(deployment, plane, adaptation, connections) as telemetry,
         ):
-            models, pages = make_models_and_pages(deployment, options, hardware, plane, adaptation, telemetry)
-            protocols = make_protocols(plane, models, pages, options, connections, tracing)
+            models, endpoints = make_endpoints(deployment, options, hardware, plane, adaptation, telemetry)
+            protocols = make_protocols(plane, models, endpoints, options, connections, tracing)
             async with accepting_on(listeners, protocols, options.tls):
                 with reloading_on_hangup(adaptation.manual_plans.reload):
                     _tune_garbage_collection()

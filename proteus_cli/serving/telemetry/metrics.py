@@ -1,4 +1,4 @@
-"""``/metrics``: Triton's names for dashboards that exist, ours beside them. `docs/observability.md` lists them all."""
+"""``/metrics``: our metrics, and Triton's for dashboards that exist. `docs/observability.md` lists them all."""
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ def _histogram(name: str, text: str, *labels: str) -> MetricDescription:
 # --- by family
 
 REQUESTS = _counter(
-    "proteus_requests_total", "Requests by how they ended.", "family", "variant", "device", "outcome"
+    "proteus_requests_total", "Requests by outcome.", "family", "variant", "device", "outcome"
 )  # fmt: skip
 _COUNTERS: tuple[tuple[MetricDescription, Callable[[FamilyCounts], float]], ...] = (
     (
@@ -51,11 +51,11 @@ _COUNTERS: tuple[tuple[MetricDescription, Callable[[FamilyCounts], float]], ...]
         lambda counts: counts.cancelled,
     ),
     (
-        _counter("proteus_retried_requests_total", "Requests run again, as a device was lost that ran them.", "family"),
+        _counter("proteus_retried_requests_total", "Requests run again, as their device was lost.", "family"),
         lambda counts: counts.retried,
     ),
     (
-        _counter("proteus_accuracy_total", "Accuracy of what answered, summed over served requests.", "family"),
+        _counter("proteus_accuracy_total", "Sum of the accuracies of served requests.", "family"),
         lambda counts: counts.accuracy,
     ),
 )
@@ -69,14 +69,14 @@ _HISTOGRAMS: tuple[tuple[MetricDescription, Callable[[FamilyCounts], Histogram]]
         lambda counts: counts.queue,
     ),
     (
-        _histogram("proteus_compute_duration_seconds", "Time that batches ran.", "family"),
+        _histogram("proteus_compute_duration_seconds", "Time for which batches ran.", "family"),
         lambda counts: counts.compute,
     ),
     (_histogram("proteus_batch_size", "Rows of batches.", "family"), lambda counts: counts.batch),
 )
 _GAUGES: tuple[tuple[MetricDescription, Callable[[DataPlane, str, float], float | None]], ...] = (
     (
-        _gauge("proteus_effective_accuracy", "Mean accuracy of what answered in the last 10 s.", "family"),
+        _gauge("proteus_effective_accuracy", "Mean accuracy of requests served in the last 10 s.", "family"),
         lambda plane, family, now_s: plane.counts.by_family[family].effective_accuracy(now_s),
     ),
     (
@@ -84,7 +84,7 @@ _GAUGES: tuple[tuple[MetricDescription, Callable[[DataPlane, str, float], float 
         lambda plane, family, _: plane.families.by_name[family].best_accuracy,
     ),
     (
-        _gauge("proteus_slo_seconds", "Latency that requests should be answered within.", "family"),
+        _gauge("proteus_slo_seconds", "Latency target.", "family"),
         lambda plane, family, _: plane.families.by_name[family].slo_s,
     ),
     (
@@ -96,7 +96,7 @@ _GAUGES: tuple[tuple[MetricDescription, Callable[[DataPlane, str, float], float 
         lambda plane, family, _: plane.controller.plan.demand_qps.get(family, 0.0),
     ),
     (
-        _gauge("proteus_queue_depth", "Requests that wait.", "family"),
+        _gauge("proteus_queue_depth", "Requests in the queues.", "family"),
         lambda plane, family, _: plane.controller.waiting_of(family),
     ),
 )
@@ -104,7 +104,7 @@ _GAUGES: tuple[tuple[MetricDescription, Callable[[DataPlane, str, float], float 
 # --- Triton's. A request that misses its deadline is "rejected" in the queue there, and nothing while it runs.
 
 _FAILURE = _counter("nv_inference_request_failure", "Requests that ended otherwise.", "model", "version", "reason")
-_PENDING = _gauge("nv_inference_pending_request_count", "Requests that wait.", "model", "version")
+_PENDING = _gauge("nv_inference_pending_request_count", "Requests in the queues.", "model", "version")
 _REASONS: tuple[tuple[str, Callable[[FamilyCounts], float]], ...] = (
     (
         "REJECTED",
@@ -117,60 +117,65 @@ _REASONS: tuple[tuple[str, Callable[[FamilyCounts], float]], ...] = (
 _TRITON: tuple[tuple[str, str, Callable[[FamilyCounts], float]], ...] = (
     ("nv_inference_request_success", "Requests answered in time.", lambda of: of.of_outcome(Outcome.SERVED)),
     ("nv_inference_count", "Rows of requests answered in time.", lambda of: of.rows),
-    ("nv_inference_exec_count", "Batches run.", lambda of: sum(of.batch.counts)),
-    ("nv_inference_request_duration_us", "From arrival to answer, of successes.", lambda of: round(of.request_s * 1e6)),
-    ("nv_inference_queue_duration_us", "Waited before the batch, of successes.", lambda of: round(of.queue_s * 1e6)),
-    ("nv_inference_compute_infer_duration_us", "In batches, of successes.", lambda of: round(of.compute_s * 1e6)),
+    ("nv_inference_exec_count", "Batches that ran.", lambda of: sum(of.batch.counts)),
+    (
+        "nv_inference_request_duration_us",
+        "Time from arrival to answer, of successes.",
+        lambda of: round(of.request_s * 1e6),
+    ),
+    ("nv_inference_queue_duration_us", "Time before the batch, of successes.", lambda of: round(of.queue_s * 1e6)),
+    ("nv_inference_compute_infer_duration_us", "Time in batches, of successes.", lambda of: round(of.compute_s * 1e6)),
 )
 
 # --- by device, of plans, of the server
 
-BUSY = _counter(
-    "proteus_device_busy_seconds_total", "Time that the device ran batches, one or several at once.", "device"
-)
-PACE = _gauge("proteus_device_pace", "How many times longer than profiled batches take.", "device")
-BREAKER = _gauge("proteus_device_breaker", "1 for the state that the device's breaker is in.", "device", "state")
+BUSY = _counter("proteus_device_busy_seconds_total", "Time in which at least one batch ran.", "device")
+SLOWDOWN = _gauge("proteus_device_pace", "Slowdown: measured over profiled batch time.", "device")
+BREAKER = _gauge("proteus_device_breaker", "1 for the state of the device's breaker.", "device", "state")
 LOSSES = _counter("proteus_device_losses_total", "How often the device was lost.", "device")
 BROKEN = _gauge(
-    "proteus_engine_broken", "1 while plans do without a variant that fails there.", "device", "family", "variant"
+    "proteus_engine_broken", "1 while plans leave out a variant that fails there.", "device", "family", "variant"
 )  # fmt: skip
 PLAN = _gauge("proteus_plan_info", "What the plan in force hosts.", "device", "family", "variant")
 _CHANGES: tuple[tuple[MetricDescription, Callable[[ChangeTotals], float]], ...] = (
     (_counter("proteus_plan_changes_total", "Changes of plan."), lambda changes: changes.made),
     (_counter("proteus_plan_swaps_total", "Variants loaded by changes of plan."), lambda changes: changes.swaps),
     (_counter("proteus_plan_solve_seconds_total", "Time spent on solving."), lambda changes: changes.solve_s),
-    (_counter("proteus_plan_change_seconds_total", "Time from wish to switch."), lambda changes: changes.total_s),
+    (
+        _counter("proteus_plan_change_seconds_total", "Time from the request for a change until it was made."),
+        lambda changes: changes.total_s,
+    ),
     (_gauge("proteus_plan_timestamp_seconds", "When the plan in force was adopted."), lambda changes: changes.unix_s),
 )
 DRIFT = _gauge(
-    "proteus_profile_drift", "What batches lately take over what the profile says.", "device", "family", "variant"
+    "proteus_profile_drift", "Recent batch times over profiled ones.", "device", "family", "variant"
 )  # fmt: skip
-CORRECTIONS = _counter("proteus_profile_corrections_total", "Variants on a device whose profile was re-estimated.")
+CORRECTIONS = _counter("proteus_profile_corrections_total", "Corrected profiles of a variant on a device.")
 FAILURES = _counter("proteus_plan_failures_total", "Changes of plan that failed.", "cause")
-SOLVES = _counter("proteus_solver_solves_total", "Questions that the solver was asked.")
+SOLVES = _counter("proteus_solver_solves_total", "Solves that were asked for.")
 RESTARTS = _counter("proteus_solver_restarts_total", "Processes of the solver that died or hung, and were replaced.")
-HISTORY_FAILURES = _counter("proteus_plan_history_failures_total", "Writes to plans/history/ that failed.")
-BUILD = _gauge("proteus_build_info", "What runs.", "version", "python")
-EMULATED = _gauge("proteus_emulated", "1 where devices are emulated: then no time here was measured.")
+JOURNAL_FAILURES = _counter("proteus_plan_history_failures_total", "Writes to plans/history/ that failed.")
+BUILD = _gauge("proteus_build_info", "The versions that run.", "version", "python")
+EMULATED = _gauge("proteus_emulated", "1 where devices are emulated: no time here is a measurement.")
 READY = _gauge("proteus_ready", "1 while requests are taken.")
-INSIDE = _gauge("proteus_requests_in_flight", "Requests that wait or run.")
-REFUSED = _counter("proteus_refused_requests_total", "Requests answered with an error at the door.", "error")
+IN_FLIGHT = _gauge("proteus_requests_in_flight", "Requests that wait or run.")
+REFUSED = _counter("proteus_refused_requests_total", "Requests answered with an error at admission.", "error")
 CONNECTIONS = _gauge("proteus_connections", "Open connections.")
-TURNED_AWAY = _counter("proteus_refused_connections_total", "Connections refused, as there were too many.")
-BODIES = _gauge("proteus_open_body_bytes", "Memory held for large bodies that come in or are inside.")
-LAG = _histogram("proteus_event_loop_lag_seconds", "How late the event loop runs what is due.")
+REFUSED_CONNECTIONS = _counter("proteus_refused_connections_total", "Connections refused, as there were too many.")
+BODIES = _gauge("proteus_open_body_bytes", "Memory of large request bodies.")
+LAG = _histogram("proteus_event_loop_lag_seconds", "Delay with which the event loop runs a timer.")
 
 
 class Metrics:
-    """All that the server counts, shown as it is when asked for."""
+    """All metrics of the server, read when they are asked for."""
 
-    def __init__(self, server: StatusSources, connections: Connections, lag: LoopLag) -> None:
-        self._server, self._plane, self._connections, self._lag = server, server.plane, connections, lag
+    def __init__(self, sources: StatusSources, connections: Connections, lag: LoopLag) -> None:
+        self._sources, self._plane, self._connections, self._lag = sources, sources.plane, connections, lag
         registry = CollectorRegistry()
         self._collectors = ProcessCollector(registry=registry), GCCollector(registry=registry)
 
     def page(self, accept: bytes) -> tuple[bytes, bytes]:
-        """The metrics, and the content type of what they are written in; ``accept`` is what the client takes."""
+        """The metrics, and their content type; ``accept`` is what the client takes."""
         openmetrics = wants_openmetrics(accept)
         exposition = Exposition(openmetrics=openmetrics)
         for write in (self._families, self._devices, self._plans, self._process, self._triton):
@@ -194,7 +199,7 @@ class Metrics:
     def _devices(self, exposition: Exposition) -> None:
         fleet, controller = self._plane.fleet, self._plane.controller
         exposition.add(BUSY, [((device,), worker.busy_s) for device, worker in fleet.workers.items()])
-        exposition.add(PACE, [((device,), controller.slowdown_of(device)) for device in fleet.workers])
+        exposition.add(SLOWDOWN, [((device,), controller.slowdown_of(device)) for device in fleet.workers])
         states = [(device, state) for device in fleet.breakers for state in BreakerState]
         exposition.add(
             BREAKER, [((device, state), int(fleet.breakers[device].state is state)) for device, state in states]
@@ -206,28 +211,28 @@ class Metrics:
         exposition.add(PLAN, [((p.device, p.family, p.variant), 1) for p in controller.placements])
 
     def _plans(self, exposition: Exposition) -> None:
-        server = self._server
-        totals = server.control_loop.totals
+        sources = self._sources
+        totals = sources.control_loop.totals
         for metric, value in _CHANGES:
             exposition.add(metric, [((), value(totals))])
         exposition.add(FAILURES, [((cause,), number) for cause, number in totals.failed.items()])
-        exposition.add(SOLVES, [((), server.solver.solves if server.solver is not None else 0)])
-        exposition.add(RESTARTS, [((), server.solver.restarts if server.solver is not None else 0)])
-        if server.recalibration is not None:
-            exposition.add(DRIFT, server.recalibration.drift.ratios().items())
-            exposition.add(CORRECTIONS, [((), server.recalibration.corrections)])
-        if server.journal is not None:
-            exposition.add(HISTORY_FAILURES, [((), server.journal.failed)])
+        exposition.add(SOLVES, [((), sources.solver.solves if sources.solver is not None else 0)])
+        exposition.add(RESTARTS, [((), sources.solver.restarts if sources.solver is not None else 0)])
+        if sources.recalibration is not None:
+            exposition.add(DRIFT, sources.recalibration.drift.ratios().items())
+            exposition.add(CORRECTIONS, [((), sources.recalibration.corrections)])
+        if sources.journal is not None:
+            exposition.add(JOURNAL_FAILURES, [((), sources.journal.failed)])
 
     def _process(self, exposition: Exposition) -> None:
         plane, connections = self._plane, self._connections
         exposition.add(BUILD, [((__version__, platform.python_version()), 1)])
         exposition.add(EMULATED, [((), int(plane.is_emulated))])
         exposition.add(READY, [((), int(plane.lifecycle.state is ServerState.READY))])
-        exposition.add(INSIDE, [((), plane.results.in_flight)])
+        exposition.add(IN_FLIGHT, [((), plane.results.in_flight)])
         exposition.add(REFUSED, [((error,), number) for error, number in plane.counts.refusals.items()])
         exposition.add(CONNECTIONS, [((), len(connections))])
-        exposition.add(TURNED_AWAY, [((), connections.refused_count)])
+        exposition.add(REFUSED_CONNECTIONS, [((), connections.refused_count)])
         exposition.add(BODIES, [((), connections.body_bytes)])
         exposition.add_histograms(LAG, [((), self._lag.late_s)])
 

@@ -167,26 +167,26 @@ class ServerStatus(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class StatusSources:
-    """What the status is of. ``replan`` is as asked for. What is None isn't there, or isn't wanted."""
+    """What the status and the metrics are read from. ``replan`` is the option. None: the server has no such part."""
 
     plane: DataPlane
     control_loop: ControlLoop
     devices: Mapping[str, Device]
-    samples: MetricsSampler
+    sampler: MetricsSampler
     replan: str
     solver: SolverState | None = None
     journal: PlanJournal | None = None
     recalibration: Recalibration | None = None
 
 
-def status(server: StatusSources) -> ServerStatus:
+def status(sources: StatusSources) -> ServerStatus:
     """The status now; for people, and for `proteus replay`."""
-    plane, controller, control_loop = server.plane, server.plane.controller, server.control_loop
-    families = _families(server)
+    plane, controller, control_loop = sources.plane, sources.plane.controller, sources.control_loop
+    families = _families(sources)
     return ServerStatus(
         state=plane.lifecycle.state,
         policy=controller.policy.name,
-        replan=server.replan,
+        replan=sources.replan,
         emulated=plane.is_emulated,
         inside=plane.results.in_flight,
         demand_qps={name: family.demand_qps for name, family in families.items()},
@@ -201,33 +201,33 @@ def status(server: StatusSources) -> ServerStatus:
         pace={device: controller.slowdown_of(device) for device in controller.plan.devices},
         outcomes={name: family.outcomes for name, family in families.items()},
         changes=list(control_loop.changes),
-        plan=_plan(server),
+        plan=_plan(sources),
         failures=FailureStatus(
             total=dict(control_loop.totals.failed),
             last=list(control_loop.failures)[-LAST_FAILURES:],
             pause_s=max(0.0, controller.replanning.backoff.until_s - plane.clock()),
         ),
-        solver=server.solver,
-        history=_journal(server.journal),
-        drift=_drift(server.recalibration),
+        solver=sources.solver,
+        history=_journal(sources.journal),
+        drift=_drift(sources.recalibration),
         families=families,
-        devices=_devices(server),
+        devices=_devices(sources),
         broken=[
             BrokenEngine(device, family, variant, breaker.reason)
-            for (device, (family, variant)), breaker in server.plane.fleet.broken.items()
+            for (device, (family, variant)), breaker in sources.plane.fleet.broken.items()
             if not breaker.is_closed
         ],
     )
 
 
-def _plan(server: StatusSources) -> PlanStatus:
-    control_loop, plan = server.control_loop, server.plane.controller.plan
+def _plan(sources: StatusSources) -> PlanStatus:
+    control_loop, plan = sources.control_loop, sources.plane.controller.plan
     return PlanStatus(
-        id=server.journal.current if server.journal is not None else None,
+        id=sources.journal.current if sources.journal is not None else None,
         since_unix_s=control_loop.totals.unix_s,
         origin=control_loop.origin,
         reason=control_loop.reason,
-        held_s=max(0.0, server.plane.controller.replanning.held_until_s - server.plane.clock()),
+        held_s=max(0.0, sources.plane.controller.replanning.held_until_s - sources.plane.clock()),
         objective=plan.objective,
         headroom=plan.headroom,
         effective_accuracy=plan.effective_accuracy,
@@ -236,8 +236,8 @@ def _plan(server: StatusSources) -> PlanStatus:
     )
 
 
-def _families(server: StatusSources) -> dict[str, FamilyStatus]:
-    plane, now_s, lately = server.plane, server.plane.clock(), server.samples.now.families
+def _families(sources: StatusSources) -> dict[str, FamilyStatus]:
+    plane, now_s, lately = sources.plane, sources.plane.clock(), sources.sampler.now.families
     controller = plane.controller
     found = {}
     for family, counts in plane.counts.by_family.items():
@@ -262,13 +262,13 @@ def _families(server: StatusSources) -> dict[str, FamilyStatus]:
     return found
 
 
-def _devices(server: StatusSources) -> dict[str, DeviceStatus]:
-    controller, now_s, breakers = server.plane.controller, server.plane.clock(), server.plane.fleet.breakers
+def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:
+    controller, now_s, breakers = sources.plane.controller, sources.plane.clock(), sources.plane.fleet.breakers
     hosted = hosts(controller.plan)
     return {
         device: DeviceStatus(
-            type=server.devices[device].type,
-            kind=server.devices[device].kind,
+            type=sources.devices[device].type,
+            kind=sources.devices[device].kind,
             variants=hosted.get(device, []),
             pace=controller.slowdown_of(device),
             busy_s=worker.busy_s,
@@ -278,7 +278,7 @@ def _devices(server: StatusSources) -> dict[str, DeviceStatus]:
             losses=breakers[device].opened,
             pid=worker.executor.pid,
         )
-        for device, worker in server.plane.fleet.workers.items()
+        for device, worker in sources.plane.fleet.workers.items()
     }
 
 

@@ -1,6 +1,6 @@
 """Traces with OpenTelemetry: a span for each sampled request, and one for its batch. Needs the extra ``otlp``.
 
-Only what is sampled costs anything: whether it is, is decided here, before OpenTelemetry hears of the request.
+A request that is not sampled costs almost nothing: sampling is decided here, before OpenTelemetry is called.
 Source: W3C "Trace Context", OpenTelemetry's specification of OTLP and its semantic conventions.
 """
 
@@ -45,9 +45,9 @@ from proteus_cli.errors import (
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Result, ResultCallback
 
 PATH = "/v1/traces"
-EXPORT_S = 5.0  # the longest that sending may take, also at the end
+EXPORT_S = 5.0  # sending may take so long, also at the end
 _PARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_LENGTH, _NOT_SAMPLED = 55, b"-00"  # what most that is not sampled looks like
+_LENGTH, _NOT_SAMPLED = 55, b"-00"  # of most headers whose request is not sampled
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NO_PARENT = Context()
 _NS_PER_S = 1e9
@@ -55,9 +55,9 @@ _NS_PER_S = 1e9
 
 @contextmanager
 def tracing_to(url: str, share: float) -> Iterator["Tracing"]:
-    """Send spans to a collector that speaks OTLP over HTTP at ``url``, until left; then what is left of them.
+    """Send spans to the collector at ``url`` (OTLP over HTTP), until the context is left; then the last ones.
 
-    ``share`` of the requests that bring no decision with them are sampled. Raises `UsageError`.
+    The fraction ``share`` of the requests that bring no sampling decision are sampled. Raises `UsageError`.
     """
     exporter = OTLPSpanExporter(endpoint=_endpoint(url), timeout=EXPORT_S)
     resource = Resource({"service.name": "proteus", "service.version": __version__})
@@ -79,7 +79,7 @@ def _endpoint(url: str) -> str:
 
 
 class Tracing:
-    """Which requests are sampled: those whose parent is, and a ``share`` of those without one."""
+    """Samples requests: those whose parent is sampled, and the fraction ``share`` of those without a parent."""
 
     def __init__(self, tracer: Tracer, share: float, chance: Callable[[], float] = random.random) -> None:
         self.tracer, self.share, self.chance = tracer, share, chance
@@ -87,9 +87,9 @@ class Tracing:
     def of_protocol(
         self, span: str, attributes: Mapping[str, str], *, code: str, ok: int, codes: Mapping[type, int]
     ) -> "Traces":
-        """Traces of a front end: its ``span``'s name and attributes, and the attribute ``code`` for how it answered.
+        """The traces of a front end: name and attributes of its ``span``, and its attribute for the answer, ``code``.
 
-        ``codes`` by error, ``ok`` where there is none. A bug of ours has that of `EngineFailed`.
+        ``code`` is ``ok``, or one of ``codes``, by error; a bug of ours has the code of `EngineFailed`.
         """
         return Traces(self, span, attributes, code, {Answered: ok, **codes})
 
@@ -109,7 +109,7 @@ class Traces:
         self._code, self._codes = code, codes
 
     def begin(self, traceparent: bytes | None, tracestate: bytes | None) -> "RequestTrace | None":
-        """The trace of a request that has just come in with these headers, or metadata; None: it is not sampled."""
+        """The trace of a request that arrives with these headers or metadata; None: it is not sampled."""
         if traceparent is not None and traceparent.endswith(_NOT_SAMPLED) and len(traceparent) == _LENGTH:
             return None
         parent = None if traceparent is None else _PARENT.fullmatch(traceparent)
@@ -122,17 +122,17 @@ class Traces:
         return self._begin(_NO_PARENT)
 
     def abandoned(self, pending: InFlightRequest) -> None:
-        """The client of a request is gone. Say so before it is cancelled."""
+        """The client of a request is gone. Call it before the request is cancelled."""
         if isinstance(pending.done, RequestTrace):
             pending.done.cancelled()
 
-    def outcome(self, ending: Result | Exception) -> dict[str, str | int]:
-        """How a request ended, as attributes of its span."""
-        if isinstance(ending, Answered):
+    def outcome(self, result: Result | Exception) -> dict[str, str | int]:
+        """The result of a request as attributes of its span."""
+        if isinstance(result, Answered):
             return {self._code: self._codes[Answered], "proteus.outcome": Outcome.SERVED.value}
-        kind = type(ending) if isinstance(ending, RequestError) else EngineFailed
-        found: dict[str, str | int] = {self._code: self._codes[kind], "error.type": type(ending).__name__}
-        outcome = _outcome(ending)
+        kind = type(result) if isinstance(result, RequestError) else EngineFailed
+        found: dict[str, str | int] = {self._code: self._codes[kind], "error.type": type(result).__name__}
+        outcome = _outcome(result)
         return found if outcome is None else {**found, "proteus.outcome": outcome.value}
 
     def _begin(self, parent: Context) -> "RequestTrace":
@@ -140,9 +140,9 @@ class Traces:
 
 
 class RequestTrace:
-    """One request, from here to its answer; stands in for the ``done`` that is told of its ending.
+    """The span of one request. It takes the place of the request's callback, to end with the result.
 
-    ``traceparent`` names its span to others.
+    ``traceparent`` is the header that names the span to others.
     """
 
     def __init__(
@@ -160,31 +160,33 @@ class RequestTrace:
         return b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, context.trace_flags)
 
     def asks(self, family: str) -> None:
-        """What it asks is known."""
+        """The request is for this family."""
         self._span.set_attribute("proteus.family", family)
 
     def then(self, done: ResultCallback) -> "RequestTrace":
-        """The request is read and goes in; ``done`` will be told its ending."""
+        """The request is submitted; its result goes on to ``done``."""
         self._done, self._submitted_ns = done, self._now_ns()
         return self
 
-    def __call__(self, ending: Result) -> None:
+    def __call__(self, result: Result) -> None:
         assert self._done is not None  # noqa: S101 - `then` comes first
-        if isinstance(ending, Answered):
-            self._answered(ending)
-        elif isinstance(ending, DeadlineExceeded) and not ending.is_late:
+        if isinstance(result, Answered):
+            self._answered(result)
+        elif isinstance(result, DeadlineExceeded) and not result.is_late:
             self._child("queue", self._submitted_ns, self._now_ns())
         try:
-            self._done(ending)
-        finally:
-            self._end(ending)
+            self._done(result)
+        except Exception as error:
+            self._end(error)
+            raise
+        self._end(result)
 
     def refused(self, error: Exception) -> None:
-        """It does not come in."""
+        """The request is not admitted."""
         self._end(error)
 
     def cancelled(self) -> None:
-        """Its client is gone."""
+        """The client of the request is gone."""
         self._span.add_event("cancelled", timestamp=self._now_ns())
         self._span.set_attribute("proteus.outcome", Outcome.DROPPED.value)
         self._span.end(self._now_ns())
@@ -203,7 +205,7 @@ class RequestTrace:
         self._tracer.start_span(name, within, links=links, start_time=start_ns).end(end_ns)
 
     def _batch(self, batch: AnsweredBatch, start_ns: int, end_ns: int) -> SpanContext:
-        """The span of the batch, a trace of its own; the first of its requests that is sampled makes it."""
+        """The span of the batch, a trace of its own, made by the first of its requests that is sampled."""
         found: SpanContext | None = batch.memo.get(RequestTrace)
         if found is None:
             attributes = {**_of_batch(batch), "proteus.family": batch.hosted.family}
@@ -212,9 +214,9 @@ class RequestTrace:
             found = batch.memo[RequestTrace] = span.get_span_context()
         return found
 
-    def _end(self, ending: Result | Exception) -> None:
-        self._span.set_attributes(self._traces.outcome(ending))
-        if _is_fault(ending):
+    def _end(self, result: Result | Exception) -> None:
+        self._span.set_attributes(self._traces.outcome(result))
+        if _is_fault(result):
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end(self._now_ns())
 
@@ -256,12 +258,12 @@ def _outcome(error: Exception) -> Outcome | None:
             return Outcome.REJECTED
         case EngineFailed():
             return Outcome.FAILED
-        case _:  # it never came in
+        case _:  # it was not admitted
             return None
 
 
-def _is_fault(ending: Result | Exception) -> bool:
-    """Ours, not the client's: what semantic conventions ask to be marked as an error of a server's span."""
-    if isinstance(ending, Answered):
+def _is_fault(result: Result | Exception) -> bool:
+    """Whether the server is at fault: semantic conventions want such a span of a server marked as an error."""
+    if isinstance(result, Answered):
         return False
-    return not isinstance(ending, RequestError) or isinstance(ending, DeadlineExceeded | EngineFailed | NotReady)
+    return not isinstance(result, RequestError) or isinstance(result, DeadlineExceeded | EngineFailed | NotReady)

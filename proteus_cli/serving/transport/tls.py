@@ -55,12 +55,8 @@ async def accepting(
 ) -> AsyncIterator[None]:
     """Accept connections, each with a protocol from ``factory``, until the context is left."""
     if tls is not None:
-        tls_listener = _TlsListener(listener, factory, tls)
-        tls_listener.open()
-        try:
+        async with _TlsListener(listener, factory, tls):
             yield
-        finally:
-            await tls_listener.close()
         return
     server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=BACKLOG)
     try:
@@ -81,12 +77,12 @@ class _TlsListener:
         self._handshakes: dict[asyncio.Task[None], None] = {}  # oldest first
         self._is_open = False
 
-    def open(self) -> None:
+    async def __aenter__(self) -> None:
         self._listener.setblocking(False)
         self._is_open = True
         self._loop.add_reader(self._listener, self._accept)
 
-    async def close(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._is_open = False
         self._loop.remove_reader(self._listener)
         self._listener.close()

@@ -7,7 +7,7 @@ from contract import figures
 from contract.api.contracts import Contract, unchecked
 from contract.api.mistakes import MISTAKES, Mistake
 from contract.api.sources import ours, sample
-from contract.figures import Part
+from contract.figures import ContractPart
 
 pytestmark = pytest.mark.timeout(600)  # the first run downloads, and fills mypy's cache
 
@@ -16,7 +16,7 @@ def test_the_bindings_are_the_real_ones(contract: Contract) -> None:
     release = contract.bindings.release
     version = contract.bindings.python("-c", f"import {release.package} as trt; print(trt.__version__)").strip()
     assert version == release.version
-    figures.note(Part.API, "bindings", f"{release.distribution} {version}")
+    figures.note(ContractPart.API, "bindings", f"{release.distribution} {version}")
 
 
 def test_modules_written_in_python_agree_with_the_stubs(contract: Contract) -> None:
@@ -66,8 +66,8 @@ def test_copies_without_a_change_pass(contract: Contract) -> None:
 def test_each_mutant_is_caught(contract: Contract) -> None:
     made, refused = contract.copies.mutants, contract.refused
     release = contract.bindings.release.name
-    figures.note(Part.API, f"uses of {release}", f"{len(contract.sites())} in {len(contract.sources)} modules")
-    figures.tell(Part.API, f"mutants of {release} caught", *(made.keys() & refused), of=len(made))
+    figures.note(ContractPart.API, f"uses of {release}", f"{len(contract.sites())} in {len(contract.sources)} modules")
+    figures.tell(ContractPart.API, f"mutants of {release} caught", *(made.keys() & refused), of=len(made))
     assert [str(mutant) for path, mutant in made.items() if path not in refused] == []
 
 
@@ -77,4 +77,4 @@ def test_a_mistake_is_refused(mistake: Mistake, contracts: dict[str, Contract]) 
     (path,) = {p for c in contracts.values() for p, m in c.copies.mistakes.items() if m is mistake}
     refused_by = {name for name, contract in contracts.items() if path in contract.refused}
     assert refused_by == mistake.refused_by
-    figures.tell(Part.API, "known mistakes refused", mistake.name, of=len(MISTAKES))
+    figures.tell(ContractPart.API, "known mistakes refused", mistake.name, of=len(MISTAKES))

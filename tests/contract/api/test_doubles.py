@@ -5,12 +5,12 @@ from contract import figures
 from contract.api.checking import ROOT
 from contract.api.contracts import Contract
 from contract.api.surface import Surface, offers_more, surface
-from contract.figures import Part
+from contract.figures import ContractPart
 
 HERE = ROOT / "tests" / "contract"
 DOUBLES = {
     name: surface((HERE / name).read_text(encoding="utf-8"))
-    for name in ("run_half/double_tensorrt.py", "e2e/double/tensorrt.py")
+    for name in ("runtime/double_tensorrt.py", "e2e/double/tensorrt.py")
 }
 
 REAL = surface(
@@ -33,12 +33,12 @@ class Engine:
 def test_a_double_offers_what_each_release_has(name: str, contract: Contract) -> None:
     real = surface((contract.stubs / "tensorrt.pyi").read_text(encoding="utf-8"))
     assert offers_more(DOUBLES[name], real) == []
-    figures.tell(Part.API, "names of the doubles that are TensorRT's", *DOUBLES[name])
+    figures.tell(ContractPart.API, "names of the doubles that are TensorRT's", *DOUBLES[name])
 
 
 def test_what_a_double_offers_is_found() -> None:
     """Classes, members of enumerations of both kinds, methods, and attributes that are set on the way."""
-    names = DOUBLES["run_half/double_tensorrt.py"].keys()
+    names = DOUBLES["runtime/double_tensorrt.py"].keys()
     assert names > {
         "TensorIOMode.INPUT", "DataType.HALF", "ILogger.Severity.ERROR", "ICudaEngine.num_io_tensors",
         "IExecutionContext.execute_async_v3", "nptype",

@@ -9,8 +9,8 @@ import pytest
 from contract import figures
 from contract.api.boost import Entry, Parameter, Signature, entries, fits, signatures
 from contract.api.checking import HAND_WRITTEN
-from contract.figures import Part
-from contract.run_half.toolchain import environment
+from contract.figures import ContractPart
+from contract.runtime.toolchain import environment
 
 pytestmark = pytest.mark.timeout(600)  # the first run compiles pycuda
 
@@ -39,7 +39,7 @@ def test_the_stubs_are_like_the_module(entry: Entry, real: dict[str, Any]) -> No
     assert set(entry.bases) <= set(described["bases"])
     if entry.signature is not None:
         assert fits(entry, signatures(described["docstring"])), described["docstring"]
-    figures.tell(Part.API, "names of pycuda.driver as in the stubs", entry.name, of=len(ENTRIES))
+    figures.tell(ContractPart.API, "names of pycuda.driver as in the stubs", entry.name, of=len(ENTRIES))
 
 
 RECORD = "\nrecord( (Event)arg1 [, (object)stream=None]) -> Event :\n\n    C++ signature :\n        boost::python::api"

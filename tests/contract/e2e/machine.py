@@ -8,8 +8,8 @@ from pathlib import Path
 
 from command_line import command
 from contract import downloads, figures
-from contract.figures import Part
-from contract.run_half import census, toolchain
+from contract.figures import ContractPart
+from contract.runtime import census, toolchain
 from tiny import Tiny, TinyFamily, add_plan, add_profiles, change_json, make_workspace
 
 ROOT = Path(__file__).parents[3]
@@ -43,7 +43,7 @@ class Machine:
         left = census.left_in(self.left)
         assert left
         assert list(left.values()) == [census.CLEAN] * len(left)
-        figures.tell(Part.WHOLE, "processes that left nothing on the device", *(path.name for path in left))
+        figures.tell(ContractPart.WHOLE, "processes that left nothing on the device", *(path.name for path in left))
         for path in left:
             path.unlink()
 

@@ -18,7 +18,7 @@ from command_line import hearing_interrupts, interrupted_process
 from contract import figures
 from contract.e2e.machine import DEVICE, ROOT, TYPE, Machine, planned
 from contract.e2e.machine import machine as machine_with_doubles
-from contract.figures import Part
+from contract.figures import ContractPart
 from contract.test_build import deep
 from live_server import serving
 from tiny import INPUTS, SHAPES, TONES, Tiny, make_workspace
@@ -51,7 +51,7 @@ def profiled(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def marked(*artefacts: str) -> None:
     """These say that they come of doubles."""
-    figures.tell(Part.WHOLE, "kinds of artefact marked as emulated", *artefacts, of=len(ARTEFACTS))
+    figures.tell(ContractPart.WHOLE, "kinds of artefact marked as emulated", *artefacts, of=len(ARTEFACTS))
     assert set(artefacts) <= ARTEFACTS
 
 
@@ -81,7 +81,7 @@ def test_profiling_builds_an_engine_of_every_variant(profiled: tuple[Tiny, str],
         assert record["key"]["tensorrt"].endswith("+double")
         assert f"building {variant['family']}/{variant['variant']} for {TYPE}: there is none yet" in said
         assert variant["points"]
-        figures.tell(Part.WHOLE, "engines built, loaded and run", name, of=len(VARIANTS))
+        figures.tell(ContractPart.WHOLE, "engines built, loaded and run", name, of=len(VARIANTS))
     assert {(v["family"], v["variant"]) for v in profile["variants"]} == VARIANTS
     marked("engine", "profile")
 
@@ -104,7 +104,7 @@ def test_profiling_measures_slots_computing_and_power(profiled: tuple[Tiny, str]
         assert variant.power_w is None  # cells were too short for a meter
     assert copying_s > 2 * len(VARIANTS) * 0.002  # of 4 ms each: not of each, as a stall may hit any
     assert several_qps > 1.2 * alone_qps
-    assert "its clocks were held down while measuring (power cap)" in " ".join(said.split())
+    assert "the clocks of gpu0 were held down while it was measured (power cap)" in " ".join(said.split())
     assert f"gpu0 is served with {profile.slots} slots:" in said
 
 
@@ -227,7 +227,9 @@ def test_ctrl_c_while_profiling_builds_ends_the_build_and_leaves_nothing(machine
         env=machine.environment,
     )
     assert ended.code == 130
-    assert "building tones/tones-s was cancelled, nothing of it was kept" in " ".join(ended.stderr.split())
+    assert "building tones/tones-s was cancelled and left nothing; earlier measurements are kept" in " ".join(
+        ended.stderr.split()
+    )
     assert ended.stderr.rstrip().endswith("interrupted")
     assert "Traceback" not in ended.stderr
     assert left_of_builds(made) == [".lock"]

@@ -107,7 +107,7 @@ def run(world: World, story: Callable[[World], "asyncio.Future[None]"] | Callabl
     asyncio.run(scene())
 
 
-def test_a_burst_during_the_pause_after_a_failure_is_answered() -> None:
+def test_a_higher_demand_is_planned_for_during_the_pause_after_a_failure() -> None:
     async def story(world: World) -> None:
         world.arrive(100.0)
         await world.turns()
@@ -125,7 +125,7 @@ def test_a_burst_during_the_pause_after_a_failure_is_answered() -> None:
     assert world.control_loop.failures[0].message == "none"
 
 
-def test_the_pause_ends() -> None:
+def test_the_same_change_is_tried_again_after_the_pause() -> None:
     async def story(world: World) -> None:
         world.arrive(100.0)
         await world.turns()
@@ -136,7 +136,7 @@ def test_the_pause_ends() -> None:
     run(World(NoFeasiblePlan("none"), FAST), story)
 
 
-def test_a_plan_that_was_made_while_a_person_applied_one_is_dropped() -> None:
+def test_a_plan_that_was_solved_while_a_person_applied_another_is_dropped() -> None:
     world = World(FAST)
     theirs = make_plan(make_placement("cpu1", "a", "a-l"), demand_qps={"a": 10.0}, devices=("cpu0", "cpu1"))
 
@@ -151,7 +151,7 @@ def test_a_plan_that_was_made_while_a_person_applied_one_is_dropped() -> None:
     assert world.journal.origins == ["start", "request"]
 
 
-def test_what_a_person_wants_is_left_alone_for_a_while_unless_a_device_is_lost() -> None:
+def test_a_plan_of_a_person_is_held_unless_a_device_is_lost() -> None:
     async def story(world: World) -> None:
         await world.control_loop.apply(SLOW, "file", "by hand")
         world.arrive(1000.0)
@@ -164,7 +164,7 @@ def test_what_a_person_wants_is_left_alone_for_a_while_unless_a_device_is_lost()
     run(World(FAST), story)
 
 
-def test_after_that_while_re_planning_goes_on() -> None:
+def test_re_planning_goes_on_after_the_hold() -> None:
     async def story(world: World) -> None:
         await world.control_loop.apply(SLOW, "file", "by hand")
         world.now_s += HOLD_S
@@ -175,7 +175,7 @@ def test_after_that_while_re_planning_goes_on() -> None:
     run(World(FAST), story)
 
 
-def test_a_lost_device_is_planned_around_also_where_that_fails_at_first() -> None:
+def test_a_lost_device_is_planned_around_after_a_first_failure() -> None:
     """A device is lost only once: the reason is remembered until a plan without it is in force."""
 
     async def story(world: World) -> None:
@@ -193,7 +193,7 @@ def test_a_lost_device_is_planned_around_also_where_that_fails_at_first() -> Non
     run(World(NoFeasiblePlan("none"), FAST), story)
 
 
-def test_an_engine_that_cannot_be_loaded_and_a_bug_leave_the_plan() -> None:
+def test_an_engine_that_cannot_be_loaded_and_a_bug_leave_the_plan_in_force() -> None:
     async def story(world: World) -> None:
         world.fleet.fails = True
         world.arrive(100.0)
@@ -208,7 +208,7 @@ def test_an_engine_that_cannot_be_loaded_and_a_bug_leave_the_plan() -> None:
     run(World(FAST, ZeroDivisionError()), story)
 
 
-def test_a_plan_by_hand_that_cannot_be_loaded_is_told_to_who_wants_it() -> None:
+def test_a_plan_of_a_person_that_cannot_be_loaded_is_an_error_and_changes_nothing() -> None:
     async def story(world: World) -> None:
         world.fleet.fails = True
         with pytest.raises(EngineError):

@@ -64,7 +64,7 @@ def _gone_soon(process: int) -> bool:
     return not _is_alive(process)
 
 
-def test_a_process_that_died_is_replaced_and_the_question_is_answered() -> None:
+def test_a_process_that_died_is_replaced_and_the_solve_is_repeated() -> None:
     async def run() -> Plan:
         solver = SolverProcess(answer, LIMIT_S)
         try:
@@ -124,7 +124,7 @@ def test_a_bug_in_the_planner_is_raised_with_the_traceback_of_its_process() -> N
     assert "in buggy" in "".join(raised.value.__notes__)
 
 
-def test_where_each_process_hangs_that_is_an_error_and_soon(tmp_path: Path) -> None:
+def test_the_solver_is_lost_when_two_processes_hang(tmp_path: Path) -> None:
     """A limit that is over at once, with the slack for the way there and back, twice."""
 
     async def run() -> SolverProcess:
@@ -140,7 +140,7 @@ def test_where_each_process_hangs_that_is_an_error_and_soon(tmp_path: Path) -> N
     assert (state.restarts, state.is_busy, state.solves) == (2, False, 1)
 
 
-def test_a_process_can_be_given_another_planner() -> None:
+def test_a_running_process_takes_another_planner() -> None:
     other = make_plan(make_placement("cpu0", "a", "a-l"), demand_qps={"a": 2.0}, devices=("cpu0",))
 
     async def run() -> tuple[Plan, Plan]:

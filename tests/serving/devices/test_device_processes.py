@@ -211,8 +211,8 @@ def test_an_emulated_device_answers_the_same(tmp_path: Path) -> None:
     async def test() -> None:
         profile = make_profile("v100-0", make_measured("f", "v", 0.9, {1: 0.001, 4: 0.002}, load_s=0.01))
         asked = batch((2, (np.array([1, 2], np.float32).tobytes(),)), (1, (np.array([3], np.float32).tobytes(),)))
-        with TimerThread() as alarm:
-            here = EmulatedExecutor(profile, {"f": STUB}, time.monotonic, alarm.at, print)
+        with TimerThread() as timer:
+            here = EmulatedExecutor(profile, {"f": STUB}, time.monotonic, timer.at, print)
             async with opened(EmulatedSpec(profile, {"f": STUB})) as process:
                 assert await process.load(KEY, tmp_path, 4) == await here.load(KEY, tmp_path, 4)
                 found, wanted = await ran(process, asked), await ran(here, asked)
@@ -569,7 +569,7 @@ def test_local_devices_run_in_processes_on_request_and_can_be_opened_again(tmp_p
             here = local_devices(devices, catalog, models, tmp_path, slots, in_processes=in_processes)
             async with here as hardware:
                 assert hardware.platform == "onnxruntime"
-                executors = [hardware.open_device(one, print) for _ in range(2)]  # nobody asks for the other
+                executors = [hardware.open_device("cpu0", print) for _ in range(2)]  # nobody asks for the other
                 found[in_processes] = {executor.pid for executor in executors}
                 for executor in executors:
                     signature = await executor.load(KEY, models[KEY], 4)

@@ -200,7 +200,7 @@ def test_outputs_have_the_shapes_and_types_of_the_signature() -> None:
     assert all(np.array_equal(one[0], all_rows[1]) for one, all_rows in zip(one_row, found, strict=True))
 
 
-# --- the alarm
+# --- the timer
 
 
 def test_the_timer_thread_calls_on_the_loop_in_order_and_never_early() -> None:
@@ -215,13 +215,13 @@ def test_the_timer_thread_calls_on_the_loop_in_order_and_never_early() -> None:
 
             return ring
 
-        with TimerThread() as alarm:
+        with TimerThread() as timer:
             start_s = time.monotonic()
-            alarm.at(start_s + 0.06, call("last"))
+            timer.at(start_s + 0.06, call("last"))
             await asyncio.sleep(0.005)  # the thread waits for that one, and must wake earlier now
             for name in ("first", "second", "third"):
-                alarm.at(start_s + 0.02, call(name))
-            alarm.at(start_s + 0.04, call("fourth"))
+                timer.at(start_s + 0.02, call(name))
+            timer.at(start_s + 0.04, call("fourth"))
         await asyncio.sleep(0)
         return found, start_s
 
@@ -235,8 +235,8 @@ def test_leaving_the_timer_thread_waits_for_its_calls() -> None:
     async def left() -> tuple[float, list[float]]:
         rung: list[float] = []
         start_s = time.monotonic()
-        with TimerThread() as alarm:
-            alarm.at(start_s + 0.03, lambda: rung.append(time.monotonic()))
+        with TimerThread() as timer:
+            timer.at(start_s + 0.03, lambda: rung.append(time.monotonic()))
         took_s = time.monotonic() - start_s
         await asyncio.sleep(0)
         return took_s, rung
@@ -252,7 +252,7 @@ def test_leaving_the_timer_thread_waits_for_its_calls() -> None:
 def test_a_worker_submits_even_the_shortest_batch() -> None:
     """Run on the loop, as on this machine's CPU, it would hold up all other devices."""
 
-    class Endings:
+    class Results:
         ended: list[BatchResult]
 
         def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
@@ -273,19 +273,18 @@ def test_a_worker_submits_even_the_shortest_batch() -> None:
 
     async def asked() -> tuple[int, int]:
         with made_up_devices() as hardware:
-            device = PROFILE.device
-            executor = hardware.open_device(device, print)
+            executor = hardware.open_device("v100-0", print)
             await executor.load(SMALL, NO_MODEL, 4)
             request = msgspec.structs.replace(make_request(), payload=InFlightRequest(part(1)[1], print, 1.0))
             launch = Launch(hosted("v100-0", latency_s={1: 1e-6}), (request,), 1, 0.0)
-            endings: Any = Endings()
-            endings.ended = []
+            results: Any = Results()
+            results.ended = []
             controller: Any = Controller([launch])
-            lane = Worker("v100-0", controller, executor, endings, time.monotonic, {}, print, 0.001)
+            lane = Worker("v100-0", controller, executor, results, time.monotonic, {}, print, 0.001)
             lane.ask()
-            before = len(endings.ended)
+            before = len(results.ended)
         await asyncio.sleep(0)
-        return before, len(endings.ended)
+        return before, len(results.ended)
 
     assert asyncio.run(asked()) == (0, 1)
 

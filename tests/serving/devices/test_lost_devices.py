@@ -255,11 +255,11 @@ def test_loads_of_an_abandoned_emulated_device_fail_at_once() -> None:
 
 def test_devices_in_this_process_have_no_pid(tmp_path: Path) -> None:
     async def test() -> None:
-        with TimerThread() as alarm, contextlib.ExitStack() as stack:
+        with TimerThread() as timer, contextlib.ExitStack() as stack:
             profile = make_profile("v100-0", make_measured("f", "v", 0.9, {1: 0.01}))
             executors: list[Executor] = [
                 CpuExecutor(CPU, OnnxRuntime(CPU), print),
-                EmulatedExecutor(profile, {"f": STUB}, time.monotonic, alarm.at, print),
+                EmulatedExecutor(profile, {"f": STUB}, time.monotonic, timer.at, print),
             ]
             for executor in executors:
                 stack.callback(executor.close)

@@ -80,8 +80,8 @@ def test_a_request_that_was_running_on_two_devices_when_they_were_lost_fails() -
             await asyncio.sleep(0.002)
             busy = next(device for device, worker in world.fleet.workers.items() if worker.is_busy)
             world.executor(busy).die()
-        (ending,) = world.endings
-        assert isinstance(ending, EngineFailed)
+        (result,) = world.results
+        assert isinstance(result, EngineFailed)
         await asyncio.sleep(5.0)
         assert world.counted == {Outcome.FAILED: 1}
 
@@ -97,7 +97,7 @@ def test_whose_client_has_gone_or_deadline_has_passed_is_not_run_again() -> None
         assert late is not None
         await asyncio.sleep(0.01)
         world.plane.admission.cancel(gone)
-        world.endings.append(NotReady("nobody is told; it counts all the same"))
+        world.results.append(NotReady("nobody is told; it counts all the same"))
         await asyncio.sleep(0.2)
         for device in BOTH:
             world.executor(device).die()
@@ -186,9 +186,9 @@ def test_while_all_devices_of_a_family_are_lost_it_is_not_ready_and_says_when_to
         for device in BOTH:
             world.executor(device).die()
         world.submit()
-        (ending,) = world.endings
-        assert isinstance(ending, NotReady)
-        assert ending.retry_after_s == 1.0
+        (result,) = world.results
+        assert isinstance(result, NotReady)
+        assert result.retry_after_s == 1.0
         assert world.plane.families.why_unavailable("f") == "no device that hosts it is there"
         await asyncio.sleep(BACK_S)
         assert world.plane.families.why_unavailable("f") is None

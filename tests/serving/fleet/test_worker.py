@@ -87,7 +87,7 @@ class SlowExecutor:
         self.submitted.pop(0)(BatchResult((), compute_s=0.005, elapsed_s=self._elapsed_s))
 
 
-class Endings:
+class Results:
     """Notes when each batch started."""
 
     def __init__(self) -> None:
@@ -115,16 +115,16 @@ def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_
     async def run() -> tuple[list[float], list[float | None]]:
         long, short = hosted(latency_s={1: 0.01}), hosted(latency_s={1: INLINE_S / 2})
         script = [Launch(long, (request(),), 1, 1.0), Launch(short, (request(),), 1, 1.01, is_ahead=True)]
-        clock, executor, endings = Clock(), SlowExecutor(), Endings()
+        clock, executor, results = Clock(), SlowExecutor(), Results()
         controller: Any = ScriptedController(script)
-        worker = Worker("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
+        worker = Worker("cpu0", controller, double(executor), double(results), clock, {}, double(None), 3600.0)
         clock.now_s = 1.0
         worker.ask()
         assert len(executor.submitted) == 2
         for ends_s in (1.010, 1.013):
             clock.now_s = ends_s
             executor.end_first()
-        return endings.started_s, controller.took_s
+        return results.started_s, controller.took_s
 
     started_s, took_s = asyncio.run(run())
     assert started_s == [1.0, 1.010]
@@ -138,17 +138,17 @@ def test_nothing_starts_before_it_was_launched() -> None:
     """
 
     async def run() -> list[float]:
-        host, clock, executor, endings = hosted(latency_s={1: 0.01}), Clock(), SlowExecutor(), Endings()
+        host, clock, executor, results = hosted(latency_s={1: 0.01}), Clock(), SlowExecutor(), Results()
         launches = [Launch(host, (request(),), 1, 5.0), Launch(host, (request(),), 1, 5.5, is_ahead=True)]
         controller: Any = ScriptedController([WaitUntil(5.0), launches[0], IDLE, IDLE, launches[1]])
-        worker = Worker("cpu0", controller, double(executor), double(endings), clock, {}, double(None), 3600.0)
+        worker = Worker("cpu0", controller, double(executor), double(results), clock, {}, double(None), 3600.0)
         for asked_s, ends_s in ((1.0, None), (5.3, 5.4), (5.5, 5.6)):
             clock.now_s = asked_s
             worker.ask()
             if ends_s is not None:
                 clock.now_s = ends_s
                 executor.end_first()
-        return endings.started_s
+        return results.started_s
 
     assert asyncio.run(run()) == [5.3, 5.5]
 
@@ -164,7 +164,7 @@ def test_a_device_is_busy_once_however_many_batches_run() -> None:
     async def run() -> float:
         clock, executor = Clock(), SlowExecutor()
         controller: Any = ScriptedController([launch(1.0), launch(1.0), IDLE, IDLE, IDLE, launch(2.0)])
-        worker = Worker("gpu0", controller, double(executor), double(Endings()), clock, {}, double(None), 3600.0)
+        worker = Worker("gpu0", controller, double(executor), double(Results()), clock, {}, double(None), 3600.0)
         for asked_s, ends_s in ((1.0, (1.010, 1.013)), (2.0, (2.001,))):
             clock.now_s = asked_s
             worker.ask()
@@ -187,7 +187,7 @@ def test_what_a_process_stood_still_is_time_that_its_device_took(elapsed_s: floa
         clock, executor = Clock(), SlowExecutor(elapsed_s)
         controller = ScriptedController([Launch(hosted(latency_s={1: 0.01}), (request(),), 1, 1.0)])
         worker = Worker(
-            "cpu0", double(controller), double(executor), double(Endings()), clock, {}, double(None), 3600.0
+            "cpu0", double(controller), double(executor), double(Results()), clock, {}, double(None), 3600.0
         )
         clock.now_s = 1.0
         worker.ask()

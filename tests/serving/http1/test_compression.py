@@ -42,18 +42,18 @@ NOISE = random.Random(0).randbytes(MIN_BYTES * 4)
         (b"gzip" + b", gzip" * 100, None),
     ],
 )
-def test_the_client_gets_what_it_likes_most(accepted: bytes, encoding: bytes | None) -> None:
+def test_the_client_gets_the_encoding_that_it_prefers(accepted: bytes, encoding: bytes | None) -> None:
     assert preferred_encoding(accepted) == encoding
 
 
 @given(st.binary(max_size=200))
-def test_whatever_a_client_says_is_understood_or_taken_as_no_wish(accepted: bytes) -> None:
+def test_any_accept_encoding_is_understood_or_ignored(accepted: bytes) -> None:
     assert preferred_encoding(accepted) in {None, b"gzip", b"deflate"}
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
 @pytest.mark.parametrize("size", [MIN_BYTES, MIN_BYTES + 1, MAX_BYTES])
-def test_an_answer_and_its_tensors_unpack_to_what_they_were(encoding: bytes, size: int) -> None:
+def test_a_compressed_response_decompresses_to_body_and_blobs(encoding: bytes, size: int) -> None:
     json = b"j" * 1000
     blobs: list[bytes | bytearray | memoryview] = [b"a" * 10, memoryview(b"b" * (size - 1010))]
     body, more, headers = compressed({b"accept-encoding": encoding}, json, blobs)
@@ -74,7 +74,9 @@ def test_an_answer_and_its_tensors_unpack_to_what_they_were(encoding: bytes, siz
     ],
     ids=["small", "large", "noise", "br", "not asked for"],
 )
-def test_what_would_not_pay_stays_as_it_is(accepted: bytes | None, body: bytes, headers: bytes) -> None:
+def test_a_response_stays_as_it_is_where_compression_gains_nothing(
+    accepted: bytes | None, body: bytes, headers: bytes
+) -> None:
     asked = {b"accept-encoding": accepted} if accepted is not None else {}
     blobs: list[bytes | bytearray | memoryview] = [body[1:]]
     assert compressed(asked, body[:1], blobs) == (body[:1], blobs, headers)

@@ -133,7 +133,7 @@ def test_http_1_0_is_answered_and_closed(request_line: bytes) -> None:
     assert talk(request_line) == [(200, said(b"GET", b"/a"))]
 
 
-def test_nothing_is_done_behind_a_request_that_closes() -> None:
+def test_no_request_after_one_that_closes_is_handled() -> None:
     async def conversation(world: World) -> None:
         large = b"POST /a HTTP/1.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % LARGE + bytes(LARGE)
         for closing in (BYE, large, b"GET /a HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"):
@@ -145,7 +145,7 @@ def test_nothing_is_done_behind_a_request_that_closes() -> None:
     run(conversation)
 
 
-def test_a_wish_for_another_protocol_is_not_granted_and_the_request_answered() -> None:
+def test_an_upgrade_is_not_granted_and_the_request_answered() -> None:
     """Its body is its body; llhttp would read it as that other protocol, and a proxy in front of us would not."""
     wish = b"connection: upgrade\r\nupgrade: h2c\r\n"
     hidden = post(b"/hidden", b"")
@@ -234,7 +234,7 @@ def test_a_head_in_two_pieces_is_not_taken_for_another_clients() -> None:
     run(conversation)
 
 
-def test_empty_lines_are_no_request_even_where_a_request_stood_behind_them() -> None:
+def test_empty_lines_are_no_request_even_after_a_request_followed_them() -> None:
     async def conversation(world: World) -> None:
         assert answers(await world.talk(b"\r\n\r\nGET /a HTTP/1.1\r\n\r\n" + BYE))[0] == (200, said(b"GET", b"/a"))
         assert answers(await world.talk(b"\r\n\r\n", BYE)) == [SAID_BYE]
@@ -306,6 +306,6 @@ def test_a_chunk_that_two_servers_may_read_differently_is_refused(size: bytes) -
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     ],
 )
-def test_what_is_not_http_1_is_refused_and_closed(sent: bytes, status: int) -> None:
+def test_input_that_is_not_http_1_is_refused_and_closed(sent: bytes, status: int) -> None:
     assert [found for found, _ in talk(sent)] == [status]
     assert [found for found, _ in talk(post(b"/a", b"x") + sent)] == [200, status]

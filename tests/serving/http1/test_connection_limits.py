@@ -63,7 +63,7 @@ def test_a_client_that_goes_on_sending_can_still_read_why_it_was_refused(context
     ],
     ids=["target", "one header", "many headers", "chunk extension", "one trailer", "many trailers"],
 )
-def test_what_stands_around_a_body_has_an_end(before: bytes, endless: bytes) -> None:
+def test_heads_chunk_extensions_and_trailers_are_bounded(before: bytes, endless: bytes) -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         listening = asyncio.create_task(client.rest())
@@ -82,7 +82,7 @@ def test_what_stands_around_a_body_has_an_end(before: bytes, endless: bytes) -> 
     run(conversation)
 
 
-def test_there_may_be_so_many_headers_and_no_more() -> None:
+def test_the_number_of_headers_is_bounded() -> None:
     for headers, status in ((128, 200), (129, 431)):
         lines = b"".join(b"x%d: y\r\n" % number for number in range(headers))
         assert talk(b"GET /a HTTP/1.1\r\n" + lines + b"\r\n" + BYE)[0][0] == status
@@ -102,7 +102,7 @@ def test_a_body_in_chunks_of_one_byte_takes_no_more_memory_than_it_has_bytes() -
     run(conversation)
 
 
-def test_large_bodies_wait_in_memory_only_as_far_as_there_is_room() -> None:
+def test_large_bodies_past_the_memory_for_them_are_refused() -> None:
     async def conversation(world: World) -> None:
         first, second = await world.connect(), await world.connect()
         await first.send(post(b"/later", bytes(800_000)))
@@ -148,7 +148,7 @@ def test_bodies_of_a_few_kilobytes_are_counted_too(*, known: bool) -> None:
 
 
 @pytest.mark.parametrize("leaves", [False, True])
-def test_what_a_body_unpacks_to_is_counted_until_it_is_answered(*, leaves: bool) -> None:
+def test_a_decompressed_body_is_counted_until_its_request_is_answered(*, leaves: bool) -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(post(b"/later", b"packed"))
@@ -171,7 +171,7 @@ def test_what_a_body_unpacks_to_is_counted_until_it_is_answered(*, leaves: bool)
 # --- too much at once
 
 
-def test_no_more_is_taken_in_than_a_client_may_have_inside() -> None:
+def test_a_client_has_no_more_requests_in_flight_than_the_limit() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(b"".join(post(b"/later/%d" % number, b"") for number in range(3 * LIMITS.unanswered)))
@@ -193,7 +193,7 @@ def test_no_more_is_taken_in_than_a_client_may_have_inside() -> None:
     run(conversation)
 
 
-def test_a_client_that_asks_for_far_too_much_at_once_is_refused_behind_what_it_is_owed() -> None:
+def test_a_client_with_far_too_many_requests_is_refused_after_the_responses_it_is_owed() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(post(b"/later", b"") * 1000)
@@ -210,7 +210,7 @@ def test_a_client_that_asks_for_far_too_much_at_once_is_refused_behind_what_it_i
 
 
 @pytest.mark.parametrize("waiting", [0, 250, 256])
-def test_bodies_that_were_read_but_not_taken_in_are_freed_when_their_client_goes(waiting: int) -> None:
+def test_bodies_of_queued_requests_are_freed_when_their_client_goes(waiting: int) -> None:
     """With 256 that wait, the next one is refused; its body is freed, too."""
 
     async def conversation(world: World) -> None:
@@ -229,7 +229,7 @@ def test_bodies_that_were_read_but_not_taken_in_are_freed_when_their_client_goes
     run(conversation)
 
 
-def test_a_client_that_reads_no_answers_is_asked_no_more_and_then_closed() -> None:
+def test_a_client_that_reads_no_responses_is_read_no_more_and_then_closed() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(b"GET /large HTTP/1.1\r\n\r\n" * 30)
@@ -242,7 +242,7 @@ def test_a_client_that_reads_no_answers_is_asked_no_more_and_then_closed() -> No
     run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(request_s=0.2))
 
 
-def test_a_last_answer_that_nobody_reads_is_given_up() -> None:
+def test_a_last_response_that_nobody_reads_is_given_up() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(b"GET /large HTTP/1.1\r\n\r\n" * 9 + b"GET /large HTTP/1.1\r\nconnection: close\r\n\r\n")
@@ -267,7 +267,7 @@ def test_a_last_answer_that_nobody_reads_is_given_up() -> None:
     ],
 )
 @plain_and_tls
-def test_a_request_that_does_not_come_to_its_end_is_refused(sent: bytes, contexts: object) -> None:
+def test_a_request_that_is_never_complete_is_refused(sent: bytes, contexts: object) -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(sent)
@@ -279,7 +279,7 @@ def test_a_request_that_does_not_come_to_its_end_is_refused(sent: bytes, context
     run(conversation, timeouts=HttpTimeouts(request_s=0.2), contexts=contexts)
 
 
-def test_a_request_that_drips_is_refused_as_well() -> None:
+def test_a_request_that_comes_byte_by_byte_is_refused() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         listening = asyncio.create_task(client.rest())
@@ -337,7 +337,7 @@ def test_a_request_that_waits_for_its_answer_is_not_idle() -> None:
     )
 
 
-def test_what_stands_before_nonsense_is_answered_however_long_that_takes() -> None:
+def test_a_request_before_garbage_is_answered_however_long_that_takes() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(post(b"/later", b"") + b"nonsense\r\n\r\n")
@@ -349,7 +349,7 @@ def test_what_stands_before_nonsense_is_answered_however_long_that_takes() -> No
     run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(linger_s=0.1))
 
 
-def test_a_client_that_does_not_go_is_closed_after_a_while() -> None:
+def test_a_client_that_does_not_close_is_closed_after_a_while() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(b"nonsense\r\n\r\n")
@@ -421,7 +421,7 @@ def test_an_answer_to_a_client_that_has_just_gone_is_dropped() -> None:
 
 
 @plain_and_tls
-def test_past_the_limit_connections_are_told_to_come_back_and_the_others_served(contexts: object) -> None:
+def test_connections_past_the_limit_are_refused_and_the_others_served(contexts: object) -> None:
     async def conversation(world: World) -> None:
         here = [await world.connect() for _ in range(3)]
         await until(lambda: len(world.connections) == 3)
@@ -480,7 +480,7 @@ def test_a_request_that_is_not_admitted_is_refused_before_its_body_is_read() -> 
 
 
 @plain_and_tls
-def test_a_server_that_closes_answers_what_is_inside_and_closes_the_rest(contexts: object) -> None:
+def test_a_draining_server_answers_requests_in_flight_and_closes_idle_connections(contexts: object) -> None:
     async def conversation(world: World) -> None:
         idle, asking, late = [await world.connect() for _ in range(3)]
         await asking.send(post(b"/later", b"") * 2)

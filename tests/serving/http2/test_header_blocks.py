@@ -43,7 +43,7 @@ def require_alike(ours: "HeaderBlocks[Any]", theirs: Decoder, block: bytes) -> b
 
 
 @given(field_lists, sizes, HUFFMAN)
-def test_what_an_encoder_wrote_is_read(lists: FieldLists, sizes: list[int], huffman: Any) -> None:
+def test_blocks_of_an_encoder_are_decoded(lists: FieldLists, sizes: list[int], huffman: Any) -> None:
     encoder, ours, theirs = Encoder(), blocks(), Decoder(LIMITS.header_list_bytes)
     for number, fields in enumerate(lists):
         if number < len(sizes):
@@ -53,7 +53,7 @@ def test_what_an_encoder_wrote_is_read(lists: FieldLists, sizes: list[int], huff
 
 
 @given(field_lists, st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=5), HUFFMAN)
-def test_what_is_broken_is_refused_alike(
+def test_broken_blocks_are_refused_as_hpack_does(
     lists: FieldLists,
     mistakes: list[tuple[int, int]],
     huffman: Any,
@@ -69,7 +69,7 @@ def test_what_is_broken_is_refused_alike(
 
 
 @given(st.lists(st.binary(max_size=30), max_size=6))
-def test_garbage_is_refused_alike(garbage: list[bytes]) -> None:
+def test_garbage_is_refused_as_hpack_does(garbage: list[bytes]) -> None:
     ours, theirs = blocks(), Decoder(LIMITS.header_list_bytes)
     for block in garbage:
         if not require_alike(ours, theirs, block):

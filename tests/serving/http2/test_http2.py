@@ -162,7 +162,7 @@ def test_answers_that_wait_take_turns() -> None:
     in_loop(scene)
 
 
-def test_room_is_given_back_as_data_is_taken() -> None:
+def test_windows_are_extended_as_data_is_taken() -> None:
     def scene() -> None:
         limits = Http2Limits(window_bytes=10_000, connection_window_bytes=100_000)
         peer = Peer(Echo(), limits)
@@ -179,7 +179,7 @@ def test_room_is_given_back_as_data_is_taken() -> None:
     in_loop(scene)
 
 
-def test_a_held_stream_gets_no_more_room_until_it_is_released() -> None:
+def test_the_window_of_a_throttled_stream_is_not_extended_until_it_is_released() -> None:
     def scene() -> None:
         peer = Peer(Echo(), Http2Limits(window_bytes=10_000))
         peer.feed(START + headers())
@@ -302,7 +302,7 @@ BROKEN_FIELDS = {
 
 
 @pytest.mark.parametrize("fields", BROKEN_FIELDS.values(), ids=BROKEN_FIELDS)
-def test_fields_that_are_no_request_end_the_stream(fields: list[tuple[str, str]]) -> None:
+def test_header_fields_that_are_no_request_reset_the_stream(fields: list[tuple[str, str]]) -> None:
     block = b"".join(frames.literal_field(name.encode(), value.encode()) for name, value in fields)
     peer = play(START + headers(1, frames.END_HEADERS | frames.END_STREAM, block) + headers(3, 5))
     assert peer.resets == {1: ErrorCode.PROTOCOL_ERROR}
@@ -322,14 +322,14 @@ STREAM_FAULTS: dict[str, tuple[bytes, ErrorCode]] = {
 
 
 @pytest.mark.parametrize(("conversation", "code"), STREAM_FAULTS.values(), ids=STREAM_FAULTS)
-def test_a_fault_of_a_stream_ends_that_alone(conversation: bytes, code: ErrorCode) -> None:
+def test_a_stream_fault_ends_that_stream_alone(conversation: bytes, code: ErrorCode) -> None:
     peer = play(START + conversation + headers(3, frames.END_HEADERS | frames.END_STREAM), limits=SMALL)
     assert peer.resets[1] is code
     assert peer.is_answered(3)
     assert peer.goaway is None
 
 
-def test_what_comes_late_for_a_stream_that_the_server_ended_is_passed_over() -> None:
+def test_late_frames_for_a_stream_that_the_server_reset_are_ignored() -> None:
     peer = play(START + headers() + headers() + data(1, b"late") + frames.window_update(1, 5), limits=SMALL)
     assert peer.resets == {1: ErrorCode.PROTOCOL_ERROR}
     assert len(peer.of_kind(frames.RST_STREAM)) == 1
@@ -414,7 +414,7 @@ def test_a_client_may_give_its_windows_back_after_each_answer(updates: int) -> N
     in_loop(scene)
 
 
-def test_answers_and_time_give_goodwill_back() -> None:
+def test_responses_and_time_refill_the_flood_budget() -> None:
     def scene() -> None:
         peer = Peer(Echo(), SMALL)
         peer.feed(START)
@@ -440,7 +440,7 @@ def test_answers_and_time_give_goodwill_back() -> None:
         (START + headers(1, 0), ErrorCode.ENHANCE_YOUR_CALM),
     ],
 )
-def test_what_has_begun_must_go_on(conversation: bytes, code: ErrorCode) -> None:
+def test_a_frame_or_header_block_that_has_begun_must_be_completed_in_time(conversation: bytes, code: ErrorCode) -> None:
     def scene() -> None:
         peer = Peer(Echo())
         peer.feed(conversation)
@@ -479,7 +479,7 @@ def test_a_request_that_does_not_go_on_is_reset() -> None:
     in_loop(scene)
 
 
-def test_a_request_that_waits_for_its_answer_is_not_in_a_hurry() -> None:
+def test_a_request_that_waits_for_its_response_does_not_time_out() -> None:
     def scene() -> None:
         peer = Peer(Echo(waits=True))
         peer.feed(START + headers(1, 5))
@@ -490,7 +490,7 @@ def test_a_request_that_waits_for_its_answer_is_not_in_a_hurry() -> None:
     in_loop(scene)
 
 
-def test_an_idle_connection_is_told_to_go() -> None:
+def test_an_idle_connection_gets_a_goaway() -> None:
     def scene() -> None:
         peer = Peer(Echo())
         peer.feed(START)
@@ -503,7 +503,7 @@ def test_an_idle_connection_is_told_to_go() -> None:
     in_loop(scene)
 
 
-# --- endings
+# --- results
 
 
 def test_a_connection_that_drains_answers_what_is_in_flight_and_takes_no_more() -> None:
@@ -526,7 +526,7 @@ def test_a_connection_that_drains_answers_what_is_in_flight_and_takes_no_more() 
     in_loop(scene)
 
 
-def test_a_client_that_goes_is_let_go_once_it_has_its_answers() -> None:
+def test_after_the_clients_goaway_its_streams_are_answered_and_the_connection_closed() -> None:
     def scene() -> None:
         peer = Peer(Echo(waits=True))
         peer.feed(START + headers(1, 5) + frames.goaway(0, ErrorCode.NO_ERROR, ""))
@@ -537,7 +537,7 @@ def test_a_client_that_goes_is_let_go_once_it_has_its_answers() -> None:
     in_loop(scene)
 
 
-def test_connections_past_the_limit_are_told_so() -> None:
+def test_connections_past_the_limit_get_a_goaway() -> None:
     def scene() -> None:
         connections = Connections(max_connections=1, max_body_bytes=0)
         first, second = Peer(Echo(), connections=connections), Peer(Echo(), connections=connections)

@@ -197,14 +197,14 @@ def test_an_unloaded_family_finishes_what_is_inside_takes_nothing_and_comes_back
             world.submit(3, 4)
         world.executor.release()
         await asyncio.sleep(0.01)
-        assert [outputs(ending) for ending in world.endings] == [[2, 4]]
+        assert [outputs(result) for result in world.results] == [[2, 4]]
 
         models(world).load("f")
         world.submit(5, 6)
         await asyncio.sleep(0.01)
         world.executor.release()
         await asyncio.sleep(0.01)
-        assert [outputs(ending) for ending in world.endings] == [[2, 4], [10, 12]]
+        assert [outputs(result) for result in world.results] == [[2, 4], [10, 12]]
 
     run(away_and_back)
 
@@ -227,7 +227,7 @@ def test_only_what_a_loaded_family_is_asked_is_demand() -> None:
         await asyncio.sleep(0.01)
         world.executor.release()
         await asyncio.sleep(0.01)
-        assert [outputs(ending) for ending in world.endings] == [[2, 4]]
+        assert [outputs(result) for result in world.results] == [[2, 4]]
 
     run(demanded)
 

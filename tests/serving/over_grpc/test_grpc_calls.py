@@ -4,88 +4,29 @@ import asyncio
 import gzip
 from collections.abc import Callable, Coroutine, Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
+from grpc_client import INFER, MAX_BYTES, STREAM, Client
 from grpc_reflection.v1alpha import reflection_pb2
-from hpack import Decoder
-from http2_peer import START, Peer, data
+from http2_peer import data
 from hypothesis import given
 from hypothesis import strategies as st
-from small_plane import FLOAT, LONG, SmallPlane
+from small_plane import FLOAT, LONG
 from tritonclient.grpc import service_pb2
 
-from proteus_cli.errors import MethodNotAllowed, RequestError
+from proteus_cli.errors import RequestError
 from proteus_cli.serving.grpc import messages
 from proteus_cli.serving.grpc.framing import framed
-from proteus_cli.serving.grpc.service import GrpcFrontEnd
-from proteus_cli.serving.grpc.status import STATUS, Status
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.oip.repository import ModelRepository
+from proteus_cli.serving.oip.codes import GRPC_STATUS, HTTP_STATUS, GrpcStatus
 from proteus_cli.serving.transport.tokens import Tokens
 
-INFER = "/inference.GRPCInferenceService/ModelInfer"
-STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 METADATA = "/inference.GRPCInferenceService/ServerMetadata"
 LIVE = "/inference.GRPCInferenceService/ServerLive"
-MOST = 50_000
-
-
-class Client:
-    """A gRPC client, frame by frame. Only within a running loop."""
-
-    def __init__(self, limits: Http2Limits | None = None, **options: Any) -> None:
-        self.plane: Any = cast("Any", SmallPlane())
-        front_end = GrpcFrontEnd(
-            self.plane,
-            self.plane,
-            models=ModelRepository(
-                self.plane, self.plane, self.plane.lifecycle, self.plane, self.plane.clock, platform="numpy", devices=[]
-            ),
-            max_message_bytes=MOST,
-            **options,
-        )
-        self.peer = Peer(front_end, limits)
-        self.peer.feed(START)
-        self.streams = 0
-
-    def call(self, path: str, *pieces: bytes, ended: bool = True, **metadata: str) -> int:
-        """Open a stream, send the pieces, and end it; its number."""
-        stream, self.streams = 2 * self.streams + 1, self.streams + 1
-        fields = {
-            ":method": "POST", ":scheme": "http", ":path": path, ":authority": "here", "te": "trailers",
-            "content-type": "application/grpc", **{name.replace("_", "-"): value for name, value in metadata.items()},
-        }  # fmt: skip
-        self.peer.feed(self.peer.request(stream, fields=fields.items()))
-        self.peer.feed(*(data(stream, piece) for piece in pieces))
-        if ended:
-            self.peer.feed(data(stream, b"", ended=True))
-        return stream
-
-    def fields(self, stream: int) -> dict[str, str]:
-        """All header fields and trailers of an answer."""
-        decoder, found = Decoder(), dict[str, str]()
-        for frame in self.peer.of_kind(frames.HEADERS):
-            decoded = decoder.decode(frame.payload, raw=True)
-            if frame.stream == stream:
-                found |= {name.decode(): value.decode() for name, value in decoded}
-        return found
-
-    def status(self, stream: int) -> Status:
-        assert self.peer.is_answered(stream)
-        return Status(int(self.fields(stream)["grpc-status"]))
-
-    def messages(self, stream: int) -> list[bytes]:
-        body, found = self.peer.body(stream), []
-        while body:
-            size = int.from_bytes(body[1:5], "big")
-            assert body[0] == 0
-            found.append(body[5 : 5 + size])
-            body = body[5 + size :]
-        return found
 
 
 def scene(play: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -128,7 +69,7 @@ def test_a_message_may_come_in_any_pieces(cuts: list[int], ends_at_once: bool) -
         if ends_at_once:
             client.peer.feed(data(stream, pieces[-1], ended=True))
         await turns()
-        assert client.status(stream) is Status.OK
+        assert client.status(stream) is GrpcStatus.OK
         require_doubled(client.messages(stream)[0], 5.0)
 
     scene(play)
@@ -149,16 +90,16 @@ def test_an_answer_has_the_fields_that_grpc_wants() -> None:
 @pytest.mark.parametrize(
     ("pieces", "status", "text"),
     [
-        ((), Status.UNIMPLEMENTED, "there was none"),
-        ((framed(b""), framed(b"")), Status.UNIMPLEMENTED, "one message"),
-        ((framed(b"")[:3],), Status.INTERNAL, "cut off"),
-        ((infer_message()[:-1],), Status.INTERNAL, "cut off"),
-        ((b"\0" + (MOST + 1).to_bytes(4, "big"),), Status.RESOURCE_EXHAUSTED, "50000 bytes"),
-        ((b"\x01\0\0\0\x01x",), Status.INTERNAL, "without a grpc-encoding"),
-        ((b"\x02\0\0\0\x01x",), Status.INTERNAL, "without a grpc-encoding"),
+        ((), GrpcStatus.UNIMPLEMENTED, "there was none"),
+        ((framed(b""), framed(b"")), GrpcStatus.UNIMPLEMENTED, "one message"),
+        ((framed(b"")[:3],), GrpcStatus.INTERNAL, "cut off"),
+        ((infer_message()[:-1],), GrpcStatus.INTERNAL, "cut off"),
+        ((b"\0" + (MAX_BYTES + 1).to_bytes(4, "big"),), GrpcStatus.RESOURCE_EXHAUSTED, "50000 bytes"),
+        ((b"\x01\0\0\0\x01x",), GrpcStatus.INTERNAL, "without a grpc-encoding"),
+        ((b"\x02\0\0\0\x01x",), GrpcStatus.INTERNAL, "without a grpc-encoding"),
     ],
 )
-def test_messages_that_are_not_one_message_are_refused(pieces: Sequence[bytes], status: Status, text: str) -> None:
+def test_messages_that_are_not_one_message_are_refused(pieces: Sequence[bytes], status: GrpcStatus, text: str) -> None:
     async def play() -> None:
         client = Client()
         stream = client.call(LIVE, *pieces)
@@ -173,7 +114,7 @@ def compressed(message: bytes) -> bytes:
     return b"\x01" + len(packed).to_bytes(4, "big") + packed
 
 
-def test_a_compressed_message_is_unpacked_and_no_bomb() -> None:
+def test_a_compressed_message_is_decompressed_within_its_bound() -> None:
     async def play() -> None:
         client = Client()
         good = client.call(INFER, compressed(request(2.0).SerializeToString()), grpc_encoding="gzip")
@@ -183,20 +124,20 @@ def test_a_compressed_message_is_unpacked_and_no_bomb() -> None:
         cut = b"\x01" + (len(packed) - 4).to_bytes(4, "big") + packed[:-4]
         garbage = b"\x01\0\0\0\x04what"
         for message, status in (
-            (compressed(bytes(MOST + 1)), Status.RESOURCE_EXHAUSTED),
-            (garbage, Status.INTERNAL),
-            (cut, Status.INTERNAL),
+            (compressed(bytes(MAX_BYTES + 1)), GrpcStatus.RESOURCE_EXHAUSTED),
+            (garbage, GrpcStatus.INTERNAL),
+            (cut, GrpcStatus.INTERNAL),
         ):
             stream = client.call(INFER, message, grpc_encoding="gzip")
             assert client.status(stream) is status
         unknown = client.call(INFER, infer_message(), grpc_encoding="zstd")
-        assert client.status(unknown) is Status.UNIMPLEMENTED
+        assert client.status(unknown) is GrpcStatus.UNIMPLEMENTED
         assert client.fields(unknown)["grpc-accept-encoding"] == "identity,gzip"
 
     scene(play)
 
 
-def test_messages_that_are_coming_in_share_a_limit() -> None:
+def test_incomplete_messages_share_a_memory_limit() -> None:
     async def play() -> None:
         client = Client()
         client.peer.connections._max_body_bytes = 61_000
@@ -204,7 +145,7 @@ def test_messages_that_are_coming_in_share_a_limit() -> None:
         pieces = (part, *[b"x" * 10_000] * 3)
         first, second = client.call(INFER, *pieces, ended=False), client.call(INFER, *pieces, ended=False)
         third = client.call(INFER, *pieces, ended=False)
-        assert client.status(third) is Status.RESOURCE_EXHAUSTED
+        assert client.status(third) is GrpcStatus.RESOURCE_EXHAUSTED
         assert client.peer.resets == {third: frames.ErrorCode.NO_ERROR}
         client.peer.feed(
             frames.rst_stream(first, frames.ErrorCode.CANCEL), frames.rst_stream(second, frames.ErrorCode.CANCEL)
@@ -214,7 +155,7 @@ def test_messages_that_are_coming_in_share_a_limit() -> None:
     scene(play)
 
 
-def test_the_messages_of_a_stream_do_not_add_up() -> None:
+def test_complete_messages_of_a_stream_hold_no_memory() -> None:
     async def play() -> None:
         client, message = Client(), infer_message(2.0)
         stream = client.call(STREAM, ended=False)
@@ -224,7 +165,7 @@ def test_the_messages_of_a_stream_do_not_add_up() -> None:
         client.peer.feed(data(stream, message + message[:20]), data(stream, message[20:], ended=True))
         await turns()
         assert client.peer.connections._body_bytes == 0
-        assert client.status(stream) is Status.OK
+        assert client.status(stream) is GrpcStatus.OK
         assert len(client.messages(stream)) == 7
 
     scene(play)
@@ -234,10 +175,10 @@ def test_a_call_that_fails_early_ends_though_its_client_still_sends() -> None:
     async def play() -> None:
         client = Client()
         stream = client.call("/nowhere", ended=False)
-        assert client.status(stream) is Status.UNIMPLEMENTED
+        assert client.status(stream) is GrpcStatus.UNIMPLEMENTED
         assert client.peer.resets == {stream: frames.ErrorCode.NO_ERROR}
         client.peer.feed(data(stream, framed(b"late"), ended=True))
-        assert client.status(client.call(LIVE, framed(b""))) is Status.OK
+        assert client.status(client.call(LIVE, framed(b""))) is GrpcStatus.OK
 
     scene(play)
 
@@ -258,7 +199,7 @@ def test_the_timeout_of_a_call_is_a_deadline(timeout: str, timeout_s: float) -> 
 def test_a_timeout_that_makes_no_sense_is_refused(timeout: str) -> None:
     async def play() -> None:
         client = Client()
-        assert client.status(client.call(INFER, infer_message(), grpc_timeout=timeout)) is Status.INTERNAL
+        assert client.status(client.call(INFER, infer_message(), grpc_timeout=timeout)) is GrpcStatus.INTERNAL
 
     scene(play)
 
@@ -268,10 +209,13 @@ def test_calls_without_a_valid_token_are_refused_and_health_checks_need_none() -
 
     async def play() -> None:
         client = Client(tokens=Tokens(["let-me-in"]))
-        assert client.status(client.call(METADATA, framed(b""))) is Status.UNAUTHENTICATED
-        assert client.status(client.call(METADATA, framed(b""), authorization="Bearer guess")) is Status.UNAUTHENTICATED
-        assert client.status(client.call(METADATA, framed(b""), authorization="Bearer let-me-in")) is Status.OK
-        assert client.status(client.call(LIVE, framed(b""))) is Status.OK
+        assert client.status(client.call(METADATA, framed(b""))) is GrpcStatus.UNAUTHENTICATED
+        assert (
+            client.status(client.call(METADATA, framed(b""), authorization="Bearer guess"))
+            is GrpcStatus.UNAUTHENTICATED
+        )
+        assert client.status(client.call(METADATA, framed(b""), authorization="Bearer let-me-in")) is GrpcStatus.OK
+        assert client.status(client.call(LIVE, framed(b""))) is GrpcStatus.OK
 
     scene(play)
 
@@ -280,8 +224,7 @@ def test_calls_without_a_valid_token_are_refused_and_health_checks_need_none() -
 
 
 def test_every_error_of_a_request_has_a_status() -> None:
-    """But for the verb, which gRPC doesn't have."""
-    assert set(STATUS) == set(RequestError.__subclasses__()) - {MethodNotAllowed}
+    assert set(GRPC_STATUS) == set(HTTP_STATUS) == set(RequestError.__subclasses__())
 
 
 def test_a_model_that_fails_and_a_server_that_is_not_ready_have_their_status() -> None:
@@ -289,8 +232,8 @@ def test_a_model_that_fails_and_a_server_that_is_not_ready_have_their_status() -
         client = Client()
         failing, refused = client.call(INFER, infer_message(np.nan)), client.call(INFER, infer_message(rows=9))
         await turns()
-        assert client.status(failing) is Status.INTERNAL
-        assert client.status(refused) is Status.UNAVAILABLE
+        assert client.status(failing) is GrpcStatus.INTERNAL
+        assert client.status(refused) is GrpcStatus.UNAVAILABLE
         assert client.fields(refused)["grpc-retry-pushback-ms"] == "1000"
 
     scene(play)
@@ -301,11 +244,11 @@ def test_a_bug_is_an_internal_error_that_tells_nothing(caplog: pytest.LogCapture
         client = Client()
         client.plane.submit = None
         stream = client.call(INFER, infer_message())
-        assert client.status(stream) is Status.INTERNAL
+        assert client.status(stream) is GrpcStatus.INTERNAL
         assert client.fields(stream)["grpc-message"] == "internal error"
 
     scene(play)
-    assert "a bug in a call of b'/inference.GRPCInferenceService/ModelInfer'" in caplog.text
+    assert "a bug while InferCall was taken in" in caplog.text
 
 
 def test_a_stream_answers_in_order_and_survives_what_is_wrong() -> None:
@@ -317,7 +260,7 @@ def test_a_stream_answers_in_order_and_survives_what_is_wrong() -> None:
             infer_message(4, id="d")[9:],
         )  # fmt: skip
         await turns()
-        assert client.status(stream) is Status.OK
+        assert client.status(stream) is GrpcStatus.OK
         answers = [service_pb2.ModelStreamInferResponse.FromString(m) for m in client.messages(stream)]
         assert [answer.error_message for answer in answers] == ["", "no model `nobody`", "it failed", ""]
         assert [answer.infer_response.id for answer in answers] == ["a", "", "c", "d"]
@@ -343,7 +286,7 @@ def test_a_stream_that_is_far_ahead_of_its_answers_gets_no_more_room() -> None:
         assert room() > 10_000
         client.peer.feed(frames.window_update(0, 2**20), frames.window_update(stream, 2**20))
         client.peer.feed(data(stream, b"", ended=True))
-        assert client.status(stream) is Status.OK
+        assert client.status(stream) is GrpcStatus.OK
 
     scene(play)
 
@@ -366,8 +309,8 @@ def test_a_stream_that_is_cancelled_cancels_what_it_has_inside() -> None:
 def test_a_stream_that_fails_gives_up_what_it_has_inside() -> None:
     async def play() -> None:
         client = Client()
-        stream = client.call(STREAM, infer_message(), b"\0" + (MOST + 1).to_bytes(4, "big"), ended=False)
-        assert client.status(stream) is Status.RESOURCE_EXHAUSTED
+        stream = client.call(STREAM, infer_message(), b"\0" + (MAX_BYTES + 1).to_bytes(4, "big"), ended=False)
+        assert client.status(stream) is GrpcStatus.RESOURCE_EXHAUSTED
         assert len(client.plane.cancelled) == 1
         sent = client.peer.got
         await turns()
@@ -405,14 +348,14 @@ def test_reflection_answers_in_both_versions() -> None:
                 f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
                 *(framed(question.SerializeToString()) for question in questions),
             )
-            assert client.status(stream) is Status.OK
+            assert client.status(stream) is GrpcStatus.OK
             answers = [reflection_pb2.ServerReflectionResponse.FromString(m) for m in client.messages(stream)]
             assert [answer.original_request for answer in answers] == questions
             assert len(answers[0].list_services_response.service) == 4
             assert len(answers[1].file_descriptor_response.file_descriptor_proto) == 1
             assert [answer.error_response.error_code for answer in answers[2:]] == [
-                Status.NOT_FOUND,
-                Status.UNIMPLEMENTED,
+                GrpcStatus.NOT_FOUND,
+                GrpcStatus.UNIMPLEMENTED,
             ]
 
     scene(play)

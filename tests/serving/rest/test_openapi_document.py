@@ -4,7 +4,7 @@ import copy
 import json
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,17 +13,11 @@ from hypothesis import strategies as st
 from jsonschema_rs import validator_for
 
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.control.controller import Controller
-from proteus_cli.control.policies import live_policy_named
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.oip.repository import ModelRepository
-from proteus_cli.serving.requests.data_plane import make_data_plane
-from proteus_cli.serving.requests.families import ServedFamily
+from proteus_cli.serving.oip.codes import HTTP_STATUS
 from proteus_cli.serving.rest.codec import RestCodec
-from proteus_cli.serving.rest.front_end import STATUS
-from proteus_cli.serving.rest.openapi import OPERATIONS, document
-from proteus_cli.serving.rest.pages import Pages
-from proteus_cli.serving.telemetry.sampler import MetricsSampler
+from proteus_cli.serving.rest.openapi import document
+from proteus_cli.serving.rest.routes import ROUTES
 
 FLOAT, BOOL = np.dtype(np.float32), np.dtype(np.bool_)
 SMALL = Signature((TensorSpec("x", FLOAT, (4,)), TensorSpec("on", BOOL, ())), (TensorSpec("y", FLOAT, (3,)),))
@@ -36,27 +30,15 @@ def operations(found: Any) -> dict[tuple[str, str], Any]:
     return {(path, verb): operation for path, verbs in found["paths"].items() for verb, operation in verbs.items()}
 
 
-def pages() -> Pages:
-    nothing = cast("Any", None)
-    controller, small = (
-        Controller({"small": 0.1}, {}, live_policy_named("proteus")),
-        ServedFamily("small", SMALL, 0.1, 8, 0.9),
-    )
-    plane = make_data_plane(controller, [small], (), nothing, lambda: 0.0, models={}, profiles={})
-    models = ModelRepository(
-        plane.families, controller, plane.lifecycle, plane.counts, plane.clock, platform="onnxruntime", devices=()
-    )
-    history = MetricsSampler(plane, plane.clock)
-    return Pages(plane.families, controller, models, nothing, status=dict, by_hand=nothing, history=history)
-
-
-def test_each_route_is_described_and_each_description_has_a_route() -> None:
-    assert {path: set(verbs) for path, verbs in OPERATIONS.items()} == pages().routes
+def test_each_operation_of_the_document_is_a_route() -> None:
+    described = {(path, verb.upper()) for path, verb in operations(document(ROUTES, FAMILIES))}
+    assert described == {(route.path, route.method) for route in ROUTES}
+    assert len(described) == len(ROUTES)
 
 
 @pytest.mark.parametrize("needs_token", [False, True])
 def test_references_lead_somewhere_and_nothing_is_left_over(needs_token: bool) -> None:  # noqa: FBT001
-    found = document(FAMILIES, needs_token=needs_token)
+    found = document(ROUTES, FAMILIES, needs_token=needs_token)
     named = {
         f"#/components/{kind}/{name}"
         for kind, entries in found["components"].items()
@@ -71,9 +53,9 @@ def test_references_lead_somewhere_and_nothing_is_left_over(needs_token: bool) -
 
 
 def test_each_error_of_a_request_has_its_status_described() -> None:
-    found = operations(document(FAMILIES))
+    found = operations(document(ROUTES, FAMILIES))
     described = {int(status) for operation in found.values() for status in operation["responses"]}
-    assert set(STATUS.values()) - described == {405}  # which no request gets that the document has
+    assert set(HTTP_STATUS.values()) - described == {405}  # which no request gets that the document has
     sources = "".join(path.read_text(encoding="utf-8") for path in sorted(HTTP.glob("*.py")))
     refused = set(re.findall(r"Refusal\((\d+),", sources))
     assert {"408", "413", "431"} <= refused
@@ -82,20 +64,20 @@ def test_each_error_of_a_request_has_its_status_described() -> None:
 
 
 def test_tokens_are_described_where_they_are_asked_for() -> None:
-    found = document(FAMILIES, needs_token=True)
+    found = document(ROUTES, FAMILIES, needs_token=True)
     assert found["security"] == [{"token": []}]
     for (path, _), operation in operations(found).items():
         is_open = path.startswith(("/v2/health/", "/ui/")) or path == "/"
         assert ("401" in operation["responses"]) != is_open
         assert (operation.get("security") == []) == is_open
     assert "WWW-Authenticate" in found["components"]["responses"]["NoToken"]["headers"]
-    without = document(FAMILIES)
+    without = document(ROUTES, FAMILIES)
     assert "security" not in without
     assert all("401" not in operation["responses"] for operation in operations(without).values())
 
 
 def test_families_are_named_and_small_ones_have_an_example() -> None:
-    operation = document(FAMILIES)["paths"]["/v2/models/{model}/versions/{version}/infer"]["post"]
+    operation = document(ROUTES, FAMILIES)["paths"]["/v2/models/{model}/versions/{version}/infer"]["post"]
     assert [parameter["schema"].get("enum") for parameter in operation["parameters"]] == [
         ["small", "large"], ["1"], None,
     ]  # fmt: skip
@@ -135,7 +117,7 @@ ANYTHING = st.recursive(
     ),
     max_leaves=4,
 )
-REQUESTS = validator_for({**document(FAMILIES), "$ref": "#/components/schemas/InferRequest"})
+REQUESTS = validator_for({**document(ROUTES, FAMILIES), "$ref": "#/components/schemas/InferRequest"})
 
 
 def with_other(place: tuple[str | int, ...], value: Any) -> Any:

@@ -17,6 +17,7 @@ from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.lifecycle import LifecycleEvent as Life
 from proteus_cli.serving.requests.counts import Histogram, quantile
 from proteus_cli.serving.rest.openapi import document
+from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.telemetry.sample_ring import SAMPLES
 from proteus_cli.serving.telemetry.sampler import EVERY_S, MAX_NUMBERS, MetricsSampler
 from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
@@ -63,7 +64,7 @@ async def answer(world: World, requests: int) -> None:
 # --- samples
 
 
-def test_a_sample_is_what_came_and_ended_since_the_last_one_per_second() -> None:
+def test_a_sample_holds_the_rates_since_the_last_sample() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         await answer(world, 3)
         clock.now_s = 0.5
@@ -85,7 +86,7 @@ def test_a_sample_is_what_came_and_ended_since_the_last_one_per_second() -> None
     watched(test)
 
 
-def test_violations_are_told_by_outcome_and_as_a_fraction() -> None:
+def test_violations_are_sampled_by_outcome_and_as_a_fraction() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         await answer(world, 2)
         world.submit(1, 2)
@@ -103,7 +104,7 @@ def test_violations_are_told_by_outcome_and_as_a_fraction() -> None:
     watched(test)
 
 
-def test_the_present_is_the_mean_of_the_last_seconds() -> None:
+def test_a_snapshot_is_the_mean_of_the_last_seconds() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         await answer(world, 10)
         for second in range(1, 6):
@@ -120,7 +121,7 @@ def test_the_present_is_the_mean_of_the_last_seconds() -> None:
     watched(test)
 
 
-def test_a_device_is_as_loaded_as_its_batches_took() -> None:
+def test_the_load_of_a_device_is_the_fraction_of_time_in_which_batches_ran() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         world.fleet.workers["cpu0"].busy_s += 0.5
         clock.now_s = 2.0
@@ -131,7 +132,7 @@ def test_a_device_is_as_loaded_as_its_batches_took() -> None:
     watched(test)
 
 
-def test_memory_has_a_bound_and_the_oldest_samples_go() -> None:
+def test_memory_is_bounded_and_the_oldest_samples_are_overwritten() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         kept = history.nbytes
         for second in range(1, SAMPLES + 51):
@@ -152,7 +153,7 @@ def test_memory_has_a_bound_and_the_oldest_samples_go() -> None:
     watched(test)
 
 
-def test_samples_are_taken_by_themselves() -> None:
+def test_the_sampler_takes_a_sample_every_second() -> None:
     async def in_world(world: World) -> None:
         history = MetricsSampler(world.plane, world.plane.clock)
         watching = asyncio.create_task(history.run())
@@ -166,7 +167,7 @@ def test_samples_are_taken_by_themselves() -> None:
 # --- the feed
 
 
-def test_only_what_is_new_is_told() -> None:
+def test_the_feed_holds_only_samples_after_the_cursor() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         clock.now_s = 1.0
         history.sample()
@@ -194,7 +195,7 @@ def test_a_cursor_of_another_server_gets_all() -> None:
 @pytest.mark.parametrize(
     "cursor", ["", "1", "-", "x-1", "0000000-1", "00000000-", "00000000-x", "00000000-1 ", "../x-1"]
 )
-def test_what_is_no_cursor_is_refused(cursor: str) -> None:
+def test_a_malformed_cursor_is_a_bad_request(cursor: str) -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         with pytest.raises(BadRequest, match="cursor"):
             history.feed(cursor)
@@ -202,13 +203,13 @@ def test_what_is_no_cursor_is_refused(cursor: str) -> None:
     watched(test)
 
 
-def test_it_is_what_the_openapi_document_says() -> None:
+def test_the_feed_matches_the_openapi_document() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         await answer(world, 1)
         for second in (1.0, 2.0):
             clock.now_s = second
             history.sample()
-        schemas = {**document({}), "$ref": "#/components/schemas/History"}
+        schemas = {**document(ROUTES, {}), "$ref": "#/components/schemas/History"}
         feed = told(history)
         validator_for(schemas).validate(feed)
         del feed["cursor"]
@@ -243,7 +244,7 @@ def test_changes_of_plan_are_events_at_their_time_each_once() -> None:
     watched(test, changes=changes)
 
 
-def test_a_lost_device_is_an_event_and_so_is_its_return() -> None:
+def test_the_loss_and_the_return_of_a_device_are_events() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         states = []
         breaker = world.fleet.breakers["cpu0"]
@@ -263,7 +264,7 @@ def test_a_lost_device_is_an_event_and_so_is_its_return() -> None:
     watched(test)
 
 
-def test_events_come_with_the_samples_that_they_came_with() -> None:
+def test_events_are_sent_with_the_samples_that_noticed_them() -> None:
     changes = list[PlanChange]()
 
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
@@ -280,7 +281,7 @@ def test_events_come_with_the_samples_that_they_came_with() -> None:
     watched(test, changes=changes)
 
 
-def test_a_server_that_drains_says_so() -> None:
+def test_the_state_of_a_server_that_drains_is_draining() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         world.lifecycle.on(Life.STOPPED)
         assert history.feed().state == "draining"

@@ -10,7 +10,7 @@ from proteus_cli.serving.transport.tls import accepting
 AT_ONCE = 300  # asyncio's own backlog is 100
 
 
-def test_a_crowd_that_comes_while_the_loop_is_busy_waits_at_the_door() -> None:
+def test_connections_that_come_while_the_loop_is_busy_wait_to_be_accepted() -> None:
     """One beyond the backlog would be asked by the system to try again in a second."""
 
     async def run() -> None:

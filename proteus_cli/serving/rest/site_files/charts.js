@@ -1,62 +1,62 @@
-// Charts over time, drawn by uPlot: what they show, their marks, and the same for who can't see or point.
+// Charts over time, drawn by uPlot, with marks for changes; and their values as text, for keys and screen readers.
 
-import * as words from "./words.js";
-import {OUTCOMES, means, piled, scaled} from "./series.js";
-import {drawn, element} from "./tables.js";
+import * as format from "./format.js";
+import {OUTCOMES, means, scaled, stacked} from "./series.js";
+import {element, svgElement} from "./tables.js";
 
 const COLOURS = 7, DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
 // One cursor for all charts, by pointer or keys: uPlot's own listeners are left out.
 const UNBOUND = Object.fromEntries(["mousemove", "mouseenter", "mouseleave", "mousedown", "mouseup", "click", "dblclick"].map((name) => [name, () => null]));
-const HEIGHT = 190, LEAST_SPAN_S = 120, SAMPLES_A_ROW = 30;
+const HEIGHT = 190, MIN_SPAN_S = 120, SAMPLES_PER_ROW = 30;
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-// How the family in that place is drawn, also without colours.
-const look = (place) => ({colour: `line${place % COLOURS}`, dash: DASHES[place % DASHES.length]});
+// The line of the family with that index; dashes tell lines apart without colours.
+const lineStyle = (place) => ({colour: `line${place % COLOURS}`, dash: DASHES[place % DASHES.length]});
 
 // Each kind of chart: its lines {label, colour, dash, fill, values}, for one family or, where that is "", for all.
 export const KINDS = [
   {
-    id: "demand", title: "Demand and throughput", unit: "qps", write: words.rate,
+    id: "demand", title: "Demand and throughput", unit: "qps", write: format.rate,
     lines: (series, family) => [
       {label: "demand", colour: "line6", dash: [], fill: true, values: series.column("demand_qps", family)},
-      {label: "throughput", ...look(0), values: series.column("throughput_qps", family)},
+      {label: "throughput", ...lineStyle(0), values: series.column("throughput_qps", family)},
       {label: "on time", colour: "line2", dash: [7, 4], values: series.column("goodput_qps", family)},
     ],
   },
   {
-    id: "violations", title: "SLO violations", unit: "requests per second, piled up", write: words.rate,
+    id: "violations", title: "SLO violations", unit: "requests per second, stacked", write: format.rate,
     lines: (series, family) => {
-      const values = OUTCOMES.map((outcome) => series.column(`${outcome}_qps`, family)), heights = piled(values);
+      const values = OUTCOMES.map((outcome) => series.column(`${outcome}_qps`, family)), heights = stacked(values);
       return OUTCOMES.map((outcome, place) => (
         {label: outcome, colour: outcome, dash: DASHES[place], fill: true, values: heights[place], shown: values[place]}
       ));
     },
   },
   {
-    id: "accuracy", title: "Relative accuracy", unit: "% of the best variant's", write: (value) => words.percent(value === null ? null : value / 100),
-    most: 100,
-    lines: (series, family, told) => chosen(told, family).map(([name, of, place]) => (
-      {label: name, ...look(place), values: scaled(series.families[name].accuracy, 100 / of.best_accuracy)}
+    id: "accuracy", title: "Relative accuracy", unit: "% of the best variant's", write: (value) => format.percent(value === null ? null : value / 100),
+    max: 100,
+    lines: (series, family, history) => selectedFamilies(history, family).map(([name, of, place]) => (
+      {label: name, ...lineStyle(place), values: scaled(series.families[name].accuracy, 100 / of.best_accuracy)}
     )),
   },
   {
     id: "p99", title: "p99 against the SLO", unit: (family) => (family ? "ms" : "% of the SLO"),
-    write: (value) => words.decimal(value), least: 0,
-    lines: (series, family, told) => [
-      ...chosen(told, family).map(([name, of, place]) => (
-        {label: name, ...look(place), values: scaled(series.families[name].p99_s, family ? 1000 : 100 / of.slo_s)}
+    write: (value) => format.decimal(value), min: 0,
+    lines: (series, family, history) => [
+      ...selectedFamilies(history, family).map(([name, of, place]) => (
+        {label: name, ...lineStyle(place), values: scaled(series.families[name].p99_s, family ? 1000 : 100 / of.slo_s)}
       )),
       {
         label: "SLO", colour: "failed", dash: [2, 3],
-        values: series.unix_s.map(() => (family ? told.families[family].slo_s * 1000 : 100)),
+        values: series.unix_s.map(() => (family ? history.families[family].slo_s * 1000 : 100)),
       },
     ],
   },
 ];
 
-const chosen = (told, family) => (
-  Object.entries(told.families).map(([name, of], place) => [name, of, place]).filter(([name]) => !family || name === family)
+const selectedFamilies = (history, family) => (
+  Object.entries(history.families).map(([name, of], place) => [name, of, place]).filter(([name]) => !family || name === family)
 );
 
 export class Chart {
@@ -81,12 +81,12 @@ export class Chart {
     new ResizeObserver(() => this.plot?.setSize({width: this.place.clientWidth, height: HEIGHT})).observe(this.place);
   }
 
-  // Show what `series` has; `told` is the last answer of the feed.
-  show(series, family, told) {
+  // Show what `series` has; `history` is the last answer of the server.
+  show(series, family, history) {
     this.series = series;
-    this.now_s = told.unix_s;
-    this.span_s = Math.min(told.keeps_s, Math.max(LEAST_SPAN_S, told.uptime_s));
-    this.lines = this.kind.lines(series, family, told);
+    this.now_s = history.unix_s;
+    this.span_s = Math.min(history.keeps_s, Math.max(MIN_SPAN_S, history.uptime_s));
+    this.lines = this.kind.lines(series, family, history);
     const unit = typeof this.kind.unit === "string" ? this.kind.unit : this.kind.unit(family);
     const shape = JSON.stringify([unit, this.lines.map(({label, colour: of, dash}) => [label, of, dash])]);
     if (shape !== this.shape) {
@@ -99,23 +99,23 @@ export class Chart {
     this.fillTable();
   }
 
-  // Draw anew from nothing: lines, or the colours of the page, have changed.
+  // Build the chart again, as its lines or the colours of the page have changed.
   build() {
     this.plot?.destroy();
     const axis = {
       stroke: colour("soft"), font: "12px system-ui, sans-serif", ticks: {stroke: colour("rule"), width: 1},
       grid: {stroke: colour("grid"), width: 1},
     };
-    const {least, most} = this.kind;
+    const {min, max} = this.kind;
     this.plot = new uPlot({
       width: this.place.clientWidth || 300,
       height: HEIGHT,
       legend: {show: false},
       padding: [8, 34, 0, 0],  // half a label of the time axis
       cursor: {drag: {x: false, y: false}, y: false, points: {size: 7}, bind: UNBOUND},
-      scales: {x: {range: () => [this.now_s - this.span_s, this.now_s]}, y: {range: (_, low, high) => ranged(low, high, least, most)}},
+      scales: {x: {range: () => [this.now_s - this.span_s, this.now_s]}, y: {range: (_, low, high) => ranged(low, high, min, max)}},
       axes: [
-        {...axis, space: 70, size: 30, values: (_, times) => times.map((time) => words.clock(time).slice(0, this.span_s < 300 ? 8 : 5))},
+        {...axis, space: 70, size: 30, values: (_, times) => times.map((time) => format.clock(time).slice(0, this.span_s < 300 ? 8 : 5))},
         {...axis, size: 52, values: (_, values) => values.map((value) => value.toLocaleString("en"))},
       ],
       series: [{}, ...this.lines.map(({label, colour: of, dash, fill}) => ({
@@ -127,8 +127,8 @@ export class Chart {
     this.plot.over.addEventListener("pointermove", ({offsetX}) => this.onCursor(this.plot.posToIdx(offsetX)));
     this.plot.over.addEventListener("pointerleave", () => this.onCursor(null));
     this.legend.replaceChildren(...this.lines.map(({label, colour: of, dash, fill}) =>
-      element("li", {}, drawn("svg", {viewBox: "0 0 29 12", "aria-hidden": "true"},
-        drawn("line", {x1: 0, x2: 29, y1: 6, y2: 6, stroke: colour(of), "stroke-width": fill ? 8 : 2.5, "stroke-opacity": fill ? 0.6 : 1,
+      element("li", {}, svgElement("svg", {viewBox: "0 0 29 12", "aria-hidden": "true"},
+        svgElement("line", {x1: 0, x2: 29, y1: 6, y2: 6, stroke: colour(of), "stroke-width": fill ? 8 : 2.5, "stroke-opacity": fill ? 0.6 : 1,
           "stroke-dasharray": fill ? "" : dash.join(" ")})), label)));
   }
 
@@ -146,7 +146,7 @@ export class Chart {
       ctx.moveTo(x, top);
       ctx.lineTo(x, top + height);
       ctx.stroke();
-      ctx.beginPath();  // a flag for who doesn't tell the colours apart: ▼ a plan, ■ a device
+      ctx.beginPath();  // a shape besides the colour: ▼ a plan, ■ a device
       const size = 4 * ratio;
       if (isPlan) { ctx.moveTo(x - size, top - size); ctx.lineTo(x + size, top - size); ctx.lineTo(x, top + size); }
       else ctx.rect(x - size, top - size, 2 * size, 2 * size);
@@ -155,7 +155,7 @@ export class Chart {
     ctx.restore();
   }
 
-  // Show the values at a sample; null: of none.
+  // Show the values of one sample; null: of no sample.
   point(at) {
     this.at = at;
     if (!this.plot) return;
@@ -166,9 +166,9 @@ export class Chart {
       return;
     }
     this.plot.setCursor({left: this.plot.valToPos(time_s, "x"), top: 10}, false);
-    const said = this.lines.map(({label, values, shown}) => `${label} ${this.kind.write((shown ?? values)[at])}`);
+    const texts = this.lines.map(({label, values, shown}) => `${label} ${this.kind.write((shown ?? values)[at])}`);
     const near = this.series.events.filter(({unix_s}) => Math.abs(unix_s - time_s) <= 1).map(({kind, text}) => `${kind}: ${text}`);
-    this.readout.textContent = [words.clock(time_s), ...said, ...near].join(" · ");
+    this.readout.textContent = [format.clock(time_s), ...texts, ...near].join(" · ");
   }
 
   onKey(event) {
@@ -180,31 +180,31 @@ export class Chart {
   }
 
   summary() {
-    const said = this.lines.map(({label, values, shown}) => {
+    const texts = this.lines.map(({label, values, shown}) => {
       const known = (shown ?? values).filter((value) => value !== null);
       if (!known.length) return `${label}: nothing yet`;
-      const [least, most] = known.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
-      return `${label}: ${this.kind.write(known.at(-1))} now, between ${this.kind.write(least)} and ${this.kind.write(most)}`;
+      const [min, max] = known.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+      return `${label}: ${this.kind.write(known.at(-1))} now, between ${this.kind.write(min)} and ${this.kind.write(max)}`;
     });
-    return `Chart of the last 15 minutes, in ${this.unit.textContent}. ${said.join("; ")}. The table below has the same.`;
+    return `Chart of the last 15 minutes, in ${this.unit.textContent}. ${texts.join("; ")}. The table below has the same.`;
   }
 
   fillTable() {
     if (!this.details.open || !this.series) return;
-    const rows = means(this.series.unix_s, this.lines.map(({values, shown}) => shown ?? values), SAMPLES_A_ROW).reverse();
+    const rows = means(this.series.unix_s, this.lines.map(({values, shown}) => shown ?? values), SAMPLES_PER_ROW).reverse();
     const head = ["from", ...this.lines.map(({label}) => label)];
     this.table.replaceChildren(
-      element("caption", {class: "note"}, `means over ${SAMPLES_A_ROW} s, newest first; ${this.unit.textContent}`),
+      element("caption", {class: "note"}, `means over ${SAMPLES_PER_ROW} s, newest first; ${this.unit.textContent}`),
       element("thead", {}, element("tr", {}, ...head.map((label) => element("th", {scope: "col"}, label)))),
       element("tbody", {}, ...rows.map(({unix_s, values}) => element("tr", {},
-        element("th", {scope: "row"}, words.clock(unix_s)),
+        element("th", {scope: "row"}, format.clock(unix_s)),
         ...values.map((value) => element("td", {}, this.kind.write(value)))))));
   }
 }
 
-// The range of the y axis: from 0 unless all is close to `most`, with some room.
-function ranged(low, high, least = 0, most = null) {
-  if (low === null) return most === null ? [0, 1] : [most - 1, most];
-  if (most !== null) return [Math.min(low - (most - low) * 0.1, most - 1), most + (most - Math.min(low, most - 1)) * 0.05];
-  return [least, high > least ? high * 1.08 : least + 1];
+// The range of the y axis: from 0, unless all values are close to `max`; with a margin.
+function ranged(low, high, min = 0, max = null) {
+  if (low === null) return max === null ? [0, 1] : [max - 1, max];
+  if (max !== null) return [Math.min(low - (max - low) * 0.1, max - 1), max + (max - Math.min(low, max - 1)) * 0.05];
+  return [min, high > min ? high * 1.08 : min + 1];
 }

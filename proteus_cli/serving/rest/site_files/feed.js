@@ -1,12 +1,12 @@
-// Asks the server for what is new once a second. Where it is gone, less and less often, until it is back.
+// Asks the server for new samples once a second; less and less often while the server is not reachable.
 
-const SOONEST_S = 1, LATEST_S = 5, WITHIN_MS = 5000;
-const KEY = "proteus-token";
+const MIN_PAUSE_S = 1, MAX_PAUSE_S = 5, TIMEOUT_MS = 5000;
+const TOKEN_KEY = "proteus-token";
 
 export class Feed {
-  // told: {data(document), lost(retryInSeconds), locked(wasRefused)}
-  constructor(told) {
-    this.told = told;
+  // handlers: {onData(document), onUnreachable(pause_s), onLocked(wasRefused)}
+  constructor(handlers) {
+    this.handlers = handlers;
     this.cursor = "";
     this.failures = 0;
     this.timer = 0;
@@ -14,7 +14,7 @@ export class Feed {
   }
 
   unlock(token) {
-    sessionStorage.setItem(KEY, token);
+    sessionStorage.setItem(TOKEN_KEY, token);
     this.ask();
   }
 
@@ -23,42 +23,42 @@ export class Feed {
     if (this.isAsking) return;
     this.isAsking = true;
     try {
-      this.later(await this.next());
+      this.schedule(await this.poll());
     } finally {
       this.isAsking = false;
     }
   }
 
-  later(seconds) {
+  schedule(seconds) {
     if (seconds !== null) this.timer = setTimeout(() => this.ask(), seconds * 1000);
   }
 
-  // One question; returns after how many seconds to ask again, or null to wait for a token.
-  async next() {
-    const token = sessionStorage.getItem(KEY);
+  // Ask once. Returns the seconds until the next time, or null: wait for a token.
+  async poll() {
+    const token = sessionStorage.getItem(TOKEN_KEY);
     let answer, found;
     try {
       answer = await fetch(`/v2/proteus/history${this.cursor && `?since=${this.cursor}`}`, {
         headers: token ? {authorization: `Bearer ${token}`} : {},
         cache: "no-store",
-        signal: AbortSignal.timeout(WITHIN_MS),
+        signal: AbortSignal.timeout(TIMEOUT_MS),
       });
       if (answer.status === 401) {
-        sessionStorage.removeItem(KEY);
-        this.told.locked(Boolean(token));
+        sessionStorage.removeItem(TOKEN_KEY);
+        this.handlers.onLocked(Boolean(token));
         return null;
       }
       if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
       found = await answer.json();
     } catch (error) {
       if (!(error instanceof TypeError || error instanceof DOMException || error instanceof SyntaxError || answer)) throw error;
-      const wait_s = Math.min(LATEST_S, SOONEST_S * 2 ** this.failures++);
-      this.told.lost(wait_s);
-      return wait_s;
+      const pause_s = Math.min(MAX_PAUSE_S, MIN_PAUSE_S * 2 ** this.failures++);
+      this.handlers.onUnreachable(pause_s);
+      return pause_s;
     }
     this.failures = 0;
     this.cursor = found.cursor;
-    this.told.data(found);
-    return found.complete ? (document.hidden ? 5 * SOONEST_S : SOONEST_S) : 0;
+    this.handlers.onData(found);
+    return found.complete ? (document.hidden ? 5 * MIN_PAUSE_S : MIN_PAUSE_S) : 0;
   }
 }

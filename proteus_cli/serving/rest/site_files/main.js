@@ -1,112 +1,112 @@
-// The page: one answer of the feed a second, shown everywhere it belongs.
+// The page: asks the server for its history once a second, and shows it.
 
 import {Chart, KINDS} from "./charts.js";
 import {Feed} from "./feed.js";
-import * as picture from "./picture.js";
+import * as format from "./format.js";
+import * as diagram from "./plan_diagram.js";
 import {Series} from "./series.js";
 import * as tables from "./tables.js";
-import {element, say} from "./tables.js";
-import * as words from "./words.js";
+import {element, setText} from "./tables.js";
 
-const at = (id) => document.getElementById(id);
-const CHANGE_NEWS_S = 60;
+const byId = (id) => document.getElementById(id);
+const CHANGE_PAUSE_S = 60;
 const STATES = {ready: "ready", starting: "wait", draining: "wait", gone: "lost"};
 
-const series = new Series(), choice = at("family");
-const news = {};  // what was said last
-let told = null, lostSince_s = 0, pointed_s = null, drawnWidth = 0;
+const series = new Series(), choice = byId("family");
+const announced = {};  // the state, losses and change that screen readers were told last
+let latest = null, unreachableSince_s = 0, pointed_s = null, diagramWidth = 0;
 
-const charts = KINDS.map((kind) => new Chart(kind, pointAll));
-at("charts").append(...charts.map(({figure}) => figure));
+const charts = KINDS.map((kind) => new Chart(kind, pointAt));
+byId("charts").append(...charts.map(({figure}) => figure));
 
-// Show the values of one sample in all charts; null: of none.
-function pointAll(sample) {
+// Show the values of one sample in all charts; null: of no sample.
+function pointAt(sample) {
   pointed_s = series.unix_s[sample] ?? null;
-  pointAgain();
+  updatePointer();
 }
 
-function pointAgain() {
-  const at = pointed_s === null ? -1 : series.unix_s.indexOf(pointed_s);  // it moves, and is forgotten in the end
-  for (const chart of charts) chart.point(at < 0 ? null : at);
+function updatePointer() {
+  const index = pointed_s === null ? -1 : series.unix_s.indexOf(pointed_s);  // it moves as samples come and go
+  for (const chart of charts) chart.point(index < 0 ? null : index);
 }
 
-const feed = new Feed({data: onData, lost: onLost, locked: onLocked});
+const feed = new Feed({onData, onUnreachable, onLocked});
 
 function onData(found) {
-  told = found;
+  latest = found;
   series.append(found);
-  at("main").hidden = false;
-  at("door").hidden = true;
-  if (lostSince_s) announce("The server answers again.");
-  else if (found.state === "draining" && news.state === "ready") announce("The server is draining.");
-  lostSince_s = 0;
-  news.state = found.state;
+  byId("main").hidden = false;
+  byId("token-form").hidden = true;
+  if (unreachableSince_s) announce("The server answers again.");
+  else if (found.state === "draining" && announced.state === "ready") announce("The server is draining.");
+  unreachableSince_s = 0;
+  announced.state = found.state;
   banner(found.state === "draining" ? "The server is draining: it takes no more requests, and will be gone." : "", "wait");
   badge(found.state, STATES[found.state] ?? "wait");
   if (found.complete) show();
 }
 
-function onLost(wait_s) {
-  if (!lostSince_s) {
-    lostSince_s = Date.now() / 1000;
+function onUnreachable(wait_s) {
+  if (!unreachableSince_s) {
+    unreachableSince_s = Date.now() / 1000;
     announce("The server doesn't answer.");
   }
   badge("not reachable", "lost");
-  banner(`The server doesn't answer since ${words.clock(lostSince_s)}; what is shown is older. Asking again every ${wait_s} s.`);
+  banner(`The server doesn't answer since ${format.clock(unreachableSince_s)}; what is shown is older. Asking again every ${wait_s} s.`);
 }
 
 function onLocked(wasRefused) {
   badge("locked", "wait");
-  at("main").hidden = true;
-  at("door").hidden = false;
+  byId("main").hidden = true;
+  byId("token-form").hidden = false;
   banner(wasRefused ? "The server doesn't know this token." : "", "wait");
-  at("token").focus();
+  byId("token").focus();
 }
 
-at("door").addEventListener("submit", (event) => {
+byId("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  const token = at("token").value.trim();
-  at("token").value = "";
+  const token = byId("token").value.trim();
+  byId("token").value = "";
   if (/^[\x21-\x7e]+$/.test(token)) feed.unlock(token);
   else banner("A token has only ASCII characters, and no spaces.", "wait");
 });
 
 function show() {
-  const {families, devices, flows} = told;
-  facts();
-  options(Object.keys(families));
-  tables.families(at("families"), families);
-  tables.devices(at("devices"), devices);
-  tables.flows(at("flows"), flows);
-  tables.events(at("events"), series.events);
-  at("no-events").hidden = series.events.length > 0;
-  for (const chart of charts) chart.show(series, choice.value, told);
-  pointAgain();
-  drawPicture();
-  tellLosses(devices);
-  tellChanges();
+  const {families, devices, flows} = latest;
+  showFacts();
+  updateFamilyChoice(Object.keys(families));
+  tables.families(byId("families"), families);
+  tables.devices(byId("devices"), devices);
+  tables.flows(byId("flows"), flows);
+  tables.events(byId("events"), series.events);
+  byId("no-events").hidden = series.events.length > 0;
+  for (const chart of charts) chart.show(series, choice.value, latest);
+  updatePointer();
+  drawDiagram();
+  announceLosses(devices);
+  announceChanges();
 }
 
-function drawPicture() {
-  drawnWidth = at("picture").clientWidth;
-  picture.show(at("picture"), told.flows, Object.keys(told.families), told.devices);
+function drawDiagram() {
+  diagramWidth = byId("diagram").clientWidth;
+  diagram.show(byId("diagram"), latest.flows, Object.keys(latest.families), latest.devices);
 }
 
-function facts() {
-  const said = {
-    version: told.version, policy: told.policy, up: words.span(told.uptime_s), "in flight": words.count(told.inside),
-    families: String(Object.keys(told.families).length), devices: String(Object.keys(told.devices).length),
+function showFacts() {
+  const values = {
+    version: latest.version, policy: latest.policy, up: format.span(latest.uptime_s), "in flight": format.count(latest.inside),
+    families: String(Object.keys(latest.families).length), devices: String(Object.keys(latest.devices).length),
   };
-  const list = at("facts");
+  const list = byId("facts");
   if (!list.children.length)
-    list.append(...Object.keys(said).map((term) => element("div", {}, element("dt", {}, term), element("dd"))));
-  Object.values(said).forEach((text, place) => say(list.children[place].lastElementChild, text));
-  at("emulated").hidden = at("emulated-note").hidden = !told.emulated;
-  const title = `${told.emulated ? "EMULATED · " : ""}Proteus`;
+    list.append(...Object.keys(values).map((term) => element("div", {}, element("dt", {}, term), element("dd"))));
+  Object.values(values).forEach((text, place) => setText(list.children[place].lastElementChild, text));
+  byId("emulated").hidden = byId("emulated-note").hidden = !latest.emulated;
+  const title = `${latest.emulated ? "EMULATED · " : ""}Proteus`;
   if (document.title !== title) document.title = title;
 }
 
-function options(names) {
+function updateFamilyChoice(names) {
   const known = [...choice.options].slice(1).map(({value}) => value);
   if (known.join("\n") === names.join("\n")) return;
   const chosen = choice.value;
@@ -114,50 +114,50 @@ function options(names) {
   choice.value = names.includes(chosen) ? chosen : "";
 }
 
-function tellLosses(devices) {
+function announceLosses(devices) {
   const lost = Object.entries(devices).filter(([, {breaker}]) => breaker === "open").map(([name]) => name);
-  at("lost").hidden = !lost.length;
-  say(at("lost"), lost.length ? `${lost.length} lost` : "");
-  const before = news.lost ?? lost, gone = lost.filter((name) => !before.includes(name)), back = before.filter((name) => !lost.includes(name));
+  byId("lost").hidden = !lost.length;
+  setText(byId("lost"), lost.length ? `${lost.length} lost` : "");
+  const before = announced.lost ?? lost, gone = lost.filter((name) => !before.includes(name)), back = before.filter((name) => !lost.includes(name));
   if (gone.length) announce(`Lost: ${gone.join(", ")}.`);
   if (back.length) announce(`No longer lost: ${back.join(", ")}.`);
-  news.lost = lost;
+  announced.lost = lost;
 }
 
-// Under changing demand plans change every few seconds: not all of that is news.
-function tellChanges() {
+// Under changing demand plans change every few seconds, so not every change is announced.
+function announceChanges() {
   const last = series.events.findLast(({kind}) => kind === "plan")?.unix_s ?? 0;
-  if (news.change !== undefined && last > news.change + CHANGE_NEWS_S) {
+  if (announced.change !== undefined && last > announced.change + CHANGE_PAUSE_S) {
     announce("The plan changed; the list of what changed says why.");
-    news.change = last;
+    announced.change = last;
   }
-  news.change ??= last;
+  announced.change ??= last;
 }
 
-// For screen readers, and only what matters.
+// For screen readers.
 function announce(text) {
-  at("news").textContent = text;
+  byId("news").textContent = text;
 }
 
 function banner(text, className = "") {
-  const place = at("banner");
+  const place = byId("banner");
   place.className = `banner ${className}`;
-  say(place, text);
+  setText(place, text);
   place.hidden = !text;
 }
 
 function badge(text, className) {
-  const place = at("state");
+  const place = byId("state");
   place.className = `badge ${className}`;
-  say(place, text);
+  setText(place, text);
 }
 
-choice.addEventListener("change", () => told && show());
+choice.addEventListener("change", () => latest && show());
 for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"])
   matchMedia(query).addEventListener("change", () => {
     for (const chart of charts) chart.shape = "";
-    if (told) show();
+    if (latest) show();
   });
-new ResizeObserver(() => { if (told && at("picture").clientWidth !== drawnWidth) drawPicture(); }).observe(at("picture"));
+new ResizeObserver(() => { if (latest && byId("diagram").clientWidth !== diagramWidth) drawDiagram(); }).observe(byId("diagram"));
 
 feed.ask();

@@ -1,4 +1,4 @@
-// Samples of the last minutes, in columns, and what charts show of them. Nothing here knows the page.
+// The samples of the last minutes in columns, and the arithmetic for charts. Independent of the page.
 
 export const OUTCOMES = ["late", "dropped", "rejected", "failed"];
 
@@ -13,7 +13,7 @@ export class Series {
     this.events = [];  // {unix_s, kind, text}, oldest first
   }
 
-  // Add what a feed tells, and forget what is too old. Another server's samples replace all.
+  // Append the samples of an answer, and drop the oldest. Samples of another server replace all.
   append(feed) {
     if (feed.server !== this.server) this.clear(feed.server);
     const start_s = feed.unix_s - feed.uptime_s, before = this.unix_s.length;
@@ -38,8 +38,8 @@ export class Series {
   }
 }
 
-function extend(all, told, before) {
-  for (const [name, {samples}] of Object.entries(told)) {
+function extend(all, families, before) {
+  for (const [name, {samples}] of Object.entries(families)) {
     const columns = (all[name] ??= {});
     for (const [column, values] of Object.entries(samples)) {
       const kept = (columns[column] ??= new Array(before).fill(null));
@@ -58,18 +58,18 @@ export function scaled(values, factor) {
   return values.map((value) => (value === null ? null : value * factor));
 }
 
-// Each column on top of those after it, so that the first is the height of the pile.
-export function piled(columns) {
-  const piles = [];
+// Each column plus all columns after it, so that the first is the height of the stack.
+export function stacked(columns) {
+  const stack = [];
   let above = new Array(columns[0]?.length ?? 0).fill(0);
   for (const values of [...columns].reverse()) {
     above = values.map((value, at) => above[at] + (value ?? 0));
-    piles.unshift(above);
+    stack.unshift(above);
   }
-  return piles;
+  return stack;
 }
 
-// Means of `size` samples each, of the first row maybe fewer: [{unix_s, values}], oldest first, for tables.
+// Means of `size` samples each, for tables: [{unix_s, values}], oldest first; the first row may have fewer samples.
 export function means(unix_s, columns, size) {
   const rows = [];
   for (let last = unix_s.length % size || size; last <= unix_s.length; last += size) {

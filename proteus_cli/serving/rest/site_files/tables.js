@@ -1,6 +1,6 @@
-// Tables whose cells change only where their text does, so that whoever reads or selects one is left in peace.
+// Tables. Cells change only where their text changes, so that a selection in them stays.
 
-import * as words from "./words.js";
+import * as format from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -11,14 +11,14 @@ export function element(name, attributes = {}, ...inside) {
   return made;
 }
 
-export function drawn(name, attributes = {}, ...inside) {
+export function svgElement(name, attributes = {}, ...inside) {
   const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.append(...inside);
   return made;
 }
 
-export function say(cell, text) {
+export function setText(cell, text) {
   if (cell.textContent !== text) cell.textContent = text;
 }
 
@@ -37,47 +37,47 @@ function fill(table, rows) {
     cells.forEach(({text, className: of = "", bar}, at) => {
       const cell = row.cells[at];
       if (cell.className !== of) cell.className = of;
-      if (bar === undefined) say(cell, text);
-      else load(cell, text, bar);
+      if (bar === undefined) setText(cell, text);
+      else setBar(cell, text, bar);
     });
   });
   for (const row of known.values()) row.remove();
 }
 
-// A number with a bar for it, which is only for eyes.
-function load(cell, text, part) {
+// A number, and a bar that is as long; the bar is hidden from screen readers.
+function setBar(cell, text, part) {
   if (!cell.firstElementChild) {
-    const bar = drawn("rect", {height: 6, width: 0}), frame = drawn("rect", {height: 6, width: 40, class: "frame"});
-    cell.append(element("span"), drawn("svg", {class: "load", viewBox: "0 0 40 6", preserveAspectRatio: "none", "aria-hidden": "true"}, frame, bar));
+    const bar = svgElement("rect", {height: 6, width: 0}), frame = svgElement("rect", {height: 6, width: 40, class: "frame"});
+    cell.append(element("span"), svgElement("svg", {class: "load", viewBox: "0 0 40 6", preserveAspectRatio: "none", "aria-hidden": "true"}, frame, bar));
   }
-  say(cell.firstElementChild, text);
+  setText(cell.firstElementChild, text);
   cell.querySelector("rect:last-child").setAttribute("width", 40 * Math.min(1, part));
 }
 
-const text = (said, className = "") => ({text: said, className});
+const text = (value, className = "") => ({text: value, className});
 
 export function families(table, of) {
   fill(table, Object.entries(of).map(([name, now]) => ({
     key: name,
     cells: [
       text(name),
-      text(words.rate(now.demand_qps)),
-      text(words.rate(now.throughput_qps)),
-      text(words.rate(now.goodput_qps)),
-      text(words.percent(now.violations), now.violations > 0.01 ? "bad" : ""),
-      text(words.percent(now.accuracy)),
-      text(words.percent(now.relative_accuracy)),
-      text(words.duration(now.p99_s), now.p99_s > now.slo_s ? "bad" : ""),
-      text(words.duration(now.slo_s)),
-      text(words.count(now.waiting)),
+      text(format.rate(now.demand_qps)),
+      text(format.rate(now.throughput_qps)),
+      text(format.rate(now.goodput_qps)),
+      text(format.percent(now.violations), now.violations > 0.01 ? "bad" : ""),
+      text(format.percent(now.accuracy)),
+      text(format.percent(now.relative_accuracy)),
+      text(format.duration(now.p99_s), now.p99_s > now.slo_s ? "bad" : ""),
+      text(format.duration(now.slo_s)),
+      text(format.count(now.waiting)),
     ],
   })));
 }
 
 export const BREAKERS = {
-  closed: {said: "closed", className: ""},
-  open: {said: "✕ open: lost", className: "lost"},
-  "half-open": {said: "◐ half-open: on probation", className: "probation"},
+  closed: {label: "closed", className: ""},
+  open: {label: "✕ open: lost", className: "lost"},
+  "half-open": {label: "◐ half-open: on probation", className: "probation"},
 };
 
 export function devices(table, of) {
@@ -89,10 +89,10 @@ export function devices(table, of) {
     className: BREAKERS[now.breaker].className,
     cells: [
       text(name),
-      text(BREAKERS[now.breaker].said + (now.reason && ` (${now.reason})`), "text breaker"),
-      text(now.variants.join(", ") || words.UNKNOWN, "text hosts"),
-      {text: words.percent(now.load), bar: now.load},
-      text(words.decimal(now.mean_batch)),
+      text(BREAKERS[now.breaker].label + (now.reason && ` (${now.reason})`), "text breaker"),
+      text(now.variants.join(", ") || format.UNKNOWN, "text hosts"),
+      {text: format.percent(now.load), bar: now.load},
+      text(format.decimal(now.mean_batch)),
     ],
   })));
 }
@@ -104,9 +104,9 @@ export function flows(table, columns) {
       text(family),
       text(columns.variant[at], "text"),
       text(columns.device[at], "text"),
-      text(words.percent(columns.accuracy[at])),
-      text(words.rate(columns.planned_qps[at])),
-      text(words.rate(columns.answered_qps[at])),
+      text(format.percent(columns.accuracy[at])),
+      text(format.rate(columns.planned_qps[at])),
+      text(format.rate(columns.answered_qps[at])),
     ],
   })));
 }
@@ -115,8 +115,8 @@ export function events(list, of) {
   const newest = [...of].reverse();
   if (list.dataset.last === String(newest.length && newest[0].unix_s) && list.children.length === newest.length) return;
   list.dataset.last = String(newest.length && newest[0].unix_s);
-  list.replaceChildren(...newest.map(({unix_s, kind, text: said}) =>
+  list.replaceChildren(...newest.map(({unix_s, kind, text: label}) =>
     element("li", {class: kind},
-      element("time", {datetime: new Date(unix_s * 1000).toISOString()}, words.clock(unix_s)),
-      element("span", {class: "kind"}, kind), element("span", {}, said))));
+      element("time", {datetime: new Date(unix_s * 1000).toISOString()}, format.clock(unix_s)),
+      element("span", {class: "kind"}, kind), element("span", {}, label))));
 }

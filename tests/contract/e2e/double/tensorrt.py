@@ -8,8 +8,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from contract.run_half.double_tensorrt import DataType, Runtime, TensorIOMode, nptype
-from contract.run_half.plans import make_plan
+from contract.runtime.double_tensorrt import DataType, Runtime, TensorIOMode, nptype
+from contract.runtime.plans import make_plan
 
 
 def _load_libraries() -> None:

@@ -24,7 +24,7 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class Plant:
+class WrongAdapter:
     """``scenario`` finds it, and says so in these words."""
 
     edits: Sequence[Edit]
@@ -40,13 +40,13 @@ SET_ROWS, COPIED_IN = "        self._set_rows(rows)\n", "        self._copied_in
 PINNED = "cuda.pagelocked_empty(max_rows * spec.row_bytes, np.uint8)"
 NO_FREE = Edit(SLOTS, "    allocation: object = pinned.base\n", "    return\n    allocation: object = pinned.base\n")
 
-PLANTS = {
-    "ignored event": Plant([Edit(SLOTS, "self._done.synchronize()", "pass")], "answers", WRONG_ANSWERS),
-    "missing push": Plant(
+WRONG_ADAPTERS = {
+    "ignored event": WrongAdapter([Edit(SLOTS, "self._done.synchronize()", "pass")], "answers", WRONG_ANSWERS),
+    "missing push": WrongAdapter(
         [Edit(CUDA, "self._context.push()", "pass")], "answers", "invalid device context|explicit_context"
     ),
-    "missing pop": Plant([Edit(CUDA, "cuda.Context.pop()", "pass")], "answers", "context stack was not empty"),
-    "waiter without context": Plant(
+    "missing pop": WrongAdapter([Edit(CUDA, "cuda.Context.pop()", "pass")], "answers", "context stack was not empty"),
+    "waiter without context": WrongAdapter(
         [
             Edit(
                 GPU,
@@ -57,7 +57,7 @@ PLANTS = {
         "answers",
         "invalid device context",
     ),
-    "copy in on the default stream": Plant(
+    "copy in on the default stream": WrongAdapter(
         [
             Edit(
                 SLOTS,
@@ -68,13 +68,13 @@ PLANTS = {
         "answers",
         ON_THE_DEFAULT_STREAM,
     ),
-    "copy out on the default stream": Plant(
+    "copy out on the default stream": WrongAdapter(
         [Edit(SLOTS, "tensor.device, self._stream)", "tensor.device)")], "answers", ON_THE_DEFAULT_STREAM
     ),
-    "pageable buffers": Plant(
+    "pageable buffers": WrongAdapter(
         [Edit(SLOTS, PINNED, "np.empty(max_rows * spec.row_bytes, np.uint8)"), NO_FREE], "overlap", "no overlap"
     ),
-    "reused slot": Plant(
+    "reused slot": WrongAdapter(
         [
             Edit(
                 GPU,
@@ -89,36 +89,36 @@ PLANTS = {
         "answers",
         WRONG_ANSWERS,
     ),
-    "outputs left in pinned memory": Plant(
+    "outputs left in pinned memory": WrongAdapter(
         [Edit(SLOTS, "[: self._rows].copy()", "[: self._rows]")], "answers", WRONG_ANSWERS
     ),
-    "stale shape": Plant(
+    "stale shape": WrongAdapter(
         [Edit(SLOTS, "if rows == self._shaped_rows:", "if self._shaped_rows:")], "answers", WRONG_ANSWERS
     ),
-    "shape told each time": Plant(
+    "shape told each time": WrongAdapter(
         [Edit(SLOTS, "if rows == self._shaped_rows:", "if False:")], "shapes", "told 6 times"
     ),
-    "device buffers not freed": Plant(
+    "device buffers not freed": WrongAdapter(
         [Edit(SLOTS, "        self.device.free()\n", "")], "leftover_frames", "left over"
     ),
-    "pinned buffers not freed": Plant([NO_FREE], "leftover_frames", "left over"),
-    "blocking stream": Plant(
+    "pinned buffers not freed": WrongAdapter([NO_FREE], "leftover_frames", "left over"),
+    "blocking stream": WrongAdapter(
         [Edit(SLOTS, "cuda.Stream(NON_BLOCKING)", "cuda.Stream()")], "answers", "blocking_streams"
     ),
-    "one stream for all slots": Plant(
+    "one stream for all slots": WrongAdapter(
         [Edit(SLOTS, "cuda.Stream(NON_BLOCKING)", 'globals().setdefault("_one", cuda.Stream(NON_BLOCKING))')],
         "slots",
         "second slot brings",
     ),
-    "copies counted as computing": Plant(
+    "copies counted as computing": WrongAdapter(
         [Edit(SLOTS, COPIED_IN, ""), Edit(SLOTS, SET_ROWS, SET_ROWS + COPIED_IN)],
         "timed",
         "copies are in",
     ),
-    "waiting that spins": Plant(
+    "waiting that spins": WrongAdapter(
         [Edit(SLOTS, "cuda.Event(cuda.event_flags.BLOCKING_SYNC)", "cuda.Event()")], "answers", "spinning_waits"
     ),
-    "no rollback": Plant(
+    "no rollback": WrongAdapter(
         [
             Edit(
                 ENGINE,
@@ -129,35 +129,35 @@ PLANTS = {
         "out_of_memory",
         "left over",
     ),
-    "frames of errors keep what they hold": Plant(
+    "frames of errors keep what they hold": WrongAdapter(
         [Edit(ENGINE, "traceback.clear_frames(error.__traceback__)", "pass")], "unservable", "left over"
     ),
-    "memory not counted": Plant(
+    "memory not counted": WrongAdapter(
         [Edit(ENGINE, "require_memory(slots * self.slot_bytes, free_bytes,", "require_memory(0, free_bytes,")],
         "too_large",
         "not counted before",
     ),
-    "loss not seen": Plant(
+    "loss not seen": WrongAdapter(
         [Edit(CUDA, "            self._note_lost(error)\n\n    def _push", "            pass\n\n    def _push")],
         "lost_context",
         "not DeviceLost",
     ),
-    "lost context not let go": Plant(
+    "lost context not let go": WrongAdapter(
         [Edit(CUDA, "            self._release()\n\n    def _note_lost", "            pass\n\n    def _note_lost")],
         "launch_failure",
         "context stack was not empty",
     ),
-    "nobody told": Plant(
+    "nobody told": WrongAdapter(
         [Edit(EXECUTOR, "            self._on_lost(loss)\n", "            pass\n")],
         "lost_context",
         "told 0 times",
     ),
-    "nobody told of a load": Plant(
+    "nobody told of a load": WrongAdapter(
         [Edit(GPU, "            super()._on_loop(self._lose, loss)\n", "            pass\n")],
         "lost_while_loading",
         "told 0 times",
     ),
-    "closed before its batches": Plant(
+    "closed before its batches": WrongAdapter(
         [
             Edit(
                 THREADS,
@@ -171,14 +171,14 @@ PLANTS = {
 }
 
 
-def plant(name: str) -> None:
+def install(name: str) -> None:
     """Import the changed modules in place of the right ones, before anybody imports those."""
     changed: dict[str, str] = {}
-    for edit in PLANTS[name].edits:
+    for edit in WRONG_ADAPTERS[name].edits:
         source = changed.get(edit.module) or _source(edit.module)
         if source.count(edit.old) != 1:
             times = source.count(edit.old)
-            raise LookupError(f"`{name}` can't be planted: {times} times in {edit.module} is {edit.old!r}")
+            raise LookupError(f"`{name}` can't be made: {times} times in {edit.module} is {edit.old!r}")
         changed[edit.module] = source.replace(edit.old, edit.new)
     for module, source in changed.items():
         _import_changed(module, source)

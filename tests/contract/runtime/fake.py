@@ -4,7 +4,7 @@ import ctypes
 from collections import Counter
 from dataclasses import fields
 
-from contract.run_half.census import CLEAN, Census
+from contract.runtime.census import CLEAN, Census
 
 TOLERANCE = 1e-5  # of answers
 LAUNCH_FAILED, ILLEGAL_ADDRESS, UNKNOWN = 719, 700, 999

@@ -1,4 +1,4 @@
-// Numbers and times as people read them. Unknown is a dash.
+// Numbers and times as text. Unknown values are a dash.
 
 export const UNKNOWN = "–";
 const grouped = new Intl.NumberFormat("en", {maximumFractionDigits: 0});

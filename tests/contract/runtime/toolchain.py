@@ -1,4 +1,4 @@
-"""What the run half is tested with: CUDA's headers, a driver in host memory, and the real pycuda on it.
+"""What the runtime part is tested with: CUDA's headers, a driver in host memory, and the real pycuda on it.
 
 All is kept under ``build/contract`` and made again when its versions or sources change.
 """

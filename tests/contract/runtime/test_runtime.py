@@ -1,4 +1,4 @@
-"""The run half: real pycuda on a driver in host memory, and wrong adapters that must be found."""
+"""The runtime part: real pycuda on a driver in host memory, and wrong adapters that must be found."""
 
 import re
 import subprocess
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from contract import figures
-from contract.figures import Part
-from contract.run_half import toolchain
-from contract.run_half.arithmetic import Network
-from contract.run_half.plants import PLANTS
-from contract.run_half.running import ROOT, ran, run, scenarios
+from contract.figures import ContractPart
+from contract.runtime import toolchain
+from contract.runtime.arithmetic import Network
+from contract.runtime.running import ROOT, ran, run, scenarios
+from contract.runtime.wrong_adapters import WRONG_ADAPTERS
 from tiny import INPUTS, mlp
 
 from proteus_cli.backends.onnxruntime import OnnxRuntime
@@ -33,7 +33,7 @@ def test_pycuda_is_the_real_one(environment: dict[str, str]) -> None:
     probe = "import pycuda.driver as d; d.init(); print(d.get_driver_version(), d.Device(0).name())"
     found = subprocess.run([sys.executable, "-c", probe], env=environment, text=True, capture_output=True, check=True)
     assert found.stdout.strip() == "12090 Fake CUDA device (host memory)"
-    figures.note(Part.RUN, "runs", f"{toolchain.PYCUDA}, compiled here, on a driver in host memory")
+    figures.note(ContractPart.RUN, "runs", f"{toolchain.PYCUDA}, compiled here, on a driver in host memory")
 
 
 def test_the_driver_describes_the_gpu_that_engines_are_built_for(environment: dict[str, str]) -> None:
@@ -49,27 +49,27 @@ def test_the_driver_describes_the_gpu_that_engines_are_built_for(environment: di
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(environment: dict[str, str], scenario: str) -> None:
     made = ran(environment, scenario)
-    figures.tell(Part.RUN, "scenarios", scenario, of=len(SCENARIOS))
-    figures.tell(Part.RUN, "slots run", scenario, each=made["slots"])
-    figures.tell(Part.RUN, "batches run", scenario, each=made["batches"])
+    figures.tell(ContractPart.RUN, "scenarios", scenario, of=len(SCENARIOS))
+    figures.tell(ContractPart.RUN, "slots run", scenario, each=made["slots"])
+    figures.tell(ContractPart.RUN, "batches run", scenario, each=made["batches"])
     for fault, times in made["faults"].items():
-        figures.tell(Part.RUN, f"faults injected: {fault}", scenario, each=times)
+        figures.tell(ContractPart.RUN, f"faults injected: {fault}", scenario, each=times)
 
 
-@pytest.mark.parametrize("name", PLANTS)
+@pytest.mark.parametrize("name", WRONG_ADAPTERS)
 def test_a_wrong_adapter_is_caught(environment: dict[str, str], name: str) -> None:
-    found = run(environment, PLANTS[name].scenario, name)
-    assert "can't be planted" not in found.stdout, found.stdout
+    found = run(environment, WRONG_ADAPTERS[name].scenario, name)
+    assert "can't be made" not in found.stdout, found.stdout
     assert found.returncode != 0, f"not caught: {found.stdout}"
-    assert re.search(PLANTS[name].words, found.stdout), found.stdout
-    figures.tell(Part.RUN, "wrong adapters caught", name, of=len(PLANTS))
+    assert re.search(WRONG_ADAPTERS[name].words, found.stdout), found.stdout
+    figures.tell(ContractPart.RUN, "wrong adapters caught", name, of=len(WRONG_ADAPTERS))
 
 
 @pytest.mark.parametrize("scenario", ["answers", "swap"])
 def test_scenarios_for_a_real_gpu_run_on_the_fake_driver(environment: dict[str, str], scenario: str) -> None:
     """With memory as the one thing that a real driver counts, and without its delays."""
     assert scenario in scenarios(REAL)
-    assert ran(environment | {"LANE_DEVICE": REAL, "LANE_COMPUTE": HOST}, scenario)["batches"] > 100
+    assert ran(environment | {"CONTRACT_DEVICE": REAL, "CONTRACT_COMPUTE": HOST}, scenario)["batches"] > 100
 
 
 def test_the_tests_for_a_gpu_do_not_take_the_fake_driver_for_one(environment: dict[str, str]) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from contract.run_half.rig import DEVICE, REAL, plan_of
-from contract.run_half.rig import device as driver
+from contract.runtime.drivers import DEVICE, REAL, plan_of
+from contract.runtime.drivers import device as driver
 from onnx import helper
 from tiny import INPUTS, looking_up, mlp, save_model, tensor
 
@@ -56,7 +56,7 @@ class Models:
 
 
 @dataclass
-class Lab:
+class Harness:
     executor: GpuExecutor
     models: Models
     told: list[DeviceLost] = field(default_factory=list)
@@ -108,8 +108,8 @@ def with_fixed_batch(path: Path) -> Path:
 
 
 @asynccontextmanager
-async def opened(*, slots: int = 2, leaves_nothing: bool = True) -> AsyncIterator[Lab]:
-    """A lab on the one device; nothing of it may be left over."""
+async def opened(*, slots: int = 2, leaves_nothing: bool = True) -> AsyncIterator[Harness]:
+    """An executor of the one device; nothing of it may be left over."""
     told: list[DeviceLost] = []
     with tempfile.TemporaryDirectory() as directory:
         models = Models(Path(directory))
@@ -118,7 +118,7 @@ async def opened(*, slots: int = 2, leaves_nothing: bool = True) -> AsyncIterato
         before = driver.census()
         executor = GpuExecutor(primary_context(0), models.plan, told.append, slots=slots)
         try:
-            yield Lab(executor, models, told)
+            yield Harness(executor, models, told)
         finally:
             executor.close()
     if leaves_nothing:

@@ -1,11 +1,11 @@
-// The plan as a picture: families → variants → devices, with bands as wide as their rates.
+// The plan as a flow diagram: families → variants → devices, with bands as wide as their rates.
 
-import * as words from "./words.js";
-import {BREAKERS, drawn} from "./tables.js";
+import * as format from "./format.js";
+import {BREAKERS, svgElement} from "./tables.js";
 
-const COLOURS = 7, NODE = 10, GAP = 8, LEAST = 17, FLOWING = 260;
+const COLOURS = 7, NODE_WIDTH = 10, GAP = 8, MIN_HEIGHT = 17, BANDS_HEIGHT = 260;
 
-// Nodes and bands of the picture, without coordinates. Devices come in the order of the families that they serve.
+// Nodes and bands, without coordinates. Devices come in the order of the families that they serve.
 export function graph(flows, families, devices) {
   const columns = [[], [], []], bands = [], nodes = new Map();
   const node = (column, key, more) => {
@@ -22,7 +22,7 @@ export function graph(flows, families, devices) {
   for (const at of order) {
     const family = node(0, flows.family[at]), rate = flows.answered_qps[at], {colour} = family;
     const variant = node(1, `${flows.family[at]} ${flows.variant[at]}`,
-      {label: flows.variant[at], more: words.percent(flows.accuracy[at]), colour});
+      {label: flows.variant[at], more: format.percent(flows.accuracy[at]), colour});
     const device = node(2, flows.device[at], {label: flows.device[at]});
     for (const each of [family, variant, device]) each.rate += rate;
     const known = bands.find((band) => band.from === family && band.to === variant);
@@ -42,27 +42,27 @@ export function show(place, flows, families, devices) {
   const width = Math.max(280, place.clientWidth), isNarrow = width < 560;
   const {columns, bands} = graph(flows, families, devices);
   const total = columns[0].reduce((sum, {rate}) => sum + rate, 0);
-  const scale = total ? FLOWING / total : 0;
-  for (const column of columns) for (const node of column) node.height = Math.max(LEAST, node.rate * scale);
-  const tall = columns.map((column) => column.reduce((sum, {height}) => sum + height + GAP, -GAP));
-  const height = Math.max(...tall, LEAST);
+  const scale = total ? BANDS_HEIGHT / total : 0;
+  for (const column of columns) for (const node of column) node.height = Math.max(MIN_HEIGHT, node.rate * scale);
+  const heights = columns.map((column) => column.reduce((sum, {height}) => sum + height + GAP, -GAP));
+  const height = Math.max(...heights, MIN_HEIGHT);
   const middle = Math.round(width * (isNarrow ? 0.4 : 0.44)), last = width - (isNarrow ? 92 : 170);
-  [0, middle, last].forEach((x, at) => stack(columns[at], x, (height - tall[at]) / 2, scale));
+  [0, middle, last].forEach((x, at) => stack(columns[at], x, (height - heights[at]) / 2, scale));
   const band = ({from, to, rate, colour}) => {
-    const thick = rate * scale, isIdle = thick < 0.5, one = from.x + NODE, other = to.x, bend = (one + other) / 2;
+    const thick = rate * scale, isIdle = thick < 0.5, one = from.x + NODE_WIDTH, other = to.x, bend = (one + other) / 2;
     const [top, below] = isIdle ? [from.y + from.height / 2, to.y + to.height / 2] : [from.out, to.into];
     if (!isIdle) { from.out += thick; to.into += thick; }
-    const said = drawn("title", {}, `${from.label} → ${to.label}: ${words.rate(rate)} qps`);
+    const tooltip = svgElement("title", {}, `${from.label} → ${to.label}: ${format.rate(rate)} qps`);
     const there = `M${one} ${top}C${bend} ${top} ${bend} ${below} ${other} ${below}`;
-    if (isIdle) return drawn("path", {class: `idle f${colour}`, d: there}, said);
-    return drawn("path", {
+    if (isIdle) return svgElement("path", {class: `idle f${colour}`, d: there}, tooltip);
+    return svgElement("path", {
       class: `band f${colour}`,
       d: `${there}v${thick}C${bend} ${below + thick} ${bend} ${top + thick} ${one} ${top + thick}z`,
-    }, said);
+    }, tooltip);
   };
-  const svg = drawn("svg", {
+  const svg = svgElement("svg", {
     viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": summary(columns, total, devices),
-  }, ...bands.map(band), ...columns.flatMap((column, at) => column.map((node) => drawnNode(node, at, isNarrow, {middle, last, width}))));
+  }, ...bands.map(band), ...columns.flatMap((column, at) => column.map((node) => nodeElement(node, at, isNarrow, {middle, last, width}))));
   place.replaceChildren(svg);
 }
 
@@ -75,15 +75,15 @@ function stack(column, x, top, scale) {
   }
 }
 
-function drawnNode(node, column, isNarrow, {middle, last, width}) {
-  const room = [middle, last - middle, width - last][column] - NODE - 10;
-  const said = [node.label, ...(isNarrow ? [] : [node.more ?? "", column === 1 ? "" : `${words.rate(node.rate)} qps`])].filter(Boolean);
-  const label = drawn("text", {x: node.x + NODE + 5, y: node.y + node.height / 2, dy: ".35em"}, fitted(said[0], room));
-  if (said.length > 1 && (said.join(" ").length * 7.2) < room) label.append(drawn("tspan", {class: "soft", dx: 6}, said.slice(1).join(" ")));
-  const bar = {class: node.colour === undefined ? "bar" : `bar f${node.colour}`, x: node.x, y: node.y, width: NODE, height: node.height, rx: 2};
+function nodeElement(node, column, isNarrow, {middle, last, width}) {
+  const room = [middle, last - middle, width - last][column] - NODE_WIDTH - 10;
+  const texts = [node.label, ...(isNarrow ? [] : [node.more ?? "", column === 1 ? "" : `${format.rate(node.rate)} qps`])].filter(Boolean);
+  const label = svgElement("text", {x: node.x + NODE_WIDTH + 5, y: node.y + node.height / 2, dy: ".35em"}, fitted(texts[0], room));
+  if (texts.length > 1 && (texts.join(" ").length * 7.2) < room) label.append(svgElement("tspan", {class: "soft", dx: 6}, texts.slice(1).join(" ")));
+  const bar = {class: node.colour === undefined ? "bar" : `bar f${node.colour}`, x: node.x, y: node.y, width: NODE_WIDTH, height: node.height, rx: 2};
   const isLost = node.breaker === "open";
-  return drawn("g", {class: isLost ? "lost" : ""}, drawn("rect", bar), label,
-    drawn("title", {}, `${node.label}: ${words.rate(node.rate)} qps${node.breaker ? `, breaker ${BREAKERS[node.breaker].said}` : ""}`));
+  return svgElement("g", {class: isLost ? "lost" : ""}, svgElement("rect", bar), label,
+    svgElement("title", {}, `${node.label}: ${format.rate(node.rate)} qps${node.breaker ? `, breaker ${BREAKERS[node.breaker].label}` : ""}`));
 }
 
 const fitted = (label, room) => (label.length * 7.2 <= room ? label : `${label.slice(0, Math.max(3, Math.floor(room / 7.2) - 1))}…`);
@@ -91,5 +91,5 @@ const fitted = (label, room) => (label.length * 7.2 <= room ? label : `${label.s
 function summary([families, variants, hosts], total, devices) {
   const lost = Object.values(devices).filter(({breaker}) => breaker === "open").length;
   return `Plan: ${families.length} families answered by ${variants.length} variants on ${hosts.length} devices` +
-    `${lost ? `, of which ${lost} lost` : ""}; ${words.rate(total)} qps in all. The table below has the same.`;
+    `${lost ? `, of which ${lost} lost` : ""}; ${format.rate(total)} qps in all. The table below has the same.`;
 }

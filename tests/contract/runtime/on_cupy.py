@@ -8,8 +8,8 @@ from typing import Any
 
 import cupy
 import numpy as np
-from contract.run_half.arithmetic import Network
-from contract.run_half.double_tensorrt import IExecutionContext, nptype
+from contract.runtime.arithmetic import Network
+from contract.runtime.double_tensorrt import IExecutionContext, nptype
 
 
 def launch(context: IExecutionContext, stream_handle: int, ticket: int) -> bool:

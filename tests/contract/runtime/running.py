@@ -21,7 +21,7 @@ def scenarios(device: str) -> tuple[str, ...]:
 
 def run(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     paths = [str(ROOT / "tests"), str(ROOT), environment.get("PYTHONPATH", "")]
-    command = [sys.executable, "-m", "contract.run_half.scenarios", *arguments]
+    command = [sys.executable, "-m", "contract.runtime.scenarios", *arguments]
     return subprocess.run(
         command, cwd=ROOT, env={**environment, "PYTHONPATH": ":".join(filter(None, paths))}, text=True,
         timeout=TIMEOUT_S, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract.run_half import toolchain
+from contract.runtime import toolchain
 
 ROOT = Path(__file__).parents[3]
 NAME = "Fake CUDA device (host memory)"

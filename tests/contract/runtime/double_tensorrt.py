@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from contract.run_half.plans import read_plan
+from contract.runtime.plans import read_plan
 
 _MIN_ROWS, _OPT_ROWS = 1, 8
 _WORKSPACE_BYTES = 2**20

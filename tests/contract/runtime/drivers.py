@@ -1,7 +1,7 @@
-"""What scenarios run on: the environment says which driver, and what computes.
+"""What scenarios run on: two environment variables name the driver, and what computes.
 
-``LANE_DEVICE`` is ``fake`` or ``real``; ``LANE_COMPUTE`` is ``host`` (ONNX Runtime, for the fake driver), ``tensorrt``,
-or ``cupy``: where a GPU is but no TensorRT, CuPy computes in its place, on the same streams.
+``CONTRACT_DEVICE`` is ``fake`` or ``real``. ``CONTRACT_COMPUTE`` is ``host`` (ONNX Runtime, for the fake driver),
+``tensorrt``, or ``cupy``: on a GPU without TensorRT, CuPy computes in its place, on the same streams.
 """
 
 import importlib
@@ -11,15 +11,15 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from contract.run_half.plans import make_plan
+from contract.runtime.plans import make_plan
 
 FAKE, REAL = "fake", "real"
 HOST, TENSORRT, CUPY = "host", "tensorrt", "cupy"
 
-DEVICE = os.environ.get("LANE_DEVICE", FAKE)
-COMPUTE = os.environ.get("LANE_COMPUTE", HOST)
+DEVICE = os.environ.get("CONTRACT_DEVICE", FAKE)
+COMPUTE = os.environ.get("CONTRACT_COMPUTE", HOST)
 
-device = importlib.import_module(f"contract.run_half.{DEVICE}")
+device = importlib.import_module(f"contract.runtime.{DEVICE}")
 fake = device  # what only scenarios for the fake one use
 
 
@@ -27,11 +27,11 @@ def set_up() -> None:
     """Before anything imports `tensorrt`."""
     if COMPUTE == TENSORRT:
         return
-    from contract.run_half import double_tensorrt  # noqa: PLC0415 - not where the real one is used
+    from contract.runtime import double_tensorrt  # noqa: PLC0415 - not where the real one is used
 
     sys.modules["tensorrt"] = double_tensorrt
     if COMPUTE == CUPY:
-        from contract.run_half import on_cupy  # noqa: PLC0415 - only where CuPy is
+        from contract.runtime import on_cupy  # noqa: PLC0415 - only where CuPy is
 
         double_tensorrt._launch = on_cupy.launch
 
@@ -54,4 +54,4 @@ def made() -> dict[str, int]:
     """How many slots there were, and how many batches ran in them, as far as a double counts them."""
     if COMPUTE == TENSORRT:
         return {}
-    return importlib.import_module("contract.run_half.double_tensorrt")._made()  # type: ignore[no-any-return]
+    return importlib.import_module("contract.runtime.double_tensorrt")._made()  # type: ignore[no-any-return]

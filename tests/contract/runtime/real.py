@@ -5,7 +5,7 @@ Allocators keep some of what they are given back, so memory counts as freed wher
 
 from dataclasses import replace
 
-from contract.run_half.census import CLEAN, Census
+from contract.runtime.census import CLEAN, Census
 
 from proteus_cli.backends.tensorrt.cuda import primary_context
 

@@ -13,28 +13,28 @@ from proteus_cli.serving.requests.in_flight import Answered, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
 
-def test_what_arrives_together_shares_a_batch_and_gets_its_own_rows() -> None:
+def test_requests_that_arrive_together_share_a_batch_and_get_their_own_rows() -> None:
     async def together(world: World) -> None:
         world.submit(1, 2)
         world.submit(3, 4, 5, 6)
-        assert world.endings == []  # never before `submit` returns
+        assert world.results == []  # never before `submit` returns
         await asyncio.sleep(0.01)
         assert world.executor.runs == [3]
-        assert [outputs(ending) for ending in world.endings] == [[2, 4], [6, 8, 10, 12]]
+        assert [outputs(result) for result in world.results] == [[2, 4], [6, 8, 10, 12]]
         assert world.counted == {Outcome.SERVED: 2}
 
     run(together, AT_ONCE_S)
 
 
-def test_a_deadline_passes_while_the_batch_runs() -> None:
+def test_a_request_whose_deadline_passes_while_its_batch_runs_is_late() -> None:
     """The client is told at its deadline; the batch may end when it likes, and counts nothing any more."""
 
     async def late(world: World) -> None:
         world.submit(1, 2)
         await asyncio.sleep(SLO_S + 0.05)
-        (ending,) = world.endings
-        assert isinstance(ending, DeadlineExceeded)
-        assert ending.is_late
+        (result,) = world.results
+        assert isinstance(result, DeadlineExceeded)
+        assert result.is_late
         world.executor.release()
         await asyncio.sleep(0.01)
         assert world.counted == {Outcome.LATE: 1}
@@ -42,15 +42,15 @@ def test_a_deadline_passes_while_the_batch_runs() -> None:
     run(late)
 
 
-def test_a_deadline_passes_in_the_queue() -> None:
+def test_a_request_whose_deadline_passes_in_the_queue_is_dropped() -> None:
     async def dropped(world: World) -> None:
         world.submit(1, 2, options=RequestOptions(timeout_s=60.0))
         await asyncio.sleep(0.01)
         world.submit(3, 4)  # the one lane is busy until it is released
         await asyncio.sleep(SLO_S + 0.05)
-        (ending,) = world.endings
-        assert isinstance(ending, DeadlineExceeded)
-        assert not ending.is_late
+        (result,) = world.results
+        assert isinstance(result, DeadlineExceeded)
+        assert not result.is_late
         world.executor.release()
         await asyncio.sleep(0.05)
         assert world.executor.held == []  # it is not run any more
@@ -59,18 +59,18 @@ def test_a_deadline_passes_in_the_queue() -> None:
     run(dropped)
 
 
-def test_a_timeout_of_its_own_is_a_deadline_before_the_slo() -> None:
+def test_a_timeout_of_a_request_replaces_the_slo() -> None:
     async def short(world: World) -> None:
         world.submit(1, 2, options=RequestOptions(timeout_s=0.02))
         await asyncio.sleep(0.05)
-        (ending,) = world.endings
-        assert isinstance(ending, DeadlineExceeded)
+        (result,) = world.results
+        assert isinstance(result, DeadlineExceeded)
         world.executor.release()
 
     run(short)
 
 
-def test_a_client_that_goes_while_it_waits_is_not_told() -> None:
+def test_a_queued_request_whose_client_goes_is_dropped_without_a_result() -> None:
     async def gone(world: World) -> None:
         world.submit(1, 2, options=RequestOptions(timeout_s=60.0))
         await asyncio.sleep(0.01)
@@ -79,7 +79,7 @@ def test_a_client_that_goes_while_it_waits_is_not_told() -> None:
         world.plane.admission.cancel(waiting)
         world.executor.release()
         await asyncio.sleep(0.05)
-        assert [outputs(ending) for ending in world.endings] == [[2, 4]]
+        assert [outputs(result) for result in world.results] == [[2, 4]]
         assert world.executor.held == []
         assert world.executor.runs == [1]
         assert world.counted == {Outcome.SERVED: 1, Outcome.DROPPED: 1}
@@ -87,36 +87,36 @@ def test_a_client_that_goes_while_it_waits_is_not_told() -> None:
     run(gone)
 
 
-def test_a_client_that_goes_while_it_runs_is_not_told() -> None:
+def test_a_running_request_whose_client_goes_is_dropped_without_a_result() -> None:
     async def gone(world: World) -> None:
         running = world.submit(1, 2)
         await asyncio.sleep(0.01)
         world.plane.admission.cancel(running)
         world.executor.release()
         world.plane.admission.cancel(running)
-        assert world.endings == []
+        assert world.results == []
         assert world.counted == {Outcome.DROPPED: 1}
 
     run(gone)
 
 
-def test_a_batch_that_fails_ends_its_requests_and_the_next_one_runs() -> None:
+def test_a_batch_that_fails_fails_its_requests_and_the_next_batch_runs() -> None:
     async def failing(world: World) -> None:
         world.submit(1, 2)
         world.submit(3, 4)
         await asyncio.sleep(0.01)
         world.executor.release(EngineError("it broke"))
-        assert [type(ending) for ending in world.endings] == [EngineFailed, EngineFailed]
+        assert [type(result) for result in world.results] == [EngineFailed, EngineFailed]
         world.submit(5, 6)
         await asyncio.sleep(0.01)
         world.executor.release()
-        assert outputs(world.endings[2]) == [10, 12]
+        assert outputs(world.results[2]) == [10, 12]
         assert world.counted == {Outcome.FAILED: 2, Outcome.SERVED: 1}
 
     run(failing)
 
 
-def test_a_request_that_fails_alone_hurts_nobody_else() -> None:
+def test_a_request_that_fails_alone_leaves_the_rest_of_its_batch_served() -> None:
     async def poisoned(world: World) -> None:
         for value in (1, 2, 3):
             world.submit(value, value)
@@ -124,18 +124,18 @@ def test_a_request_that_fails_alone_hurts_nobody_else() -> None:
         batch, _ = world.executor.held[0]
         good = world.executor.run(batch)
         world.executor.release(BatchResult(good.outputs, 0.001, {1: EngineError("poison")}))
-        assert [type(ending) for ending in world.endings if not isinstance(ending, Answered)] == [EngineFailed]
-        assert [outputs(ending) for ending in world.endings if isinstance(ending, Answered)] == [[2, 2], [6, 6]]
+        assert [type(result) for result in world.results if not isinstance(result, Answered)] == [EngineFailed]
+        assert [outputs(result) for result in world.results if isinstance(result, Answered)] == [[2, 2], [6, 6]]
         assert world.counted == {Outcome.SERVED: 2, Outcome.FAILED: 1}
 
     run(poisoned)
 
 
-def test_nan_passes_through_unless_it_is_refused() -> None:
+def test_nan_passes_through_unless_the_server_refuses_it() -> None:
     async def passes(world: World) -> None:
         world.submit(float("nan"), 1)
         await asyncio.sleep(0.01)
-        assert np.isnan(outputs(world.endings[0])[0])
+        assert np.isnan(outputs(world.results[0])[0])
 
     async def is_refused(world: World) -> None:
         for value in (float("nan"), float("inf"), -float("inf")):
@@ -144,14 +144,14 @@ def test_nan_passes_through_unless_it_is_refused() -> None:
         world.submit(3e38, 1)  # twice that is infinity
         world.submit(1, 2)
         await asyncio.sleep(0.01)
-        assert [type(ending) for ending in world.endings if not isinstance(ending, Answered)] == [EngineFailed]
-        assert [outputs(ending) for ending in world.endings if isinstance(ending, Answered)] == [[2, 4]]
+        assert [type(result) for result in world.results if not isinstance(result, Answered)] == [EngineFailed]
+        assert [outputs(result) for result in world.results if isinstance(result, Answered)] == [[2, 4]]
 
     run(passes, AT_ONCE_S)
     run(is_refused, AT_ONCE_S, refuses_non_finite=True)
 
 
-def test_too_many_rows_and_too_many_requests_are_refused_at_the_door() -> None:
+def test_too_many_rows_and_too_many_requests_are_refused_at_admission() -> None:
     async def refused(world: World) -> None:
         with pytest.raises(BadRequest, match="at most 8 rows"):
             world.submit(*range(18))
@@ -163,16 +163,16 @@ def test_too_many_rows_and_too_many_requests_are_refused_at_the_door() -> None:
             except Overloaded:
                 continue
         await asyncio.sleep(SLO_S + 0.05)
-        assert len(world.endings) == admitted
+        assert len(world.results) == admitted
         world.executor.release()
 
     run(refused)
 
 
-def test_a_front_end_with_a_bug_keeps_no_answer_from_others(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_in_a_front_end_leaves_the_results_of_other_requests(caplog: pytest.LogCaptureFixture) -> None:
     """Neither those of its batch, nor those whose time is over in the same round."""
 
-    def broken(ending: Result) -> None:
+    def broken(result: Result) -> None:
         raise RuntimeError("a bug of ours")
 
     async def answering(world: World) -> None:
@@ -183,9 +183,9 @@ def test_a_front_end_with_a_bug_keeps_no_answer_from_others(caplog: pytest.LogCa
             world.submit(1, 2, options=options)
             await asyncio.sleep(0.01)
         world.executor.release()  # the first two
-        assert [outputs(ending) for ending in world.endings] == [[2, 4]]
+        assert [outputs(result) for result in world.results] == [[2, 4]]
         await asyncio.sleep(0.1)
-        assert len(world.endings) == 2
+        assert len(world.results) == 2
         assert caplog.text.count("a bug in a front end") == 2
         world.executor.release()
 

@@ -1,0 +1,78 @@
+"""Traces scaled to another rate, with the same shape over time."""
+
+import math
+
+import numpy as np
+
+from proteus_cli.domain.arrays import Floats, Ints
+from proteus_cli.domain.trace import Trace
+from proteus_cli.errors import UsageError
+from proteus_cli.replay.trace import MAX_ARRIVALS
+
+JITTER_S = 0.5  # by which a copy of an arrival moves at most
+
+
+def scaled(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
+    """The trace with its arrival rate multiplied.
+
+    Each arrival is kept or repeated, ``factor`` times on average. Copies move by up to half a second, so that they
+    don't come at once; none leaves the trace, which keeps its shape over time. Raises `UsageError` where ``factor`` is
+    not a positive number, or leaves nothing or more than `MAX_ARRIVALS`.
+    """
+    require_scalable(len(trace), factor)
+    arrival_s, source = repeat_arrivals(trace.arrival_s, factor, trace.duration_s, rng)
+    if not len(source):
+        raise UsageError(f"Scaled by {factor:g}, trace `{trace.name}` has no arrivals left.", hint="scale it by more")
+    return Trace(
+        name=trace.name,
+        families=trace.families,
+        arrival_s=arrival_s,
+        family=trace.family[source],
+        slo_s=trace.slo_s[source],
+        min_accuracy=trace.min_accuracy[source],
+    )
+
+
+def repeat_arrivals(
+    arrival_s: Floats, factor: float, duration_s: float, rng: np.random.Generator
+) -> tuple[Floats, Ints]:
+    """The arrivals of `scaled` [m], sorted, and for each the index of the one it is a copy of, in ``arrival_s`` [n]."""
+    whole_copies = math.floor(factor)
+    copies = whole_copies + (rng.random(len(arrival_s)) < factor - whole_copies)
+    source = np.repeat(np.arange(len(arrival_s)), copies)
+    is_copy = np.diff(source, prepend=-1) == 0
+    moved_s = arrival_s[source] + is_copy * rng.uniform(-JITTER_S, JITTER_S, len(source))
+    scaled_s = _reflected(moved_s, duration_s)
+    order = np.argsort(scaled_s, kind="stable")
+    return scaled_s[order], source[order]
+
+
+def _reflected(arrival_s: Floats, duration_s: float) -> Floats:
+    """Arrivals outside the trace mirrored at its ends, so that they don't pile up there."""
+    inside_s = np.abs(arrival_s)
+    inside_s = np.where(inside_s > duration_s, 2 * duration_s - inside_s, inside_s)
+    return np.clip(inside_s, 0.0, duration_s)
+
+
+def scaled_to(trace: Trace, peak_qps: float, rng: np.random.Generator) -> Trace:
+    """The trace scaled so that its busiest 10 s, all families together, ask for ``peak_qps``. Raises `UsageError`."""
+    now_qps = sum(trace.peak_demand().values())
+    if now_qps <= 0:
+        raise UsageError(f"Trace `{trace.name}` is too short to scale.", hint="give a trace of some seconds")
+    return scaled(trace, peak_qps / now_qps, rng)
+
+
+def require_scalable(arrivals: int, factor: float) -> None:
+    """Raise `UsageError` where so many arrivals can't be scaled by ``factor``."""
+    if not 0 < factor < math.inf:
+        raise UsageError(f"A trace can't be scaled by {factor}.", hint="give a finite factor above zero")
+    require_feasible(arrivals * factor)
+
+
+def require_feasible(arrivals: float) -> None:
+    """Raise `UsageError` where so many arrivals would not fit in memory."""
+    if not arrivals <= MAX_ARRIVALS:
+        hint = "ask for a lower rate or a shorter time"
+        raise UsageError(
+            f"{arrivals:.3g} arrivals are more than the {MAX_ARRIVALS:,} that a trace may have.", hint=hint
+        )

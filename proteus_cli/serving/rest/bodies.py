@@ -1,0 +1,125 @@
+"""The JSON of inference requests and answers, and of errors, as Structs.
+
+The codec decodes requests into them; the OpenAPI schemas are made from them. What only `extra_json_schema` says is
+checked by the codec, whose messages name the model's inputs.
+"""
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from proteus_cli.serving.oip.documents import Count, Datatype, Fraction
+from proteus_cli.serving.oip.parameters import RequestParameters
+
+LARGEST_INT64 = 2**63 - 1
+VALUES_SCHEMA = {
+    "type": "array",
+    "items": {"anyOf": [{"type": "number"}, {"type": "boolean"}, {"$ref": "#/components/schemas/Values"}]},
+    "description": "Row-major, flat or nested as the shape is. JSON has neither NaN nor infinity.",
+}
+"""The one schema that is written by hand: it refers to itself."""
+_VALUES_OR_NULL = {"anyOf": [{"$ref": "#/components/schemas/Values"}, {"type": "null"}]}
+_RowSize = Annotated[int, Meta(le=LARGEST_INT64, extra_json_schema={"minimum": 1})]
+
+
+class TensorParameters(Struct, frozen=True):
+    """Where the values of an input are."""
+
+    binary_data_size: Annotated[Count | None, Meta(description="Bytes behind the JSON, in place of `data`.")] = None
+
+
+class RequestTensor(Struct):
+    """An input, as the model's metadata says. The first size is the number of rows."""
+
+    name: str
+    shape: Annotated[list[_RowSize], Meta(extra_json_schema={"minItems": 1})]
+    datatype: Datatype
+    parameters: TensorParameters | None = None
+    data: Annotated[Any, Meta(extra_json_schema=_VALUES_OR_NULL)] = None
+
+
+class OutputParameters(Struct, frozen=True):
+    """How an output is wanted; without it, as `binary_data_output` says."""
+
+    binary_data: bool | UnsetType = UNSET
+
+
+class RequestedOutput(Struct):
+    """An output that is wanted."""
+
+    name: str
+    parameters: OutputParameters = OutputParameters()
+
+
+class InferParameters(RequestParameters, frozen=True):
+    """What a request may ask for besides its tensors. Other parameters are ignored."""
+
+    binary_data_output: Annotated[bool, Meta(description="All outputs as binary tensors.")] = False
+
+
+class InferRequest(Struct):
+    """An inference request, or the JSON part of it."""
+
+    inputs: Annotated[list[RequestTensor], Meta(extra_json_schema={"minItems": 1})]
+    id: Annotated[str | None, Meta(description="Comes back with the answer.")] = None
+    parameters: InferParameters | None = None
+    outputs: Annotated[list[RequestedOutput] | None, Meta(description="The outputs that are wanted; none: all.")] = None
+
+
+class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What answered."""
+
+    variant: Annotated[str, Meta(description="The variant of the family that answered.")]
+    accuracy: Annotated[Fraction, Meta(description="Its accuracy.")]
+    device: Annotated[str, Meta(description="Where it ran.")]
+    batch_size: Annotated[int, Meta(ge=1, description="Rows of the batch that the request was part of.")]
+    compute_us: Annotated[Count, Meta(description="Microseconds that the batch took.")]
+    emulated: Annotated[bool, Meta(description="The device is emulated: times and outputs are made up.")] = False
+    queue_us: Annotated[Count, Meta(description="Microseconds from the request's arrival until the batch ran.")]
+
+
+class ResponseTensorParameters(Struct, frozen=True, forbid_unknown_fields=True):
+    """The values are so many bytes behind the JSON."""
+
+    binary_data_size: Count
+
+
+class ResponseTensor(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """An output."""
+
+    name: str
+    datatype: Datatype
+    shape: list[Count]
+    parameters: ResponseTensorParameters | UnsetType = UNSET
+    data: Annotated[
+        list[float | bool | None] | UnsetType,
+        Meta(description="Row-major and flat; null stands for NaN and the infinities."),
+    ] = UNSET
+
+
+class InferResponse(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The answer, or the JSON part of it."""
+
+    model_name: str
+    model_version: str
+    parameters: ResponseParameters
+    outputs: list[ResponseTensor]
+    id: str | UnsetType = UNSET
+
+
+class Error(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is wrong, for people."""
+
+    error: str
+
+
+class IndexRequest(Struct):
+    """Which models to list."""
+
+    ready: Annotated[bool, Meta(description="Only models that take requests.")] = False
+
+
+class RepositoryRequest(Struct):
+    """What `load` and `unload` take."""
+
+    parameters: Annotated[dict[str, Any] | None, Meta(description="No `config`, and no files.")] = None

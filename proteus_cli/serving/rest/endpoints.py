@@ -1,0 +1,129 @@
+"""The handlers of all endpoints but inference. `routes` says which paths they answer."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from proteus_cli.errors import BadRequest, NotFound
+from proteus_cli.serving.adaptation.manual_plans import ManualPlans
+from proteus_cli.serving.http1.exchange import NOT_MODIFIED
+from proteus_cli.serving.oip import documents
+from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
+from proteus_cli.serving.rest.bodies import IndexRequest, RepositoryRequest
+from proteus_cli.serving.rest.routing import RestRequest, RestResponse, json_response
+from proteus_cli.serving.rest.site import FILES, INDEX, Site
+from proteus_cli.serving.telemetry.metrics import Metrics
+from proteus_cli.serving.telemetry.status import StatusSources, status
+
+_OK, _NOT_READY = 200, 503
+
+Body = TypeVar("Body", IndexRequest, RepositoryRequest)
+
+
+class Endpoints:
+    """Answers requests from what the server's parts say. ``openapi`` is the document of these endpoints."""
+
+    def __init__(
+        self,
+        models: ModelRepository,
+        metrics: Metrics,
+        sources: StatusSources,
+        manual_plans: ManualPlans,
+        openapi: Mapping[str, Any],
+    ) -> None:
+        self._models, self._metrics, self._sources, self._manual_plans = models, metrics, sources, manual_plans
+        self._openapi, self._site = json_response(openapi), Site()
+
+    def require_version(self, values: Mapping[str, str]) -> None:
+        """Raise `UnknownModel` where the values of a path name a version that does not exist."""
+        if "version" in values:
+            self._models.require(values["model"], values["version"])
+
+    # The protocol
+
+    def server_metadata(self, _: RestRequest) -> RestResponse:
+        return json_response(server_metadata("binary_tensor_data"))
+
+    def server_live(self, _: RestRequest) -> RestResponse:
+        return json_response(documents.ServerLive(live=True))
+
+    def server_ready(self, _: RestRequest) -> RestResponse:
+        is_ready = self._models.is_server_ready
+        return json_response(documents.ServerReady(is_ready), _OK if is_ready else _NOT_READY)
+
+    def model_ready(self, request: RestRequest) -> RestResponse:
+        name = self._model(request)
+        is_ready = self._models.is_ready(name)
+        return json_response(documents.ModelReady(name, is_ready), _OK if is_ready else _NOT_READY)
+
+    def model_metadata(self, request: RestRequest) -> RestResponse:
+        return json_response(self._models.metadata(self._model(request)))
+
+    def unknown_model(self, request: RestRequest) -> RestResponse:
+        """Inference of a model that does not exist; `RestHandler` answers for the others."""
+        raise NotFound(f"no inference of `{self._model(request)}`")
+
+    # Triton's extensions
+
+    def model_config(self, request: RestRequest) -> RestResponse:
+        return json_response(self._models.config(self._model(request)))
+
+    def model_statistics(self, request: RestRequest) -> RestResponse:
+        return json_response(self._models.statistics(self._model(request)))
+
+    def all_statistics(self, _: RestRequest) -> RestResponse:
+        return json_response(self._models.statistics())
+
+    def index(self, request: RestRequest) -> RestResponse:
+        return json_response(self._models.index(only_ready=_decoded(request.body, IndexRequest).ready))
+
+    def load(self, request: RestRequest) -> RestResponse:
+        self._models.load(request.values["model"], _decoded(request.body, RepositoryRequest).parameters)
+        return RestResponse(_OK)
+
+    def unload(self, request: RestRequest) -> RestResponse:
+        _decoded(request.body, RepositoryRequest)  # its parameters make no difference
+        self._models.unload(request.values["model"])
+        return RestResponse(_OK)
+
+    # Our own
+
+    def metrics(self, request: RestRequest) -> RestResponse:
+        return RestResponse(_OK, *self._metrics.page(request.headers.get(b"accept", b"")))
+
+    def status(self, _: RestRequest) -> RestResponse:
+        return json_response(status(self._sources))
+
+    def history(self, request: RestRequest) -> RestResponse:
+        return json_response(self._sources.sampler.feed(request.parameter("since")))
+
+    def plan(self, _: RestRequest) -> RestResponse:
+        return json_response(self._sources.plane.controller.plan)
+
+    async def apply_plan(self, request: RestRequest) -> RestResponse:
+        return json_response(await self._manual_plans.from_client(request.body))
+
+    def openapi(self, _: RestRequest) -> RestResponse:
+        return self._openapi
+
+    def file(self, request: RestRequest) -> RestResponse:
+        """A file of the page for people."""
+        name = request.values.get("file", INDEX)
+        if name not in FILES:
+            raise NotFound(f"no file `{name}`")
+        file = self._site.file(name, request.headers)
+        is_known = file.is_known_to(request.headers)
+        return RestResponse(NOT_MODIFIED if is_known else _OK, file.body, file.content_type, file.headers)
+
+    def _model(self, request: RestRequest) -> str:
+        """The model that the path names. Raises `UnknownModel`."""
+        return self._models.require(request.values["model"], request.values.get("version", ""))
+
+
+def _decoded(body: bytes | bytearray, kind: type[Body]) -> Body:
+    """A JSON object, or its defaults where the body is empty. Raises `BadRequest`."""
+    try:
+        return msgspec.json.decode(body or b"{}", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the body is not what this endpoint takes: {error}") from None

@@ -1,0 +1,223 @@
+"""The REST front end on top of HTTP/1: dispatches requests, and translates inference and errors."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from proteus_cli.domain.buffer import Buffer
+from proteus_cli.errors import (
+    BadRequest,
+    BodyTooLarge,
+    DeadlineExceeded,
+    InternalError,
+    MethodNotAllowed,
+    NotAccurateEnough,
+    NotReady,
+    Overloaded,
+    RequestError,
+)
+from proteus_cli.serving.http1.compression import compressed
+from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
+from proteus_cli.serving.oip import tensors as oip
+from proteus_cli.serving.oip.codes import HTTP_STATUS
+from proteus_cli.serving.oip.inference import Inference, InferencePipeline
+from proteus_cli.serving.requests.admission import Admission
+from proteus_cli.serving.requests.families import Families
+from proteus_cli.serving.requests.in_flight import Answered
+from proteus_cli.serving.requests.query import Query
+from proteus_cli.serving.rest.access import admits
+from proteus_cli.serving.rest.bodies import Error
+from proteus_cli.serving.rest.codec import RestCodec
+from proteus_cli.serving.rest.endpoints import Endpoints
+from proteus_cli.serving.rest.routes import INFER, OWN, ROUTES
+from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, path_of, route_of
+from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
+from proteus_cli.serving.transport.tokens import Tokens
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.telemetry.tracing import Tracing
+
+log = logging.getLogger("proteus.http")
+
+JSON_LENGTH = b"inference-header-content-length"
+OUTCOME = b"proteus-outcome"
+_OK = 200
+_MAX_DIGITS = 18
+_POST = b"POST"
+
+EncodedAnswer = tuple[bytes, list[Buffer]]
+"""The JSON of an answer, and the binary tensors behind it."""
+
+
+class RestHandler:
+    """Handles the requests of all HTTP connections. Compressed bodies unpack to ``max_body_bytes`` at most."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        families: Families,
+        endpoints: Endpoints,
+        *,
+        max_body_bytes: int,
+        tokens: Tokens | None = None,
+        tracing: "Tracing | None" = None,
+    ) -> None:
+        self._admission, self._endpoints, self._tokens = admission, endpoints, tokens
+        self._max_body_bytes = max_body_bytes
+        traces = None if tracing is None else tracing.of_protocol(
+            f"POST {INFER}", {"http.request.method": "POST", "http.route": INFER},
+            code="http.response.status_code", ok=_OK, codes=HTTP_STATUS,
+        )  # fmt: skip
+        self._pipeline, self._router = InferencePipeline(admission, traces), Router(ROUTES)
+        self._codecs = {
+            f"/v2/models/{family.name}{version}/infer".encode(): codec
+            for family in families.by_name.values()
+            for codec in [RestCodec(family.name, family.signature, family.max_rows)]
+            for version in ("", f"/versions/{oip.VERSION}")
+        }
+        self._tasks: set[asyncio.Future[None]] = set()  # the loop holds only weak references
+
+    # http1.exchange.Handler
+
+    def admits(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
+        return admits(self._tokens, target, headers)
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer a request, now or later."""
+        codec = self._codecs.get(exchange.target)
+        if codec is not None and exchange.method == _POST:
+            self._infer(exchange, codec)
+            return
+        try:
+            self._dispatch(exchange)
+        except Exception as error:  # noqa: BLE001 - the client must have an answer
+            self._fail(exchange, error)
+
+    def abandoned(self, exchange: Exchange) -> None:
+        """The client has gone."""
+        self._pipeline.cancel(exchange.pending)
+
+    def _dispatch(self, exchange: Exchange) -> None:
+        """An endpoint besides inference, or inference whose path is written in an unusual way."""
+        raw_path = path_of(exchange.target)
+        codec = self._codecs.get(raw_path)
+        if codec is not None and exchange.method == _POST:
+            self._infer(exchange, codec)
+            return
+        path = raw_path.decode(errors="replace") or "/"
+        routes, values = self._router.match(path)
+        self._endpoints.require_version(values)
+        route = route_of(routes, exchange.method.decode(), path)
+        query = exchange.target.partition(b"?")[2]
+        response = route.handle(self._endpoints, RestRequest(values, exchange.body, exchange.headers, query))
+        if isinstance(response, RestResponse):
+            _respond(exchange, path, response)
+        else:
+            task = asyncio.ensure_future(self._respond_later(exchange, path, response))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _respond_later(self, exchange: Exchange, path: str, response: Awaitable[RestResponse]) -> None:
+        try:
+            _respond(exchange, path, await response)
+        except Exception as error:  # noqa: BLE001 - the client must have an answer
+            self._fail(exchange, error)
+
+    def _fail(self, exchange: Exchange, error: Exception) -> None:
+        if isinstance(error, RequestError):
+            self._admission.count_refusal(error)
+            refuse(exchange, error)
+        else:
+            log.error("a bug while handling %r %r", exchange.method, exchange.target, exc_info=error)
+            refuse(exchange, InternalError())
+
+    def _infer(self, exchange: Exchange, codec: RestCodec) -> None:
+        inference = RestInference(exchange, codec, self._max_body_bytes)
+        exchange.pending = self._pipeline.submit(inference, exchange.body, exchange.headers)
+
+
+class RestInference(Inference[EncodedAnswer]):
+    """An inference request over HTTP. ``headers`` are lines for its answer."""
+
+    __slots__ = ("_codec", "_exchange", "_headers", "_max_body_bytes", "_query")
+
+    def __init__(self, exchange: Exchange, codec: RestCodec, max_body_bytes: int) -> None:
+        self._exchange, self._codec, self._max_body_bytes = exchange, codec, max_body_bytes
+        self._headers = b""
+
+    def decode(self, content: Buffer) -> tuple[str, Query]:
+        headers, codec = self._exchange.headers, self._codec
+        if b"content-encoding" in headers:
+            max_bytes = min(self._max_body_bytes, codec.max_bytes)
+            content = unpacked(content, headers[b"content-encoding"], max_bytes)
+            if not self._exchange.reserve(len(content)):
+                raise NotReady("too many large requests at once")
+        length = headers.get(JSON_LENGTH)
+        self._query = codec.decode(content, None if length is None else _whole_number(length))
+        return codec.family, self._query
+
+    def encode(self, answered: Answered) -> EncodedAnswer:
+        return self._codec.encode(self._query, answered)
+
+    def answer(self, encoded: EncodedAnswer) -> None:
+        (body, tensors), exchange, headers = encoded, self._exchange, self._headers
+        content_type = JSON
+        if tensors:
+            content_type = OCTETS
+            headers += b"%b: %d\r\n" % (JSON_LENGTH, len(body))
+        if b"accept-encoding" in exchange.headers:
+            body, tensors, more = compressed(exchange.headers, body, tensors)
+            headers += more
+        exchange.respond(_OK, content_type, body, tensors, headers)
+
+    def fail(self, error: RequestError) -> None:
+        refuse(self._exchange, error, self._headers)
+
+    def is_traced(self, traceparent: bytes) -> None:
+        self._headers = b"traceparent: %b\r\n" % traceparent
+
+
+def refuse(exchange: Exchange, error: RequestError, headers: bytes = b"") -> None:
+    """Answer with an error; ``headers`` are lines for its answer."""
+    if isinstance(error, Overloaded | NotReady):
+        headers += b"retry-after: %d\r\n" % math.ceil(error.retry_after_s)
+    elif isinstance(error, MethodNotAllowed):
+        headers += b"allow: %b\r\n" % error.allowed.encode()
+    elif isinstance(error, NotAccurateEnough):
+        headers += b"%b: rejected\r\n" % OUTCOME  # unlike other bad requests, it counts as an outcome
+    elif isinstance(error, DeadlineExceeded):
+        headers += b"%b: %b\r\n" % (OUTCOME, b"late" if error.is_late else b"dropped")
+    exchange.respond(HTTP_STATUS[type(error)], JSON, msgspec.json.encode(Error(error.message)), headers=headers)
+
+
+def unpacked(body: Buffer, encoding: bytes, max_bytes: int) -> Buffer:
+    """A body without its ``Content-Encoding``. Raises `BadRequest`, `BodyTooLarge`."""
+    name = encoding.strip().lower()
+    if name == b"identity":
+        return body
+    if name not in {b"gzip", b"x-gzip", b"deflate"}:
+        raise BadRequest("bodies may be compressed with gzip or deflate")
+    try:
+        return decompress(body, Compression.GZIP_OR_ZLIB, max_bytes)
+    except CorruptContent as error:
+        raise BadRequest(f"the body is not what its Content-Encoding says: {error}") from None
+    except ContentTooLarge:
+        raise BodyTooLarge(f"the body unpacks to more than {max_bytes} bytes") from None
+
+
+def _respond(exchange: Exchange, path: str, response: RestResponse) -> None:
+    body, headers = response.body, response.headers
+    # Triton's asyncio client asks for compression, but does not unpack the protocol's documents.
+    if not headers and (path.startswith(OWN) or not path.startswith("/v2/")):
+        body, _, headers = compressed(exchange.headers, body, [])
+    exchange.respond(response.status, response.content_type, body, headers=headers)
+
+
+def _whole_number(text: bytes) -> int:
+    if not text.isdigit() or len(text) > _MAX_DIGITS:
+        raise BadRequest("Inference-Header-Content-Length must be a whole number")
+    return int(text)

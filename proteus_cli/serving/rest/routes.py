@@ -1,0 +1,179 @@
+"""The table of routes: every path of the REST API, who answers it, and what OpenAPI says of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from proteus_cli.domain.plan import Plan
+from proteus_cli.serving.adaptation.control_loop import PlanChange
+from proteus_cli.serving.oip import documents
+from proteus_cli.serving.rest.bodies import Error, IndexRequest, InferRequest, InferResponse, RepositoryRequest
+from proteus_cli.serving.rest.endpoints import Endpoints
+from proteus_cli.serving.rest.openapi import header
+from proteus_cli.serving.rest.routing import Content, Route
+from proteus_cli.serving.rest.site import AT, FILES
+from proteus_cli.serving.telemetry.history import History
+from proteus_cli.serving.telemetry.sampler import CURSOR
+from proteus_cli.serving.telemetry.status import ServerStatus
+
+MODEL = "/v2/models/{model}"
+INFER = f"{MODEL}/infer"
+OWN = "/v2/proteus/"
+_VERSIONS = ("", "/versions/{version}")
+
+_OCTETS = "application/octet-stream"
+_LENGTH_HEADER = "Inference-Header-Content-Length"
+_LENGTH: Mapping[str, Any] = {"type": "integer", "minimum": 0}
+_LENGTH_TEXT = "The length of the JSON, where binary tensors follow it."
+_INFER_TEXT = """\
+JSON, or JSON and binary tensors behind it: then `Inference-Header-Content-Length` is the length of the JSON, each input
+whose values follow has `parameters.binary_data_size` instead of `data`, and the values follow in the order of the
+inputs: row-major, little-endian, without gaps, BOOL as one byte. The body may be compressed, with `Content-Encoding:
+gzip` or `deflate`. It may be no larger than the family's largest request needs: 64 bytes for each value of its most
+rows, and 64 KiB.
+"""
+_BINARY_ANSWER_TEXT = """\
+The JSON of an answer, as long as `Inference-Header-Content-Length` says, and behind it, in the order of the outputs,
+the values of those that have `parameters.binary_data_size`.
+"""
+
+
+def _of_model(suffix: str, method: str, *description: Any, **more: Any) -> list[Route]:
+    """The same route without and with the model's version."""
+    return [Route(method, f"{MODEL}{version}{suffix}", *description, **more) for version in _VERSIONS]
+
+
+def _text(*media_types: str) -> Mapping[str, Any]:
+    return {"content": {media_type: {"schema": {"type": "string"}} for media_type in media_types}}
+
+
+def _page(path: str) -> Route:
+    answers = {
+        200: Content(
+            "The same for every server of this version: it holds no data.",
+            more={
+                "headers": {"ETag": header("For `If-None-Match`.", {"type": "string"})},
+                **_text(*sorted({media_type.partition(";")[0] for media_type in FILES.values()})),
+            },
+        ),
+        304: Content("The client has it: its tag is in `If-None-Match`."),
+    }
+    return Route("GET", path, Endpoints.file, "The page for people, and its files", answers, needs_token=False)
+
+
+ROUTES: tuple[Route, ...] = (
+    # The protocol
+    Route(
+        "GET", "/v2", Endpoints.server_metadata, "Server metadata",
+        {200: Content("Name, version, extensions.", (documents.ServerMetadata,))},
+    ),
+    Route(
+        "GET", "/v2/health/live", Endpoints.server_live, "Whether the server runs",
+        {200: Content("It does.", (documents.ServerLive,))}, needs_token=False,
+    ),
+    Route(
+        "GET", "/v2/health/ready", Endpoints.server_ready, "Whether the server takes requests",
+        {
+            200: Content("It does.", (documents.ServerReady,)),
+            503: Content("It starts or drains, or has too many connections.", (documents.ServerReady, Error)),
+        },
+        needs_token=False,
+    ),
+    # Before the models: this path would match that of a model called `stats`.
+    Route(
+        "GET", "/v2/models/stats", Endpoints.all_statistics, "Statistics of all models",
+        {200: Content("Counts since the start.", (documents.Statistics,))},
+    ),
+    *_of_model(
+        "", "GET", Endpoints.model_metadata, "Model metadata",
+        {200: Content("What the model takes and gives.", (documents.ModelMetadata,))},
+    ),
+    *_of_model(
+        "/ready", "GET", Endpoints.model_ready, "Whether a model takes requests",
+        {
+            200: Content("It does.", (documents.ModelReady,)),
+            503: Content(
+                "It is unloaded, no variant of it is hosted, or the server is not ready.", (documents.ModelReady, Error)
+            ),
+        },
+    ),
+    *_of_model(
+        "/infer", "POST", Endpoints.unknown_model, "Inference",
+        {
+            200: Content(
+                "The outputs of the model.", (InferResponse,),
+                {
+                    "headers": {_LENGTH_HEADER: header(_LENGTH_TEXT, _LENGTH, required=False)},
+                    "content": {_OCTETS: {"schema": {"description": _BINARY_ANSWER_TEXT}}},
+                },
+            ),
+            429: "Overloaded",
+            504: "Deadline",
+        },
+        body=Content(
+            _INFER_TEXT, (InferRequest,),
+            {"required": True, "content": {_OCTETS: {"schema": {"description": "JSON and binary tensors."}}}},
+        ),
+        parameters=({"name": _LENGTH_HEADER, "in": "header", "description": _LENGTH_TEXT, "schema": _LENGTH},),
+    ),
+    # Triton's extensions
+    *_of_model(
+        "/config", "GET", Endpoints.model_config, "Model configuration",
+        {200: Content("As Triton's `ModelConfig`.", (documents.ModelConfig,))},
+    ),
+    *_of_model(
+        "/stats", "GET", Endpoints.model_statistics, "Statistics of a model",
+        {200: Content("Counts since the start.", (documents.Statistics,))},
+    ),
+    Route(
+        "POST", "/v2/repository/index", Endpoints.index, "All models, and whether they take requests",
+        {200: Content("The models.", (list[documents.ModelIndex],))},
+        body=Content("", (IndexRequest,)),
+    ),
+    Route(
+        "POST", "/v2/repository/models/{model}/load", Endpoints.load, "Let a model take requests again",
+        {200: Content("It does.")},
+        body=Content("", (RepositoryRequest,)),
+    ),
+    Route(
+        "POST", "/v2/repository/models/{model}/unload", Endpoints.unload, "Let a model take no more requests",
+        {200: Content("Requests in flight are answered, others get 503.")},
+    ),
+    # Our own
+    Route(
+        "GET", "/metrics", Endpoints.metrics, "Counters and histograms",
+        {200: Content("Prometheus' text format.", more=_text("text/plain"))},
+    ),
+    Route(
+        "GET", f"{OWN}status", Endpoints.status, "What runs now, and how the plan changed",
+        {200: Content("The status.", (ServerStatus,))},
+    ),
+    Route(
+        "GET", f"{OWN}history", Endpoints.history, "The last 15 minutes, a sample a second",
+        {200: Content("The samples after `since`, and the state now.", (History,))},
+        parameters=(
+            {
+                "name": "since", "in": "query", "description": "The `cursor` of an earlier answer; without it: all.",
+                "schema": {"type": "string", "pattern": f"^{CURSOR}$"},
+            },
+        ),
+    ),
+    Route(
+        "GET", f"{OWN}plan", Endpoints.plan, "The plan in force",
+        {200: Content("As in a plan file.", (Plan,))},
+    ),
+    Route(
+        "POST", f"{OWN}plan", Endpoints.apply_plan, "Put a plan in force",
+        {
+            200: Content("It is in force.", (PlanChange,)),
+            403: Content("This server asks for no tokens, and so takes no plans.", (Error,)),
+            409: Content("What the plan was made from has changed since.", (Error,)),
+            422: Content("The plan does not fit what is served here, or can't be loaded.", (Error,)),
+        },
+        body=Content("", (Plan,), {"required": True}),
+    ),
+    Route(
+        "GET", "/openapi.json", Endpoints.openapi, "This document", {200: Content("OpenAPI 3.1.", (dict[str, Any],))},
+    ),
+    _page("/"),
+    _page(f"{AT}{{file}}"),
+)  # fmt: skip

@@ -1,0 +1,115 @@
+"""Routes: which handler answers which method and path, and what OpenAPI says of it."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, unquote_to_bytes
+
+import msgspec
+
+from proteus_cli.errors import BadRequest, MethodNotAllowed, NotFound
+from proteus_cli.serving.http1.exchange import JSON
+
+MAX_QUERY_PARAMETERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class RestRequest:
+    """A request that is no inference: ``values`` of the ``{}`` in its path, the body, the headers, the raw query."""
+
+    values: Mapping[str, str]
+    body: bytes | bytearray
+    headers: Mapping[bytes, bytes]
+    query: bytes = b""
+
+    def parameter(self, name: str) -> str | None:
+        """A parameter of the query; None where it is missing. Raises `BadRequest`."""
+        try:
+            given = parse_qs(self.query.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_QUERY_PARAMETERS)
+        except ValueError:
+            raise BadRequest(f"the query is not ASCII, or has more than {MAX_QUERY_PARAMETERS} parameters") from None
+        values = given.get(name, [])
+        if len(values) > 1:
+            raise BadRequest(f"the query has {len(values)} parameters `{name}`; one is allowed")
+        return values[0] if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class RestResponse:
+    """An answer; ``headers`` are complete lines."""
+
+    status: int
+    body: bytes = b""
+    content_type: bytes = JSON
+    headers: bytes = b""
+
+
+def json_response(value: object, status: int = 200) -> RestResponse:
+    return RestResponse(status, msgspec.json.encode(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What OpenAPI says of a body or an answer: a text, the types of its JSON (any of them), the rest as it stands."""
+
+    text: str
+    json: tuple[Any, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An operation: ``handle`` gets the object that the routes belong to. A GET also answers HEAD.
+
+    The rest is for OpenAPI. ``answers`` are by status; a text stands for one of `openapi.RESPONSES`. ``parameters``
+    are those outside the path. Without ``needs_token`` the operation needs none, whatever the server asks for.
+    """
+
+    method: str
+    path: str
+    handle: Callable[[Any, RestRequest], RestResponse | Awaitable[RestResponse]]
+    summary: str
+    answers: Mapping[int, Content | str]
+    body: Content | None = None
+    parameters: tuple[Mapping[str, Any], ...] = ()
+    needs_token: bool = True
+
+
+class Router:
+    """Finds routes by path; the first that matches wins."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._by_path: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            self._by_path.setdefault(route.path, {})[route.method] = route
+        self._segments = {path: path.split("/") for path in self._by_path}
+
+    def match(self, path: str) -> tuple[Mapping[str, Route], dict[str, str]]:
+        """The routes of a path by method, and the values of the ``{}`` in it. Raises `NotFound`."""
+        given = path.split("/")
+        for template, segments in self._segments.items():
+            if len(segments) == len(given):
+                pairs = list(zip(segments, given, strict=True))
+                if all(segment[:1] == "{" or segment == value for segment, value in pairs):
+                    return self._by_path[template], {s[1:-1]: value for s, value in pairs if s[:1] == "{"}
+        raise NotFound("no such endpoint; GET /openapi.json lists all")
+
+
+def route_of(routes: Mapping[str, Route], method: str, path: str) -> Route:
+    """The route of a method. Raises `MethodNotAllowed`."""
+    route = routes.get("GET" if method == "HEAD" else method)
+    if route is None:
+        allowed = ", ".join(routes)
+        raise MethodNotAllowed(f"{path} takes {allowed}, not {method}", allowed=allowed)
+    return route
+
+
+def path_of(target: bytes) -> bytes:
+    """The path of a request's target: without scheme, host, query and trailing slashes, unquoted.
+
+    A client that takes this server for a proxy names scheme and host (RFC 9112, 3.2.2).
+    """
+    if not target.startswith(b"/"):
+        _, _, rest = target.partition(b"://")
+        target = b"/" + rest.partition(b"/")[2]
+    return unquote_to_bytes(target.partition(b"?")[0]).rstrip(b"/")

@@ -1,0 +1,312 @@
+"""What happens to an inference request is the same over REST, as a gRPC call, and as one of a gRPC stream."""
+
+import asyncio
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from grpc_client import INFER, STREAM
+from grpc_client import Client as GrpcClient
+from one_device import World, run
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from tritonclient.grpc import service_pb2
+
+from proteus_cli.errors import EngineError
+from proteus_cli.serving.grpc.framing import framed
+from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.grpc.service import GrpcHandler
+from proteus_cli.serving.http1.exchange import Exchange
+from proteus_cli.serving.http2.frames import ErrorCode, rst_stream
+from proteus_cli.serving.oip.codes import GrpcStatus
+from proteus_cli.serving.rest.codec import RestCodec
+from proteus_cli.serving.rest.handler import RestHandler
+from proteus_cli.serving.telemetry.tracing import Tracing
+
+FLOAT = np.dtype(np.float32)
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+
+
+class Client(ABC):
+    """A client that asks one family of two floats, by one of the protocols."""
+
+    span: str
+
+    def __init__(self, world: World, tracing: Tracing | None = None) -> None:
+        self.plane, self.tracing = world.plane, tracing
+
+    @abstractmethod
+    def ask(self, *values: float, **headers: str) -> None:
+        """Send a request, whose rows have two values each."""
+
+    @abstractmethod
+    def answer(self) -> str | None:
+        """``ok``, or the message of an error; None: there is no answer yet."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Go without waiting for the answer."""
+
+
+class RestClient(Client):
+    span = "POST /v2/models/{model}/infer"
+
+    def ask(self, *values: float, **headers: str) -> None:
+        self.handler = RestHandler(
+            self.plane.admission, self.plane.families, cast("Any", None), max_body_bytes=2**20, tracing=self.tracing
+        )
+        x = {"name": "x", "shape": [len(values) // 2, 2], "datatype": "FP32", "data": values}
+        sent = {name.encode(): value.encode() for name, value in headers.items()}
+        connection = cast("Any", SimpleNamespace(closes_after_response=False, response_ready=lambda _exchange: None))
+        body = json.dumps({"inputs": [x]}).encode()
+        self.exchange = Exchange(connection, b"POST", b"/v2/models/f/infer", sent, body, keep_alive=True)
+        self.handler.handle(self.exchange)
+
+    def answer(self) -> str | None:
+        if self.exchange.response is None:
+            return None
+        head, _, body = b"".join(map(bytes, self.exchange.response)).partition(b"\r\n\r\n")
+        is_ok = head.startswith(b"HTTP/1.1 200 ")
+        document = json.loads(body)
+        assert is_ok == ("outputs" in document)
+        return "ok" if is_ok else str(document["error"])
+
+    def leave(self) -> None:
+        self.handler.abandoned(self.exchange)
+
+
+class CallClient(Client):
+    span = "inference.GRPCInferenceService/ModelInfer"
+    path = INFER
+
+    def ask(self, *values: float, **headers: str) -> None:
+        handler = GrpcHandler(
+            self.plane.admission, self.plane.families, models=cast("Any", None), max_message_bytes=2**20,
+            tracing=self.tracing,
+        )  # fmt: skip
+        self.client = GrpcClient(handler=handler)
+        request = service_pb2.ModelInferRequest(model_name="f", id="a")
+        request.inputs.add(name="x", datatype="FP32", shape=[len(values) // 2, 2])
+        request.raw_input_contents.append(np.array(values, FLOAT).tobytes())
+        self.stream = self.client.call(self.path, framed(request.SerializeToString()), ended=True, **headers)
+
+    def answer(self) -> str | None:
+        if not self.client.peer.is_answered(self.stream):
+            return None
+        if self.client.status(self.stream) is GrpcStatus.OK:
+            (message,) = self.client.messages(self.stream)
+            return self.read(message)
+        return self.client.fields(self.stream)["grpc-message"].replace("%20", " ")
+
+    def read(self, message: bytes) -> str:
+        assert service_pb2.ModelInferResponse.FromString(message).id == "a"
+        return "ok"
+
+    def leave(self) -> None:
+        self.client.peer.feed(rst_stream(self.stream, ErrorCode.CANCEL))
+
+
+class StreamClient(CallClient):
+    span = "inference.GRPCInferenceService/ModelStreamInfer"
+    path = STREAM
+
+    def read(self, message: bytes) -> str:
+        response = service_pb2.ModelStreamInferResponse.FromString(message)
+        assert response.error_message or response.infer_response.id == "a"
+        return response.error_message or "ok"
+
+
+by_each_protocol = pytest.mark.parametrize("protocol", [RestClient, CallClient, StreamClient])
+Protocol = type[Client]
+
+
+def scene(play: Callable[[World], Awaitable[None]], **options: Any) -> None:
+    run(play, **options)
+
+
+async def served(world: World, result: Any = None) -> None:
+    """Until the batch that was launched is done."""
+    await asyncio.sleep(0.02)
+    world.executor.release(result)
+    await asyncio.sleep(0.01)
+
+
+@by_each_protocol
+def test_a_request_is_answered(protocol: Protocol) -> None:
+    async def play(world: World) -> None:
+        client = protocol(world)
+        client.ask(1, 2)
+        assert client.answer() is None
+        await served(world)
+        assert client.answer() == "ok"
+        assert world.plane.counts.refusals.total() == 0
+
+    scene(play)
+
+
+@by_each_protocol
+def test_an_error_while_the_answer_is_encoded_ends_the_request(
+    protocol: Protocol, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def play(world: World) -> None:
+        client = protocol(world)
+        client.ask(1, 2)
+        await served(world)
+        assert client.answer() == "internal error"
+        monkeypatch.undo()
+        again = protocol(world)
+        again.ask(1, 2)
+        await served(world)
+        assert again.answer() == "ok"
+
+    for codec in (RestCodec, GrpcCodec):
+        monkeypatch.setattr(codec, "encode", broken)
+    scene(play)
+    assert "ZeroDivisionError" in caplog.text
+
+
+@by_each_protocol
+def test_a_bug_while_a_request_is_taken_in_is_answered_and_logged(
+    protocol: Protocol, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def play(world: World) -> None:
+        client = protocol(world)
+        client.ask(1, 2)
+        assert client.answer() == "internal error"
+        assert world.plane.counts.refusals.total() == 0
+
+    for codec in (RestCodec, GrpcCodec):
+        monkeypatch.setattr(codec, "decode", broken)
+    scene(play)
+    assert "ZeroDivisionError" in caplog.text
+
+
+@by_each_protocol
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ((), "BadRequest", "input `x` must have shape"),  # found by the codec
+        ((1, 2) * 9, "BadRequest", "`f` takes at most 8 rows"),  # found by the data plane
+    ],
+)
+def test_a_refusal_is_answered_and_counted(
+    protocol: Protocol, values: tuple[float, ...], error: str, message: str
+) -> None:
+    async def play(world: World) -> None:
+        client = protocol(world)
+        client.ask(*values)
+        assert (client.answer() or "").startswith(message)
+        assert world.plane.counts.refusals == {error: 1}
+
+    scene(play)
+
+
+@by_each_protocol
+def test_a_failure_of_the_model_is_answered_and_is_no_refusal(protocol: Protocol) -> None:
+    async def play(world: World) -> None:
+        client = protocol(world)
+        client.ask(1, 2)
+        await served(world, EngineError("broken"))
+        assert client.answer() == "the model failed on this request"
+        assert world.plane.counts.refusals.total() == 0
+
+    scene(play)
+
+
+@by_each_protocol
+def test_a_request_whose_client_goes_is_cancelled(protocol: Protocol) -> None:
+    async def play(world: World) -> None:
+        client = protocol(world)
+        client.ask(1, 2)
+        assert world.plane.results.in_flight == 1
+        client.leave()
+        assert (world.plane.results.in_flight, world.plane.counts.by_family["f"].cancelled) == (0, 1)
+        assert client.answer() is None
+
+    scene(play)
+
+
+# --- traces
+
+
+@contextmanager
+def tracing() -> Iterator[tuple[Tracing, InMemorySpanExporter]]:
+    """Only what clients ask for is sampled."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    yield Tracing(provider.get_tracer("test"), 0.0), exporter
+    provider.shutdown()
+
+
+def spans_of(exporter: InMemorySpanExporter) -> dict[str, Any]:
+    spans = exporter.get_finished_spans()
+    assert {span.context.trace_id for span in spans if span.name != "batch"} <= {int(TRACE, 16)}
+    return {span.name: span for span in spans}
+
+
+@by_each_protocol
+def test_a_sampled_request_is_a_span_of_its_clients_trace(protocol: Protocol) -> None:
+    async def play(world: World) -> None:
+        with tracing() as (traces, exporter):
+            client = protocol(world, traces)
+            client.ask(1, 2, **PARENT)
+            await served(world)
+            assert client.answer() == "ok"
+            spans = spans_of(exporter)
+            assert set(spans) == {protocol.span, "queue", "compute", "batch"}
+            attributes = dict(spans[protocol.span].attributes)
+            assert (attributes["proteus.family"], attributes["proteus.outcome"]) == ("f", "served")
+            client.ask(1, 2)
+            await served(world)
+            assert len(exporter.get_finished_spans()) == 4
+
+    scene(play)
+
+
+@by_each_protocol
+def test_what_went_wrong_is_in_the_span(protocol: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def play(world: World) -> None:
+        with tracing() as (traces, exporter):
+            client = protocol(world, traces)
+            client.ask(**PARENT)
+            assert spans_of(exporter)[protocol.span].attributes["error.type"] == "BadRequest"
+            exporter.clear()
+            for codec in (RestCodec, GrpcCodec):
+                monkeypatch.setattr(codec, "encode", broken)
+            client.ask(1, 2, **PARENT)
+            await served(world)
+            span = spans_of(exporter)[protocol.span]
+            assert (client.answer(), span.attributes["error.type"]) == ("internal error", "ZeroDivisionError")
+            assert not span.status.is_ok
+
+    scene(play)
+
+
+@by_each_protocol
+def test_the_span_says_that_the_client_went(protocol: Protocol) -> None:
+    async def play(world: World) -> None:
+        with tracing() as (traces, exporter):
+            client = protocol(world, traces)
+            client.ask(1, 2, **PARENT)
+            client.leave()
+            span = spans_of(exporter)[protocol.span]
+            assert [event.name for event in span.events] == ["cancelled"]
+            assert span.attributes["proteus.outcome"] == "dropped"
+
+    scene(play)
