@@ -112,9 +112,9 @@ def sources_of(hosted: Hosted, tier: AccuracyTier) -> list[WorkSource]:
 class WorkerState:
     """The state of one worker; its phase moves along `TRANSITIONS`, and a move that is not there raises `KeyError`.
 
-    ``is_serving`` is that phase as a flag, as looking up enum members is slow. ``idle_slots`` run no batch; a batch that
-    is submitted ahead makes them negative. ``free`` slots may take a batch: the idle ones while the worker serves, else
-    none. ``to_wake``: devices that this worker leaves work to.
+    ``is_serving`` is that phase as a flag, as looking up enum members is slow. ``idle_slots`` run no batch; a batch
+    that is submitted ahead makes them negative. ``free`` slots may take a batch: the idle ones while the worker serves,
+    else none. ``to_wake``: devices that this worker leaves work to.
     ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker only.
     """
 
