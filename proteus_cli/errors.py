@@ -1,46 +1,46 @@
-"""The whole error tree.
+"""All errors of the project.
 
 ::
 
     ProteusError                      the user can act on it; carries a hint and an exit code
-    ├── UsageError            exit 2  a quantity, name or option that makes no sense
-    │   └── ArtefactError     exit 2  a file that is missing, broken, stale or can't be written
-    ├── NoFeasiblePlan        exit 3  the demand can't be met
-    │   └── RulesConflict             … or what the rules ask for can't be met together
-    ├── DeviceUnavailable     exit 4  a device that isn't here
-    │   └── BackendUnavailable        … or whose toolchain isn't installed
-    ├── GateFailed            exit 5  a measured value broke a gate that the user set
-    ├── EngineError           exit 1  a model that fails to load or to run
-    │   ├── OutOfDeviceMemory         … for lack of memory on its device
-    │   ├── EngineBroken              … on what it could do when it was loaded
-    │   ├── BuildCancelled            … as someone stopped it while its engine was built
-    │   └── DeviceLost                … as its device is in a state in which nothing runs there any more
-    ├── SolverLost            exit 1  the solver's process died or hangs
-    ├── ServerError           exit 1  a server that can't start or can't be reached
-    └── RequestError                  one request went wrong; front ends map it to their codes
-        ├── BadRequest                malformed, wrong shape or type
-        ├── NotAccurateEnough         no variant that is planned is as accurate as it asks for
+    ├── UsageError            exit 2  a quantity, name or option is invalid
+    │   └── ArtefactError     exit 2  a file is missing, invalid or stale, or cannot be written
+    ├── NoFeasiblePlan        exit 3  the demand cannot be served
+    │   └── RulesConflict     exit 3  the rules cannot be obeyed together
+    ├── DeviceUnavailable     exit 4  a device is not here
+    │   └── BackendUnavailable exit 4 the software of a backend is not installed
+    ├── GateFailed            exit 5  a gate of the user holds for a measured value
+    ├── EngineError           exit 1  a model cannot be loaded, or fails when it runs
+    │   ├── OutOfDeviceMemory         … because its device has too little memory
+    │   ├── EngineBroken              … on inputs that it served when it was loaded
+    │   ├── BuildCancelled            … because the build of its engine was cancelled
+    │   └── DeviceLost                … because nothing runs on its device any more
+    ├── SolverLost            exit 1  the solver's process ended or hangs
+    ├── ServerError           exit 1  a server cannot start, or cannot be reached
+    └── RequestError                  one request failed; front ends map it to their status codes
+        ├── BadRequest                malformed, or with the wrong shape or type
+        ├── NotAccurateEnough         no planned variant has the accuracy that the request requires
         ├── UnknownModel              no such family or version
-        ├── NotFound                  no such page
-        ├── Forbidden                 not for this client, or not on this server
-        ├── Conflict                  it can't be done as things stand now
-        ├── Unfitting                 well-formed, but not for what is served here
-        ├── MethodNotAllowed          the page exists, the verb doesn't fit
-        ├── BodyTooLarge              more bytes than the server takes
-        ├── Overloaded                more than the plan can carry
-        ├── NotReady                  starting or draining
-        ├── DeadlineExceeded          its deadline passed in the queue or while running
-        ├── EngineFailed              the model failed on it
-        └── InternalError             a bug of ours; the client is told no more than that
+        ├── NotFound                  no such endpoint
+        ├── Forbidden                 not allowed for this client, or on this server
+        ├── Conflict                  not possible in the present state
+        ├── Unprocessable             well-formed, but does not fit what is served here
+        ├── MethodNotAllowed          the endpoint exists, but not for this HTTP method
+        ├── BodyTooLarge              more bytes than the server accepts
+        ├── Overloaded                more requests than the plan can serve
+        ├── NotReady                  the server starts or drains
+        ├── DeadlineExceeded          the deadline passed in the queue or while the request ran
+        ├── EngineFailed              the model failed on the request
+        └── InternalError             a bug of the server; its log has the traceback
 
-Anything else that is raised is a bug of ours and keeps its traceback.
+Any other exception is a bug of the program and keeps its traceback.
 """
 
 from typing import ClassVar
 
 
 class ProteusError(Exception):
-    """Something that the user can act on: what and where in the message, what to do in the hint."""
+    """An error that the user can act on: the message says what and where, the hint what to do."""
 
     exit_code: ClassVar[int] = 1
 
@@ -134,12 +134,12 @@ class Conflict(RequestError):
     pass
 
 
-class Unfitting(RequestError):
+class Unprocessable(RequestError):
     pass
 
 
 class MethodNotAllowed(RequestError):
-    """``allowed``: the verb that the page takes."""
+    """``allowed``: the HTTP method that the endpoint has."""
 
     def __init__(self, message: str, *, allowed: str) -> None:
         super().__init__(message)
@@ -151,7 +151,7 @@ class BodyTooLarge(RequestError):
 
 
 class Overloaded(RequestError):
-    """``retry_after_s``: when asking again may help."""
+    """``retry_after_s``: when a retry may succeed."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -159,7 +159,7 @@ class Overloaded(RequestError):
 
 
 class NotReady(RequestError):
-    """``retry_after_s``: when asking again may help."""
+    """``retry_after_s``: when a retry may succeed."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -167,7 +167,7 @@ class NotReady(RequestError):
 
 
 class DeadlineExceeded(RequestError):
-    """``is_late``: it ran, but was done too late; else it was given up in the queue."""
+    """``is_late``: the request ran but ended too late; else it was dropped from the queue."""
 
     def __init__(self, message: str, *, is_late: bool) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""``proteus.toml``: how devices are cut, and defaults for the options of the commands."""
+"""`proteus.toml`: which cores make a device, and defaults for the options of the commands."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ FILE_NAME = "proteus.toml"
 
 
 class DeviceSettings(Value, frozen=True):
-    """``cpu`` lists the cores of each CPU device, like ``[[0, 1], [2, 3]]``; None cuts them by the default rule."""
+    """``cpu`` lists the cores of each CPU device, like ``[[0, 1], [2, 3]]``; None: groups of the default size."""
 
     cpu: tuple[tuple[int, ...], ...] | None = None
 
@@ -24,14 +24,14 @@ class DeviceSettings(Value, frozen=True):
 
 
 class Settings(Value, frozen=True):
-    """``devices``, and by command the defaults of its options."""
+    """The devices, and by command the defaults of its options."""
 
     devices: DeviceSettings = DeviceSettings()
     options: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - msgspec copies mutable defaults
 
 
 def read_settings(workspace: Path) -> Settings:
-    """The settings of a workspace; defaults where there is no file. Raises `ArtefactError`."""
+    """The settings of a workspace; the defaults if it has no `proteus.toml`. Raises `ArtefactError`."""
     path = workspace / FILE_NAME
     hint = "docs/formats.md describes proteus.toml"
     try:
@@ -44,7 +44,7 @@ def read_settings(workspace: Path) -> Settings:
         sections = msgspec.toml.decode(content, type=dict[str, Any])
         stray = next((name for name, section in sections.items() if not isinstance(section, dict)), None)
         if stray is not None:
-            raise ArtefactError(f"`{path}` is not valid: `{stray}` belongs into a section, like `[plan]`.", hint=hint)
+            raise ArtefactError(f"`{path}` is not valid: `{stray}` must be in a section, like `[plan]`.", hint=hint)
         devices = msgspec.convert(sections.pop("devices", {}), DeviceSettings)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ArtefactError(f"`{path}` is not valid: {error}.", hint=hint) from None

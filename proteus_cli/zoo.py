@@ -1,4 +1,4 @@
-"""The sample zoo that the package carries."""
+"""The sample models that the package contains."""
 
 import os
 from pathlib import Path
@@ -7,12 +7,12 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.store import read_bytes, write_bytes
 
 _PACKAGE = Path(__file__).parent
-INSTALLED = _PACKAGE / "zoo_files"  # where the wheel has it …
-CHECKOUT = _PACKAGE.parent  # … and where the repository has it
+INSTALLED = _PACKAGE / "zoo_files"  # in an installed wheel
+CHECKOUT = _PACKAGE.parent  # in the repository
 
 
 def zoo_files() -> dict[str, Path]:
-    """Every file of the zoo by its path in a workspace. Raises `ArtefactError` where the package lacks them."""
+    """The files of the sample models, by their paths in a workspace. Raises `ArtefactError` if they are missing."""
     root = INSTALLED if INSTALLED.is_dir() else CHECKOUT
     wanted = (
         root / "engines" / "catalog.toml",
@@ -21,18 +21,18 @@ def zoo_files() -> dict[str, Path]:
     )
     files = {path.relative_to(root).as_posix(): path for path in wanted if path.is_file()}
     if "engines/catalog.toml" not in files:
-        raise ArtefactError(f"The sample zoo is missing in `{root}`.", hint="install the package again")
+        raise ArtefactError(f"The sample models are missing in `{root}`.", hint="install the package again")
     return files
 
 
 def copy_zoo(directory: Path, *, force: bool) -> list[Path]:
-    """Copy the zoo into a workspace; returns the files. Raises `ArtefactError` where one is there already."""
+    """Copy the sample models into a workspace; returns the files. Raises `ArtefactError` if one exists already."""
     files = zoo_files()
-    there = [name for name in files if os.path.exists(directory / name)]  # noqa: PTH110 - takes any name
-    if there and not force:
+    existing = [name for name in files if os.path.exists(directory / name)]  # noqa: PTH110 - takes any name
+    if existing and not force:
         raise ArtefactError(
-            f"`{directory / there[0]}` is there already.",
-            hint="choose an empty directory, or `--force` to overwrite the zoo's files",
+            f"`{directory / existing[0]}` exists already.",
+            hint="choose an empty directory, or `--force` to overwrite the files of the sample models",
         )
     written = []
     for name, source in files.items():

@@ -49,8 +49,8 @@ def test_broken_toml_says_where(tmp_path: Path) -> None:
         ("[devices]\ncpu = [0, 1]\n", "cpu"),
         ("[devices]\ncpu = [['0']]\n", "cpu"),
         ("[devices]\ngpu = [[0]]\n", "gpu"),
-        ("port = 8000\n", "`port` belongs into a section"),
-        ("devices = 3\n", "`devices` belongs into a section"),
+        ("port = 8000\n", "`port` must be in a section"),
+        ("devices = 3\n", "`devices` must be in a section"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_its_reason(text: str, problem: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from proteus_cli.units import (
     format_percent,
     format_rate,
     format_size,
+    parse_assignments,
     parse_duration,
     parse_rate,
     parse_size,
@@ -119,3 +120,13 @@ def test_formats_are_as_people_write_them() -> None:
     assert (format_duration(1.0), format_duration(120.0)) == ("1.0 s", "2.0 min")
     assert (format_size(4 * 2**30), format_size(512), format_size(2**41)) == ("4.0 GiB", "512 B", "2.0 TiB")
     assert format_percent(0.9731) == "97.3 %"
+
+
+def test_a_list_of_assignments_is_read_by_name() -> None:
+    assert parse_assignments(" a = 1 ,b,c=", "The list") == {"a": "1", "b": None, "c": ""}
+    assert parse_assignments("cpu:20, v100:10", "The fleet", ":") == {"cpu": "20", "v100": "10"}
+
+
+def test_a_list_that_names_one_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="The list names `a` twice"):
+        parse_assignments("a=1,b=2,a=3", "The list")

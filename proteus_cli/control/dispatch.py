@@ -22,7 +22,7 @@ from proteus_cli.control.family import FamilyState
 from proteus_cli.control.in_flight import InFlightBatches
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.work_selector import WorkSelector
-from proteus_cli.control.workers import AccuracyTier, Admitted, WorkerPhase, WorkerState, WorkSource, sources_of
+from proteus_cli.control.workers import AccuracyTier, Admitted, WorkerState, WorkSource, sources_of
 from proteus_cli.domain.request import Request
 
 # The shortest batch that is submitted ahead though it is not full: of a shorter one, more rows are worth more.
@@ -201,7 +201,7 @@ class Dispatch:
         if worker.to_wake:
             devices, worker.to_wake = tuple(worker.to_wake), []
             return WakeOthers(devices)
-        if worker.in_flight is None or worker.phase is not WorkerPhase.SERVING:
+        if worker.in_flight is None or not worker.is_serving:
             return IDLE
         return self._decide_ahead(worker, worker.in_flight, now_s)
 
@@ -231,7 +231,8 @@ class Dispatch:
         else:
             requests, rows = self._selector.gather(worker, source, max_rows, start_s)
         self._families[hosted.family].running[hosted.device] += rows
-        worker.launched(hosted.latency(rows) * worker.slowdown.factor, start_s)
+        has_slots = worker.in_flight is not None  # only then is the end of each batch estimated
+        worker.launched(hosted.latency(rows) * worker.slowdown.factor if has_slots else 0.0, start_s)
         if self._is_shared and worker.free == 0:
             for each in worker.sources:
                 if each.queue.rows and each.family_queue.quota_of(each.hosted) > 0:

@@ -4,7 +4,7 @@ A request is assigned late, when a worker is free (`SharedQueue`), or early, whe
 paper's).
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
@@ -14,7 +14,7 @@ from proteus_cli.control.quota import Quota, WeightedShares
 from proteus_cli.domain.request import USUAL_LEVEL, Request
 
 
-class FamilyQueue(ABC):
+class FamilyQueue:
     """Requests that its ``hosts`` may answer; without hosts, nothing waits.
 
     There are queues for the usual level of priority, and for other levels once they are opened.

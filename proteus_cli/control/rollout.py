@@ -72,7 +72,7 @@ class Rollout:
                 each.now, each.load = (), None
                 worker.on(WorkerEvent.LOAD_ENDED)
             each.next = wanted[device]
-            if worker.phase is WorkerPhase.SERVING and device not in in_place:
+            if worker.is_serving and device not in in_place:
                 each.now = each.next
         return self._advance()
 

@@ -7,7 +7,7 @@ from proteus_cli.control.batcher import Batcher, CannotMeetDeadline, Delay, Star
 from proteus_cli.control.decision import Delegate, Drop, Hosted
 from proteus_cli.control.family_queue import SharedQueue
 from proteus_cli.control.quota import Quota
-from proteus_cli.control.workers import WorkerPhase, WorkerState, WorkSource
+from proteus_cli.control.workers import WorkerState, WorkSource
 from proteus_cli.domain.request import Request
 
 
@@ -122,7 +122,7 @@ class WorkSelector:
         return isinstance(self._batcher.decide(head, head.rows, fastest, now_s, slowdown), CannotMeetDeadline)
 
     def _fastest(self, quota: Quota, rows: int) -> Hosted:
-        return quota.fastest(rows, lambda host: self._workers[host.device].phase is WorkerPhase.SERVING)
+        return quota.fastest(rows, lambda host: self._workers[host.device].is_serving)
 
 
 def _drop(source: WorkSource) -> Drop:

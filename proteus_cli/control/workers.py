@@ -76,9 +76,7 @@ class AccuracyTier:
     def count_capacity(self) -> None:
         """Count capacity and slowdown anew."""
         self.is_lost = bool(self.workers) and all(worker.phase is WorkerPhase.LOST for _, worker in self.workers)
-        serving = [
-            (host.capacity_qps, worker.slowdown) for host, worker in self.workers if worker.phase is WorkerPhase.SERVING
-        ]
+        serving = [(host.capacity_qps, worker.slowdown) for host, worker in self.workers if worker.is_serving]
         self.capacity_qps = sum(qps / slowdown.upper for qps, slowdown in serving)
         usual_qps = sum(qps / slowdown.factor for qps, slowdown in serving)
         self.slowdown = sum(qps for qps, _ in serving) / usual_qps if usual_qps > 0 else 1.0
@@ -114,8 +112,9 @@ def sources_of(hosted: Hosted, tier: AccuracyTier) -> list[WorkSource]:
 class WorkerState:
     """The state of one worker; its phase moves along `TRANSITIONS`, and a move that is not there raises `KeyError`.
 
-    ``idle_slots`` run no batch; a batch that is submitted ahead makes them negative. ``free`` slots may take a batch:
-    the idle ones while the worker serves, else none. ``to_wake``: devices that this worker leaves work to.
+    ``is_serving`` is that phase as a flag, as looking up enum members is slow. ``idle_slots`` run no batch; a batch
+    that is submitted ahead makes them negative. ``free`` slots may take a batch: the idle ones while the worker serves,
+    else none. ``to_wake``: devices that this worker leaves work to.
     ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker only.
     """
 
@@ -124,6 +123,7 @@ class WorkerState:
     in_flight: InFlightBatches | None = None
     free: int = field(init=False)
     phase: WorkerPhase = WorkerPhase.SERVING
+    is_serving: bool = True
     slowdown: SlowdownEstimator = field(default_factory=SlowdownEstimator)
     sources: tuple[WorkSource, ...] = ()
     to_wake: list[str] = field(default_factory=list)
@@ -133,7 +133,8 @@ class WorkerState:
 
     def on(self, event: WorkerEvent) -> None:
         self.phase = TRANSITIONS[self.phase][event]
-        self.free = self.idle_slots if self.phase is WorkerPhase.SERVING else 0
+        self.is_serving = self.phase is WorkerPhase.SERVING
+        self.free = self.idle_slots if self.is_serving else 0
 
     def launched(self, takes_s: float, start_s: float) -> None:
         """A batch that should take ``takes_s`` occupies a slot."""
@@ -145,7 +146,7 @@ class WorkerState:
     def finished(self) -> None:
         """A batch has left its slot."""
         self.idle_slots += 1
-        if self.phase is WorkerPhase.SERVING:
+        if self.is_serving:
             self.free = self.idle_slots
         if self.in_flight is not None:
             self.in_flight.ended()

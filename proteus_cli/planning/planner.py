@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.decode import placements
-from proteus_cli.planning.instance import HostedKeys, Instance, make_instance
+from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance, make_instance
 from proteus_cli.planning.lexicographic import Infeasible, Solution, TargetDemand, optimise
 from proteus_cli.planning.milp import Model, formulate
 from proteus_cli.planning.pack import pack, serves_all
@@ -294,10 +295,8 @@ def _as_key(hosted: HostedKeys) -> tuple[tuple[str, frozenset[VariantKey]], ...]
 
 def _current_replicas(instance: Instance, hosted: HostedKeys) -> Ints:
     """How many devices of the choice's group host it now [C]."""
-    return np.array(
-        [sum(c.key in hosted.get(device, ()) for device in instance.groups[c.group].devices) for c in instance.choices],
-        dtype=np.int64,
-    )
+    counts = [Counter(key for device in g.devices for key in hosted.get(device, NOTHING)) for g in instance.groups]
+    return np.array([counts[choice.group][choice.key] for choice in instance.choices], dtype=np.int64)
 
 
 def _with_more_loads(

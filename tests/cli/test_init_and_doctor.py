@@ -41,7 +41,7 @@ def test_init_makes_the_workspace_here_by_default(tmp_path: Path, monkeypatch: p
 def test_init_leaves_a_workspace_that_is_there_alone(tiny: Tiny) -> None:
     before = files(tiny.root)
     ended = proteus("init", tiny.root)
-    assert "is there already" in ended.refused()
+    assert "exists already" in ended.refused()
     assert "--force" in ended.stderr
     assert files(tiny.root) == before
 

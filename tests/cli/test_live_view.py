@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from proteus_cli.cli.views.live_frames import frame
-from proteus_cli.cli.views.live_view import MAX_LINES, Held, LiveView
+from proteus_cli.cli.views.live_view import MAX_LINES, HoldableStream, LiveView
 from proteus_cli.serving.telemetry.snapshot import (
     DeviceSnapshot,
     FamilySnapshot,
@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_counted() -> None:
 
 def test_lines_are_held_while_a_view_is_drawn_and_written_afterwards() -> None:
     stream = io.StringIO()
-    held = Held(stream)
+    held = HoldableStream(stream)
     held.write("before\n")
     held.hold()
     held.write("one\n")
@@ -132,7 +132,7 @@ def test_lines_are_held_while_a_view_is_drawn_and_written_afterwards() -> None:
 
 
 def test_of_too_many_lines_the_newest_are_kept_and_the_others_counted() -> None:
-    held = Held(io.StringIO())
+    held = HoldableStream(io.StringIO())
     held.hold()
     for number in range(MAX_LINES + 5):
         held.write(f"{number}\n")
@@ -149,7 +149,7 @@ def test_a_view_shows_frames_and_lines_and_leaves_nothing_behind() -> None:
         asked.release()
         return NOW
 
-    held = Held(stderr)
+    held = HoldableStream(stderr)
     with LiveView(stdout, held, every_s=0.01)(now):
         held.write("a line [not markup]\n")
         for _ in range(3):
@@ -166,7 +166,7 @@ def test_a_bug_in_the_view_is_logged_and_ends_the_view_only(caplog: pytest.LogCa
         raise ZeroDivisionError
 
     stderr = io.StringIO()
-    held = Held(stderr)
+    held = HoldableStream(stderr)
     ended = threading.Event()
     with LiveView(io.StringIO(), held, every_s=0.01)(now):
         held.write("a line\n")

@@ -17,7 +17,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import DeviceVariant
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict
 
-Aim = tuple[str, int]
+Objective = tuple[str, int]
 """What to make large, and for "least served" of how many families."""
 
 SAME = 1e-9  # hostings that differ less are equally good
@@ -43,18 +43,18 @@ Hosting = tuple[Residents, ...]
 """What each device holds, in the order of the fleet."""
 
 
-def aims(tiny: Tiny) -> list[Aim]:
+def objectives(tiny: Tiny) -> list[Objective]:
     """What the rules want, in order; all to be made large."""
     rules, families = tiny.rules, sum(qps > 0 for qps in tiny.demand_qps.values())
     if rules.minimize is not None:
-        first: list[Aim] = [("all served", 0), (rules.minimize, 0)]
+        first: list[Objective] = [("all served", 0), (rules.minimize, 0)]
     elif rules.fairness == "maxmin":
         first = [*(("least served", k) for k in range(1, families + 1)), ("served", 0)]
     else:
         first = [("served", 0)]
-    worst: list[Aim] = [("worst family", 0)] if rules.objective == "min-family" else []
-    loads: list[Aim] = [("loads", 0)] if tiny.current is not None else []
-    pack: list[Aim] = [("devices", 0)] if rules.pack else []
+    worst: list[Objective] = [("worst family", 0)] if rules.objective == "min-family" else []
+    loads: list[Objective] = [("loads", 0)] if tiny.current is not None else []
+    pack: list[Objective] = [("devices", 0)] if rules.pack else []
     return [*first, *worst, ("accuracy", 0), *loads, *pack]
 
 
@@ -66,7 +66,7 @@ def assert_best(tiny: Tiny) -> None:
             tiny.planned()
         return
     remaining = [rated(tiny, hosting) for hosting in _worth_a_try(tiny, hostings)]
-    if not remaining or (tiny.rules.must_serve_all and max(each.reach(("all served", 0)) for each in remaining) < 1):
+    if not remaining or (tiny.rules.must_serve_all and max(each.value(("all served", 0)) for each in remaining) < 1):
         with pytest.raises(RulesConflict):
             tiny.planned()
         return
@@ -75,12 +75,12 @@ def assert_best(tiny: Tiny) -> None:
     mine = hosting_of(tiny, plan)
     assert mine in hostings, f"{plan.placements} obey no rules"
     worths = {"what it hosts": rated(tiny, mine)} | ({"its rates": _Rates(tiny, plan)} if tiny.headroom == 1 else {})
-    for aim in aims(tiny):
-        values = [each.reach(aim) for each in remaining]
+    for objective in objectives(tiny):
+        values = [each.value(objective) for each in remaining]
         best = max(values)
         for what, worth in worths.items():
-            found = worth.reach(aim)
-            assert found >= best - CLOSE, f"{aim}: {what} give {found}, the best {best}; {plan.placements}"
+            found = worth.value(objective)
+            assert found >= best - CLOSE, f"{objective}: {what} give {found}, the best {best}; {plan.placements}"
         remaining = [each for each, value in zip(remaining, values, strict=True) if value >= best - SAME]
     _assert_rates(tiny, plan, mine)
 
@@ -229,8 +229,8 @@ class _Worth:
     served_qps: dict[str, float] = field(default_factory=dict)
     accuracy_qps: dict[str, float] = field(default_factory=dict)
 
-    def reach(self, aim: Aim) -> float:
-        name, number = aim
+    def value(self, objective: Objective) -> float:
+        name, number = objective
         wanted = wanted_qps(self.tiny)
         values: Mapping[str, Callable[[], float]] = {
             "cost": lambda: -_spent(self.tiny, self.hosting, "cost"),
@@ -278,13 +278,13 @@ class _Single(_Worth):
                 (host for residents in hosting for host in residents if host.family == family),
                 key=lambda host: -host.accuracy,
             )
-            rooms = [min(host.capacity_qps, share_qps) for host in mine]
-            lost = max(rooms, default=0.0) if tiny.rules.survive else 0.0
-            left = self.served_qps[family] = min(qps, sum(rooms) - lost)
+            capacities_qps = [min(host.capacity_qps, share_qps) for host in mine]
+            lost = max(capacities_qps, default=0.0) if tiny.rules.survive else 0.0
+            left = self.served_qps[family] = min(qps, sum(capacities_qps) - lost)
             self.accuracy_qps[family] = 0.0
-            for host, room in zip(mine, rooms, strict=True):
-                self.accuracy_qps[family] += min(left, room) * host.accuracy
-                left -= min(left, room)
+            for host, capacity_qps in zip(mine, capacities_qps, strict=True):
+                self.accuracy_qps[family] += min(left, capacity_qps) * host.accuracy
+                left -= min(left, capacity_qps)
 
 
 class _Shared(_Worth):
@@ -307,11 +307,11 @@ class _Shared(_Worth):
             self.rows.extend(shares)
         self.rows.extend((part, 1.0) for part in self.part_of.values())
 
-    def reach(self, aim: Aim) -> float:
-        name, number = aim
+    def value(self, objective: Objective) -> float:
+        name, number = objective
         everything = sum(self.wanted.values()) or 1.0
         if name in {"cost", "power", "loads", "devices"}:
-            return super().reach(aim)
+            return super().value(objective)
         if name == "all served":
             everyone = np.ones(self.size)
             is_served = self._most(everyone) >= len(self.wanted) * (1 - SAME)
@@ -338,9 +338,9 @@ class _Shared(_Worth):
             row = self._padded(-part)
             row[first], row[first + 1 + i] = 1.0, -1.0
             self.rows.append((row, 0.0))
-        aim = np.zeros(self.size)
-        aim[first], aim[first + 1 :] = number, -1.0
-        return self._fix(aim)
+        objective = np.zeros(self.size)
+        objective[first], objective[first + 1 :] = number, -1.0
+        return self._fix(objective)
 
     def _raised(self) -> float:
         """The worst family's relative accuracy over what is answered: by bisection, as that is a ratio."""

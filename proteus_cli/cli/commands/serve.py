@@ -101,12 +101,12 @@ def _streams(view: ViewMode) -> "tuple[LogStream, LiveView | None]":
         raise UsageError("`--view live` needs a terminal on stdout.", hint="leave it out, or open the page at `/`")
     if view is ViewMode.PLAIN or not sys.stdout.isatty() or (view is ViewMode.AUTO and _is_plain()):
         return sys.stderr, None
-    from proteus_cli.cli.views.live_view import Held, LiveView
+    from proteus_cli.cli.views.live_view import HoldableStream, LiveView
 
     if not sys.stderr.isatty():
         return sys.stderr, LiveView(sys.stdout)
-    held = Held(sys.stderr)
-    return held, LiveView(sys.stdout, held)
+    log_stream = HoldableStream(sys.stderr)
+    return log_stream, LiveView(sys.stdout, log_stream)
 
 
 def _is_plain() -> bool:

@@ -44,6 +44,6 @@ Fleet = Annotated[
         envvar=environment("fleet"),
         metavar="TYPE:COUNT,…",
         show_default="the profiled devices",
-        help="Plan for these devices instead, such as `cpu:20,v100:10`. TYPE is that of a profiled device, or its id.",
+        help="Assume these devices, such as `cpu:20,v100:10`. TYPE is that of a profiled device, or its id.",
     ),
 ]

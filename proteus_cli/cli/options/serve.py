@@ -63,7 +63,7 @@ NonFinite = Annotated[
         help="Serve requests and answers with NaN or infinity (pass), or make them errors (refuse).",
     ),
 ]
-MaxConnections = Annotated[int, _network(min=1, help="The most connections at a time; further ones are answered 503.")]
+MaxConnections = Annotated[int, _network(min=1, help="The most connections at a time; further ones are refused.")]
 TlsCert = Annotated[Path | None, _network(metavar="FILE", help="Speak only TLS, with this certificate (PEM).")]
 TlsKey = Annotated[Path | None, _network(metavar="FILE", help="The private key of the certificate (PEM).")]
 AuthTokens = Annotated[

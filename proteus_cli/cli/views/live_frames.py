@@ -1,7 +1,7 @@
-"""What the live view of `proteus serve` shows: one frame, as many lines and columns as the terminal has."""
+"""A frame of the live view of `proteus serve`, in the lines and columns of the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,35 +15,51 @@ if TYPE_CHECKING:
 
 WIDE_COLUMNS = 78
 _MAX_EVENTS = 4
-_ROOM_FOR_EVENTS, _ROOM_FOR_DEVICES = 9, 6
+_MIN_LINES_FOR_EVENTS, _MIN_LINES_FOR_DEVICES = 9, 6
 _HIGH = 0.01  # of violations
 
 _BREAKERS = {"closed": "closed", "open": "LOST", "half-open": "probation"}
-_RANKS = tuple(reversed(_BREAKERS))  # what is not well comes first
+_RANKS = tuple(reversed(_BREAKERS))  # lost devices are listed first
 
 FrameRow = tuple[Sequence[str], str]
 """Cells, and a style."""
 
 
 def frame(now: "Snapshot", columns: int, lines: int) -> RenderableType:
-    """A picture of the server that fits a terminal of so many columns and lines, from which one is left free."""
+    """A picture of the server that fits a terminal of this size, with one line to spare."""
     is_wide = columns >= WIDE_COLUMNS
     head = list(_head(now))
-    room = lines - 1 - len(head)
-    events = min(_MAX_EVENTS, len(now.events), room // 6) if room >= _ROOM_FOR_EVENTS else 0
-    room -= events + 1 if events else 0
-    shows_devices = room >= _ROOM_FOR_DEVICES
-    room -= 3 if shows_devices else 1  # heads, and a blank line
-    few = room - len(now.devices) if shows_devices else room
-    max_families = min(len(now.families), max(few, (room + 1) // 2))
+    rows = _row_counts(lines - 1 - len(head), len(now.families), len(now.devices), len(now.events))
     families = [_family(name, of, is_wide=is_wide) for name, of in now.families.items()]
-    parts: list[RenderableType] = [*head, _table(_FAMILIES[is_wide], _cut(families, max_families))]
-    if shows_devices:
-        most = room - max_families
-        parts += ["", _table(_DEVICES[is_wide], _cut(_devices(now.devices, most, is_wide=is_wide), most))]
-    if events:
-        parts += ["", *(_event(event, now.at_s) for event in reversed(now.events[-events:]))]
+    parts: list[RenderableType] = [*head, _table(_FAMILIES[is_wide], _truncated(families, rows.families))]
+    if rows.devices:
+        devices = _devices(now.devices, rows.devices, is_wide=is_wide)
+        parts += ["", _table(_DEVICES[is_wide], _truncated(devices, rows.devices))]
+    if rows.events:
+        parts += ["", *(_event(event, now.at_s) for event in reversed(now.events[-rows.events :]))]
     return Group(*parts)
+
+
+class _RowCounts(NamedTuple):
+    """How many rows of each kind a frame has."""
+
+    families: int
+    devices: int
+    events: int
+
+
+def _row_counts(lines: int, families: int, devices: int, events: int) -> _RowCounts:
+    """Rows that fit into so many lines, beside the heads of the tables and a blank line between parts.
+
+    Events have a sixth of the lines at most. Families have half of the rest at least, and what devices leave.
+    """
+    events = min(_MAX_EVENTS, events, lines // 6) if lines >= _MIN_LINES_FOR_EVENTS else 0
+    lines -= events + 1 if events else 0
+    if lines < _MIN_LINES_FOR_DEVICES:
+        return _RowCounts(min(families, lines - 1), 0, events)
+    lines -= 3  # two heads and a blank line
+    families = min(families, max(lines - devices, (lines + 1) // 2))
+    return _RowCounts(families, lines - families, events)
 
 
 def _head(now: "Snapshot") -> Iterable[Text]:
@@ -55,7 +71,9 @@ def _head(now: "Snapshot") -> Iterable[Text]:
     )  # fmt: skip
     yield line
     if now.is_emulated:
-        yield Text("EMULATED devices: no time is measured", "bold yellow", no_wrap=True, overflow="ellipsis")
+        yield Text(
+            "EMULATED devices: times are those of their profiles", "bold yellow", no_wrap=True, overflow="ellipsis"
+        )
 
 
 # --- families
@@ -86,15 +104,15 @@ def _family(name: str, of: "FamilySnapshot", *, is_wide: bool) -> FrameRow:
 # --- devices
 
 _DEVICES = {
-    True: (("device", "left"), ("hosts", "left"), ("load", "right"), ("batch", "right"), ("breaker", "left")),
-    False: (("device", "left"), ("hosts", "left"), ("load", "right"), ("", "left")),
+    True: (("device", "left"), ("hosts", "left"), ("busy", "right"), ("batch", "right"), ("breaker", "left")),
+    False: (("device", "left"), ("hosts", "left"), ("busy", "right"), ("", "left")),
 }
 
 
-def _devices(devices: Mapping[str, "DeviceSnapshot"], room: int, *, is_wide: bool) -> list[FrameRow]:
-    """A row each; where there are too many, a row for those that host the same."""
+def _devices(devices: Mapping[str, "DeviceSnapshot"], count: int, *, is_wide: bool) -> list[FrameRow]:
+    """A row for each device, or if these are more than ``count``, for all that host the same variants."""
     ranked = sorted(devices.items(), key=lambda named: _RANKS.index(named[1].breaker))
-    if len(ranked) <= room:
+    if len(ranked) <= count:
         return [_device(name, [of], is_wide=is_wide) for name, of in ranked]
     alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for name, of in ranked:
@@ -109,7 +127,7 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _device(name: str, of: Sequence["DeviceSnapshot"], *, is_wide: bool) -> FrameRow:
-    """A row for devices that host the same."""
+    """A row for devices that host the same variants."""
     loads, batches = [device.load for device in of], [device.mean_batch for device in of if device.mean_batch]
     load = _percent(sum(loads) / len(loads)) + (f" ≤ {max(loads):.0%}" if len(of) > 1 and is_wide else "")
     batch = f"{sum(batches) / len(batches):.1f}" if batches else UNKNOWN
@@ -133,12 +151,11 @@ def _table(columns: Sequence[tuple[str, str]], rows: Sequence[FrameRow]) -> Tabl
     return table
 
 
-def _cut(rows: Sequence[FrameRow], most: int) -> Sequence[FrameRow]:
-    """At most so many, of which the last says how many there are besides."""
-    if len(rows) <= most:
+def _truncated(rows: Sequence[FrameRow], count: int) -> Sequence[FrameRow]:
+    """At most so many rows, of which the last says how many are left out."""
+    if len(rows) <= count:
         return rows
-    left = len(rows) - most + 1
-    return [*rows[: most - 1], ((f"… {left} more",), "dim")]
+    return [*rows[: count - 1], ((f"… {len(rows) - count + 1} more",), "dim")]
 
 
 def _event(event: "ServerEvent", now_s: float) -> Text:

@@ -1,6 +1,6 @@
-"""The live view of `proteus serve` in a terminal: a thread draws a frame a second, and above it what was logged.
+"""The live view of `proteus serve` in a terminal: a thread draws a frame each second, and new log lines above it.
 
-Whoever logs only leaves the line here, so a terminal that is slow, or was stopped by Ctrl-S, holds up nobody.
+The threads that log only append to a buffer, so a terminal that is slow, or stopped by Ctrl-S, never blocks them.
 """
 
 import logging
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 FRAME_EVERY_S = 1.0
 MAX_LINES = 1000
-GOODBYE_S = 1.0
+JOIN_TIMEOUT_S = 1.0
 
 log = logging.getLogger("proteus.view")
 
 
-class Held:
-    """A stream that writes on to ``stream``, but keeps what is written while it `holds`."""
+class HoldableStream:
+    """A stream that forwards to another, and while it is held keeps the newest `MAX_LINES` lines instead."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._lock, self._holds = stream, threading.Lock(), False
         self._lines: deque[str] = deque(maxlen=MAX_LINES)
-        self._forgotten = 0
+        self._left_out = 0
 
     def write(self, text: str) -> int:
         with self._lock:
             if not self._holds:
                 return self._stream.write(text)
-            self._forgotten += len(self._lines) == MAX_LINES
+            self._left_out += len(self._lines) == MAX_LINES
             self._lines.append(text)
         return len(text)
 
@@ -48,20 +48,20 @@ class Held:
                 self._stream.flush()
 
     def hold(self) -> None:
-        """Keep what is written from now on."""
+        """Keep lines from now on."""
         with self._lock:
             self._holds = True
 
     def take(self) -> list[str]:
-        """What was kept, and forget it; the oldest may have been left out."""
+        """Return the lines that were kept, and forget them. The first says how many older ones were left out."""
         with self._lock:
-            lines, forgotten = list(self._lines), self._forgotten
+            lines, left_out = list(self._lines), self._left_out
             self._lines.clear()
-            self._forgotten = 0
-        return [f"… {forgotten} lines left out\n", *lines] if forgotten else lines
+            self._left_out = 0
+        return [f"… {left_out} lines left out\n", *lines] if left_out else lines
 
     def release(self) -> None:
-        """Write what was kept, and all that comes."""
+        """Forward the lines that were kept, and all later ones."""
         left = self.take()
         with self._lock:
             self._holds = False
@@ -71,43 +71,45 @@ class Held:
 
 
 class _Terminal(Console):
-    """Leaves the cursor where it is seen: a second Ctrl-C ends the process at once, and would leave it hidden."""
+    """Never hides the cursor: a second Ctrl-C ends the process at once, and would leave it hidden."""
 
     def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002 - the signature of rich
         return False
 
 
 class LiveView:
-    """Draws on ``stdout``; ``held`` is where lines are logged to that belong on the same terminal."""
+    """Draws on ``stdout``; ``log_stream`` takes the log, if that goes to the same terminal."""
 
-    def __init__(self, stdout: TextIO, held: Held | None = None, every_s: float = FRAME_EVERY_S) -> None:
+    def __init__(
+        self, stdout: TextIO, log_stream: HoldableStream | None = None, every_s: float = FRAME_EVERY_S
+    ) -> None:
         options: dict[str, Any] = {"highlight": False, "emoji": False, "markup": False}
         self._console = _Terminal(file=stdout, force_terminal=True, **options)
-        self._held, self._every_s = held, every_s
-        self._is_over = threading.Event()
+        self._log_stream, self._every_s = log_stream, every_s
+        self._stop = threading.Event()
 
     @contextmanager
     def __call__(self, now: Callable[[], "Snapshot"]) -> Iterator[None]:
-        """Show what ``now`` says until leaving, in a thread of its own."""
-        if self._held is not None:
-            self._held.hold()
+        """Show what ``now`` returns, in a thread of its own, until the context is left."""
+        if self._log_stream is not None:
+            self._log_stream.hold()
         thread = threading.Thread(target=self._run, args=(now,), name="live view", daemon=True)
         thread.start()
         try:
             yield
         finally:
-            self._is_over.set()
-            thread.join(GOODBYE_S)
-            if self._held is not None:
-                self._held.release()
+            self._stop.set()
+            thread.join(JOIN_TIMEOUT_S)
+            if self._log_stream is not None:
+                self._log_stream.release()
 
     def _run(self, now: Callable[[], "Snapshot"]) -> None:
         try:
             self._draw(now)
-        except Exception:  # the server must go on without its picture
+        except Exception:  # the server must not end with its view
             log.exception("a bug has ended the live view")
-            if self._held is not None:
-                self._held.release()
+            if self._log_stream is not None:
+                self._log_stream.release()
 
     def _draw(self, now: Callable[[], "Snapshot"]) -> None:
         console = self._console
@@ -115,9 +117,9 @@ class LiveView:
             console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         ) as live:
             while True:
-                lines = self._held.take() if self._held is not None else []
+                lines = self._log_stream.take() if self._log_stream is not None else []
                 live.update(frame(now(), *console.size), refresh=not lines)
                 if lines:
                     console.print(Text("".join(lines)), end="", soft_wrap=True)  # and the frame below them
-                if self._is_over.wait(self._every_s):
+                if self._stop.wait(self._every_s):
                     return

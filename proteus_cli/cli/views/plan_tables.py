@@ -23,13 +23,8 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 def plan_table(plan: "Plan") -> Table:
     """A row for each variant on each device; devices that do the same share a row."""
     rows = table(
-        name("device"),
-        name("family"),
-        name("variant"),
-        number("qps"),
-        number("busy"),
-        number("share"),
-        number("batch"),
+        *map(name, ("device", "family", "variant")),
+        *map(number, ("qps", "busy", "share", "batch")),
         legend="qps: rate of each device · busy: part of its capacity\n"
         "share: part of the family's queries · batch: the largest",
     )
@@ -83,11 +78,7 @@ def explanation_tables(explanation: "Explanation", *, spent_on: str | None) -> R
 def _families_table(explanation: "Explanation") -> Table:
     rows = table(
         name("family"),
-        number("demand"),
-        number("unserved"),
-        number("capacity"),
-        number("accuracy"),
-        number("of best"),
+        *map(number, ("demand", "unserved", "capacity", "accuracy", "of best")),
         name("hosts"),
         legend="demand, unserved, capacity: queries per second",
     )
@@ -161,14 +152,7 @@ def _growth(explanation: "Explanation") -> str:
 
 def frontier_table(points: "Sequence[FrontierPoint]") -> Table:
     """A row for each total demand, with bars of the accuracy that is kept."""
-    rows = table(
-        number("demand"),
-        number("unserved"),
-        number("accuracy"),
-        number("of best"),
-        _bars(),
-        number("devices"),
-    )
+    rows = table(*map(number, ("demand", "unserved", "accuracy", "of best")), _bars(), number("devices"))
     known = [point.relative_accuracy for point in points if point.relative_accuracy is not None]
     least = min(known, default=0.0)
     span = max(1 - least, 1e-9)
@@ -191,7 +175,7 @@ def difference_tables(found: "PlanDifference") -> RenderableType:
 
 
 def _changed_families(found: "PlanDifference") -> Table:
-    rows = table(name("family"), number("demand"), number("served"), number("capacity"))
+    rows = table(name("family"), *map(number, ("demand", "served", "capacity")))
     for family in found.families:
         rates = (family.demand_qps, family.served_qps, family.capacity_qps)
         rows.add_row(family.family, *(changed(pair, _rate) for pair in rates))
@@ -200,12 +184,8 @@ def _changed_families(found: "PlanDifference") -> Table:
 
 def _changed_devices(found: "PlanDifference") -> Table:
     rows = table(
-        name("device"),
-        name(""),
-        name("variant"),
-        number("share"),
-        number("qps"),
-        number("batch"),
+        *map(name, ("device", "", "variant")),
+        *map(number, ("share", "qps", "batch")),
         legend="= stays · + is loaded · − is unloaded\nshare: part of the family's queries · batch: the largest",
     )
     groups: dict[object, list[DeviceChange]] = {}

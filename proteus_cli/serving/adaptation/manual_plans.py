@@ -14,7 +14,7 @@ from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Base, Origin
-from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, ProteusError, Unfitting
+from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
@@ -90,24 +90,24 @@ class ManualPlans:
         try:
             change = await self._control_loop.apply(plan, origin, reason, base)
         except EngineError as error:
-            raise Unfitting(f"the plan can't be loaded: {error.message}", hint=error.hint) from error
+            raise Unprocessable(f"the plan can't be loaded: {error.message}", hint=error.hint) from error
         if self._solver is not None:
             self._solver.use(self._source.replanner(plan, self._requirements.profiles))
         return change
 
 
 def require_fitting(plan: Plan, required: PlanRequirements) -> None:
-    """Raise `Unfitting` where a plan can't be put in force here, or not be followed."""
+    """Raise `Unprocessable` where a plan can't be put in force here, or not be followed."""
     if plan.policy != required.policy:
-        raise Unfitting(f"the plan is of the policy `{plan.policy}`; this server runs `{required.policy}`")
+        raise Unprocessable(f"the plan is of the policy `{plan.policy}`; this server runs `{required.policy}`")
     unknown = [device for device in plan.devices if device not in required.profiles]
     if unknown:
-        raise Unfitting(
+        raise Unprocessable(
             f"the plan is for `{unknown[0]}`, which this server doesn't have: {', '.join(required.profiles)}"
         )
     strange = [family for family in plan.demand_qps if family not in required.catalog.names]
     if strange:
-        raise Unfitting(f"the plan has a demand of `{strange[0]}`, which is no family of the catalog")
+        raise Unprocessable(f"the plan has a demand of `{strange[0]}`, which is no family of the catalog")
     for placement in plan.placements:
         _require_placeable(placement, required)
     for device in plan.devices:
@@ -120,19 +120,19 @@ def _require_placeable(placement: Placement, required: PlanRequirements) -> None
         required.catalog.family(placement.family).variant(placement.variant)
         measured = measured_for(placement, required.profiles)
     except ProteusError as error:
-        raise Unfitting(error.message, hint=error.hint) from error
+        raise Unprocessable(error.message, hint=error.hint) from error
     if placement.max_batch > measured.points[-1].batch:
         most = measured.points[-1].batch
-        raise Unfitting(f"{where} was measured with batches of up to {most}; the plan has {placement.max_batch}")
+        raise Unprocessable(f"{where} was measured with batches of up to {most}; the plan has {placement.max_batch}")
     if (placement.family, placement.variant) not in required.models:
-        raise Unfitting(f"there is no model of {where}")
+        raise Unprocessable(f"there is no model of {where}")
 
 
 def _require_room(device: str, residents: list[Placement], profiles: Mapping[str, Profile]) -> None:
     twice = [key for key, times in Counter((p.family, p.variant) for p in residents).items() if times > 1]
     if twice:
-        raise Unfitting(f"the plan puts `{twice[0][1]}` on `{device}` twice")
+        raise Unprocessable(f"the plan puts `{twice[0][1]}` on `{device}` twice")
     memory_bytes = profiles[device].device.memory_bytes
     needed_bytes = sum(measured_for(placement, profiles).memory_bytes for placement in residents)
     if 0 < memory_bytes < needed_bytes:
-        raise Unfitting(f"the plan needs {needed_bytes} bytes of memory on `{device}`, which has {memory_bytes}")
+        raise Unprocessable(f"the plan needs {needed_bytes} bytes of memory on `{device}`, which has {memory_bytes}")

@@ -1,7 +1,7 @@
-"""`ModelInfer` between messages and values.
+"""Inference requests and answers over gRPC: decodes `ModelInferRequest`, encodes `ModelInferResponse`.
 
-A client's requests differ in their tensors and little else. So what the rest of a request says is remembered by its
-bytes, and protobuf decodes only what wasn't seen before.
+The requests of a client differ in their tensors and little else. So the codec remembers what the rest of a request says
+by its bytes, and protobuf decodes only what was not seen before.
 """
 
 import math
@@ -26,7 +26,8 @@ from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
-_MAX_KNOWN, _LARGEST_KNOWN = 1024, 1024
+_MAX_KNOWN = 1024  # heads of requests, and of answers
+_MAX_HEAD_BYTES = 1024  # of a request's head that is remembered
 _US_PER_S = 1e6
 _CONTENTS = {
     "BOOL": "bool_contents", "FP32": "fp32_contents", "FP64": "fp64_contents",
@@ -36,10 +37,11 @@ _CONTENTS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Head:
-    """A request but for its tensors and id: ``places[i]`` is where input i of the signature stands among the tensors.
+class RequestHead:
+    """What a request says besides its tensors and id.
 
-    ``sizes`` are the bytes of each, in the order of the signature.
+    ``places`` and ``sizes`` are in the order of the signature: the index of each input among the request's tensors, and
+    its bytes.
     """
 
     family: str
@@ -55,11 +57,11 @@ class GrpcCodec:
 
     def __init__(self, families: Families) -> None:
         self._families, self._require = families.by_name, families.require
-        self._known: dict[bytes, Head] = {}
+        self._known: dict[bytes, RequestHead] = {}
         self._heads: dict[Any, bytes] = {}
 
     def decode(self, message: Buffer, timeout_s: float | None) -> tuple[str, Query]:
-        """The family and what is asked of it; ``timeout_s`` is the call's own. Raises `BadRequest`, `UnknownModel`."""
+        """The family and the query; ``timeout_s`` is the deadline of the call. Raises `BadRequest`, `UnknownModel`."""
         rest, request_id, raw = split_request(message)
         head = self._known.get(rest)
         if head is None:
@@ -80,24 +82,24 @@ class GrpcCodec:
             if len(inputs[at]) != size:
                 spec = self._families[head.family].signature.inputs[at]
                 oip.require_bytes(spec.name, len(inputs[at]), head.rows, spec)
-        return head.family, Query(inputs, head.rows, head.outputs, _sooner(head.options, timeout_s), request_id)
+        return head.family, Query(inputs, head.rows, head.outputs, _with_deadline(head.options, timeout_s), request_id)
 
-    def _remember(self, rest: bytes, head: Head) -> None:
-        if len(rest) <= _LARGEST_KNOWN:
+    def _remember(self, rest: bytes, head: RequestHead) -> None:
+        if len(rest) <= _MAX_HEAD_BYTES:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[rest] = head
 
     def _typed(self, request: Any, request_id: str | None, timeout_s: float | None) -> tuple[str, Query]:
-        """A request whose tensors are in `contents`."""
+        """A request whose tensors are numbers in `contents`."""
         head = self._head(request)
         specs = self._families[head.family].signature.inputs
         inputs = tuple(
             _contents(request.inputs[place], spec, head.rows) for place, spec in zip(head.places, specs, strict=True)
         )
-        return head.family, Query(inputs, head.rows, head.outputs, _sooner(head.options, timeout_s), request_id)
+        return head.family, Query(inputs, head.rows, head.outputs, _with_deadline(head.options, timeout_s), request_id)
 
-    def _head(self, request: Any) -> Head:
+    def _head(self, request: Any) -> RequestHead:
         signature = self._require(request.model_name).signature
         if request.model_version not in {"", oip.VERSION}:
             raise UnknownModel(
@@ -113,7 +115,8 @@ class GrpcCodec:
         )
         sizes = tuple([rows * _row_bytes(spec) for spec in signature.inputs])
         outputs = _outputs(request, signature)
-        return Head(request.model_name, places, sizes, rows, outputs, request_options(_parameters(request.parameters)))
+        options = request_options(_parameters(request.parameters))
+        return RequestHead(request.model_name, places, sizes, rows, outputs, options)
 
     def encode(self, query: Query, answered: Answered) -> bytes:
         """The answer, serialized."""
@@ -132,7 +135,7 @@ class GrpcCodec:
         return b"".join(parts)
 
     def _answer_head(self, query: Query, answered: Answered) -> bytes:
-        """What answers of one batch with as many rows share."""
+        """What the answers of one batch with as many rows share."""
         batch = answered.batch
         shapes = [(answered.rows, *batch.outputs[place].shape[1:]) for place, _ in query.outputs]
         key = (batch.hosted, query.outputs, *shapes)
@@ -150,8 +153,8 @@ class GrpcCodec:
         )
 
 
-def _sooner(options: RequestOptions, timeout_s: float | None) -> RequestOptions:
-    """With the call's own deadline, where that comes first."""
+def _with_deadline(options: RequestOptions, timeout_s: float | None) -> RequestOptions:
+    """The options with the deadline of the call, if it comes first."""
     if timeout_s is None or (options.timeout_s is not None and options.timeout_s <= timeout_s):
         return options
     return replace(options, timeout_s=timeout_s)
@@ -176,7 +179,7 @@ def _parameters(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _contents(tensor: Any, spec: TensorSpec, rows: int) -> bytes:
-    """The values of a tensor that come as numbers. Raises `BadRequest`."""
+    """The bytes of a tensor whose values come as numbers. Raises `BadRequest`."""
     name = _CONTENTS.get(tensor.datatype)
     if name is None:
         raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} has no typed contents; use raw_input_contents")
@@ -187,9 +190,8 @@ def _contents(tensor: Any, spec: TensorSpec, rows: int) -> bytes:
     needed = rows * _row_bytes(spec) // spec.dtype.itemsize
     if len(numbers) != needed:
         raise BadRequest(f"input `{tensor.name}` has {len(numbers)} values; its shape needs {needed}")
-    values = np.array(
-        numbers, np.int64 if name == "int_contents" else np.uint64 if name == "uint_contents" else spec.dtype
-    )
+    wide = {"int_contents": np.int64, "uint_contents": np.uint64}.get(name, spec.dtype)
+    values = np.array(numbers, wide)
     if name in {"int_contents", "uint_contents"}:
         limits = np.iinfo(spec.dtype)
         if values.size and (values.min() < limits.min or values.max() > limits.max):
@@ -201,7 +203,7 @@ def _contents(tensor: Any, spec: TensorSpec, rows: int) -> bytes:
 def _described(
     hosted: Hosted, specs: Sequence[TensorSpec], shapes: Sequence[Sequence[int]], *, is_emulated: bool
 ) -> bytes:
-    """What answers of one variant with outputs of the same shapes share."""
+    """What the answers of one variant with outputs of the same shapes share."""
     head = ModelInferResponse(model_name=hosted.family, model_version=oip.VERSION)
     head.parameters["variant"].string_param = hosted.variant
     head.parameters["accuracy"].double_param = hosted.accuracy

@@ -1,4 +1,4 @@
-"""The messages of the protocol, in a pool of their own.
+"""The messages of the protocol, in a descriptor pool of their own.
 
 A process that also imports another copy of the same `.proto` files (a client, say) would otherwise register each name
 twice, which protobuf refuses. `protocol/descriptors.binpb` is made by ``make proto``.

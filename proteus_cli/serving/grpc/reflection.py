@@ -1,4 +1,4 @@
-"""Server reflection: what services there are, and the files that describe them."""
+"""Server reflection: the list of services, and the files that describe them."""
 
 from typing import Any
 
@@ -14,34 +14,34 @@ _FILES = {file.name: file.SerializeToString() for file in FILES}
 
 
 class ReflectionCall(GrpcCall):
-    """`ServerReflectionInfo`: an answer to each question of a stream."""
+    """`ServerReflectionInfo`: a stream of requests, each answered at once."""
 
     __slots__ = ()
 
     def message(self, message: Buffer) -> None:
         try:
-            asked = ReflectionRequest.FromString(message)
+            request = ReflectionRequest.FromString(message)
         except DecodeError:
             raise BadRequest("the message is not what this method takes") from None
-        answer = ReflectionResponse(valid_host=asked.host, original_request=asked)
-        _answer(asked, answer)
+        answer = ReflectionResponse(valid_host=request.host, original_request=request)
+        _answer(request, answer)
         self.send(answer.SerializeToString())
 
     def ended(self) -> None:
         self.finish()
 
 
-def _answer(asked: Any, answer: Any) -> None:
-    kind = asked.WhichOneof("message_request")
+def _answer(request: Any, answer: Any) -> None:
+    kind = request.WhichOneof("message_request")
     try:
         match kind:
             case "list_services":
                 for name in services():
                     answer.list_services_response.service.add(name=name)
             case "file_by_filename":
-                answer.file_descriptor_response.file_descriptor_proto.append(_FILES[asked.file_by_filename])
+                answer.file_descriptor_response.file_descriptor_proto.append(_FILES[request.file_by_filename])
             case "file_containing_symbol":
-                name = file_of(asked.file_containing_symbol)
+                name = file_of(request.file_containing_symbol)
                 answer.file_descriptor_response.file_descriptor_proto.append(_FILES[name])
             case _:  # the protocol has no extensions
                 answer.error_response.error_code = GrpcStatus.UNIMPLEMENTED

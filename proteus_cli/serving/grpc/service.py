@@ -1,4 +1,4 @@
-"""The services: each method translates between messages and the data plane, and nothing more."""
+"""The gRPC front end: the methods of all services, and how a call of each is opened."""
 
 import re
 from collections.abc import Callable
@@ -97,17 +97,17 @@ class GrpcHandler:
     # Methods
 
     def _table(self, tracing: "Tracing | None") -> dict[str, Callable[[CallHeaders, Http2Stream], GrpcCall]]:
-        """Who handles which path."""
+        """How to open a call, by the path of its method."""
         models = self._models
         plain: dict[str, Callable[[Any], object]] = {
             "ServerLive": lambda _: {"live": True},
             "ServerReady": lambda _: {"ready": models.is_server_ready},
-            "ModelReady": lambda asked: {"ready": models.is_ready(models.require(asked.name, asked.version))},
+            "ModelReady": lambda request: {"ready": models.is_ready(models.require(request.name, request.version))},
             "ServerMetadata": lambda _: server_metadata(),
-            "ModelMetadata": lambda asked: models.metadata(models.require(asked.name, asked.version)),
-            "ModelConfig": lambda asked: {"config": models.config(models.require(asked.name, asked.version))},
+            "ModelMetadata": lambda request: models.metadata(models.require(request.name, request.version)),
+            "ModelConfig": lambda request: {"config": models.config(models.require(request.name, request.version))},
             "ModelStatistics": self._statistics,
-            "RepositoryIndex": lambda asked: {"models": models.index(only_ready=asked.ready)},
+            "RepositoryIndex": lambda request: {"models": models.index(only_ready=request.ready)},
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
@@ -138,49 +138,54 @@ class GrpcHandler:
         return _refused(CallError(GrpcStatus.UNIMPLEMENTED, f"no method {path}"), request, stream)
 
     def is_serving(self, service: str) -> bool | None:
-        """Whether a service of the health protocol serves: all (empty), this one, or a family; None: there is none."""
+        """Whether the server (empty name), `SERVICE`, or a family serves; None: there is no such service."""
         if service in {"", SERVICE}:
             return self._models.is_server_ready
         if service in self._families:
             return self._models.is_ready(service)
         return None
 
-    def _check(self, asked: Any) -> dict[str, Any]:
-        is_serving = self.is_serving(asked.service)
+    def _check(self, request: Any) -> dict[str, Any]:
+        is_serving = self.is_serving(request.service)
         if is_serving is None:
             raise CallError(GrpcStatus.NOT_FOUND, "no such service")
         return {"status": serving_status(is_serving=is_serving)}
 
-    def _statistics(self, asked: Any) -> Statistics:
-        return self._models.statistics(self._models.require(asked.name, asked.version) if asked.name else None)
+    def _statistics(self, request: Any) -> Statistics:
+        return self._models.statistics(self._models.require(request.name, request.version) if request.name else None)
 
-    def _load(self, asked: Any) -> dict[str, Any]:
-        self._models.load(asked.model_name, asked.parameters)
+    def _load(self, request: Any) -> dict[str, Any]:
+        self._models.load(request.model_name, request.parameters)
         return {}
 
-    def _unload(self, asked: Any) -> dict[str, Any]:
-        self._models.unload(asked.model_name)
+    def _unload(self, request: Any) -> dict[str, Any]:
+        self._models.unload(request.model_name)
         return {}
 
 
 class PlainCall(UnaryCall):
-    """Decodes the message, and answers with the message that the handler's document stands for."""
+    """A call whose handler takes the decoded message, and returns the Struct or dict of the response."""
 
-    __slots__ = ("_answer", "_ask", "_handler")
+    __slots__ = ("_handler", "_request_class", "_response_class")
 
     def __init__(
-        self, ask: Any, answer: Any, handler: Callable[[Any], object], request: CallHeaders, stream: Http2Stream
+        self,
+        request_class: Any,
+        response_class: Any,
+        handler: Callable[[Any], object],
+        request: CallHeaders,
+        stream: Http2Stream,
     ) -> None:
         super().__init__(request, stream)
-        self._ask, self._answer, self._handler = ask, answer, handler
+        self._request_class, self._response_class, self._handler = request_class, response_class, handler
 
     def handle(self, message: Buffer) -> None:
         try:
-            asked = self._ask.FromString(message)
+            request = self._request_class.FromString(message)
         except DecodeError:
             raise BadRequest("the message is not what this method takes") from None
-        # Of Triton's documents, parts may be missing here.
-        document = ParseDict(to_builtins(self._handler(asked)), self._answer(), ignore_unknown_fields=True)
+        # The protocol's messages lack some fields of our documents.
+        document = ParseDict(to_builtins(self._handler(request)), self._response_class(), ignore_unknown_fields=True)
         self.answer(document.SerializeToString())
 
 
@@ -211,7 +216,7 @@ class InferCall(UnaryCall, Inference[bytes]):
 
 
 class _Refused(GrpcCall):
-    """A call that ended when it began: nobody reads it."""
+    """A call that ended when it was opened; what its client sends is ignored."""
 
     __slots__ = ()
 
@@ -225,6 +230,6 @@ def _refused(error: CallError, request: CallHeaders, stream: Http2Stream) -> Grp
 
 
 def _refused_http(status: int, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
-    """What is no gRPC call is answered in HTTP."""
+    """A request that is no gRPC call is answered in HTTP."""
     stream.send(b"", b"", plain_http(status))
     return _Refused(request, stream)

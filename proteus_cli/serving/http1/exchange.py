@@ -53,13 +53,13 @@ class Exchange(msgspec.Struct, eq=False):
         if not self.keep_alive or self.connection.closes_after_response:
             self.keep_alive = False
             headers += b"connection: close\r\n"
-        head = b"%b%d\r\n%b\r\n" % (start, size, headers)
         if self.method == b"HEAD" or status == NOT_MODIFIED:  # whose length is that of the body which they leave out
-            self.response = (head,)
+            self.response = (b"%b%d\r\n%b\r\n" % (start, size, headers),)
         elif size <= MAX_JOINED_BYTES:
-            self.response = (b"".join((head, body, *blobs)),)
+            content = b"".join((body, *blobs)) if blobs else body
+            self.response = (b"%b%d\r\n%b\r\n%b" % (start, size, headers, content),)
         else:
-            self.response = (head, body, *blobs)
+            self.response = (b"%b%d\r\n%b\r\n" % (start, size, headers), body, *blobs)
         self.pending = None
         self.connection.response_ready(self)
 

@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2: the values that its REST and gRPC forms have in common, and the checks.
+"""Open Inference Protocol v2: the data types and the checks that REST and gRPC share.
 
 Source: the protocol's "HTTP/REST" and "gRPC" documents, and Triton's documents on its extensions.
 """
@@ -19,20 +19,20 @@ DATATYPES = {
 DATATYPE_OF = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
 STRINGS = "BYTES"
 VERSION = "1"
-"""The one version of every model: what changes behind it is the variant, which the answer names."""
+"""The one version of every model. Which variant of the family answered is in the answer."""
 
-VALUE_BYTES = 64  # of a number in JSON, with its brackets and indentation; its digits are 25 at most
+VALUE_BYTES = 64  # of a number in JSON: at most 25 digits, and brackets and indentation
 OTHER_BYTES = 64 * 1024  # of all else in a request
 
 
 def max_bytes(signature: Signature, rows: int) -> int:
-    """What a request of so many rows may need, however widely its JSON is set; in binary it needs less."""
+    """The largest size of a request of so many rows: in JSON with generous spaces; in binary it is smaller."""
     row_values = sum(math.prod(size or 0 for size in spec.shape) for spec in signature.inputs)  # of fixed shapes
     return rows * row_values * VALUE_BYTES + OTHER_BYTES
 
 
 def in_order(signature: Signature, names: Sequence[str]) -> tuple[int, ...]:
-    """Where each input of the signature stands among ``names``. Raises `BadRequest` where they aren't the same."""
+    """The index of each input of the signature in ``names``. Raises `BadRequest` where the names differ."""
     expected = [spec.name for spec in signature.inputs]
     if sorted(names) != sorted(expected):
         raise BadRequest(f"inputs must be {', '.join(expected)}; got {', '.join(names) or 'none'}")
@@ -40,7 +40,7 @@ def in_order(signature: Signature, names: Sequence[str]) -> tuple[int, ...]:
 
 
 def rows_of(name: str, datatype: str, shape: Sequence[int], spec: TensorSpec) -> int:
-    """Check an input's type and shape, and say how many rows it has. Raises `BadRequest`."""
+    """The rows of an input whose type and shape fit the signature. Raises `BadRequest` for others."""
     expected = DATATYPE_OF[spec.dtype]
     if datatype == STRINGS:
         raise BadRequest(f"tensors of strings (BYTES) are not served; input `{name}` must have datatype {expected}")
@@ -53,21 +53,21 @@ def rows_of(name: str, datatype: str, shape: Sequence[int], spec: TensorSpec) ->
 
 
 def require_bytes(name: str, size: int, rows: int, spec: TensorSpec) -> None:
-    """A tensor in bytes has as many as its shape needs. Raises `BadRequest`."""
+    """Raise `BadRequest` where a binary tensor has not as many bytes as its shape needs."""
     needed = rows * math.prod(size or 0 for size in spec.shape) * spec.dtype.itemsize  # inputs have fixed shapes
     if size != needed:
         raise BadRequest(f"input `{name}` has {size} bytes of data; its type and shape need {needed}")
 
 
 def require_same(rows: Sequence[int]) -> int:
-    """The rows that all inputs have. Raises `BadRequest` where they differ."""
+    """The number of rows, which all inputs share. Raises `BadRequest` where it differs."""
     if len(set(rows)) != 1:
         raise BadRequest(f"all inputs must have as many rows; got {sorted(set(rows))}")
     return rows[0]
 
 
 def outputs_by_name(signature: Signature, wanted: Sequence[tuple[str, bool]]) -> tuple[tuple[int, bool], ...]:
-    """The places of the outputs that are wanted. Raises `BadRequest` where there is none of that name."""
+    """The wanted outputs by index in the signature. Raises `BadRequest` for an unknown or repeated name."""
     names = [spec.name for spec in signature.outputs]
     for name, _ in wanted:
         if name not in names:

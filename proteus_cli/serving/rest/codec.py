@@ -93,7 +93,7 @@ class RestCodec:
         self.family, self._signature = family, signature
         self.max_bytes = oip.max_bytes(signature, max_rows)
         self._layouts: dict[bytes, _BinaryLayout] = {}
-        self._all_outputs = tuple((place, False) for place in range(len(signature.outputs)))
+        self._all_outputs = tuple((index, False) for index in range(len(signature.outputs)))
         self._single_row = _SingleRow(signature.inputs[0])
         self._is_flat = len(signature.inputs) == 1 and signature.inputs[0].dtype == np.float32
 
@@ -171,12 +171,11 @@ class RestCodec:
     def _decode_any(self, request: InferRequest, rest: memoryview) -> Query:
         order = oip.in_order(self._signature, [tensor.name for tensor in request.inputs])
         specs = {spec.name: spec for spec in self._signature.inputs}
-        blobs = _Binary(rest)
-        # Binary tensors follow each other in the order of the request.
-        decoded = [_tensor(tensor, specs[tensor.name], blobs) for tensor in request.inputs]
-        blobs.require_used_up()
+        tensors = _BinaryTensors(rest)
+        decoded = [_tensor(tensor, specs[tensor.name], tensors) for tensor in request.inputs]
+        tensors.require_used_up()
         rows = oip.require_same([rows for rows, _ in decoded])
-        inputs = tuple(decoded[place][1] for place in order)
+        inputs = tuple(decoded[index][1] for index in order)
         return Query(inputs, rows, self._outputs(request), _options(request), request.id)
 
     def _outputs(self, request: InferRequest) -> tuple[tuple[int, bool], ...]:
@@ -240,11 +239,11 @@ class RestCodec:
         return start.replace(b"%", b"%%") + _QUEUE_US, outputs
 
 
-def _lists(batch: AnsweredBatch, place: int) -> list[list[Any]]:
+def _lists(batch: AnsweredBatch, index: int) -> list[list[Any]]:
     """Each row of an output as a flat list; made once for a batch."""
-    key = ("lists", place)
+    key = ("lists", index)
     if key not in batch.memo:
-        values = batch.outputs[place]
+        values = batch.outputs[index]
         batch.memo[key] = values.reshape(len(values), -1).tolist()
     found: list[list[Any]] = batch.memo[key]
     return found
@@ -266,8 +265,8 @@ def _parsed(content: Buffer) -> InferRequest:
         raise BadRequest(f"not a valid inference request: {error}") from None
 
 
-class _Binary:
-    """The bytes behind the JSON, handed out in order."""
+class _BinaryTensors:
+    """The binary tensors behind the JSON, in the order of the request."""
 
     def __init__(self, rest: memoryview) -> None:
         self._rest = rest
@@ -283,7 +282,7 @@ class _Binary:
             raise BadRequest(f"{len(self._rest)} bytes of binary data belong to no input")
 
 
-def _tensor(tensor: RequestTensor, spec: TensorSpec, blobs: _Binary) -> tuple[int, Buffer]:
+def _tensor(tensor: RequestTensor, spec: TensorSpec, binary: _BinaryTensors) -> tuple[int, Buffer]:
     """An input's rows, and their values in bytes."""
     rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
     size = _binary_size(tensor)
@@ -291,7 +290,7 @@ def _tensor(tensor: RequestTensor, spec: TensorSpec, blobs: _Binary) -> tuple[in
         return rows, _from_json(tensor, spec)
     if tensor.data is not None:
         raise BadRequest(f"input `{tensor.name}` has both `data` and `binary_data_size`; give one of them")
-    values = blobs.take(size, tensor.name)
+    values = binary.take(size, tensor.name)
     oip.require_bytes(tensor.name, size, rows, spec)
     return rows, values
 
@@ -307,7 +306,7 @@ def _from_json(tensor: RequestTensor, spec: TensorSpec) -> bytes:
     except (ValueError, OverflowError):
         raise BadRequest(f"input `{tensor.name}`: `data` must be a flat or evenly nested list of numbers") from None
     if spec.dtype == np.uint64 and values.dtype.kind == "f":
-        values = _whole(tensor.data, values)
+        values = _as_uint64(tensor.data, values)
     kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[spec.dtype.kind]
     if values.size and values.dtype.kind not in kinds:
         raise BadRequest(f"input `{tensor.name}`: `data` must hold {tensor.datatype} values")
@@ -326,8 +325,8 @@ def _require_count(tensor: RequestTensor, count: int) -> None:
         raise BadRequest(f"input `{tensor.name}` has {count} values; its shape {tensor.shape} needs {needed}")
 
 
-def _whole(data: Sequence[Any], values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    """Whole numbers on both sides of 2⁶³, for which numpy knows no type but floats; ``values`` where some aren't."""
+def _as_uint64(data: Sequence[Any], values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Integers on both sides of 2⁶³, which numpy reads as floats, as uint64; ``values`` where some are no integers."""
     entries = np.asarray(data, dtype=object)
     is_whole = all(type(entry) is int and 0 <= entry < 2**64 for entry in entries.flat)
     return entries.astype(np.uint64) if is_whole else values

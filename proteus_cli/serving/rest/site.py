@@ -1,4 +1,4 @@
-"""The files of the page that people watch, packed and tagged once: they never change while a server runs.
+"""The files of the page for people, compressed and tagged once, as they never change while a server runs.
 
 Sources: RFC 9110, 13.1.2 (`If-None-Match`) and 8.8.3 (`ETag`); W3C, Content Security Policy Level 3.
 """
@@ -35,12 +35,12 @@ _POLICY = (
 _ALWAYS = (
     f"content-security-policy: {_POLICY}\r\nx-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n"
     "cache-control: no-cache\r\nvary: accept-encoding\r\n"
-)  # no-cache: kept, and asked after each time
+)  # no-cache: browsers may keep a file, and ask each time whether it has changed
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file as it is sent."""
+    """A file as it is sent; ``tag`` is its ETag, ``headers`` are complete lines."""
 
     body: bytes
     content_type: bytes
@@ -48,7 +48,7 @@ class File:
     headers: bytes
 
     def is_known_to(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a client that sent these headers has just this."""
+        """Whether a client that sent these headers has this content already."""
         tags = [tag.strip().removeprefix(b"W/") for tag in headers.get(b"if-none-match", b"").split(b",")]
         return self.tag in tags or tags == [b"*"]
 
@@ -58,13 +58,13 @@ class Site:
 
     def __init__(self) -> None:
         self._plain = {name: _file(name, _content(name)) for name in FILES}
-        self._packed = {
+        self._compressed = {
             name: _file(name, gzip.compress(file.body, mtime=0), b"gzip") for name, file in self._plain.items()
         }
 
     def file(self, name: str, headers: Mapping[bytes, bytes]) -> File:
         """A file for a client that sent these headers. Raises `KeyError` where there is none."""
-        files = self._packed if preferred_encoding(headers.get(b"accept-encoding", b"")) == b"gzip" else self._plain
+        files = self._compressed if preferred_encoding(headers.get(b"accept-encoding", b"")) == b"gzip" else self._plain
         return files[name]
 
 
