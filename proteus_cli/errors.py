@@ -21,7 +21,6 @@
         ├── BadRequest                malformed, or with the wrong shape or type
         ├── NotAccurateEnough         no planned variant has the accuracy that the request requires
         ├── UnknownModel              no such family or version
-<<<<<<< HEAD
         ├── NotFound                  no such endpoint
         ├── Forbidden                 not allowed for this client, or on this server
         ├── Conflict                  not possible in the present state
@@ -31,20 +30,8 @@
         ├── Overloaded                more requests than the plan can serve
         ├── NotReady                  the server starts or drains
         ├── DeadlineExceeded          the deadline passed in the queue or while the request ran
-        └── EngineFailed              the model failed on the request
-=======
-        ├── NotFound                  no such page
-        ├── Forbidden                 not for this client, or not on this server
-        ├── Conflict                  it can't be done as things stand now
-        ├── Unprocessable                 well-formed, but not for what is served here
-        ├── MethodNotAllowed          the page exists, the verb doesn't fit
-        ├── BodyTooLarge              more bytes than the server takes
-        ├── Overloaded                more than the plan can carry
-        ├── NotReady                  starting or draining
-        ├── DeadlineExceeded          its deadline passed in the queue or while running
-        ├── EngineFailed              the model failed on it
-        └── InternalError             a bug of ours; the client is told no more than that
->>>>>>> main
+        ├── EngineFailed              the model failed on the request
+        └── InternalError             a bug of the server; its log has the traceback
 
 Any other exception is a bug of the program and keeps its traceback.
 """
