@@ -224,9 +224,11 @@ def _probe(tree: Path, what: str, base: Path) -> Iterator[Callable[[], float]]:
             print("measure", file=stdin, flush=True)
             return float(stdout.readline())
 
-        assert stdout.readline() == "ready\n", f"{what} of {tree} did not start"
-        yield measure
-        stdin.close()
+        try:
+            assert stdout.readline() == "ready\n", f"{what} of {tree} did not start"
+            yield measure
+        finally:
+            process.kill()
 
 
 def _request_cpu(server: Server, route: Route, load_s: float) -> Callable[[], float]:

@@ -60,14 +60,8 @@ def replay(
     gates = [parse_gate(text) for text in fail_on or ()]
     arrivals, place, is_interrupted = _arrivals(trace, scale_to, seed), Workspace(workspace), False
     given = _current_plan(place, serve or plan)
-    if url is not None:
-        from proteus_cli.cli.workflows.live_replay import replayed_against
-
-        reports = [replayed_against(url, arrivals, ca)]
-    elif serve is not None and given is not None:
-        from proteus_cli.cli.workflows.live_replay import replayed_on_local_servers
-
-        reports = list(replayed_on_local_servers(arrivals, place, given, policy, ca, emulate=emulate))
+    if url is not None or serve is not None:
+        reports = _live(arrivals, place, url, given, policy, ca, emulate=emulate)
     else:
         from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated, until_interrupted
         from proteus_cli.domain.fleet import fleet_of
@@ -138,6 +132,19 @@ def _conditions(
         jitter=JITTERS[jitter] if jitter is not None else None,
         failures=tuple(parse_failure(text, devices) for text in failures),
     )
+
+
+def _live(
+    arrivals: "Trace", place: "Workspace", url: str | None, given: "Plan | None", policies: str, ca: Path | None, *,
+    emulate: bool,
+) -> "list[Report]":  # fmt: skip
+    """The report of the server at ``url``, or those of servers that are started with a plan."""
+    from proteus_cli.cli.workflows.live_replay import replayed_against, replayed_on_local_servers
+
+    if url is not None:
+        return [replayed_against(url, arrivals, ca)]
+    assert given is not None  # noqa: S101 - without a URL, there is a plan
+    return list(replayed_on_local_servers(arrivals, place, given, policies, ca, emulate=emulate))
 
 
 def _policies(names: str, batching: str | None) -> "Sequence[Policy]":
