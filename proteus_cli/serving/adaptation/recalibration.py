@@ -107,7 +107,7 @@ class Recalibration:
             self.made.append(AppliedCorrection(time.time(), correction))
             self.corrections += 1
             log.warning(
-                "%s, for %.0f s; counted with that from now on", _description(correction), self.drift.after_s,
+                "%s, for %.0f s: corrected the profile", _description(correction), self.drift.after_s,
                 extra=fields(
                     family=correction.family, variant=correction.variant, device=device,
                     points={each.batch: round(each.ratio, 3) for each in correction.estimates},

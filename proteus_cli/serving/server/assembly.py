@@ -61,7 +61,7 @@ async def open_data_plane(
     devices = [device.id for device in deployment.devices]
     slots = slots_of(devices, deployment.profiles)
     if hardware.is_emulated:
-        log.warning("devices are emulated (%s): no time that is told of them is a measurement", hardware.platform)
+        log.warning("devices are emulated (%s): no time of theirs is a measurement", hardware.platform)
     controller = Controller(
         deployment.catalog.slo_s(),
         slots,

@@ -141,7 +141,7 @@ def _announce(
     listeners: Mapping[str, socket.socket], options: ServerOptions, plane: DataPlane, announce: Callable[[str], None]
 ) -> None:
     if options.tokens is None and not all(map(is_loopback, listeners.values())):
-        log.warning("whoever reaches this machine may ask; `--auth-tokens` keeps strangers out")
+        log.warning("every client that reaches this address may send requests; `--auth-tokens` asks for tokens")
     urls = [url_of(name, listener, uses_tls=options.tls is not None) for name, listener in listeners.items()]
     log.info("ready at %s", " ".join(urls), extra=fields(urls=urls, hosts=hosts(plane.controller.plan)))
     announce(" ".join([*urls, "emulated"] if plane.is_emulated else urls))
