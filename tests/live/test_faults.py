@@ -101,7 +101,7 @@ def test_with_one_of_two_devices_lost_at_60_percent_load_few_requests_notice(clu
     assert metric(cluster, 'proteus_retried_requests_total{family="shapes"}') > retried
     assert devices_of(steady.ended("shapes", back_s + 1.0)) == {"a-0", "a-1"}
     assert set(steady.tally("tones")) == {"served"}
-    reasons = [change["reason"] for change in cluster.status()["changes"]]
+    reasons = "; ".join(change["reason"] for change in cluster.status()["changes"])  # one change may have both
     assert "a-0 was lost" in reasons
     assert "a-0 is back" in reasons
     assert metric(cluster, 'proteus_device_losses_total{device="a-0"}') == lost_before + 1

@@ -10,11 +10,10 @@ from msgspec import Meta, Struct
 
 from proteus_cli.control.breaker import BreakerState
 from proteus_cli.serving.lifecycle import ServerState
+from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.telemetry.snapshot import ServerEvent
 
 Column = Sequence[float | None]
-Count = Annotated[int, Meta(ge=0)]
-Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
 class FamilySamples(Struct, frozen=True):

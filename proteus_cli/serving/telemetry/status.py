@@ -20,14 +20,12 @@ from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.solver_process import SolverState
 from proteus_cli.serving.lifecycle import ServerState
+from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
 DEMAND_WINDOW_S = 1.0
 LAST_FAILURES = 10
-
-Count = Annotated[int, Meta(ge=0)]
-Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
 class FamilyStatus(Struct, frozen=True):
