@@ -8,9 +8,9 @@ import numpy as np
 
 from proteus_cli.control.controller import Admitted, Controller
 from proteus_cli.control.decision import Delegate, Effects, Hosted, Idle, Launch, Load, WaitUntil, WakeOthers
-from proteus_cli.control.hosting import hosted_by, slots_of
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.rollout import keys
+from proteus_cli.control.topology.hosting import hosted_by, slots_of
+from proteus_cli.control.topology.rollout import keys
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import LatencyTable, Profile
