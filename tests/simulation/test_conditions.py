@@ -183,6 +183,12 @@ def test_of_two_failures_at_a_time_the_longer_one_counts(order: int) -> None:
     assert min(at_s for at_s in starts(run, "cpu0") if at_s > 1.0) >= 3.0
 
 
+def test_two_failures_that_end_at_the_same_moment_end_once() -> None:
+    failures = DeviceFailure("cpu0", 1.0, 3.0), DeviceFailure("cpu0", 1.5, 3.0)
+    run = played(evenly(4.0), plan_of(cpu0="a_s"), *failures, load_time_s=0.0)
+    assert min(at_s for at_s in starts(run, "cpu0") if at_s > 1.0) >= 3.0
+
+
 def test_the_next_plan_does_without_a_lost_device_and_then_with_it_again() -> None:
     asked: list[tuple[float, Outages]] = []
 
