@@ -48,15 +48,15 @@ layers: setup  ## imports go one way
 WORKERS ?= $(shell expr $$(nproc) + 1)
 
 # NOTHING_SKIPPED=1 fails where a test is skipped or left out, as in CI.
-NOTHING_SKIPPED := $(if $(NOTHING_SKIPPED),--nothing-skipped)
+SKIPPING := $(if $(NOTHING_SKIPPED),--nothing-skipped)
 
 unit: setup  ## the tests on all cores, then one by one those that need the machine for themselves
-	$(BIN)/pytest -m "not extended and not alone and not gpu" -n $(WORKERS) --dist loadfile $(NOTHING_SKIPPED)
-	$(BIN)/pytest -m "not extended and alone and not gpu" $(NOTHING_SKIPPED)
+	$(BIN)/pytest -m "not extended and not alone and not gpu" -n $(WORKERS) --dist loadfile $(SKIPPING)
+	$(BIN)/pytest -m "not extended and alone and not gpu" $(SKIPPING)
 
 extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page; needs gcc, g++ and the network the first time
-	$(BIN)/pytest -m "extended and not alone" -n $(WORKERS) --dist loadfile $(NOTHING_SKIPPED)
-	$(BIN)/pytest -m "extended and alone" $(NOTHING_SKIPPED)
+	$(BIN)/pytest -m "extended and not alone" -n $(WORKERS) --dist loadfile $(SKIPPING)
+	$(BIN)/pytest -m "extended and alone" $(SKIPPING)
 
 fuzz: setup  ## the property tests on new examples; DURATION=10m; prints what fails as a test case
 	$(BIN)/python tests/fuzz.py $(DURATION)

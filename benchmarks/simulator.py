@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for the module beside this
 
 from benchmarks.planner_instances import NOBODY, PAPER, paper_fleet
 from proteus_cli.control.policies import POLICIES, Policy, policies_named, policy_named
-from proteus_cli.control.replan_rules import ReplanContext, ReplanRequest
+from proteus_cli.control.replanning.replan_rules import ReplanContext, ReplanRequest
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device

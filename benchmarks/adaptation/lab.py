@@ -30,7 +30,7 @@ from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.explain import max_multiple
-from proteus_cli.planning.from_workspace import planner_for
+from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.loadgen import ReplayResult, replay
 from proteus_cli.replay.local_server import local_server
@@ -83,7 +83,7 @@ class Lab:
         return max_multiple(self.planner(policy_named("most-accurate"), 1.0), self.shares)
 
     def planner(self, policy: Policy, headroom: float, rules: Rules = RULES) -> Planner:
-        return planner_for(self.place, policy, headroom, profiles=self.profiles, rules=rules)
+        return planner_settings(self.place, policy, headroom, profiles=self.profiles, rules=rules).make()
 
     def trace(self, lasts_s: float, seed: int) -> Trace:
         """One day of so many seconds: from far less than the most accurate variants carry to 3 times that, and back."""

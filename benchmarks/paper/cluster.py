@@ -12,7 +12,7 @@ from benchmarks.planner_rivals import Choices, max_multiple_of
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.fleet import fleet_of
 from proteus_cli.domain.profile import Profile
-from proteus_cli.planning.from_workspace import planner_for
+from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.planner import Planner
 from proteus_cli.profiling.importing import catalog_toml
 from proteus_cli.store import Workspace, to_json, write_in_order
@@ -35,7 +35,7 @@ class Cluster:
 
     def planner(self, policy: Policy, headroom: float) -> Planner:
         """The planner that the command line would use."""
-        return planner_for(self.place, policy, headroom, profiles=self.profiles)
+        return planner_settings(self.place, policy, headroom, profiles=self.profiles).make()
 
     def max_qps(self, shares: Mapping[str, float]) -> float:
         """The most that could be carried of a mix, whatever the accuracy, if devices could be divided at will.

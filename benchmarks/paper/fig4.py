@@ -7,10 +7,10 @@ from benchmarks.paper.published import PUBLISHED
 from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Figures, Section, measures, number, percent
 from benchmarks.tables import Aim, Table
 from proteus_cli.cli.workflows.simulated_replay import first_demand
-from proteus_cli.control.aimd import AimdBatcher
-from proteus_cli.control.batcher import StaticBatcher
+from proteus_cli.control.batching.aimd import AimdBatcher
+from proteus_cli.control.batching.batcher import StaticBatcher
 from proteus_cli.control.policies import POLICIES, Policy
-from proteus_cli.control.replan_rules import PeriodicRule
+from proteus_cli.control.replanning.replan_rules import PeriodicRule
 
 LOAD_TIME_S = 1.0
 AIMS = {0.0: (0.3, 99.3, 1.0), LOAD_TIME_S: (1.0, 99.0, 1.5)}  # violations %, relative accuracy %, points of drop

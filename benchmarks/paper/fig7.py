@@ -6,7 +6,7 @@ from benchmarks.paper.lab import Case, Lab
 from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Figures, Section, measures, percent, short
 from benchmarks.tables import Table
 from proteus_cli.control.policies import PROTEUS, batcher_named
-from proteus_cli.control.replan_rules import PeriodicRule, ReplanRule
+from proteus_cli.control.replanning.replan_rules import PeriodicRule, ReplanRule
 
 PARTS = (
     "proteus-paper",

@@ -6,9 +6,9 @@ Theory of operation
 Two drivers obey the same `Controller`: the live server (`serving/fleet`, `serving/requests`) and the simulator
 (`simulation`). The controller is a façade over three objects:
 
-* `dispatch.Dispatch`: requests. It admits them, queues them, decides what each worker runs, and counts rows.
-* `topology.Topology`: devices, engines, and the plan in force with its roll-out.
-* `replanning.Replanning`: when to ask for another plan, and for what demand.
+* `dispatch.dispatch.Dispatch`: requests. It admits them, queues them, decides what each worker runs, and counts rows.
+* `topology.topology.Topology`: devices, engines, and the plan in force with its roll-out.
+* `replanning.replanning.Replanning`: when to ask for another plan, and for what demand.
 
 A driver calls in from two directions. *Changes* (a new plan, a load that ended, a lost device, a cancelled request)
 return `Effects`: requests to drop, loads to start, workers to ask. *Decisions* answer one worker. A worker asks when
@@ -28,29 +28,29 @@ free worker takes the most urgent ones. So shares hold exactly, and no request w
 of all hosts together equals the rows that wait. In a `PerDeviceQueue` (the paper's) a request is bound to a device at
 arrival.
 
-**What a worker does** (`work_selector`). For each of its work sources it applies the batching rule to the first
-request: launch, wait for company, or give up. A worker without quota takes over rows of busy workers: at once if no
-accuracy is lost, else at the last moment. A worker that cannot meet a deadline transfers its quota to the fastest
-host (`Delegate`); if not even that one can, the request is dropped. A worker that is full names the free workers that
-may take what it leaves (`WakeOthers`). With dispatch ahead, a full batch is submitted shortly before the running one
-ends.
+**What a worker does** (`dispatch.work_selector`). For each of its work sources it applies the batching rule to the
+first request: launch, wait for company, or give up. A worker without quota takes over rows of busy workers: at once
+if no accuracy is lost, else at the last moment. A worker that cannot meet a deadline transfers its quota to the
+fastest host (`Delegate`); if not even that one can, the request is dropped. A worker that is full names the free
+workers that may take what it leaves (`WakeOthers`). With dispatch ahead, a full batch is submitted shortly before the
+running one ends.
 
 **Slowdown.** Each worker measures its batches against the profile. Admission, batching and re-planning count with it.
 
-**Phases of a worker** (`workers.TRANSITIONS`)::
+**Phases of a worker** (`dispatch.workers.TRANSITIONS`)::
 
     serving ──load started──► loading ──load ended──► serving
        └───── device lost ──► lost ◄── device lost ──┘
                                └── device recovered ──► serving
 
-**Roll-out** (`rollout`). Where old and new engines fit together, the driver loads the new ones before it calls
-`adopt`, and the device switches at once. Other devices load *in place*: `Effects.load` says which of them start now,
-so that no family misses more capacity than it can, and at most `MAX_UNAVAILABLE_FRAC` of it. The end of each load may
-start others. Each `Load` is a value: if a later plan gives it up, its end changes nothing.
+**Roll-out** (`topology.rollout`). Where old and new engines fit together, the driver loads the new ones before it
+calls `adopt`, and the device switches at once. Other devices load *in place*: `Effects.load` says which of them start
+now, so that no family misses more capacity than it can, and at most `MAX_UNAVAILABLE_FRAC` of it. The end of each
+load may start others. Each `Load` is a value: if a later plan gives it up, its end changes nothing.
 
 **Re-planning.** `replanning.decide` is called every ``rule.every_s``. It returns a `ReplanRequest` if devices or
-engines came or went, or the policy's rule (`replan_rules`) finds that the demand no longer fits the plan. Failures
-pause it (`backoff`); a plan that a person chose is held for a while.
+engines came or went, or the policy's rule (`replanning.replan_rules`) finds that the demand no longer fits the plan.
+Failures pause it (`replanning.backoff`); a plan that a person chose is held for a while.
 
 Worked example
 --------------

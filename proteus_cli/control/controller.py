@@ -3,16 +3,16 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from proteus_cli.control.decision import NO_EFFECTS, Effects, Hosted, Launch, Load
-from proteus_cli.control.demand import DemandEstimator
-from proteus_cli.control.dispatch import Dispatch, Refused, Unfit
-from proteus_cli.control.family import FamilyState
-from proteus_cli.control.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
-from proteus_cli.control.in_flight import InFlightBatches
+from proteus_cli.control.dispatch.dispatch import Dispatch, Refused, Unfit
+from proteus_cli.control.dispatch.family import FamilyState
+from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
+from proteus_cli.control.dispatch.in_flight import InFlightBatches
+from proteus_cli.control.dispatch.workers import Admitted, WorkerState
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replanning import Replanning
-from proteus_cli.control.rollout import MAX_UNAVAILABLE_FRAC
-from proteus_cli.control.topology import Topology
-from proteus_cli.control.workers import Admitted, WorkerState
+from proteus_cli.control.replanning.demand import DemandEstimator
+from proteus_cli.control.replanning.replanning import Replanning
+from proteus_cli.control.topology.rollout import MAX_UNAVAILABLE_FRAC
+from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Request

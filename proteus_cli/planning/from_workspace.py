@@ -1,16 +1,72 @@
-"""A planner for the catalog of a workspace, as `plan`, `serve` and `replay` need it."""
+"""A planner for the catalog of a workspace, as `plan`, `serve` and `replay` need it.
+
+This module imports no solver: a server describes its planner here, and its solver's process makes it.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from proteus_cli.control.policies import Policy
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.outages import Outages
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
-from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner
-from proteus_cli.planning.planner import Planner
 from proteus_cli.store import Workspace, require_current_models
 
+if TYPE_CHECKING:
+    from proteus_cli.planning.planner import Planner
 
-def planner_for(
+
+@dataclass(frozen=True, slots=True)
+class PlannerSettings:
+    """All that a planner is made from. Without ``rules``, those of the catalog hold."""
+
+    catalog: Catalog
+    profiles: Mapping[str, Profile]
+    policy: Policy
+    headroom: float
+    inputs: Mapping[str, str]
+    rules: Rules | None
+    time_limit_s: float
+    spares: bool
+
+    def make(self) -> "Planner":
+        """The planner. Importing the solver for it takes 0.7 s of CPU the first time."""
+        from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner  # noqa: PLC0415 - as said above
+        from proteus_cli.planning.planner import Planner  # noqa: PLC0415
+
+        kind = {"infaas": InfaasPlanner, "sommelier": SommelierPlanner}.get(self.policy.plans, Planner)
+        return kind(
+            self.catalog,
+            self.profiles,
+            self.policy,
+            headroom=self.headroom,
+            inputs=self.inputs,
+            rules=self.rules,
+            time_limit_s=self.time_limit_s,
+            spares=self.spares,
+        )
+
+
+class DeferredPlanner:
+    """Makes its planner when it is first called, in the process that calls it. It can be pickled."""
+
+    def __init__(self, settings: PlannerSettings, rules: Rules) -> None:
+        """``rules`` replace those of the settings as they are, without those of the catalog."""
+        self._settings, self._rules = settings, rules
+        self._planner: Planner | None = None
+
+    def __call__(self, demand: Demand, current: Plan, without: Outages) -> Plan:
+        """The next plan. Raises like the planner."""
+        if self._planner is None:
+            self._planner = self._settings.make().with_changes(rules=self._rules)
+        return self._planner(demand, current, without)
+
+
+def planner_settings(
     workspace: Workspace,
     policy: Policy,
     headroom: float,
@@ -19,13 +75,12 @@ def planner_for(
     rules: Rules | None = None,
     time_limit_s: float = 5.0,
     spares: bool | None = None,
-) -> Planner:
+) -> PlannerSettings:
     """The planner of a policy for the devices of ``profiles``. Raises `ArtefactError` if one is missing or stale."""
     catalog = workspace.catalog()
     for profile in workspace.sources(profiles):
         require_current_models(catalog, profile, workspace)
-    kind = {"infaas": InfaasPlanner, "sommelier": SommelierPlanner}.get(policy.plans, Planner)
-    return kind(
+    return PlannerSettings(
         catalog,
         profiles,
         policy,
@@ -35,3 +90,11 @@ def planner_for(
         time_limit_s=time_limit_s,
         spares=policy.spares if spares is None else spares,
     )
+
+
+def deferred_planner(
+    settings: PlannerSettings, plan: Plan, profiles: Mapping[str, Profile], inputs: Mapping[str, str]
+) -> DeferredPlanner:
+    """A planner with the rules and the headroom of a plan, for profiles by device id."""
+    changed = replace(settings, headroom=plan.headroom, profiles=dict(profiles), inputs=dict(inputs))
+    return DeferredPlanner(changed, plan.rules)

@@ -8,9 +8,9 @@ import numpy as np
 
 from proteus_cli.control.controller import Admitted, Controller
 from proteus_cli.control.decision import Delegate, Effects, Hosted, Idle, Launch, Load, WaitUntil, WakeOthers
-from proteus_cli.control.hosting import hosted_by, slots_of
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.rollout import keys
+from proteus_cli.control.topology.hosting import hosted_by, slots_of
+from proteus_cli.control.topology.rollout import keys
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import LatencyTable, Profile
@@ -94,11 +94,12 @@ class _Device:
     """What runs on a device: ``running`` batches, the last of which ends at ``busy_until_s``.
 
     ``timer`` and ``life`` count settings of the worker's timer and losses of the device: an event that refers to an
-    earlier one is void. The device is lost until ``lost_until_s``.
+    earlier one is void. A device that ``is_lost`` is so until ``lost_until_s``.
     """
 
     running: dict[int, Launch] = field(default_factory=dict)
     busy_until_s: float = 0.0
+    is_lost: bool = False
     lost_until_s: float = 0.0
     timer: int = 0
     life: int = 0
@@ -272,11 +273,13 @@ class _Simulation:
             running = tuple(state.running.values())
             state.running, state.busy_until_s = {}, 0.0
             state.life += 1
+            state.is_lost = True
             state.lost_until_s = max(state.lost_until_s, failure.until_s)
             self._apply(self._controller.device_lost(failure.device, running), now_s)
 
         def recover(now_s: float) -> None:
-            if now_s >= state.lost_until_s:  # else another failure goes on
+            if state.is_lost and now_s >= state.lost_until_s:  # else another failure goes on, or has just ended
+                state.is_lost = False
                 self._apply(self._controller.device_recovered(failure.device, now_s), now_s)
 
         self._events.at(failure.from_s, lose)

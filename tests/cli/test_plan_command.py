@@ -16,7 +16,7 @@ from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.frontier import FrontierPoint
 from proteus_cli.domain.plan import Plan
 from proteus_cli.planning.explain import Explanation
-from proteus_cli.planning.from_workspace import planner_for
+from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.store import Workspace, read_json
 
 CSV = """device_type,family,variant,accuracy,batch,latency_ms,power_w,memory_bytes,device_memory_bytes
@@ -83,7 +83,7 @@ def re_planned(workspace: Path) -> Plan:
     place = Workspace(workspace)
     made = place.plan(Path("plan"))
     policy, profiles = policy_named(made.policy), place.profiles_of(made)
-    planner = planner_for(place, policy, made.headroom, profiles=profiles, rules=made.rules, spares=False)
+    planner = planner_settings(place, policy, made.headroom, profiles=profiles, rules=made.rules, spares=False).make()
     return planner(made.demand_qps, made)
 
 

@@ -11,8 +11,9 @@ from builders import hosted, make_placement, make_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proteus_cli.control.aimd import AimdBatcher
-from proteus_cli.control.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
+from proteus_cli.control.batching.aimd import AimdBatcher
+from proteus_cli.control.batching.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
+from proteus_cli.control.batching.nexus import NexusBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
 from proteus_cli.control.decision import (
     NO_EFFECTS,
@@ -26,10 +27,9 @@ from proteus_cli.control.decision import (
     WaitUntil,
     WakeOthers,
 )
-from proteus_cli.control.family_queue import SharedQueue
-from proteus_cli.control.nexus import NexusBatcher
+from proteus_cli.control.dispatch.family_queue import SharedQueue
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.rollout import keys
+from proteus_cli.control.topology.rollout import keys
 from proteus_cli.domain.request import Request
 
 FAMILIES = ("a", "b")

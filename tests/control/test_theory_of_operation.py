@@ -2,11 +2,11 @@
 
 from builders import controller_hosting, hosted, ids, launched, make_request
 
-from proteus_cli.control.batcher import GreedyBatcher
+from proteus_cli.control.batching.batcher import GreedyBatcher
 from proteus_cli.control.controller import Admitted
 from proteus_cli.control.decision import IDLE, WakeOthers
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replan_rules import PeriodicRule
+from proteus_cli.control.replanning.replan_rules import PeriodicRule
 
 POLICY = Policy("test", "all", GreedyBatcher(), PeriodicRule())
 

@@ -18,7 +18,7 @@ from footprint import Process, descendants
 from live_server import LiveServer
 from tiny import TinyFamily, TinyVariant, add_profiles, make_workspace
 
-from proteus_cli.control.breaker import Breaker, BreakerEvent, hang_timeout_s
+from proteus_cli.control.topology.breaker import Breaker, BreakerEvent, hang_timeout_s
 from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile, capacity
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Diurnal, Poisson, make_trace

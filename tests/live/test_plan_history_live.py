@@ -63,11 +63,11 @@ def test_a_full_disk_is_reported_and_serving_goes_on(cluster: Workspace) -> None
         full = live.until(lambda status: status["history"]["failed"] > 0 and len(status["changes"]) > changes + 1)
         assert "Can't write" in full["history"]["problem"]
         assert b"\nproteus_plan_history_failures_total " in live.get("/metrics").body
-        assert not list(cluster.history_dir.glob("*.tmp"))
         resource.prlimit(live.process.pid, resource.RLIMIT_FSIZE, limits)
         written = full["history"]["written"]
         live.until(lambda status: status["history"]["written"] > written and status["history"]["problem"] is None)
         assert live.stop() == 0
+    assert not list(cluster.history_dir.glob("*.tmp"))
     kept(cluster)
 
 

@@ -11,7 +11,7 @@ from virtual_time import run_live
 
 from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import policy_named
-from proteus_cli.control.replan_rules import PeriodicRule
+from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.demand import Demand

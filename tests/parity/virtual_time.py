@@ -10,9 +10,9 @@ from virtual_loop import VirtualLoop
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Decision, Launch
-from proteus_cli.control.hosting import slots_of
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replan_rules import ReplanRequest
+from proteus_cli.control.replanning.replan_rules import ReplanRequest
+from proteus_cli.control.topology.hosting import slots_of
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile

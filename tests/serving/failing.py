@@ -9,10 +9,10 @@ from builders import make_catalog, make_family, make_measured, make_placement, m
 from virtual_loop import VirtualLoop
 
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.control.breaker import BreakerState
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.control.replan_rules import ReplanRequest
+from proteus_cli.control.replanning.replan_rules import ReplanRequest
+from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan

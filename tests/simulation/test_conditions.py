@@ -9,9 +9,9 @@ from builders import make_catalog, make_family, make_measured, make_placement, m
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.batcher import GreedyBatcher
+from proteus_cli.control.batching.batcher import GreedyBatcher
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replan_rules import PeriodicRule
+from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
@@ -179,6 +179,12 @@ def test_a_device_does_not_load_while_it_is_lost() -> None:
 def test_of_two_failures_at_a_time_the_longer_one_counts(order: int) -> None:
     """From 1 to 2 s and from 1.5 to 3 s: not back at 2."""
     failures = [DeviceFailure("cpu0", 1.0, 2.0), DeviceFailure("cpu0", 1.5, 3.0)][::order]
+    run = played(evenly(4.0), plan_of(cpu0="a_s"), *failures, load_time_s=0.0)
+    assert min(at_s for at_s in starts(run, "cpu0") if at_s > 1.0) >= 3.0
+
+
+def test_two_failures_that_end_at_the_same_moment_end_once() -> None:
+    failures = DeviceFailure("cpu0", 1.0, 3.0), DeviceFailure("cpu0", 1.5, 3.0)
     run = played(evenly(4.0), plan_of(cpu0="a_s"), *failures, load_time_s=0.0)
     assert min(at_s for at_s in starts(run, "cpu0") if at_s > 1.0) >= 3.0
 

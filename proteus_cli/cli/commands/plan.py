@@ -79,12 +79,12 @@ def plan(
         minimize=minimize, survive=survive, pack=pack, budget_w=budget_w, budget_cost=budget_cost,
     )  # fmt: skip
     from proteus_cli.cli.workflows.planning import made_plan, wanted_demand, wanted_mix
-    from proteus_cli.planning.from_workspace import planner_for
+    from proteus_cli.planning.from_workspace import planner_settings
 
-    planner = planner_for(
+    planner = planner_settings(
         place, live_policy_named(policy), headroom,
         profiles=profiles, rules=rules, time_limit_s=time_limit, spares=spares,
-    )  # fmt: skip
+    ).make()  # fmt: skip
     _warn_of_what_is_left_out(planner)
     if sweep is not None:
         _sweep(planner, sweep, wanted_mix(demand, from_trace, catalog), output=output, plot=plot, json=json)

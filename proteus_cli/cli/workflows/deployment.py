@@ -11,8 +11,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Base, Origin
 from proteus_cli.errors import ArtefactError
-from proteus_cli.planning.from_workspace import planner_for
-from proteus_cli.planning.planner import Planner
+from proteus_cli.planning.from_workspace import DeferredPlanner, PlannerSettings, deferred_planner, planner_settings
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings, claim, left_behind, records
 from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.store import Workspace, digest, digest_of, write_json
@@ -54,7 +53,7 @@ def deployment_of(
     for placement in plan.placements:
         catalog.family(placement.family).variant(placement.variant)
     policy = _policy(plan.policy, replan, batching)
-    planner = planner_for(
+    settings = planner_settings(
         place, policy, plan.headroom, profiles=resources.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
     )
     return Deployment(
@@ -64,7 +63,7 @@ def deployment_of(
         devices=resources.devices,
         models=resources.models,
         policy=policy,
-        source=WorkspacePlans(place, name, resources, emulation, planner),
+        source=WorkspacePlans(place, name, resources, emulation, settings),
         drift_after_s=drift_after_s,
         records=record,
         built=place.built_dir,
@@ -96,7 +95,7 @@ class WorkspacePlans:
     name: Path
     resources: Resources
     emulation: Emulation | None
-    planner: Planner
+    planner: PlannerSettings
 
     def read_plan(self) -> tuple[Plan, Base]:
         """The plan file that the server was started with, as it is now."""
@@ -107,11 +106,9 @@ class WorkspacePlans:
         """Raise `ArtefactError` if an input of a plan has changed."""
         self.place.require_current(plan.inputs)
 
-    def replanner(self, plan: Plan, profiles: Mapping[str, Profile]) -> Planner:
+    def replanner(self, plan: Plan, profiles: Mapping[str, Profile]) -> DeferredPlanner:
         """A planner with the rules and the headroom of a plan, for profiles by device id."""
-        return self.planner.with_changes(
-            rules=plan.rules, headroom=plan.headroom, profiles=profiles, inputs=self.inputs(profiles)
-        )
+        return deferred_planner(self.planner, plan, profiles, self.inputs(profiles))
 
     def inputs(self, profiles: Mapping[str, Profile]) -> Mapping[str, str]:
         """Digests of a plan's inputs; a recalibrated profile counts as it will be once it is written back."""

@@ -31,11 +31,11 @@ def replayed_on_local_servers(
     """A report for each of the comma-separated policies, from a server that starts with ``given`` or its own plan."""
     from proteus_cli.cli.workflows.simulated_replay import starting_plan  # the planner, which takes a second to import
     from proteus_cli.control.policies import live_policy_named
-    from proteus_cli.planning.from_workspace import planner_for
+    from proteus_cli.planning.from_workspace import planner_settings
 
     profiles = workspace.profiles_of(given)
     for policy in [live_policy_named(name.strip()) for name in policies.split(",")]:
-        planner = planner_for(workspace, policy, given.headroom, profiles=profiles, rules=given.rules)
+        planner = planner_settings(workspace, policy, given.headroom, profiles=profiles, rules=given.rules).make()
         plan = starting_plan(planner, policy, given, arrivals)
         with TemporaryDirectory() as directory:
             path = Path(directory) / "plan.json"

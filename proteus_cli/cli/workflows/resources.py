@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.backends.discovery import discover
-from proteus_cli.control.hosting import measured_for
+from proteus_cli.control.topology.hosting import measured_for
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import fleet_of

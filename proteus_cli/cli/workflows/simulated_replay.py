@@ -16,7 +16,7 @@ from proteus_cli.domain.request import RequestRecord
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.explain import max_multiple
-from proteus_cli.planning.from_workspace import planner_for
+from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.heuristics import frozen_to
 from proteus_cli.planning.planner import Planner
 from proteus_cli.reporting.measures import report
@@ -123,7 +123,7 @@ def _planner(scenario: Scenario, policy: Policy) -> Planner:
     if policy.plans == "oracle":  # without queues, a batch may take all of the SLO
         rules = msgspec.structs.replace(rules or Rules(), slo_fraction=1.0, capacity="mean")
     headroom = scenario.given.headroom if scenario.given is not None else scenario.headroom
-    return planner_for(scenario.place, policy, headroom, profiles=scenario.profiles, rules=rules)
+    return planner_settings(scenario.place, policy, headroom, profiles=scenario.profiles, rules=rules).make()
 
 
 def _prepared(planner: Planner, policy: Policy, scenario: Scenario) -> tuple[Planner, Plan]:

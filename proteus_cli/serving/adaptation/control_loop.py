@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.replan_rules import ReplanRequest
+from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.record import Base, Observation, Origin
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost

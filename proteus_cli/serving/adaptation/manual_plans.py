@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from proteus_cli.control.hosting import measured_for
+from proteus_cli.control.topology.hosting import measured_for
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile

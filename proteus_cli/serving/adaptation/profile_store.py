@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from proteus_cli import store
-from proteus_cli.control.drift import Correction, corrected_profile
+from proteus_cli.control.topology.drift import Correction, corrected_profile
 from proteus_cli.domain.profile import Profile, Recorded
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.drift import Correction, Drift, rerated
+from proteus_cli.control.topology.drift import Correction, Drift, rerated
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.plan_source import PlanSource

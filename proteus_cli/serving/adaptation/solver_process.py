@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from proteus_cli.control.replan_rules import ReplanRequest
+from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import SolverLost
 from proteus_cli.serving.adaptation.solver_child import Job, Replanner, Solve, Use, WarmUp, serve_jobs

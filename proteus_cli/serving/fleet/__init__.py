@@ -3,9 +3,9 @@
 Theory of operation
 ===================
 
-Each device has a `worker.Worker`, a `control.breaker.Breaker` and an executor (`serving/devices`). The worker asks
-the controller for decisions and has the executor do them, on the event loop. It never waits: batches end by a
-callback.
+Each device has a `worker.Worker`, a `control.topology.breaker.Breaker` and an executor (`serving/devices`). The
+worker asks the controller for decisions and has the executor do them, on the event loop. It never waits: batches end
+by a callback.
 
 **Plans** (`deploy.Fleet.deploy`). Engines that fit beside those that serve are loaded first (`loading.Loader`), all
 at once; only then the controller adopts the plan, and all workers switch at one instant. Devices without memory for

@@ -7,11 +7,11 @@ from itertools import chain
 from pathlib import Path
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.control.breaker import FIRST_ENGINE_RETRY_S, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Hosted, Load
-from proteus_cli.control.hosting import hosted_by
-from proteus_cli.control.rollout import keys
+from proteus_cli.control.topology.breaker import FIRST_ENGINE_RETRY_S, Breaker, BreakerEvent, BreakerState
+from proteus_cli.control.topology.hosting import hosted_by
+from proteus_cli.control.topology.rollout import keys
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile

@@ -4,8 +4,8 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 
-from proteus_cli.control.breaker import BreakerEvent, BreakerState, hang_timeout_s
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.topology.breaker import BreakerEvent, BreakerState, hang_timeout_s
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LatencyTable, Profile
 from proteus_cli.errors import DeviceLost, EngineError, ProteusError

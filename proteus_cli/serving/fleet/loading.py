@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.control.breaker import hang_timeout_s
 from proteus_cli.control.decision import Hosted
+from proteus_cli.control.topology.breaker import hang_timeout_s
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, EngineError

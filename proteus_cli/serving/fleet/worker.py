@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
-from proteus_cli.control.breaker import BreakerEvent, hang_timeout_s
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Delegate, Drop, Idle, Launch, WaitUntil, WakeOthers
+from proteus_cli.control.topology.breaker import BreakerEvent, hang_timeout_s
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import DeviceLost, EngineBroken

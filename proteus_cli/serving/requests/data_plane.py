@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.drift import Drift
+from proteus_cli.control.topology.drift import Drift
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.devices.executor import OpenDevice

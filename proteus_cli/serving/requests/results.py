@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.control.decision import Hosted, Launch
-from proteus_cli.control.drift import Drift
+from proteus_cli.control.topology.drift import Drift
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
 from proteus_cli.serving.devices.executor import BatchResult

@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.drift import Drift
-from proteus_cli.control.hosting import slots_of
+from proteus_cli.control.topology.drift import Drift
+from proteus_cli.control.topology.hosting import slots_of
 from proteus_cli.domain.profile import best_accuracy
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements

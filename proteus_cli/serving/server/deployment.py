@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.rollout import MAX_UNAVAILABLE_FRAC
+from proteus_cli.control.topology.rollout import MAX_UNAVAILABLE_FRAC
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan

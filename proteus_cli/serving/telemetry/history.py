@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from proteus_cli.control.breaker import BreakerState
+from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.telemetry.snapshot import ServerEvent

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
 from proteus_cli import __version__
-from proteus_cli.control.breaker import BreakerState
+from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.control_loop import ChangeTotals
 from proteus_cli.serving.lifecycle import ServerState

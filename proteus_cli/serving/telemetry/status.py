@@ -9,8 +9,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from proteus_cli.control.breaker import BreakerState
-from proteus_cli.control.drift import Estimate
+from proteus_cli.control.topology.breaker import BreakerState
+from proteus_cli.control.topology.drift import Estimate
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.record import Origin

@@ -9,7 +9,7 @@ from builders import hosted, make_placement, make_plan, make_request
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.control.replan_rules import ReplanRequest
+from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import EngineError, NoFeasiblePlan

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from builders import make_placement, make_plan
 
-from proteus_cli.control.replan_rules import ReplanRequest
+from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.outages import Outages
 from proteus_cli.domain.plan import Plan

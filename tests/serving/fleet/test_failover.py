@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from failing import LOAD_S, LOOK_S, SOLVE_S, VARIANTS, World, answers, played
 
-from proteus_cli.control.breaker import FIRST_RETRY_S, MIN_HANG_TIMEOUT_S, BreakerState
+from proteus_cli.control.topology.breaker import FIRST_RETRY_S, MIN_HANG_TIMEOUT_S, BreakerState
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome

@@ -17,9 +17,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.control.breaker import BreakerEvent
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
+from proteus_cli.control.topology.breaker import BreakerEvent
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, EngineError

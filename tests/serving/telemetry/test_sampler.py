@@ -11,7 +11,7 @@ from builders import near
 from jsonschema_rs import validator_for
 from one_device import World, run
 
-from proteus_cli.control.breaker import BreakerEvent as Device
+from proteus_cli.control.topology.breaker import BreakerEvent as Device
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.lifecycle import LifecycleEvent as Life

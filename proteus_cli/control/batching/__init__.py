@@ -1,0 +1,1 @@
+"""Batching rules: how large a batch is, and when it starts."""

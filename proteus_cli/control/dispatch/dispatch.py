@@ -1,0 +1,241 @@
+"""Requests on their way: admitted, queued, put into batches, finished or given up."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from proteus_cli.control.batching.batcher import Delay, Start
+from proteus_cli.control.decision import (
+    IDLE,
+    NO_EFFECTS,
+    Decision,
+    Drop,
+    Effects,
+    Hosted,
+    Launch,
+    WaitUntil,
+    WakeOthers,
+)
+from proteus_cli.control.dispatch import admission
+from proteus_cli.control.dispatch.family import FamilyState
+from proteus_cli.control.dispatch.in_flight import InFlightBatches
+from proteus_cli.control.dispatch.work_selector import WorkSelector
+from proteus_cli.control.dispatch.workers import AccuracyTier, Admitted, WorkerState, WorkSource, sources_of
+from proteus_cli.control.policies import Policy
+from proteus_cli.control.replanning.demand import DemandEstimator
+from proteus_cli.domain.request import Request
+
+# The shortest batch that is submitted ahead though it is not full: of a shorter one, more rows are worth more.
+MIN_PARTIAL_AHEAD_S = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The plan cannot carry the request in time; another try after ``retry_after_s`` may succeed.
+
+    ``is_lost``: all devices that host the family are lost, or the plan does without the family for that reason.
+    """
+
+    retry_after_s: float
+    is_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """No hosted variant is as accurate as asked; ``available`` has the accuracy of each, highest first."""
+
+    available: Mapping[str, float]
+
+
+class Dispatch:
+    """Takes requests in and decides what workers run.
+
+    ``dispatch_ahead_s``: on a device of one slot, the next batch may be submitted that long before the running one
+    ends. A driver that needs time to submit a batch would leave the device idle otherwise.
+    """
+
+    def __init__(
+        self,
+        families: Mapping[str, FamilyState],
+        workers: Mapping[str, WorkerState],
+        demand: DemandEstimator,
+        policy: Policy,
+        dispatch_ahead_s: float,
+    ) -> None:
+        self._families, self._workers, self._demand = families, workers, demand
+        self._batcher = policy.batching.fresh()
+        self._selector = WorkSelector(self._batcher, workers)
+        self._is_shared, self._admits_timely = policy.assignment == "late", policy.admits == "timely"
+        self._dispatch_ahead_s = dispatch_ahead_s
+        self._hosted: Sequence[Hosted] = ()
+
+    def offer(self, request: Request, now_s: float) -> Admitted | Refused | Unfit:
+        """Admit a request, or refuse it because no variant is accurate enough, or the plan cannot carry it in time."""
+        family, rows = self._families[request.family], request.rows
+        is_usual = not request.priority and not request.min_accuracy
+        tier = family.base if is_usual else self._tier_for(family, request)
+        if tier is None:
+            return Unfit(family.available)  # and no demand: no plan is made for minima of single requests
+        family.counts.arrived(rows, now_s)
+        if not tier.workers or (self._admits_timely and tier.is_lost):
+            return Refused(admission.retry_after_s(0, 0.0), is_lost=tier.is_lost or family.was_lost)
+        # A request that nothing is before is late for its own deadline, not for load: workers decide about it.
+        if self._admits_timely and family.rows:
+            capacity_qps, budget_s = tier.capacity_qps, self._batcher.due_s(request) - now_s
+            if not admission.fits(family.rows + rows, capacity_qps, budget_s):
+                before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
+                if before_rows and not admission.fits(before_rows + rows, capacity_qps, budget_s):
+                    self._demand.shed(request.family, rows, now_s)
+                    return Refused(admission.retry_after_s(before_rows, capacity_qps))
+        family.rows += rows
+        owner, overtook = tier.queue.push(request)
+        # Only the owner of the quota has something new to do, unless the request overtook others, or others may help.
+        worker = self._workers[owner.device]
+        return worker.ask_self if worker.free > 0 and not overtook else tier.ask_free()
+
+    def cancel(self, request: Request) -> Effects:
+        """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""
+        family = self._families[request.family]
+        if not family.remove(request):
+            return NO_EFFECTS
+        family.rows -= request.rows
+        return Effects(ask=tuple(dict.fromkeys(host.device for host in family.hosts)), dropped=(request,))
+
+    def decide(self, device: str, now_s: float) -> Decision:
+        """What the worker of ``device`` does now. To ask once too often is harmless."""
+        worker = self._workers[device]
+        if worker.free <= 0 or worker.to_wake:
+            return self._decide_busy(worker, now_s)
+        first: WorkSource | None = None
+        max_rows, wake_s, decide_at = 0, math.inf, self._selector.decide
+        for source in worker.sources:
+            if not source.queue.rows:
+                continue
+            batching = decide_at(worker, source, now_s)
+            # Not `match`: class patterns take twice as long, which is 4 % of a simulation.
+            if isinstance(batching, Start):
+                if first is None or source.is_before(first):
+                    first, max_rows = source, batching.rows
+            elif isinstance(batching, Delay):
+                wake_s = min(wake_s, batching.until_s)
+            elif batching is not None:
+                return self._dropped(batching, now_s) if isinstance(batching, Drop) else batching
+        if first is not None:
+            return self._launch(worker, first, max_rows, now_s)
+        return WaitUntil(wake_s) if wake_s < math.inf else IDLE
+
+    def finished(self, launch: Launch, took_s: float | None) -> None:
+        """A batch has ended after ``took_s``, or failed (None): a slot of its worker is idle again."""
+        hosted, rows = launch.hosted, launch.rows
+        worker, family = self._workers[hosted.device], self._families[hosted.family]
+        worker.finished()
+        family.rows -= rows
+        family.running[hosted.device] -= rows
+        if took_s is not None:
+            profiled_s = hosted.latency(rows)
+            if worker.slowdown.ran(took_s=took_s, profiled_s=profiled_s, is_busy=launch.is_ahead):
+                self.count_capacity(worker)
+            self._batcher.ran(launch, took_s)
+
+    def interrupted(self, launch: Launch) -> Sequence[Request]:
+        """A batch came to nothing, as its device is lost; returns the requests that can't wait again: none may answer.
+
+        The requests keep their deadlines.
+        """
+        self.finished(launch, None)
+        family = self._families[launch.hosted.family]
+        family.rows += launch.rows
+        unhosted = [request for request in launch.requests if not family.wait_again(request, self._workers)]
+        self._assign_sources()
+        return self._left(unhosted)
+
+    def forget_all(self) -> Sequence[Request]:
+        """Empty all queues and return what was in them, for a driver that stops."""
+        return self._left([request for family in self._families.values() for request in family.drain()])
+
+    def host(self, hosted: Sequence[Hosted]) -> Sequence[Request]:
+        """From now on workers host ``hosted``, which share anew what waits; returns what none of them may answer."""
+        self._hosted = hosted
+        unhosted: list[Request] = []
+        for name, family in self._families.items():
+            unhosted += family.rehost([host for host in hosted if host.family == name], self._workers)
+            family.count_capacity()
+        self._assign_sources()
+        for worker in self._workers.values():
+            worker.to_wake = []
+        return self._left(unhosted)
+
+    def count_capacity(self, worker: WorkerState) -> None:
+        """A worker's phase or slowdown has changed: count the capacity of its families anew."""
+        for name in worker.families:
+            self._families[name].count_capacity()
+
+    def _tier_for(self, family: FamilyState, request: Request) -> AccuracyTier | None:
+        """The tier of a request with any minimum and priority, opened where needed; None: no host is fit."""
+        if family.open(request, self._workers):
+            self._assign_sources()
+        return family.tier_of(request)
+
+    def _assign_sources(self) -> None:
+        """Each worker has a source for each level of each tier that it takes from."""
+        sources: dict[str, list[WorkSource]] = {device: [] for device in self._workers}
+        for host in self._hosted:
+            for tier in self._families[host.family].tiers_for(host):
+                sources[host.device] += sources_of(host, tier)
+        for device, worker in self._workers.items():
+            worker.sources = tuple(sources[device])
+
+    def _dropped(self, drop: Drop, now_s: float) -> Drop:
+        for request in self._left(drop.requests):
+            self._demand.shed(request.family, request.rows, now_s)
+        return drop
+
+    def _left(self, requests: Sequence[Request]) -> Sequence[Request]:
+        """These requests no longer wait, and will not run."""
+        for request in requests:
+            self._families[request.family].rows -= request.rows
+        return requests
+
+    def _decide_busy(self, worker: WorkerState, now_s: float) -> Decision:
+        """Leave work to others, or submit a batch ahead."""
+        if worker.to_wake:
+            devices, worker.to_wake = tuple(worker.to_wake), []
+            return WakeOthers(devices)
+        if worker.in_flight is None or not worker.is_serving:
+            return IDLE
+        return self._decide_ahead(worker, worker.in_flight, now_s)
+
+    def _decide_ahead(self, worker: WorkerState, in_flight: InFlightBatches, now_s: float) -> Decision:
+        """The batch to submit shortly before a busy worker is free.
+
+        A batch that is not full is submitted only if it is long, and is the next to start.
+        """
+        start_s = in_flight.until_s(now_s)
+        if start_s - self._dispatch_ahead_s > now_s:
+            return WaitUntil(start_s - self._dispatch_ahead_s)
+        selected = self._selector.select_ahead(worker, start_s)
+        if selected is None:
+            return IDLE
+        source, rows = selected
+        is_next = len(in_flight) == 1 and start_s > now_s
+        if rows < source.hosted.max_batch and not (is_next and source.hosted.latency(rows) >= MIN_PARTIAL_AHEAD_S):
+            return IDLE
+        return self._launch(worker, source, rows, start_s, is_ahead=True)
+
+    def _launch(
+        self, worker: WorkerState, source: WorkSource, max_rows: int, start_s: float, *, is_ahead: bool = False
+    ) -> Launch:
+        hosted = source.hosted
+        if source.is_only:
+            requests, rows = source.family_queue.take(hosted, max_rows)
+        else:
+            requests, rows = self._selector.gather(worker, source, max_rows, start_s)
+        self._families[hosted.family].running[hosted.device] += rows
+        has_slots = worker.in_flight is not None  # only then is the end of each batch estimated
+        worker.launched(hosted.latency(rows) * worker.slowdown.factor if has_slots else 0.0, start_s)
+        if self._is_shared and worker.free == 0:
+            for each in worker.sources:
+                if each.queue.rows and each.family_queue.quota_of(each.hosted) > 0:
+                    worker.to_wake += each.tier.free()
+        is_more_to_do = worker.free > 0 or bool(worker.to_wake)
+        return Launch(hosted, requests, rows, start_s, is_more_to_do=is_more_to_do, is_ahead=is_ahead)

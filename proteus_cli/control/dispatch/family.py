@@ -1,0 +1,145 @@
+"""One family: its queues by accuracy."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
+
+from proteus_cli.control.decision import Hosted
+from proteus_cli.control.dispatch.family_queue import FamilyQueue
+from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState
+from proteus_cli.control.replanning.demand import Counts
+from proteus_cli.domain.request import Request
+
+
+class FamilyState:
+    """The accuracy tiers of a family, and its counts of rows.
+
+    The ``base`` tier holds what any host may answer. A tier for more accurate hosts is opened when a request first
+    needs it: a minimum between two accuracies means the higher one, so there are no more tiers than accuracies.
+    ``rows`` wait or run, ``running`` of them by device: `Dispatch` alone counts both. ``was_lost``: all devices that
+    hosted the family were lost, and nothing hosts it since.
+    """
+
+    def __init__(self, counts: Counts, new_queue: Callable[[], FamilyQueue]) -> None:
+        self.counts = counts
+        self.rows = 0
+        self.running: dict[str, int] = {}
+        self.was_lost = False
+        self.base = AccuracyTier(new_queue())
+        self._new_queue = new_queue
+        self._accuracies: list[float] = []  # of the hosts, each once, rising
+        self._tiers: list[AccuracyTier | None] = [self.base]  # by the lowest accuracy among their hosts
+
+    @property
+    def tiers(self) -> list[AccuracyTier]:
+        """The open tiers."""
+        return [tier for tier in self._tiers if tier is not None]
+
+    @property
+    def hosts(self) -> tuple[Hosted, ...]:
+        return self.base.queue.hosts
+
+    @property
+    def is_lost(self) -> bool:
+        """No device that hosts the family is left, or the plan does without the family for that reason."""
+        return self.base.is_lost or self.was_lost
+
+    @property
+    def available(self) -> dict[str, float]:
+        """The accuracy of each hosted variant, highest first."""
+        found: dict[str, float] = {}
+        for host in sorted(self.hosts, key=lambda host: host.accuracy, reverse=True):
+            found.setdefault(host.variant, host.accuracy)
+        return found
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return sum(len(tier.queue) for tier in self.tiers)
+
+    # --- requests
+
+    def wait_again(self, request: Request, workers: Mapping[str, WorkerState]) -> bool:
+        """Queue a request where it belongs now; False where no host may answer it."""
+        self.open(request, workers)
+        tier = self.tier_of(request)
+        if tier is None or not tier.workers:
+            return False
+        tier.queue.push(request)
+        return True
+
+    def remove(self, request: Request) -> bool:
+        """Remove a request that waits; False where it does not wait."""
+        tier = self.tier_of(request)
+        return tier is not None and tier.queue.remove(request)
+
+    def drain(self) -> list[Request]:
+        """Remove and return all requests that wait."""
+        return [request for tier in self.tiers for request in tier.queue.drain()]
+
+    def rows_before(self, request: Request, tier: AccuracyTier) -> int:
+        """Rows that run on the workers of a tier, or that they take before a request there.
+
+        Of the rows that wait in other tiers, no more count than the quota of these workers.
+        """
+        if tier is self.base:
+            return sum(self.running.values()) + sum(each.queue.rows_up_to(request.level) for each in self.tiers)
+        rows = sum(self.running[device] for device in {host.device for host in tier.queue.hosts})
+        for each in self.tiers:
+            quota = sum(each.queue.quota_of(host) for host in tier.queue.hosts if host in each.queue.hosts)
+            rows += min(quota, each.queue.rows_up_to(request.level))
+        return rows
+
+    # --- hosts and tiers
+
+    def rehost(self, hosts: Sequence[Hosted], workers: Mapping[str, WorkerState]) -> list[Request]:
+        """From now on ``hosts`` share what waits; returns the requests that none of them may answer."""
+        moved = [request for tier in self.tiers if tier is not self.base for request in tier.queue.drain()]
+        lowest = min((host.accuracy for host in hosts), default=0.0)
+        for request in [each for each in self.base.queue if each.min_accuracy > lowest]:
+            self.base.queue.remove(request)
+            moved.append(request)
+        unhosted = self.base.queue.rehost(hosts)
+        self._accuracies = sorted({host.accuracy for host in hosts})
+        self._tiers = [self.base, *[None] * (len(self._accuracies) - 1)]
+        self.base.workers = _with_workers(hosts, workers)
+        self.running = {**dict.fromkeys((host.device for host in hosts), 0), **self.running}
+        for request in moved:
+            if not self.wait_again(request, workers):
+                unhosted.append(request)
+        return unhosted
+
+    def open(self, request: Request, workers: Mapping[str, WorkerState]) -> bool:
+        """Open the tier and the level of priority that a request needs; True where workers get new sources by that."""
+        place = bisect_left(self._accuracies, request.min_accuracy)
+        if place >= len(self._accuracies):
+            return False
+        tier = self._tiers[place]
+        is_new = tier is None
+        if tier is None:
+            hosts = [host for host in self.hosts if host.accuracy >= self._accuracies[place]]
+            tier = AccuracyTier(self._new_queue())
+            tier.queue.rehost(hosts)
+            tier.workers = _with_workers(hosts, workers)
+            tier.count_capacity()
+            self._tiers[place] = tier
+        return tier.queue.open(request.level) or is_new
+
+    def tier_of(self, request: Request) -> AccuracyTier | None:
+        """The tier where a request waits or would wait; None where no host is accurate enough."""
+        place = bisect_left(self._accuracies, request.min_accuracy)
+        return self._tiers[place] if place < len(self._tiers) else None
+
+    def tiers_for(self, host: Hosted) -> list[AccuracyTier]:
+        """The open tiers that a host takes from."""
+        return [tier for tier in self._tiers[: bisect_right(self._accuracies, host.accuracy)] if tier is not None]
+
+    def count_capacity(self) -> None:
+        """Count the capacity of all tiers anew."""
+        for tier in self.tiers:
+            tier.count_capacity()
+
+
+def _with_workers(
+    hosts: Sequence[Hosted], workers: Mapping[str, WorkerState]
+) -> tuple[tuple[Hosted, WorkerState], ...]:
+    return tuple((host, workers[host.device]) for host in hosts)

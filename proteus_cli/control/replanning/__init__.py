@@ -1,0 +1,1 @@
+"""When a new plan is needed, for which demand, and when to try again after a failure."""

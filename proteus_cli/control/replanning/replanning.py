@@ -1,0 +1,104 @@
+"""When to ask for another plan: the policy's rule, devices and engines that come and go, holds, and pauses."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from proteus_cli.control.dispatch.family import FamilyState
+from proteus_cli.control.replanning.backoff import Backoff
+from proteus_cli.control.replanning.demand import DemandEstimator
+from proteus_cli.control.replanning.replan_rules import ReplanContext, ReplanRequest, Rule
+from proteus_cli.control.replanning.safety_margin import shared_margin
+from proteus_cli.control.topology.slowdown import SlidingMaximum
+from proteus_cli.control.topology.topology import Topology
+from proteus_cli.domain.outages import NONE_OUT
+from proteus_cli.domain.plan import Plan
+
+
+class Replanning:
+    """Decides which plan to ask for, and when. ``rule`` is None where the first plan stays for good.
+
+    A request is handed out once, and its driver reports how it ended. After a failure, a request that knows of other
+    outages than the plan in force is handed out again as soon as the back-off allows it. ``without`` are the outages
+    that the plan in force was made around.
+    """
+
+    def __init__(
+        self, rule: Rule | None, demand: DemandEstimator, families: Mapping[str, FamilyState], topology: Topology
+    ) -> None:
+        self._rule, self._demand, self._families, self._topology = rule, demand, families, topology
+        self._recent_slowdowns = {name: SlidingMaximum() for name in families}
+        self._margins = dict.fromkeys(families, 1.0)
+        self._notices: list[str] = []
+        self._owed: ReplanRequest | None = None
+        self._started_s: float | None = None
+        self._since_s = 0.0
+        self.backoff = Backoff()
+        self.held_until_s = 0.0
+        self.without = NONE_OUT
+
+    def decide(self, now_s: float) -> ReplanRequest | None:
+        """The plan to ask for now, if any. To be called every ``rule.every_s``."""
+        plan = self._topology.plan
+        if self._rule is None or plan is None:
+            return None
+        for name, family in self._families.items():
+            self._recent_slowdowns[name].add(family.base.slowdown, now_s)
+        wanted = self._wanted(self._rule, self._context(plan, now_s))
+        if wanted is None or not self.backoff.allows(wanted, now_s):
+            return None
+        self._notices.clear()
+        return None if now_s < self.held_until_s and wanted.without == self.without else wanted
+
+    def ask(self, reason: str, now_s: float) -> None:
+        """Ask for a plan of the present demand for a reason of the driver; nothing where the first plan stays."""
+        plan = self._topology.plan
+        if self._rule is not None and plan is not None:
+            self._owed = self._request(self._rule, self._context(plan, now_s), reason)
+
+    def notice(self, reason: str) -> None:
+        """A device or an engine was lost or recovered: the next decision asks for a plan."""
+        if reason not in self._notices:
+            self._notices.append(reason)
+
+    def hosting_changed(self, now_s: float) -> None:
+        """A plan was adopted, or a step of its roll-out is done."""
+        plan = self._topology.plan
+        if plan is not None:
+            if self._started_s is None:
+                self._started_s = now_s
+            self._since_s = now_s
+            self._margins = shared_margin(self._topology.hosted, plan.demand_qps, self._demand.slo_s)
+
+    def planned(self, request: ReplanRequest) -> None:
+        """There is a plan for a request, and its roll-out begins."""
+        self.without = request.without
+
+    def succeeded(self) -> None:
+        """The plan of the last request is in force."""
+        self.backoff.succeeded()
+        self._owed = None
+
+    def failed(self, request: ReplanRequest, now_s: float) -> None:
+        """No plan could be made for a request, or its roll-out failed."""
+        self.backoff.failed(request, now_s)
+        self._owed = request if request.without != self.without else None
+
+    def hold(self, until_s: float) -> None:
+        """A person chose the plan in force: it is kept until then, unless outages change."""
+        self.held_until_s, self._owed = until_s, None
+
+    def _wanted(self, rule: Rule, context: ReplanContext) -> ReplanRequest | None:
+        if self._notices:
+            return self._request(rule, context, "; ".join(self._notices))
+        wanted = rule.decide(context)
+        return self._owed if wanted is None else replace(wanted, without=self._topology.outages)
+
+    def _request(self, rule: Rule, context: ReplanContext, reason: str) -> ReplanRequest:
+        return ReplanRequest(rule.target_demand(context), reason, self._topology.outages)
+
+    def _context(self, plan: Plan, now_s: float) -> ReplanContext:
+        slowdowns = {name: family.base.slowdown for name, family in self._families.items()}
+        recent = {name: max(each, self._recent_slowdowns[name].value(now_s)) for name, each in slowdowns.items()}
+        return ReplanContext(
+            plan, self._demand, slowdowns, recent, self._margins, now_s, self._started_s or 0.0, self._since_s
+        )

@@ -1,0 +1,203 @@
+"""Requests that nobody wants any more leave before they are batched."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from builders import controller_hosting, hosted, launched, make_request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proteus_cli.control.batching.batcher import GreedyBatcher
+from proteus_cli.control.controller import Admitted, Controller, Refused
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, Effects, Hosted
+from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
+from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
+from proteus_cli.control.policies import Policy
+from proteus_cli.domain.request import Request
+
+ASSIGNMENTS = ("late", "early")
+
+
+def controller_of(assignment: str = "late") -> Controller:
+    """One row in 10 ms, four in 16: 250 qps."""
+    host = hosted(latency_s={1: 0.010, 4: 0.016}, capacity_qps=250.0)
+    policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None, assignment=assignment)  # type: ignore[arg-type]
+    return controller_hosting(host, policy=policy, families=("a",), slots={"cpu0": 1})
+
+
+def waited(controller: Controller, request: Request) -> bool:
+    """Cancel a request: whether it waited, so that the worker is to be asked."""
+    effects = controller.cancel(request)
+    assert effects in (NO_EFFECTS, Effects(ask=("cpu0",), dropped=(request,)))
+    return effects is not NO_EFFECTS
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+@pytest.mark.parametrize("priority", [0, 1])
+def test_what_waits_leaves_once_and_what_runs_or_has_ended_does_not(assignment: str, priority: int) -> None:
+    controller = controller_of(assignment)
+    requests = [Request(n, "a", 0.0, 0.1, priority=priority) for n in range(6)]
+    for request in requests:
+        controller.offer(request, 0.0)
+    launch = launched(controller, "cpu0", 0.0)
+    assert [waited(controller, request) for request in requests] == [False] * 4 + [True] * 2
+    assert [waited(controller, request) for request in requests] == [False] * 6
+    assert controller.waiting == 0
+    controller.finished(launch, None)
+    assert [waited(controller, request) for request in requests] == [False] * 6
+    assert controller.decide("cpu0", 0.0) == IDLE
+
+
+def test_what_was_never_offered_does_not_wait() -> None:
+    controller = controller_of()
+    assert not waited(controller, make_request())
+    assert not waited(controller, Request(1, "a", 0.0, 0.1, priority=5))
+    assert not waited(controller, Request(2, "a", 0.0, 0.1, min_accuracy=0.99))
+
+
+def test_others_go_on_waiting_in_their_order() -> None:
+    controller = controller_of()
+    requests = [make_request(n) for n in range(5)]
+    for request in requests:
+        controller.offer(request, 0.0)
+    assert waited(controller, requests[0])
+    assert waited(controller, requests[2])
+    launch = launched(controller, "cpu0", 0.0)
+    assert [request.id for request in launch.requests] == [1, 3, 4]
+
+
+def test_a_cancelled_request_no_longer_counts_for_admission() -> None:
+    """25 rows are all that 250 qps answer in 100 ms."""
+    controller = controller_of()
+    requests = [make_request(n) for n in range(25)]
+    assert all(isinstance(controller.offer(request, 0.0), Admitted) for request in requests)
+    assert isinstance(controller.offer(make_request(25), 0.0), Refused)
+    assert waited(controller, requests[7])
+    assert isinstance(controller.offer(make_request(26), 0.0), Admitted)
+    assert isinstance(controller.offer(make_request(27), 0.0), Refused)
+
+
+# --- queues and lines, whatever is done with them
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(["push", "push", "push", "take", "pop", "remove"]),
+        st.sampled_from([0.1, 0.2, 0.3]),
+        st.integers(1, 5),
+    ),
+    max_size=60,
+)
+
+
+@given(MOVES)
+def test_a_queue_is_a_sorted_list(moves: list[tuple[str, float, int]]) -> None:
+    """Against a list that is sorted after each step."""
+    queue, model, known = DeadlineQueue(), list[Request](), list[Request]()
+    for move, slo_s, number in moves:
+        match move:
+            case "push":
+                request = make_request(len(known), slo_s=slo_s, rows=number)
+                known.append(request)
+                overtook = queue.push(request)
+                model = sorted([*model, request], key=lambda r: (r.deadline_s, r.id))
+                assert overtook == (model[0] is request and len(model) > 1)
+            case "take" if model:
+                taken, rows = queue.take(number)
+                assert list(taken) == model[: len(taken)]
+                assert rows == sum(request.rows for request in taken)
+                assert len(taken) == 1 or rows <= number
+                model = model[len(taken) :]
+                assert not model or rows + model[0].rows > number
+            case "pop" if model:
+                assert queue.pop() is model.pop(0)
+            case "remove" if known:
+                request = known[number * 7 % len(known)]
+                assert queue.remove(request) is (request in model)
+                model = [each for each in model if each is not request]
+        assert list(queue) == model
+        assert (len(queue), queue.rows) == (len(model), sum(request.rows for request in model))
+        assert queue.peek() is (model[0] if model else None)
+
+
+HOSTS = [hosted(f"cpu{n}", latency_s={1: 0.01}, weight=weight) for n, weight in enumerate((1.0, 2.0, 0.0))]
+LINE_MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(["push", "push", "push", "take", "pop_head", "remove", "rehost"]),
+        st.sampled_from([0, 0, 1, 3, 99]),
+        st.integers(1, 6),
+    ),
+    max_size=60,
+)
+
+
+@given(
+    LINE_MOVES,
+    st.sampled_from([SharedQueue, lambda: PerDeviceQueue(uniform=True), lambda: PerDeviceQueue(uniform=False)]),
+)
+def test_a_queue_has_as_much_quota_as_rows_and_each_request_leaves_once(
+    moves: list[tuple[str, int, int]], new: type[SharedQueue]
+) -> None:
+    queue: FamilyQueue = new()
+    queue.rehost(HOSTS)
+    left, known = Counter[int](), list[Request]()
+    for move, priority, number in moves:
+        host = queue.hosts[number % len(queue.hosts)] if queue.hosts else None
+        match move:
+            case "push" if host:
+                request = Request(len(known), "a", 0.0, number / 10, number, priority=priority)
+                known.append(request)
+                queue.open(request.level)
+                queue.push(request)
+            case "take" | "pop_head" if host:
+                left.update(_removed(queue, host, number if move == "take" else 0))
+            case "remove" if known:
+                request = known[number * 7 % len(known)]
+                waited = not left[request.id]
+                assert queue.remove(request) is waited
+                left[request.id] = 1
+            case "rehost":
+                left.update(request.id for request in queue.rehost(HOSTS[: number % 4]))
+        _agrees(queue, [request for request in known if not left[request.id]])
+    assert max(left.values(), default=0) <= 1
+
+
+def _removed(family_queue: FamilyQueue, host: Hosted, max_rows: int) -> list[int]:
+    """What a host takes of each level, or gives up where it may have no rows."""
+    removed = []
+    for level, queue in family_queue.queues_of(host).items():
+        if len(queue) and max_rows:
+            taken, rows = family_queue.take(host, max_rows, level)
+            assert rows == sum(request.rows for request in taken)
+            removed += [request.id for request in taken]
+        elif len(queue):
+            removed.append(family_queue.pop_head(host, level).id)
+    return removed
+
+
+def _agrees(queue: FamilyQueue, waiting: Sequence[Request]) -> None:
+    quota = [queue.quota_of(host) for host in queue.hosts] or [0]
+    assert sum(quota) == sum(request.rows for request in waiting)
+    assert min(quota) >= 0
+    assert len(queue) == len(waiting)
+    assert {request.id for request in queue} == {request.id for request in waiting}
+    for level in (1, 2, 3, 8):
+        assert queue.rows_up_to(level) == sum(request.rows for request in waiting if request.level <= level)
+
+
+def test_a_host_is_told_by_identity() -> None:
+    """Two variants may look the same; each has its own quota."""
+    queue, twin = SharedQueue(), hosted("cpu0", latency_s={1: 0.01}, weight=1.0)
+    queue.rehost([HOSTS[0], twin])
+    queue.push(make_request())
+    assert sorted([queue.quota_of(HOSTS[0]), queue.quota_of(twin)]) == [0, 1]
+
+
+def test_equal_deadlines_are_found_among_many() -> None:
+    queue = DeadlineQueue()
+    requests = [make_request(n) for n in range(1000)]
+    for request in reversed(requests):
+        queue.push(request)
+    assert list(queue) == requests
+    assert all(queue.remove(request) for request in requests[::2])
+    assert list(queue) == requests[1::2]

@@ -1,0 +1,346 @@
+"""What workers do for each other, and what becomes of workers that load, are lost and come back."""
+
+import pytest
+from builders import controller_hosting, hosted, ids, launched, make_request, near, plan_hosting
+
+from proteus_cli.control.batching.batcher import GreedyBatcher, ProactiveBatcher
+from proteus_cli.control.controller import Admitted, Controller, Refused
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, Drop, Hosted, Load, WaitUntil, WakeOthers
+from proteus_cli.control.policies import Policy
+from proteus_cli.control.replanning.replan_rules import PeriodicRule
+from proteus_cli.control.topology.rollout import keys
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.request import Request
+
+GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), PeriodicRule())
+FAST_S = {1: 0.010, 2: 0.012, 4: 0.016}
+
+
+def fast(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Hosted:
+    """One row in 10 ms, four in 16: 250 qps."""
+    return hosted(
+        device, "a", f"a-{accuracy}", latency_s=FAST_S, weight=weight, capacity_qps=250.0, accuracy=accuracy
+    )  # fmt: skip
+
+
+def slow(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Hosted:
+    """One row at a time, in 40 ms: 25 qps."""
+    return hosted(
+        device, "a", f"a-{accuracy}", latency_s={1: 0.040}, max_batch=1,
+        weight=weight, capacity_qps=25.0, accuracy=accuracy,
+    )  # fmt: skip
+
+
+def controller_of(*hosts: Hosted, policy: Policy = GREEDY) -> Controller:
+    return controller_hosting(*hosts, policy=policy)
+
+
+def loading(*hosts: Hosted) -> tuple[Controller, Load]:
+    """A controller whose cpu0 loads in place."""
+    controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY)
+    effects = controller.adopt(plan_hosting(*hosts), hosts, 0.0, ("cpu0",))
+    assert effects.ask == ("cpu0", "cpu1")
+    (load,) = effects.load
+    return controller, load
+
+
+def loaded(controller: Controller, load: Load, now_s: float = 0.0) -> None:
+    assert controller.loaded(load, keys(load.hosts), now_s).load == ()
+
+
+def offered(controller: Controller, *requests: Request) -> list[tuple[str, ...]]:
+    """Who is to be asked for each."""
+    answers = [controller.offer(request, request.arrival_s) for request in requests]
+    return [answer.devices if isinstance(answer, Admitted) else () for answer in answers]
+
+
+# --- help: cpu0 gets all quota, cpu1 none
+
+
+@pytest.mark.parametrize("accuracy", [0.9, 0.99])
+def test_a_free_worker_takes_at_once_what_loses_no_accuracy(accuracy: float) -> None:
+    """cpu0 runs the first, so the other three are offered to cpu1, which takes them although cpu0 has the quota."""
+    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1", accuracy=accuracy))
+    assert offered(controller, make_request(0)) == [("cpu0",)]
+    assert ids(launched(controller, "cpu0", 0.0)) == [0]
+    assert offered(controller, *(make_request(n) for n in (1, 2, 3))) == [("cpu1",)] * 3
+    assert ids(launched(controller, "cpu1", 0.0)) == [1, 2, 3]
+    assert controller.waiting == 0
+
+
+def test_of_a_more_accurate_worker_it_takes_only_at_the_last_moment() -> None:
+    """Due at 100 ms, and cpu1 needs 10: until 90 ms cpu0 may become free. Its batch takes longer than profiled."""
+    controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu1"))
+    offered(controller, make_request(0))
+    launched(controller, "cpu0", 0.0)
+    assert offered(controller, make_request(1)) == [("cpu1",)]
+    waiting = controller.decide("cpu1", 0.0)
+    assert isinstance(waiting, WaitUntil)
+    assert waiting == controller.decide("cpu1", 0.0899) == WaitUntil(near(0.090))
+    assert ids(launched(controller, "cpu1", waiting.at_s)) == [1]
+
+
+def test_a_more_accurate_worker_that_is_free_in_time_takes_its_own() -> None:
+    """cpu0 is done at 40 ms and answers the second by 80."""
+    controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu1"))
+    offered(controller, make_request(0))
+    first = launched(controller, "cpu0", 0.0)
+    offered(controller, make_request(1))
+    controller.finished(first, 0.040)
+    assert ids(launched(controller, "cpu0", 0.040)) == [1]
+    assert controller.decide("cpu1", 0.090) == IDLE
+
+
+def test_help_takes_as_many_as_the_most_urgent_has_time_for() -> None:
+    """Three wait. At 87 ms 13 are left: two rows take 12, three would take 14."""
+    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
+    offered(controller, make_request(9))
+    launched(controller, "cpu0", 0.0)
+    offered(controller, *(make_request(n) for n in range(3)))
+    assert ids(launched(controller, "cpu1", 0.087)) == [0, 1]
+
+
+def test_a_free_worker_with_quota_is_not_helped() -> None:
+    """cpu0 is free and waits for company on purpose (12 ms for two, so until 88): nobody takes that from it."""
+    controller = controller_of(
+        fast("cpu0", weight=1.0),
+        fast("cpu1"),
+        policy=Policy("test", "all", ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), None),
+    )
+    offered(controller, make_request(0))
+    assert controller.decide("cpu0", 0.0) == WaitUntil(near(0.088))
+    assert controller.decide("cpu1", 0.0) == IDLE
+
+
+def test_a_worker_too_slow_for_the_most_urgent_leaves_it_to_the_busy_one() -> None:
+    """At 70 ms cpu1 would need 40 of the 30 that are left; cpu0 needs 10, and has 20 until its last moment."""
+    controller = controller_of(fast("cpu0", weight=1.0), slow("cpu1"))
+    offered(controller, make_request(9))
+    first = launched(controller, "cpu0", 0.0)
+    offered(controller, make_request(0))
+    assert controller.decide("cpu1", 0.070) == IDLE
+    controller.finished(first, 0.075)
+    assert ids(launched(controller, "cpu0", 0.075)) == [0]
+
+
+def test_what_no_worker_can_make_any_more_does_not_keep_others_from_being_helped() -> None:
+    """The first is due at 100 ms; at 95 not even cpu0 could make it, which is busy. The second has time until 1 s."""
+    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
+    offered(controller, make_request(9, slo_s=2.0))
+    launched(controller, "cpu0", 0.0)
+    late_anyway, other = make_request(0), make_request(1, slo_s=1.0)
+    offered(controller, late_anyway, other)
+    assert controller.decide("cpu1", 0.095) == Drop((late_anyway,))
+    assert ids(launched(controller, "cpu1", 0.095)) == [1]
+
+
+def test_while_the_fastest_worker_loads_what_only_it_could_make_does_not_keep_others_waiting() -> None:
+    """cpu1 needs 40 of the 20 ms that the first has left; cpu0 would need 10, and isn't there. The second is timely."""
+    controller, _ = loading(fast("cpu0"), slow("cpu1", weight=1.0))
+    late_anyway, other = make_request(0, slo_s=0.020), make_request(1, slo_s=1.0)
+    offered(controller, late_anyway, other)
+    assert controller.decide("cpu1", 0.0) == Drop((late_anyway,))
+    assert ids(launched(controller, "cpu1", 0.0)) == [1]
+
+
+def test_a_worker_that_launches_wakes_free_ones_for_the_quota_that_it_leaves() -> None:
+    """Five wait for cpu0, which takes four: it says that cpu1 should be asked, once; cpu1 takes the fifth."""
+    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
+    offered(controller, *(make_request(n) for n in range(5)))
+    assert ids(launched(controller, "cpu0", 0.0)) == [0, 1, 2, 3]
+    assert controller.decide("cpu0", 0.0) == WakeOthers(("cpu1",))
+    assert controller.decide("cpu0", 0.0) == IDLE
+    assert ids(launched(controller, "cpu1", 0.0)) == [4]
+
+
+def test_a_worker_that_leaves_nothing_wakes_no_other() -> None:
+    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
+    offered(controller, *(make_request(n) for n in range(4)))
+    launched(controller, "cpu0", 0.0)
+    assert controller.decide("cpu0", 0.0) == IDLE
+
+
+def test_early_assignment_knows_no_help() -> None:
+    early = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None, assignment="early", admits="all")
+    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"), policy=early)
+    offered(controller, *(make_request(n) for n in range(5)))
+    assert ids(launched(controller, "cpu0", 0.0)) == [0, 1, 2, 3]
+    assert controller.decide("cpu0", 0.0) == IDLE
+    assert controller.decide("cpu1", 0.0) == IDLE
+
+
+def test_a_per_device_queue_drops_what_its_worker_cannot_meet_and_delegates_nothing() -> None:
+    early = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None, assignment="early", admits="all")
+    controller = controller_of(slow("cpu0", weight=1.0), fast("cpu1"), policy=early)
+    request = make_request(0)
+    assert offered(controller, request) == [("cpu0",)]
+    assert controller.decide("cpu0", 0.061) == Drop((request,))
+
+
+# --- loading
+
+
+def test_a_worker_that_loads_takes_nothing_until_it_is_loaded() -> None:
+    """cpu0 has all quota, and loads: cpu1, as accurate, takes them at once; what comes after, cpu0 takes."""
+    controller, load = loading(fast("cpu0", weight=1.0), fast("cpu1"))
+    assert offered(controller, make_request(0)) == [("cpu1",)]
+    assert controller.decide("cpu0", 0.0) == IDLE
+    assert ids(launched(controller, "cpu1", 0.0)) == [0]
+    loaded(controller, load)
+    assert offered(controller, make_request(1)) == [("cpu0",)]
+    assert ids(launched(controller, "cpu0", 0.0)) == [1]
+
+
+def test_admission_counts_only_workers_that_serve() -> None:
+    """250 qps each: 50 rows in 100 ms; 25 while one of them loads."""
+    controller, load = loading(fast("cpu0"), fast("cpu1"))
+    answers = [isinstance(controller.offer(make_request(n), 0.0), Admitted) for n in range(26)]
+    assert answers == [True] * 25 + [False]
+    loaded(controller, load)
+    answers = [isinstance(controller.offer(make_request(n), 0.0), Admitted) for n in range(26, 52)]
+    assert answers == [True] * 25 + [False]
+
+
+def test_a_batch_that_ends_while_its_worker_loads_frees_the_slot_for_afterwards() -> None:
+    controller = controller_of(fast("cpu0"))
+    offered(controller, *(make_request(n, slo_s=9.0) for n in range(5)))
+    launch = launched(controller, "cpu0", 0.0)
+    again = fast("cpu0", accuracy=0.8)
+    (load,) = controller.adopt(plan_hosting(again), [again], 0.01, ("cpu0",)).load
+    controller.finished(launch, 0.016)
+    assert controller.decide("cpu0", 0.016) == IDLE
+    loaded(controller, load, 0.02)
+    assert launched(controller, "cpu0", 0.02).hosted is again
+
+
+# --- lost and back
+
+
+def test_what_a_lost_device_ran_waits_again_and_others_take_it() -> None:
+    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
+    offered(controller, make_request(0), make_request(1))
+    launch = launched(controller, "cpu0", 0.0)
+    assert controller.waiting == 0
+    assert controller.device_lost("cpu0", [launch]).dropped == ()
+    assert controller.waiting == 2
+    assert controller.decide("cpu0", 0.005) == IDLE
+    assert ids(launched(controller, "cpu1", 0.005)) == [0, 1]
+
+
+def test_what_a_lost_device_ran_of_a_family_that_nothing_hosts_is_dropped() -> None:
+    """Its batch of `a` still ran when the plan changed to `b` alone."""
+    controller = controller_of(fast("cpu0"))
+    offered(controller, make_request(0), make_request(1))
+    launch = launched(controller, "cpu0", 0.0)
+    other = hosted("cpu1", "b", "b-s", latency_s={1: 0.01})
+    assert controller.adopt(plan_hosting(other), [other], 0.005).dropped == ()
+    assert controller.device_lost("cpu0", [launch]).dropped == launch.requests
+    assert controller.waiting == 0
+
+
+def test_a_lost_device_carries_nothing_and_is_a_reason_to_plan_without_it() -> None:
+    """25 rows of 100 ms are left of 50. The reason counts once."""
+    controller = controller_of(fast("cpu0"), fast("cpu1"))
+    controller.device_lost("cpu0", [])
+    answers = [isinstance(controller.offer(make_request(n), 0.0), Refused) for n in range(26)]
+    assert answers == [False] * 25 + [True]
+    wanted = controller.replanning.decide(1.0)
+    assert wanted is not None
+    assert (wanted.reason, wanted.without) == ("cpu0 was lost", Outages(devices=frozenset({"cpu0"})))
+    assert wanted.demand_qps == {"a": near(26.0), "b": 0.0}
+    assert controller.replanning.decide(1.0) is None
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_a_device_that_is_back_serves_once_its_engines_are_loaded(is_loaded: bool) -> None:  # noqa: FBT001
+    host = fast("cpu0")
+    controller = controller_of(host)
+    offered(controller, make_request(0))
+    controller.device_lost("cpu0", [])
+    effects = controller.device_recovered("cpu0", 0.01, (host,) if is_loaded else None)
+    assert effects.ask == ("cpu0", "cpu1")
+    if not is_loaded:
+        (load,) = effects.load
+        assert controller.decide("cpu0", 0.01) == IDLE
+        loaded(controller, load, 0.01)
+    assert ids(launched(controller, "cpu0", 0.01)) == [0]
+    wanted = controller.replanning.decide(0.02)
+    assert wanted is not None
+    assert (wanted.reason, wanted.without) == ("cpu0 was lost; cpu0 is back", NONE_OUT)
+
+
+@pytest.mark.parametrize("again", ["loaded", "adopted"])
+def test_a_device_that_is_lost_serves_nothing_whatever_is_loaded_or_planned(again: str) -> None:
+    host = fast("cpu0")
+    controller, load = loading(host)
+    offered(controller, make_request(0))
+    controller.device_lost("cpu0", [])
+    if again == "loaded":
+        assert controller.loaded(load, keys(load.hosts), 0.01) == NO_EFFECTS
+    else:
+        controller.adopt(plan_hosting(host), [host], 0.01)
+    assert controller.decide("cpu0", 0.01) == IDLE
+    assert controller.waiting == 1
+
+
+def test_while_all_devices_of_a_family_are_lost_its_requests_are_refused() -> None:
+    """Of `a`, for which only cpu0 is there; `b` is not hosted at all, which is no loss."""
+    host = fast("cpu0")
+    controller = controller_of(host)
+    controller.device_lost("cpu0", [])
+    assert controller.offer(make_request(0), 0.0) == Refused(1.0, is_lost=True)
+    assert controller.offer(make_request(1, family="b"), 0.0) == Refused(1.0, is_lost=False)
+    controller.device_recovered("cpu0", 0.01, (host,))
+    assert offered(controller, make_request(2)) == [("cpu0",)]
+
+
+def test_a_family_that_is_planned_around_as_its_devices_are_lost_is_lost_until_it_is_hosted_again() -> None:
+    host, other = fast("cpu0"), fast("cpu1")
+    controller = controller_of(host)
+    controller.device_lost("cpu0", [])
+    controller.adopt(plan_hosting(), [], 0.1)
+    assert controller.offer(make_request(0), 0.2) == Refused(1.0, is_lost=True)
+    controller.device_recovered("cpu0", 0.3)
+    assert controller.is_lost("a")
+    controller.adopt(plan_hosting(other), [other], 0.4)
+    assert not controller.is_lost("a")
+    assert offered(controller, make_request(1)) == [("cpu1",)]
+    controller.adopt(plan_hosting(), [], 0.5)
+    assert controller.offer(make_request(2), 0.5) == Refused(1.0, is_lost=False)
+
+
+def test_two_losses_between_two_decisions_are_one_request_with_both_reasons() -> None:
+    controller = controller_of(fast("cpu0"), fast("cpu1"))
+    controller.device_lost("cpu0", [])
+    controller.device_lost("cpu1", [])
+    wanted = controller.replanning.decide(1.0)
+    assert wanted is not None
+    assert wanted.reason == "cpu0 was lost; cpu1 was lost"
+    assert controller.replanning.decide(1.0) is None
+
+
+def test_a_failed_engine_is_planned_around_until_it_recovers() -> None:
+    controller = controller_of(fast("cpu0"))
+    controller.engine_failed("cpu0", VariantKey("a", "a-0.9"))
+    wanted = controller.replanning.decide(0.1)
+    assert wanted is not None
+    out = Outages(engines=frozenset({("cpu0", "a", "a-0.9")}))
+    assert (wanted.reason, wanted.without) == ("a-0.9 is broken on cpu0", out)
+    controller.engine_recovered("cpu0", VariantKey("a", "a-0.9"))
+    wanted = controller.replanning.decide(0.2)
+    assert wanted is not None
+    assert (wanted.reason, wanted.without) == ("a-0.9 is to be tried again on cpu0", NONE_OUT)
+
+
+def test_all_slots_of_a_recovered_device_are_free() -> None:
+    """Two slots, both running when it was lost."""
+    host = fast("cpu0")
+    controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 2, "cpu1": 1}, GREEDY)
+    controller.adopt(plan_hosting(host), [host], 0.0)
+    offered(controller, *(make_request(n, slo_s=9.0) for n in range(12)))
+    running = [launched(controller, "cpu0", 0.0) for _ in range(2)]
+    controller.device_lost("cpu0", running)
+    controller.device_recovered("cpu0", 1.0, (host,))
+    assert [len(ids(launched(controller, "cpu0", 1.0))) for _ in range(2)] == [4, 4]
+    assert controller.decide("cpu0", 1.0) == IDLE

@@ -1,0 +1,97 @@
+"""A breaker keeps away from what fails, and tries it again ever more seldom."""
+
+import pytest
+
+from proteus_cli.control.topology.breaker import (
+    FIRST_RETRY_S,
+    LONGEST_RETRY_S,
+    MIN_HANG_TIMEOUT_S,
+    STABLE_S,
+    TRANSITIONS,
+    Breaker,
+    BreakerEvent,
+    BreakerState,
+    hang_timeout_s,
+)
+
+TROUBLE = (BreakerEvent.DIED, BreakerEvent.BROKE, BreakerEvent.HUNG)
+
+
+def fail(breaker: Breaker, at_s: float) -> float:
+    """Fail, once more on probation if it is open; the seconds until it is tried again."""
+    if breaker.state is BreakerState.OPEN:
+        breaker.on(BreakerEvent.RETRIED, at_s)
+    breaker.on(BreakerEvent.DIED, at_s, "killed")
+    return breaker.retry_s - at_s
+
+
+def mend(breaker: Breaker, at_s: float) -> None:
+    breaker.on(BreakerEvent.RETRIED, at_s)
+    breaker.on(BreakerEvent.PASSED, at_s)
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_any_trouble_opens_it_and_a_passed_probation_closes_it(trouble: BreakerEvent) -> None:
+    breaker = Breaker()
+    states = [breaker.state]
+    for event in (trouble, BreakerEvent.RETRIED, trouble, BreakerEvent.RETRIED, BreakerEvent.PASSED):
+        breaker.on(event, 1.0)
+        states.append(breaker.state)
+    half = BreakerState.HALF_OPEN
+    assert states == [BreakerState.CLOSED, BreakerState.OPEN, half, BreakerState.OPEN, half, BreakerState.CLOSED]
+    assert breaker.is_closed
+
+
+def test_moves_that_are_not_in_the_table_are_bugs() -> None:
+    missing = [(state, event) for state in BreakerState for event in BreakerEvent if event not in TRANSITIONS[state]]
+    assert (BreakerState.CLOSED, BreakerEvent.PASSED) in missing
+    assert (BreakerState.OPEN, BreakerEvent.PASSED) in missing
+    for state, event in missing:
+        breaker = Breaker()
+        breaker.state = state
+        with pytest.raises(KeyError):
+            breaker.on(event, 1.0)
+        assert breaker.state is state
+
+
+def test_it_knows_why_it_is_open_and_forgets_it_once_closed() -> None:
+    breaker = Breaker()
+    breaker.on(BreakerEvent.HUNG, 3.0, "no batch ended")
+    assert (breaker.reason, breaker.since_s, breaker.opened) == ("no batch ended", 3.0, 1)
+    mend(breaker, 4.0)
+    assert (breaker.reason, breaker.since_s, breaker.opened) == (None, 4.0, 1)
+
+
+def test_what_became_of_its_probation_does_not_hide_why_it_was_lost() -> None:
+    breaker = Breaker()
+    breaker.on(BreakerEvent.DIED, 1.0, "killed")
+    breaker.on(BreakerEvent.RETRIED, 2.0)
+    breaker.on(BreakerEvent.BROKE, 2.0, "nothing loads")
+    assert breaker.reason == "killed; then: nothing loads"
+    breaker.on(BreakerEvent.RETRIED, 3.0)
+    breaker.on(BreakerEvent.HUNG, 3.0, "no batch ended")
+    assert breaker.reason == "killed; then: no batch ended"
+
+
+def test_each_failure_in_a_row_doubles_the_wait_up_to_a_bound() -> None:
+    breaker = Breaker()
+    waits_s = [fail(breaker, 10.0 * n) for n in range(12)]
+    assert waits_s[:3] == [FIRST_RETRY_S, 2 * FIRST_RETRY_S, 4 * FIRST_RETRY_S]
+    assert waits_s[-1] == LONGEST_RETRY_S
+    assert waits_s == sorted(waits_s)
+    assert breaker.opened == 1
+
+
+def test_what_works_only_for_a_short_time_is_tried_ever_more_seldom_too() -> None:
+    breaker = Breaker()
+    assert fail(breaker, 1.0) == FIRST_RETRY_S
+    mend(breaker, 2.0)
+    assert fail(breaker, 2.0 + STABLE_S / 2) == 2 * FIRST_RETRY_S
+    mend(breaker, 100.0)
+    assert fail(breaker, 100.0 + STABLE_S) == FIRST_RETRY_S
+    assert breaker.opened == 3
+
+
+def test_short_batches_are_given_as_long_as_a_pause_of_the_machine_may_take() -> None:
+    assert hang_timeout_s(0.001) == MIN_HANG_TIMEOUT_S
+    assert hang_timeout_s(1.0) == 10.0

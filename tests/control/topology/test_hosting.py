@@ -1,0 +1,75 @@
+import msgspec
+import pytest
+from builders import make_measured, make_placement, make_plan, make_profile
+
+from proteus_cli.control.batching.aimd import AimdBatcher
+from proteus_cli.control.batching.batcher import Batcher, GreedyBatcher, StaticBatcher
+from proteus_cli.control.batching.nexus import NexusBatcher
+from proteus_cli.control.policies import POLICIES, batcher_named, live_policy_named, policies_named, policy_named
+from proteus_cli.control.topology.hosting import hosted_by
+from proteus_cli.domain.profile import Point
+from proteus_cli.errors import ArtefactError, UsageError
+
+
+def test_a_host_has_the_latencies_of_the_95th_percentile() -> None:
+    measured = make_measured("a", "s", 0.8, {1: 0.01})
+    measured = msgspec.structs.replace(measured, points=(Point(1, 10, 0.010, 0.011, 0.012, 0.013, 0.014, 100.0),))
+    placement = make_placement("cpu0", "a", "s", rate_qps=30.0, capacity_qps=70.0, max_batch=1)
+    (host,) = hosted_by(make_plan(placement), {"cpu0": make_profile("cpu0", measured)})
+    assert (host.device, host.family, host.variant, host.accuracy) == ("cpu0", "a", "s", 0.8)
+    assert (host.weight, host.capacity_qps, host.max_batch) == (30.0, 70.0, 1)
+    assert host.latency(1) == 0.013
+
+
+@pytest.mark.parametrize("missing", ["device", "variant", "points"])
+def test_a_placement_that_was_never_profiled_is_refused(missing: str) -> None:
+    measured = make_measured(
+        "a", "other" if missing == "variant" else "s", 0.8, {} if missing == "points" else {1: 0.01}
+    )
+    profiles = {} if missing == "device" else {"cpu0": make_profile("cpu0", measured)}
+    with pytest.raises(ArtefactError, match="`s` on `cpu0`, which was never profiled") as caught:
+        hosted_by(make_plan(make_placement("cpu0", "a", "s")), profiles)
+    assert "proteus profile --device cpu0" in caught.value.hint
+
+
+def test_policies_are_found_by_name() -> None:
+    assert all(policy_named(name).name == name for name in POLICIES)
+    with pytest.raises(UsageError, match="No policy `greedy`") as caught:
+        policy_named("greedy")
+    assert "proteus, proteus-paper, clipper-ha" in caught.value.hint
+
+
+def test_several_policies_are_named_at_once_or_all() -> None:
+    assert [policy.name for policy in policies_named("oracle, proteus")] == ["oracle", "proteus"]
+    assert policies_named("all") == tuple(POLICIES.values())
+
+
+def test_a_server_runs_only_what_is_made_for_it() -> None:
+    assert live_policy_named("proteus") is POLICIES["proteus"]
+    with pytest.raises(UsageError, match="`clipper-ha` can only be simulated"):
+        live_policy_named("clipper-ha")
+
+
+def test_static_policies_never_re_plan() -> None:
+    static = {name for name, policy in POLICIES.items() if policy.replanning is None}
+    assert static == {"clipper-ha", "clipper-ht", "most-accurate", "least-accurate"}
+
+
+@pytest.mark.parametrize(
+    ("name", "batcher"),
+    [
+        ("aimd", AimdBatcher()),
+        ("nexus", NexusBatcher()),
+        ("greedy", GreedyBatcher()),
+        ("static-8", StaticBatcher(rows=8)),
+    ],
+)
+def test_batching_rules_are_found_by_name(name: str, batcher: Batcher) -> None:
+    assert batcher_named(name) == batcher
+
+
+@pytest.mark.parametrize("name", ["", "static", "static-0", "static--1", "static-x", "clever"])
+def test_a_batching_rule_that_does_not_exist_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="No batching") as caught:
+        batcher_named(name)
+    assert "static-N" in caught.value.hint

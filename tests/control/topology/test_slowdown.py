@@ -1,0 +1,130 @@
+import pytest
+from builders import hosted, make_request, near
+
+from proteus_cli.control.batching.batcher import Delay, ProactiveBatcher, Start
+from proteus_cli.control.topology.slowdown import (
+    LEARNED_S,
+    MAX_WEIGHT,
+    MEANINGFUL_S,
+    MIN_WEIGHT,
+    SLOW_S,
+    SlidingMaximum,
+    SlowdownEstimator,
+)
+
+WEIGHT = 0.010 / LEARNED_S  # of a batch of 10 ms
+
+
+def paced(ratio: float, batches: int) -> float:
+    slowdown = SlowdownEstimator()
+    for _ in range(batches):
+        slowdown.ran(took_s=0.010 * ratio, profiled_s=0.010)
+    return slowdown.factor
+
+
+def test_a_device_as_fast_as_profiled_or_faster_has_a_slowdown_of_one() -> None:
+    assert paced(1.0, 100) == pytest.approx(1.0)
+    assert paced(0.5, 100) == 1.0
+
+
+def test_the_slowdown_approaches_what_batches_take() -> None:
+    """After n batches at twice the profile it is 2 − (1 − f)ⁿ."""
+    assert paced(2.0, 1) == pytest.approx(1 + WEIGHT)
+    assert paced(2.0, 50) == pytest.approx(2 - (1 - WEIGHT) ** 50)
+    assert paced(2.0, 500) == pytest.approx(2.0, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("profiled_s", "weight"), [(0.0001, MIN_WEIGHT), (0.003, 0.01), (0.030, MAX_WEIGHT), (1.0, MAX_WEIGHT)]
+)
+def test_batches_count_by_the_time_that_they_should_take_within_bounds(profiled_s: float, weight: float) -> None:
+    slowdown = SlowdownEstimator()
+    slowdown.ran(took_s=2 * profiled_s, profiled_s=profiled_s, is_busy=True)
+    assert slowdown.factor == pytest.approx(1 + weight)
+
+
+def test_it_is_the_time_of_all_batches_over_what_they_should_have_taken() -> None:
+    """As many of 2 ms that take twice as long as of 20 ms that don't: 24 ms for 22, and not 1.5 times."""
+    slowdown = SlowdownEstimator()
+    for _ in range(500):
+        slowdown.ran(took_s=0.004, profiled_s=0.002)
+        slowdown.ran(took_s=0.020, profiled_s=0.020)
+    assert slowdown.factor == pytest.approx(24 / 22, rel=0.05)
+
+
+def test_one_hiccup_hardly_moves_it() -> None:
+    slowdown = SlowdownEstimator()
+    slowdown.ran(took_s=0.050, profiled_s=0.010)
+    assert slowdown.factor == pytest.approx(1 + 4 * WEIGHT)
+
+
+def test_batches_too_short_to_tell_are_not_learned_from() -> None:
+    slowdown = SlowdownEstimator()
+    slowdown.ran(took_s=1.0, profiled_s=MEANINGFUL_S / 2)
+    assert slowdown.factor == 1.0
+
+
+def test_a_slowdown_starts_batches_earlier_and_smaller() -> None:
+    """Two rows take 20 ms, at a slowdown of 2 40 ms: the lone request waits until 60 ms instead of 80 ms.
+
+    At 30 ms before its end a batch of two (40 ms) is too long, one row (20 ms) fits.
+    """
+    batcher, head = ProactiveBatcher(margin_frac=0.0), make_request()
+    host = hosted(latency_s={1: 0.010, 2: 0.020}, max_batch=2)
+    assert batcher.decide(head, 1, host, 0.0) == Delay(until_s=near(0.080))
+    assert batcher.decide(head, 1, host, 0.0, slowdown=2.0) == Delay(until_s=near(0.060))
+    assert batcher.decide(head, 2, host, 0.070) == Start(rows=2)
+    assert batcher.decide(head, 2, host, 0.070, slowdown=2.0) == Start(rows=1)
+
+
+def test_short_batches_tell_when_a_device_is_fast_again() -> None:
+    """After a slow neighbour has gone, a variant of short batches must not keep the slowdown that it left behind."""
+    slowdown = SlowdownEstimator()
+    for _ in range(200):
+        slowdown.ran(took_s=0.030, profiled_s=0.010)
+    assert slowdown.factor > 2.9
+    for _ in range(2000):
+        slowdown.ran(took_s=MEANINGFUL_S / 4, profiled_s=MEANINGFUL_S / 4)
+    assert slowdown.factor == pytest.approx(1.0, abs=0.001)
+
+
+def test_batches_that_follow_another_at_once_tell_however_short_they_are() -> None:
+    slowdown = SlowdownEstimator()
+    assert slowdown.ran(took_s=MEANINGFUL_S, profiled_s=MEANINGFUL_S / 2, is_busy=True)
+    assert slowdown.factor == pytest.approx(1 + MIN_WEIGHT)
+
+
+def test_caution_grows_with_how_unlike_batches_are() -> None:
+    """Batches that take 1 and 3 times the profile in turn: twice on the average, and once more or less."""
+    slowdown, steady = SlowdownEstimator(), SlowdownEstimator()
+    for number in range(1000):
+        slowdown.ran(took_s=0.010 * (1 + 2 * (number % 2)), profiled_s=0.010)
+        steady.ran(took_s=0.020, profiled_s=0.010)
+    assert slowdown.factor == pytest.approx(2.0, abs=0.05)
+    assert slowdown.upper == pytest.approx(3.0, abs=0.1)
+    assert steady.upper == pytest.approx(steady.factor, abs=0.001)
+
+
+def test_a_sliding_maximum_forgets_a_value_after_a_while() -> None:
+    recent = SlidingMaximum()
+    values = [
+        (0.0, 1.0),
+        (1.0, 3.0),
+        (2.0, 1.5),
+        (3.0, 2.0),
+        (1.0 + SLOW_S, 1.0),
+        (1.5 + SLOW_S, 1.0),
+        (4.0 + SLOW_S, 1.2),
+    ]
+    found = []
+    for now_s, value in values:
+        recent.add(value, now_s)
+        found.append(recent.value(now_s))
+    assert found == [1.0, 3.0, 3.0, 3.0, 3.0, 2.0, 1.2]
+
+
+def test_reading_a_sliding_maximum_changes_nothing() -> None:
+    recent = SlidingMaximum()
+    recent.add(3.0, 0.0)
+    recent.add(2.0, 1.0)
+    assert [recent.value(now_s) for now_s in (0.5 + SLOW_S, 2.0 + SLOW_S, 1.0)] == [2.0, 0.0, 3.0]
