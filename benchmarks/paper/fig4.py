@@ -17,28 +17,30 @@ AIMS = {0.0: (0.3, 99.3, 1.0), LOAD_TIME_S: (1.0, 99.0, 1.5)}  # violations %, r
 
 TEXT = """\
 The paper's trace (112 861 queries in 292 s) on its cluster of 20 CPUs, 10 V100 and 10 GTX 1080 Ti: batches of 1, 2, 4
-and 8, an SLO of 300 ms, variants loaded for free. `proteus` once more with 1 s to load a variant, in which the device
+and 8, an SLO of 300 ms, variants loaded for free. A second row of `proteus` has loads of 1 s, during which the device
 serves nothing.
 
 **Where this differs from the published shape, and why.** The order by accuracy is the published one: only the most
-accurate variants, then Proteus, INFaaS, Sommelier, and the least accurate. The order by violations isn't, and each
-system loses fewer queries here than published. The last table changes back, one after another, what could be:
+accurate variants, then Proteus, INFaaS, Sommelier, and the least accurate. The order by violations differs, and each
+system loses fewer queries here than published. These are the differences; the last table undoes some of them, one
+after another:
 
-- *Starting plans.* The artifact's Clipper runs from plans that come with it as files; that of Clipper-HA has mobilenet
-  on 22 of 40 devices. Here a policy that never re-plans starts from a plan for as much of the mix of the trace's
-  busiest 10 s as the fleet carries, so that no device is idle; the last table shows what less costs.
-- *Shares.* The artifact's router sends queries to all devices of a family alike, whatever its MILP says. Here the
-  plan's shares hold, but where a policy is defined otherwise.
+- *Starting plans.* The artifact's Clipper runs from plans that come with it as files; that of Clipper-HA has
+  mobilenet on 22 of 40 devices. Here a policy that never re-plans starts from a plan for as much of the mix of the
+  trace's busiest 10 s as the fleet carries, so that no device is idle; the last table shows the loss with smaller
+  plans.
+- *Shares.* The artifact's router sends queries to all devices of a family alike and ignores the shares of its MILP.
+  Here the plan's shares hold, unless a policy is defined otherwise.
 - *Waiting for batches.* The artifact's AIMD, Nexus and INFaaS wait for full batches while a worker is free. Here they
   are work-conserving, as in the systems that they are named after.
-- *Sommelier* keeps the devices of a first plan that uses all of them, so that each family has spare capacity; it
-  can't move devices to the families that grow, and that costs accuracy.
-- *INFaaS* re-plans every 10 s in the artifact. It is a greedy rule that takes milliseconds, so here it follows the
-  demand by the rule of `proteus`, which is asked five times a second.
+- *Sommelier* keeps the devices of a first plan that uses all of them, so that each family has spare capacity. It
+  can't move devices to families whose demand grows, and that costs accuracy.
+- *INFaaS* re-plans every 10 s in the artifact. It is a greedy rule that takes milliseconds, so here it re-plans by
+  the rule of `proteus`, which is evaluated five times a second.
 - *Time to plan.* The paper's solver takes 4.2 s on average, ours milliseconds (50 ms are simulated). `proteus-paper`
-  has the paper's period, burst trigger, assignment and batching, but this planner.
-- *Counting.* As published, late means past 1000 ms. Counted at the SLO, the artifact's own logs have about twice to
-  eleven times as many violations.
+  has the paper's period, burst trigger, assignment and batching, but our planner.
+- *Counting.* In the published figures a query is late after 1000 ms. Counted at the SLO, the artifact's own logs have
+  about twice to eleven times as many violations.
 """
 
 

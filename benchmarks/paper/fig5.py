@@ -14,16 +14,16 @@ from proteus_cli.reporting.plot_style import INK, render_axes
 PICTURE = "paper-bursts.png"
 DRAWN = ("proteus", "proteus-paper", "infaas-accuracy", "clipper-ha")
 TEXT = """\
-A synthetic trace: a load of 20 % of the most that the fleet can carry of this mix, and four bursts to 40, 60,
-80 and 95 %, each of them from one moment to the next. All families are asked for alike.
+The synthetic trace has a load of 20 % of the largest demand that the fleet can carry of this mix, and four sudden
+bursts to 40, 60, 80 and 95 %. All families have the same demand.
 
 **Where this differs from the published shape, and why.** The paper's claim is, in short, that Proteus gives up
-accuracy in a burst and has it back afterwards, while systems that don't scale accuracy lose queries. That holds
-here for the policies that re-plan. `proteus-paper` loses queries all through a burst: without headroom, its burst
-trigger fires nearly each second, each time for what the last one brought. It has its accuracy back late, when its
-period is over. `clipper-ha` and `clipper-ht` start from a plan for the mix of the largest burst and lose what their
-variants can't carry. With 1 s to load a variant, changing plans in a burst costs capacity just when it is needed:
-then those lose least that change least.
+accuracy in a burst and regains it afterwards, while systems that don't scale accuracy lose queries. That holds here
+for the policies that re-plan. `proteus-paper` loses queries throughout a burst: without headroom, its burst trigger
+fires nearly each second, each time for the demand of the last second. It regains its accuracy late, at the end of its
+period. `clipper-ha` and `clipper-ht` start from a plan for the mix of the largest burst and lose the queries that
+their variants can't carry. With 1 s to load a variant, a change of plan in a burst costs capacity when it is needed
+most. Then the policies that change least lose least.
 """
 
 

@@ -17,18 +17,19 @@ ARRIVALS: dict[str, Shape] = {"uniform": Constant(), "Poisson": Poisson(), "Gamm
 IMAGES = ("densenet", "efficientnet", "mobilenet", "resnest", "resnet")
 LOAD, HEADROOM = 0.7, 1.1
 TEXT = f"""\
-Five families of image classifiers, asked for alike, at {LOAD:.0%} of the most that the fleet can carry of them; one
-plan for just that demand, with a headroom of {HEADROOM:g}, which stays. Only the rule for batches differs: once with
-queries bound to a device when they arrive, as in the paper, and once with a shared queue, as in `proteus`.
+Five families of image classifiers have equal demand, together {LOAD:.0%} of the largest that the fleet can carry. One
+plan for that demand, with a headroom of {HEADROOM:g}, stays in force. Only the batching rule differs. The first table
+has queues per device, to which queries are assigned on arrival, as in the paper; the second a shared queue, as in
+`proteus`.
 
-**Where this differs from the published shape, and why.** The paper's claim is, in short, that the paper's rule
-beats AIMD and Nexus under all three arrivals. Here that holds for AIMD under Gamma arrivals only: it gives up only
-what is late already, so one late batch makes the next ones late. Under even arrivals AIMD and Nexus lose less than
-the paper's rule, because here they start whatever waits when a worker is free, where the artifact's wait for full
-batches. The paper's rule holds a batch back until its last moment although the worker is idle, and near the fleet's
-limit that idle time is missing afterwards. Under even arrivals and with shared queues the differences nearly vanish, as
-any free worker takes what is most urgent, and what can't be in time is refused at once. Batches of one can't carry
-this load, nor can batches of four.
+**Where this differs from the published shape, and why.** The paper's claim is, in short, that the paper's rule beats
+AIMD and Nexus under all three arrivals. Here that holds for AIMD under Gamma arrivals only: AIMD drops only queries
+that are late already, so one late batch makes the next ones late. Under even arrivals AIMD and Nexus lose less than
+the paper's rule, because here they start waiting queries when a worker is free, where the artifact's wait for full
+batches. The paper's rule delays a batch to the last moment although the worker is idle; near the fleet's limit that
+idle time is missing afterwards. Under even arrivals and with shared queues the differences nearly vanish, as any free
+worker takes the most urgent queries, and queries that can't be in time are refused at once. Batches of one, or of
+four, can't carry this load.
 """
 
 

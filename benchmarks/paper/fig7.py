@@ -28,16 +28,16 @@ IDEAS = {
     "a headroom of 1.2 instead of it": replace(PROTEUS, replanning=ReplanRule(margin_sigmas=0.0), headroom=1.2),
 }
 TEXT = """\
-First the paper's ablation: `proteus-paper` with the most accurate variants only, with devices that keep their family,
-with queries shared alike, and with batches of one.
+The first table is the paper's ablation: `proteus-paper` with the most accurate variants only, with devices that keep
+their family, with queries shared alike, and with batches of one.
 
-**Where this differs from the published shape, and why.** The paper's claim is, in short, that each part is needed,
-and so it is here. Without model selection queries are lost instead of accuracy; without placement mostly accuracy
-is, as each device can still change variants, and families of the first seconds keep their devices. Without adaptive
-batches the plan's capacities, which count on full ones, aren't there. Sharing queries alike costs the least.
+**Where this differs from the published shape, and why.** The paper's claim is, in short, that each part is needed.
+That holds here. Without model selection, queries are lost instead of accuracy. Without placement, mostly accuracy is
+lost, as each device can still change variants, and families of the first seconds keep their devices. Without adaptive
+batches the plan's capacities, which assume full batches, are not reached. Sharing queries alike costs the least.
 
-Then ours: `proteus` without one idea at a time. On synthetic traces, the figures are means over those
-at the middle load.
+The second table is `proteus` without one of its parts at a time. Figures on synthetic traces are means over those at
+the middle load.
 """
 
 

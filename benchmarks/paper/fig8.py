@@ -12,15 +12,15 @@ NOTE = (
     "the SLO on any device."
 )
 TEXT = f"""\
-The paper's trace with SLOs of 1 to 3.5 times {BASE_MS} ms, the same for all families, variants loaded for free; 2 times
-is the SLO of the other experiments.
+The paper's trace runs with SLOs of 1 to 3.5 times {BASE_MS} ms, the same for all families, and variants are loaded
+for free. The other experiments have 2 times.
 
-**Where this differs from the published shape, and why.** The paper's claim is, in short, that violations fall as
-the SLO is loosened, with Proteus ahead. For `proteus` both hold. Where the SLO is tight, most of what all policies
-lose is what no plan can serve: the planner admits only variants that take at most half the SLO, as in the paper,
-and for some families there is none. `proteus-paper` needn't lose less with a looser SLO: its plan has no headroom,
-and a looser SLO lets it choose more accurate variants and larger batches for the same demand, so that as little
-capacity is spare as before.
+**Where this differs from the published shape, and why.** The paper's claim is, in short, that violations fall as the
+SLO is loosened, with Proteus ahead. For `proteus` both hold. With a tight SLO most queries that are lost can't be
+served by any plan: the planner admits only variants that take at most half the SLO, as in the paper, and some
+families have none. `proteus-paper` doesn't always lose less with a looser SLO: its plan has no headroom, and a looser
+SLO lets it choose more accurate variants and larger batches for the same demand, so that its plan has no more spare
+capacity.
 """
 
 

@@ -7,16 +7,16 @@ from benchmarks.tables import Table
 OURS = "proteus"
 LOAD_TIMES_S = (0.0, 1.0)
 TEXT = """\
-Synthetic traces of three quarters of a minute: Poisson at a flat rate, a day as a sinusoid, bursts that come and go at
-once, from 35 % of their height, and Gamma-distributed times between arrivals (shape 0.05), each at three loads, and
-each with a mix of families of its own. The load is the highest rate that a trace aims for, as a part of the most that
-the fleet could carry of that mix, with whatever accuracy and if devices could be divided at will; the paper's trace
-reaches 50 % in its busiest second. Everything is seeded. Rules for re-planning were compared on
-them while they were chosen, so they don't show how `proteus` does on traces that nobody has looked at.
+Synthetic traces of three quarters of a minute are: Poisson arrivals at a constant rate; a day as a sinusoid; sudden
+bursts, from 35 % of their height; and Gamma-distributed times between arrivals (shape 0.05). Each has three loads,
+and a mix of families of its own. The load is the highest rate of a trace, as a fraction of the largest demand of that
+mix that the fleet could carry at any accuracy if devices could be divided at will; the paper's trace reaches 50 % in
+its busiest second. Everything is seeded. Rules for re-planning were compared on these traces while they were chosen,
+so the figures don't show how `proteus` does on unseen traces.
 
 Policies trade accuracy for violations, so they are compared by their relative accuracy on time: per query, with 0 for
-one that missed its SLO. A policy is *better in both* where it has no more violations and no less accuracy, and is ahead
-in one.
+one that missed its SLO. A policy is *better in both* where it has no more violations and no less accuracy, and is
+ahead in one.
 """
 
 
@@ -74,9 +74,9 @@ def _remark(runs: dict[str, dict[str, Figures]], when: str) -> str:
     trace, other = min(margins, key=margins.__getitem__)
     most = max(runs, key=lambda name: runs[name][OURS].slo_violation_ratio)
     ours = runs[most][OURS]
-    verdict = "ahead" if margins[trace, other] > 0 else "behind"
+    verdict = "ahead of" if margins[trace, other] > 0 else "behind"
     return (
-        f"Worst case, {when}: on “{trace}” `{OURS}` is {abs(100 * margins[trace, other]):.2f} points {verdict} of "
+        f"Worst case, {when}: on “{trace}” `{OURS}` is {abs(100 * margins[trace, other]):.2f} points {verdict} "
         f"`{other}`. Its most violations: {percent(ours.slo_violation_ratio)} on “{most}”, at a relative accuracy of "
         f"{percent(ours.relative_accuracy, 1)}."
     )

@@ -6,10 +6,10 @@ from benchmarks.tables import UNKNOWN, Table
 from proteus_cli.domain.trace import Trace
 
 TEXT = """\
-`oracle` knows what each second will bring, swaps for free, has no queues, and may use all of the SLO for one batch: no
-policy can serve as much more accurately. The gap is by how many points it is more accurate than `proteus`; that is also
-given as a part of what lies between it and `least-accurate`, which serves everything as fast as it can. Where
-`proteus` loses queries, it may be more accurate for it, so violations stand beside it.
+`oracle` knows the demand of each second beforehand, swaps for free, has no queues, and may use all of the SLO for one
+batch: no policy can serve as much more accurately. The gap is the difference in relative accuracy between `oracle`
+and `proteus`, in points, and also as a fraction of the difference between `oracle` and `least-accurate`, which serves
+everything as fast as it can. Lost queries can raise the accuracy of `proteus`, so the table also has violations.
 """
 
 

@@ -12,14 +12,14 @@ from benchmarks.tables import aim_line, rich_table, table_lines
 INTRODUCTION = """\
 # The paper's experiments, and ours beside them
 
-This page is written by the command below: run it again after a change, and all figures on it are new. Each run goes
-through the functions of `proteus replay`, in simulation, and is checked for that every query ended exactly once.
-Violations are always counted at the SLO: late, dropped, refused and failed queries over all.
+The command below writes this whole page, so run it again after a change. Each run uses the functions of `proteus
+replay`, in simulation, and the benchmark checks that every query ended exactly once. Violations are always counted at
+the SLO: late, dropped, refused and failed queries over all queries.
 
 The paper is Ahmad et al., *Proteus: A High-Throughput Inference-Serving System with Accuracy Scaling*, ASPLOS 2024.
-`docs/design.md` says what the policies do. The paper's profiles and trace aren't part of this repository: they are read
-from `../shared/data/proteus-asplos24` beside it, and without them synthetic traces are run on a synthetic cluster. Of
-figures 5 to 8 there are only plots, so that for these only shapes can be compared.
+`docs/policies.md` describes the policies. The paper's profiles and trace aren't part of this repository: they are
+read from `../shared/data/proteus-asplos24` beside it; without them synthetic traces run on a synthetic cluster.
+Figures 5 to 8 were published as plots only, so only their shapes can be compared.
 """
 
 
