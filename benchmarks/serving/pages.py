@@ -16,17 +16,17 @@ HOW = """\
 `tiny` is an MLP of 64→32→10, `cnn` three convolutions over 64×64 floats (0.35–0.6 ms a row on one core here), `wide`
 the same with more channels (1 ms), `image` the means of the lines of 3×224×224 floats (602,112 bytes). Servers that
 don't speak the Open Inference Protocol get the same numbers as plain JSON or raw bytes.
-All servers run the same ONNX files with ONNX Runtime, one thread for each model, batches of at most 32 rows, 2 ms to
-wait for company where that can be set. One server runs at a time and shares the machine with the client. CPU is user
-and system time of the server's whole process tree. Saturation: a closed loop (wrk, or h2load for gRPC) with 128
-connections for `tiny`, 64 for `cnn`, 32 for `image` and `wide`. Latency: Poisson arrivals at half of the server's own
-median at saturation, from when each request was due. Answers are compared with ONNX Runtime's throughout: a wrong one
-fails. Each cell is the median of the rounds (lowest–highest); the order of servers alternates. `–`: not asked, see
-below."""
+All servers run the same ONNX files with ONNX Runtime, one thread for each model, batches of at most 32 rows, and a
+wait of 2 ms for a larger batch where that can be set. One server runs at a time and shares the machine with the client.
+CPU is user and system time of the server's whole process tree. Saturation is a closed loop (wrk, or h2load for gRPC)
+with 128 connections for `tiny`, 64 for `cnn`, 32 for `image` and `wide`. Latency is that of Poisson arrivals at half of
+the server's own median at saturation, from the scheduled arrival. All answers are compared with ONNX Runtime's: a wrong
+one fails. Each figure is the median of the rounds (lowest–highest); the order of servers alternates. `–`: not measured,
+see below."""
 
 OVERLOADED = """\
-Capacity: what it takes at saturation. The client shares the two cores: asking and being refused costs about 0.1 ms of
-CPU together, so that at 3× the capacity of a model of 0.35 ms client, front end and model want more than there is."""
+Capacity is the throughput at saturation. The client shares the two cores: a refused request costs client and server
+about 0.1 ms of CPU together, so that at 3× the capacity of a model of 0.35 ms they need more than two cores."""
 
 
 def shown(done: Benchmark) -> RenderableType:
@@ -61,8 +61,8 @@ def tables(done: Benchmark) -> Iterator[Table]:
             (each.workload, f"{each.rps:,.0f}", f"{each.cpu_us:.1f}", f"{each.poisson_qps:,.0f}")
             for each in done.clients
         ),
-        "That server is Python, and ends before wrk and h2load do: they can 1,000,000 / their CPU a second. Poisson "
-        "arrivals come from Python too; no server is asked more than 0.7 of what is said here.",
+        "That server is in Python and is slower than wrk and h2load, which can send 1,000,000 / their CPU µs requests "
+        "a second. Poisson arrivals come from Python, too; no server gets more than 0.7 of the rate in the table.",
     )
     yield from _other_tables(done)
 
@@ -87,7 +87,7 @@ def _workload_table(done: Benchmark, workload: Workload) -> Table:
         )
     columns = ("", "CPU µs/request", "requests/s", "p50 ms at half", "p99 ms at half", "half/s", "not answered")
     capped = any(each.capped for each in done.latencies if each.workload == workload.name)
-    note = "`*`: less than half, as the client can't ask more." if capped else ""
+    note = "`*`: less than half, as the client can't send more." if capped else ""
     return Table(workload.name, columns, tuple(rows), note)
 
 
@@ -182,13 +182,13 @@ def _overload_table(done: Benchmark) -> Table:
             )
         )
     columns = ("", "of capacity", "asked/s", "on time/s", "% refused", "429 after ms, p50", "p99")
-    return Table("proteus, more than it can carry", columns, tuple(rows), OVERLOADED)
+    return Table("proteus above its capacity", columns, tuple(rows), OVERLOADED)
 
 
 def remarks(done: Benchmark) -> Iterator[str]:
     """What a reader should know of the peers, what they can't, and what went wrong."""
     yield from (f"{peer}: {remark}." for peer, remark in done.remarks.items())
-    yield from (f"{each.peer}, {each.workload}: not asked, {each.error}." for each in done.lacks)
+    yield from (f"{each.peer}, {each.workload}: not measured, {each.error}." for each in done.lacks)
     yield from (
         f"**{each.peer}{f', {each.workload}' if each.workload else ''} failed**: {each.error}" for each in done.failures
     )

@@ -239,7 +239,7 @@ PEERS = (
         _bentoml,
         {"json": (ROWS_JSON, "/{family}")},
         _NO_GRPC | {"binary": "its batches take JSON or pickles, no raw body"},
-        remark="how long a batch waits is its own, adaptive choice",
+        remark="it chooses adaptively how long a batch waits",
     ),
     Peer(
         "ray",
@@ -263,6 +263,6 @@ PEERS = (
         _proteus,
         _OIP | _OIP_GRPC,
         alone=True,
-        remark="`proteus serve PLAN --replan=off`; a plan for each family, so that no other's share is kept free",
+        remark="`proteus serve PLAN --replan=off`; a plan for each family, so that no capacity is reserved for others",
     ),
 )
