@@ -30,8 +30,8 @@ def convert(
     without_slo: options.WithoutSlo = False,
     seed: options.Seed = 0,
     per_second: options.PerSecond = False,
-    output: options.Output = console.TO_STDOUT,
-    workspace: common.Workspace = common.WORKSPACE,
+    output: options.Output = console.DASH,
+    workspace_dir: common.Workspace = common.WORKSPACE,
 ) -> None:
     """Convert traces in public formats, and in other forms, to one that can be replayed.
 
@@ -59,7 +59,7 @@ def convert(
     )
     with TemporaryFile() as spool:
         with console.progress("reading") as advance:
-            shares = partial(family_shares, families, None, workspace)
+            shares = partial(family_shares, families, None, workspace_dir)
             conversion = convert(sources, how, shares, spool, on_source=_announce, progress=advance)
         with _writer(output) as write:
             for piece in conversion.pieces:
@@ -85,7 +85,7 @@ def _announce(source: str, form: "Format", rule: "FamilyRule") -> None:
 def _writer(output: Path) -> Iterator[Callable[[str], object]]:
     from proteus_cli.store import writing_text
 
-    if output == console.TO_STDOUT:
+    if output == console.DASH:
         yield sys.stdout.write
         sys.stdout.flush()
         return
@@ -100,7 +100,7 @@ def _sum_up(conversion: "Conversion", options: "ConversionOptions", output: Path
     if conversion.began is not None:
         console.say(f"0 s of the trace is {conversion.began}")
     scaled = f", scaled to {format_rate(options.scale_to_qps)}" if options.scale_to_qps is not None else ""
-    where = "" if output == console.TO_STDOUT else f" written to {output}"
+    where = "" if output == console.DASH else f" written to {output}"
     console.say(
         f"{found.arrivals:,} arrivals in {found.duration_s:.1f} s, busiest 10 s at {format_rate(found.peak_qps)}"
         f"{scaled}{where}"

@@ -37,8 +37,8 @@ def make(
     burst_stop: options.BurstStop = None,
     seed: options.Seed = 0,
     per_second: options.PerSecond = False,
-    output: options.Output = console.TO_STDOUT,
-    workspace: common.Workspace = common.WORKSPACE,
+    output: options.Output = console.DASH,
+    workspace_dir: common.Workspace = common.WORKSPACE,
 ) -> None:
     """Make a trace and write it as CSV."""
     import numpy as np
@@ -51,7 +51,7 @@ def make(
         "stop_s": burst_stop,
     }  # fmt: skip
     chosen = _shape(shape, {name: value for name, value in given.items() if value is not None})
-    shares = family_shares(families, zipf, workspace)
+    shares = family_shares(families, zipf, workspace_dir)
     rng = np.random.default_rng(seed)
     made = make_trace(shape, chosen, rate_qps=rate, duration_s=duration, shares=shares, rng=rng)
     _save(made, output, per_second=per_second)
@@ -97,7 +97,7 @@ def _shape(name: str, given: dict[str, float]) -> "Shape":
 def _save(trace: "Trace", output: "Path", *, per_second: bool) -> None:
     from proteus_cli.replay.trace import to_csv, write_trace
 
-    if output == console.TO_STDOUT:
+    if output == console.DASH:
         typer.echo(to_csv(trace, per_second=per_second), nl=False)
         return
     write_trace(output, trace, per_second=per_second)
