@@ -57,18 +57,13 @@ def global_options(
     console.loudness.quiet, console.loudness.verbose, console.loudness.debug = quiet, verbose, debug
 
 
-def _is_debug() -> bool:
-    """Whether the environment asks for tracebacks, also of errors before the options are read."""
-    return console.loudness.debug or os.environ.get(environment("debug"), "") not in {"", "0"}
-
-
 def run() -> None:
     """Run the command line; the one error boundary."""
     try:
         app()
     except ProteusError as error:
-        if _is_debug():
-            raise
+        if console.loudness.debug or os.environ.get(environment("debug"), "") not in {"", "0"}:
+            raise  # the environment is read again for an error that precedes the options
         console.report_error(error.message, error.hint)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """``proteus plan``: which variants to host on which devices, for a demand."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proteus_cli.domain.plan import Plan
+    from proteus_cli.planning.explain import Explanation
     from proteus_cli.planning.planner import Planner
 
 app = typer.Typer(cls=Group)
@@ -187,7 +188,12 @@ def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, 
 
     console.save(made, output)
     is_file = output != console.DASH
-    explanation = _explanation(planner, made) if explains else None
+    explanation = None
+    if explains:
+        from proteus_cli.planning.explain import explain
+
+        with console.progress("pricing what limits the plan") as advance:
+            explanation = explain(planner, made, progress=advance)
     if json and is_file:
         console.show_json(made if explanation is None else {"plan": made, "explanation": explanation})
     elif is_file:
@@ -199,14 +205,7 @@ def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, 
         _warn_of_shortfall(planner, made)
 
 
-def _explanation(planner: "Planner", made: "Plan") -> Any:
-    from proteus_cli.planning.explain import explain
-
-    with console.progress("pricing what limits the plan") as advance:
-        return explain(planner, made, progress=advance)
-
-
-def _show(made: "Plan", explanation: Any) -> None:
+def _show(made: "Plan", explanation: "Explanation | None") -> None:
     from proteus_cli.cli.views.plan_tables import explanation_tables, plan_table
     from proteus_cli.units import format_percent, format_rate
 
