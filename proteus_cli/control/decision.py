@@ -10,10 +10,11 @@ from proteus_cli.domain.request import Request
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Hosted:
-    """A variant on a device: its cost (``latency``, p95 seconds by rows) and its ``accuracy``.
+class Host:
+    """A placement as the workers see it: a variant on a device; requests are queued for hosts.
 
-    ``weight`` is the rate that the plan sends it, ``capacity_qps`` the highest rate it can serve.
+    ``latency`` is its cost: p95 seconds by rows. ``weight`` is the rate that the plan sends it, ``capacity_qps`` the
+    highest rate it can serve.
     """
 
     device: str
@@ -37,7 +38,7 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
     starts when that ends. Where ``is_more_to_do``, the worker asks again at once; else when something changes.
     """
 
-    hosted: Hosted
+    hosted: Host
     requests: tuple[Request, ...]
     rows: int
     at_s: float
@@ -92,7 +93,7 @@ class Load:
     """
 
     device: str
-    hosts: tuple[Hosted, ...]
+    hosts: tuple[Host, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from proteus_cli.control.decision import (
     Decision,
     Drop,
     Effects,
-    Hosted,
+    Host,
     Launch,
     WaitUntil,
     WakeOthers,
@@ -67,7 +67,7 @@ class Dispatch:
         self._selector = WorkSelector(self._batcher, workers)
         self._is_shared, self._admits_timely = policy.assignment == "late", policy.admits == "timely"
         self._dispatch_ahead_s = dispatch_ahead_s
-        self._hosted: Sequence[Hosted] = ()
+        self._hosted: Sequence[Host] = ()
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | Unfit:
         """Admit a request, or refuse it because no variant is accurate enough, or the plan cannot carry it in time."""
@@ -153,7 +153,7 @@ class Dispatch:
         """Empty all queues and return what was in them, for a driver that stops."""
         return self._left([request for family in self._families.values() for request in family.drain()])
 
-    def host(self, hosted: Sequence[Hosted]) -> Sequence[Request]:
+    def host(self, hosted: Sequence[Host]) -> Sequence[Request]:
         """From now on workers host ``hosted``, which share anew what waits; returns what none of them may answer."""
         self._hosted = hosted
         unhosted: list[Request] = []

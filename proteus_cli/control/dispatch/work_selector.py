@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from proteus_cli.control.batching.batcher import Batcher, CannotMeetDeadline, Delay, Start
-from proteus_cli.control.decision import Delegate, Drop, Hosted
+from proteus_cli.control.decision import Delegate, Drop, Host
 from proteus_cli.control.dispatch.family_queue import SharedQueue
 from proteus_cli.control.dispatch.quota import Quota
 from proteus_cli.control.dispatch.workers import WorkerState, WorkSource
@@ -73,7 +73,7 @@ class WorkSelector:
                 rows, max_rows = rows + more_rows, limit
         return tuple(taken), rows
 
-    def _max_rows_with(self, head: Request, max_rows: int, hosted: Hosted, now_s: float, worker: WorkerState) -> int:
+    def _max_rows_with(self, head: Request, max_rows: int, hosted: Host, now_s: float, worker: WorkerState) -> int:
         """How many of ``max_rows`` a batch may have that includes the first request of another level."""
         batching = self._batcher.decide(head, max_rows, hosted, now_s, worker.slowdown.factor)
         if isinstance(batching, Start):
@@ -121,7 +121,7 @@ class WorkSelector:
         slowdown = self._workers[fastest.device].slowdown.factor
         return isinstance(self._batcher.decide(head, head.rows, fastest, now_s, slowdown), CannotMeetDeadline)
 
-    def _fastest(self, quota: Quota, rows: int) -> Hosted:
+    def _fastest(self, quota: Quota, rows: int) -> Host:
         return quota.fastest(rows, lambda host: self._workers[host.device].is_serving)
 
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import msgspec
 
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.family_queue import FamilyQueue
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
@@ -59,7 +59,7 @@ class AccuracyTier:
     """
 
     queue: FamilyQueue
-    workers: tuple[tuple[Hosted, "WorkerState"], ...] = ()
+    workers: tuple[tuple[Host, "WorkerState"], ...] = ()
     capacity_qps: float = 0.0
     slowdown: float = 1.0
     is_lost: bool = False
@@ -89,7 +89,7 @@ class WorkSource:
     ``queue`` is the part of ``family_queue`` with the priority ``level``; ``is_only`` where there is no other level.
     """
 
-    hosted: Hosted
+    hosted: Host
     tier: AccuracyTier
     family_queue: FamilyQueue
     level: int
@@ -101,7 +101,7 @@ class WorkSource:
         return self.level < other.level or (self.level == other.level and self.queue.is_before(other.queue))
 
 
-def sources_of(hosted: Hosted, tier: AccuracyTier) -> list[WorkSource]:
+def sources_of(hosted: Host, tier: AccuracyTier) -> list[WorkSource]:
     """One source for each level of priority."""
     queues = tier.queue.queues_of(hosted)
     is_only = len(queues) == 1

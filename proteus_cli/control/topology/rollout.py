@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from proteus_cli.control.decision import Hosted, Load
+from proteus_cli.control.decision import Host, Load
 from proteus_cli.control.dispatch.workers import WorkerEvent, WorkerPhase, WorkerState
 from proteus_cli.domain.catalog import VariantKey
 
@@ -15,8 +15,8 @@ MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity; at more, one wrong plan ta
 class DeviceRollout:
     """One device on its way: what it hosts ``now``, what the plan wants ``next``, and the ``load`` that it is in."""
 
-    now: tuple[Hosted, ...] = ()
-    next: tuple[Hosted, ...] = ()
+    now: tuple[Host, ...] = ()
+    next: tuple[Host, ...] = ()
     load: Load | None = None
 
     @property
@@ -25,7 +25,7 @@ class DeviceRollout:
         return keys(self.next) <= keys(self.now)
 
     @property
-    def hosted(self) -> tuple[Hosted, ...]:
+    def hosted(self) -> tuple[Host, ...]:
         """What the device has queries queued for: during a load, what it will host; before that, what it hosts."""
         return self.next if self.load is not None or self.is_complete else self.now
 
@@ -45,7 +45,7 @@ class Rollout:
         self._has_failed = False
 
     @property
-    def hosted(self) -> tuple[Hosted, ...]:
+    def hosted(self) -> tuple[Host, ...]:
         """All hosts that queries are queued for; on a lost device, what the plan wants there, for its return."""
         available = self._available()
         return tuple(
@@ -54,16 +54,16 @@ class Rollout:
             for host in (each.hosted if device in available else each.next)
         )
 
-    def hosted_on(self, device: str) -> tuple[Hosted, ...]:
+    def hosted_on(self, device: str) -> tuple[Host, ...]:
         """What a device has loaded; during a load in place, what it had before."""
         return self._devices[device].now
 
     def begin(
-        self, hosted: Iterable[Hosted], demand_qps: Mapping[str, float], in_place: Collection[str]
+        self, hosted: Iterable[Host], demand_qps: Mapping[str, float], in_place: Collection[str]
     ) -> tuple[Load, ...]:
         """Start towards a new plan; returns the first loads. A load for the old plan goes on if it is still wanted."""
         self._demand_qps, self._has_failed = demand_qps, False
-        wanted: dict[str, tuple[Hosted, ...]] = dict.fromkeys(self._devices, ())
+        wanted: dict[str, tuple[Host, ...]] = dict.fromkeys(self._devices, ())
         for host in hosted:
             wanted[host.device] += (host,)
         for device, each in self._devices.items():
@@ -94,7 +94,7 @@ class Rollout:
         self._devices[device].now, self._devices[device].load = (), None
         self._workers[device].on(WorkerEvent.DEVICE_LOST)
 
-    def device_recovered(self, device: str, hosted: tuple[Hosted, ...] | None) -> tuple[Load, ...]:
+    def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> tuple[Load, ...]:
         """The device serves what it has loaded, ``hosted``; None: it has nothing, and loads what the plan wants."""
         self._workers[device].on(WorkerEvent.DEVICE_RECOVERED)
         if hosted is not None:
@@ -175,7 +175,7 @@ class _Capacity:
         """The lowest ratio among a device's families once the device leaves them."""
         return min((self.ratio(host.family, host.capacity_qps) for host in device.now), default=math.inf)
 
-    def can_miss(self, host: Hosted, max_unavailable_frac: float) -> bool:
+    def can_miss(self, host: Host, max_unavailable_frac: float) -> bool:
         """Whether a family can do without a host for a while, or gains if the host changes soon."""
         total_qps = self.total[host.family]
         left_qps = self.available[host.family] - host.capacity_qps
@@ -191,6 +191,6 @@ class _Capacity:
             self.available[host.family] -= host.capacity_qps
 
 
-def keys(hosted: Sequence[Hosted]) -> frozenset[VariantKey]:
+def keys(hosted: Sequence[Host]) -> frozenset[VariantKey]:
     """Which variants these are."""
     return frozenset(host.key for host in hosted)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Effects, Hosted, Load
+from proteus_cli.control.decision import Effects, Host, Load
 from proteus_cli.control.topology.breaker import FIRST_ENGINE_RETRY_S, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.rollout import keys
@@ -53,7 +53,7 @@ class Fleet:
         self.loader = Loader(models, profiles, signatures, files)
         self.breakers = {device: Breaker() for device in devices}
         self.broken: dict[tuple[str, VariantKey], Breaker] = {}
-        self.hosted_before_loss: dict[str, tuple[Hosted, ...]] = {}
+        self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
         self._changing = asyncio.Lock()
         self.workers: dict[str, Worker] = {}
         for device in self.breakers:
@@ -96,12 +96,12 @@ class Fleet:
             raise failures[0].error
         self._free_unhosted()
 
-    async def _load_beside(self, hosted: Iterable[Hosted]) -> set[str]:
+    async def _load_beside(self, hosted: Iterable[Host]) -> set[str]:
         """Load engines beside those that serve; returns the devices that have no memory for that.
 
         Raises `EngineError` where an engine cannot be loaded for another reason.
         """
-        wanted: dict[str, list[Hosted]] = {}
+        wanted: dict[str, list[Host]] = {}
         for host in hosted:
             wanted.setdefault(host.device, []).append(host)
         in_place = {device for device, hosts in wanted.items() if not self._fits_beside(device, hosts)}
@@ -121,7 +121,7 @@ class Fleet:
             raise failures[0].error
         return in_place | too_full
 
-    def _fits_beside(self, device: str, hosts: Iterable[Hosted]) -> bool:
+    def _fits_beside(self, device: str, hosts: Iterable[Host]) -> bool:
         """Whether a device has the memory for engines beside those that are loaded."""
         loaded, wanted = self.loader.loaded(device), keys(tuple(hosts))
         return wanted <= loaded or not loaded or self.loader.fits(device, loaded | wanted)
@@ -151,7 +151,7 @@ class Fleet:
         effects = self._controller.loaded(load, self.loader.loaded(device), self._clock())
         return failures + await self._follow(effects)
 
-    async def _load(self, hosts: Iterable[Hosted]) -> list[FailedLoad]:
+    async def _load(self, hosts: Iterable[Host]) -> list[FailedLoad]:
         """Load engines at once; returns those that failed, but for devices that were lost by that.
 
         A lost device is no reason to keep the plan.

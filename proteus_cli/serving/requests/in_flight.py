@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import RequestError
@@ -26,7 +26,7 @@ class AnsweredBatch:
 
     def __init__(
         self,
-        hosted: Hosted,
+        hosted: Host,
         rows: int,
         outputs: tuple[npt.NDArray[Any], ...],
         compute_s: float,

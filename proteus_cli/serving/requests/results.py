@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.control.decision import Hosted, Launch
+from proteus_cli.control.decision import Host, Launch
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
@@ -138,7 +138,7 @@ class Results:
 
     # --- endings
 
-    def _failed(self, request: Request, hosted: Hosted, error: Exception | None) -> None:
+    def _failed(self, request: Request, hosted: Host, error: Exception | None) -> None:
         """``error`` is None where the outputs are not finite."""
         if error is not None:
             result = EngineFailed("the model failed on this request")

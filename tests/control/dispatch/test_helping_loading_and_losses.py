@@ -5,7 +5,7 @@ from builders import controller_hosting, hosted, ids, launched, make_request, ne
 
 from proteus_cli.control.batching.batcher import GreedyBatcher, ProactiveBatcher
 from proteus_cli.control.controller import Admitted, Controller, Refused
-from proteus_cli.control.decision import IDLE, NO_EFFECTS, Drop, Hosted, Load, WaitUntil, WakeOthers
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, Drop, Host, Load, WaitUntil, WakeOthers
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.control.topology.rollout import keys
@@ -17,14 +17,14 @@ GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), PeriodicRule())
 FAST_S = {1: 0.010, 2: 0.012, 4: 0.016}
 
 
-def fast(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Hosted:
+def fast(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Host:
     """One row in 10 ms, four in 16: 250 qps."""
     return hosted(
         device, "a", f"a-{accuracy}", latency_s=FAST_S, weight=weight, capacity_qps=250.0, accuracy=accuracy
     )  # fmt: skip
 
 
-def slow(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Hosted:
+def slow(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Host:
     """One row at a time, in 40 ms: 25 qps."""
     return hosted(
         device, "a", f"a-{accuracy}", latency_s={1: 0.040}, max_batch=1,
@@ -32,11 +32,11 @@ def slow(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Hosted:
     )  # fmt: skip
 
 
-def controller_of(*hosts: Hosted, policy: Policy = GREEDY) -> Controller:
+def controller_of(*hosts: Host, policy: Policy = GREEDY) -> Controller:
     return controller_hosting(*hosts, policy=policy)
 
 
-def loading(*hosts: Hosted) -> tuple[Controller, Load]:
+def loading(*hosts: Host) -> tuple[Controller, Load]:
     """A controller whose cpu0 loads in place."""
     controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY)
     effects = controller.adopt(plan_hosting(*hosts), hosts, 0.0, ("cpu0",))
