@@ -22,7 +22,7 @@ from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.worker import Clock, ResultSink, Worker
 from proteus_cli.serving.logs import fields
 
-TIMER_S = 0.001  # uvloop counts in milliseconds
+TIMER_RESOLUTION_S = 0.001  # uvloop counts in milliseconds
 
 log = logging.getLogger("proteus.fleet")
 
@@ -46,7 +46,7 @@ class Fleet:
         profiles: Mapping[str, Profile],
         signatures: Mapping[str, Signature],
         files: ModelFiles | None = None,
-        timer_s: float = TIMER_S,
+        timer_s: float = TIMER_RESOLUTION_S,
     ) -> None:
         self._controller, self._results, self._clock, self._profiles = controller, results, clock, profiles
         self._open_device = open_device
@@ -144,7 +144,7 @@ class Fleet:
         """One step of a roll-out; and the steps that start when it has ended."""
         device, failures = load.device, list[FailedLoad]()
         while self.workers[device].is_busy:
-            await asyncio.sleep(TIMER_S)
+            await asyncio.sleep(TIMER_RESOLUTION_S)
         if self.breakers[device].is_closed:
             self.loader.keep_only(device, self.workers[device].executor, keys(load.hosts))
             failures = await self._load(load.hosts)
