@@ -96,7 +96,7 @@ class Loader:
         is_suspect: Callable[[str, VariantKey], bool],
         min_limit_s: float,
     ) -> list[FailedLoad]:
-        """Load what is not loaded, at once, and run a batch of each suspect engine; returns what failed."""
+        """Load what is not loaded, concurrently; run a batch of each suspect engine. Returns what failed."""
 
         async def load(host: Host) -> FailedLoad | None:
             key, executor = host.key, executors[host.device]

@@ -122,8 +122,11 @@ class Results:
             if not request.payload.has_ended:
                 self._failed(request, launch.hosted, error)
 
-    def interrupted(self, request: Request) -> bool:
-        """The device that ran a request is lost. Returns whether the request may run again, on another device."""
+    def wait_again_or_fail(self, request: Request) -> bool:
+        """The device that ran a request is lost: the request waits again, or fails after `MAX_RUNS` runs.
+
+        Returns whether it waits; False also where it had ended before.
+        """
         pending: InFlightRequest = request.payload
         if pending.has_ended:
             return False
