@@ -31,7 +31,7 @@ class Replanning:
         self._notices: list[str] = []
         self._owed: ReplanRequest | None = None
         self._started_s: float | None = None
-        self._since_s = 0.0
+        self._hosting_since_s = 0.0
         self.backoff = Backoff()
         self.held_until_s = 0.0
         self.without = NONE_OUT
@@ -66,7 +66,7 @@ class Replanning:
         if plan is not None:
             if self._started_s is None:
                 self._started_s = now_s
-            self._since_s = now_s
+            self._hosting_since_s = now_s
             self._margins = shared_margin(self._topology.hosted, plan.demand_qps, self._demand.slo_s)
 
     def planned(self, request: ReplanRequest) -> None:
@@ -100,5 +100,5 @@ class Replanning:
         slowdowns = {name: family.base.slowdown for name, family in self._families.items()}
         recent = {name: max(each, self._recent_slowdowns[name].value(now_s)) for name, each in slowdowns.items()}
         return ReplanContext(
-            plan, self._demand, slowdowns, recent, self._margins, now_s, self._started_s or 0.0, self._since_s
+            plan, self._demand, slowdowns, recent, self._margins, now_s, self._started_s or 0.0, self._hosting_since_s
         )

@@ -163,7 +163,7 @@ def test_queries_are_for_what_comes_while_it_loads_and_for_what_is_there_before(
     assert stays(now).hosted == (now,)
     less = DeviceRollout((now, wanted), (wanted,))
     assert (less.is_complete, less.hosted) == (True, (wanted,))
-    assert keys(less.now) == {("a", "a-s"), ("b", "b-s")}
+    assert keys(less.hosts_now) == {("a", "a-s"), ("b", "b-s")}
 
 
 HOSTS = st.sampled_from([None, host("a"), host("b", 50.0), host("b", 150.0, "l"), host("c", 10.0)])
@@ -191,7 +191,7 @@ def test_step_by_step_all_get_there_and_no_family_that_had_enough_falls_below_un
                 min_qps = asked_qps if before[family] >= asked_qps else before[family] ** 2 / asked_qps
                 assert after[family] >= min_qps - 1e-9
         for device in starting:
-            rollouts[device] = DeviceRollout(rollouts[device].next, rollouts[device].next)
+            rollouts[device] = DeviceRollout(rollouts[device].hosts_wanted, rollouts[device].hosts_wanted)
     assert all(each.is_complete for each in rollouts.values())
 
 
