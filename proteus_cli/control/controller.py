@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load
-from proteus_cli.control.dispatch.dispatch import Dispatch, Refused, Unfit
+from proteus_cli.control.decision import NO_EFFECTS, Admitted, Effects, Host, Launch, Load
+from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
-from proteus_cli.control.dispatch.workers import Admitted, WorkerState
+from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.replanning import Replanning
@@ -16,8 +16,6 @@ from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Request
-
-__all__ = ["Admitted", "Controller", "Refused", "Unfit"]
 
 
 class Controller:

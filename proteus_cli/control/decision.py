@@ -1,5 +1,6 @@
-"""What a controller tells its driver: decisions of single workers, and effects of changes."""
+"""What a controller tells its driver: answers to offered requests, decisions of single workers, effects of changes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -29,6 +30,30 @@ class Host:
     @property
     def key(self) -> VariantKey:
         return VariantKey(self.family, self.variant)
+
+
+class Admitted(msgspec.Struct, frozen=True, gc=False):
+    """The request waits; ask the workers of ``devices`` for decisions."""
+
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The plan cannot carry the request in time; another try after ``retry_after_s`` may succeed.
+
+    ``is_lost``: all devices that host the family are lost, or the plan does without the family for that reason.
+    """
+
+    retry_after_s: float
+    is_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """No hosted variant is as accurate as asked; ``available`` has the accuracy of each, highest first."""
+
+    available: Mapping[str, float]
 
 
 class Launch(msgspec.Struct, frozen=True, gc=False):

@@ -6,8 +6,8 @@ from itertools import count, repeat
 
 import numpy as np
 
-from proteus_cli.control.controller import Admitted, Controller
-from proteus_cli.control.decision import Delegate, Effects, Host, Idle, Launch, Load, WaitUntil, WakeOthers
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Admitted, Delegate, Effects, Host, Idle, Launch, Load, WaitUntil, WakeOthers
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import hosted_by, slots_of
 from proteus_cli.control.topology.rollout import keys

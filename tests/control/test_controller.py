@@ -2,8 +2,8 @@ import pytest
 from builders import controller_hosting, hosted, launched, make_request, near, plan_hosting
 
 from proteus_cli.control.batching.batcher import ProactiveBatcher
-from proteus_cli.control.controller import Admitted, Controller, Refused
-from proteus_cli.control.decision import IDLE, Delegate, Drop, Host, Launch, WaitUntil
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import IDLE, Admitted, Delegate, Drop, Host, Launch, Refused, WaitUntil
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import ReplanRequest, ReplanRule
 

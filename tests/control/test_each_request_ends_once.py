@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from proteus_cli.control.batching.aimd import AimdBatcher
 from proteus_cli.control.batching.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
 from proteus_cli.control.batching.nexus import NexusBatcher
-from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
+from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import (
     NO_EFFECTS,
+    Admitted,
     Delegate,
     Drop,
     Effects,
@@ -24,6 +25,8 @@ from proteus_cli.control.decision import (
     Idle,
     Launch,
     Load,
+    Refused,
+    Unfit,
     WaitUntil,
     WakeOthers,
 )

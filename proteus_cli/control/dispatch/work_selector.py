@@ -92,14 +92,14 @@ class WorkSelector:
         head, hosted = source.queue.head(), source.hosted
         due_s = self._batcher.due_s(head)
         last_moment_s = due_s - slowdown * hosted.latency(head.rows)
-        equal_rows, better_rows = _rows_of_busy(source, queue.quota.rows_by_place)
-        if equal_rows + better_rows == 0:
+        lossless_rows, lossy_rows = _rows_of_busy(source, queue.quota.rows_by_place)
+        if lossless_rows + lossy_rows == 0:
             return None
         if last_moment_s < now_s:
             return _drop(source) if self._is_late_everywhere(queue, head, now_s) else None
-        if equal_rows == 0 and now_s < last_moment_s:
+        if lossless_rows == 0 and now_s < last_moment_s:
             return Delay(last_moment_s)
-        max_rows = max(min(equal_rows or better_rows, hosted.max_batch), head.rows)
+        max_rows = max(min(lossless_rows or lossy_rows, hosted.max_batch), head.rows)
         return Start(max(hosted.latency.max_rows_within((due_s - now_s) / slowdown, max_rows), head.rows))
 
     def _too_slow(self, source: WorkSource, queue: SharedQueue, now_s: float) -> Delay | Drop | Delegate:
@@ -130,8 +130,8 @@ def _drop(source: WorkSource) -> Drop:
 
 
 def _rows_of_busy(source: WorkSource, rows_by_place: Sequence[int]) -> tuple[int, int]:
-    """Quota of busy workers: of those whose variant is no more accurate than the source's, and of the others."""
-    equal_rows = better_rows = 0
+    """Quota of busy workers that the source's variant can take over without a loss of accuracy, and with a loss."""
+    lossless_rows = lossy_rows = 0
     accuracy, workers = source.hosted.accuracy, source.tier.workers
     for place, rows in enumerate(rows_by_place):
         if rows:
@@ -139,7 +139,7 @@ def _rows_of_busy(source: WorkSource, rows_by_place: Sequence[int]) -> tuple[int
             if worker.free > 0:
                 continue
             if host.accuracy <= accuracy:
-                equal_rows += rows
+                lossless_rows += rows
             else:
-                better_rows += rows
-    return equal_rows, better_rows
+                lossy_rows += rows
+    return lossless_rows, lossy_rows

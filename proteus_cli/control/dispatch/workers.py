@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import msgspec
-
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import Admitted, Host
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.family_queue import FamilyQueue
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
@@ -39,12 +37,6 @@ TRANSITIONS: dict[WorkerPhase, dict[WorkerEvent, WorkerPhase]] = {
         WorkerEvent.DEVICE_RECOVERED: WorkerPhase.SERVING,
     },
 }
-
-
-class Admitted(msgspec.Struct, frozen=True, gc=False):
-    """The request waits; ask the workers of ``devices`` for decisions."""
-
-    devices: tuple[str, ...]
 
 
 NOBODY = Admitted(())

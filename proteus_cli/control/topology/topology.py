@@ -50,7 +50,7 @@ class Topology:
         self._dispatch.count_capacity(self._workers[device])
         for family in self._families.values():
             family.was_lost = family.was_lost or family.base.is_lost
-        unhosted = [request for launch in running for request in self._dispatch.interrupted(launch)]
+        unhosted = [request for launch in running for request in self._dispatch.requeue(launch)]
         return Effects(ask=tuple(self._workers), dropped=tuple(unhosted))
 
     def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> Effects:

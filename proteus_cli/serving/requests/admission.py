@@ -5,7 +5,8 @@ import logging
 from collections.abc import Callable, Mapping
 from itertools import count
 
-from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Admitted, Refused, Unfit
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.errors import BadRequest, NotAccurateEnough, NotReady, Overloaded, RequestError
 from proteus_cli.serving.fleet.worker import Worker

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.batching.batcher import GreedyBatcher
-from proteus_cli.control.controller import Admitted, Controller, Refused
-from proteus_cli.control.decision import IDLE, NO_EFFECTS, Effects, Host
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Effects, Host, Refused
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
 from proteus_cli.control.policies import Policy

@@ -131,11 +131,12 @@ def test_batches_that_a_lost_device_was_given_ahead_wait_again() -> None:
 
 def test_what_takes_longer_than_it_should_is_taken_to_end_any_moment() -> None:
     in_flight = InFlightBatches()
-    assert in_flight.until_s(3.0) == 3.0
+    assert in_flight.ends_s(3.0) == 3.0
     in_flight.add(0.5, 1.0)
     in_flight.add(0.25, 1.5)
-    assert in_flight.until_s(1.1) == near(1.75)
-    assert in_flight.until_s(9.0) == near(9.25)
+    assert in_flight.ends_s(1.1) == near(1.75)
+    assert in_flight.ends_s(9.0) == near(9.25)
     in_flight.ended()
-    assert in_flight.until_s(9.0) == near(9.25)
-    assert in_flight.until_s(9.2) == near(9.25)
+    assert in_flight.ends_s(9.0) == near(9.25)
+    in_flight.note_start(9.0)
+    assert in_flight.ends_s(9.2) == near(9.25)

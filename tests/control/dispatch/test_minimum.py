@@ -4,8 +4,8 @@ import pytest
 from builders import controller_hosting, hosted, ids, launched, plan_hosting
 
 from proteus_cli.control.batching.batcher import GreedyBatcher
-from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
-from proteus_cli.control.decision import IDLE, NO_EFFECTS, Host, WakeOthers
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Host, Refused, Unfit, WakeOthers
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
 
