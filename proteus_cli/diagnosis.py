@@ -50,9 +50,9 @@ class Finding(Value, frozen=True):
     hint: str = ""
 
 
-def diagnose(workspace: Path) -> list[Finding]:
+def diagnose(workspace_dir: Path) -> list[Finding]:
     """All findings, in the order in which a user needs the things."""
-    return [*_installation(), *_devices(workspace), *_workspace(workspace)]
+    return [*_installation(), *_devices(workspace_dir), *_workspace(workspace_dir)]
 
 
 def _installation() -> Iterator[Finding]:
@@ -75,9 +75,9 @@ def _version(package: str) -> str:
         return "installed"
 
 
-def _devices(workspace: Path) -> Iterator[Finding]:
+def _devices(workspace_dir: Path) -> Iterator[Finding]:
     try:
-        devices = discover(read_settings(workspace).devices)
+        devices = discover(read_settings(workspace_dir).devices)
     except ProteusError as error:
         yield Finding("devices", "missing", error.message, error.hint)
         return
@@ -110,35 +110,35 @@ def _no_gpu() -> Finding:
     return Finding("gpu", "optional", "no CUDA driver (libcuda.so.1)", "only needed for NVIDIA GPUs")
 
 
-def _workspace(workspace: Path) -> Iterator[Finding]:
-    place = Workspace(workspace)
+def _workspace(workspace_dir: Path) -> Iterator[Finding]:
+    workspace = Workspace(workspace_dir)
     try:
-        catalog = place.catalog()
+        catalog = workspace.catalog()
     except ProteusError as error:
         yield Finding("workspace", "optional", error.message, error.hint)
         return
-    yield Finding("catalog", "ok", f"{len(catalog.families)} families, {place.catalog_path}")
-    absent = _absent_models(place, catalog)
+    yield Finding("catalog", "ok", f"{len(catalog.families)} families, {workspace.catalog_path}")
+    absent = _absent_models(workspace, catalog)
     profiles: Mapping[str, Profile] = {}
     finding: Finding
     try:
-        profiles = place.profiles()
+        profiles = workspace.profiles()
         for profile in profiles.values():
             here = tuple(measured for measured in profile.variants if measured.key not in absent)
-            require_current_models(catalog, msgspec.structs.replace(profile, variants=here), place)
+            require_current_models(catalog, msgspec.structs.replace(profile, variants=here), workspace)
         finding = Finding("profiles", "ok", ", ".join(profiles))
     except ProteusError as error:
         finding = Finding("profiles", "optional", error.message, error.hint)
     yield from _models(catalog, absent, profiles)
     yield finding
-    for path in sorted(place.plans_dir.glob("*.json")):
-        yield _plan(place, path)
+    for path in sorted(workspace.plans_dir.glob("*.json")):
+        yield _plan(workspace, path)
 
 
-def _absent_models(place: Workspace, catalog: Catalog) -> dict[VariantKey, Path]:
+def _absent_models(workspace: Workspace, catalog: Catalog) -> dict[VariantKey, Path]:
     """The ONNX files that the catalog names and that are not there."""
     paths = {
-        VariantKey(family.name, variant.name): place.model_path(variant.onnx)
+        VariantKey(family.name, variant.name): workspace.model_path(variant.onnx)
         for family in catalog.families
         for variant in family.variants
         if variant.onnx is not None
@@ -161,9 +161,9 @@ def _models(catalog: Catalog, absent: Mapping[VariantKey, Path], profiles: Mappi
         yield Finding("models", "optional", f"{len(without)} variants have no ONNX file: {', '.join(without)}", hint)
 
 
-def _plan(place: Workspace, path: Path) -> Finding:
+def _plan(workspace: Workspace, path: Path) -> Finding:
     try:
-        place.require_current(place.plan(path).inputs)
+        workspace.require_current(workspace.plan(path).inputs)
     except ProteusError as error:
         return Finding(path.name, "optional", error.message, error.hint)
     return Finding(path.name, "ok", "plan is current")

@@ -30,9 +30,9 @@ class Settings(Value, frozen=True):
     options: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - msgspec copies mutable defaults
 
 
-def read_settings(workspace: Path) -> Settings:
+def read_settings(workspace_dir: Path) -> Settings:
     """The settings of a workspace; the defaults if it has no `proteus.toml`. Raises `ArtefactError`."""
-    path = workspace / FILE_NAME
+    path = workspace_dir / FILE_NAME
     hint = "docs/formats.md describes proteus.toml"
     try:
         content = path.read_bytes()

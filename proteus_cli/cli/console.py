@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PLAIN_LINE_EVERY_S = 10.0
 UNKNOWN = "–"  # in tables
-TO_STDOUT = Path("-")
+DASH = Path("-")  # as the name of a file: stdin, or stdout
 
 
 @dataclass(slots=True)
@@ -73,15 +73,14 @@ def show_json(value: object) -> None:
     sys.stdout.flush()
 
 
-def save(value: object, output: Path) -> bool:
-    """Write an artefact to a file, or to stdout if ``output`` is ``-``; returns whether it is in a file."""
+def save(value: object, output: Path) -> None:
+    """Write an artefact to a file, or to stdout if ``output`` is ``-``."""
     from proteus_cli.store import write_json
 
-    if output == TO_STDOUT:
+    if output == DASH:
         show_json(value)
-        return False
-    write_json(output, value)
-    return True
+    else:
+        write_json(output, value)
 
 
 Advance = Callable[[str, float], None]

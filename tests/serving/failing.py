@@ -195,7 +195,7 @@ def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], *
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(each, asyncio.CancelledError) for each in ended), ended
-        assert world.plane.results.in_flight == 0
+        assert world.plane.results.in_flight_count == 0
         assert sum(world.counted.values()) == len(world.results)
         return world
 

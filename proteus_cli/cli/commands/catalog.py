@@ -36,7 +36,7 @@ def precision(
     variant: VariantName,
     *,
     to: TargetPrecision,
-    workspace: common.Workspace = common.WORKSPACE,
+    workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
     """Add a variant with the same model in another precision, and measure its accuracy on the family's eval split.
@@ -49,8 +49,8 @@ def precision(
     from proteus_cli.units import format_size
 
     assert to is Precision.FP16  # noqa: S101 - there is no other
-    place = Workspace(workspace)
-    made = add_fp16(place, variant, _backend(place))
+    workspace = Workspace(workspace_dir)
+    made = add_fp16(workspace, variant, _backend(workspace))
     if json:
         console.show_json(made)
         return
@@ -58,12 +58,14 @@ def precision(
         f"added {made.variant} to `{made.family}`: accuracy {made.accuracy:.4f} (before: {made.accuracy_before:.4f}), "
         f"{format_size(made.size_bytes)} (before: {format_size(made.size_before_bytes)})"
     )
-    console.say(f"wrote {place.model_path(made.onnx)} and {place.catalog_path}; next: proteus profile, proteus plan")
+    console.say(
+        f"wrote {workspace.model_path(made.onnx)} and {workspace.catalog_path}; next: proteus profile, proteus plan"
+    )
 
 
-def _backend(place: "Workspace") -> "Backend":
+def _backend(workspace: "Workspace") -> "Backend":
     from proteus_cli.backends.discovery import discover, select
     from proteus_cli.backends.registry import open_backend
     from proteus_cli.settings import read_settings
 
-    return open_backend(select(discover(read_settings(place.root).devices), "all")[0])
+    return open_backend(select(discover(read_settings(workspace.root).devices), "all")[0])

@@ -30,12 +30,12 @@ def demo(directory: Directory = Path("proteus-demo")) -> None:
     """
     from proteus_cli.store import Workspace
 
-    place = Workspace(directory)
-    if not place.catalog_path.is_file():
+    workspace = Workspace(directory)
+    if not workspace.catalog_path.is_file():
         _run("init", str(directory))
     in_workspace = ("--workspace", str(directory))
     _run("profile", "--budget", BUDGET, *in_workspace)
-    burst_qps = _burst_qps(place)
+    burst_qps = _burst_qps(workspace)
     _run("plan", "--demand", f"{burst_qps * BASE_FRAC:.0f}qps", "--headroom", HEADROOM, *in_workspace)
     page = directory / "report.html"
     _run(
@@ -54,11 +54,11 @@ def _run(*arguments: str) -> None:
         raise ProteusError(f"`proteus {arguments[0]}` ended with exit code {code}.", hint="its error is above")
 
 
-def _burst_qps(place: "Workspace") -> float:
+def _burst_qps(workspace: "Workspace") -> float:
     """A rate that overloads the most accurate variants on this machine."""
     from proteus_cli.domain.profile import capacity
 
-    profiles, catalog = place.profiles(), place.catalog()
+    profiles, catalog = workspace.profiles(), workspace.catalog()
     if len(profiles) < len(catalog.families):
         raise ProteusError(
             f"The demo needs a device for each of its {len(catalog.families)} families; this machine has "

@@ -7,10 +7,10 @@ from proteus_cli.cli.options import common
 
 if TYPE_CHECKING:
     from proteus_cli.backends.nvml import Readings
-    from proteus_cli.domain.device import Device
+    from proteus_cli.domain.device import Device, GpuFacts
 
 
-def devices(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
+def devices(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
     """List the devices of this machine. The section `devices` of proteus.toml defines which cores make a device."""
     from proteus_cli.backends.discovery import discover
     from proteus_cli.backends.nvml import readings_of
@@ -18,14 +18,14 @@ def devices(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json
     from proteus_cli.settings import read_settings
     from proteus_cli.units import format_size
 
-    found = discover(read_settings(workspace).devices)
+    found = discover(read_settings(workspace_dir).devices)
     readings = {device.id: readings_of(device) for device in found if device.kind == "gpu"}
     if json:
         console.show_json([_with_readings(device, readings) for device in found])
         return
     rows = table(*map(text, ("device", "type", "cores", "memory", "profiled", "name")))
     for device in found:
-        is_profiled = (workspace / "profiles" / f"{device.id}.json").is_file()
+        is_profiled = (workspace_dir / "profiles" / f"{device.id}.json").is_file()
         rows.add_row(
             device.id,
             device.type,
@@ -37,7 +37,7 @@ def devices(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json
     console.show(rows)
     for device in found:
         if device.gpu is not None:
-            console.show(f"{device.id}: {', '.join(_facts(device, readings[device.id]))}")
+            console.show(f"{device.id}: {', '.join(_facts(device.gpu, readings[device.id]))}")
 
 
 def _with_readings(device: "Device", readings: "dict[str, Readings | None]") -> Any:
@@ -47,17 +47,10 @@ def _with_readings(device: "Device", readings: "dict[str, Readings | None]") -> 
     return {**msgspec.to_builtins(device), "readings": readings[device.id]} if device.id in readings else device
 
 
-def _facts(device: "Device", now: "Readings | None") -> list[str]:
+def _facts(gpu: "GpuFacts", now: "Readings | None") -> list[str]:
     """The properties of a GPU, and its present power and clocks, as far as they are known."""
-    facts = device.gpu
-    if facts is None:
-        return []
-    known = [
-        f"compute {facts.compute_capability}",
-        f"{facts.multiprocessors} multiprocessors",
-        f"driver {facts.driver}",
-    ]
-    known += [facts.uuid] if facts.uuid else []
+    known = [f"compute {gpu.compute_capability}", f"{gpu.multiprocessors} multiprocessors", f"driver {gpu.driver}"]
+    known += [gpu.uuid] if gpu.uuid else []
     if now is None:
         return [*known, "power and clocks unknown"]
     if now.power_w is not None:

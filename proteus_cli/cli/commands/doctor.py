@@ -8,12 +8,12 @@ from proteus_cli.cli.options import common
 MARKS = {"ok": "ok", "missing": "MISSING", "optional": "optional"}
 
 
-def doctor(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
+def doctor(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
     """Check the installation, this machine's devices and the workspace. Exits with code 1 if something is missing."""
     from proteus_cli.cli.views.table import table, text
     from proteus_cli.diagnosis import diagnose
 
-    findings = diagnose(workspace)
+    findings = diagnose(workspace_dir)
     if json:
         console.show_json(findings)
     else:

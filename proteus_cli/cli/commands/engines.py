@@ -20,7 +20,7 @@ app = typer.Typer(help="List, verify or remove engines that were built for GPUs.
 
 
 @app.command(cls=Command)
-def ls(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
+def ls(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
     """List the engines that were built: their batch sizes, size, TensorRT version, and whether they are current.
 
     An engine is stale if its model has changed, or if its file is not the one that was built. It is an orphan if the
@@ -30,19 +30,19 @@ def ls(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = Fa
     from proteus_cli.backends.tensorrt.inventory import list_engines
     from proteus_cli.store import Workspace
 
-    found = list_engines(Workspace(workspace))
+    found = list_engines(Workspace(workspace_dir))
     _show(found, json=json)
     if not found:
         console.say("no engines are built; `proteus profile` builds them for GPUs")
 
 
 @app.command(cls=Command)
-def verify(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
+def verify(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
     """Compare each engine with its record and its model. Exits with code 1 if one is stale, and says why."""
     from proteus_cli.backends.tensorrt.inventory import list_engines
     from proteus_cli.store import Workspace
 
-    found = list_engines(Workspace(workspace))
+    found = list_engines(Workspace(workspace_dir))
     _show([engine for engine in found if engine.state != "current"], json=json)
     stale = [f"{engine.name} for {engine.device_type}: {engine.why}" for engine in found if engine.state == "stale"]
     if stale:
@@ -55,14 +55,14 @@ def verify(*, workspace: common.Workspace = common.WORKSPACE, json: common.Json 
 
 @app.command(cls=Command)
 def prune(
-    *, dry_run: DryRun = False, workspace: common.Workspace = common.WORKSPACE, json: common.Json = False
+    *, dry_run: DryRun = False, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False
 ) -> None:
     """Remove stale engines, orphans, and the files of interrupted builds."""
     from proteus_cli.backends.tensorrt import inventory
     from proteus_cli.store import Workspace
     from proteus_cli.units import format_size
 
-    removed = inventory.prune(Workspace(workspace), dry_run=dry_run)
+    removed = inventory.prune(Workspace(workspace_dir), dry_run=dry_run)
     _show(removed, json=json)
     freed_bytes = sum(engine.record.plan_bytes for engine in removed if engine.record is not None)
     console.say(f"{'would remove' if dry_run else 'removed'} {len(removed)} engines, {format_size(freed_bytes)}")

@@ -53,7 +53,7 @@ def plan(
     output: options.Output = None,
     strict: options.Strict = False,
     time_limit: options.TimeLimit = common.unparsed("5s"),
-    workspace: common.Workspace = common.WORKSPACE,
+    workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
     """Find the plan that serves the demand within the SLOs at the highest accuracy.
@@ -71,8 +71,8 @@ def plan(
     from proteus_cli.store import Workspace
 
     _require_compatible(sweep=sweep, plot=plot, explain=explain, current=current, strict=strict)
-    place = Workspace(workspace)
-    catalog, profiles = place.catalog(), fleet_of(place.profiles(), fleet)
+    workspace = Workspace(workspace_dir)
+    catalog, profiles = workspace.catalog(), fleet_of(workspace.profiles(), fleet)
     rules = plan_rules(
         catalog, profiles, residency=residency, reserve=reserve, ban=ban, pin=pin, min_accuracy=min_accuracy,
         max_share=max_share, capacity=capacity, slo_fraction=slo_fraction, fairness=fairness, objective=objective,
@@ -82,16 +82,16 @@ def plan(
     from proteus_cli.planning.from_workspace import planner_settings
 
     planner = planner_settings(
-        place, live_policy_named(policy), headroom,
+        workspace, live_policy_named(policy), headroom,
         profiles=profiles, rules=rules, time_limit_s=time_limit, spares=spares,
     ).make()  # fmt: skip
     _warn_of_what_is_left_out(planner)
     if sweep is not None:
         _sweep(planner, sweep, wanted_mix(demand, from_trace, catalog), output=output, plot=plot, json=json)
         return
-    before = place.plan(current) if current is not None else None
+    before = workspace.plan(current) if current is not None else None
     made = made_plan(planner, wanted_demand(demand, from_trace, catalog), before, strict=strict)
-    _deliver(planner, made, output or place.plans_dir / "plan.json", explains=explain, json=json)
+    _deliver(planner, made, output or workspace.plans_dir / "plan.json", explains=explain, json=json)
 
 
 @app.command()
@@ -99,7 +99,7 @@ def diff(
     before: options.Before,
     after: options.After,
     *,
-    workspace: common.Workspace = common.WORKSPACE,
+    workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
     """Show what changes from plan A to plan B: what each device keeps, loads and unloads, and its rates."""
@@ -108,8 +108,8 @@ def diff(
     from proteus_cli.store import Workspace
     from proteus_cli.units import format_percent
 
-    place = Workspace(workspace)
-    found = difference(place.plan(before), place.plan(after))
+    workspace = Workspace(workspace_dir)
+    found = difference(workspace.plan(before), workspace.plan(after))
     if json:
         console.show_json(found)
         return
@@ -165,9 +165,11 @@ def _sweep(
         for point in sweep(planner, mix, totals):
             points.append(point)
             advance(f"{point.demand_qps:,.0f} qps", len(points) / len(totals))
-    is_on_stdout = output is not None and not console.save(points, output)
-    if output is not None and not is_on_stdout:
-        console.say(f"wrote {output}")
+    is_on_stdout = output == console.DASH
+    if output is not None:
+        console.save(points, output)
+        if not is_on_stdout:
+            console.say(f"wrote {output}")
     if plot is not None:
         from proteus_cli.reporting.frontier_plot import write_frontier
 
@@ -183,7 +185,8 @@ def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, 
     """Save a plan, show it, and warn if it is not optimal or leaves a shortfall."""
     from proteus_cli.cli.workflows.planning import has_shortfall
 
-    is_file = console.save(made, output)
+    console.save(made, output)
+    is_file = output != console.DASH
     explanation = _explanation(planner, made) if explains else None
     if json and is_file:
         console.show_json(made if explanation is None else {"plan": made, "explanation": explanation})

@@ -33,7 +33,7 @@ def profile(
     slo: options.Slo = None,
     force: options.Force = False,
     to_csv: options.ToCsv = None,
-    workspace: common.Workspace = common.WORKSPACE,
+    workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
     """Measure latency, load time, memory and accuracy of every variant, for batch sizes 1, 2, 4, … up to its SLO.
@@ -47,18 +47,18 @@ def profile(
 
     given = flags(context)
     _require_one_task(given, from_csv, to_csv)
-    place = Workspace(workspace)
+    workspace = Workspace(workspace_dir)
     if to_csv is not None:
-        _export(place, to_csv)
+        _export(workspace, to_csv)
     elif from_csv is not None:
         # A default in proteus.toml is for workspaces that have no catalog yet; a flag is meant for this one.
-        has_slos = place.catalog_path.exists() and "--slo" not in given
-        _import(place, from_csv, None if has_slos else slo, force=force, json=json)
+        has_slos = workspace.catalog_path.exists() and "--slo" not in given
+        _import(workspace, from_csv, None if has_slos else slo, force=force, json=json)
     else:
         from proteus_cli.cli.workflows.measuring import work_on
 
-        work = work_on(place, device, max_batch, max_slots, force=force)
-        _list(work, budget, json=json) if dry_run else _measure(place, work, budget, json=json)
+        work = work_on(workspace, device, max_batch, max_slots, force=force)
+        _list(work, budget, json=json) if dry_run else _measure(workspace, work, budget, json=json)
 
 
 def _require_one_task(given: set[str], from_csv: Path | None, to_csv: Path | None) -> None:
@@ -93,23 +93,23 @@ def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -
         console.show_json(planned)
 
 
-def _measure(place: "Workspace", work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -> None:
+def _measure(workspace: "Workspace", work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -> None:
     from proteus_cli.cli.workflows.measuring import measured
 
-    catalog = place.catalog()
-    _show([profile for each in work for profile in measured(place, catalog, each, budget_s)], catalog, json=json)
+    catalog = workspace.catalog()
+    _show([profile for each in work for profile in measured(workspace, catalog, each, budget_s)], catalog, json=json)
 
 
-def _import(place: "Workspace", path: Path, slo: str | None, *, force: bool, json: bool) -> None:
+def _import(workspace: "Workspace", path: Path, slo: str | None, *, force: bool, json: bool) -> None:
     from proteus_cli.profiling.csv_files import parse_rows
     from proteus_cli.profiling.importing import import_rows, parse_slos
 
     slos = parse_slos(slo) if slo is not None else None
     text, name = _read(path)
-    done = import_rows(place, parse_rows(text, name), slos, name=name, force=force)
+    done = import_rows(workspace, parse_rows(text, name), slos, name=name, force=force)
     for each in done:
-        console.say(f"imported {each.device.type} → {place.profile_path(each.device.id)}")
-    _show(done, place.catalog(), json=json)
+        console.say(f"imported {each.device.type} → {workspace.profile_path(each.device.id)}")
+    _show(done, workspace.catalog(), json=json)
 
 
 def _read(path: Path) -> tuple[str, str]:
@@ -117,17 +117,17 @@ def _read(path: Path) -> tuple[str, str]:
     from proteus_cli.profiling.csv_files import HINT
     from proteus_cli.store import read_text, text_of
 
-    if path == console.TO_STDOUT:
+    if path == console.DASH:
         return text_of(sys.stdin.buffer.read(), "stdin", hint=HINT), "stdin"
     return read_text(path, hint=HINT), str(path)
 
 
-def _export(place: "Workspace", path: Path) -> None:
+def _export(workspace: "Workspace", path: Path) -> None:
     from proteus_cli.profiling.csv_files import parse_rows, to_csv
     from proteus_cli.store import write_text
 
-    text = to_csv(place.profiles().values())
-    if path == console.TO_STDOUT:
+    text = to_csv(workspace.profiles().values())
+    if path == console.DASH:
         typer.echo(text, nl=False)
     else:
         write_text(path, text)

@@ -45,7 +45,7 @@ def replay(
     output: options.Output = None,
     report: options.Report = None,
     png: options.Png = None,
-    workspace: common.Workspace = common.WORKSPACE,
+    workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
     """Replay a trace: in simulation (the default), against a running server, or against one that is started for it.
@@ -58,17 +58,19 @@ def replay(
 
     _require_compatible(flags(context), url, serve, plan, emulate=emulate)
     gates = [parse_gate(text) for text in fail_on or ()]
-    arrivals, place, is_interrupted = _arrivals(trace, scale_to, seed), Workspace(workspace), False
-    given = _current_plan(place, serve or plan)
+    arrivals = _arrivals(trace, scale_to, seed)
+    workspace = Workspace(workspace_dir)
+    given = _up_to_date_plan(workspace, serve or plan)
+    is_interrupted = False
     if url is not None or serve is not None:
-        reports = _live(arrivals, place, url, given, policy, ca, emulate=emulate)
+        reports = _live(arrivals, workspace, url, given, policy, ca, emulate=emulate)
     else:
         from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated, until_interrupted
         from proteus_cli.domain.fleet import fleet_of
 
-        profiles = fleet_of(place.profiles(), fleet) if given is None else place.profiles_of(given)
+        profiles = fleet_of(workspace.profiles(), fleet) if given is None else workspace.profiles_of(given)
         conditions = _conditions(load_time, jitter, fail or (), profiles)
-        scenario = Scenario(place, profiles, arrivals, given, headroom, conditions, seed)
+        scenario = Scenario(workspace, profiles, arrivals, given, headroom, conditions, seed)
         reports, is_interrupted = until_interrupted(simulated(scenario, _policies(policy, batching)))
     _deliver(reports, is_list=url is None and _is_list(policy), output=output, page=report, png=png, json=json)
     if is_interrupted:
@@ -112,7 +114,8 @@ def _arrivals(path: Path, peak_qps: float | None, seed: int) -> "Trace":
     return arrivals if peak_qps is None else scaled_to(arrivals, peak_qps, to_scale)
 
 
-def _current_plan(workspace: "Workspace", name: Path | None) -> "Plan | None":
+def _up_to_date_plan(workspace: "Workspace", name: Path | None) -> "Plan | None":
+    """The plan of that name, if one is given. Raises `ArtefactError` if an input of the plan has changed."""
     if name is None:
         return None
     plan = workspace.plan(name)
@@ -135,7 +138,7 @@ def _conditions(
 
 
 def _live(
-    arrivals: "Trace", place: "Workspace", url: str | None, given: "Plan | None", policies: str, ca: Path | None, *,
+    arrivals: "Trace", workspace: "Workspace", url: str | None, given: "Plan | None", policies: str, ca: Path | None, *,
     emulate: bool,
 ) -> "list[Report]":  # fmt: skip
     """The report of the server at ``url``, or those of servers that are started with a plan."""
@@ -144,7 +147,7 @@ def _live(
     if url is not None:
         return [replayed_against(url, arrivals, ca)]
     assert given is not None  # noqa: S101 - without a URL, there is a plan
-    return list(replayed_on_local_servers(arrivals, place, given, policies, ca, emulate=emulate))
+    return list(replayed_on_local_servers(arrivals, workspace, given, policies, ca, emulate=emulate))
 
 
 def _policies(names: str, batching: str | None) -> "Sequence[Policy]":
@@ -169,7 +172,9 @@ def _deliver(
     reports: "list[Report]", *, is_list: bool, output: Path | None, page: Path | None, png: Path | None, json: bool
 ) -> None:
     document = reports if is_list else reports[0]
-    is_on_stdout = output is not None and not console.save(document, output)
+    is_on_stdout = output == console.DASH
+    if output is not None:
+        console.save(document, output)
     if page is not None:
         from proteus_cli.reporting.html_page import write_html
 

@@ -11,7 +11,6 @@ from proteus_cli.cli import console
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import serve as options
 from proteus_cli.cli.options.defaults import flags
-from proteus_cli.cli.options.serve import ExecutorKind, NonFinitePolicy, ViewMode
 from proteus_cli.errors import UsageError
 from proteus_cli.serving.logs import LogFormat, LogLevel
 
@@ -31,7 +30,7 @@ def serve(
     port: options.Port = 8000,
     grpc_port: options.GrpcPort = None,
     max_body: options.MaxBody = common.unparsed("64MiB"),
-    non_finite: options.NonFinite = NonFinitePolicy.PASS,
+    non_finite: options.NonFinite = options.NonFinitePolicy.PASS,
     max_connections: options.MaxConnections = 4096,
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,
@@ -43,16 +42,16 @@ def serve(
     max_unavailable: options.MaxUnavailable = 0.5,
     drift_after: options.DriftAfter = common.unparsed("1min"),
     record: options.Record = False,
-    executor: options.Executor = ExecutorKind.THREAD,
+    executor: options.Executor = options.ExecutorKind.THREAD,
     batching: options.Batching = None,
     emulate: options.Emulate = False,
     fleet: options.Fleet = None,
-    view: options.View = ViewMode.AUTO,
+    view: options.View = options.ViewMode.AUTO,
     log_format: options.LogFormat = LogFormat.TEXT,
     log_level: options.LogLevel = None,
     otlp: options.Otlp = None,
     otlp_sample: options.OtlpSample = 0.01,
-    workspace: common.Workspace = common.WORKSPACE,
+    workspace_dir: common.Workspace = common.WORKSPACE,
 ) -> None:
     """Serve a plan over HTTP, and with --grpc-port over gRPC (Open Inference Protocol v2), until SIGTERM or Ctrl-C.
 
@@ -72,14 +71,15 @@ def serve(
     set_up(log_level or _level(), log_format, stderr)
     server = ServerOptions(
         host, port, grpc_port, max_body_bytes=int(max_body), max_connections=max_connections,
-        drain_timeout_s=drain_timeout, refuses_non_finite=non_finite is NonFinitePolicy.REFUSE,
+        drain_timeout_s=drain_timeout, refuses_non_finite=non_finite is options.NonFinitePolicy.REFUSE,
         tls=_tls(tls_cert, tls_key), tokens=read_tokens(auth_tokens) if auth_tokens is not None else None,
         otlp=otlp, otlp_sample=otlp_sample,
     )  # fmt: skip
     deployment = deployment_of(
-        plan, Workspace(workspace), replan=replan, batching=batching, emulation=Emulation(fleet) if emulate else None,
-        resume=resume, kept_plans=plan_history, in_processes=executor is ExecutorKind.PROCESS,
-        max_unavailable_frac=max_unavailable, drift_after_s=drift_after, record=record,
+        plan, Workspace(workspace_dir), replan=replan, batching=batching,
+        emulation=Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
+        in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
+        drift_after_s=drift_after, record=record,
     )  # fmt: skip
     run_server(deployment, server, _announce, live_view)
 
@@ -95,11 +95,11 @@ def _require_compatible(given: set[str], *, emulate: bool, record: bool, drift_a
         raise UsageError("`--drift-after 0s` leaves nothing to record.", hint="leave out one of both")
 
 
-def _streams(view: ViewMode) -> "tuple[LogStream, LiveView | None]":
+def _streams(view: options.ViewMode) -> "tuple[LogStream, LiveView | None]":
     """The stream to log to, and what draws on stdout."""
-    if view is ViewMode.LIVE and not sys.stdout.isatty():
+    if view is options.ViewMode.LIVE and not sys.stdout.isatty():
         raise UsageError("`--view live` needs a terminal on stdout.", hint="leave it out, or open the page at `/`")
-    if view is ViewMode.PLAIN or not sys.stdout.isatty() or (view is ViewMode.AUTO and _is_plain()):
+    if view is options.ViewMode.PLAIN or not sys.stdout.isatty() or (view is options.ViewMode.AUTO and _is_plain()):
         return sys.stderr, None
     from proteus_cli.cli.views.live_view import HoldableStream, LiveView
 

@@ -1,24 +1,77 @@
 """``proteus trace``: make traces, convert them, and show what they ask for."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from proteus_cli.cli import console
 from proteus_cli.cli.command import Command, Group
-from proteus_cli.cli.commands.convert import convert
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import trace as options
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from proteus_cli.domain.trace import Trace
+    from proteus_cli.replay.conversion.convert import Conversion, ConversionOptions
+    from proteus_cli.replay.conversion.families import FamilyRule
+    from proteus_cli.replay.conversion.formats import Format
     from proteus_cli.replay.synthesis import Shape
 
 app = typer.Typer(cls=Group, help="Make, convert and describe traces of arrivals.", no_args_is_help=True)
-app.command(cls=Command)(convert)
+
+
+@app.command(cls=Command)
+def convert(
+    sources: options.Sources,
+    *,
+    format_name: options.Format = None,
+    map_column: options.MapColumn = None,
+    family_from: options.FamilyFrom = None,
+    families: options.Families = None,
+    window: options.Window = None,
+    speedup: options.Speedup = 1.0,
+    scale_to: options.ScaleTo = None,
+    without_slo: options.WithoutSlo = False,
+    seed: options.Seed = 0,
+    per_second: options.PerSecond = False,
+    output: options.Output = console.DASH,
+    workspace_dir: common.Workspace = common.WORKSPACE,
+) -> None:
+    """Convert traces in public formats, and in other forms, to one that can be replayed.
+
+    Reads traces of the Proteus artifact, Azure Functions 2019 and 2021, Azure LLM inference, BurstGPT and Mooncake,
+    counts per second, our own two forms, and any CSV or JSON lines with --map-column. Several sources become one trace.
+    They are sorted by time, if they are not, in a temporary file, so that traces of any length need little memory.
+    """
+    from functools import partial
+    from tempfile import TemporaryFile
+
+    from proteus_cli.replay.conversion.convert import ConversionOptions, convert
+    from proteus_cli.replay.conversion.families import parse_rule
+    from proteus_cli.replay.conversion.stream import ALL, parse_window
+
+    how = ConversionOptions(
+        format=_format(format_name, map_column or []),
+        rule=parse_rule(family_from) if family_from is not None else None,
+        window=parse_window(window) if window is not None else ALL,
+        speedup=speedup,
+        scale_to_qps=scale_to,
+        keeps_slos=not without_slo,
+        per_second=per_second,
+        seed=seed,
+    )
+    with TemporaryFile() as spool:
+        with console.progress("reading") as advance:
+            shares = partial(_family_shares, families, None, workspace_dir)
+            conversion = convert(sources, how, shares, spool, on_source=_announce, progress=advance)
+        with _writer(output) as write:
+            for piece in conversion.pieces:
+                write(piece)
+    _summarize(conversion, how, output)
 
 
 @app.command(cls=Command)
@@ -37,13 +90,12 @@ def make(
     burst_stop: options.BurstStop = None,
     seed: options.Seed = 0,
     per_second: options.PerSecond = False,
-    output: options.Output = console.TO_STDOUT,
-    workspace: common.Workspace = common.WORKSPACE,
+    output: options.Output = console.DASH,
+    workspace_dir: common.Workspace = common.WORKSPACE,
 ) -> None:
     """Make a trace and write it as CSV."""
     import numpy as np
 
-    from proteus_cli.cli.workflows.shares import family_shares
     from proteus_cli.replay.synthesis import make_trace
 
     given = {
@@ -51,7 +103,7 @@ def make(
         "stop_s": burst_stop,
     }  # fmt: skip
     chosen = _shape(shape, {name: value for name, value in given.items() if value is not None})
-    shares = family_shares(families, zipf, workspace)
+    shares = _family_shares(families, zipf, workspace_dir)
     rng = np.random.default_rng(seed)
     made = make_trace(shape, chosen, rate_qps=rate, duration_s=duration, shares=shares, rng=rng)
     _save(made, output, per_second=per_second)
@@ -69,6 +121,72 @@ def info(trace: options.Trace, *, json: common.Json = False) -> None:
         console.show_json(facts)
     else:
         console.show(trace_table(arrivals, facts))
+
+
+# --- shares
+
+
+def _family_shares(families: str | None, zipf: float | None, workspace_dir: Path) -> dict[str, float]:
+    """Shares by family: as given, else the catalog's weights, or by Zipf's law with ``zipf``. Raises `UsageError`."""
+    from proteus_cli.replay.synthesis import parse_shares, zipf_shares
+    from proteus_cli.store import Workspace
+
+    if families is not None:
+        return parse_shares(families, zipf)
+    workspace = Workspace(workspace_dir)
+    if not workspace.catalog_path.exists():
+        hint = "name them, like `--families digits=0.7,signals=0.3`, or a workspace with `--workspace`"
+        raise UsageError(f"No file `{workspace.catalog_path}` to take the families from.", hint=hint)
+    catalog = workspace.catalog()
+    if zipf is not None:
+        return zipf_shares(catalog.names, zipf)
+    return {family.name: family.weight for family in catalog.families}
+
+
+# --- converting
+
+
+def _format(name: str | None, assignments: list[str]) -> "Format | None":
+    from proteus_cli.replay.conversion.formats import mapped, named
+
+    if name is not None and assignments:
+        raise UsageError("Give one of `--format` and `--map-column`.", hint="a format defines what its columns mean")
+    if assignments:
+        return mapped(assignments)
+    return named(name) if name is not None else None
+
+
+def _announce(source: str, form: "Format", rule: "FamilyRule") -> None:
+    console.say(f"{source}: {form.name} ({form.about}); families from {rule}")
+
+
+@contextmanager
+def _writer(output: Path) -> Iterator[Callable[[str], object]]:
+    from proteus_cli.store import writing_text
+
+    if output == console.DASH:
+        yield sys.stdout.write
+        sys.stdout.flush()
+        return
+    with writing_text(output) as write:
+        yield write
+
+
+def _summarize(conversion: "Conversion", how: "ConversionOptions", output: Path) -> None:
+    from proteus_cli.units import format_rate
+
+    found = conversion.found
+    if conversion.began is not None:
+        console.say(f"0 s of the trace is {conversion.began}")
+    scaled = f", scaled to {format_rate(how.scale_to_qps)}" if how.scale_to_qps is not None else ""
+    where = "" if output == console.DASH else f" written to {output}"
+    console.say(
+        f"{found.arrivals:,} arrivals in {found.duration_s:.1f} s, busiest 10 s at {format_rate(found.peak_qps)}"
+        f"{scaled}{where}"
+    )
+
+
+# --- making
 
 
 def _shape(name: str, given: dict[str, float]) -> "Shape":
@@ -94,10 +212,10 @@ def _shape(name: str, given: dict[str, float]) -> "Shape":
     return SHAPES[name](**given)
 
 
-def _save(trace: "Trace", output: "Path", *, per_second: bool) -> None:
+def _save(trace: "Trace", output: Path, *, per_second: bool) -> None:
     from proteus_cli.replay.trace import to_csv, write_trace
 
-    if output == console.TO_STDOUT:
+    if output == console.DASH:
         typer.echo(to_csv(trace, per_second=per_second), nl=False)
         return
     write_trace(output, trace, per_second=per_second)

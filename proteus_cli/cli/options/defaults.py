@@ -9,7 +9,7 @@ from proteus_cli.cli.options.names import RENAMED_OPTIONS, renamed, section_of
 from proteus_cli.errors import UsageError
 
 
-def load_defaults(context: typer.Context, workspace: Path) -> Path:
+def load_defaults(context: typer.Context, workspace_dir: Path) -> Path:
     """Make the command's section of `proteus.toml` the defaults of its other options. Raises `UsageError`.
 
     Runs before the other options are read (eager), so that flag > ``PROTEUS_*`` > `proteus.toml` > default.
@@ -17,21 +17,21 @@ def load_defaults(context: typer.Context, workspace: Path) -> Path:
     from proteus_cli.settings import read_settings
 
     section = section_of(context.info_name)
-    options = read_settings(workspace).options
+    options = read_settings(workspace_dir).options
     commands = _commands_with_defaults(context.find_root().command)
     for name in options:
         if name not in commands:
             raise UsageError(
-                f"`{workspace / 'proteus.toml'}` has a section [{name}], which is no command with defaults.",
+                f"`{workspace_dir / 'proteus.toml'}` has a section [{name}], which is no command with defaults.",
                 hint=f"sections are: devices, {', '.join(commands)}",
             )
     defaults = options.get(section, {})
-    known = {parameter.name for parameter in context.command.params}
+    known = {_key(parameter) for parameter in context.command.params}
     for name in defaults:
         if name not in known:
-            raise _unknown(section, name, workspace / "proteus.toml")
+            raise _unknown(section, name, workspace_dir / "proteus.toml")
     context.default_map = {name: _as_typed(value) for name, value in defaults.items()}
-    return workspace
+    return workspace_dir
 
 
 def _unknown(section: str, name: str, file: Path) -> UsageError:
@@ -49,10 +49,15 @@ def _commands_with_defaults(command: Any) -> tuple[str, ...]:
 
     A group with that option, such as ``plan``, counts itself and not its commands.
     """
-    if any(parameter.name == "workspace" for parameter in command.params):
+    if any(_key(parameter) == "workspace" for parameter in command.params):
         return (section_of(command.name),)
     inner = [_commands_with_defaults(each) for each in getattr(command, "commands", {}).values()]
     return tuple(name for names in inner for name in names)
+
+
+def _key(parameter: Any) -> str:
+    """The name of an option in `proteus.toml`: that of its parameter, but for `--workspace`."""
+    return "workspace" if "--workspace" in parameter.opts else str(parameter.name)
 
 
 def _as_typed(value: Any) -> Any:

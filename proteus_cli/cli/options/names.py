@@ -2,9 +2,7 @@
 
 from proteus_cli.errors import UsageError
 
-RENAMED_OPTIONS = {
-    "serve": {"lanes": "executor", "most_away": "max_unavailable"},
-}
+RENAMED_OPTIONS = {"serve": {"lanes": "executor", "most_away": "max_unavailable"}}
 """By command: old and new names of options, as `proteus.toml` spells them. An old name is an error."""
 
 

@@ -117,9 +117,7 @@ def _devices(devices: Mapping[str, "DeviceSnapshot"], count: int, *, is_wide: bo
     alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for name, of in ranked:
         alike.setdefault((of.breaker, of.variants), []).append(name)
-    return [
-        _device(_named(names), [devices[name] for name in names], is_wide=is_wide) for names in alike.values()
-    ]  # fmt: skip
+    return [_device(_named(names), [devices[name] for name in names], is_wide=is_wide) for names in alike.values()]
 
 
 def _named(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -83,8 +83,7 @@ class LiveView:
     def __init__(
         self, stdout: TextIO, log_stream: HoldableStream | None = None, every_s: float = FRAME_EVERY_S
     ) -> None:
-        options: dict[str, Any] = {"highlight": False, "emoji": False, "markup": False}
-        self._console = _Terminal(file=stdout, force_terminal=True, **options)
+        self._console = _Terminal(file=stdout, force_terminal=True, highlight=False, emoji=False, markup=False)
         self._log_stream, self._every_s = log_stream, every_s
         self._stop = threading.Event()
 

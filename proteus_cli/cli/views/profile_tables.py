@@ -62,10 +62,7 @@ def _slots(profile: Profile, catalog: Catalog) -> Iterator[RenderableType]:
     """Throughput by the number of batches on a device at once, and what is known only of GPUs."""
     most = max(point.slots for variant in profile.variants for point in variant.concurrent)
     slots = ("1 slot", *(f"{count} slots" for count in range(2, most + 1)))
-    rows = table(
-        text("variant"),
-        *(number(name) for name in ("batch", "alone", "compute", *slots, "power", "energy")),
-    )
+    rows = table(text("variant"), *(number(name) for name in ("batch", "alone", "compute", *slots, "power", "energy")))
     for variant in (each for each in profile.variants if each.family in catalog.names):
         for point in variant.points:
             by_slots = {each.slots: each for each in points_of_batch(variant, point.batch)}

@@ -1,15 +1,15 @@
 """The one style of tables in the terminal: no frame, and as wide as their content."""
 
-from typing import Any
-
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 
-def table(*columns: Column, legend: str = "", **options: Any) -> Table:
+def table(*columns: Column, legend: str = "") -> Table:
     """An empty table; the ``legend`` below it explains its columns."""
-    frame: dict[str, Any] = {"box": SIMPLE_HEAD, "collapse_padding": True, "pad_edge": False, "show_edge": False}
-    return Table(*columns, caption=legend or None, caption_justify="left", **frame, **options)
+    return Table(
+        *columns, caption=legend or None, caption_justify="left", box=SIMPLE_HEAD, collapse_padding=True,
+        pad_edge=False, show_edge=False,
+    )  # fmt: skip
 
 
 def text(*lines: str) -> Column:

@@ -23,7 +23,7 @@ SOLVE_LIMIT_S = 2.0  # shorter than for `proteus plan`: in a server a good plan 
 
 def deployment_of(
     name: Path,
-    place: Workspace,
+    workspace: Workspace,
     *,
     replan: str,
     batching: str | None,
@@ -43,18 +43,18 @@ def deployment_of(
     Raises `ArtefactError`, `UsageError` or `DeviceUnavailable`.
     """
     is_emulated = emulation is not None
-    base, plan = _base(place, name), place.plan(name)
-    resources = resources_for(place, plan, emulation)
+    base, plan = _base(workspace, name), workspace.plan(name)
+    resources = resources_for(workspace, plan, emulation)
     start = _StartingPlan(on_fleet(plan, resources.profiles, emulation))
     if resume:
-        start = _resumed(place, base, start, resources, emulated=is_emulated)
-    catalog, plan = place.catalog(), start.plan
-    place.require_current(plan.inputs)
+        start = _resumed(workspace, base, start, resources, emulated=is_emulated)
+    catalog, plan = workspace.catalog(), start.plan
+    workspace.require_current(plan.inputs)
     for placement in plan.placements:
         catalog.family(placement.family).variant(placement.variant)
     policy = _policy(plan.policy, replan, batching)
     settings = planner_settings(
-        place, policy, plan.headroom, profiles=resources.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
+        workspace, policy, plan.headroom, profiles=resources.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
     )
     return Deployment(
         plan=plan,
@@ -63,14 +63,14 @@ def deployment_of(
         devices=resources.devices,
         models=resources.models,
         policy=policy,
-        source=WorkspacePlans(place, name, resources, emulation, settings),
+        source=WorkspacePlans(workspace, name, resources, emulation, settings),
         drift_after_s=drift_after_s,
         records=record,
-        built=place.built_dir,
+        built=workspace.built_dir,
         emulated=is_emulated,
         replanning=replan if policy.replanning is not None else "off",
         solve_limit_s=SOLVE_LIMIT_S,
-        journal=JournalSettings(place.history_dir, base, is_emulated, kept_plans) if kept_plans else None,
+        journal=JournalSettings(workspace.history_dir, base, is_emulated, kept_plans) if kept_plans else None,
         origin=start.origin,
         reason=start.reason,
         in_processes=in_processes,
@@ -78,8 +78,8 @@ def deployment_of(
     )
 
 
-def _base(place: Workspace, name: Path) -> Base:
-    return Base(str(name), digest(place.plan_path(name)))
+def _base(workspace: Workspace, name: Path) -> Base:
+    return Base(str(name), digest(workspace.plan_path(name)))
 
 
 def _policy(name: str, replan: str, batching: str | None) -> Policy:
@@ -91,7 +91,7 @@ def _policy(name: str, replan: str, batching: str | None) -> Policy:
 class WorkspacePlans:
     """The `PlanSource` of a server: plans and profiles in its workspace."""
 
-    place: Workspace
+    workspace: Workspace
     name: Path
     resources: Resources
     emulation: Emulation | None
@@ -99,12 +99,12 @@ class WorkspacePlans:
 
     def read_plan(self) -> tuple[Plan, Base]:
         """The plan file that the server was started with, as it is now."""
-        plan = self.place.plan(self.name)
-        return on_fleet(plan, self.resources.profiles, self.emulation), _base(self.place, self.name)
+        plan = self.workspace.plan(self.name)
+        return on_fleet(plan, self.resources.profiles, self.emulation), _base(self.workspace, self.name)
 
     def require_current(self, plan: Plan) -> None:
         """Raise `ArtefactError` if an input of a plan has changed."""
-        self.place.require_current(plan.inputs)
+        self.workspace.require_current(plan.inputs)
 
     def replanner(self, plan: Plan, profiles: Mapping[str, Profile]) -> DeferredPlanner:
         """A planner with the rules and the headroom of a plan, for profiles by device id."""
@@ -115,13 +115,15 @@ class WorkspacePlans:
         recalibrated = {} if self.emulation is not None else {
             device: profile for device, profile in profiles.items() if profile is not self.resources.profiles[device]
         }  # fmt: skip
-        paths = {device: self.place.profile_path(device).relative_to(self.place.root) for device in recalibrated}
+        paths = {
+            device: self.workspace.profile_path(device).relative_to(self.workspace.root) for device in recalibrated
+        }
         digests = {paths[device].as_posix(): digest_of(profile) for device, profile in recalibrated.items()}
         return {**self.planner.inputs, **digests}
 
     def write_profile(self, profile: Profile) -> None:
         """Write a recalibrated profile back."""
-        write_json(self.place.profile_path(profile.device.id), profile)
+        write_json(self.workspace.profile_path(profile.device.id), profile)
 
 
 # --- resuming
@@ -135,19 +137,19 @@ class _StartingPlan:
 
 
 def _resumed(
-    place: Workspace, base: Base, start: _StartingPlan, resources: Resources, *, emulated: bool
+    workspace: Workspace, base: Base, start: _StartingPlan, resources: Resources, *, emulated: bool
 ) -> _StartingPlan:
     """The plan that was in force when the last server with this plan was killed, else ``start``.
 
     If ``start`` is stale, as after a server has recorded profiles, the last server need not have been killed.
     """
-    is_stale = _is_stale(place, start.plan)
-    left = left_behind(records(place.history_dir), base, emulated=emulated, also_stopped=is_stale)
-    if left is None or not claim(place.history_dir, base):
+    is_stale = _is_stale(workspace, start.plan)
+    left = left_behind(records(workspace.history_dir), base, emulated=emulated, also_stopped=is_stale)
+    if left is None or not claim(workspace.history_dir, base):
         return start
     try:
-        last = place.plan(place.history_dir / left.plan)
-        place.require_current(last.inputs)
+        last = workspace.plan(workspace.history_dir / left.plan)
+        workspace.require_current(last.inputs)
         _require_devices(last, resources)
     except ArtefactError as error:
         log.warning("can't resume `%s`, the last plan in force: %s", left.plan, error.message)
@@ -157,9 +159,9 @@ def _resumed(
     return _StartingPlan(last, "resumed", f"{why} while `{left.plan}` was in force" if not is_stale else why)
 
 
-def _is_stale(place: Workspace, plan: Plan) -> bool:
+def _is_stale(workspace: Workspace, plan: Plan) -> bool:
     try:
-        place.require_current(plan.inputs)
+        workspace.require_current(plan.inputs)
     except ArtefactError:
         return True
     return False

@@ -34,12 +34,12 @@ class Resources:
     models: Mapping[VariantKey, Path]
 
 
-def resources_for(place: Workspace, plan: Plan, emulation: Emulation | None) -> Resources:
+def resources_for(workspace: Workspace, plan: Plan, emulation: Emulation | None) -> Resources:
     """The resources to serve a plan with.
 
     Raises `DeviceUnavailable` if a device is not here, and `ArtefactError` if a model or a profile is missing.
     """
-    return _local(place, plan) if emulation is None else _emulated(place, plan, emulation)
+    return _local(workspace, plan) if emulation is None else _emulated(workspace, plan, emulation)
 
 
 def on_fleet(plan: Plan, profiles: Mapping[str, Profile], emulation: Emulation | None) -> Plan:
@@ -61,14 +61,14 @@ def on_fleet(plan: Plan, profiles: Mapping[str, Profile], emulation: Emulation |
 # --- this machine
 
 
-def _local(place: Workspace, plan: Plan) -> Resources:
-    profiles = place.profiles_of(plan)
-    here = {device.id: device for device in discover(read_settings(place.root).devices)}
+def _local(workspace: Workspace, plan: Plan) -> Resources:
+    profiles = workspace.profiles_of(plan)
+    here = {device.id: device for device in discover(read_settings(workspace.root).devices)}
     for profile in profiles.values():
         _require_here(profile.device, here)
     for placement in plan.placements:
         measured_for(placement, profiles)
-    models = {key: _model(place, family, variant) for key, family, variant in _variants(place.catalog())}
+    models = {key: _model(workspace, family, variant) for key, family, variant in _variants(workspace.catalog())}
     return Resources(profiles, [here[device] for device in plan.devices], models)
 
 
@@ -92,14 +92,14 @@ def _require_here(measured: Device, here: Mapping[str, Device]) -> None:
         )
 
 
-def _model(place: Workspace, family: Family, variant: Variant) -> Path:
+def _model(workspace: Workspace, family: Family, variant: Variant) -> Path:
     if variant.onnx is None:
         raise ArtefactError(
             f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to run.",
             hint="set `onnx` in engines/catalog.toml, then `proteus profile` and `proteus plan` again; "
             "`--emulate` needs no models",
         )
-    path = place.model_path(variant.onnx)
+    path = workspace.model_path(variant.onnx)
     if not path.is_file():
         raise ArtefactError(f"No model `{path}`.", hint="the catalog names it; put the ONNX file there")
     return path
@@ -108,12 +108,12 @@ def _model(place: Workspace, family: Family, variant: Variant) -> Path:
 # --- emulated devices
 
 
-def _emulated(place: Workspace, plan: Plan, emulation: Emulation) -> Resources:
-    profiles: Mapping[str, Profile] = place.profiles_of(plan)
+def _emulated(workspace: Workspace, plan: Plan, emulation: Emulation) -> Resources:
+    profiles: Mapping[str, Profile] = workspace.profiles_of(plan)
     if emulation.fleet is not None:
-        profiles = fleet_of(place.profiles(), emulation.fleet)
+        profiles = fleet_of(workspace.profiles(), emulation.fleet)
     _require_times(on_fleet(plan, profiles, emulation), profiles)
-    paths = {key: place.model_path(v.onnx) for key, _, v in _variants(place.catalog()) if v.onnx is not None}
+    paths = {key: workspace.model_path(v.onnx) for key, _, v in _variants(workspace.catalog()) if v.onnx is not None}
     models = {key: path for key, path in paths.items() if path.is_file()}
     return Resources(profiles, [profile.device for profile in profiles.values()], models)
 

@@ -32,7 +32,7 @@ FIRST_SECONDS = 10.0
 class Scenario:
     """What all policies are simulated with; ``given``: the plan to start from."""
 
-    place: Workspace
+    workspace: Workspace
     profiles: Mapping[str, Profile]
     arrivals: Trace
     given: Plan | None
@@ -43,7 +43,7 @@ class Scenario:
 
 def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report]:
     """A report for each policy. After Ctrl-C in a run its report is the last, on the part that was simulated."""
-    catalog, arrivals = scenario.place.catalog(), scenario.arrivals
+    catalog, arrivals = scenario.workspace.catalog(), scenario.arrivals
     check_demand(first_demand(arrivals), catalog)
     for policy in policies:
         with console.progress(f"simulating {policy.name}") as advance:
@@ -107,7 +107,7 @@ def _run(
     found = simulate(
         scenario.arrivals,
         plan,
-        scenario.place.catalog(),
+        scenario.workspace.catalog(),
         scenario.profiles,
         policy,
         planner,
@@ -123,7 +123,7 @@ def _planner(scenario: Scenario, policy: Policy) -> Planner:
     if policy.plans == "oracle":  # without queues, a batch may take all of the SLO
         rules = msgspec.structs.replace(rules or Rules(), slo_fraction=1.0, capacity="mean")
     headroom = scenario.given.headroom if scenario.given is not None else scenario.headroom
-    return planner_settings(scenario.place, policy, headroom, profiles=scenario.profiles, rules=rules).make()
+    return planner_settings(scenario.workspace, policy, headroom, profiles=scenario.profiles, rules=rules).make()
 
 
 def _prepared(planner: Planner, policy: Policy, scenario: Scenario) -> tuple[Planner, Plan]:

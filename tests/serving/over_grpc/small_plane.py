@@ -59,9 +59,9 @@ class SmallPlane:
         self.queries.append(query)
         return asyncio.get_running_loop().call_soon(self._answer, query, done)
 
-    def cancel(self, pending: asyncio.Handle) -> None:
-        pending.cancel()
-        self.cancelled.append(pending)
+    def cancel(self, in_flight: asyncio.Handle) -> None:
+        in_flight.cancel()
+        self.cancelled.append(in_flight)
 
     def _answer(self, query: Query, done: Callable[[Result], None]) -> None:
         x = np.frombuffer(query.inputs[0], FLOAT).reshape(query.rows, 2)
