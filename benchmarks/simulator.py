@@ -63,12 +63,12 @@ class EverySecond:
     every_s: float = 1.0
     min_demand_qps: float = 1.0
 
-    def decide(self, now: ReplanContext) -> ReplanRequest:
-        return ReplanRequest(self.target_demand(now), "a second has passed")
+    def decide(self, context: ReplanContext) -> ReplanRequest:
+        return ReplanRequest(self.target_demand(context), "a second has passed")
 
-    def target_demand(self, now: ReplanContext) -> dict[str, float]:
-        demand = now.demand
-        return {f: max(demand.rate_qps(f, self.every_s, now.now_s), self.min_demand_qps) for f in demand.families}
+    def target_demand(self, context: ReplanContext) -> dict[str, float]:
+        demand = context.demand
+        return {f: max(demand.rate_qps(f, self.every_s, context.now_s), self.min_demand_qps) for f in demand.families}
 
     def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
         return {f: max(demand_qps.get(f, 0.0), self.min_demand_qps) for f in slo_s}

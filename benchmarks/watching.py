@@ -27,7 +27,7 @@ from benchmarks.machine import machine
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.cli.views.live_frames import frame
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.base import MadeBy
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
@@ -85,11 +85,11 @@ class World:
             for _ in range(5):
                 counts.latency.add(self._random.uniform(0, 0.12))
 
-    def _host(self, device: str) -> Hosted:
+    def _host(self, device: str) -> Host:
         family, s = self.hosted[device], 0.01
         points = tuple(Point(batch, 10, s, s, s, s, s, batch / s) for batch in (1, 8))
         table = LatencyTable(points, of=lambda point: point.p95_s)
-        return Hosted(device, family, f"{family}-l", ACCURACY, 8, 100.0, 800.0, table)
+        return Host(device, family, f"{family}-l", ACCURACY, 8, 100.0, 800.0, table)
 
     def _plan(self, names: list[str]) -> Plan:
         placements = tuple(

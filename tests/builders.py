@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Effects, Hosted, Launch
+from proteus_cli.control.decision import Effects, Host, Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.catalog import Catalog, Family, Variant
@@ -161,13 +161,13 @@ def hosted(
     weight: float = 1.0,
     capacity_qps: float = 1000.0,
     accuracy: float = 0.9,
-) -> Hosted:
+) -> Host:
     """A loaded variant; ``latency_s`` by rows."""
-    return Hosted(device, family, variant, accuracy, max_batch, weight, capacity_qps, make_table(latency_s))
+    return Host(device, family, variant, accuracy, max_batch, weight, capacity_qps, make_table(latency_s))
 
 
 def plan_hosting(
-    *hosts: Hosted, demand_qps: Mapping[str, float] | None = None, devices: Sequence[str] = ("cpu0", "cpu1")
+    *hosts: Host, demand_qps: Mapping[str, float] | None = None, devices: Sequence[str] = ("cpu0", "cpu1")
 ) -> Plan:
     """A plan that places these hosts."""
     placements = (
@@ -178,7 +178,7 @@ def plan_hosting(
 
 
 def controller_hosting(
-    *hosts: Hosted,
+    *hosts: Host,
     policy: Policy,
     families: Sequence[str] = ("a", "b"),
     slots: Mapping[str, int] = MappingProxyType({"cpu0": 1, "cpu1": 1}),

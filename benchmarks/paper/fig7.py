@@ -23,7 +23,7 @@ IDEAS = {
     "re-planned whatever is refused": replace(PROTEUS, replanning=ReplanRule(shed_sigmas=ReplanRule().sigmas)),
     "re-planned for a fall to 0.7": replace(PROTEUS, replanning=ReplanRule(down_frac=0.7)),
     "without admission": replace(PROTEUS, admits="all"),
-    "batches as in the paper": replace(PROTEUS, batching=batcher_named("proteus")),
+    "batches as in the paper": replace(PROTEUS, batching=batcher_named("proactive")),
     "without a safety margin": replace(PROTEUS, replanning=ReplanRule(margin_sigmas=0.0)),
     "a headroom of 1.2 instead of it": replace(PROTEUS, replanning=ReplanRule(margin_sigmas=0.0), headroom=1.2),
 }

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from proteus_cli.control.decision import NO_EFFECTS, Effects, Hosted, Launch, Load
-from proteus_cli.control.dispatch.dispatch import Dispatch, Refused, Unfit
+from proteus_cli.control.decision import NO_EFFECTS, Admitted, Effects, Host, Launch, Load
+from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
-from proteus_cli.control.dispatch.workers import Admitted, WorkerState
+from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.replanning import Replanning
@@ -16,8 +16,6 @@ from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Request
-
-__all__ = ["Admitted", "Controller", "Refused", "Unfit"]
 
 
 class Controller:
@@ -77,11 +75,11 @@ class Controller:
         """Requests of one family that wait."""
         return self._families[family].waiting
 
-    def hosting(self, family: str) -> tuple[Hosted, ...]:
+    def hosting(self, family: str) -> tuple[Host, ...]:
         """The hosts of a family that its queries are queued for."""
         return self._families[family].hosts
 
-    def hosted_on(self, device: str) -> tuple[Hosted, ...]:
+    def hosted_on(self, device: str) -> tuple[Host, ...]:
         """What a device has loaded; during a load in place, what it had before."""
         return self._topology.hosted_on(device)
 
@@ -105,7 +103,7 @@ class Controller:
 
     # --- plans, devices and engines
 
-    def adopt(self, plan: Plan, hosted: Sequence[Hosted], now_s: float, in_place: Collection[str] = ()) -> Effects:
+    def adopt(self, plan: Plan, hosted: Sequence[Host], now_s: float, in_place: Collection[str] = ()) -> Effects:
         """Put a plan in force, which places ``hosted``.
 
         All of it is loaded, except on the devices that load ``in_place``: the effects say when each of these starts.
@@ -121,7 +119,7 @@ class Controller:
         self.replanning.notice(f"{device} was lost")
         return self._topology.device_lost(device, running)
 
-    def device_recovered(self, device: str, now_s: float, hosted: tuple[Hosted, ...] | None = None) -> Effects:
+    def device_recovered(self, device: str, now_s: float, hosted: tuple[Host, ...] | None = None) -> Effects:
         """A lost device is back with ``hosted`` loaded; None: with nothing, and it loads what the plan wants."""
         self.replanning.notice(f"{device} is back")
         return self._changed(self._topology.device_recovered(device, hosted), now_s)

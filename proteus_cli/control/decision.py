@@ -1,5 +1,6 @@
-"""What a controller tells its driver: decisions of single workers, and effects of changes."""
+"""What a controller tells its driver: answers to offered requests, decisions of single workers, effects of changes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -10,10 +11,11 @@ from proteus_cli.domain.request import Request
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Hosted:
-    """A variant on a device: its cost (``latency``, p95 seconds by rows) and its ``accuracy``.
+class Host:
+    """A placement as the workers see it: a variant on a device; requests are queued for hosts.
 
-    ``weight`` is the rate that the plan sends it, ``capacity_qps`` the highest rate it can serve.
+    ``latency`` is its cost: p95 seconds by rows. ``weight`` is the rate that the plan sends it, ``capacity_qps`` the
+    highest rate it can serve.
     """
 
     device: str
@@ -30,6 +32,30 @@ class Hosted:
         return VariantKey(self.family, self.variant)
 
 
+class Admitted(msgspec.Struct, frozen=True, gc=False):
+    """The request waits; ask the workers of ``devices`` for decisions."""
+
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The plan cannot carry the request in time; another try after ``retry_after_s`` may succeed.
+
+    ``is_lost``: all devices that host the family are lost, or the plan does without the family for that reason.
+    """
+
+    retry_after_s: float
+    is_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """No hosted variant is as accurate as asked; ``available`` has the accuracy of each, highest first."""
+
+    available: Mapping[str, float]
+
+
 class Launch(msgspec.Struct, frozen=True, gc=False):
     """Run these requests, ``rows`` together, as one batch; the batch starts at ``at_s``.
 
@@ -37,7 +63,7 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
     starts when that ends. Where ``is_more_to_do``, the worker asks again at once; else when something changes.
     """
 
-    hosted: Hosted
+    hosted: Host
     requests: tuple[Request, ...]
     rows: int
     at_s: float
@@ -92,7 +118,7 @@ class Load:
     """
 
     device: str
-    hosts: tuple[Hosted, ...]
+    hosts: tuple[Host, ...]
 
 
 @dataclass(frozen=True, slots=True)

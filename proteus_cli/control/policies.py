@@ -14,7 +14,7 @@ VariantRule = Literal["all", "most-accurate", "least-accurate"]
 Assignment = Literal["late", "early", "uniform"]
 PlanRule = Literal["optimal", "frozen", "infaas", "sommelier", "oracle"]
 
-EXACT = 0.02  # ``margin_frac`` of published systems, which were simulated without jitter
+PUBLISHED_MARGIN_FRAC = 0.02  # ``margin_frac`` of published systems, which were simulated without jitter
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ PROTEUS = Policy("proteus", "all", GreedyBatcher(), ReplanRule(), spares=True)
 _PAPER = Policy(
     "proteus-paper",
     "all",
-    ProactiveBatcher(margin_frac=EXACT),
+    ProactiveBatcher(margin_frac=PUBLISHED_MARGIN_FRAC),
     PeriodicRule(),
     assignment="early",
     admits="all",
@@ -125,9 +125,9 @@ def policies_named(names: str) -> tuple[Policy, ...]:
 
 
 def batcher_named(name: str) -> Batcher:
-    """``proteus`` (the paper's rule), ``aimd``, ``nexus``, ``greedy`` or ``static-N``. Raises `UsageError`."""
+    """``proactive`` (the paper's rule), ``aimd``, ``nexus``, ``greedy`` or ``static-N``. Raises `UsageError`."""
     rules: dict[str, Batcher] = {
-        "proteus": ProactiveBatcher(margin_frac=EXACT),
+        "proactive": ProactiveBatcher(margin_frac=PUBLISHED_MARGIN_FRAC),
         "aimd": AimdBatcher(),
         "nexus": NexusBatcher(),
         "greedy": GreedyBatcher(),
@@ -137,4 +137,6 @@ def batcher_named(name: str) -> Batcher:
     kind, _, rows = name.partition("-")
     if kind == "static" and rows.isdecimal() and int(rows) > 0:
         return StaticBatcher(rows=int(rows))
+    if name == "proteus":
+        raise UsageError("No batching `proteus`.", hint="the paper's rule is now `proactive`")
     raise UsageError(f"No batching `{name}`.", hint=f"there are: {', '.join(rules)}, and static-N for batches of N")

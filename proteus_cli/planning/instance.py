@@ -64,15 +64,16 @@ class Instance:
     """``F`` families, ``G`` device groups, ``C`` choices, ``L`` steps of accuracy.
 
     By choice: ``capacity_qps``, ``accuracy``, ``power_w``, ``pinned`` (devices that must host it), and ``memory_frac``,
-    the part of a device's memory that it takes. ``of_family`` [F, C] and ``of_group`` [G, C] are 0/1, ``device_count``
-    [G].
+    the part of a device's memory that it takes. ``family_choices`` [F, C] and ``group_choices`` [G, C] are 1 where the
+    choice is of the family, or of the group, else 0; ``device_count`` is [G].
 
     The steps of a family are its distinct accuracies, falling; a family without choices has one step, of 0.
     ``up_to_step`` [L, C] is 1 where the choice is at least as accurate as the step, ``step_family`` [L] its family,
     ``step_loss`` [L] how much less accurate the next step is (or not being served), ``last_step`` [F] the index of each
     family's last step.
 
-    A choice meets its SLO, fits its device and is allowed. ``unplaceable``: pins of variants that are no such choice.
+    A choice meets its SLO, fits its device and is allowed. ``unplaceable``: pins whose variant has no choice on that
+    group.
     """
 
     families: tuple[str, ...]
@@ -83,8 +84,8 @@ class Instance:
     power_w: Floats
     pinned: Floats
     memory_frac: Floats
-    of_family: sp.csr_array
-    of_group: sp.csr_array
+    family_choices: sp.csr_array
+    group_choices: sp.csr_array
     device_count: Floats
     up_to_step: sp.csr_array
     step_family: Ints
@@ -103,11 +104,11 @@ class Instance:
     def top_accuracy(self) -> Floats:
         """The accuracy of each family's most accurate choice [F]; 0 where it has none."""
         top: Floats = np.zeros(len(self.families))
-        np.maximum.at(top, self.family_of, self.accuracy)
+        np.maximum.at(top, self.choice_family, self.accuracy)
         return top
 
     @cached_property
-    def of_step_family(self) -> sp.csr_array:
+    def family_steps(self) -> sp.csr_array:
         """Which steps are of which family: 0/1 [F, L]."""
         steps = [np.flatnonzero(self.step_family == f).tolist() for f in range(len(self.families))]
         return _members(steps, len(self.step_family))
@@ -122,35 +123,24 @@ class Instance:
 
     @cached_property
     def rivals(self) -> tuple[Ints, ...]:
-        """For each such pair, its choices."""
+        """For each pair of `group_family_pairs`: the indices of its choices."""
         of_pair = self.group_family_pairs()[1]
         return tuple(row.astype(np.int64) for row in np.split(of_pair.indices, of_pair.indptr[1:-1]))
 
     @cached_property
-    def cases(self) -> tuple[Ints, Ints]:
-        """All pairs of a choice and one of its family with no more capacity, which may be itself: [K] and [K]."""
-        pairs = []
-        for f in range(len(self.families)):
-            mine = np.flatnonzero(self.family_of == f)
-            falling = mine[np.argsort(-self.capacity_qps[mine], kind="stable")].tolist()
-            pairs += [(case, other) for i, case in enumerate(falling) for other in falling[i:]]
-        both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-        return both[:, 0], both[:, 1]
-
-    @cached_property
-    def group_of(self) -> Ints:
+    def choice_group(self) -> Ints:
         """Index of the group of each choice [C]."""
         return np.array([choice.group for choice in self.choices], dtype=np.int64)
 
     @cached_property
-    def family_of(self) -> Ints:
+    def choice_family(self) -> Ints:
         """Index of the family of each choice [C]."""
         return np.array([choice.family for choice in self.choices], dtype=np.int64)
 
     @cached_property
     def max_qps(self) -> Floats:
         """An upper bound of what any plan can serve of each family [F]."""
-        bound: Floats = self.of_family @ (self.capacity_qps * (self.device_count @ self.of_group))
+        bound: Floats = self.family_choices @ (self.capacity_qps * (self.device_count @ self.group_choices))
         return bound
 
 
@@ -185,10 +175,10 @@ def make_instance(
             [len(groups[c.group].devices) * float(c.key in groups[c.group].limits.pinned) for c in choices]
         ),
         memory_frac=np.array([_memory_frac(groups[c.group].profile, c.measured) for c in choices]),
-        of_family=_members(
+        family_choices=_members(
             [[c for c, x in enumerate(choices) if x.family == f] for f in range(len(catalog.families))], len(choices)
         ),
-        of_group=_members(
+        group_choices=_members(
             [[c for c, x in enumerate(choices) if x.group == g] for g in range(len(groups))], len(choices)
         ),
         device_count=np.array([float(len(group.devices)) for group in groups]),

@@ -137,9 +137,9 @@ class _Search:
         slack = 0.5 if gap_scale is None else TOLERANCE
         self.program = self.program.limit_objective(objective, found.value + slack, index)
 
-    def serve_all(self, unserved: Ints) -> None:
+    def serve_all(self, unserved_columns: Ints) -> None:
         """Leave nothing unserved from now on."""
-        self.program = self.program.limit_columns(unserved, 0.0)
+        self.program = self.program.limit_columns(unserved_columns, 0.0)
 
 
 def _relative_gap(point: SolverPoint, gap_scale: float | None) -> float:
@@ -150,21 +150,21 @@ def _relative_gap(point: SolverPoint, gap_scale: float | None) -> float:
 
 
 def _minimise_in_order(search: _Search, instance: Instance, rules: Rules, *, is_replan: bool) -> None:
-    unserved = search.program.columns(search.program.model.variables.shortfall).start + instance.last_step
+    unserved_columns = search.program.columns(search.program.model.variables.shortfall).start + instance.last_step
     is_worst_first = rules.objective == "min-family"
     if rules.minimize is not None:
-        search.serve_all(unserved)
+        search.serve_all(unserved_columns)
         search.minimise_and_fix(rules.minimize, gap_scale=_total_resource(instance, rules))
         if is_worst_first:
             search.minimise_and_fix("worst loss")
         search.minimise_and_fix("loss")
-    elif _try_to_serve_all(search, unserved, "worst loss" if is_worst_first else "loss"):
+    elif _try_to_serve_all(search, unserved_columns, "worst loss" if is_worst_first else "loss"):
         if is_worst_first:
             search.minimise_and_fix("loss")
     else:
-        _serve_most(search, instance, rules, unserved)
+        _serve_most(search, instance, rules, unserved_columns)
         if is_worst_first:
-            _maximise_worst_accuracy(search, instance, unserved)
+            _maximise_worst_accuracy(search, instance, unserved_columns)
         search.minimise_and_fix("loss")
     if is_replan:
         search.minimise_and_fix("loads", gap_scale=None)
@@ -177,17 +177,17 @@ def _total_resource(instance: Instance, rules: Rules) -> float:
     if rules.minimize == "cost":
         return float(instance.price_per_hour @ instance.device_count) or 1.0
     hungriest_w = np.zeros(len(instance.groups))
-    np.maximum.at(hungriest_w, instance.group_of, instance.power_w)
+    np.maximum.at(hungriest_w, instance.choice_group, instance.power_w)
     return float(hungriest_w @ instance.device_count) or 1.0
 
 
-def _try_to_serve_all(search: _Search, unserved: Ints, objective: Objective) -> bool:
+def _try_to_serve_all(search: _Search, unserved_columns: Ints, objective: Objective) -> bool:
     """Serve all and minimise the first objective of accuracy in one solve, where that is possible.
 
     Otherwise the search is as before, but for half of its time at most.
     """
     program = search.program
-    search.serve_all(unserved)
+    search.serve_all(unserved_columns)
     try:
         search.minimise_and_fix(objective, first_point_by_s=(time.perf_counter() + search.deadline_s) / 2)
     except (Infeasible, OutOfTime):
@@ -196,7 +196,7 @@ def _try_to_serve_all(search: _Search, unserved: Ints, objective: Objective) -> 
     return True
 
 
-def _serve_most(search: _Search, instance: Instance, rules: Rules, unserved: Ints) -> None:
+def _serve_most(search: _Search, instance: Instance, rules: Rules, unserved_columns: Ints) -> None:
     if rules.fairness == "maxmin":
         before = 0.0
         for index in range(len(instance.families)):
@@ -207,10 +207,10 @@ def _serve_most(search: _Search, instance: Instance, rules: Rules, unserved: Int
             before = missed
     search.minimise_and_fix("unserved", gap_scale=UNSERVED_GAP_SCALE)
     if search.point.value < NEGLIGIBLE:
-        search.serve_all(unserved)
+        search.serve_all(unserved_columns)
 
 
-def _maximise_worst_accuracy(search: _Search, instance: Instance, unserved: Ints) -> None:
+def _maximise_worst_accuracy(search: _Search, instance: Instance, unserved_columns: Ints) -> None:
     """Raise the relative accuracy of the worst of the families that are served at all, as far as possible: a bisection.
 
     Where not all demand is served, a family's accuracy is a ratio of two unknowns, so no single solve maximises it; but
@@ -223,7 +223,7 @@ def _maximise_worst_accuracy(search: _Search, instance: Instance, unserved: Ints
         middle = (low + high) / 2
         tried = _with_accuracy_floor(search.program, middle)
         found = minimise(tried, tried.objective("loss"), deadline_s=search.deadline_s, start=search.best)
-        reached = _worst_accuracy(instance, tried, found, unserved) if found is not None else 0.0
+        reached = _worst_accuracy(instance, tried, found, unserved_columns) if found is not None else 0.0
         if reached > low:
             search.best, low = found, reached
         if reached < middle:
@@ -239,12 +239,12 @@ def _with_accuracy_floor(program: Program, floor: float) -> Program:
     return compiled.limit_objective("worst loss", 0.0)
 
 
-def _worst_accuracy(instance: Instance, program: Program, point: SolverPoint, unserved: Ints) -> float:
+def _worst_accuracy(instance: Instance, program: Program, point: SolverPoint, unserved_columns: Ints) -> float:
     """The lowest relative accuracy among the families that are served at a point; 0 where none is."""
     shortfall = point.columns[program.columns(program.model.variables.shortfall)]
     has_demand = program.model.parameters.has_demand.value
-    answered = has_demand - point.columns[unserved]
-    accurate = instance.top_accuracy * has_demand - instance.of_step_family @ (instance.step_loss * shortfall)
+    answered = has_demand - point.columns[unserved_columns]
+    accurate = instance.top_accuracy * has_demand - instance.family_steps @ (instance.step_loss * shortfall)
     is_served = (answered > NEGLIGIBLE) & (instance.best_accuracy > 0)
     if not is_served.any():
         return 0.0
@@ -254,8 +254,8 @@ def _worst_accuracy(instance: Instance, program: Program, point: SolverPoint, un
 def _set_parameters(
     model: Model, instance: Instance, rules: Rules, target: TargetDemand, current_replicas: Ints | None
 ) -> None:
-    p, qps = model.parameters, target.qps[instance.family_of]
-    replica_qps = np.minimum(instance.capacity_qps, target.share_qps[instance.family_of])
+    p, qps = model.parameters, target.qps[instance.choice_family]
+    replica_qps = np.minimum(instance.capacity_qps, target.share_qps[instance.choice_family])
     p.has_demand.value = (target.qps > 0).astype(np.float64)
     p.demand_frac.value = target.qps / max(float(target.qps.sum()), np.finfo(np.float64).tiny)
     p.servable_frac.value = target.servable_frac
@@ -264,6 +264,7 @@ def _set_parameters(
     p.capacity_frac.value = np.minimum(_ratio(replica_qps, qps), 1.0)
     p.utilisation.value = qps / instance.capacity_qps
     p.max_replicas.value = max_replicas = _max_replicas(p.capacity_frac.value, instance, rules, current_replicas)
+    # Without a plan in force, nothing counts as a load.
     p.current_replicas.value = max_replicas if current_replicas is None else current_replicas.astype(np.float64)
 
 
@@ -278,7 +279,7 @@ def _max_replicas(capacity_frac: Floats, instance: Instance, rules: Rules, curre
     """
     with np.errstate(divide="ignore"):
         enough = np.where(capacity_frac > 0, np.ceil(1 / capacity_frac - NEGLIGIBLE) + rules.survive, 0.0)
-    max_replicas = np.minimum(enough, instance.device_count[instance.group_of])
+    max_replicas = np.minimum(enough, instance.device_count[instance.choice_group])
     is_useless = _is_dominated(instance, rules, capacity_frac)
     if rules.survive and current_replicas is not None:
         is_useless &= current_replicas == 0
@@ -314,8 +315,8 @@ def _rates(
     rates, unanswered = np.zeros(len(replicas)), np.ones(len(target.qps))
     if rules.survive:
         largest = np.zeros(len(target.qps))
-        np.maximum.at(largest, instance.family_of, capacity_frac * (replicas > 0))
-        unanswered = np.minimum(unanswered, instance.of_family @ available - largest)
+        np.maximum.at(largest, instance.choice_family, capacity_frac * (replicas > 0))
+        unanswered = np.minimum(unanswered, instance.family_choices @ available - largest)
     for c in np.argsort(-instance.accuracy, kind="stable"):
         family = instance.choices[c].family
         answered = min(unanswered[family], available[c])

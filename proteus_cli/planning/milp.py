@@ -86,7 +86,7 @@ class Variables:
             replicas=replicas,
             shortfall=shortfall,
             unserved=shortfall[instance.last_step],
-            devices_used=cp.Variable(groups, integer=True) if is_shared else instance.of_group @ replicas,
+            devices_used=cp.Variable(groups, integer=True) if is_shared else instance.group_choices @ replicas,
             loads=cp.Variable(choices, nonneg=True),
             served=cp.Variable(choices, nonneg=True) if is_shared else None,
             power_w=cp.Variable(groups, nonneg=True) if is_shared and "power" in rules.resources else None,
@@ -166,14 +166,14 @@ def _devices_are_shared(instance: Instance, rules: Rules, p: Parameters, v: Vari
 
     A resident of a group is on used devices only. No device gets more than its share of a family's demand.
     """
-    of_group, group_of = instance.of_group, instance.group_of
+    group_choices, choice_group = instance.group_choices, instance.choice_group
     constraints = [
-        of_group @ cp.multiply(p.utilisation, v.served) <= v.devices_used,
-        v.replicas <= v.devices_used[group_of],
-        of_group @ cp.multiply(instance.memory_frac, v.replicas) <= v.devices_used,
+        group_choices @ cp.multiply(p.utilisation, v.served) <= v.devices_used,
+        v.replicas <= v.devices_used[choice_group],
+        group_choices @ cp.multiply(instance.memory_frac, v.replicas) <= v.devices_used,
     ]
     if rules.residency != "memory":
-        constraints.append(of_group @ v.replicas <= int(rules.residency) * v.devices_used)
+        constraints.append(group_choices @ v.replicas <= int(rules.residency) * v.devices_used)
     pairs, of_pair, pair_group, pair_family = instance.group_family_pairs()
     if pairs and np.any(instance.max_share < 1):
         share = cp.multiply(p.max_share_frac[pair_family], v.devices_used[pair_group])
@@ -188,28 +188,39 @@ def _any_device_may_be_lost(instance: Instance, p: Parameters, v: Variables) -> 
     the replicas of a choice (``other``) in the case that the largest is of another (``case``). That is a far stronger
     relaxation than one sum for all cases, but has a column for each pair.
     """
-    case, other = instance.cases
+    case, other = _largest_replica_cases(instance)
     choices = len(instance.choices)
     is_case = cp.Variable(choices, boolean=True)
     if len(case) > MAX_CASES:
         largest = cp.Variable(len(instance.families), nonneg=True)
         return [
             v.replicas <= cp.multiply(p.max_replicas, is_case),
-            largest[instance.family_of] >= cp.multiply(p.capacity_frac, is_case),
-            instance.of_family @ cp.multiply(p.capacity_frac, v.replicas) - largest + v.unserved >= p.has_demand,
+            largest[instance.choice_family] >= cp.multiply(p.capacity_frac, is_case),
+            instance.family_choices @ cp.multiply(p.capacity_frac, v.replicas) - largest + v.unserved >= p.has_demand,
         ]
     in_case, served = cp.Variable(len(case), nonneg=True), cp.Variable(choices, nonneg=True)
     is_same = case == other
     return [
-        instance.of_family @ is_case <= 1,
+        instance.family_choices @ is_case <= 1,
         _rows(other, choices) @ in_case == v.replicas,
         in_case <= cp.multiply(p.max_replicas[other], is_case[case]),
         in_case[np.flatnonzero(is_same)] >= is_case[case[is_same]],
         served <= is_case,
         _rows(case, choices) @ cp.multiply(p.capacity_frac[other], in_case)
         >= served + cp.multiply(p.capacity_frac, is_case),
-        v.unserved + instance.of_family @ served >= p.has_demand,
+        v.unserved + instance.family_choices @ served >= p.has_demand,
     ]
+
+
+def _largest_replica_cases(instance: Instance) -> tuple[Ints, Ints]:
+    """All pairs of a choice and one of its family with no more capacity, which may be itself: [K] and [K]."""
+    pairs = []
+    for f in range(len(instance.families)):
+        mine = np.flatnonzero(instance.choice_family == f)
+        falling = mine[np.argsort(-instance.capacity_qps[mine], kind="stable")].tolist()
+        pairs += [(case, other) for i, case in enumerate(falling) for other in falling[i:]]
+    both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
 
 
 def _rows(row_of: Ints, rows: int) -> sp.csr_array:
@@ -219,16 +230,16 @@ def _rows(row_of: Ints, rows: int) -> sp.csr_array:
 
 def _devices_draw_power(instance: Instance, p: Parameters, v: Variables) -> list[Any]:
     """Two lower bounds of the watts of a group's used devices, each of which draws what its hungriest variant does."""
-    mean_w = instance.of_group @ cp.multiply(instance.power_w, cp.multiply(p.utilisation, v.served))
+    mean_w = instance.group_choices @ cp.multiply(instance.power_w, cp.multiply(p.utilisation, v.served))
     hungriest_w = cp.multiply(instance.power_w, v.replicas)
-    return [v.power_w >= mean_w, v.power_w[instance.group_of] >= hungriest_w]
+    return [v.power_w >= mean_w, v.power_w[instance.choice_group] >= hungriest_w]
 
 
 def _relative_accuracy_loss(instance: Instance, p: Parameters, v: Variables) -> Any:
     """How far each family's relative accuracy falls short of ``accuracy_floor``, times the part that is answered."""
     best = np.where(instance.best_accuracy > 0, instance.best_accuracy, 1.0)
     top = instance.top_accuracy / best
-    lost = (instance.of_step_family @ cp.multiply(instance.step_loss, v.shortfall)) / best
+    lost = (instance.family_steps @ cp.multiply(instance.step_loss, v.shortfall)) / best
     idle = 2 * (1 - p.has_demand)  # a family without demand is never the worst
     return p.accuracy_floor - cp.multiply(p.accuracy_floor, v.unserved) - (cp.multiply(top, p.has_demand) - lost) - idle
 

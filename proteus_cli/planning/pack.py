@@ -10,7 +10,7 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.instance import Instance
 from proteus_cli.planning.lexicographic import NEGLIGIBLE, Solution, TargetDemand
 
-ROUNDING = 2e-6  # a smaller part of a device, or of its time, is the solver's rounding
+NEGLIGIBLE_DEVICE_FRAC = 2e-6  # a smaller part of a device, or of its time, is the solver's rounding
 
 Bundle = dict[int, float]
 """What one device hosts: queries per second, with headroom, by choice."""
@@ -43,7 +43,7 @@ def pack(instance: Instance, solution: Solution, rules: Rules, target: TargetDem
     several = [g for g, count in enumerate(instance.device_count) if count > 1]  # the sums of one device are its own
     return Packed(
         bundles=tuple(packing.bundles for packing in packings),
-        unplaced=frozenset(g for g in several if packings[g].unplaced > ROUNDING),
+        unplaced=frozenset(g for g in several if packings[g].unplaced > NEGLIGIBLE_DEVICE_FRAC),
         over_power=frozenset(g for g in several if packings[g].excess_power_w > 0),
     )
 
@@ -58,7 +58,7 @@ def serves_all(instance: Instance, packed: Packed, target: TargetDemand) -> bool
 
 def _divided(instance: Instance, solution: Solution, rules: Rules, group: int) -> Iterator[Bundle]:
     """One choice per device, its replicas with equal rates; without replicas that answer nothing, unless asked for."""
-    for c in np.flatnonzero(instance.group_of == group).tolist():
+    for c in np.flatnonzero(instance.choice_group == group).tolist():
         replicas, rate_qps = int(solution.replicas[c]), float(solution.rate_qps[c])
         needed = replicas if rate_qps > 0 or rules.survive else int(instance.pinned[c])
         for _ in range(needed):
@@ -78,8 +78,8 @@ class _Item:
 @dataclass(slots=True)
 class _DeviceLoad:
     free_places: float
-    memory: float = 1 + ROUNDING
-    time: float = 1 + ROUNDING
+    memory: float = 1 + NEGLIGIBLE_DEVICE_FRAC
+    time: float = 1 + NEGLIGIBLE_DEVICE_FRAC
     utilisation: dict[int, float] = field(default_factory=dict)
 
 
@@ -93,7 +93,7 @@ class _Packing:
 
     @property
     def unmet(self) -> tuple[float, float]:
-        return (self.unplaced if self.unplaced > ROUNDING else 0.0, self.excess_power_w)
+        return (self.unplaced if self.unplaced > NEGLIGIBLE_DEVICE_FRAC else 0.0, self.excess_power_w)
 
 
 _ORDERS: tuple[Callable[[_Item], float], ...] = (
@@ -109,12 +109,12 @@ class _Packer:
     def __init__(self, instance: Instance, solution: Solution, rules: Rules, target: TargetDemand) -> None:
         self._instance, self._solution = instance, solution
         self._max_residents = float("inf") if rules.residency == "memory" else float(rules.residency)
-        self._max_qps = target.share_qps * (1 + ROUNDING)
+        self._max_qps = target.share_qps * (1 + NEGLIGIBLE_DEVICE_FRAC)
         self._is_counted = rules.pack or "cost" in rules.resources
 
     def pack(self, group: int) -> _Packing:
         """The packing in the first order in which all fits, else in the best one."""
-        mine = np.flatnonzero(self._instance.group_of == group)
+        mine = np.flatnonzero(self._instance.choice_group == group)
         best: _Packing | None = None
         for order in _ORDERS:
             packing = self._pack_in_order(group, mine, order)
@@ -159,7 +159,7 @@ class _Packer:
             if device.utilisation
         )
         solved_power_w = float(self._solution.power_w[group])
-        return max(power_w - solved_power_w * (1 + ROUNDING) - ROUNDING, 0.0)
+        return max(power_w - solved_power_w * (1 + NEGLIGIBLE_DEVICE_FRAC) - NEGLIGIBLE_DEVICE_FRAC, 0.0)
 
     def _place_all(self, devices: list[_DeviceLoad], item: _Item) -> float:
         """Place an item whole where it fits most tightly, else in pieces, the largest first; returns what is left."""

@@ -46,7 +46,7 @@ class _Grouping:
 class _PlacedSolution:
     """A solution with its placements.
 
-    ``to_split``: devices of groups where less could be placed than the solution says, to be planned one by one.
+    ``to_split``: the devices of groups that could not be placed, are over power, or need more loads than solved.
     """
 
     solution: Solution
@@ -168,7 +168,12 @@ class Planner:
     def _solve_and_place(
         self, demand_qps: Mapping[str, float], hosted: HostedKeys | None, deadline_s: float
     ) -> _PlacedSolution:
-        """Solve for groups of equal devices; where not all can be placed, split groups and solve again.
+        """Solve for groups of devices; where a group's solution can't be placed, split groups and solve again.
+
+        1. Equal devices together.
+        2. If that cannot be placed and there is a plan in force: devices that host the same together. Rules that allow
+           several variants per device start here.
+        3. Devices of the groups that failed, one by one.
 
         Each round is a relaxation of the next, so the first solution that can be placed is optimal. At the latest that
         is when each device is a group.
@@ -304,7 +309,7 @@ def _with_more_loads(
 ) -> frozenset[str]:
     """The devices of groups where more variants must be loaded than the solution says."""
     solved_loads = np.bincount(
-        instance.group_of, np.maximum(solution.replicas - current, 0), minlength=len(instance.groups)
+        instance.choice_group, np.maximum(solution.replicas - current, 0), minlength=len(instance.groups)
     )  # fmt: skip
     loads: dict[str, int] = {}
     for p in placed:

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from proteus_cli.domain.arrays import Bools, Floats, Ints
 from proteus_cli.planning.milp import Model, Objective
 
-ROUNDING = 1e-5  # what no sound answer is off by
+MAX_VIOLATION = 1e-5  # of a bound, by a sound answer of the solver
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,8 +61,8 @@ class Program:
         """Whether a point is what it says: within all bounds, and of its value in the column."""
         rows, columns = self.matrix @ point.columns, point.columns
         outside = (self.row_lower - rows, rows - self.row_upper, self.lower - columns, columns - self.upper)
-        is_within = all(np.max(by, initial=0.0) <= ROUNDING for by in outside)
-        return is_within and abs(float(columns[column]) - point.value) <= ROUNDING * max(1.0, abs(point.value))
+        is_within = all(np.max(by, initial=0.0) <= MAX_VIOLATION for by in outside)
+        return is_within and abs(float(columns[column]) - point.value) <= MAX_VIOLATION * max(1.0, abs(point.value))
 
     def limit_columns(self, columns: Ints | int, maximum: float) -> "Program":
         """The same program where those columns are ``maximum`` at most."""

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from proteus_cli.domain.arrays import Bools, Floats
-from proteus_cli.planning.program import ROUNDING, Program, SolverPoint
+from proteus_cli.planning.program import MAX_VIOLATION, Program, SolverPoint
 
 FIRST_GAP = 1e-6  # of the objective's own value: where little accuracy is lost, the last bit of it is found …
 FIRST_ABSOLUTE_GAP = 1e-6  # … but not beyond this part of its scale
@@ -175,7 +175,7 @@ class _ReducedProgram:
         matrix = program.matrix[:, columns]
         rows = np.bincount(matrix.indices, minlength=len(fixed)) > 0
         row_lower, row_upper = program.row_lower - fixed, program.row_upper - fixed
-        is_feasible = bool(np.all((rows | (row_lower <= ROUNDING)) & (rows | (row_upper >= -ROUNDING))))
+        is_feasible = bool(np.all((rows | (row_lower <= MAX_VIOLATION)) & (rows | (row_upper >= -MAX_VIOLATION))))
         return cls(program, columns, sp.csc_array(matrix[rows]), row_lower[rows], row_upper[rows], is_feasible)
 
     @property

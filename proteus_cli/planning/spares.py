@@ -34,7 +34,7 @@ def with_spares(
         choice := spare_capacity.next_choice(_holding(instance, idle, hosted), np.array([bool(left) for left in idle]))
     ) >= 0:
         spares.append(_spare(instance, choice, _take(instance, choice, idle, hosted)))
-        spare_capacity.capacity_qps[instance.family_of[choice]] += instance.capacity_qps[choice]
+        spare_capacity.capacity_qps[instance.choice_family[choice]] += instance.capacity_qps[choice]
     spares += _kept_where_hosted(instance, idle, hosted)
     return tuple(spares)
 
@@ -55,7 +55,7 @@ class _SpareCapacity:
         for family in np.argsort(sigmas, kind="stable").tolist():
             if sigmas[family] >= ENOUGH_SIGMAS:
                 return -1
-            mine = np.flatnonzero((instance.family_of == family) & has_idle[instance.group_of])
+            mine = np.flatnonzero((instance.choice_family == family) & has_idle[instance.choice_group])
             if len(mine):
                 is_less = instance.accuracy[mine] < self.min_accuracy[family] - 1e-9
                 order = np.lexsort((-instance.capacity_qps[mine], ~is_held[mine], is_less))
@@ -91,7 +91,7 @@ def _holding(
 
 def _take(instance: Instance, choice: int, idle: list[list[str]], hosted: HostedKeys) -> str:
     """Remove an idle device for a choice from ``idle``: one that hosts it, else one that hosts nothing, else any."""
-    left, key = idle[int(instance.group_of[choice])], instance.choices[choice].key
+    left, key = idle[int(instance.choice_group[choice])], instance.choices[choice].key
     device: str = min(left, key=lambda each: (key not in hosted.get(each, NOTHING), bool(hosted.get(each, NOTHING))))
     left.remove(device)
     return device

@@ -6,8 +6,8 @@ from itertools import count, repeat
 
 import numpy as np
 
-from proteus_cli.control.controller import Admitted, Controller
-from proteus_cli.control.decision import Delegate, Effects, Hosted, Idle, Launch, Load, WaitUntil, WakeOthers
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Admitted, Delegate, Effects, Host, Idle, Launch, Load, WaitUntil, WakeOthers
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import hosted_by, slots_of
 from proteus_cli.control.topology.rollout import keys
@@ -254,12 +254,12 @@ class _Simulation:
         hosted = self._controller.plan.hosted()
         return self._slowest_load_s(p for p in plan.placements if (p.family, p.variant) not in hosted.get(p.device, ()))
 
-    def _load_s(self, hosts: Iterable[Hosted]) -> float:
+    def _load_s(self, hosts: Iterable[Host]) -> float:
         """Seconds that a load in place takes."""
         load_time_s = self._conditions.load_time_s
         return self._slowest_load_s(hosts) if load_time_s is None else load_time_s
 
-    def _slowest_load_s(self, hosts: Iterable[Placement | Hosted]) -> float:
+    def _slowest_load_s(self, hosts: Iterable[Placement | Host]) -> float:
         measured = (self._profiles[each.device].of(each.family, each.variant) for each in hosts)
         return max((variant.load_s for variant in measured if variant is not None), default=0.0)
 

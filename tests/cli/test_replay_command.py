@@ -81,7 +81,7 @@ def test_all_policies_can_be_simulated_but_not_served(tiny: Tiny, trace: Path) -
     assert ended.refused() == "The policy `clipper-ha` can only be simulated."
 
 
-@pytest.mark.parametrize("batching", ["proteus", "aimd", "nexus", "greedy", "static-1", "static-4"])
+@pytest.mark.parametrize("batching", ["proactive", "aimd", "nexus", "greedy", "static-1", "static-4"])
 @pytest.mark.parametrize("policy", ["proteus", "proteus-paper"])
 def test_any_policy_takes_any_batching(tiny: Tiny, trace: Path, policy: str, batching: str) -> None:
     report = replayed(tiny, trace, "--policy", policy, "--batching", batching)
@@ -92,7 +92,7 @@ def test_any_policy_takes_any_batching(tiny: Tiny, trace: Path, policy: str, bat
 
 
 def test_a_rule_that_waits_makes_larger_batches_than_one_that_does_not(tiny: Tiny, trace: Path) -> None:
-    waits, greedy = (replayed(tiny, trace, "--batching", name) for name in ("proteus", "greedy"))
+    waits, greedy = (replayed(tiny, trace, "--batching", name) for name in ("proactive", "greedy"))
     assert waits["mean_batch"] > greedy["mean_batch"]
     assert waits["latency_s"]["p50"] > greedy["latency_s"]["p50"]
 

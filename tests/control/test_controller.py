@@ -2,8 +2,8 @@ import pytest
 from builders import controller_hosting, hosted, launched, make_request, near, plan_hosting
 
 from proteus_cli.control.batching.batcher import ProactiveBatcher
-from proteus_cli.control.controller import Admitted, Controller, Refused
-from proteus_cli.control.decision import IDLE, Delegate, Drop, Hosted, Launch, WaitUntil
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import IDLE, Admitted, Delegate, Drop, Host, Launch, Refused, WaitUntil
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import ReplanRequest, ReplanRule
 
@@ -12,7 +12,7 @@ FAST = hosted("cpu0", "a", "a-s", latency_s={1: 0.010, 4: 0.016}, max_batch=4, c
 SLOW = hosted("cpu1", "a", "a-l", latency_s={1: 0.040, 2: 0.050}, max_batch=2, capacity_qps=40.0)
 
 
-def controller_of(*hosts: Hosted, slots: int = 1, policy: Policy = EXACT) -> Controller:
+def controller_of(*hosts: Host, slots: int = 1, policy: Policy = EXACT) -> Controller:
     return controller_hosting(*hosts, policy=policy, slots={"cpu0": slots, "cpu1": slots}, demand_qps=100.0)
 
 

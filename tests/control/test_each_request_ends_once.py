@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 from proteus_cli.control.batching.aimd import AimdBatcher
 from proteus_cli.control.batching.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
 from proteus_cli.control.batching.nexus import NexusBatcher
-from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
+from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import (
     NO_EFFECTS,
+    Admitted,
     Delegate,
     Drop,
     Effects,
-    Hosted,
+    Host,
     Idle,
     Launch,
     Load,
+    Refused,
+    Unfit,
     WaitUntil,
     WakeOthers,
 )
@@ -52,7 +55,7 @@ class Query:
 class Adopt:
     """From now on these; devices ``in_place`` load in turns, each for a while."""
 
-    hosts: Sequence[Hosted]
+    hosts: Sequence[Host]
     in_place: frozenset[str] = frozenset()
 
 
@@ -84,7 +87,7 @@ class Driver:
     dispatch_ahead_s: float = 0.0
     ended: Counter[int] = field(default_factory=Counter)
     waiting: dict[int, Request] = field(default_factory=dict)
-    planned: Sequence[Hosted] = ()
+    planned: Sequence[Host] = ()
     launches: int = 0
     ahead: int = 0
     _busy_until_s: dict[str, float] = field(default_factory=dict)
@@ -141,7 +144,7 @@ class Driver:
         return {*self._lost, *self._loading}
 
     @property
-    def hosted(self) -> list[Hosted]:
+    def hosted(self) -> list[Host]:
         return [host for family in FAMILIES for host in self.controller.hosting(family)]
 
     def offer(self, request: Request) -> None:
@@ -286,7 +289,7 @@ class Driver:
     def _at(self, time_s: float, action: Callable[[float], None]) -> None:
         heappush(self._heap, (time_s, next(self._order), action))
 
-    def _hosting(self, family: str) -> list[Hosted]:
+    def _hosting(self, family: str) -> list[Host]:
         return [host for host in self.hosted if host.family == family]
 
     def _check_quota(self) -> None:
@@ -323,13 +326,13 @@ class Driver:
                     assert now_s + takes_s > rule.due_s(head) - 1e-9
 
 
-def _is_same(device: str, hosts: Sequence[Hosted], before: Sequence[Hosted]) -> bool:
+def _is_same(device: str, hosts: Sequence[Host], before: Sequence[Host]) -> bool:
     """A device is wanted to host the same variants as before."""
     return keys([h for h in hosts if h.device == device]) == keys([h for h in before if h.device == device])
 
 
 @st.composite
-def hosting(draw: st.DrawFn, accuracies: Sequence[float] = (0.9,)) -> list[Hosted]:
+def hosting(draw: st.DrawFn, accuracies: Sequence[float] = (0.9,)) -> list[Host]:
     """One or two variants on each device, or none."""
     found = []
     for device in DEVICES:

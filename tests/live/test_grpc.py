@@ -431,7 +431,7 @@ def patient(tmp_path: Path) -> Iterator[tuple[LiveServer, Any]]:
     identity_of_all_types(made.model("types-s"))
     add_profiles(made)
     plan = add_plan(made, {"cpu0": "shapes-s"})
-    options = ("--replan=off", "--batching", "proteus", "--grpc-port", "0", "--drain-timeout", "30s")
+    options = ("--replan=off", "--batching", "proactive", "--grpc-port", "0", "--drain-timeout", "30s")
     with (
         serving(made.root, plan, *options) as live,
         grpc.insecure_channel(f"127.0.0.1:{live.grpc_port}") as channel,

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 X: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.1, 0.2, 0.3, 0.4]}
 # Batched so, a request waits for others until shortly before its deadline: time to do something meanwhile.
-WAITING = ("--replan=off", "--batching", "proteus")
+WAITING = ("--replan=off", "--batching", "proactive")
 PATIENT = TinyFamily("shapes", SHAPES.variants, slo="3s")
 WITHIN_LONG = {"parameters": {"timeout": 60_000_000}}
 
@@ -69,7 +69,7 @@ def test_requests_in_flight_are_answered_before_the_server_stops(made: Tiny, num
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_process_group_stops_the_server_and_ends_no_child_early(made: Tiny, number: int) -> None:
     """As Ctrl-C in a terminal and service managers send it: devices and the solver have work to do until the end."""
-    options = ("--executor", "process", "--batching", "proteus")
+    options = ("--executor", "process", "--batching", "proactive")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(3) as pool:
         live.until(lambda status: bool(status["solver"]["is_warm"]))
         inside = [send(pool, live) for _ in range(3)]

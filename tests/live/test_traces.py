@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> It
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[LiveServer]:
     """The same, but requests wait until their batch is full, of 8 rows."""
-    with traced(tmp_path_factory.mktemp("patient"), collector, "--batching", "proteus") as live:
+    with traced(tmp_path_factory.mktemp("patient"), collector, "--batching", "proactive") as live:
         yield live
 
 

@@ -23,7 +23,7 @@ from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, OnLost
-from proteus_cli.serving.fleet.failover import Recovery
+from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
@@ -195,7 +195,7 @@ def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], *
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(each, asyncio.CancelledError) for each in ended), ended
-        assert world.plane.results.in_flight == 0
+        assert world.plane.results.in_flight_count == 0
         assert sum(world.counted.values()) == len(world.results)
         return world
 

@@ -101,7 +101,7 @@ def run(test: Callable[[World], Awaitable[None]], latency_s: float = SLOW_S, **o
         world = World(latency_s, **options)
         await world.start()
         await test(world)
-        assert world.plane.results.in_flight == 0
+        assert world.plane.results.in_flight_count == 0
         assert sum(world.counted.values()) >= len(world.results)
 
     asyncio.run(in_loop())

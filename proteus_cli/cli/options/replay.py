@@ -35,7 +35,7 @@ Policy = Annotated[
     ),
 ]
 Batching = Annotated[
-    str | None, Option(help="The batching rule: proteus, aimd, nexus, greedy or static-N. Only in simulation.")
+    str | None, Option(help="The batching rule: proactive, aimd, nexus, greedy or static-N. Only in simulation.")
 ]
 LoadTime = Annotated[
     float | None,

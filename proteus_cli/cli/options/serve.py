@@ -124,7 +124,7 @@ Batching = Annotated[
     str | None,
     _devices(
         show_default="greedy",
-        help="The batching rule: greedy launches what waits; proteus waits for more while the SLO allows; aimd; "
+        help="The batching rule: greedy launches what waits; proactive waits for more while the SLO allows; aimd; "
         "nexus; static-N.",
     ),
 ]

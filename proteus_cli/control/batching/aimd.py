@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from proteus_cli.control.batching.batcher import CANNOT_MEET_DEADLINE, Batching, Delay, Start
-from proteus_cli.control.decision import Hosted, Launch
+from proteus_cli.control.decision import Host, Launch
 from proteus_cli.domain.request import Request
 
 STEP = 1.0  # rows
@@ -27,7 +27,7 @@ class AimdBatcher:
     def due_s(self, request: Request) -> float:
         return request.deadline_s
 
-    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         del slowdown  # the size adapts to it
         if now_s > head.deadline_s:
             return CANNOT_MEET_DEADLINE
@@ -46,5 +46,5 @@ class AimdBatcher:
             self._size[_key(hosted)] = min(size + STEP, float(hosted.max_batch))
 
 
-def _key(hosted: Hosted) -> tuple[str, str, str]:
+def _key(hosted: Host) -> tuple[str, str, str]:
     return hosted.device, hosted.family, hosted.variant

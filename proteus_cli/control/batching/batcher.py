@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from proteus_cli.control.decision import Hosted, Launch
+from proteus_cli.control.decision import Host, Launch
 from proteus_cli.domain.request import Request
 
 
@@ -41,7 +41,7 @@ class Batcher(Protocol):
         """When the batch of a request must have ended."""
         ...
 
-    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         """What ``hosted`` does with the ``waiting`` rows that it may take; ``head`` is the most urgent request.
 
         Batches take ``slowdown`` times what was profiled.
@@ -66,7 +66,7 @@ class _Timely:
     def ran(self, launch: Launch, took_s: float) -> None:
         """Nothing is learned."""
 
-    def _start(self, hosted: Hosted, head: Request, waiting: int, budget_s: float) -> Start:
+    def _start(self, hosted: Host, head: Request, waiting: int, budget_s: float) -> Start:
         """As many waiting rows as fit a batch that ends within ``budget_s``."""
         if waiting <= head.rows or hosted.max_batch <= head.rows:
             return Start(head.rows)
@@ -94,7 +94,7 @@ class ProactiveBatcher(_Timely):
         given_s = request.deadline_s - request.arrival_s
         return request.arrival_s + (1 - self.margin_frac) * min(given_s, request.slo_s)
 
-    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         budget_s = self.due_s(head) - now_s
         if slowdown * hosted.latency(head.rows) > budget_s:
             return CANNOT_MEET_DEADLINE
@@ -113,7 +113,7 @@ class GreedyBatcher(_Timely):
     def fresh(self) -> "GreedyBatcher":
         return self
 
-    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         budget_s = (self.due_s(head) - now_s) / slowdown
         if hosted.latency(head.rows) > budget_s:
             return CANNOT_MEET_DEADLINE
@@ -129,7 +129,7 @@ class StaticBatcher(_Timely):
     def fresh(self) -> "StaticBatcher":
         return self
 
-    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         due_s, max_rows = self.due_s(head), min(self.rows, hosted.max_batch)
         if slowdown * hosted.latency(head.rows) > due_s - now_s:
             return CANNOT_MEET_DEADLINE

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from proteus_cli.control.batching.batcher import CANNOT_MEET_DEADLINE, Batching, Start
-from proteus_cli.control.decision import Hosted, Launch
+from proteus_cli.control.decision import Host, Launch
 from proteus_cli.domain.request import Request
 
 
@@ -21,7 +21,7 @@ class NexusBatcher:
     def due_s(self, request: Request) -> float:
         return request.deadline_s
 
-    def decide(self, head: Request, waiting: int, hosted: Hosted, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         rows = max(min(waiting, hosted.max_batch), head.rows)
         if now_s + slowdown * hosted.latency(rows) > head.deadline_s:
             return CANNOT_MEET_DEADLINE

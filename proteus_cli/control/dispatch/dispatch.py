@@ -2,25 +2,26 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from proteus_cli.control.batching.batcher import Delay, Start
 from proteus_cli.control.decision import (
     IDLE,
     NO_EFFECTS,
+    Admitted,
     Decision,
     Drop,
     Effects,
-    Hosted,
+    Host,
     Launch,
+    Refused,
+    Unfit,
     WaitUntil,
     WakeOthers,
 )
-from proteus_cli.control.dispatch import admission
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.work_selector import WorkSelector
-from proteus_cli.control.dispatch.workers import AccuracyTier, Admitted, WorkerState, WorkSource, sources_of
+from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState, WorkSource, sources_of
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.domain.request import Request
@@ -28,23 +29,8 @@ from proteus_cli.domain.request import Request
 # The shortest batch that is submitted ahead though it is not full: of a shorter one, more rows are worth more.
 MIN_PARTIAL_AHEAD_S = 1e-3
 
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The plan cannot carry the request in time; another try after ``retry_after_s`` may succeed.
-
-    ``is_lost``: all devices that host the family are lost, or the plan does without the family for that reason.
-    """
-
-    retry_after_s: float
-    is_lost: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Unfit:
-    """No hosted variant is as accurate as asked; ``available`` has the accuracy of each, highest first."""
-
-    available: Mapping[str, float]
+# Seconds after which to try again where nothing carries the family now: when it is carried again is not known.
+RETRY_WITHOUT_CAPACITY_S = 1.0
 
 
 class Dispatch:
@@ -67,7 +53,7 @@ class Dispatch:
         self._selector = WorkSelector(self._batcher, workers)
         self._is_shared, self._admits_timely = policy.assignment == "late", policy.admits == "timely"
         self._dispatch_ahead_s = dispatch_ahead_s
-        self._hosted: Sequence[Hosted] = ()
+        self._hosted: Sequence[Host] = ()
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | Unfit:
         """Admit a request, or refuse it because no variant is accurate enough, or the plan cannot carry it in time."""
@@ -78,15 +64,16 @@ class Dispatch:
             return Unfit(family.available)  # and no demand: no plan is made for minima of single requests
         family.counts.arrived(rows, now_s)
         if not tier.workers or (self._admits_timely and tier.is_lost):
-            return Refused(admission.retry_after_s(0, 0.0), is_lost=tier.is_lost or family.was_lost)
-        # A request that nothing is before is late for its own deadline, not for load: workers decide about it.
+            return Refused(RETRY_WITHOUT_CAPACITY_S, is_lost=tier.is_lost or family.was_lost)
+        # With nothing before it, a request can be too late only for its own deadline. That is not overload, so it is
+        # admitted and the workers decide.
         if self._admits_timely and family.rows:
             capacity_qps, budget_s = tier.capacity_qps, self._batcher.due_s(request) - now_s
-            if not admission.fits(family.rows + rows, capacity_qps, budget_s):
+            if not can_answer(family.rows + rows, capacity_qps, budget_s):
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
-                if before_rows and not admission.fits(before_rows + rows, capacity_qps, budget_s):
+                if before_rows and not can_answer(before_rows + rows, capacity_qps, budget_s):
                     self._demand.shed(request.family, rows, now_s)
-                    return Refused(admission.retry_after_s(before_rows, capacity_qps))
+                    return Refused(retry_after_s(before_rows, capacity_qps))
         family.rows += rows
         owner, overtook = tier.queue.push(request)
         # Only the owner of the quota has something new to do, unless the request overtook others, or others may help.
@@ -137,23 +124,23 @@ class Dispatch:
                 self.count_capacity(worker)
             self._batcher.ran(launch, took_s)
 
-    def interrupted(self, launch: Launch) -> Sequence[Request]:
-        """A batch came to nothing, as its device is lost; returns the requests that can't wait again: none may answer.
+    def requeue(self, launch: Launch) -> Sequence[Request]:
+        """Queue the requests of a batch again, with their deadlines, as its device is lost.
 
-        The requests keep their deadlines.
+        Returns the requests that cannot wait again, as no host may answer them.
         """
         self.finished(launch, None)
         family = self._families[launch.hosted.family]
         family.rows += launch.rows
         unhosted = [request for request in launch.requests if not family.wait_again(request, self._workers)]
         self._assign_sources()
-        return self._left(unhosted)
+        return self._uncount(unhosted)
 
     def forget_all(self) -> Sequence[Request]:
         """Empty all queues and return what was in them, for a driver that stops."""
-        return self._left([request for family in self._families.values() for request in family.drain()])
+        return self._uncount([request for family in self._families.values() for request in family.drain()])
 
-    def host(self, hosted: Sequence[Hosted]) -> Sequence[Request]:
+    def host(self, hosted: Sequence[Host]) -> Sequence[Request]:
         """From now on workers host ``hosted``, which share anew what waits; returns what none of them may answer."""
         self._hosted = hosted
         unhosted: list[Request] = []
@@ -163,7 +150,7 @@ class Dispatch:
         self._assign_sources()
         for worker in self._workers.values():
             worker.to_wake = []
-        return self._left(unhosted)
+        return self._uncount(unhosted)
 
     def count_capacity(self, worker: WorkerState) -> None:
         """A worker's phase or slowdown has changed: count the capacity of its families anew."""
@@ -186,12 +173,12 @@ class Dispatch:
             worker.sources = tuple(sources[device])
 
     def _dropped(self, drop: Drop, now_s: float) -> Drop:
-        for request in self._left(drop.requests):
+        for request in self._uncount(drop.requests):
             self._demand.shed(request.family, request.rows, now_s)
         return drop
 
-    def _left(self, requests: Sequence[Request]) -> Sequence[Request]:
-        """These requests no longer wait, and will not run."""
+    def _uncount(self, requests: Sequence[Request]) -> Sequence[Request]:
+        """Count these requests no longer, as they neither wait nor will run; returns them."""
         for request in requests:
             self._families[request.family].rows -= request.rows
         return requests
@@ -210,7 +197,8 @@ class Dispatch:
 
         A batch that is not full is submitted only if it is long, and is the next to start.
         """
-        start_s = in_flight.until_s(now_s)
+        in_flight.note_start(now_s)
+        start_s = in_flight.ends_s(now_s)
         if start_s - self._dispatch_ahead_s > now_s:
             return WaitUntil(start_s - self._dispatch_ahead_s)
         selected = self._selector.select_ahead(worker, start_s)
@@ -239,3 +227,13 @@ class Dispatch:
                     worker.to_wake += each.tier.free()
         is_more_to_do = worker.free > 0 or bool(worker.to_wake)
         return Launch(hosted, requests, rows, start_s, is_more_to_do=is_more_to_do, is_ahead=is_ahead)
+
+
+def can_answer(rows: int, capacity_qps: float, budget_s: float) -> bool:
+    """Whether ``rows``, a request's own and those before it, can be answered in ``budget_s`` at that rate."""
+    return rows <= capacity_qps * budget_s
+
+
+def retry_after_s(rows: int, capacity_qps: float) -> float:
+    """Whole seconds, at least one, until ``rows`` are answered at that rate."""
+    return float(max(1, math.ceil(rows / capacity_qps))) if capacity_qps > 0 else RETRY_WITHOUT_CAPACITY_S

@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.family_queue import FamilyQueue
 from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState
 from proteus_cli.control.replanning.demand import Counts
@@ -35,7 +35,7 @@ class FamilyState:
         return [tier for tier in self._tiers if tier is not None]
 
     @property
-    def hosts(self) -> tuple[Hosted, ...]:
+    def hosts(self) -> tuple[Host, ...]:
         return self.base.queue.hosts
 
     @property
@@ -91,7 +91,7 @@ class FamilyState:
 
     # --- hosts and tiers
 
-    def rehost(self, hosts: Sequence[Hosted], workers: Mapping[str, WorkerState]) -> list[Request]:
+    def rehost(self, hosts: Sequence[Host], workers: Mapping[str, WorkerState]) -> list[Request]:
         """From now on ``hosts`` share what waits; returns the requests that none of them may answer."""
         moved = [request for tier in self.tiers if tier is not self.base for request in tier.queue.drain()]
         lowest = min((host.accuracy for host in hosts), default=0.0)
@@ -129,7 +129,7 @@ class FamilyState:
         place = bisect_left(self._accuracies, request.min_accuracy)
         return self._tiers[place] if place < len(self._tiers) else None
 
-    def tiers_for(self, host: Hosted) -> list[AccuracyTier]:
+    def tiers_for(self, host: Host) -> list[AccuracyTier]:
         """The open tiers that a host takes from."""
         return [tier for tier in self._tiers[: bisect_right(self._accuracies, host.accuracy)] if tier is not None]
 
@@ -139,7 +139,5 @@ class FamilyState:
             tier.count_capacity()
 
 
-def _with_workers(
-    hosts: Sequence[Hosted], workers: Mapping[str, WorkerState]
-) -> tuple[tuple[Hosted, WorkerState], ...]:
+def _with_workers(hosts: Sequence[Host], workers: Mapping[str, WorkerState]) -> tuple[tuple[Host, WorkerState], ...]:
     return tuple((host, workers[host.device]) for host in hosts)

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue, LevelQueues
 from proteus_cli.control.dispatch.quota import Quota, WeightedShares
 from proteus_cli.domain.request import USUAL_LEVEL, Request
@@ -20,18 +20,18 @@ class FamilyQueue:
     There are queues for the usual level of priority, and for other levels once they are opened.
     """
 
-    hosts: tuple[Hosted, ...] = ()
+    hosts: tuple[Host, ...] = ()
 
     @abstractmethod
     def open(self, level: int) -> bool:
         """Open a level of priority; False where it is open."""
 
     @abstractmethod
-    def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
+    def rehost(self, hosts: Sequence[Host]) -> list[Request]:
         """From now on these hosts share what waits; returns the requests that none of them takes."""
 
     @abstractmethod
-    def push(self, request: Request) -> tuple[Hosted, bool]:
+    def push(self, request: Request) -> tuple[Host, bool]:
         """Add a request; returns the host that gets the quota, and whether the request overtook others."""
 
     @abstractmethod
@@ -39,22 +39,22 @@ class FamilyQueue:
         """Remove a request; False where it does not wait here."""
 
     @abstractmethod
-    def queues_of(self, host: Hosted) -> dict[int, DeadlineQueue]:
+    def queues_of(self, host: Host) -> dict[int, DeadlineQueue]:
         """The queues that a host takes from, by level, highest first; valid until the next `rehost` or `open`."""
 
     @abstractmethod
-    def quota_of(self, host: Hosted) -> int:
+    def quota_of(self, host: Host) -> int:
         """Rows of all levels that a host may take."""
 
     @abstractmethod
-    def take(self, host: Hosted, max_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
+    def take(self, host: Host, max_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
         """Remove the most urgent requests of a level that fit ``max_rows``, at least one; returns them and their rows.
 
         Rows beyond the host's quota come from the quota of others.
         """
 
     @abstractmethod
-    def pop_head(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:
+    def pop_head(self, host: Host, level: int = USUAL_LEVEL) -> Request:
         """Remove the most urgent request of a level that a host could take."""
 
     @abstractmethod
@@ -87,7 +87,7 @@ class SharedQueue(FamilyQueue):
     def open(self, level: int) -> bool:
         return self._queues.open(level)
 
-    def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
+    def rehost(self, hosts: Sequence[Host]) -> list[Request]:
         unhosted = [] if hosts else self.drain()
         self.hosts, self.quota = tuple(hosts), Quota(hosts)
         self._queues.close_empty()
@@ -95,7 +95,7 @@ class SharedQueue(FamilyQueue):
             self.quota.assign(request.rows)
         return unhosted
 
-    def push(self, request: Request) -> tuple[Hosted, bool]:
+    def push(self, request: Request) -> tuple[Host, bool]:
         overtook = self._queues.push(request)
         return self.quota.assign(request.rows), overtook
 
@@ -105,18 +105,18 @@ class SharedQueue(FamilyQueue):
         self.quota.withdraw(request.rows)
         return True
 
-    def queues_of(self, host: Hosted) -> dict[int, DeadlineQueue]:  # noqa: ARG002 - all share them
+    def queues_of(self, host: Host) -> dict[int, DeadlineQueue]:  # noqa: ARG002 - all share them
         return self._queues.by_level
 
-    def quota_of(self, host: Hosted) -> int:
+    def quota_of(self, host: Host) -> int:
         return self.quota.of(host)
 
-    def take(self, host: Hosted, max_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
+    def take(self, host: Host, max_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
         taken, rows = self._queues.by_level[level].take(max_rows)
         self.quota.consume(host, rows)
         return taken, rows
 
-    def pop_head(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:  # noqa: ARG002 - all share the queues
+    def pop_head(self, host: Host, level: int = USUAL_LEVEL) -> Request:  # noqa: ARG002 - all share the queues
         request = self._queues.by_level[level].pop()
         self.quota.withdraw(request.rows)
         return request
@@ -136,7 +136,7 @@ class PerDeviceQueue(FamilyQueue):
         self._is_uniform = uniform
         self._shares = WeightedShares(())
         self._levels = {USUAL_LEVEL}
-        self._queues: dict[Hosted, LevelQueues] = {}
+        self._queues: dict[Host, LevelQueues] = {}
 
     def open(self, level: int) -> bool:
         if level in self._levels:
@@ -146,7 +146,7 @@ class PerDeviceQueue(FamilyQueue):
             queues.open(level)
         return True
 
-    def rehost(self, hosts: Sequence[Hosted]) -> list[Request]:
+    def rehost(self, hosts: Sequence[Host]) -> list[Request]:
         """Requests stay with a device that goes on hosting the family; the others are bound anew."""
         before = [(host.device, queues) for host, queues in self._queues.items()]
         self._levels = {USUAL_LEVEL}.union(request.level for request in self)
@@ -164,7 +164,7 @@ class PerDeviceQueue(FamilyQueue):
                     unhosted.append(request)
         return unhosted
 
-    def push(self, request: Request) -> tuple[Hosted, bool]:
+    def push(self, request: Request) -> tuple[Host, bool]:
         host = self._shares.next(request.rows)
         self._queues[host].push(request)
         return host, False
@@ -172,16 +172,16 @@ class PerDeviceQueue(FamilyQueue):
     def remove(self, request: Request) -> bool:
         return any(queues.remove(request) for queues in self._all())
 
-    def queues_of(self, host: Hosted) -> dict[int, DeadlineQueue]:
+    def queues_of(self, host: Host) -> dict[int, DeadlineQueue]:
         return self._queues[host].by_level
 
-    def quota_of(self, host: Hosted) -> int:
+    def quota_of(self, host: Host) -> int:
         return self._queues[host].rows
 
-    def take(self, host: Hosted, max_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
+    def take(self, host: Host, max_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
         return self._queues[host].by_level[level].take(max_rows)
 
-    def pop_head(self, host: Hosted, level: int = USUAL_LEVEL) -> Request:
+    def pop_head(self, host: Host, level: int = USUAL_LEVEL) -> Request:
         return self._queues[host].by_level[level].pop()
 
     def _all(self) -> Iterable[LevelQueues]:

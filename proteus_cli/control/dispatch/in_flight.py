@@ -8,7 +8,7 @@ class InFlightBatches:
 
     def __init__(self) -> None:
         self._take_s: deque[float] = deque()
-        self._since_s: float | None = None  # start of the first batch; None: now
+        self._first_start_s: float | None = None  # None: not noted yet
 
     def __len__(self) -> int:
         return len(self._take_s)
@@ -16,19 +16,22 @@ class InFlightBatches:
     def add(self, takes_s: float, at_s: float) -> None:
         """Add a batch that should take ``takes_s``; on an idle device it begins ``at_s``."""
         if not self._take_s:
-            self._since_s = at_s
+            self._first_start_s = at_s
         self._take_s.append(takes_s)
 
     def ended(self) -> None:
-        """The first batch has ended, and the next begins when `until_s` is next called."""
+        """The first batch has ended; when the next began is not known before `note_start`."""
         self._take_s.popleft()
-        self._since_s = None
+        self._first_start_s = None
 
-    def until_s(self, now_s: float) -> float:
+    def note_start(self, now_s: float) -> None:
+        """The first batch runs by ``now_s``: that is its start where no earlier one is known."""
+        if self._first_start_s is None:
+            self._first_start_s = now_s
+
+    def ends_s(self, now_s: float) -> float:
         """When all batches should have ended; a batch that takes longer than it should may end at any moment."""
         if not self._take_s:
             return now_s
-        if self._since_s is None:
-            self._since_s = now_s
-        first_s = self._take_s[0]
-        return now_s + sum(self._take_s) - min(now_s - self._since_s, first_s)
+        ran_s = now_s - self._first_start_s if self._first_start_s is not None else 0.0
+        return now_s + sum(self._take_s) - min(ran_s, self._take_s[0])

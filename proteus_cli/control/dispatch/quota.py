@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 
 
 class WeightedShares:
@@ -12,7 +12,7 @@ class WeightedShares:
     ``uniform``: equal shares, whatever the plan says.
     """
 
-    def __init__(self, hosts: Sequence[Hosted], *, uniform: bool = False) -> None:
+    def __init__(self, hosts: Sequence[Host], *, uniform: bool = False) -> None:
         self.hosts = tuple(hosts)
         total = 0.0 if uniform else sum(host.weight for host in self.hosts)
         # Where a plan sends nothing to what it hosts, as no demand was expected, shares are equal.
@@ -20,7 +20,7 @@ class WeightedShares:
         self._credit = [0.0] * len(self.hosts)
         self._place = {host: place for place, host in enumerate(self.hosts)}
 
-    def next(self, rows: int) -> Hosted:
+    def next(self, rows: int) -> Host:
         """The host that is furthest behind its share; ``rows`` go to it."""
         return self.hosts[self._next(rows)]
 
@@ -40,20 +40,20 @@ class Quota(WeightedShares):
     Which rows these are is bound late, when a worker is free.
     """
 
-    def __init__(self, hosts: Sequence[Hosted]) -> None:
+    def __init__(self, hosts: Sequence[Host]) -> None:
         super().__init__(hosts)
         self.rows_by_place = [0] * len(self.hosts)
 
-    def of(self, host: Hosted) -> int:
+    def of(self, host: Host) -> int:
         return self.rows_by_place[self._place[host]]
 
-    def assign(self, rows: int) -> Hosted:
+    def assign(self, rows: int) -> Host:
         """Assign the rows of a new request to the host that is furthest behind its share."""
         best = self._next(rows) if len(self.rows_by_place) > 1 else 0
         self.rows_by_place[best] += rows
         return self.hosts[best]
 
-    def consume(self, host: Hosted, rows: int) -> None:
+    def consume(self, host: Host, rows: int) -> None:
         """A host has taken rows; what exceeds its quota comes from the hosts with the most, and is owed to them.
 
         So no quota falls below zero: a host in debt would be assigned quota that it cannot use, and nobody be asked.
@@ -75,12 +75,12 @@ class Quota(WeightedShares):
             self.rows_by_place[place] -= lost
             rows -= lost
 
-    def transfer(self, source: Hosted, target: Hosted, rows: int) -> None:
+    def transfer(self, source: Host, target: Host, rows: int) -> None:
         """Transfer quota for ``rows``, as far as ``source`` has it."""
         place = self._place[source]
         self._move(place, self._place[target], min(rows, self.rows_by_place[place]))
 
-    def fastest(self, rows: int, is_serving: Callable[[Hosted], bool] = lambda _host: True) -> Hosted:
+    def fastest(self, rows: int, is_serving: Callable[[Host], bool] = lambda _host: True) -> Host:
         """The host with the shortest batch of so many rows, of those that serve; of all where none serves."""
         serving = [host for host in self.hosts if is_serving(host)] or self.hosts
         return min(serving, key=lambda host: host.latency(rows))

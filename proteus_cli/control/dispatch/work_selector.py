@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from proteus_cli.control.batching.batcher import Batcher, CannotMeetDeadline, Delay, Start
-from proteus_cli.control.decision import Delegate, Drop, Hosted
+from proteus_cli.control.decision import Delegate, Drop, Host
 from proteus_cli.control.dispatch.family_queue import SharedQueue
 from proteus_cli.control.dispatch.quota import Quota
 from proteus_cli.control.dispatch.workers import WorkerState, WorkSource
@@ -73,7 +73,7 @@ class WorkSelector:
                 rows, max_rows = rows + more_rows, limit
         return tuple(taken), rows
 
-    def _max_rows_with(self, head: Request, max_rows: int, hosted: Hosted, now_s: float, worker: WorkerState) -> int:
+    def _max_rows_with(self, head: Request, max_rows: int, hosted: Host, now_s: float, worker: WorkerState) -> int:
         """How many of ``max_rows`` a batch may have that includes the first request of another level."""
         batching = self._batcher.decide(head, max_rows, hosted, now_s, worker.slowdown.factor)
         if isinstance(batching, Start):
@@ -92,14 +92,14 @@ class WorkSelector:
         head, hosted = source.queue.head(), source.hosted
         due_s = self._batcher.due_s(head)
         last_moment_s = due_s - slowdown * hosted.latency(head.rows)
-        equal_rows, better_rows = _rows_of_busy(source, queue.quota.rows_by_place)
-        if equal_rows + better_rows == 0:
+        lossless_rows, lossy_rows = _rows_of_busy(source, queue.quota.rows_by_place)
+        if lossless_rows + lossy_rows == 0:
             return None
         if last_moment_s < now_s:
             return _drop(source) if self._is_late_everywhere(queue, head, now_s) else None
-        if equal_rows == 0 and now_s < last_moment_s:
+        if lossless_rows == 0 and now_s < last_moment_s:
             return Delay(last_moment_s)
-        max_rows = max(min(equal_rows or better_rows, hosted.max_batch), head.rows)
+        max_rows = max(min(lossless_rows or lossy_rows, hosted.max_batch), head.rows)
         return Start(max(hosted.latency.max_rows_within((due_s - now_s) / slowdown, max_rows), head.rows))
 
     def _too_slow(self, source: WorkSource, queue: SharedQueue, now_s: float) -> Delay | Drop | Delegate:
@@ -121,7 +121,7 @@ class WorkSelector:
         slowdown = self._workers[fastest.device].slowdown.factor
         return isinstance(self._batcher.decide(head, head.rows, fastest, now_s, slowdown), CannotMeetDeadline)
 
-    def _fastest(self, quota: Quota, rows: int) -> Hosted:
+    def _fastest(self, quota: Quota, rows: int) -> Host:
         return quota.fastest(rows, lambda host: self._workers[host.device].is_serving)
 
 
@@ -130,8 +130,8 @@ def _drop(source: WorkSource) -> Drop:
 
 
 def _rows_of_busy(source: WorkSource, rows_by_place: Sequence[int]) -> tuple[int, int]:
-    """Quota of busy workers: of those whose variant is no more accurate than the source's, and of the others."""
-    equal_rows = better_rows = 0
+    """Quota of busy workers that the source's variant can take over without a loss of accuracy, and with a loss."""
+    lossless_rows = lossy_rows = 0
     accuracy, workers = source.hosted.accuracy, source.tier.workers
     for place, rows in enumerate(rows_by_place):
         if rows:
@@ -139,7 +139,7 @@ def _rows_of_busy(source: WorkSource, rows_by_place: Sequence[int]) -> tuple[int
             if worker.free > 0:
                 continue
             if host.accuracy <= accuracy:
-                equal_rows += rows
+                lossless_rows += rows
             else:
-                better_rows += rows
-    return equal_rows, better_rows
+                lossy_rows += rows
+    return lossless_rows, lossy_rows

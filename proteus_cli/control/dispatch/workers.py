@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import msgspec
-
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Admitted, Host
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.family_queue import FamilyQueue
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
@@ -41,12 +39,6 @@ TRANSITIONS: dict[WorkerPhase, dict[WorkerEvent, WorkerPhase]] = {
 }
 
 
-class Admitted(msgspec.Struct, frozen=True, gc=False):
-    """The request waits; ask the workers of ``devices`` for decisions."""
-
-    devices: tuple[str, ...]
-
-
 NOBODY = Admitted(())
 
 
@@ -59,7 +51,7 @@ class AccuracyTier:
     """
 
     queue: FamilyQueue
-    workers: tuple[tuple[Hosted, "WorkerState"], ...] = ()
+    workers: tuple[tuple[Host, "WorkerState"], ...] = ()
     capacity_qps: float = 0.0
     slowdown: float = 1.0
     is_lost: bool = False
@@ -89,7 +81,7 @@ class WorkSource:
     ``queue`` is the part of ``family_queue`` with the priority ``level``; ``is_only`` where there is no other level.
     """
 
-    hosted: Hosted
+    hosted: Host
     tier: AccuracyTier
     family_queue: FamilyQueue
     level: int
@@ -101,7 +93,7 @@ class WorkSource:
         return self.level < other.level or (self.level == other.level and self.queue.is_before(other.queue))
 
 
-def sources_of(hosted: Hosted, tier: AccuracyTier) -> list[WorkSource]:
+def sources_of(hosted: Host, tier: AccuracyTier) -> list[WorkSource]:
     """One source for each level of priority."""
     queues = tier.queue.queues_of(hosted)
     is_only = len(queues) == 1

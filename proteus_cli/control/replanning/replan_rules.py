@@ -26,7 +26,7 @@ class ReplanRequest:
 class ReplanContext:
     """What a rule decides on.
 
-    The server serves since ``started_s``, and hosts what it does now since ``since_s``. By family: batches take
+    The server serves since ``started_s``, and hosts what it does now since ``hosting_since_s``. By family: batches take
     ``slowdown`` times what was profiled, and at most ``max_slowdown`` times in the last seconds; ``margin`` is the part
     of its safety margin that the family needs (`shared_margin`).
     """
@@ -38,7 +38,7 @@ class ReplanContext:
     margin: Mapping[str, float]
     now_s: float
     started_s: float
-    since_s: float
+    hosting_since_s: float
 
 
 class Rule(Protocol):
@@ -47,11 +47,11 @@ class Rule(Protocol):
     @property
     def every_s(self) -> float: ...
 
-    def decide(self, now: ReplanContext) -> ReplanRequest | None:
+    def decide(self, context: ReplanContext) -> ReplanRequest | None:
         """Whether to re-plan now."""
         ...
 
-    def target_demand(self, now: ReplanContext) -> dict[str, float]:
+    def target_demand(self, context: ReplanContext) -> dict[str, float]:
         """The demand to plan for now, in queries per second at profiled speed."""
         ...
 
@@ -71,21 +71,21 @@ class PeriodicRule:
     window_s: float = 10.0
     every_s: float = 1.0
 
-    def decide(self, now: ReplanContext) -> ReplanRequest | None:
-        plan, demand = now.plan, now.demand
+    def decide(self, context: ReplanContext) -> ReplanRequest | None:
+        plan, demand = context.plan, context.demand
         for family in demand.families:
-            seen_qps = demand.rate_qps(family, 1.0, now.now_s)
+            seen_qps = demand.rate_qps(family, 1.0, context.now_s)
             if seen_qps > max(plan.capacity_qps(family), plan.demand_qps.get(family, 0.0)):
-                return ReplanRequest(self.target_demand(now), f"{family}: a burst of {seen_qps:.0f} qps")
-        if now.now_s - now.since_s >= self.period_s:
-            return ReplanRequest(self.target_demand(now), f"{self.period_s:.0f} s have passed")
+                return ReplanRequest(self.target_demand(context), f"{family}: a burst of {seen_qps:.0f} qps")
+        if context.now_s - context.hosting_since_s >= self.period_s:
+            return ReplanRequest(self.target_demand(context), f"{self.period_s:.0f} s have passed")
         return None
 
-    def target_demand(self, now: ReplanContext) -> dict[str, float]:
+    def target_demand(self, context: ReplanContext) -> dict[str, float]:
         windows_s = (self.window_s, 1.0)
         return {
-            family: max(now.demand.rate_qps(family, window_s, now.now_s) for window_s in windows_s)
-            for family in now.demand.families
+            family: max(context.demand.rate_qps(family, window_s, context.now_s) for window_s in windows_s)
+            for family in context.demand.families
         }
 
     def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
@@ -127,32 +127,32 @@ class ReplanRule:
     chance_sigmas: float = 4.0  # deviations that count as chance: 1 in 30,000 windows of Poisson arrivals
     min_demand_qps: float = 1.0  # queries/s planned for each family, so that each is hosted where the fleet allows
 
-    def decide(self, now: ReplanContext) -> ReplanRequest | None:
-        plan, demand, now_s = now.plan, now.demand, now.now_s
+    def decide(self, context: ReplanContext) -> ReplanRequest | None:
+        plan, demand, now_s = context.plan, context.demand, context.now_s
         for family in demand.families:
             is_unplanned = plan.demand_qps.get(family, 0.0) < self.min_demand_qps
             if is_unplanned and demand.rate_qps(family, max(self.burst_windows_s), now_s) > 0:
-                return ReplanRequest(self.target_demand(now), f"{family}: asked for, and not planned for")
+                return ReplanRequest(self.target_demand(context), f"{family}: asked for, and not planned for")
             is_shedding = demand.shed_qps(family, self.shed_window_s, now_s) > 0
             seen_qps = self._proven_qps(demand, family, now_s, self.shed_sigmas if is_shedding else self.sigmas)
-            slowdown = now.slowdown[family]
-            asked_qps = self._with_margin(seen_qps, demand.slo_s[family], now.margin[family]) * slowdown
+            slowdown = context.slowdown[family]
+            asked_qps = self._with_margin(seen_qps, demand.slo_s[family], context.margin[family]) * slowdown
             if not self._is_carried(asked_qps, plan, family):
                 slower = f" at {slowdown:.1f} × the profiled times" if slowdown > NOTABLE_SLOWDOWN else ""
                 reason = f"{family}: {seen_qps:.0f} qps{slower} is more than the plan carries"
-                return ReplanRequest(self.target_demand(now), reason)
-        served_s = now_s - now.started_s
-        if served_s < self.down_window_s or now_s - now.since_s < self.min_plan_age_s or _is_best(plan):
+                return ReplanRequest(self.target_demand(context), reason)
+        served_s = now_s - context.started_s
+        if served_s < self.down_window_s or now_s - context.hosting_since_s < self.min_plan_age_s or _is_best(plan):
             return None
         windows_s = [w for w in (self.down_window_s, self.dispersion_window_s) if w <= served_s]
-        return self._down(now, windows_s)
+        return self._down(context, windows_s)
 
-    def target_demand(self, now: ReplanContext) -> dict[str, float]:
+    def target_demand(self, context: ReplanContext) -> dict[str, float]:
         target_qps = {}
-        for family in now.demand.families:
-            proven_qps = self._proven_qps(now.demand, family, now.now_s, self.estimate_sigmas)
-            mean_qps = now.demand.rate_qps(family, max(self.burst_windows_s), now.now_s)
-            target_qps[family] = self._planned(now, family, max(proven_qps, mean_qps), now.slowdown[family])
+        for family in context.demand.families:
+            proven_qps = self._proven_qps(context.demand, family, context.now_s, self.estimate_sigmas)
+            mean_qps = context.demand.rate_qps(family, max(self.burst_windows_s), context.now_s)
+            target_qps[family] = self._planned(context, family, max(proven_qps, mean_qps), context.slowdown[family])
         return target_qps
 
     def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
@@ -162,47 +162,49 @@ class ReplanRule:
             for family, target_s in slo_s.items()
         }
 
-    def _down(self, now: ReplanContext, windows_s: Sequence[float]) -> ReplanRequest | None:
-        for family in now.demand.families:
-            slowdown, planned_qps = now.max_slowdown[family], now.plan.demand_qps.get(family, 0.0)
+    def _down(self, context: ReplanContext, windows_s: Sequence[float]) -> ReplanRequest | None:
+        for family in context.demand.families:
+            slowdown, planned_qps = context.max_slowdown[family], context.plan.demand_qps.get(family, 0.0)
             low_qps = self.down_frac * planned_qps
-            mean_qps = now.demand.rate_qps(family, self.down_window_s, now.now_s)
+            mean_qps = context.demand.rate_qps(family, self.down_window_s, context.now_s)
             if mean_qps * slowdown >= low_qps:  # the busiest second is no lower
                 continue
-            if self._lower_demand(now, family) < low_qps and not self._may_be_chance(
-                now, family, planned_qps / slowdown, windows_s
+            if self._lower_demand(context, family) < low_qps and not self._may_be_chance(
+                context, family, planned_qps / slowdown, windows_s
             ):
-                lower = {name: self._lower_demand(now, name) for name in now.demand.families}
+                lower = {name: self._lower_demand(context, name) for name in context.demand.families}
                 return ReplanRequest(lower, f"{family}: {mean_qps:.0f} qps for {self.down_window_s:.0f} s")
         return None
 
-    def _may_be_chance(self, now: ReplanContext, family: str, planned_qps: float, windows_s: Sequence[float]) -> bool:
+    def _may_be_chance(
+        self, context: ReplanContext, family: str, planned_qps: float, windows_s: Sequence[float]
+    ) -> bool:
         """Whether arrivals at the planned mean rate may be as few as were seen.
 
         For a busy family, ``down_frac`` is further down than chance goes; for a rare one it is not.
         """
-        scatter = now.demand.dispersion(family, self.dispersion_window_s, now.now_s)
-        margin = self.margin_sigmas * now.margin[family] * math.sqrt(scatter / now.demand.slo_s[family])
+        scatter = context.demand.dispersion(family, self.dispersion_window_s, context.now_s)
+        margin = self.margin_sigmas * context.margin[family] * math.sqrt(scatter / context.demand.slo_s[family])
         mean_qps = (
             (math.sqrt(margin * margin + 4 * planned_qps) - margin) / 2
         ) ** 2  # with its margin it is the planned rate
-        rates_qps = now.demand.rates_qps(family, windows_s, now.now_s)
+        rates_qps = context.demand.rates_qps(family, windows_s, context.now_s)
         return all(
             qps >= mean_qps - self.chance_sigmas * math.sqrt(mean_qps * scatter / window_s)
             for qps, window_s in zip(rates_qps, windows_s, strict=True)
         )
 
-    def _lower_demand(self, now: ReplanContext, family: str) -> float:
+    def _lower_demand(self, context: ReplanContext, family: str) -> float:
         """What a plan for the last seconds must carry: their mean with its margin, and their busiest second."""
-        slowdown = now.max_slowdown[family]
-        mean_qps = now.demand.rate_qps(family, self.down_window_s, now.now_s)
-        peak_qps = now.demand.peak_qps(family, 1.0, self.down_window_s, now.now_s)
-        return max(self._planned(now, family, mean_qps, slowdown), peak_qps * slowdown)
+        slowdown = context.max_slowdown[family]
+        mean_qps = context.demand.rate_qps(family, self.down_window_s, context.now_s)
+        peak_qps = context.demand.peak_qps(family, 1.0, self.down_window_s, context.now_s)
+        return max(self._planned(context, family, mean_qps, slowdown), peak_qps * slowdown)
 
-    def _planned(self, now: ReplanContext, family: str, mean_qps: float, slowdown: float) -> float:
+    def _planned(self, context: ReplanContext, family: str, mean_qps: float, slowdown: float) -> float:
         """Queries per second at profiled speed that a plan for a mean demand must carry."""
-        scatter = now.demand.dispersion(family, self.dispersion_window_s, now.now_s)
-        asked_qps = self._with_margin(mean_qps, now.demand.slo_s[family], now.margin[family], scatter)
+        scatter = context.demand.dispersion(family, self.dispersion_window_s, context.now_s)
+        asked_qps = self._with_margin(mean_qps, context.demand.slo_s[family], context.margin[family], scatter)
         return max(asked_qps * slowdown, self.min_demand_qps)
 
     def _with_margin(self, mean_qps: float, slo_s: float, part: float = 1.0, scatter: float = 1.0) -> float:
@@ -237,13 +239,13 @@ class TimedRule:
     def every_s(self) -> float:
         return min(self.rule.every_s, self.period_s)
 
-    def decide(self, now: ReplanContext) -> ReplanRequest | None:
-        if now.now_s - now.since_s < self.period_s:
+    def decide(self, context: ReplanContext) -> ReplanRequest | None:
+        if context.now_s - context.hosting_since_s < self.period_s:
             return None
-        return ReplanRequest(self.target_demand(now), f"{self.period_s:g} s have passed")
+        return ReplanRequest(self.target_demand(context), f"{self.period_s:g} s have passed")
 
-    def target_demand(self, now: ReplanContext) -> dict[str, float]:
-        return self.rule.target_demand(now)
+    def target_demand(self, context: ReplanContext) -> dict[str, float]:
+        return self.rule.target_demand(context)
 
     def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
         return self.rule.initial_demand(demand_qps, slo_s)

@@ -19,7 +19,7 @@ class Replanning:
 
     A request is handed out once, and its driver reports how it ended. After a failure, a request that knows of other
     outages than the plan in force is handed out again as soon as the back-off allows it. ``without`` are the outages
-    that the plan in force was made around.
+    that the plan in force was made around, or the plan that is being rolled out.
     """
 
     def __init__(
@@ -31,10 +31,10 @@ class Replanning:
         self._notices: list[str] = []
         self._owed: ReplanRequest | None = None
         self._started_s: float | None = None
-        self._since_s = 0.0
+        self._hosting_since_s = 0.0
         self.backoff = Backoff()
         self.held_until_s = 0.0
-        self.without = NONE_OUT
+        self.without = self._without_in_force = NONE_OUT
 
     def decide(self, now_s: float) -> ReplanRequest | None:
         """The plan to ask for now, if any. To be called every ``rule.every_s``."""
@@ -46,6 +46,7 @@ class Replanning:
         wanted = self._wanted(self._rule, self._context(plan, now_s))
         if wanted is None or not self.backoff.allows(wanted, now_s):
             return None
+        # No notice is lost by a hold: the plan in force was made around the very outages that the notices led to.
         self._notices.clear()
         return None if now_s < self.held_until_s and wanted.without == self.without else wanted
 
@@ -66,7 +67,7 @@ class Replanning:
         if plan is not None:
             if self._started_s is None:
                 self._started_s = now_s
-            self._since_s = now_s
+            self._hosting_since_s = now_s
             self._margins = shared_margin(self._topology.hosted, plan.demand_qps, self._demand.slo_s)
 
     def planned(self, request: ReplanRequest) -> None:
@@ -76,11 +77,12 @@ class Replanning:
     def succeeded(self) -> None:
         """The plan of the last request is in force."""
         self.backoff.succeeded()
-        self._owed = None
+        self._owed, self._without_in_force = None, self.without
 
     def failed(self, request: ReplanRequest, now_s: float) -> None:
         """No plan could be made for a request, or its roll-out failed."""
         self.backoff.failed(request, now_s)
+        self.without = self._without_in_force
         self._owed = request if request.without != self.without else None
 
     def hold(self, until_s: float) -> None:
@@ -100,5 +102,5 @@ class Replanning:
         slowdowns = {name: family.base.slowdown for name, family in self._families.items()}
         recent = {name: max(each, self._recent_slowdowns[name].value(now_s)) for name, each in slowdowns.items()}
         return ReplanContext(
-            plan, self._demand, slowdowns, recent, self._margins, now_s, self._started_s or 0.0, self._since_s
+            plan, self._demand, slowdowns, recent, self._margins, now_s, self._started_s or 0.0, self._hosting_since_s
         )

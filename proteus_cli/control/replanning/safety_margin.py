@@ -3,11 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 
 
 def shared_margin(
-    hosted: Sequence[Hosted], demand_qps: Mapping[str, float], slo_s: Mapping[str, float]
+    hosted: Sequence[Host], demand_qps: Mapping[str, float], slo_s: Mapping[str, float]
 ) -> dict[str, float]:
     """By family, the part of its own safety margin that it needs beside the families that share its devices; 1 alone.
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 
 
-def hosted_by(plan: Plan, profiles: Mapping[str, Profile]) -> tuple[Hosted, ...]:
+def hosted_by(plan: Plan, profiles: Mapping[str, Profile]) -> tuple[Host, ...]:
     """The hosts of a plan, with p95 latencies while all slots are busy; ``profiles`` by device id.
 
     Raises `ArtefactError` where a placement was never profiled.
@@ -33,9 +33,9 @@ def slots_of(devices: Iterable[str], profiles: Mapping[str, Profile]) -> dict[st
     return {device: profiles[device].slots if device in profiles else 1 for device in devices}
 
 
-def _hosted(placement: Placement, profiles: Mapping[str, Profile]) -> Hosted:
+def _hosted(placement: Placement, profiles: Mapping[str, Profile]) -> Host:
     measured = measured_for(placement, profiles)
-    return Hosted(
+    return Host(
         device=placement.device,
         family=placement.family,
         variant=placement.variant,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from proteus_cli.control.decision import Hosted, Load
+from proteus_cli.control.decision import Host, Load
 from proteus_cli.control.dispatch.workers import WorkerEvent, WorkerPhase, WorkerState
 from proteus_cli.domain.catalog import VariantKey
 
@@ -13,21 +13,21 @@ MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity; at more, one wrong plan ta
 
 @dataclass(slots=True)
 class DeviceRollout:
-    """One device on its way: what it hosts ``now``, what the plan wants ``next``, and the ``load`` that it is in."""
+    """One device on its way: what it hosts now, what the plan wants there, and the ``load`` that it is in."""
 
-    now: tuple[Hosted, ...] = ()
-    next: tuple[Hosted, ...] = ()
+    hosts_now: tuple[Host, ...] = ()
+    hosts_wanted: tuple[Host, ...] = ()
     load: Load | None = None
 
     @property
     def is_complete(self) -> bool:
         """Nothing has to be loaded."""
-        return keys(self.next) <= keys(self.now)
+        return keys(self.hosts_wanted) <= keys(self.hosts_now)
 
     @property
-    def hosted(self) -> tuple[Hosted, ...]:
+    def hosted(self) -> tuple[Host, ...]:
         """What the device has queries queued for: during a load, what it will host; before that, what it hosts."""
-        return self.next if self.load is not None or self.is_complete else self.now
+        return self.hosts_wanted if self.load is not None or self.is_complete else self.hosts_now
 
 
 class Rollout:
@@ -45,60 +45,61 @@ class Rollout:
         self._has_failed = False
 
     @property
-    def hosted(self) -> tuple[Hosted, ...]:
+    def hosted(self) -> tuple[Host, ...]:
         """All hosts that queries are queued for; on a lost device, what the plan wants there, for its return."""
         available = self._available()
         return tuple(
             host
             for device, each in self._devices.items()
-            for host in (each.hosted if device in available else each.next)
+            for host in (each.hosted if device in available else each.hosts_wanted)
         )
 
-    def hosted_on(self, device: str) -> tuple[Hosted, ...]:
+    def hosted_on(self, device: str) -> tuple[Host, ...]:
         """What a device has loaded; during a load in place, what it had before."""
-        return self._devices[device].now
+        return self._devices[device].hosts_now
 
     def begin(
-        self, hosted: Iterable[Hosted], demand_qps: Mapping[str, float], in_place: Collection[str]
+        self, hosted: Iterable[Host], demand_qps: Mapping[str, float], in_place: Collection[str]
     ) -> tuple[Load, ...]:
         """Start towards a new plan; returns the first loads. A load for the old plan goes on if it is still wanted."""
         self._demand_qps, self._has_failed = demand_qps, False
-        wanted: dict[str, tuple[Hosted, ...]] = dict.fromkeys(self._devices, ())
+        wanted: dict[str, tuple[Host, ...]] = dict.fromkeys(self._devices, ())
         for host in hosted:
             wanted[host.device] += (host,)
         for device, each in self._devices.items():
             worker = self._workers[device]
-            if each.load is not None and keys(each.next) != keys(wanted[device]):
-                each.now, each.load = (), None
+            if each.load is not None and keys(each.hosts_wanted) != keys(wanted[device]):
+                each.hosts_now, each.load = (), None
                 worker.on(WorkerEvent.LOAD_ENDED)
-            each.next = wanted[device]
+            each.hosts_wanted = wanted[device]
             if worker.is_serving and device not in in_place:
-                each.now = each.next
+                each.hosts_now = each.hosts_wanted
         return self._advance()
 
     def loaded(self, load: Load, engines: Collection[VariantKey]) -> tuple[Load, ...] | None:
         """A load has ended and left ``engines`` on the device; returns the next loads.
 
-        None where nothing changes: the load was given up, as its device is lost or a later plan wants other engines.
+        Where the load was given up, as its device is lost or a later plan wants other engines, nothing changes on this
+        device; loads that waited for it may start, else None is returned.
         """
         each = self._devices[load.device]
         if each.load is not load:
-            return self._advance() or None  # others may have waited for a device that is lost
-        each.now, each.load = tuple(host for host in each.next if host.key in engines), None
+            return self._advance() or None
+        each.hosts_now, each.load = tuple(host for host in each.hosts_wanted if host.key in engines), None
         self._workers[load.device].on(WorkerEvent.LOAD_ENDED)
         self._has_failed = self._has_failed or not each.is_complete
         return self._advance()
 
     def device_lost(self, device: str) -> None:
         """Nothing is loaded on the device any more."""
-        self._devices[device].now, self._devices[device].load = (), None
+        self._devices[device].hosts_now, self._devices[device].load = (), None
         self._workers[device].on(WorkerEvent.DEVICE_LOST)
 
-    def device_recovered(self, device: str, hosted: tuple[Hosted, ...] | None) -> tuple[Load, ...]:
+    def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> tuple[Load, ...]:
         """The device serves what it has loaded, ``hosted``; None: it has nothing, and loads what the plan wants."""
         self._workers[device].on(WorkerEvent.DEVICE_RECOVERED)
         if hosted is not None:
-            self._devices[device].next = self._devices[device].now = hosted
+            self._devices[device].hosts_wanted = self._devices[device].hosts_now = hosted
         return self._advance()
 
     def _advance(self) -> tuple[Load, ...]:
@@ -107,12 +108,12 @@ class Rollout:
         if not self._has_failed:
             for device in next_to_load(available, self._demand_qps, self._max_unavailable_frac):
                 each = available[device]
-                each.load = Load(device, each.next)
+                each.load = Load(device, each.hosts_wanted)
                 loads.append(each.load)
                 self._workers[device].on(WorkerEvent.LOAD_STARTED)
         for each in available.values():
             if each.load is None and each.is_complete:
-                each.now = each.next
+                each.hosts_now = each.hosts_wanted
         return tuple(loads)
 
     def _available(self) -> dict[str, DeviceRollout]:
@@ -136,10 +137,10 @@ def next_to_load(
     """
     capacity = _Capacity.of(devices.values(), demand_qps)
     waiting = [device for device, each in devices.items() if not each.is_complete and each.load is None]
-    waiting.sort(key=lambda device: min(capacity.ratio(host.family) for host in devices[device].next))
+    waiting.sort(key=lambda device: min(capacity.ratio(host.family) for host in devices[device].hosts_wanted))
     starting = []
     for device in waiting:
-        if all(capacity.can_miss(host, max_unavailable_frac) for host in devices[device].now):
+        if all(capacity.can_miss(host, max_unavailable_frac) for host in devices[device].hosts_now):
             starting.append(device)
             capacity.leave(devices[device])
     if not starting and waiting and not any(each.load is not None for each in devices.values()):
@@ -161,7 +162,7 @@ class _Capacity:
         total: dict[str, float] = {}
         for each in devices:
             is_loading = each.load is not None
-            for host in each.now if is_loading else each.hosted:
+            for host in each.hosts_now if is_loading else each.hosted:
                 total[host.family] = total.get(host.family, 0.0) + host.capacity_qps
                 available[host.family] = available.get(host.family, 0.0) + host.capacity_qps * (not is_loading)
         return cls(available, total, demand_qps)
@@ -173,9 +174,9 @@ class _Capacity:
 
     def ratio_without(self, device: DeviceRollout) -> float:
         """The lowest ratio among a device's families once the device leaves them."""
-        return min((self.ratio(host.family, host.capacity_qps) for host in device.now), default=math.inf)
+        return min((self.ratio(host.family, host.capacity_qps) for host in device.hosts_now), default=math.inf)
 
-    def can_miss(self, host: Hosted, max_unavailable_frac: float) -> bool:
+    def can_miss(self, host: Host, max_unavailable_frac: float) -> bool:
         """Whether a family can do without a host for a while, or gains if the host changes soon."""
         total_qps = self.total[host.family]
         left_qps = self.available[host.family] - host.capacity_qps
@@ -187,10 +188,10 @@ class _Capacity:
         return served_frac < 1 and left_qps >= served_frac * total_qps
 
     def leave(self, device: DeviceRollout) -> None:
-        for host in device.now:
+        for host in device.hosts_now:
             self.available[host.family] -= host.capacity_qps
 
 
-def keys(hosted: Sequence[Hosted]) -> frozenset[VariantKey]:
+def keys(hosted: Sequence[Host]) -> frozenset[VariantKey]:
     """Which variants these are."""
     return frozenset(host.key for host in hosted)

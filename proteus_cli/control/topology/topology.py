@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from proteus_cli.control.decision import NO_EFFECTS, Effects, Hosted, Launch, Load
+from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
@@ -29,14 +29,14 @@ class Topology:
         self.outages = Outages()
 
     @property
-    def hosted(self) -> tuple[Hosted, ...]:
+    def hosted(self) -> tuple[Host, ...]:
         return self._rollout.hosted
 
-    def hosted_on(self, device: str) -> tuple[Hosted, ...]:
+    def hosted_on(self, device: str) -> tuple[Host, ...]:
         """What a device has loaded; during a load in place, what it had before."""
         return self._rollout.hosted_on(device)
 
-    def adopt(self, plan: Plan, hosted: Sequence[Hosted], in_place: Collection[str]) -> Effects:
+    def adopt(self, plan: Plan, hosted: Sequence[Host], in_place: Collection[str]) -> Effects:
         self.plan = plan
         return self._rehost(self._rollout.begin(hosted, plan.demand_qps, in_place))
 
@@ -50,10 +50,10 @@ class Topology:
         self._dispatch.count_capacity(self._workers[device])
         for family in self._families.values():
             family.was_lost = family.was_lost or family.base.is_lost
-        unhosted = [request for launch in running for request in self._dispatch.interrupted(launch)]
+        unhosted = [request for launch in running for request in self._dispatch.requeue(launch)]
         return Effects(ask=tuple(self._workers), dropped=tuple(unhosted))
 
-    def device_recovered(self, device: str, hosted: tuple[Hosted, ...] | None) -> Effects:
+    def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices - {device})
         return self._rehost(self._rollout.device_recovered(device, hosted))
 

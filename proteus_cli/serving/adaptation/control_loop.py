@@ -14,7 +14,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.record import Base, Observation, Origin
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
 from proteus_cli.serving.adaptation.plan_journal import Adopted
-from proteus_cli.serving.fleet.deploy import Fleet
+from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields
 

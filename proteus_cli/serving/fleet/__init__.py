@@ -7,18 +7,18 @@ Each device has a `worker.Worker`, a `control.topology.breaker.Breaker` and an e
 worker asks the controller for decisions and has the executor do them, on the event loop. It never waits: batches end
 by a callback.
 
-**Plans** (`deploy.Fleet.deploy`). Engines that fit beside those that serve are loaded first (`loading.Loader`), all
-at once; only then the controller adopts the plan, and all workers switch at one instant. Devices without memory for
-both load in place, one step of the controller's roll-out after another (`Effects.load`). At the end, what is no
+**Plans** (`fleet.Fleet.deploy`). Engines that fit beside those that serve are loaded first (`loading.Loader`),
+concurrently; only then the controller adopts the plan, and all workers switch at one instant. Devices without memory
+for both load in place, one step of the controller's roll-out after another (`Effects.load`). At the end, what is no
 longer hosted is freed. If an engine cannot be loaded, the earlier plan stays or is deployed again, and the engine's
 breaker opens.
 
 **Losses** (`Fleet.lose`). A device is lost when its executor says so (it died), when every batch fails (an engine or
-driver broke), or when a batch or a load takes far longer than profiled (it hangs; `failover.Recovery` looks for
+driver broke), or when a batch or a load takes far longer than profiled (it hangs; `recovery.Recovery` looks for
 that). The executor is abandoned, the requests of its batches wait again, and the controller asks for a plan without
 the device.
 
-**Recoveries** (`failover.Recovery`). An open breaker is retried after a pause that doubles: the device is opened
+**Recoveries** (`recovery.Recovery`). An open breaker is retried after a pause that doubles: the device is opened
 anew, loads what it hosted before, runs one batch of each engine, and serves again once that works. A broken engine
 gets its try in the next plan that places it, with one batch before it serves.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 from proteus_cli.control.topology.breaker import hang_timeout_s
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
@@ -91,14 +91,14 @@ class Loader:
 
     async def load_all(
         self,
-        hosts: Iterable[Hosted],
+        hosts: Iterable[Host],
         executors: Mapping[str, Executor],
         is_suspect: Callable[[str, VariantKey], bool],
         min_limit_s: float,
     ) -> list[FailedLoad]:
-        """Load what is not loaded, at once, and run a batch of each suspect engine; returns what failed."""
+        """Load what is not loaded, concurrently; run a batch of each suspect engine. Returns what failed."""
 
-        async def load(host: Hosted) -> FailedLoad | None:
+        async def load(host: Host) -> FailedLoad | None:
             key, executor = host.key, executors[host.device]
             try:
                 await self.load(host.device, executor, key, host.max_batch, min_limit_s)

@@ -30,8 +30,8 @@ class ResultSink(Protocol):
 
     def failed(self, launch: Launch, error: Exception) -> None: ...
 
-    def interrupted(self, request: Request) -> bool:
-        """The device was lost with the request's batch; True where the request may run again."""
+    def wait_again_or_fail(self, request: Request) -> bool:
+        """The device was lost with the request's batch; True where the request waits again, False where it ended."""
         ...
 
 

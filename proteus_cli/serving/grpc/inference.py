@@ -13,7 +13,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc.messages import ModelInferResponse
@@ -201,7 +201,7 @@ def _contents(tensor: Any, spec: TensorSpec, rows: int) -> bytes:
 
 
 def _described(
-    hosted: Hosted, specs: Sequence[TensorSpec], shapes: Sequence[Sequence[int]], *, is_emulated: bool
+    hosted: Host, specs: Sequence[TensorSpec], shapes: Sequence[Sequence[int]], *, is_emulated: bool
 ) -> bytes:
     """What the answers of one variant with outputs of the same shapes share."""
     head = ModelInferResponse(model_name=hosted.family, model_version=oip.VERSION)

@@ -192,17 +192,17 @@ class PlainCall(UnaryCall):
 class InferCall(UnaryCall, Inference[bytes]):
     """`ModelInfer`."""
 
-    __slots__ = ("_codec", "_pending", "_pipeline", "_query")
+    __slots__ = ("_codec", "_in_flight", "_pipeline", "_query")
 
     def __init__(
         self, pipeline: InferencePipeline, codec: GrpcCodec, request: CallHeaders, stream: Http2Stream
     ) -> None:
         super().__init__(request, stream)
         self._pipeline, self._codec = pipeline, codec
-        self._pending: InFlightRequest | None = None
+        self._in_flight: InFlightRequest | None = None
 
     def handle(self, message: Buffer) -> None:
-        self._pending = self._pipeline.submit(self, message, self.request.fields)
+        self._in_flight = self._pipeline.submit(self, message, self.request.fields)
 
     def decode(self, content: Buffer) -> tuple[str, Query]:
         family, self._query = self._codec.decode(content, self.request.timeout_s)
@@ -212,7 +212,7 @@ class InferCall(UnaryCall, Inference[bytes]):
         return self._codec.encode(self._query, answered)
 
     def abandoned(self) -> None:
-        self._pipeline.cancel(self._pending)
+        self._pipeline.cancel(self._in_flight)
 
 
 class _Refused(GrpcCall):

@@ -49,7 +49,7 @@ class StreamInferCall(GrpcCall):
     def message(self, message: Buffer) -> None:
         request = _StreamRequest(self)
         self._requests.append(request)
-        request.pending = self._pipeline.submit(request, message, self.request.fields)
+        request.in_flight = self._pipeline.submit(request, message, self.request.fields)
         self.send_ready()
 
     def ended(self) -> None:
@@ -61,7 +61,7 @@ class StreamInferCall(GrpcCall):
 
     def abandoned(self) -> None:
         for request in self._requests:
-            self._pipeline.cancel(request.pending)
+            self._pipeline.cancel(request.in_flight)
         self._requests.clear()
 
     def send_ready(self) -> None:
@@ -78,12 +78,12 @@ class StreamInferCall(GrpcCall):
 class _StreamRequest(Inference[bytes]):
     """One request of a stream, and its answer once there is one."""
 
-    __slots__ = ("_call", "_query", "pending", "response")
+    __slots__ = ("_call", "_query", "in_flight", "response")
 
     def __init__(self, call: StreamInferCall) -> None:
         self._call = call
         self._query: Query | None = None
-        self.pending: InFlightRequest | None = None
+        self.in_flight: InFlightRequest | None = None
         self.response: bytes | None = None
 
     def decode(self, content: Buffer) -> tuple[str, Query]:

@@ -9,9 +9,9 @@ client closes it: closing a socket whose input was not read would reset it, and 
 before it are. Reading pauses while `HttpLimits.unanswered` requests wait, or the client does not read its responses;
 requests of the same read wait in ``_queued`` until then.
 
-**Time.** ``_since_s`` is when the client began what it is at: a request, reading responses, nothing, or lingering.
-`check_timeouts` compares it with `HttpTimeouts`. There is no timer, task or future per request, and one write per
-response.
+**Time.** ``_activity_since_s`` is when the client's current activity began: to send a request, to read responses that
+fill the transport, to idle, or to linger. `check_timeouts` compares it with `HttpTimeouts`. There is no timer, task or
+future per request, and one write per response.
 """
 
 import asyncio
@@ -35,7 +35,10 @@ _DEFAULT_TIMEOUTS = HttpTimeouts()
 
 
 class HttpConnection(asyncio.BufferedProtocol):
-    """One client. ``state`` moves along `TRANSITIONS`; a move that isn't there is a bug and raises `KeyError`."""
+    """One client. ``state`` moves along `TRANSITIONS`; a move that isn't there is a bug and raises `KeyError`.
+
+    ``_may_have_unread_input``: the client has sent, or may still send, input that is discarded.
+    """
 
     def __init__(
         self,
@@ -51,9 +54,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._parser = RequestParser(self, known_heads, limits)
         self._unanswered: deque[Exchange] = deque()
         self._queued: deque[Exchange] = deque()
-        self._since_s = 0.0
-        self._max_unsent_bytes = 0  # since then, for a client that reads slowly
-        self._has_discarded = False
+        self._activity_since_s = 0.0
+        self._max_unsent_bytes = 0  # since the activity began, for a client that reads slowly
+        self._may_have_unread_input = False
         self._is_writing_paused = self._is_reading_paused = self._is_handling_queued = False
 
     def on(self, event: HttpEvent) -> None:
@@ -68,7 +71,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._since_s = self.connections.now_s
+        self._activity_since_s = self.connections.now_s
         if not self.connections.admit(self) and not transport.is_closing():
             self._refuse(Refusal(503, "too many connections"))
 
@@ -77,7 +80,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.state in DISCARDS_INPUT:
-            self._has_discarded = True
+            self._may_have_unread_input = True
             return
         try:
             self._parser.read(nbytes)
@@ -104,17 +107,17 @@ class HttpConnection(asyncio.BufferedProtocol):
         del self._parser
 
     def pause_writing(self) -> None:
-        self._is_writing_paused, self._since_s, self._max_unsent_bytes = True, self.connections.now_s, 0
+        self._is_writing_paused, self._activity_since_s, self._max_unsent_bytes = True, self.connections.now_s, 0
         self._pause_or_resume_reading()
 
     def resume_writing(self) -> None:
-        self._is_writing_paused, self._since_s = False, self.connections.now_s
+        self._is_writing_paused, self._activity_since_s = False, self.connections.now_s
         self._handle_queued()
 
     # Connection
 
     def check_timeouts(self, now_s: float) -> None:
-        transport, timeouts, elapsed_s = self._transport, self._timeouts, now_s - self._since_s
+        transport, timeouts, elapsed_s = self._transport, self._timeouts, now_s - self._activity_since_s
         if transport is None:
             return
         unsent_bytes, is_lingering = transport.get_write_buffer_size(), self.state is states.LINGERING
@@ -146,7 +149,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self.state in DISCARDS_INPUT:
             raise Refusal(400, "something follows the last request")
         self.on(states.REQUEST_BEGAN)
-        self._since_s = self.connections.now_s
+        self._activity_since_s = self.connections.now_s
 
     def on_request(self, exchange: Exchange) -> None:
         """Handle a complete request, or queue it. Raises `Refusal` if too many are queued."""
@@ -154,7 +157,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self.connections.free(exchange.reserved_bytes)
             raise Refusal(503, "too many requests at once on one connection")
         if self.state is states.IDLE:  # its head was known, and it came with one read
-            self._since_s = self.connections.now_s
+            self._activity_since_s = self.connections.now_s
         else:
             self.on(states.REQUEST_COMPLETE if exchange.keep_alive else states.LAST_REQUEST_COMPLETE)
         if not self._is_reading_paused:
@@ -221,19 +224,22 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._finish()
                 return
         if not unanswered and self.state not in READING:
-            self._since_s = self.connections.now_s
+            self._activity_since_s = self.connections.now_s
         if self._is_reading_paused:
             self._handle_queued()
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what can't be read, after the responses that are owed, and close."""
-        self._has_discarded = True
+        self._may_have_unread_input = True
         if self.state in DISCARDS_INPUT:  # the client has said, or was told, that no request follows
             return
         self._parser.drop_request()
         self.on(states.REFUSED)
         exchange = Exchange(self, b"", b"", {}, b"", keep_alive=False)
-        (self._queued or self._unanswered).append(exchange)
+        if self._queued:  # behind what is queued, so that responses keep their order
+            self._queued.append(exchange)
+        else:
+            self._unanswered.append(exchange)
         headers = b"retry-after: 1\r\n" if refusal.status == _UNAVAILABLE else refusal.headers
         exchange.respond(refusal.status, JSON, msgspec.json.encode({"error": refusal.text}), headers=headers)
 
@@ -243,7 +249,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._linger(states.RESPONSES_SENT)
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        elif not self._has_discarded:  # TLS, where only a client that is at fault may go on sending
+        elif not self._may_have_unread_input:  # TLS, where only a client that is at fault may go on sending
             self._transport.close()
             return
         if self._is_reading_paused:
@@ -252,4 +258,4 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _linger(self, event: HttpEvent) -> None:
         self.on(event)
-        self._since_s, self._max_unsent_bytes = self.connections.now_s, 0
+        self._activity_since_s, self._max_unsent_bytes = self.connections.now_s, 0

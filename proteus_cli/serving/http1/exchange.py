@@ -23,7 +23,7 @@ _STARTS = {
 
 
 class Exchange(msgspec.Struct, eq=False):
-    """A request, and its ``response`` once there is one. ``pending`` belongs to the handler."""
+    """A request, and its ``response`` once there is one. ``in_flight`` belongs to the handler."""
 
     connection: "HttpConnection"
     method: bytes
@@ -33,7 +33,7 @@ class Exchange(msgspec.Struct, eq=False):
     keep_alive: bool
     reserved_bytes: int = 0
     response: tuple[Buffer, ...] | None = None
-    pending: Any = None
+    in_flight: Any = None
 
     def reserve(self, body_bytes: int) -> bool:
         """Reserve memory for the decompressed body, until the response is sent. False: there is not enough left."""
@@ -60,7 +60,7 @@ class Exchange(msgspec.Struct, eq=False):
             self.response = (b"%b%d\r\n%b\r\n%b" % (start, size, headers, content),)
         else:
             self.response = (b"%b%d\r\n%b\r\n" % (start, size, headers), body, *blobs)
-        self.pending = None
+        self.in_flight = None
         self.connection.response_ready(self)
 
 

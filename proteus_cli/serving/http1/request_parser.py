@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from proteus_cli.serving.http1.connection import HttpConnection
 
 # Each read is parsed before the next one, of whichever connection, so one buffer is enough for all of them.
-_read = memoryview(bytearray(READ_BYTES))
+_SHARED_READ_BUFFER = memoryview(bytearray(READ_BYTES))
 
 
 class Refusal(Exception):
@@ -42,7 +42,7 @@ class RequestParser:
         self._target, self._headers = b"", dict[bytes, bytes]()
         self._header_bytes = self.body_bytes = self.reserved_bytes = 0
         self._wants_upgrade = False
-        self.buffer = _read
+        self.buffer = _SHARED_READ_BUFFER
         self._body: bytes | bytearray = b""
         self._large_body: bytearray | None = None  # read straight into its place
 
@@ -62,8 +62,8 @@ class RequestParser:
         try:
             if self._large_body is not None:
                 self._grow(self._large_body, nbytes)
-            elif self._connection.state is not IDLE or not self._read_known(bytes(_read[:nbytes])):
-                self._parse(_read[:nbytes])
+            elif self._connection.state is not IDLE or not self._read_known(bytes(_SHARED_READ_BUFFER[:nbytes])):
+                self._parse(_SHARED_READ_BUFFER[:nbytes])
         except httptools.HttpParserCallbackError as error:
             if not isinstance(error.__context__, Refusal):
                 raise
@@ -84,10 +84,11 @@ class RequestParser:
         if known.body_bytes > self._uncounted_bytes:
             self._reserve(known.body_bytes)
         reserved_bytes, self.reserved_bytes = self.reserved_bytes, 0
-        connection = self._connection
-        connection.on_request(
-            Exchange(connection, known.method, known.target, known.headers, message[end:], True, reserved_bytes)
+        connection, body = self._connection, message[end:]
+        exchange = Exchange(
+            connection, known.method, known.target, known.headers, body, keep_alive=True, reserved_bytes=reserved_bytes
         )
+        connection.on_request(exchange)
         return True
 
     def _parse(self, data: memoryview) -> None:
@@ -181,7 +182,8 @@ class RequestParser:
 
     def on_body(self, body: bytes) -> None:
         first, self.body_bytes = self.body_bytes, self.body_bytes + len(body)
-        self._header_bytes = -READ_BYTES  # counted anew from the next read
+        # The rest of this read, at most READ_BYTES, is body and must not count; `_parse` adds it afterwards.
+        self._header_bytes = -READ_BYTES
         if self._large_body is not None:
             self.buffer[: len(body)] = body
             self.buffer = self.buffer[len(body) :]

@@ -14,9 +14,9 @@ class HttpState(StrEnum):
 
 class HttpEvent(StrEnum):
     REQUEST_BEGAN = "a request began"
-    HEAD_COMPLETE = "its head is complete"
-    REQUEST_COMPLETE = "it is complete"
-    LAST_REQUEST_COMPLETE = "it is complete, and the last one"
+    HEAD_COMPLETE = "the head of a request is complete"
+    REQUEST_COMPLETE = "the request is complete"
+    LAST_REQUEST_COMPLETE = "the request is complete, and the last one"
     REFUSED = "a request is refused"
     RESPONSES_SENT = "the last response is sent"
     INPUT_ENDED = "the client sends no more"

@@ -82,21 +82,21 @@ class InferencePipeline:
             if trace is None:
                 return self._admission.submit(family, query, inference.complete)
             trace.asks(family)
-            pending = self._admission.submit(family, query, trace.then(inference.complete))
+            in_flight = self._admission.submit(family, query, trace.then(inference.complete))
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
             inference.fail(self._refusal(inference, error))
             if trace is not None:
                 trace.refused(error)
             return None
         inference.is_traced(trace.traceparent)
-        return pending
+        return in_flight
 
-    def cancel(self, pending: InFlightRequest | None) -> None:
+    def cancel(self, in_flight: InFlightRequest | None) -> None:
         """The client has gone: nobody waits for the answer. Harmless where the request has ended."""
-        if pending is not None:
+        if in_flight is not None:
             if self._traces is not None:
-                self._traces.abandoned(pending)
-            self._admission.cancel(pending)
+                self._traces.abandoned(in_flight)
+            self._admission.cancel(in_flight)
 
     def _refusal(self, inference: Inference[Encoded], error: Exception) -> RequestError:
         if isinstance(error, RequestError):

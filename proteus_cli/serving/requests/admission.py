@@ -5,7 +5,8 @@ import logging
 from collections.abc import Callable, Mapping
 from itertools import count
 
-from proteus_cli.control.controller import Admitted, Controller, Refused, Unfit
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Admitted, Refused, Unfit
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.errors import BadRequest, NotAccurateEnough, NotReady, Overloaded, RequestError
 from proteus_cli.serving.fleet.worker import Worker
@@ -62,29 +63,29 @@ class Admission:
             raise BadRequest("the inputs hold NaN or infinity, which this server refuses")
         now_s, slo_s = self._clock(), served.slo_s
         deadline_s = now_s + (slo_s if options.timeout_s is None else options.timeout_s)
-        pending = InFlightRequest(query.inputs, done, deadline_s)
+        in_flight = InFlightRequest(query.inputs, done, deadline_s)
         request = Request(
-            next(self._ids), family, now_s, deadline_s, rows, pending, slo_s, options.priority, options.min_accuracy
+            next(self._ids), family, now_s, deadline_s, rows, in_flight, slo_s, options.priority, options.min_accuracy
         )
         offered = self._controller.offer(request, now_s)
         if not isinstance(offered, Admitted):
             raise self._refusal(family, options.min_accuracy, offered)
-        pending.request = request
-        self._results.expect(pending, now_s)
+        in_flight.request = request
+        self._results.expect(in_flight, now_s)
         for device in offered.devices:
             self._ask_later(device)
-        return pending
+        return in_flight
 
-    def cancel(self, pending: InFlightRequest) -> None:
+    def cancel(self, in_flight: InFlightRequest) -> None:
         """The client of a request is gone: the request is not run, unless it runs already. Harmless after its end."""
-        if pending.has_ended:
+        if in_flight.has_ended:
             return
-        request = pending.request
+        request = in_flight.request
         assert request is not None  # noqa: S101 - it has not ended
-        self._results.cancelled(pending)
+        self._results.cancelled(in_flight)
         effects = self._controller.cancel(request)
         if effects.dropped:
-            pending.inputs = ()
+            in_flight.release_inputs()
         for device in effects.ask:
             self._ask_later(device)
 

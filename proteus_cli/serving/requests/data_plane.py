@@ -9,7 +9,7 @@ from proteus_cli.control.topology.drift import Drift
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.devices.executor import OpenDevice
-from proteus_cli.serving.fleet.deploy import TIMER_S, Fleet
+from proteus_cli.serving.fleet.fleet import TIMER_RESOLUTION_S, Fleet
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.lifecycle import Lifecycle
@@ -47,7 +47,7 @@ def make_data_plane(
     drift: Drift | None = None,
     refuses_non_finite: bool = False,
     is_emulated: bool = False,
-    timer_s: float = TIMER_S,
+    timer_s: float = TIMER_RESOLUTION_S,
 ) -> DataPlane:
     """Open all devices, which host nothing yet. Raises `DeviceUnavailable`."""
     lifecycle = Lifecycle()

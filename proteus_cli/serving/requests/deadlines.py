@@ -20,26 +20,26 @@ class TimingWheel:
         self._tick = 0  # the last one that was checked
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, pending: InFlightRequest, now_s: float) -> None:
+    def watch(self, in_flight: InFlightRequest, now_s: float) -> None:
         if self._timer is None:
             self._tick = int(now_s / TICK_S)
             self._timer = asyncio.get_running_loop().call_later(TICK_S, self._check)
-        tick = min(int(pending.deadline_s / TICK_S) + 1, self._tick + MAX_TICKS)
+        tick = min(int(in_flight.deadline_s / TICK_S) + 1, self._tick + MAX_TICKS)
         if tick in self._due:
-            self._due[tick].append(pending)
+            self._due[tick].append(in_flight)
         else:
-            self._due[tick] = [pending]
+            self._due[tick] = [in_flight]
 
     def _check(self) -> None:
         now_s = self._clock()
         ticks = range(self._tick + 1, int(now_s / TICK_S) + 1)
         self._tick = max(self._tick, ticks.stop - 1)
         for tick in ticks:
-            for pending in self._due.pop(tick, ()):
-                if pending.has_ended:
+            for in_flight in self._due.pop(tick, ()):
+                if in_flight.has_ended:
                     continue
-                if pending.deadline_s <= now_s:
-                    self._expired(pending)
+                if in_flight.deadline_s <= now_s:
+                    self._expired(in_flight)
                 else:
-                    self.watch(pending, now_s)
+                    self.watch(in_flight, now_s)
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._check) if self._due else None

@@ -1,4 +1,4 @@
-"""Requests that were admitted and have not ended, and their results."""
+"""Requests in flight, from their submission to their end, and their results."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 from proteus_cli.domain.buffer import Buffer
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import RequestError
@@ -26,7 +26,7 @@ class AnsweredBatch:
 
     def __init__(
         self,
-        hosted: Hosted,
+        hosted: Host,
         rows: int,
         outputs: tuple[npt.NDArray[Any], ...],
         compute_s: float,
@@ -69,9 +69,11 @@ ResultCallback = Callable[[Result], None]
 
 
 class InFlightRequest(msgspec.Struct, eq=False):
-    """An admitted request. ``done`` is called with its result, once, unless the client is gone by then.
+    """A request that was submitted. ``done`` is called with its result, once, unless the client is gone by then.
 
-    A request has also ended when its deadline passes or its client goes, while it still waits or runs.
+    `Admission.submit` makes it to offer it to the controller, and sets ``request`` once it is admitted. `end` drops
+    ``request``, so None means "not admitted yet" or "ended"; ``has_ended`` tells them apart. A request has also ended
+    when its deadline passes or its client goes, while it still waits or runs.
     """
 
     inputs: tuple[Buffer, ...]
@@ -90,8 +92,12 @@ class InFlightRequest(msgspec.Struct, eq=False):
         done, self.done = self.done, _nobody
         self.has_ended, self.request = True, None
         if self.is_running:  # else the request may still be launched, and needs its inputs
-            self.inputs = ()
+            self.release_inputs()
         return done
+
+    def release_inputs(self) -> None:
+        """Drop the reference to the inputs: no device will read them any more."""
+        self.inputs = ()
 
     def run(self) -> tuple[Buffer, ...]:
         """Mark the request as running, and return its inputs."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.control.decision import Hosted, Launch
+from proteus_cli.control.decision import Host, Launch
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
@@ -42,23 +42,23 @@ class Results:
         self._refuses_non_finite, self._is_emulated = refuses_non_finite, is_emulated
         self._deadlines = TimingWheel(clock, self._expired)
         self._log_limiter = LogRateLimiter(clock)
-        self.in_flight = 0
+        self.in_flight_count = 0
 
-    def expect(self, pending: InFlightRequest, now_s: float) -> None:
+    def expect(self, in_flight: InFlightRequest, now_s: float) -> None:
         """A request was admitted: it ends by its deadline at the latest."""
-        self.in_flight += 1
-        self._deadlines.watch(pending, now_s)
+        self.in_flight_count += 1
+        self._deadlines.watch(in_flight, now_s)
 
-    def cancelled(self, pending: InFlightRequest) -> None:
+    def cancelled(self, in_flight: InFlightRequest) -> None:
         """The client of a request is gone. Call it before the request has ended."""
-        request = pending.request
+        request = in_flight.request
         assert request is not None  # noqa: S101 - it has not ended
         counts = self._counts[request.family]
         counts.ended(Outcome.DROPPED)
         counts.cancelled += 1
         counts.failed_s += self._clock() - request.arrival_s
-        self.in_flight -= 1
-        pending.end()
+        self.in_flight_count -= 1
+        in_flight.end()
 
     # --- ResultSink
 
@@ -72,9 +72,9 @@ class Results:
         waits_s: list[float] = []
         served_waited_s = 0.0
         for place, request in enumerate(launch.requests):
-            pending: InFlightRequest = request.payload
+            in_flight: InFlightRequest = request.payload
             last = first + request.rows
-            if pending.has_ended:
+            if in_flight.has_ended:
                 pass
             elif place in result.failures or (non_finite is not None and non_finite[first:last].any()):
                 self._failed(request, hosted, result.failures.get(place))
@@ -85,12 +85,12 @@ class Results:
                     served += 1
                     rows_served += request.rows
                     served_waited_s += waited_s
-                    ended.append((pending.end(), Answered(batch, first, request.rows, waited_s)))
+                    ended.append((in_flight.end(), Answered(batch, first, request.rows, waited_s)))
                 else:
                     self._counts[hosted.family].failed_s += now_s - request.arrival_s
-                    ended.append((pending.end(), _late()))
+                    ended.append((in_flight.end(), _late()))
             first = last
-        self.in_flight -= len(ended)
+        self.in_flight_count -= len(ended)
         counts, took_s = self._counts[hosted.family], now_s - started_s
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device, served)
         counts.ended(Outcome.LATE, hosted.variant, hosted.device, len(ended) - served)
@@ -109,12 +109,12 @@ class Results:
 
     def dropped(self, request: Request) -> None:
         """The controller has dropped a request, as it can't be answered in time."""
-        pending: InFlightRequest = request.payload
-        if not pending.has_ended:
+        in_flight: InFlightRequest = request.payload
+        if not in_flight.has_ended:
             self._counts[request.family].ended(Outcome.DROPPED)
             self._warn_of_missed_deadline(request.family)
-            self._end(pending, _dropped())
-            pending.inputs = ()
+            self._end(in_flight, _dropped())
+            in_flight.release_inputs()
 
     def failed(self, launch: Launch, error: Exception) -> None:
         """A batch failed as a whole."""
@@ -122,23 +122,26 @@ class Results:
             if not request.payload.has_ended:
                 self._failed(request, launch.hosted, error)
 
-    def interrupted(self, request: Request) -> bool:
-        """The device that ran a request is lost. Returns whether the request may run again, on another device."""
-        pending: InFlightRequest = request.payload
-        if pending.has_ended:
+    def wait_again_or_fail(self, request: Request) -> bool:
+        """The device that ran a request is lost: the request waits again, or fails after `MAX_RUNS` runs.
+
+        Returns whether it waits; False also where it had ended before.
+        """
+        in_flight: InFlightRequest = request.payload
+        if in_flight.has_ended:
             return False
         counts = self._counts[request.family]
-        if pending.runs >= MAX_RUNS:
+        if in_flight.runs >= MAX_RUNS:
             counts.ended(Outcome.FAILED)
-            self._end(pending, EngineFailed("the devices that ran it were lost"))
+            self._end(in_flight, EngineFailed("the devices that ran it were lost"))
             return False
         counts.retried += 1
-        pending.wait_again()
+        in_flight.wait_again()
         return True
 
     # --- endings
 
-    def _failed(self, request: Request, hosted: Hosted, error: Exception | None) -> None:
+    def _failed(self, request: Request, hosted: Host, error: Exception | None) -> None:
         """``error`` is None where the outputs are not finite."""
         if error is not None:
             result = EngineFailed("the model failed on this request")
@@ -152,23 +155,23 @@ class Results:
         self._counts[request.family].ended(Outcome.FAILED, hosted.variant, hosted.device)
         self._end(request.payload, result)
 
-    def _expired(self, pending: InFlightRequest) -> None:
+    def _expired(self, in_flight: InFlightRequest) -> None:
         """The deadline of a request has passed. It may still wait or run; its result is not used."""
-        assert pending.request is not None  # noqa: S101 - it has not ended
-        is_late, request = pending.is_running, pending.request
+        assert in_flight.request is not None  # noqa: S101 - it has not ended
+        is_late, request = in_flight.is_running, in_flight.request
         counts = self._counts[request.family]
         counts.ended(Outcome.LATE if is_late else Outcome.DROPPED)
         if is_late:
             counts.latency.add(self._clock() - request.arrival_s)
         self._warn_of_missed_deadline(request.family)
-        self._end(pending, _late() if is_late else _dropped())
+        self._end(in_flight, _late() if is_late else _dropped())
 
-    def _end(self, pending: InFlightRequest, error: RequestError) -> None:
-        request = pending.request
+    def _end(self, in_flight: InFlightRequest, error: RequestError) -> None:
+        request = in_flight.request
         assert request is not None  # noqa: S101 - it has not ended
         self._counts[request.family].failed_s += self._clock() - request.arrival_s
-        self.in_flight -= 1
-        _call(pending.end(), error)
+        self.in_flight_count -= 1
+        _call(in_flight.end(), error)
 
     def _non_finite_rows(self, result: BatchResult) -> npt.NDArray[np.bool_] | None:
         """Rows whose outputs must not be sent; None where all may."""

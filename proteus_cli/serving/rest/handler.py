@@ -99,7 +99,7 @@ class RestHandler:
 
     def abandoned(self, exchange: Exchange) -> None:
         """The client has gone."""
-        self._pipeline.cancel(exchange.pending)
+        self._pipeline.cancel(exchange.in_flight)
 
     def _dispatch(self, exchange: Exchange) -> None:
         """An endpoint besides inference, or inference whose path is written in an unusual way."""
@@ -137,7 +137,7 @@ class RestHandler:
 
     def _infer(self, exchange: Exchange, codec: RestCodec) -> None:
         inference = RestInference(exchange, codec, self._max_body_bytes)
-        exchange.pending = self._pipeline.submit(inference, exchange.body, exchange.headers)
+        exchange.in_flight = self._pipeline.submit(inference, exchange.body, exchange.headers)
 
 
 class RestInference(Inference[EncodedAnswer]):

@@ -19,8 +19,8 @@ from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
 from proteus_cli.serving.devices.hardware import Hardware, emulated_devices, local_devices
-from proteus_cli.serving.fleet.failover import Recovery
 from proteus_cli.serving.fleet.model_files import ModelFiles
+from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
 from proteus_cli.serving.lifecycle import run_unless, running
 from proteus_cli.serving.oip.repository import ModelRepository

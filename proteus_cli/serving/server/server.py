@@ -149,9 +149,9 @@ def _announce(
 
 async def _drain(plane: DataPlane, stop_s: float) -> None:
     """Let requests end; those that are still queued at ``stop_s`` are dropped."""
-    in_flight = plane.results.in_flight
+    in_flight = plane.results.in_flight_count
     log.info("draining: %d requests inside", in_flight, extra=fields(inside=in_flight))
-    while plane.results.in_flight and plane.clock() < stop_s:
+    while plane.results.in_flight_count and plane.clock() < stop_s:
         await asyncio.sleep(0.01)
     for request in plane.controller.forget_all():
         plane.results.dropped(request)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from itertools import takewhile
 
 from proteus_cli.serving.adaptation.control_loop import PlanChange
-from proteus_cli.serving.fleet.deploy import Fleet
+from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
 
 MAX_EVENTS = 1000

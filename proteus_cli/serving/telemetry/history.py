@@ -13,22 +13,22 @@ from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.telemetry.snapshot import ServerEvent
 
-Column = Sequence[float | None]
+SampleValues = Sequence[float | None]
 
 
 class FamilySamples(Struct, frozen=True):
     """A value for each sample. Rates are per second; demand, throughput and goodput count rows, the others requests."""
 
-    demand_qps: Column
-    throughput_qps: Column
-    goodput_qps: Column
-    late_qps: Column
-    dropped_qps: Column
-    rejected_qps: Column
-    failed_qps: Column
-    accuracy: Column
-    p99_s: Column
-    waiting: Column
+    demand_qps: SampleValues
+    throughput_qps: SampleValues
+    goodput_qps: SampleValues
+    late_qps: SampleValues
+    dropped_qps: SampleValues
+    rejected_qps: SampleValues
+    failed_qps: SampleValues
+    accuracy: SampleValues
+    p99_s: SampleValues
+    waiting: SampleValues
 
 
 class FamilyHistory(Struct, frozen=True):
@@ -52,8 +52,8 @@ class FamilyHistory(Struct, frozen=True):
 class DeviceSamples(Struct, frozen=True):
     """A value for each sample."""
 
-    load: Column
-    mean_batch: Column
+    load: SampleValues
+    mean_batch: SampleValues
 
 
 class DeviceHistory(Struct, frozen=True):

@@ -229,7 +229,7 @@ class Metrics:
         exposition.add(BUILD, [((__version__, platform.python_version()), 1)])
         exposition.add(EMULATED, [((), int(plane.is_emulated))])
         exposition.add(READY, [((), int(plane.lifecycle.state is ServerState.READY))])
-        exposition.add(IN_FLIGHT, [((), plane.results.in_flight)])
+        exposition.add(IN_FLIGHT, [((), plane.results.in_flight_count)])
         exposition.add(REFUSED, [((error,), number) for error, number in plane.counts.refusals.items()])
         exposition.add(CONNECTIONS, [((), len(connections))])
         exposition.add(REFUSED_CONNECTIONS, [((), connections.refused_count)])

@@ -103,7 +103,7 @@ def make_snapshot(
         state=plane.lifecycle.state.value,
         policy=controller.policy.name,
         is_emulated=plane.is_emulated,
-        inside=plane.results.in_flight,
+        inside=plane.results.in_flight_count,
         families={
             name: _family(plane, name, of, tail_s)
             for name, of, tail_s in zip(plane.families.by_name, rates, p99_s, strict=True)

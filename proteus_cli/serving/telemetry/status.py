@@ -186,7 +186,7 @@ def status(sources: StatusSources) -> ServerStatus:
         policy=controller.policy.name,
         replan=sources.replan,
         emulated=plane.is_emulated,
-        inside=plane.results.in_flight,
+        inside=plane.results.in_flight_count,
         demand_qps={name: family.demand_qps for name, family in families.items()},
         planned_qps=controller.plan.demand_qps,
         slo_s={name: family.slo_s for name, family in plane.families.by_name.items()},

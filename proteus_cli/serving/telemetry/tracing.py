@@ -121,10 +121,10 @@ class Traces:
             return None
         return self._begin(_NO_PARENT)
 
-    def abandoned(self, pending: InFlightRequest) -> None:
+    def abandoned(self, in_flight: InFlightRequest) -> None:
         """The client of a request is gone. Call it before the request is cancelled."""
-        if isinstance(pending.done, RequestTrace):
-            pending.done.cancelled()
+        if isinstance(in_flight.done, RequestTrace):
+            in_flight.done.cancelled()
 
     def outcome(self, result: Result | Exception) -> dict[str, str | int]:
         """The result of a request as attributes of its span."""

@@ -4,12 +4,12 @@ from builders import hosted, make_request, near
 
 from proteus_cli.control.batching.aimd import AimdBatcher
 from proteus_cli.control.batching.batcher import CANNOT_MEET_DEADLINE, Batching, Delay, Start
-from proteus_cli.control.decision import Hosted, Launch
+from proteus_cli.control.decision import Host, Launch
 
 HOST = hosted(latency_s={1: 0.010, 8: 0.080}, max_batch=8)
 
 
-def decide(batcher: AimdBatcher, waiting: int, now_s: float = 0.0, *, host: Hosted = HOST) -> Batching:
+def decide(batcher: AimdBatcher, waiting: int, now_s: float = 0.0, *, host: Host = HOST) -> Batching:
     """So many wait, all arrived at 0 and due at 100 ms."""
     return batcher.decide(make_request(), waiting, host, now_s)
 

@@ -1,16 +1,16 @@
-from proteus_cli.control.dispatch.admission import fits, retry_after_s
+from proteus_cli.control.dispatch.dispatch import can_answer, retry_after_s
 
 
 def test_what_can_be_answered_in_the_budget_is_let_in() -> None:
     """100 qps for 50 ms answer 5 rows."""
-    assert fits(5, 100.0, 0.05)
-    assert not fits(6, 100.0, 0.05)
+    assert can_answer(5, 100.0, 0.05)
+    assert not can_answer(6, 100.0, 0.05)
 
 
 def test_nothing_fits_no_capacity_or_no_time() -> None:
-    assert not fits(1, 0.0, 1.0)
-    assert not fits(1, 100.0, 0.0)
-    assert not fits(1, 100.0, -1.0)
+    assert not can_answer(1, 0.0, 1.0)
+    assert not can_answer(1, 100.0, 0.0)
+    assert not can_answer(1, 100.0, -1.0)
 
 
 def test_asking_again_helps_after_what_is_ahead_is_answered() -> None:

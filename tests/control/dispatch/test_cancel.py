@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.batching.batcher import GreedyBatcher
-from proteus_cli.control.controller import Admitted, Controller, Refused
-from proteus_cli.control.decision import IDLE, NO_EFFECTS, Effects, Hosted
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Effects, Host, Refused
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
 from proteus_cli.control.policies import Policy
@@ -162,7 +162,7 @@ def test_a_queue_has_as_much_quota_as_rows_and_each_request_leaves_once(
     assert max(left.values(), default=0) <= 1
 
 
-def _removed(family_queue: FamilyQueue, host: Hosted, max_rows: int) -> list[int]:
+def _removed(family_queue: FamilyQueue, host: Host, max_rows: int) -> list[int]:
     """What a host takes of each level, or gives up where it may have no rows."""
     removed = []
     for level, queue in family_queue.queues_of(host).items():

@@ -5,7 +5,7 @@ from builders import controller_hosting, hosted, launched, make_request, near
 
 from proteus_cli.control.batching.batcher import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, Hosted, WaitUntil
+from proteus_cli.control.decision import IDLE, Host, WaitUntil
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.policies import Policy
 
@@ -16,7 +16,7 @@ SHORT = hosted("cpu0", "a", latency_s={1: 0.001, 4: 0.002}, max_batch=4, capacit
 B = hosted("cpu0", "b", latency_s={1: 0.010, 4: 0.016}, max_batch=4, capacity_qps=250.0)
 
 
-def controller_of(*hosts: Hosted, slots: int = 1, dispatch_ahead_s: float = DISPATCH_AHEAD_S) -> Controller:
+def controller_of(*hosts: Host, slots: int = 1, dispatch_ahead_s: float = DISPATCH_AHEAD_S) -> Controller:
     return controller_hosting(
         *hosts, policy=POLICY, slots={"cpu0": slots}, demand_qps=100.0, dispatch_ahead_s=dispatch_ahead_s
     )  # fmt: skip
@@ -131,11 +131,12 @@ def test_batches_that_a_lost_device_was_given_ahead_wait_again() -> None:
 
 def test_what_takes_longer_than_it_should_is_taken_to_end_any_moment() -> None:
     in_flight = InFlightBatches()
-    assert in_flight.until_s(3.0) == 3.0
+    assert in_flight.ends_s(3.0) == 3.0
     in_flight.add(0.5, 1.0)
     in_flight.add(0.25, 1.5)
-    assert in_flight.until_s(1.1) == near(1.75)
-    assert in_flight.until_s(9.0) == near(9.25)
+    assert in_flight.ends_s(1.1) == near(1.75)
+    assert in_flight.ends_s(9.0) == near(9.25)
     in_flight.ended()
-    assert in_flight.until_s(9.0) == near(9.25)
-    assert in_flight.until_s(9.2) == near(9.25)
+    assert in_flight.ends_s(9.0) == near(9.25)
+    in_flight.note_start(9.0)
+    assert in_flight.ends_s(9.2) == near(9.25)

@@ -7,23 +7,23 @@ from builders import hosted, make_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.family_queue import PerDeviceQueue
 from proteus_cli.domain.request import USUAL_LEVEL
 
 
-def host(device: str, weight: float = 1.0, variant: str = "a-s") -> Hosted:
+def host(device: str, weight: float = 1.0, variant: str = "a-s") -> Host:
     return hosted(device, "a", variant, latency_s={1: 0.01}, weight=weight)
 
 
-def line_of(*hosts: Hosted, uniform: bool = False) -> PerDeviceQueue:
+def line_of(*hosts: Host, uniform: bool = False) -> PerDeviceQueue:
     queue = PerDeviceQueue(uniform=uniform)
     assert queue.rehost(hosts) == []
     return queue
 
 
-def queue_of(queue: PerDeviceQueue, host: Hosted) -> DeadlineQueue:
+def queue_of(queue: PerDeviceQueue, host: Host) -> DeadlineQueue:
     return queue.queues_of(host)[USUAL_LEVEL]
 
 

@@ -4,8 +4,8 @@ import pytest
 from builders import controller_hosting, hosted, ids, launched, make_request, near, plan_hosting
 
 from proteus_cli.control.batching.batcher import GreedyBatcher, ProactiveBatcher
-from proteus_cli.control.controller import Admitted, Controller, Refused
-from proteus_cli.control.decision import IDLE, NO_EFFECTS, Drop, Hosted, Load, WaitUntil, WakeOthers
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Drop, Host, Load, Refused, WaitUntil, WakeOthers
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.control.topology.rollout import keys
@@ -17,14 +17,14 @@ GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), PeriodicRule())
 FAST_S = {1: 0.010, 2: 0.012, 4: 0.016}
 
 
-def fast(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Hosted:
+def fast(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Host:
     """One row in 10 ms, four in 16: 250 qps."""
     return hosted(
         device, "a", f"a-{accuracy}", latency_s=FAST_S, weight=weight, capacity_qps=250.0, accuracy=accuracy
     )  # fmt: skip
 
 
-def slow(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Hosted:
+def slow(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Host:
     """One row at a time, in 40 ms: 25 qps."""
     return hosted(
         device, "a", f"a-{accuracy}", latency_s={1: 0.040}, max_batch=1,
@@ -32,11 +32,11 @@ def slow(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Hosted:
     )  # fmt: skip
 
 
-def controller_of(*hosts: Hosted, policy: Policy = GREEDY) -> Controller:
+def controller_of(*hosts: Host, policy: Policy = GREEDY) -> Controller:
     return controller_hosting(*hosts, policy=policy)
 
 
-def loading(*hosts: Hosted) -> tuple[Controller, Load]:
+def loading(*hosts: Host) -> tuple[Controller, Load]:
     """A controller whose cpu0 loads in place."""
     controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY)
     effects = controller.adopt(plan_hosting(*hosts), hosts, 0.0, ("cpu0",))
@@ -331,6 +331,44 @@ def test_a_failed_engine_is_planned_around_until_it_recovers() -> None:
     wanted = controller.replanning.decide(0.2)
     assert wanted is not None
     assert (wanted.reason, wanted.without) == ("a-0.9 is to be tried again on cpu0", NONE_OUT)
+
+
+def test_a_plan_whose_roll_out_failed_is_asked_for_again() -> None:
+    """The plan in force is not made around the loss, so it is still owed."""
+    controller = controller_of(fast("cpu0"), fast("cpu1"))
+    controller.device_lost("cpu0", [])
+    wanted = controller.replanning.decide(1.0)
+    assert wanted is not None
+    controller.replanning.planned(wanted)
+    controller.replanning.failed(wanted, 1.1)
+    assert controller.replanning.decide(1.5) is None, "the back-off"
+    assert controller.replanning.decide(3.0) == wanted
+
+
+def test_a_hold_passes_outages_that_the_plan_in_force_does_not_know() -> None:
+    """Also where a plan around them was being rolled out when the roll-out failed."""
+    controller = controller_of(fast("cpu0"), fast("cpu1"))
+    controller.device_lost("cpu0", [])
+    wanted = controller.replanning.decide(1.0)
+    assert wanted is not None
+    controller.replanning.planned(wanted)
+    controller.replanning.failed(wanted, 1.1)
+    controller.replanning.hold(60.0)
+    controller.engine_failed("cpu1", VariantKey("a", "a-0.9"))
+    controller.engine_recovered("cpu1", VariantKey("a", "a-0.9"))
+    again = controller.replanning.decide(10.0)
+    assert again is not None
+    assert again.without == Outages(devices=frozenset({"cpu0"}))
+
+
+def test_a_hold_keeps_the_plan_where_a_lost_device_is_back() -> None:
+    """Also after the hold: the plan in force was made for the devices that are there."""
+    controller = controller_of(fast("cpu0"), fast("cpu1"))
+    controller.replanning.hold(10.0)
+    controller.device_lost("cpu0", [])
+    controller.device_recovered("cpu0", 1.0, (fast("cpu0"),))
+    assert controller.replanning.decide(1.0) is None
+    assert controller.replanning.decide(11.0) is None
 
 
 def test_all_slots_of_a_recovered_device_are_free() -> None:

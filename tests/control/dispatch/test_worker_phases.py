@@ -2,7 +2,8 @@
 
 import pytest
 
-from proteus_cli.control.dispatch.workers import TRANSITIONS, Admitted, WorkerEvent, WorkerPhase, WorkerState
+from proteus_cli.control.decision import Admitted
+from proteus_cli.control.dispatch.workers import TRANSITIONS, WorkerEvent, WorkerPhase, WorkerState
 
 PATHS = {
     WorkerPhase.SERVING: (),

@@ -53,7 +53,7 @@ def context(
     demand: DemandEstimator,
     now_s: float,
     *,
-    since_s: float = 0.0,
+    hosting_since_s: float = 0.0,
     slowdown: float = 1.0,
     max_slowdown: float | None = None,
     margin: float = 1.0,
@@ -63,7 +63,7 @@ def context(
         dict.fromkeys(demand.families, each)
         for each in (slowdown, slowdown if max_slowdown is None else max_slowdown, margin)
     )
-    return ReplanContext(plan, demand, slowdowns, slow, part, now_s, 0.0, since_s)
+    return ReplanContext(plan, demand, slowdowns, slow, part, now_s, 0.0, hosting_since_s)
 
 
 def asked(
@@ -71,7 +71,7 @@ def asked(
     arrivals: Sequence[float],
     *,
     until_s: float,
-    since_s: float = 0.0,
+    hosting_since_s: float = 0.0,
     rule: ReplanRule = RULE,
     slowdown: float = 1.0,
     max_slowdown: float | None = None,
@@ -86,7 +86,15 @@ def asked(
             demand.counts_of("a").arrived(1, coming.pop())
         for _ in filter(lambda at_s: now_s - rule.every_s < at_s <= now_s, shed):
             demand.shed("a", 1, now_s)
-        now = context(plan, demand, now_s, since_s=since_s, slowdown=slowdown, max_slowdown=max_slowdown, margin=margin)
+        now = context(
+            plan,
+            demand,
+            now_s,
+            hosting_since_s=hosting_since_s,
+            slowdown=slowdown,
+            max_slowdown=max_slowdown,
+            margin=margin,
+        )
         decided = rule.decide(now)
         if decided is not None:
             wanted.append((now_s, decided))
@@ -177,7 +185,7 @@ def test_a_lower_demand_is_no_reason_before_the_window_is_full() -> None:
 
 def test_a_young_plan_stays() -> None:
     """In force since 7.5 s: nothing before it has settled, at 8.5 s."""
-    wanted = asked(plan_for(100.0), evenly((10.0, 10.0)), until_s=10.0, since_s=7.5)
+    wanted = asked(plan_for(100.0), evenly((10.0, 10.0)), until_s=10.0, hosting_since_s=7.5)
     assert min(at_s for at_s, _ in wanted) == pytest.approx(8.61)
 
 
@@ -245,12 +253,12 @@ PERIODIC = PeriodicRule()
 
 
 def periodic(
-    plan: Plan, arrivals: Sequence[float], *, now_s: float, since_s: float = 0.0, slowdown: float = 1.0
+    plan: Plan, arrivals: Sequence[float], *, now_s: float, hosting_since_s: float = 0.0, slowdown: float = 1.0
 ) -> ReplanRequest | None:
     demand = DemandEstimator(dict.fromkeys(plan.demand_qps, 0.1))
     for at_s in arrivals:
         demand.counts_of("a").arrived(1, at_s)
-    return PERIODIC.decide(context(plan, demand, now_s, since_s=since_s, slowdown=slowdown))
+    return PERIODIC.decide(context(plan, demand, now_s, hosting_since_s=hosting_since_s, slowdown=slowdown))
 
 
 def test_every_thirty_seconds_it_plans_for_the_mean_of_the_last_ten() -> None:
@@ -261,7 +269,7 @@ def test_every_thirty_seconds_it_plans_for_the_mean_of_the_last_ten() -> None:
     assert wanted.demand_qps == {"a": pytest.approx(50.0)}
     assert wanted.reason == "30 s have passed"
     assert periodic(plan_for(100.0), load, now_s=29.01) is None
-    assert periodic(plan_for(100.0), load, now_s=30.01, since_s=1.0) is None
+    assert periodic(plan_for(100.0), load, now_s=30.01, hosting_since_s=1.0) is None
 
 
 def test_a_second_that_brings_more_than_the_plan_carries_is_a_burst() -> None:
@@ -408,8 +416,8 @@ def test_a_period_plans_so_often_and_at_no_other_time_with_the_rules_own_estimat
     for at_s in evenly((100.0, 9.0), (1000.0, 3.0)):
         demand.counts_of("a").arrived(1, at_s)
     plan = plan_for(100.0)
-    assert timed.decide(context(plan, demand, 11.9, since_s=2.0)) is None, "burst or not"
-    wanted = timed.decide(context(plan, demand, 12.0, since_s=2.0))
+    assert timed.decide(context(plan, demand, 11.9, hosting_since_s=2.0)) is None, "burst or not"
+    wanted = timed.decide(context(plan, demand, 12.0, hosting_since_s=2.0))
     assert wanted is not None
     assert wanted.reason == "10 s have passed"
     assert wanted.demand_qps == rule.target_demand(context(plan, demand, 12.0))

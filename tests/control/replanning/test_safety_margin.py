@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from builders import hosted, near
 
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 from proteus_cli.control.replanning.safety_margin import shared_margin
 
 SLO_S = dict.fromkeys("abcd", 0.1)
 
 
-def host(device: str, family: str, qps: float, row_s: float = 0.005) -> Hosted:
+def host(device: str, family: str, qps: float, row_s: float = 0.005) -> Host:
     """A variant whose batches take so long for each row, and are of four."""
     return hosted(device, family, latency_s={1: row_s, 4: 4 * row_s}, max_batch=4, weight=qps)
 

@@ -3,7 +3,7 @@ import pytest
 from builders import make_measured, make_placement, make_plan, make_profile
 
 from proteus_cli.control.batching.aimd import AimdBatcher
-from proteus_cli.control.batching.batcher import Batcher, GreedyBatcher, StaticBatcher
+from proteus_cli.control.batching.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
 from proteus_cli.control.batching.nexus import NexusBatcher
 from proteus_cli.control.policies import POLICIES, batcher_named, live_policy_named, policies_named, policy_named
 from proteus_cli.control.topology.hosting import hosted_by
@@ -58,6 +58,7 @@ def test_static_policies_never_re_plan() -> None:
 @pytest.mark.parametrize(
     ("name", "batcher"),
     [
+        ("proactive", ProactiveBatcher(margin_frac=0.02)),
         ("aimd", AimdBatcher()),
         ("nexus", NexusBatcher()),
         ("greedy", GreedyBatcher()),
@@ -73,3 +74,9 @@ def test_a_batching_rule_that_does_not_exist_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="No batching") as caught:
         batcher_named(name)
     assert "static-N" in caught.value.hint
+
+
+def test_the_old_name_of_the_papers_batching_rule_is_refused_with_its_new_name() -> None:
+    with pytest.raises(UsageError, match="No batching `proteus`") as caught:
+        batcher_named("proteus")
+    assert "`proactive`" in caught.value.hint

@@ -6,7 +6,7 @@ from builders import hosted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.decision import Hosted, Load
+from proteus_cli.control.decision import Host, Load
 from proteus_cli.control.topology import rollout
 from proteus_cli.control.topology.rollout import DeviceRollout, keys
 
@@ -19,17 +19,17 @@ def next_to_load(
     return rollout.next_to_load(devices, demand_qps, max_unavailable_frac)
 
 
-def host(family: str, capacity_qps: float = 100.0, variant: str = "s") -> Hosted:
+def host(family: str, capacity_qps: float = 100.0, variant: str = "s") -> Host:
     return hosted("any", family, f"{family}-{variant}", latency_s={1: 0.01}, capacity_qps=capacity_qps)
 
 
-def on_the_way(now: Hosted | None, wanted: Hosted | None, *, is_loading: bool = False) -> DeviceRollout:
+def on_the_way(now: Host | None, wanted: Host | None, *, is_loading: bool = False) -> DeviceRollout:
     return DeviceRollout(
         () if now is None else (now,), () if wanted is None else (wanted,), LOADING if is_loading else None
     )
 
 
-def stays(what: Hosted) -> DeviceRollout:
+def stays(what: Host) -> DeviceRollout:
     return DeviceRollout((what,), (what,))
 
 
@@ -163,7 +163,7 @@ def test_queries_are_for_what_comes_while_it_loads_and_for_what_is_there_before(
     assert stays(now).hosted == (now,)
     less = DeviceRollout((now, wanted), (wanted,))
     assert (less.is_complete, less.hosted) == (True, (wanted,))
-    assert keys(less.now) == {("a", "a-s"), ("b", "b-s")}
+    assert keys(less.hosts_now) == {("a", "a-s"), ("b", "b-s")}
 
 
 HOSTS = st.sampled_from([None, host("a"), host("b", 50.0), host("b", 150.0, "l"), host("c", 10.0)])
@@ -174,7 +174,7 @@ HOSTS = st.sampled_from([None, host("a"), host("b", 50.0), host("b", 150.0, "l")
     st.fixed_dictionaries({family: st.sampled_from([0.0, 1.0, 60.0, 100.0, 250.0]) for family in "abc"}),
 )
 def test_step_by_step_all_get_there_and_no_family_that_had_enough_falls_below_unless_all_wait(
-    pairs: list[tuple[Hosted | None, Hosted | None]], demand_qps: dict[str, float]
+    pairs: list[tuple[Host | None, Host | None]], demand_qps: dict[str, float]
 ) -> None:
     rollouts = {f"d{n}": on_the_way(now, wanted) for n, (now, wanted) in enumerate(pairs)}
     for _ in range(len(rollouts)):
@@ -191,7 +191,7 @@ def test_step_by_step_all_get_there_and_no_family_that_had_enough_falls_below_un
                 min_qps = asked_qps if before[family] >= asked_qps else before[family] ** 2 / asked_qps
                 assert after[family] >= min_qps - 1e-9
         for device in starting:
-            rollouts[device] = DeviceRollout(rollouts[device].next, rollouts[device].next)
+            rollouts[device] = DeviceRollout(rollouts[device].hosts_wanted, rollouts[device].hosts_wanted)
     assert all(each.is_complete for each in rollouts.values())
 
 

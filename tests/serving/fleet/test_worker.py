@@ -102,8 +102,8 @@ def double(of: Any) -> Any:
 
 
 def request() -> Request:
-    pending = InFlightRequest((), lambda _: None, 2.0)
-    return Request(make_request().id, "a", 0.0, 2.0, 1, pending)
+    in_flight = InFlightRequest((), lambda _: None, 2.0)
+    return Request(make_request().id, "a", 0.0, 2.0, 1, in_flight)
 
 
 def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_the_loop() -> None:
@@ -158,8 +158,8 @@ def test_a_device_is_busy_once_however_many_batches_run() -> None:
 
     def launch(at_s: float) -> Launch:
         request = make_request()
-        pending = InFlightRequest((), lambda _: None, 2.0)
-        return Launch(hosted(latency_s={1: 0.01}), (Request(request.id, "a", 0.0, 2.0, 1, pending),), 1, at_s)
+        in_flight = InFlightRequest((), lambda _: None, 2.0)
+        return Launch(hosted(latency_s={1: 0.01}), (Request(request.id, "a", 0.0, 2.0, 1, in_flight),), 1, at_s)
 
     async def run() -> float:
         clock, executor = Clock(), SlowExecutor()

@@ -231,9 +231,9 @@ def test_a_request_whose_client_goes_is_cancelled(protocol: Protocol) -> None:
     async def play(world: World) -> None:
         client = protocol(world)
         client.ask(1, 2)
-        assert world.plane.results.in_flight == 1
+        assert world.plane.results.in_flight_count == 1
         client.leave()
-        assert (world.plane.results.in_flight, world.plane.counts.by_family["f"].cancelled) == (0, 1)
+        assert (world.plane.results.in_flight_count, world.plane.counts.by_family["f"].cancelled) == (0, 1)
         assert client.answer() is None
 
     scene(play)

@@ -9,7 +9,7 @@ import numpy as np
 from builders import make_table
 
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 from proteus_cli.errors import EngineFailed, NotReady, RequestError, UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent, ServerState
 from proteus_cli.serving.requests.families import ServedFamily
@@ -21,7 +21,7 @@ TWO = Signature(
     (TensorSpec("x", FLOAT, (2,)), TensorSpec("k", LONG, (1,))),
     (TensorSpec("y", FLOAT, (2,)), TensorSpec("m", LONG, (1,))),
 )
-HOSTED = Hosted("cpu0", "two", "two-s", 0.75, 8, 1.0, 1.0, make_table({1: 0.001}))
+HOSTED = Host("cpu0", "two", "two-s", 0.75, 8, 1.0, 1.0, make_table({1: 0.001}))
 
 
 class SmallPlane:
@@ -39,7 +39,7 @@ class SmallPlane:
     def clock(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def hosting(self, family: str) -> list[Hosted]:
+    def hosting(self, family: str) -> list[Host]:
         return [HOSTED] if family == "two" else []
 
     def why_unavailable(self, family: str) -> str | None:
@@ -59,9 +59,9 @@ class SmallPlane:
         self.queries.append(query)
         return asyncio.get_running_loop().call_soon(self._answer, query, done)
 
-    def cancel(self, pending: asyncio.Handle) -> None:
-        pending.cancel()
-        self.cancelled.append(pending)
+    def cancel(self, in_flight: asyncio.Handle) -> None:
+        in_flight.cancel()
+        self.cancelled.append(in_flight)
 
     def _answer(self, query: Query, done: Callable[[Result], None]) -> None:
         x = np.frombuffer(query.inputs[0], FLOAT).reshape(query.rows, 2)

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
-from proteus_cli.control.decision import Hosted
+from proteus_cli.control.decision import Host
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
@@ -372,7 +372,7 @@ def tensors(draw: st.DrawFn) -> npt.NDArray[Any]:
     return np.frombuffer(content, dtype).reshape(shape)
 
 
-HOSTED = Hosted("cpu0", "digits", "digits-s", 0.9, 8, 1.0, 1.0, make_table({1: 0.01}))
+HOSTED = Host("cpu0", "digits", "digits-s", 0.9, 8, 1.0, 1.0, make_table({1: 0.01}))
 
 
 def encoded(

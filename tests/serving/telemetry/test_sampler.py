@@ -93,8 +93,8 @@ def test_violations_are_sampled_by_outcome_and_as_a_fraction() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         world.executor.release(RuntimeError("broken"))
-        pending = world.submit(1, 2)
-        world.plane.admission.cancel(pending)
+        in_flight = world.submit(1, 2)
+        world.plane.admission.cancel(in_flight)
         clock.now_s = 1.0
         history.sample()
         samples = history.feed().families["f"].samples

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Effects, Hosted, Load
+from proteus_cli.control.decision import Effects, Host, Load
 from proteus_cli.control.topology.breaker import FIRST_ENGINE_RETRY_S, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.rollout import keys
@@ -22,7 +22,9 @@ from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.worker import Clock, ResultSink, Worker
 from proteus_cli.serving.logs import fields
 
-TIMER_S = 0.001  # uvloop counts in milliseconds
+# uvloop's timers count in milliseconds. Workers round their waits up to that, as shorter ones would spin; a load in
+# place checks at that interval whether its device is idle.
+TIMER_RESOLUTION_S = 0.001
 
 log = logging.getLogger("proteus.fleet")
 
@@ -46,14 +48,14 @@ class Fleet:
         profiles: Mapping[str, Profile],
         signatures: Mapping[str, Signature],
         files: ModelFiles | None = None,
-        timer_s: float = TIMER_S,
+        timer_s: float = TIMER_RESOLUTION_S,
     ) -> None:
         self._controller, self._results, self._clock, self._profiles = controller, results, clock, profiles
         self._open_device = open_device
         self.loader = Loader(models, profiles, signatures, files)
         self.breakers = {device: Breaker() for device in devices}
         self.broken: dict[tuple[str, VariantKey], Breaker] = {}
-        self.hosted_before_loss: dict[str, tuple[Hosted, ...]] = {}
+        self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
         self._changing = asyncio.Lock()
         self.workers: dict[str, Worker] = {}
         for device in self.breakers:
@@ -86,6 +88,7 @@ class Fleet:
     # --- plans
 
     async def _deploy(self, plan: Plan, before: Plan | None) -> None:
+        """As `deploy`. Where loads in place fail, ``before`` is deployed again; None: do not go back (again)."""
         hosted = hosted_by(plan, self._profiles)
         in_place = await self._load_beside(hosted)
         failures = await self._follow(self._controller.adopt(plan, hosted, self._clock(), in_place))
@@ -96,12 +99,12 @@ class Fleet:
             raise failures[0].error
         self._free_unhosted()
 
-    async def _load_beside(self, hosted: Iterable[Hosted]) -> set[str]:
+    async def _load_beside(self, hosted: Iterable[Host]) -> set[str]:
         """Load engines beside those that serve; returns the devices that have no memory for that.
 
         Raises `EngineError` where an engine cannot be loaded for another reason.
         """
-        wanted: dict[str, list[Hosted]] = {}
+        wanted: dict[str, list[Host]] = {}
         for host in hosted:
             wanted.setdefault(host.device, []).append(host)
         in_place = {device for device, hosts in wanted.items() if not self._fits_beside(device, hosts)}
@@ -121,7 +124,7 @@ class Fleet:
             raise failures[0].error
         return in_place | too_full
 
-    def _fits_beside(self, device: str, hosts: Iterable[Hosted]) -> bool:
+    def _fits_beside(self, device: str, hosts: Iterable[Host]) -> bool:
         """Whether a device has the memory for engines beside those that are loaded."""
         loaded, wanted = self.loader.loaded(device), keys(tuple(hosts))
         return wanted <= loaded or not loaded or self.loader.fits(device, loaded | wanted)
@@ -129,6 +132,7 @@ class Fleet:
     async def _follow(self, effects: Effects) -> list[FailedLoad]:
         """Apply effects, and do the loads in place that they start, until there are no more; returns what failed."""
         self._apply(effects)
+        self._close_breakers_of_hosted()
         return list(chain.from_iterable(await asyncio.gather(*map(self._load_in_place, effects.load))))
 
     def _apply(self, effects: Effects) -> None:
@@ -136,6 +140,9 @@ class Fleet:
             self._results.dropped(request)
         for device in effects.ask:
             self.workers[device].ask()
+
+    def _close_breakers_of_hosted(self) -> None:
+        """Close the breakers of suspect engines that are hosted now: they have run a batch."""
         for host in chain.from_iterable(map(self._controller.hosted_on, self._usable())):
             if self._is_suspect(host.device, host.key):
                 self.broken[host.device, host.key].on(BreakerEvent.PASSED, self._clock())
@@ -144,17 +151,17 @@ class Fleet:
         """One step of a roll-out; and the steps that start when it has ended."""
         device, failures = load.device, list[FailedLoad]()
         while self.workers[device].is_busy:
-            await asyncio.sleep(TIMER_S)
+            await asyncio.sleep(TIMER_RESOLUTION_S)
         if self.breakers[device].is_closed:
             self.loader.keep_only(device, self.workers[device].executor, keys(load.hosts))
             failures = await self._load(load.hosts)
         effects = self._controller.loaded(load, self.loader.loaded(device), self._clock())
         return failures + await self._follow(effects)
 
-    async def _load(self, hosts: Iterable[Hosted]) -> list[FailedLoad]:
-        """Load engines at once; returns those that failed, but for devices that were lost by that.
+    async def _load(self, hosts: Iterable[Host]) -> list[FailedLoad]:
+        """Load engines concurrently. A device that is lost meanwhile is given up (`lose`) and not returned.
 
-        A lost device is no reason to keep the plan.
+        The new plan goes ahead without such a device. Returns the other failures.
         """
         limit_s = HURRIED_S if self._controller.placements else UNHURRIED_S
         executors = {device: worker.executor for device, worker in self.workers.items()}
@@ -181,7 +188,7 @@ class Fleet:
     # --- losses and recoveries
 
     def lose(self, device: str, event: BreakerEvent, reason: str) -> None:
-        """Give a device up. What ran there runs elsewhere, if there is time for that."""
+        """Give a device up. Requests that ran there wait again, or fail if they were on too many lost devices."""
         breaker, worker = self.breakers[device], self.workers[device]
         if not breaker.is_closed:
             return
@@ -191,10 +198,11 @@ class Fleet:
         self.loader.forget(device)
         self.hosted_before_loss[device] = self._controller.hosted_on(device)
         launches = worker.take_back()
-        ended = [r for launch in launches for r in launch.requests if not self._results.interrupted(r)]
-        effects = self._controller.device_lost(device, launches)
-        for request in ended:
-            self._controller.cancel(request)
+        effects = self._controller.device_lost(device, launches)  # queues all requests of the batches again
+        for request in chain.from_iterable(launch.requests for launch in launches):
+            if not self._results.wait_again_or_fail(request):
+                # The effects of `cancel` add nothing: those of the loss ask all workers, and the request has ended.
+                self._controller.cancel(request)
         asyncio.get_running_loop().call_soon(self._apply, effects)
 
     def engine_failed(self, failed: FailedLoad) -> None:

@@ -1,4 +1,4 @@
-"""Fail-over: finds devices that hang, and takes lost ones back into service."""
+"""Finds devices that hang, and takes lost ones back into service."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LatencyTable, Profile
 from proteus_cli.errors import DeviceLost, EngineError, ProteusError
 from proteus_cli.serving.devices.executor import Executor
-from proteus_cli.serving.fleet.deploy import Fleet
+from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.loading import FailedLoad
 from proteus_cli.serving.fleet.worker import Clock
 

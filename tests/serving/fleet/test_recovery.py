@@ -10,8 +10,8 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.outages import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BuildCancelled, EngineError, EngineFailed, NotReady
-from proteus_cli.serving.fleet.failover import EVERY_S
 from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE
+from proteus_cli.serving.fleet.recovery import EVERY_S
 
 BOTH = {"cpu0": "good", "cpu1": "good"}
 BACK_S = FIRST_RETRY_S + LOAD_S + 2 * EVERY_S + 0.1  # opened, loaded, tried out
