@@ -106,3 +106,19 @@ class Plan(Value, frozen=True):
         """How many variant loads it takes to come here from ``before``."""
         old = before.hosted()
         return sum(len(new - old.get(device, frozenset())) for device, new in self.hosted().items())
+
+
+class FrontierPoint(Value, frozen=True):
+    """The best plan for one total demand: rates in queries per second, accuracies as fractions over what is served.
+
+    ``gap`` and ``solve_s`` as in a plan's `Solver`.
+    """
+
+    demand_qps: float
+    served_qps: float
+    unserved_qps: float
+    effective_accuracy: float | None
+    relative_accuracy: float | None
+    devices_used: int
+    gap: float
+    solve_s: float

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from proteus_cli.domain.frontier import FrontierPoint
+from proteus_cli.domain.plan import FrontierPoint
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import parse_rate

@@ -13,8 +13,7 @@ from command_line import Ended, proteus
 from tiny import Tiny, add_plan
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.frontier import FrontierPoint
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan import FrontierPoint, Plan
 from proteus_cli.planning.explain import Explanation
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.store import Workspace, read_json

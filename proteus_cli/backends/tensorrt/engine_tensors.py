@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proteus_cli.backends.base import Part, Signature
-from proteus_cli.domain.buffer import Buffer
+from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.units import format_size
 

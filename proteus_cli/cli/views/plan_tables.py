@@ -12,8 +12,7 @@ from proteus_cli.units import format_percent, format_rate
 
 if TYPE_CHECKING:
     from proteus_cli.domain.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
-    from proteus_cli.domain.frontier import FrontierPoint
-    from proteus_cli.domain.plan import Placement, Plan
+    from proteus_cli.domain.plan import FrontierPoint, Placement, Plan
     from proteus_cli.planning.explain import Explanation, Price
 
 _BAR = 20

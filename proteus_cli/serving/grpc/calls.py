@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proteus_cli.domain.buffer import Buffer
+from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.grpc.framing import MessageReader, framed
 from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, trailers_of

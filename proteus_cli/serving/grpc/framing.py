@@ -7,7 +7,7 @@ that it is complete where the stream ends, and how long the client takes to send
 Source: the "gRPC over HTTP2" and "Compression" documents of the gRPC project.
 """
 
-from proteus_cli.domain.buffer import Buffer
+from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BodyTooLarge
 from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2.limits import KIB

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
-from proteus_cli.domain.buffer import Buffer
+from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest, RequestError
 from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
 from proteus_cli.serving.grpc.inference import GrpcCodec

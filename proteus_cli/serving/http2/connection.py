@@ -4,7 +4,7 @@ import asyncio
 import struct
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from proteus_cli.domain.buffer import Buffer
+from proteus_cli.domain.arrays import Buffer
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.flood_budget import FloodBudget
 from proteus_cli.serving.http2.frame_reader import FrameReader

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from proteus_cli.domain.buffer import Buffer
+from proteus_cli.domain.arrays import Buffer
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import DATA, END_HEADERS, FRAME_HEADER, HEADERS, ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits

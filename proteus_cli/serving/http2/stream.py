@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Protocol
 
-from proteus_cli.domain.buffer import Buffer
+from proteus_cli.domain.arrays import Buffer
 
 if TYPE_CHECKING:
     from proteus_cli.serving.http2.connection import Http2Connection

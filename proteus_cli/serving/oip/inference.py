@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from proteus_cli.domain.buffer import Buffer
+from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import InternalError, RequestError
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import TensorSpec
-from proteus_cli.domain.buffer import Buffer
+from proteus_cli.domain.arrays import Buffer
 
 
 class RequestOptions(msgspec.Struct, frozen=True, gc=False):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from proteus_cli.domain.buffer import Buffer
+from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import (
     BadRequest,
     BodyTooLarge,

@@ -3,7 +3,7 @@
 import zlib
 from enum import IntEnum
 
-from proteus_cli.domain.buffer import Buffer
+from proteus_cli.domain.arrays import Buffer
 
 
 class Compression(IntEnum):
