@@ -5,7 +5,6 @@ import ctypes
 import signal
 import sys
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
 
 GROUP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 """A terminal or a service manager sends these to the whole process group. Only the server acts on them."""
@@ -16,7 +15,6 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 @contextlib.contextmanager
 def group_signals_blocked() -> Iterator[None]:
     """A process that is started meanwhile begins with `GROUP_SIGNALS` blocked, until it calls `depend_on_parent`."""
-    resource_tracker.ensure_running()  # the first spawned process would start it, and unblock SIGINT and SIGTERM
     before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
     try:
         yield

@@ -5,7 +5,9 @@ import errno
 import gzip
 import os
 import platform
+import signal
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -51,7 +53,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` as `writing` does. Raises `ArtefactError`, e.g. on a full disk."""
-    with writing(path) as file:
+    with _interrupts_deferred(), writing(path) as file:
         file.write(content)
 
 
@@ -94,7 +96,7 @@ def write_in_order(contents: Mapping[Path, bytes]) -> None:
     new and the others old, so a file that refers to others comes after them. Raises `ArtefactError` as `write_bytes`
     does.
     """
-    with contextlib.ExitStack() as stack:
+    with _interrupts_deferred(), contextlib.ExitStack() as stack:
         written: list[tuple[Path, Path]] = []
         for path, content in contents.items():
             with _as_artefact_error(path):
@@ -108,6 +110,27 @@ def write_in_order(contents: Mapping[Path, bytes]) -> None:
         for path, temporary in written:
             with _as_artefact_error(path):
                 temporary.replace(path.resolve())
+
+
+@contextlib.contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Hold Ctrl-C back until the end.
+
+    Python raises `KeyboardInterrupt` between any two steps of a program. Between the making of a temporary file and the
+    block that removes it, the file would stay; in a finaliser, the interrupt itself would be lost.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # no interrupt comes here: the thread gets none, or the program handles the signal in a way of its own
+        return
+    received: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if received:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import signal
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -543,3 +545,22 @@ def test_an_imported_accuracy_is_near_the_declared_one_where_accuracies_are_meas
     for catalog in (catalog_of(0.83, split="no.npz"), catalog_of(0.813)):
         with pytest.raises(ArtefactError, match="the catalog declares"):
             require_current_models(catalog, profile, workspace)
+
+
+def test_an_interrupt_while_a_file_is_written_comes_after_that_and_leaves_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_temporary = tempfile.mkstemp
+
+    def interrupted(*args: object, **options: object) -> object:
+        made = make_temporary(*args, **options)  # type: ignore[call-overload]
+        signal.raise_signal(signal.SIGINT)
+        return made
+
+    monkeypatch.setattr(tempfile, "mkstemp", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.write_json(tmp_path / "new.json", {"a": 1})
+
+    assert [path.name for path in tmp_path.iterdir()] == ["new.json"]
+    assert json.loads((tmp_path / "new.json").read_text()) == {"a": 1}
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

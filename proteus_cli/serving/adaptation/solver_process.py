@@ -5,7 +5,7 @@ import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.plan import Plan
@@ -128,6 +128,7 @@ class _Child:
         context = get_context("spawn")  # a fork would copy locks that threads of ONNX Runtime hold
         self._connection, its_end = context.Pipe()
         self._process = context.Process(target=serve_jobs, args=(its_end,), name="solver")
+        resource_tracker.ensure_running()  # the first start of a process would do so, and unblock the signals
         with group_signals_blocked():
             self._process.start()
         its_end.close()
