@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak-real", action="store_true", help="on this machine's CPUs instead of emulated devices")
     parser.addoption("--golden", action="store_true", help="rewrite the golden files instead of comparing with them")
     parser.addoption("--nothing-skipped", action="store_true", help="fail where a test is skipped or left out")
+
+
+def pytest_configure() -> None:
+    """A shell has its background jobs ignore Ctrl-C, and programs that the tests start would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
