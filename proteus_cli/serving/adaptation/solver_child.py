@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from typing import Protocol
 
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.child_process import depend_on_parent

@@ -15,7 +15,7 @@ from builders import make_placement, make_plan
 
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.outages import Outages
+from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import SolverLost
 from proteus_cli.serving.adaptation.solver_process import SLACK_S, SolverProcess, SolverState

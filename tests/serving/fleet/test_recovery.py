@@ -7,7 +7,7 @@ from failing import LOAD_S, LOOK_S, SOLVE_S, VARIANTS, World, answers, played
 
 from proteus_cli.control.topology.breaker import FIRST_RETRY_S, MIN_HANG_TIMEOUT_S, BreakerState
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BuildCancelled, EngineError, EngineFailed, NotReady
 from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE
