@@ -1,4 +1,4 @@
-"""Batching rules, which decide when to launch how large a batch: the paper's (§5), Clipper's, Nexus's, and simple ones."""
+"""Batching rules: when to launch how large a batch. The paper's (§5), simple ones, Clipper's and Nexus's."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
