@@ -6,7 +6,7 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 
-from proteus_cli.domain.outages import NONE_OUT
+from proteus_cli.domain.device import NONE_OUT
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.solver_jobs import Job, Replanner, Solve, Use, WarmUp

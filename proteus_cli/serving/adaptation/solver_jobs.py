@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.outages import Outages
+from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 
 

@@ -18,7 +18,7 @@ from virtual_loop import VirtualLoop
 
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.outages import Outages
+from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import SolverLost
 from proteus_cli.serving.adaptation import solver_process
