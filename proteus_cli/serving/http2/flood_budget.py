@@ -10,8 +10,8 @@ _MAX_UPDATES_DUE = 10_000
 class FloodBudget:
     """``left`` of ``size`` frames; ``refill_per_s`` come back each second, and one with each response.
 
-    Window updates are free as long as some are due, for DATA that was sent. Small frames of DATA cost a part of a frame,
-    which comes back with each message that is complete: only clients that send messages in crumbs pay.
+    Window updates are free as long as some are due, for DATA that was sent. Small frames of DATA cost a part of a
+    frame, which comes back with each message that is complete: only clients that send messages in crumbs pay.
     """
 
     __slots__ = ("_refill_per_s", "_size", "_updates_due", "left")

@@ -4,8 +4,8 @@ from typing import Protocol
 
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.serving.http2 import frames
-from proteus_cli.serving.http2.frames import DATA, END_HEADERS, FRAME_HEADER, HEADERS, ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.flood_budget import FloodBudget
+from proteus_cli.serving.http2.frames import DATA, END_HEADERS, FRAME_HEADER, HEADERS, ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.transport.turns import Turn
 
@@ -34,8 +34,8 @@ class FrameReader:
     """
 
     __slots__ = (
-        "_block", "_block_flags", "_block_stream", "_continuations", "_data", "_data_left", "_has_preface", "_limits",
-        "_flood_budget", "_needed", "_partial", "_rest", "_sink", "_turn", "required_kind",
+        "_block", "_block_flags", "_block_stream", "_continuations", "_data", "_data_left", "_flood_budget",
+        "_has_preface", "_limits", "_needed", "_partial", "_rest", "_sink", "_turn", "required_kind",
     )  # fmt: skip
 
     def __init__(self, sink: FrameSink, limits: Http2Limits, flood_budget: FloodBudget, turn: Turn) -> None:

@@ -1,4 +1,4 @@
-"""What a client sends at once is handled in turns, between which the others are looked at; nothing is lost or reordered."""
+"""What a client sends at once is handled in turns, between which the others are looked at; nothing is lost."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,9 +28,9 @@ class Counted:
         self.peer.feed(START + headers(1))
         self.handled, handle = list[int](), self.peer.connection.on_frame
 
-        def on_frame(kind: int, flags: int, stream: int, payload: Any) -> None:
+        def on_frame(kind: int, flags: int, stream_id: int, payload: Any) -> None:
             self.handled.append(kind)
-            handle(kind, flags, stream, payload)
+            handle(kind, flags, stream_id, payload)
 
         self.peer.connection.on_frame = on_frame  # type: ignore[method-assign]
         self.peer.connection.turn.left = WORK_PER_TURN
