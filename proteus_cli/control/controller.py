@@ -6,8 +6,7 @@ from proteus_cli.control.decision import NO_EFFECTS, Admitted, Effects, Host, La
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
-from proteus_cli.control.dispatch.in_flight import InFlightBatches
-from proteus_cli.control.dispatch.workers import WorkerState
+from proteus_cli.control.dispatch.workers import InFlightBatches, WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.replanning import Replanning

@@ -14,7 +14,7 @@ from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.outages import Outages
+from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.request import Outcome

@@ -21,7 +21,7 @@ from proteus_cli.errors import (
     RequestError,
 )
 from proteus_cli.serving.http1.compression import compressed
-from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
+from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange, Refusal
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.codes import HTTP_STATUS
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
@@ -29,14 +29,13 @@ from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Query, ReadInputs
-from proteus_cli.serving.rest.access import admits
+from proteus_cli.serving.rest.access import Access, require_json
 from proteus_cli.serving.rest.bodies import Error
 from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.routes import INFER, OWN, ROUTES
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, path_of, route_of
 from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
-from proteus_cli.serving.transport.tokens import Tokens
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Tracing
@@ -62,11 +61,11 @@ class RestHandler:
         families: Families,
         endpoints: Endpoints,
         *,
+        access: Access,
         max_body_bytes: int,
-        tokens: Tokens | None = None,
         tracing: "Tracing | None" = None,
     ) -> None:
-        self._admission, self._endpoints, self._tokens = admission, endpoints, tokens
+        self._admission, self._endpoints, self._access = admission, endpoints, access
         self._max_body_bytes = max_body_bytes
         traces = None if tracing is None else tracing.of_protocol(
             f"POST {INFER}", {"http.request.method": "POST", "http.route": INFER},
@@ -83,8 +82,8 @@ class RestHandler:
 
     # http1.exchange.Handler
 
-    def admits(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
-        return admits(self._tokens, target, headers)
+    def refusal(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Refusal | None:
+        return self._access.refusal(method, target, headers)
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a request, now or later."""
@@ -112,6 +111,8 @@ class RestHandler:
         routes, values = self._router.match(path)
         self._endpoints.require_version(values)
         route = route_of(routes, exchange.method.decode(), path)
+        if route.changes_state:
+            require_json(exchange.headers, exchange.body)
         query = exchange.target.partition(b"?")[2]
         response = route.handle(self._endpoints, RestRequest(values, exchange.body, exchange.headers, query))
         if isinstance(response, RestResponse):

@@ -8,7 +8,7 @@ from builders import controller_hosting, hosted, launched, make_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.batching.batcher import GreedyBatcher
+from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Effects, Host, Refused
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue

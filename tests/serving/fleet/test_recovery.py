@@ -13,7 +13,7 @@ from proteus_cli.control.topology.breaker import (
     BreakerState,
 )
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BuildCancelled, EngineError, EngineFailed, NotReady
 from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE

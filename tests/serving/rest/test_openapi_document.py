@@ -47,7 +47,7 @@ def test_references_lead_somewhere_and_nothing_is_left_over(needs_token: bool) -
     }
     used = set(re.findall(r'"\$ref": "([^"]*)"', json.dumps(found)))
     assert used <= named
-    assert named - used <= {"#/components/responses/NoToken"}
+    assert named - used == {f"#/components/responses/{'Foreign' if needs_token else 'NoToken'}"}
     ids = [operation["operationId"] for operation in operations(found).values()]
     assert len(set(ids)) == len(ids)
 
@@ -74,6 +74,26 @@ def test_tokens_are_described_where_they_are_asked_for() -> None:
     without = document(ROUTES, FAMILIES)
     assert "security" not in without
     assert all("401" not in operation["responses"] for operation in operations(without).values())
+
+
+def test_what_changes_the_state_of_the_server_takes_json_only() -> None:
+    changing = {(route.path, route.method.lower()) for route in ROUTES if route.changes_state}
+    assert changing == {
+        ("/v2/repository/models/{model}/load", "post"),
+        ("/v2/repository/models/{model}/unload", "post"),
+        ("/v2/proteus/plan", "post"),
+    }
+    found = operations(document(ROUTES, FAMILIES))
+    assert {name for name, operation in found.items() if "415" in operation["responses"]} == changing
+
+
+def test_who_may_ask_is_described_where_no_tokens_are_asked_for() -> None:
+    without = operations(document(ROUTES, FAMILIES))
+    assert all("403" in operation["responses"] for operation in without.values())
+    with_tokens = operations(document(ROUTES, FAMILIES, needs_token=True))
+    assert {path for (path, _), operation in with_tokens.items() if "403" in operation["responses"]} == {
+        "/v2/proteus/plan"
+    }
 
 
 def test_families_are_named_and_small_ones_have_an_example() -> None:
