@@ -36,7 +36,7 @@ class FailedLoad:
 
 
 class Loader:
-    """Loads engines and knows which device has which. ``signatures`` by family.
+    """Loads engines from the files ``models``, and knows which device has which. ``signatures`` by family.
 
     With ``files``, only model files that were measured are loaded.
     """
@@ -48,7 +48,7 @@ class Loader:
         signatures: Mapping[str, Signature],
         files: ModelFiles | None = None,
     ) -> None:
-        self._models, self._profiles, self._signatures, self._files = models, profiles, signatures, files
+        self.models, self._profiles, self._signatures, self._files = models, profiles, signatures, files
         self._loaded: dict[str, set[VariantKey]] = {device: set() for device in profiles}
 
     def loaded(self, device: str) -> frozenset[VariantKey]:
@@ -76,7 +76,7 @@ class Loader:
         looked = await self._files.require_measured(key) if self._files is not None else ()
         try:
             async with asyncio.timeout(limit_s):
-                signature = await executor.load(key, self._models[key], rows)
+                signature = await executor.load(key, self.models[key], rows)
         except TimeoutError:
             raise DeviceLost(f"{device} did not load {variant} within {limit_s:.0f} s") from None
         self._loaded[device].add(key)

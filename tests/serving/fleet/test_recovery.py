@@ -5,9 +5,15 @@ import asyncio
 import pytest
 from failing import LOAD_S, LOOK_S, SOLVE_S, VARIANTS, World, answers, played
 
-from proteus_cli.control.topology.breaker import FIRST_RETRY_S, MIN_HANG_TIMEOUT_S, BreakerState
+from proteus_cli.control.topology.breaker import (
+    FIRST_RETRY_S,
+    LONGEST_RETRY_S,
+    MIN_HANG_TIMEOUT_S,
+    NEEDED_RETRY_S,
+    BreakerState,
+)
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BuildCancelled, EngineError, EngineFailed, NotReady
 from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE
@@ -153,13 +159,66 @@ def test_a_device_that_can_not_be_opened_is_tried_ever_more_seldom() -> None:
         await asyncio.sleep(10.0)
         breaker = world.fleet.breakers["cpu0"]
         assert breaker.reason == "cpu0 was killed; then: cpu0 can't be opened"
-        assert breaker.retry_s - breaker.since_s >= 8 * FIRST_RETRY_S
+        assert breaker.retry_s() - breaker.since_s >= 8 * FIRST_RETRY_S
         assert breaker.opened == 1
         world.shut.clear()
         await asyncio.sleep(20.0)
         assert breaker.is_closed
 
     played(shut, BOTH)
+
+
+def test_a_family_without_any_device_gets_one_back_soon_however_often_its_devices_are_lost() -> None:
+    async def storm(world: World) -> None:
+        for _ in range(8):
+            for device in BOTH:
+                world.executor(device).die()
+            await asyncio.sleep(NEEDED_RETRY_S + LOAD_S + 2 * EVERY_S + 0.1)
+            assert [world.state(device) for device in BOTH] == [BreakerState.CLOSED] * 2
+
+    played(storm, BOTH)
+
+
+def test_a_device_that_no_family_needs_waits_longer_until_one_does() -> None:
+    async def storm(world: World) -> None:
+        breaker = world.fleet.breakers["cpu0"]
+        for _ in range(4):  # after pauses of 0.5, 1, 2 and 4 s
+            world.executor("cpu0").die()
+            await asyncio.sleep(10.0)
+        world.executor("cpu0").die()
+        await asyncio.sleep(NEEDED_RETRY_S + 1.0)
+        assert breaker.state is BreakerState.OPEN
+        world.executor("cpu1").die()
+        await asyncio.sleep(LOAD_S + 2 * EVERY_S + 0.1)
+        assert breaker.is_closed
+
+    played(storm, BOTH)
+
+
+def test_a_device_that_is_needed_and_can_not_be_opened_is_tried_ever_more_seldom_all_the_same() -> None:
+    async def shut(world: World) -> None:
+        world.shut.update(BOTH)
+        for device in BOTH:
+            world.executor(device).die()
+        await asyncio.sleep(120.0)
+        for device in BOTH:
+            breaker = world.fleet.breakers[device]
+            assert breaker.retry_s(is_needed=True) - breaker.since_s == pytest.approx(LONGEST_RETRY_S)
+
+    played(shut, BOTH)
+
+
+def test_a_variant_that_is_gone_from_the_catalog_is_no_candidate_of_a_probation() -> None:
+    """Its profile may be older than the catalog."""
+
+    async def gone(world: World) -> None:
+        del world.models[VariantKey("f", "fast")]
+        world.spoilt[VariantKey("f", "good")] = EngineError("it can't be loaded")
+        world.executor("cpu0").die()
+        await asyncio.sleep(BACK_S)
+        assert world.fleet.breakers["cpu0"].reason == "cpu0 was killed; then: no engine works on it"
+
+    played(gone, BOTH, replans=False)
 
 
 def test_an_engine_that_fails_on_every_batch_costs_no_answer() -> None:
