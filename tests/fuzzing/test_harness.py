@@ -10,6 +10,7 @@ from fuzzing.findings import minimised
 from fuzzing.judge import Verdict
 from fuzzing.session import Session, kind_of, mutated
 from fuzzing.targets.table import TARGETS, open_target
+from fuzzing.targets.target import WireTarget
 from fuzzing.watch import MIB, Cost, ResidentMemory, Watch
 
 
@@ -80,6 +81,18 @@ def test_a_finding_is_made_small() -> None:
         return Verdict(0, 0.0, "crash" if b"(" in content and b")" in content else "", "")
 
     assert minimised(b"some (text) around" * 20, "crash", judge) == b"()"
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_seeds_are_valid(name: str) -> None:
+    """Each has a request that is served."""
+    target = open_target(name)
+    if isinstance(target, WireTarget):
+        for seed, content in target.seeds().items():
+            before = target.served
+            target.play(content, Watch())
+            assert target.served > before, seed
+    target.close()
 
 
 @pytest.mark.parametrize("name", TARGETS)

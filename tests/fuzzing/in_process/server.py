@@ -149,7 +149,9 @@ async def running_server(tokens: Iterable[str] = ()) -> AsyncIterator[Server]:
         telemetry = await stack.enter_async_context(open_telemetry(deployment, plane, adaptation, connections))
         models, endpoints = make_endpoints(deployment, options, hardware, plane, adaptation, telemetry)
         plane.lifecycle.on(LifecycleEvent.WARMED_UP)
-        yield Server(plane, connections, make_protocols(plane, models, endpoints, options, connections, None))
+        yield Server(
+            plane, connections, make_protocols(plane, models, endpoints, options, connections, None, is_local=True)
+        )
 
 
 def _deployment() -> Deployment:

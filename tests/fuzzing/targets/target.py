@@ -11,6 +11,8 @@ from fuzzing.in_process.loop import WatchedLoop
 from fuzzing.in_process.server import Server, running_server
 from fuzzing.watch import Watch
 
+from proteus_cli.domain.request import Outcome
+
 
 class Target(ABC):
     """``play`` raises where an input shows a bug; what it costs is in the watch and the memory of the process."""
@@ -54,6 +56,11 @@ class WireTarget(Target):
         await server.settle()
         server.require_settled()
         server.reset()
+
+    @property
+    def served(self) -> int:
+        """Requests that were served so far."""
+        return self._server.plane.counts.of_outcome(Outcome.SERVED)
 
     def close(self) -> None:
         self._runner.run(self._stack.aclose())
