@@ -5,6 +5,7 @@ Work is counted in calls of functions, not in time, so that the machine's speed 
 
 import sys
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -46,17 +47,14 @@ class Calls:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_was_found_and_what_is_valid_is_cheap(name: str) -> None:
-    target = open_target(name)
     found = {str(path): path.read_bytes() for path in (CORPUS / name).glob("*")}
-    try:
+    with closing(open_target(name)) as target:
         for case, content in {**target.seeds(), **found}.items():
             try:
                 require_cheap(target, content)
             except Exception as error:
                 error.add_note(f"by the input {case}")
                 raise
-    finally:
-        target.close()
 
 
 def require_cheap(target: Target, content: bytes) -> None:

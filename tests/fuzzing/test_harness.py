@@ -1,5 +1,6 @@
 """The fuzzers find what they should, and make it small."""
 
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -86,21 +87,17 @@ def test_a_finding_is_made_small() -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_seeds_are_valid(name: str) -> None:
     """Each has a request that is served."""
-    target = open_target(name)
-    if isinstance(target, WireTarget):
-        for seed, content in target.seeds().items():
-            before = target.served
-            target.play(content, Watch())
-            assert target.served > before, seed
-    target.close()
+    with closing(open_target(name)) as target:
+        if isinstance(target, WireTarget):
+            for seed, content in target.seeds().items():
+                before = target.served
+                target.play(content, Watch())
+                assert target.served > before, seed
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_mutations_depend_on_their_seed_alone_and_are_within_bounds(name: str) -> None:
-    target = open_target(name)
-    try:
+    with closing(open_target(name)) as target:
         for number, content in enumerate(target.seeds().values()):
             assert mutated(target, content, Random(number)) == mutated(target, content, Random(number))
             assert len(mutated(target, content, Random(number))) <= max(len(content), watch.MAX_INPUT_BYTES)
-    finally:
-        target.close()

@@ -22,6 +22,13 @@ def post(family: str, body: bytes, headers: bytes = b"") -> bytes:
     return b"%bcontent-length: %d\r\n%b\r\n%b" % (lines, len(body), headers, body)
 
 
+def chunked(family: str, headers: bytes, *chunks: bytes) -> bytes:
+    """An inference request whose body comes in chunks."""
+    sent = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+    line = f"POST /v2/models/{family}/infer HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n".encode()
+    return b"%b%b\r\n%b0\r\n\r\n" % (line, headers, sent)
+
+
 def tensors(signature: Signature, rows: int = 1) -> NamedArrays:
     """Values that fit, and are short in JSON: floats are eighths."""
     sampled = signature.sample(rows, np.random.default_rng(0))

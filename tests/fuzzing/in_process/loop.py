@@ -25,5 +25,22 @@ class WatchedLoop(VirtualLoop):
     ) -> asyncio.TimerHandle:
         return super().call_at(when, self._timed, callback, args, context=context)
 
+    def run_in_executor(  # type: ignore[override]
+        self, executor: object, func: Callable[..., object], *args: Any
+    ) -> "asyncio.Future[object]":
+        """Call ``func`` between two callbacks, untimed: what runs in a thread holds nobody up."""
+        result = self.create_future()
+        super().call_soon(_settle, result, func, args)
+        return result
+
     def _timed(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         self.watch.call(callback, *args)
+
+
+def _settle(result: "asyncio.Future[object]", func: Callable[..., object], args: tuple[Any, ...]) -> None:
+    if result.cancelled():
+        return
+    try:
+        result.set_result(func(*args))
+    except Exception as error:  # noqa: BLE001 - whoever waits for it gets it
+        result.set_exception(error)

@@ -5,7 +5,7 @@ Only the ends are replaced: connections get their bytes from `Client`, and time 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named, with_replanning
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
@@ -81,6 +82,12 @@ class _JumpingHardware(EmulatedHardware):
         return EmulatedExecutor(self.profiles[device], self.signatures, loop.time, loop.call_at, on_lost)
 
 
+class _AnyPlan:
+    """A `PlanSource` to which every plan is current; nothing else is asked of it."""
+
+    def require_current(self, plan: Plan) -> None: ...
+
+
 class Server:
     """A server that is ready; `settle`, `require_settled` and `reset` it after each conversation."""
 
@@ -89,6 +96,7 @@ class Server:
         self.bugs = LoggedBugs()
         logging.getLogger("proteus").addHandler(self.bugs)
         self._admitted = self._ended = 0
+        self._first_plan = plane.controller.plan
         expect = plane.results.expect
 
         def counted(in_flight: InFlightRequest, now_s: float) -> None:
@@ -118,14 +126,18 @@ class Server:
         before, self._ended = self._ended, ended
         assert admitted == ended - before, f"{admitted} requests were admitted, {ended - before} were counted"
 
+    @property
+    def has_first_plan(self) -> bool:
+        return self.plane.controller.plan is self._first_plan
+
     def reset(self) -> None:
-        """Undo what a client may have changed."""
+        """Let all models take requests, as a client may have unloaded them."""
         for family in self.plane.families.by_name.values():
             family.is_loaded = True
 
 
 @asynccontextmanager
-async def running_server(tokens: Iterable[str] = ()) -> AsyncIterator[Server]:
+async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
     """A server of the families in `SIGNATURES`, on one device."""
     deployment, options = _deployment(), ServerOptions(tokens=Tokens(tokens) if tokens else None)
     loop = asyncio.get_running_loop()
@@ -154,20 +166,26 @@ async def running_server(tokens: Iterable[str] = ()) -> AsyncIterator[Server]:
         )
 
 
+def first_plan() -> Plan:
+    """The plan that the server starts with."""
+    return make_plan(
+        *(
+            make_placement(DEVICE, name, f"{name}-v", max_batch=MAX_ROWS, rate_qps=1e4, capacity_qps=1e6)
+            for name in SIGNATURES
+        )
+    )
+
+
 def _deployment() -> Deployment:
     catalog = make_catalog(*(make_family(name, {f"{name}-v": 0.9}, slo="10s") for name in SIGNATURES))
     latency_s = dict.fromkeys((1, MAX_ROWS), 0.001)
     measured = (make_measured(name, f"{name}-v", 0.9, latency_s, load_s=0.01) for name in SIGNATURES)
-    placements = (
-        make_placement(DEVICE, name, f"{name}-v", max_batch=MAX_ROWS, rate_qps=1e4, capacity_qps=1e6)
-        for name in SIGNATURES
-    )
     profile = make_profile(DEVICE, *measured)
     return Deployment(
-        plan=make_plan(*placements), catalog=catalog, profiles={DEVICE: profile}, devices=[profile.device],
+        plan=first_plan(), catalog=catalog, profiles={DEVICE: profile}, devices=[profile.device],
         models={VariantKey(name, f"{name}-v"): NO_MODEL for name in SIGNATURES},
         policy=with_replanning(live_policy_named("proteus"), "off"),
-        source=cast("Any", None), built=Path(), emulated=True, replanning="off",
+        source=cast("Any", _AnyPlan()), built=Path(), emulated=True, replanning="off",
     )  # fmt: skip
 
 
@@ -237,6 +255,11 @@ class Client(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self._is_reading_paused = False
+
+    def end(self) -> None:
+        """Send no more."""
+        if not self._is_closed and not self._call(self._protocol.eof_received):
+            self.close()
 
     def close(self) -> None:
         if not self._is_closed:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from random import Random
 
-TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[-+.\w]+|[^\s\w]')
+TOKEN = rb'"(?:[^"\\]|\\.)*"|[-+.\w]+|[^\s\w]'
 _AHEAD = 4096
 _LENGTHS = (1, 10, 100, 1_000, 20_000, 200_000)
 _TIMES = (2, 3, 10, 100, 1_000, 50_000)
@@ -25,9 +25,16 @@ class TextMutations:
     """
 
     def __init__(
-        self, light: Sequence[bytes], heavy: Sequence[bytes], samples: Sequence[bytes], separator: bytes
+        self,
+        light: Sequence[bytes],
+        heavy: Sequence[bytes],
+        samples: Sequence[bytes],
+        separator: bytes,
+        *,
+        token: bytes = TOKEN,
     ) -> None:
         self._light, self._heavy, self._samples, self._separator = light, heavy, samples, separator
+        self._token_pattern = re.compile(token)
         self._kinds = (
             self._replace,
             self._replace,
@@ -42,11 +49,11 @@ class TextMutations:
         return rng.choice(self._kinds)(text, rng)
 
     def _replace(self, text: bytes, rng: Random) -> bytes:
-        start, end = token(text, rng)
+        start, end = self._any(text, rng)
         return text[:start] + self._token(rng) + text[end:]
 
     def _insert(self, text: bytes, rng: Random) -> bytes:
-        start, _ = token(text, rng)
+        start, _ = self._any(text, rng)
         return text[:start] + self._token(rng) + self._separator + text[start:]
 
     def _delete(self, text: bytes, rng: Random) -> bytes:
@@ -63,12 +70,12 @@ class TextMutations:
         """Insert a piece of this text or of a sample."""
         source = rng.choice((text, rng.choice(self._samples)))
         first, last = self._span(source, rng)
-        start, end = token(text, rng)
+        start, end = self._any(text, rng)
         return text[:start] + source[first:last] + text[rng.choice((start, end)) :]
 
     def _lengthen(self, text: bytes, rng: Random) -> bytes:
         """Make a token longer, from the inside."""
-        start, end = token(text, rng)
+        start, end = self._any(text, rng)
         at = rng.randint(start, end)
         letter = text[at - 1 : at] or b"0"
         return text[:at] + letter * rng.choice(_LENGTHS) + text[at:]
@@ -78,14 +85,13 @@ class TextMutations:
 
     def _span(self, text: bytes, rng: Random) -> Span:
         """From the beginning of one token to the end of another, mostly near."""
-        start, end = token(text, rng)
+        start, end = self._any(text, rng)
         reach = rng.choice((0, 0, 16, 64, 1024, len(text)))
-        _, later = token(text[: end + reach], rng, first=start)
+        _, later = self._any(text[: end + reach], rng, first=start)
         return start, max(end, later)
 
-
-def token(text: bytes, rng: Random, first: int = 0) -> Span:
-    """A random token behind ``first``; the end of the text if there is none."""
-    at = rng.randint(first, max(first, len(text) - 1))
-    found = TOKEN.search(text, at, at + _AHEAD)
-    return found.span() if found is not None else (at, min(at + 1, len(text)))
+    def _any(self, text: bytes, rng: Random, first: int = 0) -> Span:
+        """A random token behind ``first``; a single byte if there is none nearby."""
+        at = rng.randint(first, max(first, len(text) - 1))
+        found = self._token_pattern.search(text, at, at + _AHEAD)
+        return found.span() if found is not None else (at, min(at + 1, len(text)))

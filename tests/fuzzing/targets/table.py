@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fuzzing.targets.target import Target
 
-_CLASSES = {"json": "json_bodies.JsonBodies"}
+_CLASSES = {
+    "json": "json_bodies.JsonBodies",
+    "binary": "binary_bodies.BinaryBodies",
+    "http1": "http1_connections.Http1Connections",
+}
 TARGETS = tuple(_CLASSES)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from random import Random
 from typing import cast
@@ -34,13 +34,19 @@ class Target(ABC):
 
 
 class WireTarget(Target):
-    """A target that talks to a `Server`, which serves all inputs."""
+    """A target that talks to servers, each with its tokens; they serve all inputs.
 
-    def __init__(self, tokens: Iterable[str] = ()) -> None:
+    A server is opened anew after an input that has put another plan in force.
+    """
+
+    tokens: Sequence[Sequence[str]] = ((),)
+
+    def __init__(self) -> None:
         self._runner = asyncio.Runner(loop_factory=WatchedLoop)
-        self._stack = AsyncExitStack()
         self._loop = cast("WatchedLoop", self._runner.get_loop())
-        self._server = self._runner.run(self._stack.enter_async_context(running_server(tokens)))
+        self._servers = [OpenServer(tokens) for tokens in self.tokens]
+        for server in self._servers:
+            self._runner.run(server.open())
 
     @abstractmethod
     async def converse(self, server: Server, content: bytes) -> None:
@@ -51,17 +57,41 @@ class WireTarget(Target):
         self._runner.run(self._play(content))
 
     async def _play(self, content: bytes) -> None:
-        server = self._server
-        await self.converse(server, content)
-        await server.settle()
-        server.require_settled()
-        server.reset()
+        for server in self._servers:
+            await self.converse(server.opened, content)
+            await server.opened.settle()
+            server.opened.require_settled()
+            server.opened.reset()
+            if not server.opened.has_first_plan:
+                await server.close()
+                await server.open()
 
     @property
     def served(self) -> int:
         """Requests that were served so far."""
-        return self._server.plane.counts.of_outcome(Outcome.SERVED)
+        return sum(server.served for server in self._servers)
 
     def close(self) -> None:
-        self._runner.run(self._stack.aclose())
+        for server in self._servers:
+            self._runner.run(server.close())
         self._runner.close()
+
+
+class OpenServer:
+    """A server that can be opened again."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self._tokens, self._stack = tokens, AsyncExitStack()
+        self._served_before = 0
+        self.opened: Server
+
+    @property
+    def served(self) -> int:
+        return self._served_before + self.opened.plane.counts.of_outcome(Outcome.SERVED)
+
+    async def open(self) -> None:
+        self.opened = await self._stack.enter_async_context(running_server(self._tokens))
+
+    async def close(self) -> None:
+        self._served_before = self.served
+        await self._stack.aclose()
