@@ -11,7 +11,7 @@ from proteus_cli.serving.http2.limits import KIB, MIB
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest
-from proteus_cli.serving.requests.query import Query
+from proteus_cli.serving.requests.query import Query, ReadInputs
 
 _MAX_IN_FLIGHT = 256  # requests of one stream
 _REQUEST_BYTES = 1 * KIB  # what a request takes in memory besides its message
@@ -92,11 +92,11 @@ class _StreamRequest(Inference[bytes]):
         self.in_flight: InFlightRequest | None = None
         self.response: bytes | None = None
 
-    def decode(self, content: Buffer) -> tuple[str, Query]:
+    def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:
         if not self._has_reserved(len(content) + _REQUEST_BYTES):
             raise NotReady(_NO_MEMORY)
-        family, self._query = self._call.codec.decode(content, self._call.request.timeout_s)
-        return family, self._query
+        self._query, read_inputs = self._call.codec.decode(content, self._call.request.timeout_s)
+        return self._query, read_inputs
 
     def encode(self, answered: Answered) -> bytes:
         assert self._query is not None  # noqa: S101 - it was decoded
