@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from proteus_cli import store
 from proteus_cli.backends.tensorrt.bindings import tensorrt_version
 from proteus_cli.backends.tensorrt.file_lock import file_lock
+from proteus_cli.input_files import WEIGHTS, read_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,4 +50,4 @@ def _use(config: trt.IBuilderConfig, content: bytes) -> bool:
 
 
 def _read(path: Path) -> bytes:
-    return store.read_bytes(path, hint="delete it: it is made anew") if path.exists() else b""
+    return read_bytes(path, WEIGHTS, hint="delete it: it is made anew") if path.exists() else b""

@@ -100,7 +100,7 @@ def _model(workspace: Workspace, family: Family, variant: Variant) -> Path:
             "`--emulate` needs no models",
         )
     path = workspace.model_path(variant.onnx)
-    if not path.is_file():
+    if not path.exists():
         raise ArtefactError(f"No model `{path}`.", hint="the catalog names it; put the ONNX file there")
     return path
 
