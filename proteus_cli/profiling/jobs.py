@@ -12,7 +12,6 @@ from proteus_cli.backends.base import Backend
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile, VariantProfile
-from proteus_cli.errors import ArtefactError
 from proteus_cli.profiling.slots import MAX_SLOTS, is_settled, points_of_batch
 
 TYPICAL_CELL_S = 0.25  # for estimates: what a cell with one slot takes …
@@ -77,8 +76,7 @@ def measurement_jobs(
     known = workspace.profile(device.id) if path.is_file() and not force else None
     return [
         _job(workspace, device, backend, known, family, variant, max_batch, max_slots)
-        for family in catalog.families
-        for variant in family.variants
+        for family, variant in catalog.variants
     ]
 
 
@@ -92,12 +90,9 @@ def _job(
     max_batch: int,
     max_slots: int,
 ) -> MeasurementJob:
-    if variant.onnx is None:
-        raise ArtefactError(
-            f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to measure.",
-            hint="set `onnx` in engines/catalog.toml, or import what was measured elsewhere with `--from-csv`",
-        )
-    model, eval_path = workspace.model_path(variant.onnx), workspace.eval_path(family)
+    elsewhere = ", or import what was measured elsewhere with `--from-csv`"
+    model = workspace.model_of(family, variant, to="measure", hint=elsewhere)
+    eval_path = workspace.eval_path(family)
     model_digest = store.model_digest(model)
     engine_digest = _engine_digest(model_digest, backend, device)
     found = known.of(family.name, variant.name) if known is not None else None

@@ -247,8 +247,7 @@ def accuracy_warnings(catalog: Catalog, profile: Profile) -> list[str]:
     """Warnings for users where the measured accuracy isn't the declared one."""
     return [
         f"{variant.name}: the catalog declares accuracy {variant.accuracy:.4f}, measured is {measured.accuracy:.4f}"
-        for family in catalog.families
-        for variant in family.variants
+        for family, variant in catalog.variants
         if (measured := profile.of(family.name, variant.name)) is not None
         and abs(measured.accuracy - variant.accuracy) > store.ACCURACY_TOLERANCE
     ]

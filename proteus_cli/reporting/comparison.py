@@ -187,9 +187,5 @@ def run_names(reports: Sequence[Report]) -> tuple[str, ...]:
 
 def run_subject(reports: Sequence[Report]) -> str:
     """What the reports are about: trace, mode and duration, each named once."""
-    parts = ([r.trace for r in reports], [r.mode for r in reports], [_duration(r.duration_s) for r in reports])
+    parts = ([r.trace for r in reports], [r.mode for r in reports], [f"{_short(r.duration_s)} s" for r in reports])
     return " · ".join(", ".join(dict.fromkeys(part)) for part in parts)
-
-
-def _duration(duration_s: float) -> str:
-    return f"{_short(duration_s)} s"

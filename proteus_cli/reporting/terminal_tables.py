@@ -93,7 +93,7 @@ def _in_columns(reports: Sequence[Report]) -> Table:
     for name in run_names(reports):
         table.add_column(Text(name), justify="right", overflow="fold")
     for row in comparison_rows(reports):
-        table.add_row(row.label, *_cells(row))
+        table.add_row(row.label, *_starred(row, row.cells, "* "))
     return table
 
 
@@ -102,7 +102,7 @@ def _in_rows(reports: Sequence[Report], measures: Sequence[ReportRow]) -> Table:
     table.add_column("\npolicy", overflow="fold")
     for row in measures:
         table.add_column(f"{row.short}\n{row.unit}" if row.unit else f"\n{row.short}", justify="right", no_wrap=True)
-    for name, *cells in zip(run_names(reports), *(_plain(row) for row in measures), strict=True):
+    for name, *cells in zip(run_names(reports), *(_starred(row, row.plain, "*") for row in measures), strict=True):
         table.add_row(Text(name), *cells)
     return table
 
@@ -124,12 +124,8 @@ def _timelines_in_rows(
     return Group("", accuracy, "", over_time("over time: SLO violations, % of requests", _violations))
 
 
-def _cells(row: ReportRow) -> list[Text]:
-    return [Text(f"* {cell}", style="bold") if n in row.best else Text(cell) for n, cell in enumerate(row.cells)]
-
-
-def _plain(row: ReportRow) -> list[Text]:
-    return [Text(f"*{cell}", style="bold") if n in row.best else Text(cell) for n, cell in enumerate(row.plain)]
+def _starred(row: ReportRow, cells: Sequence[str], star: str) -> list[Text]:
+    return [Text(f"{star}{cell}", style="bold") if n in row.best else Text(cell) for n, cell in enumerate(cells)]
 
 
 def _over_time(reports: Sequence[Report]) -> tuple[list[tuple[Window, ...]], tuple[Window, ...]]:

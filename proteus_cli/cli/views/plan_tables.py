@@ -50,9 +50,7 @@ def named(kind: str, devices: Sequence[str]) -> str:
 
 def _alike(plan: "Plan") -> "Iterator[tuple[str, list[str], list[Placement]]]":
     """Type, ids and placements of devices that do the same; idle ones last."""
-    placed: dict[str, list[Placement]] = {device: [] for device in plan.devices}
-    for placement in plan.placements:
-        placed[placement.device].append(placement)
+    placed = plan.by_device()
     kind_of = {device: kind for kind, devices in plan.fleet.items() for device in devices}
     groups: dict[object, list[str]] = {}
     for device, placements in placed.items():
