@@ -46,7 +46,7 @@ class Sweep:
         jobs: Sequence[MeasurementJob],
         budget_s: float | None = None,
     ) -> None:
-        self._jobsspace, self._device, self._backend, self._jobs = workspace, device, backend, jobs
+        self._workspace, self._device, self._backend, self._jobs = workspace, device, backend, jobs
         self._stop_s = time.perf_counter() + budget_s if budget_s is not None else None
         self._results = {job.key: job.known for job in jobs if job.known is not None}
         is_there = workspace.profile_path(device.id).is_file()
@@ -220,7 +220,7 @@ class Sweep:
         return SweepProgress(now, self._finished / max(self._cells, 1))
 
     def _save(self) -> None:
-        store.write_json(self._jobsspace.profile_path(self._device.id), self.profile)
+        store.write_json(self._workspace.profile_path(self._device.id), self.profile)
 
 
 def _compute_s(runner: SlottedRunner, inputs: NamedArrays, budget_s: float) -> float:

@@ -4,15 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal, TypeVar
+from typing import Literal
 
 from proteus_cli.domain.report import Report, Summary
-from proteus_cli.units import format_duration, format_rate
+from proteus_cli.units import format_duration, format_rate, or_unknown
 
-UNKNOWN = "–"
 MAX_BESIDE = 3  # runs that have a column each; more have a row each
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +68,6 @@ class Measure:
             return frozenset()
         best = self._text(max(known) if self.better == "higher" else min(known))
         return frozenset(place for place, cell in enumerate(cells) if cell == best)
-
-
-def or_unknown(value: T | None, write: Callable[[T], str]) -> str:
-    """The value as text; `UNKNOWN` where there is none."""
-    return UNKNOWN if value is None else write(value)
 
 
 def format_hundredths(fraction: float) -> str:
