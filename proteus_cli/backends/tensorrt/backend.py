@@ -5,8 +5,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from proteus_cli.backends.base import ANY_RUNNER_TAKES, PowerMeter, Runner
-from proteus_cli.backends.build_context import BuildContext, OnBuildProgress
+from proteus_cli.backends.base import ANY_RUNNER_TAKES, BuildContext, OnBuildProgress, PowerMeter, Runner
 from proteus_cli.backends.discovery import describe_gpu, ordinal_of
 from proteus_cli.backends.nvml import nvml_device
 from proteus_cli.backends.tensorrt.bindings import tensorrt_version, trt

@@ -11,8 +11,7 @@ from pathlib import Path
 from traceback import clear_frames
 
 from proteus_cli import store
-from proteus_cli.backends.base import require_batched
-from proteus_cli.backends.build_context import OnBuildProgress
+from proteus_cli.backends.base import OnBuildProgress, require_batched
 from proteus_cli.backends.tensorrt.bindings import tensorrt_version, trt
 from proteus_cli.backends.tensorrt.progress import BuildProgress, error_logger, progress_monitor
 from proteus_cli.backends.tensorrt.timing_cache import keep_timings, timing_path, use_timings
