@@ -6,7 +6,8 @@ a general one. Source: the protocol's "HTTP/REST" document, and Triton's "Binary
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, RequestOptions
+from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, ReadInputs, RequestOptions
 from proteus_cli.serving.rest.bodies import (
     InferRequest,
     InferResponse,
@@ -97,8 +98,8 @@ class RestCodec:
         self._single_row = _SingleRow(signature.inputs[0])
         self._is_flat = len(signature.inputs) == 1 and signature.inputs[0].dtype == np.float32
 
-    def decode(self, body: Buffer, json_length: int | None) -> Query:
-        """Decode and check a request.
+    def decode(self, body: Buffer, json_length: int | None) -> tuple[Query, ReadInputs]:
+        """Decode and check a request but its tensors; and how to read those.
 
         ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
         Raises `BadRequest`, `BodyTooLarge`.
@@ -111,12 +112,12 @@ class RestCodec:
         if json_length is not None:
             return self._decode_binary(body, json_length)
         if self._is_flat:
-            query = self._decode_flat(body)
-            if query is not None:
-                return query
+            decoded = self._decode_flat(body)
+            if decoded is not None:
+                return decoded
         return self._decode_any(_parsed(body), memoryview(b""))
 
-    def _decode_flat(self, body: Buffer) -> Query | None:
+    def _decode_flat(self, body: Buffer) -> tuple[Query, ReadInputs] | None:
         """A request whose one input is a flat list of floats; None for other requests, and wrong ones."""
         try:
             request = _flat.decode(body)
@@ -129,31 +130,34 @@ class RestCodec:
         if data is None or tensor.parameters is not None or tensor.name != spec.name:
             return None
         if tensor.shape == self._single_row.shape and tensor.datatype == "FP32" and len(data) == self._single_row.count:
-            rows, pack = 1, self._single_row.pack
+            rows = 1
         else:
             rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
             _require_count(tensor, len(data))
-            pack = struct.Struct(f"<{len(data)}f").pack
-        try:
-            packed = pack(*data)
-        except OverflowError:  # the general path makes it infinity
-            return None
+        read_inputs = partial(self._packed, body, data, rows)
         if request.parameters is None and request.outputs is None:
-            return Query((packed,), rows, self._all_outputs, DEFAULT_OPTIONS, request.id)
-        return Query((packed,), rows, self._outputs(request), _options(request), request.id)
+            return Query(self.family, rows, self._all_outputs, DEFAULT_OPTIONS, request.id), read_inputs
+        return self._query(request, rows), read_inputs
 
-    def _decode_binary(self, body: Buffer, json_length: int) -> Query:
+    def _packed(self, body: Buffer, data: list[float], rows: int) -> tuple[Buffer, ...]:
+        pack = self._single_row.pack if rows == 1 else struct.Struct(f"<{len(data)}f").pack
+        try:
+            return (pack(*data),)
+        except OverflowError:  # the general path makes it infinity
+            _, read_inputs = self._decode_any(_parsed(body), memoryview(b""))
+            return read_inputs()
+
+    def _decode_binary(self, body: Buffer, json_length: int) -> tuple[Query, ReadInputs]:
         if not 0 <= json_length <= len(body):
             raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes")
         head = bytes(body[:json_length])
         layout = self._layouts.get(head)
         if layout is not None and len(body) == json_length + layout.size:
-            known = layout.query
-            return Query(layout.inputs(body, json_length), known.rows, known.outputs, known.options, known.id)
+            return layout.query, partial(layout.inputs, body, json_length)
         request = _parsed(head)
-        query = self._decode_any(request, memoryview(body)[json_length:])
+        query, read_inputs = self._decode_any(request, memoryview(body)[json_length:])
         self._remember(head, request, query)
-        return query
+        return query, read_inputs
 
     def _remember(self, head: bytes, request: InferRequest, query: Query) -> None:
         """Keep what the head of a request says, if all its tensors are in bytes."""
@@ -165,18 +169,21 @@ class RestCodec:
         order = oip.in_order(self._signature, [tensor.name for tensor in request.inputs])
         ends = list(accumulate(size or 0 for size in sizes))
         ranges = tuple((start, end) for start, end in zip([0, *ends], ends, strict=False))
-        known = Query((), query.rows, query.outputs, query.options, query.id)
-        self._layouts[head] = _BinaryLayout(ends[-1], tuple(ranges[index] for index in order), known)
+        self._layouts[head] = _BinaryLayout(ends[-1], tuple(ranges[index] for index in order), query)
 
-    def _decode_any(self, request: InferRequest, rest: memoryview) -> Query:
+    def _decode_any(self, request: InferRequest, rest: memoryview) -> tuple[Query, ReadInputs]:
         order = oip.in_order(self._signature, [tensor.name for tensor in request.inputs])
         specs = {spec.name: spec for spec in self._signature.inputs}
-        tensors = _BinaryTensors(rest)
-        decoded = [_tensor(tensor, specs[tensor.name], tensors) for tensor in request.inputs]
-        tensors.require_used_up()
-        rows = oip.require_same([rows for rows, _ in decoded])
-        inputs = tuple(decoded[index][1] for index in order)
-        return Query(inputs, rows, self._outputs(request), _options(request), request.id)
+        binary, read, rows = _BinaryTensors(rest), list[Callable[[], Buffer]](), list[int]()
+        for tensor in request.inputs:
+            spec = specs[tensor.name]
+            rows.append(oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec))
+            read.append(_reader(tensor, spec, rows[-1], binary))
+        binary.require_used_up()
+        return self._query(request, oip.require_same(rows)), lambda: tuple([read[index]() for index in order])
+
+    def _query(self, request: InferRequest, rows: int) -> Query:
+        return Query(self.family, rows, self._outputs(request), _options(request), request.id)
 
     def _outputs(self, request: InferRequest) -> tuple[tuple[int, bool], ...]:
         by_default = request.parameters is not None and request.parameters.binary_data_output
@@ -282,17 +289,16 @@ class _BinaryTensors:
             raise BadRequest(f"{len(self._rest)} bytes of binary data belong to no input")
 
 
-def _tensor(tensor: RequestTensor, spec: TensorSpec, binary: _BinaryTensors) -> tuple[int, Buffer]:
-    """An input's rows, and their values in bytes."""
-    rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
+def _reader(tensor: RequestTensor, spec: TensorSpec, rows: int, binary: _BinaryTensors) -> Callable[[], Buffer]:
+    """How to read the values of an input, as bytes."""
     size = _binary_size(tensor)
     if size is None:
-        return rows, _from_json(tensor, spec)
+        return partial(_from_json, tensor, spec)
     if tensor.data is not None:
         raise BadRequest(f"input `{tensor.name}` has both `data` and `binary_data_size`; give one of them")
     values = binary.take(size, tensor.name)
     oip.require_bytes(tensor.name, size, rows, spec)
-    return rows, values
+    return lambda: values
 
 
 def _from_json(tensor: RequestTensor, spec: TensorSpec) -> bytes:
