@@ -81,7 +81,7 @@ class Workspace:
                 hint=f"set `onnx` in engines/catalog.toml{hint}",
             )
         path = self.model_path(variant.onnx)
-        if not path.is_file():
+        if not path.exists():
             raise ArtefactError(f"No model `{path}`.", hint="the catalog names it; put the ONNX file there")
         return path
 

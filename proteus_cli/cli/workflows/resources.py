@@ -96,7 +96,20 @@ def _emulated(workspace: Workspace, plan: Plan, emulation: Emulation) -> Resourc
     profiles: Mapping[str, Profile] = workspace.profiles_of(plan)
     if emulation.fleet is not None:
         profiles = fleet_of(workspace.profiles(), emulation.fleet)
-    for placement in on_fleet(plan, profiles, emulation).placements:
-        measured_for(placement, profiles)
+    _require_times(on_fleet(plan, profiles, emulation), profiles)
     models = {key: path for key, path in workspace.model_paths().items() if path.is_file()}
     return Resources(profiles, [profile.device for profile in profiles.values()], models)
+
+
+def _require_times(plan: Plan, profiles: Mapping[str, Profile]) -> None:
+    """Raise `ArtefactError` unless the profiles say how long every placement's batches take."""
+    for placement in plan.placements:
+        profile = profiles[placement.device]
+        measured = profile.of(placement.family, placement.variant)
+        if measured is None or not profile.points_of(measured):
+            raise ArtefactError(
+                f"The plan puts `{placement.variant}` on `{placement.device}`, and no profile says how long it takes "
+                f"on a `{profile.device.type}`, so that can't be emulated.",
+                hint="measure it with `proteus profile`, or import it with `proteus profile --from-csv`; "
+                "then `proteus plan` again",
+            )

@@ -21,10 +21,9 @@ def measured_for(placement: Placement, profiles: Mapping[str, Profile]) -> Varia
     profile = profiles.get(placement.device)
     measured = profile.of(placement.family, placement.variant) if profile is not None else None
     if profile is None or measured is None or not profile.points_of(measured):
-        device = f"`{placement.device}`" if profile is None else f"`{placement.device}`, a `{profile.device.type}`"
         raise ArtefactError(
-            f"The plan puts `{placement.variant}` on {device}, which was never profiled there.",
-            hint="run `proteus profile`, or import a profile with `--from-csv`, then `proteus plan` again",
+            f"The plan puts `{placement.variant}` on `{placement.device}`, which was never profiled there.",
+            hint=f"run `proteus profile --device {placement.device}`, then `proteus plan` again",
         )
     return measured
 
