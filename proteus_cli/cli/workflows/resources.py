@@ -13,7 +13,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import fleet_of, ids_by_type
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import DeviceUnavailable, UsageError
+from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 
