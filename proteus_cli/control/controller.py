@@ -96,6 +96,10 @@ class Controller:
         """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""
         return self._dispatch.cancel(request)
 
+    def withdraw(self, request: Request, now_s: float) -> Effects:
+        """Take back a request that was admitted at ``now_s``, as if it had not been offered: its tensors are wrong."""
+        return self._dispatch.withdraw(request, now_s)
+
     def forget_all(self) -> tuple[Request, ...]:
         """Empty all queues and return what was in them, for a driver that stops."""
         return tuple(self._dispatch.forget_all())

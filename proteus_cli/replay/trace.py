@@ -1,4 +1,4 @@
-"""Trace files: read strictly, written atomically, summarised.
+"""Trace files: read strictly, written, summarised.
 
 Two CSV forms, in any order of columns, gzipped or not::
 
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from proteus_cli import store
 from proteus_cli.csv_cells import CsvTable, csv_table, fraction, number, positive_number, whole_number
 from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.base import Value, require
@@ -165,14 +164,6 @@ def _refuse_time(now_s: float, last_s: float) -> None:
 
 
 # --- writing
-
-
-def write_trace(path: Path, trace: Trace, *, per_second: bool = False) -> None:
-    """Write a trace as CSV, atomically; gzipped where the name ends in ``.gz``. The same trace gives the same bytes.
-
-    Raises `ArtefactError` where it can't be written, `UsageError` as `to_csv` does.
-    """
-    store.write_text(path, to_csv(trace, per_second=per_second))
 
 
 def to_csv(trace: Trace, *, per_second: bool = False) -> str:

@@ -104,7 +104,7 @@ async def _run(
         family = trace.families[trace.family[index]]
         result: asyncio.Future[Result] = loop.create_future()
         with contextlib.suppress(RequestError):  # a refusal is counted
-            plane.admission.submit(family, Query((), 1, ()), result.set_result)
+            plane.admission.submit(Query(family, 1, ()), tuple, result.set_result)
             results.append(result)
     await asyncio.gather(*results)
     if control is not None:

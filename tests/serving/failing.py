@@ -153,9 +153,9 @@ class World:
 
     def submit(self, timeout_s: float | None = None) -> InFlightRequest | None:
         """Ask for one row; None where that is refused, which is an result as well."""
-        query = Query((b"\0\0\0\0",), 1, ((0, False),), RequestOptions(timeout_s=timeout_s))
+        query = Query("f", 1, ((0, False),), RequestOptions(timeout_s=timeout_s))
         try:
-            return self.plane.admission.submit("f", query, self.results.append)
+            return self.plane.admission.submit(query, lambda: (b"\0\0\0\0",), self.results.append)
         except RequestError as error:
             self.results.append(error)
             return None

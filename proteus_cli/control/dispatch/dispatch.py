@@ -87,6 +87,11 @@ class Dispatch:
         family.rows -= request.rows
         return Effects(ask=tuple(dict.fromkeys(host.device for host in family.hosts)), dropped=(request,))
 
+    def withdraw(self, request: Request, now_s: float) -> Effects:
+        """Take back a request that was admitted at ``now_s``, as if it had not been offered."""
+        self._families[request.family].counts.arrived(-request.rows, now_s)
+        return self.cancel(request)
+
     def decide(self, device: str, now_s: float) -> Decision:
         """What the worker of ``device`` does now. To ask once too often is harmless."""
         worker = self._workers[device]

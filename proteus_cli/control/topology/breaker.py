@@ -41,17 +41,17 @@ class Breaker:
     """Moves along `TRANSITIONS`; a move that is not there raises `KeyError`.
 
     ``reason``: why it is not closed, and why its last probation failed. ``opened`` counts how often it left the closed
-    state. The first retry comes after ``first_retry_s``; each time in a row that the breaker fails its probation, or is
-    closed for less than `STABLE_S`, doubles that. What is needed is retried after `NEEDED_RETRY_S` at the latest, as
-    long as it passes its probations; each one that it fails in a row doubles that, too.
+    state, ``since_s`` is when it last changed. The first retry comes after ``first_retry_s``; each time in a row that
+    the breaker fails its probation, or is closed for less than `STABLE_S`, doubles that. What is needed is retried
+    after `NEEDED_RETRY_S` at the latest, as long as it passes its probations; each one that it fails in a row doubles
+    that, too.
     """
 
-    def __init__(self, first_retry_s: float = FIRST_RETRY_S) -> None:
-        self._first_retry_s = first_retry_s
+    def __init__(self, first_retry_s: float = FIRST_RETRY_S, *, since_s: float = 0.0) -> None:
+        self._first_retry_s, self.since_s = first_retry_s, since_s
         self.state = BreakerState.CLOSED
         self.reason: str | None = None
         self._first_reason: str | None = None
-        self.since_s = 0.0
         self.opened = 0
         self._in_a_row = self._failed_probations = 0
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from proteus_cli.control.topology.breaker import hang_timeout_s
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, EngineError
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, settle
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.logs import fields
 
@@ -129,15 +130,13 @@ class Loader:
 
     async def prove(self, executor: Executor, key: VariantKey, rows: int, hang_timeout_s: float) -> None:
         """Run one batch. Raises `EngineError`; `DeviceLost` where the batch does not end in time."""
-        ended: asyncio.Future[BatchResult | Exception] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[BatchResult] = asyncio.get_running_loop().create_future()
         part = self._signatures[key.family].sample_part(rows, np.random.default_rng(0))
-        executor.submit(Batch(key, [part], rows), ended.set_result)
+        executor.submit(Batch(key, [part], rows), partial(settle, ended))  # it may end when nobody waits any more
         try:
-            result = await asyncio.wait_for(ended, hang_timeout_s)
+            await asyncio.wait_for(ended, hang_timeout_s)
         except TimeoutError:
             raise DeviceLost(f"a batch of {key[1]} did not end within {hang_timeout_s:.1f} s") from None
-        if isinstance(result, Exception):
-            raise result
 
     def _require_fitting(self, key: VariantKey, signature: Signature) -> None:
         family, variant = key

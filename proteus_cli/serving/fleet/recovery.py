@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.breaker import BreakerEvent, BreakerState, hang_timeout_s
@@ -13,6 +14,9 @@ from proteus_cli.serving.devices.executor import Executor
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.loading import FailedLoad
 from proteus_cli.serving.fleet.worker import Clock
+
+if TYPE_CHECKING:
+    from proteus_cli.control.decision import Launch
 
 EVERY_S = 0.1  # s between two checks
 
@@ -28,7 +32,7 @@ class Recovery:
 
     def __init__(self, fleet: Fleet, controller: Controller, profiles: Mapping[str, Profile], clock: Clock) -> None:
         self._fleet, self._controller, self._profiles, self._clock = fleet, controller, profiles, clock
-        self._suspects: set[str] = set()
+        self._overdue: Mapping[str, Launch | None] = {}  # at the last check, by device
         self._probations: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -45,11 +49,12 @@ class Recovery:
     def check(self) -> None:
         """Check all devices and breakers once."""
         now_s = self._clock()
-        # While the event loop is held up, batches end without being noticed: only a device that is late twice hangs.
-        late = {device for device, worker in self._fleet.workers.items() if worker.is_hung(now_s)}
-        for device in late & self._suspects:
-            self._fleet.lose(device, BreakerEvent.HUNG, "a batch that should have ended long ago has not")
-        self._suspects = late
+        # While the event loop is held up, batches end without being noticed: only one that is overdue twice hangs.
+        overdue = {device: worker.overdue(now_s) for device, worker in self._fleet.workers.items()}
+        for device, launch in overdue.items():
+            if launch is not None and launch is self._overdue.get(device):
+                self._fleet.lose(device, BreakerEvent.HUNG, "a batch that should have ended long ago has not")
+        self._overdue = overdue
         for device, breaker in self._fleet.breakers.items():
             if breaker.state is BreakerState.OPEN and now_s >= breaker.retry_s(is_needed=self._is_needed(device)):
                 breaker.on(BreakerEvent.RETRIED, now_s)

@@ -6,8 +6,9 @@ a general one. Source: the protocol's "HTTP/REST" document, and Triton's "Binary
 
 import math
 import struct
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,7 +19,7 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, RequestOptions
+from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, ReadInputs, RequestOptions
 from proteus_cli.serving.rest.bodies import (
     InferRequest,
     InferResponse,
@@ -55,15 +56,17 @@ class _BinaryLayout(msgspec.Struct, frozen=True):
         return tuple([content[first + start : first + end] for start, end in self.ranges])
 
 
-class _SharedOutput(NamedTuple):
-    """What the answers of one batch share of an output: its JSON up to the values, and the values of all rows.
+class _SharedAnswer(NamedTuple):
+    """What the answers of one batch with as many rows share: all but the time in the queue, the id, and the rows.
 
-    The values are bytes, of which a row has ``row_bytes``, or a list for each row; then ``row_bytes`` is -1.
+    The JSON is ``before``, the time in the queue, ``after``; then for each of ``lists`` the values of this answer,
+    and what follows them. ``binary`` has the bytes of all rows of an output, and how many a row has.
     """
 
-    json: bytes
-    values: Any
-    row_bytes: int
+    before: bytes
+    after: bytes
+    lists: list[tuple[list[list[Any]], bytes]]
+    binary: list[tuple[Buffer, int]]
 
 
 class _SingleRow:
@@ -78,8 +81,8 @@ class _SingleRow:
 _general = msgspec.json.Decoder(InferRequest)
 _flat = msgspec.json.Decoder(_FlatRequest)
 _encode = msgspec.json.Encoder().encode
-# How an answer without outputs ends, and how its template does.
-_NO_QUEUE_US, _QUEUE_US = b'0},"outputs":[]}', b'%d},"outputs":['
+_OUTPUTS = b'},"outputs":['  # behind the time in the queue
+_NO_QUEUE_US = b"0" + _OUTPUTS + b"]}"  # ends an answer without outputs
 
 
 class RestCodec:
@@ -97,8 +100,8 @@ class RestCodec:
         self._single_row = _SingleRow(signature.inputs[0])
         self._is_flat = len(signature.inputs) == 1 and signature.inputs[0].dtype == np.float32
 
-    def decode(self, body: Buffer, json_length: int | None) -> Query:
-        """Decode and check a request.
+    def decode(self, body: Buffer, json_length: int | None) -> tuple[Query, ReadInputs]:
+        """Decode and check a request but its tensors; and how to read those.
 
         ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
         Raises `BadRequest`, `BodyTooLarge`.
@@ -111,12 +114,12 @@ class RestCodec:
         if json_length is not None:
             return self._decode_binary(body, json_length)
         if self._is_flat:
-            query = self._decode_flat(body)
-            if query is not None:
-                return query
+            decoded = self._decode_flat(body)
+            if decoded is not None:
+                return decoded
         return self._decode_any(_parsed(body), memoryview(b""))
 
-    def _decode_flat(self, body: Buffer) -> Query | None:
+    def _decode_flat(self, body: Buffer) -> tuple[Query, ReadInputs] | None:
         """A request whose one input is a flat list of floats; None for other requests, and wrong ones."""
         try:
             request = _flat.decode(body)
@@ -129,31 +132,34 @@ class RestCodec:
         if data is None or tensor.parameters is not None or tensor.name != spec.name:
             return None
         if tensor.shape == self._single_row.shape and tensor.datatype == "FP32" and len(data) == self._single_row.count:
-            rows, pack = 1, self._single_row.pack
+            rows = 1
         else:
             rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
             _require_count(tensor, len(data))
-            pack = struct.Struct(f"<{len(data)}f").pack
-        try:
-            packed = pack(*data)
-        except OverflowError:  # the general path makes it infinity
-            return None
+        read_inputs = partial(self._packed, body, data, rows)
         if request.parameters is None and request.outputs is None:
-            return Query((packed,), rows, self._all_outputs, DEFAULT_OPTIONS, request.id)
-        return Query((packed,), rows, self._outputs(request), _options(request), request.id)
+            return Query(self.family, rows, self._all_outputs, DEFAULT_OPTIONS, request.id), read_inputs
+        return self._query(request, rows), read_inputs
 
-    def _decode_binary(self, body: Buffer, json_length: int) -> Query:
+    def _packed(self, body: Buffer, data: list[float], rows: int) -> tuple[Buffer, ...]:
+        pack = self._single_row.pack if rows == 1 else struct.Struct(f"<{len(data)}f").pack
+        try:
+            return (pack(*data),)
+        except OverflowError:  # the general path makes it infinity
+            _, read_inputs = self._decode_any(_parsed(body), memoryview(b""))
+            return read_inputs()
+
+    def _decode_binary(self, body: Buffer, json_length: int) -> tuple[Query, ReadInputs]:
         if not 0 <= json_length <= len(body):
             raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes")
         head = bytes(body[:json_length])
         layout = self._layouts.get(head)
         if layout is not None and len(body) == json_length + layout.size:
-            known = layout.query
-            return Query(layout.inputs(body, json_length), known.rows, known.outputs, known.options, known.id)
+            return layout.query, partial(layout.inputs, body, json_length)
         request = _parsed(head)
-        query = self._decode_any(request, memoryview(body)[json_length:])
+        query, read_inputs = self._decode_any(request, memoryview(body)[json_length:])
         self._remember(head, request, query)
-        return query
+        return query, read_inputs
 
     def _remember(self, head: bytes, request: InferRequest, query: Query) -> None:
         """Keep what the head of a request says, if all its tensors are in bytes."""
@@ -165,18 +171,21 @@ class RestCodec:
         order = oip.in_order(self._signature, [tensor.name for tensor in request.inputs])
         ends = list(accumulate(size or 0 for size in sizes))
         ranges = tuple((start, end) for start, end in zip([0, *ends], ends, strict=False))
-        known = Query((), query.rows, query.outputs, query.options, query.id)
-        self._layouts[head] = _BinaryLayout(ends[-1], tuple(ranges[index] for index in order), known)
+        self._layouts[head] = _BinaryLayout(ends[-1], tuple(ranges[index] for index in order), query)
 
-    def _decode_any(self, request: InferRequest, rest: memoryview) -> Query:
+    def _decode_any(self, request: InferRequest, rest: memoryview) -> tuple[Query, ReadInputs]:
         order = oip.in_order(self._signature, [tensor.name for tensor in request.inputs])
         specs = {spec.name: spec for spec in self._signature.inputs}
-        tensors = _BinaryTensors(rest)
-        decoded = [_tensor(tensor, specs[tensor.name], tensors) for tensor in request.inputs]
-        tensors.require_used_up()
-        rows = oip.require_same([rows for rows, _ in decoded])
-        inputs = tuple(decoded[index][1] for index in order)
-        return Query(inputs, rows, self._outputs(request), _options(request), request.id)
+        binary, read, rows = _BinaryTensors(rest), list[Callable[[], Buffer]](), list[int]()
+        for tensor in request.inputs:
+            spec = specs[tensor.name]
+            rows.append(oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec))
+            read.append(_reader(tensor, spec, rows[-1], binary))
+        binary.require_used_up()
+        return self._query(request, oip.require_same(rows)), lambda: tuple([read[index]() for index in order])
+
+    def _query(self, request: InferRequest, rows: int) -> Query:
+        return Query(self.family, rows, self._outputs(request), _options(request), request.id)
 
     def _outputs(self, request: InferRequest) -> tuple[tuple[int, bool], ...]:
         by_default = request.parameters is not None and request.parameters.binary_data_output
@@ -190,28 +199,17 @@ class RestCodec:
         """The JSON of an answer, and the binary tensors that follow it."""
         memo, rows, first = answer.batch.memo, answer.rows, answer.first
         try:
-            start, outputs = memo[query.outputs, rows]
+            before, after, lists, binary = memo[query.outputs, rows]
         except KeyError:
-            start, outputs = memo[query.outputs, rows] = self._shared(query, answer)
-        text, blobs = start % (answer.queue_s * _US_PER_S), list[Buffer]()
-        for json, values, row_bytes in outputs:
-            if row_bytes >= 0:
-                blobs.append(values[first * row_bytes : (first + rows) * row_bytes])
-                text += json
-            elif rows == 1:
-                text += b"%b%b}" % (json, _encode(values[first]))
-            else:
-                flat = [value for row in values[first : first + rows] for value in row]
-                text += b"%b%b}" % (json, _encode(flat))
+            before, after, lists, binary = memo[query.outputs, rows] = self._shared(query, answer)
+        json = before + b"%d" % (answer.queue_s * _US_PER_S) + after
+        for values, end in lists:
+            json += _encode(values[first] if rows == 1 else list(chain(*values[first : first + rows]))) + end
         if query.id is not None:
-            return b'%b],"id":%b}' % (text, _encode(query.id)), blobs
-        return text + b"]}", blobs
+            json = b'%b,"id":%b}' % (json[:-1], _encode(query.id))
+        return json, [values[first * size : (first + rows) * size] for values, size in binary]
 
-    def _shared(self, query: Query, answer: Answered) -> tuple[bytes, list[_SharedOutput]]:
-        """What the answers of one batch with as many rows share: all but the time in the queue, the id, and the rows.
-
-        That is the JSON up to the outputs, with ``%d`` for the time in the queue, and the outputs.
-        """
+    def _shared(self, query: Query, answer: Answered) -> _SharedAnswer:
         batch, hosted = answer.batch, answer.batch.hosted
         parameters = ResponseParameters(
             variant=hosted.variant,
@@ -222,21 +220,24 @@ class RestCodec:
             emulated=batch.is_emulated,
             queue_us=0,
         )
-        start = _encode(InferResponse(self.family, oip.VERSION, parameters, [])).removesuffix(_NO_QUEUE_US)
-        outputs: list[_SharedOutput] = []
-        for index, as_binary in query.outputs:
+        before = _encode(InferResponse(self.family, oip.VERSION, parameters, [])).removesuffix(_NO_QUEUE_US)
+        lists, binary, texts = list[list[list[Any]]](), list[tuple[Buffer, int]](), [_OUTPUTS]
+        for place, (index, as_binary) in enumerate(query.outputs):
             values, spec = batch.outputs[index], self._signature.outputs[index]
             tensor = ResponseTensor(spec.name, oip.DATATYPE_OF[values.dtype], [answer.rows, *values.shape[1:]])
-            comma = b"," if outputs else b""
+            if place:
+                texts[-1] += b","
             if as_binary:
                 content, row_bytes = batch.content(index)
-                parameters_of = ResponseTensorParameters(row_bytes * answer.rows)
-                json = _encode(msgspec.structs.replace(tensor, parameters=parameters_of))
-                outputs.append(_SharedOutput(comma + json, content, row_bytes))
+                binary.append((content, row_bytes))
+                size = ResponseTensorParameters(row_bytes * answer.rows)
+                texts[-1] += _encode(msgspec.structs.replace(tensor, parameters=size))
             else:
-                json = _encode(tensor)[:-1] + b',"data":'
-                outputs.append(_SharedOutput(comma + json, _lists(batch, index), -1))
-        return start.replace(b"%", b"%%") + _QUEUE_US, outputs
+                lists.append(_lists(batch, index))
+                texts[-1] += _encode(tensor)[:-1] + b',"data":'
+                texts.append(b"}")
+        texts[-1] += b"]}"
+        return _SharedAnswer(before, texts[0], list(zip(lists, texts[1:], strict=True)), binary)
 
 
 def _lists(batch: AnsweredBatch, index: int) -> list[list[Any]]:
@@ -282,17 +283,16 @@ class _BinaryTensors:
             raise BadRequest(f"{len(self._rest)} bytes of binary data belong to no input")
 
 
-def _tensor(tensor: RequestTensor, spec: TensorSpec, binary: _BinaryTensors) -> tuple[int, Buffer]:
-    """An input's rows, and their values in bytes."""
-    rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
+def _reader(tensor: RequestTensor, spec: TensorSpec, rows: int, binary: _BinaryTensors) -> Callable[[], Buffer]:
+    """How to read the values of an input, as bytes."""
     size = _binary_size(tensor)
     if size is None:
-        return rows, _from_json(tensor, spec)
+        return partial(_from_json, tensor, spec)
     if tensor.data is not None:
         raise BadRequest(f"input `{tensor.name}` has both `data` and `binary_data_size`; give one of them")
     values = binary.take(size, tensor.name)
     oip.require_bytes(tensor.name, size, rows, spec)
-    return rows, values
+    return lambda: values
 
 
 def _from_json(tensor: RequestTensor, spec: TensorSpec) -> bytes:

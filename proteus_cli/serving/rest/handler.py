@@ -28,7 +28,7 @@ from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import Query
+from proteus_cli.serving.requests.query import Query, ReadInputs
 from proteus_cli.serving.rest.access import Access, require_json
 from proteus_cli.serving.rest.bodies import Error
 from proteus_cli.serving.rest.codec import RestCodec
@@ -150,7 +150,7 @@ class RestInference(Inference[EncodedAnswer]):
         self._exchange, self._codec, self._max_body_bytes = exchange, codec, max_body_bytes
         self._headers = b""
 
-    def decode(self, content: Buffer) -> tuple[str, Query]:
+    def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:
         headers, codec = self._exchange.headers, self._codec
         if b"content-encoding" in headers:
             max_bytes = min(self._max_body_bytes, codec.max_bytes)
@@ -158,8 +158,8 @@ class RestInference(Inference[EncodedAnswer]):
             if not self._exchange.reserve(len(content)):
                 raise NotReady("too many large requests at once")
         length = headers.get(JSON_LENGTH)
-        self._query = codec.decode(content, None if length is None else _whole_number(length))
-        return codec.family, self._query
+        self._query, read_inputs = codec.decode(content, None if length is None else _whole_number(length))
+        return self._query, read_inputs
 
     def encode(self, answered: Answered) -> EncodedAnswer:
         return self._codec.encode(self._query, answered)
@@ -169,7 +169,7 @@ class RestInference(Inference[EncodedAnswer]):
         content_type = JSON
         if tensors:
             content_type = OCTETS
-            headers += b"%b: %d\r\n" % (JSON_LENGTH, len(body))
+            headers += b"inference-header-content-length: %d\r\n" % len(body)
         if b"accept-encoding" in exchange.headers:
             body, tensors, more = compressed(exchange.headers, body, tensors)
             headers += more

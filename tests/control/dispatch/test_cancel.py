@@ -78,6 +78,17 @@ def test_a_cancelled_request_no_longer_counts_for_admission() -> None:
     assert isinstance(controller.offer(make_request(27), 0.0), Refused)
 
 
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_a_request_that_is_taken_back_was_never_offered(assignment: str) -> None:
+    controller = controller_of(assignment)
+    controller.offer(make_request(0), 0.0)
+    taken_back = make_request(1)
+    controller.offer(taken_back, 0.05)
+    assert controller.withdraw(taken_back, 0.05) == Effects(ask=("cpu0",), dropped=(taken_back,))
+    assert controller.demand.rate_qps("a", 1.0, 1.0) == 1.0
+    assert [request.id for request in launched(controller, "cpu0", 0.05).requests] == [0]
+
+
 # --- queues and lines, whatever is done with them
 
 MOVES = st.lists(
@@ -183,6 +194,7 @@ def _agrees(queue: FamilyQueue, waiting: Sequence[Request]) -> None:
     assert {request.id for request in queue} == {request.id for request in waiting}
     for level in (1, 2, 3, 8):
         assert queue.rows_up_to(level) == sum(request.rows for request in waiting if request.level <= level)
+        assert queue.rows_below(level) == sum(request.rows for request in waiting if request.level > level)
 
 
 def test_a_host_is_told_by_identity() -> None:

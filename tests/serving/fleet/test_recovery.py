@@ -1,9 +1,11 @@
 """Devices die, hang and break, engines turn out to be spoilt: no request fails by that, or as few as can be."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from failing import LOAD_S, LOOK_S, SOLVE_S, VARIANTS, World, answers, played
+from virtual_loop import VirtualLoop
 
 from proteus_cli.control.topology.breaker import (
     FIRST_RETRY_S,
@@ -15,9 +17,10 @@ from proteus_cli.control.topology.breaker import (
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import BuildCancelled, EngineError, EngineFailed, NotReady
+from proteus_cli.errors import BuildCancelled, DeviceLost, EngineError, EngineFailed, NotReady
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE
-from proteus_cli.serving.fleet.recovery import EVERY_S
+from proteus_cli.serving.fleet.recovery import EVERY_S, Recovery
 
 BOTH = {"cpu0": "good", "cpu1": "good"}
 BACK_S = FIRST_RETRY_S + LOAD_S + 2 * EVERY_S + 0.1  # opened, loaded, tried out
@@ -130,6 +133,52 @@ def test_a_device_that_hangs_is_given_up_and_opened_again() -> None:
         assert world.executor("cpu0") is not first
 
     played(hang, BOTH, replans=False)
+
+
+def test_batches_that_end_unnoticed_while_the_loop_is_held_up_do_not_hang() -> None:
+    """At each check another batch seems to be overdue."""
+
+    async def hold_up(world: World) -> None:
+        device, loop = world.fleet.workers["cpu0"], world.loop
+        assert isinstance(loop, VirtualLoop)
+        recovery = Recovery(world.fleet, world.controller, world.profiles, loop.time)
+        for _ in range(5):
+            world.submit(timeout_s=9.0)
+            while not device.is_busy:
+                await asyncio.sleep(0)
+            loop.now_s += 2 * MIN_HANG_TIMEOUT_S
+            recovery.check()
+            while device.is_busy:
+                await asyncio.sleep(0.001)
+        assert world.fleet.breakers["cpu0"].opened == 0
+        assert world.counted == {Outcome.SERVED: 5}
+
+    played(hold_up, {"cpu0": "good"}, replans=False)
+
+
+def test_a_batch_of_a_probation_may_end_after_its_device_was_given_up() -> None:
+    async def late(world: World) -> None:
+        held: list[BatchCallback] = []
+
+        class Slow:
+            def submit(self, _: Batch, done: BatchCallback) -> None:
+                held.append(done)
+
+        slow: Any = Slow()
+        with pytest.raises(DeviceLost):
+            await world.fleet.loader.prove(slow, VariantKey("f", "good"), 1, 0.5)
+        held[0](BatchResult((), 0.5))
+
+    played(late, BOTH, replans=False)
+
+
+def test_devices_are_there_since_the_server_has_opened_them() -> None:
+    async def run() -> float:
+        await asyncio.sleep(5.0)
+        return World(BOTH).fleet.breakers["cpu0"].since_s
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(run()) == 5.0
 
 
 def test_a_device_counts_again_only_once_it_has_run_a_real_batch() -> None:

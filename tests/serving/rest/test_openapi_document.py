@@ -154,7 +154,8 @@ def with_other(place: tuple[str | int, ...], value: Any) -> Any:
 
 def test_a_right_request_is_right() -> None:
     assert REQUESTS.is_valid(RIGHT)
-    assert RestCodec("small", SMALL, 8).decode(json.dumps(RIGHT).encode(), None).rows == 1
+    query, _ = RestCodec("small", SMALL, 8).decode(json.dumps(RIGHT).encode(), None)
+    assert query.rows == 1
 
 
 @settings(max_examples=1000)
@@ -163,7 +164,8 @@ def test_what_the_document_does_not_allow_is_refused(place: tuple[str | int, ...
     request = with_other(place, value)
     content = json.dumps(request).encode()
     try:
-        RestCodec("small", SMALL, 8).decode(content, None)
+        _, read_inputs = RestCodec("small", SMALL, 8).decode(content, None)
+        read_inputs()
     except BadRequest:
         return
     assert REQUESTS.is_valid(json.loads(content)), request
