@@ -15,6 +15,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.engine import BuiltEngine
 from proteus_cli.domain.record import Base, Observation, PlanRecord
+from proteus_cli.input_files import PROFILE_TABLE, read_text
 from proteus_cli.profiling.csv_files import parse_rows
 from proteus_cli.profiling.measure import measure_accuracy
 from proteus_cli.replay.trace import read_trace, summary
@@ -69,7 +70,7 @@ KINDS: Mapping[str, FileKind] = {
     ),
     "profiles": FileKind(
         "profiles.csv",
-        lambda root: parse_rows(store.read_text(root / "profiles.csv", hint=""), "profiles.csv"),
+        lambda root: parse_rows(read_text(root / "profiles.csv", PROFILE_TABLE, hint=""), "profiles.csv"),
         ("profile", "--from-csv", "{root}/profiles.csv", "--slo", "100ms", "--workspace", "{root}/imported"),
     ),
     "model": _at("engines/models/shapes/shapes-s.onnx", store.model_digest),
