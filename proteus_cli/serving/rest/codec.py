@@ -1,19 +1,14 @@
 """Inference requests and answers over REST: JSON, and the binary tensor extension.
 
-The usual requests (one flat list of floats; bytes behind a JSON head that was seen before) take a fast path, all others
-a general one. Source: the protocol's "HTTP/REST" document, and Triton's "Binary Tensor Data Extension".
+What the outline of a request says is remembered, so usually only its values are decoded. Source: the protocol's
+"HTTP/REST" document, and Triton's "Binary Tensor Data Extension".
 """
 
-import math
-import struct
-from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
 
-from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.backends.base import Signature
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
@@ -22,37 +17,50 @@ from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, RequestOp
 from proteus_cli.serving.rest.bodies import (
     InferRequest,
     InferResponse,
+    OutputParameters,
     RequestTensor,
     ResponseParameters,
     ResponseTensor,
     ResponseTensorParameters,
 )
+from proteus_cli.serving.rest.json_values import SLICE_BYTES, JsonValues, drained
+from proteus_cli.serving.rest.outline import ID_PLACEHOLDER, Cut, array_of, cut, decoded_id, require_unique_names
 
-_MAX_KNOWN_HEADS = 256  # of JSON before binary tensors, by family
-_LONGEST_KNOWN_HEAD = 2048
-_SMALL_BYTES = 64 * 1024
+_MAX_KNOWN = 256  # outlines, by family
+_LONGEST_KNOWN = 2048
+_SMALL_BYTES = 16 * 1024  # are copied, which costs less than a view
+_AT_ONCE_BYTES = 2 * SLICE_BYTES  # of JSON that is decoded without a pause
 _US_PER_S = 1e6
 
 
-class _FlatTensor(RequestTensor):
-    data: list[float] | None = None
+class _Source(NamedTuple):
+    """Where the values of an input are: which array of the JSON; or, if that is -1, in which bytes behind it."""
+
+    array: int
+    start: int
+    end: int
 
 
-class _FlatRequest(InferRequest):
-    inputs: list[_FlatTensor]  # type: ignore[assignment]
+class _Layout(msgspec.Struct, frozen=True):
+    """What an outline says: where the inputs are, how many bytes follow the JSON, and the query.
 
+    Sources are in the order of the signature. ``has_id``: the id is one that was cut out, else it is the query's.
+    """
 
-class _BinaryLayout(msgspec.Struct, frozen=True):
-    """What a JSON head before binary tensors says: the bytes behind it, where each input is in them, and the query."""
-
-    size: int
-    ranges: tuple[tuple[int, int], ...]
+    sources: tuple[_Source, ...]
+    binary_bytes: int
     query: Query
+    has_id: bool
 
-    def inputs(self, body: Buffer, first: int) -> tuple[Buffer, ...]:
-        """The inputs in a body, behind ``first`` bytes of JSON; views of it where the body is large."""
-        content: Buffer = memoryview(body) if self.size > _SMALL_BYTES else body
-        return tuple([content[first + start : first + end] for start, end in self.ranges])
+
+class _Last(msgspec.Struct, frozen=True):
+    """The outline of the last request: one array and at most one id, between ``head``, ``middle`` and ``tail``."""
+
+    head: bytes
+    middle: bytes
+    tail: bytes
+    id_at: int
+    query: Query
 
 
 class _SharedOutput(NamedTuple):
@@ -66,17 +74,7 @@ class _SharedOutput(NamedTuple):
     row_bytes: int
 
 
-class _SingleRow:
-    """Shape, count and packing of one row of an input of floats."""
-
-    def __init__(self, spec: TensorSpec) -> None:
-        sizes = [size or 0 for size in spec.shape]  # inputs have fixed shapes
-        self.shape, self.count = [1, *sizes], math.prod(sizes)
-        self.pack = struct.Struct(f"<{self.count}f").pack
-
-
-_general = msgspec.json.Decoder(InferRequest)
-_flat = msgspec.json.Decoder(_FlatRequest)
+_decode_outline = msgspec.json.Decoder(InferRequest).decode
 _encode = msgspec.json.Encoder().encode
 # How an answer without outputs ends, and how its template does.
 _NO_QUEUE_US, _QUEUE_US = b'0},"outputs":[]}', b'%d},"outputs":['
@@ -85,105 +83,133 @@ _NO_QUEUE_US, _QUEUE_US = b'0},"outputs":[]}', b'%d},"outputs":['
 class RestCodec:
     """Decodes the requests of one ``family``, of ``max_rows`` rows at most, and encodes their answers.
 
-    ``max_bytes`` is the most that so many rows need. A larger body is refused before it is decoded, as decoding JSON
-    holds up the event loop.
+    ``max_bytes`` is the most that so many rows need. A larger body is refused before it is decoded.
     """
 
     def __init__(self, family: str, signature: Signature, max_rows: int) -> None:
         self.family, self._signature = family, signature
         self.max_bytes = oip.max_bytes(signature, max_rows)
-        self._layouts: dict[bytes, _BinaryLayout] = {}
+        self._layouts: dict[tuple[bytes | int, ...], _Layout] = {}
+        self._last: _Last | None = None
+        self._values = tuple(JsonValues(spec) for spec in signature.inputs)
         self._all_outputs = tuple((index, False) for index in range(len(signature.outputs)))
-        self._single_row = _SingleRow(signature.inputs[0])
-        self._is_flat = len(signature.inputs) == 1 and signature.inputs[0].dtype == np.float32
 
-    def decode(self, body: Buffer, json_length: int | None) -> Query:
+    def decode(self, body: bytes | bytearray, json_length: int | None) -> Query:
         """Decode and check a request.
 
         ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
         Raises `BadRequest`, `BodyTooLarge`.
         """
-        if len(body) > self.max_bytes:
+        size = len(body)
+        if size > self.max_bytes:
             raise BodyTooLarge(
-                f"a request for `{self.family}` needs at most {self.max_bytes} bytes; got {len(body)}"
+                f"a request for `{self.family}` needs at most {self.max_bytes} bytes; got {size}"
                 " (binary tensors are smaller than JSON, see Inference-Header-Content-Length)"
             )
-        if json_length is not None:
-            return self._decode_binary(body, json_length)
-        if self._is_flat:
-            query = self._decode_flat(body)
-            if query is not None:
-                return query
-        return self._decode_any(_parsed(body), memoryview(b""))
+        if json_length is not None and not 0 <= json_length <= size:
+            raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {size} bytes")
+        query = self._like_last(body) if json_length is None else self._of_known_head(body, json_length)
+        return query or self._decode_any(body, size if json_length is None else json_length)
 
-    def _decode_flat(self, body: Buffer) -> Query | None:
-        """A request whose one input is a flat list of floats; None for other requests, and wrong ones."""
+    def _of_known_head(self, body: bytes | bytearray, json_length: int) -> Query | None:
+        """A request whose head is known, and whose tensors are all behind it; None for others."""
+        layout = self._layouts.get((bytes(body[:json_length]),))
+        if layout is None or layout.binary_bytes != len(body) - json_length:
+            return None
+        known, content = layout.query, memoryview(body) if layout.binary_bytes > _SMALL_BYTES else body
+        inputs = tuple([content[json_length + start : json_length + end] for _, start, end in layout.sources])
+        return Query(inputs, known.rows, known.outputs, known.options, known.id)
+
+    def _like_last(self, body: bytes | bytearray) -> Query | None:
+        """A request whose outline is that of the last one, and whose values are one array; None for others."""
+        last = self._last
+        if last is None or len(body) > _AT_ONCE_BYTES or not (body.startswith(last.head) and body.endswith(last.tail)):
+            return None
+        start, end, known = len(last.head), len(body) - len(last.tail), last.query
+        identity = known.id
+        if last.id_at >= 0:
+            at = body.find(last.middle, start, end)
+            behind = at + len(last.middle)
+            if at < 0:
+                return None
+            if last.id_at == 0:
+                identity, start = decoded_id(body[start:at]), behind
+            else:
+                identity, end = decoded_id(body[behind:end]), at
+            if identity is None:
+                return None
+        array = body[start:end] if len(body) <= _SMALL_BYTES else memoryview(body)[start:end]
         try:
-            request = _flat.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            values = self._values[0].read_short(array, known.rows)
+        except BadRequest:  # there may be more than values between head and tail
             return None
-        if len(request.inputs) != 1:
-            return None
-        tensor = request.inputs[0]
-        data, spec = tensor.data, self._signature.inputs[0]
-        if data is None or tensor.parameters is not None or tensor.name != spec.name:
-            return None
-        if tensor.shape == self._single_row.shape and tensor.datatype == "FP32" and len(data) == self._single_row.count:
-            rows, pack = 1, self._single_row.pack
-        else:
-            rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
-            _require_count(tensor, len(data))
-            pack = struct.Struct(f"<{len(data)}f").pack
-        try:
-            packed = pack(*data)
-        except OverflowError:  # the general path makes it infinity
-            return None
-        if request.parameters is None and request.outputs is None:
-            return Query((packed,), rows, self._all_outputs, DEFAULT_OPTIONS, request.id)
-        return Query((packed,), rows, self._outputs(request), _options(request), request.id)
+        return Query((values,), known.rows, known.outputs, known.options, identity)
 
-    def _decode_binary(self, body: Buffer, json_length: int) -> Query:
-        if not 0 <= json_length <= len(body):
-            raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes")
-        head = bytes(body[:json_length])
-        layout = self._layouts.get(head)
-        if layout is not None and len(body) == json_length + layout.size:
-            known = layout.query
-            return Query(layout.inputs(body, json_length), known.rows, known.outputs, known.options, known.id)
-        request = _parsed(head)
-        query = self._decode_any(request, memoryview(body)[json_length:])
-        self._remember(head, request, query)
-        return query
+    def _decode_any(self, body: bytes | bytearray, json_length: int) -> Query:
+        binary_bytes = len(body) - json_length
+        request = cut(bytes(body[:json_length]) if binary_bytes else body)
+        layout = self._layouts.get(request.key)
+        if layout is None or layout.binary_bytes != binary_bytes:
+            layout = self._layout(request, binary_bytes)
+            if sum(map(len, request.pieces)) <= _LONGEST_KNOWN:
+                if len(self._layouts) >= _MAX_KNOWN:
+                    self._layouts.clear()
+                self._layouts[request.key] = layout
+        self._last = _last(request, layout)
+        known, identity = layout.query, request.id if layout.has_id else layout.query.id
+        content: Buffer = memoryview(body) if binary_bytes > _SMALL_BYTES else body
+        inputs: list[Buffer] = []
+        for values, source in zip(self._values, layout.sources, strict=True):
+            if source.array < 0:
+                inputs.append(content[json_length + source.start : json_length + source.end])
+            else:
+                start, end = request.arrays[source.array]
+                if end - start <= _AT_ONCE_BYTES:
+                    inputs.append(values.read_short(memoryview(body)[start:end], known.rows))
+                else:
+                    inputs.append(drained(values.read(body, start, end, known.rows)))
+        return Query(tuple(inputs), known.rows, known.outputs, known.options, identity)
 
-    def _remember(self, head: bytes, request: InferRequest, query: Query) -> None:
-        """Keep what the head of a request says, if all its tensors are in bytes."""
-        sizes = [_binary_size(tensor) for tensor in request.inputs]
-        if len(head) > _LONGEST_KNOWN_HEAD or None in sizes:
-            return
-        if len(self._layouts) >= _MAX_KNOWN_HEADS:
-            self._layouts.clear()
-        order = oip.in_order(self._signature, [tensor.name for tensor in request.inputs])
-        ends = list(accumulate(size or 0 for size in sizes))
-        ranges = tuple((start, end) for start, end in zip([0, *ends], ends, strict=False))
-        known = Query((), query.rows, query.outputs, query.options, query.id)
-        self._layouts[head] = _BinaryLayout(ends[-1], tuple(ranges[index] for index in order), known)
-
-    def _decode_any(self, request: InferRequest, rest: memoryview) -> Query:
-        order = oip.in_order(self._signature, [tensor.name for tensor in request.inputs])
-        specs = {spec.name: spec for spec in self._signature.inputs}
-        tensors = _BinaryTensors(rest)
-        decoded = [_tensor(tensor, specs[tensor.name], tensors) for tensor in request.inputs]
-        tensors.require_used_up()
-        rows = oip.require_same([rows for rows, _ in decoded])
-        inputs = tuple(decoded[index][1] for index in order)
-        return Query(inputs, rows, self._outputs(request), _options(request), request.id)
+    def _layout(self, request: Cut, binary_bytes: int) -> _Layout:
+        """Decode and check an outline. Raises `BadRequest`."""
+        outline = request.outline()
+        decoded = _parsed(outline)
+        require_unique_names(outline, _encode(decoded))
+        order = oip.in_order(self._signature, [tensor.name for tensor in decoded.inputs])
+        rows = oip.require_same(
+            [
+                oip.rows_of(spec.name, decoded.inputs[place].datatype, decoded.inputs[place].shape, spec)
+                for place, spec in zip(order, self._signature.inputs, strict=True)
+            ]
+        )
+        sources: list[_Source] = []
+        at = 0
+        for tensor in decoded.inputs:
+            size = _binary_size(tensor)
+            if size is None:
+                sources.append(_Source(_array(tensor), 0, 0))
+            else:
+                if size > binary_bytes - at:
+                    left = binary_bytes - at
+                    raise BadRequest(f"input `{tensor.name}` claims {size} bytes of binary data; {left} are left")
+                sources.append(_Source(-1, at, at + size))
+                at += size
+        if at != binary_bytes:
+            raise BadRequest(f"{binary_bytes - at} bytes of binary data belong to no input")
+        in_order = tuple([sources[place] for place in order])
+        for spec, (array, start, end) in zip(self._signature.inputs, in_order, strict=True):
+            if array < 0:
+                oip.require_bytes(spec.name, end - start, rows, spec)
+        has_id = decoded.id == ID_PLACEHOLDER
+        query = Query((), rows, self._outputs(decoded), _options(decoded), None if has_id else decoded.id)
+        return _Layout(in_order, binary_bytes, query, has_id)
 
     def _outputs(self, request: InferRequest) -> tuple[tuple[int, bool], ...]:
         by_default = request.parameters is not None and request.parameters.binary_data_output
         if not request.outputs:
             return tuple((index, by_default) for index, _ in self._all_outputs)
-        flags = ((output.name, output.parameters.binary_data) for output in request.outputs)
-        wanted = [(name, by_default if is_binary is msgspec.UNSET else is_binary) for name, is_binary in flags]
+        flags = ((output.name, output.parameters or OutputParameters()) for output in request.outputs)
+        wanted = [(name, by_default if of.binary_data is msgspec.UNSET else of.binary_data) for name, of in flags]
         return oip.outputs_by_name(self._signature, wanted)
 
     def encode(self, query: Query, answer: Answered) -> tuple[bytes, list[Buffer]]:
@@ -254,79 +280,33 @@ def _options(request: InferRequest) -> RequestOptions:
 
 
 def _binary_size(tensor: RequestTensor) -> int | None:
-    """The bytes of an input behind the JSON; None where its values are in the JSON."""
-    return None if tensor.parameters is None else tensor.parameters.binary_data_size
+    """The bytes of an input behind the JSON; None where its values are in the JSON. Raises `BadRequest`."""
+    size = None if tensor.parameters is None else tensor.parameters.binary_data_size
+    if size is not None and tensor.data is not None:
+        raise BadRequest(f"input `{tensor.name}` has both `data` and `binary_data_size`; give one of them")
+    return size
 
 
 def _parsed(content: Buffer) -> InferRequest:
     try:
-        return _general.decode(content)
+        return _decode_outline(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"not a valid inference request: {error}") from None
 
 
-class _BinaryTensors:
-    """The binary tensors behind the JSON, in the order of the request."""
-
-    def __init__(self, rest: memoryview) -> None:
-        self._rest = rest
-
-    def take(self, size: int, name: str) -> memoryview:
-        if size > len(self._rest):
-            raise BadRequest(f"input `{name}` claims {size} bytes of binary data; {len(self._rest)} are left")
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return taken
-
-    def require_used_up(self) -> None:
-        if len(self._rest):
-            raise BadRequest(f"{len(self._rest)} bytes of binary data belong to no input")
+def _last(request: Cut, layout: _Layout) -> _Last | None:
+    """What the next request may be like; None where it has more than one array, or none, or is long."""
+    pieces, has_id = request.pieces, request.id_at >= 0
+    if len(request.arrays) != 1 or len(layout.sources) != 1 or has_id != layout.has_id:
+        return None
+    return _Last(pieces[0], pieces[1] if has_id else b"", pieces[-1], request.id_at, layout.query)
 
 
-def _tensor(tensor: RequestTensor, spec: TensorSpec, binary: _BinaryTensors) -> tuple[int, Buffer]:
-    """An input's rows, and their values in bytes."""
-    rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
-    size = _binary_size(tensor)
-    if size is None:
-        return rows, _from_json(tensor, spec)
-    if tensor.data is not None:
-        raise BadRequest(f"input `{tensor.name}` has both `data` and `binary_data_size`; give one of them")
-    values = binary.take(size, tensor.name)
-    oip.require_bytes(tensor.name, size, rows, spec)
-    return rows, values
-
-
-def _from_json(tensor: RequestTensor, spec: TensorSpec) -> bytes:
+def _array(tensor: RequestTensor) -> int:
+    """Which of the arrays that were cut out has the values of an input. Raises `BadRequest`."""
     if not isinstance(tensor.data, list):
         raise BadRequest(f"input `{tensor.name}` needs `data`: a list of numbers")
-    # A list that is too long is refused before it is converted, as it must cost nothing.
-    if len(tensor.data) > math.prod(tensor.shape):
-        _require_count(tensor, len(tensor.data))
-    try:
-        values = np.asarray(tensor.data)
-    except (ValueError, OverflowError):
-        raise BadRequest(f"input `{tensor.name}`: `data` must be a flat or evenly nested list of numbers") from None
-    if spec.dtype == np.uint64 and values.dtype.kind == "f":
-        values = _as_uint64(tensor.data, values)
-    kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[spec.dtype.kind]
-    if values.size and values.dtype.kind not in kinds:
+    place = array_of(tensor.data)
+    if place is None:
         raise BadRequest(f"input `{tensor.name}`: `data` must hold {tensor.datatype} values")
-    if spec.dtype.kind in "iu" and values.size:
-        limits = np.iinfo(spec.dtype)
-        if np.min(values) < limits.min or np.max(values) > limits.max:
-            raise BadRequest(f"input `{tensor.name}`: values don't fit {tensor.datatype}")
-    _require_count(tensor, values.size)
-    with np.errstate(over="ignore"):  # beyond the range of a float is infinity
-        return values.astype(spec.dtype).tobytes()
-
-
-def _require_count(tensor: RequestTensor, count: int) -> None:
-    needed = math.prod(tensor.shape)
-    if count != needed:
-        raise BadRequest(f"input `{tensor.name}` has {count} values; its shape {tensor.shape} needs {needed}")
-
-
-def _as_uint64(data: Sequence[Any], values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    """Integers on both sides of 2⁶³, which numpy reads as floats, as uint64; ``values`` where some are no integers."""
-    entries = np.asarray(data, dtype=object)
-    is_whole = all(type(entry) is int and 0 <= entry < 2**64 for entry in entries.flat)
-    return entries.astype(np.uint64) if is_whole else values
+    return place
