@@ -58,8 +58,17 @@ extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page;
 	$(BIN)/pytest -m "extended and not alone" -n $(WORKERS) --dist loadfile $(SKIPPING)
 	$(BIN)/pytest -m "extended and alone" $(SKIPPING)
 
-fuzz: setup  ## the property tests on new examples; DURATION=10m; prints what fails as a test case
-	$(BIN)/python tests/fuzz.py $(DURATION)
+# What fuzz runs: the property tests on new examples, or a target of tests/fuzzing.
+TARGET ?= properties
+ENGINE := $(VENV)/.engine
+
+fuzz: setup $(if $(filter-out properties,$(TARGET)),$(ENGINE))  ## new examples for the property tests, or inputs for TARGET=json|binary|http1; DURATION=10m
+	$(if $(filter properties,$(TARGET)),$(BIN)/python tests/fuzz.py,PYTHONPATH=tests $(BIN)/python -m fuzzing $(TARGET)) $(DURATION)
+
+# Without a wheel for this machine, Hypothesis takes the engine's place.
+$(ENGINE): tests/fuzzing/engine.lock $(STAMP)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r $<
+	@touch $@
 
 contract: setup  ## what can be verified of GPUs without one; ends with a table of what was checked
 	$(BIN)/pytest tests/contract -n auto --dist loadfile

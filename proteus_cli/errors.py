@@ -26,6 +26,7 @@
         ├── Conflict                  not possible in the present state
         ├── Unprocessable             well-formed, but does not fit what is served here
         ├── MethodNotAllowed          the endpoint exists, but not for this HTTP method
+        ├── UnsupportedMediaType      not the type of content that the endpoint takes
         ├── BodyTooLarge              more bytes than the server accepts
         ├── Overloaded                more requests than the plan can serve
         ├── NotReady                  the server starts or drains
@@ -144,6 +145,10 @@ class MethodNotAllowed(RequestError):
     def __init__(self, message: str, *, allowed: str) -> None:
         super().__init__(message)
         self.allowed = allowed
+
+
+class UnsupportedMediaType(RequestError):
+    pass
 
 
 class BodyTooLarge(RequestError):

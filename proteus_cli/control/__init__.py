@@ -50,7 +50,7 @@ load may start others. Each `Load` is a value: if a later plan gives it up, its 
 
 **Re-planning.** `replanning.decide` is called every ``rule.every_s``. It returns a `ReplanRequest` if devices or
 engines came or went, or the policy's rule (`replanning.replan_rules`) finds that the demand no longer fits the plan.
-Failures pause it (`replanning.backoff`); a plan that a person chose is held for a while.
+Failures pause it (`replanning.Backoff`); a plan that a person chose is held for a while.
 
 Worked example
 --------------

@@ -6,8 +6,7 @@ from proteus_cli.control.decision import NO_EFFECTS, Admitted, Effects, Host, La
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
-from proteus_cli.control.dispatch.in_flight import InFlightBatches
-from proteus_cli.control.dispatch.workers import WorkerState
+from proteus_cli.control.dispatch.workers import InFlightBatches, WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.replanning import Replanning
@@ -96,6 +95,10 @@ class Controller:
     def cancel(self, request: Request) -> Effects:
         """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""
         return self._dispatch.cancel(request)
+
+    def withdraw(self, request: Request, now_s: float) -> Effects:
+        """Take back a request that was admitted at ``now_s``, as if it had not been offered: its tensors are wrong."""
+        return self._dispatch.withdraw(request, now_s)
 
     def forget_all(self) -> tuple[Request, ...]:
         """Empty all queues and return what was in them, for a driver that stops."""

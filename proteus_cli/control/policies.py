@@ -3,9 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from proteus_cli.control.batching.aimd import AimdBatcher
-from proteus_cli.control.batching.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
-from proteus_cli.control.batching.nexus import NexusBatcher
+from proteus_cli.control.batching import (
+    AimdBatcher,
+    Batcher,
+    GreedyBatcher,
+    NexusBatcher,
+    ProactiveBatcher,
+    StaticBatcher,
+)
 from proteus_cli.control.replanning.replan_rules import PeriodicRule, ReplanRule, Rule, TimedRule
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_duration

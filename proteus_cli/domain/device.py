@@ -1,5 +1,6 @@
-"""What models run on."""
+"""What models run on, and what of it must not be used."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from proteus_cli.domain.base import Value, always, require
@@ -37,3 +38,17 @@ class Device(Value, frozen=True, omit_defaults=True):
     def __post_init__(self) -> None:
         require(bool(self.id) and bool(self.type), "a device needs an id and a type")
         require(self.memory_bytes >= 0, f"memory_bytes of `{self.id}` must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Outages:
+    """Devices (by id) that are lost, and engines (device, family, variant) that don't load or fail on everything."""
+
+    devices: frozenset[str] = frozenset()
+    engines: frozenset[tuple[str, str, str]] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.devices or self.engines)
+
+
+NONE_OUT = Outages()

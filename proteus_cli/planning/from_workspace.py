@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.outages import Outages
+from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules

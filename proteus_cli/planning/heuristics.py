@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from proteus_cli.domain.demand import Demand, check_demand
-from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan import Placement, Plan, Solver
 from proteus_cli.domain.rules import Reserved
 from proteus_cli.planning.instance import Choice, make_instance

@@ -2,19 +2,40 @@
 
 import contextlib
 import ctypes
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 GROUP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 """A terminal or a service manager sends these to the whole process group. Only the server acts on them."""
 
+LIMITS_HINT = "`ulimit -a` shows what this user may have"
+
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_STDERR = 2
+
+
+def start_process(module: str, descriptor: int) -> "subprocess.Popen[bytes]":
+    """Start ``python -m module DESCRIPTOR``, with the file of that descriptor open. Raises `OSError`.
+
+    The process begins with `GROUP_SIGNALS` blocked, until it calls `depend_on_parent`.
+    """
+    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # so that it finds this package as we did
+    with _group_signals_blocked():
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", module, str(descriptor)],
+            stdin=subprocess.DEVNULL,
+            stdout=_STDERR,
+            pass_fds=[descriptor],
+            env=os.environ | {"PYTHONPATH": paths},
+        )
 
 
 @contextlib.contextmanager
-def group_signals_blocked() -> Iterator[None]:
-    """A process that is started meanwhile begins with `GROUP_SIGNALS` blocked, until it calls `depend_on_parent`."""
+def _group_signals_blocked() -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
     try:
         yield

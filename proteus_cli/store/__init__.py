@@ -16,8 +16,13 @@ from proteus_cli.store.files import (
     writing,
     writing_text,
 )
-from proteus_cli.store.staleness import ACCURACY_TOLERANCE, is_as_declared, require_current_models
-from proteus_cli.store.workspace import Workspace, parse_catalog
+from proteus_cli.store.workspace import (
+    ACCURACY_TOLERANCE,
+    Workspace,
+    is_as_declared,
+    parse_catalog,
+    require_current_models,
+)
 
 __all__ = [
     "ACCURACY_TOLERANCE",

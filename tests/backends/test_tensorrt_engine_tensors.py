@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.backends.tensorrt.engine_tensors import EngineTensors, require_memory
+from proteus_cli.backends.tensorrt.slots import EngineTensors, require_memory
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 
 FLOAT, HALF = np.dtype(np.float32), np.dtype(np.float16)

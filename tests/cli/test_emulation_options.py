@@ -12,7 +12,7 @@ from proteus_cli import store
 from proteus_cli.cli.workflows.deployment import deployment_of
 from proteus_cli.cli.workflows.resources import Emulation
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.outages import NONE_OUT
+from proteus_cli.domain.device import NONE_OUT
 from proteus_cli.store import Workspace
 
 SERVE = ("serve", "plan", "--port", "0")

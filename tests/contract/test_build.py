@@ -22,7 +22,7 @@ from tiny import keep_apart, mlp, save_model, tensor
 from proteus_cli.backends.tensorrt import building
 from proteus_cli.backends.tensorrt.building import build, key_of
 from proteus_cli.backends.tensorrt.cache import EngineRequest, find_or_build
-from proteus_cli.backends.tensorrt.callbacks import error_logger
+from proteus_cli.backends.tensorrt.progress import error_logger
 from proteus_cli.backends.tensorrt.timing_cache import timing_path
 from proteus_cli.domain.engine import BuildOptions, Gpu
 from proteus_cli.errors import EngineError

@@ -1,7 +1,7 @@
 import pytest
 from builders import controller_hosting, hosted, launched, make_request, near, plan_hosting
 
-from proteus_cli.control.batching.batcher import ProactiveBatcher
+from proteus_cli.control.batching import ProactiveBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, Admitted, Delegate, Drop, Host, Launch, Refused, WaitUntil
 from proteus_cli.control.policies import Policy

@@ -11,9 +11,14 @@ from builders import hosted, make_placement, make_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proteus_cli.control.batching.aimd import AimdBatcher
-from proteus_cli.control.batching.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
-from proteus_cli.control.batching.nexus import NexusBatcher
+from proteus_cli.control.batching import (
+    AimdBatcher,
+    Batcher,
+    GreedyBatcher,
+    NexusBatcher,
+    ProactiveBatcher,
+    StaticBatcher,
+)
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import (
     NO_EFFECTS,

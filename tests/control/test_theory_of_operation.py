@@ -2,7 +2,7 @@
 
 from builders import controller_hosting, hosted, ids, launched, make_request
 
-from proteus_cli.control.batching.batcher import GreedyBatcher
+from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.decision import IDLE, Admitted, WakeOthers
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule

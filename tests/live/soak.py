@@ -322,8 +322,8 @@ class Injector:
         """From then on, until it can have been opened again."""
         breaker = self._breakers[device]
         breaker.on(event, noticed_s)
-        back_s = breaker.retry_s + LOOK_S + OPENING_S
-        breaker.on(BreakerEvent.RETRIED, breaker.retry_s)
+        back_s = breaker.retry_s() + LOOK_S + OPENING_S
+        breaker.on(BreakerEvent.RETRIED, breaker.retry_s())
         breaker.on(BreakerEvent.PASSED, back_s)
         return DeviceFailure(device, at_s, back_s)
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.live
 ROOMY = TinyFamily(
     "shapes", (TinyVariant("shapes-s", 0.7, hidden=4), TinyVariant("shapes-l", 0.9, hidden=16)), slo="60s"
 )
-WITHIN_S = 90
+WITHIN_S = 270
 LARGEST = 3e38
 TOKEN = "f00d" * 8
 INFER_ONLY = ("--include-path-regex", "infer$")

@@ -126,6 +126,52 @@ def test_a_server_that_others_can_reach_without_a_token_says_so(tiny: Tiny, toke
         assert live.stop() == 0
 
 
+# --- without tokens
+
+
+FOREIGN_PAGE = {"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site", "Content-Type": "text/plain"}
+
+
+@pytest.mark.live
+def test_a_page_of_another_site_can_neither_change_nor_read_a_server_without_tokens(tiny: Tiny) -> None:
+    plan = add_plan(tiny, {"cpu0": "shapes-s"})
+    unload, ready = "/v2/repository/models/shapes/unload", "/v2/models/shapes/ready"
+    with serving(tiny.root, plan, "--replan=off", "--allowed-hosts", "gpu1.lan, proteus.example") as live:
+        for headers in (FOREIGN_PAGE, {"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
+            refused = live.ask("POST", unload, b"{}", headers)
+            assert (refused.status, refused.headers["connection"]) == (403, "close")
+            assert "--allowed-hosts" in refused.document()["error"]
+        assert live.ask("POST", unload, b'{"a":"="}\r\n', {"Content-Type": "text/plain"}).status == 415
+        assert live.ask("POST", "/v2/repository//models/shapes/unload", b"{}", FOREIGN_PAGE).status == 403
+        assert live.get(ready).status == 200
+        for path in ("/", "/metrics", "/v2/proteus/status", "/v2/proteus/history", ready):
+            assert live.ask("GET", path, headers={"Host": "evil.example"}).status == 403
+            assert live.ask("GET", path, headers={"Host": "proteus.example:8000"}).status == 200
+        assert live.ask("GET", "/v2/health/ready", headers={"Host": "evil.example"}).status == 200
+        assert live.infer("shapes", GOOD, FOREIGN_PAGE).status == 403
+        assert live.infer("shapes", GOOD, {"Content-Type": "text/plain"}).status == 200  # it changes nothing
+        form = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl calls it
+        assert live.ask("POST", unload, b"{}", form).status == 200
+        assert live.get(ready).status == 503
+        assert live.ask("POST", unload, b"{}", {"Origin": "http://gpu1.lan"}).status == 200
+        assert live.stop() == 0
+        assert live.log.read_text().count("--allowed-hosts") == 1
+
+
+@pytest.mark.live
+def test_a_server_in_a_network_answers_to_any_address_and_to_no_name(tiny: Tiny) -> None:
+    plan = add_plan(tiny, {"cpu0": "shapes-s"})
+    with serving(tiny.root, plan, "--replan=off", "--host", "0.0.0.0") as live:  # noqa: S104 - that is meant
+        for host, status in (("192.168.7.9:80", 200), ("[fd00::1]:80", 200), ("localhost", 200), ("gpu1.lan", 403)):
+            assert live.ask("GET", "/v2", headers={"Host": host}).status == status
+        assert live.stop() == 0
+
+
+def test_an_allowed_host_must_be_one(tiny: Tiny) -> None:
+    ended = proteus_process("serve", "plan", "--allowed-hosts", "gpu1,http://gpu2", "-w", tiny.root)
+    assert ended.refused(2) == "`--allowed-hosts`: `http://gpu2` is not the name of a host."
+
+
 # --- TLS
 
 

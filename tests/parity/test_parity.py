@@ -15,8 +15,7 @@ from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.device import Device
-from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.device import NONE_OUT, Device, Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Outcome

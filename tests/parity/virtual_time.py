@@ -20,7 +20,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.solver_child import Replanner
+from proteus_cli.serving.adaptation.solver_jobs import Replanner
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane
@@ -104,7 +104,7 @@ async def _run(
         family = trace.families[trace.family[index]]
         result: asyncio.Future[Result] = loop.create_future()
         with contextlib.suppress(RequestError):  # a refusal is counted
-            plane.admission.submit(family, Query((), 1, ()), result.set_result)
+            plane.admission.submit(Query(family, 1, ()), tuple, result.set_result)
             results.append(result)
     await asyncio.gather(*results)
     if control is not None:

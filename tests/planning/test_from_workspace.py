@@ -7,7 +7,7 @@ import sys
 from tiny import Tiny
 
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.domain.outages import NONE_OUT
+from proteus_cli.domain.device import NONE_OUT
 from proteus_cli.planning.from_workspace import deferred_planner, planner_settings
 
 SERVER = "proteus_cli.cli.workflows.deployment, proteus_cli.serving.server.server"

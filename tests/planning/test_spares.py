@@ -11,7 +11,7 @@ from tiny_fleets import Tiny, tinies
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.outages import Outages
+from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import DeviceVariant, Reserved, Rules

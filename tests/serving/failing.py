@@ -14,7 +14,7 @@ from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.outages import Outages
+from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.request import Outcome
@@ -104,10 +104,10 @@ class World:
         self.asked = list[Outages]()
         self.results: list[Result] = []
         self.controller = Controller(self.catalog.slo_s(), dict.fromkeys(self.profiles, 1), PROTEUS)
-        models: Any = {(v.family, v.variant): None for v in variants}
+        self.models: Any = {(v.family, v.variant): None for v in variants}
         served = ServedFamily("f", SIGNATURE, self.catalog.slo_s()["f"], max_rows=4, best_accuracy=0.9)
         self.plane = make_data_plane(
-            self.controller, [served], self.profiles, self._open, self.loop.time, models=models,
+            self.controller, [served], self.profiles, self._open, self.loop.time, models=self.models,
             profiles=self.profiles, timer_s=0.0,
         )  # fmt: skip
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
@@ -153,9 +153,9 @@ class World:
 
     def submit(self, timeout_s: float | None = None) -> InFlightRequest | None:
         """Ask for one row; None where that is refused, which is an result as well."""
-        query = Query((b"\0\0\0\0",), 1, ((0, False),), RequestOptions(timeout_s=timeout_s))
+        query = Query("f", 1, ((0, False),), RequestOptions(timeout_s=timeout_s))
         try:
-            return self.plane.admission.submit("f", query, self.results.append)
+            return self.plane.admission.submit(query, lambda: (b"\0\0\0\0",), self.results.append)
         except RequestError as error:
             self.results.append(error)
             return None

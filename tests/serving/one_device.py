@@ -16,7 +16,7 @@ from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResu
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.requests.in_flight import Answered, Result
+from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
 FLOAT = np.dtype(np.float32)
@@ -80,6 +80,7 @@ class World:
         )  # fmt: skip
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.results: list[Result] = []
+        self.submitted: list[InFlightRequest] = []
 
     async def start(self) -> None:
         await self.fleet.deploy(self.plan)
@@ -87,8 +88,9 @@ class World:
 
     def submit(self, *values: float, options: RequestOptions | None = None) -> Any:
         content = np.array(values, FLOAT).tobytes()
-        query = Query((content,), len(values) // 2, ((0, False),), options or RequestOptions())
-        return self.plane.admission.submit("f", query, self.results.append)
+        query = Query("f", len(values) // 2, ((0, False),), options or RequestOptions())
+        self.submitted.append(self.plane.admission.submit(query, lambda: (content,), self.results.append))
+        return self.submitted[-1]
 
     @property
     def counted(self) -> dict[Outcome, int]:

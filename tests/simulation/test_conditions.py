@@ -9,11 +9,11 @@ from builders import make_catalog, make_family, make_measured, make_placement, m
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.batching.batcher import GreedyBatcher
+from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Point
 from proteus_cli.domain.request import Outcome

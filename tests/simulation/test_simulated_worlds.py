@@ -16,7 +16,7 @@ from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import POLICIES, Policy
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.trace import Trace

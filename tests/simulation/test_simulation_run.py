@@ -10,7 +10,7 @@ from builders import make_catalog, make_family, make_measured, make_placement, m
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proteus_cli.control.batching.batcher import ProactiveBatcher
+from proteus_cli.control.batching import ProactiveBatcher
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.plan import Plan

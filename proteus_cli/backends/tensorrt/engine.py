@@ -11,9 +11,8 @@ import numpy as np
 
 from proteus_cli.backends.base import NamedArrays, Part, Signature, TensorSpec
 from proteus_cli.backends.tensorrt.bindings import trt
-from proteus_cli.backends.tensorrt.callbacks import error_logger
-from proteus_cli.backends.tensorrt.engine_tensors import EngineTensors, require_memory
-from proteus_cli.backends.tensorrt.slots import Slot
+from proteus_cli.backends.tensorrt.progress import error_logger
+from proteus_cli.backends.tensorrt.slots import EngineTensors, Slot, require_memory
 from proteus_cli.errors import DeviceLost, EngineError
 
 if TYPE_CHECKING:

@@ -35,6 +35,7 @@ def serve(
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,
     auth_tokens: options.AuthTokens = None,
+    allowed_hosts: options.AllowedHosts = "",
     drain_timeout: options.DrainTimeout = common.unparsed("10s"),
     replan: options.Replan = "auto",
     resume: options.Resume = True,
@@ -73,7 +74,7 @@ def serve(
         host, port, grpc_port, max_body_bytes=int(max_body), max_connections=max_connections,
         drain_timeout_s=drain_timeout, refuses_non_finite=non_finite is options.NonFinitePolicy.REFUSE,
         tls=_tls(tls_cert, tls_key), tokens=read_tokens(auth_tokens) if auth_tokens is not None else None,
-        otlp=otlp, otlp_sample=otlp_sample,
+        allowed_hosts=_hosts(allowed_hosts), otlp=otlp, otlp_sample=otlp_sample,
     )  # fmt: skip
     deployment = deployment_of(
         plan, Workspace(workspace_dir), replan=replan, batching=batching,
@@ -125,6 +126,18 @@ def _tls(certificate: Path | None, key: Path | None) -> "Callable[[Sequence[str]
         raise UsageError("`--tls-cert` and `--tls-key` go together.", hint="give both, or neither")
     tls_context(certificate, key, ())  # raises now, not at the first connection
     return partial(tls_context, certificate, key)
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    from proteus_cli.serving.rest.access import host_of
+
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    wrong = next((name for name in names if not host_of(name)), None)
+    if wrong is not None:
+        raise UsageError(
+            f"`--allowed-hosts`: `{wrong}` is not the name of a host.", hint="write it without scheme and path"
+        )
+    return names
 
 
 def _announce(ready: str) -> None:

@@ -70,6 +70,15 @@ AuthTokens = Annotated[
     Path | None,
     _network(metavar="FILE", help="Require one of the bearer tokens in this file: one per line, with # comments."),
 ]
+AllowedHosts = Annotated[
+    str,
+    _network(
+        metavar="NAME,…",
+        envvar=environment("allowed_hosts"),
+        show_default="this machine",
+        help="Host names by which clients may call a server without tokens, such as `proteus.example`; `*`: any.",
+    ),
+]
 DrainTimeout = Annotated[float, _network(**DURATION, help="The longest time that draining may take.")]
 
 # --- adaptation

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from proteus_cli.control.batching.batcher import Delay, Start
+from proteus_cli.control.batching import Delay, Start
 from proteus_cli.control.decision import (
     IDLE,
     NO_EFFECTS,
@@ -19,9 +19,8 @@ from proteus_cli.control.decision import (
     WakeOthers,
 )
 from proteus_cli.control.dispatch.family import FamilyState
-from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.work_selector import WorkSelector
-from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState, WorkSource, sources_of
+from proteus_cli.control.dispatch.workers import AccuracyTier, InFlightBatches, WorkerState, WorkSource, sources_of
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.domain.request import Request
@@ -87,6 +86,11 @@ class Dispatch:
             return NO_EFFECTS
         family.rows -= request.rows
         return Effects(ask=tuple(dict.fromkeys(host.device for host in family.hosts)), dropped=(request,))
+
+    def withdraw(self, request: Request, now_s: float) -> Effects:
+        """Take back a request that was admitted at ``now_s``, as if it had not been offered."""
+        self._families[request.family].counts.arrived(-request.rows, now_s)
+        return self.cancel(request)
 
     def decide(self, device: str, now_s: float) -> Decision:
         """What the worker of ``device`` does now. To ask once too often is harmless."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from proteus_cli.control.batching.batcher import Batcher, CannotMeetDeadline, Delay, Start
+from proteus_cli.control.batching import Batcher, CannotMeetDeadline, Delay, Start
 from proteus_cli.control.decision import Delegate, Drop, Host
 from proteus_cli.control.dispatch.family_queue import SharedQueue
 from proteus_cli.control.dispatch.quota import Quota

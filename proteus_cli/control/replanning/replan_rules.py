@@ -7,7 +7,7 @@ from itertools import repeat
 from typing import Protocol
 
 from proteus_cli.control.replanning.demand import DemandEstimator, rate_lower_bound_qps
-from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
 
 NOTABLE_SLOWDOWN = 1.05  # a smaller one is not worth a word in the reason

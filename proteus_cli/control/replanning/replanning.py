@@ -1,16 +1,16 @@
 """When to ask for another plan: the policy's rule, devices and engines that come and go, holds, and pauses."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.family import FamilyState
-from proteus_cli.control.replanning.backoff import Backoff
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.replan_rules import ReplanContext, ReplanRequest, Rule
-from proteus_cli.control.replanning.safety_margin import shared_margin
 from proteus_cli.control.topology.slowdown import SlidingMaximum
 from proteus_cli.control.topology.topology import Topology
-from proteus_cli.domain.outages import NONE_OUT
+from proteus_cli.domain.device import NONE_OUT
 from proteus_cli.domain.plan import Plan
 
 
@@ -104,3 +104,71 @@ class Replanning:
         return ReplanContext(
             plan, self._demand, slowdowns, recent, self._margins, now_s, self._started_s or 0.0, self._hosting_since_s
         )
+
+
+def shared_margin(
+    hosted: Sequence[Host], demand_qps: Mapping[str, float], slo_s: Mapping[str, float]
+) -> dict[str, float]:
+    """By family, the part of its own safety margin that it needs beside the families that share its devices; 1 alone.
+
+    Bursts of families are independent: on shared devices their variances add up, not their deviations. So of the sum of
+    all margins, the root of the sum of squares is enough. Margins are counted in device time, in full batches, for
+    Poisson arrivals at the planned ``demand_qps``.
+    """
+    busy_s: dict[str, float] = {}
+    served_qps: dict[str, float] = {}
+    sharing: dict[str, set[str]] = {}
+    for host in hosted:
+        if host.weight > 0:
+            row_s = host.latency(host.max_batch) / host.max_batch
+            busy_s[host.family] = busy_s.get(host.family, 0.0) + host.weight * row_s
+            served_qps[host.family] = served_qps.get(host.family, 0.0) + host.weight
+            sharing.setdefault(host.device, set()).add(host.family)
+    margin_s = {
+        family: busy_s[family] / served_qps[family] * math.sqrt(demand_qps.get(family, 0.0) / slo_s[family])
+        for family in busy_s
+    }
+    neighbours: dict[str, set[str]] = {family: {family} for family in slo_s}
+    for families in sharing.values():
+        for family in families:
+            neighbours[family] |= families
+    beside = {family: [margin_s.get(name, 0.0) for name in names] for family, names in neighbours.items()}
+    return {family: math.hypot(*each) / sum(each) if sum(each) > 0 else 1.0 for family, each in beside.items()}
+
+
+FIRST_PAUSE_S = 1.0  # after a change of plan has failed
+LONGEST_PAUSE_S = 30.0
+NOTABLE_GROWTH = 1.25  # of a family's demand, for which another plan may be possible or needed
+
+
+class Backoff:
+    """A pause after failures: `FIRST_PAUSE_S` after one, twice as long after each further one, to `LONGEST_PAUSE_S`.
+
+    A request that differs from the failed one need not wait: `NOTABLE_GROWTH` times the demand of some family, or other
+    outages. So the same request is not tried over and over, and a new burst is answered.
+    """
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.until_s = 0.0
+        self._failed: ReplanRequest | None = None
+
+    def allows(self, wanted: ReplanRequest, now_s: float) -> bool:
+        """Whether a request may be tried now."""
+        return self._failed is None or now_s >= self.until_s or _differs(wanted, self._failed)
+
+    def failed(self, wanted: ReplanRequest, now_s: float) -> None:
+        """A request has failed."""
+        self.until_s = now_s + min(FIRST_PAUSE_S * 2.0**self.failures, LONGEST_PAUSE_S)
+        self.failures += 1
+        self._failed = wanted
+
+    def succeeded(self) -> None:
+        """A plan was found and is in force."""
+        self.failures, self.until_s, self._failed = 0, 0.0, None
+
+
+def _differs(wanted: ReplanRequest, failed: ReplanRequest) -> bool:
+    before_qps = failed.demand_qps
+    has_grown = any(qps > NOTABLE_GROWTH * before_qps.get(family, 0.0) for family, qps in wanted.demand_qps.items())
+    return has_grown or wanted.without != failed.without

@@ -5,6 +5,8 @@ from enum import StrEnum
 FIRST_RETRY_S = 0.5  # s; of a device: a process that was killed can be started at once
 FIRST_ENGINE_RETRY_S = 5.0  # s; a model does not mend itself
 LONGEST_RETRY_S = 60.0
+NEEDED_RETRY_S = 2.0  # s; opening takes about 1 s of CPU time, so a device that dies at once takes a third of a core
+MAX_DOUBLINGS = 30  # any pause is the longest by then
 STABLE_S = 60.0  # after working for so long, the first retry comes as early as ever
 HANG_TIMEOUT_MULTIPLE = 10  # of the profiled time: a batch that takes longer counts as hung …
 MIN_HANG_TIMEOUT_S = 0.5  # … if it takes this long, too: machines pause for less
@@ -39,24 +41,26 @@ class Breaker:
     """Moves along `TRANSITIONS`; a move that is not there raises `KeyError`.
 
     ``reason``: why it is not closed, and why its last probation failed. ``opened`` counts how often it left the closed
-    state. The first retry comes after ``first_retry_s``; each time in a row that the breaker fails its probation, or is
-    closed for less than `STABLE_S`, doubles that.
+    state, ``since_s`` is when it last changed. The first retry comes after ``first_retry_s``; each time in a row that
+    the breaker fails its probation, or is closed for less than `STABLE_S`, doubles that. What is needed is retried
+    after `NEEDED_RETRY_S` at the latest, as long as it passes its probations; each one that it fails in a row doubles
+    that, too.
     """
 
-    def __init__(self, first_retry_s: float = FIRST_RETRY_S) -> None:
-        self._first_retry_s = first_retry_s
+    def __init__(self, first_retry_s: float = FIRST_RETRY_S, *, since_s: float = 0.0) -> None:
+        self._first_retry_s, self.since_s = first_retry_s, since_s
         self.state = BreakerState.CLOSED
         self.reason: str | None = None
         self._first_reason: str | None = None
-        self.since_s = 0.0
         self.opened = 0
-        self._in_a_row = 0
+        self._in_a_row = self._failed_probations = 0
 
     def on(self, event: BreakerEvent, now_s: float, reason: str | None = None) -> None:
         before, self.state = self.state, TRANSITIONS[self.state][event]
         if self.state is BreakerState.OPEN:
             was_stable = before is BreakerState.CLOSED and now_s - self.since_s >= STABLE_S
             self._in_a_row = 1 if was_stable else self._in_a_row + 1
+            self._failed_probations = 0 if before is BreakerState.CLOSED else self._failed_probations + 1
             if before is BreakerState.CLOSED:
                 self.opened += 1
                 self._first_reason = self.reason = reason
@@ -70,10 +74,12 @@ class Breaker:
     def is_closed(self) -> bool:
         return self.state is BreakerState.CLOSED
 
-    @property
-    def retry_s(self) -> float:
-        """When to retry, once it is open."""
-        return self.since_s + min(self._first_retry_s * 2.0 ** min(self._in_a_row - 1, 30), LONGEST_RETRY_S)
+    def retry_s(self, *, is_needed: bool = False) -> float:
+        """When to retry, once it is open. A device is needed where no other is there for one of its families."""
+        pause_s = min(self._first_retry_s * 2.0 ** min(self._in_a_row - 1, MAX_DOUBLINGS), LONGEST_RETRY_S)
+        if is_needed:
+            pause_s = min(pause_s, NEEDED_RETRY_S * 2.0 ** min(self._failed_probations, MAX_DOUBLINGS))
+        return self.since_s + pause_s
 
 
 def hang_timeout_s(takes_s: float) -> float:

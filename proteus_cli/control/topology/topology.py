@@ -9,7 +9,7 @@ from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.rollout import Rollout
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.outages import Outages
+from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 
 

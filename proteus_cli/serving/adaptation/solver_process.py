@@ -5,13 +5,14 @@ import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Pipe
 
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
+from proteus_cli.control.topology.breaker import Breaker, BreakerEvent
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import SolverLost
-from proteus_cli.serving.adaptation.solver_child import Job, Replanner, Solve, Use, WarmUp, serve_jobs
-from proteus_cli.serving.child_process import group_signals_blocked
+from proteus_cli.serving.adaptation.solver_jobs import Job, Replanner, Solve, Use, WarmUp
+from proteus_cli.serving.child_process import LIMITS_HINT, start_process
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.solver")
@@ -87,11 +88,26 @@ class SolverProcess:
         self._child.do(Use(replan))
 
     async def watch(self) -> None:
-        """Until cancelled, replace a process that died while it had nothing to do, before it is needed."""
+        """Until cancelled, replace a process that died while it had nothing to do, before it is needed.
+
+        One that dies again and again, or cannot be started, is tried ever more seldom.
+        """
+        breaker = Breaker()
         while True:
             await asyncio.sleep(WATCH_S)
-            if not self.state.is_busy and not self._child.is_alive:
-                self._replace("died")
+            now_s = asyncio.get_running_loop().time()
+            if self.state.is_busy or self._child.is_alive:
+                continue
+            if breaker.is_closed:
+                breaker.on(BreakerEvent.DIED, now_s)
+            elif now_s >= breaker.retry_s():
+                breaker.on(BreakerEvent.RETRIED, now_s)
+                try:
+                    self._replace("died")
+                    breaker.on(BreakerEvent.PASSED, now_s)
+                except SolverLost as error:
+                    breaker.on(BreakerEvent.DIED, now_s)
+                    log.warning("%s", error)
 
     def close(self) -> None:
         """End the process at once, whatever it does, and wait for its end."""
@@ -99,7 +115,11 @@ class SolverProcess:
         self._child.wait()
 
     def _start(self) -> None:
-        self._child = _Child()
+        """Raises `SolverLost` where no process can be started; the one before stays."""
+        try:
+            self._child = _Child()
+        except OSError as error:
+            raise SolverLost(f"No process can be started for the solver: {error}", hint=LIMITS_HINT) from error
         self.state.pid, self.state.is_warm = self._child.pid, False
         self._ready = self._child.do(Use(self._replan))
         if self._warm_up_plan is not None:
@@ -107,9 +127,10 @@ class SolverProcess:
 
     def _replace(self, problem: str) -> None:
         log.warning("the solver's process %s; starting another", problem, extra=fields(process=self.state.pid))
-        self._child.kill()
-        self.state.restarts += 1
+        before = self._child
         self._start()
+        before.kill()
+        self.state.restarts += 1
 
     def _warmed_up(self, job: "Future[Plan | None]") -> None:
         """Called in the thread of the process that did the job."""
@@ -125,19 +146,16 @@ class _Child:
     """One process, and one thread that hands it a job after another and waits for the answer."""
 
     def __init__(self) -> None:
-        context = get_context("spawn")  # a fork would copy locks that threads of ONNX Runtime hold
-        self._connection, its_end = context.Pipe()
-        self._process = context.Process(target=serve_jobs, args=(its_end,), name="solver")
-        resource_tracker.ensure_running()  # the first start of a process would do so, and unblock the signals
-        with group_signals_blocked():
-            self._process.start()
-        its_end.close()
+        # Not by `multiprocessing`: its resource tracker would be another process, which may be killed as well.
+        self._connection, its_end = Pipe()
+        with its_end:
+            self._process = start_process("proteus_cli.serving.adaptation.solver_child", its_end.fileno())
         self.pid = self._process.pid
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="solver")
 
     @property
     def is_alive(self) -> bool:
-        return self._process.is_alive()
+        return self._process.poll() is None
 
     def do(self, job: Job) -> "Future[Plan | None]":
         """The result, which may be `SolverDied` or what the job raised."""
@@ -164,7 +182,7 @@ class _Child:
         return result
 
     def _reap(self) -> None:
-        self._process.join()
+        self._process.wait()
         self._connection.close()
 
 

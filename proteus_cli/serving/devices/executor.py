@@ -42,7 +42,7 @@ class BatchResult:
     elapsed_s: float = 0.0
 
 
-BatchCallback = Callable[[BatchResult | Exception], None]
+BatchCallback = Callable[[BatchResult | Exception], object]
 OnLost = Callable[[DeviceLost], None]
 """Called once, on the running loop, when a device is lost; before any batch or load of it fails."""
 

@@ -53,7 +53,7 @@ class Fleet:
         self._controller, self._results, self._clock, self._profiles = controller, results, clock, profiles
         self._open_device = open_device
         self.loader = Loader(models, profiles, signatures, files)
-        self.breakers = {device: Breaker() for device in devices}
+        self.breakers = {device: Breaker(since_s=clock()) for device in devices}
         self.broken: dict[tuple[str, VariantKey], Breaker] = {}
         self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
         self._changing = asyncio.Lock()

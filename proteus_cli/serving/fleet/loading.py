@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from proteus_cli.control.topology.breaker import hang_timeout_s
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, EngineError
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor
+from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, settle
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.logs import fields
 
@@ -36,7 +37,7 @@ class FailedLoad:
 
 
 class Loader:
-    """Loads engines and knows which device has which. ``signatures`` by family.
+    """Loads engines from the files ``models``, and knows which device has which. ``signatures`` by family.
 
     With ``files``, only model files that were measured are loaded.
     """
@@ -48,7 +49,7 @@ class Loader:
         signatures: Mapping[str, Signature],
         files: ModelFiles | None = None,
     ) -> None:
-        self._models, self._profiles, self._signatures, self._files = models, profiles, signatures, files
+        self.models, self._profiles, self._signatures, self._files = models, profiles, signatures, files
         self._loaded: dict[str, set[VariantKey]] = {device: set() for device in profiles}
 
     def loaded(self, device: str) -> frozenset[VariantKey]:
@@ -76,7 +77,7 @@ class Loader:
         looked = await self._files.require_measured(key) if self._files is not None else ()
         try:
             async with asyncio.timeout(limit_s):
-                signature = await executor.load(key, self._models[key], rows)
+                signature = await executor.load(key, self.models[key], rows)
         except TimeoutError:
             raise DeviceLost(f"{device} did not load {variant} within {limit_s:.0f} s") from None
         self._loaded[device].add(key)
@@ -129,15 +130,13 @@ class Loader:
 
     async def prove(self, executor: Executor, key: VariantKey, rows: int, hang_timeout_s: float) -> None:
         """Run one batch. Raises `EngineError`; `DeviceLost` where the batch does not end in time."""
-        ended: asyncio.Future[BatchResult | Exception] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[BatchResult] = asyncio.get_running_loop().create_future()
         part = self._signatures[key.family].sample_part(rows, np.random.default_rng(0))
-        executor.submit(Batch(key, [part], rows), ended.set_result)
+        executor.submit(Batch(key, [part], rows), partial(settle, ended))  # it may end when nobody waits any more
         try:
-            result = await asyncio.wait_for(ended, hang_timeout_s)
+            await asyncio.wait_for(ended, hang_timeout_s)
         except TimeoutError:
             raise DeviceLost(f"a batch of {key[1]} did not end within {hang_timeout_s:.1f} s") from None
-        if isinstance(result, Exception):
-            raise result
 
     def _require_fitting(self, key: VariantKey, signature: Signature) -> None:
         family, variant = key

@@ -3,16 +3,20 @@
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.breaker import BreakerEvent, BreakerState, hang_timeout_s
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.profile import LatencyTable, Profile
+from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
 from proteus_cli.errors import DeviceLost, EngineError, ProteusError
 from proteus_cli.serving.devices.executor import Executor
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.loading import FailedLoad
 from proteus_cli.serving.fleet.worker import Clock
+
+if TYPE_CHECKING:
+    from proteus_cli.control.decision import Launch
 
 EVERY_S = 0.1  # s between two checks
 
@@ -28,7 +32,7 @@ class Recovery:
 
     def __init__(self, fleet: Fleet, controller: Controller, profiles: Mapping[str, Profile], clock: Clock) -> None:
         self._fleet, self._controller, self._profiles, self._clock = fleet, controller, profiles, clock
-        self._suspects: set[str] = set()
+        self._overdue: Mapping[str, Launch | None] = {}  # at the last check, by device
         self._probations: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -45,19 +49,24 @@ class Recovery:
     def check(self) -> None:
         """Check all devices and breakers once."""
         now_s = self._clock()
-        # While the event loop is held up, batches end without being noticed: only a device that is late twice hangs.
-        late = {device for device, worker in self._fleet.workers.items() if worker.is_hung(now_s)}
-        for device in late & self._suspects:
-            self._fleet.lose(device, BreakerEvent.HUNG, "a batch that should have ended long ago has not")
-        self._suspects = late
+        # While the event loop is held up, batches end without being noticed: only one that is overdue twice hangs.
+        overdue = {device: worker.overdue(now_s) for device, worker in self._fleet.workers.items()}
+        for device, launch in overdue.items():
+            if launch is not None and launch is self._overdue.get(device):
+                self._fleet.lose(device, BreakerEvent.HUNG, "a batch that should have ended long ago has not")
+        self._overdue = overdue
         for device, breaker in self._fleet.breakers.items():
-            if breaker.state is BreakerState.OPEN and now_s >= breaker.retry_s:
+            if breaker.state is BreakerState.OPEN and now_s >= breaker.retry_s(is_needed=self._is_needed(device)):
                 breaker.on(BreakerEvent.RETRIED, now_s)
                 self._start(device)
         for (device, key), breaker in self._fleet.broken.items():
-            if breaker.state is BreakerState.OPEN and now_s >= breaker.retry_s:
+            if breaker.state is BreakerState.OPEN and now_s >= breaker.retry_s():
                 breaker.on(BreakerEvent.RETRIED, now_s)
                 self._controller.engine_recovered(device, key)
+
+    def _is_needed(self, device: str) -> bool:
+        """A family that the device can host has no device that is there."""
+        return any(self._controller.is_lost(each.family) for each in self._measured(device))
 
     def _start(self, device: str) -> None:
         probation = asyncio.create_task(self._on_probation(device))
@@ -105,10 +114,14 @@ class Recovery:
         """What the device hosted, with the rows of its batches; then what else it can host, shortest load first."""
         hosted_before_loss = self._hosted_before_loss(device)
         yield from hosted_before_loss.items()
-        measured = sorted(self._profiles[device].variants, key=lambda each: each.load_s)
-        for each in measured:
-            if each.points and each.key not in hosted_before_loss and not self._is_open(device, each.key):
+        for each in sorted(self._measured(device), key=lambda each: each.load_s):
+            if each.key not in hosted_before_loss and not self._is_open(device, each.key):
                 yield each.key, 1
+
+    def _measured(self, device: str) -> list[VariantProfile]:
+        """What the device can host; a profile may be older than the catalog, and have variants that are gone there."""
+        models = self._fleet.loader.models
+        return [each for each in self._profiles[device].variants if each.points and each.key in models]
 
     def _hosted_before_loss(self, device: str) -> dict[VariantKey, int]:
         keys = {host.key: host.max_batch for host in self._fleet.hosted_before_loss.get(device, ())}

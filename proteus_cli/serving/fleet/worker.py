@@ -107,13 +107,13 @@ class Worker:
                 case Idle():
                     return
 
-    def is_hung(self, now_s: float) -> bool:
-        """The oldest batch should have ended long ago."""
+    def overdue(self, now_s: float) -> Launch | None:
+        """The oldest batch, if it should have ended long ago."""
         if not self._running:
-            return False
+            return None
         launch, started_s = next(iter(self._running.values()))
         takes_s = launch.hosted.latency(launch.rows) * self._controller.slowdown_of(self.device)
-        return now_s - max(started_s, self._ended_s) > hang_timeout_s(takes_s)
+        return launch if now_s - max(started_s, self._ended_s) > hang_timeout_s(takes_s) else None
 
     @property
     def is_busy(self) -> bool:

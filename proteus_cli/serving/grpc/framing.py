@@ -80,6 +80,7 @@ class MessageReader:
             message: Buffer = memoryview(data)[first:stop]
             if stop - at < _VIEWED_BYTES:
                 message = bytes(message)
+            self.stream.connection.flood_budget.message_received()
             self.message(self._decompressed(message, data[at]) if data[at] else message)
             at, stop = stop, stop + _PREFIX_BYTES
         if at < size:

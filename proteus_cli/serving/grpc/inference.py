@@ -7,6 +7,7 @@ by its bytes, and protobuf decodes only what was not seen before.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from proteus_cli.serving.oip.parameters import request_options
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import Query, RequestOptions
+from proteus_cli.serving.requests.query import Query, ReadInputs, RequestOptions
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
 _MAX_KNOWN = 1024  # heads of requests, and of answers
@@ -51,6 +52,10 @@ class RequestHead:
     outputs: tuple[tuple[int, bool], ...]
     options: RequestOptions
 
+    def query(self, request_id: str | None, timeout_s: float | None) -> Query:
+        """What the request asks; ``timeout_s`` is the deadline of its call."""
+        return Query(self.family, self.rows, self.outputs, _with_deadline(self.options, timeout_s), request_id)
+
 
 class GrpcCodec:
     """Decodes requests for the families, and encodes their answers."""
@@ -60,29 +65,23 @@ class GrpcCodec:
         self._known: dict[bytes, RequestHead] = {}
         self._heads: dict[Any, bytes] = {}
 
-    def decode(self, message: Buffer, timeout_s: float | None) -> tuple[str, Query]:
-        """The family and the query; ``timeout_s`` is the deadline of the call. Raises `BadRequest`, `UnknownModel`."""
+    def decode(self, message: Buffer, timeout_s: float | None) -> tuple[Query, ReadInputs]:
+        """The query, and how to read its tensors. ``timeout_s`` is the deadline of the call.
+
+        Raises `BadRequest`, `UnknownModel`.
+        """
         rest, request_id, raw = split_request(message)
         head = self._known.get(rest)
         if head is None:
             decoded = parse_request(rest)
             if not raw:
-                return self._typed(decoded, request_id, timeout_s)
+                head = self._head(decoded)
+                return head.query(request_id, timeout_s), partial(self._typed, decoded, head)
             if any(tensor.HasField("contents") for tensor in decoded.inputs):
                 raise BadRequest("tensors come either all in raw_input_contents, or all in contents")
             head = self._head(decoded)
             self._remember(rest, head)
-        if len(raw) != len(head.places):
-            raise BadRequest(f"raw_input_contents must hold {len(head.places)} tensors; got {len(raw)}")
-        if len(raw) == 1:
-            inputs: tuple[Buffer, ...] = (raw[0],)
-        else:
-            inputs = tuple([raw[place] for place in head.places])
-        for at, size in enumerate(head.sizes):
-            if len(inputs[at]) != size:
-                spec = self._families[head.family].signature.inputs[at]
-                oip.require_bytes(spec.name, len(inputs[at]), head.rows, spec)
-        return head.family, Query(inputs, head.rows, head.outputs, _with_deadline(head.options, timeout_s), request_id)
+        return head.query(request_id, timeout_s), partial(self._raw, raw, head)
 
     def _remember(self, rest: bytes, head: RequestHead) -> None:
         if len(rest) <= _MAX_HEAD_BYTES:
@@ -90,14 +89,23 @@ class GrpcCodec:
                 self._known.clear()
             self._known[rest] = head
 
-    def _typed(self, request: Any, request_id: str | None, timeout_s: float | None) -> tuple[str, Query]:
-        """A request whose tensors are numbers in `contents`."""
-        head = self._head(request)
+    def _raw(self, raw: Sequence[Buffer], head: RequestHead) -> tuple[Buffer, ...]:
+        """The inputs of a request whose tensors are bytes in `raw_input_contents`."""
+        if len(raw) != len(head.places):
+            raise BadRequest(f"raw_input_contents must hold {len(head.places)} tensors; got {len(raw)}")
+        inputs = (raw[0],) if len(raw) == 1 else tuple([raw[place] for place in head.places])
+        for at, size in enumerate(head.sizes):
+            if len(inputs[at]) != size:
+                spec = self._families[head.family].signature.inputs[at]
+                oip.require_bytes(spec.name, len(inputs[at]), head.rows, spec)
+        return inputs
+
+    def _typed(self, request: Any, head: RequestHead) -> tuple[Buffer, ...]:
+        """The inputs of a request whose tensors are numbers in `contents`."""
         specs = self._families[head.family].signature.inputs
-        inputs = tuple(
+        return tuple(
             _contents(request.inputs[place], spec, head.rows) for place, spec in zip(head.places, specs, strict=True)
         )
-        return head.family, Query(inputs, head.rows, head.outputs, _with_deadline(head.options, timeout_s), request_id)
 
     def _head(self, request: Any) -> RequestHead:
         signature = self._require(request.model_name).signature

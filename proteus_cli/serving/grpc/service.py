@@ -26,7 +26,7 @@ from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest
-from proteus_cli.serving.requests.query import Query
+from proteus_cli.serving.requests.query import Query, ReadInputs
 from proteus_cli.serving.transport.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -204,9 +204,9 @@ class InferCall(UnaryCall, Inference[bytes]):
     def handle(self, message: Buffer) -> None:
         self._in_flight = self._pipeline.submit(self, message, self.request.fields)
 
-    def decode(self, content: Buffer) -> tuple[str, Query]:
-        family, self._query = self._codec.decode(content, self.request.timeout_s)
-        return family, self._query
+    def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:
+        self._query, read_inputs = self._codec.decode(content, self.request.timeout_s)
+        return self._query, read_inputs
 
     def encode(self, answered: Answered) -> bytes:
         return self._codec.encode(self._query, answered)

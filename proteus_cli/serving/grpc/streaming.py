@@ -22,7 +22,7 @@ from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest
-from proteus_cli.serving.requests.query import Query
+from proteus_cli.serving.requests.query import Query, ReadInputs
 
 _MAX_IN_FLIGHT = 256  # requests of one stream
 _MAX_BACKLOG = 1 * MIB
@@ -86,9 +86,9 @@ class _StreamRequest(Inference[bytes]):
         self.in_flight: InFlightRequest | None = None
         self.response: bytes | None = None
 
-    def decode(self, content: Buffer) -> tuple[str, Query]:
-        family, self._query = self._call.codec.decode(content, self._call.request.timeout_s)
-        return family, self._query
+    def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:
+        self._query, read_inputs = self._call.codec.decode(content, self._call.request.timeout_s)
+        return self._query, read_inputs
 
     def encode(self, answered: Answered) -> bytes:
         assert self._query is not None  # noqa: S101 - it was decoded

@@ -21,10 +21,10 @@ from typing import cast
 import msgspec
 
 from proteus_cli.serving.http1 import states
-from proteus_cli.serving.http1.exchange import JSON, Exchange, Handler
+from proteus_cli.serving.http1.exchange import JSON, Exchange, Handler, Refusal
 from proteus_cli.serving.http1.known_heads import KnownHeads
 from proteus_cli.serving.http1.limits import HttpLimits, HttpTimeouts
-from proteus_cli.serving.http1.request_parser import Refusal, RequestParser
+from proteus_cli.serving.http1.request_parser import RequestParser
 from proteus_cli.serving.http1.states import DISCARDS_INPUT, READING, TRANSITIONS, HttpEvent
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, Connections
 

@@ -68,11 +68,19 @@ def _start(status: int, content_type: bytes) -> bytes:
     return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (status, _REASONS[status], content_type)
 
 
+class Refusal(Exception):
+    """A request that is not read to its end: ``text`` is the error of its response, ``headers`` are whole lines."""
+
+    def __init__(self, status: int, text: str, headers: bytes = b"") -> None:
+        super().__init__(text)
+        self.status, self.text, self.headers = status, text, headers
+
+
 class Handler(Protocol):
     """Handles requests. It responds to each by `Exchange.respond`, at once or later."""
 
-    def admits(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request with this head may be read. The answer for the same head is always the same."""
+    def refusal(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Refusal | None:
+        """Why a request with this head must not be read; None if it may. The same head gets the same answer."""
 
     def handle(self, exchange: Exchange) -> None: ...
 

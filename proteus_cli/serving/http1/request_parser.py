@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from proteus_cli.serving.http1.exchange import Exchange
+from proteus_cli.serving.http1.exchange import Exchange, Refusal
 from proteus_cli.serving.http1.known_heads import END_OF_HEAD, KnownHead, KnownHeads
 from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits
 from proteus_cli.serving.http1.states import HEAD_COMPLETE, IDLE, READING, READING_BODY
@@ -14,14 +14,6 @@ if TYPE_CHECKING:
 
 # Each read is parsed before the next one, of whichever connection, so one buffer is enough for all of them.
 _SHARED_READ_BUFFER = memoryview(bytearray(READ_BYTES))
-
-
-class Refusal(Exception):
-    """A request that is not read to its end: ``text`` is the error of its response, ``headers`` are whole lines."""
-
-    def __init__(self, status: int, text: str, headers: bytes = b"") -> None:
-        super().__init__(text)
-        self.status, self.text, self.headers = status, text, headers
 
 
 class RequestParser:
@@ -156,8 +148,9 @@ class RequestParser:
     def on_headers_complete(self) -> None:
         connection, llhttp, headers = self._connection, self._llhttp, self._headers
         self._method, self._keep_alive = llhttp.get_method(), llhttp.should_keep_alive()
-        if not connection.handler.admits(self._target, headers):
-            raise Refusal(401, "a bearer token is needed", b"www-authenticate: Bearer\r\n")
+        refusal = connection.handler.refusal(self._method, self._target, headers)
+        if refusal is not None:
+            raise refusal
         if not self._keep_alive or b"connection" in headers or self._method == b"CONNECT":
             self._check_version(llhttp)
             self._wants_upgrade = llhttp.should_upgrade()

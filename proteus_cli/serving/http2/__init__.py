@@ -18,9 +18,11 @@ a ``GOAWAY`` with the code that the RFC names, in bounded memory.
 * **Flow control out.** `SendQueue` (`send_queue.py`) sends what the peer's windows and the socket take. The rest waits
   in its stream, a frame of each in turn. What is written in one turn of the loop leaves in one system call. A peer
   that does not read is not read from either.
-* **Flood budget.** Frames that ask for nothing (resets, pings, settings, empty DATA …) cost the server more than the
-  client. `FloodBudget` (`flood_budget.py`) allows some; responses and time give them back. Window updates are free
-  while they are due for DATA that was sent.
+* **Flood budget.** Frames that ask for nothing (resets, pings, settings, DATA that is empty or in crumbs …) cost the
+  server more than the client. `FloodBudget` (`flood_budget.py`) allows some; responses and time give them back. Window
+  updates are free while they are due for DATA that was sent.
+* **Turns.** A frame is a unit of work, eight bytes of a header block are another. When the units of a turn are spent,
+  the rest of a read waits for the connection's next turn, and reading pauses (`transport/turns.py`).
 * **Closing.** A `StreamFault` resets one stream. A `ConnectionFault` cancels all and sends GOAWAY; the socket stays
   half open so that the peer can read why. Draining sends GOAWAY, lets streams end, and closes.
 * **Bounds** (`limits.py`): streams, windows, frames, header blocks and lists, remembered resets and blocks, unsent

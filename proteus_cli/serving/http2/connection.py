@@ -14,6 +14,7 @@ from proteus_cli.serving.http2.limits import Http2Limits, Http2Timeouts
 from proteus_cli.serving.http2.send_queue import SendQueue
 from proteus_cli.serving.http2.stream import Call, Http2Stream
 from proteus_cli.serving.transport.connections import Connections
+from proteus_cli.serving.transport.turns import WORK_PER_TURN, Turn
 
 if TYPE_CHECKING:
     import ssl
@@ -56,10 +57,11 @@ class Http2Connection(asyncio.Protocol):
         self._streams: dict[int, Http2Stream] = {}
         self._last_stream = 0
         self._resets: dict[int, None] = {}
-        self._reader = FrameReader(self, limits)
-        self._blocks = HeaderBlocks(limits, application.request)
+        self.flood_budget = FloodBudget(limits.flood_budget, limits.flood_budget_per_s)
+        self.turn, self._waits_for_turn = Turn(), False
+        self._reader = FrameReader(self, limits, self.flood_budget, self.turn)
+        self._blocks = HeaderBlocks(limits, application.request, self.turn)
         self._receive_window = limits.connection_window_bytes
-        self._flood_budget = FloodBudget(limits.flood_budget, limits.flood_budget_per_s)
         self._last_check_s = self._last_read_s = self._complete_s = self._paused_s = self._closing_s = connections.now_s
         self._handlers: dict[int, Callable[[int, int, Any], None]] = {
             frames.DATA: self._on_data,
@@ -76,7 +78,7 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self.send_queue = SendQueue(self._transport, self._flood_budget)
+        self.send_queue = SendQueue(self._transport, self.flood_budget)
         limits = self._limits
         offered = {
             frames.MAX_CONCURRENT_STREAMS: limits.streams,
@@ -106,8 +108,8 @@ class Http2Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.send_queue.is_paused = False
-        self._transport.resume_reading()
         self.send_queue.send_waiting()
+        self._go_on()
 
     def data_received(self, data: bytes) -> None:
         if self.is_closing:
@@ -117,12 +119,37 @@ class Http2Connection(asyncio.Protocol):
             self._reader.read(data)
         except ConnectionFault as fault:
             self._fail(fault)
+        if self.turn.left <= 0:
+            self._go_on()
+
+    # Turns
+
+    def _go_on(self) -> None:
+        """Read on: now, if this turn is not over, else in the next one. Read nothing while the client does not read."""
+        if self.is_closing or self._waits_for_turn or self.send_queue.is_paused:
+            return
+        if self.turn.left > 0 and not self._reader.has_rest:
+            self._transport.resume_reading()
+            return
+        self._waits_for_turn = True
+        self._transport.pause_reading()
+        self.connections.turns.wait(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._waits_for_turn, self.turn.left = False, WORK_PER_TURN
+        if self.is_closing or self.send_queue.is_paused:
+            return
+        try:
+            self._reader.go_on()
+        except ConnectionFault as fault:
+            self._fail(fault)
+        self._go_on()
 
     # Connection
 
     def check_timeouts(self, now_s: float) -> None:
         timeouts, reader = self._timeouts, self._reader
-        self._flood_budget.refill(now_s - self._last_check_s)
+        self.flood_budget.refill(now_s - self._last_check_s)
         self._last_check_s = now_s
         if not reader.is_incomplete:
             self._complete_s = now_s
@@ -166,13 +193,13 @@ class Http2Connection(asyncio.Protocol):
             if handler is not None:
                 handler(flags, stream_id, payload)
         except StreamFault as fault:
-            self._flood_budget.charge()
+            self.flood_budget.charge()
             self._reset(fault.stream_id, fault.code)
 
     def _check(self, kind: int, stream_id: int, size: int) -> None:
         """Check what holds for all frames of a kind that is neither DATA nor HEADERS, and ask for nothing."""
         if kind != frames.WINDOW_UPDATE:
-            self._flood_budget.charge()
+            self.flood_budget.charge()
         if (kind in _CONNECTION_KINDS) != (stream_id == 0) and kind < frames.WINDOW_UPDATE:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame of kind {kind} on stream {stream_id}")
         if size != _SIZES.get(kind, size):
@@ -232,7 +259,7 @@ class Http2Connection(asyncio.Protocol):
             stream.half_close(payload)
             return
         if not payload:
-            self._flood_budget.charge()
+            self.flood_budget.charge()
         stream.call.received(payload, ended=False)
         if not stream.is_throttled:
             self.extend_window(stream)
@@ -280,7 +307,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _on_window_update(self, _: int, stream_id: int, payload: bytes) -> None:
         increment = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW
-        self._flood_budget.charge_window_update()
+        self.flood_budget.charge_window_update()
         if stream_id == 0:
             if increment == 0:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a window that grows by nothing")
@@ -315,7 +342,7 @@ class Http2Connection(asyncio.Protocol):
 
     def on_response_sent(self, stream: Http2Stream) -> None:
         del self._streams[stream.id]
-        self._flood_budget.left += 1.0
+        self.flood_budget.left += 1.0
         if not stream.is_half_closed:  # the response does not need the rest of the request
             self._send_reset(stream.id, ErrorCode.NO_ERROR)
         if self._is_going_away:
@@ -355,6 +382,7 @@ class Http2Connection(asyncio.Protocol):
         self.send_queue.flush()
         if self._transport.is_closing():  # it was aborted, as there are too many
             return
+        self._transport.resume_reading()  # to see its end
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:

@@ -2,6 +2,7 @@
 
 from proteus_cli.serving.http2.frames import ConnectionFault, ErrorCode
 
+_SMALL_DATA = 0.1
 _UPDATES_PER_FRAME = 4
 _MAX_UPDATES_DUE = 10_000
 
@@ -9,7 +10,8 @@ _MAX_UPDATES_DUE = 10_000
 class FloodBudget:
     """``left`` of ``size`` frames; ``refill_per_s`` come back each second, and one with each response.
 
-    Window updates are free as long as some are due, for DATA that was sent.
+    Window updates are free as long as some are due, for DATA that was sent. Small frames of DATA cost a part of a
+    frame, which comes back with each message that is complete: only clients that send messages in crumbs pay.
     """
 
     __slots__ = ("_refill_per_s", "_size", "_updates_due", "left")
@@ -24,6 +26,16 @@ class FloodBudget:
         self.left -= 1.0
         if self.left < 0.0:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
+
+    def charge_small_data(self) -> None:
+        """Count a small frame of DATA. Raises `ConnectionFault` like `charge`."""
+        self.left -= _SMALL_DATA
+        if self.left < 0.0:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too much DATA in small frames")
+
+    def message_received(self) -> None:
+        """A message is complete, maybe with a small frame."""
+        self.left += _SMALL_DATA
 
     def charge_window_update(self) -> None:
         """Count a window update. Raises `ConnectionFault` like `charge`."""

@@ -4,13 +4,16 @@ from typing import Protocol
 
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.serving.http2 import frames
+from proteus_cli.serving.http2.flood_budget import FloodBudget
 from proteus_cli.serving.http2.frames import DATA, END_HEADERS, FRAME_HEADER, HEADERS, ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
+from proteus_cli.serving.transport.turns import Turn
 
 _FRAME_HEADER_BYTES = 9
 _PRIORITY_BYTES = 5
 _BLOCK_FLAGS = END_HEADERS | frames.PADDED | frames.HAS_PRIORITY
 _STREAM_MASK = 0x7FFFFFFF
+_SMALL_BYTES = 256  # of DATA; to handle less takes longer than to send it
 _VIEWED_BYTES = 4096  # from here on, a view of DATA costs less than a copy
 
 
@@ -27,15 +30,17 @@ class FrameReader:
 
     DATA is handed on in the pieces that come, each as a frame of its own. HEADERS are handed on without padding and
     priority, and joined with their CONTINUATION. ``required_kind`` is the one kind of frame that may come next, if so.
+    A frame is a unit of the ``turn``; once that is over, the `rest` of what was read waits for `go_on`.
     """
 
     __slots__ = (
-        "_block", "_block_flags", "_block_stream", "_continuations", "_data", "_data_left", "_has_preface", "_limits",
-        "_needed", "_partial", "_sink", "required_kind",
+        "_block", "_block_flags", "_block_stream", "_continuations", "_data", "_data_left", "_flood_budget",
+        "_has_preface", "_limits", "_needed", "_partial", "_rest", "_sink", "_turn", "required_kind",
     )  # fmt: skip
 
-    def __init__(self, sink: FrameSink, limits: Http2Limits) -> None:
-        self._sink, self._limits = sink, limits
+    def __init__(self, sink: FrameSink, limits: Http2Limits, flood_budget: FloodBudget, turn: Turn) -> None:
+        self._sink, self._limits, self._flood_budget, self._turn = sink, limits, flood_budget, turn
+        self._rest: tuple[bytes, int] | None = None  # what was read, and where its next frame begins
         self.required_kind: int | None = frames.SETTINGS
         self._partial, self._needed = bytearray(), len(frames.PREFACE)
         self._has_preface = False
@@ -46,9 +51,23 @@ class FrameReader:
     @property
     def is_incomplete(self) -> bool:
         """Whether the peer has begun something that it has to complete."""
-        return bool(self._partial) or self.required_kind is not None
+        return self._rest is None and (bool(self._partial) or self.required_kind is not None)
+
+    @property
+    def has_rest(self) -> bool:
+        return self._rest is not None
+
+    def go_on(self) -> None:
+        """Read what the last turn left."""
+        if self._rest is not None:
+            (data, at), self._rest = self._rest, None
+            self._read_frames(data, at)
 
     def read(self, data: bytes) -> None:
+        if self._rest is not None:  # TLS hands on what it had decrypted before it was paused
+            rest, at = self._rest
+            self._rest = rest[at:] + data, 0
+            return
         if self._partial:
             self._partial += data
             if len(self._partial) < self._needed:
@@ -58,19 +77,24 @@ class FrameReader:
             self._partial += data
             return
         at = self._read_preface(data) if not self._has_preface else self._read_data(data, 0) if self._data_left else 0
-        at = self._read_frames(data, at)
-        if at < len(data):
-            self._partial += data[at:]
+        self._read_frames(data, at)
 
-    def _read_frames(self, data: bytes, at: int) -> int:
-        """Read all complete frames, and DATA as far as it is there. Returns where the next frame begins."""
+    def _read_frames(self, data: bytes, at: int) -> None:
+        """Read complete frames, and DATA as far as it is there, until the turn is over."""
         end, max_bytes, self._needed = len(data), self._limits.frame_bytes, _FRAME_HEADER_BYTES
+        turn = self._turn
         while end - at >= _FRAME_HEADER_BYTES and not self._sink.is_closing:
+            if turn.left <= 0:
+                self._rest = data, at
+                return
+            turn.left -= 1
             upper, lower, kind, flags, stream_id = FRAME_HEADER.unpack_from(data, at)
             size = upper << 8 | lower
             start = at + _FRAME_HEADER_BYTES
             if (self.required_kind is not None and kind != self.required_kind) or size > max_bytes:
                 self._refuse(kind, size)
+            if kind == DATA and size < _SMALL_BYTES and not flags & frames.END_STREAM:
+                self._flood_budget.charge_small_data()
             if start + size <= end:
                 at = start + size
                 stream_id &= _STREAM_MASK
@@ -87,7 +111,8 @@ class FrameReader:
             else:
                 self._needed = _FRAME_HEADER_BYTES + size
                 break
-        return at
+        if at < end:
+            self._partial += data[at:]
 
     def _read_preface(self, data: bytes) -> int:
         if not data.startswith(frames.PREFACE):

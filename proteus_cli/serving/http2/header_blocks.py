@@ -10,6 +10,7 @@ from hpack.table import HeaderTable
 
 from proteus_cli.serving.http2.frames import ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
+from proteus_cli.serving.transport.turns import Turn
 
 Fields = dict[bytes, bytes]
 """A request's header fields by name; values of a name that comes more than once are joined by commas."""
@@ -23,6 +24,7 @@ _LARGEST_KNOWN = 1024
 _INDEXED, _ADDED, _RESIZED, _RESIZED_MASK, _MORE = 0x80, 0x40, 0x20, 0xE0, 0x80
 _FIELD_BYTES = 32  # what a field counts besides its text (RFC 9113 §6.5.2)
 _LONGEST_SHIFT = 35
+_BYTES_PER_UNIT = 8  # of work: a field takes 1 to 4 µs, and some bytes
 
 T = TypeVar("T")
 
@@ -38,10 +40,10 @@ class HeaderBlocks(Generic[T]):
     §2.2). As long as no block changes the table, the same bytes mean the same, and are not decoded again.
     """
 
-    def __init__(self, limits: Http2Limits, read: Callable[[Fields], T]) -> None:
+    def __init__(self, limits: Http2Limits, read: Callable[[Fields], T], turn: Turn) -> None:
         self._table = HeaderTable()
         self._max_bytes = limits.header_list_bytes
-        self._read = read
+        self._read, self._turn = read, turn
         self._known: dict[bytes, T] = {}
 
     def request(self, block: bytes) -> T:
@@ -60,6 +62,7 @@ class HeaderBlocks(Generic[T]):
     def decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
         """The fields of any block, in order. Raises `ConnectionFault`."""
         before = self._state()
+        self._turn.left -= len(block) // _BYTES_PER_UNIT
         try:
             return self._decoded(block)
         except (HPACKDecodingError, IndexError):

@@ -1,7 +1,10 @@
 """One inference request between a protocol and the data plane, the same for REST, gRPC calls and gRPC streams::
 
-    decode → Admission.submit → result → encode → answer
-         └──────────┴─ error ─────┴────────┴──→ fail
+    decode → admission → read_inputs → result → encode → answer
+         └────────┴──────────┴─ error ───┴───────┴──→ fail
+
+`decode` reads all but the tensors, so that a request which is not admitted costs little. What is wrong with the tensors
+of such a request, nobody finds out: it is refused as one too many.
 
 A front end says by a subclass of `Inference` how its protocol reads a request and answers it; `InferencePipeline` does
 the rest. Every request ends with one call of `answer` or `fail`, unless its client has gone. Refusals are counted,
@@ -17,7 +20,7 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import InternalError, RequestError
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
-from proteus_cli.serving.requests.query import Query
+from proteus_cli.serving.requests.query import Query, ReadInputs
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Traces
@@ -33,8 +36,8 @@ class Inference(ABC, Generic[Encoded]):
     __slots__ = ()  # so that a subclass may have another base with slots
 
     @abstractmethod
-    def decode(self, content: Buffer) -> tuple[str, Query]:
-        """The family that is asked, and what it is asked. Raises `RequestError`."""
+    def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:
+        """What is asked, and how to read its tensors. Raises `RequestError`."""
 
     @abstractmethod
     def encode(self, answered: Answered) -> Encoded:
@@ -78,11 +81,11 @@ class InferencePipeline:
         if self._traces is not None:
             trace = self._traces.begin(headers.get(b"traceparent"), headers.get(b"tracestate"))
         try:
-            family, query = inference.decode(content)
+            query, read_inputs = inference.decode(content)
             if trace is None:
-                return self._admission.submit(family, query, inference.complete)
-            trace.asks(family)
-            in_flight = self._admission.submit(family, query, trace.then(inference.complete))
+                return self._admission.submit(query, read_inputs, inference.complete)
+            trace.asks(query.family)
+            in_flight = self._admission.submit(query, read_inputs, trace.then(inference.complete))
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
             inference.fail(self._refusal(inference, error))
             if trace is not None:

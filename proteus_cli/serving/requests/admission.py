@@ -2,20 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Refused, Unfit
+from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.errors import BadRequest, NotAccurateEnough, NotReady, Overloaded, RequestError
 from proteus_cli.serving.fleet.worker import Worker
 from proteus_cli.serving.lifecycle import Lifecycle, ServerState
 from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.counts import RequestCounts
-from proteus_cli.serving.requests.families import Families
+from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback
-from proteus_cli.serving.requests.query import Query, is_finite
+from proteus_cli.serving.requests.query import Query, ReadInputs, is_finite
 from proteus_cli.serving.requests.results import Results
 
 log = logging.getLogger("proteus.dataplane")
@@ -46,34 +47,40 @@ class Admission:
         self._log_limiter = LogRateLimiter(clock)
         self._to_ask: dict[str, None] = {}
 
-    def submit(self, family: str, query: Query, done: ResultCallback) -> InFlightRequest:
-        """Admit a request; ``done`` is called with its result, never before this returns.
+    def submit(self, query: Query, read_inputs: ReadInputs, done: ResultCallback) -> InFlightRequest:
+        """Admit a request and read its tensors; ``done`` is called with its result, never before this returns.
 
-        Raises the `RequestError` of a request that is not admitted.
+        Raises the `RequestError` of a request that is not admitted, and what ``read_inputs`` raises: then it is as if
+        the request had never been offered.
         """
         if self._lifecycle.state is not ServerState.READY:
             self._lifecycle.require_ready()
+        family = query.family
         served = self._families[family]
         if not served.is_loaded:
             raise NotReady(f"`{family}` is unloaded")
         rows, options = query.rows, query.options
         if rows > served.max_rows:
             raise BadRequest(f"`{family}` takes at most {served.max_rows} rows a request; got {rows}")
-        if self._refuses_non_finite and not is_finite(query.inputs, served.signature.inputs):
-            raise BadRequest("the inputs hold NaN or infinity, which this server refuses")
         now_s, slo_s = self._clock(), served.slo_s
         deadline_s = now_s + (slo_s if options.timeout_s is None else options.timeout_s)
-        in_flight = InFlightRequest(query.inputs, done, deadline_s)
+        in_flight = InFlightRequest((), done, deadline_s)
         request = Request(
             next(self._ids), family, now_s, deadline_s, rows, in_flight, slo_s, options.priority, options.min_accuracy
         )
         offered = self._controller.offer(request, now_s)
         if not isinstance(offered, Admitted):
             raise self._refusal(family, options.min_accuracy, offered)
+        try:
+            in_flight.inputs = read_inputs()
+            if self._refuses_non_finite:
+                _require_finite(in_flight.inputs, served)
+        except Exception:
+            self._ask_all(self._controller.withdraw(request, now_s).ask)
+            raise
         in_flight.request = request
         self._results.expect(in_flight, now_s)
-        for device in offered.devices:
-            self._ask_later(device)
+        self._ask_all(offered.devices)
         return in_flight
 
     def cancel(self, in_flight: InFlightRequest) -> None:
@@ -86,8 +93,7 @@ class Admission:
         effects = self._controller.cancel(request)
         if effects.dropped:
             in_flight.release_inputs()
-        for device in effects.ask:
-            self._ask_later(device)
+        self._ask_all(effects.ask)
 
     def count_refusal(self, error: RequestError) -> None:
         """A front end answers a request with an error, before the request was admitted or instead of that."""
@@ -111,13 +117,19 @@ class Admission:
         if times := self._log_limiter.occurred((problem, family)):
             log.warning("%s: %s", family, problem, extra=fields(family=family, requests=times))
 
-    def _ask_later(self, device: str) -> None:
-        """Have a worker ask for work once all requests that have arrived by now are admitted, to share a batch."""
-        if not self._to_ask:
-            asyncio.get_running_loop().call_soon(self._ask)
-        self._to_ask[device] = None
+    def _ask_all(self, devices: Iterable[str]) -> None:
+        """Have workers ask for work once all requests that have arrived by now are admitted, to share a batch."""
+        for device in devices:
+            if not self._to_ask:
+                asyncio.get_running_loop().call_soon(self._ask)
+            self._to_ask[device] = None
 
     def _ask(self) -> None:
         asked, self._to_ask = self._to_ask, {}
         for device in asked:
             self._workers[device].ask()
+
+
+def _require_finite(inputs: tuple[Buffer, ...], family: ServedFamily) -> None:
+    if not is_finite(inputs, family.signature.inputs):
+        raise BadRequest("the inputs hold NaN or infinity, which this server refuses")

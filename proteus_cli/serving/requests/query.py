@@ -1,6 +1,6 @@
 """A request as the data plane takes it, whichever protocol it came by."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -21,16 +21,23 @@ DEFAULT_OPTIONS = RequestOptions()
 
 
 class Query(msgspec.Struct, frozen=True, eq=False):
-    """A request whose tensors were checked: ``inputs`` of ``rows`` rows each, in the order of the family's signature.
+    """What a request asks of a family, besides its tensors, which have ``rows`` rows each.
 
     ``outputs`` are the wanted ones, in order, each as (index in the signature, whether as binary).
     """
 
-    inputs: tuple[Buffer, ...]
+    family: str
     rows: int
     outputs: tuple[tuple[int, bool], ...]
     options: RequestOptions = DEFAULT_OPTIONS
     id: str | None = None
+
+
+ReadInputs = Callable[[], tuple[Buffer, ...]]
+"""Decodes and checks the tensors of a request, in the order of the family's signature. Raises `BadRequest`.
+
+Called once the request is admitted, so that a refused request costs no decoding.
+"""
 
 
 def is_finite(inputs: Sequence[Buffer], specs: Sequence[TensorSpec]) -> bool:

@@ -1,19 +1,114 @@
-"""Which REST requests need a bearer token."""
+"""Which REST requests are read: on a server with tokens those with a token, on others those of no foreign page.
 
+A server without tokens trusts whoever reaches it, and a browser reaches it for any page that its user opens. Such a
+page can send requests. It cannot read the answers, unless its own name resolves to the address of this server (DNS
+rebinding). So the host that a request names must be known, and what is no plain read must not come from another site.
+A server with tokens checks neither, as browsers add no token by themselves.
+
+Sources: RFC 9110, 7.2 (`Host`); RFC 6454 (`Origin`); W3C, Fetch Metadata Request Headers (`Sec-Fetch-Site`).
+"""
+
+import logging
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
 
+from proteus_cli.errors import UnsupportedMediaType
+from proteus_cli.serving.http1.exchange import JSON, Refusal
 from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.rest.site import FILES
 from proteus_cli.serving.transport.tokens import Tokens
 
+log = logging.getLogger("proteus.http")
+
+HEALTH = frozenset(route.path.encode() for route in ROUTES if route.path.startswith("/v2/health/"))
 OPEN_TARGETS = frozenset(
     route.path.replace("{file}", name).encode() for route in ROUTES if not route.needs_token for name in FILES
 )
 """Targets that need no token: the files of the page, which hold no data, and the health checks."""
 
+ANY_HOST = "*"
+_READS = frozenset({b"GET", b"HEAD"})
+_AUTHORITY = re.compile(r"\[([0-9a-f:.]+)\](?::\d*)?|([^][:@/?#\s]+)(?::\d*)?", re.ASCII)
 
-def admits(tokens: Tokens | None, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a request may be read; without ``tokens`` every request may."""
-    if tokens is None or target.partition(b"?")[0] in OPEN_TARGETS:
-        return True
-    return tokens.accepts(headers.get(b"authorization"))
+
+@dataclass(frozen=True, slots=True)
+class KnownHosts:
+    """The hosts that a request may be sent to: this machine, ``names``, and all addresses if it ``takes_addresses``.
+
+    Only names can be made to resolve to this server, so a server that other machines reach answers to any address.
+    """
+
+    names: frozenset[str]
+    takes_addresses: bool = False
+
+    def take(self, host: str) -> bool:
+        """Whether a request may be sent to this host."""
+        if self.names & {host, ANY_HOST}:
+            return True
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return host == "localhost"
+        return address.is_loopback or self.takes_addresses
+
+
+class Access:
+    """Decides by the head of a request whether it is read."""
+
+    def __init__(self, tokens: Tokens | None, hosts: KnownHosts) -> None:
+        self._tokens, self._hosts = tokens, hosts
+        self._has_warned = False
+
+    def refusal(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Refusal | None:
+        """Why a request must not be read; None if it may. A request without `Host` comes from no browser."""
+        path = target.partition(b"?")[0]
+        if self._tokens is not None:
+            if path in OPEN_TARGETS or self._tokens.accepts(headers.get(b"authorization")):
+                return None
+            return Refusal(401, "a bearer token is needed", b"www-authenticate: Bearer\r\n")
+        authority = _text(headers[b"host"]) if b"host" in headers else None
+        if authority is not None and path not in HEALTH and not self._hosts.take(host_of(authority)):
+            return self._unknown_host(host_of(authority))
+        if method not in _READS and self._is_foreign(authority, headers):
+            return Refusal(403, "a page of another site sent this; `--allowed-hosts` names hosts whose pages may")
+        return None
+
+    def _unknown_host(self, host: str) -> Refusal:
+        hint = f"for the host `{host}` only with `--allowed-hosts {host}`, or with tokens"
+        if not self._has_warned:  # once, as a client could make the log grow
+            self._has_warned = True
+            log.warning("refused a request: this server answers %s", hint)
+        return Refusal(403, f"this server answers {hint}")
+
+    def _is_foreign(self, authority: str | None, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a browser sent the request for a page of another site; all of them name the origin of a POST."""
+        site, origin = headers.get(b"sec-fetch-site", b"none"), headers.get(b"origin")
+        if site == b"same-origin":
+            return False
+        if origin is None:
+            return site != b"none"  # which is what the user typed
+        sender = _text(origin.partition(b"://")[2])
+        return sender != authority and host_of(sender) not in self._hosts.names
+
+
+def require_json(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> None:
+    """Raise `UnsupportedMediaType` for a body that a form of another site could have sent.
+
+    A form never has the Content-Type of JSON. Clients that send JSON under another one (curl, Triton's) differ from it
+    by their braces: a form escapes the first one, or ends in a line feed.
+    """
+    media_type = headers.get(b"content-type", JSON).partition(b";")[0].strip().lower()
+    if media_type != JSON and not (body.startswith(b"{") and body.endswith(b"}")):
+        raise UnsupportedMediaType("the body must be JSON, and its Content-Type `application/json`")
+
+
+def host_of(authority: str) -> str:
+    """The host in ``host:port`` as `KnownHosts` has it, in lower case, without brackets; empty if it is malformed."""
+    match = _AUTHORITY.fullmatch(authority.lower())
+    return (match[1] or match[2]).removesuffix(".") if match else ""
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1").strip().lower()

@@ -4,6 +4,8 @@ What the outline of a request says is remembered, so usually only its values are
 "HTTP/REST" document, and Triton's "Binary Tensor Data Extension".
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,7 +15,7 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, RequestOptions
+from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, ReadInputs, RequestOptions
 from proteus_cli.serving.rest.bodies import (
     InferRequest,
     InferResponse,
@@ -94,8 +96,8 @@ class RestCodec:
         self._values = tuple(JsonValues(spec) for spec in signature.inputs)
         self._all_outputs = tuple((index, False) for index in range(len(signature.outputs)))
 
-    def decode(self, body: bytes | bytearray, json_length: int | None) -> Query:
-        """Decode and check a request.
+    def decode(self, body: bytes | bytearray, json_length: int | None) -> tuple[Query, ReadInputs]:
+        """Decode and check a request but its tensors; and how to read those.
 
         ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
         Raises `BadRequest`, `BodyTooLarge`.
@@ -106,29 +108,23 @@ class RestCodec:
                 f"a request for `{self.family}` needs at most {self.max_bytes} bytes; got {size}"
                 " (binary tensors are smaller than JSON, see Inference-Header-Content-Length)"
             )
-        if json_length is not None and not 0 <= json_length <= size:
+        if json_length is None:
+            return self._like_last(body) or self._decode_any(body, size)
+        if not 0 <= json_length <= size:
             raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {size} bytes")
-        query = self._like_last(body) if json_length is None else self._of_known_head(body, json_length)
-        return query or self._decode_any(body, size if json_length is None else json_length)
-
-    def _of_known_head(self, body: bytes | bytearray, json_length: int) -> Query | None:
-        """A request whose head is known, and whose tensors are all behind it; None for others."""
         layout = self._layouts.get((bytes(body[:json_length]),))
-        if layout is None or layout.binary_bytes != len(body) - json_length:
-            return None
-        known, content = layout.query, memoryview(body) if layout.binary_bytes > _SMALL_BYTES else body
-        inputs = tuple([content[json_length + start : json_length + end] for _, start, end in layout.sources])
-        return Query(inputs, known.rows, known.outputs, known.options, known.id)
+        if layout is not None and layout.binary_bytes == size - json_length:
+            return layout.query, partial(self._read, layout, body, json_length, ())
+        return self._decode_any(body, json_length)
 
-    def _like_last(self, body: bytes | bytearray) -> Query | None:
-        """A request whose outline is that of the last one, and whose values are one array; None for others."""
+    def _like_last(self, body: bytes | bytearray) -> tuple[Query, ReadInputs] | None:
+        """A short request whose outline is that of the last one, with one array; None for others."""
         last = self._last
         if last is None or len(body) > _AT_ONCE_BYTES or not (body.startswith(last.head) and body.endswith(last.tail)):
             return None
-        start, end, known = len(last.head), len(body) - len(last.tail), last.query
-        identity = known.id
+        start, end, query = len(last.head), len(body) - len(last.tail), last.query
         if last.id_at >= 0:
-            at = body.find(last.middle, start, end)
+            at = body.find(last.middle, start, end) if last.id_at == 0 else body.rfind(last.middle, start, end)
             behind = at + len(last.middle)
             if at < 0:
                 return None
@@ -138,14 +134,13 @@ class RestCodec:
                 identity, end = decoded_id(body[behind:end]), at
             if identity is None:
                 return None
-        array = body[start:end] if len(body) <= _SMALL_BYTES else memoryview(body)[start:end]
-        try:
-            values = self._values[0].read_short(array, known.rows)
-        except BadRequest:  # there may be more than values between head and tail
+            query = _with_id(query, identity)
+        # Names are quoted, so what begins and ends as an array here, and has no quotes, is one array or malformed.
+        if body[start : start + 1] != b"[" or body[end - 1 : end] != b"]" or body.find(b'"', start, end) >= 0:
             return None
-        return Query((values,), known.rows, known.outputs, known.options, identity)
+        return query, partial(self._read_one, body, start, end, query.rows)
 
-    def _decode_any(self, body: bytes | bytearray, json_length: int) -> Query:
+    def _decode_any(self, body: bytes | bytearray, json_length: int) -> tuple[Query, ReadInputs]:
         binary_bytes = len(body) - json_length
         request = cut(bytes(body[:json_length]) if binary_bytes else body)
         layout = self._layouts.get(request.key)
@@ -156,19 +151,29 @@ class RestCodec:
                     self._layouts.clear()
                 self._layouts[request.key] = layout
         self._last = _last(request, layout)
-        known, identity = layout.query, request.id if layout.has_id else layout.query.id
-        content: Buffer = memoryview(body) if binary_bytes > _SMALL_BYTES else body
+        query = layout.query if request.id is None or not layout.has_id else _with_id(layout.query, request.id)
+        return query, partial(self._read, layout, body, json_length, request.arrays)
+
+    def _read_one(self, body: bytes | bytearray, start: int, end: int, rows: int) -> tuple[Buffer]:
+        array = body[start:end] if end - start <= _SMALL_BYTES else memoryview(body)[start:end]
+        return (self._values[0].read_short(array, rows),)
+
+    def _read(
+        self, layout: _Layout, body: bytes | bytearray, json_length: int, arrays: Sequence[tuple[int, int]]
+    ) -> tuple[Buffer, ...]:
+        rows = layout.query.rows
+        content: Buffer = memoryview(body) if layout.binary_bytes > _SMALL_BYTES else body
         inputs: list[Buffer] = []
-        for values, source in zip(self._values, layout.sources, strict=True):
-            if source.array < 0:
-                inputs.append(content[json_length + source.start : json_length + source.end])
+        for values, (array, start, end) in zip(self._values, layout.sources, strict=True):
+            if array < 0:
+                inputs.append(content[json_length + start : json_length + end])
+                continue
+            first, last = arrays[array]
+            if last - first <= _AT_ONCE_BYTES:
+                inputs.append(values.read_short(memoryview(body)[first:last], rows))
             else:
-                start, end = request.arrays[source.array]
-                if end - start <= _AT_ONCE_BYTES:
-                    inputs.append(values.read_short(memoryview(body)[start:end], known.rows))
-                else:
-                    inputs.append(drained(values.read(body, start, end, known.rows)))
-        return Query(tuple(inputs), known.rows, known.outputs, known.options, identity)
+                inputs.append(drained(values.read(body, first, last, rows)))
+        return tuple(inputs)
 
     def _layout(self, request: Cut, binary_bytes: int) -> _Layout:
         """Decode and check an outline. Raises `BadRequest`."""
@@ -201,7 +206,7 @@ class RestCodec:
             if array < 0:
                 oip.require_bytes(spec.name, end - start, rows, spec)
         has_id = decoded.id == ID_PLACEHOLDER
-        query = Query((), rows, self._outputs(decoded), _options(decoded), None if has_id else decoded.id)
+        query = Query(self.family, rows, self._outputs(decoded), _options(decoded), None if has_id else decoded.id)
         return _Layout(in_order, binary_bytes, query, has_id)
 
     def _outputs(self, request: InferRequest) -> tuple[tuple[int, bool], ...]:
@@ -273,6 +278,10 @@ def _lists(batch: AnsweredBatch, index: int) -> list[list[Any]]:
         batch.memo[key] = values.reshape(len(values), -1).tolist()
     found: list[list[Any]] = batch.memo[key]
     return found
+
+
+def _with_id(query: Query, identity: str) -> Query:
+    return Query(query.family, query.rows, query.outputs, query.options, identity)
 
 
 def _options(request: InferRequest) -> RequestOptions:

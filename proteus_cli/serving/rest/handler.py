@@ -21,22 +21,21 @@ from proteus_cli.errors import (
     RequestError,
 )
 from proteus_cli.serving.http1.compression import compressed
-from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
+from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange, Refusal
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.codes import HTTP_STATUS
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import Query
-from proteus_cli.serving.rest.access import admits
+from proteus_cli.serving.requests.query import Query, ReadInputs
+from proteus_cli.serving.rest.access import Access, require_json
 from proteus_cli.serving.rest.bodies import Error
 from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.routes import INFER, OWN, ROUTES
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, path_of, route_of
 from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
-from proteus_cli.serving.transport.tokens import Tokens
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Tracing
@@ -62,11 +61,11 @@ class RestHandler:
         families: Families,
         endpoints: Endpoints,
         *,
+        access: Access,
         max_body_bytes: int,
-        tokens: Tokens | None = None,
         tracing: "Tracing | None" = None,
     ) -> None:
-        self._admission, self._endpoints, self._tokens = admission, endpoints, tokens
+        self._admission, self._endpoints, self._access = admission, endpoints, access
         self._max_body_bytes = max_body_bytes
         traces = None if tracing is None else tracing.of_protocol(
             f"POST {INFER}", {"http.request.method": "POST", "http.route": INFER},
@@ -83,8 +82,8 @@ class RestHandler:
 
     # http1.exchange.Handler
 
-    def admits(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
-        return admits(self._tokens, target, headers)
+    def refusal(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Refusal | None:
+        return self._access.refusal(method, target, headers)
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a request, now or later."""
@@ -112,6 +111,8 @@ class RestHandler:
         routes, values = self._router.match(path)
         self._endpoints.require_version(values)
         route = route_of(routes, exchange.method.decode(), path)
+        if route.changes_state:
+            require_json(exchange.headers, exchange.body)
         query = exchange.target.partition(b"?")[2]
         response = route.handle(self._endpoints, RestRequest(values, exchange.body, exchange.headers, query))
         if isinstance(response, RestResponse):
@@ -149,7 +150,7 @@ class RestInference(Inference[EncodedAnswer]):
         self._exchange, self._codec, self._max_body_bytes = exchange, codec, max_body_bytes
         self._headers = b""
 
-    def decode(self, content: Buffer) -> tuple[str, Query]:  # noqa: ARG002 - it is the exchange's body
+    def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:  # noqa: ARG002 - it is the exchange's body
         headers, codec, body = self._exchange.headers, self._codec, self._exchange.body
         if b"content-encoding" in headers:
             max_bytes = min(self._max_body_bytes, codec.max_bytes)
@@ -157,8 +158,8 @@ class RestInference(Inference[EncodedAnswer]):
             if not self._exchange.reserve(len(body)):
                 raise NotReady("too many large requests at once")
         length = headers.get(JSON_LENGTH)
-        self._query = codec.decode(body, None if length is None else _whole_number(length))
-        return codec.family, self._query
+        self._query, read_inputs = codec.decode(body, None if length is None else _whole_number(length))
+        return self._query, read_inputs
 
     def encode(self, answered: Answered) -> EncodedAnswer:
         return self._codec.encode(self._query, answered)

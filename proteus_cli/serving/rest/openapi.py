@@ -18,8 +18,8 @@ LARGEST_EXAMPLE = 64  # values; families with larger rows have no example
 _JSON = "application/json"
 _ABOUT = """\
 Inference by the Open Inference Protocol v2, with its binary tensor extension. A model is a family of variants; which of
-them answered is in the answer's `parameters`. GET endpoints take HEAD as well. The Content-Type of a body makes no
-difference. Unknown paths are answered 404, other methods 405 with `Allow`.
+them answered is in the answer's `parameters`. GET endpoints take HEAD as well. Unknown paths are answered 404,
+other methods 405 with `Allow`.
 """
 
 Json = dict[str, Any]
@@ -49,6 +49,10 @@ RESPONSES: Mapping[str, Content] = {
         (Error,),
         {"headers": {"WWW-Authenticate": header("`Bearer`", {"type": "string"})}},
     ),
+    "Foreign": Content(
+        "The request names a host that this server is not known by, or a page of another site sent it.", (Error,)
+    ),
+    "NotJson": Content("The Content-Type is not that of JSON.", (Error,)),
     "NotFound": Content("There is no such model, version of it, or file.", (Error,)),
     "TooSlow": Content("The request took too long to come in; the connection closes.", (Error,)),
     "TooLarge": Content("The body is larger than the server takes, or than any request for this family.", (Error,)),
@@ -147,6 +151,8 @@ def _operation(
         answers[404] = _response("NotFound")
     if needs_token and route.needs_token:
         answers[401] = _response("NoToken")
+    if not needs_token:
+        answers[403] = _response("Foreign")
     for status, answer in route.answers.items():
         answers[status] = _content(answer, schema_of) if isinstance(answer, Content) else _response(answer)
     found: Json = {

@@ -131,12 +131,14 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST", "/v2/repository/models/{model}/load", Endpoints.load, "Let a model take requests again",
-        {200: Content("It does.")},
+        {200: Content("It does."), 415: "NotJson"},
         body=Content("", (RepositoryRequest,)),
+        changes_state=True,
     ),
     Route(
         "POST", "/v2/repository/models/{model}/unload", Endpoints.unload, "Let a model take no more requests",
-        {200: Content("Requests in flight are answered, others get 503.")},
+        {200: Content("Requests in flight are answered, others get 503."), 415: "NotJson"},
+        changes_state=True,
     ),
     # Our own
     Route(
@@ -167,9 +169,11 @@ ROUTES: tuple[Route, ...] = (
             200: Content("It is in force.", (PlanChange,)),
             403: Content("This server asks for no tokens, and so takes no plans.", (Error,)),
             409: Content("What the plan was made from has changed since.", (Error,)),
+            415: "NotJson",
             422: Content("The plan does not fit what is served here, or can't be loaded.", (Error,)),
         },
         body=Content("", (Plan,), {"required": True}),
+        changes_state=True,
     ),
     Route(
         "GET", "/openapi.json", Endpoints.openapi, "This document", {200: Content("OpenAPI 3.1.", (dict[str, Any],))},

@@ -63,6 +63,7 @@ class Route:
 
     The rest is for OpenAPI. ``answers`` are by status; a text stands for one of `openapi.RESPONSES`. ``parameters``
     are those outside the path. Without ``needs_token`` the operation needs none, whatever the server asks for.
+    ``changes_state``: a page of another site must not be able to ask for it (`access.require_json`).
     """
 
     method: str
@@ -73,6 +74,7 @@ class Route:
     body: Content | None = None
     parameters: tuple[Mapping[str, Any], ...] = ()
     needs_token: bool = True
+    changes_state: bool = False
 
 
 class Router:

@@ -19,6 +19,7 @@ from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.families import Families
+from proteus_cli.serving.rest.access import Access, KnownHosts, host_of
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.server.deployment import ServerOptions
@@ -61,10 +62,15 @@ def make_protocols(
     options: ServerOptions,
     connections: Connections,
     tracing: "Tracing | None",
+    *,
+    is_local: bool,
 ) -> Protocols:
+    """``is_local``: only this machine can reach the HTTP port."""
     body_bytes, tokens = min(options.max_body_bytes, _largest_body_bytes(plane.families)), options.tokens
+    names = frozenset(map(host_of, (options.host, *options.allowed_hosts))) - {""}  # of an IPv6 address
+    access = Access(tokens, KnownHosts(names, takes_addresses=not is_local))
     http = RestHandler(
-        plane.admission, plane.families, endpoints, max_body_bytes=body_bytes, tokens=tokens, tracing=tracing
+        plane.admission, plane.families, endpoints, access=access, max_body_bytes=body_bytes, tracing=tracing
     )
     grpc = GrpcHandler(
         plane.admission, plane.families, models=models, max_message_bytes=body_bytes, tokens=tokens, tracing=tracing

@@ -99,7 +99,8 @@ async def _serve(
             open_telemetry(deployment, plane, adaptation, connections) as telemetry,
         ):
             models, endpoints = make_endpoints(deployment, options, hardware, plane, adaptation, telemetry)
-            protocols = make_protocols(plane, models, endpoints, options, connections, tracing)
+            is_local = is_loopback(listeners["http"])
+            protocols = make_protocols(plane, models, endpoints, options, connections, tracing, is_local=is_local)
             async with accepting_on(listeners, protocols, options.tls):
                 with reloading_on_hangup(adaptation.manual_plans.reload):
                     _tune_garbage_collection()

@@ -8,6 +8,8 @@ import asyncio
 import logging
 from typing import Protocol
 
+from proteus_cli.serving.transport.turns import Turns
+
 log = logging.getLogger("proteus.connections")
 
 CHECK_EVERY_S = 1.0
@@ -32,7 +34,8 @@ class Connection(Protocol):
 class Connections:
     """Counts connections, and the bytes of large bodies in memory. ``now_s`` is the loop's time as of the last check.
 
-    That is exact to `CHECK_EVERY_S`, which timeouts of seconds can bear, and costs no call per request.
+    That is exact to `CHECK_EVERY_S`, which timeouts of seconds can bear, and costs no call per request. Connections
+    with more to do than fits one turn wait in ``turns``.
     """
 
     def __init__(self, *, max_connections: int, max_body_bytes: int) -> None:
@@ -41,7 +44,8 @@ class Connections:
         self._refused: set[Connection] = set()
         self._body_bytes = 0
         self.refused_count = 0
-        self.now_s = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self.now_s, self.turns = loop.time(), Turns(loop.call_soon)
         self.is_draining = False
 
     def __len__(self) -> int:

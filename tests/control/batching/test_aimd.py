@@ -2,8 +2,7 @@
 
 from builders import hosted, make_request, near
 
-from proteus_cli.control.batching.aimd import AimdBatcher
-from proteus_cli.control.batching.batcher import CANNOT_MEET_DEADLINE, Batching, Delay, Start
+from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, AimdBatcher, Batching, Delay, Start
 from proteus_cli.control.decision import Host, Launch
 
 HOST = hosted(latency_s={1: 0.010, 8: 0.080}, max_batch=8)

@@ -3,7 +3,7 @@ from builders import hosted, make_request, near
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.batching.batcher import (
+from proteus_cli.control.batching import (
     CANNOT_MEET_DEADLINE,
     Batcher,
     Batching,

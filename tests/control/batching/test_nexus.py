@@ -2,8 +2,7 @@
 
 from builders import hosted, make_placement, make_plan, make_request
 
-from proteus_cli.control.batching.batcher import CANNOT_MEET_DEADLINE, Batching, Start
-from proteus_cli.control.batching.nexus import NexusBatcher
+from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batching, NexusBatcher, Start
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Drop, Launch
 from proteus_cli.control.policies import Policy

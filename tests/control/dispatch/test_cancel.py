@@ -8,7 +8,7 @@ from builders import controller_hosting, hosted, launched, make_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.batching.batcher import GreedyBatcher
+from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Effects, Host, Refused
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
@@ -76,6 +76,17 @@ def test_a_cancelled_request_no_longer_counts_for_admission() -> None:
     assert waited(controller, requests[7])
     assert isinstance(controller.offer(make_request(26), 0.0), Admitted)
     assert isinstance(controller.offer(make_request(27), 0.0), Refused)
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_a_request_that_is_taken_back_was_never_offered(assignment: str) -> None:
+    controller = controller_of(assignment)
+    controller.offer(make_request(0), 0.0)
+    taken_back = make_request(1)
+    controller.offer(taken_back, 0.05)
+    assert controller.withdraw(taken_back, 0.05) == Effects(ask=("cpu0",), dropped=(taken_back,))
+    assert controller.demand.rate_qps("a", 1.0, 1.0) == 1.0
+    assert [request.id for request in launched(controller, "cpu0", 0.05).requests] == [0]
 
 
 # --- queues and lines, whatever is done with them

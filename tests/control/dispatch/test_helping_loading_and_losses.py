@@ -3,14 +3,14 @@
 import pytest
 from builders import controller_hosting, hosted, ids, launched, make_request, near, plan_hosting
 
-from proteus_cli.control.batching.batcher import GreedyBatcher, ProactiveBatcher
+from proteus_cli.control.batching import GreedyBatcher, ProactiveBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Drop, Host, Load, Refused, WaitUntil, WakeOthers
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.control.topology.rollout import keys
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Request
 
 GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), PeriodicRule())

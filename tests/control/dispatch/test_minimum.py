@@ -3,7 +3,7 @@
 import pytest
 from builders import controller_hosting, hosted, ids, launched, plan_hosting
 
-from proteus_cli.control.batching.batcher import GreedyBatcher
+from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Host, Refused, Unfit, WakeOthers
 from proteus_cli.control.policies import Policy

@@ -3,7 +3,7 @@
 import pytest
 from builders import controller_hosting, hosted, ids, launched, near, plan_hosting
 
-from proteus_cli.control.batching.batcher import Batcher, GreedyBatcher, ProactiveBatcher
+from proteus_cli.control.batching import Batcher, GreedyBatcher, ProactiveBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, Admitted, Drop, Host, Refused, WaitUntil
 from proteus_cli.control.policies import Policy

@@ -2,9 +2,9 @@
 
 import pytest
 
-from proteus_cli.control.replanning.backoff import FIRST_S, LONGEST_S, Backoff
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
-from proteus_cli.domain.outages import Outages
+from proteus_cli.control.replanning.replanning import FIRST_PAUSE_S, LONGEST_PAUSE_S, Backoff
+from proteus_cli.domain.device import Outages
 
 CALM, BURST = ReplanRequest({"a": 100.0}, "calm"), ReplanRequest({"a": 300.0}, "a burst")
 
@@ -17,7 +17,9 @@ def test_each_failure_doubles_the_pause_up_to_the_longest() -> None:
         pauses_s.append(backoff.until_s - now_s)
         assert not backoff.allows(CALM, backoff.until_s - 0.01)
         now_s = backoff.until_s
-    assert pauses_s == pytest.approx([FIRST_S, 2.0, 4.0, 8.0, 16.0, LONGEST_S, LONGEST_S, LONGEST_S])
+    assert pauses_s == pytest.approx(
+        [FIRST_PAUSE_S, 2.0, 4.0, 8.0, 16.0, LONGEST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
+    )
 
 
 def test_a_new_burst_does_not_wait_but_once_tried_it_does() -> None:
@@ -55,4 +57,4 @@ def test_success_forgets_the_failures() -> None:
     backoff.succeeded()
     assert backoff.allows(CALM, 1.0)
     backoff.failed(CALM, 1.0)
-    assert backoff.until_s == pytest.approx(1.0 + FIRST_S)
+    assert backoff.until_s == pytest.approx(1.0 + FIRST_PAUSE_S)

@@ -7,7 +7,7 @@ import pytest
 from builders import hosted, near
 
 from proteus_cli.control.decision import Host
-from proteus_cli.control.replanning.safety_margin import shared_margin
+from proteus_cli.control.replanning.replanning import shared_margin
 
 SLO_S = dict.fromkeys("abcd", 0.1)
 

@@ -6,6 +6,7 @@ from proteus_cli.control.topology.breaker import (
     FIRST_RETRY_S,
     LONGEST_RETRY_S,
     MIN_HANG_TIMEOUT_S,
+    NEEDED_RETRY_S,
     STABLE_S,
     TRANSITIONS,
     Breaker,
@@ -17,12 +18,12 @@ from proteus_cli.control.topology.breaker import (
 TROUBLE = (BreakerEvent.DIED, BreakerEvent.BROKE, BreakerEvent.HUNG)
 
 
-def fail(breaker: Breaker, at_s: float) -> float:
+def fail(breaker: Breaker, at_s: float, *, is_needed: bool = False) -> float:
     """Fail, once more on probation if it is open; the seconds until it is tried again."""
     if breaker.state is BreakerState.OPEN:
         breaker.on(BreakerEvent.RETRIED, at_s)
     breaker.on(BreakerEvent.DIED, at_s, "killed")
-    return breaker.retry_s - at_s
+    return breaker.retry_s(is_needed=is_needed) - at_s
 
 
 def mend(breaker: Breaker, at_s: float) -> None:
@@ -90,6 +91,24 @@ def test_what_works_only_for_a_short_time_is_tried_ever_more_seldom_too() -> Non
     mend(breaker, 100.0)
     assert fail(breaker, 100.0 + STABLE_S) == FIRST_RETRY_S
     assert breaker.opened == 3
+
+
+def test_what_is_needed_and_works_each_time_is_never_long_away() -> None:
+    breaker, waits_s = Breaker(), []
+    for n in range(12):
+        waits_s.append(fail(breaker, 20.0 * n, is_needed=True))
+        mend(breaker, 20.0 * n + 10.0)
+    assert waits_s == [FIRST_RETRY_S, 2 * FIRST_RETRY_S] + [NEEDED_RETRY_S] * 10
+
+
+def test_what_is_needed_and_fails_each_probation_is_tried_ever_more_seldom_up_to_the_same_bound() -> None:
+    breaker = Breaker()
+    for n in range(12):
+        fail(breaker, 20.0 * n)
+        mend(breaker, 20.0 * n + 10.0)
+    waits_s = [fail(breaker, 240.0 + n, is_needed=True) for n in range(12)]
+    assert waits_s[:3] == [NEEDED_RETRY_S, 2 * NEEDED_RETRY_S, 4 * NEEDED_RETRY_S]
+    assert waits_s[-1] == LONGEST_RETRY_S
 
 
 def test_short_batches_are_given_as_long_as_a_pause_of_the_machine_may_take() -> None:

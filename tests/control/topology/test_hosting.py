@@ -2,9 +2,14 @@ import msgspec
 import pytest
 from builders import make_measured, make_placement, make_plan, make_profile
 
-from proteus_cli.control.batching.aimd import AimdBatcher
-from proteus_cli.control.batching.batcher import Batcher, GreedyBatcher, ProactiveBatcher, StaticBatcher
-from proteus_cli.control.batching.nexus import NexusBatcher
+from proteus_cli.control.batching import (
+    AimdBatcher,
+    Batcher,
+    GreedyBatcher,
+    NexusBatcher,
+    ProactiveBatcher,
+    StaticBatcher,
+)
 from proteus_cli.control.policies import POLICIES, batcher_named, live_policy_named, policies_named, policy_named
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.domain.profile import Point

@@ -1,7 +1,7 @@
 import pytest
 from builders import hosted, make_request, near
 
-from proteus_cli.control.batching.batcher import Delay, ProactiveBatcher, Start
+from proteus_cli.control.batching import Delay, ProactiveBatcher, Start
 from proteus_cli.control.topology.slowdown import (
     LEARNED_S,
     MAX_WEIGHT,

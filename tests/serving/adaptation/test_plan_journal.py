@@ -110,6 +110,19 @@ def test_a_crash_between_two_files_leaves_no_record_without_its_plan(
     assert list(records(tmp_path)) == []
 
 
+def test_writes_that_fail_are_counted_and_logged_once_in_a_while(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "history").write_text("no directory")
+    written = history(tmp_path / "history")
+    for _ in range(3):
+        written.began(adopted())
+    written._writer.shutdown(wait=True)
+    assert written.failed > 1
+    assert written.problem is not None
+    assert caplog.text.count("the history of plans is not written") == 1
+
+
 def test_records_that_are_broken_are_passed_over(tmp_path: Path) -> None:
     written = history(tmp_path)
     written.began(adopted())

@@ -1,24 +1,28 @@
 """The planner in a process of its own: it dies, hangs, and ends, and the server is none the worse."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
 import pytest
 from builders import make_placement, make_plan
+from virtual_loop import VirtualLoop
 
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.outages import Outages
+from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import SolverLost
-from proteus_cli.serving.adaptation.solver_process import SLACK_S, SolverProcess, SolverState
+from proteus_cli.serving.adaptation import solver_process
+from proteus_cli.serving.adaptation.solver_process import SLACK_S, SolverDied, SolverProcess, SolverState
 
 PLAN = make_plan(make_placement("cpu0", "a", "a-s"), demand_qps={"a": 1.0}, devices=("cpu0",))
 ASKED = ReplanRequest({"a": 1.0}, "asked")
@@ -49,6 +53,13 @@ def _pid(solver: SolverProcess) -> int:
     return solver.state.pid
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (FileNotFoundError, ProcessLookupError):  # a thread that has ended
+        return ""
+
+
 def _is_alive(process: int) -> bool:
     try:
         state = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
@@ -75,6 +86,90 @@ def test_a_process_that_died_is_replaced_and_the_solve_is_repeated() -> None:
             solver.close()
 
     assert asyncio.run(run()) == PLAN
+
+
+def test_the_solver_is_one_process_with_none_beside_it() -> None:
+    """A resource tracker, as `multiprocessing` starts, could be killed by itself."""
+
+    def children() -> set[int]:
+        return {int(child) for task in Path("/proc/self/task").iterdir() for child in _text(task / "children").split()}
+
+    async def run() -> None:
+        before = children()
+        solver = SolverProcess(answer, LIMIT_S)
+        try:
+            await solver(ASKED, PLAN)
+            assert children() - before == {_pid(solver)}
+            os.kill(_pid(solver), signal.SIGKILL)
+            await solver(ASKED, PLAN)
+            assert children() - before == {_pid(solver)}
+        finally:
+            solver.close()
+        assert children() == before
+
+    asyncio.run(run())
+
+
+class ShortLived:
+    """A process that is dead whenever it is looked at."""
+
+    is_alive = False
+    pid = 1
+
+    def do(self, _job: object) -> "Future[None]":
+        done: Future[None] = Future()
+        done.set_exception(SolverDied())
+        return done
+
+    def kill(self) -> None:
+        pass
+
+
+def _restarts(watched_s: float) -> int:
+    """How often a process that dies at once is started within so long."""
+
+    async def run() -> int:
+        solver = SolverProcess(answer, LIMIT_S)
+        watch = asyncio.create_task(solver.watch())
+        await asyncio.sleep(watched_s)
+        assert not watch.done()
+        watch.cancel()
+        return solver.state.restarts
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(run())
+
+
+def test_a_process_that_dies_again_and_again_is_started_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver_process, "_Child", ShortLived)
+    assert 5 < _restarts(60.0) < 10
+    assert _restarts(660.0) - _restarts(60.0) <= 10
+
+
+def test_where_no_process_can_be_started_the_watch_goes_on_and_a_solve_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(solver_process, "_Child", ShortLived)
+
+    async def run() -> None:
+        solver = SolverProcess(answer, LIMIT_S)
+
+        def refuse() -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(solver_process, "_Child", refuse)
+        watch = asyncio.create_task(solver.watch())
+        await asyncio.sleep(60.0)
+        with pytest.raises(SolverLost, match="Too many open files"):
+            await solver(ASKED, PLAN)
+        monkeypatch.setattr(solver_process, "_Child", ShortLived)
+        await asyncio.sleep(61.0)
+        assert solver.state.restarts > 0
+        assert not watch.done()
+        watch.cancel()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(run())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

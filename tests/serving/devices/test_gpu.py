@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from proteus_cli.backends.base import OutputArrays, Part, Signature, TensorSpec
-from proteus_cli.backends.tensorrt.engine_tensors import EngineTensors
+from proteus_cli.backends.tensorrt.slots import EngineTensors
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError
 from proteus_cli.serving.devices import gpu

@@ -1,17 +1,26 @@
 """Devices die, hang and break, engines turn out to be spoilt: no request fails by that, or as few as can be."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from failing import LOAD_S, LOOK_S, SOLVE_S, VARIANTS, World, answers, played
+from virtual_loop import VirtualLoop
 
-from proteus_cli.control.topology.breaker import FIRST_RETRY_S, MIN_HANG_TIMEOUT_S, BreakerState
+from proteus_cli.control.topology.breaker import (
+    FIRST_RETRY_S,
+    LONGEST_RETRY_S,
+    MIN_HANG_TIMEOUT_S,
+    NEEDED_RETRY_S,
+    BreakerState,
+)
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.outages import NONE_OUT, Outages
+from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import BuildCancelled, EngineError, EngineFailed, NotReady
+from proteus_cli.errors import BuildCancelled, DeviceLost, EngineError, EngineFailed, NotReady
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE
-from proteus_cli.serving.fleet.recovery import EVERY_S
+from proteus_cli.serving.fleet.recovery import EVERY_S, Recovery
 
 BOTH = {"cpu0": "good", "cpu1": "good"}
 BACK_S = FIRST_RETRY_S + LOAD_S + 2 * EVERY_S + 0.1  # opened, loaded, tried out
@@ -126,6 +135,52 @@ def test_a_device_that_hangs_is_given_up_and_opened_again() -> None:
     played(hang, BOTH, replans=False)
 
 
+def test_batches_that_end_unnoticed_while_the_loop_is_held_up_do_not_hang() -> None:
+    """At each check another batch seems to be overdue."""
+
+    async def hold_up(world: World) -> None:
+        device, loop = world.fleet.workers["cpu0"], world.loop
+        assert isinstance(loop, VirtualLoop)
+        recovery = Recovery(world.fleet, world.controller, world.profiles, loop.time)
+        for _ in range(5):
+            world.submit(timeout_s=9.0)
+            while not device.is_busy:
+                await asyncio.sleep(0)
+            loop.now_s += 2 * MIN_HANG_TIMEOUT_S
+            recovery.check()
+            while device.is_busy:
+                await asyncio.sleep(0.001)
+        assert world.fleet.breakers["cpu0"].opened == 0
+        assert world.counted == {Outcome.SERVED: 5}
+
+    played(hold_up, {"cpu0": "good"}, replans=False)
+
+
+def test_a_batch_of_a_probation_may_end_after_its_device_was_given_up() -> None:
+    async def late(world: World) -> None:
+        held: list[BatchCallback] = []
+
+        class Slow:
+            def submit(self, _: Batch, done: BatchCallback) -> None:
+                held.append(done)
+
+        slow: Any = Slow()
+        with pytest.raises(DeviceLost):
+            await world.fleet.loader.prove(slow, VariantKey("f", "good"), 1, 0.5)
+        held[0](BatchResult((), 0.5))
+
+    played(late, BOTH, replans=False)
+
+
+def test_devices_are_there_since_the_server_has_opened_them() -> None:
+    async def run() -> float:
+        await asyncio.sleep(5.0)
+        return World(BOTH).fleet.breakers["cpu0"].since_s
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(run()) == 5.0
+
+
 def test_a_device_counts_again_only_once_it_has_run_a_real_batch() -> None:
     async def come_back(world: World) -> None:
         world.executor("cpu0").die()
@@ -153,13 +208,66 @@ def test_a_device_that_can_not_be_opened_is_tried_ever_more_seldom() -> None:
         await asyncio.sleep(10.0)
         breaker = world.fleet.breakers["cpu0"]
         assert breaker.reason == "cpu0 was killed; then: cpu0 can't be opened"
-        assert breaker.retry_s - breaker.since_s >= 8 * FIRST_RETRY_S
+        assert breaker.retry_s() - breaker.since_s >= 8 * FIRST_RETRY_S
         assert breaker.opened == 1
         world.shut.clear()
         await asyncio.sleep(20.0)
         assert breaker.is_closed
 
     played(shut, BOTH)
+
+
+def test_a_family_without_any_device_gets_one_back_soon_however_often_its_devices_are_lost() -> None:
+    async def storm(world: World) -> None:
+        for _ in range(8):
+            for device in BOTH:
+                world.executor(device).die()
+            await asyncio.sleep(NEEDED_RETRY_S + LOAD_S + 2 * EVERY_S + 0.1)
+            assert [world.state(device) for device in BOTH] == [BreakerState.CLOSED] * 2
+
+    played(storm, BOTH)
+
+
+def test_a_device_that_no_family_needs_waits_longer_until_one_does() -> None:
+    async def storm(world: World) -> None:
+        breaker = world.fleet.breakers["cpu0"]
+        for _ in range(4):  # after pauses of 0.5, 1, 2 and 4 s
+            world.executor("cpu0").die()
+            await asyncio.sleep(10.0)
+        world.executor("cpu0").die()
+        await asyncio.sleep(NEEDED_RETRY_S + 1.0)
+        assert breaker.state is BreakerState.OPEN
+        world.executor("cpu1").die()
+        await asyncio.sleep(LOAD_S + 2 * EVERY_S + 0.1)
+        assert breaker.is_closed
+
+    played(storm, BOTH)
+
+
+def test_a_device_that_is_needed_and_can_not_be_opened_is_tried_ever_more_seldom_all_the_same() -> None:
+    async def shut(world: World) -> None:
+        world.shut.update(BOTH)
+        for device in BOTH:
+            world.executor(device).die()
+        await asyncio.sleep(120.0)
+        for device in BOTH:
+            breaker = world.fleet.breakers[device]
+            assert breaker.retry_s(is_needed=True) - breaker.since_s == pytest.approx(LONGEST_RETRY_S)
+
+    played(shut, BOTH)
+
+
+def test_a_variant_that_is_gone_from_the_catalog_is_no_candidate_of_a_probation() -> None:
+    """Its profile may be older than the catalog."""
+
+    async def gone(world: World) -> None:
+        del world.models[VariantKey("f", "fast")]
+        world.spoilt[VariantKey("f", "good")] = EngineError("it can't be loaded")
+        world.executor("cpu0").die()
+        await asyncio.sleep(BACK_S)
+        assert world.fleet.breakers["cpu0"].reason == "cpu0 was killed; then: no engine works on it"
+
+    played(gone, BOTH, replans=False)
 
 
 def test_an_engine_that_fails_on_every_batch_costs_no_answer() -> None:

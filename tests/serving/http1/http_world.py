@@ -17,7 +17,7 @@ import trustme
 import uvloop
 
 from proteus_cli.serving.http1.connection import HttpConnection
-from proteus_cli.serving.http1.exchange import Exchange
+from proteus_cli.serving.http1.exchange import Exchange, Refusal
 from proteus_cli.serving.http1.known_heads import KnownHeads
 from proteus_cli.serving.http1.limits import HttpLimits, HttpTimeouts
 from proteus_cli.serving.transport.connections import Connections
@@ -38,8 +38,8 @@ class Parrot:
     handled: int = 0
     may_read: Callable[[bytes, Mapping[bytes, bytes]], bool] = lambda _target, _headers: True
 
-    def admits(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
-        return self.may_read(target, headers)
+    def refusal(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Refusal | None:
+        return None if self.may_read(target, headers) else Refusal(401, "no", b"www-authenticate: Bearer\r\n")
 
     def handle(self, exchange: Exchange) -> None:
         self.handled += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.transport.connections import Connections
+from proteus_cli.serving.transport.turns import Turns
 
 T = TypeVar("T")
 SETTINGS = frames.settings({})
@@ -123,13 +125,15 @@ class Transport(asyncio.Transport):
 
 
 class Peer:
-    """A client's end. Only within a running loop."""
+    """A client's end, and the turns of the server's. Only within a running loop."""
 
     def __init__(
         self, application: Any, limits: Http2Limits | None = None, connections: Connections | None = None
     ) -> None:
         self.application = application
         self.connections = Connections(max_connections=10, max_body_bytes=2**24) if connections is None else connections
+        self.turns = deque[Callable[[], None]]()
+        self.connections.turns = Turns(self.turns.append)
         self.connection = Http2Connection(application, self.connections, limits or Http2Limits())
         self.transport = Transport()
         self.transport.protocol = self.connection
@@ -137,10 +141,12 @@ class Peer:
         self.encoder = Encoder()
 
     def feed(self, *pieces: bytes) -> None:
-        """The server receives these, each in a read of its own, as long as it reads."""
+        """The server receives these, each in a read of its own, as long as it reads, and takes all turns they need."""
         for piece in pieces:
             if not self.transport.is_closed:
                 self.connection.data_received(piece)
+            while self.turns:
+                self.turns.popleft()()
 
     def request(self, stream: int = 1, *, ended: bool = False, fields: Iterable[tuple[str, str]] = FIELDS) -> bytes:
         flags = frames.END_HEADERS | (frames.END_STREAM if ended else 0)

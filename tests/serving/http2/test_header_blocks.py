@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from proteus_cli.serving.http2.frames import ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.header_blocks import HeaderBlocks
 from proteus_cli.serving.http2.limits import Http2Limits
+from proteus_cli.serving.transport.turns import Turn
 
 LIMITS = Http2Limits(header_list_bytes=2_000)
 texts = st.sampled_from([b"", b"a", b"content-type", b":path", b"/v2", b"x" * 300, b"trailers"]) | st.binary(
@@ -25,7 +26,7 @@ HUFFMAN = st.sampled_from([True, False])
 
 
 def blocks() -> "HeaderBlocks[Any]":
-    return HeaderBlocks(LIMITS, lambda fields: fields)
+    return HeaderBlocks(LIMITS, lambda fields: fields, Turn())
 
 
 def require_alike(ours: "HeaderBlocks[Any]", theirs: Decoder, block: bytes) -> bool:

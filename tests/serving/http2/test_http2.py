@@ -376,6 +376,8 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "settings": lambda: frames.settings({}) * 100,
     "pings": lambda: frame(frames.PING, 0, 0, b"8 bytes!") * 100,
     "empty data": lambda: headers() + data(1, b"") * 100,
+    "data in crumbs": lambda: headers() + data(1, b"x") * 250,
+    "data in crumbs, for nobody": lambda: GET + frames.rst_stream(1, ErrorCode.CANCEL) + data(1, b"x") * 250,
     "priorities": lambda: frame(frames.PRIORITY, 0, 1, b"\0" * 5) * 100,
     "unknown frames": lambda: frame(0xEE, 0, 0, b"") * 100,
     "window updates for nothing": lambda: frames.window_update(0, 1) * 100,
@@ -398,6 +400,22 @@ def test_a_client_that_takes_its_answer_byte_by_byte_is_cut_off() -> None:
     peer = play(shut + frames.window_update(1, 1) * 100, limits=SMALL)
     assert 0 < len(peer.body()) < 100
     assert peer.goaway is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_large_or_padded_or_torn_frames_of_data_cost_nothing() -> None:
+    """However small the pieces in which they come, and however little of a frame is no padding."""
+
+    def scene() -> None:
+        peer = Peer(Echo(), SMALL)
+        peer.feed(START + headers(1) + headers(3) + headers(5))
+        for _ in range(3):
+            peer.feed(data(1, b"x" * 300), frame(frames.DATA, frames.PADDED, 3, b"\xfex" + bytes(254)))
+            peer.feed(*(bytes((byte,)) for byte in data(5, b"x" * 300)))
+        peer.feed(data(1, b"", ended=True) + data(3, b"", ended=True) + data(5, b"", ended=True))
+        assert (len(peer.body(1)), len(peer.body(3)), len(peer.body(5))) == (900, 3, 900)
+        assert peer.connection.flood_budget.left > SMALL.flood_budget - 1
+
+    in_loop(scene)
 
 
 @pytest.mark.parametrize("updates", [1, 2, 3])

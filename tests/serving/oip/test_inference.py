@@ -60,8 +60,9 @@ class RestClient(Client):
 
     def ask(self, *values: float, **headers: str) -> None:
         self.handler = RestHandler(
-            self.plane.admission, self.plane.families, cast("Any", None), max_body_bytes=2**20, tracing=self.tracing
-        )
+            self.plane.admission, self.plane.families, cast("Any", None), access=cast("Any", None),
+            max_body_bytes=2**20, tracing=self.tracing,
+        )  # fmt: skip
         x = {"name": "x", "shape": [len(values) // 2, 2], "datatype": "FP32", "data": values}
         sent = {name.encode(): value.encode() for name, value in headers.items()}
         connection = cast("Any", SimpleNamespace(closes_after_response=False, response_ready=lambda _exchange: None))

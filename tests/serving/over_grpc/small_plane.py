@@ -10,11 +10,12 @@ from builders import make_table
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.decision import Host
+from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import EngineFailed, NotReady, RequestError, UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent, ServerState
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Result
-from proteus_cli.serving.requests.query import Query
+from proteus_cli.serving.requests.query import Query, ReadInputs
 
 FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
 TWO = Signature(
@@ -53,19 +54,19 @@ class SmallPlane:
     def count_refusal(self, error: RequestError) -> None:
         self.refusals[type(error).__name__] += 1
 
-    def submit(self, family: str, query: Query, done: Callable[[Result], None]) -> asyncio.Handle:
+    def submit(self, query: Query, read_inputs: ReadInputs, done: Callable[[Result], None]) -> asyncio.Handle:
         if query.rows > 8:
             raise NotReady("too many")
         self.queries.append(query)
-        return asyncio.get_running_loop().call_soon(self._answer, query, done)
+        return asyncio.get_running_loop().call_soon(self._answer, query, read_inputs(), done)
 
     def cancel(self, in_flight: asyncio.Handle) -> None:
         in_flight.cancel()
         self.cancelled.append(in_flight)
 
-    def _answer(self, query: Query, done: Callable[[Result], None]) -> None:
-        x = np.frombuffer(query.inputs[0], FLOAT).reshape(query.rows, 2)
-        k = np.frombuffer(query.inputs[1], LONG).reshape(query.rows, 1)
+    def _answer(self, query: Query, inputs: tuple[Buffer, ...], done: Callable[[Result], None]) -> None:
+        x = np.frombuffer(inputs[0], FLOAT).reshape(query.rows, 2)
+        k = np.frombuffer(inputs[1], LONG).reshape(query.rows, 1)
         if np.isnan(x[0, 0]):
             done(EngineFailed("it failed"))
         else:

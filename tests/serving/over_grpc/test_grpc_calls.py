@@ -171,6 +171,23 @@ def test_complete_messages_of_a_stream_hold_no_memory() -> None:
     scene(play)
 
 
+@pytest.mark.parametrize("per_frame", [1, 3])
+def test_a_stream_of_small_messages_may_be_endless(per_frame: int) -> None:
+    """Each comes in a small frame of DATA; nothing is charged for one that completes a message."""
+
+    async def play() -> None:
+        client, small = Client(Http2Limits(flood_budget=20)), service_pb2.ModelInferRequest(model_name="nobody")
+        stream = client.call(STREAM, ended=False)
+        for _ in range(1000):
+            client.peer.feed(data(stream, framed(small.SerializeToString()) * per_frame))
+        client.peer.feed(data(stream, b"", ended=True))
+        assert client.peer.goaway is None
+        client.peer.feed(frames.window_update(0, 2**20), frames.window_update(stream, 2**20))
+        assert len(client.messages(stream)) == 1000 * per_frame
+
+    scene(play)
+
+
 def test_a_call_that_fails_early_ends_though_its_client_still_sends() -> None:
     async def play() -> None:
         client = Client()

@@ -179,7 +179,7 @@ def test_a_bug_in_a_front_end_leaves_the_results_of_other_requests(caplog: pytes
         content = np.array([9, 9], FLOAT).tobytes()
         for timeout_s in (60.0, 0.03):
             options = RequestOptions(timeout_s=timeout_s)
-            world.plane.admission.submit("f", Query((content,), 1, ((0, False),), options), broken)
+            world.plane.admission.submit(Query("f", 1, ((0, False),), options), lambda: (content,), broken)
             world.submit(1, 2, options=options)
             await asyncio.sleep(0.01)
         world.executor.release()  # the first two

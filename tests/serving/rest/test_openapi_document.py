@@ -47,7 +47,7 @@ def test_references_lead_somewhere_and_nothing_is_left_over(needs_token: bool) -
     }
     used = set(re.findall(r'"\$ref": "([^"]*)"', json.dumps(found)))
     assert used <= named
-    assert named - used <= {"#/components/responses/NoToken"}
+    assert named - used == {f"#/components/responses/{'Foreign' if needs_token else 'NoToken'}"}
     ids = [operation["operationId"] for operation in operations(found).values()]
     assert len(set(ids)) == len(ids)
 
@@ -74,6 +74,26 @@ def test_tokens_are_described_where_they_are_asked_for() -> None:
     without = document(ROUTES, FAMILIES)
     assert "security" not in without
     assert all("401" not in operation["responses"] for operation in operations(without).values())
+
+
+def test_what_changes_the_state_of_the_server_takes_json_only() -> None:
+    changing = {(route.path, route.method.lower()) for route in ROUTES if route.changes_state}
+    assert changing == {
+        ("/v2/repository/models/{model}/load", "post"),
+        ("/v2/repository/models/{model}/unload", "post"),
+        ("/v2/proteus/plan", "post"),
+    }
+    found = operations(document(ROUTES, FAMILIES))
+    assert {name for name, operation in found.items() if "415" in operation["responses"]} == changing
+
+
+def test_who_may_ask_is_described_where_no_tokens_are_asked_for() -> None:
+    without = operations(document(ROUTES, FAMILIES))
+    assert all("403" in operation["responses"] for operation in without.values())
+    with_tokens = operations(document(ROUTES, FAMILIES, needs_token=True))
+    assert {path for (path, _), operation in with_tokens.items() if "403" in operation["responses"]} == {
+        "/v2/proteus/plan"
+    }
 
 
 def test_families_are_named_and_small_ones_have_an_example() -> None:
@@ -134,7 +154,8 @@ def with_other(place: tuple[str | int, ...], value: Any) -> Any:
 
 def test_a_right_request_is_right() -> None:
     assert REQUESTS.is_valid(RIGHT)
-    assert RestCodec("small", SMALL, 8).decode(json.dumps(RIGHT).encode(), None).rows == 1
+    query, _ = RestCodec("small", SMALL, 8).decode(json.dumps(RIGHT).encode(), None)
+    assert query.rows == 1
 
 
 @settings(max_examples=1000)
@@ -143,7 +164,8 @@ def test_what_the_document_does_not_allow_is_refused(place: tuple[str | int, ...
     request = with_other(place, value)
     content = json.dumps(request).encode()
     try:
-        RestCodec("small", SMALL, 8).decode(content, None)
+        _, read_inputs = RestCodec("small", SMALL, 8).decode(content, None)
+        read_inputs()
     except BadRequest:
         return
     assert REQUESTS.is_valid(json.loads(content)), request

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from proteus_cli.serving.rest.access import admits
+from proteus_cli.serving.rest.access import Access, KnownHosts
 from proteus_cli.serving.rest.site import AT, FILES, INDEX, TARGETS, Site
 from proteus_cli.serving.transport.tokens import Tokens
 
@@ -92,7 +92,8 @@ def test_scripts_come_from_this_server_only() -> None:
     ],
 )  # fmt: skip
 def test_the_page_needs_no_token_and_its_numbers_do(target: bytes, is_open: bool) -> None:  # noqa: FBT001
-    assert admits(Tokens(["f00d" * 8]), target, {}) is is_open
+    access = Access(Tokens(["f00d" * 8]), KnownHosts(frozenset()))
+    assert (access.refusal(b"GET", target, {}) is None) is is_open
 
 
 def test_a_wheel_has_the_files(tmp_path: Path) -> None:

@@ -2,21 +2,20 @@
 
 import asyncio
 import logging
-import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError
-from proteus_cli.serving.child_process import group_signals_blocked
+from proteus_cli.serving.child_process import LIMITS_HINT, start_process
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost, settle
 from proteus_cli.serving.devices.process import messages
 from proteus_cli.serving.devices.process.channel import EVENTS, Channel
@@ -25,6 +24,9 @@ from proteus_cli.serving.devices.process.shared_memory import CAN_SHARE, Transfe
 from proteus_cli.serving.devices.process.spec import DeviceSpec
 from proteus_cli.serving.logs import fields
 
+if TYPE_CHECKING:
+    import subprocess
+
 CLOSE_S = 10.0
 """A process that was told to close, and sends nothing for so long, is killed."""
 
@@ -32,9 +34,6 @@ REAP_S = 1.0
 """How long closing waits for a process that was killed: it may be in the driver."""
 
 log = logging.getLogger("proteus.process")
-
-_STDERR = 2
-_LIMITS = "`ulimit -a` shows what this user may have"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +114,7 @@ class ProcessExecutor(ExecutorBase):
         except Exception as error:
             self._free_buffers.append(place)
             if isinstance(error, OSError):
-                raise EngineError(f"No memory to share with {self._device_id}: {error}", hint=_LIMITS) from error
+                raise EngineError(f"No memory to share with {self._device_id}: {error}", hint=LIMITS_HINT) from error
             raise
         number = self._register(done)
         self._sent[number] = SentBatch(layout, place, time.monotonic())
@@ -179,7 +178,7 @@ class ProcessExecutor(ExecutorBase):
             outputs = sent.layout.read_outputs(event.shapes, self._buffers[sent.place].incoming(descriptors))
         except (OSError, TypeError) as error:  # where no more files can be open, the system drops descriptors
             what = f"{self._device_id} is lost: the outputs of a batch can't be reached ({error})"
-            self._lose(DeviceLost(what, hint=_LIMITS))
+            self._lose(DeviceLost(what, hint=LIMITS_HINT))
             return
         self._free_buffers.append(sent.place)
         failures = {part: error.error() for part, error in event.failures.items()}
@@ -256,21 +255,12 @@ def _start_process(device: str) -> tuple["subprocess.Popen[bytes]", socket.socke
     """A process, and our end of the socket to it. Raises `DeviceUnavailable` where none can be started."""
     if not CAN_SHARE:
         raise DeviceUnavailable(f"{device} can't have a process of its own on this system.", hint="that takes Linux")
-    command = [sys.executable, "-P", "-m", "proteus_cli.serving.devices.process.child"]
-    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # so that it finds this package as we did
     try:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError as error:
         raise _no_process(device, error) from error
     try:
-        with group_signals_blocked():
-            process = subprocess.Popen(
-                [*command, str(its.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=_STDERR,
-                pass_fds=[its.fileno()],
-                env=os.environ | {"PYTHONPATH": paths},
-            )
+        process = start_process("proteus_cli.serving.devices.process.child", its.fileno())
     except OSError as error:
         ours.close()
         raise _no_process(device, error) from error
@@ -280,4 +270,4 @@ def _start_process(device: str) -> tuple["subprocess.Popen[bytes]", socket.socke
 
 
 def _no_process(device: str, error: OSError) -> DeviceUnavailable:
-    return DeviceUnavailable(f"No process can be started for {device}: {error}", hint=_LIMITS)
+    return DeviceUnavailable(f"No process can be started for {device}: {error}", hint=LIMITS_HINT)

@@ -1,6 +1,6 @@
-"""Batching rules, which decide when to launch how large a batch: the paper's (§5), and two simple ones."""
+"""Batching rules: when to launch how large a batch. The paper's (§5), simple ones, Clipper's and Nexus's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -138,3 +138,71 @@ class StaticBatcher(_Timely):
         if waiting < max_rows and last_moment_s > now_s:
             return Delay(until_s=last_moment_s)
         return self._start(hosted, head, min(waiting, max_rows), (due_s - now_s) / slowdown)
+
+
+AIMD_STEP = 1.0  # rows
+AIMD_BACKOFF = 0.9  # a factor
+
+
+@dataclass(frozen=True, slots=True)
+class AimdBatcher:
+    """The batch size grows by `AIMD_STEP` with a full batch in time, and shrinks by `AIMD_BACKOFF` with a late one.
+
+    The rule knows no latencies; it finds the size of each host by trial (Crankshaw et al., "Clipper", NSDI 2017, §4.3).
+    A batch that is not full waits ``timeout_s`` for company. Only requests that are late already are given up.
+    """
+
+    timeout_s: float = 0.0
+    _size: dict[tuple[str, str, str], float] = field(default_factory=dict, compare=False)
+
+    def fresh(self) -> "AimdBatcher":
+        return AimdBatcher(self.timeout_s)
+
+    def due_s(self, request: Request) -> float:
+        return request.deadline_s
+
+    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+        del slowdown  # the size adapts to it
+        if now_s > head.deadline_s:
+            return CANNOT_MEET_DEADLINE
+        max_rows = min(int(self._size.get(_key(hosted), 1.0)), hosted.max_batch)
+        waiting = max(waiting, head.rows)
+        if waiting < max_rows and head.arrival_s + self.timeout_s > now_s:
+            return Delay(until_s=head.arrival_s + self.timeout_s)
+        return Start(rows=max(min(waiting, max_rows), head.rows))
+
+    def ran(self, launch: Launch, took_s: float) -> None:
+        hosted, end_s = launch.hosted, launch.at_s + took_s
+        size = self._size.get(_key(hosted), 1.0)
+        if any(end_s > request.deadline_s for request in launch.requests):
+            self._size[_key(hosted)] = max(1.0, size * AIMD_BACKOFF)
+        elif launch.rows >= int(size):
+            self._size[_key(hosted)] = min(size + AIMD_STEP, float(hosted.max_batch))
+
+
+def _key(hosted: Host) -> tuple[str, str, str]:
+    return hosted.device, hosted.family, hosted.variant
+
+
+@dataclass(frozen=True, slots=True)
+class NexusBatcher:
+    """Work-conserving batches of the planned size; requests without time for one are dropped.
+
+    A window of that size slides along the queue up to the first request that has time for the whole window; those
+    before it are dropped (Shen et al., "Nexus", SOSP 2019, §4.3). Where fewer wait, the window is what waits.
+    """
+
+    def fresh(self) -> "NexusBatcher":
+        return self
+
+    def due_s(self, request: Request) -> float:
+        return request.deadline_s
+
+    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+        rows = max(min(waiting, hosted.max_batch), head.rows)
+        if now_s + slowdown * hosted.latency(rows) > head.deadline_s:
+            return CANNOT_MEET_DEADLINE
+        return Start(rows)
+
+    def ran(self, launch: Launch, took_s: float) -> None:
+        """Nothing is learned."""

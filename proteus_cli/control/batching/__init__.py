@@ -1,1 +1,0 @@
-"""Batching rules: how large a batch is, and when it starts."""

@@ -1,0 +1,40 @@
+"""What the server asks of the solver's process: one job after another, each of which has one answer."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.device import Outages
+from proteus_cli.domain.plan import Plan
+
+
+class Replanner(Protocol):
+    """Makes the next plan for a demand, coming from the plan in force, without what can't be used now."""
+
+    def __call__(self, demand: Demand, current: Plan, without: Outages, /) -> Plan: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Make plans with ``replan`` from now on; the first job."""
+
+    replan: Replanner
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """Import and compile what a solve needs, by a solve for the plan's own demand."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Solve:
+    """Make a plan: the result of this job."""
+
+    demand: Demand
+    current: Plan
+    without: Outages
+
+
+Job = Use | WarmUp | Solve

@@ -1,0 +1,123 @@
+"""Target `http1`: all that a client sends on one connection of HTTP/1.1, to a server with tokens and one without.
+
+The bytes come in pieces that depend on them. The client waits for its answers, unless the last byte is a control
+character: with EOT it closes its half of the connection, with CAN all of it.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from random import Random
+from zlib import crc32
+
+import msgspec
+from fuzzing.in_process.http1_messages import chunked, post, statuses
+from fuzzing.in_process.server import MAX_ROWS, Client, Server, first_plan
+from fuzzing.mutations.text import TextMutations
+from fuzzing.targets.binary_bodies import binary_request
+from fuzzing.targets.json_bodies import HEAVY as JSON_HEAVY
+from fuzzing.targets.json_bodies import LIGHT as JSON_LIGHT
+from fuzzing.targets.json_bodies import infer_request
+from fuzzing.targets.target import WireTarget
+
+from proteus_cli.serving.rest.routes import ROUTES
+
+TOKEN = "a-token-of-the-fuzzer"  # noqa: S105 - of a server that nobody can reach
+_AUTHORIZATION = b"authorization: Bearer %b\r\n" % TOKEN.encode()
+_HALF_CLOSED, _GONE = b"\x04", b"\x18"
+_OTHER_END_FRAC = 0.05  # of mutations
+_MOST_PIECES = 12
+_BYTES_OF_PIECE = (1, 3, 100, 5_000, 70_000)
+
+LINES = (
+    b"Content-Length: 0", b"Content-Length: 5", b"Content-Length: 18446744073709551616", b"Content-Length: -1",
+    b"Content-Length: 99999999", b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip, chunked", b"Host: localhost",
+    b"Host: 127.0.0.1:8000", b"Host: elsewhere.example", b"Host:", b"Expect: 100-continue", b"Expect: x",
+    b"Connection: close", b"Connection: keep-alive", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c",
+    b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA", b"Content-Encoding: gzip", b"Content-Encoding: deflate",
+    b"Accept-Encoding: gzip;q=0.5, *;q=0", b"If-None-Match: *", b"Inference-Header-Content-Length: 10",
+    b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", b"tracestate: a=b",
+    b"Origin: http://elsewhere.example", b"Origin: null", b"Sec-Fetch-Site: cross-site", b"Content-Type: text/plain",
+    b"Content-Type: application/json", b"Cookie: a=b", b" folded", b"\x00: x", b"X: \xff\x00", b": no name", b"",
+    b"POST /v2/models/small/infer HTTP/1.1", b"GET / HTTP/1.0", b"GET /v2 HTTP/0.9", b"PRI * HTTP/2.0",
+    b"OPTIONS * HTTP/1.1", b"CONNECT localhost:80 HTTP/1.1", b"GET http://localhost/v2 HTTP/1.1", b"HEAD / HTTP/1.1",
+    b"GET /v2%2fproteus/status HTTP/1.1", b"GET /v2/../metrics?a=b&a HTTP/1.1", b"GET /v2/models/%ff/ready HTTP/1.1",
+    b"0", b"1\r\nx", b"5;a=b", b"ffffffffffffffff", b"-1", b"0x5", b"\x16\x03\x01\x00",
+)  # fmt: skip
+HEAVY = (
+    *(b"X: %b" % (b"y" * length) for length in (1_000, 30_000, 70_000)),
+    *(b"\r\n".join([b"X: y"] * lines) for lines in (100, 1_000, 10_000)),
+    b"\r\n" * 10_000, b"1\r\nx\r\n" * 10_000, b"GET /%b HTTP/1.1" % (b"%41" * 10_000), b"5;" + b"a" * 40_000,
+    b"GET /?%b HTTP/1.1" % (b"a=b&" * 5_000), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500,
+)  # fmt: skip
+
+
+class Http1Connections(WireTarget):
+    tokens = ((), (TOKEN,))
+
+    def __init__(self) -> None:
+        super().__init__()
+        samples = [*self.seeds().values()]
+        self._mutate_lines = TextMutations(LINES, HEAVY, samples, b"\r\n", token=rb"[^\r\n]*\r?\n|[^\r\n]+")
+        self._mutate_words = TextMutations((*LINES, *JSON_LIGHT), (*HEAVY, *JSON_HEAVY), samples, b"")
+
+    async def converse(self, server: Server, content: bytes) -> None:
+        rng, client = Random(crc32(content)), Client(server, "http")
+        for piece in _pieces(content.rstrip(_HALF_CLOSED + _GONE), rng):
+            await client.send(piece)
+            if rng.random() < 0.1:
+                await server.settle()
+        if content.endswith(_HALF_CLOSED):
+            client.end()
+        elif not content.endswith(_GONE):
+            await server.settle()
+        client.close()
+        await server.settle()
+        statuses(client.writes)
+
+    def seeds(self) -> Mapping[str, bytes]:
+        small = json.dumps(infer_request("small")).encode()
+        length, _, binary = binary_request("small").partition(b"\n")
+        large = json.dumps(infer_request("large", MAX_ROWS)).encode()
+        requests = {
+            "plan": _request("POST", "/v2/proteus/plan", msgspec.json.encode(first_plan())),
+            "pipelined": post("small", small, _AUTHORIZATION) * 40,
+            "gzip": post("small", gzip.compress(small, mtime=0), _AUTHORIZATION + b"content-encoding: gzip\r\n"),
+            "binary": post("small", binary, _AUTHORIZATION + b"inference-header-content-length: %b\r\n" % length),
+            "large": post("large", large, _AUTHORIZATION),
+            "chunks": chunked("small", _AUTHORIZATION, small[:50], small[50:]),
+            "small-chunks": chunked("small", _AUTHORIZATION, *(small[at : at + 1] for at in range(len(small)))),
+            "expect": post("small", small, _AUTHORIZATION + b"expect: 100-continue\r\n"),
+            "accept": post("small", small, _AUTHORIZATION + b"accept-encoding: gzip, deflate;q=0.5\r\n"),
+            "traced": post("small", small, _AUTHORIZATION + LINES[25] + b"\r\n"),
+            **{
+                f"{route.method}-{route.path.strip('/').replace('/', '-')}": _request(route.method, _filled(route.path))
+                for route in ROUTES
+            },
+        }
+        last = post("small", small, _AUTHORIZATION + b"connection: close\r\n")
+        return {name: request + last for name, request in requests.items()}
+
+    def mutate(self, content: bytes, rng: Random) -> bytes:
+        if rng.random() < _OTHER_END_FRAC:
+            return content + rng.choice((_HALF_CLOSED, _GONE))
+        return rng.choice((self._mutate_lines, self._mutate_words))(content, rng)
+
+
+def _request(method: str, target: str, body: bytes = b"") -> bytes:
+    head = f"{method} {target} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n".encode()
+    return b"%b%bcontent-length: %d\r\n\r\n%b" % (head, _AUTHORIZATION, len(body), body)
+
+
+def _filled(path: str) -> str:
+    return path.format(model="kinds", version="1", file="page.js") if "{" in path else path
+
+
+def _pieces(content: bytes, rng: Random) -> Iterator[bytes]:
+    """The content in up to `_MOST_PIECES` pieces; the last one is the rest."""
+    at = 0
+    for _ in range(rng.randint(0, _MOST_PIECES - 1)):
+        end = at + rng.choice(_BYTES_OF_PIECE)
+        yield content[at:end]
+        at = end
+    yield content[at:]

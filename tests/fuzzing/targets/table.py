@@ -1,0 +1,21 @@
+"""All targets by name."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fuzzing.targets.target import Target
+
+_CLASSES = {
+    "json": "json_bodies.JsonBodies",
+    "binary": "binary_bodies.BinaryBodies",
+    "http1": "http1_connections.Http1Connections",
+}
+TARGETS = tuple(_CLASSES)
+
+
+def open_target(name: str) -> "Target":
+    """Open a target. The project's code is imported only now, so that an engine can watch it."""
+    module, _, kind = _CLASSES[name].partition(".")
+    opened: Target = getattr(import_module(f"fuzzing.targets.{module}"), kind)()
+    return opened

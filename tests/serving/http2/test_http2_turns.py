@@ -1,0 +1,173 @@
+"""What a client sends at once is handled in turns, between which the others are looked at; nothing is lost."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from http2_peer import FIELDS, START, Echo, Peer, data, in_loop
+
+from proteus_cli.serving.http2 import frames
+from proteus_cli.serving.http2.frames import ErrorCode, frame
+from proteus_cli.serving.http2.limits import Http2Limits
+from proteus_cli.serving.transport.turns import WORK_PER_TURN
+
+PATIENT = Http2Limits(flood_budget=10**9, streams=10**6, connection_window_bytes=2**30, window_bytes=2**30)
+REQUEST = b"".join(frames.literal_field(name.encode(), value.encode()) for name, value in FIELDS)
+PING = frame(frames.PING, 0, 0, b"8 bytes!")
+
+
+def headers(stream: int, more: bytes = b"", flags: int = frames.END_HEADERS) -> bytes:
+    return frame(frames.HEADERS, flags, stream, REQUEST + more)
+
+
+class Counted:
+    """A peer that has sent some frames in one read. ``handled`` are those of the turn that was taken last."""
+
+    def __init__(self, sent: bytes, application: Any = None) -> None:
+        self.peer = Peer(application or Echo(), PATIENT)
+        self.peer.feed(START + headers(1))
+        self.handled, handle = list[int](), self.peer.connection.on_frame
+
+        def on_frame(kind: int, flags: int, stream_id: int, payload: Any) -> None:
+            self.handled.append(kind)
+            handle(kind, flags, stream_id, payload)
+
+        self.peer.connection.on_frame = on_frame  # type: ignore[method-assign]
+        self.peer.connection.turn.left = WORK_PER_TURN
+        self.peer.connection.data_received(sent)
+
+    def take_turn(self) -> None:
+        self.handled.clear()
+        (turn,) = self.peer.turns
+        self.peer.turns.clear()
+        turn()
+
+
+CHEAP: dict[str, bytes] = {
+    "DATA of one byte": data(1, b"x"),
+    "DATA of nothing": data(1, b""),
+    "DATA with padding": frame(frames.DATA, frames.PADDED, 1, b"\xfex" + bytes(254)),
+    "DATA for nobody": data(1, b"", ended=True) + data(1, b"x"),
+    "pings": PING,
+    "settings": frames.settings({frames.MAX_FRAME_SIZE: 16_384}),
+    "priorities": frame(frames.PRIORITY, 0, 1, bytes(5)),
+    "window updates": frames.window_update(0, 1),
+    "unknown frames": frame(0xEE, 0, 0, b""),
+    "trailers": headers(1),
+}
+
+
+@pytest.mark.parametrize("sent", CHEAP.values(), ids=CHEAP)
+def test_no_turn_has_more_frames_than_a_turn_has_units(sent: bytes) -> None:
+    def scene() -> None:
+        counted = Counted(sent * 1000)
+        peer, turns = counted.peer, 0
+        total = len(counted.handled)
+        while peer.turns:
+            assert len(counted.handled) <= WORK_PER_TURN
+            assert peer.transport.is_reading_paused
+            counted.take_turn()
+            turns += 1
+            total += len(counted.handled)
+        assert total >= 1000
+        assert turns >= total // WORK_PER_TURN
+        assert not peer.transport.is_reading_paused
+        assert peer.goaway is None
+
+    in_loop(scene)
+
+
+def fields_of_their_own(stream: int, count: int) -> bytes:
+    """Requests that each fill the compression table with new entries."""
+    entries = b"".join(
+        b"\x40\x01a" + bytes((len(text),)) + text for text in (b"%d" % (stream * count + at) for at in range(count))
+    )
+    return headers(stream, entries, frames.END_HEADERS | frames.END_STREAM)
+
+
+def varied_indices(stream: int, count: int) -> bytes:
+    """Requests of many fields, each of one byte."""
+    return headers(stream, frames.literal_field(b"n", b"%d" % stream) + b"\x90" * count, 5)
+
+
+@pytest.mark.parametrize(("make", "fields"), [(fields_of_their_own, 60), (varied_indices, 200)])
+def test_no_turn_decodes_more_than_a_few_large_header_blocks(make: Callable[[int, int], bytes], fields: int) -> None:
+    def scene() -> None:
+        blocks = [make(stream, fields) for stream in range(3, 203, 2)]
+        counted = Counted(b"".join(blocks))
+        peer = counted.peer
+        while peer.turns:
+            assert len(blocks[0]) * (len(counted.handled) - 1) < 8 * WORK_PER_TURN
+            counted.take_turn()
+        assert peer.goaway is None
+        assert all(peer.is_answered(stream) for stream in range(3, 203, 2))
+
+    in_loop(scene)
+
+
+@pytest.mark.parametrize("reads", [1, 50])
+def test_the_units_of_a_turn_count_whatever_the_reads(reads: int) -> None:
+    """So that a client gains nothing by filling its reads exactly."""
+
+    def scene() -> None:
+        sent = data(1, b"x" * 300) * (2 * WORK_PER_TURN // reads)
+        counted = Counted(sent)
+        for _ in range(reads - 1):
+            if not counted.peer.transport.is_reading_paused:
+                counted.peer.connection.data_received(sent)
+        assert len(counted.handled) <= WORK_PER_TURN
+        assert counted.peer.transport.is_reading_paused
+
+    in_loop(scene)
+
+
+def test_what_comes_while_a_connection_waits_for_its_turn_is_kept_in_order() -> None:
+    """TLS hands on what it has decrypted, though reading is paused."""
+
+    def scene() -> None:
+        counted = Counted(data(1, b"a" * 300) * 500)
+        peer = counted.peer
+        peer.connection.data_received(data(1, b"b" * 300) * 500 + data(1, b"c", ended=True)[:5])
+        while peer.turns:
+            counted.take_turn()
+        peer.feed(data(1, b"c", ended=True)[5:])
+        peer.feed(frames.window_update(0, 2**20) + frames.window_update(1, 2**20))
+        assert peer.body() == b"a" * 150_000 + b"b" * 150_000 + b"c"
+
+    in_loop(scene)
+
+
+def test_the_rest_of_a_read_waits_while_the_client_does_not_read() -> None:
+    def scene() -> None:
+        counted = Counted(PING * 1000)
+        peer = counted.peer
+        peer.connection.pause_writing()
+        counted.take_turn()
+        assert counted.handled == []
+        assert not peer.turns
+        peer.connection.resume_writing()
+        assert peer.transport.is_reading_paused
+        while peer.turns:
+            counted.take_turn()
+        assert len(peer.of_kind(frames.PING)) == 1000
+        assert not peer.transport.is_reading_paused
+
+    in_loop(scene)
+
+
+@pytest.mark.parametrize("end", ["lost", "refused"])
+def test_the_rest_of_a_read_is_dropped_with_its_connection(end: str) -> None:
+    def scene() -> None:
+        counted = Counted(PING * 1000)
+        peer = counted.peer
+        if end == "lost":
+            peer.transport.close()
+        else:
+            peer.pass_time(after_s=31)
+            peer.connection._fail(frames.ConnectionFault(ErrorCode.NO_ERROR, "enough"))
+            assert not peer.transport.is_reading_paused  # to see that the client leaves
+        counted.take_turn()
+        assert counted.handled == []
+        assert not peer.turns
+
+    in_loop(scene)

@@ -1,0 +1,107 @@
+"""A request is let in or refused before its tensors are read."""
+
+import asyncio
+import contextlib
+from typing import NoReturn
+
+import numpy as np
+import pytest
+from one_device import AT_ONCE_S, FLOAT, SLO_S, World, outputs, run
+
+from proteus_cli.domain.arrays import Buffer
+from proteus_cli.domain.request import Outcome
+from proteus_cli.errors import BadRequest, NotAccurateEnough, Overloaded
+from proteus_cli.serving.requests.query import Query, RequestOptions
+
+ONE_ROW = Query("f", 1, ((0, False),))
+
+
+def unread() -> NoReturn:
+    pytest.fail("the tensors of a refused request were read")
+
+
+def invalid() -> NoReturn:
+    raise BadRequest("these are no tensors")
+
+
+def bug() -> NoReturn:
+    raise RuntimeError("a bug of ours")
+
+
+def not_finite() -> tuple[Buffer, ...]:
+    return (np.array([np.nan, 1], FLOAT).tobytes(),)
+
+
+def fill(world: World) -> None:
+    """Ask until no more is let in."""
+    with contextlib.suppress(Overloaded):
+        while True:
+            world.submit(1, 2)
+
+
+def demand(world: World) -> int:
+    """Rows asked so far."""
+    return world.plane.controller.demand.counts_of("f").total
+
+
+async def end(world: World) -> None:
+    """Have all that waits end by its deadline."""
+    await asyncio.sleep(SLO_S + 0.05)
+    while world.executor.held:
+        world.executor.release()
+        await asyncio.sleep(0.01)
+
+
+def test_the_tensors_of_a_refused_request_are_not_read() -> None:
+    async def refused(world: World) -> None:
+        fill(world)
+        asked, rejected = demand(world), world.counted[Outcome.REJECTED]
+        with pytest.raises(Overloaded):
+            world.plane.admission.submit(ONE_ROW, unread, world.results.append)
+        with pytest.raises(NotAccurateEnough):
+            world.plane.admission.submit(
+                Query("f", 1, ((0, False),), RequestOptions(min_accuracy=0.99)), unread, world.results.append
+            )
+        assert world.counted[Outcome.REJECTED] == rejected + 2
+        assert demand(world) == asked + 1  # no plan is made for minima of single requests
+        await end(world)
+
+    run(refused)
+
+
+@pytest.mark.parametrize(("tensors", "error"), [(invalid, BadRequest), (not_finite, BadRequest), (bug, RuntimeError)])
+def test_an_admitted_request_with_wrong_tensors_gives_its_place_back(tensors: object, error: type[Exception]) -> None:
+    """It leaves no trace: no outcome, no demand, and its place in the queue goes to the next request."""
+
+    async def wrong(world: World) -> None:
+        world.submit(1, 2)
+        fill(world)
+        waiting, counted = world.plane.controller.waiting, world.counted
+        world.plane.admission.cancel(world.submitted[1])
+        counted[Outcome.DROPPED] = 1
+        asked = demand(world)
+        for _ in range(3):
+            with pytest.raises(error):
+                world.plane.admission.submit(ONE_ROW, tensors, world.results.append)  # type: ignore[arg-type]
+        assert (demand(world), world.counted) == (asked, counted)
+        assert world.plane.controller.waiting == waiting - 1
+        assert world.plane.results.in_flight_count == waiting - 1
+        world.submit(1, 2)
+        with pytest.raises(Overloaded):
+            world.submit(1, 2)
+        await end(world)
+
+    run(wrong, refuses_non_finite=True)
+
+
+def test_requests_beside_one_with_wrong_tensors_are_answered() -> None:
+    async def beside(world: World) -> None:
+        world.submit(1, 2)
+        with pytest.raises(BadRequest):
+            world.plane.admission.submit(ONE_ROW, invalid, world.results.append)
+        world.submit(3, 4)
+        await asyncio.sleep(0.01)
+        assert [outputs(result) for result in world.results] == [[2, 4], [6, 8]]
+        assert world.executor.runs == [2]
+
+    run(beside, AT_ONCE_S)
