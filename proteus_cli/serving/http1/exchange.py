@@ -1,6 +1,7 @@
 """A request over HTTP/1 and its response, and the handler that connects them."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,10 +17,6 @@ OCTETS = b"application/octet-stream"
 NOT_MODIFIED = 304
 MAX_JOINED_BYTES = 16 * 1024  # a response up to here is joined to one piece, which costs less than a second write
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
-_STARTS = {
-    (200, content_type): b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: " % content_type
-    for content_type in (JSON, OCTETS)
-}
 
 
 class Exchange(msgspec.Struct, eq=False):
@@ -47,23 +44,23 @@ class Exchange(msgspec.Struct, eq=False):
     ) -> None:
         """Respond with ``body`` and then ``blobs``; ``headers`` are complete lines. No effect if the client is gone."""
         size = len(body)
-        if blobs:
-            size += sum(map(len, blobs))
-        start = _STARTS.get((status, content_type)) or _start(status, content_type)
+        for blob in blobs:
+            size += len(blob)
         if not self.keep_alive or self.connection.closes_after_response:
             self.keep_alive = False
             headers += b"connection: close\r\n"
+        head = b"%b%d\r\n%b\r\n" % (_start(status, content_type), size, headers)
         if self.method == b"HEAD" or status == NOT_MODIFIED:  # whose length is that of the body which they leave out
-            self.response = (b"%b%d\r\n%b\r\n" % (start, size, headers),)
+            self.response = (head,)
         elif size <= MAX_JOINED_BYTES:
-            content = b"".join((body, *blobs)) if blobs else body
-            self.response = (b"%b%d\r\n%b\r\n%b" % (start, size, headers, content),)
+            self.response = (b"".join((head, body, *blobs)),)
         else:
-            self.response = (b"%b%d\r\n%b\r\n" % (start, size, headers), body, *blobs)
+            self.response = (head, body, *blobs)
         self.in_flight = None
         self.connection.response_ready(self)
 
 
+@cache
 def _start(status: int, content_type: bytes) -> bytes:
     return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (status, _REASONS[status], content_type)
 

@@ -6,6 +6,7 @@ What the outline of a request says is remembered, so usually only its values are
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -65,21 +66,23 @@ class _Last(msgspec.Struct, frozen=True):
     query: Query
 
 
-class _SharedOutput(NamedTuple):
-    """What the answers of one batch share of an output: its JSON up to the values, and the values of all rows.
+class _SharedAnswer(NamedTuple):
+    """What the answers of one batch with as many rows share: all but the time in the queue, the id, and the rows.
 
-    The values are bytes, of which a row has ``row_bytes``, or a list for each row; then ``row_bytes`` is -1.
+    The JSON is ``before``, the time in the queue, ``after``; then for each of ``lists`` the values of this answer,
+    and what follows them. ``binary`` has the bytes of all rows of an output, and how many a row has.
     """
 
-    json: bytes
-    values: Any
-    row_bytes: int
+    before: bytes
+    after: bytes
+    lists: list[tuple[list[list[Any]], bytes]]
+    binary: list[tuple[Buffer, int]]
 
 
 _decode_outline = msgspec.json.Decoder(InferRequest).decode
 _encode = msgspec.json.Encoder().encode
-# How an answer without outputs ends, and how its template does.
-_NO_QUEUE_US, _QUEUE_US = b'0},"outputs":[]}', b'%d},"outputs":['
+_OUTPUTS = b'},"outputs":['  # behind the time in the queue
+_NO_QUEUE_US = b"0" + _OUTPUTS + b"]}"  # ends an answer without outputs
 
 
 class RestCodec:
@@ -221,28 +224,17 @@ class RestCodec:
         """The JSON of an answer, and the binary tensors that follow it."""
         memo, rows, first = answer.batch.memo, answer.rows, answer.first
         try:
-            start, outputs = memo[query.outputs, rows]
+            before, after, lists, binary = memo[query.outputs, rows]
         except KeyError:
-            start, outputs = memo[query.outputs, rows] = self._shared(query, answer)
-        text, blobs = start % (answer.queue_s * _US_PER_S), list[Buffer]()
-        for json, values, row_bytes in outputs:
-            if row_bytes >= 0:
-                blobs.append(values[first * row_bytes : (first + rows) * row_bytes])
-                text += json
-            elif rows == 1:
-                text += b"%b%b}" % (json, _encode(values[first]))
-            else:
-                flat = [value for row in values[first : first + rows] for value in row]
-                text += b"%b%b}" % (json, _encode(flat))
+            before, after, lists, binary = memo[query.outputs, rows] = self._shared(query, answer)
+        json = before + b"%d" % (answer.queue_s * _US_PER_S) + after
+        for values, end in lists:
+            json += _encode(values[first] if rows == 1 else list(chain(*values[first : first + rows]))) + end
         if query.id is not None:
-            return b'%b],"id":%b}' % (text, _encode(query.id)), blobs
-        return text + b"]}", blobs
+            json = b'%b,"id":%b}' % (json[:-1], _encode(query.id))
+        return json, [values[first * size : (first + rows) * size] for values, size in binary]
 
-    def _shared(self, query: Query, answer: Answered) -> tuple[bytes, list[_SharedOutput]]:
-        """What the answers of one batch with as many rows share: all but the time in the queue, the id, and the rows.
-
-        That is the JSON up to the outputs, with ``%d`` for the time in the queue, and the outputs.
-        """
+    def _shared(self, query: Query, answer: Answered) -> _SharedAnswer:
         batch, hosted = answer.batch, answer.batch.hosted
         parameters = ResponseParameters(
             variant=hosted.variant,
@@ -253,21 +245,24 @@ class RestCodec:
             emulated=batch.is_emulated,
             queue_us=0,
         )
-        start = _encode(InferResponse(self.family, oip.VERSION, parameters, [])).removesuffix(_NO_QUEUE_US)
-        outputs: list[_SharedOutput] = []
-        for index, as_binary in query.outputs:
+        before = _encode(InferResponse(self.family, oip.VERSION, parameters, [])).removesuffix(_NO_QUEUE_US)
+        lists, binary, texts = list[list[list[Any]]](), list[tuple[Buffer, int]](), [_OUTPUTS]
+        for place, (index, as_binary) in enumerate(query.outputs):
             values, spec = batch.outputs[index], self._signature.outputs[index]
             tensor = ResponseTensor(spec.name, oip.DATATYPE_OF[values.dtype], [answer.rows, *values.shape[1:]])
-            comma = b"," if outputs else b""
+            if place:
+                texts[-1] += b","
             if as_binary:
                 content, row_bytes = batch.content(index)
-                parameters_of = ResponseTensorParameters(row_bytes * answer.rows)
-                json = _encode(msgspec.structs.replace(tensor, parameters=parameters_of))
-                outputs.append(_SharedOutput(comma + json, content, row_bytes))
+                binary.append((content, row_bytes))
+                size = ResponseTensorParameters(row_bytes * answer.rows)
+                texts[-1] += _encode(msgspec.structs.replace(tensor, parameters=size))
             else:
-                json = _encode(tensor)[:-1] + b',"data":'
-                outputs.append(_SharedOutput(comma + json, _lists(batch, index), -1))
-        return start.replace(b"%", b"%%") + _QUEUE_US, outputs
+                lists.append(_lists(batch, index))
+                texts[-1] += _encode(tensor)[:-1] + b',"data":'
+                texts.append(b"}")
+        texts[-1] += b"]}"
+        return _SharedAnswer(before, texts[0], list(zip(lists, texts[1:], strict=True)), binary)
 
 
 def _lists(batch: AnsweredBatch, index: int) -> list[list[Any]]:

@@ -169,7 +169,7 @@ class RestInference(Inference[EncodedAnswer]):
         content_type = JSON
         if tensors:
             content_type = OCTETS
-            headers += b"%b: %d\r\n" % (JSON_LENGTH, len(body))
+            headers += b"inference-header-content-length: %d\r\n" % len(body)
         if b"accept-encoding" in exchange.headers:
             body, tensors, more = compressed(exchange.headers, body, tensors)
             headers += more
