@@ -101,6 +101,7 @@ _FRAME = struct.Struct(">IBI")  # length and type in one, flags, stream
 FRAME_BYTES = 9
 _LARGEST_WINDOW = 2**31 - 1
 _FIRST_WINDOW = 65_535
+_MOST_CALLS = 16  # at once on one connection
 _INITIAL_WINDOW_SIZE, _HEADER_TABLE_SIZE, _ENABLE_PUSH = 4, 1, 2
 
 
@@ -127,13 +128,15 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 class Grpc:
     """Unary gRPC calls of one method, several at a time on one connection.
 
-    Requests must be small: what is in flight stays below the first flow-control window, so that none has to be kept.
+    What is in flight stays below half of the first flow-control window, so that no request has to be kept:
+    ``largest_bytes`` says how much a request may need.
     A header table of size 0 makes each header block readable by itself.
     """
 
-    most = 16
-
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, largest_bytes: int) -> None:
+        self.most = min(_MOST_CALLS, _FIRST_WINDOW // 2 // largest_bytes)
+        if not self.most:
+            raise ValueError(f"requests of {largest_bytes} bytes need flow control, which isn't here")
         settings = ((_HEADER_TABLE_SIZE, 0), (_ENABLE_PUSH, 0), (_INITIAL_WINDOW_SIZE, 2**20))
         self.greeting = (
             PREFACE
@@ -149,8 +152,6 @@ class Grpc:
         self._buffer = b""
 
     def ask(self, index: int, request: bytes) -> bytes:
-        if len(request) * self.most > _FIRST_WINDOW // 2:
-            raise ValueError(f"requests of {len(request)} bytes need flow control, which isn't here")
         stream, self._next = self._next, self._next + 2
         self._indices[stream] = index
         self.in_flight += 1

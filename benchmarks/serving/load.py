@@ -95,10 +95,18 @@ class LoadReplies:
 
 
 def play(
-    target: Target, rate_qps: float, duration_s: float, *, seed: int, connections: int = OPEN_CONNECTIONS
+    target: Target,
+    rate_qps: float,
+    duration_s: float,
+    *,
+    seed: int,
+    connections: int = OPEN_CONNECTIONS,
+    tick_s: float = 0.0,
 ) -> LoadReplies:
-    """Poisson arrivals at that rate."""
-    with _playing(target, rate_qps, duration_s, seed=seed, connections=connections, keep=KEEP) as process:
+    """Poisson arrivals at that rate; the client looks up every ``tick_s``, or at once."""
+    with _playing(
+        target, rate_qps, duration_s, seed=seed, connections=connections, keep=KEEP, tick_s=tick_s
+    ) as process:
         return _load_replies(target, process, duration_s)
 
 
@@ -126,7 +134,7 @@ def first_objection(target: Target) -> str:
 
     Raises `WrongAnswer`.
     """
-    connection: Connection = Grpc(GRPC_INFER) if target.dialect.over_http2 else Http1()
+    connection: Connection = Grpc(GRPC_INFER, max(map(len, target.requests))) if target.dialect.over_http2 else Http1()
     try:
         with socket.create_connection(("127.0.0.1", target.port), timeout=FIRST_WITHIN_S) as line:
             line.sendall(connection.greeting)
@@ -156,11 +164,18 @@ def _reply(line: socket.socket, connection: Connection) -> Reply:
 
 @contextmanager
 def _playing(
-    target: Target, rate_qps: float, duration_s: float, *, seed: int, connections: int, keep: int
+    target: Target,
+    rate_qps: float,
+    duration_s: float,
+    *,
+    seed: int,
+    connections: int,
+    keep: int,
+    tick_s: float = 0.0,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     path = GRPC_INFER if target.dialect.over_http2 else ""
     lines = min(connections, GRPC_CONNECTIONS) if path else connections
-    job = Job(target.port, path, target.requests, rate_qps, duration_s, lines, keep, seed)
+    job = Job(target.port, path, target.requests, rate_qps, duration_s, lines, keep, seed, tick_s)
     command = (sys.executable, "-m", "benchmarks.serving.poisson")
     with _ended(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None

@@ -12,7 +12,7 @@ import sys
 from array import array
 from collections import deque
 from contextlib import suppress
-from time import perf_counter
+from time import perf_counter, sleep
 
 import msgspec
 
@@ -27,7 +27,8 @@ _CLOCK_MONOTONIC, _ABSOLUTE, _NONBLOCKING = 1, 1, 0o4000
 class Job(msgspec.Struct, frozen=True):
     """Requests in turn at ``rate_qps`` for ``duration_s``; every ``keep``-th answer comes back whole.
 
-    ``grpc_path`` is empty for HTTP/1.1.
+    ``grpc_path`` is empty for HTTP/1.1. The client looks up every ``tick_s`` seconds: it sends what has come due, and
+    reads what has been answered. 0: at once, which takes a wake-up for each request and each answer.
     """
 
     port: int
@@ -38,6 +39,7 @@ class Job(msgspec.Struct, frozen=True):
     connections: int
     keep: int
     seed: int
+    tick_s: float = 0.0
 
 
 class Played(msgspec.Struct, frozen=True):
@@ -73,7 +75,7 @@ class _Line:
     __slots__ = ("connection", "socket", "unsent")
 
     def __init__(self, job: Job) -> None:
-        self.connection: Connection = Grpc(job.grpc_path) if job.grpc_path else Http1()
+        self.connection: Connection = Grpc(job.grpc_path, max(map(len, job.requests))) if job.grpc_path else Http1()
         self.socket = socket.create_connection(("127.0.0.1", job.port), timeout=10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
@@ -112,12 +114,22 @@ class Player:
         end_s = start_s + self._job.duration_s + GRACE_S
         while self._ended < len(self._due_s) and perf_counter() < end_s:
             self._ask_what_is_due()
-            for fd, events in self._epoll.poll(0.1):
+            for fd, events in self._ready():
                 if fd in self._lines:
                     self._serve(self._lines[fd], events)
         for line in list(self._lines.values()):
             line.socket.close()
         return Played(self._status.tobytes(), self._latency_s.tobytes(), self._lag_s.tobytes(), self._replies)
+
+    def _ready(self) -> list[tuple[int, int]]:
+        """The sockets that have something, once there are any, or it is time to look."""
+        tick_s = self._job.tick_s
+        if not tick_s:
+            if self._next < len(self._due_s):
+                self._timer.wake_at(self._due_s[self._next])
+            return self._epoll.poll(0.1)
+        sleep(tick_s - perf_counter() % tick_s)
+        return self._epoll.poll(0)
 
     def _open(self) -> None:
         line = _Line(self._job)
@@ -134,8 +146,6 @@ class Player:
             self._next += 1
         while self._backlog and self._free:
             self._ask(self._free.pop(), self._backlog.popleft())
-        if self._next < len(due_s):
-            self._timer.wake_at(due_s[self._next])
 
     def _ask(self, line: _Line, index: int) -> None:
         requests = self._job.requests

@@ -38,8 +38,7 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
     devices: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, gc=False):
     """The plan cannot carry the request in time; another try after ``retry_after_s`` may succeed.
 
     ``is_lost``: all devices that host the family are lost, or the plan does without the family for that reason.

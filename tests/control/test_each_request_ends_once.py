@@ -54,6 +54,7 @@ class Query:
     priority: int = 0
     min_accuracy: float = 0.0
     cancelled_after_s: float | None = None
+    is_malformed: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ class Driver:
     def hosted(self) -> list[Host]:
         return [host for family in FAMILIES for host in self.controller.hosting(family)]
 
-    def offer(self, request: Request) -> None:
+    def offer(self, request: Request, *, is_malformed: bool = False) -> None:
+        """Offer a request, and take it back if it proves malformed."""
         now_s = request.arrival_s
         self.run_until(now_s)
         answer = self.controller.offer(request, now_s)
@@ -168,7 +170,12 @@ class Driver:
         assert fit
         self.waiting[request.id] = request
         self._check_quota()
-        for device in answer.devices:
+        devices = answer.devices
+        if is_malformed:
+            devices = self.controller.withdraw(request, now_s).ask
+            self._end(request)
+            self._check_quota()
+        for device in devices:
             self._ask(device, now_s)
         self._check_nobody_idles(now_s)
 
@@ -405,7 +412,7 @@ def play(
         )
         if query.cancelled_after_s is not None:
             driver.cancel_at(request, now_s + query.cancelled_after_s)
-        driver.offer(request)
+        driver.offer(request, is_malformed=query.is_malformed)
     driver.stop()
     return driver
 
@@ -500,7 +507,7 @@ UNEQUAL_CHANGES = st.lists(
 
 
 @given(
-    queries(3, priority=PRIORITIES, min_accuracy=MINIMA, cancelled_after_s=CANCELLED),
+    queries(3, priority=PRIORITIES, min_accuracy=MINIMA, cancelled_after_s=CANCELLED, is_malformed=st.booleans()),
     UNEQUAL,
     UNEQUAL_CHANGES,
     SLOTS,
@@ -509,7 +516,7 @@ UNEQUAL_CHANGES = st.lists(
     DISPATCH_AHEADS_S,
 )
 @settings(max_examples=400, deadline=None)
-def test_all_rules_hold_for_any_priorities_minima_cancellations_and_dispatch_ahead(
+def test_all_rules_hold_for_any_priorities_minima_cancellations_withdrawals_and_dispatch_ahead(
     load: list[Query],
     first: Adopt,
     changes: list[Change],

@@ -113,6 +113,12 @@ class LevelQueues:
         """Rows of all levels."""
         return sum(queue.rows for queue in self.by_level.values()) if len(self.by_level) > 1 else self.usual.rows
 
+    def rows_below(self, level: int) -> int:
+        """Rows of lower priority than that level."""
+        if len(self.by_level) == 1 and level >= USUAL_LEVEL:
+            return 0
+        return sum(queue.rows for each, queue in self.by_level.items() if each > level)
+
     def open(self, level: int) -> bool:
         """Open a level; False where it is open."""
         if level in self.by_level:

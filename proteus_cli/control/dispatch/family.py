@@ -82,7 +82,7 @@ class FamilyState:
         Of the rows that wait in other tiers, no more count than the quota of these workers.
         """
         if tier is self.base:
-            return sum(self.running.values()) + sum(each.queue.rows_up_to(request.level) for each in self.tiers)
+            return self.rows - sum([each.queue.rows_below(request.level) for each in self.tiers])
         rows = sum(self.running[device] for device in {host.device for host in tier.queue.hosts})
         for each in self.tiers:
             quota = sum(each.queue.quota_of(host) for host in tier.queue.hosts if host in each.queue.hosts)

@@ -69,8 +69,11 @@ class FamilyQueue:
 
     def rows_up_to(self, level: int) -> int:
         """Rows that wait with that priority or a higher one."""
-        by_level = (queues.by_level.items() for queues in self._all())
-        return sum(queue.rows for each, queue in chain.from_iterable(by_level) if each <= level)
+        return sum(queues.rows - queues.rows_below(level) for queues in self._all())
+
+    def rows_below(self, level: int) -> int:
+        """Rows that wait with a lower priority."""
+        return sum([queues.rows_below(level) for queues in self._all()])
 
     def drain(self) -> list[Request]:
         """Remove and return all requests."""

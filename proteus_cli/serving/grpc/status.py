@@ -1,5 +1,6 @@
 """The header blocks of gRPC responses, and of the errors that end calls."""
 
+from functools import lru_cache
 from urllib.parse import quote_from_bytes
 
 from proteus_cli.errors import DeadlineExceeded, NotReady, Overloaded, RequestError
@@ -9,6 +10,7 @@ from proteus_cli.serving.oip.codes import GRPC_STATUS, GrpcStatus
 _LONGEST_MESSAGE = 1024
 _AS_IT_IS = bytes(range(0x20, 0x7F)).replace(b"%", b"")
 _MS_PER_S = 1e3
+_REFUSALS = 256  # families, and times after which to try again
 
 
 _STATUS_200 = b"\x88"  # indexed in HPACK's static table
@@ -31,14 +33,28 @@ class CallError(Exception):
 
 def trailers_of(error: RequestError | CallError) -> bytes:
     """The trailers of a failed call; where they apply, when to try again, or which outcome the request had."""
-    trailers = literal_field(b"grpc-status", b"%d" % status_of(error)) + literal_field(
-        b"grpc-message", _encoded(error.message)
-    )
-    if isinstance(error, Overloaded | NotReady):
-        trailers += literal_field(b"grpc-retry-pushback-ms", b"%d" % max(error.retry_after_s * _MS_PER_S, 1))
+    if isinstance(error, Overloaded):
+        return _too_many(error.message, error.retry_after_s)
+    trailers = _plain(status_of(error), error.message)
+    if isinstance(error, NotReady):
+        trailers += _pushback(error.retry_after_s)
     if isinstance(error, DeadlineExceeded):
         trailers += literal_field(b"proteus-outcome", b"late" if error.is_late else b"dropped")
     return trailers
+
+
+@lru_cache(_REFUSALS)
+def _too_many(message: str, retry_after_s: float) -> bytes:
+    """The trailers of a refusal. Under overload most answers are refusals, and these are all alike."""
+    return _plain(GRPC_STATUS[Overloaded], message) + _pushback(retry_after_s)
+
+
+def _plain(status: GrpcStatus, message: str) -> bytes:
+    return literal_field(b"grpc-status", b"%d" % status) + literal_field(b"grpc-message", _encoded(message))
+
+
+def _pushback(retry_after_s: float) -> bytes:
+    return literal_field(b"grpc-retry-pushback-ms", b"%d" % max(retry_after_s * _MS_PER_S, 1))
 
 
 def status_of(error: RequestError | CallError) -> GrpcStatus:

@@ -194,6 +194,7 @@ def _agrees(queue: FamilyQueue, waiting: Sequence[Request]) -> None:
     assert {request.id for request in queue} == {request.id for request in waiting}
     for level in (1, 2, 3, 8):
         assert queue.rows_up_to(level) == sum(request.rows for request in waiting if request.level <= level)
+        assert queue.rows_below(level) == sum(request.rows for request in waiting if request.level > level)
 
 
 def test_a_host_is_told_by_identity() -> None:

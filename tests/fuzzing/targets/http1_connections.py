@@ -6,12 +6,12 @@ character: with EOT it closes its half of the connection, with CAN all of it.
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from random import Random
-from zlib import crc32
 
 import msgspec
 from fuzzing.in_process.http1_messages import chunked, post, statuses
+from fuzzing.in_process.pieces import pieces
 from fuzzing.in_process.server import MAX_ROWS, Client, Server, first_plan
 from fuzzing.mutations.text import TextMutations
 from fuzzing.targets.binary_bodies import binary_request
@@ -26,8 +26,6 @@ TOKEN = "a-token-of-the-fuzzer"  # noqa: S105 - of a server that nobody can reac
 _AUTHORIZATION = b"authorization: Bearer %b\r\n" % TOKEN.encode()
 _HALF_CLOSED, _GONE = b"\x04", b"\x18"
 _OTHER_END_FRAC = 0.05  # of mutations
-_MOST_PIECES = 12
-_BYTES_OF_PIECE = (1, 3, 100, 5_000, 70_000)
 
 LINES = (
     b"Content-Length: 0", b"Content-Length: 5", b"Content-Length: 18446744073709551616", b"Content-Length: -1",
@@ -62,11 +60,9 @@ class Http1Connections(WireTarget):
         self._mutate_words = TextMutations((*LINES, *JSON_LIGHT), (*HEAVY, *JSON_HEAVY), samples, b"")
 
     async def converse(self, server: Server, content: bytes) -> None:
-        rng, client = Random(crc32(content)), Client(server, "http")
-        for piece in _pieces(content.rstrip(_HALF_CLOSED + _GONE), rng):
+        client = Client(server, "http")
+        for piece in pieces(content.rstrip(_HALF_CLOSED + _GONE)):
             await client.send(piece)
-            if rng.random() < 0.1:
-                await server.settle()
         if content.endswith(_HALF_CLOSED):
             client.end()
         elif not content.endswith(_GONE):
@@ -111,13 +107,3 @@ def _request(method: str, target: str, body: bytes = b"") -> bytes:
 
 def _filled(path: str) -> str:
     return path.format(model="kinds", version="1", file="page.js") if "{" in path else path
-
-
-def _pieces(content: bytes, rng: Random) -> Iterator[bytes]:
-    """The content in up to `_MOST_PIECES` pieces; the last one is the rest."""
-    at = 0
-    for _ in range(rng.randint(0, _MOST_PIECES - 1)):
-        end = at + rng.choice(_BYTES_OF_PIECE)
-        yield content[at:end]
-        at = end
-    yield content[at:]

@@ -10,6 +10,9 @@ _CLASSES = {
     "json": "json_bodies.JsonBodies",
     "binary": "binary_bodies.BinaryBodies",
     "http1": "http1_connections.Http1Connections",
+    "http2": "http2_frames.Http2Frames",
+    "grpc": "grpc_calls.GrpcCalls",
+    "files": "files.Files",
 }
 TARGETS = tuple(_CLASSES)
 
