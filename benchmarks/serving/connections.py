@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 OK = 200
@@ -201,6 +202,7 @@ def _request_headers(path: str) -> bytes:
     return encoded
 
 
+@lru_cache(256)
 def _grpc_status(trailers: bytes) -> int:
     from hpack import Decoder  # noqa: PLC0415
 
