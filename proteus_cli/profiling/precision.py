@@ -47,8 +47,8 @@ def add_fp16(place: store.Workspace, name: str, backend: Backend) -> Converted:
     """
     content = store.read_text(place.catalog_path, hint="run `proteus init` to make a workspace")
     catalog = place.catalog()
-    family, variant = _found(catalog, name)
-    model, eval_path = _model(place, family, variant), _eval(place, family)
+    family, variant = catalog.find(name)
+    model, eval_path = place.model_of(family, variant, to="convert"), _eval(place, family)
     onnx = _beside(str(variant.onnx))
     _require_new(place, family, variant.name + SUFFIX, onnx)
     converted = to_fp16(model)
@@ -116,33 +116,6 @@ def _converter() -> tuple[Any, Callable[..., Any]]:
 def _has_fp32(onnx: Any, graph: Any) -> bool:
     constants = (a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute if a.name == "value")
     return any(tensor.data_type == onnx.TensorProto.FLOAT for tensor in (*graph.initializer, *constants))
-
-
-def _found(catalog: Catalog, name: str) -> tuple[Family, Variant]:
-    family_name, _, variant_name = name.rpartition("/")
-    if family_name:
-        family = catalog.family(family_name)
-        return family, family.variant(variant_name)
-    found = [(f, v) for f in catalog.families for v in f.variants if v.name == name]
-    if not found:
-        known = ", ".join(v.name for f in catalog.families for v in f.variants)
-        raise UsageError(f"No variant `{name}` in the catalog.", hint=f"it has: {known}")
-    if len(found) > 1:
-        each = ", ".join(f"{family.name}/{name}" for family, _ in found)
-        raise UsageError(f"Several families have a variant `{name}`.", hint=f"name one of: {each}")
-    return found[0]
-
-
-def _model(place: store.Workspace, family: Family, variant: Variant) -> Path:
-    if variant.onnx is None:
-        raise ArtefactError(
-            f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to convert.",
-            hint="set `onnx` in engines/catalog.toml",
-        )
-    model = place.model_path(variant.onnx)
-    if not model.is_file():
-        raise ArtefactError(f"No model `{model}`.", hint="the catalog names it; put the ONNX file there")
-    return model
 
 
 def _eval(place: store.Workspace, family: Family) -> Path:

@@ -1,4 +1,4 @@
-"""Trace files: read strictly, written atomically, summarised.
+"""Trace files: read strictly, written, summarised.
 
 Two CSV forms, in any order of columns, gzipped or not::
 
@@ -162,14 +162,6 @@ def _refuse_time(now_s: float, last_s: float) -> None:
 
 
 # --- writing
-
-
-def write_trace(path: Path, trace: Trace, *, per_second: bool = False) -> None:
-    """Write a trace as CSV, atomically; gzipped where the name ends in ``.gz``. The same trace gives the same bytes.
-
-    Raises `ArtefactError` where it can't be written, `UsageError` as `to_csv` does.
-    """
-    store.write_text(path, to_csv(trace, per_second=per_second))
 
 
 def to_csv(trace: Trace, *, per_second: bool = False) -> str:

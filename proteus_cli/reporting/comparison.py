@@ -4,15 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal, TypeVar
+from typing import Literal
 
 from proteus_cli.domain.report import Report, Summary
-from proteus_cli.units import format_duration, format_rate
+from proteus_cli.units import format_duration, format_rate, or_unknown
 
-UNKNOWN = "–"
 MAX_BESIDE = 3  # runs that have a column each; more have a row each
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +68,6 @@ class Measure:
             return frozenset()
         best = self._text(max(known) if self.better == "higher" else min(known))
         return frozenset(place for place, cell in enumerate(cells) if cell == best)
-
-
-def or_unknown(value: T | None, write: Callable[[T], str]) -> str:
-    """The value as text; `UNKNOWN` where there is none."""
-    return UNKNOWN if value is None else write(value)
 
 
 def format_hundredths(fraction: float) -> str:
@@ -187,9 +179,5 @@ def run_names(reports: Sequence[Report]) -> tuple[str, ...]:
 
 def run_subject(reports: Sequence[Report]) -> str:
     """What the reports are about: trace, mode and duration, each named once."""
-    parts = ([r.trace for r in reports], [r.mode for r in reports], [_duration(r.duration_s) for r in reports])
+    parts = ([r.trace for r in reports], [r.mode for r in reports], [f"{_short(r.duration_s)} s" for r in reports])
     return " · ".join(", ".join(dict.fromkeys(part)) for part in parts)
-
-
-def _duration(duration_s: float) -> str:
-    return f"{_short(duration_s)} s"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.fleet import as_device, base_name, of_type, profile_for
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
@@ -64,6 +64,26 @@ class Workspace:
     def model_path(self, onnx: str) -> Path:
         """Where a path of the catalog leads: relative to the catalog."""
         return self.catalog_path.parent / onnx
+
+    def model_paths(self) -> dict[VariantKey, Path]:
+        """The ONNX files that the catalog names; they need not be there. Raises `ArtefactError`."""
+        named = [(family.name, variant.name, variant.onnx) for family, variant in self.catalog().variants]
+        return {VariantKey(family, name): self.model_path(onnx) for family, name, onnx in named if onnx is not None}
+
+    def model_of(self, family: Family, variant: Variant, *, to: str, hint: str = "") -> Path:
+        """The ONNX file of a variant, which is needed ``to`` do something. Raises `ArtefactError` if it is not there.
+
+        ``hint`` goes on after ``set `onnx` in engines/catalog.toml``.
+        """
+        if variant.onnx is None:
+            raise ArtefactError(
+                f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to {to}.",
+                hint=f"set `onnx` in engines/catalog.toml{hint}",
+            )
+        path = self.model_path(variant.onnx)
+        if not path.exists():
+            raise ArtefactError(f"No model `{path}`.", hint="the catalog names it; put the ONNX file there")
+        return path
 
     def eval_path(self, family: Family) -> Path | None:
         return None if family.eval is None else self.model_path(family.eval)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli import store
-from proteus_cli.backends.build_context import OnBuildProgress, WatchBuild, unwatched
+from proteus_cli.backends.base import OnBuildProgress, WatchBuild, unwatched
 from proteus_cli.backends.tensorrt.file_lock import file_lock
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import is_name

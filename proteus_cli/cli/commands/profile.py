@@ -124,13 +124,11 @@ def _read(path: Path) -> tuple[str, str]:
 
 def _export(workspace: "Workspace", path: Path) -> None:
     from proteus_cli.profiling.csv_files import parse_rows, to_csv
-    from proteus_cli.store import write_text
 
     text = to_csv(workspace.profiles().values())
-    if path == console.DASH:
-        typer.echo(text, nl=False)
-    else:
-        write_text(path, text)
+    with console.writing(path) as write:
+        write(text)
+    if path != console.DASH:
         console.say(f"wrote {path}")
     try:
         parse_rows(text, str(path))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import RequestError
-from proteus_cli.serving.grpc.framing import MessageReader, framed
+from proteus_cli.serving.grpc.framing import UNCOUNTED_BYTES, MessageReader, framed
 from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, trailers_of
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
@@ -25,10 +25,14 @@ _NONE = b""
 
 @dataclass(frozen=True, slots=True)
 class CallHeaders:
-    """What the header fields of a call say. ``open_call`` opens the call of its method."""
+    """What the header fields of a call say. ``open_call`` opens the call of its method.
+
+    Of the fields themselves only those in ``trace`` are kept, as a client may have many calls open, with many fields.
+    """
 
     open_call: "Callable[[CallHeaders, Http2Stream], GrpcCall]"
-    fields: Fields
+    path: bytes
+    trace: Fields
     timeout_s: float | None
     is_gzip: bool
     max_message_bytes: int
@@ -37,16 +41,12 @@ class CallHeaders:
 class GrpcCall(MessageReader):
     """A call. Subclasses take its messages, and respond by `answer`, or by `send` and `finish`, or by `fail`."""
 
-    __slots__ = ("_has_begun", "_is_over", "request")
+    __slots__ = ("_has_begun", "request")
 
     def __init__(self, request: CallHeaders, stream: Http2Stream) -> None:
         super().__init__(stream, request.max_message_bytes, is_gzip=request.is_gzip)
         self.request = request
-        self._has_begun = self._is_over = False
-
-    def ended(self) -> None:
-        """The client sends no more messages. Raises like `message`."""
-        raise NotImplementedError
+        self._has_begun = False
 
     def abandoned(self) -> None:
         """Nobody waits for a response any more: give up what is under way for it."""
@@ -61,17 +61,25 @@ class GrpcCall(MessageReader):
             return
         try:
             self.read(content, ended=ended)
-            if ended:
-                self.ended()
-        except (RequestError, CallError) as error:
-            self.fail(error)
-        except Exception:
-            log.exception("a bug in a call of %r", self.request.fields.get(b":path"))
-            self.fail(CallError(GrpcStatus.INTERNAL, "internal error"))
+        except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
+            self._end_by(error)
+
+    def go_on(self) -> None:
+        if self._is_over or not self._is_stopped:
+            return
+        try:
+            self.read_on()
+        except Exception as error:  # noqa: BLE001 - like above
+            self._end_by(error)
 
     def cancelled(self) -> None:
+        self._is_over = True
+        self._pieces.clear()
         self.free()
         self.abandoned()
+
+    def sent(self) -> None:
+        """A call that ends with its response has nothing more to send."""
 
     # Responses
 
@@ -91,12 +99,18 @@ class GrpcCall(MessageReader):
 
     def fail(self, error: RequestError | CallError) -> None:
         """End the call with an error."""
-        self._is_over = True
         self.cancelled()
         if self._has_begun:
             self.stream.send(_NONE, _NONE, trailers_of(error))
         else:
             self.stream.send(_NONE, _NONE, HEAD + trailers_of(error))
+
+    def _end_by(self, error: Exception) -> None:
+        if isinstance(error, RequestError | CallError):
+            self.fail(error)
+        else:
+            log.error("a bug in a call of %r", self.request.path, exc_info=error)
+            self.fail(CallError(GrpcStatus.INTERNAL, "internal error"))
 
     def _head(self) -> bytes:
         head, self._has_begun = (_NONE if self._has_begun else HEAD), True
@@ -116,6 +130,8 @@ class UnaryCall(GrpcCall):
     def message(self, message: Buffer) -> None:
         if self._only is not None:
             raise CallError(GrpcStatus.UNIMPLEMENTED, "this method takes one message")
+        if len(message) > UNCOUNTED_BYTES:
+            self._reserve(len(message))
         self._only = message
 
     def ended(self) -> None:

@@ -2,7 +2,8 @@
 
 The prefix is a flag, 1 if the message is compressed, and the message's length. A frame may come in any pieces, and a
 piece may hold many frames. `MessageReader` puts messages together and checks each frame: its length, its compression,
-that it is complete where the stream ends, and how long the client takes to send it.
+that it is complete where the stream ends, and how long the client takes to send it. A frame that is not the first of
+its piece is a unit of work; frames that a turn leaves, and those that come while a call has no room, wait in pieces.
 
 Source: the "gRPC over HTTP2" and "Compression" documents of the gRPC project.
 """
@@ -18,6 +19,7 @@ from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, C
 
 _PREFIX_BYTES = 5
 _VIEWED_BYTES = 64 * KIB  # a message from here on is a view of what was read; smaller ones are copied
+UNCOUNTED_BYTES = 4 * KIB  # of a complete message
 _PIECE_BYTES = 64  # what a piece takes in memory besides its content
 _MAX_WASTE = 4  # a piece that keeps more than so many times its size in memory is copied
 
@@ -28,49 +30,89 @@ def framed(message: bytes) -> bytes:
 
 
 class MessageReader:
-    """Reads the messages of a call, and hands each to `message`, which a subclass defines.
+    """Reads the messages of a call, and hands each to `message`, and at their end calls `ended`, as subclasses define.
 
-    An incomplete message is kept in pieces, counted among the bodies in memory. After a message of a call that
-    ``may_idle`` the client may take any time until the next one.
+    What is kept in pieces is counted among the bodies in memory. After a message of a call that ``may_idle`` the client
+    may take any time until the next one. ``_is_stopped``: complete messages may wait until `read_on`. ``_is_over``:
+    nothing more is read.
     """
 
     __slots__ = (
-        "_connections", "_is_gzip", "_kept_bytes", "_max_bytes", "_needed_bytes", "_pieces", "_reserved_bytes",
-        "stream",
+        "_connections", "_has_all", "_is_gzip", "_is_over", "_is_stopped", "_kept_bytes", "_max_bytes", "_needed_bytes",
+        "_pieces", "_reserved_bytes", "stream",
     )  # fmt: skip
     may_idle = True
 
     def __init__(self, stream: Http2Stream, max_message_bytes: int, *, is_gzip: bool) -> None:
         self.stream, self._connections = stream, stream.connection.connections
         self._max_bytes, self._is_gzip = max_message_bytes, is_gzip
-        self._pieces: list[Buffer] = []  # of a message that is coming in
+        self._pieces: list[Buffer] = []  # of a message that is coming in, or of messages that wait
         self._kept_bytes = self._needed_bytes = 0
-        self._reserved_bytes = 0  # bytes of the message that is coming in, or is being answered
+        self._reserved_bytes = 0  # for the pieces, or for the message that is being answered
+        self._has_all = self._is_over = self._is_stopped = False
 
     def message(self, message: Buffer) -> None:
         """Take the next message. Raises `RequestError` or `CallError` to end the call."""
         raise NotImplementedError
 
+    def ended(self) -> None:
+        """The client sends no more messages. Raises like `message`."""
+        raise NotImplementedError
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another message may be handed to `message`. A call without room calls `read_on` once it has."""
+        return True
+
+    def go_on(self) -> None:
+        """Have `read_on` called in this turn of the connection, which is a new one."""
+        raise NotImplementedError
+
     def read(self, content: Buffer, *, ended: bool) -> None:
         """Take the next piece of the stream. Raises `BodyTooLarge`, `CallError`, and what `message` raises."""
-        data = content
-        if self._pieces:
-            self._keep(content)
-            if self._kept_bytes >= self._needed_bytes:
-                data, self._pieces, self._kept_bytes = b"".join(self._pieces), [], 0
-                if self.may_idle:
-                    self.free()
-                self._read_frames(data)
+        self._has_all = ended
+        if not self._pieces:
+            self._read_frames(content)
         else:
-            self._read_frames(data)
-        if not ended:
-            self._note_waiting(len(content))
+            self._keep(content)
+            if self._is_stopped:
+                return
+            if self._kept_bytes >= self._needed_bytes:
+                self._read_frames(self._taken())
+        self._after_read(len(content))
+
+    def read_on(self) -> None:
+        """Read the messages that wait. Raises like `read`."""
+        self._is_stopped = False
+        self._read_frames(self._taken())
+        self._after_read(0)
+
+    def _after_read(self, received_bytes: int) -> None:
+        if self._is_over:
+            return
+        if self._is_stopped:
+            self.stream.waiting_since_s = None
+        elif not self._has_all:
+            self._note_waiting(received_bytes)
         elif self._pieces:
             raise CallError(GrpcStatus.INTERNAL, "a message that is cut off")
+        else:
+            self.ended()
+
+    def _taken(self) -> Buffer:
+        """What was kept."""
+        pieces, self._pieces, self._kept_bytes = self._pieces, [], 0
+        self.free()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _read_frames(self, data: Buffer) -> None:
-        at, stop, size = 0, _PREFIX_BYTES, len(data)
+        at, stop, size, connection = 0, _PREFIX_BYTES, len(data), self.stream.connection
         while size - at >= _PREFIX_BYTES:
+            if at:
+                connection.turn.left -= 1
+            if (at and connection.turn.left <= 0) or not self.has_room:
+                self._stop(memoryview(data)[at:])
+                return
             first = at + _PREFIX_BYTES
             stop = first + int.from_bytes(data[at + 1 : first], "big")
             if stop - first > self._max_bytes:
@@ -80,23 +122,35 @@ class MessageReader:
             message: Buffer = memoryview(data)[first:stop]
             if stop - at < _VIEWED_BYTES:
                 message = bytes(message)
-            self.stream.connection.flood_budget.message_received()
+            connection.flood_budget.message_received()
             self.message(self._decompressed(message, data[at]) if data[at] else message)
+            if self._is_over:
+                return
             at, stop = stop, stop + _PREFIX_BYTES
         if at < size:
             self._needed_bytes = stop - at
             self._keep(memoryview(data)[at:])
 
+    def _stop(self, rest: Buffer) -> None:
+        """Keep messages for later: for the next turn, or for when the call has room."""
+        self._is_stopped = True
+        self._keep(rest)
+        if self.has_room:
+            self.stream.connection.later(self.go_on)
+
     def _keep(self, piece: Buffer) -> None:
         """Keep a piece of an incomplete message: as a view, unless that would hold much more in memory than it is."""
-        size = len(piece) + _PIECE_BYTES
-        if not self._connections.reserve(size):
-            raise CallError(GrpcStatus.RESOURCE_EXHAUSTED, "too many large messages are coming in; try again")
-        self._reserved_bytes += size
+        self._reserve(len(piece) + _PIECE_BYTES)
         self._kept_bytes += len(piece)
         if isinstance(piece, memoryview) and len(piece) * _MAX_WASTE < len(piece.obj):  # type: ignore[arg-type]
             piece = bytes(piece)
         self._pieces.append(piece)
+
+    def _reserve(self, size: int) -> None:
+        """Reserve memory until `free`."""
+        if not self._connections.reserve(size):
+            raise CallError(GrpcStatus.RESOURCE_EXHAUSTED, "too many large messages at once; try again")
+        self._reserved_bytes += size
 
     def _note_waiting(self, received_bytes: int) -> None:
         """Note since when the client has been at a message; what it sends gives it more time."""
@@ -109,7 +163,7 @@ class MessageReader:
             stream.waiting_since_s = None
 
     def free(self) -> None:
-        """Give back the memory that was reserved for a message."""
+        """Give back the memory that was reserved."""
         if self._reserved_bytes:
             self._connections.free(self._reserved_bytes)
             self._reserved_bytes = 0

@@ -19,6 +19,7 @@ class ReflectionCall(GrpcCall):
     __slots__ = ()
 
     def message(self, message: Buffer) -> None:
+        self.stream.connection.turn.end()
         try:
             request = ReflectionRequest.FromString(message)
         except DecodeError:

@@ -12,11 +12,12 @@ from msgspec import to_builtins
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
+from proteus_cli.serving.grpc.health import WatchCall, Watches, serving_status
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import message
 from proteus_cli.serving.grpc.reflection import ReflectionCall
 from proteus_cli.serving.grpc.status import CallError, plain_http
-from proteus_cli.serving.grpc.streaming import StreamInferCall, WatchCall, serving_status
+from proteus_cli.serving.grpc.streaming import StreamInferCall
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GRPC_STATUS, GrpcStatus
@@ -44,6 +45,9 @@ OPEN_METHODS = frozenset(
 """Methods that need no token: the health checks."""
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_TRACE_FIELDS = (b"traceparent", b"tracestate")
+_MAX_KEPT_BYTES = 512  # of a field; Trace Context asks for no more
+_KEPT_BYTES = range(1, _MAX_KEPT_BYTES + 1)
 _GRPC = re.compile(rb"application/grpc(\+proto)?(;.*)?")
 
 
@@ -68,7 +72,8 @@ class GrpcHandler:
     # Application
 
     def request(self, fields: Fields) -> CallHeaders:
-        open_call, timeout_s = self._methods.get(fields[b":path"], self._unknown), None
+        path, timeout_s = fields[b":path"], None
+        open_call = self._methods.get(path) or partial(_refused, _unknown(path))
         if fields[b":method"] != b"POST":
             open_call = partial(_refused_http, 405)
         elif not _GRPC.fullmatch(fields.get(b"content-type", b"")):
@@ -83,11 +88,14 @@ class GrpcHandler:
                 open_call = partial(_refused, CallError(GrpcStatus.INTERNAL, "grpc-timeout makes no sense"))
             else:
                 timeout_s = int(parsed[1]) * _UNIT_S[parsed[2]]
-        return CallHeaders(open_call, fields, timeout_s, encoding == b"gzip", self._max_message_bytes)
+        if not self._admits(fields):
+            open_call = partial(_refused, CallError(GrpcStatus.UNAUTHENTICATED, "no valid token"))
+        trace = {name: fields[name] for name in _TRACE_FIELDS if len(fields.get(name, b"")) in _KEPT_BYTES}
+        return CallHeaders(
+            open_call, path[:_MAX_KEPT_BYTES], trace, timeout_s, encoding == b"gzip", self._max_message_bytes
+        )
 
     def open(self, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
-        if not self._admits(request.fields):
-            return _refused(CallError(GrpcStatus.UNAUTHENTICATED, "no valid token"), request, stream)
         return request.open_call(request, stream)
 
     def _admits(self, fields: Fields) -> bool:
@@ -121,7 +129,7 @@ class GrpcHandler:
             table[f"/{SERVICE}/{name}"] = partial(call, self._pipeline(name, tracing), self.codec)
         health, answer = message("grpc.health.v1.HealthCheckRequest"), message("grpc.health.v1.HealthCheckResponse")
         table["/grpc.health.v1.Health/Check"] = partial(PlainCall, health, answer, self._check)
-        table["/grpc.health.v1.Health/Watch"] = partial(WatchCall, self.is_serving)
+        table["/grpc.health.v1.Health/Watch"] = partial(WatchCall, Watches(self.is_serving))
         for version in ("v1", "v1alpha"):
             table[f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"] = ReflectionCall
         return table
@@ -132,10 +140,6 @@ class GrpcHandler:
             f"{SERVICE}/{method}", attributes, code="rpc.grpc.status_code", ok=GrpcStatus.OK, codes=GRPC_STATUS
         )  # fmt: skip
         return InferencePipeline(self._admission, traces)
-
-    def _unknown(self, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
-        path = request.fields[b":path"].decode(errors="replace")
-        return _refused(CallError(GrpcStatus.UNIMPLEMENTED, f"no method {path}"), request, stream)
 
     def is_serving(self, service: str) -> bool | None:
         """Whether the server (empty name), `SERVICE`, or a family serves; None: there is no such service."""
@@ -180,6 +184,7 @@ class PlainCall(UnaryCall):
         self._request_class, self._response_class, self._handler = request_class, response_class, handler
 
     def handle(self, message: Buffer) -> None:
+        self.stream.connection.turn.end()
         try:
             request = self._request_class.FromString(message)
         except DecodeError:
@@ -202,7 +207,7 @@ class InferCall(UnaryCall, Inference[bytes]):
         self._in_flight: InFlightRequest | None = None
 
     def handle(self, message: Buffer) -> None:
-        self._in_flight = self._pipeline.submit(self, message, self.request.fields)
+        self._in_flight = self._pipeline.submit(self, message, self.request.trace)
 
     def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:
         self._query, read_inputs = self._codec.decode(content, self.request.timeout_s)
@@ -221,6 +226,10 @@ class _Refused(GrpcCall):
     __slots__ = ()
 
     def received(self, content: Buffer, *, ended: bool) -> None: ...
+
+
+def _unknown(path: bytes) -> CallError:
+    return CallError(GrpcStatus.UNIMPLEMENTED, f"no method {path[:_MAX_KEPT_BYTES].decode(errors='replace')}")
 
 
 def _refused(error: CallError, request: CallHeaders, stream: Http2Stream) -> GrpcCall:

@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from proteus_cli.domain.arrays import Buffer
@@ -18,7 +19,6 @@ from proteus_cli.serving.transport.turns import WORK_PER_TURN, Turn
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
 
 ALPN = "h2"
 _SIZES = {frames.PRIORITY: 5, frames.RST_STREAM: 4, frames.PING: 8, frames.WINDOW_UPDATE: 4}
@@ -59,6 +59,7 @@ class Http2Connection(asyncio.Protocol):
         self._resets: dict[int, None] = {}
         self.flood_budget = FloodBudget(limits.flood_budget, limits.flood_budget_per_s)
         self.turn, self._waits_for_turn = Turn(), False
+        self._later: dict[Callable[[], None], None] = {}  # what calls have left for the next turn, in order
         self._reader = FrameReader(self, limits, self.flood_budget, self.turn)
         self._blocks = HeaderBlocks(limits, application.request, self.turn)
         self._receive_window = limits.connection_window_bytes
@@ -112,23 +113,30 @@ class Http2Connection(asyncio.Protocol):
         self._go_on()
 
     def data_received(self, data: bytes) -> None:
-        if self.is_closing:
-            return
-        self._last_read_s = self.connections.now_s
-        try:
-            self._reader.read(data)
-        except ConnectionFault as fault:
-            self._fail(fault)
+        if self.is_closing:  # and discarding what the peer still sends
+            self.turn.end()
+        else:
+            self._last_read_s = self.connections.now_s
+            try:
+                self._reader.read(data)
+            except ConnectionFault as fault:
+                self._fail(fault)
         if self.turn.left <= 0:
             self._go_on()
 
     # Turns
 
+    def later(self, go_on: Callable[[], None]) -> None:
+        """Have a call go on in the next turn, before anything more is read. It may have ended by then."""
+        self._later[go_on] = None
+        self._go_on()
+
     def _go_on(self) -> None:
         """Read on: now, if this turn is not over, else in the next one. Read nothing while the client does not read."""
-        if self.is_closing or self._waits_for_turn or self.send_queue.is_paused:
+        if self._waits_for_turn or self.send_queue.is_paused:
             return
-        if self.turn.left > 0 and not self._reader.has_rest:
+        has_rest = not self.is_closing and (self._later or self._reader.has_rest)
+        if self.turn.left > 0 and not has_rest:
             self._transport.resume_reading()
             return
         self._waits_for_turn = True
@@ -137,12 +145,17 @@ class Http2Connection(asyncio.Protocol):
 
     def _take_turn(self) -> None:
         self._waits_for_turn, self.turn.left = False, WORK_PER_TURN
-        if self.is_closing or self.send_queue.is_paused:
+        if self.send_queue.is_paused:
             return
-        try:
-            self._reader.go_on()
-        except ConnectionFault as fault:
-            self._fail(fault)
+        while self._later and self.turn.left > 0:
+            go_on = next(iter(self._later))
+            del self._later[go_on]
+            go_on()
+        if not self._later and not self.is_closing:
+            try:
+                self._reader.go_on()
+            except ConnectionFault as fault:
+                self._fail(fault)
         self._go_on()
 
     # Connection
@@ -167,7 +180,7 @@ class Http2Connection(asyncio.Protocol):
         else:
             for stream in tuple(self._streams.values()):
                 if stream.waiting_since_s is not None and now_s - stream.waiting_since_s > timeouts.request_s:
-                    self._reset(stream.id, ErrorCode.CANCEL)
+                    self.reset(stream.id, ErrorCode.CANCEL)
 
     def drain(self) -> None:
         if self.is_closing:
@@ -194,7 +207,7 @@ class Http2Connection(asyncio.Protocol):
                 handler(flags, stream_id, payload)
         except StreamFault as fault:
             self.flood_budget.charge()
-            self._reset(fault.stream_id, fault.code)
+            self.reset(fault.stream_id, fault.code)
 
     def _check(self, kind: int, stream_id: int, size: int) -> None:
         """Check what holds for all frames of a kind that is neither DATA nor HEADERS, and ask for nothing."""
@@ -348,7 +361,8 @@ class Http2Connection(asyncio.Protocol):
         if self._is_going_away:
             self._close_if_done()
 
-    def _reset(self, stream_id: int, code: ErrorCode) -> None:
+    def reset(self, stream_id: int, code: ErrorCode) -> None:
+        """End a stream, and cancel its call."""
         self._send_reset(stream_id, code)
         self._remove(stream_id)
 
@@ -382,7 +396,7 @@ class Http2Connection(asyncio.Protocol):
         self.send_queue.flush()
         if self._transport.is_closing():  # it was aborted, as there are too many
             return
-        self._transport.resume_reading()  # to see its end
+        self._go_on()  # to see the peer's end
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:

@@ -26,7 +26,8 @@ _MIN_CREDITED_BYTES = 256  # a peer may not earn window updates by taking a few 
 class SendQueue:
     """Sends frames as far as the peer's windows and the socket take them; the rest waits, stream by stream in turn.
 
-    A stream whose response is sent is reported to its connection. What waits is at most what calls have handed over.
+    A stream whose response is sent is reported to its connection. What waits is counted among the bodies in memory;
+    where there is none left for it, the stream is reset.
     """
 
     def __init__(self, transport: asyncio.Transport, flood_budget: FloodBudget) -> None:
@@ -85,11 +86,15 @@ class SendQueue:
             stream.connection.on_response_sent(stream)
 
     def _enqueue(self, stream: Http2Stream, head: bytes, body: bytes, trailers: bytes) -> None:
+        connections = stream.connection.connections
+        if not connections.reserve(len(body)):
+            stream.connection.reset(stream.id, ErrorCode.ENHANCE_YOUR_CALM)
+            return
         if head:
             self._send_headers(stream.id, head, END_HEADERS)
         if stream.queue is None:
             stream.queue = bytearray()
-            stream.waiting_since_s = stream.connection.connections.now_s
+            stream.waiting_since_s = connections.now_s
         stream.queue += body
         stream.trailers = trailers
         self.waiting[stream.id] = stream
@@ -123,6 +128,7 @@ class SendQueue:
             stream.send_window -= size
             self.write(FRAME_HEADER.pack(size >> 8, size & 0xFF, DATA, 0, stream.id) + queue[:size])
             del queue[:size]
+            stream.connection.connections.free(size)
             if size >= _MIN_CREDITED_BYTES or not queue:
                 self._flood_budget.sent_data()
             stream.waiting_since_s = stream.connection.connections.now_s
@@ -133,11 +139,14 @@ class SendQueue:
         if stream.trailers:
             self._send_headers(stream.id, stream.trailers, END_HEADERS | END_STREAM)
             stream.connection.on_response_sent(stream)
+        else:
+            stream.call.sent()
         return True
 
     def discard(self, stream: Http2Stream) -> None:
         """Send no more of a stream."""
         self.waiting.pop(stream.id, None)
+        stream.connection.connections.free(stream.unsent_bytes)
         stream.queue = None
 
     def enlarge_window(self, increment: int, stream: Http2Stream | None) -> None:

@@ -17,6 +17,9 @@ class Call(Protocol):
     def cancelled(self) -> None:
         """Nobody waits for the response any more; nothing may be sent."""
 
+    def sent(self) -> None:
+        """All that waited to be sent is sent, and the call has not ended."""
+
     def drain(self) -> None:
         """The server stops: end now, unless the call ends by itself."""
 

@@ -63,6 +63,9 @@ class EchoCall:
         self.is_answered = True
         self.stream.send(b"\x88", bytes(self.body), frames.literal_field(b"done", b"yes"))
 
+    def sent(self) -> None:
+        """It waits for nothing."""
+
     def drain(self) -> None:
         """It ends by itself."""
 
@@ -145,8 +148,11 @@ class Peer:
         for piece in pieces:
             if not self.transport.is_closed:
                 self.connection.data_received(piece)
-            while self.turns:
-                self.turns.popleft()()
+            self.take_turns()
+
+    def take_turns(self) -> None:
+        while self.turns:
+            self.turns.popleft()()
 
     def request(self, stream: int = 1, *, ended: bool = False, fields: Iterable[tuple[str, str]] = FIELDS) -> bytes:
         flags = frames.END_HEADERS | (frames.END_STREAM if ended else 0)

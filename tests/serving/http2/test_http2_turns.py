@@ -165,9 +165,24 @@ def test_the_rest_of_a_read_is_dropped_with_its_connection(end: str) -> None:
         else:
             peer.pass_time(after_s=31)
             peer.connection._fail(frames.ConnectionFault(ErrorCode.NO_ERROR, "enough"))
-            assert not peer.transport.is_reading_paused  # to see that the client leaves
         counted.take_turn()
         assert counted.handled == []
         assert not peer.turns
+        assert not peer.transport.is_reading_paused  # to see that the client leaves
+
+    in_loop(scene)
+
+
+def test_what_comes_after_the_end_is_discarded_in_turns() -> None:
+    def scene() -> None:
+        counted = Counted(data(0, b"x"))
+        peer = counted.peer
+        assert peer.goaway is ErrorCode.PROTOCOL_ERROR
+        for _ in range(3):
+            peer.connection.data_received(bytes(250_000))
+            assert peer.transport.is_reading_paused
+            counted.take_turn()
+            assert counted.handled == []
+            assert not peer.transport.is_reading_paused
 
     in_loop(scene)

@@ -34,15 +34,18 @@ class Client:
     def call(self, path: str, *pieces: bytes, ended: bool = True, **metadata: str) -> int:
         """Open a stream, send the pieces, and end it; its number."""
         stream, self.streams = 2 * self.streams + 1, self.streams + 1
-        fields = {
-            ":method": "POST", ":scheme": "http", ":path": path, ":authority": "here", "te": "trailers",
-            "content-type": "application/grpc", **{name.replace("_", "-"): value for name, value in metadata.items()},
-        }  # fmt: skip
-        self.peer.feed(self.peer.request(stream, fields=fields.items()))
+        self.peer.feed(self.peer.request(stream, fields=self.fields_of(path, **metadata).items()))
         self.peer.feed(*(data(stream, piece) for piece in pieces))
         if ended:
             self.peer.feed(data(stream, b"", ended=True))
         return stream
+
+    def fields_of(self, path: str, **metadata: str) -> dict[str, str]:
+        """The header fields of a call."""
+        return {
+            ":method": "POST", ":scheme": "http", ":path": path, ":authority": "here", "te": "trailers",
+            "content-type": "application/grpc", **{name.replace("_", "-"): value for name, value in metadata.items()},
+        }  # fmt: skip
 
     def fields(self, stream: int) -> dict[str, str]:
         """All header fields and trailers of an answer."""

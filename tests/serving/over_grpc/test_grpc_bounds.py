@@ -1,0 +1,257 @@
+"""What gRPC calls may hold in memory, and what they may cost before the others are looked at."""
+
+import asyncio
+import gzip
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from grpc_client import INFER, STREAM, Client
+from held import held_bytes
+from http2_peer import data
+from test_grpc_calls import METADATA, infer_message, request, scene, turns
+from tritonclient.grpc import service_pb2
+
+from proteus_cli.serving.grpc import health, messages, streaming
+from proteus_cli.serving.grpc.framing import framed
+from proteus_cli.serving.grpc.status import CallError
+from proteus_cli.serving.http2 import frames
+from proteus_cli.serving.http2.frames import ErrorCode
+from proteus_cli.serving.http2.limits import Http2Limits
+from proteus_cli.serving.oip.codes import GrpcStatus
+from proteus_cli.serving.transport.turns import WORK_PER_TURN
+
+WATCH = "/grpc.health.v1.Health/Watch"
+Play = Callable[[], Coroutine[Any, Any, None]]
+
+
+def counted_per_turn(client: Client, count: Callable[[], int]) -> list[int]:
+    """How many more there are of something after each turn, until none waits."""
+    counts, before = [], 0
+    while True:
+        counts.append(count() - before)
+        before = count()
+        if not client.peer.turns:
+            return counts
+        client.peer.turns.popleft()()
+
+
+# --- work
+
+
+@pytest.mark.parametrize("per_frame", [1, 10, 500])
+def test_no_turn_has_more_messages_than_units_however_they_are_framed(per_frame: int) -> None:
+    async def play() -> None:
+        client = Client(Http2Limits(window_bytes=2**24))
+        stream = client.call(STREAM, ended=False)
+        message = framed(service_pb2.ModelInferRequest(model_name="no").SerializeToString())
+        client.peer.connection.data_received(data(stream, message * per_frame) * (2000 // per_frame))
+        handled = counted_per_turn(client, lambda: client.plane.refusals["UnknownModel"])
+        assert sum(handled) == 2000
+        assert max(handled) <= WORK_PER_TURN
+        client.peer.feed(data(stream, b"", ended=True))
+        client.peer.feed(frames.window_update(0, 2**20), frames.window_update(stream, 2**20))
+        assert client.status(stream) is GrpcStatus.OK
+        assert len(client.messages(stream)) == 2000
+
+    scene(play)
+
+
+def test_the_end_of_a_stream_waits_for_the_messages_before_it() -> None:
+    async def play() -> None:
+        client = Client()
+        stream = client.call(STREAM, ended=False)
+        client.peer.connection.data_received(data(stream, framed(b"\xff") * 500 + framed(b"")[:3], ended=True))
+        client.peer.take_turns()
+        assert client.status(stream) is GrpcStatus.INTERNAL  # as the last message is cut off
+        assert len(client.messages(stream)) == 500
+
+    scene(play)
+
+
+@pytest.mark.parametrize("path", [METADATA, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"])
+def test_a_turn_has_one_call_that_is_no_inference(path: str) -> None:
+    async def play() -> None:
+        client = Client()
+        sent = [client.peer.request(stream, fields=client.fields_of(path).items()) for stream in range(1, 41, 2)]
+        client.peer.feed(*sent)
+        client.peer.connection.data_received(b"".join(data(stream, framed(b"")) for stream in range(1, 41, 2)))
+        client.peer.take_turns()
+        ends = [data(stream, b"", ended=True) for stream in range(1, 41, 2)]
+        client.peer.connection.data_received(b"".join(ends))
+        answered = counted_per_turn(client, lambda: sum(client.peer.is_answered(stream) for stream in range(1, 41, 2)))
+        assert sum(answered) == 20
+        assert path != METADATA or max(answered) == 1
+
+    scene(play)
+
+
+def test_all_watchers_of_a_service_cost_one_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        asked: list[str] = []
+
+        def is_serving(service: str) -> bool:
+            asked.append(service)
+            return True
+
+        watches = health.Watches(is_serving)
+        calls: list[Any] = [_Told() for _ in range(50)]
+        for call in calls:
+            watches.add("two", call)
+        monkeypatch.setattr(health, "_MAX_WATCHES", 50)
+        with pytest.raises(CallError):
+            watches.add("two", calls[0])
+        await until(lambda: bool(asked))
+        assert asked == ["two"]
+        assert all(call.told == ["SERVING"] for call in calls)
+        for call in calls:
+            watches.remove("two", call)
+        watches.remove("two", calls[0])
+        asked.clear()
+        await asyncio.sleep(2 * health._CHECK_EVERY_S)
+        assert asked == []
+
+    monkeypatch.setattr(health, "_CHECK_EVERY_S", 0.01)
+    scene(play)
+
+
+class _Told:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def tell(self, status: str) -> None:
+        self.told.append(status)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+# --- memory
+
+PADDED = request(2.0)
+PADDED.parameters["pad"].string_param = "x" * 30_000
+LARGE = PADDED.SerializeToString()
+SMALL = gzip.compress(LARGE)
+MESSAGES: dict[str, tuple[str, bytes, dict[str, Any]]] = {
+    "in one frame": (INFER, framed(LARGE), {}),
+    "compressed": (INFER, b"\x01" + len(SMALL).to_bytes(4, "big") + SMALL, {"grpc_encoding": "gzip"}),
+    "in a stream": (STREAM, framed(LARGE), {}),
+    "compressed in a stream": (STREAM, b"\x01" + len(SMALL).to_bytes(4, "big") + SMALL, {"grpc_encoding": "gzip"}),
+}
+
+
+@pytest.mark.parametrize(("path", "message", "metadata"), MESSAGES.values(), ids=MESSAGES)
+def test_a_message_counts_as_memory_until_it_is_answered(path: str, message: bytes, metadata: dict[str, Any]) -> None:
+    async def play() -> None:
+        client = Client()
+        connections = client.peer.connections
+        streams = [client.call(path, message, **metadata) for _ in range(3)]
+        assert 3 * len(LARGE) <= connections.body_bytes <= 3 * (len(LARGE) + 2048)
+        client.peer.feed(frames.rst_stream(streams[0], ErrorCode.CANCEL))
+        assert 2 * len(LARGE) <= connections.body_bytes <= 2 * (len(LARGE) + 2048)
+        connections._max_body_bytes = connections.body_bytes
+        refused = client.call(path, message, **metadata)
+        if path == INFER:
+            assert client.status(refused) is GrpcStatus.RESOURCE_EXHAUSTED
+        else:
+            (answer,) = client.messages(refused)
+            assert "too many" in service_pb2.ModelStreamInferResponse.FromString(answer).error_message
+        await turns()
+        assert [client.status(stream) for stream in streams[1:]] == [GrpcStatus.OK] * 2
+        assert connections.body_bytes == 0
+
+    scene(play)
+
+
+def test_what_a_client_does_not_take_counts_as_memory_and_has_an_end() -> None:
+    async def play() -> None:
+        client = Client()
+        connections = client.peer.connections
+        client.peer.feed(frames.settings({frames.INITIAL_WINDOW_SIZE: 0}))
+        first = client.call(METADATA, framed(b""))
+        size = connections.body_bytes
+        assert size > 0
+        connections._max_body_bytes = 3 * size
+        others = [client.call(METADATA, framed(b"")) for _ in range(4)]
+        assert connections.body_bytes == 3 * size
+        assert client.peer.resets == dict.fromkeys(others[2:], ErrorCode.ENHANCE_YOUR_CALM)
+        client.peer.feed(frames.window_update(first, size))
+        assert client.status(first) is GrpcStatus.OK
+        client.peer.feed(frames.rst_stream(others[0], ErrorCode.CANCEL))
+        assert connections.body_bytes == size
+        client.peer.transport.close()
+        assert connections.body_bytes == 0
+
+    scene(play)
+
+
+def test_a_stream_without_memory_for_its_answers_ends() -> None:
+    async def play() -> None:
+        client = Client()
+        client.peer.feed(frames.settings({frames.INITIAL_WINDOW_SIZE: 0}))
+        stream = client.call(STREAM, infer_message() * 20, ended=False)
+        client.peer.connections._max_body_bytes = 100
+        client.peer.feed(data(stream, infer_message() * 3))
+        await turns()
+        assert client.peer.resets == {stream: ErrorCode.ENHANCE_YOUR_CALM}
+        assert client.peer.connections.body_bytes == 0
+
+    scene(play)
+
+
+def test_a_stream_goes_on_once_its_client_takes_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        monkeypatch.setattr(streaming, "_MAX_BACKLOG", 100)
+        message = infer_message()
+        client = Client(Http2Limits(window_bytes=10 * len(message)))
+        client.peer.feed(frames.settings({frames.INITIAL_WINDOW_SIZE: 0}))
+        stream = client.call(STREAM, ended=False)
+        client.peer.feed(data(stream, message))
+        await turns()
+        client.peer.feed(*[data(stream, message)] * 7)
+        assert len(client.plane.queries) == 1
+        assert not [update for update in client.peer.of_kind(frames.WINDOW_UPDATE) if update.stream]
+        client.peer.feed(frames.window_update(stream, 2**20))
+        assert len(client.plane.queries) == 8
+        assert [update for update in client.peer.of_kind(frames.WINDOW_UPDATE) if update.stream]
+
+    scene(play)
+
+
+@pytest.mark.parametrize("path", [INFER, STREAM, WATCH, METADATA])
+def test_an_open_call_holds_two_kilobytes_whatever_its_header_fields(path: str) -> None:
+    async def play() -> None:
+        client, count = Client(), 100
+        peer = client.peer
+
+        def held() -> int:
+            return held_bytes(peer.connection, peer.connections, peer.application, peer.transport, peer.turns)
+
+        client.call(path, ended=False)
+        before = held()
+        for number in range(count):
+            client.call(path, ended=False, number=str(number), traceparent="00-" + "a" * 400, large="x" * 14_000)
+        assert not peer.resets
+        assert held() - before < count * 2048 + 70_000  # with the table that compresses fields
+
+    scene(play)
+
+
+def test_watchers_end_with_their_connection() -> None:
+    async def play() -> None:
+        client = Client()
+        asked = framed(messages.HealthCheckRequest(service="two").SerializeToString())
+        client.call(WATCH, asked)
+        client.call(WATCH, asked)
+        peer = client.peer
+        watches = peer.connection._streams[1].call._watches  # type: ignore[attr-defined]
+        assert watches._count == 2
+        peer.feed(frames.rst_stream(1, ErrorCode.CANCEL))
+        peer.transport.close()
+        assert watches._count == 0
+        assert watches._calls == {}
+
+    scene(play)
