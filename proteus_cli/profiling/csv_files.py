@@ -67,7 +67,7 @@ def parse_rows(text: str, name: str) -> tuple[ProfileRow, ...]:
     """
     rows: list[ProfileRow] = []
     known = _Known()
-    with csv_table(text, name, hint=HINT) as table:
+    with csv_table(io.StringIO(text, newline=""), name, hint=HINT) as table:
         _require_columns(table.header)
         for cells in table:
             rows.append(_row(dict(zip(table.header, cells, strict=True))))

@@ -14,6 +14,7 @@ from proteus_cli.backends.base import ANY_RUNNER_TAKES, NamedArrays, Runner, Sig
 from proteus_cli.domain.base import require
 from proteus_cli.domain.profile import Point
 from proteus_cli.errors import ArtefactError
+from proteus_cli.input_files import EVAL_SPLIT, open_input
 
 WARM_UP_RUNS = 3
 FEWEST_RUNS = 5
@@ -86,7 +87,7 @@ def measure_accuracy(runner: Runner, eval_path: Path) -> float:
 def _load_eval(path: Path, signature: Signature) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
     hint = "an eval split is an .npz with `y` and one array per input of the model (or `x` for its only one)"
     try:
-        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as arrays:
+        with open_input(path, EVAL_SPLIT, hint=hint) as file, NpzFile(file, allow_pickle=False) as arrays:
             labels = arrays["y"].astype(np.int64)
             only = len(signature.inputs) == 1 and "x" in arrays
             inputs = {spec.name: arrays["x" if only else spec.name].astype(spec.dtype) for spec in signature.inputs}

@@ -19,8 +19,8 @@ from proteus_cli import store
 from proteus_cli.backends.base import Backend
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.errors import ArtefactError, BackendUnavailable, EngineError, UsageError
+from proteus_cli.input_files import CATALOG, read_text
 from proteus_cli.profiling.measure import measure_accuracy
-from proteus_cli.store.external_data import external_files
 
 SUFFIX = "-fp16"
 DIGITS = 4  # of an accuracy in the catalog
@@ -45,10 +45,11 @@ def add_fp16(place: store.Workspace, name: str, backend: Backend) -> Converted:
     The catalog is written last, so it never names a file that is missing. Raises `UsageError`, `ArtefactError`,
     `EngineError`, and `BackendUnavailable` where the package `onnx` is missing.
     """
-    content = store.read_text(place.catalog_path, hint="run `proteus init` to make a workspace")
+    content = read_text(place.catalog_path, CATALOG, hint="run `proteus init` to make a workspace")
     catalog = place.catalog()
     family, variant = catalog.find(name)
     model, eval_path = place.model_of(family, variant, to="convert"), _eval(place, family)
+    store.model_parts(model)  # raises where one can't be read
     onnx = _beside(str(variant.onnx))
     _require_new(place, family, variant.name + SUFFIX, onnx)
     converted = to_fp16(model)
@@ -178,4 +179,4 @@ def _require_as_meant(
 
 def _size_bytes(model: Path) -> int:
     """The file, and its external data."""
-    return sum(path.stat().st_size for path in (model, *external_files(model, model.read_bytes())))
+    return sum(path.stat().st_size for path in store.model_parts(model))

@@ -18,6 +18,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.engine import BuildOptions
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import ArtefactError, EngineError
+from proteus_cli.input_files import WEIGHTS, read_bytes
 
 
 class TensorRT:
@@ -49,7 +50,7 @@ class TensorRT:
 
     def plan(self, model: Path, owner: VariantKey | None = None) -> bytes:
         """The serialized engine of a model, built unless it is current. Raises `EngineError`, `ArtefactError`."""
-        return self.plan_file(model, owner).read_bytes()
+        return read_bytes(self.plan_file(model, owner), WEIGHTS, hint="delete it: it is built anew")
 
     def plan_file(self, model: Path, owner: VariantKey | None = None) -> Path:
         """The file of that. Raises like `plan`."""

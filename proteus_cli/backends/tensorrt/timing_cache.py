@@ -8,6 +8,7 @@ from pathlib import Path
 from proteus_cli import store
 from proteus_cli.backends.tensorrt.bindings import tensorrt_version, trt
 from proteus_cli.backends.tensorrt.file_lock import file_lock
+from proteus_cli.input_files import WEIGHTS, read_bytes
 
 
 def timing_path(directory: Path) -> Path:
@@ -42,4 +43,4 @@ def _use(config: "trt.IBuilderConfig", content: bytes) -> bool:
 
 
 def _read(path: Path) -> bytes:
-    return store.read_bytes(path, hint="delete it: it is made anew") if path.exists() else b""
+    return read_bytes(path, WEIGHTS, hint="delete it: it is made anew") if path.exists() else b""
