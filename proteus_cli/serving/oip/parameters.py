@@ -14,7 +14,7 @@ LONGEST_US = 2**63 - 1
 _US_PER_S = 1e6
 
 
-class RequestParameters(Struct, frozen=True):
+class RequestParameters(Struct, frozen=True, omit_defaults=True):
     """What a request may ask for besides its tensors. Other parameters are ignored."""
 
     # Whole numbers may be written as 1000.0 or 1e3.

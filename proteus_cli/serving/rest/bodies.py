@@ -22,13 +22,13 @@ _VALUES_OR_NULL = {"anyOf": [{"$ref": "#/components/schemas/Values"}, {"type": "
 _RowSize = Annotated[int, Meta(le=LARGEST_INT64, extra_json_schema={"minimum": 1})]
 
 
-class TensorParameters(Struct, frozen=True):
+class TensorParameters(Struct, frozen=True, omit_defaults=True):
     """Where the values of an input are."""
 
     binary_data_size: Annotated[Count | None, Meta(description="Bytes behind the JSON, in place of `data`.")] = None
 
 
-class RequestTensor(Struct):
+class RequestTensor(Struct, omit_defaults=True):
     """An input, as the model's metadata says. The first size is the number of rows."""
 
     name: str
@@ -38,17 +38,17 @@ class RequestTensor(Struct):
     data: Annotated[Any, Meta(extra_json_schema=_VALUES_OR_NULL)] = None
 
 
-class OutputParameters(Struct, frozen=True):
+class OutputParameters(Struct, frozen=True, omit_defaults=True):
     """How an output is wanted; without it, as `binary_data_output` says."""
 
     binary_data: bool | UnsetType = UNSET
 
 
-class RequestedOutput(Struct):
+class RequestedOutput(Struct, omit_defaults=True):
     """An output that is wanted."""
 
     name: str
-    parameters: OutputParameters = OutputParameters()
+    parameters: OutputParameters | None = None
 
 
 class InferParameters(RequestParameters, frozen=True):
@@ -57,7 +57,7 @@ class InferParameters(RequestParameters, frozen=True):
     binary_data_output: Annotated[bool, Meta(description="All outputs as binary tensors.")] = False
 
 
-class InferRequest(Struct):
+class InferRequest(Struct, omit_defaults=True):
     """An inference request, or the JSON part of it."""
 
     inputs: Annotated[list[RequestTensor], Meta(extra_json_schema={"minItems": 1})]
