@@ -23,7 +23,7 @@ from proteus_cli.errors import (
 from proteus_cli.serving.http1.compression import compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange, Refusal
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.codes import HTTP_STATUS
+from proteus_cli.serving.oip.codes import HTTP_STATUS, request_error
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
@@ -129,12 +129,12 @@ class RestHandler:
             self._fail(exchange, error)
 
     def _fail(self, exchange: Exchange, error: Exception) -> None:
-        if isinstance(error, RequestError):
-            self._admission.count_refusal(error)
-            refuse(exchange, error)
-        else:
+        told = request_error(error)
+        if isinstance(told, InternalError):
             log.error("a bug while handling %r %r", exchange.method, exchange.target, exc_info=error)
-            refuse(exchange, InternalError())
+        else:
+            self._admission.count_refusal(told)
+        refuse(exchange, told)
 
     def _infer(self, exchange: Exchange, codec: RestCodec) -> None:
         inference = RestInference(exchange, codec, self._max_body_bytes)
