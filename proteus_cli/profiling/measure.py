@@ -1,13 +1,16 @@
 """The latency of a batch size, and the accuracy of a variant."""
 
+import math
+import os
 import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.lib.npyio import NpzFile
 
 from proteus_cli.backends.base import ANY_RUNNER_TAKES, NamedArrays, Runner, Signature
@@ -15,12 +18,15 @@ from proteus_cli.domain.base import require
 from proteus_cli.domain.profile import Point
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import EVAL_SPLIT, open_input
+from proteus_cli.units import format_size
 
 WARM_UP_RUNS = 3
 FEWEST_RUNS = 5
 ROUND_RUNS = 20
 STABLE_FRAC = 0.03  # the p95 is stable when two rounds in a row move it by no more
 EVAL_BATCH = ANY_RUNNER_TAKES
+MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
+"""An eval split may unpack to so many times its size, and so much more: arrays of few values do."""
 
 
 def measure_point(run: Callable[[], object], batch: int, budget_s: float, *, min_s: float = 0.0) -> Point:
@@ -86,20 +92,36 @@ def measure_accuracy(runner: Runner, eval_path: Path) -> float:
 
 def _load_eval(path: Path, signature: Signature) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
     hint = "an eval split is an .npz with `y` and one array per input of the model (or `x` for its only one)"
-    try:
-        with open_input(path, EVAL_SPLIT, hint=hint) as file, NpzFile(file, allow_pickle=False) as arrays:
-            labels = arrays["y"].astype(np.int64)
-            only = len(signature.inputs) == 1 and "x" in arrays
-            inputs = {spec.name: arrays["x" if only else spec.name].astype(spec.dtype) for spec in signature.inputs}
-        require(labels.ndim == 1 and len(labels) > 0, f"`y` must be a list of labels; its shape is {labels.shape}")
-    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
-        raise ArtefactError(f"Can't use the eval split `{path}`: {error}.", hint=hint) from error
-    for spec in signature.inputs:
-        expected = (len(labels), *spec.shape)
-        if inputs[spec.name].shape != expected:
-            raise ArtefactError(
-                f"The eval split `{path}` has shape {inputs[spec.name].shape} for `{spec.name}`; "
-                f"the model takes {expected}.",
-                hint=hint,
-            )
+    with open_input(path, EVAL_SPLIT, hint=hint) as file:
+        try:
+            return _read_eval(file, signature, MIN_UNPACKED_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size)
+        except Exception as error:  # numpy and zipfile raise errors of a dozen kinds for what is no .npz
+            raise ArtefactError(f"Can't use the eval split `{path}`: {error}.", hint=hint) from error
+
+
+def _read_eval(file: BinaryIO, signature: Signature, max_bytes: int) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
+    """Inputs and labels. Nothing is unpacked before the headers of all arrays fit the model, and ``max_bytes``."""
+    with NpzFile(file, allow_pickle=False) as arrays:
+        only = len(signature.inputs) == 1 and "x" in arrays
+        names = {spec.name: "x" if only else spec.name for spec in signature.inputs}
+        shape, needed_bytes = _header(arrays, "y", np.dtype(np.int64))
+        require(len(shape) == 1 and shape[0] > 0, f"`y` must be a list of labels; its shape is {shape}")
+        for spec in signature.inputs:
+            found, input_bytes = _header(arrays, names[spec.name], spec.dtype)
+            needed_bytes += input_bytes
+            expected = (*shape, *spec.shape)
+            require(found == expected, f"it has shape {found} for `{spec.name}`; the model takes {expected}")
+        require(needed_bytes <= max_bytes, f"its arrays take {format_size(needed_bytes)}, far more than its size")
+        labels = arrays["y"].astype(np.int64)
+        inputs = {spec.name: arrays[names[spec.name]].astype(spec.dtype, copy=False) for spec in signature.inputs}
     return inputs, labels
+
+
+def _header(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int]:
+    """The shape of an array, and the bytes that it takes as it is and as ``dtype``."""
+    assert arrays.zip is not None  # noqa: S101 - it is open
+    with arrays.zip.open(f"{name}.npy") as member:
+        version = read_magic(member)
+        read_header = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
+        shape, _, stored = read_header(member)
+    return shape, math.prod(shape) * (stored.itemsize + dtype.itemsize)
