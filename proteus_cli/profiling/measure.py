@@ -1,12 +1,17 @@
 """The latency of a batch size, and the accuracy of a variant."""
 
+import lzma
 import math
 import os
+import struct
 import time
+import zlib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +32,10 @@ STABLE_FRAC = 0.03  # the p95 is stable when two rounds in a row move it by no m
 EVAL_BATCH = ANY_RUNNER_TAKES
 MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
 """An eval split may unpack to so many times its size, and so much more: arrays of few values do."""
+_NOT_NPZ = (  # what zipfile, zlib and numpy raise for files that are damaged, or claim to hold what they don't
+    OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
+    TokenError, BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+)  # fmt: skip
 
 
 def measure_point(run: Callable[[], object], batch: int, budget_s: float, *, min_s: float = 0.0) -> Point:
@@ -93,9 +102,10 @@ def measure_accuracy(runner: Runner, eval_path: Path) -> float:
 def _load_eval(path: Path, signature: Signature) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
     hint = "an eval split is an .npz with `y` and one array per input of the model (or `x` for its only one)"
     with open_input(path, EVAL_SPLIT, hint=hint) as file:
+        max_bytes = min(4 * EVAL_SPLIT.max_bytes, MIN_UNPACKED_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size)
         try:
-            return _read_eval(file, signature, MIN_UNPACKED_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size)
-        except Exception as error:  # numpy and zipfile raise errors of a dozen kinds for what is no .npz
+            return _read_eval(file, signature, max_bytes)
+        except _NOT_NPZ as error:
             raise ArtefactError(f"Can't use the eval split `{path}`: {error}.", hint=hint) from error
 
 
@@ -103,8 +113,8 @@ def _read_eval(file: BinaryIO, signature: Signature, max_bytes: int) -> tuple[Na
     """Inputs and labels. Nothing is unpacked before the headers of all arrays fit the model, and ``max_bytes``."""
     with NpzFile(file, allow_pickle=False) as arrays:
         only = len(signature.inputs) == 1 and "x" in arrays
-        names = {spec.name: "x" if only else spec.name for spec in signature.inputs}
-        shape, needed_bytes = _header(arrays, "y", np.dtype(np.int64))
+        names = {spec.name: f"{'x' if only else spec.name}.npy" for spec in signature.inputs}
+        shape, needed_bytes = _header(arrays, "y.npy", np.dtype(np.int64))
         require(len(shape) == 1 and shape[0] > 0, f"`y` must be a list of labels; its shape is {shape}")
         for spec in signature.inputs:
             found, input_bytes = _header(arrays, names[spec.name], spec.dtype)
@@ -112,7 +122,7 @@ def _read_eval(file: BinaryIO, signature: Signature, max_bytes: int) -> tuple[Na
             expected = (*shape, *spec.shape)
             require(found == expected, f"it has shape {found} for `{spec.name}`; the model takes {expected}")
         require(needed_bytes <= max_bytes, f"its arrays take {format_size(needed_bytes)}, far more than its size")
-        labels = arrays["y"].astype(np.int64)
+        labels = arrays["y.npy"].astype(np.int64)
         inputs = {spec.name: arrays[names[spec.name]].astype(spec.dtype, copy=False) for spec in signature.inputs}
     return inputs, labels
 
@@ -120,7 +130,7 @@ def _read_eval(file: BinaryIO, signature: Signature, max_bytes: int) -> tuple[Na
 def _header(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int]:
     """The shape of an array, and the bytes that it takes as it is and as ``dtype``."""
     assert arrays.zip is not None  # noqa: S101 - it is open
-    with arrays.zip.open(f"{name}.npy") as member:
+    with arrays.zip.open(name) as member:
         version = read_magic(member)
         read_header = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
         shape, _, stored = read_header(member)

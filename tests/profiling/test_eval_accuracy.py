@@ -1,5 +1,6 @@
 """Accuracy is what a model gets right on its eval split."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,57 @@ def test_a_lone_array_is_no_eval_split(tmp_path: Path) -> None:
         np.save(file, GOOD_X)
     with pytest.raises(ArtefactError):
         accuracy(model, split)
+
+
+def npz(path: Path, **members: bytes) -> Path:
+    """A ZIP file of these members, under the names of arrays."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in members.items():
+            packed.writestr(f"{name}.npy", content)
+    return path
+
+
+def npy(header: str) -> bytes:
+    """An array's bytes with this header, and no values."""
+    padded = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        b"no array",
+        b"",
+        npy("{'descr': '<i8', 'fortran_order': False, 'shape': (2,"),
+        npy("{'descr': '<i8', 'fortran_order': False, 'shape': (9, 9, 9)}"),
+        npy("{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000000,)}"),
+        npy("{'descr': [('a', '<i8'), ('b', '<i8')], 'fortran_order': False, 'shape': (0,)}"),
+        npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}"),
+        npy("  {'descr': '<i8'\n }"),
+    ],
+)
+def test_an_eval_split_with_a_damaged_array_is_refused(tmp_path: Path, y: bytes) -> None:
+    model = passing_on(tmp_path / "m.onnx")
+    with pytest.raises(ArtefactError, match="Can't use the eval split"):
+        accuracy(model, npz(tmp_path / "e.npz", y=y, x=y))
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_an_eval_split_is_bounded_by_its_unpacked_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_hidden: bool
+) -> None:
+    """Zeros are packed to a thousandth of their size; a member without the end `.npy` goes by the same name."""
+    monkeypatch.setattr("proteus_cli.profiling.measure.MIN_UNPACKED_BYTES", 50_000)
+    model, split, rows = passing_on(tmp_path / "m.onnx"), tmp_path / "e.npz", 10_000
+    np.savez_compressed(split, x=np.zeros((rows, INPUTS), np.float32), y=np.zeros(rows, np.int64))
+    assert split.stat().st_size < 2_000
+    if is_hidden:
+        small = tmp_path / "small.npz"
+        np.savez_compressed(small, x=GOOD_X, y=[0, 0])
+        with zipfile.ZipFile(split) as large, zipfile.ZipFile(small, "a", zipfile.ZIP_DEFLATED) as both:
+            both.writestr("x", large.read("x.npy"))
+            both.writestr("y", large.read("y.npy"))
+        assert accuracy(model, small) == 1.0
+    else:
+        with pytest.raises(ArtefactError, match="far more than its size"):
+            accuracy(model, split)
