@@ -5,9 +5,8 @@ The functions below read one cell each, and raise `ValueError` that names the co
 """
 
 import csv
-import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,10 +17,10 @@ MAX_DIGITS = 18  # of a whole number, so that it fits in 64 bits
 
 
 class CsvTable:
-    """The rows of CSV text under its header. Iterating raises `ValueError` and `csv.Error`."""
+    """The rows of lines of CSV under their header. Iterating raises `ValueError` and `csv.Error`."""
 
-    def __init__(self, text: str) -> None:
-        self._rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._rows = csv.reader(lines, skipinitialspace=True, strict=True)
         self.header: list[str] = []
 
     def read_header(self) -> None:
@@ -41,9 +40,9 @@ class CsvTable:
 
 
 @contextmanager
-def csv_table(text: str, name: str | Path, *, hint: str) -> Iterator[CsvTable]:
-    """The table of a CSV text. An error in a cell becomes an `ArtefactError` with ``name`` and the line."""
-    table = CsvTable(text)
+def csv_table(lines: Iterable[str], name: str | Path, *, hint: str) -> Iterator[CsvTable]:
+    """The table of lines of CSV. An error in a cell becomes an `ArtefactError` with ``name`` and the line."""
+    table = CsvTable(lines)
     try:
         table.read_header()
         yield table

@@ -118,7 +118,7 @@ def _workspace(workspace_dir: Path) -> Iterator[Finding]:
         yield Finding("workspace", "optional", error.message, error.hint)
         return
     yield Finding("catalog", "ok", f"{len(catalog.families)} families, {workspace.catalog_path}")
-    absent = _absent_models(workspace, catalog)
+    absent = {key: path for key, path in workspace.model_paths().items() if not path.is_file()}
     profiles: Mapping[str, Profile] = {}
     finding: Finding
     try:
@@ -135,17 +135,6 @@ def _workspace(workspace_dir: Path) -> Iterator[Finding]:
         yield _plan(workspace, path)
 
 
-def _absent_models(workspace: Workspace, catalog: Catalog) -> dict[VariantKey, Path]:
-    """The ONNX files that the catalog names and that are not there."""
-    paths = {
-        VariantKey(family.name, variant.name): workspace.model_path(variant.onnx)
-        for family in catalog.families
-        for variant in family.variants
-        if variant.onnx is not None
-    }
-    return {key: path for key, path in paths.items() if not path.is_file()}
-
-
 def _models(catalog: Catalog, absent: Mapping[VariantKey, Path], profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """A file that is not there is an error, unless the variant has only imported profiles, which need no model."""
     found = [measured for profile in profiles.values() for measured in profile.variants]
@@ -154,7 +143,7 @@ def _models(catalog: Catalog, absent: Mapping[VariantKey, Path], profiles: Mappi
     if needed:
         hint = "put the files there, or change `onnx` in the catalog: these variants cannot be measured or served"
         yield Finding("models", "missing", f"no file {', '.join(needed)}", hint)
-    unnamed = [variant.name for family in catalog.families for variant in family.variants if variant.onnx is None]
+    unnamed = [variant.name for _, variant in catalog.variants if variant.onnx is None]
     without = [*unnamed, *(key.variant for key in absent if key in imported)]
     if without:
         hint = "they can be planned and simulated, but not measured or served"

@@ -155,7 +155,7 @@ class BodyTooLarge(RequestError):
     pass
 
 
-class Overloaded(RequestError):
+class RetryLater(RequestError):
     """``retry_after_s``: when a retry may succeed."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
@@ -163,12 +163,12 @@ class Overloaded(RequestError):
         self.retry_after_s = retry_after_s
 
 
-class NotReady(RequestError):
-    """``retry_after_s``: when a retry may succeed."""
+class Overloaded(RetryLater):
+    pass
 
-    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+
+class NotReady(RetryLater):
+    pass
 
 
 class DeadlineExceeded(RequestError):

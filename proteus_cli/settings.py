@@ -1,12 +1,13 @@
 """`proteus.toml`: which cores make a device, and defaults for the options of the commands."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from proteus_cli.domain.base import Value, require
-from proteus_cli.errors import ArtefactError
+from proteus_cli.input_files import SETTINGS, decoded, read_bytes
 
 FILE_NAME = "proteus.toml"
 
@@ -34,18 +35,14 @@ def read_settings(workspace_dir: Path) -> Settings:
     """The settings of a workspace; the defaults if it has no `proteus.toml`. Raises `ArtefactError`."""
     path = workspace_dir / FILE_NAME
     hint = "docs/formats.md describes proteus.toml"
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.lexists(path):
         return Settings()
-    except OSError as error:
-        raise ArtefactError(f"Can't read `{path}`: {error.strerror or error}.", hint=hint) from error
-    try:
-        sections = msgspec.toml.decode(content, type=dict[str, Any])
-        stray = next((name for name, section in sections.items() if not isinstance(section, dict)), None)
-        if stray is not None:
-            raise ArtefactError(f"`{path}` is not valid: `{stray}` must be in a section, like `[plan]`.", hint=hint)
-        devices = msgspec.convert(sections.pop("devices", {}), DeviceSettings)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"`{path}` is not valid: {error}.", hint=hint) from None
+    return decoded(read_bytes(path, SETTINGS, hint=hint), _parse, f"`{path}` is not valid", hint=hint)
+
+
+def _parse(content: bytes) -> Settings:
+    sections = msgspec.toml.decode(content, type=dict[str, Any])
+    stray = next((name for name, section in sections.items() if not isinstance(section, dict)), None)
+    require(stray is None, f"`{stray}` must be in a section, like `[plan]`")
+    devices = msgspec.convert(sections.pop("devices", {}), DeviceSettings)
     return Settings(devices=devices, options=sections)

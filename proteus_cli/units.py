@@ -2,9 +2,14 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from proteus_cli.errors import UsageError
+
+UNKNOWN = "–"  # in tables
+
+T = TypeVar("T")
 
 _QUANTITY = re.compile(r"\s*([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?|[+-]?nan|[+-]?inf)\s*([A-Za-zµ/]*)\s*", re.IGNORECASE)
 
@@ -83,6 +88,17 @@ def format_size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1024
     return f"{size_bytes:.1f} TiB"
+
+
+def format_bar(part: float, columns: int) -> str:
+    """A bar of ``part`` (0 to 1) of so many columns, to an eighth of a column."""
+    full, rest = divmod(round(max(0.0, min(part, 1.0)) * columns * 8), 8)
+    return "█" * full + " ▏▎▍▌▋▊▉"[rest].strip()
+
+
+def or_unknown(value: T | None, write: Callable[[T], str]) -> str:
+    """The value as text; `UNKNOWN` where there is none."""
+    return UNKNOWN if value is None else write(value)
 
 
 def format_percent(fraction: float) -> str:

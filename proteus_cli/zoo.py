@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from proteus_cli.errors import ArtefactError
-from proteus_cli.store import read_bytes, write_bytes
+from proteus_cli.input_files import MODEL, read_bytes
+from proteus_cli.store import write_bytes
 
 _PACKAGE = Path(__file__).parent
 INSTALLED = _PACKAGE / "zoo_files"  # in an installed wheel
@@ -36,7 +37,7 @@ def copy_zoo(directory: Path, *, force: bool) -> list[Path]:
         )
     written = []
     for name, source in files.items():
-        content = read_bytes(source, hint="install the package again")
+        content = read_bytes(source, MODEL, hint="install the package again")
         write_bytes(directory / name, content)
         written.append(directory / name)
     return written

@@ -65,5 +65,5 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_in_the_place_of_the_file_is_an_error_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "proteus.toml").mkdir()
-    with pytest.raises(ArtefactError, match="Can't read"):
+    with pytest.raises(ArtefactError, match="is a directory"):
         read_settings(tmp_path)

@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks.gpu import trtexec
 from benchmarks.gpu.closed_loop import Loop
 from benchmarks.machine import machine
-from proteus_cli.backends.build_context import BuildContext
+from proteus_cli.backends.base import BuildContext
 from proteus_cli.backends.discovery import discover, select
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.backends.registry import open_backend

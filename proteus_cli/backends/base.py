@@ -1,7 +1,7 @@
-"""What every backend offers, and the tensors that go into models and come out."""
+"""What every backend offers and is given, and the tensors that go into models and come out."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -191,3 +191,28 @@ class Backend(Protocol):
     def runner(self, model: Path, owner: VariantKey | None = None) -> AbstractContextManager[Runner]:
         """Load a model; leaving the context frees it. Raises `EngineError` where it cannot be loaded."""
         ...
+
+
+OnBuildProgress = Callable[[str, float], bool]
+"""Called several times a second with the current step and the fraction that is done; returns whether to go on."""
+
+WatchBuild = Callable[[str], AbstractContextManager[OnBuildProgress]]
+"""Entered for as long as the engine of that name is built."""
+
+
+@contextmanager
+def unwatched(_name: str) -> Iterator[OnBuildProgress]:
+    yield lambda _now, _done_frac: True
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """Engines are kept in the directory ``built``. New ones are built to be fastest at ``best_batch``.
+
+    ``say`` is called with a line before an engine is built; ``watch`` follows the build, and may cancel it.
+    """
+
+    built: Path
+    best_batch: int = ANY_RUNNER_TAKES
+    say: Callable[[str], object] = lambda _line: None
+    watch: WatchBuild = unwatched

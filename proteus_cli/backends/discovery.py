@@ -58,10 +58,11 @@ def cpu_devices(settings: DeviceSettings) -> tuple[Device, ...]:
     """
     usable = usable_cores()
     groups = settings.cpu if settings.cpu is not None else default_groups(usable)
+    listed = ", ".join(map(str, usable))
     for core in (core for group in groups for core in group):
         if core not in usable:
             raise UsageError(
-                f"`proteus.toml` gives core {core} to a device, but this process may use only cores {_ranges(usable)}.",
+                f"`proteus.toml` gives core {core} to a device, but this process may use only cores {listed}.",
                 hint="change `cpu` in [devices]",
             )
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -198,7 +199,3 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return " ".join(line.partition(":")[2].split())
     return platform.processor() or platform.machine()
-
-
-def _ranges(cores: Sequence[int]) -> str:
-    return ", ".join(str(core) for core in cores)

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from proteus_cli.backends.base import Backend
-from proteus_cli.backends.build_context import BuildContext
+from proteus_cli.backends.base import Backend, BuildContext
 from proteus_cli.domain.device import Device
 
 _BUILDS = BuildContext(Path("engines/built"))

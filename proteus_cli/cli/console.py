@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_LINE_EVERY_S = 10.0
-UNKNOWN = "–"  # in tables
 DASH = Path("-")  # as the name of a file: stdin, or stdout
 
 
@@ -81,6 +80,19 @@ def save(value: object, output: Path) -> None:
         show_json(value)
     else:
         write_json(output, value)
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[Callable[[str], object]]:
+    """A function that writes text to a file, whole or not at all, or to stdout if ``output`` is ``-``."""
+    from proteus_cli.store import writing_text
+
+    if output == DASH:
+        yield sys.stdout.write
+        sys.stdout.flush()
+        return
+    with writing_text(output) as write:
+        yield write
 
 
 Advance = Callable[[str, float], None]

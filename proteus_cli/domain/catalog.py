@@ -103,12 +103,31 @@ class Catalog(Value, frozen=True):
         """Family names in the order of the catalog."""
         return tuple(family.name for family in self.families)
 
+    @property
+    def variants(self) -> tuple[tuple[Family, Variant], ...]:
+        """All variants, each with its family."""
+        return tuple((family, variant) for family in self.families for variant in family.variants)
+
     def family(self, name: str) -> Family:
         """The family of that name. Raises `UsageError`."""
         for family in self.families:
             if family.name == name:
                 return family
         raise UsageError(f"No family `{name}` in the catalog.", hint=f"it has: {', '.join(self.names)}")
+
+    def find(self, name: str) -> tuple[Family, Variant]:
+        """The variant of a name, or of FAMILY/NAME, with its family. Raises `UsageError` unless there is just one."""
+        of_family, _, of_variant = name.rpartition("/")
+        if of_family:
+            return self.family(of_family), self.family(of_family).variant(of_variant)
+        found = [(family, variant) for family, variant in self.variants if variant.name == name]
+        if not found:
+            known = ", ".join(variant.name for _, variant in self.variants)
+            raise UsageError(f"No variant `{name}` in the catalog.", hint=f"it has: {known}")
+        if len(found) > 1:
+            each = ", ".join(f"{family.name}/{name}" for family, _ in found)
+            raise UsageError(f"Several families have a variant `{name}`.", hint=f"name one of: {each}")
+        return found[0]
 
     def slo_s(self) -> Mapping[str, float]:
         """Latency target in seconds by family."""

@@ -1,7 +1,6 @@
 """The difference between two plans."""
 
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 
 
@@ -66,13 +65,14 @@ class PlanDifference(Value, frozen=True):
 def difference(before: Plan, after: Plan) -> PlanDifference:
     """Device by device and family by family, in the order of ``after``, what is only in ``before`` last."""
     families = dict.fromkeys((*after.demand_qps, *before.demand_qps))
-    devices = dict.fromkeys((*after.devices, *before.devices))
+    type_of = {each: kind for plan in (before, after) for kind, devices in plan.fleet.items() for each in devices}
+    old, new = before.by_device(), after.by_device()
     return PlanDifference(
         swaps=after.swaps_from(before),
         effective_accuracy=BeforeAfter(before.effective_accuracy, after.effective_accuracy),
         relative_accuracy=BeforeAfter(before.relative_accuracy, after.relative_accuracy),
         families=tuple(_family(family, before, after) for family in families),
-        devices=tuple(_device(device, before, after) for device in devices),
+        devices=tuple(_device(device, type_of[device], old.get(device), new.get(device)) for device in new | old),
     )
 
 
@@ -85,25 +85,21 @@ def _family(family: str, before: Plan, after: Plan) -> FamilyChange:
     )
 
 
-def _device(device: str, before: Plan, after: Plan) -> DeviceChange:
-    type_of = {each: kind for plan in (before, after) for kind, devices in plan.fleet.items() for each in devices}
-    old, new = _placed(before, device), _placed(after, device)
+def _device(device: str, kind: str, before: list[Placement] | None, after: list[Placement] | None) -> DeviceChange:
+    """``before`` and ``after``: its placements, or None where the device is not in that fleet."""
+    old, new = {p.key: p for p in before or ()}, {p.key: p for p in after or ()}
     changes = {
         key: _variant(*key, old.get(key), new.get(key)) for key in (*new, *(key for key in old if key not in new))
     }
     return DeviceChange(
         device,
-        type_of[device],
+        kind,
         stays=tuple(changes[key] for key in new if key in old),
         loads=tuple(changes[key] for key in new if key not in old),
         unloads=tuple(changes[key] for key in old if key not in new),
-        is_new=device not in before.devices,
-        is_gone=device not in after.devices,
+        is_new=before is None,
+        is_gone=after is None,
     )
-
-
-def _placed(plan: Plan, device: str) -> dict[VariantKey, Placement]:
-    return {p.key: p for p in plan.placements if p.device == device}
 
 
 def _variant(family: str, variant: str, old: Placement | None, new: Placement | None) -> VariantChange:

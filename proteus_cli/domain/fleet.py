@@ -55,8 +55,8 @@ def hypothetical_fleet(counts: Mapping[str, int], profiles: Mapping[str, Profile
 def _named(name: str, profiles: Mapping[str, Profile]) -> Profile:
     profile = profiles.get(name) or of_type(name, profiles)
     if profile is None:
-        types = dict.fromkeys(p.device.type for p in profiles.values())
-        raise UsageError(f"No profile of any `{name}`.", hint=f"there are profiles of: {', '.join(types)}")
+        types = ", ".join(ids_by_type(profiles))
+        raise UsageError(f"No profile of any `{name}`.", hint=f"there are profiles of: {types}")
     return profile
 
 
@@ -65,6 +65,14 @@ def as_device(profile: Profile, device: str) -> Profile:
     if profile.device.id == device:
         return profile
     return msgspec.structs.replace(profile, device=msgspec.structs.replace(profile.device, id=device))
+
+
+def ids_by_type(profiles: Mapping[str, Profile]) -> dict[str, tuple[str, ...]]:
+    """The devices of each type, in the order of ``profiles`` by device id."""
+    ids: dict[str, list[str]] = {}
+    for device, profile in profiles.items():
+        ids.setdefault(profile.device.type, []).append(device)
+    return {device_type: tuple(devices) for device_type, devices in ids.items()}
 
 
 def base_name(device: str) -> str:

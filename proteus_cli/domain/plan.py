@@ -95,12 +95,16 @@ class Plan(Value, frozen=True):
         """The most that the hosted variants of the family can take."""
         return sum(p.capacity_qps for p in self.placements if p.family == family)
 
+    def by_device(self) -> dict[str, list[Placement]]:
+        """The placements on each device; none on idle ones."""
+        placed: dict[str, list[Placement]] = {device: [] for device in self.devices}
+        for placement in self.placements:
+            placed[placement.device].append(placement)
+        return placed
+
     def hosted(self) -> dict[str, frozenset[VariantKey]]:
         """The variants on each device."""
-        pairs: dict[str, set[VariantKey]] = {device: set() for device in self.devices}
-        for p in self.placements:
-            pairs[p.device].add(p.key)
-        return {device: frozenset(hosted) for device, hosted in pairs.items()}
+        return {device: frozenset(p.key for p in placed) for device, placed in self.by_device().items()}
 
     def swaps_from(self, before: "Plan") -> int:
         """How many variant loads it takes to come here from ``before``."""

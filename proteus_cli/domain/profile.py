@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
+import numpy as np
 from msgspec import UNSET, UnsetType
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, require
@@ -242,12 +243,12 @@ class LatencyTable:
     """
 
     def __init__(self, points: tuple[Point, ...], of: Callable[[Point], float]) -> None:
-        known: dict[int, float] = {}
-        floor_s = 0.0
-        for point in points:
-            floor_s = max(floor_s, of(point))
-            known[point.batch] = floor_s
-        self._by_rows = _interpolated(known)
+        require(bool(points), "a latency table needs at least one point")
+        batches = [point.batch for point in points]
+        latencies_s = np.maximum.accumulate([of(point) for point in points])
+        # A batch below the first measured one costs what the first one does: it would be padded.
+        by_rows_s = np.interp(np.arange(batches[-1] + 1), batches, latencies_s)
+        self._by_rows: tuple[float, ...] = (0.0, *by_rows_s[1:].tolist())
         self._per_row_s = self._by_rows[-1] / (len(self._by_rows) - 1)
 
     def __call__(self, rows: int) -> float:
@@ -264,19 +265,3 @@ class LatencyTable:
         while rows > measured and self(rows) > budget_s:
             rows -= 1
         return rows if rows > measured else bisect_right(self._by_rows, budget_s, 1, rows + 1) - 1
-
-
-def _interpolated(known: Mapping[int, float]) -> tuple[float, ...]:
-    """Index = rows; index 0 is 0 rows in no time."""
-    require(bool(known), "a latency table needs at least one point")
-    table, (last_rows, last_s) = [0.0], (0, 0.0)
-    first = min(known)
-    for rows, latency_s in sorted(known.items()):
-        for step in range(last_rows + 1, rows + 1):
-            part = (step - last_rows) / (rows - last_rows)
-            # A batch below the first measured one costs what the first one does: it would be padded.
-            # At a measured batch its latency itself, as adding the whole difference may miss it by a rounding.
-            exact = rows in (first, step)
-            table.append(latency_s if exact else last_s + (latency_s - last_s) * part)
-        last_rows, last_s = rows, latency_s
-    return tuple(table)

@@ -121,9 +121,8 @@ def with_catalog(rules: Rules, catalog: Catalog) -> Rules:
     floors = {f.name: f.min_accuracy for f in catalog.families if f.min_accuracy is not None}
     shares = {f.name: f.max_share for f in catalog.families if f.max_share is not None}
     reserved = [Reserved(device, f.name) for f in catalog.families for device in f.reserved]
-    variants = [(f.name, v) for f in catalog.families for v in f.variants]
-    banned = [DeviceVariant(device, family, v.name) for family, v in variants for device in v.banned]
-    pinned = [DeviceVariant(device, family, v.name) for family, v in variants for device in v.pinned]
+    banned = [DeviceVariant(device, f.name, v.name) for f, v in catalog.variants for device in v.banned]
+    pinned = [DeviceVariant(device, f.name, v.name) for f, v in catalog.variants for device in v.pinned]
     return msgspec.structs.replace(
         rules,
         min_accuracy={**floors, **rules.min_accuracy},

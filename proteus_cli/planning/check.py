@@ -27,10 +27,9 @@ class _Checked:
     def __init__(self, plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> None:
         self.plan, self.rules, self.catalog, self.profiles = plan, plan.rules, catalog, profiles
         self.slo_s = catalog.slo_s()
-        self.by_device: dict[str, list[Placement]] = {}
+        self.by_device = plan.by_device()
         self.by_family: dict[str, list[Placement]] = {family: [] for family in plan.demand_qps}
         for placement in plan.placements:
-            self.by_device.setdefault(placement.device, []).append(placement)
             self.by_family[placement.family].append(placement)
         self._known: dict[tuple[int, int, str, str], tuple[VariantProfile | None, Capacity]] = {}
 

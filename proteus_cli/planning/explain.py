@@ -1,5 +1,6 @@
 """What limits a plan, and what each limit costs: its price is found by planning again without it."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +8,7 @@ from typing import Literal
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.fleet import as_device
-from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import best_accuracy, relative
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.conflict import without_each
@@ -124,9 +125,6 @@ def _families(planner: Planner, plan: Plan) -> Iterator[FamilyExplanation]:
     best = best_accuracy(planner.profiles.values())
     for family, demand_qps in plan.demand_qps.items():
         hosts = [placement for placement in plan.placements if placement.family == family]
-        variants: dict[str, int] = {}
-        for placement in hosts:
-            variants[placement.variant] = variants.get(placement.variant, 0) + 1
         accuracy = planner.mean_accuracy(hosts)
         yield FamilyExplanation(
             family=family,
@@ -134,7 +132,7 @@ def _families(planner: Planner, plan: Plan) -> Iterator[FamilyExplanation]:
             served_qps=plan.served_qps[family],
             unserved_qps=plan.unserved_qps[family],
             capacity_qps=plan.capacity_qps(family),
-            variants=variants,
+            variants=dict(Counter(placement.variant for placement in hosts)),
             effective_accuracy=accuracy,
             best_accuracy=best.get(family, 0.0),
             relative_accuracy=relative(accuracy, best[family]) if accuracy is not None else None,
@@ -142,11 +140,8 @@ def _families(planner: Planner, plan: Plan) -> Iterator[FamilyExplanation]:
 
 
 def _devices(planner: Planner, plan: Plan) -> Iterator[DeviceExplanation]:
-    residents: dict[str, list[Placement]] = {device: [] for device in plan.devices}
-    for placement in plan.placements:
-        residents[placement.device].append(placement)
     alike: dict[tuple[str, tuple[str, ...], float], list[str]] = {}
-    for device, placements in residents.items():
+    for device, placements in plan.by_device().items():
         busy = sum(p.rate_qps / planner.capacity_qps(p) for p in placements)
         hosts = tuple(p.variant for p in placements)
         alike.setdefault((planner.profiles[device].device.type, hosts, round(busy, 6)), []).append(device)

@@ -1,6 +1,7 @@
 """Planners of other systems, to compare with: rules of thumb instead of an optimum."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -145,9 +146,7 @@ class SommelierPlanner(_Heuristic):
         return hosting
 
     def _shares(self, hosting: Hosting) -> dict[str, float]:
-        count: dict[str, int] = {}
-        for option in hosting.values():
-            count[option.family] = count.get(option.family, 0) + 1
+        count = Counter(option.family for option in hosting.values())
         return {device: 1 / count[option.family] for device, option in hosting.items()}
 
 

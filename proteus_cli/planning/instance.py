@@ -110,16 +110,13 @@ class Instance:
     @cached_property
     def family_steps(self) -> sp.csr_array:
         """Which steps are of which family: 0/1 [F, L]."""
-        steps = [np.flatnonzero(self.step_family == f).tolist() for f in range(len(self.families))]
-        return _members(steps, len(self.step_family))
+        return members(self.step_family, len(self.families))
 
     def group_family_pairs(self) -> tuple[int, sp.csr_array, Ints, Ints]:
         """The P pairs of a group and a family with choices there: P, their choices 0/1 [P, C], groups, families."""
-        pairs: dict[tuple[int, int], list[int]] = {}
-        for c, choice in enumerate(self.choices):
-            pairs.setdefault((choice.group, choice.family), []).append(c)
-        groups, families = (np.array([pair[i] for pair in pairs], dtype=np.int64) for i in (0, 1))
-        return len(pairs), _members(list(pairs.values()), len(self.choices)), groups, families
+        both = np.stack((self.choice_group, self.choice_family))
+        (groups, families), pair_of = np.unique(both, axis=1, return_inverse=True)
+        return len(groups), members(pair_of.ravel(), len(groups)), groups, families
 
     @cached_property
     def rivals(self) -> tuple[Ints, ...]:
@@ -162,6 +159,7 @@ def make_instance(
     choices = tuple(_choices(catalog, groups, variants, rules))
     _require_known(groups, choices, rules)
     steps = list(_steps(catalog, choices))
+    up_to_step = np.array([(s, c) for s, step in enumerate(steps) for c in step.choices], dtype=np.int64).reshape(-1, 2)
     best = best_accuracy(profiles.values())
     placeable = {(choice.group, choice.key) for choice in choices}
     return Instance(
@@ -175,14 +173,10 @@ def make_instance(
             [len(groups[c.group].devices) * float(c.key in groups[c.group].limits.pinned) for c in choices]
         ),
         memory_frac=np.array([_memory_frac(groups[c.group].profile, c.measured) for c in choices]),
-        family_choices=_members(
-            [[c for c, x in enumerate(choices) if x.family == f] for f in range(len(catalog.families))], len(choices)
-        ),
-        group_choices=_members(
-            [[c for c, x in enumerate(choices) if x.group == g] for g in range(len(groups))], len(choices)
-        ),
+        family_choices=members([choice.family for choice in choices], len(catalog.families)),
+        group_choices=members([choice.group for choice in choices], len(groups)),
         device_count=np.array([float(len(group.devices)) for group in groups]),
-        up_to_step=_members([step.choices for step in steps], len(choices)),
+        up_to_step=sp.csr_array((np.ones(len(up_to_step)), tuple(up_to_step.T)), shape=(len(steps), len(choices))),
         step_family=np.array([step.family for step in steps]),
         step_loss=np.array([step.loss for step in steps]),
         last_step=np.array([s for s, step in enumerate(steps) if step.is_last]),
@@ -329,8 +323,7 @@ def _steps(catalog: Catalog, choices: Sequence[Choice]) -> Iterator[_Step]:
             yield _Step(f, at_least, accuracy - (worse or 0.0), worse is None)
 
 
-def _members(rows: Sequence[Sequence[int]], size: int) -> sp.csr_array:
-    """A 0/1 matrix with a row for each list of column indices."""
-    columns = np.array([column for row in rows for column in row], dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    return sp.csr_array((np.ones(len(columns)), columns, starts), shape=(len(rows), size))
+def members(row_of: Sequence[int] | Ints, rows: int) -> sp.csr_array:
+    """0/1 [rows, len(row_of)] with a 1 in each column, in the given row."""
+    columns = len(row_of)
+    return sp.csr_array((np.ones(columns), (np.asarray(row_of, dtype=np.int64), np.arange(columns))), (rows, columns))

@@ -16,6 +16,7 @@ from proteus_cli.domain.arrays import Ints
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
+from proteus_cli.domain.fleet import ids_by_type
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, relative
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
@@ -255,7 +256,7 @@ class Planner:
             effective_accuracy=self.mean_accuracy(placed),
             relative_accuracy=self.mean_accuracy(placed, best_accuracy(self.profiles.values())),
             solver=solver,
-            fleet=_fleet(self.profiles),
+            fleet=ids_by_type(self.profiles),
             placements=placed,
             inputs=self.inputs,
         )
@@ -278,13 +279,6 @@ def _available(profiles: Mapping[str, Profile], without: Outages) -> dict[str, P
         for device, profile in profiles.items()
         if device not in without.devices
     }
-
-
-def _fleet(profiles: Mapping[str, Profile]) -> dict[str, tuple[str, ...]]:
-    fleet: dict[str, list[str]] = {}
-    for device, profile in profiles.items():
-        fleet.setdefault(profile.device.type, []).append(device)
-    return {kind: tuple(devices) for kind, devices in fleet.items()}
 
 
 def _hosted_now(current: Plan | None, profiles: Mapping[str, Profile]) -> HostedKeys | None:
@@ -311,12 +305,10 @@ def _with_more_loads(
     solved_loads = np.bincount(
         instance.choice_group, np.maximum(solution.replicas - current, 0), minlength=len(instance.groups)
     )  # fmt: skip
-    loads: dict[str, int] = {}
-    for p in placed:
-        loads[p.device] = loads.get(p.device, 0) + ((p.family, p.variant) not in hosted.get(p.device, ()))
+    loads = Counter(p.device for p in placed if p.key not in hosted.get(p.device, ()))
     return frozenset(
         device
         for g, group in enumerate(instance.groups)
-        if sum(loads.get(each, 0) for each in group.devices) > solved_loads[g]
+        if sum(loads[each] for each in group.devices) > solved_loads[g]
         for device in group.devices
     )

@@ -1,11 +1,10 @@
 """Spares: placements without a share of the demand, on devices that a plan leaves idle."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from proteus_cli.domain.arrays import Floats
+from proteus_cli.domain.arrays import Bools, Floats
 from proteus_cli.domain.plan import Placement
 from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance
 
@@ -24,43 +23,39 @@ def with_spares(
     left keep a variant that they host.
     """
     asked_qps = np.maximum([demand_qps[name] for name in instance.families], MIN_QPS)
-    spare_capacity = _SpareCapacity(
-        instance, _capacity_qps(instance, placements), asked_qps, _min_accuracies(instance, placements)
-    )
+    capacity_qps, min_accuracy = _capacity_qps(instance, placements), _min_accuracies(instance, placements)
     busy = {placement.device for placement in placements}
     idle = [[device for device in group.devices if device not in busy] for group in instance.groups]
     spares: list[Placement] = []
-    while (
-        choice := spare_capacity.next_choice(_holding(instance, idle, hosted), np.array([bool(left) for left in idle]))
-    ) >= 0:
+    while True:
+        sigmas = (capacity_qps - asked_qps) / np.sqrt(asked_qps)
+        choice = _next_choice(instance, sigmas, min_accuracy, idle, hosted)
+        if choice is None:
+            break
         spares.append(_spare(instance, choice, _take(instance, choice, idle, hosted)))
-        spare_capacity.capacity_qps[instance.choice_family[choice]] += instance.capacity_qps[choice]
+        capacity_qps[instance.choice_family[choice]] += instance.capacity_qps[choice]
     spares += _kept_where_hosted(instance, idle, hosted)
     return tuple(spares)
 
 
-@dataclass(slots=True, eq=False)
-class _SpareCapacity:
-    """Capacity and demand of each family [F]; ``min_accuracy``: of the least accurate variant that serves it."""
+def _next_choice(
+    instance: Instance, sigmas: Floats, min_accuracy: Floats, idle: list[list[str]], hosted: HostedKeys
+) -> int | None:
+    """The index of the choice to add next; None where there is none, or none is worth it.
 
-    instance: Instance
-    capacity_qps: Floats
-    asked_qps: Floats
-    min_accuracy: Floats
-
-    def next_choice(self, is_held: "np.ndarray[tuple[int], np.dtype[np.bool_]]", has_idle: Floats) -> int:
-        """The index of the choice to add next; -1 where there is none, or none is worth it."""
-        instance = self.instance
-        sigmas = (self.capacity_qps - self.asked_qps) / np.sqrt(self.asked_qps)
-        for family in np.argsort(sigmas, kind="stable").tolist():
-            if sigmas[family] >= ENOUGH_SIGMAS:
-                return -1
-            mine = np.flatnonzero((instance.choice_family == family) & has_idle[instance.choice_group])
-            if len(mine):
-                is_less = instance.accuracy[mine] < self.min_accuracy[family] - 1e-9
-                order = np.lexsort((-instance.capacity_qps[mine], ~is_held[mine], is_less))
-                return int(mine[order[0]])
-        return -1
+    By family [F]: its capacity is ``sigmas`` deviations above its demand; ``min_accuracy`` is that of the least
+    accurate variant that serves it.
+    """
+    is_held, has_idle = _holding(instance, idle, hosted), np.array([bool(left) for left in idle])
+    for family in np.argsort(sigmas, kind="stable").tolist():
+        if sigmas[family] >= ENOUGH_SIGMAS:
+            return None
+        mine = np.flatnonzero((instance.choice_family == family) & has_idle[instance.choice_group])
+        if len(mine):
+            is_less = instance.accuracy[mine] < min_accuracy[family] - 1e-9
+            order = np.lexsort((-instance.capacity_qps[mine], ~is_held[mine], is_less))
+            return int(mine[order[0]])
+    return None
 
 
 def _capacity_qps(instance: Instance, placements: Collection[Placement]) -> Floats:
@@ -81,9 +76,7 @@ def _min_accuracies(instance: Instance, placements: Collection[Placement]) -> Fl
     return np.where(np.isinf(min_accuracy), 0.0, min_accuracy)
 
 
-def _holding(
-    instance: Instance, idle: list[list[str]], hosted: HostedKeys
-) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+def _holding(instance: Instance, idle: list[list[str]], hosted: HostedKeys) -> Bools:
     """Whether an idle device of the choice's group hosts it now [C]."""
     held = [{key for device in left for key in hosted.get(device, NOTHING)} for left in idle]
     return np.array([choice.key in held[choice.group] for choice in instance.choices], dtype=bool)

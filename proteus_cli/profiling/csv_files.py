@@ -67,7 +67,7 @@ def parse_rows(text: str, name: str) -> tuple[ProfileRow, ...]:
     """
     rows: list[ProfileRow] = []
     known = _Known()
-    with csv_table(text, name, hint=HINT) as table:
+    with csv_table(io.StringIO(text, newline=""), name, hint=HINT) as table:
         _require_columns(table.header)
         for cells in table:
             rows.append(_row(dict(zip(table.header, cells, strict=True))))
@@ -134,9 +134,8 @@ class _Known:
 
     def __init__(self) -> None:
         self._cells: dict[tuple[str, str, str, int, int], int] = {}
-        self._accuracy: dict[tuple[str, str], tuple[float, int]] = {}
-        self._memory: dict[str, tuple[int, int]] = {}
-        self._slots: dict[str, tuple[int, int]] = {}
+        self._facts: dict[tuple[str, str], tuple[float, int]] = {}
+        self._slots: dict[str, int] = {}
         self._has_slots: dict[str, set[int]] = {}
 
     def add(self, row: ProfileRow, line: int) -> None:
@@ -145,21 +144,20 @@ class _Known:
         first = self._cells.setdefault((row.device_type, row.family, row.variant, batch, count), line)
         what = f"`{row.family}/{row.variant}`"
         require(first == line, f"batch {batch} of {what} on `{row.device_type}` stands on line {first} already")
-        accuracy, where = self._accuracy.setdefault((row.family, row.variant), (row.accuracy, line))
-        same = f"the accuracy of {what} is {row.accuracy} here and {accuracy} on line {where}; it is one for all types"
-        require(accuracy == row.accuracy, same)
-        if row.device_memory_bytes is not None:
-            memory, where = self._memory.setdefault(row.device_type, (row.device_memory_bytes, line))
-            same = f"device_memory_bytes of `{row.device_type}` is {row.device_memory_bytes}; on line {where} {memory}"
-            require(memory == row.device_memory_bytes, same)
-        slots, where = self._slots.setdefault(row.device_type, (row.device_slots, line))
-        same = f"device_slots of `{row.device_type}` is {row.device_slots}; on line {where} {slots}"
-        require(slots == row.device_slots, same)
+        self._require_same("the accuracy", what, row.accuracy, line, "; it is one for all types")
+        self._require_same("device_memory_bytes", f"`{row.device_type}`", row.device_memory_bytes, line)
+        self._require_same("device_slots", f"`{row.device_type}`", row.device_slots, line)
+        self._slots[row.device_type] = row.device_slots
         self._has_slots.setdefault(row.device_type, set()).add(count)
+
+    def _require_same(self, fact: str, of: str, value: float | None, line: int, why: str = "") -> None:
+        if value is not None:
+            known, where = self._facts.setdefault((fact, of), (value, line))
+            require(known == value, f"{fact} of {of} is {value} here and {known} on line {where}{why}")
 
     def require_slots(self) -> None:
         """Raises `ValueError` where nothing was measured with as many slots as a device is served with."""
-        for device_type, (slots, _) in self._slots.items():
+        for device_type, slots in self._slots.items():
             has = slots in self._has_slots[device_type]
             require(has, f"`{device_type}` is served with {slots} slots, and none of its rows has that many")
 

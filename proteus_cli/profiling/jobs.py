@@ -11,8 +11,7 @@ from proteus_cli import store
 from proteus_cli.backends.base import Backend
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import Profile, VariantProfile
-from proteus_cli.errors import ArtefactError
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.profiling.slots import MAX_SLOTS, is_settled, points_of_batch
 
 TYPICAL_CELL_S = 0.25  # for estimates: what a cell with one slot takes …
@@ -75,49 +74,35 @@ def measurement_jobs(
     max_slots = min(backend.max_slots, max_slots)
     path = workspace.profile_path(device.id)
     known = workspace.profile(device.id) if path.is_file() and not force else None
-    return [
-        _job(workspace, device, backend, known, family, variant, max_batch, max_slots)
-        for family in catalog.families
-        for variant in family.variants
-    ]
-
-
-def _job(
-    workspace: store.Workspace,
-    device: Device,
-    backend: Backend,
-    known: Profile | None,
-    family: Family,
-    variant: Variant,
-    max_batch: int,
-    max_slots: int,
-) -> MeasurementJob:
-    if variant.onnx is None:
-        raise ArtefactError(
-            f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to measure.",
-            hint="set `onnx` in engines/catalog.toml, or import what was measured elsewhere with `--from-csv`",
+    elsewhere = ", or import what was measured elsewhere with `--from-csv`"
+    jobs = []
+    for family, variant in catalog.variants:
+        model, eval_path = (
+            workspace.model_of(family, variant, to="measure", hint=elsewhere),
+            workspace.eval_path(family),
         )
-    model, eval_path = workspace.model_path(variant.onnx), workspace.eval_path(family)
-    model_digest = store.model_digest(model)
-    engine_digest = _engine_digest(model_digest, backend, device)
-    found = known.of(family.name, variant.name) if known is not None else None
-    current = found if found is not None and found.engine_digest == engine_digest else None
-    if current is not None and eval_path is None:  # the declared accuracy holds
-        current = msgspec.structs.replace(current, accuracy=variant.accuracy, eval_digest=None)
-    return MeasurementJob(
-        family=family,
-        variant=variant,
-        model=model,
-        eval=eval_path,
-        known=current,
-        model_digest=model_digest,
-        engine_digest=engine_digest,
-        eval_digest=store.digest(eval_path) if eval_path is not None else None,
-        cells=tuple(
-            Cell(family.name, variant.name, batch) for batch in _batches(current, family.slo_s, max_batch, max_slots)
-        ),
-        max_slots=max_slots,
-    )
+        model_digest = store.model_digest(model)
+        engine_digest = _engine_digest(model_digest, backend, device)
+        found = known.of(family.name, variant.name) if known is not None else None
+        current = found if found is not None and found.engine_digest == engine_digest else None
+        if current is not None and eval_path is None:  # the declared accuracy holds
+            current = msgspec.structs.replace(current, accuracy=variant.accuracy, eval_digest=None)
+        batches = _batches(current, family.slo_s, max_batch, max_slots)
+        jobs.append(
+            MeasurementJob(
+                family=family,
+                variant=variant,
+                model=model,
+                eval=eval_path,
+                known=current,
+                model_digest=model_digest,
+                engine_digest=engine_digest,
+                eval_digest=store.digest(eval_path) if eval_path is not None else None,
+                cells=tuple(Cell(family.name, variant.name, batch) for batch in batches),
+                max_slots=max_slots,
+            )
+        )
+    return jobs
 
 
 def _engine_digest(model_digest: str, backend: Backend, device: Device) -> str:

@@ -19,8 +19,8 @@ from proteus_cli import store
 from proteus_cli.backends.base import Backend
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.errors import ArtefactError, BackendUnavailable, EngineError, UsageError
+from proteus_cli.input_files import CATALOG, read_text
 from proteus_cli.profiling.measure import measure_accuracy
-from proteus_cli.store.external_data import external_files
 
 SUFFIX = "-fp16"
 DIGITS = 4  # of an accuracy in the catalog
@@ -45,10 +45,11 @@ def add_fp16(place: store.Workspace, name: str, backend: Backend) -> Converted:
     The catalog is written last, so it never names a file that is missing. Raises `UsageError`, `ArtefactError`,
     `EngineError`, and `BackendUnavailable` where the package `onnx` is missing.
     """
-    content = store.read_text(place.catalog_path, hint="run `proteus init` to make a workspace")
+    content = read_text(place.catalog_path, CATALOG, hint="run `proteus init` to make a workspace")
     catalog = place.catalog()
-    family, variant = _found(catalog, name)
-    model, eval_path = _model(place, family, variant), _eval(place, family)
+    family, variant = catalog.find(name)
+    model, eval_path = place.model_of(family, variant, to="convert"), _eval(place, family)
+    store.model_parts(model)  # raises where one can't be read
     onnx = _beside(str(variant.onnx))
     _require_new(place, family, variant.name + SUFFIX, onnx)
     converted = to_fp16(model)
@@ -118,33 +119,6 @@ def _has_fp32(onnx: Any, graph: Any) -> bool:
     return any(tensor.data_type == onnx.TensorProto.FLOAT for tensor in (*graph.initializer, *constants))
 
 
-def _found(catalog: Catalog, name: str) -> tuple[Family, Variant]:
-    family_name, _, variant_name = name.rpartition("/")
-    if family_name:
-        family = catalog.family(family_name)
-        return family, family.variant(variant_name)
-    found = [(f, v) for f in catalog.families for v in f.variants if v.name == name]
-    if not found:
-        known = ", ".join(v.name for f in catalog.families for v in f.variants)
-        raise UsageError(f"No variant `{name}` in the catalog.", hint=f"it has: {known}")
-    if len(found) > 1:
-        each = ", ".join(f"{family.name}/{name}" for family, _ in found)
-        raise UsageError(f"Several families have a variant `{name}`.", hint=f"name one of: {each}")
-    return found[0]
-
-
-def _model(place: store.Workspace, family: Family, variant: Variant) -> Path:
-    if variant.onnx is None:
-        raise ArtefactError(
-            f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to convert.",
-            hint="set `onnx` in engines/catalog.toml",
-        )
-    model = place.model_path(variant.onnx)
-    if not model.is_file():
-        raise ArtefactError(f"No model `{model}`.", hint="the catalog names it; put the ONNX file there")
-    return model
-
-
 def _eval(place: store.Workspace, family: Family) -> Path:
     path = place.eval_path(family)
     if path is None:
@@ -205,4 +179,4 @@ def _require_as_meant(
 
 def _size_bytes(model: Path) -> int:
     """The file, and its external data."""
-    return sum(path.stat().st_size for path in (model, *external_files(model, model.read_bytes())))
+    return sum(path.stat().st_size for path in store.model_parts(model))

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -24,18 +23,15 @@ from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, 
 CELL_S = 1.0  # the longest that a cell takes, stable or not
 
 
-@dataclass(frozen=True, slots=True)
-class SweepProgress:
-    """What was done last, and the part of the work that is done (0 to 1)."""
-
-    now: str
-    done_frac: float
+SweepProgress = tuple[str, float]
+"""What was done last, and the part of the work that is done (0 to 1)."""
 
 
 class Sweep:
     """Does the measurement jobs of one device, and writes the profile after each cell.
 
-    With a budget, the time that is left is shared equally among the cells that are left.
+    With a budget, the time that is left is shared equally among the cells that are left. ``measured`` counts the cells
+    that were measured, and not taken from the profile as it was.
     """
 
     def __init__(
@@ -46,7 +42,7 @@ class Sweep:
         jobs: Sequence[MeasurementJob],
         budget_s: float | None = None,
     ) -> None:
-        self._jobsspace, self._device, self._backend, self._jobs = workspace, device, backend, jobs
+        self._workspace, self._device, self._backend, self._jobs = workspace, device, backend, jobs
         self._stop_s = time.perf_counter() + budget_s if budget_s is not None else None
         self._results = {job.key: job.known for job in jobs if job.known is not None}
         is_there = workspace.profile_path(device.id).is_file()
@@ -55,13 +51,8 @@ class Sweep:
         self._cells = sum(len(job.cells) for job in jobs)
         self._signatures: dict[str, tuple[str, Signature]] = {}
         self._finished = 0
-        self._measured = 0
+        self.measured = 0
         self._slowed_by: dict[str, None] = {}
-
-    @property
-    def measured(self) -> int:
-        """How many cells were measured, and not taken from the profile as it was."""
-        return self._measured
 
     @property
     def slowed_by(self) -> tuple[str, ...]:
@@ -111,7 +102,7 @@ class Sweep:
                 if isinstance(runner, SlottedRunner):
                     self._measure_more(job, runner, cell.batch)
                 self._finished += 1
-                self._measured += 1
+                self.measured += 1
                 self._save()
                 yield self._progress(f"{cell.variant}, batch {cell.batch}")
                 if alone.p95_s > job.family.slo_s:
@@ -162,7 +153,7 @@ class Sweep:
                 for batch, count in missing:
                     if not isinstance(runner, SlottedRunner) or not self._measure_with(job, runner, batch, count):
                         break
-                    self._measured += 1
+                    self.measured += 1
                     self._save()
                     yield self._progress(f"{job.variant.name}, batch {batch}, {count} slots")
 
@@ -217,10 +208,10 @@ class Sweep:
         return min(CELL_S, left_s / max((self._cells - self._finished) * self._max_slots, 1))
 
     def _progress(self, now: str) -> SweepProgress:
-        return SweepProgress(now, self._finished / max(self._cells, 1))
+        return now, self._finished / max(self._cells, 1)
 
     def _save(self) -> None:
-        store.write_json(self._jobsspace.profile_path(self._device.id), self.profile)
+        store.write_json(self._workspace.profile_path(self._device.id), self.profile)
 
 
 def _compute_s(runner: SlottedRunner, inputs: NamedArrays, budget_s: float) -> float:
@@ -247,8 +238,7 @@ def accuracy_warnings(catalog: Catalog, profile: Profile) -> list[str]:
     """Warnings for users where the measured accuracy isn't the declared one."""
     return [
         f"{variant.name}: the catalog declares accuracy {variant.accuracy:.4f}, measured is {measured.accuracy:.4f}"
-        for family in catalog.families
-        for variant in family.variants
+        for family, variant in catalog.variants
         if (measured := profile.of(family.name, variant.name)) is not None
         and abs(measured.accuracy - variant.accuracy) > store.ACCURACY_TOLERANCE
     ]

@@ -2,8 +2,6 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
@@ -94,6 +92,7 @@ class HttpClient:
     """A pool of connections to one server, one for each request in flight; the one that was used last is reused first.
 
     ``token`` is sent with every request. ``tls`` is the context for https, by default with the system's authorities.
+    `contextlib.aclosing` closes it. Raises `UsageError` where ``url`` is not the URL of a server.
     """
 
     def __init__(self, url: str, token: str | None = None, tls: ssl.SSLContext | None = None) -> None:
@@ -145,22 +144,10 @@ class HttpClient:
         connection.lost.add_done_callback(lambda _: self._all.discard(connection))
         return connection
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close all connections, and wait until they are closed: with TLS, both sides take part."""
         closing = list(self._all)
         for connection in closing:
             connection.close()
         if closing:
             await asyncio.wait([connection.lost for connection in closing], timeout=CLOSE_TIMEOUT_S)
-
-
-@asynccontextmanager
-async def http_client(
-    url: str, token: str | None = None, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[HttpClient]:
-    """A client that is closed on the way out. Raises `UsageError` where ``url`` is not the URL of a server."""
-    client = HttpClient(url, token, tls)
-    try:
-        yield client
-    finally:
-        await client.close()

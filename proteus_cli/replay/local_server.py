@@ -26,8 +26,10 @@ def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options:
     command = [sys.executable, "-m", "proteus_cli", "serve", str(plan), "--port", "0", "--workspace", str(workspace)]
     command += ["--no-resume", "--plan-history", "0"]  # each run is the same, and leaves nothing behind
     command += ["--emulate", *options] if emulate else options
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL) as process,
+    ):
         try:
             yield _ready_url(process, log)
         finally:
@@ -36,9 +38,6 @@ def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options:
                 process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
 
 
 def _ready_url(process: "subprocess.Popen[bytes]", log: BinaryIO) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ServerError
-from proteus_cli.replay.http_client import HttpClient, HttpReply, http_client
+from proteus_cli.replay.http_client import HttpClient, HttpReply
 
 REPLY_TIMEOUT_S = 30.0  # beyond any deadline; without a reply by then, a request has failed
 SAMPLE_ROWS = 64  # different rows of each family
@@ -161,7 +161,7 @@ async def http_target(
     url: str, token: str | None = None, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[HttpTarget]:
     """A target whose connections are closed on the way out. Raises `UsageError` where ``url`` is not a server's URL."""
-    async with http_client(url, token, tls) as client:
+    async with aclosing(HttpClient(url, token, tls)) as client:
         yield HttpTarget(url, client)
 
 

@@ -1,4 +1,4 @@
-"""Trace files: read strictly, written atomically, summarised.
+"""Trace files: read strictly, written, summarised.
 
 Two CSV forms, in any order of columns, gzipped or not::
 
@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from proteus_cli import store
 from proteus_cli.csv_cells import CsvTable, csv_table, fraction, number, positive_number, whole_number
 from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.base import Value, require
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
+from proteus_cli.input_files import TRACE, TextLines, open_input
 
 MAX_DURATION_S = 366 * 24 * 3600
 MAX_ARRIVALS = 50_000_000
@@ -66,8 +66,10 @@ def read_trace(path: Path, *, rng: np.random.Generator | None = None) -> Trace:
     Counted arrivals are spread uniformly over their second, as a Poisson process with that count, by ``rng`` (by
     default with seed 0, so that a file always gives the same trace). Raises `ArtefactError` with the line.
     """
-    with csv_table(store.read_text(path, hint=_HINT), path, hint=_HINT) as table:
-        return _parse(path.name, table, rng or np.random.default_rng(0))
+    with open_input(path, TRACE, hint=_HINT) as file:
+        lines = TextLines(file, str(path), TRACE, hint=_HINT)
+        with csv_table(lines, path, hint=_HINT) as table:
+            return _parse(path.name, table, rng or np.random.default_rng(0))
 
 
 class FamilyIndex(dict[str, int]):
@@ -162,14 +164,6 @@ def _refuse_time(now_s: float, last_s: float) -> None:
 
 
 # --- writing
-
-
-def write_trace(path: Path, trace: Trace, *, per_second: bool = False) -> None:
-    """Write a trace as CSV, atomically; gzipped where the name ends in ``.gz``. The same trace gives the same bytes.
-
-    Raises `ArtefactError` where it can't be written, `UsageError` as `to_csv` does.
-    """
-    store.write_text(path, to_csv(trace, per_second=per_second))
 
 
 def to_csv(trace: Trace, *, per_second: bool = False) -> str:

@@ -4,15 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal, TypeVar
+from typing import Literal
 
 from proteus_cli.domain.report import Report, Summary
-from proteus_cli.units import format_duration, format_rate
+from proteus_cli.units import format_duration, format_rate, or_unknown
 
-UNKNOWN = "–"
 MAX_BESIDE = 3  # runs that have a column each; more have a row each
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +70,6 @@ class Measure:
         return frozenset(place for place, cell in enumerate(cells) if cell == best)
 
 
-def or_unknown(value: T | None, write: Callable[[T], str]) -> str:
-    """The value as text; `UNKNOWN` where there is none."""
-    return UNKNOWN if value is None else write(value)
-
-
 def format_hundredths(fraction: float) -> str:
     """0.97314 → ``"97.31"``."""
     return f"{fraction * 100:.2f}"
@@ -113,10 +105,6 @@ def _rate(qps: float) -> str:
     return format_rate(qps).removesuffix(" qps")
 
 
-def _points(points: float) -> str:
-    return f"{points:.2f}"
-
-
 OUTCOMES = (
     Measure("requests", attrgetter("requests"), format_count),
     Measure("SLO violations", attrgetter("slo_violation_ratio"), format_hundredths, "%", "lower", "viol."),
@@ -128,7 +116,7 @@ OUTCOMES = (
 ACCURACY = (
     Measure("effective accuracy", attrgetter("effective_accuracy"), format_hundredths, "%", "higher", "eff."),
     Measure("relative accuracy", attrgetter("relative_accuracy"), format_hundredths, "%", "higher", "rel."),
-    Measure("max accuracy drop", attrgetter("max_accuracy_drop"), _points, "pts", "lower", "drop"),
+    Measure("max accuracy drop", attrgetter("max_accuracy_drop"), "{:.2f}".format, "pts", "lower", "drop"),
 )
 RATES = (
     Measure("throughput", attrgetter("throughput_qps"), _rate, "qps", "higher"),
@@ -187,9 +175,5 @@ def run_names(reports: Sequence[Report]) -> tuple[str, ...]:
 
 def run_subject(reports: Sequence[Report]) -> str:
     """What the reports are about: trace, mode and duration, each named once."""
-    parts = ([r.trace for r in reports], [r.mode for r in reports], [_duration(r.duration_s) for r in reports])
+    parts = ([r.trace for r in reports], [r.mode for r in reports], [f"{_short(r.duration_s)} s" for r in reports])
     return " · ".join(", ".join(dict.fromkeys(part)) for part in parts)
-
-
-def _duration(duration_s: float) -> str:
-    return f"{_short(duration_s)} s"

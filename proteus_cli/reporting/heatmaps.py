@@ -8,10 +8,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
-from proteus_cli.reporting.comparison import UNKNOWN
 from proteus_cli.reporting.device_groups import similar_devices
 from proteus_cli.reporting.line_plots import PlottedRun
 from proteus_cli.reporting.plot_style import COLOURS
+from proteus_cli.units import UNKNOWN
 
 _MAX_NUMBERED = 12  # columns; with more, numbers do not fit into cells
 _MAX_COLUMNS = 64  # beyond this, similar devices share a column

@@ -8,27 +8,11 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from proteus_cli.domain.report import DeviceSummary, Report, Window
-from proteus_cli.reporting import plots
-from proteus_cli.reporting.comparison import (
-    MAX_BESIDE,
-    MEASURES,
-    PERCENTILES,
-    UNKNOWN,
-    ReportRow,
-    comparison_rows,
-    format_count,
-    format_hundredths,
-    format_milliseconds,
-    format_span,
-    or_unknown,
-    outcome_rows,
-    quality_rows,
-    run_names,
-)
+from proteus_cli.reporting import comparison, plots
 from proteus_cli.reporting.device_groups import SimilarDevices, similar_devices, variant_shares
 from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
 from proteus_cli.store import write_bytes
-from proteus_cli.units import format_duration, format_percent
+from proteus_cli.units import UNKNOWN, format_duration, format_percent, or_unknown
 
 MAX_DEVICES = 256  # that have a row each
 _MAX_WINDOWS = 200
@@ -55,7 +39,7 @@ def window_rows(reports: Sequence[Report]) -> list[WindowRow]:
     longest: Sequence[Window] = max(runs, key=len)
     return [
         WindowRow(
-            span=format_span(window.start_s, window.length_s),
+            span=comparison.format_span(window.start_s, window.length_s),
             demand_qps=f"{window.demand_qps:,.1f}",
             runs=tuple(_window_texts(run[place] if place < len(run) else None) for run in runs),
         )
@@ -67,18 +51,18 @@ def _window_texts(window: Window | None) -> tuple[str, ...]:
     if window is None:
         return (UNKNOWN,) * len(WINDOW_MEASURES)
     fractions = (window.relative_accuracy, violation_frac(window))
-    return f"{window.throughput_qps:,.1f}", *(or_unknown(each, format_hundredths) for each in fractions)
+    return f"{window.throughput_qps:,.1f}", *(or_unknown(each, comparison.format_hundredths) for each in fractions)
 
 
-def latency_rows(reports: Sequence[Report]) -> list[ReportRow]:
+def latency_rows(reports: Sequence[Report]) -> list[comparison.ReportRow]:
     """The time within which parts of all requests were answered; unknown for parts that never were."""
     rows = []
     for part in _PARTS:
-        times = tuple(or_unknown(_within_s(report, part), format_milliseconds) for report in reports)
-        rows.append(ReportRow(f"{100 * part:g} %", times, plain=times, unit="ms"))
+        times = tuple(or_unknown(_within_s(report, part), comparison.format_milliseconds) for report in reports)
+        rows.append(comparison.ReportRow(f"{100 * part:g} %", times, plain=times, unit="ms"))
     answered = [(r.served + r.late) / r.requests if r.requests else None for r in reports]
-    percents = tuple(or_unknown(frac, format_hundredths) for frac in answered)
-    return [*rows, ReportRow("answered at all", percents, plain=percents, unit="%")]
+    percents = tuple(or_unknown(frac, comparison.format_hundredths) for frac in answered)
+    return [*rows, comparison.ReportRow("answered at all", percents, plain=percents, unit="%")]
 
 
 def _within_s(report: Report, part: float) -> float | None:
@@ -97,16 +81,17 @@ class FamilyRows:
 
     name: str
     run_names: tuple[str, ...]
-    measures: list[ReportRow]
+    measures: list[comparison.ReportRow]
 
 
 def family_rows(reports: Sequence[Report]) -> list[FamilyRows]:
     """Every family, in the order in which they first appear."""
     rows = []
     for family in dict.fromkeys(each for report in reports for each in report.families):
-        named = zip(run_names(reports), reports, strict=True)
+        named = zip(comparison.run_names(reports), reports, strict=True)
         found = {name: report.families[family] for name, report in named if family in report.families}
-        rows.append(FamilyRows(family, tuple(found), [measure.row(list(found.values())) for measure in MEASURES]))
+        summaries = list(found.values())
+        rows.append(FamilyRows(family, tuple(found), [measure.row(summaries) for measure in comparison.MEASURES]))
     return rows
 
 
@@ -133,12 +118,12 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters |= {
-    "count": format_count,
+    "count": comparison.format_count,
     "duration": format_duration,
     "or_unknown": or_unknown,
     "variants": variants_text,
 }
-_TEMPLATES.globals |= {"count": format_count, "hundredths": format_hundredths, "unknown": UNKNOWN}
+_TEMPLATES.globals |= {"count": comparison.format_count, "hundredths": comparison.format_hundredths, "unknown": UNKNOWN}
 _PLOTS = {
     "over_time": plots.OVER_TIME,
     "latency": plots.LATENCY,
@@ -155,25 +140,25 @@ def write_html(path: Path, reports: Sequence[Report]) -> None:
 def page(reports: Sequence[Report]) -> str:
     """The page about ``reports`` of one trace, at least one; the same for the same reports."""
     made = _listed(f"proteus {report.made_by.version} on {report.made_by.host}" for report in reports)
-    percentiles = [measure.short for measure in PERCENTILES]
+    percentiles = [measure.short for measure in comparison.PERCENTILES]
     return _TEMPLATES.get_template("report.html.jinja").render(
         title=f"Replay of {_listed(report.trace for report in reports)}",
         facts=_facts(reports),
         reports=reports,
-        run_names=run_names(reports),
+        run_names=comparison.run_names(reports),
         is_single_run=len(reports) == 1,
-        is_wide=len(reports) > MAX_BESIDE,
+        is_wide=len(reports) > comparison.MAX_BESIDE,
         plots=_PLOTS,
         pictures=plots.inline_svgs(reports),
         legend_symbols=plots.legend_symbols(reports),
-        measures=comparison_rows(reports, percentiles=percentiles),
-        outcomes=outcome_rows(reports),
-        quality=quality_rows(reports, percentiles=percentiles),
+        measures=comparison.comparison_rows(reports, percentiles=percentiles),
+        outcomes=comparison.outcome_rows(reports),
+        quality=comparison.quality_rows(reports, percentiles=percentiles),
         latencies=latency_rows(reports),
         windows=window_rows(reports),
         window_measures=WINDOW_MEASURES,
         families=family_rows(reports),
-        family_headings=[measure.row([]).heading for measure in MEASURES],
+        family_headings=[measure.row([]).heading for measure in comparison.MEASURES],
         device_groups=similar_devices(reports),
         devices=each_device(reports),
         max_devices=MAX_DEVICES,

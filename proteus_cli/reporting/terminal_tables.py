@@ -10,23 +10,21 @@ from rich.text import Text
 from proteus_cli.domain.report import Report, Window
 from proteus_cli.reporting.comparison import (
     MAX_BESIDE,
-    UNKNOWN,
     ReportRow,
     comparison_rows,
     format_count,
     format_span,
-    or_unknown,
     outcome_rows,
     quality_rows,
     run_names,
     run_subject,
 )
 from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
+from proteus_cli.units import UNKNOWN, format_bar, or_unknown
 
 _MAX_ROWS = 12
 _MAX_COLUMNS = 8
 _BAR_COLUMNS = 14
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def comparison_table(reports: Sequence[Report]) -> RenderableType:
@@ -63,7 +61,7 @@ def timeline_table(reports: Sequence[Report]) -> RenderableType:
         table.add_column(Text(f"{name}\nacc.% viol.%"), justify="right", overflow="fold")
     peak_qps = max((window.demand_qps for window in demand), default=0.0)
     for place, window in enumerate(demand):
-        bar = _bar(window.demand_qps, peak_qps)
+        bar = format_bar(window.demand_qps / peak_qps if peak_qps else 0.0, _BAR_COLUMNS)
         shares = [
             f"{_accuracy(run[place]):>5}  {_violations(run[place]):>5}" if place < len(run) else UNKNOWN for run in runs
         ]
@@ -93,7 +91,7 @@ def _in_columns(reports: Sequence[Report]) -> Table:
     for name in run_names(reports):
         table.add_column(Text(name), justify="right", overflow="fold")
     for row in comparison_rows(reports):
-        table.add_row(row.label, *_cells(row))
+        table.add_row(row.label, *_starred(row, row.cells, "* "))
     return table
 
 
@@ -102,7 +100,7 @@ def _in_rows(reports: Sequence[Report], measures: Sequence[ReportRow]) -> Table:
     table.add_column("\npolicy", overflow="fold")
     for row in measures:
         table.add_column(f"{row.short}\n{row.unit}" if row.unit else f"\n{row.short}", justify="right", no_wrap=True)
-    for name, *cells in zip(run_names(reports), *(_plain(row) for row in measures), strict=True):
+    for name, *cells in zip(run_names(reports), *(_starred(row, row.plain, "*") for row in measures), strict=True):
         table.add_row(Text(name), *cells)
     return table
 
@@ -124,12 +122,8 @@ def _timelines_in_rows(
     return Group("", accuracy, "", over_time("over time: SLO violations, % of requests", _violations))
 
 
-def _cells(row: ReportRow) -> list[Text]:
-    return [Text(f"* {cell}", style="bold") if n in row.best else Text(cell) for n, cell in enumerate(row.cells)]
-
-
-def _plain(row: ReportRow) -> list[Text]:
-    return [Text(f"*{cell}", style="bold") if n in row.best else Text(cell) for n, cell in enumerate(row.plain)]
+def _starred(row: ReportRow, cells: Sequence[str], star: str) -> list[Text]:
+    return [Text(f"{star}{cell}", style="bold") if n in row.best else Text(cell) for n, cell in enumerate(cells)]
 
 
 def _over_time(reports: Sequence[Report]) -> tuple[list[tuple[Window, ...]], tuple[Window, ...]]:
@@ -149,9 +143,3 @@ def _violations(window: Window) -> str:
 
 def _percent(fraction: float) -> str:
     return f"{fraction * 100:.1f}"
-
-
-def _bar(value: float, peak: float) -> str:
-    eighths = round(value / peak * _BAR_COLUMNS * 8) if peak else 0
-    full, rest = divmod(eighths, 8)
-    return (_EIGHTHS[-1] * full + _EIGHTHS[rest]).rstrip()

@@ -2,12 +2,8 @@
 
 from proteus_cli.store.digests import content_digest, digest, digest_of, model_digest, model_parts
 from proteus_cli.store.files import (
-    GZIP_MAGIC,
     made_by,
-    read_bytes,
     read_json,
-    read_text,
-    text_of,
     to_json,
     write_bytes,
     write_in_order,
@@ -26,7 +22,6 @@ from proteus_cli.store.workspace import (
 
 __all__ = [
     "ACCURACY_TOLERANCE",
-    "GZIP_MAGIC",
     "Workspace",
     "content_digest",
     "digest",
@@ -36,11 +31,8 @@ __all__ = [
     "model_digest",
     "model_parts",
     "parse_catalog",
-    "read_bytes",
     "read_json",
-    "read_text",
     "require_current_models",
-    "text_of",
     "to_json",
     "write_bytes",
     "write_in_order",

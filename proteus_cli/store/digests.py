@@ -5,16 +5,15 @@ from pathlib import Path
 
 import msgspec
 
-from proteus_cli.errors import ArtefactError
+from proteus_cli.input_files import ARTEFACT, EVAL_SPLIT, MODEL, WEIGHTS, decoded, read_bytes, sha256_of
 from proteus_cli.store.external_data import external_files
-from proteus_cli.store.files import read_bytes
 
 _HINT = "the file is an input of the plan or profile"
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex. Raises `ArtefactError`."""
-    return hashlib.sha256(read_bytes(path, hint=_HINT)).hexdigest()
+    """SHA-256 of the bytes of an eval split, in hex. Raises `ArtefactError`."""
+    return sha256_of(path, EVAL_SPLIT, hint=_HINT).hex()
 
 
 def content_digest(path: Path) -> str:
@@ -23,10 +22,8 @@ def content_digest(path: Path) -> str:
     Raises `ArtefactError` where it can't be read or parsed.
     """
     decode = msgspec.toml.decode if path.suffix == ".toml" else msgspec.json.decode
-    try:
-        return digest_of(decode(read_bytes(path, hint=_HINT)))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"Can't parse `{path}`: {error}.", hint=_HINT) from None
+    content = read_bytes(path, ARTEFACT, hint=_HINT)
+    return decoded(content, lambda content: digest_of(decode(content)), f"Can't parse `{path}`", hint=_HINT)
 
 
 def digest_of(value: object) -> str:
@@ -36,16 +33,12 @@ def digest_of(value: object) -> str:
 
 def model_parts(model: Path) -> list[Path]:
     """An ONNX file and the files that hold its weights. Raises `ArtefactError` where one is missing."""
-    content = read_bytes(model, hint=f"`{model}` is named in the catalog")
+    content = read_bytes(model, MODEL, hint=f"`{model}` is named in the catalog")
     return [model, *external_files(model, content)]
 
 
 def model_digest(model: Path) -> str:
     """SHA-256 of the `model_parts`. Raises `ArtefactError` where one is missing."""
     hint = f"`{model}` is named in the catalog"
-    hashes = [hashlib.sha256(read_bytes(part, hint=hint)) for part in model_parts(model)]
-    return (
-        hashes[0].hexdigest()
-        if len(hashes) == 1
-        else hashlib.sha256(b"".join(part.digest() for part in hashes)).hexdigest()
-    )
+    hashes = [sha256_of(part, WEIGHTS, hint=hint) for part in model_parts(model)]
+    return (hashes[0] if len(hashes) == 1 else hashlib.sha256(b"".join(hashes)).digest()).hex()

@@ -8,7 +8,6 @@ import platform
 import signal
 import tempfile
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +18,10 @@ import msgspec
 from proteus_cli import __version__
 from proteus_cli.domain.base import MadeBy
 from proteus_cli.errors import ArtefactError
+from proteus_cli.input_files import ARTEFACT, decoded, read_bytes
 
 T = TypeVar("T")
 
-GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_LEVEL = 6  # 9 makes a trace 0.4 % smaller, in four times the time
 
 
@@ -172,38 +171,8 @@ def _sync(file: IO[bytes]) -> None:
 # --- reading
 
 
-def read_bytes(path: Path, *, hint: str) -> bytes:
-    """The content of a file. Raises `ArtefactError` with ``hint`` where it can't be read."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ArtefactError(f"No file `{path}`.", hint=hint) from None
-    except OSError as error:
-        raise ArtefactError(f"Can't read `{path}`: {error.strerror or error}.", hint=hint) from error
-
-
-def read_text(path: Path, *, hint: str) -> str:
-    """The UTF-8 text of a file, gzipped or not. Raises `ArtefactError` as `read_bytes` and `text_of` do."""
-    return text_of(read_bytes(path, hint=hint), str(path), hint=hint)
-
-
-def text_of(content: bytes, name: str, *, hint: str) -> str:
-    """``content`` as UTF-8 text, unpacked where it is gzipped. Raises `ArtefactError`; ``name`` says of what."""
-    try:
-        if content.startswith(GZIP_MAGIC):
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ArtefactError(f"`{name}`, line {line}: not UTF-8 text.", hint=hint) from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise ArtefactError(f"`{name}` is not whole gzip data: {error}.", hint="fetch or make the file anew") from None
-
-
 def read_json(path: Path, kind: type[T], *, hint: str) -> T:
     """Read an artefact strictly. Raises `ArtefactError` naming the file and the field."""
-    content = read_bytes(path, hint=hint)
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"`{path}` is not a valid {kind.__name__.lower()}: {error}.", hint=hint) from None
+    what = f"`{path}` is not a valid {kind.__name__.lower()}"
+    content = read_bytes(path, ARTEFACT, hint=hint)
+    return decoded(content, lambda content: msgspec.json.decode(content, type=kind), what, hint=hint)

@@ -7,22 +7,21 @@ from pathlib import Path
 
 import msgspec
 
-from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.fleet import as_device, base_name, of_type, profile_for
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
+from proteus_cli.input_files import CATALOG, decoded, read_bytes
 from proteus_cli.store.digests import content_digest, digest, model_digest
-from proteus_cli.store.files import read_bytes, read_json
+from proteus_cli.store.files import read_json
 
 
 def parse_catalog(content: bytes, path: Path) -> Catalog:
     """Decode a catalog strictly from TOML. Raises `ArtefactError` that names ``path``."""
-    try:
-        return msgspec.toml.decode(content, type=Catalog)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        hint = "docs/formats.md describes the catalog; `proteus init` writes an example"
-        raise ArtefactError(f"`{path}` is not a valid catalog: {error}.", hint=hint) from None
+    hint = "docs/formats.md describes the catalog; `proteus init` writes an example"
+    what = f"`{path}` is not a valid catalog"
+    return decoded(content, lambda content: msgspec.toml.decode(content, type=Catalog), what, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +58,31 @@ class Workspace:
     def catalog(self) -> Catalog:
         """Read ``engines/catalog.toml``. Raises `ArtefactError`."""
         hint = "run `proteus init` to make a workspace, or name one with `--workspace`"
-        return parse_catalog(read_bytes(self.catalog_path, hint=hint), self.catalog_path)
+        return parse_catalog(read_bytes(self.catalog_path, CATALOG, hint=hint), self.catalog_path)
 
     def model_path(self, onnx: str) -> Path:
         """Where a path of the catalog leads: relative to the catalog."""
         return self.catalog_path.parent / onnx
+
+    def model_paths(self) -> dict[VariantKey, Path]:
+        """The ONNX files that the catalog names; they need not be there. Raises `ArtefactError`."""
+        named = [(family.name, variant.name, variant.onnx) for family, variant in self.catalog().variants]
+        return {VariantKey(family, name): self.model_path(onnx) for family, name, onnx in named if onnx is not None}
+
+    def model_of(self, family: Family, variant: Variant, *, to: str, hint: str = "") -> Path:
+        """The ONNX file of a variant, which is needed ``to`` do something. Raises `ArtefactError` if it is not there.
+
+        ``hint`` goes on after ``set `onnx` in engines/catalog.toml``.
+        """
+        if variant.onnx is None:
+            raise ArtefactError(
+                f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to {to}.",
+                hint=f"set `onnx` in engines/catalog.toml{hint}",
+            )
+        path = self.model_path(variant.onnx)
+        if not path.exists():
+            raise ArtefactError(f"No model `{path}`.", hint="the catalog names it; put the ONNX file there")
+        return path
 
     def eval_path(self, family: Family) -> Path | None:
         return None if family.eval is None else self.model_path(family.eval)
@@ -135,7 +154,7 @@ class Workspace:
         """Where a plan is: a path, or a name in ``plans/`` or its history, with or without ``.json``."""
         candidates = (name, self.root / name, self.plans_dir / name, self.history_dir / name)
         named = [Path(f"{path}{end}") for path in candidates for end in ("", ".json")]
-        return next((path for path in named if os.path.isfile(path)), name)  # noqa: PTH113 - takes any name
+        return next((path for path in named if _is_there(path)), name)
 
     def plan(self, name: Path) -> Plan:
         """The plan at `plan_path`. Raises `ArtefactError`."""
@@ -207,3 +226,8 @@ def is_as_declared(accuracy: float, family: Family, variant: Variant) -> bool:
     if family.eval is None:
         return accuracy == variant.accuracy
     return abs(accuracy - variant.accuracy) <= ACCURACY_TOLERANCE
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a name leads to something that isn't a directory. Reading it says what is wrong with a pipe or device."""
+    return os.path.exists(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112 - they take any name

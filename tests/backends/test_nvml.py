@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proteus_cli.backends import nvml
-from proteus_cli.backends.build_context import BuildContext
+from proteus_cli.backends.base import BuildContext
 from proteus_cli.backends.nvml import nvml_device, readings_of
 from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.domain.device import Device, GpuFacts

@@ -11,7 +11,7 @@ import pytest
 from builders import make_key
 
 from proteus_cli import store
-from proteus_cli.backends.build_context import OnBuildProgress
+from proteus_cli.backends.base import OnBuildProgress
 from proteus_cli.backends.tensorrt.cache import CachedEngine, EngineRequest, files_of, find_or_build, why_stale
 from proteus_cli.backends.tensorrt.file_lock import file_lock
 from proteus_cli.domain.engine import EngineKey

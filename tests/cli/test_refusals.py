@@ -160,7 +160,7 @@ def test_a_missing_model_is_refused(tiny: Tiny, command: tuple[str, ...]) -> Non
 def test_a_directory_is_no_model(tiny: Tiny) -> None:
     tiny.model("tones-l").unlink()
     tiny.model("tones-l").mkdir()
-    assert "tones-l.onnx`: Is a directory" in refused(tiny, *PROFILE)
+    assert "tones-l.onnx` is a directory" in refused(tiny, *PROFILE)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import pytest
 from command_line import Ended, files, proteus
 from tiny import Tiny
 
+from proteus_cli import store
 from proteus_cli.replay.conversion.formats import NAMES
 from proteus_cli.replay.scaling import scaled_to
-from proteus_cli.replay.trace import read_trace, write_trace
+from proteus_cli.replay.trace import read_trace, to_csv
 
 MINUTES = ",".join(map(str, range(1, 1441)))
 
@@ -358,7 +359,7 @@ def test_a_family_with_a_comma_is_quoted_as_it_was(tmp_path: Path) -> None:
 def test_what_was_converted_can_be_read_and_written_as_it_is(tmp_path: Path) -> None:
     out, again = tmp_path / "out.csv", tmp_path / "again.csv"
     assert convert(tmp_path, CALLS, "--families", "a,b", "-o", str(out)).code == 0
-    write_trace(again, read_trace(out))
+    store.write_text(again, to_csv(read_trace(out)))
     assert again.read_bytes() == out.read_bytes()
 
 

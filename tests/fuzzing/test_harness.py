@@ -11,7 +11,6 @@ from fuzzing.findings import minimised
 from fuzzing.judge import Verdict
 from fuzzing.session import Session, kind_of, mutated
 from fuzzing.targets.table import TARGETS, open_target
-from fuzzing.targets.target import WireTarget
 from fuzzing.watch import MIB, Cost, ResidentMemory, Watch
 
 
@@ -86,13 +85,8 @@ def test_a_finding_is_made_small() -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_seeds_are_valid(name: str) -> None:
-    """Each has a request that is served."""
     with closing(open_target(name)) as target:
-        if isinstance(target, WireTarget):
-            for seed, content in target.seeds().items():
-                before = target.served
-                target.play(content, Watch())
-                assert target.served > before, seed
+        assert [seed for seed, content in target.seeds().items() if not target.accepts(content)] == []
 
 
 @pytest.mark.parametrize("name", TARGETS)

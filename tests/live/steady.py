@@ -102,7 +102,7 @@ class Steady:
         await self._stop.wait()
         while self._asked:
             await asyncio.wait(set(self._asked), timeout=PATIENCE_S)
-        await self._client.close()
+        await self._client.aclose()
 
     def _add(self, family: str, rate_qps: float, within_s: float) -> None:
         self._keep(self._loop.create_task(self._ask_steadily(family, rate_qps, within_s)))

@@ -134,7 +134,7 @@ def test_columns_may_come_in_any_order_with_quotes_blanks_and_foreign_line_ends(
         (
             f"{HEADER},device_memory_bytes\n{ROW},100\nv100,a,s,0.5,1,2,\nv100,a,s,0.5,2,2,200\n",
             4,
-            "device_memory_bytes of `v100` is 200; on line 2 100",
+            "device_memory_bytes of `v100` is 200 here and 100 on line 2",
         ),
     ],
 )
@@ -330,7 +330,7 @@ def test_what_is_exported_with_slots_comes_back_the_same() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("15,2,,2", "15,2,,3", "device_slots of `t4` is 3; on line 2 2"),
+        ("15,2,,2", "15,2,,3", "device_slots of `t4` is 3 here and 2 on line 2"),
         ("10,1,300,2", "10,0,300,2", "slots `0` is not from 1"),
         ("15,2,,2", "15,1,,2", "stands on line 2 already"),
         (",2\n", ",3\n", "`t4` is served with 3 slots, and none"),

@@ -193,7 +193,7 @@ def test_progress_never_falls_and_ends_at_one(bare: Tiny, backend: FakeBackend) 
     backend.row_s = {"shapes-m": 0.030, "shapes-l": 0.201}
     on = device(bare, "cpu0")
     work = measurement_jobs(bare.place, bare.place.catalog(), on, backend, 64)
-    steps = [step.done_frac for step in Sweep(bare.place, on, backend, work).run()]
+    steps = [done_frac for _now, done_frac in Sweep(bare.place, on, backend, work).run()]
     assert steps == sorted(steps)
     assert steps[0] == 0.0
     assert steps[-1] == 1.0

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proteus_cli import store
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.replay.trace import MAX_ARRIVALS, read_trace, summary, to_csv, write_trace
+from proteus_cli.replay.trace import MAX_ARRIVALS, read_trace, summary, to_csv
 
 NAMES = st.text("abcXYZ0189._-", min_size=1, max_size=8)
 MICROSECONDS = st.integers(0, 10**10)
@@ -52,7 +53,7 @@ def test_what_was_written_is_read_back(
         min_accuracy=np.array([minimum for _, _, _, minimum in rows]),
     )
 
-    write_trace(path, written)
+    store.write_text(path, to_csv(written))
     read = read_trace(path)
 
     assert (read.name, read.families) == (path.name, families)
@@ -123,8 +124,8 @@ def test_columns_may_come_in_any_order_with_quotes_spaces_a_byte_order_mark_and_
 
 def test_gzipped_bytes_are_the_same_each_time_and_are_known_by_content(tmp_path: Path) -> None:
     trace = a_trace((0.5, "a"), (0.7, "b"))
-    write_trace(tmp_path / "1.csv.gz", trace)
-    write_trace(tmp_path / "2.csv.gz", trace)
+    store.write_text(tmp_path / "1.csv.gz", to_csv(trace))
+    store.write_text(tmp_path / "2.csv.gz", to_csv(trace))
     content = (tmp_path / "1.csv.gz").read_bytes()
     (tmp_path / "t.csv").write_bytes(content)
 

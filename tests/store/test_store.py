@@ -18,6 +18,7 @@ from proteus_cli.domain.fleet import hypothetical_fleet
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.input_files import TRACE, read_text, text_of
 from proteus_cli.store import Workspace, model_digest, require_current_models
 
 PLAN = make_plan(make_placement("cpu0", "a", "a-s"))
@@ -197,12 +198,12 @@ def test_text_is_packed_by_the_end_of_its_name_and_the_same_bytes_each_time(end:
     store.write_text(second, "größe\n" * 1000)
     assert first.read_bytes() == second.read_bytes()
     assert (first.stat().st_size < 1000) == (end == "csv.gz")
-    assert store.read_text(first, hint=HINT) == "größe\n" * 1000
+    assert read_text(first, TRACE, hint=HINT) == "größe\n" * 1000
 
 
 def test_text_that_is_none_is_named_with_its_line() -> None:
     with pytest.raises(ArtefactError, match="`stdin`, line 2: not UTF-8") as caught:
-        store.text_of(b"a\n\xff\n", "stdin", hint=HINT)
+        text_of(b"a\n\xff\n", TRACE, "stdin", hint=HINT)
     assert caught.value.hint == HINT
 
 
@@ -266,7 +267,7 @@ def test_garbage_never_crashes_a_reader(content: bytes, tmp_path_factory: pytest
 
 def test_a_file_that_is_not_there_or_a_directory_is_refused_with_the_hint(tmp_path: Path) -> None:
     assert refused(tmp_path / "none.json").startswith("No file")
-    assert "Is a directory" in refused(tmp_path)
+    assert "is a directory" in refused(tmp_path)
 
 
 # The workspace

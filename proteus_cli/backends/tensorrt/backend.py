@@ -1,12 +1,11 @@
 """TensorRT on one GPU: an engine for each model, built where the cache has no current one."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from proteus_cli.backends.base import ANY_RUNNER_TAKES
+from proteus_cli.backends.base import ANY_RUNNER_TAKES, BuildContext, OnBuildProgress, PowerMeter, Runner
 from proteus_cli.backends.discovery import describe_gpu, ordinal_of
 from proteus_cli.backends.nvml import nvml_device
 from proteus_cli.backends.tensorrt.bindings import tensorrt_version, trt
@@ -14,18 +13,12 @@ from proteus_cli.backends.tensorrt.building import build, key_of
 from proteus_cli.backends.tensorrt.cache import CachedEngine, EngineRequest, directory_of, files_of, find_or_build
 from proteus_cli.backends.tensorrt.cuda import primary_context
 from proteus_cli.backends.tensorrt.engine import LoadedEngine
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.device import Device
 from proteus_cli.domain.engine import BuildOptions
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import ArtefactError, EngineError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from proteus_cli.backends.base import PowerMeter, Runner
-    from proteus_cli.backends.build_context import BuildContext, OnBuildProgress
-    from proteus_cli.domain.catalog import VariantKey
-    from proteus_cli.domain.device import Device
+from proteus_cli.input_files import WEIGHTS, read_bytes
 
 
 class TensorRT:
@@ -57,7 +50,7 @@ class TensorRT:
 
     def plan(self, model: Path, owner: VariantKey | None = None) -> bytes:
         """The serialized engine of a model, built unless it is current. Raises `EngineError`, `ArtefactError`."""
-        return self.plan_file(model, owner).read_bytes()
+        return read_bytes(self.plan_file(model, owner), WEIGHTS, hint="delete it: it is built anew")
 
     def plan_file(self, model: Path, owner: VariantKey | None = None) -> Path:
         """The file of that. Raises like `plan`."""

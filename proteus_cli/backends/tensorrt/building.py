@@ -3,30 +3,23 @@
 The file decides the precision, as networks are strongly typed: a variant in FP16 is a file of its own.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from traceback import clear_frames
-from typing import TYPE_CHECKING
 
 from proteus_cli import store
-from proteus_cli.backends.base import require_batched
+from proteus_cli.backends.base import OnBuildProgress, require_batched
 from proteus_cli.backends.tensorrt.bindings import tensorrt_version, trt
 from proteus_cli.backends.tensorrt.progress import BuildProgress, error_logger, progress_monitor
 from proteus_cli.backends.tensorrt.timing_cache import keep_timings, timing_path, use_timings
-from proteus_cli.domain.engine import EngineKey
+from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
 from proteus_cli.errors import BuildCancelled, DeviceUnavailable, EngineError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+OnDevice = Callable[[], AbstractContextManager[object]]
 
-    from proteus_cli.backends.build_context import OnBuildProgress
-    from proteus_cli.domain.engine import BuildOptions, Gpu
-
-    OnDevice = Callable[[], AbstractContextManager[object]]
 
 ASK_EVERY_S = 0.1
 
@@ -108,7 +101,7 @@ def _build(model: Path, options: BuildOptions, timings: Path, state: BuildProgre
     return bytes(memoryview(plan))
 
 
-def _builder(logger: trt.ILogger, errors: Sequence[str]) -> trt.Builder:
+def _builder(logger: "trt.ILogger", errors: Sequence[str]) -> "trt.Builder":
     try:
         return trt.Builder(logger)
     except (TypeError, RuntimeError) as error:  # its constructor raises these on a null pointer
@@ -118,8 +111,8 @@ def _builder(logger: trt.ILogger, errors: Sequence[str]) -> trt.Builder:
 
 
 def _config(
-    builder: trt.Builder, network: trt.INetworkDefinition, options: BuildOptions, model: Path
-) -> trt.IBuilderConfig:
+    builder: "trt.Builder", network: "trt.INetworkDefinition", options: BuildOptions, model: Path
+) -> "trt.IBuilderConfig":
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if options.hardware_compatible:
@@ -165,7 +158,7 @@ _NOISE = (
 )
 
 
-def parse(parser: trt.OnnxParser, network: trt.INetworkDefinition, model: Path, errors: Sequence[str]) -> None:
+def parse(parser: "trt.OnnxParser", network: "trt.INetworkDefinition", model: Path, errors: Sequence[str]) -> None:
     """Read an ONNX file into ``network``; ``errors`` are the messages of the logger.
 
     Raises `EngineError` where TensorRT refuses the file, or where queries could not be batched.
@@ -181,7 +174,7 @@ def parse(parser: trt.OnnxParser, network: trt.INetworkDefinition, model: Path, 
         require_batched(f"`{tensor.name}` of `{model}`", shape, is_input=is_input)
 
 
-def _refused(parser: trt.OnnxParser, model: Path, errors: Sequence[str]) -> EngineError:
+def _refused(parser: "trt.OnnxParser", model: Path, errors: Sequence[str]) -> EngineError:
     error = parser.get_error(0) if parser.num_errors else None  # the others follow from it
     if error is None or not error.node_operator():
         return EngineError(f"TensorRT can't read `{model}`: {reason(errors)}.", hint=_BROKEN)

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli import store
-from proteus_cli.backends.build_context import OnBuildProgress, WatchBuild, unwatched
+from proteus_cli.backends.base import OnBuildProgress, WatchBuild, unwatched
 from proteus_cli.backends.tensorrt.file_lock import file_lock
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import is_name
 from proteus_cli.domain.engine import BuiltEngine, EngineKey
 from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.input_files import WEIGHTS, sha256_of
 
 PLAN_NAME = "model.plan"
 RECORD_NAME = "model.json"
@@ -60,7 +61,7 @@ class EngineFiles:
         """Why the plan is not the one of the record, in words; empty where it is."""
         if not self.plan.is_file():
             return "the plan is missing"
-        is_same = hashlib.sha256(store.read_bytes(self.plan, hint=_HINT)).hexdigest() == record.plan_digest
+        is_same = sha256_of(self.plan, WEIGHTS, hint=_HINT).hex() == record.plan_digest
         return "" if is_same else "the plan is not the one that was built"
 
 

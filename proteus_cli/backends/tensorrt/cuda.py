@@ -1,23 +1,18 @@
 """The primary context of a CUDA device: the process keeps it, and threads make it current only while they use it."""
 
-from __future__ import annotations
-
 import ctypes
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from proteus_cli.backends.tensorrt.bindings import cuda
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError, OutOfDeviceMemory
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-_retained: dict[int, PrimaryContext] = {}
+_retained: "dict[int, PrimaryContext]" = {}
 _retaining = threading.Lock()
 
 
-def primary_context(ordinal: int) -> PrimaryContext:
+def primary_context(ordinal: int) -> "PrimaryContext":
     """The context of a device, always the same. Raises `BackendUnavailable`, `DeviceUnavailable`."""
     with _retaining:
         if ordinal not in _retained:
@@ -25,7 +20,7 @@ def primary_context(ordinal: int) -> PrimaryContext:
         return _retained[ordinal]
 
 
-def _retain(ordinal: int) -> cuda.Context:
+def _retain(ordinal: int) -> "cuda.Context":
     try:
         cuda.init()
         context: cuda.Context = cuda.Device(ordinal).retain_primary_context()
@@ -46,7 +41,7 @@ class PrimaryContext:
     popped, and the driver does not pop a primary context then.
     """
 
-    def __init__(self, ordinal: int, context: cuda.Context) -> None:
+    def __init__(self, ordinal: int, context: "cuda.Context") -> None:
         self.ordinal = ordinal
         self._context = context
         self._why_lost: str | None = None
@@ -123,7 +118,7 @@ class PrimaryContext:
         if self.is_lost:
             self._release()
 
-    def _note_lost(self, error: cuda.Error) -> None:
+    def _note_lost(self, error: "cuda.Error") -> None:
         self._why_lost = self._why_lost or str(error)
 
     def _release(self) -> None:
@@ -138,7 +133,7 @@ class PrimaryContext:
         cuda.Context.get_current()
 
 
-def _ours(error: cuda.Error) -> EngineError:
+def _ours(error: "cuda.Error") -> EngineError:
     if isinstance(error, cuda.MemoryError):
         return OutOfDeviceMemory(
             f"The device has no memory left: {error}",

@@ -1,24 +1,19 @@
 """A TensorRT engine that is loaded on its device, with its slots."""
 
-from __future__ import annotations
-
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from proteus_cli.backends.base import NamedArrays, Part, Signature, TensorSpec
 from proteus_cli.backends.tensorrt.bindings import trt
+from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 from proteus_cli.backends.tensorrt.progress import error_logger
 from proteus_cli.backends.tensorrt.slots import EngineTensors, Slot, require_memory
 from proteus_cli.errors import DeviceLost, EngineError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 
 DYNAMIC = -1  # a size that is known only with the batch
 
@@ -129,7 +124,7 @@ class LoadedEngine:
         self.slot_bytes = max(self.slot_bytes, before_bytes - self._context.memory_bytes()[0])
         return slot
 
-    def _deserialize(self, plan: bytes) -> trt.ICudaEngine:
+    def _deserialize(self, plan: bytes) -> "trt.ICudaEngine":
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EngineError(
@@ -159,7 +154,7 @@ def _part(inputs: NamedArrays, signature: Signature) -> Part:
     return signature.part(inputs)
 
 
-def _layout(engine: trt.ICudaEngine) -> EngineTensors:
+def _layout(engine: "trt.ICudaEngine") -> EngineTensors:
     """The tensors of an engine, in its order. Raises `EngineError` where they cannot be served.
 
     It has no generator: that would keep the engine in a cell, which cannot be cleared after an error.
@@ -179,7 +174,7 @@ def _layout(engine: trt.ICudaEngine) -> EngineTensors:
     return EngineTensors(Signature(tuple(inputs), tuple(outputs)), max_rows.pop())
 
 
-def _spec(engine: trt.ICudaEngine, name: str) -> TensorSpec:
+def _spec(engine: "trt.ICudaEngine", name: str) -> TensorSpec:
     batch, *shape = tuple(engine.get_tensor_shape(name)) or (0,)
     if batch != DYNAMIC or DYNAMIC in shape:
         raise EngineError(
@@ -189,7 +184,7 @@ def _spec(engine: trt.ICudaEngine, name: str) -> TensorSpec:
     return TensorSpec(name, _dtype(engine, name), tuple(int(size) for size in shape))
 
 
-def _dtype(engine: trt.ICudaEngine, name: str) -> np.dtype[Any]:
+def _dtype(engine: "trt.ICudaEngine", name: str) -> np.dtype[Any]:
     kind = engine.get_tensor_dtype(name)
     try:
         dtype: np.dtype[Any] = np.dtype(trt.nptype(kind))

@@ -12,6 +12,7 @@ from proteus_cli import store
 from proteus_cli.backends.tensorrt.cache import PLAN_NAME, RECORD_NAME, EngineFiles, building_lock
 from proteus_cli.backends.tensorrt.file_lock import file_lock
 from proteus_cli.domain.base import Value
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.engine import BuiltEngine
 from proteus_cli.errors import ArtefactError
 
@@ -64,16 +65,11 @@ def prune(place: store.Workspace, *, dry_run: bool) -> list[ListedEngine]:
 
 def _judge_of(place: store.Workspace) -> Judge:
     """A function that finds the state of an engine. It reads the catalog now, and each model once."""
-    models = {
-        (family.name, variant.name): place.model_path(variant.onnx)
-        for family in place.catalog().families
-        for variant in family.variants
-        if variant.onnx is not None
-    }
+    models = place.model_paths()
     digest_of = cache(store.model_digest)
 
     def state(files: EngineFiles, record: BuiltEngine) -> tuple[EngineState, str]:
-        model = models.get((record.family, record.variant))
+        model = models.get(VariantKey(record.family, record.variant))
         if model is None:
             return "orphan", "not in the catalog"
         if not files.belong_to(record.device_type, record.family, record.variant):

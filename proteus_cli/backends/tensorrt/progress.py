@@ -4,8 +4,6 @@ TensorRT calls the logger and the monitor from threads of its own. They never ra
 TensorRT. Their classes are made in functions, as their bases are TensorRT's, which is imported on first use.
 """
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass, field
 
@@ -72,21 +70,21 @@ class BuildProgress:
         return (phase.done + self._frac_within(name)) / phase.steps
 
 
-def error_logger(errors: list[str]) -> trt.ILogger:
+def error_logger(errors: list[str]) -> "trt.ILogger":
     """A logger that appends the messages of errors to a list, and drops all others."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]  # a base without stubs
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
-        def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+        def log(self, severity: "trt.ILogger.Severity", msg: str) -> None:
             if severity in {trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR}:
                 errors.append(msg)
 
     return Logger()
 
 
-def progress_monitor(progress: BuildProgress) -> trt.IProgressMonitor:
+def progress_monitor(progress: BuildProgress) -> "trt.IProgressMonitor":
     """A monitor that reports the phases of a build to ``progress``, and tells the builder whether to go on."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # a base without stubs

@@ -1,24 +1,17 @@
 """A slot: what one batch needs while it is on the device; made once and used again."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.backends.base import Part, Signature, gather
+from proteus_cli.backends.base import OutputArrays, Part, Signature, TensorSpec, gather
 from proteus_cli.backends.tensorrt.bindings import cuda, trt
+from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.units import format_size
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from proteus_cli.backends.base import OutputArrays, Part, TensorSpec
-    from proteus_cli.domain.arrays import Buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +62,7 @@ class SlotTensor:
     """One tensor of a slot: memory for its largest batch, on the device, and pinned on the host."""
 
     spec: TensorSpec
-    device: cuda.DeviceAllocation
+    device: "cuda.DeviceAllocation"
     pinned: npt.NDArray[np.uint8]
     view: memoryview
     values: npt.NDArray[Any]
@@ -89,7 +82,7 @@ class Slot:
     then frees what it allocated.
     """
 
-    def __init__(self, engine: trt.ICudaEngine, layout: EngineTensors) -> None:
+    def __init__(self, engine: "trt.ICudaEngine", layout: EngineTensors) -> None:
         self._tensors = layout
         self._rows = 0
         self._shaped_rows = 0  # the rows for which the execution context has the shapes
@@ -134,7 +127,7 @@ class Slot:
         for name in ("_context", "_stream", "_copied_in", "_computed", "_done"):
             self.__dict__.pop(name, None)
 
-    def _allocate(self, engine: trt.ICudaEngine) -> None:
+    def _allocate(self, engine: "trt.ICudaEngine") -> None:
         self._context = _execution_context(engine)
         self._stream = cuda.Stream(NON_BLOCKING)
         self._copied_in, self._computed = cuda.Event(), cuda.Event()
@@ -171,7 +164,7 @@ class Slot:
         self._shaped_rows = rows
 
 
-def _execution_context(engine: trt.ICudaEngine) -> trt.IExecutionContext:
+def _execution_context(engine: "trt.ICudaEngine") -> "trt.IExecutionContext":
     context = engine.create_execution_context()
     if context is None:
         raise OutOfDeviceMemory(

@@ -16,7 +16,7 @@ def devices(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.
     from proteus_cli.backends.nvml import readings_of
     from proteus_cli.cli.views.table import table, text
     from proteus_cli.settings import read_settings
-    from proteus_cli.units import format_size
+    from proteus_cli.units import UNKNOWN, format_size
 
     found = discover(read_settings(workspace_dir).devices)
     readings = {device.id: readings_of(device) for device in found if device.kind == "gpu"}
@@ -29,7 +29,7 @@ def devices(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.
         rows.add_row(
             device.id,
             device.type,
-            " ".join(map(str, device.cores)) or console.UNKNOWN,
+            " ".join(map(str, device.cores)) or UNKNOWN,
             format_size(device.memory_bytes),
             "yes" if is_profiled else "no",
             device.name,

@@ -70,14 +70,14 @@ def prune(
 
 def _show(engines: "Sequence[ListedEngine]", *, json: bool) -> None:
     from proteus_cli.cli.views.table import table, text
-    from proteus_cli.units import format_size
+    from proteus_cli.units import UNKNOWN, format_size
 
     if json:
         console.show_json(engines)
         return
     rows = table(*map(text, ("device type", "engine", "batches", "size", "TensorRT", "state")))
     for engine in engines:
-        batches = size = tensorrt = console.UNKNOWN
+        batches = size = tensorrt = UNKNOWN
         if engine.record is not None:
             built = engine.record.key.options
             batches = f"{built.min_batch}–{built.max_batch}, best {built.opt_batch}"

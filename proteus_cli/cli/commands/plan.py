@@ -146,7 +146,7 @@ def _warn_of_what_is_left_out(planner: "Planner") -> None:
 
     distinct = {id(profile.variants): profile for profile in planner.profiles.values()}
     known = {variant.key for profile in distinct.values() for variant in profile.variants}
-    missing = [v.name for f in planner.catalog.families for v in f.variants if (f.name, v.name) not in known]
+    missing = [v.name for f, v in planner.catalog.variants if (f.name, v.name) not in known]
     if missing:
         console.warn(f"no device has a profile of {', '.join(missing)}, so the plan does not use them")
     absent = unknown_devices(planner.rules, planner.profiles)

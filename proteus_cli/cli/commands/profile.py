@@ -114,23 +114,22 @@ def _import(workspace: "Workspace", path: Path, slo: str | None, *, force: bool,
 
 def _read(path: Path) -> tuple[str, str]:
     """The text of a file, or of stdin if ``path`` is ``-``, and a name for it in messages."""
+    from proteus_cli.input_files import PROFILE_TABLE, read_at_most, read_text, text_of
     from proteus_cli.profiling.csv_files import HINT
-    from proteus_cli.store import read_text, text_of
 
     if path == console.DASH:
-        return text_of(sys.stdin.buffer.read(), "stdin", hint=HINT), "stdin"
-    return read_text(path, hint=HINT), str(path)
+        content = read_at_most(sys.stdin.buffer, PROFILE_TABLE, "stdin", hint=HINT)
+        return text_of(content, PROFILE_TABLE, "stdin", hint=HINT), "stdin"
+    return read_text(path, PROFILE_TABLE, hint=HINT), str(path)
 
 
 def _export(workspace: "Workspace", path: Path) -> None:
     from proteus_cli.profiling.csv_files import parse_rows, to_csv
-    from proteus_cli.store import write_text
 
     text = to_csv(workspace.profiles().values())
-    if path == console.DASH:
-        typer.echo(text, nl=False)
-    else:
-        write_text(path, text)
+    with console.writing(path) as write:
+        write(text)
+    if path != console.DASH:
         console.say(f"wrote {path}")
     try:
         parse_rows(text, str(path))

@@ -116,8 +116,10 @@ def _is_plain() -> bool:
 
 
 def _tls(certificate: Path | None, key: Path | None) -> "Callable[[Sequence[str]], ssl.SSLContext] | None":
+    from datetime import UTC, datetime
     from functools import partial
 
+    from proteus_cli.serving.transport.certificate import warn_of_dates
     from proteus_cli.serving.transport.tls import tls_context
 
     if certificate is None and key is None:
@@ -125,6 +127,7 @@ def _tls(certificate: Path | None, key: Path | None) -> "Callable[[Sequence[str]
     if certificate is None or key is None:
         raise UsageError("`--tls-cert` and `--tls-key` go together.", hint="give both, or neither")
     tls_context(certificate, key, ())  # raises now, not at the first connection
+    warn_of_dates(certificate.read_bytes(), str(certificate), datetime.now(UTC))
     return partial(tls_context, certificate, key)
 
 

@@ -1,8 +1,5 @@
 """``proteus trace``: make traces, convert them, and show what they ask for."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +65,7 @@ def convert(
         with console.progress("reading") as advance:
             shares = partial(_family_shares, families, None, workspace_dir)
             conversion = convert(sources, how, shares, spool, on_source=_announce, progress=advance)
-        with _writer(output) as write:
+        with console.writing(output) as write:
             for piece in conversion.pieces:
                 write(piece)
     _summarize(conversion, how, output)
@@ -160,18 +157,6 @@ def _announce(source: str, form: "Format", rule: "FamilyRule") -> None:
     console.say(f"{source}: {form.name} ({form.about}); families from {rule}")
 
 
-@contextmanager
-def _writer(output: Path) -> Iterator[Callable[[str], object]]:
-    from proteus_cli.store import writing_text
-
-    if output == console.DASH:
-        yield sys.stdout.write
-        sys.stdout.flush()
-        return
-    with writing_text(output) as write:
-        yield write
-
-
 def _summarize(conversion: "Conversion", how: "ConversionOptions", output: Path) -> None:
     from proteus_cli.units import format_rate
 
@@ -213,10 +198,9 @@ def _shape(name: str, given: dict[str, float]) -> "Shape":
 
 
 def _save(trace: "Trace", output: Path, *, per_second: bool) -> None:
-    from proteus_cli.replay.trace import to_csv, write_trace
+    from proteus_cli.replay.trace import to_csv
 
-    if output == console.DASH:
-        typer.echo(to_csv(trace, per_second=per_second), nl=False)
-        return
-    write_trace(output, trace, per_second=per_second)
-    console.say(f"{len(trace):,} arrivals in {trace.duration_s:.1f} s written to {output}")
+    with console.writing(output) as write:
+        write(to_csv(trace, per_second=per_second))
+    if output != console.DASH:
+        console.say(f"{len(trace):,} arrivals in {trace.duration_s:.1f} s written to {output}")

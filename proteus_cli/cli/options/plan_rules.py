@@ -74,23 +74,9 @@ def _pairs(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Pro
         if not colon:
             raise UsageError(f"`{text}` names no variant on a device.", hint="write `gpu0:digits-xl`, or a device type")
         _require_device(device, profiles)
-        family, variant = _variant(name, catalog)
-        pairs.append(DeviceVariant(device, family, variant))
+        family, variant = catalog.find(name)
+        pairs.append(DeviceVariant(device, family.name, variant.name))
     return tuple(pairs)
-
-
-def _variant(name: str, catalog: "Catalog") -> tuple[str, str]:
-    if "/" in name:
-        family, _, variant = name.partition("/")
-        return family, catalog.family(family).variant(variant).name
-    found = [(f.name, v.name) for f in catalog.families for v in f.variants if v.name == name]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        families = ", ".join(f"{family}/{variant}" for family, variant in found)
-        raise UsageError(f"Several families have a variant `{name}`.", hint=f"write one of: {families}")
-    known = ", ".join(v.name for f in catalog.families for v in f.variants)
-    raise UsageError(f"No variant `{name}` in the catalog.", hint=f"it has: {known}")
 
 
 def _reserved(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]") -> "tuple[Reserved, ...]":

@@ -7,8 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from proteus_cli.cli.console import UNKNOWN
-from proteus_cli.units import format_duration
+from proteus_cli.units import UNKNOWN, format_duration
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.snapshot import DeviceSnapshot, FamilySnapshot, ServerEvent, Snapshot

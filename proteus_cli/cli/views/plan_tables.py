@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
 
-from proteus_cli.cli.console import UNKNOWN
 from proteus_cli.cli.views.table import name, number, table, text
-from proteus_cli.units import format_percent, format_rate
+from proteus_cli.units import UNKNOWN, format_bar, format_percent, format_rate
 
 if TYPE_CHECKING:
     from proteus_cli.domain.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from proteus_cli.planning.explain import Explanation, Price
 
 _BAR = 20
-_EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def plan_table(plan: "Plan") -> Table:
@@ -50,9 +48,7 @@ def named(kind: str, devices: Sequence[str]) -> str:
 
 def _alike(plan: "Plan") -> "Iterator[tuple[str, list[str], list[Placement]]]":
     """Type, ids and placements of devices that do the same; idle ones last."""
-    placed: dict[str, list[Placement]] = {device: [] for device in plan.devices}
-    for placement in plan.placements:
-        placed[placement.device].append(placement)
+    placed = plan.by_device()
     kind_of = {device: kind for kind, devices in plan.fleet.items() for device in devices}
     groups: dict[object, list[str]] = {}
     for device, placements in placed.items():
@@ -100,18 +96,12 @@ def _devices_table(explanation: "Explanation") -> Table:
     rows = table(name("device"), text("hosts"), number("busy"), _bars())
     for each in sorted(explanation.devices, key=lambda each: not each.hosts):
         hosts = ", ".join(each.hosts) or "idle"
-        rows.add_row(named(each.type, each.devices), hosts, format_percent(each.busy), bar(each.busy))
+        rows.add_row(named(each.type, each.devices), hosts, format_percent(each.busy), format_bar(each.busy, _BAR))
     return rows
 
 
 def _bars() -> Column:
     return Column(no_wrap=True, min_width=_BAR)
-
-
-def bar(part: float) -> str:
-    """A bar of a length in proportion to ``part`` (0 to 1)."""
-    eighths = round(max(0.0, min(part, 1.0)) * _BAR * 8)
-    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
 
 
 def _limits(explanation: "Explanation", spent_on: str | None) -> Iterator[RenderableType]:
@@ -162,7 +152,7 @@ def frontier_table(points: "Sequence[FrontierPoint]") -> Table:
             format_rate(point.unserved_qps) if point.unserved_qps > 1e-6 else UNKNOWN,  # noqa: PLR2004 - rounding
             f"{accuracy:.4f}" if accuracy is not None else UNKNOWN,
             format_percent(relative) if relative is not None else UNKNOWN,
-            bar(0.1 + 0.9 * (relative - least) / span) if relative is not None else "",
+            format_bar(0.1 + 0.9 * (relative - least) / span, _BAR) if relative is not None else "",
             str(point.devices_used),
         )
     return rows

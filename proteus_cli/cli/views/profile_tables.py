@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.table import Table
 
-from proteus_cli.cli.console import UNKNOWN
 from proteus_cli.cli.views.table import number, table, text
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.profile import Profile, VariantProfile, capacity
 from proteus_cli.profiling.jobs import MeasurementJob
 from proteus_cli.profiling.slots import points_of_batch
-from proteus_cli.units import format_duration
+from proteus_cli.units import UNKNOWN, format_duration
 
 
 def jobs_table(device: str, jobs: Sequence[MeasurementJob]) -> Table:

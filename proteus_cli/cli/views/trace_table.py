@@ -3,10 +3,9 @@
 import numpy as np
 from rich.table import Table
 
-from proteus_cli.cli.console import UNKNOWN
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.trace import TraceSummary
-from proteus_cli.units import format_duration, format_percent, format_rate
+from proteus_cli.units import UNKNOWN, format_duration, format_percent, format_rate
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARKLINE_WIDTH = 50

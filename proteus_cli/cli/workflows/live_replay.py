@@ -15,6 +15,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
+from proteus_cli.input_files import SETTINGS, read_bytes
 from proteus_cli.replay.loadgen import ReplayResult, replay
 from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.target import StatusReply, http_target
@@ -80,6 +81,7 @@ def replayed_against(url: str, arrivals: Trace, ca: Path | None) -> Report:
 def _trusting(ca: Path | None) -> ssl.SSLContext | None:
     if ca is None:
         return None
+    read_bytes(ca, SETTINGS, hint="`--ca` names a PEM file")
     try:
         return ssl.create_default_context(cafile=ca)
     except OSError as error:  # also if the file holds no certificate

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from proteus_cli.backends.base import Backend
-from proteus_cli.backends.build_context import BuildContext, OnBuildProgress
+from proteus_cli.backends.base import Backend, BuildContext, OnBuildProgress
 from proteus_cli.backends.discovery import discover, select
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.cli import console
@@ -55,7 +54,7 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
     sweep = Sweep(workspace, device, work.backend, work.jobs, budget_s)
     with console.progress(f"profiling {device.id}") as advance:
         for step in sweep.run():
-            advance(step.now, step.done_frac)
+            advance(*step)
     for warning in accuracy_warnings(catalog, sweep.profile):
         console.warn(warning)
     if sweep.slowed_by:

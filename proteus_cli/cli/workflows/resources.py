@@ -8,9 +8,9 @@ import msgspec
 
 from proteus_cli.backends.discovery import discover
 from proteus_cli.control.topology.hosting import measured_for
-from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.fleet import fleet_of
+from proteus_cli.domain.fleet import fleet_of, ids_by_type
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
@@ -52,10 +52,7 @@ def on_fleet(plan: Plan, profiles: Mapping[str, Profile], emulation: Emulation |
                 f"The plan uses `{placement.device}`, which the fleet `{emulation.fleet}` doesn't have.",
                 hint="give a larger fleet, or none, or make a plan for this one: `proteus plan --fleet`",
             )
-    by_type: dict[str, tuple[str, ...]] = {}
-    for device, profile in profiles.items():
-        by_type[profile.device.type] = (*by_type.get(profile.device.type, ()), device)
-    return msgspec.structs.replace(plan, fleet=by_type)
+    return msgspec.structs.replace(plan, fleet=ids_by_type(profiles))
 
 
 # --- this machine
@@ -68,12 +65,12 @@ def _local(workspace: Workspace, plan: Plan) -> Resources:
         _require_here(profile.device, here)
     for placement in plan.placements:
         measured_for(placement, profiles)
-    models = {key: _model(workspace, family, variant) for key, family, variant in _variants(workspace.catalog())}
+    again = ", then `proteus profile` and `proteus plan` again; `--emulate` needs no models"
+    models = {
+        VariantKey(family.name, variant.name): workspace.model_of(family, variant, to="run", hint=again)
+        for family, variant in workspace.catalog().variants
+    }
     return Resources(profiles, [here[device] for device in plan.devices], models)
-
-
-def _variants(catalog: Catalog) -> list[tuple[VariantKey, Family, Variant]]:
-    return [(VariantKey(f.name, v.name), f, v) for f in catalog.families for v in f.variants]
 
 
 def _require_here(measured: Device, here: Mapping[str, Device]) -> None:
@@ -92,19 +89,6 @@ def _require_here(measured: Device, here: Mapping[str, Device]) -> None:
         )
 
 
-def _model(workspace: Workspace, family: Family, variant: Variant) -> Path:
-    if variant.onnx is None:
-        raise ArtefactError(
-            f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to run.",
-            hint="set `onnx` in engines/catalog.toml, then `proteus profile` and `proteus plan` again; "
-            "`--emulate` needs no models",
-        )
-    path = workspace.model_path(variant.onnx)
-    if not path.is_file():
-        raise ArtefactError(f"No model `{path}`.", hint="the catalog names it; put the ONNX file there")
-    return path
-
-
 # --- emulated devices
 
 
@@ -113,8 +97,7 @@ def _emulated(workspace: Workspace, plan: Plan, emulation: Emulation) -> Resourc
     if emulation.fleet is not None:
         profiles = fleet_of(workspace.profiles(), emulation.fleet)
     _require_times(on_fleet(plan, profiles, emulation), profiles)
-    paths = {key: workspace.model_path(v.onnx) for key, _, v in _variants(workspace.catalog()) if v.onnx is not None}
-    models = {key: path for key, path in paths.items() if path.is_file()}
+    models = {key: path for key, path in workspace.model_paths().items() if path.is_file()}
     return Resources(profiles, [profile.device for profile in profiles.values()], models)
 
 

@@ -5,29 +5,23 @@ tells CSV from JSON, and the format from others.
 """
 
 import csv
-import gzip
-import io
 import os
-import stat
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, cast
+from typing import BinaryIO
 
 import msgspec
 
 from proteus_cli.csv_cells import column_names, require_width
 from proteus_cli.domain.base import require
-from proteus_cli.errors import ArtefactError
+from proteus_cli.input_files import TextLines, open_input
 from proteus_cli.replay.conversion.formats import Format, fitting, fitting_unnamed, is_number, positions
-from proteus_cli.store import GZIP_MAGIC
 
 STDIN = Path("-")
-MAX_LINE_BYTES = 1 << 20
 MAX_COLUMNS_SHOWN = 8  # of a header, in an error
 COMMENT = "#"
 HINT = "docs/formats.md lists the formats of traces that can be converted"
@@ -35,67 +29,27 @@ HINT = "docs/formats.md lists the formats of traces that can be converted"
 Cells = Sequence[str]
 
 
-class SourceLines:
-    """The lines of an open file, and the number of the last line taken, from 1.
+class SourceLines(TextLines):
+    """The lines of an open file; ``size_bytes`` is 0 where it is unknown."""
 
-    ``size_bytes`` is 0 where it is unknown. The iterator raises `ArtefactError` where the source is not text.
-    """
-
-    def __init__(self, name: str, file: io.BufferedReader, size_bytes: int = 0) -> None:
-        self.name, self.number = name, 0
+    def __init__(self, file: BinaryIO, name: str, size_bytes: int = 0) -> None:
+        super().__init__(file, name, hint=HINT)
         self._file, self._size_bytes = file, size_bytes
-        self._decoded = self._decode()
-
-    def __iter__(self) -> Iterator[str]:
-        return self._decoded
 
     @property
     def done_frac(self) -> float:
         """How much of the file was read; 0 where its size is unknown."""
         return min(1.0, self._file.tell() / self._size_bytes) if self._size_bytes else 0.0
 
-    def error(self, problem: object) -> ArtefactError:
-        """The error for a problem in the last line taken."""
-        return ArtefactError(f"`{self.name}`, line {max(self.number, 1)}: {problem}.", hint=HINT)
-
-    def _decode(self) -> Iterator[str]:
-        encoding = "utf-8-sig"  # a byte order mark can only be on the first line
-        try:
-            readline = self._decompressed().readline
-            while line := readline(MAX_LINE_BYTES):
-                self.number += 1
-                if len(line) == MAX_LINE_BYTES:
-                    raise self.error("longer than 1 MiB, so no row of a trace")
-                yield line.decode(encoding)
-                encoding = "utf-8"
-        except UnicodeDecodeError:
-            raise self.error("not UTF-8 text") from None
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            message = f"`{self.name}` is not whole gzip data: {error}."
-            raise ArtefactError(message, hint="fetch or make the file anew") from None
-        except OSError as error:
-            raise ArtefactError(f"Can't read `{self.name}`: {error.strerror or error}.", hint=HINT) from error
-
-    def _decompressed(self) -> IO[bytes]:
-        is_gzip = self._file.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=self._file)) if is_gzip else self._file
-
 
 @contextmanager
 def open_lines(path: Path) -> Iterator[SourceLines]:
     """The lines of a file, or of stdin where ``path`` is ``-``. Raises `ArtefactError` where it can't be read."""
     if path == STDIN:
-        yield SourceLines("stdin", cast("io.BufferedReader", sys.stdin.buffer))
+        yield SourceLines(sys.stdin.buffer, "stdin")
         return
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise ArtefactError(f"No file `{path}`.", hint=HINT) from None
-    except OSError as error:
-        raise ArtefactError(f"Can't read `{path}`: {error.strerror or error}.", hint=HINT) from error
-    with file:
-        status = os.fstat(file.fileno())
-        yield SourceLines(str(path), file, status.st_size if stat.S_ISREG(status.st_mode) else 0)
+    with open_input(path, None, hint=f"{HINT}; `-` reads a pipe") as file:
+        yield SourceLines(file, str(path), os.fstat(file.fileno()).st_size)
 
 
 class SourceTable:

@@ -9,20 +9,10 @@ import numpy as np
 
 from proteus_cli.domain.trace import PEAK_WINDOW_S
 from proteus_cli.errors import UsageError
+from proteus_cli.replay import trace
 from proteus_cli.replay.conversion.external_sort import CHUNK, Records
 from proteus_cli.replay.conversion.formats import SECOND_US
 from proteus_cli.replay.scaling import JITTER_S, repeat_arrivals
-from proteus_cli.replay.trace import (
-    COUNTS,
-    MAX_DURATION_S,
-    OPTIONAL,
-    arrival_lines,
-    arrivals_header,
-    count_lines,
-    own_columns,
-    quoted,
-    require_countable,
-)
 from proteus_cli.units import parse_duration
 
 Blocks = Iterator[Records]
@@ -64,7 +54,7 @@ def origin_us(first_us: int) -> int:
 
     So times that count from a start stay as they are, and dates become times since the first.
     """
-    return 0 if 0 <= first_us <= MAX_DURATION_S * SECOND_US else first_us
+    return 0 if 0 <= first_us <= trace.MAX_DURATION_S * SECOND_US else first_us
 
 
 def cut(blocks: Blocks, window: TraceWindow, *, origin_us: int, speedup: float) -> Blocks:
@@ -112,7 +102,7 @@ def survey(blocks: Blocks) -> Survey:
         is_open = seconds > last_us // SECOND_US - PEAK_SECONDS  # windows that begin there may get more arrivals
         arrivals += len(block)
         last_us = int(block["time_us"][-1])
-        own.update(own_columns(block["slo_s"], block["min_accuracy"]))
+        own.update(trace.own_columns(block["slo_s"], block["min_accuracy"]))
         every = np.concatenate([seconds[is_open], block["time_us"] // SECOND_US])
         weights = np.concatenate([counts[is_open], np.ones(len(block), dtype=np.int64)])
         seconds, inverse = np.unique(every, return_inverse=True)
@@ -123,7 +113,7 @@ def survey(blocks: Blocks) -> Survey:
     duration_s = last_us / SECOND_US
     is_long = duration_s >= PEAK_WINDOW_S
     peak_qps = peak_arrivals / PEAK_WINDOW_S if is_long else arrivals / max(duration_s, 1.0)
-    return Survey(arrivals, last_us, tuple(name for name in OPTIONAL if name in own), peak_qps)
+    return Survey(arrivals, last_us, tuple(name for name in trace.OPTIONAL if name in own), peak_qps)
 
 
 def scaled(blocks: Blocks, factor: float, duration_s: float, rng: np.random.Generator) -> Blocks:
@@ -159,7 +149,7 @@ def csv_pieces(blocks: Blocks, names: Sequence[str], *, own: Sequence[str], per_
     """
     if per_second:
         hint = "write one row per arrival; `--without-slo` leaves latency targets out"
-        require_countable(own, "The trace", hint=hint)
+        trace.require_countable(own, "The trace", hint=hint)
     full = (block for block in blocks if len(block))
     first = next(full, None)
     if first is None:
@@ -169,18 +159,18 @@ def csv_pieces(blocks: Blocks, names: Sequence[str], *, own: Sequence[str], per_
 
 
 def _arrival_pieces(blocks: Blocks, names: Sequence[str], own: Sequence[str]) -> Iterator[str]:
-    yield arrivals_header(own)
-    cells = [quoted(name) for name in names]
+    yield trace.arrivals_header(own)
+    cells = [trace.quoted(name) for name in names]
     for block in blocks:
         arrival_s = block["time_us"] / SECOND_US
-        yield arrival_lines(arrival_s, block["family"], cells, {name: block[name] for name in own})
+        yield trace.arrival_lines(arrival_s, block["family"], cells, {name: block[name] for name in own})
 
 
 def _count_pieces(blocks: Blocks, names: Sequence[str]) -> Iterator[str]:
     """Counts by second; those of the last second of a block wait, as the next block may add to them."""
-    yield ",".join(COUNTS) + "\n"
+    yield ",".join(trace.COUNTS) + "\n"
     order = sorted(range(len(names)), key=names.__getitem__)
-    cells = [quoted(names[family]) for family in order]
+    cells = [trace.quoted(names[family]) for family in order]
     rank = np.argsort(order)
     slots, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)  # a slot is a second of a family
     for block in blocks:
@@ -189,6 +179,6 @@ def _count_pieces(blocks: Blocks, names: Sequence[str]) -> Iterator[str]:
         weights = np.concatenate([counts, np.ones(len(new), dtype=np.int64)])
         counts = np.bincount(inverse, weights=weights).astype(np.int64)
         done = int(np.searchsorted(slots, slots[-1] // len(names) * len(names)))
-        yield count_lines(slots[:done], counts[:done], cells)
+        yield trace.count_lines(slots[:done], counts[:done], cells)
         slots, counts = slots[done:], counts[done:]
-    yield count_lines(slots, counts, cells)
+    yield trace.count_lines(slots, counts, cells)

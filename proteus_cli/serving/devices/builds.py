@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from proteus_cli.backends.build_context import OnBuildProgress
+from proteus_cli.backends.base import OnBuildProgress
 from proteus_cli.serving.logs import fields
 
 EVERY_S = 10.0

@@ -93,12 +93,18 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._may_have_unread_input = True
             self.turn.end()
         else:
-            try:
-                self._parser.read(nbytes)
-            except Refusal as refusal:
-                self._refuse(refusal)
+            self._parse(nbytes)
         if self.turn.left <= 0:
             self._go_on()
+
+    def _parse(self, nbytes: int) -> None:
+        """Parse a read of so many bytes, or, if it has none, what was left of the last one."""
+        try:
+            self._parser.read(nbytes) if nbytes else self._parser.read_on()
+        except Refusal as refusal:
+            self._refuse(refusal)
+        except MemoryError:
+            self._refuse(Refusal(503, "there is too little memory for this request"))
 
     def eof_received(self) -> None:
         """The client sends no more, so it is taken to be gone. The transport closes itself."""
@@ -221,10 +227,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             if self._queued:
                 self._handle(self._queued.popleft())
             elif self._parser.has_rest:
-                try:
-                    self._parser.read_on()
-                except Refusal as refusal:
-                    self._refuse(refusal)
+                self._parse(0)
             else:
                 break
         self._is_going_on = False

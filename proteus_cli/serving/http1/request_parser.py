@@ -100,7 +100,7 @@ class RequestParser:
             try:
                 self._parse_slice(data[:size])
             except httptools.HttpParserCallbackError as error:
-                if not isinstance(error.__context__, Refusal):
+                if not isinstance(error.__context__, Refusal | MemoryError):
                     raise
                 raise error.__context__ from None
             except httptools.HttpParserError as error:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from proteus_cli.errors import ArtefactError
+from proteus_cli.input_files import SETTINGS, read_bytes
 from proteus_cli.serving.transport.listening import BACKLOG
 
 MAX_HANDSHAKES = 256  # at once; one more cancels the oldest
@@ -28,12 +29,7 @@ def tls_context(certificate: Path, key: Path, protocols: Sequence[str]) -> ssl.S
     Raises `ArtefactError` if the files are not a certificate and its key.
     """
     for path in (certificate, key):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise ArtefactError(
-                f"Can't read `{path}`: {error.strerror}.", hint="`--tls-cert` and `--tls-key` name PEM files"
-            ) from error
+        read_bytes(path, SETTINGS, hint="`--tls-cert` and `--tls-key` name PEM files")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

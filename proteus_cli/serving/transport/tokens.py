@@ -2,12 +2,14 @@
 
 import hmac
 import logging
+import os
 import stat
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
 from proteus_cli.errors import ArtefactError
+from proteus_cli.input_files import SETTINGS, open_input, read_at_most
 
 MIN_TOKEN_CHARS = 16
 _HINT = "one token a line, as from `openssl rand -hex 32`; lines that begin with # are comments"
@@ -32,11 +34,10 @@ class Tokens:
 
 def read_tokens(path: Path) -> Tokens:
     """Read a file of tokens, one per line. Raises `ArtefactError`, whose message quotes no token."""
+    with open_input(path, SETTINGS, hint=_HINT) as file:
+        content, mode = read_at_most(file, SETTINGS, str(path), hint=_HINT), os.fstat(file.fileno()).st_mode
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise ArtefactError(f"Can't read `{path}`: {error.strerror}.", hint=_HINT) from error
+        lines = content.decode("ascii").splitlines()
     except UnicodeDecodeError as error:
         raise ArtefactError(f"`{path}` holds something else than ASCII.", hint=_HINT) from error
     tokens = []

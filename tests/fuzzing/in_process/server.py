@@ -99,9 +99,9 @@ class Server:
         self._first_plan = plane.controller.plan
         expect = plane.results.expect
 
-        def counted(in_flight: InFlightRequest, now_s: float) -> None:
+        def counted(request: InFlightRequest) -> None:
             self._admitted += 1
-            expect(in_flight, now_s)
+            expect(request)
 
         cast("Any", plane.results).expect = counted
 

@@ -1,10 +1,10 @@
 """Mutations of the messages in gRPC calls: what is around them is written anew to fit."""
 
-import gzip
-import zlib
 from random import Random
 
 from fuzzing.in_process.http2_messages import data, parsed
+from fuzzing.mutations.archives import gunzipped, gzipped
+from fuzzing.mutations.frames import MOST_FRAMES
 from fuzzing.mutations.protobuf import mutated_message
 
 from proteus_cli.serving.http2 import frames
@@ -15,12 +15,11 @@ _PREFIX_FRAC = 0.05  # mutations of a prefix
 _REPEAT_FRAC = 0.1  # mutations that send a message many times
 _TIMES = (2, 100, 5_000)
 _MAX_BYTES = 900_000
-_MAX_UNPACKED_BYTES = 2**22
 
 
 def mutated_messages(content: bytes, rng: Random) -> bytes:
     """What a client sends, with a message of one of its calls mutated."""
-    found, rest = parsed(content.removeprefix(PREFACE))
+    found, rest = parsed(content.removeprefix(PREFACE), MOST_FRAMES)
     streams = [frame.stream for frame in found if frame.kind == frames.DATA and frame.payload]
     if not streams:
         return content
@@ -53,17 +52,6 @@ def _mutated_body(body: bytes, rng: Random) -> bytes:
     else:
         messages[place] = (
             flag,
-            _packed(mutated_message(_unpacked(message), rng)) if flag else mutated_message(message, rng),
+            gzipped(mutated_message(gunzipped(message), rng)) if flag else mutated_message(message, rng),
         )
     return b"".join(bytes((flag,)) + len(message).to_bytes(4, "big") + message for flag, message in messages)
-
-
-def _unpacked(message: bytes) -> bytes:
-    try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(message, _MAX_UNPACKED_BYTES)
-    except zlib.error:
-        return message
-
-
-def _packed(message: bytes) -> bytes:
-    return gzip.compress(message, compresslevel=1, mtime=0)

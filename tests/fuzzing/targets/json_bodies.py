@@ -1,23 +1,20 @@
 """Target `json`: a body of an inference request, for each family; one that begins as gzip is sent as that."""
 
-import gzip
 import json
-import zlib
 from collections.abc import Mapping
 from random import Random
 from typing import Any
 
 from fuzzing.in_process.http1_messages import described, post, statuses, tensors
 from fuzzing.in_process.server import MAX_ROWS, SIGNATURES, Client, Server
+from fuzzing.mutations.archives import GZIP, gunzipped, gzipped
 from fuzzing.mutations.text import TextMutations
 from fuzzing.targets.target import WireTarget
 
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
 
-_GZIP = b"\x1f\x8b"
 _DEEP = 20_000
 _PACKED_FRAC = 0.1
-_MAX_UNPACKED_BYTES = 2**22
 
 LIGHT = (
     b"0", b"-0", b"1", b"-1", b"0.5", b"1e308", b"-1e400", b"1e-400", b"9223372036854775807", b"9223372036854775808",
@@ -43,7 +40,7 @@ class JsonBodies(WireTarget):
         self._mutations = TextMutations(LIGHT, HEAVY, [*self.seeds().values()], b",")
 
     async def converse(self, server: Server, content: bytes) -> None:
-        encoding = b"content-encoding: gzip\r\n" if content.startswith(_GZIP) else b""
+        encoding = b"content-encoding: gzip\r\n" if content.startswith(GZIP) else b""
         for family in SIGNATURES:
             client = Client(server, "http")
             await client.send(post(family, content, encoding))
@@ -62,14 +59,14 @@ class JsonBodies(WireTarget):
         return {
             **{family: _encoded(infer_request(family)) for family in SIGNATURES},
             "largest": _encoded(infer_request("large", MAX_ROWS)),
-            "gzip": gzip.compress(_encoded(infer_request("large")), mtime=0),
+            "gzip": gzipped(_encoded(infer_request("large"))),
             "options": _encoded(small | options),
             "rows": _encoded(infer_request("kinds", MAX_ROWS)),
         }
 
     def mutate(self, content: bytes, rng: Random) -> bytes:
-        content = self._mutations(_unpacked(content), rng)
-        return gzip.compress(content, compresslevel=1, mtime=0) if rng.random() < _PACKED_FRAC else content
+        content = self._mutations(gunzipped(content), rng)
+        return gzipped(content) if rng.random() < _PACKED_FRAC else content
 
 
 def infer_request(family: str, rows: int = 1) -> dict[str, Any]:
@@ -80,13 +77,3 @@ def infer_request(family: str, rows: int = 1) -> dict[str, Any]:
 
 def _encoded(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document).encode()
-
-
-def _unpacked(content: bytes) -> bytes:
-    """A body without its compression, as far as it can be unpacked."""
-    if not content.startswith(_GZIP):
-        return content
-    try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(content, _MAX_UNPACKED_BYTES)
-    except zlib.error:
-        return content

@@ -22,6 +22,10 @@ class Target(ABC):
         """Take an input of any bytes. What an event loop would run as one callback goes through ``watch``."""
 
     @abstractmethod
+    def accepts(self, content: bytes) -> bool:
+        """Play the input, and say whether it is valid."""
+
+    @abstractmethod
     def seeds(self) -> Mapping[str, bytes]:
         """Valid inputs by name, to begin with."""
 
@@ -57,6 +61,8 @@ class WireTarget(Target):
         self._runner.run(self._play(content))
 
     async def _play(self, content: bytes) -> None:
+        self._loop.client = asyncio.current_task()
+        await asyncio.sleep(0)  # this step is still timed
         for server in self._servers:
             await self.converse(server.opened, content)
             await server.opened.settle()
@@ -66,10 +72,11 @@ class WireTarget(Target):
                 await server.close()
                 await server.open()
 
-    @property
-    def served(self) -> int:
-        """Requests that were served so far."""
-        return sum(server.served for server in self._servers)
+    def accepts(self, content: bytes) -> bool:
+        """Whether a request of it is served."""
+        before = sum(server.served for server in self._servers)
+        self.play(content, Watch())
+        return sum(server.served for server in self._servers) > before
 
     def close(self) -> None:
         for server in self._servers:

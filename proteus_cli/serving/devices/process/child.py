@@ -17,7 +17,7 @@ import uvloop
 
 from proteus_cli.backends import emulated
 from proteus_cli.backends.affinity import pin_this_thread
-from proteus_cli.backends.build_context import BuildContext
+from proteus_cli.backends.base import BuildContext
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
