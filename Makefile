@@ -10,7 +10,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-executors bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
+.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-overload bench-executors bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
 .PHONY: lock all clean
 
 help:  ## show the verbs
@@ -112,6 +112,9 @@ bench-paper: setup  ## the paper's experiments, and ours beside them; about 10 m
 
 bench-serving: setup  ## proteus beside mosec, Triton and others; 25 minutes; needs wrk and nghttp2-client
 	$(BIN)/python -m benchmarks.serving
+
+bench-overload: setup  ## what proteus answers on time at 3× its capacity, and what a refusal costs; 3 minutes; needs wrk and nghttp2-client
+	$(BIN)/python -m benchmarks.serving --peers proteus --workloads "" --extras overload
 
 bench-executors: setup  ## what a process for each device costs, beside threads; 3 minutes; needs wrk
 	$(BIN)/python -m benchmarks.serving.executors

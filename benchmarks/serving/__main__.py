@@ -182,6 +182,7 @@ def _benchmark(
         idle=tuple(extras.idle),
         crowds=tuple(extras.crowds),
         overloads=tuple(extras.overloads),
+        refusal_costs=tuple(extras.refusal_costs),
         remarks={peer.name: peer.remark for peer in peers if peer.remark},
         lacks=tuple(
             Failure(peer.name, kind, why)

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 OK = 200
@@ -24,9 +25,11 @@ class Connection(Protocol):
     """``greeting`` is sent first; ``most`` requests may be in flight; ``echo`` (acknowledgements) is to be sent."""
 
     greeting: bytes
-    most: int
     in_flight: int
     echo: bytes
+
+    @property
+    def most(self) -> int: ...
 
     def ask(self, index: int, request: bytes) -> bytes:
         """The bytes to send for a request."""
@@ -95,13 +98,13 @@ def _body(head: bytes, buffer: bytes, start: int) -> tuple[bytes | None, int]:
     return None, 0
 
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6, 7, 9
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 ACK, END_STREAM, END_HEADERS = 1, 1, 4
 _FRAME = struct.Struct(">IBI")  # length and type in one, flags, stream
 FRAME_BYTES = 9
 _LARGEST_WINDOW = 2**31 - 1
 _FIRST_WINDOW = 65_535
-_MOST_CALLS = 16  # at once on one connection
+MOST_CALLS = 16  # at once on one connection
 _INITIAL_WINDOW_SIZE, _HEADER_TABLE_SIZE, _ENABLE_PUSH = 4, 1, 2
 
 
@@ -128,20 +131,20 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 class Grpc:
     """Unary gRPC calls of one method, several at a time on one connection.
 
-    What is in flight stays below half of the first flow-control window, so that no request has to be kept:
-    ``largest_bytes`` says how much a request may need.
+    A request is sent whole, so there is room for one only while the connection's flow-control window takes the
+    ``largest_bytes`` of any.
     A header table of size 0 makes each header block readable by itself.
     """
 
     def __init__(self, path: str, largest_bytes: int) -> None:
-        self.most = min(_MOST_CALLS, _FIRST_WINDOW // 2 // largest_bytes)
-        if not self.most:
-            raise ValueError(f"requests of {largest_bytes} bytes need flow control, which isn't here")
+        if largest_bytes > _FIRST_WINDOW:
+            raise ValueError(f"requests of {largest_bytes} bytes need the flow control of streams, which isn't here")
+        self._largest_bytes, self._window = largest_bytes, _FIRST_WINDOW
         settings = ((_HEADER_TABLE_SIZE, 0), (_ENABLE_PUSH, 0), (_INITIAL_WINDOW_SIZE, 2**20))
         self.greeting = (
             PREFACE
             + frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", *pair) for pair in settings))
-            + frame(8, 0, 0, struct.pack(">I", _LARGEST_WINDOW - _FIRST_WINDOW))
+            + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", _LARGEST_WINDOW - _FIRST_WINDOW))
         )
         self.in_flight = 0
         self.echo = b""
@@ -151,7 +154,12 @@ class Grpc:
         self._next = 1
         self._buffer = b""
 
+    @property
+    def most(self) -> int:
+        return MOST_CALLS if self._window >= self._largest_bytes else 0
+
     def ask(self, index: int, request: bytes) -> bytes:
+        self._window -= len(request)
         stream, self._next = self._next, self._next + 2
         self._indices[stream] = index
         self.in_flight += 1
@@ -164,6 +172,8 @@ class Grpc:
             end = next_at
             if kind == DATA:
                 self._bodies[stream] = self._bodies.get(stream, b"") + payload
+            elif kind == WINDOW_UPDATE and not stream:
+                self._window += int.from_bytes(payload, "big")
             elif kind == SETTINGS and not flags & ACK:
                 self.echo += frame(SETTINGS, ACK, 0, b"")
             elif kind == PING and not flags & ACK:
@@ -201,6 +211,7 @@ def _request_headers(path: str) -> bytes:
     return encoded
 
 
+@lru_cache(256)
 def _grpc_status(trailers: bytes) -> int:
     from hpack import Decoder  # noqa: PLC0415
 

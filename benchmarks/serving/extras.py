@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from benchmarks.serving import idle
 from benchmarks.serving.load import LoadFailed
-from benchmarks.serving.overload import overload
+from benchmarks.serving.overload import overload, refusal_costs
 from benchmarks.serving.peers import Peer
 from benchmarks.serving.processes import NotStarted
-from benchmarks.serving.results import Crowd, Failure, Footprint, IdleConnections, Overload, Workload
+from benchmarks.serving.results import Crowd, Failure, Footprint, IdleConnections, Overload, RefusalCost, Workload
 from benchmarks.serving.rounds import OURS, RIVALS
 from benchmarks.serving.server import Lab
 
@@ -17,7 +17,10 @@ EXTRAS = ("footprint", "idle", "crowd", "overload")
 IDLE_CONNECTIONS, CROWD_CONNECTIONS = 1_000, 10_000
 SPARE_FILES = 500  # what a process opens besides connections
 TINY = Workload("tiny-json", "tiny", "json")
-OVERLOADED = (Workload("wide-binary", "wide", "binary"), Workload("cnn-binary", "cnn", "binary"))
+OVERLOADED = tuple(
+    Workload(f"{family}-{kind}", family, kind)
+    for family, kind in (("wide", "binary"), ("cnn", "json"), ("cnn", "binary"), ("cnn", "grpc"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Extras:
     idle: list[IdleConnections] = field(default_factory=list)
     crowds: list[Crowd] = field(default_factory=list)
     overloads: list[Overload] = field(default_factory=list)
+    refusal_costs: list[RefusalCost] = field(default_factory=list)
 
     def run(self, peers: Sequence[Peer], names: Sequence[str]) -> None:
         """Footprints of all; idle connections and crowds of proteus and its rivals; overload of proteus."""
@@ -74,3 +78,6 @@ class Extras:
         size = self.size
         for workload in OVERLOADED:
             self.overloads += overload(peer, self.lab, workload, rounds=size.overload_rounds, load_s=size.overload_s)
+            self.refusal_costs += refusal_costs(
+                peer, self.lab, workload, rounds=size.overload_rounds, load_s=size.overload_s
+            )

@@ -1,5 +1,6 @@
 """Loads on a server: as much as it takes (wrk, h2load), and Poisson arrivals. Answers are compared all along."""
 
+import math
 import re
 import resource
 import signal
@@ -18,7 +19,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.serving.connections import OK, Broken, Connection, Grpc, Http1, Reply
+from benchmarks.serving.connections import MOST_CALLS, OK, Broken, Connection, Grpc, Http1, Reply
 from benchmarks.serving.models import Samples
 from benchmarks.serving.poisson import Job, Played
 from benchmarks.serving.processes import Tree
@@ -61,6 +62,11 @@ class Target:
     def requests(self) -> tuple[bytes, ...]:
         return tuple(self.dialect.encode(self.family, self.path, row) for row in self.samples.rows)
 
+    @property
+    def largest_bytes(self) -> int:
+        """Of the largest request."""
+        return max(map(len, self.requests))
+
 
 @dataclass(frozen=True, slots=True)
 class Saturated:
@@ -75,10 +81,11 @@ class Saturated:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadReplies:
-    """Of each request of a load: its HTTP status, and seconds from due to answered, and from due to sent."""
+    """Of each request of a load: its status; seconds from the start until due, from due to answered, and to sent."""
 
     duration_s: float
     status: npt.NDArray[np.int16]
+    due_s: npt.NDArray[np.float64]
     latency_s: npt.NDArray[np.float64]
     lag_s: npt.NDArray[np.float64]
     wrong: tuple[str, ...]
@@ -129,12 +136,20 @@ def saturate(target: Target, duration_s: float, *, connections: int | None = Non
     return Saturated(requests / seconds, 1e6 * cpu_s / requests, 1e6 * client_s / requests, requests, failed)
 
 
+def flood(target: Target, duration_s: float, at_once: int) -> None:
+    """So many requests in flight all the time, answered or refused. Raises `LoadFailed`."""
+    if target.dialect.over_http2:
+        _h2load(target, duration_s, math.ceil(at_once / GRPC_CONNECTIONS), may_fail=True)
+    else:
+        _wrk(target, duration_s, at_once)
+
+
 def first_objection(target: Target) -> str:
     """Ask each sample once, in turn, on one connection: nothing where all is right, else why it isn't served (yet).
 
     Raises `WrongAnswer`.
     """
-    connection: Connection = Grpc(GRPC_INFER, max(map(len, target.requests))) if target.dialect.over_http2 else Http1()
+    connection: Connection = Grpc(GRPC_INFER, target.largest_bytes) if target.dialect.over_http2 else Http1()
     try:
         with socket.create_connection(("127.0.0.1", target.port), timeout=FIRST_WITHIN_S) as line:
             line.sendall(connection.greeting)
@@ -174,7 +189,7 @@ def _playing(
     tick_s: float = 0.0,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     path = GRPC_INFER if target.dialect.over_http2 else ""
-    lines = min(connections, GRPC_CONNECTIONS) if path else connections
+    lines = math.ceil(connections / MOST_CALLS) if path else connections
     job = Job(target.port, path, target.requests, rate_qps, duration_s, lines, keep, seed, tick_s)
     command = (sys.executable, "-m", "benchmarks.serving.poisson")
     with _ended(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -200,6 +215,7 @@ def _load_replies(target: Target, process: "subprocess.Popen[bytes]", duration_s
     return LoadReplies(
         duration_s,
         status,
+        np.frombuffer(played.due_s, np.float64),
         np.frombuffer(played.latency_s, np.float64),
         np.frombuffer(played.lag_s, np.float64),
         tuple(text for text in objections if text),
@@ -225,11 +241,13 @@ def _wrk(target: Target, duration_s: float, connections: int) -> tuple[int, floa
         raise LoadFailed(f"wrk said: {said.strip()[-500:]}") from None
 
 
-def _h2load(target: Target, duration_s: float) -> tuple[int, float, int]:
+def _h2load(
+    target: Target, duration_s: float, streams: int = GRPC_STREAMS, *, may_fail: bool = False
+) -> tuple[int, float, int]:
     """Requests, seconds and failures: it sees no gRPC status, but calls that fail come without a message."""
     file = target.directory / f"{target.family}.message"
     file.write_bytes(target.requests[0])
-    command = ("h2load", "-t1", f"-c{GRPC_CONNECTIONS}", f"-m{GRPC_STREAMS}", "-D", f"{round(1000 * duration_s)}ms")
+    command = ("h2load", "-t1", f"-c{GRPC_CONNECTIONS}", f"-m{streams}", "-D", f"{round(1000 * duration_s)}ms")
     headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
     arguments = (*headers, "-d", str(file), f"http://127.0.0.1:{target.port}{GRPC_INFER}")
     with _ended((*command, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
@@ -240,7 +258,7 @@ def _h2load(target: Target, duration_s: float) -> tuple[int, float, int]:
         raise LoadFailed(f"h2load said: {said.strip()[-500:]}")
     succeeded, failed, errored = (int(group) for group in counts.groups())
     min_bytes = 4 * target.samples.scores.shape[1]
-    if int(data[1]) < succeeded * min_bytes:
+    if not may_fail and int(data[1]) < succeeded * min_bytes:
         raise LoadFailed(f"calls without a message under load: {data[1]} bytes of {succeeded} calls")
     return succeeded, duration_s, failed + errored
 

@@ -25,8 +25,12 @@ one fails. Each figure is the median of the rounds (lowest–highest); the order
 see below."""
 
 OVERLOADED = """\
-Capacity is the throughput at saturation. The client shares the two cores: a refused request costs client and server
-about 0.1 ms of CPU together, so that at 3× the capacity of a model of 0.35 ms they need more than two cores."""
+Capacity is the throughput at saturation. On time is what is answered within the SLO, once the queue is as long as it
+gets. The client shares the two cores and looks up every millisecond, which halves its CPU time."""
+
+REFUSALS = """\
+Microseconds of CPU of the server for a request that is answered, its part of the batch included, and for one that is
+refused. Two floods of requests give both: 64 at once, of which few are refused, and 640."""
 
 
 def shown(done: Benchmark) -> RenderableType:
@@ -164,6 +168,8 @@ def _other_tables(done: Benchmark) -> Iterator[Table]:
         )
     if done.overloads:
         yield _overload_table(done)
+    if done.refusal_costs:
+        yield _refusal_table(done)
 
 
 def _overload_table(done: Benchmark) -> Table:
@@ -183,6 +189,21 @@ def _overload_table(done: Benchmark) -> Table:
         )
     columns = ("", "of capacity", "asked/s", "on time/s", "% refused", "429 after ms, p50", "p99")
     return Table("proteus above its capacity", columns, tuple(rows), OVERLOADED)
+
+
+def _refusal_table(done: Benchmark) -> Table:
+    rows = []
+    for workload in dict.fromkeys(each.workload for each in done.refusal_costs):
+        found = [each for each in done.refusal_costs if each.workload == workload]
+        rows.append(
+            (
+                workload,
+                spread([each.answered_us for each in found], _short),
+                spread([each.refused_us for each in found], _short),
+                spread([each.refused_us / each.answered_us for each in found], "{:.2f}".format),
+            )
+        )
+    return Table("what a refusal costs proteus", ("", "answered, µs", "refused, µs", "ratio"), tuple(rows), REFUSALS)
 
 
 def remarks(done: Benchmark) -> Iterator[str]:

@@ -43,12 +43,14 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Played(msgspec.Struct, frozen=True):
-    """Arrays by request: ``status`` (HTTP's, or `UNANSWERED` or `LOST`), seconds from due to answered, to sent.
+    """Arrays by request: ``status`` (HTTP's, or `UNANSWERED` or `LOST`), seconds from the start until due, from due to
+    answered, and from due to sent.
 
     ``replies``: (request, head, body) of those that were kept.
     """
 
     status: bytes
+    due_s: bytes
     latency_s: bytes
     lag_s: bytes
     replies: list[tuple[int, bytes, bytes]]
@@ -109,6 +111,7 @@ class Player:
         for _ in range(self._job.connections):
             self._open()
         start_s = perf_counter() + 0.02
+        due_s = self._due_s.tobytes()
         for index in range(len(self._due_s)):
             self._due_s[index] += start_s
         end_s = start_s + self._job.duration_s + GRACE_S
@@ -119,7 +122,7 @@ class Player:
                     self._serve(self._lines[fd], events)
         for line in list(self._lines.values()):
             line.socket.close()
-        return Played(self._status.tobytes(), self._latency_s.tobytes(), self._lag_s.tobytes(), self._replies)
+        return Played(self._status.tobytes(), due_s, self._latency_s.tobytes(), self._lag_s.tobytes(), self._replies)
 
     def _ready(self) -> list[tuple[int, int]]:
         """The sockets that have something, once there are any, or it is time to look."""

@@ -109,8 +109,20 @@ class Crowd(Value, frozen=True):
     failed: int
 
 
+class RefusalCost(Value, frozen=True):
+    """CPU of the server in microseconds for a request that is answered in a batch, and for one that is refused."""
+
+    workload: str
+    round: int
+    answered_us: float
+    refused_us: float
+
+
 class Overload(Value, frozen=True):
-    """Poisson arrivals at a multiple of the capacity; ``refused`` with 429, and how long that took from sent."""
+    """Poisson arrivals at a multiple of the capacity; ``refused`` with 429, and how long that took from sent.
+
+    ``goodput_qps`` is what was answered on time, once the queue is as long as it gets.
+    """
 
     workload: str
     times: float
@@ -143,6 +155,7 @@ class Benchmark(Value, frozen=True):
     idle: tuple[IdleConnections, ...]
     crowds: tuple[Crowd, ...]
     overloads: tuple[Overload, ...]
+    refusal_costs: tuple[RefusalCost, ...]
     remarks: dict[str, str]
     lacks: tuple[Failure, ...]
     failures: tuple[Failure, ...]

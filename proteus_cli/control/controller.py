@@ -71,7 +71,6 @@ class Controller:
         return sum(family.waiting for family in self._families.values())
 
     def waiting_of(self, family: str) -> int:
-        """Requests of one family that wait."""
         return self._families[family].waiting
 
     def hosting(self, family: str) -> tuple[Host, ...]:

@@ -2,7 +2,6 @@
 
 import math
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 
@@ -24,7 +23,7 @@ LOWEST_LEVEL = 8
 class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A query as decisions see it; times in seconds on the driver's clock.
 
-    ``rows`` is how many rows it brings to a batch. ``payload`` belongs to the driver; nothing in `control` looks at it.
+    ``rows`` is how many rows it brings to a batch. A driver may add what it needs in a subclass.
     ``slo_s`` is how long it may be made to wait for company, where its deadline allows more than its SLO.
     ``priority``: 1 is the highest and larger is lower; 0 means that it asks for none, which is the same as 2.
     ``min_accuracy``: only variants that are at least so accurate may answer.
@@ -35,7 +34,6 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
     arrival_s: float
     deadline_s: float
     rows: int = 1
-    payload: Any = None
     slo_s: float = math.inf
     priority: int = 0
     min_accuracy: float = 0.0

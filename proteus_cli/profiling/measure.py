@@ -1,10 +1,13 @@
 """The latency of a batch size, and the accuracy of a variant."""
 
 import time
+import zlib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from zipfile import BadZipFile
+from tokenize import TokenError
+from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +18,17 @@ from proteus_cli.domain.base import require
 from proteus_cli.domain.profile import Point
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import EVAL_SPLIT, open_input
+from proteus_cli.units import format_size
 
 WARM_UP_RUNS = 3
 FEWEST_RUNS = 5
 ROUND_RUNS = 20
 STABLE_FRAC = 0.03  # the p95 is stable when two rounds in a row move it by no more
 EVAL_BATCH = ANY_RUNNER_TAKES
+_NOT_NPZ = (  # what zipfile, zlib and numpy raise for files that are damaged, or claim to hold what they don't
+    OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, MemoryError, SyntaxError, TokenError,
+    BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def measure_point(run: Callable[[], object], batch: int, budget_s: float, *, min_s: float = 0.0) -> Point:
@@ -87,12 +95,18 @@ def measure_accuracy(runner: Runner, eval_path: Path) -> float:
 def _load_eval(path: Path, signature: Signature) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
     hint = "an eval split is an .npz with `y` and one array per input of the model (or `x` for its only one)"
     try:
-        with open_input(path, EVAL_SPLIT, hint=hint) as file, NpzFile(file, allow_pickle=False) as arrays:
-            labels = arrays["y"].astype(np.int64)
+        with (
+            open_input(path, EVAL_SPLIT, hint=hint) as file,
+            ZipFile(file) as packed,
+            NpzFile(file, allow_pickle=False) as arrays,
+        ):
+            unpacked_bytes = sum(member.file_size for member in packed.infolist())
+            require(unpacked_bytes <= EVAL_SPLIT.max_bytes, f"it unpacks to {format_size(unpacked_bytes)}")
+            labels = _array(arrays, "y", np.dtype(np.int64))
             only = len(signature.inputs) == 1 and "x" in arrays
-            inputs = {spec.name: arrays["x" if only else spec.name].astype(spec.dtype) for spec in signature.inputs}
+            inputs = {spec.name: _array(arrays, "x" if only else spec.name, spec.dtype) for spec in signature.inputs}
         require(labels.ndim == 1 and len(labels) > 0, f"`y` must be a list of labels; its shape is {labels.shape}")
-    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+    except _NOT_NPZ as error:
         raise ArtefactError(f"Can't use the eval split `{path}`: {error}.", hint=hint) from error
     for spec in signature.inputs:
         expected = (len(labels), *spec.shape)
@@ -103,3 +117,9 @@ def _load_eval(path: Path, signature: Signature) -> tuple[NamedArrays, npt.NDArr
                 hint=hint,
             )
     return inputs, labels
+
+
+def _array(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    values = arrays[name]  # the bytes of a member that is no array
+    require(isinstance(values, np.ndarray), f"`{name}` is no array")
+    return values.astype(dtype)

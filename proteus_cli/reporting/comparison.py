@@ -105,10 +105,6 @@ def _rate(qps: float) -> str:
     return format_rate(qps).removesuffix(" qps")
 
 
-def _points(points: float) -> str:
-    return f"{points:.2f}"
-
-
 OUTCOMES = (
     Measure("requests", attrgetter("requests"), format_count),
     Measure("SLO violations", attrgetter("slo_violation_ratio"), format_hundredths, "%", "lower", "viol."),
@@ -120,7 +116,7 @@ OUTCOMES = (
 ACCURACY = (
     Measure("effective accuracy", attrgetter("effective_accuracy"), format_hundredths, "%", "higher", "eff."),
     Measure("relative accuracy", attrgetter("relative_accuracy"), format_hundredths, "%", "higher", "rel."),
-    Measure("max accuracy drop", attrgetter("max_accuracy_drop"), _points, "pts", "lower", "drop"),
+    Measure("max accuracy drop", attrgetter("max_accuracy_drop"), "{:.2f}".format, "pts", "lower", "drop"),
 )
 RATES = (
     Measure("throughput", attrgetter("throughput_qps"), _rate, "qps", "higher"),

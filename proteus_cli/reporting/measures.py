@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from proteus_cli.domain.arrays import Bools, Floats, Ints
 from proteus_cli.domain.base import FORMAT
@@ -213,12 +212,13 @@ def windows(columns: RequestColumns, duration_s: float, length_s: float) -> tupl
 
     known = ~np.isnan(columns.relative)
     sums = np.bincount(index[known], weights=columns.relative[known], minlength=count)
+    summed = zip(sums.tolist(), total(known).tolist(), strict=True)
     rows = zip(
         starts_s.tolist(),
         lengths_s.tolist(),
         (np.bincount(index, minlength=count) / lengths_s).tolist(),
         (total(columns.answered) / lengths_s).tolist(),
-        _ratios(sums, total(known)),
+        [relative / answers if answers else None for relative, answers in summed],
         total(columns.violating).tolist(),
         strict=True,
     )
@@ -244,10 +244,6 @@ def _known(values: Sequence[float | None], answered: Bools) -> Floats:
 def _mean(values: Floats) -> float | None:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None
-
-
-def _ratios(sums: npt.NDArray[np.number], counts: Ints) -> list[float | None]:
-    return [total / n if n else None for total, n in zip(sums.tolist(), counts.tolist(), strict=True)]
 
 
 def _rate(count: int, duration_s: float) -> float:

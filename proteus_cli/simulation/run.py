@@ -86,7 +86,7 @@ def _requests(trace: Trace, slo_s: Mapping[str, float]) -> Iterator[Request]:
     families = map(trace.families.__getitem__, trace.family.tolist())
     times = trace.arrival_s.tolist(), deadline_s.tolist()
     minima = trace.min_accuracy.tolist()
-    return map(Request, count(), families, *times, repeat(1), repeat(None), family_slo_s.tolist(), repeat(0), minima)
+    return map(Request, count(), families, *times, repeat(1), family_slo_s.tolist(), repeat(0), minima)
 
 
 @dataclass(slots=True)

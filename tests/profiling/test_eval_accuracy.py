@@ -1,5 +1,6 @@
 """Accuracy is what a model gets right on its eval split."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tiny import INPUTS, passing_on, save_eval, save_model, tensor
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError
+from proteus_cli.input_files import FileKind
 from proteus_cli.profiling.measure import measure_accuracy
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
@@ -95,4 +97,46 @@ def test_a_lone_array_is_no_eval_split(tmp_path: Path) -> None:
     with split.open("wb") as file:
         np.save(file, GOOD_X)
     with pytest.raises(ArtefactError):
+        accuracy(model, split)
+
+
+def npz(path: Path, **members: bytes) -> Path:
+    """A ZIP file of these members, under the names of arrays."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in members.items():
+            packed.writestr(f"{name}.npy", content)
+    return path
+
+
+def npy(header: str) -> bytes:
+    """An array's bytes with this header, and no values."""
+    padded = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        b"no array",
+        b"",
+        npy("{'descr': '<i8', 'fortran_order': False, 'shape': (2,"),
+        npy("{'descr': '<i8', 'fortran_order': False, 'shape': (9, 9, 9)}"),
+        npy("{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000000,)}"),
+        npy("{'descr': [('a', '<i8'), ('b', '<i8')], 'fortran_order': False, 'shape': (0,)}"),
+        npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}"),
+        npy("  {'descr': '<i8'\n }"),
+    ],
+)
+def test_an_eval_split_with_a_damaged_array_is_refused(tmp_path: Path, y: bytes) -> None:
+    model = passing_on(tmp_path / "m.onnx")
+    with pytest.raises(ArtefactError, match="Can't use the eval split"):
+        accuracy(model, npz(tmp_path / "e.npz", y=y, x=y))
+
+
+def test_an_eval_split_is_bounded_by_its_unpacked_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros are packed to a thousandth of their size."""
+    monkeypatch.setattr("proteus_cli.profiling.measure.EVAL_SPLIT", FileKind("an eval split", 50_000))
+    model, split = passing_on(tmp_path / "m.onnx"), npz(tmp_path / "e.npz", y=bytes(100_000))
+    assert split.stat().st_size < 1_000
+    with pytest.raises(ArtefactError, match="it unpacks to"):
         accuracy(model, split)

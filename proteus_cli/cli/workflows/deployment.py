@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet, resources_for
-from proteus_cli.control.policies import Policy, batcher_named, live_policy_named, with_replanning
+from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Base, Origin
@@ -52,7 +52,9 @@ def deployment_of(
     workspace.require_current(plan.inputs)
     for placement in plan.placements:
         catalog.family(placement.family).variant(placement.variant)
-    policy = _policy(plan.policy, replan, batching)
+    policy = with_replanning(live_policy_named(plan.policy), replan)
+    if batching is not None:
+        policy = replace(policy, batching=batcher_named(batching))
     settings = planner_settings(
         workspace, policy, plan.headroom, profiles=resources.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
     )
@@ -80,11 +82,6 @@ def deployment_of(
 
 def _base(workspace: Workspace, name: Path) -> Base:
     return Base(str(name), digest(workspace.plan_path(name)))
-
-
-def _policy(name: str, replan: str, batching: str | None) -> Policy:
-    policy = with_replanning(live_policy_named(name), replan)
-    return policy if batching is None else replace(policy, batching=batcher_named(batching))
 
 
 @dataclass(frozen=True, slots=True)

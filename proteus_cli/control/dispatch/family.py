@@ -31,7 +31,6 @@ class FamilyState:
 
     @property
     def tiers(self) -> list[AccuracyTier]:
-        """The open tiers."""
         return [tier for tier in self._tiers if tier is not None]
 
     @property
@@ -53,7 +52,6 @@ class FamilyState:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait."""
         return sum(len(tier.queue) for tier in self.tiers)
 
     # --- requests

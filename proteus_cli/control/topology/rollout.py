@@ -117,7 +117,6 @@ class Rollout:
         return tuple(loads)
 
     def _available(self) -> dict[str, DeviceRollout]:
-        """Devices that are not lost."""
         return {
             device: each
             for device, each in self._devices.items()

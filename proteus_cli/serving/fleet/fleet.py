@@ -136,8 +136,7 @@ class Fleet:
         return list(chain.from_iterable(await asyncio.gather(*map(self._load_in_place, effects.load))))
 
     def _apply(self, effects: Effects) -> None:
-        for request in effects.dropped:
-            self._results.dropped(request)
+        self._results.dropped(effects.dropped)
         for device in effects.ask:
             self.workers[device].ask()
 
@@ -199,10 +198,9 @@ class Fleet:
         self.hosted_before_loss[device] = self._controller.hosted_on(device)
         launches = worker.take_back()
         effects = self._controller.device_lost(device, launches)  # queues all requests of the batches again
-        for request in chain.from_iterable(launch.requests for launch in launches):
-            if not self._results.wait_again_or_fail(request):
-                # The effects of `cancel` add nothing: those of the loss ask all workers, and the request has ended.
-                self._controller.cancel(request)
+        for request in self._results.requeued([request for launch in launches for request in launch.requests]):
+            # The effects of `cancel` add nothing: those of the loss ask all workers, and the request has ended.
+            self._controller.cancel(request)
         asyncio.get_running_loop().call_soon(self._apply, effects)
 
     def engine_failed(self, failed: FailedLoad) -> None:

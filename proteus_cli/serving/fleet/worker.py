@@ -2,10 +2,11 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
+from proteus_cli.backends.base import Part
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Delegate, Drop, Idle, Launch, WaitUntil, WakeOthers
 from proteus_cli.control.topology.breaker import BreakerEvent, hang_timeout_s
@@ -22,16 +23,20 @@ IPC_S = 1e-3  # to a device's own process and back, on a machine that is not ove
 
 
 class ResultSink(Protocol):
-    """Takes the results of requests."""
+    """Has the inputs of requests, and takes their results."""
+
+    def started(self, launch: Launch) -> Sequence[Part]:
+        """A batch starts; returns what it is made of."""
+        ...
 
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None: ...
 
-    def dropped(self, request: Request) -> None: ...
+    def dropped(self, requests: Sequence[Request]) -> None: ...
 
     def failed(self, launch: Launch, error: Exception) -> None: ...
 
-    def wait_again_or_fail(self, request: Request) -> bool:
-        """The device was lost with the request's batch; True where the request waits again, False where it ended."""
+    def requeued(self, requests: Sequence[Request]) -> Sequence[Request]:
+        """The device was lost with the batches of these requests; returns those that do not wait again."""
         ...
 
 
@@ -93,8 +98,7 @@ class Worker:
                 case Launch() as launch:
                     self._launch(launch, self._clock())
                 case Drop(requests=requests):
-                    for request in requests:
-                        self._results.dropped(request)
+                    self._results.dropped(requests)
                 case WakeOthers(devices=others):
                     for other in others:
                         self._others[other].ask()
@@ -136,7 +140,7 @@ class Worker:
         hosted = launch.hosted
         if not self._running:
             self._counted_s = now_s
-        parts = [(request.rows, request.payload.run()) for request in launch.requests]
+        parts = self._results.started(launch)
         batch = Batch(VariantKey(hosted.family, hosted.variant), parts, launch.rows)
         try:
             slowdown_of = self._controller.slowdown_of

@@ -86,6 +86,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._parser.read(nbytes)
         except Refusal as refusal:
             self._refuse(refusal)
+        except MemoryError:
+            self._refuse(Refusal(503, "there is too little memory for this request"))
 
     def eof_received(self) -> None:
         """The client sends no more, so it is taken to be gone. The transport closes itself."""

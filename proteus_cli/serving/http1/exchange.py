@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 NOT_MODIFIED = 304
+_NOT_FOR_PAGES = b"x-content-type-options: nosniff\r\ncache-control: no-store\r\n"  # browsers neither guess nor keep it
 MAX_JOINED_BYTES = 16 * 1024  # a response up to here is joined to one piece, which costs less than a second write
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -62,7 +63,10 @@ class Exchange(msgspec.Struct, eq=False):
 
 @cache
 def _start(status: int, content_type: bytes) -> bytes:
-    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: " % (status, _REASONS[status], content_type)
+    more = _NOT_FOR_PAGES if content_type in {JSON, OCTETS} else b""
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\n%bcontent-length: " % (
+        status, _REASONS[status], content_type, more,
+    )  # fmt: skip
 
 
 class Refusal(Exception):

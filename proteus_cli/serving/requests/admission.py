@@ -8,7 +8,7 @@ from itertools import count
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Refused, Unfit
 from proteus_cli.domain.arrays import Buffer
-from proteus_cli.domain.request import Outcome, Request
+from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, NotAccurateEnough, NotReady, Overloaded, RequestError
 from proteus_cli.serving.fleet.worker import Worker
 from proteus_cli.serving.lifecycle import Lifecycle, ServerState
@@ -64,35 +64,31 @@ class Admission:
             raise BadRequest(f"`{family}` takes at most {served.max_rows} rows a request; got {rows}")
         now_s, slo_s = self._clock(), served.slo_s
         deadline_s = now_s + (slo_s if options.timeout_s is None else options.timeout_s)
-        in_flight = InFlightRequest((), done, deadline_s)
-        request = Request(
-            next(self._ids), family, now_s, deadline_s, rows, in_flight, slo_s, options.priority, options.min_accuracy
+        request = InFlightRequest(
+            next(self._ids), family, now_s, deadline_s, rows, slo_s, options.priority, options.min_accuracy, done=done
         )
         offered = self._controller.offer(request, now_s)
         if not isinstance(offered, Admitted):
             raise self._refusal(family, options.min_accuracy, offered)
         try:
-            in_flight.inputs = read_inputs()
+            request.inputs = read_inputs()
             if self._refuses_non_finite:
-                _require_finite(in_flight.inputs, served)
+                _require_finite(request.inputs, served)
         except Exception:
             self._ask_all(self._controller.withdraw(request, now_s).ask)
             raise
-        in_flight.request = request
-        self._results.expect(in_flight, now_s)
+        self._results.expect(request)
         self._ask_all(offered.devices)
-        return in_flight
+        return request
 
-    def cancel(self, in_flight: InFlightRequest) -> None:
+    def cancel(self, request: InFlightRequest) -> None:
         """The client of a request is gone: the request is not run, unless it runs already. Harmless after its end."""
-        if in_flight.has_ended:
+        if request.has_ended:
             return
-        request = in_flight.request
-        assert request is not None  # noqa: S101 - it has not ended
-        self._results.cancelled(in_flight)
+        self._results.cancelled(request)
         effects = self._controller.cancel(request)
         if effects.dropped:
-            in_flight.release_inputs()
+            request.release_inputs()
         self._ask_all(effects.ask)
 
     def count_refusal(self, error: RequestError) -> None:

@@ -12,34 +12,42 @@ MAX_TICKS = 200
 
 
 class TimingWheel:
-    """Calls ``expired`` for each request that has not ended by its deadline, at most `TICK_S` and a timer late."""
+    """Calls ``expired`` for each request that has not ended by its deadline, at most `TICK_S` and a timer late.
+
+    Most requests have ended by the tick after their arrival. Only the others are sorted by the tick at which they are
+    due; so the wheel keeps few that have ended, and their memory is soon used again.
+    """
 
     def __init__(self, clock: Callable[[], float], expired: Callable[[InFlightRequest], None]) -> None:
         self._clock, self._expired = clock, expired
+        self._arrived: list[InFlightRequest] = []
         self._due: dict[int, list[InFlightRequest]] = {}
         self._tick = 0  # the last one that was checked
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, in_flight: InFlightRequest, now_s: float) -> None:
+    def watch(self, in_flight: InFlightRequest) -> None:
+        self._arrived.append(in_flight)
         if self._timer is None:
-            self._tick = int(now_s / TICK_S)
-            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._check)
-        tick = min(int(in_flight.deadline_s / TICK_S) + 1, self._tick + MAX_TICKS)
-        if tick in self._due:
-            self._due[tick].append(in_flight)
-        else:
-            self._due[tick] = [in_flight]
+            self._check_later()
+
+    def _check_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._check)
 
     def _check(self) -> None:
         now_s = self._clock()
-        ticks = range(self._tick + 1, int(now_s / TICK_S) + 1)
-        self._tick = max(self._tick, ticks.stop - 1)
-        for tick in ticks:
-            for in_flight in self._due.pop(tick, ()):
-                if in_flight.has_ended:
-                    continue
-                if in_flight.deadline_s <= now_s:
-                    self._expired(in_flight)
-                else:
-                    self.watch(in_flight, now_s)
-        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._check) if self._due else None
+        to_check, self._arrived = self._arrived, []
+        before, self._tick = self._tick, max(self._tick, int(now_s / TICK_S))
+        for tick in range(before + 1, self._tick + 1) if self._due else ():
+            to_check += self._due.pop(tick, ())
+        for in_flight in to_check:
+            if in_flight.has_ended:
+                continue
+            if in_flight.deadline_s <= now_s:
+                self._expired(in_flight)
+            else:
+                due = min(int(in_flight.deadline_s / TICK_S) + 1, self._tick + MAX_TICKS)
+                self._due.setdefault(due, []).append(in_flight)
+        if self._due or self._arrived:
+            self._check_later()
+        else:
+            self._timer = None

@@ -1,7 +1,7 @@
 """Requests in flight, from their submission to their end, and their results."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -68,31 +68,25 @@ Result = Answered | RequestError
 ResultCallback = Callable[[Result], None]
 
 
-class InFlightRequest(msgspec.Struct, eq=False):
-    """A request that was submitted. ``done`` is called with its result, once, unless the client is gone by then.
+class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # it may
+    """A request of a client. ``done`` is called with its result, once, unless the client is gone by then.
 
-    `Admission.submit` makes it to offer it to the controller, and sets ``request`` once it is admitted. `end` drops
-    ``request``, so None means "not admitted yet" or "ended"; ``has_ended`` tells them apart. A request has also ended
-    when its deadline passes or its client goes, while it still waits or runs.
+    ``inputs`` are its tensors, once it is admitted. It has also ended when its deadline passes or its client goes,
+    while it still waits or runs.
     """
 
-    inputs: tuple[Buffer, ...]
     done: ResultCallback
-    deadline_s: float
-    request: Request | None = None
+    inputs: tuple[Buffer, ...] = ()
     has_ended: bool = False
     is_running: bool = False
     runs: int = 0
 
     def end(self) -> ResultCallback:
-        """End the request, and return what to call with its result.
-
-        Drops the reference to ``request``, as the garbage collector does not track that cycle.
-        """
+        """End the request, and return what to call with its result."""
         done, self.done = self.done, _nobody
-        self.has_ended, self.request = True, None
+        self.has_ended = True
         if self.is_running:  # else the request may still be launched, and needs its inputs
-            self.release_inputs()
+            self.inputs = ()
         return done
 
     def release_inputs(self) -> None:
@@ -112,3 +106,8 @@ class InFlightRequest(msgspec.Struct, eq=False):
 
 def _nobody(_ending: Result) -> None:
     """The client is gone, or has its result."""
+
+
+def in_flight(requests: Sequence[Request]) -> Sequence[InFlightRequest]:
+    """Requests as the controller names them: in the server, all of them are of clients."""
+    return cast("Sequence[InFlightRequest]", requests)

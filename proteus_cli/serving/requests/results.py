@@ -1,11 +1,12 @@
 """How admitted requests end: each exactly once, whatever becomes of its batch, its device and its client."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import Host, Launch
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.domain.request import Outcome, Request
@@ -14,7 +15,14 @@ from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.deadlines import TimingWheel
-from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.requests.in_flight import (
+    Answered,
+    AnsweredBatch,
+    InFlightRequest,
+    Result,
+    ResultCallback,
+    in_flight,
+)
 
 log = logging.getLogger("proteus.dataplane")
 
@@ -44,54 +52,54 @@ class Results:
         self._log_limiter = LogRateLimiter(clock)
         self.in_flight_count = 0
 
-    def expect(self, in_flight: InFlightRequest, now_s: float) -> None:
+    def expect(self, request: InFlightRequest) -> None:
         """A request was admitted: it ends by its deadline at the latest."""
         self.in_flight_count += 1
-        self._deadlines.watch(in_flight, now_s)
+        self._deadlines.watch(request)
 
-    def cancelled(self, in_flight: InFlightRequest) -> None:
+    def cancelled(self, request: InFlightRequest) -> None:
         """The client of a request is gone. Call it before the request has ended."""
-        request = in_flight.request
-        assert request is not None  # noqa: S101 - it has not ended
         counts = self._counts[request.family]
         counts.ended(Outcome.DROPPED)
         counts.cancelled += 1
         counts.failed_s += self._clock() - request.arrival_s
         self.in_flight_count -= 1
-        in_flight.end()
+        request.end()
 
     # --- ResultSink
 
+    def started(self, launch: Launch) -> list[Part]:
+        """A batch starts; returns what it is made of."""
+        return [(request.rows, request.run()) for request in in_flight(launch.requests)]
+
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch is done; single requests of it may have failed, or ended before."""
-        now_s, hosted = self._clock(), launch.hosted
+        now_s, hosted, failures = self._clock(), launch.hosted, result.failures
+        counts, took_s = self._counts[hosted.family], now_s - started_s
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
         non_finite = self._non_finite_rows(result)
         ended: list[tuple[ResultCallback, Result]] = []
-        served = rows_served = first = 0
+        served = rows_served = last = 0
         waits_s: list[float] = []
         served_waited_s = 0.0
-        for place, request in enumerate(launch.requests):
-            in_flight: InFlightRequest = request.payload
-            last = first + request.rows
-            if in_flight.has_ended:
-                pass
-            elif place in result.failures or (non_finite is not None and non_finite[first:last].any()):
-                self._failed(request, hosted, result.failures.get(place))
+        for place, request in enumerate(in_flight(launch.requests)):
+            first, last = last, last + request.rows
+            if request.has_ended:
+                continue
+            if place in failures or (non_finite is not None and non_finite[first:last].any()):
+                self._failed(request, hosted, failures.get(place))
+                continue
+            waited_s = started_s - request.arrival_s
+            waits_s.append(waited_s)
+            if now_s <= request.deadline_s:
+                served += 1
+                rows_served += request.rows
+                served_waited_s += waited_s
+                ended.append((request.end(), Answered(batch, first, request.rows, waited_s)))
             else:
-                waited_s = started_s - request.arrival_s
-                waits_s.append(waited_s)
-                if now_s <= request.deadline_s:
-                    served += 1
-                    rows_served += request.rows
-                    served_waited_s += waited_s
-                    ended.append((in_flight.end(), Answered(batch, first, request.rows, waited_s)))
-                else:
-                    self._counts[hosted.family].failed_s += now_s - request.arrival_s
-                    ended.append((in_flight.end(), _late()))
-            first = last
+                counts.failed_s += now_s - request.arrival_s
+                ended.append((request.end(), _late()))
         self.in_flight_count -= len(ended)
-        counts, took_s = self._counts[hosted.family], now_s - started_s
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device, served)
         counts.ended(Outcome.LATE, hosted.variant, hosted.device, len(ended) - served)
         counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s)
@@ -104,44 +112,45 @@ class Results:
             )  # fmt: skip
         if log.isEnabledFor(logging.DEBUG):
             _log_batch(launch, started_s, result.compute_s)
-        for done, answer in ended:
-            _call(done, answer)
+        _call(ended)
 
-    def dropped(self, request: Request) -> None:
-        """The controller has dropped a request, as it can't be answered in time."""
-        in_flight: InFlightRequest = request.payload
-        if not in_flight.has_ended:
-            self._counts[request.family].ended(Outcome.DROPPED)
-            self._warn_of_missed_deadline(request.family)
-            self._end(in_flight, _dropped())
-            in_flight.release_inputs()
+    def dropped(self, requests: Sequence[Request]) -> None:
+        """The controller has dropped requests, as they can't be answered in time."""
+        for request in in_flight(requests):
+            if not request.has_ended:
+                self._counts[request.family].ended(Outcome.DROPPED)
+                self._warn_of_missed_deadline(request.family)
+                self._end(request, _dropped())
+                request.release_inputs()
 
     def failed(self, launch: Launch, error: Exception) -> None:
         """A batch failed as a whole."""
-        for request in launch.requests:
-            if not request.payload.has_ended:
+        for request in in_flight(launch.requests):
+            if not request.has_ended:
                 self._failed(request, launch.hosted, error)
 
-    def wait_again_or_fail(self, request: Request) -> bool:
-        """The device that ran a request is lost: the request waits again, or fails after `MAX_RUNS` runs.
+    def requeued(self, requests: Sequence[Request]) -> list[InFlightRequest]:
+        """The device that ran requests is lost: they wait again, but fail after `MAX_RUNS` runs.
 
-        Returns whether it waits; False also where it had ended before.
+        Returns those that do not wait, also those that had ended before.
         """
-        in_flight: InFlightRequest = request.payload
-        if in_flight.has_ended:
-            return False
-        counts = self._counts[request.family]
-        if in_flight.runs >= MAX_RUNS:
-            counts.ended(Outcome.FAILED)
-            self._end(in_flight, EngineFailed("the devices that ran it were lost"))
-            return False
-        counts.retried += 1
-        in_flight.wait_again()
-        return True
+        over = []
+        for request in in_flight(requests):
+            counts = self._counts[request.family]
+            if request.has_ended:
+                over.append(request)
+            elif request.runs >= MAX_RUNS:
+                counts.ended(Outcome.FAILED)
+                self._end(request, EngineFailed("the devices that ran it were lost"))
+                over.append(request)
+            else:
+                counts.retried += 1
+                request.wait_again()
+        return over
 
     # --- endings
 
-    def _failed(self, request: Request, hosted: Host, error: Exception | None) -> None:
+    def _failed(self, request: InFlightRequest, hosted: Host, error: Exception | None) -> None:
         """``error`` is None where the outputs are not finite."""
         if error is not None:
             result = EngineFailed("the model failed on this request")
@@ -153,25 +162,21 @@ class Results:
                 extra=fields(family=hosted.family, variant=hosted.variant, device=hosted.device, requests=times),
             )  # fmt: skip
         self._counts[request.family].ended(Outcome.FAILED, hosted.variant, hosted.device)
-        self._end(request.payload, result)
+        self._end(request, result)
 
-    def _expired(self, in_flight: InFlightRequest) -> None:
+    def _expired(self, request: InFlightRequest) -> None:
         """The deadline of a request has passed. It may still wait or run; its result is not used."""
-        assert in_flight.request is not None  # noqa: S101 - it has not ended
-        is_late, request = in_flight.is_running, in_flight.request
-        counts = self._counts[request.family]
+        is_late, counts = request.is_running, self._counts[request.family]
         counts.ended(Outcome.LATE if is_late else Outcome.DROPPED)
         if is_late:
             counts.latency.add(self._clock() - request.arrival_s)
         self._warn_of_missed_deadline(request.family)
-        self._end(in_flight, _late() if is_late else _dropped())
+        self._end(request, _late() if is_late else _dropped())
 
-    def _end(self, in_flight: InFlightRequest, error: RequestError) -> None:
-        request = in_flight.request
-        assert request is not None  # noqa: S101 - it has not ended
+    def _end(self, request: InFlightRequest, error: RequestError) -> None:
         self._counts[request.family].failed_s += self._clock() - request.arrival_s
         self.in_flight_count -= 1
-        _call(in_flight.end(), error)
+        _call([(request.end(), error)])
 
     def _non_finite_rows(self, result: BatchResult) -> npt.NDArray[np.bool_] | None:
         """Rows whose outputs must not be sent; None where all may."""
@@ -196,11 +201,12 @@ def _late() -> DeadlineExceeded:
     return DeadlineExceeded("the deadline passed while the batch was running", is_late=True)
 
 
-def _call(done: ResultCallback, result: Result) -> None:
-    try:
-        done(result)
-    except Exception:  # other requests of the batch, and others whose deadline has passed, must get their results
-        log.exception("a bug in a front end")
+def _call(ended: Sequence[tuple[ResultCallback, Result]]) -> None:
+    for done, result in ended:
+        try:
+            done(result)
+        except Exception:  # others of the batch, and others whose deadline has passed, must get their results
+            log.exception("a bug in a front end")
 
 
 def _log_batch(launch: Launch, started_s: float, compute_s: float) -> None:

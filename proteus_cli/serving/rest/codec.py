@@ -1,25 +1,23 @@
 """Inference requests and answers over REST: JSON, and the binary tensor extension.
 
-The usual requests (one flat list of floats; bytes behind a JSON head that was seen before) take a fast path, all others
-a general one. Source: the protocol's "HTTP/REST" document, and Triton's "Binary Tensor Data Extension".
+What the outline of a request says is remembered, so usually only its values are decoded. Source: the protocol's
+"HTTP/REST" document, and Triton's "Binary Tensor Data Extension".
 """
 
-import math
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
 
-from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.backends.base import Signature
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
+from proteus_cli.serving.oip.parameters import OutputParameters, problem, request_options
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, ReadInputs, RequestOptions
+from proteus_cli.serving.requests.query import Query, ReadInputs
 from proteus_cli.serving.rest.bodies import (
     InferRequest,
     InferResponse,
@@ -28,32 +26,44 @@ from proteus_cli.serving.rest.bodies import (
     ResponseTensor,
     ResponseTensorParameters,
 )
+from proteus_cli.serving.rest.json_values import SLICE_BYTES, JsonValues, drained
+from proteus_cli.serving.rest.outline import ID_PLACEHOLDER, Cut, array_of, cut, decoded_id, require_unique_names
 
-_MAX_KNOWN_HEADS = 256  # of JSON before binary tensors, by family
-_LONGEST_KNOWN_HEAD = 2048
-_SMALL_BYTES = 64 * 1024
+_MAX_KNOWN = 256  # outlines, by family
+_LONGEST_KNOWN = 2048
+_SMALL_BYTES = 16 * 1024  # are copied, which costs less than a view
+_AT_ONCE_BYTES = 2 * SLICE_BYTES  # of JSON that is decoded without a pause
 _US_PER_S = 1e6
 
 
-class _FlatTensor(RequestTensor):
-    data: list[float] | None = None
+class _Source(NamedTuple):
+    """Where the values of an input are: which array of the JSON; or, if that is -1, in which bytes behind it."""
+
+    array: int
+    start: int
+    end: int
 
 
-class _FlatRequest(InferRequest):
-    inputs: list[_FlatTensor]  # type: ignore[assignment]
+class _Layout(msgspec.Struct, frozen=True):
+    """What an outline says: where the inputs are, how many bytes follow the JSON, and the query.
 
+    Sources are in the order of the signature. ``has_id``: the id is one that was cut out, else it is the query's.
+    """
 
-class _BinaryLayout(msgspec.Struct, frozen=True):
-    """What a JSON head before binary tensors says: the bytes behind it, where each input is in them, and the query."""
-
-    size: int
-    ranges: tuple[tuple[int, int], ...]
+    sources: tuple[_Source, ...]
+    binary_bytes: int
     query: Query
+    has_id: bool
 
-    def inputs(self, body: Buffer, first: int) -> tuple[Buffer, ...]:
-        """The inputs in a body, behind ``first`` bytes of JSON; views of it where the body is large."""
-        content: Buffer = memoryview(body) if self.size > _SMALL_BYTES else body
-        return tuple([content[first + start : first + end] for start, end in self.ranges])
+
+class _Last(msgspec.Struct, frozen=True):
+    """The outline of the last request: one array and at most one id, between ``head``, ``middle`` and ``tail``."""
+
+    head: bytes
+    middle: bytes
+    tail: bytes
+    id_at: int
+    query: Query
 
 
 class _SharedAnswer(NamedTuple):
@@ -69,17 +79,7 @@ class _SharedAnswer(NamedTuple):
     binary: list[tuple[Buffer, int]]
 
 
-class _SingleRow:
-    """Shape, count and packing of one row of an input of floats."""
-
-    def __init__(self, spec: TensorSpec) -> None:
-        sizes = [size or 0 for size in spec.shape]  # inputs have fixed shapes
-        self.shape, self.count = [1, *sizes], math.prod(sizes)
-        self.pack = struct.Struct(f"<{self.count}f").pack
-
-
-_general = msgspec.json.Decoder(InferRequest)
-_flat = msgspec.json.Decoder(_FlatRequest)
+_decode_outline = msgspec.json.Decoder(InferRequest).decode
 _encode = msgspec.json.Encoder().encode
 _OUTPUTS = b'},"outputs":['  # behind the time in the queue
 _NO_QUEUE_US = b"0" + _OUTPUTS + b"]}"  # ends an answer without outputs
@@ -88,111 +88,142 @@ _NO_QUEUE_US = b"0" + _OUTPUTS + b"]}"  # ends an answer without outputs
 class RestCodec:
     """Decodes the requests of one ``family``, of ``max_rows`` rows at most, and encodes their answers.
 
-    ``max_bytes`` is the most that so many rows need. A larger body is refused before it is decoded, as decoding JSON
-    holds up the event loop.
+    ``max_bytes`` is the most that so many rows need. A larger body is refused before it is decoded.
     """
 
     def __init__(self, family: str, signature: Signature, max_rows: int) -> None:
         self.family, self._signature = family, signature
         self.max_bytes = oip.max_bytes(signature, max_rows)
-        self._layouts: dict[bytes, _BinaryLayout] = {}
+        self._layouts: dict[tuple[bytes | int, ...], _Layout] = {}
+        self._last: _Last | None = None
+        self._values = tuple(JsonValues(spec) for spec in signature.inputs)
         self._all_outputs = tuple((index, False) for index in range(len(signature.outputs)))
-        self._single_row = _SingleRow(signature.inputs[0])
-        self._is_flat = len(signature.inputs) == 1 and signature.inputs[0].dtype == np.float32
 
-    def decode(self, body: Buffer, json_length: int | None) -> tuple[Query, ReadInputs]:
+    def decode(self, body: bytes | bytearray, json_length: int | None) -> tuple[Query, ReadInputs]:
         """Decode and check a request but its tensors; and how to read those.
 
         ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
         Raises `BadRequest`, `BodyTooLarge`.
         """
-        if len(body) > self.max_bytes:
+        size = len(body)
+        if size > self.max_bytes:
             raise BodyTooLarge(
-                f"a request for `{self.family}` needs at most {self.max_bytes} bytes; got {len(body)}"
+                f"a request for `{self.family}` needs at most {self.max_bytes} bytes; got {size}"
                 " (binary tensors are smaller than JSON, see Inference-Header-Content-Length)"
             )
-        if json_length is not None:
-            return self._decode_binary(body, json_length)
-        if self._is_flat:
-            decoded = self._decode_flat(body)
-            if decoded is not None:
-                return decoded
-        return self._decode_any(_parsed(body), memoryview(b""))
+        if json_length is None:
+            return self._like_last(body) or self._decode_any(body, size)
+        if not 0 <= json_length <= size:
+            raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {size} bytes")
+        layout = self._layouts.get((bytes(body[:json_length]),))
+        if layout is not None and layout.binary_bytes == size - json_length:
+            return layout.query, partial(self._read, layout, body, json_length, ())
+        return self._decode_any(body, json_length)
 
-    def _decode_flat(self, body: Buffer) -> tuple[Query, ReadInputs] | None:
-        """A request whose one input is a flat list of floats; None for other requests, and wrong ones."""
-        try:
-            request = _flat.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    def _like_last(self, body: bytes | bytearray) -> tuple[Query, ReadInputs] | None:
+        """A short request whose outline is that of the last one, with one array; None for others."""
+        last = self._last
+        if last is None or len(body) > _AT_ONCE_BYTES or not (body.startswith(last.head) and body.endswith(last.tail)):
             return None
-        if len(request.inputs) != 1:
+        start, end, query = len(last.head), len(body) - len(last.tail), last.query
+        if last.id_at >= 0:
+            at = body.find(last.middle, start, end) if last.id_at == 0 else body.rfind(last.middle, start, end)
+            behind = at + len(last.middle)
+            if at < 0:
+                return None
+            if last.id_at == 0:
+                identity, start = decoded_id(body[start:at]), behind
+            else:
+                identity, end = decoded_id(body[behind:end]), at
+            if identity is None:
+                return None
+            query = _with_id(query, identity)
+        # Names are quoted, so what begins and ends as an array here, and has no quotes, is one array or malformed.
+        if body[start : start + 1] != b"[" or body[end - 1 : end] != b"]" or body.find(b'"', start, end) >= 0:
             return None
-        tensor = request.inputs[0]
-        data, spec = tensor.data, self._signature.inputs[0]
-        if data is None or tensor.parameters is not None or tensor.name != spec.name:
-            return None
-        if tensor.shape == self._single_row.shape and tensor.datatype == "FP32" and len(data) == self._single_row.count:
-            rows = 1
-        else:
-            rows = oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec)
-            _require_count(tensor, len(data))
-        read_inputs = partial(self._packed, body, data, rows)
-        if request.parameters is None and request.outputs is None:
-            return Query(self.family, rows, self._all_outputs, DEFAULT_OPTIONS, request.id), read_inputs
-        return self._query(request, rows), read_inputs
+        return query, partial(self._read_one, body, start, end, query.rows)
 
-    def _packed(self, body: Buffer, data: list[float], rows: int) -> tuple[Buffer, ...]:
-        pack = self._single_row.pack if rows == 1 else struct.Struct(f"<{len(data)}f").pack
-        try:
-            return (pack(*data),)
-        except OverflowError:  # the general path makes it infinity
-            _, read_inputs = self._decode_any(_parsed(body), memoryview(b""))
-            return read_inputs()
+    def _decode_any(self, body: bytes | bytearray, json_length: int) -> tuple[Query, ReadInputs]:
+        binary_bytes = len(body) - json_length
+        request = cut(bytes(body[:json_length]) if binary_bytes else body)
+        layout = self._layouts.get(request.key)
+        if layout is None or layout.binary_bytes != binary_bytes:
+            layout = self._layout(request, binary_bytes)
+            if sum(map(len, request.pieces)) <= _LONGEST_KNOWN:
+                if len(self._layouts) >= _MAX_KNOWN:
+                    self._layouts.clear()
+                self._layouts[request.key] = layout
+        self._last = _last(request, layout)
+        query = layout.query if request.id is None or not layout.has_id else _with_id(layout.query, request.id)
+        return query, partial(self._read, layout, body, json_length, request.arrays)
 
-    def _decode_binary(self, body: Buffer, json_length: int) -> tuple[Query, ReadInputs]:
-        if not 0 <= json_length <= len(body):
-            raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes")
-        head = bytes(body[:json_length])
-        layout = self._layouts.get(head)
-        if layout is not None and len(body) == json_length + layout.size:
-            return layout.query, partial(layout.inputs, body, json_length)
-        request = _parsed(head)
-        query, read_inputs = self._decode_any(request, memoryview(body)[json_length:])
-        self._remember(head, request, query)
-        return query, read_inputs
+    def _read_one(self, body: bytes | bytearray, start: int, end: int, rows: int) -> tuple[Buffer]:
+        array = body[start:end] if end - start <= _SMALL_BYTES else memoryview(body)[start:end]
+        return (self._values[0].read_short(array, rows),)
 
-    def _remember(self, head: bytes, request: InferRequest, query: Query) -> None:
-        """Keep what the head of a request says, if all its tensors are in bytes."""
-        sizes = [_binary_size(tensor) for tensor in request.inputs]
-        if len(head) > _LONGEST_KNOWN_HEAD or None in sizes:
-            return
-        if len(self._layouts) >= _MAX_KNOWN_HEADS:
-            self._layouts.clear()
-        order = oip.in_order(self._signature, [tensor.name for tensor in request.inputs])
-        ends = list(accumulate(size or 0 for size in sizes))
-        ranges = tuple((start, end) for start, end in zip([0, *ends], ends, strict=False))
-        self._layouts[head] = _BinaryLayout(ends[-1], tuple(ranges[index] for index in order), query)
+    def _read(
+        self, layout: _Layout, body: bytes | bytearray, json_length: int, arrays: Sequence[tuple[int, int]]
+    ) -> tuple[Buffer, ...]:
+        rows = layout.query.rows
+        content: Buffer = memoryview(body) if layout.binary_bytes > _SMALL_BYTES else body
+        inputs: list[Buffer] = []
+        for values, (array, start, end) in zip(self._values, layout.sources, strict=True):
+            if array < 0:
+                inputs.append(content[json_length + start : json_length + end])
+                continue
+            first, last = arrays[array]
+            if last - first <= _AT_ONCE_BYTES:
+                inputs.append(values.read_short(memoryview(body)[first:last], rows))
+            else:
+                inputs.append(drained(values.read(body, first, last, rows)))
+        return tuple(inputs)
 
-    def _decode_any(self, request: InferRequest, rest: memoryview) -> tuple[Query, ReadInputs]:
-        order = oip.in_order(self._signature, [tensor.name for tensor in request.inputs])
-        specs = {spec.name: spec for spec in self._signature.inputs}
-        binary, read, rows = _BinaryTensors(rest), list[Callable[[], Buffer]](), list[int]()
-        for tensor in request.inputs:
-            spec = specs[tensor.name]
-            rows.append(oip.rows_of(tensor.name, tensor.datatype, tensor.shape, spec))
-            read.append(_reader(tensor, spec, rows[-1], binary))
-        binary.require_used_up()
-        return self._query(request, oip.require_same(rows)), lambda: tuple([read[index]() for index in order])
-
-    def _query(self, request: InferRequest, rows: int) -> Query:
-        return Query(self.family, rows, self._outputs(request), _options(request), request.id)
+    def _layout(self, request: Cut, binary_bytes: int) -> _Layout:
+        """Decode and check an outline. Raises `BadRequest`."""
+        outline = request.outline()
+        decoded = _parsed(outline)
+        require_unique_names(outline, _encode(decoded))
+        order = oip.in_order(self._signature, [tensor.name for tensor in decoded.inputs])
+        rows = oip.require_same(
+            [
+                oip.rows_of(spec.name, decoded.inputs[place].datatype, decoded.inputs[place].shape, spec)
+                for place, spec in zip(order, self._signature.inputs, strict=True)
+            ]
+        )
+        sources: list[_Source] = []
+        at = 0
+        for tensor in decoded.inputs:
+            size = _binary_size(tensor)
+            if size is None:
+                sources.append(_Source(_array(tensor), 0, 0))
+            else:
+                if size > binary_bytes - at:
+                    left = binary_bytes - at
+                    raise BadRequest(f"input `{tensor.name}` claims {size} bytes of binary data; {left} are left")
+                sources.append(_Source(-1, at, at + size))
+                at += size
+        if at != binary_bytes:
+            raise BadRequest(f"{binary_bytes - at} bytes of binary data belong to no input")
+        in_order = tuple([sources[place] for place in order])
+        for spec, (array, start, end) in zip(self._signature.inputs, in_order, strict=True):
+            if array < 0:
+                oip.require_bytes(spec.name, end - start, rows, spec)
+        has_id = decoded.id == ID_PLACEHOLDER
+        query = Query(
+            self.family,
+            rows,
+            self._outputs(decoded),
+            request_options(decoded.parameters),
+            None if has_id else decoded.id,
+        )
+        return _Layout(in_order, binary_bytes, query, has_id)
 
     def _outputs(self, request: InferRequest) -> tuple[tuple[int, bool], ...]:
         by_default = request.parameters is not None and request.parameters.binary_data_output
         if not request.outputs:
             return tuple((index, by_default) for index, _ in self._all_outputs)
-        flags = ((output.name, output.parameters.binary_data) for output in request.outputs)
-        wanted = [(name, by_default if is_binary is msgspec.UNSET else is_binary) for name, is_binary in flags]
+        flags = ((output.name, output.parameters or OutputParameters()) for output in request.outputs)
+        wanted = [(name, by_default if of.binary_data is msgspec.UNSET else of.binary_data) for name, of in flags]
         return oip.outputs_by_name(self._signature, wanted)
 
     def encode(self, query: Query, answer: Answered) -> tuple[bytes, list[Buffer]]:
@@ -250,83 +281,38 @@ def _lists(batch: AnsweredBatch, index: int) -> list[list[Any]]:
     return found
 
 
-def _options(request: InferRequest) -> RequestOptions:
-    return DEFAULT_OPTIONS if request.parameters is None else request.parameters.options()
+def _with_id(query: Query, identity: str) -> Query:
+    return Query(query.family, query.rows, query.outputs, query.options, identity)
 
 
 def _binary_size(tensor: RequestTensor) -> int | None:
-    """The bytes of an input behind the JSON; None where its values are in the JSON."""
-    return None if tensor.parameters is None else tensor.parameters.binary_data_size
+    """The bytes of an input behind the JSON; None where its values are in the JSON. Raises `BadRequest`."""
+    size = None if tensor.parameters is None else tensor.parameters.binary_data_size
+    if size is not None and tensor.data is not None:
+        raise BadRequest(f"input `{tensor.name}` has both `data` and `binary_data_size`; give one of them")
+    return size
 
 
 def _parsed(content: Buffer) -> InferRequest:
     try:
-        return _general.decode(content)
+        return _decode_outline(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"not a valid inference request: {error}") from None
+        raise BadRequest(problem(error)) from None
 
 
-class _BinaryTensors:
-    """The binary tensors behind the JSON, in the order of the request."""
-
-    def __init__(self, rest: memoryview) -> None:
-        self._rest = rest
-
-    def take(self, size: int, name: str) -> memoryview:
-        if size > len(self._rest):
-            raise BadRequest(f"input `{name}` claims {size} bytes of binary data; {len(self._rest)} are left")
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return taken
-
-    def require_used_up(self) -> None:
-        if len(self._rest):
-            raise BadRequest(f"{len(self._rest)} bytes of binary data belong to no input")
+def _last(request: Cut, layout: _Layout) -> _Last | None:
+    """What the next request may be like; None where it has more than one array, or none, or is long."""
+    pieces, has_id = request.pieces, request.id_at >= 0
+    if len(request.arrays) != 1 or len(layout.sources) != 1 or has_id != layout.has_id:
+        return None
+    return _Last(pieces[0], pieces[1] if has_id else b"", pieces[-1], request.id_at, layout.query)
 
 
-def _reader(tensor: RequestTensor, spec: TensorSpec, rows: int, binary: _BinaryTensors) -> Callable[[], Buffer]:
-    """How to read the values of an input, as bytes."""
-    size = _binary_size(tensor)
-    if size is None:
-        return partial(_from_json, tensor, spec)
-    if tensor.data is not None:
-        raise BadRequest(f"input `{tensor.name}` has both `data` and `binary_data_size`; give one of them")
-    values = binary.take(size, tensor.name)
-    oip.require_bytes(tensor.name, size, rows, spec)
-    return lambda: values
-
-
-def _from_json(tensor: RequestTensor, spec: TensorSpec) -> bytes:
+def _array(tensor: RequestTensor) -> int:
+    """Which of the arrays that were cut out has the values of an input. Raises `BadRequest`."""
     if not isinstance(tensor.data, list):
         raise BadRequest(f"input `{tensor.name}` needs `data`: a list of numbers")
-    # A list that is too long is refused before it is converted, as it must cost nothing.
-    if len(tensor.data) > math.prod(tensor.shape):
-        _require_count(tensor, len(tensor.data))
-    try:
-        values = np.asarray(tensor.data)
-    except (ValueError, OverflowError):
-        raise BadRequest(f"input `{tensor.name}`: `data` must be a flat or evenly nested list of numbers") from None
-    if spec.dtype == np.uint64 and values.dtype.kind == "f":
-        values = _as_uint64(tensor.data, values)
-    kinds = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[spec.dtype.kind]
-    if values.size and values.dtype.kind not in kinds:
+    place = array_of(tensor.data)
+    if place is None:
         raise BadRequest(f"input `{tensor.name}`: `data` must hold {tensor.datatype} values")
-    if spec.dtype.kind in "iu" and values.size:
-        limits = np.iinfo(spec.dtype)
-        if np.min(values) < limits.min or np.max(values) > limits.max:
-            raise BadRequest(f"input `{tensor.name}`: values don't fit {tensor.datatype}")
-    _require_count(tensor, values.size)
-    with np.errstate(over="ignore"):  # beyond the range of a float is infinity
-        return values.astype(spec.dtype).tobytes()
-
-
-def _require_count(tensor: RequestTensor, count: int) -> None:
-    needed = math.prod(tensor.shape)
-    if count != needed:
-        raise BadRequest(f"input `{tensor.name}` has {count} values; its shape {tensor.shape} needs {needed}")
-
-
-def _as_uint64(data: Sequence[Any], values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    """Integers on both sides of 2⁶³, which numpy reads as floats, as uint64; ``values`` where some are no integers."""
-    entries = np.asarray(data, dtype=object)
-    is_whole = all(type(entry) is int and 0 <= entry < 2**64 for entry in entries.flat)
-    return entries.astype(np.uint64) if is_whole else values
+    return place

@@ -23,7 +23,7 @@ from proteus_cli.errors import (
 from proteus_cli.serving.http1.compression import compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange, Refusal
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.codes import HTTP_STATUS
+from proteus_cli.serving.oip.codes import HTTP_STATUS, request_error
 from proteus_cli.serving.oip.inference import Inference, InferencePipeline
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
@@ -129,12 +129,12 @@ class RestHandler:
             self._fail(exchange, error)
 
     def _fail(self, exchange: Exchange, error: Exception) -> None:
-        if isinstance(error, RequestError):
-            self._admission.count_refusal(error)
-            refuse(exchange, error)
-        else:
+        told = request_error(error)
+        if isinstance(told, InternalError):
             log.error("a bug while handling %r %r", exchange.method, exchange.target, exc_info=error)
-            refuse(exchange, InternalError())
+        else:
+            self._admission.count_refusal(told)
+        refuse(exchange, told)
 
     def _infer(self, exchange: Exchange, codec: RestCodec) -> None:
         inference = RestInference(exchange, codec, self._max_body_bytes)
@@ -150,15 +150,15 @@ class RestInference(Inference[EncodedAnswer]):
         self._exchange, self._codec, self._max_body_bytes = exchange, codec, max_body_bytes
         self._headers = b""
 
-    def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:
-        headers, codec = self._exchange.headers, self._codec
+    def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:  # noqa: ARG002 - it is the exchange's body
+        headers, codec, body = self._exchange.headers, self._codec, self._exchange.body
         if b"content-encoding" in headers:
             max_bytes = min(self._max_body_bytes, codec.max_bytes)
-            content = unpacked(content, headers[b"content-encoding"], max_bytes)
-            if not self._exchange.reserve(len(content)):
+            body = unpacked(body, headers[b"content-encoding"], max_bytes)
+            if not self._exchange.reserve(len(body)):
                 raise NotReady("too many large requests at once")
         length = headers.get(JSON_LENGTH)
-        self._query, read_inputs = codec.decode(content, None if length is None else _whole_number(length))
+        self._query, read_inputs = codec.decode(body, None if length is None else _whole_number(length))
         return self._query, read_inputs
 
     def encode(self, answered: Answered) -> EncodedAnswer:
@@ -195,7 +195,7 @@ def refuse(exchange: Exchange, error: RequestError, headers: bytes = b"") -> Non
     exchange.respond(HTTP_STATUS[type(error)], JSON, msgspec.json.encode(Error(error.message)), headers=headers)
 
 
-def unpacked(body: Buffer, encoding: bytes, max_bytes: int) -> Buffer:
+def unpacked(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> bytes | bytearray:
     """A body without its ``Content-Encoding``. Raises `BadRequest`, `BodyTooLarge`."""
     name = encoding.strip().lower()
     if name == b"identity":

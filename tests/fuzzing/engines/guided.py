@@ -16,7 +16,7 @@ from fuzzing.watch import MAX_INPUT_BYTES
 
 _PLAIN_FRAC = 0.15  # mutations that libFuzzer makes, which know no format
 _SEED_FRAC = 0.3  # mutations of a seed instead, as libFuzzer drifts to small inputs
-_SLOWEST_INPUT_S = 60
+_SLOWEST_INPUT_S = 300  # with instrumentation, on a machine with other work
 _LEVELS = 32
 _MIB, _MS = 2**20, 1e-3
 
@@ -51,7 +51,7 @@ def main(name: str, seconds: str, folder: str) -> None:
 
     options = [
         f"-max_total_time={seconds}", f"-max_len={MAX_INPUT_BYTES}", f"-timeout={_SLOWEST_INPUT_S}",
-        "-len_control=0", "-keep_seed=1", "-rss_limit_mb=0",
+        "-len_control=0", "-keep_seed=1", "-use_counters=0", "-rss_limit_mb=0",
         f"-artifact_prefix={place}/found/native-", str(place / "inputs"),
     ]  # fmt: skip
     atheris.Setup([sys.argv[0], *options], play, custom_mutator=mutate)

@@ -1,5 +1,6 @@
 """Frames and gRPC calls as clients send them, and what the server sends, checked strictly."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -34,10 +35,10 @@ class Frame(NamedTuple):
         return frames.frame(self.kind, self.flags, self.stream, self.payload)
 
 
-def parsed(content: bytes) -> tuple[list[Frame], bytes]:
-    """The frames in what one side sends, and the bytes behind them that are no whole frame."""
+def parsed(content: bytes, most: int = sys.maxsize) -> tuple[list[Frame], bytes]:
+    """The first frames in what one side sends, and the bytes behind them: further frames, or a part of one."""
     found, at = list[Frame](), 0
-    while len(content) - at >= FRAME_HEADER.size:
+    while len(content) - at >= FRAME_HEADER.size and len(found) < most:
         upper, lower, kind, flags, stream = FRAME_HEADER.unpack_from(content, at)
         end = at + FRAME_HEADER.size + (upper << 8 | lower)
         if end > len(content):

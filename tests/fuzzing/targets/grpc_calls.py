@@ -35,7 +35,7 @@ class GrpcCalls(GrpcTarget):
             "raw": conversation(lambda calls: [calls.call(INFER, infer_message("kinds", 3))]),
             "typed": conversation(lambda calls: [calls.call(INFER, infer_message("small", MAX_ROWS, is_raw=False))]),
             "options": conversation(lambda calls: [calls.call(INFER, options, metadata={"grpc-timeout": "5S"})]),
-            "large": conversation(lambda calls: [calls.call(INFER, infer_message("large", MAX_ROWS))]),
+            "large": conversation(lambda calls: [calls.call(INFER, infer_message("large", 4))]),
             "large-typed": conversation(lambda calls: [calls.call(INFER, infer_message("large", 4, is_raw=False))]),
             "stream": conversation(lambda calls: [calls.call(STREAM_INFER, small, options, infer_message("kinds"))]),
             "packed": conversation(

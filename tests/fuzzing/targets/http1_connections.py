@@ -6,6 +6,7 @@ character: with EOT it closes its half of the connection, with CAN all of it.
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import Mapping
 from random import Random
 
@@ -25,6 +26,10 @@ from proteus_cli.serving.rest.routes import ROUTES
 TOKEN = "a-token-of-the-fuzzer"  # noqa: S105 - of a server that nobody can reach
 _AUTHORIZATION = b"authorization: Bearer %b\r\n" % TOKEN.encode()
 _HALF_CLOSED, _GONE = b"\x04", b"\x18"
+_ONCE = (b"host", b"content-length", b"transfer-encoding", b"authorization")
+_BLANKS = (b" ", b"\t")
+_REFUSED = 400
+_MAX_REPEATED = 300_000  # bytes: five reads, so that one can be full
 _OTHER_END_FRAC = 0.05  # of mutations
 
 LINES = (
@@ -56,8 +61,12 @@ class Http1Connections(WireTarget):
     def __init__(self) -> None:
         super().__init__()
         samples = [*self.seeds().values()]
-        self._mutate_lines = TextMutations(LINES, HEAVY, samples, b"\r\n", token=rb"[^\r\n]*\r?\n|[^\r\n]+")
-        self._mutate_words = TextMutations((*LINES, *JSON_LIGHT), (*HEAVY, *JSON_HEAVY), samples, b"")
+        self._mutate_lines = TextMutations(
+            LINES, HEAVY, samples, b"\r\n", token=rb"[^\r\n]*\r?\n|[^\r\n]+", max_bytes=_MAX_REPEATED
+        )
+        self._mutate_words = TextMutations(
+            (*LINES, *JSON_LIGHT), (*HEAVY, *JSON_HEAVY), samples, b"", max_bytes=_MAX_REPEATED
+        )
 
     async def converse(self, server: Server, content: bytes) -> None:
         client = Client(server, "http")
@@ -69,7 +78,10 @@ class Http1Connections(WireTarget):
             await server.settle()
         client.close()
         await server.settle()
-        statuses(client.writes)
+        answered = statuses(client.writes)
+        if is_ambiguous(content):
+            assert len(answered) <= 1, "answers after a request that may have another end"
+            assert all(status >= _REFUSED for status in answered), "an ambiguous request is taken"
 
     def seeds(self) -> Mapping[str, bytes]:
         small = json.dumps(infer_request("small")).encode()
@@ -98,6 +110,17 @@ class Http1Connections(WireTarget):
         if rng.random() < _OTHER_END_FRAC:
             return content + rng.choice((_HALF_CLOSED, _GONE))
         return rng.choice((self._mutate_lines, self._mutate_words))(content, rng)
+
+
+def is_ambiguous(content: bytes) -> bool:
+    """Whether two servers in a row could read the first request differently: its end, its host, or its sender."""
+    head, end, _ = content.lstrip(b"\r\n").partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")[1:]
+    names = Counter(line.partition(b":")[0].lower() for line in lines)
+    is_repeated = any(names[name] > 1 for name in _ONCE)
+    has_two_ends = b"content-length" in names and b"transfer-encoding" in names
+    is_malformed = any(line[:1] in _BLANKS for line in lines) or any(name[-1:] in _BLANKS for name in names)
+    return bool(end) and (is_repeated or has_two_ends or is_malformed or any(b"\n" in line for line in lines))
 
 
 def _request(method: str, target: str, body: bytes = b"") -> bytes:

@@ -61,6 +61,8 @@ class WireTarget(Target):
         self._runner.run(self._play(content))
 
     async def _play(self, content: bytes) -> None:
+        self._loop.client = asyncio.current_task()
+        await asyncio.sleep(0)  # this step is still timed
         for server in self._servers:
             await self.converse(server.opened, content)
             await server.opened.settle()

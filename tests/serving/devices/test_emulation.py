@@ -13,7 +13,7 @@ import pytest
 from builders import hosted, make_catalog, make_family, make_measured, make_points, make_profile, make_request, near
 from tiny import INPUTS, mlp
 
-from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.backends.base import Part, Signature, TensorSpec
 from proteus_cli.backends.emulated import STUB, EmulatedEngine
 from proteus_cli.control.decision import IDLE, Launch
 from proteus_cli.domain.catalog import VariantKey
@@ -22,7 +22,6 @@ from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.hardware import Hardware, emulated_devices
 from proteus_cli.serving.fleet.worker import Worker
-from proteus_cli.serving.requests.in_flight import InFlightRequest
 
 NO_MODEL = Path()
 SMALL, LARGE = VariantKey("a", "a-s"), VariantKey("a", "a-l")
@@ -255,6 +254,9 @@ def test_a_worker_submits_even_the_shortest_batch() -> None:
     class Results:
         ended: list[BatchResult]
 
+        def started(self, launch: Launch) -> Sequence[Part]:
+            return [(request.rows, part(1)[1]) for request in launch.requests]
+
         def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
             self.ended.append(result)
 
@@ -275,8 +277,7 @@ def test_a_worker_submits_even_the_shortest_batch() -> None:
         with made_up_devices() as hardware:
             executor = hardware.open_device("v100-0", print)
             await executor.load(SMALL, NO_MODEL, 4)
-            request = msgspec.structs.replace(make_request(), payload=InFlightRequest(part(1)[1], print, 1.0))
-            launch = Launch(hosted("v100-0", latency_s={1: 1e-6}), (request,), 1, 0.0)
+            launch = Launch(hosted("v100-0", latency_s={1: 1e-6}), (make_request(),), 1, 0.0)
             results: Any = Results()
             results.ended = []
             controller: Any = Controller([launch])

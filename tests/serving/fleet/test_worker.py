@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from builders import hosted, make_request, near
 
+from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import IDLE, Decision, Launch, WaitUntil
-from proteus_cli.domain.request import Request
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.fleet.worker import INLINE_S, Worker
-from proteus_cli.serving.requests.in_flight import InFlightRequest
 
 
 class ScriptedController:
@@ -93,17 +92,15 @@ class Results:
     def __init__(self) -> None:
         self.started_s: list[float] = []
 
+    def started(self, launch: Launch) -> Sequence[Part]:
+        return ()
+
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         self.started_s.append(started_s)
 
 
 def double(of: Any) -> Any:
     return of
-
-
-def request() -> Request:
-    in_flight = InFlightRequest((), lambda _: None, 2.0)
-    return Request(make_request().id, "a", 0.0, 2.0, 1, in_flight)
 
 
 def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_the_loop() -> None:
@@ -114,7 +111,7 @@ def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_
 
     async def run() -> tuple[list[float], list[float | None]]:
         long, short = hosted(latency_s={1: 0.01}), hosted(latency_s={1: INLINE_S / 2})
-        script = [Launch(long, (request(),), 1, 1.0), Launch(short, (request(),), 1, 1.01, is_ahead=True)]
+        script = [Launch(long, (make_request(),), 1, 1.0), Launch(short, (make_request(),), 1, 1.01, is_ahead=True)]
         clock, executor, results = Clock(), SlowExecutor(), Results()
         controller: Any = ScriptedController(script)
         worker = Worker("cpu0", controller, double(executor), double(results), clock, {}, double(None), 3600.0)
@@ -139,7 +136,7 @@ def test_nothing_starts_before_it_was_launched() -> None:
 
     async def run() -> list[float]:
         host, clock, executor, results = hosted(latency_s={1: 0.01}), Clock(), SlowExecutor(), Results()
-        launches = [Launch(host, (request(),), 1, 5.0), Launch(host, (request(),), 1, 5.5, is_ahead=True)]
+        launches = [Launch(host, (make_request(),), 1, 5.0), Launch(host, (make_request(),), 1, 5.5, is_ahead=True)]
         controller: Any = ScriptedController([WaitUntil(5.0), launches[0], IDLE, IDLE, launches[1]])
         worker = Worker("cpu0", controller, double(executor), double(results), clock, {}, double(None), 3600.0)
         for asked_s, ends_s in ((1.0, None), (5.3, 5.4), (5.5, 5.6)):
@@ -157,9 +154,7 @@ def test_a_device_is_busy_once_however_many_batches_run() -> None:
     """Two batches from 1 s on, to 1.010 and 1.013 s, and one alone from 2 s to 2.001 s: 14 ms in all."""
 
     def launch(at_s: float) -> Launch:
-        request = make_request()
-        in_flight = InFlightRequest((), lambda _: None, 2.0)
-        return Launch(hosted(latency_s={1: 0.01}), (Request(request.id, "a", 0.0, 2.0, 1, in_flight),), 1, at_s)
+        return Launch(hosted(latency_s={1: 0.01}), (make_request(),), 1, at_s)
 
     async def run() -> float:
         clock, executor = Clock(), SlowExecutor()
@@ -185,7 +180,7 @@ def test_what_a_process_stood_still_is_time_that_its_device_took(elapsed_s: floa
 
     async def run() -> list[float | None]:
         clock, executor = Clock(), SlowExecutor(elapsed_s)
-        controller = ScriptedController([Launch(hosted(latency_s={1: 0.01}), (request(),), 1, 1.0)])
+        controller = ScriptedController([Launch(hosted(latency_s={1: 0.01}), (make_request(),), 1, 1.0)])
         worker = Worker(
             "cpu0", double(controller), double(executor), double(Results()), clock, {}, double(None), 3600.0
         )
