@@ -37,6 +37,8 @@ class Device(Value, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         require(bool(self.id) and bool(self.type), "a device needs an id and a type")
+        texts = (self.id, self.type, self.name)
+        require(all(map(str.isprintable, texts)), "the id, type and name of a device must be printable")
         require(self.memory_bytes >= 0, f"memory_bytes of `{self.id}` must not be negative")
 
 

@@ -116,7 +116,7 @@ def json_only(document: Any) -> Any:
 
 def only_of_shapes(schemas: Any) -> Any:
     """Schemas of requests that are right for `shapes`, in JSON, and can be answered in time."""
-    request, asked = schemas["InferRequest"], schemas["InferParameters"]
+    request, asked = schemas["InferRequest"], schemas["RequestParameters"]
     output = schemas["RequestedOutput"]
     numbers = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
     fields = {
@@ -136,7 +136,7 @@ def only_of_shapes(schemas: Any) -> Any:
         },
         "RequestedOutput": output | {"properties": output["properties"] | {"name": {"const": "scores"}}},
         "InferRequest": request | {"properties": request["properties"] | {"inputs": inputs, "outputs": outputs}},
-        "InferParameters": asked
+        "RequestParameters": asked
         | {"properties": asked["properties"] | {"timeout": in_time, "min_accuracy": {"enum": [0, 0.9]}}},
     }
 

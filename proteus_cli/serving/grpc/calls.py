@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proteus_cli.domain.arrays import Buffer
-from proteus_cli.errors import RequestError
+from proteus_cli.errors import InternalError, RequestError
 from proteus_cli.serving.grpc.framing import UNCOUNTED_BYTES, MessageReader, framed
 from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, trailers_of
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
-from proteus_cli.serving.oip.codes import GrpcStatus
+from proteus_cli.serving.oip.codes import GrpcStatus, request_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,11 +106,10 @@ class GrpcCall(MessageReader):
             self.stream.send(_NONE, _NONE, HEAD + trailers_of(error))
 
     def _end_by(self, error: Exception) -> None:
-        if isinstance(error, RequestError | CallError):
-            self.fail(error)
-        else:
+        told = error if isinstance(error, CallError) else request_error(error)
+        if isinstance(told, InternalError):
             log.error("a bug in a call of %r", self.request.path, exc_info=error)
-            self.fail(CallError(GrpcStatus.INTERNAL, "internal error"))
+        self.fail(told)
 
     def _head(self) -> bytes:
         head, self._has_begun = (_NONE if self._has_begun else HEAD), True

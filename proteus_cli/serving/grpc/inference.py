@@ -20,7 +20,7 @@ from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.protobuf_wire import integer_parameter, parse_request, split_request, varint
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.parameters import request_options
+from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters, checked
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
@@ -123,7 +123,11 @@ class GrpcCodec:
         )
         sizes = tuple([rows * _row_bytes(spec) for spec in signature.inputs])
         outputs = _outputs(request, signature)
-        options = request_options(_parameters(request.parameters))
+        for tensor in tensors:
+            checked(_parameters(tensor.parameters), InputParameters)
+        for output in request.outputs:
+            checked(_parameters(output.parameters), OutputParameters)
+        options = checked(_parameters(request.parameters), RequestParameters).options()
         return RequestHead(request.model_name, places, sizes, rows, outputs, options)
 
     def encode(self, query: Query, answered: Answered) -> bytes:
@@ -178,12 +182,9 @@ def _outputs(request: Any, signature: Signature) -> tuple[tuple[int, bool], ...]
 
 
 def _parameters(entries: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
-    for name, parameter in entries.items():
-        kind = parameter.WhichOneof("parameter_choice")
-        if kind is not None:
-            found[name] = getattr(parameter, kind)
-    return found
+    """Parameters by name; None where one has no value."""
+    kinds = {name: parameter.WhichOneof("parameter_choice") for name, parameter in entries.items()}
+    return {name: None if kind is None else getattr(entries[name], kind) for name, kind in kinds.items()}
 
 
 def _contents(tensor: Any, spec: TensorSpec, rows: int) -> bytes:

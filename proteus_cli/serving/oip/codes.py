@@ -42,3 +42,12 @@ _CODES: Mapping[type[RequestError], tuple[int, GrpcStatus]] = {
 }
 HTTP_STATUS = {error: http for error, (http, _) in _CODES.items()}
 GRPC_STATUS = {error: grpc for error, (_, grpc) in _CODES.items()}
+
+
+def request_error(error: Exception) -> RequestError:
+    """What the client of a request is told of any error: of one that is none of ours, that there is a bug."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, MemoryError):  # whose request is freed with it
+        return errors.NotReady("there is too little memory for this request")
+    return errors.InternalError()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import InternalError, RequestError
+from proteus_cli.serving.oip.codes import request_error
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
 from proteus_cli.serving.requests.query import Query, ReadInputs
@@ -61,9 +62,12 @@ class Inference(ABC, Generic[Encoded]):
             return
         try:
             encoded = self.encode(result)
-        except Exception:
-            self.fail(InternalError())
-            raise
+        except Exception as error:
+            told = request_error(error)
+            self.fail(told)
+            if isinstance(told, InternalError):
+                raise
+            return
         self.answer(encoded)
 
 
@@ -102,8 +106,9 @@ class InferencePipeline:
             self._admission.cancel(in_flight)
 
     def _refusal(self, inference: Inference[Encoded], error: Exception) -> RequestError:
-        if isinstance(error, RequestError):
-            self._admission.count_refusal(error)
-            return error
-        log.error("a bug while %s was taken in", type(inference).__name__, exc_info=error)
-        return InternalError()
+        told = request_error(error)
+        if isinstance(told, InternalError):
+            log.error("a bug while %s was taken in", type(inference).__name__, exc_info=error)
+        else:
+            self._admission.count_refusal(told)
+        return told

@@ -1,10 +1,16 @@
-"""The parameters of an inference request that both protocols read: deadline, priority, accuracy."""
+"""The parameters of inference requests, of their inputs and of their outputs, for REST and gRPC alike.
 
+What has no effect here but has one in other servers, as `sequence_id`, `classification` and `shared_memory_region` do,
+is refused: a client that asks for it would otherwise get another answer than it expects. The three parameters that say
+where tensors are in the body of an HTTP request or answer are taken over gRPC as well, where they change nothing.
+"""
+
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, RequestOptions
@@ -12,10 +18,11 @@ from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, RequestOptions
 LOWEST_PRIORITY = 2**31 - 1
 LONGEST_US = 2**63 - 1
 _US_PER_S = 1e6
+_UNKNOWN = re.compile(r"Object contains unknown field (`.*?`)(?: - at .*)?", re.DOTALL)
 
 
-class RequestParameters(Struct, frozen=True, omit_defaults=True):
-    """What a request may ask for besides its tensors. Other parameters are ignored."""
+class RequestParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a request may ask for besides its tensors."""
 
     # Whole numbers may be written as 1000.0 or 1e3.
     timeout: Annotated[
@@ -30,6 +37,7 @@ class RequestParameters(Struct, frozen=True, omit_defaults=True):
     min_accuracy: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="Only variants at least this accurate may answer.")
     ] = None
+    binary_data_output: Annotated[bool, Meta(description="All outputs as binary tensors.")] = False
 
     def options(self) -> RequestOptions:
         """The same, as the data plane takes it. A timeout of 0 is Triton's way to say "none"."""
@@ -37,11 +45,38 @@ class RequestParameters(Struct, frozen=True, omit_defaults=True):
         return RequestOptions(timeout_s, int(self.priority), self.min_accuracy or 0.0)
 
 
-def request_options(parameters: Mapping[str, Any]) -> RequestOptions:
-    """The options in parameters by name. Raises `BadRequest`."""
-    if not parameters:
-        return DEFAULT_OPTIONS
+class InputParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Where the values of an input are."""
+
+    binary_data_size: Annotated[
+        Annotated[int, Meta(ge=0)] | None, Meta(description="Bytes behind the JSON, in place of `data`.")
+    ] = None
+
+
+class OutputParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How an output is wanted; without it, as `binary_data_output` says."""
+
+    binary_data: bool | UnsetType = UNSET
+
+
+Parameters = TypeVar("Parameters", RequestParameters, InputParameters, OutputParameters)
+
+
+def checked(parameters: Mapping[str, Any], kind: type[Parameters]) -> Parameters:
+    """Parameters by name. Raises `BadRequest`."""
     try:
-        return msgspec.convert(parameters, RequestParameters).options()
+        return msgspec.convert(parameters, kind)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"parameters: {error}") from None
+        raise BadRequest(problem(error)) from None
+
+
+def problem(error: Exception) -> str:
+    """What is wrong with a request, as its decoder says it; only parameters have no unknown fields."""
+    unknown = _UNKNOWN.fullmatch(str(error))
+    if unknown is not None:
+        return f"the parameter {unknown[1]} is not supported"
+    return f"not a valid inference request: {error}"
+
+
+def request_options(parameters: RequestParameters | None) -> RequestOptions:
+    return DEFAULT_OPTIONS if parameters is None else parameters.options()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from proteus_cli.serving.oip.documents import Count, Datatype, Fraction
-from proteus_cli.serving.oip.parameters import RequestParameters
+from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters
 
 LARGEST_INT64 = 2**63 - 1
 VALUES_SCHEMA = {
@@ -22,26 +22,14 @@ _VALUES_OR_NULL = {"anyOf": [{"$ref": "#/components/schemas/Values"}, {"type": "
 _RowSize = Annotated[int, Meta(le=LARGEST_INT64, extra_json_schema={"minimum": 1})]
 
 
-class TensorParameters(Struct, frozen=True, omit_defaults=True):
-    """Where the values of an input are."""
-
-    binary_data_size: Annotated[Count | None, Meta(description="Bytes behind the JSON, in place of `data`.")] = None
-
-
 class RequestTensor(Struct, omit_defaults=True):
     """An input, as the model's metadata says. The first size is the number of rows."""
 
     name: str
     shape: Annotated[list[_RowSize], Meta(extra_json_schema={"minItems": 1})]
     datatype: Datatype
-    parameters: TensorParameters | None = None
+    parameters: InputParameters | None = None
     data: Annotated[Any, Meta(extra_json_schema=_VALUES_OR_NULL)] = None
-
-
-class OutputParameters(Struct, frozen=True, omit_defaults=True):
-    """How an output is wanted; without it, as `binary_data_output` says."""
-
-    binary_data: bool | UnsetType = UNSET
 
 
 class RequestedOutput(Struct, omit_defaults=True):
@@ -51,18 +39,12 @@ class RequestedOutput(Struct, omit_defaults=True):
     parameters: OutputParameters | None = None
 
 
-class InferParameters(RequestParameters, frozen=True):
-    """What a request may ask for besides its tensors. Other parameters are ignored."""
-
-    binary_data_output: Annotated[bool, Meta(description="All outputs as binary tensors.")] = False
-
-
 class InferRequest(Struct, omit_defaults=True):
     """An inference request, or the JSON part of it."""
 
     inputs: Annotated[list[RequestTensor], Meta(extra_json_schema={"minItems": 1})]
     id: Annotated[str | None, Meta(description="Comes back with the answer.")] = None
-    parameters: InferParameters | None = None
+    parameters: RequestParameters | None = None
     outputs: Annotated[list[RequestedOutput] | None, Meta(description="The outputs that are wanted; none: all.")] = None
 
 

@@ -15,12 +15,12 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
+from proteus_cli.serving.oip.parameters import OutputParameters, problem, request_options
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, ReadInputs, RequestOptions
+from proteus_cli.serving.requests.query import Query, ReadInputs
 from proteus_cli.serving.rest.bodies import (
     InferRequest,
     InferResponse,
-    OutputParameters,
     RequestTensor,
     ResponseParameters,
     ResponseTensor,
@@ -209,7 +209,13 @@ class RestCodec:
             if array < 0:
                 oip.require_bytes(spec.name, end - start, rows, spec)
         has_id = decoded.id == ID_PLACEHOLDER
-        query = Query(self.family, rows, self._outputs(decoded), _options(decoded), None if has_id else decoded.id)
+        query = Query(
+            self.family,
+            rows,
+            self._outputs(decoded),
+            request_options(decoded.parameters),
+            None if has_id else decoded.id,
+        )
         return _Layout(in_order, binary_bytes, query, has_id)
 
     def _outputs(self, request: InferRequest) -> tuple[tuple[int, bool], ...]:
@@ -279,10 +285,6 @@ def _with_id(query: Query, identity: str) -> Query:
     return Query(query.family, query.rows, query.outputs, query.options, identity)
 
 
-def _options(request: InferRequest) -> RequestOptions:
-    return DEFAULT_OPTIONS if request.parameters is None else request.parameters.options()
-
-
 def _binary_size(tensor: RequestTensor) -> int | None:
     """The bytes of an input behind the JSON; None where its values are in the JSON. Raises `BadRequest`."""
     size = None if tensor.parameters is None else tensor.parameters.binary_data_size
@@ -295,7 +297,7 @@ def _parsed(content: Buffer) -> InferRequest:
     try:
         return _decode_outline(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"not a valid inference request: {error}") from None
+        raise BadRequest(problem(error)) from None
 
 
 def _last(request: Cut, layout: _Layout) -> _Last | None:

@@ -46,7 +46,10 @@ LARGE = 4096
 READ_BYTES = 256 * 1024
 """What uvloop reads at once, unless the protocol has a buffer of its own."""
 
-SETTLES_WITHIN_S = 3600.0
+MAX_KEPT_BYTES = 4 * 2**20
+"""Of what a client is sent: enough to check it, and no memory that could be taken for the server's."""
+
+SETTLES_WITHIN_S = 120.0  # longer than any timeout of a connection
 _STEP_S = 0.01
 
 
@@ -190,11 +193,12 @@ def _deployment() -> Deployment:
 
 
 class Client(asyncio.Transport):
-    """A client's end of a connection, and the transport of the server's end. Keeps each write of the server."""
+    """A client's end of a connection, and the transport of the server's end. Keeps the first writes of the server."""
 
     def __init__(self, server: Server, protocol: str) -> None:
         super().__init__()
         self.writes: list[bytes] = []
+        self._kept_bytes = 0
         self._protocol = cast("Any", server.protocols[protocol]())
         self._is_buffered = isinstance(self._protocol, asyncio.BufferedProtocol)
         self._is_closed = self._is_reading_paused = False
@@ -233,7 +237,9 @@ class Client(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self._is_closed, "written to after the end"
-        self.writes.append(bytes(data))
+        if self._kept_bytes < MAX_KEPT_BYTES:
+            self.writes.append(bytes(data))
+            self._kept_bytes += len(data)
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         self.write(b"".join(list_of_data))

@@ -12,7 +12,6 @@ TOKEN = rb'"(?:[^"\\]|\\.)*"|[-+.\w]+|[^\s\w]'
 _AHEAD = 4096
 _LENGTHS = (1, 10, 100, 1_000, 20_000, 200_000)
 _TIMES = (2, 3, 10, 100, 1_000, 50_000)
-_MAX_BYTES = 900_000
 _HEAVY_FRAC = 0.25
 
 Span = tuple[int, int]
@@ -32,7 +31,9 @@ class TextMutations:
         separator: bytes,
         *,
         token: bytes = TOKEN,
+        max_bytes: int = 900_000,
     ) -> None:
+        self._max_bytes = max_bytes  # of a piece that is repeated
         self._light, self._heavy, self._samples, self._separator = light, heavy, samples, separator
         self._token_pattern = re.compile(token)
         self._kinds = (
@@ -63,7 +64,7 @@ class TextMutations:
     def _repeat(self, text: bytes, rng: Random) -> bytes:
         start, end = self._span(text, rng)
         piece = text[start:end] + rng.choice((b"", self._separator))
-        times = min(rng.choice(_TIMES), 1 + _MAX_BYTES // max(1, len(piece)))
+        times = min(rng.choice(_TIMES), 1 + self._max_bytes // max(1, len(piece)))
         return text[:start] + piece * times + text[start:]
 
     def _copy(self, text: bytes, rng: Random) -> bytes:

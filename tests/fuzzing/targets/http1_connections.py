@@ -29,6 +29,7 @@ _HALF_CLOSED, _GONE = b"\x04", b"\x18"
 _ONCE = (b"host", b"content-length", b"transfer-encoding", b"authorization")
 _BLANKS = (b" ", b"\t")
 _REFUSED = 400
+_MAX_REPEATED = 300_000  # bytes: five reads, so that one can be full
 _OTHER_END_FRAC = 0.05  # of mutations
 
 LINES = (
@@ -60,8 +61,12 @@ class Http1Connections(WireTarget):
     def __init__(self) -> None:
         super().__init__()
         samples = [*self.seeds().values()]
-        self._mutate_lines = TextMutations(LINES, HEAVY, samples, b"\r\n", token=rb"[^\r\n]*\r?\n|[^\r\n]+")
-        self._mutate_words = TextMutations((*LINES, *JSON_LIGHT), (*HEAVY, *JSON_HEAVY), samples, b"")
+        self._mutate_lines = TextMutations(
+            LINES, HEAVY, samples, b"\r\n", token=rb"[^\r\n]*\r?\n|[^\r\n]+", max_bytes=_MAX_REPEATED
+        )
+        self._mutate_words = TextMutations(
+            (*LINES, *JSON_LIGHT), (*HEAVY, *JSON_HEAVY), samples, b"", max_bytes=_MAX_REPEATED
+        )
 
     async def converse(self, server: Server, content: bytes) -> None:
         client = Client(server, "http")

@@ -14,6 +14,7 @@ from tritonclient.grpc import service_pb2
 
 from proteus_cli.serving.grpc import health, messages, streaming
 from proteus_cli.serving.grpc.framing import framed
+from proteus_cli.serving.grpc.protobuf_wire import varint
 from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import ErrorCode
@@ -131,9 +132,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 # --- memory
 
-PADDED = request(2.0)
-PADDED.parameters["pad"].string_param = "x" * 30_000
-LARGE = PADDED.SerializeToString()
+LARGE = request(2.0).SerializeToString() + b"\xa2\x06" + varint(30_000) + b"x" * 30_000  # a field of a later version
 SMALL = gzip.compress(LARGE)
 MESSAGES: dict[str, tuple[str, bytes, dict[str, Any]]] = {
     "in one frame": (INFER, framed(LARGE), {}),

@@ -180,7 +180,6 @@ def test_options_are_read() -> None:
     request.parameters["timeout"].int64_param = 250_000
     request.parameters["priority"].uint64_param = 1
     request.parameters["min_accuracy"].double_param = 0.5
-    request.parameters["something"].string_param = "else"
     message = request.SerializeToString()
     assert decoded(message).options == RequestOptions(0.25, 1, 0.5)
     assert decoded(message, timeout_s=0.1).options == RequestOptions(0.1, 1, 0.5)

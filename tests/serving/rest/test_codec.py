@@ -115,7 +115,7 @@ def test_several_rows_stay_in_order() -> None:
 
 
 def test_id_and_parameters_come_through() -> None:
-    request = decoded(X, K, id="a-1", parameters={"timeout": 5, "other": [1]})
+    request = decoded(X, K, id="a-1", parameters={"timeout": 5})
     assert request.query.id == "a-1"
     assert request.query.options == RequestOptions(timeout_s=5e-6)
     assert decoded(X, K).query.id is None

@@ -116,11 +116,11 @@ def test_families_are_named_and_small_ones_have_an_example() -> None:
 
 RIGHT: dict[str, Any] = {
     "inputs": [
-        {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2.5, 3, 4], "parameters": {"more": 1}},
+        {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2.5, 3, 4], "parameters": {}},
         {"name": "on", "shape": [1], "datatype": "BOOL", "data": [True]},
     ],
     "id": "a",
-    "parameters": {"timeout": 1000, "priority": 1, "min_accuracy": 0.5, "binary_data_output": True, "more": {}},
+    "parameters": {"timeout": 1000, "priority": 1, "min_accuracy": 0.5, "binary_data_output": True},
     "outputs": [{"name": "y", "parameters": {"binary_data": False}}],
 }
 PLACES: list[tuple[str | int, ...]] = [

@@ -1,0 +1,134 @@
+"""What a request asks for by parameters is done or refused, over REST and gRPC alike; nothing is passed over."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from small_plane import FLOAT, LONG, TWO, SmallPlane
+from tritonclient.grpc import service_pb2
+
+from proteus_cli.errors import BadRequest
+from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.requests.query import Query, RequestOptions
+from proteus_cli.serving.rest.codec import RestCodec
+
+X, K = np.zeros((1, 2), FLOAT), np.zeros((1, 1), LONG)
+Parameters = Mapping[str, Any]
+_KINDS = {bool: "bool_param", int: "int64_param", str: "string_param", float: "double_param"}
+
+
+def over_rest(request: Parameters, of_input: Parameters, of_output: Parameters) -> Query:
+    tensors = [
+        {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [0, 0], "parameters": of_input},
+        {"name": "k", "datatype": "INT64", "shape": [1, 1], "data": [0]},
+    ]
+    document = {"inputs": tensors, "outputs": [{"name": "y", "parameters": of_output}], "parameters": request}
+    query, _ = RestCodec("two", TWO, 8).decode(json.dumps(document).encode(), None)
+    return query
+
+
+def over_grpc(request: Parameters, of_input: Parameters, of_output: Parameters) -> Query:
+    message = service_pb2.ModelInferRequest(model_name="two")
+    x = message.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+    message.inputs.add(name="k", datatype="INT64", shape=[1, 1])
+    y = message.outputs.add(name="y")
+    message.raw_input_contents.extend([X.tobytes(), K.tobytes()])
+    for place, parameters in ((message, request), (x, of_input), (y, of_output)):
+        for name, value in parameters.items():
+            setattr(place.parameters[name], _KINDS[type(value)], value)
+    query, _ = GrpcCodec(SmallPlane()).decode(message.SerializeToString(), None)  # type: ignore[arg-type]
+    return query
+
+
+by_each_protocol = pytest.mark.parametrize("decode", [over_rest, over_grpc])
+Decode = Callable[[Parameters, Parameters, Parameters], Query]
+Given = tuple[Parameters, Parameters, Parameters]
+UNKNOWN = [
+    {"sequence_id": 7}, {"sequence_start": True}, {"sequence_end": True}, {"classification": 3}, {"a`b": "c"},
+    {"shared_memory_region": "r"}, {"shared_memory_offset": 0}, {"shared_memory_byte_size": 8}, {"content_type": "np"},
+    {"triton_enable_empty_final_response": True}, {"Timeout": 1000}, {"": 1},
+]  # fmt: skip
+
+
+@by_each_protocol
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("parameters", UNKNOWN, ids=str)
+def test_what_would_have_no_effect_is_refused(decode: Decode, parameters: Parameters, place: int) -> None:
+    given: list[Parameters] = [{}, {}, {}]
+    given[place] = parameters
+    (name,) = parameters
+    with pytest.raises(BadRequest) as refused:
+        decode(*given)
+    assert refused.value.message == f"the parameter `{name}` is not supported"
+
+
+@by_each_protocol
+@pytest.mark.parametrize(
+    "given",
+    [
+        ({"timeout": -1}, {}, {}), ({"timeout": "soon"}, {}, {}), ({"priority": 0.5}, {}, {}),
+        ({"priority": True}, {}, {}), ({"min_accuracy": 2}, {}, {}),
+        ({"binary_data_output": 1}, {}, {}), ({}, {"binary_data_size": -1}, {}),
+        ({}, {}, {"binary_data": "yes"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_value_that_makes_no_sense_is_refused(
+    decode: Decode, given: tuple[Parameters, Parameters, Parameters]
+) -> None:
+    with pytest.raises(BadRequest, match="not a valid inference request"):
+        decode(*given)
+
+
+@by_each_protocol
+def test_what_is_supported_is_read(decode: Decode) -> None:
+    asked = {"timeout": 250_000, "priority": 1, "min_accuracy": 0.5, "binary_data_output": True}
+    query = decode(asked, {}, {"binary_data": True})
+    assert query.options == RequestOptions(0.25, 1, 0.5)
+    assert query.outputs == ((0, True),)
+
+
+def test_what_other_clients_say_of_tensors_over_grpc_changes_nothing() -> None:
+    """A client that also speaks HTTP may send the same parameters."""
+    assert over_grpc({}, {"binary_data_size": 8}, {}).rows == 1
+
+
+# --- what Triton's clients send
+
+
+def tensors_of(client: Any, **how: Any) -> list[Any]:
+    x, k = client.InferInput("x", [1, 2], "FP32"), client.InferInput("k", [1, 1], "INT64")
+    x.set_data_from_numpy(X, **how)
+    k.set_data_from_numpy(K, **how)
+    return [x, k]
+
+
+@pytest.mark.parametrize("as_binary", [False, True])
+@pytest.mark.parametrize("names_outputs", [False, True])
+def test_requests_of_tritons_http_client_are_read(*, as_binary: bool, names_outputs: bool) -> None:
+    client = tritonclient.http
+    wanted = [client.InferRequestedOutput("y"), client.InferRequestedOutput("m", binary_data=False)]
+    body, length = client.InferenceServerClient.generate_request_body(
+        tensors_of(client, binary_data=as_binary), wanted if names_outputs else None, request_id="7", priority=1,
+        timeout=1000,
+    )  # fmt: skip
+    query, read_inputs = RestCodec("two", TWO, 8).decode(body, length)
+    assert (query.options, query.id) == (RequestOptions(0.001, 1), "7")
+    assert query.outputs == (((0, True), (1, False)) if names_outputs else ((0, True), (1, True)))
+    assert [bytes(values) for values in read_inputs()] == [X.tobytes(), K.tobytes()]
+
+
+@pytest.mark.parametrize("names_outputs", [False, True])
+def test_requests_of_tritons_grpc_client_are_read(*, names_outputs: bool) -> None:
+    client = tritonclient.grpc
+    wanted = [client.InferRequestedOutput("y"), client.InferRequestedOutput("m")] if names_outputs else None
+    message = client._utils._get_inference_request(
+        model_name="two", inputs=tensors_of(client), model_version="", request_id="7", outputs=wanted, sequence_id=0,
+        sequence_start=False, sequence_end=False, priority=1, timeout=1000, parameters=None,
+    )  # fmt: skip
+    query, _ = GrpcCodec(SmallPlane()).decode(message.SerializeToString(), None)  # type: ignore[arg-type]
+    assert (query.options, query.id) == (RequestOptions(0.001, 1), "7")
