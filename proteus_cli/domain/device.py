@@ -40,6 +40,8 @@ class Device(Value, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         require(bool(self.id) and bool(self.type), "a device needs an id and a type")
+        texts = (self.id, self.type, self.name)
+        require(all(map(str.isprintable, texts)), "the id, type and name of a device must be printable")
         require(is_count(self.memory_bytes), f"memory_bytes of `{self.id}` must be a number of bytes")
         require(all(map(is_count, self.cores)), f"cores of `{self.id}` must be numbers of cores")
 

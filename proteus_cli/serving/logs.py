@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from proteus_cli.errors import printable
+
 LOG_INTERVAL_S = 10.0
 """Between log lines of one kind, where that kind may happen often."""
 
@@ -68,11 +70,11 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         named = "".join(f" {name}={_shown(value)}" for name, value in getattr(record, "fields", {}).items())
-        message = record.getMessage()
-        if not message.isprintable():  # one line, whatever it quotes
-            message = message.encode("unicode_escape").decode()
+        message = printable(record.getMessage()).replace("\n", "\\n")  # one line, whatever it quotes
         line = f"{_time(record)} {record.levelname} {record.name}: {message}{named}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if record.exc_info:
+            line = f"{line}\n{printable(self.formatException(record.exc_info))}"
+        return line
 
 
 class LogRateLimiter:
@@ -103,4 +105,4 @@ def _time(record: logging.LogRecord) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, str) and value.isprintable() and not set(value) & set(' "='):
         return value
-    return msgspec.json.encode(value, enc_hook=str).decode()
+    return printable(msgspec.json.encode(value, enc_hook=str).decode())

@@ -198,3 +198,10 @@ def test_a_profile_without_slots_is_written_as_ever() -> None:
         assert field not in written
     profile = make_profile("gpu0", AT_ONCE, slots=2)
     assert msgspec.json.decode(msgspec.json.encode(profile), type=Profile) == profile
+
+
+@pytest.mark.parametrize("field", ["id", "type", "name"])
+def test_what_a_device_is_called_is_printable(field: str) -> None:
+    """It is shown in tables, logs and labels."""
+    with pytest.raises(ValueError, match="printable"):
+        msgspec.structs.replace(make_profile("cpu0").device, **{field: "cpu\x1b[2J"})

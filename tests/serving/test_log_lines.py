@@ -33,6 +33,14 @@ def test_a_text_line_is_one_line_whatever_it_quotes() -> None:
     assert line.endswith(r'WARNING proteus.test: first\nsecond who="a b\nc" n=3 plain=cpu0')
 
 
+@given(st.text(), st.text())
+def test_text_lines_hold_no_control_characters_of_a_terminal(message: str, value: str) -> None:
+    first, *exception = TextLines().format(record(message, error=True, who=value)).split("\n")
+    assert first.isprintable()
+    assert all(map(str.isprintable, exception))
+    assert exception
+
+
 def test_a_line_that_is_due_counts_the_occurrences_since_the_last_line() -> None:
     now_s = 0.0
     seldom = LogRateLimiter(lambda: now_s, every_s=10.0)
