@@ -245,7 +245,7 @@ class Dispatch:
 def rows_within(budget_s: float, capacity_qps: float, batch_rows: int = 0, held_back_frac: float = 0.0) -> float:
     """The most rows, a request's own and those before it, that are admitted to be answered in ``budget_s``.
 
-    At ``capacity_qps`` all of them would be in time. ``held_back_frac`` of them is not admitted, but no part of the first
+    At ``capacity_qps`` they are in time. ``held_back_frac`` of what would be is not admitted, but no part of the first
     `FULL_BATCHES` batches of ``batch_rows``.
     """
     most = capacity_qps * budget_s
