@@ -126,8 +126,12 @@ def test_watchers_that_come_and_go_leave_one_timer(monkeypatch: pytest.MonkeyPat
             return True
 
         timers: list[Callable[[], None]] = []
-        loop = asyncio.get_running_loop()
-        monkeypatch.setattr(loop, "call_later", lambda _, call: timers.append(call) or timers)
+
+        def call_later(_delay_s: float, call: Callable[[], None]) -> object:
+            timers.append(call)
+            return call
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
         watches, call = health.Watches(is_serving), cast("Any", _Told())
         for _ in range(10):
             watches.add("two", call)
