@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from grpc_client import INFER, STREAM, Client
@@ -118,6 +118,35 @@ def test_all_watchers_of_a_service_cost_one_look_at_it(monkeypatch: pytest.Monke
     scene(play)
 
 
+def test_watchers_that_come_and_go_leave_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        looks = 0
+
+        def is_serving(_service: str) -> bool:
+            nonlocal looks
+            looks += 1
+            return True
+
+        timers: list[Callable[[], None]] = []
+
+        def call_later(_delay_s: float, call: Callable[[], None]) -> object:
+            timers.append(call)
+            return call
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
+        watches, call = health.Watches(is_serving), cast("Any", _Told())
+        for _ in range(10):
+            watches.add("two", call)
+            watches.remove("two", call)
+        watches.add("two", call)
+        due, timers[:] = list(timers), []
+        for check in due:
+            check()
+        assert (looks, len(timers)) == (1, 1)
+
+    asyncio.run(play())
+
+
 class _Told:
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -162,6 +191,20 @@ def test_a_message_counts_as_memory_until_it_is_answered(path: str, message: byt
             assert "too many" in service_pb2.ModelStreamInferResponse.FromString(answer).error_message
         await turns()
         assert [client.status(stream) for stream in streams[1:]] == [GrpcStatus.OK] * 2
+        assert connections.body_bytes == 0
+
+    scene(play)
+
+
+def test_a_message_counts_as_memory_also_once_more_comes_behind_it() -> None:
+    async def play() -> None:
+        client = Client()
+        connections = client.peer.connections
+        stream = client.call(INFER, framed(LARGE), framed(b"x" * 9)[:3], ended=False)
+        client.peer.feed(data(stream, framed(b"x" * 9)[3:6]))  # the length of a second message, and its first byte
+        assert len(LARGE) < connections.body_bytes <= len(LARGE) + 2048
+        client.peer.feed(data(stream, b"x" * 8, ended=True))
+        assert client.status(stream) is GrpcStatus.UNIMPLEMENTED
         assert connections.body_bytes == 0
 
     scene(play)
