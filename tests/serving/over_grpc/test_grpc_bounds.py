@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2
 from proteus_cli.serving.grpc import health, messages, streaming
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.protobuf_wire import varint
+from proteus_cli.serving.grpc.service import SERVICE
 from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import ErrorCode
@@ -23,6 +24,7 @@ from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.transport.turns import WORK_PER_TURN
 
 WATCH = "/grpc.health.v1.Health/Watch"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 Play = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -70,7 +72,7 @@ def test_the_end_of_a_stream_waits_for_the_messages_before_it() -> None:
     scene(play)
 
 
-@pytest.mark.parametrize("path", [METADATA, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"])
+@pytest.mark.parametrize("path", [METADATA, REFLECTION])
 def test_a_turn_has_one_call_that_is_no_inference(path: str) -> None:
     async def play() -> None:
         client = Client()
@@ -259,6 +261,31 @@ def test_a_stream_goes_on_once_its_client_takes_the_answers(monkeypatch: pytest.
         client.peer.feed(frames.window_update(stream, 2**20))
         assert len(client.plane.queries) == 8
         assert [update for update in client.peer.of_kind(frames.WINDOW_UPDATE) if update.stream]
+
+    scene(play)
+
+
+def test_reflection_goes_on_once_its_client_takes_the_answers() -> None:
+    async def play() -> None:
+        client = Client()
+        asked = framed(messages.ReflectionRequest(file_containing_symbol=SERVICE).SerializeToString())
+        (answer,) = client.messages(client.call(REFLECTION, asked))
+        client.peer.feed(frames.settings({frames.INITIAL_WINDOW_SIZE: 0}))
+        stream = client.call(REFLECTION, asked * 200)
+        assert client.peer.connections.body_bytes < 2 * (len(answer) + len(asked) * 200)
+        client.peer.feed(frames.window_update(0, 2**24), frames.window_update(stream, 2**24))
+        assert client.status(stream) is GrpcStatus.OK
+        assert len(client.messages(stream)) == 200
+
+    scene(play)
+
+
+@pytest.mark.parametrize("path", [METADATA, WATCH, REFLECTION])
+def test_messages_of_methods_without_tensors_are_small(path: str) -> None:
+    async def play() -> None:
+        client = Client(max_message_bytes=2**20)
+        stream = client.call(path, framed(bytes(70_000))[:10], ended=False)
+        assert client.status(stream) is GrpcStatus.RESOURCE_EXHAUSTED
 
     scene(play)
 
