@@ -168,7 +168,7 @@ class MessageReader:
             self._connections.free(self._reserved_bytes)
             self._reserved_bytes = 0
 
-    def _decompressed(self, message: Buffer, flag: int) -> bytes:
+    def _decompressed(self, message: Buffer, flag: int) -> Buffer:
         if flag != 1 or not self._is_gzip:
             raise CallError(GrpcStatus.INTERNAL, "a compressed message without a grpc-encoding")
         try:
