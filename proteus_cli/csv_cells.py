@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from proteus_cli.domain.base import require
+from proteus_cli.domain.base import is_count, require
 from proteus_cli.errors import ArtefactError
 
-MAX_DIGITS = 18  # of a whole number, so that it fits in 64 bits
+MAX_DIGITS = 18  # of a whole number
 
 
 class CsvTable:
@@ -91,8 +91,10 @@ def fraction(column: str, cell: str) -> float:
 
 
 def whole_number(column: str, cell: str) -> int:
-    """A whole number from 0 up, of at most 18 digits."""
+    """A whole number from 0 up that is exact as a float."""
     digits = cell.strip()
     if not (digits.isascii() and digits.isdigit() and len(digits) <= MAX_DIGITS):
         raise ValueError(f"{column} `{cell}` is not a whole number from 0 up")
-    return int(digits)
+    value = int(digits)
+    require(is_count(value), f"{column} `{cell}` is too large")
+    return value

@@ -40,15 +40,21 @@ Any other exception is a bug of the program and keeps its traceback.
 from typing import ClassVar
 
 
+def printable(text: str) -> str:
+    """A text of lines in which what is not printable is escaped: it may quote what others wrote, on a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
+
+
 class ProteusError(Exception):
-    """An error that the user can act on: the message says what and where, the hint what to do."""
+    """An error that the user can act on: the message says what and where, the hint what to do. Both are `printable`."""
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = printable(message), printable(hint)
+        super().__init__(self.message)
 
 
 class UsageError(ProteusError):

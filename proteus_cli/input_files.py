@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_LINE_BYTES = _PIECE_BYTES = 1 << 20
+MAX_DOTS = 1000  # on a line of TOML
 _NOT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 _MIB, _GIB = 1 << 20, 1 << 30
 
@@ -135,6 +136,16 @@ def decoded(content: bytes, decode: Callable[[bytes], T], what: str, *, hint: st
         raise ArtefactError(f"{what}: it is nested too deeply.", hint=hint) from None
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:  # the last two of numbers with too many digits
         raise ArtefactError(f"{what}: {error}.", hint=hint) from None
+
+
+def decode_toml(content: bytes, kind: type[T]) -> T:
+    """TOML as a ``kind``. Raises what `decoded` expects of a decoder.
+
+    The parser takes quadratic time for a key of many parts, which stand on one line with dots between them.
+    """
+    if any(line.count(b".") > MAX_DOTS for line in content.splitlines()):
+        raise ValueError(f"a line has more than {MAX_DOTS:,} dots")
+    return msgspec.toml.decode(content, type=kind)
 
 
 # --- text

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from proteus_cli.domain.base import Value, require
-from proteus_cli.input_files import SETTINGS, decoded, read_bytes
+from proteus_cli.domain.base import Value, is_count, require
+from proteus_cli.input_files import SETTINGS, decode_toml, decoded, read_bytes
 
 FILE_NAME = "proteus.toml"
 
@@ -19,7 +19,7 @@ class DeviceSettings(Value, frozen=True):
 
     def __post_init__(self) -> None:
         cores = [core for group in self.cpu or () for core in group]
-        require(all(core >= 0 for core in cores), "cores must not be negative")
+        require(all(map(is_count, cores)), "cores must not be negative")
         require(len(cores) == len(set(cores)), "a core may belong to one device only")
         require(all(self.cpu or ((0,),)), "a CPU device needs at least one core")
 
@@ -41,7 +41,7 @@ def read_settings(workspace_dir: Path) -> Settings:
 
 
 def _parse(content: bytes) -> Settings:
-    sections = msgspec.toml.decode(content, type=dict[str, Any])
+    sections = decode_toml(content, dict[str, Any])
     stray = next((name for name, section in sections.items() if not isinstance(section, dict)), None)
     require(stray is None, f"`{stray}` must be in a section, like `[plan]`")
     devices = msgspec.convert(sections.pop("devices", {}), DeviceSettings)

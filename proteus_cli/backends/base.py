@@ -14,6 +14,10 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import EngineError
+from proteus_cli.units import format_size
+
+LARGEST_ROW_BYTES = 2**30
+"""Of one tensor. Samples and transfer buffers have the size that a model declares."""
 
 ANY_RUNNER_TAKES = 64
 """Rows of a batch that every runner takes; whether it takes more depends on how its engine was built."""
@@ -109,6 +113,15 @@ def require_batched(where: str, shape: Sequence[object], *, is_input: bool) -> N
         raise EngineError(
             f"{where} has a dynamic axis besides the batch (shape {shape}).",
             hint="give every axis but the first a fixed size, so that queries can share a batch",
+        )
+
+
+def require_size(where: str, spec: TensorSpec) -> None:
+    """Raises `EngineError` where a row of a tensor is larger than `LARGEST_ROW_BYTES`; ``where`` names the tensor."""
+    if spec.row_bytes > LARGEST_ROW_BYTES:
+        raise EngineError(
+            f"A row of {where} takes {format_size(spec.row_bytes)}, more than {format_size(LARGEST_ROW_BYTES)}.",
+            hint="is its shape what was meant when the model was exported?",
         )
 
 

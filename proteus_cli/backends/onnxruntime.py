@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec, require_batched
+from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec, require_batched, require_size
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo
@@ -97,7 +97,9 @@ def _spec(value: Any, model: Path, *, is_input: bool) -> TensorSpec:
         raise EngineError(f"{where} has type {value.type}, which can't be served.", hint="use a numeric tensor")
     require_batched(where, value.shape, is_input=is_input)
     sizes = tuple(size if isinstance(size, int) else None for size in value.shape[1:])
-    return TensorSpec(value.name, np.dtype(_DTYPES[value.type]), sizes)
+    spec = TensorSpec(value.name, np.dtype(_DTYPES[value.type]), sizes)
+    require_size(where, spec)
+    return spec
 
 
 def _resident_bytes() -> int:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 
+from proteus_cli.errors import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -37,7 +39,7 @@ def _stderr() -> Console:
 def say(message: str) -> None:
     """Print a message for people, unless quiet."""
     if not loudness.quiet:
-        _stderr().print(message)
+        _stderr().print(printable(message))
 
 
 def warn(message: str) -> None:
@@ -56,7 +58,7 @@ def report_error(message: str, hint: str) -> None:
 def _labelled(label: str, style: str, message: str) -> None:
     console = _stderr()
     console.print(label, style=style, end=" ")
-    console.print(message)
+    console.print(printable(message))
 
 
 def show(renderable: RenderableType) -> None:

@@ -66,6 +66,9 @@ def run() -> None:
             raise  # the environment is read again for an error that precedes the options
         console.report_error(error.message, error.hint)
         sys.exit(error.exit_code)
+    except MemoryError:
+        console.report_error("Not enough memory.", "is a file, a model or a batch much larger than it should be?")
+        sys.exit(1)
     except KeyboardInterrupt:
         console.say("interrupted")
         sys.exit(INTERRUPTED)

@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 
 FORMAT = 1
+LARGEST_COUNT = 2**53
+"""Whole numbers up to here are exact as floats."""
 
 
 class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,4 +35,9 @@ def require(condition: bool, message: str) -> None:  # noqa: FBT001 - reads as a
 
 def is_amount(value: float) -> bool:
     """A finite number that is not negative."""
-    return math.isfinite(value) and value >= 0
+    return 0 <= value < math.inf
+
+
+def is_count(value: int, least: int = 0, most: int = LARGEST_COUNT) -> bool:
+    """A whole number that a file may have; integers of JSON and TOML may have any number of digits."""
+    return least <= value <= most

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from proteus_cli.domain.base import Value, always, require
+from proteus_cli.domain.base import Value, always, is_count, require
 
 
 class GpuFacts(Value, frozen=True):
@@ -17,6 +17,9 @@ class GpuFacts(Value, frozen=True):
     driver: str
     uuid: str = ""
     is_slice: bool = False
+
+    def __post_init__(self) -> None:
+        require(is_count(self.multiprocessors), "multiprocessors must be a count")
 
 
 class Device(Value, frozen=True, omit_defaults=True):
@@ -37,7 +40,10 @@ class Device(Value, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         require(bool(self.id) and bool(self.type), "a device needs an id and a type")
-        require(self.memory_bytes >= 0, f"memory_bytes of `{self.id}` must not be negative")
+        texts = (self.id, self.type, self.name)
+        require(all(map(str.isprintable, texts)), "the id, type and name of a device must be printable")
+        require(is_count(self.memory_bytes), f"memory_bytes of `{self.id}` must be a number of bytes")
+        require(all(map(is_count, self.cores)), f"cores of `{self.id}` must be numbers of cores")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Engines that were built: what from, and with what result."""
 
-from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
+from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, is_count, require
+from proteus_cli.domain.profile import LARGEST_BATCH
 
 _HEX_DIGITS = 64
 _MODEL = "another model"
@@ -19,7 +20,7 @@ class Gpu(Value, frozen=True):
 
     def __post_init__(self) -> None:
         require(bool(self.name), "a GPU needs a name")
-        require(self.multiprocessors >= 1, f"multiprocessors of `{self.name}` must be at least 1")
+        require(is_count(self.multiprocessors, 1), f"multiprocessors of `{self.name}` must be at least 1")
 
 
 class BuildOptions(Value, frozen=True):
@@ -36,9 +37,10 @@ class BuildOptions(Value, frozen=True):
     hardware_compatible: bool = False
 
     def __post_init__(self) -> None:
-        rising = 1 <= self.min_batch <= self.opt_batch <= self.max_batch
-        require(rising, f"batches must rise from 1: {self.min_batch}, {self.opt_batch}, {self.max_batch}")
-        require(self.workspace_bytes > 0, "workspace_bytes must be above zero")
+        rising = 1 <= self.min_batch <= self.opt_batch <= self.max_batch <= LARGEST_BATCH
+        batches = f"{self.min_batch}, {self.opt_batch}, {self.max_batch}"
+        require(rising, f"batches must rise from 1, to {LARGEST_BATCH:,} at most: {batches}")
+        require(is_count(self.workspace_bytes, 1), "workspace_bytes must be above zero")
 
 
 class EngineKey(Value, frozen=True):
@@ -99,7 +101,7 @@ class BuiltEngine(Value, frozen=True):
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
         require(bool(self.device_type), "device_type must not be empty")
         require(_is_digest(self.plan_digest), "plan_digest must be a SHA-256 in hex")
-        require(self.plan_bytes > 0, "plan_bytes must be above zero")
+        require(is_count(self.plan_bytes, 1), "plan_bytes must be above zero")
         require(is_amount(self.build_s), "build_s must not be negative")
 
 

@@ -1,7 +1,8 @@
 """Which device hosts which variant, and how each family's queries are shared."""
 
-from proteus_cli.domain.base import MadeBy, Value, is_amount, require
+from proteus_cli.domain.base import MadeBy, Value, is_amount, is_count, require
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import LARGEST_BATCH
 from proteus_cli.domain.rules import Rules
 
 PLAN_FORMAT = 2
@@ -25,9 +26,10 @@ class Placement(Value, frozen=True):
     capacity_qps: float
 
     def __post_init__(self) -> None:
-        require(self.max_batch >= 1, f"max_batch of `{self.variant}` on `{self.device}` must be at least 1")
-        require(is_amount(self.rate_qps), f"rate_qps of `{self.variant}` on `{self.device}` must not be negative")
-        require(0 <= self.share <= 1 + 1e-9, f"share of `{self.variant}` on `{self.device}` must be within 0 and 1")
+        where = f"`{self.variant}` on `{self.device}`"
+        require(is_count(self.max_batch, 1, LARGEST_BATCH), f"max_batch of {where} must be from 1 to {LARGEST_BATCH:,}")
+        require(is_amount(self.rate_qps), f"rate_qps of {where} must not be negative")
+        require(0 <= self.share <= 1 + 1e-9, f"share of {where} must be within 0 and 1")
         require(is_amount(self.capacity_qps), f"capacity_qps of `{self.variant}` must not be negative")
 
     @property

@@ -7,9 +7,15 @@ from typing import Literal
 import numpy as np
 from msgspec import UNSET, UnsetType
 
-from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, require
+from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, is_count, require
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
+
+LARGEST_BATCH = 65_536
+"""Tables of latencies have an entry for each row of the largest batch."""
+LARGEST_SLOTS = 64
+SHORTEST_S, LONGEST_S = 1e-9, 1e7
+"""Of a batch: from less than a step of any clock to a third of a year. Rates, their inverse, stay finite."""
 
 LatencyStatistic = Literal["mean", "p50", "p95", "p99"]
 """Names one of the latencies of a point."""
@@ -44,10 +50,15 @@ class Point(Value, frozen=True, omit_defaults=True):
     energy_j: float | None = None
 
     def __post_init__(self) -> None:
-        require(self.batch >= 1 and self.runs >= 1, "batch and runs must be at least 1")
-        require(self.slots >= 1, f"slots of batch {self.batch} must be at least 1")
-        for latency_s in (self.mean_s, self.p50_s, self.p90_s, self.p95_s, self.p99_s, self.qps):
-            require(is_amount(latency_s) and latency_s > 0, f"latencies of batch {self.batch} must be above zero")
+        require(is_count(self.batch, 1, LARGEST_BATCH), f"batch must be from 1 to {LARGEST_BATCH:,}")
+        require(is_count(self.runs, 1), f"runs of batch {self.batch} must be at least 1")
+        require(
+            is_count(self.slots, 1, LARGEST_SLOTS), f"slots of batch {self.batch} must be from 1 to {LARGEST_SLOTS}"
+        )
+        for latency_s in (self.mean_s, self.p50_s, self.p90_s, self.p95_s, self.p99_s):
+            within = SHORTEST_S <= latency_s <= LONGEST_S
+            require(within, f"latencies of batch {self.batch} must be from {SHORTEST_S:g} to {LONGEST_S:g} s")
+        require(is_amount(self.qps) and self.qps > 0, f"qps of batch {self.batch} must be above zero")
         for amount in (self.compute_s, self.power_w, self.energy_j):
             require(amount is None or is_amount(amount), f"amounts of batch {self.batch} must not be negative")
 
@@ -65,6 +76,10 @@ class RecordedPoint(Value, frozen=True):
     batch: int
     factor: float
     batches: int
+
+    def __post_init__(self) -> None:
+        require(is_count(self.batch, 1, LARGEST_BATCH), f"batch must be from 1 to {LARGEST_BATCH:,}")
+        require(is_amount(self.factor) and is_count(self.batches), f"what was re-estimated of batch {self.batch}")
 
 
 class Recorded(Value, frozen=True):
@@ -108,8 +123,8 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
         require(self.power_w is None or is_amount(self.power_w), f"power_w of `{self.variant}` must not be negative")
         require(0 <= self.accuracy <= 1, f"accuracy of `{self.variant}` must be a fraction from 0 to 1")
         require(is_amount(self.load_s) and is_amount(self.build_s), f"times of `{self.variant}` must not be negative")
-        memory = min(self.memory_bytes, self.slot_bytes)
-        require(memory >= 0, f"memory_bytes and slot_bytes of `{self.variant}` must not be negative")
+        memory = is_count(self.memory_bytes) and is_count(self.slot_bytes)
+        require(memory, f"memory_bytes and slot_bytes of `{self.variant}` must be numbers of bytes")
         batches = [point.batch for point in self.points]
         require(batches == sorted(set(batches)), f"batches of `{self.variant}` must rise")
         require(all(point.slots == 1 for point in self.points), f"points of `{self.variant}` are of one slot")
@@ -154,7 +169,7 @@ class Profile(Value, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
-        require(self.slots >= 1, f"slots must be at least 1, not {self.slots}")
+        require(is_count(self.slots, 1, LARGEST_SLOTS), f"slots must be from 1 to {LARGEST_SLOTS}")
         keys = [(v.family, v.variant) for v in self.variants]
         require(len(keys) == len(set(keys)), "a variant is listed twice")
 

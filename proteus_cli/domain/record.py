@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Literal
 
-from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, require
+from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, is_count, require
 
 Origin = Literal["start", "resumed", "demand", "file", "request", "drift"]
 """What brought a plan: the start of a server, one that goes on after another was killed, the demand, a person,
@@ -51,6 +51,8 @@ class Effect(Value, frozen=True):
 
     def __post_init__(self) -> None:
         require(is_amount(self.seconds), "seconds must not be negative")
+        counts = (count for family in self.families.values() for count in family.outcomes.values())
+        require(all(map(is_count, counts)), "outcomes must be counts")
 
 
 class PlanRecord(Value, frozen=True):
@@ -79,4 +81,6 @@ class PlanRecord(Value, frozen=True):
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
+        require(is_count(self.swaps), "swaps must be a count")
+        require(is_amount(self.solve_s) and is_amount(self.total_s), "solve_s and total_s must not be negative")
         datetime.fromisoformat(self.began)

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from proteus_cli.domain.base import Value, is_amount, require
+from proteus_cli.domain.base import Value, is_amount, is_count, require
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import SLO_FRACTION, Capacity, LatencyStatistic, Point, capacity
@@ -74,7 +74,7 @@ class Rules(Value, frozen=True):
 
     def __post_init__(self) -> None:
         require(0 < self.slo_fraction <= 1, "slo_fraction must be above 0 and at most 1")
-        require(self.residency == "memory" or self.residency >= 1, "residency must be at least 1, or `memory`")
+        require(self.residency == "memory" or is_count(self.residency, 1), "residency must be at least 1, or `memory`")
         require(self.survive in {0, 1}, "survive must be 0 or 1")
         for family, accuracy in self.min_accuracy.items():
             require(0 <= accuracy <= 1, f"min_accuracy of `{family}` must be a fraction from 0 to 1")

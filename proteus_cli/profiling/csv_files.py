@@ -18,12 +18,19 @@ from proteus_cli.csv_cells import csv_table, fraction, number, positive_number, 
 from proteus_cli.domain.base import FORMAT, MadeBy, require
 from proteus_cli.domain.catalog import is_name
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.profile import (
+    LARGEST_BATCH,
+    LARGEST_SLOTS,
+    LONGEST_S,
+    SHORTEST_S,
+    BackendInfo,
+    Point,
+    Profile,
+    VariantProfile,
+)
 from proteus_cli.errors import UsageError
 
 IMPORTED = "imported"  # the backend of profiles that came from a file
-MAX_BATCH = 65_536  # tables of latencies have an entry per row
-MAX_SLOTS = 64
 
 NEEDED = ("device_type", "family", "variant", "accuracy", "batch", "latency_ms")
 PERCENTILES = ("p50_ms", "p90_ms", "p95_ms", "p99_ms")
@@ -111,7 +118,7 @@ def _optional(known: Mapping[str, str], read: Callable[[str, str], T], column: s
 
 def _point(cells: Mapping[str, str], known: Mapping[str, str]) -> Point:
     batch, mean_s = whole_number("batch", cells["batch"]), _latency_s("latency_ms", cells["latency_ms"])
-    require(1 <= batch <= MAX_BATCH, f"batch `{batch}` is not from 1 to {MAX_BATCH:,}")
+    require(1 <= batch <= LARGEST_BATCH, f"batch `{batch}` is not from 1 to {LARGEST_BATCH:,}")
     p50_s, p90_s, p95_s, p99_s = (_latency_s(name, known[name]) if name in known else mean_s for name in PERCENTILES)
     slots = _slots("slots", known)
     return Point(batch, 1, mean_s, p50_s, p90_s, p95_s, p99_s, qps=slots * batch / mean_s, slots=slots)
@@ -119,14 +126,16 @@ def _point(cells: Mapping[str, str], known: Mapping[str, str]) -> Point:
 
 def _slots(column: str, known: Mapping[str, str]) -> int:
     slots = whole_number(column, known.get(column, "1"))
-    require(1 <= slots <= MAX_SLOTS, f"{column} `{slots}` is not from 1 to {MAX_SLOTS}")
+    require(1 <= slots <= LARGEST_SLOTS, f"{column} `{slots}` is not from 1 to {LARGEST_SLOTS}")
     return slots
 
 
 def _latency_s(column: str, cell: str) -> float:
     """Milliseconds → seconds, rounded once: what was exported comes back as the very same number."""
     positive_number(column, cell)
-    return float(Decimal(cell).scaleb(-3))
+    latency_s = float(Decimal(cell).scaleb(-3))
+    require(SHORTEST_S <= latency_s <= LONGEST_S, f"{column} `{cell}` is not from {SHORTEST_S:g} to {LONGEST_S:g} s")
+    return latency_s
 
 
 class _Known:

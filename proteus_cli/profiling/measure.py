@@ -1,16 +1,21 @@
 """The latency of a batch size, and the accuracy of a variant."""
 
+import lzma
+import math
+import os
+import struct
 import time
 import zlib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
-from zipfile import BadZipFile, ZipFile
+from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.lib.npyio import NpzFile
 
 from proteus_cli.backends.base import ANY_RUNNER_TAKES, NamedArrays, Runner, Signature
@@ -25,9 +30,11 @@ FEWEST_RUNS = 5
 ROUND_RUNS = 20
 STABLE_FRAC = 0.03  # the p95 is stable when two rounds in a row move it by no more
 EVAL_BATCH = ANY_RUNNER_TAKES
+MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
+"""An eval split may unpack to so many times its size, and so much more: arrays of few values do."""
 _NOT_NPZ = (  # what zipfile, zlib and numpy raise for files that are damaged, or claim to hold what they don't
-    OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, MemoryError, SyntaxError, TokenError,
-    BadZipFile, zlib.error,
+    OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
+    TokenError, BadZipFile, zlib.error, lzma.LZMAError, struct.error,
 )  # fmt: skip
 
 
@@ -94,32 +101,37 @@ def measure_accuracy(runner: Runner, eval_path: Path) -> float:
 
 def _load_eval(path: Path, signature: Signature) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
     hint = "an eval split is an .npz with `y` and one array per input of the model (or `x` for its only one)"
-    try:
-        with (
-            open_input(path, EVAL_SPLIT, hint=hint) as file,
-            ZipFile(file) as packed,
-            NpzFile(file, allow_pickle=False) as arrays,
-        ):
-            unpacked_bytes = sum(member.file_size for member in packed.infolist())
-            require(unpacked_bytes <= EVAL_SPLIT.max_bytes, f"it unpacks to {format_size(unpacked_bytes)}")
-            labels = _array(arrays, "y", np.dtype(np.int64))
-            only = len(signature.inputs) == 1 and "x" in arrays
-            inputs = {spec.name: _array(arrays, "x" if only else spec.name, spec.dtype) for spec in signature.inputs}
-        require(labels.ndim == 1 and len(labels) > 0, f"`y` must be a list of labels; its shape is {labels.shape}")
-    except _NOT_NPZ as error:
-        raise ArtefactError(f"Can't use the eval split `{path}`: {error}.", hint=hint) from error
-    for spec in signature.inputs:
-        expected = (len(labels), *spec.shape)
-        if inputs[spec.name].shape != expected:
-            raise ArtefactError(
-                f"The eval split `{path}` has shape {inputs[spec.name].shape} for `{spec.name}`; "
-                f"the model takes {expected}.",
-                hint=hint,
-            )
+    with open_input(path, EVAL_SPLIT, hint=hint) as file:
+        max_bytes = min(4 * EVAL_SPLIT.max_bytes, MIN_UNPACKED_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size)
+        try:
+            return _read_eval(file, signature, max_bytes)
+        except _NOT_NPZ as error:
+            raise ArtefactError(f"Can't use the eval split `{path}`: {error}.", hint=hint) from error
+
+
+def _read_eval(file: BinaryIO, signature: Signature, max_bytes: int) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
+    """Inputs and labels. Nothing is unpacked before the headers of all arrays fit the model, and ``max_bytes``."""
+    with NpzFile(file, allow_pickle=False) as arrays:
+        only = len(signature.inputs) == 1 and "x" in arrays
+        names = {spec.name: f"{'x' if only else spec.name}.npy" for spec in signature.inputs}
+        shape, needed_bytes = _header(arrays, "y.npy", np.dtype(np.int64))
+        require(len(shape) == 1 and shape[0] > 0, f"`y` must be a list of labels; its shape is {shape}")
+        for spec in signature.inputs:
+            found, input_bytes = _header(arrays, names[spec.name], spec.dtype)
+            needed_bytes += input_bytes
+            expected = (*shape, *spec.shape)
+            require(found == expected, f"it has shape {found} for `{spec.name}`; the model takes {expected}")
+        require(needed_bytes <= max_bytes, f"its arrays take {format_size(needed_bytes)}, far more than its size")
+        labels = arrays["y.npy"].astype(np.int64)
+        inputs = {spec.name: arrays[names[spec.name]].astype(spec.dtype, copy=False) for spec in signature.inputs}
     return inputs, labels
 
 
-def _array(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    values = arrays[name]  # the bytes of a member that is no array
-    require(isinstance(values, np.ndarray), f"`{name}` is no array")
-    return values.astype(dtype)
+def _header(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int]:
+    """The shape of an array, and the bytes that it takes as it is and as ``dtype``."""
+    assert arrays.zip is not None  # noqa: S101 - it is open
+    with arrays.zip.open(name) as member:
+        version = read_magic(member)
+        read_header = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
+        shape, _, stored = read_header(member)
+    return shape, math.prod(shape) * (stored.itemsize + dtype.itemsize)

@@ -46,7 +46,7 @@ def add_fp16(place: store.Workspace, name: str, backend: Backend) -> Converted:
     `EngineError`, and `BackendUnavailable` where the package `onnx` is missing.
     """
     content = read_text(place.catalog_path, CATALOG, hint="run `proteus init` to make a workspace")
-    catalog = place.catalog()
+    catalog = store.parse_catalog(content.encode(), place.catalog_path)
     family, variant = catalog.find(name)
     model, eval_path = place.model_of(family, variant, to="convert"), _eval(place, family)
     store.model_parts(model)  # raises where one can't be read

@@ -1,5 +1,6 @@
 """The server's log: a message and fields a line, as text or as JSON. It holds no content of requests."""
 
+import json
 import logging
 import math
 from collections.abc import Callable, Hashable
@@ -8,6 +9,8 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 import msgspec
+
+from proteus_cli.errors import printable
 
 LOG_INTERVAL_S = 10.0
 """Between log lines of one kind, where that kind may happen often."""
@@ -60,7 +63,10 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        try:
+            return msgspec.json.encode(line, enc_hook=str).decode()
+        except UnicodeEncodeError:  # it quotes the name of a file that is no UTF-8
+            return json.dumps(line, default=str)
 
 
 class TextLines(logging.Formatter):
@@ -68,11 +74,11 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         named = "".join(f" {name}={_shown(value)}" for name, value in getattr(record, "fields", {}).items())
-        message = record.getMessage()
-        if not message.isprintable():  # one line, whatever it quotes
-            message = message.encode("unicode_escape").decode()
+        message = printable(record.getMessage()).replace("\n", "\\n")  # one line, whatever it quotes
         line = f"{_time(record)} {record.levelname} {record.name}: {message}{named}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if record.exc_info:
+            line = f"{line}\n{printable(self.formatException(record.exc_info))}"
+        return line
 
 
 class LogRateLimiter:
@@ -103,4 +109,4 @@ def _time(record: logging.LogRecord) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, str) and value.isprintable() and not set(value) & set(' "='):
         return value
-    return msgspec.json.encode(value, enc_hook=str).decode()
+    return printable(msgspec.json.encode(value, enc_hook=str).decode())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from proteus_cli.input_files import ARTEFACT, EVAL_SPLIT, MODEL, WEIGHTS, decoded, read_bytes, sha256_of
+from proteus_cli.input_files import ARTEFACT, EVAL_SPLIT, MODEL, WEIGHTS, decode_toml, decoded, read_bytes, sha256_of
 from proteus_cli.store.external_data import external_files
 
 _HINT = "the file is an input of the plan or profile"
@@ -21,9 +21,12 @@ def content_digest(path: Path) -> str:
 
     Raises `ArtefactError` where it can't be read or parsed.
     """
-    decode = msgspec.toml.decode if path.suffix == ".toml" else msgspec.json.decode
     content = read_bytes(path, ARTEFACT, hint=_HINT)
-    return decoded(content, lambda content: digest_of(decode(content)), f"Can't parse `{path}`", hint=_HINT)
+
+    def digest_of_content(content: bytes) -> str:
+        return digest_of(decode_toml(content, object) if path.suffix == ".toml" else msgspec.json.decode(content))
+
+    return decoded(content, digest_of_content, f"Can't parse `{path}`", hint=_HINT)
 
 
 def digest_of(value: object) -> str:

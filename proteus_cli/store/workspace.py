@@ -5,14 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.fleet import as_device, base_name, of_type, profile_for
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
-from proteus_cli.input_files import CATALOG, decoded, read_bytes
+from proteus_cli.input_files import CATALOG, decode_toml, decoded, read_bytes
 from proteus_cli.store.digests import content_digest, digest, model_digest
 from proteus_cli.store.files import read_json
 
@@ -21,7 +19,7 @@ def parse_catalog(content: bytes, path: Path) -> Catalog:
     """Decode a catalog strictly from TOML. Raises `ArtefactError` that names ``path``."""
     hint = "docs/formats.md describes the catalog; `proteus init` writes an example"
     what = f"`{path}` is not a valid catalog"
-    return decoded(content, lambda content: msgspec.toml.decode(content, type=Catalog), what, hint=hint)
+    return decoded(content, lambda content: decode_toml(content, Catalog), what, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ QUANTITIES = [
     (("profile", "--from-csv", "p.csv"), "--slo", "ms"),
     (("serve", "plan", "--port", "0"), "--max-body", "MiB"),
     (("serve", "plan", "--port", "0"), "--drain-timeout", "s"),
+    (("serve", "plan", "--port", "0"), "--max-timeout", "s"),
     (("serve", "plan", "--port", "0"), "--drift-after", "s"),
     (("replay", "t.csv"), "--scale-to", "qps"),
     (("replay", "t.csv"), "--load-time", "s"),

@@ -27,6 +27,23 @@ def trace(tmp_path: Path) -> Path:
     return path
 
 
+def test_what_files_hold_reaches_the_terminal_without_its_control_characters(tmp_path: Path) -> None:
+    """ESC ] and CSI would set titles, move the cursor, or hide what was printed before; U+202E turns text around."""
+    csv = tmp_path / "profiles.csv"
+    header = "device_type,family,variant,accuracy,batch,latency_ms,load_s"
+    csv.write_text(f"{header}\na,x\x1b]0;title\x07\x9b2J\u202e,v,0.9,1,1,1\n")
+    refused = proteus("profile", "--from-csv", csv, "--slo", "1s", "-w", tmp_path)
+    assert refused.code == 2
+    assert r"family `x\x1b]0;title\x07\x9b2J\u202e`" in refused.stderr
+    assert all(map(str.isprintable, refused.stderr.split("\n")))
+
+
+def test_a_workspace_may_have_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
+    place = tmp_path / os.fsdecode(b"w\xff")
+    assert proteus("init", place).code == 0
+    assert any(r"w\udcff" in found["found"] for found in proteus("doctor", "--json", "-w", place).document())
+
+
 # --- one JSON document on stdout
 
 

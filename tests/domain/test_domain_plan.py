@@ -72,7 +72,15 @@ def test_a_plan_that_contradicts_itself_cannot_exist(change: dict[str, object], 
 
 @pytest.mark.parametrize(
     "change",
-    [{"max_batch": 0}, {"rate_qps": -1.0}, {"share": 1.1}, {"share": float("nan")}, {"capacity_qps": float("inf")}],
+    [
+        {"max_batch": 0},
+        {"max_batch": 10**9},
+        {"max_batch": 10**20},
+        {"rate_qps": -1.0},
+        {"share": 1.1},
+        {"share": float("nan")},
+        {"capacity_qps": float("inf")},
+    ],
 )
 def test_a_placement_out_of_range_cannot_exist(change: dict[str, object]) -> None:
     placement = make_placement("cpu0", "a", "s")

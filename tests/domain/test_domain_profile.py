@@ -4,7 +4,16 @@ from builders import make_measured, make_point, make_points, make_profile, make_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.profile import NO_CAPACITY, Capacity, LatencyTable, Point, Profile, best_accuracy, capacity
+from proteus_cli.domain.profile import (
+    LARGEST_BATCH,
+    NO_CAPACITY,
+    Capacity,
+    LatencyTable,
+    Point,
+    Profile,
+    best_accuracy,
+    capacity,
+)
 
 LATENCIES = st.dictionaries(st.integers(1, 64), st.floats(1e-5, 10.0), min_size=1, max_size=8).map(
     lambda latency_s: dict(sorted(latency_s.items()))
@@ -101,17 +110,18 @@ def test_most_rows_within_is_the_largest_that_fits(latency_s: dict[int, float], 
     assert rows == at_most or table(rows + 1) > budget_s
 
 
-@pytest.mark.parametrize("latency_s", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_point_needs_latencies_above_zero(latency_s: float) -> None:
-    with pytest.raises(ValueError, match="batch 2 must be above zero"):
+@pytest.mark.parametrize("latency_s", [0.0, -1.0, float("nan"), float("inf"), 1e-308, 5e-324, 1e308])
+def test_a_point_needs_latencies_that_a_clock_can_measure(latency_s: float) -> None:
+    with pytest.raises(ValueError, match="latencies of batch 2 must be from 1e-09 to"):
         Point(2, 10, 0.01, 0.01, 0.01, latency_s, 0.01, 200.0)
 
 
 def test_batches_must_rise() -> None:
     with pytest.raises(ValueError, match="must rise"):
         make_measured("a", "a-s", 0.8, {4: 0.04, 1: 0.01})
-    with pytest.raises(ValueError, match="at least 1"):
-        make_point(0, 0.01)
+    for batch in (0, LARGEST_BATCH + 1, 10**9, 10**20):
+        with pytest.raises(ValueError, match="batch must be from 1 to 65,536"):
+            make_point(batch, 0.01)
 
 
 def test_a_profile_lists_a_variant_once_and_finds_it_by_both_names() -> None:
@@ -188,3 +198,10 @@ def test_a_profile_without_slots_is_written_as_ever() -> None:
         assert field not in written
     profile = make_profile("gpu0", AT_ONCE, slots=2)
     assert msgspec.json.decode(msgspec.json.encode(profile), type=Profile) == profile
+
+
+@pytest.mark.parametrize("field", ["id", "type", "name"])
+def test_what_a_device_is_called_is_printable(field: str) -> None:
+    """It is shown in tables, logs and labels."""
+    with pytest.raises(ValueError, match="printable"):
+        msgspec.structs.replace(make_profile("cpu0").device, **{field: "cpu\x1b[2J"})

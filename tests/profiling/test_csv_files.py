@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.profile import LARGEST_BATCH, Point, Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.profiling.csv_files import MAX_BATCH, NEEDED, ProfileRow, parse_rows, profiles_from, to_csv
+from proteus_cli.profiling.csv_files import NEEDED, ProfileRow, parse_rows, profiles_from, to_csv
 from proteus_cli.profiling.importing import catalog_toml, new_catalog, parse_slos
 
 HEADER = ",".join(NEEDED)
@@ -109,7 +109,7 @@ def test_columns_may_come_in_any_order_with_quotes_blanks_and_foreign_line_ends(
         (f"{HEADER}\nv100,a,s,-0.1,1,2\n", 2, "accuracy `-0.1`"),
         (f"{HEADER}\nv100,a,s,,1,2\n", 2, "accuracy ``"),
         (f"{HEADER}\nv100,a,s,0.8,0,2\n", 2, "batch `0` is not from 1 to"),
-        (f"{HEADER}\nv100,a,s,0.8,{MAX_BATCH + 1},2\n", 2, "is not from 1 to 65,536"),
+        (f"{HEADER}\nv100,a,s,0.8,{LARGEST_BATCH + 1},2\n", 2, "is not from 1 to 65,536"),
         (f"{HEADER}\nv100,a,s,0.8,1.0,2\n", 2, "batch `1.0` is not a whole number"),
         (f"{HEADER}\nv100,a,s,0.8,{'9' * 5000},2\n", 2, "is not a whole number"),
         (f"{HEADER}\nv100,a,s,0.8,1,0\n", 2, "latency_ms `0` is not above zero"),
@@ -118,7 +118,7 @@ def test_columns_may_come_in_any_order_with_quotes_blanks_and_foreign_line_ends(
         (f"{HEADER}\nv100,a,s,0.8,1,inf\n", 2, "latency_ms `inf`"),
         (f"{HEADER}\nv100,a,s,0.8,1,1_0\n", 2, "latency_ms `1_0`"),
         (f"{HEADER}\nv100,a,s,0.8,1,٣\n", 2, "latency_ms `٣`"),
-        (f"{HEADER}\nv100,a,s,0.8,1,5e-320\n", 2, "latencies of batch 1 must be above zero"),
+        (f"{HEADER}\nv100,a,s,0.8,1,5e-320\n", 2, "latency_ms `5e-320` is not from 1e-09 to 1e+07 s"),
         (f"{HEADER},p99_ms\n{ROW},slow\n", 2, "p99_ms `slow`"),
         (f"{HEADER},p50_ms\n{ROW},0\n", 2, "p50_ms `0` is not above zero"),
         (f"{HEADER},load_s\n{ROW},-1\n", 2, "load_s `-1`"),
@@ -172,7 +172,7 @@ BYTES = st.integers(0, 2**50)
 
 @st.composite
 def points(draw: st.DrawFn) -> tuple[Point, ...]:
-    batches = sorted(draw(st.sets(st.integers(1, MAX_BATCH), min_size=1, max_size=4)))
+    batches = sorted(draw(st.sets(st.integers(1, LARGEST_BATCH), min_size=1, max_size=4)))
     return tuple(_point(batch, *(draw(SECONDS) for _ in range(5))) for batch in batches)
 
 

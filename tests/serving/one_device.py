@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,13 @@ class World:
     """A plane with one device, whose batches take ``latency_s`` by its profile."""
 
     def __init__(
-        self, latency_s: float, *, device: str = "cpu0", refuses_non_finite: bool = False, is_emulated: bool = False
+        self,
+        latency_s: float,
+        *,
+        device: str = "cpu0",
+        refuses_non_finite: bool = False,
+        is_emulated: bool = False,
+        max_timeout_s: float = inf,
     ) -> None:
         profile = make_profile(device, make_measured("f", "v", 0.9, dict.fromkeys((1, 2, 4, 8), latency_s)))
         self.plan = make_plan(make_placement(device, "f", "v", max_batch=8, rate_qps=10, capacity_qps=8 / latency_s))
@@ -76,7 +83,7 @@ class World:
         self.plane = make_data_plane(
             controller, [ServedFamily("f", TWICE, SLO_S, max_rows=8, best_accuracy=0.9)], [device],
             lambda _device, _on_lost: self.executor, clock, models=models, profiles={device: profile},
-            refuses_non_finite=refuses_non_finite, is_emulated=is_emulated,
+            refuses_non_finite=refuses_non_finite, is_emulated=is_emulated, max_timeout_s=max_timeout_s,
         )  # fmt: skip
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.results: list[Result] = []

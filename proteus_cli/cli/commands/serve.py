@@ -32,6 +32,7 @@ def serve(
     max_body: options.MaxBody = common.unparsed("64MiB"),
     non_finite: options.NonFinite = options.NonFinitePolicy.PASS,
     max_connections: options.MaxConnections = 4096,
+    max_timeout: options.MaxTimeout = common.unparsed("1min"),
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,
     auth_tokens: options.AuthTokens = None,
@@ -72,7 +73,8 @@ def serve(
     set_up(log_level or _level(), log_format, stderr)
     server = ServerOptions(
         host, port, grpc_port, max_body_bytes=int(max_body), max_connections=max_connections,
-        drain_timeout_s=drain_timeout, refuses_non_finite=non_finite is options.NonFinitePolicy.REFUSE,
+        max_timeout_s=max_timeout, drain_timeout_s=drain_timeout,
+        refuses_non_finite=non_finite is options.NonFinitePolicy.REFUSE,
         tls=_tls(tls_cert, tls_key), tokens=read_tokens(auth_tokens) if auth_tokens is not None else None,
         allowed_hosts=_hosts(allowed_hosts), otlp=otlp, otlp_sample=otlp_sample,
     )  # fmt: skip

@@ -64,6 +64,14 @@ NonFinite = Annotated[
     ),
 ]
 MaxConnections = Annotated[int, _network(min=1, help="The most connections at a time; further ones are refused.")]
+MaxTimeout = Annotated[
+    float,
+    _network(
+        **DURATION,
+        help="The longest time that a request may wait. A longer `timeout`, or gRPC deadline, is cut to this; "
+        "an SLO is not.",
+    ),
+]
 TlsCert = Annotated[Path | None, _network(metavar="FILE", help="Speak only TLS, with this certificate (PEM).")]
 TlsKey = Annotated[Path | None, _network(metavar="FILE", help="The private key of the certificate (PEM).")]
 AuthTokens = Annotated[

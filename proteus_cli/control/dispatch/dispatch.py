@@ -28,6 +28,13 @@ from proteus_cli.domain.request import Request
 # The shortest batch that is submitted ahead though it is not full: of a shorter one, more rows are worth more.
 MIN_PARTIAL_AHEAD_S = 1e-3
 
+# The part of what can be answered in time that is not admitted where the driver needs time for hand-overs. In a longer
+# queue, the first request has just the time for a full batch: any delay makes batches smaller, and so devices slower.
+SPARE_FRAC = 0.1
+
+# Full batches of each worker that are admitted all the same: with less than one that runs and one that waits, it idles.
+FULL_BATCHES = 2
+
 # Seconds after which to try again where nothing carries the family now: when it is carried again is not known.
 RETRY_WITHOUT_CAPACITY_S = 1.0
 
@@ -52,6 +59,7 @@ class Dispatch:
         self._selector = WorkSelector(self._batcher, workers)
         self._is_shared, self._admits_timely = policy.assignment == "late", policy.admits == "timely"
         self._dispatch_ahead_s = dispatch_ahead_s
+        self._spare_frac = SPARE_FRAC if dispatch_ahead_s else 0.0
         self._hosted: Sequence[Host] = ()
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | Unfit:
@@ -67,12 +75,13 @@ class Dispatch:
         # With nothing before it, a request can be too late only for its own deadline. That is not overload, so it is
         # admitted and the workers decide.
         if self._admits_timely and family.rows:
-            capacity_qps, budget_s = tier.capacity_qps, self._batcher.due_s(request) - now_s
-            if not can_answer(family.rows + rows, capacity_qps, budget_s):
+            budget_s = self._batcher.due_s(request) - now_s
+            most_rows = rows_within(budget_s, tier.capacity_qps, tier.batch_rows, self._spare_frac)
+            if family.rows + rows > most_rows:
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
-                if before_rows and not can_answer(before_rows + rows, capacity_qps, budget_s):
+                if before_rows and before_rows + rows > most_rows:
                     self._demand.shed(request.family, rows, now_s)
-                    return Refused(retry_after_s(before_rows, capacity_qps))
+                    return Refused(retry_after_s(before_rows, tier.capacity_qps))
         family.rows += rows
         owner, overtook = tier.queue.push(request)
         # Only the owner of the quota has something new to do, unless the request overtook others, or others may help.
@@ -233,9 +242,14 @@ class Dispatch:
         return Launch(hosted, requests, rows, start_s, is_more_to_do=is_more_to_do, is_ahead=is_ahead)
 
 
-def can_answer(rows: int, capacity_qps: float, budget_s: float) -> bool:
-    """Whether ``rows``, a request's own and those before it, can be answered in ``budget_s`` at that rate."""
-    return rows <= capacity_qps * budget_s
+def rows_within(budget_s: float, capacity_qps: float, batch_rows: int = 0, spare_frac: float = 0.0) -> float:
+    """The most rows, a request's own and those before it, that are admitted to be answered in ``budget_s``.
+
+    At that rate all of them would be in time; ``spare_frac`` of them are spared, but no part of the first
+    `FULL_BATCHES` batches of ``batch_rows``.
+    """
+    most = capacity_qps * budget_s
+    return min(most, max((1 - spare_frac) * most, FULL_BATCHES * batch_rows))
 
 
 def retry_after_s(rows: int, capacity_qps: float) -> float:

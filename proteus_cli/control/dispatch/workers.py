@@ -80,13 +80,15 @@ NOBODY = Admitted(())
 class AccuracyTier:
     """A queue and the workers that take from it, in the order of the queue's hosts.
 
-    The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns; ``slowdown`` is their
-    mean, weighted by capacity. A tier ``is_lost`` where all of its devices are lost.
+    The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of
+    ``batch_rows`` together; ``slowdown`` is their mean, weighted by capacity. A tier ``is_lost`` where all of its
+    devices are lost.
     """
 
     queue: FamilyQueue
     workers: tuple[tuple[Host, "WorkerState"], ...] = ()
     capacity_qps: float = 0.0
+    batch_rows: int = 0
     slowdown: float = 1.0
     is_lost: bool = False
 
@@ -103,6 +105,7 @@ class AccuracyTier:
         """Count capacity and slowdown anew."""
         self.is_lost = bool(self.workers) and all(worker.phase is WorkerPhase.LOST for _, worker in self.workers)
         serving = [(host.capacity_qps, worker.slowdown) for host, worker in self.workers if worker.is_serving]
+        self.batch_rows = sum(host.max_batch for host, worker in self.workers if worker.is_serving)
         self.capacity_qps = sum(qps / slowdown.upper for qps, slowdown in serving)
         usual_qps = sum(qps / slowdown.factor for qps, slowdown in serving)
         self.slowdown = sum(qps for qps, _ in serving) / usual_qps if usual_qps > 0 else 1.0

@@ -18,8 +18,14 @@ _OURS = tuple(_WINDOW_BITS)
 _VARY = b"vary: accept-encoding\r\n"
 
 
-def compressed(headers: Mapping[bytes, bytes], body: bytes, blobs: list[Buffer]) -> tuple[bytes, list[Buffer], bytes]:
-    """A response's body and blobs for a client that sent these headers, and lines of headers to add.
+def accepted_encodings(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """What `compressed` needs to know of a request, in a few bytes."""
+    accepted = headers.get(b"accept-encoding")
+    return None if accepted is None else accepted[: _MAX_ACCEPTED_BYTES + 1]
+
+
+def compressed(accepted: bytes | None, body: bytes, blobs: list[Buffer]) -> tuple[bytes, list[Buffer], bytes]:
+    """A response's body and blobs for a client that accepts these encodings, and lines of headers to add.
 
     A body that would be compressed for some clients is marked as varying for all.
     """
@@ -28,7 +34,6 @@ def compressed(headers: Mapping[bytes, bytes], body: bytes, blobs: list[Buffer])
         size += len(blob)
     if not MIN_BYTES <= size <= MAX_BYTES:
         return body, blobs, b""
-    accepted = headers.get(b"accept-encoding")
     encoding = None if accepted is None else preferred_encoding(accepted)
     if encoding is None:
         return body, blobs, _VARY

@@ -6,8 +6,11 @@ refusal) input is discarded, and what is owed is answered. After the last respon
 client closes it: closing a socket whose input was not read would reset it, and could destroy that response.
 
 **Responses.** A request goes to the `Handler` at once and waits in ``_unanswered``; its response is sent once all
-before it are. Reading pauses while `HttpLimits.unanswered` requests wait, or the client does not read its responses;
-requests of the same read wait in ``_queued`` until then.
+before it are, and the client reads.
+
+**Turns.** Nothing more is handled, parsed or read while `HttpLimits.unanswered` requests wait, their responses fill
+`HttpLimits.unsent_bytes`, the client does not read, or the connection's turn is over (`transport/turns.py`). Requests
+of the same slice wait in ``_queued`` until then, what was read behind them in the parser; `_go_on` takes them up again.
 
 **Time.** ``_activity_since_s`` is when the client's current activity began: to send a request, to read responses that
 fill the transport, to idle, or to linger. `check_timeouts` compares it with `HttpTimeouts`. There is no timer, task or
@@ -27,9 +30,14 @@ from proteus_cli.serving.http1.limits import HttpLimits, HttpTimeouts
 from proteus_cli.serving.http1.request_parser import RequestParser
 from proteus_cli.serving.http1.states import DISCARDS_INPUT, READING, TRANSITIONS, HttpEvent
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, Connections
+from proteus_cli.serving.transport.turns import WORK_PER_TURN, Turn
 
 ALPN = "http/1.1"
 _UNAVAILABLE = 503
+_REQUEST_UNITS = 2  # of work
+_RETRY = b"retry-after: 1\r\n"
+_NO_MEMORY = b'{"error":"too many large responses at once"}'
+_SMALL_RESPONSE_BYTES = 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _DEFAULT_TIMEOUTS = HttpTimeouts()
 
@@ -57,7 +65,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._activity_since_s = 0.0
         self._max_unsent_bytes = 0  # since the activity began, for a client that reads slowly
         self._may_have_unread_input = False
-        self._is_writing_paused = self._is_reading_paused = self._is_handling_queued = False
+        self._is_writing_paused = self._is_reading_paused = self._is_going_on = self._waits_for_turn = False
+        self.turn = Turn()
+        self._unsent_bytes = 0  # of responses that wait for those before them
 
     def on(self, event: HttpEvent) -> None:
         self.state = TRANSITIONS[self.state][event]
@@ -65,7 +75,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     @property
     def closes_after_response(self) -> bool:
         """Whether the server drains, and no request is behind the one that is answered now."""
-        return self.connections.is_draining and len(self._unanswered) == 1 and not self._queued
+        return self.connections.is_draining and len(self._unanswered) == 1 and not self._has_rest
 
     # asyncio.BufferedProtocol
 
@@ -81,9 +91,16 @@ class HttpConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self.state in DISCARDS_INPUT:
             self._may_have_unread_input = True
-            return
+            self.turn.end()
+        else:
+            self._parse(nbytes)
+        if self.turn.left <= 0:
+            self._go_on()
+
+    def _parse(self, nbytes: int) -> None:
+        """Parse a read of so many bytes, or, if it has none, what was left of the last one."""
         try:
-            self._parser.read(nbytes)
+            self._parser.read(nbytes) if nbytes else self._parser.read_on()
         except Refusal as refusal:
             self._refuse(refusal)
         except MemoryError:
@@ -114,7 +131,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._is_writing_paused, self._activity_since_s = False, self.connections.now_s
-        self._handle_queued()
+        self._send_ready()
+        self._go_on()
 
     # Connection
 
@@ -130,7 +148,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         elif is_lingering:
             if elapsed_s > timeouts.linger_s:
                 transport.abort()
-        elif self.state in READING:
+        elif self.state in READING and not self._is_reading_paused:
             if elapsed_s > timeouts.request_s + self._parser.body_bytes / MIN_BYTES_PER_S:
                 self._refuse(Refusal(408, "the request took too long to come in"))
         elif not self._unanswered and elapsed_s > timeouts.keep_alive_s:
@@ -138,7 +156,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             transport.close()
 
     def drain(self) -> None:
-        if self.state is states.IDLE and self._transport is not None and not self._unanswered:
+        if self.state is states.IDLE and self._transport is not None and not self._unanswered and not self._has_rest:
             self._finish()
 
     def abort(self) -> None:
@@ -154,70 +172,121 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._activity_since_s = self.connections.now_s
 
     def on_request(self, exchange: Exchange) -> None:
-        """Handle a complete request, or queue it. Raises `Refusal` if too many are queued."""
-        if self._is_reading_paused and len(self._queued) >= self._limits.queued:
-            self.connections.free(exchange.reserved_bytes)
-            raise Refusal(503, "too many requests at once on one connection")
+        """Handle a complete request, or queue it."""
         if self.state is states.IDLE:  # its head was known, and it came with one read
             self._activity_since_s = self.connections.now_s
         else:
             self.on(states.REQUEST_COMPLETE if exchange.keep_alive else states.LAST_REQUEST_COMPLETE)
-        if not self._is_reading_paused:
-            self._unanswered.append(exchange)
+        if self._is_reading_paused or self.turn.left <= 0:
+            self._queued.append(exchange)
+        else:
+            self._handle(exchange)
             if len(self._unanswered) >= self._limits.unanswered:
                 self._pause_or_resume_reading()
-            self.handler.handle(exchange)
-        else:
-            self._queued.append(exchange)
 
     def send_continue(self) -> None:
         """Tell a client that waits with its body to send it, unless responses before it are owed."""
         if not self._unanswered and self._transport is not None:
             self._transport.write(_CONTINUE)
 
-    def _handle_queued(self) -> None:
-        """Handle queued requests as long as the client reads its responses; then read on."""
-        if self._is_handling_queued:
-            return
-        self._is_handling_queued = True
-        while self._queued and not self._is_full:
-            exchange = self._queued.popleft()
-            self._unanswered.append(exchange)
-            if exchange.response is None:
-                self.handler.handle(exchange)
-            else:
-                self.response_ready(exchange)
-        self._is_handling_queued = False
-        self._pause_or_resume_reading()
+    def _handle(self, exchange: Exchange) -> None:
+        self._unanswered.append(exchange)
+        if exchange.response is None:
+            self.turn.left -= _REQUEST_UNITS
+            self.handler.handle(exchange)
+        else:  # a refusal
+            self.response_ready(exchange)
+
+    # Turns
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether requests are handled as they are parsed, or refused as nothing may follow the last one."""
+        return self.state in DISCARDS_INPUT or (self.turn.left > 0 and not self._queued and not self._is_full)
 
     @property
     def _is_full(self) -> bool:
-        return self._is_writing_paused or len(self._unanswered) >= self._limits.unanswered
+        limits = self._limits
+        return (
+            self._is_writing_paused
+            or len(self._unanswered) >= limits.unanswered
+            or self._unsent_bytes >= limits.unsent_bytes
+        )
+
+    @property
+    def _has_rest(self) -> bool:
+        """Whether anything was read and is not handled yet."""
+        return bool(self._queued) or self._parser.has_rest
+
+    def _go_on(self) -> None:
+        """Handle what was read as far as this turn goes, and the client reads its responses; then read on."""
+        if self._is_going_on or self._transport is None:
+            return
+        self._is_going_on = True
+        while self.turn.left > 0 and not self._is_full and self._transport is not None:
+            if self._queued:
+                self._handle(self._queued.popleft())
+            elif self._parser.has_rest:
+                self._parse(0)
+            else:
+                break
+        self._is_going_on = False
+        self._pause_or_resume_reading()
+
+    def _take_turn(self) -> None:
+        self._waits_for_turn, self.turn.left = False, WORK_PER_TURN
+        self._go_on()
 
     def _pause_or_resume_reading(self) -> None:
-        """Read only while the client reads its responses, and does not ask for too much at once."""
-        if self._transport is None or self.state in DISCARDS_INPUT:
+        """Read only while all that was read is handled, and this turn is not over; else wait for the next one."""
+        if self._transport is None:
             return
-        pause = self._is_full or bool(self._queued)
+        is_over, is_full = self.turn.left <= 0, self._is_full
+        pause = is_over or (self.state not in DISCARDS_INPUT and (is_full or self._has_rest))
         if pause and not self._is_reading_paused:
             self._transport.pause_reading()
         elif self._is_reading_paused and not pause:
             self._transport.resume_reading()
+            self._activity_since_s = self.connections.now_s
         self._is_reading_paused = pause
+        if is_over and not is_full and not self._waits_for_turn:
+            self._waits_for_turn = True
+            self.connections.turns.wait(self._take_turn)
 
     # Responses
 
     def response_ready(self, exchange: Exchange) -> None:
         """An exchange has its response: send all that are next in order."""
+        transport, unanswered = self._transport, self._unanswered
+        if transport is None:
+            return
+        if self._is_writing_paused or (unanswered and unanswered[0] is not exchange):
+            self._keep_response(exchange)
+        else:
+            self._send_ready()
+
+    def _keep_response(self, exchange: Exchange) -> None:
+        """Count a response that can't be sent yet as memory. Without memory for it, 503 is sent in its place."""
+        assert exchange.response is not None  # noqa: S101 - it is ready
+        size = sum(map(len, exchange.response))
+        if exchange.reserve(size):
+            exchange.unsent_bytes = size
+            self._unsent_bytes += size
+            if self._unsent_bytes >= self._limits.unsent_bytes:
+                self._pause_or_resume_reading()
+        elif size > _SMALL_RESPONSE_BYTES:
+            exchange.respond(_UNAVAILABLE, JSON, _NO_MEMORY, headers=_RETRY)
+
+    def _send_ready(self) -> None:
+        """Send all responses that are next in order, while the client reads."""
         unanswered, transport = self._unanswered, self._transport
-        if transport is None or (unanswered and unanswered[0] is not exchange):
+        if transport is None or self.state is states.LINGERING or transport.is_closing():
             return
-        if self.state is states.LINGERING or transport.is_closing():
-            return
-        while unanswered and (response := unanswered[0].response) is not None:
+        while unanswered and not self._is_writing_paused and (response := unanswered[0].response) is not None:
             answered = unanswered.popleft()
             if answered.reserved_bytes:
                 self.connections.free(answered.reserved_bytes)
+                self._unsent_bytes -= answered.unsent_bytes
             if len(response) == 1:
                 transport.write(response[0])
             else:
@@ -228,7 +297,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if not unanswered and self.state not in READING:
             self._activity_since_s = self.connections.now_s
         if self._is_reading_paused:
-            self._handle_queued()
+            self._go_on()
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what can't be read, after the responses that are owed, and close."""
@@ -242,7 +311,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._queued.append(exchange)
         else:
             self._unanswered.append(exchange)
-        headers = b"retry-after: 1\r\n" if refusal.status == _UNAVAILABLE else refusal.headers
+        headers = _RETRY if refusal.status == _UNAVAILABLE else refusal.headers
         exchange.respond(refusal.status, JSON, msgspec.json.encode({"error": refusal.text}), headers=headers)
 
     def _finish(self) -> None:

@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 NOT_MODIFIED = 304
+_NO_HEADERS: dict[bytes, bytes] = {}
 _NOT_FOR_PAGES = b"x-content-type-options: nosniff\r\ncache-control: no-store\r\n"  # browsers neither guess nor keep it
 MAX_JOINED_BYTES = 16 * 1024  # a response up to here is joined to one piece, which costs less than a second write
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 class Exchange(msgspec.Struct, eq=False):
-    """A request, and its ``response`` once there is one. ``in_flight`` belongs to the handler."""
+    """A request, and its ``response`` once there is one. ``in_flight`` belongs to the handler.
+
+    ``reserved_bytes`` of memory are reserved for it, of which ``unsent_bytes`` for a response that has to wait.
+    """
 
     connection: "HttpConnection"
     method: bytes
@@ -30,6 +34,7 @@ class Exchange(msgspec.Struct, eq=False):
     body: bytes | bytearray
     keep_alive: bool
     reserved_bytes: int = 0
+    unsent_bytes: int = 0
     response: tuple[Buffer, ...] | None = None
     in_flight: Any = None
 
@@ -39,6 +44,10 @@ class Exchange(msgspec.Struct, eq=False):
             return False
         self.reserved_bytes += body_bytes
         return True
+
+    def release(self) -> None:
+        """Drop the request's head and body, of which the handler has kept what it needs."""
+        self.target, self.headers, self.body = b"", _NO_HEADERS, b""
 
     def respond(
         self, status: int, content_type: bytes, body: bytes, blobs: Sequence[Buffer] = (), headers: bytes = b""

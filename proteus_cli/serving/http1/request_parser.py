@@ -6,21 +6,24 @@ import httptools
 
 from proteus_cli.serving.http1.exchange import Exchange, Refusal
 from proteus_cli.serving.http1.known_heads import END_OF_HEAD, KnownHead, KnownHeads
-from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits
-from proteus_cli.serving.http1.states import HEAD_COMPLETE, IDLE, READING, READING_BODY
+from proteus_cli.serving.http1.limits import READ_BYTES, SLICE_BYTES, HttpLimits
+from proteus_cli.serving.http1.states import HEAD_COMPLETE, IDLE, READING, READING_BODY, READING_HEAD
 
 if TYPE_CHECKING:
     from proteus_cli.serving.http1.connection import HttpConnection
 
 # Each read is parsed before the next one, of whichever connection, so one buffer is enough for all of them.
 _SHARED_READ_BUFFER = memoryview(bytearray(READ_BYTES))
+_BYTES_PER_UNIT = 1024  # of work: 30 headers, which take 20 µs
+_MEMORY_OF_HEAD = 2  # times its bytes, once it is parsed
 
 
 class RequestParser:
     """Reads the requests of a connection, one after another, and reports to it what it reads.
 
     The next read goes to ``buffer``. ``body_bytes`` of the current body have come in, and ``reserved_bytes`` are
-    reserved for it in memory.
+    reserved for the request in memory. A read is parsed in slices, and the rest kept in ``_rest`` once the connection
+    takes no more: that bounds what one turn costs, and how many requests wait.
     """
 
     def __init__(self, connection: "HttpConnection", known_heads: KnownHeads, limits: HttpLimits) -> None:
@@ -28,18 +31,20 @@ class RequestParser:
         self._uncounted_bytes = min(limits.uncounted_bytes, limits.body_bytes)
         self._llhttp = httptools.HttpRequestParser(self)
         self._new_head = b""
+        self._rest: memoryview | None = None
         self._expect_request()
 
     def _expect_request(self) -> None:
         self._target, self._headers = b"", dict[bytes, bytes]()
-        self._header_bytes = self.body_bytes = self.reserved_bytes = 0
+        self._header_bytes = self._length = self._reserved_body_bytes = self.body_bytes = self.reserved_bytes = 0
         self._wants_upgrade = False
         self.buffer = _SHARED_READ_BUFFER
         self._body: bytes | bytearray = b""
         self._large_body: bytearray | None = None  # read straight into its place
 
     def drop_request(self) -> None:
-        """Forget the request that is being read."""
+        """Forget the request that is being read, and what came behind it."""
+        self._rest = None
         self._connection.connections.free(self.reserved_bytes)
         self._expect_request()
 
@@ -49,19 +54,22 @@ class RequestParser:
 
     # Reading
 
+    @property
+    def has_rest(self) -> bool:
+        return self._rest is not None
+
+    def read_on(self) -> None:
+        """Parse what was left of a read. Raises `Refusal`."""
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            self._parse(rest)
+
     def read(self, nbytes: int) -> None:
         """Take the first bytes of ``buffer``. Raises `Refusal`."""
-        try:
-            if self._large_body is not None:
-                self._grow(self._large_body, nbytes)
-            elif self._connection.state is not IDLE or not self._read_known(bytes(_SHARED_READ_BUFFER[:nbytes])):
-                self._parse(_SHARED_READ_BUFFER[:nbytes])
-        except httptools.HttpParserCallbackError as error:
-            if not isinstance(error.__context__, Refusal):
-                raise
-            raise error.__context__ from None
-        except httptools.HttpParserError as error:
-            raise Refusal(400, f"not HTTP: {error}") from None
+        if self._large_body is not None:
+            self._grow(self._large_body, nbytes)
+        elif self._connection.state is not IDLE or not self._read_known(bytes(_SHARED_READ_BUFFER[:nbytes])):
+            self._parse(_SHARED_READ_BUFFER[:nbytes])
 
     def _read_known(self, message: bytes) -> bool:
         """Take a complete request whose head, to the byte, was parsed before: clients repeat themselves."""
@@ -69,12 +77,12 @@ class RequestParser:
         head = message[:end]
         known = self._known_heads.get(head)
         if known is None:
-            self._new_head = head
+            self._new_head = head if head.endswith(END_OF_HEAD) else b""
             return False
         if len(message) != end + known.body_bytes:
             return False
         if known.body_bytes > self._uncounted_bytes:
-            self._reserve(known.body_bytes)
+            self._reserve_body(known.body_bytes)
         reserved_bytes, self.reserved_bytes = self.reserved_bytes, 0
         connection, body = self._connection, message[end:]
         exchange = Exchange(
@@ -84,7 +92,27 @@ class RequestParser:
         return True
 
     def _parse(self, data: memoryview) -> None:
-        headers = self._headers
+        """Parse slices: a head as a whole where its length is known, a body as far as it is there."""
+        connection, size = self._connection, len(self._new_head)
+        while data:
+            if not 0 < size <= SLICE_BYTES:
+                size = max(SLICE_BYTES, self._length - self.body_bytes)
+            try:
+                self._parse_slice(data[:size])
+            except httptools.HttpParserCallbackError as error:
+                if not isinstance(error.__context__, Refusal | MemoryError):
+                    raise
+                raise error.__context__ from None
+            except httptools.HttpParserError as error:
+                raise Refusal(400, f"not HTTP: {error}") from None
+            data, size = data[size:], 0
+            if data and not connection.takes_requests:
+                self._rest = memoryview(bytes(data))
+                return
+
+    def _parse_slice(self, data: memoryview) -> None:
+        connection, headers, self._slice_bytes = self._connection, self._headers, len(data)
+        connection.turn.left -= 1 + min(len(data), SLICE_BYTES) // _BYTES_PER_UNIT
         while True:
             try:
                 self._llhttp.feed_data(data)
@@ -93,17 +121,21 @@ class RequestParser:
                 self._begin_without_upgrade()
             else:
                 break
-        if self._connection.state in READING and self._headers is headers:  # all of this read belongs to one request
+        if connection.state in READING and self._headers is headers:  # all of this slice belongs to one request
             self._header_bytes += len(data)
             if self._header_bytes > self._limits.header_bytes:
                 raise Refusal(431, f"there are more than {self._limits.header_bytes} bytes around the body")
+            if connection.state is READING_HEAD:
+                self._reserve(len(data) * _MEMORY_OF_HEAD)
 
     def _begin_without_upgrade(self) -> None:
         """Begin a request again as if it asked for no other protocol: llhttp would take its body for that protocol."""
         closes = [] if self._keep_alive else [b"connection: close"]
         kept = [b"%b: %b" % header for header in self._headers.items() if header[0] not in {b"upgrade", b"connection"}]
         head = b"\r\n".join([b"%b %b HTTP/1.1" % (self._method, self._target), *kept, *closes, b"", b""])
+        reserved_bytes = self.reserved_bytes
         self._expect_request()
+        self.reserved_bytes = reserved_bytes
         self._llhttp = httptools.HttpRequestParser(self)
         self._llhttp.feed_data(head)
 
@@ -122,13 +154,18 @@ class RequestParser:
         self._expect_request()
         connection.on_request(exchange)
 
-    def _reserve(self, body_bytes: int) -> None:
+    def _reserve_body(self, body_bytes: int) -> None:
         """Count a large body among those in memory."""
         if body_bytes > self._limits.body_bytes:
             raise Refusal(413, f"the body is larger than {self._limits.body_bytes} bytes")
-        if not self._connection.connections.reserve(body_bytes - self.reserved_bytes):
+        self._reserve(body_bytes - self._reserved_body_bytes)
+        self._reserved_body_bytes = body_bytes
+
+    def _reserve(self, size: int) -> None:
+        """Count memory of a request until its response is sent."""
+        if not self._connection.connections.reserve(size):
             raise Refusal(503, "too many large requests at once")
-        self.reserved_bytes = body_bytes
+        self.reserved_bytes += size
 
     # httptools.HttpRequestParser
 
@@ -159,9 +196,9 @@ class RequestParser:
         connection.on(HEAD_COMPLETE)
         if b"transfer-encoding" in headers and headers[b"transfer-encoding"].strip().lower() != b"chunked":
             raise Refusal(501, "bodies may be sent in chunks, and in no other transfer encoding")
-        length = int(headers.get(b"content-length", 0))  # llhttp has checked it
+        self._length = length = int(headers.get(b"content-length", 0))  # llhttp has checked it
         if length > self._uncounted_bytes:
-            self._reserve(length)
+            self._reserve_body(length)
             if length > READ_BYTES:
                 self._large_body = bytearray(length)
                 self.buffer = memoryview(self._large_body)
@@ -175,14 +212,15 @@ class RequestParser:
 
     def on_body(self, body: bytes) -> None:
         first, self.body_bytes = self.body_bytes, self.body_bytes + len(body)
-        # The rest of this read, at most READ_BYTES, is body and must not count; `_parse` adds it afterwards.
-        self._header_bytes = -READ_BYTES
+        # The rest of this slice is body and must not count; `_parse_slice` adds it afterwards.
+        self._header_bytes = -self._slice_bytes
+        self._connection.turn.left -= 1
         if self._large_body is not None:
             self.buffer[: len(body)] = body
             self.buffer = self.buffer[len(body) :]
             return
-        if self.body_bytes > self.reserved_bytes and self.body_bytes > self._uncounted_bytes:  # in chunks
-            self._reserve(self.body_bytes)
+        if self.body_bytes > self._reserved_body_bytes and self.body_bytes > self._uncounted_bytes:  # in chunks
+            self._reserve_body(self.body_bytes)
         if not first:
             self._body = body
         elif isinstance(self._body, bytearray):

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
+from math import inf
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Refused, Unfit
@@ -25,7 +26,8 @@ log = logging.getLogger("proteus.dataplane")
 class Admission:
     """Checks requests, asks the controller whether to admit them, and has ``workers`` ask for work afterwards.
 
-    With ``refuses_non_finite``, NaN or infinity in an input is an error; else it passes through.
+    With ``refuses_non_finite``, NaN or infinity in an input is an error; else it passes through. No request waits
+    longer than ``max_timeout_s``, or than the SLO of its family where that is longer, whatever timeout it asks for.
     """
 
     def __init__(
@@ -39,10 +41,11 @@ class Admission:
         clock: Callable[[], float],
         *,
         refuses_non_finite: bool = False,
+        max_timeout_s: float = inf,
     ) -> None:
         self._families, self._controller, self._lifecycle = families.by_name, controller, lifecycle
         self._workers, self._results, self._counts, self._clock = workers, results, counts, clock
-        self._refuses_non_finite = refuses_non_finite
+        self._refuses_non_finite, self._max_timeout_s = refuses_non_finite, max_timeout_s
         self._ids = count()
         self._log_limiter = LogRateLimiter(clock)
         self._to_ask: dict[str, None] = {}
@@ -100,7 +103,8 @@ class Admission:
         if rows > served.max_rows:
             raise BadRequest(f"`{family}` takes at most {served.max_rows} rows a request; got {rows}")
         slo_s = served.slo_s
-        deadline_s = arrival_s + (slo_s if options.timeout_s is None else options.timeout_s)
+        timeout_s = slo_s if options.timeout_s is None else min(options.timeout_s, max(self._max_timeout_s, slo_s))
+        deadline_s = arrival_s + timeout_s
         request = InFlightRequest(
             next(self._ids),
             family,

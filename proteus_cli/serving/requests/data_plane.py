@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from proteus_cli.control.controller import Controller
@@ -46,6 +47,7 @@ def make_data_plane(
     files: ModelFiles | None = None,
     drift: Drift | None = None,
     refuses_non_finite: bool = False,
+    max_timeout_s: float = inf,
     is_emulated: bool = False,
     timer_s: float = TIMER_RESOLUTION_S,
 ) -> DataPlane:
@@ -66,6 +68,14 @@ def make_data_plane(
         timer_s=timer_s,
     )
     admission = Admission(
-        families, controller, lifecycle, fleet.workers, results, counts, clock, refuses_non_finite=refuses_non_finite
+        families,
+        controller,
+        lifecycle,
+        fleet.workers,
+        results,
+        counts,
+        clock,
+        refuses_non_finite=refuses_non_finite,
+        max_timeout_s=max_timeout_s,
     )
     return DataPlane(controller, lifecycle, families, counts, results, fleet, admission, clock, is_emulated)

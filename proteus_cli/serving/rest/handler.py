@@ -20,7 +20,7 @@ from proteus_cli.errors import (
     Overloaded,
     RequestError,
 )
-from proteus_cli.serving.http1.compression import compressed
+from proteus_cli.serving.http1.compression import accepted_encodings, compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange, Refusal
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.codes import HTTP_STATUS, request_error
@@ -105,6 +105,7 @@ class RestHandler:
         if codec is not None and exchange.method == _POST:
             self._infer(exchange, codec)
             return
+        exchange.connection.turn.end()
         path = raw_path.decode(errors="replace") or "/"
         routes, values = self._router.match(path)
         self._endpoints.require_version(values)
@@ -137,16 +138,17 @@ class RestHandler:
     def _infer(self, exchange: Exchange, codec: RestCodec) -> None:
         inference = RestInference(exchange, codec, self._max_body_bytes)
         exchange.in_flight = self._pipeline.submit(inference, exchange.body, exchange.headers)
+        exchange.release()
 
 
 class RestInference(Inference[EncodedAnswer]):
     """An inference request over HTTP. ``headers`` are lines for its answer."""
 
-    __slots__ = ("_codec", "_exchange", "_headers", "_max_body_bytes", "_query")
+    __slots__ = ("_accepted", "_codec", "_exchange", "_headers", "_max_body_bytes", "_query")
 
     def __init__(self, exchange: Exchange, codec: RestCodec, max_body_bytes: int) -> None:
         self._exchange, self._codec, self._max_body_bytes = exchange, codec, max_body_bytes
-        self._headers = b""
+        self._headers, self._accepted = b"", accepted_encodings(exchange.headers)
 
     def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:  # noqa: ARG002 - it is the exchange's body
         if b"content-encoding" not in self._exchange.headers:
@@ -187,8 +189,8 @@ class RestInference(Inference[EncodedAnswer]):
         if tensors:
             content_type = OCTETS
             headers += b"inference-header-content-length: %d\r\n" % len(body)
-        if b"accept-encoding" in exchange.headers:
-            body, tensors, more = compressed(exchange.headers, body, tensors)
+        if self._accepted is not None:
+            body, tensors, more = compressed(self._accepted, body, tensors)
             headers += more
         exchange.respond(_OK, content_type, body, tensors, headers)
 
@@ -238,7 +240,7 @@ def _respond(exchange: Exchange, path: str, response: RestResponse) -> None:
     body, headers = response.body, response.headers
     # Triton's asyncio client asks for compression, but does not unpack the protocol's documents.
     if not headers and (path.startswith(OWN) or not path.startswith("/v2/")):
-        body, _, headers = compressed(exchange.headers, body, [])
+        body, _, headers = compressed(accepted_encodings(exchange.headers), body, [])
     exchange.respond(response.status, response.content_type, body, headers=headers)
 
 

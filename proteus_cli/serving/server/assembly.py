@@ -80,6 +80,7 @@ async def open_data_plane(
         files=None if deployment.emulated else ModelFiles(hardware.models, deployment.profiles),
         drift=drift,
         refuses_non_finite=options.refuses_non_finite,
+        max_timeout_s=options.max_timeout_s,
         is_emulated=hardware.is_emulated,
     )
     try:

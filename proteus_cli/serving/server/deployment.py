@@ -22,6 +22,7 @@ class ServerOptions:
     """Where to listen (port 0 picks a free one), limits on clients, and how long draining may take.
 
     ``grpc_port``: None is no gRPC. ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
+    No request waits longer than ``max_timeout_s``, or than its family's SLO where that is longer.
     With ``tls``, nothing else is spoken; with ``tokens``, all but health checks and the files of the page need one;
     without, HTTP requests must be sent to this machine by an address, or to one of the ``allowed_hosts``.
     Traces go to the URL ``otlp``, of ``otlp_sample`` (a fraction) of the requests that bring no decision about it.
@@ -34,6 +35,7 @@ class ServerOptions:
     max_connections: int = 4096
     drain_timeout_s: float = 10.0
     refuses_non_finite: bool = False
+    max_timeout_s: float = 60.0
     tls: Callable[[Sequence[str]], ssl.SSLContext] | None = None  # by the protocols that it offers
     tokens: Tokens | None = None
     allowed_hosts: tuple[str, ...] = ()

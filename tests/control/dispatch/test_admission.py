@@ -1,16 +1,40 @@
-from proteus_cli.control.dispatch.dispatch import can_answer, retry_after_s
+import pytest
+from builders import controller_hosting, hosted, make_request
+
+from proteus_cli.control.batching import GreedyBatcher
+from proteus_cli.control.decision import Admitted
+from proteus_cli.control.dispatch.dispatch import retry_after_s, rows_within
+from proteus_cli.control.policies import Policy
 
 
 def test_what_can_be_answered_in_the_budget_is_let_in() -> None:
     """100 qps for 50 ms answer 5 rows."""
-    assert can_answer(5, 100.0, 0.05)
-    assert not can_answer(6, 100.0, 0.05)
+    assert rows_within(0.05, 100.0) == 5
 
 
-def test_nothing_fits_no_capacity_or_no_time() -> None:
-    assert not can_answer(1, 0.0, 1.0)
-    assert not can_answer(1, 100.0, 0.0)
-    assert not can_answer(1, 100.0, -1.0)
+@pytest.mark.parametrize(("budget_s", "capacity_qps"), [(1.0, 0.0), (0.0, 100.0), (-1.0, 100.0)])
+def test_nothing_fits_no_capacity_or_no_time(budget_s: float, capacity_qps: float) -> None:
+    assert rows_within(budget_s, capacity_qps, 8, 0.1) <= 0
+
+
+@pytest.mark.parametrize(
+    ("batch_rows", "rows"), [(8, 90), (40, 90), (45, 90), (48, 96), (50, 100), (60, 100), (1000, 100)]
+)
+def test_what_is_spared_is_no_part_of_the_first_two_batches(batch_rows: int, rows: float) -> None:
+    """Of 100 rows in 100 ms, 10 are spared, unless two batches are more than 90."""
+    assert rows_within(0.1, 1000.0, batch_rows, 0.1) == rows
+
+
+@pytest.mark.parametrize(("dispatch_ahead_s", "admitted"), [(0.0, 100), (0.002, 90)])
+def test_a_driver_that_needs_time_for_hand_overs_is_spared_a_part(dispatch_ahead_s: float, admitted: int) -> None:
+    """1,000 qps and 100 ms; batches of 4."""
+    policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
+    host = hosted(latency_s={1: 0.002, 4: 0.004}, capacity_qps=1000.0)
+    controller = controller_hosting(
+        host, policy=policy, families=("a",), slots={"cpu0": 1}, dispatch_ahead_s=dispatch_ahead_s
+    )
+    answers = [controller.offer(make_request(number), 0.0) for number in range(110)]
+    assert sum(isinstance(answer, Admitted) for answer in answers) == admitted
 
 
 def test_asking_again_helps_after_what_is_ahead_is_answered() -> None:

@@ -28,6 +28,7 @@ from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.telemetry.tracing import Tracing
+from proteus_cli.serving.transport.turns import Turn
 
 FLOAT = np.dtype(np.float32)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -65,7 +66,9 @@ class RestClient(Client):
         )  # fmt: skip
         x = {"name": "x", "shape": [len(values) // 2, 2], "datatype": "FP32", "data": values}
         sent = {name.encode(): value.encode() for name, value in headers.items()}
-        connection = cast("Any", SimpleNamespace(closes_after_response=False, response_ready=lambda _exchange: None))
+        connection = cast(
+            "Any", SimpleNamespace(turn=Turn(), closes_after_response=False, response_ready=lambda _exchange: None)
+        )
         body = json.dumps({"inputs": [x]}).encode()
         self.exchange = Exchange(connection, b"POST", b"/v2/models/f/infer", sent, body, keep_alive=True)
         self.handler.handle(self.exchange)
@@ -148,6 +151,21 @@ def test_a_request_is_answered(protocol: Protocol) -> None:
         await served(world)
         assert client.answer() == "ok"
         assert world.plane.counts.refusals.total() == 0
+
+    scene(play)
+
+
+def test_a_request_over_rest_keeps_neither_its_head_nor_its_json_while_it_waits() -> None:
+    """They would be memory that a client takes and nobody counts."""
+
+    async def play(world: World) -> None:
+        client = RestClient(world)
+        client.ask(1, 2, x="y" * 1000)
+        exchange = client.exchange
+        assert client.answer() is None
+        assert (exchange.target, exchange.headers, exchange.body) == (b"", {}, b"")
+        await served(world)
+        assert client.answer() == "ok"
 
     scene(play)
 
