@@ -12,7 +12,7 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, NotAccurateEnough, NotReady, Overloaded, RequestError
 from proteus_cli.serving.fleet.worker import Worker
-from proteus_cli.serving.lifecycle import Lifecycle, ServerState
+from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
@@ -62,6 +62,7 @@ class Admission:
         It arrives now, unless ``arrival_s`` says when it did. Raises the `RequestError` of a request that is not
         admitted, and what ``read_inputs`` raises: then it is as if the request had never been offered.
         """
+<<<<<<< HEAD
         now_s = self._clock()
         request, devices = self._offer(query, done, now_s, now_s if arrival_s is None else arrival_s)
         try:
@@ -94,6 +95,9 @@ class Admission:
     ) -> tuple[InFlightRequest, Sequence[str]]:
         """A request that the controller has admitted, and the devices to ask. Raises the error of one it has not."""
         if self._lifecycle.state is not ServerState.READY:
+=======
+        if not self._lifecycle.is_ready:
+>>>>>>> main
             self._lifecycle.require_ready()
         family = query.family
         served = self._families[family]
