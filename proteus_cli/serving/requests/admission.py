@@ -62,7 +62,6 @@ class Admission:
         It arrives now, unless ``arrival_s`` says when it did. Raises the `RequestError` of a request that is not
         admitted, and what ``read_inputs`` raises: then it is as if the request had never been offered.
         """
-<<<<<<< HEAD
         now_s = self._clock()
         request, devices = self._offer(query, done, now_s, now_s if arrival_s is None else arrival_s)
         try:
@@ -94,10 +93,7 @@ class Admission:
         self, query: Query, done: ResultCallback, now_s: float, arrival_s: float
     ) -> tuple[InFlightRequest, Sequence[str]]:
         """A request that the controller has admitted, and the devices to ask. Raises the error of one it has not."""
-        if self._lifecycle.state is not ServerState.READY:
-=======
         if not self._lifecycle.is_ready:
->>>>>>> main
             self._lifecycle.require_ready()
         family = query.family
         served = self._families[family]

@@ -129,11 +129,7 @@ class RestCodec:
             raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {size} bytes")
         layout = self._layouts.get((bytes(body[:json_length]),))
         if layout is not None and layout.binary_bytes == size - json_length:
-<<<<<<< HEAD
-            return layout.query, partial(self._behind_head, layout, body, json_length)
-=======
             return layout.query, partial(layout.slices, body, json_length)
->>>>>>> main
         return self._decode_any(body, json_length)
 
     def _like_last(self, body: bytes | bytearray) -> tuple[Query, ReadInputs] | None:
@@ -177,10 +173,6 @@ class RestCodec:
     def _read_one(self, body: bytes | bytearray, start: int, end: int, rows: int) -> Inputs:
         array = body[start:end] if end - start <= _SMALL_BYTES else memoryview(body)[start:end]
         return (self._values[0].read_short(array, rows),)
-
-    def _behind_head(self, layout: _Layout, body: bytes | bytearray, json_length: int) -> Inputs:
-        content: Buffer = memoryview(body) if layout.binary_bytes > _SMALL_BYTES else body
-        return tuple([content[json_length + start : json_length + end] for _, start, end in layout.sources])
 
     def _read(
         self, layout: _Layout, body: bytes | bytearray, json_length: int, arrays: Sequence[tuple[int, int]]
