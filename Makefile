@@ -113,7 +113,7 @@ bench-paper: setup  ## the paper's experiments, and ours beside them; about 10 m
 bench-serving: setup  ## proteus beside mosec, Triton and others; 25 minutes; needs wrk and nghttp2-client
 	$(BIN)/python -m benchmarks.serving
 
-bench-overload: setup  ## what proteus answers on time at 3× its capacity, and what a refusal costs; 3 minutes; needs wrk and nghttp2-client
+bench-overload: setup  ## what proteus answers on time at 3× its capacity, and what a refusal costs; 4 minutes; needs wrk and nghttp2-client
 	$(BIN)/python -m benchmarks.serving --peers proteus --workloads "" --extras overload
 
 bench-executors: setup  ## what a process for each device costs, beside threads; 3 minutes; needs wrk

@@ -18,7 +18,7 @@ from proteus_cli.domain.base import Value
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import ProteusError
+from proteus_cli.errors import ProteusError, printable
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, require_current_models
 from proteus_cli.units import format_size
@@ -52,7 +52,8 @@ class Finding(Value, frozen=True):
 
 def diagnose(workspace_dir: Path) -> list[Finding]:
     """All findings, in the order in which a user needs the things."""
-    return [*_installation(), *_devices(workspace_dir), *_workspace(workspace_dir)]
+    found = [*_installation(), *_devices(workspace_dir), *_workspace(workspace_dir)]
+    return [Finding(each.what, each.state, printable(each.found), printable(each.hint)) for each in found]
 
 
 def _installation() -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import EngineError
+from proteus_cli.units import format_size
 
 NAME = "onnxruntime"
 
@@ -61,12 +62,12 @@ class OnnxRuntime:
                 hint="is it a complete ONNX file? `python -m onnx.checker` tells more",
             ) from error
         memory_bytes = max(_resident_bytes() - before_bytes, model.stat().st_size)
-        yield _Session(session, _signature(session, model), memory_bytes)
+        yield _Session(model, session, _signature(session, model), memory_bytes)
 
 
 class _Session:
-    def __init__(self, session: ort.InferenceSession, signature: Signature, memory_bytes: int) -> None:
-        self._session = session
+    def __init__(self, model: Path, session: ort.InferenceSession, signature: Signature, memory_bytes: int) -> None:
+        self._model, self._session = model, session
         self._outputs = [spec.name for spec in signature.outputs]
         self.signature = signature
         self.memory_bytes = memory_bytes
@@ -75,13 +76,18 @@ class _Session:
         try:
             results = self._session.run(self._outputs, inputs)
         except Exception as error:
-            raise EngineError(f"the model failed: {first_line(error)}") from error
+            raise EngineError(
+                f"the model failed, `{self._model}`: {first_line(error)}",
+                hint="does it run by itself in ONNX Runtime, on this machine?",
+            ) from error
         return dict(zip(self._outputs, results, strict=True))
 
 
 def first_line(error: Exception) -> str:
-    """The message of ONNX Runtime, without its error code and its paths in C++ sources."""
+    """The message of ONNX Runtime, without its error code; in our words where it had too little memory."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if wanted := re.search(r"Failed to allocate memory for requested buffer of size (\d+)", text):
+        return f"not enough memory for {format_size(int(wanted[1]))}"
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import msgspec
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from proteus_cli import store
 from proteus_cli.backends.affinity import pinned
 from proteus_cli.backends.base import Backend, NamedArrays, Runner, Signature, SlottedRunner
+from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
@@ -79,7 +81,8 @@ class Sweep:
 
         Where nothing is to be measured, the profile file stays as it is, so plans that were made from it stay current.
         """
-        with pinned(self._device.cores):
+        is_cpu = self._device.kind == "cpu"
+        with pinned(self._device.cores), within_free_memory("the model") if is_cpu else nullcontext():
             for job in self._jobs:
                 finished = self._finished
                 if job.cells or job.needs_accuracy:

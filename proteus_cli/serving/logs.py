@@ -1,5 +1,6 @@
 """The server's log: a message and fields a line, as text or as JSON. It holds no content of requests."""
 
+import json
 import logging
 import math
 from collections.abc import Callable, Hashable
@@ -62,7 +63,10 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        try:
+            return msgspec.json.encode(line, enc_hook=str).decode()
+        except UnicodeEncodeError:  # it quotes the name of a file that is no UTF-8
+            return json.dumps(line, default=str)
 
 
 class TextLines(logging.Formatter):

@@ -38,6 +38,12 @@ def test_what_files_hold_reaches_the_terminal_without_its_control_characters(tmp
     assert all(map(str.isprintable, refused.stderr.split("\n")))
 
 
+def test_a_workspace_may_have_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
+    place = tmp_path / os.fsdecode(b"w\xff")
+    assert proteus("init", place).code == 0
+    assert any(r"w\udcff" in found["found"] for found in proteus("doctor", "--json", "-w", place).document())
+
+
 # --- one JSON document on stdout
 
 

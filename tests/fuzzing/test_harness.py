@@ -17,9 +17,6 @@ from fuzzing.watch import MIB, Cost, ResidentMemory, Watch
 class Careless:
     """A target with a bug of each kind, each behind a word."""
 
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
     def play(self, content: bytes, watch: Watch) -> None:
         watch.call(self._take, content)
 

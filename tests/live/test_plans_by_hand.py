@@ -1,5 +1,6 @@
 """A plan that a person applies to a running server: by HTTP with a token, or SIGHUP. What doesn't fit is refused."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -117,7 +118,8 @@ def test_a_body_that_is_no_plan_or_does_not_fit_is_refused_and_changes_nothing(s
         "another policy": (422, good | {"policy": "most-accurate"}),
         "another device": (422, good | {"fleet": {**good["fleet"], "d": ["d-0"]}}),
         "another variant": (422, placed(variant="text-xl")),
-        "a batch that was never measured": (422, placed(max_batch=10**9)),
+        "a batch that is no batch": (400, placed(max_batch=10**9)),
+        "a batch that was never measured": (422, placed(max_batch=1000)),
         "the same twice": (422, good | {"placements": [*good["placements"], placement]}),
     }
     for why, (status, plan) in refused.items():
@@ -146,6 +148,10 @@ def test_sighup_applies_the_plan_file_or_logs_what_is_wrong_with_it(server: Guar
         assert "not a valid plan" in server.live.log.read_text()
         store.write_json(server.path, msgspec.structs.replace(plan, rules=Rules(), policy="least-accurate"))
         server.hang_up("this server runs `proteus`")
+        server.path.unlink()
+        os.mkfifo(server.path)
+        server.hang_up("is a pipe, and must be a regular file")
         assert server.in_force() == marked
     finally:
+        server.path.unlink()
         server.path.write_bytes(good)

@@ -28,6 +28,10 @@ def test_a_json_line_is_one_line_with_the_message_and_the_fields(message: str, n
     assert "ValueError" in read["exception"]
 
 
+def test_a_json_line_may_quote_the_name_of_a_file_that_is_no_utf_8() -> None:
+    assert json.loads(JsonLines().format(record("no \udcff", file="\udcff")))["file"] == "\udcff"
+
+
 def test_a_text_line_is_one_line_whatever_it_quotes() -> None:
     line = TextLines().format(record("first\nsecond", who="a b\nc", n=3, plain="cpu0"))
     assert line.endswith(r'WARNING proteus.test: first\nsecond who="a b\nc" n=3 plain=cpu0')

@@ -10,7 +10,7 @@ from proteus_cli.control.policies import batcher_named, live_policy_named, with_
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Base, Origin
-from proteus_cli.errors import ArtefactError
+from proteus_cli.errors import ArtefactError, printable
 from proteus_cli.planning.from_workspace import DeferredPlanner, PlannerSettings, deferred_planner, planner_settings
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings, claim, left_behind, records
 from proteus_cli.serving.server.deployment import Deployment
@@ -81,7 +81,7 @@ def deployment_of(
 
 
 def _base(workspace: Workspace, name: Path) -> Base:
-    return Base(str(name), digest(workspace.plan_path(name)))
+    return Base(printable(str(name)), digest(workspace.plan_path(name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _resumed(
     """
     is_stale = _is_stale(workspace, start.plan)
     left = left_behind(records(workspace.history_dir), base, emulated=emulated, also_stopped=is_stale)
-    if left is None or not claim(workspace.history_dir, base):
+    if left is None or not _claimed(workspace, base):
         return start
     try:
         last = workspace.plan(workspace.history_dir / left.plan)
@@ -154,6 +154,14 @@ def _resumed(
     why = "the inputs of the plan have changed" if is_stale else "the last server with this plan was killed"
     log.warning("%s: resuming the plan that was in force then, `%s`", why, left.plan)
     return _StartingPlan(last, "resumed", f"{why} while `{left.plan}` was in force" if not is_stale else why)
+
+
+def _claimed(workspace: Workspace, base: Base) -> bool:
+    """Claim ``base`` until this process ends. True also where no lock file can be made."""
+    try:
+        return claim(workspace.history_dir, base) is not None
+    except OSError:
+        return True
 
 
 def _is_stale(workspace: Workspace, plan: Plan) -> bool:

@@ -30,7 +30,7 @@ MIN_PARTIAL_AHEAD_S = 1e-3
 
 # The part of what can be answered in time that is not admitted where the driver needs time for hand-overs. In a longer
 # queue, the first request has just the time for a full batch: any delay makes batches smaller, and so devices slower.
-SPARE_FRAC = 0.1
+HELD_BACK_FRAC = 0.1
 
 # Full batches of each worker that are admitted all the same: with less than one that runs and one that waits, it idles.
 FULL_BATCHES = 2
@@ -59,7 +59,7 @@ class Dispatch:
         self._selector = WorkSelector(self._batcher, workers)
         self._is_shared, self._admits_timely = policy.assignment == "late", policy.admits == "timely"
         self._dispatch_ahead_s = dispatch_ahead_s
-        self._spare_frac = SPARE_FRAC if dispatch_ahead_s else 0.0
+        self._held_back_frac = HELD_BACK_FRAC if dispatch_ahead_s else 0.0
         self._hosted: Sequence[Host] = ()
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | Unfit:
@@ -76,7 +76,7 @@ class Dispatch:
         # admitted and the workers decide.
         if self._admits_timely and family.rows:
             budget_s = self._batcher.due_s(request) - now_s
-            most_rows = rows_within(budget_s, tier.capacity_qps, tier.batch_rows, self._spare_frac)
+            most_rows = rows_within(budget_s, tier.capacity_qps, tier.batch_rows, self._held_back_frac)
             if family.rows + rows > most_rows:
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
                 if before_rows and before_rows + rows > most_rows:
@@ -242,14 +242,14 @@ class Dispatch:
         return Launch(hosted, requests, rows, start_s, is_more_to_do=is_more_to_do, is_ahead=is_ahead)
 
 
-def rows_within(budget_s: float, capacity_qps: float, batch_rows: int = 0, spare_frac: float = 0.0) -> float:
+def rows_within(budget_s: float, capacity_qps: float, batch_rows: int = 0, held_back_frac: float = 0.0) -> float:
     """The most rows, a request's own and those before it, that are admitted to be answered in ``budget_s``.
 
-    At that rate all of them would be in time; ``spare_frac`` of them are spared, but no part of the first
+    At ``capacity_qps`` they are in time. ``held_back_frac`` of what would be is not admitted, but no part of the first
     `FULL_BATCHES` batches of ``batch_rows``.
     """
     most = capacity_qps * budget_s
-    return min(most, max((1 - spare_frac) * most, FULL_BATCHES * batch_rows))
+    return min(most, max((1 - held_back_frac) * most, FULL_BATCHES * batch_rows))
 
 
 def retry_after_s(rows: int, capacity_qps: float) -> float:

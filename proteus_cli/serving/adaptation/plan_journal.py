@@ -85,6 +85,7 @@ class PlanJournal:
         self._at_first: Tallies = {}
         self._queued = 0
         self._claimed: Base | None = None
+        self._lock: int | None = None
         self.written = self.failed = 0
         self.problem: str | None = None
 
@@ -147,14 +148,19 @@ class PlanJournal:
     def _save(self, record: PlanRecord, plan: Plan) -> None:
         """In the writer's thread."""
         if self._claimed != record.base:
-            self._claimed = record.base
-            claim(self.directory, record.base)  # without effect where this process, or another, holds it
+            self._release()
+            self._lock, self._claimed = claim(self.directory, record.base), record.base
         path, contents = self.directory / f"{record.plan}.json", {}
         if not path.exists():  # a new plan, or one that the disk had no space for when it came into force
             contents[path] = store.to_json(plan)
         contents[self.directory / f"{record.plan}{RECORD}"] = store.to_json(record)
         store.write_in_order(contents)
         forget_all_but(self.directory, self._keep)
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _saved(self, job: "Future[None]") -> None:
         """In the writer's thread; for writes that are given up at the end, in the caller's."""
@@ -229,19 +235,16 @@ def _names(directory: Path) -> set[str]:
 # --- one server at a time
 
 
-def claim(directory: Path, base: Base) -> bool:
-    """Claim ``base`` for this process, until it ends. Returns whether no other server that runs has claimed it.
+def claim(directory: Path, base: Base) -> int | None:
+    """Claim ``base`` for this process, until it closes the descriptor that is returned, or ends.
 
-    True also where no lock file can be made: then there are no records to go on from either.
+    None: this process, or another server that runs, has claimed it. Raises `OSError` where no lock file can be made.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory / f".{base.sha256[:16]}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError:
-        return True
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory / f".{base.sha256[:16]}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        return False
-    return True  # the lock goes with the process
+        return None
+    return handle

@@ -8,6 +8,7 @@ from time import perf_counter
 import numpy as np
 
 from proteus_cli.backends.base import Backend, OutputArrays, Part, Runner, Signature, gather
+from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import EngineError
@@ -90,7 +91,7 @@ class CpuExecutor(ThreadedExecutor[CpuEngine]):
         self._jobs.put(run_batch)
 
     def _load(self, key: VariantKey, model: Path, warm_up_rows: int) -> CpuEngine:  # noqa: ARG002 - builds nothing
-        with ExitStack() as stack:
+        with within_free_memory(f"`{model}`"), ExitStack() as stack:
             runner = stack.enter_context(self._backend.runner(model))
             rng = np.random.default_rng(0)
             for rows in sorted({1, 2, warm_up_rows}):

@@ -14,6 +14,7 @@ from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, traile
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GrpcStatus, request_error
+from proteus_cli.serving.oip.tensors import OTHER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,12 +40,19 @@ class CallHeaders:
 
 
 class GrpcCall(MessageReader):
-    """A call. Subclasses take its messages, and respond by `answer`, or by `send` and `finish`, or by `fail`."""
+    """A call. Subclasses take its messages, and respond by `answer`, or by `send` and `finish`, or by `fail`.
+
+    Messages of methods that take no tensors have at most `OTHER_BYTES`.
+    """
 
     __slots__ = ("_has_begun", "request")
+    takes_tensors = False
 
     def __init__(self, request: CallHeaders, stream: Http2Stream) -> None:
-        super().__init__(stream, request.max_message_bytes, is_gzip=request.is_gzip)
+        max_bytes = request.max_message_bytes
+        super().__init__(
+            stream, max_bytes if self.takes_tensors else min(max_bytes, OTHER_BYTES), is_gzip=request.is_gzip
+        )
         self.request = request
         self._has_begun = False
 

@@ -48,7 +48,7 @@ class MessageReader:
         self._max_bytes, self._is_gzip = max_message_bytes, is_gzip
         self._pieces: list[Buffer] = []  # of a message that is coming in, or of messages that wait
         self._kept_bytes = self._needed_bytes = 0
-        self._reserved_bytes = 0  # for the pieces, or for the message that is being answered
+        self._reserved_bytes = 0  # for the pieces, and for the message that is being answered
         self._has_all = self._is_over = self._is_stopped = False
 
     def message(self, message: Buffer) -> None:
@@ -100,9 +100,9 @@ class MessageReader:
             self.ended()
 
     def _taken(self) -> Buffer:
-        """What was kept."""
+        """What was kept; it counts no more, but a message that is being answered does."""
+        self._free(self._kept_bytes + _PIECE_BYTES * len(self._pieces))
         pieces, self._pieces, self._kept_bytes = self._pieces, [], 0
-        self.free()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _read_frames(self, data: Buffer) -> None:
@@ -165,8 +165,11 @@ class MessageReader:
     def free(self) -> None:
         """Give back the memory that was reserved."""
         if self._reserved_bytes:
-            self._connections.free(self._reserved_bytes)
-            self._reserved_bytes = 0
+            self._free(self._reserved_bytes)
+
+    def _free(self, size: int) -> None:
+        self._connections.free(size)
+        self._reserved_bytes -= size
 
     def _decompressed(self, message: Buffer, flag: int) -> bytes:
         if flag != 1 or not self._is_gzip:

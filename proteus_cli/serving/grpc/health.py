@@ -28,6 +28,7 @@ class Watches:
         self._is_serving = is_serving
         self._calls: dict[str, set[WatchCall]] = {}
         self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     def status(self, service: str) -> str:
         return serving_status(is_serving=self._is_serving(service))
@@ -36,8 +37,8 @@ class Watches:
         """Tell a call of each change. Raises `CallError` if there are too many."""
         if self._count >= _MAX_WATCHES:
             raise CallError(GrpcStatus.RESOURCE_EXHAUSTED, "too many clients watch; use Check")
-        if not self._count:
-            asyncio.get_running_loop().call_later(_CHECK_EVERY_S, self._check)
+        if self._timer is None:
+            self._check_later()
         self._calls.setdefault(service, set()).add(call)
         self._count += 1
 
@@ -55,7 +56,12 @@ class Watches:
             for call in tuple(calls):
                 call.tell(status)
         if self._count:
-            asyncio.get_running_loop().call_later(_CHECK_EVERY_S, self._check)
+            self._check_later()
+        else:
+            self._timer = None
+
+    def _check_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_CHECK_EVERY_S, self._check)
 
 
 class WatchCall(UnaryCall):

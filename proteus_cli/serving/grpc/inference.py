@@ -18,7 +18,13 @@ from proteus_cli.control.decision import Host
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc.messages import ModelInferResponse
-from proteus_cli.serving.grpc.protobuf_wire import integer_parameter, parse_request, split_request, varint
+from proteus_cli.serving.grpc.protobuf_wire import (
+    integer_parameter,
+    parse_request,
+    require_small,
+    split_request,
+    varint,
+)
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters, checked
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
@@ -73,6 +79,7 @@ class GrpcCodec:
         rest, request_id, raw = split_request(message)
         head = self._known.get(rest)
         if head is None:
+            require_small(rest)
             decoded = parse_request(rest)
             if not raw:
                 head = self._head(decoded)

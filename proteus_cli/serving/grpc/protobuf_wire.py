@@ -3,7 +3,8 @@
 Fields may come in any order; unknown ones are passed over. Source: "Encoding" in protobuf's documentation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -11,10 +12,20 @@ from google.protobuf.message import DecodeError
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.messages import ModelInferRequest
+from proteus_cli.serving.oip.tensors import OTHER_BYTES
 
-_LENGTH_DELIMITED = 2
-_ID, _RAW_INPUT = 0x1A, 0x3A  # tags of fields 3 and 7 of a request
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
+_ID, _INPUT, _OUTPUT, _RAW_INPUT = 0x1A, 0x2A, 0x32, 0x3A  # tags of fields 3, 5, 6 and 7 of a request
+_TENSORS = (_INPUT, _OUTPUT)
+_CONTENTS = 0x2A  # of field 5 of an input
 _MORE = 0x80
+_LONGEST_VARINT = 10
+_FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
+
+MAX_FIELDS = 1024
+"""Of a request, its inputs and its outputs together. Protobuf takes a microsecond and 250 bytes for an empty one."""
+
+_TURNS = range(MAX_FIELDS + 1)
 
 
 def split_request(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
@@ -24,12 +35,16 @@ def split_request(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
     request_id = None
     at, end = 0, len(message)
     try:
-        while at < end:
+        for _ in _TURNS:
+            if at >= end:
+                break
             first, tag = at, message[at]
+            if tag & 7 != _LENGTH_DELIMITED or tag >= _MORE:  # no field of a request
+                _, _, at = _field(message, at, end)
+                rest.append(message[first:at])
+                continue
             size = message[at + 1]
             at += 2
-            if tag & 7 != _LENGTH_DELIMITED or tag >= _MORE:  # no field of a request: left to protobuf, which knows
-                return _split_parsed(message)
             if size >= _MORE:
                 size, at = _long_varint(message, at - 1)
             first_of_value, at = at, at + size
@@ -41,6 +56,8 @@ def split_request(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
                 request_id = str(message[first_of_value:at], "utf-8") or None
             else:
                 rest.append(message[first:at])
+        else:
+            raise _too_many_fields()
     except IndexError:
         raise BadRequest("the message is cut off") from None
     except UnicodeDecodeError:
@@ -48,25 +65,74 @@ def split_request(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
     return b"".join(rest), request_id, raw
 
 
-def _split_parsed(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
-    request = parse_request(message)
-    raw, request_id = list(request.raw_input_contents), request.id or None
-    request.ClearField("raw_input_contents")
-    request.ClearField("id")
-    return request.SerializeToString(deterministic=True), request_id, raw
+def require_small(rest: bytes) -> None:
+    """Raise `BadRequest` where a request has too many fields, or too many bytes, besides the values of its tensors.
+
+    ``rest`` is of `split_request`. Look before protobuf does: it takes hundreds of bytes for a field of two.
+    """
+    count = size = 0
+    try:
+        for count, size in enumerate(accumulate(_sizes_besides_values(rest)), 1):
+            if count > MAX_FIELDS:
+                raise _too_many_fields()
+            if size > OTHER_BYTES:
+                raise BadRequest(f"the message has more than {OTHER_BYTES} bytes besides the values of its tensors")
+    except IndexError:
+        raise BadRequest("the message is cut off") from None
+
+
+def _too_many_fields() -> BadRequest:
+    return BadRequest(f"the message has more than {MAX_FIELDS} fields")
+
+
+def _sizes_besides_values(rest: bytes) -> Iterator[int]:
+    """The bytes of each field of a request, and within its inputs and outputs of each of theirs, but for contents."""
+    for tag, first, end in _fields(rest, 0, len(rest)):
+        if tag in _TENSORS:
+            yield 0
+            for inner, start, stop in _fields(rest, first, end):
+                yield 0 if inner == _CONTENTS and tag == _INPUT else stop - start
+        else:
+            yield end - first
+
+
+def _fields(message: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The tag of each field, and where its value begins and ends. Raises `BadRequest`, or `IndexError` at the end."""
+    while at < end:
+        tag, first, at = _field(message, at, end)
+        yield tag, first, at
+
+
+def _field(message: Buffer, at: int, end: int) -> tuple[int, int, int]:
+    """The tag of the field at ``at``, and where its value begins and ends. Raises like `_fields`."""
+    tag, first = _long_varint(message, at)
+    if tag < _MORE and first > at + 1:
+        raise BadRequest("a field's number is written with more bytes than it needs")
+    kind, stop = tag & 7, first
+    if kind == _LENGTH_DELIMITED:
+        size, first = _long_varint(message, first)
+        stop = first + size
+    elif kind == _VARINT:
+        _, stop = _long_varint(message, first)
+    elif kind in _FIXED_BYTES:
+        stop += _FIXED_BYTES[kind]
+    else:
+        raise BadRequest("the message is not a ModelInferRequest")
+    if stop > end:
+        raise IndexError
+    return tag, first, stop
 
 
 def _long_varint(message: Buffer, at: int) -> tuple[int, int]:
-    """A length that may take several bytes, and where it ends."""
-    value = shift = 0
-    while True:
+    """A number that may take several bytes, and where it ends."""
+    value = 0
+    for shift in range(0, 7 * _LONGEST_VARINT, 7):
         byte = message[at]
         value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
+        at += 1
         if byte < _MORE:
             return value, at
-        if shift > 28:  # noqa: PLR2004 - no message is longer than 2³² bytes
-            raise BadRequest("a length in the message is too large")
+    raise BadRequest("a number in the message is too large")
 
 
 def parse_request(message: Buffer) -> Any:
@@ -100,7 +166,6 @@ def _entry_prefix(name: str, size: int) -> bytes:
     return b"\x22" + bytes((len(entry) + size,)) + entry
 
 
-_LONGEST_VARINT = 10
 _ENTRIES: Mapping[str, Sequence[bytes]] = {
     name: [_entry_prefix(name, size) for size in range(_LONGEST_VARINT + 1)]
     for name in ("batch_size", "queue_us", "compute_us")

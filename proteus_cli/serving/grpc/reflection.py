@@ -14,9 +14,13 @@ _FILES = {file.name: file.SerializeToString() for file in FILES}
 
 
 class ReflectionCall(GrpcCall):
-    """`ServerReflectionInfo`: a stream of requests, each answered at once."""
+    """`ServerReflectionInfo`: a stream of requests, each answered once its client has taken the answers before."""
 
     __slots__ = ()
+
+    @property
+    def has_room(self) -> bool:
+        return not self.stream.unsent_bytes
 
     def message(self, message: Buffer) -> None:
         self.stream.connection.turn.end()
@@ -27,6 +31,12 @@ class ReflectionCall(GrpcCall):
         answer = ReflectionResponse(valid_host=request.host, original_request=request)
         _answer(request, answer)
         self.send(answer.SerializeToString())
+        self.stream.throttle(is_throttled=not self.has_room)
+
+    def sent(self) -> None:
+        if self._is_stopped:
+            self.stream.connection.later(self.go_on)
+        self.stream.throttle(is_throttled=False)
 
     def ended(self) -> None:
         self.finish()

@@ -198,6 +198,7 @@ class InferCall(UnaryCall, Inference[bytes]):
     """`ModelInfer`."""
 
     __slots__ = ("_codec", "_in_flight", "_pipeline", "_query")
+    takes_tensors = True
 
     def __init__(
         self, pipeline: InferencePipeline, codec: GrpcCodec, request: CallHeaders, stream: Http2Stream

@@ -27,6 +27,7 @@ class StreamInferCall(GrpcCall):
     """
 
     __slots__ = ("_has_ended", "_pipeline", "_requests", "codec")
+    takes_tensors = True
 
     def __init__(
         self, pipeline: InferencePipeline, codec: GrpcCodec, request: CallHeaders, stream: Http2Stream

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from proteus_cli.serving.http1.exchange import Exchange, Refusal
-from proteus_cli.serving.http1.known_heads import END_OF_HEAD, KnownHead, KnownHeads
+from proteus_cli.serving.http1.known_heads import END_OF_HEAD, MAX_HEAD_BYTES, KnownHead, KnownHeads
 from proteus_cli.serving.http1.limits import READ_BYTES, SLICE_BYTES, HttpLimits
 from proteus_cli.serving.http1.states import HEAD_COMPLETE, IDLE, READING, READING_BODY, READING_HEAD
 
@@ -77,23 +77,25 @@ class RequestParser:
         """Take the first bytes of ``buffer``. Raises `Refusal`."""
         if self._large_body is not None:
             self._grow(self._large_body, nbytes)
-        elif self._connection.state is not IDLE or not self._read_known(bytes(_SHARED_READ_BUFFER[:nbytes])):
+        elif self._connection.state is not IDLE or not self._read_known(nbytes):
             self._parse(_SHARED_READ_BUFFER[:nbytes])
 
-    def _read_known(self, message: bytes) -> bool:
+    def _read_known(self, nbytes: int) -> bool:
         """Take a complete request whose head, to the byte, was parsed before: clients repeat themselves."""
-        end = message.find(END_OF_HEAD) + len(END_OF_HEAD)
-        head = message[:end]
+        start = bytes(_SHARED_READ_BUFFER[: min(nbytes, MAX_HEAD_BYTES)])
+        end = start.find(END_OF_HEAD) + len(END_OF_HEAD)
+        head = start[:end]
         known = self._known_heads.get(head)
         if known is None:
             self._new_head = head if head.endswith(END_OF_HEAD) else b""
             return False
-        if len(message) != end + known.body_bytes:
+        if nbytes != end + known.body_bytes:
             return False
         if known.body_bytes > self._uncounted_bytes:
             self._reserve_body(known.body_bytes)
         reserved_bytes, self.reserved_bytes = self.reserved_bytes, 0
-        connection, body = self._connection, message[end:]
+        connection = self._connection
+        body = start[end:] if nbytes <= MAX_HEAD_BYTES else bytes(_SHARED_READ_BUFFER[end:nbytes])
         exchange = Exchange(
             connection, known.method, known.target, known.headers, body, keep_alive=True, reserved_bytes=reserved_bytes
         )

@@ -12,7 +12,7 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, NotAccurateEnough, NotReady, Overloaded, RequestError
 from proteus_cli.serving.fleet.worker import Worker
-from proteus_cli.serving.lifecycle import Lifecycle, ServerState
+from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
@@ -56,7 +56,7 @@ class Admission:
         Raises the `RequestError` of a request that is not admitted, and what ``read_inputs`` raises: then it is as if
         the request had never been offered.
         """
-        if self._lifecycle.state is not ServerState.READY:
+        if not self._lifecycle.is_ready:
             self._lifecycle.require_ready()
         family = query.family
         served = self._families[family]

@@ -68,7 +68,7 @@ Result = Answered | RequestError
 ResultCallback = Callable[[Result], None]
 
 
-class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # it may
+class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # msgspec lets a subclass be mutable
     """A request of a client. ``done`` is called with its result, once, unless the client is gone by then.
 
     ``inputs`` are its tensors, once it is admitted. It has also ended when its deadline passes or its client goes,

@@ -35,17 +35,19 @@ _AUTHORITY = re.compile(r"\[([0-9a-f:.]+)\](?::\d*)?|([^][:@/?#\s]+)(?::\d*)?", 
 
 @dataclass(frozen=True, slots=True)
 class KnownHosts:
-    """The hosts that a request may be sent to: this machine, ``names``, and all addresses if it ``takes_addresses``.
+    """The hosts that a request may be sent to: this machine, ``own`` and ``allowed``, which are hosts of `host_of`.
 
-    Only names can be made to resolve to this server, so a server that other machines reach answers to any address.
+    Only names can be made to resolve to this server, so a server that other machines reach ``takes_addresses``, all of
+    them. Pages of the ``allowed`` hosts may send requests.
     """
 
-    names: frozenset[str]
+    allowed: frozenset[str]
+    own: str = ""
     takes_addresses: bool = False
 
     def take(self, host: str) -> bool:
         """Whether a request may be sent to this host."""
-        if self.names & {host, ANY_HOST}:
+        if self.allowed & {host, ANY_HOST} or (host and host == self.own):
             return True
         try:
             address = ip_address(host)
@@ -76,6 +78,8 @@ class Access:
         return None
 
     def _unknown_host(self, host: str) -> Refusal:
+        if not host:
+            return Refusal(403, "`Host` is not the name or address of a host")
         hint = f"for the host `{host}` only with `--allowed-hosts {host}`, or with tokens"
         if not self._has_warned:  # once, as a client could make the log grow
             self._has_warned = True
@@ -90,7 +94,7 @@ class Access:
         if origin is None:
             return site != b"none"  # which is what the user typed
         sender = _text(origin.partition(b"://")[2])
-        return sender != authority and host_of(sender) not in self._hosts.names
+        return sender != authority and host_of(sender) not in self._hosts.allowed
 
 
 def require_json(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> None:

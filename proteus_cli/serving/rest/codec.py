@@ -55,6 +55,11 @@ class _Layout(msgspec.Struct, frozen=True):
     query: Query
     has_id: bool
 
+    def slices(self, body: bytes | bytearray, json_length: int) -> tuple[Buffer, ...]:
+        """The inputs of a request that has all of them behind its JSON."""
+        content: Buffer = memoryview(body) if self.binary_bytes > _SMALL_BYTES else body
+        return tuple([content[json_length + start : json_length + end] for _, start, end in self.sources])
+
 
 class _Last(msgspec.Struct, frozen=True):
     """The outline of the last request: one array and at most one id, between ``head``, ``middle`` and ``tail``."""
@@ -117,7 +122,7 @@ class RestCodec:
             raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {size} bytes")
         layout = self._layouts.get((bytes(body[:json_length]),))
         if layout is not None and layout.binary_bytes == size - json_length:
-            return layout.query, partial(self._read, layout, body, json_length, ())
+            return layout.query, partial(layout.slices, body, json_length)
         return self._decode_any(body, json_length)
 
     def _like_last(self, body: bytes | bytearray) -> tuple[Query, ReadInputs] | None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -218,6 +219,7 @@ def _respond(exchange: Exchange, path: str, response: RestResponse) -> None:
     exchange.respond(response.status, response.content_type, body, headers=headers)
 
 
+@lru_cache(maxsize=256)
 def _whole_number(text: bytes) -> int:
     if not text.isdigit() or len(text) > _MAX_DIGITS:
         raise BadRequest("Inference-Header-Content-Length must be a whole number")

@@ -67,8 +67,8 @@ def make_protocols(
 ) -> Protocols:
     """``is_local``: only this machine can reach the HTTP port."""
     body_bytes, tokens = min(options.max_body_bytes, _largest_body_bytes(plane.families)), options.tokens
-    names = frozenset(map(host_of, (options.host, *options.allowed_hosts))) - {""}  # of an IPv6 address
-    access = Access(tokens, KnownHosts(names, takes_addresses=not is_local))
+    allowed = frozenset(map(host_of, options.allowed_hosts))
+    access = Access(tokens, KnownHosts(allowed, host_of(options.host), takes_addresses=not is_local))
     http = RestHandler(
         plane.admission, plane.families, endpoints, access=access, max_body_bytes=body_bytes, tracing=tracing
     )

@@ -15,6 +15,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.record import Origin
 from proteus_cli.domain.request import Outcome
+from proteus_cli.errors import printable
 from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlLoop, FailedChange, PlanChange, hosts
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
@@ -283,7 +284,7 @@ def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:
 def _journal(journal: PlanJournal | None) -> JournalStatus | None:
     if journal is None:
         return None
-    return JournalStatus(str(journal.directory), journal.written, journal.failed, journal.problem)
+    return JournalStatus(printable(str(journal.directory)), journal.written, journal.failed, journal.problem)
 
 
 def _drift(recalibration: Recalibration | None) -> DriftStatus | None:

@@ -20,13 +20,13 @@ def test_nothing_fits_no_capacity_or_no_time(budget_s: float, capacity_qps: floa
 @pytest.mark.parametrize(
     ("batch_rows", "rows"), [(8, 90), (40, 90), (45, 90), (48, 96), (50, 100), (60, 100), (1000, 100)]
 )
-def test_what_is_spared_is_no_part_of_the_first_two_batches(batch_rows: int, rows: float) -> None:
-    """Of 100 rows in 100 ms, 10 are spared, unless two batches are more than 90."""
+def test_what_is_held_back_is_no_part_of_the_first_two_batches(batch_rows: int, rows: float) -> None:
+    """Of 100 rows in 100 ms, 10 are held back, unless two batches are more than 90."""
     assert rows_within(0.1, 1000.0, batch_rows, 0.1) == rows
 
 
 @pytest.mark.parametrize(("dispatch_ahead_s", "admitted"), [(0.0, 100), (0.002, 90)])
-def test_a_driver_that_needs_time_for_hand_overs_is_spared_a_part(dispatch_ahead_s: float, admitted: int) -> None:
+def test_where_the_driver_needs_time_for_hand_overs_a_part_is_held_back(dispatch_ahead_s: float, admitted: int) -> None:
     """1,000 qps and 100 ms; batches of 4."""
     policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
     host = hosted(latency_s={1: 0.002, 4: 0.004}, capacity_qps=1000.0)

@@ -20,7 +20,7 @@ _FIELDS = {
     ":method": "POST", ":scheme": "http", ":authority": "localhost", "te": "trailers",
     "content-type": "application/grpc",
 }  # fmt: skip
-_STREAM_MASK = 2**31 - 1
+_ANY_STREAM = 2**32 - 1  # with the reserved bit
 
 
 class Frame(NamedTuple):
@@ -32,7 +32,7 @@ class Frame(NamedTuple):
     payload: bytes
 
     def encoded(self) -> bytes:
-        return frames.frame(self.kind, self.flags, self.stream, self.payload)
+        return frames.frame(self.kind, self.flags, self.stream & _ANY_STREAM, self.payload)
 
 
 def parsed(content: bytes, most: int = sys.maxsize) -> tuple[list[Frame], bytes]:

@@ -1,5 +1,7 @@
 """`plans/history/`: names that rise, a bounded number of plans, and only whole entries."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -134,6 +136,22 @@ def test_records_that_are_broken_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_one_server_at_a_time_may_go_on_from_a_plan(tmp_path: Path) -> None:
-    assert claim(tmp_path / "history", BASE)
-    assert not claim(tmp_path / "history", BASE)
-    assert claim(tmp_path / "history", OTHER)
+    handles = [claim(tmp_path / "history", base) for base in (BASE, BASE, OTHER)]
+    assert [handle is None for handle in handles] == [False, True, False]
+    for handle in handles:
+        if handle is not None:
+            os.close(handle)
+
+
+def test_a_journal_holds_the_lock_of_the_last_plan_file_alone(tmp_path: Path) -> None:
+    """Each plan file that SIGHUP puts in force has one; else a server would run out of descriptors."""
+    bases = [Base("plan.json", f"{number:016x}" * 4) for number in range(20)]
+    written = history(tmp_path)
+    for base in bases:
+        written.began(replace(adopted(), base=base))
+    written.stopped()
+    handles = [claim(tmp_path, base) for base in bases]
+    assert [base for base, handle in zip(bases, handles, strict=True) if handle is None] == bases[-1:]
+    for handle in handles:
+        if handle is not None:
+            os.close(handle)

@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from grpc_client import INFER, STREAM, Client
@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2
 from proteus_cli.serving.grpc import health, messages, streaming
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.protobuf_wire import varint
+from proteus_cli.serving.grpc.service import SERVICE
 from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import ErrorCode
@@ -23,6 +24,7 @@ from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.transport.turns import WORK_PER_TURN
 
 WATCH = "/grpc.health.v1.Health/Watch"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 Play = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -70,7 +72,7 @@ def test_the_end_of_a_stream_waits_for_the_messages_before_it() -> None:
     scene(play)
 
 
-@pytest.mark.parametrize("path", [METADATA, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"])
+@pytest.mark.parametrize("path", [METADATA, REFLECTION])
 def test_a_turn_has_one_call_that_is_no_inference(path: str) -> None:
     async def play() -> None:
         client = Client()
@@ -114,6 +116,35 @@ def test_all_watchers_of_a_service_cost_one_look_at_it(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(health, "_CHECK_EVERY_S", 0.01)
     scene(play)
+
+
+def test_watchers_that_come_and_go_leave_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        looks = 0
+
+        def is_serving(_service: str) -> bool:
+            nonlocal looks
+            looks += 1
+            return True
+
+        timers: list[Callable[[], None]] = []
+
+        def call_later(_delay_s: float, call: Callable[[], None]) -> object:
+            timers.append(call)
+            return call
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
+        watches, call = health.Watches(is_serving), cast("Any", _Told())
+        for _ in range(10):
+            watches.add("two", call)
+            watches.remove("two", call)
+        watches.add("two", call)
+        due, timers[:] = list(timers), []
+        for check in due:
+            check()
+        assert (looks, len(timers)) == (1, 1)
+
+    asyncio.run(play())
 
 
 class _Told:
@@ -160,6 +191,20 @@ def test_a_message_counts_as_memory_until_it_is_answered(path: str, message: byt
             assert "too many" in service_pb2.ModelStreamInferResponse.FromString(answer).error_message
         await turns()
         assert [client.status(stream) for stream in streams[1:]] == [GrpcStatus.OK] * 2
+        assert connections.body_bytes == 0
+
+    scene(play)
+
+
+def test_a_message_counts_as_memory_also_once_more_comes_behind_it() -> None:
+    async def play() -> None:
+        client = Client()
+        connections = client.peer.connections
+        stream = client.call(INFER, framed(LARGE), framed(b"x" * 9)[:3], ended=False)
+        client.peer.feed(data(stream, framed(b"x" * 9)[3:6]))  # the length of a second message, and its first byte
+        assert len(LARGE) < connections.body_bytes <= len(LARGE) + 2048
+        client.peer.feed(data(stream, b"x" * 8, ended=True))
+        assert client.status(stream) is GrpcStatus.UNIMPLEMENTED
         assert connections.body_bytes == 0
 
     scene(play)
@@ -216,6 +261,31 @@ def test_a_stream_goes_on_once_its_client_takes_the_answers(monkeypatch: pytest.
         client.peer.feed(frames.window_update(stream, 2**20))
         assert len(client.plane.queries) == 8
         assert [update for update in client.peer.of_kind(frames.WINDOW_UPDATE) if update.stream]
+
+    scene(play)
+
+
+def test_reflection_goes_on_once_its_client_takes_the_answers() -> None:
+    async def play() -> None:
+        client = Client()
+        asked = framed(messages.ReflectionRequest(file_containing_symbol=SERVICE).SerializeToString())
+        (answer,) = client.messages(client.call(REFLECTION, asked))
+        client.peer.feed(frames.settings({frames.INITIAL_WINDOW_SIZE: 0}))
+        stream = client.call(REFLECTION, asked * 200)
+        assert client.peer.connections.body_bytes < 2 * (len(answer) + len(asked) * 200)
+        client.peer.feed(frames.window_update(0, 2**24), frames.window_update(stream, 2**24))
+        assert client.status(stream) is GrpcStatus.OK
+        assert len(client.messages(stream)) == 200
+
+    scene(play)
+
+
+@pytest.mark.parametrize("path", [METADATA, WATCH, REFLECTION])
+def test_messages_of_methods_without_tensors_are_small(path: str) -> None:
+    async def play() -> None:
+        client = Client(max_message_bytes=2**20)
+        stream = client.call(path, framed(bytes(70_000))[:10], ended=False)
+        assert client.status(stream) is GrpcStatus.RESOURCE_EXHAUSTED
 
     scene(play)
 

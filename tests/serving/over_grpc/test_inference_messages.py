@@ -145,6 +145,51 @@ def test_a_message_with_mistakes_is_a_bad_request_or_one_that_protobuf_reads_too
     assert (query.id or "") == read.id
 
 
+def length_delimited(tag: bytes, content: bytes) -> bytes:
+    return tag + varint(len(content)) + content
+
+
+PARAMETER = length_delimited(b"\x22", b"\x0a\x01a")  # of a request, an input or an output
+SHAPE = length_delimited(b"\x1a", b"\x01" * 70_000)  # of an input
+TOO_MUCH = {
+    "inputs": b"\x2a\x00" * 2_000,
+    "outputs": b"\x32\x00" * 2_000,
+    "tensors": b"\x3a\x00" * 2_000,
+    "parameters": PARAMETER * 2_000,
+    "parameters of inputs": length_delimited(b"\x2a", PARAMETER * 600) * 2,
+    "parameters of an output": length_delimited(b"\x32", PARAMETER * 2_000),
+    "ids": b"\x1a\x01a" * 2_000,
+    "fields of other versions": b"\x98\x06\x05" * 2_000,
+    "a shape": length_delimited(b"\x2a", SHAPE),
+    "a name": length_delimited(b"\x0a", b"x" * 70_000),
+    "contents that no output has": length_delimited(b"\x32", length_delimited(b"\x2a", b"x" * 70_000)),
+}
+
+
+@pytest.mark.parametrize("more", TOO_MUCH.values(), ids=TOO_MUCH)
+def test_a_message_that_is_large_besides_its_tensors_is_refused_before_protobuf_reads_it(
+    more: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proteus_cli.serving.grpc.inference.parse_request", None)
+    with pytest.raises(BadRequest, match="more than"):
+        GrpcCodec(plane()).decode(good_request().SerializeToString() + more, None)
+
+
+def test_values_in_contents_may_be_many() -> None:
+    request = service_pb2.ModelInferRequest(model_name="two")
+    for name, datatype, width in (("x", "FP32", 2), ("k", "INT64", 1)):
+        request.inputs.add(name=name, datatype=datatype, shape=[20_000, width])
+    request.inputs[0].contents.fp32_contents.extend([0.5] * 40_000)
+    request.inputs[1].contents.int64_contents.extend([7] * 20_000)
+    assert inputs_of(GrpcCodec(plane()), request.SerializeToString())[1] == np.full(20_000, 7, LONG).tobytes()
+
+
+@pytest.mark.parametrize("field", [b"\x7b\x7c", b"\xba\x00\x00", b"\x98\x06" + b"\xff" * 10])
+def test_groups_and_numbers_with_too_many_bytes_are_refused(field: bytes) -> None:
+    with pytest.raises(BadRequest):
+        split_request(good_request().SerializeToString() + field)
+
+
 @given(st.integers(0, 2**63 - 1))
 def test_numbers_are_written_as_protobuf_writes_them(number: int) -> None:
     answer = service_pb2.ModelInferResponse()

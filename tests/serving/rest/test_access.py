@@ -11,7 +11,7 @@ from proteus_cli.serving.transport.tokens import Tokens
 
 STATUS, UNLOAD, INFER = b"/v2/proteus/status", b"/v2/repository/models/a/unload", b"/v2/models/a/infer"
 TOKEN = "f00d" * 8
-HERE = KnownHosts(frozenset({"proteus.example", "10.0.0.7"}))
+HERE = KnownHosts(frozenset({"proteus.example"}), "10.0.0.7")
 ABROAD = KnownHosts(frozenset(), takes_addresses=True)
 NONE: Mapping[str, str] = {}
 ANY = KnownHosts(frozenset({"*"}))
@@ -96,6 +96,15 @@ def test_the_error_and_one_line_of_the_log_name_the_option(caplog: pytest.LogCap
     assert "`--allowed-hosts gpu1.lan`" in record.message
 
 
+def test_a_host_that_is_none_is_named_as_such_and_leaves_the_line_of_the_log_to_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    refusal = Access(None, HERE).refusal(b"GET", b"/metrics", {b"host": b"a b"})
+    assert refusal is not None
+    assert refusal.text == "`Host` is not the name or address of a host"
+    assert not caplog.records
+
+
 # --- other sites
 
 
@@ -121,6 +130,7 @@ def test_what_no_other_site_sent_is_read(headers: dict[str, str]) -> None:
         {"origin": "http://evil.example"},
         {"origin": "http://localhost:3000", "sec-fetch-site": "same-site"},
         {"origin": "http://localhost"},
+        {"origin": "http://10.0.0.7:3000"},  # another server on this machine
         {"origin": "http://evil.example", "sec-fetch-site": "cross-site"},
         {"origin": "http://evil.example", "sec-fetch-site": "none"},
         {"origin": "null"},  # of a sandboxed frame, or a file
