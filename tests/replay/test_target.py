@@ -1,6 +1,7 @@
 """What is sent to a server, and how its answers are read: real sockets, and a server that answers as it is told."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ class Server:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections.append(asyncio.current_task())
-        while head := await reader.readline():
+        while head := await _line(reader):
             headers = {}
             while (line := await reader.readline()).strip():
                 name, _, value = line.decode().partition(":")
@@ -41,7 +42,15 @@ class Server:
                 json = page if isinstance(page, bytes) else msgspec.json.encode(page)
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(json), json))
         writer.close()
-        await writer.wait_closed()
+        with contextlib.suppress(ConnectionError):  # the client gave the answer up
+            await writer.wait_closed()
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ConnectionError:  # the client gave the answer up
+        return b""
 
 
 def played(server: Server, use: Callable[[HttpTarget], Awaitable[Reply]]) -> Reply:
