@@ -101,14 +101,12 @@ class RestHandler:
 
     def _dispatch(self, exchange: Exchange) -> None:
         """An endpoint besides inference, or inference whose path is written in an unusual way."""
-        raw_path = path_of(exchange.target)
-        codec = self._codecs.get(raw_path)
+        routes, values, path = self._router.match(path_of(exchange.target))
+        codec = self._codecs.get(path.encode())
         if codec is not None and exchange.method == _POST:
             self._infer(exchange, codec)
             return
         exchange.connection.turn.end()
-        path = raw_path.decode(errors="replace") or "/"
-        routes, values = self._router.match(path)
         self._endpoints.require_version(values)
         route = route_of(routes, exchange.method.decode(), path)
         if route.changes_state:
