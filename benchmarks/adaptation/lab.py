@@ -132,7 +132,7 @@ class Lab:
         return found
 
     def _reported(self, name: str, trace: Trace, load: ReplayResult, status: StatusReply) -> Report:
-        changes = [(change["unix_s"] - load.started_unix_s, change) for change in status.changes]
+        changes = [(change.unix_s - load.started_unix_s, change) for change in status.changes]
         return report(
             load.records,
             policy=name,
@@ -142,7 +142,7 @@ class Lab:
             slo_s=status.slo_s,
             best_accuracy=best_accuracy(self.profiles.values()),
             devices=list(status.pace),
-            replans=[Replan(at_s, c["reason"], c["solve_s"], c["swaps"]) for at_s, c in changes if at_s >= 0],
+            replans=[Replan(at_s, c.reason, c.solve_s, c.swaps) for at_s, c in changes if at_s >= 0],
             generator_lag_s=load.lag_p99_s,
         )
 

@@ -79,7 +79,8 @@ class RecordedPoint(Value, frozen=True):
 
     def __post_init__(self) -> None:
         require(is_count(self.batch, 1, LARGEST_BATCH), f"batch must be from 1 to {LARGEST_BATCH:,}")
-        require(is_amount(self.factor) and is_count(self.batches), f"what was re-estimated of batch {self.batch}")
+        are_amounts = is_amount(self.factor) and is_count(self.batches)
+        require(are_amounts, f"factor and batches of batch {self.batch} must not be negative")
 
 
 class Recorded(Value, frozen=True):

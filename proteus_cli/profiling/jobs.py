@@ -77,10 +77,8 @@ def measurement_jobs(
     elsewhere = ", or import what was measured elsewhere with `--from-csv`"
     jobs = []
     for family, variant in catalog.variants:
-        model, eval_path = (
-            workspace.model_of(family, variant, to="measure", hint=elsewhere),
-            workspace.eval_path(family),
-        )
+        model = workspace.model_of(family, variant, to="measure", hint=elsewhere)
+        eval_path = workspace.eval_path(family)
         model_digest = store.model_digest(model)
         engine_digest = _engine_digest(model_digest, backend, device)
         found = known.of(family.name, variant.name) if known is not None else None

@@ -11,6 +11,19 @@ import httptools
 from proteus_cli.errors import UsageError
 
 CLOSE_TIMEOUT_S = 2.0
+_HEADER_BYTES = 200  # what a header takes in memory besides its text
+MAX_REPLIES_BYTES = 256 << 20  # of all replies that are coming in: what a bad server can cost
+
+
+class _TooLarge(Exception):
+    pass
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What the replies that are coming in may still take."""
+
+    left_bytes: int
 
 
 @dataclass(slots=True)
@@ -25,11 +38,12 @@ class HttpReply:
 class _Connection(asyncio.Protocol):
     """One keep-alive connection with one request at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: _Memory) -> None:
+        self._memory = memory
         self._transport: asyncio.Transport | None = None
         self._future: asyncio.Future[HttpReply] | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._reply = HttpReply()
+        self._reply, self._body, self._bytes = HttpReply(), bytearray(), 0
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done once it is closed
 
     @property
@@ -57,31 +71,47 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(ConnectionError(f"not HTTP: {error}"))
+            is_too_large = isinstance(error.__context__, _TooLarge)
+            self._fail(ConnectionError("its replies are too large" if is_too_large else f"not HTTP: {error}"))
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._free()
         self.lost.set_result(None)
         self._fail(exc if isinstance(exc, OSError) else ConnectionError("the server closed the connection"))
 
     # httptools.HttpResponseParser
 
     def on_message_begin(self) -> None:
-        self._reply = HttpReply()
+        self._reply, self._body = HttpReply(), bytearray()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + _HEADER_BYTES)
         self._reply.headers[name.lower()] = value
 
     def on_body(self, body: bytes) -> None:
-        self._reply.body += body
+        self._count(len(body))
+        self._body += body
 
     def on_message_complete(self) -> None:
+        self._reply.body = bytes(self._body)
+        self._free()
         self._reply.status = self._parser.get_status_code()
         if not self._parser.should_keep_alive():
             self.close()
         if self._future is not None and not self._future.done():
             self._future.set_result(self._reply)
+
+    def _count(self, received_bytes: int) -> None:
+        self._bytes += received_bytes
+        self._memory.left_bytes -= received_bytes
+        if self._memory.left_bytes < 0:
+            raise _TooLarge
+
+    def _free(self) -> None:
+        self._memory.left_bytes += self._bytes
+        self._body, self._bytes = bytearray(), 0
 
     def _fail(self, error: Exception) -> None:
         if self._future is not None and not self._future.done():
@@ -107,6 +137,7 @@ class HttpClient:
         self._authorization = f"Authorization: Bearer {token}\r\n" if token is not None else ""
         self._prefix = parts.path.rstrip("/")
         self._netloc = parts.netloc.rpartition("@")[2]
+        self._memory = _Memory(MAX_REPLIES_BYTES)
         self._all: set[_Connection] = set()
         self._idle: list[_Connection] = []
 
@@ -139,7 +170,9 @@ class HttpClient:
             if connection.is_open:
                 return connection
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
+        _, connection = await loop.create_connection(
+            lambda: _Connection(self._memory), self._host, self._port, ssl=self._tls
+        )
         self._all.add(connection)
         connection.lost.add_done_callback(lambda _: self._all.discard(connection))
         return connection

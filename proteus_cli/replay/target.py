@@ -1,11 +1,12 @@
 """The target of a replay: a server that speaks the Open Inference Protocol v2 over HTTP."""
 
 import asyncio
+import math
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -15,7 +16,8 @@ from proteus_cli.errors import ServerError
 from proteus_cli.replay.http_client import HttpClient, HttpReply
 
 REPLY_TIMEOUT_S = 30.0  # beyond any deadline; without a reply by then, a request has failed
-SAMPLE_ROWS = 64  # different rows of each family
+SAMPLE_ROWS = 64  # different rows of each family …
+SAMPLE_BYTES = 64 << 20  # … unless they take more than this
 _US_PER_S = 1e6
 _OK = 200
 _UNAUTHORIZED = 401
@@ -26,7 +28,11 @@ _NUMPY = {
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome if outcome is not Outcome.SERVED}
+_NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)  # a value error: no UTF-8, or no number
 _OF_STATUS = {429: Outcome.REJECTED, 503: Outcome.REJECTED, 504: Outcome.DROPPED}
+
+
+Answered = TypeVar("Answered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,25 @@ class _Answer(msgspec.Struct):
     parameters: _Parameters = msgspec.field(default_factory=_Parameters)
 
 
+class _Input(msgspec.Struct):
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class _Metadata(msgspec.Struct):
+    inputs: list[_Input]
+
+
+class ChangeReply(msgspec.Struct):
+    """A change of plan: unix time, reason, seconds to solve, variants loaded."""
+
+    unix_s: float
+    reason: str
+    solve_s: float
+    swaps: int
+
+
 class StatusReply(msgspec.Struct):
     """The part of ``/v2/proteus/status`` that a report needs.
 
@@ -72,7 +97,7 @@ class StatusReply(msgspec.Struct):
     slo_s: dict[str, float]
     best_accuracy: dict[str, float]
     pace: dict[str, float]
-    changes: list[dict[str, Any]]
+    changes: list[ChangeReply]
     emulated: bool = False
 
 
@@ -103,17 +128,27 @@ class HttpTarget:
         """Read the inputs of the families and make sample requests; returns the status. Raises `ServerError`."""
         rng = np.random.default_rng(0)
         for family in families:
-            metadata = await self._get(f"/v2/models/{family}")
-            self._heads[family] = self._client.head("POST", f"/v2/models/{family}/infer")
-            self._samples[family] = [_sample(metadata["inputs"], rng) for _ in range(SAMPLE_ROWS)]
-        return await self.status()
+            path = f"/v2/models/{family}"
+            inputs = (await self._get(path, _Metadata)).inputs
+            sizes = [_row_bytes(spec) for spec in inputs]
+            row_bytes = sum(sizes)
+            if not all(sizes) or not 0 < row_bytes <= SAMPLE_BYTES:
+                raise ServerError(
+                    f"`{self._url}{path}` has inputs that can't be sent.",
+                    hint=f"inputs are numbers, and a row of all takes {SAMPLE_BYTES} bytes at most",
+                )
+            self._heads[family] = self._client.head("POST", f"{path}/infer")
+            rows = min(SAMPLE_ROWS, SAMPLE_BYTES // row_bytes)
+            self._samples[family] = [_sample(inputs, rng) for _ in range(rows)]
+        status = await self.status()
+        for family in families:
+            if not 0 < status.slo_s.get(family, 0.0) < math.inf:
+                raise ServerError(f"`{self._url}` says no SLO of `{family}`.", hint="is it a Proteus server?")
+        return status
 
     async def status(self) -> StatusReply:
         """The server's status. Raises `ServerError`."""
-        try:
-            return msgspec.convert(await self._get("/v2/proteus/status"), StatusReply)
-        except msgspec.ValidationError as error:
-            raise ServerError(f"`{self._url}/v2/proteus/status` answered no status: {error}.") from None
+        return await self._get("/v2/proteus/status", StatusReply)
 
     async def send(self, family: str, number: int, timeout_s: float, min_accuracy: float) -> Reply:
         samples = self._samples[family]
@@ -130,17 +165,20 @@ class HttpTarget:
         if reply.status != _OK:
             outcome = _OUTCOMES.get(reply.headers.get(_OUTCOME, b""))
             return Reply(outcome or _OF_STATUS.get(reply.status, Outcome.FAILED))
-        json = reply.body[: int(reply.headers.get(_JSON_LENGTH, len(reply.body)))]
         try:
+            json = reply.body[: int(reply.headers.get(_JSON_LENGTH, len(reply.body)))]
             answer = msgspec.json.decode(json, type=_Answer).parameters
-        except msgspec.DecodeError as error:
+        except _NOT_JSON as error:
             raise ServerError(f"`{self._url}` answered something other than an inference: {error}.") from None
         return Reply(Outcome.SERVED, answer.accuracy, answer.variant, answer.device, answer.batch_size)
 
-    async def _get(self, path: str) -> Any:
+    async def _get(self, path: str, kind: type[Answered]) -> Answered:
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
                 reply = await self._client.get(path)
+        except TimeoutError:
+            why = f"no answer within {REPLY_TIMEOUT_S:.0f} s"
+            raise ServerError(f"Can't reach the server at `{self._url}`: {why}.", hint="is it running?") from None
         except OSError as error:
             raise ServerError(f"Can't reach the server at `{self._url}`: {error}.", hint="is it running?") from error
         if reply.status != _OK:
@@ -151,9 +189,9 @@ class HttpTarget:
                 else "does the server serve the families of the trace?",
             )
         try:
-            return msgspec.json.decode(reply.body)
-        except msgspec.DecodeError as error:
-            raise ServerError(f"`{self._url}{path}` answered something other than JSON: {error}.") from None
+            return msgspec.json.decode(reply.body, type=kind)
+        except _NOT_JSON as error:
+            raise ServerError(f"`{self._url}{path}` answered something else than it should: {error}.") from None
 
 
 @asynccontextmanager
@@ -165,15 +203,21 @@ async def http_target(
         yield HttpTarget(url, client)
 
 
-def _sample(inputs: list[Mapping[str, Any]], rng: np.random.Generator) -> _Sample:
+def _row_bytes(spec: _Input) -> int:
+    """What a row of an input takes; 0 where it can't be sent."""
+    size = math.prod(map(abs, spec.shape[1:]))
+    return size * np.dtype(_NUMPY[spec.datatype]).itemsize if spec.datatype in _NUMPY else 0
+
+
+def _sample(inputs: list[_Input], rng: np.random.Generator) -> _Sample:
     tensors, blobs = [], []
     for spec in inputs:
-        shape = [1, *(abs(size) for size in spec["shape"][1:])]
-        dtype = np.dtype(_NUMPY[spec["datatype"]])
+        shape = [1, *map(abs, spec.shape[1:])]
+        dtype = np.dtype(_NUMPY[spec.datatype])
         values = rng.random(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
         blobs.append(values.astype(dtype).tobytes())
         size = {"binary_data_size": len(blobs[-1])}
-        tensors.append({"name": spec["name"], "shape": shape, "datatype": spec["datatype"], "parameters": size})
+        tensors.append({"name": spec.name, "shape": shape, "datatype": spec.datatype, "parameters": size})
     head = msgspec.json.encode({"inputs": tensors, "parameters": {"binary_data_output": True, "timeout": 0}})
     before, _, after = head.rpartition(b'"timeout":0')
     return _Sample(before + b'"timeout":', after, b"".join(blobs))

@@ -34,17 +34,21 @@ TRANSITIONS: dict[ServerState, dict[LifecycleEvent, ServerState]] = {
 
 
 class Lifecycle:
-    """The state, which changes along `TRANSITIONS`. An event that a state does not know is a bug: `KeyError`."""
+    """The state, which changes along `TRANSITIONS`. An event that a state does not know is a bug: `KeyError`.
+
+    ``is_ready``: requests are taken. It is a flag, as looking up enum members is slow and each request asks.
+    """
 
     def __init__(self) -> None:
-        self.state = ServerState.STARTING
+        self.state, self.is_ready = ServerState.STARTING, False
 
     def on(self, event: LifecycleEvent) -> None:
         self.state = TRANSITIONS[self.state][event]
+        self.is_ready = self.state is ServerState.READY
 
     def require_ready(self) -> None:
         """Raise `NotReady` unless requests are taken."""
-        if self.state is not ServerState.READY:
+        if not self.is_ready:
             raise NotReady(f"the server is {self.state}")
 
 

@@ -127,7 +127,13 @@ def test_the_status_shows_what_runs(server: LiveServer) -> None:
     assert status["best_accuracy"] == {"shapes": 0.9, "tones": 0.95}
 
 
-@pytest.mark.parametrize("path", [f"{INFER}/", "/v2/models/shapes/versions/1/infer/", f"http://127.0.0.9:1{INFER}"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{INFER}/", "/v2/models/shapes/versions/1/infer/", f"http://127.0.0.9:1{INFER}", f"{INFER}?a=b",
+        "/v2/models/%73hapes/infer",
+    ],
+)  # fmt: skip
 def test_a_path_may_end_in_a_slash_or_name_the_server(made: Tiny, server: LiveServer, path: str) -> None:
     answered(made, server.ask("POST", path, GOOD), np.array([X["data"]]))
     assert server.get("http://127.0.0.9:1/v2/").document() == server.get("/v2").document()
@@ -382,6 +388,8 @@ WRONG = [
     pages("GET", "/ui", 404),
     pages("GET", "/ui/main.jsx", 404),
     pages("GET", "/ui/%2e%2e/v2", 404),
+    pages("GET", "/v2%2fproteus/status", 404),
+    pages("GET", "/v2/%70roteus/status", 404),
     pages("POST", "/", 405),
     pages("GET", "/v2/proteus/history?since=now", 400),
     pages("GET", "/v2/proteus/history?since=0badcafe-1&since=0badcafe-2", 400),
@@ -443,9 +451,9 @@ def test_a_body_of_the_largest_size_is_taken(made: Tiny, server: LiveServer) -> 
         b"",
         b"\x16\x03\x01\x02\x00",
         b"GET /v2 HTTP/9.9\r\n\r\n",
-        b"POST " + INFER.encode() + b" HTTP/1.1\r\ncontent-length: 1000\r\n\r\n{",
-        b"POST " + INFER.encode() + b" HTTP/1.1\r\ncontent-length: many\r\n\r\n{}",
-        b"POST " + INFER.encode() + b" HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"POST " + INFER.encode() + b" HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{",
+        b"POST " + INFER.encode() + b" HTTP/1.1\r\nhost: localhost\r\ncontent-length: many\r\n\r\n{}",
+        b"POST " + INFER.encode() + b" HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     ],
     ids=["nothing", "TLS", "version", "half a body", "length", "chunk"],
 )

@@ -1,13 +1,16 @@
 """What is sent to a server, and how its answers are read: real sockets, and a server that answers as it is told."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 import pytest
 
 from proteus_cli.domain.request import Outcome
+from proteus_cli.errors import ServerError
+from proteus_cli.replay import http_client
 from proteus_cli.replay.target import HttpTarget, Reply, http_target
 
 METADATA = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}
@@ -18,28 +21,36 @@ PAGES = {"/v2/models/a": METADATA, "/v2/proteus/status": STATUS}
 class Server:
     """Keeps the JSON of each inference request, and answers it with ``answer``."""
 
-    def __init__(self, answer: bytes) -> None:
-        self.answer = answer
+    def __init__(self, answer: bytes, pages: Mapping[str, Any] = PAGES) -> None:
+        self.answer, self._pages = answer, pages
         self.asked: list[dict[str, Any]] = []
         self.connections: list[asyncio.Task[Any] | None] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections.append(asyncio.current_task())
-        while head := await reader.readline():
+        while head := await _line(reader):
             headers = {}
             while (line := await reader.readline()).strip():
                 name, _, value = line.decode().partition(":")
                 headers[name.lower()] = value.strip()
             body = await reader.readexactly(int(headers.get("content-length", 0)))
-            page = PAGES.get(head.decode().split()[1])
+            page = self._pages.get(head.decode().split()[1])
             if page is None:
                 self.asked.append(msgspec.json.decode(body[: int(headers["inference-header-content-length"])]))
                 writer.write(self.answer)
             else:
-                json = msgspec.json.encode(page)
+                json = page if isinstance(page, bytes) else msgspec.json.encode(page)
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(json), json))
         writer.close()
-        await writer.wait_closed()
+        with contextlib.suppress(ConnectionError):  # the client gave the answer up
+            await writer.wait_closed()
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ConnectionError:  # the client gave the answer up
+        return b""
 
 
 def played(server: Server, use: Callable[[HttpTarget], Awaitable[Reply]]) -> Reply:
@@ -84,3 +95,61 @@ def test_time_left_and_minimum_are_sent_as_parameters(minimum: float, sent: dict
 )
 def test_the_outcome_is_that_of_the_header_or_else_of_the_status(answer: bytes, outcome: Outcome) -> None:
     assert played(Server(answer), lambda target: target.send("a", 0, 0.05, 0.9)) == Reply(outcome)
+
+
+def _model(**changed: Any) -> dict[str, Any]:
+    return {"inputs": [METADATA["inputs"][0] | changed]}
+
+
+@pytest.mark.parametrize(
+    ("path", "page"),
+    [
+        ("/v2/models/a", b"["),
+        ("/v2/models/a", b"[" * 200_000),
+        ("/v2/models/a", b"\xff"),
+        ("/v2/models/a", {}),
+        ("/v2/models/a", {"inputs": []}),
+        ("/v2/models/a", {"inputs": [METADATA["inputs"][0], METADATA["inputs"][0] | {"datatype": "BYTES"}]}),
+        ("/v2/models/a", _model(datatype="STRING")),
+        ("/v2/models/a", _model(shape=[-1, 10**12])),
+        ("/v2/models/a", _model(shape=[-1, 2**62, 2**62])),
+        ("/v2/models/a", _model(shape=[-1, 0])),
+        ("/v2/models/a", _model(shape="x")),
+        ("/v2/proteus/status", STATUS | {"slo_s": {}}),
+        ("/v2/proteus/status", STATUS | {"slo_s": {"a": -1}}),
+        ("/v2/proteus/status", STATUS | {"slo_s": {"a": None}}),
+        ("/v2/proteus/status", STATUS | {"changes": [{"unix_s": 1.0}]}),
+    ],
+)
+def test_a_server_that_says_nonsense_of_itself_is_refused(path: str, page: Any) -> None:
+    with pytest.raises(ServerError, match="`http://"):
+        played(Server(b"", {**PAGES, path: page}), lambda target: target.send("a", 0, 0.05, 0.9))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nInference-Header-Content-Length: x\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"[" * 100_000,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 34\r\n\r\n" + b'{"parameters":{"accuracy":1e9999}}',
+    ],
+)
+def test_an_answer_that_is_no_inference_ends_the_replay_with_an_error(answer: bytes) -> None:
+    with pytest.raises(ServerError, match="something other than an inference"):
+        played(Server(answer), lambda target: target.send("a", 0, 0.05, 0.9))
+
+
+def test_replies_that_come_in_take_so_much_memory_together_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is complete takes none. Beyond that a reply is given up; else it would be read, and be no inference."""
+    monkeypatch.setattr(http_client, "MAX_REPLIES_BYTES", 2**20)
+    start, piece = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + bytes(2**16) + b"\r\n"
+    server = Server(refusing(429, f"x: {'x' * 1000}\r\n"))
+
+    async def many_then_one(target: HttpTarget) -> Reply:
+        for number in range(1500):
+            assert (await target.send("a", number, 0.05, 0.9)).outcome is Outcome.REJECTED
+        server.answer = start + piece * 17 + b"0\r\n\r\n"
+        return await target.send("a", 0, 0.05, 0.9)
+
+    assert played(server, many_then_one) == Reply(Outcome.FAILED)

@@ -63,7 +63,7 @@ def replayed_against(url: str, arrivals: Trace, ca: Path | None) -> Report:
             f"the load generator sent requests late (p99: {format_duration(load.lag_p99_s)}), and the latencies "
             "include that: this machine is too slow for the rate of the trace"
         )
-    changes = [(change["unix_s"] - load.started_unix_s, change) for change in status.changes]
+    changes = [(change.unix_s - load.started_unix_s, change) for change in status.changes]
     return report(
         load.records,
         policy=status.policy,
@@ -73,7 +73,7 @@ def replayed_against(url: str, arrivals: Trace, ca: Path | None) -> Report:
         slo_s=status.slo_s,
         best_accuracy=status.best_accuracy,
         devices=list(status.pace),
-        replans=[Replan(at_s, c["reason"], c["solve_s"], c["swaps"]) for at_s, c in changes if at_s >= 0],
+        replans=[Replan(at_s, c.reason, c.solve_s, c.swaps) for at_s, c in changes if at_s >= 0],
         generator_lag_s=load.lag_p99_s,
     )
 

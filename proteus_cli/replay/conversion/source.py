@@ -109,6 +109,7 @@ class SourceTable:
             record = _json_object(self.lines, line)
             for column in columns:
                 require(column in record, f"no `{column}`")
+                require(not isinstance(record[column], dict | list), f"`{column}` is neither a number nor a text")
             yield [str(record[column]) for column in columns]
 
 
@@ -137,6 +138,8 @@ def _json_object(lines: SourceLines, line: str) -> dict[str, object]:
         return msgspec.json.decode(line, type=dict[str, object])
     except msgspec.DecodeError as error:
         raise lines.error(f"not a JSON object: {error}") from None
+    except RecursionError:
+        raise lines.error("not a JSON object: it is nested too deeply") from None
 
 
 def picker(at: Sequence[int]) -> Callable[[Sequence[str]], tuple[str, ...]]:

@@ -171,7 +171,7 @@ class MessageReader:
         self._connections.free(size)
         self._reserved_bytes -= size
 
-    def _decompressed(self, message: Buffer, flag: int) -> bytes:
+    def _decompressed(self, message: Buffer, flag: int) -> Buffer:
         if flag != 1 or not self._is_gzip:
             raise CallError(GrpcStatus.INTERNAL, "a compressed message without a grpc-encoding")
         try:

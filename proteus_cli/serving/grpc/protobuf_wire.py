@@ -107,7 +107,7 @@ def _field(message: Buffer, at: int, end: int) -> tuple[int, int, int]:
     """The tag of the field at ``at``, and where its value begins and ends. Raises like `_fields`."""
     tag, first = _long_varint(message, at)
     if tag < _MORE and first > at + 1:
-        raise BadRequest("a field's number is written with more bytes than it has")
+        raise BadRequest("a field's number is written with more bytes than it needs")
     kind, stop = tag & 7, first
     if kind == _LENGTH_DELIMITED:
         size, first = _long_varint(message, first)

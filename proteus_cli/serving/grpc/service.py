@@ -22,11 +22,11 @@ from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GRPC_STATUS, GrpcStatus
 from proteus_cli.serving.oip.documents import Statistics
-from proteus_cli.serving.oip.inference import Inference, InferencePipeline
+from proteus_cli.serving.oip.inference import Inference, InferencePipeline, InFlight
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
-from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest
+from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Query, ReadInputs
 from proteus_cli.serving.transport.tokens import Tokens
 
@@ -205,7 +205,7 @@ class InferCall(UnaryCall, Inference[bytes]):
     ) -> None:
         super().__init__(request, stream)
         self._pipeline, self._codec = pipeline, codec
-        self._in_flight: InFlightRequest | None = None
+        self._in_flight: InFlight | None = None
 
     def handle(self, message: Buffer) -> None:
         self._in_flight = self._pipeline.submit(self, message, self.request.trace)

@@ -9,8 +9,8 @@ from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import ModelInferResponse, ModelStreamInferResponse
 from proteus_cli.serving.http2.limits import KIB, MIB
 from proteus_cli.serving.http2.stream import Http2Stream
-from proteus_cli.serving.oip.inference import Inference, InferencePipeline
-from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest
+from proteus_cli.serving.oip.inference import Inference, InferencePipeline, InFlight
+from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Query, ReadInputs
 
 _MAX_IN_FLIGHT = 256  # requests of one stream
@@ -90,7 +90,7 @@ class _StreamRequest(Inference[bytes]):
     def __init__(self, call: StreamInferCall) -> None:
         self._call, self.reserved_bytes = call, 0
         self._query: Query | None = None
-        self.in_flight: InFlightRequest | None = None
+        self.in_flight: InFlight | None = None
         self.response: bytes | None = None
 
     def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:

@@ -194,8 +194,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         if exchange.response is None:
             self.turn.left -= _REQUEST_UNITS
             self.handler.handle(exchange)
-        else:  # a refusal
-            self.response_ready(exchange)
+        else:  # a refusal, which counts as memory by now if it has to wait
+            self._send_ready()
 
     # Turns
 
@@ -296,7 +296,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                 return
         if not unanswered and self.state not in READING:
             self._activity_since_s = self.connections.now_s
-        if self._is_reading_paused:
+        if self._is_reading_paused or self._queued:  # input that is discarded is read on
             self._go_on()
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -3,7 +3,7 @@
 import msgspec
 
 _MAX_HEADS = 1024
-_MAX_HEAD_BYTES = 2048
+MAX_HEAD_BYTES = 2048
 END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -26,7 +26,7 @@ class KnownHeads:
     def remember(self, head: bytes, known: KnownHead) -> None:
         """Remember a head, unless it is incomplete or has empty lines before it: those may belong to any request."""
         is_complete = head.startswith(known.method + b" ") and head.endswith(END_OF_HEAD)
-        if not is_complete or len(head) > _MAX_HEAD_BYTES:
+        if not is_complete or len(head) > MAX_HEAD_BYTES:
             return
         if len(self._known) >= _MAX_HEADS:
             self._known.clear()

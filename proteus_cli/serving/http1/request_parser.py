@@ -1,11 +1,12 @@
 """Bytes to requests. Parsing is llhttp's, by httptools; memory, limits and what is refused are decided here."""
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING
 
 import httptools
 
 from proteus_cli.serving.http1.exchange import Exchange, Refusal
-from proteus_cli.serving.http1.known_heads import END_OF_HEAD, KnownHead, KnownHeads
+from proteus_cli.serving.http1.known_heads import END_OF_HEAD, MAX_HEAD_BYTES, KnownHead, KnownHeads
 from proteus_cli.serving.http1.limits import READ_BYTES, SLICE_BYTES, HttpLimits
 from proteus_cli.serving.http1.states import HEAD_COMPLETE, IDLE, READING, READING_BODY, READING_HEAD
 
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 
 # Each read is parsed before the next one, of whichever connection, so one buffer is enough for all of them.
 _SHARED_READ_BUFFER = memoryview(bytearray(READ_BYTES))
+_SINGLE = frozenset({
+    b"authorization", b"content-encoding", b"content-length", b"content-type", b"expect", b"host",
+    b"inference-header-content-length", b"origin", b"sec-fetch-site", b"transfer-encoding",
+})  # fmt: skip
+"""Headers that a request has once at most; two servers could take different ones of several."""
+_HOST = re.compile(rb"[\w.~!$&'()*+;=:%\[\]-]*", re.ASCII)
 _BYTES_PER_UNIT = 1024  # of work: 30 headers, which take 20 µs
 _MEMORY_OF_HEAD = 2  # times its bytes, once it is parsed
 
@@ -36,7 +43,9 @@ class RequestParser:
 
     def _expect_request(self) -> None:
         self._target, self._headers = b"", dict[bytes, bytes]()
-        self._header_bytes = self._length = self._reserved_body_bytes = self.body_bytes = self.reserved_bytes = 0
+        self._header_lines = self._header_bytes = self._length = self._reserved_body_bytes = self.body_bytes = (
+            self.reserved_bytes
+        ) = 0
         self._wants_upgrade = False
         self.buffer = _SHARED_READ_BUFFER
         self._body: bytes | bytearray = b""
@@ -68,23 +77,25 @@ class RequestParser:
         """Take the first bytes of ``buffer``. Raises `Refusal`."""
         if self._large_body is not None:
             self._grow(self._large_body, nbytes)
-        elif self._connection.state is not IDLE or not self._read_known(bytes(_SHARED_READ_BUFFER[:nbytes])):
+        elif self._connection.state is not IDLE or not self._read_known(nbytes):
             self._parse(_SHARED_READ_BUFFER[:nbytes])
 
-    def _read_known(self, message: bytes) -> bool:
+    def _read_known(self, nbytes: int) -> bool:
         """Take a complete request whose head, to the byte, was parsed before: clients repeat themselves."""
-        end = message.find(END_OF_HEAD) + len(END_OF_HEAD)
-        head = message[:end]
+        start = bytes(_SHARED_READ_BUFFER[: min(nbytes, MAX_HEAD_BYTES)])
+        end = start.find(END_OF_HEAD) + len(END_OF_HEAD)
+        head = start[:end]
         known = self._known_heads.get(head)
         if known is None:
             self._new_head = head if head.endswith(END_OF_HEAD) else b""
             return False
-        if len(message) != end + known.body_bytes:
+        if nbytes != end + known.body_bytes:
             return False
         if known.body_bytes > self._uncounted_bytes:
             self._reserve_body(known.body_bytes)
         reserved_bytes, self.reserved_bytes = self.reserved_bytes, 0
-        connection, body = self._connection, message[end:]
+        connection = self._connection
+        body = start[end:] if nbytes <= MAX_HEAD_BYTES else bytes(_SHARED_READ_BUFFER[end:nbytes])
         exchange = Exchange(
             connection, known.method, known.target, known.headers, body, keep_alive=True, reserved_bytes=reserved_bytes
         )
@@ -132,7 +143,8 @@ class RequestParser:
         """Begin a request again as if it asked for no other protocol: llhttp would take its body for that protocol."""
         closes = [] if self._keep_alive else [b"connection: close"]
         kept = [b"%b: %b" % header for header in self._headers.items() if header[0] not in {b"upgrade", b"connection"}]
-        head = b"\r\n".join([b"%b %b HTTP/1.1" % (self._method, self._target), *kept, *closes, b"", b""])
+        first = b"%b %b HTTP/%b" % (self._method, self._target, self._version.encode())
+        head = b"\r\n".join([first, *kept, *closes, b"", b""])
         reserved_bytes = self.reserved_bytes
         self._expect_request()
         self.reserved_bytes = reserved_bytes
@@ -176,20 +188,28 @@ class RequestParser:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_lines += 1
+        if self._header_lines > self._limits.headers:
+            raise Refusal(431, f"there are more than {self._limits.headers} headers")
         if self._connection.state is READING_BODY:  # a trailer
             return
-        if len(self._headers) == self._limits.headers:
-            raise Refusal(431, f"there are more than {self._limits.headers} headers")
-        self._headers[name.lower()] = value
+        headers, name = self._headers, name.lower()
+        if name in headers:
+            if name in _SINGLE:
+                raise Refusal(400, f"the header {name.decode()} is repeated")
+            value = b"%b, %b" % (headers[name], value)
+        headers[name] = value
 
     def on_headers_complete(self) -> None:
         connection, llhttp, headers = self._connection, self._llhttp, self._headers
         self._method, self._keep_alive = llhttp.get_method(), llhttp.should_keep_alive()
+        self._version = llhttp.get_http_version()
         refusal = connection.handler.refusal(self._method, self._target, headers)
         if refusal is not None:
             raise refusal
+        self._check_host()
         if not self._keep_alive or b"connection" in headers or self._method == b"CONNECT":
-            self._check_version(llhttp)
+            self._check_version()
             self._wants_upgrade = llhttp.should_upgrade()
             if self._wants_upgrade:
                 return
@@ -202,7 +222,7 @@ class RequestParser:
             if length > READ_BYTES:
                 self._large_body = bytearray(length)
                 self.buffer = memoryview(self._large_body)
-        if b"expect" in headers:
+        if b"expect" in headers and self._version != "1.0":  # which has no expectations
             if headers[b"expect"].lower() != b"100-continue":
                 raise Refusal(417, "this expectation can't be met")
             connection.send_continue()
@@ -232,13 +252,21 @@ class RequestParser:
         if not self._wants_upgrade:
             self._complete(self._body)
 
-    def _check_version(self, llhttp: Any) -> None:
-        version = llhttp.get_http_version()
-        if version not in {"1.0", "1.1"}:
+    def _check_host(self) -> None:
+        """RFC 9112, 3.2."""
+        host = self._headers.get(b"host")
+        if host is None:
+            if self._version == "1.1":
+                raise Refusal(400, "the header Host is missing")
+        elif not _HOST.fullmatch(host):
+            raise Refusal(400, "the header Host is malformed")
+
+    def _check_version(self) -> None:
+        if self._version not in {"1.0", "1.1"}:
             raise Refusal(505, "this is HTTP/1.1")
-        if version == "1.0":
+        if self._version == "1.0":
             self._keep_alive = False
             if b"transfer-encoding" in self._headers:
                 raise Refusal(400, "HTTP/1.0 has no transfer encodings")
-        if self._method == b"CONNECT" and llhttp.should_upgrade():
+        if self._method == b"CONNECT" and self._llhttp.should_upgrade():
             raise Refusal(405, "this is no proxy")

@@ -233,12 +233,13 @@ class Http2Connection(asyncio.Protocol):
             return
         self._last_stream = stream_id
         try:
-            request = self._blocks.request(block)
+            request, due_bytes = self._blocks.request(block)
         except MalformedRequest:
             raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR) from None
         if len(self._streams) >= self._limits.streams:
             raise StreamFault(stream_id, ErrorCode.REFUSED_STREAM)
-        stream = Http2Stream(self, stream_id, self.send_queue.initial_send_window, self._limits.window_bytes)
+        windows = self.send_queue.initial_send_window, self._limits.window_bytes
+        stream = Http2Stream(self, stream_id, *windows, due_bytes)
         self._streams[stream_id] = stream
         stream.call = self._application.open(request, stream)
         if flags & END_STREAM:
@@ -268,6 +269,8 @@ class Http2Connection(asyncio.Protocol):
             raise StreamFault(stream_id, ErrorCode.FLOW_CONTROL_ERROR)
         if flags & PADDED:
             payload = frames.without_padding(payload)
+        if stream.due_bytes is not None:
+            stream.expect_less(len(payload))
         if flags & END_STREAM:
             stream.half_close(payload)
             return

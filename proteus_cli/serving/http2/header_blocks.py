@@ -19,6 +19,9 @@ _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE = re.compile(rb"[^\0\r\n]*")
 _PSEUDO = (b":method", b":scheme", b":path", b":authority")
 _HTTP_1_FIELDS = (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+_SINGLE = (b"authorization", b"content-length", b"content-type", b"host")
+"""Fields that a request has once at most."""
+_MAX_LENGTH_DIGITS = 18
 _MAX_KNOWN = 64
 _LARGEST_KNOWN = 1024
 _INDEXED, _ADDED, _RESIZED, _RESIZED_MASK, _MORE = 0x80, 0x40, 0x20, 0xE0, 0x80
@@ -44,15 +47,19 @@ class HeaderBlocks(Generic[T]):
         self._table = HeaderTable()
         self._max_bytes = limits.header_list_bytes
         self._read, self._turn = read, turn
-        self._known: dict[bytes, T] = {}
+        self._known: dict[bytes, tuple[T, int | None]] = {}
 
-    def request(self, block: bytes) -> T:
-        """The request of a block. Raises `MalformedRequest`, or `ConnectionFault` if it can't be decoded."""
+    def request(self, block: bytes) -> tuple[T, int | None]:
+        """The request of a block, and how many bytes its body has, if it says so.
+
+        Raises `MalformedRequest`, or `ConnectionFault` if the block can't be decoded.
+        """
         known = self._known.get(block)
         if known is not None:
             return known
         before = self._state()
-        request = self._read(fields_of(self.decode(block)))
+        fields = fields_of(self.decode(block))
+        request = self._read(fields), _content_length(fields)
         if self._state() == before and len(block) <= _LARGEST_KNOWN:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
@@ -132,7 +139,10 @@ def _string(block: bytes, at: int) -> tuple[bytes, int]:
 
 
 def fields_of(decoded: Iterable[tuple[bytes, bytes]]) -> Fields:
-    """The fields of a well-formed request (RFC 9113 §8.2, §8.3). Raises `MalformedRequest`."""
+    """The fields of a well-formed request (RFC 9113 §8.2, §8.3). Raises `MalformedRequest`.
+
+    A Host must be the authority: who guards this server may look at one of them, and its handlers at the other.
+    """
     fields: Fields = {}
     is_past_pseudo = False
     for name, value in decoded:
@@ -145,7 +155,20 @@ def fields_of(decoded: Iterable[tuple[bytes, bytes]]) -> Fields:
                 raise MalformedRequest
         if not _VALUE.fullmatch(value) or value != value.strip(b" \t"):
             raise MalformedRequest
+        if name in fields and name in _SINGLE:
+            raise MalformedRequest
         fields[name] = b",".join((fields[name], value)) if name in fields else value
     if not all(fields.get(name) for name in (b":method", b":scheme", b":path")):
         raise MalformedRequest
+    if fields.get(b"host", b"").lower() not in {b"", fields.get(b":authority", fields.get(b"host", b"")).lower()}:
+        raise MalformedRequest
     return fields
+
+
+def _content_length(fields: Fields) -> int | None:
+    length = fields.get(b"content-length")
+    if length is None:
+        return None
+    if not length.isdigit() or len(length) > _MAX_LENGTH_DIGITS:
+        raise MalformedRequest
+    return int(length)

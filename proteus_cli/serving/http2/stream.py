@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Protocol
 
 from proteus_cli.domain.arrays import Buffer
+from proteus_cli.serving.http2.frames import ErrorCode, StreamFault
 
 if TYPE_CHECKING:
     from proteus_cli.serving.http2.connection import Http2Connection
@@ -29,16 +30,23 @@ class Http2Stream:
 
     ``send_window`` and ``receive_window`` are the bytes that its windows have left. ``queue`` is what waits to be sent
     before ``trailers``, None if nothing does. ``waiting_since_s`` is since when the server waits for the client, to
-    send the rest of a message or to take what is unsent.
+    send the rest of a message or to take what is unsent. ``due_bytes`` of the body are to come, if the request said so.
     """
 
     __slots__ = (
-        "call", "connection", "id", "is_half_closed", "is_throttled", "queue", "receive_window", "send_window",
-        "trailers", "waiting_since_s",
+        "call", "connection", "due_bytes", "id", "is_half_closed", "is_throttled", "queue", "receive_window",
+        "send_window", "trailers", "waiting_since_s",
     )  # fmt: skip
 
-    def __init__(self, connection: "Http2Connection", stream_id: int, send_window: int, receive_window: int) -> None:
-        self.connection, self.id = connection, stream_id
+    def __init__(
+        self,
+        connection: "Http2Connection",
+        stream_id: int,
+        send_window: int,
+        receive_window: int,
+        due_bytes: int | None = None,
+    ) -> None:
+        self.connection, self.id, self.due_bytes = connection, stream_id, due_bytes
         self.send_window, self.receive_window = send_window, receive_window
         self.call: Call
         self.is_half_closed = self.is_throttled = False
@@ -61,7 +69,16 @@ class Http2Stream:
             self.connection.extend_window(self)
         self.is_throttled = is_throttled
 
+    def expect_less(self, size: int) -> None:
+        """So many bytes of the body have come. Raises `StreamFault` if they are more than the request said."""
+        if self.due_bytes is not None:
+            self.due_bytes -= size
+            if self.due_bytes < 0:
+                raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR)
+
     def half_close(self, content: Buffer) -> None:
-        """Take the last bytes of the request's body."""
+        """Take the last bytes of the request's body. Raises `StreamFault` if there should be more."""
+        if self.due_bytes:
+            raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR)
         self.is_half_closed, self.waiting_since_s = True, None
         self.call.received(content, ended=True)

@@ -6,29 +6,41 @@
 `decode` reads all but the tensors, so that a request which is not admitted costs little. What is wrong with the tensors
 of such a request, nobody finds out: it is refused as one too many.
 
+Long requests and answers are decoded and encoded in turns, between which others are served (`in_turns`). No worker can
+run a long request before its tensors are read, so it is admitted after that; so that a refusal stays cheap, the
+controller is asked before, too. Its deadline counts from its arrival.
+
 A front end says by a subclass of `Inference` how its protocol reads a request and answers it; `InferencePipeline` does
 the rest. Every request ends with one call of `answer` or `fail`, unless its client has gone. Refusals are counted,
 sampled requests are traced, and a bug of ours, in decoding or encoding, is answered as an `InternalError`.
 """
 
+import asyncio
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from proteus_cli.domain.arrays import Buffer
-from proteus_cli.errors import InternalError, RequestError
+from proteus_cli.errors import DeadlineExceeded, InternalError, RequestError
 from proteus_cli.serving.oip.codes import request_error
+from proteus_cli.serving.oip.in_turns import result_of, start
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
-from proteus_cli.serving.requests.query import Query, ReadInputs
+from proteus_cli.serving.requests.query import Inputs, InTurns, Query, ReadInputs
+from proteus_cli.serving.transport.turns import Turns
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.tracing import Traces
+    from proteus_cli.serving.telemetry.tracing import RequestTrace, Traces
 
 log = logging.getLogger("proteus.inference")
 
 Encoded = TypeVar("Encoded")
+Decoded = tuple[Query, ReadInputs | InTurns[Inputs]]
+InFlight = InFlightRequest | asyncio.Task[None]
+"""What is cancelled where the client goes."""
 
 
 class Inference(ABC, Generic[Encoded]):
@@ -37,11 +49,11 @@ class Inference(ABC, Generic[Encoded]):
     __slots__ = ()  # so that a subclass may have another base with slots
 
     @abstractmethod
-    def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:
+    def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:
         """What is asked, and how to read its tensors. Raises `RequestError`."""
 
     @abstractmethod
-    def encode(self, answered: Answered) -> Encoded:
+    def encode(self, answered: Answered) -> Encoded | InTurns[Encoded]:
         """The answer, ready to be sent."""
 
     @abstractmethod
@@ -51,6 +63,14 @@ class Inference(ABC, Generic[Encoded]):
     @abstractmethod
     def fail(self, error: RequestError) -> None:
         """Send an error in place of the answer."""
+
+    def turns(self) -> Turns:
+        """The turns of all connections. Only for protocols whose requests or answers may be long."""
+        raise NotImplementedError
+
+    def is_now(self, in_flight: InFlight) -> None:
+        """The long request, or its long answer, is to be cancelled as this from now on."""
+        raise NotImplementedError
 
     def is_traced(self, traceparent: bytes) -> None:
         """The request was taken in, and has a span of that name. Most protocols' answers do not say so."""
@@ -68,7 +88,19 @@ class Inference(ABC, Generic[Encoded]):
             if isinstance(told, InternalError):
                 raise
             return
-        self.answer(encoded)
+        if isinstance(encoded, InTurns):
+            self.is_now(start(self._answer_in_turns(encoded)))
+        else:
+            self.answer(encoded)
+
+    async def _answer_in_turns(self, encoded: InTurns[Encoded]) -> None:
+        try:
+            self.answer(await result_of(encoded, self.turns()))
+        except Exception as error:
+            told = request_error(error)
+            if isinstance(told, InternalError):
+                log.exception("a bug while %s was answered", type(self).__name__)
+            self.fail(told)
 
 
 class InferencePipeline:
@@ -77,38 +109,112 @@ class InferencePipeline:
     def __init__(self, admission: Admission, traces: "Traces | None" = None) -> None:
         self._admission, self._traces = admission, traces
 
-    def submit(
-        self, inference: Inference[Encoded], content: Buffer, headers: Mapping[bytes, bytes]
-    ) -> InFlightRequest | None:
+    def submit(self, inference: Inference[Encoded], content: Buffer, headers: Mapping[bytes, bytes]) -> InFlight | None:
         """Take a request in; None where it was refused, and has failed by now."""
         trace = None
         if self._traces is not None:
             trace = self._traces.begin(headers.get(b"traceparent"), headers.get(b"tracestate"))
         try:
-            query, read_inputs = inference.decode(content)
-            if trace is None:
-                return self._admission.submit(query, read_inputs, inference.complete)
-            trace.asks(query.family)
-            in_flight = self._admission.submit(query, read_inputs, trace.then(inference.complete))
+            decoded = inference.decode(content)
+            if isinstance(decoded, InTurns):
+                return self._submit_later(inference, decoded, trace)
+            query, read_inputs = decoded
+            if isinstance(read_inputs, InTurns):
+                return self._submit_later(inference, decoded, trace)
+            return self._admit(inference, query, read_inputs, trace)
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
-            inference.fail(self._refusal(inference, error))
-            if trace is not None:
-                trace.refused(error)
+            self._refuse(inference, error, trace)
             return None
-        inference.is_traced(trace.traceparent)
-        return in_flight
 
-    def cancel(self, in_flight: InFlightRequest | None) -> None:
+    def cancel(self, in_flight: InFlight | None) -> None:
         """The client has gone: nobody waits for the answer. Harmless where the request has ended."""
-        if in_flight is not None:
+        if isinstance(in_flight, asyncio.Task):
+            in_flight.cancel()
+        elif in_flight is not None:
             if self._traces is not None:
                 self._traces.abandoned(in_flight)
             self._admission.cancel(in_flight)
 
-    def _refusal(self, inference: Inference[Encoded], error: Exception) -> RequestError:
+    def _admit(
+        self,
+        inference: Inference[Encoded],
+        query: Query,
+        read_inputs: ReadInputs,
+        trace: "RequestTrace | None",
+        arrival_s: float | None = None,
+    ) -> InFlightRequest:
+        if trace is None:
+            return self._admission.submit(query, read_inputs, inference.complete, arrival_s)
+        trace.asks(query.family)
+        in_flight = self._admission.submit(query, read_inputs, trace.then(inference.complete), arrival_s)
+        inference.is_traced(trace.traceparent)
+        return in_flight
+
+    def _submit_later(
+        self, inference: Inference[Encoded], decoded: Decoded | InTurns[Decoded], trace: "RequestTrace | None"
+    ) -> asyncio.Task[None]:
+        long = _LongRequest(self._admission)
+        task = start(self._submit_in_turns(inference, decoded, trace, long))
+        task.add_done_callback(partial(_gone, long, trace))
+        return task
+
+    async def _submit_in_turns(
+        self,
+        inference: Inference[Encoded],
+        decoded: Decoded | InTurns[Decoded],
+        trace: "RequestTrace | None",
+        long: "_LongRequest",
+    ) -> None:
+        turns = inference.turns()
+        try:
+            query, read_inputs = await result_of(decoded, turns) if isinstance(decoded, InTurns) else decoded
+            if isinstance(read_inputs, InTurns):
+                long.probe(query)
+                inputs = await result_of(read_inputs, turns, long.require_time)
+                inference.is_now(self._admit(inference, query, lambda: inputs, trace, long.arrival_s))
+            else:
+                inference.is_now(self._admit(inference, query, read_inputs, trace, long.arrival_s))
+        except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
+            self._refuse(inference, error, trace)
+
+    def _refuse(self, inference: Inference[Encoded], error: Exception, trace: "RequestTrace | None") -> None:
         told = request_error(error)
         if isinstance(told, InternalError):
             log.error("a bug while %s was taken in", type(inference).__name__, exc_info=error)
-        else:
+        elif not isinstance(told, DeadlineExceeded):  # which is an outcome
             self._admission.count_refusal(told)
-        return told
+        inference.fail(told)
+        if trace is not None:
+            trace.refused(error)
+
+
+class _LongRequest:
+    """A request whose tensors are read before it is admitted; until then nobody else keeps its deadline."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission, self.arrival_s = admission, admission.now_s
+        self._query: Query | None = None
+        self._deadline_s = math.inf
+
+    def probe(self, query: Query) -> None:
+        """Raise the `RequestError` of a request that would not be admitted now."""
+        self._deadline_s = self._admission.probe(query, self.arrival_s)
+        self._query = query
+
+    def require_time(self) -> None:
+        """Raise `DeadlineExceeded`."""
+        if self._admission.now_s > self._deadline_s:
+            self.dropped(is_cancelled=False)
+            raise DeadlineExceeded("the deadline passed while the request was decoded", is_late=False)
+
+    def dropped(self, *, is_cancelled: bool) -> None:
+        if self._query is not None:
+            self._admission.dropped(self._query, self.arrival_s, is_cancelled=is_cancelled)
+
+
+def _gone(long: _LongRequest, trace: "RequestTrace | None", task: asyncio.Task[None]) -> None:
+    """Where the client of a long request is gone before it was admitted."""
+    if task.cancelled():
+        long.dropped(is_cancelled=True)
+        if trace is not None:
+            trace.cancelled()

@@ -11,7 +11,7 @@ from proteus_cli.control.decision import Host
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, UnknownModel
-from proteus_cli.serving.lifecycle import Lifecycle, ServerState
+from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.oip import documents
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, VERSION
 from proteus_cli.serving.requests.counts import RequestCounts
@@ -61,7 +61,7 @@ class ModelRepository:
 
     @property
     def is_server_ready(self) -> bool:
-        return self._lifecycle.state is ServerState.READY
+        return self._lifecycle.is_ready
 
     def is_ready(self, family: str) -> bool:
         """Whether the family takes requests now."""

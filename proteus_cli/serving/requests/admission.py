@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from math import inf
 
@@ -12,11 +12,11 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, NotAccurateEnough, NotReady, Overloaded, RequestError
 from proteus_cli.serving.fleet.worker import Worker
-from proteus_cli.serving.lifecycle import Lifecycle, ServerState
+from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
-from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback
+from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback, nobody
 from proteus_cli.serving.requests.query import Query, ReadInputs, is_finite
 from proteus_cli.serving.requests.results import Results
 
@@ -50,13 +50,50 @@ class Admission:
         self._log_limiter = LogRateLimiter(clock)
         self._to_ask: dict[str, None] = {}
 
-    def submit(self, query: Query, read_inputs: ReadInputs, done: ResultCallback) -> InFlightRequest:
+    @property
+    def now_s(self) -> float:
+        return self._clock()
+
+    def submit(
+        self, query: Query, read_inputs: ReadInputs, done: ResultCallback, arrival_s: float | None = None
+    ) -> InFlightRequest:
         """Admit a request and read its tensors; ``done`` is called with its result, never before this returns.
 
-        Raises the `RequestError` of a request that is not admitted, and what ``read_inputs`` raises: then it is as if
-        the request had never been offered.
+        It arrives now, unless ``arrival_s`` says when it did. Raises the `RequestError` of a request that is not
+        admitted, and what ``read_inputs`` raises: then it is as if the request had never been offered.
         """
-        if self._lifecycle.state is not ServerState.READY:
+        now_s = self._clock()
+        request, devices = self._offer(query, done, now_s, now_s if arrival_s is None else arrival_s)
+        try:
+            request.inputs = read_inputs()
+            if self._refuses_non_finite:
+                _require_finite(request.inputs, self._families[query.family])
+        except Exception:
+            self._ask_all(self._controller.withdraw(request, now_s).ask)
+            raise
+        self._results.expect(request)
+        self._ask_all(devices)
+        return request
+
+    def probe(self, query: Query, arrival_s: float) -> float:
+        """Whether a request would be admitted now: returns its deadline, or raises like `submit`."""
+        now_s = self._clock()
+        request, _ = self._offer(query, nobody, now_s, arrival_s)
+        self._ask_all(self._controller.withdraw(request, now_s).ask)
+        return request.deadline_s
+
+    def dropped(self, query: Query, arrival_s: float, *, is_cancelled: bool) -> None:
+        """A request was given up before it was admitted: its deadline has passed, or its client has gone."""
+        counts = self._counts.by_family[query.family]
+        counts.ended(Outcome.DROPPED)
+        counts.cancelled += is_cancelled
+        counts.failed_s += self._clock() - arrival_s
+
+    def _offer(
+        self, query: Query, done: ResultCallback, now_s: float, arrival_s: float
+    ) -> tuple[InFlightRequest, Sequence[str]]:
+        """A request that the controller has admitted, and the devices to ask. Raises the error of one it has not."""
+        if not self._lifecycle.is_ready:
             self._lifecycle.require_ready()
         family = query.family
         served = self._families[family]
@@ -65,25 +102,24 @@ class Admission:
         rows, options = query.rows, query.options
         if rows > served.max_rows:
             raise BadRequest(f"`{family}` takes at most {served.max_rows} rows a request; got {rows}")
-        now_s, slo_s = self._clock(), served.slo_s
+        slo_s = served.slo_s
         timeout_s = slo_s if options.timeout_s is None else min(options.timeout_s, max(self._max_timeout_s, slo_s))
-        deadline_s = now_s + timeout_s
+        deadline_s = arrival_s + timeout_s
         request = InFlightRequest(
-            next(self._ids), family, now_s, deadline_s, rows, slo_s, options.priority, options.min_accuracy, done=done
+            next(self._ids),
+            family,
+            arrival_s,
+            deadline_s,
+            rows,
+            slo_s,
+            options.priority,
+            options.min_accuracy,
+            done=done,
         )
         offered = self._controller.offer(request, now_s)
         if not isinstance(offered, Admitted):
             raise self._refusal(family, options.min_accuracy, offered)
-        try:
-            request.inputs = read_inputs()
-            if self._refuses_non_finite:
-                _require_finite(request.inputs, served)
-        except Exception:
-            self._ask_all(self._controller.withdraw(request, now_s).ask)
-            raise
-        self._results.expect(request)
-        self._ask_all(offered.devices)
-        return request
+        return request, offered.devices
 
     def cancel(self, request: InFlightRequest) -> None:
         """The client of a request is gone: the request is not run, unless it runs already. Harmless after its end."""

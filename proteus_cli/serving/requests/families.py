@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
 from proteus_cli.errors import UnknownModel
-from proteus_cli.serving.lifecycle import Lifecycle, ServerState
+from proteus_cli.serving.lifecycle import Lifecycle
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Families:
 
     def why_unavailable(self, name: str) -> str | None:
         """Why a family answers no requests now; None where it does."""
-        if self._lifecycle.state is not ServerState.READY:
+        if not self._lifecycle.is_ready:
             return f"the server is {self._lifecycle.state}"
         if not self.by_name[name].is_loaded:
             return "unloaded"

@@ -83,7 +83,7 @@ class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  
 
     def end(self) -> ResultCallback:
         """End the request, and return what to call with its result."""
-        done, self.done = self.done, _nobody
+        done, self.done = self.done, nobody
         self.has_ended = True
         if self.is_running:  # else the request may still be launched, and needs its inputs
             self.inputs = ()
@@ -104,7 +104,7 @@ class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  
         self.is_running = False
 
 
-def _nobody(_ending: Result) -> None:
+def nobody(_ending: Result) -> None:
     """The client is gone, or has its result."""
 
 

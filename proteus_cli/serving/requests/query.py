@@ -1,6 +1,7 @@
 """A request as the data plane takes it, whichever protocol it came by."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -33,7 +34,21 @@ class Query(msgspec.Struct, frozen=True, eq=False):
     id: str | None = None
 
 
-ReadInputs = Callable[[], tuple[Buffer, ...]]
+Result = TypeVar("Result")
+Steps = Generator[None, None, Result]
+
+
+class InTurns(Generic[Result]):
+    """Work that takes long: ``steps`` pause wherever others may be served first, and return the result."""
+
+    __slots__ = ("steps",)
+
+    def __init__(self, steps: Steps[Result]) -> None:
+        self.steps = steps
+
+
+Inputs = tuple[Buffer, ...]
+ReadInputs = Callable[[], Inputs]
 """Decodes and checks the tensors of a request, in the order of the family's signature. Raises `BadRequest`.
 
 Called once the request is admitted, so that a refused request costs no decoding.

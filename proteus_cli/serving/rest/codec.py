@@ -17,7 +17,7 @@ from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.parameters import OutputParameters, problem, request_options
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import Query, ReadInputs
+from proteus_cli.serving.requests.query import Inputs, InTurns, Query, ReadInputs, Steps
 from proteus_cli.serving.rest.bodies import (
     InferRequest,
     InferResponse,
@@ -33,7 +33,12 @@ _MAX_KNOWN = 256  # outlines, by family
 _LONGEST_KNOWN = 2048
 _SMALL_BYTES = 16 * 1024  # are copied, which costs less than a view
 _AT_ONCE_BYTES = 2 * SLICE_BYTES  # of JSON that is decoded without a pause
+_VALUES_AT_ONCE = 8192  # of an output, which take a millisecond to encode
+_BATCH_VALUES_AT_ONCE = 4 * _VALUES_AT_ONCE  # of a whole batch, which become lists of Python's
 _US_PER_S = 1e6
+
+EncodedAnswer = tuple[bytes, list[Buffer]]
+"""The JSON of an answer, and the binary tensors behind it."""
 
 
 class _Source(NamedTuple):
@@ -55,6 +60,11 @@ class _Layout(msgspec.Struct, frozen=True):
     query: Query
     has_id: bool
 
+    def slices(self, body: bytes | bytearray, json_length: int) -> tuple[Buffer, ...]:
+        """The inputs of a request that has all of them behind its JSON."""
+        content: Buffer = memoryview(body) if self.binary_bytes > _SMALL_BYTES else body
+        return tuple([content[json_length + start : json_length + end] for _, start, end in self.sources])
+
 
 class _Last(msgspec.Struct, frozen=True):
     """The outline of the last request: one array and at most one id, between ``head``, ``middle`` and ``tail``."""
@@ -70,13 +80,15 @@ class _SharedAnswer(NamedTuple):
     """What the answers of one batch with as many rows share: all but the time in the queue, the id, and the rows.
 
     The JSON is ``before``, the time in the queue, ``after``; then for each of ``lists`` the values of this answer,
-    and what follows them. ``binary`` has the bytes of all rows of an output, and how many a row has.
+    and what follows them. ``binary`` has the bytes of all rows of an output, and how many a row has. ``is_long``: it is
+    encoded in turns.
     """
 
     before: bytes
     after: bytes
-    lists: list[tuple[list[list[Any]], bytes]]
+    lists: list[tuple[Any, bytes]]
     binary: list[tuple[Buffer, int]]
+    is_long: bool
 
 
 _decode_outline = msgspec.json.Decoder(InferRequest).decode
@@ -99,7 +111,7 @@ class RestCodec:
         self._values = tuple(JsonValues(spec) for spec in signature.inputs)
         self._all_outputs = tuple((index, False) for index in range(len(signature.outputs)))
 
-    def decode(self, body: bytes | bytearray, json_length: int | None) -> tuple[Query, ReadInputs]:
+    def decode(self, body: bytes | bytearray, json_length: int | None) -> tuple[Query, ReadInputs | InTurns[Inputs]]:
         """Decode and check a request but its tensors; and how to read those.
 
         ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
@@ -117,7 +129,7 @@ class RestCodec:
             raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {size} bytes")
         layout = self._layouts.get((bytes(body[:json_length]),))
         if layout is not None and layout.binary_bytes == size - json_length:
-            return layout.query, partial(self._read, layout, body, json_length, ())
+            return layout.query, partial(layout.slices, body, json_length)
         return self._decode_any(body, json_length)
 
     def _like_last(self, body: bytes | bytearray) -> tuple[Query, ReadInputs] | None:
@@ -143,7 +155,7 @@ class RestCodec:
             return None
         return query, partial(self._read_one, body, start, end, query.rows)
 
-    def _decode_any(self, body: bytes | bytearray, json_length: int) -> tuple[Query, ReadInputs]:
+    def _decode_any(self, body: bytes | bytearray, json_length: int) -> tuple[Query, ReadInputs | InTurns[Inputs]]:
         binary_bytes = len(body) - json_length
         request = cut(bytes(body[:json_length]) if binary_bytes else body)
         layout = self._layouts.get(request.key)
@@ -155,27 +167,25 @@ class RestCodec:
                 self._layouts[request.key] = layout
         self._last = _last(request, layout)
         query = layout.query if request.id is None or not layout.has_id else _with_id(layout.query, request.id)
-        return query, partial(self._read, layout, body, json_length, request.arrays)
+        if json_length > _AT_ONCE_BYTES:
+            return query, InTurns(self._read(layout, body, json_length, request.arrays))
+        if self._last is not None:
+            return query, partial(self._read_one, body, *request.arrays[0], query.rows)
+        return query, partial(drained, self._read(layout, body, json_length, request.arrays))
 
-    def _read_one(self, body: bytes | bytearray, start: int, end: int, rows: int) -> tuple[Buffer]:
+    def _read_one(self, body: bytes | bytearray, start: int, end: int, rows: int) -> Inputs:
         array = body[start:end] if end - start <= _SMALL_BYTES else memoryview(body)[start:end]
         return (self._values[0].read_short(array, rows),)
 
     def _read(
         self, layout: _Layout, body: bytes | bytearray, json_length: int, arrays: Sequence[tuple[int, int]]
-    ) -> tuple[Buffer, ...]:
-        rows = layout.query.rows
-        content: Buffer = memoryview(body) if layout.binary_bytes > _SMALL_BYTES else body
+    ) -> Steps[Inputs]:
         inputs: list[Buffer] = []
         for values, (array, start, end) in zip(self._values, layout.sources, strict=True):
             if array < 0:
-                inputs.append(content[json_length + start : json_length + end])
-                continue
-            first, last = arrays[array]
-            if last - first <= _AT_ONCE_BYTES:
-                inputs.append(values.read_short(memoryview(body)[first:last], rows))
+                inputs.append(memoryview(body)[json_length + start : json_length + end])
             else:
-                inputs.append(drained(values.read(body, first, last, rows)))
+                inputs.append((yield from values.read(body, *arrays[array], layout.query.rows)))
         return tuple(inputs)
 
     def _layout(self, request: Cut, binary_bytes: int) -> _Layout:
@@ -226,16 +236,22 @@ class RestCodec:
         wanted = [(name, by_default if of.binary_data is msgspec.UNSET else of.binary_data) for name, of in flags]
         return oip.outputs_by_name(self._signature, wanted)
 
-    def encode(self, query: Query, answer: Answered) -> tuple[bytes, list[Buffer]]:
+    def encode(self, query: Query, answer: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
         """The JSON of an answer, and the binary tensors that follow it."""
         memo, rows, first = answer.batch.memo, answer.rows, answer.first
         try:
-            before, after, lists, binary = memo[query.outputs, rows]
+            shared = memo[query.outputs, rows]
         except KeyError:
-            before, after, lists, binary = memo[query.outputs, rows] = self._shared(query, answer)
+            shared = memo[query.outputs, rows] = self._shared(query, answer)
+        before, after, lists, binary, is_long = shared
         json = before + b"%d" % (answer.queue_s * _US_PER_S) + after
+        if is_long:
+            return InTurns(_encoded_in_turns(json, shared, query, answer))
         for values, end in lists:
-            json += _encode(values[first] if rows == 1 else list(chain(*values[first : first + rows]))) + end
+            if isinstance(values, list):
+                json += _encode(values[first] if rows == 1 else list(chain(*values[first : first + rows]))) + end
+            else:
+                json += _encode(values[first : first + rows].reshape(-1).tolist()) + end
         if query.id is not None:
             json = b'%b,"id":%b}' % (json[:-1], _encode(query.id))
         return json, [values[first * size : (first + rows) * size] for values, size in binary]
@@ -252,7 +268,9 @@ class RestCodec:
             queue_us=0,
         )
         before = _encode(InferResponse(self.family, oip.VERSION, parameters, [])).removesuffix(_NO_QUEUE_US)
-        lists, binary, texts = list[list[list[Any]]](), list[tuple[Buffer, int]](), [_OUTPUTS]
+        in_json = [batch.outputs[index] for index, as_binary in query.outputs if not as_binary]
+        is_long = any(output.size // len(output) * answer.rows > _VALUES_AT_ONCE for output in in_json)
+        lists, binary, texts = list[Any](), list[tuple[Buffer, int]](), [_OUTPUTS]
         for place, (index, as_binary) in enumerate(query.outputs):
             values, spec = batch.outputs[index], self._signature.outputs[index]
             tensor = ResponseTensor(spec.name, oip.DATATYPE_OF[values.dtype], [answer.rows, *values.shape[1:]])
@@ -264,21 +282,38 @@ class RestCodec:
                 size = ResponseTensorParameters(row_bytes * answer.rows)
                 texts[-1] += _encode(msgspec.structs.replace(tensor, parameters=size))
             else:
-                lists.append(_lists(batch, index))
+                lists.append(_rows(batch, index))
                 texts[-1] += _encode(tensor)[:-1] + b',"data":'
                 texts.append(b"}")
         texts[-1] += b"]}"
-        return _SharedAnswer(before, texts[0], list(zip(lists, texts[1:], strict=True)), binary)
+        return _SharedAnswer(before, texts[0], list(zip(lists, texts[1:], strict=True)), binary, is_long)
 
 
-def _lists(batch: AnsweredBatch, index: int) -> list[list[Any]]:
-    """Each row of an output as a flat list; made once for a batch."""
-    key = ("lists", index)
+def _encoded_in_turns(json: bytes, shared: _SharedAnswer, query: Query, answer: Answered) -> Steps[EncodedAnswer]:
+    first, last, parts = answer.first, answer.first + answer.rows, [json]
+    for values, end in shared.lists:
+        if isinstance(values, list):
+            parts += _encode(list(chain(*values[first:last]))), end
+            continue
+        flat = values[first:last].reshape(-1)
+        parts.append(b"[")
+        for at in range(0, len(flat), _VALUES_AT_ONCE):
+            parts += _encode(flat[at : at + _VALUES_AT_ONCE].tolist())[1:-1], b","
+            yield
+        parts[-1:] = b"]", end
+    if query.id is not None:
+        parts += parts.pop()[:-1], b',"id":%b}' % _encode(query.id)
+    return b"".join(parts), [values[first * size : last * size] for values, size in shared.binary]
+
+
+def _rows(batch: AnsweredBatch, index: int) -> Any:
+    """The rows of an output, each as a flat list, made once for a batch; of a large batch, as they are."""
+    key, values = ("rows", index), batch.outputs[index]
+    if values.size > _BATCH_VALUES_AT_ONCE:
+        return values
     if key not in batch.memo:
-        values = batch.outputs[index]
         batch.memo[key] = values.reshape(len(values), -1).tolist()
-    found: list[list[Any]] = batch.memo[key]
-    return found
+    return batch.memo[key]
 
 
 def _with_id(query: Query, identity: str) -> Query:

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,18 +25,19 @@ from proteus_cli.serving.http1.compression import accepted_encodings, compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange, Refusal
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.codes import HTTP_STATUS, request_error
-from proteus_cli.serving.oip.inference import Inference, InferencePipeline
+from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import Query, ReadInputs
+from proteus_cli.serving.requests.query import InTurns, Steps
 from proteus_cli.serving.rest.access import Access, require_json
 from proteus_cli.serving.rest.bodies import Error
-from proteus_cli.serving.rest.codec import RestCodec
+from proteus_cli.serving.rest.codec import EncodedAnswer, RestCodec
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.routes import INFER, OWN, ROUTES
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, path_of, route_of
-from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
+from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed_pieces
+from proteus_cli.serving.transport.turns import Turns
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Tracing
@@ -47,9 +49,6 @@ OUTCOME = b"proteus-outcome"
 _OK = 200
 _MAX_DIGITS = 18
 _POST = b"POST"
-
-EncodedAnswer = tuple[bytes, list[Buffer]]
-"""The JSON of an answer, and the binary tensors behind it."""
 
 
 class RestHandler:
@@ -102,14 +101,12 @@ class RestHandler:
 
     def _dispatch(self, exchange: Exchange) -> None:
         """An endpoint besides inference, or inference whose path is written in an unusual way."""
-        raw_path = path_of(exchange.target)
-        codec = self._codecs.get(raw_path)
+        routes, values, path = self._router.match(path_of(exchange.target))
+        codec = self._codecs.get(path.encode())
         if codec is not None and exchange.method == _POST:
             self._infer(exchange, codec)
             return
         exchange.connection.turn.end()
-        path = raw_path.decode(errors="replace") or "/"
-        routes, values = self._router.match(path)
         self._endpoints.require_version(values)
         route = route_of(routes, exchange.method.decode(), path)
         if route.changes_state:
@@ -146,24 +143,44 @@ class RestHandler:
 class RestInference(Inference[EncodedAnswer]):
     """An inference request over HTTP. ``headers`` are lines for its answer."""
 
-    __slots__ = ("_accepted", "_codec", "_exchange", "_headers", "_max_body_bytes", "_query")
+    __slots__ = ("_accepted", "_codec", "_exchange", "_headers", "_json_bytes", "_max_body_bytes", "_query")
 
     def __init__(self, exchange: Exchange, codec: RestCodec, max_body_bytes: int) -> None:
         self._exchange, self._codec, self._max_body_bytes = exchange, codec, max_body_bytes
         self._headers, self._accepted = b"", accepted_encodings(exchange.headers)
 
-    def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:  # noqa: ARG002 - it is the exchange's body
-        headers, codec, body = self._exchange.headers, self._codec, self._exchange.body
-        if b"content-encoding" in headers:
-            max_bytes = min(self._max_body_bytes, codec.max_bytes)
-            body = unpacked(body, headers[b"content-encoding"], max_bytes)
-            if not self._exchange.reserve(len(body)):
-                raise NotReady("too many large requests at once")
-        length = headers.get(JSON_LENGTH)
-        self._query, read_inputs = codec.decode(body, None if length is None else _whole_number(length))
-        return self._query, read_inputs
+    def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:  # noqa: ARG002 - it is the exchange's body
+        length = self._exchange.headers.get(JSON_LENGTH)
+        self._json_bytes = None if length is None else _whole_number(length)
+        if b"content-encoding" not in self._exchange.headers:
+            return self._decoded(self._exchange.body)
+        steps = self._unpacked_and_decoded()
+        try:
+            next(steps)
+        except StopIteration as ended:
+            decoded: Decoded = ended.value
+            return decoded
+        return InTurns(steps)
 
-    def encode(self, answered: Answered) -> EncodedAnswer:
+    def _decoded(self, body: bytes | bytearray) -> Decoded:
+        decoded = self._codec.decode(body, self._json_bytes)
+        self._query = decoded[0]
+        return decoded
+
+    def _unpacked_and_decoded(self) -> Steps[Decoded]:
+        body, exchange = bytearray(), self._exchange
+        pieces = unpacked(
+            exchange.body, exchange.headers[b"content-encoding"], min(self._max_body_bytes, self._codec.max_bytes)
+        )
+        for piece in pieces:
+            if body:
+                yield
+            if not exchange.reserve(len(piece)):
+                raise NotReady("too many large requests at once")
+            body += piece
+        return self._decoded(body)
+
+    def encode(self, answered: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
         return self._codec.encode(self._query, answered)
 
     def answer(self, encoded: EncodedAnswer) -> None:
@@ -179,6 +196,12 @@ class RestInference(Inference[EncodedAnswer]):
 
     def fail(self, error: RequestError) -> None:
         refuse(self._exchange, error, self._headers)
+
+    def turns(self) -> Turns:
+        return self._exchange.connection.connections.turns
+
+    def is_now(self, in_flight: InFlight) -> None:
+        self._exchange.in_flight = in_flight
 
     def is_traced(self, traceparent: bytes) -> None:
         self._headers = b"traceparent: %b\r\n" % traceparent
@@ -197,15 +220,16 @@ def refuse(exchange: Exchange, error: RequestError, headers: bytes = b"") -> Non
     exchange.respond(HTTP_STATUS[type(error)], JSON, msgspec.json.encode(Error(error.message)), headers=headers)
 
 
-def unpacked(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> bytes | bytearray:
-    """A body without its ``Content-Encoding``. Raises `BadRequest`, `BodyTooLarge`."""
+def unpacked(body: Buffer, encoding: bytes, max_bytes: int) -> Iterator[Buffer]:
+    """A body without its ``Content-Encoding``, in pieces. Raises `BadRequest`, `BodyTooLarge`."""
     name = encoding.strip().lower()
     if name == b"identity":
-        return body
+        yield body
+        return
     if name not in {b"gzip", b"x-gzip", b"deflate"}:
         raise BadRequest("bodies may be compressed with gzip or deflate")
     try:
-        return decompress(body, Compression.GZIP_OR_ZLIB, max_bytes)
+        yield from decompressed_pieces(body, Compression.GZIP_OR_ZLIB, max_bytes)
     except CorruptContent as error:
         raise BadRequest(f"the body is not what its Content-Encoding says: {error}") from None
     except ContentTooLarge:
@@ -220,6 +244,7 @@ def _respond(exchange: Exchange, path: str, response: RestResponse) -> None:
     exchange.respond(response.status, response.content_type, body, headers=headers)
 
 
+@lru_cache(maxsize=256)
 def _whole_number(text: bytes) -> int:
     if not text.isdigit() or len(text) > _MAX_DIGITS:
         raise BadRequest("Inference-Header-Content-Length must be a whole number")

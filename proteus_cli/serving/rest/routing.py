@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, unquote_to_bytes
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 
@@ -86,14 +86,20 @@ class Router:
             self._by_path.setdefault(route.path, {})[route.method] = route
         self._segments = {path: path.split("/") for path in self._by_path}
 
-    def match(self, path: str) -> tuple[Mapping[str, Route], dict[str, str]]:
-        """The routes of a path by method, and the values of the ``{}`` in it. Raises `NotFound`."""
-        given = path.split("/")
+    def match(self, path: bytes) -> tuple[Mapping[str, Route], dict[str, str], str]:
+        """The routes of a path by method, the values of the ``{}`` in it, and the path with them. Raises `NotFound`.
+
+        Only these values may be percent-encoded, and not to contain a slash: what guards paths in front of this server
+        must not be deceived by another spelling.
+        """
+        given = path.decode("latin-1").split("/")
         for template, segments in self._segments.items():
             if len(segments) == len(given):
                 pairs = list(zip(segments, given, strict=True))
                 if all(segment[:1] == "{" or segment == value for segment, value in pairs):
-                    return self._by_path[template], {s[1:-1]: value for s, value in pairs if s[:1] == "{"}
+                    values = {segment[1:-1]: unquote(value) for segment, value in pairs if segment[:1] == "{"}
+                    if not any("/" in value for value in values.values()):
+                        return self._by_path[template], values, template.format_map(values)
         raise NotFound("no such endpoint; GET /openapi.json lists all")
 
 
@@ -107,11 +113,13 @@ def route_of(routes: Mapping[str, Route], method: str, path: str) -> Route:
 
 
 def path_of(target: bytes) -> bytes:
-    """The path of a request's target: without scheme, host, query and trailing slashes, unquoted.
+    """The path of a request's target: without scheme, host, query and trailing slashes.
 
     A client that takes this server for a proxy names scheme and host (RFC 9112, 3.2.2).
     """
     if not target.startswith(b"/"):
-        _, _, rest = target.partition(b"://")
+        _, separator, rest = target.partition(b"://")
+        if not separator:
+            return target
         target = b"/" + rest.partition(b"/")[2]
-    return unquote_to_bytes(target.partition(b"?")[0]).rstrip(b"/")
+    return target.partition(b"?")[0].rstrip(b"/") or b"/"

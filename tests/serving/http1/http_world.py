@@ -26,7 +26,7 @@ from proteus_cli.serving.transport.tls import accepting
 WITHIN_S = 20.0
 TIMEOUTS = HttpTimeouts(request_s=30.0, keep_alive_s=60.0)
 LIMITS = HttpLimits(body_bytes=2**20)
-BYE = b"GET /bye HTTP/1.1\r\nconnection: close\r\n\r\n"
+BYE = b"GET /bye HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"
 
 
 @dataclass
@@ -231,12 +231,16 @@ def certificates() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 def post(target: bytes, body: bytes, headers: bytes = b"") -> bytes:
-    return b"POST %b HTTP/1.1\r\ncontent-length: %d\r\n%b\r\n%b" % (target, len(body), headers, body)
+    return b"POST %b HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n%b\r\n%b" % (target, len(body), headers, body)
 
 
 def chunked(target: bytes, chunks: Iterable[bytes], trailer: bytes = b"") -> bytes:
     sent = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks if chunk)
-    return b"POST %b HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n%b0\r\n%b\r\n" % (target, sent, trailer)
+    return b"POST %b HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n%b0\r\n%b\r\n" % (
+        target,
+        sent,
+        trailer,
+    )
 
 
 def answers(content: bytes) -> list[tuple[int, bytes]]:

@@ -72,7 +72,7 @@ def test_a_large_body_arrives_whole() -> None:
 @plain_and_tls
 def test_a_large_answer_arrives_whole(contexts: object) -> None:
     async def conversation(world: World) -> None:
-        first, second = answers(await world.talk(b"GET /large HTTP/1.1\r\n\r\n" + BYE))
+        first, second = answers(await world.talk(b"GET /large HTTP/1.1\r\nhost: here\r\n\r\n" + BYE))
         assert (first, second) == ((200, bytes(2**20)), SAID_BYE)
 
     run(conversation, contexts=contexts)
@@ -84,7 +84,7 @@ def test_chunks_are_put_together_and_trailers_dropped() -> None:
         await client.send(chunked(b"/later", [b"ab", b"c" * 5000, b"d"], b"x-late: yes\r\n"))
         await until(lambda: len(world.parrot.waiting) == 1)
         assert world.parrot.waiting[0].body == b"ab" + b"c" * 5000 + b"d"
-        assert world.parrot.waiting[0].headers == {b"transfer-encoding": b"chunked"}
+        assert world.parrot.waiting[0].headers == {b"host": b"here", b"transfer-encoding": b"chunked"}
         world.parrot.release()
         await client.until_has(b"/later")
         client.close()
@@ -94,7 +94,7 @@ def test_chunks_are_put_together_and_trailers_dropped() -> None:
 
 def test_head_is_answered_without_a_body() -> None:
     async def conversation(world: World) -> None:
-        content = await world.talk(b"HEAD /a HTTP/1.1\r\n\r\n", BYE)
+        content = await world.talk(b"HEAD /a HTTP/1.1\r\nhost: here\r\n\r\n", BYE)
         assert b"content-length: %d\r\n" % len(said(b"HEAD", b"/a")) in content
         assert said(b"HEAD", b"/a") not in content
         assert content.endswith(said(b"GET", b"/bye"))
@@ -105,7 +105,7 @@ def test_head_is_answered_without_a_body() -> None:
 def test_a_client_that_expects_100_is_told_to_continue() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
-        await client.send(b"POST /a HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+        await client.send(b"POST /a HTTP/1.1\r\nhost: here\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
         assert await client.some() == b"HTTP/1.1 100 Continue\r\n\r\n"
         await client.send(b"hi")
         assert answers(await client.until_has(b"/a")) == [(200, said(b"POST", b"/a", b"hi"))]
@@ -117,7 +117,9 @@ def test_a_client_that_expects_100_is_told_to_continue() -> None:
 def test_a_client_that_expects_100_for_too_large_a_body_is_refused_before_it_sends_it() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
-        await client.send(b"POST /a HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 999999999\r\n\r\n")
+        await client.send(
+            b"POST /a HTTP/1.1\r\nhost: here\r\nexpect: 100-continue\r\ncontent-length: 999999999\r\n\r\n"
+        )
         ((status, _),) = answers(await client.rest())
         assert status == 413
         client.close()
@@ -135,7 +137,9 @@ def test_http_1_0_is_answered_and_closed(request_line: bytes) -> None:
 
 def test_no_request_after_one_that_closes_is_handled() -> None:
     async def conversation(world: World) -> None:
-        large = b"POST /a HTTP/1.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % LARGE + bytes(LARGE)
+        large = b"POST /a HTTP/1.1\r\nhost: here\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % LARGE + bytes(
+            LARGE
+        )
         for closing in (BYE, large, b"GET /a HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"):
             for pieces in ([closing + post(b"/b", b"x")], [closing, post(b"/b", b"x")]):
                 before = world.parrot.handled
@@ -168,7 +172,7 @@ requests = st.one_of(
     st.builds(chunked, paths, st.lists(bodies, max_size=3), st.sampled_from([b"", b"x: y\r\n"])),
     st.builds(lambda path: b"GET %b HTTP/1.1\r\nhost: here\r\n\r\n" % path, paths),
     st.builds(lambda path, body: post(path, body, b"connection: upgrade\r\nupgrade: h2c\r\n"), paths, bodies),
-    st.just(b"\r\nGET /a HTTP/1.1\r\n\r\n"),
+    st.just(b"\r\nGET /a HTTP/1.1\r\nhost: here\r\n\r\n"),
 )
 ends = st.sampled_from(
     [BYE, b"nonsense\r\n\r\n", post(b"/a", b"x", b"content-length: 2\r\n"), b"GET /a HTTP/1.0\r\n\r\n", BYE + BYE]
@@ -222,8 +226,8 @@ def test_every_byte_may_come_alone() -> None:
 
 def test_a_head_in_two_pieces_is_not_taken_for_another_clients() -> None:
     """Whoever sends the beginning of a request must not be answered as if it were another's request."""
-    first = b"POST /mine HTTP/1.1\r\nx-mine: yes\r\ncontent-length: 5\r\n\r\nhello"
-    second = b"POST /yours HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi"
+    first = b"POST /mine HTTP/1.1\r\nhost: here\r\nx-mine: yes\r\ncontent-length: 5\r\n\r\nhello"
+    second = b"POST /yours HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\n\r\nhi"
 
     async def conversation(world: World) -> None:
         for cut in range(1, len(second)):
@@ -236,7 +240,10 @@ def test_a_head_in_two_pieces_is_not_taken_for_another_clients() -> None:
 
 def test_empty_lines_are_no_request_even_after_a_request_followed_them() -> None:
     async def conversation(world: World) -> None:
-        assert answers(await world.talk(b"\r\n\r\nGET /a HTTP/1.1\r\n\r\n" + BYE))[0] == (200, said(b"GET", b"/a"))
+        assert answers(await world.talk(b"\r\n\r\nGET /a HTTP/1.1\r\nhost: here\r\n\r\n" + BYE))[0] == (
+            200,
+            said(b"GET", b"/a"),
+        )
         assert answers(await world.talk(b"\r\n\r\n", BYE)) == [SAID_BYE]
 
     run(conversation)
@@ -260,6 +267,10 @@ SMUGGLED = [
     b"transfer-encoding: xchunked\r\n",
     b"transfer-encoding: chunked, identity\r\n",
     b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+    b"transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n",
+    b"transfer-encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+    b"host: here\r\n",
+    b"Host: there\r\n",
     b"transfer-encoding:\x0bchunked\r\n",
     b"transfer-encoding:\r\n chunked\r\n",
     b"x: y\r\n z\r\n",
@@ -274,15 +285,62 @@ SMUGGLED = [
 
 @pytest.mark.parametrize("headers", SMUGGLED)
 def test_a_head_that_two_servers_may_read_differently_is_refused(headers: bytes) -> None:
-    got = talk(b"POST /a HTTP/1.1\r\n" + headers + b"\r\n0\r\n\r\n" + post(b"/hidden", b""))
+    got = talk(b"POST /a HTTP/1.1\r\nhost: here\r\n" + headers + b"\r\n0\r\n\r\n" + post(b"/hidden", b""))
     assert [status for status, _ in got] in ([400], [501])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"Authorization", b"content-encoding", b"Content-Length", b"content-type", b"Expect",
+        b"Inference-Header-Content-Length", b"origin", b"Sec-Fetch-Site",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("second", [b"0", b"1"])
+def test_a_header_that_is_single_must_not_be_repeated(name: bytes, second: bytes) -> None:
+    """Also not with the same value; whoever guards this server may look at the first, and the server at the last."""
+    lines = b"%b: 0\r\n%b: %b\r\n" % (name, name.lower(), second)
+    assert [status for status, _ in talk(b"POST /a HTTP/1.1\r\nhost: here\r\n" + lines + b"\r\n" + BYE)] == [400]
+
+
+def test_other_headers_that_are_repeated_are_a_list() -> None:
+    async def conversation(world: World) -> None:
+        client = await world.connect()
+        await client.send(post(b"/later", b"", b"X-A: one\r\nx-a: two\r\nX-a: three\r\n"))
+        await until(lambda: len(world.parrot.waiting) == 1)
+        assert world.parrot.waiting[0].headers[b"x-a"] == b"one, two, three"
+        world.parrot.release()
+        client.close()
+
+    run(conversation)
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"", 400), (b"host: a b\r\n", 400), (b"host: a,b\r\n", 400), (b"host: a/b\r\n", 400),
+        (b"host: a@b\r\n", 400), (b"host: \xffa\r\n", 400), (b"host: a?b\r\n", 400), (b"host: a#b\r\n", 400),
+        (b"host:\r\n", 200), (b"host: a_b.example:8000\r\n", 200), (b"HOST: [::1]:8000\r\n", 200),
+        (b"host: xn--p1ai\r\n", 200),
+    ],
+)  # fmt: skip
+def test_http_1_1_needs_a_host_that_is_one(line: bytes, status: int) -> None:
+    assert talk(b"GET /a HTTP/1.1\r\n%b\r\n" % line + BYE)[0][0] == status
+
+
+def test_http_1_0_needs_no_host_and_has_no_expectations() -> None:
+    expecting = b"POST /a HTTP/1.0\r\n%b\r\ncontent-length: 2\r\n\r\nhi"
+    for line in (b"expect: 100-continue", b"expect: tea", b"connection: keep-alive\r\nexpect: 100-continue"):
+        assert talk(expecting % line) == [(200, said(b"POST", b"/a", b"hi"))]
+    upgrading = b"POST /a HTTP/1.0\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 2\r\n\r\nhi"
+    assert talk(upgrading) == [(200, said(b"POST", b"/a", b"hi"))]
 
 
 @pytest.mark.parametrize(
     "size", [b"0x1", b"-1", b"+1", b"1 ", b" 1", b"", b"f" * 17, b"1\n", b"g", b"1;a=b\nc", b"2", b"1_0"]
 )
 def test_a_chunk_that_two_servers_may_read_differently_is_refused(size: bytes) -> None:
-    head = b"POST /a HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+    head = b"POST /a HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
     got = talk(head + size + b"\r\na\r\n0\r\n\r\n" + post(b"/hidden", b""))
     assert [status for status, _ in got] == [400]
 
@@ -290,19 +348,19 @@ def test_a_chunk_that_two_servers_may_read_differently_is_refused(size: bytes) -
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
-        (b"POST /a HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        (b"POST /a HTTP/1.1\r\nhost: here\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
         (b"POST /a HTTP/1.0\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST /a HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"CONNECT a:80 HTTP/1.1\r\n\r\n", 405),
+        (b"CONNECT a:80 HTTP/1.1\r\nhost: here\r\n\r\n", 405),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"GET / HTTP/2.0\r\n\r\n", 505),
         (b"GET / HTTP/2.0\r\nconnection: keep-alive\r\n\r\n", 505),
         (b"GET /\r\n\r\n", 505),
         (b"GET / HTTP/1.2\r\n\r\n", 400),
         (b"GET / HTTP/1.1\nhost: a\n\n", 400),
-        (b"get / HTTP/1.1\r\n\r\n", 400),
-        (b"GET /\xff HTTP/1.1\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nexpect: tea\r\n\r\n", 417),
+        (b"get / HTTP/1.1\r\nhost: here\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nhost: here\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: here\r\nexpect: tea\r\n\r\n", 417),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     ],
 )

@@ -41,7 +41,7 @@ def test_a_body_may_be_as_large_as_the_limit_and_no_larger(most: int) -> None:
 def test_a_client_that_goes_on_sending_can_still_read_why_it_was_refused(contexts: object) -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
-        await client.send(b"POST /a HTTP/1.1\r\ncontent-length: 99999999\r\n\r\n")
+        await client.send(b"POST /a HTTP/1.1\r\nhost: here\r\ncontent-length: 99999999\r\n\r\n")
         for _ in range(50):
             await client.send(bytes(READ_BYTES))
         ((status, body),) = answers(await client.until_has(b"}"))
@@ -55,11 +55,11 @@ def test_a_client_that_goes_on_sending_can_still_read_why_it_was_refused(context
     ("before", "endless"),
     [
         (b"GET /", b"a" * 1000),
-        (b"GET / HTTP/1.1\r\nx: ", b"a" * 1000),
-        (b"GET / HTTP/1.1\r\n", b"a: b\r\n" * 10),
-        (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1;x=", b"a" * 1000),
-        (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx: ", b"a" * 1000),
-        (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n" * 100),
+        (b"GET / HTTP/1.1\r\nhost: here\r\nx: ", b"a" * 1000),
+        (b"GET / HTTP/1.1\r\nhost: here\r\n", b"a: b\r\n" * 10),
+        (b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n1;x=", b"a" * 1000),
+        (b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx: ", b"a" * 1000),
+        (b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n" * 100),
     ],
     ids=["target", "one header", "many headers", "chunk extension", "one trailer", "many trailers"],
 )
@@ -83,9 +83,17 @@ def test_heads_chunk_extensions_and_trailers_are_bounded(before: bytes, endless:
 
 
 def test_the_number_of_headers_is_bounded() -> None:
-    for headers, status in ((128, 200), (129, 431)):
+    for headers, status in ((127, 200), (128, 431)):  # and a Host
         lines = b"".join(b"x%d: y\r\n" % number for number in range(headers))
-        assert talk(b"GET /a HTTP/1.1\r\n" + lines + b"\r\n" + BYE)[0][0] == status
+        assert talk(b"GET /a HTTP/1.1\r\nhost: here\r\n" + lines + b"\r\n" + BYE)[0][0] == status
+
+
+@pytest.mark.parametrize("line", [b"a: b\r\n", b"cookie: x\r\n", b"a:\r\n"])
+def test_equal_headers_and_trailers_count_one_by_one(line: bytes) -> None:
+    assert [status for status, _ in talk(post(b"/a", b"", line * 10_000))] == [431]
+    assert [status for status, _ in talk(chunked(b"/a", [b"x"], line * 10_000))] == [431]
+    assert talk(post(b"/a", b"", line * 126) + BYE) == [(200, said(b"POST", b"/a")), SAID_BYE]
+    assert talk(post(b"/a", b"", line * 127))[0][0] == 431
 
 
 def test_a_body_in_chunks_of_one_byte_takes_no_more_memory_than_it_has_bytes() -> None:
@@ -228,7 +236,7 @@ def test_bodies_of_queued_requests_are_freed_when_their_client_goes(waiting: int
 def test_a_client_that_reads_no_responses_is_read_no_more_and_then_closed() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
-        await client.send(b"GET /large HTTP/1.1\r\n\r\n" * 30)
+        await client.send(b"GET /large HTTP/1.1\r\nhost: here\r\n\r\n" * 30)
         await until(lambda: world.parrot.handled > 0)
         await asyncio.sleep(0.05)
         assert world.parrot.handled < 10  # answers of 1 MiB; what the system buffers is read by nobody
@@ -241,7 +249,10 @@ def test_a_client_that_reads_no_responses_is_read_no_more_and_then_closed() -> N
 def test_a_last_response_that_nobody_reads_is_given_up() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
-        await client.send(b"GET /large HTTP/1.1\r\n\r\n" * 9 + b"GET /large HTTP/1.1\r\nconnection: close\r\n\r\n")
+        await client.send(
+            b"GET /large HTTP/1.1\r\nhost: here\r\n\r\n" * 9
+            + b"GET /large HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"
+        )
         await until(lambda: len(world.connections) == 0)
         client.close()
 
@@ -255,11 +266,11 @@ def test_a_last_response_that_nobody_reads_is_given_up() -> None:
     "sent",
     [
         b"G",
-        b"GET / HTTP/1.1\r\nx: y",
-        b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n",
-        b"POST / HTTP/1.1\r\ncontent-length: 900000\r\n\r\n",
-        b"POST / HTTP/1.1\r\ncontent-length: 900000\r\n\r\n" + bytes(1000),
-        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab",
+        b"GET / HTTP/1.1\r\nhost: here\r\nx: y",
+        b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 900000\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 900000\r\n\r\n" + bytes(1000),
+        b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab",
     ],
 )
 @plain_and_tls
@@ -279,7 +290,7 @@ def test_a_request_that_comes_byte_by_byte_is_refused() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         listening = asyncio.create_task(client.rest())
-        await client.send(b"POST / HTTP/1.1\r\ncontent-length: 900000\r\n\r\n")
+        await client.send(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 900000\r\n\r\n")
         while not listening.done():
             await client.send(b"x")
             await asyncio.sleep(0.01)
@@ -459,7 +470,7 @@ def test_a_flood_of_connections_past_the_limit_is_closed() -> None:
 def test_a_request_that_is_not_admitted_is_refused_before_its_body_is_read() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
-        await client.send(b"POST /a HTTP/1.1\r\ncontent-length: 900000\r\nexpect: 100-continue\r\n\r\n")
+        await client.send(b"POST /a HTTP/1.1\r\nhost: here\r\ncontent-length: 900000\r\nexpect: 100-continue\r\n\r\n")
         content = await client.rest()
         assert [status for status, _ in answers(content)] == [401]
         assert b"www-authenticate: Bearer\r\n" in content

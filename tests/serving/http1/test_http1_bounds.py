@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from held import held_bytes
-from http_world import Parrot, answers, chunked, post, said
+from http_world import BYE, Parrot, answers, chunked, post, said
 
 from proteus_cli.serving.http1.connection import HttpConnection
 from proteus_cli.serving.http1.exchange import Exchange
@@ -300,6 +300,23 @@ def test_what_waits_is_dropped_with_its_connection() -> None:
         talk.take_turns()
         assert talk.connections.body_bytes == 0
         assert talk.parrot.waiting == []
+
+    in_loop(scene)
+
+
+@pytest.mark.parametrize(("last", "status"), [(b"no request\r\n\r\n", 400), (BYE, 200)])
+def test_all_that_wait_before_the_last_request_are_answered_and_count_once(last: bytes, status: int) -> None:
+    def scene() -> None:
+        talk = Talk()
+        talk.read(LATER * 40 + last)
+        counted = set[int]()
+        for _ in range(40):
+            counted.add(talk.connections.body_bytes)
+            talk.parrot.release()
+            talk.take_turns()
+        assert len(counted - {0}) == 1  # the last response, while it waits
+        assert talk.connections.body_bytes == 0
+        assert [status for status, _ in answers(bytes(talk.wire.sent))] == [200] * 40 + [status]
 
     in_loop(scene)
 

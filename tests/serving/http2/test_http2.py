@@ -298,6 +298,21 @@ BROKEN_FIELDS = {
     "a space in front": [*FIELDS, ("a", " b")],
     "a connection header": [*FIELDS, ("connection", "close")],
     "another te": [*FIELDS, ("te", "gzip")],
+    "another host than the authority": [*FIELDS, ("host", "there")],
+    "an authority twice": [*FIELDS, FIELDS[3]],
+    "a path twice": [*FIELDS, FIELDS[2]],
+    "a host twice": [*FIELDS, ("host", "here"), ("host", "here")],
+    "a host twice, without authority": [*FIELDS[:3], ("host", "here"), ("host", "here")],
+    "an authorization twice": [*FIELDS, ("authorization", "Bearer a"), ("authorization", "Bearer b")],
+    "a content-type twice": [*FIELDS, ("content-type", "a"), ("content-type", "a")],
+    "a content-length twice": [*FIELDS, ("content-length", "0"), ("content-length", "0")],
+    "two content-lengths in one": [*FIELDS, ("content-length", "0, 0")],
+    "a content-length below nothing": [*FIELDS, ("content-length", "-1")],
+    "a content-length that is no number": [*FIELDS, ("content-length", "0x0")],
+    "a content-length of no digits": [*FIELDS, ("content-length", "")],
+    "a content-length of any digits": [*FIELDS, ("content-length", "\u0661")],
+    "a content-length without end": [*FIELDS, ("content-length", "0" * 5000)],
+    "a content-length and no body": [*FIELDS, ("content-length", "1")],
 }
 
 
@@ -307,7 +322,50 @@ def test_header_fields_that_are_no_request_reset_the_stream(fields: list[tuple[s
     peer = play(START + headers(1, frames.END_HEADERS | frames.END_STREAM, block) + headers(3, 5))
     assert peer.resets == {1: ErrorCode.PROTOCOL_ERROR}
     assert peer.is_answered(3)
-    assert len(peer.application.calls) == 1
+    assert not any(call.is_answered for call in peer.application.calls[:-1])
+
+
+def with_length(length: int) -> bytes:
+    return headers(1, frames.END_HEADERS, REQUEST + frames.literal_field(b"content-length", b"%d" % length))
+
+
+TRAILERS = headers(1, 5, frames.literal_field(b"checksum", b"1"))
+
+
+@pytest.mark.parametrize(
+    ("length", "body"),
+    [
+        (4, data(1, b"hello")),
+        (4, data(1, b"hello", ended=True)),
+        (6, data(1, b"hello", ended=True)),
+        (6, data(1, b"hel") + data(1, b"lo", ended=True)),
+        (0, data(1, b"hello", ended=True)),
+        (6, data(1, b"hello") + TRAILERS),
+        (6, frame(frames.DATA, frames.PADDED | frames.END_STREAM, 1, b"\x01hello\0")),
+        (5, data(1, b"hello") + data(1, b"!")),
+    ],
+)
+def test_a_body_of_another_length_than_announced_resets_the_stream(length: int, body: bytes) -> None:
+    peer = play(START + with_length(length) + body + headers(3, 5))
+    assert peer.resets == {1: ErrorCode.PROTOCOL_ERROR}
+    assert not peer.application.calls[0].is_answered
+    assert peer.is_answered(3)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        data(1, b"hello", ended=True),
+        data(1, b"hel") + data(1, b"lo") + data(1, b"", ended=True),
+        data(1, b"hello") + TRAILERS,
+        frame(frames.DATA, frames.PADDED | frames.END_STREAM, 1, b"\x01hello\0"),
+    ],
+)
+def test_a_body_of_the_announced_length_is_taken(body: bytes) -> None:
+    for pieces in ((START + with_length(5) + body,), (START, with_length(5), *(bytes((byte,)) for byte in body))):
+        peer = play(*pieces)
+        assert peer.body() == b"hello"
+        assert not peer.resets
 
 
 STREAM_FAULTS: dict[str, tuple[bytes, ErrorCode]] = {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from reading import inputs_of
 from small_plane import FLOAT, LONG, TWO, SmallPlane
 from tritonclient.grpc import service_pb2
 
@@ -119,7 +120,7 @@ def test_requests_of_tritons_http_client_are_read(*, as_binary: bool, names_outp
     query, read_inputs = RestCodec("two", TWO, 8).decode(body, length)
     assert (query.options, query.id) == (RequestOptions(0.001, 1), "7")
     assert query.outputs == (((0, True), (1, False)) if names_outputs else ((0, True), (1, True)))
-    assert [bytes(values) for values in read_inputs()] == [X.tobytes(), K.tobytes()]
+    assert [bytes(values) for values in inputs_of(read_inputs)] == [X.tobytes(), K.tobytes()]
 
 
 @pytest.mark.parametrize("names_outputs", [False, True])

@@ -54,7 +54,9 @@ class SmallPlane:
     def count_refusal(self, error: RequestError) -> None:
         self.refusals[type(error).__name__] += 1
 
-    def submit(self, query: Query, read_inputs: ReadInputs, done: Callable[[Result], None]) -> asyncio.Handle:
+    def submit(
+        self, query: Query, read_inputs: ReadInputs, done: Callable[[Result], None], _arrival_s: float | None = None
+    ) -> asyncio.Handle:
         if query.rows > 8:
             raise NotReady("too many")
         self.queries.append(query)

@@ -96,11 +96,13 @@ def test_an_admitted_request_with_wrong_tensors_gives_its_place_back(tensors: ob
 
 def test_requests_beside_one_with_wrong_tensors_are_answered() -> None:
     async def beside(world: World) -> None:
-        world.submit(1, 2)
+        patient = RequestOptions(timeout_s=60.0)
+        world.submit(1, 2, options=patient)
         with pytest.raises(BadRequest):
             world.plane.admission.submit(ONE_ROW, invalid, world.results.append)
-        world.submit(3, 4)
-        await asyncio.sleep(0.01)
+        world.submit(3, 4, options=patient)
+        while len(world.results) < 2:
+            await asyncio.sleep(0.001)
         assert [outputs(result) for result in world.results] == [[2, 4], [6, 8]]
         assert world.executor.runs == [2]
 

@@ -12,6 +12,7 @@ import pytest
 from builders import make_table
 from hypothesis import example, given
 from hypothesis import strategies as st
+from reading import at_once, inputs_of
 
 from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
 from proteus_cli.control.decision import Host
@@ -49,7 +50,7 @@ def decode(content: bytes, length: int | None, signature: Signature) -> Seen:
     query, read_inputs = RestCodec("m", signature, MAX_ROWS).decode(content, length)
     inputs = {
         spec.name: np.frombuffer(values, spec.dtype).reshape(query.rows, *(size or 0 for size in spec.shape))
-        for spec, values in zip(signature.inputs, read_inputs(), strict=True)
+        for spec, values in zip(signature.inputs, inputs_of(read_inputs), strict=True)
     }
     return Seen(inputs, query, [(signature.outputs[place].name, as_binary) for place, as_binary in query.outputs])
 
@@ -381,7 +382,9 @@ def encoded(
     """The JSON of an answer with all rows of a batch, and what follows it."""
     batch = AnsweredBatch(HOSTED, len(outputs[0]), outputs, compute_s=0.002)
     query = Query("digits", batch.rows, wanted, id=name)
-    head, blobs = RestCodec("digits", signature, MAX_ROWS).encode(query, Answered(batch, 0, batch.rows, queue_s=0.001))
+    head, blobs = at_once(
+        RestCodec("digits", signature, MAX_ROWS).encode(query, Answered(batch, 0, batch.rows, queue_s=0.001))
+    )
     return json.loads(head), b"".join(blobs)
 
 
@@ -453,7 +456,9 @@ def test_each_request_of_a_batch_gets_its_own_rows(*, sizes: list[int], as_binar
     first = 0
     for size in sizes:
         name = data.draw(st.none() | st.text(max_size=5))
-        head, blobs = codec.encode(Query("digits", size, ((0, as_binary),), id=name), Answered(batch, first, size, 0.0))
+        head, blobs = at_once(
+            codec.encode(Query("digits", size, ((0, as_binary),), id=name), Answered(batch, first, size, 0.0))
+        )
         found, (output,) = json.loads(head), json.loads(head)["outputs"]
         assert (found.get("id"), output["name"], output["shape"]) == (name, "100%s", [size, 3])
         got = np.frombuffer(b"".join(blobs), FLOAT) if as_binary else np.array(output["data"], FLOAT)
@@ -487,7 +492,7 @@ def test_a_head_that_is_known_is_checked_against_what_follows_it() -> None:
     content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id="a")
     for _ in range(2):
         query, read_inputs = codec.decode(content, length)
-        assert [bytes(values) for values in read_inputs()] == [XS.tobytes(), KS.tobytes()]
+        assert [bytes(values) for values in inputs_of(read_inputs)] == [XS.tobytes(), KS.tobytes()]
         assert query.id == "a"
         for wrong in (content[:-1], content + b"0"):
             with pytest.raises(BadRequest):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import validator_for
+from reading import inputs_of
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
@@ -165,7 +166,7 @@ def test_what_the_document_does_not_allow_is_refused(place: tuple[str | int, ...
     content = json.dumps(request).encode()
     try:
         _, read_inputs = RestCodec("small", SMALL, 8).decode(content, None)
-        read_inputs()
+        inputs_of(read_inputs)
     except BadRequest:
         return
     assert REQUESTS.is_valid(json.loads(content)), request

@@ -1,0 +1,323 @@
+"""Long requests over REST are decoded in turns: others are served in between, and each request ends once."""
+
+import asyncio
+import gzip
+import json
+import time
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from one_device import SLO_S, World, run
+
+from proteus_cli.domain.request import Outcome
+from proteus_cli.serving.http1.exchange import Exchange
+from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.rest import codec, json_values
+from proteus_cli.serving.rest.handler import RestHandler
+from proteus_cli.serving.transport import gunzip
+from proteus_cli.serving.transport.connections import Connections
+
+SLICE_BYTES = 4
+ROWS = 8
+VALUES = [float(value) for value in range(10, 10 + 2 * ROWS)]  # of 5 bytes each in JSON: a slice for each
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_values, "SLICE_BYTES", SLICE_BYTES)
+    monkeypatch.setattr(codec, "_AT_ONCE_BYTES", 120)
+    monkeypatch.setattr(codec, "_VALUES_AT_ONCE", 2)
+    monkeypatch.setattr(codec, "_BATCH_VALUES_AT_ONCE", 4)
+
+
+class Client:
+    """Sends requests to a plane of two floats a row."""
+
+    def __init__(self, world: World, connections: Connections) -> None:
+        self.world, self.connections = world, connections
+        self.handler = RestHandler(
+            world.plane.admission, world.plane.families, cast("Any", None), access=cast("Any", None),
+            max_body_bytes=2**20,
+        )  # fmt: skip
+
+    def ask(self, values: Any = VALUES, rows: int = ROWS, *, gzipped: bool = False, **more: Any) -> Exchange:
+        tensor = {"name": "x", "shape": [rows, 2], "datatype": "FP32", "data": values}
+        body = json.dumps({"inputs": [tensor], **more}).encode()
+        headers = {b"content-encoding": b"gzip"} if gzipped else {}
+        return self.send(headers, gzip.compress(body) if gzipped else body)
+
+    def send(self, headers: dict[bytes, bytes], body: bytes) -> Exchange:
+        connection = cast(
+            "Any",
+            SimpleNamespace(closes_after_response=False, response_ready=lambda _: None, connections=self.connections),
+        )
+        exchange = Exchange(connection, b"POST", b"/v2/models/f/infer", headers, body, keep_alive=True)
+        self.handler.handle(exchange)
+        return exchange
+
+    def leave(self, exchange: Exchange) -> None:
+        self.handler.abandoned(exchange)
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        return dict(self.world.plane.counts.refusals)
+
+
+def answer(exchange: Exchange) -> tuple[int, Any]:
+    assert exchange.response is not None
+    head, _, body = b"".join(map(bytes, exchange.response)).partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+def play(scene: Callable[[Client], Awaitable[None]], **options: Any) -> None:
+    async def with_connections(world: World) -> None:
+        await scene(Client(world, Connections(max_connections=9, max_body_bytes=2**20)))
+
+    run(with_connections, **options)
+
+
+async def turns(count: int = 1) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def served(client: Client) -> None:
+    """Until the batch that was launched is done, and its answers are encoded."""
+    while not client.world.executor.held:
+        await asyncio.sleep(0.001)
+    client.world.executor.release()
+    await asyncio.sleep(0.01)
+    await turns(50)
+
+
+def slices_of(values: Any) -> int:
+    return json.dumps(values).count(",") + 1
+
+
+# --- each ends once
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_a_long_request_is_answered(*, gzipped: bool) -> None:
+    async def scene(client: Client) -> None:
+        asked = client.ask(gzipped=gzipped, id="a")
+        assert client.world.plane.results.in_flight_count == 0
+        await served(client)
+        status, document = answer(asked)
+        assert (status, document["id"]) == (200, "a")
+        assert document["outputs"][0]["data"] == [2 * value for value in VALUES]
+        assert (client.world.counted, client.refusals) == ({Outcome.SERVED: 1}, {})
+
+    play(scene)
+
+
+def test_a_long_compressed_request_with_binary_tensors_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its head, which says where its JSON ends, is gone by the time that it is unpacked."""
+    monkeypatch.setattr(gunzip, "PIECE_BYTES", 16)
+
+    async def scene(client: Client) -> None:
+        content = np.array(VALUES, np.float32).tobytes()
+        parameters = {"binary_data_size": len(content)}
+        tensor = {"name": "x", "shape": [ROWS, 2], "datatype": "FP32", "parameters": parameters}
+        body = json.dumps({"inputs": [tensor]}).encode()
+        headers = {b"content-encoding": b"gzip", b"inference-header-content-length": b"%d" % len(body)}
+        asked = client.send(headers, gzip.compress(body + content))
+        assert asked.headers == {}
+        await turns(50)
+        await served(client)
+        status, document = answer(asked)
+        assert status == 200
+        assert document["outputs"][0]["data"] == [2 * value for value in VALUES]
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ([*VALUES[:-1], True], "must hold FP32 values"), ([*VALUES, 1.0, 1.0], "more than 16 values"),
+        (VALUES[:-1], "has 15 values"), ([*VALUES[:-1], [1.0]], "must hold FP32 values"),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_refused_once(values: Any, error: str) -> None:
+    async def scene(client: Client) -> None:
+        asked = client.ask(values)
+        await turns(slices_of(values) * 2 + 9)
+        status, document = answer(asked)
+        assert status == 400
+        assert error in document["error"]
+        assert (client.world.counted, client.refusals) == ({}, {"BadRequest": 1})
+
+    play(scene)
+
+
+@pytest.mark.parametrize("turns_before", range(0, 40, 3))
+def test_a_client_that_goes_is_counted_once(turns_before: int) -> None:
+    """Whether its request is being decoded, waits, or runs."""
+
+    async def scene(client: Client) -> None:
+        asked = client.ask()
+        await turns(turns_before)
+        client.leave(asked)
+        await turns(40)
+        while client.world.executor.held:
+            client.world.executor.release()
+        await turns(9)
+        assert asked.response is None
+        assert client.world.counted in ({Outcome.DROPPED: 1}, {})
+        assert client.refusals == {}
+        assert client.world.plane.counts.by_family["f"].cancelled == sum(client.world.counted.values())
+        assert bool(client.world.counted) == (turns_before > 0)  # a request is counted once its query is known
+
+    play(scene)
+
+
+def test_a_client_that_goes_while_its_answer_is_encoded_gets_none() -> None:
+    async def scene(client: Client) -> None:
+        asked = client.ask()
+        while not client.world.executor.held:
+            await asyncio.sleep(0.001)
+        client.world.executor.release()
+        await turns(3)
+        client.leave(asked)
+        await turns(50)
+        assert asked.response is None
+        assert client.world.counted == {Outcome.SERVED: 1}
+
+    play(scene)
+
+
+def test_the_deadline_counts_from_the_arrival() -> None:
+    async def scene(client: Client) -> None:
+        asked = client.ask()
+        await turns(6)
+        time.sleep(SLO_S + 0.01)  # noqa: ASYNC251 - the loop is held up
+        await turns(9)
+        status, document = answer(asked)
+        assert (status, document["error"]) == (504, "the deadline passed while the request was decoded")
+        assert (client.world.counted, client.refusals) == ({Outcome.DROPPED: 1}, {})
+
+    play(scene)
+
+
+def test_a_request_that_is_not_admitted_is_refused_before_its_values_are_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def decoded(*_: object) -> None:
+        pytest.fail("the values of a refused request were decoded")
+
+    async def scene(client: Client) -> None:
+        asked = client.ask(parameters={"min_accuracy": 1})
+        await turns(9)
+        assert answer(asked)[0] == 400
+        assert (client.world.counted, client.refusals) == ({Outcome.REJECTED: 1}, {"NotAccurateEnough": 1})
+
+    monkeypatch.setattr(json_values._Slices, "next", decoded)
+    play(scene)
+
+
+def test_a_request_that_is_decoded_while_the_server_begins_to_drain_is_refused() -> None:
+    async def scene(client: Client) -> None:
+        asked = client.ask()
+        await turns(6)
+        client.world.lifecycle.on(LifecycleEvent.STOPPED)
+        await turns(60)
+        assert answer(asked)[0] == 503
+        assert (client.world.counted, client.refusals) == ({}, {"NotReady": 1})
+
+    play(scene)
+
+
+def test_a_bug_is_logged_and_answered(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def scene(client: Client) -> None:
+        asked = client.ask()
+        await turns(50)
+        assert (answer(asked)[0], client.world.counted, client.refusals) == (500, {}, {})
+
+    monkeypatch.setattr(json_values._Slices, "next", broken)
+    play(scene)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_too_little_memory_is_answered_503(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    async def scene(client: Client) -> None:
+        long, short = client.ask(), client.ask([1, 2], 1)
+        await turns(50)
+        for asked in (long, short):
+            assert answer(asked) == (503, {"error": "there is too little memory for this request"})
+        assert (client.world.counted, client.refusals) == ({}, {"NotReady": 2})
+
+    monkeypatch.setattr(json_values._Slices, "next", broken)
+    monkeypatch.setattr(json_values.JsonValues, "read_short", broken)
+    play(scene)
+    assert caplog.text == ""
+
+
+# --- others are served in between
+
+
+def test_one_slice_is_decoded_in_a_turn_of_the_loop_however_many_requests_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    take = json_values._Slices.next
+
+    def counted(slices: Any) -> Any:
+        decoded.append(1)
+        return take(slices)
+
+    async def scene(client: Client) -> None:
+        asked = [client.ask() for _ in range(5)]
+        most = 0
+        while any(exchange.in_flight is None or isinstance(exchange.in_flight, asyncio.Task) for exchange in asked):
+            before = len(decoded)
+            await turns()
+            most = max(most, len(decoded) - before)
+        assert most == 1
+        assert len(decoded) == 5 * slices_of(VALUES)
+        for exchange in asked:
+            client.leave(exchange)
+        await turns(9)
+
+    monkeypatch.setattr(json_values._Slices, "next", counted)
+    play(scene)
+
+
+def test_a_short_request_is_served_while_a_long_one_is_decoded() -> None:
+    async def scene(client: Client) -> None:
+        long, short = client.ask(), client.ask([1, 2], 1)
+        await turns(5)
+        assert [batch.rows for batch, _ in client.world.executor.held] == [1]
+        assert isinstance(long.in_flight, asyncio.Task)
+        client.world.executor.release()
+        await served(client)
+        assert (answer(short)[0], answer(long)[0]) == (200, 200)
+        assert client.world.counted == {Outcome.SERVED: 2}
+
+    play(scene)
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_a_body_is_unpacked_in_turns_and_its_memory_counted(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(client: Client) -> None:
+        asked = client.ask(gzipped=True)
+        size = len(json.dumps({"inputs": [{"name": "x", "shape": [8, 2], "datatype": "FP32", "data": VALUES}]}))
+        found = [client.connections.body_bytes]
+        while isinstance(asked.in_flight, asyncio.Task):
+            await turns()
+            found.append(client.connections.body_bytes)
+        grown = sorted(set(found))
+        assert (grown[-1], len(grown) > pieces // 2) == (size, True)
+        assert asked.reserved_bytes == size
+        await served(client)
+        assert answer(asked)[0] == 200
+
+    monkeypatch.setattr(gunzip, "PIECE_BYTES", 256 // pieces)
+    play(scene)
