@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from one_device import SLO_S, World, run
 
@@ -44,8 +45,10 @@ class Client:
 
     def ask(self, values: Any = VALUES, rows: int = ROWS, *, gzipped: bool = False, **more: Any) -> Exchange:
         tensor = {"name": "x", "shape": [rows, 2], "datatype": "FP32", "data": values}
-        body = json.dumps({"inputs": [tensor], **more}).encode()
-        headers = {b"content-encoding": b"gzip"} if gzipped else {}
+        return self.send(json.dumps({"inputs": [tensor], **more}).encode(), {}, gzipped=gzipped)
+
+    def send(self, body: bytes, headers: dict[bytes, bytes], *, gzipped: bool) -> Exchange:
+        headers = {**headers, b"content-encoding": b"gzip"} if gzipped else headers
         connection = cast(
             "Any",
             SimpleNamespace(closes_after_response=False, response_ready=lambda _: None, connections=self.connections),
@@ -108,6 +111,21 @@ def test_a_long_request_is_answered(*, gzipped: bool) -> None:
         assert document["outputs"][0]["data"] == [2 * value for value in VALUES]
         assert (client.world.counted, client.refusals) == ({Outcome.SERVED: 1}, {})
 
+    play(scene)
+
+
+def test_a_long_compressed_request_may_have_binary_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(client: Client) -> None:
+        tensor = {"name": "x", "shape": [ROWS, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8 * ROWS}}
+        head = json.dumps({"inputs": [tensor]}).encode()
+        headers = {b"inference-header-content-length": b"%d" % len(head)}
+        asked = client.send(head + np.array(VALUES, np.float32).tobytes(), headers, gzipped=True)
+        assert isinstance(asked.in_flight, asyncio.Task)
+        await served(client)
+        status, document = answer(asked)
+        assert (status, document["outputs"][0]["data"]) == (200, [2 * value for value in VALUES])
+
+    monkeypatch.setattr(gunzip, "PIECE_BYTES", 16)
     play(scene)
 
 
