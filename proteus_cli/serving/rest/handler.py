@@ -87,11 +87,11 @@ class RestHandler:
     def handle(self, exchange: Exchange) -> None:
         """Answer a request, now or later."""
         codec = self._codecs.get(exchange.target)
-        if codec is not None and exchange.method == _POST:
-            self._infer(exchange, codec)
-            return
         try:
-            self._dispatch(exchange)
+            if codec is not None and exchange.method == _POST:
+                self._infer(exchange, codec)
+            else:
+                self._dispatch(exchange)
         except Exception as error:  # noqa: BLE001 - the client must have an answer
             self._fail(exchange, error)
 

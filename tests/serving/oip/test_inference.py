@@ -215,6 +215,22 @@ def test_a_bug_while_a_request_is_taken_in_is_answered_and_logged(
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_bug_before_a_request_over_rest_is_decoded_is_answered_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def play(world: World) -> None:
+        client = RestClient(world)
+        client.ask(1, 2)
+        assert client.answer() == "internal error"
+
+    monkeypatch.setattr("proteus_cli.serving.rest.handler.accepted_encodings", broken)
+    scene(play)
+    assert "ZeroDivisionError" in caplog.text
+
+
 @by_each_protocol
 @pytest.mark.parametrize(
     ("values", "error", "message"),
