@@ -96,7 +96,8 @@ def request(data: npt.NDArray[Any], *, as_binary: bool = False) -> bytes:
 
 def exchange(port: int, body: bytes, headers: str) -> bytes:
     """Send a request and read the whole answer; all but the connections is left to the kernel."""
-    head = f"POST /v2/models/echo/infer HTTP/1.1\r\nconnection: close\r\ncontent-length: {len(body)}\r\n{headers}\r\n"
+    head = f"POST /v2/models/echo/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n{headers}"
+    head += "connection: close\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(head.encode())
         client.sendall(body)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from one_device import SLO_S, World, run
+from one_device import World, run
 
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.http1.exchange import Exchange
@@ -21,6 +21,7 @@ from proteus_cli.serving.transport import gunzip
 from proteus_cli.serving.transport.connections import Connections
 
 SLICE_BYTES = 4
+AMPLE_US, SHORT_US = 20_000_000, 50_000
 ROWS = 8
 VALUES = [float(value) for value in range(10, 10 + 2 * ROWS)]  # of 5 bytes each in JSON: a slice for each
 
@@ -28,9 +29,14 @@ VALUES = [float(value) for value in range(10, 10 + 2 * ROWS)]  # of 5 bytes each
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_values, "SLICE_BYTES", SLICE_BYTES)
-    monkeypatch.setattr(codec, "_AT_ONCE_BYTES", 120)
+    monkeypatch.setattr(codec, "_AT_ONCE_BYTES", 160)
     monkeypatch.setattr(codec, "_VALUES_AT_ONCE", 2)
     monkeypatch.setattr(codec, "_BATCH_VALUES_AT_ONCE", 4)
+
+
+def body_of(values: Any = VALUES, rows: int = ROWS, **more: Any) -> bytes:
+    tensor = {"name": "x", "shape": [rows, 2], "datatype": "FP32", "data": values}
+    return json.dumps({"inputs": [tensor], "parameters": {"timeout": AMPLE_US}, **more}).encode()
 
 
 class Client:
@@ -44,8 +50,7 @@ class Client:
         )  # fmt: skip
 
     def ask(self, values: Any = VALUES, rows: int = ROWS, *, gzipped: bool = False, **more: Any) -> Exchange:
-        tensor = {"name": "x", "shape": [rows, 2], "datatype": "FP32", "data": values}
-        body = json.dumps({"inputs": [tensor], **more}).encode()
+        body = body_of(values, rows, **more)
         headers = {b"content-encoding": b"gzip"} if gzipped else {}
         return self.send(headers, gzip.compress(body) if gzipped else body)
 
@@ -192,9 +197,9 @@ def test_a_client_that_goes_while_its_answer_is_encoded_gets_none() -> None:
 
 def test_the_deadline_counts_from_the_arrival() -> None:
     async def scene(client: Client) -> None:
-        asked = client.ask()
+        asked = client.ask(parameters={"timeout": SHORT_US})
         await turns(6)
-        time.sleep(SLO_S + 0.01)  # noqa: ASYNC251 - the loop is held up
+        time.sleep(SHORT_US / 1e6 + 0.01)  # noqa: ASYNC251 - the loop is held up
         await turns(9)
         status, document = answer(asked)
         assert (status, document["error"]) == (504, "the deadline passed while the request was decoded")
@@ -308,7 +313,7 @@ def test_a_short_request_is_served_while_a_long_one_is_decoded() -> None:
 def test_a_body_is_unpacked_in_turns_and_its_memory_counted(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(client: Client) -> None:
         asked = client.ask(gzipped=True)
-        size = len(json.dumps({"inputs": [{"name": "x", "shape": [8, 2], "datatype": "FP32", "data": VALUES}]}))
+        size = len(body_of())
         found = [client.connections.body_bytes]
         while isinstance(asked.in_flight, asyncio.Task):
             await turns()
