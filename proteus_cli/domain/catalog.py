@@ -1,5 +1,6 @@
 """What can be served: families of queries and the variants that can answer them."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -141,5 +142,5 @@ def is_name(text: str) -> bool:
 
 
 def _require_unique(names: list[str], what: str) -> None:
-    for name in names:
-        require(names.count(name) == 1, f"{what} `{name}` is listed twice")
+    for name, times in Counter(names).items():
+        require(times == 1, f"{what} `{name}` is listed twice")

@@ -93,3 +93,22 @@ def test_the_file_says_family_and_variant_as_toml_tables_do() -> None:
     assert catalog == make_catalog(make_family("a", {"a-s": 0.8}, slo="50ms"))
     with pytest.raises(msgspec.ValidationError, match="unknown field `sloo`"):
         msgspec.toml.decode(text.replace(b"slo =", b"sloo ="), type=Catalog)
+
+
+class Counting(str):
+    """A name that counts how often any is compared."""
+
+    __slots__ = ()
+    comparisons = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counting.comparisons += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_a_large_catalog_is_checked_in_proportion_to_its_size() -> None:
+    names = [Counting(f"v{number}") for number in range(2_000)]
+    Family("a", "50ms", tuple(Variant(name, 0.8) for name in names))
+    assert Counting.comparisons < 10 * len(names)

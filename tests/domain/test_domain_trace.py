@@ -1,4 +1,6 @@
 import math
+import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proteus_cli.domain.trace import Trace
+from proteus_cli.replay.trace import summary
 
 ARRIVALS = st.lists(st.floats(0, 5000.0, allow_subnormal=False), min_size=1, max_size=40).map(sorted)
 
@@ -80,6 +83,35 @@ def test_the_last_window_holds_the_last_arrival(seconds: list[float], window_s: 
     trace = only(*seconds, *[end_s] * 50)
     own_s = min(window_s, max(end_s, 1.0))
     assert trace.peak_demand(window_s)["a"] * own_s >= 50 - 1e-6
+
+
+@given(ARRIVALS, st.floats(0.5, 20.0), st.integers(1, 50))
+@settings(deadline=None)
+def test_windows_that_are_left_out_are_not_the_busiest(seconds: list[float], window_s: float, at_once: int) -> None:
+    """The peak is that of all windows, counted one by one."""
+    trace = only(*seconds)
+    past_last_s = float(np.nextafter(trace.duration_s, np.inf))
+    own_s = min(window_s, max(past_last_s, 1.0))
+    latest_s = max(past_last_s - own_s, 0.0)
+    starts = np.append(np.arange(0.0, latest_s, own_s / 10), latest_s)
+    stops = starts + own_s
+    stops[-1] = max(stops[-1], past_last_s)
+    with mock.patch("proteus_cli.domain.trace.WINDOWS_AT_ONCE", at_once):
+        found = trace.peak_demand(window_s)["a"] * own_s
+    most = max(trace.counts(start, stop)["a"] for start, stop in zip(starts, stops, strict=True))
+    assert found == pytest.approx(most)
+
+
+def test_a_year_with_few_arrivals_takes_little_memory() -> None:
+    trace = only(0.0, 0.5, 366 * 86400.0)
+    tracemalloc.start()
+    try:
+        assert trace.peak_demand() == {"a": 0.2}
+        assert summary(trace).peak_to_mean > 1e7
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 8 * 2**20
 
 
 @pytest.mark.parametrize("bad", [[-1.0, 0.0], [1.0, 0.5], [0.0, math.nan], [0.0, math.inf]])

@@ -32,7 +32,7 @@ class Session:
         self._memory = ResidentMemory()
         self._kinds: set[str] = set()
         self._worst = Cost()
-        self._cases = 0
+        self.cases = 0
         (folder / "found").mkdir(parents=True, exist_ok=True)
         (folder / "cases").write_text("0")
 
@@ -48,9 +48,9 @@ class Session:
         return cost
 
     def _note(self, content: bytes, cost: Cost, error: Exception | None) -> None:
-        self._cases += 1
-        if self._cases % _CASES_BETWEEN_NOTES == 0:
-            (self._folder / "cases").write_text(str(self._cases))
+        self.cases += 1
+        if self.cases % _CASES_BETWEEN_NOTES in {0, 1}:
+            (self._folder / "cases").write_text(str(self.cases))
         if cost.hold_s > self._worst.hold_s * _SLOWER:
             (self._folder / "slowest").write_bytes(content)
         if cost.peak_bytes > self._worst.peak_bytes * _SLOWER:

@@ -1,5 +1,8 @@
 """The fuzzers find what they should, and make it small."""
 
+import os
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -92,3 +95,10 @@ def test_mutations_depend_on_their_seed_alone_and_are_within_bounds(name: str) -
         for number, content in enumerate(target.seeds().values()):
             assert mutated(target, content, Random(number)) == mutated(target, content, Random(number))
             assert len(mutated(target, content, Random(number))) <= max(len(content), watch.MAX_INPUT_BYTES)
+
+
+@pytest.mark.extended
+def test_hypothesis_takes_the_place_of_an_engine_that_is_missing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fuzzing.engines.drawn", "json", "3", str(tmp_path)]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, timeout=100, check=True)
+    assert int((tmp_path / "cases").read_text()) > 0

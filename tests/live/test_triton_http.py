@@ -167,8 +167,15 @@ def test_only_the_outputs_that_are_asked_for_are_sent(ask: Ask) -> None:
 
 def test_a_request_may_have_a_priority_a_timeout_and_parameters(ask: Ask) -> None:
     x = rows_of_x()
-    options = {"priority": 1, "timeout": 30_000_000, "parameters": {"min_accuracy": 0.5, "mine": "kept to myself"}}
+    options = {"priority": 1, "timeout": 30_000_000, "parameters": {"min_accuracy": 0.5}}
     np.testing.assert_array_equal(ask("infer", "wide", [given("x", x)], **options).as_numpy("y"), -x)
+
+
+def test_what_would_have_no_effect_is_refused(ask: Ask) -> None:
+    with pytest.raises(InferenceServerException, match=r"the parameter `sequence_(id|start|end)` is not supported"):
+        ask("infer", "wide", [given("x", rows_of_x())], sequence_id=7, sequence_start=True)
+    with pytest.raises(InferenceServerException, match="the parameter `classification` is not supported"):
+        ask("infer", "wide", [given("x", rows_of_x())], outputs=[http.InferRequestedOutput("y", class_count=2)])
 
 
 @pytest.mark.parametrize("packs", ["gzip", "deflate"])

@@ -207,7 +207,7 @@ def _contents(tensor: Any, spec: TensorSpec, rows: int) -> bytes:
     if len(numbers) != needed:
         raise BadRequest(f"input `{tensor.name}` has {len(numbers)} values; its shape needs {needed}")
     wide = {"int_contents": np.int64, "uint_contents": np.uint64}.get(name, spec.dtype)
-    values = np.array(numbers, wide)
+    values = np.fromiter(numbers, wide, needed)
     if name in {"int_contents", "uint_contents"}:
         limits = np.iinfo(spec.dtype)
         if values.size and (values.min() < limits.min or values.max() > limits.max):

@@ -104,7 +104,7 @@ class RequestParser:
 
     def _parse(self, data: memoryview) -> None:
         """Parse slices: a head as a whole where its length is known, a body as far as it is there."""
-        connection, size = self._connection, len(self._new_head)
+        connection, size = self._connection, len(self._new_head) if len(data) > SLICE_BYTES else 0
         while data:
             if not 0 < size <= SLICE_BYTES:
                 size = max(SLICE_BYTES, self._length - self.body_bytes)

@@ -238,8 +238,8 @@ class Http2Connection(asyncio.Protocol):
             raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR) from None
         if len(self._streams) >= self._limits.streams:
             raise StreamFault(stream_id, ErrorCode.REFUSED_STREAM)
-        windows = self.send_queue.initial_send_window, self._limits.window_bytes
-        stream = Http2Stream(self, stream_id, *windows, due_bytes)
+        send_window = self.send_queue.initial_send_window
+        stream = Http2Stream(self, stream_id, send_window, self._limits.window_bytes, due_bytes)
         self._streams[stream_id] = stream
         stream.call = self._application.open(request, stream)
         if flags & END_STREAM:

@@ -167,8 +167,11 @@ class RestCodec:
                 self._layouts[request.key] = layout
         self._last = _last(request, layout)
         query = layout.query if request.id is None or not layout.has_id else _with_id(layout.query, request.id)
-        steps = self._read(layout, body, json_length, request.arrays)
-        return query, partial(drained, steps) if json_length <= _AT_ONCE_BYTES else InTurns(steps)
+        if json_length > _AT_ONCE_BYTES:
+            return query, InTurns(self._read(layout, body, json_length, request.arrays))
+        if self._last is not None:
+            return query, partial(self._read_one, body, *request.arrays[0], query.rows)
+        return query, partial(drained, self._read(layout, body, json_length, request.arrays))
 
     def _read_one(self, body: bytes | bytearray, start: int, end: int, rows: int) -> Inputs:
         array = body[start:end] if end - start <= _SMALL_BYTES else memoryview(body)[start:end]

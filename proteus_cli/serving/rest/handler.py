@@ -143,13 +143,15 @@ class RestHandler:
 class RestInference(Inference[EncodedAnswer]):
     """An inference request over HTTP. ``headers`` are lines for its answer."""
 
-    __slots__ = ("_accepted", "_codec", "_exchange", "_headers", "_max_body_bytes", "_query")
+    __slots__ = ("_accepted", "_codec", "_exchange", "_headers", "_json_bytes", "_max_body_bytes", "_query")
 
     def __init__(self, exchange: Exchange, codec: RestCodec, max_body_bytes: int) -> None:
         self._exchange, self._codec, self._max_body_bytes = exchange, codec, max_body_bytes
         self._headers, self._accepted = b"", accepted_encodings(exchange.headers)
 
     def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:  # noqa: ARG002 - it is the exchange's body
+        length = self._exchange.headers.get(JSON_LENGTH)
+        self._json_bytes = None if length is None else _whole_number(length)
         if b"content-encoding" not in self._exchange.headers:
             return self._decoded(self._exchange.body)
         steps = self._unpacked_and_decoded()
@@ -161,8 +163,7 @@ class RestInference(Inference[EncodedAnswer]):
         return InTurns(steps)
 
     def _decoded(self, body: bytes | bytearray) -> Decoded:
-        length = self._exchange.headers.get(JSON_LENGTH)
-        decoded = self._codec.decode(body, None if length is None else _whole_number(length))
+        decoded = self._codec.decode(body, self._json_bytes)
         self._query = decoded[0]
         return decoded
 

@@ -15,9 +15,9 @@ _LARGEST_SEED = 2**32 - 1
 
 
 def main(name: str, seconds: str, folder: str) -> None:
-    stop_s = time.monotonic() + float(seconds)
     fuzzed = open_target(name)
     bound_memory()
+    stop_s = time.monotonic() + float(seconds)
     session, seeds = Session(fuzzed, Path(folder)), [*fuzzed.seeds().values()]
 
     @settings(
@@ -26,7 +26,7 @@ def main(name: str, seconds: str, folder: str) -> None:
     )  # fmt: skip
     @given(st.sampled_from(seeds), st.lists(st.integers(0, _LARGEST_SEED), max_size=4))
     def play(content: bytes, mutations: list[int]) -> None:
-        if time.monotonic() > stop_s:
+        if session.cases and time.monotonic() > stop_s:
             return
         for number in mutations:
             content = mutated(fuzzed, content, Random(number))
@@ -35,7 +35,7 @@ def main(name: str, seconds: str, folder: str) -> None:
         target(cost.hold_s, label="time")
 
     rounds = Random()
-    while time.monotonic() < stop_s:
+    while not session.cases or time.monotonic() < stop_s:
         seed(rounds.getrandbits(32))(play)()
     fuzzed.close()
 

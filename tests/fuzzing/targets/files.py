@@ -1,7 +1,7 @@
 """Target `files`: any file that a command reads. The first line is its kind, the rest its content.
 
 It lies in a workspace whose other files are valid, and is read as commands read it. Then a command uses it, which may
-refuse it, too. The command may take its time, but no more memory than any input.
+refuse it, too. No event loop waits for a file, so that time is not watched; memory is.
 """
 
 import contextlib
@@ -48,16 +48,16 @@ class Files(Target):
 
     def play(self, content: bytes, watch: Watch) -> None:
         with contextlib.suppress(ProteusError):
-            self._take(content, watch)
+            self._take(content)
 
     def accepts(self, content: bytes) -> bool:
         try:
-            self._take(content, Watch())
+            self._take(content)
         except ProteusError:
             return False
         return True
 
-    def _take(self, content: bytes, watch: Watch) -> None:
+    def _take(self, content: bytes) -> None:
         name, _, rest = content.partition(b"\n")
         kind = KINDS.get(name.decode(errors="replace"))
         if kind is None:
@@ -66,7 +66,7 @@ class Files(Target):
         path.write_bytes(rest)
         try:
             with _silent():
-                watch.call(kind.read, self._root)
+                kind.read(self._root)
                 if kind.command:
                     _run([part.format(root=self._root) for part in kind.command])
         finally:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from held import held_bytes
 from http2_peer import FIELDS, START, Echo, Peer, data, in_loop
 
 from proteus_cli.serving.http2 import frames
@@ -184,5 +185,33 @@ def test_what_comes_after_the_end_is_discarded_in_turns() -> None:
             counted.take_turn()
             assert counted.handled == []
             assert not peer.transport.is_reading_paused
+
+    in_loop(scene)
+
+
+GREEDY: dict[str, bytes] = {
+    "small frames": data(1, b"x") * 24_000,
+    "a header block and no end": headers(3, REQUEST, 0) + frame(frames.CONTINUATION, 0, 3, bytes(31_000)),
+    "a frame and no end": frame(frames.HEADERS, frames.END_HEADERS, 3, bytes(60_000))[:-1],
+    "header blocks": b"".join(fields_of_their_own(stream, 60) for stream in range(3, 1003, 2)),
+}
+
+
+@pytest.mark.parametrize("sent", GREEDY.values(), ids=GREEDY)
+def test_a_connection_holds_a_bounded_number_of_bytes(sent: bytes) -> None:
+    """Besides what its calls hold: here those that are answered."""
+
+    def scene() -> None:
+        counted = Counted(sent)
+        peer = counted.peer
+        while True:
+            peer.application.calls.clear()
+            peer.connection.send_queue.flush()
+            apart = (peer.connections, peer.application, peer.transport, peer.turns, counted, counted.handled)
+            assert held_bytes(peer.connection, peer, *apart) < 512 * 1024
+            if not peer.turns:
+                break
+            counted.take_turn()
+        assert peer.goaway is None
 
     in_loop(scene)

@@ -1,6 +1,7 @@
 """What happens to an inference request is the same over REST, as a gRPC call, and as one of a gRPC stream."""
 
 import asyncio
+import contextlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,7 +19,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tritonclient.grpc import service_pb2
 
-from proteus_cli.errors import EngineError
+from proteus_cli.domain.request import Outcome
+from proteus_cli.errors import EngineError, Overloaded
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.service import GrpcHandler
@@ -229,6 +231,28 @@ def test_a_refusal_is_answered_and_counted(
         client.ask(*values)
         assert (client.answer() or "").startswith(message)
         assert world.plane.counts.refusals == {error: 1}
+
+    scene(play)
+
+
+@by_each_protocol
+def test_the_load_decides_before_the_values_do(protocol: Protocol) -> None:
+    """Three values are no row of two: that is found out once there is room for the row, and takes no room."""
+
+    async def play(world: World) -> None:
+        client = protocol(world)
+        client.ask(1, 2, 3)
+        assert (client.answer() or "").startswith("input `x` has ")
+        assert world.plane.controller.waiting == 0
+        with contextlib.suppress(Overloaded):
+            while True:
+                world.submit(1, 2)
+        client.ask(1, 2, 3)
+        assert (client.answer() or "").startswith("more queries for `f` than the plan can carry")
+        assert world.plane.counts.refusals == {"BadRequest": 1, "Overloaded": 1}
+        assert world.counted == {Outcome.REJECTED: 2}
+        for in_flight in world.submitted:
+            world.plane.admission.cancel(in_flight)
 
     scene(play)
 

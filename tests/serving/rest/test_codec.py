@@ -20,6 +20,7 @@ from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Query, RequestOptions
+from proteus_cli.serving.rest import codec as rest_codec
 from proteus_cli.serving.rest.codec import RestCodec
 
 FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
@@ -540,3 +541,18 @@ def test_a_body_that_is_larger_than_any_request_is_refused_unread(has_length: bo
 def test_tensors_of_strings_are_refused_as_what_they_are(data: list[Any]) -> None:
     with pytest.raises(BadRequest, match=r"strings \(BYTES\) are not served; input `x` must have datatype FP32"):
         decode(body({**X, "datatype": "BYTES", "data": data}), None, ONE)
+
+
+@pytest.mark.parametrize("name", [None, "a"])
+@pytest.mark.parametrize("wanted", [((0, False), (1, False)), ((1, True), (0, False)), ((0, True), (1, False))])
+@pytest.mark.parametrize("at_once_of_batch", [0, 4, 100])
+def test_an_answer_that_is_encoded_in_turns_is_the_same(
+    name: str | None, wanted: tuple[tuple[int, bool], ...], at_once_of_batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y, z = np.array([[1, 2.5, np.nan], [4, 5, 1e30]], FLOAT), np.array([2**63 - 1, -5], LONG)
+    expected = encoded(TWO, (y, z), wanted, name)
+    monkeypatch.setattr(rest_codec, "_BATCH_VALUES_AT_ONCE", at_once_of_batch)
+    assert encoded(TWO, (y, z), wanted, name) == expected
+    monkeypatch.setattr(rest_codec, "_VALUES_AT_ONCE", 2)
+    monkeypatch.setattr(rest_codec, "_BATCH_VALUES_AT_ONCE", min(at_once_of_batch, 5))
+    assert encoded(TWO, (y, z), wanted, name) == expected
