@@ -63,7 +63,7 @@ def path_of(family: str) -> str:
 
 
 def request(content: bytes, family: str = FAMILY) -> bytes:
-    return b"POST %b HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n%b" % (
+    return b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (
         path_of(family).encode(), len(content), content,
     )  # fmt: skip
 

@@ -59,7 +59,7 @@ def eventful(root: Path, *options: str) -> Iterator[LiveServer]:
 def leave(live: LiveServer) -> None:
     """Ask, and go away."""
     body = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
-    head = b"POST /v2/models/shapes/infer HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n" % len(body)
+    head = b"POST /v2/models/shapes/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
     with socket.create_connection(("127.0.0.1", live.port), ANSWER_WITHIN_S) as client:
         client.sendall(head + body)
         live.until(lambda status: status["inside"] == 1)

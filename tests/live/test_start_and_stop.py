@@ -107,7 +107,7 @@ def test_a_second_signal_ends_at_once(made: Tiny, first: int, second: int) -> No
 
 def test_a_client_that_goes_away_while_it_waits_is_counted_once(made: Tiny) -> None:
     body = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
-    head = b"POST /v2/models/shapes/infer HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n" % len(body)
+    head = b"POST /v2/models/shapes/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
     with serving(made.root, Path("plan"), *WAITING) as live:
         with socket.create_connection(("127.0.0.1", live.port), ANSWER_WITHIN_S) as client:
             client.sendall(head + body)

@@ -165,7 +165,7 @@ def test_what_goes_wrong_is_told(
 
 def test_a_client_that_goes_away_is_told(patient: LiveServer, collector: Collector) -> None:
     body = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
-    head = b"POST /v2/models/shapes/infer HTTP/1.1\r\nhost: here\r\ntraceparent: %b\r\ncontent-length: %d\r\n\r\n"
+    head = b"POST /v2/models/shapes/infer HTTP/1.1\r\nhost: localhost\r\ntraceparent: %b\r\ncontent-length: %d\r\n\r\n"
     with socket.create_connection(("127.0.0.1", patient.port), ANSWER_WITHIN_S) as client:
         client.sendall(head % (parent(20)["traceparent"].encode(), len(body)) + body)
         patient.until(lambda status: status["inside"] == 1)

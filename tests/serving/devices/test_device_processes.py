@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -36,10 +37,18 @@ from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost
 from proteus_cli.serving.devices.hardware import local_devices
+from proteus_cli.serving.devices.process import executor as executor_module
 from proteus_cli.serving.devices.process.channel import COMMANDS, EVENTS, Channel
 from proteus_cli.serving.devices.process.child import LogForwarder
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
-from proteus_cli.serving.devices.process.messages import FailedEvent, LogEvent, SentError
+from proteus_cli.serving.devices.process.messages import (
+    FailedEvent,
+    LoadedEvent,
+    LogEvent,
+    OpenedEvent,
+    RanEvent,
+    SentError,
+)
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
 
@@ -445,6 +454,51 @@ def test_a_process_that_reads_nothing_is_lost_before_messages_fill_the_memory(tm
             assert ["takes no more messages" in str(loss) for loss in told] == [True]
 
     run(test)
+
+
+def _encoded(message: Any) -> bytes:
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, its:
+        Channel(ours, EVENTS).send(message, wait=True)
+        return its.recv(2**16)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\0", b"\xc1", b"\xff" * 1000, b"\x91\xa8LogEvent", _encoded(RanEvent(99, 0.1, 0.1, [], {})),
+        *[_encoded(RanEvent(1, 0.1, 0.1, [shape], {})) for shape in [(2**40,), (2**62, 2**62)]],
+    ],
+)  # fmt: skip
+def test_a_device_whose_process_says_nonsense_is_lost(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    """Its memory may be broken. Its batches run elsewhere then."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def start(_: str) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+        return subprocess.Popen(["sleep", "600"]), ours
+
+    monkeypatch.setattr(executor_module, "_start_process", start)
+
+    async def test() -> None:
+        told: list[Any] = []
+        process = ProcessExecutor(ON_CPU, told.append)
+        channel = Channel(its, COMMANDS)
+        channel.send(OpenedEvent("onnxruntime"), wait=True)
+        load = asyncio.create_task(process.load(KEY, Path("m.onnx"), 4))
+        await until(lambda: process._loads)
+        channel.send(LoadedEvent(0, STUB), wait=True)
+        await asyncio.wait_for(load, PATIENCE_S)
+        part = STUB.sample_part(1, np.random.default_rng(0))
+        process.submit(Batch(KEY, [part], 1), told.append)
+        its.send(said)
+        await until(lambda: len(told) == 2)
+        assert all(isinstance(each, DeviceLost) for each in told)
+        await until(lambda: not exists(process.pid))
+
+    try:
+        asyncio.run(test())
+    finally:
+        its.close()
 
 
 @contextmanager

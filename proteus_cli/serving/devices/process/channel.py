@@ -23,6 +23,10 @@ _FLAGS = socket.MSG_CMSG_CLOEXEC if hasattr(socket, "MSG_CMSG_CLOEXEC") else 0
 Received = TypeVar("Received")
 
 
+class UnreadableMessage(Exception):
+    """A message that is malformed, or whose memory did not come with it."""
+
+
 class Channel(Generic[Received]):
     """One end of the socket; ``decoder`` knows the messages of the other end. Any thread may send."""
 
@@ -59,7 +63,8 @@ class Channel(Generic[Received]):
     def receive(self, *, wait: bool) -> tuple[Received, list[int]] | None:
         """The next message and the descriptors that came with it; None where the other end is closed.
 
-        Raises `BlockingIOError` where there is none yet and ``wait`` is false, `TimeoutError` after the timeout.
+        Raises `BlockingIOError` where there is none yet and ``wait`` is false, `TimeoutError` after the timeout, and
+        `UnreadableMessage`.
         """
         flags = _FLAGS if wait else _FLAGS | socket.MSG_DONTWAIT
         try:
@@ -69,9 +74,13 @@ class Channel(Generic[Received]):
         if not body:
             return None
         descriptors = _descriptors(ancillary) if ancillary else []
-        if body == _IN_MEMORY:
-            body = _content(descriptors.pop(0))
-        return self._decoder.decode(body), descriptors
+        try:
+            if body == _IN_MEMORY:
+                body = _content(descriptors.pop(0))
+            return self._decoder.decode(body), descriptors
+        except (msgspec.DecodeError, UnicodeDecodeError, IndexError, OSError) as error:
+            # Where no more files can be open, the system drops descriptors; a broken process may send anything.
+            raise UnreadableMessage(f"a message can't be read: {error!r}") from error
 
     def close(self) -> None:
         self._end.close()

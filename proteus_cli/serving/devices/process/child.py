@@ -55,12 +55,11 @@ class DeviceProcess:
     def _read(self) -> None:
         try:
             received = self._channel.receive(wait=False)
-        except BlockingIOError:
-            return
-        if received is None:
-            os._exit(0)  # the server is gone
-        try:
+            if received is None:
+                os._exit(0)  # the server is gone
             self._obey(*received)
+        except BlockingIOError:  # nothing was sent
+            return
         except Exception:
             log.exception("a bug in the process of a device, which ends")
             os._exit(1)  # so that the server hears that its commands will have no answer

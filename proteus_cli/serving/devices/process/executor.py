@@ -18,7 +18,7 @@ from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError
 from proteus_cli.serving.child_process import LIMITS_HINT, start_process
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost, settle
 from proteus_cli.serving.devices.process import messages
-from proteus_cli.serving.devices.process.channel import EVENTS, Channel
+from proteus_cli.serving.devices.process.channel import EVENTS, Channel, UnreadableMessage
 from proteus_cli.serving.devices.process.layout import BatchLayout
 from proteus_cli.serving.devices.process.shared_memory import CAN_SHARE, TransferBuffer
 from proteus_cli.serving.devices.process.spec import DeviceSpec
@@ -145,6 +145,9 @@ class ProcessExecutor(ExecutorBase):
             received = self._channel.receive(wait=False)
         except BlockingIOError:
             return
+        except UnreadableMessage as error:
+            self._lose(DeviceLost(f"{self._device_id} is lost: {error}", hint=LIMITS_HINT))
+            return
         if received is not None:
             self._handle(*received)
             return
@@ -173,10 +176,11 @@ class ProcessExecutor(ExecutorBase):
                 logging.getLogger(event.logger).log(event.level, "%s", event.message, extra=fields(**named))
 
     def _ran(self, event: messages.RanEvent, descriptors: Sequence[int]) -> None:
-        sent = self._sent.pop(event.number)
         try:
+            sent = self._sent.pop(event.number)
             outputs = sent.layout.read_outputs(event.shapes, self._buffers[sent.place].incoming(descriptors))
-        except (OSError, TypeError) as error:  # where no more files can be open, the system drops descriptors
+        except (OSError, TypeError, ValueError, KeyError) as error:
+            # Where no more files can be open, the system drops descriptors; a broken process may say anything.
             what = f"{self._device_id} is lost: the outputs of a batch can't be reached ({error})"
             self._lose(DeviceLost(what, hint=LIMITS_HINT))
             return
@@ -218,9 +222,9 @@ class ProcessExecutor(ExecutorBase):
         try:
             while (received := self._channel.receive(wait=True)) is not None:
                 self._loop.call_soon(self._handle, *received)
-        except TimeoutError:
+        except (TimeoutError, UnreadableMessage):
             log.warning(
-                "the process of %s does not end, and is killed", self._device_id,
+                "the process of %s does not end as it should, and is killed", self._device_id,
                 extra=fields(device=self._device_id, pid=self.pid),
             )  # fmt: skip
 
