@@ -249,9 +249,11 @@ class Http2Connection(asyncio.Protocol):
         """Decode trailers, which have no meaning here but may change the compression table, and end the request."""
         self._blocks.decode(block)
         stream = self._receiving_stream(stream_id)
-        if stream is not None:
-            if not flags & END_STREAM:
-                raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR)
+        if stream is None:
+            self.flood_budget.charge()
+        elif not flags & END_STREAM:
+            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR)
+        else:
             stream.half_close(b"")
 
     def _on_data(self, flags: int, stream_id: int, payload: Buffer) -> None:

@@ -442,6 +442,7 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "endless continuations": lambda: headers(1, 0) + frame(frames.CONTINUATION, 0, 1, b"") * 100,
     "a large header block": lambda: headers(1, 0) + frame(frames.CONTINUATION, 0, 1, b"x" * 40_000),
     "many settings in one": lambda: frame(frames.SETTINGS, 0, 0, struct.pack(">HL", 4, 1) * 1000),
+    "trailers of a stream that was reset": lambda: headers(1) * 100,
     "a header bomb": lambda: headers(1, 4, b"\x40\x01a\x7f\x81\x1e" + b"x" * 4000 + b"\xbe" * 4000),
 }
 
