@@ -28,7 +28,6 @@ from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.oip.tensors import DATATYPES
 from proteus_cli.serving.requests.data_plane import DataPlane, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.requests.in_flight import InFlightRequest
 from proteus_cli.serving.server.assembly import make_endpoints, open_adaptation, open_telemetry
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.server.front_ends import Protocols, make_protocols, open_connections
@@ -100,13 +99,18 @@ class Server:
         logging.getLogger("proteus").addHandler(self.bugs)
         self._admitted = self._ended = 0
         self._first_plan = plane.controller.plan
-        expect = plane.results.expect
+        self._count_calls(plane.results, "expect")
+        self._count_calls(plane.admission, "dropped")  # given up while its tensors were read
 
-        def counted(request: InFlightRequest) -> None:
+    def _count_calls(self, owner: Any, name: str) -> None:
+        """Each call of this method stands for a request that must be counted once."""
+        method = getattr(owner, name)
+
+        def counted(*args: Any, **more: Any) -> Any:
             self._admitted += 1
-            expect(request)
+            return method(*args, **more)
 
-        cast("Any", plane.results).expect = counted
+        setattr(owner, name, counted)
 
     async def settle(self) -> None:
         """Until all that is ready was done, and no request is in flight."""
