@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec, require_batched, require_size
+from proteus_cli.backends.slices import fastest
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo
@@ -62,7 +63,7 @@ class OnnxRuntime:
                 hint="is it a complete ONNX file? `python -m onnx.checker` tells more",
             ) from error
         memory_bytes = max(_resident_bytes() - before_bytes, model.stat().st_size)
-        yield _Session(model, session, _signature(session, model), memory_bytes)
+        yield fastest(_Session(model, session, _signature(session, model), memory_bytes))
 
 
 class _Session:

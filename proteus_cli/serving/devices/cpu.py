@@ -1,7 +1,5 @@
 """Runs batches on CPU cores: in a thread, or inline."""
 
-import math
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +7,7 @@ from time import perf_counter
 
 import numpy as np
 
-from proteus_cli.backends.base import Backend, NamedArrays, OutputArrays, Part, Runner, Signature, gather
+from proteus_cli.backends.base import Backend, OutputArrays, Part, Runner, Signature, gather
 from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
@@ -18,41 +16,18 @@ from proteus_cli.serving.devices.bisection import run_with_bisection
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
 from proteus_cli.serving.devices.threaded import ThreadedExecutor
 
-SLICES = (2, 4)
-"""Rows of the slices that are tried. What the layers of a model hand on for a few rows may stay in a core's caches."""
-
-TRIES = 3
-TRIED_S = 0.05  # a model whose batch takes longer is not tried, as that would delay its load
-WORTHWHILE = 0.97  # of the time of the whole batch; closer times are the same
-
 
 class CpuEngine:
-    """A loaded model and the buffers in which its batches are gathered; these are made once and used again.
-
-    A batch runs in slices of ``_slice_rows`` where `tune` finds these to be faster than the whole.
-    """
+    """A loaded model and the buffers in which its batches are gathered; these are made once and used again."""
 
     def __init__(self, runner: Runner, stack: ExitStack, rows: int) -> None:
         self._runner, self._stack = runner, stack
         self.signature: Signature = runner.signature
         self._known_good = self.signature.sample_part(1, np.random.default_rng(0))
         self._reserve(rows)
-        self._slice_rows = sys.maxsize
 
     def close(self) -> None:
         self._stack.close()
-
-    def tune(self) -> None:
-        """Find whether the largest batch is faster in slices; for a quick model only, by running a few batches."""
-        tried = [rows for rows in SLICES if rows < self._max_rows]
-        if not tried or any(None in spec.shape for spec in self.signature.outputs):  # slices might not fit together
-            return
-        whole_s = self._seconds(sys.maxsize)
-        if whole_s > TRIED_S:
-            return
-        best_s, rows = min((self._seconds(rows), rows) for rows in tried)
-        if best_s < WORTHWHILE * whole_s:
-            self._slice_rows = rows
 
     def run(self, parts: Sequence[Part], rows: int) -> BatchResult:
         """Run parts as one batch. Raises `EngineError` where all of them fail."""
@@ -68,31 +43,11 @@ class CpuEngine:
         for which, (spec, row_bytes, view, values) in enumerate(self._inputs):
             gather(parts, which, view, row_bytes)
             inputs[spec.name] = values[:rows]
-        outputs = self._infer(inputs, rows, self._slice_rows)
+        outputs = tuple(self._runner.infer(inputs).values())
         for values in outputs:
             if len(values) != rows:
                 raise EngineError(f"the model gave {len(values)} rows for the {rows} that it got")
         return outputs
-
-    def _infer(self, inputs: NamedArrays, rows: int, slice_rows: int) -> OutputArrays:
-        if rows <= slice_rows:
-            return tuple(self._runner.infer(inputs).values())
-        slices = [
-            self._runner.infer({name: values[first : first + slice_rows] for name, values in inputs.items()}).values()
-            for first in range(0, rows, slice_rows)
-        ]
-        return tuple(np.concatenate(values) for values in zip(*slices, strict=True))
-
-    def _seconds(self, slice_rows: int) -> float:
-        """The time of the largest batch, the shortest of `TRIES`; of one where that is too long."""
-        inputs, shortest_s = {spec.name: values for spec, _, _, values in self._inputs}, math.inf
-        for _ in range(TRIES):
-            start_s = perf_counter()
-            self._infer(inputs, self._max_rows, slice_rows)
-            shortest_s = min(shortest_s, perf_counter() - start_s)
-            if shortest_s > TRIED_S:
-                break
-        return shortest_s
 
     def _reserve(self, rows: int) -> None:
         """Make buffers for batches of up to so many rows."""
@@ -146,6 +101,4 @@ class CpuExecutor(ThreadedExecutor[CpuEngine]):
                             f"`{name}` of `{model}` has {len(values)} rows for {rows} rows of input.",
                             hint="export the model with axis 0 of every input and output as the batch",
                         )
-            engine = CpuEngine(runner, stack.pop_all(), warm_up_rows)
-            engine.tune()
-            return engine
+            return CpuEngine(runner, stack.pop_all(), warm_up_rows)

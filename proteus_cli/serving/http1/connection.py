@@ -223,14 +223,16 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._is_going_on or self._transport is None:
             return
         self._is_going_on = True
-        while self.turn.left > 0 and not self._is_full and self._transport is not None:
-            if self._queued:
-                self._handle(self._queued.popleft())
-            elif self._parser.has_rest:
-                self._parse(0)
-            else:
-                break
-        self._is_going_on = False
+        try:
+            while self.turn.left > 0 and not self._is_full and self._transport is not None:
+                if self._queued:
+                    self._handle(self._queued.popleft())
+                elif self._parser.has_rest:
+                    self._parse(0)
+                else:
+                    break
+        finally:
+            self._is_going_on = False
         self._pause_or_resume_reading()
 
     def _take_turn(self) -> None:
