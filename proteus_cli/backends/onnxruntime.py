@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec, require_batched, require_size
-from proteus_cli.backends.slices import fastest
+from proteus_cli.backends.slices import SlicedInference
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo
@@ -63,7 +63,7 @@ class OnnxRuntime:
                 hint="is it a complete ONNX file? `python -m onnx.checker` tells more",
             ) from error
         memory_bytes = max(_resident_bytes() - before_bytes, model.stat().st_size)
-        yield fastest(_Session(model, session, _signature(session, model), memory_bytes))
+        yield _Session(model, session, _signature(session, model), memory_bytes)
 
 
 class _Session:
@@ -72,8 +72,9 @@ class _Session:
         self._outputs = [spec.name for spec in signature.outputs]
         self.signature = signature
         self.memory_bytes = memory_bytes
+        self.infer = SlicedInference(self._run, signature)
 
-    def infer(self, inputs: NamedArrays) -> NamedArrays:
+    def _run(self, inputs: NamedArrays) -> NamedArrays:
         try:
             results = self._session.run(self._outputs, inputs)
         except Exception as error:

@@ -1,69 +1,82 @@
 """Batches in slices of a few rows, where a model is faster so.
 
-What the layers of a model hand on for a few rows may stay in the caches of a core. A runner finds this out when it is
-loaded, so what is measured for a profile is what serves.
+What the layers of a model hand on for a few rows may stay in the caches of a core.
 """
 
 import math
+import sys
+from collections.abc import Callable
 from time import perf_counter
 
 import numpy as np
 
-from proteus_cli.backends.base import NamedArrays, Runner
+from proteus_cli.backends.base import NamedArrays, Signature
 from proteus_cli.errors import EngineError
+
+Infer = Callable[[NamedArrays], NamedArrays]
 
 TRIED_ROWS = 32  # of the batch that is tried; smaller batches gain less
 SLICES = (2, 4)  # rows
-TRIES = 3
-MAX_ONE_ROW_S = 0.002  # a slower model is not tried, as that would delay its load: nine batches take 0.6 s then
+WHOLE = sys.maxsize
+TRIES = 2
+MAX_ONE_ROW_S = 0.002  # a slower model is not tried, as that would delay its first batch: six batches take 0.4 s then
 MAX_TRIED_BYTES = 64 * 2**20  # of the inputs of a whole batch
 WORTHWHILE = 0.97  # of the time of the whole batch; closer times are the same
 
 
-class SlicedRunner:
-    """Runs batches on another runner in slices of at most ``slice_rows`` rows."""
+class SlicedInference:
+    """Runs batches with ``infer``, in slices if these are faster. That is found before the first batch.
 
-    def __init__(self, runner: Runner, slice_rows: int) -> None:
-        self._runner, self._slice_rows = runner, slice_rows
-        self.signature, self.memory_bytes = runner.signature, runner.memory_bytes
-
-    def infer(self, inputs: NamedArrays) -> NamedArrays:
-        rows = len(next(iter(inputs.values())))
-        if rows <= self._slice_rows:
-            return self._runner.infer(inputs)
-        slices = [
-            self._runner.infer({name: values[first : first + self._slice_rows] for name, values in inputs.items()})
-            for first in range(0, rows, self._slice_rows)
-        ]
-        return {name: np.concatenate([outputs[name] for outputs in slices]) for name in slices[0]}
-
-
-def fastest(runner: Runner) -> Runner:
-    """The runner itself, or one that runs batches in slices on it if that is clearly faster.
-
-    It runs a few batches of a quick model. Outputs whose sizes vary are not put together from slices.
+    Profiling and serving run a model through it alike, so what is measured is what serves; and whoever loads a model
+    only for its signature does not wait.
     """
-    signature, rng = runner.signature, np.random.default_rng(0)
-    row_bytes = sum(spec.row_bytes for spec in signature.inputs)
+
+    def __init__(self, infer: Infer, signature: Signature) -> None:
+        self._infer, self._signature = infer, signature
+        self._slice_rows: int | None = None
+
+    def __call__(self, inputs: NamedArrays) -> NamedArrays:
+        if self._slice_rows is None:
+            self._slice_rows = fastest_slice(self._infer, self._signature)
+        return in_slices(self._infer, inputs, self._slice_rows)
+
+
+def in_slices(infer: Infer, inputs: NamedArrays, slice_rows: int) -> NamedArrays:
+    """Run one batch in slices of at most so many rows."""
+    rows = len(next(iter(inputs.values())))
+    if rows <= slice_rows:
+        return infer(inputs)
+    slices = [
+        infer({name: values[first : first + slice_rows] for name, values in inputs.items()})
+        for first in range(0, rows, slice_rows)
+    ]
+    return {name: np.concatenate([outputs[name] for outputs in slices]) for name in slices[0]}
+
+
+def fastest_slice(infer: Infer, signature: Signature) -> int:
+    """The rows of the slices in which a large batch is clearly the fastest; `WHOLE` if that is none.
+
+    Runs a few batches of a quick model. Outputs whose sizes vary are not put together from slices.
+    """
+    rng, row_bytes = np.random.default_rng(0), sum(spec.row_bytes for spec in signature.inputs)
     if any(None in spec.shape for spec in signature.outputs) or TRIED_ROWS * row_bytes > MAX_TRIED_BYTES:
-        return runner
-    candidates = [SlicedRunner(runner, rows) for rows in SLICES]
+        return WHOLE
     inputs = signature.sample(TRIED_ROWS, rng)
     try:
-        if _shortest_s(runner, signature.sample(1, rng)) > MAX_ONE_ROW_S:
-            return runner
-        whole_s = _shortest_s(runner, inputs)
-        best_s, best = min(((_shortest_s(each, inputs), each) for each in candidates), key=lambda timed: timed[0])
+        if _shortest_s(infer, signature.sample(1, rng), WHOLE) > MAX_ONE_ROW_S:
+            return WHOLE
+        whole_s = _shortest_s(infer, inputs, WHOLE)
+        best_s, rows = min((_shortest_s(infer, inputs, rows), rows) for rows in SLICES)
     except EngineError:  # it takes no such batch, which whoever asks for one is told
-        return runner
-    return best if best_s < WORTHWHILE * whole_s else runner
+        return WHOLE
+    return rows if best_s < WORTHWHILE * whole_s else WHOLE
 
 
-def _shortest_s(runner: Runner, inputs: NamedArrays) -> float:
+def _shortest_s(infer: Infer, inputs: NamedArrays, slice_rows: int) -> float:
     """The shortest time of `TRIES` runs."""
     shortest_s = math.inf
     for _ in range(TRIES):
         start_s = perf_counter()
-        runner.infer(inputs)
+        in_slices(infer, inputs, slice_rows)
         shortest_s = min(shortest_s, perf_counter() - start_s)
     return shortest_s

@@ -59,7 +59,7 @@ class Dispatch:
         self._selector = WorkSelector(self._batcher, workers)
         self._is_shared, self._admits_timely = policy.assignment == "late", policy.admits == "timely"
         self._dispatch_ahead_s = dispatch_ahead_s
-        self._held_back_frac = HELD_BACK_FRAC if dispatch_ahead_s else 0.0
+        self._admitted_frac = 1 - HELD_BACK_FRAC if dispatch_ahead_s else 1.0
         self._hosted: Sequence[Host] = ()
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | Unfit:
@@ -75,9 +75,9 @@ class Dispatch:
         # With nothing before it, a request can be too late only for its own deadline. That is not overload, so it is
         # admitted and the workers decide.
         if self._admits_timely and family.rows:
-            budget_s = self._batcher.due_s(request) - now_s
-            most_rows = rows_within(budget_s, tier.capacity_qps, tier.batch_rows, self._held_back_frac)
-            if family.rows + rows > most_rows:
+            timely_rows = tier.capacity_qps * (self._batcher.due_s(request) - now_s)
+            if family.rows + rows > self._admitted_frac * timely_rows:
+                most_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
                 if before_rows and before_rows + rows > most_rows:
                     self._demand.shed(request.family, rows, now_s)
@@ -242,14 +242,12 @@ class Dispatch:
         return Launch(hosted, requests, rows, start_s, is_more_to_do=is_more_to_do, is_ahead=is_ahead)
 
 
-def rows_within(budget_s: float, capacity_qps: float, batch_rows: int = 0, held_back_frac: float = 0.0) -> float:
-    """The most rows, a request's own and those before it, that are admitted to be answered in ``budget_s``.
+def admitted_rows(timely_rows: float, batch_rows: int, admitted_frac: float) -> float:
+    """The most rows, a request's own and those before it, that are admitted if ``timely_rows`` would be in time.
 
-    At ``capacity_qps`` they are in time. ``held_back_frac`` of what would be is not admitted, but no part of the first
-    `FULL_BATCHES` batches of ``batch_rows``.
+    That is ``admitted_frac`` of them, but all of the first `FULL_BATCHES` batches of ``batch_rows``.
     """
-    most = capacity_qps * budget_s
-    return min(most, max((1 - held_back_frac) * most, FULL_BATCHES * batch_rows))
+    return min(timely_rows, max(admitted_frac * timely_rows, FULL_BATCHES * batch_rows))
 
 
 def retry_after_s(rows: int, capacity_qps: float) -> float:

@@ -3,26 +3,25 @@ from builders import controller_hosting, hosted, make_request
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.decision import Admitted
-from proteus_cli.control.dispatch.dispatch import retry_after_s, rows_within
+from proteus_cli.control.dispatch.dispatch import admitted_rows, retry_after_s
 from proteus_cli.control.policies import Policy
 
 
-def test_what_can_be_answered_in_the_budget_is_let_in() -> None:
-    """100 qps for 50 ms answer 5 rows."""
-    assert rows_within(0.05, 100.0) == 5
+def test_all_that_is_timely_is_let_in_where_nothing_is_held_back() -> None:
+    assert admitted_rows(5.0, 0, 1.0) == 5
 
 
-@pytest.mark.parametrize(("budget_s", "capacity_qps"), [(1.0, 0.0), (0.0, 100.0), (-1.0, 100.0)])
-def test_nothing_fits_no_capacity_or_no_time(budget_s: float, capacity_qps: float) -> None:
-    assert rows_within(budget_s, capacity_qps, 8, 0.1) <= 0
+@pytest.mark.parametrize("timely_rows", [0.0, -100.0])
+def test_nothing_fits_no_capacity_or_no_time(timely_rows: float) -> None:
+    assert admitted_rows(timely_rows, 8, 0.9) <= 0
 
 
 @pytest.mark.parametrize(
     ("batch_rows", "rows"), [(8, 90), (40, 90), (45, 90), (48, 96), (50, 100), (60, 100), (1000, 100)]
 )
 def test_what_is_held_back_is_no_part_of_the_first_two_batches(batch_rows: int, rows: float) -> None:
-    """Of 100 rows in 100 ms, 10 are held back, unless two batches are more than 90."""
-    assert rows_within(0.1, 1000.0, batch_rows, 0.1) == rows
+    """Of 100 timely rows, 10 are held back, unless two batches are more than 90."""
+    assert admitted_rows(100.0, batch_rows, 0.9) == rows
 
 
 @pytest.mark.parametrize(("dispatch_ahead_s", "admitted"), [(0.0, 100), (0.002, 90)])
