@@ -170,7 +170,7 @@ def text_of(content: bytes, kind: FileKind, name: str, *, hint: str) -> str:
         raise _not_gzip(name, error) from None
 
 
-class TextLines:
+class LineReader:
     """The lines of UTF-8 text in an open file, gzipped or not, one at a time; each read of the file is bounded.
 
     ``number`` is that of the last line taken, from 1. Iterating raises `ArtefactError` where the content is no text, a

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from proteus_cli.errors import ArtefactError
-from proteus_cli.input_files import FileKind, TextLines, decoded, open_input, read_bytes, read_text, sha256_of, text_of
+from proteus_cli.input_files import FileKind, LineReader, decoded, open_input, read_bytes, read_text, sha256_of, text_of
 
 SMALL = FileKind("a small file", 1000)
 HINT = "make it again"
@@ -141,7 +141,7 @@ def _text(path: Path) -> str:
 
 def _lines(path: Path) -> str:
     with open_input(path, SMALL, hint=HINT) as file:
-        return "".join(TextLines(file, str(path), SMALL, hint=HINT))
+        return "".join(LineReader(file, str(path), SMALL, hint=HINT))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_lines_are_bounded_and_numbered(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b"first\n" + bytes(1 << 21)))
     kind = FileKind("a table", 1 << 30)
     with open_input(path, kind, hint=HINT) as file:
-        lines = TextLines(file, "t", kind, hint=HINT)
+        lines = LineReader(file, "t", kind, hint=HINT)
         assert next(iter(lines)) == "first\n"
         with pytest.raises(ArtefactError, match="line 2: longer than 1 MiB"):
             next(iter(lines))

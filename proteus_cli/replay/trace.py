@@ -21,7 +21,7 @@ from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.base import Value, require
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
-from proteus_cli.input_files import TRACE, TextLines, open_input
+from proteus_cli.input_files import TRACE, LineReader, open_input
 
 MAX_DURATION_S = 366 * 24 * 3600
 MAX_ARRIVALS = 50_000_000
@@ -67,7 +67,7 @@ def read_trace(path: Path, *, rng: np.random.Generator | None = None) -> Trace:
     default with seed 0, so that a file always gives the same trace). Raises `ArtefactError` with the line.
     """
     with open_input(path, TRACE, hint=_HINT) as file:
-        lines = TextLines(file, str(path), TRACE, hint=_HINT)
+        lines = LineReader(file, str(path), TRACE, hint=_HINT)
         with csv_table(lines, path, hint=_HINT) as table:
             return _parse(path.name, table, rng or np.random.default_rng(0))
 

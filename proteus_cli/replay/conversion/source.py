@@ -18,7 +18,7 @@ import msgspec
 
 from proteus_cli.csv_cells import column_names, require_width
 from proteus_cli.domain.base import require
-from proteus_cli.input_files import TextLines, open_input
+from proteus_cli.input_files import LineReader, open_input
 from proteus_cli.replay.conversion.formats import Format, fitting, fitting_unnamed, is_number, positions
 
 STDIN = Path("-")
@@ -29,7 +29,7 @@ HINT = "docs/formats.md lists the formats of traces that can be converted"
 Cells = Sequence[str]
 
 
-class SourceLines(TextLines):
+class SourceLines(LineReader):
     """The lines of an open file; ``size_bytes`` is 0 where it is unknown."""
 
     def __init__(self, file: BinaryIO, name: str, size_bytes: int = 0) -> None:
