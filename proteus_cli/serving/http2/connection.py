@@ -1,4 +1,8 @@
-"""One HTTP/2 connection: what each frame does to it, and how it ends. The package's docstring has the theory."""
+"""One HTTP/2 connection: what each frame does to it, and how it ends. The package's docstring has the theory.
+
+The module is long because each kind of frame may change the streams, the windows and the end of the connection, which
+are one state. Reading frames, header blocks, sending and the flood budget have modules of their own.
+"""
 
 import asyncio
 import struct
