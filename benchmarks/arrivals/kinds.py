@@ -1,6 +1,7 @@
 """Kinds of arrivals, each a function of a mix of families, a duration and a generator."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,8 +31,8 @@ def scatter(traces: Sequence[Trace]) -> tuple[float, float, float]:
 
 
 def square(mix: Mix, duration_s: float, rng: np.random.Generator) -> Trace:
-    """150 and 1085 queries/s in turns, five times each: 12 s each in two minutes."""
-    return _in_parts("square wave", (LOW_QPS, HIGH_QPS) * 5, mix, duration_s, rng)
+    """150 and 1085 queries/s in turns, four times each: 15 s each in two minutes."""
+    return _in_parts("square wave", (LOW_QPS, HIGH_QPS) * 4, mix, duration_s, rng)
 
 
 def steps(rates_qps: Sequence[float]) -> Kind:
@@ -75,9 +76,15 @@ def on_and_off(mix: Mix, duration_s: float, rng: np.random.Generator) -> Trace:
 
 # --- clumps
 
-QUIET_QPS, BUSY_QPS = 180.0, 590.0
-QUIET_CLUMPS, BUSY_CLUMPS = (0.7, 0.15, 0.1, 0.05), (0.0, 0.0, 0.3, 0.7)  # chances of 1, 2, 3 and 4 in a second
 RATE_CV = 0.2  # of the rates of seconds: their standard deviation over their mean
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Some of the seconds of a trace: their mean rate, and the chances that one has 1, 2, 3 … clumps."""
+
+    qps: float
+    chances: tuple[float, ...]
 
 
 def clumps(mix: Mix, duration_s: float, rng: np.random.Generator) -> Trace:
@@ -87,22 +94,30 @@ def clumps(mix: Mix, duration_s: float, rng: np.random.Generator) -> Trace:
     clumps are chosen for the scatter of a real trace: half of all windows of 300 ms have at most 5 queries, one in ten
     has 234 or more, one in a hundred 433.
     """
-    return _clumped("clumps", duration_s, rng, _zipf(mix), (QUIET_CLUMPS, BUSY_CLUMPS))
+    quiet, busy = Seconds(180.0, (0.7, 0.15, 0.1, 0.05)), Seconds(590.0, (0.0, 0.0, 0.3, 0.7))
+    return _clumped("clumps", duration_s, rng, _zipf(mix), quiet, busy)
 
 
-def gamma_clumps(mix: Mix, duration_s: float, rng: np.random.Generator) -> Trace:
-    """250 queries/s with Gamma-distributed times between them, of so small a shape that most come in clumps.
+def larger_clumps(mix: Mix, duration_s: float, rng: np.random.Generator) -> Trace:
+    """As `clumps`, but more of them are one or two in a second.
 
-    As in another real trace, one window of 300 ms in ten has 269 queries or more, one in a hundred 684.
+    For the scatter of another real trace: one window in ten has 269 queries or more, one in a hundred 684.
     """
-    arrival_s = Gamma(0.0022).arrivals(250.0, duration_s, rng)
-    return _with_families("Gamma clumps", arrival_s, _zipf(mix), rng)
+    quiet, busy = Seconds(220.0, (0.7, 0.15, 0.1, 0.05)), Seconds(590.0, (0.5, 0.5))
+    return _clumped("larger clumps", duration_s, rng, _zipf(mix), quiet, busy)
 
 
 def family_clumps(mix: Mix, duration_s: float, rng: np.random.Generator) -> Trace:
     """As `clumps`, but ten to fourteen in a second, each of one family."""
     chances = (*(0.0,) * 9, *(0.2,) * 5)
-    return _clumped("clumps of one family", duration_s, rng, _zipf(mix), (chances, chances), of_one_family=True)
+    quiet, busy = Seconds(180.0, chances), Seconds(590.0, chances)
+    return _clumped("clumps of one family", duration_s, rng, _zipf(mix), quiet, busy, of_one_family=True)
+
+
+def gamma_clumps(mix: Mix, duration_s: float, rng: np.random.Generator) -> Trace:
+    """250 queries/s with Gamma-distributed times between them, of so small a shape that most come in clumps."""
+    arrival_s = Gamma(0.0022).arrivals(250.0, duration_s, rng)
+    return _with_families("Gamma clumps", arrival_s, _zipf(mix), rng)
 
 
 def _clumped(
@@ -110,16 +125,17 @@ def _clumped(
     duration_s: float,
     rng: np.random.Generator,
     mix: Mix,
-    chances: tuple[Sequence[float], Sequence[float]],
+    quiet: Seconds,
+    busy: Seconds,
     *,
     of_one_family: bool = False,
 ) -> Trace:
-    """``chances`` of 1, 2, … clumps in a second of the quiet time and of the busy one."""
+    """Busy in the second quarter. Each query of a second draws its clump, and each clump its place."""
     arrivals, families = [], []
     for second in range(round(duration_s)):
-        is_busy = 1 / 4 <= second / duration_s < 1 / 2
-        count = rng.poisson((BUSY_QPS if is_busy else QUIET_QPS) * rng.gamma(RATE_CV**-2, RATE_CV**2))
-        number = 1 + rng.choice(len(chances[is_busy]), p=chances[is_busy])
+        now = busy if duration_s / 4 <= second < duration_s / 2 else quiet
+        count = rng.poisson(now.qps * rng.gamma(RATE_CV**-2, RATE_CV**2))
+        number = 1 + rng.choice(len(now.chances), p=now.chances)
         start_s, clump = second + rng.uniform(0, 1 - CLUMP_S, number), rng.integers(0, number, count)
         arrivals.append(start_s[clump] + rng.uniform(0, CLUMP_S, count))
         drawn = draw_families(list(mix.values()), number if of_one_family else count, rng)

@@ -156,7 +156,7 @@ ROWS: dict[str, Row] = {
     "shared-1s": Replayed("the paper's trace, 1 s to load", None, limits=Limits(0.25, 99.5, 0.9), load_time_s=1.0),
     "square-1s": Replayed("square wave, 1 s to load", kinds.square, limits=Limits(0.4, 99.3), load_time_s=1.0),
     "clumps": Replayed("clumps", kinds.clumps, 240.0, Limits(1.0, 99.2, 1.5, 400)),
-    "gamma": Replayed("Gamma clumps", kinds.gamma_clumps, 240.0, Limits(1.7, 98.3, 4.4, 460)),
+    "larger-clumps": Replayed("larger clumps", kinds.larger_clumps, 240.0, Limits(1.7, 98.3, 4.4, 460)),
     "steps-60": Replayed("steps, 60 alike workers", STEPS, limits=Limits(0.2, 83.0), workers=60),
     "steps-80": Replayed("steps, 80 alike workers", STEPS, limits=Limits(0.2, 88.0), workers=80),
     "steps-slow": Replayed("steps, 60 workers 15 % slow", STEPS, limits=Limits(2.0), workers=60, slowdown=1.15),
@@ -167,4 +167,5 @@ UNSEEN: dict[str, Row] = {
     "sawtooth": Replayed("sawtooth", kinds.sawtooth, load_time_s=1.0),
     "on-off": Replayed("families on and off", kinds.on_and_off),
     "family-clumps": Replayed("clumps of one family", kinds.family_clumps, 240.0),
+    "gamma-clumps": Replayed("Gamma clumps", kinds.gamma_clumps, 240.0),
 }

@@ -53,11 +53,11 @@ def test_a_seed_gives_one_trace_and_another_seed_another(kind: kinds.Kind) -> No
 
 
 def test_a_square_wave_is_low_then_high() -> None:
-    """Of two minutes, 12 s each: 1,800 and 13,020 queries, give or take five deviations."""
+    """Of two minutes, 15 s each: 2,250 and 16,275 queries, give or take five deviations."""
     trace = made(kinds.square, 120.0)
-    low, high = (sum(trace.counts(start_s, start_s + 12.0).values()) for start_s in (24.0, 36.0))
-    assert low == pytest.approx(1800, abs=5 * 1800**0.5)
-    assert high == pytest.approx(13020, abs=5 * 13020**0.5)
+    low, high = (sum(trace.counts(start_s, start_s + 15.0).values()) for start_s in (30.0, 45.0))
+    assert low == pytest.approx(2250, abs=5 * 2250**0.5)
+    assert high == pytest.approx(16275, abs=5 * 16275**0.5)
 
 
 def test_clumps_scatter_as_measured_of_real_ones() -> None:
@@ -68,9 +68,9 @@ def test_clumps_scatter_as_measured_of_real_ones() -> None:
     assert p99 == pytest.approx(433, rel=0.15)
 
 
-def test_gamma_clumps_scatter_more() -> None:
+def test_larger_clumps_scatter_more() -> None:
     """One window in ten has 269 queries, one in a hundred 684."""
-    _, p90, p99 = kinds.scatter([made(kinds.gamma_clumps, 240.0, seed) for seed in range(12)])
+    _, p90, p99 = kinds.scatter([made(kinds.larger_clumps, 240.0, seed) for seed in range(12)])
     assert p90 == pytest.approx(269, rel=0.1)
     assert p99 == pytest.approx(684, rel=0.1)
 
