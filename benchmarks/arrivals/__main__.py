@@ -5,6 +5,7 @@ Simulated, on defaults. Prints one table and a line per aim, and exits with 1 wh
 """
 
 import argparse
+import shlex
 import sys
 import time
 from importlib.metadata import version
@@ -74,7 +75,7 @@ def _measured(site: Site, names: tuple[str, ...], seeds: str) -> Benchmark:
     possible = [name for name in names if has_paper or not rows[name].needs_paper]
     return Benchmark(
         made_by=made_by(),
-        command=f"python -m benchmarks.arrivals --seeds {seeds} --only {','.join(names)}",
+        command=shlex.join(("python", "-m", "benchmarks.arrivals", *sys.argv[1:])),
         machine=f"{machine()}; proteus-serving {version('proteus-serving')}",
         seeds=seeds,
         rows=tuple(_found(site, name, rows[name]) for name in possible),
