@@ -22,6 +22,7 @@ from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, relat
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
+from proteus_cli.planning.company import needed_hosts, with_company
 from proteus_cli.planning.decode import placements
 from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance, make_instance
 from proteus_cli.planning.lexicographic import Infeasible, Solution, TargetDemand, optimise
@@ -162,6 +163,11 @@ class Planner:
             return False
 
     @property
+    def _may_use_more_devices(self) -> bool:
+        """Devices that a plan leaves idle cost nothing that the rules count."""
+        return not (self.rules.pack or self.rules.resources or self.rules.is_resident_set)
+
+    @property
     def _search_s(self) -> float:
         return SEARCH_FRAC * self.time_limit_s
 
@@ -209,10 +215,12 @@ class Planner:
             if instance.unplaceable or (self.rules.must_serve_all and target.exceeds_capacity):
                 raise Infeasible
             solution = optimise(model, instance, self.rules, target, current, deadline_s)
-            fewer = np.minimum(hosts, np.maximum(np.rint(instance.family_choices @ solution.replicas), 1))
-            if not instance.depends_on_hosts or np.array_equal(fewer, hosts):
+            if self._may_use_more_devices:
+                solution = with_company(instance, solution)
+            missing = needed_hosts(instance, solution.replicas) - instance.family_choices @ solution.replicas
+            if np.all(missing <= 0):
                 break
-            hosts = fewer.astype(np.int64)
+            hosts = np.where(missing > 0, np.maximum(instance.family_choices @ solution.replicas, 1), hosts)
         packed = pack(instance, solution, self.rules, target)
         placed = placements(instance, packed, demand_qps, hosted or {}, self.profiles)
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
@@ -283,12 +291,15 @@ class Planner:
 
 
 def _first_hosts(instance: Instance, hosted: HostedKeys | None) -> Ints:
-    """How many hosts of each family [F] capacities count on first: as many as there are now, else all devices."""
-    families = len(instance.families)
+    """How many hosts of each family [F] capacities count on first: all devices; from a plan in force, twice its hosts.
+
+    A family that needs more hosts for larger batches gets them within a few plans.
+    """
+    devices = int(instance.device_count.sum())
     if hosted is None:
-        return np.full(families, int(instance.device_count.sum()))
+        return np.full(len(instance.families), devices)
     now = Counter(key.family for keys in hosted.values() for key in keys)
-    return np.array([max(now[name], 1) for name in instance.families])
+    return np.array([min(max(2 * now[name], 1), devices) for name in instance.families])
 
 
 def _available(profiles: Mapping[str, Profile], without: Outages) -> dict[str, Profile]:
