@@ -74,8 +74,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     @property
     def closes_after_response(self) -> bool:
-        """Whether the server drains, and no request is behind the one that is answered now."""
-        return self.connections.is_draining and len(self._unanswered) == 1 and not self._has_rest
+        """Whether no request is behind the one that is answered now, when the server drains."""
+        return len(self._unanswered) == 1 and not self._has_rest
 
     # asyncio.BufferedProtocol
 

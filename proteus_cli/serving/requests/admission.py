@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from math import inf
 
@@ -49,6 +49,7 @@ class Admission:
         self._ids = count()
         self._log_limiter = LogRateLimiter(clock)
         self._to_ask: dict[str, None] = {}
+        self._last: Admitted | None = None  # whose devices are among those to ask
 
     @property
     def now_s(self) -> float:
@@ -63,7 +64,7 @@ class Admission:
         admitted, and what ``read_inputs`` raises: then it is as if the request had never been offered.
         """
         now_s = self._clock()
-        request, devices = self._offer(query, done, now_s, now_s if arrival_s is None else arrival_s)
+        request, admitted = self._offer(query, done, now_s, now_s if arrival_s is None else arrival_s)
         try:
             request.inputs = read_inputs()
             if self._refuses_non_finite:
@@ -72,7 +73,9 @@ class Admission:
             self._ask_all(self._controller.withdraw(request, now_s).ask)
             raise
         self._results.expect(request)
-        self._ask_all(devices)
+        if admitted is not self._last:
+            self._last = admitted
+            self._ask_all(admitted.devices)
         return request
 
     def probe(self, query: Query, arrival_s: float) -> float:
@@ -91,7 +94,7 @@ class Admission:
 
     def _offer(
         self, query: Query, done: ResultCallback, now_s: float, arrival_s: float
-    ) -> tuple[InFlightRequest, Sequence[str]]:
+    ) -> tuple[InFlightRequest, Admitted]:
         """A request that the controller has admitted, and the devices to ask. Raises the error of one it has not."""
         if not self._lifecycle.is_ready:
             self._lifecycle.require_ready()
@@ -119,7 +122,7 @@ class Admission:
         offered = self._controller.offer(request, now_s)
         if not isinstance(offered, Admitted):
             raise self._refusal(family, options.min_accuracy, offered)
-        return request, offered.devices
+        return request, offered
 
     def cancel(self, request: InFlightRequest) -> None:
         """The client of a request is gone: the request is not run, unless it runs already. Harmless after its end."""
@@ -161,7 +164,7 @@ class Admission:
             self._to_ask[device] = None
 
     def _ask(self) -> None:
-        asked, self._to_ask = self._to_ask, {}
+        asked, self._to_ask, self._last = self._to_ask, {}, None
         for device in asked:
             self._workers[device].ask()
 
