@@ -16,6 +16,7 @@ JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 NOT_MODIFIED = 304
 _NOT_FOR_PAGES = b"x-content-type-options: nosniff\r\ncache-control: no-store\r\n"  # browsers neither guess nor keep it
+_END = b"\r\n"
 MAX_JOINED_BYTES = 16 * 1024  # a response up to here is joined to one piece, which costs less than a second write
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -66,13 +67,13 @@ class Exchange(msgspec.Struct, eq=False):
         if not self.keep_alive or (connection.connections.is_draining and connection.closes_after_response):
             self.keep_alive = False
             headers += b"connection: close\r\n"
-        head = b"%b%b\r\n" % (_start(status, content_type, size), headers)
+        start = _start(status, content_type, size)
         if self.head.method == b"HEAD" or status == NOT_MODIFIED:  # whose length is that of the body they leave out
-            self.response = (head,)
+            self.response = (b"".join((start, headers, _END)),)
         elif size <= MAX_JOINED_BYTES:
-            self.response = (b"".join((head, body, *blobs)),)
+            self.response = (b"".join((start, headers, _END, body, *blobs)),)
         else:
-            self.response = (head, body, *blobs)
+            self.response = (b"".join((start, headers, _END)), body, *blobs)
         self.in_flight = None
         connection.response_ready(self)
 

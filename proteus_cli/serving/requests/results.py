@@ -70,7 +70,11 @@ class Results:
 
     def started(self, launch: Launch) -> list[Part]:
         """A batch starts; returns what it is made of."""
-        return [(request.rows, request.run()) for request in in_flight(launch.requests)]
+        requests = in_flight(launch.requests)
+        for request in requests:
+            request.is_running = True
+            request.runs += 1
+        return [(request.rows, request.inputs) for request in requests]
 
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch is done; single requests of it may have failed, or ended before."""

@@ -240,7 +240,7 @@ class RestCodec:
         except KeyError:
             shared = memo[query.outputs, rows] = self._shared(query, answer)
         before, after, lists, binary, is_long = shared
-        json = b"%b%b%b" % (before, _encode(int(answer.queue_s * _US_PER_S)), after)
+        json = b"".join((before, _encode(int(answer.queue_s * _US_PER_S)), after))
         if is_long:
             return InTurns(_encoded_in_turns(json, shared, query, answer))
         for values, end in lists:
