@@ -110,7 +110,7 @@ bench-simulator: setup  ## how many queries per second the simulator plays; 2 mi
 bench-paper: setup  ## the paper's experiments, and ours beside them; about 10 minutes
 	$(BIN)/python -m benchmarks.paper
 
-bench-arrivals: setup  ## proteus on many kinds of arrivals, beside its oracle; about 20 minutes
+bench-arrivals: setup  ## proteus on many kinds of arrivals, beside its oracle; about half an hour
 	$(BIN)/python -m benchmarks.arrivals
 
 bench-serving: setup  ## proteus beside mosec, Triton and others; 25 minutes; needs wrk and nghttp2-client

@@ -5,6 +5,7 @@ Simulated, on defaults. Prints one table and a line per aim, and exits with 1 wh
 """
 
 import argparse
+import shlex
 import sys
 import time
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from benchmarks.arrivals import pages
 from benchmarks.arrivals.results import Benchmark, Found
-from benchmarks.arrivals.rows import ROWS, TUNING, UNSEEN, VALIDATION, Row, Site
+from benchmarks.arrivals.rows import OURS, POLICIES, ROWS, TUNING, UNSEEN, VALIDATION, Row, Site
 from benchmarks.machine import machine
 from benchmarks.planner_instances import PAPER
 from proteus_cli.cli.console import loudness
@@ -30,7 +31,8 @@ def main() -> None:
     loudness.quiet = True
     with TemporaryDirectory() as directory, Console(stderr=True).status("") as status:
         seeds = SEEDS[options.seeds]
-        site = Site(Path(directory), seeds[:1] if options.quick else seeds, options.quick, status.update)
+        policies = (OURS,) if options.alone else POLICIES
+        site = Site(Path(directory), seeds[:1] if options.quick else seeds, policies, options.quick, status.update)
         done = _measured(site, options.only, options.seeds)
     if options.json:
         sys.stdout.write(to_json(done).decode())
@@ -49,6 +51,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", metavar="ROW,…", help=f"{', '.join(ROWS)}; and with validation seeds: {', '.join(UNSEEN)}"
     )
+    parser.add_argument("--alone", action="store_true", help=f"{OURS} without the others, but on synthetic traces")
     parser.add_argument(
         "--quick", action="store_true", help="a quarter of each trace, one seed; aims are for whole ones"
     )
@@ -72,7 +75,7 @@ def _measured(site: Site, names: tuple[str, ...], seeds: str) -> Benchmark:
     possible = [name for name in names if has_paper or not rows[name].needs_paper]
     return Benchmark(
         made_by=made_by(),
-        command=f"python -m benchmarks.arrivals --seeds {seeds} --only {','.join(names)}",
+        command=shlex.join(("python", "-m", "benchmarks.arrivals", *sys.argv[1:])),
         machine=f"{machine()}; proteus-serving {version('proteus-serving')}",
         seeds=seeds,
         rows=tuple(_found(site, name, rows[name]) for name in possible),

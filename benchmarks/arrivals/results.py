@@ -97,6 +97,7 @@ class Benchmark(Value, frozen=True):
     skipped: tuple[str, ...]
 
     @property
-    def accuracy_on_time(self) -> float:
-        """Of our policy, the mean over all rows."""
-        return sum(row.policies[0].accuracy_on_time for row in self.rows) / len(self.rows)
+    def accuracy_on_time(self) -> float | None:
+        """Of our policy, the mean over all rows; None where all were skipped."""
+        found = [row.policies[0].accuracy_on_time for row in self.rows]
+        return sum(found) / len(found) if found else None

@@ -49,9 +49,9 @@ def others(found: Compared) -> list[str]:
     return [name for name in next(iter(found.values())) if name != OURS]
 
 
-def ahead(found: Compared, other: str) -> int:
-    """On how many traces ours is ahead of another policy."""
-    return sum(_margin(of, other) > 0 for of in found.values())
+def ahead(found: Compared, *others: str) -> int:
+    """On how many traces ours is ahead of all these policies."""
+    return sum(all(_margin(of, other) > 0 for other in others) for of in found.values())
 
 
 def _against_each(found: Compared, when: str) -> Table:

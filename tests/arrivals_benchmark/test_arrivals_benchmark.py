@@ -22,7 +22,7 @@ KINDS = [row.kind for row in (ROWS | UNSEEN).values() if isinstance(row, Replaye
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return Site(tmp_path_factory.mktemp("site"), VALIDATION[:1], is_quick=False, progress=lambda _now: None)
+    return Site(tmp_path_factory.mktemp("site"), VALIDATION[:1], POLICIES, is_quick=False, progress=lambda _now: None)
 
 
 def made(kind: kinds.Kind, duration_s: float, seed: int = 1) -> Trace:
