@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ def one_input(family: str, values: Sequence[float], **more: Any) -> bytes:
 
 
 def test_a_request_that_starts_like_one_of_its_size_is_read_like_it() -> None:
-    codec: Any = GrpcCodec(OneInput())
+    codec = GrpcCodec(cast("Any", OneInput()))
     for family, values, identity in (
         ("a", (1.0, 2.0), ""), ("a", (3.0, 4.0), ""), ("b", (5.0, 6.0), ""), ("a", (7.0, 8.0), "i"),
         ("b", (9.0, 1.0), "j"), ("a", (1.0, 2.0, 3.0, 4.0), ""), ("a", (1.0, 3.0), ""),
@@ -111,7 +111,7 @@ def test_a_tensor_of_a_wrong_size_is_refused_each_time(values: tuple[float, ...]
     request = service_pb2.ModelInferRequest(model_name="a")
     request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
     request.raw_input_contents.append(np.array(values, FLOAT).tobytes())
-    codec: Any = GrpcCodec(OneInput())
+    codec = GrpcCodec(cast("Any", OneInput()))
     for _ in range(2):
         with pytest.raises(BadRequest, match=r"input `x` has \d+ bytes of data"):
             inputs_of(codec, request.SerializeToString())
