@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -170,20 +170,18 @@ class RestInference(Inference[EncodedAnswer]):
         self._exchange, self._of, self._headers = exchange, of, b""
 
     def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:  # noqa: ARG002 - it is the exchange's body
-        if self._of.encoding is None:
-            return self._decoded(self._exchange.body)
-        steps = self._unpacked_and_decoded(self._of.encoding)
+        of = self._of
+        if of.encoding is None:
+            decoded = of.codec.decode(self._exchange.body, of.json_bytes)
+            self._query = decoded[0]
+            return decoded
+        steps = self._unpacked_and_decoded(of.encoding)
         try:
             next(steps)
         except StopIteration as ended:
-            decoded: Decoded = ended.value
-            return decoded
+            unpacked_and_decoded: Decoded = ended.value
+            return unpacked_and_decoded
         return InTurns(steps)
-
-    def _decoded(self, body: bytes | bytearray) -> Decoded:
-        decoded = self._of.codec.decode(body, self._of.json_bytes)
-        self._query = decoded[0]
-        return decoded
 
     def _unpacked_and_decoded(self, encoding: bytes) -> Steps[Decoded]:
         body, exchange = bytearray(), self._exchange
@@ -193,7 +191,9 @@ class RestInference(Inference[EncodedAnswer]):
             if not exchange.reserve(len(piece)):
                 raise NotReady("too many large requests at once")
             body += piece
-        return self._decoded(body)
+        decoded = self._of.codec.decode(body, self._of.json_bytes)
+        self._query = decoded[0]
+        return decoded
 
     def encode(self, answered: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
         return self._of.codec.encode(self._query, answered)
@@ -203,7 +203,7 @@ class RestInference(Inference[EncodedAnswer]):
         content_type = JSON
         if tensors:
             content_type = OCTETS
-            headers += b"inference-header-content-length: %d\r\n" % len(body)
+            headers += _json_length(len(body))
         if self._of.accepted is not None:
             body, tensors, more = compressed(self._of.accepted, body, tensors)
             headers += more
@@ -257,6 +257,11 @@ def _respond(exchange: Exchange, path: str, response: RestResponse) -> None:
     if not headers and (path.startswith(OWN) or not path.startswith("/v2/")):
         body, _, headers = compressed(accepted_encodings(exchange.head.headers), body, [])
     exchange.respond(response.status, response.content_type, body, headers=headers)
+
+
+@lru_cache(maxsize=256)
+def _json_length(size: int) -> bytes:
+    return b"%b: %d\r\n" % (JSON_LENGTH, size)
 
 
 def _whole_number(text: bytes) -> int:
