@@ -102,7 +102,11 @@ class SharedQueue(FamilyQueue):
         return unhosted
 
     def push(self, request: Request) -> HostClass:
-        self._queues.push(request)
+        queues = self._queues
+        if request.priority:
+            queues.push(request)
+        else:
+            queues.usual.push(request)
         return self.quota.assign(request.rows)
 
     def remove(self, request: Request) -> bool:

@@ -24,7 +24,7 @@ from typing import cast
 import msgspec
 
 from proteus_cli.serving.http1 import states
-from proteus_cli.serving.http1.exchange import JSON, Exchange, Handler, Refusal
+from proteus_cli.serving.http1.exchange import JSON, NO_HEAD, Exchange, Handler, Refusal
 from proteus_cli.serving.http1.known_heads import KnownHeads
 from proteus_cli.serving.http1.limits import HttpLimits, HttpTimeouts
 from proteus_cli.serving.http1.request_parser import RequestParser
@@ -74,8 +74,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     @property
     def closes_after_response(self) -> bool:
-        """Whether the server drains, and no request is behind the one that is answered now."""
-        return self.connections.is_draining and len(self._unanswered) == 1 and not self._has_rest
+        """Whether no request is behind the one that is answered now, when the server drains."""
+        return len(self._unanswered) == 1 and not self._has_rest
 
     # asyncio.BufferedProtocol
 
@@ -89,7 +89,17 @@ class HttpConnection(asyncio.BufferedProtocol):
         return self._parser.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.state in DISCARDS_INPUT:
+        exchange = self._parser.known_request(nbytes) if self.state is states.IDLE else None
+        if exchange is not None:
+            self._activity_since_s = self.connections.now_s
+            if self._is_reading_paused:
+                self._queued.append(exchange)
+            else:
+                self._unanswered.append(exchange)
+                exchange.head.answer(exchange)
+                if len(self._unanswered) >= self._limits.unanswered:
+                    self._pause_or_resume_reading()
+        elif self.state in DISCARDS_INPUT:
             self._may_have_unread_input = True
             self.turn.end()
         else:
@@ -173,10 +183,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def on_request(self, exchange: Exchange) -> None:
         """Handle a complete request, or queue it."""
-        if self.state is states.IDLE:  # its head was known, and it came with one read
-            self._activity_since_s = self.connections.now_s
-        else:
-            self.on(states.REQUEST_COMPLETE if exchange.keep_alive else states.LAST_REQUEST_COMPLETE)
+        self.on(states.REQUEST_COMPLETE if exchange.keep_alive else states.LAST_REQUEST_COMPLETE)
         if self._is_reading_paused or self.turn.left <= 0:
             self._queued.append(exchange)
         else:
@@ -193,7 +200,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._unanswered.append(exchange)
         if exchange.response is None:
             self.turn.left -= _REQUEST_UNITS
-            self.handler.handle(exchange)
+            exchange.head.answer(exchange)
         else:  # a refusal, which counts as memory by now if it has to wait
             self._send_ready()
 
@@ -258,31 +265,15 @@ class HttpConnection(asyncio.BufferedProtocol):
     # Responses
 
     def response_ready(self, exchange: Exchange) -> None:
-        """An exchange has its response: send all that are next in order."""
-        transport, unanswered = self._transport, self._unanswered
+        """An exchange has its response: send all that are next in order, while the client reads."""
+        unanswered, transport = self._unanswered, self._transport
         if transport is None:
             return
-        if self._is_writing_paused or (unanswered and unanswered[0] is not exchange):
+        has_to_wait = self._is_writing_paused or (unanswered and unanswered[0] is not exchange)
+        if has_to_wait:
             self._keep_response(exchange)
-        else:
-            self._send_ready()
-
-    def _keep_response(self, exchange: Exchange) -> None:
-        """Count a response that can't be sent yet as memory. Without memory for it, 503 is sent in its place."""
-        assert exchange.response is not None  # noqa: S101 - it is ready
-        size = sum(map(len, exchange.response))
-        if exchange.reserve(size):
-            exchange.unsent_bytes = size
-            self._unsent_bytes += size
-            if self._unsent_bytes >= self._limits.unsent_bytes:
-                self._pause_or_resume_reading()
-        elif size > _SMALL_RESPONSE_BYTES:
-            exchange.respond(_UNAVAILABLE, JSON, _NO_MEMORY, headers=_RETRY)
-
-    def _send_ready(self) -> None:
-        """Send all responses that are next in order, while the client reads."""
-        unanswered, transport = self._unanswered, self._transport
-        if transport is None or self.state is states.LINGERING or transport.is_closing():
+            return
+        if self.state is states.LINGERING or transport.is_closing():
             return
         while unanswered and not self._is_writing_paused and (response := unanswered[0].response) is not None:
             answered = unanswered.popleft()
@@ -301,6 +292,23 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._is_reading_paused or self._queued:  # input that is discarded is read on
             self._go_on()
 
+    def _keep_response(self, exchange: Exchange) -> None:
+        """Count a response that can't be sent yet as memory. Without memory for it, 503 is sent in its place."""
+        assert exchange.response is not None  # noqa: S101 - it is ready
+        size = sum(map(len, exchange.response))
+        if exchange.reserve(size):
+            exchange.unsent_bytes = size
+            self._unsent_bytes += size
+            if self._unsent_bytes >= self._limits.unsent_bytes:
+                self._pause_or_resume_reading()
+        elif size > _SMALL_RESPONSE_BYTES:
+            exchange.respond(_UNAVAILABLE, JSON, _NO_MEMORY, headers=_RETRY)
+
+    def _send_ready(self) -> None:
+        """Send the responses that had to wait, if the first of them is ready."""
+        if self._unanswered and self._unanswered[0].response is not None:
+            self.response_ready(self._unanswered[0])
+
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what can't be read, after the responses that are owed, and close."""
         self._may_have_unread_input = True
@@ -308,7 +316,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         self._parser.drop_request()
         self.on(states.REFUSED)
-        exchange = Exchange(self, b"", b"", {}, b"", keep_alive=False)
+        exchange = Exchange(self, NO_HEAD, b"", keep_alive=False)
         if self._queued:  # behind what is queued, so that responses keep their order
             self._queued.append(exchange)
         else:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,7 +22,7 @@ from proteus_cli.errors import (
     RequestError,
 )
 from proteus_cli.serving.http1.compression import accepted_encodings, compressed
-from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange, Refusal
+from proteus_cli.serving.http1.exchange import JSON, OCTETS, Answer, Exchange
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.codes import HTTP_STATUS, request_error
 from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
@@ -81,38 +81,47 @@ class RestHandler:
 
     # http1.exchange.Handler
 
-    def refusal(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Refusal | None:
-        return self._access.refusal(method, target, headers)
-
-    def handle(self, exchange: Exchange) -> None:
-        """Answer a request, now or later."""
-        codec = self._codecs.get(exchange.target)
+    def route(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Answer:
+        refusal = self._access.refusal(method, target, headers)
+        if refusal is not None:
+            raise refusal
+        codec = self._codecs.get(target)
+        if codec is None or method != _POST:
+            return self._answer
         try:
-            if codec is not None and exchange.method == _POST:
-                self._infer(exchange, codec)
-            else:
-                self._dispatch(exchange)
+            return self._infers(codec, headers)
         except Exception as error:  # noqa: BLE001 - the client must have an answer
-            self._fail(exchange, error)
+            return partial(self._fail, error=error)
 
     def abandoned(self, exchange: Exchange) -> None:
         """The client has gone."""
         self._pipeline.cancel(exchange.in_flight)
 
+    def _infers(self, codec: RestCodec, headers: Mapping[bytes, bytes]) -> Answer:
+        return RestInferences(self._pipeline, codec, headers, min(self._max_body_bytes, codec.max_bytes)).answer
+
+    def _answer(self, exchange: Exchange) -> None:
+        """Answer a request, now or later."""
+        try:
+            self._dispatch(exchange)
+        except Exception as error:  # noqa: BLE001 - the client must have an answer
+            self._fail(exchange, error)
+
     def _dispatch(self, exchange: Exchange) -> None:
         """An endpoint besides inference, or inference whose path is written in an unusual way."""
-        routes, values, path = self._router.match(path_of(exchange.target))
+        head = exchange.head
+        routes, values, path = self._router.match(path_of(head.target))
         codec = self._codecs.get(path.encode())
-        if codec is not None and exchange.method == _POST:
-            self._infer(exchange, codec)
+        if codec is not None and head.method == _POST:
+            self._infers(codec, head.headers)(exchange)
             return
         exchange.connection.turn.end()
         self._endpoints.require_version(values)
-        route = route_of(routes, exchange.method.decode(), path)
+        route = route_of(routes, head.method.decode(), path)
         if route.changes_state:
-            require_json(exchange.headers, exchange.body)
-        query = exchange.target.partition(b"?")[2]
-        response = route.handle(self._endpoints, RestRequest(values, exchange.body, exchange.headers, query))
+            require_json(head.headers, exchange.body)
+        query = head.target.partition(b"?")[2]
+        response = route.handle(self._endpoints, RestRequest(values, exchange.body, head.headers, query))
         if isinstance(response, RestResponse):
             _respond(exchange, path, response)
         else:
@@ -129,68 +138,74 @@ class RestHandler:
     def _fail(self, exchange: Exchange, error: Exception) -> None:
         told = request_error(error)
         if isinstance(told, InternalError):
-            log.error("a bug while handling %r %r", exchange.method, exchange.target, exc_info=error)
+            log.error("a bug while handling %r %r", exchange.head.method, exchange.head.target, exc_info=error)
         else:
             self._admission.count_refusal(told)
         refuse(exchange, told)
 
-    def _infer(self, exchange: Exchange, codec: RestCodec) -> None:
-        inference = RestInference(exchange, codec, self._max_body_bytes)
-        exchange.in_flight = self._pipeline.submit(inference, exchange.body, exchange.headers)
+
+class RestInferences:
+    """The inference requests of one head. Compressed bodies unpack to ``max_bytes`` at most. Raises `BadRequest`."""
+
+    def __init__(
+        self, pipeline: InferencePipeline, codec: RestCodec, headers: Mapping[bytes, bytes], max_bytes: int
+    ) -> None:
+        self._pipeline, self.codec, self.max_bytes = pipeline, codec, max_bytes
+        length = headers.get(JSON_LENGTH)
+        self.json_bytes = None if length is None else _whole_number(length)
+        self.encoding, self.accepted = headers.get(b"content-encoding"), accepted_encodings(headers)
+
+    def answer(self, exchange: Exchange) -> None:
+        """Answer a request, later."""
+        exchange.in_flight = self._pipeline.submit(RestInference(exchange, self), exchange.body, exchange.head.headers)
         exchange.release()
 
 
 class RestInference(Inference[EncodedAnswer]):
     """An inference request over HTTP. ``headers`` are lines for its answer."""
 
-    __slots__ = ("_accepted", "_codec", "_exchange", "_headers", "_json_bytes", "_max_body_bytes", "_query")
+    __slots__ = ("_exchange", "_headers", "_of", "_query")
 
-    def __init__(self, exchange: Exchange, codec: RestCodec, max_body_bytes: int) -> None:
-        self._exchange, self._codec, self._max_body_bytes = exchange, codec, max_body_bytes
-        self._headers, self._accepted = b"", accepted_encodings(exchange.headers)
+    def __init__(self, exchange: Exchange, of: RestInferences) -> None:
+        self._exchange, self._of, self._headers = exchange, of, b""
 
     def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:  # noqa: ARG002 - it is the exchange's body
-        length = self._exchange.headers.get(JSON_LENGTH)
-        self._json_bytes = None if length is None else _whole_number(length)
-        if b"content-encoding" not in self._exchange.headers:
-            return self._decoded(self._exchange.body)
-        steps = self._unpacked_and_decoded()
+        of = self._of
+        if of.encoding is None:
+            decoded = of.codec.decode(self._exchange.body, of.json_bytes)
+            self._query = decoded[0]
+            return decoded
+        steps = self._unpacked_and_decoded(of.encoding)
         try:
             next(steps)
         except StopIteration as ended:
-            decoded: Decoded = ended.value
-            return decoded
+            unpacked_and_decoded: Decoded = ended.value
+            return unpacked_and_decoded
         return InTurns(steps)
 
-    def _decoded(self, body: bytes | bytearray) -> Decoded:
-        decoded = self._codec.decode(body, self._json_bytes)
-        self._query = decoded[0]
-        return decoded
-
-    def _unpacked_and_decoded(self) -> Steps[Decoded]:
+    def _unpacked_and_decoded(self, encoding: bytes) -> Steps[Decoded]:
         body, exchange = bytearray(), self._exchange
-        pieces = unpacked(
-            exchange.body, exchange.headers[b"content-encoding"], min(self._max_body_bytes, self._codec.max_bytes)
-        )
-        for piece in pieces:
+        for piece in unpacked(exchange.body, encoding, self._of.max_bytes):
             if body:
                 yield
             if not exchange.reserve(len(piece)):
                 raise NotReady("too many large requests at once")
             body += piece
-        return self._decoded(body)
+        decoded = self._of.codec.decode(body, self._of.json_bytes)
+        self._query = decoded[0]
+        return decoded
 
     def encode(self, answered: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
-        return self._codec.encode(self._query, answered)
+        return self._of.codec.encode(self._query, answered)
 
     def answer(self, encoded: EncodedAnswer) -> None:
         (body, tensors), exchange, headers = encoded, self._exchange, self._headers
         content_type = JSON
         if tensors:
             content_type = OCTETS
-            headers += b"inference-header-content-length: %d\r\n" % len(body)
-        if self._accepted is not None:
-            body, tensors, more = compressed(self._accepted, body, tensors)
+            headers += _json_length(len(body))
+        if self._of.accepted is not None:
+            body, tensors, more = compressed(self._of.accepted, body, tensors)
             headers += more
         exchange.respond(_OK, content_type, body, tensors, headers)
 
@@ -240,11 +255,15 @@ def _respond(exchange: Exchange, path: str, response: RestResponse) -> None:
     body, headers = response.body, response.headers
     # Triton's asyncio client asks for compression, but does not unpack the protocol's documents.
     if not headers and (path.startswith(OWN) or not path.startswith("/v2/")):
-        body, _, headers = compressed(accepted_encodings(exchange.headers), body, [])
+        body, _, headers = compressed(accepted_encodings(exchange.head.headers), body, [])
     exchange.respond(response.status, response.content_type, body, headers=headers)
 
 
 @lru_cache(maxsize=256)
+def _json_length(size: int) -> bytes:
+    return b"%b: %d\r\n" % (JSON_LENGTH, size)
+
+
 def _whole_number(text: bytes) -> int:
     if not text.isdigit() or len(text) > _MAX_DIGITS:
         raise BadRequest("Inference-Header-Content-Length must be a whole number")

@@ -3,6 +3,9 @@
 A *unit* of work takes 2 to 20 µs: a frame, a message, 8 bytes of a header block, a request, a chunk of a body. A
 connection that has spent the `WORK_PER_TURN` units of its turn handles and reads no more until its next turn. In each
 turn of the event loop one connection of those that wait takes its turn; in between, the loop handles what others send.
+
+A read of HTTP/1 that holds one request and nothing else costs no units: before the loop reads from that connection
+again, it looks at the others. Were it counted, connections that ask one request at a time would wait for each other.
 """
 
 from collections import deque

@@ -14,9 +14,10 @@ import pytest
 from one_device import World, run
 
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.http1.exchange import Exchange
+from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.rest import codec, json_values
+from proteus_cli.serving.rest.access import Access, KnownHosts
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.transport import gunzip
 from proteus_cli.serving.transport.connections import Connections
@@ -46,8 +47,8 @@ class Client:
     def __init__(self, world: World, connections: Connections) -> None:
         self.world, self.connections = world, connections
         self.handler = RestHandler(
-            world.plane.admission, world.plane.families, cast("Any", None), access=cast("Any", None),
-            max_body_bytes=2**20,
+            world.plane.admission, world.plane.families, cast("Any", None),
+            access=Access(None, KnownHosts(frozenset())), max_body_bytes=2**20,
         )  # fmt: skip
 
     def ask(self, values: Any = VALUES, rows: int = ROWS, *, gzipped: bool = False, **more: Any) -> Exchange:
@@ -58,10 +59,11 @@ class Client:
     def send(self, headers: dict[bytes, bytes], body: bytes) -> Exchange:
         connection = cast(
             "Any",
-            SimpleNamespace(closes_after_response=False, response_ready=lambda _: None, connections=self.connections),
+            SimpleNamespace(response_ready=lambda _: None, connections=self.connections),
         )
-        exchange = Exchange(connection, b"POST", b"/v2/models/f/infer", headers, body, keep_alive=True)
-        self.handler.handle(exchange)
+        asked = b"POST", b"/v2/models/f/infer", headers
+        exchange = Exchange(connection, Head(*asked, self.handler.route(*asked)), body, keep_alive=True)
+        exchange.head.answer(exchange)
         return exchange
 
     def leave(self, exchange: Exchange) -> None:
@@ -131,7 +133,7 @@ def test_a_long_compressed_request_with_binary_tensors_is_answered(monkeypatch: 
         body = json.dumps({"inputs": [tensor]}).encode()
         headers = {b"content-encoding": b"gzip", b"inference-header-content-length": b"%d" % len(body)}
         asked = client.send(headers, gzip.compress(body + content))
-        assert asked.headers == {}
+        assert asked.head is NO_HEAD
         await turns(50)
         await served(client)
         status, document = answer(asked)
