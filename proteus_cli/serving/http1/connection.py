@@ -89,6 +89,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         return self._parser.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self.connections.loop_turn.is_crowded:
+            self.turn.shorten()
         if self.state in DISCARDS_INPUT:
             self._may_have_unread_input = True
             self.turn.end()
@@ -253,6 +255,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._is_reading_paused = pause
         if is_over and not is_full and not self._waits_for_turn:
             self._waits_for_turn = True
+            self.connections.loop_turn.spend(WORK_PER_TURN)
             self.connections.turns.wait(self._take_turn)
 
     # Responses
@@ -268,7 +271,10 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._send_ready()
 
     def _keep_response(self, exchange: Exchange) -> None:
-        """Count a response that can't be sent yet as memory. Without memory for it, 503 is sent in its place."""
+        """Count a response that can't be sent yet as memory. Without memory for it, 503 is sent in its place.
+
+        A small one is kept uncounted then: 503 would take as much, and `HttpLimits.unanswered` bounds their number.
+        """
         assert exchange.response is not None  # noqa: S101 - it is ready
         size = sum(map(len, exchange.response))
         if exchange.reserve(size):

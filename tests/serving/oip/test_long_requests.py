@@ -16,10 +16,11 @@ from one_device import World, run
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.http1.exchange import Exchange
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.rest import codec, json_values
+from proteus_cli.serving.rest import codec, handler, json_values, outline
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.transport import gunzip
 from proteus_cli.serving.transport.connections import Connections
+from proteus_cli.serving.transport.turns import WORK_AT_ONCE, WORK_PER_TURN, Turn
 
 SLICE_BYTES = 4
 AMPLE_US, SHORT_US = 20_000_000, 50_000
@@ -44,7 +45,7 @@ class Client:
     """Sends requests to a plane of two floats a row."""
 
     def __init__(self, world: World, connections: Connections) -> None:
-        self.world, self.connections = world, connections
+        self.world, self.connections, self.turn = world, connections, Turn()
         self.handler = RestHandler(
             world.plane.admission, world.plane.families, cast("Any", None), access=cast("Any", None),
             max_body_bytes=2**20,
@@ -58,7 +59,9 @@ class Client:
     def send(self, headers: dict[bytes, bytes], body: bytes) -> Exchange:
         connection = cast(
             "Any",
-            SimpleNamespace(closes_after_response=False, response_ready=lambda _: None, connections=self.connections),
+            SimpleNamespace(
+                closes_after_response=False, response_ready=lambda _: None, connections=self.connections, turn=self.turn
+            ),
         )
         exchange = Exchange(connection, b"POST", b"/v2/models/f/infer", headers, body, keep_alive=True)
         self.handler.handle(exchange)
@@ -101,6 +104,52 @@ async def served(client: Client) -> None:
 
 def slices_of(values: Any) -> int:
     return json.dumps(values).count(",") + 1
+
+
+# --- work
+
+
+def test_json_that_is_read_at_once_counts_as_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "_JSON_BYTES_PER_UNIT", 10)
+
+    async def scene(client: Client) -> None:
+        asked = client.ask([1.0, 2.0], rows=1)
+        assert client.world.plane.results.in_flight_count == 1
+        assert client.turn.left == WORK_PER_TURN - len(body_of([1.0, 2.0], 1)) // 10
+        await served(client)
+        assert answer(asked)[0] == 200
+
+    play(scene)
+
+
+def test_in_a_crowd_json_that_is_not_short_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "_JSON_BYTES_PER_UNIT", 10)
+
+    async def scene(client: Client) -> None:
+        client.connections.loop_turn.spend(WORK_AT_ONCE)
+        asked = client.ask([1.0, 2.0], rows=1)
+        assert client.world.plane.results.in_flight_count == 0
+        await turns(5)
+        assert client.world.plane.results.in_flight_count == 1
+        await served(client)
+        assert answer(asked)[0] == 200
+
+    play(scene)
+
+
+def test_a_long_request_is_looked_through_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "LOOK_BYTES", 32)
+    monkeypatch.setattr(outline, "LOOK_BYTES", 32)
+
+    async def scene(client: Client) -> None:
+        asked = client.ask(id="a")
+        assert client.world.plane.results.in_flight_count == 0
+        await served(client)
+        status, document = answer(asked)
+        assert (status, document["id"]) == (200, "a")
+        assert document["outputs"][0]["data"] == [2 * value for value in VALUES]
+
+    play(scene)
 
 
 # --- each ends once
