@@ -10,7 +10,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-paper bench-serving bench-overload bench-executors bench-large-json bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
+.PHONY: bench bench-planner bench-simulator bench-paper bench-arrivals bench-serving bench-overload bench-executors bench-large-json bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
 .PHONY: lock all clean
 
 help:  ## show the verbs
@@ -109,6 +109,9 @@ bench-simulator: setup  ## how many queries per second the simulator plays; 2 mi
 
 bench-paper: setup  ## the paper's experiments, and ours beside them; about 10 minutes
 	$(BIN)/python -m benchmarks.paper
+
+bench-arrivals: setup  ## proteus on many kinds of arrivals, beside its oracle; about half an hour
+	$(BIN)/python -m benchmarks.arrivals
 
 bench-serving: setup  ## proteus beside mosec, Triton and others; 25 minutes; needs wrk and nghttp2-client
 	$(BIN)/python -m benchmarks.serving

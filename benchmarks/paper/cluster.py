@@ -1,7 +1,7 @@
 """The workspaces that are simulated: the paper's cluster, or a synthetic one where its data is absent."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -11,7 +11,7 @@ from benchmarks.planner_instances import Fleet, paper_fleet, synthetic_fleet
 from benchmarks.planner_rivals import Choices, max_multiple_of
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.fleet import fleet_of
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile import Point, Profile
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.planner import Planner
 from proteus_cli.profiling.importing import catalog_toml
@@ -45,6 +45,24 @@ class Cluster:
         mix = {family: shares.get(family, 0.0) for family in self.families}
         return max_multiple_of(Choices.of(self.fleet), mix) * sum(mix.values())
 
+    def slowed(self, by: float) -> "Cluster":
+        """The same devices as they are where batches take ``by`` times as long as measured."""
+        fleet = replace(self.fleet, types={kind: _slowed(profile, by) for kind, profile in self.fleet.types.items()})
+        return replace(self, fleet=fleet, profiles=fleet.profiles())
+
+
+def _slowed(profile: Profile, by: float) -> Profile:
+    variants = tuple(
+        msgspec.structs.replace(variant, points=tuple(_slower(point, by) for point in variant.points))
+        for variant in profile.variants
+    )
+    return msgspec.structs.replace(profile, variants=variants)
+
+
+def _slower(point: Point, by: float) -> Point:
+    times_s = {name: by * getattr(point, name) for name in ("mean_s", "p50_s", "p90_s", "p95_s", "p99_s")}
+    return msgspec.structs.replace(point, qps=point.qps / by, **times_s)
+
 
 def cluster_at(directory: Path, *, is_paper: bool, slo: str | None = None) -> Cluster:
     """The paper's cluster as a workspace in ``directory``, or a synthetic one; with one SLO for all, or its own."""
@@ -54,8 +72,13 @@ def cluster_at(directory: Path, *, is_paper: bool, slo: str | None = None) -> Cl
     if slo is not None:
         families = tuple(msgspec.structs.replace(family, slo=slo) for family in catalog.families)
         catalog = msgspec.structs.replace(catalog, families=families)
+    return cluster_of(replace(fleet, catalog=catalog), directory, name)
+
+
+def cluster_of(fleet: Fleet, directory: Path, name: str) -> Cluster:
+    """A fleet as a workspace in ``directory``."""
     place = Workspace(directory)
     files = {place.profile_path(kind): to_json(profile) for kind, profile in fleet.types.items()}
-    write_in_order({**files, place.catalog_path: catalog_toml(catalog)})
+    write_in_order({**files, place.catalog_path: catalog_toml(fleet.catalog)})
     counts = ",".join(f"{kind}:{count}" for kind, count in fleet.counts.items())
     return Cluster(f"{name} ({counts})", place, fleet_of(place.profiles(), counts), fleet)

@@ -6,6 +6,9 @@ from benchmarks.tables import Table
 
 OURS = "proteus"
 LOAD_TIMES_S = (0.0, 1.0)
+Compared = dict[str, dict[str, Figures]]
+"""Figures by trace and policy."""
+
 TEXT = """\
 Synthetic traces of three quarters of a minute are: Poisson arrivals at a constant rate; a day as a sinusoid; sudden
 bursts, from 35 % of their height; and Gamma-distributed times between arrivals (shape 0.05). Each has three loads,
@@ -25,38 +28,49 @@ def measure(lab: Lab) -> Section:
     tables, remarks = [], []
     for load_time_s in LOAD_TIMES_S:
         when = "loads free" if not load_time_s else f"{load_time_s:g} s to load a variant"
-        runs = {
-            trace.name: {name: lab.named(name, trace, load_time_s=load_time_s) for name in lab.size.policies}
-            for trace in lab.made_up
-        }
-        rows = tuple(beside((name,), tuple(of.values())) for name, of in runs.items())
+        found = runs(lab, load_time_s)
+        rows = tuple(beside((name,), tuple(of.values())) for name, of in found.items())
         tables.append(Table(f"Synthetic traces, {when}", ("trace", *lab.size.policies), rows, SHORT_NOTE))
-        tables.append(_against_each(runs, when))
-        remarks.append(_remark(runs, when))
+        tables.append(_against_each(found, when))
+        remarks.append(remark(found, when))
     return Section("generality", "Synthetic traces", TEXT, tuple(tables), tuple(remarks))
 
 
-def _against_each(runs: dict[str, dict[str, Figures]], when: str) -> Table:
+def runs(lab: Lab, load_time_s: float) -> Compared:
+    """Each main policy on each synthetic trace."""
+    return {
+        trace.name: {name: lab.named(name, trace, load_time_s=load_time_s) for name in lab.size.policies}
+        for trace in lab.made_up
+    }
+
+
+def others(found: Compared) -> list[str]:
+    """All policies but ours."""
+    return [name for name in next(iter(found.values())) if name != OURS]
+
+
+def ahead(found: Compared, *others: str) -> int:
+    """On how many traces ours is ahead of all these policies."""
+    return sum(all(_margin(of, other) > 0 for other in others) for of in found.values())
+
+
+def _against_each(found: Compared, when: str) -> Table:
     rows = []
-    for other in _others(runs):
-        margins = {trace: _margin(of, other) for trace, of in runs.items()}
+    for other in others(found):
+        margins = {trace: _margin(of, other) for trace, of in found.items()}
         worst = min(margins, key=margins.__getitem__)
         rows.append(
             (
                 other,
-                f"{sum(margin > 0 for margin in margins.values())} of {len(margins)}",
+                f"{ahead(found, other)} of {len(margins)}",
                 number(100 * sum(margins.values()) / len(margins)),
                 f"{100 * margins[worst]:+.2f} ({worst})",
-                str(sum(_is_better_in_both(of[other], of[OURS]) for of in runs.values())),
+                str(sum(_is_better_in_both(of[other], of[OURS]) for of in found.values())),
             )
         )
     columns = ("against", "proteus ahead", "points ahead, mean", "worst case", "better in both than proteus")
     note = "Points of relative accuracy on time."
     return Table(f"`proteus` against each, {when}", columns, tuple(rows), note)
-
-
-def _others(runs: dict[str, dict[str, Figures]]) -> list[str]:
-    return [name for name in next(iter(runs.values())) if name != OURS]
 
 
 def _margin(of: dict[str, Figures], other: str) -> float:
@@ -68,12 +82,12 @@ def _is_better_in_both(one: Figures, other: Figures) -> bool:
     return ones != others and all(a >= b for a, b in zip(ones, others, strict=True))
 
 
-def _remark(runs: dict[str, dict[str, Figures]], when: str) -> str:
+def remark(found: Compared, when: str) -> str:
     """The worst case, by margin and by violations."""
-    margins = {(trace, other): _margin(of, other) for trace, of in runs.items() for other in _others(runs)}
+    margins = {(trace, other): _margin(of, other) for trace, of in found.items() for other in others(found)}
     trace, other = min(margins, key=margins.__getitem__)
-    most = max(runs, key=lambda name: runs[name][OURS].slo_violation_ratio)
-    ours = runs[most][OURS]
+    most = max(found, key=lambda name: found[name][OURS].slo_violation_ratio)
+    ours = found[most][OURS]
     verdict = "ahead of" if margins[trace, other] > 0 else "behind"
     return (
         f"Worst case, {when}: on “{trace}” `{OURS}` is {abs(100 * margins[trace, other]):.2f} points {verdict} "

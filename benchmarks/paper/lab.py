@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.paper.cluster import Cluster, cluster_at
+from benchmarks.paper.cluster import SEED, Cluster, cluster_at
 from benchmarks.paper.results import Figures
 from benchmarks.paper.traces import made_up, shared_trace
 from benchmarks.planner_instances import PAPER
@@ -50,6 +50,7 @@ class Case:
     """One run. ``slo``: one for all families, None for those of the cluster.
 
     ``planned_for``: the demand that the first plan is made for, None for what `proteus replay` does.
+    ``slowdown``: how many times as long as profiled batches take, which only the oracle knows.
     """
 
     policy: Policy
@@ -57,6 +58,7 @@ class Case:
     load_time_s: float = 0.0
     slo: str | None = None
     planned_for: tuple[tuple[str, float], ...] | None = None
+    slowdown: float = 1.0
 
 
 @dataclass
@@ -70,6 +72,7 @@ class Lab:
     clusters: dict[str | None, Cluster] = field(default_factory=dict)
     traces: dict[str, Trace] = field(default_factory=dict)
     done: dict[Case, tuple[Report, Figures]] = field(default_factory=dict)
+    seed: int = SEED
 
     @cached_property
     def shared(self) -> Trace:
@@ -79,7 +82,7 @@ class Lab:
     @cached_property
     def made_up(self) -> tuple[Trace, ...]:
         """Synthetic traces."""
-        return made_up(self.cluster(), self.size.kinds, self.size.loads, self.size.made_up_s)
+        return made_up(self.cluster(), self.size.kinds, self.size.loads, self.size.made_up_s, self.seed)
 
     def cluster(self, slo: str | None = None) -> Cluster:
         """The cluster with one SLO for all families, or with its own."""
@@ -100,24 +103,31 @@ class Lab:
         return self._done(case)[0]
 
     def _done(self, case: Case) -> tuple[Report, Figures]:
-        if case.policy.replanning is None or case.policy.plans == "oracle":
-            case = replace(case, load_time_s=0.0)  # it never loads anything
+        if _never_loads(case.policy):
+            case = replace(case, load_time_s=0.0)
         if case not in self.done:
             self.progress(f"{case.trace.name}: {case.policy.name}")
-            start_s = time.perf_counter()
-            report = self._simulated(case)
-            wall_s = time.perf_counter() - start_s
-            self.done[case] = report, Figures.of(report, load_time_s=case.load_time_s, wall_s=wall_s)
+            self.done[case] = play(case, self.cluster(case.slo))
         return self.done[case]
 
-    def _simulated(self, case: Case) -> Report:
-        cluster = self.cluster(case.slo)
-        given = None if case.planned_for is None else _given(cluster, case.policy, dict(case.planned_for))
-        conditions = Conditions(load_time_s=case.load_time_s)
-        scenario = Scenario(cluster.place, cluster.profiles, case.trace, given, options.HEADROOM, conditions, seed=0)
-        [report] = simulated(scenario, [case.policy])
-        check(report, case.trace)
-        return report
+
+def play(case: Case, cluster: Cluster) -> tuple[Report, Figures]:
+    """Simulate a case on a cluster, whatever its ``slo``. Every query must have ended exactly once."""
+    if case.policy.plans == "oracle":
+        cluster = cluster if case.slowdown == 1 else cluster.slowed(case.slowdown)
+    given = None if case.planned_for is None else _given(cluster, case.policy, dict(case.planned_for))
+    load_time_s = 0.0 if _never_loads(case.policy) else case.load_time_s
+    conditions = Conditions(load_time_s=load_time_s, slowdown=case.slowdown)
+    scenario = Scenario(cluster.place, cluster.profiles, case.trace, given, options.HEADROOM, conditions, seed=0)
+    start_s = time.process_time()
+    [report] = simulated(scenario, [case.policy])
+    cpu_s = time.process_time() - start_s
+    check(report, case.trace)
+    return report, Figures.of(report, load_time_s=load_time_s, cpu_s=cpu_s)
+
+
+def _never_loads(policy: Policy) -> bool:
+    return policy.replanning is None or policy.plans == "oracle"
 
 
 def _given(cluster: Cluster, policy: Policy, demand_qps: Mapping[str, float]) -> Plan:

@@ -10,7 +10,7 @@ MARK_DIGITS = 4  # what is as good in all digits that are shown is as good
 
 
 class Figures(Value, frozen=True):
-    """One run in numbers, as its report has them; ``wall_s`` is how long the run itself took, planning included."""
+    """One run in numbers, as its report has them; ``cpu_s`` is what the run itself took, planning included."""
 
     policy: str
     trace: str
@@ -28,10 +28,10 @@ class Figures(Value, frozen=True):
     mean_batch: float | None
     replans: int
     swaps: int
-    wall_s: float
+    cpu_s: float
 
     @classmethod
-    def of(cls, report: Report, *, load_time_s: float, wall_s: float) -> Self:
+    def of(cls, report: Report, *, load_time_s: float, cpu_s: float) -> Self:
         """The figures of a report."""
         same = {name: getattr(report, name) for name in set(cls.__struct_fields__) & set(report.__struct_fields__)}
         return cls(
@@ -41,7 +41,7 @@ class Figures(Value, frozen=True):
                 "replans": len(report.replans),
                 "swaps": sum(replan.swaps for replan in report.replans),
                 "load_time_s": load_time_s,
-                "wall_s": wall_s,
+                "cpu_s": cpu_s,
             }
         )
 

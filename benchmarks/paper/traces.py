@@ -44,17 +44,19 @@ def cut(trace: Trace, start_s: float, stop_s: float) -> Trace:
     return Trace(name, trace.families, trace.arrival_s[part] - start_s, trace.family[part], trace.slo_s[part])
 
 
-def made_up(cluster: Cluster, kinds: tuple[str, ...], loads: tuple[float, ...], duration_s: float) -> tuple[Trace, ...]:
+def made_up(
+    cluster: Cluster, kinds: tuple[str, ...], loads: tuple[float, ...], duration_s: float, seed: int
+) -> tuple[Trace, ...]:
     """A trace of each kind at each load, each with a mix of families of its own.
 
     The load is the highest rate that the trace aims for over the most that the fleet carries of its mix.
     """
     pairs = [(kind, load) for kind in kinds for load in loads]
-    return tuple(_made_up(cluster, kind, load, duration_s) for kind, load in pairs)
+    return tuple(_made_up(cluster, kind, load, duration_s, seed) for kind, load in pairs)
 
 
-def _made_up(cluster: Cluster, kind: str, load: float, duration_s: float) -> Trace:
-    rng = np.random.default_rng([SEED, *kind.encode(), round(100 * load)])
+def _made_up(cluster: Cluster, kind: str, load: float, duration_s: float, seed: int) -> Trace:
+    rng = np.random.default_rng([seed, *kind.encode(), round(100 * load)])
     shares = synthetic_mix(cluster.fleet, rng)
     top_qps = load * cluster.max_qps(shares)
     shape, rate_qps = _shaped(kind, top_qps, duration_s)

@@ -27,11 +27,13 @@ class Conditions:
     """``load_time_s``: seconds of a load in place; None: variants load beside those that serve, in profiled time.
 
     ``jitter``: batch times scatter between the profiled percentiles, up to this fraction; None: they are the mean.
+    ``slowdown``: batches take so many times as long as profiled, which the controller is not told.
     """
 
     load_time_s: float | None = None
     jitter: float | None = None
     failures: tuple[DeviceFailure, ...] = ()
+    slowdown: float = 1.0
 
 
 def parse_failure(text: str, devices: Container[str]) -> DeviceFailure:

@@ -60,9 +60,10 @@ def simulate(
 ) -> Simulated:
     """Replay a trace on the devices of a plan.
 
-    A batch takes the profiled mean time of its size, for as many batches as are on the device when it begins. Variants
-    load beside the old ones in the profiled load time, then all devices switch at once, as in a live server with memory
-    for both; with ``conditions.load_time_s``, devices load in place. ``rng`` is needed for jitter.
+    A batch takes the profiled mean time of its size, for as many batches as are on the device when it begins, times
+    ``conditions.slowdown``. Variants load beside the old ones in the profiled load time, then all devices switch at
+    once, as in a live server with memory for both; with ``conditions.load_time_s``, devices load in place. ``rng`` is
+    needed for jitter.
 
     Raises `ArtefactError` where a placement was never profiled.
     """
@@ -122,7 +123,7 @@ class _Simulation:
         self._profiles, self._replan, self._rule, self._conditions = profiles, replan, policy.replanning, conditions
         self._controller = Controller(catalog.slo_s(), slots_of(plan.devices, profiles), policy)
         self._events = Events()
-        self._run_s = _latencies(profiles, conditions, rng)
+        self._run_s, self._slowdown = _latencies(profiles, conditions, rng), conditions.slowdown
         self._arrivals_over = False
         self._devices = {device: _Device() for device in plan.devices}
         self._in_place: Collection[str] = self._devices if conditions.load_time_s else ()
@@ -194,7 +195,8 @@ class _Simulation:
         hosted = launch.hosted
         self.result.launches.append((now_s, launch))
         state = self._devices[hosted.device]
-        run_s = self._run_s[hosted.device, hosted.family, hosted.variant][len(state.running)](launch.rows)
+        profiled_s = self._run_s[hosted.device, hosted.family, hosted.variant][len(state.running)](launch.rows)
+        run_s = profiled_s * self._slowdown
         end_s = now_s + run_s
         state.running[id(launch)] = launch
         state.busy_until_s = max(state.busy_until_s, end_s)

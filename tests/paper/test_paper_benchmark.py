@@ -92,6 +92,15 @@ def test_synthetic_traces_are_compared_and_the_worst_case_is_named(lab: Lab) -> 
     assert all("Worst case" in remark and "5%”" in remark for remark in section.remarks)
 
 
+def test_it_is_ahead_of_several_only_where_it_is_ahead_of_each() -> None:
+    """0.9 on time on both traces: ahead of one policy on both, of the other on the second."""
+    found = {
+        trace: {"proteus": figures(0.0, 0.9), "low": figures(0.0, 0.8), "mixed": figures(0.0, mixed)}
+        for trace, mixed in (("first", 0.95), ("second", 0.85))
+    }
+    assert [generality.ahead(found, *names) for names in (("low",), ("mixed",), ("low", "mixed"))] == [2, 1, 1]
+
+
 def test_nothing_is_more_accurate_than_the_oracle(lab: Lab) -> None:
     [table] = oracle.measure(lab).tables
     assert [row[0] for row in table.rows] == [trace.name for trace in lab.made_up]

@@ -19,6 +19,7 @@ from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError
 from proteus_cli.planning.planner import Planner
+from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.run import SOLVE_S, Simulated, simulate
 
 EXACT = Policy("test", "all", ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), None)
@@ -31,7 +32,13 @@ def never(_demand: Demand, _plan: Plan) -> Plan:
 
 
 def one_device(
-    trace: Trace, latency_s: Mapping[int, float], *, max_batch: int, slow_by: float = 1.0, policy: Policy = EXACT
+    trace: Trace,
+    latency_s: Mapping[int, float],
+    *,
+    max_batch: int,
+    slow_by: float = 1.0,
+    policy: Policy = EXACT,
+    conditions: Conditions = Conditions(),  # noqa: B008 - frozen
 ) -> Simulated:
     """A device that always hosts one variant; a batch really takes ``slow_by`` × what its p95 promises."""
     measured = make_measured("a", "s", 0.8, latency_s)
@@ -40,7 +47,7 @@ def one_device(
     capacity_qps = max_batch / latency_s[max_batch]
     plan = make_plan(make_placement("cpu0", "a", "s", capacity_qps=capacity_qps, max_batch=max_batch))
     catalog = make_catalog(make_family("a", {"s": 0.8}, slo="105ms"))
-    return simulate(trace, plan, catalog, {"cpu0": profile}, policy, never)
+    return simulate(trace, plan, catalog, {"cpu0": profile}, policy, never, conditions=conditions)
 
 
 def at_once(number: int) -> Trace:
@@ -92,6 +99,14 @@ def test_a_batch_takes_the_mean_time_though_decisions_go_by_the_95th_percentile(
     """Started at 85 ms as the p95 of two is 20 ms; the mean of one is half of its 10 ms."""
     run = one_device(at_once(1), {1: 0.010, 2: 0.020}, max_batch=2, slow_by=0.5)
     assert latencies(run) == pytest.approx([0.090])
+
+
+def test_slow_devices_take_longer_than_anyone_is_told() -> None:
+    """Batches of 40 ms take 50. Two of 45 ms would be in time within 105 ms; they take 56.25, so the second is late."""
+    conditions = Conditions(slowdown=1.25)
+    run = one_device(at_once(2), {1: 0.040}, max_batch=1, conditions=conditions)
+    assert latencies(run) == [near(0.050), near(0.100)]
+    assert outcomes(one_device(at_once(2), {1: 0.045}, max_batch=1, conditions=conditions)) == {"served": 1, "late": 1}
 
 
 def test_more_than_fits_the_slo_is_rejected_at_the_door() -> None:

@@ -24,9 +24,9 @@ from typing import cast
 import msgspec
 
 from proteus_cli.serving.http1 import states
-from proteus_cli.serving.http1.exchange import JSON, Exchange, Handler, Refusal
+from proteus_cli.serving.http1.exchange import JSON, NO_HEAD, Exchange, Handler, Refusal
 from proteus_cli.serving.http1.known_heads import KnownHeads
-from proteus_cli.serving.http1.limits import HttpLimits, HttpTimeouts
+from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits, HttpTimeouts
 from proteus_cli.serving.http1.request_parser import RequestParser
 from proteus_cli.serving.http1.states import DISCARDS_INPUT, READING, TRANSITIONS, HttpEvent
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, Connections
@@ -35,6 +35,7 @@ from proteus_cli.serving.transport.turns import WORK_PER_TURN, Turn
 ALPN = "http/1.1"
 _UNAVAILABLE = 503
 _REQUEST_UNITS = 2  # of work
+_BYTES_PER_UNIT = 2 * 1024  # of a body that is decoded at once; larger ones are counted as they are read
 _RETRY = b"retry-after: 1\r\n"
 _NO_MEMORY = b'{"error":"too many large responses at once"}'
 _SMALL_RESPONSE_BYTES = 1024
@@ -89,12 +90,22 @@ class HttpConnection(asyncio.BufferedProtocol):
         return self._parser.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.connections.loop_turn.is_crowded:
-            self.turn.shorten()
-        if self.state in DISCARDS_INPUT:
+        exchange = self._parser.known_request(nbytes) if self.state is states.IDLE else None
+        if exchange is not None:
+            self._activity_since_s = self.connections.now_s
+            if self._is_reading_paused:
+                self._queued.append(exchange)
+            else:
+                self._unanswered.append(exchange)
+                exchange.head.answer(exchange)
+                if len(self._unanswered) >= self._limits.unanswered:
+                    self._pause_or_resume_reading()
+        elif self.state in DISCARDS_INPUT:
             self._may_have_unread_input = True
             self.turn.end()
         else:
+            if self.connections.loop_turn.is_crowded:
+                self.turn.shorten()
             self._parse(nbytes)
         if self.turn.left <= 0:
             self._go_on()
@@ -175,10 +186,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def on_request(self, exchange: Exchange) -> None:
         """Handle a complete request, or queue it."""
-        if self.state is states.IDLE:  # its head was known, and it came with one read
-            self._activity_since_s = self.connections.now_s
-        else:
-            self.on(states.REQUEST_COMPLETE if exchange.keep_alive else states.LAST_REQUEST_COMPLETE)
+        self.on(states.REQUEST_COMPLETE if exchange.keep_alive else states.LAST_REQUEST_COMPLETE)
         if self._is_reading_paused or self.turn.left <= 0:
             self._queued.append(exchange)
         else:
@@ -194,8 +202,9 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _handle(self, exchange: Exchange) -> None:
         self._unanswered.append(exchange)
         if exchange.response is None:
-            self.turn.left -= _REQUEST_UNITS
-            self.handler.handle(exchange)
+            body_bytes = len(exchange.body)
+            self.turn.left -= _REQUEST_UNITS + (body_bytes // _BYTES_PER_UNIT if body_bytes < READ_BYTES else 0)
+            exchange.head.answer(exchange)
         else:  # a refusal, which counts as memory by now if it has to wait
             self._send_ready()
 
@@ -314,7 +323,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         self._parser.drop_request()
         self.on(states.REFUSED)
-        exchange = Exchange(self, b"", b"", {}, b"", keep_alive=False)
+        exchange = Exchange(self, NO_HEAD, b"", keep_alive=False)
         if self._queued:  # behind what is queued, so that responses keep their order
             self._queued.append(exchange)
         else:

@@ -1,6 +1,6 @@
 """A request over HTTP/1 and its response, and the handler that connects them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,10 +15,18 @@ if TYPE_CHECKING:
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 NOT_MODIFIED = 304
-_NO_HEADERS: dict[bytes, bytes] = {}
 _NOT_FOR_PAGES = b"x-content-type-options: nosniff\r\ncache-control: no-store\r\n"  # browsers neither guess nor keep it
 MAX_JOINED_BYTES = 16 * 1024  # a response up to here is joined to one piece, which costs less than a second write
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+class Head(msgspec.Struct, frozen=True, eq=False):
+    """The head of a request, and how its handler answers it. Requests of the same head share one."""
+
+    method: bytes
+    target: bytes
+    headers: dict[bytes, bytes]
+    answer: "Answer"
 
 
 class Exchange(msgspec.Struct, eq=False):
@@ -28,9 +36,7 @@ class Exchange(msgspec.Struct, eq=False):
     """
 
     connection: "HttpConnection"
-    method: bytes
-    target: bytes
-    headers: dict[bytes, bytes]
+    head: Head
     body: bytes | bytearray
     keep_alive: bool
     reserved_bytes: int = 0
@@ -47,7 +53,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     def release(self) -> None:
         """Drop the request's head and body, of which the handler has kept what it needs."""
-        self.target, self.headers, self.body = b"", _NO_HEADERS, b""
+        self.head, self.body = NO_HEAD, b""
 
     def respond(
         self, status: int, content_type: bytes, body: bytes, blobs: Sequence[Buffer] = (), headers: bytes = b""
@@ -60,7 +66,7 @@ class Exchange(msgspec.Struct, eq=False):
             self.keep_alive = False
             headers += b"connection: close\r\n"
         head = b"%b%d\r\n%b\r\n" % (_start(status, content_type), size, headers)
-        if self.method == b"HEAD" or status == NOT_MODIFIED:  # whose length is that of the body which they leave out
+        if self.head.method == b"HEAD" or status == NOT_MODIFIED:  # whose length is that of the body they leave out
             self.response = (head,)
         elif size <= MAX_JOINED_BYTES:
             self.response = (b"".join((head, body, *blobs)),)
@@ -78,6 +84,18 @@ def _start(status: int, content_type: bytes) -> bytes:
     )  # fmt: skip
 
 
+Answer = Callable[[Exchange], None]
+"""Responds to a request by `Exchange.respond`, at once or later."""
+
+
+def _no_answer(exchange: Exchange) -> None:
+    """No request has this head."""
+    raise NotImplementedError
+
+
+NO_HEAD = Head(b"", b"", {}, _no_answer)
+
+
 class Refusal(Exception):
     """A request that is not read to its end: ``text`` is the error of its response, ``headers`` are whole lines."""
 
@@ -87,12 +105,10 @@ class Refusal(Exception):
 
 
 class Handler(Protocol):
-    """Handles requests. It responds to each by `Exchange.respond`, at once or later."""
+    """Handles requests."""
 
-    def refusal(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Refusal | None:
-        """Why a request with this head must not be read; None if it may. The same head gets the same answer."""
-
-    def handle(self, exchange: Exchange) -> None: ...
+    def route(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Answer:
+        """How requests with this head are answered, by the head alone. Raises `Refusal` where they must not be read."""
 
     def abandoned(self, exchange: Exchange) -> None:
         """The client is gone: nobody waits for the response."""

@@ -1,33 +1,26 @@
 """A cache of parsed heads of requests: clients repeat themselves."""
 
-import msgspec
+from proteus_cli.serving.http1.exchange import Head
 
 _MAX_HEADS = 1024
 MAX_HEAD_BYTES = 2048
 END_OF_HEAD = b"\r\n\r\n"
 
 
-class KnownHead(msgspec.Struct, frozen=True):
-    """A parsed head; ``headers`` are shared by all requests that have it."""
-
-    method: bytes
-    target: bytes
-    headers: dict[bytes, bytes]
-    body_bytes: int
-
-
 class KnownHeads:
-    """Parsed heads by their bytes, on which alone their meaning depends; emptied when full."""
+    """Heads by their bytes before `END_OF_HEAD`, on which alone their meaning depends; emptied when full.
+
+    Beside each, how many bytes of body follow it.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[bytes, KnownHead] = {}
+        self._known: dict[bytes, tuple[Head, int]] = {}
         self.get = self._known.get
 
-    def remember(self, head: bytes, known: KnownHead) -> None:
-        """Remember a head, unless it is incomplete or has empty lines before it: those may belong to any request."""
-        is_complete = head.startswith(known.method + b" ") and head.endswith(END_OF_HEAD)
-        if not is_complete or len(head) > MAX_HEAD_BYTES:
+    def remember(self, text: bytes, head: Head, body_bytes: int) -> None:
+        """Remember a head, unless it is long or has empty lines before it: those may belong to any request."""
+        if not text.startswith(head.method + b" ") or len(text) > MAX_HEAD_BYTES:
             return
         if len(self._known) >= _MAX_HEADS:
             self._known.clear()
-        self._known[head] = known
+        self._known[text] = head, body_bytes

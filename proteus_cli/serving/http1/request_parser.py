@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import httptools
 
-from proteus_cli.serving.http1.exchange import Exchange, Refusal
-from proteus_cli.serving.http1.known_heads import END_OF_HEAD, MAX_HEAD_BYTES, KnownHead, KnownHeads
+from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head, Refusal
+from proteus_cli.serving.http1.known_heads import END_OF_HEAD, MAX_HEAD_BYTES, KnownHeads
 from proteus_cli.serving.http1.limits import BODY_READ_BYTES, READ_BYTES, SLICE_BYTES, HttpLimits
-from proteus_cli.serving.http1.states import HEAD_COMPLETE, IDLE, READING, READING_BODY, READING_HEAD
+from proteus_cli.serving.http1.states import HEAD_COMPLETE, READING, READING_BODY, READING_HEAD
 from proteus_cli.serving.transport.unset_bytes import unset_bytes
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class RequestParser:
         self._expect_request()
 
     def _expect_request(self) -> None:
-        self._target, self._headers = b"", dict[bytes, bytes]()
+        self._target, self._headers, self._head = b"", dict[bytes, bytes](), NO_HEAD
         self._header_lines = self._header_bytes = self._length = self._reserved_body_bytes = self.body_bytes = (
             self.reserved_bytes
         ) = 0
@@ -79,34 +79,37 @@ class RequestParser:
         """Take the first bytes of ``buffer``. Raises `Refusal`."""
         if self._large_body is not None:
             self._grow(self._large_body, nbytes)
-        elif self._connection.state is not IDLE or not self._read_known(nbytes):
+        else:
             self._parse(_SHARED_READ_BUFFER[:nbytes])
 
-    def _read_known(self, nbytes: int) -> bool:
-        """Take a complete request whose head, to the byte, was parsed before: clients repeat themselves."""
+    def known_request(self, nbytes: int) -> Exchange | None:
+        """The request that these bytes are, if they are one, and its head was parsed before: clients repeat themselves.
+
+        None also for a read that fills the buffer, behind which there may be another one in the same turn of the loop.
+        """
         start = bytes(_SHARED_READ_BUFFER[: min(nbytes, MAX_HEAD_BYTES)])
-        end = start.find(END_OF_HEAD) + len(END_OF_HEAD)
-        head = start[:end]
-        known = self._known_heads.get(head)
+        text, end_of_head, body = start.partition(END_OF_HEAD)
+        known = self._known_heads.get(text)
         if known is None:
-            self._new_head = head if head.endswith(END_OF_HEAD) else b""
-            return False
-        if nbytes != end + known.body_bytes:
-            return False
-        if known.body_bytes > self._uncounted_bytes:
-            self._reserve_body(known.body_bytes)
-        reserved_bytes, self.reserved_bytes = self.reserved_bytes, 0
-        connection = self._connection
-        body = start[end:] if nbytes <= MAX_HEAD_BYTES else bytes(_SHARED_READ_BUFFER[end:nbytes])
-        exchange = Exchange(
-            connection, known.method, known.target, known.headers, body, keep_alive=True, reserved_bytes=reserved_bytes
-        )
-        connection.on_request(exchange)
-        return True
+            self._new_head = text if end_of_head else b""
+            return None
+        head, body_bytes = known
+        if nbytes != len(text) + len(END_OF_HEAD) + body_bytes or nbytes == READ_BYTES:
+            return None
+        reserved_bytes = 0
+        if body_bytes > self._uncounted_bytes:
+            if not self._connection.connections.reserve(body_bytes):
+                return None
+            reserved_bytes = body_bytes
+        if nbytes > MAX_HEAD_BYTES:
+            body = bytes(_SHARED_READ_BUFFER[nbytes - body_bytes : nbytes])
+        return Exchange(self._connection, head, body, True, reserved_bytes)
 
     def _parse(self, data: memoryview) -> None:
         """Parse slices: a head as a whole where its length is known, a body as far as it is there."""
-        connection, size = self._connection, len(self._new_head) if len(data) > SLICE_BYTES else 0
+        connection, size = self._connection, 0
+        if self._new_head and len(data) > SLICE_BYTES:
+            size = len(self._new_head) + len(END_OF_HEAD)
         while data:
             if not 0 < size <= SLICE_BYTES:
                 size = max(SLICE_BYTES, self._length - self.body_bytes)
@@ -163,9 +166,7 @@ class RequestParser:
 
     def _complete(self, body: bytes | bytearray) -> None:
         connection = self._connection
-        exchange = Exchange(
-            connection, self._method, self._target, self._headers, body, self._keep_alive, self.reserved_bytes
-        )
+        exchange = Exchange(connection, self._head, body, self._keep_alive, self.reserved_bytes)
         self._expect_request()
         connection.on_request(exchange)
 
@@ -207,9 +208,9 @@ class RequestParser:
         connection, llhttp, headers = self._connection, self._llhttp, self._headers
         self._method, self._keep_alive = llhttp.get_method(), llhttp.should_keep_alive()
         self._version = llhttp.get_http_version()
-        refusal = connection.handler.refusal(self._method, self._target, headers)
-        if refusal is not None:
-            raise refusal
+        self._head = Head(
+            self._method, self._target, headers, connection.handler.route(self._method, self._target, headers)
+        )
         self._check_host()
         if not self._keep_alive or b"connection" in headers or self._method == b"CONNECT":
             self._check_version()
@@ -231,7 +232,7 @@ class RequestParser:
                 raise Refusal(417, "this expectation can't be met")
             connection.send_continue()
         elif self._new_head and self._keep_alive and length < READ_BYTES and b"transfer-encoding" not in headers:
-            self._known_heads.remember(self._new_head, KnownHead(self._method, self._target, headers, length))
+            self._known_heads.remember(self._new_head, self._head, length)
         self._new_head = b""
 
     def on_body(self, body: bytes) -> None:

@@ -5,7 +5,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,7 +23,7 @@ from proteus_cli.errors import (
     RequestError,
 )
 from proteus_cli.serving.http1.compression import accepted_encodings, compressed
-from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange, Refusal
+from proteus_cli.serving.http1.exchange import JSON, OCTETS, Answer, Exchange
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.codes import HTTP_STATUS, request_error
 from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
@@ -38,7 +38,7 @@ from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.routes import INFER, OWN, ROUTES
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, path_of, route_of
 from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed_pieces
-from proteus_cli.serving.transport.turns import Turns
+from proteus_cli.serving.transport.turns import LoopTurn, Turns
 from proteus_cli.serving.transport.unset_bytes import unset_bytes
 
 if TYPE_CHECKING:
@@ -85,38 +85,47 @@ class RestHandler:
 
     # http1.exchange.Handler
 
-    def refusal(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Refusal | None:
-        return self._access.refusal(method, target, headers)
-
-    def handle(self, exchange: Exchange) -> None:
-        """Answer a request, now or later."""
-        codec = self._codecs.get(exchange.target)
+    def route(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Answer:
+        refusal = self._access.refusal(method, target, headers)
+        if refusal is not None:
+            raise refusal
+        codec = self._codecs.get(target)
+        if codec is None or method != _POST:
+            return self._answer
         try:
-            if codec is not None and exchange.method == _POST:
-                self._infer(exchange, codec)
-            else:
-                self._dispatch(exchange)
+            return self._infers(codec, headers)
         except Exception as error:  # noqa: BLE001 - the client must have an answer
-            self._fail(exchange, error)
+            return partial(self._fail, error=error)
 
     def abandoned(self, exchange: Exchange) -> None:
         """The client has gone."""
         self._pipeline.cancel(exchange.in_flight)
 
+    def _infers(self, codec: RestCodec, headers: Mapping[bytes, bytes]) -> Answer:
+        return RestInferences(self._pipeline, codec, headers, min(self._max_body_bytes, codec.max_bytes)).answer
+
+    def _answer(self, exchange: Exchange) -> None:
+        """Answer a request, now or later."""
+        try:
+            self._dispatch(exchange)
+        except Exception as error:  # noqa: BLE001 - the client must have an answer
+            self._fail(exchange, error)
+
     def _dispatch(self, exchange: Exchange) -> None:
         """An endpoint besides inference, or inference whose path is written in an unusual way."""
-        routes, values, path = self._router.match(path_of(exchange.target))
+        head = exchange.head
+        routes, values, path = self._router.match(path_of(head.target))
         codec = self._codecs.get(path.encode())
-        if codec is not None and exchange.method == _POST:
-            self._infer(exchange, codec)
+        if codec is not None and head.method == _POST:
+            self._infers(codec, head.headers)(exchange)
             return
         exchange.connection.turn.end()
         self._endpoints.require_version(values)
-        route = route_of(routes, exchange.method.decode(), path)
+        route = route_of(routes, head.method.decode(), path)
         if route.changes_state:
-            require_json(exchange.headers, exchange.body)
-        query = exchange.target.partition(b"?")[2]
-        response = route.handle(self._endpoints, RestRequest(values, exchange.body, exchange.headers, query))
+            require_json(head.headers, exchange.body)
+        query = head.target.partition(b"?")[2]
+        response = route.handle(self._endpoints, RestRequest(values, exchange.body, head.headers, query))
         if isinstance(response, RestResponse):
             _respond(exchange, path, response)
         else:
@@ -133,37 +142,45 @@ class RestHandler:
     def _fail(self, exchange: Exchange, error: Exception) -> None:
         told = request_error(error)
         if isinstance(told, InternalError):
-            log.error("a bug while handling %r %r", exchange.method, exchange.target, exc_info=error)
+            log.error("a bug while handling %r %r", exchange.head.method, exchange.head.target, exc_info=error)
         else:
             self._admission.count_refusal(told)
         refuse(exchange, told)
 
-    def _infer(self, exchange: Exchange, codec: RestCodec) -> None:
-        inference = RestInference(exchange, codec, self._max_body_bytes)
-        exchange.in_flight = self._pipeline.submit(inference, exchange.body, exchange.headers)
+
+class RestInferences:
+    """The inference requests of one head. Compressed bodies unpack to ``max_bytes`` at most. Raises `BadRequest`."""
+
+    def __init__(
+        self, pipeline: InferencePipeline, codec: RestCodec, headers: Mapping[bytes, bytes], max_bytes: int
+    ) -> None:
+        self._pipeline, self.codec, self.max_bytes = pipeline, codec, max_bytes
+        length = headers.get(JSON_LENGTH)
+        self.json_bytes = None if length is None else _whole_number(length)
+        self.encoding, self.accepted = headers.get(b"content-encoding"), accepted_encodings(headers)
+
+    def answer(self, exchange: Exchange) -> None:
+        """Answer a request, later."""
+        exchange.in_flight = self._pipeline.submit(RestInference(exchange, self), exchange.body, exchange.head.headers)
         exchange.release()
 
 
 class RestInference(Inference[EncodedAnswer]):
     """An inference request over HTTP. ``headers`` are lines for its answer."""
 
-    __slots__ = ("_accepted", "_codec", "_exchange", "_headers", "_json_bytes", "_max_body_bytes", "_query")
+    __slots__ = ("_exchange", "_headers", "_of", "_query")
 
-    def __init__(self, exchange: Exchange, codec: RestCodec, max_body_bytes: int) -> None:
-        self._exchange, self._codec, self._max_body_bytes = exchange, codec, max_body_bytes
-        self._headers, self._accepted = b"", accepted_encodings(exchange.headers)
+    def __init__(self, exchange: Exchange, of: RestInferences) -> None:
+        self._exchange, self._of, self._headers = exchange, of, b""
 
     def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:  # noqa: ARG002 - it is the exchange's body
-        exchange = self._exchange
-        body, headers = exchange.body, exchange.headers
-        length = headers.get(JSON_LENGTH)
-        self._json_bytes = None if length is None else _whole_number(length)
-        if b"content-encoding" in headers:
-            return InTurns(self._unpacked_and_decoded(body, headers[b"content-encoding"]))
-        units = 0 if self._json_bytes is not None else len(body) // _JSON_BYTES_PER_UNIT
-        if units and exchange.connection.connections.loop_turn.is_crowded:
+        body, of = self._exchange.body, self._of
+        if of.encoding is not None:
+            return InTurns(self._unpacked_and_decoded(body, of.encoding))
+        units = 0 if of.json_bytes is not None else len(body) // _JSON_BYTES_PER_UNIT
+        if units and self._loop_turn.is_crowded:
             return InTurns(self._decoded(body))
-        decoded = self._codec.decode(body, self._json_bytes)
+        decoded = of.codec.decode(body, of.json_bytes)
         if isinstance(decoded, InTurns):
             return InTurns(self._noted(decoded.steps))
         self._query, read_inputs = decoded
@@ -171,15 +188,17 @@ class RestInference(Inference[EncodedAnswer]):
             return self._query, partial(self._read_inputs, read_inputs, units)
         return decoded
 
+    @property
+    def _loop_turn(self) -> LoopTurn:
+        return self._exchange.connection.connections.loop_turn
+
     def _read_inputs(self, read_inputs: ReadInputs, units: int) -> Inputs:
         """Read the tensors at once, which is so much work."""
-        connection = self._exchange.connection
-        connection.turn.left -= units
-        connection.connections.loop_turn.spend(units)
+        self._loop_turn.spend(units)
         return read_inputs()
 
     def _decoded(self, body: bytes | bytearray) -> Steps[Decoded]:
-        decoded = self._codec.decode(body, self._json_bytes)
+        decoded = self._of.codec.decode(body, self._of.json_bytes)
         if isinstance(decoded, InTurns):
             return (yield from self._noted(decoded.steps))
         self._query = decoded[0]
@@ -197,7 +216,7 @@ class RestInference(Inference[EncodedAnswer]):
     def _unpacked(self, body: bytes | bytearray, encoding: bytes) -> Steps[bytes | bytearray]:
         """The body without its encoding: one piece, or its pieces in one place."""
         pieces = deque[bytes | bytearray]()
-        for piece in unpacked(body, encoding, min(self._max_body_bytes, self._codec.max_bytes)):
+        for piece in unpacked(body, encoding, self._of.max_bytes):
             if pieces:
                 yield
             if not self._exchange.reserve(len(piece)):
@@ -215,7 +234,7 @@ class RestInference(Inference[EncodedAnswer]):
         return content
 
     def encode(self, answered: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
-        return self._codec.encode(self._query, answered)
+        return self._of.codec.encode(self._query, answered)
 
     def answer(self, encoded: EncodedAnswer) -> None:
         (body, tensors), exchange, headers = encoded, self._exchange, self._headers
@@ -223,8 +242,8 @@ class RestInference(Inference[EncodedAnswer]):
         if tensors:
             content_type = OCTETS
             headers += b"inference-header-content-length: %d\r\n" % len(body)
-        if self._accepted is not None:
-            body, tensors, more = compressed(self._accepted, body, tensors)
+        if self._of.accepted is not None:
+            body, tensors, more = compressed(self._of.accepted, body, tensors)
             headers += more
         exchange.respond(_OK, content_type, body, tensors, headers)
 
@@ -274,11 +293,10 @@ def _respond(exchange: Exchange, path: str, response: RestResponse) -> None:
     body, headers = response.body, response.headers
     # Triton's asyncio client asks for compression, but does not unpack the protocol's documents.
     if not headers and (path.startswith(OWN) or not path.startswith("/v2/")):
-        body, _, headers = compressed(accepted_encodings(exchange.headers), body, [])
+        body, _, headers = compressed(accepted_encodings(exchange.head.headers), body, [])
     exchange.respond(response.status, response.content_type, body, headers=headers)
 
 
-@lru_cache(maxsize=256)
 def _whole_number(text: bytes) -> int:
     if not text.isdigit() or len(text) > _MAX_DIGITS:
         raise BadRequest("Inference-Header-Content-Length must be a whole number")

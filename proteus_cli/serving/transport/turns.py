@@ -5,6 +5,9 @@ connection that has spent the `WORK_PER_TURN` units of its turn handles and read
 turn of the event loop one connection of those that wait takes its turn; in between, the loop handles what others send.
 Where turns add up because many send at once, the loop is crowded until its next turn: connections do little more than
 answer short requests, and longer ones wait in turns, too.
+
+A read of HTTP/1 that holds one request and nothing else costs no units: before the loop reads from that connection
+again, it looks at the others. Were it counted, connections that ask one request at a time would wait for each other.
 """
 
 from collections import deque

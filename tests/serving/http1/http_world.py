@@ -17,7 +17,7 @@ import trustme
 import uvloop
 
 from proteus_cli.serving.http1.connection import HttpConnection
-from proteus_cli.serving.http1.exchange import Exchange, Refusal
+from proteus_cli.serving.http1.exchange import Answer, Exchange, Refusal
 from proteus_cli.serving.http1.known_heads import KnownHeads
 from proteus_cli.serving.http1.limits import HttpLimits, HttpTimeouts
 from proteus_cli.serving.transport.connections import Connections
@@ -38,25 +38,28 @@ class Parrot:
     handled: int = 0
     may_read: Callable[[bytes, Mapping[bytes, bytes]], bool] = lambda _target, _headers: True
 
-    def refusal(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Refusal | None:
-        return None if self.may_read(target, headers) else Refusal(401, "no", b"www-authenticate: Bearer\r\n")
+    def route(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Answer:
+        if not self.may_read(target, headers):
+            raise Refusal(401, "no", b"www-authenticate: Bearer\r\n")
+        return self.handle
 
     def handle(self, exchange: Exchange) -> None:
         self.handled += 1
-        if exchange.target.startswith(b"/later"):
+        if exchange.head.target.startswith(b"/later"):
             self.waiting.append(exchange)
         else:
             self.answer(exchange)
 
     def answer(self, exchange: Exchange) -> None:
-        body = bytes(2**20) if exchange.target == b"/large" else said(exchange.method, exchange.target, exchange.body)
+        head = exchange.head
+        body = bytes(2**20) if head.target == b"/large" else said(head.method, head.target, exchange.body)
         exchange.respond(200, b"text/plain", body)
 
     def release(self, place: int = 0) -> None:
         self.answer(self.waiting.pop(place))
 
     def abandoned(self, exchange: Exchange) -> None:
-        self.abandoned_targets.append(exchange.target)
+        self.abandoned_targets.append(exchange.head.target)
         self.waiting.remove(exchange)
 
 

@@ -84,7 +84,7 @@ def test_chunks_are_put_together_and_trailers_dropped() -> None:
         await client.send(chunked(b"/later", [b"ab", b"c" * 5000, b"d"], b"x-late: yes\r\n"))
         await until(lambda: len(world.parrot.waiting) == 1)
         assert world.parrot.waiting[0].body == b"ab" + b"c" * 5000 + b"d"
-        assert world.parrot.waiting[0].headers == {b"host": b"here", b"transfer-encoding": b"chunked"}
+        assert world.parrot.waiting[0].head.headers == {b"host": b"here", b"transfer-encoding": b"chunked"}
         world.parrot.release()
         await client.until_has(b"/later")
         client.close()
@@ -308,7 +308,7 @@ def test_other_headers_that_are_repeated_are_a_list() -> None:
         client = await world.connect()
         await client.send(post(b"/later", b"", b"X-A: one\r\nx-a: two\r\nX-a: three\r\n"))
         await until(lambda: len(world.parrot.waiting) == 1)
-        assert world.parrot.waiting[0].headers[b"x-a"] == b"one, two, three"
+        assert world.parrot.waiting[0].head.headers[b"x-a"] == b"one, two, three"
         world.parrot.release()
         client.close()
 

@@ -192,7 +192,7 @@ def test_a_client_has_no_more_requests_in_flight_than_the_limit() -> None:
         for number in range(3 * LIMITS.unanswered):
             await until(lambda: bool(world.parrot.waiting))
             assert len(world.parrot.waiting) <= LIMITS.unanswered
-            assert world.parrot.waiting[0].target == b"/later/%d" % number
+            assert world.parrot.waiting[0].head.target == b"/later/%d" % number
             world.parrot.release()
         content = await client.until_has(b"HTTP/1.1", 3 * LIMITS.unanswered + 1)
         assert [status for status, _ in answers(content)][: 3 * LIMITS.unanswered] == [200] * 3 * LIMITS.unanswered

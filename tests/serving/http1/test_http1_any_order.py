@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_http1_bounds import GET, LATER, Talk, in_loop
 
-from proteus_cli.serving.http1.known_heads import KnownHead, KnownHeads
+from proteus_cli.serving.http1.exchange import Head
+from proteus_cli.serving.http1.known_heads import KnownHeads
 from proteus_cli.serving.http1.limits import READ_BYTES
 
+GET_HEAD = Head(b"GET", b"/", {}, lambda _exchange: None)
 LARGE_BODY = b"x" * 6000
 SENT = {
     GET: said(b"GET", b"/a"),
@@ -71,18 +73,18 @@ def converse(talk: Talk, sent: bytes, rng: Random) -> None:
 
 
 def test_the_cache_of_heads_is_bounded() -> None:
-    known, parsed = KnownHeads(), KnownHead(b"GET", b"/", {}, 0)
-    heads = [b"GET /%d HTTP/1.1\r\n\r\n" % number for number in range(1500)]
+    known = KnownHeads()
+    heads = [b"GET /%d HTTP/1.1" % number for number in range(1500)]
     for head in heads:
-        known.remember(head, parsed)
+        known.remember(head, GET_HEAD, 5)
     assert sum(known.get(head) is not None for head in heads) <= 1024
-    assert known.get(heads[-1]) is parsed
+    assert known.get(heads[-1]) == (GET_HEAD, 5)
 
 
 @pytest.mark.parametrize(
-    "head", [b"GET /%b HTTP/1.1\r\n\r\n" % (b"x" * 2048), b"\r\nGET / HTTP/1.1\r\n\r\n", b"GET / HTT"]
+    "head", [b"GET /%b HTTP/1.1" % (b"x" * 2048), b"\r\nGET / HTTP/1.1"], ids=["long", "behind an empty line"]
 )
-def test_heads_that_are_long_or_not_whole_are_not_remembered(head: bytes) -> None:
+def test_heads_that_are_long_or_behind_empty_lines_are_not_remembered(head: bytes) -> None:
     known = KnownHeads()
-    known.remember(head, KnownHead(b"GET", b"/", {}, 0))
+    known.remember(head, GET_HEAD, 0)
     assert known.get(head) is None

@@ -152,6 +152,35 @@ def test_in_a_crowd_a_connection_has_a_few_requests_and_then_waits() -> None:
     in_loop(scene)
 
 
+def test_requests_that_come_one_by_one_wait_for_no_turn() -> None:
+    """However many connections ask so, they need not wait for each other."""
+
+    def scene() -> None:
+        talk = Talk()
+        for number in range(10 * WORK_PER_TURN):
+            talk.read(GET)
+            assert talk.parrot.handled == number + 1
+            assert not talk.wire.is_reading_paused
+
+    in_loop(scene)
+
+
+def test_a_request_that_fills_its_read_costs_units_each_time() -> None:
+    """Another one may be read at once."""
+
+    def scene() -> None:
+        talk = Talk()
+        request = post(b"/a", bytes(READ_BYTES - len(post(b"/a", b"")) - 4))
+        assert len(request) == READ_BYTES
+        left = [talk.connection.turn.left]
+        for _ in range(3):
+            talk.read(request)
+            left.append(talk.connection.turn.left)
+        assert left == sorted(set(left), reverse=True)
+
+    in_loop(scene)
+
+
 class Costly(Parrot):
     """Whose every answer costs a whole turn."""
 
@@ -283,7 +312,7 @@ class Large(Parrot):
     """Whose answers have 20 kB."""
 
     def answer(self, exchange: Exchange) -> None:
-        exchange.respond(200, b"text/plain", exchange.target.ljust(20_000))
+        exchange.respond(200, b"text/plain", exchange.head.target.ljust(20_000))
 
 
 def test_no_more_is_handled_while_the_answers_that_wait_fill_the_limit() -> None:

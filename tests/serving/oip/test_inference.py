@@ -24,9 +24,10 @@ from proteus_cli.errors import EngineError, Overloaded
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.service import GrpcHandler
-from proteus_cli.serving.http1.exchange import Exchange
+from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head
 from proteus_cli.serving.http2.frames import ErrorCode, rst_stream
 from proteus_cli.serving.oip.codes import GrpcStatus
+from proteus_cli.serving.rest.access import Access, KnownHosts
 from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.telemetry.tracing import Tracing
@@ -63,7 +64,7 @@ class RestClient(Client):
 
     def ask(self, *values: float, **headers: str) -> None:
         self.handler = RestHandler(
-            self.plane.admission, self.plane.families, cast("Any", None), access=cast("Any", None),
+            self.plane.admission, self.plane.families, cast("Any", None), access=Access(None, KnownHosts(frozenset())),
             max_body_bytes=2**20, tracing=self.tracing,
         )  # fmt: skip
         x = {"name": "x", "shape": [len(values) // 2, 2], "datatype": "FP32", "data": values}
@@ -72,8 +73,9 @@ class RestClient(Client):
             "Any", SimpleNamespace(turn=Turn(), closes_after_response=False, response_ready=lambda _exchange: None)
         )
         body = json.dumps({"inputs": [x]}).encode()
-        self.exchange = Exchange(connection, b"POST", b"/v2/models/f/infer", sent, body, keep_alive=True)
-        self.handler.handle(self.exchange)
+        asked = b"POST", b"/v2/models/f/infer", sent
+        self.exchange = Exchange(connection, Head(*asked, self.handler.route(*asked)), body, keep_alive=True)
+        self.exchange.head.answer(self.exchange)
 
     def answer(self) -> str | None:
         if self.exchange.response is None:
@@ -165,7 +167,7 @@ def test_a_request_over_rest_keeps_neither_its_head_nor_its_json_while_it_waits(
         client.ask(1, 2, x="y" * 1000)
         exchange = client.exchange
         assert client.answer() is None
-        assert (exchange.target, exchange.headers, exchange.body) == (b"", {}, b"")
+        assert (exchange.head, exchange.body) == (NO_HEAD, b"")
         await served(world)
         assert client.answer() == "ok"
 

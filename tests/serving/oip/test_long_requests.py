@@ -14,13 +14,14 @@ import pytest
 from one_device import World, run
 
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.http1.exchange import Exchange
+from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.rest import codec, handler, json_values, outline
+from proteus_cli.serving.rest.access import Access, KnownHosts
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.transport import gunzip
 from proteus_cli.serving.transport.connections import Connections
-from proteus_cli.serving.transport.turns import WORK_AT_ONCE, WORK_PER_TURN, Turn
+from proteus_cli.serving.transport.turns import WORK_AT_ONCE
 
 SLICE_BYTES = 4
 AMPLE_US, SHORT_US = 20_000_000, 50_000
@@ -45,10 +46,10 @@ class Client:
     """Sends requests to a plane of two floats a row."""
 
     def __init__(self, world: World, connections: Connections) -> None:
-        self.world, self.connections, self.turn = world, connections, Turn()
+        self.world, self.connections = world, connections
         self.handler = RestHandler(
-            world.plane.admission, world.plane.families, cast("Any", None), access=cast("Any", None),
-            max_body_bytes=2**20,
+            world.plane.admission, world.plane.families, cast("Any", None),
+            access=Access(None, KnownHosts(frozenset())), max_body_bytes=2**20,
         )  # fmt: skip
 
     def ask(self, values: Any = VALUES, rows: int = ROWS, *, gzipped: bool = False, **more: Any) -> Exchange:
@@ -59,12 +60,11 @@ class Client:
     def send(self, headers: dict[bytes, bytes], body: bytes) -> Exchange:
         connection = cast(
             "Any",
-            SimpleNamespace(
-                closes_after_response=False, response_ready=lambda _: None, connections=self.connections, turn=self.turn
-            ),
+            SimpleNamespace(closes_after_response=False, response_ready=lambda _: None, connections=self.connections),
         )
-        exchange = Exchange(connection, b"POST", b"/v2/models/f/infer", headers, body, keep_alive=True)
-        self.handler.handle(exchange)
+        asked = b"POST", b"/v2/models/f/infer", headers
+        exchange = Exchange(connection, Head(*asked, self.handler.route(*asked)), body, keep_alive=True)
+        exchange.head.answer(exchange)
         return exchange
 
     def leave(self, exchange: Exchange) -> None:
@@ -115,7 +115,8 @@ def test_json_that_is_read_at_once_counts_as_work(monkeypatch: pytest.MonkeyPatc
     async def scene(client: Client) -> None:
         asked = client.ask([1.0, 2.0], rows=1)
         assert client.world.plane.results.in_flight_count == 1
-        assert client.turn.left == WORK_PER_TURN - len(body_of([1.0, 2.0], 1)) // 10
+        client.connections.loop_turn.spend(WORK_AT_ONCE - len(body_of([1.0, 2.0], 1)) // 10)
+        assert client.connections.loop_turn.is_crowded
         await served(client)
         assert answer(asked)[0] == 200
 
@@ -180,7 +181,7 @@ def test_a_long_compressed_request_with_binary_tensors_is_answered(monkeypatch: 
         body = json.dumps({"inputs": [tensor]}).encode()
         headers = {b"content-encoding": b"gzip", b"inference-header-content-length": b"%d" % len(body)}
         asked = client.send(headers, gzip.compress(body + content))
-        assert asked.headers == {}
+        assert asked.head is NO_HEAD
         await turns(50)
         await served(client)
         status, document = answer(asked)
