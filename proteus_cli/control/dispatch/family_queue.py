@@ -99,7 +99,8 @@ class SharedQueue(FamilyQueue):
         return unhosted
 
     def push(self, request: Request) -> tuple[Host, bool]:
-        overtook = self._queues.push(request)
+        queues = self._queues
+        overtook = queues.push(request) if request.priority else queues.usual.push(request)
         return self.quota.assign(request.rows), overtook
 
     def remove(self, request: Request) -> bool:

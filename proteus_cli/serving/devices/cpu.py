@@ -38,7 +38,7 @@ class CpuEngine:
         return BatchResult(outputs, perf_counter() - start_s, failures)
 
     def _run(self, parts: Sequence[Part]) -> OutputArrays:
-        rows = sum(rows for rows, _ in parts)
+        rows = sum([rows for rows, _ in parts])
         inputs = {}
         for which, (spec, row_bytes, view, values) in enumerate(self._inputs):
             gather(parts, which, view, row_bytes)

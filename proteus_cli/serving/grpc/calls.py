@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import InternalError, RequestError
-from proteus_cli.serving.grpc.framing import UNCOUNTED_BYTES, MessageReader, framed
+from proteus_cli.serving.grpc.framing import PREFIX_BYTES, UNCOUNTED_BYTES, MessageReader, framed
 from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, trailers_of
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
@@ -94,7 +94,8 @@ class GrpcCall(MessageReader):
 
     def answer(self, message: bytes) -> None:
         """Send the one message of a unary call, which ends it."""
-        self.free()
+        if self._reserved_bytes:
+            self.free()
         self.stream.send(HEAD, framed(message), TRAILERS_OK)
 
     def send(self, message: bytes) -> None:
@@ -135,6 +136,16 @@ class UnaryCall(GrpcCall):
     def __init__(self, request: CallHeaders, stream: Http2Stream) -> None:
         super().__init__(request, stream)
         self._only: Buffer | None = None
+
+    def received(self, content: Buffer, *, ended: bool) -> None:
+        if not (ended and self._only is None and self._is_frame(content)):
+            super().received(content, ended=ended)
+            return
+        self.stream.connection.flood_budget.message_received()
+        try:
+            self.handle(bytes(content[PREFIX_BYTES:]))
+        except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
+            self._end_by(error)
 
     def message(self, message: Buffer) -> None:
         if self._only is not None:

@@ -17,7 +17,7 @@ from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S
 from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
 
-_PREFIX_BYTES = 5
+PREFIX_BYTES = 5
 _VIEWED_BYTES = 64 * KIB  # a message from here on is a view of what was read; smaller ones are copied
 UNCOUNTED_BYTES = 4 * KIB  # of a complete message
 _BYTES_PER_UNIT = 16 * KIB  # of work: they are put together, copied, and read
@@ -69,6 +69,17 @@ class MessageReader:
         """Have `read_on` called in this turn of the connection, which is a new one."""
         raise NotImplementedError
 
+    def _is_frame(self, content: Buffer) -> bool:
+        """Whether this is all that the client sends: one small message, which is not compressed."""
+        size = len(content) - PREFIX_BYTES
+        return (
+            0 <= size <= UNCOUNTED_BYTES
+            and not content[0]
+            and int.from_bytes(content[1:PREFIX_BYTES], "big") == size <= self._max_bytes
+            and not self._pieces
+            and not self._is_over
+        )
+
     def read(self, content: Buffer, *, ended: bool) -> None:
         """Take the next piece of the stream. Raises `BodyTooLarge`, `CallError`, and what `message` raises."""
         self._has_all = ended
@@ -119,14 +130,14 @@ class MessageReader:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _read_frames(self, data: Buffer) -> None:
-        at, stop, size, connection = 0, _PREFIX_BYTES, len(data), self.stream.connection
-        while size - at >= _PREFIX_BYTES:
+        at, stop, size, connection = 0, PREFIX_BYTES, len(data), self.stream.connection
+        while size - at >= PREFIX_BYTES:
             if at:
                 connection.turn.left -= 1
             if (at and connection.turn.left <= 0) or not self.has_room:
                 self._stop(memoryview(data)[at:])
                 return
-            first = at + _PREFIX_BYTES
+            first = at + PREFIX_BYTES
             stop = first + int.from_bytes(data[at + 1 : first], "big")
             if stop - first > self._max_bytes:
                 raise BodyTooLarge(f"the message is larger than {self._max_bytes} bytes")
@@ -139,7 +150,7 @@ class MessageReader:
             self.message(self._decompressed(message, data[at]) if data[at] else message)
             if self._is_over:
                 return
-            at, stop = stop, stop + _PREFIX_BYTES
+            at, stop = stop, stop + PREFIX_BYTES
         if at < size:
             self._needed_bytes = stop - at
             self._keep(memoryview(data)[at:])

@@ -34,7 +34,7 @@ from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Inputs, InTurns, Query, ReadInputs, RequestOptions, Steps, drained
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
-_MAX_KNOWN = 1024  # heads of requests, and of answers
+_MAX_KNOWN = 1024  # heads and starts of requests, and heads of answers
 _MAX_HEAD_BYTES = 1024  # of a request's head that is remembered
 _VALUES_AT_ONCE = 16 * 1024  # of typed contents, which take half a millisecond
 _US_PER_S = 1e6
@@ -52,19 +52,18 @@ class RequestHead:
     """What a request says besides its tensors and id.
 
     ``places`` and ``sizes`` are in the order of the signature: the index of each input among the request's tensors, and
-    its bytes.
+    its bytes. ``usual`` is the query without an id and a deadline.
     """
 
-    family: str
     places: tuple[int, ...]
     sizes: tuple[int, ...]
-    rows: int
-    outputs: tuple[tuple[int, bool], ...]
-    options: RequestOptions
+    usual: Query
 
     def query(self, request_id: str | None, timeout_s: float | None) -> Query:
         """What the request asks; ``timeout_s`` is the deadline of its call."""
-        return Query(self.family, self.rows, self.outputs, _with_deadline(self.options, timeout_s), request_id)
+        if request_id is None and timeout_s is None:
+            return self.usual
+        return replace(self.usual, options=_with_deadline(self.usual.options, timeout_s), id=request_id)
 
 
 class GrpcCodec:
@@ -73,14 +72,21 @@ class GrpcCodec:
     def __init__(self, families: Families) -> None:
         self._families, self._require = families.by_name, families.require
         self._known: dict[bytes, RequestHead] = {}
+        self._starts: dict[int, tuple[bytes, Query]] = {}  # by the size of the request
         self._heads: dict[Any, bytes] = {}
 
     def decode(self, message: Buffer, timeout_s: float | None) -> tuple[Query, ReadInputs | InTurns[Inputs]]:
         """The query, and how to read its tensors. ``timeout_s`` is the deadline of the call.
 
+        Most requests start to the byte like the last one of their size, and end in the bytes of their one tensor.
+
         Raises `BadRequest`, `UnknownModel`.
         """
-        rest, request_id, raw = split_request(message)
+        like = self._starts.get(len(message))
+        if like is not None and timeout_s is None and message[: len(like[0])] == like[0]:
+            start, query = like
+            return query, partial(tuple, (message[len(start) :],))
+        rest, request_id, raw, tail = split_request(message)
         head = self._known.get(rest) if len(rest) <= _MAX_HEAD_BYTES else None
         if head is None:
             require_small(rest)
@@ -93,14 +99,11 @@ class GrpcCodec:
             if any(tensor.HasField("contents") for tensor in decoded.inputs):
                 raise BadRequest("tensors come either all in raw_input_contents, or all in contents")
             head = self._head(decoded)
-            self._remember(rest, head)
+            if len(rest) <= _MAX_HEAD_BYTES:
+                _remember(self._known, rest, head)
+        if 0 <= tail <= _MAX_HEAD_BYTES and request_id is None and (len(raw[0]),) == head.sizes:
+            _remember(self._starts, len(message), (bytes(message[:tail]), head.usual))
         return head.query(request_id, timeout_s), partial(self._raw, raw, head)
-
-    def _remember(self, rest: bytes, head: RequestHead) -> None:
-        if len(rest) <= _MAX_HEAD_BYTES:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            self._known[rest] = head
 
     def _raw(self, raw: Sequence[Buffer], head: RequestHead) -> tuple[Buffer, ...]:
         """The inputs of a request whose tensors are bytes in `raw_input_contents`."""
@@ -109,15 +112,16 @@ class GrpcCodec:
         inputs = (raw[0],) if len(raw) == 1 else tuple([raw[place] for place in head.places])
         for at, size in enumerate(head.sizes):
             if len(inputs[at]) != size:
-                spec = self._families[head.family].signature.inputs[at]
-                oip.require_bytes(spec.name, len(inputs[at]), head.rows, spec)
+                spec = self._families[head.usual.family].signature.inputs[at]
+                oip.require_bytes(spec.name, len(inputs[at]), head.usual.rows, spec)
         return inputs
 
     def _typed(self, request: Any, head: RequestHead) -> Steps[Inputs]:
         """The inputs of a request whose tensors are numbers in `contents`."""
-        specs, inputs = self._families[head.family].signature.inputs, list[Buffer]()
+        query, inputs = head.usual, list[Buffer]()
+        specs = self._families[query.family].signature.inputs
         for place, spec in zip(head.places, specs, strict=True):
-            inputs.append((yield from _contents(request.inputs[place], spec, head.rows)))
+            inputs.append((yield from _contents(request.inputs[place], spec, query.rows)))
         return tuple(inputs)
 
     def _head(self, request: Any) -> RequestHead:
@@ -141,7 +145,7 @@ class GrpcCodec:
         for output in request.outputs:
             checked(_parameters(output.parameters), OutputParameters)
         options = checked(_parameters(request.parameters), RequestParameters).options()
-        return RequestHead(request.model_name, places, sizes, rows, outputs, options)
+        return RequestHead(places, sizes, Query(request.model_name, rows, outputs, options))
 
     def encode(self, query: Query, answered: Answered) -> bytes:
         """The answer, serialized."""
@@ -166,16 +170,21 @@ class GrpcCodec:
         key = (batch.hosted, query.outputs, *shapes)
         known = self._heads.get(key)
         if known is None:
-            if len(self._heads) >= _MAX_KNOWN:
-                self._heads.clear()
             of_family = self._families[batch.hosted.family].signature.outputs
             specs = [of_family[place] for place, _ in query.outputs]
-            known = self._heads[key] = _described(batch.hosted, specs, shapes, is_emulated=batch.is_emulated)
+            known = _described(batch.hosted, specs, shapes, is_emulated=batch.is_emulated)
+            _remember(self._heads, key, known)
         return (
             known
             + integer_parameter("batch_size", batch.rows)
             + integer_parameter("compute_us", round(batch.compute_s * _US_PER_S))
         )
+
+
+def _remember(known: dict[Any, Any], key: object, value: object) -> None:
+    if len(known) >= _MAX_KNOWN:
+        known.clear()
+    known[key] = value
 
 
 def _with_deadline(options: RequestOptions, timeout_s: float | None) -> RequestOptions:

@@ -28,12 +28,15 @@ MAX_FIELDS = 1024
 _TURNS = range(MAX_FIELDS + 1)
 
 
-def split_request(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
-    """Split a ModelInferRequest: all other fields, as bytes; its id; its raw tensors. Raises `BadRequest`."""
+def split_request(message: Buffer) -> tuple[bytes, str | None, list[Buffer], int]:
+    """Split a ModelInferRequest: all other fields, as bytes; its id; its raw tensors. Raises `BadRequest`.
+
+    The last result is where its one raw tensor begins that ends the message; -1 where there are others, or none.
+    """
     rest: list[Buffer] = []
     raw: list[Buffer] = []
     request_id = None
-    at, end = 0, len(message)
+    at, end, tail = 0, len(message), -1
     try:
         for _ in _TURNS:
             if at >= end:
@@ -52,6 +55,7 @@ def split_request(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
                 raise IndexError  # noqa: TRY301 - as where a length is cut off
             if tag == _RAW_INPUT:
                 raw.append(message[first_of_value:at])
+                tail = first_of_value if at == end and len(raw) == 1 else -1
             elif tag == _ID:
                 request_id = str(message[first_of_value:at], "utf-8") or None
             else:
@@ -62,7 +66,7 @@ def split_request(message: Buffer) -> tuple[bytes, str | None, list[Buffer]]:
         raise BadRequest("the message is cut off") from None
     except UnicodeDecodeError:
         raise BadRequest("the id is not valid UTF-8") from None
-    return b"".join(rest), request_id, raw
+    return b"".join(rest), request_id, raw, tail
 
 
 def require_small(rest: bytes) -> None:

@@ -75,8 +75,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     @property
     def closes_after_response(self) -> bool:
-        """Whether the server drains, and no request is behind the one that is answered now."""
-        return self.connections.is_draining and len(self._unanswered) == 1 and not self._has_rest
+        """Whether no request is behind the one that is answered now, when the server drains."""
+        return len(self._unanswered) == 1 and not self._has_rest
 
     # asyncio.BufferedProtocol
 
@@ -270,34 +270,15 @@ class HttpConnection(asyncio.BufferedProtocol):
     # Responses
 
     def response_ready(self, exchange: Exchange) -> None:
-        """An exchange has its response: send all that are next in order."""
-        transport, unanswered = self._transport, self._unanswered
+        """An exchange has its response: send all that are next in order, while the client reads."""
+        unanswered, transport = self._unanswered, self._transport
         if transport is None:
             return
-        if self._is_writing_paused or (unanswered and unanswered[0] is not exchange):
+        has_to_wait = self._is_writing_paused or (unanswered and unanswered[0] is not exchange)
+        if has_to_wait:
             self._keep_response(exchange)
-        else:
-            self._send_ready()
-
-    def _keep_response(self, exchange: Exchange) -> None:
-        """Count a response that can't be sent yet as memory. Without memory for it, 503 is sent in its place.
-
-        A small one is kept uncounted then: 503 would take as much, and `HttpLimits.unanswered` bounds their number.
-        """
-        assert exchange.response is not None  # noqa: S101 - it is ready
-        size = sum(map(len, exchange.response))
-        if exchange.reserve(size):
-            exchange.unsent_bytes = size
-            self._unsent_bytes += size
-            if self._unsent_bytes >= self._limits.unsent_bytes:
-                self._pause_or_resume_reading()
-        elif size > _SMALL_RESPONSE_BYTES:
-            exchange.respond(_UNAVAILABLE, JSON, _NO_MEMORY, headers=_RETRY)
-
-    def _send_ready(self) -> None:
-        """Send all responses that are next in order, while the client reads."""
-        unanswered, transport = self._unanswered, self._transport
-        if transport is None or self.state is states.LINGERING or transport.is_closing():
+            return
+        if self.state is states.LINGERING or transport.is_closing():
             return
         while unanswered and not self._is_writing_paused and (response := unanswered[0].response) is not None:
             answered = unanswered.popleft()
@@ -315,6 +296,26 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._activity_since_s = self.connections.now_s
         if self._is_reading_paused or self._queued:  # input that is discarded is read on
             self._go_on()
+
+    def _keep_response(self, exchange: Exchange) -> None:
+        """Count a response that can't be sent yet as memory. Without memory for it, 503 is sent in its place.
+
+        A small one is kept uncounted then: 503 would take as much, and `HttpLimits.unanswered` bounds their number.
+        """
+        assert exchange.response is not None  # noqa: S101 - it is ready
+        size = sum(map(len, exchange.response))
+        if exchange.reserve(size):
+            exchange.unsent_bytes = size
+            self._unsent_bytes += size
+            if self._unsent_bytes >= self._limits.unsent_bytes:
+                self._pause_or_resume_reading()
+        elif size > _SMALL_RESPONSE_BYTES:
+            exchange.respond(_UNAVAILABLE, JSON, _NO_MEMORY, headers=_RETRY)
+
+    def _send_ready(self) -> None:
+        """Send the responses that had to wait, if the first of them is ready."""
+        if self._unanswered and self._unanswered[0].response is not None:
+            self.response_ready(self._unanswered[0])
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what can't be read, after the responses that are owed, and close."""

@@ -1,7 +1,7 @@
 """A request over HTTP/1 and its response, and the handler that connects them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +16,7 @@ JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 NOT_MODIFIED = 304
 _NOT_FOR_PAGES = b"x-content-type-options: nosniff\r\ncache-control: no-store\r\n"  # browsers neither guess nor keep it
+_END = b"\r\n"
 MAX_JOINED_BYTES = 16 * 1024  # a response up to here is joined to one piece, which costs less than a second write
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -62,25 +63,26 @@ class Exchange(msgspec.Struct, eq=False):
         size = len(body)
         for blob in blobs:
             size += len(blob)
-        if not self.keep_alive or self.connection.closes_after_response:
+        connection = self.connection
+        if not self.keep_alive or (connection.connections.is_draining and connection.closes_after_response):
             self.keep_alive = False
             headers += b"connection: close\r\n"
-        head = b"%b%d\r\n%b\r\n" % (_start(status, content_type), size, headers)
+        start = _start(status, content_type, size)
         if self.head.method == b"HEAD" or status == NOT_MODIFIED:  # whose length is that of the body they leave out
-            self.response = (head,)
+            self.response = (b"".join((start, headers, _END)),)
         elif size <= MAX_JOINED_BYTES:
-            self.response = (b"".join((head, body, *blobs)),)
+            self.response = (b"".join((start, headers, _END, body, *blobs)),)
         else:
-            self.response = (head, body, *blobs)
+            self.response = (b"".join((start, headers, _END)), body, *blobs)
         self.in_flight = None
-        self.connection.response_ready(self)
+        connection.response_ready(self)
 
 
-@cache
-def _start(status: int, content_type: bytes) -> bytes:
+@lru_cache(maxsize=1024)
+def _start(status: int, content_type: bytes, size: int) -> bytes:
     more = _NOT_FOR_PAGES if content_type in {JSON, OCTETS} else b""
-    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\n%bcontent-length: " % (
-        status, _REASONS[status], content_type, more,
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\n%bcontent-length: %d\r\n" % (
+        status, _REASONS[status], content_type, more, size,
     )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ class RequestParser:
 
         None also for a read that fills the buffer, behind which there may be another one in the same turn of the loop.
         """
-        start = bytes(_SHARED_READ_BUFFER[: min(nbytes, MAX_HEAD_BYTES)])
+        start = _SHARED_READ_BUFFER[: min(nbytes, MAX_HEAD_BYTES)].tobytes()
         text, end_of_head, body = start.partition(END_OF_HEAD)
         known = self._known_heads.get(text)
         if known is None:
@@ -102,7 +102,7 @@ class RequestParser:
                 return None
             reserved_bytes = body_bytes
         if nbytes > MAX_HEAD_BYTES:
-            body = bytes(_SHARED_READ_BUFFER[nbytes - body_bytes : nbytes])
+            body = _SHARED_READ_BUFFER[nbytes - body_bytes : nbytes].tobytes()
         return Exchange(self._connection, head, body, True, reserved_bytes)
 
     def _parse(self, data: memoryview) -> None:

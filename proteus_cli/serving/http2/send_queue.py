@@ -80,7 +80,7 @@ class SendQueue:
             self._flood_budget.sent_data()
             parts += (pack(size >> 8, size & 0xFF, DATA, 0, stream_id), body)
         if trailers:
-            parts += (_headers(len(trailers), stream_id, END_HEADERS | END_STREAM), trailers)
+            parts += (pack(0, len(trailers), HEADERS, END_HEADERS | END_STREAM, stream_id), trailers)
         self.write(b"".join(parts))
         if trailers:
             stream.connection.on_response_sent(stream)

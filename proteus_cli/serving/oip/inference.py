@@ -121,6 +121,8 @@ class InferencePipeline:
             query, read_inputs = decoded
             if isinstance(read_inputs, InTurns):
                 return self._submit_later(inference, decoded, trace)
+            if trace is None:
+                return self._admission.submit(query, read_inputs, inference.complete)
             return self._admit(inference, query, read_inputs, trace)
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
             self._refuse(inference, error, trace)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from math import inf
 
@@ -49,50 +49,21 @@ class Admission:
         self._ids = count()
         self._log_limiter = LogRateLimiter(clock)
         self._to_ask: dict[str, None] = {}
+        self._last: Admitted | None = None  # whose devices are among those to ask
 
     @property
     def now_s(self) -> float:
         return self._clock()
 
     def submit(
-        self, query: Query, read_inputs: ReadInputs, done: ResultCallback, arrival_s: float | None = None
+        self, query: Query, read_inputs: ReadInputs | None, done: ResultCallback, arrival_s: float | None = None
     ) -> InFlightRequest:
         """Admit a request and read its tensors; ``done`` is called with its result, never before this returns.
 
         It arrives now, unless ``arrival_s`` says when it did. Raises the `RequestError` of a request that is not
-        admitted, and what ``read_inputs`` raises: then it is as if the request had never been offered.
+        admitted, and what ``read_inputs`` raises: then it is as if the request had never been offered. Without
+        ``read_inputs`` it is only asked whether the request would be admitted now.
         """
-        now_s = self._clock()
-        request, devices = self._offer(query, done, now_s, now_s if arrival_s is None else arrival_s)
-        try:
-            request.inputs = read_inputs()
-            if self._refuses_non_finite:
-                _require_finite(request.inputs, self._families[query.family])
-        except Exception:
-            self._ask_all(self._controller.withdraw(request, now_s).ask)
-            raise
-        self._results.expect(request)
-        self._ask_all(devices)
-        return request
-
-    def probe(self, query: Query, arrival_s: float) -> float:
-        """Whether a request would be admitted now: returns its deadline, or raises like `submit`."""
-        now_s = self._clock()
-        request, _ = self._offer(query, nobody, now_s, arrival_s)
-        self._ask_all(self._controller.withdraw(request, now_s).ask)
-        return request.deadline_s
-
-    def dropped(self, query: Query, arrival_s: float, *, is_cancelled: bool) -> None:
-        """A request was given up before it was admitted: its deadline has passed, or its client has gone."""
-        counts = self._counts.by_family[query.family]
-        counts.ended(Outcome.DROPPED)
-        counts.cancelled += is_cancelled
-        counts.failed_s += self._clock() - arrival_s
-
-    def _offer(
-        self, query: Query, done: ResultCallback, now_s: float, arrival_s: float
-    ) -> tuple[InFlightRequest, Sequence[str]]:
-        """A request that the controller has admitted, and the devices to ask. Raises the error of one it has not."""
         if not self._lifecycle.is_ready:
             self._lifecycle.require_ready()
         family = query.family
@@ -102,14 +73,15 @@ class Admission:
         rows, options = query.rows, query.options
         if rows > served.max_rows:
             raise BadRequest(f"`{family}` takes at most {served.max_rows} rows a request; got {rows}")
-        slo_s = served.slo_s
+        slo_s, now_s = served.slo_s, self._clock()
+        if arrival_s is None:
+            arrival_s = now_s
         timeout_s = slo_s if options.timeout_s is None else min(options.timeout_s, max(self._max_timeout_s, slo_s))
-        deadline_s = arrival_s + timeout_s
         request = InFlightRequest(
             next(self._ids),
             family,
             arrival_s,
-            deadline_s,
+            arrival_s + timeout_s,
             rows,
             slo_s,
             options.priority,
@@ -119,7 +91,35 @@ class Admission:
         offered = self._controller.offer(request, now_s)
         if not isinstance(offered, Admitted):
             raise self._refusal(family, options.min_accuracy, offered)
-        return request, offered.devices
+        if read_inputs is None:
+            self._withdraw(request, now_s)
+            return request
+        try:
+            request.inputs = read_inputs()
+            if self._refuses_non_finite:
+                _require_finite(request.inputs, served)
+        except Exception:
+            self._withdraw(request, now_s)
+            raise
+        self._results.expect(request)
+        if offered is not self._last:
+            self._last = offered
+            self._ask_all(offered.devices)
+        return request
+
+    def _withdraw(self, request: InFlightRequest, now_s: float) -> None:
+        self._ask_all(self._controller.withdraw(request, now_s).ask)
+
+    def probe(self, query: Query, arrival_s: float) -> float:
+        """Whether a request would be admitted now: returns its deadline, or raises like `submit`."""
+        return self.submit(query, None, nobody, arrival_s).deadline_s
+
+    def dropped(self, query: Query, arrival_s: float, *, is_cancelled: bool) -> None:
+        """A request was given up before it was admitted: its deadline has passed, or its client has gone."""
+        counts = self._counts.by_family[query.family]
+        counts.ended(Outcome.DROPPED)
+        counts.cancelled += is_cancelled
+        counts.failed_s += self._clock() - arrival_s
 
     def cancel(self, request: InFlightRequest) -> None:
         """The client of a request is gone: the request is not run, unless it runs already. Harmless after its end."""
@@ -161,7 +161,7 @@ class Admission:
             self._to_ask[device] = None
 
     def _ask(self) -> None:
-        asked, self._to_ask = self._to_ask, {}
+        asked, self._to_ask, self._last = self._to_ask, {}, None
         for device in asked:
             self._workers[device].ask()
 

@@ -15,7 +15,8 @@ class TimingWheel:
     """Calls ``expired`` for each request that has not ended by its deadline, at most `TICK_S` and a timer late.
 
     Most requests have ended by the tick after their arrival. Only the others are sorted by the tick at which they are
-    due; so the wheel keeps few that have ended, and their memory is soon used again.
+    due; so the wheel keeps few that have ended, and their memory is soon used again. ``count`` is of all that were ever
+    watched.
     """
 
     def __init__(self, clock: Callable[[], float], expired: Callable[[InFlightRequest], None]) -> None:
@@ -24,8 +25,10 @@ class TimingWheel:
         self._due: dict[int, list[InFlightRequest]] = {}
         self._tick = 0  # the last one that was checked
         self._timer: asyncio.TimerHandle | None = None
+        self.count = 0
 
     def watch(self, in_flight: InFlightRequest) -> None:
+        self.count += 1
         self._arrived.append(in_flight)
         if self._timer is None:
             self._check_later()

@@ -93,12 +93,6 @@ class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  
         """Drop the reference to the inputs: no device will read them any more."""
         self.inputs = ()
 
-    def run(self) -> tuple[Buffer, ...]:
-        """Mark the request as running, and return its inputs."""
-        self.is_running = True
-        self.runs += 1
-        return self.inputs
-
     def wait_again(self) -> None:
         """The device that ran it is lost."""
         self.is_running = False

@@ -49,13 +49,13 @@ class Results:
         self._counts, self._clock, self._drift = counts.by_family, clock, drift
         self._refuses_non_finite, self._is_emulated = refuses_non_finite, is_emulated
         self._deadlines = TimingWheel(clock, self._expired)
+        self.expect = self._deadlines.watch  # A request was admitted: it ends by its deadline at the latest.
         self._log_limiter = LogRateLimiter(clock)
-        self.in_flight_count = 0
+        self._ended_count = 0
 
-    def expect(self, request: InFlightRequest) -> None:
-        """A request was admitted: it ends by its deadline at the latest."""
-        self.in_flight_count += 1
-        self._deadlines.watch(request)
+    @property
+    def in_flight_count(self) -> int:
+        return self._deadlines.count - self._ended_count
 
     def cancelled(self, request: InFlightRequest) -> None:
         """The client of a request is gone. Call it before the request has ended."""
@@ -63,14 +63,18 @@ class Results:
         counts.ended(Outcome.DROPPED)
         counts.cancelled += 1
         counts.failed_s += self._clock() - request.arrival_s
-        self.in_flight_count -= 1
+        self._ended_count += 1
         request.end()
 
     # --- ResultSink
 
     def started(self, launch: Launch) -> list[Part]:
         """A batch starts; returns what it is made of."""
-        return [(request.rows, request.run()) for request in in_flight(launch.requests)]
+        requests = in_flight(launch.requests)
+        for request in requests:
+            request.is_running = True
+            request.runs += 1
+        return [(request.rows, request.inputs) for request in requests]
 
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch is done; single requests of it may have failed, or ended before."""
@@ -99,7 +103,7 @@ class Results:
             else:
                 counts.failed_s += now_s - request.arrival_s
                 ended.append((request.end(), _late()))
-        self.in_flight_count -= len(ended)
+        self._ended_count += len(ended)
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device, served)
         counts.ended(Outcome.LATE, hosted.variant, hosted.device, len(ended) - served)
         counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s)
@@ -175,7 +179,7 @@ class Results:
 
     def _end(self, request: InFlightRequest, error: RequestError) -> None:
         self._counts[request.family].failed_s += self._clock() - request.arrival_s
-        self.in_flight_count -= 1
+        self._ended_count += 1
         _call([(request.end(), error)])
 
     def _non_finite_rows(self, result: BatchResult) -> npt.NDArray[np.bool_] | None:

@@ -164,7 +164,7 @@ class RestCodec:
         # Names are quoted, so what begins and ends as an array here, and has no quotes, is one array or malformed.
         if body[start : start + 1] != b"[" or body[end - 1 : end] != b"]" or body.find(b'"', start, end) >= 0:
             return None
-        return query, partial(self._read_one, body, start, end, query.rows)
+        return query, partial(self._values[0].read_short, body, start, end, query.rows)
 
     def _decode_any(self, body: bytes | bytearray, json_length: int) -> DecodedRequest | InTurns[DecodedRequest]:
         steps = self._decoded(body, json_length)
@@ -185,12 +185,8 @@ class RestCodec:
         if json_length > _AT_ONCE_BYTES:
             return query, InTurns(self._read(layout, body, json_length, request.arrays))
         if self._last is not None:
-            return query, partial(self._read_one, body, *request.arrays[0], query.rows)
+            return query, partial(self._values[0].read_short, body, *request.arrays[0], query.rows)
         return query, partial(drained, self._read(layout, body, json_length, request.arrays))
-
-    def _read_one(self, body: bytes | bytearray, start: int, end: int, rows: int) -> Inputs:
-        array = body[start:end] if end - start <= _SMALL_BYTES else memoryview(body)[start:end]
-        return (self._values[0].read_short(array, rows),)
 
     def _read(
         self, layout: _Layout, body: bytes | bytearray, json_length: int, arrays: Sequence[tuple[int, int]]
@@ -259,7 +255,7 @@ class RestCodec:
         except KeyError:
             shared = memo[query.outputs, rows] = self._shared(query, answer)
         before, after, lists, binary, is_long = shared
-        json = before + b"%d" % (answer.queue_s * _US_PER_S) + after
+        json = b"".join((before, _encode(int(answer.queue_s * _US_PER_S)), after))
         if is_long:
             return InTurns(_encoded_in_turns(json, shared, query, answer))
         for values, end in lists:

@@ -5,7 +5,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -241,7 +241,7 @@ class RestInference(Inference[EncodedAnswer]):
         content_type = JSON
         if tensors:
             content_type = OCTETS
-            headers += b"inference-header-content-length: %d\r\n" % len(body)
+            headers += _json_length(len(body))
         if self._of.accepted is not None:
             body, tensors, more = compressed(self._of.accepted, body, tensors)
             headers += more
@@ -295,6 +295,11 @@ def _respond(exchange: Exchange, path: str, response: RestResponse) -> None:
     if not headers and (path.startswith(OWN) or not path.startswith("/v2/")):
         body, _, headers = compressed(accepted_encodings(exchange.head.headers), body, [])
     exchange.respond(response.status, response.content_type, body, headers=headers)
+
+
+@lru_cache(maxsize=256)
+def _json_length(size: int) -> bytes:
+    return b"%b: %d\r\n" % (JSON_LENGTH, size)
 
 
 def _whole_number(text: bytes) -> int:

@@ -19,11 +19,11 @@ import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import TensorSpec
-from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
 from proteus_cli.serving.requests.query import Steps, drained
 
+_SMALL_BYTES = 16 * 1024  # are copied, which costs less than a view
 SLICE_BYTES = 64 * 1024  # hold at most 32,768 values, of 40 bytes each while they are decoded
 MAX_DEPTH = 64  # of nested lists
 _LEAVES = {"f": float, "i": int, "u": int, "b": bool}
@@ -47,15 +47,15 @@ class JsonValues:
         self._row_values = math.prod(size or 0 for size in spec.shape)  # inputs have fixed shapes
         self._pack_row = struct.Struct(f"<{self._row_values}{self._code}").pack
 
-    def read_short(self, array: Buffer, rows: int) -> Text:
-        """The values of an array, all at once. Raises `BadRequest`."""
+    def read_short(self, text: Text, start: int, end: int, rows: int) -> tuple[Text]:
+        """The values of the array ``text[start:end]``, all at once, as the only input. Raises `BadRequest`."""
         try:
-            values = self._flat(array)
+            values = self._flat(text[start:end] if end - start <= _SMALL_BYTES else memoryview(text)[start:end])
         except _MALFORMED:  # or nested
-            return drained(self.read(bytes(array), 0, len(array), rows))
+            return (drained(self.read(text, start, end, rows)),)
         if len(values) != rows * self._row_values:
             raise self._wrong_count(str(len(values)), rows)
-        return self._packed(values)
+        return (self._packed(values),)
 
     def read(self, text: Text, start: int, end: int, rows: int) -> Steps[Text]:
         """The values of the array ``text[start:end]``, with a pause after each slice. Raises `BadRequest`."""

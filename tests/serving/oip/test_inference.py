@@ -70,7 +70,10 @@ class RestClient(Client):
         x = {"name": "x", "shape": [len(values) // 2, 2], "datatype": "FP32", "data": values}
         sent = {name.encode(): value.encode() for name, value in headers.items()}
         connection = cast(
-            "Any", SimpleNamespace(turn=Turn(), closes_after_response=False, response_ready=lambda _exchange: None)
+            "Any",
+            SimpleNamespace(
+                connections=SimpleNamespace(is_draining=False), turn=Turn(), response_ready=lambda _exchange: None
+            ),
         )
         body = json.dumps({"inputs": [x]}).encode()
         asked = b"POST", b"/v2/models/f/infer", sent

@@ -60,7 +60,7 @@ class Client:
     def send(self, headers: dict[bytes, bytes], body: bytes) -> Exchange:
         connection = cast(
             "Any",
-            SimpleNamespace(closes_after_response=False, response_ready=lambda _: None, connections=self.connections),
+            SimpleNamespace(response_ready=lambda _: None, connections=self.connections),
         )
         asked = b"POST", b"/v2/models/f/infer", headers
         exchange = Exchange(connection, Head(*asked, self.handler.route(*asked)), body, keep_alive=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc import messages
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.protobuf_wire import integer_parameter, split_request, varint
+from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
@@ -75,6 +76,48 @@ def inputs_of(codec: GrpcCodec, message: bytes) -> list[bytes]:
     return [bytes(values) for values in all_at_once(read_inputs)]
 
 
+class OneInput(SmallPlane):
+    """Two families of one input each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        one = Signature((TensorSpec("x", FLOAT, (2,)),), (TensorSpec("y", FLOAT, (2,)),))
+        self.by_name = {name: ServedFamily(name, one, 0.1, 8, 0.75) for name in ("a", "b")}
+
+
+def one_input(family: str, values: Sequence[float], **more: Any) -> bytes:
+    request = service_pb2.ModelInferRequest(model_name=family, **more)
+    request.inputs.add(name="x", datatype="FP32", shape=[len(values) // 2, 2])
+    request.raw_input_contents.append(np.array(values, FLOAT).tobytes())
+    return bytes(request.SerializeToString())
+
+
+def test_a_request_that_starts_like_one_of_its_size_is_read_like_it() -> None:
+    codec = GrpcCodec(cast("Any", OneInput()))
+    for family, values, identity in (
+        ("a", (1.0, 2.0), ""), ("a", (3.0, 4.0), ""), ("b", (5.0, 6.0), ""), ("a", (7.0, 8.0), "i"),
+        ("b", (9.0, 1.0), "j"), ("a", (1.0, 2.0, 3.0, 4.0), ""), ("a", (1.0, 3.0), ""),
+    ):  # fmt: skip
+        message = one_input(family, values, id=identity)
+        for form in (message, memoryview(message)):
+            for timeout_s in (None, 5.0):
+                query, read_inputs = codec.decode(form, timeout_s)
+                assert (query.family, query.rows, query.id) == (family, len(values) // 2, identity or None)
+                assert query.options.timeout_s == timeout_s
+                assert [bytes(each) for each in all_at_once(read_inputs)] == [np.array(values, FLOAT).tobytes()]
+
+
+@pytest.mark.parametrize("values", [(), (1.0,), (1.0, 2.0, 3.0)])
+def test_a_tensor_of_a_wrong_size_is_refused_each_time(values: tuple[float, ...]) -> None:
+    request = service_pb2.ModelInferRequest(model_name="a")
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+    request.raw_input_contents.append(np.array(values, FLOAT).tobytes())
+    codec = GrpcCodec(cast("Any", OneInput()))
+    for _ in range(2):
+        with pytest.raises(BadRequest, match=r"input `x` has \d+ bytes of data"):
+            inputs_of(codec, request.SerializeToString())
+
+
 # --- the wire format
 
 
@@ -100,7 +143,7 @@ def test_a_message_is_split_as_protobuf_reads_it(request: Any, random: Any) -> N
     message = b"".join(fields[place] for place in order)
     reference = service_pb2.ModelInferRequest.FromString(message)
     for form in (message, bytearray(message), memoryview(message)):
-        rest, request_id, raw = split_request(form)
+        rest, request_id, raw, _ = split_request(form)
         assert (request_id or "") == reference.id
         assert [bytes(content) for content in raw] == list(reference.raw_input_contents)
         read = service_pb2.ModelInferRequest.FromString(rest)
@@ -109,6 +152,17 @@ def test_a_message_is_split_as_protobuf_reads_it(request: Any, random: Any) -> N
         read.id = reference.id
         read.raw_input_contents.extend(reference.raw_input_contents)
         assert read == reference
+
+
+@given(st.permutations([b"\x0a\x03two", b"\x1a\x01a", b"\x3a\x04\0\0\0\0", b"\x3a\x02\0\0"]), st.integers(1, 4))
+def test_a_tensor_that_ends_a_message_may_have_any_bytes(fields: Sequence[bytes], count: int) -> None:
+    message = b"".join(fields[:count])
+    rest, request_id, raw, tail = split_request(message)
+    ends = count and fields[count - 1].startswith(b"\x3a") and len(raw) == 1
+    assert (tail >= 0) == ends
+    if ends:
+        other = b"\x3a" * (len(message) - tail)  # would be fields, were it not in the tensor
+        assert split_request(message[:tail] + other) == (rest, request_id, [other], tail)
 
 
 def test_fields_of_other_versions_are_passed_over() -> None:

@@ -177,15 +177,15 @@ def test_a_bug_in_a_front_end_leaves_the_results_of_other_requests(caplog: pytes
 
     async def answering(world: World) -> None:
         content = np.array([9, 9], FLOAT).tobytes()
-        for timeout_s in (60.0, 0.03):
+        for timeout_s in (60.0, 0.5):
             options = RequestOptions(timeout_s=timeout_s)
             world.plane.admission.submit(Query("f", 1, ((0, False),), options), lambda: (content,), broken)
             world.submit(1, 2, options=options)
             await asyncio.sleep(0.01)
         world.executor.release()  # the first two
         assert [outputs(result) for result in world.results] == [[2, 4]]
-        await asyncio.sleep(0.1)
-        assert len(world.results) == 2
+        while len(world.results) < 2:
+            await asyncio.sleep(0.01)
         assert caplog.text.count("a bug in a front end") == 2
         world.executor.release()
 

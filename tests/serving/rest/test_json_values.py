@@ -77,7 +77,7 @@ def decoded(text: bytes, dtype: "np.dtype[Any]", count: int) -> bytes | None:
     """The same, by the codec; as a short array and slice by slice."""
     values = JsonValues(TensorSpec("x", dtype, (count,)))
     try:
-        found = bytes(values.read_short(text, 1))
+        (found,) = map(bytes, values.read_short(text, 0, len(text), 1))
     except BadRequest:
         with pytest.raises(BadRequest):
             drained(values.read(text, 0, len(text), 1))
