@@ -10,9 +10,10 @@ from proteus_cli.domain.request import Request
 
 
 class Start(msgspec.Struct, frozen=True, gc=False):
-    """Launch a batch of at most ``rows`` now."""
+    """Launch a batch of at most ``rows`` now, from the request at that ``place`` in the queue on."""
 
     rows: int
+    place: int = 0
 
 
 class Delay(msgspec.Struct, frozen=True, gc=False):

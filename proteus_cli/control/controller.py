@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from proteus_cli.control.decision import NO_EFFECTS, Admitted, Effects, Host, Launch, Load
+from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
-from proteus_cli.control.dispatch.workers import InFlightBatches, WorkerState
+from proteus_cli.control.dispatch.in_flight import InFlightBatches
+from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.replanning import Replanning
@@ -40,9 +41,7 @@ class Controller:
         self.demand = DemandEstimator(slo_s)
         self._families = {name: FamilyState(self.demand.counts_of(name), lambda: _new_queue(policy)) for name in slo_s}
         self._workers = {
-            device: WorkerState(
-                count, Admitted((device,)), InFlightBatches() if dispatch_ahead_s and count == 1 else None
-            )
+            device: WorkerState(device, count, InFlightBatches() if dispatch_ahead_s and count == 1 else None)
             for device, count in slots.items()
         }
         self._dispatch = Dispatch(self._families, self._workers, self.demand, policy, dispatch_ahead_s)

@@ -85,14 +85,14 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class WakeOthers:
-    """This worker is full, and ``devices`` have free slots and may take from its queues: ask them. Then ask again."""
+    """This worker is full, and ``devices`` have free slots and may take what it leaves: ask them. Then ask again."""
 
     devices: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Delegate:
-    """This worker cannot meet the deadline of the first request; its quota for that is now of the worker ``to``.
+    """This worker can make none of the requests; its quota is now of a faster class, and ``to`` may use it.
 
     Ask that worker. Then ask again.
     """

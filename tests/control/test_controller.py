@@ -3,7 +3,7 @@ from builders import controller_hosting, hosted, launched, make_request, near, p
 
 from proteus_cli.control.batching import ProactiveBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, Admitted, Delegate, Drop, Host, Launch, Refused, WaitUntil
+from proteus_cli.control.decision import IDLE, Admitted, Delegate, Drop, Host, Launch, Refused, WaitUntil, WakeOthers
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import ReplanRequest, ReplanRule
 
@@ -122,13 +122,17 @@ def test_what_even_the_fastest_cannot_answer_in_time_is_dropped() -> None:
     assert controller.decide("cpu0", 0.095) == WaitUntil(near(0.488))
 
 
-def test_only_the_worker_with_the_quota_is_asked_unless_the_request_overtakes() -> None:
-    """Equal shares: quota goes to cpu0, cpu1, cpu0. The third is the most urgent, so that both are asked."""
+def test_one_worker_with_the_quota_is_asked_also_where_the_request_overtakes() -> None:
+    """Equal shares: quota goes to cpu0, cpu1, cpu0. The third is the most urgent: cpu0 takes it, in time."""
     other = hosted("cpu1", "a", "a-m", latency_s={1: 0.010, 4: 0.016}, capacity_qps=250.0)
     controller = controller_of(FAST, other)
     assert controller.offer(make_request(0), 0.0) == Admitted(("cpu0",))
     assert controller.offer(make_request(1), 0.0) == Admitted(("cpu1",))
-    assert controller.offer(make_request(2, slo_s=0.05), 0.0) == Admitted(("cpu0", "cpu1"))
+    assert controller.offer(make_request(2, slo_s=0.05), 0.0) == Admitted(("cpu0",))
+    waiting = controller.decide("cpu0", 0.0)
+    assert waiting == WaitUntil(near(0.036))
+    assert isinstance(waiting, WaitUntil)
+    assert [request.id for request in launched(controller, "cpu0", waiting.at_s).requests] == [2, 0]
 
 
 def test_a_request_is_bound_late_to_the_worker_that_is_free_first() -> None:
@@ -165,12 +169,13 @@ def test_a_request_of_many_rows_does_not_wait_for_a_worker_in_debt() -> None:
     """cpu0 has a quota of 1 and cpu1 of 3, and cpu0 takes the 3 most urgent rows: the quota it lacks comes from cpu1.
     Had they become a debt, the last request here would wait for cpu0, which had no quota for it.
     """
-    hosts = [hosted(f"cpu{i}", "a", latency_s={1: 0.010, 3: 0.012}, max_batch=3) for i in range(2)]
+    hosts = [hosted(f"cpu{i}", "a", f"a-{i}", latency_s={1: 0.010, 3: 0.012}, max_batch=3) for i in range(2)]
     controller = controller_of(*hosts)
     controller.offer(make_request(0, slo_s=0.2), 0.0)
     controller.offer(make_request(1, rows=3), 0.0)
     launches = [launched(controller, "cpu0", 0.0)]
     assert [request.id for request in launches[0].requests] == [1]
+    assert controller.decide("cpu0", 0.0) == WakeOthers(("cpu1",))
     launches.append(launched(controller, "cpu1", 0.19))
     for launch in launches:
         controller.finished(launch, None)

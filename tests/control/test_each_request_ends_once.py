@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from builders import hosted, make_placement, make_plan
 from hypothesis import given, settings
@@ -35,7 +35,6 @@ from proteus_cli.control.decision import (
     WaitUntil,
     WakeOthers,
 )
-from proteus_cli.control.dispatch.family_queue import SharedQueue
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.rollout import keys
 from proteus_cli.domain.request import Request
@@ -264,9 +263,7 @@ class Driver:
         tier = self.controller._families[host.family].tier_of(launch.requests[0])
         assert tier is not None
         for level in {request.level for request in launch.requests}:
-            next_one = tier.queue.queues_of(host)[level].peek()
-            mine = [request.deadline_s for request in launch.requests if request.level == level]
-            assert next_one is None or max(mine) <= next_one.deadline_s
+            self._check_order(launch, [request for request in launch.requests if request.level == level])
         takes_s = self.controller.slowdown_of(device) * host.latency(launch.rows)
         if isinstance(self.controller.policy.batching, AimdBatcher):
             takes_s = 0.0  # it knows no latencies: it only gives up what is late already
@@ -279,6 +276,21 @@ class Driver:
         begins_s = max(now_s, self._busy_until_s.get(device, 0.0)) if launch.is_ahead else now_s
         self._busy_until_s[device] = begins_s + run_s
         self._at(begins_s + run_s, lambda end_s: self._finished(launch, run_s, end_s))
+
+    def _check_order(self, launch: Launch, mine: Sequence[Request]) -> None:
+        """Of a level, a batch takes the first requests that its worker can make with it, without a gap."""
+        family = self.controller._families[launch.hosted.family]
+        tier = family.tier_of(mine[0])
+        first, last = mine[0], mine[-1]
+        others = [
+            request
+            for request in self.waiting.values()
+            if request.family == first.family and request.level == first.level and request not in launch.requests
+            if family.tier_of(request) is tier
+        ]
+        if self.controller.policy.assignment != "late":
+            others = []
+        assert not any(_order(first) < _order(other) < _order(last) for other in others)
 
     def _finished(self, launch: Launch, took_s: float, now_s: float) -> None:
         device = launch.hosted.device
@@ -311,8 +323,8 @@ class Driver:
             for tier in family.tiers:
                 queue = tier.queue
                 rows = sum(request.rows for request in mine if family.tier_of(request) is tier)
-                quota = [queue.quota_of(host) for host in queue.hosts] or [0]
-                queues = {id(q): q for host in queue.hosts for q in queue.queues_of(host).values()}.values()
+                quota = [each.quota for each in queue.classes] or [0]
+                queues = {id(q): q for each in queue.classes for q in queue.queues_of(each).values()}.values()
                 assert sum(queue.rows for queue in queues) == rows == sum(quota) == sum(r.rows for r in queue)
                 assert min(quota) >= 0
                 assert all(host.accuracy >= request.min_accuracy for host in queue.hosts for request in queue)
@@ -321,21 +333,34 @@ class Driver:
             assert family.rows == sum(request.rows for request in mine) + sum(running)
 
     def _check_nobody_idles(self, now_s: float) -> None:
-        """Work-conserving batches: a free worker has nothing to take, or what is most urgent can't be made there."""
-        rule = self.controller.policy.batching
-        if not isinstance(rule, GreedyBatcher) and rule != AimdBatcher(timeout_s=0.0):
+        """Work-conserving batches: no worker is free while requests wait that it can make, and should.
+
+        Those are rows of its quota, those of busy workers that are no more accurate, and those that no busy worker can
+        make that has quota. Where slowdowns are measured, classes know only their mean.
+        """
+        rule, policy = self.controller.policy.batching, self.controller.policy
+        if not isinstance(rule, GreedyBatcher) or policy.assignment != "late" or self.measured:
             return
-        for host in self.hosted:
-            is_free = host.device not in self._away and len(self._running[host.device]) < self.slots[host.device]
-            for tier in self.controller._families[host.family].tiers_for(host):
-                heads = [queue.peek() for queue in tier.queue.queues_of(host).values()]
-                if not is_free or tier.queue.quota_of(host) <= 0:
-                    continue
-                assert isinstance(tier.queue, SharedQueue)
-                assert isinstance(rule, GreedyBatcher)
-                for head in filter(None, heads):
-                    takes_s = self.controller.slowdown_of(host.device) * host.latency(head.rows)
-                    assert now_s + takes_s > rule.due_s(head) - 1e-9
+        for family in FAMILIES:
+            for tier in self.controller._families[family].tiers:
+                free = [each for each in tier.classes if any(self._is_free(host.device) for host in each.hosts)]
+                assert free == [each for each in tier.classes if each.free]
+                owners = [each for each in tier.classes if each.quota and each not in free]
+                for queue in (tier.queue.queues_of(tier.classes[0]) if tier.classes else {}).values():
+                    for place, request in enumerate(queue):
+                        left_s = rule.due_s(request) - now_s - 1e-9
+                        able = [each.host.accuracy for each in free if each.host.latency(request.rows) < left_s]
+                        assert not any(each.quota for each in free if each.host.accuracy in able)
+                        assert not able or all(max(able) < owner.host.accuracy for owner in owners)
+                        if not place and able and owners:
+                            assert any(owner.host.latency(1) < left_s + 1e-6 for owner in owners)  # its timer is due
+
+    def _is_free(self, device: str) -> bool:
+        return device not in self._away and len(self._running[device]) < self.slots[device]
+
+
+def _order(request: Request) -> tuple[float, int]:
+    return request.deadline_s, request.id
 
 
 def _is_same(device: str, hosts: Sequence[Host], before: Sequence[Host]) -> bool:
@@ -529,6 +554,24 @@ def test_all_rules_hold_for_any_priorities_minima_cancellations_withdrawals_and_
     driver = play(
         load, [first, *changes], slots, in_turn(slowdowns), policy, measured=True, dispatch_ahead_s=dispatch_ahead_s
     )
+    assert driver.ended == Counter(range(len(load)))
+    assert driver.controller.waiting == 0
+
+
+@given(
+    queries(3, priority=PRIORITIES, min_accuracy=MINIMA, cancelled_after_s=CANCELLED),
+    UNEQUAL,
+    UNEQUAL_CHANGES,
+    SLOTS,
+    st.sampled_from(["timely", "all"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_no_worker_idles_while_requests_wait_that_it_should_take(
+    load: list[Query], first: Adopt, changes: list[Change], slots: dict[str, int], admits: Literal["timely", "all"]
+) -> None:
+    """Batches take as long as profiled; so nothing is late but what was not in time when it was taken."""
+    policy = replace(GREEDY, admits=admits)
+    driver = play(load, [first, *changes], slots, lambda: 1.0, policy)
     assert driver.ended == Counter(range(len(load)))
     assert driver.controller.waiting == 0
 

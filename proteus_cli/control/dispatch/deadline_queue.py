@@ -1,7 +1,7 @@
 """Queues in order of deadlines."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from operator import attrgetter
 
@@ -28,18 +28,17 @@ class DeadlineQueue:
         """The first request is due before that of another queue. Neither may be empty."""
         return self._deadlines_s[0] < other._deadlines_s[0]  # noqa: SLF001 - of its own kind
 
-    def push(self, request: Request) -> bool:
-        """Add a request; True where it is now the first of several."""
+    def push(self, request: Request) -> None:
+        """Add a request."""
         deadline_s, deadlines_s = request.deadline_s, self._deadlines_s
         self.rows += request.rows
         if not deadlines_s or deadline_s > deadlines_s[-1]:
             deadlines_s.append(deadline_s)
             self._requests.append(request)
-            return False
+            return
         place = self._place(request)
         deadlines_s.insert(place, deadline_s)
         self._requests.insert(place, request)
-        return place == 0
 
     def peek(self) -> Request | None:
         """The first request, if any."""
@@ -49,6 +48,10 @@ class DeadlineQueue:
         """The first request. Raises `IndexError` where there is none."""
         return self._requests[0]
 
+    def last(self) -> Request:
+        """The least urgent request. Raises `IndexError` where there is none."""
+        return self._requests[-1]
+
     def pop(self) -> Request:
         """Remove and return the first request. Raises `IndexError` where there is none."""
         request = self._requests.pop(0)
@@ -56,19 +59,40 @@ class DeadlineQueue:
         self.rows -= request.rows
         return request
 
-    def take(self, max_rows: int) -> tuple[tuple[Request, ...], int]:
-        """Remove the first requests that fit ``max_rows``, at least one; returns them and their rows."""
+    def at(self, place: int) -> Request:
+        """The request at a place, from 0 on."""
+        return self._requests[place]
+
+    def place_due(self, at_s: float, due_s: Callable[[Request], float]) -> int:
+        """The place of the first request that is due ``at_s`` or later."""
+        return bisect_left(self._requests, at_s, key=due_s)
+
+    def place_after(self, at_s: float, due_s: Callable[[Request], float]) -> int:
+        """The place of the first request that is due later than ``at_s``."""
+        return bisect_right(self._requests, at_s, key=due_s)
+
+    def has_rows(self, rows: int, place: int) -> bool:
+        """So many rows wait from a place on."""
+        requests = self._requests
+        count = len(requests) - place
+        return count >= rows or (
+            self.rows > len(requests) and sum([request.rows for request in requests[place:]]) >= rows
+        )
+
+    def take(self, max_rows: int, place: int = 0) -> tuple[tuple[Request, ...], int]:
+        """Remove the first requests from a place on that fit ``max_rows``, or one; returns them and their rows."""
         requests = self._requests
         waiting = len(requests)
         if self.rows == waiting:  # a row each
-            rows = count = min(max_rows, waiting)
+            end = min(place + max_rows, waiting)
+            rows = end - place
         else:
-            rows, count = requests[0].rows, 1
-            while count < waiting and rows + requests[count].rows <= max_rows:
-                rows += requests[count].rows
-                count += 1
-        taken = tuple(requests[:count])
-        del requests[:count], self._deadlines_s[:count]
+            rows, end = requests[place].rows, place + 1
+            while end < waiting and rows + requests[end].rows <= max_rows:
+                rows += requests[end].rows
+                end += 1
+        taken = tuple(requests[place:end])
+        del requests[place:end], self._deadlines_s[place:end]
         self.rows -= rows
         return taken, rows
 
@@ -130,12 +154,9 @@ class LevelQueues:
         """Close the levels in which no request waits, except the usual one."""
         self.by_level = {level: queue for level, queue in self.by_level.items() if len(queue) or queue is self.usual}
 
-    def push(self, request: Request) -> bool:
-        """Add a request, whose level must be open; True where it may have overtaken others."""
-        if not request.priority:
-            return self.usual.push(request)
-        self.by_level[request.level].push(request)
-        return True
+    def push(self, request: Request) -> None:
+        """Add a request, whose level must be open."""
+        (self.by_level[request.level] if request.priority else self.usual).push(request)
 
     def remove(self, request: Request) -> bool:
         """Remove a request; False where it does not wait here."""

@@ -19,8 +19,9 @@ from proteus_cli.control.decision import (
     WakeOthers,
 )
 from proteus_cli.control.dispatch.family import FamilyState
+from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.work_selector import WorkSelector
-from proteus_cli.control.dispatch.workers import AccuracyTier, InFlightBatches, WorkerState, WorkSource, sources_of
+from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WorkerState, WorkSource, sources_of
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.domain.request import Request
@@ -56,11 +57,10 @@ class Dispatch:
     ) -> None:
         self._families, self._workers, self._demand = families, workers, demand
         self._batcher = policy.batching.fresh()
-        self._selector = WorkSelector(self._batcher, workers)
         self._is_shared, self._admits_timely = policy.assignment == "late", policy.admits == "timely"
+        self._selector = WorkSelector(self._batcher, is_shared=self._is_shared)
         self._dispatch_ahead_s = dispatch_ahead_s
         self._admitted_frac = 1 - HELD_BACK_FRAC if dispatch_ahead_s else 1.0
-        self._hosted: Sequence[Host] = ()
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | Unfit:
         """Admit a request, or refuse it because no variant is accurate enough, or the plan cannot carry it in time."""
@@ -70,7 +70,7 @@ class Dispatch:
         if tier is None:
             return Unfit(family.available)  # and no demand: no plan is made for minima of single requests
         family.counts.arrived(rows, now_s)
-        if not tier.workers or (self._admits_timely and tier.is_lost):
+        if not tier.classes or (self._admits_timely and tier.is_lost):
             return Refused(RETRY_WITHOUT_CAPACITY_S, is_lost=tier.is_lost or family.was_lost)
         # With nothing before it, a request can be too late only for its own deadline. That is not overload, so it is
         # admitted and the workers decide.
@@ -83,10 +83,10 @@ class Dispatch:
                     self._demand.shed(request.family, rows, now_s)
                     return Refused(retry_after_s(before_rows, tier.capacity_qps))
         family.rows += rows
-        owner, overtook = tier.queue.push(request)
-        # Only the owner of the quota has something new to do, unless the request overtook others, or others may help.
-        worker = self._workers[owner.device]
-        return worker.ask_self if worker.free > 0 and not overtook else tier.ask_free()
+        owner = tier.queue.push(request)
+        for ask_it in owner.free.values():
+            return ask_it
+        return self._next_worker(tier, now_s) if self._is_shared else NOBODY
 
     def cancel(self, request: Request) -> Effects:
         """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""
@@ -94,7 +94,7 @@ class Dispatch:
         if not family.remove(request):
             return NO_EFFECTS
         family.rows -= request.rows
-        return Effects(ask=tuple(dict.fromkeys(host.device for host in family.hosts)), dropped=(request,))
+        return Effects(ask=family.longest_free(), dropped=(request,))
 
     def withdraw(self, request: Request, now_s: float) -> Effects:
         """Take back a request that was admitted at ``now_s``, as if it had not been offered."""
@@ -106,22 +106,22 @@ class Dispatch:
         worker = self._workers[device]
         if worker.free <= 0 or worker.to_wake:
             return self._decide_busy(worker, now_s)
-        first: WorkSource | None = None
-        max_rows, wake_s, decide_at = 0, math.inf, self._selector.decide
+        best: tuple[WorkSource, Start] | None = None
+        wake_s, decide_at = math.inf, self._selector.decide
         for source in worker.sources:
             if not source.queue.rows:
                 continue
             batching = decide_at(worker, source, now_s)
             # Not `match`: class patterns take twice as long, which is 4 % of a simulation.
             if isinstance(batching, Start):
-                if first is None or source.is_before(first):
-                    first, max_rows = source, batching.rows
+                if best is None or source.is_before(best[0], batching.place, best[1].place):
+                    best = source, batching
             elif isinstance(batching, Delay):
                 wake_s = min(wake_s, batching.until_s)
             elif batching is not None:
                 return self._dropped(batching, now_s) if isinstance(batching, Drop) else batching
-        if first is not None:
-            return self._launch(worker, first, max_rows, now_s)
+        if best is not None:
+            return self._launch(worker, *best, now_s)
         return WaitUntil(wake_s) if wake_s < math.inf else IDLE
 
     def finished(self, launch: Launch, took_s: float | None) -> None:
@@ -130,7 +130,7 @@ class Dispatch:
         worker, family = self._workers[hosted.device], self._families[hosted.family]
         worker.finished()
         family.rows -= rows
-        family.running[hosted.device] -= rows
+        family.ran(hosted.device, -rows)
         if took_s is not None:
             profiled_s = hosted.latency(rows)
             if worker.slowdown.ran(took_s=took_s, profiled_s=profiled_s, is_busy=launch.is_ahead):
@@ -155,20 +155,16 @@ class Dispatch:
 
     def host(self, hosted: Sequence[Host]) -> Sequence[Request]:
         """From now on workers host ``hosted``, which share anew what waits; returns what none of them may answer."""
-        self._hosted = hosted
         unhosted: list[Request] = []
         for name, family in self._families.items():
             unhosted += family.rehost([host for host in hosted if host.family == name], self._workers)
-            family.count_capacity()
         self._assign_sources()
-        for worker in self._workers.values():
-            worker.to_wake = []
         return self._uncount(unhosted)
 
     def count_capacity(self, worker: WorkerState) -> None:
         """A worker's phase or slowdown has changed: count the capacity of its families anew."""
-        for name in worker.families:
-            self._families[name].count_capacity()
+        for source in worker.sources:
+            source.tier.count(source.hosted, source.host_class, worker)
 
     def _tier_for(self, family: FamilyState, request: Request) -> AccuracyTier | None:
         """The tier of a request with any minimum and priority, opened where needed; None: no host is fit."""
@@ -179,11 +175,13 @@ class Dispatch:
     def _assign_sources(self) -> None:
         """Each worker has a source for each level of each tier that it takes from."""
         sources: dict[str, list[WorkSource]] = {device: [] for device in self._workers}
-        for host in self._hosted:
-            for tier in self._families[host.family].tiers_for(host):
-                sources[host.device] += sources_of(host, tier)
+        for family in self._families.values():
+            for tier in family.tiers:
+                for host_class in tier.classes:
+                    for host in host_class.hosts:
+                        sources[host.device] += sources_of(host, host_class, tier)
         for device, worker in self._workers.items():
-            worker.sources = tuple(sources[device])
+            worker.take_from(sources[device])
 
     def _dropped(self, drop: Drop, now_s: float) -> Drop:
         for request in self._uncount(drop.requests):
@@ -217,27 +215,35 @@ class Dispatch:
         selected = self._selector.select_ahead(worker, start_s)
         if selected is None:
             return IDLE
-        source, rows = selected
-        is_next = len(in_flight) == 1 and start_s > now_s
+        source, start = selected
+        rows, is_next = start.rows, len(in_flight) == 1 and start_s > now_s
         if rows < source.hosted.max_batch and not (is_next and source.hosted.latency(rows) >= MIN_PARTIAL_AHEAD_S):
             return IDLE
-        return self._launch(worker, source, rows, start_s, is_ahead=True)
+        return self._launch(worker, source, start, start_s, is_ahead=True)
+
+    def _next_worker(self, tier: AccuracyTier, now_s: float) -> Admitted:
+        """Ask one free worker about what waits in a tier, or nobody."""
+        for queue in tier.queue.queues_of(tier.classes[0]).values():
+            if queue.rows:
+                answer = tier.next_worker(queue, self._batcher.due_s, now_s)
+                if answer.devices:
+                    return answer
+        return NOBODY
 
     def _launch(
-        self, worker: WorkerState, source: WorkSource, max_rows: int, start_s: float, *, is_ahead: bool = False
+        self, worker: WorkerState, source: WorkSource, start: Start, start_s: float, *, is_ahead: bool = False
     ) -> Launch:
         hosted = source.hosted
         if source.is_only:
-            requests, rows = source.family_queue.take(hosted, max_rows)
+            requests, rows = source.family_queue.take(source.host_class, start.rows, source.level, start.place)
         else:
-            requests, rows = self._selector.gather(worker, source, max_rows, start_s)
-        self._families[hosted.family].running[hosted.device] += rows
+            requests, rows = self._selector.gather(worker, source, start, start_s)
+        self._families[hosted.family].ran(hosted.device, rows)
         has_slots = worker.in_flight is not None  # only then is the end of each batch estimated
         worker.launched(hosted.latency(rows) * worker.slowdown.factor if has_slots else 0.0, start_s)
         if self._is_shared and worker.free == 0:
-            for each in worker.sources:
-                if each.queue.rows and each.family_queue.quota_of(each.hosted) > 0:
-                    worker.to_wake += each.tier.free()
+            for tier in worker.tiers:
+                worker.to_wake += self._next_worker(tier, start_s).devices
         is_more_to_do = worker.free > 0 or bool(worker.to_wake)
         return Launch(hosted, requests, rows, start_s, is_more_to_do=is_more_to_do, is_ahead=is_ahead)
 

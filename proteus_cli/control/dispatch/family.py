@@ -54,13 +54,20 @@ class FamilyState:
     def waiting(self) -> int:
         return sum(len(tier.queue) for tier in self.tiers)
 
+    def ran(self, device: str, rows: int) -> None:
+        """So many rows more run on a device, or fewer where negative."""
+        self.running[device] = self.running.get(device, 0) + rows
+        for tier in self.tiers:
+            if device in tier.devices:
+                tier.running += rows
+
     # --- requests
 
     def wait_again(self, request: Request, workers: Mapping[str, WorkerState]) -> bool:
         """Queue a request where it belongs now; False where no host may answer it."""
         self.open(request, workers)
         tier = self.tier_of(request)
-        if tier is None or not tier.workers:
+        if tier is None or not tier.classes:
             return False
         tier.queue.push(request)
         return True
@@ -81,11 +88,16 @@ class FamilyState:
         """
         if tier is self.base:
             return self.rows - sum([each.queue.rows_below(request.level) for each in self.tiers])
-        rows = sum(self.running[device] for device in {host.device for host in tier.queue.hosts})
+        rows, accuracy = tier.running, tier.classes[-1].host.accuracy
         for each in self.tiers:
-            quota = sum(each.queue.quota_of(host) for host in tier.queue.hosts if host in each.queue.hosts)
+            quota = sum([each_class.quota for each_class in each.classes if each_class.host.accuracy >= accuracy])
             rows += min(quota, each.queue.rows_up_to(request.level))
         return rows
+
+    def longest_free(self) -> tuple[str, ...]:
+        """Of each host class, the worker that is free for the longest."""
+        found = [next(iter(each.free), "") for tier in self.tiers for each in tier.classes]
+        return tuple(dict.fromkeys(filter(None, found)))
 
     # --- hosts and tiers
 
@@ -99,8 +111,7 @@ class FamilyState:
         unhosted = self.base.queue.rehost(hosts)
         self._accuracies = sorted({host.accuracy for host in hosts})
         self._tiers = [self.base, *[None] * (len(self._accuracies) - 1)]
-        self.base.workers = _with_workers(hosts, workers)
-        self.running = {**dict.fromkeys((host.device for host in hosts), 0), **self.running}
+        self.base.use(workers, self.running)
         for request in moved:
             if not self.wait_again(request, workers):
                 unhosted.append(request)
@@ -117,8 +128,7 @@ class FamilyState:
             hosts = [host for host in self.hosts if host.accuracy >= self._accuracies[place]]
             tier = AccuracyTier(self._new_queue())
             tier.queue.rehost(hosts)
-            tier.workers = _with_workers(hosts, workers)
-            tier.count_capacity()
+            tier.use(workers, self.running)
             self._tiers[place] = tier
         return tier.queue.open(request.level) or is_new
 
@@ -130,12 +140,3 @@ class FamilyState:
     def tiers_for(self, host: Host) -> list[AccuracyTier]:
         """The open tiers that a host takes from."""
         return [tier for tier in self._tiers[: bisect_right(self._accuracies, host.accuracy)] if tier is not None]
-
-    def count_capacity(self) -> None:
-        """Count the capacity of all tiers anew."""
-        for tier in self.tiers:
-            tier.count_capacity()
-
-
-def _with_workers(hosts: Sequence[Host], workers: Mapping[str, WorkerState]) -> tuple[tuple[Host, WorkerState], ...]:
-    return tuple((host, workers[host.device]) for host in hosts)

@@ -10,17 +10,19 @@ from itertools import chain
 
 from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue, LevelQueues
+from proteus_cli.control.dispatch.host_class import HostClass, classes_of
 from proteus_cli.control.dispatch.quota import Quota, WeightedShares
 from proteus_cli.domain.request import USUAL_LEVEL, Request
 
 
 class FamilyQueue:
-    """Requests that its ``hosts`` may answer; without hosts, nothing waits.
+    """Requests that its ``hosts`` may answer; without hosts, nothing waits. ``classes`` groups these hosts.
 
     There are queues for the usual level of priority, and for other levels once they are opened.
     """
 
     hosts: tuple[Host, ...] = ()
+    classes: tuple[HostClass, ...] = ()
 
     @abstractmethod
     def open(self, level: int) -> bool:
@@ -31,31 +33,29 @@ class FamilyQueue:
         """From now on these hosts share what waits; returns the requests that none of them takes."""
 
     @abstractmethod
-    def push(self, request: Request) -> tuple[Host, bool]:
-        """Add a request; returns the host that gets the quota, and whether the request overtook others."""
+    def push(self, request: Request) -> HostClass:
+        """Add a request; returns the class that gets the quota."""
 
     @abstractmethod
     def remove(self, request: Request) -> bool:
         """Remove a request; False where it does not wait here."""
 
     @abstractmethod
-    def queues_of(self, host: Host) -> dict[int, DeadlineQueue]:
-        """The queues that a host takes from, by level, highest first; valid until the next `rehost` or `open`."""
+    def queues_of(self, host_class: HostClass) -> dict[int, DeadlineQueue]:
+        """The queues that a class takes from, by level, highest first; valid until the next `rehost` or `open`."""
 
     @abstractmethod
-    def quota_of(self, host: Host) -> int:
-        """Rows of all levels that a host may take."""
+    def take(
+        self, taker: HostClass, max_rows: int, level: int = USUAL_LEVEL, place: int = 0
+    ) -> tuple[tuple[Request, ...], int]:
+        """Remove the first requests of a level from a place on that fit ``max_rows``, at least one.
 
-    @abstractmethod
-    def take(self, host: Host, max_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
-        """Remove the most urgent requests of a level that fit ``max_rows``, at least one; returns them and their rows.
-
-        Rows beyond the host's quota come from the quota of others.
+        Returns them and their rows. Rows beyond the quota of the class come from the quota of others.
         """
 
     @abstractmethod
-    def pop_head(self, host: Host, level: int = USUAL_LEVEL) -> Request:
-        """Remove the most urgent request of a level that a host could take."""
+    def drop(self, host_class: HostClass, count: int, level: int = USUAL_LEVEL) -> tuple[Request, ...]:
+        """Remove so many of the most urgent requests of a level that a class could take."""
 
     @abstractmethod
     def _all(self) -> Iterable[LevelQueues]: ...
@@ -77,11 +77,13 @@ class FamilyQueue:
 
     def drain(self) -> list[Request]:
         """Remove and return all requests."""
+        for each in self.classes:
+            each.quota = 0
         return [request for queues in self._all() for request in queues.drain()]
 
 
 class SharedQueue(FamilyQueue):
-    """One queue for all hosts. `Quota` says how many rows each host may take."""
+    """One queue for all hosts. `Quota` says how many rows the workers of each class may take."""
 
     def __init__(self) -> None:
         self.quota = Quota(())
@@ -92,16 +94,20 @@ class SharedQueue(FamilyQueue):
 
     def rehost(self, hosts: Sequence[Host]) -> list[Request]:
         unhosted = [] if hosts else self.drain()
-        self.hosts, self.quota = tuple(hosts), Quota(hosts)
+        self.hosts, self.classes = tuple(hosts), classes_of(hosts)
+        self.quota = Quota(self.classes)
         self._queues.close_empty()
         for request in self._queues:
             self.quota.assign(request.rows)
         return unhosted
 
-    def push(self, request: Request) -> tuple[Host, bool]:
+    def push(self, request: Request) -> HostClass:
         queues = self._queues
-        overtook = queues.push(request) if request.priority else queues.usual.push(request)
-        return self.quota.assign(request.rows), overtook
+        if request.priority:
+            queues.push(request)
+        else:
+            queues.usual.push(request)
+        return self.quota.assign(request.rows)
 
     def remove(self, request: Request) -> bool:
         if not self._queues.remove(request):
@@ -109,38 +115,36 @@ class SharedQueue(FamilyQueue):
         self.quota.withdraw(request.rows)
         return True
 
-    def queues_of(self, host: Host) -> dict[int, DeadlineQueue]:  # noqa: ARG002 - all share them
+    def queues_of(self, host_class: HostClass) -> dict[int, DeadlineQueue]:  # noqa: ARG002 - all share them
         return self._queues.by_level
 
-    def quota_of(self, host: Host) -> int:
-        return self.quota.of(host)
-
-    def take(self, host: Host, max_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
-        taken, rows = self._queues.by_level[level].take(max_rows)
-        self.quota.consume(host, rows)
+    def take(
+        self, taker: HostClass, max_rows: int, level: int = USUAL_LEVEL, place: int = 0
+    ) -> tuple[tuple[Request, ...], int]:
+        taken, rows = self._queues.by_level[level].take(max_rows, place)
+        self.quota.consume(taker, rows)
         return taken, rows
 
-    def pop_head(self, host: Host, level: int = USUAL_LEVEL) -> Request:  # noqa: ARG002 - all share the queues
-        request = self._queues.by_level[level].pop()
-        self.quota.withdraw(request.rows)
-        return request
-
-    def drain(self) -> list[Request]:
-        self.quota.withdraw(self._queues.rows)
-        return super().drain()
+    def drop(self, host_class: HostClass, count: int, level: int = USUAL_LEVEL) -> tuple[Request, ...]:  # noqa: ARG002 - all share the queues
+        dropped = tuple(self._queues.by_level[level].pop() for _ in range(count))
+        self.quota.withdraw(sum(request.rows for request in dropped))
+        return dropped
 
     def _all(self) -> Iterable[LevelQueues]:
         return (self._queues,)
 
 
 class PerDeviceQueue(FamilyQueue):
-    """Queues for each host. An arriving request is bound to one, by the plan's shares or to all alike."""
+    """Queues for each host, which is a class by itself.
+
+    An arriving request is bound to one of them, by the plan's shares or to all alike.
+    """
 
     def __init__(self, *, uniform: bool) -> None:
         self._is_uniform = uniform
         self._shares = WeightedShares(())
         self._levels = {USUAL_LEVEL}
-        self._queues: dict[Host, LevelQueues] = {}
+        self._queues: dict[HostClass, LevelQueues] = {}
 
     def open(self, level: int) -> bool:
         if level in self._levels:
@@ -152,41 +156,52 @@ class PerDeviceQueue(FamilyQueue):
 
     def rehost(self, hosts: Sequence[Host]) -> list[Request]:
         """Requests stay with a device that goes on hosting the family; the others are bound anew."""
-        before = [(host.device, queues) for host, queues in self._queues.items()]
+        before = [(each.host.device, queues) for each, queues in self._queues.items()]
         self._levels = {USUAL_LEVEL}.union(request.level for request in self)
-        self.hosts, self._queues = tuple(hosts), {host: self._opened() for host in hosts}
-        self._shares = WeightedShares(hosts, uniform=self._is_uniform)
-        on_device = {host.device: queues for host, queues in self._queues.items()}
+        self.hosts, self.classes = tuple(hosts), tuple(HostClass((host,)) for host in hosts)
+        self._queues = {each: self._opened() for each in self.classes}
+        self._shares = WeightedShares(self.classes, uniform=self._is_uniform)
+        on_device = {each.host.device: each for each in self.classes}
         unhosted = []
         for device, queues in before:
             for request in queues.drain():
                 if device in on_device:
-                    on_device[device].push(request)
+                    self._bind(request, on_device[device])
                 elif hosts:
                     self.push(request)
                 else:
                     unhosted.append(request)
         return unhosted
 
-    def push(self, request: Request) -> tuple[Host, bool]:
-        host = self._shares.next(request.rows)
-        self._queues[host].push(request)
-        return host, False
+    def push(self, request: Request) -> HostClass:
+        return self._bind(request, self._shares.next(request.rows))
+
+    def _bind(self, request: Request, to: HostClass) -> HostClass:
+        self._queues[to].push(request)
+        to.quota += request.rows
+        return to
 
     def remove(self, request: Request) -> bool:
-        return any(queues.remove(request) for queues in self._all())
+        for each, queues in self._queues.items():
+            if queues.remove(request):
+                each.quota -= request.rows
+                return True
+        return False
 
-    def queues_of(self, host: Host) -> dict[int, DeadlineQueue]:
-        return self._queues[host].by_level
+    def queues_of(self, host_class: HostClass) -> dict[int, DeadlineQueue]:
+        return self._queues[host_class].by_level
 
-    def quota_of(self, host: Host) -> int:
-        return self._queues[host].rows
+    def take(
+        self, taker: HostClass, max_rows: int, level: int = USUAL_LEVEL, place: int = 0
+    ) -> tuple[tuple[Request, ...], int]:
+        taken, rows = self._queues[taker].by_level[level].take(max_rows, place)
+        taker.quota -= rows
+        return taken, rows
 
-    def take(self, host: Host, max_rows: int, level: int = USUAL_LEVEL) -> tuple[tuple[Request, ...], int]:
-        return self._queues[host].by_level[level].take(max_rows)
-
-    def pop_head(self, host: Host, level: int = USUAL_LEVEL) -> Request:
-        return self._queues[host].by_level[level].pop()
+    def drop(self, host_class: HostClass, count: int, level: int = USUAL_LEVEL) -> tuple[Request, ...]:
+        dropped = tuple(self._queues[host_class].by_level[level].pop() for _ in range(count))
+        host_class.quota -= sum(request.rows for request in dropped)
+        return dropped
 
     def _all(self) -> Iterable[LevelQueues]:
         return self._queues.values()

@@ -1,93 +1,62 @@
 """The plan's shares, kept exactly and without randomness."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 
-from proteus_cli.control.decision import Host
+from proteus_cli.control.dispatch.host_class import HostClass
 
 
 class WeightedShares:
-    """Smooth weighted round-robin over the hosts of a family: no host is ever a whole row ahead of its share.
+    """Smooth weighted round-robin over host classes: no class is ever a whole row ahead of its share.
 
     ``uniform``: equal shares, whatever the plan says.
     """
 
-    def __init__(self, hosts: Sequence[Host], *, uniform: bool = False) -> None:
-        self.hosts = tuple(hosts)
-        total = 0.0 if uniform else sum(host.weight for host in self.hosts)
+    def __init__(self, classes: Sequence[HostClass], *, uniform: bool = False) -> None:
+        self.classes = tuple(classes)
+        total = 0.0 if uniform else sum(each.weight for each in self.classes)
         # Where a plan sends nothing to what it hosts, as no demand was expected, shares are equal.
-        self._weights = [host.weight / total if total > 0 else 1 / len(self.hosts) for host in self.hosts]
-        self._credit = [0.0] * len(self.hosts)
-        self._place = {host: place for place, host in enumerate(self.hosts)}
+        self._weights = [each.weight / total if total > 0 else 1 / len(self.classes) for each in self.classes]
+        self._credit = [0.0] * len(self.classes)
 
-    def next(self, rows: int) -> Host:
-        """The host that is furthest behind its share; ``rows`` go to it."""
-        return self.hosts[self._next(rows)]
-
-    def _next(self, rows: int) -> int:
+    def next(self, rows: int) -> HostClass:
+        """The class that is furthest behind its share; ``rows`` go to it."""
         credit, best, highest = self._credit, 0, -math.inf
         for place, weight in enumerate(self._weights):
             credit[place] = now = credit[place] + weight * rows
             if now > highest:
                 best, highest = place, now
         credit[best] = highest - rows
-        return best
+        return self.classes[best]
 
 
 class Quota(WeightedShares):
-    """How many rows each host may take from the family's queue, in ``rows_by_place``: together all that wait.
+    """How many rows each class may take from the family's queue, in its ``quota``: together all that wait.
 
-    Which rows these are is bound late, when a worker is free.
+    Which rows these are, and who takes them, is bound late, when a worker is free.
     """
 
-    def __init__(self, hosts: Sequence[Host]) -> None:
-        super().__init__(hosts)
-        self.rows_by_place = [0] * len(self.hosts)
+    def assign(self, rows: int) -> HostClass:
+        """Assign the rows of a new request to the class that is furthest behind its share."""
+        best = self.next(rows) if len(self.classes) > 1 else self.classes[0]
+        best.quota += rows
+        return best
 
-    def of(self, host: Host) -> int:
-        return self.rows_by_place[self._place[host]]
+    def consume(self, taker: HostClass, rows: int) -> None:
+        """A class has taken rows; what exceeds its quota comes from the classes with the most.
 
-    def assign(self, rows: int) -> Host:
-        """Assign the rows of a new request to the host that is furthest behind its share."""
-        best = self._next(rows) if len(self.rows_by_place) > 1 else 0
-        self.rows_by_place[best] += rows
-        return self.hosts[best]
-
-    def consume(self, host: Host, rows: int) -> None:
-        """A host has taken rows; what exceeds its quota comes from the hosts with the most, and is owed to them.
-
-        So no quota falls below zero: a host in debt would be assigned quota that it cannot use, and nobody be asked.
+        So no quota falls below zero: a class in debt would be assigned quota that it cannot use, and nobody be asked.
+        Nor is it owed to the others: debts of an overload would distort the shares after it.
         """
-        own, quota = self._place[host], self.rows_by_place
-        quota[own] -= rows
-        while quota[own] < 0:
-            lender = self._largest()
-            lent = min(-quota[own], quota[lender])
-            self._move(lender, own, lent)
-            self._credit[lender] += lent
-            self._credit[own] -= lent
+        taken = min(rows, taker.quota)
+        taker.quota -= taken
+        self.withdraw(rows - taken)
 
     def withdraw(self, rows: int) -> None:
-        """Rows have left the queue without being taken: the hosts with the most quota lose them."""
+        """Rows have left the queue without being taken: the classes with the most quota lose them."""
         while rows > 0:
-            place = self._largest()
-            lost = min(rows, self.rows_by_place[place])
-            self.rows_by_place[place] -= lost
+            largest = max(self.classes, key=attrgetter("quota"))
+            lost = min(rows, largest.quota)
+            largest.quota -= lost
             rows -= lost
-
-    def transfer(self, source: Host, target: Host, rows: int) -> None:
-        """Transfer quota for ``rows``, as far as ``source`` has it."""
-        place = self._place[source]
-        self._move(place, self._place[target], min(rows, self.rows_by_place[place]))
-
-    def fastest(self, rows: int, is_serving: Callable[[Host], bool] = lambda _host: True) -> Host:
-        """The host with the shortest batch of so many rows, of those that serve; of all where none serves."""
-        serving = [host for host in self.hosts if is_serving(host)] or self.hosts
-        return min(serving, key=lambda host: host.latency(rows))
-
-    def _largest(self) -> int:
-        return self.rows_by_place.index(max(self.rows_by_place))
-
-    def _move(self, source: int, target: int, rows: int) -> None:
-        self.rows_by_place[source] -= rows
-        self.rows_by_place[target] += rows

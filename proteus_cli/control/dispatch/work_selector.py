@@ -1,77 +1,170 @@
-"""What a worker with a free slot does at one of its work sources, and which requests make up its next batch."""
+"""What a worker does at one of its work sources, and which requests make up its next batch."""
 
 import math
-from collections.abc import Mapping, Sequence
 
-from proteus_cli.control.batching import Batcher, CannotMeetDeadline, Delay, Start
+from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batcher, Batching, CannotMeetDeadline, Delay, Start
 from proteus_cli.control.decision import Delegate, Drop, Host
-from proteus_cli.control.dispatch.family_queue import SharedQueue
-from proteus_cli.control.dispatch.quota import Quota
-from proteus_cli.control.dispatch.workers import WorkerState, WorkSource
+from proteus_cli.control.dispatch.workers import NOBODY, WorkerState, WorkSource
 from proteus_cli.domain.request import Request
 
 
 class WorkSelector:
     """Applies the batching rule to work sources, and decides how workers help each other.
 
-    Each source is decided on by itself, from its first request: the one with the earliest deadline. An earlier deadline
-    at a lower priority is first at a source of its own.
+    Each source is decided on by itself. Of a queue of its own, a worker takes the first requests (``is_shared`` false:
+    the paper's assignment). Of a shared queue, it takes the largest batch that is in time for all of its requests, and
+    of these batches the one with the earliest requests: what it leaves, faster workers still can make.
     """
 
-    def __init__(self, batcher: Batcher, workers: Mapping[str, WorkerState]) -> None:
-        self._batcher, self._workers = batcher, workers
+    def __init__(self, batcher: Batcher, *, is_shared: bool) -> None:
+        self._batcher, self._is_shared = batcher, is_shared
 
     def decide(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | Delay | Drop | Delegate | None:
-        """What to do at a source where requests wait; None: nothing."""
-        hosted, queue, slowdown = source.hosted, source.family_queue, worker.slowdown.factor
-        quota = queue.quota_of(hosted)
+        """What a free worker does at a source where requests wait; None: nothing."""
+        quota = source.host_class.quota
+        if not self._is_shared:
+            return self._decide_alone(worker, source, now_s) if quota else None
         if quota <= 0:
-            return self._take_over(source, queue, slowdown, now_s) if isinstance(queue, SharedQueue) else None
-        batching = self._batcher.decide(source.queue.head(), quota, hosted, now_s, slowdown)
-        if not isinstance(batching, CannotMeetDeadline):
+            quota, until_s = self._rows_to_take_over(worker, source, now_s)
+            if not quota:
+                return Delay(until_s) if until_s < math.inf else None
+        else:
+            quota = -(-quota // len(source.host_class.free))  # all free workers of the class are there for it
+        batching = self._earliest(worker, source, quota, now_s)
+        if isinstance(batching, Start) and not batching.place:
             return batching
-        return self._too_slow(source, queue, now_s) if isinstance(queue, SharedQueue) else _drop(source)
+        hopeless = self._hopeless(source, now_s)
+        if hopeless:
+            return _drop(source, hopeless)
+        return self._delegate(worker, source, now_s) if isinstance(batching, CannotMeetDeadline) else batching
 
-    def select_ahead(self, worker: WorkerState, start_s: float) -> tuple[WorkSource, int] | None:
-        """The source to serve once the worker is free at ``start_s``, and the rows of that batch.
+    def select_ahead(self, worker: WorkerState, start_s: float) -> tuple[WorkSource, Start] | None:
+        """The source to serve once the worker is free at ``start_s``, and that batch.
 
-        These are all rows of the quota, or a full batch; None where they would not all be in time. A smaller batch is
-        left undecided: the worker may be free earlier than it should be, and then a larger one is possible.
+        It has all rows of the quota, or is full; None where they would not all be in time. A smaller batch is left
+        undecided: the worker may be free earlier than it should be, and then a larger one is possible.
         """
         first: WorkSource | None = None
         for source in worker.sources:
-            has_work = source.queue.rows and source.family_queue.quota_of(source.hosted) > 0
+            has_work = source.queue.rows and source.host_class.quota > 0
             if has_work and (first is None or source.is_before(first)):
                 first = source
         if first is None:
             return None
-        hosted = first.hosted
-        rows = min(first.family_queue.quota_of(hosted), hosted.max_batch)
-        batching = self._batcher.decide(first.queue.head(), rows, hosted, start_s, worker.slowdown.factor)
-        return (first, rows) if isinstance(batching, Start) and batching.rows >= rows else None
+        rows = min(first.host_class.quota, first.hosted.max_batch)
+        batching = self._earliest(worker, first, rows, start_s)
+        return (first, batching) if isinstance(batching, Start) and batching.rows >= rows else None
 
     def gather(
-        self, worker: WorkerState, source: WorkSource, max_rows: int, now_s: float
+        self, worker: WorkerState, source: WorkSource, start: Start, now_s: float
     ) -> tuple[tuple[Request, ...], int]:
         """Remove the requests of a batch from all levels of a family queue; returns them and their rows.
 
         ``source`` is the level that the batch was decided for. Higher priorities come first, and each other level joins
         as far as the batch is still in time for its first request.
         """
-        family_queue, hosted = source.family_queue, source.hosted
+        host_class, max_rows = source.host_class, start.rows
         taken: list[Request] = []
         rows = 0
-        for level, queue in family_queue.queues_of(hosted).items():
-            head = queue.peek()
-            if head is None:
+        for level, queue in source.family_queue.queues_of(host_class).items():
+            if not queue.rows:
                 continue
             is_source = level == source.level
-            limit = max_rows if is_source else self._max_rows_with(head, max_rows, hosted, now_s, worker)
-            if rows + head.rows <= limit or (is_source and not rows):
-                more, more_rows = family_queue.take(hosted, limit - rows, level)
+            place = start.place if is_source else 0
+            first = queue.at(place)
+            limit = max_rows if is_source else self._max_rows_with(first, max_rows, source.hosted, now_s, worker)
+            if rows + first.rows <= limit or (is_source and not rows):
+                more, more_rows = source.family_queue.take(host_class, limit - rows, level, place)
                 taken += more
                 rows, max_rows = rows + more_rows, limit
         return tuple(taken), rows
+
+    def _decide_alone(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | Delay | Drop:
+        """What a worker does with a queue of its own; the first request goes that it cannot make."""
+        quota, slowdown = source.host_class.quota, worker.slowdown.factor
+        batching = self._batcher.decide(source.queue.head(), quota, source.hosted, now_s, slowdown)
+        return batching if not isinstance(batching, CannotMeetDeadline) else _drop(source, 1)
+
+    def _earliest(self, worker: WorkerState, source: WorkSource, quota: int, now_s: float) -> Batching:
+        """The largest batch of ``quota`` rows or fewer that is in time, from the earliest request from which it is.
+
+        The sizes for which there is such a request are all those up to the largest, so bisection finds it.
+        """
+        queue, hosted, slowdown, decide = source.queue, source.hosted, worker.slowdown.factor, self._batcher.decide
+        best = decide(queue.head(), quota, hosted, now_s, slowdown)
+        if isinstance(best, Delay):
+            return best
+        rows, most = best.rows if isinstance(best, Start) else 0, min(quota, hosted.max_batch)
+        while rows < most:
+            more = (rows + most + 1) // 2
+            place = queue.place_due(now_s + slowdown * hosted.latency(more), self._batcher.due_s)
+            batching: Batching = CANNOT_MEET_DEADLINE
+            while queue.has_rows(more, place):
+                batching = decide(queue.at(place), more, hosted, now_s, slowdown)
+                if not isinstance(batching, CannotMeetDeadline):
+                    break
+                place += 1  # a request of more rows than that
+            if isinstance(batching, Start) and batching.rows >= more:
+                best, rows = Start(batching.rows, place), batching.rows
+            else:
+                most = more - 1
+        return best
+
+    def _rows_to_take_over(self, worker: WorkerState, source: WorkSource, now_s: float) -> tuple[int, float]:
+        """How many rows a worker without quota may take for busy workers now; if none, until when it should wait.
+
+        It takes rows at once where accuracy does not fall by that. Of a more accurate class, it takes those that the
+        class cannot make any more, and each row at its own last moment.
+        """
+        queue, own, due_s = source.queue, source.host_class, self._batcher.due_s
+        own_s = worker.slowdown.factor * own.host.latency(queue.head().rows)
+        rows, until_s = 0, math.inf
+        for each in source.tier.classes:
+            if not each.quota or each.free:
+                continue
+            if each.host.accuracy <= own.host.accuracy:
+                rows += each.quota
+                continue
+            left_s = max(own_s, each.row_s)
+            moment_s = _last_moment_s(due_s(queue.head()), left_s)
+            if moment_s > now_s:
+                until_s = min(until_s, moment_s)
+            else:
+                rows += min(each.quota, max(1, queue.place_after(now_s + left_s, due_s)))
+        return rows, until_s
+
+    def _delegate(self, worker: WorkerState, source: WorkSource, now_s: float) -> Delegate | None:
+        """What a worker does that can make none of the requests: it transfers its quota to a faster class.
+
+        That is the most accurate one which has a free worker that can make the first request, else the fastest.
+        """
+        queue, own, tier = source.queue, source.host_class, source.tier
+        if not own.quota:
+            return None
+        rows = queue.head().rows
+        left_s = self._batcher.due_s(queue.head()) - now_s
+        faster = [each for each in tier.classes if each.serving and each.row_s < own.row_s]
+        able = [each for each in faster if each.free and each.takes_s(rows) <= left_s]
+        if not faster:
+            return None
+        target = able[0] if able else min(faster, key=lambda each: each.takes_s(rows))
+        moved = min(own.quota, queue.rows)
+        own.quota -= moved
+        target.quota += moved
+        next_worker = tier.next_worker(queue, self._batcher.due_s, now_s)
+        if next_worker in {NOBODY, worker.ask_self}:
+            return None
+        return Delegate(next_worker.devices[0])
+
+    def _hopeless(self, source: WorkSource, now_s: float) -> int:
+        """How many of the first requests not even the fastest workers can make, each alone."""
+        queue, serving = source.queue, [each for each in source.tier.classes if each.serving]
+        for place, request in enumerate(queue):
+            fastest = min(serving, key=lambda each: each.takes_s(request.rows), default=source.host_class)
+            batching = self._batcher.decide(request, request.rows, fastest.host, now_s, fastest.slowdown)
+            if not isinstance(batching, CannotMeetDeadline):
+                return place
+        return len(queue)
 
     def _max_rows_with(self, head: Request, max_rows: int, hosted: Host, now_s: float, worker: WorkerState) -> int:
         """How many of ``max_rows`` a batch may have that includes the first request of another level."""
@@ -80,66 +173,12 @@ class WorkSelector:
             return min(max_rows, batching.rows)
         return max_rows if isinstance(batching, Delay) else 0
 
-    def _take_over(
-        self, source: WorkSource, queue: SharedQueue, slowdown: float, now_s: float
-    ) -> Start | Delay | Drop | None:
-        """What a worker without quota does with the rows that busy workers have quota for.
 
-        It takes rows at once where accuracy does not fall by that. Rows of more accurate workers it takes at the last
-        moment at which it can still meet the deadline, as these workers may become free until then. It drops a request
-        whose deadline no worker can meet any more, because others wait behind it.
-        """
-        head, hosted = source.queue.head(), source.hosted
-        due_s = self._batcher.due_s(head)
-        last_moment_s = due_s - slowdown * hosted.latency(head.rows)
-        lossless_rows, lossy_rows = _rows_of_busy(source, queue.quota.rows_by_place)
-        if lossless_rows + lossy_rows == 0:
-            return None
-        if last_moment_s < now_s:
-            return _drop(source) if self._is_late_everywhere(queue, head, now_s) else None
-        if lossless_rows == 0 and now_s < last_moment_s:
-            return Delay(last_moment_s)
-        max_rows = max(min(lossless_rows or lossy_rows, hosted.max_batch), head.rows)
-        return Start(max(hosted.latency.max_rows_within((due_s - now_s) / slowdown, max_rows), head.rows))
-
-    def _too_slow(self, source: WorkSource, queue: SharedQueue, now_s: float) -> Delay | Drop | Delegate:
-        """What a worker does that cannot meet the deadline of the first request: the fastest one may, or none."""
-        head, hosted, quota = source.queue.head(), source.hosted, queue.quota
-        fastest = self._fastest(quota, head.rows)
-        takes_s = fastest.latency(head.rows) * self._workers[fastest.device].slowdown.factor
-        last_moment_s = self._batcher.due_s(head) - takes_s
-        if fastest is hosted or last_moment_s < now_s:
-            return _drop(source)
-        if quota.of(fastest) > 0:  # it has quota for this request, and uses it or is too late
-            return Delay(until_s=max(last_moment_s, math.nextafter(now_s, math.inf)))
-        quota.transfer(hosted, fastest, head.rows)
-        return Delegate(to=fastest.device)
-
-    def _is_late_everywhere(self, queue: SharedQueue, head: Request, now_s: float) -> bool:
-        """Not even the fastest variant can meet the deadline."""
-        fastest = self._fastest(queue.quota, head.rows)
-        slowdown = self._workers[fastest.device].slowdown.factor
-        return isinstance(self._batcher.decide(head, head.rows, fastest, now_s, slowdown), CannotMeetDeadline)
-
-    def _fastest(self, quota: Quota, rows: int) -> Host:
-        return quota.fastest(rows, lambda host: self._workers[host.device].is_serving)
+def _drop(source: WorkSource, count: int) -> Drop:
+    return Drop(source.family_queue.drop(source.host_class, count, source.level))
 
 
-def _drop(source: WorkSource) -> Drop:
-    return Drop((source.family_queue.pop_head(source.hosted, source.level),))
-
-
-def _rows_of_busy(source: WorkSource, rows_by_place: Sequence[int]) -> tuple[int, int]:
-    """Quota of busy workers that the source's variant can take over without a loss of accuracy, and with a loss."""
-    lossless_rows = lossy_rows = 0
-    accuracy, workers = source.hosted.accuracy, source.tier.workers
-    for place, rows in enumerate(rows_by_place):
-        if rows:
-            host, worker = workers[place]
-            if worker.free > 0:
-                continue
-            if host.accuracy <= accuracy:
-                lossless_rows += rows
-            else:
-                lossy_rows += rows
-    return lossless_rows, lossy_rows
+def _last_moment_s(due_s: float, takes_s: float) -> float:
+    """The last moment at which that much time is left."""
+    moment_s = due_s - takes_s
+    return moment_s if due_s - moment_s >= takes_s else math.nextafter(moment_s, -math.inf)

@@ -1,47 +1,17 @@
 """The state of each worker, and the queues that it takes from."""
 
-from collections import deque
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from proteus_cli.control.decision import Admitted, Host
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.family_queue import FamilyQueue
+from proteus_cli.control.dispatch.host_class import HostClass
+from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.topology.slowdown import SlowdownEstimator
-
-
-class InFlightBatches:
-    """Batches that a device runs one after another, in the order of their submission."""
-
-    def __init__(self) -> None:
-        self._take_s: deque[float] = deque()
-        self._first_start_s: float | None = None  # None: not noted yet
-
-    def __len__(self) -> int:
-        return len(self._take_s)
-
-    def add(self, takes_s: float, at_s: float) -> None:
-        """Add a batch that should take ``takes_s``; on an idle device it begins ``at_s``."""
-        if not self._take_s:
-            self._first_start_s = at_s
-        self._take_s.append(takes_s)
-
-    def ended(self) -> None:
-        """The first batch has ended; when the next began is not known before `note_start`."""
-        self._take_s.popleft()
-        self._first_start_s = None
-
-    def note_start(self, now_s: float) -> None:
-        """The first batch runs by ``now_s``: that is its start where no earlier one is known."""
-        if self._first_start_s is None:
-            self._first_start_s = now_s
-
-    def ends_s(self, now_s: float) -> float:
-        """When all batches should have ended; a batch that takes longer than it should may end at any moment."""
-        if not self._take_s:
-            return now_s
-        ran_s = now_s - self._first_start_s if self._first_start_s is not None else 0.0
-        return now_s + sum(self._take_s) - min(ran_s, self._take_s[0])
+from proteus_cli.domain.request import Request
 
 
 class WorkerPhase(StrEnum):
@@ -78,37 +48,82 @@ NOBODY = Admitted(())
 
 @dataclass(slots=True, eq=False)
 class AccuracyTier:
-    """A queue and the workers that take from it, in the order of the queue's hosts.
+    """A queue, and the classes of the hosts that take from it, the most accurate first.
 
     The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of
-    ``batch_rows`` together; ``slowdown`` is their mean, weighted by capacity. A tier ``is_lost`` where all of its
-    devices are lost.
+    ``batch_rows`` together; ``slowdown`` is their mean, weighted by capacity. ``running`` rows are in their batches.
+    What is counted here is kept up to date in steps: a decision never looks at all workers.
     """
 
     queue: FamilyQueue
-    workers: tuple[tuple[Host, "WorkerState"], ...] = ()
+    devices: frozenset[str] = frozenset()
+    running: int = 0
     capacity_qps: float = 0.0
     batch_rows: int = 0
     slowdown: float = 1.0
-    is_lost: bool = False
+    _lost: set[Host] = field(default_factory=set)
 
-    def free(self) -> list[str]:
-        """Devices with a free slot."""
-        return [host.device for host, worker in self.workers if worker.free > 0]
+    @property
+    def classes(self) -> tuple[HostClass, ...]:
+        return self.queue.classes
 
-    def ask_free(self) -> Admitted:
-        """Ask the workers that have a free slot."""
-        free = self.free()
-        return Admitted(tuple(free)) if free else NOBODY
+    @property
+    def is_lost(self) -> bool:
+        """All of its devices are lost."""
+        return bool(self._lost) and len(self._lost) == len(self.queue.hosts)
 
-    def count_capacity(self) -> None:
-        """Count capacity and slowdown anew."""
-        self.is_lost = bool(self.workers) and all(worker.phase is WorkerPhase.LOST for _, worker in self.workers)
-        serving = [(host.capacity_qps, worker.slowdown) for host, worker in self.workers if worker.is_serving]
-        self.batch_rows = sum(host.max_batch for host, worker in self.workers if worker.is_serving)
-        self.capacity_qps = sum(qps / slowdown.upper for qps, slowdown in serving)
-        usual_qps = sum(qps / slowdown.factor for qps, slowdown in serving)
-        self.slowdown = sum(qps for qps, _ in serving) / usual_qps if usual_qps > 0 else 1.0
+    def use(self, workers: "Mapping[str, WorkerState]", running: Mapping[str, int]) -> None:
+        """Count the workers of the queue's hosts from now on; they have so many rows ``running``."""
+        self.devices, self._lost = frozenset(host.device for host in self.queue.hosts), set()
+        self.running = sum(running.get(device, 0) for device in self.devices)
+        for each in self.classes:
+            for host in each.hosts:
+                worker = workers[host.device]
+                if worker.free > 0:
+                    each.free[host.device] = worker.ask_self
+                self._count(host, each, worker)
+        self._sum_up()
+
+    def count(self, host: Host, host_class: HostClass, worker: "WorkerState") -> None:
+        """The phase or the slowdown of a worker has changed."""
+        self._count(host, host_class, worker)
+        self._sum_up()
+
+    def next_worker(self, queue: DeadlineQueue, due_s: Callable[[Request], float], now_s: float) -> Admitted:
+        """Ask one free worker about a queue in which requests wait, or nobody.
+
+        First come workers with quota. Next, those that may take over from busy workers at once, since no accuracy is
+        lost: the most accurate that can make any request. Else the most accurate that can make the first one.
+        """
+        free, least = list[HostClass](), math.inf
+        for each in self.classes:
+            if each.free:
+                if each.quota:
+                    return next(iter(each.free.values()))
+                free.append(each)
+            elif each.quota:
+                least = each.host.accuracy  # the classes come in order
+        if not free or least == math.inf:
+            return NOBODY
+        last_left_s, left_s = due_s(queue.last()) - now_s, due_s(queue.head()) - now_s
+        for each in free:
+            if each.row_s <= (last_left_s if each.host.accuracy >= least else left_s):
+                return next(iter(each.free.values()))
+        return next(iter(free[-1].free.values()))
+
+    def _count(self, host: Host, host_class: HostClass, worker: "WorkerState") -> None:
+        host_class.count(host, worker.slowdown if worker.is_serving else None)
+        if worker.phase is WorkerPhase.LOST:
+            self._lost.add(host)
+        else:
+            self._lost.discard(host)
+
+    def _sum_up(self) -> None:
+        classes = self.classes
+        self.capacity_qps = sum([each.capacity_qps for each in classes])
+        self.batch_rows = sum([each.serving * each.host.max_batch for each in classes])
+        usual_qps = sum([each.usual_qps for each in classes])
+        self.slowdown = sum([each.planned_qps for each in classes]) / usual_qps if usual_qps > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,22 +134,25 @@ class WorkSource:
     """
 
     hosted: Host
+    host_class: HostClass
     tier: AccuracyTier
     family_queue: FamilyQueue
     level: int
     queue: DeadlineQueue
     is_only: bool
 
-    def is_before(self, other: "WorkSource") -> bool:
-        """The first request here is more urgent than that of another source. In both, requests must wait."""
-        return self.level < other.level or (self.level == other.level and self.queue.is_before(other.queue))
+    def is_before(self, other: "WorkSource", place: int = 0, other_place: int = 0) -> bool:
+        """The request at a place here is more urgent than that at a place of another source."""
+        if self.level != other.level:
+            return self.level < other.level
+        return self.queue.at(place).deadline_s < other.queue.at(other_place).deadline_s
 
 
-def sources_of(hosted: Host, tier: AccuracyTier) -> list[WorkSource]:
+def sources_of(hosted: Host, host_class: HostClass, tier: AccuracyTier) -> list[WorkSource]:
     """One source for each level of priority."""
-    queues = tier.queue.queues_of(hosted)
+    queues = tier.queue.queues_of(host_class)
     is_only = len(queues) == 1
-    return [WorkSource(hosted, tier, tier.queue, level, queue, is_only) for level, queue in queues.items()]
+    return [WorkSource(hosted, host_class, tier, tier.queue, level, queue, is_only) for level, queue in queues.items()]
 
 
 @dataclass(slots=True, eq=False)
@@ -143,44 +161,56 @@ class WorkerState:
 
     ``is_serving`` is that phase as a flag, as looking up enum members is slow. ``idle_slots`` run no batch; a batch
     that is submitted ahead makes them negative. ``free`` slots may take a batch: the idle ones while the worker serves,
-    else none. ``to_wake``: devices that this worker leaves work to.
-    ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker only.
+    else none; the classes of its hosts know whether there are any. ``to_wake``: devices that this worker leaves work
+    to. ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker.
     """
 
+    device: str
     idle_slots: int
-    ask_self: Admitted
     in_flight: InFlightBatches | None = None
+    ask_self: Admitted = field(init=False)
     free: int = field(init=False)
     phase: WorkerPhase = WorkerPhase.SERVING
     is_serving: bool = True
     slowdown: SlowdownEstimator = field(default_factory=SlowdownEstimator)
     sources: tuple[WorkSource, ...] = ()
+    tiers: tuple[AccuracyTier, ...] = ()
     to_wake: list[str] = field(default_factory=list)
+    _classes: tuple[HostClass, ...] = ()
 
     def __post_init__(self) -> None:
-        self.free = self.idle_slots
+        self.ask_self, self.free = Admitted((self.device,)), self.idle_slots
+
+    def take_from(self, sources: Sequence[WorkSource]) -> None:
+        """Take from these sources from now on."""
+        self.sources, self.to_wake = tuple(sources), []
+        self.tiers = tuple(dict.fromkeys(source.tier for source in sources))
+        self._classes = tuple(dict.fromkeys(source.host_class for source in sources))
 
     def on(self, event: WorkerEvent) -> None:
         self.phase = TRANSITIONS[self.phase][event]
         self.is_serving = self.phase is WorkerPhase.SERVING
-        self.free = self.idle_slots if self.is_serving else 0
+        self._count_free()
 
     def launched(self, takes_s: float, start_s: float) -> None:
         """A batch that should take ``takes_s`` occupies a slot."""
         self.idle_slots -= 1
-        self.free = self.idle_slots
+        self._count_free()
         if self.in_flight is not None:
             self.in_flight.add(takes_s, start_s)
 
     def finished(self) -> None:
         """A batch has left its slot."""
         self.idle_slots += 1
-        if self.is_serving:
-            self.free = self.idle_slots
+        self._count_free()
         if self.in_flight is not None:
             self.in_flight.ended()
 
-    @property
-    def families(self) -> frozenset[str]:
-        """Families that this worker serves."""
-        return frozenset(source.hosted.family for source in self.sources)
+    def _count_free(self) -> None:
+        before, self.free = self.free, self.idle_slots if self.is_serving else 0
+        if before > 0 >= self.free:
+            for each in self._classes:
+                del each.free[self.device]
+        elif self.free > 0 >= before:
+            for each in self._classes:
+                each.free[self.device] = self.ask_self

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 
 import pytest
 from builders import controller_hosting, hosted, launched, make_request
@@ -10,13 +11,15 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Effects, Host, Refused
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Effects, Refused
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
+from proteus_cli.control.dispatch.host_class import HostClass
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
 
 ASSIGNMENTS = ("late", "early")
+DUE_S = attrgetter("deadline_s")
 
 
 def controller_of(assignment: str = "late") -> Controller:
@@ -27,9 +30,9 @@ def controller_of(assignment: str = "late") -> Controller:
 
 
 def waited(controller: Controller, request: Request) -> bool:
-    """Cancel a request: whether it waited, so that the worker is to be asked."""
+    """Cancel a request: whether it waited, so that the worker is to be asked if it is free."""
     effects = controller.cancel(request)
-    assert effects in (NO_EFFECTS, Effects(ask=("cpu0",), dropped=(request,)))
+    assert effects in (NO_EFFECTS, Effects(dropped=(request,)), Effects(ask=("cpu0",), dropped=(request,)))
     return effects is not NO_EFFECTS
 
 
@@ -93,7 +96,7 @@ def test_a_request_that_is_taken_back_was_never_offered(assignment: str) -> None
 
 MOVES = st.lists(
     st.tuples(
-        st.sampled_from(["push", "push", "push", "take", "pop", "remove"]),
+        st.sampled_from(["push", "push", "push", "take", "pop", "remove", "look"]),
         st.sampled_from([0.1, 0.2, 0.3]),
         st.integers(1, 5),
     ),
@@ -110,16 +113,23 @@ def test_a_queue_is_a_sorted_list(moves: list[tuple[str, float, int]]) -> None:
             case "push":
                 request = make_request(len(known), slo_s=slo_s, rows=number)
                 known.append(request)
-                overtook = queue.push(request)
+                queue.push(request)
                 model = sorted([*model, request], key=lambda r: (r.deadline_s, r.id))
-                assert overtook == (model[0] is request and len(model) > 1)
             case "take" if model:
-                taken, rows = queue.take(number)
-                assert list(taken) == model[: len(taken)]
+                place = number * 3 % len(model)
+                taken, rows = queue.take(number, place)
+                end = place + len(taken)
+                assert list(taken) == model[place:end]
                 assert rows == sum(request.rows for request in taken)
                 assert len(taken) == 1 or rows <= number
-                model = model[len(taken) :]
-                assert not model or rows + model[0].rows > number
+                assert end == len(model) or rows + model[end].rows > number
+                del model[place:end]
+            case "look":
+                places = [place for place, request in enumerate(model) if request.deadline_s >= slo_s]
+                assert queue.place_due(slo_s, DUE_S) == (places[0] if places else len(model))
+                assert queue.place_after(slo_s, DUE_S) == sum(request.deadline_s <= slo_s for request in model)
+                place = number * 3 % (len(model) + 1)
+                assert queue.has_rows(number, place) == (sum(request.rows for request in model[place:]) >= number)
             case "pop" if model:
                 assert queue.pop() is model.pop(0)
             case "remove" if known:
@@ -134,7 +144,7 @@ def test_a_queue_is_a_sorted_list(moves: list[tuple[str, float, int]]) -> None:
 HOSTS = [hosted(f"cpu{n}", latency_s={1: 0.01}, weight=weight) for n, weight in enumerate((1.0, 2.0, 0.0))]
 LINE_MOVES = st.lists(
     st.tuples(
-        st.sampled_from(["push", "push", "push", "take", "pop_head", "remove", "rehost"]),
+        st.sampled_from(["push", "push", "push", "take", "drop", "remove", "rehost"]),
         st.sampled_from([0, 0, 1, 3, 99]),
         st.integers(1, 6),
     ),
@@ -153,15 +163,15 @@ def test_a_queue_has_as_much_quota_as_rows_and_each_request_leaves_once(
     queue.rehost(HOSTS)
     left, known = Counter[int](), list[Request]()
     for move, priority, number in moves:
-        host = queue.hosts[number % len(queue.hosts)] if queue.hosts else None
+        taker = queue.classes[number % len(queue.classes)] if queue.classes else None
         match move:
-            case "push" if host:
+            case "push" if taker:
                 request = Request(len(known), "a", 0.0, number / 10, number, priority=priority)
                 known.append(request)
                 queue.open(request.level)
                 queue.push(request)
-            case "take" | "pop_head" if host:
-                left.update(_removed(queue, host, number if move == "take" else 0))
+            case "take" | "drop" if taker:
+                left.update(_removed(queue, taker, number, is_drop=move == "drop"))
             case "remove" if known:
                 request = known[number * 7 % len(known)]
                 waited = not left[request.id]
@@ -173,21 +183,22 @@ def test_a_queue_has_as_much_quota_as_rows_and_each_request_leaves_once(
     assert max(left.values(), default=0) <= 1
 
 
-def _removed(family_queue: FamilyQueue, host: Host, max_rows: int) -> list[int]:
-    """What a host takes of each level, or gives up where it may have no rows."""
-    removed = []
-    for level, queue in family_queue.queues_of(host).items():
-        if len(queue) and max_rows:
-            taken, rows = family_queue.take(host, max_rows, level)
+def _removed(family_queue: FamilyQueue, taker: HostClass, number: int, *, is_drop: bool) -> list[int]:
+    """What a class takes of each level, from some place on, or gives up."""
+    removed = list[int]()
+    for level, queue in family_queue.queues_of(taker).items():
+        if is_drop:
+            dropped = family_queue.drop(taker, min(number, len(queue)), level)
+            removed += [request.id for request in dropped]
+        elif len(queue):
+            taken, rows = family_queue.take(taker, number, level, number % len(queue))
             assert rows == sum(request.rows for request in taken)
             removed += [request.id for request in taken]
-        elif len(queue):
-            removed.append(family_queue.pop_head(host, level).id)
     return removed
 
 
 def _agrees(queue: FamilyQueue, waiting: Sequence[Request]) -> None:
-    quota = [queue.quota_of(host) for host in queue.hosts] or [0]
+    quota = [each.quota for each in queue.classes] or [0]
     assert sum(quota) == sum(request.rows for request in waiting)
     assert min(quota) >= 0
     assert len(queue) == len(waiting)
@@ -195,14 +206,6 @@ def _agrees(queue: FamilyQueue, waiting: Sequence[Request]) -> None:
     for level in (1, 2, 3, 8):
         assert queue.rows_up_to(level) == sum(request.rows for request in waiting if request.level <= level)
         assert queue.rows_below(level) == sum(request.rows for request in waiting if request.level > level)
-
-
-def test_a_host_is_told_by_identity() -> None:
-    """Two variants may look the same; each has its own quota."""
-    queue, twin = SharedQueue(), hosted("cpu0", latency_s={1: 0.01}, weight=1.0)
-    queue.rehost([HOSTS[0], twin])
-    queue.push(make_request())
-    assert sorted([queue.quota_of(HOSTS[0]), queue.quota_of(twin)]) == [0, 1]
 
 
 def test_equal_deadlines_are_found_among_many() -> None:

@@ -26,12 +26,15 @@ def test_the_most_urgent_comes_first_and_equals_in_order_of_arrival() -> None:
     assert [queue.pop().id for _ in range(4)] == [1, 3, 2, 0]
 
 
-def test_push_says_whether_the_request_overtook_others() -> None:
-    queue = DeadlineQueue()
-    assert not queue.push(make_request(0, slo_s=0.2))
-    assert not queue.push(make_request(1, slo_s=0.2))
-    assert not queue.push(make_request(2, slo_s=0.3))
-    assert queue.push(make_request(3, slo_s=0.1))
+def test_the_first_that_is_due_in_time_is_found_and_a_batch_is_cut_out_from_there() -> None:
+    queue = filled([(0.3, 1), (0.1, 1), (0.2, 1), (0.3, 2), (0.3, 1)])
+    place = queue.place_due(0.15, lambda request: request.deadline_s)
+    assert (place, queue.at(place).id, queue.last().id) == (1, 2, 4)
+    assert queue.has_rows(5, place)
+    assert not queue.has_rows(6, place)
+    taken, rows = queue.take(3, place)
+    assert ([request.id for request in taken], rows) == ([2, 0], 2)
+    assert [request.id for request in queue] == [1, 3, 4]
 
 
 def test_an_empty_queue_has_no_head_and_nothing_to_take() -> None:

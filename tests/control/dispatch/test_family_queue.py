@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-import pytest
 from builders import hosted, make_request
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.family_queue import PerDeviceQueue
+from proteus_cli.control.dispatch.host_class import HostClass
 from proteus_cli.domain.request import USUAL_LEVEL
 
 
@@ -23,13 +23,17 @@ def line_of(*hosts: Host, uniform: bool = False) -> PerDeviceQueue:
     return queue
 
 
+def class_of(queue: PerDeviceQueue, host: Host) -> HostClass:
+    return next(each for each in queue.classes if each.host is host)
+
+
 def queue_of(queue: PerDeviceQueue, host: Host) -> DeadlineQueue:
-    return queue.queues_of(host)[USUAL_LEVEL]
+    return queue.queues_of(class_of(queue, host))[USUAL_LEVEL]
 
 
 def bound(queue: PerDeviceQueue, number: int) -> str:
     """The devices that so many requests are bound to, by their last letter."""
-    return "".join(queue.push(make_request(n))[0].device[-1] for n in range(number))
+    return "".join(queue.push(make_request(n)).host.device[-1] for n in range(number))
 
 
 def waits(queue: PerDeviceQueue) -> dict[str, list[int]]:
@@ -47,7 +51,7 @@ def test_queries_are_bound_by_the_plans_shares() -> None:
     """Shares 2 : 1 : 1 of 4."""
     queue = line_of(host("cpu0", 20.0), host("cpu1", 10.0), host("cpu2", 10.0))
     assert Counter(bound(queue, 8)) == {"0": 4, "1": 2, "2": 2}
-    assert [queue.quota_of(each) for each in queue.hosts] == [4, 2, 2]
+    assert [each.quota for each in queue.classes] == [4, 2, 2]
     assert len(queue) == 8
 
 
@@ -72,7 +76,7 @@ def test_rows_count_for_the_shares() -> None:
     queue = line_of(host("cpu0"), host("cpu1"))
     queue.push(make_request(9, rows=3))
     assert bound(queue, 3) == "111"
-    assert [queue.quota_of(each) for each in queue.hosts] == [3, 3]
+    assert [each.quota for each in queue.classes] == [3, 3]
 
 
 def test_each_takes_from_its_own_queue_the_most_urgent_first() -> None:
@@ -80,9 +84,9 @@ def test_each_takes_from_its_own_queue_the_most_urgent_first() -> None:
     queue = line_of(first, second)
     for number, slo_s in enumerate((0.3, 0.1, 0.2, 0.2)):  # 0 and 2 are cpu0's
         queue.push(make_request(number, slo_s=slo_s))
-    taken, rows = queue.take(first, 1)
+    taken, rows = queue.take(class_of(queue, first), 1)
     assert ([request.id for request in taken], rows) == ([2], 1)
-    assert queue.pop_head(second).id == 1
+    assert [request.id for request in queue.drop(class_of(queue, second), 1)] == [1]
     assert waits(queue) == {"cpu0": [0], "cpu1": [3]}
     assert [request.id for request in queue.drain()] == [0, 3]
     assert len(queue) == 0
@@ -118,6 +122,4 @@ def test_without_a_device_nothing_can_wait() -> None:
 def test_two_variants_on_one_device_are_two_queues() -> None:
     queue = line_of(host("cpu0"), host("cpu0", variant="a-l"))
     bound(queue, 4)
-    assert [queue.quota_of(each) for each in queue.hosts] == [2, 2]
-    with pytest.raises(KeyError):
-        queue.quota_of(host("cpu0"))
+    assert [each.quota for each in queue.classes] == [2, 2]

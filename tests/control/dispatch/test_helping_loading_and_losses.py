@@ -69,16 +69,37 @@ def test_a_free_worker_takes_at_once_what_loses_no_accuracy(accuracy: float) -> 
     assert controller.waiting == 0
 
 
-def test_of_a_more_accurate_worker_it_takes_only_at_the_last_moment() -> None:
-    """Due at 100 ms, and cpu1 needs 10: until 90 ms cpu0 may become free. Its batch takes longer than profiled."""
+def test_of_a_more_accurate_worker_it_takes_only_what_that_one_cannot_make_any_more() -> None:
+    """Due at 100 ms, and cpu0 needs 40: until 60 ms it may become free. Its batch takes longer than profiled."""
     controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu1"))
     offered(controller, make_request(0))
     launched(controller, "cpu0", 0.0)
     assert offered(controller, make_request(1)) == [("cpu1",)]
     waiting = controller.decide("cpu1", 0.0)
     assert isinstance(waiting, WaitUntil)
-    assert waiting == controller.decide("cpu1", 0.0899) == WaitUntil(near(0.090))
+    assert waiting == controller.decide("cpu1", 0.0599) == WaitUntil(near(0.060))
     assert ids(launched(controller, "cpu1", waiting.at_s)) == [1]
+
+
+def test_of_a_faster_and_more_accurate_worker_it_takes_only_at_its_own_last_moment() -> None:
+    """Due at 100 ms, and cpu1 needs 40: at 60 ms it takes the first, though cpu0 could make that until 90."""
+    controller = controller_of(fast("cpu0", weight=1.0, accuracy=0.95), slow("cpu1"))
+    offered(controller, make_request(0))
+    launched(controller, "cpu0", 0.0)
+    assert offered(controller, make_request(1)) == [("cpu1",)]
+    waiting = controller.decide("cpu1", 0.0)
+    assert waiting == WaitUntil(near(0.060))
+    assert isinstance(waiting, WaitUntil)
+    assert ids(launched(controller, "cpu1", waiting.at_s)) == [1]
+
+
+def test_what_a_more_accurate_worker_can_still_make_stays_with_it() -> None:
+    """At 65 ms cpu0 cannot make the first two, due at 100; the third is due at 150. Three would be in time, too."""
+    controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu1"))
+    offered(controller, make_request(9))
+    launched(controller, "cpu0", 0.0)
+    offered(controller, make_request(0), make_request(1), make_request(2, slo_s=0.15))
+    assert ids(launched(controller, "cpu1", 0.065)) == [0, 1]
 
 
 def test_a_more_accurate_worker_that_is_free_in_time_takes_its_own() -> None:
@@ -105,7 +126,7 @@ def test_a_free_worker_with_quota_is_not_helped() -> None:
     """cpu0 is free and waits for company on purpose (12 ms for two, so until 88): nobody takes that from it."""
     controller = controller_of(
         fast("cpu0", weight=1.0),
-        fast("cpu1"),
+        fast("cpu1", accuracy=0.8),
         policy=Policy("test", "all", ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), None),
     )
     offered(controller, make_request(0))
@@ -144,9 +165,9 @@ def test_while_the_fastest_worker_loads_what_only_it_could_make_does_not_keep_ot
     assert ids(launched(controller, "cpu1", 0.0)) == [1]
 
 
-def test_a_worker_that_launches_wakes_free_ones_for_the_quota_that_it_leaves() -> None:
+def test_a_worker_that_launches_wakes_a_free_one_for_the_quota_that_it_leaves() -> None:
     """Five wait for cpu0, which takes four: it says that cpu1 should be asked, once; cpu1 takes the fifth."""
-    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
+    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1", accuracy=0.95))
     offered(controller, *(make_request(n) for n in range(5)))
     assert ids(launched(controller, "cpu0", 0.0)) == [0, 1, 2, 3]
     assert controller.decide("cpu0", 0.0) == WakeOthers(("cpu1",))
@@ -155,10 +176,19 @@ def test_a_worker_that_launches_wakes_free_ones_for_the_quota_that_it_leaves() -
 
 
 def test_a_worker_that_leaves_nothing_wakes_no_other() -> None:
-    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
+    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1", accuracy=0.95))
     offered(controller, *(make_request(n) for n in range(4)))
     launched(controller, "cpu0", 0.0)
     assert controller.decide("cpu0", 0.0) == IDLE
+
+
+def test_free_workers_that_are_alike_share_their_quota() -> None:
+    """Five wait for cpu0 and cpu1, which need not be told apart, though the plan sends cpu1 nothing: three and two."""
+    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
+    offered(controller, *(make_request(n) for n in range(5)))
+    assert ids(launched(controller, "cpu0", 0.0)) == [0, 1, 2]
+    assert controller.decide("cpu0", 0.0) == WakeOthers(("cpu1",))
+    assert ids(launched(controller, "cpu1", 0.0)) == [3, 4]
 
 
 def test_early_assignment_knows_no_help() -> None:
@@ -218,7 +248,7 @@ def test_a_batch_that_ends_while_its_worker_loads_frees_the_slot_for_afterwards(
 
 
 def test_what_a_lost_device_ran_waits_again_and_others_take_it() -> None:
-    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
+    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1", accuracy=0.95))
     offered(controller, make_request(0), make_request(1))
     launch = launched(controller, "cpu0", 0.0)
     assert controller.waiting == 0

@@ -49,7 +49,7 @@ def test_only_hosts_that_are_accurate_enough_may_answer(assignment: str, minimum
 def test_among_accurate_hosts_quota_is_shared_as_planned() -> None:
     controller = controller_of(ROUGH, GOOD, BEST)
     devices = [controller.offer(asking(number, 0.85), 0.0) for number in range(4)]
-    assert devices == [Admitted(("cpu1",)), Admitted(("cpu2",))] * 2
+    assert devices == [Admitted(("cpu2",)), Admitted(("cpu1",))] * 2
 
 
 def test_a_request_for_more_than_is_hosted_gets_the_available_accuracies_and_is_no_demand() -> None:
@@ -113,7 +113,7 @@ def test_a_new_plan_shares_what_waits_and_drops_what_asks_for_more() -> None:
     requests = [asking(0, 0.0), asking(1, 0.85), asking(2, 0.95)]
     for request in requests:
         controller.offer(request, 0.0)
-    assert adopted(controller, ROUGH, GOOD) == (requests[2],)
+    assert adopted(controller, host("cpu0", 0.8, weight=9.0), GOOD) == (requests[2],)
     assert controller.waiting == 2
     assert ids(launched(controller, "cpu1", 0.0)) == [1]
     assert ids(launched(controller, "cpu0", 0.0)) == [0]
@@ -124,7 +124,11 @@ def test_a_request_moves_to_a_tier_of_its_own_once_less_accurate_variants_come()
     controller.offer(request, 0.0)
     controller.offer(asking(1, 0.0), 0.0)
     assert adopted(controller, ROUGH, BEST) == ()
-    assert ids(launched(controller, "cpu0", 0.0)) == [1]
+    assert ids(launched(controller, "cpu2", 0.0)) == [1]
+    controller = controller_of(BEST)
+    controller.offer(request, 0.0)
+    assert adopted(controller, host("cpu0", 0.8, weight=9.0), BEST) == ()
+    assert controller.decide("cpu0", 0.0) == IDLE
     assert ids(launched(controller, "cpu2", 0.0)) == [0]
 
 

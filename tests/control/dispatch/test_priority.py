@@ -106,7 +106,8 @@ def test_a_change_of_plan_keeps_what_waits_at_each_level_and_closes_empty_levels
     assert controller.adopt(plan_hosting(FAST), [FAST], 0.0).dropped == ()
     assert ids(launched(controller, "cpu0", 0.0)) == [1, 0, 2]
     controller.adopt(plan_hosting(FAST), [FAST], 0.0)
-    assert [*controller._families["a"].base.queue.queues_of(FAST)] == [USUAL_LEVEL]
+    queue = controller._families["a"].base.queue
+    assert [*queue.queues_of(queue.classes[0])] == [USUAL_LEVEL]
     assert controller.decide("cpu0", 0.0) == IDLE
 
 

@@ -1,21 +1,25 @@
 from collections.abc import Sequence
 
-import pytest
 from builders import hosted
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proteus_cli.control.dispatch.host_class import HostClass
 from proteus_cli.control.dispatch.quota import Quota
 
 WEIGHTS = st.lists(st.floats(0.001, 1000.0), min_size=1, max_size=8)
 
 
 def quota_over(*weights: float) -> Quota:
-    return Quota([hosted(f"cpu{i}", latency_s={1: 0.01}, weight=weight) for i, weight in enumerate(weights)])
+    return Quota([HostClass((hosted(f"cpu{i}", latency_s={1: 0.01}, weight=w),)) for i, w in enumerate(weights)])
+
+
+def rows_of(quota: Quota) -> list[int]:
+    return [each.quota for each in quota.classes]
 
 
 def order(quota: Quota, number: int) -> str:
-    return "".join(quota.assign(1).device.removeprefix("cpu") for _ in range(number))
+    return "".join(quota.assign(1).host.device.removeprefix("cpu") for _ in range(number))
 
 
 def test_quota_is_spread_not_bunched() -> None:
@@ -42,8 +46,7 @@ def behind(weights: Sequence[float], number: int) -> tuple[float, float]:
     for given_so_far in range(1, number + 1):
         quota.assign(1)
         gaps = [
-            assigned - given_so_far * weight / total
-            for assigned, weight in zip(quota.rows_by_place, weights, strict=True)
+            assigned - given_so_far * weight / total for assigned, weight in zip(rows_of(quota), weights, strict=True)
         ]
         ahead, lag = max(ahead, *gaps), max(lag, *(-gap for gap in gaps))
     return ahead, lag
@@ -68,13 +71,13 @@ def test_a_request_of_many_rows_gets_quota_for_all_of_them(weights: list[float],
     quota = quota_over(*weights)
     for number in rows:
         quota.assign(number)
-    assert sum(quota.rows_by_place) == sum(rows)
-    for rows_assigned, weight in zip(quota.rows_by_place, weights, strict=True):
+    assert sum(rows_of(quota)) == sum(rows)
+    for rows_assigned, weight in zip(rows_of(quota), weights, strict=True):
         assert rows_assigned - sum(rows) * weight / sum(weights) < max(rows, default=1) + 1e-6
 
 
 MOVES = st.lists(
-    st.tuples(st.sampled_from(["assign", "consume", "withdraw", "transfer"]), st.integers(0, 2), st.integers(1, 6)),
+    st.tuples(st.sampled_from(["assign", "consume", "withdraw"]), st.integers(0, 2), st.integers(1, 6)),
     max_size=60,
 )
 
@@ -83,21 +86,18 @@ MOVES = st.lists(
 def test_quota_adds_up_to_the_rows_that_wait_and_never_falls_below_zero(moves: list[tuple[str, int, int]]) -> None:
     quota, waiting = quota_over(1, 2, 3), 0
     for move, index, rows in moves:
-        host = quota.hosts[index]
         match move:
             case "assign":
                 quota.assign(rows)
                 waiting += rows
             case "consume" if rows <= waiting:
-                quota.consume(host, rows)
+                quota.consume(quota.classes[index], rows)
                 waiting -= rows
             case "withdraw" if rows <= waiting:
                 quota.withdraw(rows)
                 waiting -= rows
-            case "transfer":
-                quota.transfer(host, quota.hosts[(index + 1) % 3], rows)
-        assert sum(quota.rows_by_place) == waiting
-        assert min(quota.rows_by_place) >= 0
+        assert sum(rows_of(quota)) == waiting
+        assert min(rows_of(quota)) >= 0
 
 
 def test_rows_are_withdrawn_from_the_host_with_the_most_quota() -> None:
@@ -105,44 +105,15 @@ def test_rows_are_withdrawn_from_the_host_with_the_most_quota() -> None:
     for _ in range(4):
         quota.assign(1)
     quota.withdraw(1)
-    assert quota.rows_by_place == [2, 1]
+    assert rows_of(quota) == [2, 1]
     quota.withdraw(3)
-    assert quota.rows_by_place == [0, 0]
+    assert rows_of(quota) == [0, 0]
 
 
-def test_a_transfer_moves_quota_and_makes_none() -> None:
+def test_a_class_that_takes_more_than_its_quota_owes_nothing() -> None:
+    """cpu0 has a quota of 1 and cpu1 of 3, and cpu0 takes all 4 rows: what follows is shared as planned."""
     quota = quota_over(1, 1)
-    first = quota.assign(3)
-    other = next(host for host in quota.hosts if host is not first)
-    quota.transfer(first, other, 2)
-    assert (quota.of(first), quota.of(other)) == (1, 2)
-
-
-def test_a_host_that_takes_more_than_its_quota_pays_it_back() -> None:
-    """cpu0 has a quota of 1 and cpu1 of 3, and cpu0 takes all 4 rows: the next 4 are cpu1's, then they alternate."""
-    quota = quota_over(1, 1)
-    assert [quota.assign(1).device, quota.assign(3).device] == ["cpu0", "cpu1"]
-    quota.consume(quota.hosts[0], 4)
-    assert quota.rows_by_place == [0, 0]
-    assert order(quota, 8) == "11110101"
-
-
-def test_the_fastest_is_so_for_the_rows_in_question() -> None:
-    """Alone 10 against 12 ms, in fours 40 against 20 ms."""
-    nimble = hosted("cpu0", latency_s={1: 0.010, 4: 0.040})
-    wide = hosted("cpu1", latency_s={1: 0.012, 4: 0.020})
-    quota = Quota([nimble, wide])
-    assert quota.fastest(1) is nimble
-    assert quota.fastest(4) is wide
-
-
-def test_the_fastest_is_one_that_is_there_where_any_is() -> None:
-    nimble, wide = hosted("cpu0", latency_s={1: 0.010}), hosted("cpu1", latency_s={1: 0.012})
-    quota = Quota([nimble, wide])
-    assert quota.fastest(1, lambda host: host is wide) is wide
-    assert quota.fastest(1, lambda _host: False) is nimble
-
-
-def test_a_host_of_another_queue_has_no_quota() -> None:
-    with pytest.raises(KeyError):
-        quota_over(1).of(hosted(latency_s={1: 0.01}))
+    assert [quota.assign(1).host.device, quota.assign(3).host.device] == ["cpu0", "cpu1"]
+    quota.consume(quota.classes[0], 4)
+    assert rows_of(quota) == [0, 0]
+    assert order(quota, 8) == "00010101"

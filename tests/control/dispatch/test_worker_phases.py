@@ -2,7 +2,6 @@
 
 import pytest
 
-from proteus_cli.control.decision import Admitted
 from proteus_cli.control.dispatch.workers import TRANSITIONS, WorkerEvent, WorkerPhase, WorkerState
 
 PATHS = {
@@ -15,7 +14,7 @@ PATHS = {
 @pytest.mark.parametrize("phase", WorkerPhase)
 @pytest.mark.parametrize("event", WorkerEvent)
 def test_a_worker_moves_along_the_table_and_nowhere_else(phase: WorkerPhase, event: WorkerEvent) -> None:
-    worker = WorkerState(2, Admitted(("cpu0",)))
+    worker = WorkerState("cpu0", 2)
     for each in PATHS[phase]:
         worker.on(each)
     assert worker.phase is phase
@@ -28,7 +27,7 @@ def test_a_worker_moves_along_the_table_and_nowhere_else(phase: WorkerPhase, eve
 
 
 def test_only_a_worker_that_serves_has_free_slots_and_none_is_lost_meanwhile() -> None:
-    worker = WorkerState(2, Admitted(("cpu0",)))
+    worker = WorkerState("cpu0", 2)
     worker.launched(0.1, 0.0)
     assert worker.free == 1
     worker.on(WorkerEvent.LOAD_STARTED)

@@ -1,0 +1,80 @@
+"""Hosts that decisions need not tell apart."""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+from proteus_cli.control.decision import Admitted, Host
+from proteus_cli.control.topology.slowdown import SlowdownEstimator
+
+
+@dataclass(slots=True, eq=False)
+class HostClass:
+    """Hosts of a family with the same variant, batch times and capacity; ``host`` is one of them.
+
+    ``quota``: rows that their workers may take. ``free``: devices that have a free slot, the longest free first, each
+    with the answer that names it. ``serving`` workers serve; at their slowdowns they carry ``usual_qps``, at the upper
+    bounds of these ``capacity_qps``.
+    """
+
+    hosts: tuple[Host, ...]
+    host: Host = field(init=False)
+    weight: float = field(init=False)
+    quota: int = 0
+    free: dict[str, Admitted] = field(default_factory=dict)
+    serving: int = 0
+    capacity_qps: float = 0.0
+    usual_qps: float = 0.0
+    slowdown: float = 1.0  # the mean of those that serve
+    row_s: float = field(init=False)  # how long one row takes
+    _counted: dict[Host, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.host = self.hosts[0]
+        self.weight = sum(host.weight for host in self.hosts)
+        self.row_s = self.host.latency(1)
+
+    @property
+    def planned_qps(self) -> float:
+        """The capacity of those that serve by the plan, without slowdown."""
+        return self.serving * self.host.capacity_qps
+
+    def takes_s(self, rows: int) -> float:
+        """How long a batch of so many rows takes."""
+        return self.slowdown * self.host.latency(rows)
+
+    def count(self, host: Host, slowdown: SlowdownEstimator | None) -> None:
+        """Count one host, in place of what was counted for it before; None: its worker does not serve."""
+        capacity_qps, usual_qps = self._counted.pop(host, (0.0, 0.0))
+        if capacity_qps:
+            self.serving -= 1
+        self.capacity_qps -= capacity_qps
+        self.usual_qps -= usual_qps
+        if slowdown is not None:
+            now = host.capacity_qps / slowdown.upper, host.capacity_qps / slowdown.factor
+            self._counted[host] = now
+            self.serving += 1
+            self.capacity_qps += now[0]
+            self.usual_qps += now[1]
+        elif not self.serving:
+            self.capacity_qps = self.usual_qps = 0.0  # no rests of rounding
+        self.slowdown = self.planned_qps / self.usual_qps if self.usual_qps > 0 else 1.0
+        self.row_s = self.takes_s(1)
+
+
+def classes_of(hosts: Iterable[Host]) -> tuple[HostClass, ...]:
+    """Hosts by class, the most accurate first."""
+    alike: dict[Hashable, list[Host]] = {}
+    for host in hosts:
+        alike.setdefault(_kind(host), []).append(host)
+    return by_accuracy(HostClass(tuple(each)) for each in alike.values())
+
+
+def by_accuracy(classes: Iterable[HostClass]) -> tuple[HostClass, ...]:
+    """The most accurate first."""
+    return tuple(sorted(classes, key=lambda each: -each.host.accuracy))
+
+
+def _kind(host: Host) -> Hashable:
+    """What is equal for the hosts of a class."""
+    times_s = tuple(map(host.latency, range(1, host.max_batch + 1)))
+    return host.variant, host.accuracy, host.capacity_qps, times_s
