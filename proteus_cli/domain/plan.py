@@ -76,8 +76,9 @@ class Plan(Value, frozen=True):
     def __post_init__(self) -> None:
         require(self.format == PLAN_FORMAT, f"`format` is {self.format}; this version reads {PLAN_FORMAT}")
         require(is_amount(self.headroom) and self.headroom >= 1, "headroom must be at least 1")
-        for qps in (*self.demand_qps.values(), *self.served_qps.values(), *self.unserved_qps.values()):
-            require(is_rate(qps), "rates must be from 0 to 2^53")
+        require(all(map(is_rate, self.served_qps.values())), "served rates must be from 0 to 2^53")
+        for qps in (*self.demand_qps.values(), *self.unserved_qps.values()):
+            require(is_amount(qps), "demands must be finite, and not negative")
         devices = set(self.devices)
         for placement in self.placements:
             require(placement.device in devices, f"placement on `{placement.device}`, which is not in the fleet")
