@@ -78,7 +78,7 @@ class Plan(Value, frozen=True):
         require(is_amount(self.headroom) and self.headroom >= 1, "headroom must be at least 1")
         require(all(map(is_rate, self.served_qps.values())), "served rates must be from 0 to 2^53")
         for qps in (*self.demand_qps.values(), *self.unserved_qps.values()):
-            require(is_amount(qps), "demands must be finite, and not negative")
+            require(is_amount(qps), "rates of the demand must be finite, and not negative")
         devices = set(self.devices)
         for placement in self.placements:
             require(placement.device in devices, f"placement on `{placement.device}`, which is not in the fleet")

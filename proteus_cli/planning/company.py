@@ -5,8 +5,15 @@ from dataclasses import replace
 import numpy as np
 
 from proteus_cli.domain.arrays import Ints
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.instance import Instance
 from proteus_cli.planning.lexicographic import Solution
+
+
+def kept_replicas(instance: Instance, solution: Solution, rules: Rules) -> Ints:
+    """The replicas of each choice [C] that become placements: without those that answer nothing, unless asked for."""
+    kept: Ints = np.where((solution.rate_qps > 0) | bool(rules.survive), solution.replicas, instance.pinned)
+    return kept.astype(np.int64)
 
 
 def needed_hosts(instance: Instance, replicas: Ints) -> Ints:
@@ -19,12 +26,12 @@ def needed_hosts(instance: Instance, replicas: Ints) -> Ints:
     return needed
 
 
-def with_company(instance: Instance, solution: Solution) -> Solution:
+def with_company(instance: Instance, solution: Solution, rules: Rules) -> Solution:
     """The solution with more replicas on idle devices, where a family has fewer hosts than its batches need.
 
     More hosts share the family's rate. What is served, and how accurately, stays as it was.
     """
-    replicas = solution.replicas.copy()
+    replicas = kept_replicas(instance, solution, rules)
     idle = np.rint(instance.device_count - instance.group_choices @ replicas).astype(np.int64)
     missing = needed_hosts(instance, replicas) - instance.family_choices @ replicas
     for c in np.flatnonzero(solution.rate_qps > 0).tolist():

@@ -7,6 +7,7 @@ import numpy as np
 
 from proteus_cli.domain.arrays import Ints
 from proteus_cli.domain.rules import Rules
+from proteus_cli.planning.company import kept_replicas
 from proteus_cli.planning.instance import Instance
 from proteus_cli.planning.lexicographic import NEGLIGIBLE, Solution, TargetDemand
 
@@ -57,12 +58,11 @@ def serves_all(instance: Instance, packed: Packed, target: TargetDemand) -> bool
 
 
 def _divided(instance: Instance, solution: Solution, rules: Rules, group: int) -> Iterator[Bundle]:
-    """One choice per device, its replicas with equal rates; without replicas that answer nothing, unless asked for."""
+    """One choice per device, its replicas with equal rates; of those that answer nothing, only `kept_replicas`."""
+    kept = kept_replicas(instance, solution, rules)
     for c in np.flatnonzero(instance.choice_group == group).tolist():
-        replicas, rate_qps = int(solution.replicas[c]), float(solution.rate_qps[c])
-        needed = replicas if rate_qps > 0 or rules.survive else int(instance.pinned[c])
-        for _ in range(needed):
-            yield {c: rate_qps / replicas}
+        for _ in range(int(kept[c])):
+            yield {c: float(solution.rate_qps[c]) / int(solution.replicas[c])}
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, relat
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
-from proteus_cli.planning.company import needed_hosts, with_company
+from proteus_cli.planning.company import kept_replicas, needed_hosts, with_company
 from proteus_cli.planning.decode import placements
 from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance, make_instance
 from proteus_cli.planning.lexicographic import Infeasible, Solution, TargetDemand, optimise
@@ -46,7 +46,7 @@ class _Grouping:
 
 @dataclass(frozen=True, slots=True)
 class _PlacedSolution:
-    """A solution with its placements, and the number of hosts of each family [F] that its capacities count on.
+    """A solution with its placements.
 
     ``to_split``: the devices of groups that could not be placed, are over power, or need more loads than solved.
     """
@@ -56,7 +56,6 @@ class _PlacedSolution:
     serves_all: bool
     to_split: frozenset[str]
     is_over_budget: bool
-    hosts: Ints
 
 
 class Planner:
@@ -118,7 +117,7 @@ class Planner:
             gap=found.solution.gap,
             solve_s=time.perf_counter() - start_s,
         )
-        plan = self.plan_of(demand_qps, self._with_spares(found, demand_qps, current), solver)
+        plan = self.plan_of(demand_qps, self._with_spares(found.placements, demand_qps, current), solver)
         check_plan(plan, self.catalog, self.profiles)
         return plan
 
@@ -216,11 +215,13 @@ class Planner:
                 raise Infeasible
             solution = optimise(model, instance, self.rules, target, current, deadline_s)
             if self._may_use_more_devices:
-                solution = with_company(instance, solution)
-            missing = needed_hosts(instance, solution.replicas) - instance.family_choices @ solution.replicas
-            if np.all(missing <= 0):
+                solution = with_company(instance, solution, self.rules)
+            kept = kept_replicas(instance, solution, self.rules)
+            found = np.rint(instance.family_choices @ kept).astype(np.int64)
+            is_missing = found < needed_hosts(instance, kept)
+            if not is_missing.any():
                 break
-            hosts = np.where(missing > 0, np.maximum(instance.family_choices @ solution.replicas, 1), hosts)
+            hosts = np.where(is_missing, np.maximum(found, 1), hosts)
         packed = pack(instance, solution, self.rules, target)
         placed = placements(instance, packed, demand_qps, hosted or {}, self.profiles)
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
@@ -228,16 +229,16 @@ class Planner:
             to_split |= _with_more_loads(instance, solution, current, placed, hosted)
         is_over_budget = "power" in self.rules.budgets and bool(packed.over_power)
         return _PlacedSolution(
-            solution, placed, serves_all(instance, packed, target), frozenset(to_split), is_over_budget, hosts
+            solution, placed, serves_all(instance, packed, target), frozenset(to_split), is_over_budget
         )
 
     def _with_spares(
-        self, found: _PlacedSolution, demand_qps: Mapping[str, float], current: Plan | None
+        self, placed: tuple[Placement, ...], demand_qps: Mapping[str, float], current: Plan | None
     ) -> tuple[Placement, ...]:
-        placed = found.placements
         if not self.spares or self.rules.pack or self.rules.resources:
             return placed
-        instance = self._model(_Grouping())[0].with_hosts(found.hosts)
+        instance, count = self._model(_Grouping())[0], Counter(placement.family for placement in placed)
+        instance = instance.with_hosts(np.array([max(count[name], 1) for name in instance.families]))
         return placed + with_spares(instance, placed, demand_qps, _hosted_now(current, self.profiles) or {})
 
     def _model(self, grouping: _Grouping) -> tuple[Instance, Model]:

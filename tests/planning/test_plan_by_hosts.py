@@ -5,9 +5,12 @@ from dataclasses import replace
 from hypothesis import assume, example, given, settings
 from tiny_fleets import Tiny, Worth, tinies
 
+from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import slo_fraction
 from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
+from proteus_cli.planning.planner import Planner
 
 ONE_HOST = Rules(slo_fraction=slo_fraction(1))
 SLOW_WITH_COMPANY = Tiny(
@@ -43,6 +46,21 @@ def test_another_plan_counts_on_the_hosts_that_there_are() -> None:
     assert again.hosted() == before.hosted()
 
 
+def _with_spares(tiny: Tiny) -> Plan:
+    return Planner(
+        tiny.catalog, tiny.profiles, policy_named("proteus"), headroom=1.0, inputs={}, rules=tiny.rules, spares=True
+    )(tiny.demand_qps)
+
+
+def _assert_in_time(plan: Plan, tiny: Tiny) -> None:
+    for placement in plan.placements:
+        measured = tiny.profiles[placement.device].of(placement.family, placement.variant)
+        assert measured is not None
+        hosts = sum(each.family == placement.family for each in plan.placements)
+        [point] = [point for point in measured.points if point.batch == placement.max_batch]
+        assert point.p95_s <= slo_fraction(hosts) * tiny.slo_ms / 1000 + 1e-12
+
+
 @given(tinies())
 @settings(max_examples=100, deadline=None)
 @example(SLOW_WITH_COMPANY)
@@ -53,12 +71,8 @@ def test_each_batch_is_in_time_with_the_hosts_of_the_plan_and_none_is_worse_than
         plan, cautious = by_hosts.planned(), replace(tiny, rules=ONE_HOST).planned()
     except NoFeasiblePlan:
         assume(False)
-    for placement in plan.placements:
-        measured = by_hosts.profiles[placement.device].of(placement.family, placement.variant)
-        assert measured is not None
-        hosts = sum(each.family == placement.family for each in plan.placements)
-        [point] = [point for point in measured.points if point.batch == placement.max_batch]
-        assert point.p95_s <= slo_fraction(hosts) * tiny.slo_ms / 1000 + 1e-12
+    _assert_in_time(plan, by_hosts)
+    _assert_in_time(_with_spares(by_hosts), by_hosts)
     mine, other = Worth.of(plan, by_hosts), Worth.of(cautious, tiny)
     assert mine.served_qps >= other.served_qps - 1e-4
     if mine.served_qps <= other.served_qps + 1e-4:
