@@ -10,7 +10,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-paper bench-arrivals bench-serving bench-overload bench-executors bench-large-json bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
+.PHONY: bench bench-planner bench-simulator bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-attacks bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
 .PHONY: lock all clean
 
 help:  ## show the verbs
@@ -110,6 +110,9 @@ bench-simulator: setup  ## how many queries per second the simulator plays; 2 mi
 bench-paper: setup  ## the paper's experiments, and ours beside them; about 10 minutes
 	$(BIN)/python -m benchmarks.paper
 
+bench-waits: setup  ## how long queries wait for a host, as planned and as simulated; half a minute
+	$(BIN)/python -m benchmarks.waits
+
 bench-arrivals: setup  ## proteus on many kinds of arrivals, beside its oracle; about half an hour
 	$(BIN)/python -m benchmarks.arrivals
 
@@ -124,6 +127,9 @@ bench-executors: setup  ## what a process for each device costs, beside threads;
 
 bench-large-json: setup  ## how long 1 million values in JSON hold up others; half a minute
 	$(BIN)/python -m benchmarks.large_json
+
+bench-attacks: setup  ## how long attacks on a server hold up others, and what memory they take; 5 minutes
+	$(BIN)/python -m benchmarks.attacks
 
 bench-emulation: setup  ## how exact emulated devices are, and how near to the simulator; 4 minutes
 	$(BIN)/python -m benchmarks.emulation

@@ -18,7 +18,7 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from benchmarks.planner_instances import Fleet
 from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import capacity
+from proteus_cli.domain.rules import PAPER_RULES
 
 # All of these are parts of the whole demand.
 LESS_ACCURATE = 1e-4  # the planner proves no more
@@ -48,7 +48,7 @@ class Choices:
             (k, families.index(measured.family), within.qps, measured.accuracy)
             for k, profile in enumerate(fleet.types.values())
             for measured in profile.variants
-            if (within := capacity(measured.points, slo_s[measured.family])).qps > 0
+            if (within := PAPER_RULES.capacity_within(slo_s[measured.family], measured.points)).qps > 0
         ]
         kind, family, qps, accuracy = (np.array(column) for column in zip(*found, strict=True))
         return cls(fleet, kind, family, qps, accuracy)

@@ -17,7 +17,7 @@ from proteus_cli.backends.discovery import discover
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile, capacity
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.settings import read_settings
 from proteus_cli.units import parse_duration
@@ -236,7 +236,7 @@ def add_plan(made: Tiny, hosts: Mapping[str, str], *, demand_qps: float = 20.0, 
     placements = []
     for device_id, variant_name in hosts.items():
         family, variant = family_of[variant_name]
-        within = capacity(points(variant.first_s, variant.row_s), parse_duration(family.slo))
+        within = Rules().capacity_within(parse_duration(family.slo), points(variant.first_s, variant.row_s))
         shared = sum(family_of[other][0] is family for other in hosts.values())
         placements.append(
             Placement(

@@ -3,7 +3,7 @@
 from benchmarks.paper.lab import Lab
 from benchmarks.paper.results import SHORT_NOTE, Section, beside
 from benchmarks.tables import Table
-from proteus_cli.domain.profile import capacity
+from proteus_cli.domain.rules import PAPER_RULES
 
 BASE_MS = 150
 OWN_MS = 300  # of the paper's configuration: 2 × the base
@@ -39,6 +39,6 @@ def measure(lab: Lab) -> Section:
 def _unplannable(lab: Lab, slo_s: float) -> str:
     """The part of the queries whose family has no variant that is fast enough anywhere."""
     measured = [variant for profile in lab.cluster().fleet.types.values() for variant in profile.variants]
-    can = {variant.family for variant in measured if capacity(variant.points, slo_s).qps > 0}
+    can = {variant.family for variant in measured if PAPER_RULES.capacity_within(slo_s, variant.points).qps > 0}
     counts = lab.shared.counts(0.0, float("inf"))
     return f"{100 * sum(count for family, count in counts.items() if family not in can) / len(lab.shared):.2f}"

@@ -96,7 +96,7 @@ def gather(parts: Sequence[Part], which: int, target: memoryview, row_bytes: int
     """Copy one input of all parts into ``target``, one part behind another; ``which`` is the input's place."""
     if row_bytes <= SMALL_ROW_BYTES:
         joined = b"".join([buffers[which] for _, buffers in parts])
-        target[: len(joined)] = joined
+        target[: sum([rows for rows, _ in parts]) * row_bytes] = joined  # raises where a part has other rows
         return
     first = 0
     for rows, buffers in parts:

@@ -7,13 +7,12 @@ from typing import Annotated
 import typer
 
 from proteus_cli import __version__
+from proteus_cli.__main__ import INTERRUPTED
 from proteus_cli.cli import console
 from proteus_cli.cli.command import Command, Group
 from proteus_cli.cli.commands import catalog, demo, devices, doctor, engines, init, plan, profile, replay, serve, trace
 from proteus_cli.cli.options.names import environment
 from proteus_cli.errors import ProteusError
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="proteus",

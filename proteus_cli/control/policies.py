@@ -1,6 +1,6 @@
 """Policies: how plans are made × how queries are assigned × how batches form × when to re-plan."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from proteus_cli.control.batching import (
@@ -12,6 +12,7 @@ from proteus_cli.control.batching import (
     StaticBatcher,
 )
 from proteus_cli.control.replanning.replan_rules import PeriodicRule, ReplanRule, Rule, TimedRule
+from proteus_cli.domain.rules import PAPER_RULES, Rules
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_duration
 
@@ -19,6 +20,8 @@ VariantRule = Literal["all", "most-accurate", "least-accurate"]
 Assignment = Literal["late", "early", "uniform"]
 PlanRule = Literal["optimal", "frozen", "infaas", "sommelier", "oracle"]
 
+WITHOUT_QUEUES = Rules(slo_fraction=1.0)
+"""A batch may take all of the SLO."""
 PUBLISHED_MARGIN_FRAC = 0.02  # ``margin_frac`` of published systems, which were simulated without jitter
 
 
@@ -34,6 +37,7 @@ class Policy:
     - ``plans``: ``optimal``; or with devices ``frozen`` to the families of the first plan; or by heuristics of other
       systems; the ``oracle`` knows the future;
     - ``spares``: devices that a plan leaves idle stand by;
+    - ``rules`` of its plans, where a user asks for no others;
     - ``headroom`` of its plans, where the policy fixes it.
     """
 
@@ -45,6 +49,7 @@ class Policy:
     admits: Literal["timely", "all"] = "timely"
     plans: PlanRule = "optimal"
     spares: bool = False
+    rules: Rules = field(default_factory=Rules, hash=False)
     headroom: float | None = None
 
 
@@ -56,6 +61,7 @@ _PAPER = Policy(
     PeriodicRule(),
     assignment="early",
     admits="all",
+    rules=PAPER_RULES,
     headroom=1.0,
 )
 _STATIC = replace(_PAPER, batching=AimdBatcher(), replanning=None)
@@ -75,7 +81,7 @@ POLICIES = {
         replace(_PAPER, name="no-adaptive-batching", batching=StaticBatcher(rows=1)),
         replace(PROTEUS, name="most-accurate", variants="most-accurate", replanning=None),
         replace(PROTEUS, name="least-accurate", variants="least-accurate", replanning=None),
-        replace(PROTEUS, name="oracle", plans="oracle", headroom=1.0),
+        replace(PROTEUS, name="oracle", plans="oracle", rules=WITHOUT_QUEUES, headroom=1.0),
     )
 }
 ALL = "all"

@@ -38,6 +38,11 @@ def is_amount(value: float) -> bool:
     return 0 <= value < math.inf
 
 
+def is_rate(value: float) -> bool:
+    """Queries per second, of which sums and multiples are finite."""
+    return 0 <= value <= LARGEST_COUNT
+
+
 def is_count(value: int, least: int = 0, most: int = LARGEST_COUNT) -> bool:
     """A whole number that a file may have; integers of JSON and TOML may have any number of digits."""
     return least <= value <= most

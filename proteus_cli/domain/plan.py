@@ -1,6 +1,6 @@
 """Which device hosts which variant, and how each family's queries are shared."""
 
-from proteus_cli.domain.base import MadeBy, Value, is_amount, is_count, require
+from proteus_cli.domain.base import MadeBy, Value, is_amount, is_count, is_rate, require
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LARGEST_BATCH
 from proteus_cli.domain.rules import Rules
@@ -28,9 +28,9 @@ class Placement(Value, frozen=True):
     def __post_init__(self) -> None:
         where = f"`{self.variant}` on `{self.device}`"
         require(is_count(self.max_batch, 1, LARGEST_BATCH), f"max_batch of {where} must be from 1 to {LARGEST_BATCH:,}")
-        require(is_amount(self.rate_qps), f"rate_qps of {where} must not be negative")
+        require(is_rate(self.rate_qps), f"rate_qps of {where} must be from 0 to 2^53")
         require(0 <= self.share <= 1 + 1e-9, f"share of {where} must be within 0 and 1")
-        require(is_amount(self.capacity_qps), f"capacity_qps of `{self.variant}` must not be negative")
+        require(is_rate(self.capacity_qps), f"capacity_qps of `{self.variant}` must be from 0 to 2^53")
 
     @property
     def key(self) -> VariantKey:
@@ -76,8 +76,9 @@ class Plan(Value, frozen=True):
     def __post_init__(self) -> None:
         require(self.format == PLAN_FORMAT, f"`format` is {self.format}; this version reads {PLAN_FORMAT}")
         require(is_amount(self.headroom) and self.headroom >= 1, "headroom must be at least 1")
-        for qps in (*self.demand_qps.values(), *self.served_qps.values(), *self.unserved_qps.values()):
-            require(is_amount(qps), "rates must not be negative")
+        require(all(map(is_rate, self.served_qps.values())), "served rates must be from 0 to 2^53")
+        for qps in (*self.demand_qps.values(), *self.unserved_qps.values()):
+            require(is_amount(qps), "demands must be finite, and not negative")
         devices = set(self.devices)
         for placement in self.placements:
             require(placement.device in devices, f"placement on `{placement.device}`, which is not in the fleet")

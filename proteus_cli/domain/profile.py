@@ -1,5 +1,6 @@
 """Profiles: what was measured of the variants on a device."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
@@ -193,29 +194,60 @@ class Capacity(Value, frozen=True):
 NO_CAPACITY = Capacity(qps=0.0, max_batch=0)
 
 
-SLO_FRACTION = 0.5
-"""The part of the SLO that one batch may take: a query may wait for a whole batch before it runs in the next."""
+class CapacityStep(Value, frozen=True):
+    """The capacity of a variant on a device where ``hosts`` or more serve its family, up to those of the next step."""
+
+    hosts: int
+    capacity: Capacity
 
 
-def points_in_time(
-    points: Iterable[Point], slo_s: float, *, of: LatencyStatistic = "p95", slo_fraction: float = SLO_FRACTION
-) -> list[Point]:
-    """The points whose latency is at most ``slo_fraction`` of the SLO."""
-    return [point for point in points if point.latency_s(of) <= slo_s * slo_fraction]
+NO_STEP = CapacityStep(0, NO_CAPACITY)
 
 
-def capacity(
-    points: Iterable[Point], slo_s: float, *, of: LatencyStatistic = "p95", slo_fraction: float = SLO_FRACTION
-) -> Capacity:
-    """The best batch / latency over the `points_in_time` (paper §4).
+ROUNDING = 1e-9
+LONG_WAIT_FRAC = 0.005
+"""The part of queries that may wait longer than `slo_fraction` counts on: so many miss an attainment of 99.5 %."""
+
+
+def slo_fraction(hosts: int) -> float:
+    """The part of the SLO that one batch may take where so many hosts serve a family from one queue.
+
+    The first query in the queue waits for the first host that ends its batch. If all are busy with batches of a latency
+    L, at any place in them, it waits longer than w with the probability ``(1 - w/L) ** hosts``. The wait that no more
+    than `LONG_WAIT_FRAC` of queries exceed, and the batch itself, fit the SLO: near a half with one host, as a query
+    may just miss a batch, and near 1 with many.
+    """
+    longest_wait = 1 - math.pow(LONG_WAIT_FRAC, 1 / hosts)  # in batches
+    return 1 / (1 + longest_wait)
+
+
+def hosts_needed(part: float) -> float:
+    """The fewest hosts with which one batch may take this part of the SLO; infinite where no number is enough."""
+    if part <= slo_fraction(1):
+        return 1
+    return math.ceil(math.log(LONG_WAIT_FRAC) / math.log(2 - 1 / part) - ROUNDING) if part < 1 else math.inf
+
+
+def points_in_time(points: Iterable[Point], longest_s: float, *, of: LatencyStatistic = "p95") -> list[Point]:
+    """The points whose latency is at most ``longest_s``."""
+    return [point for point in points if point.latency_s(of) <= longest_s]
+
+
+def capacity(points: Iterable[Point], *, of: LatencyStatistic = "mean") -> Capacity:
+    """The best batch / latency of these points (paper §4).
 
     Where several batches are on the device at once, latencies are those of that many, and as many end in that time.
     """
-    within = points_in_time(points, slo_s, of=of, slo_fraction=slo_fraction)
+    within = list(points)
     if not within:
         return NO_CAPACITY
     best = max(within, key=lambda point: _rate_qps(point, of))
     return Capacity(qps=_rate_qps(best, of), max_batch=best.batch)
+
+
+def capacity_at(steps: Iterable[CapacityStep], hosts: int) -> Capacity:
+    """The capacity where so many hosts serve the family; the steps rise."""
+    return max((step for step in steps if step.hosts <= hosts), key=lambda step: step.hosts, default=NO_STEP).capacity
 
 
 def _rate_qps(point: Point, of: LatencyStatistic) -> float:

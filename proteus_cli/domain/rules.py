@@ -1,5 +1,7 @@
 """What a user asks of every plan besides the demand: objectives, limits of devices and variants, budgets."""
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -7,7 +9,16 @@ import msgspec
 from proteus_cli.domain.base import Value, is_amount, is_count, require
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import SLO_FRACTION, Capacity, LatencyStatistic, Point, capacity
+from proteus_cli.domain.profile import (
+    Capacity,
+    CapacityStep,
+    LatencyStatistic,
+    Point,
+    capacity,
+    capacity_at,
+    hosts_needed,
+    points_in_time,
+)
 
 Resource = Literal["cost", "power"]
 Residency = int | Literal["memory"]
@@ -41,8 +52,9 @@ class Reserved(Value, frozen=True, order=True):
 class Rules(Value, frozen=True):
     """How to plan, whatever the demand; part of each plan, so that a re-plan obeys them too.
 
-    - ``capacity``, ``slo_fraction``: a variant's capacity is its best batch whose latency of that kind is at most
-      this part of the SLO;
+    - ``capacity``: a variant's capacity is its best batch over the batch's latency of that kind;
+    - ``slo_fraction``: batches whose latency of that kind is longer than this part of the SLO don't count; None: whose
+      p95 leaves too little for the wait before it, which depends on the number of hosts (`slo_fraction`);
     - ``fairness``: serve the largest total, or first make the worst-served family's part as large as possible, then
       the next one's, and so on;
     - ``objective``: the highest mean accuracy over queries, or first the highest of the worst family (relative to the
@@ -56,8 +68,8 @@ class Rules(Value, frozen=True):
     - ``budget_w``, ``budget_cost``: the most that the devices in use may draw (watts), or cost per hour.
     """
 
-    capacity: LatencyStatistic = "p95"
-    slo_fraction: float = SLO_FRACTION
+    capacity: LatencyStatistic = "mean"
+    slo_fraction: float | None = None
     fairness: Literal["total", "maxmin"] = "total"
     objective: Literal["mean", "min-family"] = "mean"
     minimize: Resource | None = None
@@ -73,7 +85,8 @@ class Rules(Value, frozen=True):
     budget_cost: float | None = None
 
     def __post_init__(self) -> None:
-        require(0 < self.slo_fraction <= 1, "slo_fraction must be above 0 and at most 1")
+        is_part = self.slo_fraction is None or 0 < self.slo_fraction <= 1
+        require(is_part, "slo_fraction must be above 0 and at most 1")
         require(self.residency == "memory" or is_count(self.residency, 1), "residency must be at least 1, or `memory`")
         require(self.survive in {0, 1}, "survive must be 0 or 1")
         for family, accuracy in self.min_accuracy.items():
@@ -85,9 +98,20 @@ class Rules(Value, frozen=True):
         # With several variants per device a loss takes capacity from all of them, and each loss asks for another plan.
         require(not self.survive or self.residency == 1, "survive takes one variant per device (residency 1)")
 
-    def capacity_within(self, slo_s: float, points: tuple[Point, ...]) -> Capacity:
-        """The capacity of a variant of which these points were measured."""
-        return capacity(points, slo_s, of=self.capacity, slo_fraction=self.slo_fraction)
+    def capacity_steps(self, slo_s: float, points: Sequence[Point]) -> tuple[CapacityStep, ...]:
+        """The capacity of a variant of which these points were measured, by the number of its family's hosts."""
+        if self.slo_fraction is not None:
+            in_time = points_in_time(points, self.slo_fraction * slo_s, of=self.capacity)
+            return (CapacityStep(1, capacity(in_time, of=self.capacity)),) if in_time else ()
+        needed = [(hosts_needed(point.p95_s / slo_s), point) for point in points]
+        return tuple(
+            CapacityStep(int(hosts), capacity([point for fewest, point in needed if fewest <= hosts], of=self.capacity))
+            for hosts in sorted({fewest for fewest, _ in needed if fewest < math.inf})
+        )
+
+    def capacity_within(self, slo_s: float, points: Sequence[Point], hosts: int = 1) -> Capacity:
+        """The capacity of a variant of which these points were measured, where so many hosts serve its family."""
+        return capacity_at(self.capacity_steps(slo_s, points), hosts)
 
     @property
     def is_resident_set(self) -> bool:
@@ -109,6 +133,10 @@ class Rules(Value, frozen=True):
     def must_serve_all(self) -> bool:
         """Whether all demand must be served: minimising would else serve nothing."""
         return self.minimize is not None
+
+
+PAPER_RULES = Rules(capacity="p95", slo_fraction=0.5)
+"""The paper's (§4): a query may wait for a whole batch before it runs in the next."""
 
 
 def selects(selector: str, device: Device) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Placement, Plan
-from proteus_cli.domain.profile import Capacity, Profile, VariantProfile
+from proteus_cli.domain.profile import Capacity, CapacityStep, Profile, VariantProfile
 from proteus_cli.domain.rules import Resource, selects
 
 _REL = 1e-5
@@ -31,21 +31,24 @@ class _Checked:
         self.by_family: dict[str, list[Placement]] = {family: [] for family in plan.demand_qps}
         for placement in plan.placements:
             self.by_family[placement.family].append(placement)
-        self._known: dict[tuple[int, int, str, str], tuple[VariantProfile | None, Capacity]] = {}
+        self._known: dict[tuple[int, int, str, str], tuple[VariantProfile | None, tuple[CapacityStep, ...]]] = {}
 
     def measured(self, placement: Placement) -> VariantProfile | None:
         return self._of(placement)[0]
 
-    def capacity(self, placement: Placement) -> Capacity:
-        return self._of(placement)[1]
+    def capacity(self, placement: Placement) -> Capacity | None:
+        """The capacity in batches of the placement's size, where the family has enough hosts for these; else None."""
+        hosts, steps = len(self.by_family[placement.family]), self._of(placement)[1]
+        allowed = [step.capacity for step in steps if step.hosts <= hosts]
+        return next((each for each in allowed if each.max_batch == placement.max_batch), None)
 
-    def _of(self, placement: Placement) -> tuple[VariantProfile | None, Capacity]:
+    def _of(self, placement: Placement) -> tuple[VariantProfile | None, tuple[CapacityStep, ...]]:
         profile = self.profiles[placement.device]
         key = (id(profile.variants), profile.slots, placement.family, placement.variant)
         if key not in self._known:
             measured = profile.of(placement.family, placement.variant)
             points = profile.points_of(measured) if measured is not None else ()
-            self._known[key] = measured, self.rules.capacity_within(self.slo_s[placement.family], points)
+            self._known[key] = measured, self.rules.capacity_steps(self.slo_s[placement.family], points)
         return self._known[key]
 
 
@@ -67,10 +70,10 @@ def _problems_of_placement(given: _Checked, placement: Placement) -> Iterator[st
     if measured is None:
         yield f"{placement.variant} was never profiled on {placement.device}"
         return
-    if placement.rate_qps > within.qps * (1 + _REL) or placement.capacity_qps > within.qps * (1 + _REL):
-        yield f"{where} gets more than its capacity"
-    if placement.max_batch != within.max_batch:
+    if within is None:
         yield f"{where} has another batch size than its capacity is for"
+    elif max(placement.rate_qps, placement.capacity_qps) > within.qps * (1 + _REL):
+        yield f"{where} gets more than its capacity"
     if measured.accuracy < rules.min_accuracy.get(placement.family, 0.0):
         yield f"{where} is less accurate than the rules allow"
     asked_qps = given.plan.headroom * given.plan.demand_qps[placement.family]
@@ -95,7 +98,8 @@ def _problems_of_device(given: _Checked, device: str, residents: Sequence[Placem
     needed_bytes = sum(m.memory_with(profile.slots) for m in map(given.measured, residents) if m is not None)
     if memory_bytes > 0 and needed_bytes > memory_bytes * (1 + _REL):
         yield f"{device} hosts more than its memory holds"
-    if sum(p.rate_qps / given.capacity(p).qps for p in residents if given.capacity(p).qps > 0) > 1 + _REL:
+    busy = [p.rate_qps / within.qps for p in residents if (within := given.capacity(p)) is not None]
+    if sum(busy) > 1 + _REL:
         yield f"{device} is busy for more than 100 % of the time"
 
 
@@ -108,7 +112,7 @@ def _problems_of_family(given: _Checked, family: str, hosts: Sequence[Placement]
     if any(p.rate_qps > 0 for p in hosts) and not _close(sum(p.share for p in hosts), 1.0):
         yield f"{family}: shares don't add up to one"
     if given.rules.survive and hosts:
-        capacities = [given.capacity(p).qps for p in hosts]
+        capacities = [within.qps for p in hosts if (within := given.capacity(p)) is not None]
         if sum(capacities) - max(capacities) < served_qps * (1 - _REL):
             yield f"{family}: what is served would not survive the loss of a device"
 

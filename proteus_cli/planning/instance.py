@@ -12,7 +12,7 @@ from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import Capacity, Profile, VariantProfile, best_accuracy
+from proteus_cli.domain.profile import Capacity, CapacityStep, Profile, VariantProfile, best_accuracy, capacity_at
 from proteus_cli.domain.rules import Rules, selects
 from proteus_cli.errors import UsageError
 
@@ -47,12 +47,16 @@ class DeviceGroup:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One variant on one group of devices: a column of the model."""
+    """One variant on one group of devices: a column of the model.
+
+    ``capacity`` for the number of hosts that the instance counts on, ``capacity_steps`` for any.
+    """
 
     group: int
     family: int
     measured: VariantProfile
     capacity: Capacity
+    capacity_steps: tuple[CapacityStep, ...]
 
     @property
     def key(self) -> VariantKey:
@@ -72,8 +76,9 @@ class Instance:
     ``step_loss`` [L] how much less accurate the next step is (or not being served), ``last_step`` [F] the index of each
     family's last step.
 
-    A choice meets its SLO, fits its device and is allowed. ``unplaceable``: pins whose variant has no choice on that
-    group.
+    A choice meets its SLO, if all devices serve its family, fits its device and is allowed. Capacities count on a
+    number of hosts of each family: that of all devices, or what `with_hosts` was told. ``unplaceable``: pins whose
+    variant has no choice on that group.
     """
 
     families: tuple[str, ...]
@@ -94,6 +99,20 @@ class Instance:
     best_accuracy: Floats
     max_share: Floats
     unplaceable: tuple[str, ...]
+
+    def with_hosts(self, hosts: Ints) -> "Instance":
+        """The same instance with the capacities where so many hosts serve each family [F]."""
+        counts = hosts.tolist()
+        choices = tuple(
+            replace(choice, capacity=capacity_at(choice.capacity_steps, counts[choice.family]))
+            for choice in self.choices
+        )
+        return replace(self, choices=choices, capacity_qps=np.array([choice.capacity.qps for choice in choices]))
+
+    @cached_property
+    def depends_on_hosts(self) -> bool:
+        """Some capacity depends on the number of hosts."""
+        return any(step.hosts > 1 for choice in self.choices for step in choice.capacity_steps)
 
     @cached_property
     def price_per_hour(self) -> Floats:
@@ -248,17 +267,19 @@ def _limits(device: Device, rules: Rules) -> DeviceLimits:
 
 
 def _choices(catalog: Catalog, groups: Sequence[DeviceGroup], variants: VariantRule, rules: Rules) -> Iterator[Choice]:
-    capacities: dict[tuple[int, int], Capacity] = {}
+    known: dict[tuple[int, int], tuple[CapacityStep, ...]] = {}
+    devices = sum(len(group.devices) for group in groups)
     for g, group in enumerate(groups):
         measured_of = {(measured.family, measured.variant): measured for measured in group.profile.variants}
         for f, family in enumerate(catalog.families):
             found = [measured_of.get((family.name, variant.name)) for variant in family.variants]
             for measured in _allowed([each for each in found if each is not None], variants):
                 key = id(measured), group.profile.slots
-                if key not in capacities:
-                    capacities[key] = rules.capacity_within(family.slo_s, group.profile.points_of(measured))
-                if capacities[key].qps > 0 and _may_host(group, family, measured, rules):
-                    yield Choice(group=g, family=f, measured=measured, capacity=capacities[key])
+                if key not in known:
+                    known[key] = rules.capacity_steps(family.slo_s, group.profile.points_of(measured))
+                capacity = capacity_at(known[key], devices)
+                if capacity.qps > 0 and _may_host(group, family, measured, rules):
+                    yield Choice(g, f, measured, capacity, known[key])
 
 
 def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, rules: Rules) -> bool:

@@ -262,7 +262,8 @@ def _set_parameters(
     p.max_share_frac.value = _ratio(np.minimum(target.share_qps, target.qps), target.qps)
     p.accuracy_floor.value = np.zeros(len(target.qps))
     p.capacity_frac.value = np.minimum(_ratio(replica_qps, qps), 1.0)
-    p.utilisation.value = qps / instance.capacity_qps
+    # With too few hosts, a choice has no capacity: `max_replicas` leaves it out.
+    p.utilisation.value = _ratio(qps, instance.capacity_qps)
     p.max_replicas.value = max_replicas = _max_replicas(p.capacity_frac.value, instance, rules, current_replicas)
     # Without a plan in force, nothing counts as a load.
     p.current_replicas.value = max_replicas if current_replicas is None else current_replicas.astype(np.float64)

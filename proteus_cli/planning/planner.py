@@ -22,6 +22,7 @@ from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, relat
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
+from proteus_cli.planning.company import needed_hosts, with_company
 from proteus_cli.planning.decode import placements
 from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance, make_instance
 from proteus_cli.planning.lexicographic import Infeasible, Solution, TargetDemand, optimise
@@ -45,7 +46,7 @@ class _Grouping:
 
 @dataclass(frozen=True, slots=True)
 class _PlacedSolution:
-    """A solution with its placements.
+    """A solution with its placements, and the number of hosts of each family [F] that its capacities count on.
 
     ``to_split``: the devices of groups that could not be placed, are over power, or need more loads than solved.
     """
@@ -55,6 +56,7 @@ class _PlacedSolution:
     serves_all: bool
     to_split: frozenset[str]
     is_over_budget: bool
+    hosts: Ints
 
 
 class Planner:
@@ -82,7 +84,7 @@ class Planner:
                 hint="1.2 plans for 20 % more than the demand",
             )
         self.catalog, self.profiles, self.policy = catalog, dict(profiles), policy
-        self.rules = with_catalog(rules or Rules(), catalog)
+        self.rules = with_catalog(rules or policy.rules, catalog)
         self.headroom, self.inputs, self.time_limit_s = headroom, dict(inputs), time_limit_s
         self.spares = spares
         self._compiled: dict[_Grouping, tuple[Instance, Model]] = {}
@@ -116,7 +118,7 @@ class Planner:
             gap=found.solution.gap,
             solve_s=time.perf_counter() - start_s,
         )
-        plan = self.plan_of(demand_qps, self._with_spares(found.placements, demand_qps, current), solver)
+        plan = self.plan_of(demand_qps, self._with_spares(found, demand_qps, current), solver)
         check_plan(plan, self.catalog, self.profiles)
         return plan
 
@@ -139,11 +141,12 @@ class Planner:
         return other
 
     def capacity_qps(self, placement: Placement) -> float:
-        """The capacity of a placement's variant when it has its device to itself."""
+        """The capacity of a placement's variant, in its batches, when it has its device to itself."""
         profile = self.profiles[placement.device]
         measured = profile.of(placement.family, placement.variant)
         points = profile.points_of(measured) if measured is not None else ()
-        return self.rules.capacity_within(self.catalog.family(placement.family).slo_s, points).qps
+        steps = self.rules.capacity_steps(self.catalog.family(placement.family).slo_s, points)
+        return next((step.capacity.qps for step in steps if step.capacity.max_batch == placement.max_batch), 0.0)
 
     def spent(self, plan: Plan) -> float:
         """What a plan costs per hour, or draws in watts, whichever is minimised; 0 where neither is."""
@@ -158,6 +161,11 @@ class Planner:
             return self._solve_and_place(demand_qps, None, time.perf_counter() + self._search_s).serves_all
         except (Infeasible, OutOfTime, NoFeasiblePlan):
             return False
+
+    @property
+    def _may_use_more_devices(self) -> bool:
+        """Devices that a plan leaves idle cost nothing that the rules count."""
+        return not (self.rules.pack or self.rules.resources or self.rules.is_resident_set)
 
     @property
     def _search_s(self) -> float:
@@ -196,12 +204,23 @@ class Planner:
     def _solve_grouped(
         self, grouping: _Grouping, demand_qps: Mapping[str, float], hosted: HostedKeys | None, deadline_s: float
     ) -> _PlacedSolution:
-        instance, model = self._model(grouping)
-        target = TargetDemand.of(instance, np.array([qps * self.headroom for qps in demand_qps.values()]))
-        if instance.unplaceable or (self.rules.must_serve_all and target.exceeds_capacity):
-            raise Infeasible
-        current = _current_replicas(instance, hosted) if hosted is not None else None
-        solution = optimise(model, instance, self.rules, target, current, deadline_s)
+        every, model = self._model(grouping)
+        current = _current_replicas(every, hosted) if hosted is not None else None
+        asked_qps = np.array([qps * self.headroom for qps in demand_qps.values()])
+        instance, hosts = every, _first_hosts(every, hosted)
+        while True:
+            if instance.depends_on_hosts:
+                instance = every.with_hosts(hosts)
+            target = TargetDemand.of(instance, asked_qps)
+            if instance.unplaceable or (self.rules.must_serve_all and target.exceeds_capacity):
+                raise Infeasible
+            solution = optimise(model, instance, self.rules, target, current, deadline_s)
+            if self._may_use_more_devices:
+                solution = with_company(instance, solution)
+            missing = needed_hosts(instance, solution.replicas) - instance.family_choices @ solution.replicas
+            if np.all(missing <= 0):
+                break
+            hosts = np.where(missing > 0, np.maximum(instance.family_choices @ solution.replicas, 1), hosts)
         packed = pack(instance, solution, self.rules, target)
         placed = placements(instance, packed, demand_qps, hosted or {}, self.profiles)
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
@@ -209,15 +228,16 @@ class Planner:
             to_split |= _with_more_loads(instance, solution, current, placed, hosted)
         is_over_budget = "power" in self.rules.budgets and bool(packed.over_power)
         return _PlacedSolution(
-            solution, placed, serves_all(instance, packed, target), frozenset(to_split), is_over_budget
+            solution, placed, serves_all(instance, packed, target), frozenset(to_split), is_over_budget, hosts
         )
 
     def _with_spares(
-        self, placed: tuple[Placement, ...], demand_qps: Mapping[str, float], current: Plan | None
+        self, found: _PlacedSolution, demand_qps: Mapping[str, float], current: Plan | None
     ) -> tuple[Placement, ...]:
+        placed = found.placements
         if not self.spares or self.rules.pack or self.rules.resources:
             return placed
-        instance = self._model(_Grouping())[0]
+        instance = self._model(_Grouping())[0].with_hosts(found.hosts)
         return placed + with_spares(instance, placed, demand_qps, _hosted_now(current, self.profiles) or {})
 
     def _model(self, grouping: _Grouping) -> tuple[Instance, Model]:
@@ -268,6 +288,18 @@ class Planner:
             of_best = relative(accuracy(p.device, p.family, p.variant), best[p.family] if best is not None else 1.0)
             total_qps, sum_qps = total_qps + p.rate_qps, sum_qps + p.rate_qps * of_best
         return sum_qps / total_qps if total_qps > 0 else None
+
+
+def _first_hosts(instance: Instance, hosted: HostedKeys | None) -> Ints:
+    """How many hosts of each family [F] capacities count on first: all devices; from a plan in force, twice its hosts.
+
+    A family that needs more hosts for larger batches gets them within a few plans.
+    """
+    devices = int(instance.device_count.sum())
+    if hosted is None:
+        return np.full(len(instance.families), devices)
+    now = Counter(key.family for keys in hosted.values() for key in keys)
+    return np.array([min(max(2 * now[name], 1), devices) for name in instance.families])
 
 
 def _available(profiles: Mapping[str, Profile], without: Outages) -> dict[str, Profile]:

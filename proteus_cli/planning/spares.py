@@ -46,11 +46,12 @@ def _next_choice(
     By family [F]: its capacity is ``sigmas`` deviations above its demand; ``min_accuracy`` is that of the least
     accurate variant that serves it.
     """
+    can_serve = instance.capacity_qps > 0
     is_held, has_idle = _holding(instance, idle, hosted), np.array([bool(left) for left in idle])
     for family in np.argsort(sigmas, kind="stable").tolist():
         if sigmas[family] >= ENOUGH_SIGMAS:
             return None
-        mine = np.flatnonzero((instance.choice_family == family) & has_idle[instance.choice_group])
+        mine = np.flatnonzero((instance.choice_family == family) & can_serve & has_idle[instance.choice_group])
         if len(mine):
             is_less = instance.accuracy[mine] < min_accuracy[family] - 1e-9
             order = np.lexsort((-instance.capacity_qps[mine], ~is_held[mine], is_less))
@@ -91,7 +92,7 @@ def _take(instance: Instance, choice: int, idle: list[list[str]], hosted: Hosted
 
 
 def _kept_where_hosted(instance: Instance, idle: list[list[str]], hosted: HostedKeys) -> list[Placement]:
-    choice_of = {(choice.group, choice.key): c for c, choice in enumerate(instance.choices)}
+    choice_of = {(choice.group, choice.key): c for c, choice in enumerate(instance.choices) if choice.capacity.qps > 0}
     return [
         _spare(instance, choice_of[g, key], device)
         for g, left in enumerate(idle)

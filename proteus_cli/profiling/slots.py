@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from proteus_cli.domain.profile import Point, VariantProfile, points_in_time
+from proteus_cli.domain.profile import Point, VariantProfile, points_in_time, slo_fraction
 
 MAX_SLOTS = 4
 GROWTH_FRAC = 0.03  # the least gain in throughput that justifies one more slot
@@ -66,8 +66,5 @@ def best_slots(variants: Sequence[Measured], max_slots: int = MAX_SLOTS) -> int:
 
 
 def _in_time_qps(points: Sequence[Point], slo_s: float) -> float:
-    """The mean throughput of the best batch size that plans take by default.
-
-    It is not the `capacity` of plans, a rate by the p95: over a few runs that would choose by chance.
-    """
-    return max((point.qps for point in points_in_time(points, slo_s)), default=0.0)
+    """The mean throughput of the best batch size that plans take by default, where one host serves a family."""
+    return max((point.qps for point in points_in_time(points, slo_fraction(1) * slo_s)), default=0.0)

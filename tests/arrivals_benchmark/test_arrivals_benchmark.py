@@ -13,7 +13,8 @@ from benchmarks.arrivals.workers import ACCURACIES, FAMILY, alike
 from benchmarks.paper.cluster import Cluster
 from benchmarks.paper.results import Figures
 from proteus_cli.domain.base import MadeBy
-from proteus_cli.domain.profile import Point, capacity
+from proteus_cli.domain.profile import Point
+from proteus_cli.domain.rules import PAPER_RULES
 from proteus_cli.domain.trace import Trace
 
 MIX = {"a": 0.1, "b": 0.6, "c": 0.3}
@@ -95,7 +96,7 @@ def test_alike_workers_are_those_of_the_study() -> None:
     fleet = alike(60)
     [profile], slo_s = fleet.types.values(), fleet.catalog.slo_s()[FAMILY]
     fastest, *_, best = profile.variants
-    assert capacity(fastest.points, slo_s).qps == pytest.approx(63, abs=0.5)
+    assert PAPER_RULES.capacity_within(slo_s, fastest.points).qps == pytest.approx(63, abs=0.5)
     assert best.points[0].mean_s > slo_s
     assert best.accuracy == max(ACCURACIES)
     assert len(fleet.profiles()) == 60

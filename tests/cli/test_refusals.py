@@ -244,7 +244,8 @@ def plan_path(tiny: Tiny) -> Path:
         pytest.param(lambda path: change_json(path, format=1), "`format` is 1; this version reads 2", id="older"),
         pytest.param(lambda path: change_json(path, placements=None), "field `placements`", id="field missing"),
         pytest.param(lambda path: change_json(path, headroom=0.5), "headroom must be at least 1", id="headroom"),
-        pytest.param(lambda path: change_json(path, demand_qps={"shapes": -1}), "not be negative", id="negative"),
+        pytest.param(lambda path: change_json(path, demand_qps={"shapes": -1}), "must be finite", id="negative"),
+        pytest.param(lambda path: change_json(path, served_qps={"shapes": 1e308}), "from 0 to 2^53", id="too large"),
         pytest.param(lambda path: change_json(path, fleet={}), "which is not in the fleet", id="no fleet"),
     ],
 )

@@ -1,3 +1,5 @@
+import math
+
 import msgspec
 import pytest
 from builders import make_measured, make_point, make_points, make_profile, make_table, near
@@ -12,41 +14,82 @@ from proteus_cli.domain.profile import (
     Point,
     Profile,
     best_accuracy,
-    capacity,
+    hosts_needed,
+    slo_fraction,
 )
+from proteus_cli.domain.rules import PAPER_RULES, Rules
 
 LATENCIES = st.dictionaries(st.integers(1, 64), st.floats(1e-5, 10.0), min_size=1, max_size=8).map(
     lambda latency_s: dict(sorted(latency_s.items()))
 )
 
 
-def test_capacity_is_the_best_rate_of_the_batches_within_half_the_slo() -> None:
+def test_by_the_papers_rules_capacity_is_the_best_rate_of_the_batches_within_half_the_slo() -> None:
     """SLO 100 ms: batches of 1 (10 ms, 100 qps), 4 (20 ms, 200 qps) and 8 (50 ms, 160 qps) are within 50 ms."""
     points = make_points({1: 0.010, 4: 0.020, 8: 0.050, 16: 0.051})
-    assert capacity(points, 0.1) == Capacity(qps=near(200.0), max_batch=4)
+    assert PAPER_RULES.capacity_within(0.1, points) == Capacity(qps=near(200.0), max_batch=4)
 
 
 def test_a_batch_of_exactly_half_the_slo_counts() -> None:
     """8 rows in 50 ms are 160 qps; a hair more than 50 ms and only the batch of 1 with 100 qps is left."""
-    assert capacity(make_points({1: 0.010, 8: 0.050}), 0.1).max_batch == 8
-    assert capacity(make_points({1: 0.010, 8: 0.0500001}), 0.1) == Capacity(qps=near(100.0), max_batch=1)
+    assert PAPER_RULES.capacity_within(0.1, make_points({1: 0.010, 8: 0.050})).max_batch == 8
+    longer = make_points({1: 0.010, 8: 0.0500001})
+    assert PAPER_RULES.capacity_within(0.1, longer) == Capacity(qps=near(100.0), max_batch=1)
 
 
 def test_where_no_batch_is_fast_enough_there_is_no_capacity() -> None:
-    assert capacity(make_points({1: 0.051}), 0.1) == NO_CAPACITY
-    assert capacity((), 0.1) == NO_CAPACITY
+    assert PAPER_RULES.capacity_within(0.1, make_points({1: 0.051})) == NO_CAPACITY
+    assert PAPER_RULES.capacity_within(0.1, ()) == NO_CAPACITY
 
 
-def test_capacity_goes_by_the_95th_percentile() -> None:
+def test_by_the_papers_rules_capacity_goes_by_the_95th_percentile() -> None:
     """4 rows: p95 40 ms makes 100 qps, though the mean of 10 ms would make 400."""
     point = Point(4, 10, 0.010, 0.010, 0.020, 0.040, 0.080, 400.0)
-    assert capacity((point,), 0.1).qps == pytest.approx(100.0)
+    assert PAPER_RULES.capacity_within(0.1, (point,)).qps == pytest.approx(100.0)
+
+
+def test_rates_are_those_of_the_mean_and_deadlines_those_of_the_95th_percentile() -> None:
+    """4 rows: a mean of 10 ms makes 400 qps; a p95 of 40 ms is within half of 100 ms, and not of 79 ms."""
+    point = Point(4, 10, 0.010, 0.010, 0.020, 0.040, 0.080, 400.0)
+    assert Rules().capacity_within(0.1, (point,)).qps == pytest.approx(400.0)
+    assert Rules().capacity_within(0.079, (point,)) == NO_CAPACITY
+
+
+def test_a_batch_may_take_the_more_of_the_slo_the_more_hosts_there_are() -> None:
+    """One host: a query that just misses a batch waits for all of it. Of many, one is always about to be free."""
+    assert [round(slo_fraction(hosts), 2) for hosts in (1, 2, 4, 8, 60)] == [0.50, 0.52, 0.58, 0.67, 0.92]
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 3, 7, 60, 1000])
+def test_so_many_hosts_are_needed_for_the_largest_batch_that_they_allow(hosts: int) -> None:
+    assert hosts_needed(slo_fraction(hosts)) == hosts
+    assert hosts_needed(slo_fraction(hosts) + 1e-6) == hosts + 1
+
+
+def test_no_number_of_hosts_allows_a_batch_as_long_as_the_slo() -> None:
+    assert [hosts_needed(part) for part in (1.0, 1.5)] == [math.inf, math.inf]
+
+
+def test_capacity_rises_with_the_hosts_in_steps() -> None:
+    """SLO 100 ms: 1 row takes 40 ms, 4 take 60 ms (at least 5 hosts), 8 take 80 ms (19), 16 take 100 ms (never)."""
+    steps = Rules().capacity_steps(0.1, make_points({1: 0.040, 4: 0.060, 8: 0.080, 16: 0.100}))
+    assert [(step.hosts, step.capacity.max_batch, round(step.capacity.qps)) for step in steps] == [
+        (1, 1, 25),
+        (5, 4, 67),
+        (19, 8, 100),
+    ]
+
+
+@given(LATENCIES, st.floats(1e-4, 20.0), st.integers(1, 100))
+def test_one_more_host_never_lowers_the_capacity(latency_s: dict[int, float], slo_s: float, hosts: int) -> None:
+    within = [Rules().capacity_within(slo_s, make_points(latency_s), count).qps for count in (hosts, hosts + 1)]
+    assert within[0] <= within[1]
 
 
 @given(LATENCIES, st.floats(1e-4, 20.0), st.floats(1.0, 4.0))
 def test_a_looser_slo_never_lowers_the_capacity(latency_s: dict[int, float], slo_s: float, factor: float) -> None:
     points = make_points(latency_s)
-    assert capacity(points, slo_s * factor).qps >= capacity(points, slo_s).qps
+    assert PAPER_RULES.capacity_within(slo_s * factor, points).qps >= PAPER_RULES.capacity_within(slo_s, points).qps
 
 
 def test_latency_is_linear_between_the_measured_batches() -> None:
@@ -150,8 +193,8 @@ AT_ONCE = make_measured(
 
 def test_capacity_counts_all_batches_that_are_on_the_device_at_once() -> None:
     """Two batches of 4 in 30 ms are 267 qps, where one at a time is 200; two of 8 take more than half the SLO."""
-    assert capacity(AT_ONCE.points_at(1), 0.1) == Capacity(qps=near(200.0), max_batch=4)
-    assert capacity(AT_ONCE.points_at(2), 0.1) == Capacity(qps=near(2 * 4 / 0.030), max_batch=4)
+    assert PAPER_RULES.capacity_within(0.1, AT_ONCE.points_at(1)) == Capacity(qps=near(200.0), max_batch=4)
+    assert PAPER_RULES.capacity_within(0.1, AT_ONCE.points_at(2)) == Capacity(qps=near(2 * 4 / 0.030), max_batch=4)
 
 
 def test_a_profile_is_used_as_the_device_is_served() -> None:

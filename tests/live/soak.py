@@ -19,7 +19,8 @@ from live_server import LiveServer
 from tiny import TinyFamily, TinyVariant, add_profiles, make_workspace
 
 from proteus_cli.control.topology.breaker import Breaker, BreakerEvent, hang_timeout_s
-from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile, capacity
+from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Diurnal, Poisson, make_trace
 from proteus_cli.simulation.conditions import DeviceFailure
@@ -113,7 +114,10 @@ def real_site(root: Path) -> Site:
     busy = ("digits", "signals")
     profiles = Workspace(root).profiles()
     slo_s = Workspace(root).catalog().slo_s()
-    best = [capacity(measured[-1].points, slo_s[family]).qps for family, measured in _by_family(profiles).items()]
+    best = [
+        Rules().capacity_within(slo_s[family], measured[-1].points).qps
+        for family, measured in _by_family(profiles).items()
+    ]
     max_qps = 0.3 * sum(best) * len(profiles) / len(busy)  # client and server need cores, too
     kinds = (*Kind,)
     site = Site(root, busy, max_qps, ("--executor=process",), kinds, 0.10, None)

@@ -125,7 +125,9 @@ def hosts_of(tiny: Tiny) -> dict[str, list[Host]]:
 def _host(tiny: Tiny, device: str, kind: str, family: str, variant: str, accuracy: float) -> Host:
     times = tiny.tails.get(variant, {}).get(tiny.rules.capacity, 1.0)
     latencies = [(batch, seconds * times) for batch, seconds in tiny.latency_s[kind, family, variant].items()]
-    rates = [batch / seconds for batch, seconds in latencies if seconds <= tiny.slo_ms / 1000 * tiny.rules.slo_fraction]
+    assert tiny.rules.slo_fraction is not None, "by the number of hosts, a capacity is not known before the plan"
+    longest_s = tiny.slo_ms / 1000 * tiny.rules.slo_fraction
+    rates = [batch / seconds for batch, seconds in latencies if seconds <= longest_s]
     return Host(
         device=device,
         family=family,

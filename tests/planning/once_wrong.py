@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import msgspec
 from builders import make_placement, make_plan
 from tiny_fleets import Tiny
 
-from proteus_cli.domain.rules import DeviceVariant, Rules
+from proteus_cli.domain.rules import PAPER_RULES, DeviceVariant, Rules
 
 
 def cpus(count: int, rules: Rules, demand_qps: dict[str, float], **variants: tuple[float, int]) -> Tiny:
@@ -14,6 +15,7 @@ def cpus(count: int, rules: Rules, demand_qps: dict[str, float], **variants: tup
     for variant, (fraction, _) in variants.items():
         accuracy[variant[0]][variant] = fraction
     latency_s = {("cpu", variant[0], variant): {1: 1 / qps} for variant, (_, qps) in variants.items()}
+    rules = msgspec.structs.replace(rules, capacity=PAPER_RULES.capacity, slo_fraction=PAPER_RULES.slo_fraction)
     return Tiny(accuracy, latency_s, ("cpu",) * count, demand_qps, rules=rules, price={"cpu": 1.0})
 
 

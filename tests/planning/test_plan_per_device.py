@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 from tiny_fleets import TYPES, Tiny, Worth, latencies
 
-from proteus_cli.domain.profile import capacity
+from proteus_cli.domain.rules import PAPER_RULES
 from proteus_cli.planning.solve import FIRST_GAP
 
 EXACT = {"mip_rel_gap": 1e-7, "time_limit": 60.0}
@@ -41,7 +41,7 @@ class Linearised:
             (d, families.index(measured.family), within.qps, measured.accuracy)
             for d, profile in enumerate(tiny.profiles.values())
             for measured in profile.variants
-            if (within := capacity(measured.points, tiny.slo_ms / 1000)).qps > 0
+            if (within := PAPER_RULES.capacity_within(tiny.slo_ms / 1000, measured.points)).qps > 0
         ]
         if not rows:
             return Worth(0.0, 0.0)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import LatencyStatistic, Point, Profile, VariantProfile, capacity
-from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.profile import LatencyStatistic, Point, Profile, VariantProfile
+from proteus_cli.domain.rules import PAPER_RULES, Rules
 from proteus_cli.planning.planner import Planner
 
 FAMILIES = ("a", "b")
@@ -40,7 +40,7 @@ class Tiny:
     power_w: dict[tuple[str, str], float] = field(default_factory=dict)
     price: dict[str, float] = field(default_factory=dict)
     tails: dict[str, Mapping[LatencyStatistic, float]] = field(default_factory=dict)
-    rules: Rules = field(default_factory=Rules)
+    rules: Rules = PAPER_RULES
     headroom: float = 1.0
     current: Plan | None = None
 
@@ -123,7 +123,7 @@ def by_brute_force(tiny: Tiny) -> Worth:
             for variant, accuracy in variants.items():
                 points = tiny.profiles[f"{kind}{tiny.devices.index(kind)}"].of(family, variant)
                 assert points is not None
-                found.append((family, accuracy, capacity(points.points, tiny.slo_ms / 1000).qps))
+                found.append((family, accuracy, PAPER_RULES.capacity_within(tiny.slo_ms / 1000, points.points).qps))
         choices.append(found)
     worths = (_worth([host for host in hosting if host], tiny.demand_qps) for hosting in product(*choices))
     return max(worths, key=lambda worth: (round(worth.served_qps, 6), worth.accuracy_qps))

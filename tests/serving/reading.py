@@ -2,8 +2,7 @@
 
 from typing import TypeVar
 
-from proteus_cli.serving.requests.query import Inputs, InTurns, ReadInputs
-from proteus_cli.serving.rest.json_values import drained
+from proteus_cli.serving.requests.query import Inputs, InTurns, ReadInputs, drained
 
 Result = TypeVar("Result")
 

@@ -56,7 +56,7 @@ def _run(*arguments: str) -> None:
 
 def _burst_qps(workspace: "Workspace") -> float:
     """A rate that overloads the most accurate variants on this machine."""
-    from proteus_cli.domain.profile import capacity
+    from proteus_cli.domain.rules import Rules
 
     profiles, catalog = workspace.profiles(), workspace.catalog()
     if len(profiles) < len(catalog.families):
@@ -67,7 +67,7 @@ def _burst_qps(workspace: "Workspace") -> float:
         )
     first = next(iter(profiles.values()))
     best = [
-        capacity(first.points_of(measured), family.slo_s).qps
+        Rules().capacity_within(family.slo_s, first.points_of(measured)).qps
         for family in catalog.families
         if (measured := first.of(family.name, family.variants[-1].name)) is not None
     ]

@@ -54,7 +54,14 @@ Pin = Annotated[
 Capacity = Annotated[
     str, _fleet(metavar="p50|p95|p99|mean", help="Which of a batch's measured latencies capacities are computed from.")
 ]
-SloFraction = Annotated[float, _fleet(help="The largest part of the SLO that a batch may take.")]
+SloFraction = Annotated[
+    float | None,
+    _fleet(
+        help="The largest part of the SLO that a batch may take, whatever its wait. By default it depends on the "
+        "number of hosts of the family: a half with one, 0.92 with 60.",
+        show_default=False,
+    ),
+]
 
 # --- objectives
 

@@ -7,7 +7,8 @@ from rich.table import Table
 
 from proteus_cli.cli.views.table import number, table, text
 from proteus_cli.domain.catalog import Catalog, Family
-from proteus_cli.domain.profile import Profile, VariantProfile, capacity
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.profiling.jobs import MeasurementJob
 from proteus_cli.profiling.slots import points_of_batch
 from proteus_cli.units import UNKNOWN, format_duration
@@ -49,7 +50,7 @@ def _variants_table(profiles: Sequence[Profile], catalog: Catalog) -> Table:
 
 
 def _numbers(profile: Profile, variant: VariantProfile, family: Family) -> Iterator[str]:
-    one, within = variant.points[0], capacity(profile.points_of(variant), family.slo_s)
+    one, within = variant.points[0], Rules().capacity_within(family.slo_s, profile.points_of(variant))
     yield f"{variant.accuracy:.4f}"
     yield format_duration(one.p95_s) if one.batch == 1 else UNKNOWN
     yield f"{within.qps:,.0f}" if within.qps else UNKNOWN

@@ -13,7 +13,6 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, accuracies, best_accuracy
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.request import RequestRecord
-from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.explain import max_multiple
 from proteus_cli.planning.from_workspace import planner_settings
@@ -119,9 +118,9 @@ def _run(
 
 
 def _planner(scenario: Scenario, policy: Policy) -> Planner:
-    rules: Rules | None = scenario.given.rules if scenario.given is not None else None
-    if policy.plans == "oracle":  # without queues, a batch may take all of the SLO
-        rules = msgspec.structs.replace(rules or Rules(), slo_fraction=1.0, capacity="mean")
+    rules = scenario.given.rules if scenario.given is not None else None
+    if policy.plans == "oracle" and rules is not None:
+        rules = msgspec.structs.replace(rules, slo_fraction=policy.rules.slo_fraction, capacity=policy.rules.capacity)
     headroom = scenario.given.headroom if scenario.given is not None else scenario.headroom
     return planner_settings(scenario.workspace, policy, headroom, profiles=scenario.profiles, rules=rules).make()
 

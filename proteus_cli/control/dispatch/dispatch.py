@@ -98,6 +98,11 @@ class Dispatch:
         family.rows -= request.rows
         return Effects(ask=family.longest_free(), dropped=(request,))
 
+    def refuse(self, family: str, rows: int, now_s: float) -> None:
+        """Count a request that is refused without being offered."""
+        self._families[family].counts.arrived(rows, now_s)
+        self._demand.shed(family, rows, now_s)
+
     def withdraw(self, request: Request, now_s: float) -> Effects:
         """Take back a request that was admitted at ``now_s``, as if it had not been offered."""
         self._families[request.family].counts.arrived(-request.rows, now_s)

@@ -114,17 +114,22 @@ class WorkSelector:
     def _rows_to_take_over(self, worker: WorkerState, source: WorkSource, now_s: float) -> tuple[int, float]:
         """How many rows a worker without quota may take for busy workers now; if none, until when it should wait.
 
-        It takes rows at once where accuracy does not fall by that. Of a more accurate class, it takes those that the
-        class cannot make any more, and each row at its own last moment.
+        It takes rows at once where accuracy does not fall by that, and what is too much for more accurate workers. Of
+        the rest of a more accurate class, it takes the rows that the class cannot make any more, and each row at its
+        own last moment.
         """
         queue, own, due_s = source.queue, source.host_class, self._batcher.due_s
         own_s = worker.slowdown.factor * own.host.latency(queue.head().rows)
-        rows, until_s = 0, math.inf
+        rows, until_s, overflow = 0, math.inf, self._overflow(source, now_s)
         for each in source.tier.classes:
             if not each.quota or each.free:
                 continue
             if each.host.accuracy <= own.host.accuracy:
                 rows += each.quota
+                continue
+            if overflow > 0:
+                rows += min(each.quota, overflow)
+                overflow -= each.quota
                 continue
             left_s = max(own_s, each.row_s)
             moment_s = _last_moment_s(due_s(queue.head()), left_s)
@@ -133,6 +138,17 @@ class WorkSelector:
             else:
                 rows += min(each.quota, max(1, queue.place_after(now_s + left_s, due_s)))
         return rows, until_s
+
+    def _overflow(self, source: WorkSource, now_s: float) -> int:
+        """How many of the rows that wait are more than what workers of more accurate classes can make in time.
+
+        These are busy, and in the mean free after half a batch; from then on they carry their capacity.
+        """
+        left_s = self._batcher.due_s(source.queue.head()) - now_s
+        accuracy = source.host_class.host.accuracy
+        better = [each for each in source.tier.classes if each.serving and each.host.accuracy > accuracy]
+        timely = sum(each.usual_qps * max(left_s - each.takes_s(each.host.max_batch) / 2, 0.0) for each in better)
+        return int(source.queue.rows - timely)
 
     def _delegate(self, worker: WorkerState, source: WorkSource, now_s: float) -> Delegate | None:
         """What a worker does that can make none of the requests: it transfers its quota to a faster class.

@@ -125,7 +125,7 @@ def shared_margin(
             served_qps[host.family] = served_qps.get(host.family, 0.0) + host.weight
             sharing.setdefault(host.device, set()).add(host.family)
     margin_s = {
-        family: busy_s[family] / served_qps[family] * math.sqrt(demand_qps.get(family, 0.0) / slo_s[family])
+        family: busy_s[family] / served_qps[family] * math.sqrt(demand_qps.get(family, 0.0)) / math.sqrt(slo_s[family])
         for family in busy_s
     }
     neighbours: dict[str, set[str]] = {family: {family} for family in slo_s}

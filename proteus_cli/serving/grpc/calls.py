@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("proteus.grpc")
 
 _NONE = b""
+REFUSAL_UNITS = 2  # of work, beside that of the message
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,8 @@ class GrpcCall(MessageReader):
         self.stream.send(self._head(), _NONE, TRAILERS_OK)
 
     def fail(self, error: RequestError | CallError) -> None:
-        """End the call with an error."""
+        """End the call with an error, which takes longer than an answer."""
+        self.stream.connection.turn.left -= REFUSAL_UNITS
         self.cancelled()
         if self._has_begun:
             self.stream.send(_NONE, _NONE, trailers_of(error))

@@ -20,6 +20,7 @@ from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, C
 PREFIX_BYTES = 5
 _VIEWED_BYTES = 64 * KIB  # a message from here on is a view of what was read; smaller ones are copied
 UNCOUNTED_BYTES = 4 * KIB  # of a complete message
+_BYTES_PER_UNIT = 16 * KIB  # of work: they are put together, copied, and read
 _PIECE_BYTES = 64  # what a piece takes in memory besides its content
 _MAX_WASTE = 4  # a piece that keeps more than so many times its size in memory is copied
 
@@ -88,9 +89,21 @@ class MessageReader:
             self._keep(content)
             if self._is_stopped:
                 return
-            if self._kept_bytes >= self._needed_bytes:
+            if self._kept_bytes >= self._needed_bytes and not self._is_postponed():
                 self._read_frames(self._taken())
         self._after_read(len(content))
+
+    def _is_postponed(self) -> bool:
+        """Whether a long message waits for the next turn, as the loop is crowded; else it counts as work."""
+        units, connection = self._kept_bytes // _BYTES_PER_UNIT, self.stream.connection
+        if units and self._connections.loop_turn.is_crowded:
+            self._is_stopped = True
+            connection.later(self.go_on)
+            return True
+        if units:
+            connection.turn.left -= units
+            self._connections.loop_turn.spend(units)
+        return False
 
     def read_on(self) -> None:
         """Read the messages that wait. Raises like `read`."""

@@ -22,13 +22,13 @@ from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GRPC_STATUS, GrpcStatus
 from proteus_cli.serving.oip.documents import Statistics
-from proteus_cli.serving.oip.inference import Inference, InferencePipeline, InFlight
+from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import Query, ReadInputs
 from proteus_cli.serving.transport.tokens import Tokens
+from proteus_cli.serving.transport.turns import Turns
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Tracing
@@ -210,12 +210,18 @@ class InferCall(UnaryCall, Inference[bytes]):
     def handle(self, message: Buffer) -> None:
         self._in_flight = self._pipeline.submit(self, message, self.request.trace)
 
-    def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:
+    def decode(self, content: Buffer) -> Decoded:
         self._query, read_inputs = self._codec.decode(content, self.request.timeout_s)
         return self._query, read_inputs
 
     def encode(self, answered: Answered) -> bytes:
         return self._codec.encode(self._query, answered)
+
+    def turns(self) -> Turns:
+        return self.stream.connection.connections.turns
+
+    def is_now(self, in_flight: InFlight | None) -> None:
+        self._in_flight = in_flight
 
     def abandoned(self) -> None:
         self._pipeline.cancel(self._in_flight)

@@ -1,17 +1,21 @@
 """`ModelStreamInfer`: many requests in one call."""
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import NotReady, RequestError
-from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall
+from proteus_cli.serving.grpc.calls import REFUSAL_UNITS, CallHeaders, GrpcCall
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import ModelInferResponse, ModelStreamInferResponse
 from proteus_cli.serving.http2.limits import KIB, MIB
 from proteus_cli.serving.http2.stream import Http2Stream
-from proteus_cli.serving.oip.inference import Inference, InferencePipeline, InFlight
+from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import Query, ReadInputs
+from proteus_cli.serving.transport.turns import Turns
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.requests.query import Query
 
 _MAX_IN_FLIGHT = 256  # requests of one stream
 _REQUEST_BYTES = 1 * KIB  # what a request takes in memory besides its message
@@ -93,7 +97,7 @@ class _StreamRequest(Inference[bytes]):
         self.in_flight: InFlight | None = None
         self.response: bytes | None = None
 
-    def decode(self, content: Buffer) -> tuple[Query, ReadInputs]:
+    def decode(self, content: Buffer) -> Decoded:
         if not self._has_reserved(len(content) + _REQUEST_BYTES):
             raise NotReady(_NO_MEMORY)
         self._query, read_inputs = self._call.codec.decode(content, self._call.request.timeout_s)
@@ -104,6 +108,12 @@ class _StreamRequest(Inference[bytes]):
         response = ModelInferResponse.FromString(self._call.codec.encode(self._query, answered))
         return bytes(ModelStreamInferResponse(infer_response=response).SerializeToString())
 
+    def turns(self) -> Turns:
+        return self._call.stream.connection.connections.turns
+
+    def is_now(self, in_flight: InFlight | None) -> None:
+        self.in_flight = in_flight
+
     def answer(self, encoded: bytes) -> None:
         if not self._has_reserved(len(encoded)):
             encoded = self._error(_NO_MEMORY)
@@ -111,6 +121,7 @@ class _StreamRequest(Inference[bytes]):
         self._call.send_ready()
 
     def fail(self, error: RequestError) -> None:
+        self._call.stream.connection.turn.left -= REFUSAL_UNITS
         self.response = self._error(error.message)
         self._call.send_ready()
 

@@ -26,7 +26,7 @@ import msgspec
 from proteus_cli.serving.http1 import states
 from proteus_cli.serving.http1.exchange import JSON, NO_HEAD, Exchange, Handler, Refusal
 from proteus_cli.serving.http1.known_heads import KnownHeads
-from proteus_cli.serving.http1.limits import HttpLimits, HttpTimeouts
+from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits, HttpTimeouts
 from proteus_cli.serving.http1.request_parser import RequestParser
 from proteus_cli.serving.http1.states import DISCARDS_INPUT, READING, TRANSITIONS, HttpEvent
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, Connections
@@ -35,6 +35,7 @@ from proteus_cli.serving.transport.turns import WORK_PER_TURN, Turn
 ALPN = "http/1.1"
 _UNAVAILABLE = 503
 _REQUEST_UNITS = 2  # of work
+_BYTES_PER_UNIT = 2 * 1024  # of a body that is decoded at once; larger ones are counted as they are read
 _RETRY = b"retry-after: 1\r\n"
 _NO_MEMORY = b'{"error":"too many large responses at once"}'
 _SMALL_RESPONSE_BYTES = 1024
@@ -103,6 +104,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._may_have_unread_input = True
             self.turn.end()
         else:
+            if self.connections.loop_turn.is_crowded:
+                self.turn.shorten()
             self._parse(nbytes)
         if self.turn.left <= 0:
             self._go_on()
@@ -199,7 +202,8 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _handle(self, exchange: Exchange) -> None:
         self._unanswered.append(exchange)
         if exchange.response is None:
-            self.turn.left -= _REQUEST_UNITS
+            body_bytes = len(exchange.body)
+            self.turn.left -= _REQUEST_UNITS + (body_bytes // _BYTES_PER_UNIT if body_bytes < READ_BYTES else 0)
             exchange.head.answer(exchange)
         else:  # a refusal, which counts as memory by now if it has to wait
             self._send_ready()
@@ -260,6 +264,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._is_reading_paused = pause
         if is_over and not is_full and not self._waits_for_turn:
             self._waits_for_turn = True
+            self.connections.loop_turn.spend(WORK_PER_TURN)
             self.connections.turns.wait(self._take_turn)
 
     # Responses
@@ -293,7 +298,10 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._go_on()
 
     def _keep_response(self, exchange: Exchange) -> None:
-        """Count a response that can't be sent yet as memory. Without memory for it, 503 is sent in its place."""
+        """Count a response that can't be sent yet as memory. Without memory for it, 503 is sent in its place.
+
+        A small one is kept uncounted then: 503 would take as much, and `HttpLimits.unanswered` bounds their number.
+        """
         assert exchange.response is not None  # noqa: S101 - it is ready
         size = sum(map(len, exchange.response))
         if exchange.reserve(size):

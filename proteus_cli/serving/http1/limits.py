@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 READ_BYTES = 64 * 1024  # of one read; a larger body is read straight into memory of its own
+BODY_READ_BYTES = 256 * 1024  # of one read of such a body
 SLICE_BYTES = 4 * 1024  # that are parsed at once, except of a body: at most 200 requests, 700 chunks
 
 

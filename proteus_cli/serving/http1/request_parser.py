@@ -7,8 +7,9 @@ import httptools
 
 from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head, Refusal
 from proteus_cli.serving.http1.known_heads import END_OF_HEAD, MAX_HEAD_BYTES, KnownHeads
-from proteus_cli.serving.http1.limits import READ_BYTES, SLICE_BYTES, HttpLimits
+from proteus_cli.serving.http1.limits import BODY_READ_BYTES, READ_BYTES, SLICE_BYTES, HttpLimits
 from proteus_cli.serving.http1.states import HEAD_COMPLETE, READING, READING_BODY, READING_HEAD
+from proteus_cli.serving.transport.unset_bytes import unset_bytes
 
 if TYPE_CHECKING:
     from proteus_cli.serving.http1.connection import HttpConnection
@@ -22,6 +23,7 @@ _SINGLE = frozenset({
 """Headers that a request has once at most; two servers could take different ones of several."""
 _HOST = re.compile(rb"[\w.~!$&'()*+;=:%\[\]-]*", re.ASCII)
 _BYTES_PER_UNIT = 1024  # of work: 30 headers, which take 20 µs
+_BODY_BYTES_PER_UNIT = 16 * 1024  # that are copied from the kernel into pages that are taken for them
 _MEMORY_OF_HEAD = 2  # times its bytes, once it is parsed
 
 
@@ -156,7 +158,8 @@ class RequestParser:
 
     def _grow(self, body: bytearray, nbytes: int) -> None:
         self.body_bytes += nbytes
-        self.buffer = self.buffer[nbytes:]
+        self.buffer = memoryview(body)[self.body_bytes : self.body_bytes + BODY_READ_BYTES]
+        self._connection.turn.left -= nbytes // _BODY_BYTES_PER_UNIT
         if not self.buffer:
             self._llhttp = httptools.HttpRequestParser(self)  # the old one still waits for that body
             self._complete(body)
@@ -217,12 +220,13 @@ class RequestParser:
         connection.on(HEAD_COMPLETE)
         if b"transfer-encoding" in headers and headers[b"transfer-encoding"].strip().lower() != b"chunked":
             raise Refusal(501, "bodies may be sent in chunks, and in no other transfer encoding")
-        self._length = length = int(headers.get(b"content-length", 0))  # llhttp has checked it
+        # llhttp has checked it; without zeros in front, as Python takes only so many digits.
+        self._length = length = int(headers.get(b"content-length", b"").lstrip(b"0") or 0)
         if length > self._uncounted_bytes:
             self._reserve_body(length)
             if length > READ_BYTES:
-                self._large_body = bytearray(length)
-                self.buffer = memoryview(self._large_body)
+                self._large_body = unset_bytes(length)
+                self.buffer = memoryview(self._large_body)[:BODY_READ_BYTES]
         if b"expect" in headers and self._version != "1.0":  # which has no expectations
             if headers[b"expect"].lower() != b"100-continue":
                 raise Refusal(417, "this expectation can't be met")
@@ -237,8 +241,8 @@ class RequestParser:
         self._header_bytes = -self._slice_bytes
         self._connection.turn.left -= 1
         if self._large_body is not None:
-            self.buffer[: len(body)] = body
-            self.buffer = self.buffer[len(body) :]
+            self._large_body[first : self.body_bytes] = body
+            self.buffer = memoryview(self._large_body)[self.body_bytes : self.body_bytes + BODY_READ_BYTES]
             return
         if self.body_bytes > self._reserved_body_bytes and self.body_bytes > self._uncounted_bytes:  # in chunks
             self._reserve_body(self.body_bytes)

@@ -117,6 +117,8 @@ class Http2Connection(asyncio.Protocol):
         self._go_on()
 
     def data_received(self, data: bytes) -> None:
+        if self.connections.loop_turn.is_crowded:
+            self.turn.shorten()
         if self.is_closing:  # and discarding what the peer still sends
             self.turn.end()
         else:
@@ -145,6 +147,7 @@ class Http2Connection(asyncio.Protocol):
             return
         self._waits_for_turn = True
         self._transport.pause_reading()
+        self.connections.loop_turn.spend(WORK_PER_TURN)
         self.connections.turns.wait(self._take_turn)
 
     def _take_turn(self) -> None:
@@ -220,7 +223,7 @@ class Http2Connection(asyncio.Protocol):
         if (kind in _CONNECTION_KINDS) != (stream_id == 0) and kind < frames.WINDOW_UPDATE:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame of kind {kind} on stream {stream_id}")
         if size != _SIZES.get(kind, size):
-            if kind == frames.PRIORITY:
+            if kind == frames.PRIORITY and stream_id <= self._last_stream:  # a reset is no answer where none is open
                 raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR)
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of kind {kind} and {size} bytes")
 

@@ -64,13 +64,13 @@ class Inference(ABC, Generic[Encoded]):
     def fail(self, error: RequestError) -> None:
         """Send an error in place of the answer."""
 
+    @abstractmethod
     def turns(self) -> Turns:
-        """The turns of all connections. Only for protocols whose requests or answers may be long."""
-        raise NotImplementedError
+        """The turns of all connections."""
 
-    def is_now(self, in_flight: InFlight) -> None:
-        """The long request, or its long answer, is to be cancelled as this from now on."""
-        raise NotImplementedError
+    @abstractmethod
+    def is_now(self, in_flight: InFlight | None) -> None:
+        """The long request, or its long answer, is to be cancelled as this from now on; None: it has ended."""
 
     def is_traced(self, traceparent: bytes) -> None:
         """The request was taken in, and has a span of that name. Most protocols' answers do not say so."""
@@ -177,6 +177,7 @@ class InferencePipeline:
             else:
                 inference.is_now(self._admit(inference, query, read_inputs, trace, long.arrival_s))
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
+            inference.is_now(None)
             self._refuse(inference, error, trace)
 
     def _refuse(self, inference: Inference[Encoded], error: Exception, trace: "RequestTrace | None") -> None:

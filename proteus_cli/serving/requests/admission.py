@@ -17,10 +17,12 @@ from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback, nobody
-from proteus_cli.serving.requests.query import Query, ReadInputs, is_finite
+from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, ReadInputs, is_finite
 from proteus_cli.serving.requests.results import Results
 
 log = logging.getLogger("proteus.dataplane")
+
+_OVERLOADED = "more queries than the plan can carry, some are refused"
 
 
 class Admission:
@@ -49,13 +51,14 @@ class Admission:
         self._ids = count()
         self._log_limiter = LogRateLimiter(clock)
         self._to_ask: dict[str, None] = {}
+        self._refused: dict[str, tuple[int, Overloaded]] = {}  # in this turn of the loop: rows, and why
         self._last: Admitted | None = None  # whose devices are among those to ask
 
     @property
     def now_s(self) -> float:
         return self._clock()
 
-    def submit(
+    def submit(  # noqa: C901 - a few checks one after another; a call for some of them would cost each request
         self, query: Query, read_inputs: ReadInputs | None, done: ResultCallback, arrival_s: float | None = None
     ) -> InFlightRequest:
         """Admit a request and read its tensors; ``done`` is called with its result, never before this returns.
@@ -76,6 +79,8 @@ class Admission:
         slo_s, now_s = served.slo_s, self._clock()
         if arrival_s is None:
             arrival_s = now_s
+            if self._refused:
+                self._refuse_alike(query, now_s)
         timeout_s = slo_s if options.timeout_s is None else min(options.timeout_s, max(self._max_timeout_s, slo_s))
         request = InFlightRequest(
             next(self._ids),
@@ -90,7 +95,7 @@ class Admission:
         )
         offered = self._controller.offer(request, now_s)
         if not isinstance(offered, Admitted):
-            raise self._refusal(family, options.min_accuracy, offered)
+            raise self._refusal(query, offered, is_usual=arrival_s == now_s)
         if read_inputs is None:
             self._withdraw(request, now_s)
             return request
@@ -108,6 +113,7 @@ class Admission:
         return request
 
     def _withdraw(self, request: InFlightRequest, now_s: float) -> None:
+        self._refused.clear()  # there is room again
         self._ask_all(self._controller.withdraw(request, now_s).ask)
 
     def probe(self, query: Query, arrival_s: float) -> float:
@@ -125,6 +131,7 @@ class Admission:
         """The client of a request is gone: the request is not run, unless it runs already. Harmless after its end."""
         if request.has_ended:
             return
+        self._refused.clear()
         self._results.cancelled(request)
         effects = self._controller.cancel(request)
         if effects.dropped:
@@ -135,19 +142,41 @@ class Admission:
         """A front end answers a request with an error, before the request was admitted or instead of that."""
         self._counts.refusals[type(error).__name__] += 1
 
-    def _refusal(self, family: str, min_accuracy: float, offered: Refused | Unfit) -> RequestError:
+    def _refusal(self, query: Query, offered: Refused | Unfit, *, is_usual: bool) -> RequestError:
+        family, options = query.family, query.options
         self._counts.by_family[family].ended(Outcome.REJECTED)
         if isinstance(offered, Unfit):
             available = ", ".join(f"{variant} ({accuracy:g})" for variant, accuracy in offered.available.items())
             return NotAccurateEnough(
-                f"no variant of `{family}` that is planned has an accuracy of {min_accuracy:g} or more; available: "
-                f"{available or 'none'}"
+                f"no variant of `{family}` that is planned has an accuracy of {options.min_accuracy:g} or more; "
+                f"available: {available or 'none'}"
             )
         if offered.is_lost:
             self._warn(family, "no device that hosts it is there, its queries are refused")
             return NotReady(f"no device that hosts `{family}` is there", retry_after_s=offered.retry_after_s)
-        self._warn(family, "more queries than the plan can carry, some are refused")
-        return Overloaded(f"more queries for `{family}` than the plan can carry", retry_after_s=offered.retry_after_s)
+        self._warn(family, _OVERLOADED)
+        refusal = Overloaded(
+            f"more queries for `{family}` than the plan can carry", retry_after_s=offered.retry_after_s
+        )
+        if is_usual and options == DEFAULT_OPTIONS:
+            if not self._refused:
+                asyncio.get_running_loop().call_soon(self._refused.clear)
+            self._refused[family] = query.rows, refusal
+        return refusal
+
+    def _refuse_alike(self, query: Query, now_s: float) -> None:
+        """Raise the refusal of a request that was not larger, and refused in this turn of the loop, if there is one.
+
+        Requests that ask for nothing unusual are refused alike until the turn ends, or a request leaves its place.
+        Under overload most requests are refused, and so in half of the time.
+        """
+        family, rows = query.family, query.rows
+        refused_rows, refusal = self._refused.get(family, (inf, None))
+        if refusal is not None and rows >= refused_rows and query.options == DEFAULT_OPTIONS:
+            self._controller.refuse(family, rows, now_s)
+            self._counts.by_family[family].ended(Outcome.REJECTED)
+            self._warn(family, _OVERLOADED)
+            raise refusal.with_traceback(None)
 
     def _warn(self, family: str, problem: str) -> None:
         if times := self._log_limiter.occurred((problem, family)):

@@ -47,6 +47,16 @@ class InTurns(Generic[Result]):
         self.steps = steps
 
 
+def drained(steps: Steps[Result]) -> Result:
+    """The result of work, without its pauses."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            result: Result = ended.value
+            return result
+
+
 Inputs = tuple[Buffer, ...]
 ReadInputs = Callable[[], Inputs]
 """Decodes and checks the tensors of a request, in the order of the family's signature. Raises `BadRequest`.

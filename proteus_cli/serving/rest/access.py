@@ -10,12 +10,14 @@ Sources: RFC 9110, 7.2 (`Host`); RFC 6454 (`Origin`); W3C, Fetch Metadata Reques
 
 import logging
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from proteus_cli.errors import UnsupportedMediaType
 from proteus_cli.serving.http1.exchange import JSON, Refusal
+from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.rest.site import FILES
 from proteus_cli.serving.transport.tokens import Tokens
@@ -30,6 +32,7 @@ OPEN_TARGETS = frozenset(
 
 ANY_HOST = "*"
 _READS = frozenset({b"GET", b"HEAD"})
+_MOST_NAMED = 16  # hosts that have lines of the log of their own
 _AUTHORITY = re.compile(r"\[([0-9a-f:.]+)\](?::\d*)?|([^][:@/?#\s]+)(?::\d*)?", re.ASCII)
 
 
@@ -61,7 +64,7 @@ class Access:
 
     def __init__(self, tokens: Tokens | None, hosts: KnownHosts) -> None:
         self._tokens, self._hosts = tokens, hosts
-        self._has_warned = False
+        self._log_limiter, self._named = LogRateLimiter(time.monotonic), set[str]()
 
     def refusal(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Refusal | None:
         """Why a request must not be read; None if it may. A request without `Host` comes from no browser."""
@@ -81,9 +84,10 @@ class Access:
         if not host:
             return Refusal(403, "`Host` is not the name or address of a host")
         hint = f"for the host `{host}` only with `--allowed-hosts {host}`, or with tokens"
-        if not self._has_warned:  # once, as a client could make the log grow
-            self._has_warned = True
-            log.warning("refused a request: this server answers %s", hint)
+        if len(self._named) < _MOST_NAMED:  # as clients may think of any number
+            self._named.add(host)
+        if times := self._log_limiter.occurred(host if host in self._named else ANY_HOST):
+            log.warning("refused requests: this server answers %s", hint, extra=fields(requests=times))
         return Refusal(403, f"this server answers {hint}")
 
     def _is_foreign(self, authority: str | None, headers: Mapping[bytes, bytes]) -> bool:

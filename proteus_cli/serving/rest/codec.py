@@ -17,7 +17,7 @@ from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.parameters import OutputParameters, problem, request_options
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import Inputs, InTurns, Query, ReadInputs, Steps
+from proteus_cli.serving.requests.query import Inputs, InTurns, Query, ReadInputs, Steps, drained
 from proteus_cli.serving.rest.bodies import (
     InferRequest,
     InferResponse,
@@ -26,8 +26,16 @@ from proteus_cli.serving.rest.bodies import (
     ResponseTensor,
     ResponseTensorParameters,
 )
-from proteus_cli.serving.rest.json_values import SLICE_BYTES, JsonValues, drained
-from proteus_cli.serving.rest.outline import ID_PLACEHOLDER, Cut, array_of, cut, decoded_id, require_unique_names
+from proteus_cli.serving.rest.json_values import SLICE_BYTES, JsonValues
+from proteus_cli.serving.rest.outline import (
+    ID_PLACEHOLDER,
+    LOOK_BYTES,
+    Cut,
+    array_of,
+    cut,
+    decoded_id,
+    require_unique_names,
+)
 
 _MAX_KNOWN = 256  # outlines, by family
 _LONGEST_KNOWN = 2048
@@ -36,6 +44,9 @@ _AT_ONCE_BYTES = 2 * SLICE_BYTES  # of JSON that is decoded without a pause
 _VALUES_AT_ONCE = 8192  # of an output, which take a millisecond to encode
 _BATCH_VALUES_AT_ONCE = 4 * _VALUES_AT_ONCE  # of a whole batch, which become lists of Python's
 _US_PER_S = 1e6
+
+DecodedRequest = tuple[Query, ReadInputs | InTurns[Inputs]]
+"""What is asked, and how to read the tensors."""
 
 EncodedAnswer = tuple[bytes, list[Buffer]]
 """The JSON of an answer, and the binary tensors behind it."""
@@ -111,8 +122,8 @@ class RestCodec:
         self._values = tuple(JsonValues(spec) for spec in signature.inputs)
         self._all_outputs = tuple((index, False) for index in range(len(signature.outputs)))
 
-    def decode(self, body: bytes | bytearray, json_length: int | None) -> tuple[Query, ReadInputs | InTurns[Inputs]]:
-        """Decode and check a request but its tensors; and how to read those.
+    def decode(self, body: bytes | bytearray, json_length: int | None) -> DecodedRequest | InTurns[DecodedRequest]:
+        """Decode and check a request but its tensors.
 
         ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
         Raises `BadRequest`, `BodyTooLarge`.
@@ -155,9 +166,13 @@ class RestCodec:
             return None
         return query, partial(self._values[0].read_short, body, start, end, query.rows)
 
-    def _decode_any(self, body: bytes | bytearray, json_length: int) -> tuple[Query, ReadInputs | InTurns[Inputs]]:
+    def _decode_any(self, body: bytes | bytearray, json_length: int) -> DecodedRequest | InTurns[DecodedRequest]:
+        steps = self._decoded(body, json_length)
+        return drained(steps) if json_length <= LOOK_BYTES else InTurns(steps)
+
+    def _decoded(self, body: bytes | bytearray, json_length: int) -> Steps[DecodedRequest]:
         binary_bytes = len(body) - json_length
-        request = cut(bytes(body[:json_length]) if binary_bytes else body)
+        request = yield from cut(body, json_length)
         layout = self._layouts.get(request.key)
         if layout is None or layout.binary_bytes != binary_bytes:
             layout = self._layout(request, binary_bytes)

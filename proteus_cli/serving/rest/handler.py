@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -29,15 +30,16 @@ from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipel
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import InTurns, Steps
+from proteus_cli.serving.requests.query import Inputs, InTurns, ReadInputs, Steps
 from proteus_cli.serving.rest.access import Access, require_json
 from proteus_cli.serving.rest.bodies import Error
-from proteus_cli.serving.rest.codec import EncodedAnswer, RestCodec
+from proteus_cli.serving.rest.codec import DecodedRequest, EncodedAnswer, RestCodec
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.routes import INFER, OWN, ROUTES
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, path_of, route_of
 from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed_pieces
-from proteus_cli.serving.transport.turns import Turns
+from proteus_cli.serving.transport.turns import LoopTurn, Turns
+from proteus_cli.serving.transport.unset_bytes import unset_bytes
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Tracing
@@ -48,6 +50,8 @@ JSON_LENGTH = b"inference-header-content-length"
 OUTCOME = b"proteus-outcome"
 _OK = 200
 _MAX_DIGITS = 18
+_JSON_BYTES_PER_UNIT = 2 * 1024  # of work: they take 10 µs
+_PIECES_AT_ONCE = 8  # of an unpacked body, which are copied to their place: 1 MiB
 _POST = b"POST"
 
 
@@ -170,30 +174,64 @@ class RestInference(Inference[EncodedAnswer]):
         self._exchange, self._of, self._headers = exchange, of, b""
 
     def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:  # noqa: ARG002 - it is the exchange's body
-        of = self._of
-        if of.encoding is None:
-            decoded = of.codec.decode(self._exchange.body, of.json_bytes)
-            self._query = decoded[0]
-            return decoded
-        steps = self._unpacked_and_decoded(of.encoding)
-        try:
-            next(steps)
-        except StopIteration as ended:
-            unpacked_and_decoded: Decoded = ended.value
-            return unpacked_and_decoded
-        return InTurns(steps)
+        body, of = self._exchange.body, self._of
+        if of.encoding is not None:
+            return InTurns(self._unpacked_and_decoded(body, of.encoding))
+        units = 0 if of.json_bytes is not None else len(body) // _JSON_BYTES_PER_UNIT
+        if units and self._loop_turn.is_crowded:
+            return InTurns(self._decoded(body))
+        decoded = of.codec.decode(body, of.json_bytes)
+        if isinstance(decoded, InTurns):
+            return InTurns(self._noted(decoded.steps))
+        self._query, read_inputs = decoded
+        if units and not isinstance(read_inputs, InTurns):
+            return self._query, partial(self._read_inputs, read_inputs, units)
+        return decoded
 
-    def _unpacked_and_decoded(self, encoding: bytes) -> Steps[Decoded]:
-        body, exchange = bytearray(), self._exchange
-        for piece in unpacked(exchange.body, encoding, self._of.max_bytes):
-            if body:
-                yield
-            if not exchange.reserve(len(piece)):
-                raise NotReady("too many large requests at once")
-            body += piece
+    @property
+    def _loop_turn(self) -> LoopTurn:
+        return self._exchange.connection.connections.loop_turn
+
+    def _read_inputs(self, read_inputs: ReadInputs, units: int) -> Inputs:
+        """Read the tensors at once, which is so much work."""
+        self._loop_turn.spend(units)
+        return read_inputs()
+
+    def _decoded(self, body: bytes | bytearray) -> Steps[Decoded]:
         decoded = self._of.codec.decode(body, self._of.json_bytes)
+        if isinstance(decoded, InTurns):
+            return (yield from self._noted(decoded.steps))
         self._query = decoded[0]
         return decoded
+
+    def _noted(self, steps: Steps[DecodedRequest]) -> Steps[Decoded]:
+        decoded = yield from steps
+        self._query = decoded[0]
+        return decoded
+
+    def _unpacked_and_decoded(self, body: bytes | bytearray, encoding: bytes) -> Steps[Decoded]:
+        content = yield from self._unpacked(body, encoding)
+        return (yield from self._decoded(content))
+
+    def _unpacked(self, body: bytes | bytearray, encoding: bytes) -> Steps[bytes | bytearray]:
+        """The body without its encoding: one piece, or its pieces in one place."""
+        pieces = deque[bytes | bytearray]()
+        for piece in unpacked(body, encoding, self._of.max_bytes):
+            if pieces:
+                yield
+            if not self._exchange.reserve(len(piece)):
+                raise NotReady("too many large requests at once")
+            pieces.append(piece)
+        if len(pieces) == 1:
+            return pieces[0]
+        content, at = unset_bytes(sum(map(len, pieces))), 0
+        while pieces:
+            piece = pieces.popleft()
+            content[at : at + len(piece)] = piece
+            at += len(piece)
+            if len(pieces) % _PIECES_AT_ONCE == 0:
+                yield
+        return content
 
     def encode(self, answered: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
         return self._of.codec.encode(self._query, answered)
@@ -215,7 +253,7 @@ class RestInference(Inference[EncodedAnswer]):
     def turns(self) -> Turns:
         return self._exchange.connection.connections.turns
 
-    def is_now(self, in_flight: InFlight) -> None:
+    def is_now(self, in_flight: InFlight | None) -> None:
         self._exchange.in_flight = in_flight
 
     def is_traced(self, traceparent: bytes) -> None:
@@ -235,7 +273,7 @@ def refuse(exchange: Exchange, error: RequestError, headers: bytes = b"") -> Non
     exchange.respond(HTTP_STATUS[type(error)], JSON, msgspec.json.encode(Error(error.message)), headers=headers)
 
 
-def unpacked(body: Buffer, encoding: bytes, max_bytes: int) -> Iterator[Buffer]:
+def unpacked(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> Iterator[bytes | bytearray]:
     """A body without its ``Content-Encoding``, in pieces. Raises `BadRequest`, `BodyTooLarge`."""
     name = encoding.strip().lower()
     if name == b"identity":

@@ -11,10 +11,9 @@ behind it as are open then, it is an array by itself, nested as deep as the whol
 import math
 import re
 import struct
-from collections.abc import Generator
 from functools import cache
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,6 +21,7 @@ import numpy as np
 from proteus_cli.backends.base import TensorSpec
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
+from proteus_cli.serving.requests.query import Steps, drained
 
 _SMALL_BYTES = 16 * 1024  # are copied, which costs less than a view
 SLICE_BYTES = 64 * 1024  # hold at most 32,768 values, of 40 bytes each while they are decoded
@@ -33,7 +33,6 @@ _OPENING = re.compile(rb"(?:\[[ \t\r\n]*){1,%d}" % (MAX_DEPTH + 1))
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 Text = bytes | bytearray
-Result = TypeVar("Result")
 
 
 class JsonValues:
@@ -58,7 +57,7 @@ class JsonValues:
             raise self._wrong_count(str(len(values)), rows)
         return (self._packed(values),)
 
-    def read(self, text: Text, start: int, end: int, rows: int) -> Generator[None, None, Text]:
+    def read(self, text: Text, start: int, end: int, rows: int) -> Steps[Text]:
         """The values of the array ``text[start:end]``, with a pause after each slice. Raises `BadRequest`."""
         slices, count, needed, packed = _Slices(self._leaf, text, start, end), 0, rows * self._row_values, bytearray()
         while not slices.is_done:
@@ -161,13 +160,3 @@ def _decoder(leaf: type, depth: int) -> "msgspec.json.Decoder[list[Any]]":
     for _ in range(depth):
         kind = list[kind]
     return msgspec.json.Decoder(kind)
-
-
-def drained(steps: Generator[None, None, Result]) -> Result:
-    """The result of a generator, without its pauses."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as ended:
-            result: Result = ended.value
-            return result

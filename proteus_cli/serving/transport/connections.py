@@ -8,7 +8,7 @@ import asyncio
 import logging
 from typing import Protocol
 
-from proteus_cli.serving.transport.turns import Turns
+from proteus_cli.serving.transport.turns import LoopTurn, Turns
 
 log = logging.getLogger("proteus.connections")
 
@@ -35,7 +35,7 @@ class Connections:
     """Counts connections, and the bytes of large bodies in memory. ``now_s`` is the loop's time as of the last check.
 
     That is exact to `CHECK_EVERY_S`, which timeouts of seconds can bear, and costs no call per request. Connections
-    with more to do than fits one turn wait in ``turns``.
+    with more to do than fits one turn wait in ``turns``; ``loop_turn`` is what all do at once.
     """
 
     def __init__(self, *, max_connections: int, max_body_bytes: int) -> None:
@@ -45,7 +45,7 @@ class Connections:
         self._body_bytes = 0
         self.refused_count = 0
         loop = asyncio.get_running_loop()
-        self.now_s, self.turns = loop.time(), Turns(loop.call_soon)
+        self.now_s, self.turns, self.loop_turn = loop.time(), Turns(loop.call_soon), LoopTurn(loop.call_soon)
         self.is_draining = False
 
     def __len__(self) -> int:

@@ -102,6 +102,22 @@ def test_what_a_more_accurate_worker_can_still_make_stays_with_it() -> None:
     assert ids(launched(controller, "cpu1", 0.065)) == [0, 1]
 
 
+def test_it_takes_at_once_what_is_too_much_for_more_accurate_workers() -> None:
+    """Ten rows due at 100 ms: cpu0 carries 25 qps, in the mean from 20 ms on, and so two of them."""
+    controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu1"))
+    offered(controller, make_request(99))
+    launched(controller, "cpu0", 0.0)
+    offered(controller, *(make_request(n) for n in range(10)))
+    taken = []
+    for place in range(2):
+        batch = launched(controller, "cpu1", 0.016 * place)
+        taken += ids(batch)
+        controller.finished(batch, 0.016)
+    assert taken == [0, 1, 2, 3, 4, 5, 6, 7]
+    waiting = controller.decide("cpu1", 0.032)
+    assert isinstance(waiting, WaitUntil)
+
+
 def test_a_more_accurate_worker_that_is_free_in_time_takes_its_own() -> None:
     """cpu0 is done at 40 ms and answers the second by 80."""
     controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu1"))

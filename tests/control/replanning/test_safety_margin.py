@@ -60,3 +60,9 @@ def test_the_shared_margin_covers_as_many_windows_as_one_family_s_margin_covers(
     beyond_s = (np.array(rows_s)[:, None] * (arrived - mean)).sum(axis=0)
     room_s = sum(part[name] * row_s * math.sqrt(mean) for name, row_s in zip(names, rows_s, strict=True))
     assert np.mean(beyond_s <= room_s) == pytest.approx(0.84, abs=0.02)
+
+
+def test_the_largest_demand_has_a_margin_too() -> None:
+    """1.7e308 queries/s over an SLO of less than a second are more than a float holds."""
+    hosts = [host("cpu0", "a", 100.0), host("cpu0", "b", 100.0)]
+    assert 0 < shared_margin(hosts, {"a": 1.7e308, "b": 1.7e308}, SLO_S)["a"] <= 1

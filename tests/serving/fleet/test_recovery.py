@@ -156,6 +156,31 @@ def test_batches_that_end_unnoticed_while_the_loop_is_held_up_do_not_hang() -> N
     played(hold_up, {"cpu0": "good"}, replans=False)
 
 
+def test_on_a_machine_without_time_for_the_checks_no_device_hangs() -> None:
+    """Batches take long there, too: only checks that come in time count."""
+
+    async def starve(world: World) -> None:
+        device, loop = world.fleet.workers["cpu0"], world.loop
+        assert isinstance(loop, VirtualLoop)
+        world.executor("cpu0").hangs = True
+        recovery = Recovery(world.fleet, world.controller, world.profiles, loop.time)
+        world.submit(timeout_s=9.0)
+        while not device.is_busy:
+            await asyncio.sleep(0)
+        for _ in range(10):
+            loop.now_s += MIN_HANG_TIMEOUT_S
+            recovery.check()
+        assert world.fleet.breakers["cpu0"].opened == 0
+        for _ in range(2):
+            loop.now_s += EVERY_S
+            recovery.check()
+        assert world.fleet.breakers["cpu0"].opened == 1
+        await asyncio.sleep(BACK_S)
+        assert world.counted == {Outcome.SERVED: 1}
+
+    played(starve, {"cpu0": "good"}, replans=False)
+
+
 def test_a_batch_of_a_probation_may_end_after_its_device_was_given_up() -> None:
     async def late(world: World) -> None:
         held: list[BatchCallback] = []

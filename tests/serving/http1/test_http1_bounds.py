@@ -11,9 +11,9 @@ from http_world import BYE, Parrot, answers, chunked, post, said
 from proteus_cli.serving.http1.connection import HttpConnection
 from proteus_cli.serving.http1.exchange import Exchange
 from proteus_cli.serving.http1.known_heads import KnownHeads
-from proteus_cli.serving.http1.limits import READ_BYTES, SLICE_BYTES, HttpLimits
+from proteus_cli.serving.http1.limits import BODY_READ_BYTES, READ_BYTES, SLICE_BYTES, HttpLimits
 from proteus_cli.serving.transport.connections import Connections
-from proteus_cli.serving.transport.turns import WORK_PER_TURN, Turns
+from proteus_cli.serving.transport.turns import WORK_AT_ONCE, WORK_IN_CROWD, WORK_PER_TURN, Turns
 
 LIMITS = HttpLimits(body_bytes=2**20)
 MEMORY = 2**22
@@ -59,12 +59,12 @@ class Wire(asyncio.Transport):
 class Talk:
     """A connection in memory, whose turns are taken by the test."""
 
-    def __init__(self, parrot: Parrot | None = None, max_body_bytes: int = MEMORY) -> None:
+    def __init__(self, parrot: Parrot | None = None, max_body_bytes: int = MEMORY, limits: HttpLimits = LIMITS) -> None:
         self.parrot = parrot or Parrot()
         self.connections = Connections(max_connections=1, max_body_bytes=max_body_bytes)
         self.turns = deque[Callable[[], None]]()
         self.connections.turns = Turns(self.turns.append)
-        self.connection = HttpConnection(self.parrot, self.connections, KnownHeads(), LIMITS)
+        self.connection = HttpConnection(self.parrot, self.connections, KnownHeads(), limits)
         self.wire = Wire()
         self.connection.connection_made(self.wire)
         self.read_bytes = 0
@@ -116,6 +116,38 @@ def test_no_turn_has_more_requests_than_a_turn_has_units() -> None:
         assert [body for _, body in answers(bytes(talk.wire.sent))] == [
             said(b"GET", b"/%d" % number) for number in range(1500)
         ]
+
+    in_loop(scene)
+
+
+def test_no_turn_reads_more_of_a_large_body_than_it_has_units_for() -> None:
+    def scene() -> None:
+        size = 12 * BODY_READ_BYTES
+        talk, sent = Talk(max_body_bytes=2 * size, limits=HttpLimits(body_bytes=size)), b"x" * size
+        talk.read(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n" % size)
+        turns = at = 0
+        while at < size:
+            before = talk.read_bytes
+            talk.read(sent[at:])
+            assert talk.read_bytes - before <= WORK_PER_TURN * 16 * 1024 + BODY_READ_BYTES
+            at += talk.read_bytes - before
+            turns += 1
+            talk.take_turns()
+        assert turns > 1
+        assert talk.parrot.handled == 1
+
+    in_loop(scene)
+
+
+def test_in_a_crowd_a_connection_has_a_few_requests_and_then_waits() -> None:
+    def scene() -> None:
+        talk = Talk()
+        talk.connections.loop_turn.spend(WORK_AT_ONCE)
+        talk.read(GET * 20)
+        assert 1 <= talk.parrot.handled <= WORK_IN_CROWD // 2
+        assert talk.wire.is_reading_paused
+        talk.take_turns()
+        assert talk.parrot.handled == 20
 
     in_loop(scene)
 

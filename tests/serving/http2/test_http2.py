@@ -247,6 +247,10 @@ FAULTS: dict[str, tuple[bytes, ErrorCode]] = {
     ),
     "too much padding": (START + headers() + frame(frames.DATA, frames.PADDED, 1, b"\x09x"), ErrorCode.PROTOCOL_ERROR),
     "no padding length": (START + headers() + frame(frames.DATA, frames.PADDED, 1, b""), ErrorCode.PROTOCOL_ERROR),
+    "a short priority for a stream that never opened": (
+        START + frame(frames.PRIORITY, 0, 1, b"x") + headers(),
+        ErrorCode.FRAME_SIZE_ERROR,
+    ),
     "a priority that is cut off": (START + headers(1, frames.HAS_PRIORITY | 4, b"\0\0"), ErrorCode.FRAME_SIZE_ERROR),
     "settings that are cut off": (START + frame(frames.SETTINGS, 0, 0, b"\0" * 5), ErrorCode.FRAME_SIZE_ERROR),
     "an acknowledgement with settings": (START + frame(frames.SETTINGS, 1, 0, b"\0" * 6), ErrorCode.FRAME_SIZE_ERROR),

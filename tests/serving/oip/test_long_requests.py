@@ -16,11 +16,12 @@ from one_device import World, run
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.rest import codec, json_values
+from proteus_cli.serving.rest import codec, handler, json_values, outline
 from proteus_cli.serving.rest.access import Access, KnownHosts
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.transport import gunzip
 from proteus_cli.serving.transport.connections import Connections
+from proteus_cli.serving.transport.turns import WORK_AT_ONCE
 
 SLICE_BYTES = 4
 AMPLE_US, SHORT_US = 20_000_000, 50_000
@@ -103,6 +104,53 @@ async def served(client: Client) -> None:
 
 def slices_of(values: Any) -> int:
     return json.dumps(values).count(",") + 1
+
+
+# --- work
+
+
+def test_json_that_is_read_at_once_counts_as_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "_JSON_BYTES_PER_UNIT", 10)
+
+    async def scene(client: Client) -> None:
+        asked = client.ask([1.0, 2.0], rows=1)
+        assert client.world.plane.results.in_flight_count == 1
+        client.connections.loop_turn.spend(WORK_AT_ONCE - len(body_of([1.0, 2.0], 1)) // 10)
+        assert client.connections.loop_turn.is_crowded
+        await served(client)
+        assert answer(asked)[0] == 200
+
+    play(scene)
+
+
+def test_in_a_crowd_json_that_is_not_short_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "_JSON_BYTES_PER_UNIT", 10)
+
+    async def scene(client: Client) -> None:
+        client.connections.loop_turn.spend(WORK_AT_ONCE)
+        asked = client.ask([1.0, 2.0], rows=1)
+        assert client.world.plane.results.in_flight_count == 0
+        await turns(5)
+        assert client.world.plane.results.in_flight_count == 1
+        await served(client)
+        assert answer(asked)[0] == 200
+
+    play(scene)
+
+
+def test_a_long_request_is_looked_through_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "LOOK_BYTES", 32)
+    monkeypatch.setattr(outline, "LOOK_BYTES", 32)
+
+    async def scene(client: Client) -> None:
+        asked = client.ask(id="a")
+        assert client.world.plane.results.in_flight_count == 0
+        await served(client)
+        status, document = answer(asked)
+        assert (status, document["id"]) == (200, "a")
+        assert document["outputs"][0]["data"] == [2 * value for value in VALUES]
+
+    play(scene)
 
 
 # --- each ends once

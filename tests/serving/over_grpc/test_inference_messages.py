@@ -11,6 +11,7 @@ from grpc_tools import protoc
 from http2_peer import in_loop
 from hypothesis import given
 from hypothesis import strategies as st
+from reading import inputs_of as all_at_once
 from small_plane import FLOAT, HOSTED, LONG, TWO, SmallPlane
 from tritonclient.grpc import model_config_pb2, service_pb2
 
@@ -72,7 +73,7 @@ def decoded(message: bytes, *, timeout_s: float | None = None) -> Query:
 
 def inputs_of(codec: GrpcCodec, message: bytes) -> list[bytes]:
     _, read_inputs = codec.decode(message, None)
-    return [bytes(values) for values in read_inputs()]
+    return [bytes(values) for values in all_at_once(read_inputs)]
 
 
 class OneInput(SmallPlane):
@@ -103,7 +104,7 @@ def test_a_request_that_starts_like_one_of_its_size_is_read_like_it() -> None:
                 query, read_inputs = codec.decode(form, timeout_s)
                 assert (query.family, query.rows, query.id) == (family, len(values) // 2, identity or None)
                 assert query.options.timeout_s == timeout_s
-                assert [bytes(each) for each in read_inputs()] == [np.array(values, FLOAT).tobytes()]
+                assert [bytes(each) for each in all_at_once(read_inputs)] == [np.array(values, FLOAT).tobytes()]
 
 
 @pytest.mark.parametrize("values", [(), (1.0,), (1.0, 2.0, 3.0)])
@@ -190,7 +191,7 @@ def test_a_message_with_mistakes_is_a_bad_request_or_one_that_protobuf_reads_too
         message[place % len(message)] = value
     try:
         query, read_inputs = GrpcCodec(plane()).decode(bytes(message), None)
-        inputs = read_inputs()
+        inputs = all_at_once(read_inputs)
     except (BadRequest, UnknownModel):
         return
     read = service_pb2.ModelInferRequest.FromString(bytes(message))
@@ -261,7 +262,7 @@ def test_what_a_request_says_is_remembered_but_for_its_tensors_and_id() -> None:
     second.raw_input_contents[1] = np.array([7, 8], LONG).tobytes()
     for request in (first, second, first):
         query, read_inputs = codec.decode(request.SerializeToString(), None)
-        assert [bytes(content) for content in read_inputs()] == list(request.raw_input_contents)
+        assert [bytes(content) for content in all_at_once(read_inputs)] == list(request.raw_input_contents)
         assert query.id == request.id
     assert len(codec._known) == 1
 

@@ -107,3 +107,48 @@ def test_requests_beside_one_with_wrong_tensors_are_answered() -> None:
         assert world.executor.runs == [2]
 
     run(beside, AT_ONCE_S)
+
+
+# --- refused alike
+
+
+def test_what_is_refused_in_one_turn_of_the_loop_counts_each_time() -> None:
+    async def refused(world: World) -> None:
+        fill(world)
+        asked, rejected = demand(world), world.counted[Outcome.REJECTED]
+        shed = world.plane.controller.demand.shed_qps("f", 10.0, asyncio.get_running_loop().time())
+        for _ in range(10):
+            with pytest.raises(Overloaded):
+                world.plane.admission.submit(ONE_ROW, unread, world.results.append)
+        assert demand(world) == asked + 10
+        assert world.counted[Outcome.REJECTED] == rejected + 10
+        now_s = asyncio.get_running_loop().time()
+        assert world.plane.controller.demand.shed_qps("f", 10.0, now_s) == pytest.approx(shed + 1.0)
+        await end(world)
+
+    run(refused)
+
+
+def test_what_is_refused_is_offered_again_in_the_next_turn_of_the_loop() -> None:
+    async def refused(world: World) -> None:
+        fill(world)
+        world.plane.results.dropped(world.plane.controller.forget_all())
+        with pytest.raises(Overloaded):
+            world.submit(1, 2)
+        await asyncio.sleep(0)
+        assert world.submit(1, 2) is not None
+        await end(world)
+
+    run(refused)
+
+
+def test_a_request_that_asks_for_more_than_others_is_not_refused_like_them() -> None:
+    async def refused(world: World) -> None:
+        fill(world)
+        world.plane.results.dropped(world.plane.controller.forget_all())
+        patient = Query("f", 1, ((0, False),), RequestOptions(timeout_s=10 * SLO_S))
+        row = np.array([1, 2], FLOAT).tobytes()
+        assert world.plane.admission.submit(patient, lambda: (row,), world.results.append) is not None
+        await end(world)
+
+    run(refused)

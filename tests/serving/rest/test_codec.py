@@ -48,7 +48,7 @@ class Seen:
 
 
 def decode(content: bytes, length: int | None, signature: Signature) -> Seen:
-    query, read_inputs = RestCodec("m", signature, MAX_ROWS).decode(content, length)
+    query, read_inputs = at_once(RestCodec("m", signature, MAX_ROWS).decode(content, length))
     inputs = {
         spec.name: np.frombuffer(values, spec.dtype).reshape(query.rows, *(size or 0 for size in spec.shape))
         for spec, values in zip(signature.inputs, inputs_of(read_inputs), strict=True)
@@ -492,7 +492,7 @@ def test_a_head_that_is_known_is_checked_against_what_follows_it() -> None:
     codec = RestCodec("m", TWO, MAX_ROWS)
     content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id="a")
     for _ in range(2):
-        query, read_inputs = codec.decode(content, length)
+        query, read_inputs = at_once(codec.decode(content, length))
         assert [bytes(values) for values in inputs_of(read_inputs)] == [XS.tobytes(), KS.tobytes()]
         assert query.id == "a"
         for wrong in (content[:-1], content + b"0"):
@@ -504,7 +504,7 @@ def test_heads_are_not_remembered_for_ever() -> None:
     codec = RestCodec("m", TWO, MAX_ROWS)
     for number in range(1000):
         content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id=str(number))
-        query, _ = codec.decode(content, length)
+        query, _ = at_once(codec.decode(content, length))
         assert query.id == str(number)
     assert len(codec._layouts) <= 256
 
@@ -531,7 +531,7 @@ def test_a_body_that_is_larger_than_any_request_is_refused_unread(has_length: bo
     values = b",".join([b"0".ljust(63)] * (4 * MAX_ROWS))
     largest = body({**X, "shape": [MAX_ROWS, 4], "data": []}).replace(b"[]", b"[%b]" % values).ljust(codec.max_bytes)
     assert codec.max_bytes == MAX_ROWS * 4 * 64 + 65536
-    query, _ = codec.decode(largest, len(largest) if has_length else None)
+    query, _ = at_once(codec.decode(largest, len(largest) if has_length else None))
     assert query.rows == MAX_ROWS
     with pytest.raises(BodyTooLarge, match="binary tensors are smaller"):
         codec.decode(b"[" * (codec.max_bytes + 1), 10**9 if has_length else None)

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from reading import inputs_of
+from reading import at_once, inputs_of
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip.tensors import DATATYPES
+from proteus_cli.serving.requests.query import drained
 from proteus_cli.serving.rest import json_values
 from proteus_cli.serving.rest.codec import RestCodec
-from proteus_cli.serving.rest.json_values import JsonValues, drained
+from proteus_cli.serving.rest.json_values import JsonValues
 
 MAX_ROWS = 2**17
 dtypes = st.sampled_from(sorted(DATATYPES))
@@ -200,7 +201,7 @@ def test_a_decode_takes_memory_in_proportion_to_its_body(values: bytes, spec: Te
     codec = RestCodec("m", Signature((spec,), (spec,)), MAX_ROWS)
     tracemalloc.start()
     try:
-        inputs_of(codec.decode(body, None)[1])
+        inputs_of(at_once(codec.decode(body, None))[1])
     except BadRequest:
         pass
     finally:
@@ -221,7 +222,7 @@ ONE = Signature((TensorSpec("x", np.dtype(np.float32), (4,)),), (TensorSpec("y",
 def decode(text: str) -> Any:
     codec = RestCodec("m", ONE, 8)
     codec.decode(text.encode(), None)  # the second time the outline is known
-    query, read = codec.decode(text.encode(), None)
+    query, read = at_once(codec.decode(text.encode(), None))
     return query, np.frombuffer(inputs_of(read)[0], np.float32).tolist()
 
 
@@ -266,7 +267,7 @@ def test_an_id_is_read_as_it_is_written(*, identity: str, ascii_only: bool, is_f
     codec = RestCodec("m", ONE, 8)
     for before in ("b", identity, "c", identity):
         document["id"] = before
-        query, read = codec.decode(json.dumps(document, ensure_ascii=ascii_only).encode(), None)
+        query, read = at_once(codec.decode(json.dumps(document, ensure_ascii=ascii_only).encode(), None))
         assert (query.id, np.frombuffer(inputs_of(read)[0], np.float32).tolist()) == (before, [1, 2, 3, 4])
 
 
@@ -276,7 +277,7 @@ def test_what_is_like_the_last_request_and_yet_another_is_read_as_what_it_is() -
     like = '{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":%s}]}'
     codec.decode((like % "[1,2,3,4]").encode(), None)
     other = like % '[5,6,7,8]}],"id":"b","parameters":{"priority":3},"new":[{"a":[]'
-    query, read = codec.decode(other.encode(), None)
+    query, read = at_once(codec.decode(other.encode(), None))
     assert (query.id, query.options.priority) == ("b", 3)
     assert np.frombuffer(inputs_of(read)[0], np.float32).tolist() == [5, 6, 7, 8]
     for wrong in (
@@ -290,7 +291,7 @@ def test_what_is_like_the_last_request_and_yet_another_is_read_as_what_it_is() -
         "[1 2]",
     ):
         with pytest.raises(BadRequest):
-            inputs_of(codec.decode((like % wrong).encode(), None)[1])
+            inputs_of(at_once(codec.decode((like % wrong).encode(), None))[1])
 
 
 @given(st.permutations(["data", "id", "name", "shape"]), st.sampled_from(["", " ", "\n "]), st.booleans())

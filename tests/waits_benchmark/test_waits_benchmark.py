@@ -1,0 +1,21 @@
+"""The benchmark of waits measures what it says."""
+
+import pytest
+
+from benchmarks.waits import SLO_S, made_up, simulated
+from proteus_cli.domain.profile import slo_fraction
+
+
+@pytest.mark.parametrize("hosts", [1, 4])
+def test_full_batches_take_the_part_of_the_slo_that_planning_allows(hosts: int) -> None:
+    plan, profiles, _ = made_up(hosts)
+    assert len(plan.placements) == hosts
+    assert {placement.max_batch for placement in plan.placements} == {16}
+    assert profiles["w0"].variants[0].points[-1].p95_s == pytest.approx(slo_fraction(hosts) * SLO_S)
+
+
+def test_a_wait_ends_where_the_batch_starts() -> None:
+    """At little load, a query at one host waits for at most the batch before it; more hosts make waits shorter."""
+    waits = [simulated(hosts, 0.3, 2000) for hosts in (1, 4)]
+    assert all(each.lost_frac == 0 for each in waits)
+    assert 0 < waits[1].longest < waits[0].longest <= 1
