@@ -10,7 +10,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-attacks bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
+.PHONY: bench bench-planner bench-simulator bench-dispatch bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-attacks bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
 .PHONY: lock all clean
 
 help:  ## show the verbs
@@ -106,6 +106,9 @@ bench-planner: setup  ## how fast the planner is, and how good; 3.5 minutes
 
 bench-simulator: setup  ## how many queries per second the simulator plays; 2 minutes
 	$(BIN)/python benchmarks/simulator.py
+
+bench-dispatch: setup  ## goodput and cost of dispatch in overload, for up to 6,000 workers; 3 minutes
+	$(BIN)/python -m benchmarks.dispatch
 
 bench-paper: setup  ## the paper's experiments, and ours beside them; about 10 minutes
 	$(BIN)/python -m benchmarks.paper

@@ -47,11 +47,12 @@ class Cluster:
 
     def slowed(self, by: float) -> "Cluster":
         """The same devices as they are where batches take ``by`` times as long as measured."""
-        fleet = replace(self.fleet, types={kind: _slowed(profile, by) for kind, profile in self.fleet.types.items()})
+        fleet = replace(self.fleet, types={kind: slowed(profile, by) for kind, profile in self.fleet.types.items()})
         return replace(self, fleet=fleet, profiles=fleet.profiles())
 
 
-def _slowed(profile: Profile, by: float) -> Profile:
+def slowed(profile: Profile, by: float) -> Profile:
+    """A device as it is where batches take ``by`` times as long as measured."""
     variants = tuple(
         msgspec.structs.replace(variant, points=tuple(_slower(point, by) for point in variant.points))
         for variant in profile.variants

@@ -24,10 +24,6 @@ class DeadlineQueue:
         self._requests: list[Request] = []
         self.rows = 0
 
-    def is_before(self, other: "DeadlineQueue") -> bool:
-        """The first request is due before that of another queue. Neither may be empty."""
-        return self._deadlines_s[0] < other._deadlines_s[0]  # noqa: SLF001 - of its own kind
-
     def push(self, request: Request) -> None:
         """Add a request."""
         deadline_s, deadlines_s = request.deadline_s, self._deadlines_s

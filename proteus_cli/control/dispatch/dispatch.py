@@ -86,7 +86,9 @@ class Dispatch:
         owner = tier.queue.push(request)
         for ask_it in owner.free.values():
             return ask_it
-        return self._next_worker(tier, now_s) if self._is_shared else NOBODY
+        if not self._is_shared:
+            return NOBODY
+        return tier.next_worker(tier.queue.queues_of(owner)[request.level], self._batcher.due_s, now_s)
 
     def cancel(self, request: Request) -> Effects:
         """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""
@@ -226,15 +228,6 @@ class Dispatch:
             return IDLE
         return self._launch(worker, source, start, start_s, is_ahead=True)
 
-    def _next_worker(self, tier: AccuracyTier, now_s: float) -> Admitted:
-        """Ask one free worker about what waits in a tier, or nobody."""
-        for queue in tier.queue.queues_of(tier.classes[0]).values():
-            if queue.rows:
-                answer = tier.next_worker(queue, self._batcher.due_s, now_s)
-                if answer.devices:
-                    return answer
-        return NOBODY
-
     def _launch(
         self, worker: WorkerState, source: WorkSource, start: Start, start_s: float, *, is_ahead: bool = False
     ) -> Launch:
@@ -247,8 +240,9 @@ class Dispatch:
         has_slots = worker.in_flight is not None  # only then is the end of each batch estimated
         worker.launched(hosted.latency(rows) * worker.slowdown.factor if has_slots else 0.0, start_s)
         if self._is_shared and worker.free == 0:
-            for tier in worker.tiers:
-                worker.to_wake += self._next_worker(tier, start_s).devices
+            for each in worker.sources:
+                if each.queue.rows:
+                    worker.to_wake += each.tier.next_worker(each.queue, self._batcher.due_s, start_s).devices
         is_more_to_do = worker.free > 0 or bool(worker.to_wake)
         return Launch(hosted, requests, rows, start_s, is_more_to_do=is_more_to_do, is_ahead=is_ahead)
 

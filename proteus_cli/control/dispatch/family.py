@@ -1,6 +1,7 @@
 """One family: its queues by accuracy."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from proteus_cli.control.decision import Host
@@ -22,16 +23,13 @@ class FamilyState:
     def __init__(self, counts: Counts, new_queue: Callable[[], FamilyQueue]) -> None:
         self.counts = counts
         self.rows = 0
-        self.running: dict[str, int] = {}
+        self.running: defaultdict[str, int] = defaultdict(int)
         self.was_lost = False
         self.base = AccuracyTier(new_queue())
         self._new_queue = new_queue
         self._accuracies: list[float] = []  # of the hosts, each once, rising
         self._tiers: list[AccuracyTier | None] = [self.base]  # by the lowest accuracy among their hosts
-
-    @property
-    def tiers(self) -> list[AccuracyTier]:
-        return [tier for tier in self._tiers if tier is not None]
+        self.tiers: tuple[AccuracyTier, ...] = (self.base,)  # those that are open, the base first
 
     @property
     def hosts(self) -> tuple[Host, ...]:
@@ -56,8 +54,8 @@ class FamilyState:
 
     def ran(self, device: str, rows: int) -> None:
         """So many rows more run on a device, or fewer where negative."""
-        self.running[device] = self.running.get(device, 0) + rows
-        for tier in self.tiers:
+        self.running[device] += rows
+        for tier in self.tiers[1:]:
             if device in tier.devices:
                 tier.running += rows
 
@@ -110,7 +108,7 @@ class FamilyState:
             moved.append(request)
         unhosted = self.base.queue.rehost(hosts)
         self._accuracies = sorted({host.accuracy for host in hosts})
-        self._tiers = [self.base, *[None] * (len(self._accuracies) - 1)]
+        self._tiers, self.tiers = [self.base, *[None] * (len(self._accuracies) - 1)], (self.base,)
         self.base.use(workers, self.running)
         for request in moved:
             if not self.wait_again(request, workers):
@@ -130,13 +128,10 @@ class FamilyState:
             tier.queue.rehost(hosts)
             tier.use(workers, self.running)
             self._tiers[place] = tier
+            self.tiers += (tier,)
         return tier.queue.open(request.level) or is_new
 
     def tier_of(self, request: Request) -> AccuracyTier | None:
         """The tier where a request waits or would wait; None where no host is accurate enough."""
         place = bisect_left(self._accuracies, request.min_accuracy)
         return self._tiers[place] if place < len(self._tiers) else None
-
-    def tiers_for(self, host: Host) -> list[AccuracyTier]:
-        """The open tiers that a host takes from."""
-        return [tier for tier in self._tiers[: bisect_right(self._accuracies, host.accuracy)] if tier is not None]

@@ -49,9 +49,11 @@ class Quota(WeightedShares):
         So no quota falls below zero: a class in debt would be assigned quota that it cannot use, and nobody be asked.
         Nor is it owed to the others: debts of an overload would distort the shares after it.
         """
-        taken = min(rows, taker.quota)
-        taker.quota -= taken
-        self.withdraw(rows - taken)
+        if rows <= taker.quota:
+            taker.quota -= rows
+        else:
+            rows, taker.quota = rows - taker.quota, 0
+            self.withdraw(rows)
 
     def withdraw(self, rows: int) -> None:
         """Rows have left the queue without being taken: the classes with the most quota lose them."""

@@ -91,10 +91,11 @@ class WorkSelector:
         The sizes for which there is such a request are all those up to the largest, so bisection finds it.
         """
         queue, hosted, slowdown, decide = source.queue, source.hosted, worker.slowdown.factor, self._batcher.decide
-        best = decide(queue.head(), quota, hosted, now_s, slowdown)
-        if isinstance(best, Delay):
+        best, rows, most = decide(queue.head(), quota, hosted, now_s, slowdown), 0, min(quota, hosted.max_batch)
+        if isinstance(best, Start):
+            rows = best.rows
+        elif isinstance(best, Delay):
             return best
-        rows, most = best.rows if isinstance(best, Start) else 0, min(quota, hosted.max_batch)
         while rows < most:
             more = (rows + most + 1) // 2
             place = queue.place_due(now_s + slowdown * hosted.latency(more), self._batcher.due_s)

@@ -51,30 +51,25 @@ class AccuracyTier:
     """A queue, and the classes of the hosts that take from it, the most accurate first.
 
     The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of
-    ``batch_rows`` together; ``slowdown`` is their mean, weighted by capacity. ``running`` rows are in their batches.
+    ``batch_rows`` together; ``slowdown`` is their mean, weighted by capacity. A tier ``is_lost`` where all of its
+    devices are lost. ``running`` counts rows in batches of a tier that not all hosts of the family belong to.
     What is counted here is kept up to date in steps: a decision never looks at all workers.
     """
 
     queue: FamilyQueue
+    classes: tuple[HostClass, ...] = ()
     devices: frozenset[str] = frozenset()
     running: int = 0
     capacity_qps: float = 0.0
     batch_rows: int = 0
     slowdown: float = 1.0
+    is_lost: bool = False
     _lost: set[Host] = field(default_factory=set)
-
-    @property
-    def classes(self) -> tuple[HostClass, ...]:
-        return self.queue.classes
-
-    @property
-    def is_lost(self) -> bool:
-        """All of its devices are lost."""
-        return bool(self._lost) and len(self._lost) == len(self.queue.hosts)
 
     def use(self, workers: "Mapping[str, WorkerState]", running: Mapping[str, int]) -> None:
         """Count the workers of the queue's hosts from now on; they have so many rows ``running``."""
-        self.devices, self._lost = frozenset(host.device for host in self.queue.hosts), set()
+        self.classes, self._lost = self.queue.classes, set()
+        self.devices = frozenset(host.device for host in self.queue.hosts)
         self.running = sum(running.get(device, 0) for device in self.devices)
         for each in self.classes:
             for host in each.hosts:
@@ -120,6 +115,7 @@ class AccuracyTier:
 
     def _sum_up(self) -> None:
         classes = self.classes
+        self.is_lost = bool(self._lost) and len(self._lost) == len(self.queue.hosts)
         self.capacity_qps = sum([each.capacity_qps for each in classes])
         self.batch_rows = sum([each.serving * each.host.max_batch for each in classes])
         usual_qps = sum([each.usual_qps for each in classes])
@@ -174,7 +170,6 @@ class WorkerState:
     is_serving: bool = True
     slowdown: SlowdownEstimator = field(default_factory=SlowdownEstimator)
     sources: tuple[WorkSource, ...] = ()
-    tiers: tuple[AccuracyTier, ...] = ()
     to_wake: list[str] = field(default_factory=list)
     _classes: tuple[HostClass, ...] = ()
 
@@ -184,33 +179,33 @@ class WorkerState:
     def take_from(self, sources: Sequence[WorkSource]) -> None:
         """Take from these sources from now on."""
         self.sources, self.to_wake = tuple(sources), []
-        self.tiers = tuple(dict.fromkeys(source.tier for source in sources))
         self._classes = tuple(dict.fromkeys(source.host_class for source in sources))
 
     def on(self, event: WorkerEvent) -> None:
         self.phase = TRANSITIONS[self.phase][event]
         self.is_serving = self.phase is WorkerPhase.SERVING
-        self._count_free()
+        self.free = self.idle_slots if self.is_serving else 0
+        for each in self._classes:
+            each.free.pop(self.device, None)
+            if self.free > 0:
+                each.free[self.device] = self.ask_self
 
     def launched(self, takes_s: float, start_s: float) -> None:
         """A batch that should take ``takes_s`` occupies a slot."""
-        self.idle_slots -= 1
-        self._count_free()
+        self.free = self.idle_slots = self.idle_slots - 1
+        if not self.free:
+            for each in self._classes:
+                del each.free[self.device]
         if self.in_flight is not None:
             self.in_flight.add(takes_s, start_s)
 
     def finished(self) -> None:
         """A batch has left its slot."""
         self.idle_slots += 1
-        self._count_free()
+        if self.is_serving:
+            self.free = self.idle_slots
+            if self.free == 1:
+                for each in self._classes:
+                    each.free[self.device] = self.ask_self
         if self.in_flight is not None:
             self.in_flight.ended()
-
-    def _count_free(self) -> None:
-        before, self.free = self.free, self.idle_slots if self.is_serving else 0
-        if before > 0 >= self.free:
-            for each in self._classes:
-                del each.free[self.device]
-        elif self.free > 0 >= before:
-            for each in self._classes:
-                each.free[self.device] = self.ask_self

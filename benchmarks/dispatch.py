@@ -1,0 +1,228 @@
+"""Whether dispatch keeps a plan's capacity in overload, recovers from it, and costs the same for many workers.
+
+`python -m benchmarks.dispatch` (5 minutes). Workers of one family host six variants, from fast to accurate; the plan is
+written down here and never changes. It is simulated with Poisson arrivals at 0.9 to 2 times its capacity; with batches
+that take 15 and 30 % longer than profiled; and with two seconds of twice the capacity, after which nothing may be late
+or dropped that arrives two seconds later. Batches are as large as fits a part of the SLO that grows with the workers: a
+lone worker must start a batch behind another, of many workers one is free soon.
+"""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.machine import machine
+from benchmarks.paper.cluster import slowed
+from benchmarks.planner_instances import NOBODY
+from benchmarks.tables import Aim, Table, aim_line, rich_table
+from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.base import FORMAT
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.trace import Trace
+from proteus_cli.simulation.run import Simulated, simulate
+
+SLO_S = 0.15
+ROW_S = (0.022, 0.030, 0.040, 0.055, 0.075, 0.100)  # a batch of one row, by variant; each further row takes 0.6 of it
+BATCHES = range(1, 17)
+LOADS = (0.9, 1.0, 1.3, 2.0)  # times the capacity
+SLOWER = (1.15, 1.3)  # than profiled
+WARM_UP_S, SURGE_S, RECOVERED_S = 1.0, (2.0, 4.0), 6.0
+QUERIES = 30_000  # of each run, about
+MANY, FEW = (60, 600, 6000), (2, 12)
+MIN_GOODPUT_FRAC = 0.95  # of the demand, or of the capacity where that is less
+MAX_GROWTH = 1.5  # of the cost of a query, from the fewest of the many workers to the most
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """``goodput_frac``: of what demand and capacity allow."""
+
+    goodput_frac: float
+    violations_frac: float
+    query_s: float
+    result: Simulated
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """So many alike ``workers``, with a plan for them of ``capacity_qps``."""
+
+    workers: int
+    catalog: Catalog
+    profiles: dict[str, Profile]
+    plan: Plan
+    capacity_qps: float
+
+    @property
+    def duration_s(self) -> float:
+        """For about `QUERIES` at capacity, and long enough for the end of a surge to show."""
+        return max(QUERIES / self.capacity_qps, 3 * WARM_UP_S)
+
+    def run(self, loads: list[tuple[float, float]], *, slower: float = 1.0, seed: int = 1) -> Run:
+        """Simulate Poisson arrivals: so many times the capacity for so many seconds each."""
+        rng, parts, start_s = np.random.default_rng(seed), [], 0.0
+        for load, for_s in loads:
+            count = rng.poisson(load * self.capacity_qps * for_s)
+            parts.append(np.sort(rng.uniform(start_s, start_s + for_s, count)))
+            start_s += for_s
+        arrival_s = np.concatenate(parts)
+        count = len(arrival_s)
+        none, family = np.full(count, np.nan), np.zeros(count, np.int64)
+        trace = Trace("poisson", ("images",), arrival_s, family, none, np.zeros(count))
+        policy = replace(policy_named("proteus"), replanning=None)
+        truth = dict.fromkeys(self.profiles, slowed(self.profiles["d0"], slower))
+        before_s = time.process_time()
+        result = simulate(trace, self.plan, self.catalog, truth, policy, _never)
+        query_s = (time.process_time() - before_s) / count
+        assert len(result.ended) == count, "each request ends once"
+        counted = [ended for ended in result.ended if ended.arrival_s >= WARM_UP_S]
+        served = Counter(ended.outcome for ended in counted)[Outcome.SERVED]
+        possible = min(len(counted), self.capacity_qps / slower * (start_s - WARM_UP_S))
+        return Run(served / possible, 1 - served / len(counted), query_s, result)
+
+
+def world(workers: int, mix: Sequence[int] = range(len(ROW_S))) -> World:
+    """Workers that host the variants of the ``mix`` in turn; instead of one that is too slow for them, the fastest."""
+    variants = tuple(Variant(f"v{place}", 0.70 + 0.03 * place, f"v{place}.onnx") for place in range(len(ROW_S)))
+    catalog = Catalog(FORMAT, (Family("images", f"{SLO_S * 1e3:g}ms", variants),))
+    measured = tuple(
+        VariantProfile("images", each.name, each.accuracy, None, "", None, 0.0, 0.0, 0, _points(row_s))
+        for each, row_s in zip(variants, ROW_S, strict=True)
+    )
+    profiles = {
+        f"d{n}": Profile(FORMAT, NOBODY, Device(f"d{n}", "d", "cpu", "", 0, (0,)), "d0", BackendInfo("", {}), measured)
+        for n in range(workers)
+    }
+    limit_s = SLO_S / (2 - 0.005 ** (1 / workers))
+    placements = []
+    for n, device in enumerate(profiles):
+        place = mix[n % len(mix)]
+        if _takes_s(ROW_S[place], 1) > limit_s:
+            place = 0
+        rows = max(rows for rows in BATCHES if _takes_s(ROW_S[place], rows) <= limit_s)
+        qps = rows / _takes_s(ROW_S[place], rows)
+        placements.append(Placement(device, "images", f"v{place}", rows, qps, 1 / workers, qps))
+    capacity_qps = sum(placement.capacity_qps for placement in placements)
+    plan = Plan(
+        format=PLAN_FORMAT,
+        made_by=NOBODY,
+        policy="proteus",
+        objective="by hand",
+        rules=Rules(),
+        headroom=1.0,
+        demand_qps={"images": capacity_qps},
+        served_qps={"images": capacity_qps},
+        unserved_qps={"images": 0.0},
+        effective_accuracy=None,
+        relative_accuracy=None,
+        solver=Solver("by hand", "optimal", 0.0, 0.0),
+        fleet={"d": tuple(profiles)},
+        placements=tuple(placements),
+        inputs={},
+    )
+    return World(workers, catalog, profiles, plan, capacity_qps)
+
+
+def main() -> None:
+    """Run the benchmark and print its tables and aims."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--most", type=int, default=max(MANY), help="the most workers")
+    parser.add_argument("--seed", type=int, default=1, help="of the arrivals")
+    options = parser.parse_args()
+    many = tuple(workers for workers in MANY if workers <= options.most)
+    aims: list[Aim] = []
+    console = Console()
+    console.print(machine())
+    console.print(rich_table(_overload([*FEW, *many], options.seed, aims)))
+    console.print(rich_table(_slower([*FEW, many[0]], options.seed, aims)))
+    console.print(rich_table(_surge([*FEW, many[0]], options.seed, aims)))
+    for aim in aims:
+        print(aim_line(aim))
+
+
+def _overload(counts: list[int], seed: int, aims: list[Aim]) -> Table:
+    rows, costs = [], {}
+    for workers in counts:
+        each = world(workers)
+        runs = [each.run([(load, each.duration_s)], seed=seed) for load in LOADS]
+        aims += [
+            _goodput(f"{workers} workers, {load:g} × capacity", run) for load, run in zip(LOADS, runs, strict=True)
+        ]
+        costs[workers] = sum(run.query_s for run in runs) / len(runs)
+        cells = [f"{run.goodput_frac:.1%} / {run.query_s * 1e6:.1f} µs" for run in runs]
+        rows.append((f"{workers}", f"{each.capacity_qps:,.0f}", *cells))
+    many = [workers for workers in counts if workers in MANY]
+    growth = costs[many[-1]] / costs[many[0]]
+    what = f"{many[-1]} workers: CPU per query over that of {many[0]}"
+    aims.append(Aim(what, growth, MAX_GROWTH, "times", is_most=True))
+    return Table(
+        "Goodput of what demand and capacity allow / CPU per query of the simulation",
+        ("workers", "capacity, qps", *(f"{load:g} ×" for load in LOADS)),
+        tuple(rows),
+    )
+
+
+def _slower(counts: list[int], seed: int, aims: list[Aim]) -> Table:
+    rows = []
+    for workers in counts:
+        each = world(workers)
+        runs = [each.run([(1.0, each.duration_s)], slower=slower, seed=seed) for slower in SLOWER]
+        aims += [
+            _goodput(f"{workers} workers, {slower:g} × slower", run) for slower, run in zip(SLOWER, runs, strict=True)
+        ]
+        rows.append((f"{workers}", *(f"{run.goodput_frac:.1%}" for run in runs)))
+    return Table(
+        "Goodput of what is possible where batches take longer than profiled, at the plan's capacity",
+        ("workers", *(f"{slower:g} ×" for slower in SLOWER)),
+        tuple(rows),
+    )
+
+
+def _surge(counts: list[int], seed: int, aims: list[Aim]) -> Table:
+    rows = []
+    for workers in counts:
+        run = world(workers).run([(0.7, SURGE_S[0]), (2.0, SURGE_S[1] - SURGE_S[0]), (0.7, 6.0)], seed=seed)
+        before = violations_frac(run.result, WARM_UP_S, SURGE_S[0])
+        after = violations_frac(run.result, RECOVERED_S, SURGE_S[1] + 6.0)
+        rows.append((f"{workers}", f"{before:.2%}", f"{violations_frac(run.result, *SURGE_S):.2%}", f"{after:.2%}"))
+        most = before + 0.005
+        aims.append(Aim(f"{workers} workers, 2 s after a surge: violations", after, most, "of all", is_most=True))
+    title = "Violations around 2 s of twice the capacity, at 0.7 × else"
+    return Table(title, ("workers", "before", "during", "2 s after"), tuple(rows))
+
+
+def _goodput(what: str, run: Run) -> Aim:
+    return Aim(f"{what}: goodput", run.goodput_frac, MIN_GOODPUT_FRAC, "of what is possible", is_most=False)
+
+
+def violations_frac(result: Simulated, from_s: float, to_s: float) -> float:
+    """The part of the requests that arrived then which was not answered in time."""
+    outcomes = [ended.outcome for ended in result.ended if from_s <= ended.arrival_s < to_s]
+    return 1 - outcomes.count(Outcome.SERVED) / len(outcomes)
+
+
+def _takes_s(row_s: float, rows: int) -> float:
+    return row_s * (0.4 + 0.6 * rows)
+
+
+def _points(row_s: float) -> tuple[Point, ...]:
+    times_s = {rows: _takes_s(row_s, rows) for rows in BATCHES}
+    return tuple(Point(rows, 1, s, s, s, s, s, rows / s) for rows, s in times_s.items())
+
+
+def _never(*_asked: object) -> Plan:
+    raise AssertionError("a policy without a rule must not re-plan")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Dispatch in overload: a plan's capacity is kept, whatever it hosts, and what ends the overload ends its effects."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from benchmarks.dispatch import violations_frac, world
+
+MIXES = ((0, 1, 2, 3, 4, 5), (0,), (0, 5), (2, 3), (5, 5, 5, 0), (1, 4))  # variants, from the fastest to the slowest
+
+
+@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize("load", [0.9, 1.1, 2.0])
+@pytest.mark.parametrize("slower", [1.0, 1.15])
+def test_goodput_stays_what_the_hosted_variants_carry(mix: Sequence[int], load: float, slower: float) -> None:
+    """Also where batches take longer than profiled."""
+    run = world(30, mix).run([(load, 3.0)], slower=slower)
+    assert run.goodput_frac >= 0.93
+
+
+@pytest.mark.parametrize("workers", [1, 2, 12, 60])
+def test_two_seconds_after_a_surge_it_is_as_if_there_had_been_none(workers: int) -> None:
+    each = world(workers)
+    run = each.run([(0.6, 2.0), (2.0, 2.0), (0.6, 4.0)])
+    calm = each.run([(0.6, 8.0)])
+    assert violations_frac(run.result, 2.0, 4.0) > 0.3
+    assert violations_frac(run.result, 6.0, 8.0) <= violations_frac(calm.result, 1.0, 8.0) + 0.01
+
+
+def test_below_its_capacity_a_plan_answers_nearly_all() -> None:
+    """At nine tenths of the capacity of 60 workers next to nothing is lost."""
+    assert world(60).run([(0.9, 4.0)]).violations_frac < 0.002
