@@ -33,8 +33,9 @@ In a `PerDeviceQueue` (the paper's) each host is a class, and a request is bound
 quota, that is in time for all of its requests, and of these the one with the earliest requests. What it leaves at the
 head of the queue, faster workers can make; if they are busy too long, it is dropped, but batches and so capacity stay
 as large as planned: that is why an overload ends with its cause. A worker without quota takes over rows of busy
-workers: at once if no accuracy is lost, else those that the more accurate ones cannot make any more. A worker that can
-make nothing transfers its quota to a faster class (`Delegate`). A request that no worker can make is dropped.
+workers: at once if no accuracy is lost, or if there are more than the more accurate ones can make; else those that
+these cannot make any more. A worker that can make nothing transfers its quota to a faster class (`Delegate`). A
+request that no worker can make is dropped.
 
 **Who is asked.** One worker at a time: a free one of the class that got the quota, else the one that may take over
 (`AccuracyTier.next_worker`). A worker that is full names the next one for what it leaves (`WakeOthers`). What classes
