@@ -205,6 +205,9 @@ NO_STEP = CapacityStep(0, NO_CAPACITY)
 
 
 ROUNDING = 1e-9
+SAME_RATE_FRAC = 0.03
+"""Rates that differ by less are the same: batches are measured until their p95 is stable to so much. The largest batch
+is a limit, and with a larger one the server has less to do for each query."""
 LONG_WAIT_FRAC = 0.005
 """The part of queries that may wait longer than `slo_fraction` counts on: so many miss an attainment of 99.5 %."""
 
@@ -243,6 +246,14 @@ def capacity(points: Iterable[Point], *, of: LatencyStatistic = "mean") -> Capac
         return NO_CAPACITY
     best = max(within, key=lambda point: _rate_qps(point, of))
     return Capacity(qps=_rate_qps(best, of), max_batch=best.batch)
+
+
+def capacity_of_largest(points: Iterable[Point], *, of: LatencyStatistic = "mean") -> Capacity:
+    """The best rate, with the largest batch of that rate, within what rates are measured to."""
+    within = list(points)
+    best_qps = capacity(within, of=of).qps
+    same = [point.batch for point in within if _rate_qps(point, of) >= (1 - SAME_RATE_FRAC) * best_qps]
+    return Capacity(qps=best_qps, max_batch=max(same))
 
 
 def capacity_at(steps: Iterable[CapacityStep], hosts: int) -> Capacity:

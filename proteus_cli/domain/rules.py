@@ -16,6 +16,7 @@ from proteus_cli.domain.profile import (
     Point,
     capacity,
     capacity_at,
+    capacity_of_largest,
     hosts_needed,
     points_in_time,
 )
@@ -105,7 +106,9 @@ class Rules(Value, frozen=True):
             return (CapacityStep(1, capacity(in_time, of=self.capacity)),) if in_time else ()
         needed = [(hosts_needed(point.p95_s / slo_s), point) for point in points]
         return tuple(
-            CapacityStep(int(hosts), capacity([point for fewest, point in needed if fewest <= hosts], of=self.capacity))
+            CapacityStep(
+                int(hosts), capacity_of_largest([p for fewest, p in needed if fewest <= hosts], of=self.capacity)
+            )
             for hosts in sorted({fewest for fewest, _ in needed if fewest < math.inf})
         )
 

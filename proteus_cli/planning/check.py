@@ -40,7 +40,8 @@ class _Checked:
         """The capacity in batches of the placement's size, where the family has enough hosts for these; else None."""
         hosts, steps = len(self.by_family[placement.family]), self._of(placement)[1]
         allowed = [step.capacity for step in steps if step.hosts <= hosts]
-        return next((each for each in allowed if each.max_batch == placement.max_batch), None)
+        same = [each for each in allowed if each.max_batch == placement.max_batch]
+        return max(same, key=lambda each: each.qps, default=None)
 
     def _of(self, placement: Placement) -> tuple[VariantProfile | None, tuple[CapacityStep, ...]]:
         profile = self.profiles[placement.device]

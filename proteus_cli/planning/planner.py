@@ -145,7 +145,7 @@ class Planner:
         measured = profile.of(placement.family, placement.variant)
         points = profile.points_of(measured) if measured is not None else ()
         steps = self.rules.capacity_steps(self.catalog.family(placement.family).slo_s, points)
-        return next((step.capacity.qps for step in steps if step.capacity.max_batch == placement.max_batch), 0.0)
+        return max((step.capacity.qps for step in steps if step.capacity.max_batch == placement.max_batch), default=0.0)
 
     def spent(self, plan: Plan) -> float:
         """What a plan costs per hour, or draws in watts, whichever is minimised; 0 where neither is."""
