@@ -39,8 +39,9 @@ request that no worker can make is dropped.
 
 **Who is asked.** One worker at a time: a free one of the class that got the quota, else the one that may take over
 (`AccuracyTier.next_worker`). A worker that is full names the next one for what it leaves (`WakeOthers`). What classes
-and tiers know of their workers is counted when it changes, so a decision takes as long with 6,000 workers as with 60:
-O(classes + log(requests)). With dispatch ahead, a full batch is submitted shortly before the running one ends.
+and tiers know of their workers is counted when it changes, so the steps of a decision grow with classes, not with
+workers: O(classes + log(requests)). With dispatch ahead, a full batch is submitted shortly before the running one
+ends.
 
 **Slowdown.** Each worker measures its batches against the profile. Admission, batching and re-planning count with it.
 

@@ -204,7 +204,7 @@ class CapacityStep(Value, frozen=True):
 NO_STEP = CapacityStep(0, NO_CAPACITY)
 
 
-ROUNDING = 1e-9
+ROUNDING = 1e-9  # hosts; a count that is whole but for the last bits is not the next one
 SAME_RATE_FRAC = 0.03
 """Rates that differ by less are the same: batches are measured until their p95 is stable to so much. The largest batch
 is a limit, and with a larger one the server has less to do for each query."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from proteus_cli.domain.arrays import Ints
 from proteus_cli.domain.rules import Rules
-from proteus_cli.planning.company import kept_replicas
+from proteus_cli.planning.host_counts import kept_replicas
 from proteus_cli.planning.instance import Instance
 from proteus_cli.planning.lexicographic import NEGLIGIBLE, Solution, TargetDemand
 

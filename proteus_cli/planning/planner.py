@@ -22,8 +22,8 @@ from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, relat
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
-from proteus_cli.planning.company import kept_replicas, needed_hosts, with_company
 from proteus_cli.planning.decode import placements
+from proteus_cli.planning.host_counts import kept_replicas, needed_hosts, with_more_hosts
 from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance, make_instance
 from proteus_cli.planning.lexicographic import Infeasible, Solution, TargetDemand, optimise
 from proteus_cli.planning.milp import Model, formulate
@@ -215,7 +215,7 @@ class Planner:
                 raise Infeasible
             solution = optimise(model, instance, self.rules, target, current, deadline_s)
             if self._may_use_more_devices:
-                solution = with_company(instance, solution, self.rules)
+                solution = with_more_hosts(instance, solution, self.rules)
             kept = kept_replicas(instance, solution, self.rules)
             found = np.rint(instance.family_choices @ kept).astype(np.int64)
             is_missing = found < needed_hosts(instance, kept)

@@ -13,7 +13,7 @@ from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.planner import Planner
 
 ONE_HOST = Rules(slo_fraction=slo_fraction(1))
-SLOW_WITH_COMPANY = Tiny(
+SLOW_AND_FAST = Tiny(
     accuracy={"a": {"slow": 0.9, "fast": 0.5}},
     latency_s={("cpu", "a", "slow"): {1: 0.060}, ("cpu", "a", "fast"): {1: 0.010}},
     devices=("cpu",) * 6,
@@ -25,24 +25,24 @@ SLOW_WITH_COMPANY = Tiny(
 
 def test_a_slow_variant_serves_where_enough_hosts_share_the_queue() -> None:
     """Six devices: 80 qps take five of the slow variant. Of four devices, none may host it."""
-    assert {p.variant for p in SLOW_WITH_COMPANY.planned().placements} == {"slow"}
-    assert {p.variant for p in replace(SLOW_WITH_COMPANY, devices=("cpu",) * 4).planned().placements} == {"fast"}
+    assert {p.variant for p in SLOW_AND_FAST.planned().placements} == {"slow"}
+    assert {p.variant for p in replace(SLOW_AND_FAST, devices=("cpu",) * 4).planned().placements} == {"fast"}
 
 
 def test_idle_devices_join_where_the_demand_alone_needs_fewer_hosts() -> None:
     """40 qps take three devices of the slow variant; two more make its batch one that is in time."""
-    plan = replace(SLOW_WITH_COMPANY, demand_qps={"a": 40.0}).planned()
+    plan = replace(SLOW_AND_FAST, demand_qps={"a": 40.0}).planned()
     assert [(p.variant, round(p.rate_qps, 6)) for p in plan.placements] == [("slow", 8.0)] * 5
 
 
 def test_no_device_joins_where_devices_are_to_be_few() -> None:
-    packed = replace(SLOW_WITH_COMPANY, demand_qps={"a": 40.0}, rules=Rules(pack=True)).planned()
+    packed = replace(SLOW_AND_FAST, demand_qps={"a": 40.0}, rules=Rules(pack=True)).planned()
     assert [p.variant for p in packed.placements] == ["fast"]
 
 
 def test_another_plan_counts_on_the_hosts_that_there_are() -> None:
-    before = SLOW_WITH_COMPANY.planned()
-    again = replace(SLOW_WITH_COMPANY, current=before).planned()
+    before = SLOW_AND_FAST.planned()
+    again = replace(SLOW_AND_FAST, current=before).planned()
     assert again.hosted() == before.hosted()
 
 
@@ -63,7 +63,7 @@ def _assert_in_time(plan: Plan, tiny: Tiny) -> None:
 
 @given(tinies())
 @settings(max_examples=100, deadline=None)
-@example(SLOW_WITH_COMPANY)
+@example(SLOW_AND_FAST)
 def test_each_batch_is_in_time_with_the_hosts_of_the_plan_and_none_is_worse_than_with_one_host(tiny: Tiny) -> None:
     """`Planner` checks each plan; counting on one host for each family gives a plan that is no better."""
     by_hosts = replace(tiny, rules=Rules())

@@ -26,7 +26,7 @@ def needed_hosts(instance: Instance, replicas: Ints) -> Ints:
     return needed
 
 
-def with_company(instance: Instance, solution: Solution, rules: Rules) -> Solution:
+def with_more_hosts(instance: Instance, solution: Solution, rules: Rules) -> Solution:
     """The solution with more replicas on idle devices, where a family has fewer hosts than its batches need.
 
     More hosts share the family's rate. What is served, and how accurately, stays as it was.
