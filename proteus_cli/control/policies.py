@@ -11,7 +11,7 @@ from proteus_cli.control.batching import (
     ProactiveBatcher,
     StaticBatcher,
 )
-from proteus_cli.control.replanning.replan_rules import PeriodicRule, ReplanRule, Rule, TimedRule
+from proteus_cli.control.replanning.replan_rules import ForecastRule, PeriodicRule, Rule, TimedRule
 from proteus_cli.domain.rules import PAPER_RULES, Rules
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_duration
@@ -53,7 +53,7 @@ class Policy:
     headroom: float | None = None
 
 
-PROTEUS = Policy("proteus", "all", GreedyBatcher(), ReplanRule(), spares=True)
+PROTEUS = Policy("proteus", "all", GreedyBatcher(), ForecastRule(), spares=True)
 _PAPER = Policy(
     "proteus-paper",
     "all",
@@ -74,7 +74,7 @@ POLICIES = {
         replace(_STATIC, name="clipper-ha", variants="most-accurate"),
         replace(_STATIC, name="clipper-ht", variants="least-accurate"),
         replace(_PAPER, name="sommelier", plans="sommelier", assignment="uniform"),
-        replace(_PAPER, name="infaas-accuracy", plans="infaas", batching=GreedyBatcher(), replanning=ReplanRule()),
+        replace(_PAPER, name="infaas-accuracy", plans="infaas", batching=GreedyBatcher(), replanning=ForecastRule()),
         replace(_PAPER, name="no-model-selection", variants="most-accurate"),
         replace(_PAPER, name="no-model-placement", plans="frozen"),
         replace(_PAPER, name="no-query-assignment", assignment="uniform"),

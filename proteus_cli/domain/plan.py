@@ -109,6 +109,11 @@ class Plan(Value, frozen=True):
         """The variants on each device."""
         return {device: frozenset(p.key for p in placed) for device, placed in self.by_device().items()}
 
+    def hosts_as(self, other: "Plan") -> bool:
+        """Each device hosts the same variants, in the same batches."""
+        mine, others = ({(p.device, p.key, p.max_batch) for p in plan.placements} for plan in (self, other))
+        return mine == others
+
     def swaps_from(self, before: "Plan") -> int:
         """How many variant loads it takes to come here from ``before``."""
         old = before.hosted()

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, is_count, require
 from proteus_cli.domain.catalog import VariantKey
@@ -263,6 +264,15 @@ def capacity_at(steps: Iterable[CapacityStep], hosts: int) -> Capacity:
 
 def _rate_qps(point: Point, of: LatencyStatistic) -> float:
     return point.slots * point.batch / point.latency_s(of)
+
+
+def with_load_time(profiles: Mapping[str, Profile], load_s: float) -> dict[str, Profile]:
+    """The profiles with that load time for every variant; devices that share measurements still do."""
+    changed: dict[int, tuple[VariantProfile, ...]] = {}
+    for profile in profiles.values():
+        if id(profile.variants) not in changed:
+            changed[id(profile.variants)] = tuple(replace(variant, load_s=load_s) for variant in profile.variants)
+    return {device: replace(profile, variants=changed[id(profile.variants)]) for device, profile in profiles.items()}
 
 
 def relative(accuracy: float, best: float) -> float:

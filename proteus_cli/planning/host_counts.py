@@ -11,8 +11,12 @@ from proteus_cli.planning.lexicographic import Solution
 
 
 def kept_replicas(instance: Instance, solution: Solution, rules: Rules) -> Ints:
-    """The replicas of each choice [C] that become placements: without those that answer nothing, unless asked for."""
-    kept: Ints = np.where((solution.rate_qps > 0) | bool(rules.survive), solution.replicas, instance.pinned)
+    """The replicas of each choice [C] that become placements: without those that answer nothing, unless asked for.
+
+    With a forecast, those are there for bursts.
+    """
+    is_asked_for = bool(rules.survive) or solution.is_forecast
+    kept: Ints = np.where((solution.rate_qps > 0) | is_asked_for, solution.replicas, instance.pinned)
     return kept.astype(np.int64)
 
 

@@ -115,6 +115,11 @@ class Instance:
         return any(step.hosts > 1 for choice in self.choices for step in choice.capacity_steps)
 
     @cached_property
+    def load_s(self) -> Floats:
+        """Seconds to load each choice [C]."""
+        return np.array([choice.measured.load_s for choice in self.choices])
+
+    @cached_property
     def price_per_hour(self) -> Floats:
         """The price of a device of each group [G]; 0 where it is unknown."""
         return np.array([group.price_per_hour or 0.0 for group in self.groups])

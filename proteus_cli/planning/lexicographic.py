@@ -2,18 +2,25 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from proteus_cli.domain.arrays import Bools, Floats, Ints
+from proteus_cli.domain.forecast import LossCurve
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.instance import Instance
 from proteus_cli.planning.milp import Model, Objective
 from proteus_cli.planning.program import Program, SolverPoint, compile_program
-from proteus_cli.planning.solve import TOLERANCE, OutOfTime, minimise
+from proteus_cli.planning.solve import FIRST_GAP, TOLERANCE, OutOfTime, minimise
 
 NEGLIGIBLE = 1e-6  # a smaller part of a demand is the solver's rounding
+HORIZON_S = 10.0  # s that a forecast is taken to hold: what it was made from
+LOAD_EFFORT_S = (
+    0.1  # s of a device that a load costs beside its own time: batches end before it, and plans change again
+)
+FORECAST_GAP = 0.01  # of an objective's value: a forecast is not known any better
 UNSERVED_GAP_SCALE = 0.01  # serving comes before all else, so its gap must be a hundred times smaller
 
 
@@ -32,6 +39,7 @@ class Solution:
     power_w: Floats | None
     gap: float
     is_limited: bool
+    is_forecast: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,16 +48,34 @@ class TargetDemand:
 
     ``qps`` is no more than all devices together could serve, as solvers take very large numbers for infinity, and
     ``servable_frac`` the part of the demand that this is. ``share_qps`` is the most that one device may get.
+
+    By line [J] and family, of the curves of a forecast: ``lost_at_0``, and by how much it falls for each multiple of
+    the demand; ``useful`` [F] is the largest multiple that saves any. Without a forecast a query is lost where there is
+    no capacity for it.
     """
 
     qps: Floats
     servable_frac: Floats
     share_qps: Floats
+    lost_at_0: Floats
+    saved: Floats
+    useful: Floats
 
     @classmethod
-    def of(cls, instance: Instance, asked_qps: Floats) -> "TargetDemand":
-        qps = np.minimum(asked_qps, instance.max_qps)
-        return cls(qps, _ratio(qps, asked_qps, where_zero=1.0), instance.max_share * asked_qps)
+    def of(cls, instance: Instance, asked_qps: Floats, curves: Sequence[LossCurve] = ()) -> "TargetDemand":
+        """``curves`` by family; none without a forecast."""
+        qps, one = np.minimum(asked_qps, instance.max_qps), np.ones(len(asked_qps))
+        share_qps, servable_frac = instance.max_share * asked_qps, _ratio(qps, asked_qps, where_zero=1.0)
+        if not curves:
+            return cls(qps, servable_frac, share_qps, one[None], one[None], one)
+        lines = np.array([curve.lines for curve in curves])  # [F, J, 2]
+        useful = np.array([curve.capacities[-1] for curve in curves])
+        return cls(qps, servable_frac, share_qps, lines[:, :, 0].T, lines[:, :, 1].T * servable_frac, useful)
+
+    @property
+    def is_forecast(self) -> bool:
+        """There are curves."""
+        return len(self.lost_at_0) > 1
 
     @property
     def exceeds_capacity(self) -> bool:
@@ -75,9 +101,9 @@ def optimise(
     `Infeasible` where no plan obeys the rules, and `OutOfTime` where no point was found in time.
     """
     _set_parameters(model, instance, rules, target, current_replicas)
-    search = _Search(compile_program(model), deadline_s)
+    search = _Search(compile_program(model), deadline_s, FORECAST_GAP if target.is_forecast else FIRST_GAP)
     try:
-        _minimise_in_order(search, instance, rules, is_replan=current_replicas is not None)
+        _minimise_in_order(search, instance, rules, target, is_replan=current_replicas is not None)
     except OutOfTime:
         search.is_limited = True
         if search.best is None:
@@ -91,6 +117,7 @@ def optimise(
         power_w=point.columns[program.columns(variables.power_w)] if variables.power_w is not None else None,
         gap=search.gap,
         is_limited=search.is_limited,
+        is_forecast=target.is_forecast,
     )
 
 
@@ -100,6 +127,7 @@ class _Search:
 
     program: Program
     deadline_s: float
+    relative_gap: float
     best: SolverPoint | None = None
     gap: float = 0.0
     is_limited: bool = False
@@ -127,6 +155,7 @@ class _Search:
             deadline_s=self.deadline_s,
             first_point_by_s=first_point_by_s,
             gap_scale=gap_scale,
+            relative_gap=self.relative_gap,
             start=self.best,
         )
         if found is None:
@@ -149,27 +178,39 @@ def _relative_gap(point: SolverPoint, gap_scale: float | None) -> float:
     return max(point.value - point.bound, 0.0) / gap_scale
 
 
-def _minimise_in_order(search: _Search, instance: Instance, rules: Rules, *, is_replan: bool) -> None:
-    unserved_columns = search.program.columns(search.program.model.variables.shortfall).start + instance.last_step
+def _minimise_in_order(
+    search: _Search, instance: Instance, rules: Rules, target: TargetDemand, *, is_replan: bool
+) -> None:
+    unserved_columns = _unserved_columns(search.program, instance, target)
     is_worst_first = rules.objective == "min-family"
+    is_by_value = target.is_forecast and is_replan
+    accuracy: Objective = "value" if is_by_value else "loss"
     if rules.minimize is not None:
         search.serve_all(unserved_columns)
         search.minimise_and_fix(rules.minimize, gap_scale=_total_resource(instance, rules))
         if is_worst_first:
             search.minimise_and_fix("worst loss")
-        search.minimise_and_fix("loss")
-    elif _try_to_serve_all(search, unserved_columns, "worst loss" if is_worst_first else "loss"):
+        search.minimise_and_fix(accuracy)
+    elif _try_to_serve_all(search, unserved_columns, "worst loss" if is_worst_first else accuracy):
         if is_worst_first:
-            search.minimise_and_fix("loss")
+            search.minimise_and_fix(accuracy)
     else:
         _serve_most(search, instance, rules, unserved_columns)
         if is_worst_first:
             _maximise_worst_accuracy(search, instance, unserved_columns)
-        search.minimise_and_fix("loss")
-    if is_replan:
+        search.minimise_and_fix(accuracy)
+    if is_replan and not is_by_value:
         search.minimise_and_fix("loads", gap_scale=None)
     if rules.pack:
         search.minimise_and_fix("devices", gap_scale=None)
+
+
+def _unserved_columns(program: Program, instance: Instance, target: TargetDemand) -> Ints:
+    variables = program.model.variables
+    columns: Ints = program.columns(variables.shortfall).start + instance.last_step
+    if target.is_forecast:
+        columns = np.r_[program.columns(variables.unserved)]
+    return columns
 
 
 def _total_resource(instance: Instance, rules: Rules) -> float:
@@ -261,10 +302,17 @@ def _set_parameters(
     p.servable_frac.value = target.servable_frac
     p.max_share_frac.value = _ratio(np.minimum(target.share_qps, target.qps), target.qps)
     p.accuracy_floor.value = np.zeros(len(target.qps))
-    p.capacity_frac.value = np.minimum(_ratio(replica_qps, qps), 1.0)
+    useful = target.useful[instance.choice_family]
+    p.capacity_frac.value = np.minimum(_ratio(replica_qps, qps), useful)
+    p.load_loss.value = (LOAD_EFFORT_S + instance.load_s) / (HORIZON_S * instance.device_count.sum())
+    of_replica = p.capacity_frac.value if model.variables.served is None else np.ones(len(qps))
+    for lost_at_0, saved, lost, saved_by in zip(p.lost_at_0, p.saved, target.lost_at_0, target.saved, strict=True):
+        lost_at_0.value = lost * p.has_demand.value
+        saved.value = np.minimum(saved_by[instance.choice_family] * of_replica, lost[instance.choice_family])
     # With too few hosts, a choice has no capacity: `max_replicas` leaves it out.
     p.utilisation.value = _ratio(qps, instance.capacity_qps)
-    p.max_replicas.value = max_replicas = _max_replicas(p.capacity_frac.value, instance, rules, current_replicas)
+    max_replicas = _max_replicas(p.capacity_frac.value, useful, instance, rules, current_replicas)
+    p.max_replicas.value = max_replicas
     # Without a plan in force, nothing counts as a load.
     p.current_replicas.value = max_replicas if current_replicas is None else current_replicas.astype(np.float64)
 
@@ -273,13 +321,15 @@ def _ratio(part: Floats, whole: Floats, *, where_zero: float = 0.0) -> Floats:
     return np.divide(part, whole, out=np.full_like(part, where_zero), where=whole > 0)
 
 
-def _max_replicas(capacity_frac: Floats, instance: Instance, rules: Rules, current_replicas: Ints | None) -> Floats:
-    """The most replicas of each choice [C] that may be of use: enough for all of the demand, none if it is dominated.
+def _max_replicas(
+    capacity_frac: Floats, useful: Floats, instance: Instance, rules: Rules, current_replicas: Ints | None
+) -> Floats:
+    """The most replicas of each choice [C] that may be of use: up to the ``useful`` capacity, none if it is dominated.
 
     A dominated choice stays possible for a spare, which answers nothing and is best what the device hosts now.
     """
     with np.errstate(divide="ignore"):
-        enough = np.where(capacity_frac > 0, np.ceil(1 / capacity_frac - NEGLIGIBLE) + rules.survive, 0.0)
+        enough = np.where(capacity_frac > 0, np.ceil(useful / capacity_frac - NEGLIGIBLE) + rules.survive, 0.0)
     max_replicas = np.minimum(enough, instance.device_count[instance.choice_group])
     is_useless = _is_dominated(instance, rules, capacity_frac)
     if rules.survive and current_replicas is not None:

@@ -7,10 +7,16 @@ no variables: once it is known what is hosted, it is best to fill the most accur
 choice this has half the columns, and each row is a covering constraint, from which solvers derive strong cuts: the
 hardest of 300 demands of the paper's cluster took 0.1 instead of 2.6 s.
 
+With a forecast, there is more than one such row for each step: arrivals scatter, so with capacity for the mean demand
+some miss their SLO, and with more, fewer. The part that does is a convex curve of the capacity (`LossCurve`), the
+largest of some lines, and ``shortfall_k`` is at least each of them at the capacity up to step k: the part of the
+queries that the k most accurate variants don't answer in time. So the loss is by how much the on-time accuracy falls
+short of its best. That there is capacity for all of the mean demand is then a row of its own.
+
 Amounts are parts of the family's demand, so that a family of 0.01 qps counts like one of 10,000.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +29,7 @@ from proteus_cli.planning.instance import Instance, members
 
 MAX_CASES = 2000  # measured: with 700, losses at 1 s are a sixth lower; with 10,000, no point is found in time
 
-Objective = Literal["worst served", "unserved", "cost", "power", "worst loss", "loss", "loads", "devices"]
+Objective = Literal["worst served", "unserved", "cost", "power", "worst loss", "loss", "loads", "devices", "value"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +41,10 @@ class Parameters:
 
     By choice: ``capacity_frac`` the part of the family's demand that one replica can answer; ``utilisation`` how many
     devices all of it would keep busy; ``current_replicas`` replicas that need no load; ``max_replicas``: more are of no
-    use.
+    use; ``load_loss`` what the load of one costs, as a loss.
+
+    By line of the curves: ``lost_at_0`` by family, and ``saved`` by choice: what one replica, or one unit of what is
+    ``served``, takes from it.
     """
 
     has_demand: Any
@@ -47,21 +56,29 @@ class Parameters:
     utilisation: Any
     current_replicas: Any
     max_replicas: Any
+    load_loss: Any
+    lost_at_0: Sequence[Any]
+    saved: Sequence[Any]
 
     @classmethod
-    def of(cls, instance: Instance) -> "Parameters":
+    def of(cls, instance: Instance, lines: int) -> "Parameters":
         """One CVXPY parameter for each, without values yet."""
-        by_family = (cp.Parameter(len(instance.families), nonneg=True) for _ in range(5))
-        by_choice = (cp.Parameter(len(instance.choices), nonneg=True) for _ in range(4))
-        return cls(*by_family, *by_choice)
+        families, choices = len(instance.families), len(instance.choices)
+
+        def parameters(count: int, size: int) -> list[Any]:
+            return [cp.Parameter(size, nonneg=True) for _ in range(count)]
+
+        by_line = [parameters(lines, families), parameters(lines, choices)]
+        return cls(*[*parameters(5, families), *parameters(5, choices), *by_line])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Variables:
     """What is decided.
 
-    ``replicas`` [C] devices of the choice's group that host it; ``shortfall`` [L] as above, of which ``unserved`` [F]
-    is the last step of each family; ``devices_used`` [G]; ``loads`` [C] replicas that aren't hosted now. Only where
+    ``replicas`` [C] devices of the choice's group that host it; ``shortfall`` [L] as above; ``unserved`` [F] the part
+    of the demand that there is no capacity for: without a forecast, the last step of each family; ``devices_used`` [G];
+    ``loads`` [C] replicas that aren't hosted now. Only where
     devices may host several variants: ``served`` [C], the part of the demand that the choice answers, and, where power
     counts, ``power_w`` [G], what the devices in use draw.
     """
@@ -75,7 +92,7 @@ class Variables:
     power_w: Any
 
     @classmethod
-    def of(cls, instance: Instance, rules: Rules) -> "Variables":
+    def of(cls, instance: Instance, rules: Rules, lines: int) -> "Variables":
         """One CVXPY variable for each that the rules need."""
         choices, groups = len(instance.choices), len(instance.groups)
         is_shared = rules.is_resident_set
@@ -84,7 +101,7 @@ class Variables:
         return cls(
             replicas=replicas,
             shortfall=shortfall,
-            unserved=shortfall[instance.last_step],
+            unserved=shortfall[instance.last_step] if lines == 1 else cp.Variable(len(instance.families), nonneg=True),
             devices_used=cp.Variable(groups, integer=True) if is_shared else instance.group_choices @ replicas,
             loads=cp.Variable(choices, nonneg=True),
             served=cp.Variable(choices, nonneg=True) if is_shared else None,
@@ -107,16 +124,25 @@ class Model:
     objective_index: Mapping[Objective, tuple[int, ...]]
 
 
-def formulate(instance: Instance, rules: Rules) -> Model:
-    """All that ``rules`` ask for as constraints, and all that may be minimised as ``objectives``."""
-    p, v = Parameters.of(instance), Variables.of(instance, rules)
+def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
+    """All that ``rules`` ask for as constraints, and all that may be minimised as ``objectives``.
+
+    ``lines``: how many there are in each family's curve; one for a demand without a forecast.
+    """
+    p, v = Parameters.of(instance, lines), Variables.of(instance, rules, lines)
     capacity = cp.multiply(p.capacity_frac, v.replicas)
-    answered = capacity if v.served is None else v.served
+    answering = v.replicas if v.served is None else v.served
     constraints = [
-        v.shortfall + instance.up_to_step @ answered >= p.has_demand[instance.step_family],
+        *(
+            v.shortfall + instance.up_to_step @ cp.multiply(saved, answering) >= lost[instance.step_family]
+            for lost, saved in zip(p.lost_at_0, p.saved, strict=True)
+        ),
         v.replicas >= instance.pinned,
         v.devices_used <= instance.device_count,
     ]
+    if lines > 1:
+        answered = capacity if v.served is None else v.served
+        constraints.append(v.unserved + instance.family_choices @ answered >= p.has_demand)
     if v.served is not None:
         constraints += [v.served <= capacity, *_devices_are_shared(instance, rules, p, v)]
     if rules.survive:
@@ -129,6 +155,8 @@ def formulate(instance: Instance, rules: Rules) -> Model:
         "devices": [cp.sum(v.devices_used)],
         "loads": [cp.sum(v.loads)],
     }
+    if lines > 1:
+        objectives["value"] = [objectives["loss"][0] + p.load_loss @ v.loads]
     constraints.append(v.loads >= v.replicas - p.current_replicas)
     if "cost" in rules.resources:
         objectives["cost"] = [instance.price_per_hour @ v.devices_used]

@@ -17,6 +17,7 @@ from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.fleet import ids_by_type
+from proteus_cli.domain.forecast import Forecast, LossCurve
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, relative
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
@@ -42,6 +43,23 @@ class _Grouping:
 
     hosted: tuple[tuple[str, frozenset[VariantKey]], ...] | None = None
     alone: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A demand of all families, without headroom, and their curves; none without a forecast."""
+
+    demand_qps: Mapping[str, float]
+    curves: tuple[LossCurve, ...]
+
+    @classmethod
+    def of(cls, demand: Demand, catalog: Catalog) -> "_Asked":
+        curves = tuple(demand.curves[name] for name in catalog.names) if isinstance(demand, Forecast) else ()
+        return cls({name: float(demand.get(name, 0.0)) for name in catalog.names}, curves)
+
+    @property
+    def lines(self) -> int:
+        return len(self.curves[0].lines) if self.curves else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +104,7 @@ class Planner:
         self.rules = with_catalog(rules or policy.rules, catalog)
         self.headroom, self.inputs, self.time_limit_s = headroom, dict(inputs), time_limit_s
         self.spares = spares
-        self._compiled: dict[_Grouping, tuple[Instance, Model]] = {}
+        self._compiled: dict[tuple[_Grouping, int], tuple[Instance, Model]] = {}
 
     def __call__(self, demand: Demand, current: Plan | None = None, without: Outages = NONE_OUT) -> Plan:
         """The best plan for a demand, with the devices and engines that can be used.
@@ -96,11 +114,11 @@ class Planner:
         if without:
             return self.with_changes(profiles=_available(self.profiles, without))(demand, current)
         check_demand(demand, self.catalog)
-        demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
-        self._model(_Grouping())  # compiling it isn't part of the solve's time
+        asked = _Asked.of(demand, self.catalog)
+        self._model(_Grouping(), asked.lines)  # compiling it isn't part of the solve's time
         start_s = time.perf_counter()
         try:
-            found = self._solve_and_place(demand_qps, _hosted_now(current, self.profiles), start_s + self._search_s)
+            found = self._solve_and_place(asked, _hosted_now(current, self.profiles), start_s + self._search_s)
         except OutOfTime:
             raise NoFeasiblePlan(
                 f"The solver found no plan within {self.time_limit_s:g} s.",
@@ -117,7 +135,7 @@ class Planner:
             gap=found.solution.gap,
             solve_s=time.perf_counter() - start_s,
         )
-        plan = self.plan_of(demand_qps, self._with_spares(found.placements, demand_qps, current), solver)
+        plan = self.plan_of(asked.demand_qps, self._with_spares(found.placements, asked, current), solver)
         check_plan(plan, self.catalog, self.profiles)
         return plan
 
@@ -155,9 +173,9 @@ class Planner:
 
     def can_serve_all(self, demand: Demand) -> bool:
         """Whether some plan serves all of a demand, with headroom; False where the time limit leaves that open."""
-        demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}
         try:
-            return self._solve_and_place(demand_qps, None, time.perf_counter() + self._search_s).serves_all
+            asked = _Asked.of(demand, self.catalog)
+            return self._solve_and_place(asked, None, time.perf_counter() + self._search_s).serves_all
         except (Infeasible, OutOfTime, NoFeasiblePlan):
             return False
 
@@ -173,9 +191,7 @@ class Planner:
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_compiled": {}}
 
-    def _solve_and_place(
-        self, demand_qps: Mapping[str, float], hosted: HostedKeys | None, deadline_s: float
-    ) -> _PlacedSolution:
+    def _solve_and_place(self, asked: _Asked, hosted: HostedKeys | None, deadline_s: float) -> _PlacedSolution:
         """Solve for groups of devices; where a group's solution can't be placed, split groups and solve again.
 
         1. Equal devices together.
@@ -188,7 +204,7 @@ class Planner:
         """
         grouping = _Grouping(hosted=_as_key(hosted) if hosted is not None and self.rules.is_resident_set else None)
         while True:
-            found = self._solve_grouped(grouping, demand_qps, hosted, deadline_s)
+            found = self._solve_grouped(grouping, asked, hosted, deadline_s)
             if not found.to_split:
                 return found
             if time.perf_counter() > deadline_s:
@@ -201,16 +217,16 @@ class Planner:
                 grouping = replace(grouping, alone=grouping.alone | found.to_split)
 
     def _solve_grouped(
-        self, grouping: _Grouping, demand_qps: Mapping[str, float], hosted: HostedKeys | None, deadline_s: float
+        self, grouping: _Grouping, asked: _Asked, hosted: HostedKeys | None, deadline_s: float
     ) -> _PlacedSolution:
-        every, model = self._model(grouping)
+        every, model = self._model(grouping, asked.lines)
         current = _current_replicas(every, hosted) if hosted is not None else None
-        asked_qps = np.array([qps * self.headroom for qps in demand_qps.values()])
+        asked_qps = np.array([qps * self.headroom for qps in asked.demand_qps.values()])
         instance, hosts = every, _first_hosts(every, hosted)
         while True:
             if instance.depends_on_hosts:
                 instance = every.with_hosts(hosts)
-            target = TargetDemand.of(instance, asked_qps)
+            target = TargetDemand.of(instance, asked_qps, asked.curves)
             if instance.unplaceable or (self.rules.must_serve_all and target.exceeds_capacity):
                 raise Infeasible
             solution = optimise(model, instance, self.rules, target, current, deadline_s)
@@ -223,7 +239,7 @@ class Planner:
                 break
             hosts = np.where(is_missing, np.maximum(found, 1), hosts)
         packed = pack(instance, solution, self.rules, target)
-        placed = placements(instance, packed, demand_qps, hosted or {}, self.profiles)
+        placed = placements(instance, packed, asked.demand_qps, hosted or {}, self.profiles)
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
         if current is not None and hosted is not None:
             to_split |= _with_more_loads(instance, solution, current, placed, hosted)
@@ -232,19 +248,17 @@ class Planner:
             solution, placed, serves_all(instance, packed, target), frozenset(to_split), is_over_budget
         )
 
-    def _with_spares(
-        self, placed: tuple[Placement, ...], demand_qps: Mapping[str, float], current: Plan | None
-    ) -> tuple[Placement, ...]:
+    def _with_spares(self, placed: tuple[Placement, ...], asked: _Asked, current: Plan | None) -> tuple[Placement, ...]:
         if not self.spares or self.rules.pack or self.rules.resources:
             return placed
-        instance, count = self._model(_Grouping())[0], Counter(placement.family for placement in placed)
+        instance, count = self._model(_Grouping(), asked.lines)[0], Counter(placement.family for placement in placed)
         instance = instance.with_hosts(np.array([max(count[name], 1) for name in instance.families]))
-        return placed + with_spares(instance, placed, demand_qps, _hosted_now(current, self.profiles) or {})
+        return placed + with_spares(instance, placed, asked.demand_qps, _hosted_now(current, self.profiles) or {})
 
-    def _model(self, grouping: _Grouping) -> tuple[Instance, Model]:
-        if grouping not in self._compiled:
-            if len(self._compiled) > 1:  # keep the first, which most solves need, and the last
-                self._compiled.pop(next(reversed(self._compiled)))
+    def _model(self, grouping: _Grouping, lines: int) -> tuple[Instance, Model]:
+        """For curves of so many ``lines``. Models of other than the simplest grouping, which most solves need, go."""
+        if (grouping, lines) not in self._compiled:
+            self._compiled = {known: model for known, model in self._compiled.items() if known[0] == _Grouping()}
             hosted = dict(grouping.hosted) if grouping.hosted is not None else None
             instance = make_instance(
                 self.catalog, self.profiles, self.policy.variants, self.rules, hosted=hosted, alone=grouping.alone
@@ -254,10 +268,10 @@ class Planner:
                     "No variant meets its family's SLO on any profiled device, within the rules.",
                     hint="loosen `slo` in the catalog or the rules, or add faster variants",
                 )
-            model = formulate(instance, self.rules)
+            model = formulate(instance, self.rules, lines)
             prepare(model)
-            self._compiled[grouping] = instance, model
-        return self._compiled[grouping]
+            self._compiled[grouping, lines] = instance, model
+        return self._compiled[grouping, lines]
 
     def plan_of(self, demand_qps: Mapping[str, float], placed: tuple[Placement, ...], solver: Solver) -> Plan:
         rate_of = dict.fromkeys(demand_qps, 0.0)

@@ -32,7 +32,6 @@ _OPTIONS = {
     "parallel": "off",
     "threads": 1,
     "random_seed": 0,
-    "mip_rel_gap": FIRST_GAP,
     "mip_feasibility_tolerance": TOLERANCE / 10,  # else what an objective leaves to the next is as thin as rounding
     # Measured on the paper's cluster: without both, the hardest of 300 demands takes 76 instead of 176 ms.
     "mip_allow_restart": False,
@@ -53,16 +52,18 @@ def minimise(
     deadline_s: float,
     first_point_by_s: float | None = None,
     gap_scale: float | None = 1.0,
+    relative_gap: float = FIRST_GAP,
     start: SolverPoint | None = None,
 ) -> SolverPoint | None:
     """The point with the least value in a column; None where no point is feasible.
 
-    ``gap_scale``: what the gap is relative to; None where the value is a whole number. Past ``deadline_s`` (by
+    ``gap_scale``: what the gap is relative to; None where the value is a whole number. A gap of ``relative_gap`` of the
+    value itself is enough. Past ``deadline_s`` (by
     `time.perf_counter`) the result is the best point found, which is not proven. Raises `OutOfTime` where there is none
     by then, or by ``first_point_by_s``.
     """
     gap = INTEGER_GAP if gap_scale is None else LAST_GAP * gap_scale
-    goal = _Goal(column, gap, deadline_s, first_point_by_s or deadline_s)
+    goal = _Goal(column, gap, relative_gap, deadline_s, first_point_by_s or deadline_s)
     if program.is_integer.sum() > MANY_COLUMNS:
         return _minimise_in_parts(program, replace(goal, gap=max(gap, MANY_GAP * (gap_scale or 0.0))), start)
     return _solve(program, goal, start)
@@ -70,13 +71,14 @@ def minimise(
 
 @dataclass(frozen=True, slots=True)
 class _Goal:
-    """The column to minimise, the absolute gap that is enough, and times by `time.perf_counter`.
+    """The column to minimise, the gaps that are enough, and times by `time.perf_counter`.
 
     ``full_bound``: a bound of the full model, where the program is a part of it.
     """
 
     column: int
     gap: float
+    relative_gap: float
     deadline_s: float
     first_point_by_s: float
     full_bound: float = -math.inf
@@ -197,6 +199,7 @@ def _run_highs(reduced: _ReducedProgram, goal: _Goal, start: SolverPoint | None,
     highs = highspy.Highs()
     absolute_gap = min(goal.gap, FIRST_ABSOLUTE_GAP) if goal.gap < INTEGER_GAP else INTEGER_GAP
     options = {**_OPTIONS, "presolve": presolve, "time_limit": left_s, "mip_abs_gap": absolute_gap}
+    options["mip_rel_gap"] = goal.relative_gap
     for name, value in options.items():
         _require_ok(highs.setOptionValue(name, value))
     _require_ok(highs.passModel(_lp(reduced, goal.column)))

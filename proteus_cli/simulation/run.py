@@ -35,13 +35,15 @@ ReplanFunction = Callable[..., Plan]
 
 @dataclass(slots=True)
 class Simulated:
-    """What happened: a record for each request, in the order of their ends, and the changes of plan.
+    """What happened: a record for each request, in the order of their ends, and the plans that were made.
 
+    ``changes`` are without those of `ReplanRequest.is_routine` that changed nothing but rates.
     ``interrupted_s``: the virtual time at which Ctrl-C ended the run; requests that waited or ran have no record.
     """
 
     ended: list[RequestRecord] = field(default_factory=list)
     replans: list[Replan] = field(default_factory=list)
+    changes: list[Replan] = field(default_factory=list)
     launches: list[tuple[float, Launch]] = field(default_factory=list)
     interrupted_s: float | None = None
 
@@ -248,7 +250,10 @@ class _Simulation:
         swaps = plan.swaps_from(self._controller.plan)
 
         def adopt(then_s: float) -> None:
-            self.result.replans.append(Replan(then_s, wanted.reason, SOLVE_S, swaps))
+            change = Replan(then_s, wanted.reason, SOLVE_S, swaps)
+            self.result.replans.append(change)
+            if not (wanted.is_routine and plan.hosts_as(self._controller.plan)):
+                self.result.changes.append(change)
             replanning.planned(wanted)
             hosted = hosted_by(plan, self._profiles)
             self._apply(self._controller.adopt(plan, hosted, then_s, self._in_place), then_s)

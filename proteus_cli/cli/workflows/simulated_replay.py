@@ -10,7 +10,7 @@ from proteus_cli.cli import console
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.demand import check_demand
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile, accuracies, best_accuracy
+from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, with_load_time
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.request import RequestRecord
 from proteus_cli.domain.trace import Trace
@@ -114,7 +114,7 @@ def _run(
         rng=np.random.default_rng(scenario.seed),
         progress=progress,
     )
-    return found.ended, found.replans, found.interrupted_s
+    return found.ended, found.changes, found.interrupted_s
 
 
 def _planner(scenario: Scenario, policy: Policy) -> Planner:
@@ -122,7 +122,10 @@ def _planner(scenario: Scenario, policy: Policy) -> Planner:
     if policy.plans == "oracle" and rules is not None:
         rules = msgspec.structs.replace(rules, slo_fraction=policy.rules.slo_fraction, capacity=policy.rules.capacity)
     headroom = scenario.given.headroom if scenario.given is not None else scenario.headroom
-    return planner_settings(scenario.workspace, policy, headroom, profiles=scenario.profiles, rules=rules).make()
+    profiles, load_time_s = scenario.profiles, scenario.conditions.load_time_s
+    if load_time_s is not None:
+        profiles = with_load_time(profiles, load_time_s)
+    return planner_settings(scenario.workspace, policy, headroom, profiles=profiles, rules=rules).make()
 
 
 def _prepared(planner: Planner, policy: Policy, scenario: Scenario) -> tuple[Planner, Plan]:

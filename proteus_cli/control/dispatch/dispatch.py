@@ -80,7 +80,6 @@ class Dispatch:
                 most_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
                 if before_rows and before_rows + rows > most_rows:
-                    self._demand.shed(request.family, rows, now_s)
                     return Refused(retry_after_s(before_rows, tier.capacity_qps))
         family.rows += rows
         owner = tier.queue.push(request)
@@ -101,7 +100,6 @@ class Dispatch:
     def refuse(self, family: str, rows: int, now_s: float) -> None:
         """Count a request that is refused without being offered."""
         self._families[family].counts.arrived(rows, now_s)
-        self._demand.shed(family, rows, now_s)
 
     def withdraw(self, request: Request, now_s: float) -> Effects:
         """Take back a request that was admitted at ``now_s``, as if it had not been offered."""
@@ -126,7 +124,9 @@ class Dispatch:
             elif isinstance(batching, Delay):
                 wake_s = min(wake_s, batching.until_s)
             elif batching is not None:
-                return self._dropped(batching, now_s) if isinstance(batching, Drop) else batching
+                if isinstance(batching, Drop):
+                    self._uncount(batching.requests)
+                return batching
         if best is not None:
             return self._launch(worker, *best, now_s)
         return WaitUntil(wake_s) if wake_s < math.inf else IDLE
@@ -189,11 +189,6 @@ class Dispatch:
                         sources[host.device] += sources_of(host, host_class, tier)
         for device, worker in self._workers.items():
             worker.take_from(sources[device])
-
-    def _dropped(self, drop: Drop, now_s: float) -> Drop:
-        for request in self._uncount(drop.requests):
-            self._demand.shed(request.family, request.rows, now_s)
-        return drop
 
     def _uncount(self, requests: Sequence[Request]) -> Sequence[Request]:
         """Count these requests no longer, as they neither wait nor will run; returns them."""

@@ -2,29 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from operator import sub
+
+WINDOWS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # from two buckets to all that is kept
+PARTS = 10  # of a window, between which arrivals scatter
+AGREEMENT_SIGMAS = 3.0  # chance alone breaks it in 1 of 370 comparisons
 
 
 class DemandEstimator:
     """Counts arrivals of each family in buckets of ``bucket_s``, for the last ``horizon_s``; ``slo_s`` by family."""
 
-    def __init__(self, slo_s: Mapping[str, float], *, bucket_s: float = 0.1, horizon_s: float = 10.0) -> None:
+    def __init__(self, slo_s: Mapping[str, float], *, bucket_s: float = 0.1, horizon_s: float = max(WINDOWS_S)) -> None:
         self.families, self.slo_s = tuple(slo_s), slo_s
-        self._bucket_s = bucket_s
+        self.bucket_s = bucket_s
         size = round(horizon_s / bucket_s) + 2  # beside the horizon, the running bucket and its end
         self._counts = {family: Counts(size, bucket_s) for family in self.families}
-        self._shed = {family: Counts(size, bucket_s) for family in self.families}
-
-    def shed(self, family: str, rows: int, now_s: float) -> None:
-        """Count the rows of a request that was refused or dropped because the plan carries too little."""
-        self._shed[family].arrived(rows, now_s)
-
-    def shed_qps(self, family: str, window_s: float, now_s: float) -> float:
-        """The rate that was shed in the last ``window_s`` and the running bucket."""
-        running = int(now_s / self._bucket_s)
-        counts = self._shed[family]
-        return (counts.total - counts.before(running - round(window_s / self._bucket_s))) / window_s
 
     def counts_of(self, family: str) -> "Counts":
         """The counter of a family's arrivals."""
@@ -36,30 +29,55 @@ class DemandEstimator:
 
     def rates_qps(self, family: str, windows_s: Sequence[float], now_s: float) -> list[float]:
         """The mean rates over several windows up to now."""
-        running, counts, bucket_s = int(now_s / self._bucket_s), self._counts[family], self._bucket_s
+        running, counts, bucket_s = int(now_s / self.bucket_s), self._counts[family], self.bucket_s
         so_far, before = counts.before(running), counts.before
         return [(so_far - before(running - round(window_s / bucket_s))) / window_s for window_s in windows_s]
 
-    def peak_qps(self, family: str, window_s: float, over_s: float, now_s: float) -> float:
-        """The highest rate of any window of ``window_s`` in the last ``over_s``, in steps of a bucket."""
-        running, width = int(now_s / self._bucket_s), round(window_s / self._bucket_s)
-        totals = self._counts[family].before_each(range(running - round(over_s / self._bucket_s), running + 1))
-        return float(max(map(sub, totals[width:], totals))) / window_s
+    def arrivals(self, family: str, over_s: float, now_s: float) -> list[int]:
+        """Rows in each of the last buckets, without the running one, the latest last."""
+        running, number = int(now_s / self.bucket_s), round(over_s / self.bucket_s)
+        before = self._counts[family].before_each(range(running - number, running + 1))
+        return [late - early for early, late in pairwise(before)]
 
-    def dispersion(self, family: str, over_s: float, now_s: float) -> float:
-        """Variance over mean of the arrivals in windows as long as the SLO in the last ``over_s``; 1 is Poisson.
+    def estimate(self, family: str, served_s: float, now_s: float) -> "Rate":
+        """The present rate: the mean of the longest of `WINDOWS_S` that agrees with all shorter ones.
 
-        Counted from the differences of neighbouring windows (Allan's variance), so that a trend is no scatter. At least
-        1: arrivals that look regular for seconds need not stay so. 1 where nothing arrived.
+        A short window sees a change early, a long one says more of a rate that stays (Lepski's method). Windows agree
+        where they differ by `AGREEMENT_SIGMAS` standard deviations of the shorter one at most. Windows that began
+        before the server did, ``served_s`` ago, are left out.
         """
-        running, width = int(now_s / self._bucket_s), max(1, round(self.slo_s[family] / self._bucket_s))
-        counts = self._counts[family]
-        totals = [counts.before(end) for end in range(running - round(over_s / self._bucket_s), running + 1, width)]
-        arrivals = [late - early for early, late in pairwise(totals)]
-        if len(arrivals) < 2 or totals[-1] == totals[0]:  # noqa: PLR2004 - no neighbours
-            return 1.0
-        steps = sum((late - early) ** 2 for early, late in pairwise(arrivals)) / (2 * (len(arrivals) - 1))
-        return max(1.0, steps / (sum(arrivals) / len(arrivals)))
+        known_s = [window_s for window_s in WINDOWS_S if window_s <= served_s] or [WINDOWS_S[0]]
+        arrivals = self.arrivals(family, known_s[-1], now_s)
+        rates_qps = [sum(arrivals[-round(window_s / self.bucket_s) :]) / window_s for window_s in known_s]
+        scatter = [dispersion(arrivals, max(1, round(window_s / self.bucket_s / PARTS))) for window_s in known_s]
+        found = 0
+        for place in range(1, len(known_s)):
+            bound = AGREEMENT_SIGMAS**2 * rates_qps[place]
+            if any((rates_qps[place] - rates_qps[i]) ** 2 * known_s[i] > bound * scatter[i] for i in range(place)):
+                break
+            found = place
+        return Rate(rates_qps[found], math.sqrt(rates_qps[found] * scatter[found] / known_s[found]))
+
+
+def dispersion(arrivals: Sequence[int], width: int) -> float:
+    """Variance over mean of the arrivals in windows of ``width`` buckets; 1 is Poisson.
+
+    Counted from the differences of neighbouring windows (Allan's variance), so that a trend is no scatter, and without
+    the largest of them, which may be a step. At least 1: arrivals that look regular for seconds need not stay so.
+    """
+    totals = [sum(arrivals[end - width : end]) for end in range(len(arrivals), width - 1, -width)]
+    squares = sorted((late - early) ** 2 for early, late in pairwise(totals))
+    if len(squares) < 2 or not sum(totals):  # noqa: PLR2004 - nothing beside the largest
+        return 1.0
+    return max(1.0, sum(squares[:-1]) / (2 * (len(squares) - 1)) / (sum(totals) / len(totals)))
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A rate that is known but for a standard deviation, in queries per second."""
+
+    qps: float
+    deviation_qps: float
 
 
 class Counts:
@@ -99,8 +117,3 @@ class Counts:
             self._before[each % size] = self.total
         self.last, self._oldest = bucket, max(bucket - size + 1, 0)
         self._ends_s = (bucket + 1) * self._bucket_s * (1 - 1e-12)  # a rounding may make it early, never late
-
-
-def rate_lower_bound_qps(rate_qps: float, window_s: float, sigmas: float) -> float:
-    """The lower bound of a Poisson process's rate that was ``rate_qps`` over a window, by ``sigmas`` deviations."""
-    return max(0.0, rate_qps - sigmas * math.sqrt(rate_qps / window_s))

@@ -1,44 +1,50 @@
 """Rules for re-planning: when the plan no longer fits the demand, and what demand to plan for."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Protocol
 
-from proteus_cli.control.replanning.demand import DemandEstimator, rate_lower_bound_qps
+from proteus_cli.control.replanning.demand import WINDOWS_S, DemandEstimator, Rate
+from proteus_cli.control.replanning.loss_curves import HISTORY_S, loss_curves
+from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
+from proteus_cli.domain.forecast import Forecast
 from proteus_cli.domain.plan import Plan
 
+UNKNOWN_SLACK_FRAC = 0.5  # of the SLO: what queries may wait where it isn't known which batches will run
 NOTABLE_SLOWDOWN = 1.05  # a smaller one is not worth a word in the reason
 
 
 @dataclass(frozen=True, slots=True)
 class ReplanRequest:
-    """Ask for a plan of ``demand_qps`` for a ``reason``; ``without`` are the devices and engines that are out."""
+    """Ask for a plan of ``demand_qps`` for a ``reason``; ``without`` are the devices and engines that are out.
 
-    demand_qps: dict[str, float]
+    One that ``is_routine`` asks whether another plan would be better: where the answer is no, there is nothing to say.
+    """
+
+    demand_qps: Demand
     reason: str
     without: Outages = NONE_OUT
+    is_routine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ReplanContext:
     """What a rule decides on.
 
-    The server serves since ``started_s``, and hosts what it does now since ``hosting_since_s``. By family: batches take
-    ``slowdown`` times what was profiled, and at most ``max_slowdown`` times in the last seconds; ``margin`` is the part
-    of its safety margin that the family needs (`shared_margin`).
+    The server serves since ``started_s``, hosts what it does now since ``hosting_since_s``, and asked for its plan at
+    ``asked_s``. By family, batches took up to ``slowdown`` times what was profiled in the last seconds, and queries may
+    wait for ``slack_s`` until their batch begins.
     """
 
     plan: Plan
     demand: DemandEstimator
     slowdown: Mapping[str, float]
-    max_slowdown: Mapping[str, float]
-    margin: Mapping[str, float]
+    slack_s: Mapping[str, float]
     now_s: float
     started_s: float
     hosting_since_s: float
+    asked_s: float
 
 
 class Rule(Protocol):
@@ -51,11 +57,11 @@ class Rule(Protocol):
         """Whether to re-plan now."""
         ...
 
-    def target_demand(self, context: ReplanContext) -> dict[str, float]:
+    def target_demand(self, context: ReplanContext) -> Demand:
         """The demand to plan for now, in queries per second at profiled speed."""
         ...
 
-    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
+    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> Demand:
         """The demand to plan for at the start, where ``demand_qps`` is expected; ``slo_s`` by family."""
         ...
 
@@ -81,151 +87,88 @@ class PeriodicRule:
             return ReplanRequest(self.target_demand(context), f"{self.period_s:.0f} s have passed")
         return None
 
-    def target_demand(self, context: ReplanContext) -> dict[str, float]:
+    def target_demand(self, context: ReplanContext) -> Demand:
         windows_s = (self.window_s, 1.0)
         return {
             family: max(context.demand.rate_qps(family, window_s, context.now_s) for window_s in windows_s)
             for family in context.demand.families
         }
 
-    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
+    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> Demand:
         return {family: demand_qps.get(family, 0.0) for family in slo_s}
 
 
 @dataclass(frozen=True, slots=True)
-class ReplanRule:
-    """Re-plan when the demand exceeds what the plan carries, or stays well below what the plan was made for.
+class ForecastRule:
+    """Plan for a `Forecast`: at once when the demand has changed, else now and then.
 
-    **Safety margin.** A plan carries the mean demand, plus what the arrivals scatter by within one SLO: such a burst
-    cannot be put off. For Poisson arrivals that is much for a rare family and little for a busy one; it grows with the
-    measured dispersion.
+    It has changed where the plan's demand is outside of what the present rate may be. Below it, weaker proof is enough:
+    queries are lost meanwhile. Else, after ``every_change_s``, another plan may be worth its loads: the planner weighs
+    what it gains, over the time that a forecast holds, against what they cost.
 
-    **Up.** Some burst window proves a rate that, with its margin, exceeds what the serving hosts carry with the plan's
-    headroom; spares do not count. Short windows see a burst early, long ones a slow rise. While queries of a family are
-    shed, weaker proof is enough: each moment costs more of them.
-
-    **Down.** The mean demand of the last seconds with its margin, and their busiest second, are below a part of the
-    planned demand, and below what chance makes of it; the plan is old enough, and accuracy can be gained.
-
-    **Slow devices.** Rates count ``slowdown`` times, as plans are made with profiled times. Down, the largest recent
-    slowdown counts: a machine that is slow now and then would get more load whenever it is not.
-
-    The values are chosen by hand. What each idea is worth: docs/paper.md, figure 7 (``python -m benchmarks.paper``).
+    Rates count ``slowdown`` times, as plans are made with profiled times.
     """
 
     every_s: float = 0.2  # s between decisions; two buckets of the demand estimator
-    burst_windows_s: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)  # s; from the time of one decision to a slow rise
-    sigmas: float = 3.0  # Poisson deviations of proof to go up: chance alone gives 1 in 740 windows
-    shed_sigmas: float = 1.0  # the same while queries are shed
-    shed_window_s: float = 0.5  # s that a shed query counts
-    estimate_sigmas: float = 1.0  # deviations below the seen rate that the new plan is made for
-    margin_sigmas: float = 1.0  # deviations of the arrivals within one SLO that a plan carries beyond the mean
-    dispersion_window_s: float = 10.0  # s over which dispersion is measured: all that the estimator keeps
-    down_window_s: float = 5.0  # s of low demand before going down
-    min_plan_age_s: float = 1.0  # s that a plan is in force before going down
-    down_frac: float = 0.85  # of the planned demand; the distance to 1 keeps plans from changing to and fro
-    chance_sigmas: float = 4.0  # deviations that count as chance: 1 in 30,000 windows of Poisson arrivals
+    refresh_s: float = 2.0  # s after which the same demand is planned for anew
+    first_s: float = 1.0  # s of arrivals before the first estimate, as no scatter shows in fewer
+    settle_s: float = 5.0  # s of arrivals before the first forecast of an unchanged demand
+    up_sigmas: float = 2.0  # deviations above the planned rate
     min_demand_qps: float = 1.0  # queries/s planned for each family, so that each is hosted where the fleet allows
 
     def decide(self, context: ReplanContext) -> ReplanRequest | None:
-        plan, demand, now_s = context.plan, context.demand, context.now_s
-        for family in demand.families:
-            is_unplanned = plan.demand_qps.get(family, 0.0) < self.min_demand_qps
-            if is_unplanned and demand.rate_qps(family, max(self.burst_windows_s), now_s) > 0:
-                return ReplanRequest(self.target_demand(context), f"{family}: asked for, and not planned for")
-            is_shedding = demand.shed_qps(family, self.shed_window_s, now_s) > 0
-            seen_qps = self._proven_qps(demand, family, now_s, self.shed_sigmas if is_shedding else self.sigmas)
-            slowdown = context.slowdown[family]
-            asked_qps = self._with_margin(seen_qps, demand.slo_s[family], context.margin[family]) * slowdown
-            if not self._is_carried(asked_qps, plan, family):
-                slower = f" at {slowdown:.1f} × the profiled times" if slowdown > NOTABLE_SLOWDOWN else ""
-                reason = f"{family}: {seen_qps:.0f} qps{slower} is more than the plan carries"
-                return ReplanRequest(self.target_demand(context), reason)
-        served_s = now_s - context.started_s
-        if served_s < self.down_window_s or now_s - context.hosting_since_s < self.min_plan_age_s or _is_best(plan):
+        served_s = context.now_s - context.started_s
+        if served_s < self.first_s:
             return None
-        windows_s = [w for w in (self.down_window_s, self.dispersion_window_s) if w <= served_s]
-        return self._down(context, windows_s)
-
-    def target_demand(self, context: ReplanContext) -> dict[str, float]:
-        target_qps = {}
         for family in context.demand.families:
-            proven_qps = self._proven_qps(context.demand, family, context.now_s, self.estimate_sigmas)
-            mean_qps = context.demand.rate_qps(family, max(self.burst_windows_s), context.now_s)
-            target_qps[family] = self._planned(context, family, max(proven_qps, mean_qps), context.slowdown[family])
-        return target_qps
-
-    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
-        """Arrivals are assumed to be Poisson."""
-        return {
-            family: max(self._with_margin(demand_qps.get(family, 0.0), target_s), self.min_demand_qps)
-            for family, target_s in slo_s.items()
-        }
-
-    def _down(self, context: ReplanContext, windows_s: Sequence[float]) -> ReplanRequest | None:
-        for family in context.demand.families:
-            slowdown, planned_qps = context.max_slowdown[family], context.plan.demand_qps.get(family, 0.0)
-            low_qps = self.down_frac * planned_qps
-            mean_qps = context.demand.rate_qps(family, self.down_window_s, context.now_s)
-            if mean_qps * slowdown >= low_qps:  # the busiest second is no lower
-                continue
-            if self._lower_demand(context, family) < low_qps and not self._may_be_chance(
-                context, family, planned_qps / slowdown, windows_s
-            ):
-                lower = {name: self._lower_demand(context, name) for name in context.demand.families}
-                return ReplanRequest(lower, f"{family}: {mean_qps:.0f} qps for {self.down_window_s:.0f} s")
+            planned_qps = max(context.plan.demand_qps.get(family, 0.0), self.min_demand_qps)
+            rate = self._rate(context, family)
+            if rate.qps - self.up_sigmas * rate.deviation_qps > planned_qps:
+                slowdown = context.slowdown[family]
+                slower = f" at {slowdown:.1f} × the profiled times" if slowdown > NOTABLE_SLOWDOWN else ""
+                what = f"{rate.qps / slowdown:.0f} qps{slower} is more than was planned for ({planned_qps:.0f})"
+                return ReplanRequest(self.target_demand(context), f"{family}: {what}", is_routine=True)
+        is_due = served_s >= self.settle_s and context.now_s - context.asked_s >= self.refresh_s
+        if is_due and not self._is_idle(context):
+            reason = f"better for the last {HISTORY_S:g} s"
+            return ReplanRequest(self.target_demand(context), reason, is_routine=True)
         return None
 
-    def _may_be_chance(
-        self, context: ReplanContext, family: str, planned_qps: float, windows_s: Sequence[float]
-    ) -> bool:
-        """Whether arrivals at the planned mean rate may be as few as were seen.
+    def target_demand(self, context: ReplanContext) -> Demand:
+        demand, now_s = context.demand, context.now_s
+        over_s = min(now_s - context.started_s, HISTORY_S)
+        rates = [self._rate(context, family) for family in demand.families]
+        arrivals = [demand.arrivals(family, over_s, now_s) for family in demand.families]
+        return _forecast(rates, context.slack_s, arrivals, demand.bucket_s)
 
-        For a busy family, ``down_frac`` is further down than chance goes; for a rare one it is not.
-        """
-        scatter = context.demand.dispersion(family, self.dispersion_window_s, context.now_s)
-        margin = self.margin_sigmas * context.margin[family] * math.sqrt(scatter / context.demand.slo_s[family])
-        mean_qps = (
-            (math.sqrt(margin * margin + 4 * planned_qps) - margin) / 2
-        ) ** 2  # with its margin it is the planned rate
-        rates_qps = context.demand.rates_qps(family, windows_s, context.now_s)
-        return all(
-            qps >= mean_qps - self.chance_sigmas * math.sqrt(mean_qps * scatter / window_s)
-            for qps, window_s in zip(rates_qps, windows_s, strict=True)
+    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> Demand:
+        """Arrivals are assumed to be Poisson."""
+        rates = [Rate(max(demand_qps.get(family, 0.0), self.min_demand_qps), 0.0) for family in slo_s]
+        slack_s = {family: UNKNOWN_SLACK_FRAC * target_s for family, target_s in slo_s.items()}
+        return _forecast(rates, slack_s, [() for _ in rates], 1.0)
+
+    def _is_idle(self, context: ReplanContext) -> bool:
+        """Nothing has arrived for as long as anything is known, and the plan is for that."""
+        return max(context.plan.demand_qps.values(), default=0.0) <= self.min_demand_qps and not any(
+            context.demand.rate_qps(family, max(WINDOWS_S), context.now_s) for family in context.demand.families
         )
 
-    def _lower_demand(self, context: ReplanContext, family: str) -> float:
-        """What a plan for the last seconds must carry: their mean with its margin, and their busiest second."""
-        slowdown = context.max_slowdown[family]
-        mean_qps = context.demand.rate_qps(family, self.down_window_s, context.now_s)
-        peak_qps = context.demand.peak_qps(family, 1.0, self.down_window_s, context.now_s)
-        return max(self._planned(context, family, mean_qps, slowdown), peak_qps * slowdown)
+    def _rate(self, context: ReplanContext, family: str) -> Rate:
+        """At profiled speed."""
+        rate = context.demand.estimate(family, context.now_s - context.started_s, context.now_s)
+        slowdown = context.slowdown[family]
+        return Rate(max(rate.qps * slowdown, self.min_demand_qps), rate.deviation_qps * slowdown)
 
-    def _planned(self, context: ReplanContext, family: str, mean_qps: float, slowdown: float) -> float:
-        """Queries per second at profiled speed that a plan for a mean demand must carry."""
-        scatter = context.demand.dispersion(family, self.dispersion_window_s, context.now_s)
-        asked_qps = self._with_margin(mean_qps, context.demand.slo_s[family], context.margin[family], scatter)
-        return max(asked_qps * slowdown, self.min_demand_qps)
 
-    def _with_margin(self, mean_qps: float, slo_s: float, part: float = 1.0, scatter: float = 1.0) -> float:
-        return mean_qps + self.margin_sigmas * part * math.sqrt(mean_qps * scatter / slo_s)
-
-    def _is_carried(self, asked_qps: float, plan: Plan, family: str) -> bool:
-        """Whether a demand is at most a tenth more than was planned, or what the serving hosts carry with headroom.
-
-        A spare of a variant that serves counts as serving.
-        """
-        planned_qps = plan.demand_qps.get(family, 0.0)
-        if asked_qps <= max(planned_qps * 1.1, self.min_demand_qps):
-            return True
-        mine = [placement for placement in plan.placements if placement.family == family]
-        serving = {placement.variant for placement in mine if placement.rate_qps > 0}
-        carried_qps = sum(placement.capacity_qps for placement in mine if placement.variant in serving)
-        return asked_qps <= carried_qps / plan.headroom
-
-    def _proven_qps(self, demand: DemandEstimator, family: str, now_s: float, sigmas: float) -> float:
-        rates_qps = demand.rates_qps(family, self.burst_windows_s, now_s)
-        return max(map(rate_lower_bound_qps, rates_qps, self.burst_windows_s, repeat(sigmas)))
+def _forecast(
+    rates: Sequence[Rate], slack_s: Mapping[str, float], arrivals: Sequence[Sequence[int]], bucket_s: float
+) -> Forecast:
+    """``rates`` and ``arrivals`` in the order of ``slack_s``, which is by family."""
+    curves = loss_curves(arrivals, bucket_s, tuple(slack_s.values()), rates)
+    return Forecast(
+        {family: rate.qps for family, rate in zip(slack_s, rates, strict=True)},
+        dict(zip(slack_s, curves, strict=True)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,13 +187,8 @@ class TimedRule:
             return None
         return ReplanRequest(self.target_demand(context), f"{self.period_s:g} s have passed")
 
-    def target_demand(self, context: ReplanContext) -> dict[str, float]:
+    def target_demand(self, context: ReplanContext) -> Demand:
         return self.rule.target_demand(context)
 
-    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
+    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> Demand:
         return self.rule.initial_demand(demand_qps, slo_s)
-
-
-def _is_best(plan: Plan) -> bool:
-    """All queries go to the most accurate variant of their family: a lower demand allows no better plan."""
-    return plan.relative_accuracy is not None and plan.relative_accuracy > 1 - 1e-9

@@ -1,13 +1,12 @@
 """When to ask for another plan: the policy's rule, devices and engines that come and go, holds, and pauses."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.replanning.demand import DemandEstimator
-from proteus_cli.control.replanning.replan_rules import ReplanContext, ReplanRequest, Rule
+from proteus_cli.control.replanning.replan_rules import UNKNOWN_SLACK_FRAC, ReplanContext, ReplanRequest, Rule
 from proteus_cli.control.topology.slowdown import SlidingMaximum
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.device import NONE_OUT
@@ -27,11 +26,11 @@ class Replanning:
     ) -> None:
         self._rule, self._demand, self._families, self._topology = rule, demand, families, topology
         self._recent_slowdowns = {name: SlidingMaximum() for name in families}
-        self._margins = dict.fromkeys(families, 1.0)
+        self._slack_s = slack_s((), demand.slo_s)
         self._notices: list[str] = []
         self._owed: ReplanRequest | None = None
         self._started_s: float | None = None
-        self._hosting_since_s = 0.0
+        self._hosting_since_s = self._asked_s = 0.0
         self.backoff = Backoff()
         self.held_until_s = 0.0
         self.without = self._without_in_force = NONE_OUT
@@ -48,7 +47,10 @@ class Replanning:
             return None
         # No notice is lost by a hold: the plan in force was made around the very outages that the notices led to.
         self._notices.clear()
-        return None if now_s < self.held_until_s and wanted.without == self.without else wanted
+        if now_s < self.held_until_s and wanted.without == self.without:
+            return None
+        self._asked_s = now_s
+        return wanted
 
     def ask(self, reason: str, now_s: float) -> None:
         """Ask for a plan of the present demand for a reason of the driver; nothing where the first plan stays."""
@@ -68,7 +70,7 @@ class Replanning:
             if self._started_s is None:
                 self._started_s = now_s
             self._hosting_since_s = now_s
-            self._margins = shared_margin(self._topology.hosted, plan.demand_qps, self._demand.slo_s)
+            self._slack_s = slack_s(self._topology.hosted, self._demand.slo_s)
 
     def planned(self, request: ReplanRequest) -> None:
         """There is a plan for a request, and its roll-out begins."""
@@ -99,41 +101,24 @@ class Replanning:
         return ReplanRequest(rule.target_demand(context), reason, self._topology.outages)
 
     def _context(self, plan: Plan, now_s: float) -> ReplanContext:
-        slowdowns = {name: family.base.slowdown for name, family in self._families.items()}
-        recent = {name: max(each, self._recent_slowdowns[name].value(now_s)) for name, each in slowdowns.items()}
-        return ReplanContext(
-            plan, self._demand, slowdowns, recent, self._margins, now_s, self._started_s or 0.0, self._hosting_since_s
-        )
+        slowdowns = {
+            name: max(family.base.slowdown, self._recent_slowdowns[name].value(now_s))
+            for name, family in self._families.items()
+        }
+        times_s = now_s, self._started_s or 0.0, self._hosting_since_s, self._asked_s
+        return ReplanContext(plan, self._demand, slowdowns, self._slack_s, *times_s)
 
 
-def shared_margin(
-    hosted: Sequence[Host], demand_qps: Mapping[str, float], slo_s: Mapping[str, float]
-) -> dict[str, float]:
-    """By family, the part of its own safety margin that it needs beside the families that share its devices; 1 alone.
-
-    Bursts of families are independent: on shared devices their variances add up, not their deviations. So of the sum of
-    all margins, the root of the sum of squares is enough. Margins are counted in device time, in full batches, for
-    Poisson arrivals at the planned ``demand_qps``.
-    """
-    busy_s: dict[str, float] = {}
-    served_qps: dict[str, float] = {}
-    sharing: dict[str, set[str]] = {}
+def slack_s(hosted: Iterable[Host], slo_s: Mapping[str, float]) -> dict[str, float]:
+    """By family, how long its queries may wait until their batch begins, in the mean over what its hosts answer."""
+    answered_qps, waited = dict.fromkeys(slo_s, 0.0), dict.fromkeys(slo_s, 0.0)
     for host in hosted:
-        if host.weight > 0:
-            row_s = host.latency(host.max_batch) / host.max_batch
-            busy_s[host.family] = busy_s.get(host.family, 0.0) + host.weight * row_s
-            served_qps[host.family] = served_qps.get(host.family, 0.0) + host.weight
-            sharing.setdefault(host.device, set()).add(host.family)
-    margin_s = {
-        family: busy_s[family] / served_qps[family] * math.sqrt(demand_qps.get(family, 0.0)) / math.sqrt(slo_s[family])
-        for family in busy_s
+        answered_qps[host.family] += host.weight
+        waited[host.family] += host.weight * max(slo_s[host.family] - host.latency(host.max_batch), 0.0)
+    return {
+        family: waited[family] / qps if qps > 0 else UNKNOWN_SLACK_FRAC * slo_s[family]
+        for family, qps in answered_qps.items()
     }
-    neighbours: dict[str, set[str]] = {family: {family} for family in slo_s}
-    for families in sharing.values():
-        for family in families:
-            neighbours[family] |= families
-    beside = {family: [margin_s.get(name, 0.0) for name in names] for family, names in neighbours.items()}
-    return {family: math.hypot(*each) / sum(each) if sum(each) > 0 else 1.0 for family, each in beside.items()}
 
 
 FIRST_PAUSE_S = 1.0  # after a change of plan has failed

@@ -162,7 +162,10 @@ class ControlLoop:
                 log.info("dropped a new plan, as another came into force while it was solved: %s", wanted.reason)
                 return
             self._controller.replanning.planned(wanted)
-            await self._deploy(plan, "demand", wanted.reason, start_s=start_s, solve_s=plan.solver.solve_s)
+            if wanted.is_routine and plan.hosts_as(before):  # only rates change, which isn't worth a record
+                await self._fleet.deploy(plan)
+            else:
+                await self._deploy(plan, "demand", wanted.reason, start_s=start_s, solve_s=plan.solver.solve_s)
         self._controller.replanning.succeeded()
 
     async def _deploy(

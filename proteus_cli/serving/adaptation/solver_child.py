@@ -36,7 +36,7 @@ def _result(job: Job, replan: Replanner | None) -> Plan | Exception | None:
                 return replan(job.demand, job.current, job.without)
             case WarmUp():
                 with contextlib.suppress(ProteusError):  # a plan that can't be made is an error where it is wanted
-                    replan(job.plan.demand_qps, job.plan, NONE_OUT)
+                    replan(job.demand, job.current, NONE_OUT)
                 os.nice(NICE)  # not before, as starting and importing should be over soon
             case Use():
                 pass

@@ -23,9 +23,10 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """Import and compile what a solve needs, by a solve for the plan's own demand."""
+    """Import and compile what a solve needs, by a solve for a demand like those to come."""
 
-    plan: Plan
+    demand: Demand
+    current: Plan
 
 
 @dataclass(frozen=True, slots=True)

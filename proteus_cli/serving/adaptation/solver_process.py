@@ -46,7 +46,7 @@ class SolverProcess:
     def __init__(self, replan: Replanner, limit_s: float, *, start_within_s: float = START_WITHIN_S) -> None:
         self._replan, self._within_s, self._start_within_s = replan, limit_s + SLACK_S, start_within_s
         self.state = SolverState()
-        self._warm_up_plan: Plan | None = None
+        self._warm_up: WarmUp | None = None
         self._start()
 
     async def __call__(self, wanted: ReplanRequest, current: Plan) -> Plan:
@@ -76,10 +76,10 @@ class SolverProcess:
             self.state.solves += 1
             self.state.last_unix_s, self.state.last_s = time.time(), time.perf_counter() - start_s
 
-    def warm_up(self, plan: Plan) -> None:
-        """Have this process, and those that replace it, solve for that plan's demand before they are needed."""
-        self._warm_up_plan = plan
-        self._ready = self._child.do(WarmUp(plan))
+    def warm_up(self, job: WarmUp) -> None:
+        """Have this process, and those that replace it, solve once before they are needed."""
+        self._warm_up = job
+        self._ready = self._child.do(job)
         self._ready.add_done_callback(self._warmed_up)
 
     def use(self, replan: Replanner) -> None:
@@ -122,8 +122,8 @@ class SolverProcess:
             raise SolverLost(f"No process can be started for the solver: {error}", hint=LIMITS_HINT) from error
         self.state.pid, self.state.is_warm = self._child.pid, False
         self._ready = self._child.do(Use(self._replan))
-        if self._warm_up_plan is not None:
-            self.warm_up(self._warm_up_plan)
+        if self._warm_up is not None:
+            self.warm_up(self._warm_up)
 
     def _replace(self, problem: str) -> None:
         log.warning("the solver's process %s; starting another", problem, extra=fields(process=self.state.pid))

@@ -17,6 +17,7 @@ from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequire
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
+from proteus_cli.serving.adaptation.solver_jobs import WarmUp
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
 from proteus_cli.serving.devices.hardware import Hardware, emulated_devices, local_devices
 from proteus_cli.serving.fleet.model_files import ModelFiles
@@ -134,7 +135,8 @@ async def open_adaptation(
         if rule is not None:
             replanner = source.replanner(deployment.plan, profiles)
             solver = stack.enter_context(contextlib.closing(SolverProcess(replanner, deployment.solve_limit_s)))
-            solver.warm_up(deployment.plan)
+            demand = rule.initial_demand(deployment.plan.demand_qps, plane.controller.demand.slo_s)
+            solver.warm_up(WarmUp(demand, deployment.plan))
         journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
         control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock, journal)
         await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, deployment.reason))

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.replanning.demand import DemandEstimator, rate_lower_bound_qps
+from proteus_cli.control.replanning.demand import DemandEstimator, dispersion
 
 
 def seen(*seconds: float, rows: int = 1) -> DemandEstimator:
@@ -33,20 +33,6 @@ def test_an_arrival_leaves_the_window_with_its_whole_bucket() -> None:
     assert rates == pytest.approx([4.0, 4.0, 4.0, 0.0])
 
 
-def test_the_peak_is_the_busiest_window_of_the_stretch() -> None:
-    """5 within 1.0…2.0 are 5 qps over a second; as the last 5 s move on, 2 of them stay, then 1, then none."""
-    demand = seen(0.55, 1.25, 1.35, 1.45, 1.55, 1.85, 4.05)
-    assert demand.peak_qps("a", 1.0, 5.0, now_s=5.05) == pytest.approx(5.0)
-    assert demand.peak_qps("a", 1.0, 5.0, now_s=6.55) == pytest.approx(2.0)
-    assert demand.peak_qps("a", 1.0, 5.0, now_s=6.65) == pytest.approx(1.0)
-    assert demand.peak_qps("a", 1.0, 5.0, now_s=99.0) == 0.0
-
-
-def test_the_peak_window_may_lie_across_seconds() -> None:
-    demand = seen(1.85, 1.95, 2.05, 2.15)
-    assert demand.peak_qps("a", 0.5, 2.0, now_s=3.05) == pytest.approx(8.0)
-
-
 def test_the_whole_horizon_counts_while_the_next_bucket_fills() -> None:
     """100 arrivals 0.1 s apart are 10 qps over 10 s, also once one arrived in the running bucket."""
     demand = seen(*(0.05 + i / 10 for i in range(100)))
@@ -56,26 +42,37 @@ def test_the_whole_horizon_counts_while_the_next_bucket_fills() -> None:
 
 
 def test_what_is_older_than_the_horizon_is_forgotten() -> None:
-    """However much came before, memory stays the same, and only the last 10 s count: here one arrival in each."""
+    """However much came before, memory stays the same, and only the last 20 s count: here one arrival in each."""
     demand = seen(*[0.05] * 500, *(0.05 + i for i in range(1, 100)))
-    assert len(demand._counts["a"]._before) == 102
+    assert len(demand._counts["a"]._before) == 202
     assert demand.rate_qps("a", 10.0, now_s=100.0) == pytest.approx(1.0)
-    assert demand.peak_qps("a", 1.0, 10.0, now_s=100.0) == pytest.approx(1.0)
 
 
-@given(st.lists(st.floats(0, 20.0), max_size=60).map(sorted), st.sampled_from([0.2, 0.5, 1.0, 2.0]))
-def test_the_peak_is_at_least_the_rate_now_and_counts_are_whole(seconds: list[float], window_s: float) -> None:
-    demand = seen(*seconds)
-    rate_qps = demand.rate_qps("a", window_s, now_s=20.05)
-    peak_qps = demand.peak_qps("a", window_s, 5.0, now_s=20.05)
-    assert 0 <= rate_qps <= peak_qps
-    assert peak_qps * window_s == pytest.approx(round(peak_qps * window_s))
-    assert peak_qps * window_s <= len(seconds) + 1e-9
+def test_the_estimate_of_a_steady_rate_is_the_mean_of_the_longest_window() -> None:
+    """10 qps for 30 s: the deviation over 20 s is √(10/20)."""
+    rate = seen(*(0.05 + i / 10 for i in range(300))).estimate("a", served_s=30.0, now_s=30.01)
+    assert rate.qps == pytest.approx(10.0)
+    assert rate.deviation_qps == pytest.approx(0.5**0.5)
 
 
-def test_proven_is_the_rate_less_its_own_noise() -> None:
-    """100 qps over 1 s: deviation √100 = 10; over 4 s: √25 = 5. Two deviations off: 80 and 90."""
-    assert rate_lower_bound_qps(100.0, 1.0, 2.0) == pytest.approx(80.0)
-    assert rate_lower_bound_qps(100.0, 4.0, 2.0) == pytest.approx(90.0)
-    assert rate_lower_bound_qps(1.0, 0.2, 2.0) == 0.0
-    assert rate_lower_bound_qps(0.0, 1.0, 2.0) == 0.0
+def test_after_a_step_the_estimate_is_of_a_window_since_then() -> None:
+    """10 qps, then 100 for 1 s: the mean of 2 s, 55, is far from both."""
+    steps = [0.05 + i / 10 for i in range(200)] + [20.0 + (i + 0.5) / 100 for i in range(100)]
+    rate = seen(*steps).estimate("a", served_s=21.0, now_s=21.01)
+    assert rate.qps == pytest.approx(100.0)
+    assert rate.deviation_qps >= 10.0
+
+
+def test_windows_that_began_before_the_server_are_left_out() -> None:
+    assert seen(*(0.05 + i / 10 for i in range(30))).estimate("a", served_s=3.0, now_s=3.01).qps == pytest.approx(10.0)
+
+
+@given(st.lists(st.integers(0, 1000), max_size=200), st.integers(1, 20))
+def test_dispersion_is_that_of_poisson_arrivals_or_more(arrivals: list[int], width: int) -> None:
+    assert 1.0 <= dispersion(arrivals, width) < float("inf")
+
+
+def test_one_step_is_no_dispersion_and_clumps_are() -> None:
+    assert dispersion([1] * 50 + [10] * 50, 1) == 1.0
+    assert dispersion([100, *[0] * 9] * 10, 1) > 50
+    assert dispersion([100, *[0] * 9] * 10, 10) == 1.0

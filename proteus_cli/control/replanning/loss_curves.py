@@ -1,0 +1,88 @@
+"""Loss curves from what arrived: a leaky bucket, replayed at several capacities."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from proteus_cli.control.replanning.demand import Rate
+from proteus_cli.domain.arrays import Floats
+from proteus_cli.domain.forecast import LossCurve
+
+TREND_S = 2.0  # a change of rate over more than this is a trend, which the forecast of the rate follows, and no scatter
+_ABOVE_RATE = np.array((-1.0, -0.15, 0.0, 0.1, 0.3, 0.7, 1.5, 4.0))  # capacities of a curve, beyond the rate
+_DEVIATIONS = np.array((-math.sqrt(3), 0.0, math.sqrt(3)))  # three points that stand for a normal distribution …
+_WEIGHTS = np.array((1 / 6, 2 / 3, 1 / 6))  # … and their weights (Gauss–Hermite)
+
+
+HISTORY_S = 20.0  # of arrivals that are replayed
+
+
+def loss_curves(
+    arrivals: Sequence[Sequence[int]], bucket_s: float, slack_s: Sequence[float], rates: Sequence[Rate]
+) -> list[LossCurve]:
+    """The curve of each family, from how long its queries may wait and its present rate, known but for a deviation.
+
+    ``arrivals``: by family, the rows of each of the last buckets, equally many. They are scaled to the rate, each part
+    of `TREND_S` by itself, and replayed through a leaky bucket: it drains at the capacity, and what doesn't fit in it
+    comes too late. No curve is below that of Poisson arrivals: what looked regular for seconds need not stay so.
+    """
+    qps = np.array([rate.qps for rate in rates])[:, None]
+    deviation = np.array([rate.deviation_qps for rate in rates])[:, None] / qps
+    slack = np.array(slack_s)[:, None, None]
+    spread = np.maximum(1.0, 1 / np.sqrt(qps * slack[:, 0]))  # rare queries scatter more
+    capacities = 1 + _ABOVE_RATE * np.where(_ABOVE_RATE > 0, spread, 1.0)  # [F, points]
+    likely = np.maximum(1 + _DEVIATIONS * deviation, 0.1)  # [F, 3], in multiples of the expected rate
+    capacity = capacities[:, :, None] / likely[:, None, :]  # [F, points, 3]
+    depth_s = slack * capacity + 1 / qps[:, :, None]  # what is drained in time, and one that need not wait
+    scaled_s = np.array([_without_trend(each, bucket_s) for each in arrivals]).reshape(len(qps), -1)
+    lost = np.maximum(_replayed(scaled_s, bucket_s, capacity, depth_s), _poisson(capacity, qps[:, :, None] * depth_s))
+    weights = _WEIGHTS * likely
+    mixed = (lost * weights[:, None, :]).sum(axis=2) / weights.sum(axis=1)[:, None]
+    mixed[:, 0] = 1.0
+    return [_curve(*each) for each in zip(capacities, mixed, strict=True)]
+
+
+def _replayed(arrived_s: Floats, bucket_s: float, capacity: Floats, depth_s: Floats) -> Floats:
+    """The part of arrivals [F, buckets] that overflows at each capacity [F, points, rates]; all in seconds of rate."""
+    level, lost, drained_s = np.zeros_like(capacity), np.zeros_like(capacity), capacity * bucket_s
+    for arrived in arrived_s.T[:, :, None, None]:
+        level = np.maximum(level + arrived - drained_s, 0.0)
+        over = np.maximum(level - depth_s, 0.0)
+        lost += over
+        level -= over
+    part: Floats = lost / np.maximum(arrived_s.sum(axis=1), bucket_s)[:, None, None]
+    return part
+
+
+def _without_trend(arrivals: Sequence[int], bucket_s: float) -> list[float]:
+    """Arrivals by bucket in seconds of the rate of their part of `TREND_S`."""
+    size = round(TREND_S / bucket_s)
+    scaled: list[float] = []
+    for end in range(len(arrivals), 0, -size):
+        part = arrivals[max(end - size, 0) : end]
+        rate_s = len(part) * bucket_s / max(sum(part), 1)
+        scaled[:0] = [each * rate_s for each in part]
+    return scaled
+
+
+def _poisson(capacity: Floats, depth: Floats) -> Floats:
+    """The part lost of Poisson arrivals, by the diffusion that approximates a bucket for ``depth`` queries."""
+    drift = np.where(np.abs(1 - capacity) < 1e-9, 1e-9, 1 - capacity)  # noqa: PLR2004 - at the rate, its limit
+    lost: Floats = np.minimum(drift / -np.expm1(np.clip(-2 * drift * depth, -50.0, 50.0)), 1.0)
+    return lost
+
+
+def _curve(capacities: Floats, lost: Floats) -> LossCurve:
+    """The largest convex curve that is nowhere above these points, the first of which is the highest."""
+    hull: list[int] = []
+    for place in range(len(lost)):
+        while len(hull) > 1:
+            first, last = hull[-2:]
+            rise, run = lost[[last, place]] - lost[first], capacities[[last, place]] - capacities[first]
+            if rise[0] * run[1] < rise[1] * run[0]:
+                break
+            hull.pop()
+        hull.append(place)
+    convex = np.interp(capacities, capacities[hull], lost[hull])
+    return LossCurve(tuple(capacities.tolist()), tuple(convex.tolist()))
