@@ -20,6 +20,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -67,6 +68,10 @@ class Inference(ABC, Generic[Encoded]):
     @abstractmethod
     def turns(self) -> Turns:
         """The turns of all connections."""
+
+    def in_order(self) -> AbstractAsyncContextManager[object]:
+        """Entered while a long request is read; where it waits for requests before it, these are read first."""
+        return nullcontext()
 
     @abstractmethod
     def is_now(self, in_flight: InFlight | None) -> None:
@@ -169,13 +174,14 @@ class InferencePipeline:
     ) -> None:
         turns = inference.turns()
         try:
-            query, read_inputs = await result_of(decoded, turns) if isinstance(decoded, InTurns) else decoded
-            if isinstance(read_inputs, InTurns):
-                long.probe(query)
-                inputs = await result_of(read_inputs, turns, long.require_time)
-                inference.is_now(self._admit(inference, query, lambda: inputs, trace, long.arrival_s))
-            else:
-                inference.is_now(self._admit(inference, query, read_inputs, trace, long.arrival_s))
+            async with inference.in_order():
+                query, read_inputs = await result_of(decoded, turns) if isinstance(decoded, InTurns) else decoded
+                if isinstance(read_inputs, InTurns):
+                    long.probe(query)
+                    inputs = await result_of(read_inputs, turns, long.require_time)
+                    inference.is_now(self._admit(inference, query, lambda: inputs, trace, long.arrival_s))
+                else:
+                    inference.is_now(self._admit(inference, query, read_inputs, trace, long.arrival_s))
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
             inference.is_now(None)
             self._refuse(inference, error, trace)
