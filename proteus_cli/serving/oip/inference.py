@@ -20,7 +20,6 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -69,9 +68,9 @@ class Inference(ABC, Generic[Encoded]):
     def turns(self) -> Turns:
         """The turns of all connections."""
 
-    def in_order(self) -> AbstractAsyncContextManager[object]:
-        """Entered while a long request is read; where it waits for requests before it, these are read first."""
-        return nullcontext()
+    @abstractmethod
+    def in_order(self) -> asyncio.Lock:
+        """Held while a long request is read: of those of one connection, one at a time takes memory."""
 
     @abstractmethod
     def is_now(self, in_flight: InFlight | None) -> None:
