@@ -139,8 +139,8 @@ class Dispatch:
         family.rows -= rows
         family.ran(hosted.device, -rows)
         if took_s is not None:
-            profiled_s = hosted.latency(rows)
-            if worker.slowdown.ran(took_s=took_s, profiled_s=profiled_s, is_busy=launch.is_ahead):
+            mean_s, p95_s = hosted.mean_latency(rows), hosted.latency(rows)
+            if worker.slowdown.ran(took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead):
                 self.count_capacity(worker)
             self._batcher.ran(launch, took_s)
 
