@@ -57,6 +57,13 @@ class Unfit:
     available: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class TooManyRows:
+    """No hosted variant answers so many rows in the request's time, even alone: ``max_rows`` would be possible."""
+
+    max_rows: int
+
+
 class Launch(msgspec.Struct, frozen=True, gc=False):
     """Run these requests, ``rows`` together, as one batch; the batch starts at ``at_s``.
 
