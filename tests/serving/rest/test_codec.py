@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from builders import make_table
+from builders import hosted
 from hypothesis import example, given
 from hypothesis import strategies as st
 from reading import at_once, inputs_of
 
 from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
-from proteus_cli.control.decision import Host
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
@@ -386,7 +385,7 @@ def tensors(draw: st.DrawFn) -> npt.NDArray[Any]:
     return np.frombuffer(content, dtype).reshape(shape)
 
 
-HOSTED = Host("cpu0", "digits", "digits-s", 0.9, 8, 1.0, 1.0, make_table({1: 0.01}))
+HOSTED = hosted("cpu0", "digits", "digits-s", latency_s={1: 0.01}, max_batch=8)
 
 
 def encoded(
