@@ -1,11 +1,13 @@
 """The memory of devices that variants may take, from ``--memory``."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from proteus_cli.domain.device import Device
-from proteus_cli.domain.rules import selects
 from proteus_cli.errors import UsageError
 from proteus_cli.units import format_size, parse_assignments, parse_size
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.device import Device
 
 DEFAULT_FRAC = 0.5
 """Of a device's memory: the other half is for batches, for other programs, and for loads beside what serves."""
@@ -23,13 +25,15 @@ def parse_memory(text: str) -> dict[str, int]:
 
 
 def memory_limits(
-    given: Mapping[str, int] | None, devices: Mapping[str, Device], free_bytes: int | None = None
+    given: Mapping[str, int] | None, devices: "Mapping[str, Device]", free_bytes: int | None = None
 ) -> dict[str, int]:
     """The bytes that variants may take of each device, as ``given`` by `parse_memory`.
 
     Devices that are left out get `DEFAULT_FRAC` of their memory; CPUs, which share that of their machine, no more than
     that part of an equal share of the ``free_bytes`` there. Raises `UsageError`.
     """
+    from proteus_cli.domain.rules import selects
+
     given, cpus = given or {}, sum(device.kind == "cpu" for device in devices.values())
     for name in given:
         if name and not any(selects(name, device) for device in devices.values()):
