@@ -68,7 +68,8 @@ class Site:
 class Replayed:
     """Arrivals of a kind, on the paper's cluster or on so many alike ``workers``; None: the paper's trace.
 
-    Without ``limits``, `proteus` is to be ahead of what plans otherwise, or never again.
+    Each device has memory for so many ``resident`` variants. Without ``limits``, `proteus` is to be ahead of what plans
+    otherwise, or never again.
     """
 
     title: str
@@ -78,6 +79,7 @@ class Replayed:
     load_time_s: float = 0.0
     workers: int | None = None
     slowdown: float = 1.0
+    resident: int = 1
 
     @property
     def needs_paper(self) -> bool:
@@ -105,7 +107,14 @@ class Replayed:
     def _run(self, site: Site, cluster: Cluster, policy: str, trace: Trace) -> Figures:
         site.progress(f"{self.title}: {policy}")
         named = policy_named(OURS if policy == STATIC else policy)
-        case = Case(named, trace, self.load_time_s, slowdown=self.slowdown, jitter=site.jitter)
+        case = Case(
+            named,
+            trace,
+            self.load_time_s,
+            slowdown=self.slowdown,
+            jitter=site.jitter,
+            resident=self.resident,
+        )
         return play(_static(case, cluster) if policy == STATIC else case, cluster)[1]
 
 
@@ -163,6 +172,9 @@ STEPS = kinds.steps((1600, 1900, 2300, 2700, 3100, 3500, 3900, 3500, 3000, 2500,
 ROWS: dict[str, Row] = {
     "shared": Replayed("the paper's trace", None, limits=Limits(0.05, 99.65, 0.6)),
     "shared-1s": Replayed("the paper's trace, 1 s to load", None, limits=Limits(0.25, 99.5, 0.9), load_time_s=1.0),
+    "shared-1s-warm": Replayed(
+        "the same, memory for 3 variants", None, limits=Limits(0.08, 99.6), load_time_s=1.0, resident=3
+    ),
     "square-1s": Replayed("square wave, 1 s to load", kinds.square, limits=Limits(0.4, 99.3), load_time_s=1.0),
     "clumps": Replayed("clumps", kinds.clumps, 240.0, Limits(1.0, 99.2, 1.5, 400)),
     "larger-clumps": Replayed("larger clumps", kinds.larger_clumps, 240.0, Limits(1.7, 98.3, 4.4, 460)),

@@ -18,6 +18,8 @@ from proteus_cli.profiling.importing import catalog_toml
 from proteus_cli.store import Workspace, to_json, write_in_order
 
 SEED = 2024
+VARIANT_BYTES = 2**30
+"""What each variant takes where memory is counted in variants: the paper's data say nothing of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +51,18 @@ class Cluster:
         """The same devices as they are where batches take ``by`` times as long as measured."""
         fleet = replace(self.fleet, types={kind: slowed(profile, by) for kind, profile in self.fleet.types.items()})
         return replace(self, fleet=fleet, profiles=fleet.profiles())
+
+    def with_memory_for(self, variants: int) -> "Cluster":
+        """The same devices, each with memory for so many variants, which all take the same."""
+        types = {kind: _with_memory_for(profile, variants) for kind, profile in self.fleet.types.items()}
+        fleet = replace(self.fleet, types=types)
+        return replace(self, fleet=fleet, profiles=fleet.profiles())
+
+
+def _with_memory_for(profile: Profile, count: int) -> Profile:
+    variants = tuple(msgspec.structs.replace(variant, memory_bytes=VARIANT_BYTES) for variant in profile.variants)
+    device = msgspec.structs.replace(profile.device, memory_bytes=count * VARIANT_BYTES)
+    return msgspec.structs.replace(profile, device=device, variants=variants)
 
 
 def slowed(profile: Profile, by: float) -> Profile:

@@ -6,7 +6,7 @@ from benchmarks.paper.lab import Case, Lab
 from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Figures, Section, measures, percent, short
 from benchmarks.tables import Table
 from proteus_cli.control.policies import PROTEUS, batcher_named
-from proteus_cli.control.replanning.replan_rules import PeriodicRule, ReplanRule
+from proteus_cli.control.replanning.replan_rules import ForecastRule, PeriodicRule
 
 PARTS = (
     "proteus-paper",
@@ -20,12 +20,10 @@ IDEAS = {
     "without the shared queue": replace(PROTEUS, assignment="early"),
     "without spares": replace(PROTEUS, spares=False),
     "re-planned as in the paper": replace(PROTEUS, replanning=PeriodicRule()),
-    "re-planned whatever is refused": replace(PROTEUS, replanning=ReplanRule(shed_sigmas=ReplanRule().sigmas)),
-    "re-planned for a fall to 0.7": replace(PROTEUS, replanning=ReplanRule(down_frac=0.7)),
+    "re-planned for less every 10 s": replace(PROTEUS, replanning=ForecastRule(refresh_s=10.0)),
     "without admission": replace(PROTEUS, admits="all"),
     "batches as in the paper": replace(PROTEUS, batching=batcher_named("proactive")),
-    "without a safety margin": replace(PROTEUS, replanning=ReplanRule(margin_sigmas=0.0)),
-    "a headroom of 1.2 instead of it": replace(PROTEUS, replanning=ReplanRule(margin_sigmas=0.0), headroom=1.2),
+    "a headroom of 1.2 besides": replace(PROTEUS, headroom=1.2),
 }
 TEXT = """\
 The first table is the paper's ablation: `proteus-paper` with the most accurate variants only, with devices that keep

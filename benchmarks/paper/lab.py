@@ -51,7 +51,7 @@ class Case:
 
     ``planned_for``: the demand that the first plan is made for, None for what `proteus replay` does.
     ``slowdown``: how many times as long as profiled batches take, which only the oracle knows. ``jitter`` as in
-    `Conditions`.
+    `Conditions`. ``resident``: for how many variants each device has memory; 1: none stands by.
     """
 
     policy: Policy
@@ -61,6 +61,7 @@ class Case:
     planned_for: tuple[tuple[str, float], ...] | None = None
     slowdown: float = 1.0
     jitter: float | None = None
+    resident: int = 1
 
 
 @dataclass
@@ -119,7 +120,13 @@ def play(case: Case, cluster: Cluster) -> tuple[Report, Figures]:
         cluster = cluster if case.slowdown == 1 else cluster.slowed(case.slowdown)
     given = None if case.planned_for is None else _given(cluster, case.policy, dict(case.planned_for))
     load_time_s = 0.0 if _never_loads(case.policy) else case.load_time_s
-    conditions = Conditions(load_time_s=load_time_s, jitter=case.jitter, slowdown=case.slowdown)
+    memory_bytes = {}
+    if case.resident > 1:
+        cluster = cluster.with_memory_for(case.resident)
+        memory_bytes = {device: profile.device.memory_bytes for device, profile in cluster.profiles.items()}
+    conditions = Conditions(
+        load_time_s=load_time_s, jitter=case.jitter, slowdown=case.slowdown, memory_bytes=memory_bytes
+    )
     scenario = Scenario(cluster.place, cluster.profiles, case.trace, given, options.HEADROOM, conditions, seed=0)
     start_s = time.process_time()
     [report] = simulated(scenario, [case.policy])

@@ -6,6 +6,7 @@ memory that can be written to, and not what allocators and threads only reserve.
 counts, too. Without `/proc`, there is no bound.
 """
 
+import math
 import re
 import resource
 import threading
@@ -16,6 +17,8 @@ from pathlib import Path
 from proteus_cli.errors import EngineError
 
 KEPT_FREE_FRAC = 0.1  # of the free memory: for whatever else runs on this machine
+
+MIN_FREE_FRAC = 0.05  # of all memory; with less, other programs and the page cache of this one start to suffer
 
 _KIB = 1024
 _CGROUP = Path("/sys/fs/cgroup")  # of a container: its own limits, by cgroup v2
@@ -46,6 +49,15 @@ def free_bytes() -> int | None:
         return machine * _KIB
     cached = sum(_number(_CGROUP / "memory.stat", name) or 0 for name in ("active_file", "inactive_file"))
     return min(machine * _KIB, max(0, limit - used + cached))
+
+
+def is_short() -> bool:
+    """Whether less than `MIN_FREE_FRAC` of this machine's memory, or of this container's, is free."""
+    total, free = _number(Path("/proc/meminfo"), "MemTotal:"), free_bytes()
+    if total is None or free is None:
+        return False
+    limit = _number(_CGROUP / "memory.max")
+    return free < MIN_FREE_FRAC * min(total * _KIB, limit if limit is not None else math.inf)
 
 
 class _ProcessBound:

@@ -1,8 +1,9 @@
 """`Controller`: all decisions behind one door, for the two drivers: the live server and the simulator."""
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
-from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load
+from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load, StandbyEnd, StandbyLoad
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
@@ -12,6 +13,7 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.replanning import Replanning
 from proteus_cli.control.topology.rollout import MAX_UNAVAILABLE_FRAC
+from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
@@ -24,8 +26,8 @@ class Controller:
     The package's docstring explains the parts. The driver passes the time with each call, does what it is told, and
     applies the `Effects` that a change returns.
 
-    ``slo_s`` by family, ``slots`` by device. ``dispatch_ahead_s`` as in `Dispatch`. At most ``max_unavailable_frac`` of
-    a family's capacity loads at a time.
+    ``slo_s`` by family, ``slots`` and ``memory`` by device; without its memory, a device has no standbys.
+    ``dispatch_ahead_s`` as in `Dispatch`. At most ``max_unavailable_frac`` of a family's capacity loads at a time.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Controller:
         *,
         dispatch_ahead_s: float = 0.0,
         max_unavailable_frac: float = MAX_UNAVAILABLE_FRAC,
+        memory: Mapping[str, DeviceMemory] = MappingProxyType({}),
     ) -> None:
         self.policy = policy
         self.demand = DemandEstimator(slo_s)
@@ -45,7 +48,7 @@ class Controller:
             for device, count in slots.items()
         }
         self._dispatch = Dispatch(self._families, self._workers, self.demand, policy, dispatch_ahead_s)
-        self._topology = Topology(self._families, self._workers, self._dispatch, max_unavailable_frac)
+        self._topology = Topology(self._families, self._workers, self._dispatch, max_unavailable_frac, memory)
         self.replanning = Replanning(policy.replanning, self.demand, self._families, self._topology)
         # The three calls of the hot path are those of `Dispatch` itself: another call around each takes 2 % of a run.
         self.offer, self.decide, self.finished = self._dispatch.offer, self._dispatch.decide, self._dispatch.finished
@@ -77,8 +80,17 @@ class Controller:
         return self._families[family].hosts
 
     def hosted_on(self, device: str) -> tuple[Host, ...]:
-        """What a device has loaded; during a load in place, what it had before."""
+        """What a device has active; during a load in place, what it had before."""
         return self._topology.hosted_on(device)
+
+    def resident_on(self, device: str) -> frozenset[VariantKey]:
+        """All that a device is to have loaded, standbys included: the driver frees the rest."""
+        return self._topology.resident_on(device)
+
+    @property
+    def standbys(self) -> Mapping[str, frozenset[VariantKey]]:
+        """The standbys of the devices that have any: plans may place them without a load."""
+        return self._topology.standbys
 
     def is_lost(self, family: str) -> bool:
         """All devices that host a family are lost, or the plan does without the family for that reason."""
@@ -122,6 +134,22 @@ class Controller:
     def loaded(self, load: Load, engines: Collection[VariantKey], now_s: float) -> Effects:
         """A load has ended, and the device has these ``engines`` now."""
         return self._changed(self._topology.loaded(load, engines), now_s)
+
+    def make_room(self, hosted: Sequence[Host]) -> None:
+        """Give standbys up, so that ``hosted`` can be loaded beside what is active: see `resident_on`."""
+        self._topology.make_room(hosted)
+
+    def next_standby(self, now_s: float) -> StandbyLoad | None:
+        """A standby to load now, if any; to be asked for when the driver has nothing else to load, again and again."""
+        return self._topology.next_standby(now_s)
+
+    def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float) -> None:
+        """The load of a standby has ended. It need not stand by now, as plans may have changed: see `resident_on`."""
+        self._topology.standby_ended(load, how, now_s)
+
+    def memory_short(self, device: str, now_s: float) -> None:
+        """A device has too little memory: it gives up its standbys (see `resident_on`), and gets none for a while."""
+        self._topology.memory_short(device, now_s)
 
     def device_lost(self, device: str, running: Sequence[Launch]) -> Effects:
         """A device is lost with the batches that it ran: their requests wait again."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 
@@ -120,13 +121,37 @@ IDLE = Idle()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Load:
-    """A step of a roll-out: once its batches have ended, ``device`` frees what it has and loads ``hosts``.
+    """A step of a roll-out: once its batches have ended, ``device`` frees what it does not keep, and loads ``hosts``.
 
-    The device serves nothing until the driver reports the end of this load.
+    It ``keeps`` standbys. The device serves nothing until the driver reports the end of this load.
     """
 
     device: str
     hosts: tuple[Host, ...]
+    keeps: frozenset[VariantKey] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StandbyLoad:
+    """Free all that ``device`` has but what it ``keeps``, and load a variant beside it, for up to ``max_batch`` rows.
+
+    The device serves meanwhile. The driver reports the end of the load, which began at ``start_s``.
+    """
+
+    device: str
+    key: VariantKey
+    max_batch: int
+    keeps: frozenset[VariantKey]
+    start_s: float
+
+
+class StandbyEnd(StrEnum):
+    """How the load of a standby ended. One that was ``given up`` made way for a plan."""
+
+    LOADED = "loaded"
+    FAILED = "failed"
+    NO_MEMORY = "no memory"
+    GIVEN_UP = "given up"
 
 
 @dataclass(frozen=True, slots=True)

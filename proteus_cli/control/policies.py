@@ -36,7 +36,8 @@ class Policy:
     - ``admits``: refuse what cannot be ``timely``, or admit ``all``;
     - ``plans``: ``optimal``; or with devices ``frozen`` to the families of the first plan; or by heuristics of other
       systems; the ``oracle`` knows the future;
-    - ``spares``: devices that a plan leaves idle stand by;
+    - ``spares``: devices that a plan leaves idle get spares;
+    - ``standbys``: memory that a plan leaves free keeps variants loaded that the next one may want;
     - ``rules`` of its plans, where a user asks for no others;
     - ``headroom`` of its plans, where the policy fixes it.
     """
@@ -49,11 +50,12 @@ class Policy:
     admits: Literal["timely", "all"] = "timely"
     plans: PlanRule = "optimal"
     spares: bool = False
+    standbys: bool = False
     rules: Rules = field(default_factory=Rules, hash=False)
     headroom: float | None = None
 
 
-PROTEUS = Policy("proteus", "all", GreedyBatcher(), ForecastRule(), spares=True)
+PROTEUS = Policy("proteus", "all", GreedyBatcher(), ForecastRule(), spares=True, standbys=True)
 _PAPER = Policy(
     "proteus-paper",
     "all",

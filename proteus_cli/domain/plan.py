@@ -1,5 +1,8 @@
 """Which device hosts which variant, and how each family's queries are shared."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from proteus_cli.domain.base import MadeBy, Value, is_amount, is_count, is_rate, require
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LARGEST_BATCH
@@ -114,10 +117,12 @@ class Plan(Value, frozen=True):
         mine, others = ({(p.device, p.key, p.max_batch) for p in plan.placements} for plan in (self, other))
         return mine == others
 
-    def swaps_from(self, before: "Plan") -> int:
-        """How many variant loads it takes to come here from ``before``."""
-        old = before.hosted()
-        return sum(len(new - old.get(device, frozenset())) for device, new in self.hosted().items())
+    def swaps_from(self, before: "Plan", standbys: Mapping[str, frozenset[VariantKey]] = MappingProxyType({})) -> int:
+        """How many variant loads it takes to come here from ``before``; ``standbys`` (by device) need none."""
+        nothing, old = frozenset[VariantKey](), before.hosted()
+        return sum(
+            len(new - old.get(device, nothing) - standbys.get(device, nothing)) for device, new in self.hosted().items()
+        )
 
 
 class FrontierPoint(Value, frozen=True):

@@ -30,6 +30,19 @@ class Observation(Value, frozen=True):
     lost: tuple[str, ...] = ()
 
 
+class EngineChange(Value, frozen=True):
+    """A variant that came to a device with a plan: activated, as it stood by, or loaded in ``load_s`` seconds."""
+
+    device: str
+    family: str
+    variant: str
+    load_s: float | None
+    """None: it was warm."""
+
+    def __post_init__(self) -> None:
+        require(self.load_s is None or is_amount(self.load_s), "load_s must not be negative")
+
+
 class FamilyEffect(Value, frozen=True):
     """Of one family: requests by outcome, the mean accuracy of those served, and the part that wasn't served in time.
 
@@ -59,8 +72,8 @@ class PlanRecord(Value, frozen=True):
     """Beside a plan in ``plans/history/``: ``<plan>.record.json``.
 
     ``plan`` names it and ``before`` the one that it replaced, without ``.json``; ``began`` is when it came into force
-    (ISO 8601, UTC). Seconds that solving took and the whole change did, and how many variants were loaded. ``effect``
-    is None while it is in force, and for good where the server was killed.
+    (ISO 8601, UTC). Seconds that solving took and the whole change did, how many variants were loaded, and all variants
+    that came to a device. ``effect`` is None while it is in force, and for good where the server was killed.
     """
 
     format: int
@@ -78,6 +91,7 @@ class PlanRecord(Value, frozen=True):
     total_s: float
     swaps: int
     effect: Effect | None
+    engines: tuple[EngineChange, ...] = ()
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")

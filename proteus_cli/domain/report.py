@@ -66,12 +66,16 @@ class DeviceSummary(Value, frozen=True):
 
 
 class Replan(Value, frozen=True):
-    """A change of plan: when in the run, why, how long the solver took, how many variants were loaded."""
+    """A change of plan: when in the run, why, how long the solver took, how many variants were loaded.
+
+    So many more were ``activated``: they stood by and needed no load.
+    """
 
     at_s: float
     reason: str
     solve_s: float
     swaps: int
+    activated: int = 0
 
 
 class Report(Summary, frozen=True):

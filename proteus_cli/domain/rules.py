@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -145,6 +146,29 @@ PAPER_RULES = Rules(capacity="p95", slo_fraction=0.5)
 def selects(selector: str, device: Device) -> bool:
     """Whether ``selector`` (an id or a type) means this device."""
     return selector in {device.id, device.type}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLimits:
+    """What the rules say of a device. ``reserved_for``: the only families that may use it, or None."""
+
+    pinned: frozenset[VariantKey]
+    banned: frozenset[VariantKey]
+    reserved_for: frozenset[str] | None
+
+    def allows(self, key: VariantKey) -> bool:
+        """Whether the device may host a variant."""
+        return key not in self.banned and (self.reserved_for is None or key.family in self.reserved_for)
+
+
+def limits_of(device: Device, rules: Rules) -> DeviceLimits:
+    holders = [each.family for each in rules.reserved if selects(each.device, device)]
+    families = frozenset(name for name in holders if name is not None and None not in holders)
+    return DeviceLimits(
+        pinned=frozenset(pair.key for pair in rules.pinned if selects(pair.device, device)),
+        banned=frozenset(pair.key for pair in rules.banned if selects(pair.device, device)),
+        reserved_for=families if holders else None,
+    )
 
 
 def with_catalog(rules: Rules, catalog: Catalog) -> Rules:

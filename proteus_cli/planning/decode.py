@@ -8,18 +8,25 @@ from scipy.optimize import linear_sum_assignment
 from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement
-from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance
+from proteus_cli.planning.instance import NOTHING, Instance, Now
 from proteus_cli.planning.pack import Bundle, Packed
+
+MAX_REASSIGNED = 200
+"""Devices of a group, of which all are assigned anew to save a load: the time grows faster than with their square."""
 
 
 def placements(
-    instance: Instance, packed: Packed, demand_qps: Mapping[str, float], hosted: HostedKeys, devices: Iterable[str]
+    instance: Instance,
+    packed: Packed,
+    demand_qps: Mapping[str, float],
+    now: Now,
+    devices: Iterable[str],
 ) -> tuple[Placement, ...]:
-    """Placements in the order of ``devices``. ``demand_qps``: without headroom; ``hosted``: what devices host now."""
+    """Placements in the order of ``devices``. ``demand_qps``: without headroom."""
     on_device = {
         device: bundle
         for group, bundles in zip(instance.groups, packed.bundles, strict=True)
-        for device, bundle in _matched(instance, group.devices, bundles, hosted)
+        for device, bundle in _matched(instance, group.devices, bundles, now)
     }
     answered_qps = np.zeros(len(instance.families))
     for bundle in on_device.values():
@@ -65,33 +72,56 @@ def _capacity_qps(instance: Instance, c: int, bundle: Bundle) -> float:
 
 
 def _matched(
-    instance: Instance, devices: Sequence[str], bundles: Sequence[Bundle], hosted: HostedKeys
+    instance: Instance, devices: Sequence[str], bundles: Sequence[Bundle], now: Now
 ) -> Iterator[tuple[str, Bundle]]:
-    """A device for each bundle, so that the fewest variants must be loaded.
+    """A device for each bundle, so that the fewest variants must be loaded, and then the fewest activated.
 
-    Devices that host exactly a bundle are taken first: no better matching breaks such a pair, by the triangle
-    inequality of "loads from one set to another". The rest is an assignment problem.
+    Devices that host exactly a bundle are taken first: without standbys no better matching breaks such a pair, by the
+    triangle inequality of "loads from one set to another". The rest is an assignment problem; where standbys could save
+    loads of it, all of a small group is.
     """
     holding: dict[frozenset[VariantKey], list[str]] = {}
     for device in reversed(devices):
-        holding.setdefault(hosted.get(device, NOTHING), []).append(device)
-    taken: set[str] = set()
+        holding.setdefault(now.hosted.get(device, NOTHING), []).append(device)
+    same: list[tuple[str, Bundle]] = []
     waiting: list[Bundle] = []
     for bundle in bundles:
-        same = holding.get(_keys(instance, bundle))
-        if same:
-            taken.add(same[-1])
-            yield same.pop(), bundle
+        mine = holding.get(_keys(instance, bundle))
+        if mine:
+            same.append((mine.pop(), bundle))
         else:
             waiting.append(bundle)
+    taken = {device for device, _ in same}
     free = [device for device in devices if device not in taken]
-    if len(holding) == 1:  # all devices host the same
+    has_standbys = any(now.resident.get(device) != now.hosted.get(device) for device in devices)
+    if len(holding) == 1 and not has_standbys:  # all devices host the same
+        yield from same
         yield from zip(free, waiting, strict=False)
     elif waiting:
-        wanted = [_keys(instance, bundle) for bundle in waiting]
-        loads = np.array([[len(keys - hosted.get(device, NOTHING)) for keys in wanted] for device in free])
-        for d, b in zip(*linear_sum_assignment(loads), strict=True):
-            yield free[d], waiting[b]
+        found = _assigned(instance, free, waiting, now)
+        if has_standbys and len(devices) <= MAX_REASSIGNED and _loads(instance, found, now):
+            yield from _assigned(instance, devices, bundles, now)
+        else:
+            yield from same + found
+    else:
+        yield from same
+
+
+def _assigned(
+    instance: Instance, devices: Sequence[str], bundles: Sequence[Bundle], now: Now
+) -> list[tuple[str, Bundle]]:
+    """A device for each bundle: the fewest loads, and of these matchings one with the fewest activations."""
+    wanted = [_keys(instance, bundle) for bundle in bundles]
+    resident = [now.resident.get(device, NOTHING) for device in devices]
+    hosted = [now.hosted.get(device, NOTHING) for device in devices]
+    loads = np.array([[len(keys - mine) for keys in wanted] for mine in resident])
+    changes = np.array([[len(keys - mine) for keys in wanted] for mine in hosted])
+    cost = loads * (changes.max(axis=0).sum() + 1) + changes
+    return [(devices[d], bundles[b]) for d, b in zip(*linear_sum_assignment(cost), strict=True)]
+
+
+def _loads(instance: Instance, found: Iterable[tuple[str, Bundle]], now: Now) -> int:
+    return sum(len(_keys(instance, bundle) - now.resident.get(device, NOTHING)) for device, bundle in found)
 
 
 def _keys(instance: Instance, bundle: Bundle) -> frozenset[VariantKey]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
@@ -59,11 +59,13 @@ class DeferredPlanner:
         self._settings, self._rules = settings, rules
         self._planner: Planner | None = None
 
-    def __call__(self, demand: Demand, current: Plan, without: Outages) -> Plan:
+    def __call__(
+        self, demand: Demand, current: Plan, without: Outages, standbys: Mapping[str, frozenset[VariantKey]]
+    ) -> Plan:
         """The next plan. Raises like the planner."""
         if self._planner is None:
             self._planner = self._settings.make().with_changes(rules=self._rules)
-        return self._planner(demand, current, without)
+        return self._planner(demand, current, without, standbys)
 
 
 def planner_settings(

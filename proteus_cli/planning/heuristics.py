@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 
@@ -11,7 +12,7 @@ from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan import Placement, Plan, Solver
 from proteus_cli.domain.rules import Reserved
-from proteus_cli.planning.instance import Choice, make_instance
+from proteus_cli.planning.instance import Choice, HostedKeys, make_instance
 from proteus_cli.planning.planner import Planner
 
 DEVICE_BY_DEVICE = "device by device"
@@ -37,7 +38,13 @@ Hosting = dict[str, _Option]
 class _Heuristic(Planner):
     """Plans by a rule of thumb: `_hosting` decides which device hosts what; queries are shared by capacity."""
 
-    def __call__(self, demand: Demand, current: Plan | None = None, without: Outages = NONE_OUT) -> Plan:
+    def __call__(
+        self,
+        demand: Demand,
+        current: Plan | None = None,
+        without: Outages = NONE_OUT,
+        standbys: HostedKeys = MappingProxyType({}),  # noqa: ARG002 - what these would do without a load is not known
+    ) -> Plan:
         check_demand(demand, self.catalog)
         start_s = time.perf_counter()
         demand_qps = {name: float(demand.get(name, 0.0)) for name in self.catalog.names}

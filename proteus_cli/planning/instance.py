@@ -11,9 +11,9 @@ import scipy.sparse as sp
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
-from proteus_cli.domain.device import Device
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Capacity, CapacityStep, Profile, VariantProfile, best_accuracy, capacity_at
-from proteus_cli.domain.rules import Rules, selects
+from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.errors import UsageError
 
 HostedKeys = Mapping[str, frozenset[VariantKey]]
@@ -22,12 +22,33 @@ NOTHING: frozenset[VariantKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceLimits:
-    """What the rules say of a device. ``reserved_for``: the only families that may use it, or None."""
+class Now:
+    """What each device hosts in the plan in force, and what is ``resident``: that and its standbys. False: no plan is.
 
-    pinned: frozenset[VariantKey]
-    banned: frozenset[VariantKey]
-    reserved_for: frozenset[str] | None
+    With standbys, the fewest loads that are counted are a lower bound: of two variants that a device has loaded, it can
+    host but one, and to tell devices apart by their standbys would make a large model of a small one.
+    """
+
+    hosted: HostedKeys
+    resident: HostedKeys
+
+    @classmethod
+    def of(cls, current: Plan | None, standbys: HostedKeys, profiles: Mapping[str, Profile]) -> "Now":
+        """Of the devices with profiles."""
+        if current is None:
+            return NOWHERE
+        hosted = {device: keys for device, keys in current.hosted().items() if device in profiles}
+        return cls(hosted, {device: keys | standbys.get(device, NOTHING) for device, keys in hosted.items()})
+
+    @property
+    def has_standbys(self) -> bool:
+        return self.resident != self.hosted
+
+    def __bool__(self) -> bool:
+        return bool(self.hosted)
+
+
+NOWHERE = Now({}, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +248,7 @@ def _groups(
         device = profile.device
         named_as = (device.id if device.id in named else "", device.type)  # all that rules can name it by
         if named_as not in limits:
-            limits[named_as] = _limits(device, rules)
+            limits[named_as] = limits_of(device, rules)
         group = DeviceGroup(
             type=device.type,
             devices=(),
@@ -261,16 +282,6 @@ def _number(known: list[tuple[VariantProfile, ...]], measured: tuple[VariantProf
     return len(known) - 1
 
 
-def _limits(device: Device, rules: Rules) -> DeviceLimits:
-    holders = [each.family for each in rules.reserved if selects(each.device, device)]
-    families = frozenset(name for name in holders if name is not None and None not in holders)
-    return DeviceLimits(
-        pinned=frozenset(pair.key for pair in rules.pinned if selects(pair.device, device)),
-        banned=frozenset(pair.key for pair in rules.banned if selects(pair.device, device)),
-        reserved_for=families if holders else None,
-    )
-
-
 def _choices(catalog: Catalog, groups: Sequence[DeviceGroup], variants: VariantRule, rules: Rules) -> Iterator[Choice]:
     known: dict[tuple[int, int], tuple[CapacityStep, ...]] = {}
     devices = sum(len(group.devices) for group in groups)
@@ -289,8 +300,7 @@ def _choices(catalog: Catalog, groups: Sequence[DeviceGroup], variants: VariantR
 
 def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, rules: Rules) -> bool:
     return (
-        (measured.family, measured.variant) not in group.limits.banned
-        and (group.limits.reserved_for is None or family.name in group.limits.reserved_for)
+        group.limits.allows(measured.key)
         and measured.accuracy >= rules.min_accuracy.get(family.name, 0.0)
         and _memory_frac(group.profile, measured) <= 1
     )

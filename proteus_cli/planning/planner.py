@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from msgspec.structs import replace as replace_fields
@@ -25,7 +26,7 @@ from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.decode import placements
 from proteus_cli.planning.host_counts import kept_replicas, needed_hosts, with_more_hosts
-from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance, make_instance
+from proteus_cli.planning.instance import NOTHING, NOWHERE, HostedKeys, Instance, Now, make_instance
 from proteus_cli.planning.lexicographic import Infeasible, Solution, TargetDemand, optimise
 from proteus_cli.planning.milp import Model, formulate
 from proteus_cli.planning.pack import pack, serves_all
@@ -106,19 +107,28 @@ class Planner:
         self.spares = spares
         self._compiled: dict[tuple[_Grouping, int], tuple[Instance, Model]] = {}
 
-    def __call__(self, demand: Demand, current: Plan | None = None, without: Outages = NONE_OUT) -> Plan:
+    def __call__(
+        self,
+        demand: Demand,
+        current: Plan | None = None,
+        without: Outages = NONE_OUT,
+        standbys: HostedKeys = MappingProxyType({}),
+    ) -> Plan:
         """The best plan for a demand, with the devices and engines that can be used.
 
+        ``standbys`` are loaded beside what ``current`` hosts, so they need no load either.
         Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict`.
         """
         if without:
-            return self.with_changes(profiles=_available(self.profiles, without))(demand, current)
+            available = self.with_changes(profiles=_available(self.profiles, without))
+            return available(demand, current, standbys=standbys)
         check_demand(demand, self.catalog)
         asked = _Asked.of(demand, self.catalog)
         self._model(_Grouping(), asked.lines)  # compiling it isn't part of the solve's time
         start_s = time.perf_counter()
         try:
-            found = self._solve_and_place(asked, _hosted_now(current, self.profiles), start_s + self._search_s)
+            now = Now.of(current, standbys, self.profiles)
+            found = self._solve_and_place(asked, now, start_s + self._search_s)
         except OutOfTime:
             raise NoFeasiblePlan(
                 f"The solver found no plan within {self.time_limit_s:g} s.",
@@ -135,7 +145,7 @@ class Planner:
             gap=found.solution.gap,
             solve_s=time.perf_counter() - start_s,
         )
-        plan = self.plan_of(asked.demand_qps, self._with_spares(found.placements, asked, current), solver)
+        plan = self.plan_of(asked.demand_qps, self._with_spares(found.placements, asked, now), solver)
         check_plan(plan, self.catalog, self.profiles)
         return plan
 
@@ -175,7 +185,7 @@ class Planner:
         """Whether some plan serves all of a demand, with headroom; False where the time limit leaves that open."""
         try:
             asked = _Asked.of(demand, self.catalog)
-            return self._solve_and_place(asked, None, time.perf_counter() + self._search_s).serves_all
+            return self._solve_and_place(asked, NOWHERE, time.perf_counter() + self._search_s).serves_all
         except (Infeasible, OutOfTime, NoFeasiblePlan):
             return False
 
@@ -191,7 +201,7 @@ class Planner:
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_compiled": {}}
 
-    def _solve_and_place(self, asked: _Asked, hosted: HostedKeys | None, deadline_s: float) -> _PlacedSolution:
+    def _solve_and_place(self, asked: _Asked, now: Now, deadline_s: float) -> _PlacedSolution:
         """Solve for groups of devices; where a group's solution can't be placed, split groups and solve again.
 
         1. Equal devices together.
@@ -202,27 +212,25 @@ class Planner:
         Each round is a relaxation of the next, so the first solution that can be placed is optimal. At the latest that
         is when each device is a group.
         """
-        grouping = _Grouping(hosted=_as_key(hosted) if hosted is not None and self.rules.is_resident_set else None)
+        grouping = _Grouping(hosted=_as_key(now.hosted) if now and self.rules.is_resident_set else None)
         while True:
-            found = self._solve_grouped(grouping, asked, hosted, deadline_s)
+            found = self._solve_grouped(grouping, asked, now, deadline_s)
             if not found.to_split:
                 return found
             if time.perf_counter() > deadline_s:
                 if found.is_over_budget:
                     raise OutOfTime
                 return replace(found, solution=replace(found.solution, is_limited=True))
-            if grouping.hosted is None and hosted is not None:
-                grouping = replace(grouping, hosted=_as_key(hosted))
+            if grouping.hosted is None and now:
+                grouping = replace(grouping, hosted=_as_key(now.hosted))
             else:
                 grouping = replace(grouping, alone=grouping.alone | found.to_split)
 
-    def _solve_grouped(
-        self, grouping: _Grouping, asked: _Asked, hosted: HostedKeys | None, deadline_s: float
-    ) -> _PlacedSolution:
+    def _solve_grouped(self, grouping: _Grouping, asked: _Asked, now: Now, deadline_s: float) -> _PlacedSolution:
         every, model = self._model(grouping, asked.lines)
-        current = _current_replicas(every, hosted) if hosted is not None else None
+        current = _current_replicas(every, now.resident) if now else None
         asked_qps = np.array([qps * self.headroom for qps in asked.demand_qps.values()])
-        instance, hosts = every, _first_hosts(every, hosted)
+        instance, hosts = every, _first_hosts(every, now)
         while True:
             if instance.depends_on_hosts:
                 instance = every.with_hosts(hosts)
@@ -239,21 +247,21 @@ class Planner:
                 break
             hosts = np.where(is_missing, np.maximum(found, 1), hosts)
         packed = pack(instance, solution, self.rules, target)
-        placed = placements(instance, packed, asked.demand_qps, hosted or {}, self.profiles)
+        placed = placements(instance, packed, asked.demand_qps, now, self.profiles)
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
-        if current is not None and hosted is not None:
-            to_split |= _with_more_loads(instance, solution, current, placed, hosted)
+        if current is not None and not now.has_standbys:
+            to_split |= _with_more_loads(instance, solution, current, placed, now.hosted)
         is_over_budget = "power" in self.rules.budgets and bool(packed.over_power)
         return _PlacedSolution(
             solution, placed, serves_all(instance, packed, target), frozenset(to_split), is_over_budget
         )
 
-    def _with_spares(self, placed: tuple[Placement, ...], asked: _Asked, current: Plan | None) -> tuple[Placement, ...]:
+    def _with_spares(self, placed: tuple[Placement, ...], asked: _Asked, now: Now) -> tuple[Placement, ...]:
         if not self.spares or self.rules.pack or self.rules.resources:
             return placed
         instance, count = self._model(_Grouping(), asked.lines)[0], Counter(placement.family for placement in placed)
         instance = instance.with_hosts(np.array([max(count[name], 1) for name in instance.families]))
-        return placed + with_spares(instance, placed, asked.demand_qps, _hosted_now(current, self.profiles) or {})
+        return placed + with_spares(instance, placed, asked.demand_qps, now)
 
     def _model(self, grouping: _Grouping, lines: int) -> tuple[Instance, Model]:
         """For curves of so many ``lines``. Models of other than the simplest grouping, which most solves need, go."""
@@ -305,15 +313,15 @@ class Planner:
         return sum_qps / total_qps if total_qps > 0 else None
 
 
-def _first_hosts(instance: Instance, hosted: HostedKeys | None) -> Ints:
+def _first_hosts(instance: Instance, current: Now) -> Ints:
     """How many hosts of each family [F] capacities count on first: all devices; from a plan in force, twice its hosts.
 
     A family that needs more hosts for larger batches gets them within a few plans.
     """
     devices = int(instance.device_count.sum())
-    if hosted is None:
+    if not current:
         return np.full(len(instance.families), devices)
-    now = Counter(key.family for keys in hosted.values() for key in keys)
+    now = Counter(key.family for keys in current.hosted.values() for key in keys)
     return np.array([min(max(2 * now[name], 1), devices) for name in instance.families])
 
 
@@ -328,20 +336,13 @@ def _available(profiles: Mapping[str, Profile], without: Outages) -> dict[str, P
     }
 
 
-def _hosted_now(current: Plan | None, profiles: Mapping[str, Profile]) -> HostedKeys | None:
-    """What each profiled device hosts in the plan in force; None where there is no plan."""
-    if current is None:
-        return None
-    return {device: keys for device, keys in current.hosted().items() if device in profiles}
-
-
 def _as_key(hosted: HostedKeys) -> tuple[tuple[str, frozenset[VariantKey]], ...]:
     return tuple(sorted(hosted.items()))
 
 
-def _current_replicas(instance: Instance, hosted: HostedKeys) -> Ints:
-    """How many devices of the choice's group host it now [C]."""
-    counts = [Counter(key for device in g.devices for key in hosted.get(device, NOTHING)) for g in instance.groups]
+def _current_replicas(instance: Instance, resident: HostedKeys) -> Ints:
+    """How many devices of the choice's group have it loaded now [C]."""
+    counts = [Counter(key for device in g.devices for key in resident.get(device, NOTHING)) for g in instance.groups]
     return np.array([counts[choice.group][choice.key] for choice in instance.choices], dtype=np.int64)
 
 

@@ -6,21 +6,24 @@ import numpy as np
 
 from proteus_cli.domain.arrays import Bools, Floats
 from proteus_cli.domain.plan import Placement
-from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance
+from proteus_cli.planning.instance import NOTHING, HostedKeys, Instance, Now
 
 ENOUGH_SIGMAS = 10.0  # of a second's Poisson arrivals: more capacity above the demand than that does nothing
 MIN_QPS = 1.0  # counted as the demand of a family that has none, as it may get some
 
 
 def with_spares(
-    instance: Instance, placements: Collection[Placement], demand_qps: Mapping[str, float], hosted: HostedKeys
+    instance: Instance,
+    placements: Collection[Placement],
+    demand_qps: Mapping[str, float],
+    now: Now,
 ) -> tuple[Placement, ...]:
     """Spares for idle devices, where the rules allow them.
 
     A spare answers only what others can't answer in time, so it costs no accuracy that matters. One after another, the
     family whose capacity is the fewest standard deviations above its demand gets an idle device: preferably with a
-    variant as accurate as those that serve it, then one that the device hosts now, then the fastest. Devices that are
-    left keep a variant that they host.
+    variant as accurate as those that serve it, then one that the device has loaded, then the
+    fastest. Devices that are left keep a variant that they host.
     """
     asked_qps = np.maximum([demand_qps[name] for name in instance.families], MIN_QPS)
     capacity_qps, min_accuracy = _capacity_qps(instance, placements), _min_accuracies(instance, placements)
@@ -29,17 +32,17 @@ def with_spares(
     spares: list[Placement] = []
     while True:
         sigmas = (capacity_qps - asked_qps) / np.sqrt(asked_qps)
-        choice = _next_choice(instance, sigmas, min_accuracy, idle, hosted)
+        choice = _next_choice(instance, sigmas, min_accuracy, idle, now)
         if choice is None:
             break
-        spares.append(_spare(instance, choice, _take(instance, choice, idle, hosted)))
+        spares.append(_spare(instance, choice, _take(instance, choice, idle, now)))
         capacity_qps[instance.choice_family[choice]] += instance.capacity_qps[choice]
-    spares += _kept_where_hosted(instance, idle, hosted)
+    spares += _kept_where_hosted(instance, idle, now.hosted)
     return tuple(spares)
 
 
 def _next_choice(
-    instance: Instance, sigmas: Floats, min_accuracy: Floats, idle: list[list[str]], hosted: HostedKeys
+    instance: Instance, sigmas: Floats, min_accuracy: Floats, idle: list[list[str]], now: Now
 ) -> int | None:
     """The index of the choice to add next; None where there is none, or none is worth it.
 
@@ -47,7 +50,7 @@ def _next_choice(
     accurate variant that serves it.
     """
     can_serve = instance.capacity_qps > 0
-    is_held, has_idle = _holding(instance, idle, hosted), np.array([bool(left) for left in idle])
+    is_held, has_idle = _holding(instance, idle, now.resident), np.array([bool(left) for left in idle])
     for family in np.argsort(sigmas, kind="stable").tolist():
         if sigmas[family] >= ENOUGH_SIGMAS:
             return None
@@ -77,16 +80,24 @@ def _min_accuracies(instance: Instance, placements: Collection[Placement]) -> Fl
     return np.where(np.isinf(min_accuracy), 0.0, min_accuracy)
 
 
-def _holding(instance: Instance, idle: list[list[str]], hosted: HostedKeys) -> Bools:
-    """Whether an idle device of the choice's group hosts it now [C]."""
-    held = [{key for device in left for key in hosted.get(device, NOTHING)} for left in idle]
+def _holding(instance: Instance, idle: list[list[str]], resident: HostedKeys) -> Bools:
+    """Whether an idle device of the choice's group has it loaded now [C]."""
+    held = [{key for device in left for key in resident.get(device, NOTHING)} for left in idle]
     return np.array([choice.key in held[choice.group] for choice in instance.choices], dtype=bool)
 
 
-def _take(instance: Instance, choice: int, idle: list[list[str]], hosted: HostedKeys) -> str:
-    """Remove an idle device for a choice from ``idle``: one that hosts it, else one that hosts nothing, else any."""
+def _take(instance: Instance, choice: int, idle: list[list[str]], now: Now) -> str:
+    """Remove an idle device for a choice from ``idle``.
+
+    One that hosts it, else one where it stands by, else one that hosts nothing, else any.
+    """
     left, key = idle[int(instance.choice_group[choice])], instance.choices[choice].key
-    device: str = min(left, key=lambda each: (key not in hosted.get(each, NOTHING), bool(hosted.get(each, NOTHING))))
+
+    def is_no(device: str) -> tuple[bool, bool, bool]:
+        mine = now.hosted.get(device, NOTHING)
+        return key not in now.resident.get(device, NOTHING), key not in mine, bool(mine)
+
+    device: str = min(left, key=is_no)
     left.remove(device)
     return device
 

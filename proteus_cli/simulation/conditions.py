@@ -1,8 +1,8 @@
 """The conditions of a simulation: load times, scatter of batch times, failures of devices."""
 
 import math
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,12 +28,14 @@ class Conditions:
 
     ``jitter``: batch times scatter between the profiled percentiles, up to this fraction; None: they are the mean.
     ``slowdown``: batches take so many times as long as profiled, which the controller is not told.
+    ``memory_bytes``: what variants may take of each device's memory, standbys included; without, there are none.
     """
 
     load_time_s: float | None = None
     jitter: float | None = None
     failures: tuple[DeviceFailure, ...] = ()
     slowdown: float = 1.0
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 def parse_failure(text: str, devices: Container[str]) -> DeviceFailure:

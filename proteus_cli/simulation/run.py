@@ -1,19 +1,33 @@
 """The simulator: one trace through the controller in virtual time."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, repeat
+from typing import Any
 
 import numpy as np
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Delegate, Effects, Host, Idle, Launch, Load, WaitUntil, WakeOthers
+from proteus_cli.control.decision import (
+    Admitted,
+    Delegate,
+    Effects,
+    Host,
+    Idle,
+    Launch,
+    Load,
+    StandbyEnd,
+    StandbyLoad,
+    WaitUntil,
+    WakeOthers,
+)
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.topology.hosting import hosted_by, slots_of
+from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots_of
 from proteus_cli.control.topology.rollout import keys
+from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.plan import Placement, Plan
-from proteus_cli.domain.profile import LatencyTable, Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
 from proteus_cli.domain.report import Replan
 from proteus_cli.domain.request import Outcome, Request, RequestRecord
 from proteus_cli.domain.trace import Trace
@@ -30,7 +44,7 @@ Latencies = Callable[[int], float]
 """Seconds of a batch by rows."""
 
 ReplanFunction = Callable[..., Plan]
-"""Called with a demand, the plan in force and, if there are any, the outages. Raises `NoFeasiblePlan`."""
+"""Called with a demand, the plan in force and, by name, outages and standbys if any. Raises `NoFeasiblePlan`."""
 
 
 @dataclass(slots=True)
@@ -123,7 +137,8 @@ class _Simulation:
     ) -> None:
         self.result = Simulated()
         self._profiles, self._replan, self._rule, self._conditions = profiles, replan, policy.replanning, conditions
-        self._controller = Controller(catalog.slo_s(), slots_of(plan.devices, profiles), policy)
+        memory = _memory(plan, catalog, profiles, conditions) if policy.standbys and self._rule is not None else {}
+        self._controller = Controller(catalog.slo_s(), slots_of(plan.devices, profiles), policy, memory=memory)
         self._events = Events()
         self._run_s, self._slowdown = _latencies(profiles, conditions, rng), conditions.slowdown
         self._arrivals_over = False
@@ -156,7 +171,7 @@ class _Simulation:
         self._end(effects.dropped, Outcome.DROPPED)
         for load in effects.load:
             self._events.at(
-                max(now_s, self._devices[load.device].busy_until_s) + self._load_s(load.hosts), self._loaded, load
+                max(now_s, self._devices[load.device].busy_until_s) + self._load_s(load), self._loaded, load
             )
         for device in effects.ask:
             self._ask(device, now_s)
@@ -238,48 +253,62 @@ class _Simulation:
         every_s, replanning = self._rule.every_s, self._controller.replanning
         wanted = replanning.decide(now_s)
         if wanted is None:
+            self._load_standbys(now_s)
             self._events.at(now_s + every_s, self._tick)
             return
-        outages = (wanted.without,) if wanted.without else ()
+        before, standbys = self._controller.plan, self._controller.standbys
         try:
-            plan = self._replan(wanted.demand_qps, self._controller.plan, *outages)
+            plan = self._replan(wanted.demand_qps, before, **_if_any(without=wanted.without, standbys=standbys))
         except NoFeasiblePlan:  # what serves goes on serving, as in the live server
             replanning.failed(wanted, now_s)
             self._events.at(now_s + every_s, self._tick)
             return
-        swaps = plan.swaps_from(self._controller.plan)
+        swaps, hosted = plan.swaps_from(before, standbys), hosted_by(plan, self._profiles)
+        activated = plan.swaps_from(before) - swaps
+        load_beside_s = self._load_beside_s(hosted)
 
         def adopt(then_s: float) -> None:
-            change = Replan(then_s, wanted.reason, SOLVE_S, swaps)
+            change = Replan(then_s, wanted.reason, SOLVE_S, swaps, activated)
             self.result.replans.append(change)
-            if not (wanted.is_routine and plan.hosts_as(self._controller.plan)):
+            if not (wanted.is_routine and plan.hosts_as(before)):
                 self.result.changes.append(change)
             replanning.planned(wanted)
-            hosted = hosted_by(plan, self._profiles)
             self._apply(self._controller.adopt(plan, hosted, then_s, self._in_place), then_s)
             replanning.succeeded()
             self._events.at(then_s + every_s, self._tick)
 
-        self._events.at(now_s + SOLVE_S + self._load_beside_s(plan), adopt)
+        self._events.at(now_s + SOLVE_S + load_beside_s, adopt)
 
-    def _load_beside_s(self, plan: Plan) -> float:
-        """Seconds until the last device has loaded what it does not host yet, beside what it hosts."""
+    def _load_beside_s(self, hosted: Sequence[Host]) -> float:
+        """Seconds until the last device has loaded what it has not yet, beside what it hosts."""
         if self._conditions.load_time_s is not None:
             return 0.0
-        hosted = self._controller.plan.hosted()
-        return self._slowest_load_s(p for p in plan.placements if (p.family, p.variant) not in hosted.get(p.device, ()))
+        self._controller.make_room(hosted)
+        return self._slowest_load_s(h for h in hosted if h.key not in self._controller.resident_on(h.device))
 
-    def _load_s(self, hosts: Iterable[Host]) -> float:
+    def _load_s(self, load: Load) -> float:
         """Seconds that a load in place takes."""
-        load_time_s = self._conditions.load_time_s
-        return self._slowest_load_s(hosts) if load_time_s is None else load_time_s
+        return self._slowest_load_s(host for host in load.hosts if host.key not in load.keeps)
 
-    def _slowest_load_s(self, hosts: Iterable[Placement | Host]) -> float:
-        measured = (self._profiles[each.device].of(each.family, each.variant) for each in hosts)
-        return max((variant.load_s for variant in measured if variant is not None), default=0.0)
+    def _slowest_load_s(self, hosts: Iterable[Host]) -> float:
+        measured = (self._profiles[host.device].of(host.family, host.variant) for host in hosts)
+        load_s = _load_time_s(self._conditions)
+        return max((load_s(variant) for variant in measured if variant is not None), default=0.0)
 
     def _loaded(self, now_s: float, load: Load) -> None:
-        self._apply(self._controller.loaded(load, keys(load.hosts), now_s), now_s)
+        self._apply(self._controller.loaded(load, keys(load.hosts) | load.keeps, now_s), now_s)
+        self._load_standbys(now_s)
+
+    def _load_standbys(self, now_s: float) -> None:
+        """Start the loads of standbys that are worth it now."""
+        load_s = _load_time_s(self._conditions)
+        while (load := self._controller.next_standby(now_s)) is not None:
+            measured = self._profiles[load.device].of(*load.key)
+            assert measured is not None  # noqa: S101 - only what was profiled stands by
+            self._events.at(now_s + load_s(measured), self._standby_loaded, load)
+
+    def _standby_loaded(self, now_s: float, load: StandbyLoad) -> None:
+        self._controller.standby_ended(load, StandbyEnd.LOADED, now_s)
 
     def _schedule(self, failure: DeviceFailure) -> None:
         state = self._devices[failure.device]
@@ -300,6 +329,24 @@ class _Simulation:
         self._events.at(failure.from_s, lose)
         if failure.until_s < NEVER_S:
             self._events.at(failure.until_s, recover)
+
+
+def _if_any(**arguments: object) -> dict[str, Any]:
+    """The arguments of a `ReplanFunction` that are not empty."""
+    return {name: value for name, value in arguments.items() if value}
+
+
+def _load_time_s(conditions: Conditions) -> Callable[[VariantProfile], float]:
+    """Seconds that a variant takes to load."""
+    load_time_s = conditions.load_time_s
+    return (lambda measured: measured.load_s) if load_time_s is None else (lambda _: load_time_s)
+
+
+def _memory(
+    plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile], conditions: Conditions
+) -> Mapping[str, DeviceMemory]:
+    limit_bytes = {device: limit for device, limit in conditions.memory_bytes.items() if device in plan.devices}
+    return device_memory(limit_bytes, profiles, catalog.slo_s(), plan.rules, _load_time_s(conditions))
 
 
 def _latencies(

@@ -40,7 +40,7 @@ def test_a_fleet_adds_devices_that_the_plan_does_not_know(cluster: Workspace) ->
     assert deployment.plan.fleet["c"] == ("c-0", "c-1", "c-2", "c-3", "c-4")
     assert deployment.plan.placements == cluster.plan(Path("plan")).placements
     most = dict.fromkeys(deployment.plan.demand_qps, 1000.0)
-    replanned = deployment.source.replanner(deployment.plan, deployment.profiles)(most, deployment.plan, NONE_OUT)
+    replanned = deployment.source.replanner(deployment.plan, deployment.profiles)(most, deployment.plan, NONE_OUT, {})
     assert {"c-2", "c-3", "c-4"} <= {placement.device for placement in replanned.placements}
 
 

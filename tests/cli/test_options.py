@@ -25,6 +25,7 @@ QUANTITIES = [
     (("serve", "plan", "--port", "0"), "--drift-after", "s"),
     (("replay", "t.csv"), "--scale-to", "qps"),
     (("replay", "t.csv"), "--load-time", "s"),
+    (("replay", "t.csv"), "--memory", "GiB"),
     (("trace", "make", "poisson", "--families", "a"), "--rate", "qps"),
     ((*MAKE[:-1],), "--peak", "qps"),
     (MAKE, "--duration", "s"),

@@ -1,13 +1,14 @@
-"""More is asked for than the accurate variant can take: the plan changes, and nobody notices but by the accuracy."""
+"""More is asked for than the accurate variant can take: the fast one stands by, and is activated without a load."""
 
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Reply, serving
+from live_server import LiveServer, Reply, serving
 from tiny import TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
 
 pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
@@ -26,6 +27,12 @@ LONGEST_S = 30.0
 X: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.1, 0.2, 0.3, 0.4]}
 
 
+def states(live: LiveServer) -> dict[str, int]:
+    """Of each variant on cpu0: 2 active, 1 warm, 0 cold."""
+    found = re.findall(r'proteus_variant_state\{.*variant="(\w+)".*\} (\d)', live.get("/metrics").body.decode())
+    return {variant: int(state) for variant, state in found}
+
+
 def test_a_burst_lowers_accuracy_and_loses_no_request(tmp_path: Path) -> None:
     made = make_workspace(tmp_path / "ws", (FAMILY,))
     add_profiles(made, ("cpu0",))
@@ -42,6 +49,8 @@ def test_a_burst_lowers_accuracy_and_loses_no_request(tmp_path: Path) -> None:
 
         ask()
         assert variants() == ["accurate"]
+        live.until(lambda status: status["devices"]["cpu0"]["warm"] == ["fast"])
+        assert states(live) == {"accurate": 2, "fast": 1}
         asked, stop_s = [], time.monotonic() + LONGEST_S
         while "fast" not in variants() and time.monotonic() < stop_s:
             asked.append(pool.submit(ask))
@@ -51,7 +60,8 @@ def test_a_burst_lowers_accuracy_and_loses_no_request(tmp_path: Path) -> None:
 
         status = live.status()
         assert "fast" in variants()
-        assert status["changes"][0]["swaps"] == 1
+        assert (status["changes"][0]["swaps"], status["changes"][0]["activated"]) == (0, 1)
+        assert states(live) == {"accurate": 1, "fast": 2}
         assert "shapes" in status["changes"][0]["reason"]
         assert [placement["variant"] for placement in status["placements"]] == ["fast"]
         assert {reply.status for reply in replies} == {200}
@@ -61,6 +71,6 @@ def test_a_burst_lowers_accuracy_and_loses_no_request(tmp_path: Path) -> None:
         lines = [json.loads(line) for line in live.log.read_text().splitlines()]
         assert not any("exception" in line for line in lines)
         change = next(line for line in lines if line["message"].startswith("new plan"))
-        assert (change["level"], change["swaps"], change["hosts"]) == ("info", 1, {"cpu0": ["fast"]})
+        assert (change["level"], change["swaps"], change["hosts"]) == ("info", 0, {"cpu0": ["fast"]})
         assert change["reason"] == status["changes"][0]["reason"]
         assert 0 < change["solve_s"] < change["total_s"]

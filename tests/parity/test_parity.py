@@ -158,7 +158,7 @@ def test_they_roll_a_plan_out_in_the_same_steps_where_devices_load_in_place() ->
     planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
     little, much = planner({"a": 120.0, "b": 80.0}), planner({"a": 1500.0, "b": 1000.0})
 
-    def other(_demand: Demand, current: Plan, _without: Outages = NONE_OUT) -> Plan:
+    def other(_demand: Demand, current: Plan, _without: Outages = NONE_OUT, _standbys: object = None) -> Plan:
         return little if current is much else much
 
     trace, conditions = _trace("poisson"), Conditions(load_time_s=LOAD_S)

@@ -20,7 +20,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.solver_jobs import Replanner
+from proteus_cli.serving.adaptation.solver_jobs import Replanner, Standbys
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane
@@ -93,9 +93,9 @@ async def _run(
     await adaptation.start(plan, "start", "the first")
     plane.lifecycle.on(LifecycleEvent.WARMED_UP)
 
-    async def solve(wanted: ReplanRequest, current: Plan) -> Plan:
+    async def solve(wanted: ReplanRequest, current: Plan, standbys: Standbys) -> Plan:
         await asyncio.sleep(SOLVE_S)
-        return replan(wanted.demand_qps, current, wanted.without)
+        return replan(wanted.demand_qps, current, wanted.without, standbys)
 
     control = asyncio.create_task(adaptation.run(policy.replanning.every_s, solve)) if policy.replanning else None
     results: list[asyncio.Future[Result]] = []

@@ -26,7 +26,7 @@ def test_a_deferred_planner_plans_like_the_planner_with_the_rules_and_headroom_o
     plan = planner.with_changes(headroom=1.5)(DEMAND)
 
     deferred = pickle.loads(pickle.dumps(deferred_planner(settings, plan, profiles, {"a file": "its digest"})))  # noqa: S301 - our own bytes
-    found = deferred(DEMAND, plan, NONE_OUT)
+    found = deferred(DEMAND, plan, NONE_OUT, {})
 
     assert (found.placements, found.rules, found.headroom) == (plan.placements, plan.rules, 1.5)
     assert found.inputs == {"a file": "its digest"}

@@ -9,7 +9,7 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_profile, near
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import NoFeasiblePlan, UsageError
@@ -251,3 +251,42 @@ def test_the_first_solve_of_a_process_prints_nothing_either() -> None:
         [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{code}"], capture_output=True, check=True
     )
     assert done.stdout == b""
+
+
+def test_what_stands_by_needs_no_load_and_is_preferred() -> None:
+    """Of three devices with a-l, one must change to a-m for 180 instead of 120 qps: that with a standby, cpu1."""
+    planner = planner_of(fleet(cpu=3))
+    before = planner({"a": 120.0})
+    is_l = [device for device, variant in placed(before).items() if variant == "a-l"]
+    standbys = {is_l[-1]: frozenset({VariantKey("a", "a-m")})}
+    after = planner({"a": 180.0}, before, standbys=standbys)
+    assert placed(after)[is_l[-1]] == "a-m"
+    assert (after.swaps_from(before), after.swaps_from(before, standbys)) == (1, 0)
+
+
+def test_what_is_active_stays_where_standbys_would_save_no_load() -> None:
+    """cpu0 has a-m active, and a-l by; cpu1 has a-l active, and a-m by. Without a change both keep what is active."""
+    planner = planner_of(fleet(cpu=2))
+    before = planner({"a": 100.0})
+    assert sorted(placed(before).values()) == ["a-l", "a-m"]
+    other = {"a-l": "a-m", "a-m": "a-l"}
+    standbys = {device: frozenset({VariantKey("a", other[variant])}) for device, variant in placed(before).items()}
+    again = planner({"a": 100.0}, before, standbys=standbys)
+    assert placed(again) == placed(before)
+
+
+def test_a_device_that_hosts_a_variant_gives_way_to_one_where_it_stands_by() -> None:
+    """b-s stands by on cpu0 alone, which hosts a-m; a-m stands by on cpu1. So both change, and nothing loads."""
+    planner = planner_of(fleet(cpu=2))
+    wanted = planner({"a": 50.0, "b": 10.0})
+    devices = {placement.variant: placement.device for placement in wanted.placements}
+    of_a, of_b = (next(v for v in devices if v.startswith(family)) for family in ("a-", "b-"))
+    moved = [msgspec.structs.replace(p, device=devices[of_b]) for p in wanted.placements if p.variant == of_a]
+    before = msgspec.structs.replace(wanted, placements=tuple(moved))
+    standbys = {
+        devices[of_b]: frozenset({VariantKey("b", of_b)}),
+        devices[of_a]: frozenset({VariantKey("a", of_a)}),
+    }
+    after = planner({"a": 50.0, "b": 10.0}, before, standbys=standbys)
+    assert after.swaps_from(before, standbys) == 0
+    assert placed(after) == placed(wanted)

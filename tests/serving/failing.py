@@ -13,14 +13,17 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.breaker import BreakerState
+from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.solver_jobs import Standbys
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, OnLost
 from proteus_cli.serving.fleet.recovery import Recovery
@@ -80,7 +83,10 @@ class FailingExecutor(EmulatedExecutor):
 
 
 class World:
-    """``opened`` are the devices that were opened again; a device on which opening fails is in ``shut``."""
+    """``opened`` are the devices that were opened again; a device on which opening fails is in ``shut``.
+
+    Variants may take ``resident_bytes`` of each device, standbys included.
+    """
 
     def __init__(
         self,
@@ -90,6 +96,7 @@ class World:
         variants: tuple[VariantProfile, ...] = VARIANTS,
         replans: bool = True,
         slo: str = "200ms",
+        resident_bytes: int = 0,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.catalog = make_catalog(make_family("f", {v.variant: v.accuracy for v in variants}, slo=slo))
@@ -97,18 +104,22 @@ class World:
             device: make_profile(device, *variants, memory_bytes=memory_bytes) for device in ("cpu0", "cpu1")
         }
         self.planner = Planner(self.catalog, self.profiles, PROTEUS, headroom=1.0, inputs={}, spares=True)
+        self._variants = variants
         self.spoilt: dict[VariantKey, EngineError] = {}
         self.broken: set[tuple[str, VariantKey]] = set()
         self.shut: set[str] = set()
         self.opened: list[FailingExecutor] = []
         self.asked = list[Outages]()
         self.results: list[Result] = []
-        self.controller = Controller(self.catalog.slo_s(), dict.fromkeys(self.profiles, 1), PROTEUS)
+        slo_s = self.catalog.slo_s()
+        memory = device_memory(dict.fromkeys(self.profiles, resident_bytes), self.profiles, slo_s, Rules())
+        self.controller = Controller(slo_s, dict.fromkeys(self.profiles, 1), PROTEUS, memory=memory)
+        self.is_memory_short = False
         self.models: Any = {(v.family, v.variant): None for v in variants}
         served = ServedFamily("f", SIGNATURE, self.catalog.slo_s()["f"], max_rows=4, best_accuracy=0.9)
         self.plane = make_data_plane(
             self.controller, [served], self.profiles, self._open, self.loop.time, models=self.models,
-            profiles=self.profiles, timer_s=0.0,
+            profiles=self.profiles, timer_s=0.0, is_memory_short=lambda: self.is_memory_short,
         )  # fmt: skip
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.opened.clear()
@@ -119,7 +130,7 @@ class World:
 
     def plan_of(self, hosts: Mapping[str, str], demand_qps: float = 60.0) -> Plan:
         """Each device hosts one variant, with an equal share."""
-        capacity = {v.variant: v.points[0].qps for v in VARIANTS}
+        capacity = {v.variant: v.points[0].qps for v in self._variants}
         placements = [
             make_placement(
                 device, "f", variant, max_batch=4, rate_qps=demand_qps / len(hosts), share=1 / len(hosts),
@@ -174,10 +185,10 @@ class World:
         self.opened.append(FailingExecutor(self, device, on_lost))
         return self.opened[-1]
 
-    async def solve(self, wanted: ReplanRequest, current: Plan) -> Plan:
+    async def solve(self, wanted: ReplanRequest, current: Plan, standbys: Standbys) -> Plan:
         self.asked.append(wanted.without)
         await asyncio.sleep(SOLVE_S)
-        return self.planner(wanted.demand_qps, current, wanted.without)
+        return self.planner(wanted.demand_qps, current, wanted.without, standbys)
 
 
 def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], **options: Any) -> World:
@@ -187,7 +198,7 @@ def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], *
         world = World(hosts, **options)
         await world.adaptation.start(world.first, "start", "the first")
         world.lifecycle.on(LifecycleEvent.WARMED_UP)
-        tasks = [asyncio.create_task(world.recovery.run())]
+        tasks = [asyncio.create_task(world.recovery.run()), asyncio.create_task(world.fleet.standbys.run())]
         if world.replans:
             tasks.append(asyncio.create_task(world.adaptation.run(LOOK_S, world.solve)))
         await test(world)

@@ -292,3 +292,39 @@ def test_progress_rises_from_nothing_and_stays_below_all() -> None:
     planner = Planner(CATALOG, profiles(), EXACT, headroom=1.0, inputs={})
     simulate(trace, planner({"a": 100.0}), CATALOG, profiles(), EXACT, never, progress=told.append)
     assert told == [0.0, 0.4, 0.8]
+
+
+TWO = {"cpu0": 2000}
+"""Memory for two of the variants, of 1000 bytes each."""
+
+
+@pytest.mark.parametrize("load_time_s", [None, 1.0])
+def test_with_memory_for_both_variants_a_burst_activates_what_stands_by(load_time_s: float | None) -> None:
+    """Without it the switch comes a second later, as the variant loads."""
+    planner = Planner(CATALOG, profiles(), PROTEUS, headroom=1.0, inputs={})
+
+    def run(memory_bytes: dict[str, int]) -> Simulated:
+        conditions = Conditions(load_time_s=load_time_s, memory_bytes=memory_bytes)
+        first = planner({"a": 10.0})
+        return simulate(burst(), first, CATALOG, profiles(), PROTEUS, planner, conditions=conditions)
+
+    cold, warm = run({}), run(TWO)
+    changes = [(replan.swaps, replan.activated) for replan in warm.replans if replan.swaps or replan.activated]
+    assert changes == [(0, 1), (0, 1)]
+    up = next(replan for replan in warm.replans if replan.activated)
+    assert up.at_s == pytest.approx(8.2 + SOLVE_S, abs=0.21)
+    assert variants(warm, 0, up.at_s) == {"large"}
+    assert variants(warm, up.at_s, up.at_s + 1) == {"small"}
+    assert all(replan.activated == 0 for replan in cold.replans)
+    assert sum(replan.swaps for replan in cold.replans) == 2
+    assert outcomes(warm)["served"] > outcomes(cold)["served"]
+    assert sorted(ended.arrival_s for ended in warm.ended) == burst().arrival_s.tolist()
+
+
+def test_a_published_system_has_no_standbys_whatever_memory_there_is() -> None:
+    policy = policy_named("proteus-paper")
+    planner = Planner(CATALOG, profiles(), policy, headroom=1.0, inputs={})
+    conditions = Conditions(memory_bytes=TWO)
+    run = simulate(burst(), planner({"a": 10.0}), CATALOG, profiles(), policy, planner, conditions=conditions)
+    assert sum(replan.swaps for replan in run.replans) > 0
+    assert all(replan.activated == 0 for replan in run.replans)

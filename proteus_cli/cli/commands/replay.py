@@ -13,10 +13,11 @@ from proteus_cli.cli.options.defaults import flags
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Mapping, Sequence
 
     from proteus_cli.control.policies import Policy
     from proteus_cli.domain.plan import Plan
+    from proteus_cli.domain.profile import Profile
     from proteus_cli.domain.report import Report
     from proteus_cli.domain.trace import Trace
     from proteus_cli.simulation.conditions import Conditions
@@ -37,6 +38,7 @@ def replay(
     headroom: common.Headroom = options.HEADROOM,
     batching: options.Batching = None,
     load_time: options.LoadTime = None,
+    memory: common.Memory = None,
     jitter: options.Jitter = None,
     fail: options.Fail = None,
     scale_to: options.ScaleTo = None,
@@ -69,7 +71,7 @@ def replay(
         from proteus_cli.domain.fleet import fleet_of
 
         profiles = fleet_of(workspace.profiles(), fleet) if given is None else workspace.profiles_of(given)
-        conditions = _conditions(load_time, jitter, fail or (), profiles)
+        conditions = _conditions(load_time, memory, jitter, fail or (), profiles)
         scenario = Scenario(workspace, profiles, arrivals, given, headroom, conditions, seed)
         reports, is_interrupted = until_interrupted(simulated(scenario, _policies(policy, batching)))
     _deliver(reports, is_list=url is None and _is_list(policy), output=output, page=report, png=png, json=json)
@@ -124,16 +126,24 @@ def _up_to_date_plan(workspace: "Workspace", name: Path | None) -> "Plan | None"
 
 
 def _conditions(
-    load_time_s: float | None, jitter: str | None, failures: "Sequence[str]", devices: "Container[str]"
+    load_time_s: float | None,
+    memory: "Mapping[str, int] | None",
+    jitter: str | None,
+    failures: "Sequence[str]",
+    profiles: "Mapping[str, Profile]",
 ) -> "Conditions":
+    from proteus_cli.cli.options.memory import memory_limits
     from proteus_cli.simulation.conditions import JITTERS, Conditions, parse_failure
 
+    if memory and not any(measured.memory_bytes for profile in profiles.values() for measured in profile.variants):
+        console.warn("the profiles know no memory of variants, so none stands by")
     if jitter is not None and jitter not in JITTERS:
         raise UsageError(f"No jitter `{jitter}`.", hint=f"there are: {', '.join(JITTERS)}")
     return Conditions(
         load_time_s=load_time_s,
         jitter=JITTERS[jitter] if jitter is not None else None,
-        failures=tuple(parse_failure(text, devices) for text in failures),
+        failures=tuple(parse_failure(text, profiles) for text in failures),
+        memory_bytes=memory_limits(memory, {device: profile.device for device, profile in profiles.items()}),
     )
 
 

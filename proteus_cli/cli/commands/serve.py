@@ -46,6 +46,7 @@ def serve(
     record: options.Record = False,
     executor: options.Executor = options.ExecutorKind.THREAD,
     batching: options.Batching = None,
+    memory: common.Memory = None,
     emulate: options.Emulate = False,
     fleet: options.Fleet = None,
     view: options.View = options.ViewMode.AUTO,
@@ -82,7 +83,7 @@ def serve(
         plan, Workspace(workspace_dir), replan=replan, batching=batching,
         emulation=Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
         in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
-        drift_after_s=drift_after, record=record,
+        drift_after_s=drift_after, record=record, memory=memory,
     )  # fmt: skip
     run_server(deployment, server, _announce, live_view)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from proteus_cli.cli.options.defaults import load_defaults
+from proteus_cli.cli.options.memory import parse_memory
 from proteus_cli.cli.options.names import environment
 from proteus_cli.units import parse_duration, parse_rate, parse_size
 
@@ -37,6 +38,18 @@ Workspace = Annotated[
 Json = Annotated[bool, Option("--json", help="Print one JSON document on stdout.")]
 Headroom = Annotated[
     float, Option(min=1.0, envvar=environment("headroom"), help="Plan for this multiple of the demand.")
+]
+Memory = Annotated[
+    dict[str, int] | None,
+    Option(
+        parser=parse_memory,
+        envvar=environment("memory"),
+        metavar="SIZE|DEVICE=SIZE,…",
+        show_default="half of each device's memory",
+        help="The memory of each device that variants may take, such as `4GiB`, or by id or type `gpu0=8GiB,cpu=0B`. "
+        "What the plan leaves of it keeps standbys: variants that later plans may want, loaded.",
+        rich_help_panel="Devices",
+    ),
 ]
 Fleet = Annotated[
     str | None,

@@ -9,7 +9,7 @@ from proteus_cli.cli.options.common import DURATION, RATE
 from proteus_cli.cli.options.names import environment
 
 HEADROOM = 1.0  # policies that re-plan have a safety margin of their own
-SIMULATED_ONLY = {"--batching", "--load-time", "--jitter", "--fail"}
+SIMULATED_ONLY = {"--batching", "--load-time", "--memory", "--jitter", "--fail"}
 
 Trace = Annotated[Path, Argument(help="The trace, a CSV file, gzipped or not.")]
 Url = Annotated[str | None, Option(help="Replay against the server at this URL.")]

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from proteus_cli.backends.free_memory import free_bytes
+from proteus_cli.cli.options.memory import memory_limits
 from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet, resources_for
 from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
 from proteus_cli.domain.plan import Plan
@@ -34,12 +36,14 @@ def deployment_of(
     max_unavailable_frac: float = 0.5,
     drift_after_s: float = 60.0,
     record: bool = False,
+    memory: Mapping[str, int] | None = None,
 ) -> Deployment:
     """A deployment whose plan is current, and whose devices and models are those that were measured, or emulated.
 
     With ``resume``, if the last server that was started with this plan was killed, the plan is the one that was in
     force then, if that is current. ``kept_plans``: how many to keep in ``plans/history/``. ``drift_after_s``: how long
     a profile must be wrong to be recalibrated; 0: never. ``record``: recalibrated profiles are written back.
+    ``memory`` as in `memory_limits`.
     Raises `ArtefactError`, `UsageError` or `DeviceUnavailable`.
     """
     is_emulated = emulation is not None
@@ -77,6 +81,9 @@ def deployment_of(
         reason=start.reason,
         in_processes=in_processes,
         max_unavailable_frac=max_unavailable_frac,
+        memory_bytes=memory_limits(
+            memory, {device.id: device for device in resources.devices}, None if is_emulated else free_bytes()
+        ),
     )
 
 

@@ -1,10 +1,13 @@
-"""From the placements of a plan to hosts with latencies."""
+"""From plans and profiles to what the controller knows: hosts with latencies, slots and memory of devices."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from proteus_cli.control.decision import Host
+from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
+from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.errors import ArtefactError
 
 
@@ -32,6 +35,48 @@ def measured_for(placement: Placement, profiles: Mapping[str, Profile]) -> Varia
 def slots_of(devices: Iterable[str], profiles: Mapping[str, Profile]) -> dict[str, int]:
     """The slots of each device, by id; one where the device was never profiled."""
     return {device: profiles[device].slots if device in profiles else 1 for device in devices}
+
+
+def device_memory(
+    limit_bytes: Mapping[str, int],
+    profiles: Mapping[str, Profile],
+    slo_s: Mapping[str, float],
+    rules: Rules,
+    load_s: Callable[[VariantProfile], float] = lambda measured: measured.load_s,
+) -> dict[str, DeviceMemory]:
+    """The memory of each device, of which variants may take ``limit_bytes``; ``rules`` are those of its plans.
+
+    Variants of unknown size are left out, and devices on which no size is known.
+    """
+    known: dict[tuple[int, int, str, DeviceLimits], Mapping[VariantKey, Loadable]] = {}
+    found = {}
+    for device, limit in limit_bytes.items():
+        profile = profiles[device]
+        limits = limits_of(profile.device, rules)
+        key = id(profile.variants), profile.slots, profile.device.type, limits
+        if key not in known:
+            known[key] = dict(_loadable(profile, limits, slo_s, rules, load_s))
+        if known[key] and limit > 0:
+            found[device] = DeviceMemory(profile.device.type, limit, known[key])
+    return found
+
+
+def _loadable(
+    profile: Profile,
+    limits: DeviceLimits,
+    slo_s: Mapping[str, float],
+    rules: Rules,
+    load_s: Callable[[VariantProfile], float],
+) -> Iterator[tuple[VariantKey, Loadable]]:
+    for measured in profile.variants:
+        memory_bytes, key = measured.memory_with(profile.slots), measured.key
+        if not memory_bytes or key.family not in slo_s:
+            continue
+        is_allowed = limits.allows(key) and measured.accuracy >= rules.min_accuracy.get(key.family, 0.0)
+        steps = rules.capacity_steps(slo_s[key.family], profile.points_of(measured)) if is_allowed else ()
+        qps = max((step.capacity.qps for step in steps), default=0.0)
+        max_batch = max((step.capacity.max_batch for step in steps), default=1)
+        yield key, Loadable(memory_bytes, load_s(measured), max_batch, qps)
 
 
 def _hosted(

@@ -1,11 +1,13 @@
 """The roll-out of a plan: which device loads when, so that no family loses more of its capacity than it can miss."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from proteus_cli.control.decision import Host, Load
 from proteus_cli.control.dispatch.workers import WorkerEvent, WorkerPhase, WorkerState
+from proteus_cli.control.topology.standbys import Replica, Standbys
 from proteus_cli.domain.catalog import VariantKey
 
 MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity; at more, one wrong plan takes a family out of service
@@ -13,16 +15,30 @@ MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity; at more, one wrong plan ta
 
 @dataclass(slots=True)
 class DeviceRollout:
-    """One device on its way: what it hosts now, what the plan wants there, and the ``load`` that it is in."""
+    """One device on its way: what it hosts now, what the plan wants there, and the ``load`` that it is in.
+
+    Its ``standbys`` are loaded beside what it hosts.
+    """
 
     hosts_now: tuple[Host, ...] = ()
     hosts_wanted: tuple[Host, ...] = ()
     load: Load | None = None
+    standbys: frozenset[VariantKey] = frozenset()
 
     @property
     def is_complete(self) -> bool:
-        """Nothing has to be loaded."""
+        """The device hosts all that the plan wants there."""
         return keys(self.hosts_wanted) <= keys(self.hosts_now)
+
+    @property
+    def resident(self) -> frozenset[VariantKey]:
+        """All that is loaded, and during a load, what it loads."""
+        return self.standbys | keys(self.hosts_now if self.load is None else self.hosts_wanted)
+
+    @property
+    def needs_load(self) -> bool:
+        """Some of what the plan wants is not loaded; else its standbys need only be activated."""
+        return not keys(self.hosts_wanted) <= self.resident
 
     @property
     def hosted(self) -> tuple[Host, ...]:
@@ -34,12 +50,16 @@ class Rollout:
     """Steps all devices from what they host to what the plan wants, and moves their workers between phases.
 
     Engines that fit beside those that serve are loaded by the driver before the plan is adopted: such a device switches
-    at once. Other devices load *in place*: they free what they have, load, and serve nothing meanwhile. Each end of a
-    load may start others. A load that fails ends the roll-out: no further device starts.
+    at once. Other devices load *in place*: they free what they have, load, and serve nothing meanwhile; or if all that
+    the plan wants stands by, they activate it. Each end of a load may start others. A load that fails ends the
+    roll-out: no further device starts.
     """
 
-    def __init__(self, workers: Mapping[str, WorkerState], max_unavailable_frac: float) -> None:
+    def __init__(
+        self, workers: Mapping[str, WorkerState], max_unavailable_frac: float, standbys: Standbys | None = None
+    ) -> None:
         self._workers, self._max_unavailable_frac = workers, max_unavailable_frac
+        self._standbys = standbys or Standbys({})
         self._devices = {device: DeviceRollout() for device in workers}
         self._demand_qps: Mapping[str, float] = {}
         self._has_failed = False
@@ -55,17 +75,50 @@ class Rollout:
         )
 
     def hosted_on(self, device: str) -> tuple[Host, ...]:
-        """What a device has loaded; during a load in place, what it had before."""
+        """What a device has active; during a load in place, what it had before."""
         return self._devices[device].hosts_now
 
+    def resident_on(self, device: str) -> frozenset[VariantKey]:
+        """All that a device has loaded, or is loading: what is active, and its standbys."""
+        return self._devices[device].resident
+
+    def standbys_on(self, device: str) -> frozenset[VariantKey]:
+        return self._devices[device].standbys
+
+    @property
+    def unchanging(self) -> tuple[str, ...]:
+        """The devices that host what the plan wants there."""
+        return tuple(device for device, each in self._available().items() if each.load is None and each.is_complete)
+
+    def add_standby(self, device: str, key: VariantKey) -> None:
+        each = self._devices[device]
+        each.standbys |= {key} - each.resident
+
+    def trim(self, device: str, also_needed: Collection[VariantKey] = ()) -> None:
+        """Give standbys up that leave no memory for what is active, and for what is ``also_needed``."""
+        each = self._devices[device]
+        needed = keys(each.hosts_now).union(also_needed)
+        each.standbys = self._standbys.kept(device, each.resident, needed, self._replicas())
+
+    def give_up_standbys(self, device: str, keys: Collection[VariantKey]) -> None:
+        self._devices[device].standbys -= frozenset(keys)
+
+    def make_room(self, hosted: Iterable[Host]) -> None:
+        """Give standbys up that leave no memory to load ``hosted`` beside what is active."""
+        wanted, replicas = self._by_device(hosted), self._replicas()
+        for device, each in self._devices.items():
+            needed = keys(each.hosts_now) | keys(wanted[device])
+            if each.load is None and not needed <= each.resident:
+                spared = self._standbys.kept(device, each.resident, needed, replicas)
+                each.standbys = spared | (each.standbys & keys(wanted[device]))
+
     def begin(
-        self, hosted: Iterable[Host], demand_qps: Mapping[str, float], in_place: Collection[str]
+        self, hosted: Sequence[Host], demand_qps: Mapping[str, float], in_place: Collection[str]
     ) -> tuple[Load, ...]:
         """Start towards a new plan; returns the first loads. A load for the old plan goes on if it is still wanted."""
         self._demand_qps, self._has_failed = demand_qps, False
-        wanted: dict[str, tuple[Host, ...]] = dict.fromkeys(self._devices, ())
-        for host in hosted:
-            wanted[host.device] += (host,)
+        self._standbys.adopted(hosted)
+        wanted, replicas = self._by_device(hosted), self._replicas()
         for device, each in self._devices.items():
             worker = self._workers[device]
             if each.load is not None and keys(each.hosts_wanted) != keys(wanted[device]):
@@ -73,7 +126,7 @@ class Rollout:
                 worker.on(WorkerEvent.LOAD_ENDED)
             each.hosts_wanted = wanted[device]
             if worker.is_serving and device not in in_place:
-                each.hosts_now = each.hosts_wanted
+                self._switch(device, each, replicas)
         return self._advance()
 
     def loaded(self, load: Load, engines: Collection[VariantKey]) -> tuple[Load, ...] | None:
@@ -86,13 +139,15 @@ class Rollout:
         if each.load is not load:
             return self._advance() or None
         each.hosts_now, each.load = tuple(host for host in each.hosts_wanted if host.key in engines), None
+        each.standbys &= frozenset(engines)
         self._workers[load.device].on(WorkerEvent.LOAD_ENDED)
         self._has_failed = self._has_failed or not each.is_complete
         return self._advance()
 
     def device_lost(self, device: str) -> None:
         """Nothing is loaded on the device any more."""
-        self._devices[device].hosts_now, self._devices[device].load = (), None
+        each = self._devices[device]
+        each.hosts_now, each.load, each.standbys = (), None, frozenset()
         self._workers[device].on(WorkerEvent.DEVICE_LOST)
 
     def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> tuple[Load, ...]:
@@ -104,17 +159,41 @@ class Rollout:
 
     def _advance(self) -> tuple[Load, ...]:
         """Start the loads that may start now, and switch the devices that need none."""
-        available, loads = self._available(), list[Load]()
-        if not self._has_failed:
-            for device in next_to_load(available, self._demand_qps, self._max_unavailable_frac):
-                each = available[device]
-                each.load = Load(device, each.hosts_wanted)
-                loads.append(each.load)
-                self._workers[device].on(WorkerEvent.LOAD_STARTED)
-        for each in available.values():
+        available, loads, replicas = self._available(), list[Load](), self._replicas()
+        may_go_on = not self._has_failed
+        while may_go_on:
+            starting = next_to_change(available, self._demand_qps, self._max_unavailable_frac)
+            activated = [device for device in starting if not available[device].needs_load]
+            for device in activated:
+                self._switch(device, available[device], replicas)
+            if not activated:  # else others may start, now that these serve
+                loads += [self._start(device, available[device], replicas) for device in starting]
+                break
+        for device, each in available.items():
             if each.load is None and each.is_complete:
-                each.hosts_now = each.hosts_wanted
+                self._switch(device, each, replicas)
         return tuple(loads)
+
+    def _start(self, device: str, each: DeviceRollout, replicas: Mapping[Replica, int]) -> Load:
+        wanted = keys(each.hosts_wanted)
+        each.standbys = self._standbys.kept(device, each.resident, wanted, replicas)
+        each.load = Load(device, each.hosts_wanted, each.standbys | (each.resident & wanted))
+        self._workers[device].on(WorkerEvent.LOAD_STARTED)
+        return each.load
+
+    def _switch(self, device: str, each: DeviceRollout, replicas: Mapping[Replica, int]) -> None:
+        """All that the plan wants there is loaded: activate it. What it replaces stands by, as far as memory lasts."""
+        loaded, wanted = each.resident, keys(each.hosts_wanted)
+        each.hosts_now, each.standbys = each.hosts_wanted, self._standbys.kept(device, loaded, wanted, replicas)
+
+    def _replicas(self) -> Counter[Replica]:
+        return self._standbys.replicas({device: each.resident for device, each in self._devices.items()})
+
+    def _by_device(self, hosted: Iterable[Host]) -> dict[str, tuple[Host, ...]]:
+        wanted: dict[str, tuple[Host, ...]] = dict.fromkeys(self._devices, ())
+        for host in hosted:
+            wanted[host.device] += (host,)
+        return wanted
 
     def _available(self) -> dict[str, DeviceRollout]:
         return {
@@ -124,26 +203,36 @@ class Rollout:
         }
 
 
-def next_to_load(
+def next_to_change(
     devices: Mapping[str, DeviceRollout], demand_qps: Mapping[str, float], max_unavailable_frac: float
 ) -> list[str]:
-    """The devices that start to load now, those first whose family has the least of what it needs.
+    """The devices that activate standbys now, if there are any; else those that start to load.
 
-    A device leaves a family only where the other devices carry the family's demand. Where not even all devices carry
-    it, the change itself is what helps: the more is missing, the larger the part of the family's capacity that may be
-    unavailable at once, up to ``max_unavailable_frac``. Where all wait for each other, the device goes that is missed
-    least.
+    Those go first whose family has the least of what it needs. A device leaves a family only where the other devices
+    carry the family's demand. Where not even all devices carry it, the change itself is what helps: the more is
+    missing, the larger the part of the family's capacity that may be unavailable at once, up to
+    ``max_unavailable_frac``. Where all wait for each other, the device goes that is missed least.
     """
     capacity = _Capacity.of(devices.values(), demand_qps)
     waiting = [device for device, each in devices.items() if not each.is_complete and each.load is None]
     waiting.sort(key=lambda device: min(capacity.ratio(host.family) for host in devices[device].hosts_wanted))
+    activating = [device for device in waiting if not devices[device].needs_load]
     starting = []
-    for device in waiting:
-        if all(capacity.can_miss(host, max_unavailable_frac) for host in devices[device].hosts_now):
+    for device in activating:
+        if capacity.can_activate(devices[device]):
             starting.append(device)
-            capacity.leave(devices[device])
+            capacity.activate(devices[device])
+    if starting:
+        return starting
+    for device in waiting:
+        each = devices[device]
+        if each.needs_load and all(
+            capacity.can_miss(host.family, host.capacity_qps, max_unavailable_frac) for host in each.hosts_now
+        ):
+            starting.append(device)
+            capacity.leave(each)
     if not starting and waiting and not any(each.load is not None for each in devices.values()):
-        starting = [max(waiting, key=lambda device: capacity.ratio_without(devices[device]))]
+        starting = [max(activating or waiting, key=lambda device: capacity.ratio_without(devices[device]))]
     return starting
 
 
@@ -175,22 +264,41 @@ class _Capacity:
         """The lowest ratio among a device's families once the device leaves them."""
         return min((self.ratio(host.family, host.capacity_qps) for host in device.hosts_now), default=math.inf)
 
-    def can_miss(self, host: Host, max_unavailable_frac: float) -> bool:
-        """Whether a family can do without a host for a while, or gains if the host changes soon."""
-        total_qps = self.total[host.family]
-        left_qps = self.available[host.family] - host.capacity_qps
+    def can_miss(self, family: str, qps: float, max_unavailable_frac: float) -> bool:
+        """Whether a family can do without so much for a while, or gains if a host of it changes soon."""
+        total_qps, left_qps = self.total[family], self.available[family] - qps
         if left_qps < (1 - max_unavailable_frac) * total_qps * (1 - 1e-9):
             return False
-        if self.ratio(host.family, host.capacity_qps) >= 1:
+        if self.ratio(family, qps) >= 1:
             return True
-        served_frac = total_qps / self.demand_qps[host.family]
+        served_frac = total_qps / self.demand_qps[family]
         return served_frac < 1 and left_qps >= served_frac * total_qps
+
+    def can_activate(self, device: DeviceRollout) -> bool:
+        """Whether each family can do without what it loses as a device activates its standbys."""
+        lost_qps = _lost_qps(device)
+        return all(lost <= 0 or self.can_miss(family, lost, 1.0) for family, lost in lost_qps.items())
 
     def leave(self, device: DeviceRollout) -> None:
         for host in device.hosts_now:
             self.available[host.family] -= host.capacity_qps
 
+    def activate(self, device: DeviceRollout) -> None:
+        for family, lost in _lost_qps(device).items():
+            self.available[family] = self.available.get(family, 0.0) - lost
+            self.total[family] = self.total.get(family, 0.0) - lost
 
-def keys(hosted: Sequence[Host]) -> frozenset[VariantKey]:
+
+def _lost_qps(device: DeviceRollout) -> dict[str, float]:
+    """What each family loses, or gains (below 0), when a device hosts what the plan wants there."""
+    lost: dict[str, float] = {}
+    for host in device.hosts_now:
+        lost[host.family] = lost.get(host.family, 0.0) + host.capacity_qps
+    for host in device.hosts_wanted:
+        lost[host.family] = lost.get(host.family, 0.0) - host.capacity_qps
+    return lost
+
+
+def keys(hosted: Iterable[Host]) -> frozenset[VariantKey]:
     """Which variants these are."""
     return frozenset(host.key for host in hosted)

@@ -3,11 +3,13 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load
+from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load, StandbyEnd, StandbyLoad
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.rollout import Rollout
+from proteus_cli.control.topology.standbys import DeviceMemory, Standbys
+from proteus_cli.control.topology.warming import Warming
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
@@ -22,9 +24,12 @@ class Topology:
         workers: Mapping[str, WorkerState],
         dispatch: Dispatch,
         max_unavailable_frac: float,
+        memory: Mapping[str, DeviceMemory],
     ) -> None:
         self._families, self._workers, self._dispatch = families, workers, dispatch
-        self._rollout = Rollout(workers, max_unavailable_frac)
+        standbys = Standbys(memory)
+        self._rollout = Rollout(workers, max_unavailable_frac, standbys)
+        self._warming = Warming(workers, self._rollout, standbys)
         self.plan: Plan | None = None
         self.outages = Outages()
 
@@ -33,8 +38,30 @@ class Topology:
         return self._rollout.hosted
 
     def hosted_on(self, device: str) -> tuple[Host, ...]:
-        """What a device has loaded; during a load in place, what it had before."""
+        """What a device has active; during a load in place, what it had before."""
         return self._rollout.hosted_on(device)
+
+    def resident_on(self, device: str) -> frozenset[VariantKey]:
+        """All that a device has loaded, or is loading: what is active, and its standbys."""
+        return self._rollout.resident_on(device)
+
+    @property
+    def standbys(self) -> dict[str, frozenset[VariantKey]]:
+        """The standbys of the devices that have any."""
+        found = {device: self._rollout.standbys_on(device) for device in self._workers}
+        return {device: keys for device, keys in found.items() if keys}
+
+    def make_room(self, hosted: Sequence[Host]) -> None:
+        self._rollout.make_room(hosted)
+
+    def next_standby(self, now_s: float) -> StandbyLoad | None:
+        return self._warming.next(now_s, self.outages.engines)
+
+    def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float) -> None:
+        self._warming.ended(load, how, now_s)
+
+    def memory_short(self, device: str, now_s: float) -> None:
+        self._warming.memory_short(device, now_s)
 
     def adopt(self, plan: Plan, hosted: Sequence[Host], in_place: Collection[str]) -> Effects:
         self.plan = plan
@@ -47,6 +74,7 @@ class Topology:
     def device_lost(self, device: str, running: Sequence[Launch]) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices | {device})
         self._rollout.device_lost(device)
+        self._warming.give_up(device)
         self._dispatch.count_capacity(self._workers[device])
         for family in self._families.values():
             family.was_lost = family.was_lost or family.base.is_lost
@@ -59,11 +87,16 @@ class Topology:
 
     def engine_failed(self, device: str, key: VariantKey) -> None:
         self.outages = replace(self.outages, engines=self.outages.engines | {(device, *key)})
+        self._warming.engine_failed(device, key)
 
     def engine_recovered(self, device: str, key: VariantKey) -> None:
         self.outages = replace(self.outages, engines=self.outages.engines - {(device, *key)})
+        self._warming.changed()
 
     def _rehost(self, loads: tuple[Load, ...]) -> Effects:
+        self._warming.changed()
+        for load in loads:
+            self._warming.give_up(load.device)
         unhosted = self._dispatch.host(self._rollout.hosted)
         for family in self._families.values():
             if family.hosts and not family.base.is_lost:

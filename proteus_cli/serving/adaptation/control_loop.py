@@ -14,13 +14,14 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.record import Base, Observation, Origin
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
 from proteus_cli.serving.adaptation.plan_journal import Adopted
+from proteus_cli.serving.adaptation.solver_jobs import Standbys
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.adaptation")
 
-SolveFunction = Callable[[ReplanRequest, Plan], Awaitable[Plan]]
+SolveFunction = Callable[[ReplanRequest, Plan, Standbys], Awaitable[Plan]]
 
 MAX_CHANGES = 1000
 """So many changes and failures are remembered for the status."""
@@ -35,7 +36,7 @@ OTHER, BUG = "other", "bug"
 
 @dataclass(frozen=True, slots=True)
 class PlanChange:
-    """A change of plan: unix time, reason, seconds to solve and in total, variants loaded."""
+    """A change of plan: unix time, reason, seconds to solve and in total, variants loaded, and standbys activated."""
 
     unix_s: float
     reason: str
@@ -43,6 +44,7 @@ class PlanChange:
     total_s: float
     swaps: int
     origin: Origin = "demand"
+    activated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class ChangeTotals:
 
     made: int = 0
     swaps: int = 0
+    activated: int = 0
     solve_s: float = 0.0
     total_s: float = 0.0
     unix_s: float = field(default_factory=time.time)
@@ -69,6 +72,7 @@ class ChangeTotals:
     def add(self, change: PlanChange) -> None:
         self.made += 1
         self.swaps += change.swaps
+        self.activated += change.activated
         self.solve_s += change.solve_s
         self.total_s += change.total_s
         self.unix_s = change.unix_s
@@ -156,7 +160,7 @@ class ControlLoop:
     async def _change(self, wanted: ReplanRequest, solver: SolveFunction) -> None:
         start_s = self._clock()
         before = self._controller.plan
-        plan = await solver(wanted, before)
+        plan = await solver(wanted, before, self._controller.standbys)
         async with self._deploying:
             if self._controller.plan is not before:
                 log.info("dropped a new plan, as another came into force while it was solved: %s", wanted.reason)
@@ -178,27 +182,32 @@ class ControlLoop:
         solve_s: float = 0.0,
         base: Base | None = None,
     ) -> PlanChange:
-        before, seen = self._controller.plan, self._observation()
-        await self._fleet.deploy(plan)
+        seen = self._observation()
+        engines = await self._fleet.deploy(plan)
+        loaded = sum(engine.load_s is not None for engine in engines)
         change = PlanChange(
             unix_s=time.time(),
             reason=reason,
             solve_s=solve_s,
             total_s=self._clock() - start_s,
-            swaps=plan.swaps_from(before),
+            swaps=loaded,
             origin=origin,
+            activated=len(engines) - loaded,
         )
         self.changes.append(change)
         self.totals.add(change)
         self.origin, self.reason = origin, reason
         if self._journal is not None:
             total_s = round(change.total_s, 6)
-            self._journal.began(Adopted(plan, origin, reason, seen, change.solve_s, total_s, change.swaps, base))
+            self._journal.began(
+                Adopted(plan, origin, reason, seen, change.solve_s, total_s, change.swaps, base, engines)
+            )
         log.info(
-            "new plan after %.0f ms, %d loads: %s", change.total_s * 1e3, change.swaps, change.reason,
+            "new plan after %.0f ms, %d loaded, %d activated: %s", change.total_s * 1e3, change.swaps,
+            change.activated, change.reason,
             extra=fields(
                 reason=change.reason, solve_s=change.solve_s, total_s=round(change.total_s, 6), swaps=change.swaps,
-                hosts=hosts(plan),
+                activated=change.activated, hosts=hosts(plan),
             ),
         )  # fmt: skip
         return change

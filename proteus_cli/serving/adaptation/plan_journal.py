@@ -20,7 +20,7 @@ import msgspec
 from proteus_cli import store
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.record import Base, Effect, Ended, FamilyEffect, Observation, Origin, PlanRecord
+from proteus_cli.domain.record import Base, Effect, Ended, EngineChange, FamilyEffect, Observation, Origin, PlanRecord
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.logs import LogRateLimiter, fields
@@ -53,6 +53,7 @@ class Adopted:
     total_s: float = 0.0
     swaps: int = 0
     base: Base | None = None
+    engines: tuple[EngineChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class PlanJournal:
             total_s=adopted.total_s,
             swaps=adopted.swaps,
             effect=None,
+            engines=adopted.engines,
         )
         self._plan, self._since_s, self._at_first = adopted.plan, self._clock(), tallies
         self._write(self._open, adopted.plan)

@@ -1,17 +1,24 @@
 """What the server asks of the solver's process: one job after another, each of which has one answer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 
+Standbys = Mapping[str, frozenset[VariantKey]]
+
 
 class Replanner(Protocol):
-    """Makes the next plan for a demand, coming from the plan in force, without what can't be used now."""
+    """Makes the next plan for a demand, coming from the plan in force, without what can't be used now.
 
-    def __call__(self, demand: Demand, current: Plan, without: Outages, /) -> Plan: ...
+    ``standbys`` by device are loaded beside what the plan in force hosts.
+    """
+
+    def __call__(self, demand: Demand, current: Plan, without: Outages, standbys: Standbys, /) -> Plan: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,7 @@ class Solve:
     demand: Demand
     current: Plan
     without: Outages
+    standbys: Standbys
 
 
 Job = Use | WarmUp | Solve

@@ -11,7 +11,7 @@ from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.breaker import Breaker, BreakerEvent
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import SolverLost
-from proteus_cli.serving.adaptation.solver_jobs import Job, Replanner, Solve, Use, WarmUp
+from proteus_cli.serving.adaptation.solver_jobs import Job, Replanner, Solve, Standbys, Use, WarmUp
 from proteus_cli.serving.child_process import LIMITS_HINT, start_process
 from proteus_cli.serving.logs import fields
 
@@ -49,7 +49,7 @@ class SolverProcess:
         self._warm_up: WarmUp | None = None
         self._start()
 
-    async def __call__(self, wanted: ReplanRequest, current: Plan) -> Plan:
+    async def __call__(self, wanted: ReplanRequest, current: Plan, standbys: Standbys) -> Plan:
         """Raises `ProteusError` where there is no plan, and `SolverLost` where no process can make one.
 
         A process that died or hangs is replaced, and the next one is asked once more.
@@ -60,7 +60,7 @@ class SolverProcess:
             for _ in range(TRIES):
                 try:
                     await _result(self._ready, self._start_within_s)
-                    job = Solve(wanted.demand_qps, current, wanted.without)
+                    job = Solve(wanted.demand_qps, current, wanted.without, standbys)
                     plan = await _result(self._child.do(job), self._within_s)
                     assert plan is not None  # noqa: S101 - a `Solve` has a plan as its result
                 except SolverDied:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from proteus_cli.control.topology.rollout import keys
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.record import EngineChange
 from proteus_cli.errors import BuildCancelled, DeviceLost, OutOfDeviceMemory
 from proteus_cli.serving.devices.executor import Executor, OpenDevice
 from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, Loader
 from proteus_cli.serving.fleet.model_files import ModelFiles
+from proteus_cli.serving.fleet.standbys import StandbyLoader
 from proteus_cli.serving.fleet.worker import Clock, ResultSink, Worker
 from proteus_cli.serving.logs import fields
 
@@ -49,10 +51,11 @@ class Fleet:
         signatures: Mapping[str, Signature],
         files: ModelFiles | None = None,
         timer_s: float = TIMER_RESOLUTION_S,
+        is_memory_short: Callable[[], bool] = lambda: False,
     ) -> None:
         self._controller, self._results, self._clock, self._profiles = controller, results, clock, profiles
         self._open_device = open_device
-        self.loader = Loader(models, profiles, signatures, files)
+        self.loader = Loader(models, profiles, signatures, files, clock)
         self.breakers = {device: Breaker(since_s=clock()) for device in devices}
         self.broken: dict[tuple[str, VariantKey], Breaker] = {}
         self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
@@ -62,19 +65,26 @@ class Fleet:
             self.workers[device] = Worker(
                 device, controller, self.open_device(device), results, clock, self.workers, self.lose, timer_s
             )
+        self.standbys = StandbyLoader(
+            controller, self.loader, self.workers, profiles, clock, self._changing.locked, is_memory_short
+        )
 
     def open_device(self, device: str) -> Executor:
         """Open a device; its executor reports a loss to `lose`. Raises `DeviceUnavailable`."""
         return self._open_device(device, lambda loss: self.lose(device, BreakerEvent.DIED, loss.message))
 
-    async def deploy(self, plan: Plan) -> None:
-        """Put a plan in force: load its engines, switch, free the others.
+    async def deploy(self, plan: Plan) -> tuple[EngineChange, ...]:
+        """Put a plan in force: load its engines, switch, free the others. Returns what came to each device.
 
         Raises `EngineError` where an engine cannot be loaded. If that happens beside the engines that serve, nothing
         has changed; if it happens in place, the earlier plan is deployed again.
         """
+        await self.standbys.make_way({(placement.device, placement.key) for placement in plan.placements})
         async with self._changing:
+            before = {device: self._controller.hosted_on(device) for device in self.workers}
+            loaded_before = {device: self.loader.load_times_s(device) for device in self.workers}
             await self._deploy(plan, self._controller.plan if self._controller.placements else None)
+            return tuple(self._engine_changes(before, loaded_before))
 
     def close(self) -> None:
         """Free all engines. Batches that run are finished first."""
@@ -97,9 +107,19 @@ class Fleet:
             if before is not None:
                 await self._deploy(before, None)
             raise failures[0].error
-        self._free_unhosted()
+        self._free_the_rest()
 
-    async def _load_beside(self, hosted: Iterable[Host]) -> set[str]:
+    def _engine_changes(
+        self, before: Mapping[str, Sequence[Host]], loaded_before: Mapping[str, Mapping[VariantKey, float]]
+    ) -> Iterator[EngineChange]:
+        """What is active on each device and was not ``before``; it was warm where no load came since."""
+        for device in self._usable():
+            load_s = self.loader.load_times_s(device)
+            for key in sorted(keys(self._controller.hosted_on(device)) - keys(before[device])):
+                was_warm = loaded_before[device].get(key) == load_s[key]
+                yield EngineChange(device, *key, load_s=None if was_warm else round(load_s[key], 6))
+
+    async def _load_beside(self, hosted: Sequence[Host]) -> set[str]:
         """Load engines beside those that serve; returns the devices that have no memory for that.
 
         Raises `EngineError` where an engine cannot be loaded for another reason.
@@ -107,22 +127,40 @@ class Fleet:
         wanted: dict[str, list[Host]] = {}
         for host in hosted:
             wanted.setdefault(host.device, []).append(host)
+        self._controller.make_room(hosted)
+        self._free_the_rest()
         in_place = {device for device, hosts in wanted.items() if not self._fits_beside(device, hosts)}
-        usable = self._usable()
-        failures = await self._load(
-            host for device in usable if device not in in_place for host in wanted.get(device, ())
-        )
+        beside = [device for device in self._usable() if device not in in_place]
+        failures = await self._load(host for device in beside for host in wanted.get(device, ()))
+        failures = await self._again_without_standbys(failures, wanted)
         too_full = {
             failed.device
             for failed in failures
             if isinstance(failed.error, OutOfDeviceMemory) and self._controller.hosted_on(failed.device)
         }
         if any(failed.device not in too_full for failed in failures):
-            self._free_unhosted()
+            self._free_the_rest()
             if self._controller.placements:  # before the first plan, there is nothing to plan around
                 self._report(failures)
             raise failures[0].error
         return in_place | too_full
+
+    async def _again_without_standbys(
+        self, failures: list[FailedLoad], wanted: Mapping[str, Sequence[Host]]
+    ) -> list[FailedLoad]:
+        """Where memory was short, give the device's standbys up and load once more; returns what failed still."""
+        short = {
+            failed.device
+            for failed in failures
+            if isinstance(failed.error, OutOfDeviceMemory) and failed.device in self._controller.standbys
+        }
+        for device in short:
+            self._controller.memory_short(device, self._clock())
+            needed = self._controller.resident_on(device) | keys(wanted[device])
+            self.loader.keep_only(device, self.workers[device].executor, needed)
+        return [failed for failed in failures if failed.device not in short] + await self._load(
+            host for device in short for host in wanted[device]
+        )
 
     def _fits_beside(self, device: str, hosts: Iterable[Host]) -> bool:
         """Whether a device has the memory for engines beside those that are loaded."""
@@ -152,7 +190,7 @@ class Fleet:
         while self.workers[device].is_busy:
             await asyncio.sleep(TIMER_RESOLUTION_S)
         if self.breakers[device].is_closed:
-            self.loader.keep_only(device, self.workers[device].executor, keys(load.hosts))
+            self.loader.keep_only(device, self.workers[device].executor, load.keeps)
             failures = await self._load(load.hosts)
         effects = self._controller.loaded(load, self.loader.loaded(device), self._clock())
         return failures + await self._follow(effects)
@@ -172,10 +210,10 @@ class Fleet:
                 failures.append(failed)
         return failures
 
-    def _free_unhosted(self) -> None:
+    def _free_the_rest(self) -> None:
+        """Free what is neither active nor a standby."""
         for device in self._usable():
-            hosted = self._controller.hosted_on(device)
-            self.loader.keep_only(device, self.workers[device].executor, keys(hosted))
+            self.loader.keep_only(device, self.workers[device].executor, self._controller.resident_on(device))
 
     def _usable(self) -> list[str]:
         return [device for device, breaker in self.breakers.items() if breaker.is_closed]
@@ -237,6 +275,7 @@ class Fleet:
             self.breakers[device].on(BreakerEvent.PASSED, self._clock())
             hosted = tuple(host for host in wanted if host.key in loaded)
             self._report(await self._follow(self._controller.device_recovered(device, self._clock(), hosted)))
+            self._free_the_rest()
         log.info("%s is back", device, extra=fields(device=device))
 
     def _report(self, failures: Iterable[FailedLoad]) -> None:

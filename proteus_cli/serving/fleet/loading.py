@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -48,12 +49,24 @@ class Loader:
         profiles: Mapping[str, Profile],
         signatures: Mapping[str, Signature],
         files: ModelFiles | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.models, self._profiles, self._signatures, self._files = models, profiles, signatures, files
-        self._loaded: dict[str, set[VariantKey]] = {device: set() for device in profiles}
+        self._clock = clock
+        self._loaded: dict[str, dict[VariantKey, float]] = {
+            device: {} for device in profiles
+        }  # with its load's seconds
 
     def loaded(self, device: str) -> frozenset[VariantKey]:
         return frozenset(self._loaded[device])
+
+    def loadable(self, device: str) -> list[VariantKey]:
+        """What was profiled on a device and has a model."""
+        return [measured.key for measured in self._profiles[device].variants if measured.key in self.models]
+
+    def load_times_s(self, device: str) -> dict[VariantKey, float]:
+        """What is loaded on a device, each with the seconds that its load took."""
+        return dict(self._loaded[device])
 
     def fits(self, device: str, keys: Iterable[VariantKey]) -> bool:
         """Whether a device has the memory for these engines together, as far as profiles know it."""
@@ -75,12 +88,13 @@ class Loader:
         family, variant = key
         limit_s = min_limit_s + self._usual_limit_s(device, key)
         looked = await self._files.require_measured(key) if self._files is not None else ()
+        start_s = self._clock()
         try:
             async with asyncio.timeout(limit_s):
                 signature = await executor.load(key, self.models[key], rows)
         except TimeoutError:
             raise DeviceLost(f"{device} did not load {variant} within {limit_s:.0f} s") from None
-        self._loaded[device].add(key)
+        self._loaded[device][key] = load_s = self._clock() - start_s
         try:
             if self._files is not None:
                 self._files.require_unchanged(key, looked)
@@ -88,7 +102,10 @@ class Loader:
         except EngineError:
             self.unload(device, executor, key)
             raise
-        log.info("loaded %s on %s", variant, device, extra=fields(family=family, variant=variant, device=device))
+        log.info(
+            "loaded %s on %s in %.0f ms", variant, device, load_s * 1e3,
+            extra=fields(family=family, variant=variant, device=device, load_s=round(load_s, 6)),
+        )  # fmt: skip
 
     async def load_all(
         self,
@@ -116,12 +133,12 @@ class Loader:
         return [failed for failed in await asyncio.gather(*map(load, hosts)) if failed is not None]
 
     def unload(self, device: str, executor: Executor, key: VariantKey) -> None:
-        self._loaded[device].remove(key)
+        del self._loaded[device][key]
         executor.unload(key)
 
     def keep_only(self, device: str, executor: Executor, keys: Iterable[VariantKey]) -> None:
         """Free all engines but these."""
-        for key in self._loaded[device].difference(keys):
+        for key in self._loaded[device].keys() - set(keys):
             self.unload(device, executor, key)
 
     def forget(self, device: str) -> None:

@@ -1,6 +1,6 @@
 """All that requests pass through, put together: each part is made of parts before it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -50,6 +50,7 @@ def make_data_plane(
     max_timeout_s: float = inf,
     is_emulated: bool = False,
     timer_s: float = TIMER_RESOLUTION_S,
+    is_memory_short: Callable[[], bool] = lambda: False,
 ) -> DataPlane:
     """Open all devices, which host nothing yet. Raises `DeviceUnavailable`."""
     lifecycle = Lifecycle()
@@ -66,6 +67,7 @@ def make_data_plane(
         signatures={family.name: family.signature for family in served},
         files=files,
         timer_s=timer_s,
+        is_memory_short=is_memory_short,
     )
     admission = Admission(
         families,

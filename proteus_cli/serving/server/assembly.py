@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from proteus_cli.backends import free_memory
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
-from proteus_cli.control.topology.hosting import slots_of
+from proteus_cli.control.topology.hosting import device_memory, slots_of
+from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.profile import best_accuracy
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
@@ -69,6 +71,7 @@ async def open_data_plane(
         deployment.policy,
         dispatch_ahead_s=DISPATCH_AHEAD_S,
         max_unavailable_frac=deployment.max_unavailable_frac,
+        memory=_memory(deployment),
     )
     plane = make_data_plane(
         controller,
@@ -83,12 +86,24 @@ async def open_data_plane(
         refuses_non_finite=options.refuses_non_finite,
         max_timeout_s=options.max_timeout_s,
         is_emulated=hardware.is_emulated,
+        is_memory_short=(lambda: False) if hardware.is_emulated else free_memory.is_short,
     )
     try:
         async with running(Recovery(plane.fleet, plane.controller, profiles, plane.clock).run()):
             yield plane
     finally:
         plane.fleet.close()
+
+
+def _memory(deployment: Deployment) -> Mapping[str, DeviceMemory]:
+    """Of the devices that may have standbys: those whose plans change, and whose profiles know memory."""
+    if not deployment.policy.standbys or deployment.policy.replanning is None:
+        return {}
+    slo_s, rules = deployment.catalog.slo_s(), deployment.plan.rules
+    memory = device_memory(deployment.memory_bytes, deployment.profiles, slo_s, rules)
+    if any(deployment.memory_bytes.values()) and not memory:
+        log.info("the profiles know no memory of variants, so none stands by")
+    return memory
 
 
 def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedFamily]:
@@ -140,6 +155,7 @@ async def open_adaptation(
         journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
         control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock, journal)
         await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, deployment.reason))
+        await stack.enter_async_context(running(plane.fleet.standbys.run()))
         if journal is not None:
             stack.callback(journal.stopped)
         if rule is not None and solver is not None:

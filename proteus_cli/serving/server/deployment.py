@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from proteus_cli.control.policies import Policy
@@ -52,7 +52,8 @@ class Deployment:
     the ``journal`` records them, unless it is None. Engines for GPUs are kept in ``built``. ``replanning`` is the
     option of that name; a solve takes ``solve_limit_s`` at most. While a plan is rolled out, at most
     ``max_unavailable_frac`` of a family's capacity is unavailable. What a profile is wrong in for ``drift_after_s`` is
-    re-estimated (0: never), and written to the workspace if the server ``records``.
+    re-estimated (0: never), and written to the workspace if the server ``records``. Variants may take ``memory_bytes``
+    of each device, standbys included; without, there are no standbys.
     """
 
     plan: Plan
@@ -73,3 +74,4 @@ class Deployment:
     reason: str = "the plan that the server was started with"
     in_processes: bool = False
     max_unavailable_frac: float = MAX_UNAVAILABLE_FRAC
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)

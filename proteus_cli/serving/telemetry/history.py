@@ -59,7 +59,8 @@ class DeviceSamples(Struct, frozen=True):
 class DeviceHistory(Struct, frozen=True):
     """A device: means over the last 5 s, and its samples."""
 
-    variants: Annotated[Sequence[str], Meta(description="What the plan has it host.")]
+    variants: Annotated[Sequence[str], Meta(description="Active: what the plan has it host.")]
+    warm: Annotated[Sequence[str], Meta(description="Standbys: loaded, so that plans can activate them at once.")]
     load: Annotated[float, Meta(description="Fraction of the time in which batches ran; they count when they end.")]
     mean_batch: Annotated[float | None, Meta(description="Rows.")]
     breaker: BreakerState

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
 from proteus_cli import __version__
+from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.breaker import BreakerState
+from proteus_cli.control.topology.rollout import keys
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.control_loop import ChangeTotals
+from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.counts import FamilyCounts, Histogram
@@ -137,9 +140,17 @@ BROKEN = _gauge(
     "proteus_engine_broken", "1 while plans leave out a variant that fails there.", "device", "family", "variant"
 )  # fmt: skip
 PLAN = _gauge("proteus_plan_info", "What the plan in force hosts.", "device", "family", "variant")
+STATE = _gauge(
+    "proteus_variant_state", "2: active, as the plan has it there. 1: warm, a standby. 0: cold.",
+    "device", "family", "variant",
+)  # fmt: skip
 _CHANGES: tuple[tuple[MetricDescription, Callable[[ChangeTotals], float]], ...] = (
     (_counter("proteus_plan_changes_total", "Changes of plan."), lambda changes: changes.made),
     (_counter("proteus_plan_swaps_total", "Variants loaded by changes of plan."), lambda changes: changes.swaps),
+    (
+        _counter("proteus_plan_activations_total", "Standbys activated by changes of plan."),
+        lambda changes: changes.activated,
+    ),
     (_counter("proteus_plan_solve_seconds_total", "Time spent on solving."), lambda changes: changes.solve_s),
     (
         _counter("proteus_plan_change_seconds_total", "Time from the request for a change until it was made."),
@@ -208,6 +219,7 @@ class Metrics:
         engines = {(p.device, p.family, p.variant): 0 for p in controller.placements}
         engines |= {(device, *key): int(not breaker.is_closed) for (device, key), breaker in fleet.broken.items()}
         exposition.add(BROKEN, engines.items())
+        exposition.add(STATE, _states(fleet, controller))
         exposition.add(PLAN, [((p.device, p.family, p.variant), 1) for p in controller.placements])
 
     def _plans(self, exposition: Exposition) -> None:
@@ -249,6 +261,14 @@ class Metrics:
         )
         waiting = self._plane.controller.waiting_of
         exposition.add(_PENDING, [((family, oip.VERSION), waiting(family)) for family in counts])
+
+
+def _states(fleet: Fleet, controller: Controller) -> Iterator[tuple[Sequence[str], float]]:
+    """Of each variant that was profiled on a device and has a model."""
+    for device in fleet.workers:
+        active, resident = keys(controller.hosted_on(device)), controller.resident_on(device)
+        for key in fleet.loader.loadable(device):
+            yield (device, *key), 2 if key in active else int(key in resident)
 
 
 def _outcomes(counts: Mapping[str, FamilyCounts]) -> Iterator[tuple[Sequence[str], float]]:

@@ -60,13 +60,17 @@ class FamilySnapshot:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSnapshot:
-    """A device lately: what it hosts, the fraction of time in which batches ran, their mean rows (None: none ran)."""
+    """A device lately: what it hosts, the fraction of time in which batches ran, their mean rows (None: none ran).
+
+    Its ``warm`` variants stand by.
+    """
 
     variants: tuple[str, ...]
     load: float
     mean_batch: float | None
     breaker: str = "closed"
     reason: str = ""
+    warm: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ def make_snapshot(
     events: Sequence[ServerEvent],
 ) -> Snapshot:
     """The means between two readings of the counters. ``p99_s`` are of the families, in their order."""
-    controller, breakers = plane.controller, plane.fleet.states()
+    controller, breakers, standbys = plane.controller, plane.fleet.states(), plane.controller.standbys
     rates, loads = counters.family_rates(before).tolist(), counters.device_loads(before).tolist()
     hosted: dict[str, list[str]] = {}
     for placement in controller.placements:
@@ -109,7 +113,10 @@ def make_snapshot(
             for name, of, tail_s in zip(plane.families.by_name, rates, p99_s, strict=True)
         },
         devices={
-            name: DeviceSnapshot(tuple(hosted.get(name, ())), min(1.0, load), _known(mean_batch), *breakers[name])
+            name: DeviceSnapshot(
+                tuple(hosted.get(name, ())), min(1.0, load), _known(mean_batch), *breakers[name],
+                warm=tuple(sorted(key.variant for key in standbys.get(name, ()))),
+            )
             for name, (load, mean_batch) in zip(plane.fleet.workers, loads, strict=True)
         },
         flows=[

@@ -52,7 +52,8 @@ class DeviceStatus(Struct, frozen=True):
 
     type: str
     kind: str
-    variants: Annotated[Sequence[str], Meta(description="What the plan has it host.")]
+    variants: Annotated[Sequence[str], Meta(description="Active: what the plan has it host.")]
+    warm: Annotated[Sequence[str], Meta(description="Standbys: loaded, so that plans can activate them at once.")]
     pace: Annotated[float, Meta(description="The slowdown: batch times over profiled ones.")]
     busy_s: Annotated[float, Meta(description="Seconds in which batches ran, since the start.")]
     breaker: BreakerState
@@ -269,6 +270,7 @@ def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:
             type=sources.devices[device].type,
             kind=sources.devices[device].kind,
             variants=hosted.get(device, []),
+            warm=sorted(key.variant for key in controller.standbys.get(device, ())),
             pace=controller.slowdown_of(device),
             busy_s=worker.busy_s,
             breaker=breakers[device].state,

@@ -13,10 +13,10 @@ from proteus_cli.control.topology.rollout import DeviceRollout, keys
 LOADING = Load("any", ())
 
 
-def next_to_load(
+def next_to_change(
     devices: Mapping[str, DeviceRollout], demand_qps: Mapping[str, float], max_unavailable_frac: float = 1.0
 ) -> list[str]:
-    return rollout.next_to_load(devices, demand_qps, max_unavailable_frac)
+    return rollout.next_to_change(devices, demand_qps, max_unavailable_frac)
 
 
 def host(family: str, capacity_qps: float = 100.0, variant: str = "s") -> Host:
@@ -34,7 +34,7 @@ def stays(what: Host) -> DeviceRollout:
 
 
 def test_a_device_that_hosts_nothing_starts_at_once() -> None:
-    assert next_to_load({"d0": on_the_way(None, host("a"))}, {"a": 1000.0}) == ["d0"]
+    assert next_to_change({"d0": on_the_way(None, host("a"))}, {"a": 1000.0}) == ["d0"]
 
 
 def test_a_device_that_hosts_all_it_should_loads_nothing() -> None:
@@ -46,7 +46,7 @@ def test_a_device_that_hosts_all_it_should_loads_nothing() -> None:
         "d2": on_the_way(host("a"), None),
         "d3": on_the_way(host("a"), host("b"), is_loading=True),
     }
-    assert next_to_load(rollouts, {"a": 1.0, "b": 1.0}) == []
+    assert next_to_change(rollouts, {"a": 1.0, "b": 1.0}) == []
 
 
 def test_a_device_leaves_only_where_the_others_carry_its_demand() -> None:
@@ -54,30 +54,30 @@ def test_a_device_leaves_only_where_the_others_carry_its_demand() -> None:
     deadlock lets one go.
     """
     rollouts = {"d0": on_the_way(host("a"), host("b")), "d1": stays(host("a")), "d2": stays(host("b"))}
-    assert next_to_load(rollouts, {"a": 100.0, "b": 150.0}) == ["d0"]
+    assert next_to_change(rollouts, {"a": 100.0, "b": 150.0}) == ["d0"]
     rollouts["d3"] = on_the_way(None, host("b"), is_loading=True)
-    assert next_to_load(rollouts, {"a": 100.0, "b": 150.0}) == ["d0"]
-    assert next_to_load(rollouts, {"a": 101.0, "b": 150.0}) == []
+    assert next_to_change(rollouts, {"a": 100.0, "b": 150.0}) == ["d0"]
+    assert next_to_change(rollouts, {"a": 101.0, "b": 150.0}) == []
 
 
 def test_capacity_that_one_device_takes_away_is_missing_for_the_next() -> None:
     """Three of 100 qps for 150: one may leave, which leaves 200; without another it would be 100."""
     rollouts = {f"d{n}": on_the_way(host("a"), host("b")) for n in range(3)}
-    assert next_to_load(rollouts, {"a": 150.0, "b": 10.0}) == ["d0"]
-    assert next_to_load(rollouts, {"a": 100.0, "b": 10.0}) == ["d0", "d1"]
-    assert next_to_load(rollouts, {"a": 0.0, "b": 10.0}) == ["d0", "d1", "d2"]
+    assert next_to_change(rollouts, {"a": 150.0, "b": 10.0}) == ["d0"]
+    assert next_to_change(rollouts, {"a": 100.0, "b": 10.0}) == ["d0", "d1"]
+    assert next_to_change(rollouts, {"a": 0.0, "b": 10.0}) == ["d0", "d1", "d2"]
 
 
 def test_no_more_of_a_family_is_unavailable_at_once_than_allowed() -> None:
     """Four of 100 qps, and nothing is asked for; one always may, or nothing would ever change."""
     rollouts = {f"d{n}": on_the_way(host("a"), host("b")) for n in range(4)}
-    assert next_to_load(rollouts, {"a": 0.0}, 0.5) == ["d0", "d1"]
-    assert next_to_load(rollouts, {"a": 0.0}, 0.3) == ["d0"]
-    assert next_to_load(rollouts, {"a": 0.0}, 0.0) == ["d0"]
+    assert next_to_change(rollouts, {"a": 0.0}, 0.5) == ["d0", "d1"]
+    assert next_to_change(rollouts, {"a": 0.0}, 0.3) == ["d0"]
+    assert next_to_change(rollouts, {"a": 0.0}, 0.0) == ["d0"]
     rollouts["d0"].load = LOADING
-    assert next_to_load(rollouts, {"a": 0.0}, 0.5) == ["d1"]
+    assert next_to_change(rollouts, {"a": 0.0}, 0.5) == ["d1"]
     rollouts["d1"].load = LOADING
-    assert next_to_load(rollouts, {"a": 0.0}, 0.5) == []
+    assert next_to_change(rollouts, {"a": 0.0}, 0.5) == []
 
 
 def test_a_device_that_loads_carries_nothing() -> None:
@@ -87,9 +87,9 @@ def test_a_device_that_loads_carries_nothing() -> None:
         "d1": on_the_way(host("b"), host("a"), is_loading=True),
         "d2": stays(host("b")),
     }
-    assert next_to_load(rollouts, {"a": 50.0, "b": 50.0}) == []
+    assert next_to_change(rollouts, {"a": 50.0, "b": 50.0}) == []
     rollouts["d1"] = stays(host("a"))
-    assert next_to_load(rollouts, {"a": 50.0, "b": 50.0}) == ["d0"]
+    assert next_to_change(rollouts, {"a": 50.0, "b": 50.0}) == ["d0"]
 
 
 def test_devices_go_first_whose_family_has_the_least_of_what_it_needs() -> None:
@@ -101,8 +101,8 @@ def test_devices_go_first_whose_family_has_the_least_of_what_it_needs() -> None:
         "d3": stays(host("b", 50.0)),
         "d4": stays(host("c", 20.0)),
     }
-    assert next_to_load(rollouts, {"a": 150.0, "b": 100.0, "c": 100.0}) == ["d1"]
-    assert next_to_load(rollouts, {"a": 150.0, "b": 300.0, "c": 100.0}) == ["d0"]
+    assert next_to_change(rollouts, {"a": 150.0, "b": 100.0, "c": 100.0}) == ["d1"]
+    assert next_to_change(rollouts, {"a": 150.0, "b": 300.0, "c": 100.0}) == ["d0"]
 
 
 def test_where_all_wait_for_each_other_the_one_that_is_missed_least_goes() -> None:
@@ -114,7 +114,7 @@ def test_where_all_wait_for_each_other_the_one_that_is_missed_least_goes() -> No
         "d1": on_the_way(host("b"), host("a")),
         "d2": stays(host("b", 30.0)),
     }
-    assert next_to_load(rollouts, {"a": 90.0, "b": 40.0}) == ["d1"]
+    assert next_to_change(rollouts, {"a": 90.0, "b": 40.0}) == ["d1"]
 
 
 def test_no_deadlock_is_broken_while_a_device_still_loads() -> None:
@@ -124,13 +124,13 @@ def test_no_deadlock_is_broken_while_a_device_still_loads() -> None:
         "d1": on_the_way(host("b"), host("a")),
         "d2": on_the_way(None, host("b"), is_loading=True),
     }
-    assert next_to_load(rollouts, {"a": 90.0, "b": 40.0}) == []
+    assert next_to_change(rollouts, {"a": 90.0, "b": 40.0}) == []
 
 
 def test_another_variant_of_the_family_is_a_load_too() -> None:
     rollouts = {"d0": on_the_way(host("a"), host("a", variant="l")), "d1": stays(host("a"))}
-    assert next_to_load(rollouts, {"a": 100.0}) == ["d0"]
-    assert next_to_load(rollouts | {"d2": DeviceRollout(load=LOADING)}, {"a": 101.0}) == []
+    assert next_to_change(rollouts, {"a": 100.0}) == ["d0"]
+    assert next_to_change(rollouts | {"d2": DeviceRollout(load=LOADING)}, {"a": 101.0}) == []
 
 
 def test_the_more_is_missing_the_more_may_be_on_their_way() -> None:
@@ -138,11 +138,11 @@ def test_the_more_is_missing_the_more_may_be_on_their_way() -> None:
     500 a fifth is missing, and one of four is more than that: all wait for each other, and so one goes.
     """
     rollouts = {f"d{n}": on_the_way(host("a"), host("a", 200.0, "l")) for n in range(4)}
-    assert next_to_load(rollouts, {"a": 800.0}) == ["d0", "d1"]
-    assert next_to_load(rollouts, {"a": 500.0}) == ["d0"]
+    assert next_to_change(rollouts, {"a": 800.0}) == ["d0", "d1"]
+    assert next_to_change(rollouts, {"a": 500.0}) == ["d0"]
     rollouts["d0"].load = LOADING
-    assert next_to_load(rollouts, {"a": 800.0}) == ["d1"]
-    assert next_to_load(rollouts, {"a": 500.0}) == []
+    assert next_to_change(rollouts, {"a": 800.0}) == ["d1"]
+    assert next_to_change(rollouts, {"a": 500.0}) == []
 
 
 def test_a_device_of_several_variants_is_missed_by_the_worst_off_of_its_families() -> None:
@@ -152,8 +152,42 @@ def test_a_device_of_several_variants_is_missed_by_the_worst_off_of_its_families
         "d1": stays(host("a")),
         "d2": DeviceRollout(load=LOADING),
     }
-    assert next_to_load(rollouts, {"a": 100.0, "b": 1.0, "c": 1.0}) == []
-    assert next_to_load(rollouts, {"a": 100.0, "b": 0.0, "c": 1.0}) == ["d0"]
+    assert next_to_change(rollouts, {"a": 100.0, "b": 1.0, "c": 1.0}) == []
+    assert next_to_change(rollouts, {"a": 100.0, "b": 0.0, "c": 1.0}) == ["d0"]
+
+
+def standing_by(now: Host | None, wanted: Host) -> DeviceRollout:
+    return DeviceRollout(() if now is None else (now,), (wanted,), standbys=keys((wanted,)))
+
+
+def test_what_stands_by_is_activated_before_anything_loads() -> None:
+    """Also where the family has less than it is asked for, as it gains at once."""
+    rollouts = {
+        "d0": on_the_way(None, host("b")),
+        "d1": standing_by(host("a"), host("a", 200.0, "l")),
+        "d2": standing_by(None, host("b")),
+    }
+    assert next_to_change(rollouts, {"a": 300.0, "b": 300.0}) == ["d2", "d1"]
+    assert not rollouts["d1"].needs_load
+    assert rollouts["d0"].needs_load
+    rollouts |= {"d1": stays(host("a", 200.0, "l")), "d2": stays(host("b"))}
+    assert next_to_change(rollouts, {"a": 300.0, "b": 300.0}) == ["d0"]
+
+
+def test_a_standby_of_another_family_waits_until_its_device_can_be_missed() -> None:
+    """d1 will serve `a`; before that, d0 is all that `a` has."""
+    rollouts = {"d0": standing_by(host("a"), host("b")), "d1": on_the_way(None, host("a"), is_loading=True)}
+    assert next_to_change(rollouts, {"a": 50.0, "b": 50.0}) == []
+    assert rollouts["d0"].hosted[0].family == "a"
+    rollouts["d1"] = stays(host("a"))
+    assert next_to_change(rollouts, {"a": 50.0, "b": 50.0}) == ["d0"]
+
+
+def test_two_that_exchange_their_families_by_standbys_do_so_one_after_the_other() -> None:
+    rollouts = {"d0": standing_by(host("a"), host("b")), "d1": standing_by(host("b"), host("a"))}
+    (first,) = next_to_change(rollouts, {"a": 50.0, "b": 50.0})
+    rollouts[first] = stays(rollouts[first].hosts_wanted[0])
+    assert next_to_change(rollouts, {"a": 50.0, "b": 50.0}) == [{"d0": "d1", "d1": "d0"}[first]]
 
 
 def test_queries_are_for_what_comes_while_it_loads_and_for_what_is_there_before() -> None:
@@ -179,7 +213,7 @@ def test_step_by_step_all_get_there_and_no_family_that_had_enough_falls_below_un
     rollouts = {f"d{n}": on_the_way(now, wanted) for n, (now, wanted) in enumerate(pairs)}
     for _ in range(len(rollouts)):
         before = carried_qps(rollouts)
-        starting = next_to_load(rollouts, demand_qps)
+        starting = next_to_change(rollouts, demand_qps)
         if not starting:
             break
         for device in starting:

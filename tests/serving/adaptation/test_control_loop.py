@@ -12,9 +12,11 @@ from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.record import EngineChange
 from proteus_cli.errors import EngineError, NoFeasiblePlan
 from proteus_cli.serving.adaptation.control_loop import HOLD_S, ControlLoop
 from proteus_cli.serving.adaptation.plan_journal import Adopted
+from proteus_cli.serving.adaptation.solver_jobs import Standbys
 
 SLOW, FAST = (
     make_plan(
@@ -35,7 +37,7 @@ class Fleet:
         self.fails = False
         self._world = world
 
-    async def deploy(self, plan: Plan) -> None:
+    async def deploy(self, plan: Plan) -> tuple[EngineChange, ...]:
         await asyncio.sleep(0)
         if self.fails:
             raise EngineError("the model can't be loaded")
@@ -44,6 +46,7 @@ class Fleet:
             for p in plan.placements
         ]
         self._world.controller.adopt(plan, hosts, self._world.now_s)
+        return ()
 
 
 class Journal:
@@ -74,7 +77,7 @@ class World:
         self.answers = list(answers)
         self.before_answer: Callable[[], asyncio.Future[Any]] | None = None
 
-    async def solve(self, wanted: ReplanRequest, current: Plan) -> Plan:
+    async def solve(self, wanted: ReplanRequest, current: Plan, standbys: Standbys) -> Plan:
         self.asked.append(wanted)
         if self.before_answer is not None:
             await self.before_answer()

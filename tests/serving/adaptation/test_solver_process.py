@@ -22,6 +22,7 @@ from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import SolverLost
 from proteus_cli.serving.adaptation import solver_process
+from proteus_cli.serving.adaptation.solver_jobs import Standbys
 from proteus_cli.serving.adaptation.solver_process import SLACK_S, SolverDied, SolverProcess, SolverState
 
 PLAN = make_plan(make_placement("cpu0", "a", "a-s"), demand_qps={"a": 1.0}, devices=("cpu0",))
@@ -30,19 +31,19 @@ SOON_S = 20.0
 LIMIT_S = 2.0
 
 
-def answer(demand: Demand, current: Plan, without: Outages) -> Plan:
+def answer(demand: Demand, current: Plan, without: Outages, standbys: Standbys) -> Plan:
     return current
 
 
-def buggy(demand: Demand, current: Plan, without: Outages) -> Plan:
+def buggy(demand: Demand, current: Plan, without: Outages, standbys: Standbys) -> Plan:
     raise ZeroDivisionError
 
 
-def always(found: Plan, demand: Demand, current: Plan, without: Outages) -> Plan:
+def always(found: Plan, demand: Demand, current: Plan, without: Outages, standbys: Standbys) -> Plan:
     return found
 
 
-def never(started: Path, demand: Demand, current: Plan, without: Outages) -> Plan:
+def never(started: Path, demand: Demand, current: Plan, without: Outages, standbys: Standbys) -> Plan:
     started.touch()
     time.sleep(600)
     return current
@@ -79,9 +80,9 @@ def test_a_process_that_died_is_replaced_and_the_solve_is_repeated() -> None:
     async def run() -> Plan:
         solver = SolverProcess(answer, LIMIT_S)
         try:
-            await solver(ASKED, PLAN)
+            await solver(ASKED, PLAN, {})
             os.kill(_pid(solver), signal.SIGKILL)
-            return await solver(ASKED, PLAN)
+            return await solver(ASKED, PLAN, {})
         finally:
             solver.close()
 
@@ -98,10 +99,10 @@ def test_the_solver_is_one_process_with_none_beside_it() -> None:
         before = children()
         solver = SolverProcess(answer, LIMIT_S)
         try:
-            await solver(ASKED, PLAN)
+            await solver(ASKED, PLAN, {})
             assert children() - before == {_pid(solver)}
             os.kill(_pid(solver), signal.SIGKILL)
-            await solver(ASKED, PLAN)
+            await solver(ASKED, PLAN, {})
             assert children() - before == {_pid(solver)}
         finally:
             solver.close()
@@ -161,7 +162,7 @@ def test_where_no_process_can_be_started_the_watch_goes_on_and_a_solve_says_so(
         watch = asyncio.create_task(solver.watch())
         await asyncio.sleep(60.0)
         with pytest.raises(SolverLost, match="Too many open files"):
-            await solver(ASKED, PLAN)
+            await solver(ASKED, PLAN, {})
         monkeypatch.setattr(solver_process, "_Child", ShortLived)
         await asyncio.sleep(61.0)
         assert solver.state.restarts > 0
@@ -180,9 +181,9 @@ def test_signals_to_the_whole_process_group_do_not_end_the_process(number: int) 
         solver = SolverProcess(answer, LIMIT_S)
         try:
             os.kill(_pid(solver), number)
-            await solver(ASKED, PLAN)
+            await solver(ASKED, PLAN, {})
             os.kill(_pid(solver), number)
-            await solver(ASKED, PLAN)
+            await solver(ASKED, PLAN, {})
         finally:
             solver.close()
         return solver.state
@@ -196,7 +197,7 @@ def test_closing_leaves_no_process_and_no_thread_behind() -> None:
     async def run() -> tuple[int, set[threading.Thread]]:
         before = set(threading.enumerate())
         solver = SolverProcess(answer, LIMIT_S)
-        await solver(ASKED, PLAN)
+        await solver(ASKED, PLAN, {})
         solver.close()
         return _pid(solver), set(threading.enumerate()) - before
 
@@ -210,7 +211,7 @@ def test_a_bug_in_the_planner_is_raised_with_the_traceback_of_its_process() -> N
     async def run() -> None:
         solver = SolverProcess(buggy, LIMIT_S)
         try:
-            await solver(ASKED, PLAN)
+            await solver(ASKED, PLAN, {})
         finally:
             solver.close()
 
@@ -226,7 +227,7 @@ def test_the_solver_is_lost_when_two_processes_hang(tmp_path: Path) -> None:
         solver = SolverProcess(partial(never, tmp_path / "started"), -SLACK_S + 0.2)
         try:
             with pytest.raises(SolverLost, match="hangs, and so did the one before"):
-                await solver(ASKED, PLAN)
+                await solver(ASKED, PLAN, {})
             return solver
         finally:
             solver.close()
@@ -241,9 +242,9 @@ def test_a_running_process_takes_another_planner() -> None:
     async def run() -> tuple[Plan, Plan]:
         solver = SolverProcess(answer, LIMIT_S)
         try:
-            before = await solver(ASKED, PLAN)
+            before = await solver(ASKED, PLAN, {})
             solver.use(partial(always, other))
-            return before, await solver(ASKED, PLAN)
+            return before, await solver(ASKED, PLAN, {})
         finally:
             solver.close()
 
@@ -256,7 +257,7 @@ def test_closing_ends_a_process_that_is_busy_or_stopped(tmp_path: Path, *, is_st
 
     async def run() -> int:
         solver = SolverProcess(partial(never, started), 600.0)
-        question = asyncio.ensure_future(solver(ASKED, PLAN))
+        question = asyncio.ensure_future(solver(ASKED, PLAN, {}))
         while not started.exists():
             await asyncio.sleep(0.05)
         process = _pid(solver)
@@ -276,7 +277,7 @@ def test_the_process_ends_with_a_server_that_is_killed() -> None:
         "from test_solver_process import ASKED, LIMIT_S, PLAN, SolverProcess, answer\n"
         "async def run():\n"
         "    solver = SolverProcess(answer, LIMIT_S)\n"
-        "    await solver(ASKED, PLAN)\n"
+        "    await solver(ASKED, PLAN, {})\n"
         "    print(solver.state.pid, flush=True)\n"
         "    os._exit(1)\n"
         "if __name__ == '__main__':\n"

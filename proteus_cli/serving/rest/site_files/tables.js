@@ -91,6 +91,7 @@ export function devices(table, of) {
       text(name),
       text(BREAKERS[now.breaker].label + (now.reason && ` (${now.reason})`), "text breaker"),
       text(now.variants.join(", ") || format.UNKNOWN, "text hosts"),
+      text(now.warm.join(", ") || format.UNKNOWN, "text hosts"),
       {text: format.percent(now.load), bar: now.load},
       text(format.decimal(now.mean_batch)),
     ],

@@ -1,0 +1,60 @@
+"""The memory of devices that variants may take, from ``--memory``."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from proteus_cli.errors import UsageError
+from proteus_cli.units import format_size, parse_assignments, parse_size
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.device import Device
+
+DEFAULT_FRAC = 0.5
+"""Of a device's memory: the other half is for batches, for other programs, and for loads beside what serves."""
+
+
+def parse_memory(text: str) -> dict[str, int]:
+    """``"4GiB"`` → ``{"": 4294967296}``, for all devices; ``"cpu0=4GiB,v100=8GiB"`` by id or type.
+
+    Raises `UsageError`.
+    """
+    found = {}
+    for name, size in parse_assignments(text, "`--memory`").items():
+        found["" if size is None else name] = parse_size(name if size is None else size)
+    return found
+
+
+def memory_limits(
+    given: Mapping[str, int] | None, devices: "Mapping[str, Device]", free_bytes: int | None = None
+) -> dict[str, int]:
+    """The bytes that variants may take of each device, as ``given`` by `parse_memory`.
+
+    Devices that are left out get `DEFAULT_FRAC` of their memory; CPUs, which share that of their machine, no more than
+    that part of an equal share of the ``free_bytes`` there. Raises `UsageError`.
+    """
+    from proteus_cli.domain.rules import selects
+
+    given, cpus = given or {}, sum(device.kind == "cpu" for device in devices.values())
+    for name in given:
+        if name and not any(selects(name, device) for device in devices.values()):
+            known = dict.fromkeys([*(device.type for device in devices.values()), *devices])
+            raise UsageError(
+                f"`--memory` names `{name}`, which is no device of the plan, and no type of one.",
+                hint=f"there are: {', '.join(known)}",
+            )
+    limits = {}
+    for name, device in devices.items():
+        own = next((given[key] for key in (name, device.type, "") if key in given), None)
+        if own is None:
+            share = device.memory_bytes
+            if device.kind == "cpu" and free_bytes is not None:
+                share = min(share, free_bytes // cpus)
+            own = round(DEFAULT_FRAC * share)
+        elif 0 < device.memory_bytes < own:
+            raise UsageError(
+                f"`--memory` gives variants {format_size(own)} of `{name}`, which has "
+                f"{format_size(device.memory_bytes)}.",
+                hint="give it less; devices on the cores of one machine have equal shares of its memory",
+            )
+        limits[name] = own
+    return limits

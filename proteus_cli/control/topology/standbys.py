@@ -1,0 +1,178 @@
+"""Standbys: variants that a device keeps loaded and warmed up beside those that the plan has there.
+
+A standby takes no requests. When a plan places it, it needs no load: it is *activated* at once, and the variant that it
+replaces stays as a standby in turn, as long as memory lasts.
+
+**Value.** A standby is worth the probability that the next plan wants it, times the time that its load takes; the
+variants that are worth most per byte stand by. The probability is the part of the recent plans that had at least so
+many replicas of the variant on devices of that type: one replica is wanted more often than a second. One of these plans
+is imagined: a burst, for which each device has the fastest variant of each of its families. So the fast variant of a
+family stands by before it was ever needed.
+"""
+
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+from proteus_cli.control.decision import Host
+from proteus_cli.domain.catalog import VariantKey
+
+RECENT_PLANS = 10
+"""What the plans before these wanted no longer counts."""
+
+Resident = Mapping[str, frozenset[VariantKey]]
+"""The variants that are loaded on each device."""
+
+NOTHING: frozenset[VariantKey] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Loadable:
+    """A variant: what it takes of a device's memory, and how long its load takes.
+
+    It serves up to ``qps``, in batches of up to ``max_batch`` rows; 0 where no plan may place it.
+    """
+
+    memory_bytes: int
+    load_s: float
+    max_batch: int
+    qps: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """What the variants on a device of some ``type`` may take together, standbys included; each of known size."""
+
+    type: str
+    memory_bytes: int
+    loadable: Mapping[VariantKey, Loadable]
+
+
+Replica = tuple[str, VariantKey]
+"""A type of devices and a variant."""
+
+
+class Standbys:
+    """Decides what stands by. ``memory`` by device; where a device is left out, nothing stands by."""
+
+    def __init__(self, memory: Mapping[str, DeviceMemory]) -> None:
+        self._memory = memory
+        self._recent: deque[Counter[Replica]] = deque(maxlen=RECENT_PLANS)
+        self._burst: Counter[Replica] = Counter()
+        self._fastest = {each.type: _fastest(each.loadable) for each in memory.values()}
+
+    def adopted(self, hosted: Collection[Host]) -> None:
+        """A plan that places ``hosted`` came into force."""
+        mine = [(self._memory[host.device].type, host.key) for host in hosted if host.device in self._memory]
+        self._recent.append(Counter(mine))
+        fast = [(kind, self._fastest[kind].get(key.family)) for kind, key in mine]
+        idle = Counter(self._memory[device].type for device in self._memory.keys() - {host.device for host in hosted})
+        fast += [
+            (kind, key) for kind, count in idle.items() for key in islice(cycle(self._fastest[kind].values()), count)
+        ]
+        self._burst = Counter((kind, key) for kind, key in fast if key is not None)
+
+    def kept(
+        self,
+        device: str,
+        loaded: frozenset[VariantKey],
+        needed: frozenset[VariantKey],
+        replicas: Mapping[Replica, int],
+    ) -> frozenset[VariantKey]:
+        """The standbys that a device keeps of what is ``loaded``, beside what is ``needed``.
+
+        Those that are worth least are given up first. ``replicas`` as `replicas` counts them.
+        """
+        memory = self._memory.get(device)
+        if memory is None or loaded <= needed:
+            return NOTHING
+        kept, left_bytes = set[VariantKey](), memory.memory_bytes - _bytes(memory, needed)
+        spare = loaded - needed
+        for key in sorted(spare, key=lambda key: (-self._value(memory, key, replicas[memory.type, key]), key)):
+            if _bytes(memory, [key]) <= left_bytes:
+                left_bytes -= _bytes(memory, [key])
+                kept.add(key)
+        return frozenset(kept)
+
+    def next(
+        self, active: Resident, resident: Resident, devices: Collection[str], without: Collection[tuple[str, str, str]]
+    ) -> tuple[str, VariantKey] | None:
+        """The standby to load next, on one of ``devices``; None where none is worth more than what it would displace.
+
+        ``without``: engines (device, family, variant) that are broken.
+        """
+        replicas = self.replicas(resident)
+        for kind, key in self._wanted(replicas):
+            for device in sorted(devices, key=lambda each: key.family not in _families(active.get(each, NOTHING))):
+                memory = self._memory.get(device)
+                if memory is None or memory.type != kind or key in resident[device] or (device, *key) in without:
+                    continue
+                if self._is_gain(memory, key, active.get(device, NOTHING), resident[device], replicas):
+                    return device, key
+        return None
+
+    def loadable(self, device: str, key: VariantKey) -> Loadable:
+        return self._memory[device].loadable[key]
+
+    def _wanted(self, replicas: Mapping[Replica, int]) -> Iterator[Replica]:
+        """Variants of which some plan had more replicas than are loaded, the most valuable first."""
+        found: dict[Replica, tuple[float, float]] = {}
+        for memory in {each.type: each for each in self._memory.values()}.values():
+            for key, loadable in memory.loadable.items():
+                value = self._value(memory, key, replicas[memory.type, key] + 1)
+                if value > 0:
+                    found[memory.type, key] = value, loadable.qps
+        yield from sorted(found, key=lambda each: (*(-number for number in found[each]), each))
+
+    def _is_gain(
+        self,
+        memory: DeviceMemory,
+        key: VariantKey,
+        active: frozenset[VariantKey],
+        mine: frozenset[VariantKey],
+        replicas: Mapping[Replica, int],
+    ) -> bool:
+        """Whether there is memory for one more standby, or those that it displaces are worth less."""
+        wanted = memory.loadable[key]
+        missing_bytes = _bytes(memory, mine) + wanted.memory_bytes - memory.memory_bytes
+        gain = self._value(memory, key, replicas[memory.type, key] + 1) * wanted.memory_bytes
+        for value, standby in sorted((self._value(memory, k, replicas[memory.type, k]), k) for k in mine - active):
+            if missing_bytes <= 0:
+                break
+            gain -= value * memory.loadable[standby].memory_bytes
+            missing_bytes -= memory.loadable[standby].memory_bytes
+        return missing_bytes <= 0 and gain > 0
+
+    def _value(self, memory: DeviceMemory, key: VariantKey, nth: int) -> float:
+        """What the ``nth`` replica of a variant is worth: seconds of loading that it is expected to save, per byte."""
+        loadable = memory.loadable.get(key)
+        if loadable is None:
+            return 0.0
+        replica = memory.type, key
+        wanting = sum(plan[replica] >= nth for plan in (*self._recent, self._burst))
+        return wanting / (len(self._recent) + 1) * loadable.load_s / loadable.memory_bytes
+
+    def replicas(self, resident: Resident) -> Counter[Replica]:
+        """On how many devices of a type each variant is loaded."""
+        return Counter(
+            (self._memory[device].type, key)
+            for device, mine in resident.items()
+            if device in self._memory
+            for key in mine
+        )
+
+
+def _bytes(memory: DeviceMemory, keys: Iterable[VariantKey]) -> int:
+    """What variants take; one of unknown size counts as all of the memory."""
+    return sum(memory.loadable[key].memory_bytes if key in memory.loadable else memory.memory_bytes for key in keys)
+
+
+def _fastest(loadable: Mapping[VariantKey, Loadable]) -> dict[str, VariantKey]:
+    """By family, of those that plans may place."""
+    allowed = (key for key, each in loadable.items() if each.qps > 0)
+    return {key.family: key for key in sorted(allowed, key=lambda key: loadable[key].qps)}
+
+
+def _families(keys: Iterable[VariantKey]) -> set[str]:
+    return {key.family for key in keys}

@@ -1,0 +1,93 @@
+"""When standbys load: one at a time on a device that has nothing to do, and seldom."""
+
+import math
+from collections.abc import Collection, Mapping
+
+from proteus_cli.control.decision import StandbyEnd, StandbyLoad
+from proteus_cli.control.dispatch.workers import WorkerState
+from proteus_cli.control.topology.rollout import Rollout, keys
+from proteus_cli.control.topology.standbys import Standbys
+from proteus_cli.domain.catalog import VariantKey
+
+MAX_LOADING_FRAC = 0.1
+"""Of the time of a device, as a load takes cores, or a part of the bandwidth, from the batches that run meanwhile."""
+
+LOOK_S = 1.0  # s between two looks for a device that is free, as a look takes a millisecond on 40 devices
+
+RETRY_S = 60.0
+"""So long a standby is left alone that could not be loaded, and a device whose memory was short."""
+
+
+class Warming:
+    """The loads of standbys: on devices that host all that the plan wants there, and have a free slot.
+
+    One that has failed on a device is not tried again there for `RETRY_S`.
+    """
+
+    def __init__(self, workers: Mapping[str, WorkerState], rollout: Rollout, standbys: Standbys) -> None:
+        self._workers, self._rollout, self._standbys = workers, rollout, standbys
+        self._loads: dict[str, StandbyLoad] = {}
+        self._rests_until_s: dict[str, float] = {}
+        self._failed_until_s: dict[tuple[str, str, str], float] = {}
+        self._looks_again_s = 0.0
+
+    def changed(self) -> None:
+        """What is active or loaded has changed."""
+        self._looks_again_s = 0.0
+
+    def next(self, now_s: float, broken: Collection[tuple[str, str, str]]) -> StandbyLoad | None:
+        """The next load, if any is worth it now; ``broken`` engines (device, family, variant) are left out."""
+        if now_s < self._looks_again_s:
+            return None
+        devices = self._rollout.unchanging
+        free = [device for device in devices if self._may_load(device, now_s)]
+        resident = {device: self._rollout.resident_on(device) for device in devices}
+        active = {device: keys(self._rollout.hosted_on(device)) for device in devices}
+        failed = {engine for engine, until_s in self._failed_until_s.items() if until_s > now_s}
+        found = self._standbys.next(active, resident, free, failed.union(broken))
+        if found is None:
+            is_done = self._standbys.next(active, resident, devices, broken) is None
+            self._looks_again_s = math.inf if is_done else now_s + LOOK_S
+            return None
+        device, key = found
+        self._rollout.trim(device, also_needed={key})
+        max_batch = self._standbys.loadable(device, key).max_batch
+        self._loads[device] = StandbyLoad(device, key, max_batch, self._rollout.resident_on(device), now_s)
+        return self._loads[device]
+
+    def _may_load(self, device: str, now_s: float) -> bool:
+        is_resting = self._rests_until_s.get(device, 0.0) > now_s
+        return device not in self._loads and not is_resting and self._workers[device].free > 0
+
+    def ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float) -> None:
+        """A load has ended. Where the controller gave it up meanwhile, its variant does not stand by."""
+        if self._loads.get(load.device) is not load:
+            return
+        del self._loads[load.device]
+        self._rests_until_s[load.device] = now_s + (now_s - load.start_s) * (1 / MAX_LOADING_FRAC - 1)
+        match how:
+            case StandbyEnd.LOADED:
+                self._rollout.add_standby(load.device, load.key)
+                self._rollout.trim(load.device)
+            case StandbyEnd.FAILED:
+                self._failed_until_s[load.device, *load.key] = now_s + RETRY_S
+            case StandbyEnd.NO_MEMORY:
+                self.memory_short(load.device, now_s)
+            case StandbyEnd.GIVEN_UP:
+                pass
+        self.changed()
+
+    def give_up(self, device: str) -> None:
+        """The load on a device, if any, means nothing any more."""
+        self._loads.pop(device, None)
+
+    def memory_short(self, device: str, now_s: float) -> None:
+        """A device gives its standbys up, and gets no others for a while."""
+        self.give_up(device)
+        self._rollout.give_up_standbys(device, self._rollout.standbys_on(device))
+        self._rests_until_s[device] = now_s + RETRY_S
+        self.changed()
+
+    def engine_failed(self, device: str, key: VariantKey) -> None:
+        self._rollout.give_up_standbys(device, [key])
+        self.changed()

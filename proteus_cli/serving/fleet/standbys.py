@@ -1,0 +1,103 @@
+"""Loads the standbys of a server: one at a time, while no plan changes, and out of the way of those that do."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Container, Mapping
+from functools import partial
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import StandbyEnd, StandbyLoad
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import EngineError, OutOfDeviceMemory
+from proteus_cli.serving.fleet.loading import Loader
+from proteus_cli.serving.fleet.worker import Clock, Worker
+from proteus_cli.serving.logs import fields
+
+EVERY_S = 0.1  # s between two looks for what to load
+
+log = logging.getLogger("proteus.standbys")
+
+
+class StandbyLoader:
+    """Does what the controller decides on standbys. No load of one that fails changes what is active.
+
+    Nothing is loaded while ``is_changing`` says that a plan is being deployed. While ``is_memory_short`` says so of
+    this machine, devices that use its memory (CPUs) give their standbys up.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        loader: Loader,
+        workers: Mapping[str, Worker],
+        profiles: Mapping[str, Profile],
+        clock: Clock,
+        is_changing: Callable[[], bool],
+        is_memory_short: Callable[[], bool],
+    ) -> None:
+        self._controller, self._loader, self._workers, self._clock = controller, loader, workers, clock
+        self._profiles, self._is_changing, self._is_memory_short = profiles, is_changing, is_memory_short
+        self._load: StandbyLoad | None = None
+        self._loading: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Keep standbys loaded until cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(EVERY_S)
+                if not self._is_changing():
+                    self.check()
+        finally:
+            await self.make_way(())
+
+    def check(self) -> None:
+        """Start to load the next standby, if there is one and none is loading; or give all up."""
+        if self._is_memory_short():
+            self._relieve()
+        elif self._loading is None:
+            self._load = self._controller.next_standby(self._clock())
+            if self._load is not None:
+                self._loading = asyncio.create_task(self._run(self._load))
+                self._loading.add_done_callback(partial(self._ended, self._load))
+
+    async def make_way(self, wanted: Container[tuple[str, VariantKey]]) -> None:
+        """Cancel the load that goes on, or wait for its end where it is of what a plan has ``wanted`` on a device."""
+        if self._loading is None or self._load is None:
+            return
+        if (self._load.device, self._load.key) not in wanted:
+            self._loading.cancel()
+        await asyncio.wait([self._loading])
+
+    async def _run(self, load: StandbyLoad) -> None:
+        self._loader.keep_only(load.device, self._workers[load.device].executor, load.keeps)
+        how = StandbyEnd.GIVEN_UP
+        try:
+            await self._loader.load(load.device, self._workers[load.device].executor, load.key, load.max_batch)
+            how = StandbyEnd.LOADED
+        except EngineError as error:
+            how = StandbyEnd.NO_MEMORY if isinstance(error, OutOfDeviceMemory) else StandbyEnd.FAILED
+            log.warning(
+                "%s cannot stand by on %s: %s", load.key.variant, load.device, error.message,
+                extra=fields(family=load.key.family, variant=load.key.variant, device=load.device),
+            )  # fmt: skip
+        finally:
+            self._controller.standby_ended(load, how, self._clock())
+            self._free(load.device)
+
+    def _ended(self, load: StandbyLoad, loading: "asyncio.Task[None]") -> None:
+        self._load = self._loading = None
+        if loading.cancelled():  # perhaps before it began
+            self._controller.standby_ended(load, StandbyEnd.GIVEN_UP, self._clock())
+        elif loading.exception() is not None:
+            log.critical("a bug while loading a standby", exc_info=loading.exception())
+
+    def _relieve(self) -> None:
+        for device in self._controller.standbys:
+            if self._profiles[device].device.kind == "cpu":
+                log.warning("%s gives its standbys up: this machine has too little memory", device)
+                self._controller.memory_short(device, self._clock())
+                self._free(device)
+
+    def _free(self, device: str) -> None:
+        self._loader.keep_only(device, self._workers[device].executor, self._controller.resident_on(device))

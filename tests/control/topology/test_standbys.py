@@ -1,0 +1,269 @@
+"""Which variants stand by, when they load, and that plans activate them without a load."""
+
+from builders import hosted, launched, make_request, plan_hosting
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Effects, Host, StandbyEnd, StandbyLoad
+from proteus_cli.control.policies import PROTEUS
+from proteus_cli.control.topology.standbys import DeviceMemory, Loadable, Standbys
+from proteus_cli.control.topology.warming import LOOK_S, MAX_LOADING_FRAC, RETRY_S
+from proteus_cli.domain.catalog import VariantKey
+
+SLOW, FAST, OTHER, LARGE = (VariantKey("a", f"a-{v}") for v in ("slow", "fast", "other", "large"))
+ON_B = VariantKey("b", "b-fast")
+QPS = {SLOW: 10.0, FAST: 100.0, OTHER: 50.0, LARGE: 5.0, ON_B: 100.0}
+LOADABLE = {key: Loadable(4 if key is LARGE else 1, 1.0, 8, qps) for key, qps in QPS.items()}
+NOTHING: frozenset[VariantKey] = frozenset()
+
+
+def memory(limit: int = 3, devices: tuple[str, ...] = ("cpu0", "cpu1")) -> dict[str, DeviceMemory]:
+    return {device: DeviceMemory("cpu", limit, LOADABLE) for device in devices}
+
+
+def host(key: VariantKey, device: str = "cpu0") -> Host:
+    return hosted(device, *key, latency_s={1: 0.01}, capacity_qps=QPS[key])
+
+
+def keys(*found: VariantKey) -> frozenset[VariantKey]:
+    return frozenset(found)
+
+
+class Driven:
+    """A controller whose loads end when the test says so. ``in_place``: the devices that load so."""
+
+    def __init__(self, *hosts: Host, limit: int = 3, in_place: tuple[str, ...] = ()) -> None:
+        self.controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, PROTEUS, memory=memory(limit))
+        self.in_place = in_place
+        self.adopt(*hosts, in_place=())
+
+    def adopt(self, *hosts: Host, in_place: tuple[str, ...] | None = None) -> Effects:
+        now_in_place = self.in_place if in_place is None else in_place
+        return self.controller.adopt(plan_hosting(*hosts), hosts, 0.0, now_in_place)
+
+    def load_all(self, now_s: float) -> list[StandbyLoad]:
+        """Load all standbys that may load now, each for a second."""
+        loads = []
+        while (load := self.controller.next_standby(now_s)) is not None:
+            loads.append(load)
+            self.controller.standby_ended(load, StandbyEnd.LOADED, now_s + 1.0)
+        return loads
+
+    def standbys(self, device: str = "cpu0") -> frozenset[VariantKey]:
+        return self.controller.standbys.get(device, NOTHING)
+
+
+# --- which
+
+
+def test_the_fast_variant_of_the_family_stands_by_before_it_was_ever_needed() -> None:
+    standbys = Standbys(memory(limit=2, devices=("cpu0",)))
+    standbys.adopted([host(SLOW)])
+    active = {"cpu0": keys(SLOW)}
+    assert standbys.next(active, active, ["cpu0"], ()) == ("cpu0", FAST)
+    assert standbys.next(active, active, ["cpu0"], {("cpu0", *FAST)}) is None, "it is broken there"
+    assert standbys.next(active, active, [], ()) is None
+    assert standbys.next(active, {"cpu0": keys(SLOW, FAST)}, ["cpu0"], ()) is None, "no plan wants a second"
+
+
+def test_what_plans_wanted_more_often_is_worth_more() -> None:
+    """OTHER was wanted by two plans of three, SLOW by one: with memory for one standby it is OTHER."""
+    standbys = Standbys(memory(limit=2, devices=("cpu0",)))
+    for key in (OTHER, SLOW, OTHER):
+        standbys.adopted([host(key)])
+    standbys.adopted([host(FAST)])
+    loaded = keys(FAST, SLOW, OTHER)
+    assert standbys.kept("cpu0", loaded, keys(FAST), standbys.replicas({"cpu0": loaded})) == {OTHER}
+    active, resident = {"cpu0": keys(FAST)}, {"cpu0": keys(FAST, SLOW)}
+    assert standbys.next(active, resident, ["cpu0"], ()) == ("cpu0", OTHER)
+    assert standbys.next(active, {"cpu0": keys(FAST, OTHER)}, ["cpu0"], ()) is None, "SLOW is worth less"
+
+
+def test_a_second_replica_is_worth_less_than_the_first_of_another_variant() -> None:
+    """One of OTHER is loaded on cpu0, and no plan had two; the only one of SLOW is wanted as often."""
+    standbys = Standbys(memory(limit=2))
+    standbys.adopted([host(SLOW), host(OTHER, "cpu1")])
+    standbys.adopted([host(FAST), host(FAST, "cpu1")])
+    resident = {"cpu0": keys(FAST, OTHER), "cpu1": keys(FAST, OTHER, SLOW)}
+    assert standbys.kept("cpu1", resident["cpu1"], keys(FAST), standbys.replicas(resident)) == {SLOW}
+
+
+def test_idle_devices_get_the_fast_variants_of_all_families_in_turn() -> None:
+    standbys = Standbys(memory(limit=1))
+    standbys.adopted([])
+    resident = {"cpu0": NOTHING, "cpu1": NOTHING}
+    first = standbys.next({}, resident, ["cpu0", "cpu1"], ())
+    assert first is not None
+    resident |= {first[0]: keys(first[1])}
+    second = standbys.next({}, resident, ["cpu0", "cpu1"], ())
+    assert second is not None
+    assert {first[1], second[1]} == {FAST, ON_B}
+    assert first[0] != second[0]
+
+
+def test_what_would_take_no_time_to_load_need_not_stand_by() -> None:
+    loadable = {key: Loadable(1, 0.0, 8, qps) for key, qps in QPS.items()}
+    standbys = Standbys({"cpu0": DeviceMemory("cpu", 9, loadable)})
+    standbys.adopted([host(SLOW)])
+    assert standbys.next({"cpu0": keys(SLOW)}, {"cpu0": keys(SLOW)}, ["cpu0"], ()) is None
+
+
+def test_a_variant_that_no_plan_may_place_is_nobodys_fast_variant() -> None:
+    loadable = {**LOADABLE, FAST: Loadable(1, 1.0, 8, 0.0)}
+    standbys = Standbys({"cpu0": DeviceMemory("cpu", 2, loadable)})
+    standbys.adopted([host(SLOW)])
+    assert standbys.next({"cpu0": keys(SLOW)}, {"cpu0": keys(SLOW)}, ["cpu0"], ()) == ("cpu0", OTHER)
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(sorted(QPS)), max_size=3, unique=True), max_size=4),
+    st.frozensets(st.sampled_from(sorted(QPS))),
+    st.frozensets(st.sampled_from(sorted(QPS))),
+    st.integers(0, 9),
+)
+def test_standbys_were_loaded_and_fit_beside_what_is_needed(
+    plans: list[list[VariantKey]], loaded: frozenset[VariantKey], needed: frozenset[VariantKey], limit: int
+) -> None:
+    standbys = Standbys(memory(limit, devices=("cpu0",)))
+    for plan in plans:
+        standbys.adopted([host(key) for key in plan])
+    kept = standbys.kept("cpu0", loaded, needed, standbys.replicas({"cpu0": loaded}))
+    assert kept <= loaded - needed
+    size = {key: each.memory_bytes for key, each in LOADABLE.items()}
+    assert not kept or sum(size[key] for key in kept | needed) <= limit
+    assert all(sum(size[each] for each in kept | needed | {key}) > limit for key in loaded - needed - kept), (
+        "memory that is left is used"
+    )
+
+
+# --- activation
+
+
+def test_an_activated_variant_needs_no_load_and_what_it_replaces_stands_by() -> None:
+    driven = Driven(host(SLOW), limit=2, in_place=("cpu0", "cpu1"))
+    assert [load.key for load in driven.load_all(0.0) if load.device == "cpu0"] == [FAST]
+    assert driven.adopt(host(FAST)).load == ()
+    assert [each.key for each in driven.controller.hosting("a")] == [FAST]
+    assert driven.standbys() == {SLOW}
+    assert driven.controller.resident_on("cpu0") == {FAST, SLOW}
+
+
+def test_a_cold_variant_loads_in_place_beside_the_standbys_that_fit() -> None:
+    driven = Driven(host(SLOW), limit=2, in_place=("cpu0", "cpu1"))
+    driven.load_all(0.0)
+    (load,) = driven.adopt(host(OTHER)).load
+    assert [each.key for each in load.hosts] == [OTHER]
+    assert len(load.keeps) == 1
+    assert load.keeps < {SLOW, FAST}
+    driven.controller.loaded(load, keys(OTHER) | load.keeps, 1.0)
+    assert driven.controller.resident_on("cpu0") == {OTHER} | load.keeps
+
+
+def with_standby(driven: Driven, device: str, key: VariantKey) -> Driven:
+    """The same after a plan that had the variant there, and back."""
+    before = driven.controller.plan
+    hosts = [host(p.key, p.device) for p in before.placements]
+    driven.adopt(*(host(key, device) if each.device == device else each for each in hosts), in_place=())
+    driven.adopt(*hosts, in_place=())
+    assert key in driven.standbys(device)
+    return driven
+
+
+# --- when
+
+
+def test_one_standby_loads_on_a_device_at_a_time_and_then_it_rests() -> None:
+    driven = Driven(host(SLOW), host(SLOW, "cpu1"), limit=3)
+    driven.adopt(host(OTHER), host(OTHER, "cpu1"))
+    driven.adopt(host(SLOW), host(SLOW, "cpu1"))
+    assert driven.standbys() == {OTHER}
+    first = driven.controller.next_standby(10.0)
+    second = driven.controller.next_standby(10.0)
+    assert first is not None
+    assert second is not None
+    assert {first.device, second.device} == {"cpu0", "cpu1"}
+    assert first.keeps == {SLOW, OTHER}
+    assert driven.controller.next_standby(10.0) is None
+    driven.controller.standby_ended(first, StandbyEnd.FAILED, 11.0)
+    driven.controller.standby_ended(second, StandbyEnd.GIVEN_UP, 11.0)
+    rests_until_s = 11.0 + 1.0 / MAX_LOADING_FRAC - 1.0
+    assert driven.controller.next_standby(rests_until_s - 0.1) is None
+    again = driven.controller.next_standby(rests_until_s + LOOK_S)
+    assert again is not None
+    assert again.device == second.device, "what failed is left alone for longer"
+    assert driven.controller.next_standby(rests_until_s + LOOK_S) is None
+    tried = driven.controller.next_standby(11.0 + RETRY_S)
+    assert tried is not None
+    assert tried.device == first.device
+
+
+def test_a_device_without_a_free_slot_loads_no_standby() -> None:
+    driven = Driven(host(SLOW))
+    driven.controller.device_lost("cpu1", [])
+    driven.controller.offer(make_request(0), 0.0)
+    launch = launched(driven.controller, "cpu0", 0.0)
+    assert driven.controller.next_standby(0.0) is None
+    driven.controller.finished(launch, 0.01)
+    assert driven.controller.next_standby(LOOK_S) is not None
+
+
+def test_the_load_of_a_standby_is_given_up_where_the_device_must_load_for_a_plan() -> None:
+    driven = Driven(host(SLOW), limit=2, in_place=("cpu0", "cpu1"))
+    load = driven.controller.next_standby(0.0)
+    assert load is not None
+    (step,) = driven.adopt(host(OTHER)).load
+    driven.controller.standby_ended(load, StandbyEnd.LOADED, 1.0)
+    driven.controller.loaded(step, keys(OTHER) | step.keeps, 1.0)
+    assert load.key not in driven.controller.resident_on("cpu0")
+
+
+def test_a_device_that_is_short_of_memory_gives_its_standbys_up_and_nothing_else() -> None:
+    driven = Driven(host(SLOW))
+    driven.load_all(0.0)
+    assert driven.standbys()
+    driven.controller.memory_short("cpu0", 100.0)
+    assert driven.controller.resident_on("cpu0") == {SLOW}
+    assert all(load.device != "cpu0" for load in driven.load_all(100.0 + RETRY_S - 1.0))
+    assert {load.device for load in driven.load_all(100.0 + RETRY_S)} == {"cpu0"}
+
+
+def test_a_standby_without_memory_changes_nothing_that_is_active() -> None:
+    driven = Driven(host(SLOW))
+    load = driven.controller.next_standby(0.0)
+    assert load is not None
+    driven.controller.standby_ended(load, StandbyEnd.NO_MEMORY, 1.0)
+    assert driven.controller.resident_on(load.device) == {SLOW} if load.device == "cpu0" else NOTHING
+    assert driven.standbys(load.device) == NOTHING
+
+
+def test_a_lost_device_loses_its_standbys_and_a_broken_engine_stands_by_nowhere() -> None:
+    driven = Driven(host(SLOW), host(SLOW, "cpu1"))
+    driven.load_all(0.0)
+    assert FAST in driven.standbys("cpu0") & driven.standbys("cpu1")
+    driven.controller.engine_failed("cpu1", FAST)
+    assert FAST not in driven.standbys("cpu1")
+    driven.controller.device_lost("cpu0", [])
+    assert driven.standbys("cpu0") == NOTHING
+    assert all(load.device == "cpu1" and load.key != FAST for load in driven.load_all(100.0))
+
+
+def test_room_is_made_for_what_is_to_load_beside_what_is_active() -> None:
+    driven = Driven(host(SLOW), limit=3)
+    driven = with_standby(driven, "cpu0", OTHER)
+    driven = with_standby(driven, "cpu0", FAST)
+    assert driven.standbys() == {OTHER, FAST}
+    driven.controller.make_room([host(OTHER)])
+    assert driven.standbys() == {OTHER, FAST}, "it is loaded"
+    driven.controller.make_room([host(ON_B)])
+    assert len(driven.standbys()) == 1
+    driven.controller.make_room([host(LARGE)])
+    assert driven.controller.resident_on("cpu0") == {SLOW}
+
+
+def test_without_memory_nothing_stands_by() -> None:
+    controller = Controller({"a": 0.1}, {"cpu0": 1}, PROTEUS)
+    for each in (host(SLOW), host(FAST)):
+        controller.adopt(plan_hosting(each, devices=("cpu0",)), [each], 0.0)
+        assert controller.next_standby(0.0) is None
+        assert controller.resident_on("cpu0") == {each.key}

@@ -1,0 +1,162 @@
+"""Standbys of the live server, in virtual time: activated without a load, and never in the way of what serves."""
+
+import asyncio
+from collections.abc import Awaitable
+
+from builders import make_measured
+from failing import LOAD_S, VARIANTS, World, played
+
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.request import Outcome
+from proteus_cli.errors import EngineError, OutOfDeviceMemory
+from proteus_cli.serving.fleet.standbys import EVERY_S
+
+GOOD, FAST = VariantKey("f", "good"), VariantKey("f", "fast")
+BOTH = {"cpu0": "good", "cpu1": "good"}
+BOTH_FIT = 1100
+WARM_S = 2 * (LOAD_S + 2 * EVERY_S)  # one standby after the other
+
+
+def deployed(world: World, hosts: dict[str, str]) -> Awaitable[dict[tuple[str, str], float | None]]:
+    async def deploy() -> dict[tuple[str, str], float | None]:
+        return {(each.device, each.variant): each.load_s for each in await world.fleet.deploy(world.plan_of(hosts))}
+
+    return deploy()
+
+
+def test_a_plan_that_wants_a_standby_is_in_force_at_once_and_what_it_replaces_stands_by() -> None:
+    async def activate(world: World) -> None:
+        assert world.controller.standbys == {}
+        await asyncio.sleep(WARM_S)
+        assert world.controller.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
+        before_s = world.loop.time()
+        assert await deployed(world, dict.fromkeys(BOTH, "fast")) == {("cpu0", "fast"): None, ("cpu1", "fast"): None}
+        assert world.loop.time() == before_s
+        assert world.hosts == {"cpu0": {"fast"}, "cpu1": {"fast"}}
+        await asyncio.sleep(WARM_S)
+        assert world.controller.standbys == {"cpu0": {GOOD}, "cpu1": {GOOD}}
+        assert [world.executor(device).loads for device in BOTH] == [[GOOD, FAST]] * 2
+        await world.ask(100.0, 1.0)
+        await asyncio.sleep(0.1)
+        assert set(world.counted) == {Outcome.SERVED}
+
+    played(activate, BOTH, resident_bytes=BOTH_FIT, replans=False)
+
+
+def test_standbys_load_one_after_the_other_while_devices_serve() -> None:
+    async def load(world: World) -> None:
+        asking = asyncio.create_task(world.ask(20.0, WARM_S))
+        loaded = list[str]()
+        while len(loaded) < 2:
+            await asyncio.sleep(0.01)
+            loaded += [device for device in world.controller.standbys if device not in loaded]
+            assert sum(len(world.executor(device).loads) for device in BOTH) <= 2 + len(loaded) + 1
+        await asking
+        await asyncio.sleep(0.1)
+        assert set(world.counted) == {Outcome.SERVED}
+
+    played(load, BOTH, resident_bytes=BOTH_FIT, replans=False)
+
+
+def test_without_memory_for_it_nothing_stands_by() -> None:
+    async def wait(world: World) -> None:
+        await asyncio.sleep(WARM_S)
+        assert world.controller.standbys == {}
+        assert world.executor("cpu0").loads == [GOOD]
+
+    played(wait, BOTH, resident_bytes=1000, replans=False)
+
+
+def test_a_plan_waits_for_a_standby_that_it_wants_and_cancels_any_other() -> None:
+    async def change(world: World) -> None:
+        await asyncio.sleep(EVERY_S + LOAD_S / 2)
+        assert (world.executor("cpu0").loads, world.executor("cpu1").loads) == ([GOOD, FAST], [GOOD])
+        changed = await deployed(world, {"cpu0": "fast", "cpu1": "good"})
+        assert changed == {("cpu0", "fast"): None}
+        assert world.executor("cpu0").loads == [GOOD, FAST]
+        await asyncio.sleep(WARM_S)
+
+    async def cancel(world: World) -> None:
+        await asyncio.sleep(EVERY_S + LOAD_S / 2)
+        before_s = world.loop.time()
+        assert await deployed(world, BOTH) == {}
+        assert world.loop.time() == before_s
+        assert world.fleet.loader.loaded("cpu0") == {GOOD}
+        await asyncio.sleep(2 * WARM_S + 10 * LOAD_S)
+        assert world.controller.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
+
+    played(change, BOTH, resident_bytes=BOTH_FIT, replans=False)
+    played(cancel, BOTH, resident_bytes=BOTH_FIT, replans=False)
+
+
+def test_a_standby_that_can_not_be_loaded_changes_nothing() -> None:
+    async def spoil(world: World) -> None:
+        world.spoilt[FAST] = EngineError("the file is cut off")
+        await asyncio.sleep(2 * WARM_S)
+        assert world.controller.standbys == {}
+        assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
+        assert world.fleet.broken == {}, "a plan that places it finds out"
+        assert [world.executor(device).loads for device in BOTH] == [[GOOD, FAST]] * 2, "it is tried once for now"
+        world.submit()
+        await asyncio.sleep(0.1)
+        assert world.counted == {Outcome.SERVED: 1}
+
+    played(spoil, BOTH, resident_bytes=BOTH_FIT, replans=False)
+
+
+def test_a_device_without_memory_for_a_standby_goes_on_without() -> None:
+    async def fill(world: World) -> None:
+        world.spoilt[FAST] = OutOfDeviceMemory("the device is full")
+        await asyncio.sleep(2 * WARM_S)
+        assert world.controller.standbys == {}
+        assert world.fleet.loader.loaded("cpu0") == {GOOD}
+
+    played(fill, BOTH, resident_bytes=BOTH_FIT, replans=False)
+
+
+def test_standbys_make_room_where_a_plan_runs_out_of_memory() -> None:
+    """The profile is wrong: a third engine does not fit. The standby goes, and what is active serves on."""
+
+    async def fill(world: World) -> None:
+        await asyncio.sleep(WARM_S)
+        executor = world.executor("cpu0")
+        load = executor.load
+
+        async def at_most_two(key: VariantKey, model: object, rows: int) -> object:
+            if len(world.fleet.loader.loaded("cpu0")) > 1:
+                raise OutOfDeviceMemory("the device is full")
+            return await load(key, model, rows)
+
+        executor.load = at_most_two  # type: ignore[assignment, method-assign]
+        changed = await deployed(world, {"cpu0": "third", "cpu1": "good"})
+        assert changed == {("cpu0", "third"): LOAD_S}
+        assert world.hosts["cpu0"] == {"third"}
+        assert FAST not in world.fleet.loader.loaded("cpu0")
+
+    third = make_measured("f", "third", 0.8, {1: 0.002, 2: 0.004, 4: 0.008}, load_s=LOAD_S, memory_bytes=100)
+    played(fill, BOTH, resident_bytes=1300, replans=False, variants=(*VARIANTS, third))
+
+
+def test_a_machine_without_memory_gives_all_standbys_up() -> None:
+    async def fill(world: World) -> None:
+        await asyncio.sleep(WARM_S)
+        assert set(world.controller.standbys) == set(BOTH)
+        world.is_memory_short = True
+        await asyncio.sleep(2 * EVERY_S)
+        assert world.controller.standbys == {}
+        assert all(world.fleet.loader.loaded(device) == {GOOD} for device in BOTH)
+        assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
+
+    played(fill, BOTH, resident_bytes=BOTH_FIT, replans=False)
+
+
+def test_a_device_that_is_lost_loses_its_standbys_also_while_one_loads() -> None:
+    async def lose(world: World) -> None:
+        await asyncio.sleep(EVERY_S + LOAD_S / 2)
+        world.executor("cpu0").die()
+        await asyncio.sleep(WARM_S)
+        assert "cpu0" not in world.controller.standbys or world.hosts["cpu0"] == {"good"}
+        await asyncio.sleep(20 * WARM_S)
+        assert world.controller.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
+
+    played(lose, BOTH, resident_bytes=BOTH_FIT, replans=False)
