@@ -25,6 +25,10 @@ A plan is made in seven steps, each a module::
 7. `check` tests the plan against profiles, catalog and rules, and knows nothing of the model: a wrong answer of the
    solver becomes an error, never a plan.
 
+*Forecasts.* While serving, demands come with loss curves (`domain.forecast`), and the model has a row for each line of
+them. Then replicas without a share of the mean demand are of use, for bursts, and the loss of a re-plan includes what
+its loads cost. One per cent of the objective is enough of a proof, as a forecast is known no better.
+
 *Gap and time.* `solve` alone knows HiGHS. A solve ends with a proof that no plan is better by 1e-6, or, after much
 effort (counted in the solver's steps, so that the same input gives the same plan), by 1e-4 of the objective's scale.
 Past the time limit the best point found so far is used, and the plan says "time limit" and its proven gap. Models with

@@ -296,13 +296,13 @@ def _set_parameters(
     model: Model, instance: Instance, rules: Rules, target: TargetDemand, current_replicas: Ints | None
 ) -> None:
     p, qps = model.parameters, target.qps[instance.choice_family]
-    replica_qps = np.minimum(instance.capacity_qps, target.share_qps[instance.choice_family])
+    useful = target.useful[instance.choice_family]
+    replica_qps = np.minimum(instance.capacity_qps, target.share_qps[instance.choice_family] * useful)
     p.has_demand.value = (target.qps > 0).astype(np.float64)
     p.demand_frac.value = target.qps / max(float(target.qps.sum()), np.finfo(np.float64).tiny)
     p.servable_frac.value = target.servable_frac
     p.max_share_frac.value = _ratio(np.minimum(target.share_qps, target.qps), target.qps)
     p.accuracy_floor.value = np.zeros(len(target.qps))
-    useful = target.useful[instance.choice_family]
     p.capacity_frac.value = np.minimum(_ratio(replica_qps, qps), useful)
     p.load_loss.value = (LOAD_EFFORT_S + instance.load_s) / (HORIZON_S * instance.device_count.sum())
     of_replica = p.capacity_frac.value if model.variables.served is None else np.ones(len(qps))

@@ -8,7 +8,7 @@ from typer import Argument, Option
 from proteus_cli.cli.options.common import DURATION, RATE
 from proteus_cli.cli.options.names import environment
 
-HEADROOM = 1.0  # policies that re-plan have a safety margin of their own
+HEADROOM = 1.0  # policies that re-plan have forecasts of how arrivals scatter
 SIMULATED_ONLY = {"--batching", "--load-time", "--memory", "--jitter", "--fail"}
 
 Trace = Annotated[Path, Argument(help="The trace, a CSV file, gzipped or not.")]

@@ -1,0 +1,120 @@
+"""Plans for a forecast, against every way to host on a few devices."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.forecast import Forecast, LossCurve
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import PAPER_RULES
+from proteus_cli.planning.lexicographic import HORIZON_S, LOAD_EFFORT_S
+from proteus_cli.planning.planner import Planner
+
+ACCURACY = {"a": {"small": 0.6, "large": 1.0}, "b": {"small": 0.5, "large": 0.9}}
+QPS = {"small": 100.0, "large": 20.0}
+CATALOG = make_catalog(*(make_family(family, variants, slo="1s") for family, variants in ACCURACY.items()))
+CAPACITIES = (0.0, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
+
+
+def profiles(devices: int, load_s: float = 0.0) -> dict[str, Profile]:
+    measured = [
+        make_measured(family, variant, accuracy, {1: 1 / QPS[variant]}, load_s=load_s)
+        for family, variants in ACCURACY.items()
+        for variant, accuracy in variants.items()
+    ]
+    return {f"cpu{i}": make_profile(f"cpu{i}", *measured) for i in range(devices)}
+
+
+def planner(devices: int, load_s: float = 0.0) -> Planner:
+    given_rules = policy_named("proteus")
+    return Planner(CATALOG, profiles(devices, load_s), given_rules, headroom=1.0, inputs={}, rules=PAPER_RULES)
+
+
+@st.composite
+def curves(draw: st.DrawFn) -> LossCurve:
+    """Convex and falling from 1: what is left at each capacity, not below what the mean demand leaves."""
+    part = draw(st.floats(0.05, 0.9))
+    lost = [max(part ** (2 * c), 1 - c, 0.0) for c in CAPACITIES]
+    return LossCurve(CAPACITIES, tuple(lost))
+
+
+def loss(forecast: Forecast, hosted: dict[tuple[str, str], int]) -> float:
+    """By how much on-time accuracy falls short of the best: each variant answers what those above it leave."""
+    total_qps, lost = sum(forecast.values()), 0.0
+    for family, qps in forecast.items():
+        capacity, left, accurate = 0.0, 1.0, 0.0
+        for variant in ("large", "small"):
+            capacity += hosted[family, variant] * QPS[variant] / max(qps, 1e-9)
+            now = forecast.curves[family].at(capacity)
+            accurate += (left - now) * ACCURACY[family][variant]
+            left = now
+        lost += qps / total_qps * (ACCURACY[family]["large"] - accurate)
+    return lost
+
+
+def ways(devices: int, forecast: Forecast) -> Iterator[dict[tuple[str, str], int]]:
+    """All numbers of hosts that have capacity for the mean demand."""
+    keys = [(family, variant) for family in ACCURACY for variant in QPS]
+    for counts in product(range(devices + 1), repeat=len(keys)):
+        hosted = dict(zip(keys, counts, strict=True))
+        carries = all(sum(hosted[f, v] * QPS[v] for v in QPS) >= qps for f, qps in forecast.items())
+        if sum(counts) <= devices and carries:
+            yield hosted
+
+
+def hosted_by(plan: Plan) -> dict[tuple[str, str], int]:
+    return {
+        (family, variant): sum(p.key == (family, variant) for p in plan.placements)
+        for family in ACCURACY
+        for variant in QPS
+    }
+
+
+@given(
+    devices=st.integers(2, 5),
+    demand=st.tuples(st.floats(1.0, 90.0), st.floats(1.0, 90.0)),
+    both=st.tuples(curves(), curves()),
+)
+@settings(max_examples=30, deadline=None)
+def test_no_way_to_host_loses_less(
+    devices: int, demand: tuple[float, float], both: tuple[LossCurve, LossCurve]
+) -> None:
+    forecast = Forecast(dict(zip("ab", demand, strict=True)), dict(zip("ab", both, strict=True)))
+    plan = planner(devices)(forecast)
+    least = min(loss(forecast, hosted) for hosted in ways(devices, forecast))
+    assert sum(plan.unserved_qps.values()) == pytest.approx(0.0, abs=1e-6)
+    assert loss(forecast, hosted_by(plan)) <= least * 1.01 + 1e-4
+
+
+def test_capacity_beyond_the_mean_is_hosted_where_arrivals_scatter() -> None:
+    """16 qps fit `large`; where many of them are lost at that, `small` beside it answers bursts, with no share."""
+    steady = LossCurve(CAPACITIES, (1.0, 0.2, *(0.0,) * 6))
+    bursty = LossCurve(CAPACITIES, (1.0, 0.8, 0.74, 0.68, 0.6, 0.5, 0.3, 0.0))
+    for curve, expected in ((steady, {"large": 1}), (bursty, {"large": 1, "small": 1})):
+        made = planner(2)(Forecast({"a": 16.0, "b": 0.0}, {"a": curve, "b": steady}))
+        hosted = {variant: count for (family, variant), count in hosted_by(made).items() if family == "a" and count}
+        assert hosted.items() >= expected.items()
+        assert sum(p.rate_qps for p in made.placements if p.variant == "small") == 0.0
+
+
+def test_a_change_must_gain_more_than_its_loads_cost() -> None:
+    """To load `large` on one of two devices would gain accuracy for a tenth of the queries."""
+    curve = LossCurve(CAPACITIES, (1.0, 0.2, *(0.0,) * 6))
+    forecast = Forecast({"a": 90.0, "b": 0.0}, {"a": curve, "b": curve})
+    now = make_plan(
+        *(make_placement(f"cpu{i}", "a", "small", rate_qps=45.0, capacity_qps=100.0) for i in range(2)),
+        demand_qps={"a": 90.0, "b": 0.0},
+    )
+    gained = loss(forecast, {**dict.fromkeys(hosted_by(now), 0), ("a", "small"): 2}) - loss(
+        forecast, {**dict.fromkeys(hosted_by(now), 0), ("a", "small"): 1, ("a", "large"): 1}
+    )
+    even_s = gained * HORIZON_S * 2 - LOAD_EFFORT_S
+    assert even_s > 0.1
+    assert planner(2, load_s=even_s * 0.8)(forecast, now).swaps_from(now) == 1
+    assert planner(2, load_s=even_s * 1.2)(forecast, now).swaps_from(now) == 0
