@@ -7,7 +7,7 @@ from typer import Option
 
 from proteus_cli.cli.options.defaults import load_defaults
 from proteus_cli.cli.options.names import environment
-from proteus_cli.units import parse_duration, parse_rate, parse_size
+from proteus_cli.units import parse_duration, parse_rate, parse_share, parse_size
 
 DURATION: dict[str, Any] = {"parser": parse_duration, "metavar": "DURATION"}
 RATE: dict[str, Any] = {"parser": parse_rate, "metavar": "RATE"}
@@ -37,6 +37,16 @@ Workspace = Annotated[
 Json = Annotated[bool, Option("--json", help="Print one JSON document on stdout.")]
 Headroom = Annotated[
     float, Option(min=1.0, envvar=environment("headroom"), help="Plan for this multiple of the demand.")
+]
+Attainment = Annotated[
+    float | None,
+    Option(
+        parser=parse_share,
+        metavar="SHARE",
+        envvar=environment("attainment"),
+        show_default="as the plan or the catalog says",
+        help="The share of each family's requests that must be answered in time, such as `99.9%`.",
+    ),
 ]
 Fleet = Annotated[
     str | None,
