@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
 from proteus_cli import __version__
 from proteus_cli.control.topology.breaker import BreakerState
+from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.control_loop import ChangeTotals
 from proteus_cli.serving.lifecycle import ServerState
@@ -34,6 +35,10 @@ def _counter(name: str, text: str, *labels: str) -> MetricDescription:
 
 def _gauge(name: str, text: str, *labels: str) -> MetricDescription:
     return MetricDescription(name, MetricKind.GAUGE, text, labels)
+
+
+def _attainment(plane: DataPlane, family: str) -> Attainment:
+    return plane.counts.by_family[family].attainment(plane.families.attainment_target(family))
 
 
 def _histogram(name: str, text: str, *labels: str) -> MetricDescription:
@@ -86,6 +91,18 @@ _GAUGES: tuple[tuple[MetricDescription, Callable[[DataPlane, str, float], float 
     (
         _gauge("proteus_slo_seconds", "Latency target.", "family"),
         lambda plane, family, _: plane.families.by_name[family].slo_s,
+    ),
+    (
+        _gauge("proteus_attainment_target", "Share of requests that must be in time.", "family"),
+        lambda plane, family, _: plane.families.attainment_target(family),
+    ),
+    (
+        _gauge(
+            "proteus_error_budget_used_ratio",
+            "SLO violations since the start, over those that the target allows.",
+            "family",
+        ),
+        lambda plane, family, _: _attainment(plane, family).error_budget_used,
     ),
     (
         _gauge("proteus_demand_qps", "Rows that arrived in the last second.", "family"),
