@@ -107,7 +107,7 @@ bench-planner: setup  ## how fast the planner is, and how good; 3.5 minutes
 bench-simulator: setup  ## how many queries per second the simulator plays; 2 minutes
 	$(BIN)/python benchmarks/simulator.py
 
-bench-dispatch: setup  ## goodput and cost of dispatch in overload, for up to 6,000 workers; 3 minutes
+bench-dispatch: setup  ## goodput and cost of dispatch in overload, for up to 6,000 workers; 4 minutes
 	$(BIN)/python -m benchmarks.dispatch
 
 bench-paper: setup  ## the paper's experiments, and ours beside them; about 10 minutes

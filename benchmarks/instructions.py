@@ -41,6 +41,7 @@ from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.server.front_ends import make_protocols
+from proteus_cli.serving.server.server import GARBAGE_OBJECTS
 from proteus_cli.serving.transport.connections import Connections
 
 KINDS = ("json", "binary", "grpc")
@@ -155,6 +156,7 @@ def play(kind: str, turns: int) -> None:
         loop.turn()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS, 10, 10)
     for _ in range(turns):
         next(answer)
         loop.turn()

@@ -21,13 +21,14 @@ class Table(Value, frozen=True):
 
 
 class Aim(Value, frozen=True):
-    """One figure that was to be reached."""
+    """One figure that was to be reached; ``possible`` is the best that the machine allows, where that is known."""
 
     what: str
     measured: float
     limit: float
     unit: str
     is_most: bool
+    possible: float | None = None
 
     @property
     def is_reached(self) -> bool:
@@ -54,7 +55,8 @@ def _row(cells: Sequence[str]) -> str:
 def aim_line(aim: Aim) -> str:
     """In one line, with a mark."""
     sign, mark = ("≤" if aim.is_most else "≥"), ("✓" if aim.is_reached else "✗")
-    return f"{mark} {aim.what}: {aim.measured:.2f} {aim.unit} (to reach: {sign} {aim.limit:g})"
+    possible = "" if aim.possible is None else f"; possible: {aim.possible:.2f}"
+    return f"{mark} {aim.what}: {aim.measured:.2f} {aim.unit} (to reach: {sign} {aim.limit:g}{possible})"
 
 
 def rich_table(table: Table) -> RichTable:

@@ -25,7 +25,7 @@ from proteus_cli.domain.profile import LONG_WAIT_FRAC, BackendInfo, Point, Profi
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.rules import Rules
 from proteus_cli.replay.synthesis import Poisson, make_trace
-from proteus_cli.simulation.conditions import Conditions
+from proteus_cli.simulation.conditions import JITTERS, Conditions
 from proteus_cli.simulation.run import simulate
 
 SEED = 2026
@@ -37,6 +37,8 @@ LOADS = (0.5, 0.7, 0.85, 0.95)
 USUAL_LOAD, HIGH_LOAD = 0.7, 0.85  # at more, queries wait for each other, not for a host
 CLOSE = 0.1  # batches; a wait that is longer than predicted by less is as predicted
 QUERIES = 40_000
+STEADY = (1.0, 1.0, 1.0, 1.0, 1.0)  # mean, p50, p90, p95, p99 over the p95
+TAIL = (0.90, 0.86, 0.97, 1.0, 1.08)  # the mean is that of times between these percentiles
 LOST_PERCENT = 100 * LONG_WAIT_FRAC
 
 
@@ -52,12 +54,13 @@ def main() -> int:
     """Print a row for each number of hosts, and a line per aim; exit with 1 where one is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the queries, and no host numbers beyond 8")
+    parser.add_argument("--jitter", choices=tuple(JITTERS), help="batch times scatter up to this percentile")
     options = parser.parse_args()
     queries = QUERIES // 10 if options.quick else QUERIES
     rows, aims = [], []
     for hosts in [count for count in HOSTS if count <= 8 or not options.quick]:
         predicted = 1 / slo_fraction(hosts) - 1
-        found = {load: simulated(hosts, load, queries) for load in LOADS}
+        found = {load: simulated(hosts, load, queries, JITTERS.get(options.jitter)) for load in LOADS}
         cells = [f"{each.longest:.2f} / {100 * each.lost_frac:.2f}" for each in found.values()]
         rows.append((str(hosts), f"{slo_fraction(hosts):.2f}", f"{predicted:.2f}", *cells))
         longest, lost = found[HIGH_LOAD].longest, 100 * found[USUAL_LOAD].lost_frac
@@ -76,27 +79,43 @@ def main() -> int:
     return 0 if all(aim.is_reached for aim in aims) else 1
 
 
-def simulated(hosts: int, load: float, queries: int) -> Waited:
-    """One run of so many queries at a part of the hosts' capacity."""
-    plan, profiles, catalog = made_up(hosts)
+def simulated(hosts: int, load: float, queries: int, jitter: float | None = None) -> Waited:
+    """One run of so many queries at a part of the hosts' capacity; with ``jitter``, batch times scatter by `TAIL`."""
+    plan, profiles, catalog = made_up(hosts, STEADY if jitter is None else TAIL)
     rate_qps = load * sum(placement.capacity_qps for placement in plan.placements)
     trace = make_trace(
         "waits", Poisson(), rate_qps=rate_qps, duration_s=queries / rate_qps, shares={"a": 1.0},
         rng=np.random.default_rng([SEED, hosts, round(100 * load)]),
     )  # fmt: skip
     policy = replace(policy_named("proteus"), replanning=None)
-    found = simulate(trace, plan, catalog, profiles, policy, _never, conditions=Conditions(load_time_s=0.0))
+    found = simulate(
+        trace,
+        plan,
+        catalog,
+        profiles,
+        policy,
+        _never,
+        conditions=Conditions(0.0, jitter),
+        rng=np.random.default_rng(SEED),
+    )
     waits_s = [at_s - request.arrival_s for at_s, launch in found.launches for request in launch.requests]
     lost = sum(record.outcome is not Outcome.SERVED for record in found.ended)
     full_s = profiles["w0"].variants[0].points[-1].p95_s
     return Waited(float(np.quantile(waits_s, 1 - LONG_WAIT_FRAC)) / full_s, lost / len(trace))
 
 
-def made_up(hosts: int) -> tuple[Plan, Mapping[str, Profile], Catalog]:
-    """So many hosts of one variant, of which a full batch takes just the part of the SLO that planning allows."""
+def made_up(hosts: int, tail: tuple[float, ...] = STEADY) -> tuple[Plan, Mapping[str, Profile], Catalog]:
+    """So many hosts of one variant, of which a full batch takes just the part of the SLO that planning allows.
+
+    ``tail``: the mean and the percentiles 50, 90, 95 and 99, as parts of the p95.
+    """
     full_s = slo_fraction(hosts) * SLO_S * (1 - 1e-9)
     times_s = {rows: full_s * (FIXED_PART + (1 - FIXED_PART) * rows / MAX_ROWS) for rows in (1, 4, 8, MAX_ROWS)}
-    points = tuple(Point(rows, 1, s, s, s, s, s, qps=rows / s) for rows, s in times_s.items())
+    mean, p50, p90, p95, p99 = tail
+    points = tuple(
+        Point(rows, 1, mean * s, p50 * s, p90 * s, p95 * s, p99 * s, qps=rows / (mean * s))
+        for rows, s in times_s.items()
+    )
     measured = VariantProfile("a", "v", 1.0, None, "", None, 0.0, 0.0, 0, points)
     devices = tuple(f"w{place}" for place in range(hosts))
     profiles = {

@@ -89,7 +89,7 @@ class World:
         family, s = self.hosted[device], 0.01
         points = tuple(Point(batch, 10, s, s, s, s, s, batch / s) for batch in (1, 8))
         table = LatencyTable(points, of=lambda point: point.p95_s)
-        return Host(device, family, f"{family}-l", ACCURACY, 8, 100.0, 800.0, table)
+        return Host(device, family, f"{family}-l", ACCURACY, 8, 100.0, 800.0, table, table)
 
     def _plan(self, names: list[str]) -> Plan:
         placements = tuple(

@@ -20,6 +20,7 @@ from benchmarks.arrivals.rows import OURS, POLICIES, ROWS, TUNING, UNSEEN, VALID
 from benchmarks.machine import machine
 from benchmarks.planner_instances import PAPER
 from proteus_cli.cli.console import loudness
+from proteus_cli.simulation.conditions import JITTERS
 from proteus_cli.store import made_by, to_json
 
 SEEDS = {"tuning": TUNING, "validation": VALIDATION}
@@ -32,7 +33,14 @@ def main() -> None:
     with TemporaryDirectory() as directory, Console(stderr=True).status("") as status:
         seeds = SEEDS[options.seeds]
         policies = (OURS,) if options.alone else POLICIES
-        site = Site(Path(directory), seeds[:1] if options.quick else seeds, policies, options.quick, status.update)
+        site = Site(
+            Path(directory),
+            seeds[:1] if options.quick else seeds,
+            policies,
+            options.quick,
+            status.update,
+            options.jitter,
+        )
         done = _measured(site, options.only, options.seeds)
     if options.json:
         sys.stdout.write(to_json(done).decode())
@@ -55,8 +63,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="a quarter of each trace, one seed; aims are for whole ones"
     )
+    parser.add_argument("--jitter", choices=tuple(JITTERS), help="batch times scatter up to this percentile")
     parser.add_argument("--json", action="store_true", help="print what was found as one JSON document")
     options = parser.parse_args()
+    options.jitter = JITTERS.get(options.jitter)
     rows = _rows(options.seeds)
     options.only = tuple(name.strip() for name in (options.only or ",".join(rows)).split(","))
     for name in options.only:

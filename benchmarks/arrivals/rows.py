@@ -34,7 +34,8 @@ POLICIES = (OURS, ORACLE, PUBLISHED, STATIC)
 class Site:
     """Where rows are measured; clusters are made once. ``seeds``: a trace of each kind for each.
 
-    ``policies``: some of `POLICIES`, ours first.
+    ``policies``: some of `POLICIES`, ours first. ``jitter`` of batch times as in `Conditions`, on all rows but those of
+    synthetic traces.
     """
 
     directory: Path
@@ -42,6 +43,7 @@ class Site:
     policies: tuple[str, ...]
     is_quick: bool
     progress: Callable[[str], None]
+    jitter: float | None = None
     workers: dict[int, Cluster] = field(default_factory=dict)
 
     @cached_property
@@ -102,7 +104,8 @@ class Replayed:
 
     def _run(self, site: Site, cluster: Cluster, policy: str, trace: Trace) -> Figures:
         site.progress(f"{self.title}: {policy}")
-        case = Case(policy_named(OURS if policy == STATIC else policy), trace, self.load_time_s, slowdown=self.slowdown)
+        named = policy_named(OURS if policy == STATIC else policy)
+        case = Case(named, trace, self.load_time_s, slowdown=self.slowdown, jitter=site.jitter)
         return play(_static(case, cluster) if policy == STATIC else case, cluster)[1]
 
 

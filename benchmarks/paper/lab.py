@@ -50,7 +50,8 @@ class Case:
     """One run. ``slo``: one for all families, None for those of the cluster.
 
     ``planned_for``: the demand that the first plan is made for, None for what `proteus replay` does.
-    ``slowdown``: how many times as long as profiled batches take, which only the oracle knows.
+    ``slowdown``: how many times as long as profiled batches take, which only the oracle knows. ``jitter`` as in
+    `Conditions`.
     """
 
     policy: Policy
@@ -59,6 +60,7 @@ class Case:
     slo: str | None = None
     planned_for: tuple[tuple[str, float], ...] | None = None
     slowdown: float = 1.0
+    jitter: float | None = None
 
 
 @dataclass
@@ -117,7 +119,7 @@ def play(case: Case, cluster: Cluster) -> tuple[Report, Figures]:
         cluster = cluster if case.slowdown == 1 else cluster.slowed(case.slowdown)
     given = None if case.planned_for is None else _given(cluster, case.policy, dict(case.planned_for))
     load_time_s = 0.0 if _never_loads(case.policy) else case.load_time_s
-    conditions = Conditions(load_time_s=load_time_s, slowdown=case.slowdown)
+    conditions = Conditions(load_time_s=load_time_s, jitter=case.jitter, slowdown=case.slowdown)
     scenario = Scenario(cluster.place, cluster.profiles, case.trace, given, options.HEADROOM, conditions, seed=0)
     start_s = time.process_time()
     [report] = simulated(scenario, [case.policy])

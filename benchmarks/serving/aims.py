@@ -74,7 +74,17 @@ def _overload(done: Benchmark) -> Iterator[Aim]:
         if at_least and at_most is not None:
             what = f"{workload}, goodput at {most:g}× capacity"
             kept = GOODPUT_KEPT[workload.partition("-")[0]]
-            yield Aim(what, at_most / at_least, kept, f"of that at {least:g}×", is_most=False)
+            left = median(each.cores_left for each in found if each.times == most)
+            possible = _possible(done, workload, left, at_least)
+            yield Aim(what, at_most / at_least, kept, f"of that at {least:g}×", is_most=False, possible=possible)
         refused_ms = median(each.refused_p50_ms for each in found if each.times == most and each.refused)
         if refused_ms is not None:
             yield Aim(f"{workload}, 429 at that load, median", refused_ms, REFUSED_WITHIN_MS, "ms", is_most=True)
+
+
+def _possible(done: Benchmark, workload: str, cores_left: float | None, goodput_qps: float) -> float | None:
+    """The part of the goodput that the cores would do, beside the client, if no refusal took any CPU time."""
+    answered_us = median(each.answered_us for each in done.refusal_costs if each.workload == workload)
+    if answered_us is None or cores_left is None:
+        return None
+    return min(1.0, 1e6 * cores_left / answered_us / goodput_qps)

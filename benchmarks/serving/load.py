@@ -81,7 +81,10 @@ class Saturated:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadReplies:
-    """Of each request of a load: its status; seconds from the start until due, from due to answered, and to sent."""
+    """Of each request of a load: its status; seconds from the start until due, from due to answered, and to sent.
+
+    ``client_cpu_s``: what the client took for all of them.
+    """
 
     duration_s: float
     status: npt.NDArray[np.int16]
@@ -89,6 +92,7 @@ class LoadReplies:
     latency_s: npt.NDArray[np.float64]
     lag_s: npt.NDArray[np.float64]
     wrong: tuple[str, ...]
+    client_cpu_s: float
 
     @property
     def answered(self) -> npt.NDArray[np.bool_]:
@@ -219,6 +223,7 @@ def _load_replies(target: Target, process: "subprocess.Popen[bytes]", duration_s
         np.frombuffer(played.latency_s, np.float64),
         np.frombuffer(played.lag_s, np.float64),
         tuple(text for text in objections if text),
+        played.cpu_s,
     )
 
 

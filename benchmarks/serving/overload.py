@@ -1,5 +1,6 @@
 """More than can be carried: what is answered on time, how soon the rest is refused, and what a refusal costs."""
 
+import os
 import re
 import time
 import urllib.request
@@ -87,4 +88,5 @@ def _at(target: Target, workload: Workload, times: float, rate_qps: float, numbe
         refused=int(refused.sum()),
         refused_p50_ms=float(p50_ms),
         refused_p99_ms=float(p99_ms),
+        cores_left=len(os.sched_getaffinity(0)) - replies.client_cpu_s / load_s,
     )

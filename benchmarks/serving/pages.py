@@ -26,7 +26,8 @@ see below."""
 
 OVERLOADED = """\
 Capacity is the throughput at saturation. On time is what is answered within the SLO, once the queue is as long as it
-gets. The client shares the two cores and looks up every millisecond, which halves its CPU time."""
+gets. The client shares the cores and looks up every millisecond, which halves its CPU time. What is possible beside it,
+in the aims below, is what the cores that it leaves would answer if no refusal took any CPU time."""
 
 REFUSALS = """\
 Microseconds of CPU of the server for a request that is answered, its part of the batch included, and for one that is
@@ -185,9 +186,10 @@ def _overload_table(done: Benchmark) -> Table:
                 spread([100 * each.refused / each.requests for each in found], "{:.1f}".format),
                 spread([each.refused_p50_ms for each in found], "{:.2f}".format),
                 spread([each.refused_p99_ms for each in found], "{:.2f}".format),
+                spread([each.cores_left for each in found], "{:.2f}".format),
             )
         )
-    columns = ("", "of capacity", "asked/s", "on time/s", "% refused", "429 after ms, p50", "p99")
+    columns = ("", "of capacity", "asked/s", "on time/s", "% refused", "429 after ms, p50", "p99", "cores left")
     return Table("proteus above its capacity", columns, tuple(rows), OVERLOADED)
 
 

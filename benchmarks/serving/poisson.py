@@ -12,7 +12,7 @@ import sys
 from array import array
 from collections import deque
 from contextlib import suppress
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
 
 import msgspec
 
@@ -46,7 +46,7 @@ class Played(msgspec.Struct, frozen=True):
     """Arrays by request: ``status`` (HTTP's, or `UNANSWERED` or `LOST`), seconds from the start until due, from due to
     answered, and from due to sent.
 
-    ``replies``: (request, head, body) of those that were kept.
+    ``replies``: (request, head, body) of those that were kept. ``cpu_s``: of the client, for all of them.
     """
 
     status: bytes
@@ -54,6 +54,7 @@ class Played(msgspec.Struct, frozen=True):
     latency_s: bytes
     lag_s: bytes
     replies: list[tuple[int, bytes, bytes]]
+    cpu_s: float
 
 
 class _Timer:
@@ -110,7 +111,7 @@ class Player:
         self._epoll.register(self._timer.fd, select.EPOLLIN | select.EPOLLET)
         for _ in range(self._job.connections):
             self._open()
-        start_s = perf_counter() + 0.02
+        start_s, cpu_s = perf_counter() + 0.02, process_time()
         due_s = self._due_s.tobytes()
         for index in range(len(self._due_s)):
             self._due_s[index] += start_s
@@ -122,7 +123,10 @@ class Player:
                     self._serve(self._lines[fd], events)
         for line in list(self._lines.values()):
             line.socket.close()
-        return Played(self._status.tobytes(), due_s, self._latency_s.tobytes(), self._lag_s.tobytes(), self._replies)
+        cpu_s = process_time() - cpu_s
+        return Played(
+            self._status.tobytes(), due_s, self._latency_s.tobytes(), self._lag_s.tobytes(), self._replies, cpu_s
+        )
 
     def _ready(self) -> list[tuple[int, int]]:
         """The sockets that have something, once there are any, or it is time to look."""

@@ -121,7 +121,8 @@ class RefusalCost(Value, frozen=True):
 class Overload(Value, frozen=True):
     """Poisson arrivals at a multiple of the capacity; ``refused`` with 429, and how long that took from sent.
 
-    ``goodput_qps`` is what was answered on time, once the queue is as long as it gets.
+    ``goodput_qps`` is what was answered on time, once the queue is as long as it gets. ``cores_left``: those of the
+    machine less what the client took, in CPU seconds per second.
     """
 
     workload: str
@@ -133,6 +134,7 @@ class Overload(Value, frozen=True):
     refused: int
     refused_p50_ms: float
     refused_p99_ms: float
+    cores_left: float
 
 
 class Benchmark(Value, frozen=True):

@@ -88,6 +88,10 @@ class Controller:
         """Measured over profiled batch time of a device, at least 1."""
         return self._workers[device].slowdown.factor
 
+    def max_rows(self, family: str, within_s: float, at_most: int) -> int:
+        """The most rows of one request that what is hosted answers ``within_s`` where nothing else waits."""
+        return self._dispatch.max_rows(family, within_s, at_most)
+
     # --- requests
 
     def cancel(self, request: Request) -> Effects:

@@ -14,8 +14,9 @@ from proteus_cli.domain.request import Request
 class Host:
     """A placement as the workers see it: a variant on a device; requests are queued for hosts.
 
-    ``latency`` is its cost: p95 seconds by rows. ``weight`` is the rate that the plan sends it, ``capacity_qps`` the
-    highest rate it can serve.
+    A batch takes ``mean_latency`` in the mean, and ``latency`` at its p95: seconds by rows. Rates and slowdowns go by
+    the mean, deadlines by the p95. ``weight`` is the rate that the plan sends it, ``capacity_qps`` the highest rate it
+    can serve.
     """
 
     device: str
@@ -26,6 +27,7 @@ class Host:
     weight: float
     capacity_qps: float
     latency: LatencyTable
+    mean_latency: LatencyTable
 
     @property
     def key(self) -> VariantKey:
@@ -53,6 +55,13 @@ class Unfit:
     """No hosted variant is as accurate as asked; ``available`` has the accuracy of each, highest first."""
 
     available: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TooManyRows:
+    """No hosted variant answers so many rows in the request's time, even alone: ``max_rows`` would be possible."""
+
+    max_rows: int
 
 
 class Launch(msgspec.Struct, frozen=True, gc=False):

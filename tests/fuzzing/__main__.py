@@ -36,6 +36,8 @@ def main(target: str, duration: str) -> int:
     with JudgeProcess(target, folder) as judge:
         worst = Cost()
         for path in (folder / "largest", folder / "slowest"):
+            if not path.exists():  # no input took any
+                continue
             verdict = judge(path.read_bytes())
             worst |= Cost(verdict.peak_bytes, verdict.hold_s)
         kept = _keep_findings(target, folder, judge)

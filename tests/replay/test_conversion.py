@@ -296,7 +296,7 @@ def test_memory_does_not_grow_with_the_source(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
 
     assert int(done.stdout) / 1024 < EXTRA_MIB < IN_MEMORY_MIB

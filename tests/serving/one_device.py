@@ -63,7 +63,7 @@ class HeldExecutor:
 
 
 class World:
-    """A plane with one device, whose batches take ``latency_s`` by its profile."""
+    """A plane with one device, whose batches take ``latency_s`` by its profile, and ``row_s`` more for each row."""
 
     def __init__(
         self,
@@ -73,8 +73,10 @@ class World:
         refuses_non_finite: bool = False,
         is_emulated: bool = False,
         max_timeout_s: float = inf,
+        row_s: float = 0.0,
     ) -> None:
-        profile = make_profile(device, make_measured("f", "v", 0.9, dict.fromkeys((1, 2, 4, 8), latency_s)))
+        times_s = {rows: latency_s + row_s * rows for rows in (1, 2, 4, 8)}
+        profile = make_profile(device, make_measured("f", "v", 0.9, times_s))
         self.plan = make_plan(make_placement(device, "f", "v", max_batch=8, rate_qps=10, capacity_qps=8 / latency_s))
         clock = asyncio.get_running_loop().time
         controller = Controller({"f": SLO_S}, {device: 1}, live_policy_named("proteus"))

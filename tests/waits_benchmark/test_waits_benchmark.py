@@ -1,9 +1,11 @@
 """The benchmark of waits measures what it says."""
 
+import numpy as np
 import pytest
 
-from benchmarks.waits import SLO_S, made_up, simulated
+from benchmarks.waits import SLO_S, TAIL, made_up, simulated
 from proteus_cli.domain.profile import slo_fraction
+from proteus_cli.simulation.conditions import LatencySampler
 
 
 @pytest.mark.parametrize("hosts", [1, 4])
@@ -19,3 +21,13 @@ def test_a_wait_ends_where_the_batch_starts() -> None:
     waits = [simulated(hosts, 0.3, 2000) for hosts in (1, 4)]
     assert all(each.lost_frac == 0 for each in waits)
     assert 0 < waits[1].longest < waits[0].longest <= 1
+
+
+def test_batch_times_that_scatter_have_the_mean_that_rates_are_counted_by() -> None:
+    """Up to their p99, so that only the last hundredth is left out."""
+    _, profiles, _ = made_up(4, TAIL)
+    points = profiles["w0"].variants[0].points
+    sampler = LatencySampler(points, 0.99, np.random.default_rng(1))
+    mean_s = np.mean([sampler(16) for _ in range(4000)])
+    assert mean_s == pytest.approx(points[-1].mean_s, rel=0.01)
+    assert simulated(4, 0.9, 2000, 0.95) != simulated(4, 0.9, 2000)

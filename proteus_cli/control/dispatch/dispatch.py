@@ -14,6 +14,7 @@ from proteus_cli.control.decision import (
     Host,
     Launch,
     Refused,
+    TooManyRows,
     Unfit,
     WaitUntil,
     WakeOthers,
@@ -62,13 +63,22 @@ class Dispatch:
         self._dispatch_ahead_s = dispatch_ahead_s
         self._admitted_frac = 1 - HELD_BACK_FRAC if dispatch_ahead_s else 1.0
 
-    def offer(self, request: Request, now_s: float) -> Admitted | Refused | Unfit:
-        """Admit a request, or refuse it because no variant is accurate enough, or the plan cannot carry it in time."""
+    def offer(self, request: Request, now_s: float) -> Admitted | Refused | TooManyRows | Unfit:
+        """Admit a request, or refuse it because no variant is accurate enough, or the plan cannot carry it in time.
+
+        What nothing that is hosted could answer, however little there was to do, is no demand.
+        """
         family, rows = self._families[request.family], request.rows
         is_usual = not request.priority and not request.min_accuracy
         tier = family.base if is_usual else self._tier_for(family, request)
         if tier is None:
-            return Unfit(family.available)  # and no demand: no plan is made for minima of single requests
+            return Unfit(family.available)
+        if rows > 1 and self._admits_timely:
+            max_rows = tier.max_rows_within(self._batcher.due_s(request) - now_s, rows)
+            if (
+                0 < max_rows < rows
+            ):  # where not even one row is in time, the deadline is too short, not the request too large
+                return TooManyRows(max_rows)
         family.counts.arrived(rows, now_s)
         if not tier.classes or (self._admits_timely and tier.is_lost):
             return Refused(RETRY_WITHOUT_CAPACITY_S, is_lost=tier.is_lost or family.was_lost)
@@ -89,6 +99,15 @@ class Dispatch:
         if not self._is_shared:
             return NOBODY
         return tier.next_worker(tier.queue.queues_of(owner)[request.level], self._batcher.due_s, now_s)
+
+    def max_rows(self, family: str, within_s: float, at_most: int) -> int:
+        """The most rows of one request that what is hosted answers ``within_s`` where nothing else waits; at least one.
+
+        ``at_most`` where nothing is hosted.
+        """
+        tier = self._families[family].base
+        due_s = self._batcher.due_s(Request(0, family, 0.0, within_s))
+        return max(tier.max_rows_within(due_s, at_most), 1) if tier.classes else at_most
 
     def cancel(self, request: Request) -> Effects:
         """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""
@@ -139,8 +158,8 @@ class Dispatch:
         family.rows -= rows
         family.ran(hosted.device, -rows)
         if took_s is not None:
-            profiled_s = hosted.latency(rows)
-            if worker.slowdown.ran(took_s=took_s, profiled_s=profiled_s, is_busy=launch.is_ahead):
+            mean_s, p95_s = hosted.mean_latency(rows), hosted.latency(rows)
+            if worker.slowdown.ran(took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead):
                 self.count_capacity(worker)
             self._batcher.ran(launch, took_s)
 

@@ -84,6 +84,10 @@ class AccuracyTier:
         self._count(host, host_class, worker)
         self._sum_up()
 
+    def max_rows_within(self, budget_s: float, at_most: int) -> int:
+        """The most rows, up to ``at_most``, that a batch of one of the hosts answers in that time, as profiled."""
+        return max([each.host.latency.max_rows_within(budget_s, at_most) for each in self.classes], default=0)
+
     def next_worker(self, queue: DeadlineQueue, due_s: Callable[[Request], float], now_s: float) -> Admitted:
         """Ask one free worker about a queue in which requests wait, or nobody.
 

@@ -9,11 +9,12 @@ from proteus_cli.errors import ArtefactError
 
 
 def hosted_by(plan: Plan, profiles: Mapping[str, Profile]) -> tuple[Host, ...]:
-    """The hosts of a plan, with p95 latencies while all slots are busy; ``profiles`` by device id.
+    """The hosts of a plan, with latencies while all slots are busy; ``profiles`` by device id.
 
-    Raises `ArtefactError` where a placement was never profiled.
+    Hosts that share measurements share the tables. Raises `ArtefactError` where a placement was never profiled.
     """
-    return tuple(_hosted(placement, profiles) for placement in plan.placements)
+    tables: dict[tuple[int, int], tuple[LatencyTable, LatencyTable]] = {}
+    return tuple(_hosted(placement, profiles, tables) for placement in plan.placements)
 
 
 def measured_for(placement: Placement, profiles: Mapping[str, Profile]) -> VariantProfile:
@@ -33,8 +34,17 @@ def slots_of(devices: Iterable[str], profiles: Mapping[str, Profile]) -> dict[st
     return {device: profiles[device].slots if device in profiles else 1 for device in devices}
 
 
-def _hosted(placement: Placement, profiles: Mapping[str, Profile]) -> Host:
-    measured = measured_for(placement, profiles)
+def _hosted(
+    placement: Placement,
+    profiles: Mapping[str, Profile],
+    tables: dict[tuple[int, int], tuple[LatencyTable, LatencyTable]],
+) -> Host:
+    measured, profile = measured_for(placement, profiles), profiles[placement.device]
+    key = id(measured), profile.slots
+    if key not in tables:
+        points = profile.points_of(measured)
+        tables[key] = LatencyTable(points, lambda point: point.p95_s), LatencyTable(points, lambda point: point.mean_s)
+    latency, mean_latency = tables[key]
     return Host(
         device=placement.device,
         family=placement.family,
@@ -43,5 +53,6 @@ def _hosted(placement: Placement, profiles: Mapping[str, Profile]) -> Host:
         max_batch=placement.max_batch,
         weight=placement.rate_qps,
         capacity_qps=placement.capacity_qps,
-        latency=LatencyTable(profiles[placement.device].points_of(measured), of=lambda point: point.p95_s),
+        latency=latency,
+        mean_latency=mean_latency,
     )

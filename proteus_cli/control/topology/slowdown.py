@@ -9,25 +9,30 @@ SLOW_S = 5.0  # s; a device that was slow within this time may be slow again
 
 
 class SlowdownEstimator:
-    """Measured over profiled (p95) time of batches, as running means. Another program on the same cores slows a device.
+    """Measured over profiled mean time of batches, as running means. Another program on the same cores slows a device.
 
-    ``factor``: the mean, at least 1. ``upper``: the mean plus the mean absolute deviation, at least 1; admission counts
-    with it, as nothing makes up for batches that take longer than usual.
+    ``factor``: the mean, at least 1. Rates are divided by it, and the profile's percentiles multiplied. ``upper``, at
+    least ``factor``: the mean plus the mean absolute deviation, as far as these exceed the profile's p95; admission
+    counts with it, as nothing makes up for batches that take longer than usual. Scatter that was profiled is usual.
 
     Batches are weighted by their profiled time, since capacity is a matter of time: short batches, which caches and
     threads slow down most, are many and take little of it.
     """
 
     def __init__(self) -> None:
-        self._ratio = self.factor = self.upper = 1.0
+        self._ratio = self._p95_ratio = self.factor = self.upper = 1.0
         self._deviation = 0.0
 
-    def ran(self, *, took_s: float, profiled_s: float, is_busy: bool = False) -> bool:
-        """Learn from one batch, which followed another at once if the device ``is_busy``; True where a mean changed."""
-        ratio = took_s / profiled_s
-        if ratio == self._ratio or (ratio > self._ratio and profiled_s < MEANINGFUL_S and not is_busy):
+    def ran(self, *, took_s: float, mean_s: float, p95_s: float, is_busy: bool = False) -> bool:
+        """Learn from one batch, by its profiled times; it followed another at once if the device ``is_busy``.
+
+        True where ``factor`` or ``upper`` changed.
+        """
+        ratio = took_s / mean_s
+        if ratio == self._ratio or (ratio > self._ratio and mean_s < MEANINGFUL_S and not is_busy):
             return False
-        weight = min(max(profiled_s / LEARNED_S, MIN_WEIGHT), MAX_WEIGHT)
+        weight = min(max(mean_s / LEARNED_S, MIN_WEIGHT), MAX_WEIGHT)
+        self._p95_ratio += weight * (p95_s / mean_s - self._p95_ratio)
         self._deviation += weight * (abs(ratio - self._ratio) - self._deviation)
         self._ratio += weight * (ratio - self._ratio)
         before = self.factor, self.upper
@@ -41,7 +46,8 @@ class SlowdownEstimator:
         self._settle()
 
     def _settle(self) -> None:
-        self.factor, self.upper = max(1.0, self._ratio), max(1.0, self._ratio + self._deviation)
+        self.factor = max(1.0, self._ratio)
+        self.upper = max(self.factor, (self._ratio + self._deviation) / self._p95_ratio)
 
 
 class SlidingMaximum:

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -86,7 +86,17 @@ class Worker:
         self._inline_s = INLINE_S if executor.runs_inline else 0.0
 
     def ask(self) -> None:
-        """Ask for decisions and carry them out, until there is nothing more to do now.
+        """Ask for decisions and carry them out, until there is nothing more to do now, here and at those it wakes."""
+        asking = [self.carry_out()]  # no recursion, as each of thousands of workers may wake the next
+        while asking:
+            woken = next(asking[-1], None)
+            if woken is None:
+                asking.pop()
+            else:
+                asking.append(woken.carry_out())
+
+    def carry_out(self) -> Iterator["Worker"]:
+        """Ask and obey until there is nothing more to do; yields the workers that are to be asked before it goes on.
 
         When a timer fires late, the decision is still made for the time it was set to: told the later time, the
         controller would drop a request that can just be in time. The margin of each deadline covers the delay.
@@ -100,10 +110,9 @@ class Worker:
                 case Drop(requests=requests):
                     self._results.dropped(requests)
                 case WakeOthers(devices=others):
-                    for other in others:
-                        self._others[other].ask()
+                    yield from [self._others[other] for other in others]
                 case Delegate(to=other):
-                    self._others[other].ask()
+                    yield self._others[other]
                 case WaitUntil(at_s=at_s):
                     self._wake_s = at_s
                     self._wake_in(at_s - now_s)

@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,12 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.protobuf_wire import (
+    SLICE_BYTES,
     integer_parameter,
+    outline_of,
+    parse_contents,
     parse_request,
-    require_small,
+    slices_of,
     split_request,
     varint,
 )
@@ -36,7 +38,6 @@ from proteus_cli.serving.requests.query import Inputs, InTurns, Query, ReadInput
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
 _MAX_KNOWN = 1024  # heads and starts of requests, and heads of answers
 _MAX_HEAD_BYTES = 1024  # of a request's head that is remembered
-_VALUES_AT_ONCE = 16 * 1024  # of typed contents, which take half a millisecond
 _US_PER_S = 1e6
 _CONTENTS = {
     "BOOL": "bool_contents", "FP32": "fp32_contents", "FP64": "fp64_contents",
@@ -89,14 +90,14 @@ class GrpcCodec:
         rest, request_id, raw, tail = split_request(message)
         head = self._known.get(rest) if len(rest) <= _MAX_HEAD_BYTES else None
         if head is None:
-            require_small(rest)
-            decoded = parse_request(rest)
+            outline = outline_of(rest)
+            decoded = parse_request(outline.request)
             if not raw:
                 head = self._head(decoded)
-                typed = self._typed(decoded, head)
-                is_long = len(rest) > _VALUES_AT_ONCE
+                typed = self._typed(decoded, outline.values, head)
+                is_long = len(rest) > SLICE_BYTES
                 return head.query(request_id, timeout_s), InTurns(typed) if is_long else partial(drained, typed)
-            if any(tensor.HasField("contents") for tensor in decoded.inputs):
+            if any(outline.values) or any(tensor.HasField("contents") for tensor in decoded.inputs):
                 raise BadRequest("tensors come either all in raw_input_contents, or all in contents")
             head = self._head(decoded)
             if len(rest) <= _MAX_HEAD_BYTES:
@@ -116,12 +117,12 @@ class GrpcCodec:
                 oip.require_bytes(spec.name, len(inputs[at]), head.usual.rows, spec)
         return inputs
 
-    def _typed(self, request: Any, head: RequestHead) -> Steps[Inputs]:
+    def _typed(self, request: Any, values: Sequence[Buffer], head: RequestHead) -> Steps[Inputs]:
         """The inputs of a request whose tensors are numbers in `contents`."""
         query, inputs = head.usual, list[Buffer]()
         specs = self._families[query.family].signature.inputs
         for place, spec in zip(head.places, specs, strict=True):
-            inputs.append((yield from _contents(request.inputs[place], spec, query.rows)))
+            inputs.append((yield from _contents(request.inputs[place], values[place], spec, query.rows)))
         return tuple(inputs)
 
     def _head(self, request: Any) -> RequestHead:
@@ -209,28 +210,30 @@ def _parameters(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if kind is None else getattr(entries[name], kind) for name, kind in kinds.items()}
 
 
-def _contents(tensor: Any, spec: TensorSpec, rows: int) -> Steps[Buffer]:
+def _contents(tensor: Any, packed: Buffer, spec: TensorSpec, rows: int) -> Steps[Buffer]:
     """The bytes of a tensor whose values come as numbers, with a pause after each slice. Raises `BadRequest`."""
     name = _CONTENTS.get(tensor.datatype)
     if name is None:
         raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} has no typed contents; use raw_input_contents")
-    present = [field.name for field, _ in tensor.contents.ListFields()]
-    if present not in ([name], []):
-        raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} comes as {name}, not {', '.join(present)}")
-    numbers = getattr(tensor.contents, name)
-    needed = rows * _row_bytes(spec) // spec.dtype.itemsize
-    if len(numbers) != needed:
-        raise BadRequest(f"input `{tensor.name}` has {len(numbers)} values; its shape needs {needed}")
-    left, values = iter(numbers), np.empty(needed, spec.dtype)
-    for first in range(0, needed, _VALUES_AT_ONCE):
-        part = values[first : first + _VALUES_AT_ONCE]
-        wide = np.fromiter(islice(left, len(part)), _WIDE.get(name, spec.dtype), len(part))
-        if name in _WIDE:
+    needed, count = rows * _row_bytes(spec) // spec.dtype.itemsize, 0
+    values = np.empty(needed, spec.dtype)
+    for contents in map(parse_contents, slices_of(packed)) if packed else (tensor.contents,):
+        present = [field.name for field, _ in contents.ListFields()]
+        if present not in ([name], []):
+            raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} comes as {name}, not {', '.join(present)}")
+        numbers = getattr(contents, name)
+        first, count = count, count + len(numbers)
+        if count > needed:
+            raise BadRequest(f"input `{tensor.name}` has more than {needed} values, which its shape needs")
+        wide = np.fromiter(numbers, _WIDE.get(name, spec.dtype), len(numbers))
+        if name in _WIDE and len(wide):
             limits = np.iinfo(spec.dtype)
             if wide.min() < limits.min or wide.max() > limits.max:
                 raise BadRequest(f"input `{tensor.name}`: values don't fit {tensor.datatype}")
-        part[:] = wide
+        values[first:count] = wide
         yield
+    if count != needed:
+        raise BadRequest(f"input `{tensor.name}` has {count} values; its shape needs {needed}")
     return values.data.cast("B")
 
 

@@ -4,26 +4,29 @@ Fields may come in any order; unknown ones are passed over. Source: "Encoding" i
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.grpc.messages import ModelInferRequest
+from proteus_cli.serving.grpc.messages import InferTensorContents, ModelInferRequest
 from proteus_cli.serving.oip.tensors import OTHER_BYTES
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 _ID, _INPUT, _OUTPUT, _RAW_INPUT = 0x1A, 0x2A, 0x32, 0x3A  # tags of fields 3, 5, 6 and 7 of a request
 _TENSORS = (_INPUT, _OUTPUT)
 _CONTENTS = 0x2A  # of field 5 of an input
+_VARINTS = frozenset(range(0x0A, 0x32, 8))  # fields 1 to 5 of contents: Booleans and whole numbers, packed
+_PACKED = _VARINTS | {0x32, 0x3A}  # and 6 and 7: floats, of 4 and 8 bytes
 _MORE = 0x80
 _LONGEST_VARINT = 10
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 
 MAX_FIELDS = 1024
 """Of a request, its inputs and its outputs together. Protobuf takes a microsecond and 250 bytes for an empty one."""
+
+SLICE_BYTES = 16 * 1024  # of packed values, which take half a millisecond
 
 _TURNS = range(MAX_FIELDS + 1)
 
@@ -57,47 +60,107 @@ def split_request(message: Buffer) -> tuple[bytes, str | None, list[Buffer], int
                 raw.append(message[first_of_value:at])
                 tail = first_of_value if at == end and len(raw) == 1 else -1
             elif tag == _ID:
-                request_id = str(message[first_of_value:at], "utf-8") or None
+                request_id = _id(message[first_of_value:at])
             else:
                 rest.append(message[first:at])
         else:
             raise _too_many_fields()
     except IndexError:
         raise BadRequest("the message is cut off") from None
-    except UnicodeDecodeError:
-        raise BadRequest("the id is not valid UTF-8") from None
     return b"".join(rest), request_id, raw, tail
 
 
-def require_small(rest: bytes) -> None:
-    """Raise `BadRequest` where a request has too many fields, or too many bytes, besides the values of its tensors.
-
-    ``rest`` is of `split_request`. Look before protobuf does: it takes hundreds of bytes for a field of two.
-    """
-    count = size = 0
+def _id(content: Buffer) -> str | None:
+    if len(content) > OTHER_BYTES:
+        raise BadRequest(f"the id has more than {OTHER_BYTES} bytes")
     try:
-        for count, size in enumerate(accumulate(_sizes_besides_values(rest)), 1):
-            if count > MAX_FIELDS:
+        return str(content, "utf-8") or None
+    except UnicodeDecodeError:
+        raise BadRequest("the id is not valid UTF-8") from None
+
+
+class Outline(NamedTuple):
+    """A request without the values of its tensors, and these: by input the packed field of its contents, or nothing."""
+
+    request: bytes
+    values: Sequence[Buffer]
+
+
+def outline_of(rest: bytes) -> Outline:
+    """Cut the values out of what `split_request` leaves. Raises `BadRequest`.
+
+    Protobuf takes hundreds of bytes for a field of two, and eight bytes for a number of one. So it gets the outline,
+    which may not be large, and values in slices. Values that are not packed, as those of all encoders are, are part of
+    the outline.
+    """
+    parts, values, fields, size, at = list[bytes](), list[Buffer](), 0, 0, 0
+    try:
+        for tag, first, end in _fields(rest, 0, len(rest)):
+            kept, inner_fields = [slice(at, end)], 0
+            content: Buffer = b""
+            if tag in _TENSORS:
+                kept, content, inner_fields = _cut(rest, first, end, has_contents=tag == _INPUT)
+            fields += 1 + inner_fields
+            size += sum(part.stop - part.start for part in kept)
+            if fields > MAX_FIELDS:
                 raise _too_many_fields()
             if size > OTHER_BYTES:
                 raise BadRequest(f"the message has more than {OTHER_BYTES} bytes besides the values of its tensors")
+            part = b"".join([rest[each] for each in kept])
+            parts.append(_delimited(tag, part) if tag in _TENSORS else part)
+            if tag == _INPUT:
+                values.append(content)
+            at = end
     except IndexError:
         raise BadRequest("the message is cut off") from None
+    return Outline(b"".join(parts), values)
+
+
+def _cut(rest: bytes, at: int, end: int, *, has_contents: bool) -> tuple[list[slice], Buffer, int]:
+    """What to keep of a tensor, its packed contents if it ``has_contents``, and how many fields there are."""
+    kept, fields = list[slice](), 0
+    content: Buffer = b""
+    for tag, start, stop in _fields(rest, at, end):
+        fields += 1
+        if fields > MAX_FIELDS:
+            raise _too_many_fields()
+        if has_contents and tag == _CONTENTS and _is_packed(rest, start, stop):
+            if content:
+                raise BadRequest("an input has its contents twice")
+            content = memoryview(rest)[start:stop]
+        else:
+            kept.append(slice(at, stop))
+        at = stop
+    return kept, content, fields
 
 
 def _too_many_fields() -> BadRequest:
     return BadRequest(f"the message has more than {MAX_FIELDS} fields")
 
 
-def _sizes_besides_values(rest: bytes) -> Iterator[int]:
-    """The bytes of each field of a request, and within its inputs and outputs of each of theirs, but for contents."""
-    for tag, first, end in _fields(rest, 0, len(rest)):
-        if tag in _TENSORS:
-            yield 0
-            for inner, start, stop in _fields(rest, first, end):
-                yield 0 if inner == _CONTENTS and tag == _INPUT else stop - start
-        else:
-            yield end - first
+def _is_packed(contents: bytes, start: int, stop: int) -> bool:
+    """Whether the contents of an input are one packed field of numbers."""
+    if start == stop:
+        return False
+    tag, _, end = _field(contents, start, stop)
+    return tag in _PACKED and end == stop
+
+
+def slices_of(packed: Buffer) -> Iterator[bytes]:
+    """The contents of an input whose values are packed, in slices that are such contents, too. Raises `BadRequest`."""
+    tag, at, end = _field(packed, 0, len(packed))
+    while at < end:
+        stop = min(at + SLICE_BYTES, end)
+        while tag in _VARINTS and stop < end and packed[stop - 1] >= _MORE:
+            stop += 1
+            if stop - at > SLICE_BYTES + _LONGEST_VARINT:
+                raise BadRequest("a number in the message is too large")
+        yield _delimited(tag, packed[at:stop])
+        at = stop
+
+
+def _delimited(tag: int, content: Buffer) -> bytes:
+    return b"".join((bytes((tag,)), varint(len(content)), content))
 
 
 def _fields(message: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -142,6 +205,13 @@ def _long_varint(message: Buffer, at: int) -> tuple[int, int]:
 def parse_request(message: Buffer) -> Any:
     try:
         return ModelInferRequest.FromString(message)
+    except DecodeError:
+        raise BadRequest("the message is not a ModelInferRequest") from None
+
+
+def parse_contents(contents: bytes) -> Any:
+    try:
+        return InferTensorContents.FromString(contents)
     except DecodeError:
         raise BadRequest("the message is not a ModelInferRequest") from None
 

@@ -1,5 +1,6 @@
 """The gRPC front end: the methods of all services, and how a call of each is opened."""
 
+import asyncio
 import re
 from collections.abc import Callable
 from functools import partial
@@ -219,6 +220,9 @@ class InferCall(UnaryCall, Inference[bytes]):
 
     def turns(self) -> Turns:
         return self.stream.connection.connections.turns
+
+    def in_order(self) -> asyncio.Lock:
+        return self.stream.connection.reads_long
 
     def is_now(self, in_flight: InFlight | None) -> None:
         self._in_flight = in_flight

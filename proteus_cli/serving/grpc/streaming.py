@@ -1,5 +1,6 @@
 """`ModelStreamInfer`: many requests in one call."""
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,9 @@ class _StreamRequest(Inference[bytes]):
 
     def turns(self) -> Turns:
         return self._call.stream.connection.connections.turns
+
+    def in_order(self) -> asyncio.Lock:
+        return self._call.stream.connection.reads_long
 
     def is_now(self, in_flight: InFlight | None) -> None:
         self.in_flight = in_flight

@@ -46,6 +46,7 @@ class Application(Protocol):
 class Http2Connection(asyncio.Protocol):
     """One client. A stream of ``_streams`` is open or half-closed; those up to ``_last_stream`` that aren't are over.
 
+    ``reads_long`` is held while a request is decoded in turns, so that one of them takes memory at a time.
     ``_resets`` are the last streams that this side has reset: frames for them may still be on their way.
     """
 
@@ -63,6 +64,7 @@ class Http2Connection(asyncio.Protocol):
         self._resets: dict[int, None] = {}
         self.flood_budget = FloodBudget(limits.flood_budget, limits.flood_budget_per_s)
         self.turn, self._waits_for_turn = Turn(), False
+        self.reads_long = asyncio.Lock()
         self._later: dict[Callable[[], None], None] = {}  # what calls have left for the next turn, in order
         self._reader = FrameReader(self, limits, self.flood_budget, self.turn)
         self._blocks = HeaderBlocks(limits, application.request, self.turn)

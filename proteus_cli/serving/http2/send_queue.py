@@ -73,14 +73,14 @@ class SendQueue:
             return
         self.send_window -= size
         stream.send_window -= size
-        stream_id, pack, parts = stream.id, FRAME_HEADER.pack, list[bytes]()
+        stream_id, parts = stream.id, list[bytes]()
         if head:
-            parts += (pack(0, len(head), HEADERS, END_HEADERS, stream_id), head)
+            parts += (_headers(len(head), stream_id, END_HEADERS), head)
         if size:
             self._flood_budget.sent_data()
-            parts += (pack(size >> 8, size & 0xFF, DATA, 0, stream_id), body)
+            parts += (FRAME_HEADER.pack(size >> 8, size & 0xFF, DATA, 0, stream_id), body)
         if trailers:
-            parts += (pack(0, len(trailers), HEADERS, END_HEADERS | END_STREAM, stream_id), trailers)
+            parts += (_headers(len(trailers), stream_id, END_HEADERS | END_STREAM), trailers)
         self.write(b"".join(parts))
         if trailers:
             stream.connection.on_response_sent(stream)

@@ -100,7 +100,7 @@ class ModelConfig(Struct, frozen=True):
     platform: str
     backend: str
     version_policy: Mapping[str, Any]
-    max_batch_size: Annotated[Count, Meta(description="The largest number of rows of a request.")]
+    max_batch_size: Annotated[Count, Meta(description="The most rows of a request that are answered within the SLO.")]
     input: list[ConfigTensor]
     output: list[ConfigTensor]
     instance_group: list[ModelInstance]

@@ -69,6 +69,10 @@ class Inference(ABC, Generic[Encoded]):
         """The turns of all connections."""
 
     @abstractmethod
+    def in_order(self) -> asyncio.Lock:
+        """Held while a long request is read: of those of one connection, one at a time takes memory."""
+
+    @abstractmethod
     def is_now(self, in_flight: InFlight | None) -> None:
         """The long request, or its long answer, is to be cancelled as this from now on; None: it has ended."""
 
@@ -169,13 +173,14 @@ class InferencePipeline:
     ) -> None:
         turns = inference.turns()
         try:
-            query, read_inputs = await result_of(decoded, turns) if isinstance(decoded, InTurns) else decoded
-            if isinstance(read_inputs, InTurns):
-                long.probe(query)
-                inputs = await result_of(read_inputs, turns, long.require_time)
-                inference.is_now(self._admit(inference, query, lambda: inputs, trace, long.arrival_s))
-            else:
-                inference.is_now(self._admit(inference, query, read_inputs, trace, long.arrival_s))
+            async with inference.in_order():
+                query, read_inputs = await result_of(decoded, turns) if isinstance(decoded, InTurns) else decoded
+                if isinstance(read_inputs, InTurns):
+                    long.probe(query)
+                    inputs = await result_of(read_inputs, turns, long.require_time)
+                    inference.is_now(self._admit(inference, query, lambda: inputs, trace, long.arrival_s))
+                else:
+                    inference.is_now(self._admit(inference, query, read_inputs, trace, long.arrival_s))
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
             inference.is_now(None)
             self._refuse(inference, error, trace)

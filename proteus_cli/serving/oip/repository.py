@@ -85,7 +85,7 @@ class ModelRepository:
             platform=self._platform,
             backend=self._platform,
             version_policy={"specific": {"versions": [int(VERSION)]}},
-            max_batch_size=served.max_rows,
+            max_batch_size=self._controller.max_rows(family, served.slo_s, served.max_rows),
             input=[_config_tensor(spec) for spec in served.signature.inputs],
             output=[_config_tensor(spec) for spec in served.signature.outputs],
             instance_group=[self._instance(hosted) for hosted in self._controller.hosting(family)],

@@ -7,7 +7,7 @@ from itertools import count
 from math import inf
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Refused, Unfit
+from proteus_cli.control.decision import Admitted, Refused, TooManyRows, Unfit
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, NotAccurateEnough, NotReady, Overloaded, RequestError
@@ -95,7 +95,7 @@ class Admission:
         )
         offered = self._controller.offer(request, now_s)
         if not isinstance(offered, Admitted):
-            raise self._refusal(query, offered, is_usual=arrival_s == now_s)
+            raise self._refusal(query, offered, timeout_s, is_usual=arrival_s == now_s)
         if read_inputs is None:
             self._withdraw(request, now_s)
             return request
@@ -142,8 +142,15 @@ class Admission:
         """A front end answers a request with an error, before the request was admitted or instead of that."""
         self._counts.refusals[type(error).__name__] += 1
 
-    def _refusal(self, query: Query, offered: Refused | Unfit, *, is_usual: bool) -> RequestError:
+    def _refusal(
+        self, query: Query, offered: Refused | TooManyRows | Unfit, timeout_s: float, *, is_usual: bool
+    ) -> RequestError:
         family, options = query.family, query.options
+        if isinstance(offered, TooManyRows):
+            return BadRequest(
+                f"what is hosted of `{family}` answers at most {offered.max_rows} rows of a request within "
+                f"{1000 * timeout_s:g} ms; got {query.rows}"
+            )
         self._counts.by_family[family].ended(Outcome.REJECTED)
         if isinstance(offered, Unfit):
             available = ", ".join(f"{variant} ({accuracy:g})" for variant, accuracy in offered.available.items())

@@ -138,7 +138,7 @@ class RestCodec:
             return self._like_last(body) or self._decode_any(body, size)
         if not 0 <= json_length <= size:
             raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {size} bytes")
-        layout = self._layouts.get((bytes(body[:json_length]),))
+        layout = self._layouts.get((bytes(body[:json_length]),)) if json_length <= _LONGEST_KNOWN else None
         if layout is not None and layout.binary_bytes == size - json_length:
             return layout.query, partial(layout.slices, body, json_length)
         return self._decode_any(body, json_length)

@@ -5,11 +5,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from proteus_cli.errors import BadRequest, NotFound
+from proteus_cli.errors import BadRequest, BodyTooLarge, NotFound
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.http1.exchange import NOT_MODIFIED
 from proteus_cli.serving.oip import documents
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
+from proteus_cli.serving.oip.tensors import OTHER_BYTES
 from proteus_cli.serving.rest.bodies import IndexRequest, RepositoryRequest
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, json_response
 from proteus_cli.serving.rest.site import FILES, INDEX, Site
@@ -122,7 +123,9 @@ class Endpoints:
 
 
 def _decoded(body: bytes | bytearray, kind: type[Body]) -> Body:
-    """A JSON object, or its defaults where the body is empty. Raises `BadRequest`."""
+    """A JSON object, or its defaults where the body is empty. Raises `BadRequest`, `BodyTooLarge`."""
+    if len(body) > OTHER_BYTES:
+        raise BodyTooLarge(f"this endpoint takes bodies of at most {OTHER_BYTES} bytes; got {len(body)}")
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -161,9 +161,9 @@ def test_slowdown_counts_from_the_corrected_profile_on() -> None:
     """What moves into the profile leaves the slowdown, so that it isn't counted twice."""
     slowdown = SlowdownEstimator()
     for _ in range(500):
-        slowdown.ran(took_s=0.03, profiled_s=0.02)
+        slowdown.ran(took_s=0.03, mean_s=0.02, p95_s=0.02)
     assert slowdown.factor == pytest.approx(1.5, rel=1e-3)
     slowdown.rebase(1.5)
     assert slowdown.factor == pytest.approx(1.0, rel=1e-3)
-    slowdown.ran(took_s=0.03, profiled_s=0.03)
+    slowdown.ran(took_s=0.03, mean_s=0.03, p95_s=0.03)
     assert slowdown.factor == pytest.approx(1.0, rel=1e-3)

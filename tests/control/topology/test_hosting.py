@@ -16,14 +16,14 @@ from proteus_cli.domain.profile import Point
 from proteus_cli.errors import ArtefactError, UsageError
 
 
-def test_a_host_has_the_latencies_of_the_95th_percentile() -> None:
+def test_a_host_has_the_mean_latencies_and_those_of_the_95th_percentile() -> None:
     measured = make_measured("a", "s", 0.8, {1: 0.01})
     measured = msgspec.structs.replace(measured, points=(Point(1, 10, 0.010, 0.011, 0.012, 0.013, 0.014, 100.0),))
     placement = make_placement("cpu0", "a", "s", rate_qps=30.0, capacity_qps=70.0, max_batch=1)
     (host,) = hosted_by(make_plan(placement), {"cpu0": make_profile("cpu0", measured)})
     assert (host.device, host.family, host.variant, host.accuracy) == ("cpu0", "a", "s", 0.8)
     assert (host.weight, host.capacity_qps, host.max_batch) == (30.0, 70.0, 1)
-    assert host.latency(1) == 0.013
+    assert (host.mean_latency(1), host.latency(1)) == (0.010, 0.013)
 
 
 @pytest.mark.parametrize("missing", ["device", "variant", "points"])

@@ -16,10 +16,15 @@ WEIGHT = 0.010 / LEARNED_S  # of a batch of 10 ms
 
 
 def paced(ratio: float, batches: int) -> float:
+    return paced_by([ratio] * batches).factor
+
+
+def paced_by(ratios: list[float], p95_ratio: float = 1.0) -> SlowdownEstimator:
+    """After batches of 10 ms in the mean, each of which took so many times as long."""
     slowdown = SlowdownEstimator()
-    for _ in range(batches):
-        slowdown.ran(took_s=0.010 * ratio, profiled_s=0.010)
-    return slowdown.factor
+    for ratio in ratios:
+        slowdown.ran(took_s=0.010 * ratio, mean_s=0.010, p95_s=0.010 * p95_ratio)
+    return slowdown
 
 
 def test_a_device_as_fast_as_profiled_or_faster_has_a_slowdown_of_one() -> None:
@@ -39,7 +44,7 @@ def test_the_slowdown_approaches_what_batches_take() -> None:
 )
 def test_batches_count_by_the_time_that_they_should_take_within_bounds(profiled_s: float, weight: float) -> None:
     slowdown = SlowdownEstimator()
-    slowdown.ran(took_s=2 * profiled_s, profiled_s=profiled_s, is_busy=True)
+    slowdown.ran(took_s=2 * profiled_s, mean_s=profiled_s, p95_s=profiled_s, is_busy=True)
     assert slowdown.factor == pytest.approx(1 + weight)
 
 
@@ -47,20 +52,20 @@ def test_it_is_the_time_of_all_batches_over_what_they_should_have_taken() -> Non
     """As many of 2 ms that take twice as long as of 20 ms that don't: 24 ms for 22, and not 1.5 times."""
     slowdown = SlowdownEstimator()
     for _ in range(500):
-        slowdown.ran(took_s=0.004, profiled_s=0.002)
-        slowdown.ran(took_s=0.020, profiled_s=0.020)
+        slowdown.ran(took_s=0.004, mean_s=0.002, p95_s=0.002)
+        slowdown.ran(took_s=0.020, mean_s=0.020, p95_s=0.020)
     assert slowdown.factor == pytest.approx(24 / 22, rel=0.05)
 
 
 def test_one_hiccup_hardly_moves_it() -> None:
     slowdown = SlowdownEstimator()
-    slowdown.ran(took_s=0.050, profiled_s=0.010)
+    slowdown.ran(took_s=0.050, mean_s=0.010, p95_s=0.010)
     assert slowdown.factor == pytest.approx(1 + 4 * WEIGHT)
 
 
 def test_batches_too_short_to_tell_are_not_learned_from() -> None:
     slowdown = SlowdownEstimator()
-    slowdown.ran(took_s=1.0, profiled_s=MEANINGFUL_S / 2)
+    slowdown.ran(took_s=1.0, mean_s=MEANINGFUL_S / 2, p95_s=MEANINGFUL_S / 2)
     assert slowdown.factor == 1.0
 
 
@@ -81,28 +86,38 @@ def test_short_batches_tell_when_a_device_is_fast_again() -> None:
     """After a slow neighbour has gone, a variant of short batches must not keep the slowdown that it left behind."""
     slowdown = SlowdownEstimator()
     for _ in range(200):
-        slowdown.ran(took_s=0.030, profiled_s=0.010)
+        slowdown.ran(took_s=0.030, mean_s=0.010, p95_s=0.010)
     assert slowdown.factor > 2.9
     for _ in range(2000):
-        slowdown.ran(took_s=MEANINGFUL_S / 4, profiled_s=MEANINGFUL_S / 4)
+        slowdown.ran(took_s=MEANINGFUL_S / 4, mean_s=MEANINGFUL_S / 4, p95_s=MEANINGFUL_S / 4)
     assert slowdown.factor == pytest.approx(1.0, abs=0.001)
 
 
 def test_batches_that_follow_another_at_once_tell_however_short_they_are() -> None:
     slowdown = SlowdownEstimator()
-    assert slowdown.ran(took_s=MEANINGFUL_S, profiled_s=MEANINGFUL_S / 2, is_busy=True)
+    assert slowdown.ran(took_s=MEANINGFUL_S, mean_s=MEANINGFUL_S / 2, p95_s=MEANINGFUL_S / 2, is_busy=True)
     assert slowdown.factor == pytest.approx(1 + MIN_WEIGHT)
 
 
 def test_caution_grows_with_how_unlike_batches_are() -> None:
     """Batches that take 1 and 3 times the profile in turn: twice on the average, and once more or less."""
-    slowdown, steady = SlowdownEstimator(), SlowdownEstimator()
-    for number in range(1000):
-        slowdown.ran(took_s=0.010 * (1 + 2 * (number % 2)), profiled_s=0.010)
-        steady.ran(took_s=0.020, profiled_s=0.010)
+    slowdown, steady = paced_by([1.0, 3.0] * 500), paced_by([2.0] * 1000)
     assert slowdown.factor == pytest.approx(2.0, abs=0.05)
     assert slowdown.upper == pytest.approx(3.0, abs=0.1)
     assert steady.upper == pytest.approx(steady.factor, abs=0.001)
+
+
+def test_scatter_that_was_profiled_calls_for_no_caution() -> None:
+    """Of batches between 0.9 and 1.1 times the mean, one in 20 is expected at 1.1 times; twice as slow, at 2.2."""
+    usual, slow = paced_by([0.9, 1.1] * 500, p95_ratio=1.1), paced_by([1.8, 2.2] * 500, p95_ratio=1.1)
+    assert [usual.factor, usual.upper] == pytest.approx([1.0, 1.0], abs=0.01)
+    assert [slow.factor, slow.upper] == pytest.approx([2.0, 2.0], abs=0.02)
+
+
+def test_scatter_beyond_what_was_profiled_calls_for_caution() -> None:
+    wild = paced_by([0.5, 1.5] * 500, p95_ratio=1.2)
+    assert wild.factor == pytest.approx(1.0, abs=0.02)
+    assert wild.upper == pytest.approx(1.5 / 1.2, abs=0.02)
 
 
 def test_a_sliding_maximum_forgets_a_value_after_a_while() -> None:

@@ -8,7 +8,7 @@ import pytest
 from builders import hosted, make_request, near
 
 from proteus_cli.backends.base import Part
-from proteus_cli.control.decision import IDLE, Decision, Launch, WaitUntil
+from proteus_cli.control.decision import IDLE, Decision, Delegate, Launch, WaitUntil, WakeOthers
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.fleet.worker import INLINE_S, Worker
 
@@ -65,6 +65,33 @@ def test_a_worker_that_is_woken_early_says_so() -> None:
 def test_a_moment_that_is_over_is_forgotten() -> None:
     assert asked([WaitUntil(5.0)], [1.0, 5.3, 5.4]) == [1.0, 5.0, 5.4]
     assert asked([WaitUntil(5.0), IDLE], [1.0, 2.0, 9.0]) == [1.0, 2.0, 9.0]
+
+
+class ChainController:
+    """Each of the devices, numbered from 0 on, leaves work to the next one; the last leaves some to the first again."""
+
+    def __init__(self, devices: int) -> None:
+        self.devices, self.asked = devices, list[int]()
+
+    def decide(self, device: str, now_s: float) -> Decision:
+        number = int(device)
+        self.asked.append(number)
+        if self.asked.count(number) > 1 or number == self.devices - 1:
+            return Delegate("0") if len(self.asked) == self.devices else IDLE
+        return WakeOthers((str(number + 1),))
+
+
+def test_thousands_of_workers_may_wake_each_other() -> None:
+    """One after another, and then each goes on where it was, the last first."""
+    controller, others = ChainController(2000), dict[str, Worker]()
+    asks: Any = controller
+    nothing: Any = None
+    for number in range(controller.devices):
+        executor = double(SlowExecutor())
+        others[f"{number}"] = Worker(f"{number}", asks, executor, nothing, Clock(), others, nothing, 3600.0)
+    others["0"].ask()
+    everyone = list(range(controller.devices))
+    assert controller.asked == [*everyone, 0, *reversed(everyone)]
 
 
 class SlowExecutor:

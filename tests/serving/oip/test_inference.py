@@ -72,7 +72,10 @@ class RestClient(Client):
         connection = cast(
             "Any",
             SimpleNamespace(
-                connections=SimpleNamespace(is_draining=False), turn=Turn(), response_ready=lambda _exchange: None
+                connections=SimpleNamespace(is_draining=False),
+                turn=Turn(),
+                response_ready=lambda _exchange: None,
+                reads_long=asyncio.Lock(),
             ),
         )
         body = json.dumps({"inputs": [x]}).encode()
@@ -231,7 +234,7 @@ def test_a_bug_before_a_request_over_rest_is_decoded_is_answered_too(
         client.ask(1, 2)
         assert client.answer() == "internal error"
 
-    monkeypatch.setattr("proteus_cli.serving.rest.handler.accepted_encodings", broken)
+    monkeypatch.setattr("proteus_cli.serving.rest.inference.accepted_encodings", broken)
     scene(play)
     assert "ZeroDivisionError" in caplog.text
 

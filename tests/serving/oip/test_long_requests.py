@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from one_device import World, run
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.rest import codec, handler, json_values, outline
+from proteus_cli.serving.rest import codec, inference, json_values, outline
 from proteus_cli.serving.rest.access import Access, KnownHosts
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.transport import gunzip
@@ -47,6 +48,7 @@ class Client:
 
     def __init__(self, world: World, connections: Connections) -> None:
         self.world, self.connections = world, connections
+        self.shared: Any = None  # the connection of all requests; none: each has its own
         self.handler = RestHandler(
             world.plane.admission, world.plane.families, cast("Any", None),
             access=Access(None, KnownHosts(frozenset())), max_body_bytes=2**20,
@@ -58,14 +60,14 @@ class Client:
         return self.send(headers, gzip.compress(body) if gzipped else body)
 
     def send(self, headers: dict[bytes, bytes], body: bytes) -> Exchange:
-        connection = cast(
-            "Any",
-            SimpleNamespace(response_ready=lambda _: None, connections=self.connections),
-        )
+        connection = self.shared or self.connect()
         asked = b"POST", b"/v2/models/f/infer", headers
         exchange = Exchange(connection, Head(*asked, self.handler.route(*asked)), body, keep_alive=True)
         exchange.head.answer(exchange)
         return exchange
+
+    def connect(self) -> Any:
+        return SimpleNamespace(response_ready=lambda _: None, connections=self.connections, reads_long=asyncio.Lock())
 
     def leave(self, exchange: Exchange) -> None:
         self.handler.abandoned(exchange)
@@ -110,7 +112,7 @@ def slices_of(values: Any) -> int:
 
 
 def test_json_that_is_read_at_once_counts_as_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "_JSON_BYTES_PER_UNIT", 10)
+    monkeypatch.setattr(inference, "_JSON_BYTES_PER_UNIT", 10)
 
     async def scene(client: Client) -> None:
         asked = client.ask([1.0, 2.0], rows=1)
@@ -124,7 +126,7 @@ def test_json_that_is_read_at_once_counts_as_work(monkeypatch: pytest.MonkeyPatc
 
 
 def test_in_a_crowd_json_that_is_not_short_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "_JSON_BYTES_PER_UNIT", 10)
+    monkeypatch.setattr(inference, "_JSON_BYTES_PER_UNIT", 10)
 
     async def scene(client: Client) -> None:
         client.connections.loop_turn.spend(WORK_AT_ONCE)
@@ -376,4 +378,29 @@ def test_a_body_is_unpacked_in_turns_and_its_memory_counted(pieces: int, monkeyp
         assert answer(asked)[0] == 200
 
     monkeypatch.setattr(gunzip, "PIECE_BYTES", 256 // pieces)
+    play(scene)
+
+
+def test_of_one_connection_one_body_at_a_time_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its responses keep their order, so that only the memory of one is needed. One that is given up lets others by."""
+
+    async def scene(client: Client) -> None:
+        client.shared = client.connect()
+        given_up, *asked = (client.ask(gzipped=True) for _ in range(4))
+        await turns(3)
+        assert given_up.reserved_bytes > 0
+        client.leave(given_up)
+        given_up.connection.connections.free(given_up.reserved_bytes)
+        reserved = list[tuple[int, ...]]()
+        while any(isinstance(each.in_flight, asyncio.Task) for each in asked):
+            await turns()
+            reserved.append(tuple(each.reserved_bytes for each in asked))
+        size = len(body_of())
+        for before, behind in pairwise(range(3)):
+            assert all(each[before] == size for each in reserved if each[behind])
+        while any(each.response is None for each in asked):
+            await served(client)
+        assert [answer(each)[0] for each in asked] == [200] * 3
+
+    monkeypatch.setattr(gunzip, "PIECE_BYTES", 32)
     play(scene)

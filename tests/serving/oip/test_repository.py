@@ -42,6 +42,15 @@ def index(repository: ModelRepository, *, only_ready: bool = False) -> Any:
     return to_builtins(repository.index(only_ready=only_ready))
 
 
+def test_the_largest_batch_is_what_is_answered_within_the_slo() -> None:
+    """4 rows take 90 ms, 5 take 110, and the SLO is 100 ms."""
+
+    async def configured(world: World) -> None:
+        assert config(models(world))["max_batch_size"] == 4
+
+    run(configured, row_s=0.02)
+
+
 def test_a_family_is_configured_as_it_is_served() -> None:
     async def configured(world: World) -> None:
         assert config(models(world)) == {

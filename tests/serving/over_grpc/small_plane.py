@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from builders import make_table
+from builders import hosted
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.decision import Host
@@ -22,7 +22,7 @@ TWO = Signature(
     (TensorSpec("x", FLOAT, (2,)), TensorSpec("k", LONG, (1,))),
     (TensorSpec("y", FLOAT, (2,)), TensorSpec("m", LONG, (1,))),
 )
-HOSTED = Host("cpu0", "two", "two-s", 0.75, 8, 1.0, 1.0, make_table({1: 0.001}))
+HOSTED = hosted("cpu0", "two", "two-s", latency_s={1: 0.001}, max_batch=8, accuracy=0.75)
 
 
 class SmallPlane:

@@ -87,6 +87,20 @@ def test_an_answer_has_the_fields_that_grpc_wants() -> None:
     scene(play)
 
 
+@pytest.mark.parametrize("length", [100, 255, 256, 300, 5000])
+def test_an_error_of_any_length_is_sent(length: int) -> None:
+    """A client may choose the text of an error, as a name that is unknown stands in it."""
+
+    async def play() -> None:
+        client = Client()
+        message = service_pb2.ModelMetadataRequest(name="ü" * length).SerializeToString()
+        stream = client.call("/inference.GRPCInferenceService/ModelMetadata", framed(message))
+        assert client.status(stream) is GrpcStatus.NOT_FOUND
+        assert "%C3%BC" * min(length, 900) in client.fields(stream)["grpc-message"]
+
+    scene(play)
+
+
 @pytest.mark.parametrize(
     ("pieces", "status", "text"),
     [

@@ -1,6 +1,7 @@
 """`ModelInfer` messages: what is read here and what protobuf reads is the same; garbage is a bad request."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +18,9 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest, UnknownModel
-from proteus_cli.serving.grpc import messages
+from proteus_cli.serving.grpc import inference, messages
 from proteus_cli.serving.grpc.inference import GrpcCodec
-from proteus_cli.serving.grpc.protobuf_wire import integer_parameter, split_request, varint
+from proteus_cli.serving.grpc.protobuf_wire import SLICE_BYTES, integer_parameter, split_request, varint
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Query, RequestOptions
@@ -217,6 +218,10 @@ TOO_MUCH = {
     "fields of other versions": b"\x98\x06\x05" * 2_000,
     "a shape": length_delimited(b"\x2a", SHAPE),
     "a name": length_delimited(b"\x0a", b"x" * 70_000),
+    "an id": length_delimited(b"\x1a", b"x" * 70_000),
+    "contents of strings": length_delimited(b"\x2a", length_delimited(b"\x2a", b"\x42\x00" * 40_000)),
+    "contents that are not packed": length_delimited(b"\x2a", length_delimited(b"\x2a", b"\x18\x01" * 40_000)),
+    "contents that no input has": length_delimited(b"\x2a", length_delimited(b"\x2a", b"\x78\x01" * 40_000)),
     "contents that no output has": length_delimited(b"\x32", length_delimited(b"\x2a", b"x" * 70_000)),
 }
 
@@ -237,6 +242,56 @@ def test_values_in_contents_may_be_many() -> None:
     request.inputs[0].contents.fp32_contents.extend([0.5] * 40_000)
     request.inputs[1].contents.int64_contents.extend([7] * 20_000)
     assert inputs_of(GrpcCodec(plane()), request.SerializeToString())[1] == np.full(20_000, 7, LONG).tobytes()
+
+
+def typed(*contents: bytes, datatype: bytes = b"INT64", rows: int = 20_000) -> bytes:
+    """A request of one family of one input, whose contents are as they stand."""
+    fields = (b"\x0a\x01k", length_delimited(b"\x12", datatype), length_delimited(b"\x1a", varint(rows) + b"\x01"))
+    tensor = b"".join([*fields, *(length_delimited(b"\x2a", each) for each in contents)])
+    floats = length_delimited(b"\x32", np.zeros((rows, 2), FLOAT).tobytes())
+    shape = length_delimited(b"\x1a", varint(rows) + b"\x02")
+    x = b"\x0a\x01x\x12\x04FP32" + shape + length_delimited(b"\x2a", floats)
+    return b"\x0a\x03two" + length_delimited(b"\x2a", x) + length_delimited(b"\x2a", tensor)
+
+
+def test_numbers_of_any_length_may_end_anywhere_in_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proteus_cli.serving.grpc.protobuf_wire.SLICE_BYTES", 8)
+    numbers = [0, 1, -1, 2**63 - 1, 300, -(2**63), 127, 128] * 2_500
+    packed = service_pb2.InferTensorContents(int64_contents=numbers).SerializeToString()
+    assert inputs_of(GrpcCodec(plane()), typed(packed))[1] == np.array(numbers, LONG).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("contents", "problem"),
+    [
+        ((length_delimited(b"\x1a", b"\x01" * 20_001),), "has more than 20000 values"),
+        ((length_delimited(b"\x1a", b"\x01" * 19_999),), "has 19999 values"),
+        ((length_delimited(b"\x12", b"\x01" * 20_000),), "INT64 comes as int64_contents, not int_contents"),
+        ((length_delimited(b"\x1a", b"\x01" * 20_000),) * 2, "contents twice"),
+        ((length_delimited(b"\x1a", b"\x80" * 20_000),), "too large"),
+        ((length_delimited(b"\x1a", b"\x01" * 19_999 + b"\x80"),), "not a ModelInferRequest"),
+        ((), "has 0 values"),
+    ],
+)
+def test_contents_that_are_not_the_values_of_the_input_are_refused(contents: Sequence[bytes], problem: str) -> None:
+    with pytest.raises(BadRequest, match=problem):
+        inputs_of(GrpcCodec(plane()), typed(*contents))
+
+
+def test_protobuf_reads_an_outline_and_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes eight bytes of memory for a number of one."""
+    sizes = list[int]()
+
+    def measured(parse: Callable[[bytes], Any], content: bytes) -> Any:
+        sizes.append(len(content))
+        return parse(content)
+
+    for name in ("parse_request", "parse_contents"):
+        monkeypatch.setattr(inference, name, partial(measured, getattr(inference, name)))
+    message = typed(length_delimited(b"\x1a", b"\x01" * 200_000), rows=200_000)
+    assert inputs_of(GrpcCodec(plane()), message)[1] == np.ones(200_000, LONG).tobytes()
+    assert max(sizes) <= SLICE_BYTES + 16
+    assert sum(sizes) >= 200_000
 
 
 @pytest.mark.parametrize("field", [b"\x7b\x7c", b"\xba\x00\x00", b"\x98\x06" + b"\xff" * 10])

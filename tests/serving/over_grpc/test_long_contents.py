@@ -10,7 +10,7 @@ from one_device import World, run
 from tritonclient.grpc import service_pb2
 
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.grpc import inference
+from proteus_cli.serving.grpc import inference, protobuf_wire
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.service import GrpcHandler
 from proteus_cli.serving.http2.frames import ErrorCode, rst_stream
@@ -23,7 +23,8 @@ METHODS = pytest.mark.parametrize("path", [INFER, STREAM])
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "_VALUES_AT_ONCE", 2)
+    for module in (inference, protobuf_wire):
+        monkeypatch.setattr(module, "SLICE_BYTES", 8)  # two values
 
 
 class Asked:

@@ -69,6 +69,20 @@ def test_the_tensors_of_a_refused_request_are_not_read() -> None:
     run(refused)
 
 
+def test_more_rows_than_fit_the_time_of_a_request_are_refused_at_once_with_the_number_that_fits() -> None:
+    """4 rows take 90 ms, 5 take 110, and the SLO is 100 ms. It is neither demand nor overload."""
+
+    async def refused(world: World) -> None:
+        eight = Query("f", 8, ((0, False),))
+        with pytest.raises(BadRequest, match="`f` answers at most 4 rows of a request within 100 ms; got 8"):
+            world.plane.admission.submit(eight, unread, world.results.append)
+        assert (demand(world), world.counted) == (0, {})
+        patient = Query("f", 8, ((0, False),), RequestOptions(timeout_s=1.0))
+        world.plane.admission.probe(patient, world.plane.clock())
+
+    run(refused, row_s=0.02)
+
+
 @pytest.mark.parametrize(("tensors", "error"), [(invalid, BadRequest), (not_finite, BadRequest), (bug, RuntimeError)])
 def test_an_admitted_request_with_wrong_tensors_gives_its_place_back(tensors: object, error: type[Exception]) -> None:
     """It leaves no trace: no outcome, no demand, and its place in the queue goes to the next request."""

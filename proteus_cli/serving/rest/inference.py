@@ -1,0 +1,167 @@
+"""Inference requests over HTTP: how those of one head are read, decoded and answered."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
+
+from proteus_cli.domain.arrays import Buffer
+from proteus_cli.errors import BadRequest, BodyTooLarge, NotReady, RequestError
+from proteus_cli.serving.http1.compression import accepted_encodings, compressed
+from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
+from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
+from proteus_cli.serving.requests.in_flight import Answered
+from proteus_cli.serving.requests.query import Inputs, InTurns, ReadInputs, Steps
+from proteus_cli.serving.rest.codec import DecodedRequest, EncodedAnswer, RestCodec
+from proteus_cli.serving.rest.refusals import refuse
+from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed_pieces
+from proteus_cli.serving.transport.turns import LoopTurn, Turns
+from proteus_cli.serving.transport.unset_bytes import unset_bytes
+
+JSON_LENGTH = b"inference-header-content-length"
+_OK = 200
+_MAX_DIGITS = 18
+_JSON_BYTES_PER_UNIT = 2 * 1024  # of work: they take 10 µs
+_PIECES_AT_ONCE = 8  # of an unpacked body, which are copied to their place: 1 MiB
+
+
+class RestInferences:
+    """The inference requests of one head. Compressed bodies unpack to ``max_bytes`` at most. Raises `BadRequest`."""
+
+    def __init__(
+        self, pipeline: InferencePipeline, codec: RestCodec, headers: Mapping[bytes, bytes], max_bytes: int
+    ) -> None:
+        self._pipeline, self.codec, self.max_bytes = pipeline, codec, max_bytes
+        length = headers.get(JSON_LENGTH)
+        self.json_bytes = None if length is None else _whole_number(length)
+        self.encoding, self.accepted = headers.get(b"content-encoding"), accepted_encodings(headers)
+
+    def answer(self, exchange: Exchange) -> None:
+        """Answer a request, later."""
+        exchange.in_flight = self._pipeline.submit(RestInference(exchange, self), exchange.body, exchange.head.headers)
+        exchange.release()
+
+
+class RestInference(Inference[EncodedAnswer]):
+    """An inference request over HTTP. ``headers`` are lines for its answer."""
+
+    __slots__ = ("_exchange", "_headers", "_of", "_query")
+
+    def __init__(self, exchange: Exchange, of: RestInferences) -> None:
+        self._exchange, self._of, self._headers = exchange, of, b""
+
+    def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:  # noqa: ARG002 - it is the exchange's body
+        body, of = self._exchange.body, self._of
+        if of.encoding is not None:
+            return InTurns(self._unpacked_and_decoded(body, of.encoding))
+        units = 0 if of.json_bytes is not None else len(body) // _JSON_BYTES_PER_UNIT
+        if units and self._loop_turn.is_crowded:
+            return InTurns(self._decoded(body))
+        decoded = of.codec.decode(body, of.json_bytes)
+        if isinstance(decoded, InTurns):
+            return InTurns(self._noted(decoded.steps))
+        self._query, read_inputs = decoded
+        if units and not isinstance(read_inputs, InTurns):
+            return self._query, partial(self._read_inputs, read_inputs, units)
+        return decoded
+
+    @property
+    def _loop_turn(self) -> LoopTurn:
+        return self._exchange.connection.connections.loop_turn
+
+    def _read_inputs(self, read_inputs: ReadInputs, units: int) -> Inputs:
+        """Read the tensors at once, which is so much work."""
+        self._loop_turn.spend(units)
+        return read_inputs()
+
+    def _decoded(self, body: bytes | bytearray) -> Steps[Decoded]:
+        decoded = self._of.codec.decode(body, self._of.json_bytes)
+        if isinstance(decoded, InTurns):
+            return (yield from self._noted(decoded.steps))
+        self._query = decoded[0]
+        return decoded
+
+    def _noted(self, steps: Steps[DecodedRequest]) -> Steps[Decoded]:
+        decoded = yield from steps
+        self._query = decoded[0]
+        return decoded
+
+    def _unpacked_and_decoded(self, body: bytes | bytearray, encoding: bytes) -> Steps[Decoded]:
+        content = yield from self._unpacked(body, encoding)
+        return (yield from self._decoded(content))
+
+    def _unpacked(self, body: bytes | bytearray, encoding: bytes) -> Steps[bytes | bytearray]:
+        """The body without its encoding: one piece, or its pieces in one place."""
+        pieces = deque[bytes | bytearray]()
+        for piece in unpacked(body, encoding, self._of.max_bytes):
+            if pieces:
+                yield
+            if not self._exchange.reserve(len(piece)):
+                raise NotReady("too many large requests at once")
+            pieces.append(piece)
+        if len(pieces) == 1:
+            return pieces[0]
+        content, at = unset_bytes(sum(map(len, pieces))), 0
+        while pieces:
+            piece = pieces.popleft()
+            content[at : at + len(piece)] = piece
+            at += len(piece)
+            if len(pieces) % _PIECES_AT_ONCE == 0:
+                yield
+        return content
+
+    def encode(self, answered: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
+        return self._of.codec.encode(self._query, answered)
+
+    def answer(self, encoded: EncodedAnswer) -> None:
+        (body, tensors), exchange, headers = encoded, self._exchange, self._headers
+        content_type = JSON
+        if tensors:
+            content_type = OCTETS
+            headers += _json_length(len(body))
+        if self._of.accepted is not None:
+            body, tensors, more = compressed(self._of.accepted, body, tensors)
+            headers += more
+        exchange.respond(_OK, content_type, body, tensors, headers)
+
+    def fail(self, error: RequestError) -> None:
+        refuse(self._exchange, error, self._headers)
+
+    def turns(self) -> Turns:
+        return self._exchange.connection.connections.turns
+
+    def in_order(self) -> asyncio.Lock:
+        return self._exchange.connection.reads_long
+
+    def is_now(self, in_flight: InFlight | None) -> None:
+        self._exchange.in_flight = in_flight
+
+    def is_traced(self, traceparent: bytes) -> None:
+        self._headers = b"traceparent: %b\r\n" % traceparent
+
+
+def unpacked(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> Iterator[bytes | bytearray]:
+    """A body without its ``Content-Encoding``, in pieces. Raises `BadRequest`, `BodyTooLarge`."""
+    name = encoding.strip().lower()
+    if name == b"identity":
+        yield body
+        return
+    if name not in {b"gzip", b"x-gzip", b"deflate"}:
+        raise BadRequest("bodies may be compressed with gzip or deflate")
+    try:
+        yield from decompressed_pieces(body, Compression.GZIP_OR_ZLIB, max_bytes)
+    except CorruptContent as error:
+        raise BadRequest(f"the body is not what its Content-Encoding says: {error}") from None
+    except ContentTooLarge:
+        raise BodyTooLarge(f"the body unpacks to more than {max_bytes} bytes") from None
+
+
+@lru_cache(maxsize=256)
+def _json_length(size: int) -> bytes:
+    return b"%b: %d\r\n" % (JSON_LENGTH, size)
+
+
+def _whole_number(text: bytes) -> int:
+    if not text.isdigit() or len(text) > _MAX_DIGITS:
+        raise BadRequest("Inference-Header-Content-Length must be a whole number")
+    return int(text)
