@@ -101,10 +101,11 @@ def _family(name: str, of: "FamilySnapshot", *, is_wide: bool) -> FrameRow:
 
 
 def _budget(of: "FamilySnapshot") -> str:
-    """How much of its error budget a family has used lately; it is not met where that has a mark."""
+    """The part of the error budget of the last 15 minutes that was used; `!`: the target is missed."""
     lately = of.recent_attainment
-    mark = "!" if lately.met is False else ""
-    return UNKNOWN if lately.error_budget_used is None else f"{lately.error_budget_used:,.0%}{mark}"
+    return (
+        UNKNOWN if lately.error_budget_used is None else f"{lately.error_budget_used:,.0%}{'' if lately.met else '!'}"
+    )
 
 
 # --- devices

@@ -36,8 +36,9 @@ class Counters:
 
     def ended(self) -> Ints:
         """For each family the requests that have ended, and how many of them were SLO violations."""
-        outcomes = self.families[:, 3:8].astype(np.int64)
-        return np.column_stack((outcomes.sum(axis=1), outcomes[:, :4].sum(axis=1)))
+        *violations, served = self.families[:, 3:8].T.astype(np.int64)
+        violating = np.sum(violations, axis=0)
+        return np.column_stack((violating + served, violating))
 
     def answer_rate(self, before: "Counters", family: str, variant: str, device: str) -> float:
         took_s, key = self.at_s - before.at_s, (family, variant, device)

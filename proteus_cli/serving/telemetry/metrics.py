@@ -37,10 +37,6 @@ def _gauge(name: str, text: str, *labels: str) -> MetricDescription:
     return MetricDescription(name, MetricKind.GAUGE, text, labels)
 
 
-def _attainment(plane: DataPlane, family: str) -> Attainment:
-    return plane.counts.by_family[family].attainment(plane.families.attainment_target(family))
-
-
 def _histogram(name: str, text: str, *labels: str) -> MetricDescription:
     return MetricDescription(name, MetricKind.HISTOGRAM, text, labels)
 
@@ -266,6 +262,10 @@ class Metrics:
         )
         waiting = self._plane.controller.waiting_of
         exposition.add(_PENDING, [((family, oip.VERSION), waiting(family)) for family in counts])
+
+
+def _attainment(plane: DataPlane, family: str) -> Attainment:
+    return plane.counts.by_family[family].attainment(plane.families.attainment_target(family))
 
 
 def _outcomes(counts: Mapping[str, FamilyCounts]) -> Iterator[tuple[Sequence[str], float]]:
